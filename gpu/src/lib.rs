@@ -1,0 +1,4 @@
+//! The flow itself: specification, flat parameter layout, the f64 reference that
+//! defines every number, and (behind the feature `device`) kernels for GPUs.
+
+pub mod random;

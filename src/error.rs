@@ -1,0 +1,267 @@
+//! What went wrong, as data: where (file, dataset, row, column), what was
+//! expected, what was found, one line of advice, and the exit code.
+//!
+//! Every fallible function of the crate returns [`Result`]. Nothing below `main`
+//! prints an error or ends the process.
+
+use std::fmt;
+use std::path::Path;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kind decides the exit code; the [`Fault`] tells the user what to do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Wrong flags, wrong configuration, an output that already exists.
+    #[error("{0}")]
+    Usage(Box<Fault>),
+    /// An input file, model or scored archive that must not be used as it is.
+    #[error("{0}")]
+    Input(Box<Fault>),
+    /// Some files failed; everything else is complete.
+    #[error("{0}")]
+    Partial(Box<Fault>),
+    /// MPI, device, memory or disk.
+    #[error("{0}")]
+    Environment(Box<Fault>),
+    /// The training cannot go on.
+    #[error("{0}")]
+    Diverged(Box<Fault>),
+    /// Stopped on request after a checkpoint: run the same command again.
+    #[error("{0}")]
+    Stopped(Box<Fault>),
+    /// Interrupted from the keyboard.
+    #[error("interrupted")]
+    Interrupted,
+    /// A broken promise of our own code.
+    #[error("internal error: {0}")]
+    Internal(Box<Fault>),
+}
+
+impl Error {
+    /// Exit code of the process, as listed in the README.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Internal(_) => 1,
+            Error::Usage(_) => 2,
+            Error::Input(_) => 3,
+            Error::Partial(_) => 4,
+            Error::Environment(_) => 5,
+            Error::Diverged(_) => 6,
+            Error::Stopped(_) => 75,
+            Error::Interrupted => 130,
+        }
+    }
+
+    /// The error of the kind that `code` stands for: how a failure of another
+    /// rank is told here.
+    pub fn from_code(code: u8, fault: Fault) -> Error {
+        match code {
+            2 => fault.usage(),
+            3 => fault.input(),
+            4 => Error::Partial(Box::new(fault)),
+            5 => fault.environment(),
+            6 => Error::Diverged(Box::new(fault)),
+            75 => Error::Stopped(Box::new(fault)),
+            130 => Error::Interrupted,
+            _ => fault.internal(),
+        }
+    }
+
+    pub fn fault(&self) -> Option<&Fault> {
+        match self {
+            Error::Usage(f)
+            | Error::Input(f)
+            | Error::Partial(f)
+            | Error::Environment(f)
+            | Error::Diverged(f)
+            | Error::Stopped(f)
+            | Error::Internal(f) => Some(f),
+            Error::Interrupted => None,
+        }
+    }
+
+    /// Adds the file to an error raised where its name was not known.
+    #[must_use]
+    pub fn in_file(mut self, path: &Path) -> Error {
+        if let Some(fault) = self.fault_mut()
+            && fault.file.is_none()
+        {
+            fault.file = Some(path.display().to_string());
+        }
+        self
+    }
+
+    fn fault_mut(&mut self) -> Option<&mut Fault> {
+        match self {
+            Error::Usage(f)
+            | Error::Input(f)
+            | Error::Partial(f)
+            | Error::Environment(f)
+            | Error::Diverged(f)
+            | Error::Stopped(f)
+            | Error::Internal(f) => Some(f),
+            Error::Interrupted => None,
+        }
+    }
+}
+
+/// One fault, told in full. Build it with [`Fault::new`], add what is known, and
+/// turn it into an [`Error`] with [`Fault::usage`], [`Fault::input`], …
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fault {
+    pub what: String,
+    pub file: Option<String>,
+    pub dataset: Option<String>,
+    pub row: Option<u64>,
+    pub column: Option<String>,
+    pub expected: Option<String>,
+    pub found: Option<String>,
+    pub advice: Option<String>,
+}
+
+impl Fault {
+    pub fn new(what: impl Into<String>) -> Fault {
+        Fault { what: what.into(), ..Fault::default() }
+    }
+    #[must_use]
+    pub fn file(mut self, path: impl AsRef<Path>) -> Fault {
+        self.file = Some(path.as_ref().display().to_string());
+        self
+    }
+    #[must_use]
+    pub fn dataset(mut self, name: impl Into<String>) -> Fault {
+        self.dataset = Some(name.into());
+        self
+    }
+    #[must_use]
+    pub fn row(mut self, row: u64) -> Fault {
+        self.row = Some(row);
+        self
+    }
+    #[must_use]
+    pub fn column(mut self, name: impl Into<String>) -> Fault {
+        self.column = Some(name.into());
+        self
+    }
+    #[must_use]
+    pub fn expected(mut self, what: impl fmt::Display) -> Fault {
+        self.expected = Some(what.to_string());
+        self
+    }
+    #[must_use]
+    pub fn found(mut self, what: impl fmt::Display) -> Fault {
+        self.found = Some(what.to_string());
+        self
+    }
+    #[must_use]
+    pub fn advice(mut self, line: impl Into<String>) -> Fault {
+        self.advice = Some(line.into());
+        self
+    }
+
+    pub fn usage(self) -> Error {
+        Error::Usage(Box::new(self))
+    }
+    pub fn input(self) -> Error {
+        Error::Input(Box::new(self))
+    }
+    pub fn environment(self) -> Error {
+        Error::Environment(Box::new(self))
+    }
+    pub fn internal(self) -> Error {
+        Error::Internal(Box::new(self))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
+        f.write_str(&self.what)?;
+        let place = [
+            self.dataset.as_ref().map(|d| format!("dataset '{d}'")),
+            self.column.as_ref().map(|c| format!("column '{c}'")),
+            self.row.map(|r| format!("row {r}")),
+        ];
+        let place: Vec<String> = place.into_iter().flatten().collect();
+        if !place.is_empty() {
+            write!(f, " ({})", place.join(", "))?;
+        }
+        match (&self.expected, &self.found) {
+            (Some(e), Some(g)) => write!(f, ": expected {e}, found {g}")?,
+            (Some(e), None) => write!(f, ": expected {e}")?,
+            (None, Some(g)) => write!(f, ": found {g}")?,
+            (None, None) => {}
+        }
+        if let Some(advice) = &self.advice {
+            write!(f, "\n  advice: {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The known name nearest to a misspelt one, for messages: at most a third of its
+/// letters may differ (Levenshtein distance).
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = name.chars().count().div_ceil(3).max(1);
+    known
+        .into_iter()
+        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Advice for a misspelt name: the nearest known one, else the list of them.
+pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+    match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("known names: {}", known.join(", ")),
+    }
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.to_lowercase(), b.to_lowercase());
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substitution = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_tells_place_expectation_and_advice() {
+        let error = Fault::new("wrong type")
+            .file("runs/a b.h5")
+            .dataset("events/width")
+            .row(7)
+            .expected("a number")
+            .found("text")
+            .advice("fix the schema")
+            .input();
+        assert_eq!(error.exit_code(), 3);
+        assert_eq!(
+            error.to_string(),
+            "runs/a b.h5: wrong type (dataset 'events/width', row 7): expected a number, found text\n  advice: fix the schema"
+        );
+    }
+
+    #[test]
+    fn the_nearest_name_is_found_and_far_ones_are_not() {
+        assert_eq!(nearest("widht", ["width", "length", "size"]), Some("width"));
+        assert_eq!(nearest("zenith", ["width", "length", "size"]), None);
+    }
+}
