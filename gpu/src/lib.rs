@@ -1,4 +1,7 @@
 //! The flow itself: specification, flat parameter layout, the f64 reference that
 //! defines every number, and (behind the feature `device`) kernels for GPUs.
 
+pub mod layout;
 pub mod random;
+pub mod reference;
+pub mod spec;
