@@ -1,5 +1,6 @@
-//! The flow in f64, event by event: the definition that every engine is tested
-//! against. Written to be read, not to be fast.
+//! The flow event by event: in f64 the definition that every engine is tested
+//! against, in f32 the plain loop whose error is the yardstick of accuracy bars
+//! (strongly curved networks amplify any rounding). Written to be read.
 //!
 //! For each block, with x_a the conditioning and x_b the transformed features:
 //! s = a·tanh(σ(x_a)/a), y_a = x_a, y_b = x_b·exp(s) + μ(x_a), and
@@ -8,65 +9,107 @@
 
 use crate::layout::{Dense, Layout};
 use crate::spec::{FlowSpec, Network, Split};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 /// ln √(2π)
 pub const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 
-/// A flow with parameters in f64.
+/// The floating-point type of a reference: f64, or f32 as a yardstick.
+pub trait Real:
+    Copy
+    + PartialOrd
+    + From<f32>
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + Sum
+{
+    const LN_SQRT_2PI: Self;
+    fn exp(self) -> Self;
+    fn tanh(self) -> Self;
+}
+
+impl Real for f64 {
+    const LN_SQRT_2PI: f64 = LN_SQRT_2PI;
+    fn exp(self) -> f64 {
+        libm::exp(self)
+    }
+    fn tanh(self) -> f64 {
+        libm::tanh(self)
+    }
+}
+
+impl Real for f32 {
+    const LN_SQRT_2PI: f32 = LN_SQRT_2PI as f32;
+    fn exp(self) -> f32 {
+        libm::expf(self)
+    }
+    fn tanh(self) -> f32 {
+        libm::tanhf(self)
+    }
+}
+
+/// A flow with parameters of type `T`.
 #[derive(Debug, Clone)]
-pub struct Reference {
+pub struct Reference<T = f64> {
     pub spec: FlowSpec,
     pub layout: Layout,
-    pub params: Vec<f64>, // (parameters)
+    pub params: Vec<T>, // (parameters)
 }
 
 /// What the backward pass needs of a block's forward pass.
-struct BlockTrace {
+struct BlockTrace<T> {
     split: Split,
-    input: Vec<f64>,            // (features)
-    hidden: Vec<Vec<Vec<f64>>>, // per network, per layer: activations, the input first
-    scale: Vec<f64>,            // (transformed) s
+    input: Vec<T>,            // (features)
+    hidden: Vec<Vec<Vec<T>>>, // per network, per layer: activations, the input first
+    scale: Vec<T>,            // (transformed) s
 }
 
-impl Reference {
+impl<T: Real> Reference<T> {
     #[must_use]
-    pub fn new(spec: &FlowSpec, params: &[f32]) -> Reference {
+    pub fn new(spec: &FlowSpec, params: &[f32]) -> Reference<T> {
         Reference {
             spec: spec.clone(),
             layout: Layout::new(spec),
-            params: params.iter().map(|p| f64::from(*p)).collect(),
+            params: params.iter().map(|p| T::from(*p)).collect(),
         }
     }
 
     /// Log-likelihood of one scaled event x (features).
     #[must_use]
-    pub fn log_prob(&self, x: &[f64]) -> f64 {
+    pub fn log_prob(&self, x: &[T]) -> T {
         let (z, log_det) = self.forward(x);
-        log_det + z.iter().map(|v| -0.5 * v * v - LN_SQRT_2PI).sum::<f64>()
+        log_det + log_normal(&z)
     }
 
     /// Latent z and log|det ∂z/∂x|.
     #[must_use]
-    pub fn forward(&self, x: &[f64]) -> (Vec<f64>, f64) {
+    pub fn forward(&self, x: &[T]) -> (Vec<T>, T) {
         let mut x = x.to_vec();
-        let mut log_det = 0.0;
+        let mut log_det = T::from(0.0);
         for block in 0..self.spec.blocks {
             let trace = self.block_forward(block, &mut x);
-            log_det += trace.scale.iter().sum::<f64>();
+            log_det += trace.scale.iter().copied().sum::<T>();
         }
         (x, log_det)
     }
 
     /// The event x that z comes from, and log|det ∂x/∂z|.
     #[must_use]
-    pub fn inverse(&self, z: &[f64]) -> (Vec<f64>, f64) {
+    pub fn inverse(&self, z: &[T]) -> (Vec<T>, T) {
         let mut x = z.to_vec();
-        let mut log_det = 0.0;
+        let mut log_det = T::from(0.0);
         for block in (0..self.spec.blocks).rev() {
             let split = self.spec.split(block);
             let (s, shift, _) = self.networks(block, &split, &x);
             for (k, &i) in split.transformed.iter().enumerate() {
-                x[i] = (x[i] - shift[k]) * libm::exp(-s[k]);
+                x[i] = (x[i] - shift[k]) * (-s[k]).exp();
                 log_det -= s[k];
             }
         }
@@ -74,41 +117,36 @@ impl Reference {
     }
 
     /// Log-likelihood of x; adds weight · ∂(−log p)/∂params to `gradient`.
-    pub fn add_gradient(&self, x: &[f64], weight: f64, gradient: &mut [f64]) -> f64 {
+    pub fn add_gradient(&self, x: &[T], weight: T, gradient: &mut [T]) -> T {
         let mut z = x.to_vec();
-        let traces: Vec<BlockTrace> =
+        let traces: Vec<BlockTrace<T>> =
             (0..self.spec.blocks).map(|block| self.block_forward(block, &mut z)).collect();
-        let log_det: f64 = traces.iter().flat_map(|t| &t.scale).sum();
-        let log_prob = log_det + z.iter().map(|v| -0.5 * v * v - LN_SQRT_2PI).sum::<f64>();
+        let log_det: T = traces.iter().flat_map(|t| t.scale.iter().copied()).sum();
+        let log_prob = log_det + log_normal(&z);
         // ∂(−log p)/∂z = z
-        let mut g: Vec<f64> = z.iter().map(|v| weight * v).collect();
+        let mut g: Vec<T> = z.iter().map(|v| weight * *v).collect();
         for (block, trace) in traces.iter().enumerate().rev() {
             self.block_backward(block, trace, weight, &mut g, gradient);
         }
         log_prob
     }
 
-    fn block_forward(&self, block: usize, x: &mut [f64]) -> BlockTrace {
+    fn block_forward(&self, block: usize, x: &mut [T]) -> BlockTrace<T> {
         let split = self.spec.split(block);
         let input = x.to_vec();
         let (scale, shift, hidden) = self.networks(block, &split, x);
         for (k, &i) in split.transformed.iter().enumerate() {
-            x[i] = x[i] * libm::exp(scale[k]) + shift[k];
+            x[i] = x[i] * scale[k].exp() + shift[k];
         }
         BlockTrace { split, input, hidden, scale }
     }
 
     /// Clamped log-scale, shift, and the activations of both networks.
     #[allow(clippy::type_complexity)]
-    fn networks(
-        &self,
-        block: usize,
-        split: &Split,
-        x: &[f64],
-    ) -> (Vec<f64>, Vec<f64>, Vec<Vec<Vec<f64>>>) {
-        let clamp = f64::from(self.spec.scale_clamp);
-        let conditioner: Vec<f64> = split.conditioner.iter().map(|&i| x[i]).collect();
-        let mut scale = vec![0.0; split.transformed.len()];
+    fn networks(&self, block: usize, split: &Split, x: &[T]) -> (Vec<T>, Vec<T>, Vec<Vec<Vec<T>>>) {
+        let clamp = T::from(self.spec.scale_clamp);
+        let conditioner: Vec<T> = split.conditioner.iter().map(|&i| x[i]).collect();
+        let mut scale = vec![T::from(0.0); split.transformed.len()];
         let mut shift = scale.clone();
         let mut hidden = Vec::new();
         for (n, network) in self.spec.networks().iter().enumerate() {
@@ -117,14 +155,15 @@ impl Reference {
             for (l, dense) in layers.iter().enumerate() {
                 let mut y = self.dense(dense, &activations[l]);
                 if l + 1 < layers.len() {
-                    y.iter_mut().for_each(|v| *v = if *v > 0.0 { *v } else { 0.0 });
+                    y.iter_mut()
+                        .for_each(|v| *v = if *v > T::from(0.0) { *v } else { T::from(0.0) });
                 }
                 activations.push(y);
             }
             let output = activations.pop().unwrap_or_default();
             match network {
                 Network::Scale => {
-                    scale = output.iter().map(|v| clamp * libm::tanh(v / clamp)).collect()
+                    scale = output.iter().map(|v| clamp * (*v / clamp).tanh()).collect()
                 }
                 Network::Shift => shift = output,
             }
@@ -136,21 +175,21 @@ impl Reference {
     fn block_backward(
         &self,
         block: usize,
-        trace: &BlockTrace,
-        weight: f64,
-        g: &mut [f64],
-        gradient: &mut [f64],
+        trace: &BlockTrace<T>,
+        weight: T,
+        g: &mut [T],
+        gradient: &mut [T],
     ) {
-        let clamp = f64::from(self.spec.scale_clamp);
+        let clamp = T::from(self.spec.scale_clamp);
         let (mut g_scale, mut g_shift) = (Vec::new(), Vec::new());
         for (k, &i) in trace.split.transformed.iter().enumerate() {
             let s = trace.scale[k];
             // ∂L/∂s = g_y · x · e^s − weight (the log-determinant's part); through the
             // clamp ∂s/∂σ = 1 − (s/a)²
-            let g_s = g[i] * trace.input[i] * libm::exp(s) - weight;
-            g_scale.push(g_s * (1.0 - (s / clamp) * (s / clamp)));
+            let g_s = g[i] * trace.input[i] * s.exp() - weight;
+            g_scale.push(g_s * (T::from(1.0) - (s / clamp) * (s / clamp)));
             g_shift.push(g[i]);
-            g[i] *= libm::exp(s);
+            g[i] *= s.exp();
         }
         for (n, network) in self.spec.networks().iter().enumerate() {
             let mut upstream = match network {
@@ -162,8 +201,8 @@ impl Reference {
                 upstream = self.dense_backward(dense, input, &upstream, gradient);
                 if l > 0 {
                     upstream.iter_mut().zip(input).for_each(|(u, h)| {
-                        if *h <= 0.0 {
-                            *u = 0.0
+                        if *h <= T::from(0.0) {
+                            *u = T::from(0.0)
                         }
                     });
                 }
@@ -174,32 +213,31 @@ impl Reference {
         }
     }
 
-    fn dense(&self, d: &Dense, x: &[f64]) -> Vec<f64> {
+    fn dense(&self, d: &Dense, x: &[T]) -> Vec<T> {
         (0..d.outputs)
             .map(|o| {
                 let row = &self.params[d.weight.start + o * d.inputs..][..d.inputs];
-                self.params[d.bias.start + o] + row.iter().zip(x).map(|(w, v)| w * v).sum::<f64>()
+                self.params[d.bias.start + o] + row.iter().zip(x).map(|(w, v)| *w * *v).sum::<T>()
             })
             .collect()
     }
 
-    fn dense_backward(
-        &self,
-        d: &Dense,
-        x: &[f64],
-        upstream: &[f64],
-        gradient: &mut [f64],
-    ) -> Vec<f64> {
-        let mut g_x = vec![0.0; d.inputs];
+    fn dense_backward(&self, d: &Dense, x: &[T], upstream: &[T], gradient: &mut [T]) -> Vec<T> {
+        let mut g_x = vec![T::from(0.0); d.inputs];
         for (o, u) in upstream.iter().enumerate() {
-            gradient[d.bias.start + o] += u;
+            gradient[d.bias.start + o] += *u;
             for i in 0..d.inputs {
-                gradient[d.weight.start + o * d.inputs + i] += u * x[i];
-                g_x[i] += u * self.params[d.weight.start + o * d.inputs + i];
+                gradient[d.weight.start + o * d.inputs + i] += *u * x[i];
+                g_x[i] += *u * self.params[d.weight.start + o * d.inputs + i];
             }
         }
         g_x
     }
+}
+
+/// log N(z; 0, 1)
+fn log_normal<T: Real>(z: &[T]) -> T {
+    z.iter().map(|v| T::from(-0.5) * *v * *v - T::LN_SQRT_2PI).sum()
 }
 
 #[cfg(test)]

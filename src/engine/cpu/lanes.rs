@@ -1,0 +1,211 @@
+//! Sixteen events side by side, and the arithmetic on them.
+//!
+//! Every operation is written lane by lane in plain Rust: the compiler turns it into
+//! vector instructions of whatever set is enabled where it is inlined, and since each
+//! lane sees the same IEEE operations in the same order, the bits are equal on all.
+//! `exp` and `tanh` are our own for the same reason.
+
+use std::ops::{Index, IndexMut};
+
+pub const LANES: usize = 16;
+
+/// One f32 for each of 16 events.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Lanes(pub [f32; LANES]);
+
+pub const ZERO: Lanes = Lanes([0.0; LANES]);
+
+impl Index<usize> for Lanes {
+    type Output = f32;
+    #[inline(always)]
+    fn index(&self, lane: usize) -> &f32 {
+        &self.0[lane]
+    }
+}
+
+impl IndexMut<usize> for Lanes {
+    #[inline(always)]
+    fn index_mut(&mut self, lane: usize) -> &mut f32 {
+        &mut self.0[lane]
+    }
+}
+
+#[inline(always)]
+fn map(f: impl Fn(usize) -> f32) -> Lanes {
+    let mut out = ZERO;
+    for lane in 0..LANES {
+        out.0[lane] = f(lane);
+    }
+    out
+}
+
+#[inline(always)]
+pub fn splat(x: f32) -> Lanes {
+    Lanes([x; LANES])
+}
+
+/// a · b + c, rounded once.
+#[inline(always)]
+pub fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+    map(|i| a.0[i].mul_add(b.0[i], c.0[i]))
+}
+
+/// w · b + c with one weight for all lanes.
+#[inline(always)]
+pub fn weighted(w: f32, b: Lanes, c: Lanes) -> Lanes {
+    map(|i| w.mul_add(b.0[i], c.0[i]))
+}
+
+#[inline(always)]
+pub fn add(a: Lanes, b: Lanes) -> Lanes {
+    map(|i| a.0[i] + b.0[i])
+}
+
+#[inline(always)]
+pub fn sub(a: Lanes, b: Lanes) -> Lanes {
+    map(|i| a.0[i] - b.0[i])
+}
+
+#[inline(always)]
+pub fn mul(a: Lanes, b: Lanes) -> Lanes {
+    map(|i| a.0[i] * b.0[i])
+}
+
+#[inline(always)]
+pub fn scale(w: f32, a: Lanes) -> Lanes {
+    map(|i| w * a.0[i])
+}
+
+/// max(a, 0); a NaN becomes 0, as in the reference.
+#[inline(always)]
+pub fn relu(a: Lanes) -> Lanes {
+    map(|i| if a.0[i] > 0.0 { a.0[i] } else { 0.0 })
+}
+
+/// g where the activation is positive, else 0: the derivative of `relu`.
+#[inline(always)]
+pub fn where_positive(activation: Lanes, g: Lanes) -> Lanes {
+    map(|i| if activation.0[i] > 0.0 { g.0[i] } else { 0.0 })
+}
+
+/// Sum over the lanes by a fixed tree: 16 → 8 → 4 → 2 → 1.
+#[inline(always)]
+pub fn sum(a: Lanes) -> f32 {
+    let mut t = a.0;
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            t[i] += t[i + half];
+        }
+        half /= 2;
+    }
+    t[0]
+}
+
+/// eˣ after Cody and Waite: x = n·ln 2 + r, a polynomial in r, and n into the
+/// exponent in two halves so that subnormal results round once. Beyond the range:
+/// +∞ and 0; NaN stays NaN.
+#[inline(always)]
+pub fn exp(x: Lanes) -> Lanes {
+    map(|i| exp_scalar(x.0[i]))
+}
+
+#[inline(always)]
+fn exp_scalar(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_145_75;
+    const LN2_LOW: f32 = 1.428_606_8e-6;
+    // Bounds beyond which the result is 0 or +∞ anyway keep n within ±160.
+    let clamped = if x > 100.0 { 100.0 } else { x };
+    let clamped = if clamped < -110.0 { -110.0 } else { clamped };
+    // Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits.
+    const SHIFT: f32 = 12_582_912.0;
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, SHIFT);
+    let n = shifted - SHIFT;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
+    let p = 1.987_569_1e-4_f32;
+    let p = p.mul_add(r, 1.398_2e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 1.666_666_5e-1);
+    let p = p.mul_add(r, 0.5);
+    let y = p.mul_add(r * r, r) + 1.0;
+    let k = shifted.to_bits() as i32 - SHIFT.to_bits() as i32;
+    let first = k >> 1;
+    let power = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
+    y * power(first) * power(k - first)
+}
+
+/// tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with
+/// e = exp(−2|x|) above.
+#[inline(always)]
+pub fn tanh(x: Lanes) -> Lanes {
+    map(|i| tanh_scalar(x.0[i]))
+}
+
+#[inline(always)]
+fn tanh_scalar(x: f32) -> f32 {
+    let a = x.abs();
+    let e = exp_scalar(-2.0 * a);
+    let large = (1.0 - e) / (1.0 + e);
+    let z = x * x;
+    let p = -5.704_988_7e-3_f32;
+    let p = p.mul_add(z, 2.063_908_9e-2);
+    let p = p.mul_add(z, -5.373_971_5e-2);
+    let p = p.mul_add(z, 1.333_144_2e-1);
+    let p = p.mul_add(z, -3.333_328e-1);
+    let small = (p * z).mul_add(a, a);
+    let magnitude = if a < 0.625 { small } else { large };
+    magnitude.copysign(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ulps(value: f32, exact: f64) -> f64 {
+        let rounded = exact as f32;
+        if rounded.is_infinite() {
+            return if value == rounded { 0.0 } else { f64::INFINITY };
+        }
+        let spacing =
+            f64::from(f32::from_bits(rounded.abs().to_bits() + 1)) - f64::from(rounded.abs());
+        (f64::from(value) - exact).abs() / spacing
+    }
+
+    #[test]
+    fn exp_is_within_2_ulp_over_its_whole_range() {
+        let mut worst = 0.0_f64;
+        for bits in (0..=u32::MAX).step_by(1009) {
+            let x = f32::from_bits(bits);
+            if x.is_finite() {
+                worst = worst.max(ulps(exp_scalar(x), libm::exp(f64::from(x))));
+            }
+        }
+        assert!(worst <= 2.0, "{worst} ulp");
+        assert!(exp_scalar(f32::NAN).is_nan());
+        assert_eq!(exp_scalar(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp_scalar(f32::NEG_INFINITY), 0.0);
+    }
+
+    #[test]
+    fn tanh_is_within_2_ulp_over_its_whole_range() {
+        let mut worst = 0.0_f64;
+        for bits in (0..=u32::MAX).step_by(1009) {
+            let x = f32::from_bits(bits);
+            if x.is_finite() {
+                worst = worst.max(ulps(tanh_scalar(x), libm::tanh(f64::from(x))));
+            }
+        }
+        assert!(worst <= 2.0, "{worst} ulp");
+        assert!(tanh_scalar(f32::NAN).is_nan());
+        assert_eq!(tanh_scalar(f32::NEG_INFINITY), -1.0);
+    }
+
+    #[test]
+    fn the_sum_over_lanes_is_a_fixed_tree() {
+        let a = map(|i| (i * i) as f32 + 0.1);
+        let pair = |i: usize| (a[i] + a[i + 8]) + (a[i + 4] + a[i + 12]);
+        assert_eq!(sum(a), (pair(0) + pair(2)) + (pair(1) + pair(3)));
+    }
+}

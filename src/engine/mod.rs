@@ -1,0 +1,40 @@
+//! One flow on one device: log-likelihood, gradient sums, sampling.
+//!
+//! Events come scaled (see `data::features`), row by row; an engine never sees raw
+//! columns, files or ranks. Gradient sums leave it as integers, so that whatever
+//! adds them up afterwards, in whatever order, gets the same bits.
+
+pub mod cpu;
+mod fixed;
+
+pub use fixed::{FIXED_ONE, FixedSum};
+
+use crate::error::Result;
+
+/// Events of one step, all logical shards of this rank one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Scaled features (events, features), row-major.
+    pub events: &'a [f32],
+    /// Loss weight per event; 1 for all if absent.
+    pub weights: Option<&'a [f32]>,
+    /// Shard i holds events `offsets[i]..offsets[i + 1]`; one more than shards.
+    pub offsets: &'a [usize],
+}
+
+/// A trained or training flow on a device.
+pub trait Engine {
+    /// What runs where, for logs: "cpu, AVX-512, 2 threads".
+    fn describe(&self) -> String;
+    /// Device class, recorded in checkpoints: bits are equal within one class.
+    fn class(&self) -> &'static str;
+    /// Takes over new parameters (flat, see `taiga_flow_gpu::layout`).
+    fn set_params(&mut self, params: &[f32]) -> Result<()>;
+    /// log p of scaled events (events, features) into `log_prob` (events).
+    fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()>;
+    /// Scaled events (events, features) that latent points of the same shape come from.
+    fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()>;
+    /// Adds Σ weight · ∂(−log p)/∂params of every shard to `sums`, and writes
+    /// Σ weight · (−log p) per shard to `loss` (shards), in f64.
+    fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
+}
