@@ -8,10 +8,12 @@
 mod launcher;
 mod mpi;
 mod solo;
+mod stop;
 mod threads;
 
 pub use launcher::{launched_ranks, start};
 pub use solo::Solo;
+pub use stop::{StopFlag, StopReason};
 pub use threads::Threads;
 
 use crate::error::{Error, Fault, Result};
