@@ -44,10 +44,9 @@ impl Mpi {
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| Fault::new("MPI was initialised twice in one process").internal())?;
         if threading < Threading::Funneled {
-            return Err(Fault::new("the MPI library allows no threads beside the one that calls it")
+            return Err(Fault::new("the MPI library was built without threads")
                 .expected("MPI_THREAD_FUNNELED")
                 .found(format!("{threading:?}"))
-                .advice("use an MPI library that was built with threads")
                 .environment());
         }
         let world = universe.world();

@@ -219,3 +219,101 @@ impl World for Threads {
         resume_unwind(Box::new(Aborted(exit_code)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> Error {
+        Fault::new("the disk is full").environment()
+    }
+
+    #[test]
+    fn collectives_hand_out_everything_in_rank_order_again_and_again() {
+        let outcomes = Threads::run(5, |world| {
+            for round in 0..200 {
+                let mine = vec![round; world.rank()];
+                let all = world.all_gather(&mine)?;
+                assert!(all.iter().enumerate().all(|(rank, told)| *told == vec![round; rank]));
+                let mut told = vec![round, world.rank() as u8];
+                world.broadcast(&mut told)?;
+                assert_eq!(told, [round, 0]);
+                world.barrier()?;
+            }
+            Ok(())
+        });
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_failing_rank_does_not_leave_others_waiting() {
+        let outcomes = Threads::run(4, |world| match world.rank() {
+            2 => Err(failure()),
+            _ => world.barrier(),
+        });
+        for (rank, outcome) in outcomes.into_iter().enumerate() {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            assert_eq!(error.to_string().contains("rank 2, which failed: the disk"), rank != 2);
+        }
+    }
+
+    #[test]
+    fn a_panicking_rank_does_not_leave_others_waiting() {
+        let outcomes = Threads::run(3, |world| {
+            assert_ne!(world.rank(), 1, "broken promise");
+            world.all_reduce_sum(&mut [1])
+        });
+        let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
+        assert_eq!(codes, [5, 1, 5]);
+        assert!(outcomes[0].as_ref().unwrap_err().to_string().contains("broken promise"));
+    }
+
+    #[test]
+    fn a_rank_that_returns_early_does_not_leave_others_waiting() {
+        let outcomes =
+            Threads::run(3, |world| if world.rank() == 0 { Ok(()) } else { world.barrier() });
+        assert!(outcomes[0].is_ok());
+        for outcome in &outcomes[1..] {
+            assert!(outcome.as_ref().unwrap_err().to_string().contains("rank 0, which is done"));
+        }
+    }
+
+    #[test]
+    fn what_was_handed_out_stays_valid_when_a_rank_then_fails() {
+        let outcomes = Threads::run(8, |world| {
+            let mut sum = [1];
+            world.all_reduce_sum(&mut sum)?;
+            assert_eq!(sum, [8]);
+            if world.rank() == 3 { Err(failure()) } else { Ok(()) }
+        });
+        for (rank, outcome) in outcomes.into_iter().enumerate() {
+            assert_eq!(outcome.is_err(), rank == 3);
+        }
+    }
+
+    #[test]
+    fn abort_ends_every_rank_and_tells_its_code() {
+        let outcomes: Vec<Result<()>> = Threads::run(3, |world| {
+            if world.rank() == 0 {
+                world.abort(6);
+            }
+            world.barrier()
+        });
+        let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
+        assert_eq!(codes, [6, 5, 5]);
+    }
+
+    #[test]
+    fn ranks_that_meet_for_different_things_are_told() {
+        let different = Threads::run(2, |world| {
+            if world.rank() == 0 { world.barrier() } else { world.all_gather(&[]).map(|_| ()) }
+        });
+        let lengths = Threads::run(2, |world| world.all_reduce_sum(&mut vec![0; world.rank()]));
+        for outcome in different.into_iter().chain(lengths) {
+            assert_eq!(outcome.unwrap_err().exit_code(), 1);
+        }
+    }
+}
