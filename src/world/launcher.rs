@@ -70,8 +70,7 @@ fn promise_kept(launch: Launch, found: usize) -> Result<()> {
         .advice(
             "start with `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH; `srun --mpi=list` \
              names what there is), or with the mpirun of the MPI library that this program was \
-             built with; copies that shall know nothing of each other start as \
-             `env -u SLURM_STEP_ID taiga-flow ...`",
+             built with",
         )
         .environment())
 }
