@@ -1,0 +1,155 @@
+//! How this process was launched, and the world that follows from it.
+//!
+//! Launchers tell their processes through the environment how many they are. One
+//! process, or nothing told, means [`Solo`](super::Solo) without touching MPI. Several
+//! means MPI, whose world must then have the promised size: where launcher and MPI
+//! library speak different PMI, N lone copies would each do the whole work and write
+//! over each other, without a word.
+
+use super::mpi::{Mpi, abort_on_panic};
+use super::{Solo, World, agree};
+use crate::error::{Fault, Result};
+
+/// What tells the number of processes, the innermost launcher first: `mpirun` starts
+/// its daemons by `srun`, whose count is then one of daemons.
+const COUNTS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"];
+
+/// What tells the number of tasks of a step of `srun`; a job submitted from within a
+/// step inherits it, and then [`start`] refuses it rather than trust it.
+const STEP_TASKS: &str = "SLURM_STEP_NUM_TASKS";
+
+/// What tells that there is a launcher, but not how many processes it started.
+const RANKS: [&str; 2] = ["PMI_RANK", "PMIX_RANK"];
+
+/// Slurm's numbers for what is not a step of `srun` (batch script, interactive shell,
+/// outside processes) begin here.
+const FIRST_SPECIAL_STEP: usize = 0xffff_fff0;
+
+/// What the environment tells, and which variable tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Launch {
+    Alone,
+    /// One of so many processes.
+    Ranks(usize, &'static str),
+    /// The process of this rank, among nobody says how many.
+    Rank(usize, &'static str),
+}
+
+/// How many processes the launcher says it started; `None` where no launcher tells.
+pub fn launched_ranks() -> Option<usize> {
+    match launch(|name| std::env::var(name).ok()) {
+        Launch::Ranks(ranks, _) => Some(ranks),
+        Launch::Alone | Launch::Rank(..) => None,
+    }
+}
+
+/// The world this process belongs to. To be called once, on the main thread, after
+/// everything that needs no other rank (flags, help, the text of the configuration).
+///
+/// With MPI running, a panic on any thread ends all ranks with exit code 1.
+pub fn start() -> Result<Box<dyn World>> {
+    let launch = launch(|name| std::env::var(name).ok());
+    if matches!(launch, Launch::Alone | Launch::Ranks(..=1, _)) {
+        return Ok(Box::new(Solo));
+    }
+    let world = Mpi::initialise()?;
+    abort_on_panic();
+    agree(&world, promise_kept(launch, world.size()))?;
+    Ok(Box::new(world))
+}
+
+fn promise_kept(launch: Launch, found: usize) -> Result<()> {
+    let expected = match launch {
+        Launch::Ranks(ranks, told_by) if ranks != found => format!("{ranks} ranks ({told_by})"),
+        Launch::Rank(rank, told_by) if rank >= found => format!("a rank {rank} ({told_by})"),
+        _ => return Ok(()),
+    };
+    Err(Fault::new("the launcher and the MPI library do not find each other")
+        .expected(expected)
+        .found(format!("a world of {found}"))
+        .advice(
+            "start with `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH; `srun --mpi=list` \
+             names what there is), or with the mpirun of the MPI library that this program was \
+             built with",
+        )
+        .environment())
+}
+
+fn launch(lookup: impl Fn(&str) -> Option<String>) -> Launch {
+    let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
+    let told = |names: &[&'static str], launch: fn(usize, &'static str) -> Launch| {
+        names.iter().find_map(|name| number(name).map(|count| launch(count, name)))
+    };
+    told(&COUNTS, Launch::Ranks)
+        .or_else(|| in_step(number).then(|| told(&[STEP_TASKS], Launch::Ranks))?)
+        .or_else(|| told(&RANKS, Launch::Rank))
+        .unwrap_or(Launch::Alone)
+}
+
+/// Whether `srun` started this process. A batch script is one process whatever the
+/// number of tasks of its job, and has no step number or a special one.
+fn in_step(number: impl Fn(&str) -> Option<usize>) -> bool {
+    number("SLURM_STEP_ID").is_some_and(|step| step < FIRST_SPECIAL_STEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched_with(variables: &[(&str, &str)]) -> Launch {
+        launch(|name| {
+            let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+            Some((*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn a_plain_process_is_alone() {
+        assert_eq!(launched_with(&[]), Launch::Alone);
+        assert_eq!(launched_with(&[("OMPI_COMM_WORLD_SIZE", "many")]), Launch::Alone);
+    }
+
+    #[test]
+    fn every_launcher_is_heard() {
+        for name in COUNTS {
+            assert_eq!(launched_with(&[(name, "4")]), Launch::Ranks(4, name));
+        }
+        assert_eq!(launched_with(&[("PMIX_RANK", "3")]), Launch::Rank(3, "PMIX_RANK"));
+    }
+
+    #[test]
+    fn tasks_of_srun_are_ranks() {
+        let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "8"), ("PMIX_RANK", "5")];
+        assert_eq!(launched_with(&step), Launch::Ranks(8, STEP_TASKS));
+    }
+
+    #[test]
+    fn a_batch_script_is_alone_whatever_its_job_has() {
+        let batch = [("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "64"), ("SLURM_PROCID", "0")];
+        assert_eq!(launched_with(&batch), Launch::Alone);
+        let interactive = [("SLURM_STEP_ID", "4294967290"), (STEP_TASKS, "64")];
+        assert_eq!(launched_with(&interactive), Launch::Alone);
+    }
+
+    #[test]
+    fn the_daemons_of_mpirun_are_not_counted() {
+        let nested = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "2"), ("OMPI_COMM_WORLD_SIZE", "16")];
+        assert_eq!(launched_with(&nested), Launch::Ranks(16, "OMPI_COMM_WORLD_SIZE"));
+    }
+
+    #[test]
+    fn lone_copies_are_refused_with_the_number_promised() {
+        let error = promise_kept(Launch::Ranks(4, STEP_TASKS), 1).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        let text = error.to_string();
+        assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found a world of 1"));
+        assert!(text.contains("srun --mpi=pmix"));
+        assert_eq!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(), 5);
+    }
+
+    #[test]
+    fn kept_promises_pass() {
+        assert!(promise_kept(Launch::Ranks(4, STEP_TASKS), 4).is_ok());
+        assert!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 2).is_ok());
+    }
+}

@@ -8,10 +8,12 @@
 mod launcher;
 mod mpi;
 mod solo;
+mod stop;
 mod threads;
 
 pub use launcher::{launched_ranks, start};
 pub use solo::Solo;
+pub use stop::{StopFlag, StopReason};
 pub use threads::Threads;
 
 use crate::error::{Error, Fault, Result};
@@ -24,7 +26,8 @@ pub trait World {
     fn local_rank(&self) -> usize;
     /// Number of ranks on this node (chooses the thread count).
     fn local_size(&self) -> usize;
-    /// Adds `values` over all ranks, in place (wrapping, exact).
+    /// Adds `values` over all ranks, in place (wrapping, exact). Every rank must bring
+    /// the same number of them.
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()>;
     /// Everyone's bytes, in rank order, on every rank.
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>>;
@@ -67,4 +70,87 @@ pub fn gather_slots(world: &dyn World, slots: &[Option<f64>]) -> Result<Vec<f64>
         slots.iter().map(|slot| slot.map_or(0, |x| x.to_bits() as i64)).collect();
     world.all_reduce_sum(&mut bits)?;
     Ok(bits.into_iter().map(|b| f64::from_bits(b as u64)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same `terms` values summed by any number of ranks, dealt in turns.
+    fn summed_by(ranks: usize, terms: usize) -> Vec<[i64; 2]> {
+        let value = |i: usize| (i as i64).wrapping_mul(0x7f4a_7c15_9e37_79b9);
+        Threads::run(ranks, |world| {
+            let mut sum = [0_i64; 2];
+            for i in (world.rank()..terms).step_by(world.size()) {
+                sum = [sum[0].wrapping_add(value(i)), sum[1].wrapping_sub(value(i))];
+            }
+            world.all_reduce_sum(&mut sum)?;
+            Ok(sum)
+        })
+        .into_iter()
+        .map(Result::unwrap)
+        .collect()
+    }
+
+    #[test]
+    fn sums_are_equal_on_every_rank_and_every_rank_count() {
+        let alone = summed_by(1, 1000)[0];
+        for ranks in [2, 3, 8] {
+            assert_eq!(summed_by(ranks, 1000), vec![alone; ranks]);
+        }
+    }
+
+    #[test]
+    fn one_rank_among_threads_is_like_one_alone() {
+        fn tour(world: &dyn World) -> Result<[Vec<u8>; 3]> {
+            let (mut sums, mut told) = (vec![3, -4], b"abc".to_vec());
+            world.all_reduce_sum(&mut sums)?;
+            world.broadcast(&mut told)?;
+            world.barrier()?;
+            assert!(is_root(world) && (world.local_rank(), world.local_size()) == (0, 1));
+            let sums = sums.into_iter().flat_map(i64::to_ne_bytes).collect();
+            Ok([sums, told, world.all_gather(b"xyz")?.concat()])
+        }
+        let alone = tour(&Solo).unwrap();
+        let threads = Threads::run(1, |world| tour(world)).pop().unwrap().unwrap();
+        assert_eq!(alone, threads);
+    }
+
+    #[test]
+    fn agree_gives_every_rank_an_error_with_the_failing_ranks_exit_code() {
+        let outcomes = Threads::run(4, |world| {
+            let mine = if world.rank() == 1 { Err(Fault::new("bad row").input()) } else { Ok(()) };
+            agree(world, mine)
+        });
+        for (rank, outcome) in outcomes.into_iter().enumerate() {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            assert_eq!(error.to_string(), if rank == 1 { "bad row" } else { "rank 1: bad row" });
+        }
+    }
+
+    #[test]
+    fn agree_keeps_the_value_where_nobody_failed() {
+        let values = Threads::run(3, |world| agree(world, Ok(world.rank())));
+        assert_eq!(values.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn gather_slots_moves_bits_unchanged() {
+        let bits = [0x7ff0_0000_dead_beef, 0xfff8_0000_0000_0001, (-0.0_f64).to_bits(), 1];
+        let gathered = Threads::run(3, |world| {
+            let slots: Vec<Option<f64>> = bits
+                .iter()
+                .enumerate()
+                .map(|(slot, bits)| (slot % 3 == world.rank()).then(|| f64::from_bits(*bits)))
+                .chain([None])
+                .collect();
+            gather_slots(world, &slots)
+        });
+        for values in gathered {
+            let values: Vec<u64> = values.unwrap().into_iter().map(f64::to_bits).collect();
+            assert_eq!(values[..4], bits);
+            assert_eq!(values[4], 0);
+        }
+    }
 }

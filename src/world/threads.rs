@@ -1,0 +1,319 @@
+//! Ranks as threads of one process, for tests.
+//!
+//! Every collective is one meeting of all ranks: each lays down its bytes, the last
+//! one to come hands all of them out. A rank that leaves (by `Ok`, by an error, by a
+//! panic, by `abort`) can come to no more meetings, so whoever waits for it gets
+//! [`Error::Environment`](crate::error::Error::Environment) naming it, never a hang.
+//! Ranks that meet for different collectives, or with sums of different lengths, get
+//! an internal error: the mistake that would hang or corrupt a run under MPI.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::World;
+use crate::error::{Error, Fault, Result};
+
+/// One rank among the threads of [`Threads::run`].
+pub struct Threads {
+    rank: usize,
+    size: usize,
+    meeting: Arc<Meeting>,
+}
+
+struct Meeting {
+    table: Mutex<Table>,
+    news: Condvar,
+}
+
+struct Table {
+    /// Meetings held so far.
+    held: u64,
+    /// What has been laid down for the next meeting, by rank.
+    laid: Vec<Option<Share>>,
+    /// What was handed out at the last one. The next cannot be held, and so replace
+    /// it, before the slowest rank has taken it and come back.
+    handed_out: Arc<Vec<Share>>,
+    /// The first rank that will come no more, and why.
+    gone: Option<(usize, String)>,
+}
+
+#[derive(Clone)]
+struct Share {
+    call: Call,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Sum { values: usize },
+    Gather,
+    Broadcast,
+    Barrier,
+}
+
+/// What `abort` unwinds with: no panic message, and an exit code to tell.
+struct Aborted(u8);
+
+impl Threads {
+    /// Runs `body` once per rank, each on its own thread, and returns what the ranks
+    /// returned, in rank order. A rank that panicked has an internal error; one that
+    /// aborted, the error of its exit code.
+    #[must_use = "a failed assertion inside a rank is an Err in here"]
+    pub fn run<T: Send>(
+        ranks: usize,
+        body: impl Fn(&Threads) -> Result<T> + Sync,
+    ) -> Vec<Result<T>> {
+        let meeting = Arc::new(Meeting::of(ranks));
+        let (meeting, body) = (&meeting, &body);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..ranks)
+                .map(|rank| {
+                    let world = Threads { rank, size: ranks, meeting: Arc::clone(meeting) };
+                    scope.spawn(move || world.live(body))
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| Err(ending(&*panic).1)))
+                .collect()
+        })
+    }
+
+    fn live<T>(&self, body: &impl Fn(&Threads) -> Result<T>) -> Result<T> {
+        // Nothing of a rank that unwound is looked at again except its place among
+        // the others, which `leave` makes good.
+        let (how, outcome) = match catch_unwind(AssertUnwindSafe(|| body(self))) {
+            Ok(Ok(value)) => ("is done".to_owned(), Ok(value)),
+            Ok(Err(error)) => (format!("failed: {error}"), Err(error)),
+            Err(panic) => {
+                let (how, error) = ending(&*panic);
+                (how, Err(error))
+            }
+        };
+        self.leave(how);
+        outcome
+    }
+
+    fn leave(&self, how: String) {
+        let mut table = self.meeting.table();
+        table.gone.get_or_insert((self.rank, how));
+        self.meeting.news.notify_all();
+    }
+
+    /// Lays down `bytes`, waits for all ranks to do so, and returns all in rank order.
+    fn meet(&self, call: Call, bytes: Vec<u8>) -> Result<Arc<Vec<Share>>> {
+        let mut table = self.meeting.table();
+        let before = table.held;
+        table.laid[self.rank] = Some(Share { call, bytes });
+        if table.laid.iter().all(Option::is_some) {
+            table.hand_out();
+            self.meeting.news.notify_all();
+        }
+        let table = self
+            .meeting
+            .news
+            .wait_while(table, |table| table.held == before && table.gone.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        match &table.gone {
+            Some((rank, how)) if table.held == before => {
+                let what = format!("rank {} waits for rank {rank}, which {how}", self.rank);
+                Err(Fault::new(what).environment())
+            }
+            _ => same_call(Arc::clone(&table.handed_out)),
+        }
+    }
+}
+
+impl Meeting {
+    fn of(ranks: usize) -> Meeting {
+        let laid = vec![None; ranks];
+        let table = Table { held: 0, laid, handed_out: Arc::default(), gone: None };
+        Meeting { table: Mutex::new(table), news: Condvar::new() }
+    }
+
+    /// No code panics while it holds the table, so a poisoned lock tells nothing.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn hand_out(&mut self) {
+        self.handed_out = Arc::new(self.laid.iter_mut().filter_map(Option::take).collect());
+        self.held += 1;
+    }
+}
+
+fn same_call(shares: Arc<Vec<Share>>) -> Result<Arc<Vec<Share>>> {
+    let first = shares[0].call;
+    match shares.iter().enumerate().find(|(_, share)| share.call != first) {
+        None => Ok(shares),
+        Some((rank, other)) => Err(Fault::new("ranks met for different collectives")
+            .expected(format!("{first:?}, as on rank 0"))
+            .found(format!("{:?} on rank {rank}", other.call))
+            .internal()),
+    }
+}
+
+/// How a rank that unwound left the others, and the error it stands for.
+fn ending(panic: &(dyn Any + Send)) -> (String, Error) {
+    if let Some(Aborted(code)) = panic.downcast_ref() {
+        let how = format!("aborted with exit code {code}");
+        return (how.clone(), Error::from_code(*code, Fault::new(how)));
+    }
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    let how = format!("panicked: {message}");
+    (how.clone(), Fault::new(how).internal())
+}
+
+impl World for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+    fn size(&self) -> usize {
+        self.size
+    }
+    fn local_rank(&self) -> usize {
+        self.rank
+    }
+    fn local_size(&self) -> usize {
+        self.size
+    }
+
+    fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
+        let bytes = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+        let shares = self.meet(Call::Sum { values: values.len() }, bytes)?;
+        values.fill(0);
+        for share in shares.iter() {
+            for (sum, bytes) in values.iter_mut().zip(share.bytes.as_chunks().0) {
+                *sum = sum.wrapping_add(i64::from_ne_bytes(*bytes));
+            }
+        }
+        Ok(())
+    }
+
+    fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let shares = self.meet(Call::Gather, mine.to_vec())?;
+        Ok(shares.iter().map(|share| share.bytes.clone()).collect())
+    }
+
+    fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        let mine = if self.rank == 0 { bytes.clone() } else { Vec::new() };
+        let shares = self.meet(Call::Broadcast, mine)?;
+        bytes.clone_from(&shares[0].bytes);
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.meet(Call::Barrier, Vec::new()).map(|_| ())
+    }
+
+    /// Unwinds this rank's thread: ending the process would end the test run.
+    fn abort(&self, exit_code: u8) -> ! {
+        self.leave(format!("aborted with exit code {exit_code}"));
+        resume_unwind(Box::new(Aborted(exit_code)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure() -> Error {
+        Fault::new("the disk is full").environment()
+    }
+
+    #[test]
+    fn collectives_hand_out_everything_in_rank_order_again_and_again() {
+        let outcomes = Threads::run(5, |world| {
+            for round in 0..200 {
+                let mine = vec![round; world.rank()];
+                let all = world.all_gather(&mine)?;
+                assert!(all.iter().enumerate().all(|(rank, told)| *told == vec![round; rank]));
+                let mut told = vec![round, world.rank() as u8];
+                world.broadcast(&mut told)?;
+                assert_eq!(told, [round, 0]);
+                world.barrier()?;
+            }
+            Ok(())
+        });
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_failing_rank_does_not_leave_others_waiting() {
+        let outcomes = Threads::run(4, |world| match world.rank() {
+            2 => Err(failure()),
+            _ => world.barrier(),
+        });
+        for (rank, outcome) in outcomes.into_iter().enumerate() {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            assert_eq!(error.to_string().contains("rank 2, which failed: the disk"), rank != 2);
+        }
+    }
+
+    #[test]
+    fn a_panicking_rank_does_not_leave_others_waiting() {
+        let outcomes = Threads::run(3, |world| {
+            assert_ne!(world.rank(), 1, "broken promise");
+            world.all_reduce_sum(&mut [1])
+        });
+        let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
+        assert_eq!(codes, [5, 1, 5]);
+        assert!(outcomes[0].as_ref().unwrap_err().to_string().contains("broken promise"));
+    }
+
+    #[test]
+    fn a_rank_that_returns_early_does_not_leave_others_waiting() {
+        let outcomes =
+            Threads::run(3, |world| if world.rank() == 0 { Ok(()) } else { world.barrier() });
+        assert!(outcomes[0].is_ok());
+        for outcome in &outcomes[1..] {
+            assert!(outcome.as_ref().unwrap_err().to_string().contains("rank 0, which is done"));
+        }
+    }
+
+    #[test]
+    fn what_was_handed_out_stays_valid_when_a_rank_then_fails() {
+        let outcomes = Threads::run(8, |world| {
+            let mut sum = [1];
+            world.all_reduce_sum(&mut sum)?;
+            assert_eq!(sum, [8]);
+            if world.rank() == 3 { Err(failure()) } else { Ok(()) }
+        });
+        for (rank, outcome) in outcomes.into_iter().enumerate() {
+            assert_eq!(outcome.is_err(), rank == 3);
+        }
+    }
+
+    #[test]
+    fn abort_ends_every_rank_and_tells_its_code() {
+        let outcomes: Vec<Result<()>> = Threads::run(3, |world| {
+            if world.rank() == 0 {
+                world.abort(6);
+            }
+            world.barrier()
+        });
+        let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
+        assert_eq!(codes, [6, 5, 5]);
+    }
+
+    #[test]
+    fn ranks_that_meet_for_different_things_are_told() {
+        let different = Threads::run(2, |world| {
+            if world.rank() == 0 { world.barrier() } else { world.all_gather(&[]).map(|_| ()) }
+        });
+        let lengths = Threads::run(2, |world| world.all_reduce_sum(&mut vec![0; world.rank()]));
+        for outcome in different.into_iter().chain(lengths) {
+            assert_eq!(outcome.unwrap_err().exit_code(), 1);
+        }
+    }
+}
