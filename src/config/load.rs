@@ -1,0 +1,85 @@
+//! From a TOML file and `--set key=value` to a checked [`Config`].
+
+use super::Config;
+use crate::error::{Error, Fault, Result, nearest};
+use std::path::Path;
+
+/// Largest configuration file read.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// Reads a configuration file and overrides keys of it: `train.epochs=5`.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Config> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        Fault::new("cannot read the configuration").file(path).found(e).usage()
+    };
+    let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
+    if size > LARGEST_FILE {
+        return Err(Fault::new("not a configuration")
+            .file(path)
+            .expected(format!("at most {LARGEST_FILE} bytes"))
+            .found(size)
+            .usage());
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+    parse(&text, overrides).map_err(|e| e.in_file(path))
+}
+
+/// The same from text.
+pub fn parse(text: &str, overrides: &[String]) -> Result<Config> {
+    let config: Config = if overrides.is_empty() {
+        toml::from_str(text).map_err(|e| explain_toml(&e, text))?
+    } else {
+        // The file is parsed as it stands first, so that its faults are told with their line.
+        let _: Config = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+        for assignment in overrides {
+            set(&mut table, assignment)?;
+        }
+        table.try_into().map_err(|e| explain_toml(&e, text))?
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+/// `a.b=value` into the table; a value that is no TOML is taken as text.
+fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
+    let usage = || {
+        Fault::new("cannot understand --set")
+            .expected("section.key=value, for instance train.epochs=5")
+            .found(format!("'{assignment}'"))
+            .usage()
+    };
+    let (key, value) = assignment.split_once('=').ok_or_else(usage)?;
+    let value = value.trim();
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut t| t.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_string()));
+    let mut place = table;
+    let mut parts: Vec<&str> = key.trim().split('.').collect();
+    let last = parts.pop().filter(|k| !k.is_empty()).ok_or_else(usage)?;
+    for part in parts {
+        let next = place.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        place = next.as_table_mut().ok_or_else(usage)?;
+    }
+    place.insert(last.to_string(), parsed);
+    Ok(())
+}
+
+/// A TOML fault with its line, and the nearest known key for an unknown one.
+pub fn explain_toml(error: &toml::de::Error, text: &str) -> Error {
+    let message = error.message();
+    let mut fault = Fault::new(format!("configuration: {message}"));
+    if let Some(span) = error.span() {
+        let line = text.get(..span.start).map_or(0, |before| before.matches('\n').count()) + 1;
+        fault.what = format!("configuration, line {line}: {message}");
+    }
+    // serde writes "unknown field `epoch`, expected one of `seed`, `epochs`, …".
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if message.starts_with("unknown")
+        && let Some((unknown, known)) = names.split_first()
+    {
+        fault.advice = nearest(unknown, known.iter().copied()).map(|near| format!("did you mean '{near}'?"));
+    }
+    fault.usage()
+}

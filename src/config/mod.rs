@@ -1,0 +1,430 @@
+//! The configuration as typed: TOML sections, defaults, and the checks that need no
+//! file. What a section means for a run (rows, steps, shards) is worked out from it
+//! later, once, in `train::plan`.
+//!
+//! Every key has a default or is required; an unknown key is refused, and the nearest
+//! known one is named.
+
+mod load;
+
+pub use load::{explain_toml, load, parse};
+
+use crate::error::{Error, Fault, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data: Data,
+    pub features: Features,
+    /// Bounds by quantity: rows outside are not used.
+    #[serde(default)]
+    pub cuts: BTreeMap<String, Cut>,
+    #[serde(default)]
+    pub split: Split,
+    #[serde(default)]
+    pub model: Model,
+    #[serde(default)]
+    pub train: Train,
+    #[serde(default)]
+    pub calibration: Calibration,
+    #[serde(default)]
+    pub score: Score,
+    #[serde(default)]
+    pub run: Run,
+}
+
+/// Files to train on. Paths are relative to the folder the command runs in; a folder
+/// stands for all HDF5 files below it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Files wholly of gammas.
+    #[serde(default)]
+    pub gamma: Vec<PathBuf>,
+    /// Files wholly of hadrons.
+    #[serde(default)]
+    pub hadron: Vec<PathBuf>,
+    /// Files with a class column.
+    #[serde(default)]
+    pub mixed: Vec<PathBuf>,
+    /// Built-in schema or path of a schema file; found out from the file if absent.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// Largest fraction of rows with values that cannot be used.
+    #[serde(default = "default_bad_rows")]
+    pub bad_rows: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Features {
+    /// In the order of the flow's dimensions.
+    pub columns: Vec<Feature>,
+}
+
+/// One dimension of the flow: a quantity and the coordinate it is modelled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feature {
+    pub name: String,
+    #[serde(default)]
+    pub transform: Transform,
+    /// x₀ in ln(x + x₀).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset: f64,
+    /// Step of the values in the file: training adds seeded noise of ± half a step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub quantum: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transform {
+    /// x
+    #[default]
+    None,
+    /// log₁₀ x
+    Log10,
+    /// ln(x + x₀)
+    Ln,
+    /// ln(x/(1 − x))
+    Logit,
+    /// ±x, the sign drawn anew per event and epoch in training, + elsewhere: for
+    /// magnitudes of symmetric quantities, such as alpha folded at 0.
+    Signed,
+}
+
+/// Open interval; a bound is a number or an expression over quantities.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Bound>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Bound>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Bound {
+    Number(f64),
+    Expression(String),
+}
+
+/// Fractions of showers; they add up to 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Split {
+    pub train: f64,
+    pub validation: f64,
+    pub calibration: f64,
+    pub test: f64,
+    pub seed: u64,
+    /// Key columns that name a shower; the schema's if absent, the row's content
+    /// where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// One flow on the normal class.
+    OneClass,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    Gamma,
+    Hadron,
+}
+
+impl Class {
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Gamma => "gamma",
+            Class::Hadron => "hadron",
+        }
+    }
+
+    /// As it stands in the column `class` of event files.
+    pub fn code(self) -> i8 {
+        match self {
+            Class::Gamma => 1,
+            Class::Hadron => 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Model {
+    pub mode: Mode,
+    /// The class whose density is learnt.
+    pub normal: Class,
+    pub blocks: usize,
+    pub hidden: Vec<usize>,
+    pub coupling: Coupling,
+    pub scale_clamp: f32,
+    pub permutation: Permutation,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Train {
+    pub seed: u64,
+    pub epochs: u64,
+    /// Events per step over all ranks.
+    pub batch: u64,
+    /// Logical shards; a power of two near batch/256 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u64>,
+    pub learning_rate: f64,
+    /// Fraction of all steps over which the rate rises from 0.
+    pub warm_up: f64,
+    /// Rate at the end of the cosine, as a fraction of `learning_rate`.
+    pub final_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    /// Largest norm of the mean gradient.
+    pub clip_norm: f64,
+    /// Decay of the running mean of the weights that is published.
+    pub ema: f64,
+    /// Epochs without a better held-out NLL after which training stops; 0: never.
+    pub patience: u64,
+    /// Steps in a row that may be skipped because a gradient was unusable.
+    pub skip_limit: u64,
+}
+
+/// How the threshold is chosen on held-out normal events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calibration {
+    /// Fraction of normal events that are called anomalous.
+    pub quantile: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Score {
+    /// Score columns besides keys and `status`.
+    pub columns: Vec<ScoreColumn>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreColumn {
+    /// Higher is more gamma-like.
+    Score,
+    LogProb,
+    /// log p with the Jacobian of the coordinates: density per raw units.
+    LogProbRaw,
+}
+
+/// What may differ between a run and its resumption.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Run {
+    pub engine: EngineChoice,
+    /// Threads per rank; the node's cores divided by its ranks if 0.
+    pub threads: usize,
+    pub checkpoint_seconds: u64,
+    pub status_seconds: u64,
+    /// Checkpoints kept besides the best.
+    pub keep: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineChoice {
+    #[default]
+    Auto,
+    Cpu,
+    Cuda,
+    Vulkan,
+}
+
+impl Default for Split {
+    fn default() -> Split {
+        Split { train: 0.7, validation: 0.1, calibration: 0.0, test: 0.2, seed: 1, key: None }
+    }
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        let reference = FlowSpec::reference_study(6);
+        Model {
+            mode: Mode::OneClass,
+            normal: Class::Gamma,
+            blocks: reference.blocks,
+            hidden: reference.hidden,
+            coupling: reference.coupling,
+            scale_clamp: reference.scale_clamp,
+            permutation: reference.permutation,
+        }
+    }
+}
+
+impl Default for Train {
+    fn default() -> Train {
+        Train {
+            seed: 1,
+            epochs: 60,
+            batch: 8192,
+            shards: None,
+            learning_rate: 1e-3,
+            warm_up: 0.05,
+            final_rate: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            clip_norm: 5.0,
+            ema: 0.999,
+            patience: 20,
+            skip_limit: 10,
+        }
+    }
+}
+
+impl Default for Calibration {
+    fn default() -> Calibration {
+        // The fraction outside two sigma of a normal distribution.
+        Calibration { quantile: 0.0455 }
+    }
+}
+
+impl Default for Score {
+    fn default() -> Score {
+        Score { columns: vec![ScoreColumn::Score, ScoreColumn::LogProb] }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run {
+            engine: EngineChoice::Auto,
+            threads: 0,
+            checkpoint_seconds: 300,
+            status_seconds: 10,
+            keep: 3,
+        }
+    }
+}
+
+fn default_bad_rows() -> f64 {
+    0.01
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
+}
+
+impl Config {
+    pub fn flow_spec(&self) -> FlowSpec {
+        FlowSpec {
+            features: self.features.columns.len(),
+            blocks: self.model.blocks,
+            hidden: self.model.hidden.clone(),
+            coupling: self.model.coupling,
+            scale_clamp: self.model.scale_clamp,
+            permutation: self.model.permutation,
+        }
+    }
+
+    /// The configuration as TOML, defaults filled in.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self)
+            .map_err(|e| Fault::new("cannot write the configuration").found(e).internal())
+    }
+
+    /// What must be equal for a run to be resumed: everything but `[run]`.
+    pub fn hash(&self) -> Result<String> {
+        let same = Config { run: Run::default(), ..self.clone() };
+        Ok(blake3::hash(same.to_toml()?.as_bytes()).to_hex().to_string())
+    }
+
+    /// The checks that need no file.
+    pub fn validate(&self) -> Result<()> {
+        self.flow_spec().validate().map_err(|e| {
+            Fault::new("model out of limits")
+                .column(e.field)
+                .expected(e.expected)
+                .found(e.found)
+                .usage()
+        })?;
+        self.validate_features()?;
+        self.validate_split()?;
+        self.validate_train()?;
+        let quantile = self.calibration.quantile;
+        check("calibration.quantile", quantile, quantile > 0.0 && quantile < 1.0, "between 0 and 1")?;
+        let bad = self.data.bad_rows;
+        check("data.bad_rows", bad, (0.0..=1.0).contains(&bad), "between 0 and 1")
+    }
+
+    fn validate_features(&self) -> Result<()> {
+        for (i, feature) in self.features.columns.iter().enumerate() {
+            let name = &feature.name;
+            if self.features.columns[..i].iter().any(|other| other.name == *name) {
+                return Err(Fault::new("a feature stands twice").column(name).usage());
+            }
+            let offset = feature.offset;
+            let allowed = offset == 0.0 || feature.transform == Transform::Ln;
+            check(&format!("offset of {name}"), offset, allowed && offset >= 0.0, "0, or above 0 with transform = \"ln\"")?;
+            let quantum = feature.quantum;
+            check(&format!("quantum of {name}"), quantum, quantum.is_finite() && quantum >= 0.0, "0 or more")?;
+        }
+        Ok(())
+    }
+
+    fn validate_split(&self) -> Result<()> {
+        let s = &self.split;
+        let parts = [s.train, s.validation, s.calibration, s.test];
+        for (name, part) in ["train", "validation", "calibration", "test"].iter().zip(parts) {
+            check(&format!("split.{name}"), part, (0.0..=1.0).contains(&part), "between 0 and 1")?;
+        }
+        let sum: f64 = parts.iter().sum();
+        check("sum of the split's fractions", sum, (sum - 1.0).abs() < 1e-9, "1")?;
+        check("split.train", s.train, s.train > 0.0, "above 0")
+    }
+
+    fn validate_train(&self) -> Result<()> {
+        let t = &self.train;
+        check("train.epochs", t.epochs, t.epochs > 0, "1 or more")?;
+        check("train.batch", t.batch, (1..=1 << 30).contains(&t.batch), "1 to 2³⁰")?;
+        if let Some(shards) = t.shards {
+            let allowed = shards.is_power_of_two() && shards <= 65_536 && shards <= t.batch;
+            check("train.shards", shards, allowed, "a power of two, at most the batch and 65 536")?;
+        }
+        let rates = [
+            ("train.learning_rate", t.learning_rate, t.learning_rate > 0.0, "above 0"),
+            ("train.warm_up", t.warm_up, (0.0..1.0).contains(&t.warm_up), "at least 0, below 1"),
+            ("train.final_rate", t.final_rate, (0.0..=1.0).contains(&t.final_rate), "0 to 1"),
+            ("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "at least 0, below 1"),
+            ("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "at least 0, below 1"),
+            ("train.epsilon", t.epsilon, t.epsilon > 0.0, "above 0"),
+            ("train.clip_norm", t.clip_norm, t.clip_norm > 0.0, "above 0"),
+            ("train.ema", t.ema, (0.0..1.0).contains(&t.ema), "at least 0, below 1"),
+        ];
+        for (name, value, allowed, expected) in rates {
+            check(name, value, allowed && value.is_finite(), expected)?;
+        }
+        Ok(())
+    }
+}
+
+fn check(name: &str, value: impl std::fmt::Display, allowed: bool, expected: &str) -> Result<(), Error> {
+    if allowed {
+        return Ok(());
+    }
+    Err(Fault::new(format!("configuration: {name} is out of range")).expected(expected).found(value).usage())
+}
+
+#[cfg(test)]
+mod tests;

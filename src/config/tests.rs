@@ -1,0 +1,68 @@
+use super::*;
+
+const SMALL: &str = r#"
+[data]
+gamma = ["gamma.h5"]
+
+[features]
+columns = [
+  { name = "size", transform = "log10" },
+  { name = "width", transform = "ln", offset = 0.02 },
+  { name = "alpha", transform = "signed" },
+]
+
+[cuts]
+size = { min = 100 }
+width = { min = 0.02, max = "0.068*log10(size)" }
+"#;
+
+fn refusal(text: &str, overrides: &[&str]) -> String {
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    let error = parse(text, &overrides).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    error.to_string()
+}
+
+#[test]
+fn a_small_configuration_gets_the_reference_network_by_default() {
+    let config = parse(SMALL, &[]).unwrap();
+    assert_eq!(config.flow_spec(), FlowSpec::reference_study(3));
+    assert_eq!(config.cuts["width"].max, Some(Bound::Expression("0.068*log10(size)".into())));
+}
+
+#[test]
+fn what_is_written_is_read_back_equal() {
+    let config = parse(SMALL, &["train.shards=8".into(), "model.permutation={seeded=3}".into()]).unwrap();
+    let again = parse(&config.to_toml().unwrap(), &[]).unwrap();
+    assert_eq!(config, again);
+    assert_eq!(config.hash().unwrap(), again.hash().unwrap());
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_and_its_line() {
+    let message = refusal(&format!("{SMALL}\n[train]\nepoch = 3\n"), &[]);
+    assert!(message.contains("did you mean 'epochs'?"), "{message}");
+    assert!(message.contains("line 18"), "{message}");
+    let message = refusal(SMALL, &["train.learning_rat=0.1"]);
+    assert!(message.contains("did you mean 'learning_rate'?"), "{message}");
+}
+
+#[test]
+fn values_out_of_range_are_refused_by_name() {
+    assert!(refusal(SMALL, &["train.batch=0"]).contains("train.batch"));
+    assert!(refusal(SMALL, &["train.shards=3"]).contains("power of two"));
+    assert!(refusal(SMALL, &["split.train=0.9"]).contains("sum of the split"));
+    assert!(refusal(SMALL, &["model.blocks=0"]).contains("blocks"));
+    assert!(refusal(SMALL, &["epochs"]).contains("section.key=value"));
+    assert!(refusal(SMALL, &["train.learning_rate=nan"]).contains("learning_rate"));
+}
+
+#[test]
+fn only_the_run_section_may_change_without_changing_the_hash() {
+    let hash = |set: &[&str]| {
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        parse(SMALL, &set).unwrap().hash().unwrap()
+    };
+    assert_eq!(hash(&[]), hash(&["run.threads=3"]));
+    assert_ne!(hash(&[]), hash(&["train.seed=3"]));
+}

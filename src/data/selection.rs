@@ -1,0 +1,168 @@
+//! Which quantities of a file are needed, and which rows can be used: finite values,
+//! inside the cuts, inside the transforms' domains.
+//!
+//! The verdict on a row is a bit mask, the same in training, evaluation and scoring; a
+//! row is never dropped without its bit being counted or written.
+
+use super::expression::Expression;
+use super::features;
+use super::table::Block;
+use crate::config::{Bound, Cut, Feature};
+use crate::error::Result;
+use std::collections::BTreeMap;
+
+/// A needed quantity is NaN or infinite.
+pub const NOT_FINITE: u32 = 1;
+/// A feature is outside the domain of its transform.
+pub const OUT_OF_DOMAIN: u32 = 2;
+/// Outside the cuts.
+pub const CUT: u32 = 4;
+
+/// Meaning of the bits, for attributes and reports.
+pub const STATUS_BITS: [(u32, &str); 3] =
+    [(NOT_FINITE, "not finite"), (OUT_OF_DOMAIN, "outside a transform's domain"), (CUT, "outside the cuts")];
+
+/// Features and cuts, bound to the columns they need.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    features: Vec<Feature>,
+    quantities: Vec<String>, // features first, then what only cuts need
+    cuts: Vec<BoundCut>,
+}
+
+#[derive(Debug, Clone)]
+struct BoundCut {
+    column: usize,
+    min: Option<Limit>,
+    max: Option<Limit>,
+}
+
+#[derive(Debug, Clone)]
+enum Limit {
+    Number(f64),
+    Expression { expression: Expression, columns: Vec<usize> },
+}
+
+impl Selection {
+    pub fn new(features: &[Feature], cuts: &BTreeMap<String, Cut>) -> Result<Selection> {
+        let mut quantities: Vec<String> = features.iter().map(|f| f.name.clone()).collect();
+        let mut bound = Vec::new();
+        for (name, cut) in cuts {
+            bound.push(BoundCut {
+                column: index_of(&mut quantities, name),
+                min: limit(&mut quantities, cut.min.as_ref())?,
+                max: limit(&mut quantities, cut.max.as_ref())?,
+            });
+        }
+        Ok(Selection { features: features.to_vec(), quantities, cuts: bound })
+    }
+
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
+    /// All quantities to read; the features come first, in their order.
+    pub fn quantities(&self) -> &[String] {
+        &self.quantities
+    }
+
+    /// Status of row `row` of a block read with [`Selection::quantities`]; 0 is usable.
+    pub fn status(&self, block: &Block, row: usize) -> u32 {
+        let value = |column: usize| f64::from(block.quantities[column][row]);
+        if (0..self.quantities.len()).any(|c| !value(c).is_finite()) {
+            return NOT_FINITE;
+        }
+        let mut status = 0;
+        for (d, feature) in self.features.iter().enumerate() {
+            if !features::transform(feature, value(d)).is_finite() {
+                status |= OUT_OF_DOMAIN;
+            }
+        }
+        let inside = self.cuts.iter().all(|cut| {
+            let x = value(cut.column);
+            cut.min.as_ref().is_none_or(|limit| x > limit.value(value))
+                && cut.max.as_ref().is_none_or(|limit| x < limit.value(value))
+        });
+        if inside { status } else { status | CUT }
+    }
+
+    /// The first needed quantity of a row that is not finite or outside its domain.
+    pub fn offender(&self, block: &Block, row: usize) -> Option<(&str, f32)> {
+        (0..self.quantities.len()).find_map(|c| {
+            let x = block.quantities[c][row];
+            let feature = self.features.get(c);
+            let usable = x.is_finite()
+                && feature.is_none_or(|f| features::transform(f, f64::from(x)).is_finite());
+            (!usable).then_some((self.quantities[c].as_str(), x))
+        })
+    }
+}
+
+impl Limit {
+    fn value(&self, of: impl Fn(usize) -> f64) -> f64 {
+        match self {
+            Limit::Number(x) => *x,
+            Limit::Expression { expression, columns } => {
+                let values: Vec<f64> = columns.iter().map(|c| of(*c)).collect();
+                expression.evaluate(&values)
+            }
+        }
+    }
+}
+
+fn index_of(quantities: &mut Vec<String>, name: &str) -> usize {
+    quantities.iter().position(|q| q == name).unwrap_or_else(|| {
+        quantities.push(name.to_string());
+        quantities.len() - 1
+    })
+}
+
+fn limit(quantities: &mut Vec<String>, bound: Option<&Bound>) -> Result<Option<Limit>> {
+    Ok(match bound {
+        None => None,
+        Some(Bound::Number(x)) => Some(Limit::Number(*x)),
+        Some(Bound::Expression(text)) => {
+            let expression = Expression::parse(text)?;
+            let columns = expression.variables().iter().map(|v| index_of(quantities, v)).collect();
+            Some(Limit::Expression { expression, columns })
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Transform;
+
+    fn selection() -> Selection {
+        let feature = |name: &str, transform| Feature { name: name.into(), transform, offset: 0.0, quantum: 0.0 };
+        let features = [feature("size", Transform::Log10), feature("con2", Transform::Logit)];
+        let cuts: BTreeMap<String, Cut> = [
+            ("size".to_string(), Cut { min: Some(Bound::Number(100.0)), max: None }),
+            ("width".to_string(), Cut { min: None, max: Some(Bound::Expression("0.068*log10(size)".into())) }),
+        ]
+        .into();
+        Selection::new(&features, &cuts).unwrap()
+    }
+
+    fn status(size: f32, con2: f32, width: f32) -> u32 {
+        let block = Block { rows: 1, quantities: vec![vec![size], vec![con2], vec![width]], ..Block::default() };
+        selection().status(&block, 0)
+    }
+
+    #[test]
+    fn features_come_first_and_cuts_add_what_they_need() {
+        assert_eq!(selection().quantities(), ["size", "con2", "width"]);
+    }
+
+    #[test]
+    fn every_reason_has_its_bit() {
+        assert_eq!(status(1000.0, 0.5, 0.1), 0);
+        assert_eq!(status(100.0, 0.5, 0.1), CUT);
+        assert_eq!(status(1000.0, 0.5, 0.21), CUT);
+        assert_eq!(status(1000.0, 1.0, 0.1), OUT_OF_DOMAIN);
+        assert_eq!(status(-5.0, 0.5, 0.1), OUT_OF_DOMAIN | CUT);
+        assert_eq!(status(1000.0, 0.5, f32::NAN), NOT_FINITE);
+        assert_eq!(status(f32::INFINITY, 0.5, 0.1), NOT_FINITE);
+    }
+}

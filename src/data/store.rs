@@ -1,0 +1,386 @@
+//! The training events of one rank: its logical shards, in memory, scaled.
+//!
+//! Reads only the rows of its shards, keeps those of the normal class that can be used,
+//! by part, and counts every other one with its reason. Events lie in chunks, so that
+//! growing never doubles the memory.
+
+use super::features::{self, Moments, ScaledFeature};
+use super::schema::Schema;
+use super::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection};
+use super::shards::{Dealing, epoch_order, step_range};
+use super::split::{Part, Splitter};
+use super::table::{Block, Reader, Request, Table};
+use crate::config::{Class, Transform};
+use crate::error::{Fault, Result};
+use crate::world::{World, gather_slots};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::path::PathBuf;
+use taiga_flow_gpu::random::Stream;
+
+const CHUNK_EVENTS: usize = 4096;
+/// Rows read at a time at most.
+const WINDOW: u64 = 65_536;
+
+/// A file to train on, and its class where the file does not say.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub path: PathBuf,
+    pub schema: Schema,
+    pub rows: u64,
+    pub class: Option<Class>,
+}
+
+/// What is asked of every row.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    pub selection: &'a Selection,
+    pub splitter: &'a Splitter,
+    /// Key columns of a shower; the schema's if absent.
+    pub key: Option<&'a [String]>,
+    pub normal: Class,
+    pub dealing: Dealing,
+    /// Seed of the dequantisation.
+    pub seed: u64,
+}
+
+/// Events (events, features), row-major in chunks.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    features: usize,
+    len: usize,
+    chunks: Vec<Vec<f32>>,
+}
+
+impl Rows {
+    fn new(features: usize) -> Rows {
+        Rows { features, len: 0, chunks: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get(&self, i: usize) -> &[f32] {
+        &self.chunks[i / CHUNK_EVENTS][(i % CHUNK_EVENTS) * self.features..][..self.features]
+    }
+
+    /// The events in order, some at a time: (events, features).
+    pub fn chunks(&self) -> impl Iterator<Item = &[f32]> {
+        self.chunks.iter().map(Vec::as_slice)
+    }
+
+    fn push(&mut self, row: impl Iterator<Item = f32>) {
+        if self.len.is_multiple_of(CHUNK_EVENTS) {
+            self.chunks.push(Vec::with_capacity(CHUNK_EVENTS * self.features));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.extend(row);
+            self.len += 1;
+        }
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let features = self.features;
+        self.chunks.iter_mut().flat_map(move |c| c.chunks_exact_mut(features))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
+    }
+}
+
+/// The events of one logical shard, by part.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    pub id: u64,
+    pub train: Rows,
+    pub validation: Rows,
+    pub calibration: Rows,
+}
+
+/// The shards of one rank.
+#[derive(Debug, Clone)]
+pub struct EventStore {
+    pub shards: Vec<Shard>, // ascending id
+    pub features: usize,
+    signed: Vec<usize>,
+}
+
+/// What became of the rows read, over all ranks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RowCounts {
+    pub read: u64,
+    pub other_class: u64,
+    pub not_finite: u64,
+    pub out_of_domain: u64,
+    pub cut: u64,
+    pub train: u64,
+    pub validation: u64,
+    pub calibration: u64,
+    pub test: u64,
+}
+
+impl RowCounts {
+    fn words(&mut self) -> [&mut u64; 9] {
+        [
+            &mut self.read,
+            &mut self.other_class,
+            &mut self.not_finite,
+            &mut self.out_of_domain,
+            &mut self.cut,
+            &mut self.train,
+            &mut self.validation,
+            &mut self.calibration,
+            &mut self.test,
+        ]
+    }
+
+    fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
+        let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
+        world.all_reduce_sum(&mut sums)?;
+        for (word, sum) in self.words().into_iter().zip(sums) {
+            *word = sum as u64;
+        }
+        Ok(self)
+    }
+}
+
+impl EventStore {
+    /// Reads this rank's shards; features are still quantities, not yet scaled.
+    pub fn load(world: &dyn World, sources: &[Source], recipe: &Recipe) -> Result<(EventStore, RowCounts)> {
+        let features = recipe.selection.features().len();
+        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let empty = Rows::new(features);
+        let shards = (0..recipe.dealing.shards())
+            .filter(|s| s % ranks == rank)
+            .map(|id| Shard { id, train: empty.clone(), validation: empty.clone(), calibration: empty.clone() })
+            .collect();
+        let signed = recipe.selection.features().iter().enumerate();
+        let signed = signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
+        let mut store = EventStore { shards, features, signed };
+        let mut counts = RowCounts::default();
+        let mut first = 0;
+        for source in sources {
+            store.load_file(world, source, first, recipe, &mut counts)?;
+            first += source.rows;
+        }
+        Ok((store, counts))
+    }
+
+    /// The same counts on every rank.
+    pub fn total(world: &dyn World, counts: RowCounts) -> Result<RowCounts> {
+        counts.reduce(world)
+    }
+
+    fn load_file(
+        &mut self,
+        world: &dyn World,
+        source: &Source,
+        first: u64,
+        recipe: &Recipe,
+        counts: &mut RowCounts,
+    ) -> Result<()> {
+        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let file = first..first + source.rows;
+        let pieces: Vec<(u64, Range<u64>)> = recipe
+            .dealing
+            .pieces(rank, ranks)
+            .map(|(shard, rows)| (shard, rows.start.max(file.start)..rows.end.min(file.end)))
+            .filter(|(_, rows)| !rows.is_empty())
+            .collect();
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let mut reader = open(source, recipe)?;
+        let mut block = Block::default();
+        let mut next = 0;
+        while next < pieces.len() {
+            let start = pieces[next].1.start;
+            let window = pieces[next..].iter().take_while(|(_, rows)| rows.end - start <= WINDOW).count().max(1);
+            let group = &pieces[next..next + window];
+            let end = group[window - 1].1.end;
+            reader.read(start - first..end - first, &mut block)?;
+            for (shard, rows) in group {
+                let local = (rows.start - start) as usize..(rows.end - start) as usize;
+                self.take(source, recipe, &block, *shard / ranks, local, start, counts);
+            }
+            next += window;
+        }
+        Ok(())
+    }
+
+    /// Sorts rows of a block into the parts of one shard.
+    #[allow(clippy::too_many_arguments)] // one call, one loop
+    fn take(
+        &mut self,
+        source: &Source,
+        recipe: &Recipe,
+        block: &Block,
+        slot: u64,
+        rows: Range<usize>,
+        first: u64,
+        counts: &mut RowCounts,
+    ) {
+        let noise = Stream::new(recipe.seed, "dequantise", &[]);
+        let shard = &mut self.shards[slot as usize];
+        for row in rows {
+            counts.read += 1;
+            if class_of(source, block, row) != Some(recipe.normal.code()) {
+                counts.other_class += 1;
+                continue;
+            }
+            let status = recipe.selection.status(block, row);
+            if status != 0 {
+                let reason = match status {
+                    s if s & NOT_FINITE != 0 => &mut counts.not_finite,
+                    s if s & CUT != 0 => &mut counts.cut,
+                    s if s & OUT_OF_DOMAIN != 0 => &mut counts.out_of_domain,
+                    _ => continue,
+                };
+                *reason += 1;
+                continue;
+            }
+            let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
+                let x = block.quantities[d][row];
+                let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
+                if feature.quantum > 0.0 { (f64::from(x) + feature.quantum * (u - 0.5)) as f32 } else { x }
+            });
+            match part_of(recipe, block, row) {
+                Part::Train => {
+                    counts.train += 1;
+                    shard.train.push(event);
+                }
+                Part::Validation => {
+                    counts.validation += 1;
+                    shard.validation.push(event);
+                }
+                Part::Calibration => {
+                    counts.calibration += 1;
+                    shard.calibration.push(event);
+                }
+                Part::Test => counts.test += 1,
+            }
+        }
+    }
+
+    /// Moments of the training events' coordinates over all shards, merged in the order
+    /// of shards, so that they do not depend on the ranks.
+    pub fn moments(&self, world: &dyn World, recipe: &Recipe) -> Result<Moments> {
+        let features = self.features;
+        let width = 1 + 2 * features;
+        let mut slots = vec![None; recipe.dealing.shards() as usize * width];
+        let partial: Vec<Moments> = self.shards.par_iter().map(|s| shard_moments(&s.train, recipe)).collect();
+        for (shard, m) in self.shards.iter().zip(partial) {
+            let words = [&[m.count], &m.mean[..], &m.deviation[..]].concat();
+            let at = shard.id as usize * width;
+            slots[at..at + width].iter_mut().zip(words).for_each(|(slot, word)| *slot = Some(word));
+        }
+        let mut moments = Moments::new(features);
+        for words in gather_slots(world, &slots)?.chunks(width) {
+            moments.merge(&Moments {
+                count: words[0],
+                mean: words[1..=features].to_vec(),
+                deviation: words[1 + features..].to_vec(),
+            });
+        }
+        Ok(moments)
+    }
+
+    /// Replaces quantities by scaled coordinates.
+    pub fn scale(&mut self, scaler: &[ScaledFeature]) {
+        self.shards.par_iter_mut().for_each(|shard| {
+            for rows in [&mut shard.train, &mut shard.validation, &mut shard.calibration] {
+                for row in rows.rows_mut() {
+                    row.iter_mut().zip(scaler).for_each(|(x, feature)| *x = feature.scaled(*x));
+                }
+            }
+        });
+    }
+
+    /// Writes the events of a step, shard after shard, and their offsets.
+    pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Vec<f32>, offsets: &mut Vec<usize>) {
+        events.clear();
+        offsets.clear();
+        offsets.push(0);
+        for shard in &self.shards {
+            let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
+            let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
+            for position in step_range(shard.train.len() as u64, step, steps) {
+                let index = order.at(position);
+                let start = events.len();
+                events.extend_from_slice(shard.train.get(index as usize));
+                let bits = signs.bits(index);
+                for (i, d) in self.signed.iter().enumerate() {
+                    if bits >> i & 1 == 1 {
+                        events[start + d] = -events[start + d];
+                    }
+                }
+            }
+            offsets.push(events.len() / self.features);
+        }
+    }
+}
+
+fn open(source: &Source, recipe: &Recipe) -> Result<Reader> {
+    let request = Request {
+        quantities: recipe.selection.quantities().to_vec(),
+        keys: recipe.key.map(<[String]>::to_vec).unwrap_or_default(),
+        shower: recipe.key.is_none(),
+        class: source.class.is_none(),
+    };
+    Table::open(&source.path, &source.schema)?.reader(&request)
+}
+
+/// Class of a row: the file's, else the column's.
+pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
+    match source.class {
+        Some(class) => Some(class.code()),
+        None => block.class.as_ref().map(|class| class[row]),
+    }
+}
+
+fn part_of(recipe: &Recipe, block: &Block, row: usize) -> Part {
+    part(recipe.splitter, recipe.selection, block, row, recipe.normal.code(), recipe.key.is_some())
+}
+
+/// The part of a row: by the key columns given, by the schema's, or by content.
+pub fn part(splitter: &Splitter, selection: &Selection, block: &Block, row: usize, class: i8, keyed: bool) -> Part {
+    let keys = if keyed { &block.keys } else { &block.shower };
+    if keys.is_empty() {
+        let features = selection.features().len();
+        return splitter.by_content(class, block.quantities[..features].iter().map(|q| q[row]));
+    }
+    splitter.by_key(class, keys.iter().map(|k| k[row]))
+}
+
+fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {
+    let features = recipe.selection.features();
+    let mut moments = Moments::new(features.len());
+    let mut coordinates = vec![0.0; features.len()];
+    for row in rows.rows() {
+        for (d, feature) in features.iter().enumerate() {
+            coordinates[d] = features::transform(feature, f64::from(row[d]));
+        }
+        moments.add(&coordinates);
+    }
+    moments
+}
+
+/// Refuses more unusable rows than the budget allows.
+pub fn check_budget(counts: &RowCounts, budget: f64) -> Result<()> {
+    let bad = counts.not_finite + counts.out_of_domain;
+    let seen = counts.read - counts.other_class;
+    if bad as f64 <= budget * seen as f64 {
+        return Ok(());
+    }
+    Err(Fault::new("too many rows with values that cannot be used")
+        .expected(format!("at most {budget} of {seen} rows (data.bad_rows)"))
+        .found(format!("{} not finite, {} outside a transform's domain", counts.not_finite, counts.out_of_domain))
+        .advice("look at the columns with `taiga-flow check`; raise data.bad_rows if this is as it should be")
+        .input())
+}
