@@ -2,4 +2,6 @@
 //! of archives with them. `ARCHITECTURE.md` tells the floors and the promises.
 
 pub mod error;
+pub mod evaluate;
+pub mod metrics;
 pub mod world;
