@@ -4,4 +4,5 @@
 pub mod error;
 pub mod evaluate;
 pub mod metrics;
+pub mod report;
 pub mod world;

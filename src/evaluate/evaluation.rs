@@ -160,20 +160,19 @@ impl Evaluation {
             self.inverted(),
             scarce.then(|| {
                 format!(
-                    "Only {passing} of {} hadrons pass the threshold: hadron survival, Q and \
+                    "Hadrons that pass the threshold: {passing} of {}. Hadron survival, Q and \
                      purity are not well measured here.",
                     self.counts.hadron
                 )
             }),
             (excluded != ClassCounts::default()).then(|| {
                 format!(
-                    "{} gammas and {} hadrons have no score (NaN) and are left out of every \
-                     figure.",
+                    "Left out of every figure, as their score is NaN: {} gammas, {} hadrons.",
                     excluded.gamma, excluded.hadron
                 )
             }),
             (sample.infinite() > 0).then(|| {
-                format!("{} scores are infinite; they are kept at the ends.", sample.infinite())
+                format!("Infinite scores, kept at the ends of the range: {}.", sample.infinite())
             }),
         ]
         .into_iter()

@@ -9,7 +9,7 @@ use super::{
 };
 use std::fmt::{self, Display, Formatter};
 
-const NAME: usize = 26;
+const NAME: usize = 36;
 const FIGURE: usize = 19;
 
 impl Display for Evaluation {
@@ -19,13 +19,13 @@ impl Display for Evaluation {
         self.sample(f)?;
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_text)))?;
         let (value, rule) = (significant(self.threshold.value, 5), self.threshold.rule);
-        line(f, "threshold", format!("{value}  ({rule})"))?;
+        line(f, "threshold", format!("{value}, {rule}"))?;
         separation(f, &self.at_threshold.after_cuts, "")?;
         if let Some(before) = &self.at_threshold.before_cuts {
-            separation(f, before, ", pre-cuts too")?;
+            separation(f, before, " of all triggered")?;
         }
         for at in &self.at_survival {
-            let name = format!("  gammas at hadrons {}", significant(at.hadron_survival, 1));
+            let name = format!("  gammas at hadrons {}", at.hadron_survival);
             let few = "- (fewer than 10 hadrons pass)".to_owned();
             line(f, &name, at.point.map_or(few, |p| p.gamma_efficiency.to_string()))?;
         }
@@ -56,7 +56,7 @@ impl Evaluation {
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "gamma", c.gamma_as_gamma, c.gamma_as_hadron)?;
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "hadron", c.hadron_as_gamma, c.hadron_as_hadron)?;
         let head = ["precision", "recall", "F1"];
-        let title = "positive, at this mixture";
+        let title = "positive class, at this mixture";
         writeln!(f, "  {title:NAME$}{:FIGURE$}{:FIGURE$}{}", head[0], head[1], head[2])?;
         positive(f, &self.at_threshold.gamma_positive)?;
         positive(f, &self.at_threshold.hadron_positive)
@@ -67,7 +67,7 @@ fn separation(f: &mut Formatter<'_>, s: &Separation, note: &str) -> fmt::Result 
     line(f, &format!("  gamma efficiency{note}"), figure(s.gamma_efficiency))?;
     line(f, &format!("  hadron survival{note}"), figure(s.hadron_survival))?;
     line(f, &format!("  Q{note}"), figure(s.quality))?;
-    let name = format!("  purity at {}{note}", significant(s.prior, 1));
+    let name = format!("  purity at {}{note}", s.prior);
     line(f, &name, figure(s.purity))
 }
 
@@ -108,8 +108,8 @@ mod tests {
         let before_cuts = Some(ClassCounts { gamma: 5, hadron: 0 });
         let about = About { mode: "one-class".to_owned(), before_cuts, ..About::default() };
         let text = Evaluation::new(about, &sample, threshold).unwrap().to_string();
-        assert!(text.contains("\n  AUC                       -\n"), "{text}");
-        assert!(text.contains("\n    gamma efficiency        0.67 ± 0.27\n"), "{text}");
+        assert!(text.contains("\n  AUC                                 -\n"), "{text}");
+        assert!(text.contains("\n    gamma efficiency                  0.67 ± 0.27\n"), "{text}");
         assert!(text.contains("warning: There are no hadrons"), "{text}");
         assert!(!text.contains("NaN"), "{text}");
     }
