@@ -1,5 +1,14 @@
 //! Training of normalizing flows on Hillas parameters over MPI ranks, and scoring
 //! of archives with them. `ARCHITECTURE.md` tells the floors and the promises.
 
+pub mod config;
+pub mod data;
 pub mod engine;
 pub mod error;
+pub mod evaluate;
+pub mod metrics;
+pub mod model;
+pub mod report;
+pub mod score;
+pub mod train;
+pub mod world;

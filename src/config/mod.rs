@@ -137,6 +137,7 @@ pub enum Mode {
     OneClass,
 }
 
+/// True class of an event, or the class taken as normal or as positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
@@ -144,14 +145,16 @@ pub enum Class {
     Hadron,
 }
 
-impl Class {
-    pub fn name(self) -> &'static str {
-        match self {
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             Class::Gamma => "gamma",
             Class::Hadron => "hadron",
-        }
+        })
     }
+}
 
+impl Class {
     /// As it stands in the column `class` of event files.
     pub fn code(self) -> i8 {
         match self {

@@ -1,0 +1,240 @@
+//! What a threshold does: confusion matrix, precision, recall and F1 for either
+//! class as the positive one, efficiencies, Q and purity.
+//!
+//! Precision and F1 hold for the class mixture of the sample only, which is why the
+//! mixture stands beside them; efficiencies and Q do not depend on it. A figure
+//! that its counts do not define is `None`.
+
+use super::{Class, ClassCounts, Measured, Sample};
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+
+/// Share of gammas among triggered events that purities are quoted at by default.
+pub const DEFAULT_PRIOR: f64 = 1e-3;
+
+/// Events by true class and by what the threshold calls them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confusion {
+    pub gamma_as_gamma: u64,
+    pub gamma_as_hadron: u64,
+    pub hadron_as_gamma: u64,
+    pub hadron_as_hadron: u64,
+}
+
+/// Precision, recall and F1 with one class as the positive one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PositiveClass {
+    pub positive: Class,
+    pub precision: Option<Measured>,
+    pub recall: Option<Measured>,
+    pub f1: Option<f64>,
+}
+
+/// Efficiencies relative to a stated set of events, and what follows from them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Separation {
+    /// The events that the efficiencies are relative to.
+    pub of: ClassCounts,
+    pub gamma_efficiency: Option<Measured>,
+    pub hadron_survival: Option<Measured>,
+    /// Q = `ε_γ/√ε_h`; `None` where no hadron passes.
+    pub quality: Option<Measured>,
+    /// Share of gammas among the events that pass, were they mixed by `prior`;
+    /// `None` where no hadron passes (it would read 1).
+    pub purity: Option<Measured>,
+    pub prior: f64,
+}
+
+/// Everything that is said at one threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AtThreshold {
+    pub confusion: Confusion,
+    /// The class mixture of precision, F1 and the matrix.
+    pub gamma_fraction: Option<f64>,
+    pub gamma_positive: PositiveClass,
+    pub hadron_positive: PositiveClass,
+    /// Relative to the events scored, which have passed the pre-cuts.
+    pub after_cuts: Separation,
+    /// Relative to triggered and cleaned events, where their number is known.
+    pub before_cuts: Option<Separation>,
+}
+
+impl Confusion {
+    pub fn at(sample: &Sample, threshold: f64) -> Confusion {
+        let below = |scores: &[f64]| scores.partition_point(|s| *s < threshold) as u64;
+        let counts = sample.counts();
+        let (gamma_as_hadron, hadron_as_hadron) = (below(sample.gamma()), below(sample.hadron()));
+        Confusion {
+            gamma_as_gamma: counts.gamma - gamma_as_hadron,
+            gamma_as_hadron,
+            hadron_as_gamma: counts.hadron - hadron_as_hadron,
+            hadron_as_hadron,
+        }
+    }
+
+    pub fn counts(&self) -> ClassCounts {
+        ClassCounts {
+            gamma: self.gamma_as_gamma + self.gamma_as_hadron,
+            hadron: self.hadron_as_gamma + self.hadron_as_hadron,
+        }
+    }
+
+    pub fn positive(&self, positive: Class) -> PositiveClass {
+        let (hits, false_alarms, misses) = match positive {
+            Class::Gamma => (self.gamma_as_gamma, self.hadron_as_gamma, self.gamma_as_hadron),
+            Class::Hadron => (self.hadron_as_hadron, self.gamma_as_hadron, self.hadron_as_gamma),
+        };
+        let both = 2 * hits + false_alarms + misses;
+        PositiveClass {
+            positive,
+            precision: Measured::fraction(hits, hits + false_alarms),
+            recall: Measured::fraction(hits, hits + misses),
+            f1: (both > 0).then(|| 2.0 * hits as f64 / both as f64),
+        }
+    }
+
+    /// Efficiencies of the events that pass, relative to `of`.
+    pub fn separation(&self, of: ClassCounts, prior: f64) -> Separation {
+        let gamma_efficiency = Measured::fraction(self.gamma_as_gamma, of.gamma);
+        let hadron_survival = Measured::fraction(self.hadron_as_gamma, of.hadron);
+        let both = gamma_efficiency.zip(hadron_survival.filter(|h| h.value > 0.0));
+        Separation {
+            of,
+            gamma_efficiency,
+            hadron_survival,
+            quality: both.map(|(gamma, hadron)| quality(gamma, hadron)),
+            purity: both.map(|(gamma, hadron)| purity(gamma, hadron, prior)),
+            prior,
+        }
+    }
+}
+
+impl AtThreshold {
+    /// `before_cuts`: triggered and cleaned events of the same showers.
+    pub fn of(
+        sample: &Sample,
+        threshold: f64,
+        before_cuts: Option<ClassCounts>,
+        prior: f64,
+    ) -> Result<AtThreshold> {
+        let confusion = Confusion::at(sample, threshold);
+        let counts = confusion.counts();
+        if let Some(before) = before_cuts
+            && (before.gamma < counts.gamma || before.hadron < counts.hadron)
+        {
+            return Err(Fault::new("fewer events before the cuts than after them")
+                .expected(format!("at least {} gammas, {} hadrons", counts.gamma, counts.hadron))
+                .found(format!("{} gammas, {} hadrons", before.gamma, before.hadron))
+                .internal());
+        }
+        Ok(AtThreshold {
+            confusion,
+            gamma_fraction: counts.gamma_fraction(),
+            gamma_positive: confusion.positive(Class::Gamma),
+            hadron_positive: confusion.positive(Class::Hadron),
+            after_cuts: confusion.separation(counts, prior),
+            before_cuts: before_cuts.map(|before| confusion.separation(before, prior)),
+        })
+    }
+}
+
+/// Q with the errors of both efficiencies propagated.
+fn quality(gamma: Measured, hadron: Measured) -> Measured {
+    let value = gamma.value / hadron.value.sqrt();
+    let from_gamma = gamma.error / hadron.value.sqrt();
+    let from_hadron = value * hadron.error / (2.0 * hadron.value);
+    Measured { value, error: libm::hypot(from_gamma, from_hadron) }
+}
+
+/// π `ε_γ` / (π `ε_γ` + (1−π) `ε_h`), errors propagated.
+fn purity(gamma: Measured, hadron: Measured, prior: f64) -> Measured {
+    let (signal, noise) = (prior * gamma.value, (1.0 - prior) * hadron.value);
+    let all = signal + noise;
+    let from_gamma = noise * prior * gamma.error;
+    let from_hadron = signal * (1.0 - prior) * hadron.error;
+    Measured { value: signal / all, error: libm::hypot(from_gamma, from_hadron) / (all * all) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gammas 1 2 3 4, hadrons 0 1 2 at threshold 2: kept 3 of 4 and 1 of 3.
+    fn small() -> Sample {
+        let scores = [1.0, 2.0, 3.0, 4.0, 0.0, 1.0, 2.0];
+        Sample::new(&scores, &[true, true, true, true, false, false, false]).unwrap()
+    }
+
+    fn near(figure: Option<Measured>, value: f64) -> bool {
+        figure.is_some_and(|f| (f.value - value).abs() < 1e-12)
+    }
+
+    #[test]
+    fn a_small_table_by_hand() {
+        let at = AtThreshold::of(&small(), 2.0, None, 0.5).unwrap();
+        let expected = Confusion {
+            gamma_as_gamma: 3,
+            gamma_as_hadron: 1,
+            hadron_as_gamma: 1,
+            hadron_as_hadron: 2,
+        };
+        assert_eq!(at.confusion, expected);
+        assert!(near(at.gamma_positive.precision, 0.75));
+        assert!(near(at.gamma_positive.recall, 0.75));
+        assert!((at.gamma_positive.f1.unwrap() - 0.75).abs() < 1e-12);
+        assert!(near(at.hadron_positive.precision, 2.0 / 3.0));
+        assert!(near(at.hadron_positive.recall, 2.0 / 3.0));
+        assert!((at.gamma_fraction.unwrap() - 4.0 / 7.0).abs() < 1e-12);
+        assert!(near(at.after_cuts.quality, 0.75 * 3.0_f64.sqrt()));
+        assert!(near(at.after_cuts.purity, 0.75 / (0.75 + 1.0 / 3.0)));
+    }
+
+    type Figure = fn(Measured, Measured) -> Measured;
+
+    #[test]
+    fn errors_of_quality_and_purity_follow_from_differences() {
+        let gamma = Measured { value: 0.775, error: 0.01 };
+        let hadron = Measured { value: 0.1, error: 0.004 };
+        for figure in [quality as Figure, |g, h| purity(g, h, 1e-3)] {
+            let slope = |g: f64, h: f64| {
+                let shifted = |sign: f64| {
+                    figure(
+                        Measured { value: gamma.value + sign * g, ..gamma },
+                        Measured { value: hadron.value + sign * h, ..hadron },
+                    )
+                    .value
+                };
+                (shifted(1e-6) - shifted(-1e-6)) / 2e-6
+            };
+            let expected = libm::hypot(slope(1.0, 0.0) * 0.01, slope(0.0, 1.0) * 0.004);
+            assert!((figure(gamma, hadron).error / expected - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn efficiencies_before_the_cuts_refer_to_all_triggered_events() {
+        let before = ClassCounts { gamma: 8, hadron: 30 };
+        let at = AtThreshold::of(&small(), 2.0, Some(before), 0.5).unwrap();
+        let separation = at.before_cuts.unwrap();
+        assert!(near(separation.gamma_efficiency, 3.0 / 8.0));
+        assert!(near(separation.hadron_survival, 1.0 / 30.0));
+        let fewer = ClassCounts { gamma: 3, hadron: 30 };
+        assert!(AtThreshold::of(&small(), 2.0, Some(fewer), 0.5).is_err());
+    }
+
+    #[test]
+    fn empty_classes_and_empty_calls_give_none() {
+        let gammas = Sample::new(&[1.0, 2.0], &[true, true]).unwrap();
+        let at = AtThreshold::of(&gammas, 1.5, None, 1e-3).unwrap();
+        assert!(near(at.gamma_positive.recall, 0.5));
+        assert_eq!(at.hadron_positive.recall, None);
+        assert_eq!(at.after_cuts.hadron_survival, None);
+        assert_eq!(at.after_cuts.quality, None);
+        let nothing_passes = AtThreshold::of(&small(), 9.0, None, 1e-3).unwrap();
+        assert_eq!(nothing_passes.gamma_positive.precision, None);
+        assert_eq!(nothing_passes.after_cuts.purity, None);
+        let nothing = AtThreshold::of(&Sample::default(), 0.0, None, 1e-3).unwrap();
+        assert_eq!(nothing.gamma_fraction, None);
+        assert_eq!(nothing.gamma_positive.f1, None);
+    }
+}

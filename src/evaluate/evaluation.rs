@@ -1,0 +1,314 @@
+//! The figures of merit of one model on one set of events, as written to
+//! `evaluation.json` and read by the report.
+//!
+//! [`Evaluation::new`] computes everything that follows from scores and labels;
+//! what it cannot know (files, rows without a score, likelihoods of the normal
+//! class) the caller adds. Every number in it is finite or absent. It says honestly
+//! where the sample is too small or the score runs the wrong way.
+
+use super::{
+    AtThreshold, Auc, Class, ClassCounts, Histogram, Roc, RocPoint, Sample, Threshold,
+    WorkingPoint,
+    confusion::DEFAULT_PRIOR,
+    measured::{Measured, significant},
+    roc::LEAST_HADRONS,
+    threshold::quantile,
+};
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Format written into every file.
+pub const FORMAT: &str = "taiga-flow-evaluation 1";
+const CURVE_POINTS: usize = 400;
+const HISTOGRAM_BINS: usize = 50;
+const SURVIVALS: [f64; 2] = [0.1, 0.01];
+
+/// What was evaluated, as far as scores do not tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// blake3 of the model file.
+    pub model: String,
+    /// As in the model card, e.g. "one-class, gammas normal".
+    pub mode: String,
+    /// The class modelled, in one-class modes.
+    pub normal: Option<Class>,
+    /// What the score is, for axis labels, e.g. "log p" or "log p(gamma) − log p(hadron)".
+    pub score: String,
+    /// The part of the split: "test", "all", …
+    pub part: String,
+    pub files: Vec<FileCounts>,
+    /// Triggered and cleaned events of the same showers, before the pre-cuts.
+    pub before_cuts: Option<ClassCounts>,
+    /// Share of gammas among triggered events that the purity is quoted at.
+    pub prior: f64,
+}
+
+impl Default for About {
+    fn default() -> About {
+        About {
+            model: String::new(),
+            mode: String::new(),
+            normal: None,
+            score: "score".to_owned(),
+            part: "all".to_owned(),
+            files: Vec::new(),
+            before_cuts: None,
+            prior: DEFAULT_PRIOR,
+        }
+    }
+}
+
+/// Events of one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCounts {
+    pub path: String,
+    pub gamma: u64,
+    pub hadron: u64,
+    /// Rows without a score, by reason.
+    pub unusable: BTreeMap<String, u64>,
+}
+
+/// Held-out negative log-likelihood of the normal class, in nats.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct NormalNll {
+    /// `None` where it is not finite; rare events can blow it up.
+    pub mean: Option<f64>,
+    pub median: f64,
+    pub events: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AtSurvival {
+    pub hadron_survival: f64,
+    /// `None` where fewer than 10 hadrons pass.
+    pub point: Option<WorkingPoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    pub format: String,
+    pub about: About,
+    /// Events with a score.
+    pub counts: ClassCounts,
+    /// Rows without a usable score, by reason: of all files, and NaN scores.
+    pub unusable: BTreeMap<String, u64>,
+    pub auc: Option<Auc>,
+    pub threshold: Threshold,
+    pub at_threshold: AtThreshold,
+    pub at_survival: Vec<AtSurvival>,
+    pub normal_nll: Option<NormalNll>,
+    pub warnings: Vec<String>,
+    pub roc: Vec<RocPoint>,
+    pub histogram: Option<Histogram>,
+}
+
+impl Evaluation {
+    pub fn new(about: About, sample: &Sample, threshold: Threshold) -> Result<Evaluation> {
+        check(&about, threshold)?;
+        let roc = Roc::of(sample);
+        let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
+            hadron_survival,
+            point: roc.at_hadron_survival(hadron_survival),
+        });
+        let at_threshold =
+            AtThreshold::of(sample, threshold.value, about.before_cuts, about.prior)?;
+        let mut evaluation = Evaluation {
+            format: FORMAT.to_owned(),
+            counts: sample.counts(),
+            unusable: unusable(&about.files, sample.excluded()),
+            auc: Auc::of(sample),
+            threshold,
+            at_threshold,
+            at_survival: at_survival.to_vec(),
+            normal_nll: None,
+            warnings: Vec::new(),
+            roc: roc.thinned(CURVE_POINTS),
+            histogram: Histogram::of(sample, HISTOGRAM_BINS),
+            about,
+        };
+        evaluation.warnings = evaluation.own_warnings(sample);
+        Ok(evaluation)
+    }
+
+    /// `log_p` of held-out events of the normal class; NaN are left out.
+    #[must_use]
+    pub fn with_normal_log_p<S: Copy + Into<f64>>(mut self, log_p: &[S]) -> Evaluation {
+        let mut nll: Vec<f64> =
+            log_p.iter().map(|l| -(*l).into()).filter(|l: &f64| !l.is_nan()).collect();
+        nll.sort_unstable_by(f64::total_cmp);
+        let events = nll.len() as u64;
+        let mean = Some(nll.iter().sum::<f64>() / events as f64).filter(|m| m.is_finite());
+        self.normal_nll = quantile(&nll, 0.5)
+            .filter(|median| median.is_finite())
+            .map(|median| NormalNll { mean, median, events });
+        self
+    }
+
+    #[must_use]
+    pub fn with_warning(mut self, warning: impl Into<String>) -> Evaluation {
+        self.warnings.push(warning.into());
+        self
+    }
+
+    fn own_warnings(&self, sample: &Sample) -> Vec<String> {
+        let passing = self.at_threshold.confusion.hadron_as_gamma;
+        let scarce = self.counts.hadron > 0 && passing < LEAST_HADRONS;
+        let excluded = sample.excluded();
+        [
+            self.empty_classes(),
+            self.inverted(),
+            scarce.then(|| {
+                format!(
+                    "Hadrons that pass the threshold: {passing} of {}. Hadron survival, Q and \
+                     purity are not well measured here.",
+                    self.counts.hadron
+                )
+            }),
+            (excluded != ClassCounts::default()).then(|| {
+                format!(
+                    "Left out of every figure, as their score is NaN: {} gammas, {} hadrons.",
+                    excluded.gamma, excluded.hadron
+                )
+            }),
+            (sample.infinite() > 0).then(|| {
+                format!("Infinite scores, kept at the ends of the range: {}.", sample.infinite())
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn empty_classes(&self) -> Option<String> {
+        let what = match (self.counts.gamma, self.counts.hadron) {
+            (0, 0) => "No event has a score",
+            (0, _) => "There are no gammas",
+            (_, 0) => "There are no hadrons",
+            _ => return None,
+        };
+        Some(format!("{what}: figures that need both classes are absent."))
+    }
+
+    /// A score that does not separate, or separates backwards, is said to.
+    fn inverted(&self) -> Option<String> {
+        let auc = self.auc?;
+        let sigmas = auc.sigmas_above_half()?;
+        if sigmas > 3.0 {
+            return None;
+        }
+        let area = auc_text(&auc);
+        let mut text = if sigmas < -3.0 {
+            format!(
+                "AUC {area} lies below 0.5: the score runs the wrong way, gammas score lower \
+                 than hadrons."
+            )
+        } else {
+            format!("AUC {area} is compatible with 0.5: the score does not separate.")
+        };
+        if self.about.normal == Some(Class::Hadron) {
+            text.push_str(
+                " This is expected with hadrons as the normal class: gammas lie inside the \
+                 dense core of the hadron cloud, so a low likelihood does not mark them.",
+            );
+        }
+        text.push_str(" Do not select gammas with it.");
+        Some(text)
+    }
+}
+
+/// The area with its error, or without where there is none.
+pub fn auc_text(auc: &Auc) -> String {
+    match auc.error {
+        Some(error) => Measured { value: auc.value, error }.to_string(),
+        None => significant(auc.value, 4),
+    }
+}
+
+fn check(about: &About, threshold: Threshold) -> Result<()> {
+    if !threshold.value.is_finite() {
+        let fault = Fault::new("the threshold is not a finite number").found(threshold.value);
+        return Err(fault.usage());
+    }
+    if !(about.prior > 0.0 && about.prior < 1.0) {
+        let fault = Fault::new("the prior share of gammas is out of range");
+        return Err(fault.expected("a number between 0 and 1").found(about.prior).usage());
+    }
+    Ok(())
+}
+
+fn unusable(files: &[FileCounts], excluded: ClassCounts) -> BTreeMap<String, u64> {
+    let mut all = BTreeMap::new();
+    for (reason, rows) in files.iter().flat_map(|file| &file.unusable) {
+        *all.entry(reason.clone()).or_insert(0) += rows;
+    }
+    let nan = excluded.gamma + excluded.hadron;
+    if nan > 0 {
+        *all.entry("score is NaN".to_owned()).or_insert(0) += nan;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::Rule;
+
+    fn ramp(flip: f64) -> Sample {
+        let scores: Vec<f64> = (0..400).map(|i| flip * f64::from(i * 37 % 400)).collect();
+        let gamma: Vec<bool> = scores.iter().map(|s| (flip * s) as u32 % 400 > 150).collect();
+        Sample::new(&scores, &gamma).unwrap()
+    }
+
+    fn fixed(value: f64) -> Threshold {
+        Rule::Fixed { value }.choose(&Sample::default()).unwrap()
+    }
+
+    #[test]
+    fn an_evaluation_survives_json_with_and_without_a_class() {
+        let one_class = Sample::new(&[1.0, f64::NAN, f64::INFINITY], &[true; 3]).unwrap();
+        for sample in [ramp(1.0), one_class, Sample::default()] {
+            let evaluation = Evaluation::new(About::default(), &sample, fixed(100.0))
+                .unwrap()
+                .with_normal_log_p(&[-8.0_f32, -7.0, f32::NEG_INFINITY]);
+            let text = serde_json::to_string_pretty(&evaluation).unwrap();
+            assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), evaluation);
+            let nll = evaluation.normal_nll.unwrap();
+            assert_eq!((nll.mean, nll.events), (None, 3));
+            assert!((nll.median - 8.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn an_inverted_score_is_said_to_be_inverted() {
+        let about = About { normal: Some(Class::Hadron), ..About::default() };
+        let evaluation = Evaluation::new(about, &ramp(-1.0), fixed(0.0)).unwrap();
+        assert!(evaluation.warnings[0].contains("wrong way"), "{:?}", evaluation.warnings);
+        assert!(evaluation.warnings[0].contains("dense core"));
+        let upright = Evaluation::new(About::default(), &ramp(1.0), fixed(100.0)).unwrap();
+        assert_eq!(upright.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn unusable_rows_are_counted_by_reason() {
+        let file = |rows| FileCounts {
+            unusable: BTreeMap::from([("width is NaN".to_owned(), rows)]),
+            ..FileCounts::default()
+        };
+        let about = About { files: vec![file(2), file(3)], ..About::default() };
+        let sample = Sample::new(&[f64::NAN, 1.0], &[true, true]).unwrap();
+        let evaluation = Evaluation::new(about, &sample, fixed(0.0)).unwrap();
+        assert_eq!(evaluation.unusable["width is NaN"], 5);
+        assert_eq!(evaluation.unusable["score is NaN"], 1);
+        assert!(evaluation.warnings.iter().any(|w| w.contains("no hadrons")));
+    }
+
+    #[test]
+    fn a_prior_out_of_range_is_refused() {
+        for prior in [0.0, 1.0, f64::NAN] {
+            let about = About { prior, ..About::default() };
+            let error = Evaluation::new(about, &ramp(1.0), fixed(0.0)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! An evaluation in some twenty aligned lines for the terminal. Figures that do not
+//! exist are a dash; warnings come last, where they are seen.
+
+use super::{
+    Class, Evaluation, Separation,
+    confusion::PositiveClass,
+    evaluation::auc_text,
+    measured::{Measured, significant},
+};
+use std::fmt::{self, Display, Formatter};
+
+const NAME: usize = 36;
+const FIGURE: usize = 19;
+
+impl Display for Evaluation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let about = &self.about;
+        writeln!(f, "{} · part '{}' · model {}", about.mode, about.part, short(&about.model))?;
+        self.sample(f)?;
+        line(f, "AUC", or_dash(self.auc.as_ref().map(auc_text)))?;
+        let (value, rule) = (significant(self.threshold.value, 5), self.threshold.rule);
+        line(f, "threshold", format!("{value}, {rule}"))?;
+        separation(f, &self.at_threshold.after_cuts, "")?;
+        if let Some(before) = &self.at_threshold.before_cuts {
+            separation(f, before, " of all triggered")?;
+        }
+        for at in &self.at_survival {
+            let name = format!("  gammas at hadrons {}", at.hadron_survival);
+            let few = "- (fewer than 10 hadrons pass)".to_owned();
+            line(f, &name, at.point.map_or(few, |p| p.gamma_efficiency.to_string()))?;
+        }
+        self.classes(f)?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+    }
+}
+
+impl Evaluation {
+    fn sample(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (gamma, hadron) = (self.counts.gamma, self.counts.hadron);
+        let share = or_dash(self.counts.gamma_fraction().map(|s| significant(100.0 * s, 3)));
+        line(f, "events", format!("{gamma} gammas, {hadron} hadrons ({share} % gammas)"))?;
+        for (reason, rows) in &self.unusable {
+            line(f, "  without a score", format!("{rows}: {reason}"))?;
+        }
+        if let Some(nll) = &self.normal_nll {
+            let mean = or_dash(nll.mean.map(|m| significant(m, 5)));
+            let median = significant(nll.median, 5);
+            line(f, "NLL of the normal class", format!("mean {mean}, median {median} nats"))?;
+        }
+        Ok(())
+    }
+
+    fn classes(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let c = &self.at_threshold.confusion;
+        writeln!(f, "  {:NAME$}{:>10}{:>10}", "true class", "→ gamma", "→ hadron")?;
+        writeln!(f, "  {:NAME$}{:>10}{:>10}", "gamma", c.gamma_as_gamma, c.gamma_as_hadron)?;
+        writeln!(f, "  {:NAME$}{:>10}{:>10}", "hadron", c.hadron_as_gamma, c.hadron_as_hadron)?;
+        let head = ["precision", "recall", "F1"];
+        let title = "positive class, at this mixture";
+        writeln!(f, "  {title:NAME$}{:FIGURE$}{:FIGURE$}{}", head[0], head[1], head[2])?;
+        positive(f, &self.at_threshold.gamma_positive)?;
+        positive(f, &self.at_threshold.hadron_positive)
+    }
+}
+
+fn separation(f: &mut Formatter<'_>, s: &Separation, note: &str) -> fmt::Result {
+    line(f, &format!("  gamma efficiency{note}"), figure(s.gamma_efficiency))?;
+    line(f, &format!("  hadron survival{note}"), figure(s.hadron_survival))?;
+    line(f, &format!("  Q{note}"), figure(s.quality))?;
+    let name = format!("  purity at {}{note}", s.prior);
+    line(f, &name, figure(s.purity))
+}
+
+fn positive(f: &mut Formatter<'_>, of: &PositiveClass) -> fmt::Result {
+    let name = match of.positive {
+        Class::Gamma => "gamma",
+        Class::Hadron => "hadron",
+    };
+    let f1 = or_dash(of.f1.map(|x| significant(x, 3)));
+    writeln!(f, "  {name:NAME$}{:FIGURE$}{:FIGURE$}{f1}", figure(of.precision), figure(of.recall))
+}
+
+fn line(f: &mut Formatter<'_>, name: &str, text: impl Display) -> fmt::Result {
+    writeln!(f, "  {name:NAME$}{text}")
+}
+
+fn figure(measured: Option<Measured>) -> String {
+    or_dash(measured.map(|m| m.to_string()))
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+/// The first 12 characters of a hash.
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::evaluate::{About, ClassCounts, Evaluation, Rule, Sample};
+
+    #[test]
+    fn a_summary_is_aligned_and_says_dash_for_nothing() {
+        let sample = Sample::new(&[1.0, 2.0, 3.0], &[true; 3]).unwrap();
+        let threshold = Rule::Fixed { value: 1.5 }.choose(&sample).unwrap();
+        let before_cuts = Some(ClassCounts { gamma: 5, hadron: 0 });
+        let about = About { mode: "one-class".to_owned(), before_cuts, ..About::default() };
+        let text = Evaluation::new(about, &sample, threshold).unwrap().to_string();
+        assert!(text.contains("\n  AUC                                 -\n"), "{text}");
+        assert!(text.contains("\n    gamma efficiency                  0.67 ± 0.27\n"), "{text}");
+        assert!(text.contains("warning: There are no hadrons"), "{text}");
+        assert!(!text.contains("NaN"), "{text}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Rules that choose a threshold, and the value chosen.
+//!
+//! A threshold is always one of the score (higher = more gamma-like): an event
+//! counts as gamma when `score >= value`. Thresholds are chosen on events held out
+//! from training; which events, the caller sees to.
+
+use super::{Class, Sample, measured::significant};
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Share of a normal distribution beyond two standard deviations on both sides:
+/// what "two-sigma" means here (as the empirical quantile of log p).
+pub const TWO_SIGMA_TAIL: f64 = 0.0455;
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "snake_case")]
+pub enum Rule {
+    /// An event is an anomaly where its log p lies strictly below this empirical
+    /// quantile of log p of held-out events of the normal class.
+    Quantile { normal: Class, fraction: f64 },
+    /// A value given by the user.
+    Fixed { value: f64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// An event is called gamma when its score is at least this.
+    #[serde(rename = "threshold")]
+    pub value: f64,
+    /// Events that the value was chosen on; 0 for a fixed one.
+    pub events: u64,
+}
+
+impl Rule {
+    /// The default rule for a flow trained on `normal`.
+    pub fn two_sigma(normal: Class) -> Rule {
+        Rule::Quantile { normal, fraction: TWO_SIGMA_TAIL }
+    }
+
+    /// Chooses the value on held-out scores. With hadrons as normal the score is
+    /// −log p, so "log p strictly below the quantile" becomes "score above its
+    /// negative": the threshold is the next number above it.
+    pub fn choose(self, held_out: &Sample) -> Result<Threshold> {
+        let (value, events) = match self {
+            Rule::Fixed { value } => (Some(value), 0),
+            Rule::Quantile { normal, fraction } => {
+                let scores = held_out.of(normal);
+                let value = match normal {
+                    Class::Gamma => quantile(scores, fraction),
+                    Class::Hadron => mirrored_quantile(scores, fraction).map(f64::next_up),
+                };
+                (value, scores.len() as u64)
+            }
+        };
+        match value.filter(|v| v.is_finite()) {
+            Some(value) => Ok(Threshold { rule: self, value, events }),
+            None => Err(self.refused(events)),
+        }
+    }
+
+    fn refused(self, events: u64) -> crate::error::Error {
+        match self {
+            Rule::Fixed { value } => {
+                Fault::new("a fixed threshold must be a finite number").found(value).usage()
+            }
+            Rule::Quantile { normal, fraction } => Fault::new("no threshold can be chosen")
+                .expected(format!("held-out {normal} events and a fraction within 0…1"))
+                .found(format!("{events} events, fraction {fraction}"))
+                .advice(format!("add {normal} events, or give a fixed threshold"))
+                .input(),
+        }
+    }
+}
+
+/// Empirical quantile: the smallest value with at least a share `fraction` of all
+/// values at or below it (Hyndman & Fan 1996, definition 1: the inverse of the
+/// empirical distribution function, no interpolation). So at most that share lies
+/// strictly below it. `ascending` must be sorted; `None` if it is empty or
+/// `fraction` is not within 0…1.
+pub fn quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
+    ascending.get(rank(ascending.len(), fraction)?).copied()
+}
+
+/// The negative of the quantile of the negated values.
+fn mirrored_quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
+    let rank = rank(ascending.len(), fraction)?;
+    ascending.len().checked_sub(rank + 1).and_then(|i| ascending.get(i)).copied()
+}
+
+/// ⌈n·fraction⌉ − 1, at least 0. The product is eased by a few roundings, so that
+/// 0.1 of 30 is the third value and not the fourth.
+fn rank(count: usize, fraction: f64) -> Option<usize> {
+    if !(0.0..=1.0).contains(&fraction) {
+        return None;
+    }
+    let eased = count as f64 * fraction * (1.0 - 1e-12);
+    Some((libm::ceil(eased) as usize).saturating_sub(1))
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Quantile { normal, fraction } => {
+                let percent = significant(100.0 * fraction, 3);
+                write!(f, "{percent} % quantile of log p of held-out {normal}s")?;
+                let is_default = (fraction - TWO_SIGMA_TAIL).abs() < 1e-9;
+                f.write_str(if is_default { " (two-sigma)" } else { "" })
+            }
+            Rule::Fixed { .. } => f.write_str("fixed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quantile_is_the_inverse_distribution_function() {
+        let ten: Vec<f64> = (1..=10).map(f64::from).collect();
+        for (fraction, value) in
+            [(0.0, 1.0), (0.05, 1.0), (0.1, 1.0), (0.11, 2.0), (0.5, 5.0), (1.0, 10.0)]
+        {
+            assert_eq!(quantile(&ten, fraction), Some(value), "{fraction}");
+        }
+        let thirty: Vec<f64> = (1..=30).map(f64::from).collect();
+        assert_eq!(quantile(&thirty, 0.1), Some(3.0));
+        assert_eq!(quantile(&[], 0.5), None);
+        assert_eq!(quantile(&ten, f64::NAN), None);
+        assert_eq!(quantile(&ten, 1.5), None);
+    }
+
+    #[test]
+    fn either_normal_class_loses_the_same_tail() {
+        let log_p: Vec<f64> = (0..1000).map(|i| -f64::from(i) / 100.0).collect();
+        let gammas = Sample::new(&log_p, &[true; 1000]).unwrap();
+        let of_gamma = Rule::two_sigma(Class::Gamma).choose(&gammas).unwrap();
+        let lost = log_p.iter().filter(|s| **s < of_gamma.value).count();
+        let score: Vec<f64> = log_p.iter().map(|l| -l).collect();
+        let hadrons = Sample::new(&score, &[false; 1000]).unwrap();
+        let of_hadron = Rule::two_sigma(Class::Hadron).choose(&hadrons).unwrap();
+        let kept = score.iter().filter(|s| **s >= of_hadron.value).count();
+        assert_eq!((lost, kept), (45, 45));
+    }
+
+    #[test]
+    fn a_rule_without_events_or_number_is_refused() {
+        let error = Rule::two_sigma(Class::Gamma).choose(&Sample::default()).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let error = Rule::Fixed { value: f64::NAN }.choose(&Sample::default()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_threshold_survives_json() {
+        let threshold =
+            Threshold { rule: Rule::two_sigma(Class::Gamma), value: -9.25, events: 1200 };
+        let text = serde_json::to_string(&threshold).unwrap();
+        assert_eq!(serde_json::from_str::<Threshold>(&text).unwrap(), threshold, "{text}");
+        let fixed = Rule::Fixed { value: 0.1 }.choose(&Sample::default()).unwrap();
+        let text = serde_json::to_string(&fixed).unwrap();
+        assert_eq!(serde_json::from_str::<Threshold>(&text).unwrap(), fixed, "{text}");
+    }
+}

@@ -1,0 +1,52 @@
+//! One line of `metrics.jsonl`: what the training measured in one epoch.
+//!
+//! Written by the training loop, read by the report. Holds no wall time, host or
+//! rank count, so that equal training writes equal bytes. A number that is not
+//! finite is written as `null` (JSON has no NaN) and comes back as NaN.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Losses are mean negative log-likelihoods per event, in nats.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// Counted from 1.
+    pub epoch: u64,
+    /// Optimiser steps taken since the start.
+    pub step: u64,
+    #[serde(deserialize_with = "number_or_nan")]
+    pub train_nll: f64,
+    /// `None` in epochs without validation.
+    pub validation_nll: Option<f64>,
+    pub validation_nll_median: Option<f64>,
+    #[serde(deserialize_with = "number_or_nan")]
+    pub learning_rate: f64,
+    /// Norm before clipping, of the last step.
+    #[serde(deserialize_with = "number_or_nan")]
+    pub gradient_norm: f64,
+    /// Steps of this epoch that were skipped for gradients out of range.
+    pub skipped_steps: u64,
+    /// Training events seen in this epoch.
+    pub events: u64,
+    /// The lowest held-out loss so far.
+    pub best: bool,
+}
+
+fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reads_back_with_null_validation_and_null_loss() {
+        let line = r#"{"epoch":1,"step":12,"train_nll":null,"validation_nll":null,
+            "validation_nll_median":null,"learning_rate":0.001,"gradient_norm":3.2,
+            "skipped_steps":0,"events":7842,"best":true}"#;
+        let epoch: EpochMetrics = serde_json::from_str(line).unwrap();
+        assert!(epoch.train_nll.is_nan() && epoch.validation_nll.is_none() && epoch.best);
+        let again = serde_json::to_string(&epoch).unwrap();
+        assert!(again.contains(r#""train_nll":null"#), "{again}");
+    }
+}

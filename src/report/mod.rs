@@ -1,0 +1,156 @@
+//! The report: one HTML document that needs nothing but itself.
+//!
+//! [`page`] turns evaluations and, where there is one, a training run into a page
+//! with inline style and inline SVG: no script, no link, nothing fetched. Text that
+//! comes from files is escaped by the template engine; only our own SVG is not.
+//! Everything is optional: what is missing is left out or said to be missing.
+
+mod outline;
+mod plots;
+mod training;
+mod view;
+
+use crate::error::{Fault, Result};
+use crate::evaluate::Evaluation;
+use crate::metrics::EpochMetrics;
+use minijinja::{Environment, UndefinedBehavior};
+
+/// The template's name ends in `.html`, which switches escaping on.
+const TEMPLATE: &str = "page.html";
+
+#[derive(Debug, Clone, Default)]
+pub struct ReportInputs {
+    pub title: String,
+    pub run: Option<RunData>,
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// What a run folder tells.
+#[derive(Debug, Clone, Default)]
+pub struct RunData {
+    /// The effective configuration (TOML).
+    pub configuration: String,
+    pub provenance: serde_json::Value,
+    pub metrics: Vec<EpochMetrics>,
+    /// The model card, or the part of it to show.
+    pub model: serde_json::Value,
+}
+
+/// The whole document.
+pub fn page(inputs: &ReportInputs) -> Result<String> {
+    let view = view::Page::of(inputs)?;
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.add_template(TEMPLATE, include_str!("page.html")).map_err(|e| broken(&e))?;
+    let template = environment.get_template(TEMPLATE).map_err(|e| broken(&e))?;
+    template.render(minijinja::value::Serde(&view)).map_err(|e| broken(&e))
+}
+
+fn broken(error: &minijinja::Error) -> crate::error::Error {
+    Fault::new("the report template does not render").found(format!("{error:#}")).internal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::{About, Class, FileCounts, Rule, Sample};
+    use serde_json::json;
+
+    const HOSTILE: &str = r#"<script src="http://x">alert('1')</script>&"url(x)"#;
+
+    fn evaluation(scores: &[f64], gamma: &[bool], name: &str) -> Evaluation {
+        let file = FileCounts {
+            path: name.to_owned(),
+            unusable: [(name.to_owned(), 3)].into(),
+            ..FileCounts::default()
+        };
+        let about = About {
+            model: name.to_owned(),
+            mode: name.to_owned(),
+            normal: Some(Class::Gamma),
+            score: name.to_owned(),
+            files: vec![file],
+            ..About::default()
+        };
+        let sample = Sample::new(scores, gamma).unwrap();
+        let threshold = Rule::Fixed { value: 0.5 }.choose(&sample).unwrap();
+        Evaluation::new(about, &sample, threshold).unwrap().with_warning(name)
+    }
+
+    fn epoch(epoch: u64, validation_nll: Option<f64>) -> EpochMetrics {
+        EpochMetrics {
+            epoch,
+            step: 12 * epoch,
+            train_nll: 8.0 / epoch as f64,
+            validation_nll,
+            validation_nll_median: None,
+            learning_rate: 1e-3,
+            gradient_norm: 3.2,
+            skipped_steps: 0,
+            events: 7842,
+            best: false,
+        }
+    }
+
+    fn render(run: Option<RunData>, evaluations: Vec<Evaluation>) -> String {
+        page(&ReportInputs { title: HOSTILE.to_owned(), run, evaluations }).unwrap()
+    }
+
+    fn run(metrics: Vec<EpochMetrics>) -> RunData {
+        RunData {
+            configuration: format!("[run]\n# {HOSTILE}"),
+            provenance: json!({ HOSTILE: HOSTILE }),
+            metrics,
+            model: json!({"features": [{"name": HOSTILE, "unit": "deg"}]}),
+        }
+    }
+
+    /// Nothing is fetched, nothing runs, no text of a file becomes markup.
+    fn assert_harmless(html: &str) {
+        assert!(!html.contains("<script") && !html.contains("<link") && !html.contains("<img"));
+        assert!(!html.contains("NaN") && !html.contains("undefined"));
+        let tags: Vec<&str> = html.split('<').skip(1).filter_map(|t| t.split('>').next()).collect();
+        let own = tags.join(" ") + include_str!("page.html");
+        for reference in ["http:", "https:", "src=", "href=", "url(", "@import", "alert"] {
+            assert!(!own.contains(reference), "{reference}");
+        }
+    }
+
+    fn escaped(text: &str) -> String {
+        let mut environment = Environment::new();
+        environment.add_template("t.html", "{{ text }}").unwrap();
+        let template = environment.get_template("t.html").unwrap();
+        template.render(minijinja::context!(text => text)).unwrap()
+    }
+
+    #[test]
+    fn a_page_refers_to_nothing_outside_and_escapes_what_files_say() {
+        let one = evaluation(&[0.0, 1.0, 2.0, 0.3], &[false, true, true, true], HOSTILE);
+        let metrics = (1..5).map(|e| epoch(e, Some(9.0 / e as f64))).collect();
+        let html = render(Some(run(metrics)), vec![one.clone(), one]);
+        assert_harmless(&html);
+        assert!(html.matches(&escaped(HOSTILE)).count() > 10);
+        assert_eq!(html.matches("<svg").count(), 7);
+    }
+
+    #[test]
+    fn a_page_without_a_run_or_without_evaluations_is_a_page() {
+        assert_harmless(&render(None, Vec::new()));
+        let html = render(Some(RunData::default()), Vec::new());
+        assert!(html.contains("No evaluation yet") && html.contains("No epoch"));
+        assert_harmless(&render(None, vec![evaluation(&[1.0], &[true], "only gammas")]));
+        assert_harmless(&render(None, vec![evaluation(&[], &[], "nothing")]));
+    }
+
+    #[test]
+    fn null_validation_and_broken_losses_are_left_out() {
+        let html = render(Some(run(vec![epoch(1, None)])), Vec::new());
+        assert!(html.contains("<svg") && !html.contains("best epoch"));
+        let mut broken = epoch(2, Some(f64::INFINITY));
+        broken.train_nll = f64::NAN;
+        let html = render(Some(run(vec![epoch(1, Some(8.0)), broken.clone()])), Vec::new());
+        assert_harmless(&html);
+        assert!(html.contains("best epoch"));
+        assert!(!render(Some(run(vec![broken])), Vec::new()).contains("<svg"));
+    }
+}

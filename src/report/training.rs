@@ -1,0 +1,76 @@
+//! The training run as the page shows it: loss curves, the best and the last epoch.
+
+use super::plots;
+use super::view::{Figure, Key, Table, dash, number};
+use crate::error::Result;
+use crate::evaluate::measured::grouped;
+use crate::metrics::EpochMetrics;
+
+/// The epoch with the lowest held-out loss; the earlier of equals.
+pub fn best(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
+    let held_out = |m: &&EpochMetrics| m.validation_nll.is_some_and(f64::is_finite);
+    metrics.iter().filter(held_out).min_by(|a, b| {
+        let loss = |m: &EpochMetrics| m.validation_nll.unwrap_or(f64::INFINITY);
+        loss(a).total_cmp(&loss(b))
+    })
+}
+
+pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<Figure>> {
+    let Some(svg) = plots::losses(metrics)? else { return Ok(None) };
+    let held_out = metrics.iter().any(|m| m.validation_nll.is_some());
+    let mut keys = vec![Key::new("gamma line", "training")];
+    if held_out {
+        keys.push(Key::new("hadron dashed", "held out"));
+        keys.push(Key::new("muted line", "held out, median"));
+        keys.push(Key::new("dot", "best epoch"));
+    }
+    let caption = "Mean negative log-likelihood per event. Losses far above the rest are drawn \
+                   at the upper edge.";
+    Ok(Some(Figure { title: "Loss".into(), svg, keys, caption: caption.into() }))
+}
+
+pub fn table(metrics: &[EpochMetrics]) -> Option<Table> {
+    let last = metrics.last()?;
+    let mut rows = Vec::new();
+    if let Some(best) = best(metrics) {
+        rows.push(row("best", best));
+    }
+    rows.push(row("last", last));
+    let skipped: u64 = metrics.iter().map(|m| m.skipped_steps).sum();
+    Some(Table {
+        title: format!(
+            "{} epochs, {} steps, {} skipped for gradients out of range",
+            grouped(metrics.len() as u64),
+            grouped(last.step),
+            grouped(skipped)
+        ),
+        head: [
+            "",
+            "epoch",
+            "training NLL",
+            "held-out NLL",
+            "median",
+            "learning rate",
+            "gradient norm",
+            "events",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        rows,
+    })
+}
+
+fn row(name: &str, m: &EpochMetrics) -> Vec<String> {
+    let finite =
+        |x: f64, digits: u8| dash(Some(x).filter(|x| x.is_finite()), |x| number(x, digits));
+    vec![
+        name.to_owned(),
+        m.epoch.to_string(),
+        finite(m.train_nll, 5),
+        dash(m.validation_nll, |x| number(x, 5)),
+        dash(m.validation_nll_median, |x| number(x, 5)),
+        finite(m.learning_rate, 3),
+        finite(m.gradient_norm, 3),
+        grouped(m.events),
+    ]
+}

@@ -1,0 +1,389 @@
+//! What the template sees: texts and tables, nothing left to compute.
+//!
+//! Numbers are set here, to sensible digits and with a true minus sign; a figure
+//! that does not exist is an en dash.
+
+use super::outline::{Node, outline};
+use super::{ReportInputs, RunData, plots, training};
+use crate::error::Result;
+use crate::evaluate::confusion::PositiveClass;
+use crate::evaluate::evaluation::auc_text;
+use crate::evaluate::measured::{grouped, significant};
+use crate::evaluate::{ClassCounts, Evaluation, FileCounts, Measured, Separation};
+use serde::Serialize;
+
+const MOST_FILES: usize = 200;
+
+#[derive(Serialize)]
+pub struct Page {
+    title: String,
+    program: String,
+    overview: Option<Table>,
+    evaluations: Vec<Assessed>,
+    run: Option<Trained>,
+}
+
+/// One evaluation.
+#[derive(Serialize)]
+struct Assessed {
+    heading: String,
+    facts: Vec<Fact>,
+    headline: Vec<Fact>,
+    warnings: Vec<String>,
+    figures: Vec<Figure>,
+    tables: Vec<Table>,
+}
+
+#[derive(Serialize)]
+struct Trained {
+    figures: Vec<Figure>,
+    tables: Vec<Table>,
+    model: Vec<Node>,
+    provenance: Vec<Node>,
+    configuration: String,
+}
+
+/// A named value with a note in small print.
+#[derive(Serialize)]
+struct Fact {
+    name: String,
+    value: String,
+    note: String,
+}
+
+#[derive(Serialize)]
+pub struct Figure {
+    pub title: String,
+    pub svg: String,
+    pub keys: Vec<Key>,
+    pub caption: String,
+}
+
+/// An entry of a figure's legend; `mark` is a class of the style sheet.
+#[derive(Serialize)]
+pub struct Key {
+    mark: String,
+    text: String,
+}
+
+#[derive(Serialize)]
+pub struct Table {
+    pub title: String,
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Key {
+    pub fn new(mark: &str, text: impl Into<String>) -> Key {
+        Key { mark: mark.to_owned(), text: text.into() }
+    }
+}
+
+impl Page {
+    pub fn of(inputs: &ReportInputs) -> Result<Page> {
+        let evaluations: Result<Vec<Assessed>> =
+            inputs.evaluations.iter().map(Assessed::of).collect();
+        Ok(Page {
+            title: inputs.title.clone(),
+            program: format!("taiga-flow {}", env!("CARGO_PKG_VERSION")),
+            overview: (inputs.evaluations.len() > 1).then(|| overview(&inputs.evaluations)),
+            evaluations: evaluations?,
+            run: inputs.run.as_ref().map(Trained::of).transpose()?,
+        })
+    }
+}
+
+impl Trained {
+    fn of(run: &RunData) -> Result<Trained> {
+        Ok(Trained {
+            figures: training::figure(&run.metrics)?.into_iter().collect(),
+            tables: training::table(&run.metrics).into_iter().collect(),
+            model: outline(&run.model),
+            provenance: outline(&run.provenance),
+            configuration: run.configuration.clone(),
+        })
+    }
+}
+
+impl Assessed {
+    fn of(evaluation: &Evaluation) -> Result<Assessed> {
+        let mut tables = vec![confusion(evaluation), positives(evaluation)];
+        tables.extend([separations(evaluation), survivals(evaluation)]);
+        tables.extend(files(&evaluation.about.files));
+        tables.extend(unusable(evaluation));
+        Ok(Assessed {
+            heading: heading(evaluation),
+            facts: facts(evaluation),
+            headline: headline(evaluation),
+            warnings: evaluation.warnings.clone(),
+            figures: figures(evaluation)?,
+            tables,
+        })
+    }
+}
+
+fn heading(evaluation: &Evaluation) -> String {
+    let about = &evaluation.about;
+    let mode = if about.mode.is_empty() { "Evaluation" } else { &about.mode };
+    format!("{mode} · {}", about.part)
+}
+
+fn facts(evaluation: &Evaluation) -> Vec<Fact> {
+    let about = &evaluation.about;
+    let mut facts = vec![
+        fact("model", &about.model, ""),
+        fact("score", &about.score, "higher = more gamma-like"),
+        fact("part evaluated", &about.part, ""),
+        fact("events", mixture(evaluation.counts), ""),
+    ];
+    if let Some(nll) = &evaluation.normal_nll {
+        let mean = dash(nll.mean, |x| number(x, 5));
+        let text = format!("mean {mean}, median {} nats", number(nll.median, 5));
+        let events = format!("{} events", grouped(nll.events));
+        facts.push(fact("held-out NLL of the normal class", text, events));
+    }
+    facts
+}
+
+/// The figures a reader looks for first.
+fn headline(evaluation: &Evaluation) -> Vec<Fact> {
+    let at = &evaluation.at_threshold;
+    let (after, threshold) = (&at.after_cuts, &evaluation.threshold);
+    let kept = &at.confusion;
+    let chosen_on = match threshold.events {
+        0 => String::new(),
+        events => format!(", on {} events", grouped(events)),
+    };
+    let auc = dash(evaluation.auc.as_ref(), auc_text);
+    // A prior refers to triggered events: the efficiencies before the cuts, if known.
+    let (of, which) = match &at.before_cuts {
+        Some(before) => (before, "triggered events"),
+        None => (after, "events after the pre-cuts"),
+    };
+    vec![
+        fact("AUC", auc, mixture(evaluation.counts)),
+        fact("threshold", number(threshold.value, 5), format!("{}{chosen_on}", threshold.rule)),
+        fact(
+            "gamma efficiency",
+            measured(after.gamma_efficiency),
+            of_all(kept.gamma_as_gamma, after.of.gamma),
+        ),
+        fact(
+            "hadron survival",
+            measured(after.hadron_survival),
+            of_all(kept.hadron_as_gamma, after.of.hadron),
+        ),
+        fact("Q", measured(after.quality), "gamma efficiency / √hadron survival"),
+        fact(
+            "purity",
+            measured(of.purity),
+            format!("were 1 in {} {which} a gamma", one_in(of.prior)),
+        ),
+    ]
+}
+
+fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    if let Some(histogram) = &evaluation.histogram {
+        figures.push(Figure {
+            title: "Scores".into(),
+            svg: plots::scores(histogram, &score_title(evaluation), evaluation.threshold.value)?,
+            keys: vec![
+                Key::new("gamma area", format!("gammas ({})", grouped(evaluation.counts.gamma))),
+                Key::new(
+                    "hadron dashed",
+                    format!("hadrons ({})", grouped(evaluation.counts.hadron)),
+                ),
+                Key::new("ink line", "threshold"),
+            ],
+            caption: clipped(histogram.below, histogram.above),
+        });
+    }
+    if !evaluation.roc.is_empty() {
+        let after = &evaluation.at_threshold.after_cuts;
+        let working =
+            after.gamma_efficiency.zip(after.hadron_survival).map(|(g, h)| (g.value, h.value));
+        let keys = || {
+            vec![
+                Key::new("gamma line", "this score"),
+                Key::new("muted dashed", "no separation"),
+                Key::new("dot", "threshold"),
+            ]
+        };
+        let figure = |title: &str, svg, caption: &str| Figure {
+            title: title.into(),
+            svg,
+            keys: keys(),
+            caption: caption.into(),
+        };
+        let caption = "Relative to events that pass the pre-cuts.";
+        figures.push(figure("ROC", plots::roc(&evaluation.roc, working)?, caption));
+        let low = plots::roc_logarithmic(&evaluation.roc, working)?;
+        let caption = "The same curve; below ten surviving hadrons it is not well measured.";
+        figures.push(figure("ROC at low hadron survival", low, caption));
+    }
+    Ok(figures)
+}
+
+fn score_title(evaluation: &Evaluation) -> String {
+    let score = &evaluation.about.score;
+    if score.contains("log") { format!("{score} [nats]") } else { score.clone() }
+}
+
+fn clipped(below: ClassCounts, above: ClassCounts) -> String {
+    let of =
+        |c: ClassCounts| format!("{} gammas and {} hadrons", grouped(c.gamma), grouped(c.hadron));
+    format!(
+        "Each class is normalised to itself. The end bins hold outliers too: {} below, {} above.",
+        of(below),
+        of(above)
+    )
+}
+
+fn confusion(evaluation: &Evaluation) -> Table {
+    let c = &evaluation.at_threshold.confusion;
+    let row =
+        |name: &str, a: u64, b: u64| vec![name.to_owned(), grouped(a), grouped(b), grouped(a + b)];
+    Table {
+        title: "Confusion matrix at the threshold".into(),
+        head: heads(&["true class", "called gamma", "called hadron", "all"]),
+        rows: vec![
+            row("gamma", c.gamma_as_gamma, c.gamma_as_hadron),
+            row("hadron", c.hadron_as_gamma, c.hadron_as_hadron),
+        ],
+    }
+}
+
+fn positives(evaluation: &Evaluation) -> Table {
+    let at = &evaluation.at_threshold;
+    let row = |of: &PositiveClass| {
+        let f1 = dash(of.f1, |x| number(x, 3));
+        vec![of.positive.to_string(), measured(of.precision), measured(of.recall), f1]
+    };
+    Table {
+        title: format!("Precision and recall at the threshold, for {}", mixture(evaluation.counts)),
+        head: heads(&["positive class", "precision", "recall", "F1"]),
+        rows: vec![row(&at.gamma_positive), row(&at.hadron_positive)],
+    }
+}
+
+fn separations(evaluation: &Evaluation) -> Table {
+    let at = &evaluation.at_threshold;
+    let row = |name: &str, s: &Separation| {
+        let of = format!("{} / {}", grouped(s.of.gamma), grouped(s.of.hadron));
+        let figures = [s.gamma_efficiency, s.hadron_survival, s.quality, s.purity].map(measured);
+        [name.to_owned(), of].into_iter().chain(figures).collect()
+    };
+    let mut rows: Vec<Vec<String>> = vec![row("events after the pre-cuts", &at.after_cuts)];
+    if let Some(before) = &at.before_cuts {
+        rows.push(row("triggered and cleaned events", before));
+    }
+    let prior = format!("purity at {}", at.after_cuts.prior);
+    let head =
+        ["relative to", "gammas / hadrons", "gamma efficiency", "hadron survival", "Q", &prior];
+    Table { title: "Efficiencies at the threshold".into(), head: heads(&head), rows }
+}
+
+fn survivals(evaluation: &Evaluation) -> Table {
+    let rows = evaluation.at_survival.iter().map(|at| {
+        let few = || "fewer than 10 pass".to_owned();
+        vec![
+            at.hadron_survival.to_string(),
+            dash(at.point, |p| p.gamma_efficiency.to_string()),
+            at.point.map_or_else(few, |p| grouped(p.hadrons)),
+            dash(at.point, |p| number(p.threshold, 5)),
+        ]
+    });
+    Table {
+        title: "Gamma efficiency at given hadron survival".into(),
+        head: heads(&["hadron survival", "gamma efficiency", "hadrons that pass", "threshold"]),
+        rows: rows.collect(),
+    }
+}
+
+fn files(files: &[FileCounts]) -> Option<Table> {
+    let row = |file: &FileCounts| {
+        let unusable = file.unusable.values().sum::<u64>();
+        vec![file.path.clone(), grouped(file.gamma), grouped(file.hadron), grouped(unusable)]
+    };
+    let mut rows: Vec<Vec<String>> = files.iter().take(MOST_FILES).map(row).collect();
+    if files.len() > MOST_FILES {
+        let rest = format!("and {} more files", files.len() - MOST_FILES);
+        rows.push(vec![rest, String::new(), String::new(), String::new()]);
+    }
+    (!rows.is_empty()).then(|| Table {
+        title: format!("Events by file ({} files)", grouped(files.len() as u64)),
+        head: heads(&["file", "gammas", "hadrons", "unusable rows"]),
+        rows,
+    })
+}
+
+fn unusable(evaluation: &Evaluation) -> Option<Table> {
+    let rows: Vec<Vec<String>> = evaluation
+        .unusable
+        .iter()
+        .map(|(reason, rows)| vec![reason.clone(), grouped(*rows)])
+        .collect();
+    (!rows.is_empty()).then(|| Table {
+        title: "Rows without a usable score".into(),
+        head: heads(&["reason", "rows"]),
+        rows,
+    })
+}
+
+fn overview(evaluations: &[Evaluation]) -> Table {
+    let row = |e: &Evaluation| {
+        let after = &e.at_threshold.after_cuts;
+        vec![
+            heading(e),
+            grouped(e.counts.gamma),
+            grouped(e.counts.hadron),
+            dash(e.auc.as_ref(), auc_text),
+            measured(after.gamma_efficiency),
+            measured(after.hadron_survival),
+            measured(after.quality),
+        ]
+    };
+    let head = ["", "gammas", "hadrons", "AUC", "gamma efficiency", "hadron survival", "Q"];
+    Table {
+        title: "Overview; efficiencies at each threshold".into(),
+        head: heads(&head),
+        rows: evaluations.iter().map(row).collect(),
+    }
+}
+
+fn fact(name: &str, value: impl Into<String>, note: impl Into<String>) -> Fact {
+    Fact { name: name.to_owned(), value: value.into(), note: note.into() }
+}
+
+fn heads(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn mixture(counts: ClassCounts) -> String {
+    let (gamma, hadron) = (grouped(counts.gamma), grouped(counts.hadron));
+    let share = counts.gamma_fraction().map(|s| format!(" ({} % gammas)", number(100.0 * s, 3)));
+    format!("{gamma} gammas, {hadron} hadrons{}", share.unwrap_or_default())
+}
+
+fn one_in(prior: f64) -> String {
+    grouped((1.0 / prior).round() as u64)
+}
+
+fn of_all(passed: u64, all: u64) -> String {
+    format!("{} of {}", grouped(passed), grouped(all))
+}
+
+fn measured(figure: Option<Measured>) -> String {
+    dash(figure, |m| m.to_string().replace('-', "−"))
+}
+
+/// The text of a figure, or an en dash where there is none.
+pub fn dash<T>(figure: Option<T>, text: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| "–".to_owned(), text)
+}
+
+/// A number to so many significant digits, with a true minus sign.
+pub fn number(value: f64, digits: u8) -> String {
+    significant(value, digits).replace('-', "−")
+}
