@@ -6,6 +6,7 @@ pub mod data;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
+pub mod figures;
 pub mod metrics;
 pub mod model;
 pub mod report;

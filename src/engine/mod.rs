@@ -9,7 +9,11 @@ mod fixed;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 
-use crate::error::Result;
+use crate::config::EngineChoice;
+use crate::error::{Fault, Result};
+use crate::world::World;
+use cpu::{CpuEngine, Isa};
+use taiga_flow_gpu::spec::FlowSpec;
 
 /// Events of one step, all logical shards of this rank one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -37,4 +41,28 @@ pub trait Engine {
     /// Adds Σ weight · ∂(−log p)/∂params of every shard to `sums`, and writes
     /// Σ weight · (−log p) per shard to `loss` (shards), in f64.
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
+}
+
+/// The engine asked for, for flows of `spec`.
+pub fn start(choice: EngineChoice, spec: &FlowSpec, threads: usize) -> Result<Box<dyn Engine>> {
+    match choice {
+        EngineChoice::Auto | EngineChoice::Cpu => {
+            Ok(Box::new(CpuEngine::new(spec, threads, Isa::detect())?))
+        }
+        EngineChoice::Cuda | EngineChoice::Vulkan => {
+            Err(Fault::new("this build has no GPU engine")
+                .expected("--engine auto or cpu")
+                .found(format!("{choice:?}").to_lowercase())
+                .environment())
+        }
+    }
+}
+
+/// Threads of this rank: as asked, else this node's cores shared by its ranks.
+pub fn threads(world: &dyn World, asked: usize) -> usize {
+    if asked > 0 {
+        return asked;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / world.local_size()).max(1)
 }

@@ -11,7 +11,7 @@ mod training;
 mod view;
 
 use crate::error::{Fault, Result};
-use crate::evaluate::Evaluation;
+use crate::figures::Evaluation;
 use crate::metrics::EpochMetrics;
 use minijinja::{Environment, UndefinedBehavior};
 
@@ -53,7 +53,7 @@ fn broken(error: &minijinja::Error) -> crate::error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::{About, Class, FileCounts, Rule, Sample};
+    use crate::figures::{About, Class, FileCounts, Rule, Sample};
     use serde_json::json;
 
     const HOSTILE: &str = r#"<script src="http://x">alert('1')</script>&"url(x)"#;

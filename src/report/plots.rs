@@ -7,7 +7,7 @@
 
 use super::view::number;
 use crate::error::{Fault, Result};
-use crate::evaluate::{Histogram, RocPoint};
+use crate::figures::{Histogram, RocPoint};
 use crate::metrics::EpochMetrics;
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
@@ -270,7 +270,7 @@ fn dot(chart: &mut Chart, at: (f64, f64), colour: RGBColor) -> Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::Sample;
+    use crate::figures::Sample;
 
     #[test]
     fn plots_of_degenerate_data_are_drawn() {

@@ -3,7 +3,7 @@
 use super::plots;
 use super::view::{Figure, Key, Table, dash, number};
 use crate::error::Result;
-use crate::evaluate::measured::grouped;
+use crate::figures::measured::grouped;
 use crate::metrics::EpochMetrics;
 
 /// The epoch with the lowest held-out loss; the earlier of equals.

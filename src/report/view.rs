@@ -6,10 +6,10 @@
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, plots, training};
 use crate::error::Result;
-use crate::evaluate::confusion::PositiveClass;
-use crate::evaluate::evaluation::auc_text;
-use crate::evaluate::measured::{grouped, significant};
-use crate::evaluate::{ClassCounts, Evaluation, FileCounts, Measured, Separation};
+use crate::figures::confusion::PositiveClass;
+use crate::figures::evaluation::auc_text;
+use crate::figures::measured::{grouped, significant};
+use crate::figures::{ClassCounts, Evaluation, FileCounts, Measured, Separation};
 use serde::Serialize;
 
 const MOST_FILES: usize = 200;

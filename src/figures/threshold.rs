@@ -81,18 +81,18 @@ impl Rule {
 /// strictly below it. `ascending` must be sorted; `None` if it is empty or
 /// `fraction` is not within 0…1.
 pub fn quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
-    ascending.get(rank(ascending.len(), fraction)?).copied()
+    ascending.get(quantile_rank(ascending.len(), fraction)?).copied()
 }
 
 /// The negative of the quantile of the negated values.
 fn mirrored_quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
-    let rank = rank(ascending.len(), fraction)?;
+    let rank = quantile_rank(ascending.len(), fraction)?;
     ascending.len().checked_sub(rank + 1).and_then(|i| ascending.get(i)).copied()
 }
 
-/// ⌈n·fraction⌉ − 1, at least 0. The product is eased by a few roundings, so that
+/// Index of the quantile among n ascending values: ⌈n·fraction⌉ − 1, at least 0. The product is eased by a few roundings, so that
 /// 0.1 of 30 is the third value and not the fourth.
-fn rank(count: usize, fraction: f64) -> Option<usize> {
+pub fn quantile_rank(count: usize, fraction: f64) -> Option<usize> {
     if !(0.0..=1.0).contains(&fraction) {
         return None;
     }

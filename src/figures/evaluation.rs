@@ -252,7 +252,7 @@ fn unusable(files: &[FileCounts], excluded: ClassCounts) -> BTreeMap<String, u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::Rule;
+    use crate::figures::Rule;
 
     fn ramp(flip: f64) -> Sample {
         let scores: Vec<f64> = (0..400).map(|i| flip * f64::from(i * 37 % 400)).collect();

@@ -99,7 +99,7 @@ fn short(hash: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::evaluate::{About, ClassCounts, Evaluation, Rule, Sample};
+    use crate::figures::{About, ClassCounts, Evaluation, Rule, Sample};
 
     #[test]
     fn a_summary_is_aligned_and_says_dash_for_nothing() {

@@ -1,0 +1,115 @@
+//! Model files: safetensors with the card as JSON under one metadata key.
+//!
+//! One key only, because the order of several is random and equal models must be equal
+//! bytes. A file is checked against its card before any weight is used: names, shapes,
+//! finite values; anything else is refused by name.
+
+use super::card::Card;
+use crate::data::durable;
+use crate::error::{Fault, Result};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use taiga_flow_gpu::layout::Layout;
+
+const CARD_KEY: &str = "taiga-flow";
+/// Largest model file read: the largest flow the limits allow is far below.
+const LARGEST_FILE: u64 = 4 << 30;
+
+/// A model: its card, and the parameters of each flow by name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    pub card: Card,
+    pub flows: BTreeMap<String, Vec<f32>>,
+}
+
+impl Model {
+    /// The bytes of the model file: a function of the model alone.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let broken = |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();
+        let card = serde_json::to_string(&self.card).map_err(|e| broken(&e))?;
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (name, flow) in &self.card.flows {
+            let params = self.flows.get(name).ok_or_else(|| broken(&format!("no parameters of flow {name}")))?;
+            for tensor in Layout::new(&flow.spec).tensors() {
+                let bytes = params[tensor.range].iter().flat_map(|p| p.to_le_bytes()).collect();
+                tensors.push((format!("{name}.{}", tensor.name), tensor.shape, bytes));
+            }
+        }
+        let views: Vec<(&str, TensorView)> = tensors
+            .iter()
+            .map(|(name, shape, bytes)| {
+                let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| broken(&e))?;
+                Ok((name.as_str(), view))
+            })
+            .collect::<Result<_>>()?;
+        let metadata = HashMap::from([(CARD_KEY.to_string(), card)]);
+        safetensors::serialize(views, Some(metadata)).map_err(|e| broken(&e))
+    }
+
+    /// Writes the file, whole or not at all; returns its blake3.
+    pub fn save(&self, path: &Path) -> Result<String> {
+        let bytes = self.to_bytes()?;
+        durable::write_file(path, &bytes)?;
+        Ok(blake3::hash(&bytes).to_hex().to_string())
+    }
+
+    /// Reads and checks a model file; returns it with its blake3.
+    pub fn load(path: &Path) -> Result<(Model, String)> {
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Fault::new("cannot read the model").file(path).found(e).input()
+        };
+        let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
+        if size > LARGEST_FILE {
+            return Err(unreadable(&format!("{size} bytes, more than any model has")));
+        }
+        let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
+        let model = Model::from_bytes(&bytes).map_err(|e| e.in_file(path))?;
+        Ok((model, blake3::hash(&bytes).to_hex().to_string()))
+    }
+
+    /// The model in the bytes of a file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Model> {
+        let not_a_model = |e: &dyn std::fmt::Display| {
+            Fault::new("not a taiga-flow model")
+                .expected("a safetensors file with a card under 'taiga-flow'")
+                .found(e)
+                .advice("give the model.safetensors of a finished run")
+                .input()
+        };
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| not_a_model(&e))?;
+        let card = metadata.metadata().as_ref().and_then(|m| m.get(CARD_KEY));
+        let card = card.ok_or_else(|| not_a_model(&"no card"))?;
+        let card: Card = serde_json::from_str(card).map_err(|e| not_a_model(&format!("a card with {e}")))?;
+        card.validate()?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| not_a_model(&e))?;
+        let mut flows = BTreeMap::new();
+        for (name, flow) in &card.flows {
+            let layout = Layout::new(&flow.spec);
+            flows.insert(name.clone(), read_flow(&tensors, name, &layout)?);
+        }
+        Ok(Model { card, flows })
+    }
+}
+
+fn read_flow(tensors: &SafeTensors, flow: &str, layout: &Layout) -> Result<Vec<f32>> {
+    let mut params = vec![0.0; layout.len()];
+    for tensor in layout.tensors() {
+        let name = format!("{flow}.{}", tensor.name);
+        let fault = || Fault::new("the model's weights do not fit its card").dataset(&name);
+        let view = tensors.tensor(&name).map_err(|e| fault().found(e).input())?;
+        if view.dtype() != Dtype::F32 || view.shape() != tensor.shape {
+            return Err(fault()
+                .expected(format!("f32 of shape {:?}", tensor.shape))
+                .found(format!("{:?} of shape {:?}", view.dtype(), view.shape()))
+                .input());
+        }
+        for (param, bytes) in params[tensor.range].iter_mut().zip(view.data().as_chunks::<4>().0) {
+            *param = f32::from_le_bytes(*bytes);
+            if !param.is_finite() {
+                return Err(fault().expected("finite weights").found(*param).input());
+            }
+        }
+    }
+    Ok(params)
+}

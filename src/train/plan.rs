@@ -1,0 +1,211 @@
+//! From a configuration to a plan: files found and hashed, rows counted, shards fixed.
+//!
+//! Everything that can be refused without reading events is refused here, on all ranks
+//! alike, before anything is written.
+
+use crate::config::{Class, Config};
+use crate::data::catalog;
+use crate::data::schema::{Schema, canonical_unit};
+use crate::data::selection::Selection;
+use crate::data::shards::{Dealing, default_shards};
+use crate::data::split::Splitter;
+use crate::data::store::{Recipe, Source};
+use crate::data::table::{Request, Table};
+use crate::error::{Fault, Result};
+use crate::model::DataFile;
+use crate::world::{World, agree};
+use std::path::{Path, PathBuf};
+use taiga_flow_gpu::layout::Layout;
+use taiga_flow_gpu::spec::FlowSpec;
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub config: Config,
+    pub spec: FlowSpec,
+    pub parameters: usize,
+    pub sources: Vec<Source>,
+    pub data: Vec<DataFile>,
+    pub selection: Selection,
+    pub units: Vec<String>, // (features)
+    pub splitter: Splitter,
+    pub dealing: Dealing,
+    /// Configuration without `[run]`, and the data's content.
+    pub run_hash: String,
+}
+
+impl Plan {
+    pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
+        let outcome = Plan::resolve(world, config);
+        let mut plan = agree(world, outcome)?;
+        let hashes = agree(world, hash_files(world, &plan.sources))?;
+        plan.data = plan
+            .sources
+            .iter()
+            .zip(hashes)
+            .map(|(source, blake3)| DataFile { blake3, rows: source.rows, class: source.class })
+            .collect();
+        let content: Vec<&str> = plan.data.iter().map(|f| f.blake3.as_str()).collect();
+        let text = format!("{}\n{}", config.hash()?, content.join("\n"));
+        plan.run_hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+        Ok(plan)
+    }
+
+    fn resolve(world: &dyn World, config: &Config) -> Result<Plan> {
+        let spec = config.flow_spec();
+        let shards = config.train.shards.unwrap_or_else(|| default_shards(config.train.batch));
+        if world.size() as u64 > shards {
+            return Err(Fault::new("more ranks than logical shards")
+                .expected(format!("at most {shards} ranks at batch {}", config.train.batch))
+                .found(world.size())
+                .advice("start fewer ranks, or set train.shards or train.batch higher (both change the result)")
+                .usage());
+        }
+        let selection = Selection::new(&config.features.columns, &config.cuts)?;
+        let sources = sources(config)?;
+        let units = check_columns(&sources, &selection, config.split.key.as_deref())?;
+        let rows = sources.iter().map(|s| s.rows).sum();
+        Ok(Plan {
+            parameters: Layout::new(&spec).len(),
+            spec,
+            sources,
+            data: Vec::new(),
+            selection,
+            units,
+            splitter: Splitter::new(&config.split),
+            dealing: Dealing::new(rows, shards, config.train.seed),
+            run_hash: String::new(),
+            config: config.clone(),
+        })
+    }
+
+    pub fn recipe(&self) -> Recipe<'_> {
+        Recipe {
+            selection: &self.selection,
+            splitter: &self.splitter,
+            key: self.config.split.key.as_deref(),
+            normal: self.config.model.normal,
+            dealing: self.dealing,
+            seed: self.config.train.seed,
+        }
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.sources.iter().map(|s| s.rows).sum()
+    }
+
+    /// Bytes that one rank of `ranks` needs: its events, and the optimiser's state.
+    pub fn memory(&self, ranks: u64, threads: u64) -> u64 {
+        let events = self.rows().div_ceil(ranks) * 4 * self.spec.features as u64;
+        let weights = self.parameters as u64 * (5 * 4 + 8 + threads * 24);
+        events + weights
+    }
+}
+
+/// The files whose rows can be of the normal class, in a fixed order.
+fn sources(config: &Config) -> Result<Vec<Source>> {
+    let (own, other) = match config.model.normal {
+        Class::Gamma => (&config.data.gamma, &config.data.hadron),
+        Class::Hadron => (&config.data.hadron, &config.data.gamma),
+    };
+    if !other.is_empty() {
+        log::info!("one-class training reads the normal class only: {} other files are not used", other.len());
+    }
+    let mut sources = Vec::new();
+    let roles = [(own, Some(config.model.normal)), (&config.data.mixed, None)];
+    for (paths, class) in roles.into_iter().filter(|(paths, _)| !paths.is_empty()) {
+        for path in catalog::list_files(paths)? {
+            sources.push(source(&path, config.data.schema.as_deref(), class)?);
+        }
+    }
+    if sources.is_empty() {
+        return Err(Fault::new("no files to train on")
+            .expected(format!("data.{} or data.mixed in the configuration", config.model.normal))
+            .usage());
+    }
+    let paths: Vec<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
+    catalog::list_files(&paths)?; // refuses a file that stands in two roles
+    Ok(sources)
+}
+
+/// A file with its schema and rows; without a class of its own it needs a class column.
+pub fn source(path: &Path, schema: Option<&str>, class: Option<Class>) -> Result<Source> {
+    let schema = match schema {
+        Some(name) => Schema::by_name_or_path(name)?,
+        None => Schema::detect(path)?,
+    };
+    let table = Table::open(path, &schema)?;
+    if class.is_none() && !table.has_class() {
+        return Err(Fault::new("no class column")
+            .file(path)
+            .expected("a column that tells gammas from hadrons")
+            .advice("name the file under gamma or hadron instead")
+            .input());
+    }
+    Ok(Source { path: path.to_path_buf(), rows: table.rows(), schema, class })
+}
+
+/// Opens every needed column of every file, and returns the features' units.
+fn check_columns(sources: &[Source], selection: &Selection, key: Option<&[String]>) -> Result<Vec<String>> {
+    let mut units: Option<Vec<String>> = None;
+    for source in sources {
+        let table = Table::open(&source.path, &source.schema)?;
+        table.reader(&Request {
+            quantities: selection.quantities().to_vec(),
+            keys: key.map(<[String]>::to_vec).unwrap_or_default(),
+            shower: key.is_none(),
+            class: source.class.is_none(),
+        })?;
+        let mine = feature_units(&table, selection);
+        if let Some(first) = &units
+            && *first != mine
+        {
+            return Err(Fault::new("units differ between files")
+                .file(&source.path)
+                .expected(format!("{first:?}"))
+                .found(format!("{mine:?}"))
+                .input());
+        }
+        units = Some(mine);
+    }
+    Ok(units.unwrap_or_default())
+}
+
+/// The unit of each feature as a table gives it.
+pub fn feature_units(table: &Table, selection: &Selection) -> Vec<String> {
+    let unit = |name: &str| table.unit(name).or(canonical_unit(name)).unwrap_or("1").to_string();
+    selection.features().iter().map(|f| unit(&f.name)).collect()
+}
+
+/// blake3 of each file; every rank hashes its share.
+fn hash_files(world: &dyn World, sources: &[Source]) -> Result<Vec<String>> {
+    let mut mine = Vec::new();
+    let mut failure = None;
+    for (i, source) in sources.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
+        match catalog::hash_file(&source.path) {
+            Ok(hash) => {
+                mine.extend((i as u64).to_le_bytes());
+                mine.extend(hash);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    agree(world, failure.map_or(Ok(()), Err))?;
+    let mut hashes = vec![String::new(); sources.len()];
+    for told in world.all_gather(&mine)? {
+        for entry in told.as_chunks::<40>().0 {
+            let (head, hash) = entry.split_at(8);
+            let index = head.iter().rev().fold(0usize, |sum, b| sum << 8 | usize::from(*b));
+            hashes[index] = hash.iter().map(|b| format!("{b:02x}")).collect();
+        }
+    }
+    for (i, hash) in hashes.iter().enumerate() {
+        if let Some(j) = hashes[..i].iter().position(|h| h == hash) {
+            return Err(Fault::new("two files have the same content")
+                .file(&sources[i].path)
+                .found(format!("a copy of {}", sources[j].path.display()))
+                .advice("leave one of them out: its events would count twice")
+                .input());
+        }
+    }
+    Ok(hashes)
+}
