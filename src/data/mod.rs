@@ -1,0 +1,11 @@
+//! Data on disk: durable writing, HDF5 in and out, schemas, catalogues of files.
+//!
+//! `durable` is the only writer to disk, and `hdf5::` appears only in this folder.
+//! A table is opened through a schema, which maps the columns of a file to the
+//! project's quantities in canonical units; a reader then yields blocks of rows.
+
+pub mod columns;
+pub mod durable;
+mod h5;
+
+pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
