@@ -8,6 +8,9 @@ pub mod columns;
 pub mod durable;
 pub mod expression;
 mod h5;
+pub mod schema;
+mod stored;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;
+pub use schema::Schema;
