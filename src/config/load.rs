@@ -79,7 +79,8 @@ pub fn explain_toml(error: &toml::de::Error, text: &str) -> Error {
     if message.starts_with("unknown")
         && let Some((unknown, known)) = names.split_first()
     {
-        fault.advice = nearest(unknown, known.iter().copied()).map(|near| format!("did you mean '{near}'?"));
+        fault.advice =
+            nearest(unknown, known.iter().copied()).map(|near| format!("did you mean '{near}'?"));
     }
     fault.usage()
 }

@@ -366,7 +366,12 @@ impl Config {
         self.validate_split()?;
         self.validate_train()?;
         let quantile = self.calibration.quantile;
-        check("calibration.quantile", quantile, quantile > 0.0 && quantile < 1.0, "between 0 and 1")?;
+        check(
+            "calibration.quantile",
+            quantile,
+            quantile > 0.0 && quantile < 1.0,
+            "between 0 and 1",
+        )?;
         let bad = self.data.bad_rows;
         check("data.bad_rows", bad, (0.0..=1.0).contains(&bad), "between 0 and 1")
     }
@@ -379,9 +384,19 @@ impl Config {
             }
             let offset = feature.offset;
             let allowed = offset == 0.0 || feature.transform == Transform::Ln;
-            check(&format!("offset of {name}"), offset, allowed && offset >= 0.0, "0, or above 0 with transform = \"ln\"")?;
+            check(
+                &format!("offset of {name}"),
+                offset,
+                allowed && offset >= 0.0,
+                "0, or above 0 with transform = \"ln\"",
+            )?;
             let quantum = feature.quantum;
-            check(&format!("quantum of {name}"), quantum, quantum.is_finite() && quantum >= 0.0, "0 or more")?;
+            check(
+                &format!("quantum of {name}"),
+                quantum,
+                quantum.is_finite() && quantum >= 0.0,
+                "0 or more",
+            )?;
         }
         Ok(())
     }
@@ -422,11 +437,19 @@ impl Config {
     }
 }
 
-fn check(name: &str, value: impl std::fmt::Display, allowed: bool, expected: &str) -> Result<(), Error> {
+fn check(
+    name: &str,
+    value: impl std::fmt::Display,
+    allowed: bool,
+    expected: &str,
+) -> Result<(), Error> {
     if allowed {
         return Ok(());
     }
-    Err(Fault::new(format!("configuration: {name} is out of range")).expected(expected).found(value).usage())
+    Err(Fault::new(format!("configuration: {name} is out of range"))
+        .expected(expected)
+        .found(value)
+        .usage())
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ fn a_small_configuration_gets_the_reference_network_by_default() {
 
 #[test]
 fn what_is_written_is_read_back_equal() {
-    let config = parse(SMALL, &["train.shards=8".into(), "model.permutation={seeded=3}".into()]).unwrap();
+    let config =
+        parse(SMALL, &["train.shards=8".into(), "model.permutation={seeded=3}".into()]).unwrap();
     let again = parse(&config.to_toml().unwrap(), &[]).unwrap();
     assert_eq!(config, again);
     assert_eq!(config.hash().unwrap(), again.hash().unwrap());

@@ -89,7 +89,8 @@ impl Moments {
         for d in 0..self.mean.len() {
             let delta = other.mean[d] - self.mean[d];
             self.mean[d] += delta * other.count / count;
-            self.deviation[d] += other.deviation[d] + delta * delta * self.count * other.count / count;
+            self.deviation[d] +=
+                other.deviation[d] + delta * delta * self.count * other.count / count;
         }
         self.count = count;
     }
@@ -174,7 +175,8 @@ mod tests {
         for x in [1.0, 2.0, 3.0] {
             moments.add(&[x]);
         }
-        let scaled = &moments.scaler(&[feature(Transform::Signed, 0.0)], &["deg".into()]).unwrap()[0];
+        let scaled =
+            &moments.scaler(&[feature(Transform::Signed, 0.0)], &["deg".into()]).unwrap()[0];
         assert_eq!(scaled.mean, 0.0);
         assert!((scaled.std - (14.0_f64 / 3.0).sqrt()).abs() < 1e-12);
         assert_eq!(scaled.scaled(2.0), -scaled.scaled(-2.0));

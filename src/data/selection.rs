@@ -19,8 +19,11 @@ pub const OUT_OF_DOMAIN: u32 = 2;
 pub const CUT: u32 = 4;
 
 /// Meaning of the bits, for attributes and reports.
-pub const STATUS_BITS: [(u32, &str); 3] =
-    [(NOT_FINITE, "not finite"), (OUT_OF_DOMAIN, "outside a transform's domain"), (CUT, "outside the cuts")];
+pub const STATUS_BITS: [(u32, &str); 3] = [
+    (NOT_FINITE, "not finite"),
+    (OUT_OF_DOMAIN, "outside a transform's domain"),
+    (CUT, "outside the cuts"),
+];
 
 /// Features and cuts, bound to the columns they need.
 #[derive(Debug, Clone)]
@@ -135,18 +138,30 @@ mod tests {
     use crate::config::Transform;
 
     fn selection() -> Selection {
-        let feature = |name: &str, transform| Feature { name: name.into(), transform, offset: 0.0, quantum: 0.0 };
+        let feature = |name: &str, transform| Feature {
+            name: name.into(),
+            transform,
+            offset: 0.0,
+            quantum: 0.0,
+        };
         let features = [feature("size", Transform::Log10), feature("con2", Transform::Logit)];
         let cuts: BTreeMap<String, Cut> = [
             ("size".to_string(), Cut { min: Some(Bound::Number(100.0)), max: None }),
-            ("width".to_string(), Cut { min: None, max: Some(Bound::Expression("0.068*log10(size)".into())) }),
+            (
+                "width".to_string(),
+                Cut { min: None, max: Some(Bound::Expression("0.068*log10(size)".into())) },
+            ),
         ]
         .into();
         Selection::new(&features, &cuts).unwrap()
     }
 
     fn status(size: f32, con2: f32, width: f32) -> u32 {
-        let block = Block { rows: 1, quantities: vec![vec![size], vec![con2], vec![width]], ..Block::default() };
+        let block = Block {
+            rows: 1,
+            quantities: vec![vec![size], vec![con2], vec![width]],
+            ..Block::default()
+        };
         selection().status(&block, 0)
     }
 

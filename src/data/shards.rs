@@ -81,7 +81,17 @@ mod tests {
 
     #[test]
     fn the_number_of_shards_follows_the_batch() {
-        let expected = [(1, 1), (256, 1), (511, 1), (512, 2), (2048, 8), (8192, 32), (12_288, 32), (16_384, 64), (1 << 20, 64)];
+        let expected = [
+            (1, 1),
+            (256, 1),
+            (511, 1),
+            (512, 2),
+            (2048, 8),
+            (8192, 32),
+            (12_288, 32),
+            (16_384, 64),
+            (1 << 20, 64),
+        ];
         for (batch, shards) in expected {
             assert_eq!(default_shards(batch), shards, "batch {batch}");
         }

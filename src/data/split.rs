@@ -28,7 +28,10 @@ impl Splitter {
     pub fn new(split: &Split) -> Splitter {
         let train = split.train;
         let validation = train + split.validation;
-        Splitter { seed: split.seed, cumulative: [train, validation, validation + split.calibration] }
+        Splitter {
+            seed: split.seed,
+            cumulative: [train, validation, validation + split.calibration],
+        }
     }
 
     /// The part of a shower by its key columns' values.
@@ -41,7 +44,12 @@ impl Splitter {
         self.part(class, b'c', features.map(|x| x.to_bits().to_le_bytes()))
     }
 
-    fn part<const N: usize>(&self, class: i8, kind: u8, words: impl Iterator<Item = [u8; N]>) -> Part {
+    fn part<const N: usize>(
+        &self,
+        class: i8,
+        kind: u8,
+        words: impl Iterator<Item = [u8; N]>,
+    ) -> Part {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.seed.to_le_bytes());
         hasher.update(&[class as u8, kind]);
@@ -66,7 +74,14 @@ mod tests {
     use super::*;
 
     fn splitter(seed: u64) -> Splitter {
-        Splitter::new(&Split { train: 0.6, validation: 0.1, calibration: 0.1, test: 0.2, seed, key: None })
+        Splitter::new(&Split {
+            train: 0.6,
+            validation: 0.1,
+            calibration: 0.1,
+            test: 0.2,
+            seed,
+            key: None,
+        })
     }
 
     #[test]
@@ -82,8 +97,10 @@ mod tests {
 
     #[test]
     fn equal_showers_share_a_part_and_seeds_and_classes_deal_anew() {
-        let differs = |a: &dyn Fn(i64) -> Part, b: &dyn Fn(i64) -> Part| (0..1000).any(|i| a(i) != b(i));
-        let deal = |seed: u64, class: i8| move |i: i64| splitter(seed).by_key(class, [i].into_iter());
+        let differs =
+            |a: &dyn Fn(i64) -> Part, b: &dyn Fn(i64) -> Part| (0..1000).any(|i| a(i) != b(i));
+        let deal =
+            |seed: u64, class: i8| move |i: i64| splitter(seed).by_key(class, [i].into_iter());
         assert!(!differs(&deal(1, 1), &deal(1, 1)));
         assert!(differs(&deal(1, 1), &deal(2, 1)));
         assert!(differs(&deal(1, 1), &deal(1, 0)));

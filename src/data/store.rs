@@ -152,16 +152,26 @@ impl RowCounts {
 
 impl EventStore {
     /// Reads this rank's shards; features are still quantities, not yet scaled.
-    pub fn load(world: &dyn World, sources: &[Source], recipe: &Recipe) -> Result<(EventStore, RowCounts)> {
+    pub fn load(
+        world: &dyn World,
+        sources: &[Source],
+        recipe: &Recipe,
+    ) -> Result<(EventStore, RowCounts)> {
         let features = recipe.selection.features().len();
         let (rank, ranks) = (world.rank() as u64, world.size() as u64);
         let empty = Rows::new(features);
         let shards = (0..recipe.dealing.shards())
             .filter(|s| s % ranks == rank)
-            .map(|id| Shard { id, train: empty.clone(), validation: empty.clone(), calibration: empty.clone() })
+            .map(|id| Shard {
+                id,
+                train: empty.clone(),
+                validation: empty.clone(),
+                calibration: empty.clone(),
+            })
             .collect();
         let signed = recipe.selection.features().iter().enumerate();
-        let signed = signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
+        let signed =
+            signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
         let mut store = EventStore { shards, features, signed };
         let mut counts = RowCounts::default();
         let mut first = 0;
@@ -201,7 +211,11 @@ impl EventStore {
         let mut next = 0;
         while next < pieces.len() {
             let start = pieces[next].1.start;
-            let window = pieces[next..].iter().take_while(|(_, rows)| rows.end - start <= WINDOW).count().max(1);
+            let window = pieces[next..]
+                .iter()
+                .take_while(|(_, rows)| rows.end - start <= WINDOW)
+                .count()
+                .max(1);
             let group = &pieces[next..next + window];
             let end = group[window - 1].1.end;
             reader.read(start - first..end - first, &mut block)?;
@@ -248,7 +262,11 @@ impl EventStore {
             let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
                 let x = block.quantities[d][row];
                 let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
-                if feature.quantum > 0.0 { (f64::from(x) + feature.quantum * (u - 0.5)) as f32 } else { x }
+                if feature.quantum > 0.0 {
+                    (f64::from(x) + feature.quantum * (u - 0.5)) as f32
+                } else {
+                    x
+                }
             });
             match part_of(recipe, block, row) {
                 Part::Train => {
@@ -274,7 +292,8 @@ impl EventStore {
         let features = self.features;
         let width = 1 + 2 * features;
         let mut slots = vec![None; recipe.dealing.shards() as usize * width];
-        let partial: Vec<Moments> = self.shards.par_iter().map(|s| shard_moments(&s.train, recipe)).collect();
+        let partial: Vec<Moments> =
+            self.shards.par_iter().map(|s| shard_moments(&s.train, recipe)).collect();
         for (shard, m) in self.shards.iter().zip(partial) {
             let words = [&[m.count], &m.mean[..], &m.deviation[..]].concat();
             let at = shard.id as usize * width;
@@ -303,7 +322,15 @@ impl EventStore {
     }
 
     /// Writes the events of a step, shard after shard, and their offsets.
-    pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Vec<f32>, offsets: &mut Vec<usize>) {
+    pub fn gather(
+        &self,
+        seed: u64,
+        epoch: u64,
+        step: u64,
+        steps: u64,
+        events: &mut Vec<f32>,
+        offsets: &mut Vec<usize>,
+    ) {
         events.clear();
         offsets.clear();
         offsets.push(0);
@@ -349,7 +376,14 @@ fn part_of(recipe: &Recipe, block: &Block, row: usize) -> Part {
 }
 
 /// The part of a row: by the key columns given, by the schema's, or by content.
-pub fn part(splitter: &Splitter, selection: &Selection, block: &Block, row: usize, class: i8, keyed: bool) -> Part {
+pub fn part(
+    splitter: &Splitter,
+    selection: &Selection,
+    block: &Block,
+    row: usize,
+    class: i8,
+    keyed: bool,
+) -> Part {
     let keys = if keyed { &block.keys } else { &block.shower };
     if keys.is_empty() {
         let features = selection.features().len();

@@ -92,7 +92,11 @@ impl Card {
         };
         if self.format != FORMAT || self.version != VERSION {
             let found = format!("{} version {}", self.format, self.version);
-            return Err(refuse("unknown model format", format!("{FORMAT} version {VERSION}"), found));
+            return Err(refuse(
+                "unknown model format",
+                format!("{FORMAT} version {VERSION}"),
+                found,
+            ));
         }
         if self.measure != MEASURE {
             return Err(refuse("unknown measure of log p", MEASURE.into(), self.measure.clone()));
@@ -100,10 +104,16 @@ impl Card {
         for flow in self.flows.values() {
             flow.validate(self.features.len())?;
         }
-        let unusable = self.features.iter().find(|f| !(f.mean.is_finite() && f.std.is_finite() && f.std > 0.0));
+        let unusable = self
+            .features
+            .iter()
+            .find(|f| !(f.mean.is_finite() && f.std.is_finite() && f.std > 0.0));
         if let Some(feature) = unusable {
             let found = format!("mean {}, standard deviation {}", feature.mean, feature.std);
-            return Err(Fault::new("a scaler that cannot be used").column(&feature.feature.name).found(found).input());
+            return Err(Fault::new("a scaler that cannot be used")
+                .column(&feature.feature.name)
+                .found(found)
+                .input());
         }
         Ok(())
     }
@@ -117,7 +127,10 @@ impl FlowCard {
         })?;
         if self.spec.features != features {
             let found = format!("a flow of {}", self.spec.features);
-            return Err(fault("features and flow disagree").expected(format!("{features} features")).found(found).input());
+            return Err(fault("features and flow disagree")
+                .expected(format!("{features} features"))
+                .found(found)
+                .input());
         }
         if *self != FlowCard::new(self.class, &self.spec) {
             return Err(fault("the index sets of the blocks are not those of the specification")

@@ -26,11 +26,15 @@ pub struct Model {
 impl Model {
     /// The bytes of the model file: a function of the model alone.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let broken = |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();
+        let broken =
+            |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();
         let card = serde_json::to_string(&self.card).map_err(|e| broken(&e))?;
         let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, flow) in &self.card.flows {
-            let params = self.flows.get(name).ok_or_else(|| broken(&format!("no parameters of flow {name}")))?;
+            let params = self
+                .flows
+                .get(name)
+                .ok_or_else(|| broken(&format!("no parameters of flow {name}")))?;
             for tensor in Layout::new(&flow.spec).tensors() {
                 let bytes = params[tensor.range].iter().flat_map(|p| p.to_le_bytes()).collect();
                 tensors.push((format!("{name}.{}", tensor.name), tensor.shape, bytes));
@@ -39,7 +43,8 @@ impl Model {
         let views: Vec<(&str, TensorView)> = tensors
             .iter()
             .map(|(name, shape, bytes)| {
-                let view = TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| broken(&e))?;
+                let view =
+                    TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| broken(&e))?;
                 Ok((name.as_str(), view))
             })
             .collect::<Result<_>>()?;
@@ -80,7 +85,8 @@ impl Model {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| not_a_model(&e))?;
         let card = metadata.metadata().as_ref().and_then(|m| m.get(CARD_KEY));
         let card = card.ok_or_else(|| not_a_model(&"no card"))?;
-        let card: Card = serde_json::from_str(card).map_err(|e| not_a_model(&format!("a card with {e}")))?;
+        let card: Card =
+            serde_json::from_str(card).map_err(|e| not_a_model(&format!("a card with {e}")))?;
         card.validate()?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| not_a_model(&e))?;
         let mut flows = BTreeMap::new();

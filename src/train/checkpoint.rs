@@ -113,7 +113,12 @@ pub fn newest(
         .input())
 }
 
-fn check(manifest: &Manifest, path: &Path, identity: Identity, allow_engine_change: bool) -> Result<()> {
+fn check(
+    manifest: &Manifest,
+    path: &Path,
+    identity: Identity,
+    allow_engine_change: bool,
+) -> Result<()> {
     let fault = |what: &str, expected: &str, found: &str, advice: &str| {
         Err(Fault::new(what).file(path).expected(expected).found(found).advice(advice).usage())
     };
@@ -127,7 +132,12 @@ fn check(manifest: &Manifest, path: &Path, identity: Identity, allow_engine_chan
     }
     if manifest.shards != identity.shards {
         let (expected, found) = (identity.shards.to_string(), manifest.shards.to_string());
-        return fault("the checkpoint has another number of shards", &expected, &found, "set train.shards");
+        return fault(
+            "the checkpoint has another number of shards",
+            &expected,
+            &found,
+            "set train.shards",
+        );
     }
     if manifest.engine != identity.engine && !allow_engine_change {
         return fault(
@@ -141,7 +151,9 @@ fn check(manifest: &Manifest, path: &Path, identity: Identity, allow_engine_chan
 }
 
 fn read(path: &Path, parameters: usize) -> Result<(Manifest, TrainState)> {
-    let damaged = |e: &dyn std::fmt::Display| Fault::new("not a whole checkpoint").file(path).found(e).input();
+    let damaged = |e: &dyn std::fmt::Display| {
+        Fault::new("not a whole checkpoint").file(path).found(e).input()
+    };
     let manifest: Manifest =
         serde_json::from_slice(&read_file(&path.join(MANIFEST))?).map_err(|e| damaged(&e))?;
     if manifest.format != FORMAT {
@@ -160,7 +172,8 @@ fn read(path: &Path, parameters: usize) -> Result<(Manifest, TrainState)> {
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
-    let unreadable = |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
+    let unreadable =
+        |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
     let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
     if size > LARGEST_FILE {
         return Err(unreadable(&format!("{size} bytes")));
@@ -173,7 +186,8 @@ fn list(folder: &Path) -> Result<Vec<u64>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let unreadable = |e: std::io::Error| Fault::new("cannot list").file(folder).found(e).environment();
+    let unreadable =
+        |e: std::io::Error| Fault::new("cannot list").file(folder).found(e).environment();
     let mut steps = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let name: PathBuf = entry.map_err(unreadable)?.file_name().into();

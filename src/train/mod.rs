@@ -188,7 +188,8 @@ impl<'a> Job<'a> {
             checkpoint::newest(&folder, self.identity(), parameters, options.allow_engine_change)
         });
         let found = agree(world, found.transpose())?.flatten();
-        let (mut weights, mut progress) = match found.as_ref().map(TrainState::to_bytes).transpose() {
+        let (mut weights, mut progress) = match found.as_ref().map(TrainState::to_bytes).transpose()
+        {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => return Err(error),
         };
@@ -207,8 +208,14 @@ impl<'a> Job<'a> {
         agree(world, opened)
     }
 
-    fn open_logs(&mut self, world: &dyn World, options: &Options, state: &TrainState) -> Result<()> {
-        let (steps, interval) = (self.steps * self.plan.config.train.epochs, self.plan.config.run.status_seconds);
+    fn open_logs(
+        &mut self,
+        world: &dyn World,
+        options: &Options,
+        state: &TrainState,
+    ) -> Result<()> {
+        let (steps, interval) =
+            (self.steps * self.plan.config.train.epochs, self.plan.config.run.status_seconds);
         let engine = self.engine.describe();
         let Some(root) = &mut self.root else { return Ok(()) };
         // Lines after the checkpoint are of steps that will be done again.
@@ -218,7 +225,8 @@ impl<'a> Job<'a> {
         }
         root.metrics = Some(metrics);
         root.folder.add_provenance(provenance(world, options, self.plan, &engine, state))?;
-        let mut status = Status::new(&root.folder.file(run_folder::LOG), steps, Duration::from_secs(interval))?;
+        let mut status =
+            Status::new(&root.folder.file(run_folder::LOG), steps, Duration::from_secs(interval))?;
         let p = &state.progress;
         status.say(&format!(
             "training on {} events in {} shards, {} steps of {} epochs; {} ranks, {engine}",
@@ -237,7 +245,8 @@ impl<'a> Job<'a> {
 
     fn is_over(&self, state: &TrainState) -> bool {
         let (p, train) = (&state.progress, &self.plan.config.train);
-        let impatient = train.patience > 0 && p.best_nll.is_some() && p.epoch - p.best_epoch >= train.patience;
+        let impatient =
+            train.patience > 0 && p.best_nll.is_some() && p.epoch - p.best_epoch >= train.patience;
         p.epoch >= train.epochs || impatient
     }
 
@@ -245,7 +254,8 @@ impl<'a> Job<'a> {
     fn reduce(&mut self, world: &dyn World, events: usize, stop: &StopFlag) -> Result<Agreed> {
         let due = self.root.is_some() && self.last_checkpoint.elapsed() >= self.checkpoint_every;
         let late = self.root.is_some() && self.deadline.is_some_and(|d| Instant::now() >= d);
-        let words = [self.sums.unusable_shards as i64, events as i64, i64::from(due), i64::from(late)];
+        let words =
+            [self.sums.unusable_shards as i64, events as i64, i64::from(due), i64::from(late)];
         let values = &mut self.sums.values;
         values.extend(words);
         values.extend(stop.counts());
@@ -272,8 +282,16 @@ impl<'a> Job<'a> {
             p.skipped += 1;
             p.skipped_in_epoch += 1;
             p.skipped_in_a_row += 1;
-            log::warn!("step {} skipped: gradients of {} shards are too large or not finite", p.step, agreed.unusable_shards);
-            return if p.skipped_in_a_row > train.skip_limit { Err(diverged(p.skipped_in_a_row)) } else { Ok(()) };
+            log::warn!(
+                "step {} skipped: gradients of {} shards are too large or not finite",
+                p.step,
+                agreed.unusable_shards
+            );
+            return if p.skipped_in_a_row > train.skip_limit {
+                Err(diverged(p.skipped_in_a_row))
+            } else {
+                Ok(())
+            };
         }
         p.skipped_in_a_row = 0;
         p.updates += 1;
@@ -281,13 +299,16 @@ impl<'a> Job<'a> {
         for (shard, loss) in self.store.shards.iter().zip(&self.losses) {
             p.loss[shard.id as usize] += loss;
         }
-        p.gradient_norm = state.weights.update(&self.sums.values, agreed.events, p.updates, rate, train);
+        p.gradient_norm =
+            state.weights.update(&self.sums.values, agreed.events, p.updates, rate, train);
         Ok(())
     }
 
     fn tell(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
         let (steps, epochs) = (self.steps, self.plan.config.train.epochs);
-        let Some(status) = self.root.as_mut().and_then(|r| r.status.as_mut()) else { return Ok(()) };
+        let Some(status) = self.root.as_mut().and_then(|r| r.status.as_mut()) else {
+            return Ok(());
+        };
         let p = &state.progress;
         status.step(p.step, agreed.events, |rate| {
             let best = p.best_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
@@ -305,7 +326,8 @@ impl<'a> Job<'a> {
         let log_det = scaler_log_det(&self.scaler);
         self.engine.set_params(&state.weights.ema)?;
         let held_out = self.held_out(world)?;
-        let (validation_nll, validation_nll_median) = held_out.map_or((None, None), |h| (h.mean, h.median));
+        let (validation_nll, validation_nll_median) =
+            held_out.map_or((None, None), |h| (h.mean, h.median));
         let p = &mut state.progress;
         let improved = match (validation_nll, p.best_nll) {
             (Some(now), Some(best)) => now < best,
@@ -326,7 +348,11 @@ impl<'a> Job<'a> {
             train_nll: p.loss.iter().sum::<f64>() / p.events_in_epoch as f64 - log_det,
             validation_nll,
             validation_nll_median,
-            learning_rate: learning_rate(train, p.step.saturating_sub(1), self.steps * train.epochs),
+            learning_rate: learning_rate(
+                train,
+                p.step.saturating_sub(1),
+                self.steps * train.epochs,
+            ),
             gradient_norm: p.gradient_norm,
             skipped_steps: p.skipped_in_epoch,
             events: p.events_in_epoch,
@@ -346,7 +372,8 @@ impl<'a> Job<'a> {
             metrics.append_line(&json_line(epoch)?)?;
         }
         if let Some(status) = &mut root.status {
-            let held_out = epoch.validation_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
+            let held_out =
+                epoch.validation_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
             let best = if epoch.best { ", best" } else { "" };
             status.say(&format!(
                 "epoch {}: training NLL {:.4}, held-out NLL {held_out}{best}",
@@ -418,7 +445,10 @@ impl<'a> Job<'a> {
         let written = self.root.as_mut().map(|root| {
             let hash = model.save(&root.folder.file(MODEL))?;
             if let Some(status) = &mut root.status {
-                status.say(&format!("finished: {} with blake3 {hash}", root.folder.file(MODEL).display()))?;
+                status.say(&format!(
+                    "finished: {} with blake3 {hash}",
+                    root.folder.file(MODEL).display()
+                ))?;
             }
             Ok(root.folder.path.clone())
         });
@@ -509,7 +539,8 @@ fn open_folder(world: &dyn World, options: &Options, plan: &Plan) -> Result<Opti
 /// The summary of a run that is finished already, on all ranks.
 fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<Summary>> {
     let path = options.output.join(MODEL);
-    let loaded = is_root(world).then(|| if path.is_file() { Model::load(&path).map(Some) } else { Ok(None) });
+    let loaded = is_root(world)
+        .then(|| if path.is_file() { Model::load(&path).map(Some) } else { Ok(None) });
     let loaded = agree(world, loaded.transpose())?.flatten();
     let mut bytes = match &loaded {
         Some((model, _)) => model.to_bytes()?,
@@ -530,7 +561,12 @@ fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<
     summary(&model, options.output.clone(), rows, true).map(Some)
 }
 
-fn summary(model: &Model, run: PathBuf, rows: RowCounts, already_finished: bool) -> Result<Summary> {
+fn summary(
+    model: &Model,
+    run: PathBuf,
+    rows: RowCounts,
+    already_finished: bool,
+) -> Result<Summary> {
     let training = &model.card.training;
     Ok(Summary {
         model: run.join(MODEL),
@@ -561,7 +597,9 @@ fn check_events(rows: &RowCounts, plan: &Plan) -> Result<()> {
             .input());
     }
     if rows.validation == 0 {
-        log::warn!("no held-out events (split.validation): training runs to its last epoch, and no threshold is chosen unless split.calibration is given");
+        log::warn!(
+            "no held-out events (split.validation): training runs to its last epoch, and no threshold is chosen unless split.calibration is given"
+        );
     }
     if normal == Class::Hadron {
         log::warn!(
@@ -580,8 +618,12 @@ fn stopped(reason: &Stop, state: &TrainState) -> Error {
     };
     let p = &state.progress;
     Error::Stopped(Box::new(
-        Fault::new(format!("stopped by {why} at epoch {}, step {}, after a checkpoint", p.epoch + 1, p.step_in_epoch))
-            .advice("run the same command again to go on"),
+        Fault::new(format!(
+            "stopped by {why} at epoch {}, step {}, after a checkpoint",
+            p.epoch + 1,
+            p.step_in_epoch
+        ))
+        .advice("run the same command again to go on"),
     ))
 }
 
@@ -619,7 +661,13 @@ fn describe(world: &dyn World, plan: &Plan, threads: usize) {
     );
 }
 
-fn provenance(world: &dyn World, options: &Options, plan: &Plan, engine: &str, state: &TrainState) -> serde_json::Value {
+fn provenance(
+    world: &dyn World,
+    options: &Options,
+    plan: &Plan,
+    engine: &str,
+    state: &TrainState,
+) -> serde_json::Value {
     let files: Vec<serde_json::Value> = plan
         .sources
         .iter()

@@ -24,7 +24,14 @@ impl Weights {
 
     /// One update from the fixed-point gradient sum of `count` events; `update` counts
     /// from 1. Returns the norm of the mean gradient before clipping.
-    pub fn update(&mut self, sums: &[i64], count: u64, update: u64, rate: f64, train: &Train) -> f64 {
+    pub fn update(
+        &mut self,
+        sums: &[i64],
+        count: u64,
+        update: u64,
+        rate: f64,
+        train: &Train,
+    ) -> f64 {
         let to_mean = 1.0 / (FIXED_ONE * count as f64);
         let norm = norm(sums) * to_mean;
         let clip = if norm > train.clip_norm { train.clip_norm / norm } else { 1.0 };
@@ -102,7 +109,9 @@ mod tests {
             let norm = weights.update(&sums, 10, t as u64 + 1, 0.01, &train);
             assert!((norm - f64::abs(*g)).abs() < 1e-9);
         }
-        assert!((f64::from(weights.params[0]) - by_the_paper(&gradients, &train, 0.01)).abs() < 1e-6);
+        assert!(
+            (f64::from(weights.params[0]) - by_the_paper(&gradients, &train, 0.01)).abs() < 1e-6
+        );
     }
 
     #[test]
@@ -117,7 +126,8 @@ mod tests {
 
     #[test]
     fn the_rate_rises_then_falls_to_its_end() {
-        let train = Train { learning_rate: 1.0, warm_up: 0.1, final_rate: 0.01, ..Train::default() };
+        let train =
+            Train { learning_rate: 1.0, warm_up: 0.1, final_rate: 0.01, ..Train::default() };
         let rates: Vec<f64> = (0..100).map(|s| learning_rate(&train, s, 100)).collect();
         assert!((rates[0] - 0.1).abs() < 1e-12);
         assert!((rates[9] - 1.0).abs() < 1e-12);

@@ -108,7 +108,10 @@ fn sources(config: &Config) -> Result<Vec<Source>> {
         Class::Hadron => (&config.data.hadron, &config.data.gamma),
     };
     if !other.is_empty() {
-        log::info!("one-class training reads the normal class only: {} other files are not used", other.len());
+        log::info!(
+            "one-class training reads the normal class only: {} other files are not used",
+            other.len()
+        );
     }
     let mut sources = Vec::new();
     let roles = [(own, Some(config.model.normal)), (&config.data.mixed, None)];
@@ -145,7 +148,11 @@ pub fn source(path: &Path, schema: Option<&str>, class: Option<Class>) -> Result
 }
 
 /// Opens every needed column of every file, and returns the features' units.
-fn check_columns(sources: &[Source], selection: &Selection, key: Option<&[String]>) -> Result<Vec<String>> {
+fn check_columns(
+    sources: &[Source],
+    selection: &Selection,
+    key: Option<&[String]>,
+) -> Result<Vec<String>> {
     let mut units: Option<Vec<String>> = None;
     for source in sources {
         let table = Table::open(&source.path, &source.schema)?;
@@ -180,7 +187,8 @@ pub fn feature_units(table: &Table, selection: &Selection) -> Vec<String> {
 fn hash_files(world: &dyn World, sources: &[Source]) -> Result<Vec<String>> {
     let mut mine = Vec::new();
     let mut failure = None;
-    for (i, source) in sources.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
+    for (i, source) in sources.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank())
+    {
         match catalog::hash_file(&source.path) {
             Ok(hash) => {
                 mine.extend((i as u64).to_le_bytes());

@@ -69,7 +69,8 @@ mod tests {
         for fraction in [0.0, 0.0455, 0.5, 0.999, 1.0] {
             for ranks in [1, 3] {
                 let found = Threads::run(ranks, |world| {
-                    let mine: Vec<f32> = values.iter().copied().skip(world.rank()).step_by(ranks).collect();
+                    let mine: Vec<f32> =
+                        values.iter().copied().skip(world.rank()).step_by(ranks).collect();
                     quantile(world, &mine, fraction)
                 });
                 for outcome in found {

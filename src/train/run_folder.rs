@@ -41,7 +41,8 @@ impl RunFolder {
     /// Creates or opens the folder, and locks it.
     pub fn open(path: &Path, plan: &Plan, existing: Existing) -> Result<RunFolder> {
         let config = path.join(CONFIG);
-        let occupied = path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
+        let occupied =
+            path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
         let is_run = config.is_file();
         if occupied && !is_run && !path.join(LOCK).is_file() {
             return Err(Fault::new("the output folder holds something else than a run")
@@ -95,8 +96,11 @@ impl RunFolder {
     /// Adds an entry to `provenance.json`.
     pub fn add_provenance(&self, entry: Value) -> Result<()> {
         let path = self.file(PROVENANCE);
-        let starts = std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
-        let mut starts = starts.and_then(|v| v.get("starts").and_then(Value::as_array).cloned()).unwrap_or_default();
+        let starts =
+            std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
+        let mut starts = starts
+            .and_then(|v| v.get("starts").and_then(Value::as_array).cloned())
+            .unwrap_or_default();
         starts.push(entry);
         let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
@@ -109,7 +113,12 @@ fn lock(path: &Path) -> Result<File> {
     let unusable = |e: std::io::Error| {
         Fault::new("cannot lock the run folder").file(&lock_path).found(e).environment()
     };
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(unusable)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Fault::new("another job is writing this run")

@@ -76,7 +76,9 @@ impl TrainState {
 
     /// Weights as safetensors, progress as JSON.
     pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
-        let broken = |e: &dyn std::fmt::Display| Fault::new("cannot write the checkpoint").found(e).internal();
+        let broken = |e: &dyn std::fmt::Display| {
+            Fault::new("cannot write the checkpoint").found(e).internal()
+        };
         let bytes: Vec<(&str, Vec<u8>)> = self
             .tensors()
             .into_iter()
@@ -85,7 +87,9 @@ impl TrainState {
         let views = bytes
             .iter()
             .map(|(name, b)| {
-                TensorView::new(Dtype::F32, vec![b.len() / 4], b).map(|view| (*name, view)).map_err(|e| broken(&e))
+                TensorView::new(Dtype::F32, vec![b.len() / 4], b)
+                    .map(|view| (*name, view))
+                    .map_err(|e| broken(&e))
             })
             .collect::<Result<Vec<_>>>()?;
         let weights = safetensors::serialize(views, None).map_err(|e| broken(&e))?;
@@ -95,8 +99,10 @@ impl TrainState {
 
     /// The state in the bytes of a checkpoint, for `parameters` weights.
     pub fn from_bytes(weights: &[u8], progress: &[u8], parameters: usize) -> Result<TrainState> {
-        let fault = |what: &str, e: &dyn std::fmt::Display| Fault::new(what.to_string()).found(e).input();
-        let tensors = SafeTensors::deserialize(weights).map_err(|e| fault("not a checkpoint", &e))?;
+        let fault =
+            |what: &str, e: &dyn std::fmt::Display| Fault::new(what.to_string()).found(e).input();
+        let tensors =
+            SafeTensors::deserialize(weights).map_err(|e| fault("not a checkpoint", &e))?;
         let read = |name: &str| -> Result<Vec<f32>> {
             let view = tensors.tensor(name).map_err(|e| fault("not a checkpoint", &e))?;
             if view.dtype() != Dtype::F32 || view.shape() != [parameters] {
@@ -116,7 +122,8 @@ impl TrainState {
                 second_moment: read("second_moment")?,
             },
             best: read("best")?,
-            progress: serde_json::from_slice(progress).map_err(|e| fault("not a checkpoint", &e))?,
+            progress: serde_json::from_slice(progress)
+                .map_err(|e| fault("not a checkpoint", &e))?,
         })
     }
 }

@@ -19,10 +19,13 @@ pub struct Status {
 
 impl Status {
     pub fn new(log: &Path, steps: u64, interval: Duration) -> Result<Status> {
-        let bar = (std::io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)).then(|| {
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left  {msg}");
-            ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
+        let bar =
+            (std::io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)).then(|| {
+                let style =
+                    ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left  {msg}");
+                ProgressBar::new(steps)
+                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            });
         Ok(Status { log: AppendFile::resume(log)?, bar, interval, last: Instant::now(), events: 0 })
     }
 

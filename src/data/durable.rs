@@ -1,0 +1,423 @@
+//! The only writer to disk, and so the one place where faults are injected.
+//!
+//! Promises: a file or folder stands under its final name only when it is whole and
+//! on stable storage (written to `NAME.part` beside it, synced, renamed, the folder
+//! synced); an append file never keeps a torn line; an error names the operation, the
+//! path and the system's reason, and a full disk is called a full disk. Left to
+//! others: what is in the files, and whether an output may be replaced at all, which
+//! callers ask of [`refuse_existing`] before any work.
+
+use crate::error::{Error, Fault, Result};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Refuses an output that exists, unless it may be replaced; call it before any work.
+pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
+    if overwrite || fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    Err(Fault::new("output exists already")
+        .file(path)
+        .advice("choose another output, or give --overwrite to replace it")
+        .usage())
+}
+
+/// Creates a folder with its parents; one that is there already is fine.
+pub fn create_folder(path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = parent_of(path);
+    create_folder(&parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        outcome => perform("create the folder", path, || outcome),
+    }?;
+    sync_folder(&parent)
+}
+
+/// Writes a whole file: after a return without error it is on stable storage under
+/// its name, after any failure the name still holds what it held before.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let staged = Staged::new(path, true)?;
+    perform("write", staged.part(), || {
+        let mut file = File::create(staged.part())?;
+        file.write_all(bytes)
+    })?;
+    staged.commit()
+}
+
+/// A file that somebody else writes, at [`Staged::part`]; [`Staged::commit`] gives it
+/// its name. Dropped without a commit, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Staged {
+    part: PathBuf,
+    target: PathBuf,
+    committed: bool,
+}
+
+impl Staged {
+    /// Creates the folders on the way and removes what a killed run left at the part.
+    pub fn new(target: &Path, overwrite: bool) -> Result<Staged> {
+        refuse_existing(target, overwrite)?;
+        if target.is_dir() {
+            return Err(Fault::new("the output is a folder")
+                .file(target)
+                .expected("the name of a file")
+                .advice("choose another output")
+                .usage());
+        }
+        create_folder(&parent_of(target))?;
+        let part = with_suffix(target, ".part");
+        remove_file(&part)?;
+        Ok(Staged { part, target: target.to_path_buf(), committed: false })
+    }
+
+    /// Where the file is written until it is committed.
+    pub fn part(&self) -> &Path {
+        &self.part
+    }
+
+    /// Where the file stands once it is committed.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Syncs the part, gives it its name and syncs the folder.
+    pub fn commit(mut self) -> Result<()> {
+        sync_file(&self.part)?;
+        rename(&self.part, &self.target)?;
+        self.committed = true;
+        sync_folder(&parent_of(&self.target))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Already failing: a second error here could only hide the first.
+        if !self.committed {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// A file of lines that only grows: ledgers, metrics, logs. One writer per file.
+#[derive(Debug)]
+pub struct AppendFile {
+    file: File,
+    path: PathBuf,
+    length: u64, // bytes, up to and with the last line end
+}
+
+impl AppendFile {
+    /// A new, empty file.
+    pub fn create(path: &Path, overwrite: bool) -> Result<AppendFile> {
+        refuse_existing(path, overwrite)?;
+        create_folder(&parent_of(path))?;
+        let file = perform("create", path, || {
+            OpenOptions::new().create(true).write(true).truncate(true).open(path)
+        })?;
+        perform("sync", path, || file.sync_all())?;
+        sync_folder(&parent_of(path))?;
+        Ok(AppendFile { file, path: path.to_path_buf(), length: 0 })
+    }
+
+    /// Goes on with a file, or starts it; a torn last line, which a kill in the middle
+    /// of a write leaves, is cut off.
+    pub fn resume(path: &Path) -> Result<AppendFile> {
+        if !path.exists() {
+            return AppendFile::create(path, false);
+        }
+        let mut file =
+            perform("open", path, || OpenOptions::new().read(true).write(true).open(path))?;
+        let length = perform("read", path, || end_of_last_line(&mut file))?;
+        perform("cut the torn last line of", path, || {
+            file.set_len(length)?;
+            file.seek(SeekFrom::Start(length))?;
+            file.sync_all()
+        })?;
+        Ok(AppendFile { file, path: path.to_path_buf(), length })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds one line and syncs it; after a failure the file ends where it ended before.
+    pub fn append_line(&mut self, line: &str) -> Result<()> {
+        if line.contains('\n') {
+            return Err(Fault::new("a line to append holds a line end")
+                .file(&self.path)
+                .internal());
+        }
+        let bytes = format!("{line}\n").into_bytes();
+        let file = &mut self.file;
+        let outcome = perform("append to", &self.path, || {
+            file.write_all(&bytes)?;
+            file.sync_data()
+        });
+        if outcome.is_ok() {
+            self.length += bytes.len() as u64;
+        } else {
+            // What cannot be undone now, `resume` cuts off.
+            let undone = file.set_len(self.length);
+            let _ = undone.and_then(|()| file.seek(SeekFrom::Start(self.length)));
+        }
+        outcome
+    }
+}
+
+/// Adds one line to an append file and syncs it.
+pub fn append_line(file: &mut AppendFile, line: &str) -> Result<()> {
+    file.append_line(line)
+}
+
+/// Bytes up to and with the last line end; reads backwards in blocks, so that a torn
+/// line of any length costs no memory.
+fn end_of_last_line(file: &mut File) -> io::Result<u64> {
+    const BLOCK: u64 = 65_536;
+    let mut end = file.metadata()?.len();
+    let mut block = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        block.resize((end - start) as usize, 0);
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut block)?;
+        if let Some(position) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + position as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Gives a finished folder its name: syncs every file and folder in it, renames it,
+/// and syncs the parent. A folder that is in the way is to be removed first.
+pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(Fault::new("a folder to publish exists already")
+            .file(target)
+            .advice("remove it, or choose another output")
+            .usage());
+    }
+    sync_tree(part)?;
+    rename(part, target)?;
+    sync_folder(&parent_of(target))
+}
+
+/// Removes a folder with all that is in it; one that is not there is fine. It loses
+/// its name first, so that a kill never leaves half a folder under a good name.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    let doomed = with_suffix(path, ".removed");
+    remove_tree(&doomed)?;
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    rename(path, &doomed)?;
+    sync_folder(&parent_of(path))?;
+    remove_tree(&doomed)
+}
+
+/// Removes a file; one that is not there is fine.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        outcome => perform("remove", path, || outcome),
+    }
+}
+
+/// The part name of a file or folder: `NAME.part` beside it.
+pub fn part_path(target: &Path) -> PathBuf {
+    with_suffix(target, ".part")
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        outcome => perform("remove the folder", path, || outcome),
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    perform("rename a finished part to", to, || fs::rename(from, to))
+}
+
+fn sync_file(path: &Path) -> Result<()> {
+    perform("sync", path, || File::open(path)?.sync_all())
+}
+
+/// Makes names in a folder (created, renamed, removed) survive a power cut.
+fn sync_folder(path: &Path) -> Result<()> {
+    perform("sync the folder", path, || File::open(path)?.sync_all())
+}
+
+fn sync_tree(folder: &Path) -> Result<()> {
+    let entries =
+        perform("list", folder, || fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>())?;
+    for entry in entries {
+        let path = entry.path();
+        let kind = perform("read", &path, || entry.file_type())?;
+        if kind.is_dir() {
+            sync_tree(&path)?;
+        } else if kind.is_file() {
+            sync_file(&path)?;
+        }
+    }
+    sync_folder(folder)
+}
+
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Every operation on the disk passes here.
+fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    action().map_err(|error| disk_fault(operation, path, &error.to_string(), error.kind()))
+}
+
+/// The error of a disk operation that failed; libraries that write at a part path
+/// tell theirs through it too.
+pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -> Error {
+    let (what, advice) = match kind {
+        ErrorKind::StorageFull => {
+            ("disk full", "free space on this file system, or choose another output")
+        }
+        ErrorKind::QuotaExceeded => ("disk quota exceeded", "free space, or choose another output"),
+        ErrorKind::ReadOnlyFilesystem => ("file system is read-only", "choose another output"),
+        ErrorKind::PermissionDenied => {
+            ("permission denied", "check the owner and mode of the folder")
+        }
+        ErrorKind::NotADirectory => {
+            ("a file stands where a folder is needed", "choose another output")
+        }
+        _ => {
+            ("disk error", "check that the file system is healthy, then run the same command again")
+        }
+    };
+    Fault::new(format!("{what}: cannot {operation} this path"))
+        .file(path)
+        .found(reason)
+        .advice(advice)
+        .environment()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_written_file_is_whole_and_leaves_no_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/a.txt");
+        write_file(&path, b"one").unwrap();
+        write_file(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(path.parent().unwrap()), ["a.txt"]);
+    }
+
+    #[test]
+    fn an_existing_output_is_refused_unless_it_may_be_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_file(&path, b"one").unwrap();
+        assert_eq!(refuse_existing(&path, false).unwrap_err().exit_code(), 2);
+        assert_eq!(Staged::new(&path, false).unwrap_err().exit_code(), 2);
+        assert_eq!(AppendFile::create(&path, false).unwrap_err().exit_code(), 2);
+        refuse_existing(&path, true).unwrap();
+        assert_eq!(Staged::new(folder.path(), true).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_dropped_stage_leaves_nothing_and_the_old_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_file(&path, b"old").unwrap();
+        let staged = Staged::new(&path, true).unwrap();
+        fs::write(staged.part(), b"half").unwrap();
+        drop(staged);
+        assert_eq!(names(folder.path()), ["a.txt"]);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_on_resume() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.jsonl");
+        let mut file = AppendFile::create(&path, false).unwrap();
+        file.append_line("first").unwrap();
+        append_line(&mut file, "second").unwrap();
+        drop(file);
+        for torn in ["x".repeat(200_000), String::new(), "half".to_string()] {
+            let mut bytes = b"first\nsecond\n".to_vec();
+            bytes.extend(torn.as_bytes());
+            fs::write(&path, &bytes).unwrap();
+            AppendFile::resume(&path).unwrap().append_line("third").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "first\nsecond\nthird\n");
+        }
+        fs::write(&path, "only half").unwrap();
+        AppendFile::resume(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn resuming_a_file_that_is_not_there_starts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger/1-of-2.jsonl");
+        AppendFile::resume(&path).unwrap().append_line("first").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first\n");
+        let error = AppendFile::resume(&path).unwrap().append_line("a\nb").unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_published_whole_and_removed_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("step-10");
+        let part = part_path(&target);
+        create_folder(&part.join("inner")).unwrap();
+        write_file(&part.join("inner/a"), b"1").unwrap();
+        publish_folder(&part, &target).unwrap();
+        assert_eq!(names(folder.path()), ["step-10"]);
+        create_folder(&part).unwrap();
+        assert_eq!(publish_folder(&part, &target).unwrap_err().exit_code(), 2);
+        remove_folder(&target).unwrap();
+        remove_folder(&target).unwrap();
+        assert_eq!(names(folder.path()), ["step-10.part"]);
+    }
+
+    #[test]
+    fn a_disk_error_names_path_operation_and_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"").unwrap();
+        let error = write_file(&folder.path().join("file/below"), b"").unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        let text = error.to_string();
+        assert!(text.contains("create the folder") && text.contains("file"), "{text}");
+        // A device that is always full.
+        let error = perform("write", Path::new("/dev/full"), || {
+            OpenOptions::new().write(true).open("/dev/full")?.write_all(b"x")
+        });
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("disk full") && text.contains("/dev/full"), "{text}");
+    }
+}

@@ -1,0 +1,25 @@
+//! Data on disk: durable writing, HDF5 in and out, schemas, catalogues of files.
+//!
+//! `durable` is the only writer to disk, and `hdf5::` appears only in this folder.
+//! A table is opened through a schema, which maps the columns of a file to the
+//! project's quantities in canonical units; a reader then yields blocks of rows.
+
+pub mod catalog;
+pub mod columns;
+pub mod durable;
+pub mod expression;
+pub mod features;
+mod h5;
+pub mod schema;
+pub mod selection;
+pub mod shards;
+pub mod split;
+pub mod store;
+mod stored;
+pub mod table;
+
+pub use catalog::{Catalog, CatalogFile};
+pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+pub use expression::Expression;
+pub use schema::Schema;
+pub use table::{Block, Reader, Request, Table};
