@@ -48,7 +48,12 @@ pub fn log_jacobian(feature: &Feature, x: f64) -> f64 {
 impl ScaledFeature {
     /// Scaled coordinate of a quantity.
     pub fn scaled(&self, x: f32) -> f32 {
-        ((transform(&self.feature, f64::from(x)) - self.mean) / self.std) as f32
+        self.scale(transform(&self.feature, f64::from(x)))
+    }
+
+    /// The same from the coordinate.
+    pub fn scale(&self, coordinate: f64) -> f32 {
+        ((coordinate - self.mean) / self.std) as f32
     }
 }
 

@@ -18,6 +18,9 @@ pub const OUT_OF_DOMAIN: u32 = 2;
 /// Outside the cuts.
 pub const CUT: u32 = 4;
 
+/// Without a likelihood; events outside the cuts have one.
+pub const UNUSABLE: u32 = NOT_FINITE | OUT_OF_DOMAIN;
+
 /// Meaning of the bits, for attributes and reports.
 pub const STATUS_BITS: [(u32, &str); 3] = [
     (NOT_FINITE, "not finite"),
@@ -70,14 +73,17 @@ impl Selection {
     }
 
     /// Status of row `row` of a block read with [`Selection::quantities`]; 0 is usable.
-    pub fn status(&self, block: &Block, row: usize) -> u32 {
+    /// Writes the features' coordinates (features), which are finite unless the status
+    /// has one of the bits [`UNUSABLE`].
+    pub fn status(&self, block: &Block, row: usize, coordinates: &mut [f64]) -> u32 {
         let value = |column: usize| f64::from(block.quantities[column][row]);
         if (0..self.quantities.len()).any(|c| !value(c).is_finite()) {
             return NOT_FINITE;
         }
         let mut status = 0;
         for (d, feature) in self.features.iter().enumerate() {
-            if !features::transform(feature, value(d)).is_finite() {
+            coordinates[d] = features::transform(feature, value(d));
+            if !coordinates[d].is_finite() {
                 status |= OUT_OF_DOMAIN;
             }
         }
@@ -87,17 +93,6 @@ impl Selection {
                 && cut.max.as_ref().is_none_or(|limit| x < limit.value(value))
         });
         if inside { status } else { status | CUT }
-    }
-
-    /// The first needed quantity of a row that is not finite or outside its domain.
-    pub fn offender(&self, block: &Block, row: usize) -> Option<(&str, f32)> {
-        (0..self.quantities.len()).find_map(|c| {
-            let x = block.quantities[c][row];
-            let feature = self.features.get(c);
-            let usable = x.is_finite()
-                && feature.is_none_or(|f| features::transform(f, f64::from(x)).is_finite());
-            (!usable).then_some((self.quantities[c].as_str(), x))
-        })
     }
 }
 
@@ -162,7 +157,7 @@ mod tests {
             quantities: vec![vec![size], vec![con2], vec![width]],
             ..Block::default()
         };
-        selection().status(&block, 0)
+        selection().status(&block, 0, &mut [0.0; 2])
     }
 
     #[test]

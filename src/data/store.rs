@@ -206,7 +206,7 @@ impl EventStore {
         if pieces.is_empty() {
             return Ok(());
         }
-        let mut reader = open(source, recipe)?;
+        let reader = open(source, recipe)?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -242,13 +242,14 @@ impl EventStore {
     ) {
         let noise = Stream::new(recipe.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
+        let mut coordinates = vec![0.0; self.features];
         for row in rows {
             counts.read += 1;
             if class_of(source, block, row) != Some(recipe.normal.code()) {
                 counts.other_class += 1;
                 continue;
             }
-            let status = recipe.selection.status(block, row);
+            let status = recipe.selection.status(block, row, &mut coordinates);
             if status != 0 {
                 let reason = match status {
                     s if s & NOT_FINITE != 0 => &mut counts.not_finite,

@@ -6,8 +6,10 @@
 
 pub mod cpu;
 mod fixed;
+mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
+pub use scorer::{Scored, Scorer};
 
 use crate::config::EngineChoice;
 use crate::error::{Fault, Result};

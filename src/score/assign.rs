@@ -1,0 +1,138 @@
+//! Which rank scores which file, and where each output goes.
+//!
+//! The list is the same on every rank: files are dealt longest first to the rank with
+//! the least rows so far. Output paths never leave the output folder, and two inputs
+//! never share one.
+
+use super::Options;
+use crate::data::catalog;
+use crate::error::{Fault, Result};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    /// Output path relative to the output folder.
+    pub name: String,
+    /// Size of the input, the measure of its cost.
+    bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    pub jobs: Vec<Job>,
+}
+
+impl Assignment {
+    pub fn new(options: &Options) -> Result<Assignment> {
+        let mut jobs = Vec::new();
+        for given in &options.inputs {
+            for input in catalog::list_files(std::slice::from_ref(given))? {
+                let name = output_name(&input, given, options.root.as_deref())?;
+                let bytes = std::fs::metadata(&input).map_or(0, |m| m.len());
+                jobs.push(Job { output: options.output.join(&name), name, input, bytes });
+            }
+        }
+        let inputs: Vec<PathBuf> = jobs.iter().map(|j| j.input.clone()).collect();
+        catalog::list_files(&inputs)?; // refuses a file given twice
+        refuse_collisions(&jobs)?;
+        Ok(Assignment { jobs })
+    }
+
+    /// This rank's files, longest first.
+    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Job> {
+        let mut order: Vec<&Job> = self.jobs.iter().collect();
+        order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.name.cmp(&b.name)));
+        let mut load = vec![0u64; ranks];
+        let mut mine = Vec::new();
+        for job in order {
+            let least = (0..ranks).min_by_key(|r| load[*r]).unwrap_or(0);
+            load[least] += job.bytes.max(1);
+            if least == rank {
+                mine.push(job);
+            }
+        }
+        mine
+    }
+}
+
+/// Path of the output below the output folder: that of the input below the folder given
+/// (or `--root`), the name alone for a file given by itself.
+fn output_name(input: &Path, given: &Path, root: Option<&Path>) -> Result<String> {
+    let base = match root {
+        Some(root) => root,
+        None if given.is_dir() => given,
+        None => input.parent().unwrap_or(Path::new("")),
+    };
+    let escape = |why: &str| {
+        Err(Fault::new("no place for the output")
+            .file(input)
+            .expected(format!("an input below {}", base.display()))
+            .found(why.to_string())
+            .usage())
+    };
+    let Ok(relative) = input.strip_prefix(base) else { return escape("a path outside of it") };
+    if !relative.components().all(|c| matches!(c, Component::Normal(_))) {
+        return escape("a path with '..'");
+    }
+    match relative.with_extension("h5").to_str() {
+        Some(name) => Ok(name.to_string()),
+        None => escape("a name that is not UTF-8"),
+    }
+}
+
+fn refuse_collisions(jobs: &[Job]) -> Result<()> {
+    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
+    for job in jobs {
+        if let Some(other) = seen.insert(&job.name, &job.input) {
+            return Err(Fault::new("two inputs have the same output")
+                .file(&job.input)
+                .found(format!("'{}', as for {}", job.name, other.display()))
+                .advice("give --root, a folder above both, so that their paths differ")
+                .usage());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str, bytes: u64) -> Job {
+        Job { input: name.into(), output: name.into(), name: name.into(), bytes }
+    }
+
+    #[test]
+    fn every_file_has_one_rank_and_the_longest_go_first() {
+        let jobs: Vec<Job> =
+            [5, 100, 1, 40, 60].iter().enumerate().map(|(i, b)| job(&i.to_string(), *b)).collect();
+        let assignment = Assignment { jobs };
+        for ranks in [1, 2, 3, 7] {
+            let mut all: Vec<&str> = (0..ranks)
+                .flat_map(|r| assignment.of_rank(r, ranks))
+                .map(|j| j.name.as_str())
+                .collect();
+            all.sort_unstable();
+            assert_eq!(all, ["0", "1", "2", "3", "4"]);
+        }
+        let names: Vec<&str> = assignment.of_rank(0, 2).iter().map(|j| j.name.as_str()).collect();
+        assert_eq!(names[0], "1");
+    }
+
+    #[test]
+    fn outputs_stay_below_the_folder_and_never_collide() {
+        let name = |input: &str, root: &str| {
+            output_name(Path::new(input), Path::new(input), Some(Path::new(root)))
+        };
+        assert_eq!(name("a/b/c.hdf5", "a").unwrap(), "b/c.h5");
+        assert_eq!(name("x/c.h5", "a").unwrap_err().exit_code(), 2);
+        assert_eq!(name("a/../c.h5", "a").unwrap_err().exit_code(), 2);
+        assert_eq!(
+            refuse_collisions(&[job("a.h5", 1), job("a.h5", 1)]).unwrap_err().exit_code(),
+            2
+        );
+    }
+}
