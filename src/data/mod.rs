@@ -6,6 +6,7 @@
 
 pub mod columns;
 pub mod durable;
+pub mod events;
 mod h5;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
