@@ -7,6 +7,8 @@
 pub mod columns;
 pub mod durable;
 pub mod events;
+pub mod expression;
 mod h5;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+pub use expression::Expression;

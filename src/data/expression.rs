@@ -1,0 +1,499 @@
+//! Arithmetic over named numbers: derived columns of a schema, bounds of a cut.
+//!
+//! Promises: usual precedence (`-x^2` is −(x²), `2^3^2` is 2⁹); the same bits on every
+//! machine (functions are those of `libm`, never the platform's); NaN in, NaN out, also
+//! through `min` and `max`; a text that cannot be read is refused with the place.
+//! Bounded: 4 096 letters, 64 levels of parentheses. Left to others: what the names
+//! stand for.
+
+use crate::error::{Error, Fault, Result, did_you_mean};
+use std::collections::BTreeMap;
+
+const LONGEST_TEXT: usize = 4096;
+const DEEPEST_NESTING: usize = 64;
+/// Operands that wait at once while an expression is evaluated.
+const STACK: usize = 64;
+
+type Unary = fn(f64) -> f64;
+type Binary = fn(f64, f64) -> f64;
+
+const UNARY: [(&str, Unary); 14] = [
+    ("sqrt", libm::sqrt),
+    ("abs", libm::fabs),
+    ("exp", libm::exp),
+    ("ln", libm::log),
+    ("log", libm::log),
+    ("log10", libm::log10),
+    ("sin", libm::sin),
+    ("cos", libm::cos),
+    ("tan", libm::tan),
+    ("asin", libm::asin),
+    ("acos", libm::acos),
+    ("atan", libm::atan),
+    ("floor", libm::floor),
+    ("tanh", libm::tanh),
+];
+const BINARY: [(&str, Binary); 3] = [("atan2", libm::atan2), ("min", minimum), ("max", maximum)];
+const PI: &str = "pi";
+
+/// A parsed expression, ready to be evaluated.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    text: String,
+    variables: Vec<String>, // in order of first appearance
+    steps: Vec<Step>,       // operands before operators
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Number(f64),
+    Variable(usize),
+    Unary(Unary),
+    Binary(Binary),
+}
+
+impl Expression {
+    /// Reads text such as `0.068*log10(size) - 0.047`.
+    pub fn parse(text: &str) -> Result<Expression> {
+        let mut parser = Parser { text, at: 0, depth: 0, variables: Vec::new(), steps: Vec::new() };
+        if text.len() > LONGEST_TEXT {
+            return Err(parser.fault(&format!("at most {LONGEST_TEXT} letters"), "more"));
+        }
+        parser.sum()?;
+        if parser.peek().is_some() {
+            return Err(parser.unexpected("an operator or the end"));
+        }
+        let Parser { variables, steps, .. } = parser;
+        let expression = Expression { text: text.to_string(), variables, steps };
+        expression.check_stack()?;
+        Ok(expression)
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The names to give values for, in the order of [`Expression::evaluate`].
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// Replaces names by numbers; they are variables no longer.
+    #[must_use]
+    pub fn with_constants(mut self, constants: &BTreeMap<String, f64>) -> Expression {
+        let old = std::mem::take(&mut self.variables);
+        let values: Vec<Option<f64>> =
+            old.iter().map(|name| constants.get(name).copied()).collect();
+        let new_index: Vec<usize> = values
+            .iter()
+            .scan(0, |next, value| {
+                let index = *next;
+                *next += usize::from(value.is_none());
+                Some(index)
+            })
+            .collect();
+        for step in &mut self.steps {
+            if let Step::Variable(index) = *step {
+                *step = values[index].map_or(Step::Variable(new_index[index]), Step::Number);
+            }
+        }
+        self.variables =
+            old.into_iter().zip(values).filter(|(_, v)| v.is_none()).map(|(n, _)| n).collect();
+        self
+    }
+
+    /// Refuses a name that is not among the known ones.
+    pub fn check_variables(&self, known: &[&str]) -> Result<()> {
+        for name in &self.variables {
+            if !known.contains(&name.as_str()) {
+                return Err(Fault::new(format!(
+                    "unknown name '{name}' in expression '{}'",
+                    self.text
+                ))
+                .advice(did_you_mean(name, known))
+                .usage());
+            }
+        }
+        Ok(())
+    }
+
+    /// The value for one value per variable; NaN if a value is missing.
+    pub fn evaluate(&self, values: &[f64]) -> f64 {
+        let mut stack = [f64::NAN; STACK];
+        let mut top = 0; // `check_stack` has shown that it stays in 1..=STACK
+        for step in &self.steps {
+            match *step {
+                Step::Number(value) => {
+                    stack[top] = value;
+                    top += 1;
+                }
+                Step::Variable(index) => {
+                    stack[top] = values.get(index).copied().unwrap_or(f64::NAN);
+                    top += 1;
+                }
+                Step::Unary(function) => stack[top - 1] = function(stack[top - 1]),
+                Step::Binary(function) => {
+                    stack[top - 2] = function(stack[top - 2], stack[top - 1]);
+                    top -= 1;
+                }
+            }
+        }
+        stack[0]
+    }
+
+    fn check_stack(&self) -> Result<()> {
+        let (mut top, mut highest) = (0, 0);
+        for step in &self.steps {
+            match step {
+                Step::Number(_) | Step::Variable(_) => top += 1,
+                Step::Unary(_) => {}
+                Step::Binary(_) => top -= 1,
+            }
+            highest = highest.max(top);
+        }
+        if highest > STACK {
+            return Err(Fault::new(format!("expression '{}' is too deeply nested", self.text))
+                .advice("split it into several quantities")
+                .usage());
+        }
+        Ok(())
+    }
+}
+
+fn minimum(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+}
+
+fn maximum(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+fn add(a: f64, b: f64) -> f64 {
+    a + b
+}
+
+fn subtract(a: f64, b: f64) -> f64 {
+    a - b
+}
+
+fn multiply(a: f64, b: f64) -> f64 {
+    a * b
+}
+
+fn divide(a: f64, b: f64) -> f64 {
+    a / b
+}
+
+fn negate(a: f64) -> f64 {
+    -a
+}
+
+/// Recursive descent; emits steps in the order of evaluation.
+struct Parser<'a> {
+    text: &'a str,
+    at: usize, // byte
+    depth: usize,
+    variables: Vec<String>,
+    steps: Vec<Step>,
+}
+
+impl<'a> Parser<'a> {
+    /// sum = term { ('+' | '-') term }
+    fn sum(&mut self) -> Result<()> {
+        self.depth += 1;
+        if self.depth > DEEPEST_NESTING {
+            return Err(self.fault(&format!("at most {DEEPEST_NESTING} levels"), "more"));
+        }
+        self.term()?;
+        while let Some(operator) = self.accept(&['+', '-']) {
+            self.term()?;
+            self.steps.push(Step::Binary(if operator == '+' { add } else { subtract }));
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// term = signed { ('*' | '/') signed }
+    fn term(&mut self) -> Result<()> {
+        self.signed()?;
+        while let Some(operator) = self.accept(&['*', '/']) {
+            self.signed()?;
+            self.steps.push(Step::Binary(if operator == '*' { multiply } else { divide }));
+        }
+        Ok(())
+    }
+
+    /// signed = { '-' | '+' } power
+    fn signed(&mut self) -> Result<()> {
+        let mut negative = false;
+        while let Some(sign) = self.accept(&['-', '+']) {
+            negative ^= sign == '-';
+        }
+        self.power()?;
+        if negative {
+            self.steps.push(Step::Unary(negate));
+        }
+        Ok(())
+    }
+
+    /// power = atom [ '^' signed ], so that `2^3^2` groups to the right
+    fn power(&mut self) -> Result<()> {
+        self.atom()?;
+        if self.accept(&['^']).is_some() {
+            self.depth += 1;
+            if self.depth > DEEPEST_NESTING {
+                return Err(self.fault(&format!("at most {DEEPEST_NESTING} levels"), "more"));
+            }
+            self.signed()?;
+            self.depth -= 1;
+            self.steps.push(Step::Binary(libm::pow));
+        }
+        Ok(())
+    }
+
+    /// atom = number | name | name '(' sum [ ',' sum ] ')' | '(' sum ')'
+    fn atom(&mut self) -> Result<()> {
+        match self.peek() {
+            Some('(') => {
+                self.accept(&['(']);
+                self.sum()?;
+                self.expect(')')
+            }
+            Some(letter) if letter.is_ascii_digit() || letter == '.' => self.number(),
+            Some(letter) if is_name_start(letter) => self.name(),
+            _ => Err(self.unexpected("a number, a name or '('")),
+        }
+    }
+
+    fn number(&mut self) -> Result<()> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let digits = |from: usize| {
+            rest[from.min(rest.len())..].iter().take_while(|b| b.is_ascii_digit()).count()
+        };
+        let mut length = digits(0);
+        if rest.get(length) == Some(&b'.') {
+            length += 1 + digits(length + 1);
+        }
+        if matches!(rest.get(length), Some(b'e' | b'E')) {
+            let sign = usize::from(matches!(rest.get(length + 1), Some(b'+' | b'-')));
+            let exponent = digits(length + 1 + sign);
+            if exponent > 0 {
+                length += 1 + sign + exponent;
+            }
+        }
+        let text = &self.text[self.at..self.at + length];
+        let value: f64 = text.parse().map_err(|_| self.unexpected("a number"))?;
+        self.at += length;
+        self.steps.push(Step::Number(value));
+        Ok(())
+    }
+
+    fn name(&mut self) -> Result<()> {
+        let start = self.at;
+        let name = self.take_name();
+        if self.peek() == Some('(') {
+            return self.call(name, start);
+        }
+        if name == PI {
+            self.steps.push(Step::Number(std::f64::consts::PI));
+        } else if is_function(name) {
+            return Err(self.unexpected(&format!("'(' after the function '{name}'")));
+        } else {
+            let index = self.variables.iter().position(|known| known == name);
+            let index = index.unwrap_or_else(|| {
+                self.variables.push(name.to_string());
+                self.variables.len() - 1
+            });
+            self.steps.push(Step::Variable(index));
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, name: &str, start: usize) -> Result<()> {
+        self.expect('(')?;
+        self.sum()?;
+        if let Some((_, function)) = UNARY.iter().find(|(known, _)| *known == name) {
+            self.expect(')')?;
+            self.steps.push(Step::Unary(*function));
+        } else if let Some((_, function)) = BINARY.iter().find(|(known, _)| *known == name) {
+            self.expect(',')?;
+            self.sum()?;
+            self.expect(')')?;
+            self.steps.push(Step::Binary(*function));
+        } else {
+            self.at = start;
+            let known: Vec<&str> = function_names().collect();
+            let fault = Fault::new(self.place()).expected("a function").found(format!("'{name}'"));
+            return Err(fault.advice(did_you_mean(name, &known)).usage());
+        }
+        Ok(())
+    }
+
+    /// A name may end in an index, as in the tables' own `dist[1]`.
+    fn take_name(&mut self) -> &'a str {
+        let rest = &self.text[self.at..];
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        if let Some(index) = rest[length..].strip_prefix('[') {
+            let digits = index.bytes().take_while(u8::is_ascii_digit).count();
+            if digits > 0 && index[digits..].starts_with(']') {
+                length += digits + 2;
+            }
+        }
+        self.at += length;
+        &rest[..length]
+    }
+
+    /// The next letter that is not a space; moves to it.
+    fn peek(&mut self) -> Option<char> {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+        self.text[self.at..].chars().next()
+    }
+
+    fn accept(&mut self, wanted: &[char]) -> Option<char> {
+        let letter = self.peek().filter(|letter| wanted.contains(letter))?;
+        self.at += letter.len_utf8();
+        Some(letter)
+    }
+
+    fn expect(&mut self, wanted: char) -> Result<()> {
+        match self.accept(&[wanted]) {
+            Some(_) => Ok(()),
+            None => Err(self.unexpected(&format!("'{wanted}'"))),
+        }
+    }
+
+    fn unexpected(&mut self, expected: &str) -> Error {
+        let found = self.peek().map_or("the end".to_string(), |letter| format!("'{letter}'"));
+        self.fault(expected, &found)
+    }
+
+    fn fault(&self, expected: &str, found: &str) -> Error {
+        Fault::new(self.place()).expected(expected).found(found).usage()
+    }
+
+    fn place(&self) -> String {
+        let letter = self.text[..self.at].chars().count() + 1;
+        let shown: String = self.text.chars().take(200).collect();
+        format!("cannot read the expression '{shown}' at letter {letter}")
+    }
+}
+
+fn is_name_start(letter: char) -> bool {
+    letter.is_ascii_alphabetic() || letter == '_'
+}
+
+fn function_names() -> impl Iterator<Item = &'static str> {
+    UNARY.iter().map(|(name, _)| *name).chain(BINARY.iter().map(|(name, _)| *name))
+}
+
+fn is_function(name: &str) -> bool {
+    function_names().any(|known| known == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::f64::consts::PI;
+
+    fn value(text: &str) -> f64 {
+        Expression::parse(text).unwrap().evaluate(&[])
+    }
+
+    fn assert_value(text: &str, expected: f64) {
+        let found = value(text);
+        assert!((found - expected).abs() < 1e-14, "{text} = {found}, expected {expected}");
+    }
+
+    #[test]
+    fn precedence_is_that_of_a_physicist() {
+        assert_value("-2^2", -4.0);
+        assert_value("2^3^2", 512.0);
+        assert_value("2^-1", 0.5);
+        assert_value("1 - 2 + 3", 2.0);
+        assert_value("8/4*2", 4.0);
+        assert_value("2*-3 + +1", -5.0);
+        assert_value("(1 + 2)*3 - -1", 10.0);
+        assert_value("1e-3 + 2.5E2 + .5", 250.501);
+    }
+
+    #[test]
+    fn every_function_is_bound_to_its_meaning() {
+        for (text, expected) in [
+            ("sqrt(9)", 3.0),
+            ("abs(-2)", 2.0),
+            ("exp(0)", 1.0),
+            ("ln(exp(2))", 2.0),
+            ("log(exp(3))", 3.0),
+            ("log10(1000)", 3.0),
+            ("sin(pi/2)", 1.0),
+            ("cos(pi)", -1.0),
+            ("tan(pi/4)", 1.0),
+            ("asin(1)", PI / 2.0),
+            ("acos(-1)", PI),
+            ("atan(1)", PI / 4.0),
+            ("atan2(1, -1)", 0.75 * PI),
+            ("min(3, 2)", 2.0),
+            ("max(3, 2)", 3.0),
+            ("floor(-1.5)", -2.0),
+            ("tanh(0)", 0.0),
+        ] {
+            assert_value(text, expected);
+        }
+    }
+
+    #[test]
+    fn variables_are_named_once_and_given_in_their_order() {
+        let bound = Expression::parse("0.068*log10(size) - dist[1]*size + x").unwrap();
+        assert_eq!(bound.variables(), ["size", "dist[1]", "x"]);
+        let found = bound.evaluate(&[100.0, 2.0, 1.0]);
+        assert!((found - (0.136 - 200.0 + 1.0)).abs() < 1e-12, "{found}");
+        assert!(bound.evaluate(&[100.0]).is_nan());
+        assert!(Expression::parse("min(x, 1)").unwrap().evaluate(&[f64::NAN]).is_nan());
+    }
+
+    #[test]
+    fn constants_are_variables_no_longer() {
+        let constants = BTreeMap::from([("scale".to_string(), 3.0)]);
+        let expression = Expression::parse("x*scale + y").unwrap().with_constants(&constants);
+        assert_eq!(expression.variables(), ["x", "y"]);
+        assert!((expression.evaluate(&[2.0, 1.0]) - 7.0).abs() < 1e-14);
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_read_is_refused_with_the_place() {
+        for (text, part) in [
+            ("", "a number, a name or '('"),
+            ("1 +", "found the end"),
+            ("(1", "expected ')'"),
+            ("1 2", "at letter 3"),
+            ("log10 size", "'(' after the function 'log10'"),
+            ("lgo10(size)", "did you mean 'log10'?"),
+            ("atan2(1)", "expected ','"),
+            ("a § b", "found '§'"),
+            ("1.2.3", "at letter 4"),
+            (".", "expected a number"),
+        ] {
+            let error = Expression::parse(text).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(part), "{text}: {error}");
+        }
+        let unknown = Expression::parse("widht + 1").unwrap();
+        let text = unknown.check_variables(&["width", "size"]).unwrap_err().to_string();
+        assert!(text.contains("did you mean 'width'?"), "{text}");
+    }
+
+    #[test]
+    fn absurd_nesting_is_refused_and_never_overflows() {
+        for text in ["(".repeat(4000), "2^".repeat(2000), "1+(".repeat(1000), "x".repeat(5000)] {
+            assert!(Expression::parse(&text).is_err());
+        }
+        assert_value(
+            &"-".repeat(4000).replace("--", "-+").chars().chain("1".chars()).collect::<String>(),
+            1.0,
+        );
+        let wide = (0..60).fold("1".to_string(), |inner, _| format!("1+({inner})"));
+        assert_value(&wide, 61.0);
+    }
+}
