@@ -5,6 +5,8 @@
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
 pub mod columns;
+pub mod convert;
+pub mod csv;
 pub mod durable;
 pub mod events;
 pub mod expression;
