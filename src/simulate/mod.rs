@@ -119,7 +119,7 @@ const FEATURES: [Feature; 13] = [
     ("axis", "deg", |event| event.axis),
     ("source_x", "deg", |event| event.source_x),
     ("source_y", "deg", |event| event.source_y),
-    ("energy_tev", "TeV", |event| event.energy_tev),
+    ("energy", "TeV", |event| event.energy_tev),
 ];
 
 fn columns() -> Vec<ColumnSpec> {
