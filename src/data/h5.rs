@@ -1,14 +1,109 @@
 //! What the HDF5 library says, told so that a physicist can act on it, and the few
-//! calls that readers and writers share.
+//! calls that readers and writers share: opening, attributes, names.
 //!
-//! Owns: the text of library errors (the inner frame names the cause, the outer ones
-//! only the way to it) and their sorting into input and environment faults. Left to
-//! others: which datasets are wanted, and where.
+//! Owns: the text of library errors (the inner frames name the cause, the outer ones
+//! only the way to it) and their sorting into input and environment faults. Inputs are
+//! opened without file locks, which network file systems often refuse. Left to others:
+//! which datasets are wanted (`table`), and how one is checked and read (`stored`).
 
 use super::durable::disk_fault;
-use crate::error::Error;
-use std::io::ErrorKind;
+use crate::error::{Error, Fault, Result, did_you_mean};
+use hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
+use hdf5::{File, Group, Location};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
+
+const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
+
+/// Opens an input; says what is wrong with it if it cannot be opened.
+pub(super) fn open(path: &Path) -> Result<File> {
+    open_with_cache(path, 1 << 20)
+}
+
+/// Opens an input with a chunk cache of `cache` bytes per dataset.
+pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
+    let bytes = file_length(path)?;
+    if bytes == 0 {
+        return Err(Fault::new("the file is empty").file(path).found("0 bytes").input());
+    }
+    File::with_options()
+        .with_fapl(|access| access.file_locking(false).chunk_cache(521, cache, 0.75))
+        .open(path)
+        .map_err(|error| open_fault(path, bytes, &error))
+}
+
+/// Bytes of a file that is there and is a file.
+pub(super) fn file_length(path: &Path) -> Result<u64> {
+    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            Fault::new("file not found").file(path).advice("check the path").input()
+        }
+        _ => Fault::new("cannot read the file").file(path).found(error).input(),
+    })?;
+    if metadata.is_dir() {
+        return Err(Fault::new("a folder, not a file").file(path).expected("an HDF5 file").input());
+    }
+    Ok(metadata.len())
+}
+
+/// The group of a file, or the nearest name.
+pub(super) fn group(path: &Path, file: &File, name: &str) -> Result<Group> {
+    if name.is_empty() {
+        return file.as_group().map_err(|error| read_fault(path, "/", &error));
+    }
+    file.group(name).map_err(|_| {
+        let names = file.member_names().unwrap_or_default();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let fault = Fault::new(format!("group '{name}' not found")).file(path);
+        match known.is_empty() {
+            true => fault.found("a file without any group").input(),
+            false => fault.advice(did_you_mean(name, &known)).input(),
+        }
+    })
+}
+
+/// Names of all that is in a group; none if there is no such group.
+pub(super) fn dataset_names(file: &File, group: &str) -> Vec<String> {
+    file.group(group).and_then(|group| group.member_names()).unwrap_or_default()
+}
+
+/// What is at the root of a file, for messages.
+pub(super) fn describe_root(file: &File) -> String {
+    let names = file.member_names().unwrap_or_default();
+    let described: Vec<String> = names
+        .iter()
+        .take(8)
+        .map(|name| match file.group(name).and_then(|group| group.member_names()) {
+            Ok(members) => format!("group '{name}' with {} members", members.len()),
+            Err(_) => format!("dataset '{name}'"),
+        })
+        .collect();
+    match described.len() {
+        0 => "nothing in it".to_string(),
+        shown if shown < names.len() => format!("{}, …", described.join(", ")),
+        _ => described.join(", "),
+    }
+}
+
+/// A text attribute in any of HDF5's string types; none if absent or not a text.
+pub(super) fn text_attribute(place: &Location, name: &str) -> Option<String> {
+    let attribute = place.attr(name).ok()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_string();
+    if let Ok(value) = attribute.read_scalar::<VarLenUnicode>() {
+        return Some(text(value.as_bytes()));
+    }
+    if let Ok(value) = attribute.read_scalar::<VarLenAscii>() {
+        return Some(text(value.as_bytes()));
+    }
+    if let Ok(value) = attribute.read_scalar::<FixedAscii<256>>() {
+        return Some(text(value.as_bytes()));
+    }
+    attribute.read_scalar::<FixedUnicode<256>>().ok().map(|value| text(value.as_bytes()))
+}
+
+pub(super) fn integer_attribute(place: &Location, name: &str) -> Option<i64> {
+    place.attr(name).ok()?.read_scalar::<i64>().ok()
+}
 
 /// All frames of a library error, outermost first, without repetitions.
 pub(super) fn reason(error: &hdf5::Error) -> String {
@@ -36,4 +131,79 @@ pub(super) fn write_fault(operation: &str, path: &Path, error: &hdf5::Error) -> 
         ErrorKind::Other
     };
     disk_fault(operation, path, &reason, kind)
+}
+
+/// The fault of a library call that read the dataset or group `name`.
+pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error {
+    let reason = reason(error);
+    let fault = Fault::new("cannot read the data").file(path).dataset(name);
+    if reason.contains("Input/output error") || reason.contains("Stale file handle") {
+        return fault
+            .found(reason)
+            .advice("the file system failed: try again, or copy the file elsewhere")
+            .environment();
+    }
+    let advice = if reason.contains("Fletcher32") {
+        "the checksum does not agree: the file is damaged, copy it again"
+    } else if reason.contains("filter") {
+        "the compression is unknown here or the file is damaged: write it with gzip, lzf or blosc"
+    } else {
+        "the file is damaged: copy or write it again"
+    };
+    fault.found(reason).advice(advice).input()
+}
+
+fn open_fault(path: &Path, bytes: u64, error: &hdf5::Error) -> Error {
+    let reason = reason(error);
+    let fault = |what: &str| Fault::new(what).file(path);
+    if reason.contains("truncated file") {
+        return fault("the file is truncated")
+            .found(format!("{bytes} bytes; {}", numbers_of_truncation(&reason)))
+            .advice("its copy or its writing was interrupted: copy or write it again")
+            .input();
+    }
+    if reason.contains("file signature not found") {
+        return not_hdf5(path);
+    }
+    if reason.contains("bad version number") || reason.contains("bad superblock version") {
+        return fault("the file needs a newer HDF5 library")
+            .found(reason)
+            .advice("write it again with libver='v110' or older, or run h5repack on it")
+            .input();
+    }
+    if reason.contains("already open for write") || reason.contains("h5clear") {
+        return fault("the file is being written, or its writer was killed")
+            .advice("wait for the writer, or write the file again")
+            .input();
+    }
+    if reason.contains("Permission denied") {
+        return fault("no permission to read the file").advice("check its owner and mode").input();
+    }
+    fault("cannot open the HDF5 file").found(reason).advice("check it with h5ls or h5dump").input()
+}
+
+/// The part of the library's text that holds the expected length.
+fn numbers_of_truncation(reason: &str) -> &str {
+    let start = reason.find("eof").unwrap_or(0);
+    reason[start..].split(';').next().unwrap_or(reason)
+}
+
+fn not_hdf5(path: &Path) -> Error {
+    let mut head = [0u8; 16];
+    let length = std::fs::File::open(path).and_then(|mut file| file.read(&mut head)).unwrap_or(0);
+    let head = &head[..length];
+    let (found, advice) = if head.starts_with(SIGNATURE) {
+        ("a damaged HDF5 header", "copy or write the file again")
+    } else if head.starts_with(b"SIMPLE") {
+        ("a FITS file", "convert it to HDF5")
+    } else if head.starts_with(b"root") {
+        ("a ROOT file", "convert it to HDF5")
+    } else if head.starts_with(&[0x1f, 0x8b]) {
+        ("a gzip file", "unpack it first")
+    } else if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) {
+        ("a text file", "for CSV tables use `taiga-flow convert`")
+    } else {
+        ("other bytes", "check the path")
+    };
+    Fault::new("not an HDF5 file").file(path).found(found).advice(advice).input()
 }

@@ -11,6 +11,9 @@ pub mod durable;
 pub mod events;
 pub mod expression;
 mod h5;
+pub mod schema;
+mod stored;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;
+pub use schema::Schema;

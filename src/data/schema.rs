@@ -1,0 +1,521 @@
+//! Schemas: what the columns of a file mean, as quantities in canonical units.
+//!
+//! Owns the format of the schema files, the built-in ones, the canonical units and the
+//! choice of a schema for a file. Promises: a schema that parses is complete (constants
+//! resolved, units convertible, expressions readable); a misspelt key is answered with
+//! the nearest one. Left to others: reading the columns (`table`).
+
+use super::expression::Expression;
+use super::h5;
+use crate::error::{Error, Fault, Result, did_you_mean};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Root attribute `format` of the project's own event files.
+pub const EVENT_FORMAT: &str = "taiga-flow-events";
+/// Root attribute `version` of the event files written now.
+pub const EVENT_VERSION: i64 = 1;
+
+const BUILT_IN: [(&str, &str); 2] = [
+    ("taiga-events", include_str!("../../configs/schema/taiga-events.toml")),
+    ("fact", include_str!("../../configs/schema/fact.toml")),
+];
+
+/// Canonical unit by quantity.
+const CANONICAL: [(&str, &str); 18] = [
+    ("size", "p.e."),
+    ("length", "deg"),
+    ("width", "deg"),
+    ("dist", "deg"),
+    ("dist_center", "deg"),
+    ("dist_anti", "deg"),
+    ("alpha", "deg"),
+    ("alpha_anti", "deg"),
+    ("con1", "1"),
+    ("con2", "1"),
+    ("con3", "1"),
+    ("leakage", "1"),
+    ("leakage1", "1"),
+    ("leakage2", "1"),
+    ("skewness", "1"),
+    ("kurtosis", "1"),
+    ("energy", "TeV"),
+    ("zenith", "deg"),
+];
+
+/// The features of the reference study: a file that lacks one does not fit a schema.
+const NEEDED: [&str; 6] = ["size", "length", "width", "dist", "alpha", "con2"];
+
+/// What the columns of a file mean.
+#[derive(Debug, Clone)]
+pub struct Schema {
+    pub name: String,
+    pub description: String,
+    /// The group that holds the columns.
+    pub group: String,
+    /// Every numeric column is a quantity of its own name.
+    pub open: bool,
+    /// Root attributes `format` and `version`, if files of this schema carry them.
+    pub format: Option<(String, i64)>,
+    pub quantities: BTreeMap<String, Quantity>,
+    /// Keys copied to outputs: name → dataset.
+    pub copy: BTreeMap<String, String>,
+    /// Datasets of the shower key: the first list that is wholly there counts.
+    pub shower: Vec<Vec<String>>,
+    pub class: Option<Class>,
+}
+
+/// One quantity: `scale` × source, in the canonical unit.
+#[derive(Debug, Clone)]
+pub struct Quantity {
+    pub source: Source,
+    /// Unit of the source.
+    pub unit: String,
+    pub canonical: String,
+    pub scale: f64,
+}
+
+/// Where the values of a quantity come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    Column(String),
+    /// Its variables are columns.
+    Expression(Expression),
+}
+
+impl Source {
+    /// The datasets that are read for it.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Source::Column(name) => std::slice::from_ref(name),
+            Source::Expression(expression) => expression.variables(),
+        }
+    }
+}
+
+/// The column of the class, and which of its values mean what. Without lists the values
+/// are 1 gamma, 0 hadron, −1 unknown; with lists all other values are unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    pub column: String,
+    pub gamma: Vec<i64>,
+    pub hadron: Vec<i64>,
+}
+
+impl Class {
+    /// 1 gamma, 0 hadron, −1 unknown; none for a value that means nothing.
+    pub fn meaning(&self, value: i64) -> Option<i8> {
+        if self.gamma.is_empty() && self.hadron.is_empty() {
+            return i8::try_from(value).ok().filter(|class| (-1..=1).contains(class));
+        }
+        if self.gamma.contains(&value) {
+            Some(1)
+        } else {
+            Some(-i8::from(!self.hadron.contains(&value)))
+        }
+    }
+}
+
+impl Schema {
+    /// A built-in schema by its name, or one of the user's by the path of its file.
+    pub fn by_name_or_path(text: &str) -> Result<Schema> {
+        if let Some((name, toml)) = BUILT_IN.iter().find(|(name, _)| *name == text) {
+            return Schema::parse(toml, name);
+        }
+        let path = Path::new(text);
+        let is_path = path.extension().is_some() || path.components().count() > 1;
+        if !is_path && !path.is_file() {
+            let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            return Err(Fault::new(format!("unknown schema '{text}'"))
+                .expected("a built-in name or the path of a schema file")
+                .advice(did_you_mean(text, &names))
+                .usage());
+        }
+        let toml = std::fs::read_to_string(path).map_err(|error| {
+            Fault::new("cannot read the schema").file(path).found(error).usage()
+        })?;
+        Schema::parse(&toml, text)
+    }
+
+    /// The schema that fits a file: by its root attribute `format`, else the first
+    /// built-in one whose needed columns are all there.
+    pub fn detect(path: &Path) -> Result<Schema> {
+        let file = h5::open(path)?;
+        let schemas = built_in()?;
+        if let Some(format) = h5::text_attribute(&file, "format") {
+            let own = schemas.into_iter().find(|schema| schema.is_format(&format));
+            let own = own.ok_or_else(|| other_format(path, EVENT_FORMAT, &format))?;
+            own.check_format(path, &file)?;
+            return Ok(own);
+        }
+        let mut misfits = Vec::new();
+        for schema in schemas.into_iter().filter(|schema| !schema.open) {
+            let found = h5::dataset_names(&file, &schema.group);
+            let missing = schema.missing(&found);
+            if missing.is_empty() {
+                return Ok(schema);
+            }
+            misfits.push(format!("'{}' ({} missing)", schema.name, missing.join(", ")));
+        }
+        let groups = h5::describe_root(&file);
+        Err(Fault::new("no built-in schema fits this file")
+            .file(path)
+            .expected(format!(
+                "root attribute format = '{EVENT_FORMAT}', or the columns of {}",
+                misfits.join(" or of ")
+            ))
+            .found(groups)
+            .advice("name a schema: copy configs/schema/fact.toml and map your columns in it")
+            .input())
+    }
+
+    /// Reads the text of a schema; `origin` is its name or path, for messages.
+    pub fn parse(text: &str, origin: &str) -> Result<Schema> {
+        let entry: SchemaEntry =
+            toml::from_str(text).map_err(|error| toml_fault(&error, text, Path::new(origin)))?;
+        entry.resolve().map_err(|error| error.in_file(Path::new(origin)))
+    }
+
+    /// Refuses a file whose root attributes say that it is something else. A file
+    /// without these attributes passes: the user named the schema.
+    pub(super) fn check_format(&self, path: &Path, file: &hdf5::File) -> Result<()> {
+        let Some((format, version)) = &self.format else { return Ok(()) };
+        let Some(found) = h5::text_attribute(file, "format") else { return Ok(()) };
+        if found != *format {
+            return Err(other_format(path, format, &found));
+        }
+        match h5::integer_attribute(file, "version") {
+            Some(found) if found == *version => Ok(()),
+            found => Err(Fault::new("event file of another version")
+                .file(path)
+                .expected(format!("version {version}"))
+                .found(found.map_or("no version".to_string(), |v| format!("version {v}")))
+                .advice("use the program version that wrote it, or write the file anew")
+                .input()),
+        }
+    }
+
+    fn is_format(&self, found: &str) -> bool {
+        self.format.as_ref().is_some_and(|(format, _)| format == found)
+    }
+
+    /// Columns of the needed quantities that are not among `found`.
+    fn missing(&self, found: &[String]) -> Vec<String> {
+        let needed = NEEDED.iter().filter_map(|name| self.quantities.get(*name));
+        let mut columns: Vec<String> = needed
+            .flat_map(|quantity| quantity.source.columns())
+            .filter(|column| !found.contains(column))
+            .cloned()
+            .collect();
+        columns.sort();
+        columns.dedup();
+        columns
+    }
+}
+
+/// The project's unit of a quantity, if the project knows the quantity.
+pub fn canonical_unit(quantity: &str) -> Option<&'static str> {
+    CANONICAL.iter().find(|(name, _)| *name == quantity).map(|(_, unit)| *unit)
+}
+
+/// One spelling per unit, so that `degree` and `deg` do not contradict each other.
+pub fn normal_unit(unit: &str) -> String {
+    let unit = unit.trim();
+    let known = match unit.to_lowercase().as_str() {
+        "pe" | "p.e." | "p.e" | "phe" | "photoelectron" | "photoelectrons" | "photo-electrons" => {
+            "p.e."
+        }
+        "deg" | "degree" | "degrees" | "°" => "deg",
+        "rad" | "radian" | "radians" => "rad",
+        "mm" | "millimeter" | "millimetre" => "mm",
+        "cm" | "centimeter" | "centimetre" => "cm",
+        "m" | "meter" | "metre" => "m",
+        "" | "1" | "none" | "dimensionless" => "1",
+        _ => unit,
+    };
+    known.to_string()
+}
+
+fn other_format(path: &Path, expected: &str, found: &str) -> Error {
+    Fault::new("not an event file")
+        .file(path)
+        .expected(format!("root attribute format = '{expected}'"))
+        .found(format!("'{found}'"))
+        .advice("give event files here, not scores or other outputs")
+        .input()
+}
+
+fn built_in() -> Result<Vec<Schema>> {
+    BUILT_IN.iter().map(|(name, text)| Schema::parse(text, name)).collect()
+}
+
+/// The factor between two units where it is a fact of nature, not of a camera.
+fn known_conversion(from: &str, to: &str) -> Option<f64> {
+    match (from, to) {
+        (from, to) if from == to => Some(1.0),
+        ("rad", "deg") => Some(180.0 / std::f64::consts::PI),
+        ("GeV", "TeV") => Some(1e-3),
+        ("MeV", "TeV") => Some(1e-6),
+        ("eV", "TeV") => Some(1e-12),
+        _ => None,
+    }
+}
+
+/// A schema file as typed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchemaEntry {
+    name: String,
+    #[serde(default)]
+    description: String,
+    group: String,
+    #[serde(default)]
+    open: bool,
+    format: Option<String>,
+    version: Option<i64>,
+    #[serde(default)]
+    constants: BTreeMap<String, f64>,
+    #[serde(default)]
+    quantities: BTreeMap<String, QuantityEntry>,
+    #[serde(default)]
+    keys: KeysEntry,
+    class: Option<ClassEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuantityEntry {
+    column: Option<String>,
+    expression: Option<String>,
+    unit: String,
+    factor: Option<Factor>,
+    canonical: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Factor {
+    Number(f64),
+    Constant(String),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct KeysEntry {
+    #[serde(default)]
+    copy: BTreeMap<String, String>,
+    #[serde(default)]
+    shower: Vec<String>,
+    #[serde(default)]
+    shower_else: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClassEntry {
+    column: String,
+    #[serde(default)]
+    gamma: Vec<i64>,
+    #[serde(default)]
+    hadron: Vec<i64>,
+}
+
+impl SchemaEntry {
+    fn resolve(self) -> Result<Schema> {
+        if self.quantities.is_empty() && !self.open {
+            return Err(Fault::new("a schema without quantities")
+                .advice("add [quantities.NAME] tables, or open = true")
+                .usage());
+        }
+        let constants = &self.constants;
+        let quantities = self
+            .quantities
+            .into_iter()
+            .map(|(name, entry)| {
+                let quantity = entry.resolve(&name, constants)?;
+                Ok((name, quantity))
+            })
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let shower = [self.keys.shower, self.keys.shower_else];
+        Ok(Schema {
+            name: self.name,
+            description: self.description,
+            group: self.group.trim_matches('/').to_string(),
+            open: self.open,
+            format: self.format.map(|format| (format, self.version.unwrap_or(1))),
+            quantities,
+            copy: self.keys.copy,
+            shower: shower.into_iter().filter(|columns| !columns.is_empty()).collect(),
+            class: self.class.map(|entry| Class {
+                column: entry.column,
+                gamma: entry.gamma,
+                hadron: entry.hadron,
+            }),
+        })
+    }
+}
+
+impl QuantityEntry {
+    fn resolve(self, name: &str, constants: &BTreeMap<String, f64>) -> Result<Quantity> {
+        let source = match (self.column, self.expression) {
+            (Some(column), None) => Source::Column(column),
+            (None, Some(text)) => {
+                Source::Expression(Expression::parse(&text)?.with_constants(constants))
+            }
+            _ => {
+                return Err(quantity_fault(name, "needs a source")
+                    .expected("either column or expression")
+                    .usage());
+            }
+        };
+        if source.columns().is_empty() {
+            return Err(quantity_fault(name, "is computed from no column").usage());
+        }
+        let unit = normal_unit(&self.unit);
+        let canonical = match (canonical_unit(name), self.canonical) {
+            (Some(known), Some(given)) if normal_unit(&given) != known => {
+                return Err(quantity_fault(name, "has another canonical unit")
+                    .expected(known)
+                    .found(given)
+                    .usage());
+            }
+            (Some(known), _) => known.to_string(),
+            (None, Some(given)) => normal_unit(&given),
+            (None, None) => unit.clone(),
+        };
+        let scale = resolve_scale(name, self.factor, &unit, &canonical, constants)?;
+        Ok(Quantity { source, unit, canonical, scale })
+    }
+}
+
+fn resolve_scale(
+    name: &str,
+    factor: Option<Factor>,
+    unit: &str,
+    canonical: &str,
+    constants: &BTreeMap<String, f64>,
+) -> Result<f64> {
+    let scale = match factor {
+        Some(Factor::Number(value)) => value,
+        Some(Factor::Constant(constant)) => *constants.get(&constant).ok_or_else(|| {
+            let known: Vec<&str> = constants.keys().map(String::as_str).collect();
+            quantity_fault(name, "has an unknown factor")
+                .found(format!("'{constant}'"))
+                .advice(did_you_mean(&constant, &known))
+                .usage()
+        })?,
+        None => known_conversion(unit, canonical).ok_or_else(|| {
+            quantity_fault(name, &format!("cannot be converted from '{unit}' to '{canonical}'"))
+                .advice("give a factor, such as the plate scale in deg per mm")
+                .usage()
+        })?,
+    };
+    if scale.is_finite() && scale != 0.0 {
+        return Ok(scale);
+    }
+    Err(quantity_fault(name, "has an impossible factor").found(scale).usage())
+}
+
+fn quantity_fault(name: &str, what: &str) -> Fault {
+    Fault::new(format!("quantity '{name}' {what}"))
+}
+
+/// The fault of a TOML file: the line, and the nearest key for an unknown one.
+pub(crate) fn toml_fault(error: &toml::de::Error, text: &str, path: &Path) -> Error {
+    let line =
+        error.span().and_then(|span| text.get(..span.start)).map(|s| s.matches('\n').count() + 1);
+    let message = error.message();
+    let place = line.map_or(String::new(), |line| format!("line {line}: "));
+    let fault = Fault::new(format!("{place}{message}")).file(path);
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    match quoted.split_first() {
+        Some((unknown, known)) if message.starts_with("unknown field") && !known.is_empty() => {
+            fault.advice(did_you_mean(unknown, known)).usage()
+        }
+        _ => fault.usage(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let error = Schema::parse(text, "own.toml").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_built_in_schemas_parse_and_know_the_six_features() {
+        let fact = Schema::by_name_or_path("fact").unwrap();
+        for name in NEEDED {
+            assert_eq!(fact.quantities[name].canonical, canonical_unit(name).unwrap());
+        }
+        assert!((fact.quantities["alpha"].scale - 57.295_779_513_082_32).abs() < 1e-12);
+        assert_eq!(fact.quantities["dist"].source.columns().len(), 4);
+        let own = Schema::by_name_or_path("taiga-events").unwrap();
+        assert!(own.open);
+        assert_eq!(own.format, Some((EVENT_FORMAT.to_string(), EVENT_VERSION)));
+        assert_eq!(own.shower, [vec!["run_id", "event_id"], vec!["row_hash"]]);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_answered_with_the_nearest_one_and_its_line() {
+        let text =
+            "name = \"x\"\ngroup = \"e\"\n[quantities.size]\ncolunm = \"s\"\nunit = \"p.e.\"\n";
+        let text = refusal(text);
+        assert!(text.contains("line 4") && text.contains("did you mean 'column'?"), "{text}");
+        let text = refusal("nmae = \"x\"\ngroup = \"e\"\n");
+        assert!(text.contains("did you mean 'name'?") && text.contains("own.toml"), "{text}");
+    }
+
+    #[test]
+    fn a_quantity_that_cannot_be_had_is_refused() {
+        let schema = |entry: &str| {
+            let head = "name = \"x\"\ngroup = \"e\"\n[constants]\nscale = 0.1\n";
+            refusal(&format!("{head}[quantities.width]\n{entry}"))
+        };
+        for (entry, part) in [
+            ("unit = \"deg\"", "either column or expression"),
+            ("column = \"a\"\nexpression = \"b\"\nunit = \"deg\"", "either column or expression"),
+            ("column = \"a\"\nunit = \"mm\"", "from 'mm' to 'deg'"),
+            ("column = \"a\"\nunit = \"mm\"\nfactor = \"scael\"", "did you mean 'scale'?"),
+            ("column = \"a\"\nunit = \"mm\"\nfactor = 0", "impossible factor"),
+            ("column = \"a\"\nunit = \"mm\"\nfactor = 2\ncanonical = \"mm\"", "expected deg"),
+            ("expression = \"a +\"\nunit = \"deg\"", "found the end"),
+            ("expression = \"2*scale\"\nunit = \"deg\"", "no column"),
+        ] {
+            let text = schema(entry);
+            assert!(text.contains(part), "{entry}: {text}");
+        }
+        assert!(refusal("name = \"x\"\ngroup = \"e\"\n").contains("without quantities"));
+    }
+
+    #[test]
+    fn a_schema_is_found_by_name_or_path_and_a_misspelt_name_is_told() {
+        let text = Schema::by_name_or_path("fatc").unwrap_err().to_string();
+        assert!(text.contains("did you mean 'fact'?"), "{text}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.toml");
+        std::fs::write(&path, BUILT_IN[1].1).unwrap();
+        assert_eq!(Schema::by_name_or_path(path.to_str().unwrap()).unwrap().name, "fact");
+        assert_eq!(Schema::by_name_or_path("no/such.toml").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn units_have_one_spelling() {
+        assert_eq!(normal_unit(" Degrees"), "deg");
+        assert_eq!(normal_unit("phe"), "p.e.");
+        assert_eq!(normal_unit("TeV"), "TeV");
+    }
+
+    #[test]
+    fn class_values_mean_what_the_schema_says() {
+        let plain = Class { column: "class".into(), gamma: vec![], hadron: vec![] };
+        assert_eq!([1, 0, -1, 2].map(|v| plain.meaning(v)), [Some(1), Some(0), Some(-1), None]);
+        let corsika = Class { column: "id".into(), gamma: vec![1], hadron: vec![14, 402] };
+        assert_eq!([1, 402, 3].map(|v| corsika.meaning(v)), [Some(1), Some(0), Some(-1)]);
+    }
+}

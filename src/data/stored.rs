@@ -1,0 +1,296 @@
+//! One column as it is stored: found, checked before anything is allocated, and read by
+//! ranges of rows into f32, f64 or i64.
+//!
+//! Promises: a dataset that is missing, not one-dimensional, not numeric, never written
+//! or of a shape that its storage cannot hold is refused by name; nothing is read as
+//! fill values. The library converts numbers; booleans are bytes here, because a
+//! damaged file may hold a byte that is no Rust `bool`.
+
+use super::h5::read_fault;
+use crate::error::{Fault, Result, did_you_mean};
+use hdf5::dataset::Layout;
+use hdf5::types::{IntSize, TypeDescriptor};
+use hdf5::{Dataset, Group, H5Type};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// More rows than this in one file is a damaged header.
+const MOST_ROWS: u64 = 1 << 40;
+/// A chunk is read as a whole; a larger one is a damaged header, or unusable.
+const LARGEST_CHUNK: u64 = 1 << 30; // bytes
+
+/// The class of numbers that a dataset holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    Real,
+    Integer(IntSize),
+    Unsigned(IntSize),
+    Boolean,
+}
+
+/// A one-dimensional numeric dataset.
+#[derive(Debug, Clone)]
+pub(super) struct StoredColumn {
+    dataset: Dataset,
+    path: PathBuf,
+    /// With its group, as in `events/width`.
+    pub name: String,
+    pub numbers: Numbers,
+    pub rows: u64,
+}
+
+/// A byte of an HDF5 boolean.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Flag(i8);
+
+// SAFETY: HDF5's boolean, as h5py writes it, is an enumeration over one signed byte, so
+// size and alignment agree, and every byte is a valid `Flag` (which `bool` would not be).
+#[allow(unsafe_code)]
+unsafe impl H5Type for Flag {
+    fn type_descriptor() -> TypeDescriptor {
+        TypeDescriptor::Boolean
+    }
+}
+
+impl StoredColumn {
+    /// Opens the dataset `name` of a group and checks that it is a numeric column.
+    pub fn open(path: &Path, group: &Group, name: &str) -> Result<StoredColumn> {
+        let full = format!("{}/{name}", group.name()).trim_start_matches('/').to_string();
+        let dataset = group.dataset(name).map_err(|error| {
+            let names = group.member_names().unwrap_or_default();
+            if names.iter().any(|known| known == name) {
+                return read_fault(path, &full, &error);
+            }
+            let known: Vec<&str> = names.iter().map(String::as_str).collect();
+            let fault = Fault::new("dataset not found").file(path).dataset(&full);
+            fault.advice(did_you_mean(name, &known)).input()
+        })?;
+        let numbers = numbers_of(path, &full, &dataset)?;
+        let shape = dataset.get_shape().map_err(|error| read_fault(path, &full, &error))?;
+        let [rows] = shape[..] else {
+            return Err(Fault::new("not a column")
+                .file(path)
+                .dataset(full)
+                .expected("one dimension")
+                .found(format!("shape {shape:?}"))
+                .input());
+        };
+        Ok(StoredColumn {
+            dataset,
+            path: path.to_path_buf(),
+            name: full,
+            numbers,
+            rows: rows as u64,
+        })
+    }
+
+    /// The unit that the dataset itself declares.
+    pub fn unit(&self) -> Option<String> {
+        ["units", "unit"].iter().find_map(|name| super::h5::text_attribute(&self.dataset, name))
+    }
+
+    /// Bytes of one chunk; 0 if the dataset has none.
+    pub fn chunk_bytes(&self) -> usize {
+        let rows: usize = self.dataset.chunk().map_or(0, |chunk| chunk.iter().product());
+        rows.saturating_mul(self.item_bytes() as usize)
+    }
+
+    /// Refuses a shape that the storage cannot hold, before anything is allocated.
+    pub fn check_storage(&self, file_bytes: u64) -> Result<()> {
+        let needed = self.rows.checked_mul(self.item_bytes()).filter(|_| self.rows <= MOST_ROWS);
+        let Some(needed) = needed else {
+            return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
+        };
+        match self.dataset.layout() {
+            Layout::Chunked => self.check_chunks(),
+            Layout::Compact => self.check_size(needed),
+            Layout::Contiguous => {
+                if self.dataset.dcpl().is_ok_and(|list| !list.external().is_empty()) {
+                    return Err(self.elsewhere("external files"));
+                }
+                let end = self.dataset.offset().map(|offset| offset.saturating_add(needed));
+                match end {
+                    None => Err(self.unwritten("no data at all")),
+                    Some(end) if end > file_bytes => Err(self.absurd(
+                        &format!("{} rows that end at byte {end}", self.rows),
+                        &format!("at most the {file_bytes} bytes of the file"),
+                    )),
+                    Some(_) => self.check_size(needed),
+                }
+            }
+            Layout::Virtual => Err(self.elsewhere("other files (a virtual dataset)")),
+        }
+    }
+
+    /// Rows as f32: (rows).
+    pub fn read_f32(&self, rows: Range<u64>) -> Result<Vec<f32>> {
+        match self.numbers {
+            Numbers::Boolean => {
+                Ok(self.read::<Flag>(rows)?.iter().map(|flag| f32::from(flag.0)).collect())
+            }
+            _ => self.read(rows),
+        }
+    }
+
+    /// Rows as f64: (rows).
+    pub fn read_f64(&self, rows: Range<u64>) -> Result<Vec<f64>> {
+        match self.numbers {
+            Numbers::Boolean => {
+                Ok(self.read::<Flag>(rows)?.iter().map(|flag| f64::from(flag.0)).collect())
+            }
+            _ => self.read(rows),
+        }
+    }
+
+    /// Rows as i64: (rows); the column must hold integers that fit.
+    pub fn read_i64(&self, rows: Range<u64>) -> Result<Vec<i64>> {
+        match self.numbers {
+            Numbers::Boolean => {
+                Ok(self.read::<Flag>(rows)?.iter().map(|flag| i64::from(flag.0)).collect())
+            }
+            // The library would clip what does not fit, and two keys would become one.
+            Numbers::Unsigned(IntSize::U8) => {
+                let first = rows.start;
+                let values: Vec<u64> = self.read(rows)?;
+                let fits = |(row, value): (usize, &u64)| {
+                    i64::try_from(*value).map_err(|_| {
+                        self.fault("key too large")
+                            .row(first + row as u64)
+                            .expected(format!("at most {}", i64::MAX))
+                            .found(value)
+                            .input()
+                    })
+                };
+                values.iter().enumerate().map(fits).collect()
+            }
+            _ => self.read(rows),
+        }
+    }
+
+    /// Refuses a column of numbers with fractions.
+    pub fn check_integer(&self, what: &str) -> Result<()> {
+        if self.numbers != Numbers::Real {
+            return Ok(());
+        }
+        Err(self
+            .fault(&format!("{what} must be integers"))
+            .expected("integers")
+            .found("floating point")
+            .input())
+    }
+
+    /// Refuses a column that is not as long as the others.
+    pub fn check_rows(&self, rows: u64) -> Result<()> {
+        if self.rows == rows {
+            return Ok(());
+        }
+        Err(self
+            .fault("columns differ in length")
+            .expected(format!("{rows} rows, as the other columns have"))
+            .found(format!("{} rows", self.rows))
+            .advice("write the file again: its columns do not belong together")
+            .input())
+    }
+
+    pub fn fault(&self, what: &str) -> Fault {
+        Fault::new(what).file(&self.path).dataset(&self.name)
+    }
+
+    fn read<T: H5Type>(&self, rows: Range<u64>) -> Result<Vec<T>> {
+        let selection = rows.start as usize..rows.end as usize;
+        let values = self.dataset.read_slice_1d::<T, _>(selection);
+        values.map(|array| array.into_raw_vec_and_offset().0).map_err(|error| {
+            let error = read_fault(&self.path, &self.name, &error);
+            with_rows(error, &rows)
+        })
+    }
+
+    fn item_bytes(&self) -> u64 {
+        self.dataset.dtype().map_or(8, |dtype| dtype.size() as u64)
+    }
+
+    fn check_size(&self, needed: u64) -> Result<()> {
+        match self.dataset.storage_size() {
+            stored if stored == needed => Ok(()),
+            stored => Err(self.absurd(
+                &format!("{} rows, which need {needed} bytes", self.rows),
+                &format!("as many as the {stored} bytes stored"),
+            )),
+        }
+    }
+
+    fn check_chunks(&self) -> Result<()> {
+        let bytes = self.chunk_bytes() as u64;
+        let chunk = self.dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(0);
+        if chunk == 0 || bytes > LARGEST_CHUNK {
+            return Err(self.absurd(
+                &format!("chunks of {chunk} rows"),
+                &format!("chunks of at most {LARGEST_CHUNK} bytes"),
+            ));
+        }
+        let expected = self.rows.div_ceil(chunk as u64);
+        match self.dataset.num_chunks().unwrap_or(0) as u64 {
+            stored if stored >= expected => Ok(()),
+            stored => Err(self.unwritten(&format!("{stored} of {expected} chunks"))),
+        }
+    }
+
+    fn absurd(&self, found: &str, expected: &str) -> crate::error::Error {
+        self.fault("shape and storage do not agree")
+            .expected(expected)
+            .found(found)
+            .advice("the file is damaged: copy or write it again")
+            .input()
+    }
+
+    fn unwritten(&self, found: &str) -> crate::error::Error {
+        self.fault("part of the dataset was never written")
+            .expected(format!("{} rows", self.rows))
+            .found(found)
+            .advice("its missing rows would read as zeros: write the file again")
+            .input()
+    }
+
+    fn elsewhere(&self, place: &str) -> crate::error::Error {
+        self.fault("the data lie outside the file")
+            .found(place)
+            .advice("copy them into one file, for example with h5repack")
+            .input()
+    }
+}
+
+/// The class of numbers of a dataset, or a refusal of what is none.
+fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
+    let descriptor = dataset.dtype().and_then(|dtype| dtype.to_descriptor());
+    let found = match descriptor {
+        Ok(TypeDescriptor::Float(_)) => return Ok(Numbers::Real),
+        Ok(TypeDescriptor::Integer(size)) => return Ok(Numbers::Integer(size)),
+        Ok(TypeDescriptor::Unsigned(size)) => return Ok(Numbers::Unsigned(size)),
+        Ok(TypeDescriptor::Boolean) => return Ok(Numbers::Boolean),
+        Ok(
+            TypeDescriptor::FixedAscii(_)
+            | TypeDescriptor::FixedUnicode(_)
+            | TypeDescriptor::VarLenAscii
+            | TypeDescriptor::VarLenUnicode,
+        ) => "text".to_string(),
+        Ok(other) => other.to_string(),
+        Err(error) => format!("a type that cannot be read ({error})"),
+    };
+    Err(Fault::new("not a numeric column")
+        .file(path)
+        .dataset(name)
+        .expected("numbers")
+        .found(found)
+        .advice("choose another column in the schema")
+        .input())
+}
+
+/// Tells the first row of the range that could not be read.
+fn with_rows(error: crate::error::Error, rows: &Range<u64>) -> crate::error::Error {
+    let code = error.exit_code();
+    match error.fault() {
+        Some(fault) => crate::error::Error::from_code(code, fault.clone().row(rows.start)),
+        None => error,
+    }
+}
