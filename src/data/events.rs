@@ -5,13 +5,10 @@
 //! hosts or paths), so that equal inputs give byte-identical files.
 
 use super::columns::Attribute;
+use super::schema::{EVENT_FORMAT, EVENT_VERSION};
 
 /// The group that holds one dataset per column.
 pub const GROUP: &str = "events";
-/// Root attribute `format`.
-pub const FORMAT: &str = "taiga-flow-events";
-/// Root attribute `version`.
-pub const VERSION: i64 = 1;
 
 /// Values of the column `class`.
 pub const GAMMA: i8 = 1;
@@ -21,8 +18,8 @@ pub const UNKNOWN: i8 = -1;
 /// Root attributes of an event file: the format's own, then `origin`.
 pub fn attributes(origin: &[(&str, &str)]) -> Vec<(String, Attribute)> {
     let own = [
-        ("format".to_string(), Attribute::Text(FORMAT.to_string())),
-        ("version".to_string(), Attribute::Integer(VERSION)),
+        ("format".to_string(), Attribute::Text(EVENT_FORMAT.to_string())),
+        ("version".to_string(), Attribute::Integer(EVENT_VERSION)),
     ];
     let origin = origin
         .iter()

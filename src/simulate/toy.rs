@@ -96,12 +96,14 @@ pub fn stream(seed: u64, class: Class) -> Stream {
 /// Event `index` of a class, `None` if no shower of [`MAX_ATTEMPTS`] triggered.
 pub fn event(class: Class, stream: Stream, index: u64) -> Option<Event> {
     (0..MAX_ATTEMPTS).find_map(|attempt| {
-        let mut draws =
-            Draws { stream, next: (index * MAX_ATTEMPTS + attempt) * PAIRS_PER_ATTEMPT };
-        match class {
+        let first = (index * MAX_ATTEMPTS + attempt) * PAIRS_PER_ATTEMPT;
+        let mut draws = Draws { stream, next: first };
+        let event = match class {
             Class::Gamma => gamma(&mut draws),
             Class::Hadron => hadron(&mut draws),
-        }
+        };
+        debug_assert!(draws.next <= first + PAIRS_PER_ATTEMPT, "attempts would share words");
+        event
     })
 }
 
