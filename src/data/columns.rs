@@ -9,12 +9,17 @@
 use super::durable::Staged;
 use super::h5::write_fault;
 use crate::error::{Error, Fault, Result};
-use hdf5::types::VarLenUnicode;
+use hdf5::file::LibraryVersion;
+use hdf5::types::{FixedUnicode, TypeDescriptor};
 use hdf5::{Dataset, File, Group, H5Type, Location};
 use std::path::Path;
+use std::str::FromStr;
 
 /// Rows of a chunk, the same in every file of the project.
 pub const CHUNK_ROWS: usize = 65_536;
+
+/// Bytes of the longest text attribute.
+const LONGEST_TEXT: usize = 4096;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,12 +126,16 @@ impl ColumnWriter {
     ) -> Result<ColumnWriter> {
         let staged = Staged::new(path, overwrite)?;
         let failed = |error: hdf5::Error| write_fault("create", staged.part(), &error);
-        // The oldest file format is the default: its groups store no times.
+        // The format of HDF5 1.10: its headers and indices carry checksums, the older
+        // formats' do not. Times would make equal data differ.
+        let format = LibraryVersion::V110;
         let file = File::with_options()
-            .with_fapl(|access| access.file_locking(false))
+            .with_fapl(|access| access.libver_bounds(format, format).file_locking(false))
+            .with_fcpl(|create| create.obj_track_times(false))
             .create(staged.part())
             .map_err(failed)?;
-        let group = file.create_group(group).map_err(failed)?;
+        let group =
+            file.create_group_builder().obj_track_times(false).create(group).map_err(failed)?;
         let columns = specs
             .iter()
             .map(|spec| Column::create(&group, spec))
@@ -288,14 +297,19 @@ fn write_rows<T: H5Type>(dataset: &Dataset, buffer: &mut Vec<T>, first: usize) -
 
 fn write_attribute(place: &Location, name: &str, value: &Attribute) -> hdf5::Result<()> {
     match value {
-        Attribute::Text(text) => {
-            let text: VarLenUnicode =
-                text.parse().map_err(|_| format!("attribute '{name}' holds a NUL byte"))?;
-            place.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text)
-        }
+        Attribute::Text(text) => write_text(place, name, text),
         Attribute::Integer(value) => place.new_attr::<i64>().create(name)?.write_scalar(value),
         Attribute::Number(value) => place.new_attr::<f64>().create(name)?.write_scalar(value),
     }
+}
+
+/// Texts have a fixed length, and so lie in the header, under its checksum: those of
+/// variable length lie in a heap without one, which crashes the library when damaged.
+fn write_text(place: &Location, name: &str, text: &str) -> hdf5::Result<()> {
+    let value = FixedUnicode::<LONGEST_TEXT>::from_str(text)
+        .map_err(|_| format!("attribute '{name}' is longer than {LONGEST_TEXT} bytes"))?;
+    let stored = TypeDescriptor::FixedUnicode(text.len().max(1));
+    place.new_attr_builder().empty_as(&stored).create(name)?.write_scalar(&value)
 }
 
 #[cfg(test)]
@@ -363,13 +377,18 @@ mod tests {
         assert_eq!(width.shape(), [rows]);
         assert_eq!(width.chunk(), Some(vec![CHUNK_ROWS]));
         assert_eq!(width.filters().len(), 3);
-        assert_eq!(width.read_raw::<f32>().unwrap()[rows - 1], (rows - 1) as f32 * 0.5);
-        let units = width.attr("units").unwrap().read_scalar::<VarLenUnicode>().unwrap();
-        assert_eq!(units.as_str(), "deg");
+        let last = width.read_raw::<f32>().unwrap()[rows - 1];
+        assert!((last - (rows - 1) as f32 * 0.5).abs() < 1e-6);
+        let text = |place: &Location, name: &str| {
+            place.attr(name).unwrap().read_scalar::<FixedUnicode<64>>().unwrap().to_string()
+        };
+        assert_eq!(text(&width, "units"), "deg");
+        assert_eq!(text(&file, "format"), "taiga-flow-events");
         let status = file.dataset("events/status").unwrap().read_raw::<u32>().unwrap();
         assert_eq!(status[CHUNK_ROWS + 1], CHUNK_ROWS as u32 + 1);
         assert_eq!(file.attr("rows").unwrap().read_scalar::<i64>().unwrap(), rows as i64);
-        assert_eq!(file.attr("fraction").unwrap().read_scalar::<f64>().unwrap(), 0.25);
+        let fraction = file.attr("fraction").unwrap().read_scalar::<f64>().unwrap();
+        assert!((fraction - 0.25).abs() < 1e-15);
     }
 
     #[test]

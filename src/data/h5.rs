@@ -55,9 +55,10 @@ pub(super) fn group(path: &Path, file: &File, name: &str) -> Result<Group> {
         let names = file.member_names().unwrap_or_default();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let fault = Fault::new(format!("group '{name}' not found")).file(path);
-        match known.is_empty() {
-            true => fault.found("a file without any group").input(),
-            false => fault.advice(did_you_mean(name, &known)).input(),
+        if known.is_empty() {
+            fault.found("a file without any group").input()
+        } else {
+            fault.advice(did_you_mean(name, &known)).input()
         }
     })
 }
@@ -95,19 +96,23 @@ pub(super) fn text_attribute(place: &Location, name: &str) -> Option<String> {
     if let Ok(value) = attribute.read_scalar::<VarLenAscii>() {
         return Some(text(value.as_bytes()));
     }
-    if let Ok(value) = attribute.read_scalar::<FixedAscii<256>>() {
+    if let Ok(value) = attribute.read_scalar::<FixedAscii<4096>>() {
         return Some(text(value.as_bytes()));
     }
-    attribute.read_scalar::<FixedUnicode<256>>().ok().map(|value| text(value.as_bytes()))
+    attribute.read_scalar::<FixedUnicode<4096>>().ok().map(|value| text(value.as_bytes()))
 }
 
 pub(super) fn integer_attribute(place: &Location, name: &str) -> Option<i64> {
     place.attr(name).ok()?.read_scalar::<i64>().ok()
 }
 
-/// All frames of a library error, outermost first, without repetitions.
+/// What the system said where it refused, else all frames of a library error, outermost
+/// first, without repetitions.
 pub(super) fn reason(error: &hdf5::Error) -> String {
     let Some(stack) = error.stack() else { return error.to_string() };
+    if let Some(system) = stack.iter().find_map(|frame| system_message(frame.desc())) {
+        return system.to_string();
+    }
     let mut lines: Vec<String> = Vec::new();
     for frame in stack.iter() {
         let line = frame.desc().trim().to_string();
@@ -116,6 +121,12 @@ pub(super) fn reason(error: &hdf5::Error) -> String {
         }
     }
     if lines.is_empty() { error.to_string() } else { lines.join("; ") }
+}
+
+/// The quoted text of `error message = '…'`, as the library's file driver gives it.
+fn system_message(frame: &str) -> Option<&str> {
+    let rest = &frame[frame.find("error message = '")? + 17..];
+    rest.split('\'').next().filter(|text| *text != "Success")
 }
 
 /// The fault of a library call that wrote to `path`.

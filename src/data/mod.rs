@@ -4,6 +4,7 @@
 //! A table is opened through a schema, which maps the columns of a file to the
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
+pub mod catalog;
 pub mod columns;
 pub mod convert;
 pub mod csv;
@@ -13,7 +14,10 @@ pub mod expression;
 mod h5;
 pub mod schema;
 mod stored;
+pub mod table;
 
+pub use catalog::{Catalog, CatalogFile};
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;
 pub use schema::Schema;
+pub use table::{Block, Reader, Request, Table};

@@ -9,6 +9,7 @@
 use super::h5::read_fault;
 use crate::error::{Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
+use hdf5::datatype::{ByteOrder, Datatype};
 use hdf5::types::{IntSize, TypeDescriptor};
 use hdf5::{Dataset, Group, H5Type};
 use std::ops::Range;
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 const MOST_ROWS: u64 = 1 << 40;
 /// A chunk is read as a whole; a larger one is a damaged header, or unusable.
 const LARGEST_CHUNK: u64 = 1 << 30; // bytes
+
+/// Up to this many chunks of a column are looked up in the index before it is read.
+const MOST_CHUNKS_CHECKED: u64 = 4096;
 
 /// The class of numbers that a dataset holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +107,7 @@ impl StoredColumn {
             return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
         };
         match self.dataset.layout() {
-            Layout::Chunked => self.check_chunks(),
+            Layout::Chunked => self.check_chunks(file_bytes),
             Layout::Compact => self.check_size(needed),
             Layout::Contiguous => {
                 if self.dataset.dcpl().is_ok_and(|list| !list.external().is_empty()) {
@@ -220,7 +224,7 @@ impl StoredColumn {
         }
     }
 
-    fn check_chunks(&self) -> Result<()> {
+    fn check_chunks(&self, file_bytes: u64) -> Result<()> {
         let bytes = self.chunk_bytes() as u64;
         let chunk = self.dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(0);
         if chunk == 0 || bytes > LARGEST_CHUNK {
@@ -230,10 +234,24 @@ impl StoredColumn {
             ));
         }
         let expected = self.rows.div_ceil(chunk as u64);
-        match self.dataset.num_chunks().unwrap_or(0) as u64 {
-            stored if stored >= expected => Ok(()),
-            stored => Err(self.unwritten(&format!("{stored} of {expected} chunks"))),
+        let stored = self.dataset.num_chunks().unwrap_or(0) as u64;
+        if stored < expected {
+            return Err(self.unwritten(&format!("{stored} of {expected} chunks")));
         }
+        // The index is walked once per chunk: with very many chunks that would take long.
+        let few = (0..expected).filter(|_| expected <= MOST_CHUNKS_CHECKED);
+        for index in few {
+            let first_row = index * chunk as u64;
+            let Some(info) = self.dataset.chunk_info(index as usize) else { continue };
+            if info.offset != [first_row] || info.addr.saturating_add(info.size) > file_bytes {
+                return Err(self
+                    .fault("the index of the chunks is damaged")
+                    .row(first_row)
+                    .advice("its rows would read as zeros: copy or write the file again")
+                    .input());
+            }
+        }
+        Ok(())
     }
 
     fn absurd(&self, found: &str, expected: &str) -> crate::error::Error {
@@ -262,7 +280,16 @@ impl StoredColumn {
 
 /// The class of numbers of a dataset, or a refusal of what is none.
 fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
-    let descriptor = dataset.dtype().and_then(|dtype| dtype.to_descriptor());
+    let dtype = dataset.dtype();
+    if dtype.as_ref().is_ok_and(is_unusual) {
+        return Err(Fault::new("not a usual number format")
+            .file(path)
+            .dataset(name)
+            .expected("IEEE floating point or whole-byte integers")
+            .advice("the file is damaged, or its writer was unusual: write it again")
+            .input());
+    }
+    let descriptor = dtype.and_then(|dtype| dtype.to_descriptor());
     let found = match descriptor {
         Ok(TypeDescriptor::Float(_)) => return Ok(Numbers::Real),
         Ok(TypeDescriptor::Integer(size)) => return Ok(Numbers::Integer(size)),
@@ -284,6 +311,20 @@ fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
         .found(found)
         .advice("choose another column in the schema")
         .input())
+}
+
+/// A number format that differs from the machine's in more than the byte order: nobody
+/// writes one, but a damaged header holds one, and would be converted without complaint.
+fn is_unusual(dtype: &Datatype) -> bool {
+    let Ok(descriptor) = dtype.to_descriptor() else { return false };
+    let number = matches!(
+        descriptor,
+        TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_)
+    );
+    let native = Datatype::from_descriptor(&descriptor);
+    number
+        && dtype.byte_order() != ByteOrder::BigEndian
+        && native.is_ok_and(|native| native != *dtype)
 }
 
 /// Tells the first row of the range that could not be read.
