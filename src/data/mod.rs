@@ -5,6 +5,7 @@
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
 pub mod catalog;
+pub mod check;
 pub mod columns;
 pub mod convert;
 pub mod csv;
