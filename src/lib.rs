@@ -11,5 +11,6 @@ pub mod metrics;
 pub mod model;
 pub mod report;
 pub mod score;
+pub mod simulate;
 pub mod train;
 pub mod world;

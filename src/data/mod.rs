@@ -5,8 +5,12 @@
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
 pub mod catalog;
+pub mod check;
 pub mod columns;
+pub mod convert;
+pub mod csv;
 pub mod durable;
+pub mod events;
 pub mod expression;
 pub mod features;
 mod h5;

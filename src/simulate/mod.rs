@@ -1,0 +1,155 @@
+//! Toy simulation of Hillas parameters: event files to try the program out with.
+//!
+//! This is a **toy**, not a detector simulation; [`NOTICE`] says so in every file and
+//! in the help text. An event is a function of (seed, class, index) alone: the same
+//! options give the same bytes on any number of threads. Memory is bounded by one
+//! block of rows. What an event looks like is [`toy`]'s business.
+
+pub mod toy;
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use taiga_flow_gpu::random::Stream;
+
+use crate::data::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::events;
+use crate::error::{Error, Fault, Result};
+pub use toy::{Class, Event};
+
+/// Stands in the help text and, as the attribute `simulation`, in every file written.
+pub const NOTICE: &str = "toy Hillas-level Monte Carlo, not a detector simulation";
+
+/// Changes with every change of the generated numbers (attribute `generator`).
+const GENERATOR: &str = "toy-hillas 1";
+
+/// Most events of one file: its keys stay unique and its size stays below 100 TB.
+const MAX_EVENTS: u64 = 1 << 40;
+/// Events of one simulated run, as many as a TAIGA telescope takes in about half an hour.
+const EVENTS_PER_RUN: u64 = 10_000;
+/// Run numbers of one seed and class.
+const RUNS_PER_CLASS: i64 = 500_000_000;
+/// Seeds below this never share a run number.
+const SEEDS_APART: u64 = 1_000_000_000;
+
+/// What to simulate.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub output: PathBuf,
+    pub class: Class,
+    pub events: u64,
+    pub seed: u64,
+    pub overwrite: bool,
+}
+
+/// What was simulated.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    pub output: PathBuf,
+    pub class: Class,
+    pub events: u64,
+    pub seed: u64,
+    pub simulation: &'static str,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (path, class) = (self.output.display(), self.class.name());
+        write!(f, "{path}: {} {class} events, seed {} ({NOTICE})", self.events, self.seed)
+    }
+}
+
+/// Writes `options.events` triggered events to the output, whole or not at all.
+pub fn run(options: &Options) -> Result<Summary> {
+    if options.events == 0 || options.events > MAX_EVENTS {
+        return Err(Fault::new("wrong number of events to simulate")
+            .expected(format!("1 to {MAX_EVENTS}"))
+            .found(options.events)
+            .usage());
+    }
+    let stream = toy::stream(options.seed, options.class);
+    let columns = columns();
+    let mut writer =
+        ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
+    for first in (0..options.events).step_by(CHUNK_ROWS) {
+        let end = options.events.min(first + CHUNK_ROWS as u64);
+        let block = simulate(options.class, stream, first..end)?;
+        append(&mut writer, &block, first, options)?;
+    }
+    let seed = options.seed.to_string();
+    let rows = writer.finish(&events::attributes(&[
+        ("simulation", NOTICE),
+        ("generator", GENERATOR),
+        ("class", options.class.name()),
+        ("seed", &seed),
+    ]))?;
+    let Options { output, class, seed, .. } = options.clone();
+    Ok(Summary { output, class, events: rows, seed, simulation: NOTICE })
+}
+
+/// The events of a range of indices, in order.
+fn simulate(class: Class, stream: Stream, indices: std::ops::Range<u64>) -> Result<Vec<Event>> {
+    indices
+        .into_par_iter()
+        .map(|index| toy::event(class, stream, index).ok_or_else(|| no_trigger(index)))
+        .collect()
+}
+
+fn no_trigger(index: u64) -> Error {
+    Fault::new("no simulated shower triggered the camera")
+        .row(index)
+        .found(format!("{} attempts", toy::MAX_ATTEMPTS))
+        .internal()
+}
+
+/// A stored feature: name, unit, and where the event holds it.
+type Feature = (&'static str, &'static str, fn(&Event) -> f32);
+
+const FEATURES: [Feature; 13] = [
+    ("size", "p.e.", |event| event.size),
+    ("length", "deg", |event| event.length),
+    ("width", "deg", |event| event.width),
+    ("dist", "deg", |event| event.dist),
+    ("alpha", "deg", |event| event.alpha),
+    ("con2", "1", |event| event.con2),
+    ("skewness", "1", |event| event.skewness),
+    ("xc", "deg", |event| event.xc),
+    ("yc", "deg", |event| event.yc),
+    ("axis", "deg", |event| event.axis),
+    ("source_x", "deg", |event| event.source_x),
+    ("source_y", "deg", |event| event.source_y),
+    ("energy", "TeV", |event| event.energy_tev),
+];
+
+fn columns() -> Vec<ColumnSpec> {
+    let keys = ["run_id", "event_id"].map(|name| ColumnSpec::new(name, Kind::I64, None));
+    let features =
+        FEATURES.iter().map(|(name, unit, _)| ColumnSpec::new(*name, Kind::F32, Some(unit)));
+    let class = ColumnSpec::new("class", Kind::I8, None);
+    keys.into_iter().chain(features).chain([class]).collect()
+}
+
+fn append(writer: &mut ColumnWriter, block: &[Event], first: u64, options: &Options) -> Result<()> {
+    let indices = first..first + block.len() as u64;
+    let (runs, numbers): (Vec<i64>, Vec<i64>) =
+        indices.map(|index| keys(options.seed, options.class, index)).unzip();
+    let features: Vec<Vec<f32>> =
+        FEATURES.par_iter().map(|(_, _, feature)| block.iter().map(feature).collect()).collect();
+    let class = vec![options.class.code(); block.len()];
+    let mut values = vec![Values::I64(&runs), Values::I64(&numbers)];
+    values.extend(features.iter().map(|feature| Values::F32(feature)));
+    values.push(Values::I8(&class));
+    writer.append(&values)
+}
+
+/// (`run_id`, `event_id`): no two events of a file share both, nor do events of
+/// different classes or of different seeds below 10⁹.
+fn keys(seed: u64, class: Class, index: u64) -> (i64, i64) {
+    let series = 2 * (seed % SEEDS_APART) as i64 + i64::from(class == Class::Hadron);
+    let run = series * RUNS_PER_CLASS + (index / EVENTS_PER_RUN) as i64 + 1;
+    (run, (index % EVENTS_PER_RUN) as i64)
+}
+
+#[cfg(test)]
+mod tests;

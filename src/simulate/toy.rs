@@ -1,0 +1,308 @@
+//! A toy shower: Hillas parameters of one simulated image, drawn from formulae.
+//!
+//! This is **not a detector simulation**: no shower, mirror, camera or cleaning is
+//! followed. The formulae imitate the shape of the published distributions well
+//! enough to try the program out; no physics result may rest on them.
+//!
+//! An event is a pure function of (seed, class, index). All transcendental
+//! functions are `libm`'s, so that its bits do not depend on the platform.
+
+use std::f64::consts::TAU;
+
+use serde::Serialize;
+use taiga_flow_gpu::random::Stream;
+
+/// What started the shower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    Gamma,
+    Hadron,
+}
+
+impl Class {
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Gamma => "gamma",
+            Class::Hadron => "hadron",
+        }
+    }
+
+    /// Value of the column `class` in event files.
+    pub fn code(self) -> i8 {
+        match self {
+            Class::Gamma => 1,
+            Class::Hadron => 0,
+        }
+    }
+}
+
+/// One image. `dist` and `alpha` belong to the source position that stands beside
+/// them: they are computed from the stored centroid, axis and source.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Event {
+    pub size: f32,       // [p.e.]
+    pub length: f32,     // [deg]
+    pub width: f32,      // [deg], 0 for an image on one line
+    pub dist: f32,       // [deg], centroid to source
+    pub alpha: f32,      // [deg], 0…90
+    pub con2: f32,       // two brightest pixels / size, 0…1
+    pub skewness: f32,   // along the axis, > 0: tail away from the source
+    pub xc: f32,         // [deg], centroid
+    pub yc: f32,         // [deg]
+    pub axis: f32,       // [deg], direction of the major axis, −90…90
+    pub source_x: f32,   // [deg]
+    pub source_y: f32,   // [deg]
+    pub energy_tev: f32, // [TeV]
+}
+
+/// Radius of the camera that images may have their centroid in [deg]. A TAIGA-IACT
+/// camera is 9.6 deg across; images nearer to its edge are cut off.
+pub const FIELD_DEG: f64 = 4.3;
+/// Distance of the source from the camera's centre, as in TAIGA's wobble mode [deg].
+pub const SOURCE_OFFSET_DEG: f64 = 1.2;
+/// Showers thrown until one triggers. About one in five does, so that 1024
+/// failures in a row have a probability below 10⁻⁸⁰.
+pub const MAX_ATTEMPTS: u64 = 1024;
+/// Words of the stream that one attempt owns, in pairs.
+const PAIRS_PER_ATTEMPT: u64 = 32;
+
+/// What the two kinds of shower differ in before the image is drawn.
+struct Primary {
+    energy_tev: [f64; 2],
+    /// dN/dE ∝ E^−index
+    index: f64,
+    /// Light inside the Cherenkov disc [p.e. per TeV^1.1].
+    light: f64,
+    /// Standard deviation of ln(light) from shower to shower.
+    fluctuation: f64,
+}
+
+/// The Crab's spectrum has the index 2.62 (HEGRA, Aharonian et al. 2004,
+/// Astrophysical Journal 614, 897).
+const GAMMA: Primary =
+    Primary { energy_tev: [2.0, 200.0], index: 2.6, light: 50.0, fluctuation: 0.25 };
+
+/// Cosmic rays below the knee have the index 2.7; a hadronic shower of the same
+/// energy gives two to three times less Cherenkov light and fluctuates more.
+const HADRON: Primary =
+    Primary { energy_tev: [4.0, 400.0], index: 2.7, light: 20.0, fluctuation: 0.5 };
+
+/// The stream that all events of one class and seed are drawn from.
+pub fn stream(seed: u64, class: Class) -> Stream {
+    Stream::new(seed, "toy simulation", &[class.code() as u64])
+}
+
+/// Event `index` of a class, `None` if no shower of [`MAX_ATTEMPTS`] triggered.
+pub fn event(class: Class, stream: Stream, index: u64) -> Option<Event> {
+    (0..MAX_ATTEMPTS).find_map(|attempt| {
+        let first = (index * MAX_ATTEMPTS + attempt) * PAIRS_PER_ATTEMPT;
+        let mut draws = Draws { stream, next: first };
+        let event = match class {
+            Class::Gamma => gamma(&mut draws),
+            Class::Hadron => hadron(&mut draws),
+        };
+        debug_assert!(draws.next <= first + PAIRS_PER_ATTEMPT, "attempts would share words");
+        event
+    })
+}
+
+/// One gamma shower from the source, if it triggers inside the field.
+fn gamma(draws: &mut Draws) -> Option<Event> {
+    let shower = Shower::thrown(&GAMMA, draws)?;
+    let source = source_position(draws);
+    let distance_km = distance_of_maximum(shower.energy_tev, draws);
+    let dist = degrees(libm::atan(shower.impact_km / distance_km));
+    let toward = TAU * draws.uniform();
+    let centroid = [source[0] + dist * libm::cos(toward), source[1] + dist * libm::sin(toward)];
+    if libm::hypot(centroid[0], centroid[1]) > FIELD_DEG {
+        return None;
+    }
+    // Medians chosen so that TAIGA's mono shape cuts, width < 0.068 log10(size) − 0.047
+    // and length < 0.145 log10(size), keep about a third of these images; images
+    // far from the source come from far showers and are stretched.
+    let far = dist - 1.5;
+    let length = (0.125 * shower.log_size + 0.04 * far) * lognormal(0.22, draws);
+    let width = (0.052 * shower.log_size - 0.010 + 0.008 * far) * lognormal(0.30, draws);
+    let (length, width) = image_shape(length, width, shower.size, draws);
+    let con2 = concentration(&shower, length, width, 0.30 * draws.normal());
+    let error = axis_error(&shower, dist, width / length) * lognormal(0.35, draws);
+    let axis = degrees(toward) + error * draws.normal();
+    let skewness = 0.30 + 0.35 * draws.normal();
+    Some(assemble(&shower, source, centroid, axis, [length, width, con2, skewness]))
+}
+
+/// One hadron shower from anywhere in the field, if it triggers.
+///
+/// The source it is compared with lies where the gammas' does, so that the
+/// generator's choice of source position cannot be learnt.
+fn hadron(draws: &mut Draws) -> Option<Event> {
+    let shower = Shower::thrown(&HADRON, draws)?;
+    let source = source_position(draws);
+    // Uniform directions, thinned toward the edge: density ∝ 1 − (r / field)².
+    let radius = FIELD_DEG * libm::sqrt(1.0 - libm::sqrt(1.0 - draws.uniform()));
+    let azimuth = TAU * draws.uniform();
+    let centroid = [radius * libm::cos(azimuth), radius * libm::sin(azimuth)];
+    // Transverse momentum and sub-showers: wider, longer, with a ragged tail.
+    let length = (0.140 * shower.log_size + 0.01) * lognormal(0.33, draws) * ragged(0.12, draws);
+    let width = (0.062 * shower.log_size - 0.012) * lognormal(0.42, draws) * ragged(0.20, draws);
+    let (length, width) = image_shape(length, width, shower.size, draws);
+    let con2 = concentration(&shower, length, width, -0.1 + 0.50 * draws.normal());
+    let axis = 180.0 * draws.uniform();
+    let skewness = 0.6 * draws.normal();
+    Some(assemble(&shower, source, centroid, axis, [length, width, con2, skewness]))
+}
+
+/// Energy, impact and light of a shower that triggered the camera.
+struct Shower {
+    energy_tev: f64,
+    impact_km: f64,
+    size: f64, // [p.e.]
+    log_size: f64,
+}
+
+impl Shower {
+    fn thrown(primary: &Primary, draws: &mut Draws) -> Option<Shower> {
+        let energy_tev = power_law(primary, draws.uniform());
+        let impact_km = 0.7 * libm::sqrt(draws.uniform());
+        let fluctuation = libm::exp(primary.fluctuation * draws.normal());
+        let size = primary.light * libm::pow(energy_tev, 1.1) * lateral(impact_km) * fluctuation;
+        (draws.uniform() < trigger(size)).then(|| Shower {
+            energy_tev,
+            impact_km,
+            size,
+            log_size: libm::log10(size),
+        })
+    }
+}
+
+/// Inverse of the cumulative spectrum between the primary's energies.
+fn power_law(primary: &Primary, u: f64) -> f64 {
+    let k = 1.0 - primary.index;
+    let [low, high] = primary.energy_tev.map(|energy| libm::pow(energy, k));
+    libm::pow(low + u * (high - low), 1.0 / k)
+}
+
+/// Cherenkov light is flat inside a disc of about 120 m and falls exponentially outside.
+fn lateral(impact_km: f64) -> f64 {
+    libm::exp(-(impact_km - 0.12).max(0.0) / 0.17)
+}
+
+/// A soft threshold at 80 p.e.
+fn trigger(size: f64) -> f64 {
+    let ratio = 80.0 / size;
+    let cube = ratio * ratio * ratio;
+    1.0 / (1.0 + cube * cube)
+}
+
+/// From the telescope to the shower's maximum [km]: 8.5 km at 10 `TeV`, and 0.74 km
+/// less per e-fold of energy (the maximum sinks by a radiation length of 37 g/cm²,
+/// in air with a scale height of 8 km at about 400 g/cm²).
+fn distance_of_maximum(energy_tev: f64, draws: &mut Draws) -> f64 {
+    (8.5 - 0.74 * libm::log(energy_tev / 10.0) + 0.8 * draws.normal()).max(4.0)
+}
+
+/// The source turns about the camera's centre in the course of a night.
+fn source_position(draws: &mut Draws) -> [f64; 2] {
+    let azimuth = TAU * draws.uniform();
+    [SOURCE_OFFSET_DEG * libm::cos(azimuth), SOURCE_OFFSET_DEG * libm::sin(azimuth)]
+}
+
+/// Length and width with width ≤ length; about 1 % of the images, the faint ones,
+/// have all their pixels on one line and so the width 0.
+fn image_shape(length: f64, width: f64, size: f64, draws: &mut Draws) -> (f64, f64) {
+    let on_a_line = draws.uniform() < 0.035 * libm::exp(-size / 150.0);
+    let (long, short) = (length.max(width), length.min(width));
+    (long.max(0.02), if on_a_line { 0.0 } else { short.max(0.002) })
+}
+
+/// Share of the two brightest pixels: falls with size and with the image's area,
+/// because more pixels survive the cleaning.
+fn concentration(shower: &Shower, length: f64, width: f64, scatter: f64) -> f64 {
+    let log_odds = 0.45
+        - 1.6 * (shower.log_size - 2.0)
+        - 0.6 * libm::log((width + 0.05) / 0.15)
+        - 0.5 * libm::log(length / 0.3)
+        + scatter;
+    1.0 / (1.0 + libm::exp(-log_odds))
+}
+
+/// Error of a gamma image's axis [deg]: small for bright and elongated images,
+/// large where the image is round or lies on top of the source.
+fn axis_error(shower: &Shower, dist: f64, roundness: f64) -> f64 {
+    let near = 0.5 / dist.max(0.05);
+    let noise =
+        15.0 * (roundness / 0.4 + 0.3) * libm::sqrt(150.0 / shower.size * (1.0 + near * near));
+    libm::hypot(2.5, noise)
+}
+
+/// Rounds to what the file stores and derives `dist` and `alpha` from exactly that.
+fn assemble(
+    shower: &Shower,
+    source: [f64; 2],
+    centroid: [f64; 2],
+    axis_deg: f64,
+    shape: [f64; 4],
+) -> Event {
+    let [xc, yc, source_x, source_y] =
+        [centroid[0], centroid[1], source[0], source[1]].map(|v| v as f32);
+    let axis = (axis_deg - 180.0 * libm::floor((axis_deg + 90.0) / 180.0)) as f32;
+    let (dist, alpha) = dist_and_alpha([xc, yc], axis, [source_x, source_y]);
+    let [length, width, con2, skewness] = shape.map(|v| v as f32);
+    Event {
+        size: shower.size as f32,
+        length,
+        width,
+        dist: dist as f32,
+        alpha: alpha as f32,
+        con2,
+        skewness,
+        xc,
+        yc,
+        axis,
+        source_x,
+        source_y,
+        energy_tev: shower.energy_tev as f32,
+    }
+}
+
+/// `dist` = |centroid − source|; `alpha` = angle between the axis and the line to
+/// the source, folded to 0…90 deg.
+fn dist_and_alpha(centroid: [f32; 2], axis_deg: f32, source: [f32; 2]) -> (f64, f64) {
+    let x = f64::from(centroid[0]) - f64::from(source[0]);
+    let y = f64::from(centroid[1]) - f64::from(source[1]);
+    let between = f64::from(axis_deg).to_radians() - libm::atan2(y, x);
+    (libm::hypot(x, y), degrees(libm::asin(libm::fabs(libm::sin(between)).min(1.0))).min(90.0))
+}
+
+fn lognormal(sigma: f64, draws: &mut Draws) -> f64 {
+    libm::exp(sigma * draws.normal())
+}
+
+/// A factor with median near 1 and a power-law tail: exp(s · max(0, exponential − 1)).
+fn ragged(strength: f64, draws: &mut Draws) -> f64 {
+    let exponential = -libm::log(1.0 - draws.uniform());
+    libm::exp(strength * (exponential - 1.0).max(0.0))
+}
+
+fn degrees(radians: f64) -> f64 {
+    radians * (360.0 / TAU)
+}
+
+/// The stream read in order: every draw takes one pair of words.
+struct Draws {
+    stream: Stream,
+    next: u64,
+}
+
+impl Draws {
+    fn uniform(&mut self) -> f64 {
+        self.next += 1;
+        self.stream.uniform(2 * (self.next - 1))
+    }
+
+    fn normal(&mut self) -> f64 {
+        self.next += 1;
+        self.stream.normal(self.next - 1)
+    }
+}
