@@ -457,18 +457,15 @@ fn a_damaged_byte_is_refused_or_harmless_but_never_another_number() {
             let table = Table::open(&path, &schema)?;
             table.reader(&request)?.read(0..table.rows(), &mut block)
         });
-        match outcome {
-            Err(error) => {
-                assert_eq!(error.exit_code(), 3, "{error}");
-                refused += 1;
-            }
-            // A flip in the name of the class column, say, leaves that column out.
-            Ok(()) => {
-                assert!(block.quantities == good.quantities && block.keys == good.keys);
-                assert!(block.class.is_none() || block.class == good.class);
-                assert!(block.shower.is_empty() || block.shower == good.shower);
-            }
+        if let Err(error) = outcome {
+            assert_eq!(error.exit_code(), 3, "{error}");
+            refused += 1;
+            continue;
         }
+        // A flip in the name of the class column, say, leaves that column out.
+        assert!(block.quantities == good.quantities && block.keys == good.keys);
+        assert!(block.class.is_none() || block.class == good.class);
+        assert!(block.shower.is_empty() || block.shower == good.shower);
     }
     assert!(refused > flips / 10, "{refused}");
 }
