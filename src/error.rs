@@ -81,6 +81,20 @@ impl Error {
         }
     }
 
+    /// Whether every rank has this error: then all end in order, and one tells it.
+    pub fn is_shared(&self) -> bool {
+        self.fault().is_none_or(|fault| fault.shared)
+    }
+
+    /// Marks an error that every rank has.
+    #[must_use]
+    pub fn shared(mut self) -> Error {
+        if let Some(fault) = self.fault_mut() {
+            fault.shared = true;
+        }
+        self
+    }
+
     /// Adds the file to an error raised where its name was not known.
     #[must_use]
     pub fn in_file(mut self, path: &Path) -> Error {
@@ -118,6 +132,8 @@ pub struct Fault {
     pub expected: Option<String>,
     pub found: Option<String>,
     pub advice: Option<String>,
+    /// Every rank has this fault.
+    pub shared: bool,
 }
 
 impl Fault {

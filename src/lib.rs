@@ -1,6 +1,7 @@
 //! Training of normalizing flows on Hillas parameters over MPI ranks, and scoring
 //! of archives with them. `ARCHITECTURE.md` tells the floors and the promises.
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod engine;

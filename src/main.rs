@@ -1,1 +1,64 @@
-fn main() {}
+//! Parses, starts the world, runs, and turns the outcome into an exit code.
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::process::ExitCode;
+use taiga_flow::cli::Cli;
+use taiga_flow::error::Error;
+use taiga_flow::world::{self, Solo, World, is_root};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked { 0 } else { 2 });
+        }
+    };
+    start_logging(&cli);
+    let world: Box<dyn World> = if cli.command.is_parallel() {
+        match world::start() {
+            Ok(world) => world,
+            Err(error) => return told(&error),
+        }
+    } else {
+        Box::new(Solo)
+    };
+    // A panic is a bug; under MPI the hook has ended all ranks before it comes here.
+    let outcome =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.run(world.as_ref())));
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => leave(world.as_ref(), &error),
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+/// An error that all ranks know ends them in order; any other one ends them at once.
+fn leave(world: &dyn World, error: &Error) -> ExitCode {
+    if is_root(world) || !error.is_shared() {
+        eprintln!("taiga-flow: {error}");
+    }
+    if world.size() > 1 && !error.is_shared() {
+        world.abort(error.exit_code());
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn told(error: &Error) -> ExitCode {
+    eprintln!("taiga-flow: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+fn start_logging(cli: &Cli) {
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "info",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("TAIGA_FLOW_LOG", level))
+        .format_target(false)
+        .init();
+}

@@ -1,7 +1,7 @@
 //! From a TOML file and `--set key=value` to a checked [`Config`].
 
 use super::Config;
-use crate::error::{Error, Fault, Result, nearest};
+use crate::error::{Error, Fault, Result, did_you_mean};
 use std::path::Path;
 
 /// Largest configuration file read.
@@ -69,18 +69,18 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
 /// A TOML fault with its line, and the nearest known key for an unknown one.
 pub fn explain_toml(error: &toml::de::Error, text: &str) -> Error {
     let message = error.message();
-    let mut fault = Fault::new(format!("configuration: {message}"));
-    if let Some(span) = error.span() {
-        let line = text.get(..span.start).map_or(0, |before| before.matches('\n').count()) + 1;
-        fault.what = format!("configuration, line {line}: {message}");
-    }
+    let line = error
+        .span()
+        .and_then(|span| text.get(..span.start))
+        .map(|before| before.matches('\n').count() + 1);
+    let place = line.map_or(String::new(), |line| format!("line {line}: "));
+    let mut fault = Fault::new(format!("{place}{message}"));
     // serde writes "unknown field `epoch`, expected one of `seed`, `epochs`, …".
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if message.starts_with("unknown")
-        && let Some((unknown, known)) = names.split_first()
+        && let Some((unknown, known)) = names.split_first().filter(|(_, known)| !known.is_empty())
     {
-        fault.advice =
-            nearest(unknown, known.iter().copied()).map(|near| format!("did you mean '{near}'?"));
+        fault = fault.advice(did_you_mean(unknown, known));
     }
     fault.usage()
 }

@@ -7,6 +7,7 @@
 
 use super::expression::Expression;
 use super::h5;
+use crate::config::explain_toml;
 use crate::error::{Error, Fault, Result, did_you_mean};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -173,7 +174,7 @@ impl Schema {
     /// Reads the text of a schema; `origin` is its name or path, for messages.
     pub fn parse(text: &str, origin: &str) -> Result<Schema> {
         let entry: SchemaEntry =
-            toml::from_str(text).map_err(|error| toml_fault(&error, text, Path::new(origin)))?;
+            toml::from_str(text).map_err(|e| explain_toml(&e, text).in_file(Path::new(origin)))?;
         entry.resolve().map_err(|error| error.in_file(Path::new(origin)))
     }
 
@@ -419,22 +420,6 @@ fn resolve_scale(
 
 fn quantity_fault(name: &str, what: &str) -> Fault {
     Fault::new(format!("quantity '{name}' {what}"))
-}
-
-/// The fault of a TOML file: the line, and the nearest key for an unknown one.
-pub(crate) fn toml_fault(error: &toml::de::Error, text: &str, path: &Path) -> Error {
-    let line =
-        error.span().and_then(|span| text.get(..span.start)).map(|s| s.matches('\n').count() + 1);
-    let message = error.message();
-    let place = line.map_or(String::new(), |line| format!("line {line}: "));
-    let fault = Fault::new(format!("{place}{message}")).file(path);
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    match quoted.split_first() {
-        Some((unknown, known)) if message.starts_with("unknown field") && !known.is_empty() => {
-            fault.advice(did_you_mean(unknown, known)).usage()
-        }
-        _ => fault.usage(),
-    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::engine::{self, Scored, Scorer};
 use crate::error::{Fault, Result};
 use crate::figures::{About, ClassCounts, Evaluation, FileCounts, Rule, Sample, Threshold};
 use crate::model::{Card, Model};
-use crate::world::{World, agree, is_root};
+use crate::world::{World, agree, common, is_root};
 use std::path::PathBuf;
 
 /// Rows read at a time; window w of a file belongs to rank w mod ranks.
@@ -61,7 +61,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
         parts.push(part);
     }
     let all = events.gather(world)?;
-    let evaluation = all.evaluate(&scorer.card, hash, files, &parts)?;
+    let evaluation = common(all.evaluate(&scorer.card, hash, files, &parts))?;
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
     agree(world, written)?;
     Ok(evaluation)
@@ -217,12 +217,12 @@ fn evaluate_file(
         && tally.other_class > 0
         && tally.gamma + tally.hadron == 0
     {
-        return Err(Fault::new("the file is wholly of the other class")
+        return common(Err(Fault::new("the file is wholly of the other class")
             .file(&source.path)
             .expected(format!("{class}s"))
             .found(format!("{} events of another class", tally.other_class))
             .advice("the files are swapped: exchange --gamma and --hadron")
-            .input());
+            .input()));
     }
     let mut unusable: std::collections::BTreeMap<String, u64> = STATUS_BITS
         .iter()

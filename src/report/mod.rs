@@ -5,10 +5,13 @@
 //! comes from files is escaped by the template engine; only our own SVG is not.
 //! Everything is optional: what is missing is left out or said to be missing.
 
+mod load;
 mod outline;
 mod plots;
 mod training;
 mod view;
+
+pub use load::{PAGE, load, write};
 
 use crate::error::{Fault, Result};
 use crate::figures::Evaluation;

@@ -15,7 +15,7 @@ use crate::data::table::{Block, Request, Table};
 use crate::engine::{self, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
-use crate::world::{World, agree, is_root};
+use crate::world::{World, agree, common, is_root};
 use assign::Assignment;
 use output::Output;
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,7 @@ fn finish(
     files.sort_by(|a, b| a.output.cmp(&b.output));
     failures.sort_by(|a, b| a.file.cmp(&b.file));
     if let (true, Some(first)) = (files.is_empty(), failures.first()) {
-        return Err(Error::from_code(first.exit_code, Fault::new(first.text.clone())));
+        return common(Err(Error::from_code(first.exit_code, Fault::new(first.text.clone()))));
     }
     let summary = Summary {
         format: "taiga-flow-scores 1".to_string(),

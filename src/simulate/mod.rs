@@ -13,10 +13,11 @@ use rayon::prelude::*;
 use serde::Serialize;
 use taiga_flow_gpu::random::Stream;
 
+pub use crate::config::Class;
 use crate::data::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::events;
 use crate::error::{Error, Fault, Result};
-pub use toy::{Class, Event};
+pub use toy::Event;
 
 /// Stands in the help text and, as the attribute `simulation`, in every file written.
 pub const NOTICE: &str = "toy Hillas-level Monte Carlo, not a detector simulation";
@@ -55,7 +56,7 @@ pub struct Summary {
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (path, class) = (self.output.display(), self.class.name());
+        let (path, class) = (self.output.display(), self.class);
         write!(f, "{path}: {} {class} events, seed {} ({NOTICE})", self.events, self.seed)
     }
 }
@@ -81,7 +82,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     let rows = writer.finish(&events::attributes(&[
         ("simulation", NOTICE),
         ("generator", GENERATOR),
-        ("class", options.class.name()),
+        ("class", options.class.to_string().as_str()),
         ("seed", &seed),
     ]))?;
     let Options { output, class, seed, .. } = options.clone();

@@ -7,35 +7,10 @@
 //! An event is a pure function of (seed, class, index). All transcendental
 //! functions are `libm`'s, so that its bits do not depend on the platform.
 
+use crate::config::Class;
 use std::f64::consts::TAU;
 
-use serde::Serialize;
 use taiga_flow_gpu::random::Stream;
-
-/// What started the shower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    Gamma,
-    Hadron,
-}
-
-impl Class {
-    pub fn name(self) -> &'static str {
-        match self {
-            Class::Gamma => "gamma",
-            Class::Hadron => "hadron",
-        }
-    }
-
-    /// Value of the column `class` in event files.
-    pub fn code(self) -> i8 {
-        match self {
-            Class::Gamma => 1,
-            Class::Hadron => 0,
-        }
-    }
-}
 
 /// One image. `dist` and `alpha` belong to the source position that stands beside
 /// them: they are computed from the stored centroid, axis and source.

@@ -23,7 +23,7 @@ use crate::error::{Error, Fault, Result};
 use crate::figures::{Rule, Threshold};
 use crate::metrics::EpochMetrics;
 use crate::model::{self, Card, FlowCard, Model, Training, initial_params};
-use crate::world::{StopFlag, StopReason, World, agree, gather_slots, is_root};
+use crate::world::{StopFlag, StopReason, World, agree, common, gather_slots, is_root};
 use optimiser::learning_rate;
 use plan::Plan;
 use run_folder::RunFolder;
@@ -100,7 +100,7 @@ fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFl
                 job.save(world, state)?;
             }
             if let Some(reason) = agreed.stop {
-                return Err(stopped(&reason, state));
+                return common(Err(stopped(&reason, state)));
             }
         }
         job.end_epoch(world, state)?;
@@ -145,6 +145,21 @@ enum Stop {
     Time,
 }
 
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = if self.already_finished { "finished before" } else { "finished" };
+        writeln!(f, "{state}: {} epochs, best {}", self.epochs, self.best_epoch)?;
+        if let Some(nll) = self.validation_nll {
+            writeln!(f, "held-out NLL: {nll:.4}")?;
+        }
+        if let Some(threshold) = self.threshold {
+            writeln!(f, "threshold:    {threshold:.4}")?;
+        }
+        writeln!(f, "model:        {}", self.model.display())?;
+        write!(f, "blake3:       {}", self.model_blake3)
+    }
+}
+
 impl<'a> Job<'a> {
     /// Reads this rank's shards and scales them.
     fn prepare(
@@ -157,10 +172,10 @@ impl<'a> Job<'a> {
         let recipe = plan.recipe();
         let (mut store, counts) = agree(world, EventStore::load(world, &plan.sources, &recipe))?;
         let rows = EventStore::total(world, counts)?;
-        check_budget(&rows, plan.config.data.bad_rows)?;
-        check_events(&rows, plan)?;
+        common(check_budget(&rows, plan.config.data.bad_rows))?;
+        common(check_events(&rows, plan))?;
         let moments = store.moments(world, &recipe)?;
-        let scaler = moments.scaler(plan.selection.features(), &plan.units)?;
+        let scaler = common(moments.scaler(plan.selection.features(), &plan.units))?;
         store.scale(&scaler);
         let shards = plan.dealing.shards() as usize;
         let run = &plan.config.run;
@@ -288,7 +303,7 @@ impl<'a> Job<'a> {
                 agreed.unusable_shards
             );
             return if p.skipped_in_a_row > train.skip_limit {
-                Err(diverged(p.skipped_in_a_row))
+                common(Err(diverged(p.skipped_in_a_row)))
             } else {
                 Ok(())
             };
@@ -437,7 +452,7 @@ impl<'a> Job<'a> {
     /// Chooses the threshold and writes the model file.
     fn publish(&mut self, world: &dyn World, state: &TrainState) -> Result<Summary> {
         if state.best.iter().any(|p| !p.is_finite()) {
-            return Err(diverged(state.progress.skipped_in_a_row));
+            return common(Err(diverged(state.progress.skipped_in_a_row)));
         }
         self.engine.set_params(&state.best)?;
         let threshold = self.threshold(world)?;
@@ -552,10 +567,10 @@ fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<
     }
     let model = Model::from_bytes(&bytes)?;
     if model.card.training.data != plan.data {
-        return Err(Fault::new("the run is finished, on other data")
+        return common(Err(Fault::new("the run is finished, on other data")
             .file(&path)
             .advice("choose another folder, or give --overwrite to begin anew")
-            .usage());
+            .usage()));
     }
     let rows = model.card.training.rows;
     summary(&model, options.output.clone(), rows, true).map(Some)

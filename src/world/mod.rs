@@ -55,12 +55,18 @@ pub fn agree<T>(world: &dyn World, outcome: Result<T>) -> Result<T> {
     let all = world.all_gather(&mine)?;
     match (outcome, all.iter().enumerate().find(|(_, told)| !told.is_empty())) {
         (Ok(value), None) => Ok(value),
-        (Err(error), _) => Err(error),
+        // Rank 0 tells an error that several have in its own words.
+        (Err(error), _) => Err(error.shared()),
         (Ok(_), Some((rank, told))) => {
             let text = String::from_utf8_lossy(&told[1..]);
-            Err(Error::from_code(told[0], Fault::new(format!("rank {rank}: {text}"))))
+            Err(Error::from_code(told[0], Fault::new(format!("rank {rank}: {text}"))).shared())
         }
     }
+}
+
+/// Marks an error that every rank has because it follows from what all ranks know.
+pub fn common<T>(outcome: Result<T>) -> Result<T> {
+    outcome.map_err(Error::shared)
 }
 
 /// Puts together what the ranks hold of `slots` values, each slot filled by at most

@@ -1,0 +1,480 @@
+//! The command line: arguments as typed, and what each command does with them.
+//!
+//! Results go to standard output (text, or one JSON object with `--json`), messages to
+//! standard error. Only rank 0 prints.
+
+mod init;
+
+use crate::config::{self, Class, Config, EngineChoice};
+use crate::data::check;
+use crate::data::convert;
+use crate::data::split::Part;
+use crate::error::{Error, Fault, Result};
+use crate::evaluate::{self, Parts};
+use crate::report;
+use crate::score;
+use crate::simulate;
+use crate::train::{self, Existing};
+use crate::world::{StopFlag, World, agree, is_root};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Train normalizing flows on Hillas parameters over MPI ranks, and score archives of
+/// gamma-ray telescope seasons with them.
+#[derive(Debug, Parser)]
+#[command(name = "taiga-flow", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 input rejected, \
+4 partial (some files failed), 5 environment (MPI, device, disk), 6 training diverged, 75 stopped early (run again), \
+130 interrupted.\n\nEvery command works alone; train, evaluate and score also as `mpirun -n N taiga-flow …` or \
+`srun taiga-flow …`.";
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Print one JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Replace existing outputs
+    #[arg(long, global = true)]
+    pub overwrite: bool,
+    /// Say more (repeat for more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Args)]
+pub struct Device {
+    /// Device to compute on [default: the configuration's, else auto]
+    #[arg(long, value_enum)]
+    engine: Option<EngineChoice>,
+    /// Threads per rank [default: the node's cores shared by its ranks]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PartName {
+    Train,
+    Validation,
+    Calibration,
+    Test,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Resume {
+    /// Go on from the newest whole checkpoint, if there is one
+    Auto,
+    /// Refuse a folder that holds a run
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Level {
+    /// One row of Hillas parameters per event
+    Hillas,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write commented configurations and job scripts into a folder
+    Init {
+        /// Folder to write into
+        folder: PathBuf,
+    },
+    /// Write toy Monte Carlo events: for trying things out, not for physics
+    #[command(long_about = format!("Write toy Monte Carlo events at the level of Hillas parameters.\n\n{}", simulate::NOTICE))]
+    Simulate {
+        /// Event file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// What the showers are
+        #[arg(long, value_enum)]
+        class: Class,
+        /// Number of events
+        #[arg(long)]
+        events: u64,
+        /// Seed: the same seed gives the same bytes
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// What an event is
+        #[arg(long, value_enum, default_value = "hillas")]
+        level: Level,
+    },
+    /// Turn CSV tables into an event file
+    Convert {
+        /// CSV files, in the order of their rows
+        #[arg(required = true)]
+        inputs: Vec<PathBuf>,
+        /// Event file to write
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Dialect of the tables [default: found out from the content]
+        #[arg(long)]
+        dialect: Option<String>,
+    },
+    /// Tell what is in files, and what is wrong with them
+    Check {
+        /// Files or folders
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Configuration whose schema is to be used
+        #[arg(short, long)]
+        config: Option<PathBuf>,
+        /// Built-in schema or schema file [default: found out from the file]
+        #[arg(long)]
+        schema: Option<String>,
+    },
+    /// Train a model
+    Train {
+        /// Configuration (TOML)
+        #[arg(short, long)]
+        config: PathBuf,
+        /// Run folder
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Override a key of the configuration: train.epochs=5
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// What to do with a run folder that exists
+        #[arg(long, value_enum, default_value = "auto")]
+        resume: Resume,
+        /// Stop after a time, with a checkpoint: 90s, 30m, 12h
+        #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+        stop_after: Option<Duration>,
+        /// Check everything, say what would be done, and end
+        #[arg(long)]
+        dry_run: bool,
+        /// Resume a checkpoint of another kind of device (bits will differ)
+        #[arg(long)]
+        allow_engine_change: bool,
+        #[command(flatten)]
+        device: Device,
+    },
+    /// Measure a model on labelled events
+    Evaluate {
+        /// Model file
+        #[arg(short, long)]
+        model: PathBuf,
+        /// Files with a class column
+        files: Vec<PathBuf>,
+        /// Files of gammas
+        #[arg(long, num_args = 1..)]
+        gamma: Vec<PathBuf>,
+        /// Files of hadrons
+        #[arg(long, num_args = 1..)]
+        hadron: Vec<PathBuf>,
+        /// Part of the split [default: test for files the model was trained on, else all]
+        #[arg(long, value_enum)]
+        part: Option<PartName>,
+        /// Built-in schema or schema file [default: found out from the file]
+        #[arg(long)]
+        schema: Option<String>,
+        /// Folder for evaluation.json and report.html
+        #[arg(short, long)]
+        output: PathBuf,
+        #[command(flatten)]
+        device: Device,
+    },
+    /// Score event files: one output file per input file
+    Score {
+        /// Model file
+        #[arg(short, long)]
+        model: PathBuf,
+        /// Folder for the outputs
+        #[arg(short, long)]
+        output: PathBuf,
+        /// Event files, or folders of them
+        #[arg(required = true)]
+        inputs: Vec<PathBuf>,
+        /// Place outputs relative to this folder [default: the folders given]
+        #[arg(long)]
+        root: Option<PathBuf>,
+        /// Configuration whose [score] section is to be used
+        #[arg(short, long)]
+        config: Option<PathBuf>,
+        /// Built-in schema or schema file [default: found out from the file]
+        #[arg(long)]
+        schema: Option<String>,
+        #[command(flatten)]
+        device: Device,
+    },
+    /// Write a run or evaluations as one HTML page
+    Report {
+        /// Run folders and evaluation folders
+        #[arg(required = true)]
+        folders: Vec<PathBuf>,
+        /// Page to write
+        #[arg(short, long)]
+        output: PathBuf,
+    },
+}
+
+impl Command {
+    /// Whether the command shares its work over ranks.
+    pub fn is_parallel(&self) -> bool {
+        matches!(self, Command::Train { .. } | Command::Evaluate { .. } | Command::Score { .. })
+    }
+}
+
+impl Cli {
+    /// Runs the command as one rank of `world`.
+    pub fn run(&self, world: &dyn World) -> Result<()> {
+        let overwrite = self.global.overwrite;
+        match &self.command {
+            Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
+            Command::Simulate { output, class, events, seed, level: Level::Hillas } => {
+                let (output, class) = (output.clone(), *class);
+                let options =
+                    simulate::Options { output, class, events: *events, seed: *seed, overwrite };
+                self.print(world, &simulate::run(&options)?)
+            }
+            Command::Convert { inputs, output, dialect } => {
+                let (inputs, output, dialect) = (inputs.clone(), output.clone(), dialect.clone());
+                self.print(
+                    world,
+                    &convert::run(&convert::Options { inputs, output, dialect, overwrite })?,
+                )
+            }
+            Command::Check { files, config, schema } => {
+                let configured =
+                    config.as_deref().map(|path| config::load(path, &[])).transpose()?;
+                let schema = schema.clone().or(configured.and_then(|c| c.data.schema));
+                let report = check::run(files, schema.as_deref())?;
+                self.print(world, &report)?;
+                report.outcome()
+            }
+            Command::Train { .. } => self.train(world),
+            Command::Evaluate { .. } => self.evaluate(world),
+            Command::Score { .. } => self.score(world),
+            Command::Report { folders, output } => {
+                let inputs = report::load(folders)?;
+                report::write(&inputs, output, overwrite)?;
+                self.print(world, &Written { report: output.clone() })
+            }
+        }
+    }
+
+    fn train(&self, world: &dyn World) -> Result<()> {
+        let Command::Train {
+            config,
+            output,
+            set,
+            resume,
+            stop_after,
+            dry_run,
+            allow_engine_change,
+            device,
+        } = &self.command
+        else {
+            return Ok(());
+        };
+        let mut config = agree(world, config::load(config, set))?;
+        device.apply(&mut config);
+        let existing = match (self.global.overwrite, resume) {
+            (true, _) => Existing::Replace,
+            (false, Resume::Auto) => Existing::Resume,
+            (false, Resume::Never) => Existing::Refuse,
+        };
+        let options = train::Options {
+            config,
+            output: output.clone(),
+            existing,
+            allow_engine_change: *allow_engine_change,
+            stop_after: *stop_after,
+            dry_run: *dry_run,
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+        };
+        let Some(summary) = train::run(world, &options, &StopFlag::on_signals()?)? else {
+            return Ok(());
+        };
+        if is_root(world) && !summary.already_finished {
+            let inputs = report::load(std::slice::from_ref(output))?;
+            report::write(&inputs, &output.join(report::PAGE), true)?;
+        }
+        self.print(world, &summary)
+    }
+
+    fn evaluate(&self, world: &dyn World) -> Result<()> {
+        let Command::Evaluate { model, files, gamma, hadron, part, schema, output, device } =
+            &self.command
+        else {
+            return Ok(());
+        };
+        let options = evaluate::Options {
+            model: model.clone(),
+            files: files.clone(),
+            gamma: gamma.clone(),
+            hadron: hadron.clone(),
+            schema: schema.clone(),
+            part: part.map_or(Parts::Default, Parts::from),
+            output: output.clone(),
+            overwrite: self.global.overwrite,
+            engine: device.engine(),
+            threads: device.threads.unwrap_or(0),
+        };
+        let evaluation = evaluate::run(world, &options)?;
+        if is_root(world) {
+            let mut folders = vec![output.clone()];
+            folders.extend(run_folder_of(model));
+            report::write(&report::load(&folders)?, &output.join(report::PAGE), true)?;
+        }
+        self.print(world, &evaluation)
+    }
+
+    fn score(&self, world: &dyn World) -> Result<()> {
+        let Command::Score { model, output, inputs, root, config, schema, device } = &self.command
+        else {
+            return Ok(());
+        };
+        let configured =
+            agree(world, config.as_deref().map(|path| config::load(path, &[])).transpose())?;
+        let schema =
+            schema.clone().or_else(|| configured.as_ref().and_then(|c| c.data.schema.clone()));
+        let options = score::Options {
+            model: model.clone(),
+            output: output.clone(),
+            inputs: inputs.clone(),
+            root: root.clone(),
+            schema,
+            columns: configured.map(|c| c.score).unwrap_or_default(),
+            overwrite: self.global.overwrite,
+            engine: device.engine(),
+            threads: device.threads.unwrap_or(0),
+        };
+        let summary = score::run(world, &options)?;
+        self.print(world, &summary)?;
+        if summary.failed.is_empty() {
+            return Ok(());
+        }
+        let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
+        Err(Error::Partial(Box::new(
+            Fault::new(format!(
+                "{} of {} files failed",
+                failed.len(),
+                failed.len() + summary.files.len()
+            ))
+            .found(failed.join(", "))
+            .advice("the other outputs are complete; mend these files and score them again"),
+        ))
+        .shared())
+    }
+
+    fn print(&self, world: &dyn World, result: &(impl Serialize + Display)) -> Result<()> {
+        if !is_root(world) {
+            return Ok(());
+        }
+        let text = if self.global.json {
+            serde_json::to_string(result)
+                .map_err(|e| Fault::new("cannot write the result").found(e).internal())?
+        } else {
+            result.to_string().trim_end().to_string()
+        };
+        // A reader that has gone away (`| head`) is no error of ours.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
+        Ok(())
+    }
+}
+
+/// The run folder a model lies in, if it lies in one.
+fn run_folder_of(model: &Path) -> Option<PathBuf> {
+    let folder = model.parent()?.to_path_buf();
+    folder.join(train::METRICS).is_file().then_some(folder)
+}
+
+#[derive(Debug, Serialize)]
+struct Written {
+    report: PathBuf,
+}
+
+impl Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "report: {}", self.report.display())
+    }
+}
+
+impl Device {
+    fn engine(&self) -> EngineChoice {
+        self.engine.unwrap_or_default()
+    }
+
+    fn apply(&self, config: &mut Config) {
+        if let Some(engine) = self.engine {
+            config.run.engine = engine;
+        }
+        if let Some(threads) = self.threads {
+            config.run.threads = threads;
+        }
+    }
+}
+
+impl From<PartName> for Parts {
+    fn from(name: PartName) -> Parts {
+        match name {
+            PartName::Train => Parts::Only(Part::Train),
+            PartName::Validation => Parts::Only(Part::Validation),
+            PartName::Calibration => Parts::Only(Part::Calibration),
+            PartName::Test => Parts::Only(Part::Test),
+            PartName::All => Parts::All,
+        }
+    }
+}
+
+/// A time as `90s`, `30m`, `12h`, or plain seconds.
+fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "h" => 3600.0,
+        "m" => 60.0,
+        _ => 1.0,
+    };
+    match number.parse::<f64>() {
+        Ok(value) if value >= 0.0 && value * factor < 1e9 => {
+            Ok(Duration::from_secs_f64(value * factor))
+        }
+        _ => Err("expected a time such as 90s, 30m or 12h".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_argument_has_help() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let (command, id) = (command.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{command}: {id} has no help");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("1.5m").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("2h").unwrap(), Duration::from_secs(7200));
+        for wrong in ["", "m", "-3s", "1d", "nan"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

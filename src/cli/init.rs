@@ -1,0 +1,42 @@
+//! `init`: the commented configurations and job scripts of this version, to start from.
+
+use crate::data::durable;
+use crate::error::Result;
+use serde::Serialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+const FILES: [(&str, &str); 3] = [
+    ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
+    ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
+    ("configs/magic.toml", include_str!("../../configs/magic.toml")),
+];
+
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    files: Vec<PathBuf>,
+}
+
+/// Writes the files; nothing is written if one of them exists and may not be replaced.
+pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
+    let targets: Vec<PathBuf> = FILES.iter().map(|(name, _)| folder.join(name)).collect();
+    for target in &targets {
+        durable::refuse_existing(target, overwrite)?;
+    }
+    for (target, (_, text)) in targets.iter().zip(FILES) {
+        if let Some(parent) = target.parent() {
+            durable::create_folder(parent)?;
+        }
+        durable::write_file(target, text.as_bytes())?;
+    }
+    Ok(Summary { files: targets })
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.files {
+            writeln!(f, "wrote {}", file.display())?;
+        }
+        write!(f, "next: taiga-flow train -c {} -o RUN", self.files[0].display())
+    }
+}

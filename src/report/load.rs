@@ -1,0 +1,106 @@
+//! What a page is made of, read from run folders and evaluation folders.
+
+use super::{ReportInputs, RunData};
+use crate::data::durable;
+use crate::error::{Fault, Result};
+use crate::evaluate::EVALUATION;
+use crate::metrics::EpochMetrics;
+use crate::model::Model;
+use crate::train::{CONFIG, METRICS, MODEL, PROVENANCE};
+use std::path::{Path, PathBuf};
+
+/// Name of the page in run folders and evaluation folders.
+pub const PAGE: &str = "report.html";
+/// Largest text file read.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// Reads the first run among the folders, and all evaluations in them or one below.
+pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
+    let mut inputs = ReportInputs { title: String::new(), run: None, evaluations: Vec::new() };
+    for folder in folders {
+        if inputs.run.is_none() && folder.join(CONFIG).is_file() {
+            inputs.run = Some(load_run(folder)?);
+            inputs.title = title(folder);
+        }
+        let mut found = vec![folder.join(EVALUATION)];
+        if let Ok(entries) = std::fs::read_dir(folder) {
+            let mut below: Vec<PathBuf> =
+                entries.flatten().map(|e| e.path().join(EVALUATION)).collect();
+            below.sort();
+            found.extend(below);
+        }
+        for path in found.iter().filter(|p| p.is_file()) {
+            inputs.evaluations.push(parse(path)?);
+        }
+    }
+    if inputs.run.is_none() && inputs.evaluations.is_empty() {
+        return Err(Fault::new("nothing to report on")
+            .expected(format!("a run folder ({CONFIG}) or an evaluation ({EVALUATION})"))
+            .found(folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "))
+            .usage());
+    }
+    if inputs.title.is_empty() {
+        inputs.title = folders.first().map_or(String::new(), |f| title(f));
+    }
+    Ok(inputs)
+}
+
+/// Renders the page and writes it, whole.
+pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
+    durable::refuse_existing(output, overwrite)?;
+    durable::write_file(output, super::page(inputs)?.as_bytes())
+}
+
+fn load_run(folder: &Path) -> Result<RunData> {
+    let model = folder.join(MODEL);
+    let card = if model.is_file() {
+        let (model, _) = Model::load(&model)?;
+        serde_json::to_value(&model.card)
+            .map_err(|e| Fault::new("cannot read the card").found(e).internal())?
+    } else {
+        serde_json::Value::Null
+    };
+    let provenance = folder.join(PROVENANCE);
+    let metrics = folder.join(METRICS);
+    Ok(RunData {
+        configuration: read(&folder.join(CONFIG))?,
+        provenance: if provenance.is_file() {
+            parse(&provenance)?
+        } else {
+            serde_json::Value::Null
+        },
+        metrics: if metrics.is_file() { parse_lines(&metrics)? } else { Vec::new() },
+        model: card,
+    })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    serde_json::from_str(&read(path)?)
+        .map_err(|e| Fault::new("cannot understand").file(path).found(e).input())
+}
+
+fn parse_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
+    let text = read(path)?;
+    let line = |(i, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| {
+            Fault::new("cannot understand").file(path).row(i as u64 + 1).found(e).input()
+        })
+    };
+    text.lines().enumerate().map(line).collect()
+}
+
+fn read(path: &Path) -> Result<String> {
+    let unreadable =
+        |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
+    let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
+    if size > LARGEST_FILE {
+        return Err(unreadable(&format!("{size} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|e| unreadable(&e))
+}
+
+fn title(folder: &Path) -> String {
+    folder
+        .file_name()
+        .map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
