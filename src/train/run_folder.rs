@@ -94,14 +94,14 @@ impl RunFolder {
     }
 
     /// Adds an entry to `provenance.json`.
-    pub fn add_provenance(&self, entry: Value) -> Result<()> {
+    pub fn add_provenance(&self, entry: &Value) -> Result<()> {
         let path = self.file(PROVENANCE);
         let starts =
             std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
         let mut starts = starts
             .and_then(|v| v.get("starts").and_then(Value::as_array).cloned())
             .unwrap_or_default();
-        starts.push(entry);
+        starts.push(entry.clone());
         let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
         durable::write_file(&path, &text)
