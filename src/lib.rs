@@ -1,6 +1,8 @@
 //! Training of normalizing flows on Hillas parameters over MPI ranks, and scoring
 //! of archives with them. `ARCHITECTURE.md` tells the floors and the promises.
 
+#![cfg_attr(test, allow(clippy::float_cmp))]
+
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -1,6 +1,8 @@
 //! The flow itself: specification, flat parameter layout, the f64 reference that
 //! defines every number, and (behind the feature `device`) kernels for GPUs.
 
+#![cfg_attr(test, allow(clippy::float_cmp))]
+
 pub mod layout;
 pub mod random;
 pub mod reference;

@@ -163,7 +163,7 @@ impl<T: Real> Reference<T> {
             let output = activations.pop().unwrap_or_default();
             match network {
                 Network::Scale => {
-                    scale = output.iter().map(|v| clamp * (*v / clamp).tanh()).collect()
+                    scale = output.iter().map(|v| clamp * (*v / clamp).tanh()).collect();
                 }
                 Network::Shift => shift = output,
             }
@@ -202,7 +202,7 @@ impl<T: Real> Reference<T> {
                 if l > 0 {
                     upstream.iter_mut().zip(input).for_each(|(u, h)| {
                         if *h <= T::from(0.0) {
-                            *u = T::from(0.0)
+                            *u = T::from(0.0);
                         }
                     });
                 }

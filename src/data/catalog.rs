@@ -110,6 +110,11 @@ pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     Ok(*hasher.finalize().as_bytes())
 }
 
+/// A hash as text.
+pub fn hash_text(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
 /// The files that a list of paths stands for: files as given, folders by all `*.h5`,
 /// `*.hdf5` and `*.hdf` in them and below, sorted by name; hidden entries are left out.
 pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {

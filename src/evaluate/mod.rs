@@ -328,6 +328,6 @@ fn is_training_file(card: &Card, source: &Source) -> Result<bool> {
     if !card.training.data.iter().any(|f| f.rows == source.rows) {
         return Ok(false);
     }
-    let hash = blake3::Hash::from_bytes(catalog::hash_file(&source.path)?).to_hex().to_string();
+    let hash = catalog::hash_text(&catalog::hash_file(&source.path)?);
     Ok(card.training.data.iter().any(|f| f.blake3 == hash))
 }

@@ -116,7 +116,7 @@ fn score_file(
         shower: false,
         class: table.has_class(),
     })?;
-    let input_blake3 = hex(&catalog::hash_file(input)?);
+    let input_blake3 = catalog::hash_text(&catalog::hash_file(input)?);
     let mut file =
         Output::create(output, &keys, table.has_class(), &options.columns, options.overwrite)?;
     let (mut block, mut scored) = (Block::default(), Scored::default());
@@ -130,7 +130,7 @@ fn score_file(
     }
     let status = file.status();
     let rows = file.finish(table.rows(), &input_blake3, model_hash)?;
-    let output_blake3 = hex(&catalog::hash_file(output)?);
+    let output_blake3 = catalog::hash_text(&catalog::hash_file(output)?);
     Ok(ScoredFile { output: String::new(), rows, input_blake3, output_blake3, status })
 }
 
@@ -194,10 +194,6 @@ fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn hex(hash: &[u8; 32]) -> String {
-    blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }
 
 impl std::fmt::Display for Summary {

@@ -201,9 +201,10 @@ fn hash_files(world: &dyn World, sources: &[Source]) -> Result<Vec<String>> {
     let mut hashes = vec![String::new(); sources.len()];
     for told in world.all_gather(&mine)? {
         for entry in told.as_chunks::<40>().0 {
-            let (head, hash) = entry.split_at(8);
-            let index = head.iter().rev().fold(0usize, |sum, b| sum << 8 | usize::from(*b));
-            hashes[index] = hash.iter().map(|b| format!("{b:02x}")).collect();
+            let (mut index, mut hash) = ([0; 8], [0; 32]);
+            index.copy_from_slice(&entry[..8]);
+            hash.copy_from_slice(&entry[8..]);
+            hashes[u64::from_le_bytes(index) as usize] = catalog::hash_text(&hash);
         }
     }
     for (i, hash) in hashes.iter().enumerate() {

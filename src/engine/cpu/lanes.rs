@@ -115,11 +115,11 @@ pub fn exp(x: Lanes) -> Lanes {
 fn exp_scalar(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_145_75;
     const LN2_LOW: f32 = 1.428_606_8e-6;
+    // Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits.
+    const SHIFT: f32 = 12_582_912.0;
     // Bounds beyond which the result is 0 or +∞ anyway keep n within ±160.
     let clamped = if x > 100.0 { 100.0 } else { x };
     let clamped = if clamped < -110.0 { -110.0 } else { clamped };
-    // Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits.
-    const SHIFT: f32 = 12_582_912.0;
     let shifted = clamped.mul_add(std::f32::consts::LOG2_E, SHIFT);
     let n = shifted - SHIFT;
     let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, clamped));
@@ -150,7 +150,7 @@ fn tanh_scalar(x: f32) -> f32 {
     let large = (1.0 - e) / (1.0 + e);
     let z = x * x;
     let p = -5.704_988_7e-3_f32;
-    let p = p.mul_add(z, 2.063_908_9e-2);
+    let p = p.mul_add(z, 2.063_909e-2);
     let p = p.mul_add(z, -5.373_971_5e-2);
     let p = p.mul_add(z, 1.333_144_2e-1);
     let p = p.mul_add(z, -3.333_328e-1);
