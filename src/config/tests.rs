@@ -43,7 +43,7 @@ fn what_is_written_is_read_back_equal() {
 fn an_unknown_key_names_the_nearest_and_its_line() {
     let message = refusal(&format!("{SMALL}\n[train]\nepoch = 3\n"), &[]);
     assert!(message.contains("did you mean 'epochs'?"), "{message}");
-    assert!(message.contains("line 18"), "{message}");
+    assert!(message.contains("line 17"), "{message}");
     let message = refusal(SMALL, &["train.learning_rat=0.1"]);
     assert!(message.contains("did you mean 'learning_rate'?"), "{message}");
 }

@@ -7,7 +7,7 @@
 mod checkpoint;
 mod job;
 mod journal;
-mod optimiser;
+pub mod optimiser;
 pub mod plan;
 mod publish;
 mod quantile;

@@ -11,7 +11,7 @@ use super::weights::{Packed, PackedBlock, PackedNetwork};
 use taiga_flow_gpu::reference::LN_SQRT_2PI;
 
 /// Vectors that go through a network together.
-const TOGETHER: usize = 4;
+pub const TOGETHER: usize = 4;
 
 /// Features of a tile in lanes, padded with zero events.
 #[derive(Debug, Clone, Default)]
@@ -56,23 +56,15 @@ vectorised!(pub fn inverse<P>(flow: &Packed<P>, tile: &mut Tile) = inverse_body)
 
 #[inline(always)]
 fn log_prob_body<const P: usize>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32]) {
-    for_vectors(tile.vectors, |first, together| {
-        if together == TOGETHER {
-            log_prob_vectors::<P, TOGETHER>(flow, tile, first, out);
-        } else {
-            log_prob_vectors::<P, 1>(flow, tile, first, out);
-        }
-    });
-}
-
-/// Calls `f(first, count)` for groups of `TOGETHER` vectors, then single ones.
-#[inline(always)]
-pub fn for_vectors(vectors: usize, mut f: impl FnMut(usize, usize)) {
+    // Loops, not closures: a closure would be compiled without the instruction set.
     let mut first = 0;
-    while first < vectors {
-        let together = if first + TOGETHER <= vectors { TOGETHER } else { 1 };
-        f(first, together);
-        first += together;
+    while first + TOGETHER <= tile.vectors {
+        log_prob_vectors::<P, TOGETHER>(flow, tile, first, out);
+        first += TOGETHER;
+    }
+    while first < tile.vectors {
+        log_prob_vectors::<P, 1>(flow, tile, first, out);
+        first += 1;
     }
 }
 

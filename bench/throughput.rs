@@ -1,0 +1,149 @@
+//! Events per second of the CPU engine, and the share of the machine's peak it reaches.
+//!
+//! `cargo bench --bench throughput` prints one JSON object per line. All cases and the
+//! peak are measured in turn, several times over, and medians are printed: machines are
+//! noisy, and what is compared must be measured together. A training step is gradient,
+//! exact sum, update and the packing of the new weights.
+
+mod peak;
+
+use serde_json::json;
+use std::time::{Duration, Instant};
+use taiga_flow::config::Train;
+use taiga_flow::data::shards::default_shards;
+use taiga_flow::engine::cpu::{CpuEngine, Isa};
+use taiga_flow::engine::{Batch, Engine, FixedSum};
+use taiga_flow::error::Result;
+use taiga_flow::model::initial_params;
+use taiga_flow::train::optimiser::Weights;
+use taiga_flow_gpu::random::Stream;
+use taiga_flow_gpu::spec::FlowSpec;
+
+const ROUNDS: usize = 7;
+/// Shortest measurement of a case in a round.
+const SLICE: Duration = Duration::from_millis(400);
+
+struct Case {
+    name: &'static str,
+    spec: FlowSpec,
+    batch: usize,
+    threads: usize,
+    isa: Isa,
+    engine: CpuEngine,
+    weights: Weights,
+    events: Vec<f32>,
+    offsets: Vec<usize>,
+    sums: FixedSum,
+    rates: Vec<f64>,  // events per second, one per round
+    shares: Vec<f64>, // of the peak in the same round
+}
+
+impl Case {
+    fn new(
+        name: &'static str,
+        spec: FlowSpec,
+        batch: usize,
+        threads: usize,
+        isa: Isa,
+    ) -> Result<Case> {
+        let params = initial_params(&spec, 1);
+        let stream = Stream::new(1, "benchmark events", &[]);
+        let events = (0..(batch * spec.features) as u64).map(|i| stream.normal(i) as f32).collect();
+        let shards = default_shards(batch as u64) as usize;
+        let mut engine = CpuEngine::new(&spec, threads, isa)?;
+        engine.set_params(&params)?;
+        Ok(Case {
+            sums: FixedSum::new(params.len(), shards),
+            weights: Weights::new(params),
+            offsets: (0..=shards).map(|s| batch * s / shards).collect(),
+            rates: Vec::new(),
+            shares: Vec::new(),
+            name,
+            spec,
+            batch,
+            threads,
+            isa,
+            engine,
+            events,
+        })
+    }
+
+    fn work(&self) -> u64 {
+        if self.name == "score" { self.spec.forward_fma() } else { self.spec.training_fma() }
+    }
+
+    fn once(&mut self, step: u64) -> Result<()> {
+        if self.name == "score" {
+            let mut out = vec![0.0; self.batch];
+            return self.engine.log_prob(&self.events, &mut out);
+        }
+        let batch = Batch { events: &self.events, weights: None, offsets: &self.offsets };
+        let mut loss = vec![0.0; self.offsets.len() - 1];
+        self.sums.clear();
+        self.engine.gradient(&batch, &mut self.sums, &mut loss)?;
+        self.weights.update(&self.sums.values, self.batch as u64, step, 1e-4, &Train::default());
+        self.engine.set_params(&self.weights.params)
+    }
+
+    fn measure(&mut self, peak: f64) -> Result<()> {
+        let start = Instant::now();
+        let mut steps = 0;
+        while start.elapsed() < SLICE {
+            steps += 1;
+            self.once(steps)?;
+        }
+        let rate = steps as f64 * self.batch as f64 / start.elapsed().as_secs_f64();
+        self.rates.push(rate);
+        self.shares.push(rate * self.work() as f64 / 1e9 / peak);
+        Ok(())
+    }
+
+    fn line(&self) -> serde_json::Value {
+        let rate = median(&self.rates);
+        json!({
+            "engine": "cpu",
+            "case": self.name,
+            "features": self.spec.features,
+            "blocks": self.spec.blocks,
+            "hidden": self.spec.hidden,
+            "batch": self.batch,
+            "threads": self.threads,
+            "isa": self.isa.name(),
+            "events_per_s": rate.round(),
+            "gfma_per_s": rate * self.work() as f64 / 1e9,
+            "share_of_fma_peak": median(&self.shares),
+        })
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn main() -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let best = Isa::detect();
+    let reference = FlowSpec::reference_study(6);
+    let mut cases = vec![
+        Case::new("score", reference.clone(), 65_536, cores, best)?,
+        Case::new("train", reference.clone(), 8192, cores, best)?,
+        Case::new("score", reference.clone(), 65_536, 1, best)?,
+        Case::new("train", reference.clone(), 8192, 1, best)?,
+    ];
+    if best == Isa::Avx512 {
+        cases.push(Case::new("score", reference.clone(), 65_536, cores, Isa::Avx2)?);
+        cases.push(Case::new("train", reference, 8192, cores, Isa::Avx2)?);
+    }
+    for _ in 0..ROUNDS {
+        for case in &mut cases {
+            let peak = peak::gfma_per_s(case.threads, 10);
+            case.measure(peak)?;
+        }
+    }
+    for case in &cases {
+        println!("{}", case.line());
+    }
+    Ok(())
+}
