@@ -1,7 +1,7 @@
 //! Exact sums: integers in units of 2⁻³².
 //!
-//! A shard's gradient sum is rounded to 64-bit integers once; from there on, sums
-//! over shards, threads, ranks and nodes are integer sums, which are associative:
+//! A shard's gradient sum (or that of a fixed part of it) is rounded to 64-bit integers
+//! once; from there on, sums over shards, threads, ranks and nodes are integer sums, which are associative:
 //! neither order nor rank count can change a bit. A component that is not finite,
 //! or not below 2³⁰ divided by the number of shards, counts its shard as unusable:
 //! then no sum of all shards can overflow unnoticed.
@@ -13,23 +13,19 @@ pub const FIXED_ONE: f64 = 4_294_967_296.0;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FixedSum {
     pub values: Vec<i64>, // (parameters), units of 2⁻³²
-    pub unusable_shards: u64,
+    /// Shards, or parts of shards, with a component that cannot be added.
+    pub unusable: u64,
     shards: usize,
 }
 
 impl FixedSum {
     pub fn new(parameters: usize, shards: usize) -> FixedSum {
-        FixedSum { values: vec![0; parameters], unusable_shards: 0, shards }
+        FixedSum { values: vec![0; parameters], unusable: 0, shards }
     }
 
     pub fn clear(&mut self) {
         self.values.fill(0);
-        self.unusable_shards = 0;
-    }
-
-    /// A sum of the same shape with nothing in it.
-    pub fn emptied(&self) -> FixedSum {
-        FixedSum::new(self.values.len(), self.shards)
+        self.unusable = 0;
     }
 
     /// Largest magnitude (exclusive) of one shard's component.
@@ -47,7 +43,7 @@ impl FixedSum {
             // `as` saturates and sends NaN to 0, so unusable values do no harm here.
             *sum = sum.wrapping_add((g * FIXED_ONE).round_ties_even() as i64);
         }
-        self.unusable_shards += u64::from(!usable);
+        self.unusable += u64::from(!usable);
     }
 
     /// Adds what another thread has summed.
@@ -55,7 +51,7 @@ impl FixedSum {
         for (sum, value) in self.values.iter_mut().zip(&other.values) {
             *sum = sum.wrapping_add(*value);
         }
-        self.unusable_shards += other.unusable_shards;
+        self.unusable += other.unusable;
     }
 }
 
@@ -89,7 +85,7 @@ mod tests {
             let mut sum = FixedSum::new(3, 16);
             sum.add_shard(&[0.5, bad, 1.0]);
             sum.add_shard(&[0.5, 1.0, 1.0]);
-            assert_eq!(sum.unusable_shards, 1, "{bad}");
+            assert_eq!(sum.unusable, 1, "{bad}");
         }
     }
 }

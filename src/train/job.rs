@@ -39,7 +39,7 @@ pub struct Job<'a> {
 /// What all ranks know after a step.
 pub struct Agreed {
     pub events: u64,
-    pub unusable_shards: u64,
+    pub unusable: u64,
     pub stop: Option<Stop>,
     pub checkpoint: bool,
 }
@@ -134,8 +134,7 @@ impl<'a> Job<'a> {
     pub fn reduce(&mut self, world: &dyn World, events: usize, stop: &StopFlag) -> Result<Agreed> {
         let due = self.journal.is_some() && self.last_checkpoint.elapsed() >= self.checkpoint_every;
         let late = self.journal.is_some() && self.deadline.is_some_and(|d| Instant::now() >= d);
-        let words =
-            [self.sums.unusable_shards as i64, events as i64, i64::from(due), i64::from(late)];
+        let words = [self.sums.unusable as i64, events as i64, i64::from(due), i64::from(late)];
         let values = &mut self.sums.values;
         values.extend(words);
         values.extend(stop.counts());
@@ -144,7 +143,7 @@ impl<'a> Job<'a> {
         let signals = [words[4], words[5], words[6], words[7]];
         let time = (words[3] > 0).then_some(Stop::Time);
         Ok(Agreed {
-            unusable_shards: words[0] as u64,
+            unusable: words[0] as u64,
             events: words[1] as u64,
             checkpoint: words[2] > 0,
             stop: StopReason::from_counts(&signals).map(Stop::Signal).or(time),
@@ -158,14 +157,14 @@ impl<'a> Job<'a> {
         let p = &mut state.progress;
         p.step += 1;
         p.step_in_epoch += 1;
-        if agreed.unusable_shards > 0 || agreed.events == 0 {
+        if agreed.unusable > 0 || agreed.events == 0 {
             p.skipped += 1;
             p.skipped_in_epoch += 1;
             p.skipped_in_a_row += 1;
             log::warn!(
                 "step {} skipped: gradients of {} shards are too large or not finite",
                 p.step,
-                agreed.unusable_shards
+                agreed.unusable
             );
             return if p.skipped_in_a_row > train.skip_limit {
                 common(Err(diverged(p.skipped_in_a_row)))

@@ -7,6 +7,7 @@
 
 use super::dispatch::vectorised;
 use super::lanes::{self, LANES, Lanes, ZERO};
+use super::vector::Vector;
 use super::weights::{Packed, PackedBlock, PackedNetwork};
 use taiga_flow_gpu::reference::LN_SQRT_2PI;
 
@@ -45,7 +46,7 @@ impl Tile {
     }
 }
 
-/// Outputs of both networks of a block for K vectors.
+/// Clamped log-scale and shift of a block for K vectors.
 pub struct Coupling<const P: usize, const K: usize> {
     pub scale: [[Lanes; K]; P],
     pub shift: [[Lanes; K]; P],
@@ -55,35 +56,33 @@ vectorised!(pub fn log_prob<P>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32
 vectorised!(pub fn inverse<P>(flow: &Packed<P>, tile: &mut Tile) = inverse_body);
 
 #[inline(always)]
-fn log_prob_body<const P: usize>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32]) {
-    // Loops, not closures: a closure would be compiled without the instruction set.
+fn log_prob_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32]) {
     let mut first = 0;
     while first + TOGETHER <= tile.vectors {
-        log_prob_vectors::<P, TOGETHER>(flow, tile, first, out);
+        log_prob_vectors::<V, P, TOGETHER>(flow, tile, first, out);
         first += TOGETHER;
     }
     while first < tile.vectors {
-        log_prob_vectors::<P, 1>(flow, tile, first, out);
+        log_prob_vectors::<V, P, 1>(flow, tile, first, out);
         first += 1;
     }
 }
 
 #[inline(always)]
-fn log_prob_vectors<const P: usize, const K: usize>(
+fn log_prob_vectors<V: Vector, const P: usize, const K: usize>(
     flow: &Packed<P>,
     tile: &mut Tile,
     first: usize,
     out: &mut [f32],
 ) {
-    let mut log_det = [ZERO; K];
+    let mut log_det = [V::splat(0.0); K];
     for block in &flow.blocks {
-        let coupling = couple::<P, K>(block, flow.scale_clamp, tile, first);
+        let coupling = couple::<V, P, K>(block, flow.scale_clamp, tile, first);
         for (c, &d) in block.split.transformed.iter().enumerate() {
             for k in 0..K {
                 let x = &mut tile.x[d * tile.vectors + first + k];
-                let s = coupling.scale[c][k];
-                *x = lanes::fma(*x, lanes::exp(s), coupling.shift[c][k]);
-                log_det[k] = lanes::add(log_det[k], s);
+                affine::<V>(x, &coupling.scale[c][k], &coupling.shift[c][k]);
+                log_det[k] = V::add(log_det[k], V::load(&coupling.scale[c][k]));
             }
         }
     }
@@ -95,27 +94,45 @@ fn log_prob_vectors<const P: usize, const K: usize>(
     }
 }
 
+/// x ← x · exp(s) + μ
+#[inline(always)]
+pub fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
+    let mut factor = *scale;
+    lanes::exp(&mut factor);
+    V::fma(V::load(x), V::load(&factor), V::load(shift)).store(x);
+}
+
 /// log|det| + log N(z; 0, 1) of one vector of events.
 #[inline(always)]
-pub fn standard_normal(features: usize, tile: &Tile, vector: usize, log_det: Lanes) -> Lanes {
-    let mut square = ZERO;
+pub fn standard_normal<V: Vector>(
+    features: usize,
+    tile: &Tile,
+    vector: usize,
+    log_det: V,
+) -> Lanes {
+    let mut square = V::splat(0.0);
     for d in 0..features {
-        let z = tile.x[d * tile.vectors + vector];
-        square = lanes::fma(z, z, square);
+        let z = V::load(&tile.x[d * tile.vectors + vector]);
+        square = V::fma(z, z, square);
     }
-    let constant = lanes::splat(features as f32 * LN_SQRT_2PI as f32);
-    lanes::sub(lanes::fma(square, lanes::splat(-0.5), log_det), constant)
+    let constant = V::splat(features as f32 * LN_SQRT_2PI as f32);
+    let mut out = ZERO;
+    V::sub(V::fma(square, V::splat(-0.5), log_det), constant).store(&mut out);
+    out
 }
 
 #[inline(always)]
-fn inverse_body<const P: usize>(flow: &Packed<P>, tile: &mut Tile) {
+fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile) {
     for vector in 0..tile.vectors {
         for block in flow.blocks.iter().rev() {
-            let coupling = couple::<P, 1>(block, flow.scale_clamp, tile, vector);
+            let coupling = couple::<V, P, 1>(block, flow.scale_clamp, tile, vector);
             for (c, &d) in block.split.transformed.iter().enumerate() {
                 let x = &mut tile.x[d * tile.vectors + vector];
-                let inverse_scale = lanes::exp(lanes::sub(ZERO, coupling.scale[c][0]));
-                *x = lanes::mul(lanes::sub(*x, coupling.shift[c][0]), inverse_scale);
+                let mut factor = ZERO;
+                V::sub(V::splat(0.0), V::load(&coupling.scale[c][0])).store(&mut factor);
+                lanes::exp(&mut factor);
+                let shifted = V::sub(V::load(x), V::load(&coupling.shift[c][0]));
+                V::mul(shifted, V::load(&factor)).store(x);
             }
         }
     }
@@ -123,50 +140,59 @@ fn inverse_body<const P: usize>(flow: &Packed<P>, tile: &mut Tile) {
 
 /// s = a·tanh(σ(x_a)/a) and μ(x_a) of K vectors.
 #[inline(always)]
-pub fn couple<const P: usize, const K: usize>(
+pub fn couple<V: Vector, const P: usize, const K: usize>(
     block: &PackedBlock<P>,
     clamp: f32,
     tile: &Tile,
     first: usize,
 ) -> Coupling<P, K> {
-    let mut x = [[ZERO; K]; P];
+    let mut x = [[V::splat(0.0); K]; P];
     for (c, &d) in block.split.conditioner.iter().enumerate() {
         for k in 0..K {
-            x[c][k] = tile.x[d * tile.vectors + first + k];
+            x[c][k] = V::load(&tile.x[d * tile.vectors + first + k]);
         }
     }
     let mut scale = [[ZERO; K]; P];
     if let Some(network) = &block.scale {
-        scale = evaluate(network, &x);
+        let sigma = evaluate(network, &x);
         for c in 0..block.split.transformed.len() {
             for k in 0..K {
-                let bounded = lanes::tanh(lanes::scale(1.0 / clamp, scale[c][k]));
-                scale[c][k] = lanes::scale(clamp, bounded);
+                let s = &mut scale[c][k];
+                V::mul(V::splat(1.0 / clamp), sigma[c][k]).store(s);
+                lanes::tanh(s);
+                V::mul(V::splat(clamp), V::load(s)).store(s);
             }
         }
     }
-    Coupling { scale, shift: evaluate(&block.shift, &x) }
+    let mut shift = [[ZERO; K]; P];
+    let mu = evaluate(&block.shift, &x);
+    for c in 0..P {
+        for k in 0..K {
+            mu[c][k].store(&mut shift[c][k]);
+        }
+    }
+    Coupling { scale, shift }
 }
 
 /// One hidden layer of rectified units, summed unit by unit.
 #[inline(always)]
-fn evaluate<const P: usize, const K: usize>(
+fn evaluate<V: Vector, const P: usize, const K: usize>(
     network: &PackedNetwork<P>,
-    x: &[[Lanes; K]; P],
-) -> [[Lanes; K]; P] {
-    let mut out = [[ZERO; K]; P];
+    x: &[[V; K]; P],
+) -> [[V; K]; P] {
+    let mut out = [[V::splat(0.0); K]; P];
     for c in 0..P {
-        out[c] = [lanes::splat(network.output_bias[c]); K];
+        out[c] = [V::splat(network.output_bias[c]); K];
     }
     for unit in &network.units {
         for k in 0..K {
-            let mut h = lanes::splat(unit.bias);
+            let mut h = V::splat(unit.bias);
             for c in 0..P {
-                h = lanes::weighted(unit.input[c], x[c][k], h);
+                h = V::fma(V::splat(unit.input[c]), x[c][k], h);
             }
-            let h = lanes::relu(h);
+            let h = V::relu(h);
             for c in 0..P {
-                out[c][k] = lanes::weighted(unit.output[c], h, out[c][k]);
+                out[c][k] = V::fma(V::splat(unit.output[c]), h, out[c][k]);
             }
         }
     }

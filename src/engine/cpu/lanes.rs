@@ -1,9 +1,7 @@
-//! Sixteen events side by side, and the arithmetic on them.
+//! Sixteen events side by side in memory, and `exp` and `tanh` of them.
 //!
-//! Every operation is written lane by lane in plain Rust: the compiler turns it into
-//! vector instructions of whatever set is enabled where it is inlined, and since each
-//! lane sees the same IEEE operations in the same order, the bits are equal on all.
-//! `exp` and `tanh` are our own for the same reason.
+//! The two functions are our own, in plain arithmetic, because the platform's differ
+//! between machines; written lane by lane without branches, which vectorises.
 
 use std::ops::{Index, IndexMut};
 
@@ -31,84 +29,14 @@ impl IndexMut<usize> for Lanes {
     }
 }
 
-#[inline(always)]
-fn map(f: impl Fn(usize) -> f32) -> Lanes {
-    let mut out = ZERO;
-    for lane in 0..LANES {
-        out.0[lane] = f(lane);
-    }
-    out
-}
-
-#[inline(always)]
-pub fn splat(x: f32) -> Lanes {
-    Lanes([x; LANES])
-}
-
-/// a · b + c, rounded once.
-#[inline(always)]
-pub fn fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-    map(|i| a.0[i].mul_add(b.0[i], c.0[i]))
-}
-
-/// w · b + c with one weight for all lanes.
-#[inline(always)]
-pub fn weighted(w: f32, b: Lanes, c: Lanes) -> Lanes {
-    map(|i| w.mul_add(b.0[i], c.0[i]))
-}
-
-#[inline(always)]
-pub fn add(a: Lanes, b: Lanes) -> Lanes {
-    map(|i| a.0[i] + b.0[i])
-}
-
-#[inline(always)]
-pub fn sub(a: Lanes, b: Lanes) -> Lanes {
-    map(|i| a.0[i] - b.0[i])
-}
-
-#[inline(always)]
-pub fn mul(a: Lanes, b: Lanes) -> Lanes {
-    map(|i| a.0[i] * b.0[i])
-}
-
-#[inline(always)]
-pub fn scale(w: f32, a: Lanes) -> Lanes {
-    map(|i| w * a.0[i])
-}
-
-/// max(a, 0); a NaN becomes 0, as in the reference.
-#[inline(always)]
-pub fn relu(a: Lanes) -> Lanes {
-    map(|i| if a.0[i] > 0.0 { a.0[i] } else { 0.0 })
-}
-
-/// g where the activation is positive, else 0: the derivative of `relu`.
-#[inline(always)]
-pub fn where_positive(activation: Lanes, g: Lanes) -> Lanes {
-    map(|i| if activation.0[i] > 0.0 { g.0[i] } else { 0.0 })
-}
-
-/// Sum over the lanes by a fixed tree: 16 → 8 → 4 → 2 → 1.
-#[inline(always)]
-pub fn sum(a: Lanes) -> f32 {
-    let mut t = a.0;
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            t[i] += t[i + half];
-        }
-        half /= 2;
-    }
-    t[0]
-}
-
 /// eˣ after Cody and Waite: x = n·ln 2 + r, a polynomial in r, and n into the
 /// exponent in two halves so that subnormal results round once. Beyond the range:
 /// +∞ and 0; NaN stays NaN.
 #[inline(always)]
-pub fn exp(x: Lanes) -> Lanes {
-    map(|i| exp_scalar(x.0[i]))
+pub fn exp(x: &mut Lanes) {
+    for lane in &mut x.0 {
+        *lane = exp_scalar(*lane);
+    }
 }
 
 #[inline(always)]
@@ -139,8 +67,10 @@ fn exp_scalar(x: f32) -> f32 {
 /// tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with
 /// e = exp(−2|x|) above.
 #[inline(always)]
-pub fn tanh(x: Lanes) -> Lanes {
-    map(|i| tanh_scalar(x.0[i]))
+pub fn tanh(x: &mut Lanes) {
+    for lane in &mut x.0 {
+        *lane = tanh_scalar(*lane);
+    }
 }
 
 #[inline(always)]
@@ -200,12 +130,5 @@ mod tests {
         assert!(worst <= 2.0, "{worst} ulp");
         assert!(tanh_scalar(f32::NAN).is_nan());
         assert_eq!(tanh_scalar(f32::NEG_INFINITY), -1.0);
-    }
-
-    #[test]
-    fn the_sum_over_lanes_is_a_fixed_tree() {
-        let a = map(|i| (i * i) as f32 + 0.1);
-        let pair = |i: usize| (a[i] + a[i + 8]) + (a[i + 4] + a[i + 12]);
-        assert_eq!(sum(a), (pair(0) + pair(2)) + (pair(1) + pair(3)));
     }
 }

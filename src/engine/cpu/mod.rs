@@ -9,6 +9,7 @@ mod backward;
 mod dispatch;
 mod forward;
 pub mod lanes;
+mod vector;
 mod weights;
 
 pub use dispatch::Isa;
@@ -18,6 +19,7 @@ use crate::error::{Fault, Result};
 use backward::Scratch;
 use forward::Tile;
 use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use taiga_flow_gpu::layout::Layout;
@@ -26,7 +28,8 @@ use weights::Packed;
 
 /// Events a thread scores at a time.
 const SCORE_TILE: usize = 1024;
-/// Events whose gradient is summed in f32 before it goes to f64.
+/// Events of one shard whose gradient is summed in f32 before it is rounded and added
+/// as integers; part of the definition of a sum, like the order of shards.
 const GRADIENT_TILE: usize = 256;
 
 /// One flow on the CPU.
@@ -126,8 +129,14 @@ struct Fused<const P: usize> {
 /// What one thread owns during a gradient.
 struct Worker<const P: usize> {
     scratch: Scratch<P>,
-    shard: Vec<f64>, // (parameters)
-    sums: FixedSum,
+    unusable: u64,
+}
+
+/// Some events of one shard.
+struct TileOf {
+    shard: usize,
+    events: Range<usize>,
+    bound: f32,
 }
 
 impl<const P: usize> Fused<P> {
@@ -135,44 +144,50 @@ impl<const P: usize> Fused<P> {
         let layout = Layout::new(spec);
         let flow = Packed::new(spec, &layout, &vec![0.0; layout.len()]);
         let workers = (0..threads)
-            .map(|_| {
-                Mutex::new(Worker {
-                    scratch: Scratch::new(&flow),
-                    shard: vec![0.0; layout.len()],
-                    sums: FixedSum::new(layout.len(), 1),
-                })
-            })
+            .map(|_| Mutex::new(Worker { scratch: Scratch::new(&flow), unusable: 0 }))
             .collect();
         Fused { spec: spec.clone(), layout, flow, workers }
     }
 
-    /// One shard's gradient, summed into `worker.shard`; returns its loss.
-    fn shard(
-        &self,
-        isa: Isa,
-        events: &[f32],
-        weights: Option<&[f32]>,
-        worker: &mut Worker<P>,
-    ) -> f64 {
+    /// Adds one tile's gradient to `worker`; returns its loss.
+    fn tile(&self, isa: Isa, batch: &Batch, tile: &TileOf, worker: &mut Worker<P>) -> f64 {
         let features = self.spec.features;
-        let networks = self.spec.networks().len();
-        worker.shard.fill(0.0);
-        let mut loss = 0.0;
-        for (t, rows) in events.chunks(GRADIENT_TILE * features).enumerate() {
-            let start = t * GRADIENT_TILE;
-            let weights = weights.map(|w| &w[start..start + rows.len() / features]);
-            worker.scratch.load(features, rows, weights);
-            backward::gradient::<P>(isa, &self.flow, &mut worker.scratch);
-            loss += worker.scratch.loss.iter().map(|l| f64::from(*l)).sum::<f64>();
-            for (b, gradient) in worker.scratch.gradient.iter().enumerate() {
-                if let Some(scale) = &gradient.scale {
-                    scale.add_to(&self.layout, b, 0, &mut worker.shard);
-                }
-                gradient.shift.add_to(&self.layout, b, networks - 1, &mut worker.shard);
-            }
-        }
-        loss
+        let rows = &batch.events[tile.events.start * features..tile.events.end * features];
+        let weights = batch.weights.map(|w| &w[tile.events.clone()]);
+        let scratch = &mut worker.scratch;
+        scratch.load(features, rows, weights);
+        scratch.bound = tile.bound;
+        backward::gradient::<P>(isa, &self.flow, scratch);
+        worker.unusable += u64::from(scratch.unusable);
+        scratch.loss.iter().map(|l| f64::from(*l)).sum()
     }
+
+    /// Adds a worker's sums to flat ones.
+    fn collect(&self, worker: &Worker<P>, sums: &mut FixedSum) {
+        let networks = self.spec.networks().len();
+        for (b, block) in worker.scratch.sums.iter().enumerate() {
+            if let Some(scale) = &block.scale {
+                scale.add_to(self.layout.network(b, 0), P, &mut sums.values);
+            }
+            block.shift.add_to(self.layout.network(b, networks - 1), P, &mut sums.values);
+        }
+        sums.unusable += worker.unusable;
+    }
+}
+
+/// The tiles of all shards. The tiles of a shard share its bound, so that no sum of all
+/// shards can overflow.
+fn tiles(offsets: &[usize], bound: f64) -> Vec<TileOf> {
+    let mut tiles = Vec::new();
+    for (shard, range) in offsets.windows(2).enumerate() {
+        let (start, end) = (range[0], range[1]);
+        let count = (end - start).div_ceil(GRADIENT_TILE);
+        for first in (start..end).step_by(GRADIENT_TILE) {
+            let events = first..(first + GRADIENT_TILE).min(end);
+            tiles.push(TileOf { shard, events, bound: (bound / count as f64) as f32 });
+        }
+    }
+    tiles
 }
 
 impl<const P: usize> Kernel for Fused<P> {
@@ -211,40 +226,35 @@ impl<const P: usize> Kernel for Fused<P> {
         sums: &mut FixedSum,
         loss: &mut [f64],
     ) -> Result<()> {
-        let shards = batch.offsets.len().saturating_sub(1);
-        let features = self.spec.features;
+        let tiles = tiles(batch.offsets, sums.bound());
         let next = AtomicUsize::new(0);
-        let empty = sums.emptied();
         let losses: Vec<Vec<(usize, f64)>> = pool.broadcast(|thread| {
             let mut mine = Vec::new();
             let Ok(mut worker) = self.workers[thread.index()].lock() else { return mine };
-            worker.sums.clone_from(&empty);
+            worker.scratch.clear();
+            worker.unusable = 0;
             loop {
-                let s = next.fetch_add(1, Ordering::Relaxed);
-                if s >= shards {
-                    return mine;
-                }
-                let range = batch.offsets[s]..batch.offsets[s + 1];
-                let weights = batch.weights.map(|w| &w[range.clone()]);
-                let events = &batch.events[range.start * features..range.end * features];
-                mine.push((s, self.shard(isa, events, weights, &mut worker)));
-                let Worker { shard, sums, .. } = &mut *worker;
-                sums.add_shard(shard);
+                let t = next.fetch_add(1, Ordering::Relaxed);
+                let Some(tile) = tiles.get(t) else { return mine };
+                mine.push((t, self.tile(isa, batch, tile, &mut worker)));
             }
         });
-        let done: usize = losses.iter().map(Vec::len).sum();
-        if done != shards {
-            return Err(Fault::new("a worker thread died before").internal());
-        }
-        for (s, value) in losses.into_iter().flatten() {
-            loss[s] = value;
+        let mut by_tile: Vec<(usize, f64)> = losses.into_iter().flatten().collect();
+        by_tile.sort_unstable_by_key(|(t, _)| *t);
+        loss.fill(0.0);
+        for ((_, value), tile) in by_tile.iter().zip(&tiles) {
+            loss[tile.shard] += value;
         }
         for worker in &self.workers {
             let worker =
                 worker.lock().map_err(|_| Fault::new("a worker thread died").internal())?;
-            sums.merge(&worker.sums);
+            self.collect(&worker, sums);
         }
-        Ok(())
+        if by_tile.len() == tiles.len() {
+            Ok(())
+        } else {
+            Err(Fault::new("a worker thread died").internal())
+        }
     }
 }
 

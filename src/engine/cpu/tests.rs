@@ -115,7 +115,7 @@ fn gradients_agree_with_the_reference_at_odd_sizes_and_weights() {
         let mut loss = vec![f64::NAN; 4];
         let batch = Batch { events: &events, weights: Some(&weights), offsets: &offsets };
         engine.gradient(&batch, &mut sums, &mut loss).unwrap();
-        assert_eq!(sums.unusable_shards, 0);
+        assert_eq!(sums.unusable, 0);
         let (exact, exact_loss) = reference_gradient(spec, &params, &events, &weights);
         let norm: f64 = exact.iter().map(|g| g * g).sum::<f64>().sqrt();
         let difference: f64 = exact

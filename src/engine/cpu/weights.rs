@@ -2,9 +2,11 @@
 //! output weights side by side, padded with zeros to P inputs and P outputs.
 //!
 //! A padded input is zero and has weight zero, so fma(0, 0, c) = c leaves sums as
-//! they are: the bits do not depend on the padding.
+//! they are: the bits do not depend on the padding. Gradients come in the same order,
+//! as integers, in groups that fill a register.
 
-use taiga_flow_gpu::layout::Layout;
+use super::vector::GROUP;
+use taiga_flow_gpu::layout::{Dense, Layout};
 use taiga_flow_gpu::spec::{FlowSpec, Network, Split};
 
 /// One unit of the hidden layer.
@@ -46,7 +48,7 @@ impl<const P: usize> Packed<P> {
                 let mut scale = None;
                 let mut shift = PackedNetwork { units: Vec::new(), output_bias: [0.0; P] };
                 for (n, network) in spec.networks().iter().enumerate() {
-                    let packed = pack_network(layout, block, n, params);
+                    let packed = pack_network(layout.network(block, n), params);
                     match network {
                         Network::Scale => scale = Some(packed),
                         Network::Shift => shift = packed,
@@ -59,13 +61,7 @@ impl<const P: usize> Packed<P> {
     }
 }
 
-fn pack_network<const P: usize>(
-    layout: &Layout,
-    block: usize,
-    n: usize,
-    params: &[f32],
-) -> PackedNetwork<P> {
-    let layers = layout.network(block, n);
+fn pack_network<const P: usize>(layers: &[Dense], params: &[f32]) -> PackedNetwork<P> {
     let (first, last) = (&layers[0], &layers[1]);
     let units = (0..first.outputs)
         .map(|j| {
@@ -85,34 +81,47 @@ fn pack_network<const P: usize>(
     PackedNetwork { units, output_bias }
 }
 
-/// Lane sums of the gradient of one network, in packed order.
-#[derive(Debug, Clone)]
-pub struct NetworkGradient<const P: usize> {
-    pub units: Vec<Unit<P>>, // (hidden)
-    pub output_bias: [f32; P],
+/// Groups that hold the 2 P + 1 gradients of a unit (inputs, bias, outputs), or the P of
+/// the output bias.
+pub const fn groups(p: usize) -> usize {
+    (2 * p + 1).div_ceil(GROUP)
 }
 
-impl<const P: usize> NetworkGradient<P> {
-    pub fn new(hidden: usize) -> NetworkGradient<P> {
-        let unit = Unit { input: [0.0; P], bias: 0.0, output: [0.0; P] };
-        NetworkGradient { units: vec![unit; hidden], output_bias: [0.0; P] }
+/// Fixed-point gradient sums of one network, a unit after the other, then the output bias.
+#[derive(Debug, Clone)]
+pub struct NetworkSums {
+    pub fixed: Vec<[i64; GROUP]>, // ((hidden + 1) · groups)
+}
+
+impl NetworkSums {
+    pub fn new(hidden: usize, p: usize) -> NetworkSums {
+        NetworkSums { fixed: vec![[0; GROUP]; (hidden + 1) * groups(p)] }
     }
 
-    /// Adds to the flat gradient (f64) at the places the layout gives.
-    pub fn add_to(&self, layout: &Layout, block: usize, n: usize, flat: &mut [f64]) {
-        let layers = layout.network(block, n);
+    pub fn clear(&mut self) {
+        self.fixed.fill([0; GROUP]);
+    }
+
+    /// Adds to flat sums, at the places the layout gives.
+    pub fn add_to(&self, layers: &[Dense], p: usize, flat: &mut [i64]) {
         let (first, last) = (&layers[0], &layers[1]);
-        for (j, unit) in self.units.iter().enumerate() {
+        let width = groups(p) * GROUP;
+        let (units, bias) = self.fixed.as_flattened().split_at(first.outputs * width);
+        for (j, unit) in units.chunks_exact(width).enumerate() {
             for i in 0..first.inputs {
-                flat[first.weight.start + j * first.inputs + i] += f64::from(unit.input[i]);
+                add(&mut flat[first.weight.start + j * first.inputs + i], unit[i]);
             }
-            flat[first.bias.start + j] += f64::from(unit.bias);
+            add(&mut flat[first.bias.start + j], unit[p]);
             for o in 0..last.outputs {
-                flat[last.weight.start + o * last.inputs + j] += f64::from(unit.output[o]);
+                add(&mut flat[last.weight.start + o * last.inputs + j], unit[p + 1 + o]);
             }
         }
         for o in 0..last.outputs {
-            flat[last.bias.start + o] += f64::from(self.output_bias[o]);
+            add(&mut flat[last.bias.start + o], bias[o]);
         }
     }
+}
+
+fn add(total: &mut i64, value: i64) {
+    *total = total.wrapping_add(value);
 }
