@@ -7,6 +7,7 @@ use crate::evaluate::EVALUATION;
 use crate::metrics::EpochMetrics;
 use crate::model::Model;
 use crate::train::{CONFIG, METRICS, MODEL, PROVENANCE};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Name of the page in run folders and evaluation folders.
@@ -14,9 +15,11 @@ pub const PAGE: &str = "report.html";
 /// Largest text file read.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// Reads the first run among the folders, and all evaluations in them or one below.
+/// Reads the first run among the folders, and all evaluations in them or one below, each
+/// once: an evaluation may lie in the run's own folder.
 pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
     let mut inputs = ReportInputs { title: String::new(), run: None, evaluations: Vec::new() };
+    let mut seen = BTreeSet::new();
     for folder in folders {
         if inputs.run.is_none() && folder.join(CONFIG).is_file() {
             inputs.run = Some(load_run(folder)?);
@@ -30,6 +33,9 @@ pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
             found.extend(below);
         }
         for path in found.iter().filter(|p| p.is_file()) {
+            if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                continue;
+            }
             inputs.evaluations.push(parse(path)?);
         }
     }
@@ -103,4 +109,23 @@ fn title(folder: &Path) -> String {
     folder
         .file_name()
         .map_or_else(|| folder.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::{About, Evaluation, Rule, Sample};
+
+    #[test]
+    fn an_evaluation_in_its_runs_folder_is_read_once() {
+        let run = tempfile::tempdir().unwrap();
+        let below = run.path().join("evaluation");
+        std::fs::create_dir(&below).unwrap();
+        let sample = Sample::new(&[1.0, 2.0, 0.0, 1.0], &[true, true, false, false]).unwrap();
+        let threshold = Rule::Fixed { value: 1.0 }.choose(&sample).unwrap();
+        let evaluation = Evaluation::new(About::default(), &sample, threshold).unwrap();
+        std::fs::write(below.join(EVALUATION), serde_json::to_vec(&evaluation).unwrap()).unwrap();
+        let inputs = load(&[below, run.path().to_path_buf()]).unwrap();
+        assert_eq!(inputs.evaluations.len(), 1);
+    }
 }
