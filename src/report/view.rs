@@ -313,7 +313,7 @@ fn files(files: &[FileCounts]) -> Option<Table> {
     }
     (!rows.is_empty()).then(|| Table {
         title: format!("Events by file ({} files)", grouped(files.len() as u64)),
-        head: heads(&["file", "gammas", "hadrons", "unusable rows"]),
+        head: heads(&["file", "gammas", "hadrons", "rows left out"]),
         rows,
     })
 }
@@ -325,7 +325,7 @@ fn unusable(evaluation: &Evaluation) -> Option<Table> {
         .map(|(reason, rows)| vec![reason.clone(), grouped(*rows)])
         .collect();
     (!rows.is_empty()).then(|| Table {
-        title: "Rows without a usable score".into(),
+        title: "Rows left out of the figures".into(),
         head: heads(&["reason", "rows"]),
         rows,
     })
