@@ -90,7 +90,7 @@ pub enum Level {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write commented configurations and job scripts into a folder
+    /// Write commented configurations and schemas into a folder, to start from
     Init {
         /// Folder to write into
         folder: PathBuf,

@@ -1,4 +1,4 @@
-//! `init`: the commented configurations and job scripts of this version, to start from.
+//! `init`: the commented configurations and schemas of this version, to start from.
 
 use crate::data::durable;
 use crate::error::Result;
@@ -6,10 +6,12 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 5] = [
     ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
     ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
     ("configs/magic.toml", include_str!("../../configs/magic.toml")),
+    ("configs/schema/fact.toml", include_str!("../../configs/schema/fact.toml")),
+    ("configs/schema/taiga-events.toml", include_str!("../../configs/schema/taiga-events.toml")),
 ];
 
 #[derive(Debug, Serialize)]

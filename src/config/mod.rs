@@ -239,7 +239,7 @@ pub struct Run {
     pub threads: usize,
     pub checkpoint_seconds: u64,
     pub status_seconds: u64,
-    /// Checkpoints kept besides the best.
+    /// Newest checkpoints kept; each holds the best weights so far too.
     pub keep: usize,
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::catalog::list_files;
 use super::columns::CHUNK_ROWS;
 use super::schema::Schema;
 use super::table::{Block, Request, Table};
@@ -137,7 +138,13 @@ pub fn run(files: &[PathBuf], schema: Option<&str>) -> Result<Report> {
         return Err(Fault::new("no file to check").expected("one or more files").usage());
     }
     let schema = schema.map(Schema::by_name_or_path).transpose()?;
+    let files = files.iter().map(|path| expand(path)).collect::<Result<Vec<_>>>()?.concat();
     Ok(Report { files: files.iter().map(|path| file_report(path, schema.as_ref())).collect() })
+}
+
+/// A folder stands for the HDF5 files in it; what is wrong with a file is for its report.
+fn expand(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_dir() { list_files(&[path.to_path_buf()]) } else { Ok(vec![path.to_path_buf()]) }
 }
 
 fn file_report(path: &Path, schema: Option<&Schema>) -> FileReport {

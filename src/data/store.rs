@@ -262,12 +262,13 @@ impl EventStore {
             }
             let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
                 let x = block.quantities[d][row];
-                let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
-                if feature.quantum > 0.0 {
-                    (f64::from(x) + feature.quantum * (u - 0.5)) as f32
-                } else {
-                    x
+                if feature.quantum == 0.0 {
+                    return x;
                 }
+                let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
+                let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
+                // Noise must not carry a value out of the transform's domain.
+                if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
             });
             match part_of(recipe, block, row) {
                 Part::Train => {

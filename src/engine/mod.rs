@@ -60,11 +60,28 @@ pub fn start(choice: EngineChoice, spec: &FlowSpec, threads: usize) -> Result<Bo
     }
 }
 
-/// Threads of this rank: as asked, else this node's cores shared by its ranks.
-pub fn threads(world: &dyn World, asked: usize) -> usize {
+/// Threads of this rank: as asked, else its cores, shared with the ranks of its node that
+/// may run on the same ones. A launcher that binds each rank to cores of its own has
+/// shared them out already.
+pub fn threads(world: &dyn World, asked: usize) -> Result<usize> {
+    let mine = [host(), allowed_cores()].join("\n");
+    let sharers =
+        world.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
     if asked > 0 {
-        return asked;
+        return Ok(asked);
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / world.local_size()).max(1)
+    Ok((cores / sharers.max(1)).max(1))
+}
+
+/// Name of this node.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
+}
+
+/// The cores this process may run on, as the kernel writes them; empty where it does not.
+fn allowed_cores() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("Cpus_allowed_list:"));
+    line.unwrap_or_default().to_string()
 }

@@ -65,7 +65,7 @@ pub struct FileCounts {
     pub path: String,
     pub gamma: u64,
     pub hadron: u64,
-    /// Rows without a score, by reason.
+    /// Rows left out of the figures, by reason.
     pub unusable: BTreeMap<String, u64>,
 }
 

@@ -40,7 +40,7 @@ impl Evaluation {
         let share = or_dash(self.counts.gamma_fraction().map(|s| significant(100.0 * s, 3)));
         line(f, "events", format!("{gamma} gammas, {hadron} hadrons ({share} % gammas)"))?;
         for (reason, rows) in &self.unusable {
-            line(f, "  without a score", format!("{rows}: {reason}"))?;
+            line(f, "  rows left out", format!("{rows}: {reason}"))?;
         }
         if let Some(nll) = &self.normal_nll {
             let mean = or_dash(nll.mean.map(|m| significant(m, 5)));

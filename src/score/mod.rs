@@ -68,13 +68,13 @@ pub struct Summary {
 pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let assignment = agree(world, Assignment::new(options))?;
-    let threads = engine::threads(world, options.threads);
+    let threads = engine::threads(world, options.threads)?;
     let scorer = agree(world, Scorer::new(model, options.engine, threads))?;
     let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
     agree(world, prepared)?;
     if is_root(world) {
         log::info!(
-            "scoring {} files on {} ranks; {}",
+            "scoring {} file(s) on {} rank(s); {}",
             assignment.jobs.len(),
             world.size(),
             scorer.describe()
@@ -88,7 +88,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
             Err(error) => report.failures.push(Failure {
                 file: job.input.display().to_string(),
                 exit_code: error.exit_code(),
-                text: error.to_string(),
+                text: told_without(&error, &job.input),
             }),
         }
     }
@@ -134,6 +134,12 @@ fn score_file(
     Ok(ScoredFile { output: String::new(), rows, input_blake3, output_blake3, status })
 }
 
+/// The error's text, without the file's name in front.
+fn told_without(error: &Error, file: &Path) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{}: ", file.display())).map_or(text.clone(), str::to_string)
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Report {
     files: Vec<ScoredFile>,
@@ -165,7 +171,8 @@ fn finish(
     files.sort_by(|a, b| a.output.cmp(&b.output));
     failures.sort_by(|a, b| a.file.cmp(&b.file));
     if let (true, Some(first)) = (files.is_empty(), failures.first()) {
-        return common(Err(Error::from_code(first.exit_code, Fault::new(first.text.clone()))));
+        let fault = Fault::new(first.text.clone()).file(&first.file);
+        return common(Err(Error::from_code(first.exit_code, fault)));
     }
     let summary = Summary {
         format: "taiga-flow-scores 1".to_string(),
@@ -198,7 +205,7 @@ fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "scored {} rows in {} files", self.rows, self.files.len())?;
+        writeln!(f, "scored {} rows in {} file(s)", self.rows, self.files.len())?;
         let mut status: BTreeMap<&str, u64> = BTreeMap::new();
         for (reason, rows) in self.files.iter().flat_map(|file| &file.status) {
             *status.entry(reason).or_default() += rows;

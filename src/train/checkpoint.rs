@@ -51,8 +51,8 @@ pub struct Identity<'a> {
     pub shards: u64,
 }
 
-/// Writes `folder/step-N`, then removes all but the newest `keep` and the one of
-/// `best_step`.
+/// Writes `folder/step-N`, then removes all but the newest `keep`. The best weights so
+/// far are part of every state.
 pub fn save(folder: &Path, state: &TrainState, identity: Identity, keep: usize) -> Result<()> {
     let step = state.progress.step;
     let target = folder.join(format!("step-{step}"));

@@ -11,12 +11,15 @@ use super::state::TrainState;
 use crate::config::Class;
 use crate::data::features::{ScaledFeature, scaler_log_det};
 use crate::data::store::{EventStore, RowCounts, Rows, check_budget};
-use crate::engine::{Engine, FixedSum};
+use crate::engine::{self, Engine, FixedSum};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
 use crate::model::initial_params;
 use crate::world::{StopFlag, StopReason, World, agree, common, gather_slots};
 use std::time::{Duration, Instant};
+
+/// Steps per epoch below which the batch is probably too large for the sample.
+const FEWEST_STEPS: u64 = 4;
 
 /// One rank's part of a run.
 pub struct Job<'a> {
@@ -118,7 +121,7 @@ impl<'a> Job<'a> {
         let opened = self.journal.as_mut().map_or(Ok(()), |journal| {
             let entry = provenance(world, options, plan, &engine, state);
             journal.begin(plan, state, events, steps, &entry)?;
-            journal.say(&format!("{} ranks; {engine}", world.size()))
+            journal.say(&format!("{} rank(s); {engine}", world.size()))
         });
         agree(world, opened)
     }
@@ -162,7 +165,7 @@ impl<'a> Job<'a> {
             p.skipped_in_epoch += 1;
             p.skipped_in_a_row += 1;
             log::warn!(
-                "step {} skipped: gradients of {} shards are too large or not finite",
+                "step {} skipped: the gradient of {} part(s) of the batch is too large or not finite",
                 p.step,
                 agreed.unusable
             );
@@ -315,6 +318,14 @@ fn check_events(rows: &RowCounts, plan: &Plan) -> Result<()> {
             .advice("look at the files with `taiga-flow check`, and at [cuts] and [split]")
             .input());
     }
+    let steps = rows.train.div_ceil(plan.config.train.batch);
+    if steps < FEWEST_STEPS {
+        log::warn!(
+            "only {steps} step(s) per epoch: {} events in batches of {}; a smaller train.batch learns more per epoch",
+            rows.train,
+            plan.config.train.batch
+        );
+    }
     if rows.validation == 0 {
         log::warn!(
             "no held-out events (split.validation): training runs to its last epoch, and no threshold is chosen unless split.calibration is given"
@@ -373,7 +384,7 @@ fn provenance(
         "code_version": env!("CARGO_PKG_VERSION"),
         "configuration": plan.run_hash,
         "unix_time": since_epoch.map_or(0, |t| t.as_secs()),
-        "host": std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| String::new(), |h| h.trim().to_string()),
+        "host": engine::host(),
         "ranks": world.size(),
         "engine": engine,
         "from_step": state.progress.step,

@@ -60,7 +60,7 @@ pub struct Summary {
 /// Trains, or goes on training, until the end or a request to stop.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
     let plan = Plan::new(world, &options.config)?;
-    let threads = engine::threads(world, options.config.run.threads);
+    let threads = engine::threads(world, options.config.run.threads)?;
     describe(world, &plan, threads);
     if options.dry_run {
         return Ok(None);
@@ -116,7 +116,7 @@ fn describe(world: &dyn World, plan: &Plan, threads: usize) {
     }
     let (ranks, train) = (world.size(), &plan.config.train);
     log::info!(
-        "{} rows in {} files; {} features, {} blocks of hidden {:?}: {} parameters",
+        "{} rows in {} file(s); {} features, {} blocks of hidden {:?}: {} parameters",
         plan.rows(),
         plan.sources.len(),
         plan.spec.features,
@@ -125,7 +125,7 @@ fn describe(world: &dyn World, plan: &Plan, threads: usize) {
         plan.parameters
     );
     log::info!(
-        "batch {}, {} logical shards, {ranks} ranks with {threads} threads each, about {} MB per rank",
+        "batch {}, {} logical shards, {ranks} rank(s) with {threads} thread(s) each, about {} MB per rank",
         train.batch,
         plan.dealing.shards(),
         plan.memory(ranks as u64, threads as u64) / 1_000_000 + 60

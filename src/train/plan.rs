@@ -109,8 +109,7 @@ fn sources(config: &Config) -> Result<Vec<Source>> {
     };
     if !other.is_empty() {
         log::info!(
-            "one-class training reads the normal class only: {} other files are not used",
-            other.len()
+            "one-class training reads the normal class only; the other class's files are not used"
         );
     }
     let mut sources = Vec::new();

@@ -277,13 +277,13 @@ fn add_groups<V: Vector>(
     fixed: &mut [[i64; GROUP]],
     bound: f32,
 ) -> bool {
-    let mut unusable = false;
+    let mut usable = true;
     for (group, fixed) in all.as_chunks::<GROUP>().0.iter().zip(fixed) {
         let sums = V::sum_lanes(group);
         for sum in &sums {
-            unusable |= !(sum.abs() < bound);
+            usable &= sum.abs() < bound;
         }
         V::add_fixed(&sums, fixed);
     }
-    unusable
+    !usable
 }

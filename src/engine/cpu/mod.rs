@@ -1,9 +1,8 @@
-//! The CPU engine: fused kernels over tiles of events in lanes, threads over tiles
-//! (likelihood) or shards (gradient).
+//! The CPU engine: fused kernels over tiles of events in lanes, threads over tiles.
 //!
 //! The bits depend on neither the instruction set nor the number of threads: an event's
-//! likelihood is a function of the event, and a shard's gradient is summed by one
-//! thread in a fixed order, then added as integers.
+//! likelihood is a function of the event, and the gradient of a tile (a fixed part of a
+//! shard) is summed by one thread in a fixed order, then added as integers.
 
 mod backward;
 mod dispatch;
