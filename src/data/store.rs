@@ -333,24 +333,47 @@ impl EventStore {
         events: &mut Vec<f32>,
         offsets: &mut Vec<usize>,
     ) {
-        events.clear();
+        let ranges: Vec<Range<u64>> =
+            self.shards.iter().map(|s| step_range(s.train.len() as u64, step, steps)).collect();
         offsets.clear();
         offsets.push(0);
-        for shard in &self.shards {
-            let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
-            let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
-            for position in step_range(shard.train.len() as u64, step, steps) {
-                let index = order.at(position);
-                let start = events.len();
-                events.extend_from_slice(shard.train.get(index as usize));
-                let bits = signs.bits(index);
-                for (i, d) in self.signed.iter().enumerate() {
-                    if bits >> i & 1 == 1 {
-                        events[start + d] = -events[start + d];
-                    }
+        for range in &ranges {
+            offsets.push(offsets[offsets.len() - 1] + (range.end - range.start) as usize);
+        }
+        events.resize(offsets[offsets.len() - 1] * self.features, 0.0);
+        let mut rest = events.as_mut_slice();
+        let mut parts = Vec::with_capacity(ranges.len());
+        for (shard, range) in self.shards.iter().zip(ranges) {
+            let (part, tail) =
+                rest.split_at_mut((range.end - range.start) as usize * self.features);
+            parts.push((shard, range, part));
+            rest = tail;
+        }
+        parts
+            .into_par_iter()
+            .for_each(|(shard, range, part)| self.gather_shard(seed, epoch, shard, range, part));
+    }
+
+    fn gather_shard(
+        &self,
+        seed: u64,
+        epoch: u64,
+        shard: &Shard,
+        positions: Range<u64>,
+        events: &mut [f32],
+    ) {
+        let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
+        let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
+        // First all indices: then the reads of rows do not wait for each other.
+        let indices: Vec<u64> = positions.map(|position| order.at(position)).collect();
+        for (event, index) in events.chunks_exact_mut(self.features).zip(&indices) {
+            event.copy_from_slice(shard.train.get(*index as usize));
+            let bits = signs.bits(*index);
+            for (i, d) in self.signed.iter().enumerate() {
+                if bits >> i & 1 == 1 {
+                    event[*d] = -event[*d];
                 }
             }
-            offsets.push(events.len() / self.features);
         }
     }
 }

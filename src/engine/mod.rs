@@ -74,6 +74,12 @@ pub fn threads(world: &dyn World, asked: usize) -> Result<usize> {
     Ok((cores / sharers.max(1)).max(1))
 }
 
+/// Makes work outside of engines (reading, ordering events) use as many threads.
+pub fn use_threads(threads: usize) {
+    // The pool can be made once in a process; later calls find it as it is.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
 /// Name of this node.
 pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()

@@ -50,6 +50,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     agree(world, durable::refuse_existing(&path, options.overwrite))?;
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let threads = engine::threads(world, options.threads)?;
+    engine::use_threads(threads);
     let scorer = agree(world, Scorer::new(model, options.engine, threads))?;
     let sources = agree(world, sources(options))?;
     let mut events = Events::default();

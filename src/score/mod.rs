@@ -69,6 +69,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let assignment = agree(world, Assignment::new(options))?;
     let threads = engine::threads(world, options.threads)?;
+    engine::use_threads(threads);
     let scorer = agree(world, Scorer::new(model, options.engine, threads))?;
     let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
     agree(world, prepared)?;

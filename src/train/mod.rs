@@ -61,6 +61,7 @@ pub struct Summary {
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
     let plan = Plan::new(world, &options.config)?;
     let threads = engine::threads(world, options.config.run.threads)?;
+    engine::use_threads(threads);
     describe(world, &plan, threads);
     if options.dry_run {
         return Ok(None);

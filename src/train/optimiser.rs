@@ -2,10 +2,12 @@
 //! the running mean of the weights (EMA) that is published.
 //!
 //! Every rank applies the same update to the same reduced gradient, so that parameters
-//! stay equal without being sent around.
+//! stay equal without being sent around. The loops are compiled per instruction set, as
+//! the engine's kernels are: without one, a fused multiply-add is a function call.
 
 use crate::config::Train;
 use crate::engine::FIXED_ONE;
+use crate::engine::cpu::{Isa, vectorised};
 
 /// Parameters and everything that moves with them, each (parameters).
 #[derive(Debug, Clone, PartialEq)]
@@ -32,42 +34,74 @@ impl Weights {
         rate: f64,
         train: &Train,
     ) -> f64 {
+        let isa = Isa::detect();
+        let mut norm = 0.0;
+        euclidean_norm(isa, sums, &mut norm);
         let to_mean = 1.0 / (FIXED_ONE * count as f64);
-        let norm = norm(sums) * to_mean;
+        norm *= to_mean;
         let clip = if norm > train.clip_norm { train.clip_norm / norm } else { 1.0 };
-        let scale = to_mean * clip;
         let exponent = update as f64;
         let bias1 = 1.0 - libm::pow(train.beta1, exponent);
         let bias2 = 1.0 - libm::pow(train.beta2, exponent);
-        // θ ← θ − α·m̂/(√v̂ + ε), with both corrections drawn into two factors
-        let step = (rate * libm::sqrt(bias2) / bias1) as f32;
-        let epsilon = (train.epsilon * libm::sqrt(bias2)) as f32;
-        // Early on the mean is over what there is.
+        // Early on the running mean is over what there is.
         let decay = train.ema.min((1.0 + exponent) / (10.0 + exponent));
-        let (beta1, beta2) = (train.beta1 as f32, train.beta2 as f32);
-        let keep = (1.0 - decay) as f32;
-        let Weights { params, ema, first_moment, second_moment } = self;
-        let moments = first_moment.iter_mut().zip(second_moment);
-        for (((p, e), (m, v)), sum) in params.iter_mut().zip(ema).zip(moments).zip(sums) {
-            let g = (*sum as f64 * scale) as f32;
-            *m = beta1.mul_add(*m - g, g);
-            *v = beta2.mul_add(*v - g * g, g * g);
-            *p = (-step).mul_add(*m / (v.sqrt() + epsilon), *p);
-            *e = keep.mul_add(*p - *e, *e);
-        }
+        let factors = Factors {
+            scale: to_mean * clip,
+            beta1: train.beta1 as f32,
+            beta2: train.beta2 as f32,
+            // θ ← θ − α·m̂/(√v̂ + ε), with both corrections drawn into two factors
+            step: (rate * libm::sqrt(bias2) / bias1) as f32,
+            epsilon: (train.epsilon * libm::sqrt(bias2)) as f32,
+            keep: (1.0 - decay) as f32,
+        };
+        adam(isa, self, sums, &factors);
         norm
     }
 }
 
-/// Euclidean norm, in eight running sums (a fixed order that vectorises).
-fn norm(sums: &[i64]) -> f64 {
+/// What is the same for all parameters in one update.
+struct Factors {
+    scale: f64,
+    beta1: f32,
+    beta2: f32,
+    step: f32,
+    epsilon: f32,
+    keep: f32,
+}
+
+vectorised!(fn adam(weights: &mut Weights, sums: &[i64], factors: &Factors) = adam_body);
+vectorised!(fn euclidean_norm(sums: &[i64], norm: &mut f64) = euclidean_norm_body);
+
+#[inline(always)]
+#[allow(clippy::extra_unused_type_parameters)] // the loops vectorise by themselves
+fn adam_body<V>(weights: &mut Weights, sums: &[i64], f: &Factors) {
+    let count = sums.len();
+    let (params, ema) = (&mut weights.params[..count], &mut weights.ema[..count]);
+    let (first, second) = (&mut weights.first_moment[..count], &mut weights.second_moment[..count]);
+    for i in 0..count {
+        let g = (sums[i] as f64 * f.scale) as f32;
+        first[i] = f.beta1.mul_add(first[i] - g, g);
+        second[i] = f.beta2.mul_add(second[i] - g * g, g * g);
+        params[i] = (-f.step).mul_add(first[i] / (second[i].sqrt() + f.epsilon), params[i]);
+        ema[i] = f.keep.mul_add(params[i] - ema[i], ema[i]);
+    }
+}
+
+/// In eight running sums: a fixed order that vectorises.
+#[inline(always)]
+#[allow(clippy::extra_unused_type_parameters)] // the loops vectorise by themselves
+fn euclidean_norm_body<V>(sums: &[i64], norm: &mut f64) {
     let mut squares = [0.0_f64; 8];
-    for chunk in sums.chunks(8) {
+    let (chunks, rest) = sums.as_chunks::<8>();
+    for chunk in chunks {
         for (square, x) in squares.iter_mut().zip(chunk) {
             *square = (*x as f64).mul_add(*x as f64, *square);
         }
     }
-    libm::sqrt(squares.iter().sum())
+    for (square, x) in squares.iter_mut().zip(rest) {
+        *square = (*x as f64).mul_add(*x as f64, *square);
+    }
+    *norm = libm::sqrt(squares.iter().sum());
 }
 
 /// Learning rate of a step: linear warm-up, then half a cosine down to `final_rate`.

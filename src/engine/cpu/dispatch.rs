@@ -51,27 +51,30 @@ impl Isa {
 /// vectors V. Bodies must be `inline(always)` and free of closures around large code: a
 /// closure would be compiled without the instruction set.
 macro_rules! vectorised {
-    ($vis:vis fn $name:ident<$p:ident>($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
-        $vis fn $name<const $p: usize>(isa: $crate::engine::cpu::dispatch::Isa, $($arg: $type),*) {
-            use $crate::engine::cpu::{dispatch::Isa, vector};
+    ($vis:vis fn $name:ident$(<$p:ident>)?($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name$(<const $p: usize>)?(isa: $crate::engine::cpu::Isa, $($arg: $type),*) {
+            use $crate::engine::cpu::{Isa, vector};
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx2,fma")]
-            fn avx512<const $p: usize>($($arg: $type),*) {
-                $body::<vector::Avx512, $p>($($arg),*);
+            #[allow(clippy::too_many_arguments)]
+            fn avx512$(<const $p: usize>)?($($arg: $type),*) {
+                $body::<vector::Avx512 $(, $p)?>($($arg),*);
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2<const $p: usize>($($arg: $type),*) {
-                $body::<vector::Avx2, $p>($($arg),*);
+            #[allow(clippy::too_many_arguments)]
+            fn avx2$(<const $p: usize>)?($($arg: $type),*) {
+                $body::<vector::Avx2 $(, $p)?>($($arg),*);
             }
             match isa {
                 // SAFETY: `Isa` values other than `Portable` come from `Isa::detect`
                 // (or `usable`), which asked this machine for these very features.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::<$p>($($arg),*) },
+                Isa::Avx512 => unsafe { avx512$(::<$p>)?($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2::<$p>($($arg),*) },
-                _ => $body::<vector::Portable, $p>($($arg),*),
+                Isa::Avx2 => unsafe { avx2$(::<$p>)?($($arg),*) },
+                _ => $body::<vector::Portable $(, $p)?>($($arg),*),
             }
         }
     };

@@ -8,10 +8,11 @@ mod backward;
 mod dispatch;
 mod forward;
 pub mod lanes;
-mod vector;
+pub(crate) mod vector;
 mod weights;
 
 pub use dispatch::Isa;
+pub(crate) use dispatch::vectorised;
 
 use super::{Batch, Engine, FixedSum};
 use crate::error::{Fault, Result};

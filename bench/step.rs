@@ -1,0 +1,93 @@
+//! Where the time of a training step goes: order and gathering of events, gradient,
+//! reduction over ranks, update, packing of the new weights.
+//!
+//! `cargo bench --bench step` trains on simulated events in memory with one rank and
+//! prints one JSON object: seconds per step of each part, and the share of all that is
+//! not the gradient.
+
+use serde_json::json;
+use std::time::{Duration, Instant};
+use taiga_flow::config::{self, Class};
+use taiga_flow::data::store::EventStore;
+use taiga_flow::engine::{self, Batch, Engine, FixedSum};
+use taiga_flow::error::Result;
+use taiga_flow::model::initial_params;
+use taiga_flow::simulate;
+use taiga_flow::train::optimiser::Weights;
+use taiga_flow::train::plan::Plan;
+use taiga_flow::world::{Solo, World};
+
+const EVENTS: u64 = 400_000;
+const STEPS: u64 = 200;
+
+fn main() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("taiga-flow-step-{}", std::process::id()));
+    let outcome = measure(&folder);
+    taiga_flow::data::durable::remove_folder(&folder)?;
+    println!("{}", outcome?);
+    Ok(())
+}
+
+fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
+    let path = folder.join("gamma.h5");
+    let (class, seed) = (Class::Gamma, 1);
+    taiga_flow::data::durable::create_folder(folder)?;
+    simulate::run(&simulate::Options {
+        output: path.clone(),
+        class,
+        events: EVENTS,
+        seed,
+        overwrite: true,
+    })?;
+    let text = include_str!("../configs/reference-study.toml");
+    let files = format!("data.gamma=[{:?}]", path.display().to_string());
+    let config =
+        config::parse(text, &[files, "train.batch=8192".to_string(), "cuts={}".to_string()])?;
+    let world = Solo;
+    let plan = Plan::new(&world, &config)?;
+    let (mut store, _) = EventStore::load(&world, &plan.sources, &plan.recipe())?;
+    let scaler =
+        store.moments(&world, &plan.recipe())?.scaler(plan.selection.features(), &plan.units)?;
+    store.scale(&scaler);
+    let threads = engine::threads(&world, 0)?;
+    let mut engine = engine::start(config.run.engine, &plan.spec, threads)?;
+    let mut weights = Weights::new(initial_params(&plan.spec, 1));
+    engine.set_params(&weights.params)?;
+    let mut sums = FixedSum::new(plan.parameters, plan.dealing.shards() as usize);
+    let mut loss = vec![0.0; store.shards.len()];
+    let (mut events, mut offsets) = (Vec::new(), Vec::new());
+    let steps = (EVENTS * 7 / 10).div_ceil(config.train.batch);
+    let mut parts = [Duration::ZERO; 5];
+    for step in 0..STEPS {
+        let mut marks = [Instant::now(); 6];
+        store.gather(1, step / steps, step % steps, steps, &mut events, &mut offsets);
+        marks[1] = Instant::now();
+        sums.clear();
+        let batch = Batch { events: &events, weights: None, offsets: &offsets };
+        engine.gradient(&batch, &mut sums, &mut loss)?;
+        marks[2] = Instant::now();
+        world.all_reduce_sum(&mut sums.values)?;
+        marks[3] = Instant::now();
+        let count = offsets[offsets.len() - 1] as u64;
+        weights.update(&sums.values, count, step + 1, 1e-4, &config.train);
+        marks[4] = Instant::now();
+        engine.set_params(&weights.params)?;
+        marks[5] = Instant::now();
+        for (part, pair) in parts.iter_mut().zip(marks.windows(2)) {
+            *part += pair[1] - pair[0];
+        }
+    }
+    let seconds = parts.map(|p| p.as_secs_f64() / STEPS as f64);
+    let all: f64 = seconds.iter().sum();
+    Ok(json!({
+        "case": "step",
+        "engine": engine.describe(),
+        "batch": config.train.batch,
+        "order_s": seconds[0],
+        "gradient_s": seconds[1],
+        "reduction_s": seconds[2],
+        "update_s": seconds[3],
+        "packing_s": seconds[4],
+        "share_besides_gradient": 1.0 - seconds[1] / all,
+    }))
+}
