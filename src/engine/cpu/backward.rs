@@ -6,7 +6,7 @@
 //! fixed tree, in f32; over tiles of a shard in f64 (see `mod`).
 
 use super::dispatch::vectorised;
-use super::forward::{Tile, couple, for_vectors, standard_normal};
+use super::forward::{Tile, couple, groups, standard_normal};
 use super::lanes::{self, LANES, Lanes, ZERO};
 use super::weights::{NetworkGradient, Packed, PackedBlock, PackedNetwork, Unit};
 
@@ -101,13 +101,13 @@ fn forward<const P: usize>(flow: &Packed<P>, scratch: &mut Scratch<P>) {
     scratch.scale.resize(kept, ZERO);
     scratch.upstream.resize(flow.features * vectors, ZERO);
     scratch.loss.resize(scratch.tile.events, 0.0);
-    for_vectors(vectors, |first, together| {
+    for (first, together) in groups(vectors) {
         if together == 1 {
             forward_vectors::<P, 1>(flow, scratch, first);
         } else {
             forward_vectors::<P, 4>(flow, scratch, first);
         }
-    });
+    }
 }
 
 #[inline(always)]

@@ -56,24 +56,23 @@ vectorised!(pub fn inverse<P>(flow: &Packed<P>, tile: &mut Tile) = inverse_body)
 
 #[inline(always)]
 fn log_prob_body<const P: usize>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32]) {
-    for_vectors(tile.vectors, |first, together| {
+    for (first, together) in groups(tile.vectors) {
         if together == TOGETHER {
             log_prob_vectors::<P, TOGETHER>(flow, tile, first, out);
         } else {
             log_prob_vectors::<P, 1>(flow, tile, first, out);
         }
-    });
+    }
 }
 
-/// Calls `f(first, count)` for groups of `TOGETHER` vectors, then single ones.
+/// (first, count) of groups of `TOGETHER` vectors, then of single ones. To be looped over:
+/// a closure called for each would be a function of its own, compiled without the
+/// caller's vector instructions.
 #[inline(always)]
-pub fn for_vectors(vectors: usize, mut f: impl FnMut(usize, usize)) {
-    let mut first = 0;
-    while first < vectors {
-        let together = if first + TOGETHER <= vectors { TOGETHER } else { 1 };
-        f(first, together);
-        first += together;
-    }
+pub fn groups(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
+    let whole = vectors - vectors % TOGETHER;
+    let together = (0..whole).step_by(TOGETHER).map(|first| (first, TOGETHER));
+    together.chain((whole..vectors).map(|first| (first, 1)))
 }
 
 #[inline(always)]
