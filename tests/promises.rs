@@ -1,1 +1,16 @@
-fn main() {}
+//! What the program promises, tested from outside: one module per promise.
+//!
+//! Inputs are made afresh for every run, from a seed that a failing test prints;
+//! `TAIGA_FLOW_TEST_SEED` repeats it. Public data are looked for in the folder that
+//! `TAIGA_FLOW_TEST_DATA` names. `tests/run.sh` sets everything up.
+
+mod bad_input;
+mod commands;
+mod exactly_once;
+mod independent;
+mod likelihood;
+mod magic;
+mod memory;
+mod ranks;
+mod support;
+mod tidy;

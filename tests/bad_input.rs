@@ -1,0 +1,502 @@
+//! Bad input is refused with a message that names the place, what was expected and what
+//! was found, with advice and the right exit code; nothing half-written is left behind.
+
+use crate::support::{
+    Events, Odd, Outcome, arguments, configuration, folder, json, program, ranks, run, seed,
+    simulated, succeed, trained, tree, write_odd,
+};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use taiga_flow::config::Class;
+
+const USAGE: i32 = 2;
+const INPUT: i32 = 3;
+const PARTIAL: i32 = 4;
+const ENVIRONMENT: i32 = 5;
+
+/// Runs what must be refused; the folder must be as it was before.
+fn refuse(command: &mut Command, folder: &Path, code: i32, told: &[&str]) -> Outcome {
+    let before = tree(folder);
+    let outcome = run(command);
+    assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
+    for text in told {
+        assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
+    }
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    assert_eq!(tree(folder), before, "something was left behind: {}", outcome.stderr);
+    outcome
+}
+
+fn refused(arguments: &[OsString], folder: &Path, code: i32, told: &[&str]) -> Outcome {
+    let outcome = refuse(&mut program(arguments), folder, code, told);
+    assert_eq!(outcome.stdout, "", "a refusal is no result");
+    outcome
+}
+
+/// A few toy gammas.
+fn events() -> Events {
+    Events::read(&trained().gamma).chosen(&(0..3000).collect::<Vec<usize>>())
+}
+
+/// A training and a scoring of the same bad file are both refused.
+fn refused_by_all(path: &Path, told: &[&str]) {
+    let folder = path.parent().expect("a folder");
+    let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+    let told: Vec<&str> = told.iter().copied().chain([name, "advice: "]).collect();
+    let configuration = configuration(folder, path, "");
+    let output = folder.join("output");
+    refused(&arguments!["train", "-c", &configuration, "-o", &output], folder, INPUT, &told);
+    let model = &trained().model;
+    let score = arguments!["score", "-m", model, "-o", &output, path];
+    // The folder of outputs may stay: it is empty.
+    std::fs::create_dir_all(&output).expect("a folder");
+    refused(&score, folder, INPUT, &told);
+    std::fs::remove_dir(&output).expect("an empty folder");
+    let evaluate = arguments!["evaluate", "-m", model, "--gamma", path, "-o", &output];
+    refused(&evaluate, folder, INPUT, &told);
+}
+
+#[test]
+fn columns_that_are_not_as_they_should_be() {
+    let folder = folder();
+    let events = events();
+    let cases: [(&str, Odd, &[&str]); 6] = [
+        ("misspelt", Odd::Renamed("widht"), &["'width'", "did you mean 'widht'?"]),
+        ("missing", Odd::Renamed("zzz"), &["'width'", "size, "]),
+        (
+            "text",
+            Odd::Text,
+            &["not a numeric column", "events/width", "expected numbers, found text"],
+        ),
+        (
+            "shorter",
+            Odd::Shorter,
+            &["differ in length", "events/width", "expected 3000 rows", "found 2999 rows"],
+        ),
+        (
+            "table",
+            Odd::Table,
+            &["not a column", "events/width", "expected one dimension", "[1500, 2]"],
+        ),
+        ("empty", Odd::Empty, &["empty", "0 rows"]),
+    ];
+    for (name, odd, told) in cases {
+        let path = folder.path().join(format!("{name}.h5"));
+        write_odd(&events, &path, "width", &odd);
+        refused_by_all(&path, told);
+        std::fs::remove_file(&path).expect("the file");
+    }
+}
+
+#[test]
+fn files_that_are_no_files_of_events() {
+    let folder = folder();
+    let whole = std::fs::read(&trained().gamma).expect("a file");
+    let path = |name: &str| folder.path().join(name);
+    let cases: [(&str, Vec<u8>, &[&str]); 4] = [
+        ("nothing.h5", Vec::new(), &["empty", "0 bytes"]),
+        (
+            "table.h5",
+            b"size,width\n1,2\n".to_vec(),
+            &["not an HDF5 file", "a text file", "taiga-flow convert"],
+        ),
+        (
+            "noise.h5",
+            (0..5000u32).map(|i| (i * 2_654_435_761 >> 24) as u8 | 128).collect(),
+            &["not an HDF5 file"],
+        ),
+        (
+            "truncated.h5",
+            whole[..whole.len() * 2 / 3].to_vec(),
+            &["truncated", "copy or write it again"],
+        ),
+    ];
+    for (name, bytes, told) in cases {
+        std::fs::write(path(name), bytes).expect("a file");
+        refused_by_all(&path(name), told);
+        std::fs::remove_file(path(name)).expect("the file");
+    }
+    std::fs::write(path("gamma.h5"), &whole).expect("a file");
+    let configuration = configuration(folder.path(), &path("gamam.h5"), "");
+    let command = arguments!["train", "-c", &configuration, "-o", &path("output")];
+    refused(
+        &command,
+        folder.path(),
+        INPUT,
+        &["gamam.h5: file not found", "did you mean 'gamma.h5'?"],
+    );
+    let command =
+        arguments!["score", "-m", &trained().model, "-o", &path("output"), &path("gamam.h5")];
+    refused(
+        &command,
+        folder.path(),
+        INPUT,
+        &["gamam.h5: file not found", "did you mean 'gamma.h5'?"],
+    );
+}
+
+#[test]
+fn a_truncated_file_is_refused_wherever_it_ends() {
+    let folder = folder();
+    let whole = std::fs::read(&trained().gamma).expect("a file");
+    let path = folder.path().join("cut.h5");
+    for i in 1..12 {
+        let length = (seed() as usize).wrapping_mul(i * i + 7) % whole.len();
+        std::fs::write(&path, &whole[..length]).expect("a file");
+        let output = folder.path().join("output");
+        let evaluate =
+            arguments!["evaluate", "-m", &trained().model, "--gamma", &path, "-o", &output];
+        refused(&evaluate, folder.path(), INPUT, &["cut.h5"]);
+    }
+}
+
+#[test]
+fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
+    let folder = folder();
+    let mut events = events();
+    for row in 0..90 {
+        events.feature("width")[31 * row] = [f32::NAN, f32::INFINITY][row % 2];
+    }
+    for row in 0..30 {
+        events.feature("con2")[31 * row + 1] = -1.0;
+    }
+    let path = folder.path().join("holes.h5");
+    events.write(&path);
+    let (configuration, output) =
+        (configuration(folder.path(), &path, "[train]\nepochs = 2\n"), folder.path().join("run"));
+    let train = arguments!["train", "-c", &configuration, "-o", &output];
+    let told =
+        ["90 not finite", "30 outside a transform's domain", "0.01 of 3000", "data.bad_rows"];
+    refused(&train, folder.path(), INPUT, &told);
+    refuse(&mut ranks(2, &train), folder.path(), INPUT, &told);
+    let within =
+        arguments!["train", "-c", &configuration, "-o", &output, "--set", "data.bad_rows=0.05"];
+    let told = json(&within);
+    assert_eq!(
+        (told["rows"]["not_finite"].as_u64(), told["rows"]["out_of_domain"].as_u64()),
+        (Some(90), Some(30))
+    );
+    assert_eq!(told["rows"]["read"], 3000);
+}
+
+#[test]
+fn configurations_with_mistakes() {
+    let folder = folder();
+    let gamma = &trained().gamma;
+    let output = folder.path().join("run");
+    let cases: [(&str, &[&str]); 6] = [
+        ("[train]\nepoch = 3\n", &["line 25", "unknown field `epoch`", "did you mean 'epochs'?"]),
+        ("[trian]\nepochs = 3\n", &["unknown field `trian`", "did you mean 'train'?"]),
+        ("[train]\nepochs = \"three\"\n", &["line 25", "invalid type"]),
+        ("[train]\nepochs = 0\n", &["train.epochs", "expected 1 or more", "found 0"]),
+        ("[split]\ntrain = 0.9\n", &["split", "expected 1"]),
+        ("[train\n", &["line 24"]),
+    ];
+    for (more, told) in cases {
+        let configuration = configuration(folder.path(), gamma, more);
+        let train = arguments!["train", "-c", &configuration, "-o", &output];
+        let told: Vec<&str> = told.iter().copied().chain(["configuration.toml"]).collect();
+        refused(&train, folder.path(), USAGE, &told);
+    }
+    let configuration = configuration(folder.path(), gamma, "");
+    let settings: [(&str, &[&str]); 4] = [
+        ("train.epoch=3", &["unknown field `epoch`", "did you mean 'epochs'?"]),
+        ("train.epochs", &["--set", "section.key=value"]),
+        ("train.epochs=-1", &["invalid value"]),
+        ("model.blocks=1000", &["blocks", "256"]),
+    ];
+    for (setting, told) in settings {
+        let train = arguments!["train", "-c", &configuration, "-o", &output, "--set", setting];
+        refused(&train, folder.path(), USAGE, told);
+    }
+    let absent = folder.path().join("absent.toml");
+    let train = arguments!["train", "-c", &absent, "-o", &output];
+    refused(&train, folder.path(), USAGE, &["absent.toml", "cannot read the configuration"]);
+}
+
+#[test]
+fn outputs_that_exist_are_refused_before_any_work_and_stay_as_they_are() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| folder.path().join(name);
+    let (file, table) = (at("events.h5"), at("table.csv"));
+    std::fs::write(&file, "precious").expect("a file");
+    std::fs::write(&table, "1,2\n").expect("a file");
+    let exists = ["events.h5", "exists already", "--overwrite"];
+    let simulate = arguments!["simulate", "-o", &file, "--class", "gamma", "--events", "10"];
+    refused(&simulate, folder.path(), USAGE, &exists);
+    refused(&arguments!["convert", &table, "-o", &file], folder.path(), USAGE, &exists);
+    refused(&arguments!["report", &trained.run, "-o", &file], folder.path(), USAGE, &exists);
+    for name in ["scores/gamma.h5", "evaluation/evaluation.json", "other/notes.txt"] {
+        std::fs::create_dir_all(at(name).parent().expect("a folder")).expect("a folder");
+        std::fs::write(at(name), "precious").expect("a file");
+    }
+    let score = arguments!["score", "-m", &trained.model, "-o", &at("scores"), &trained.gamma];
+    refused(&score, folder.path(), USAGE, &["gamma.h5", "exists already"]);
+    refuse(&mut ranks(2, &score), folder.path(), USAGE, &["gamma.h5", "exists already"]);
+    let evaluate = arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &trained.gamma,
+        "-o",
+        &at("evaluation")
+    ];
+    refused(&evaluate, folder.path(), USAGE, &["evaluation.json", "exists already"]);
+    let train = arguments!["train", "-c", &trained.configuration, "-o", &at("other")];
+    refused(&train, folder.path(), USAGE, &["something else than a run"]);
+    let run_folder = trained.run.parent().expect("a folder");
+    let train =
+        arguments!["train", "-c", &trained.configuration, "-o", &trained.run, "--resume", "never"];
+    refused(&train, run_folder, USAGE, &["the run exists already", "--resume auto"]);
+    let train = arguments![
+        "train",
+        "-c",
+        &trained.configuration,
+        "-o",
+        &trained.run,
+        "--set",
+        "train.seed=9"
+    ];
+    refused(&train, run_folder, USAGE, &["another configuration", "--overwrite"]);
+}
+
+#[test]
+fn a_model_whose_features_do_not_match_the_file() {
+    let folder = folder();
+    let events = events();
+    let output = folder.path().join("output");
+    let path = folder.path().join("millimetres.h5");
+    write_odd(&events, &path, "length", &Odd::Unit("mm"));
+    let told = ["millimetres.h5", "length", "expected deg", "found mm"];
+    for command in ["score", "evaluate"] {
+        std::fs::create_dir_all(&output).expect("a folder");
+        let mut arguments = arguments![command, "-m", &trained().model, "-o", &output];
+        if command == "evaluate" {
+            arguments.push("--gamma".into());
+        }
+        arguments.push(path.clone().into());
+        refused(&arguments, folder.path(), INPUT, &told);
+    }
+    // Trained on a quantity that the file does not have.
+    let configuration = configuration(folder.path(), &trained().gamma, "[train]\nepochs = 1\n");
+    let model = folder.path().join("run");
+    let column = "features.columns=[{name=\"skewness\"},{name=\"size\",transform=\"log10\"}]";
+    succeed(&mut program(&arguments![
+        "train",
+        "-q",
+        "-c",
+        &configuration,
+        "-o",
+        &model,
+        "--set",
+        column
+    ]));
+    let mut without = events.clone();
+    without.features.retain(|(name, _)| name != "skewness");
+    let path = folder.path().join("without.h5");
+    without.write(&path);
+    let score = arguments!["score", "-m", &model.join("model.safetensors"), "-o", &output, &path];
+    refused(&score, folder.path(), INPUT, &["without.h5", "'skewness'"]);
+}
+
+#[test]
+fn models_that_are_none_or_damaged() {
+    let (trained, folder) = (trained(), folder());
+    let whole = std::fs::read(&trained.model).expect("a model");
+    let path = folder.path().join("model.safetensors");
+    let output = folder.path().join("output");
+    let score = arguments!["score", "-m", &path, "-o", &output, &trained.gamma];
+    refused(&score, folder.path(), INPUT, &["model.safetensors", "cannot read the model"]);
+    let events = std::fs::read(&trained.gamma).expect("a file");
+    for bytes in [&b""[..], b"not a model", &events] {
+        std::fs::write(&path, bytes).expect("a file");
+        refused(
+            &score,
+            folder.path(),
+            INPUT,
+            &["model.safetensors", "not a taiga-flow model", "advice: "],
+        );
+    }
+    for length in [8, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).expect("a file");
+        refused(&score, folder.path(), INPUT, &["model.safetensors", "not a taiga-flow model"]);
+    }
+}
+
+/// A bit flipped anywhere in a model file is noticed: in the header, in the card, in a
+/// weight.
+#[test]
+fn a_flipped_bit_in_a_model_is_never_scored_with() {
+    use taiga_flow::model::Model;
+    let whole = std::fs::read(&trained().model).expect("a model");
+    assert!(Model::from_bytes(&whole).is_ok());
+    let header = u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
+    let stream = taiga_flow_gpu::random::Stream::new(seed(), "flip", &[]);
+    for i in 0..3000 {
+        // As many in the header, which holds the card, as in the weights behind it.
+        let (first, length) =
+            if i % 2 == 0 { (0, 8 + header) } else { (8 + header, whole.len() - 8 - header) };
+        let at = first + (stream.bits(2 * i) % length as u64) as usize;
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (stream.bits(2 * i + 1) % 8);
+        // Blanks that pad the header carry nothing.
+        if whole[at] == b' '
+            && Model::from_bytes(&flipped)
+                .is_ok_and(|m| m == Model::from_bytes(&whole).expect("whole"))
+        {
+            continue;
+        }
+        let found = Model::from_bytes(&flipped);
+        assert!(found.is_err(), "byte {at} of {} (header {header})", whole.len());
+        assert_eq!(found.expect_err("refused").exit_code(), INPUT as u8);
+    }
+}
+
+#[test]
+fn more_ranks_than_shards() {
+    let (trained, folder) = (trained(), folder());
+    let output = folder.path().join("run");
+    let train =
+        arguments!["train", "-c", &trained.configuration, "-o", &output, "--set", "train.shards=2"];
+    let told = ["more ranks than logical shards", "at most 2 ranks", "found 3", "train.shards"];
+    let outcome = refuse(&mut ranks(3, &train), folder.path(), USAGE, &told);
+    let times = outcome.stderr.matches("more ranks than logical shards").count();
+    assert_eq!(times, 1, "told once, not by every rank: {}", outcome.stderr);
+}
+
+#[test]
+fn lone_copies_that_a_launcher_started() {
+    let (trained, folder) = (trained(), folder());
+    let output = folder.path().join("output");
+    for arguments in [
+        arguments!["train", "-c", &trained.configuration, "-o", &output],
+        arguments!["score", "-m", &trained.model, "-o", &output, &trained.gamma],
+    ] {
+        let mut command = program(&arguments);
+        command.env("OMPI_COMM_WORLD_SIZE", "4").env("OMPI_ALLOW_RUN_AS_ROOT", "1");
+        command.env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        let told = ["expected 4 ranks", "found a world of 1", "advice: "];
+        refuse(&mut command, folder.path(), ENVIRONMENT, &told);
+    }
+}
+
+#[test]
+fn one_bad_file_does_not_stop_the_others() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    let events = events();
+    for name in ["a.h5", "c.h5", "d.h5"] {
+        events.write(&archive.join(name));
+    }
+    write_odd(&events, &archive.join("b.h5"), "dist", &Odd::Text);
+    let mut whole = std::fs::read(archive.join("d.h5")).expect("a file");
+    whole.truncate(5000);
+    std::fs::write(archive.join("e.h5"), whole).expect("a file");
+    for count in [1, 2] {
+        let output = folder.path().join(format!("scores-{count}"));
+        let arguments = arguments!["score", "-m", &trained.model, "-o", &output, &archive];
+        let mut command = if count == 1 { program(&arguments) } else { ranks(count, &arguments) };
+        let outcome = run(&mut command);
+        assert_eq!(outcome.code, Some(PARTIAL), "{}", outcome.stderr);
+        for text in ["2 of 5 files failed", "b.h5", "e.h5"] {
+            assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
+        }
+        let left: Vec<String> = tree(&output).into_keys().collect();
+        assert_eq!(left, ["a.h5", "c.h5", "d.h5", "manifest.json"]);
+        let manifest = std::fs::read_to_string(output.join("manifest.json")).expect("a manifest");
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+        assert_eq!(manifest["rows"], 9000);
+        assert_eq!(manifest["failed"].as_object().map(serde_json::Map::len), Some(2));
+        let file = hdf5::File::open(output.join("c.h5")).expect("scores");
+        assert_eq!(file.dataset("scores/score").expect("scores").size(), 3000);
+    }
+}
+
+#[test]
+fn inputs_whose_outputs_would_collide() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| -> PathBuf { folder.path().join(name) };
+    let events = events();
+    events.write(&at("one/run.h5"));
+    events.chosen(&[5, 6, 7]).write(&at("two/run.hdf5"));
+    let inputs = [at("one/run.h5"), at("two/run.hdf5")];
+    let score =
+        arguments!["score", "-m", &trained.model, "-o", &at("scores"), &inputs[0], &inputs[1]];
+    refused(&score, folder.path(), USAGE, &["same output", "run.h5", "--root"]);
+    let root = folder.path();
+    let score = arguments![
+        "score",
+        "-m",
+        &trained.model,
+        "-o",
+        &at("scores"),
+        "--root",
+        root,
+        &inputs[0],
+        &inputs[1]
+    ];
+    assert_eq!(json(&score)["rows"], 3003);
+}
+
+#[test]
+fn gammas_and_hadrons_that_are_swapped() {
+    let (trained, folder) = (trained(), folder());
+    let output = folder.path().join("evaluation");
+    let evaluate = arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &trained.hadron,
+        "--hadron",
+        &trained.gamma,
+        "-o",
+        &output
+    ];
+    let told = ["wholly of the other class", "hadron.h5", "swapped"];
+    refused(&evaluate, folder.path(), INPUT, &told);
+    refuse(&mut ranks(2, &evaluate), folder.path(), INPUT, &told);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written() {
+    use std::os::unix::fs::PermissionsExt;
+    let (trained, folder) = (trained(), folder());
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).expect("a folder");
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o555)).expect("a mode");
+    // The superuser may write anywhere.
+    if std::fs::write(closed.join("probe"), "").is_ok() {
+        std::fs::remove_file(closed.join("probe")).expect("the probe");
+        crate::support::skip("an unwritable folder cannot be made for the superuser");
+    } else {
+        let score = arguments!["score", "-m", &trained.model, "-o", &closed, &trained.gamma];
+        refused(&score, folder.path(), ENVIRONMENT, &["closed", "ermission"]);
+        let train = arguments!["train", "-c", &trained.configuration, "-o", &closed.join("run")];
+        refused(&train, folder.path(), ENVIRONMENT, &["closed", "ermission"]);
+    }
+    std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o755)).expect("a mode");
+    // Below something that is no folder, nobody can write.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "precious").expect("a file");
+    let simulate =
+        arguments!["simulate", "-o", &file.join("x.h5"), "--class", "gamma", "--events", "9"];
+    refused(&simulate, folder.path(), ENVIRONMENT, &["file"]);
+}
+
+#[test]
+fn the_same_events_twice() {
+    let (trained, folder) = (trained(), folder());
+    let copy = folder.path().join("copy.h5");
+    std::fs::copy(&trained.gamma, &copy).expect("a copy");
+    let configuration = configuration(folder.path(), &copy, "");
+    let output = folder.path().join("run");
+    let both = format!("data.gamma=[\"{}\", \"{}\"]", copy.display(), trained.gamma.display());
+    let train = arguments!["train", "-c", &configuration, "-o", &output, "--set", &both];
+    refused(&train, folder.path(), INPUT, &["same content", "gamma.h5", "copy.h5"]);
+    let other = simulated(folder.path().join("other.h5"), Class::Gamma, 100, 1);
+    let score = arguments!["score", "-m", &trained.model, "-o", &output, &other, &other];
+    refused(&score, folder.path(), INPUT, &["listed twice", "other.h5"]);
+}

@@ -1,0 +1,192 @@
+//! The command line keeps its word: help without MPI, one JSON object, results apart
+//! from messages, configurations that work, a page that needs nothing else.
+
+use crate::support::{arguments, folder, json, program, run, simulated, succeed, trained};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use taiga_flow::config::Class;
+
+const COMMANDS: [&str; 8] =
+    ["init", "simulate", "convert", "check", "train", "evaluate", "score", "report"];
+
+#[test]
+fn help_is_quick_and_needs_no_mpi() {
+    let mut all = program(&arguments!["--help"]);
+    // A launcher that promises four ranks: starting MPI here would fail.
+    let outcome = succeed(all.env("OMPI_COMM_WORLD_SIZE", "4"));
+    for command in COMMANDS {
+        assert!(outcome.stdout.contains(&format!("\n  {command} ")), "{}", outcome.stdout);
+        let started = Instant::now();
+        let mut of_one = program(&arguments![command, "--help"]);
+        let outcome = succeed(of_one.env("OMPI_COMM_WORLD_SIZE", "4"));
+        assert!(started.elapsed() < Duration::from_secs(2));
+        assert!(outcome.stdout.contains("Usage: taiga-flow"), "{}", outcome.stdout);
+    }
+    assert!(succeed(&mut program(&arguments!["--version"])).stdout.starts_with("taiga-flow "));
+    assert_eq!(run(&mut program(&arguments!["trian"])).code, Some(2));
+}
+
+#[test]
+fn with_json_every_command_prints_one_object_and_nothing_else() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| folder.path().join(name);
+    let table = at("table.csv");
+    std::fs::write(&table, "28.8,16.0,2.6,0.39,0.2,27.7,22.0,-8.2,40.1,81.9,g\n").expect("a table");
+    let told = json(&arguments!["init", &at("start")]);
+    assert!(told["files"].as_array().is_some_and(|files| !files.is_empty()));
+    let simulated = at("events.h5");
+    let told =
+        json(&arguments!["simulate", "-o", &simulated, "--class", "gamma", "--events", "2000"]);
+    assert_eq!(told["events"], 2000);
+    json(&arguments!["convert", &table, "-o", &at("converted.h5")]);
+    assert!(json(&arguments!["check", &simulated])["files"].is_array());
+    let again = arguments!["train", "-c", &trained.configuration, "-o", &trained.run];
+    let told = json(&again);
+    assert_eq!(told["already_finished"], true);
+    assert_eq!(told["model_blake3"], crate::support::hash(&trained.model));
+    let evaluation = at("evaluation");
+    let told = json(&arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &trained.gamma,
+        "--hadron",
+        &trained.hadron,
+        "-o",
+        &evaluation
+    ]);
+    assert!(told["auc"]["value"].as_f64().is_some_and(|auc| auc > 0.7), "{}", told["auc"]);
+    assert_eq!(
+        json(&arguments!["score", "-m", &trained.model, "-o", &at("scores"), &simulated])["rows"],
+        2000
+    );
+    json(&arguments!["report", &trained.run, &evaluation, "-o", &at("page.html")]);
+}
+
+#[test]
+fn results_go_to_stdout_and_messages_to_stderr() {
+    let (trained, folder) = (trained(), folder());
+    let output = folder.path().join("scores");
+    let told = succeed(&mut program(&arguments![
+        "score",
+        "-m",
+        &trained.model,
+        "-o",
+        &output,
+        &trained.gamma
+    ]));
+    assert!(told.stdout.starts_with("scored 30000 rows in 1 files"), "{}", told.stdout);
+    assert!(!told.stdout.contains("INFO") && told.stderr.contains("INFO"), "{}", told.stderr);
+    let refused = run(&mut program(&arguments![
+        "score",
+        "-m",
+        &trained.model,
+        "-o",
+        &output,
+        &trained.gamma
+    ]));
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+    let quiet = succeed(&mut program(&arguments![
+        "score",
+        "-q",
+        "--overwrite",
+        "-m",
+        &trained.model,
+        "-o",
+        &output,
+        &trained.gamma
+    ]));
+    assert!(!quiet.stderr.contains("INFO"), "{}", quiet.stderr);
+}
+
+#[test]
+fn the_configurations_of_init_are_accepted_as_they_are() {
+    let folder = folder();
+    succeed(&mut program(&arguments!["init", folder.path()]));
+    let inputs = folder.path().join("quickstart/train");
+    simulated(inputs.join("gamma.h5"), Class::Gamma, 3000, 1);
+    for name in ["gamma.h5", "hadron.h5", "magic.h5"] {
+        simulated(folder.path().join(name), Class::Gamma, 3000, 2);
+    }
+    let mut tried = 0;
+    for entry in std::fs::read_dir(folder.path().join("configs")).expect("configs").flatten() {
+        let command = arguments!["train", "--dry-run", "-c", &entry.path(), "-o", "run"];
+        let outcome = succeed(program(&command).current_dir(folder.path()));
+        assert!(outcome.stderr.contains("parameters"), "{}", outcome.stderr);
+        tried += 1;
+    }
+    assert!(tried >= 3);
+    assert!(!folder.path().join("run").exists(), "a dry run writes nothing");
+    let again = run(&mut program(&arguments!["init", folder.path()]));
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+}
+
+#[test]
+fn a_report_is_one_page_that_refers_to_nothing_outside() {
+    let (trained, folder) = (trained(), folder());
+    let evaluation = folder.path().join("evaluation");
+    json(&arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &trained.gamma,
+        "--hadron",
+        &trained.hadron,
+        "-o",
+        &evaluation
+    ]);
+    let page = folder.path().join("page.html");
+    json(&arguments!["report", &trained.run, &evaluation, "-o", &page]);
+    let text = std::fs::read_to_string(&page).expect("the page");
+    assert!(text.matches("<svg").count() >= 3, "loss, ROC and histograms");
+    assert_eq!(text.matches("</html>").count(), 1);
+    assert_self_contained(&text);
+    for page in [trained.run.join("report.html"), evaluation.join("report.html")] {
+        assert_self_contained(&std::fs::read_to_string(&page).expect("a page"));
+    }
+}
+
+/// No address that a browser would load; names of XML namespaces are no addresses.
+fn assert_self_contained(page: &str) {
+    for attribute in ["src=", "href=", "url(", "@import", "<link", "<script"] {
+        for (at, _) in page.match_indices(attribute) {
+            let place: String = page[at..].chars().take(60).collect();
+            let inner = place[attribute.len()..].trim_start_matches(['"', '\'']);
+            let harmless = inner.starts_with('#') || inner.starts_with("data:");
+            assert!(harmless, "refers to something outside: {place}");
+        }
+    }
+}
+
+#[test]
+fn the_simulation_is_called_a_toy_wherever_it_shows() {
+    let folder = folder();
+    let path = folder.path().join("toy.h5");
+    let help = succeed(&mut program(&arguments!["simulate", "--help"])).stdout;
+    let told = succeed(&mut program(&arguments![
+        "simulate", "-o", &path, "--class", "hadron", "--events", "100"
+    ]));
+    let file = hdf5::File::open(&path).expect("events");
+    let attribute = file.attr("simulation").expect("a label");
+    let label: String = attribute
+        .read_scalar::<hdf5::types::FixedUnicode<4096>>()
+        .expect("a text")
+        .trim_end_matches('\0')
+        .to_string();
+    for text in [&help, &told.stdout, &label] {
+        assert!(text.contains("toy") && text.contains("not a detector simulation"), "{text}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
+    let folder = folder();
+    let made = |name: &str, seed: u64| {
+        let path = simulated(folder.path().join(name), Class::Hadron, 1000, seed);
+        crate::support::hash(Path::new(&path))
+    };
+    assert_eq!(made("a.h5", 3), made("b.h5", 3));
+    assert_ne!(made("c.h5", 3), made("d.h5", 4));
+}

@@ -1,0 +1,41 @@
+//! Memory is bounded: in training by the events of the rank, in scoring by nothing that
+//! grows with the file.
+
+use crate::support::{
+    Watched, arguments, configuration, folder, program, ranks, seed, simulated, trained,
+};
+use taiga_flow::config::Class;
+
+const ROWS: u64 = 3_000_000;
+const FEATURES: u64 = 6;
+const MEGABYTE: u64 = 1_000_000;
+
+#[test]
+fn training_needs_its_shard_and_scoring_a_block_whatever_the_rows() {
+    let folder = folder();
+    let events = simulated(folder.path().join("many.h5"), Class::Gamma, ROWS, seed());
+    let more = "[train]\nepochs = 1\nbatch = 131072\n";
+    let configuration = configuration(folder.path(), &events, more);
+    for count in [1, 2] {
+        let output = folder.path().join(format!("run-{count}"));
+        let command =
+            arguments!["train", "-c", &configuration, "-o", &output, "--set", "model.hidden=[8]"];
+        let mut command = if count == 1 { program(&command) } else { ranks(count, &command) };
+        let peak = Watched::start(&mut command).peak_memory();
+        let shard = ROWS * FEATURES * 4 / count as u64;
+        let limit = shard * 13 / 10 + 200 * MEGABYTE;
+        let told = format!(
+            "training {ROWS} rows on {count} ranks: {} MB per rank, allowed {} MB",
+            peak / MEGABYTE,
+            limit / MEGABYTE
+        );
+        println!("{told}");
+        // A peak below the events themselves would mean that nothing was measured.
+        assert!((shard / 2..=limit).contains(&peak), "{told}");
+    }
+    let output = folder.path().join("scores");
+    let command = arguments!["score", "-m", &trained().model, "-o", &output, &events];
+    let peak = Watched::start(&mut program(&command)).peak_memory();
+    println!("scoring {ROWS} rows: {} MB", peak / MEGABYTE);
+    assert!((5 * MEGABYTE..=300 * MEGABYTE).contains(&peak), "{peak} bytes");
+}

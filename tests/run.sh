@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs all tests on a Debian or Ubuntu machine with a Rust toolchain: installs the system
+# packages that are missing (saying so), makes a Python environment for the independent
+# reading of a model, and tests the workspace. Works from any folder.
+#
+#   bash tests/run.sh [arguments of `cargo test`]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Nothing below may hang for ever.
+limit_s=3600
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "tests/run.sh: these packages need root: run '$*' and try again" >&2
+        exit 1
+    fi
+}
+
+install_packages() {
+    if ! command -v dpkg-query >/dev/null; then
+        echo "tests/run.sh: not a Debian or Ubuntu system; it needs the like of: $*" >&2
+        return
+    fi
+    local missing=()
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "tests/run.sh: installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}
+
+make_python() {
+    local folder=$1
+    [ -e "$folder/ready" ] && return
+    echo "tests/run.sh: making the Python environment $folder"
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    timeout 600 "$folder/bin/pip" install --quiet --disable-pip-version-check numpy safetensors h5py
+    touch "$folder/ready"
+}
+
+command -v cargo >/dev/null || { echo "tests/run.sh: needs a Rust toolchain, see https://rustup.rs" >&2; exit 1; }
+install_packages gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libclang-dev libhdf5-dev python3-venv
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+make_python "$target/test-python"
+export TAIGA_FLOW_PYTHON="$target/test-python/bin/python3"
+
+started=$SECONDS
+timeout --foreground "$limit_s" cargo test --workspace "$@"
+echo "tests/run.sh: all tests passed in $((SECONDS - started)) s, compilation included"

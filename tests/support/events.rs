@@ -1,0 +1,135 @@
+//! Event files as tests want them: read, changed, and written with any defect.
+
+use std::path::Path;
+use taiga_flow::data::schema::canonical_unit;
+use taiga_flow::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+
+/// All columns of an event file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Events {
+    pub keys: Vec<(String, Vec<i64>)>,
+    pub features: Vec<(String, Vec<f32>)>,
+    pub class: Vec<i8>,
+}
+
+impl Events {
+    pub fn read(path: &Path) -> Events {
+        let file = hdf5::File::open(path).expect("an event file");
+        let group = file.group("events").expect("the group");
+        let mut events = Events { keys: Vec::new(), features: Vec::new(), class: Vec::new() };
+        for name in group.member_names().expect("names") {
+            let dataset = group.dataset(&name).expect("a dataset");
+            match name.as_str() {
+                "class" => events.class = dataset.read_raw().expect("classes"),
+                "run_id" | "event_id" => {
+                    events.keys.push((name, dataset.read_raw().expect("keys")));
+                }
+                _ => events.features.push((name, dataset.read_raw().expect("features"))),
+            }
+        }
+        events
+    }
+
+    pub fn rows(&self) -> usize {
+        self.class.len()
+    }
+
+    pub fn feature(&mut self, name: &str) -> &mut Vec<f32> {
+        let found = self.features.iter_mut().find(|(known, _)| known == name);
+        &mut found.unwrap_or_else(|| panic!("no feature {name}")).1
+    }
+
+    pub fn key(&self, name: &str) -> &[i64] {
+        let found = self.keys.iter().find(|(known, _)| known == name);
+        &found.unwrap_or_else(|| panic!("no key {name}")).1
+    }
+
+    /// The rows of the given numbers, in their order.
+    pub fn chosen(&self, rows: &[usize]) -> Events {
+        fn take<T: Copy>(values: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().map(|row| values[*row]).collect()
+        }
+        Events {
+            keys: self.keys.iter().map(|(name, v)| (name.clone(), take(v, rows))).collect(),
+            features: self.features.iter().map(|(name, v)| (name.clone(), take(v, rows))).collect(),
+            class: take(&self.class, rows),
+        }
+    }
+
+    pub fn write(&self, path: &Path) {
+        let keys = self.keys.iter().map(|(name, _)| ColumnSpec::new(name, Kind::I64, None));
+        let features = self
+            .features
+            .iter()
+            .map(|(name, _)| ColumnSpec::new(name, Kind::F32, canonical_unit(name)));
+        let class = ColumnSpec::new("class", Kind::I8, None);
+        let specs: Vec<ColumnSpec> = keys.chain(features).chain([class]).collect();
+        let mut writer = ColumnWriter::create(path, "events", &specs, false).expect("a file");
+        let keys = self.keys.iter().map(|(_, values)| Values::I64(values));
+        let features = self.features.iter().map(|(_, values)| Values::F32(values));
+        let values: Vec<Values> = keys.chain(features).chain([Values::I8(&self.class)]).collect();
+        writer.append(&values).expect("rows");
+        let format = Attribute::Text("taiga-flow-events".to_string());
+        let attributes =
+            [("format".to_string(), format), ("version".to_string(), Attribute::Integer(1))];
+        writer.finish(&attributes).expect("a whole file");
+    }
+}
+
+/// A column that is not as it should be.
+#[derive(Debug, Clone)]
+pub enum Odd {
+    Text,
+    Shorter,
+    Table,
+    Renamed(&'static str),
+    Unit(&'static str),
+    Empty,
+}
+
+/// Writes events as another program would, with one column (or all, for
+/// [`Odd::Empty`]) gone wrong.
+pub fn write_odd(events: &Events, path: &Path, column: &str, odd: &Odd) {
+    let file = hdf5::File::create(path).expect("a file");
+    let group = file.create_group("events").expect("a group");
+    let write = |name: &str, values: &[f32]| {
+        group.new_dataset_builder().with_data(values).create(name).expect("a dataset")
+    };
+    for (name, values) in &events.features {
+        if matches!(odd, Odd::Empty) {
+            write(name, &[]);
+            continue;
+        }
+        if name != column {
+            write(name, values);
+            continue;
+        }
+        match odd {
+            Odd::Text => {
+                let word: hdf5::types::FixedAscii<8> =
+                    hdf5::types::FixedAscii::from_ascii(b"narrow").expect("a word");
+                let words = vec![word; values.len()];
+                group.new_dataset_builder().with_data(&words).create(column).expect("words");
+            }
+            Odd::Shorter => {
+                write(name, &values[1..]);
+            }
+            Odd::Table => {
+                let shape = (values.len() / 2, 2);
+                let table = group.new_dataset::<f32>().shape(shape).create(column);
+                table.expect("a table").write_raw(&values[..2 * shape.0]).expect("values");
+            }
+            Odd::Renamed(other) => {
+                write(other, values);
+            }
+            Odd::Unit(unit) => {
+                let dataset = write(name, values);
+                let text: hdf5::types::VarLenUnicode = unit.parse().expect("a text");
+                let attribute =
+                    dataset.new_attr::<hdf5::types::VarLenUnicode>().create("units").expect("one");
+                attribute.write_scalar(&text).expect("a unit");
+            }
+            Odd::Empty => {}
+        }
+    }
+}

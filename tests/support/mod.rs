@@ -1,0 +1,171 @@
+//! What the tests share: running the program alone and over ranks, made-up inputs, a
+//! trained model, and looking at what lies in a folder.
+
+mod events;
+mod process;
+
+pub use events::{Events, Odd, write_odd};
+pub use process::{
+    Outcome, Watched, descendants, end, json, program, ranks, run, send_user1, succeed,
+};
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use taiga_flow::config::Class;
+use taiga_flow::simulate;
+use tempfile::TempDir;
+
+/// Arguments of a command line from anything that is text or a path.
+macro_rules! arguments {
+    ($($argument:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($argument)),*] };
+}
+pub(crate) use arguments;
+
+/// The seed of this run's random inputs.
+pub fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let seed = *SEED.get_or_init(|| {
+        let given = std::env::var("TAIGA_FLOW_TEST_SEED").ok();
+        given.map_or_else(fresh_seed, |text| text.parse().expect("a number"))
+    });
+    println!("random inputs from TAIGA_FLOW_TEST_SEED={seed}");
+    seed
+}
+
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::from(now.expect("a clock after 1970").subsec_nanos())
+}
+
+/// A folder of a test's own, on the disk that the build uses.
+pub fn folder() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder")
+}
+
+/// A file of toy events.
+pub fn simulated(path: PathBuf, class: Class, events: u64, seed: u64) -> PathBuf {
+    let output = path.clone();
+    let options = simulate::Options { output, class, events, seed, overwrite: false };
+    simulate::run(&options).expect("simulated events");
+    path
+}
+
+/// A small configuration on one file of gammas; `more` is put at its end.
+pub fn configuration(folder: &Path, gamma: &Path, more: &str) -> PathBuf {
+    let path = folder.join("configuration.toml");
+    let text = format!(
+        r#"
+[data]
+gamma = ["{}"]
+
+[features]
+columns = [
+  {{ name = "size", transform = "log10" }},
+  {{ name = "width", transform = "ln", offset = 0.01 }},
+  {{ name = "length", transform = "ln", offset = 0.01 }},
+  {{ name = "con2", transform = "logit" }},
+  {{ name = "dist" }},
+  {{ name = "alpha", transform = "signed" }},
+]
+
+[cuts]
+size = {{ min = 60 }}
+
+[model]
+blocks = 4
+hidden = [24]
+permutation = {{ seeded = 1 }}
+
+{more}
+"#,
+        gamma.display()
+    );
+    std::fs::write(&path, text).expect("a configuration");
+    path
+}
+
+/// A model trained on toy gammas, shared by all tests of this process.
+pub struct Trained {
+    pub gamma: PathBuf,
+    pub hadron: PathBuf,
+    pub configuration: PathBuf,
+    pub run: PathBuf,
+    pub model: PathBuf,
+}
+
+pub fn trained() -> &'static Trained {
+    static TRAINED: OnceLock<Trained> = OnceLock::new();
+    TRAINED.get_or_init(|| {
+        let folder = shared_folder();
+        let gamma = simulated(folder.join("gamma.h5"), Class::Gamma, 30_000, seed());
+        let hadron = simulated(folder.join("hadron.h5"), Class::Hadron, 30_000, seed());
+        let more = "[train]\nepochs = 12\nbatch = 2048\nlearning_rate = 1e-2\n";
+        let configuration = configuration(&folder, &gamma, more);
+        let output = folder.join("run");
+        succeed(&mut program(&arguments!["train", "-q", "-c", &configuration, "-o", &output]));
+        let model = output.join("model.safetensors");
+        Trained { gamma, hadron, configuration, run: output, model }
+    })
+}
+
+/// A folder for as long as this process lives; those of processes that have ended are
+/// removed, since nothing runs at the end of a test binary.
+fn shared_folder() -> PathBuf {
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in std::fs::read_dir(base).expect("the temporary folder").flatten() {
+        let name = entry.file_name().to_string_lossy().to_string();
+        let owner = name.strip_prefix("promises-").map(str::to_string);
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let folder = base.join(format!("promises-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    folder
+}
+
+/// A public file; `None`, said aloud, where it is absent and nobody asked for it.
+pub fn public_data(name: &str) -> Option<PathBuf> {
+    let asked = std::env::var_os("TAIGA_FLOW_TEST_DATA").map(PathBuf::from);
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let path = asked.clone().unwrap_or(default).join(name);
+    if path.is_file() {
+        return Some(path);
+    }
+    assert!(asked.is_none(), "TAIGA_FLOW_TEST_DATA is set, but there is no {}", path.display());
+    skip(&format!("{} is absent; TAIGA_FLOW_TEST_DATA names its folder", path.display()));
+    None
+}
+
+/// Says, past the capture of test output, that something was not tested.
+pub fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
+/// Everything below a folder: relative path → hash of the content, or `/`.
+pub fn tree(folder: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    walk(folder, folder, &mut found);
+    found
+}
+
+fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        let name = path.strip_prefix(root).expect("a path below").display().to_string();
+        if path.is_dir() {
+            found.insert(name, "/".to_string());
+            walk(root, &path, found);
+        } else {
+            found.insert(name, hash(&path));
+        }
+    }
+}
+
+/// blake3 of a file.
+pub fn hash(path: &Path) -> String {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    blake3::hash(&bytes).to_hex().to_string()
+}

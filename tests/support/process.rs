@@ -1,0 +1,187 @@
+//! Running the program, bounded in time: alone, over MPI ranks, and watched.
+
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
+/// Nothing a test starts may take longer.
+const LIMIT: Duration = Duration::from_secs(240);
+
+#[derive(Debug)]
+pub struct Outcome {
+    /// Absent if a signal ended the process.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+pub fn program(arguments: &[OsString]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_remove("TAIGA_FLOW_LOG");
+    command
+}
+
+/// The program as `ranks` MPI ranks on this machine, also as root and on few cores.
+pub fn ranks(ranks: usize, arguments: &[OsString]) -> Command {
+    let mut command = Command::new("mpirun");
+    command
+        .args(["-n", &ranks.to_string(), PROGRAM])
+        .args(arguments)
+        .env_remove("TAIGA_FLOW_LOG")
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("OMPI_MCA_hwloc_base_binding_policy", "none")
+        .env("OMPI_MCA_mpi_yield_when_idle", "1");
+    command
+}
+
+pub fn run(command: &mut Command) -> Outcome {
+    let started = std::mem::replace(command, Command::new("true"));
+    let told = format!("{started:?}");
+    let output = assert_cmd::Command::from_std(started)
+        .timeout(LIMIT)
+        .output()
+        .unwrap_or_else(|e| panic!("cannot run {told}: {e}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_string();
+    Outcome {
+        code: output.status.code(),
+        stdout: text(&output.stdout),
+        stderr: format!("{told}\n{}", text(&output.stderr)),
+    }
+}
+
+/// Runs what must succeed; returns what it said.
+pub fn succeed(command: &mut Command) -> Outcome {
+    let outcome = run(command);
+    assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+    outcome
+}
+
+/// Runs with `--json` what must succeed, and reads its one object.
+pub fn json(arguments: &[OsString]) -> Value {
+    let outcome = succeed(program(arguments).arg("--json"));
+    let object: Value = serde_json::from_str(&outcome.stdout)
+        .unwrap_or_else(|e| panic!("not one JSON value ({e}): {}", outcome.stdout));
+    assert!(object.is_object(), "not an object: {}", outcome.stdout);
+    object
+}
+
+/// A running program whose memory is read until it ends.
+pub struct Watched {
+    child: Child,
+    started: Instant,
+}
+
+impl Watched {
+    /// Starts it with its output thrown away: nobody reads the pipes meanwhile.
+    pub fn start(command: &mut Command) -> Watched {
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        Watched { child, started: Instant::now() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, with its exit code.
+    pub fn ended(&mut self) -> Option<Option<i32>> {
+        assert!(self.started.elapsed() < LIMIT, "still running after {LIMIT:?}");
+        self.child.try_wait().expect("a child").map(|status| status.code())
+    }
+
+    pub fn wait(mut self) -> Option<i32> {
+        loop {
+            if let Some(code) = self.ended() {
+                return code;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for its success; returns the largest resident memory of any one process of
+    /// the program in it, in bytes.
+    pub fn peak_memory(mut self) -> u64 {
+        let mut peak = 0;
+        loop {
+            // Of a process that has ended nothing can be read, so the peak so far is
+            // read again and again.
+            let processes = descendants(self.id()).into_iter().chain([self.id()]);
+            peak = peak.max(processes.filter_map(resident_peak).max().unwrap_or(0));
+            if let Some(code) = self.ended() {
+                assert_eq!(code, Some(0));
+                return peak;
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // A failing test must not leave ranks behind.
+        for process in descendants(self.id()) {
+            end(process);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Peak resident memory of a process of the program (not of a launcher), in bytes.
+fn resident_peak(process: u32) -> Option<u64> {
+    let folder = format!("/proc/{process}");
+    let program = std::fs::read_link(format!("{folder}/exe")).ok()?;
+    if program != Path::new(PROGRAM).canonicalize().ok()? {
+        return None;
+    }
+    let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(1024 * line.split_whitespace().nth(1)?.parse::<u64>().ok()?)
+}
+
+/// Children, their children, and so on.
+pub fn descendants(process: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // The name of the program, in parentheses, may hold blanks.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if let Some(parent) = parent.and_then(|parent| parent.parse::<u32>().ok()) {
+            parents.push((id, parent));
+        }
+    }
+    let mut found = vec![process];
+    let mut next = 0;
+    while next < found.len() {
+        let of = |parent: u32| move |(id, p): &(u32, u32)| (*p == parent).then_some(*id);
+        found.extend(parents.iter().filter_map(of(found[next])).collect::<Vec<u32>>());
+        next += 1;
+    }
+    found.split_off(1)
+}
+
+/// Ends a process as a crash of its node would.
+pub fn end(process: u32) {
+    signal(process, libc::SIGKILL);
+}
+
+/// What Slurm sends some minutes before the time limit.
+pub fn send_user1(process: u32) {
+    signal(process, libc::SIGUSR1);
+}
+
+fn signal(process: u32, signal: i32) {
+    // SAFETY: kill(2) takes numbers and touches no memory of this process.
+    unsafe { libc::kill(process as i32, signal) };
+}
