@@ -24,7 +24,11 @@ pub(super) fn open(path: &Path) -> Result<File> {
 pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
     let bytes = file_length(path)?;
     if bytes == 0 {
-        return Err(Fault::new("the file is empty").file(path).found("0 bytes").input());
+        return Err(Fault::new("the file is empty")
+            .file(path)
+            .found("0 bytes")
+            .advice("copy or write it again")
+            .input());
     }
     File::with_options()
         .with_fapl(|access| access.file_locking(false).chunk_cache(521, cache, 0.75))

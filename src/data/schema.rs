@@ -8,7 +8,7 @@
 use super::expression::Expression;
 use super::h5;
 use crate::config::explain_toml;
-use crate::error::{Error, Fault, Result, did_you_mean};
+use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -150,7 +150,7 @@ impl Schema {
             own.check_format(path, &file)?;
             return Ok(own);
         }
-        let mut misfits = Vec::new();
+        let (mut misfits, mut near) = (Vec::new(), Vec::new());
         for schema in schemas.into_iter().filter(|schema| !schema.open) {
             let found = h5::dataset_names(&file, &schema.group);
             let missing = schema.missing(&found);
@@ -158,8 +158,13 @@ impl Schema {
                 return Ok(schema);
             }
             misfits.push(format!("'{}' ({} missing)", schema.name, missing.join(", ")));
+            let unused = || found.iter().map(String::as_str);
+            near.extend(missing.iter().filter_map(|column| {
+                nearest(column, unused()).map(|near| format!("is '{near}' meant to be '{column}'?"))
+            }));
         }
         let groups = h5::describe_root(&file);
+        near.push("name a schema: copy configs/schema/fact.toml and map your columns in it".into());
         Err(Fault::new("no built-in schema fits this file")
             .file(path)
             .expected(format!(
@@ -167,7 +172,7 @@ impl Schema {
                 misfits.join(" or of ")
             ))
             .found(groups)
-            .advice("name a schema: copy configs/schema/fact.toml and map your columns in it")
+            .advice(near.join(" else "))
             .input())
     }
 

@@ -78,6 +78,7 @@ impl StoredColumn {
                 .dataset(full)
                 .expected("one dimension")
                 .found(format!("shape {shape:?}"))
+                .advice("choose another column in the schema")
                 .input());
         };
         Ok(StoredColumn {

@@ -30,6 +30,9 @@ pub struct Card {
     pub split: Split,
     pub threshold: Option<Threshold>,
     pub training: Training,
+    /// blake3 of this card as JSON with an empty checksum, then of the bytes of all
+    /// weights: a bit that flips later is noticed before anything is scored.
+    pub checksum: String,
 }
 
 /// One flow of the model; its tensors carry its name as prefix.

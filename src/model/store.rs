@@ -2,7 +2,7 @@
 //!
 //! One key only, because the order of several is random and equal models must be equal
 //! bytes. A file is checked against its card before any weight is used: names, shapes,
-//! finite values; anything else is refused by name.
+//! finite values, the checksum; anything else is refused by name.
 
 use super::card::Card;
 use crate::data::durable;
@@ -28,7 +28,8 @@ impl Model {
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let broken =
             |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();
-        let card = serde_json::to_string(&self.card).map_err(|e| broken(&e))?;
+        let card = Card { checksum: self.checksum()?, ..self.card.clone() };
+        let card = serde_json::to_string(&card).map_err(|e| broken(&e))?;
         let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, flow) in &self.card.flows {
             let params = self
@@ -94,7 +95,30 @@ impl Model {
             let layout = Layout::new(&flow.spec);
             flows.insert(name.clone(), read_flow(&tensors, name, &layout)?);
         }
-        Ok(Model { card, flows })
+        let model = Model { card, flows };
+        let (expected, found) = (&model.card.checksum, model.checksum()?);
+        if *expected != found {
+            return Err(Fault::new("the model file is damaged")
+                .expected(format!("checksum {expected}"))
+                .found(found)
+                .advice("copy the file again; it was altered after it was written")
+                .input());
+        }
+        Ok(model)
+    }
+
+    /// What the card's `checksum` must be.
+    fn checksum(&self) -> Result<String> {
+        let card = Card { checksum: String::new(), ..self.card.clone() };
+        let json = serde_json::to_vec(&card)
+            .map_err(|e| Fault::new("cannot write the model").found(e).internal())?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&json);
+        for params in self.flows.values() {
+            let bytes: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
+            hasher.update(&bytes);
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 }
 

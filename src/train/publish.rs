@@ -91,6 +91,7 @@ impl Job<'_> {
                 validation_nll: p.best_nll,
                 validation_nll_median: p.best_median,
             },
+            checksum: String::new(), // the model file's business
         };
         Ok(Model { card, flows: BTreeMap::from([(name, state.best.clone())]) })
     }

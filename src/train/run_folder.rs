@@ -9,6 +9,7 @@ use crate::data::durable;
 use crate::error::{Fault, Result};
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub const MODEL: &str = "model.safetensors";
@@ -19,11 +20,30 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const LOG: &str = "train.log";
 const LOCK: &str = ".lock";
 
-/// An open run folder; the lock goes with it.
+/// An open run folder; the lock goes with it. One that was new and never came to begin a
+/// run goes as well: it would only stand in the way of the next try.
 #[derive(Debug)]
 pub struct RunFolder {
     pub path: PathBuf,
     _lock: File,
+    /// No run has begun in it.
+    empty: bool,
+    /// It was not there before.
+    created: bool,
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.empty {
+            // Already failing: a second error here could only hide the first. What is not
+            // ours keeps the folder.
+            let _ = std::fs::remove_file(self.file(CONFIG));
+            let _ = std::fs::remove_file(self.file(LOCK));
+            if self.created {
+                let _ = std::fs::remove_dir(&self.path);
+            }
+        }
+    }
 }
 
 /// What to do with a folder that holds a run.
@@ -56,9 +76,15 @@ impl RunFolder {
                 .advice("resume it with --resume auto, choose another folder, or give --overwrite to begin anew")
                 .usage());
         }
+        let created = !path.exists();
         durable::create_folder(path)?;
         let lock = lock(path)?;
-        let folder = RunFolder { path: path.to_path_buf(), _lock: lock };
+        let folder = RunFolder {
+            path: path.to_path_buf(),
+            _lock: lock,
+            empty: !is_run || existing == Existing::Replace,
+            created,
+        };
         if is_run && existing == Existing::Replace {
             folder.clear()?;
         } else if is_run {
@@ -93,8 +119,8 @@ impl RunFolder {
             .usage())
     }
 
-    /// Adds an entry to `provenance.json`.
-    pub fn add_provenance(&self, entry: &Value) -> Result<()> {
+    /// Adds an entry to `provenance.json`: with it, a run has begun.
+    pub fn add_provenance(&mut self, entry: &Value) -> Result<()> {
         let path = self.file(PROVENANCE);
         let starts =
             std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
@@ -104,6 +130,7 @@ impl RunFolder {
         starts.push(entry.clone());
         let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
+        self.empty = false;
         durable::write_file(&path, &text)
     }
 }
@@ -119,12 +146,22 @@ fn lock(path: &Path) -> Result<File> {
         .write(true)
         .open(&lock_path)
         .map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Fault::new("another job is writing this run")
+    let busy = || {
+        Fault::new("another job is writing this run")
             .file(path)
             .advice("wait for it to end, or choose another folder")
-            .usage()),
+            .usage()
+    };
+    match file.try_lock() {
+        // A job that came to nothing takes its lock file away: that one locks nobody out.
+        Ok(()) if !is_same_file(&file, &lock_path) => Err(busy()),
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(busy()),
         Err(TryLockError::Error(e)) => Err(unusable(e)),
     }
+}
+
+fn is_same_file(file: &File, path: &Path) -> bool {
+    let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|m| m.ino()).ok();
+    inode(file.metadata()).is_some_and(|own| inode(std::fs::metadata(path)) == Some(own))
 }
