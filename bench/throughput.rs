@@ -4,9 +4,13 @@
 //! peak are measured in turn, several times over, and medians are printed: machines are
 //! noisy, and what is compared must be measured together. A training step is gradient,
 //! exact sum, update and the packing of the new weights.
+//!
+//! Options after `--` choose cases, so that another program can measure in turn with
+//! this one: `cargo bench --bench throughput -- --case train --threads 2 --rounds 1`.
 
 mod peak;
 
+use clap::Parser;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::Train;
@@ -19,9 +23,25 @@ use taiga_flow::train::optimiser::Weights;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::spec::FlowSpec;
 
-const ROUNDS: usize = 7;
 /// Shortest measurement of a case in a round.
 const SLICE: Duration = Duration::from_millis(400);
+
+/// Which cases to measure; without options all of them.
+#[derive(Parser)]
+struct Options {
+    /// Only this case
+    #[arg(long, value_parser = ["score", "train"])]
+    case: Option<String>,
+    /// Only on so many threads, with the widest instruction set
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Turns of all cases; medians over them are printed
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// What `cargo bench` adds; means nothing
+    #[arg(long, hide = true)]
+    bench: bool,
+}
 
 struct Case {
     name: &'static str,
@@ -123,20 +143,23 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn main() -> Result<()> {
+    let options = Options::parse();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let best = Isa::detect();
-    let reference = FlowSpec::reference_study(6);
-    let mut cases = vec![
-        Case::new("score", reference.clone(), 65_536, cores, best)?,
-        Case::new("train", reference.clone(), 8192, cores, best)?,
-        Case::new("score", reference.clone(), 65_536, 1, best)?,
-        Case::new("train", reference.clone(), 8192, 1, best)?,
-    ];
-    if best == Isa::Avx512 {
-        cases.push(Case::new("score", reference.clone(), 65_536, cores, Isa::Avx2)?);
-        cases.push(Case::new("train", reference, 8192, cores, Isa::Avx2)?);
+    let settings = match options.threads {
+        Some(threads) => vec![(usize::from(threads), best)],
+        None if best == Isa::Avx512 => vec![(cores, best), (1, best), (cores, Isa::Avx2)],
+        None => vec![(cores, best), (1, best)],
+    };
+    let mut cases = Vec::new();
+    for (threads, isa) in settings {
+        for (name, batch) in [("score", 65_536), ("train", 8192)] {
+            if options.case.as_deref().is_none_or(|only| only == name) {
+                cases.push(Case::new(name, FlowSpec::reference_study(6), batch, threads, isa)?);
+            }
+        }
     }
-    for _ in 0..ROUNDS {
+    for _ in 0..options.rounds {
         for case in &mut cases {
             let peak = peak::gfma_per_s(case.threads, 10);
             case.measure(peak)?;
