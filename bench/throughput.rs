@@ -126,12 +126,17 @@ fn main() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let best = Isa::detect();
     let reference = FlowSpec::reference_study(6);
+    let deep = FlowSpec { hidden: vec![512, 512], ..reference.clone() };
     let mut cases = vec![
         Case::new("score", reference.clone(), 65_536, cores, best)?,
         Case::new("train", reference.clone(), 8192, cores, best)?,
         Case::new("score", reference.clone(), 65_536, 1, best)?,
         Case::new("train", reference.clone(), 8192, 1, best)?,
     ];
+    for (threads, batch) in [(cores, 65_536), (cores, 8192), (1, 8192)] {
+        cases.push(Case::new("score", deep.clone(), batch, threads, best)?);
+        cases.push(Case::new("train", deep.clone(), batch, threads, best)?);
+    }
     if best == Isa::Avx512 {
         cases.push(Case::new("score", reference.clone(), 65_536, cores, Isa::Avx2)?);
         cases.push(Case::new("train", reference, 8192, cores, Isa::Avx2)?);

@@ -48,30 +48,30 @@ impl Isa {
 
 /// `vectorised!(pub fn kernel<P>(a: &A, b: &mut B) = body);` defines
 /// `kernel::<P>(isa, a, b)`, which runs `body::<V, P>(a, b)` compiled for `isa` with its
-/// vectors V. Bodies must be `inline(always)` and free of closures around large code: a
+/// vectors V; without `<P>`, `kernel(isa, a, b)` runs `body::<V>(a, b)`. Bodies must be `inline(always)` and free of closures around large code: a
 /// closure would be compiled without the instruction set.
 macro_rules! vectorised {
-    ($vis:vis fn $name:ident<$p:ident>($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
-        $vis fn $name<const $p: usize>(isa: $crate::engine::cpu::dispatch::Isa, $($arg: $type),*) {
+    ($vis:vis fn $name:ident $(<$p:ident>)? ($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
+        $vis fn $name $(<const $p: usize>)? (isa: $crate::engine::cpu::dispatch::Isa, $($arg: $type),*) {
             use $crate::engine::cpu::{dispatch::Isa, vector};
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx2,fma")]
-            fn avx512<const $p: usize>($($arg: $type),*) {
-                $body::<vector::Avx512, $p>($($arg),*);
+            fn avx512 $(<const $p: usize>)? ($($arg: $type),*) {
+                $body::<vector::Avx512 $(, $p)?>($($arg),*);
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2<const $p: usize>($($arg: $type),*) {
-                $body::<vector::Avx2, $p>($($arg),*);
+            fn avx2 $(<const $p: usize>)? ($($arg: $type),*) {
+                $body::<vector::Avx2 $(, $p)?>($($arg),*);
             }
             match isa {
                 // SAFETY: `Isa` values other than `Portable` come from `Isa::detect`
                 // (or `usable`), which asked this machine for these very features.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512::<$p>($($arg),*) },
+                Isa::Avx512 => unsafe { avx512 $(::<$p>)? ($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => unsafe { avx2::<$p>($($arg),*) },
-                _ => $body::<vector::Portable, $p>($($arg),*),
+                Isa::Avx2 => unsafe { avx2 $(::<$p>)? ($($arg),*) },
+                _ => $body::<vector::Portable $(, $p)?>($($arg),*),
             }
         }
     };
