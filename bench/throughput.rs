@@ -151,11 +151,18 @@ fn main() -> Result<()> {
         None if best == Isa::Avx512 => vec![(cores, best), (1, best), (cores, Isa::Avx2)],
         None => vec![(cores, best), (1, best)],
     };
+    let reference = FlowSpec::reference_study(6);
+    let deep = FlowSpec { hidden: vec![512, 512], ..reference.clone() };
     let mut cases = Vec::new();
     for (threads, isa) in settings {
         for (name, batch) in [("score", 65_536), ("train", 8192)] {
-            if options.case.as_deref().is_none_or(|only| only == name) {
-                cases.push(Case::new(name, FlowSpec::reference_study(6), batch, threads, isa)?);
+            for spec in [&reference, &deep] {
+                let wanted = options.case.as_deref().is_none_or(|only| only == name);
+                // Comparisons are of the reference network; the deep one has no AVX2 figure.
+                let deep_too = options.case.is_none() && isa == best;
+                if wanted && (spec == &reference || deep_too) {
+                    cases.push(Case::new(name, spec.clone(), batch, threads, isa)?);
+                }
             }
         }
     }

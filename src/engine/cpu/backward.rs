@@ -6,8 +6,9 @@
 //! fixed tree, in f32; the tile's sum is rounded to units of 2⁻³² and added to integers.
 
 use super::dispatch::vectorised;
-use super::forward::{TOGETHER, Tile, affine, couple, standard_normal};
-use super::lanes::{self, LANES, Lanes, ZERO};
+use super::forward::{TOGETHER, couple};
+use super::lanes::{Lanes, ZERO};
+use super::pass::{Pass, add_group};
 use super::vector::{GROUP, Vector};
 use super::weights::{NetworkSums, Packed, PackedBlock, PackedNetwork, groups};
 
@@ -17,17 +18,8 @@ const MOST_GROUPS: usize = groups(16);
 /// Per-thread working space, reused from tile to tile.
 #[derive(Debug, Clone)]
 pub struct Scratch<const P: usize> {
-    pub tile: Tile,
-    pub weight: Vec<Lanes>, // (vectors), loss weight per event, 0 where padded
-    pub loss: Vec<f32>,     // (events) weight · (−log p)
-    /// Largest magnitude (exclusive) of a component of one tile.
-    pub bound: f32,
-    /// Whether a component of the last tile was too large or not finite.
-    pub unusable: bool,
+    pub pass: Pass,
     pub sums: Vec<BlockSums>, // (blocks)
-    input: Vec<Lanes>,        // (blocks, P, vectors) transformed features before the block
-    scale: Vec<Lanes>,        // (blocks, P, vectors)
-    upstream: Vec<Lanes>,     // (features, vectors) ∂L/∂x, walking backward
     local: Local<P>,
 }
 
@@ -54,31 +46,14 @@ impl<const P: usize> Scratch<P> {
             shift: sums(&b.shift),
         };
         Scratch {
-            tile: Tile::default(),
-            weight: Vec::new(),
-            loss: Vec::new(),
-            bound: 0.0,
-            unusable: false,
+            pass: Pass::new(flow.blocks.len(), P),
             sums: flow.blocks.iter().map(of_block).collect(),
-            input: Vec::new(),
-            scale: Vec::new(),
-            upstream: Vec::new(),
             local: Local {
                 x: Vec::new(),
                 g_scale: Vec::new(),
                 g_shift: Vec::new(),
                 g_x: Vec::new(),
             },
-        }
-    }
-
-    /// Loads events (events, features) and their loss weights.
-    pub fn load(&mut self, features: usize, rows: &[f32], weights: Option<&[f32]>) {
-        self.tile.load(features, rows);
-        self.weight.clear();
-        self.weight.resize(self.tile.vectors, ZERO);
-        for e in 0..self.tile.events {
-            self.weight[e / LANES][e % LANES] = weights.map_or(1.0, |w| w[e]);
         }
     }
 
@@ -95,36 +70,22 @@ vectorised!(pub fn gradient<P>(flow: &Packed<P>, scratch: &mut Scratch<P>) = gra
 /// Adds the loaded tile's gradient to `scratch.sums`, and writes its losses.
 #[inline(always)]
 fn gradient_body<V: Vector, const P: usize>(flow: &Packed<P>, scratch: &mut Scratch<P>) {
-    let vectors = scratch.tile.vectors;
-    scratch.unusable = false;
-    forward::<V, P>(flow, scratch);
-    // ∂(−log p)/∂z = z
-    for d in 0..flow.features {
-        for v in 0..vectors {
-            let z = V::load(&scratch.tile.x[d * vectors + v]);
-            V::mul(V::load(&scratch.weight[v]), z).store(&mut scratch.upstream[d * vectors + v]);
-        }
-    }
+    forward::<V, P>(flow, &mut scratch.pass);
     for b in (0..flow.blocks.len()).rev() {
         backward::<V, P>(b, &flow.blocks[b], flow.scale_clamp, scratch);
     }
 }
 
 #[inline(always)]
-fn forward<V: Vector, const P: usize>(flow: &Packed<P>, scratch: &mut Scratch<P>) {
-    let vectors = scratch.tile.vectors;
-    let kept = flow.blocks.len() * P * vectors;
-    scratch.input.resize(kept, ZERO);
-    scratch.scale.resize(kept, ZERO);
-    scratch.upstream.resize(flow.features * vectors, ZERO);
-    scratch.loss.resize(scratch.tile.events, 0.0);
+fn forward<V: Vector, const P: usize>(flow: &Packed<P>, pass: &mut Pass) {
+    let vectors = pass.tile.vectors;
     let mut first = 0;
     while first + TOGETHER <= vectors {
-        forward_vectors::<V, P, TOGETHER>(flow, scratch, first);
+        forward_vectors::<V, P, TOGETHER>(flow, pass, first);
         first += TOGETHER;
     }
     while first < vectors {
-        forward_vectors::<V, P, 1>(flow, scratch, first);
+        forward_vectors::<V, P, 1>(flow, pass, first);
         first += 1;
     }
 }
@@ -132,31 +93,22 @@ fn forward<V: Vector, const P: usize>(flow: &Packed<P>, scratch: &mut Scratch<P>
 #[inline(always)]
 fn forward_vectors<V: Vector, const P: usize, const K: usize>(
     flow: &Packed<P>,
-    scratch: &mut Scratch<P>,
+    pass: &mut Pass,
     first: usize,
 ) {
-    let vectors = scratch.tile.vectors;
     let mut log_det = [V::splat(0.0); K];
     for (b, block) in flow.blocks.iter().enumerate() {
-        let coupling = couple::<V, P, K>(block, flow.scale_clamp, &scratch.tile, first);
+        let coupling = couple::<V, P, K>(block, flow.scale_clamp, &pass.tile, first);
         for (c, &d) in block.split.transformed.iter().enumerate() {
             for k in 0..K {
-                let x = &mut scratch.tile.x[d * vectors + first + k];
-                let kept = (b * P + c) * vectors + first + k;
-                scratch.input[kept] = *x;
-                scratch.scale[kept] = coupling.scale[c][k];
-                affine::<V>(x, &coupling.scale[c][k], &coupling.shift[c][k]);
-                log_det[k] = V::add(log_det[k], V::load(&coupling.scale[c][k]));
+                let (scale, shift) = (&coupling.scale[c][k], &coupling.shift[c][k]);
+                pass.transform::<V>((b, c, d), first + k, scale, shift);
+                log_det[k] = V::add(log_det[k], V::load(scale));
             }
         }
     }
     for k in 0..K {
-        let mut loss = standard_normal(flow.features, &scratch.tile, first + k, log_det[k]);
-        let weighted = V::mul(V::load(&scratch.weight[first + k]), V::load(&loss));
-        V::sub(V::splat(0.0), weighted).store(&mut loss);
-        let start = (first + k) * LANES;
-        let end = scratch.tile.events.min(start + LANES);
-        scratch.loss[start..end].copy_from_slice(&loss.0[..end - start]);
+        pass.turn(flow.features, first + k, log_det[k]);
     }
 }
 
@@ -168,45 +120,33 @@ fn backward<V: Vector, const P: usize>(
     clamp: f32,
     scratch: &mut Scratch<P>,
 ) {
-    let vectors = scratch.tile.vectors;
-    let Scratch { tile, weight, input, scale, upstream, local, sums, bound, unusable, .. } =
-        scratch;
+    let Scratch { pass, local, sums } = scratch;
+    let (vectors, bound) = (pass.tile.vectors, pass.bound);
     for buffer in [&mut local.x, &mut local.g_scale, &mut local.g_shift, &mut local.g_x] {
         buffer.clear();
         buffer.resize(vectors, [ZERO; P]);
     }
     for (c, &d) in block.split.conditioner.iter().enumerate() {
         for v in 0..vectors {
-            local.x[v][c] = tile.x[d * vectors + v];
+            local.x[v][c] = pass.tile.x[d * vectors + v];
         }
     }
     for (c, &d) in block.split.transformed.iter().enumerate() {
         for v in 0..vectors {
-            let (kept, at) = ((b * P + c) * vectors + v, d * vectors + v);
-            let mut factor = scale[kept];
-            lanes::exp(&mut factor);
-            let g = V::load(&upstream[at]);
-            let passed = V::mul(g, V::load(&factor));
-            // ∂L/∂s = g·x·eˢ − weight; through the clamp, ∂s/∂σ = 1 − (s/a)²
-            let g_s = V::sub(V::mul(passed, V::load(&input[kept])), V::load(&weight[v]));
-            let t = V::mul(V::splat(1.0 / clamp), V::load(&scale[kept]));
-            let slope = V::fma(V::sub(V::splat(0.0), t), t, V::splat(1.0));
-            V::mul(g_s, slope).store(&mut local.g_scale[v][c]);
-            g.store(&mut local.g_shift[v][c]);
-            passed.store(&mut upstream[at]);
-            tile.x[at] = input[kept];
+            let (g_scale, g_shift) = pass.transform_back::<V>((b, c, d), v, clamp);
+            g_scale.store(&mut local.g_scale[v][c]);
+            g_shift.store(&mut local.g_shift[v][c]);
         }
     }
     let Local { x, g_scale, g_shift, g_x } = local;
     if let (Some(network), Some(sums)) = (&block.scale, &mut sums[b].scale) {
-        *unusable |= network_backward::<V, P>(network, x, g_scale, g_x, sums, *bound);
+        pass.unusable |= network_backward::<V, P>(network, x, g_scale, g_x, sums, bound);
     }
-    *unusable |=
-        network_backward::<V, P>(&block.shift, x, g_shift, g_x, &mut sums[b].shift, *bound);
+    let sums = &mut sums[b].shift;
+    pass.unusable |= network_backward::<V, P>(&block.shift, x, g_shift, g_x, sums, bound);
     for (c, &d) in block.split.conditioner.iter().enumerate() {
         for v in 0..vectors {
-            let g = &mut upstream[d * vectors + v];
-            V::add(V::load(g), V::load(&g_x[v][c])).store(g);
+            pass.add_upstream::<V>(d, v, &g_x[v][c]);
         }
     }
 }
@@ -277,13 +217,10 @@ fn add_groups<V: Vector>(
     fixed: &mut [[i64; GROUP]],
     bound: f32,
 ) -> bool {
-    let mut usable = true;
+    let mut unusable = false;
     for (group, fixed) in all.as_chunks::<GROUP>().0.iter().zip(fixed) {
         let sums = V::sum_lanes(group);
-        for sum in &sums {
-            usable &= sum.abs() < bound;
-        }
-        V::add_fixed(&sums, fixed);
+        unusable |= add_group::<V>(&sums, fixed, bound);
     }
-    !usable
+    unusable
 }

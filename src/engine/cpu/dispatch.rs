@@ -48,8 +48,9 @@ impl Isa {
 
 /// `vectorised!(pub fn kernel<P>(a: &A, b: &mut B) = body);` defines
 /// `kernel::<P>(isa, a, b)`, which runs `body::<V, P>(a, b)` compiled for `isa` with its
-/// vectors V. Bodies must be `inline(always)` and free of closures around large code: a
-/// closure would be compiled without the instruction set.
+/// vectors V; without `<P>`, `kernel(isa, a, b)` runs `body::<V>(a, b)`. Bodies must be
+/// `inline(always)` and free of closures around large code: a closure would be compiled
+/// without the instruction set.
 macro_rules! vectorised {
     ($vis:vis fn $name:ident$(<$p:ident>)?($($arg:ident: $type:ty),* $(,)?) = $body:ident) => {
         #[allow(clippy::too_many_arguments)]

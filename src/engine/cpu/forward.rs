@@ -36,6 +36,14 @@ impl Tile {
         }
     }
 
+    /// Writes one vector of a number per event, without padding, into all events' numbers.
+    #[inline(always)]
+    pub fn store_vector(&self, vector: usize, values: &Lanes, all: &mut [f32]) {
+        let start = vector * LANES;
+        let end = self.events.min(start + LANES);
+        all[start..end].copy_from_slice(&values.0[..end - start]);
+    }
+
     /// Writes the events back, row-major.
     pub fn store(&self, features: usize, rows: &mut [f32]) {
         for (e, row) in rows.chunks_exact_mut(features).enumerate() {
@@ -88,9 +96,7 @@ fn log_prob_vectors<V: Vector, const P: usize, const K: usize>(
     }
     for k in 0..K {
         let log_prob = standard_normal(flow.features, tile, first + k, log_det[k]);
-        let start = (first + k) * LANES;
-        let end = tile.events.min(start + LANES);
-        out[start..end].copy_from_slice(&log_prob.0[..end - start]);
+        tile.store_vector(first + k, &log_prob, out);
     }
 }
 
@@ -100,6 +106,25 @@ pub fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     let mut factor = *scale;
     lanes::exp(&mut factor);
     V::fma(V::load(x), V::load(&factor), V::load(shift)).store(x);
+}
+
+/// x ← (x − μ) · exp(−s)
+#[inline(always)]
+pub fn affine_back<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
+    let mut factor = ZERO;
+    V::sub(V::splat(0.0), V::load(scale)).store(&mut factor);
+    lanes::exp(&mut factor);
+    V::mul(V::sub(V::load(x), V::load(shift)), V::load(&factor)).store(x);
+}
+
+/// s = a·tanh(σ/a)
+#[inline(always)]
+pub fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
+    let mut s = ZERO;
+    V::mul(V::splat(1.0 / clamp), sigma).store(&mut s);
+    lanes::tanh(&mut s);
+    V::mul(V::splat(clamp), V::load(&s)).store(&mut s);
+    s
 }
 
 /// log|det| + log N(z; 0, 1) of one vector of events.
@@ -128,11 +153,7 @@ fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile) {
             let coupling = couple::<V, P, 1>(block, flow.scale_clamp, tile, vector);
             for (c, &d) in block.split.transformed.iter().enumerate() {
                 let x = &mut tile.x[d * tile.vectors + vector];
-                let mut factor = ZERO;
-                V::sub(V::splat(0.0), V::load(&coupling.scale[c][0])).store(&mut factor);
-                lanes::exp(&mut factor);
-                let shifted = V::sub(V::load(x), V::load(&coupling.shift[c][0]));
-                V::mul(shifted, V::load(&factor)).store(x);
+                affine_back::<V>(x, &coupling.scale[c][0], &coupling.shift[c][0]);
             }
         }
     }
@@ -157,10 +178,7 @@ pub fn couple<V: Vector, const P: usize, const K: usize>(
         let sigma = evaluate(network, &x);
         for c in 0..block.split.transformed.len() {
             for k in 0..K {
-                let s = &mut scale[c][k];
-                V::mul(V::splat(1.0 / clamp), sigma[c][k]).store(s);
-                lanes::tanh(s);
-                V::mul(V::splat(clamp), V::load(s)).store(s);
+                scale[c][k] = clamped(sigma[c][k], clamp);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The CPU engine against the f64 reference, on random networks and events.
 
 use super::*;
+use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::reference::Reference;
 use taiga_flow_gpu::spec::{Coupling, Permutation};
@@ -36,9 +37,24 @@ fn specs() -> Vec<FlowSpec> {
         .collect();
     specs.push(FlowSpec { hidden: vec![1], blocks: 1, ..base.clone() });
     specs.push(FlowSpec { coupling: Coupling::Additive, ..base.clone() });
-    specs.push(FlowSpec { permutation: Permutation::Seeded(9), features: 9, ..base });
+    specs.push(FlowSpec { permutation: Permutation::Seeded(9), features: 9, ..base.clone() });
     specs.push(FlowSpec::reference_study(6));
+    specs.extend(deep_specs(&base));
     specs
+}
+
+/// Several hidden layers, of widths that fill neither registers nor vectors.
+fn deep_specs(base: &FlowSpec) -> Vec<FlowSpec> {
+    let deep =
+        |features, hidden: &[usize]| FlowSpec { features, hidden: hidden.into(), ..base.clone() };
+    vec![
+        deep(2, &[7, 33]),
+        deep(3, &[65, 1]),
+        deep(6, &[33, 65, 7]),
+        deep(17, &[7, 65]),
+        FlowSpec { coupling: Coupling::Additive, ..deep(6, &[16, 64]) },
+        FlowSpec { permutation: Permutation::Seeded(9), ..deep(9, &[1, 33, 33]) },
+    ]
 }
 
 fn row_f64(row: &[f32]) -> Vec<f64> {
@@ -132,9 +148,13 @@ fn gradients_agree_with_the_reference_at_odd_sizes_and_weights() {
 
 #[test]
 fn bits_depend_on_neither_instruction_set_nor_threads() {
-    for spec in
-        [FlowSpec::reference_study(6), FlowSpec { hidden: vec![5], ..FlowSpec::reference_study(9) }]
-    {
+    let reference = FlowSpec::reference_study(6);
+    for spec in [
+        reference.clone(),
+        FlowSpec { hidden: vec![5], ..FlowSpec::reference_study(9) },
+        FlowSpec { hidden: vec![65, 33], ..FlowSpec::reference_study(9) },
+        FlowSpec { hidden: vec![7, 80, 1], coupling: Coupling::Additive, ..reference },
+    ] {
         let params = random_params(&spec, 1);
         let events = random_events(spec.features, 777, 2);
         let offsets = [0usize, 257, 300, 777];
@@ -187,21 +207,63 @@ fn bits_depend_on_neither_instruction_set_nor_threads() {
 
 #[test]
 fn a_nan_in_one_event_touches_only_that_event() {
-    let spec = FlowSpec::reference_study(6);
-    let params = random_params(&spec, 4);
-    let engine = engine(&spec, &params, 2, Isa::detect());
-    let clean = random_events(6, 40, 5);
-    let mut dirty = clean.clone();
-    dirty[6 * 17 + 2] = f32::NAN;
-    dirty[6 * 21] = f32::INFINITY;
-    let (mut a, mut b) = (vec![0.0; 40], vec![0.0; 40]);
-    engine.log_prob(&clean, &mut a).unwrap();
-    engine.log_prob(&dirty, &mut b).unwrap();
-    for e in 0..40 {
-        if e == 17 || e == 21 {
-            assert!(!b[e].is_finite());
-        } else {
-            assert_eq!(a[e].to_bits(), b[e].to_bits());
+    for hidden in [vec![512], vec![65, 33]] {
+        let spec = FlowSpec { hidden, ..FlowSpec::reference_study(6) };
+        let params = random_params(&spec, 4);
+        let engine = engine(&spec, &params, 2, Isa::detect());
+        let clean = random_events(6, 40, 5);
+        let mut dirty = clean.clone();
+        dirty[6 * 17 + 2] = f32::NAN;
+        dirty[6 * 21] = f32::INFINITY;
+        let (mut a, mut b) = (vec![0.0; 40], vec![0.0; 40]);
+        engine.log_prob(&clean, &mut a).unwrap();
+        engine.log_prob(&dirty, &mut b).unwrap();
+        for e in 0..40 {
+            if e == 17 || e == 21 {
+                assert!(!b[e].is_finite());
+            } else {
+                assert_eq!(a[e].to_bits(), b[e].to_bits());
+            }
         }
     }
+}
+
+#[test]
+fn an_event_that_is_not_finite_makes_its_shard_unusable() {
+    for hidden in [vec![33], vec![7, 33]] {
+        let spec = FlowSpec { hidden, ..FlowSpec::reference_study(6) };
+        let params = random_params(&spec, 4);
+        let engine = engine(&spec, &params, 2, Isa::detect());
+        let mut events = random_events(6, 40, 5);
+        events[6 * 17 + 2] = f32::NAN;
+        let mut sums = FixedSum::new(params.len(), 2);
+        let batch = Batch { events: &events, weights: None, offsets: &[0, 20, 40] };
+        engine.gradient(&batch, &mut sums, &mut [0.0; 2]).unwrap();
+        assert_eq!(sums.unusable, 1);
+    }
+}
+
+#[test]
+fn both_kernels_agree_on_one_hidden_layer() {
+    let spec = FlowSpec { hidden: vec![65], blocks: 4, ..FlowSpec::reference_study(7) };
+    let params = random_params(&spec, 8);
+    let fused = engine(&spec, &params, 2, Isa::detect());
+    let mut general = engine(&spec, &params, 2, Isa::detect());
+    general.kernel = tiled(&spec, 2, General::new(&spec));
+    general.set_params(&params).unwrap();
+    let events = random_events(7, 300, 9);
+    let batch = Batch { events: &events, weights: None, offsets: &[0, 300] };
+    let outcomes = [fused, general].map(|engine| {
+        let mut log_prob = vec![f32::NAN; 300];
+        engine.log_prob(&events, &mut log_prob).unwrap();
+        let mut sums = FixedSum::new(params.len(), 1);
+        engine.gradient(&batch, &mut sums, &mut [0.0]).unwrap();
+        (log_prob, sums.values)
+    });
+    // One chain of multiply-adds per number in either kernel: the same bits.
+    assert_eq!(outcomes[0].0, outcomes[1].0);
+    let norm = outcomes[0].1.iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
+    let pairs = outcomes[0].1.iter().zip(&outcomes[1].1);
+    let difference = pairs.map(|(a, b)| ((a - b) as f64).powi(2)).sum::<f64>().sqrt();
+    assert!(difference < 1e-5 * norm, "{difference} of {norm}");
 }

@@ -13,6 +13,8 @@ pub const GROUP: usize = 8;
 /// Sixteen f32. The methods must be inlined into a function that is compiled for the
 /// instruction set (see `dispatch`), which is why they are `inline(always)`.
 pub trait Vector: Copy {
+    /// Whether 24 sums and what they need fit into the registers at once, or only 6.
+    const MANY: bool;
     fn splat(x: f32) -> Self;
     fn load(from: &Lanes) -> Self;
     fn store(self, to: &mut Lanes);
@@ -51,6 +53,7 @@ impl Portable {
 }
 
 impl Vector for Portable {
+    const MANY: bool = false;
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Portable([x; LANES])
@@ -122,6 +125,7 @@ mod x86 {
     pub struct Avx512(__m512);
 
     impl Vector for Avx2 {
+        const MANY: bool = false;
         #[inline(always)]
         fn splat(x: f32) -> Self {
             unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
@@ -183,6 +187,7 @@ mod x86 {
     }
 
     impl Vector for Avx512 {
+        const MANY: bool = true;
         #[inline(always)]
         fn splat(x: f32) -> Self {
             unsafe { Avx512(_mm512_set1_ps(x)) }
