@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 use taiga_flow::data::store::EventStore;
-use taiga_flow::engine::{self, Batch, Engine, FixedSum};
+use taiga_flow::engine::{self, Batch, FixedSum};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
