@@ -103,7 +103,7 @@ fn files_that_are_no_files_of_events() {
         ),
         (
             "noise.h5",
-            (0..5000u32).map(|i| (i * 2_654_435_761 >> 24) as u8 | 128).collect(),
+            (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8 | 128).collect(),
             &["not an HDF5 file"],
         ),
         (
@@ -160,6 +160,7 @@ fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
     }
     for row in 0..30 {
         events.feature("con2")[31 * row + 1] = -1.0;
+        events.feature("size")[31 * row + 1] = 100.0; // inside the cut
     }
     let path = folder.path().join("holes.h5");
     events.write(&path);
@@ -186,12 +187,12 @@ fn configurations_with_mistakes() {
     let gamma = &trained().gamma;
     let output = folder.path().join("run");
     let cases: [(&str, &[&str]); 6] = [
-        ("[train]\nepoch = 3\n", &["line 25", "unknown field `epoch`", "did you mean 'epochs'?"]),
+        ("[train]\nepoch = 3\n", &["line 24", "unknown field `epoch`", "did you mean 'epochs'?"]),
         ("[trian]\nepochs = 3\n", &["unknown field `trian`", "did you mean 'train'?"]),
-        ("[train]\nepochs = \"three\"\n", &["line 25", "invalid type"]),
+        ("[train]\nepochs = \"three\"\n", &["line 24", "invalid type"]),
         ("[train]\nepochs = 0\n", &["train.epochs", "expected 1 or more", "found 0"]),
         ("[split]\ntrain = 0.9\n", &["split", "expected 1"]),
-        ("[train\n", &["line 24"]),
+        ("[train\n", &["line 23"]),
     ];
     for (more, told) in cases {
         let configuration = configuration(folder.path(), gamma, more);
@@ -272,7 +273,7 @@ fn a_model_whose_features_do_not_match_the_file() {
     let told = ["millimetres.h5", "length", "expected deg", "found mm"];
     for command in ["score", "evaluate"] {
         std::fs::create_dir_all(&output).expect("a folder");
-        let mut arguments = arguments![command, "-m", &trained().model, "-o", &output];
+        let mut arguments = Vec::from(arguments![command, "-m", &trained().model, "-o", &output]);
         if command == "evaluate" {
             arguments.push("--gamma".into());
         }
@@ -325,33 +326,33 @@ fn models_that_are_none_or_damaged() {
     }
 }
 
-/// A bit flipped anywhere in a model file is noticed: in the header, in the card, in a
-/// weight.
+/// A bit flipped anywhere in a model file, in the header, in the card or in a weight, is
+/// refused, or changes nothing that is read (a blank, or the name of a default).
 #[test]
-fn a_flipped_bit_in_a_model_is_never_scored_with() {
+fn a_flipped_bit_in_a_model_is_refused_or_harmless() {
     use taiga_flow::model::Model;
     let whole = std::fs::read(&trained().model).expect("a model");
-    assert!(Model::from_bytes(&whole).is_ok());
-    let header = u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
+    let model = Model::from_bytes(&whole).expect("a whole model");
+    let weights = 8 + u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
     let stream = taiga_flow_gpu::random::Stream::new(seed(), "flip", &[]);
+    let mut harmless = 0;
     for i in 0..3000 {
         // As many in the header, which holds the card, as in the weights behind it.
-        let (first, length) =
-            if i % 2 == 0 { (0, 8 + header) } else { (8 + header, whole.len() - 8 - header) };
-        let at = first + (stream.bits(2 * i) % length as u64) as usize;
+        let place = if i % 2 == 0 { 0..weights } else { weights..whole.len() };
+        let at = place.start + (stream.bits(2 * i) % place.len() as u64) as usize;
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << (stream.bits(2 * i + 1) % 8);
-        // Blanks that pad the header carry nothing.
-        if whole[at] == b' '
-            && Model::from_bytes(&flipped)
-                .is_ok_and(|m| m == Model::from_bytes(&whole).expect("whole"))
-        {
-            continue;
+        match Model::from_bytes(&flipped) {
+            Err(error) => assert_eq!(i32::from(error.exit_code()), INPUT, "byte {at}: {error}"),
+            Ok(read) => {
+                assert!(at < weights, "byte {at}: a weight");
+                assert_eq!(read, model, "byte {at}");
+                harmless += 1;
+            }
         }
-        let found = Model::from_bytes(&flipped);
-        assert!(found.is_err(), "byte {at} of {} (header {header})", whole.len());
-        assert_eq!(found.expect_err("refused").exit_code(), INPUT as u8);
     }
+    println!("{harmless} of 1500 flips in the header were harmless");
+    assert!(harmless < 150);
 }
 
 #[test]
@@ -370,11 +371,10 @@ fn more_ranks_than_shards() {
 fn lone_copies_that_a_launcher_started() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("output");
-    for arguments in [
-        arguments!["train", "-c", &trained.configuration, "-o", &output],
-        arguments!["score", "-m", &trained.model, "-o", &output, &trained.gamma],
-    ] {
-        let mut command = program(&arguments);
+    let train = arguments!["train", "-c", &trained.configuration, "-o", &output];
+    let score = arguments!["score", "-m", &trained.model, "-o", &output, &trained.gamma];
+    for arguments in [&train[..], &score[..]] {
+        let mut command = program(arguments);
         command.env("OMPI_COMM_WORLD_SIZE", "4").env("OMPI_ALLOW_RUN_AS_ROOT", "1");
         command.env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         let told = ["expected 4 ranks", "found a world of 1", "advice: "];
@@ -499,4 +499,30 @@ fn the_same_events_twice() {
     let other = simulated(folder.path().join("other.h5"), Class::Gamma, 100, 1);
     let score = arguments!["score", "-m", &trained.model, "-o", &output, &other, &other];
     refused(&score, folder.path(), INPUT, &["listed twice", "other.h5"]);
+}
+
+/// A file of another telescope, told by its columns, one of which is misspelt.
+#[test]
+fn a_misspelt_column_of_a_foreign_file_is_named_as_well() {
+    let folder = folder();
+    let path = folder.path().join("fact-like.h5");
+    let columns = [
+        "size",
+        "widht",
+        "length",
+        "delta",
+        "cog_x",
+        "cog_y",
+        "source_position_x",
+        "source_position_y",
+        "concentration_two_pixel",
+    ];
+    let file = hdf5::File::create(&path).expect("a file");
+    let group = file.create_group("events").expect("a group");
+    for column in columns {
+        group.new_dataset_builder().with_data(&[1.0f64, 2.0]).create(column).expect("a dataset");
+    }
+    drop((group, file));
+    let told = ["width", "is 'widht' meant to be 'width'?"];
+    refused_by_all(&path, &told);
 }

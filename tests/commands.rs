@@ -4,7 +4,7 @@
 use crate::support::{arguments, folder, json, program, run, simulated, succeed, trained};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use taiga_flow::config::Class;
+use taiga_flow::config::{self, Class};
 
 const COMMANDS: [&str; 8] =
     ["init", "simulate", "convert", "check", "train", "evaluate", "score", "report"];
@@ -76,7 +76,7 @@ fn results_go_to_stdout_and_messages_to_stderr() {
         &output,
         &trained.gamma
     ]));
-    assert!(told.stdout.starts_with("scored 30000 rows in 1 files"), "{}", told.stdout);
+    assert!(told.stdout.starts_with("scored 30000 rows in 1 file"), "{}", told.stdout);
     assert!(!told.stdout.contains("INFO") && told.stderr.contains("INFO"), "{}", told.stderr);
     let refused = run(&mut program(&arguments![
         "score",
@@ -104,13 +104,19 @@ fn results_go_to_stdout_and_messages_to_stderr() {
 fn the_configurations_of_init_are_accepted_as_they_are() {
     let folder = folder();
     succeed(&mut program(&arguments!["init", folder.path()]));
-    let inputs = folder.path().join("quickstart/train");
-    simulated(inputs.join("gamma.h5"), Class::Gamma, 3000, 1);
-    for name in ["gamma.h5", "hadron.h5", "magic.h5"] {
-        simulated(folder.path().join(name), Class::Gamma, 3000, 2);
-    }
     let mut tried = 0;
     for entry in std::fs::read_dir(folder.path().join("configs")).expect("configs").flatten() {
+        if entry.path().is_dir() {
+            continue; // schemas
+        }
+        // The files it names, as a user would have put them there.
+        let data = config::load(&entry.path(), &[]).expect("a configuration").data;
+        for name in data.gamma.iter().chain(&data.hadron).chain(&data.mixed) {
+            let path = folder.path().join(name);
+            if !path.exists() {
+                simulated(path, Class::Gamma, 3000, 2);
+            }
+        }
         let command = arguments!["train", "--dry-run", "-c", &entry.path(), "-o", "run"];
         let outcome = succeed(program(&command).current_dir(folder.path()));
         assert!(outcome.stderr.contains("parameters"), "{}", outcome.stderr);

@@ -4,6 +4,7 @@
 use crate::support::{arguments, configuration, folder, json, program, public_data, run, succeed};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use taiga_flow::data::selection::UNUSABLE;
 
 fn magic(folder: &Path) -> Option<PathBuf> {
     let input = public_data("magic04-dev.data")?;
@@ -93,7 +94,7 @@ fn fact_files_are_checked_trained_on_scored_and_evaluated_as_they_are() {
         file.dataset("scores/log_prob").and_then(|d| d.read_raw()).expect("log p");
     let status: Vec<u32> =
         file.dataset("scores/status").and_then(|d| d.read_raw()).expect("a status");
-    assert!(log_prob.iter().zip(&status).all(|(l, s)| l.is_finite() == (s & 3 == 0)));
+    assert!(log_prob.iter().zip(&status).all(|(l, s)| l.is_finite() == (s & UNUSABLE == 0)));
     let evaluation = folder.path().join("evaluation");
     let command = arguments![
         "evaluate",

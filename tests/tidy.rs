@@ -28,8 +28,13 @@ const AT_HOME: [(&str, &[&str]); 3] =
 
 /// Files with a reason for `unsafe`: MPI's in-place argument, kernels per instruction
 /// set, HDF5's boolean, devices.
-const UNSAFE: [&str; 4] =
-    ["src/world/mpi.rs", "src/engine/cpu/dispatch.rs", "src/data/stored.rs", "gpu/src/device/"];
+const UNSAFE: [&str; 5] = [
+    "src/world/mpi.rs",
+    "src/engine/cpu/dispatch.rs",
+    "src/engine/cpu/vector.rs",
+    "src/data/stored.rs",
+    "gpu/src/device/",
+];
 
 fn floor(module: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&module))
@@ -58,7 +63,9 @@ fn breaches(path: &str, source: &str) -> Vec<String> {
             }
         }
         for hasty in [".unwrap()", ".expect("] {
-            if line.contains(hasty) {
+            // `self.expect(` is a parser's own.
+            let own = |at: usize| line[..at].ends_with("self");
+            if line.match_indices(hasty).any(|(at, _)| !own(at)) {
                 tell(*number, format!("'{hasty}' outside tests"));
             }
         }
@@ -246,6 +253,7 @@ fn what_is_allowed_is_no_breach() {
             "#[cfg(test)]\nmod tests {\n    use crate::cli::Cli;\n    x.unwrap();\n}",
         ),
         ("src/config/tests.rs", "x.unwrap();"),
+        ("src/data/expression.rs", "self.expect(')')?;"),
         ("src/main.rs", "use taiga_flow::cli::Cli;\nuse taiga_flow::world;"),
         ("gpu/src/reference.rs", "use crate::layout::Layout;"),
     ];

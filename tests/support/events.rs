@@ -91,6 +91,11 @@ pub enum Odd {
 /// [`Odd::Empty`]) gone wrong.
 pub fn write_odd(events: &Events, path: &Path, column: &str, odd: &Odd) {
     let file = hdf5::File::create(path).expect("a file");
+    let format: hdf5::types::VarLenUnicode = "taiga-flow-events".parse().expect("a text");
+    let attribute = file.new_attr::<hdf5::types::VarLenUnicode>().create("format").expect("one");
+    attribute.write_scalar(&format).expect("the format");
+    let attribute = file.new_attr::<i64>().create("version").expect("one");
+    attribute.write_scalar(&1).expect("the version");
     let group = file.create_group("events").expect("a group");
     let write = |name: &str, values: &[f32]| {
         group.new_dataset_builder().with_data(values).create(name).expect("a dataset")

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 /// Arguments of a command line from anything that is text or a path.
 macro_rules! arguments {
-    ($($argument:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($argument)),*] };
+    ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from($argument)),*] };
 }
 pub(crate) use arguments;
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
@@ -91,16 +91,16 @@ impl Watched {
         self.child.id()
     }
 
-    /// Whether it has ended, with its exit code.
-    pub fn ended(&mut self) -> Option<Option<i32>> {
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         assert!(self.started.elapsed() < LIMIT, "still running after {LIMIT:?}");
-        self.child.try_wait().expect("a child").map(|status| status.code())
+        self.child.try_wait().expect("a child")
     }
 
-    pub fn wait(mut self) -> Option<i32> {
+    pub fn wait(mut self) -> ExitStatus {
         loop {
-            if let Some(code) = self.ended() {
-                return code;
+            if let Some(status) = self.ended() {
+                return status;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -115,8 +115,8 @@ impl Watched {
             // read again and again.
             let processes = descendants(self.id()).into_iter().chain([self.id()]);
             peak = peak.max(processes.filter_map(resident_peak).max().unwrap_or(0));
-            if let Some(code) = self.ended() {
-                assert_eq!(code, Some(0));
+            if let Some(status) = self.ended() {
+                assert!(status.success(), "{status}");
                 return peak;
             }
             std::thread::sleep(Duration::from_millis(3));
