@@ -116,10 +116,10 @@ impl Pass {
 /// Adds sums of a tile as integers; returns whether one was too large or not finite.
 #[inline(always)]
 pub fn add_group<V: Vector>(sums: &[f32; GROUP], fixed: &mut [i64; GROUP], bound: f32) -> bool {
-    let mut unusable = false;
+    let mut usable = true;
     for sum in sums {
-        unusable |= !(sum.abs() < bound);
+        usable &= sum.abs() < bound;
     }
     V::add_fixed(sums, fixed);
-    unusable
+    !usable
 }

@@ -113,6 +113,7 @@ mod x86 {
     // functions that `dispatch` compiles for these sets and calls after asking the
     // machine for them; loads and stores are of whole, aligned `Lanes`.
     use super::{GROUP, Lanes, Vector};
+    #[allow(clippy::wildcard_imports)]
     use std::arch::x86_64::*;
 
     /// Two registers of eight.
