@@ -126,7 +126,7 @@ fn multiply_block<V: Vector, const K: usize>(
     }
     let values = &matrix.values[block * matrix.columns..][..matrix.columns];
     for (column, x) in values.iter().zip(x[first..].chunks(vectors)) {
-        add_outer::<V, K>(column, x, &mut sums);
+        sums = add_outer(column, x, sums);
     }
     for r in 0..ROWS.min(matrix.rows - block * ROWS) {
         for k in 0..K {
@@ -136,14 +136,15 @@ fn multiply_block<V: Vector, const K: usize>(
     }
 }
 
-/// sums[r] += column[r] · x
+/// sums[r] + column[r] · x. By value, and with no way out but a panic: anything that needs
+/// the sums in memory would have them stored at every turn.
 #[inline(always)]
 fn add_outer<V: Vector, const K: usize>(
     column: &[f32; ROWS],
     x: &[Lanes],
-    sums: &mut [[V; K]; ROWS],
-) {
-    let Some(x) = x.first_chunk::<K>() else { return };
+    mut sums: [[V; K]; ROWS],
+) -> [[V; K]; ROWS] {
+    let x = &x[..K];
     let mut vectors = [V::splat(0.0); K];
     for k in 0..K {
         vectors[k] = V::load(&x[k]);
@@ -154,6 +155,7 @@ fn add_outer<V: Vector, const K: usize>(
             sums[r][k] = V::fma(factor, vectors[k], sums[r][k]);
         }
     }
+    sums
 }
 
 /// Features by events → events by features: (rows, vectors) to (16 · vectors, vectors of
@@ -274,7 +276,7 @@ fn gradient_block<V: Vector, const K: usize>(
             for r in 0..ROWS {
                 column[r] = factors[r][lane];
             }
-            add_outer::<V, K>(&column, x, &mut sums);
+            sums = add_outer(&column, x, sums);
         }
     }
     let mut unusable = false;
