@@ -526,3 +526,36 @@ fn a_misspelt_column_of_a_foreign_file_is_named_as_well() {
     let told = ["width", "is 'widht' meant to be 'width'?"];
     refused_by_all(&path, &told);
 }
+
+/// Damage that shows only when the rows are read, after the output was begun.
+#[test]
+fn a_file_found_damaged_half_way_leaves_no_part_of_an_output() {
+    let folder = folder();
+    let path = simulated(folder.path().join("long.h5"), Class::Gamma, 150_000, seed());
+    let whole = std::fs::read(&path).expect("a file");
+    let output = folder.path().join("scores");
+    std::fs::create_dir(&output).expect("a folder");
+    let score = arguments!["score", "-m", &trained().model, "-o", &output, &path];
+    let mut half_way = 0;
+    for percent in [35, 50, 65, 80, 95] {
+        let mut damaged = whole.clone();
+        let at = whole.len() * percent / 100;
+        damaged[at..at + 8].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&path, damaged).expect("a file");
+        let before = tree(folder.path());
+        let outcome = run(&mut program(&score));
+        if outcome.code == Some(0) {
+            // A column that is not read.
+            std::fs::remove_dir_all(&output).expect("the outputs");
+            std::fs::create_dir(&output).expect("a folder");
+            continue;
+        }
+        assert_eq!(outcome.code, Some(INPUT), "{}", outcome.stderr);
+        assert_eq!(tree(folder.path()), before, "{}", outcome.stderr);
+        for text in ["long.h5", "dataset 'events/", "row ", "checksum does not agree"] {
+            assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
+        }
+        half_way += 1;
+    }
+    assert!(half_way > 0, "no damage was in a column that is read");
+}
