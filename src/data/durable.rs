@@ -169,11 +169,6 @@ impl AppendFile {
     }
 }
 
-/// Adds one line to an append file and syncs it.
-pub fn append_line(file: &mut AppendFile, line: &str) -> Result<()> {
-    file.append_line(line)
-}
-
 /// Bytes up to and with the last line end; reads backwards in blocks, so that a torn
 /// line of any length costs no memory.
 fn end_of_last_line(file: &mut File) -> io::Result<u64> {
@@ -365,7 +360,7 @@ mod tests {
         let path = folder.path().join("ledger.jsonl");
         let mut file = AppendFile::create(&path, false).unwrap();
         file.append_line("first").unwrap();
-        append_line(&mut file, "second").unwrap();
+        file.append_line("second").unwrap();
         drop(file);
         for torn in ["x".repeat(200_000), String::new(), "half".to_string()] {
             let mut bytes = b"first\nsecond\n".to_vec();

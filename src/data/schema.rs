@@ -176,6 +176,11 @@ impl Schema {
             .input())
     }
 
+    /// The schema asked for, else the one that fits the file.
+    pub fn for_file(path: &Path, asked: Option<&str>) -> Result<Schema> {
+        asked.map_or_else(|| Schema::detect(path), Schema::by_name_or_path)
+    }
+
     /// Reads the text of a schema; `origin` is its name or path, for messages.
     pub fn parse(text: &str, origin: &str) -> Result<Schema> {
         let entry: SchemaEntry =

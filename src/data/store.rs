@@ -15,7 +15,7 @@ use crate::error::{Fault, Result};
 use crate::world::{World, gather_slots};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use taiga_flow_gpu::random::Stream;
 
 const CHUNK_EVENTS: usize = 4096;
@@ -29,6 +29,23 @@ pub struct Source {
     pub schema: Schema,
     pub rows: u64,
     pub class: Option<Class>,
+}
+
+impl Source {
+    /// Opens a file for its schema and rows; without a class of its own it needs a class
+    /// column.
+    pub fn open(path: &Path, schema: Option<&str>, class: Option<Class>) -> Result<Source> {
+        let schema = Schema::for_file(path, schema)?;
+        let table = Table::open(path, &schema)?;
+        if class.is_none() && !table.has_class() {
+            return Err(Fault::new("no class column")
+                .file(path)
+                .expected("a column that tells gammas from hadrons")
+                .advice("name the file as one of gammas or of hadrons instead")
+                .input());
+        }
+        Ok(Source { path: path.to_path_buf(), rows: table.rows(), schema, class })
+    }
 }
 
 /// What is asked of every row.
@@ -140,7 +157,8 @@ impl RowCounts {
         ]
     }
 
-    fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
+    /// The counts of all ranks together, on every rank.
+    pub fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
         let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
         world.all_reduce_sum(&mut sums)?;
         for (word, sum) in self.words().into_iter().zip(sums) {
@@ -180,11 +198,6 @@ impl EventStore {
             first += source.rows;
         }
         Ok((store, counts))
-    }
-
-    /// The same counts on every rank.
-    pub fn total(world: &dyn World, counts: RowCounts) -> Result<RowCounts> {
-        counts.reduce(world)
     }
 
     fn load_file(

@@ -4,7 +4,6 @@
 use crate::config::{Class, EngineChoice};
 use crate::data::catalog;
 use crate::data::durable;
-use crate::data::schema::Schema;
 use crate::data::selection::STATUS_BITS;
 use crate::data::split::{Part, Splitter};
 use crate::data::store::{Source, class_of, part};
@@ -179,19 +178,7 @@ fn sources(options: &Options) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for (paths, class) in roles.into_iter().filter(|(paths, _)| !paths.is_empty()) {
         for path in catalog::list_files(paths)? {
-            let schema = match &options.schema {
-                Some(name) => Schema::by_name_or_path(name)?,
-                None => Schema::detect(&path)?,
-            };
-            let table = Table::open(&path, &schema)?;
-            if class.is_none() && !table.has_class() {
-                return Err(Fault::new("no class column")
-                    .file(&path)
-                    .expected("a column that tells gammas from hadrons")
-                    .advice("give the file with --gamma or --hadron")
-                    .input());
-            }
-            sources.push(Source { rows: table.rows(), schema, class, path });
+            sources.push(Source::open(&path, options.schema.as_deref(), class)?);
         }
     }
     if sources.is_empty() {
@@ -215,8 +202,7 @@ fn evaluate_file(
     let (tally, part) = agree(world, outcome)?;
     let tally = tally.reduce(world)?;
     if let Some(class) = source.class
-        && tally.other_class > 0
-        && tally.gamma + tally.hadron == 0
+        && tally.other_class == source.rows
     {
         return common(Err(Fault::new("the file is wholly of the other class")
             .file(&source.path)

@@ -104,10 +104,7 @@ fn score_file(
     output: &Path,
     options: &Options,
 ) -> Result<ScoredFile> {
-    let schema = match &options.schema {
-        Some(name) => Schema::by_name_or_path(name)?,
-        None => Schema::detect(input)?,
-    };
+    let schema = Schema::for_file(input, options.schema.as_deref())?;
     let table = Table::open(input, &schema)?;
     scorer.check_units(&table)?;
     let keys: Vec<String> = table.key_names().into_iter().map(str::to_string).collect();

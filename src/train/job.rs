@@ -63,7 +63,7 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>> {
         let recipe = plan.recipe();
         let (mut store, counts) = agree(world, EventStore::load(world, &plan.sources, &recipe))?;
-        let rows = EventStore::total(world, counts)?;
+        let rows = counts.reduce(world)?;
         common(check_budget(&rows, plan.config.data.bad_rows))?;
         common(check_events(&rows, plan))?;
         let moments = store.moments(world, &recipe)?;

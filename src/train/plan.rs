@@ -5,7 +5,7 @@
 
 use crate::config::{Class, Config};
 use crate::data::catalog;
-use crate::data::schema::{Schema, canonical_unit};
+use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
 use crate::data::shards::{Dealing, default_shards};
 use crate::data::split::Splitter;
@@ -14,7 +14,7 @@ use crate::data::table::{Request, Table};
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
 use crate::world::{World, agree};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
@@ -116,7 +116,7 @@ fn sources(config: &Config) -> Result<Vec<Source>> {
     let roles = [(own, Some(config.model.normal)), (&config.data.mixed, None)];
     for (paths, class) in roles.into_iter().filter(|(paths, _)| !paths.is_empty()) {
         for path in catalog::list_files(paths)? {
-            sources.push(source(&path, config.data.schema.as_deref(), class)?);
+            sources.push(Source::open(&path, config.data.schema.as_deref(), class)?);
         }
     }
     if sources.is_empty() {
@@ -127,23 +127,6 @@ fn sources(config: &Config) -> Result<Vec<Source>> {
     let paths: Vec<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
     catalog::list_files(&paths)?; // refuses a file that stands in two roles
     Ok(sources)
-}
-
-/// A file with its schema and rows; without a class of its own it needs a class column.
-pub fn source(path: &Path, schema: Option<&str>, class: Option<Class>) -> Result<Source> {
-    let schema = match schema {
-        Some(name) => Schema::by_name_or_path(name)?,
-        None => Schema::detect(path)?,
-    };
-    let table = Table::open(path, &schema)?;
-    if class.is_none() && !table.has_class() {
-        return Err(Fault::new("no class column")
-            .file(path)
-            .expected("a column that tells gammas from hadrons")
-            .advice("name the file under gamma or hadron instead")
-            .input());
-    }
-    Ok(Source { path: path.to_path_buf(), rows: table.rows(), schema, class })
 }
 
 /// Opens every needed column of every file, and returns the features' units.
