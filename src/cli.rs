@@ -5,7 +5,7 @@
 
 mod init;
 
-use crate::config::{self, Class, Config, EngineChoice};
+use crate::config::{self, Class, Config, EngineChoice, Run};
 use crate::data::check;
 use crate::data::convert;
 use crate::data::split::Part;
@@ -63,6 +63,10 @@ pub struct Device {
     /// Threads per rank [default: the node's cores shared by its ranks]
     #[arg(long)]
     threads: Option<usize>,
+    /// End the job within this time if a rank dies, hangs or is stopped; 0: wait for ever
+    /// [default: the configuration's, else 10m]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    watchdog: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -301,9 +305,11 @@ impl Cli {
         let Some(summary) = train::run(world, &options, &StopFlag::on_signals()?)? else {
             return Ok(());
         };
-        if is_root(world) && !summary.already_finished {
+        let page = output.join(report::PAGE);
+        // A run may have been killed between its model and its page.
+        if is_root(world) && !(summary.already_finished && page.is_file()) {
             let inputs = report::load(std::slice::from_ref(output))?;
-            report::write(&inputs, &output.join(report::PAGE), true)?;
+            report::write(&inputs, &page, true)?;
         }
         self.print(world, &summary)
     }
@@ -350,12 +356,14 @@ impl Cli {
             inputs: inputs.clone(),
             root: root.clone(),
             schema,
+            watchdog: device
+                .watchdog(configured.as_ref().map(|c| c.run.clone()).unwrap_or_default()),
             columns: configured.map(|c| c.score).unwrap_or_default(),
             overwrite: self.global.overwrite,
             engine: device.engine(),
             threads: device.threads.unwrap_or(0),
         };
-        let summary = score::run(world, &options)?;
+        let summary = score::run(world, &options, &StopFlag::on_signals()?)?;
         self.print(world, &summary)?;
         if summary.failed.is_empty() {
             return Ok(());
@@ -418,6 +426,14 @@ impl Device {
         if let Some(threads) = self.threads {
             config.run.threads = threads;
         }
+        if let Some(watchdog) = self.watchdog {
+            config.run.watchdog_seconds = watchdog.as_secs_f64();
+        }
+    }
+
+    fn watchdog(&self, mut run: Run) -> Option<Duration> {
+        run.watchdog_seconds = self.watchdog.map_or(run.watchdog_seconds, |w| w.as_secs_f64());
+        run.watchdog()
     }
 }
 

@@ -6,12 +6,18 @@
 
 mod bad_input;
 mod commands;
+mod damage;
 mod exactly_once;
+mod failing_disk;
 mod fast_path;
 mod independent;
+mod kills;
 mod likelihood;
 mod magic;
 mod memory;
 mod ranks;
+mod recovery;
+mod stopping;
 mod support;
 mod tidy;
+mod wrong_weights;

@@ -1,12 +1,11 @@
 //! The same bits on any number of ranks and threads, and after any kill and resume.
 
 use crate::support::{
-    Watched, arguments, configuration, descendants, end, folder, hash, program, ranks, run, seed,
-    send_user1, simulated, succeed,
+    Watched, arguments, configuration, end, folder, hash, newest_checkpoint, program,
+    rank_processes, ranks, run, seed, send_user1, simulated, succeed, wait_for_step,
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use taiga_flow::config::{self, Class};
 use taiga_flow::train::{self, Existing, Options};
 use taiga_flow::world::{StopFlag, Threads};
@@ -100,30 +99,6 @@ fn ranks_as_threads_of_one_process_give_the_same_bytes() {
     for count in [2, 3, 8] {
         assert_eq!(trained(count), expected, "{count} ranks");
     }
-}
-
-/// The newest checkpoint that has its final name.
-fn newest_checkpoint(run: &Path) -> Option<u64> {
-    let entries = std::fs::read_dir(run.join("checkpoints")).ok()?.flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max()
-}
-
-/// Waits until a running training has a checkpoint of at least that step.
-fn wait_for_step(training: &mut Watched, run: &Path, step: u64) {
-    while newest_checkpoint(run).is_none_or(|newest| newest < step) {
-        assert_eq!(training.ended(), None, "it ended before step {step}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// The ranks themselves, not the launcher.
-fn rank_processes(training: &Watched) -> Vec<u32> {
-    let is_rank = |process: &u32| {
-        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        name.starts_with("taiga-flow")
-    };
-    descendants(training.id()).into_iter().filter(is_rank).collect()
 }
 
 #[test]

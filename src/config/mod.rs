@@ -13,6 +13,7 @@ use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -241,6 +242,18 @@ pub struct Run {
     pub status_seconds: u64,
     /// Newest checkpoints kept; each holds the best weights so far too.
     pub keep: usize,
+    /// Within this time a rank that dies, hangs or is stopped ends the job; 0: never.
+    pub watchdog_seconds: f64,
+    /// Steps between two comparisons of the weights of all ranks; 0: never.
+    pub replica_steps: u64,
+    /// The scheduler's end of the job minus this is when to stop with a checkpoint.
+    pub end_margin_seconds: u64,
+}
+
+impl Run {
+    pub fn watchdog(&self) -> Option<Duration> {
+        (self.watchdog_seconds > 0.0).then(|| Duration::from_secs_f64(self.watchdog_seconds))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -316,6 +329,9 @@ impl Default for Run {
             checkpoint_seconds: 300,
             status_seconds: 10,
             keep: 3,
+            watchdog_seconds: 600.0,
+            replica_steps: 100,
+            end_margin_seconds: 120,
         }
     }
 }
@@ -363,8 +379,12 @@ impl Config {
                 .usage()
         })?;
         self.validate_features()?;
+        self.validate_cuts()?;
         self.validate_split()?;
         self.validate_train()?;
+        let watchdog = self.run.watchdog_seconds;
+        let allowed = watchdog == 0.0 || (1.0..=1e6).contains(&watchdog);
+        check("run.watchdog_seconds", watchdog, allowed, "0, or 1 to a million")?;
         let quantile = self.calibration.quantile;
         check(
             "calibration.quantile",
@@ -397,6 +417,18 @@ impl Config {
                 quantum.is_finite() && quantum >= 0.0,
                 "0 or more",
             )?;
+        }
+        Ok(())
+    }
+
+    fn validate_cuts(&self) -> Result<()> {
+        for (name, cut) in &self.cuts {
+            for (end, bound) in [("min", &cut.min), ("max", &cut.max)] {
+                if let Some(Bound::Number(bound)) = bound {
+                    // Every comparison with NaN is false: no row would be left.
+                    check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
+                }
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::table::Table;
 use crate::error::{Error, Fault, Result, nearest};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -101,13 +102,30 @@ impl CatalogFile {
 
 /// blake3 of a file's content, streamed.
 pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
+    hash_file_telling(path, || ())
+}
+
+/// The same, with a call whenever some of the file has been read.
+pub fn hash_file_telling(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
     };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = Telling { file: File::open(path).map_err(unreadable)?, progress };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(unreadable)?;
     Ok(*hasher.finalize().as_bytes())
+}
+
+struct Telling<F> {
+    file: File,
+    progress: F,
+}
+
+impl<F: Fn()> Read for Telling<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        (self.progress)();
+        self.file.read(buffer)
+    }
 }
 
 /// A hash as text.

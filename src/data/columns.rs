@@ -6,7 +6,7 @@
 //! not show); memory is bounded by one chunk per column; the file has its name only
 //! when it is whole. Left to others: which columns, and what they mean.
 
-use super::durable::Staged;
+use super::durable::{Staged, needing};
 use super::h5::write_fault;
 use crate::error::{Error, Fault, Result};
 use hdf5::file::LibraryVersion;
@@ -17,6 +17,9 @@ use std::str::FromStr;
 
 /// Rows of a chunk, the same in every file of the project.
 pub const CHUNK_ROWS: usize = 65_536;
+
+/// About the bytes of a file without rows.
+const SMALLEST_FILE: u64 = 4096;
 
 /// Bytes of the longest text attribute.
 const LONGEST_TEXT: usize = 4096;
@@ -29,6 +32,16 @@ pub enum Kind {
     I64,
     I8,
     U32,
+}
+
+impl Kind {
+    fn bytes(self) -> u64 {
+        match self {
+            Kind::I8 => 1,
+            Kind::F32 | Kind::U32 => 4,
+            Kind::F64 | Kind::I64 => 8,
+        }
+    }
 }
 
 /// A column to write; the unit becomes the attribute `units`.
@@ -125,7 +138,7 @@ impl ColumnWriter {
         overwrite: bool,
     ) -> Result<ColumnWriter> {
         let staged = Staged::new(path, overwrite)?;
-        let failed = |error: hdf5::Error| write_fault("create", staged.part(), &error);
+        let failed = |error| needing(write_fault("create", staged.part(), &error), SMALLEST_FILE);
         // The format of HDF5 1.10: its headers and indices carry checksums, the older
         // formats' do not. Times would make equal data differ.
         let format = LibraryVersion::V110;
@@ -171,8 +184,10 @@ impl ColumnWriter {
     /// file and gives it its name. Returns the rows written.
     pub fn finish(mut self, attributes: &[(String, Attribute)]) -> Result<u64> {
         self.flush()?;
+        let need = self.need();
         let ColumnWriter { columns, file, staged, rows, .. } = self;
-        let failed = |error: hdf5::Error| write_fault("write", staged.part(), &error);
+        let failed =
+            |error: hdf5::Error| needing(write_fault("write", staged.part(), &error), need);
         for (name, value) in attributes {
             write_attribute(&file, name, value).map_err(failed)?;
         }
@@ -183,8 +198,14 @@ impl ColumnWriter {
         drop(columns);
         file.flush().map_err(failed)?;
         file.close().map_err(failed)?;
-        staged.commit()?;
+        staged.commit().map_err(|error| needing(error, need))?;
         Ok(rows)
+    }
+
+    /// Bytes that the rows so far need, before compression.
+    fn need(&self) -> u64 {
+        let row: u64 = self.columns.iter().map(|c| c.spec.kind.bytes()).sum();
+        self.rows() * row
     }
 
     /// Rows of a piece to append, if its shape is that of the columns.
@@ -222,10 +243,11 @@ impl ColumnWriter {
 
     fn flush(&mut self) -> Result<()> {
         let (first, next) = (self.rows as usize, self.rows as usize + self.buffered);
+        let need = self.need();
         for column in &mut self.columns {
             column
                 .flush(first, next)
-                .map_err(|error| write_fault("write", self.staged.part(), &error))?;
+                .map_err(|error| needing(write_fault("write", self.staged.part(), &error), need))?;
         }
         self.rows = next as u64;
         self.buffered = 0;

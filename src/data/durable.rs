@@ -7,11 +7,18 @@
 //! others: what is in the files, and whether an output may be replaced at all, which
 //! callers ask of [`refuse_existing`] before any work.
 
+#[cfg(test)]
+pub(crate) mod faults;
+
 use crate::error::{Error, Fault, Result};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+/// What a file or folder that is being written is called, and one that is being removed.
+const PART: &str = ".part";
+const REMOVED: &str = ".removed";
 
 /// Refuses an output that exists, unless it may be replaced; call it before any work.
 pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
@@ -31,22 +38,36 @@ pub fn create_folder(path: &Path) -> Result<()> {
     }
     let parent = parent_of(path);
     create_folder(&parent)?;
-    match fs::create_dir(path) {
+    perform("create the folder", path, || match fs::create_dir(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        outcome => perform("create the folder", path, || outcome),
-    }?;
+        outcome => outcome,
+    })?;
     sync_folder(&parent)
 }
 
 /// Writes a whole file: after a return without error it is on stable storage under
 /// its name, after any failure the name still holds what it held before.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let staged = Staged::new(path, true)?;
-    perform("write", staged.part(), || {
-        let mut file = File::create(staged.part())?;
-        file.write_all(bytes)
-    })?;
-    staged.commit()
+    let written = || {
+        let staged = Staged::new(path, true)?;
+        let mut file = perform("create", staged.part(), || File::create_new(staged.part()))?;
+        put("write", staged.part(), &mut file, bytes)?;
+        drop(file);
+        staged.commit()
+    };
+    written().map_err(|error| needing(error, bytes.len() as u64))
+}
+
+/// Says how much room would have been needed, if the disk is full.
+pub fn needing(error: Error, bytes: u64) -> Error {
+    match error {
+        Error::Environment(fault)
+            if fault.what.starts_with(FULL) || fault.what.starts_with(QUOTA) =>
+        {
+            fault.expected(format!("room for {bytes} bytes")).environment()
+        }
+        other => other,
+    }
 }
 
 /// A file that somebody else writes, at [`Staged::part`]; [`Staged::commit`] gives it
@@ -70,7 +91,7 @@ impl Staged {
                 .usage());
         }
         create_folder(&parent_of(target))?;
-        let part = with_suffix(target, ".part");
+        let part = with_suffix(target, PART);
         remove_file(&part)?;
         Ok(Staged { part, target: target.to_path_buf(), committed: false })
     }
@@ -98,7 +119,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         // Already failing: a second error here could only hide the first.
         if !self.committed {
-            let _ = fs::remove_file(&self.part);
+            let _ = remove_file(&self.part);
         }
     }
 }
@@ -153,19 +174,19 @@ impl AppendFile {
                 .internal());
         }
         let bytes = format!("{line}\n").into_bytes();
-        let file = &mut self.file;
-        let outcome = perform("append to", &self.path, || {
-            file.write_all(&bytes)?;
-            file.sync_data()
-        });
+        let (file, path) = (&mut self.file, &self.path);
+        let outcome = put("append to", path, file, &bytes)
+            .and_then(|()| perform("sync", path, || file.sync_data()));
         if outcome.is_ok() {
             self.length += bytes.len() as u64;
         } else {
             // What cannot be undone now, `resume` cuts off.
-            let undone = file.set_len(self.length);
-            let _ = undone.and_then(|()| file.seek(SeekFrom::Start(self.length)));
+            let _ = perform("cut", path, || {
+                file.set_len(self.length)?;
+                file.seek(SeekFrom::Start(self.length))
+            });
         }
-        outcome
+        outcome.map_err(|error| needing(error, bytes.len() as u64))
     }
 }
 
@@ -205,7 +226,7 @@ pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
 /// Removes a folder with all that is in it; one that is not there is fine. It loses
 /// its name first, so that a kill never leaves half a folder under a good name.
 pub fn remove_folder(path: &Path) -> Result<()> {
-    let doomed = with_suffix(path, ".removed");
+    let doomed = with_suffix(path, REMOVED);
     remove_tree(&doomed)?;
     if fs::symlink_metadata(path).is_err() {
         return Ok(());
@@ -215,23 +236,50 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     remove_tree(&doomed)
 }
 
+/// Gives a file or folder another name or place on the same file system.
+pub fn move_to(from: &Path, to: &Path) -> Result<()> {
+    perform("move", from, || fs::rename(from, to))?;
+    sync_folder(&parent_of(to))?;
+    sync_folder(&parent_of(from))
+}
+
 /// Removes a file; one that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        outcome => perform("remove", path, || outcome),
-    }
+    perform("remove", path, || unless_absent(fs::remove_file(path)))
 }
 
 /// The part name of a file or folder: `NAME.part` beside it.
 pub fn part_path(target: &Path) -> PathBuf {
-    with_suffix(target, ".part")
+    with_suffix(target, PART)
+}
+
+/// Removes from a folder what killed processes have left in it: parts that will never be
+/// finished, and what has lost its name. Only for folders with one writer.
+pub fn sweep_folder(folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let entries =
+        perform("list", folder, || fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>())?;
+    for path in entries.iter().map(fs::DirEntry::path) {
+        let name = path.as_os_str().as_encoded_bytes();
+        if !(name.ends_with(PART.as_bytes()) || name.ends_with(REMOVED.as_bytes())) {
+            continue;
+        }
+        if path.is_dir() { remove_tree(&path) } else { remove_file(&path) }?;
+    }
+    Ok(())
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+    perform("remove the folder", path, || unless_absent(fs::remove_dir_all(path)))
+}
+
+/// What is not there need not be removed.
+fn unless_absent(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        outcome => perform("remove the folder", path, || outcome),
+        outcome => outcome,
     }
 }
 
@@ -276,19 +324,42 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Every operation on the disk passes here.
+/// Every operation on the disk passes here, except for the bytes themselves.
 fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<T>) -> Result<T> {
+    #[cfg(test)]
+    if let faults::Fate::Failed(error) | faults::Fate::Torn(error) =
+        faults::fate(operation.starts_with("create"))
+    {
+        return Err(disk_fault(operation, path, &error.to_string(), error.kind()));
+    }
     action().map_err(|error| disk_fault(operation, path, &error.to_string(), error.kind()))
 }
+
+/// All bytes that files of our own get pass here.
+fn put(operation: &str, path: &Path, file: &mut File, bytes: &[u8]) -> Result<()> {
+    #[cfg(test)]
+    let written = match faults::fate(true) {
+        faults::Fate::Done => file.write_all(bytes),
+        faults::Fate::Failed(error) => Err(error),
+        faults::Fate::Torn(error) => file.write_all(&bytes[..bytes.len() / 2]).and(Err(error)),
+    };
+    #[cfg(not(test))]
+    let written = file.write_all(bytes);
+    written.map_err(|error| disk_fault(operation, path, &error.to_string(), error.kind()))
+}
+
+/// How the faults of a full disk begin.
+const FULL: &str = "disk full";
+const QUOTA: &str = "disk quota exceeded";
 
 /// The error of a disk operation that failed; libraries that write at a part path
 /// tell theirs through it too.
 pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -> Error {
     let (what, advice) = match kind {
         ErrorKind::StorageFull => {
-            ("disk full", "free space on this file system, or choose another output")
+            (FULL, "free space on this file system, or choose another output")
         }
-        ErrorKind::QuotaExceeded => ("disk quota exceeded", "free space, or choose another output"),
+        ErrorKind::QuotaExceeded => (QUOTA, "free space, or choose another output"),
         ErrorKind::ReadOnlyFilesystem => ("file system is read-only", "choose another output"),
         ErrorKind::PermissionDenied => {
             ("permission denied", "check the owner and mode of the folder")
@@ -414,5 +485,83 @@ mod tests {
         });
         let text = error.unwrap_err().to_string();
         assert!(text.contains("disk full") && text.contains("/dev/full"), "{text}");
+    }
+
+    /// Strikes every operation of `action` in turn, with every kind of fault, until one
+    /// run of it comes through; `check` looks at what each left behind.
+    fn strike(action: impl Fn(&Path) -> Result<()>, check: impl Fn(&Path, bool)) {
+        for kind in faults::KINDS {
+            for n in 0.. {
+                let folder = faults::memory_folder();
+                write_file(&folder.path().join("a"), b"old").unwrap();
+                let (outcome, struck) = faults::with_fault(n, kind, || action(folder.path()));
+                assert!(struck || outcome.is_ok(), "{kind:?} {n}: {outcome:?}");
+                check(folder.path(), outcome.is_ok());
+                action(folder.path()).unwrap();
+                check(folder.path(), true);
+                if !struck {
+                    assert!(n > 3, "only {n} operations");
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_operation_fails_a_file_is_old_or_new_and_the_next_try_works() {
+        let new = [7; 1000];
+        strike(
+            |folder| write_file(&folder.join("a"), &new),
+            |folder, whole| {
+                let found = fs::read(folder.join("a")).unwrap();
+                assert!(found == new || (!whole && found == b"old"), "{} bytes", found.len());
+            },
+        );
+        strike(
+            |folder| write_file(&folder.join("deep/er/b"), &new),
+            |folder, whole| {
+                let found = fs::read(folder.join("deep/er/b"));
+                assert!(found.map_or(!whole, |found| found == new));
+            },
+        );
+    }
+
+    #[test]
+    fn whatever_operation_fails_an_append_file_holds_whole_lines_when_taken_up_again() {
+        let lines = ["first", "second", "third"];
+        for kind in faults::KINDS {
+            for n in 0.. {
+                let folder = faults::memory_folder();
+                let path = folder.path().join("log");
+                let append = || {
+                    let mut file = AppendFile::resume(&path)?;
+                    lines.iter().try_for_each(|line| file.append_line(line))
+                };
+                let (outcome, struck) = faults::with_fault(n, kind, append);
+                drop(AppendFile::resume(&path).unwrap());
+                let text = fs::read_to_string(&path).unwrap();
+                let found: Vec<&str> = text.lines().collect();
+                assert!(text.is_empty() || text.ends_with('\n'), "{kind:?} {n}: {text:?}");
+                assert_eq!(found, lines[..found.len()], "{kind:?} {n}");
+                assert!(outcome.is_err() || found.len() == 3, "{kind:?} {n}: {text:?}");
+                if !struck {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_the_room_that_was_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let write = || write_file(&path, &[1; 12345]);
+        let (outcome, _) = faults::with_fault(0, faults::Kind::Full, write);
+        let error = outcome.unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        let text = error.to_string();
+        for part in ["disk full", "a.part", "room for 12345 bytes", "No space left"] {
+            assert!(text.contains(part), "'{part}' is not in: {text}");
+        }
     }
 }

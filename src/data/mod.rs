@@ -13,6 +13,7 @@ pub mod durable;
 pub mod events;
 pub mod expression;
 pub mod features;
+pub mod finished;
 mod h5;
 pub mod schema;
 pub mod selection;

@@ -12,8 +12,9 @@ use super::split::{Part, Splitter};
 use super::table::{Block, Reader, Request, Table};
 use crate::config::{Class, Transform};
 use crate::error::{Fault, Result};
-use crate::world::{World, gather_slots};
+use crate::world::{Work, World, gather_slots};
 use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use taiga_flow_gpu::random::Stream;
@@ -231,6 +232,7 @@ impl EventStore {
                 .max(1);
             let group = &pieces[next..next + window];
             let end = group[window - 1].1.end;
+            world.progress(Work::Reading, start);
             reader.read(start - first..end - first, &mut block)?;
             for (shard, rows) in group {
                 let local = (rows.start - start) as usize..(rows.end - start) as usize;
@@ -365,6 +367,55 @@ impl EventStore {
         parts
             .into_par_iter()
             .for_each(|(shard, range, part)| self.gather_shard(seed, epoch, shard, range, part));
+    }
+
+    /// Which training events of the shard in `slot` a step brings, in their order.
+    pub fn order(&self, seed: u64, epoch: u64, step: u64, steps: u64, slot: usize) -> Vec<u64> {
+        let shard = &self.shards[slot];
+        let events = shard.train.len() as u64;
+        let order = epoch_order(events, seed, epoch, shard.id);
+        step_range(events, step, steps).map(|position| order.at(position)).collect()
+    }
+
+    /// File and row of some training events, given as (shard of this rank, index in it):
+    /// reads and sorts the rows of those shards once more.
+    pub fn locate(
+        world: &dyn World,
+        sources: &[Source],
+        recipe: &Recipe,
+        wanted: &BTreeSet<(u64, u64)>,
+    ) -> Result<BTreeMap<PathBuf, Vec<u64>>> {
+        let ranks = world.size() as u64;
+        let mut found: BTreeMap<PathBuf, Vec<u64>> = BTreeMap::new();
+        let mut events: BTreeMap<u64, u64> = BTreeMap::new(); // of each shard so far
+        let mut first = 0;
+        for source in sources {
+            let file = first..first + source.rows;
+            let reader = open(source, recipe)?;
+            let mut block = Block::default();
+            for (shard, rows) in recipe.dealing.pieces(world.rank() as u64, ranks) {
+                let rows = rows.start.max(file.start)..rows.end.min(file.end);
+                if rows.is_empty() || !wanted.iter().any(|(s, _)| *s == shard) {
+                    continue;
+                }
+                world.progress(Work::Reading, rows.start);
+                reader.read(rows.start - first..rows.end - first, &mut block)?;
+                let (mut piece, _) = EventStore::load(world, &[], recipe)?;
+                let before = events.entry(shard).or_default();
+                for row in 0..block.rows {
+                    let mut counts = RowCounts::default();
+                    let (slot, start) = (shard / ranks, rows.start);
+                    piece.take(source, recipe, &block, slot, row..row + 1, start, &mut counts);
+                    if counts.train == 1 && wanted.contains(&(shard, *before)) {
+                        let row = rows.start - first + row as u64;
+                        found.entry(source.path.clone()).or_default().push(row);
+                    }
+                    *before += counts.train;
+                }
+            }
+            first = file.end;
+        }
+        Ok(found)
     }
 
     fn gather_shard(

@@ -6,7 +6,7 @@
 
 use super::card::Card;
 use crate::data::durable;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -85,24 +85,32 @@ impl Model {
         };
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| not_a_model(&e))?;
         let card = metadata.metadata().as_ref().and_then(|m| m.get(CARD_KEY));
-        let card = card.ok_or_else(|| not_a_model(&"no card"))?;
+        let text = card.ok_or_else(|| not_a_model(&"no card"))?;
         let card: Card =
-            serde_json::from_str(card).map_err(|e| not_a_model(&format!("a card with {e}")))?;
+            serde_json::from_str(text).map_err(|e| not_a_model(&format!("a card with {e}")))?;
         card.validate()?;
+        // A field whose name is damaged would be taken as absent.
+        if serde_json::to_string(&card).is_ok_and(|written| written != *text) {
+            return Err(damaged("a card as it is written", "other text that reads the same"));
+        }
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| not_a_model(&e))?;
         let mut flows = BTreeMap::new();
         for (name, flow) in &card.flows {
             let layout = Layout::new(&flow.spec);
+            // Before memory is taken for what a card merely says.
+            if layout.len() > bytes.len() / size_of::<f32>() {
+                return Err(not_a_model(&format!(
+                    "{} weights in {} bytes",
+                    layout.len(),
+                    bytes.len()
+                )));
+            }
             flows.insert(name.clone(), read_flow(&tensors, name, &layout)?);
         }
         let model = Model { card, flows };
         let (expected, found) = (&model.card.checksum, model.checksum()?);
         if *expected != found {
-            return Err(Fault::new("the model file is damaged")
-                .expected(format!("checksum {expected}"))
-                .found(found)
-                .advice("copy the file again; it was altered after it was written")
-                .input());
+            return Err(damaged(&format!("checksum {expected}"), &found));
         }
         Ok(model)
     }
@@ -120,6 +128,14 @@ impl Model {
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
+}
+
+fn damaged(expected: &str, found: &str) -> Error {
+    Fault::new("the model file is damaged")
+        .expected(expected)
+        .found(found)
+        .advice("copy the file again; it was altered after it was written")
+        .input()
 }
 
 fn read_flow(tensors: &SafeTensors, flow: &str, layout: &Layout) -> Result<Vec<f32>> {

@@ -2,10 +2,12 @@
 //!
 //! One output file per input file, at the same path below the output folder; it appears
 //! when it is whole. Files are dealt to ranks longest first; a bad one is told and never
-//! stops the others.
+//! stops the others. The same command goes on where an interrupted one ended: outputs that
+//! are finished are kept.
 
 mod assign;
 mod output;
+mod resume;
 
 use crate::config::{EngineChoice, Score};
 use crate::data::catalog;
@@ -15,12 +17,13 @@ use crate::data::table::{Block, Request, Table};
 use crate::engine::{self, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
-use crate::world::{World, agree, common, is_root};
+use crate::world::{StopFlag, StopReason, Work, World, agree, common, is_root, watch};
 use assign::Assignment;
-use output::Output;
+use output::{MadeOf, Output};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Rows read, scored and written at a time: bounds the memory.
 const BLOCK_ROWS: u64 = 65_536;
@@ -38,6 +41,8 @@ pub struct Options {
     pub overwrite: bool,
     pub engine: EngineChoice,
     pub threads: usize,
+    /// Within this time a rank that dies, hangs or is stopped ends the job.
+    pub watchdog: Option<Duration>,
 }
 
 /// One scored file, as it stands in the manifest.
@@ -65,14 +70,16 @@ pub struct Summary {
 
 /// Scores all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
-pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
+pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let assignment = agree(world, Assignment::new(options))?;
     let threads = engine::threads(world, options.threads)?;
     engine::use_threads(threads);
     let scorer = agree(world, Scorer::new(model, options.engine, threads))?;
-    let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
-    agree(world, prepared)?;
+    let prepare = || resume::prepare(&assignment, options, &hash);
+    agree(world, if is_root(world) { prepare() } else { Ok(()) })?;
+    let folder = is_root(world).then_some(options.output.as_path());
+    let world: &dyn World = &watch(world, folder, options.watchdog)?;
     if is_root(world) {
         log::info!(
             "scoring {} file(s) on {} rank(s); {}",
@@ -82,10 +89,13 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
         );
     }
     let mut report = Report::default();
+    let task = Task { world, scorer: &scorer, model_hash: &hash, options, stop };
     for job in assignment.of_rank(world.rank(), world.size()) {
-        match score_file(&scorer, &hash, &job.input, &job.output, options) {
+        match task.score_file(&job.input, &job.output) {
             Ok(file) => report.files.push(ScoredFile { output: job.name.clone(), ..file }),
-            Err(error @ Error::Environment(_)) => return Err(error),
+            Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
+                return Err(error);
+            }
             Err(error) => report.failures.push(Failure {
                 file: job.input.display().to_string(),
                 exit_code: error.exit_code(),
@@ -96,40 +106,78 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     finish(world, options, hash, &report)
 }
 
-/// Scores one file block by block.
-fn score_file(
-    scorer: &Scorer,
-    model_hash: &str,
-    input: &Path,
-    output: &Path,
-    options: &Options,
-) -> Result<ScoredFile> {
-    let schema = Schema::for_file(input, options.schema.as_deref())?;
-    let table = Table::open(input, &schema)?;
-    scorer.check_units(&table)?;
-    let keys: Vec<String> = table.key_names().into_iter().map(str::to_string).collect();
-    let reader = table.reader(&Request {
-        quantities: scorer.selection.quantities().to_vec(),
-        keys: keys.clone(),
-        shower: false,
-        class: table.has_class(),
-    })?;
-    let input_blake3 = catalog::hash_text(&catalog::hash_file(input)?);
-    let mut file =
-        Output::create(output, &keys, table.has_class(), &options.columns, options.overwrite)?;
-    let (mut block, mut scored) = (Block::default(), Scored::default());
-    let mut first = 0;
-    while first < table.rows() {
-        let next = (first + BLOCK_ROWS).min(table.rows());
-        reader.read(first..next, &mut block)?;
-        scorer.score(&block, &mut scored)?;
-        file.append(&block, &scored)?;
-        first = next;
+/// What is the same for all files of a rank.
+struct Task<'a> {
+    world: &'a dyn World,
+    scorer: &'a Scorer,
+    model_hash: &'a str,
+    options: &'a Options,
+    stop: &'a StopFlag,
+}
+
+impl Task<'_> {
+    /// Scores one file block by block, unless its output is finished.
+    fn score_file(&self, input: &Path, output: &Path) -> Result<ScoredFile> {
+        let Task { scorer, options, .. } = self;
+        let schema = Schema::for_file(input, options.schema.as_deref())?;
+        let table = Table::open(input, &schema)?;
+        scorer.check_units(&table)?;
+        let keys: Vec<String> = table.key_names().into_iter().map(str::to_string).collect();
+        let reader = table.reader(&Request {
+            quantities: scorer.selection.quantities().to_vec(),
+            keys: keys.clone(),
+            shower: false,
+            class: table.has_class(),
+        })?;
+        let started = Instant::now();
+        let hashed = || self.world.progress(Work::Hashing, 0);
+        let input_blake3 = catalog::hash_text(&catalog::hash_file_telling(input, hashed)?);
+        let hashing = started.elapsed();
+        let settings_blake3 = resume::settings_hash(self.model_hash, &schema, options);
+        if !options.overwrite
+            && let Some(file) = resume::finished(output, &settings_blake3, &input_blake3)?
+        {
+            log::info!("{} is finished already", output.display());
+            return Ok(file);
+        }
+        let mut file =
+            Output::create(output, &keys, table.has_class(), &options.columns, options.overwrite)?;
+        let (mut block, mut scored) = (Block::default(), Scored::default());
+        let mut first = 0;
+        while first < table.rows() {
+            self.refuse_to_go_on()?;
+            self.world.progress(Work::Scoring, first);
+            let next = (first + BLOCK_ROWS).min(table.rows());
+            reader.read(first..next, &mut block)?;
+            scorer.score(&block, &mut scored)?;
+            file.append(&block, &scored)?;
+            first = next;
+        }
+        let status = file.status();
+        let made_of =
+            MadeOf { input: &input_blake3, model: self.model_hash, settings: &settings_blake3 };
+        let rows = file.finish(table.rows(), &made_of)?;
+        log::debug!(
+            "{}: {rows} rows in {:.3} s, {:.3} s of it for the hash of the input",
+            input.display(),
+            started.elapsed().as_secs_f64(),
+            hashing.as_secs_f64()
+        );
+        let output_blake3 = catalog::hash_text(&catalog::hash_file(output)?);
+        Ok(ScoredFile { output: String::new(), rows, input_blake3, output_blake3, status })
     }
-    let status = file.status();
-    let rows = file.finish(table.rows(), &input_blake3, model_hash)?;
-    let output_blake3 = catalog::hash_text(&catalog::hash_file(output)?);
-    Ok(ScoredFile { output: String::new(), rows, input_blake3, output_blake3, status })
+
+    /// A request to stop ends this rank, and with it the others; finished outputs stay.
+    fn refuse_to_go_on(&self) -> Result<()> {
+        match self.stop.requested() {
+            None => Ok(()),
+            Some(StopReason::Interrupt) => Err(Error::Interrupted),
+            Some(reason) => Err(Error::Stopped(Box::new(
+                Fault::new(format!("stopped by {reason}"))
+                    .advice("run the same command again to go on: finished outputs are kept"),
+            ))),
+        }
+    }
 }
 
 /// The error's text, without the file's name in front.
@@ -188,17 +236,6 @@ fn write_manifest(folder: &Path, summary: &Summary) -> Result<()> {
     let json = serde_json::to_vec_pretty(summary)
         .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())?;
     durable::write_file(&folder.join(MANIFEST), &json)
-}
-
-fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
-    durable::refuse_existing(&options.output.join(MANIFEST), options.overwrite)?;
-    for job in &assignment.jobs {
-        durable::refuse_existing(&job.output, options.overwrite)?;
-        if let Some(parent) = job.output.parent() {
-            durable::create_folder(parent)?;
-        }
-    }
-    Ok(())
 }
 
 impl std::fmt::Display for Summary {

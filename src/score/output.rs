@@ -13,6 +13,14 @@ pub const GROUP: &str = "scores";
 pub const FORMAT: &str = "taiga-flow-scores";
 pub const VERSION: i64 = 1;
 
+/// What an output is made of: the blake3 of each, as its attributes tell.
+pub struct MadeOf<'a> {
+    pub input: &'a str,
+    pub model: &'a str,
+    /// See [`settings_hash`](super::resume::settings_hash).
+    pub settings: &'a str,
+}
+
 /// An output file being written.
 pub struct Output {
     writer: ColumnWriter,
@@ -68,15 +76,11 @@ impl Output {
 
     /// Rows so far by status bit.
     pub fn status(&self) -> BTreeMap<String, u64> {
-        STATUS_BITS
-            .iter()
-            .zip(self.status)
-            .map(|((_, name), count)| ((*name).to_string(), count))
-            .collect()
+        named_counts(self.status)
     }
 
     /// Gives the file its name; refuses if a row is missing.
-    pub fn finish(self, rows: u64, input_blake3: &str, model_blake3: &str) -> Result<u64> {
+    pub fn finish(self, rows: u64, made_of: &MadeOf) -> Result<u64> {
         if self.writer.rows() != rows {
             return Err(Fault::new("rows out are not rows in")
                 .expected(rows)
@@ -89,11 +93,17 @@ impl Output {
         self.writer.finish(&[
             text("format", FORMAT),
             ("version".to_string(), Attribute::Integer(VERSION)),
-            text("input_blake3", input_blake3),
-            text("model_blake3", model_blake3),
+            text("input_blake3", made_of.input),
+            text("model_blake3", made_of.model),
+            text("settings_blake3", made_of.settings),
             text("code_version", env!("CARGO_PKG_VERSION")),
             text("status_bits", &bits.join("; ")),
             ("complete".to_string(), Attribute::Integer(1)),
         ])
     }
+}
+
+/// Counts in the order of the status bits, by name.
+pub fn named_counts(counts: [u64; STATUS_BITS.len()]) -> BTreeMap<String, u64> {
+    STATUS_BITS.iter().zip(counts).map(|((_, name), count)| ((*name).to_string(), count)).collect()
 }

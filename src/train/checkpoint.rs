@@ -2,7 +2,9 @@
 //! in a manifest that is written last.
 //!
 //! `step-N.part/` is filled, synced and renamed to `step-N/`. Resuming takes the newest
-//! one whose manifest verifies; a torn or altered one is passed over with a warning.
+//! one whose manifest verifies; a torn or altered one is passed over with a warning. The
+//! manifest carries its own checksum: a flipped bit in the hash of the run must read as
+//! damage, and not as a checkpoint of another run.
 
 use super::state::TrainState;
 use crate::data::durable;
@@ -14,9 +16,10 @@ use std::path::{Path, PathBuf};
 const WEIGHTS: &str = "state.safetensors";
 const PROGRESS: &str = "progress.json";
 const MANIFEST: &str = "manifest.json";
-const FORMAT: &str = "taiga-flow-checkpoint 1";
+const FORMAT: &str = "taiga-flow-checkpoint 2";
 /// Largest file of a checkpoint read: five times the largest flow is below.
 const LARGEST_FILE: u64 = 16 << 30;
+const LARGEST_MANIFEST: u64 = 1 << 16;
 
 /// What a checkpoint belongs to and what its files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,36 @@ pub struct Manifest {
     pub engine: String,
     pub shards: u64,
     files: BTreeMap<String, FileEntry>,
+    /// blake3 of this manifest as JSON with an empty checksum.
+    checksum: String,
+}
+
+impl Manifest {
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())
+    }
+
+    fn sealed(self) -> Result<Manifest> {
+        let open = Manifest { checksum: String::new(), ..self };
+        let checksum = blake3::hash(&open.to_bytes()?).to_hex().to_string();
+        Ok(Manifest { checksum, ..open })
+    }
+
+    /// The manifest in the bytes of its file, which must be the very ones written.
+    fn from_bytes(bytes: &[u8]) -> Result<Manifest> {
+        let damaged =
+            |e: &dyn std::fmt::Display| Fault::new("not a whole checkpoint").found(e).input();
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
+        if manifest.format != FORMAT {
+            return Err(damaged(&format!("format '{}'", manifest.format)));
+        }
+        let sealed = manifest.clone().sealed()?;
+        if sealed.to_bytes()? != bytes {
+            return Err(damaged(&"a manifest that does not match its checksum"));
+        }
+        Ok(manifest)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,12 +87,27 @@ pub struct Identity<'a> {
 /// Writes `folder/step-N`, then removes all but the newest `keep`. The best weights so
 /// far are part of every state.
 pub fn save(folder: &Path, state: &TrainState, identity: Identity, keep: usize) -> Result<()> {
-    let step = state.progress.step;
-    let target = folder.join(format!("step-{step}"));
+    durable::sweep_folder(folder)?;
+    let target = folder.join(format!("step-{}", state.progress.step));
     let part = durable::part_path(&target);
-    durable::remove_folder(&part)?;
-    durable::remove_folder(&target)?;
-    durable::create_folder(&part)?;
+    let filled = fill(&part, state, identity).and_then(|()| {
+        durable::remove_folder(&target)?;
+        durable::publish_folder(&part, &target)
+    });
+    if filled.is_err() {
+        // Already failing: a second error here could only hide the first.
+        let _ = durable::remove_folder(&part);
+    }
+    filled?;
+    for old in list(folder)?.iter().rev().skip(keep.max(1)) {
+        durable::remove_folder(&folder.join(format!("step-{old}")))?;
+    }
+    Ok(())
+}
+
+/// Writes the files of a checkpoint into a new folder, the manifest last.
+fn fill(part: &Path, state: &TrainState, identity: Identity) -> Result<()> {
+    durable::create_folder(part)?;
     let (weights, progress) = state.to_bytes()?;
     let mut files = BTreeMap::new();
     for (name, bytes) in [(WEIGHTS, &weights), (PROGRESS, &progress)] {
@@ -68,20 +116,19 @@ pub fn save(folder: &Path, state: &TrainState, identity: Identity, keep: usize) 
     }
     let manifest = Manifest {
         format: FORMAT.to_string(),
-        step,
+        step: state.progress.step,
         run_hash: identity.run_hash.to_string(),
         engine: identity.engine.to_string(),
         shards: identity.shards,
         files,
+        checksum: String::new(),
     };
-    let json = serde_json::to_vec_pretty(&manifest)
-        .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())?;
-    durable::write_file(&part.join(MANIFEST), &json)?;
-    durable::publish_folder(&part, &target)?;
-    for old in list(folder)?.iter().rev().skip(keep.max(1)) {
-        durable::remove_folder(&folder.join(format!("step-{old}")))?;
-    }
-    Ok(())
+    durable::write_file(&part.join(MANIFEST), &manifest.sealed()?.to_bytes()?)
+}
+
+/// Whether there is any checkpoint, whole or not.
+pub fn any(folder: &Path) -> bool {
+    list(folder).is_ok_and(|steps| !steps.is_empty())
 }
 
 /// The newest checkpoint that verifies; `None` if there is no checkpoint at all.
@@ -154,13 +201,11 @@ fn read(path: &Path, parameters: usize) -> Result<(Manifest, TrainState)> {
     let damaged = |e: &dyn std::fmt::Display| {
         Fault::new("not a whole checkpoint").file(path).found(e).input()
     };
-    let manifest: Manifest =
-        serde_json::from_slice(&read_file(&path.join(MANIFEST))?).map_err(|e| damaged(&e))?;
-    if manifest.format != FORMAT {
-        return Err(damaged(&format!("format '{}'", manifest.format)));
-    }
+    let manifest = Manifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
+        .map_err(|e| e.in_file(path))?;
     let file = |name: &str| -> Result<Vec<u8>> {
-        let bytes = read_file(&path.join(name))?;
+        let length = manifest.files.get(name).map_or(0, |entry| entry.bytes);
+        let bytes = read_file(&path.join(name), length.min(LARGEST_FILE))?;
         if manifest.files.get(name) != Some(&FileEntry::of(&bytes)) {
             return Err(damaged(&format!("{name} does not match the manifest")));
         }
@@ -168,15 +213,19 @@ fn read(path: &Path, parameters: usize) -> Result<(Manifest, TrainState)> {
     };
     let state = TrainState::from_bytes(&file(WEIGHTS)?, &file(PROGRESS)?, parameters)
         .map_err(|e| e.in_file(path))?;
+    if state.progress.loss.len() as u64 != manifest.shards {
+        return Err(damaged(&format!("losses of {} shards", state.progress.loss.len())));
+    }
     Ok((manifest, state))
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>> {
+/// A file of at most `largest` bytes.
+fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
     let unreadable =
         |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
     let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-    if size > LARGEST_FILE {
-        return Err(unreadable(&format!("{size} bytes")));
+    if size > largest {
+        return Err(unreadable(&format!("{size} bytes, expected at most {largest}")));
     }
     std::fs::read(path).map_err(|e| unreadable(&e))
 }
@@ -202,6 +251,8 @@ fn list(folder: &Path) -> Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::durable::faults::{KINDS, memory_folder, with_fault};
+    use taiga_flow_gpu::random::Stream;
 
     const IDENTITY: Identity = Identity { run_hash: "abc", engine: "cpu", shards: 2 };
 
@@ -237,9 +288,21 @@ mod tests {
             flipped[whole.len() / 2] ^= 1;
             std::fs::write(&path, &flipped).unwrap();
             let found = newest(folder.path(), IDENTITY, 5, false);
-            assert!(found.is_err() || found.unwrap().unwrap() == state(1), "{name}");
+            assert_eq!(found.unwrap().unwrap(), state(1), "{name}");
             std::fs::write(&path, &whole).unwrap();
         }
+    }
+
+    /// A flipped byte in the hash of the run is damage, not a checkpoint of another run.
+    #[test]
+    fn a_manifest_with_another_hash_of_the_run_is_damaged_unless_it_was_written_so() {
+        let folder = tempfile::tempdir().unwrap();
+        save(folder.path(), &state(1), IDENTITY, 3).unwrap();
+        save(folder.path(), &state(2), IDENTITY, 3).unwrap();
+        let path = folder.path().join("step-2").join(MANIFEST);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"abc\"", "\"abd\"")).unwrap();
+        assert_eq!(newest(folder.path(), IDENTITY, 5, false).unwrap().unwrap(), state(1));
     }
 
     #[test]
@@ -257,5 +320,74 @@ mod tests {
     fn no_checkpoint_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(newest(&folder.path().join("none"), IDENTITY, 5, false).unwrap().is_none());
+    }
+
+    #[test]
+    fn whatever_operation_fails_the_newest_checkpoint_is_the_old_or_the_new_one() {
+        for kind in KINDS {
+            for n in 0.. {
+                let folder = memory_folder();
+                // The oldest one is removed by the third.
+                save(folder.path(), &state(1), IDENTITY, 2).unwrap();
+                save(folder.path(), &state(2), IDENTITY, 2).unwrap();
+                let action = || save(folder.path(), &state(3), IDENTITY, 2);
+                let (outcome, struck) = with_fault(n, kind, action);
+                assert!(struck || outcome.is_ok(), "{kind:?} {n}: {outcome:?}");
+                let found = newest(folder.path(), IDENTITY, 5, false).unwrap().unwrap();
+                let step = found.progress.step;
+                assert_eq!(found, state(step), "{kind:?} {n}");
+                assert!(step == 3 || (step == 2 && outcome.is_err()), "{kind:?} {n}: {step}");
+                // The same step again, as a resumed run would write it.
+                save(folder.path(), &state(3), IDENTITY, 2).unwrap();
+                let found = newest(folder.path(), IDENTITY, 5, false).unwrap().unwrap();
+                assert_eq!(found, state(3));
+                assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "{kind:?} {n}");
+                if !struck {
+                    assert!(n > 10, "only {n} operations");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Every file of the newest checkpoint damaged in every way: the older one is found.
+    #[test]
+    fn truncated_anywhere_or_with_any_byte_flipped_a_checkpoint_is_never_loaded() {
+        let folder = memory_folder();
+        let big = |step| {
+            let mut state = TrainState::new((0..1500).map(|i| i as f32 + 0.5).collect(), 2);
+            state.progress.step = step;
+            state
+        };
+        save(folder.path(), &big(1), IDENTITY, 3).unwrap();
+        save(folder.path(), &big(2), IDENTITY, 3).unwrap();
+        let older = |what: &str| {
+            let found = newest(folder.path(), IDENTITY, 1500, false).unwrap().unwrap();
+            assert_eq!(found, big(1), "{what}");
+        };
+        let stream = Stream::new(u64::from(std::process::id()), "flips", &[]);
+        println!("flips of process {}", std::process::id());
+        for name in [WEIGHTS, PROGRESS, MANIFEST] {
+            let path = folder.path().join("step-2").join(name);
+            let whole = std::fs::read(&path).unwrap();
+            for cut in (0..whole.len()).step_by(512).chain([whole.len() - 1]) {
+                std::fs::write(&path, &whole[..cut]).unwrap();
+                older(&format!("{name} cut at {cut}"));
+            }
+            for flip in 0..1000 {
+                let at = (stream.bits(2 * flip) % whole.len() as u64) as usize;
+                let by = (stream.bits(2 * flip + 1) % 255 + 1) as u8;
+                let mut flipped = whole.clone();
+                flipped[at] ^= by;
+                std::fs::write(&path, &flipped).unwrap();
+                older(&format!("{name}, byte {at} by {by}"));
+            }
+            std::fs::write(&path, [&whole[..], b" "].concat()).unwrap();
+            older(&format!("{name} with a byte more"));
+            std::fs::remove_file(&path).unwrap();
+            older(&format!("no {name}"));
+            std::fs::write(&path, &whole).unwrap();
+        }
+        assert_eq!(newest(folder.path(), IDENTITY, 1500, false).unwrap().unwrap(), big(2));
     }
 }

@@ -2,10 +2,12 @@
 
 use super::Options;
 use super::checkpoint;
+use super::culprits;
 use super::journal::Journal;
 use super::optimiser::learning_rate;
 use super::plan::Plan;
 use super::quantile;
+use super::replicas;
 use super::run_folder::{CHECKPOINTS, RunFolder};
 use super::state::TrainState;
 use crate::config::Class;
@@ -15,8 +17,8 @@ use crate::engine::{self, Engine, FixedSum};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
 use crate::model::initial_params;
-use crate::world::{StopFlag, StopReason, World, agree, common, gather_slots};
-use std::time::{Duration, Instant};
+use crate::world::{StopFlag, StopReason, Work, World, agree, common, gather_slots, job_end};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Steps per epoch below which the batch is probably too large for the sample.
 const FEWEST_STEPS: u64 = 4;
@@ -36,7 +38,11 @@ pub struct Job<'a> {
     pub journal: Option<Journal>,
     pub checkpoint_every: Duration,
     pub last_checkpoint: Instant,
-    pub deadline: Option<Instant>,
+    pub began: Instant,
+    /// Checkpoints of this start, and the time they took.
+    pub saved: (u32, Duration),
+    /// When to stop, and why then.
+    pub deadline: Option<(Instant, Stop)>,
 }
 
 /// What all ranks know after a step.
@@ -47,9 +53,11 @@ pub struct Agreed {
     pub checkpoint: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     Signal(StopReason),
     Time,
+    JobEnd,
 }
 
 impl<'a> Job<'a> {
@@ -83,8 +91,17 @@ impl<'a> Job<'a> {
             journal: folder.map(Journal::new),
             checkpoint_every: Duration::from_secs(run.checkpoint_seconds),
             last_checkpoint: Instant::now(),
-            deadline: options.stop_after.map(|after| Instant::now() + after),
+            began: Instant::now(),
+            saved: (0, Duration::ZERO),
+            deadline: deadline(options.stop_after, job_end(), run.end_margin_seconds),
         })
+    }
+
+    /// Takes the run folder for this run, now that nothing can be refused any more.
+    pub fn claim(&mut self, world: &dyn World) -> Result<()> {
+        let plan = self.plan;
+        let claimed = self.journal.as_mut().map(|journal| journal.folder.claim(plan));
+        agree(world, claimed.unwrap_or(Ok(())))
     }
 
     /// The newest checkpoint's state on all ranks, or a new one.
@@ -136,15 +153,21 @@ impl<'a> Job<'a> {
     /// Adds gradient sums over all ranks, exactly, and agrees on what to do.
     pub fn reduce(&mut self, world: &dyn World, events: usize, stop: &StopFlag) -> Result<Agreed> {
         let due = self.journal.is_some() && self.last_checkpoint.elapsed() >= self.checkpoint_every;
-        let late = self.journal.is_some() && self.deadline.is_some_and(|d| Instant::now() >= d);
-        let words = [self.sums.unusable as i64, events as i64, i64::from(due), i64::from(late)];
+        let late =
+            self.deadline.filter(|(end, _)| self.journal.is_some() && Instant::now() >= *end);
+        let late = late.map_or(0, |(_, why)| if why == Stop::JobEnd { 2 } else { 1 });
+        let words = [self.sums.unusable as i64, events as i64, i64::from(due), late];
         let values = &mut self.sums.values;
         values.extend(words);
         values.extend(stop.counts());
         world.all_reduce_sum(values)?;
         let words = values.split_off(self.plan.parameters);
         let signals = [words[4], words[5], words[6], words[7]];
-        let time = (words[3] > 0).then_some(Stop::Time);
+        let time = match words[3] {
+            0 => None,
+            1 => Some(Stop::Time),
+            _ => Some(Stop::JobEnd),
+        };
         Ok(Agreed {
             unusable: words[0] as u64,
             events: words[1] as u64,
@@ -154,12 +177,18 @@ impl<'a> Job<'a> {
     }
 
     /// Moves the weights, or skips the step on all ranks together.
-    pub fn update(&mut self, state: &mut TrainState, agreed: &Agreed) -> Result<()> {
+    pub fn update(
+        &mut self,
+        world: &dyn World,
+        state: &mut TrainState,
+        agreed: &Agreed,
+    ) -> Result<()> {
         let train = &self.plan.config.train;
         let rate = learning_rate(train, state.progress.step, self.steps * train.epochs);
         let p = &mut state.progress;
         p.step += 1;
         p.step_in_epoch += 1;
+        world.progress(Work::Training, p.step);
         if agreed.unusable > 0 || agreed.events == 0 {
             p.skipped += 1;
             p.skipped_in_epoch += 1;
@@ -169,11 +198,12 @@ impl<'a> Job<'a> {
                 p.step,
                 agreed.unusable
             );
-            return if p.skipped_in_a_row > train.skip_limit {
-                common(Err(diverged(p.skipped_in_a_row)))
-            } else {
-                Ok(())
-            };
+            if p.skipped_in_a_row <= train.skip_limit {
+                return Ok(());
+            }
+            let (epoch, step) = (p.epoch, p.step_in_epoch - 1);
+            let culprits = culprits::describe(world, self, epoch, step)?;
+            return common(Err(diverged(p.skipped_in_a_row, &culprits)));
         }
         p.skipped_in_a_row = 0;
         p.updates += 1;
@@ -198,7 +228,7 @@ impl<'a> Job<'a> {
         self.gather_losses(world, state)?;
         let log_det = scaler_log_det(&self.scaler);
         self.engine.set_params(&state.weights.ema)?;
-        let held_out = self.held_out(world)?;
+        let held_out = self.held_out(world, state.progress.step)?;
         let (validation_nll, validation_nll_median) =
             held_out.map_or((None, None), |h| (h.mean, h.median));
         let p = &mut state.progress;
@@ -240,11 +270,12 @@ impl<'a> Job<'a> {
     }
 
     /// Mean and median NLL of the held-out normal events with the engine's weights.
-    fn held_out(&self, world: &dyn World) -> Result<Option<HeldOut>> {
+    fn held_out(&self, world: &dyn World, step: u64) -> Result<Option<HeldOut>> {
         let mut slots = vec![None; self.plan.dealing.shards() as usize];
         let mut all = Vec::new();
         for shard in &self.store.shards {
             let start = all.len();
+            world.progress(Work::Measuring, step);
             self.log_prob(&shard.validation, &mut all)?;
             let sum = all[start..].iter().map(|l| f64::from(*l)).sum();
             slots[shard.id as usize] = Some(sum);
@@ -279,23 +310,53 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
+    /// Every so many steps: whether all ranks still hold the same weights.
+    pub fn compare(&self, world: &dyn World, state: &TrainState) -> Result<()> {
+        let every = self.plan.config.run.replica_steps;
+        if every > 0 && state.progress.step.is_multiple_of(every) {
+            return replicas::check(world, state);
+        }
+        Ok(())
+    }
+
     pub fn save(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+        replicas::check(world, state)?;
         self.gather_losses(world, state)?;
-        self.last_checkpoint = Instant::now();
-        let saved = self.journal.as_ref().map(|journal| {
-            let keep = self.plan.config.run.keep;
-            checkpoint::save(&journal.folder.file(CHECKPOINTS), state, self.identity(), keep)
+        let since = Instant::now();
+        let identity = self.identity();
+        let keep = self.plan.config.run.keep;
+        let saved = self.journal.as_mut().map(|journal| {
+            checkpoint::save(&journal.folder.file(CHECKPOINTS), state, identity, keep)?;
+            journal.folder.forget_replaced()
         });
+        self.last_checkpoint = Instant::now();
+        self.saved = (self.saved.0 + 1, self.saved.1 + since.elapsed());
         agree(world, saved.unwrap_or(Ok(())))
     }
 
-    fn identity(&self) -> checkpoint::Identity<'_> {
+    fn identity(&self) -> checkpoint::Identity<'a> {
         checkpoint::Identity {
             run_hash: &self.plan.run_hash,
             engine: self.engine.class(),
             shards: self.plan.dealing.shards(),
         }
     }
+}
+
+/// The earlier of what the user asked for and the scheduler's end of the job less a margin.
+fn deadline(
+    stop_after: Option<Duration>,
+    job_end: Option<SystemTime>,
+    margin_seconds: u64,
+) -> Option<(Instant, Stop)> {
+    let now = Instant::now();
+    let left = job_end.map(|end| {
+        let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+        left.saturating_sub(Duration::from_secs(margin_seconds))
+    });
+    let asked = stop_after.map(|after| (now + after, Stop::Time));
+    let told = left.map(|left| (now + left, Stop::JobEnd));
+    asked.into_iter().chain(told).min_by_key(|(end, _)| *end)
 }
 
 struct HeldOut {
@@ -340,11 +401,12 @@ fn check_events(rows: &RowCounts, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-pub fn stopped(reason: &Stop, state: &TrainState) -> Error {
+pub fn stopped(reason: Stop, state: &TrainState) -> Error {
     let why = match reason {
         Stop::Signal(StopReason::Interrupt) => return Error::Interrupted,
         Stop::Signal(signal) => signal.to_string(),
         Stop::Time => "--stop-after".to_string(),
+        Stop::JobEnd => "the end of the job, which is near,".to_string(),
     };
     let p = &state.progress;
     Error::Stopped(Box::new(
@@ -357,10 +419,12 @@ pub fn stopped(reason: &Stop, state: &TrainState) -> Error {
     ))
 }
 
-pub fn diverged(skipped: u64) -> Error {
+pub fn diverged(skipped: u64, culprits: &str) -> Error {
     Error::Diverged(Box::new(
         Fault::new("training diverged")
-            .found(format!("{skipped} steps in a row with gradients that are too large or not finite"))
+            .found(format!(
+                "{skipped} steps in a row with gradients that are too large or not finite; {culprits}"
+            ))
             .advice("lower train.learning_rate or train.clip_norm, and look at the data with `taiga-flow check`"),
     ))
 }

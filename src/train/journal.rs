@@ -32,12 +32,12 @@ impl Journal {
         steps: u64,
         provenance: &serde_json::Value,
     ) -> Result<()> {
+        self.folder.add_provenance(provenance)?;
         let mut metrics = AppendFile::create(&self.folder.file(METRICS), true)?;
         for epoch in &state.progress.history {
             metrics.append_line(&json_line(epoch)?)?;
         }
         self.metrics = Some(metrics);
-        self.folder.add_provenance(provenance)?;
         let epochs = plan.config.train.epochs;
         let interval = Duration::from_secs(plan.config.run.status_seconds);
         self.status = Some(Status::new(&self.folder.file(LOG), steps * epochs, interval)?);

@@ -4,15 +4,17 @@
 //! all ranks make the same; every sum that reaches a weight is a sum of integers or is
 //! taken in the order of shards, so that the result does not depend on the ranks.
 
-mod checkpoint;
+pub mod checkpoint;
+mod culprits;
 mod job;
 mod journal;
 pub mod optimiser;
 pub mod plan;
 mod publish;
 mod quantile;
+mod replicas;
 mod run_folder;
-mod state;
+pub mod state;
 mod status;
 
 pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
@@ -21,7 +23,7 @@ use crate::config::Config;
 use crate::data::store::RowCounts;
 use crate::engine::{self, Batch};
 use crate::error::Result;
-use crate::world::{StopFlag, World, agree, common, is_root};
+use crate::world::{StopFlag, World, agree, common, is_root, watch};
 use job::{Job, stopped};
 use plan::Plan;
 use publish::finished;
@@ -59,6 +61,9 @@ pub struct Summary {
 
 /// Trains, or goes on training, until the end or a request to stop.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
+    let folder = open_folder(world, options)?;
+    let deadline = options.config.run.watchdog();
+    let world: &dyn World = &watch(world, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
     let plan = Plan::new(world, &options.config)?;
     let threads = engine::threads(world, options.config.run.threads)?;
     engine::use_threads(threads);
@@ -66,12 +71,13 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     if options.dry_run {
         return Ok(None);
     }
-    let folder = open_folder(world, options, &plan)?;
+    agree(world, folder.as_ref().map_or(Ok(()), |folder| folder.check(&plan)))?;
     if let Some(summary) = finished(world, options, &plan)? {
         return Ok(Some(summary));
     }
     let engine = agree(world, engine::start(options.config.run.engine, &plan.spec, threads))?;
     let mut job = Job::prepare(world, options, &plan, folder, engine)?;
+    job.claim(world)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
     train(world, &mut job, &mut state, stop)?;
@@ -91,14 +97,15 @@ fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFl
             job.sums.clear();
             job.engine.gradient(&batch, &mut job.sums, &mut job.losses)?;
             let agreed = job.reduce(world, offsets[offsets.len() - 1], stop)?;
-            job.update(state, &agreed)?;
+            job.update(world, state, &agreed)?;
+            job.compare(world, state)?;
             job.engine.set_params(&state.weights.params)?;
             job.tell(state, agreed.events)?;
             if agreed.checkpoint || agreed.stop.is_some() {
                 job.save(world, state)?;
             }
             if let Some(reason) = agreed.stop {
-                return common(Err(stopped(&reason, state)));
+                return common(Err(stopped(reason, state)));
             }
         }
         job.end_epoch(world, state)?;
@@ -106,8 +113,10 @@ fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFl
     Ok(())
 }
 
-fn open_folder(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<RunFolder>> {
-    let folder = is_root(world).then(|| RunFolder::open(&options.output, plan, options.existing));
+/// Rank 0 opens and locks the run folder; a dry run leaves it alone.
+fn open_folder(world: &dyn World, options: &Options) -> Result<Option<RunFolder>> {
+    let opens = is_root(world) && !options.dry_run;
+    let folder = opens.then(|| RunFolder::open(&options.output, options.existing));
     agree(world, folder.transpose())
 }
 

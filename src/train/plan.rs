@@ -13,7 +13,7 @@ use crate::data::store::{Recipe, Source};
 use crate::data::table::{Request, Table};
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
-use crate::world::{World, agree};
+use crate::world::{Work, World, agree};
 use std::path::PathBuf;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
@@ -171,7 +171,7 @@ fn hash_files(world: &dyn World, sources: &[Source]) -> Result<Vec<String>> {
     let mut failure = None;
     for (i, source) in sources.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank())
     {
-        match catalog::hash_file(&source.path) {
+        match catalog::hash_file_telling(&source.path, || world.progress(Work::Hashing, i as u64)) {
             Ok(hash) => {
                 mine.extend((i as u64).to_le_bytes());
                 mine.extend(hash);

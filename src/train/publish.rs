@@ -3,8 +3,9 @@
 use super::job::{Job, diverged};
 use super::plan::Plan;
 use super::quantile;
+use super::replicas;
 use super::state::TrainState;
-use super::{MODEL, Options, Summary};
+use super::{Existing, MODEL, Options, Summary};
 use crate::config::{Class, Config};
 use crate::data::features::{MEASURE, scaler_log_det};
 use crate::data::store::RowCounts;
@@ -21,15 +22,24 @@ const FLOW: &str = "main";
 impl Job<'_> {
     /// Chooses the threshold and writes the model file.
     pub fn publish(&mut self, world: &dyn World, state: &TrainState) -> Result<Summary> {
+        replicas::check(world, state)?;
         if state.best.iter().any(|p| !p.is_finite()) {
-            return common(Err(diverged(state.progress.skipped_in_a_row)));
+            let skipped = state.progress.skipped_in_a_row;
+            return common(Err(diverged(skipped, "the weights to publish are not finite")));
         }
         self.engine.set_params(&state.best)?;
         let threshold = self.threshold(world)?;
         let model = self.model(state, threshold)?;
+        let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
+            let share = 100.0 * saving.as_secs_f64() / all.as_secs_f64();
+            journal.say(&format!(
+                "{checkpoints} checkpoint(s) took {share:.2} % of {:.1} s",
+                all.as_secs_f64()
+            ))?;
             let path = journal.folder.file(MODEL);
             let hash = model.save(&path)?;
+            journal.folder.forget_replaced()?;
             journal.say(&format!("finished: {} with blake3 {hash}", path.display()))?;
             Ok(journal.folder.path.clone())
         });
@@ -108,6 +118,9 @@ fn training_hash(config: &Config) -> Result<String> {
 
 /// The summary of a run that is finished already, on all ranks.
 pub fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<Summary>> {
+    if options.existing == Existing::Replace {
+        return Ok(None);
+    }
     let path = options.output.join(MODEL);
     let loaded = is_root(world)
         .then(|| if path.is_file() { Model::load(&path).map(Some) } else { Ok(None) });

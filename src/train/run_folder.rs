@@ -2,11 +2,19 @@
 //!
 //! One rank (0) writes. A lock file keeps a second job out; the effective configuration
 //! says what the folder is of; `provenance.json` keeps one entry per start, the only
-//! place where times, hosts and rank counts are written.
+//! place where times, hosts and rank counts are written, and its first entry is what
+//! makes the folder a run.
+//!
+//! A run that is to be replaced is set aside in `replaced/` once the new one has read its
+//! events, and goes when the new one has a checkpoint or a model. Its provenance is moved
+//! first and comes back last, so that after a kill at any point the place of that file
+//! tells which of the two runs the folder holds.
 
+use super::checkpoint;
 use super::plan::Plan;
 use crate::data::durable;
 use crate::error::{Fault, Result};
+use crate::world::SIGNS_OF_LIFE;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +27,11 @@ pub const PROVENANCE: &str = "provenance.json";
 pub const CHECKPOINTS: &str = "checkpoints";
 pub const LOG: &str = "train.log";
 const LOCK: &str = ".lock";
+const REPORT: &str = "report.html";
+/// Where a run stands that another one is about to replace.
+const REPLACED: &str = "replaced";
+/// All that a run consists of; the provenance leads.
+const RUN: [&str; 7] = [PROVENANCE, CONFIG, MODEL, METRICS, LOG, REPORT, CHECKPOINTS];
 
 /// An open run folder; the lock goes with it. One that was new and never came to begin a
 /// run goes as well: it would only stand in the way of the next try.
@@ -26,19 +39,22 @@ const LOCK: &str = ".lock";
 pub struct RunFolder {
     pub path: PathBuf,
     _lock: File,
-    /// No run has begun in it.
-    empty: bool,
+    existing: Existing,
     /// It was not there before.
     created: bool,
+    /// The run in `replaced/` is to go at the next whole state of this one.
+    replaces: bool,
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        if self.empty {
-            // Already failing: a second error here could only hide the first. What is not
-            // ours keeps the folder.
-            let _ = std::fs::remove_file(self.file(CONFIG));
-            let _ = std::fs::remove_file(self.file(LOCK));
+        // Already failing: a second error here could only hide the first. What is not
+        // ours keeps the folder.
+        let _ = settle(&self.path);
+        if !has_run(&self.path) {
+            let _ = durable::remove_file(&self.file(CONFIG));
+            let _ = durable::remove_folder(&self.file(SIGNS_OF_LIFE));
+            let _ = durable::remove_file(&self.file(LOCK));
             if self.created {
                 let _ = std::fs::remove_dir(&self.path);
             }
@@ -58,52 +74,68 @@ pub enum Existing {
 }
 
 impl RunFolder {
-    /// Creates or opens the folder, and locks it.
-    pub fn open(path: &Path, plan: &Plan, existing: Existing) -> Result<RunFolder> {
-        let config = path.join(CONFIG);
+    /// Creates or opens the folder, and locks it. Nothing of a run in it is touched yet.
+    pub fn open(path: &Path, existing: Existing) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
-        let is_run = config.is_file();
-        if occupied && !is_run && !path.join(LOCK).is_file() {
+        if occupied && !has_run(path) && !path.join(LOCK).is_file() {
             return Err(Fault::new("the output folder holds something else than a run")
                 .file(path)
                 .advice("choose another folder for -o")
                 .usage());
         }
-        if is_run && existing == Existing::Refuse {
+        let created = !path.exists();
+        durable::create_folder(path)?;
+        let lock = lock(path)?;
+        let replaces = settle(path)?;
+        if has_run(path) && existing == Existing::Refuse {
             return Err(Fault::new("the run exists already")
                 .file(path)
                 .advice("resume it with --resume auto, choose another folder, or give --overwrite to begin anew")
                 .usage());
         }
-        let created = !path.exists();
-        durable::create_folder(path)?;
-        let lock = lock(path)?;
-        let folder = RunFolder {
-            path: path.to_path_buf(),
-            _lock: lock,
-            empty: !is_run || existing == Existing::Replace,
-            created,
-        };
-        if is_run && existing == Existing::Replace {
-            folder.clear()?;
-        } else if is_run {
-            folder.check_same(plan)?;
+        Ok(RunFolder { path: path.to_path_buf(), _lock: lock, existing, created, replaces })
+    }
+
+    /// Refuses to go on with a run of another configuration.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        if self.existing == Existing::Replace || !has_run(&self.path) {
+            return Ok(());
         }
-        durable::write_file(&config, plan.config.to_toml()?.as_bytes())?;
-        Ok(folder)
+        self.check_same(plan)
+    }
+
+    /// Makes the folder that of this run. To be called when everything that can be
+    /// refused has been: a run that is to be replaced is set aside now.
+    pub fn claim(&mut self, plan: &Plan) -> Result<()> {
+        if self.existing == Existing::Replace && has_run(&self.path) {
+            let aside = self.file(REPLACED);
+            if self.replaces {
+                // The run here has no whole state yet; the one aside is worth more.
+                RUN.iter().try_for_each(|name| remove(&self.file(name)))?;
+            } else {
+                durable::create_folder(&aside)?;
+                move_run(RUN.iter(), &self.path, &aside)?;
+                self.replaces = true;
+            }
+            log::info!(
+                "the run that was here stands in {} until the new one has its first checkpoint",
+                aside.display()
+            );
+        }
+        durable::write_file(&self.file(CONFIG), plan.config.to_toml()?.as_bytes())
+    }
+
+    /// Removes the run that is set aside: this one has a state on disk to go on from.
+    pub fn forget_replaced(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.replaces) {
+            durable::remove_folder(&self.file(REPLACED))?;
+        }
+        Ok(())
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    fn clear(&self) -> Result<()> {
-        // The configuration goes first: without it the folder is no run any more.
-        for name in [CONFIG, MODEL, METRICS, PROVENANCE, LOG, "report.html"] {
-            durable::remove_file(&self.file(name))?;
-        }
-        durable::remove_folder(&self.file(CHECKPOINTS))
     }
 
     fn check_same(&self, plan: &Plan) -> Result<()> {
@@ -130,15 +162,61 @@ impl RunFolder {
         starts.push(entry.clone());
         let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
-        self.empty = false;
         durable::write_file(&path, &text)
     }
+}
+
+/// A run has begun here: it has left a provenance.
+fn has_run(path: &Path) -> bool {
+    path.join(PROVENANCE).is_file()
+}
+
+/// Puts in order what a kill may have left: brings back a run that was set aside for one
+/// that never began, and removes one that has been replaced for good. Returns whether a
+/// run is still set aside.
+fn settle(path: &Path) -> Result<bool> {
+    let aside = path.join(REPLACED);
+    if !has_run(&aside) {
+        // Empty: its run is in place, not yet moved or moved back.
+        durable::remove_folder(&aside)?;
+        return Ok(false);
+    }
+    if !has_run(path) {
+        move_run(RUN.iter().rev(), &aside, path)?;
+        durable::remove_folder(&aside)?;
+        return Ok(false);
+    }
+    if path.join(MODEL).is_file() || checkpoint::any(&path.join(CHECKPOINTS)) {
+        durable::remove_folder(&aside)?;
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Moves what there is of a run, in the order given; what stands in the way goes.
+fn move_run<'a>(
+    mut names: impl Iterator<Item = &'a &'a str>,
+    from: &Path,
+    to: &Path,
+) -> Result<()> {
+    names.try_for_each(|name| {
+        let source = from.join(name);
+        if std::fs::symlink_metadata(&source).is_err() {
+            return Ok(());
+        }
+        remove(&to.join(name))?;
+        durable::move_to(&source, &to.join(name))
+    })
+}
+
+fn remove(path: &Path) -> Result<()> {
+    if path.is_dir() { durable::remove_folder(path) } else { durable::remove_file(path) }
 }
 
 fn lock(path: &Path) -> Result<File> {
     let lock_path = path.join(LOCK);
     let unusable = |e: std::io::Error| {
-        Fault::new("cannot lock the run folder").file(&lock_path).found(e).environment()
+        durable::disk_fault("lock the run folder by", &lock_path, &e.to_string(), e.kind())
     };
     let file = OpenOptions::new()
         .create(true)
@@ -164,4 +242,128 @@ fn lock(path: &Path) -> Result<File> {
 fn is_same_file(file: &File, path: &Path) -> bool {
     let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|m| m.ino()).ok();
     inode(file.metadata()).is_some_and(|own| inode(std::fs::metadata(path)) == Some(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Class};
+    use crate::data::durable::faults::{KINDS, memory_folder, with_fault};
+    use crate::simulate;
+    use crate::world::Solo;
+
+    /// A plan on a few toy events in `folder`.
+    fn plan(folder: &Path) -> Plan {
+        let output = folder.join("gamma.h5");
+        let (class, events, seed) = (Class::Gamma, 50, 1);
+        let options =
+            simulate::Options { output: output.clone(), class, events, seed, overwrite: false };
+        simulate::run(&options).unwrap();
+        let columns = "[features]\ncolumns = [{name = \"size\"}, {name = \"width\"}]";
+        let text = format!("[data]\ngamma = [{:?}]\n{columns}\n", output.display().to_string());
+        Plan::new(&Solo, &config::parse(&text, &[]).unwrap()).unwrap()
+    }
+
+    /// What a run with a checkpoint and a model leaves.
+    fn old_run(path: &Path, plan: &Plan) {
+        let mut folder = RunFolder::open(path, Existing::Resume).unwrap();
+        folder.claim(plan).unwrap();
+        folder.add_provenance(&json!("old")).unwrap();
+        for name in [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"] {
+            durable::write_file(&path.join(name), b"old").unwrap();
+        }
+    }
+
+    fn is_old(path: &Path) -> bool {
+        let is_old = |name: &&str| std::fs::read(path.join(name)).is_ok_and(|b| b == b"old");
+        has_run(path)
+            && path.join(CONFIG).is_file()
+            && [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"].iter().all(is_old)
+    }
+
+    /// Begins a run in place of the old one, up to its first checkpoint.
+    fn replace(path: &Path, plan: &Plan) -> Result<()> {
+        let mut folder = RunFolder::open(path, Existing::Replace)?;
+        folder.claim(plan)?;
+        folder.add_provenance(&json!("new"))?;
+        durable::write_file(&path.join(METRICS), b"new")?;
+        durable::write_file(&path.join("checkpoints/step-1/manifest.json"), b"new")?;
+        folder.forget_replaced()
+    }
+
+    #[test]
+    fn whatever_operation_fails_the_old_run_or_the_new_one_is_whole() {
+        let inputs = tempfile::tempdir().unwrap();
+        let plan = plan(inputs.path());
+        for kind in KINDS {
+            for n in 0.. {
+                let folder = memory_folder();
+                let path = folder.path().join("run");
+                old_run(&path, &plan);
+                let (outcome, struck) = with_fault(n, kind, || replace(&path, &plan));
+                assert!(struck || outcome.is_ok(), "{kind:?} {n}: {outcome:?}");
+                drop(RunFolder::open(&path, Existing::Resume).unwrap());
+                let new = checkpoint::any(&path.join(CHECKPOINTS)) && !is_old(&path);
+                let aside = is_old(&path.join(REPLACED));
+                assert!(is_old(&path) || aside || new, "{kind:?} {n}: both runs are lost");
+                assert!(outcome.is_err() || (new && !aside), "{kind:?} {n}");
+                // Asked again, it is done, and nothing of the old one is left.
+                replace(&path, &plan).unwrap();
+                assert!(!path.join(REPLACED).exists() && !path.join(MODEL).exists());
+                if !struck {
+                    assert!(n > 20, "only {n} operations");
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_brings_the_old_run_back_as_it_was() {
+        let inputs = tempfile::tempdir().unwrap();
+        let plan = plan(inputs.path());
+        let path = inputs.path().join("run");
+        old_run(&path, &plan);
+        drop(RunFolder::open(&path, Existing::Replace).unwrap());
+        assert!(is_old(&path));
+        let mut folder = RunFolder::open(&path, Existing::Replace).unwrap();
+        folder.claim(&plan).unwrap();
+        assert!(is_old(&path.join(REPLACED)) && !is_old(&path));
+        drop(folder); // refused after all, before the new run began
+        assert!(is_old(&path) && !path.join(REPLACED).exists());
+    }
+
+    #[test]
+    fn a_third_run_in_place_of_one_without_a_checkpoint_keeps_the_first() {
+        let inputs = tempfile::tempdir().unwrap();
+        let plan = plan(inputs.path());
+        let path = inputs.path().join("run");
+        old_run(&path, &plan);
+        for _ in 0..2 {
+            let mut folder = RunFolder::open(&path, Existing::Replace).unwrap();
+            folder.claim(&plan).unwrap();
+            folder.add_provenance(&json!("new")).unwrap();
+            drop(folder);
+            assert!(is_old(&path.join(REPLACED)));
+        }
+    }
+
+    #[test]
+    fn a_folder_in_which_no_run_began_is_free_for_any() {
+        let inputs = tempfile::tempdir().unwrap();
+        let plan = plan(inputs.path());
+        let path = inputs.path().join("run");
+        let mut folder = RunFolder::open(&path, Existing::Resume).unwrap();
+        folder.claim(&plan).unwrap();
+        std::mem::forget(folder); // killed
+        assert!(path.join(CONFIG).is_file());
+        let mut other = plan.clone();
+        other.config.train.seed = 9;
+        // The lock of a process that is gone is no lock; here it is still held.
+        std::fs::remove_file(path.join(LOCK)).unwrap();
+        durable::write_file(&path.join(LOCK), b"").unwrap();
+        let mut folder = RunFolder::open(&path, Existing::Refuse).unwrap();
+        folder.check(&other).unwrap();
+        folder.claim(&other).unwrap();
+    }
 }

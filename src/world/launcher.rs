@@ -9,6 +9,7 @@
 use super::mpi::{Mpi, abort_on_panic};
 use super::{Solo, World, agree};
 use crate::error::{Fault, Result};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What tells the number of processes, the innermost launcher first: `mpirun` starts
 /// its daemons by `srun`, whose count is then one of daemons.
@@ -20,6 +21,8 @@ const STEP_TASKS: &str = "SLURM_STEP_NUM_TASKS";
 
 /// What tells that there is a launcher, but not how many processes it started.
 const RANKS: [&str; 2] = ["PMI_RANK", "PMIX_RANK"];
+
+const JOB_END: &str = "SLURM_JOB_END_TIME";
 
 /// Slurm's numbers for what is not a step of `srun` (batch script, interactive shell,
 /// outside processes) begin here.
@@ -41,6 +44,17 @@ pub fn launched_ranks() -> Option<usize> {
         Launch::Ranks(ranks, _) => Some(ranks),
         Launch::Alone | Launch::Rank(..) => None,
     }
+}
+
+/// When the scheduler will end this job, where it tells: Slurm's `SLURM_JOB_END_TIME`, in
+/// seconds since 1970. A moment that has passed is of an earlier job.
+pub fn job_end() -> Option<SystemTime> {
+    job_end_told(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
+}
+
+fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
+    let seconds = told?.trim().parse().ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|end| *end > now)
 }
 
 /// The world this process belongs to. To be called once, on the main thread, after
@@ -145,6 +159,15 @@ mod tests {
         assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found a world of 1"));
         assert!(text.contains("srun --mpi=pmix"));
         assert_eq!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(), 5);
+    }
+
+    #[test]
+    fn the_end_of_the_job_is_heard_unless_it_has_passed() {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(job_end_told(Some("1060"), now), Some(now + Duration::from_secs(60)));
+        for none in [None, Some("940"), Some("soon"), Some("-3"), Some("99999999999999999999")] {
+            assert_eq!(job_end_told(none, now), None);
+        }
     }
 
     #[test]

@@ -5,16 +5,20 @@
 //! in any order, sums of floats do not. Every collective must be called by all
 //! ranks in the same order.
 
+mod beats;
 mod launcher;
 mod mpi;
 mod solo;
 mod stop;
 mod threads;
+mod watch;
 
-pub use launcher::{launched_ranks, start};
+pub use beats::{FOLDER as SIGNS_OF_LIFE, Work};
+pub use launcher::{job_end, launched_ranks, start};
 pub use solo::Solo;
 pub use stop::{StopFlag, StopReason};
 pub use threads::Threads;
+pub use watch::{Watched, watch};
 
 use crate::error::{Error, Fault, Result};
 
@@ -36,6 +40,13 @@ pub trait World {
     fn barrier(&self) -> Result<()>;
     /// Ends all ranks at once; the way out where the ranks cannot agree any more.
     fn abort(&self, exit_code: u8) -> !;
+    /// A sign of life for the watchdog: what this rank does between collectives, and at
+    /// which step, row or file. Costs nothing worth counting.
+    fn progress(&self, _work: Work, _at: u64) {}
+    /// What ends all ranks at once from any thread, where ranks are processes.
+    fn aborter(&self) -> Option<fn(u8) -> !> {
+        None
+    }
 }
 
 pub fn is_root(world: &dyn World) -> bool {

@@ -140,8 +140,16 @@ impl World for Mpi {
     }
 
     fn abort(&self, exit_code: u8) -> ! {
-        self.world.abort(c_int::from(exit_code))
+        abort(exit_code)
     }
+
+    fn aborter(&self) -> Option<fn(u8) -> !> {
+        Some(abort)
+    }
+}
+
+fn abort(exit_code: u8) -> ! {
+    SimpleCommunicator::world().abort(c_int::from(exit_code))
 }
 
 /// From now on a panic on any thread is told and then ends all ranks with exit code
@@ -151,7 +159,7 @@ pub(super) fn abort_on_panic() {
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);
         if mpi::environment::is_initialized() && !mpi::environment::is_finalized() {
-            SimpleCommunicator::world().abort(1);
+            abort(1);
         }
     }));
 }

@@ -1,12 +1,18 @@
 //! What the tests share: running the program alone and over ranks, made-up inputs, a
 //! trained model, and looking at what lies in a folder.
 
+mod case;
 mod events;
+mod fuzz;
 mod process;
+mod strike;
 
+pub use case::{Case, EVERY_STEP, LONG, has_extension, result, text};
 pub use events::{Events, Odd, write_odd};
-pub use process::{
-    Outcome, Watched, descendants, end, json, program, ranks, run, send_user1, succeed,
+pub use fuzz::fuzz;
+pub use process::{Outcome, Watched, end, json, program, ranks, run, send_user1, signal, succeed};
+pub use strike::{
+    KINDS, count, is_soak, newest_checkpoint, rank_processes, report, struck, wait_for_step,
 };
 
 use std::collections::BTreeMap;

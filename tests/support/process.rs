@@ -87,6 +87,17 @@ impl Watched {
         Watched { child, started: Instant::now() }
     }
 
+    /// The same, with its messages in a file.
+    pub fn start_told(command: &mut Command, told: &Path) -> Watched {
+        let file = std::fs::File::create(told).expect("a file for messages");
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        Watched { child, started: Instant::now() }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -181,7 +192,8 @@ pub fn send_user1(process: u32) {
     signal(process, libc::SIGUSR1);
 }
 
-fn signal(process: u32, signal: i32) {
+/// Sends a signal to one process.
+pub fn signal(process: u32, signal: i32) {
     // SAFETY: kill(2) takes numbers and touches no memory of this process.
     unsafe { libc::kill(process as i32, signal) };
 }

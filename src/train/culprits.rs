@@ -1,0 +1,94 @@
+//! Which events make a gradient unusable, with their files and rows.
+//!
+//! Asked once, when a run ends as diverged; so nothing is kept for it during training.
+//! Events do not know their rows: the rows of the few that are to blame are found by
+//! reading their shards once more.
+
+use super::job::Job;
+use crate::data::store::EventStore;
+use crate::engine::{Batch, Engine, FixedSum};
+use crate::error::Result;
+use crate::world::{World, agree};
+use std::fmt::Write;
+
+/// Of more events than this the rows are not looked for.
+const MOST: usize = 1000;
+
+/// Events of this rank's last batch whose gradient is not usable by itself: (shard,
+/// index in the shard's training events).
+#[derive(Debug, Default)]
+struct Culprits {
+    events: Vec<(u64, u64)>,
+    /// All events looked at.
+    of: usize,
+}
+
+/// Tells, on all ranks alike, which events of a step's batch are to blame.
+pub fn describe(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
+    let mine = agree(world, of_this_rank(world, job, epoch, step))?;
+    let (mut bad, mut of, mut places) = (0, 0, Vec::new());
+    for told in world.all_gather(mine.as_bytes())? {
+        let told = String::from_utf8_lossy(&told).to_string();
+        let mut lines = told.lines();
+        let counts = lines.next().unwrap_or_default();
+        let mut counts = counts.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
+        bad += counts.next().unwrap_or(0);
+        of += counts.next().unwrap_or(0);
+        places.extend(lines.map(str::to_string));
+    }
+    Ok(if bad == 0 {
+        "no single event of the last batch is to blame, only their sum".to_string()
+    } else if bad == of {
+        format!("all {of} events of the last batch: the weights themselves have run away")
+    } else if places.is_empty() {
+        format!("{bad} of the {of} events of the last batch")
+    } else {
+        format!("in the last batch of {of} events: {}", places.join("; "))
+    })
+}
+
+/// Events to blame and events looked at, then a line per file.
+fn of_this_rank(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
+    let Culprits { events, of } = find(job, epoch, step)?;
+    let mut told = format!("{} {of}\n", events.len());
+    if events.is_empty() || events.len() == of {
+        return Ok(told);
+    }
+    let wanted = events.into_iter().take(MOST).collect();
+    let plan = job.plan;
+    let rows = EventStore::locate(world, &plan.sources, &plan.recipe(), &wanted)?;
+    for (file, rows) in rows {
+        let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else { continue };
+        let (count, file) = (rows.len(), file.display());
+        let _ = writeln!(told, "{count} event(s) in rows {first} to {last} of {file}");
+    }
+    Ok(told)
+}
+
+/// Takes the gradient of each event of the batch by itself.
+fn find(job: &Job, epoch: u64, step: u64) -> Result<Culprits> {
+    let mut found = Culprits::default();
+    let (mut events, mut offsets) = (Vec::new(), Vec::new());
+    let seed = job.plan.config.train.seed;
+    job.store.gather(seed, epoch, step, job.steps, &mut events, &mut offsets);
+    let features = job.plan.spec.features;
+    let mut sums = FixedSum::new(job.plan.parameters, job.plan.dealing.shards() as usize);
+    for (slot, shard) in job.store.shards.iter().enumerate() {
+        let order = job.store.order(seed, epoch, step, job.steps, slot);
+        let batch = &events[offsets[slot] * features..offsets[slot + 1] * features];
+        for (event, index) in batch.chunks_exact(features).zip(order) {
+            found.of += 1;
+            if !is_usable(job.engine.as_ref(), event, &mut sums)? {
+                found.events.push((shard.id, index));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_usable(engine: &dyn Engine, event: &[f32], sums: &mut FixedSum) -> Result<bool> {
+    sums.clear();
+    let batch = Batch { events: event, weights: None, offsets: &[0, 1] };
+    engine.gradient(&batch, sums, &mut [0.0])?;
+    Ok(sums.unusable == 0)
+}

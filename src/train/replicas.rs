@@ -1,0 +1,125 @@
+//! Whether all ranks hold the same weights.
+//!
+//! Weights are never sent around: every rank makes the same update from the same reduced
+//! gradient. A flipped bit in one rank's memory, or a processor that computes wrong,
+//! would part the ranks for good, and without a word. So the hash of the state is
+//! gathered every so many steps, before each checkpoint, and before the model is
+//! published; a rank that differs is named, and nothing of it reaches the disk.
+
+use super::state::TrainState;
+use crate::engine::host;
+use crate::error::{Fault, Result};
+use crate::world::{World, common};
+use std::collections::BTreeMap;
+
+/// Stops all ranks if their weights are not equal, bit by bit.
+pub fn check(world: &dyn World, state: &TrainState) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let mine = [&digest(state), host().as_bytes()].concat();
+    let all = world.all_gather(&mine)?;
+    let Some(odd) = odd_ranks(&all) else { return Ok(()) };
+    let name = |rank: &usize| {
+        let host = all[*rank].get(HASH_BYTES..).unwrap_or_default();
+        format!("rank {rank} on {}", String::from_utf8_lossy(host))
+    };
+    let names: Vec<String> = odd.iter().map(name).collect();
+    let found = if 2 * odd.len() < all.len() {
+        names.join(", ")
+    } else {
+        format!("no majority; different weights on {}", names.join(", "))
+    };
+    common(Err(Fault::new(format!("the weights of the ranks differ after step {}", state.progress.step))
+        .expected("the same bits on every rank")
+        .found(found)
+        .advice(
+            "its memory or processor is not to be trusted: leave that node out, and run the same command \
+             again; it goes on from a checkpoint in which all ranks were equal",
+        )
+        .environment()))
+}
+
+const HASH_BYTES: usize = blake3::OUT_LEN;
+
+/// Hash of everything that all ranks must hold alike.
+fn digest(state: &TrainState) -> [u8; HASH_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    let w = &state.weights;
+    let mut bytes = Vec::new();
+    for values in [&w.params, &w.ema, &w.first_moment, &w.second_moment, &state.best] {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+        hasher.update(&bytes);
+    }
+    let p = &state.progress;
+    for word in [p.epoch, p.step_in_epoch, p.step, p.updates, p.skipped, p.best_epoch] {
+        hasher.update(&word.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The ranks whose hash is not that of most; all, where no hash is that of most.
+fn odd_ranks(told: &[Vec<u8>]) -> Option<Vec<usize>> {
+    let hash = |rank: usize| told[rank].get(..HASH_BYTES);
+    let mut by_hash: BTreeMap<Option<&[u8]>, usize> = BTreeMap::new();
+    (0..told.len()).for_each(|rank| *by_hash.entry(hash(rank)).or_default() += 1);
+    if by_hash.len() == 1 {
+        return None;
+    }
+    let most = by_hash.iter().find(|(_, ranks)| 2 * **ranks > told.len()).map(|(hash, _)| *hash);
+    Some((0..told.len()).filter(|rank| most.is_none_or(|most| hash(*rank) != most)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Threads;
+
+    fn checked(ranks: usize, change: impl Fn(usize, &mut TrainState) + Sync) -> Vec<Result<()>> {
+        Threads::run(ranks, |world| {
+            let mut state = TrainState::new(vec![0.5; 9], 4);
+            change(world.rank(), &mut state);
+            check(world, &state)
+        })
+    }
+
+    #[test]
+    fn equal_ranks_pass_whatever_their_own_losses() {
+        for ranks in [1, 2, 5] {
+            let outcomes = checked(ranks, |rank, state| state.progress.loss[1] = rank as f64);
+            outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_anywhere_stops_all_and_names_the_rank() {
+        let flip = |x: &mut f32| *x = f32::from_bits(x.to_bits() ^ 1);
+        let changes: [fn(&mut TrainState) -> &mut f32; 5] = [
+            |s| &mut s.weights.params[3],
+            |s| &mut s.weights.ema[0],
+            |s| &mut s.weights.first_moment[8],
+            |s| &mut s.weights.second_moment[4],
+            |s| &mut s.best[7],
+        ];
+        for place in changes {
+            for outcome in checked(3, |rank, state| {
+                if rank == 1 {
+                    flip(place(state));
+                }
+            }) {
+                let error = outcome.unwrap_err();
+                assert_eq!((error.exit_code(), error.is_shared()), (5, true));
+                let text = error.to_string();
+                assert!(text.contains("found rank 1 on") && !text.contains("rank 2"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_majority_all_are_named() {
+        let outcomes = checked(2, |rank, state| state.progress.updates = rank as u64);
+        let text = outcomes[0].as_ref().unwrap_err().to_string();
+        assert!(text.contains("no majority") && text.contains("rank 0") && text.contains("rank 1"));
+    }
+}

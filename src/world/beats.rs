@@ -1,0 +1,246 @@
+//! Signs of life: one small file per rank in a folder that all ranks see.
+//!
+//! A rank's monitor writes its file some times within a deadline; the others read it. That
+//! needs no message from a rank that cannot speak any more, no port and no extra memory of
+//! MPI, works wherever the output folder is shared, and costs nothing per step. These
+//! files are no outputs: they are not synced, mean nothing after the job, and are
+//! overwritten or removed by the next one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Name of the folder within the output folder.
+pub const FOLDER: &str = ".ranks";
+/// Every file has this length, so that a reader never finds it cut short.
+const RECORD_BYTES: usize = 256;
+
+/// What a rank's main thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// Work between collectives.
+    Working,
+    /// It waits in a collective: [`Call`].
+    Waiting(Call),
+    /// It has left in order and will come to no more collectives.
+    Left,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    Reduce,
+    Gather,
+    Broadcast,
+    Barrier,
+}
+
+/// Phases of a command, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    Start,
+    Hashing,
+    Reading,
+    Training,
+    Measuring,
+    Scoring,
+}
+
+const CALLS: [(Call, &str); 4] = [
+    (Call::Reduce, "all-reduce"),
+    (Call::Gather, "all-gather"),
+    (Call::Broadcast, "broadcast"),
+    (Call::Barrier, "barrier"),
+];
+
+const WORKS: [(Work, &str); 6] = [
+    (Work::Start, "starting"),
+    (Work::Hashing, "hashing"),
+    (Work::Reading, "reading"),
+    (Work::Training, "training"),
+    (Work::Measuring, "measuring"),
+    (Work::Scoring, "scoring"),
+];
+
+impl Call {
+    pub fn of(code: usize) -> Call {
+        CALLS.get(code).map_or(Call::Barrier, |(call, _)| *call)
+    }
+
+    pub fn name(self) -> &'static str {
+        CALLS[self as usize].1
+    }
+}
+
+impl Work {
+    pub fn of(code: usize) -> Work {
+        WORKS.get(code).map_or(Work::Start, |(work, _)| *work)
+    }
+}
+
+/// A rank's state, as its file tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Records written so far.
+    pub beat: u64,
+    /// Collectives entered so far.
+    pub entered: u64,
+    pub doing: Doing,
+    /// Signs of progress so far.
+    pub ticks: u64,
+    pub work: Work,
+    /// Step, row or file of the work.
+    pub at: u64,
+    pub process: u32,
+    pub host: String,
+}
+
+impl Record {
+    /// `job`: files of an earlier job mean nothing.
+    fn to_line(&self, job: u64) -> String {
+        let doing = match self.doing {
+            Doing::Working => "working",
+            Doing::Waiting(call) => call.name(),
+            Doing::Left => "left",
+        };
+        let Record { beat, entered, ticks, at, process, host, .. } = self;
+        let work = WORKS[self.work as usize].1;
+        let host: String = host.chars().take(64).collect();
+        format!("{job:016x} {beat} {entered} {doing} {ticks} {work} {at} {process} {host} .\n")
+    }
+
+    /// `None` for what is torn, of another job, or no record at all.
+    fn from_line(line: &str, job: u64) -> Option<Record> {
+        let mut words = line.split_ascii_whitespace();
+        let mut next = || words.next();
+        if u64::from_str_radix(next()?, 16) != Ok(job) {
+            return None;
+        }
+        let (beat, entered) = (next()?.parse().ok()?, next()?.parse().ok()?);
+        let doing = match next()? {
+            "working" => Doing::Working,
+            "left" => Doing::Left,
+            call => Doing::Waiting(CALLS.iter().find(|(_, name)| *name == call)?.0),
+        };
+        let ticks = next()?.parse().ok()?;
+        let work = next()?;
+        let work = WORKS.iter().find(|(_, name)| *name == work)?.0;
+        let (at, process) = (next()?.parse().ok()?, next()?.parse().ok()?);
+        let host = next()?.to_string();
+        let record = Record { beat, entered, doing, ticks, work, at, process, host };
+        (next()? == ".").then_some(record)
+    }
+
+    /// Where it was last: "in step 17 of training".
+    pub fn place(&self) -> String {
+        match self.work {
+            Work::Start => "at the start".to_string(),
+            Work::Training => format!("in step {}", self.at),
+            Work::Measuring => format!("measuring after step {}", self.at),
+            Work::Hashing => format!("hashing file {}", self.at + 1),
+            Work::Reading => format!("reading, at row {}", self.at),
+            Work::Scoring => format!("scoring, at row {} of a file", self.at),
+        }
+    }
+}
+
+/// The folder of the ranks' files.
+#[derive(Debug, Clone)]
+pub struct Beats {
+    folder: PathBuf,
+    job: u64,
+}
+
+impl Beats {
+    pub fn within(output: &Path, job: u64) -> Beats {
+        Beats { folder: output.join(FOLDER), job }
+    }
+
+    /// Makes the folder, without what an earlier job left in it.
+    pub fn clear(output: &Path) -> io::Result<()> {
+        let folder = output.join(FOLDER);
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::create_dir(&folder)
+    }
+
+    /// Whether somebody has taken the folder away.
+    pub fn are_gone(&self) -> bool {
+        !self.folder.exists()
+    }
+
+    /// Removes the folder with all in it.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.folder)
+    }
+
+    /// Opened and closed each time: on NFS that is what brings a change to other nodes.
+    pub fn post(&self, rank: usize, record: &Record) -> io::Result<()> {
+        let mut line = record.to_line(self.job).into_bytes();
+        line.resize(RECORD_BYTES, b' ');
+        let path = self.path(rank);
+        OpenOptions::new().create(true).write(true).truncate(false).open(path)?.write_all(&line)
+    }
+
+    /// The last whole record of a rank in this job.
+    pub fn read(&self, rank: usize) -> Option<Record> {
+        let mut text = String::new();
+        let file = File::open(self.path(rank)).ok()?;
+        file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
+        Record::from_line(&text, self.job)
+    }
+
+    fn path(&self, rank: usize) -> PathBuf {
+        self.folder.join(format!("rank-{rank}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            beat: 7,
+            entered: 1234,
+            doing: Doing::Waiting(Call::Gather),
+            ticks: 99,
+            work: Work::Training,
+            at: 57,
+            process: 4242,
+            host: "node-7".to_string(),
+        }
+    }
+
+    #[test]
+    fn tables_stand_in_the_order_of_their_codes() {
+        assert!(CALLS.iter().enumerate().all(|(i, (call, _))| *call as usize == i));
+        assert!(WORKS.iter().enumerate().all(|(i, (work, _))| *work as usize == i));
+    }
+
+    #[test]
+    fn what_is_posted_is_read_by_the_same_job_only() {
+        let folder = tempfile::tempdir().unwrap();
+        Beats::clear(folder.path()).unwrap();
+        let beats = Beats::within(folder.path(), 0xfeed);
+        assert_eq!(beats.read(2), None);
+        for doing in [Doing::Working, Doing::Left, Doing::Waiting(Call::Barrier)] {
+            let posted = Record { doing, beat: 1 << 60, host: "x".repeat(64), ..record() };
+            beats.post(2, &posted).unwrap();
+            assert_eq!(beats.read(2), Some(posted));
+        }
+        assert_eq!(Beats::within(folder.path(), 0xbeef).read(2), None);
+        Beats::clear(folder.path()).unwrap();
+        assert_eq!(beats.read(2), None);
+    }
+
+    #[test]
+    fn a_torn_record_is_none() {
+        let line = record().to_line(3);
+        assert_eq!(Record::from_line(&line, 3), Some(record()));
+        for cut in 0..line.len() - 2 {
+            assert_eq!(Record::from_line(&line[..cut], 3), None, "{cut}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Disks that fill and operations that fail, each in turn: what was whole stays whole, and
+//! the same command goes on to the same bytes.
+
+use crate::support::{
+    Case, EVERY_STEP, arguments, folder, has_extension, hash, is_soak, newest_checkpoint, program,
+    report, result, run, seed, simulated, skip, struck, succeed, trained, tree,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use taiga_flow::config::Class;
+
+const ENVIRONMENT: i32 = 5;
+
+/// Runs a shell script in a mount namespace with a small file system at `place`.
+fn on_small_disk(place: &Path, size: &str, script: &str) -> Option<crate::support::Outcome> {
+    std::fs::create_dir_all(place).expect("a folder");
+    let mount = format!("mount -t tmpfs -o size={size} tmpfs '{}'", place.display());
+    let isolated = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-r", "-m", "sh", "-c", script]);
+        command
+    };
+    if !isolated(&mount).output().is_ok_and(|o| o.status.success()) {
+        skip("a small file system cannot be mounted here (unshare -r -m)");
+        return None;
+    }
+    Some(run(&mut isolated(&format!("{mount} && {script}"))))
+}
+
+#[test]
+fn a_disk_that_fills_in_training_keeps_the_last_checkpoint_and_the_rest_goes_on_elsewhere() {
+    // 2.2 MB of state; the disk holds one checkpoint and not two.
+    let case = Case::new(3000, EVERY_STEP);
+    let (place, kept, whole) = (case.at("disk"), case.at("kept"), case.at("whole"));
+    let wide = ["--set", "model.hidden=[2000]", "--set", "train.epochs=2"];
+    let command = case.train(&place.join("run"), &wide);
+    let line: Vec<String> = command.iter().map(|a| format!("'{}'", a.to_string_lossy())).collect();
+    let script = format!(
+        "{{ '{}' {}; code=$?; cp -a '{}/run' '{}'; exit $code; }}",
+        env!("CARGO_BIN_EXE_taiga-flow"),
+        line.join(" "),
+        place.display(),
+        kept.display()
+    );
+    let Some(outcome) = on_small_disk(&place, "3500k", &script) else { return };
+    assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
+    for part in ["disk full", "checkpoints/step-2.part/state.safetensors", "room for ", " bytes"] {
+        assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+    }
+    let names: Vec<String> = tree(&kept).into_keys().collect();
+    assert!(!names.iter().any(|name| name.contains(".part")), "{names:?}");
+    assert_eq!(newest_checkpoint(&kept), Some(1));
+    let outcome = succeed(&mut program(&case.train(&kept, &wide)));
+    assert!(outcome.stderr.contains("resumed at epoch 1, step 1"), "{}", outcome.stderr);
+    succeed(&mut program(&case.train(&whole, &wide)));
+    assert_eq!(result(&kept), result(&whole));
+}
+
+#[test]
+fn a_disk_that_fills_in_scoring_is_told_and_leaves_no_half_of_an_output() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    for i in 0..3 {
+        simulated(archive.join(format!("{i}.h5")), Class::Gamma, 40_000, seed() + i);
+    }
+    let (place, kept) = (folder.path().join("disk"), folder.path().join("kept"));
+    let script = format!(
+        "{{ '{}' score -m '{}' -o '{}/scores' '{}'; code=$?; cp -a '{}/scores' '{}'; exit $code; }}",
+        env!("CARGO_BIN_EXE_taiga-flow"),
+        trained.model.display(),
+        place.display(),
+        archive.display(),
+        place.display(),
+        kept.display()
+    );
+    let Some(outcome) = on_small_disk(&place, "600k", &script) else { return };
+    assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
+    for part in ["disk full", ".h5.part", "room for ", " bytes"] {
+        assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+    }
+    let found = tree(&kept);
+    assert!(!found.keys().any(|name| has_extension(name, "part")), "{found:?}");
+    assert!(!found.is_empty() && found.len() < 3, "{found:?}");
+    // Elsewhere, the same command goes on.
+    let score = |output: &Path| arguments!["score", "-m", &trained.model, "-o", output, &archive];
+    let whole = folder.path().join("whole");
+    succeed(&mut program(&score(&whole)));
+    let outcome = succeed(&mut program(&score(&kept)));
+    assert!(outcome.stderr.contains("finished already"), "{}", outcome.stderr);
+    assert_eq!(tree(&kept), tree(&whole));
+}
+
+/// Which operations of a command are struck: all of them in a soak, else the first ones
+/// and then ever fewer, from a place that changes from run to run.
+fn operations(kind: &str) -> impl Iterator<Item = u64> {
+    let first = seed() % 7 + kind.len() as u64 % 3;
+    let step = move |n: &u64| Some(if is_soak() { n + 1 } else { n + 5 + n / 4 });
+    std::iter::successors(Some(if is_soak() { 0 } else { first }), step)
+}
+
+#[test]
+fn whatever_operation_on_the_disk_fails_in_training_the_same_command_goes_on() {
+    let case = Case::new(
+        1500,
+        "[train]\nepochs = 2\nbatch = 512\nshards = 2\n[run]\ncheckpoint_seconds = 0\n",
+    );
+    let (whole, mark) = (case.at("whole"), case.at("mark"));
+    succeed(&mut program(&case.train(&whole, &[])));
+    let expected = result(&whole);
+    let mut struck_operations = BTreeMap::new();
+    for kind in crate::support::KINDS {
+        for n in operations(kind) {
+            let output = case.at("run");
+            let command = case.train(&output, &[]);
+            let outcome = run(&mut struck(&command, &output, n, kind, &mark));
+            let told = format!("{kind} {n}: {}", outcome.stderr);
+            let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
+            let over = !mark.exists();
+            assert!(over || ends.contains(&outcome.code), "{:?} {told}", outcome.code);
+            if !over && outcome.code == Some(ENVIRONMENT) {
+                assert!(
+                    outcome.stderr.contains("disk ") && outcome.stderr.contains("run"),
+                    "{told}"
+                );
+            }
+            let again = succeed(&mut program(&command));
+            assert!(!again.stderr.contains("damaged"), "{told}{}", again.stderr);
+            assert_eq!(result(&output), expected, "{told}{}", again.stderr);
+            let left: Vec<String> = tree(&output).into_keys().collect();
+            assert!(!left.iter().any(|name| name.contains(".part")), "{told}{left:?}");
+            std::fs::remove_dir_all(&output).expect("the run");
+            if over {
+                assert!(n > 20, "only {n} operations");
+                break;
+            }
+            *struck_operations.entry(kind).or_insert(0) += 1;
+            if is_soak() && n % 20 == 0 {
+                report(&format!("faults: {kind} in operation {n}"));
+            }
+        }
+    }
+    report(&format!("faults in training, all resumed to the same bytes: {struck_operations:?}"));
+}
+
+#[test]
+fn a_run_replaced_by_one_whose_disk_fails_is_whole_or_the_new_one_is() {
+    let case = Case::new(
+        1500,
+        "[train]\nepochs = 2\nbatch = 512\nshards = 2\n[run]\ncheckpoint_seconds = 0\n",
+    );
+    let (old, mark) = (case.at("old"), case.at("mark"));
+    succeed(&mut program(&case.train(&old, &["--set", "train.seed=3"])));
+    let before = hash(&old.join("model.safetensors"));
+    let output = case.at("run");
+    for kind in crate::support::KINDS {
+        for n in operations(kind) {
+            assert!(
+                Command::new("cp").arg("-a").args([&old, &output]).status().expect("cp").success()
+            );
+            let command = case.train(&output, &["--overwrite"]);
+            let outcome = run(&mut struck(&command, &output, n, kind, &mark));
+            let over = !mark.exists();
+            let is_old = |place: &str| {
+                let model = output.join(place).join("model.safetensors");
+                model.exists() && hash(&model) == before
+            };
+            let new = newest_checkpoint(&output).is_some();
+            assert!(is_old("") || is_old("replaced") || new, "{kind} {n}: {}", outcome.stderr);
+            succeed(&mut program(&command));
+            assert!(!output.join("replaced").exists());
+            std::fs::remove_dir_all(&output).expect("the run");
+            if over {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_operation_on_the_disk_fails_in_scoring_finished_outputs_stay_and_the_rest_follows() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    for name in ["one/a.h5", "two/b.h5", "c.h5"] {
+        simulated(archive.join(name), Class::Gamma, 500, seed() + name.len() as u64);
+    }
+    let score = |output: &Path| {
+        arguments!["score", "-m", &trained.model, "-o", output, &archive, "--threads", "1"]
+    };
+    let (whole, output) = (folder.path().join("whole"), folder.path().join("scores"));
+    let mark = folder.path().join("mark");
+    succeed(&mut program(&score(&whole)));
+    let expected = tree(&whole);
+    let mut struck_operations = BTreeMap::new();
+    for kind in crate::support::KINDS {
+        for n in operations(kind) {
+            let outcome = run(&mut struck(&score(&output), &output, n, kind, &mark));
+            let over = !mark.exists();
+            let told = format!("{kind} {n}: {:?} {}", outcome.code, outcome.stderr);
+            let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
+            assert!(over || ends.contains(&outcome.code), "{told}");
+            let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
+            for (name, content) in &found {
+                let whole = expected.get(name) == Some(content);
+                assert!(whole || has_extension(name, "part"), "{name} is not whole: {told}");
+                assert!(kind == "death" || !has_extension(name, "part"), "{name} is left: {told}");
+            }
+            if found.contains_key("manifest.json") {
+                assert_eq!(found, expected, "{told}");
+            } else {
+                succeed(&mut program(&score(&output)));
+                assert_eq!(tree(&output), expected, "{told}");
+            }
+            let _ = std::fs::remove_dir_all(&output);
+            if over {
+                assert!(n > 20, "only {n} operations");
+                break;
+            }
+            *struck_operations.entry(kind).or_insert(0) += 1;
+            if is_soak() && n % 20 == 0 {
+                report(&format!("faults: {kind} in operation {n}"));
+            }
+        }
+    }
+    report(&format!("faults in scoring, all finished with the same bytes: {struck_operations:?}"));
+}

@@ -1,0 +1,125 @@
+//! Killed at any instant, training and scoring end with the same bytes.
+
+use crate::support::{
+    Case, EVERY_STEP, Watched, arguments, count, end, folder, has_extension, is_soak,
+    newest_checkpoint, program, rank_processes, ranks, report, result, seed, simulated, succeed,
+    trained, tree,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use taiga_flow::config::Class;
+use taiga_flow_gpu::random::Stream;
+
+#[test]
+fn a_training_killed_at_any_instant_ends_with_the_same_bytes_on_any_number_of_ranks() {
+    let case = Case::new(3000, EVERY_STEP);
+    let (whole, output) = (case.at("whole"), case.at("run"));
+    let rarely = ["--set", "run.checkpoint_seconds=3600"];
+    succeed(&mut program(&case.train(&whole, &rarely)));
+    let expected = result(&whole);
+    let command = case.train(&output, &[]);
+    let since = Instant::now();
+    succeed(&mut ranks(2, &command));
+    let took = since.elapsed();
+    assert_eq!(result(&output), expected);
+    let stream = Stream::new(seed(), "kills", &[]);
+    let trials = count(6, 200);
+    let (mut inside, mut too_late) = (0, 0);
+    for trial in 0..trials {
+        std::fs::remove_dir_all(&output).expect("the last trial");
+        let draw = |i: u64| stream.bits(8 * trial as u64 + i);
+        let mut training = Watched::start(&mut ranks(2, &command));
+        let processes = if trial % 2 == 0 {
+            // Into the writing of a checkpoint: its folder has no name yet.
+            let first = draw(0) % 25;
+            while training.ended().is_none() && newest_checkpoint(&output).unwrap_or(0) < first {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let processes = rank_processes(&training);
+            while training.ended().is_none() && !writes_checkpoint(&output) {
+                std::hint::spin_loop();
+            }
+            processes
+        } else {
+            std::thread::sleep(took.mul_f64(draw(0) as f64 / u64::MAX as f64));
+            rank_processes(&training)
+        };
+        match draw(1) % 3 {
+            0 => processes.iter().for_each(|process| end(*process)),
+            1 => processes.iter().take(1).for_each(|process| end(*process)),
+            _ => processes.iter().skip(1).for_each(|process| end(*process)),
+        }
+        too_late += usize::from(training.wait().success());
+        inside += usize::from(writes_checkpoint(&output));
+        if is_soak() && trial % 20 == 19 {
+            report(&format!("training killed: {} of {trials} so far", trial + 1));
+        }
+        let resumed = 1 + (draw(2) % 3) as usize;
+        let outcome =
+            succeed(&mut if resumed == 1 { program(&command) } else { ranks(resumed, &command) });
+        assert!(!outcome.stderr.contains("damaged"), "trial {trial}: {}", outcome.stderr);
+        assert_eq!(result(&output), expected, "trial {trial}: {}", outcome.stderr);
+    }
+    report(&format!(
+        "training killed: {trials} of {trials} with the same bytes, {inside} inside checkpoint writing, {too_late} after the end"
+    ));
+    assert!(4 * inside >= trials, "only {inside} of {trials} inside checkpoint writing");
+}
+
+fn writes_checkpoint(run: &Path) -> bool {
+    let entries = std::fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().ends_with(".part"))
+}
+
+#[test]
+fn a_scoring_killed_at_any_instant_ends_with_the_same_outputs() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    let stream = Stream::new(seed(), "archive", &[]);
+    for i in 0..50 {
+        let name = format!("night-{}/run-{i}.h5", i % 7);
+        simulated(archive.join(name), Class::Gamma, 100 + stream.bits(i) % 3000, seed() + i);
+    }
+    let output = folder.path().join("scores");
+    let command =
+        arguments!["score", "-m", &trained.model, "-o", &output, &archive, "--threads", "1"];
+    let since = Instant::now();
+    succeed(&mut ranks(2, &command));
+    let took = since.elapsed();
+    let expected = tree(&output);
+    let trials = count(5, 200);
+    let (mut complete, mut resumed_files) = (0, 0);
+    for trial in 0..trials as u64 {
+        std::fs::remove_dir_all(&output).expect("the last trial");
+        let draw = |i: u64| stream.bits(1000 + 8 * trial + i);
+        let scoring = Watched::start(&mut ranks(2, &command));
+        std::thread::sleep(took.mul_f64(1.1 * draw(0) as f64 / u64::MAX as f64));
+        let processes = rank_processes(&scoring);
+        let killed = if draw(1) % 2 == 0 { processes.len() } else { 1 };
+        processes.iter().take(killed).for_each(|process| end(*process));
+        // Of the launcher too nothing may be left.
+        drop(scoring);
+        let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
+        for (name, content) in found.iter().filter(|(name, _)| has_extension(name, "h5")) {
+            assert_eq!(expected.get(name), Some(content), "trial {trial}: {name}");
+            resumed_files += 1;
+        }
+        if found.contains_key("manifest.json") {
+            complete += 1;
+            let is_output = |name: &String| !name.starts_with(".ranks");
+            let found: BTreeMap<_, _> = found.into_iter().filter(|(n, _)| is_output(n)).collect();
+            assert_eq!(found, expected, "trial {trial}");
+            continue;
+        }
+        if is_soak() && trial % 20 == 19 {
+            report(&format!("scoring killed: {} of {trials} so far", trial + 1));
+        }
+        let count = 1 + (draw(2) % 3) as usize;
+        succeed(&mut if count == 1 { program(&command) } else { ranks(count, &command) });
+        assert_eq!(tree(&output), expected, "trial {trial}");
+    }
+    report(&format!(
+        "scoring killed: {trials} of {trials} with the same outputs, {resumed_files} finished files kept, {complete} killed after the end"
+    ));
+}

@@ -1,0 +1,104 @@
+//! What was there stays until what replaces it is whole, and an interrupted scoring goes on
+//! with what it has finished.
+
+use crate::support::{
+    Case, Watched, arguments, configuration, end, folder, hash, json, program, ranks, run, seed,
+    simulated, succeed, text, trained, tree,
+};
+use std::path::Path;
+use std::time::Duration;
+use taiga_flow::config::Class;
+
+const USAGE: i32 = 2;
+const INPUT: i32 = 3;
+const STOPPED: i32 = 75;
+
+#[test]
+fn a_refusal_with_overwrite_leaves_the_old_run_and_success_replaces_it() {
+    let case = Case::new(3000, "[train]\nepochs = 2\nbatch = 512\n");
+    let run_folder = case.at("run");
+    let command = case.train(&run_folder, &["--overwrite"]);
+    succeed(&mut program(&command));
+    let before = tree(&run_folder);
+    // Found only when the rows are read: too many of them cannot be used.
+    let bad = case.train(&run_folder, &["--overwrite", "--set", "data.bad_rows=0.0", "--set"]);
+    let column = "features.columns=[{name=\"asym\",transform=\"log10\"},{name=\"size\"}]";
+    for count in [1, 2] {
+        let bad = [&bad[..], &arguments![column]].concat();
+        let outcome = run(&mut if count == 1 { program(&bad) } else { ranks(count, &bad) });
+        assert_eq!(outcome.code, Some(INPUT), "{}", outcome.stderr);
+        assert_eq!(tree(&run_folder), before, "{count} ranks: {}", outcome.stderr);
+    }
+    let other = case.train(&run_folder, &["--overwrite", "--set", "train.seed=7"]);
+    succeed(&mut program(&other));
+    let after = tree(&run_folder);
+    assert_ne!(after["model.safetensors"], before["model.safetensors"]);
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_run_set_aside_for_one_that_is_killed_before_its_first_checkpoint_stays() {
+    let case = Case::new(3000, "[train]\nepochs = 2\nbatch = 512\n");
+    let run_folder = case.at("run");
+    succeed(&mut program(&case.train(&run_folder, &[])));
+    let old = hash(&run_folder.join("model.safetensors"));
+    let rarely = ["--overwrite", "--set", "train.epochs=100000", "--set", "train.patience=0"];
+    let mut training = Watched::start(&mut program(&case.train(&run_folder, &rarely)));
+    let lines = |run: &Path| text(&run.join("metrics.jsonl")).lines().count();
+    while !run_folder.join("replaced/model.safetensors").exists() || lines(&run_folder) < 3 {
+        assert_eq!(training.ended(), None);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    end(training.id());
+    assert!(!training.wait().success());
+    assert_eq!(hash(&run_folder.join("replaced/model.safetensors")), old);
+    // One checkpoint of the new run, and the old one may go.
+    let stopped = [&rarely[1..], &["--stop-after", "0s"]].concat();
+    let outcome = run(&mut program(&case.train(&run_folder, &stopped)));
+    assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
+    assert!(!run_folder.join("replaced").exists());
+}
+
+#[test]
+fn outputs_of_other_settings_or_inputs_are_refused_and_failed_files_can_be_mended() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    for i in 0..3 {
+        simulated(archive.join(format!("{i}.h5")), Class::Gamma, 300, seed() + i);
+    }
+    let good = std::fs::read(archive.join("1.h5")).expect("a file");
+    std::fs::write(archive.join("1.h5"), &good[..good.len() / 2]).expect("a file");
+    let output = folder.path().join("scores");
+    let command = arguments!["score", "-m", &trained.model, "-o", &output, &archive];
+    let outcome = run(&mut program(&command));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    std::fs::write(archive.join("1.h5"), &good).expect("a file");
+    let outcome = succeed(&mut program(&command));
+    assert_eq!(outcome.stderr.matches("finished already").count(), 2, "{}", outcome.stderr);
+    let again = run(&mut program(&command));
+    assert_eq!(again.code, Some(USAGE), "{}", again.stderr);
+    // Without a manifest the scoring counts as interrupted.
+    std::fs::remove_file(output.join("manifest.json")).expect("the manifest");
+    let columns = configuration(folder.path(), &archive, "[score]\ncolumns = [\"log_prob\"]\n");
+    let other = [&command[..], &arguments!["-c", &columns]].concat();
+    let outcome = run(&mut program(&other));
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("made with other settings"), "{}", outcome.stderr);
+    simulated(folder.path().join("new.h5"), Class::Hadron, 300, seed());
+    std::fs::rename(folder.path().join("new.h5"), archive.join("2.h5")).expect("another input");
+    let outcome = run(&mut program(&command));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("another content of its input"), "{}", outcome.stdout);
+    assert_eq!(json(&[&command[..], &arguments!["--overwrite"]].concat())["rows"], 900);
+    // Through a link nothing is written.
+    let (outside, linked) = (folder.path().join("outside"), folder.path().join("linked"));
+    std::fs::create_dir_all(&outside).expect("a folder");
+    std::fs::create_dir_all(&linked).expect("a folder");
+    simulated(archive.join("deep/3.h5"), Class::Gamma, 300, 1);
+    std::os::unix::fs::symlink(&outside, linked.join("deep")).expect("a link");
+    let outcome =
+        run(&mut program(&arguments!["score", "-m", &trained.model, "-o", &linked, &archive]));
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("a link stands"), "{}", outcome.stderr);
+    assert_eq!(std::fs::read_dir(&outside).expect("a folder").count(), 0);
+}

@@ -1,0 +1,202 @@
+//! Ranks that are stopped, die, or are asked to stop: the job ends in time, says who was
+//! missing, and the same command goes on.
+
+use crate::support::{
+    Case, LONG, Watched, arguments, count, folder, is_soak, newest_checkpoint, program,
+    rank_processes, ranks, report, run, seed, signal, simulated, succeed, text, trained, tree,
+    wait_for_step,
+};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use taiga_flow::config::Class;
+use taiga_flow_gpu::random::Stream;
+
+const ENVIRONMENT: i32 = 5;
+const STOPPED: i32 = 75;
+
+#[test]
+fn a_rank_that_is_stopped_or_dies_ends_the_job_within_the_deadline_and_is_named() {
+    let case = Case::new(3000, LONG);
+    let deadline = Duration::from_secs(5);
+    let stream = Stream::new(seed(), "stop", &[]);
+    for trial in 0..count(2, 20) as u64 {
+        let (dies, victim) = (trial % 2 == 1, (stream.bits(2 * trial) % 4) as usize);
+        let output = case.at(&format!("run-{trial}"));
+        let told = case.at(&format!("told-{trial}"));
+        let command = case.train(&output, &["--watchdog", "5s"]);
+        let mut training = Watched::start_told(&mut ranks(4, &command), &told);
+        wait_for_step(&mut training, &output, 2 + stream.bits(2 * trial + 1) % 20);
+        let processes = rank_processes(&training);
+        assert_eq!(processes.len(), 4);
+        let since = Instant::now();
+        signal(processes[victim], if dies { libc::SIGKILL } else { libc::SIGSTOP });
+        let status = training.wait();
+        let took = since.elapsed();
+        assert!(!status.success());
+        let told = text(&told);
+        if dies {
+            // The launcher is there first.
+            assert!(told.contains(&format!("process rank {victim} ")), "{told}");
+        } else {
+            assert_eq!(status.code(), Some(ENVIRONMENT), "{told}");
+            let host = text(Path::new("/proc/sys/kernel/hostname"));
+            let process = format!("(process {})", processes[victim]);
+            for part in ["is missing from all-", " step ", host.trim(), &process, "rank "] {
+                assert!(told.contains(part), "'{part}' is not in: {told}");
+            }
+            assert_eq!(told.matches("is missing from").count(), 1, "{told}");
+        }
+        let how = if dies { "killed" } else { "stopped" };
+        report(&format!("watchdog: rank {how}, job over after {:.2} s", took.as_secs_f64()));
+        // On a machine with more work than cores the launcher itself may take its time.
+        assert!(took < deadline + Duration::from_secs(if is_soak() { 0 } else { 5 }), "{took:?}");
+        let again = case.train(&output, &["--stop-after", "0s"]);
+        let outcome = run(&mut ranks(2, &again));
+        assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("resumed at epoch"), "{}", outcome.stderr);
+        assert!(!output.join(".ranks").exists(), "signs of life are left behind");
+    }
+}
+
+#[test]
+fn a_rank_that_is_stopped_while_scoring_ends_the_job_and_is_named() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    for i in 0..8 {
+        simulated(archive.join(format!("{i}.h5")), Class::Gamma, 200_000, seed() + i);
+    }
+    let output = folder.path().join("scores");
+    let command = arguments![
+        "score",
+        "-m",
+        &trained.model,
+        "-o",
+        &output,
+        &archive,
+        "--threads",
+        "1",
+        "--watchdog",
+        "5s"
+    ];
+    let told = folder.path().join("told");
+    let mut scoring = Watched::start_told(&mut ranks(4, &command), &told);
+    while !(0..8).any(|i| output.join(format!("{i}.h5.part")).exists()) {
+        assert_eq!(scoring.ended(), None, "{}", text(&told));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(rank_processes(&scoring)[1 + seed() as usize % 3], libc::SIGSTOP);
+    assert_eq!(scoring.wait().code(), Some(ENVIRONMENT), "{}", text(&told));
+    assert!(text(&told).contains("is missing from"), "{}", text(&told));
+    let whole = folder.path().join("whole");
+    let alone = arguments!["score", "-m", &trained.model, "-o", &whole, &archive];
+    succeed(&mut program(&alone));
+    succeed(&mut ranks(2, &command));
+    assert_eq!(tree(&output), tree(&whole));
+}
+
+#[test]
+fn a_scoring_asked_to_stop_ends_with_75_and_the_same_command_goes_on() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    for i in 0..6 {
+        simulated(archive.join(format!("{i}.h5")), Class::Gamma, 150_000, seed() + i);
+    }
+    let whole = folder.path().join("whole");
+    let score = |output: &Path| {
+        arguments!["score", "-m", &trained.model, "-o", output, &archive, "--threads", "1"]
+    };
+    succeed(&mut program(&score(&whole)));
+    for count in [1, 2] {
+        let output = folder.path().join(format!("scores-{count}"));
+        let told = folder.path().join(format!("told-{count}"));
+        let command = score(&output);
+        let mut command = if count == 1 { program(&command) } else { ranks(count, &command) };
+        let mut scoring = Watched::start_told(&mut command, &told);
+        let finished = || (0..6).filter(|i| output.join(format!("{i}.h5")).exists()).count();
+        while finished() < 1 {
+            assert_eq!(scoring.ended(), None, "{}", text(&told));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let process = rank_processes(&scoring).last().copied().unwrap_or(scoring.id());
+        signal(process, [libc::SIGTERM, libc::SIGUSR1][count - 1]);
+        assert_eq!(scoring.wait().code(), Some(STOPPED), "{}", text(&told));
+        assert!(text(&told).contains("run the same command again"), "{}", text(&told));
+        assert!((1..6).contains(&finished()));
+        let outcome = succeed(&mut ranks(3 - count, &score(&output)));
+        assert!(outcome.stderr.contains("finished already"), "{}", outcome.stderr);
+        assert_eq!(tree(&output), tree(&whole));
+    }
+}
+
+/// Reading that takes longer than the deadline is no reason to end a job, as long as it
+/// goes on: the ranks wait for rank 0, which is slowed down.
+#[test]
+fn a_rank_that_only_takes_long_is_waited_for() {
+    let case = Case::new(400_000, "[train]\nepochs = 1\nbatch = 65536\nshards = 2\n");
+    let output = case.at("run");
+    let told = case.at("told");
+    let command = case.train(&output, &["--watchdog", "1s", "--set", "model.hidden=[4]"]);
+    let mut training = Watched::start_told(&mut ranks(2, &command), &told);
+    let since = Instant::now();
+    // Stopped and continued in turns much shorter than the deadline: slow, not silent.
+    while training.ended().is_none() && since.elapsed() < Duration::from_secs(6) {
+        if let Some(process) = rank_processes(&training).first() {
+            signal(*process, libc::SIGSTOP);
+            std::thread::sleep(Duration::from_millis(120));
+            signal(*process, libc::SIGCONT);
+        }
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    assert!(training.wait().success(), "{}", text(&told));
+}
+
+#[test]
+fn a_signal_to_any_of_four_ranks_stops_all_within_a_step_after_a_checkpoint() {
+    let case = Case::new(3000, LONG);
+    let stream = Stream::new(seed(), "signals", &[]);
+    let signals = [libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
+    for trial in 0..count(3, 30) {
+        let output = case.at(&format!("run-{trial}"));
+        let told = case.at(&format!("told-{trial}"));
+        let mut training = Watched::start_told(&mut ranks(4, &case.train(&output, &[])), &told);
+        wait_for_step(&mut training, &output, 3);
+        let victim = rank_processes(&training)[(stream.bits(trial as u64) % 4) as usize];
+        // While one rank is stopped no step can end, so that the steps can be counted.
+        signal(victim, libc::SIGSTOP);
+        let (mut before, mut quiet) = (newest_checkpoint(&output), 0);
+        while quiet < 10 {
+            std::thread::sleep(Duration::from_millis(30));
+            let now = newest_checkpoint(&output);
+            quiet = if now == before { quiet + 1 } else { 0 };
+            before = now;
+        }
+        let since = Instant::now();
+        signal(victim, signals[trial % 3]);
+        signal(victim, libc::SIGCONT);
+        assert_eq!(training.wait().code(), Some(STOPPED), "{}", text(&told));
+        let after = newest_checkpoint(&output).expect("a checkpoint");
+        let steps = after - before.expect("a checkpoint");
+        report(&format!("stop protocol: {steps} step(s), {:.2} s", since.elapsed().as_secs_f64()));
+        // The step in which the rank was stopped, or the one after its reduction.
+        assert!(steps <= 2, "{steps} steps after the signal");
+        let again = run(&mut program(&case.train(&output, &["--stop-after", "0s"])));
+        assert!(again.stderr.contains("resumed at epoch"), "{}", again.stderr);
+        assert!(!again.stderr.contains("damaged"), "{}", again.stderr);
+        assert_eq!(newest_checkpoint(&output), Some(after + 1));
+    }
+}
+
+#[test]
+fn the_end_of_the_job_that_the_scheduler_tells_stops_with_a_checkpoint() {
+    let case = Case::new(3000, LONG);
+    let output = case.at("run");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let end = now.expect("a clock").as_secs() + 63;
+    let command = case.train(&output, &["--set", "run.end_margin_seconds=60"]);
+    let mut training = program(&command);
+    let outcome = run(training.env("SLURM_JOB_END_TIME", end.to_string()));
+    assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("stopped by the end of the job"), "{}", outcome.stderr);
+    let done = newest_checkpoint(&output).expect("a checkpoint");
+    assert!(done > 1, "it stopped at once");
+}

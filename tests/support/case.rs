@@ -1,0 +1,56 @@
+//! A small training and the folder of its inputs, and what comes out of it.
+
+use super::{configuration, folder, hash, seed, simulated};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use taiga_flow::config::Class;
+
+/// A training that writes a checkpoint after every step, and can be shared by 4 ranks.
+pub const EVERY_STEP: &str = "[train]\nepochs = 8\nbatch = 512\nshards = 4\nlearning_rate = 1e-2\npatience = 0\n\
+                          [run]\ncheckpoint_seconds = 0\n";
+/// The same for as long as somebody wants to look at it.
+pub const LONG: &str = "[train]\nepochs = 100000\nbatch = 512\nshards = 4\nlearning_rate = 1e-2\npatience = 0\n\
+                    [run]\ncheckpoint_seconds = 0\n";
+
+/// A training of some seconds; its files go with it.
+pub struct Case {
+    pub folder: tempfile::TempDir,
+    pub configuration: PathBuf,
+}
+
+impl Case {
+    pub fn new(events: u64, more: &str) -> Case {
+        let folder = folder();
+        let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, events, seed());
+        let configuration = configuration(folder.path(), &gamma, more);
+        Case { folder, configuration }
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn train(&self, output: &Path, more: &[&str]) -> Vec<OsString> {
+        let mut all =
+            Vec::from(super::arguments!["train", "-c", &self.configuration, "-o", output]);
+        all.extend(super::arguments!["--threads", "1"]);
+        all.extend(more.iter().map(OsString::from));
+        all
+    }
+}
+
+/// What must be equal: the model's bytes and the metrics' text.
+pub fn result(run: &Path) -> (String, String) {
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    (hash(&run.join("model.safetensors")), metrics)
+}
+
+/// Whether a path ends in that extension.
+pub fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == extension)
+}
+
+/// The text of a file; nothing if it is not there.
+pub fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}

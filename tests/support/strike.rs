@@ -1,0 +1,85 @@
+//! Faults from outside: a preloaded library that strikes one operation on the disk,
+//! signals to ranks, and how much of all that a run of the tests does.
+
+use super::process::{Watched, descendants, program};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+pub const KINDS: [&str; 4] = ["eio", "enospc", "short", "death"];
+
+/// Whether the full counts are asked for: `tests/soak.sh` does.
+pub fn is_soak() -> bool {
+    std::env::var_os("TAIGA_FLOW_SOAK").is_some()
+}
+
+/// How often something random is tried.
+pub fn count(short: usize, full: usize) -> usize {
+    if is_soak() { full } else { short }
+}
+
+/// A line that a soak keeps; it goes past the capture of the tests' output.
+pub fn report(line: &str) {
+    println!("{line}");
+    if is_soak() {
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+    }
+}
+
+/// `tests/faults.c`, compiled once.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = folder.join(format!("faults-{}.so", std::process::id()));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults.c");
+        let status = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-o"])
+            .args([&path, &source])
+            .arg("-ldl")
+            .status()
+            .expect("a C compiler");
+        assert!(status.success(), "faults.c does not compile");
+        path
+    })
+}
+
+/// The program, whose operation `n` on files below `under` is struck; `mark` is made then.
+pub fn struck(arguments: &[OsString], under: &Path, n: u64, kind: &str, mark: &Path) -> Command {
+    let _ = std::fs::remove_file(mark);
+    let mut command = program(arguments);
+    command
+        .env("LD_PRELOAD", library())
+        .env("FAULT_UNDER", under)
+        .env("FAULT", format!("{n}:{kind}"))
+        .env("FAULT_MARK", mark);
+    command
+}
+
+/// The ranks themselves, not the launcher, in the order they were started in.
+pub fn rank_processes(launched: &Watched) -> Vec<u32> {
+    let is_rank = |process: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        name.starts_with("taiga-flow")
+    };
+    let mut ranks: Vec<u32> = descendants(launched.id()).into_iter().filter(is_rank).collect();
+    ranks.sort_unstable();
+    ranks
+}
+
+/// The newest checkpoint that has its final name.
+pub fn newest_checkpoint(run: &Path) -> Option<u64> {
+    let entries = std::fs::read_dir(run.join("checkpoints")).ok()?.flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max()
+}
+
+/// Waits until a running training has a checkpoint of at least that step.
+pub fn wait_for_step(training: &mut Watched, run: &Path, step: u64) {
+    while newest_checkpoint(run).is_none_or(|newest| newest < step) {
+        assert_eq!(training.ended(), None, "it ended before step {step}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

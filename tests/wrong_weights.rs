@@ -1,0 +1,156 @@
+//! Weights that go wrong end the run, and the message says where: a rank whose weights
+//! differ, an event whose gradient cannot be used.
+
+use crate::support::{
+    Case, arguments, configuration, folder, program, ranks, run, seed, simulated,
+};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use taiga_flow::config::{self, Class};
+use taiga_flow::error::Result;
+use taiga_flow::train::{self, Existing, Options};
+use taiga_flow::world::{StopFlag, Threads, World};
+use taiga_flow_gpu::random::Stream;
+
+const ENVIRONMENT: i32 = 5;
+const DIVERGED: i32 = 6;
+
+/// A world in which one rank gets a wrong sum in one of the reductions, as a flipped bit
+/// in its memory would make it.
+struct Corrupt<'a> {
+    inner: &'a Threads,
+    rank: usize,
+    call: usize,
+    calls: AtomicUsize,
+}
+
+impl World for Corrupt<'_> {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+    fn local_rank(&self) -> usize {
+        self.inner.local_rank()
+    }
+    fn local_size(&self) -> usize {
+        self.inner.local_size()
+    }
+    fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
+        self.inner.all_reduce_sum(values)?;
+        // Gradients: longer than counts and losses, shorter than histograms.
+        if (1000..10_000).contains(&values.len())
+            && self.calls.fetch_add(1, Ordering::Relaxed) == self.call
+            && self.rank() == self.rank
+        {
+            values[17] ^= 1 << 40;
+        }
+        Ok(())
+    }
+    fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.inner.all_gather(mine)
+    }
+    fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        self.inner.broadcast(bytes)
+    }
+    fn barrier(&self) -> Result<()> {
+        self.inner.barrier()
+    }
+    fn abort(&self, exit_code: u8) -> ! {
+        self.inner.abort(exit_code)
+    }
+}
+
+#[test]
+fn weights_that_differ_on_one_rank_stop_the_run_and_name_it() {
+    let case = Case::new(3000, "[train]\nepochs = 8\nbatch = 512\nshards = 4\n");
+    let stream = Stream::new(seed(), "corrupt", &[]);
+    for (i, set) in ["run.replica_steps=5", "run.replica_steps=1000000"].iter().enumerate() {
+        let output = case.at(&format!("run-{i}"));
+        let mut config = config::load(&case.configuration, &[(*set).to_string()]).expect("one");
+        config.run.threads = 1;
+        let options = Options {
+            config,
+            output: output.clone(),
+            existing: Existing::Refuse,
+            allow_engine_change: false,
+            stop_after: None,
+            dry_run: false,
+            command: String::new(),
+        };
+        let (rank, call) = (stream.bits(2 * i as u64) as usize % 3, stream.bits(1) as usize % 30);
+        println!("a wrong bit on rank {rank} in step {call}");
+        let outcomes = Threads::run(3, |inner| {
+            let world = Corrupt { inner, rank, call, calls: AtomicUsize::new(0) };
+            train::run(&world, &options, &StopFlag::default())
+        });
+        for outcome in outcomes {
+            let error = outcome.expect_err("a wrong weight");
+            assert_eq!(i32::from(error.exit_code()), ENVIRONMENT, "{error}");
+            let named = format!("found rank {rank} on");
+            assert!(error.to_string().contains(&named), "'{named}' is not in: {error}");
+        }
+        // Neither a checkpoint nor a model of weights that are not to be trusted.
+        assert!(!output.join("model.safetensors").exists());
+    }
+}
+
+/// One event whose gradient is beyond what can be summed exactly with so many shards.
+#[test]
+fn an_event_that_makes_training_diverge_is_named_with_file_and_row() {
+    let folder = folder();
+    let first = simulated(folder.path().join("a.h5"), Class::Gamma, 9000, seed());
+    let mut events = crate::support::Events::read(&first);
+    let last = events.chosen(&(5000..9000).collect::<Vec<_>>());
+    let row = (seed() % 4000) as usize;
+    let mut spoilt = last.clone();
+    ["dist", "alpha"].iter().for_each(|name| spoilt.feature(name)[row] = 3e38);
+    events = events.chosen(&(0..5000).collect::<Vec<_>>());
+    let (one, two) = (folder.path().join("one.h5"), folder.path().join("two.h5"));
+    events.write(&one);
+    spoilt.write(&two);
+    let more = "[split]\ntrain = 1.0\nvalidation = 0.0\ncalibration = 0.0\ntest = 0.0\n\
+                [train]\nepochs = 100\nbatch = 65536\nshards = 65536\nskip_limit = 3\n";
+    let configuration = configuration(folder.path(), &one, more);
+    let files = format!("data.gamma=[\"{}\", \"{}\"]", one.display(), two.display());
+    for count in [1, 2] {
+        let output = folder.path().join(format!("run-{count}"));
+        let train = arguments![
+            "train",
+            "-c",
+            &configuration,
+            "-o",
+            &output,
+            "--threads",
+            "1",
+            "--set",
+            &files,
+            "--set",
+            "cuts={}"
+        ];
+        let outcome = run(&mut if count == 1 { program(&train) } else { ranks(count, &train) });
+        assert_eq!(outcome.code, Some(DIVERGED), "{}", outcome.stderr);
+        let told = format!("1 event(s) in rows {row} to {row} of {}", two.display());
+        for text in [told.as_str(), "4 steps in a row"] {
+            assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
+        }
+        assert!(!output.join("model.safetensors").exists());
+    }
+    // A rate that no weight survives: no event is to blame.
+    let output = folder.path().join("fast");
+    let train = arguments![
+        "train",
+        "-c",
+        &configuration,
+        "-o",
+        &output,
+        "--set",
+        "train.learning_rate=1e30",
+        "--set",
+        "train.shards=2"
+    ];
+    let outcome = run(&mut program(&train));
+    assert_eq!(outcome.code, Some(DIVERGED), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the weights themselves"), "{}", outcome.stderr);
+    assert!(!output.join("model.safetensors").exists());
+}
