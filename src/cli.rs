@@ -3,6 +3,7 @@
 //! Results go to standard output (text, or one JSON object with `--json`), messages to
 //! standard error. Only rank 0 prints.
 
+mod extract;
 mod init;
 
 use crate::config::{self, Class, Config, EngineChoice, Run};
@@ -35,7 +36,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 input rejected, \
 4 partial (some files failed), 5 environment (MPI, device, disk), 6 training diverged, 75 stopped early (run again), \
-130 interrupted.\n\nEvery command works alone; train, evaluate and score also as `mpirun -n N taiga-flow …` or \
+130 interrupted.\n\nEvery command works alone; train, extract, evaluate and score also as `mpirun -n N taiga-flow …` or \
 `srun taiga-flow …`.";
 
 #[derive(Debug, Args)]
@@ -90,6 +91,8 @@ pub enum Resume {
 pub enum Level {
     /// One row of Hillas parameters per event
     Hillas,
+    /// One camera image per event
+    Images,
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,7 +103,11 @@ pub enum Command {
         folder: PathBuf,
     },
     /// Write toy Monte Carlo events: for trying things out, not for physics
-    #[command(long_about = format!("Write toy Monte Carlo events at the level of Hillas parameters.\n\n{}", simulate::NOTICE))]
+    #[command(long_about = format!(
+        "Write toy Monte Carlo events: Hillas parameters, or camera images.\n\n{}; {}",
+        simulate::NOTICE,
+        simulate::images::NOTICE
+    ))]
     Simulate {
         /// Event file to write
         #[arg(short, long)]
@@ -117,7 +124,18 @@ pub enum Command {
         /// What an event is
         #[arg(long, value_enum, default_value = "hillas")]
         level: Level,
+        /// Camera of images: taiga-560 or taiga-595
+        #[arg(long, default_value = "taiga-595")]
+        camera: String,
+        /// Night-sky noise of images, mean σ of a pixel [p.e.]
+        #[arg(long, default_value_t = 4.0, value_name = "PE")]
+        noise: f64,
+        /// Distance of the source from the camera's centre in images [deg]; 0: ON
+        #[arg(long, default_value_t = simulate::toy::SOURCE_OFFSET_DEG, value_name = "DEG")]
+        offset: f64,
     },
+    /// Turn camera images into Hillas parameters: one event file per input file
+    Extract(extract::Arguments),
     /// Turn CSV tables into an event file
     Convert {
         /// CSV files, in the order of their rows
@@ -230,7 +248,13 @@ pub enum Command {
 impl Command {
     /// Whether the command shares its work over ranks.
     pub fn is_parallel(&self) -> bool {
-        matches!(self, Command::Train { .. } | Command::Evaluate { .. } | Command::Score { .. })
+        matches!(
+            self,
+            Command::Train { .. }
+                | Command::Evaluate { .. }
+                | Command::Score { .. }
+                | Command::Extract(_)
+        )
     }
 }
 
@@ -240,11 +264,29 @@ impl Cli {
         let overwrite = self.global.overwrite;
         match &self.command {
             Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
-            Command::Simulate { output, class, events, seed, level: Level::Hillas } => {
+            Command::Simulate { output, class, events, seed, level, camera, noise, offset } => {
                 let (output, class) = (output.clone(), *class);
-                let options =
-                    simulate::Options { output, class, events: *events, seed: *seed, overwrite };
-                self.print(world, &simulate::run(&options)?)
+                let (events, seed) = (*events, *seed);
+                if matches!(level, Level::Hillas) {
+                    let options = simulate::Options { output, class, events, seed, overwrite };
+                    return self.print(world, &simulate::run(&options)?);
+                }
+                let options = simulate::images::Options {
+                    output,
+                    class,
+                    events,
+                    seed,
+                    camera: camera.clone(),
+                    noise_pe: *noise,
+                    offset_deg: *offset,
+                    overwrite,
+                };
+                self.print(world, &simulate::images::run(&options)?)
+            }
+            Command::Extract(arguments) => {
+                let summary = arguments.run(world, overwrite)?;
+                self.print(world, &summary)?;
+                extract::outcome(&summary)
             }
             Command::Convert { inputs, output, dialect } => {
                 let (inputs, output, dialect) = (inputs.clone(), output.clone(), dialect.clone());

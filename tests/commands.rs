@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 
-const COMMANDS: [&str; 8] =
-    ["init", "simulate", "convert", "check", "train", "evaluate", "score", "report"];
+const COMMANDS: [&str; 9] =
+    ["init", "simulate", "extract", "convert", "check", "train", "evaluate", "score", "report"];
 
 #[test]
 fn help_is_quick_and_needs_no_mpi() {

@@ -157,6 +157,16 @@ impl ColumnWriter {
         Ok(ColumnWriter { columns, file, staged, rows: 0, buffered: 0 })
     }
 
+    /// The open file, for groups beside that of the columns.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where the file is written until it is finished.
+    pub(super) fn part(&self) -> &Path {
+        self.staged.part()
+    }
+
     /// Rows appended so far.
     pub fn rows(&self) -> u64 {
         self.rows + self.buffered as u64
@@ -327,7 +337,7 @@ fn write_attribute(place: &Location, name: &str, value: &Attribute) -> hdf5::Res
 
 /// Texts have a fixed length, and so lie in the header, under its checksum: those of
 /// variable length lie in a heap without one, which crashes the library when damaged.
-fn write_text(place: &Location, name: &str, text: &str) -> hdf5::Result<()> {
+pub(super) fn write_text(place: &Location, name: &str, text: &str) -> hdf5::Result<()> {
     let value = FixedUnicode::<LONGEST_TEXT>::from_str(text)
         .map_err(|_| format!("attribute '{name}' is longer than {LONGEST_TEXT} bytes"))?;
     let stored = TypeDescriptor::FixedUnicode(text.len().max(1));

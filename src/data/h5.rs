@@ -36,6 +36,13 @@ pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
         .map_err(|error| open_fault(path, bytes, &error))
 }
 
+/// Whether a file begins as an HDF5 file does.
+pub(super) fn is_hdf5(path: &Path) -> bool {
+    let mut head = [0u8; SIGNATURE.len()];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == *SIGNATURE
+}
+
 /// Bytes of a file that is there and is a file.
 pub(super) fn file_length(path: &Path) -> Result<u64> {
     let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {

@@ -4,6 +4,7 @@
 //! A table is opened through a schema, which maps the columns of a file to the
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
+pub mod assign;
 pub mod catalog;
 pub mod check;
 pub mod columns;
@@ -15,6 +16,7 @@ pub mod expression;
 pub mod features;
 pub mod finished;
 mod h5;
+pub mod images;
 pub mod schema;
 pub mod selection;
 pub mod shards;

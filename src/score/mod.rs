@@ -5,11 +5,11 @@
 //! stops the others. The same command goes on where an interrupted one ended: outputs that
 //! are finished are kept.
 
-mod assign;
 mod output;
 mod resume;
 
 use crate::config::{EngineChoice, Score};
+use crate::data::assign::Assignment;
 use crate::data::catalog;
 use crate::data::durable;
 use crate::data::schema::Schema;
@@ -18,7 +18,6 @@ use crate::engine::{self, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 use crate::world::{StopFlag, StopReason, Work, World, agree, common, is_root, watch};
-use assign::Assignment;
 use output::{MadeOf, Output};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,7 +71,8 @@ pub struct Summary {
 /// error is returned.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
-    let assignment = agree(world, Assignment::new(options))?;
+    let assignment =
+        agree(world, Assignment::new(&options.inputs, &options.output, options.root.as_deref()))?;
     let threads = engine::threads(world, options.threads)?;
     engine::use_threads(threads);
     let scorer = agree(world, Scorer::new(model, options.engine, threads))?;

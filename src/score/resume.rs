@@ -5,7 +5,7 @@
 //! name needs no second reading, except for what the manifest says about it. Anything
 //! else under the name of an output is refused before any work, as ever.
 
-use super::assign::Assignment;
+use crate::data::assign::Assignment;
 use super::output::{FORMAT, GROUP};
 use super::{MANIFEST, Options, ScoredFile, Summary};
 use crate::data::catalog;

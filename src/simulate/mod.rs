@@ -5,6 +5,7 @@
 //! options give the same bytes on any number of threads. Memory is bounded by one
 //! block of rows. What an event looks like is [`toy`]'s business.
 
+pub mod images;
 pub mod toy;
 
 use std::path::PathBuf;

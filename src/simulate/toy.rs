@@ -43,24 +43,24 @@ pub const MAX_ATTEMPTS: u64 = 1024;
 const PAIRS_PER_ATTEMPT: u64 = 32;
 
 /// What the two kinds of shower differ in before the image is drawn.
-struct Primary {
+pub(super) struct Primary {
     energy_tev: [f64; 2],
     /// dN/dE ∝ E^−index
     index: f64,
     /// Light inside the Cherenkov disc [p.e. per TeV^1.1].
-    light: f64,
+    pub(super) light: f64,
     /// Standard deviation of ln(light) from shower to shower.
-    fluctuation: f64,
+    pub(super) fluctuation: f64,
 }
 
 /// The Crab's spectrum has the index 2.62 (HEGRA, Aharonian et al. 2004,
 /// Astrophysical Journal 614, 897).
-const GAMMA: Primary =
+pub(super) const GAMMA: Primary =
     Primary { energy_tev: [2.0, 200.0], index: 2.6, light: 50.0, fluctuation: 0.25 };
 
 /// Cosmic rays below the knee have the index 2.7; a hadronic shower of the same
 /// energy gives two to three times less Cherenkov light and fluctuates more.
-const HADRON: Primary =
+pub(super) const HADRON: Primary =
     Primary { energy_tev: [4.0, 400.0], index: 2.7, light: 20.0, fluctuation: 0.5 };
 
 /// The stream that all events of one class and seed are drawn from.
@@ -152,14 +152,14 @@ impl Shower {
 }
 
 /// Inverse of the cumulative spectrum between the primary's energies.
-fn power_law(primary: &Primary, u: f64) -> f64 {
+pub(super) fn power_law(primary: &Primary, u: f64) -> f64 {
     let k = 1.0 - primary.index;
     let [low, high] = primary.energy_tev.map(|energy| libm::pow(energy, k));
     libm::pow(low + u * (high - low), 1.0 / k)
 }
 
 /// Cherenkov light is flat inside a disc of about 120 m and falls exponentially outside.
-fn lateral(impact_km: f64) -> f64 {
+pub(super) fn lateral(impact_km: f64) -> f64 {
     libm::exp(-(impact_km - 0.12).max(0.0) / 0.17)
 }
 
@@ -173,7 +173,7 @@ fn trigger(size: f64) -> f64 {
 /// From the telescope to the shower's maximum [km]: 8.5 km at 10 `TeV`, and 0.74 km
 /// less per e-fold of energy (the maximum sinks by a radiation length of 37 g/cm²,
 /// in air with a scale height of 8 km at about 400 g/cm²).
-fn distance_of_maximum(energy_tev: f64, draws: &mut Draws) -> f64 {
+pub(super) fn distance_of_maximum(energy_tev: f64, draws: &mut Draws) -> f64 {
     (8.5 - 0.74 * libm::log(energy_tev / 10.0) + 0.8 * draws.normal()).max(4.0)
 }
 
@@ -260,23 +260,23 @@ fn ragged(strength: f64, draws: &mut Draws) -> f64 {
     libm::exp(strength * (exponential - 1.0).max(0.0))
 }
 
-fn degrees(radians: f64) -> f64 {
+pub(super) fn degrees(radians: f64) -> f64 {
     radians * (360.0 / TAU)
 }
 
 /// The stream read in order: every draw takes one pair of words.
-struct Draws {
-    stream: Stream,
-    next: u64,
+pub(super) struct Draws {
+    pub(super) stream: Stream,
+    pub(super) next: u64,
 }
 
 impl Draws {
-    fn uniform(&mut self) -> f64 {
+    pub(super) fn uniform(&mut self) -> f64 {
         self.next += 1;
         self.stream.uniform(2 * (self.next - 1))
     }
 
-    fn normal(&mut self) -> f64 {
+    pub(super) fn normal(&mut self) -> f64 {
         self.next += 1;
         self.stream.normal(self.next - 1)
     }

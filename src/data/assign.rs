@@ -1,11 +1,10 @@
-//! Which rank scores which file, and where each output goes.
+//! Which rank takes which file of an archive, and where each output goes.
 //!
 //! The list is the same on every rank: files are dealt longest first to the rank with
 //! the least rows so far. Output paths never leave the output folder, and two inputs
 //! never share one.
 
-use super::Options;
-use crate::data::catalog;
+use super::catalog;
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -26,13 +25,15 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    pub fn new(options: &Options) -> Result<Assignment> {
+    /// The files of `inputs` (see [`catalog::list_files`]), each with its place below the
+    /// folder `output`.
+    pub fn new(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Assignment> {
         let mut jobs = Vec::new();
-        for given in &options.inputs {
+        for given in inputs {
             for input in catalog::list_files(std::slice::from_ref(given))? {
-                let name = output_name(&input, given, options.root.as_deref())?;
+                let name = output_name(&input, given, root)?;
                 let bytes = std::fs::metadata(&input).map_or(0, |m| m.len());
-                jobs.push(Job { output: options.output.join(&name), name, input, bytes });
+                jobs.push(Job { output: output.join(&name), name, input, bytes });
             }
         }
         let inputs: Vec<PathBuf> = jobs.iter().map(|j| j.input.clone()).collect();

@@ -1,0 +1,140 @@
+//! `extract`: the arguments as typed, and what they ask for.
+
+use crate::config::Class;
+use crate::error::{Error, Fault, Result};
+use crate::extract::{self, Options, Summary};
+use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
+use crate::world::World;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Image files, or folders of them
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Folder for the outputs
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Place outputs relative to this folder [default: the folders given]
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// taiga-560, taiga-595, or a file with the pixels [default: the file's own]
+    #[arg(long)]
+    camera: Option<String>,
+    /// What the thresholds are, or whether the input's choice of pixels is taken
+    #[arg(long, value_enum, default_value = "fixed")]
+    cleaning: CleaningName,
+    /// High threshold [default: 14 p.e., or 6 σ]
+    #[arg(long)]
+    high: Option<f64>,
+    /// Low threshold [default: 7 p.e., or 3 σ]
+    #[arg(long)]
+    low: Option<f64>,
+    /// What a charge must do to pass a threshold
+    #[arg(long, value_enum, default_value = "above")]
+    compare: ComparisonName,
+    /// Connected parts of an image that are kept
+    #[arg(long, value_enum, default_value = "all")]
+    islands: IslandsName,
+    /// Source position of files that have none, as X,Y [deg]
+    #[arg(long, value_parser = parse_position, allow_hyphen_values = true, value_name = "X,Y")]
+    source: Option<[f64; 2]>,
+    /// Put the source at this distance from the camera's centre [deg] instead of where the
+    /// file has it, at random azimuths: for simulated hadrons
+    #[arg(long, value_name = "DEG", conflicts_with = "source")]
+    random_source: Option<f64>,
+    /// Source positions, turned about the camera's centre: 1 ON, the others OFF
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    positions: usize,
+    /// Class of files that have none
+    #[arg(long, value_enum)]
+    class: Option<Class>,
+    /// Threads per rank [default: the node's cores shared by its ranks]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CleaningName {
+    /// Thresholds in p.e.
+    Fixed,
+    /// Thresholds in units of the pixel's pedestal σ
+    Sigma,
+    /// The pixels that the input says belong to the image
+    Given,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ComparisonName {
+    /// Be greater, as in TAIGA's program
+    Above,
+    /// Be as great or greater, as in ctapipe
+    AtLeast,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum IslandsName {
+    All,
+    /// The one with the largest charge
+    Largest,
+}
+
+impl Arguments {
+    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+        let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
+        let thresholds = match self.cleaning {
+            CleaningName::Fixed => {
+                Thresholds::Fixed { high: level(self.high, 14.0), low: level(self.low, 7.0) }
+            }
+            CleaningName::Sigma => {
+                Thresholds::Sigma { high: level(self.high, 6.0), low: level(self.low, 3.0) }
+            }
+            CleaningName::Given => Thresholds::Given,
+        };
+        let comparison = match self.compare {
+            ComparisonName::Above => Comparison::Above,
+            ComparisonName::AtLeast => Comparison::AtLeast,
+        };
+        let islands = match self.islands {
+            IslandsName::All => Islands::All,
+            IslandsName::Largest => Islands::Largest,
+        };
+        let options = Options {
+            inputs: self.inputs.clone(),
+            output: self.output.clone(),
+            root: self.root.clone(),
+            camera: self.camera.clone(),
+            cleaning: Cleaning { thresholds, comparison, islands },
+            source: self.source,
+            random_source: self.random_source,
+            positions: self.positions,
+            class: self.class.map(Class::code),
+            overwrite,
+            threads: self.threads.unwrap_or(0),
+        };
+        extract::run(world, &options)
+    }
+}
+
+/// The outcome of the command: partial if files failed.
+pub fn outcome(summary: &Summary) -> Result<()> {
+    if summary.failed.is_empty() {
+        return Ok(());
+    }
+    let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
+    let total = failed.len() + summary.files.len();
+    let fault = Fault::new(format!("{} of {total} files failed", failed.len()))
+        .found(failed.join(", "))
+        .advice("the other outputs are complete; mend these files and extract them again");
+    Err(Error::Partial(Box::new(fault)).shared())
+}
+
+/// A position as `1.2,-0.4`.
+fn parse_position(text: &str) -> std::result::Result<[f64; 2], String> {
+    let numbers: Option<Vec<f64>> = text.split(',').map(|x| x.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([x, y]) => Ok([*x, *y]),
+        _ => Err("expected two numbers of deg such as 1.2,-0.4".to_string()),
+    }
+}

@@ -1,0 +1,94 @@
+//! Pixel positions from a file of their own.
+
+use super::{Geometry, MOST_PIXELS, own};
+use crate::data::h5;
+use crate::error::{Error, Fault, Result};
+use std::io::Read;
+use std::path::Path;
+
+/// A longer file is no list of pixels.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Pixel positions of an HDF5 file (`camera/x`, `camera/y`), or of a text with a pixel per
+/// line: x and y [cm], or the columns of TAIGA's coordinate files (cluster, pixel, number,
+/// x, y, …). Columns are separated by blanks, tabs or commas; `#` begins a comment.
+pub fn camera_file(path: &Path) -> Result<Geometry> {
+    let bytes = h5::file_length(path)?;
+    if h5::is_hdf5(path) {
+        let file = h5::open(path)?;
+        return own::geometry_of(path, &file)?.ok_or_else(|| {
+            Fault::new("no camera in the file")
+                .file(path)
+                .expected("datasets camera/x and camera/y")
+                .input()
+        });
+    }
+    let unreadable = |found: &dyn std::fmt::Display| {
+        Fault::new("cannot read the file").file(path).found(found).input()
+    };
+    if bytes > MOST_BYTES {
+        return Err(Fault::new("too long for a list of pixels")
+            .file(path)
+            .expected(format!("at most {MOST_BYTES} bytes"))
+            .found(format!("{bytes} bytes"))
+            .input());
+    }
+    let mut text = String::new();
+    let opened = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
+    opened.take(MOST_BYTES).read_to_string(&mut text).map_err(|error| unreadable(&error))?;
+    parse(&text).map_err(|error| error.in_file(path))
+}
+
+fn parse(text: &str) -> Result<Geometry> {
+    let (mut x_cm, mut y_cm) = (Vec::new(), Vec::new());
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default();
+        let fields: Vec<&str> = line
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|field| !field.is_empty())
+            .collect();
+        if fields.is_empty() {
+            continue;
+        }
+        let position = match fields[..] {
+            [x, y] => [x, y],
+            [_, _, _, x, y, ..] if fields.len() == 8 => [x, y],
+            _ => return Err(wrong(number, line, "x and y, or TAIGA's 8 columns")),
+        };
+        let [Ok(x), Ok(y)] = position.map(str::parse::<f64>) else {
+            return Err(wrong(number, line, "numbers"));
+        };
+        x_cm.push(x);
+        y_cm.push(y);
+        if x_cm.len() > MOST_PIXELS {
+            return Err(wrong(number, line, &format!("at most {MOST_PIXELS} pixels")));
+        }
+    }
+    Ok(Geometry { x_cm, y_cm, focal_length_cm: None })
+}
+
+fn wrong(number: usize, line: &str, expected: &str) -> Error {
+    let shown: String = line.chars().take(60).collect();
+    Fault::new("a line that is no pixel")
+        .row(number as u64 + 1)
+        .expected(expected)
+        .found(format!("'{shown}'"))
+        .input()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_read_from_two_columns_and_from_taigas_eight() {
+        let two = parse("# camera\n1.5 -2\n\n3,4.25 # last\n").unwrap();
+        assert_eq!((two.x_cm, two.y_cm), (vec![1.5, 3.0], vec![-2.0, 4.25]));
+        let eight =
+            parse("   1      1     253     -5.935     -5.270      4      5      2\n").unwrap();
+        assert_eq!((eight.x_cm, eight.y_cm), (vec![-5.935], vec![-5.27]));
+        for text in ["1 2 3\n", "a b\n", "1\n", "1 1 253 x -5.2 4 5 2\n"] {
+            assert!(parse(text).unwrap_err().to_string().contains("row 1"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Camera images in files: blocks of charges with the columns that belong to them.
+//!
+//! Three kinds are read, told apart by their content: the project's own image files (and
+//! any HDF5 file with `images/charge`), DL1 files of ctapipe, and TAIGA's text of cleaned
+//! images. A file holds one or more [`ImageSet`]s, one per camera; a [`Reader`] goes through
+//! one of them in order, in blocks of bounded size. Everything that can be refused without
+//! reading images is refused on opening. Left to others: what is done with an image.
+
+mod camera;
+mod dl1;
+mod own;
+mod read;
+mod text;
+mod write;
+
+pub use camera::camera_file;
+pub use own::{FORMAT, VERSION};
+pub use write::{ImageWriter, Images, OFFSET, SCALE};
+
+use crate::data::h5;
+use crate::error::{Fault, Result};
+use std::io::Read;
+use std::path::Path;
+
+/// Pixels of the largest camera; more are a damaged header.
+pub const MOST_PIXELS: usize = 1 << 14;
+
+/// Where the pixels of a camera are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Geometry {
+    pub x_cm: Vec<f64>, // (pixels)
+    pub y_cm: Vec<f64>, // (pixels)
+    /// Absent where the file does not say.
+    pub focal_length_cm: Option<f64>,
+}
+
+/// Images of one camera in a file.
+#[derive(Debug, Clone)]
+pub struct ImageSet {
+    /// Pixels of an image.
+    pub pixels: usize,
+    /// Absent where the file does not say where its pixels are.
+    pub geometry: Option<Geometry>,
+    /// Integer columns that are copied to outputs.
+    pub keys: Vec<String>,
+    /// Columns with their units.
+    pub columns: Vec<(String, String)>,
+    pub has_class: bool,
+    /// The file says which pixels belong to an image.
+    pub has_given: bool,
+    pub sigma: Sigma,
+    /// The images are cleaned: other pixels are not there.
+    pub is_cleaned: bool,
+}
+
+/// Pedestal σ of the pixels [p.e.].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sigma {
+    None,
+    /// The same for all images: (pixels).
+    Camera(Vec<f32>),
+    /// One per image and pixel, in the blocks.
+    PerImage,
+}
+
+/// Charges as they are stored; [`Charge::image`] gives them in p.e.
+#[derive(Debug, Clone)]
+pub enum Charge {
+    F32(Vec<f32>),
+    /// Charge = offset + scale · value.
+    U16 {
+        values: Vec<u16>,
+        scale: f32,
+        offset: f32,
+    },
+}
+
+/// Images one after the other, and their columns.
+#[derive(Debug, Clone)]
+pub struct ImageBlock {
+    pub rows: usize,
+    pub charge: Charge,         // (rows, pixels) [p.e.]
+    pub given: Vec<u8>,         // (rows, pixels): not 0 in the image; empty if not told
+    pub sigma: Vec<f32>,        // (rows, pixels) [p.e.]; empty if not per image
+    pub keys: Vec<Vec<i64>>,    // (keys, rows)
+    pub columns: Vec<Vec<f32>>, // (columns, rows)
+    pub class: Option<Vec<i8>>, // (rows): 1 gamma, 0 hadron, −1 unknown
+}
+
+impl Default for ImageBlock {
+    fn default() -> ImageBlock {
+        ImageBlock {
+            rows: 0,
+            charge: Charge::F32(Vec::new()),
+            given: Vec::new(),
+            sigma: Vec::new(),
+            keys: Vec::new(),
+            columns: Vec::new(),
+            class: None,
+        }
+    }
+}
+
+impl Charge {
+    /// The charges of image `row` [p.e.]; `buffer` is used where they are stored otherwise.
+    pub fn image<'a>(&'a self, row: usize, pixels: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let range = row * pixels..(row + 1) * pixels;
+        match self {
+            Charge::F32(values) => &values[range],
+            Charge::U16 { values, scale, offset } => {
+                buffer.clear();
+                // Multiplied, then added: a fused operation would round once.
+                buffer.extend(values[range].iter().map(|value| f32::from(*value) * scale + offset));
+                buffer
+            }
+        }
+    }
+}
+
+/// An open file of images.
+pub struct ImageFile(Kind);
+
+enum Kind {
+    Own(own::OwnFile),
+    Dl1(dl1::Dl1File),
+    Text(text::TextFile),
+}
+
+/// Goes through the images of one set.
+pub trait Reader: Send {
+    /// Replaces the block by the next images, about `rows` of them; false at the end.
+    fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool>;
+}
+
+impl ImageFile {
+    /// Opens a file of any kind. `camera` gives the pixels of texts, x and y [cm], where
+    /// they are known; other files are not asked for them here.
+    pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<ImageFile> {
+        if !h5::is_hdf5(path) && is_text(path) {
+            return Ok(ImageFile(Kind::Text(text::TextFile::open(path, camera)?)));
+        }
+        if dl1::is_dl1(&h5::open(path)?) {
+            return Ok(ImageFile(Kind::Dl1(dl1::Dl1File::open(path)?)));
+        }
+        Ok(ImageFile(Kind::Own(own::OwnFile::open(path)?)))
+    }
+
+    /// What kind of file it is, for outputs.
+    pub fn kind(&self) -> &'static str {
+        match &self.0 {
+            Kind::Own(_) => own::FORMAT,
+            Kind::Dl1(_) => "ctapipe DL1",
+            Kind::Text(_) => "TAIGA cleaned images",
+        }
+    }
+
+    pub fn sets(&self) -> &[ImageSet] {
+        match &self.0 {
+            Kind::Own(file) => file.sets(),
+            Kind::Dl1(file) => file.sets(),
+            Kind::Text(file) => file.sets(),
+        }
+    }
+
+    /// A reader of the set `index`.
+    pub fn reader(&self, index: usize) -> Result<Box<dyn Reader>> {
+        if index >= self.sets().len() {
+            return Err(Fault::new("no such set of images").found(index).internal());
+        }
+        Ok(match &self.0 {
+            Kind::Own(file) => Box::new(file.reader()?),
+            Kind::Dl1(file) => Box::new(file.reader(index)?),
+            Kind::Text(file) => Box::new(file.reader()?),
+        })
+    }
+
+    /// Attributes that say what a simulated file is, to be handed on: name, text.
+    pub fn origin(&self) -> Vec<(String, String)> {
+        match &self.0 {
+            Kind::Own(file) => file.origin(),
+            Kind::Dl1(_) | Kind::Text(_) => Vec::new(),
+        }
+    }
+}
+
+/// Whether a file begins with printable text.
+fn is_text(path: &Path) -> bool {
+    let mut head = [0u8; 256];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut head));
+    let head = &head[..read.unwrap_or(0)];
+    !head.is_empty() && head.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
+}

@@ -1,0 +1,335 @@
+//! The project's image files: `images/charge` (events, pixels), `images/pedestal_sigma`,
+//! `camera/x`, `camera/y`, and one dataset per column in `events`.
+//!
+//! Only `images/charge` is needed: files written by others without the rest are read too,
+//! as long as the camera is given in another way. Integer charges are those of fixed point:
+//! charge = `offset` + `scale` · value, with attributes of these names. Every integer column
+//! of 64 bits is a key, as in event files.
+
+use super::read::{Stored, Table2};
+use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use crate::data::h5;
+use crate::data::schema::normal_unit;
+use crate::data::stored::{Numbers, StoredColumn};
+use crate::error::{Fault, Result};
+use hdf5::types::IntSize;
+use hdf5::{File, Group};
+use std::path::{Path, PathBuf};
+
+/// Root attribute `format` of the project's own image files.
+pub const FORMAT: &str = "taiga-flow-images";
+/// Root attribute `version`.
+pub const VERSION: i64 = 1;
+
+/// Root attributes that are handed on to what is made of a simulated file.
+const ORIGIN: [&str; 5] = ["simulation", "generator", "class", "seed", "noise_pe"];
+
+pub(super) struct OwnFile {
+    path: PathBuf,
+    set: [ImageSet; 1],
+    origin: Vec<(String, String)>,
+}
+
+impl OwnFile {
+    pub fn open(path: &Path) -> Result<OwnFile> {
+        let file = h5::open(path)?;
+        check_format(path, &file)?;
+        let opened = Opened::new(path, &file)?;
+        let set = ImageSet {
+            pixels: opened.charge.pixels,
+            geometry: geometry(path, &file, opened.charge.pixels)?,
+            keys: opened.keys.iter().map(|(name, _)| name.clone()).collect(),
+            columns: opened
+                .columns
+                .iter()
+                .map(|(name, unit, _)| (name.clone(), unit.clone()))
+                .collect(),
+            has_class: opened.class.is_some(),
+            has_given: false,
+            sigma: opened.camera_sigma(path, &file)?,
+            is_cleaned: false,
+        };
+        let text =
+            |name: &&str| h5::text_attribute(&file, name).map(|text| ((*name).to_string(), text));
+        Ok(OwnFile {
+            path: path.into(),
+            set: [set],
+            origin: ORIGIN.iter().filter_map(text).collect(),
+        })
+    }
+
+    pub fn sets(&self) -> &[ImageSet] {
+        &self.set
+    }
+
+    pub fn origin(&self) -> Vec<(String, String)> {
+        self.origin.clone()
+    }
+
+    pub fn reader(&self) -> Result<OwnReader> {
+        let opened = Opened::new(&self.path, &h5::open(&self.path)?)?;
+        let bytes = opened.charge.cache_bytes(1);
+        // The library takes the cache from the first opening of a file that is open.
+        drop(opened);
+        let file = h5::open_with_cache(&self.path, bytes.max(1 << 20))?;
+        let opened = Opened::new(&self.path, &file)?;
+        Ok(OwnReader { opened, _file: file, next: 0 })
+    }
+}
+
+/// The datasets of a file, open and checked.
+struct Opened {
+    charge: Table2,
+    sigma: Option<Table2>,
+    keys: Vec<(String, StoredColumn)>,
+    columns: Vec<(String, String, StoredColumn)>, // name, unit
+    class: Option<StoredColumn>,
+}
+
+impl Opened {
+    fn new(path: &Path, file: &File) -> Result<Opened> {
+        let bytes = h5::file_length(path)?;
+        let images = h5::group(path, file, "images")?;
+        let charge = Table2::open(path, &images, "charge", bytes)?;
+        if let Some(unit) = charge.unit().map(|unit| normal_unit(&unit)).filter(|u| u != "p.e.") {
+            return Err(Fault::new("charges are in another unit")
+                .file(path)
+                .dataset(&charge.name)
+                .expected("p.e.")
+                .found(unit)
+                .advice("calibrate the images to photoelectrons first")
+                .input());
+        }
+        let sigma = per_image_sigma(path, &images, &charge, bytes)?;
+        let mut opened =
+            Opened { charge, sigma, keys: Vec::new(), columns: Vec::new(), class: None };
+        if file.link_exists("events") {
+            opened.take_columns(path, &h5::group(path, file, "events")?, bytes)?;
+        }
+        if let Some(declared) = h5::integer_attribute(file, "rows")
+            && declared != opened.charge.images as i64
+        {
+            return Err(Fault::new("the file does not hold the images that were written")
+                .file(path)
+                .expected(format!("{declared} images, as its attribute says"))
+                .found(opened.charge.images)
+                .advice("the file is damaged: copy or write it again")
+                .input());
+        }
+        Ok(opened)
+    }
+
+    fn take_columns(&mut self, path: &Path, group: &Group, bytes: u64) -> Result<()> {
+        let mut names =
+            group.member_names().map_err(|error| h5::read_fault(path, "events", &error))?;
+        names.sort();
+        for name in names {
+            let column = StoredColumn::open(path, group, &name)?;
+            column.check_rows(self.charge.images)?;
+            column.check_storage(bytes)?;
+            if name == "class" {
+                column.check_integer("classes")?;
+                self.class = Some(column);
+            } else if column.numbers == Numbers::Integer(IntSize::U8) {
+                self.keys.push((name, column));
+            } else {
+                let unit = column.unit().map_or("1".to_string(), |unit| normal_unit(&unit));
+                self.columns.push((name, unit, column));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pedestal σ as one value per pixel, per image and pixel, or none.
+    fn camera_sigma(&self, path: &Path, file: &File) -> Result<Sigma> {
+        if self.sigma.is_some() {
+            return Ok(Sigma::PerImage);
+        }
+        let images = h5::group(path, file, "images")?;
+        if !images.link_exists(SIGMA) {
+            return Ok(Sigma::None);
+        }
+        let column = StoredColumn::open(path, &images, SIGMA)?;
+        column.check_rows(self.charge.pixels as u64).map_err(|_| {
+            column
+                .fault("pedestal σ does not fit the images")
+                .expected(format!("one per pixel ({}), or per image and pixel", self.charge.pixels))
+                .found(format!("{} values", column.rows))
+                .input()
+        })?;
+        column.check_storage(h5::file_length(path)?)?;
+        Ok(Sigma::Camera(column.read_f32(0..column.rows)?))
+    }
+}
+
+const SIGMA: &str = "pedestal_sigma";
+
+/// The dataset of pedestal σ if it has the shape of the images.
+fn per_image_sigma(
+    path: &Path,
+    images: &Group,
+    charge: &Table2,
+    bytes: u64,
+) -> Result<Option<Table2>> {
+    let two = |dataset: hdf5::Dataset| dataset.ndim() == 2;
+    if !images.dataset(SIGMA).is_ok_and(two) {
+        return Ok(None);
+    }
+    let sigma = Table2::open(path, images, SIGMA, bytes)?;
+    if (sigma.images, sigma.pixels) == (charge.images, charge.pixels) {
+        return Ok(Some(sigma));
+    }
+    Err(Fault::new("pedestal σ does not fit the images")
+        .file(path)
+        .dataset(&sigma.name)
+        .expected(format!("shape ({}, {})", charge.images, charge.pixels))
+        .found(format!("shape ({}, {})", sigma.images, sigma.pixels))
+        .input())
+}
+
+/// Refuses a file whose root attributes say that it is something else.
+fn check_format(path: &Path, file: &File) -> Result<()> {
+    let Some(format) = h5::text_attribute(file, "format") else { return Ok(()) };
+    if format != FORMAT {
+        return Err(Fault::new("not an image file")
+            .file(path)
+            .expected(format!("root attribute format = '{FORMAT}'"))
+            .found(format!("'{format}'"))
+            .advice("give camera images here, not tables of events or scores")
+            .input());
+    }
+    match h5::integer_attribute(file, "version") {
+        Some(VERSION) => Ok(()),
+        found => Err(Fault::new("image file of another version")
+            .file(path)
+            .expected(format!("version {VERSION}"))
+            .found(found.map_or("no version".to_string(), |v| format!("version {v}")))
+            .advice("use the program version that wrote it, or write the file anew")
+            .input()),
+    }
+}
+
+/// The camera of a file of images of `pixels` pixels.
+fn geometry(path: &Path, file: &File, pixels: usize) -> Result<Option<Geometry>> {
+    let geometry = geometry_of(path, file)?;
+    match geometry.as_ref().map(|geometry| (geometry.x_cm.len(), geometry.y_cm.len())) {
+        Some(found) if found != (pixels, pixels) => {
+            Err(Fault::new("the camera does not have the pixels of the images")
+                .file(path)
+                .expected(format!("{pixels} pixels"))
+                .found(format!("{} x and {} y", found.0, found.1))
+                .input())
+        }
+        _ => Ok(geometry),
+    }
+}
+
+/// `camera/x` and `camera/y`, in any unit of length; none if there is no such group.
+pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> {
+    if !file.link_exists("camera") {
+        return Ok(None);
+    }
+    let group = h5::group(path, file, "camera")?;
+    let read = |name: &str| {
+        let column = StoredColumn::open(path, &group, name)?;
+        if column.rows > MOST_PIXELS as u64 {
+            return Err(column
+                .fault("too many pixels for a camera")
+                .expected(format!("at most {MOST_PIXELS}"))
+                .found(column.rows)
+                .input());
+        }
+        column.check_storage(h5::file_length(path)?)?;
+        let unit = column.unit().map_or("cm".to_string(), |unit| normal_unit(&unit));
+        let Some(scale) = cm(&unit) else {
+            return Err(column
+                .fault("pixel positions are in another unit")
+                .expected("mm, cm or m")
+                .found(unit)
+                .advice("write the attribute `units` of camera/x and camera/y")
+                .input());
+        };
+        Ok(column.read_f64(0..column.rows)?.into_iter().map(|v| v * scale).collect::<Vec<f64>>())
+    };
+    let focal = group.attr("focal_length_m").ok().and_then(|attr| attr.read_scalar::<f64>().ok());
+    Ok(Some(Geometry {
+        x_cm: read("x")?,
+        y_cm: read("y")?,
+        focal_length_cm: focal.map(|m| 100.0 * m),
+    }))
+}
+
+fn cm(unit: &str) -> Option<f64> {
+    match unit {
+        "cm" => Some(1.0),
+        "mm" => Some(0.1),
+        "m" => Some(100.0),
+        _ => None,
+    }
+}
+
+pub(super) struct OwnReader {
+    opened: Opened,
+    _file: File, // keeps the chunk cache
+    next: u64,
+}
+
+impl Reader for OwnReader {
+    fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool> {
+        let Opened { charge, sigma, keys, columns, class } = &self.opened;
+        // Whole chunks, so that none is unpacked twice.
+        let chunk = charge.chunk_images().max(1);
+        let rows = rows.div_ceil(chunk).max(1) * chunk;
+        let first = self.next;
+        let range = first..charge.images.min(first + rows as u64);
+        if range.is_empty() {
+            return Ok(false);
+        }
+        self.next = range.end;
+        block.rows = (range.end - range.start) as usize;
+        block.charge = match charge.stored {
+            Stored::U16 => Charge::U16 {
+                values: charge.read(range.clone())?,
+                scale: charge.attribute("scale").unwrap_or(1.0) as f32,
+                offset: charge.attribute("offset").unwrap_or(0.0) as f32,
+            },
+            Stored::Real => Charge::F32(charge.read(range.clone())?),
+            Stored::OtherInteger => {
+                let scale = charge.attribute("scale").unwrap_or(1.0) as f32;
+                let offset = charge.attribute("offset").unwrap_or(0.0) as f32;
+                let values: Vec<f32> = charge.read(range.clone())?;
+                Charge::F32(values.into_iter().map(|v| v * scale + offset).collect())
+            }
+        };
+        block.given.clear();
+        block.sigma = match sigma {
+            Some(sigma) => sigma.read(range.clone())?,
+            None => Vec::new(),
+        };
+        block.keys =
+            keys.iter().map(|(_, column)| column.read_i64(range.clone())).collect::<Result<_>>()?;
+        block.columns = columns
+            .iter()
+            .map(|(_, _, column)| column.read_f32(range.clone()))
+            .collect::<Result<_>>()?;
+        block.class = match class {
+            Some(column) => Some(classes(column, &range)?),
+            None => None,
+        };
+        Ok(true)
+    }
+}
+
+fn classes(column: &StoredColumn, range: &std::ops::Range<u64>) -> Result<Vec<i8>> {
+    let values = column.read_i64(range.clone())?;
+    let known = |(row, value): (usize, i64)| match value {
+        -1..=1 => Ok(value as i8),
+        _ => Err(column
+            .fault("a class that means nothing")
+            .row(range.start + row as u64)
+            .expected("1 gamma, 0 hadron or -1 unknown")
+            .found(value)
+            .input()),
+    };
+    values.into_iter().enumerate().map(known).collect()
+}

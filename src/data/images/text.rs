@@ -1,0 +1,346 @@
+//! TAIGA's text of cleaned images: a header per event, then a line per surviving pixel.
+//!
+//! The header holds the number of the cleaned event, the event, `axis_scatter`, the number
+//! of pixels and the energy; newer programs add the source position [cm], the core [m] and
+//! the axis. A pixel's line holds cluster, pixel in the cluster, x and y [cm] and the
+//! amplitude [p.e.]. The camera is what pixels the whole file names, unless one is given:
+//! the file is therefore read twice. A line that does not fit refuses the file with its
+//! number; nothing is skipped. Memory is bounded by a block and the camera.
+
+use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use crate::error::{Error, Fault, Result};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+/// A longer line is none of numbers.
+const LONGEST_LINE: u64 = 4096; // bytes
+/// Positions are written with three or four digits: equal within this [cm].
+const STEP_CM: f64 = 0.01;
+/// A pixel of a given camera lies within this of where the text has it [cm].
+const NEAR_CM: f64 = 0.5;
+/// A TAIGA camera's focal length [cm].
+const FOCAL_LENGTH_CM: f64 = 475.0;
+/// Energies are in eV above this, in TeV below: no shower has 10⁹ TeV or 10⁹ eV.
+const EV_FROM: f64 = 1e9;
+
+pub(super) struct TextFile {
+    path: PathBuf,
+    sets: [ImageSet; 1],
+    pixels: Pixels,
+    columns: Columns,
+}
+
+/// Which optional columns every header of the file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Columns {
+    source: bool,
+    energy_in_ev: bool,
+}
+
+/// Finds the pixel at a place.
+#[derive(Debug, Clone, Default)]
+struct Pixels {
+    at: HashMap<[i64; 2], u16>,
+}
+
+impl Pixels {
+    fn cell(x: f64, y: f64, step: f64) -> [i64; 2] {
+        [libm::rint(x / step) as i64, libm::rint(y / step) as i64]
+    }
+
+    fn find(&self, x: f64, y: f64) -> Option<u16> {
+        let [column, row] = Pixels::cell(x, y, STEP_CM);
+        // Rounding may put equal places into neighbouring cells.
+        let near = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)];
+        near.iter().find_map(|(dx, dy)| self.at.get(&[column + dx, row + dy]).copied())
+    }
+}
+
+impl TextFile {
+    /// Reads the file once; `camera` gives the pixels, x and y [cm], where known.
+    pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<TextFile> {
+        let mut lines = Lines::open(path)?;
+        let mut found: HashMap<[i64; 2], [f64; 2]> = HashMap::new();
+        let mut columns: Option<Columns> = None;
+        let mut images = 0u64;
+        while let Some(header) = lines.header()? {
+            let known = *columns.get_or_insert(header.columns());
+            // An energy of 0 fits both units.
+            if header.source.is_some() != known.source
+                || (header.energy > 0.0 && (header.energy >= EV_FROM) != known.energy_in_ev)
+            {
+                return Err(lines.fault("headers differ in columns, or in the unit of the energy"));
+            }
+            for _ in 0..header.pixels {
+                let pixel = lines.pixel()?;
+                found.entry(Pixels::cell(pixel.x, pixel.y, STEP_CM)).or_insert([pixel.x, pixel.y]);
+                if found.len() > 4 * MOST_PIXELS {
+                    return Err(lines.fault("more pixels than a camera has"));
+                }
+            }
+            images += 1;
+        }
+        let Some(columns) = columns.filter(|_| images > 0) else {
+            return Err(Fault::new("the text holds no images").file(path).input());
+        };
+        let places: Vec<[f64; 2]> = found.into_values().collect();
+        let (pixels, geometry) = match camera {
+            Some((x_cm, y_cm)) => assign(path, &places, x_cm, y_cm)?,
+            None => union(places),
+        };
+        let mut names = vec![("energy".to_string(), "TeV".to_string())];
+        if columns.source {
+            names
+                .extend(["source_x", "source_y"].map(|name| (name.to_string(), "deg".to_string())));
+        }
+        let set = ImageSet {
+            pixels: geometry.x_cm.len(),
+            geometry: Some(geometry),
+            keys: ["event_number", "axis_scatter", "clean_number"].map(String::from).to_vec(),
+            columns: names,
+            has_class: false,
+            has_given: true,
+            sigma: Sigma::None,
+            is_cleaned: true,
+        };
+        Ok(TextFile { path: path.into(), sets: [set], pixels, columns })
+    }
+
+    pub fn sets(&self) -> &[ImageSet] {
+        &self.sets
+    }
+
+    pub fn reader(&self) -> Result<TextReader> {
+        Ok(TextReader {
+            lines: Lines::open(&self.path)?,
+            pixels: self.pixels.clone(),
+            count: self.sets[0].pixels,
+            columns: self.columns,
+        })
+    }
+}
+
+/// The pixels that a file names, in the order of their rows; places that differ by rounding
+/// are one.
+fn union(mut places: Vec<[f64; 2]>) -> (Pixels, Geometry) {
+    places.sort_by(|a, b| a[1].total_cmp(&b[1]).then(a[0].total_cmp(&b[0])));
+    let mut pixels = Pixels::default();
+    let mut geometry =
+        Geometry { x_cm: vec![], y_cm: vec![], focal_length_cm: Some(FOCAL_LENGTH_CM) };
+    for [x, y] in places {
+        if pixels.find(x, y).is_none() {
+            pixels.at.insert(Pixels::cell(x, y, STEP_CM), geometry.x_cm.len() as u16);
+            geometry.x_cm.push(x);
+            geometry.y_cm.push(y);
+        }
+    }
+    (pixels, geometry)
+}
+
+/// The given camera, with every place of the file assigned to its nearest pixel.
+fn assign(
+    path: &Path,
+    places: &[[f64; 2]],
+    x_cm: &[f64],
+    y_cm: &[f64],
+) -> Result<(Pixels, Geometry)> {
+    let mut pixels = Pixels::default();
+    for [x, y] in places {
+        let distance = |i: usize| libm::hypot(x_cm[i] - x, y_cm[i] - y);
+        let nearest = (0..x_cm.len()).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
+        match nearest.filter(|i| distance(*i) < NEAR_CM) {
+            Some(pixel) => pixels.at.insert(Pixels::cell(*x, *y, STEP_CM), pixel as u16),
+            None => {
+                return Err(Fault::new("a pixel of the images is not in the camera")
+                    .file(path)
+                    .found(format!("x = {x} cm, y = {y} cm"))
+                    .advice("give another --camera, or none: TAIGA's files differ in orientation")
+                    .input());
+            }
+        };
+    }
+    let geometry = Geometry {
+        x_cm: x_cm.to_vec(),
+        y_cm: y_cm.to_vec(),
+        focal_length_cm: Some(FOCAL_LENGTH_CM),
+    };
+    Ok((pixels, geometry))
+}
+
+/// The line above the pixels of an image.
+struct Header {
+    clean_number: i64,
+    event_number: i64,
+    axis_scatter: i64,
+    pixels: usize,
+    energy: f64,
+    source: Option<[f64; 2]>, // [cm]
+}
+
+impl Header {
+    fn columns(&self) -> Columns {
+        Columns { source: self.source.is_some(), energy_in_ev: self.energy >= EV_FROM }
+    }
+}
+
+struct Pixel {
+    x: f64,         // [cm]
+    y: f64,         // [cm]
+    amplitude: f32, // [p.e.]
+}
+
+/// The lines of a file, one in memory at a time.
+struct Lines {
+    reader: BufReader<File>,
+    path: PathBuf,
+    line: String,
+    number: u64,
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Lines> {
+        let file = File::open(path)
+            .map_err(|error| Fault::new("cannot read the file").file(path).found(error).input())?;
+        Ok(Lines {
+            reader: BufReader::with_capacity(1 << 18, file),
+            path: path.into(),
+            line: String::new(),
+            number: 0,
+        })
+    }
+
+    /// Takes the next line that is not blank; false at the end.
+    fn advance(&mut self) -> Result<bool> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            let mut limited = (&mut self.reader).take(LONGEST_LINE);
+            let read = limited.read_line(&mut self.line);
+            let bytes = read.map_err(|error| {
+                let text = error.kind() == std::io::ErrorKind::InvalidData;
+                self.fault(if text { "not a text" } else { "cannot read the file" })
+            })?;
+            if bytes == 0 {
+                return Ok(false);
+            }
+            if bytes as u64 == LONGEST_LINE && !self.line.ends_with('\n') {
+                return Err(self.fault("a line that is too long"));
+            }
+            if !self.line.trim().is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn fault(&self, what: &str) -> Error {
+        let shown: String = self.line.trim().chars().take(60).collect();
+        Fault::new(what).file(&self.path).row(self.number).found(format!("'{shown}'")).input()
+    }
+
+    /// The next header; none at the end of the file.
+    fn header(&mut self) -> Result<Option<Header>> {
+        if !self.advance()? {
+            return Ok(None);
+        }
+        match self.parsed_header() {
+            Some(header) => Ok(Some(header)),
+            None => Err(self.fault(
+                "not the header of a cleaned image (number, event, axis_scatter, pixels, energy, …)",
+            )),
+        }
+    }
+
+    fn parsed_header(&self) -> Option<Header> {
+        let fields: Vec<&str> = self.line.split_ascii_whitespace().collect();
+        let [clean, event, scatter, pixels, energy, rest @ ..] = &fields[..] else { return None };
+        let numbers: Vec<f64> = rest.iter().map_while(|field| field.parse().ok()).collect();
+        let header = Header {
+            clean_number: clean.parse().ok()?,
+            event_number: event.parse().ok()?,
+            axis_scatter: scatter.parse().ok()?,
+            pixels: pixels.parse().ok().filter(|pixels| *pixels <= MOST_PIXELS)?,
+            energy: energy.parse().ok().filter(|e: &f64| e.is_finite() && *e >= 0.0)?,
+            source: (numbers.len() >= 2 && numbers[0].is_finite() && numbers[1].is_finite())
+                .then(|| [numbers[0], numbers[1]]),
+        };
+        (numbers.len() == rest.len()).then_some(header)
+    }
+
+    fn pixel(&mut self) -> Result<Pixel> {
+        if !self.advance()? {
+            return Err(Fault::new("the file ends within an image")
+                .file(&self.path)
+                .row(self.number)
+                .advice("its copy or its writing was interrupted: copy or write it again")
+                .input());
+        }
+        match self.parsed_pixel() {
+            Some(pixel) => Ok(pixel),
+            None => {
+                Err(self
+                    .fault("not a pixel (cluster, pixel, x and y in cm, amplitude above 0 p.e.)"))
+            }
+        }
+    }
+
+    fn parsed_pixel(&self) -> Option<Pixel> {
+        let mut fields = self.line.split_ascii_whitespace();
+        let _cluster: i64 = fields.next()?.parse().ok()?;
+        let _pixel: i64 = fields.next()?.parse().ok()?;
+        let mut number = || fields.next()?.parse::<f64>().ok();
+        let (x, y, amplitude) = (number()?, number()?, number()?);
+        let place = x.abs() < 1e4 && y.abs() < 1e4;
+        let whole = fields.next().is_none() && place && amplitude > 0.0 && amplitude < 1e9;
+        whole.then_some(Pixel { x, y, amplitude: amplitude as f32 })
+    }
+}
+
+pub(super) struct TextReader {
+    lines: Lines,
+    pixels: Pixels,
+    count: usize,
+    columns: Columns,
+}
+
+impl Reader for TextReader {
+    fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool> {
+        let deg_per_cm = (1.0 / FOCAL_LENGTH_CM).to_degrees();
+        let to_tev = if self.columns.energy_in_ev { 1e-12 } else { 1.0 };
+        let mut charges = Vec::new();
+        block.given.clear();
+        block.keys = vec![Vec::new(); 3];
+        block.columns = vec![Vec::new(); if self.columns.source { 3 } else { 1 }];
+        block.rows = 0;
+        while block.rows < rows {
+            let Some(header) = self.lines.header()? else { break };
+            let first = charges.len();
+            charges.resize(first + self.count, 0.0f32);
+            block.given.resize(first + self.count, 0);
+            for _ in 0..header.pixels {
+                let pixel = self.lines.pixel()?;
+                let Some(i) = self.pixels.find(pixel.x, pixel.y).map(usize::from) else {
+                    return Err(self.lines.fault("the file changed while it was read"));
+                };
+                if block.given[first + i] != 0 {
+                    return Err(self.lines.fault("the same pixel twice in one image"));
+                }
+                charges[first + i] = pixel.amplitude;
+                block.given[first + i] = 1;
+            }
+            let keys = [header.event_number, header.axis_scatter, header.clean_number];
+            block.keys.iter_mut().zip(keys).for_each(|(column, key)| column.push(key));
+            block.columns[0].push((header.energy * to_tev) as f32);
+            if let (Some(source), [_, x, y]) = (header.source, &mut block.columns[..]) {
+                x.push((source[0] * deg_per_cm) as f32);
+                y.push((source[1] * deg_per_cm) as f32);
+            }
+            block.rows += 1;
+        }
+        block.charge = Charge::F32(charges);
+        block.sigma.clear();
+        block.class = None;
+        Ok(block.rows > 0)
+    }
+}

@@ -1,0 +1,108 @@
+//! A block of images to a block of rows, on all threads.
+
+use super::columns::{Image, Layout};
+use crate::data::images::ImageBlock;
+use crate::error::{Fault, Result};
+use crate::hillas::{Camera, Cleaner, Cleaning, Parameters, Pixels};
+use rayon::prelude::*;
+
+/// Images that one thread takes at a time.
+const PIECE: usize = 128;
+
+/// What becomes of the images of one camera.
+#[derive(Debug, Clone)]
+pub struct Extractor {
+    pub camera: Camera,
+    pub cleaning: Cleaning,
+    pub layout: Layout,
+    /// Pedestal σ (pixels) if it is the same for all images.
+    pub sigma: Option<Vec<f32>>,
+}
+
+/// Parameters of a block of images.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// (rows, columns of the layout)
+    pub cells: Vec<f32>,
+    pub status: Vec<u32>, // (rows)
+}
+
+impl Extractor {
+    /// Fills `rows` with the parameters of the block's images, in their order. `source`
+    /// gives the source position of a row [deg]. The bits do not depend on the threads:
+    /// each row is a function of its image.
+    pub fn extract(
+        &self,
+        block: &ImageBlock,
+        source: &(dyn Fn(usize) -> Option<[f64; 2]> + Sync),
+        rows: &mut Rows,
+    ) -> Result<()> {
+        let pixels = self.camera.pixels();
+        if let Some(sigma) = self.sigma.as_ref().filter(|sigma| sigma.len() != pixels) {
+            return Err(misfit("pedestal σ", pixels, sigma.len()));
+        }
+        if !block.sigma.is_empty() && block.sigma.len() != block.rows * pixels {
+            return Err(misfit("pedestal σ", block.rows * pixels, block.sigma.len()));
+        }
+        let width = self.layout.width();
+        rows.cells.resize(block.rows * width, f32::NAN);
+        rows.status.resize(block.rows, 0);
+        let pieces =
+            rows.cells.par_chunks_mut(PIECE * width).zip(rows.status.par_chunks_mut(PIECE));
+        pieces.enumerate().for_each_init(
+            || Worker::new(self),
+            |worker, (piece, (cells, status))| {
+                let first = piece * PIECE;
+                for (i, (cells, status)) in cells.chunks_mut(width).zip(status).enumerate() {
+                    *status = worker.image(self, block, first + i, source(first + i), cells);
+                }
+            },
+        );
+        Ok(())
+    }
+}
+
+fn misfit(what: &str, expected: usize, found: usize) -> crate::error::Error {
+    Fault::new(format!("{what} does not fit the images")).expected(expected).found(found).internal()
+}
+
+/// Working space of one thread.
+struct Worker {
+    cleaner: Cleaner,
+    found: Pixels,
+    buffer: Vec<f32>,
+}
+
+impl Worker {
+    fn new(extractor: &Extractor) -> Worker {
+        let mut cleaner = Cleaner::new(extractor.cleaning, extractor.camera.pixels());
+        if let Some(sigma) = &extractor.sigma {
+            cleaner.set_sigma(sigma);
+        }
+        Worker { cleaner, found: Pixels::default(), buffer: Vec::new() }
+    }
+
+    fn image(
+        &mut self,
+        extractor: &Extractor,
+        block: &ImageBlock,
+        row: usize,
+        source: Option<[f64; 2]>,
+        cells: &mut [f32],
+    ) -> u32 {
+        let pixels = extractor.camera.pixels();
+        let range = row * pixels..(row + 1) * pixels;
+        if !block.sigma.is_empty() {
+            self.cleaner.set_sigma(&block.sigma[range.clone()]);
+        }
+        let given = if block.given.is_empty() { &[] } else { &block.given[range] };
+        let charge = block.charge.image(row, pixels, &mut self.buffer);
+        self.cleaner.clean(&extractor.camera, charge, given, &mut self.found);
+        let mut parameters = Parameters::of(&extractor.camera, charge, &self.found.kept);
+        if self.found.broken {
+            parameters.status |= crate::hillas::status::BROKEN;
+        }
+        let (islands, largest_share) = (self.found.islands, self.found.largest_share);
+        extractor.layout.fill(&Image { parameters, islands, largest_share }, source, cells)
+    }
+}

@@ -1,0 +1,340 @@
+//! The extraction of one file: read ahead, work, write.
+
+use super::block::{Extractor, Rows};
+use super::columns::Layout;
+use super::{ExtractedFile, Options};
+use crate::data::catalog;
+use crate::data::columns::{ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::events;
+use crate::data::images::{ImageBlock, ImageFile, ImageSet, Reader, Sigma, camera_file};
+use crate::error::{Fault, Result};
+use crate::hillas::{
+    BUILT_IN_CAMERAS, Camera, Comparison, FOCAL_LENGTH_CM, Islands, STATUS_BITS, Thresholds,
+};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use taiga_flow_gpu::random::Stream;
+
+/// Charges and images read at a time: bounds the memory, a few blocks of about 10 MB.
+const BLOCK_CHARGES: usize = 4096 * 640;
+const BLOCK_IMAGES: usize = 4096;
+/// Blocks that wait to be worked on.
+const BLOCKS_AHEAD: usize = 2;
+
+/// The camera that was asked for, if one was.
+pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
+    let Some(text) = &options.camera else { return Ok(None) };
+    let path = Path::new(text);
+    let is_name = !path.is_file() && path.extension().is_none() && path.components().count() < 2;
+    if is_name || BUILT_IN_CAMERAS.contains(&text.as_str()) {
+        return Camera::by_name(text).map(Some);
+    }
+    let geometry = camera_file(path)?;
+    let focal = geometry.focal_length_cm.unwrap_or(FOCAL_LENGTH_CM);
+    Camera::new(geometry.x_cm, geometry.y_cm, focal).map(Some).map_err(|error| error.in_file(path))
+}
+
+/// Extracts one file into another.
+pub fn extract(
+    input: &Path,
+    output: &Path,
+    camera: Option<&Camera>,
+    options: &Options,
+) -> Result<ExtractedFile> {
+    let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
+    let file = ImageFile::open(input, pixels)?;
+    let input_blake3 = catalog::hash_text(&catalog::hash_file(input)?);
+    let sets = file.sets();
+    let Some(first) = sets.first() else {
+        return Err(Fault::new("no images in the file").file(input).input());
+    };
+    let plan = Plan::new(first, options);
+    let mut writer = ColumnWriter::create(output, events::GROUP, &plan.specs, options.overwrite)?;
+    let mut counts = [0u64; STATUS_BITS.len()];
+    for (index, set) in sets.iter().enumerate() {
+        let extractor = extractor(set, camera, options, &plan).map_err(|e| e.in_file(input))?;
+        let reader = file.reader(index)?;
+        go_through(reader, &extractor, &plan, &mut writer, &mut counts)
+            .map_err(|error| error.in_file(input))?;
+    }
+    let images = finish(writer, &file, &input_blake3, options)?;
+    let status = STATUS_BITS.iter().zip(counts).map(|((_, name), n)| ((*name).to_string(), n));
+    Ok(ExtractedFile {
+        output: String::new(),
+        images,
+        input_blake3,
+        output_blake3: catalog::hash_text(&catalog::hash_file(output)?),
+        status: status.collect(),
+    })
+}
+
+/// Where the source position of an image comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    None,
+    /// Columns of the input [deg].
+    Columns([usize; 2]),
+    Fixed([f64; 2]),
+    /// At this distance from the camera's centre [deg], the azimuth seeded by the keys.
+    Random(f64),
+}
+
+/// Which columns go where.
+struct Plan {
+    specs: Vec<ColumnSpec>,
+    layout: Layout,
+    /// Columns of the input that are copied.
+    copied: Vec<usize>,
+    source: Source,
+    fixed_class: Option<i8>,
+}
+
+impl Plan {
+    fn new(set: &ImageSet, options: &Options) -> Plan {
+        let find = |name: &str| set.columns.iter().position(|(known, _)| known == name);
+        let columns = find("source_x").zip(find("source_y")).map(|(x, y)| [x, y]);
+        let source = match (options.random_source, columns, options.source) {
+            (Some(offset), _, _) => Source::Random(offset),
+            (None, Some(columns), _) => Source::Columns(columns),
+            (None, None, Some(position)) => Source::Fixed(position),
+            (None, None, None) => Source::None,
+        };
+        let at_source = !matches!(source, Source::None);
+        let layout = Layout::new(options, at_source);
+        let is_own = |name: &str| layout.has(name) || SOURCE.contains(&name);
+        let copied: Vec<usize> =
+            (0..set.columns.len()).filter(|i| !is_own(&set.columns[*i].0)).collect();
+        let fixed_class = options.class.filter(|_| !set.has_class);
+        let keys = set.keys.iter().map(|name| ColumnSpec::new(name.clone(), Kind::I64, None));
+        let mut specs: Vec<ColumnSpec> = keys.collect();
+        specs.extend(layout.specs());
+        specs.extend(copied.iter().map(|i| {
+            let (name, unit) = &set.columns[*i];
+            ColumnSpec::new(name.clone(), Kind::F32, Some(unit))
+        }));
+        if at_source {
+            specs.extend(SOURCE.map(|name| ColumnSpec::new(name, Kind::F32, Some("deg"))));
+        }
+        specs.push(ColumnSpec::new("status", Kind::U32, None));
+        if set.has_class || fixed_class.is_some() {
+            specs.push(ColumnSpec::new("class", Kind::I8, None));
+        }
+        Plan { specs, layout, copied, source, fixed_class }
+    }
+
+    /// Source positions x and y of the rows of a block as they are written [deg]; empty
+    /// without.
+    fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
+        match self.source {
+            Source::None => [Vec::new(), Vec::new()],
+            Source::Columns(columns) => columns.map(|c| block.columns[c].clone()),
+            Source::Fixed(position) => position.map(|x| vec![x as f32; block.rows]),
+            Source::Random(offset) => {
+                let position = |row: usize| {
+                    let words: Vec<u64> = block.keys.iter().map(|key| key[row] as u64).collect();
+                    let stream = Stream::new(0, "random source position", &words);
+                    let azimuth = std::f64::consts::TAU * stream.uniform(0);
+                    ((offset * libm::cos(azimuth)) as f32, (offset * libm::sin(azimuth)) as f32)
+                };
+                let (x, y) = (0..block.rows).map(position).unzip();
+                [x, y]
+            }
+        }
+    }
+}
+
+const SOURCE: [&str; 2] = ["source_x", "source_y"];
+
+/// The extraction of one set of images, with everything checked that can be.
+fn extractor(
+    set: &ImageSet,
+    camera: Option<&Camera>,
+    options: &Options,
+    plan: &Plan,
+) -> Result<Extractor> {
+    let camera = match (camera, &set.geometry) {
+        (Some(camera), _) => camera.clone(),
+        (None, Some(geometry)) => Camera::new(
+            geometry.x_cm.clone(),
+            geometry.y_cm.clone(),
+            geometry.focal_length_cm.unwrap_or(FOCAL_LENGTH_CM),
+        )?,
+        (None, None) => {
+            return Err(Fault::new("the file does not say where the pixels are")
+                .expected("datasets camera/x and camera/y")
+                .advice("give --camera, a name or a file with the positions")
+                .input());
+        }
+    };
+    if camera.pixels() != set.pixels {
+        return Err(Fault::new("the camera does not have the pixels of the images")
+            .expected(format!("{} pixels", set.pixels))
+            .found(format!("{} pixels", camera.pixels()))
+            .advice("give another --camera, or none if the file has its own")
+            .input());
+    }
+    for name in SOURCE {
+        let unit = set.columns.iter().find(|(known, _)| known == name).map(|(_, unit)| unit);
+        if let Some(unit) = unit.filter(|unit| *unit != "deg") {
+            return Err(Fault::new("the source position is in another unit")
+                .column(name)
+                .expected("deg")
+                .found(unit)
+                .input());
+        }
+    }
+    if matches!(plan.source, Source::Random(_)) && set.keys.is_empty() {
+        return Err(Fault::new("random source positions need keys")
+            .expected("integer columns in the group `events`")
+            .advice("give --source X,Y, or add keys to the file")
+            .input());
+    }
+    let mut cleaning = options.cleaning;
+    if set.is_cleaned {
+        cleaning.thresholds = Thresholds::Given;
+    } else if cleaning.thresholds == Thresholds::Given && !set.has_given {
+        return Err(Fault::new("the file does not say which pixels belong to an image")
+            .advice("choose --cleaning fixed or sigma")
+            .input());
+    }
+    let sigma = match (&set.sigma, cleaning.needs_sigma()) {
+        (_, false) | (Sigma::PerImage, true) => None,
+        (Sigma::Camera(sigma), true) => Some(sigma.clone()),
+        (Sigma::None, true) => {
+            return Err(Fault::new("the file has no pedestal σ")
+                .expected("dataset images/pedestal_sigma")
+                .advice("choose --cleaning fixed")
+                .input());
+        }
+    };
+    Ok(Extractor { camera, cleaning, layout: plan.layout.clone(), sigma })
+}
+
+/// All images of a reader, a block read while another is worked on.
+fn go_through(
+    reader: Box<dyn Reader>,
+    extractor: &Extractor,
+    plan: &Plan,
+    writer: &mut ColumnWriter,
+    counts: &mut [u64],
+) -> Result<()> {
+    let images = (BLOCK_CHARGES / extractor.camera.pixels()).clamp(1, BLOCK_IMAGES);
+    let (full, blocks) = sync_channel(BLOCKS_AHEAD);
+    let (spare, empty) = sync_channel(BLOCKS_AHEAD + 2);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || read_ahead(reader, images, &full, &empty));
+        let worked = work(&blocks, &spare, extractor, plan, writer, counts);
+        // A reader that waits to hand over a block must not wait for ever.
+        drop(blocks);
+        let read = reading
+            .join()
+            .unwrap_or_else(|_| Err(Fault::new("the reading thread died").internal()));
+        worked.and(read)
+    })
+}
+
+/// Reads until the end, an error, or nobody wants more.
+fn read_ahead(
+    mut reader: Box<dyn Reader>,
+    images: usize,
+    full: &SyncSender<ImageBlock>,
+    empty: &Receiver<ImageBlock>,
+) -> Result<()> {
+    loop {
+        let mut block = empty.try_recv().unwrap_or_default();
+        if !reader.next(images, &mut block)? || full.send(block).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn work(
+    blocks: &Receiver<ImageBlock>,
+    spare: &SyncSender<ImageBlock>,
+    extractor: &Extractor,
+    plan: &Plan,
+    writer: &mut ColumnWriter,
+    counts: &mut [u64],
+) -> Result<()> {
+    let mut rows = Rows::default();
+    let mut columns: Vec<Vec<f32>> = vec![Vec::new(); extractor.layout.width()];
+    for block in blocks {
+        let sources = plan.sources(&block);
+        let [x, y] = &sources;
+        let source = |row: usize| Some([f64::from(*x.get(row)?), f64::from(*y.get(row)?)]);
+        extractor.extract(&block, &source, &mut rows)?;
+        for (count, (bit, _)) in counts.iter_mut().zip(STATUS_BITS) {
+            *count += rows.status.iter().filter(|status| *status & bit != 0).count() as u64;
+        }
+        for (c, column) in columns.iter_mut().enumerate() {
+            column.clear();
+            column.extend(rows.cells.chunks_exact(extractor.layout.width()).map(|row| row[c]));
+        }
+        append(&block, &columns, &sources, &rows, plan, writer)?;
+        // Its memory is used again; there is no harm if nobody waits for it.
+        let _ = spare.try_send(block);
+    }
+    Ok(())
+}
+
+fn append(
+    block: &ImageBlock,
+    columns: &[Vec<f32>],
+    sources: &[Vec<f32>; 2],
+    rows: &Rows,
+    plan: &Plan,
+    writer: &mut ColumnWriter,
+) -> Result<()> {
+    let mut values: Vec<Values> = block.keys.iter().map(|keys| Values::I64(keys)).collect();
+    values.extend(columns.iter().map(|column| Values::F32(column)));
+    values.extend(plan.copied.iter().map(|i| Values::F32(&block.columns[*i])));
+    if !matches!(plan.source, Source::None) {
+        values.extend(sources.iter().map(|column| Values::F32(column)));
+    }
+    values.push(Values::U32(&rows.status));
+    let class = plan.fixed_class.map(|class| vec![class; block.rows]);
+    if let Some(class) = block.class.as_ref().or(class.as_ref()) {
+        values.push(Values::I8(class));
+    }
+    writer.append(&values)
+}
+
+/// Gives the output its name and says what it was made of, and how.
+fn finish(
+    writer: ColumnWriter,
+    file: &ImageFile,
+    input_blake3: &str,
+    options: &Options,
+) -> Result<u64> {
+    let bits: Vec<String> =
+        STATUS_BITS.iter().map(|(bit, name)| format!("{bit}: {name}")).collect();
+    let mut origin = file.origin();
+    let mut add = |name: &str, text: String| origin.push((name.to_string(), text));
+    add("extracted_from", file.kind().to_string());
+    add("source_blake3", input_blake3.to_string());
+    add("cleaning", describe(options, file));
+    add("status_bits", bits.join("; "));
+    let texts: Vec<(&str, &str)> =
+        origin.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    writer.finish(&events::attributes(&texts))
+}
+
+fn describe(options: &Options, file: &ImageFile) -> String {
+    let cleaning = options.cleaning;
+    if file.sets().iter().all(|set| set.is_cleaned) {
+        return "as given".to_string();
+    }
+    let comparison = match cleaning.comparison {
+        Comparison::Above => ">",
+        Comparison::AtLeast => "≥",
+    };
+    let levels = match cleaning.thresholds {
+        Thresholds::Fixed { high, low } => format!("{comparison} {high} / {low} p.e."),
+        Thresholds::Sigma { high, low } => format!("{comparison} {high} / {low} pedestal σ"),
+        Thresholds::Given => return "as given".to_string(),
+    };
+    match cleaning.islands {
+        Islands::All => format!("{levels}, all islands"),
+        Islands::Largest => format!("{levels}, largest island"),
+    }
+}

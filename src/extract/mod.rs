@@ -1,0 +1,226 @@
+//! From camera images to Hillas parameters: files in, event files out, a row per image.
+//!
+//! One output file per input file, at the same path below the output folder, with the keys
+//! and columns of the input beside the parameters; every image has its row, in order, also
+//! an empty one. While a block is worked on, the next ones are read. Files are dealt to
+//! ranks longest first; a bad one is told and never stops the others.
+
+mod block;
+mod columns;
+mod file;
+
+pub use block::{Extractor, Rows};
+pub use columns::Layout;
+
+use crate::data::assign::Assignment;
+use crate::data::durable;
+use crate::engine;
+use crate::error::{Error, Fault, Result};
+use crate::hillas::{Cleaning, STATUS_BITS};
+use crate::world::{World, agree, common, is_root};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub const MANIFEST: &str = "manifest.json";
+
+/// What to extract, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub inputs: Vec<PathBuf>,
+    pub output: PathBuf,
+    /// Outputs are placed relative to this folder; to the folders given if absent.
+    pub root: Option<PathBuf>,
+    /// Name of a camera or file with its pixels; the file's own where absent.
+    pub camera: Option<String>,
+    pub cleaning: Cleaning,
+    /// Source position [deg] of files that have none.
+    pub source: Option<[f64; 2]>,
+    /// Puts the source at this distance from the camera's centre [deg], whatever the file
+    /// says, at an azimuth seeded by the keys: simulated hadrons have no source, and what
+    /// position their file gives can be learnt.
+    pub random_source: Option<f64>,
+    /// Positions of the source, equally turned about the camera's centre: the first is the
+    /// source itself, each other one adds its `dist` and `alpha`.
+    pub positions: usize,
+    /// Class of files that have none: 1 gamma, 0 hadron.
+    pub class: Option<i8>,
+    pub overwrite: bool,
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            inputs: Vec::new(),
+            output: PathBuf::new(),
+            root: None,
+            camera: None,
+            cleaning: Cleaning::default(),
+            source: None,
+            random_source: None,
+            positions: 1,
+            class: None,
+            overwrite: false,
+            threads: 0,
+        }
+    }
+}
+
+/// Most positions of the source.
+const MOST_POSITIONS: usize = 64;
+
+/// One extracted file, as it stands in the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractedFile {
+    /// Relative to the output folder.
+    pub output: String,
+    pub images: u64,
+    pub input_blake3: String,
+    pub output_blake3: String,
+    /// Images by status; an image can have several.
+    pub status: BTreeMap<String, u64>,
+}
+
+/// What an extraction came to; also the manifest of the output folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub format: String,
+    pub files: Vec<ExtractedFile>,
+    pub images: u64,
+    /// Input path → what was wrong with it.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
+/// error is returned.
+pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
+    common(check(options))?;
+    let camera = agree(world, file::camera_asked(options))?;
+    let assigned = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
+    let assignment = agree(world, assigned)?;
+    let threads = engine::threads(world, options.threads)?;
+    engine::use_threads(threads);
+    let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
+    agree(world, prepared)?;
+    if is_root(world) {
+        log::info!(
+            "extracting {} file(s) on {} rank(s), {threads} thread(s) each",
+            assignment.jobs.len(),
+            world.size()
+        );
+    }
+    let mut report = Report::default();
+    for job in assignment.of_rank(world.rank(), world.size()) {
+        match file::extract(&job.input, &job.output, camera.as_ref(), options) {
+            Ok(file) => report.files.push(ExtractedFile { output: job.name.clone(), ..file }),
+            Err(error @ Error::Environment(_)) => return Err(error),
+            Err(error) => report.failures.push(Failure {
+                file: job.input.display().to_string(),
+                exit_code: error.exit_code(),
+                text: told_without(&error, &job.input),
+            }),
+        }
+    }
+    finish(world, options, &report)
+}
+
+fn check(options: &Options) -> Result<()> {
+    options.cleaning.check()?;
+    if !(1..=MOST_POSITIONS).contains(&options.positions) {
+        return Err(Fault::new("impossible number of source positions")
+            .expected(format!("1 to {MOST_POSITIONS}"))
+            .found(options.positions)
+            .usage());
+    }
+    if let Some(offset) = options.random_source.filter(|offset| !(0.0..=5.0).contains(offset)) {
+        return Err(Fault::new("impossible offset of the source")
+            .expected("0 to 5 deg")
+            .found(offset)
+            .usage());
+    }
+    match options.source {
+        Some([x, y]) if !(x.is_finite() && y.is_finite() && libm::hypot(x, y) < 20.0) => {
+            Err(Fault::new("impossible source position")
+                .expected("two numbers of deg within the camera")
+                .found(format!("{x},{y}"))
+                .usage())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
+    durable::refuse_existing(&options.output.join(MANIFEST), options.overwrite)?;
+    for job in &assignment.jobs {
+        durable::refuse_existing(&job.output, options.overwrite)?;
+    }
+    Ok(())
+}
+
+/// The error's text, without the file's name in front.
+fn told_without(error: &Error, file: &Path) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{}: ", file.display())).map_or(text.clone(), str::to_string)
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Report {
+    files: Vec<ExtractedFile>,
+    failures: Vec<Failure>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    file: String,
+    exit_code: u8,
+    text: String,
+}
+
+/// Puts the ranks' reports together and writes the manifest.
+fn finish(world: &dyn World, options: &Options, mine: &Report) -> Result<Summary> {
+    let broken = |e: serde_json::Error| Fault::new("cannot exchange reports").found(e).internal();
+    let (mut files, mut failures) = (Vec::new(), Vec::new());
+    for bytes in world.all_gather(&serde_json::to_vec(mine).map_err(broken)?)? {
+        let report: Report = serde_json::from_slice(&bytes).map_err(broken)?;
+        files.extend(report.files);
+        failures.extend(report.failures);
+    }
+    files.sort_by(|a, b| a.output.cmp(&b.output));
+    failures.sort_by(|a, b| a.file.cmp(&b.file));
+    if let (true, Some(first)) = (files.is_empty(), failures.first()) {
+        let fault = Fault::new(first.text.clone()).file(&first.file);
+        return common(Err(Error::from_code(first.exit_code, fault)));
+    }
+    let summary = Summary {
+        format: "taiga-flow-extraction 1".to_string(),
+        images: files.iter().map(|file| file.images).sum(),
+        files,
+        failed: failures.into_iter().map(|failure| (failure.file, failure.text)).collect(),
+    };
+    let written = if is_root(world) { write_manifest(&options.output, &summary) } else { Ok(()) };
+    agree(world, written)?;
+    Ok(summary)
+}
+
+fn write_manifest(folder: &Path, summary: &Summary) -> Result<()> {
+    let json = serde_json::to_vec_pretty(summary)
+        .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())?;
+    durable::write_file(&folder.join(MANIFEST), &json)
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "extracted {} images from {} file(s)", self.images, self.files.len())?;
+        for (_, reason) in STATUS_BITS {
+            let images: u64 = self.files.iter().filter_map(|file| file.status.get(reason)).sum();
+            if images > 0 {
+                writeln!(f, "  {images} images: {reason}")?;
+            }
+        }
+        for (file, fault) in &self.failed {
+            writeln!(f, "failed: {file}: {fault}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+//! A toy shower and the photoelectrons it leaves in the camera.
+//!
+//! This is **not a detector simulation**: no particle, mirror or digitiser is followed. A
+//! shower is a line in the air that shines around its maximum; every photoelectron is drawn
+//! on its own: how high it comes from, which says where along the line to the source it is
+//! seen, and how far off the line. Gammas come from the source; hadrons from anywhere, in
+//! sub-showers with directions and depths of their own, some with the arc of a muon. The
+//! numbers are chosen so that Hillas parameters resemble published ones (README).
+//!
+//! All transcendental functions are `libm`'s, so that the bits do not depend on the platform.
+
+use super::super::toy::{self, Draws, GAMMA, HADRON, Primary};
+use crate::config::Class;
+use crate::hillas::Camera;
+use std::f64::consts::TAU;
+use taiga_flow_gpu::random::Stream;
+
+/// Showers thrown until one has enough images. About one in ten does.
+pub const MAX_ATTEMPTS: u64 = 4096;
+/// Places that a shower is thrown at, as in TAIGA's simulation.
+const SCATTERS: u64 = 10;
+/// Radius of the disc around the telescope that they lie in [km].
+const SCATTER_KM: f64 = 0.4;
+/// Fainter images never trigger [p.e.].
+const FAINTEST: f64 = 60.0;
+/// Two neighbouring pixels must be above this [p.e.] …
+const TRIGGER_PE: f32 = 15.0;
+/// … and lie within this radius of the camera [deg].
+const TRIGGER_RADIUS_DEG: f64 = 3.7;
+/// Photoelectrons that are drawn one by one; of more, each stands for several.
+const MOST_DRAWN: f64 = 20_000.0;
+/// Resolution of a single photoelectron's charge.
+const SINGLE_PE: f64 = 0.4;
+/// Radius of the disc on the sky that hadrons come from [deg].
+const HADRON_RADIUS_DEG: f64 = 5.0;
+
+/// A triggered image.
+pub struct Thrown {
+    pub charge: Vec<f32>, // (pixels) [p.e.]
+    pub energy_tev: f64,
+    pub impact_km: f64,
+    pub source: [f64; 2], // [deg]
+    pub scatter: u64,
+}
+
+/// Throws showers of one class at one camera.
+pub struct Thrower<'a> {
+    class: Class,
+    seed: u64,
+    offset_deg: f64,
+    camera: &'a Camera,
+    lookup: Lookup,
+    sigma: &'a [f32], // (pixels) [p.e.]
+    trigger: Vec<bool>,
+}
+
+/// A shower before it meets the telescope.
+struct Shower {
+    light: f64,       // inside the Cherenkov disc [p.e.]
+    source: [f64; 2], // [deg]
+    parts: Vec<Part>,
+    muon: Option<Muon>,
+}
+
+/// A sub-shower.
+struct Part {
+    share: f64,          // of the light
+    direction: [f64; 2], // [deg]
+    core_km: [f64; 2],   // relative to the shower's
+    maximum_km: f64,     // from the telescope
+    depth_km: f64,       // σ of the height of emission
+    spread_deg: f64,     // σ across the line
+}
+
+/// Light of a muon that passes by: part of a ring.
+struct Muon {
+    centre: [f64; 2], // [deg]
+    radius: f64,      // [deg]
+    from: f64,        // [rad]
+    arc: f64,         // [rad]
+    light: f64,       // [p.e.]
+}
+
+impl<'a> Thrower<'a> {
+    pub fn new(
+        class: Class,
+        seed: u64,
+        offset_deg: f64,
+        camera: &'a Camera,
+        sigma: &'a [f32],
+    ) -> Thrower<'a> {
+        let inside = |pixel: usize| {
+            let [x, y] = camera.position_deg(pixel);
+            libm::hypot(x, y) < TRIGGER_RADIUS_DEG
+        };
+        let trigger = (0..camera.pixels()).map(inside).collect();
+        Thrower { class, seed, offset_deg, camera, lookup: Lookup::new(camera), sigma, trigger }
+    }
+
+    /// The first `members` triggered images of shower `number`; none if no attempt of
+    /// [`MAX_ATTEMPTS`] had as many.
+    pub fn shower(&self, number: u64, members: usize) -> Option<Vec<Thrown>> {
+        (0..MAX_ATTEMPTS).find_map(|attempt| self.attempt(number, attempt, members))
+    }
+
+    fn attempt(&self, number: u64, attempt: u64, members: usize) -> Option<Vec<Thrown>> {
+        let class = self.class.code() as u64;
+        let stream = |words: &[u64]| Draws {
+            stream: Stream::new(
+                self.seed,
+                "toy camera",
+                &[&[class, number, attempt], words].concat(),
+            ),
+            next: 0,
+        };
+        let mut draws = stream(&[]);
+        let primary = if self.class == Class::Gamma { &GAMMA } else { &HADRON };
+        let energy_tev = toy::power_law(primary, draws.uniform());
+        let light = light(primary, energy_tev, &mut draws);
+        let places: Vec<[f64; 2]> = (0..SCATTERS).map(|_| place(&mut draws)).collect();
+        let expected = |place: &[f64; 2]| light * toy::lateral(libm::hypot(place[0], place[1]));
+        let bright = places.iter().filter(|place| expected(place) >= FAINTEST).count();
+        if bright < members {
+            return None;
+        }
+        let shower = self.grown(energy_tev, light, &mut draws);
+        let mut images = Vec::new();
+        for (scatter, place) in places.iter().enumerate() {
+            if images.len() == members || expected(place) < FAINTEST {
+                continue;
+            }
+            let mut draws = stream(&[1 + scatter as u64]);
+            if let Some(charge) = self.image(&shower, *place, &mut draws) {
+                images.push(Thrown {
+                    charge,
+                    energy_tev,
+                    impact_km: libm::hypot(place[0], place[1]),
+                    source: shower.source,
+                    scatter: scatter as u64,
+                });
+            }
+        }
+        (images.len() == members).then_some(images)
+    }
+
+    fn grown(&self, energy_tev: f64, light: f64, draws: &mut Draws) -> Shower {
+        let azimuth = TAU * draws.uniform();
+        let source = [self.offset_deg * libm::cos(azimuth), self.offset_deg * libm::sin(azimuth)];
+        let maximum_km = toy::distance_of_maximum(energy_tev, draws);
+        match self.class {
+            Class::Gamma => Shower {
+                light,
+                source,
+                parts: vec![Part {
+                    share: 1.0,
+                    direction: source,
+                    core_km: [0.0; 2],
+                    maximum_km,
+                    depth_km: 1.7,
+                    spread_deg: 0.05,
+                }],
+                muon: None,
+            },
+            Class::Hadron => {
+                let radius = HADRON_RADIUS_DEG * libm::sqrt(draws.uniform());
+                let azimuth = TAU * draws.uniform();
+                let direction = [radius * libm::cos(azimuth), radius * libm::sin(azimuth)];
+                let parts = sub_showers(direction, maximum_km, draws);
+                let muon = (draws.uniform() < 0.2).then(|| Muon::passing(direction, draws));
+                Shower { light, source, parts, muon }
+            }
+        }
+    }
+
+    /// The charges of a shower whose core lies at `place` [km], if they trigger.
+    fn image(&self, shower: &Shower, place: [f64; 2], draws: &mut Draws) -> Option<Vec<f32>> {
+        let mut counts = vec![0.0f64; self.camera.pixels()];
+        for part in &shower.parts {
+            let core = [place[0] + part.core_km[0], place[1] + part.core_km[1]];
+            let mean = shower.light * part.share * toy::lateral(libm::hypot(core[0], core[1]));
+            self.shine(mean, draws, &mut counts, |draws| part.photoelectron(core, draws));
+        }
+        if let Some(muon) = &shower.muon {
+            self.shine(muon.light, draws, &mut counts, |draws| muon.photoelectron(draws));
+        }
+        let charge: Vec<f32> = counts
+            .iter()
+            .zip(self.sigma)
+            .map(|(n, sigma)| {
+                let sigma = f64::from(*sigma);
+                let width = libm::sqrt(SINGLE_PE * SINGLE_PE * n + sigma * sigma);
+                (n + width * draws.normal()) as f32
+            })
+            .collect();
+        self.triggers(&charge).then_some(charge)
+    }
+
+    /// Adds about `mean` photoelectrons at the places that `one` draws.
+    fn shine(
+        &self,
+        mean: f64,
+        draws: &mut Draws,
+        counts: &mut [f64],
+        one: impl Fn(&mut Draws) -> [f64; 2],
+    ) {
+        let weight = (mean / MOST_DRAWN).max(1.0);
+        for _ in 0..poisson(mean / weight, draws) {
+            if let Some(pixel) = self.lookup.pixel(one(draws)) {
+                counts[pixel] += weight;
+            }
+        }
+    }
+
+    fn triggers(&self, charge: &[f32]) -> bool {
+        let over = |pixel: usize| self.trigger[pixel] && charge[pixel] > TRIGGER_PE;
+        (0..charge.len()).filter(|pixel| over(*pixel)).any(|pixel| {
+            let others = self.camera.neighbours(pixel).iter().map(|other| *other as usize);
+            others.filter(|other| *other != pixel).any(over)
+        })
+    }
+}
+
+/// Light of a shower inside its Cherenkov disc [p.e.].
+fn light(primary: &Primary, energy_tev: f64, draws: &mut Draws) -> f64 {
+    primary.light * libm::pow(energy_tev, 1.1) * libm::exp(primary.fluctuation * draws.normal())
+}
+
+/// Where a shower meets the ground [km], uniform in a disc around the telescope.
+fn place(draws: &mut Draws) -> [f64; 2] {
+    let radius = SCATTER_KM * libm::sqrt(draws.uniform());
+    let azimuth = TAU * draws.uniform();
+    [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
+}
+
+/// The parts of a hadronic shower: shares of the light from a broken stick, directions off
+/// by transverse momentum, depths of their own.
+fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<Part> {
+    let count = 1 + poisson(2.0, draws);
+    let weights: Vec<f64> = (0..count).map(|_| -libm::log(1.0 - draws.uniform())).collect();
+    let total: f64 = weights.iter().sum();
+    let part = |weight: &f64| {
+        let share = weight / total;
+        // Weak parts come from slow particles: they are off by more.
+        let off = 0.08 + 0.25 * (1.0 - share);
+        Part {
+            share,
+            direction: [direction[0] + off * draws.normal(), direction[1] + off * draws.normal()],
+            core_km: [0.03 * draws.normal(), 0.03 * draws.normal()],
+            maximum_km: (maximum_km - 0.8 + 1.2 * draws.normal()).max(2.0),
+            depth_km: 1.8,
+            spread_deg: 0.07,
+        }
+    };
+    weights.iter().map(part).collect()
+}
+
+impl Part {
+    /// Where a photoelectron is seen [deg].
+    fn photoelectron(&self, core_km: [f64; 2], draws: &mut Draws) -> [f64; 2] {
+        let impact = libm::hypot(core_km[0], core_km[1]);
+        let [depth, skew] = pair(draws);
+        // The tail of a shower reaches further down than its head reaches up.
+        let height = self.maximum_km + self.depth_km * depth - 0.3 * self.depth_km * skew.abs();
+        let along = toy::degrees(libm::atan(impact / height.max(1.0)));
+        let [x, y] = pair(draws);
+        // A tenth of the light makes a halo.
+        let spread = if draws.uniform() < 0.1 { 3.0 * self.spread_deg } else { self.spread_deg };
+        let (cos, sin) =
+            if impact > 0.0 { (core_km[0] / impact, core_km[1] / impact) } else { (1.0, 0.0) };
+        [self.direction[0] + along * cos + spread * x, self.direction[1] + along * sin + spread * y]
+    }
+}
+
+impl Muon {
+    /// A muon of a shower from `direction`: rings have radii up to the Cherenkov angle of
+    /// about 1.2 deg; those that pass beside the mirror show an arc.
+    fn passing(direction: [f64; 2], draws: &mut Draws) -> Muon {
+        Muon {
+            centre: [direction[0] + 0.6 * draws.normal(), direction[1] + 0.6 * draws.normal()],
+            radius: 0.8 + 0.42 * libm::sqrt(draws.uniform()),
+            from: TAU * draws.uniform(),
+            arc: TAU * (0.15 + 0.5 * draws.uniform()),
+            light: 30.0 + 60.0 * draws.uniform(),
+        }
+    }
+
+    fn photoelectron(&self, draws: &mut Draws) -> [f64; 2] {
+        let azimuth = self.from + self.arc * draws.uniform();
+        let [spread, _] = pair(draws);
+        let radius = self.radius + 0.05 * spread;
+        [self.centre[0] + radius * libm::cos(azimuth), self.centre[1] + radius * libm::sin(azimuth)]
+    }
+}
+
+/// Two independent normals (Box and Muller 1958).
+fn pair(draws: &mut Draws) -> [f64; 2] {
+    let radius = libm::sqrt(-2.0 * libm::log(1.0 - draws.uniform()));
+    let azimuth = TAU * draws.uniform();
+    [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
+}
+
+/// A Poisson number: by multiplication where few are expected (Knuth), else the nearest
+/// whole number of a normal.
+fn poisson(mean: f64, draws: &mut Draws) -> u64 {
+    if mean > 30.0 {
+        return (mean + libm::sqrt(mean) * draws.normal()).max(0.0).round_ties_even() as u64;
+    }
+    let limit = libm::exp(-mean);
+    let (mut product, mut count) = (draws.uniform(), 0);
+    while product > limit {
+        product *= draws.uniform();
+        count += 1;
+    }
+    count
+}
+
+/// Finds the pixel at a place: the camera cut into small squares, each with the pixel
+/// nearest to its centre.
+struct Lookup {
+    pixels: Vec<u16>, // (cells, cells); no pixel: u16::MAX
+    side: usize,
+    half_deg: f64,
+}
+
+impl Lookup {
+    /// Squares per deg: 0.02 deg, a fifth of a mirror's image of a star.
+    const CELLS_PER_DEG: f64 = 50.0;
+
+    fn new(camera: &Camera) -> Lookup {
+        let positions: Vec<[f64; 2]> =
+            (0..camera.pixels()).map(|i| camera.position_deg(i)).collect();
+        let pitch = camera.pitch_deg();
+        let reach = positions.iter().map(|[x, y]| libm::hypot(*x, *y)).fold(0.0, f64::max);
+        let half_deg = reach + pitch;
+        let side = libm::ceil(2.0 * half_deg * Lookup::CELLS_PER_DEG) as usize;
+        let mut nearest = vec![(f64::INFINITY, u16::MAX); side * side];
+        // A pixel reaches 1/√3 of the pitch to its corners.
+        let corner = pitch / 3f64.sqrt();
+        let cell = |x: f64| ((x + half_deg) * Lookup::CELLS_PER_DEG).max(0.0) as usize;
+        for (pixel, [x, y]) in positions.iter().enumerate() {
+            for row in cell(y - corner)..=cell(y + corner).min(side - 1) {
+                for column in cell(x - corner)..=cell(x + corner).min(side - 1) {
+                    let at = |i: usize| (i as f64 + 0.5) / Lookup::CELLS_PER_DEG - half_deg;
+                    let distance = libm::hypot(at(column) - x, at(row) - y);
+                    let slot = &mut nearest[row * side + column];
+                    if distance <= corner && distance < slot.0 {
+                        *slot = (distance, pixel as u16);
+                    }
+                }
+            }
+        }
+        Lookup { pixels: nearest.into_iter().map(|(_, pixel)| pixel).collect(), side, half_deg }
+    }
+
+    fn pixel(&self, [x, y]: [f64; 2]) -> Option<usize> {
+        let cell = |x: f64| {
+            let place = (x + self.half_deg) * Lookup::CELLS_PER_DEG;
+            (place >= 0.0 && place < self.side as f64).then_some(place as usize)
+        };
+        let pixel = self.pixels[cell(y)? * self.side + cell(x)?];
+        (pixel != u16::MAX).then_some(pixel as usize)
+    }
+}
