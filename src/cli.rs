@@ -6,7 +6,7 @@
 mod extract;
 mod init;
 
-use crate::config::{self, Class, Config, EngineChoice, Run};
+use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data::check;
 use crate::data::convert;
 use crate::data::split::Part;
@@ -68,6 +68,9 @@ pub struct Device {
     /// [default: the configuration's, else 10m]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     watchdog: Option<Duration>,
+    /// Let several ranks of a node use one GPU
+    #[arg(long)]
+    share_devices: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -371,8 +374,7 @@ impl Cli {
             part: part.map_or(Parts::Default, Parts::from),
             output: output.clone(),
             overwrite: self.global.overwrite,
-            engine: device.engine(),
-            threads: device.threads.unwrap_or(0),
+            hardware: device.hardware(),
         };
         let evaluation = evaluate::run(world, &options)?;
         if is_root(world) {
@@ -402,8 +404,7 @@ impl Cli {
                 .watchdog(configured.as_ref().map(|c| c.run.clone()).unwrap_or_default()),
             columns: configured.map(|c| c.score).unwrap_or_default(),
             overwrite: self.global.overwrite,
-            engine: device.engine(),
-            threads: device.threads.unwrap_or(0),
+            hardware: device.hardware(),
         };
         let summary = score::run(world, &options, &StopFlag::on_signals()?)?;
         self.print(world, &summary)?;
@@ -457,8 +458,12 @@ impl Display for Written {
 }
 
 impl Device {
-    fn engine(&self) -> EngineChoice {
-        self.engine.unwrap_or_default()
+    fn hardware(&self) -> Hardware {
+        Hardware {
+            engine: self.engine.unwrap_or_default(),
+            threads: self.threads.unwrap_or_default(),
+            share_devices: self.share_devices,
+        }
     }
 
     fn apply(&self, config: &mut Config) {
@@ -471,6 +476,7 @@ impl Device {
         if let Some(watchdog) = self.watchdog {
             config.run.watchdog_seconds = watchdog.as_secs_f64();
         }
+        config.run.share_devices |= self.share_devices;
     }
 
     fn watchdog(&self, mut run: Run) -> Option<Duration> {

@@ -3,10 +3,10 @@
 
 use crate::support::{folder, seed, simulated, trained};
 use rayon::prelude::*;
-use taiga_flow::config::{Class, EngineChoice};
+use taiga_flow::config::Class;
 use taiga_flow::data::features::ScaledFeature;
 use taiga_flow::data::{Request, Schema, Table};
-use taiga_flow::engine;
+use taiga_flow::engine::{self, Place};
 use taiga_flow::model::Model;
 use taiga_flow_gpu::reference::Reference;
 use taiga_flow_gpu::spec::FlowSpec;
@@ -47,7 +47,7 @@ fn flow() -> Flow {
 }
 
 fn engine(flow: &Flow) -> Box<dyn engine::Engine> {
-    let mut engine = engine::start(EngineChoice::Cpu, &flow.spec, 2).expect("an engine");
+    let mut engine = engine::start(&Place::cpu(2), &flow.spec).expect("an engine");
     engine.set_params(&flow.params).expect("parameters");
     engine
 }

@@ -10,6 +10,7 @@ mod damage;
 mod exactly_once;
 mod failing_disk;
 mod fast_path;
+mod gpu;
 mod images;
 mod independent;
 mod kills;

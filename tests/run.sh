@@ -47,7 +47,7 @@ make_python() {
 }
 
 command -v cargo >/dev/null || { echo "tests/run.sh: needs a Rust toolchain, see https://rustup.rs" >&2; exit 1; }
-install_packages gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libclang-dev libhdf5-dev python3-venv valgrind
+install_packages gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libclang-dev libhdf5-dev python3-venv valgrind mesa-vulkan-drivers
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 make_python "$target/test-python"
 export TAIGA_FLOW_PYTHON="$target/test-python/bin/python3"

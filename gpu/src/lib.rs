@@ -3,6 +3,8 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp))]
 
+#[cfg(feature = "device")]
+pub mod device;
 pub mod layout;
 pub mod random;
 pub mod reference;

@@ -238,6 +238,8 @@ pub struct Run {
     pub engine: EngineChoice,
     /// Threads per rank; the node's cores divided by its ranks if 0.
     pub threads: usize,
+    /// Whether several ranks of a node may use one GPU.
+    pub share_devices: bool,
     pub checkpoint_seconds: u64,
     pub status_seconds: u64,
     /// Newest checkpoints kept; each holds the best weights so far too.
@@ -253,6 +255,21 @@ pub struct Run {
 impl Run {
     pub fn watchdog(&self) -> Option<Duration> {
         (self.watchdog_seconds > 0.0).then(|| Duration::from_secs_f64(self.watchdog_seconds))
+    }
+}
+
+/// What to compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hardware {
+    pub engine: EngineChoice,
+    /// As in [`Run`].
+    pub threads: usize,
+    pub share_devices: bool,
+}
+
+impl Run {
+    pub fn hardware(&self) -> Hardware {
+        Hardware { engine: self.engine, threads: self.threads, share_devices: self.share_devices }
     }
 }
 
@@ -326,6 +343,7 @@ impl Default for Run {
         Run {
             engine: EngineChoice::Auto,
             threads: 0,
+            share_devices: false,
             checkpoint_seconds: 300,
             status_seconds: 10,
             keep: 3,

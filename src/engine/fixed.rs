@@ -33,6 +33,11 @@ impl FixedSum {
         (1u64 << 30) as f64 / self.shards as f64
     }
 
+    /// All logical shards, those of other ranks included.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
     /// Adds one shard's sum. An unusable shard is counted and adds nothing that
     /// matters: the step is skipped as a whole.
     pub fn add_shard(&mut self, gradient: &[f64]) {

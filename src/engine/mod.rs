@@ -5,15 +5,17 @@
 //! adds them up afterwards, in whatever order, gets the same bits.
 
 pub mod cpu;
+#[cfg(feature = "gpu")]
+mod cube;
 mod fixed;
 mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 pub use scorer::{Scored, Scorer};
 
-use crate::config::EngineChoice;
-use crate::error::{Fault, Result};
-use crate::world::World;
+use crate::config::{EngineChoice, Hardware};
+use crate::error::Result;
+use crate::world::{World, is_root};
 use cpu::{CpuEngine, Isa};
 use taiga_flow_gpu::spec::FlowSpec;
 
@@ -45,33 +47,68 @@ pub trait Engine {
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
 }
 
-/// The engine asked for, for flows of `spec`.
-pub fn start(choice: EngineChoice, spec: &FlowSpec, threads: usize) -> Result<Box<dyn Engine>> {
-    match choice {
-        EngineChoice::Auto | EngineChoice::Cpu => {
-            Ok(Box::new(CpuEngine::new(spec, threads, Isa::detect())?))
-        }
-        EngineChoice::Cuda | EngineChoice::Vulkan => {
-            Err(Fault::new("this build has no GPU engine")
-                .expected("--engine auto or cpu")
-                .found(format!("{choice:?}").to_lowercase())
-                .environment())
-        }
+/// What a rank may compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    hardware: Hardware,
+    /// Threads of this rank.
+    pub threads: usize,
+    local_rank: usize,
+    local_size: usize,
+    /// Whether this rank tells what was chosen.
+    tells: bool,
+}
+
+impl Place {
+    /// Threads: as asked, else the rank's cores, shared with the ranks of its node that
+    /// may run on the same ones. A launcher that binds each rank to cores of its own has
+    /// shared them out already.
+    pub fn new(world: &dyn World, hardware: Hardware) -> Result<Place> {
+        let mine = [host(), allowed_cores()].join("\n");
+        let sharers =
+            world.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared = (cores / sharers.max(1)).max(1);
+        Ok(Place {
+            hardware,
+            threads: if hardware.threads > 0 { hardware.threads } else { shared },
+            local_rank: world.local_rank(),
+            local_size: world.local_size(),
+            tells: is_root(world),
+        })
+    }
+
+    /// This rank alone on the processor.
+    pub fn cpu(threads: usize) -> Place {
+        let hardware = Hardware { engine: EngineChoice::Cpu, threads, share_devices: false };
+        Place { hardware, threads, local_rank: 0, local_size: 1, tells: false }
     }
 }
 
-/// Threads of this rank: as asked, else its cores, shared with the ranks of its node that
-/// may run on the same ones. A launcher that binds each rank to cores of its own has
-/// shared them out already.
-pub fn threads(world: &dyn World, asked: usize) -> Result<usize> {
-    let mine = [host(), allowed_cores()].join("\n");
-    let sharers =
-        world.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
-    if asked > 0 {
-        return Ok(asked);
+/// The engine asked for, for flows of `spec`.
+pub fn start(place: &Place, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
+    let cpu = || CpuEngine::new(spec, place.threads, Isa::detect()).map(Box::new);
+    match place.hardware.engine {
+        EngineChoice::Cpu => Ok(cpu()?),
+        #[cfg(feature = "gpu")]
+        choice => match cube::start(choice, place, spec)? {
+            cube::Choice::Device(engine) => Ok(engine),
+            cube::Choice::Cpu { reason } => {
+                if place.tells {
+                    log::info!("computing on the processor: {reason}");
+                }
+                Ok(cpu()?)
+            }
+        },
+        #[cfg(not(feature = "gpu"))]
+        EngineChoice::Auto => Ok(cpu()?),
+        #[cfg(not(feature = "gpu"))]
+        choice => Err(crate::error::Fault::new("this program was built without GPU engines")
+            .expected("--engine auto or cpu")
+            .found(format!("{choice:?}").to_lowercase())
+            .advice("build with the feature `gpu`")
+            .environment()),
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok((cores / sharers.max(1)).max(1))
 }
 
 /// Makes work outside of engines (reading, ordering events) use as many threads.

@@ -4,8 +4,8 @@
 //! scaler as in training. Rows without a likelihood get NaN and their status bits; rows
 //! outside the cuts get both a likelihood and the bit.
 
-use super::Engine;
-use crate::config::{Class, EngineChoice};
+use super::{Engine, Place};
+use crate::config::Class;
 use crate::data::features::{self, ScaledFeature, scaler_log_det};
 use crate::data::schema::canonical_unit;
 use crate::data::selection::{Selection, UNUSABLE};
@@ -41,7 +41,7 @@ pub struct Scored {
 }
 
 impl Scorer {
-    pub fn new(model: Model, choice: EngineChoice, threads: usize) -> Result<Scorer> {
+    pub fn new(model: Model, place: &Place) -> Result<Scorer> {
         let Model { card, mut flows } = model;
         let flow = card.flows.iter().next().map(|(name, flow)| (name.clone(), flow.clone()));
         let (Some((name, flow)), 1) = (flow, card.flows.len()) else {
@@ -50,7 +50,7 @@ impl Scorer {
                 .found(card.flows.len())
                 .input());
         };
-        let mut engine = super::start(choice, &flow.spec, threads)?;
+        let mut engine = super::start(place, &flow.spec)?;
         engine.set_params(&flows.remove(&name).unwrap_or_default())?;
         let features: Vec<_> = card.features.iter().map(|f| f.feature.clone()).collect();
         Ok(Scorer {

@@ -1,14 +1,14 @@
 //! Evaluation of a model on labelled files: the loop from files to scores and labels;
 //! what follows from those is in `figures`.
 
-use crate::config::{Class, EngineChoice};
+use crate::config::{Class, Hardware};
 use crate::data::catalog;
 use crate::data::durable;
 use crate::data::selection::STATUS_BITS;
 use crate::data::split::{Part, Splitter};
 use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
-use crate::engine::{self, Scored, Scorer};
+use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Fault, Result};
 use crate::figures::{About, ClassCounts, Evaluation, FileCounts, Rule, Sample, Threshold};
 use crate::model::{Card, Model};
@@ -39,8 +39,7 @@ pub struct Options {
     pub part: Parts,
     pub output: PathBuf,
     pub overwrite: bool,
-    pub engine: EngineChoice,
-    pub threads: usize,
+    pub hardware: Hardware,
 }
 
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
@@ -48,9 +47,9 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
     agree(world, durable::refuse_existing(&path, options.overwrite))?;
     let (model, hash) = agree(world, Model::load(&options.model))?;
-    let threads = engine::threads(world, options.threads)?;
-    engine::use_threads(threads);
-    let scorer = agree(world, Scorer::new(model, options.engine, threads))?;
+    let place = Place::new(world, options.hardware)?;
+    engine::use_threads(place.threads);
+    let scorer = agree(world, Scorer::new(model, &place))?;
     let sources = agree(world, sources(options))?;
     let mut events = Events::default();
     let mut files = Vec::new();

@@ -12,9 +12,10 @@ mod file;
 pub use block::{Extractor, Rows};
 pub use columns::Layout;
 
+use crate::config::Hardware;
 use crate::data::assign::Assignment;
 use crate::data::durable;
-use crate::engine;
+use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Cleaning, STATUS_BITS};
 use crate::world::{World, agree, common, is_root};
@@ -99,7 +100,8 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     let camera = agree(world, file::camera_asked(options))?;
     let assigned = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
     let assignment = agree(world, assigned)?;
-    let threads = engine::threads(world, options.threads)?;
+    let hardware = Hardware { threads: options.threads, ..Hardware::default() };
+    let threads = Place::new(world, hardware)?.threads;
     engine::use_threads(threads);
     let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
     agree(world, prepared)?;

@@ -8,13 +8,13 @@
 mod output;
 mod resume;
 
-use crate::config::{EngineChoice, Score};
+use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::catalog;
 use crate::data::durable;
 use crate::data::schema::Schema;
 use crate::data::table::{Block, Request, Table};
-use crate::engine::{self, Scored, Scorer};
+use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
 use crate::world::{StopFlag, StopReason, Work, World, agree, common, is_root, watch};
@@ -38,8 +38,7 @@ pub struct Options {
     pub schema: Option<String>,
     pub columns: Score,
     pub overwrite: bool,
-    pub engine: EngineChoice,
-    pub threads: usize,
+    pub hardware: Hardware,
     /// Within this time a rank that dies, hangs or is stopped ends the job.
     pub watchdog: Option<Duration>,
 }
@@ -73,9 +72,9 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let assignment =
         agree(world, Assignment::new(&options.inputs, &options.output, options.root.as_deref()))?;
-    let threads = engine::threads(world, options.threads)?;
-    engine::use_threads(threads);
-    let scorer = agree(world, Scorer::new(model, options.engine, threads))?;
+    let place = Place::new(world, options.hardware)?;
+    engine::use_threads(place.threads);
+    let scorer = agree(world, Scorer::new(model, &place))?;
     let prepare = || resume::prepare(&assignment, options, &hash);
     agree(world, if is_root(world) { prepare() } else { Ok(()) })?;
     let folder = is_root(world).then_some(options.output.as_path());

@@ -5,9 +5,9 @@
 //! name needs no second reading, except for what the manifest says about it. Anything
 //! else under the name of an output is refused before any work, as ever.
 
-use crate::data::assign::Assignment;
 use super::output::{FORMAT, GROUP};
 use super::{MANIFEST, Options, ScoredFile, Summary};
+use crate::data::assign::Assignment;
 use crate::data::catalog;
 use crate::data::durable;
 use crate::data::finished::FinishedFile;

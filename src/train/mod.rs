@@ -21,7 +21,7 @@ pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 
 use crate::config::Config;
 use crate::data::store::RowCounts;
-use crate::engine::{self, Batch};
+use crate::engine::{self, Batch, Place};
 use crate::error::Result;
 use crate::world::{StopFlag, World, agree, common, is_root, watch};
 use job::{Job, stopped};
@@ -65,9 +65,9 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     let deadline = options.config.run.watchdog();
     let world: &dyn World = &watch(world, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
     let plan = Plan::new(world, &options.config)?;
-    let threads = engine::threads(world, options.config.run.threads)?;
-    engine::use_threads(threads);
-    describe(world, &plan, threads);
+    let place = Place::new(world, options.config.run.hardware())?;
+    engine::use_threads(place.threads);
+    describe(world, &plan, place.threads);
     if options.dry_run {
         return Ok(None);
     }
@@ -75,7 +75,7 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     if let Some(summary) = finished(world, options, &plan)? {
         return Ok(Some(summary));
     }
-    let engine = agree(world, engine::start(options.config.run.engine, &plan.spec, threads))?;
+    let engine = agree(world, engine::start(&place, &plan.spec))?;
     let mut job = Job::prepare(world, options, &plan, folder, engine)?;
     job.claim(world)?;
     let mut state = job.resume(world, options)?;

@@ -1,0 +1,147 @@
+//! A device with its queue: buffers, launches, and their errors.
+
+use super::error::{DeviceError, Result};
+use super::tuning::DeviceClass;
+use super::{Backend, Found};
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A runtime's device, opened.
+pub(crate) struct Device<R: Runtime> {
+    pub(crate) client: ComputeClient<R>,
+    pub(crate) class: DeviceClass,
+    pub(crate) name: String,
+    /// Bytes of memory, where known.
+    memory: Option<u64>,
+}
+
+/// A buffer of 32-bit numbers on the device.
+#[derive(Debug, Clone)]
+pub(crate) struct Buffer {
+    handle: Handle,
+    len: usize,
+}
+
+impl Buffer {
+    /// As an argument of a kernel.
+    pub(crate) fn arg<R: Runtime>(&self) -> ArrayArg<R> {
+        // SAFETY: the handle was made with room for `len` numbers of 32 bits.
+        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl<R: Runtime> Device<R> {
+    pub(crate) fn open(device: &R::Device, found: &Found) -> Result<Device<R>> {
+        let client = guarded(|| Ok(R::client(device)))?;
+        let backend = match found.backend {
+            Backend::Cuda => "cuda",
+            Backend::Vulkan => "vulkan",
+        };
+        let name = format!("{backend}, {}", found.name);
+        Ok(Device { client, class: found.class, name, memory: found.memory })
+    }
+
+    /// Refuses what needs more bytes than the device has.
+    pub(crate) fn expect_memory(&self, needed: u64) -> Result<()> {
+        match self.memory {
+            Some(available) if needed > available => {
+                Err(DeviceError::TooLittle { what: "memory (bytes)", needed, available })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that one buffer may have at most.
+    pub(crate) fn largest_buffer(&self) -> u64 {
+        let page = self.client.properties().memory.max_page_size;
+        // Kernels count in 32 bits.
+        page.min(1 << 33)
+    }
+
+    pub(crate) fn shared_memory(&self) -> usize {
+        self.client.properties().hardware.max_shared_memory_size
+    }
+
+    /// Processors to keep busy, or a guess.
+    pub(crate) fn processors(&self) -> usize {
+        self.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(32) as usize
+    }
+
+    pub(crate) fn upload<T: CubeElement>(&self, values: &[T]) -> Buffer {
+        let bytes = T::as_bytes(values);
+        Buffer { handle: self.client.create_from_slice(bytes), len: values.len() }
+    }
+
+    /// A buffer of `len` numbers of 32 bits, of any content.
+    pub(crate) fn empty(&self, len: usize) -> Result<Buffer> {
+        // Some devices have no empty buffers.
+        let bytes = 4 * len.max(1) as u64;
+        if bytes > self.largest_buffer() {
+            return Err(DeviceError::TooLittle {
+                what: "memory for one buffer",
+                needed: bytes,
+                available: self.largest_buffer(),
+            });
+        }
+        Ok(Buffer { handle: self.client.empty(bytes as usize), len: len.max(1) })
+    }
+
+    /// Waits for all that was launched, and tells if any of it failed: without this a read
+    /// gives what was there before.
+    pub(crate) fn finish(&self) -> Result<()> {
+        cubecl::future::block_on(self.client.sync()).map_err(failed)
+    }
+
+    pub(crate) fn read<T: CubeElement + Copy>(
+        &self,
+        buffer: &Buffer,
+        into: &mut [T],
+    ) -> Result<()> {
+        self.finish()?;
+        let bytes = self.client.read_one(buffer.handle.clone()).map_err(failed)?;
+        let values = T::from_bytes(&bytes);
+        if values.len() < into.len() {
+            return Err(DeviceError::Argument {
+                what: "numbers read back",
+                expected: into.len(),
+                found: values.len(),
+            });
+        }
+        into.copy_from_slice(&values[..into.len()]);
+        Ok(())
+    }
+}
+
+/// Cubes in a row, over two axes since one has a limit.
+pub(crate) fn cubes(count: usize) -> CubeCount {
+    const AXIS: usize = 65_535;
+    if count <= AXIS {
+        return CubeCount::Static(count.max(1) as u32, 1, 1);
+    }
+    let rows = count.div_ceil(AXIS);
+    CubeCount::Static(count.div_ceil(rows) as u32, rows as u32, 1)
+}
+
+/// Runs what calls the runtime, whose own failures are panics in places.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let reason = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_else(|| "a panic in the runtime".into());
+        Err(DeviceError::Failed { reason })
+    })
+}
+
+fn failed(error: impl std::fmt::Display) -> DeviceError {
+    // The cause without the backtrace that follows it.
+    let text = error.to_string();
+    let reason = text.split("Backtrace").next().unwrap_or_default().trim().replace('\n', " ");
+    DeviceError::Failed { reason }
+}

@@ -1,0 +1,547 @@
+//! What is the same for all networks: batches cut into launches, copies to and from the
+//! device, and the sums that a gradient leaves there.
+
+use super::device::{Buffer, Device, cubes};
+use super::error::{DeviceError, Result, expect_len};
+use super::kernels::gradient::{reduce, row_sums};
+use super::kernels::training::{adam, count_flags, gather, squares};
+use super::tiles::{Plan, Tile};
+use super::{Adam, Batch, DeviceFlow, Events, Gradient, Step, Weights, guarded};
+use cubecl::prelude::*;
+use std::cell::RefCell;
+
+/// Units per cube of the kernels that only move or add numbers.
+pub(crate) const LINE: usize = 256;
+/// Units per cube of `row_sums`: part of the order of sums.
+const ROW: usize = 128;
+/// Parts of the gradient's norm: part of the order of its sum.
+const PARTS: usize = 64;
+/// Events of one launch at most.
+pub(crate) const LAUNCH_EVENTS: usize = 1 << 20;
+
+/// The kernels for one kind of network.
+pub(crate) trait Kernels<R: Runtime> {
+    /// Numbers of a network's outputs whose sums over events are gradients of their own.
+    fn rows(&self) -> usize;
+    /// Gradients that are summed in partials.
+    fn stride(&self) -> usize;
+    /// For each parameter its place in a partial, or from `stride` on its row.
+    fn gradient_map(&self) -> Vec<u32>;
+    /// Events of one launch that fit, without and with gradient.
+    fn launch_events(&self, device: &Device<R>) -> [usize; 2];
+    /// Bytes per event that a gradient keeps.
+    fn event_bytes(&self) -> usize;
+    /// Cubes of the gradient for one range of tiles.
+    fn cubes(&self) -> usize;
+    /// Cubes that the gradient should have.
+    fn wanted_cubes(&self) -> usize;
+    fn set_params(&mut self, device: &Device<R>, params: Buffer);
+    /// log p of `rows` (n, features) into `log_prob` (n).
+    fn log_prob(
+        &self,
+        device: &Device<R>,
+        rows: &Buffer,
+        log_prob: &Buffer,
+        n: usize,
+    ) -> Result<()>;
+    /// Rows of `latent` (n, features).
+    fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()>;
+    /// log p and the gradient's partials of a launch. Gives the buffer of `rows` (rows, n).
+    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer>;
+}
+
+/// Events of one launch on the device.
+pub(crate) struct Launch {
+    pub(crate) n: usize,
+    /// (n, features)
+    pub(crate) rows: Buffer,
+    /// (n)
+    pub(crate) loss_weights: Buffer,
+    /// (n)
+    pub(crate) log_prob: Buffer,
+    /// First event and number of events of each tile.
+    pub(crate) tiles: Buffer,
+    pub(crate) bounds: Buffer,
+    /// First tile of each range, and the number of tiles.
+    pub(crate) ranges: Buffer,
+    pub(crate) chunks: usize,
+    /// Set for tiles with a component that cannot be added.
+    pub(crate) flags: Buffer,
+    /// Loss of each tile.
+    losses: Buffer,
+}
+
+/// Where a gradient's sums are made; grows with the largest batch seen.
+#[derive(Clone)]
+pub(crate) struct Sums {
+    events: usize,
+    tiles: usize,
+    /// (events)
+    log_prob: Buffer,
+    /// Loss weights of 1 (events)
+    ones: Buffer,
+    /// (rows, tiles)
+    row_sums: Buffer,
+    /// (ranges, stride) of two words
+    pub(crate) partials: Buffer,
+    /// (parameters) of two words
+    total: Buffer,
+    /// Unusable tiles.
+    tally: Buffer,
+}
+
+/// Weights and all that moves with them, each (parameters).
+struct Training {
+    params: Buffer,
+    ema: Buffer,
+    first_moment: Buffer,
+    second_moment: Buffer,
+    /// Squares of the gradient, and its norm.
+    parts: Buffer,
+    norm: Buffer,
+}
+
+pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
+    device: Device<R>,
+    kernels: K,
+    features: usize,
+    parameters: usize,
+    gradient_map: Buffer,
+    sums: RefCell<Option<Sums>>,
+    /// Events that stay (rows, features), and their number.
+    table: Option<(Buffer, usize)>,
+    training: Option<Training>,
+}
+
+impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
+    pub(crate) fn new(device: Device<R>, kernels: K, features: usize) -> Flow<R, K> {
+        let map = kernels.gradient_map();
+        Flow {
+            gradient_map: device.upload(&map),
+            parameters: map.len(),
+            sums: RefCell::new(None),
+            table: None,
+            training: None,
+            device,
+            kernels,
+            features,
+        }
+    }
+
+    /// First tile of each range that a cube takes, and the number of tiles.
+    fn ranges(&self, tiles: usize) -> Vec<u32> {
+        let chunks = self.chunks(tiles);
+        (0..=chunks).map(|c| (c * tiles / chunks) as u32).collect()
+    }
+
+    fn chunks(&self, tiles: usize) -> usize {
+        let per_chunk = (tiles * self.kernels.cubes() / self.kernels.wanted_cubes()).max(1);
+        let fit = self.device.largest_buffer() / (8 * self.kernels.stride() as u64);
+        tiles.div_ceil(per_chunk).min(fit.clamp(1, 65_535) as usize)
+    }
+
+    fn sums_for(&self, events: usize, tiles: usize) -> Result<Sums> {
+        let mut kept = self.sums.borrow_mut();
+        if let Some(sums) = kept.as_ref().filter(|s| s.events >= events && s.tiles >= tiles) {
+            return Ok(sums.clone());
+        }
+        // The old ones go first: there may be no room for both.
+        let old = kept.take().map_or((0, 0), |s| (s.events, s.tiles));
+        let (events, tiles) = (events.max(old.0), tiles.max(old.1));
+        let held = self.table.as_ref().map_or(0, |(table, _)| 4 * table.len());
+        let per_event = self.kernels.event_bytes() + 4 * (self.features + 3);
+        let partials = 8 * self.chunks(tiles) * self.kernels.stride();
+        self.device.expect_memory((held + per_event * events + partials) as u64)?;
+        let sums = Sums {
+            events,
+            tiles,
+            log_prob: self.device.empty(events)?,
+            ones: self.device.upload(&vec![1.0_f32; events]),
+            row_sums: self.device.empty(self.kernels.rows() * tiles)?,
+            partials: self.device.empty(2 * self.chunks(tiles) * self.kernels.stride())?,
+            total: self.device.empty(2 * self.parameters)?,
+            tally: self.device.empty(1)?,
+        };
+        *kept = Some(sums.clone());
+        Ok(sums)
+    }
+
+    fn launch(&self, batch: &Batch, tiles: &[Tile], sums: &Sums) -> Result<Launch> {
+        let (start, end) = (tiles[0].start, tiles[tiles.len() - 1].end());
+        let table: Vec<u32> =
+            tiles.iter().flat_map(|t| [(t.start - start) as u32, t.count as u32]).collect();
+        let bounds: Vec<f32> = tiles.iter().map(|t| t.bound).collect();
+        let ranges = self.ranges(tiles.len());
+        let device = &self.device;
+        Ok(Launch {
+            n: end - start,
+            rows: match batch.events {
+                Events::Rows(rows) => {
+                    device.upload(&rows[start * self.features..end * self.features])
+                }
+                Events::Held { numbers, flips } => {
+                    self.gather(&numbers[start..end], flips.map(|f| &f[start..end]))?
+                }
+            },
+            loss_weights: match batch.weights {
+                Some(weights) => device.upload(&weights[start..end]),
+                None => sums.ones.clone(),
+            },
+            log_prob: sums.log_prob.clone(),
+            tiles: device.upload(&table),
+            bounds: device.upload(&bounds),
+            chunks: ranges.len() - 1,
+            ranges: device.upload(&ranges),
+            flags: device.upload(&vec![0_u32; tiles.len()]),
+            losses: device.empty(tiles.len())?,
+        })
+    }
+
+    /// Rows of the table that stays on the device.
+    fn gather(&self, numbers: &[u32], flips: Option<&[u32]>) -> Result<Buffer> {
+        let Some((table, count)) = &self.table else {
+            return Err(DeviceError::Argument { what: "events held", expected: 1, found: 0 });
+        };
+        let largest = numbers.iter().copied().max().unwrap_or(0) as usize;
+        if largest >= *count {
+            return Err(DeviceError::Argument {
+                what: "number of an event held",
+                expected: *count,
+                found: largest,
+            });
+        }
+        let rows = self.device.empty(numbers.len() * self.features)?;
+        let flips_buffer = self.device.upload(flips.unwrap_or(&[0]));
+        // SAFETY: all numbers are those of rows of the table; flips are as many, or not
+        // asked for.
+        unsafe {
+            gather::launch_unchecked::<R>(
+                &self.device.client,
+                cubes(numbers.len().div_ceil(LINE)),
+                CubeDim::new_1d(LINE as u32),
+                table.arg(),
+                self.device.upload(numbers).arg(),
+                flips_buffer.arg(),
+                rows.arg(),
+                numbers.len() as u32,
+                flips.is_some(),
+                self.features,
+            );
+        }
+        Ok(rows)
+    }
+
+    /// Sums of rows and losses over the tiles.
+    fn launch_row_sums(&self, launch: &Launch, rows: &Buffer, tiles: usize, sums: &Sums) {
+        let count = self.kernels.rows();
+        // SAFETY: tiles lie within the n events of the launch, and `sums` has room for as
+        // many rows and tiles.
+        unsafe {
+            row_sums::launch_unchecked::<R>(
+                &self.device.client,
+                CubeCount::Static(count as u32 + 1, tiles.min(65_535) as u32, 1),
+                CubeDim::new_1d(ROW as u32),
+                rows.arg(),
+                launch.log_prob.arg(),
+                launch.loss_weights.arg(),
+                launch.tiles.arg(),
+                sums.row_sums.arg(),
+                launch.losses.arg(),
+                launch.n as u32,
+                count as u32,
+                tiles as u32,
+                ROW,
+            );
+        }
+    }
+
+    fn launch_reduce(&self, launch: &Launch, tiles: usize, first: bool, sums: &Sums) {
+        // SAFETY: the kernel checks its index against the number of parameters; the map
+        // was made for these partials and rows.
+        unsafe {
+            reduce::launch_unchecked::<R>(
+                &self.device.client,
+                cubes(self.parameters.div_ceil(LINE)),
+                CubeDim::new_1d(LINE as u32),
+                sums.partials.arg(),
+                sums.row_sums.arg(),
+                self.gradient_map.arg(),
+                launch.bounds.arg(),
+                sums.total.arg(),
+                launch.flags.arg(),
+                self.parameters as u32,
+                self.kernels.stride() as u32,
+                launch.chunks as u32,
+                tiles as u32,
+                u32::from(first),
+            );
+        }
+    }
+
+    fn launch_tally(&self, launch: &Launch, tiles: usize, first: bool, sums: &Sums) {
+        // SAFETY: there are as many flags as tiles.
+        unsafe {
+            count_flags::launch_unchecked::<R>(
+                &self.device.client,
+                CubeCount::Static(1, 1, 1),
+                CubeDim::new_1d(ROW as u32),
+                launch.flags.arg(),
+                sums.tally.arg(),
+                tiles as u32,
+                u32::from(first),
+                ROW,
+            );
+        }
+    }
+
+    /// Leaves a batch's gradient in `total` and `tally`; gives these and the losses of its
+    /// tiles. None without events.
+    fn sum(&self, plan: &Plan, batch: &Batch) -> Result<Option<(Sums, Vec<Buffer>)>> {
+        let Some((events, tiles)) = plan.largest() else { return Ok(None) };
+        let sums = self.sums_for(events, tiles)?;
+        let mut losses = Vec::new();
+        for (i, tiles) in plan.launches().enumerate() {
+            let launch = self.launch(batch, tiles, &sums)?;
+            let rows = self.kernels.gradient(&self.device, &launch, &sums)?;
+            self.launch_row_sums(&launch, &rows, tiles.len(), &sums);
+            self.launch_reduce(&launch, tiles.len(), i == 0, &sums);
+            self.launch_tally(&launch, tiles.len(), i == 0, &sums);
+            losses.push(launch.losses);
+        }
+        Ok(Some((sums, losses)))
+    }
+
+    /// Loss of each shard from those of its tiles, in their order.
+    fn losses(&self, plan: &Plan, buffers: &[Buffer], shards: usize) -> Result<Vec<f64>> {
+        let mut losses = vec![0.0; shards];
+        for (tiles, buffer) in plan.launches().zip(buffers) {
+            let mut values = vec![0.0_f32; tiles.len()];
+            self.device.read(buffer, &mut values)?;
+            for (tile, value) in tiles.iter().zip(values) {
+                losses[tile.shard] += f64::from(value);
+            }
+        }
+        Ok(losses)
+    }
+
+    fn unusable(&self, sums: &Sums) -> Result<u64> {
+        let mut tally = [0_u32];
+        self.device.read(&sums.tally, &mut tally)?;
+        Ok(u64::from(tally[0]))
+    }
+
+    /// One update from sums on the device; packs the new weights.
+    fn launch_update(&mut self, total: &Buffer, tally: &Buffer, adam_step: &Adam) -> Result<()> {
+        let Some(t) = &self.training else { return Err(not_training()) };
+        let to_mean = (1.0 / adam_step.events as f64) as f32;
+        let params = t.params.clone();
+        // SAFETY: all buffers have one number per parameter, or two words; the kernels
+        // check their index against it.
+        unsafe {
+            squares::launch_unchecked::<R>(
+                &self.device.client,
+                CubeCount::Static(PARTS as u32, 1, 1),
+                CubeDim::new_1d(LINE as u32),
+                total.arg(),
+                t.parts.arg(),
+                self.parameters as u32,
+                to_mean,
+                LINE,
+            );
+            adam::launch_unchecked::<R>(
+                &self.device.client,
+                cubes(self.parameters.div_ceil(LINE)),
+                CubeDim::new_1d(LINE as u32),
+                total.arg(),
+                t.parts.arg(),
+                tally.arg(),
+                t.params.arg(),
+                t.ema.arg(),
+                t.first_moment.arg(),
+                t.second_moment.arg(),
+                t.norm.arg(),
+                self.parameters as u32,
+                to_mean,
+                adam_step.clip_norm,
+                adam_step.beta1,
+                adam_step.beta2,
+                adam_step.step,
+                adam_step.epsilon,
+                adam_step.keep,
+                PARTS,
+            );
+        }
+        self.kernels.set_params(&self.device, params);
+        Ok(())
+    }
+
+    fn norm(&self) -> Result<f64> {
+        let Some(t) = &self.training else { return Err(not_training()) };
+        let mut norm = [0.0_f32];
+        self.device.read(&t.norm, &mut norm)?;
+        Ok(f64::from(norm[0]))
+    }
+}
+
+fn not_training() -> DeviceError {
+    DeviceError::Argument { what: "weights in training", expected: 1, found: 0 }
+}
+
+impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
+    fn describe(&self) -> &str {
+        &self.device.name
+    }
+
+    fn set_params(&mut self, params: &[f32]) -> Result<()> {
+        expect_len("parameters", self.parameters, params.len())?;
+        let Flow { device, kernels, .. } = self;
+        guarded(|| {
+            kernels.set_params(device, device.upload(params));
+            Ok(())
+        })
+    }
+
+    fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()> {
+        expect_len("numbers of the events", log_prob.len() * self.features, events.len())?;
+        guarded(|| {
+            // The next launch is on its way while the last one is read.
+            let mut waiting: Option<(Buffer, &mut [f32])> = None;
+            let most = self.kernels.launch_events(&self.device)[0];
+            for (rows, out) in events.chunks(most * self.features).zip(log_prob.chunks_mut(most)) {
+                let buffer = self.device.empty(out.len())?;
+                let rows = self.device.upload(rows);
+                self.kernels.log_prob(&self.device, &rows, &buffer, out.len())?;
+                if let Some((buffer, out)) = waiting.replace((buffer, out)) {
+                    self.device.read(&buffer, out)?;
+                }
+            }
+            waiting.map_or(Ok(()), |(buffer, out)| self.device.read(&buffer, out))
+        })
+    }
+
+    fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()> {
+        expect_len("numbers of the events", latent.len(), events.len())?;
+        guarded(|| {
+            let most = self.kernels.launch_events(&self.device)[0] * self.features;
+            for (latent, out) in latent.chunks(most).zip(events.chunks_mut(most)) {
+                let rows = self.device.empty(out.len())?;
+                let latent = self.device.upload(latent);
+                self.kernels.inverse(&self.device, &latent, &rows, out.len() / self.features)?;
+                self.device.read(&rows, out)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn gradient(&self, batch: &Batch) -> Result<Gradient> {
+        guarded(|| {
+            let shards = batch.offsets.len() - 1;
+            let most = self.kernels.launch_events(&self.device)[1];
+            let plan = Plan::new(batch, self.features, most)?;
+            let mut gradient =
+                Gradient { sums: vec![0; self.parameters], unusable: 0, loss: vec![0.0; shards] };
+            let Some((sums, losses)) = self.sum(&plan, batch)? else { return Ok(gradient) };
+            gradient.loss = self.losses(&plan, &losses, shards)?;
+            gradient.unusable = self.unusable(&sums)?;
+            let mut words = vec![0_u32; 2 * self.parameters];
+            self.device.read(&sums.total, &mut words)?;
+            for (sum, word) in gradient.sums.iter_mut().zip(words.as_chunks::<2>().0) {
+                *sum = (u64::from(word[0]) | u64::from(word[1]) << 32).cast_signed();
+            }
+            Ok(gradient)
+        })
+    }
+
+    fn hold(&mut self, events: &[f32]) -> Result<()> {
+        let count = events.len() / self.features;
+        expect_len("numbers of the events", count * self.features, events.len())?;
+        guarded(|| {
+            let bytes = size_of_val(events) as u64;
+            if bytes > self.device.largest_buffer() {
+                return Err(DeviceError::TooLittle {
+                    what: "memory for the events",
+                    needed: bytes,
+                    available: self.device.largest_buffer(),
+                });
+            }
+            self.table = Some((self.device.upload(events), count));
+            self.device.finish()
+        })
+    }
+
+    fn score_held(&self, turns: usize) -> Result<()> {
+        let Some((table, count)) = &self.table else {
+            return Err(DeviceError::Argument { what: "events held", expected: 1, found: 0 });
+        };
+        guarded(|| {
+            let most = self.kernels.launch_events(&self.device)[0];
+            let log_prob = self.device.empty((*count).min(most))?;
+            for _ in 0..turns {
+                self.kernels.log_prob(&self.device, table, &log_prob, (*count).min(most))?;
+            }
+            self.device.finish()
+        })
+    }
+
+    fn begin(&mut self, weights: &Weights) -> Result<()> {
+        for values in weights.all() {
+            expect_len("parameters", self.parameters, values.len())?;
+        }
+        guarded(|| {
+            let device = &self.device;
+            let [params, ema, first_moment, second_moment] =
+                weights.all().map(|values| device.upload(values));
+            self.kernels.set_params(device, params.clone());
+            self.training = Some(Training {
+                params,
+                ema,
+                first_moment,
+                second_moment,
+                parts: device.empty(PARTS)?,
+                norm: device.empty(1)?,
+            });
+            device.finish()
+        })
+    }
+
+    fn step(&mut self, batch: &Batch, adam: &Adam) -> Result<Step> {
+        guarded(|| {
+            let shards = batch.offsets.len() - 1;
+            let most = self.kernels.launch_events(&self.device)[1];
+            let plan = Plan::new(batch, self.features, most)?;
+            let Some((sums, losses)) = self.sum(&plan, batch)? else {
+                return Ok(Step { unusable: 0, loss: vec![0.0; shards], gradient_norm: 0.0 });
+            };
+            self.launch_update(&sums.total, &sums.tally, adam)?;
+            Ok(Step {
+                loss: self.losses(&plan, &losses, shards)?,
+                unusable: self.unusable(&sums)?,
+                gradient_norm: self.norm()?,
+            })
+        })
+    }
+
+    fn apply(&mut self, sums: &[i64], adam: &Adam) -> Result<f64> {
+        expect_len("gradient sums", self.parameters, sums.len())?;
+        guarded(|| {
+            let words: Vec<u32> =
+                sums.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]).collect();
+            let (total, tally) = (self.device.upload(&words), self.device.upload(&[0_u32]));
+            self.launch_update(&total, &tally, adam)?;
+            self.norm()
+        })
+    }
+
+    fn weights(&self, weights: &mut Weights) -> Result<()> {
+        for values in weights.all() {
+            expect_len("parameters", self.parameters, values.len())?;
+        }
+        guarded(|| {
+            let Some(t) = &self.training else { return Err(not_training()) };
+            self.device.read(&t.params, &mut weights.params)?;
+            self.device.read(&t.ema, &mut weights.ema)?;
+            self.device.read(&t.first_moment, &mut weights.first_moment)?;
+            self.device.read(&t.second_moment, &mut weights.second_moment)
+        })
+    }
+}

@@ -1,0 +1,260 @@
+//! Networks with one hidden layer: all blocks in one launch.
+
+use super::device::{Buffer, Device, cubes};
+use super::error::{DeviceError, Result};
+use super::flow::{Kernels, LAUNCH_EVENTS, LINE, Launch, Sums};
+use super::kernels::flow::{backward, forward, inverse};
+use super::kernels::gradient::{event_quads, pack, weight_gradient};
+use super::kernels::network::Shape;
+use super::packing::{Packing, Slots, shape};
+use super::tuning::{Knobs, knobs};
+use crate::spec::FlowSpec;
+use cubecl::prelude::*;
+use std::cell::RefCell;
+
+pub(crate) struct Fused {
+    shape: Shape,
+    clamp: f32,
+    knobs: Knobs,
+    packing: Packing,
+    /// Packed hidden units, and output biases.
+    weights: Buffer,
+    biases: Buffer,
+    weight_map: Buffer,
+    bias_map: Buffer,
+    order: Buffer,
+    back: Buffer,
+    nothing: [Buffer; 2],
+    kept: RefCell<Option<Kept>>,
+}
+
+/// What a forward pass leaves for the backward pass, for launches of so many events.
+#[derive(Clone)]
+struct Kept {
+    events: usize,
+    /// (blocks + 1, slots, events)
+    inputs: Buffer,
+    /// (blocks, networks, P, events): s, then the gradients of the networks' outputs.
+    upstream: Buffer,
+}
+
+impl Fused {
+    pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<Fused> {
+        let knobs = knobs(device.class, spec.features.div_ceil(2), device.processors());
+        let shape = shape(spec, knobs.tile);
+        let fours = (shape.tile * shape.quads()).max(knobs.grip.stage * event_quads(&shape));
+        let (needed, available) = (16 * fours as u64, device.shared_memory() as u64);
+        if needed > available {
+            return Err(DeviceError::TooLittle { what: "shared memory", needed, available });
+        }
+        let packing = Packing::new(spec, &shape);
+        let slots = Slots::new(spec);
+        Ok(Fused {
+            weights: device.empty(packing.weights.len())?,
+            biases: device.empty(packing.biases.len())?,
+            weight_map: device.upload(&packing.weights),
+            bias_map: device.upload(&packing.biases),
+            order: device.upload(&slots.order),
+            back: device.upload(&slots.back),
+            nothing: [device.empty(1)?, device.empty(1)?],
+            kept: RefCell::new(None),
+            clamp: spec.scale_clamp,
+            packing,
+            shape,
+            knobs,
+        })
+    }
+
+    fn networks(&self) -> usize {
+        self.shape.blocks * self.shape.networks()
+    }
+
+    fn launch_pack<R: Runtime>(
+        &self,
+        device: &Device<R>,
+        params: &Buffer,
+        map: &Buffer,
+        packed: &Buffer,
+    ) {
+        // SAFETY: the kernel checks its index against the number of values, and those of
+        // the map against the number of parameters.
+        unsafe {
+            pack::launch_unchecked::<R>(
+                &device.client,
+                cubes(packed.len().div_ceil(LINE)),
+                CubeDim::new_1d(LINE as u32),
+                params.arg(),
+                map.arg(),
+                packed.arg(),
+                packed.len() as u32,
+                params.len() as u32,
+            );
+        }
+    }
+
+    fn launch_forward<R: Runtime>(
+        &self,
+        device: &Device<R>,
+        rows: &Buffer,
+        log_prob: &Buffer,
+        n: usize,
+        kept: Option<&Kept>,
+    ) {
+        let events = self.knobs.forward_events;
+        let [inputs, scales] =
+            kept.map_or([&self.nothing[0], &self.nothing[1]], |k| [&k.inputs, &k.upstream]);
+        // SAFETY: units beyond n read the last event and write nothing; the buffers have
+        // room for n events, as their makers see to.
+        unsafe {
+            forward::launch_unchecked::<R>(
+                &device.client,
+                cubes(n.div_ceil(self.knobs.threads * events)),
+                CubeDim::new_1d(self.knobs.threads as u32),
+                self.weights.arg(),
+                self.biases.arg(),
+                self.order.arg(),
+                rows.arg(),
+                log_prob.arg(),
+                inputs.arg(),
+                scales.arg(),
+                n as u32,
+                self.clamp,
+                kept.is_some(),
+                events,
+                self.shape,
+            );
+        }
+    }
+
+    fn kept_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<Kept> {
+        let mut kept = self.kept.borrow_mut();
+        if let Some(kept) = kept.as_ref().filter(|k| k.events >= events) {
+            return Ok(kept.clone());
+        }
+        // The old one goes first: there may be no room for both.
+        *kept = None;
+        let new = Kept {
+            events,
+            inputs: device.empty((self.shape.blocks + 1) * 2 * self.shape.half * events)?,
+            upstream: device.empty(self.networks() * self.shape.half * events)?,
+        };
+        *kept = Some(new.clone());
+        Ok(new)
+    }
+}
+
+impl<R: Runtime> Kernels<R> for Fused {
+    fn rows(&self) -> usize {
+        self.networks() * self.shape.half
+    }
+
+    fn stride(&self) -> usize {
+        self.packing.stride
+    }
+
+    fn gradient_map(&self) -> Vec<u32> {
+        self.packing.gradient.clone()
+    }
+
+    fn launch_events(&self, device: &Device<R>) -> [usize; 2] {
+        let inputs = (self.shape.blocks + 1) * 2 * self.shape.half;
+        let numbers = inputs.max(self.networks() * self.shape.half);
+        [self.shape.features, numbers]
+            .map(|n| (device.largest_buffer() as usize / (4 * n)).min(LAUNCH_EVENTS))
+    }
+
+    fn event_bytes(&self) -> usize {
+        let inputs = (self.shape.blocks + 1) * 2 * self.shape.half;
+        4 * (inputs + self.networks() * self.shape.half)
+    }
+
+    fn cubes(&self) -> usize {
+        self.networks() * self.knobs.grip.groups(&self.shape)
+    }
+
+    fn wanted_cubes(&self) -> usize {
+        self.knobs.cubes
+    }
+
+    fn set_params(&mut self, device: &Device<R>, params: Buffer) {
+        self.launch_pack(device, &params, &self.weight_map, &self.weights);
+        self.launch_pack(device, &params, &self.bias_map, &self.biases);
+    }
+
+    fn log_prob(
+        &self,
+        device: &Device<R>,
+        rows: &Buffer,
+        log_prob: &Buffer,
+        n: usize,
+    ) -> Result<()> {
+        self.launch_forward(device, rows, log_prob, n, None);
+        Ok(())
+    }
+
+    fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()> {
+        let events = self.knobs.forward_events;
+        // SAFETY: as for `forward`.
+        unsafe {
+            inverse::launch_unchecked::<R>(
+                &device.client,
+                cubes(n.div_ceil(self.knobs.threads * events)),
+                CubeDim::new_1d(self.knobs.threads as u32),
+                self.weights.arg(),
+                self.biases.arg(),
+                self.order.arg(),
+                self.back.arg(),
+                latent.arg(),
+                rows.arg(),
+                n as u32,
+                self.clamp,
+                events,
+                self.shape,
+            );
+        }
+        Ok(())
+    }
+
+    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer> {
+        let (grip, shape, n) = (self.knobs.grip, self.shape, launch.n);
+        let kept = self.kept_for(device, n)?;
+        self.launch_forward(device, &launch.rows, &launch.log_prob, n, Some(&kept));
+        let events = self.knobs.backward_events;
+        let cubes_y = launch.chunks as u32;
+        // SAFETY: as for `forward`; tiles lie within the n events, ranges within the tiles,
+        // and `sums` has room for both; the kernel checks the units that it owns.
+        unsafe {
+            backward::launch_unchecked::<R>(
+                &device.client,
+                cubes(n.div_ceil(self.knobs.threads * events)),
+                CubeDim::new_1d(self.knobs.threads as u32),
+                self.weights.arg(),
+                self.back.arg(),
+                launch.loss_weights.arg(),
+                kept.inputs.arg(),
+                kept.upstream.arg(),
+                n as u32,
+                self.clamp,
+                events,
+                shape,
+            );
+            weight_gradient::launch_unchecked::<R>(
+                &device.client,
+                CubeCount::Static(<Self as Kernels<R>>::cubes(self) as u32, cubes_y, 1),
+                CubeDim::new_1d(grip.threads as u32),
+                self.weights.arg(),
+                kept.inputs.arg(),
+                kept.upstream.arg(),
+                launch.tiles.arg(),
+                launch.bounds.arg(),
+                launch.ranges.arg(),
+                sums.partials.arg(),
+                launch.flags.arg(),
+                n as u32,
+                grip,
+                shape,
+            );
+        }
+        Ok(kept.upstream)
+    }
+}

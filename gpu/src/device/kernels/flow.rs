@@ -1,0 +1,473 @@
+//! All blocks of a flow in one launch, with several events per unit of a cube in
+//! registers: log-likelihood, what the gradient needs of it, and the inverse.
+//!
+//! The features of an event lie in 2·P slots: the P of the half that conditions even
+//! blocks, then the P of the other. With seeded halves the slots are permuted between
+//! pairs of blocks. An odd number of features leaves the last slot at zero, and all
+//! weights that touch it are zero.
+
+use super::math::{exp, tanh};
+use super::network::{Quad, Shape, network, network_backward};
+use cubecl::prelude::*;
+
+/// The position of this unit's event `e`, of the n events of a launch.
+#[cube]
+fn position(#[comptime] e: usize, #[comptime] events: usize) -> usize {
+    CUBE_POS * (CUBE_DIM as usize * events) + e * CUBE_DIM as usize + UNIT_POS as usize
+}
+
+/// Reads rows (n, features) into slots by `order` (slots). Beyond the last event: the last.
+#[cube]
+fn read_events(
+    rows: &Array<f32>,
+    order: &Array<u32>,
+    n: usize,
+    x: &mut Array<f32>,
+    #[comptime] at: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    #[unroll]
+    for slot in 0..comptime!(2 * shape.half) {
+        let feature = order[at + slot] as usize;
+        #[unroll]
+        for e in 0..events {
+            let index = comptime!(2 * shape.half * e) + slot;
+            if comptime!(slot < shape.features) {
+                let row = min(position(e, events), n - 1);
+                x[index] = rows[row * shape.features + feature];
+            } else {
+                x[index] = 0.0f32;
+            }
+        }
+    }
+}
+
+/// Slot i takes what was in slot `order[at + i]`.
+#[cube]
+fn shuffle(
+    x: &mut Array<f32>,
+    order: &Array<u32>,
+    at: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let slots = comptime!(2 * shape.half);
+    // An array that is indexed at run time cannot stay in registers: use another one.
+    let mut old = Array::<f32>::new(comptime!(slots * events));
+    #[unroll]
+    for i in 0..comptime!(slots * events) {
+        old[i] = x[i];
+    }
+    #[unroll]
+    for slot in 0..slots {
+        let from = order[at + slot] as usize;
+        #[unroll]
+        for e in 0..events {
+            x[e * slots + slot] = old[e * slots + from];
+        }
+    }
+}
+
+/// Log-scale s of a block from the scale network's output.
+#[cube]
+fn clamped(sigma: f32, clamp: f32) -> f32 {
+    clamp * tanh(sigma / clamp)
+}
+
+/// What of a forward pass is kept, per launch of n events:
+/// `inputs` (blocks + 1, slots, n), the last one the latent; `scales` (blocks, networks,
+/// P, n), of which the scale networks' rows take s.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn keep_inputs(
+    x: &Array<f32>,
+    inputs: &mut Array<f32>,
+    block: usize,
+    n: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let slots = comptime!(2 * shape.half);
+    #[unroll]
+    for e in 0..events {
+        let at = position(e, events);
+        if at < n {
+            #[unroll]
+            for slot in 0..slots {
+                inputs[(block * slots + slot) * n + at] = x[e * slots + slot];
+            }
+        }
+    }
+}
+
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn coupling(
+    weights: &Array<Quad>,
+    biases: &Array<f32>,
+    staged: &mut SharedMemory<Quad>,
+    x: &mut Array<f32>,
+    log_det: &mut Array<f32>,
+    scales: &mut Array<f32>,
+    block: usize,
+    n: usize,
+    clamp: f32,
+    #[comptime] first: usize,
+    #[comptime] keep: bool,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let half = comptime!(shape.half);
+    let second = comptime!(half - first);
+    let networks = comptime!(shape.networks());
+    let mut sigma = Array::<f32>::new(comptime!(half * events));
+    let mut shift = Array::<f32>::new(comptime!(half * events));
+    if comptime!(shape.affine) {
+        network(weights, biases, staged, x, &mut sigma, block * 2, first, events, shape);
+    }
+    let last = block * networks + comptime!(networks - 1);
+    network(weights, biases, staged, x, &mut shift, last, first, events, shape);
+    #[unroll]
+    for e in 0..events {
+        let at = position(e, events);
+        #[unroll]
+        for k in 0..half {
+            let slot = comptime!(2 * half * e + second + k);
+            if comptime!(shape.affine) {
+                let s = clamped(sigma[e * half + k], clamp);
+                x[slot] = fma(x[slot], exp(s), shift[e * half + k]);
+                log_det[e] += s;
+                if comptime!(keep) {
+                    if at < n {
+                        scales[(block * 2 * half + k) * n + at] = s;
+                    }
+                }
+            } else {
+                x[slot] += shift[e * half + k];
+            }
+        }
+    }
+}
+
+/// log p of rows (n, features) into `log_prob` (n). With `keep`, also what the gradient
+/// needs: see `keep_inputs`.
+///
+/// `order`: slots of the first pair by feature, then for each further pair where its
+/// slots come from.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn forward(
+    weights: &Array<Quad>,
+    biases: &Array<f32>,
+    order: &Array<u32>,
+    rows: &Array<f32>,
+    log_prob: &mut Array<f32>,
+    inputs: &mut Array<f32>,
+    scales: &mut Array<f32>,
+    n: u32,
+    clamp: f32,
+    #[comptime] keep: bool,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let n = n as usize;
+    let half = comptime!(shape.half);
+    let slots = comptime!(2 * shape.half);
+    let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
+    let mut x = Array::<f32>::new(comptime!(slots * events));
+    let mut log_det = Array::<f32>::new(events);
+    #[unroll]
+    for e in 0..events {
+        log_det[e] = 0.0f32;
+    }
+    read_events(rows, order, n, &mut x, 0usize, events, shape);
+    for pair in 0..comptime!(shape.blocks.div_ceil(2)) {
+        if comptime!(shape.seeded) {
+            if pair > 0 {
+                shuffle(&mut x, order, pair * slots, events, shape);
+            }
+        }
+        let even = pair * 2;
+        if comptime!(keep) {
+            keep_inputs(&x, inputs, even, n, events, shape);
+        }
+        coupling(
+            weights,
+            biases,
+            &mut staged,
+            &mut x,
+            &mut log_det,
+            scales,
+            even,
+            n,
+            clamp,
+            0usize,
+            keep,
+            events,
+            shape,
+        );
+        // The last pair of an odd number of blocks has one only; the condition is the same
+        // for all units, as barriers ask.
+        if even + 1 < comptime!(shape.blocks) {
+            if comptime!(keep) {
+                keep_inputs(&x, inputs, even + 1, n, events, shape);
+            }
+            coupling(
+                weights,
+                biases,
+                &mut staged,
+                &mut x,
+                &mut log_det,
+                scales,
+                even + 1,
+                n,
+                clamp,
+                half,
+                keep,
+                events,
+                shape,
+            );
+        }
+    }
+    if comptime!(keep) {
+        keep_inputs(&x, inputs, comptime!(shape.blocks), n, events, shape);
+    }
+    #[unroll]
+    for e in 0..events {
+        let mut square = 0.0f32;
+        #[unroll]
+        for slot in 0..slots {
+            square = fma(x[e * slots + slot], x[e * slots + slot], square);
+        }
+        let at = position(e, events);
+        if at < n {
+            // D · ln √(2π)
+            let normal = comptime!(shape.features as f32 * 0.918_938_5f32);
+            log_prob[at] = log_det[e] - 0.5f32 * square - normal;
+        }
+    }
+}
+
+/// Rows (n, features) that latent points of the same shape come from. `order` as for
+/// `forward`, then the slots of the last pair by feature.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn inverse(
+    weights: &Array<Quad>,
+    biases: &Array<f32>,
+    order: &Array<u32>,
+    back: &Array<u32>,
+    latent: &Array<f32>,
+    rows: &mut Array<f32>,
+    n: u32,
+    clamp: f32,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let n = n as usize;
+    let half = comptime!(shape.half);
+    let slots = comptime!(2 * shape.half);
+    let pairs = comptime!(shape.blocks.div_ceil(2));
+    let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
+    let mut x = Array::<f32>::new(comptime!(slots * events));
+    read_events(latent, order, n, &mut x, comptime!(slots * pairs), events, shape);
+    for i in 0..pairs {
+        let pair = comptime!(pairs - 1) - i;
+        let even = pair * 2;
+        if even + 1 < comptime!(shape.blocks) {
+            uncouple(weights, biases, &mut staged, &mut x, even + 1, clamp, half, events, shape);
+        }
+        uncouple(weights, biases, &mut staged, &mut x, even, clamp, 0usize, events, shape);
+        if comptime!(shape.seeded) {
+            if pair > 0 {
+                shuffle(&mut x, back, pair * slots, events, shape);
+            }
+        }
+    }
+    #[unroll]
+    for slot in 0..comptime!(shape.features) {
+        let feature = order[slot] as usize;
+        #[unroll]
+        for e in 0..events {
+            let at = position(e, events);
+            if at < n {
+                rows[at * shape.features + feature] = x[e * slots + slot];
+            }
+        }
+    }
+}
+
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn uncouple(
+    weights: &Array<Quad>,
+    biases: &Array<f32>,
+    staged: &mut SharedMemory<Quad>,
+    x: &mut Array<f32>,
+    block: usize,
+    clamp: f32,
+    #[comptime] first: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let half = comptime!(shape.half);
+    let second = comptime!(half - first);
+    let networks = comptime!(shape.networks());
+    let mut sigma = Array::<f32>::new(comptime!(half * events));
+    let mut shift = Array::<f32>::new(comptime!(half * events));
+    if comptime!(shape.affine) {
+        network(weights, biases, staged, x, &mut sigma, block * 2, first, events, shape);
+    }
+    let last = block * networks + comptime!(networks - 1);
+    network(weights, biases, staged, x, &mut shift, last, first, events, shape);
+    #[unroll]
+    for e in 0..events {
+        #[unroll]
+        for k in 0..half {
+            let slot = comptime!(2 * half * e + second + k);
+            let moved = x[slot] - shift[e * half + k];
+            if comptime!(shape.affine) {
+                x[slot] = moved * exp(-clamped(sigma[e * half + k], clamp));
+            } else {
+                x[slot] = moved;
+            }
+        }
+    }
+}
+
+/// The backward pass of n events from what `forward` kept: leaves in `upstream`
+/// (blocks, networks, P, n) the gradients of weight · (−log p) with respect to the outputs
+/// of every network, where s was in the rows of the scale networks.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn backward(
+    weights: &Array<Quad>,
+    back: &Array<u32>,
+    loss_weights: &Array<f32>,
+    inputs: &Array<f32>,
+    upstream: &mut Array<f32>,
+    n: u32,
+    clamp: f32,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let n = n as usize;
+    let half = comptime!(shape.half);
+    let slots = comptime!(2 * shape.half);
+    let pairs = comptime!(shape.blocks.div_ceil(2));
+    let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
+    let mut gradient = Array::<f32>::new(comptime!(slots * events));
+    let mut weight = Array::<f32>::new(events);
+    #[unroll]
+    for e in 0..events {
+        let at = min(position(e, events), n - 1);
+        weight[e] = loss_weights[at];
+        // ∂(−log p)/∂z = z
+        #[unroll]
+        for slot in 0..slots {
+            let z = inputs[comptime!(shape.blocks * slots + slot) * n + at];
+            gradient[e * slots + slot] = weight[e] * z;
+        }
+    }
+    for i in 0..pairs {
+        let pair = comptime!(pairs - 1) - i;
+        let even = pair * 2;
+        if even + 1 < comptime!(shape.blocks) {
+            coupling_backward(
+                weights,
+                &mut staged,
+                inputs,
+                upstream,
+                &weight,
+                &mut gradient,
+                even + 1,
+                n,
+                clamp,
+                half,
+                events,
+                shape,
+            );
+        }
+        coupling_backward(
+            weights,
+            &mut staged,
+            inputs,
+            upstream,
+            &weight,
+            &mut gradient,
+            even,
+            n,
+            clamp,
+            0usize,
+            events,
+            shape,
+        );
+        if comptime!(shape.seeded) {
+            if pair > 0 {
+                shuffle(&mut gradient, back, pair * slots, events, shape);
+            }
+        }
+    }
+}
+
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn coupling_backward(
+    weights: &Array<Quad>,
+    staged: &mut SharedMemory<Quad>,
+    inputs: &Array<f32>,
+    upstream: &mut Array<f32>,
+    weight: &Array<f32>,
+    gradient: &mut Array<f32>,
+    block: usize,
+    n: usize,
+    clamp: f32,
+    #[comptime] first: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: Shape,
+) {
+    let half = comptime!(shape.half);
+    let second = comptime!(half - first);
+    let slots = comptime!(2 * shape.half);
+    let networks = comptime!(shape.networks());
+    let last = block * networks + comptime!(networks - 1);
+    let mut x = Array::<f32>::new(comptime!(half * events));
+    let mut of_sigma = Array::<f32>::new(comptime!(half * events));
+    let mut of_shift = Array::<f32>::new(comptime!(half * events));
+    #[unroll]
+    for e in 0..events {
+        let at = position(e, events);
+        let from = min(at, n - 1);
+        #[unroll]
+        for k in 0..half {
+            x[e * half + k] = inputs[(block * slots + first + k) * n + from];
+            let slot = comptime!(slots * e + second + k);
+            let g = gradient[slot];
+            of_shift[e * half + k] = g;
+            if comptime!(shape.affine) {
+                let input = inputs[(block * slots + second + k) * n + from];
+                let row = (block * 2 * half + k) * n + from;
+                let s = upstream[row];
+                let scale = exp(s);
+                // ∂L/∂s = g_y · x · e^s − weight (the log-determinant's part); through
+                // the clamp ∂s/∂σ = 1 − (s/a)²
+                let of_s = fma(g * input, scale, -weight[e]);
+                let ratio = s / clamp;
+                let of_output = of_s * fma(-ratio, ratio, 1.0f32);
+                of_sigma[e * half + k] = of_output;
+                gradient[slot] = g * scale;
+                if at < n {
+                    upstream[row] = of_output;
+                }
+            }
+            if at < n {
+                upstream[(last * half + k) * n + at] = g;
+            }
+        }
+    }
+    if comptime!(shape.affine) {
+        network_backward(weights, staged, &x, &of_sigma, gradient, block * 2, first, events, shape);
+    }
+    network_backward(weights, staged, &x, &of_shift, gradient, last, first, events, shape);
+}

@@ -1,0 +1,498 @@
+//! Networks with several hidden layers: each layer a product in tiles, with activations in
+//! memory (units, events), and the couplings between them.
+//!
+//! Every sum over k runs in the order of k, so the shape of a tile changes no bit.
+
+use super::fixed::{add_wide, is_usable, to_fixed};
+use super::math::{exp, tanh};
+use cubecl::prelude::*;
+
+/// The three products of a layer y = W x + b, W (outputs, inputs), for n events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Product {
+    /// y (outputs, n), rectified or not.
+    Forward { rectified: bool },
+    /// Wᵀ g (inputs, n) for g (outputs, n); where the inputs are rectified units, only
+    /// through the active ones.
+    Backward { rectified: bool },
+}
+
+/// A cube computes (`side` · `each`)² numbers, each of its `side`² units `each`².
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Square {
+    pub(crate) side: usize,
+    pub(crate) each: usize,
+    /// Terms of the sums in shared memory at a time.
+    pub(crate) depth: usize,
+}
+
+impl Square {
+    pub(crate) fn edge(&self) -> usize {
+        self.side * self.each
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.side * self.side
+    }
+}
+
+/// Adds to `sums` (each, each) the products of `depth` terms in shared memory.
+#[cube]
+fn multiply(
+    a: &SharedMemory<f32>,
+    b: &SharedMemory<f32>,
+    sums: &mut Array<f32>,
+    #[comptime] square: Square,
+) {
+    let (side, each) = comptime!((square.side, square.each));
+    let edge = comptime!(square.edge());
+    let down = UNIT_POS as usize / side;
+    let across = UNIT_POS as usize % side;
+    let mut left = Array::<f32>::new(each);
+    let mut right = Array::<f32>::new(each);
+    for k in 0..comptime!(square.depth) {
+        #[unroll]
+        for i in 0..each {
+            left[i] = a[k * edge + down + comptime!(i * side)];
+            right[i] = b[k * edge + across + comptime!(i * side)];
+        }
+        #[unroll]
+        for i in 0..each {
+            #[unroll]
+            for j in 0..each {
+                sums[comptime!(i * each + j)] =
+                    fma(left[i], right[j], sums[comptime!(i * each + j)]);
+            }
+        }
+    }
+}
+
+/// `out` (rows, n) of a product with the weights at `weight` of the parameters. Cube
+/// (x, y): events, rows. `x` is the layer's input, of which `Backward` needs the signs.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn layer(
+    params: &Array<f32>,
+    from: &Array<f32>,
+    x: &Array<f32>,
+    out: &mut Array<f32>,
+    weight: u32,
+    inputs: u32,
+    outputs: u32,
+    n: u32,
+    #[comptime] product: Product,
+    #[comptime] square: Square,
+) {
+    let (side, each) = comptime!((square.side, square.each));
+    let edge = comptime!(square.edge());
+    let forward = comptime!(matches!(product, Product::Forward { .. }));
+    let (inputs, outputs, n) = (inputs as usize, outputs as usize, n as usize);
+    let weight = weight as usize;
+    let rows = if comptime!(forward) { outputs } else { inputs };
+    let terms = if comptime!(forward) { inputs } else { outputs };
+    let mut a = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
+    let mut b = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
+    let mut sums = Array::<f32>::new(comptime!(square.each * square.each));
+    let top = CUBE_POS_Y as usize * edge;
+    let first = CUBE_POS_X as usize * edge;
+    let down = UNIT_POS as usize / side;
+    let across = UNIT_POS as usize % side;
+    #[unroll]
+    for i in 0..each {
+        let row = min(top + down + comptime!(i * side), rows - 1);
+        // The bias comes first, as in the other engines.
+        let mut start = 0.0f32;
+        if comptime!(forward) {
+            start = params[weight + inputs * outputs + row];
+        }
+        #[unroll]
+        for j in 0..each {
+            sums[comptime!(i * each + j)] = start;
+        }
+    }
+    for k in range_stepped(0usize, terms, comptime!(square.depth)) {
+        sync_cube();
+        for i in range_stepped(
+            UNIT_POS as usize,
+            comptime!(square.depth * square.edge()),
+            comptime!(square.threads()),
+        ) {
+            let term = k + i / edge;
+            let row = top + i % edge;
+            let event = first + i % edge;
+            let mut w = 0.0f32;
+            let mut v = 0.0f32;
+            if term < terms {
+                if row < rows {
+                    if comptime!(forward) {
+                        w = params[weight + row * inputs + term];
+                    } else {
+                        w = params[weight + term * inputs + row];
+                    }
+                }
+                if event < n {
+                    v = from[term * n + event];
+                }
+            }
+            a[i] = w;
+            b[i] = v;
+        }
+        sync_cube();
+        multiply(&a, &b, &mut sums, square);
+    }
+    #[unroll]
+    for i in 0..each {
+        let row = top + down + comptime!(i * side);
+        #[unroll]
+        for j in 0..each {
+            let event = first + across + comptime!(j * side);
+            if row < rows {
+                if event < n {
+                    let mut y = sums[comptime!(i * each + j)];
+                    if comptime!(product == Product::Forward { rectified: true }) {
+                        y = max(y, 0.0f32);
+                    }
+                    if comptime!(product == Product::Backward { rectified: true }) {
+                        y = select(x[row * n + event] > 0.0f32, y, 0.0f32);
+                    }
+                    out[row * n + event] = y;
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of a layer's weights and biases: g xᵀ and the sums of g (outputs, n) over the
+/// events of each tile. Cube (x, y, z): inputs and the bias, outputs, tiles
+/// `ranges[z] … ranges[z + 1]`, whose sum goes to `partials` (z, parameters) of two words.
+/// `tiles`, `bounds` and `flags` as for the fused kernel.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn layer_gradient(
+    g: &Array<f32>,
+    x: &Array<f32>,
+    tiles: &Array<u32>,
+    bounds: &Array<f32>,
+    ranges: &Array<u32>,
+    partials: &mut Array<u32>,
+    flags: &mut Array<u32>,
+    weight: u32,
+    inputs: u32,
+    outputs: u32,
+    parameters: u32,
+    n: u32,
+    #[comptime] square: Square,
+) {
+    let (side, each) = comptime!((square.side, square.each));
+    let edge = comptime!(square.edge());
+    let (inputs, outputs, n) = (inputs as usize, outputs as usize, n as usize);
+    let mut a = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
+    let mut b = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
+    let mut sums = Array::<f32>::new(comptime!(square.each * square.each));
+    let top = CUBE_POS_Y as usize * edge;
+    let first = CUBE_POS_X as usize * edge;
+    let down = UNIT_POS as usize / side;
+    let across = UNIT_POS as usize % side;
+    let begin = ranges[CUBE_POS_Z as usize] as usize;
+    let end = ranges[CUBE_POS_Z as usize + 1] as usize;
+    for tile in begin..end {
+        let start = tiles[2 * tile] as usize;
+        let stop = start + tiles[2 * tile + 1] as usize;
+        #[unroll]
+        for i in 0..comptime!(square.each * square.each) {
+            sums[i] = 0.0f32;
+        }
+        for from in range_stepped(start, stop, comptime!(square.depth)) {
+            sync_cube();
+            for i in range_stepped(
+                UNIT_POS as usize,
+                comptime!(square.depth * square.edge()),
+                comptime!(square.threads()),
+            ) {
+                // Neighbours in a cube read neighbouring events.
+                let k = i % comptime!(square.depth);
+                let line = i / comptime!(square.depth);
+                let event = from + k;
+                let (row, column) = (top + line, first + line);
+                let mut up = 0.0f32;
+                let mut value = 0.0f32;
+                if event < stop {
+                    if row < outputs {
+                        up = g[row * n + event];
+                    }
+                    if column < inputs {
+                        value = x[column * n + event];
+                    } else if column == inputs {
+                        value = 1.0f32;
+                    }
+                }
+                a[k * edge + line] = up;
+                b[k * edge + line] = value;
+            }
+            sync_cube();
+            multiply(&a, &b, &mut sums, square);
+        }
+        #[unroll]
+        for i in 0..each {
+            let row = top + down + comptime!(i * side);
+            #[unroll]
+            for j in 0..each {
+                let column = first + across + comptime!(j * side);
+                if row < outputs {
+                    if column <= inputs {
+                        let value = sums[comptime!(i * each + j)];
+                        if !is_usable(value, bounds[tile]) {
+                            flags[tile] = 1u32;
+                        }
+                        let (low, high) = to_fixed(value);
+                        let of_weight = weight as usize + row * inputs + column;
+                        let of_bias = weight as usize + inputs * outputs + row;
+                        let parameter = select(column < inputs, of_weight, of_bias);
+                        let place = 2 * (CUBE_POS_Z as usize * parameters as usize + parameter);
+                        if tile == begin {
+                            partials[place] = low;
+                            partials[place + 1] = high;
+                        } else {
+                            let (low, high) =
+                                add_wide(low, high, partials[place], partials[place + 1]);
+                            partials[place] = low;
+                            partials[place + 1] = high;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows (n, features) into columns (features, n).
+#[cube(launch_unchecked)]
+pub(crate) fn to_columns(
+    rows: &Array<f32>,
+    columns: &mut Array<f32>,
+    n: u32,
+    #[comptime] features: usize,
+) {
+    let event = ABSOLUTE_POS;
+    if event < n as usize {
+        #[unroll]
+        for d in 0..features {
+            columns[d * n as usize + event] = rows[event * features + d];
+        }
+    }
+}
+
+/// Columns (features, n) into rows (n, features).
+#[cube(launch_unchecked)]
+pub(crate) fn to_rows(
+    columns: &Array<f32>,
+    rows: &mut Array<f32>,
+    n: u32,
+    #[comptime] features: usize,
+) {
+    let event = ABSOLUTE_POS;
+    if event < n as usize {
+        #[unroll]
+        for d in 0..features {
+            rows[event * features + d] = columns[d * n as usize + event];
+        }
+    }
+}
+
+/// The conditioning features of block `block` out of the columns from `first` on of
+/// `inputs` (columns, n) into `conditioner` (count, n). `halves` (blocks, features): the
+/// conditioning features of each block, then the transformed ones.
+#[cube(launch_unchecked)]
+pub(crate) fn take_conditioner(
+    inputs: &Array<f32>,
+    halves: &Array<u32>,
+    conditioner: &mut Array<f32>,
+    first: u32,
+    block: u32,
+    count: u32,
+    n: u32,
+    #[comptime] features: usize,
+) {
+    let (n, at) = (n as usize, ABSOLUTE_POS);
+    if at < n {
+        for k in 0..count as usize {
+            let feature = halves[block as usize * features + k] as usize;
+            conditioner[k * n + at] = inputs[(first as usize + feature) * n + at];
+        }
+    }
+}
+
+/// One block: the next `inputs` from those of `block` and the networks' outputs
+/// (transformed, n). s goes to `scales` (blocks, features, n), Σ s is added to `log_det`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn couple(
+    inputs: &mut Array<f32>,
+    halves: &Array<u32>,
+    sigma: &Array<f32>,
+    shift: &Array<f32>,
+    scales: &mut Array<f32>,
+    log_det: &mut Array<f32>,
+    block: u32,
+    count: u32,
+    n: u32,
+    clamp: f32,
+    #[comptime] features: usize,
+    #[comptime] affine: bool,
+) {
+    let (n, at, block) = (n as usize, ABSOLUTE_POS, block as usize);
+    if at < n {
+        let mut sum = 0.0f32;
+        if block > 0 {
+            sum = log_det[at];
+        }
+        for k in 0..count as usize {
+            let feature = halves[block * features + k] as usize;
+            inputs[((block + 1) * features + feature) * n + at] =
+                inputs[(block * features + feature) * n + at];
+        }
+        for k in 0..features - count as usize {
+            let feature = halves[block * features + count as usize + k] as usize;
+            let x = inputs[(block * features + feature) * n + at];
+            let mut y = x + shift[k * n + at];
+            if comptime!(affine) {
+                let s = clamp * tanh(sigma[k * n + at] / clamp);
+                y = fma(x, exp(s), shift[k * n + at]);
+                scales[(block * features + k) * n + at] = s;
+                sum += s;
+            }
+            inputs[((block + 1) * features + feature) * n + at] = y;
+        }
+        log_det[at] = sum;
+    }
+}
+
+/// One block inverted: `state` (features, n) after it becomes that before it.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn uncouple(
+    state: &mut Array<f32>,
+    halves: &Array<u32>,
+    sigma: &Array<f32>,
+    shift: &Array<f32>,
+    block: u32,
+    count: u32,
+    n: u32,
+    clamp: f32,
+    #[comptime] features: usize,
+    #[comptime] affine: bool,
+) {
+    let (n, at, block) = (n as usize, ABSOLUTE_POS, block as usize);
+    if at < n {
+        for k in 0..features - count as usize {
+            let feature = halves[block * features + count as usize + k] as usize;
+            let mut x = state[feature * n + at] - shift[k * n + at];
+            if comptime!(affine) {
+                x *= exp(-(clamp * tanh(sigma[k * n + at] / clamp)));
+            }
+            state[feature * n + at] = x;
+        }
+    }
+}
+
+/// log p from the latent, which is the last of `inputs`, and `log_det` (n).
+#[cube(launch_unchecked)]
+pub(crate) fn density(
+    inputs: &Array<f32>,
+    log_det: &Array<f32>,
+    log_prob: &mut Array<f32>,
+    n: u32,
+    #[comptime] features: usize,
+    #[comptime] blocks: usize,
+) {
+    let (n, at) = (n as usize, ABSOLUTE_POS);
+    if at < n {
+        let mut square = 0.0f32;
+        #[unroll]
+        for d in 0..features {
+            let z = inputs[comptime!(blocks * features + d) * n + at];
+            square = fma(z, z, square);
+        }
+        let normal = comptime!(features as f32 * 0.918_938_5f32);
+        log_prob[at] = log_det[at] - 0.5f32 * square - normal;
+    }
+}
+
+/// ∂(weight · −log p)/∂z = weight · z into `gradient` (features, n).
+#[cube(launch_unchecked)]
+pub(crate) fn density_backward(
+    inputs: &Array<f32>,
+    loss_weights: &Array<f32>,
+    gradient: &mut Array<f32>,
+    n: u32,
+    #[comptime] features: usize,
+    #[comptime] blocks: usize,
+) {
+    let (n, at) = (n as usize, ABSOLUTE_POS);
+    if at < n {
+        #[unroll]
+        for d in 0..features {
+            let z = inputs[comptime!(blocks * features + d) * n + at];
+            gradient[d * n + at] = loss_weights[at] * z;
+        }
+    }
+}
+
+/// One block backwards: the gradients of the networks' outputs (transformed, n), and
+/// `gradient` (features, n) of the block's transformed inputs.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn couple_backward(
+    inputs: &Array<f32>,
+    halves: &Array<u32>,
+    scales: &Array<f32>,
+    loss_weights: &Array<f32>,
+    gradient: &mut Array<f32>,
+    of_sigma: &mut Array<f32>,
+    of_shift: &mut Array<f32>,
+    block: u32,
+    count: u32,
+    n: u32,
+    clamp: f32,
+    #[comptime] features: usize,
+    #[comptime] affine: bool,
+) {
+    let (n, at, block) = (n as usize, ABSOLUTE_POS, block as usize);
+    if at < n {
+        for k in 0..features - count as usize {
+            let feature = halves[block * features + count as usize + k] as usize;
+            let g = gradient[feature * n + at];
+            of_shift[k * n + at] = g;
+            if comptime!(affine) {
+                let s = scales[(block * features + k) * n + at];
+                let scale = exp(s);
+                let x = inputs[(block * features + feature) * n + at];
+                // As in the fused kernel.
+                let of_s = fma(g * x, scale, -loss_weights[at]);
+                let ratio = s / clamp;
+                of_sigma[k * n + at] = of_s * fma(-ratio, ratio, 1.0f32);
+                gradient[feature * n + at] = g * scale;
+            }
+        }
+    }
+}
+
+/// Adds `of_conditioner` (count, n) to the conditioning features' `gradient`.
+#[cube(launch_unchecked)]
+pub(crate) fn add_conditioner(
+    of_conditioner: &Array<f32>,
+    halves: &Array<u32>,
+    gradient: &mut Array<f32>,
+    block: u32,
+    count: u32,
+    n: u32,
+    #[comptime] features: usize,
+) {
+    let (n, at) = (n as usize, ABSOLUTE_POS);
+    if at < n {
+        for k in 0..count as usize {
+            let feature = halves[block as usize * features + k] as usize;
+            gradient[feature * n + at] += of_conditioner[k * n + at];
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The device's peak of f32 multiply-adds: independent accumulators in registers.
+
+use cubecl::prelude::*;
+
+pub(crate) const ACCUMULATORS: usize = 16;
+
+#[cube(launch_unchecked)]
+pub(crate) fn multiply_add(out: &mut Array<f32>, factor: f32, #[comptime] turns: usize) {
+    let mut a = Array::<f32>::new(ACCUMULATORS);
+    #[unroll]
+    for i in 0..ACCUMULATORS {
+        a[i] = f32::cast_from(UNIT_POS) + comptime!(i as f32);
+    }
+    for _ in 0..turns {
+        #[unroll]
+        for _ in 0..8usize {
+            #[unroll]
+            for i in 0..ACCUMULATORS {
+                a[i] = fma(a[i], factor, 1e-6f32);
+            }
+        }
+    }
+    let mut sum = 0.0f32;
+    #[unroll]
+    for i in 0..ACCUMULATORS {
+        sum += a[i];
+    }
+    // Never so, but the compiler does not know.
+    if sum == -1.0f32 {
+        out[0] = sum;
+    }
+}

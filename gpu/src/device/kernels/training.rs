@@ -1,0 +1,142 @@
+//! A training step that stays on the device: events out of the table that is kept there,
+//! and the update of the weights (Adam, Kingma and Ba 2015, with clipping and a running
+//! mean) from the exact sums.
+
+use super::fixed::from_fixed;
+use cubecl::prelude::*;
+
+/// Rows (n, features) of `table` by their numbers; feature d of a row changes its sign
+/// where bit d of its `flips` is set.
+#[cube(launch_unchecked)]
+pub(crate) fn gather(
+    table: &Array<f32>,
+    numbers: &Array<u32>,
+    flips: &Array<u32>,
+    rows: &mut Array<f32>,
+    n: u32,
+    #[comptime] flipped: bool,
+    #[comptime] features: usize,
+) {
+    let at = ABSOLUTE_POS;
+    if at < n as usize {
+        let from = numbers[at] as usize * features;
+        #[unroll]
+        for d in 0..features {
+            let mut x = table[from + d];
+            if comptime!(flipped) {
+                let flip = (flips[at] >> comptime!(d as u32)) & 1u32;
+                x = select(flip == 1u32, -x, x);
+            }
+            rows[at * features + d] = x;
+        }
+    }
+}
+
+/// Adds the number of set `flags` to `tally`, or begins with it. One cube.
+#[cube(launch_unchecked)]
+pub(crate) fn count_flags(
+    flags: &Array<u32>,
+    tally: &mut Array<u32>,
+    count: u32,
+    begin: u32,
+    #[comptime] threads: usize,
+) {
+    let mut parts = SharedMemory::<u32>::new(threads);
+    let unit = UNIT_POS as usize;
+    let mut sum = 0u32;
+    for i in range_stepped(unit, count as usize, threads) {
+        sum += flags[i];
+    }
+    parts[unit] = sum;
+    sync_cube();
+    if unit == 0 {
+        let mut total = 0u32;
+        if begin == 0u32 {
+            total = tally[0];
+        }
+        for i in 0..threads {
+            total += parts[i];
+        }
+        tally[0] = total;
+    }
+}
+
+/// Σ of the squares of the mean gradient, in as many parts as there are cubes.
+#[cube(launch_unchecked)]
+pub(crate) fn squares(
+    sums: &Array<u32>,
+    parts: &mut Array<f32>,
+    parameters: u32,
+    to_mean: f32,
+    #[comptime] threads: usize,
+) {
+    let mut lines = SharedMemory::<f32>::new(threads);
+    let unit = UNIT_POS as usize;
+    let mut sum = 0.0f32;
+    let stride = CUBE_COUNT * threads;
+    for i in range_stepped(CUBE_POS * threads + unit, parameters as usize, stride) {
+        let g = from_fixed(sums[2 * i], sums[2 * i + 1]) * to_mean;
+        sum = fma(g, g, sum);
+    }
+    lines[unit] = sum;
+    sync_cube();
+    #[unroll]
+    for level in 0..comptime!(threads.ilog2() as usize) {
+        let width = comptime!(threads >> (level + 1));
+        if unit < width {
+            lines[unit] = lines[unit] + lines[unit + width];
+        }
+        sync_cube();
+    }
+    if unit == 0 {
+        parts[CUBE_POS] = lines[0];
+    }
+}
+
+/// One update, unless `tally` says that the gradient is unusable. The norm of the mean
+/// gradient before clipping goes to `norm`.
+#[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn adam(
+    sums: &Array<u32>,
+    parts: &Array<f32>,
+    tally: &Array<u32>,
+    params: &mut Array<f32>,
+    ema: &mut Array<f32>,
+    first: &mut Array<f32>,
+    second: &mut Array<f32>,
+    norm: &mut Array<f32>,
+    parameters: u32,
+    to_mean: f32,
+    clip_norm: f32,
+    beta1: f32,
+    beta2: f32,
+    step: f32,
+    epsilon: f32,
+    keep: f32,
+    #[comptime] count: usize,
+) {
+    let i = ABSOLUTE_POS;
+    let mut square = 0.0f32;
+    for part in 0..count {
+        square += parts[part];
+    }
+    let length = f32::sqrt(square);
+    if i == 0 {
+        norm[0] = length;
+    }
+    if i < parameters as usize {
+        if tally[0] == 0u32 {
+            let clip = select(length > clip_norm, clip_norm / length, 1.0f32);
+            let g = from_fixed(sums[2 * i], sums[2 * i + 1]) * to_mean * clip;
+            // As on the processor: differences first, so that little is lost.
+            let m = fma(beta1, first[i] - g, g);
+            let v = fma(beta2, second[i] - g * g, g * g);
+            let theta = fma(-step, m / (f32::sqrt(v) + epsilon), params[i]);
+            first[i] = m;
+            second[i] = v;
+            params[i] = theta;
+            ema[i] = fma(keep, theta - ema[i], ema[i]);
+        }
+    }
+}

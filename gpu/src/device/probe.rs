@@ -1,0 +1,147 @@
+//! What there is to run on. The runtimes panic where there is no driver: look first.
+
+use super::error::{DeviceError, Result};
+use super::tuning::DeviceClass;
+use cubecl::cuda::CudaDevice;
+use cubecl::wgpu::WgpuDevice;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Cuda,
+    Vulkan,
+}
+
+/// A device that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub backend: Backend,
+    pub class: DeviceClass,
+    pub name: String,
+    /// Bytes of memory, where the driver tells.
+    pub memory: Option<u64>,
+    /// Among those of its backend and kind.
+    pub(super) index: usize,
+    kind: Kind,
+}
+
+impl Found {
+    /// Whether it is a GPU with a memory of its own.
+    pub fn is_discrete(&self) -> bool {
+        self.kind == Kind::Discrete
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Discrete,
+    Integrated,
+    Virtual,
+    Software,
+}
+
+/// The devices of a backend, the fastest kind first; none is an error that says why.
+pub fn devices(backend: Backend) -> Result<Vec<Found>> {
+    match backend {
+        Backend::Cuda => cuda(),
+        Backend::Vulkan => vulkan(),
+    }
+}
+
+fn missing(device: &'static str, reason: impl Into<String>) -> DeviceError {
+    DeviceError::Missing { device, reason: reason.into() }
+}
+
+fn cuda() -> Result<Vec<Found>> {
+    use cudarc::driver::{result as driver, sys};
+    const CUDA: &str = "CUDA device";
+    let failed = |e: driver::DriverError| missing(CUDA, format!("the driver says {e:?}"));
+    // SAFETY: both only try to load a shared library of a fixed name.
+    let (has_driver, has_compiler) =
+        unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
+    if !has_driver {
+        return Err(missing(CUDA, "no NVIDIA driver (libcuda.so.1)"));
+    }
+    driver::init().map_err(failed)?;
+    let count = driver::device::get_count().map_err(failed)?;
+    if count < 1 {
+        return Err(missing(CUDA, "the driver knows of none"));
+    }
+    if !has_compiler {
+        return Err(missing(
+            CUDA,
+            "kernels are compiled by NVRTC (libnvrtc.so of the CUDA toolkit), which is not there",
+        ));
+    }
+    let headers = cubecl::cuda::install::cuda_path().map(|path| path.join("include"));
+    if !headers.as_ref().is_some_and(|path| path.is_dir()) {
+        return Err(missing(
+            CUDA,
+            "the headers of the CUDA toolkit are needed: CUDA_PATH or /usr/local/cuda",
+        ));
+    }
+    (0..count)
+        .map(|index| {
+            let device = driver::device::get(index).map_err(failed)?;
+            // SAFETY: the device is one that the driver has just named.
+            let memory = unsafe { driver::device::total_mem(device) }.map_err(failed)?;
+            Ok(Found {
+                backend: Backend::Cuda,
+                class: DeviceClass::Cuda,
+                name: driver::device::get_name(device).map_err(failed)?,
+                memory: Some(memory as u64),
+                index: index as usize,
+                kind: Kind::Discrete,
+            })
+        })
+        .collect()
+}
+
+fn vulkan() -> Result<Vec<Found>> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::VULKAN,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let adapters = cubecl::future::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    let mut found: Vec<Found> = Vec::new();
+    for adapter in adapters {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
+            wgpu::DeviceType::VirtualGpu => Kind::Virtual,
+            wgpu::DeviceType::Cpu => Kind::Software,
+            wgpu::DeviceType::Other => continue,
+        };
+        let class =
+            if kind == Kind::Software { DeviceClass::Software } else { DeviceClass::Vulkan };
+        let index = found.iter().filter(|f| f.kind == kind).count();
+        found.push(Found {
+            backend: Backend::Vulkan,
+            class,
+            name: info.name,
+            memory: None,
+            index,
+            kind,
+        });
+    }
+    if found.is_empty() {
+        return Err(missing("Vulkan device", "no Vulkan driver, or none with a device"));
+    }
+    found.sort_by_key(|f| f.kind as usize);
+    Ok(found)
+}
+
+/// The same device in the runtime's words.
+pub(super) fn cuda_device(found: &Found) -> CudaDevice {
+    CudaDevice::new(found.index)
+}
+
+/// The same device in the runtime's words.
+pub(super) fn wgpu_device(found: &Found) -> WgpuDevice {
+    match found.kind {
+        Kind::Discrete => WgpuDevice::DiscreteGpu(found.index),
+        Kind::Integrated => WgpuDevice::IntegratedGpu(found.index),
+        Kind::Virtual => WgpuDevice::VirtualGpu(found.index),
+        Kind::Software => WgpuDevice::Cpu,
+    }
+}

@@ -1,0 +1,409 @@
+//! The kernels against the reference, on every device there is. A binary of its own that
+//! needs only a driver.
+#![cfg(feature = "device")]
+
+use taiga_flow_gpu::device::{
+    Adam, Backend, Batch, DeviceFlow, Events, Found, Weights, devices, open,
+};
+use taiga_flow_gpu::layout::Layout;
+use taiga_flow_gpu::random::Stream;
+use taiga_flow_gpu::reference::Reference;
+use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
+
+fn all_devices() -> Vec<Found> {
+    let found: Vec<Found> = [Backend::Cuda, Backend::Vulkan]
+        .into_iter()
+        .filter_map(|b| devices(b).ok())
+        .flatten()
+        .collect();
+    assert!(!found.is_empty(), "no device: install a Vulkan driver, mesa-vulkan-drivers for one");
+    found
+}
+
+fn random(seed: u64, purpose: &str, count: usize) -> Vec<f32> {
+    let stream = Stream::new(seed, purpose, &[]);
+    (0..count as u64).map(|i| stream.normal(i) as f32).collect()
+}
+
+/// Weights of the size that training gives.
+fn random_params(spec: &FlowSpec, seed: u64) -> Vec<f32> {
+    let layout = Layout::new(spec);
+    let mut params = random(seed, "params", layout.len());
+    for dense in layout.layers() {
+        // The last layer is small, as it is where a training starts from the identity.
+        let last = if spec.blocks > 8 { 0.1 } else { 0.4 };
+        let scale = if dense.layer < spec.hidden.len() { 1.0 } else { last };
+        let scale = scale / (dense.inputs as f32).sqrt();
+        for range in [dense.weight.clone(), dense.bias.clone()] {
+            params[range].iter_mut().for_each(|p| *p *= scale);
+        }
+    }
+    params
+}
+
+fn specs() -> Vec<FlowSpec> {
+    let base = FlowSpec::reference_study(6);
+    let seeded = Permutation::Seeded(5);
+    vec![
+        FlowSpec { features: 2, blocks: 1, hidden: vec![1], ..base.clone() },
+        FlowSpec { features: 3, blocks: 3, hidden: vec![7], ..base.clone() },
+        FlowSpec { features: 6, blocks: 8, hidden: vec![512], ..base.clone() },
+        FlowSpec { features: 6, blocks: 5, hidden: vec![130], permutation: seeded, ..base.clone() },
+        FlowSpec {
+            features: 10,
+            blocks: 4,
+            hidden: vec![64],
+            coupling: Coupling::Additive,
+            ..base.clone()
+        },
+        FlowSpec { features: 17, blocks: 6, hidden: vec![33], permutation: seeded, ..base.clone() },
+        FlowSpec { features: 32, blocks: 2, hidden: vec![1024], ..base.clone() },
+        FlowSpec { features: 6, blocks: 16, hidden: vec![48], ..base.clone() },
+        FlowSpec {
+            features: 5,
+            blocks: 3,
+            hidden: vec![33, 40],
+            permutation: seeded,
+            ..base.clone()
+        },
+        FlowSpec { features: 2, blocks: 2, hidden: vec![7, 1, 65], ..base.clone() },
+        FlowSpec {
+            features: 4,
+            blocks: 3,
+            hidden: vec![9, 70],
+            coupling: Coupling::Additive,
+            ..base
+        },
+    ]
+}
+
+fn start(found: &Found, spec: &FlowSpec, params: &[f32]) -> Box<dyn DeviceFlow> {
+    let mut flow = open(found, spec).unwrap();
+    flow.set_params(params).unwrap();
+    flow
+}
+
+#[test]
+fn log_prob_is_that_of_the_reference() {
+    for found in all_devices() {
+        for (i, spec) in specs().into_iter().enumerate() {
+            let params = random_params(&spec, i as u64);
+            let flow = start(&found, &spec, &params);
+            let exact = Reference::<f64>::new(&spec, &params);
+            let plain = Reference::<f32>::new(&spec, &params);
+            for events in [1, 65, 130] {
+                let rows = random(7 + i as u64, "events", events * spec.features);
+                let mut log_prob = vec![f32::from_bits(0x7fc0_dead); events];
+                flow.log_prob(&rows, &mut log_prob).unwrap();
+                for (row, got) in rows.chunks(spec.features).zip(&log_prob) {
+                    let wide: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+                    let expected = exact.log_prob(&wide);
+                    let yardstick = (f64::from(plain.log_prob(row)) - expected).abs();
+                    let size = expected.abs().max(1.0);
+                    let error = (f64::from(*got) - expected).abs();
+                    assert!(
+                        error <= (2e-6 * size).max(3.0 * yardstick),
+                        "{found:?} {spec:?}: {got} for {expected}, plain f32 {yardstick:.1e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_the_reference() {
+    for found in all_devices() {
+        for (i, spec) in specs().into_iter().enumerate() {
+            let params = random_params(&spec, 20 + i as u64);
+            let flow = start(&found, &spec, &params);
+            let offsets = [0, 1, 1, 70, 1200];
+            let count = 1200 / (1 + spec.hidden[0] * spec.blocks / 1000);
+            let offsets = offsets.map(|o| o * count / 1200);
+            let events = random(30 + i as u64, "events", count * spec.features);
+            let weights = random(31 + i as u64, "weights", count);
+            for weights in [None, Some(weights.as_slice())] {
+                let batch =
+                    Batch { events: Events::Rows(&events), weights, offsets: &offsets, shards: 8 };
+                let gradient = flow.gradient(&batch).unwrap();
+                let (exact, loss) = reference_gradient(&spec, &params, &batch);
+                assert_eq!(gradient.unusable, 0);
+                let (mut error, mut size) = (0.0, 0.0);
+                for (sum, expected) in gradient.sums.iter().zip(&exact) {
+                    error += (*sum as f64 / 4_294_967_296.0 - expected).powi(2);
+                    size += expected.powi(2);
+                }
+                let error = (error / size).sqrt();
+                assert!(error < 1e-5, "{found:?} {spec:?}: relative error {error:.1e}");
+                for (got, expected) in gradient.loss.iter().zip(&loss) {
+                    let error = (got - expected).abs() / expected.abs().max(1.0);
+                    assert!(error < 1e-5, "{found:?} {spec:?}: loss {got} for {expected}");
+                }
+            }
+        }
+    }
+}
+
+/// Σ weight · ∂(−log p)/∂params of a batch, and the loss of each shard, in f64.
+fn reference_gradient(spec: &FlowSpec, params: &[f32], batch: &Batch) -> (Vec<f64>, Vec<f64>) {
+    let exact = Reference::<f64>::new(spec, params);
+    let mut gradient = vec![0.0; params.len()];
+    let mut losses = Vec::new();
+    for range in batch.offsets.windows(2) {
+        let mut loss = 0.0;
+        for i in range[0]..range[1] {
+            let Events::Rows(rows) = batch.events else { panic!("rows") };
+            let row = &rows[i * spec.features..][..spec.features];
+            let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+            let weight = batch.weights.map_or(1.0, |w| f64::from(w[i]));
+            loss -= weight * exact.add_gradient(&row, weight, &mut gradient);
+        }
+        losses.push(loss);
+    }
+    (gradient, losses)
+}
+
+#[test]
+fn the_inverse_leads_back_to_the_event() {
+    for found in all_devices() {
+        for (i, spec) in specs().into_iter().enumerate() {
+            let params = random_params(&spec, 40 + i as u64);
+            let flow = start(&found, &spec, &params);
+            let exact = Reference::<f64>::new(&spec, &params);
+            let rows = random(41 + i as u64, "events", 67 * spec.features);
+            let mut latent = Vec::new();
+            for row in rows.chunks(spec.features) {
+                let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+                latent.extend(exact.forward(&row).0.into_iter().map(|z| z as f32));
+            }
+            let mut back = vec![f32::NAN; rows.len()];
+            flow.inverse(&latent, &mut back).unwrap();
+            for (x, y) in rows.iter().zip(&back) {
+                assert!((x - y).abs() <= 1e-4, "{found:?} {spec:?}: {y} for {x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bits_depend_neither_on_the_run_nor_on_the_number_of_devices() {
+    let spec = FlowSpec { hidden: vec![37], blocks: 4, ..FlowSpec::reference_study(5) };
+    let params = random_params(&spec, 3);
+    let events = random(4, "events", 5000 * 5);
+    let offsets = [0, 1030, 1031, 3500, 5000];
+    for found in all_devices() {
+        let flow = start(&found, &spec, &params);
+        let of = |first: usize, last: usize| {
+            let (start, end) = (offsets[first], offsets[last]);
+            let local: Vec<usize> = offsets[first..=last].iter().map(|o| o - start).collect();
+            let batch = Batch {
+                events: Events::Rows(&events[start * 5..end * 5]),
+                weights: None,
+                offsets: &local,
+                shards: 4,
+            };
+            flow.gradient(&batch).unwrap()
+        };
+        let whole = of(0, 4);
+        for _ in 0..2 {
+            assert_eq!(of(0, 4), whole);
+        }
+        for cut in [1, 2, 3] {
+            let (mut a, b) = (of(0, cut), of(cut, 4));
+            a.sums.iter_mut().zip(&b.sums).for_each(|(x, y)| *x += y);
+            assert_eq!(a.sums, whole.sums, "{found:?}");
+            assert_eq!([a.loss, b.loss].concat(), whole.loss);
+        }
+    }
+}
+
+#[test]
+fn an_event_that_is_not_finite_touches_only_itself() {
+    let spec = FlowSpec { hidden: vec![24], blocks: 4, ..FlowSpec::reference_study(6) };
+    let params = random_params(&spec, 8);
+    for found in all_devices() {
+        let flow = start(&found, &spec, &params);
+        let clean = random(9, "events", 200 * 6);
+        let mut events = clean.clone();
+        for (row, bad) in [(0, f32::NAN), (64, f32::INFINITY), (199, f32::NEG_INFINITY)] {
+            events[row * 6 + row % 6] = bad;
+        }
+        let (mut expected, mut got) = (vec![1.0; 200], vec![1.0; 200]);
+        flow.log_prob(&clean, &mut expected).unwrap();
+        flow.log_prob(&events, &mut got).unwrap();
+        for row in 0..200 {
+            if [0, 64, 199].contains(&row) {
+                assert!(!got[row].is_finite(), "{found:?} row {row}: {}", got[row]);
+            } else {
+                assert_eq!(got[row].to_bits(), expected[row].to_bits(), "{found:?} row {row}");
+            }
+        }
+        let batch = Batch {
+            events: Events::Rows(&events),
+            weights: None,
+            offsets: &[0, 100, 200],
+            shards: 2,
+        };
+        assert_eq!(flow.gradient(&batch).unwrap().unusable, 2);
+        let batch = Batch {
+            events: Events::Rows(&clean),
+            weights: None,
+            offsets: &[0, 100, 200],
+            shards: 2,
+        };
+        assert_eq!(flow.gradient(&batch).unwrap().unusable, 0);
+    }
+}
+
+#[test]
+fn arguments_that_do_not_fit_are_refused() {
+    let spec = FlowSpec { hidden: vec![8], blocks: 2, ..FlowSpec::reference_study(4) };
+    for found in all_devices() {
+        let mut flow = open(&found, &spec).unwrap();
+        assert!(flow.set_params(&[0.0; 3]).is_err());
+        assert!(flow.log_prob(&[0.0; 9], &mut [0.0; 2]).is_err());
+        assert!(flow.inverse(&[0.0; 8], &mut [0.0; 4]).is_err());
+    }
+}
+
+/// Adam as the paper writes it, in f64, with clipping and the running mean.
+struct Paper {
+    values: [Vec<f64>; 4], // params, mean, first and second moment
+}
+
+impl Paper {
+    fn update(&mut self, gradient: &[f64], adam: &Adam) -> f64 {
+        let mean = |g: &f64| g / adam.events as f64;
+        let norm = gradient.iter().map(mean).map(|g| g * g).sum::<f64>().sqrt();
+        let clip = (f64::from(adam.clip_norm) / norm).min(1.0);
+        let (b1, b2) = (f64::from(adam.beta1), f64::from(adam.beta2));
+        let [params, ema, first, second] = &mut self.values;
+        for (i, g) in gradient.iter().enumerate() {
+            let g = mean(g) * clip;
+            first[i] = b1 * first[i] + (1.0 - b1) * g;
+            second[i] = b2 * second[i] + (1.0 - b2) * g * g;
+            let root = second[i].sqrt() + f64::from(adam.epsilon);
+            params[i] -= f64::from(adam.step) * first[i] / root;
+            ema[i] += f64::from(adam.keep) * (params[i] - ema[i]);
+        }
+        norm
+    }
+}
+
+#[test]
+fn steps_on_the_device_are_those_of_adam() {
+    for (s, hidden) in [vec![21], vec![9, 14]].into_iter().enumerate() {
+        let spec = FlowSpec { hidden, blocks: 3, ..FlowSpec::reference_study(5) };
+        let params = random_params(&spec, 50 + s as u64);
+        let table = random(51, "events", 3000 * 5);
+        for found in all_devices() {
+            let mut flow = open(&found, &spec).unwrap();
+            let zeros = vec![0.0; params.len()];
+            let mut weights = Weights {
+                params: params.clone(),
+                ema: params.clone(),
+                first_moment: zeros.clone(),
+                second_moment: zeros,
+            };
+            flow.hold(&table).unwrap();
+            flow.begin(&weights).unwrap();
+            let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+            let mut paper = Paper {
+                values: [
+                    &weights.params,
+                    &weights.ema,
+                    &weights.first_moment,
+                    &weights.second_moment,
+                ]
+                .map(|v| wide(v)),
+            };
+            for (k, clip_norm) in [0.1_f32, 100.0, 100.0].into_iter().enumerate() {
+                let numbers: Vec<u32> =
+                    (0..1500).map(|i| (i * 7 + k as u32 * 311) % 3000).collect();
+                let flips: Vec<u32> = (0..1500).map(|i| i % 3).collect();
+                let mut rows = Vec::new();
+                for (number, flip) in numbers.iter().zip(&flips) {
+                    let row = &table[*number as usize * 5..][..5];
+                    rows.extend(
+                        row.iter().enumerate().map(
+                            |(d, x)| {
+                                if flip >> d & 1 == 1 { -x } else { *x }
+                            },
+                        ),
+                    );
+                }
+                let adam = Adam {
+                    events: 1500,
+                    clip_norm,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    step: 1e-3,
+                    epsilon: 1e-8,
+                    keep: 0.5,
+                };
+                let offsets = [0, 700, 1500];
+                let held = Events::Held { numbers: &numbers, flips: Some(&flips) };
+                let batch = Batch { events: held, weights: None, offsets: &offsets, shards: 2 };
+                let rows = Batch { events: Events::Rows(&rows), ..batch };
+                let now: Vec<f32> = paper.values[0].iter().map(|p| *p as f32).collect();
+                let (gradient, loss) = reference_gradient(&spec, &now, &rows);
+                // The same sums by another way, as from several devices.
+                let sums = flow.gradient(&rows).unwrap();
+                assert_eq!(flow.gradient(&batch).unwrap(), sums);
+                let norm = if k == 1 {
+                    flow.apply(&sums.sums, &adam).unwrap()
+                } else {
+                    let step = flow.step(&batch, &adam).unwrap();
+                    assert_eq!((step.unusable, &step.loss), (0, &sums.loss));
+                    step.gradient_norm
+                };
+                let expected = paper.update(&gradient, &adam);
+                assert!((norm / expected - 1.0).abs() < 1e-4, "{norm} for {expected}");
+                assert!((sums.loss[0] / loss[0] - 1.0).abs() < 1e-4);
+            }
+            flow.weights(&mut weights).unwrap();
+            let got =
+                [&weights.params, &weights.ema, &weights.first_moment, &weights.second_moment];
+            for (which, (got, expected)) in got.into_iter().zip(&paper.values).enumerate() {
+                let error: f64 =
+                    got.iter().zip(expected).map(|(x, y)| (f64::from(*x) - y).powi(2)).sum();
+                let size: f64 = expected.iter().map(|y| y * y).sum();
+                assert!((error / size).sqrt() < 1e-4, "{found:?}: tensor {which}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unusable_gradient_moves_no_weight() {
+    let spec = FlowSpec { hidden: vec![9], blocks: 2, ..FlowSpec::reference_study(4) };
+    let params = random_params(&spec, 60);
+    for found in all_devices() {
+        let mut flow = open(&found, &spec).unwrap();
+        let mut weights = Weights {
+            params: params.clone(),
+            ema: params.clone(),
+            first_moment: vec![0.5; params.len()],
+            second_moment: vec![0.25; params.len()],
+        };
+        let before = weights.clone();
+        flow.hold(&[1.0, f32::NAN, 0.0, 2.0]).unwrap();
+        flow.begin(&weights).unwrap();
+        let events = Events::Held { numbers: &[0], flips: None };
+        let batch = Batch { events, weights: None, offsets: &[0, 1], shards: 1 };
+        let adam = Adam {
+            events: 1,
+            clip_norm: 1.0,
+            beta1: 0.9,
+            beta2: 0.9,
+            step: 0.1,
+            epsilon: 1e-8,
+            keep: 1.0,
+        };
+        assert_eq!(flow.step(&batch, &adam).unwrap().unusable, 1);
+        flow.weights(&mut weights).unwrap();
+        assert_eq!(weights, before);
+        let beyond = Batch { events: Events::Held { numbers: &[1], flips: None }, ..batch };
+        assert!(flow.step(&beyond, &adam).is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! The engine on a GPU: an adapter to the kernels of the crate `taiga-flow-gpu`.
+
+use super::{Batch, Engine, FixedSum, Place};
+use crate::config::EngineChoice;
+use crate::error::{Error, Fault, Result};
+use taiga_flow_gpu::device::{self, Backend, DeviceError, DeviceFlow, Found};
+use taiga_flow_gpu::spec::FlowSpec;
+
+/// What was chosen.
+pub enum Choice {
+    Device(Box<dyn Engine>),
+    Cpu { reason: String },
+}
+
+struct CubeEngine {
+    flow: Box<dyn DeviceFlow>,
+    backend: Backend,
+}
+
+/// The device that was asked for, or for `auto` a GPU if there is one.
+pub fn start(choice: EngineChoice, place: &Place, spec: &FlowSpec) -> Result<Choice> {
+    let found = match choice {
+        EngineChoice::Cuda => device::devices(Backend::Cuda).map_err(|e| fault(&e))?,
+        EngineChoice::Vulkan => device::devices(Backend::Vulkan).map_err(|e| fault(&e))?,
+        EngineChoice::Auto | EngineChoice::Cpu => match gpus() {
+            Ok(found) => found,
+            Err(reason) => return Ok(Choice::Cpu { reason }),
+        },
+    };
+    let found = share(&found, place)?;
+    let flow = device::open(found, spec).map_err(|e| fault(&e))?;
+    Ok(Choice::Device(Box::new(CubeEngine { flow, backend: found.backend })))
+}
+
+/// Devices that are faster than the processor, or why there are none.
+fn gpus() -> std::result::Result<Vec<Found>, String> {
+    let why = match device::devices(Backend::Cuda) {
+        Ok(found) => return Ok(found),
+        Err(error) => error.to_string(),
+    };
+    let found = device::devices(Backend::Vulkan).unwrap_or_default();
+    let found: Vec<Found> = found.into_iter().filter(Found::is_discrete).collect();
+    if found.is_empty() { Err(format!("{why}; no GPU on Vulkan")) } else { Ok(found) }
+}
+
+/// The device of this rank: one each, by the rank within the node.
+fn share<'a>(found: &'a [Found], place: &Place) -> Result<&'a Found> {
+    let software = found.iter().all(|f| f.class == device::DeviceClass::Software);
+    if place.local_size > found.len() && !place.hardware.share_devices && !software {
+        return Err(Fault::new("more ranks on this node than GPUs")
+            .expected(format!("at most {} rank(s) per node", found.len()))
+            .found(place.local_size)
+            .advice("start fewer ranks per node (--ntasks-per-node), or say --share-devices")
+            .environment());
+    }
+    Ok(&found[place.local_rank % found.len()])
+}
+
+fn fault(error: &DeviceError) -> Error {
+    let advice = match error {
+        DeviceError::Missing { .. } => "compute on the processor: --engine cpu",
+        DeviceError::TooLittle { .. } => {
+            "lower train.batch or the width of the network, or compute with --engine cpu"
+        }
+        DeviceError::Argument { .. } => "this is a mistake in the program: report it",
+        DeviceError::Failed { .. } => {
+            "a training goes on from its last checkpoint by the same command; --engine cpu needs \
+             no device"
+        }
+    };
+    let fault = Fault::new(error.to_string()).advice(advice);
+    if matches!(error, DeviceError::Argument { .. }) {
+        fault.internal()
+    } else {
+        fault.environment()
+    }
+}
+
+impl Engine for CubeEngine {
+    fn describe(&self) -> String {
+        self.flow.describe().to_string()
+    }
+
+    fn class(&self) -> &'static str {
+        match self.backend {
+            Backend::Cuda => "cuda",
+            Backend::Vulkan => "vulkan",
+        }
+    }
+
+    fn set_params(&mut self, params: &[f32]) -> Result<()> {
+        self.flow.set_params(params).map_err(|e| fault(&e))
+    }
+
+    fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()> {
+        self.flow.log_prob(events, log_prob).map_err(|e| fault(&e))
+    }
+
+    fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()> {
+        self.flow.inverse(latent, events).map_err(|e| fault(&e))
+    }
+
+    fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()> {
+        let Batch { events, weights, offsets } = *batch;
+        let events = device::Events::Rows(events);
+        let batch = device::Batch { events, weights, offsets, shards: sums.shards() };
+        let gradient = self.flow.gradient(&batch).map_err(|e| fault(&e))?;
+        sums.unusable += gradient.unusable;
+        for (sum, value) in sums.values.iter_mut().zip(&gradient.sums) {
+            *sum = sum.wrapping_add(*value);
+        }
+        loss.copy_from_slice(&gradient.loss);
+        Ok(())
+    }
+}
