@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 use taiga_flow::data::store::EventStore;
-use taiga_flow::engine::{self, Batch, FixedSum};
+use taiga_flow::engine::{self, Batch, FixedSum, Place};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
@@ -49,8 +49,8 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
     let scaler =
         store.moments(&world, &plan.recipe())?.scaler(plan.selection.features(), &plan.units)?;
     store.scale(&scaler);
-    let threads = engine::threads(&world, 0)?;
-    let mut engine = engine::start(config.run.engine, &plan.spec, threads)?;
+    let place = Place::new(&world, config.run.hardware())?;
+    let mut engine = engine::start(&place, &plan.spec)?;
     let mut weights = Weights::new(initial_params(&plan.spec, 1));
     engine.set_params(&weights.params)?;
     let mut sums = FixedSum::new(plan.parameters, plan.dealing.shards() as usize);

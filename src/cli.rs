@@ -9,6 +9,8 @@ mod init;
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data::check;
 use crate::data::convert;
+use crate::data::csv::Placement;
+use crate::data::selection::Selection;
 use crate::data::split::Part;
 use crate::error::{Error, Fault, Result};
 use crate::evaluate::{self, Parts};
@@ -147,18 +149,37 @@ pub enum Command {
         /// Event file to write
         #[arg(short, long)]
         output: PathBuf,
-        /// Dialect of the tables [default: found out from the content]
+        /// Dialect of the tables, or path of its schema [default: found out from the content]
         #[arg(long)]
         dialect: Option<String>,
+        /// What the particles are, where the tables do not say
+        #[arg(long, value_enum)]
+        class: Option<Class>,
+        /// Place the source anew, so far from the camera's centre [deg], at seeded random
+        /// azimuths: for simulated hadrons, whose own source positions would tell them apart
+        #[arg(long, value_name = "DEG")]
+        source_offset: Option<f64>,
+        /// Seed of these azimuths
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Tell what is in files, and what is wrong with them
     Check {
-        /// Files or folders
-        #[arg(required = true)]
+        /// Files, folders, patterns in quotes, or @LIST with one path per line
+        #[arg(required_unless_present_any = ["gamma", "hadron", "config"])]
         files: Vec<PathBuf>,
-        /// Configuration whose schema is to be used
+        /// Files of gammas
+        #[arg(long, num_args = 1..)]
+        gamma: Vec<PathBuf>,
+        /// Files of hadrons
+        #[arg(long, num_args = 1..)]
+        hadron: Vec<PathBuf>,
+        /// Configuration whose schema, features and cuts count; without files, its files are checked
         #[arg(short, long)]
         config: Option<PathBuf>,
+        /// Only look at metadata: no rows, keys or contents
+        #[arg(long)]
+        quick: bool,
         /// Built-in schema or schema file [default: found out from the file]
         #[arg(long)]
         schema: Option<String>,
@@ -291,18 +312,39 @@ impl Cli {
                 self.print(world, &summary)?;
                 extract::outcome(&summary)
             }
-            Command::Convert { inputs, output, dialect } => {
-                let (inputs, output, dialect) = (inputs.clone(), output.clone(), dialect.clone());
-                self.print(
-                    world,
-                    &convert::run(&convert::Options { inputs, output, dialect, overwrite })?,
-                )
+            Command::Convert { inputs, output, dialect, class, source_offset, seed } => {
+                let offset = source_offset.map(|offset_deg| Placement { offset_deg, seed: *seed });
+                let options = convert::Options {
+                    inputs: inputs.clone(),
+                    output: output.clone(),
+                    dialect: dialect.clone(),
+                    class: *class,
+                    placement: offset,
+                    overwrite,
+                };
+                self.print(world, &convert::run(&options)?)
             }
-            Command::Check { files, config, schema } => {
+            Command::Check { files, gamma, hadron, config, schema, quick } => {
                 let configured =
                     config.as_deref().map(|path| config::load(path, &[])).transpose()?;
-                let schema = schema.clone().or(configured.and_then(|c| c.data.schema));
-                let report = check::run(files, schema.as_deref())?;
+                let mut options = check::Options {
+                    files: files.clone(),
+                    gamma: gamma.clone(),
+                    hadron: hadron.clone(),
+                    schema: schema.clone(),
+                    needed: Vec::new(),
+                    quick: *quick,
+                };
+                if let Some(Config { data, features, cuts, .. }) = configured {
+                    options.needed =
+                        Selection::new(&features.columns, &cuts)?.quantities().to_vec();
+                    options.schema = options.schema.or(data.schema);
+                    if files.is_empty() && gamma.is_empty() && hadron.is_empty() {
+                        options.files = data.mixed;
+                        (options.gamma, options.hadron) = (data.gamma, data.hadron);
+                    }
+                }
+                let report = check::run(&options)?;
                 self.print(world, &report)?;
                 report.outcome()
             }

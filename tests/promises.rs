@@ -7,9 +7,13 @@
 mod bad_input;
 mod commands;
 mod damage;
+mod dialects;
 mod exactly_once;
 mod failing_disk;
 mod fast_path;
+mod faults;
+mod fuzz;
+#[cfg(feature = "gpu")]
 mod gpu;
 mod images;
 mod independent;

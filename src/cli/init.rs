@@ -1,18 +1,25 @@
 //! `init`: the commented configurations and schemas of this version, to start from.
 
 use crate::data::durable;
+use crate::data::schema::BUILT_IN;
 use crate::error::Result;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const FILES: [(&str, &str); 5] = [
+const CONFIGS: [(&str, &str); 3] = [
     ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
     ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
     ("configs/magic.toml", include_str!("../../configs/magic.toml")),
-    ("configs/schema/fact.toml", include_str!("../../configs/schema/fact.toml")),
-    ("configs/schema/taiga-events.toml", include_str!("../../configs/schema/taiga-events.toml")),
 ];
+
+/// Path and text of every file; the schemas are those that the program itself reads by.
+fn files() -> Vec<(String, &'static str)> {
+    let configs = CONFIGS.iter().map(|(name, text)| ((*name).to_string(), *text));
+    let schema =
+        |(name, text): &(&str, &'static str)| (format!("configs/schema/{name}.toml"), *text);
+    configs.chain(BUILT_IN.iter().map(schema)).collect()
+}
 
 #[derive(Debug, Serialize)]
 pub struct Summary {
@@ -21,11 +28,11 @@ pub struct Summary {
 
 /// Writes the files; nothing is written if one of them exists and may not be replaced.
 pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
-    let targets: Vec<PathBuf> = FILES.iter().map(|(name, _)| folder.join(name)).collect();
+    let targets: Vec<PathBuf> = files().iter().map(|(name, _)| folder.join(name)).collect();
     for target in &targets {
         durable::refuse_existing(target, overwrite)?;
     }
-    for (target, (_, text)) in targets.iter().zip(FILES) {
+    for (target, (_, text)) in targets.iter().zip(files()) {
         if let Some(parent) = target.parent() {
             durable::create_folder(parent)?;
         }

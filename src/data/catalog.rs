@@ -1,14 +1,16 @@
-//! The files of a job: which, how many rows in each, where each begins in the global
-//! numbering of rows, and what their bytes hash to.
+//! The files of a job: which they are, what each is, and what their bytes hash to.
 //!
-//! Promises: folders are searched in a fixed order (by name), so that global row numbers
-//! are the same everywhere; the same file listed twice is refused, also under another
-//! name; hashing reads in bounded memory. Left to others: the columns (`table`).
+//! A path is a file, a folder, a pattern (`runs/*/gamma-??.h5`), or `@` and a list of
+//! paths, one per line. Promises: folders and patterns are gone through in a fixed order
+//! (by name), so that global row numbers are the same everywhere; the same file listed
+//! twice is refused, also under another name; opening reads metadata alone; hashing reads
+//! in bounded memory, each rank its share. Left to others: the columns (`table`), and what
+//! is wrong with the rows (`check`).
 
-use super::h5;
-use super::schema::Schema;
-use super::table::Table;
+use super::store::Source;
+use crate::config::Class;
 use crate::error::{Error, Fault, Result, nearest};
+use crate::world::{Work, World, agree};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -18,85 +20,84 @@ use std::path::{Path, PathBuf};
 const EXTENSIONS: [&str; 3] = ["h5", "hdf5", "hdf"];
 /// Deeper folders are a loop of links.
 const DEEPEST_FOLDER: usize = 32;
+/// A longer list of files is something else.
+const LONGEST_LIST: u64 = 64 << 20; // bytes
 
-/// The files of a job, in the order of their rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Catalog {
-    pub files: Vec<CatalogFile>,
+/// Paths that have one role: a class, or none where the files tell it themselves.
+pub type Role<'a> = (&'a [PathBuf], Option<Class>);
+
+/// Opens the files of all roles, in their order, for schema and rows; a file that stands
+/// twice, also in two roles, is refused.
+pub fn sources(roles: &[Role], schema: Option<&str>) -> Result<Vec<Source>> {
+    let mut files = Vec::new();
+    for (paths, class) in roles.iter().filter(|(paths, _)| !paths.is_empty()) {
+        files.extend(list_files(paths)?.into_iter().map(|path| (path, *class)));
+    }
+    let paths: Vec<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
+    refuse_twice(&paths)?;
+    files.iter().map(|(path, class)| Source::open(path, schema, *class)).collect()
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CatalogFile {
-    pub path: PathBuf,
-    pub rows: u64,
-    /// blake3 of the content, where it was asked for.
-    pub hash: Option<[u8; 32]>,
-    pub bytes: u64,
-}
-
-impl Catalog {
-    /// Opens every file of the list (see [`list_files`]) for its rows; without a schema
-    /// each file's own is detected.
-    pub fn open(paths: &[PathBuf], schema: Option<&Schema>) -> Result<Catalog> {
-        let paths = list_files(paths)?;
-        let files = paths.into_iter().map(|path| CatalogFile::open(path, schema));
-        Ok(Catalog { files: files.collect::<Result<_>>()? })
-    }
-
-    /// Rows of all files together.
-    pub fn rows(&self) -> u64 {
-        self.files.iter().map(|file| file.rows).sum()
-    }
-
-    /// Global row number of the first row of each file.
-    pub fn offsets(&self) -> Vec<u64> {
-        let mut next = 0;
-        let begin = |file: &CatalogFile| {
-            next += file.rows;
-            next - file.rows
-        };
-        self.files.iter().map(begin).collect()
-    }
-
-    /// File and row in it of a global row; none past the end.
-    pub fn locate(&self, global_row: u64) -> Option<(usize, u64)> {
-        let mut first = 0;
-        for (index, file) in self.files.iter().enumerate() {
-            if global_row - first < file.rows {
-                return Some((index, global_row - first));
+/// blake3 of each file, which every rank gets; every rank hashes its share. Two files of
+/// equal content are refused: their events would count twice.
+pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
+    let mut mine = Vec::new();
+    let mut failure = None;
+    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
+        match hash_file_telling(path, || world.progress(Work::Hashing, i as u64)) {
+            Ok(hash) => {
+                mine.extend((i as u64).to_le_bytes());
+                mine.extend(hash);
             }
-            first += file.rows;
+            Err(error) => failure = failure.or(Some(error)),
         }
-        None
     }
-
-    /// Fills in the content hashes, and refuses two files of equal content: their events
-    /// would count twice.
-    pub fn hash(&mut self) -> Result<()> {
-        let mut known: BTreeMap<[u8; 32], PathBuf> = BTreeMap::new();
-        for file in &mut self.files {
-            let hash = hash_file(&file.path)?;
-            file.hash = Some(hash);
-            if let Some(other) = known.insert(hash, file.path.clone()) {
-                return Err(Fault::new("two files have the same content")
-                    .file(&file.path)
-                    .found(format!("a copy of {}", other.display()))
-                    .advice("leave one of them out: its events would count twice")
-                    .input());
-            }
+    agree(world, failure.map_or(Ok(()), Err))?;
+    let mut hashes = vec![String::new(); paths.len()];
+    for told in world.all_gather(&mine)? {
+        for entry in told.as_chunks::<40>().0 {
+            let (mut index, mut hash) = ([0; 8], [0; 32]);
+            index.copy_from_slice(&entry[..8]);
+            hash.copy_from_slice(&entry[8..]);
+            hashes[u64::from_le_bytes(index) as usize] = hash_text(&hash);
         }
-        Ok(())
     }
+    let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
+    for (path, hash) in paths.iter().zip(&hashes) {
+        if let Some(other) = known.insert(hash, path) {
+            return Err(Fault::new("two files have the same content")
+                .file(path)
+                .found(format!("a copy of {}", other.display()))
+                .advice("leave one of them out: its events would count twice")
+                .input());
+        }
+    }
+    Ok(hashes)
 }
 
-impl CatalogFile {
-    fn open(path: PathBuf, schema: Option<&Schema>) -> Result<CatalogFile> {
-        let bytes = h5::file_length(&path)?;
-        let rows = match schema {
-            Some(schema) => Table::open(&path, schema)?.rows(),
-            None => Table::open(&path, &Schema::detect(&path)?)?.rows(),
-        };
-        Ok(CatalogFile { path, rows, hash: None, bytes })
+/// What tells whether a file was changed: length, time of the last change, and which
+/// file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    length: u64,
+    changed: (i64, i64),
+    file: (u64, u64),
+}
+
+impl Stamp {
+    /// None if the file cannot be looked at.
+    pub fn of(path: &Path) -> Option<Stamp> {
+        let data = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            length: data.len(),
+            changed: (data.mtime(), data.mtime_nsec()),
+            file: (data.dev(), data.ino()),
+        })
+    }
+
+    /// The file itself, under whatever name.
+    pub fn file(&self) -> (u64, u64) {
+        self.file
     }
 }
 
@@ -134,30 +135,85 @@ pub fn hash_text(hash: &[u8; 32]) -> String {
 }
 
 /// The files that a list of paths stands for: files as given, folders by all `*.h5`,
-/// `*.hdf5` and `*.hdf` in them and below, sorted by name; hidden entries are left out.
+/// `*.hdf5` and `*.hdf` in them and below, sorted by name (hidden entries are left out),
+/// patterns by what fits them, `@list` by the paths in it.
 pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {
-        let metadata = std::fs::metadata(path).map_err(|_| not_found(path))?;
-        if metadata.is_dir() {
-            let before = files.len();
-            list_folder(path, 0, &mut files)?;
-            if files.len() == before {
-                return Err(Fault::new("no HDF5 file in this folder")
-                    .file(path)
-                    .expected("files that end in .h5, .hdf5 or .hdf")
-                    .advice("for CSV tables use `taiga-flow convert` first")
-                    .input());
-            }
-        } else {
-            files.push(path.clone());
-        }
+        list_path(path, &mut files)?;
     }
     if files.is_empty() {
         return Err(Fault::new("no input files").advice("give files or folders").input());
     }
     refuse_twice(&files)?;
     Ok(files)
+}
+
+/// What one path stands for; nothing is said about a file that is there twice.
+pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let text = path.to_str().unwrap_or_default();
+    let Ok(metadata) = std::fs::metadata(path) else {
+        // A name that is there is a name, whatever letters it has.
+        return match text.strip_prefix('@') {
+            Some(list) => list_of(Path::new(list), files),
+            None if text.contains(['*', '?', '[']) => list_pattern(path, text, files),
+            None => Err(not_found(path)),
+        };
+    };
+    if !metadata.is_dir() {
+        files.push(path.to_path_buf());
+        return Ok(());
+    }
+    let before = files.len();
+    list_folder(path, 0, files)?;
+    if files.len() == before {
+        return Err(Fault::new("no HDF5 file in this folder")
+            .file(path)
+            .expected("files that end in .h5, .hdf5 or .hdf")
+            .advice("for CSV tables use `taiga-flow convert` first")
+            .input());
+    }
+    Ok(())
+}
+
+/// The paths in a list, one per line, relative to the folder of the list; blank lines and
+/// those that begin with `#` mean nothing.
+fn list_of(list: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let length = std::fs::metadata(list).map_err(|_| not_found(list))?.len();
+    let unreadable =
+        |what: String| Fault::new("cannot read the list of files").file(list).found(what).input();
+    if length > LONGEST_LIST {
+        return Err(unreadable(format!("{length} bytes")));
+    }
+    let text = std::fs::read_to_string(list).map_err(|error| unreadable(error.to_string()))?;
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let lines = text.lines().map(str::trim).enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with('@') {
+            let fault = Fault::new("a list within a list").file(list).row(number as u64 + 1);
+            return Err(fault.input());
+        }
+        list_path(&folder.join(line), files)?;
+    }
+    Ok(())
+}
+
+fn list_pattern(path: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        Fault::new("cannot follow the pattern").file(path).found(error).input()
+    };
+    let found = glob::glob(pattern).map_err(|error| wrong(&error))?;
+    let before = files.len();
+    for entry in found {
+        list_path(&entry.map_err(|error| wrong(&error))?, files)?;
+    }
+    if files.len() == before {
+        return Err(Fault::new("no file fits this pattern")
+            .file(path)
+            .advice("check the path")
+            .input());
+    }
+    Ok(())
 }
 
 fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -237,12 +293,8 @@ mod tests {
         writer.finish(&[]).unwrap();
     }
 
-    fn own() -> Schema {
-        Schema::by_name_or_path("taiga-events").unwrap()
-    }
-
     #[test]
-    fn a_folder_is_listed_by_name_and_rows_are_numbered_through() {
+    fn folders_patterns_and_lists_are_gone_through_in_a_fixed_order() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_path_buf();
         write(&root.join("b/2.h5"), 5, 1.0);
@@ -250,15 +302,32 @@ mod tests {
         write(&root.join("a.HDF"), 7, 3.0);
         std::fs::write(root.join("notes.txt"), "x").unwrap();
         std::fs::write(root.join("c.h5.part"), "x").unwrap();
-        let catalog = Catalog::open(std::slice::from_ref(&root), Some(&own())).unwrap();
-        let names: Vec<_> =
-            catalog.files.iter().map(|f| f.path.strip_prefix(&root).unwrap()).collect();
-        assert_eq!(names, ["a.HDF", "b/1.hdf5", "b/2.h5"].map(Path::new));
-        assert_eq!(catalog.rows(), 15);
-        assert_eq!(catalog.offsets(), [0, 7, 10]);
-        assert_eq!(catalog.locate(9), Some((1, 2)));
-        assert_eq!(catalog.locate(10), Some((2, 0)));
-        assert_eq!(catalog.locate(15), None);
+        let names = |path: PathBuf| -> Vec<String> {
+            let files = list_files(&[path]).unwrap();
+            let relative =
+                files.iter().map(|f| f.strip_prefix(&root).unwrap().display().to_string());
+            relative.collect()
+        };
+        assert_eq!(names(root.clone()), ["a.HDF", "b/1.hdf5", "b/2.h5"]);
+        assert_eq!(names(root.join("b/?.h*")), ["b/1.hdf5", "b/2.h5"]);
+        assert_eq!(names(root.join("*")).len(), 5);
+        std::fs::write(root.join("list"), "# two\n\nb/2.h5\n a.HDF \n").unwrap();
+        let list = PathBuf::from(format!("@{}", root.join("list").display()));
+        assert_eq!(names(list), ["b/2.h5", "a.HDF"]);
+        let refused = |path: PathBuf| list_files(&[path]).unwrap_err().to_string();
+        assert!(refused(root.join("z*.h5")).contains("no file fits"));
+        assert!(refused(PathBuf::from("@nowhere")).contains("file not found"));
+        std::fs::write(root.join("loop"), "@loop\n").unwrap();
+        let list = PathBuf::from(format!("@{}", root.join("loop").display()));
+        assert!(refused(list).contains("a list within a list"));
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_pattern_is_a_name_where_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("γ [1] *.h5");
+        write(&path, 3, 1.0);
+        assert_eq!(list_files(std::slice::from_ref(&path)).unwrap(), [path]);
     }
 
     #[test]
@@ -277,16 +346,27 @@ mod tests {
     #[test]
     fn files_of_equal_content_are_refused_when_hashed() {
         let folder = tempfile::tempdir().unwrap();
-        write(&folder.path().join("a.h5"), 3, 1.0);
-        write(&folder.path().join("b.h5"), 3, 2.0);
-        let paths = [folder.path().to_path_buf()];
-        let mut catalog = Catalog::open(&paths, Some(&own())).unwrap();
-        catalog.hash().unwrap();
-        let expected = blake3::hash(&std::fs::read(folder.path().join("a.h5")).unwrap());
-        assert_eq!(catalog.files[0].hash, Some(*expected.as_bytes()));
-        std::fs::copy(folder.path().join("a.h5"), folder.path().join("c.h5")).unwrap();
-        let error = Catalog::open(&paths, Some(&own())).unwrap().hash().unwrap_err();
+        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
+        write(&a, 3, 1.0);
+        write(&b, 3, 2.0);
+        let hashes = hash_files(&crate::world::Solo, &[&a, &b]).unwrap();
+        assert_eq!(hashes[0], blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
+        std::fs::copy(&a, &c).unwrap();
+        let error = hash_files(&crate::world::Solo, &[&a, &b, &c]).unwrap_err();
         assert!(error.to_string().contains("same content"), "{error}");
+    }
+
+    #[test]
+    fn a_file_in_two_roles_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        write(&path, 3, 1.0);
+        let paths = [path];
+        let roles: [Role; 2] = [(&paths, Some(Class::Gamma)), (&paths, Some(Class::Hadron))];
+        let error = sources(&roles, Some("taiga-events")).unwrap_err();
+        assert!(error.to_string().contains("listed twice"), "{error}");
+        let found = sources(&roles[..1], Some("taiga-events")).unwrap();
+        assert_eq!((found[0].rows, found[0].class), (3, Some(Class::Gamma)));
     }
 
     #[test]

@@ -1,20 +1,27 @@
-//! What is in a file, and what is wrong with it.
+//! What is in files, and what is wrong with each and with all of them together.
 //!
-//! Promises: one pass over the data in blocks of rows; one bad file does not stop the
-//! others; a file that training would refuse is marked as refused, with the reason, and
-//! [`Report::outcome`] is then an input error. How a report looks is `check::text`'s.
+//! Promises: one pass over the rows in blocks, and further ones over the keys alone; one
+//! bad file does not stop the others; a file that should not be trained on is marked as
+//! refused, with the reason and counts, and [`Report::outcome`] is then an input error.
+//! A quick check reads metadata only. How a report looks is `check::text`'s, what files
+//! have to do with each other `check::set`'s.
 
+mod keys;
+mod set;
 mod text;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::catalog::list_files;
+use super::catalog::list_path;
 use super::columns::CHUNK_ROWS;
 use super::schema::Schema;
 use super::table::{Block, Request, Table};
-use crate::error::{Fault, Result};
+use crate::config::Class;
+use crate::error::{Error, Fault, Result};
+pub use set::Finding;
+use set::Member;
 
 /// The six features of the default model: what is wrong with one of them matters most.
 const FEATURES: [&str; 6] = ["size", "length", "width", "dist", "alpha", "con2"];
@@ -52,7 +59,9 @@ impl Limits {
 /// The physical limits of a quantity in its canonical unit.
 pub fn physical_limits(quantity: &str) -> Option<Limits> {
     Some(match quantity {
-        "size" | "energy" => Limits::above(0.0, None),
+        "size" => Limits::above(0.0, None),
+        // 10⁶ TeV is above what any shower has: GeV or eV instead of TeV.
+        "energy" => Limits::above(0.0, Some(1e6)),
         "length" | "width" | "dist" | "dist_center" | "dist_anti" => Limits::from(0.0, CAMERA_DEG),
         "alpha" | "alpha_anti" | "zenith" => Limits::from(0.0, 90.0),
         "con1" | "con2" | "con3" => Limits::above(0.0, Some(1.0)),
@@ -64,15 +73,38 @@ pub fn physical_limits(quantity: &str) -> Option<Limits> {
 /// Quantities of which the first can never exceed the second.
 const ORDERED: [(&str, &str); 3] = [("width", "length"), ("con1", "con2"), ("con2", "con3")];
 
-/// What was found in all files, in the order given.
+/// Angles of a whole table that stay below π/2 are in radians, if there are so many.
+const RADIAN_ROWS: u64 = 100;
+
+/// What to check, and how thoroughly.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Files, folders, patterns or lists.
+    pub files: Vec<PathBuf>,
+    pub gamma: Vec<PathBuf>,
+    pub hadron: Vec<PathBuf>,
+    pub schema: Option<String>,
+    /// Quantities that a configuration needs: a file without one is refused.
+    pub needed: Vec<String>,
+    /// Metadata alone: no rows, keys or contents.
+    pub quick: bool,
+}
+
+/// What was found in all files, in the order given, and in the set of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     pub files: Vec<FileReport>,
+    pub set: Vec<Finding>,
+    /// Of all files that can be read.
+    pub rows: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FileReport {
     pub path: PathBuf,
+    /// The class that it was given as.
+    pub role: Option<Class>,
     /// Absent if the file could not be read.
     pub contents: Option<Contents>,
     /// Why training would refuse the file; empty if it would not.
@@ -115,9 +147,11 @@ pub struct Classes {
 }
 
 impl Report {
-    /// An input error if training would refuse one of the files.
+    /// An input error if one of the files should not be trained on.
     pub fn outcome(&self) -> Result<()> {
-        let refused = self.files.iter().filter(|file| !file.refused.is_empty());
+        let refused =
+            |file: &&FileReport| !file.refused.is_empty() || set::refuses(&self.set, &file.path);
+        let refused = self.files.iter().filter(refused);
         let names: Vec<String> = refused.map(|file| file.path.display().to_string()).collect();
         if names.is_empty() {
             return Ok(());
@@ -133,49 +167,115 @@ impl Report {
 
 /// Checks files through the schema of that name or path, or each through the one that
 /// fits it.
-pub fn run(files: &[PathBuf], schema: Option<&str>) -> Result<Report> {
+pub fn run(options: &Options) -> Result<Report> {
+    let roles = [
+        (&options.files, None),
+        (&options.gamma, Some(Class::Gamma)),
+        (&options.hadron, Some(Class::Hadron)),
+    ];
+    let mut files = Vec::new();
+    for (paths, role) in roles {
+        for path in paths {
+            files.extend(expand(path)?.into_iter().map(|path| (path, role)));
+        }
+    }
     if files.is_empty() {
         return Err(Fault::new("no file to check").expected("one or more files").usage());
     }
-    let schema = schema.map(Schema::by_name_or_path).transpose()?;
-    let files = files.iter().map(|path| expand(path)).collect::<Result<Vec<_>>>()?.concat();
-    Ok(Report { files: files.iter().map(|path| file_report(path, schema.as_ref())).collect() })
+    let schema = options.schema.as_deref().map(Schema::by_name_or_path).transpose()?;
+    let mut checked = Vec::with_capacity(files.len());
+    for (path, role) in &files {
+        checked.push(check_file(path, *role, schema.as_ref(), options));
+    }
+    let members: Vec<Member> = checked
+        .iter()
+        .map(|checked| Member {
+            report: &checked.report,
+            role: checked.report.role,
+            table: checked.table.clone(),
+            sources: checked.sources,
+        })
+        .collect();
+    let set = set::findings(&members, !options.quick);
+    drop(members);
+    let files: Vec<FileReport> = checked.into_iter().map(|checked| checked.report).collect();
+    let contents = || files.iter().filter_map(|file| file.contents.as_ref());
+    let rows = contents().map(|contents| contents.rows).sum();
+    let bytes = contents().map(|contents| contents.bytes).sum();
+    Ok(Report { files, set, rows, bytes })
 }
 
-/// A folder stands for the HDF5 files in it; what is wrong with a file is for its report.
+/// What a path stands for; what is wrong with a file itself is for its report.
 fn expand(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.is_dir() { list_files(&[path.to_path_buf()]) } else { Ok(vec![path.to_path_buf()]) }
+    let mut files = Vec::new();
+    let text = path.to_string_lossy();
+    let missing = std::fs::metadata(path).is_err();
+    if missing && !text.starts_with('@') && !text.contains(['*', '?', '[']) {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    list_path(path, &mut files)?;
+    Ok(files)
 }
 
-fn file_report(path: &Path, schema: Option<&Schema>) -> FileReport {
+/// A file's report, and what the set of files needs of it.
+struct Checked {
+    report: FileReport,
+    table: Option<Table>,
+    sources: SourcePositions,
+}
+
+fn check_file(
+    path: &Path,
+    role: Option<Class>,
+    schema: Option<&Schema>,
+    options: &Options,
+) -> Checked {
     let path = path.to_path_buf();
-    match examine(&path, schema) {
-        Ok((contents, disorder)) => {
+    match examine(&path, schema, options.quick) {
+        Ok((contents, table, counts)) => {
             let mut report = FileReport {
                 refused: Vec::new(),
                 warnings: missing(&contents),
                 path,
+                role,
                 contents: None,
             };
-            for column in &contents.columns {
-                report.judge(column, contents.rows);
+            for name in &options.needed {
+                let request = Request { quantities: vec![name.clone()], ..Request::default() };
+                report.refused.extend(table.reader(&request).err().map(|e| without_file(&e)));
             }
-            for pair in &disorder {
+            if !options.quick {
+                for column in &contents.columns {
+                    report.judge(column, contents.rows);
+                }
+            }
+            for pair in &counts.disorder {
                 report.judge_order(pair, contents.rows);
             }
+            for difference in &counts.differences {
+                report.judge_difference(difference, contents.rows);
+            }
+            report.judge_role(&contents);
             report.contents = Some(contents);
-            report
+            Checked { report, table: Some(table), sources: counts.sources }
         }
         Err(error) => {
-            let mut fault = error.fault().cloned().unwrap_or_else(|| Fault::new(error.to_string()));
-            fault.file = None; // it stands beside the reason
-            FileReport { path, contents: None, refused: vec![fault.to_string()], warnings: vec![] }
+            let refused = vec![without_file(&error)];
+            let report = FileReport { path, role, contents: None, refused, warnings: vec![] };
+            Checked { report, table: None, sources: SourcePositions::default() }
         }
     }
 }
 
-/// One pass over a file.
-fn examine(path: &Path, schema: Option<&Schema>) -> Result<(Contents, Vec<Disorder>)> {
+/// What is wrong, without the name of the file, which stands beside it.
+fn without_file(error: &Error) -> String {
+    let mut fault = error.fault().cloned().unwrap_or_else(|| Fault::new(error.to_string()));
+    fault.file = None;
+    fault.to_string()
+}
+
+/// One pass over a file, or only its metadata.
+fn examine(path: &Path, schema: Option<&Schema>, quick: bool) -> Result<(Contents, Table, Counts)> {
     let schema = match schema {
         Some(schema) => schema.clone(),
         None => Schema::detect(path)?,
@@ -185,7 +285,12 @@ fn examine(path: &Path, schema: Option<&Schema>) -> Result<(Contents, Vec<Disord
     let quantities = owned(table.quantities());
     let keys = owned(table.key_names());
     let request = Request { quantities, keys, shower: true, class: true };
-    let counts = Counts::of(&table, &request)?;
+    let mut counts = Counts::new(&table, &request);
+    if quick {
+        table.reader(&request)?;
+    } else {
+        counts.read(&table, &request)?;
+    }
     let columns = request.quantities.iter().zip(&counts.tallies).map(|(name, tally)| {
         let unit = table.unit(name).unwrap_or_default();
         tally.column(name, unit.to_string())
@@ -197,32 +302,90 @@ fn examine(path: &Path, schema: Option<&Schema>) -> Result<(Contents, Vec<Disord
         columns: columns.collect(),
         keys: request.keys.clone(),
         shower: table.shower_columns(),
-        classes: table.has_class().then_some(counts.classes),
+        classes: (table.has_class() && !quick).then_some(counts.classes),
     };
-    Ok((contents, counts.disorder))
+    Ok((contents, table, counts))
+}
+
+/// Distances of the assumed source from the camera's centre [deg].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SourcePositions {
+    rows: u64,
+    sum: f64,
+    squares: f64,
+}
+
+impl SourcePositions {
+    fn add(&mut self, x: f32, y: f32) {
+        let square = f64::from(x) * f64::from(x) + f64::from(y) * f64::from(y);
+        if square.is_finite() {
+            self.rows += 1;
+            self.sum += square.sqrt();
+            self.squares += square;
+        }
+    }
+
+    fn merge(&mut self, other: &SourcePositions) {
+        self.rows += other.rows;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    fn mean_and_spread(&self) -> Option<(f64, f64)> {
+        let mean = self.sum / self.rows as f64;
+        let square = (self.squares / self.rows as f64 - mean * mean).max(0.0);
+        (self.rows > 0).then(|| (mean, square.sqrt()))
+    }
 }
 
 /// What is counted on the way through the rows of a file.
 struct Counts {
     tallies: Vec<Tally>, // (quantities)
     disorder: Vec<Disorder>,
+    differences: Vec<Difference>,
     classes: Classes,
+    sources: SourcePositions,
+    source: Option<[usize; 2]>, // quantities of the source's position
 }
 
 impl Counts {
-    fn of(table: &Table, request: &Request) -> Result<Counts> {
-        let mut counts = Counts {
+    fn new(table: &Table, request: &Request) -> Counts {
+        let index = |name: &str| request.quantities.iter().position(|known| known == name);
+        let in_degrees =
+            ["source_x", "source_y"].iter().all(|name| table.unit(name) == Some("deg"));
+        let source = index("source_x").zip(index("source_y")).filter(|_| in_degrees);
+        Counts {
             tallies: request.quantities.iter().map(|name| Tally::new(name)).collect(),
             disorder: ordered_pairs(&request.quantities),
+            differences: Vec::new(),
             classes: Classes::default(),
-        };
-        let reader = table.reader(request)?;
-        let mut block = Block::default();
-        for first in (0..table.rows()).step_by(CHUNK_ROWS) {
-            reader.read(first..table.rows().min(first + CHUNK_ROWS as u64), &mut block)?;
-            counts.add(&block);
+            sources: SourcePositions::default(),
+            source: source.map(|(x, y)| [x, y]),
         }
-        Ok(counts)
+    }
+
+    fn read(&mut self, table: &Table, request: &Request) -> Result<()> {
+        let reader = table.reader(request)?;
+        let second = table.second_ways();
+        let second = second.as_ref().map(|(table, within)| {
+            let quantities: Vec<String> = within.keys().cloned().collect();
+            self.differences = Difference::all(within, request);
+            table.reader(&Request { quantities, ..Request::default() })
+        });
+        let second = second.transpose()?;
+        let (mut block, mut other) = (Block::default(), Block::default());
+        for first in (0..table.rows()).step_by(CHUNK_ROWS) {
+            let rows = first..table.rows().min(first + CHUNK_ROWS as u64);
+            reader.read(rows.clone(), &mut block)?;
+            self.add(&block);
+            if let Some(second) = &second {
+                second.read(rows, &mut other)?;
+                for (slot, difference) in self.differences.iter_mut().enumerate() {
+                    difference.add(&block.quantities[difference.quantity], &other.quantities[slot]);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, block: &Block) {
@@ -232,7 +395,34 @@ impl Counts {
         for pair in &mut self.disorder {
             pair.add(block);
         }
+        if let Some([x, y]) = self.source {
+            let pairs = block.quantities[x].iter().zip(&block.quantities[y]);
+            pairs.for_each(|(x, y)| self.sources.add(*x, *y));
+        }
         self.classes.add(block.class.as_deref().unwrap_or_default());
+    }
+}
+
+/// Rows in which a quantity differs from what other columns give for it.
+struct Difference {
+    name: String,
+    quantity: usize, // in the request
+    within: f64,
+    rows: u64,
+}
+
+impl Difference {
+    fn all(within: &std::collections::BTreeMap<String, f64>, request: &Request) -> Vec<Difference> {
+        let one = |(name, within): (&String, &f64)| {
+            let quantity = request.quantities.iter().position(|known| known == name)?;
+            Some(Difference { name: name.clone(), quantity, within: *within, rows: 0 })
+        };
+        within.iter().filter_map(one).collect()
+    }
+
+    fn add(&mut self, values: &[f32], others: &[f32]) {
+        let differ = |(a, b): (&f32, &f32)| f64::from((a - b).abs()) > self.within;
+        self.rows += values.iter().zip(others).filter(|pair| differ(*pair)).count() as u64;
     }
 }
 
@@ -365,6 +555,11 @@ impl FileReport {
         if is_feature && column.constant {
             return self.refused.push(format!("'{name}' is the same in every row"));
         }
+        let highest = column.max.unwrap_or(f64::NAN);
+        if name == "alpha" && rows >= RADIAN_ROWS && highest <= std::f64::consts::FRAC_PI_2 {
+            let text = format!("'alpha' never exceeds {highest:.4}: radians, not degrees");
+            return self.refused.push(text);
+        }
         if bad > 0 {
             self.add(is_feature && too_many(bad, rows), describe(column, rows));
         }
@@ -380,6 +575,35 @@ impl FileReport {
         let (smaller, larger) = pair.names;
         let text = format!("'{smaller}' exceeds '{larger}' in {} rows", share(pair.rows, rows));
         self.add(FEATURES.contains(&smaller) && too_many(pair.rows, rows), text);
+    }
+
+    fn judge_difference(&mut self, difference: &Difference, rows: u64) {
+        let Difference { name, within, rows: bad, .. } = difference;
+        if *bad > 0 {
+            let text = format!(
+                "'{name}' differs from what centroid, axis and source give by more than {within} in {} rows",
+                share(*bad, rows)
+            );
+            self.add(too_many(*bad, rows), text);
+        }
+    }
+
+    /// A file of one class that holds the other.
+    fn judge_role(&mut self, contents: &Contents) {
+        let (Some(role), Some(counts)) = (self.role, contents.classes) else { return };
+        let (other, count) = match role {
+            Class::Gamma => (Class::Hadron, counts.hadron),
+            Class::Hadron => (Class::Gamma, counts.gamma),
+        };
+        let wholly = count == contents.rows;
+        if count > 0 {
+            let rows = share(count, contents.rows);
+            let mut text = format!("given as {role}s, but {rows} rows are {other}s");
+            if wholly {
+                text += ": the files are swapped";
+            }
+            self.add(wholly, text);
+        }
     }
 
     fn add(&mut self, refused: bool, text: String) {

@@ -9,11 +9,18 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::catalog::hash_file;
 use super::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
-use super::csv::{self, Dialect, Row, Rows};
+use super::csv::{self, Placement, Row, Rows};
 use super::durable::refuse_existing;
 use super::events;
+use super::schema::{Schema, Text};
+use crate::config::Class;
 use crate::error::{Fault, Result};
+
+/// A quantity that differs from the file's own in more than this share of the rows was
+/// computed from wrong units, a wrong axis or a wrong sign.
+const MOST_DIFFERENT: f64 = 0.01;
 
 /// What to convert.
 #[derive(Debug, Clone)]
@@ -21,8 +28,13 @@ pub struct Options {
     /// Tables of one dialect; their rows follow each other in the output.
     pub inputs: Vec<PathBuf>,
     pub output: PathBuf,
-    /// Name of the dialect; found out from the first input where absent.
+    /// Name of the dialect, or path of its schema; found out from the first input where
+    /// absent.
     pub dialect: Option<String>,
+    /// What the particles are, where the tables do not say.
+    pub class: Option<Class>,
+    /// Places the source anew.
+    pub placement: Option<Placement>,
     pub overwrite: bool,
 }
 
@@ -30,7 +42,7 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     pub output: PathBuf,
-    pub dialect: &'static str,
+    pub dialect: String,
     pub files: usize,
     pub rows: u64,
     pub gammas: u64,
@@ -41,11 +53,13 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} rows ({} gammas, {} hadrons) from {} file(s) of the dialect {}",
+            "{}: {} rows ({}) from {} file(s) of the dialect {}",
             self.output.display(),
             self.rows,
-            self.gammas,
-            self.hadrons,
+            match self.gammas + self.hadrons {
+                0 => "of unknown class".to_string(),
+                _ => format!("{} gammas, {} hadrons", self.gammas, self.hadrons),
+            },
             self.files,
             self.dialect
         )
@@ -56,33 +70,41 @@ impl fmt::Display for Summary {
 pub fn run(options: &Options) -> Result<Summary> {
     refuse_existing(&options.output, options.overwrite)?;
     let first = distinct_inputs(options)?;
-    let dialect = match &options.dialect {
+    let schema = match &options.dialect {
         Some(name) => csv::dialect(name)?,
         None => csv::detect(first)?,
     };
-    let columns = columns(dialect);
-    let mut writer =
-        ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
-    let mut block = Block::new(dialect);
+    let Some(text) = &schema.text else {
+        return Err(Fault::new("not a dialect of text tables").found(&schema.name).usage());
+    };
+    if let (Some(_), Some(own)) = (options.class, &text.class) {
+        return Err(Fault::new("the tables tell the class themselves")
+            .found(format!("column '{}' of the dialect {}", own.column, schema.name))
+            .advice("leave --class out")
+            .usage());
+    }
+    let mut job = Job::start(options, &schema, text, first)?;
     let mut hashes = Vec::with_capacity(options.inputs.len());
     for input in &options.inputs {
-        hashes.push(copy_rows(input, dialect, &mut block, &mut writer)?);
+        hashes.push(job.copy_rows(input)?);
     }
-    block.append_to(&mut writer)?;
-    let [gammas, hadrons] = [block.gammas, block.hadrons];
-    let rows = writer.finish(&events::attributes(&[
-        ("dialect", dialect.name),
-        ("source_blake3", &hashes.join(" ")),
-    ]))?;
-    let output = options.output.clone();
-    Ok(Summary {
-        output,
-        dialect: dialect.name,
-        files: options.inputs.len(),
-        rows,
-        gammas,
-        hadrons,
-    })
+    let summary = job.summary(options.inputs.len());
+    let mut origin = vec![("dialect", schema.name.as_str())];
+    let hashes = source_text(&hashes);
+    origin.push(("source_blake3", &hashes));
+    let placed = options.placement.map(|p| format!("{} deg, seed {}", p.offset_deg, p.seed));
+    origin.extend(placed.as_deref().map(|text| ("source_placed_at", text)));
+    let rows = job.finish(&origin)?;
+    Ok(Summary { rows, ..summary })
+}
+
+/// The hashes of the inputs, or the hash of the list where it is too long for a text.
+fn source_text(hashes: &[String]) -> String {
+    let list = hashes.join(" ");
+    if hashes.len() <= 60 {
+        return list;
+    }
+    format!("{} inputs, blake3 of their list {}", hashes.len(), blake3::hash(list.as_bytes()))
 }
 
 /// Refuses to read a file twice or to write over one of the inputs; gives the first input.
@@ -103,71 +125,152 @@ fn distinct_inputs(options: &Options) -> Result<&Path> {
     Ok(first)
 }
 
-/// Appends the rows of one table; gives the hash of its bytes.
-fn copy_rows(
-    input: &Path,
-    dialect: &'static Dialect,
-    block: &mut Block,
-    writer: &mut ColumnWriter,
-) -> Result<String> {
-    let mut rows = Rows::open(input, dialect)?;
-    let mut row = Row::default();
-    let mut count = 0u64;
-    while rows.read(&mut row)? {
-        count += 1;
-        block.push(&row);
-        if block.class.len() == CHUNK_ROWS {
-            block.append_to(writer)?;
-        }
-    }
-    if count == 0 {
-        return Err(csv::no_rows(input));
-    }
-    Ok(rows.source_hash().to_hex().to_string())
+/// A conversion on its way.
+struct Job<'a> {
+    options: &'a Options,
+    schema: &'a Schema,
+    writer: ColumnWriter,
+    block: Block,
 }
 
-fn columns(dialect: &Dialect) -> Vec<ColumnSpec> {
-    let key = ColumnSpec::new("row_hash", Kind::I64, None);
-    let features = dialect
-        .outputs
-        .iter()
-        .map(|output| ColumnSpec::new(output.name, Kind::F32, Some(output.unit)));
-    let class = ColumnSpec::new("class", Kind::I8, None);
-    [key].into_iter().chain(features).chain([class]).collect()
+impl<'a> Job<'a> {
+    fn start(
+        options: &'a Options,
+        schema: &'a Schema,
+        text: &Text,
+        first: &Path,
+    ) -> Result<Job<'a>> {
+        let outputs = Rows::open(first, schema, [0; 32], options.placement)?.outputs();
+        let has_class = text.class.is_some() || options.class.is_some();
+        let columns = columns(schema, text, &outputs, has_class);
+        let writer =
+            ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
+        let keys = columns.iter().filter(|column| column.kind == Kind::I64).count();
+        let class = options.class.map(Class::code);
+        let block = Block {
+            keys: vec![Vec::new(); keys],
+            features: vec![Vec::new(); outputs.len()],
+            class: Vec::new(),
+            given: class,
+            has_class,
+            gammas: 0,
+            hadrons: 0,
+        };
+        Ok(Job { options, schema, writer, block })
+    }
+
+    /// Appends the rows of one table; gives the hash of its bytes.
+    fn copy_rows(&mut self, input: &Path) -> Result<String> {
+        let before = hash_file(input)?;
+        let mut rows = Rows::open(input, self.schema, before, self.options.placement)?;
+        let mut row = Row::default();
+        let mut count = 0u64;
+        while rows.read(&mut row)? {
+            count += 1;
+            self.block.push(&row);
+            if self.block.rows() == CHUNK_ROWS {
+                self.block.append_to(&mut self.writer)?;
+            }
+        }
+        if count == 0 {
+            return Err(csv::no_rows(input));
+        }
+        if *rows.source_hash().as_bytes() != before {
+            return Err(Fault::new("the file changed while it was read")
+                .file(input)
+                .advice("wait until its writer has finished")
+                .input());
+        }
+        refuse_different(input, &rows)?;
+        Ok(rows.source_hash().to_hex().to_string())
+    }
+
+    fn summary(&self, files: usize) -> Summary {
+        Summary {
+            output: self.options.output.clone(),
+            dialect: self.schema.name.clone(),
+            files,
+            rows: 0,
+            gammas: self.block.gammas,
+            hadrons: self.block.hadrons,
+        }
+    }
+
+    fn finish(mut self, origin: &[(&str, &str)]) -> Result<u64> {
+        self.block.append_to(&mut self.writer)?;
+        self.writer.finish(&events::attributes(origin))
+    }
+}
+
+/// Refuses a table whose own values contradict those computed from its other columns.
+fn refuse_different(input: &Path, rows: &Rows) -> Result<()> {
+    let (differences, all) = rows.differences();
+    for (name, (count, within)) in differences {
+        if count as f64 > MOST_DIFFERENT * all as f64 {
+            return Err(Fault::new(format!("'{name}' is not what its other columns give"))
+                .file(input)
+                .expected(format!("differences above {within} in at most 1 % of the rows"))
+                .found(format!("{count} of {all} rows"))
+                .advice("units, axis or sign are others than the schema says: correct a copy of it, and give that as --dialect")
+                .input());
+        }
+    }
+    Ok(())
+}
+
+fn columns(
+    schema: &Schema,
+    text: &Text,
+    outputs: &[(String, String)],
+    has_class: bool,
+) -> Vec<ColumnSpec> {
+    let key = |name: &str| ColumnSpec::new(name, Kind::I64, None);
+    let hash = text.row_hash.then(|| key("row_hash"));
+    let run = text.run.is_some().then(|| key("run_id"));
+    let copied = schema.copy.keys().map(|name| key(name));
+    let features = outputs.iter().map(|(name, unit)| ColumnSpec::new(name, Kind::F32, Some(unit)));
+    let class = has_class.then(|| ColumnSpec::new("class", Kind::I8, None));
+    hash.into_iter().chain(run).chain(copied).chain(features).chain(class).collect()
 }
 
 /// Rows on their way to the writer, by column.
 struct Block {
-    hashes: Vec<i64>,
+    keys: Vec<Vec<i64>>,     // (keys, rows)
     features: Vec<Vec<f32>>, // (outputs, rows)
     class: Vec<i8>,
+    given: Option<i8>,
+    has_class: bool,
     gammas: u64, // of all rows so far
     hadrons: u64,
 }
 
 impl Block {
-    fn new(dialect: &Dialect) -> Block {
-        let features = vec![Vec::new(); dialect.outputs.len()];
-        Block { hashes: Vec::new(), features, class: Vec::new(), gammas: 0, hadrons: 0 }
+    fn rows(&self) -> usize {
+        self.class.len()
     }
 
     fn push(&mut self, row: &Row) {
-        self.hashes.push(row.hash);
+        for (key, value) in self.keys.iter_mut().zip(&row.keys) {
+            key.push(*value);
+        }
         for (feature, value) in self.features.iter_mut().zip(&row.values) {
             feature.push(*value);
         }
-        self.class.push(row.class);
-        self.gammas += u64::from(row.class == events::GAMMA);
-        self.hadrons += u64::from(row.class == events::HADRON);
+        let class = self.given.unwrap_or(row.class);
+        self.class.push(class);
+        self.gammas += u64::from(class == events::GAMMA);
+        self.hadrons += u64::from(class == events::HADRON);
     }
 
     /// Hands the rows to the writer and empties the block.
     fn append_to(&mut self, writer: &mut ColumnWriter) -> Result<()> {
-        let mut values = vec![Values::I64(&self.hashes)];
+        let mut values: Vec<Values> = self.keys.iter().map(|key| Values::I64(key)).collect();
         values.extend(self.features.iter().map(|feature| Values::F32(feature)));
-        values.push(Values::I8(&self.class));
+        if self.has_class {
+            values.push(Values::I8(&self.class));
+        }
         writer.append(&values)?;
-        self.hashes.clear();
+        self.keys.iter_mut().for_each(Vec::clear);
         self.features.iter_mut().for_each(Vec::clear);
         self.class.clear();
         Ok(())
@@ -183,7 +286,14 @@ mod tests {
 
     fn options(inputs: &[&Path], output: &Path) -> Options {
         let inputs = inputs.iter().map(|path| path.to_path_buf()).collect();
-        Options { inputs, output: output.to_path_buf(), dialect: None, overwrite: false }
+        Options {
+            inputs,
+            output: output.to_path_buf(),
+            dialect: None,
+            class: None,
+            placement: None,
+            overwrite: false,
+        }
     }
 
     fn table(folder: &Path, name: &str, rows: usize) -> PathBuf {

@@ -1,454 +1,676 @@
-//! Text tables: the dialects that are known, and strict reading of their rows.
+//! Text tables: strict reading of their lines through a schema with a `[text]` part.
 //!
-//! A dialect is a row of [`DIALECTS`]: what the columns are called, what values they
-//! may hold, and what quantities come out of them. A row that does not fit is an
-//! error with its line and column; nothing is skipped, nothing guessed. Memory is
-//! bounded by one line, and a line by [`MAX_LINE_BYTES`]. Left to `convert`: files.
+//! Promises: a line that does not fit is an error with its number and column; nothing is
+//! skipped, nothing guessed. Memory is bounded by one line, and a line by
+//! [`MAX_LINE_BYTES`]. The bytes are hashed on the way, so that a file that changes while
+//! it is read is noticed. Lines are split and decimal numbers read here rather than by a
+//! general crate, because these two are most of the time of a conversion. Left to
+//! `convert`: files and outputs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use csv::StringRecord;
-
-use super::events::{GAMMA, HADRON};
+use super::events::{GAMMA, HADRON, UNKNOWN};
+use super::expression::Expression;
+use super::schema::{self, Quantity, Schema, Source, Text};
 use crate::error::{Error, Fault, Result, did_you_mean};
+use taiga_flow_gpu::random::Stream;
 
-/// The outcome of reading one record or field; the fault lacks its file and line.
+/// The outcome of reading one line or field; the fault lacks its file and line.
 type Parsed<T> = Result<T, Box<Fault>>;
 
 /// A longer line is no row of numbers: a binary file, or one without line ends.
 pub const MAX_LINE_BYTES: usize = 65_536;
+const BUFFER: usize = 1 << 20;
+/// Largest power of ten that f64 holds exactly.
+const EXACT_POWERS: usize = 22;
 
-/// A text table without header: columns of numbers, then the class.
-#[derive(Debug)]
-pub struct Dialect {
-    pub name: &'static str,
-    pub about: &'static str,
-    /// The columns of numbers, in the order of the file.
-    pub inputs: &'static [Input],
-    /// The texts that the last column may hold, and what they mean.
-    pub classes: &'static [(&'static str, i8)],
-    pub outputs: &'static [Output],
-}
-
-/// A column of the text: finite numbers from `low` to `high`. The limits are far
-/// outside of what is measured; they catch exchanged columns and lost decimal points.
-#[derive(Debug)]
-pub struct Input {
-    pub name: &'static str,
-    pub low: f64,
-    pub high: f64,
-}
-
-/// A column of the event file, made from column `from` of the text.
-#[derive(Debug)]
-pub struct Output {
-    pub name: &'static str,
-    pub unit: &'static str,
-    pub from: usize,
-    pub change: Change,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum Change {
-    Scale(f64),
-    PowerOfTen,
-}
-
-/// Every dialect the program reads.
-pub const DIALECTS: &[Dialect] = &[MAGIC];
-
-/// Plate scale of the MAGIC camera (17 m focal length).
-const DEG_PER_MM: f64 = 0.003_37;
-
-/// The MAGIC gamma telescope set (UCI repository, doi 10.24432/C52C8B).
-const MAGIC: Dialect = Dialect {
-    name: "magic",
-    about: "MAGIC gamma telescope set: no header, fLength … fDist [mm, deg, log10 p.e.], class g or h",
-    inputs: &[
-        input("fLength", 0.0, 2000.0),
-        input("fWidth", 0.0, 2000.0),
-        input("fSize", 0.0, 9.0),
-        input("fConc", 0.0, 1.0),
-        input("fConc1", 0.0, 1.0),
-        input("fAsym", -2000.0, 2000.0),
-        input("fM3Long", -2000.0, 2000.0),
-        input("fM3Trans", -2000.0, 2000.0),
-        input("fAlpha", 0.0, 90.0),
-        input("fDist", 0.0, 2000.0),
-    ],
-    classes: &[("g", GAMMA), ("h", HADRON)],
-    outputs: &[
-        output("size", "p.e.", 2, Change::PowerOfTen),
-        output("length", "deg", 0, Change::Scale(DEG_PER_MM)),
-        output("width", "deg", 1, Change::Scale(DEG_PER_MM)),
-        output("dist", "deg", 9, Change::Scale(DEG_PER_MM)),
-        output("alpha", "deg", 8, Change::Scale(1.0)),
-        output("con2", "1", 3, Change::Scale(1.0)),
-        output("con1", "1", 4, Change::Scale(1.0)),
-        output("asym", "deg", 5, Change::Scale(DEG_PER_MM)),
-        output("m3long", "deg", 6, Change::Scale(DEG_PER_MM)),
-        output("m3trans", "deg", 7, Change::Scale(DEG_PER_MM)),
-    ],
-};
-
-const fn input(name: &'static str, low: f64, high: f64) -> Input {
-    Input { name, low, high }
-}
-
-const fn output(name: &'static str, unit: &'static str, from: usize, change: Change) -> Output {
-    Output { name, unit, from, change }
-}
-
-/// The dialect of a name.
-pub fn dialect(name: &str) -> Result<&'static Dialect> {
-    DIALECTS.iter().find(|dialect| dialect.name == name).ok_or_else(|| {
-        let known: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name).collect();
-        Fault::new("unknown dialect").found(name).advice(did_you_mean(name, &known)).usage()
-    })
-}
-
-/// The dialect that the first row of a file fits; a row of the right number of
-/// columns with a wrong value is told as such.
-pub fn detect(path: &Path) -> Result<&'static Dialect> {
-    let mut lines = Lines::open(path)?;
-    if !lines.advance()? {
-        return Err(no_rows(path));
+/// The schema of that name or path, if it is one of text tables.
+pub fn dialect(name: &str) -> Result<Schema> {
+    let texts = text_schemas()?;
+    let names: Vec<&str> = texts.iter().map(|schema| schema.name.as_str()).collect();
+    let is_path = name.contains(['/', '.']);
+    if let (false, Some(schema)) = (is_path, texts.iter().find(|schema| schema.name == name)) {
+        return Ok(schema.clone());
     }
-    let mut complaint = unknown_table(path, &lines.record);
-    for dialect in DIALECTS {
-        match dialect.parse(&lines.record, &mut Row::default()) {
-            Ok(()) => return Ok(dialect),
-            Err(fault) if lines.record.len() == dialect.columns() => {
-                complaint = lines.place(*fault);
-            }
+    if !is_path {
+        let fault = Fault::new("unknown dialect").found(name).advice(did_you_mean(name, &names));
+        return Err(fault.usage());
+    }
+    let schema = Schema::by_name_or_path(name)?;
+    if schema.text.is_none() {
+        return Err(Fault::new("a schema without a [text] part").file(name).usage());
+    }
+    Ok(schema)
+}
+
+fn text_schemas() -> Result<Vec<Schema>> {
+    Ok(schema::built_in()?.into_iter().filter(|schema| schema.text.is_some()).collect())
+}
+
+/// The dialect that the first lines of a file fit; a row of the right number of columns
+/// with a wrong value is told as such.
+pub fn detect(path: &Path) -> Result<Schema> {
+    let mut lines = Lines::open(path)?;
+    let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
+    let first = first.to_vec();
+    let mut complaint = None;
+    for schema in text_schemas()? {
+        let Some(text) = &schema.text else { continue };
+        match Plan::bind(&schema, text, &first, None) {
+            Ok(_) if text.header => return Ok(schema),
+            Ok(mut plan) => match plan.parse(&first, &mut Row::default()) {
+                Ok(()) => return Ok(schema),
+                Err(fault) => complaint = Some(fault.file(path).row(lines.number).input()),
+            },
             Err(_) => {}
         }
     }
-    Err(complaint)
+    Err(complaint.unwrap_or_else(|| unknown_table(path, &first)))
 }
 
 pub fn no_rows(path: &Path) -> Error {
     Fault::new("the table has no rows").file(path).input()
 }
 
-fn unknown_table(path: &Path, first: &StringRecord) -> Error {
-    let text: String = first.iter().collect::<Vec<_>>().join(",");
+fn unknown_table(path: &Path, first: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(first);
     let shown: String = text.chars().take(80).collect();
     let more = if shown.len() < text.len() { "…" } else { "" };
-    let known: Vec<String> = DIALECTS
-        .iter()
-        .map(|d| format!("{} ({} columns; {})", d.name, d.columns(), d.about))
-        .collect();
-    Fault::new("this table is of no known dialect")
+    let columns = text.split(',').count();
+    let fault = Fault::new("this table is of no known dialect")
         .file(path)
         .row(1)
-        .found(format!("{} columns: '{shown}{more}'", first.len()))
-        .advice(format!("known dialects: {}", known.join("; ")))
-        .input()
+        .found(format!("{columns} columns: '{shown}{more}'"));
+    if is_image_header(first) {
+        let advice = "cleaned images of TAIGA are turned into tables with `taiga-flow extract`";
+        return fault.advice(advice).input();
+    }
+    let (mut known, mut near) = (Vec::new(), None);
+    let header: Vec<&str> = text.split(',').map(str::trim).collect();
+    for schema in text_schemas().unwrap_or_default() {
+        known.push(format!("{} ({})", schema.name, schema.description));
+        let missing: Vec<&str> =
+            schema.text_columns().into_iter().filter(|name| !header.contains(name)).collect();
+        if !missing.is_empty() && missing.len() <= 3 {
+            let told = format!("for '{}' it lacks {}", schema.name, missing.join(", "));
+            near = Some(format!("{told}: {}", did_you_mean(missing[0], &header)));
+        }
+    }
+    let known = format!("known dialects: {}", known.join("; "));
+    fault.advice(near.unwrap_or(known)).input()
 }
 
-/// What a line says, in the order of the dialect's outputs.
+/// Whether a line is the first of a cleaned image: numbers, with blanks between them.
+fn is_image_header(line: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(line);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    !line.contains(&b',')
+        && words.len() >= 5
+        && words.iter().all(|word| word.parse::<f64>().is_ok())
+}
+
+/// What a line says: quantities in the order of the outputs, keys in that of their names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Row {
     pub values: Vec<f32>,
+    pub keys: Vec<i64>,
     pub class: i8,
-    /// 63 bits of the line's text: equal for byte-identical rows, so that these
-    /// share a fold.
-    pub hash: i64,
-    numbers: Vec<f64>, // as they stand in the text
 }
 
-impl Dialect {
-    /// Columns of the text.
-    pub fn columns(&self) -> usize {
-        self.inputs.len() + 1
+/// Places the source anew, as for simulated hadrons, whose own source position would tell
+/// them from gammas: at this distance from the camera's centre, at an azimuth drawn from
+/// the seed and the shower's key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Placement {
+    pub offset_deg: f64,
+    pub seed: u64,
+}
+
+/// A schema bound to the columns of a file.
+#[derive(Debug)]
+struct Plan {
+    columns: usize,
+    fields: Vec<(usize, usize)>, // begin and end of each column in the line
+    inputs: Vec<Input>,
+    numbers: Vec<f64>, // (inputs)
+    outputs: Vec<Output>,
+    keys: Vec<Key>,
+    class: Option<(usize, schema::TextClass)>,
+    comparisons: Vec<Comparison>,
+    source: Option<([(usize, f64); 2], Placement)>, // inputs x and y with their scales
+    text: Text,
+    scratch: Vec<u8>,
+}
+
+/// A column that is read as a number.
+#[derive(Debug)]
+struct Input {
+    name: String,
+    column: usize,
+    limits: Option<[f64; 2]>,
+}
+
+#[derive(Debug)]
+struct Output {
+    name: String,
+    quantity: Quantity,
+    arguments: Vec<usize>, // inputs
+}
+
+#[derive(Debug)]
+struct Comparison {
+    first: Output,
+    second: Output,
+    within: f64,
+    rows: u64, // that differ by more
+}
+
+#[derive(Debug)]
+enum Key {
+    Column {
+        name: String,
+        column: usize,
+    },
+    RowHash,
+    /// Of the file and of these columns.
+    Run {
+        file: [u8; 32],
+        columns: Vec<(String, usize)>,
+        last: Option<(Vec<i64>, i64)>,
+    },
+}
+
+impl Plan {
+    /// Finds the columns in the header, or takes them as the schema lists them.
+    fn bind(schema: &Schema, text: &Text, first: &[u8], file: Option<[u8; 32]>) -> Parsed<Plan> {
+        let own = |name: &str| String::from(name.trim());
+        let names: Vec<String> = if text.header {
+            String::from_utf8_lossy(first).split(',').map(own).collect()
+        } else {
+            text.columns.clone()
+        };
+        let columns = first.split(|byte| *byte == b',').count();
+        if columns != names.len() {
+            let fault = Fault::new("wrong number of columns");
+            return Err(Box::new(fault.expected(names.len()).found(columns)));
+        }
+        if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+            return Err(Box::new(Fault::new("a column is there twice").column(twice.1)));
+        }
+        let mut plan = Plan {
+            columns,
+            fields: Vec::with_capacity(columns),
+            inputs: Vec::new(),
+            numbers: Vec::new(),
+            outputs: Vec::new(),
+            keys: Vec::new(),
+            class: None,
+            comparisons: Vec::new(),
+            source: None,
+            text: text.clone(),
+            scratch: Vec::new(),
+        };
+        for name in output_names(schema, text) {
+            let quantity = &schema.quantities[&name];
+            let output = plan.output(&names, &name, quantity)?;
+            plan.outputs.push(output);
+        }
+        plan.bind_keys(schema, text, &names, file.unwrap_or_default())?;
+        for (name, compare) in &schema.compare {
+            let Some(quantity) = schema.quantities.get(name) else { continue };
+            let first = plan.output(&names, name, quantity)?;
+            let second = plan.output(&names, name, &compare.quantity)?;
+            plan.comparisons.push(Comparison { first, second, within: compare.within, rows: 0 });
+        }
+        // All numbers are looked at, also those that nothing is made of.
+        for name in text.limits.keys() {
+            plan.input(&names, name)?;
+        }
+        if let Some(class) = &text.class {
+            plan.class = Some((position(&names, &class.column)?, class.clone()));
+        }
+        plan.numbers = vec![0.0; plan.inputs.len()];
+        Ok(plan)
     }
 
-    /// Reads one record into `row`.
-    fn parse(&self, record: &StringRecord, row: &mut Row) -> Parsed<()> {
-        if record.len() != self.columns() {
-            let fault = Fault::new("wrong number of columns");
-            return Err(Box::new(fault.expected(self.columns()).found(record.len())));
+    fn bind_keys(
+        &mut self,
+        schema: &Schema,
+        text: &Text,
+        names: &[String],
+        file: [u8; 32],
+    ) -> Parsed<()> {
+        if text.row_hash {
+            self.keys.push(Key::RowHash);
         }
-        row.numbers.clear();
-        for (input, text) in self.inputs.iter().zip(record) {
-            row.numbers.push(input.parse(text)?);
+        if let Some(columns) = &text.run {
+            let columns = columns.iter().map(|name| Ok((name.clone(), position(names, name)?)));
+            let columns = columns.collect::<Parsed<_>>()?;
+            self.keys.push(Key::Run { file, columns, last: None });
         }
-        row.values.clear();
-        for output in self.outputs {
-            row.values.push(output.change.apply(row.numbers[output.from]) as f32);
+        for column in schema.copy.values() {
+            let place = position(names, column)?;
+            self.keys.push(Key::Column { name: column.clone(), column: place });
         }
-        row.class = self.class(&record[self.inputs.len()])?;
-        row.hash = hash(record);
         Ok(())
     }
 
-    fn class(&self, text: &str) -> Parsed<i8> {
-        if let Some((_, code)) = self.classes.iter().find(|(name, _)| *name == text) {
-            return Ok(*code);
+    fn input(&mut self, names: &[String], name: &str) -> Parsed<usize> {
+        if let Some(known) = self.inputs.iter().position(|input| input.name == name) {
+            return Ok(known);
         }
-        let names: Vec<&str> = self.classes.iter().map(|(name, _)| *name).collect();
-        let fault = Fault::new("unknown class").column("class");
-        Err(Box::new(fault.expected(names.join(" or ")).found(quoted(text))))
+        let limits = self.text.limits.get(name).copied();
+        self.inputs.push(Input { name: name.to_string(), column: position(names, name)?, limits });
+        Ok(self.inputs.len() - 1)
+    }
+
+    fn output(&mut self, names: &[String], name: &str, quantity: &Quantity) -> Parsed<Output> {
+        let columns = quantity.source.columns().to_vec();
+        let arguments = columns.iter().map(|column| self.input(names, column));
+        let arguments = arguments.collect::<Parsed<_>>()?;
+        Ok(Output { name: name.to_string(), quantity: quantity.clone(), arguments })
+    }
+
+    /// Replaces the source; quantities of the file's own source position are left out.
+    fn place_source(&mut self, schema: &Schema, placement: Placement) -> Parsed<()> {
+        let of = |name: &str| {
+            let output = self.outputs.iter().find(|output| output.name == name)?;
+            let column = matches!(output.quantity.source, Source::Column(_));
+            column.then(|| (output.arguments[0], output.quantity.scale))
+        };
+        let (Some(x), Some(y)) = (of("source_x"), of("source_y")) else {
+            let fault = Fault::new("this dialect has no source position to replace");
+            return Err(Box::new(fault.found(&schema.name)));
+        };
+        self.source = Some(([x, y], placement));
+        let of_file = &self.text.of_source;
+        self.outputs.retain(|output| !of_file.contains(&output.name));
+        Ok(())
+    }
+
+    /// Reads one line into `row`.
+    fn parse(&mut self, line: &[u8], row: &mut Row) -> Parsed<()> {
+        self.split(line)?;
+        for (input, number) in self.inputs.iter().zip(&mut self.numbers) {
+            let (begin, end) = self.fields[input.column];
+            *number = input.parse(&line[begin..end], self.text.not_finite)?;
+        }
+        self.read_keys(line, &mut row.keys)?;
+        for comparison in &mut self.comparisons {
+            comparison.add(&self.numbers);
+        }
+        if let Some(([x, y], placement)) = &self.source {
+            let words: Vec<u64> = row.keys.iter().map(|key| *key as u64).collect();
+            let azimuth = Stream::new(placement.seed, "source position", &words).uniform(0);
+            let azimuth = std::f64::consts::TAU * azimuth;
+            self.numbers[x.0] = placement.offset_deg * libm::cos(azimuth) / x.1;
+            self.numbers[y.0] = placement.offset_deg * libm::sin(azimuth) / y.1;
+        }
+        row.values.clear();
+        row.values.extend(self.outputs.iter().map(|output| output.value(&self.numbers) as f32));
+        row.class = match &self.class {
+            Some((column, class)) => class_of(class, field(line, self.fields[*column]))?,
+            None => UNKNOWN,
+        };
+        Ok(())
+    }
+
+    /// Finds the columns, without the blanks around them.
+    fn split(&mut self, line: &[u8]) -> Parsed<()> {
+        self.fields.clear();
+        let mut begin = 0;
+        for end in memchr::memchr_iter(b',', line).chain([line.len()]) {
+            let (mut b, mut e) = (begin, end);
+            while b < e && line[b].is_ascii_whitespace() {
+                b += 1;
+            }
+            while e > b && line[e - 1].is_ascii_whitespace() {
+                e -= 1;
+            }
+            self.fields.push((b, e));
+            begin = end + 1;
+        }
+        if self.fields.len() == self.columns {
+            return Ok(());
+        }
+        if let Err(error) = std::str::from_utf8(line) {
+            let fault = Fault::new("not a text table").expected("text in UTF-8");
+            return Err(Box::new(fault.found(error)));
+        }
+        let fault = Fault::new("wrong number of columns");
+        Err(Box::new(fault.expected(self.columns).found(self.fields.len())))
+    }
+
+    fn read_keys(&mut self, line: &[u8], keys: &mut Vec<i64>) -> Parsed<()> {
+        keys.clear();
+        for key in &mut self.keys {
+            keys.push(match key {
+                Key::Column { name, column } => integer(name, field(line, self.fields[*column]))?,
+                Key::RowHash => {
+                    self.scratch.clear();
+                    for place in &self.fields {
+                        self.scratch.extend_from_slice(field(line, *place));
+                        self.scratch.push(b',');
+                    }
+                    hash(&self.scratch)
+                }
+                Key::Run { file, columns, last } => {
+                    let read = |(name, column): &(String, usize)| {
+                        integer(name, field(line, self.fields[*column]))
+                    };
+                    let now = columns.iter().map(read).collect::<Parsed<Vec<i64>>>()?;
+                    match last {
+                        Some((known, run)) if *known == now => *run,
+                        _ => {
+                            let words = now.iter().flat_map(|word| word.to_le_bytes());
+                            let bytes: Vec<u8> = file.iter().copied().chain(words).collect();
+                            let run = hash(&bytes);
+                            *last = Some((now, run));
+                            run
+                        }
+                    }
+                }
+            });
+        }
+        Ok(())
     }
 }
 
-impl Input {
-    fn parse(&self, text: &str) -> Parsed<f64> {
-        let number = text.parse::<f64>();
-        let what = match number {
-            Ok(number) if (self.low..=self.high).contains(&number) => return Ok(number),
-            Ok(_) => "value out of range",
-            Err(_) => "not a number",
+impl Output {
+    fn value(&self, numbers: &[f64]) -> f64 {
+        let value = match &self.quantity.source {
+            Source::Column(_) => numbers[self.arguments[0]],
+            Source::Expression(expression) => evaluate(expression, &self.arguments, numbers),
         };
-        let expected = format!("a number from {} to {}", self.low, self.high);
-        let fault = Fault::new(what).column(self.name);
+        self.quantity.canonical_value(value)
+    }
+}
+
+fn evaluate(expression: &Expression, arguments: &[usize], numbers: &[f64]) -> f64 {
+    let mut values = [0.0; 16];
+    if arguments.len() <= values.len() {
+        for (value, input) in values.iter_mut().zip(arguments) {
+            *value = numbers[*input];
+        }
+        return expression.evaluate(&values[..arguments.len()]);
+    }
+    let values: Vec<f64> = arguments.iter().map(|input| numbers[*input]).collect();
+    expression.evaluate(&values)
+}
+
+impl Comparison {
+    /// Rows where one of the two is not finite are judged by neither.
+    fn add(&mut self, numbers: &[f64]) {
+        let difference = self.first.value(numbers) - self.second.value(numbers);
+        self.rows += u64::from(difference.abs() > self.within);
+    }
+}
+
+fn output_names(schema: &Schema, text: &Text) -> Vec<String> {
+    let listed = text.outputs.iter().filter(|name| schema.quantities.contains_key(*name));
+    let rest = schema.quantities.keys().filter(|name| !text.outputs.contains(name));
+    listed.chain(rest).cloned().collect()
+}
+
+fn position(names: &[String], name: &str) -> Parsed<usize> {
+    names.iter().position(|known| known == name).ok_or_else(|| {
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let fault = Fault::new("a column is missing").column(name);
+        Box::new(fault.advice(did_you_mean(name, &known)))
+    })
+}
+
+fn field(line: &[u8], (begin, end): (usize, usize)) -> &[u8] {
+    &line[begin..end]
+}
+
+impl Input {
+    fn parse(&self, text: &[u8], not_finite: bool) -> Parsed<f64> {
+        let number = number(text);
+        let possible = |number: f64| match self.limits {
+            Some([low, high]) => {
+                (low..=high).contains(&number) || (not_finite && !number.is_finite())
+            }
+            None => not_finite || number.is_finite(),
+        };
+        let what = match number {
+            Some(number) if possible(number) => return Ok(number),
+            Some(_) => "value out of range",
+            None => "not a number",
+        };
+        let expected = match self.limits {
+            Some([low, high]) => format!("a number from {low} to {high}"),
+            None => "a finite number".to_string(),
+        };
+        let fault = Fault::new(what).column(&self.name);
         Err(Box::new(fault.expected(expected).found(quoted(text))))
     }
 }
 
-impl Change {
-    fn apply(self, number: f64) -> f64 {
-        match self {
-            Change::Scale(factor) => number * factor,
-            Change::PowerOfTen => libm::exp10(number),
+/// A decimal number, rounded to the nearest f64. Up to 15 digits with a small exponent,
+/// which is nearly all, two exact numbers and one rounding give that (Clinger 1990); the
+/// rest is left to the standard library.
+fn number(text: &[u8]) -> Option<f64> {
+    let (negative, digits) = match text.first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let (mut mantissa, mut count, mut after, mut point) = (0u64, 0, 0usize, false);
+    for byte in digits {
+        match byte {
+            b'0'..=b'9' if count < 18 => {
+                mantissa = mantissa * 10 + u64::from(byte - b'0');
+                count += 1;
+                after += usize::from(point);
+            }
+            b'.' if !point => point = true,
+            _ => return slow_number(text),
         }
     }
+    if count == 0 || mantissa >= 1 << 53 || after > EXACT_POWERS {
+        return slow_number(text);
+    }
+    let value = mantissa as f64 / POWERS[after];
+    Some(if negative { -value } else { value })
 }
 
-fn hash(record: &StringRecord) -> i64 {
-    let mut hasher = blake3::Hasher::new();
-    for field in record {
-        hasher.update(field.as_bytes());
-        hasher.update(b",");
+fn slow_number(text: &[u8]) -> Option<f64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+const POWERS: [f64; EXACT_POWERS + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+fn integer(name: &str, text: &[u8]) -> Parsed<i64> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        let fault = Fault::new("not a whole number").column(name);
+        Box::new(fault.expected("an integer, as keys are").found(quoted(text)))
+    })
+}
+
+fn class_of(class: &schema::TextClass, text: &[u8]) -> Parsed<i8> {
+    if text == class.gamma.as_bytes() {
+        return Ok(GAMMA);
     }
+    if text == class.hadron.as_bytes() {
+        return Ok(HADRON);
+    }
+    let fault = Fault::new("unknown class").column(&class.column);
+    let expected = format!("{} or {}", class.gamma, class.hadron);
+    Err(Box::new(fault.expected(expected).found(quoted(text))))
+}
+
+/// 63 bits of a hash: a key that is never negative.
+fn hash(bytes: &[u8]) -> i64 {
     let mut first = [0; 8];
-    hasher.finalize_xof().fill(&mut first);
+    first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
     (u64::from_le_bytes(first) >> 1) as i64
 }
 
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.chars().take(40).collect::<String>())
+fn quoted(text: &[u8]) -> String {
+    format!("'{}'", String::from_utf8_lossy(text).chars().take(40).collect::<String>())
 }
 
 /// The rows of one file, one after the other.
+#[derive(Debug)]
 pub struct Rows {
     lines: Lines,
-    dialect: &'static Dialect,
+    plan: Plan,
+    /// The first line, where it is a row.
+    first: Option<Vec<u8>>,
+    count: u64,
 }
 
 impl Rows {
-    pub fn open(path: &Path, dialect: &'static Dialect) -> Result<Rows> {
-        Ok(Rows { lines: Lines::open(path)?, dialect })
+    /// `file` is the hash of the content, of which keys are made.
+    pub fn open(
+        path: &Path,
+        schema: &Schema,
+        file: [u8; 32],
+        placement: Option<Placement>,
+    ) -> Result<Rows> {
+        let Some(text) = &schema.text else {
+            return Err(Fault::new("not a schema of text tables").found(&schema.name).usage());
+        };
+        let mut lines = Lines::open(path)?;
+        let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
+        let first = first.to_vec();
+        let mut plan =
+            Plan::bind(schema, text, &first, Some(file)).map_err(|fault| lines.place(*fault))?;
+        if let Some(placement) = placement {
+            plan.place_source(schema, placement).map_err(|fault| fault.usage())?;
+        }
+        Ok(Rows { lines, plan, first: (!text.header).then_some(first), count: 0 })
+    }
+
+    /// Names and units of the values of a row.
+    pub fn outputs(&self) -> Vec<(String, String)> {
+        let told = |output: &Output| (output.name.clone(), output.quantity.canonical.clone());
+        self.plan.outputs.iter().map(told).collect()
     }
 
     /// Reads the next row into `row`; false at the end of the file.
     pub fn read(&mut self, row: &mut Row) -> Result<bool> {
-        if !self.lines.advance()? {
-            return Ok(false);
-        }
-        self.dialect.parse(&self.lines.record, row).map_err(|fault| self.lines.place(*fault))?;
+        let outcome = if let Some(first) = self.first.take() {
+            self.plan.parse(&first, row)
+        } else {
+            match self.lines.advance()? {
+                None => return Ok(false),
+                Some(line) => self.plan.parse(line, row),
+            }
+        };
+        outcome.map_err(|fault| self.lines.place(*fault))?;
+        self.count += 1;
         Ok(true)
+    }
+
+    /// Rows in which a quantity differs from what the file itself says, and the rows read.
+    pub fn differences(&self) -> (BTreeMap<&str, (u64, f64)>, u64) {
+        let comparisons = self.plan.comparisons.iter();
+        (comparisons.map(|c| (c.first.name.as_str(), (c.rows, c.within))).collect(), self.count)
     }
 
     /// blake3 of the bytes read; of the whole file once `read` has said false.
     pub fn source_hash(&self) -> blake3::Hash {
-        self.lines.reader.get_ref().hasher.finalize()
+        self.lines.hasher.finalize()
     }
 }
 
-/// The lines of a file, split at commas, blanks around the fields removed.
+/// The lines of a file that are not blank, without their ends.
+#[derive(Debug)]
 struct Lines {
     path: PathBuf,
-    reader: csv::Reader<Guarded>,
-    record: StringRecord,
+    file: File,
+    hasher: blake3::Hasher,
+    buffer: Vec<u8>,
+    begin: usize, // of what is not yet given out
+    ended: bool,
+    number: u64, // of the line given out last, from 1, as editors count
 }
 
 impl Lines {
     fn open(path: &Path) -> Result<Lines> {
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-        let guarded = Guarded { file, hasher: blake3::Hasher::new(), line_bytes: 0 };
-        let reader = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .quoting(false)
-            .trim(csv::Trim::All)
-            .from_reader(guarded);
-        Ok(Lines { path: path.to_path_buf(), reader, record: StringRecord::new() })
+        let path = path.to_path_buf();
+        let hasher = blake3::Hasher::new();
+        Ok(Lines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 })
     }
 
-    fn advance(&mut self) -> Result<bool> {
-        self.reader.read_record(&mut self.record).map_err(|error| self.told(error))
-    }
-
-    fn told(&self, error: csv::Error) -> Error {
-        let line = error.position().map(csv::Position::line);
-        match error.into_kind() {
-            csv::ErrorKind::Io(error) => unreadable(&self.path, &error),
-            kind => {
-                let mut fault = Fault::new("not a text table").file(&self.path);
-                fault.row = line;
-                fault.expected("text in UTF-8").found(csv_reason(&kind)).input()
+    /// The next line with something in it.
+    fn advance(&mut self) -> Result<Option<&[u8]>> {
+        loop {
+            let Some((begin, end)) = self.next_line()? else { return Ok(None) };
+            self.number += 1;
+            if self.buffer[begin..end].iter().any(|byte| !byte.is_ascii_whitespace()) {
+                return Ok(Some(&self.buffer[begin..end]));
             }
         }
     }
 
-    /// Adds file and line (counted from 1, as editors do) to a fault of the last row.
-    fn place(&self, fault: Fault) -> Error {
-        let line = self.record.position().map_or(0, csv::Position::line);
-        fault.file(&self.path).row(line).input()
+    fn next_line(&mut self) -> Result<Option<(usize, usize)>> {
+        let mut searched = self.begin;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.buffer[searched..]) {
+                let line = (self.begin, searched + at);
+                self.begin = searched + at + 1;
+                return Ok(Some(line));
+            }
+            if self.ended {
+                let line = (self.begin, self.buffer.len());
+                self.begin = self.buffer.len();
+                return Ok((line.0 < line.1).then_some(line));
+            }
+            let pending = self.buffer.len() - self.begin;
+            if pending > MAX_LINE_BYTES {
+                let fault = Fault::new("not a text table").file(&self.path).row(self.number + 1);
+                let fault = fault.expected(format!("lines of at most {MAX_LINE_BYTES} bytes"));
+                return Err(fault.found(format!("a line of more than {pending} bytes")).input());
+            }
+            self.fill()?;
+            searched = pending;
+        }
     }
-}
 
-fn csv_reason(kind: &csv::ErrorKind) -> String {
-    match kind {
-        csv::ErrorKind::Utf8 { err, .. } => err.to_string(),
-        other => format!("{other:?}"),
+    /// Moves what is pending to the front and reads more behind it.
+    fn fill(&mut self) -> Result<()> {
+        self.buffer.drain(..self.begin);
+        self.begin = 0;
+        let pending = self.buffer.len();
+        self.buffer.resize(pending + BUFFER, 0);
+        let count = loop {
+            match self.file.read(&mut self.buffer[pending..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                outcome => break outcome.map_err(|error| unreadable(&self.path, &error))?,
+            }
+        };
+        self.buffer.truncate(pending + count);
+        self.hasher.update(&self.buffer[pending..]);
+        self.ended = count == 0;
+        Ok(())
+    }
+
+    /// Adds file and line to a fault of the last row.
+    fn place(&self, fault: Fault) -> Error {
+        fault.file(&self.path).row(self.number).input()
     }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
     let fault = Fault::new("cannot read this table").file(path).found(error);
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::InvalidData => fault.input(),
+        ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::PermissionDenied => {
+            fault.input()
+        }
         _ => fault.environment(),
     }
 }
 
-/// A file that is hashed while it is read and whose lines are bounded, so that the
-/// reader above it cannot be made to collect a line without end.
-struct Guarded {
-    file: File,
-    hasher: blake3::Hasher,
-    line_bytes: usize,
-}
-
-impl Read for Guarded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buffer)?;
-        let bytes = &buffer[..count];
-        self.hasher.update(bytes);
-        self.line_bytes = match bytes.iter().rposition(|byte| *byte == b'\n') {
-            Some(end) => count - end - 1,
-            None => self.line_bytes + count,
-        };
-        if self.line_bytes > MAX_LINE_BYTES {
-            let reason = format!("a line of more than {MAX_LINE_BYTES} bytes");
-            return Err(io::Error::new(ErrorKind::InvalidData, reason));
-        }
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROW: &str =
-        "28.7967,16.0021,2.6449,0.3918,0.1982,27.7004,22.011,-8.2027,40.092,81.8828,g";
-
-    fn file(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.csv");
-        std::fs::write(&path, text).unwrap();
-        (folder, path)
-    }
-
-    /// The error that a file with these bytes gives.
-    fn refusal(text: &[u8]) -> Error {
-        let (_folder, path) = file(text);
-        let mut rows = Rows::open(&path, &MAGIC).unwrap();
-        let mut row = Row::default();
-        loop {
-            match rows.read(&mut row) {
-                Ok(more) => assert!(more, "accepted"),
-                Err(error) => return error,
-            }
-        }
-    }
-
-    #[test]
-    fn the_table_of_dialects_is_sound() {
-        for dialect in DIALECTS {
-            assert!(dialect.inputs.iter().all(|i| i.low < i.high));
-            assert!(dialect.outputs.iter().all(|output| output.from < dialect.inputs.len()));
-        }
-        assert_eq!(dialect("magic").unwrap().columns(), 11);
-        let error = dialect("magik").unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("did you mean 'magic'?"), "{error}");
-    }
-
-    #[test]
-    fn a_row_becomes_quantities_in_canonical_units() {
-        let (_folder, path) =
-            file(format!("{ROW}\r\n\r\n {ROW}\n{}", ROW.replace('g', "h")).as_bytes());
-        assert_eq!(detect(&path).unwrap().name, "magic");
-        let mut rows = Rows::open(&path, &MAGIC).unwrap();
-        let mut read = Vec::new();
-        let mut row = Row::default();
-        while rows.read(&mut row).unwrap() {
-            read.push(row.clone());
-        }
-        let expected =
-            [441.469, 0.097_044_9, 0.053_927_1, 0.275_945, 40.092, 0.3918, 0.1982, 0.093_350_3];
-        for (value, expected) in read[0].values.iter().zip(expected) {
-            assert!((value / expected - 1.0).abs() < 1e-5, "{value} {expected}");
-        }
-        assert_eq!((read.len(), read[0].class, read[2].class), (3, GAMMA, HADRON));
-        assert_eq!(read[0], read[1]);
-        assert!(read[0].hash > 0 && read[0].hash != read[2].hash);
-        assert_eq!(rows.source_hash(), blake3::hash(&std::fs::read(&path).unwrap()));
-    }
-
-    #[test]
-    fn a_bad_row_is_told_with_line_column_expectation_and_finding() {
-        let cases = [
-            (
-                ROW.replace("16.0021", "abc"),
-                "not a number (column 'fWidth', row 3): expected a number from 0 to 2000, found 'abc'",
-            ),
-            (ROW.replace("16.0021", "NaN"), "value out of range (column 'fWidth', row 3)"),
-            (ROW.replace("16.0021", ""), "not a number (column 'fWidth', row 3)"),
-            (
-                ROW.replace("40.092", "90.5"),
-                "value out of range (column 'fAlpha', row 3): expected a number from 0 to 90, found '90.5'",
-            ),
-            (
-                ROW.replace('g', "x"),
-                "unknown class (column 'class', row 3): expected g or h, found 'x'",
-            ),
-            (ROW.replace(",g", ""), "wrong number of columns (row 3): expected 11, found 10"),
-            (format!("{ROW},1"), "wrong number of columns (row 3): expected 11, found 12"),
-        ];
-        for (bad, message) in cases {
-            let error = refusal(format!("{ROW}\n{ROW}\n{bad}\n{ROW}\n").as_bytes());
-            assert_eq!(error.exit_code(), 3);
-            assert!(error.to_string().contains(message), "{error}");
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_and_endless_lines_are_refused() {
-        let error = refusal(&[ROW.as_bytes(), b"\n\xff\xfe,1\n"].concat());
-        assert!(error.to_string().contains("text in UTF-8"), "{error}");
-        let error = refusal(&vec![b'1'; 3 * MAX_LINE_BYTES]);
-        assert!(error.exit_code() == 3 && error.to_string().contains("a line of more"), "{error}");
-    }
-
-    #[test]
-    fn a_table_of_no_known_dialect_is_refused_with_what_was_seen() {
-        let (_folder, path) = file(b"por,event_numb,time,size\n1,2,3,4\n");
-        let error = detect(&path).unwrap_err();
-        assert_eq!(error.exit_code(), 3);
-        let text = error.to_string();
-        assert!(text.contains("4 columns: 'por,event_numb,time,size'"), "{text}");
-        assert!(text.contains("known dialects: magic"), "{text}");
-        let (_folder, path) = file(ROW.replace("0.3918", "1.3918").as_bytes());
-        assert!(detect(&path).unwrap_err().to_string().contains("column 'fConc', row 1"));
-        let (_folder, path) = file(b"\n\n");
-        assert!(detect(&path).unwrap_err().to_string().contains("no rows"));
-    }
-}
+mod tests;

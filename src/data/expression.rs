@@ -17,10 +17,11 @@ const STACK: usize = 64;
 type Unary = fn(f64) -> f64;
 type Binary = fn(f64, f64) -> f64;
 
-const UNARY: [(&str, Unary); 14] = [
+const UNARY: [(&str, Unary); 15] = [
     ("sqrt", libm::sqrt),
     ("abs", libm::fabs),
     ("exp", libm::exp),
+    ("exp10", libm::exp10),
     ("ln", libm::log),
     ("log", libm::log),
     ("log10", libm::log10),

@@ -7,6 +7,7 @@
 //! which datasets are wanted (`table`), and how one is checked and read (`stored`).
 
 use super::durable::disk_fault;
+use super::stored::{is_unusual, numbers_of_type};
 use crate::error::{Error, Fault, Result, did_you_mean};
 use hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
 use hdf5::{File, Group, Location};
@@ -113,8 +114,20 @@ pub(super) fn text_attribute(place: &Location, name: &str) -> Option<String> {
     attribute.read_scalar::<FixedUnicode<4096>>().ok().map(|value| text(value.as_bytes()))
 }
 
+/// A number attribute of any type; none if absent or no number.
+pub(super) fn number_attribute(place: &Location, name: &str) -> Option<f64> {
+    usual_number(place, name)?.read_scalar::<f64>().ok()
+}
+
+/// A number attribute in a usual format: converting a damaged one crashes the library.
+fn usual_number(place: &Location, name: &str) -> Option<hdf5::Attribute> {
+    let attribute = place.attr(name).ok()?;
+    let dtype = attribute.dtype().ok()?;
+    (numbers_of_type(&dtype).is_some() && !is_unusual(&dtype)).then_some(attribute)
+}
+
 pub(super) fn integer_attribute(place: &Location, name: &str) -> Option<i64> {
-    place.attr(name).ok()?.read_scalar::<i64>().ok()
+    usual_number(place, name)?.read_scalar::<i64>().ok()
 }
 
 /// What the system said where it refused, else all frames of a library error, outermost
@@ -165,6 +178,9 @@ pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error 
             .advice("the file system failed: try again, or copy the file elsewhere")
             .environment();
     }
+    if reason.contains("bad version number") {
+        return newer(path).dataset(name).found(reason).input();
+    }
     let advice = if reason.contains("Fletcher32") {
         "the checksum does not agree: the file is damaged, copy it again"
     } else if reason.contains("filter") {
@@ -188,10 +204,7 @@ fn open_fault(path: &Path, bytes: u64, error: &hdf5::Error) -> Error {
         return not_hdf5(path);
     }
     if reason.contains("bad version number") || reason.contains("bad superblock version") {
-        return fault("the file needs a newer HDF5 library")
-            .found(reason)
-            .advice("write it again with libver='v110' or older, or run h5repack on it")
-            .input();
+        return newer(path).found(reason).input();
     }
     if reason.contains("already open for write") || reason.contains("h5clear") {
         return fault("the file is being written, or its writer was killed")
@@ -202,6 +215,12 @@ fn open_fault(path: &Path, bytes: u64, error: &hdf5::Error) -> Error {
         return fault("no permission to read the file").advice("check its owner and mode").input();
     }
     fault("cannot open the HDF5 file").found(reason).advice("check it with h5ls or h5dump").input()
+}
+
+fn newer(path: &Path) -> Fault {
+    Fault::new("the file needs a newer HDF5 library")
+        .file(path)
+        .advice("write it again with libver='v110' or older, or run h5repack on it; if no newer HDF5 wrote it, it is damaged")
 }
 
 /// The part of the library's text that holds the expected length.

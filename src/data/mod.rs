@@ -5,6 +5,7 @@
 //! project's quantities in canonical units; a reader then yields blocks of rows.
 
 pub mod assign;
+mod batch;
 pub mod catalog;
 pub mod check;
 pub mod columns;
@@ -17,6 +18,8 @@ pub mod features;
 pub mod finished;
 mod h5;
 pub mod images;
+mod layout;
+mod record;
 pub mod schema;
 pub mod selection;
 pub mod shards;
@@ -25,7 +28,6 @@ pub mod store;
 mod stored;
 pub mod table;
 
-pub use catalog::{Catalog, CatalogFile};
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;
 pub use schema::Schema;

@@ -7,6 +7,7 @@
 
 use super::expression::Expression;
 use super::h5;
+use super::layout::{self, Kind};
 use crate::config::explain_toml;
 use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use serde::Deserialize;
@@ -18,13 +19,24 @@ pub const EVENT_FORMAT: &str = "taiga-flow-events";
 /// Root attribute `version` of the event files written now.
 pub const EVENT_VERSION: i64 = 1;
 
-const BUILT_IN: [(&str, &str); 2] = [
+/// Name and text of every built-in schema; the first that fits a file is taken.
+pub const BUILT_IN: [(&str, &str); 12] = [
     ("taiga-events", include_str!("../../configs/schema/taiga-events.toml")),
     ("fact", include_str!("../../configs/schema/fact.toml")),
+    ("ctapipe", include_str!("../../configs/schema/ctapipe.toml")),
+    ("ctapipe-camera", include_str!("../../configs/schema/ctapipe-camera.toml")),
+    ("lstchain", include_str!("../../configs/schema/lstchain.toml")),
+    ("pandas", include_str!("../../configs/schema/pandas.toml")),
+    ("pytables", include_str!("../../configs/schema/pytables.toml")),
+    ("matrix", include_str!("../../configs/schema/matrix.toml")),
+    ("magic", include_str!("../../configs/schema/magic.toml")),
+    ("taiga-experiment", include_str!("../../configs/schema/taiga-experiment.toml")),
+    ("taiga-mc", include_str!("../../configs/schema/taiga-mc.toml")),
+    ("taiga-mc-newer", include_str!("../../configs/schema/taiga-mc-newer.toml")),
 ];
 
 /// Canonical unit by quantity.
-const CANONICAL: [(&str, &str); 18] = [
+const CANONICAL: [(&str, &str); 26] = [
     ("size", "p.e."),
     ("length", "deg"),
     ("width", "deg"),
@@ -43,6 +55,14 @@ const CANONICAL: [(&str, &str); 18] = [
     ("kurtosis", "1"),
     ("energy", "TeV"),
     ("zenith", "deg"),
+    ("cog_x", "deg"),
+    ("cog_y", "deg"),
+    ("delta", "deg"),
+    ("xc", "deg"),
+    ("yc", "deg"),
+    ("axis", "deg"),
+    ("source_x", "deg"),
+    ("source_y", "deg"),
 ];
 
 /// The features of the reference study: a file that lacks one does not fit a schema.
@@ -53,18 +73,67 @@ const NEEDED: [&str; 6] = ["size", "length", "width", "dist", "alpha", "con2"];
 pub struct Schema {
     pub name: String,
     pub description: String,
-    /// The group that holds the columns.
-    pub group: String,
+    /// Where the table is in an HDF5 file: a group of columns, or a compound dataset;
+    /// may hold `*`. None for text tables.
+    pub place: Option<String>,
+    /// The only layout that fits, if that is so.
+    pub layout: Option<Kind>,
     /// Every numeric column is a quantity of its own name.
     pub open: bool,
     /// Root attributes `format` and `version`, if files of this schema carry them.
     pub format: Option<(String, i64)>,
     pub quantities: BTreeMap<String, Quantity>,
+    /// Units of columns that only stand in expressions.
+    pub units: BTreeMap<String, String>,
     /// Keys copied to outputs: name → dataset.
     pub copy: BTreeMap<String, String>,
     /// Datasets of the shower key: the first list that is wholly there counts.
     pub shower: Vec<Vec<String>>,
     pub class: Option<Class>,
+    /// Columns that, as far as they are there, name one row together.
+    pub event: Vec<String>,
+    /// Second ways to quantities, for comparison.
+    pub compare: BTreeMap<String, Compare>,
+    /// Of text tables: how their lines are read.
+    pub text: Option<Text>,
+}
+
+/// A second way to a quantity, in its canonical unit, and by how much the two may differ.
+#[derive(Debug, Clone)]
+pub struct Compare {
+    pub quantity: Quantity,
+    pub within: f64,
+}
+
+/// How the lines of a text table are read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Text {
+    /// The first line names the columns, in any order; else they are those of `columns`.
+    pub header: bool,
+    pub columns: Vec<String>,
+    /// Finite limits by column; a number outside refuses the table.
+    pub limits: BTreeMap<String, [f64; 2]>,
+    /// Whether NaN and infinity are values; else they refuse the table.
+    pub not_finite: bool,
+    /// Order of the quantities in the event file; by name if empty.
+    pub outputs: Vec<String>,
+    /// Whether a key `row_hash` is made of the line.
+    pub row_hash: bool,
+    /// Quantities of the file's own source position: left out where it is replaced.
+    pub of_source: Vec<String>,
+    /// A key `run_id` is made of the file's content and of these columns.
+    pub run: Option<Vec<String>>,
+    pub class: Option<TextClass>,
+}
+
+/// A column of texts that tells the class.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextClass {
+    pub column: String,
+    pub gamma: String,
+    pub hadron: String,
 }
 
 /// One quantity: `scale` × source, in the canonical unit.
@@ -75,6 +144,18 @@ pub struct Quantity {
     pub unit: String,
     pub canonical: String,
     pub scale: f64,
+    /// Values above the first number are in another unit, with this scale.
+    pub larger: Option<(f64, f64)>,
+}
+
+impl Quantity {
+    /// A value of the source in the canonical unit.
+    pub fn canonical_value(&self, value: f64) -> f64 {
+        match self.larger {
+            Some((than, scale)) if value > than => value * scale,
+            _ => value * self.scale,
+        }
+    }
 }
 
 /// Where the values of a quantity come from.
@@ -150,20 +231,37 @@ impl Schema {
             own.check_format(path, &file)?;
             return Ok(own);
         }
-        let (mut misfits, mut near) = (Vec::new(), Vec::new());
-        for schema in schemas.into_iter().filter(|schema| !schema.open) {
-            let found = h5::dataset_names(&file, &schema.group);
+        let mut misfits = Vec::new();
+        let (open, closed): (Vec<Schema>, Vec<Schema>) = schemas
+            .into_iter()
+            .filter(|schema| schema.place.is_some() && schema.format.is_none())
+            .partition(|schema| schema.open);
+        for schema in closed {
+            let found = schema.columns_in(path, &file);
             let missing = schema.missing(&found);
             if missing.is_empty() {
                 return Ok(schema);
             }
-            misfits.push(format!("'{}' ({} missing)", schema.name, missing.join(", ")));
-            let unused = || found.iter().map(String::as_str);
-            near.extend(missing.iter().filter_map(|column| {
-                nearest(column, unused()).map(|near| format!("is '{near}' meant to be '{column}'?"))
-            }));
+            misfits.push((missing.len(), schema.name, missing, found));
+        }
+        if let Some(schema) = open.into_iter().find(|schema| schema.fits_names(path, &file)) {
+            return Ok(schema);
         }
         let groups = h5::describe_root(&file);
+        // The two that lack least.
+        misfits.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        misfits.truncate(2);
+        let mut near = Vec::new();
+        for (_, _, missing, found) in misfits.iter().take(1) {
+            let known = || found.iter().map(String::as_str);
+            near.extend(missing.iter().filter_map(|column| {
+                nearest(column, known()).map(|near| format!("is '{near}' meant to be '{column}'?"))
+            }));
+        }
+        let misfits: Vec<String> = misfits
+            .iter()
+            .map(|(_, name, missing, _)| format!("'{name}' ({} missing)", missing.join(", ")))
+            .collect();
         near.push("name a schema: copy configs/schema/fact.toml and map your columns in it".into());
         Err(Fault::new("no built-in schema fits this file")
             .file(path)
@@ -207,8 +305,48 @@ impl Schema {
         }
     }
 
+    /// Where the table is in an HDF5 file.
+    pub(super) fn hdf5_place(&self) -> Result<&str> {
+        self.place.as_deref().ok_or_else(|| {
+            Fault::new(format!("the schema '{}' is one of text tables", self.name))
+                .advice("turn text tables into event files with `taiga-flow convert`")
+                .usage()
+        })
+    }
+
     fn is_format(&self, found: &str) -> bool {
         self.format.as_ref().is_some_and(|(format, _)| format == found)
+    }
+
+    /// Whether an open schema finds features under their own names.
+    fn fits_names(&self, path: &Path, file: &hdf5::File) -> bool {
+        let found = self.columns_in(path, file);
+        NEEDED.iter().filter(|name| found.iter().any(|column| column == *name)).count() >= 2
+    }
+
+    /// The columns of a text table that this schema needs.
+    pub fn text_columns(&self) -> Vec<&str> {
+        let mut columns: Vec<&str> = Vec::new();
+        let quantities = self.quantities.values();
+        let compared = self.compare.values().map(|compare| &compare.quantity);
+        for quantity in quantities.chain(compared) {
+            columns.extend(quantity.source.columns().iter().map(String::as_str));
+        }
+        columns.extend(self.copy.values().map(String::as_str));
+        if let Some(text) = &self.text {
+            columns.extend(text.run.iter().flatten().map(String::as_str));
+            columns.extend(text.class.iter().map(|class| class.column.as_str()));
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+
+    /// Columns of a file at the place of this schema; none if there is no table.
+    fn columns_in(&self, path: &Path, file: &hdf5::File) -> Vec<String> {
+        let Some(place) = &self.place else { return Vec::new() };
+        let layouts = layout::find(path, file, place, self.layout).unwrap_or_default();
+        layouts.first().map(layout::Layout::names).unwrap_or_default()
     }
 
     /// Columns of the needed quantities that are not among `found`.
@@ -257,7 +395,8 @@ fn other_format(path: &Path, expected: &str, found: &str) -> Error {
         .input()
 }
 
-fn built_in() -> Result<Vec<Schema>> {
+/// All built-in schemas.
+pub fn built_in() -> Result<Vec<Schema>> {
     BUILT_IN.iter().map(|(name, text)| Schema::parse(text, name)).collect()
 }
 
@@ -280,7 +419,9 @@ struct SchemaEntry {
     name: String,
     #[serde(default)]
     description: String,
-    group: String,
+    group: Option<String>,
+    table: Option<String>,
+    layout: Option<Kind>,
     #[serde(default)]
     open: bool,
     format: Option<String>,
@@ -289,9 +430,31 @@ struct SchemaEntry {
     constants: BTreeMap<String, f64>,
     #[serde(default)]
     quantities: BTreeMap<String, QuantityEntry>,
+    /// Units of columns that only stand in expressions.
+    #[serde(default)]
+    units: BTreeMap<String, String>,
     #[serde(default)]
     keys: KeysEntry,
     class: Option<ClassEntry>,
+    #[serde(default)]
+    compare: BTreeMap<String, CompareEntry>,
+    text: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CompareEntry {
+    column: Option<String>,
+    expression: Option<String>,
+    unit: String,
+    within: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Larger {
+    than: f64,
+    unit: String,
 }
 
 #[derive(Deserialize)]
@@ -302,6 +465,7 @@ struct QuantityEntry {
     unit: String,
     factor: Option<Factor>,
     canonical: Option<String>,
+    larger: Option<Larger>,
 }
 
 #[derive(Deserialize)]
@@ -320,6 +484,8 @@ struct KeysEntry {
     shower: Vec<String>,
     #[serde(default)]
     shower_else: Vec<String>,
+    #[serde(default)]
+    event: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -339,6 +505,17 @@ impl SchemaEntry {
                 .advice("add [quantities.NAME] tables, or open = true")
                 .usage());
         }
+        let place = match (self.group, self.table, &self.text) {
+            (Some(place), None, None) | (None, Some(place), None) => {
+                Some(place.trim_matches('/').to_string())
+            }
+            (None, None, Some(_)) => None,
+            _ => {
+                return Err(Fault::new("a schema without a place")
+                    .expected("one of group (of one dataset per column), table or [text]")
+                    .usage());
+            }
+        };
         let constants = &self.constants;
         let quantities = self
             .quantities
@@ -349,10 +526,30 @@ impl SchemaEntry {
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
         let shower = [self.keys.shower, self.keys.shower_else];
+        let compare = self.compare.into_iter().map(|(name, entry)| {
+            let CompareEntry { column, expression, unit, within } = entry;
+            let entry = QuantityEntry {
+                column,
+                expression,
+                unit,
+                factor: None,
+                canonical: None,
+                larger: None,
+            };
+            let quantity = entry.resolve(&name, constants)?;
+            Ok((name, Compare { quantity, within }))
+        });
+        let compare = compare.collect::<Result<BTreeMap<_, _>>>()?;
         Ok(Schema {
             name: self.name,
             description: self.description,
-            group: self.group.trim_matches('/').to_string(),
+            place,
+            layout: self.layout,
+            units: self
+                .units
+                .iter()
+                .map(|(name, unit)| (name.clone(), normal_unit(unit)))
+                .collect(),
             open: self.open,
             format: self.format.map(|format| (format, self.version.unwrap_or(1))),
             quantities,
@@ -363,6 +560,9 @@ impl SchemaEntry {
                 gamma: entry.gamma,
                 hadron: entry.hadron,
             }),
+            event: self.keys.event,
+            compare,
+            text: self.text,
         })
     }
 }
@@ -396,7 +596,12 @@ impl QuantityEntry {
             (None, None) => unit.clone(),
         };
         let scale = resolve_scale(name, self.factor, &unit, &canonical, constants)?;
-        Ok(Quantity { source, unit, canonical, scale })
+        let larger = self.larger.map(|larger| {
+            let unit = normal_unit(&larger.unit);
+            resolve_scale(name, None, &unit, &canonical, constants)
+                .map(|scale| (larger.than, scale))
+        });
+        Ok(Quantity { source, unit, canonical, scale, larger: larger.transpose()? })
     }
 }
 

@@ -1,12 +1,14 @@
-//! One column as it is stored: found, checked before anything is allocated, and read by
-//! ranges of rows into f32, f64 or i64.
+//! One column as it is stored: a dataset of its own, a field of a compound table or a
+//! column of a matrix; found, and checked before anything is allocated.
 //!
-//! Promises: a dataset that is missing, not one-dimensional, not numeric, never written
+//! Promises: a column that is missing, not one-dimensional, not numeric, never written
 //! or of a shape that its storage cannot hold is refused by name; nothing is read as
 //! fill values. The library converts numbers; booleans are bytes here, because a
-//! damaged file may hold a byte that is no Rust `bool`.
+//! damaged file may hold a byte that is no Rust `bool`. Left to others: reading several
+//! columns at once (`batch`).
 
-use super::h5::read_fault;
+use super::h5::{read_fault, text_attribute};
+use super::record::{Field, is_half};
 use crate::error::{Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
 use hdf5::datatype::{ByteOrder, Datatype};
@@ -32,15 +34,58 @@ pub(super) enum Numbers {
     Boolean,
 }
 
-/// A one-dimensional numeric dataset.
+/// Where in its dataset a column lies.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    Whole,
+    /// One item of a field of a record.
+    Field {
+        field: Field,
+        item: usize,
+    },
+    /// One column of a matrix (rows, columns).
+    Matrix {
+        column: usize,
+        columns: usize,
+    },
+}
+
+/// Numbers stored as scaled integers, as ctapipe does: (stored − offset)/scale, with
+/// three integers set apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct FixedPoint {
+    pub scale: f64,
+    pub offset: f64,
+    pub nan: i64,
+    pub plus_infinity: i64,
+    pub minus_infinity: i64,
+}
+
+impl FixedPoint {
+    pub fn value(&self, stored: i64) -> f64 {
+        match stored {
+            _ if stored == self.nan => f64::NAN,
+            _ if stored == self.plus_infinity => f64::INFINITY,
+            _ if stored == self.minus_infinity => f64::NEG_INFINITY,
+            _ => (stored as f64 - self.offset) / self.scale,
+        }
+    }
+}
+
+/// A numeric column.
 #[derive(Debug, Clone)]
 pub(super) struct StoredColumn {
-    dataset: Dataset,
+    pub dataset: Dataset,
     path: PathBuf,
-    /// With its group, as in `events/width`.
+    /// The dataset with its group, as in `events/width`.
     pub name: String,
+    /// Its name within the dataset, if it is only a part of it.
+    column: Option<String>,
+    pub place: Place,
     pub numbers: Numbers,
+    pub fixed_point: Option<FixedPoint>,
     pub rows: u64,
+    unit: Option<String>,
 }
 
 /// A byte of an HDF5 boolean.
@@ -60,7 +105,7 @@ unsafe impl H5Type for Flag {
 impl StoredColumn {
     /// Opens the dataset `name` of a group and checks that it is a numeric column.
     pub fn open(path: &Path, group: &Group, name: &str) -> Result<StoredColumn> {
-        let full = format!("{}/{name}", group.name()).trim_start_matches('/').to_string();
+        let full = full_name(&group.name(), name);
         let dataset = group.dataset(name).map_err(|error| {
             let names = group.member_names().unwrap_or_default();
             if names.iter().any(|known| known == name) {
@@ -81,29 +126,108 @@ impl StoredColumn {
                 .advice("choose another column in the schema")
                 .input());
         };
+        let unit = ["units", "unit"].iter().find_map(|name| text_attribute(&dataset, name));
+        let rows = rows as u64;
         Ok(StoredColumn {
             dataset,
             path: path.to_path_buf(),
             name: full,
+            column: None,
+            place: Place::Whole,
             numbers,
-            rows: rows as u64,
+            fixed_point: None,
+            rows,
+            unit,
         })
     }
 
-    /// The unit that the dataset itself declares.
-    pub fn unit(&self) -> Option<String> {
-        ["units", "unit"].iter().find_map(|name| super::h5::text_attribute(&self.dataset, name))
+    /// One item of a field of a compound dataset; what the file says about it stands in
+    /// `meta`.
+    pub fn field(
+        path: &Path,
+        dataset: &Dataset,
+        name: &str,
+        field: &Field,
+        item: usize,
+        meta: FieldMeta,
+    ) -> Result<StoredColumn> {
+        let full = full_name("", &dataset.name());
+        let numbers = field.numbers.clone().map_err(|found| {
+            let fault = Fault::new("not a numeric column").file(path).dataset(&full).column(name);
+            let fault = fault.expected("numbers").found(found);
+            fault.advice("choose another column in the schema").input()
+        })?;
+        let rows = rows_of(path, &full, dataset, 1)?;
+        Ok(StoredColumn {
+            dataset: dataset.clone(),
+            path: path.to_path_buf(),
+            name: full,
+            column: Some(name.to_string()),
+            place: Place::Field { field: field.clone(), item },
+            numbers,
+            fixed_point: meta.fixed_point,
+            rows,
+            unit: meta.unit,
+        })
+    }
+
+    /// A column of a two-dimensional dataset.
+    pub fn matrix(
+        path: &Path,
+        dataset: &Dataset,
+        name: &str,
+        (column, columns): (usize, usize),
+        unit: Option<String>,
+    ) -> Result<StoredColumn> {
+        let full = full_name("", &dataset.name());
+        let numbers = numbers_of(path, &full, dataset)?;
+        let rows = rows_of(path, &full, dataset, 2)?;
+        Ok(StoredColumn {
+            dataset: dataset.clone(),
+            path: path.to_path_buf(),
+            name: full,
+            column: Some(name.to_string()),
+            place: Place::Matrix { column, columns },
+            numbers,
+            fixed_point: None,
+            rows,
+            unit,
+        })
+    }
+
+    /// The unit that the file itself declares.
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the schema's name of a column means this one.
+    pub fn is_named(&self, name: &str) -> bool {
+        match &self.column {
+            Some(column) => column == name,
+            None => self.name.rsplit('/').next() == Some(name),
+        }
     }
 
     /// Bytes of one chunk; 0 if the dataset has none.
     pub fn chunk_bytes(&self) -> usize {
-        let rows: usize = self.dataset.chunk().map_or(0, |chunk| chunk.iter().product());
-        rows.saturating_mul(self.item_bytes() as usize)
+        let items = self.dataset.chunk().map_or(0, |chunk| {
+            chunk.iter().fold(1usize, |product, length| product.saturating_mul(*length))
+        });
+        items.saturating_mul(self.item_bytes() as usize)
     }
 
     /// Refuses a shape that the storage cannot hold, before anything is allocated.
     pub fn check_storage(&self, file_bytes: u64) -> Result<()> {
-        let needed = self.rows.checked_mul(self.item_bytes()).filter(|_| self.rows <= MOST_ROWS);
+        let columns = match self.place {
+            Place::Matrix { columns, .. } => columns as u64,
+            _ => 1,
+        };
+        let items = self.rows.checked_mul(columns).filter(|_| self.rows <= MOST_ROWS);
+        let needed = items.and_then(|items| items.checked_mul(self.item_bytes()));
         let Some(needed) = needed else {
             return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
         };
@@ -173,9 +297,11 @@ impl StoredColumn {
         }
     }
 
-    /// Refuses a column of numbers with fractions.
+    /// Refuses a column of numbers with fractions. A matrix has one type for all of its
+    /// columns: there each number is looked at when it is read.
     pub fn check_integer(&self, what: &str) -> Result<()> {
-        if self.numbers != Numbers::Real {
+        let whole = self.numbers != Numbers::Real && self.fixed_point.is_none();
+        if whole || matches!(self.place, Place::Matrix { .. }) {
             return Ok(());
         }
         Err(self
@@ -199,16 +325,24 @@ impl StoredColumn {
     }
 
     pub fn fault(&self, what: &str) -> Fault {
-        Fault::new(what).file(&self.path).dataset(&self.name)
+        let fault = Fault::new(what).file(&self.path).dataset(&self.name);
+        match &self.column {
+            Some(column) => fault.column(column),
+            None => fault,
+        }
+    }
+
+    /// The fault of a library call that read rows of this dataset.
+    pub fn read_fault(&self, rows: &Range<u64>, error: &hdf5::Error) -> crate::error::Error {
+        with_rows(read_fault(&self.path, &self.name, error), rows)
     }
 
     fn read<T: H5Type>(&self, rows: Range<u64>) -> Result<Vec<T>> {
         let selection = rows.start as usize..rows.end as usize;
         let values = self.dataset.read_slice_1d::<T, _>(selection);
-        values.map(|array| array.into_raw_vec_and_offset().0).map_err(|error| {
-            let error = read_fault(&self.path, &self.name, &error);
-            with_rows(error, &rows)
-        })
+        values
+            .map(|array| array.into_raw_vec_and_offset().0)
+            .map_err(|error| self.read_fault(&rows, &error))
     }
 
     fn item_bytes(&self) -> u64 {
@@ -227,14 +361,17 @@ impl StoredColumn {
 
     fn check_chunks(&self, file_bytes: u64) -> Result<()> {
         let bytes = self.chunk_bytes() as u64;
-        let chunk = self.dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(0);
-        if chunk == 0 || bytes > LARGEST_CHUNK {
+        let chunk = self.dataset.chunk().unwrap_or_default();
+        let shape = self.dataset.shape();
+        if chunk.len() != shape.len() || chunk.contains(&0) || bytes > LARGEST_CHUNK {
             return Err(self.absurd(
-                &format!("chunks of {chunk} rows"),
+                &format!("chunks of {chunk:?}"),
                 &format!("chunks of at most {LARGEST_CHUNK} bytes"),
             ));
         }
-        let expected = self.rows.div_ceil(chunk as u64);
+        let counts = shape.iter().zip(&chunk).map(|(n, c)| n.div_ceil(*c) as u64);
+        let counts: Vec<u64> = counts.collect();
+        let expected = counts.iter().fold(1u64, |product, n| product.saturating_mul(*n));
         let stored = self.dataset.num_chunks().unwrap_or(0) as u64;
         if stored < expected {
             return Err(self.unwritten(&format!("{stored} of {expected} chunks")));
@@ -242,12 +379,12 @@ impl StoredColumn {
         // The index is walked once per chunk: with very many chunks that would take long.
         let few = (0..expected).filter(|_| expected <= MOST_CHUNKS_CHECKED);
         for index in few {
-            let first_row = index * chunk as u64;
             let Some(info) = self.dataset.chunk_info(index as usize) else { continue };
-            if info.offset != [first_row] || info.addr.saturating_add(info.size) > file_bytes {
+            let first = first_item(index, &counts, &chunk);
+            if info.offset != first || info.addr.saturating_add(info.size) > file_bytes {
                 return Err(self
                     .fault("the index of the chunks is damaged")
-                    .row(first_row)
+                    .row(first[0])
                     .advice("its rows would read as zeros: copy or write the file again")
                     .input());
             }
@@ -279,6 +416,69 @@ impl StoredColumn {
     }
 }
 
+/// What a file says about a field of a record.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FieldMeta {
+    pub unit: Option<String>,
+    pub fixed_point: Option<FixedPoint>,
+}
+
+/// Name of a dataset with its group, without the leading slash.
+fn full_name(group: &str, name: &str) -> String {
+    format!("{group}/{name}").trim_start_matches('/').to_string()
+}
+
+/// Rows of a dataset of so many dimensions.
+fn rows_of(path: &Path, name: &str, dataset: &Dataset, dimensions: usize) -> Result<u64> {
+    let shape = dataset.get_shape().map_err(|error| read_fault(path, name, &error))?;
+    match shape.first() {
+        Some(rows) if shape.len() == dimensions => Ok(*rows as u64),
+        _ => Err(Fault::new("not a table")
+            .file(path)
+            .dataset(name)
+            .expected(format!("{dimensions} dimension(s)"))
+            .found(format!("shape {shape:?}"))
+            .input()),
+    }
+}
+
+/// Where chunk `index` begins, chunks being counted row by row.
+fn first_item(index: u64, counts: &[u64], chunk: &[usize]) -> Vec<u64> {
+    let mut rest = index;
+    let mut first = vec![0; counts.len()];
+    for dimension in (0..counts.len()).rev() {
+        first[dimension] = rest % counts[dimension] * chunk[dimension] as u64;
+        rest /= counts[dimension];
+    }
+    first
+}
+
+/// The class of numbers of a type; none if it is something else.
+pub(super) fn numbers_of_type(dtype: &Datatype) -> Option<Numbers> {
+    match dtype.to_descriptor() {
+        Ok(TypeDescriptor::Float(_)) => Some(Numbers::Real),
+        Ok(TypeDescriptor::Integer(size)) => Some(Numbers::Integer(size)),
+        Ok(TypeDescriptor::Unsigned(size)) => Some(Numbers::Unsigned(size)),
+        Ok(TypeDescriptor::Boolean) => Some(Numbers::Boolean),
+        Err(_) if is_half(dtype) => Some(Numbers::Real),
+        _ => None,
+    }
+}
+
+/// What a type is that is no number, for messages.
+pub(super) fn describe_type(dtype: &Datatype) -> String {
+    match dtype.to_descriptor() {
+        Ok(
+            TypeDescriptor::FixedAscii(_)
+            | TypeDescriptor::FixedUnicode(_)
+            | TypeDescriptor::VarLenAscii
+            | TypeDescriptor::VarLenUnicode,
+        ) => "text".to_string(),
+        Ok(other) => other.to_string(),
+        Err(error) => format!("a type that cannot be read ({error})"),
+    }
+}
+
 /// The class of numbers of a dataset, or a refusal of what is none.
 fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
     let dtype = dataset.dtype();
@@ -290,19 +490,11 @@ fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
             .advice("the file is damaged, or its writer was unusual: write it again")
             .input());
     }
-    let descriptor = dtype.and_then(|dtype| dtype.to_descriptor());
-    let found = match descriptor {
-        Ok(TypeDescriptor::Float(_)) => return Ok(Numbers::Real),
-        Ok(TypeDescriptor::Integer(size)) => return Ok(Numbers::Integer(size)),
-        Ok(TypeDescriptor::Unsigned(size)) => return Ok(Numbers::Unsigned(size)),
-        Ok(TypeDescriptor::Boolean) => return Ok(Numbers::Boolean),
-        Ok(
-            TypeDescriptor::FixedAscii(_)
-            | TypeDescriptor::FixedUnicode(_)
-            | TypeDescriptor::VarLenAscii
-            | TypeDescriptor::VarLenUnicode,
-        ) => "text".to_string(),
-        Ok(other) => other.to_string(),
+    let found = match &dtype {
+        Ok(dtype) => match numbers_of_type(dtype) {
+            Some(numbers) => return Ok(numbers),
+            None => describe_type(dtype),
+        },
         Err(error) => format!("a type that cannot be read ({error})"),
     };
     Err(Fault::new("not a numeric column")
@@ -316,7 +508,7 @@ fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
 
 /// A number format that differs from the machine's in more than the byte order: nobody
 /// writes one, but a damaged header holds one, and would be converted without complaint.
-fn is_unusual(dtype: &Datatype) -> bool {
+pub(super) fn is_unusual(dtype: &Datatype) -> bool {
     let Ok(descriptor) = dtype.to_descriptor() else { return false };
     let number = matches!(
         descriptor,

@@ -1,18 +1,24 @@
 //! Tables: a file seen through a schema, read in blocks of rows.
 //!
+//! A table may consist of several parts in one file, such as one per telescope; their
+//! rows follow each other in the order of their names.
+//!
 //! Promises: only the columns of a request are read; all are checked (there, numeric,
 //! one-dimensional, equally long, of a possible shape, in the unit of the schema) before
 //! the first row is; reading in blocks gives what reading at once gives. Expressions and
 //! scales are evaluated in f64 and rounded once. Left to others: which rows, what NaN
-//! means, and the order of files (`catalog`).
+//! means, how columns are stored (`layout`), and the order of files (`catalog`).
 
+use super::batch::{Batch, Values, Want};
+use super::catalog::Stamp;
 use super::h5;
+use super::layout::{self, Layout};
 use super::schema::{Class, Quantity, Schema, Source, canonical_unit, normal_unit};
 use super::stored::{Numbers, StoredColumn};
 use crate::error::{Error, Fault, Result, did_you_mean};
+use hdf5::File;
 use hdf5::types::IntSize;
-use hdf5::{File, Group};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -25,10 +31,22 @@ pub struct Table {
     path: PathBuf,
     schema: Schema,
     rows: u64,
+    parts: Vec<Part>,
     quantities: BTreeMap<String, Quantity>, // whose columns are all there
     keys: BTreeMap<String, String>,         // name → dataset
     shower: Vec<String>,
     class: Option<Class>,
+    columns: BTreeSet<String>, // of all parts
+    stamp: Option<Stamp>,
+}
+
+/// One of the places in a file whose rows follow each other.
+#[derive(Debug, Clone)]
+struct Part {
+    /// Path in the file.
+    place: String,
+    /// Rows of the table.
+    rows: Range<u64>,
 }
 
 /// What to read.
@@ -54,33 +72,63 @@ pub struct Block {
 impl Table {
     /// Looks at a file: which quantities and keys it has, and how many rows.
     pub fn open(path: &Path, schema: &Schema) -> Result<Table> {
+        let stamp = Stamp::of(path);
         let file = h5::open(path)?;
         schema.check_format(path, &file)?;
-        let group = h5::group(path, &file, &schema.group)?;
-        let names = group.member_names().map_err(|e| h5::read_fault(path, &schema.group, &e))?;
-        let (quantities, keys) = if schema.open {
-            open_columns(path, &group, &names, schema)
-        } else {
-            known_columns(&names, schema)
-        };
-        let has = |column: &String| names.contains(column);
+        let layouts = layout::find(path, &file, schema.hdf5_place()?, schema.layout)?;
         let mut table = Table {
             path: path.to_path_buf(),
             schema: schema.clone(),
             rows: 0,
-            quantities,
-            keys,
-            shower: schema
-                .shower
-                .iter()
-                .find(|list| list.iter().all(has))
-                .cloned()
-                .unwrap_or_default(),
-            class: schema.class.clone().filter(|class| has(&class.column)),
+            parts: Vec::new(),
+            quantities: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            shower: Vec::new(),
+            class: None,
+            columns: BTreeSet::new(),
+            stamp,
         };
-        table.rows = table.count_rows(&group, &names)?;
+        let mut names = BTreeSet::new();
+        for layout in &layouts {
+            table.add_part(layout, &mut names)?;
+        }
+        if table.rows == 0 {
+            return Err(table.no_rows(&layouts));
+        }
+        let has = |column: &String| names.contains(column);
+        let of_shower = schema.shower.iter().find(|list| list.iter().all(has));
+        table.shower = of_shower.cloned().unwrap_or_default();
+        table.class = schema.class.clone().filter(|class| has(&class.column));
+        table.columns = names;
         table.check_declared_rows(&file)?;
         Ok(table)
+    }
+
+    /// Takes up the rows of a part; quantities, keys and columns are those that all parts
+    /// with rows have.
+    fn add_part(&mut self, layout: &Layout, names: &mut BTreeSet<String>) -> Result<()> {
+        let mine = layout.names();
+        let (quantities, keys) = if self.schema.open {
+            open_columns(&self.path, layout, &mine, &self.schema)
+        } else {
+            known_columns(&mine, &self.schema)
+        };
+        let rows = self.count_rows(layout, &mine, &quantities)?;
+        if rows == 0 {
+            return Ok(());
+        }
+        if self.parts.is_empty() {
+            (self.quantities, self.keys) = (quantities, keys);
+            names.extend(mine);
+        } else {
+            self.quantities.retain(|name, _| quantities.contains_key(name));
+            self.keys.retain(|name, _| keys.contains_key(name));
+            names.retain(|name| mine.contains(name));
+        }
+        let end = self.rows.saturating_add(rows);
+        self.parts.push(Part { place: layout.name.clone(), rows: self.rows..end });
+        self.rows = end;
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -115,6 +163,39 @@ impl Table {
         self.shower.clone()
     }
 
+    /// Columns that together name one row; none if the file does not have what names its
+    /// showers.
+    pub fn event_columns(&self) -> Vec<String> {
+        let named = self.schema.event.iter().any(|column| self.shower.contains(column));
+        let there = |column: &&String| named && self.columns.contains(*column);
+        self.schema.event.iter().filter(there).cloned().collect()
+    }
+
+    /// The quantities that can be computed a second way, read under their own names, and
+    /// by how much the two may differ.
+    pub fn second_ways(&self) -> Option<(Table, BTreeMap<String, f64>)> {
+        let there = |quantity: &Quantity| {
+            quantity.source.columns().iter().all(|column| self.columns.contains(column))
+        };
+        let usable = self.schema.compare.iter().filter(|(name, compare)| {
+            self.quantities.contains_key(*name) && there(&compare.quantity)
+        });
+        let mut table = self.clone();
+        table.quantities.clear();
+        let mut within = BTreeMap::new();
+        for (name, compare) in usable {
+            table.quantities.insert(name.clone(), compare.quantity.clone());
+            within.insert(name.clone(), compare.within);
+        }
+        (!within.is_empty()).then_some((table, within))
+    }
+
+    /// The same table with these columns as its shower key: to read any integers.
+    #[must_use]
+    pub fn with_shower(&self, columns: Vec<String>) -> Table {
+        Table { shower: columns, ..self.clone() }
+    }
+
     pub fn has_class(&self) -> bool {
         self.class.is_some()
     }
@@ -134,51 +215,55 @@ impl Table {
 
     fn reader_with_cache(&self, request: &Request, cache: usize) -> Result<Reader> {
         let file = h5::open_with_cache(&self.path, cache)?;
-        let group = h5::group(&self.path, &file, &self.schema.group)?;
-        let opening = Opening { table: self, group, bytes: h5::file_length(&self.path)? };
-        let mut shared = Vec::new();
-        let mut plans = Vec::new();
-        for name in &request.quantities {
-            plans.push(opening.quantity(name, &mut shared)?);
+        let bytes = h5::file_length(&self.path)?;
+        let mut plan = Plans::default();
+        let mut parts = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let layout = layout::open(&self.path, &file, &part.place)?;
+            let mut opening = Opening {
+                table: self,
+                layout,
+                rows: part.rows.end - part.rows.start,
+                bytes,
+                columns: Vec::new(),
+                checked: BTreeSet::new(),
+            };
+            // The columns of all parts are the same and in the same order.
+            plan = opening.plan(request)?;
+            parts.push((part.rows.clone(), Batch::new(opening.columns)?));
         }
-        let keys = request.keys.iter().map(|name| opening.key(name)).collect::<Result<_>>()?;
-        let wanted = if request.shower { self.shower.as_slice() } else { &[] };
-        let shower = wanted.iter().map(|name| opening.integers(name)).collect::<Result<_>>()?;
-        let class = match self.class.as_ref().filter(|_| request.class) {
-            Some(class) => Some((opening.integers(&class.column)?, class.clone())),
-            None => None,
-        };
-        Ok(Reader {
-            _file: file,
-            path: self.path.clone(),
-            rows: self.rows,
-            shared,
-            plans,
-            keys,
-            shower,
-            class,
-        })
+        let (path, stamp) = (self.path.clone(), self.stamp);
+        Ok(Reader { _file: file, path, rows: self.rows, parts, plan, stamp })
     }
 
-    /// Rows of the first needed column; that the others agree is checked when they are
-    /// read.
-    fn count_rows(&self, group: &Group, names: &[String]) -> Result<u64> {
-        let first = ["size", "width", "length"].iter().find_map(|name| self.quantities.get(*name));
-        let Some(quantity) = first.or_else(|| self.quantities.values().next()) else {
-            return Err(self.nothing_there(names));
+    /// Rows of the first needed column of a part; that the others agree is checked when
+    /// they are read.
+    fn count_rows(
+        &self,
+        layout: &Layout,
+        names: &[String],
+        quantities: &BTreeMap<String, Quantity>,
+    ) -> Result<u64> {
+        let first = ["size", "width", "length"].iter().find_map(|name| quantities.get(*name));
+        let Some(quantity) = first.or_else(|| quantities.values().next()) else {
+            return Err(self.nothing_there(layout, names));
         };
-        let column = StoredColumn::open(&self.path, group, &quantity.source.columns()[0])?;
-        if column.rows == 0 {
-            return Err(Fault::new("the table is empty")
-                .file(&self.path)
-                .dataset(column.name)
-                .found("0 rows")
-                .advice("leave the file out, or write it again")
-                .input());
+        let column = layout.column(&self.path, &quantity.source.columns()[0])?;
+        if column.rows > 0 {
+            // Callers size their work by this number.
+            column.check_storage(h5::file_length(&self.path)?)?;
         }
-        // Callers size their work by this number.
-        column.check_storage(h5::file_length(&self.path)?)?;
         Ok(column.rows)
+    }
+
+    fn no_rows(&self, layouts: &[Layout]) -> Error {
+        let place = layouts.first().map_or(String::new(), |layout| layout.name.clone());
+        Fault::new("the table is empty")
+            .file(&self.path)
+            .dataset(place)
+            .found("0 rows")
+            .advice("leave the file out, or write it again")
+            .input()
     }
 
     /// Files of the project say how many rows were written; the shape must agree.
@@ -197,13 +282,20 @@ impl Table {
         }
     }
 
-    fn nothing_there(&self, names: &[String]) -> Error {
+    fn nothing_there(&self, layout: &Layout, names: &[String]) -> Error {
+        // Where all columns are there and none can be opened, the reason is the file's.
+        let features = ["size", "width", "length"].iter().filter(|_| self.schema.open);
+        for name in features.filter(|name| names.iter().any(|known| known == *name)) {
+            if let Err(error) = layout.column(&self.path, name) {
+                return error;
+            }
+        }
         let fault =
             Fault::new(format!("no quantity of the schema '{}' is there", self.schema.name))
                 .file(&self.path)
                 .found(match names.len() {
-                    0 => format!("nothing in group '{}'", self.schema.group),
-                    _ => format!("{} datasets: {}", names.len(), shorten(names)),
+                    0 => format!("nothing in group '{}'", layout.name),
+                    _ => format!("{} columns: {}", names.len(), shorten(names)),
                 });
         match self.schema.quantities.values().next() {
             Some(quantity) => {
@@ -237,7 +329,7 @@ fn known_columns(
 /// Quantities and keys of an open schema: every numeric column under its own name.
 fn open_columns(
     path: &Path,
-    group: &Group,
+    layout: &Layout,
     names: &[String],
     schema: &Schema,
 ) -> (BTreeMap<String, Quantity>, BTreeMap<String, String>) {
@@ -245,15 +337,18 @@ fn open_columns(
     let class = schema.class.as_ref().map(|class| &class.column);
     for name in names.iter().filter(|name| Some(*name) != class) {
         // What is no numeric column (text, images) is no quantity.
-        let Ok(column) = StoredColumn::open(path, group, name) else { continue };
-        if column.numbers == Numbers::Integer(IntSize::U8) {
+        let Ok(column) = layout.column(path, name) else { continue };
+        let named =
+            schema.event.contains(name) || schema.shower.iter().flatten().any(|n| n == name);
+        let is_key = column.numbers == Numbers::Integer(IntSize::U8);
+        if is_key || named && column.check_integer("keys").is_ok() {
             keys.insert(name.clone(), name.clone());
             continue;
         }
-        let declared = || column.unit().map_or("1".to_string(), |unit| normal_unit(&unit));
+        let declared = || column.unit().map_or("1".to_string(), normal_unit);
         let unit = canonical_unit(name).map_or_else(declared, str::to_string);
         let source = Source::Column(name.clone());
-        let quantity = Quantity { source, canonical: unit.clone(), unit, scale: 1.0 };
+        let quantity = Quantity { source, canonical: unit.clone(), unit, scale: 1.0, larger: None };
         quantities.entry(name.clone()).or_insert(quantity);
     }
     (quantities, keys)
@@ -265,28 +360,55 @@ fn shorten(names: &[String]) -> String {
     format!("{}{}", shown.join(", "), if names.len() > 8 { ", …" } else { "" })
 }
 
-/// A table whose columns are being opened and checked.
+/// A part of a table whose columns are being opened and checked.
 struct Opening<'a> {
     table: &'a Table,
-    group: Group,
+    layout: Layout,
+    rows: u64,  // of the part
     bytes: u64, // of the file
+    columns: Vec<(StoredColumn, Want)>,
+    checked: BTreeSet<String>, // datasets whose storage was looked at
 }
 
 impl Opening<'_> {
-    fn column(&self, name: &str) -> Result<StoredColumn> {
-        let column = StoredColumn::open(&self.table.path, &self.group, name)?;
-        column.check_rows(self.table.rows)?;
-        column.check_storage(self.bytes)?;
-        Ok(column)
+    fn plan(&mut self, request: &Request) -> Result<Plans> {
+        let mut plan = Plans::default();
+        for name in &request.quantities {
+            plan.quantities.push(self.quantity(name)?);
+        }
+        for name in &request.keys {
+            plan.keys.push(self.key(name)?);
+        }
+        if request.shower {
+            for name in &self.table.shower {
+                plan.shower.push(self.integers(name)?);
+            }
+        }
+        if let Some(class) = self.table.class.as_ref().filter(|_| request.class) {
+            plan.class = Some((self.integers(&class.column)?, class.clone()));
+        }
+        Ok(plan)
     }
 
-    fn integers(&self, name: &str) -> Result<StoredColumn> {
-        let column = self.column(name)?;
-        column.check_integer("keys and classes")?;
-        Ok(column)
+    /// Index of a column among those that are read.
+    fn column(&mut self, name: &str, want: Want) -> Result<usize> {
+        let column = self.layout.column(&self.table.path, name)?;
+        if want == Want::I64 {
+            column.check_integer("keys and classes")?;
+        }
+        column.check_rows(self.rows)?;
+        if self.checked.insert(column.name.clone()) {
+            column.check_storage(self.bytes)?;
+        }
+        self.columns.push((column, want));
+        Ok(self.columns.len() - 1)
     }
 
-    fn key(&self, name: &str) -> Result<StoredColumn> {
+    fn integers(&mut self, name: &str) -> Result<usize> {
+        self.column(name, Want::I64)
+    }
+
+    fn key(&mut self, name: &str) -> Result<usize> {
         let Some(dataset) = self.table.keys.get(name) else {
             return Err(Fault::new(format!("key '{name}' is not available"))
                 .file(&self.table.path)
@@ -296,36 +418,44 @@ impl Opening<'_> {
         self.integers(dataset)
     }
 
-    /// How a quantity is read; columns that are computed with go to `shared`, once each.
-    fn quantity(&self, name: &str, shared: &mut Vec<(String, StoredColumn)>) -> Result<Plan> {
+    /// How a quantity is read; columns that are computed with are read once each.
+    fn quantity(&mut self, name: &str) -> Result<Plan> {
         let Some(quantity) = self.table.quantities.get(name) else {
             return Err(self.missing_quantity(name));
         };
         let column = match &quantity.source {
             Source::Column(column) => column,
             Source::Expression(expression) => {
-                let columns = expression.variables().iter().map(|name| self.share(name, shared));
+                let mut columns = Vec::new();
+                for name in expression.variables() {
+                    let index = self.share(name)?;
+                    if let Some(unit) = self.table.schema.units.get(name) {
+                        check_column_unit(&self.columns[index].0, unit)?;
+                    }
+                    columns.push(index);
+                }
                 return Ok(Plan::Computed {
-                    columns: columns.collect::<Result<_>>()?,
+                    columns,
                     expression: expression.clone(),
                     scale: quantity.scale,
                 });
             }
         };
-        let stored = self.column(column)?;
-        check_unit(name, quantity, &stored)?;
-        if is_one(quantity.scale) {
-            return Ok(Plan::Direct(stored));
+        let stored = self.layout.column(&self.table.path, column)?;
+        let scale = scale_of(name, quantity, &stored)?;
+        if is_one(scale) {
+            return Ok(Plan::Direct(self.column(column, Want::F32)?));
         }
-        Ok(Plan::Scaled { column: self.share(column, shared)?, scale: quantity.scale })
+        Ok(Plan::Scaled { column: self.share(column)?, scale })
     }
 
-    fn share(&self, name: &str, shared: &mut Vec<(String, StoredColumn)>) -> Result<usize> {
-        if let Some(index) = shared.iter().position(|(known, _)| known == name) {
-            return Ok(index);
+    fn share(&mut self, name: &str) -> Result<usize> {
+        let known =
+            |(column, want): &(StoredColumn, Want)| *want == Want::F64 && column.is_named(name);
+        match self.columns.iter().position(known) {
+            Some(index) => Ok(index),
+            None => self.column(name, Want::F64),
         }
-        shared.push((name.to_string(), self.column(name)?));
-        Ok(shared.len() - 1)
     }
 
     fn missing_quantity(&self, name: &str) -> Error {
@@ -336,10 +466,13 @@ impl Opening<'_> {
             None => Vec::new(),
         };
         // A column that is missing, or no numbers, is told with the reason for it.
-        let reason = columns.iter().find_map(|column| self.column(column).err());
-        if let (Some(error), true) =
-            (reason, table.schema.quantities.contains_key(name) || self.group.link_exists(name))
-        {
+        let reason = columns.iter().find_map(|column| {
+            let opened = self.layout.column(&table.path, column);
+            opened.and_then(|column| column.check_rows(self.rows)).err()
+        });
+        let known = table.schema.quantities.contains_key(name)
+            || self.layout.names().iter().any(|known| known == name);
+        if let (Some(error), true) = (reason, known) {
             return error;
         }
         Fault::new(format!("quantity '{name}' is not available"))
@@ -354,23 +487,50 @@ fn is_one(scale: f64) -> bool {
     scale.to_bits() == 1.0f64.to_bits()
 }
 
-fn check_unit(name: &str, quantity: &Quantity, column: &StoredColumn) -> Result<()> {
-    match column.unit().map(|unit| normal_unit(&unit)) {
-        Some(found) if found != quantity.unit => Err(column
+/// The factor from the stored column to the canonical unit. A column that says that it is
+/// in the canonical unit already is believed; any other contradiction is refused.
+fn scale_of(name: &str, quantity: &Quantity, column: &StoredColumn) -> Result<f64> {
+    match column.unit().map(normal_unit) {
+        Some(found) if found == quantity.unit => Ok(quantity.scale),
+        Some(found) if found == quantity.canonical => Ok(1.0),
+        Some(found) => Err(column
             .fault(&format!("quantity '{name}' is in another unit than the schema says"))
             .expected(&quantity.unit)
             .found(found)
             .advice("correct the unit in the schema (with a factor where needed) or in the file")
             .input()),
+        None => Ok(quantity.scale),
+    }
+}
+
+/// Refuses a column of an expression that declares another unit than the schema gives.
+fn check_column_unit(column: &StoredColumn, expected: &str) -> Result<()> {
+    match column.unit().map(normal_unit) {
+        Some(found) if found != expected => Err(column
+            .fault("the column is in another unit than the schema says")
+            .expected(expected)
+            .found(found)
+            .advice("correct the unit and the expressions in the schema, or the file")
+            .input()),
         _ => Ok(()),
     }
 }
 
-/// How one quantity is read.
+/// How one quantity comes from the columns that are read.
+#[derive(Debug)]
 enum Plan {
-    Direct(StoredColumn),
+    Direct(usize),
     Scaled { column: usize, scale: f64 },
     Computed { expression: super::Expression, columns: Vec<usize>, scale: f64 },
+}
+
+/// What a block is made of: indices of columns.
+#[derive(Debug, Default)]
+struct Plans {
+    quantities: Vec<Plan>,
+    keys: Vec<usize>,
+    shower: Vec<usize>,
+    class: Option<(usize, Class)>,
 }
 
 /// Open columns, ready to be read by ranges of rows.
@@ -378,11 +538,9 @@ pub struct Reader {
     _file: File, // keeps the chunk cache
     path: PathBuf,
     rows: u64,
-    shared: Vec<(String, StoredColumn)>, // read as f64, for scales and expressions
-    plans: Vec<Plan>,
-    keys: Vec<StoredColumn>,
-    shower: Vec<StoredColumn>,
-    class: Option<(StoredColumn, Class)>,
+    parts: Vec<(Range<u64>, Batch)>, // rows of the table
+    plan: Plans,
+    stamp: Option<Stamp>,
 }
 
 impl Reader {
@@ -400,75 +558,93 @@ impl Reader {
                 .found(format!("{}..{}", rows.start, rows.end))
                 .internal());
         }
-        let wide = self.shared.iter().map(|(_, column)| column.read_f64(rows.clone()));
-        let wide: Vec<Vec<f64>> = wide.collect::<Result<_>>()?;
-        block.rows = (rows.end - rows.start) as usize;
-        block.quantities.clear();
-        for plan in &self.plans {
-            block.quantities.push(plan.values(&rows, &wide)?);
+        let values = self.columns(&rows);
+        // Also where the reading failed: then this is the reason.
+        if self.stamp.is_some() && Stamp::of(&self.path) != self.stamp {
+            return Err(Fault::new("the file changed while it was read")
+                .file(&self.path)
+                .row(rows.start)
+                .advice("wait until its writer has finished")
+                .input());
         }
-        block.keys = read_integers(&self.keys, &rows)?;
-        block.shower = read_integers(&self.shower, &rows)?;
-        block.class = match &self.class {
-            Some((column, class)) => Some(read_class(column, class, &rows)?),
+        let mut values = values?;
+        block.rows = (rows.end - rows.start) as usize;
+        let quantities = self.plan.quantities.iter();
+        block.quantities = quantities.map(|plan| plan.values(&mut values, block.rows)).collect();
+        let integers = |indices: &[usize]| -> Vec<Vec<i64>> {
+            indices.iter().map(|index| values[*index].i64().to_vec()).collect()
+        };
+        block.keys = integers(&self.plan.keys);
+        block.shower = integers(&self.plan.shower);
+        block.class = match &self.plan.class {
+            Some((index, class)) => {
+                Some(self.classes(*index, class, values[*index].i64(), rows.start)?)
+            }
             None => None,
         };
         Ok(())
     }
 
+    /// All columns in the rows, which may lie in several parts.
+    fn columns(&self, rows: &Range<u64>) -> Result<Vec<Values>> {
+        let wants = self.parts.first().map(|(_, batch)| batch.columns()).unwrap_or_default();
+        let mut values: Vec<Values> = wants.iter().map(|(_, want)| Values::new(*want)).collect();
+        for (part, batch) in &self.parts {
+            let (start, end) = (rows.start.max(part.start), rows.end.min(part.end));
+            if start < end {
+                batch.read(&(start - part.start..end - part.start), &mut values)?;
+            }
+        }
+        Ok(values)
+    }
+
+    fn classes(&self, index: usize, class: &Class, values: &[i64], first: u64) -> Result<Vec<i8>> {
+        let meaning = |(row, value): (usize, &i64)| {
+            class.meaning(*value).ok_or_else(|| {
+                let fault = match self.parts.first() {
+                    Some((_, batch)) => {
+                        batch.columns()[index].0.fault("a class that means nothing")
+                    }
+                    None => Fault::new("a class that means nothing"),
+                };
+                fault
+                    .row(first + row as u64)
+                    .expected("1 gamma, 0 hadron or -1 unknown")
+                    .found(value)
+                    .input()
+            })
+        };
+        values.iter().enumerate().map(meaning).collect()
+    }
+
     /// Two chunks of the column with the largest ones: a block may end inside a chunk.
     fn wanted_cache(&self) -> usize {
-        let direct = self.plans.iter().filter_map(|plan| match plan {
-            Plan::Direct(column) => Some(column),
-            _ => None,
-        });
-        let columns = direct
-            .chain(self.shared.iter().map(|(_, column)| column))
-            .chain(&self.keys)
-            .chain(&self.shower)
-            .chain(self.class.as_ref().map(|(column, _)| column));
-        columns.map(|column| 2 * column.chunk_bytes()).max().unwrap_or(0)
+        let columns = self.parts.iter().flat_map(|(_, batch)| batch.columns());
+        columns.map(|(column, _)| 2 * column.chunk_bytes()).max().unwrap_or(0)
     }
 }
 
 impl Plan {
-    fn values(&self, rows: &Range<u64>, wide: &[Vec<f64>]) -> Result<Vec<f32>> {
-        Ok(match self {
-            Plan::Direct(column) => column.read_f32(rows.clone())?,
+    fn values(&self, read: &mut [Values], rows: usize) -> Vec<f32> {
+        match self {
+            Plan::Direct(column) => read[*column].take_f32(),
             Plan::Scaled { column, scale } => {
-                wide[*column].iter().map(|value| (value * scale) as f32).collect()
+                read[*column].f64().iter().map(|value| (value * scale) as f32).collect()
             }
             Plan::Computed { expression, columns, scale } => {
+                let columns: Vec<&[f64]> =
+                    columns.iter().map(|column| read[*column].f64()).collect();
                 let mut arguments = vec![0.0; columns.len()];
                 let row_value = |row: usize| {
-                    for (argument, column) in arguments.iter_mut().zip(columns) {
-                        *argument = wide[*column][row];
+                    for (argument, column) in arguments.iter_mut().zip(&columns) {
+                        *argument = column[row];
                     }
                     (expression.evaluate(&arguments) * scale) as f32
                 };
-                (0..(rows.end - rows.start) as usize).map(row_value).collect()
+                (0..rows).map(row_value).collect()
             }
-        })
+        }
     }
-}
-
-fn read_integers(columns: &[StoredColumn], rows: &Range<u64>) -> Result<Vec<Vec<i64>>> {
-    columns.iter().map(|column| column.read_i64(rows.clone())).collect()
-}
-
-fn read_class(column: &StoredColumn, class: &Class, rows: &Range<u64>) -> Result<Vec<i8>> {
-    let values = column.read_i64(rows.clone())?;
-    let meaning = |(row, value): (usize, &i64)| {
-        class.meaning(*value).ok_or_else(|| {
-            column
-                .fault("a class that means nothing")
-                .row(rows.start + row as u64)
-                .expected("1 gamma, 0 hadron or -1 unknown")
-                .found(value)
-                .input()
-        })
-    };
-    values.iter().enumerate().map(meaning).collect()
 }
 
 #[cfg(test)]

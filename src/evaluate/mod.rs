@@ -169,24 +169,17 @@ impl Parts {
 /// The files with their roles. A file given as of one class that has a class column is
 /// filtered by it.
 fn sources(options: &Options) -> Result<Vec<Source>> {
-    let roles = [
+    let roles: [catalog::Role; 3] = [
         (&options.files, None),
         (&options.gamma, Some(Class::Gamma)),
         (&options.hadron, Some(Class::Hadron)),
     ];
-    let mut sources = Vec::new();
-    for (paths, class) in roles.into_iter().filter(|(paths, _)| !paths.is_empty()) {
-        for path in catalog::list_files(paths)? {
-            sources.push(Source::open(&path, options.schema.as_deref(), class)?);
-        }
-    }
+    let sources = catalog::sources(&roles, options.schema.as_deref())?;
     if sources.is_empty() {
         return Err(Fault::new("no files to evaluate")
             .advice("give files, --gamma or --hadron")
             .usage());
     }
-    let paths: Vec<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
-    catalog::list_files(&paths)?; // refuses a file given twice
     Ok(sources)
 }
 

@@ -13,8 +13,8 @@ use crate::data::store::{Recipe, Source};
 use crate::data::table::{Request, Table};
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
-use crate::world::{Work, World, agree};
-use std::path::PathBuf;
+use crate::world::{World, agree};
+use std::path::Path;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
@@ -37,7 +37,8 @@ impl Plan {
     pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
         let outcome = Plan::resolve(world, config);
         let mut plan = agree(world, outcome)?;
-        let hashes = agree(world, hash_files(world, &plan.sources))?;
+        let paths: Vec<&Path> = plan.sources.iter().map(|source| source.path.as_path()).collect();
+        let hashes = agree(world, catalog::hash_files(world, &paths))?;
         plan.data = plan
             .sources
             .iter()
@@ -112,20 +113,13 @@ fn sources(config: &Config) -> Result<Vec<Source>> {
             "one-class training reads the normal class only; the other class's files are not used"
         );
     }
-    let mut sources = Vec::new();
-    let roles = [(own, Some(config.model.normal)), (&config.data.mixed, None)];
-    for (paths, class) in roles.into_iter().filter(|(paths, _)| !paths.is_empty()) {
-        for path in catalog::list_files(paths)? {
-            sources.push(Source::open(&path, config.data.schema.as_deref(), class)?);
-        }
-    }
+    let roles: [catalog::Role; 2] = [(own, Some(config.model.normal)), (&config.data.mixed, None)];
+    let sources = catalog::sources(&roles, config.data.schema.as_deref())?;
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
             .expected(format!("data.{} or data.mixed in the configuration", config.model.normal))
             .usage());
     }
-    let paths: Vec<PathBuf> = sources.iter().map(|s| s.path.clone()).collect();
-    catalog::list_files(&paths)?; // refuses a file that stands in two roles
     Ok(sources)
 }
 
@@ -163,40 +157,4 @@ fn check_columns(
 pub fn feature_units(table: &Table, selection: &Selection) -> Vec<String> {
     let unit = |name: &str| table.unit(name).or(canonical_unit(name)).unwrap_or("1").to_string();
     selection.features().iter().map(|f| unit(&f.name)).collect()
-}
-
-/// blake3 of each file; every rank hashes its share.
-fn hash_files(world: &dyn World, sources: &[Source]) -> Result<Vec<String>> {
-    let mut mine = Vec::new();
-    let mut failure = None;
-    for (i, source) in sources.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank())
-    {
-        match catalog::hash_file_telling(&source.path, || world.progress(Work::Hashing, i as u64)) {
-            Ok(hash) => {
-                mine.extend((i as u64).to_le_bytes());
-                mine.extend(hash);
-            }
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    agree(world, failure.map_or(Ok(()), Err))?;
-    let mut hashes = vec![String::new(); sources.len()];
-    for told in world.all_gather(&mine)? {
-        for entry in told.as_chunks::<40>().0 {
-            let (mut index, mut hash) = ([0; 8], [0; 32]);
-            index.copy_from_slice(&entry[..8]);
-            hash.copy_from_slice(&entry[8..]);
-            hashes[u64::from_le_bytes(index) as usize] = catalog::hash_text(&hash);
-        }
-    }
-    for (i, hash) in hashes.iter().enumerate() {
-        if let Some(j) = hashes[..i].iter().position(|h| h == hash) {
-            return Err(Fault::new("two files have the same content")
-                .file(&sources[i].path)
-                .found(format!("a copy of {}", sources[j].path.display()))
-                .advice("leave one of them out: its events would count twice")
-                .input());
-        }
-    }
-    Ok(hashes)
 }

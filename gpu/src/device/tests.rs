@@ -89,7 +89,7 @@ fn functions(values: &Array<f32>, out: &mut Array<f32>) {
 #[test]
 fn exp_and_tanh_are_accurate_on_the_device() {
     let device = vulkan();
-    let values: Vec<f32> = (-9000..9000)
+    let values: Vec<f32> = (-9000..8800)
         .map(|i| i as f32 * 0.01)
         .chain((-999..999).map(|i| i as f32 * 1e-3))
         .collect();

@@ -34,6 +34,12 @@ fn write(path: &Path, features: &[Vec<f32>]) {
     writer.finish(&events::attributes(&[])).unwrap();
 }
 
+/// What is found in files without roles.
+fn run(files: &[PathBuf], schema: Option<&str>) -> Result<Report> {
+    let schema = schema.map(str::to_string);
+    super::run(&Options { files: files.to_vec(), schema, ..Options::default() })
+}
+
 /// The report on one file whose features `spoil` has changed.
 fn report(spoil: impl Fn(&mut [Vec<f32>])) -> FileReport {
     let folder = tempfile::tempdir().unwrap();

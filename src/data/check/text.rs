@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Classes, Column, Contents, FileReport, Report};
+use super::{Classes, Column, Contents, FileReport, Report, set};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -12,9 +12,16 @@ impl Display for Report {
             }
             write!(f, "{file}")?;
         }
-        let refused = self.files.iter().filter(|file| !file.refused.is_empty()).count();
+        let refused =
+            |file: &&FileReport| !file.refused.is_empty() || set::refuses(&self.set, &file.path);
+        let refused = self.files.iter().filter(refused).count();
         if self.files.len() > 1 {
-            write!(f, "\n{} files, {refused} refused\n", self.files.len())?;
+            let (rows, bytes) = (self.rows, size(self.bytes));
+            write!(f, "\n{} files, {refused} refused; {rows} rows, {bytes}\n", self.files.len())?;
+        }
+        for finding in &self.set {
+            let what = if finding.refused { "refused" } else { "warning" };
+            writeln!(f, "  {what}: {}", finding.text)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use hdf5::Group;
 use hdf5::types::VarLenUnicode;
 
 fn own() -> Schema {
@@ -220,7 +221,7 @@ fn a_file_that_fits_no_schema_is_told_what_was_found() {
     plain(&path, |group| add(group, "energy", &[1.0]));
     let text = refusal(Schema::detect(&path));
     assert!(text.contains("group 'events' with 1 members") && text.contains("width"), "{text}");
-    let text = refusal(Table::open(&path, &Schema { group: "evnets".to_string(), ..own() }));
+    let text = refusal(Table::open(&path, &Schema { place: Some("evnets".to_string()), ..own() }));
     assert!(text.contains("did you mean 'events'?"), "{text}");
 }
 

@@ -1,0 +1,242 @@
+//! Files of every dialect, written by its own tool (`tests/data/make_tables.py`), go in
+//! without a script and give the quantities that the tool's user would compute.
+
+use crate::support::{arguments, folder, json, program, run, succeed};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use taiga_flow::data::convert;
+use taiga_flow::data::table::{Block, Request, Table};
+use taiga_flow::data::{Schema, csv};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn expected() -> Value {
+    let text = std::fs::read_to_string(data("expected.json")).expect("what is in the files");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn strings(object: &Value) -> Vec<String> {
+    object.as_object().expect("an object").keys().cloned().collect()
+}
+
+/// A table as it is read, in windows of an odd length.
+fn read(table: &Table, request: &Request, window: u64) -> Block {
+    let reader = table.reader(request).expect("a reader");
+    let mut whole = Block {
+        quantities: vec![Vec::new(); request.quantities.len()],
+        keys: vec![Vec::new(); request.keys.len()],
+        ..Block::default()
+    };
+    let mut block = Block::default();
+    for first in (0..table.rows()).step_by(window as usize) {
+        reader.read(first..(first + window).min(table.rows()), &mut block).expect("rows");
+        whole.rows += block.rows;
+        for (all, part) in whole.quantities.iter_mut().zip(&block.quantities) {
+            all.extend(part);
+        }
+        for (all, part) in whole.keys.iter_mut().zip(&block.keys) {
+            all.extend(part);
+        }
+        if let Some(class) = &block.class {
+            whole.class.get_or_insert_default().extend(class);
+        }
+    }
+    whole
+}
+
+/// Compares what a table gives with what was written into it.
+fn compare(name: &str, table: &Table, told: &Value, tolerance: f64) {
+    assert_eq!(Value::from(table.rows()), told["rows"], "{name}");
+    let request = Request {
+        quantities: strings(&told["quantities"]),
+        keys: strings(&told["keys"]),
+        class: true,
+        ..Request::default()
+    };
+    let block = read(table, &request, 17);
+    for (quantity, values) in request.quantities.iter().zip(&block.quantities) {
+        let written = told["quantities"][quantity].as_array().expect("numbers");
+        assert_eq!(values.len(), written.len());
+        for (row, (found, written)) in values.iter().zip(written).enumerate() {
+            let (found, written) = (f64::from(*found), written.as_f64().unwrap_or(f64::NAN));
+            let close = (found - written).abs() <= tolerance * written.abs().max(1.0);
+            let both_nan = found.is_nan() && written.is_nan();
+            assert!(close || both_nan, "{name}, {quantity}, row {row}: {found}, not {written}");
+        }
+    }
+    for (key, values) in request.keys.iter().zip(&block.keys) {
+        let written: Vec<Option<i64>> =
+            told["keys"][key].as_array().expect("keys").iter().map(Value::as_i64).collect();
+        let found: Vec<Option<i64>> = values.iter().map(|value| Some(*value)).collect();
+        assert_eq!(found, written, "{name}, {key}");
+    }
+    match told["class"].as_array() {
+        None => assert_eq!(block.class, None, "{name}"),
+        Some(written) => {
+            let found: Vec<i64> =
+                block.class.expect("classes").iter().map(|c| i64::from(*c)).collect();
+            let written: Vec<i64> = written.iter().filter_map(Value::as_i64).collect();
+            assert_eq!(found, written, "{name}");
+        }
+    }
+}
+
+#[test]
+fn tables_of_every_tool_give_what_was_written_into_them() {
+    let told = expected();
+    let mut seen = 0;
+    for name in strings(&told["files"]).iter().filter(|name| name.contains(".h5")) {
+        let schema = Schema::detect(&data(name)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(schema.name, told["files"][name]["schema"], "{name}");
+        let table = Table::open(&data(name), &schema).unwrap_or_else(|error| panic!("{error}"));
+        compare(name, &table, &told["files"][name], 2e-6);
+        seen += 1;
+    }
+    assert_eq!(seen, 9);
+}
+
+#[test]
+fn text_tables_of_every_dialect_become_event_files() {
+    let (told, folder) = (expected(), folder());
+    let mut seen = 0;
+    for name in strings(&told["files"]).iter().filter(|name| name.contains(".csv")) {
+        let output = folder.path().join(name).with_extension("h5");
+        let found = csv::detect(&data(name)).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(found.name, told["files"][name]["schema"], "{name}");
+        let command = arguments!["convert", &data(name), "-o", &output];
+        assert_eq!(json(&command)["dialect"], told["files"][name]["schema"]);
+        let table = Table::open(&output, &Schema::detect(&output).expect("a schema"));
+        // Six digits after the point are written.
+        compare(name, &table.expect("a table"), &told["files"][name], 2e-5);
+        let report = json(&arguments!["check", &output]);
+        assert_eq!(report["files"][0]["refused"].as_array().map(Vec::len), Some(0), "{report}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn two_conversions_of_one_table_are_the_same_bytes_and_showers_keep_their_scatters() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["one.h5", "two.h5"] {
+        let command =
+            arguments!["convert", &data("taiga-mc.csv"), "-o", &at(name), "--class", "gamma"];
+        succeed(&mut program(&command));
+    }
+    let bytes = |name: &str| std::fs::read(at(name)).expect("a file");
+    assert!(bytes("one.h5") == bytes("two.h5"));
+    let schema = Schema::detect(&at("one.h5")).expect("a schema");
+    let table = Table::open(&at("one.h5"), &schema).expect("a table");
+    assert_eq!(table.shower_columns(), ["run_id", "event_id"]);
+    assert_eq!(table.event_columns(), ["run_id", "event_id", "axis_scatter", "clean_number"]);
+    let request = Request { class: true, shower: true, ..Request::default() };
+    let mut block = Block::default();
+    table.reader(&request).expect("a reader").read(0..table.rows(), &mut block).expect("rows");
+    assert_eq!(block.class, Some(vec![1; 60]));
+    // Three images of every shower.
+    let showers: std::collections::BTreeSet<(i64, i64)> =
+        block.shower[0].iter().copied().zip(block.shower[1].iter().copied()).collect();
+    assert_eq!(showers.len(), 20);
+}
+
+#[test]
+fn a_table_whose_own_alpha_contradicts_its_axis_is_refused() {
+    let folder = folder();
+    let text = std::fs::read_to_string(data("taiga-mc.csv")).expect("a table");
+    // The slope with its sign lost: a wrong axis.
+    let axis = text.lines().next().and_then(|l| l.split(',').position(|name| name == "a_axis"));
+    let axis = axis.expect("the axis");
+    let mut wrong = String::new();
+    for (number, line) in text.lines().enumerate() {
+        let mut cells: Vec<&str> = line.split(',').collect();
+        if number > 0 {
+            cells[axis] = cells[axis].trim_start_matches('-');
+        }
+        wrong += &(cells.join(",") + "\n");
+    }
+    let path = folder.path().join("wrong.csv");
+    std::fs::write(&path, wrong).expect("a table");
+    let output = folder.path().join("wrong.h5");
+    let outcome = run(&mut program(&arguments!["convert", &path, "-o", &output]));
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    for part in ["'alpha' is not what its other columns give", "of 60 rows", "units, axis or sign"]
+    {
+        assert!(outcome.stderr.contains(part), "{}", outcome.stderr);
+    }
+    assert!(!output.exists());
+}
+
+#[test]
+fn hadrons_can_be_given_the_gammas_offset_at_seeded_azimuths() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    for (name, seed) in [("a.h5", "7"), ("b.h5", "7"), ("c.h5", "8")] {
+        let command = arguments![
+            "convert",
+            &data("taiga-mc.csv"),
+            "-o",
+            &at(name),
+            "--class",
+            "hadron",
+            "--source-offset",
+            "0.9",
+            "--seed",
+            seed
+        ];
+        succeed(&mut program(&command));
+    }
+    let bytes = |name: &str| std::fs::read(at(name)).expect("a file");
+    assert!(bytes("a.h5") == bytes("b.h5") && bytes("a.h5") != bytes("c.h5"));
+    let quantities =
+        ["source_x", "source_y", "xc", "yc", "axis", "dist", "alpha"].map(str::to_string);
+    let request = Request { quantities: quantities.to_vec(), ..Request::default() };
+    let schema = Schema::detect(&at("a.h5")).expect("a schema");
+    let table = Table::open(&at("a.h5"), &schema).expect("a table");
+    let [x, y, xc, yc, axis, dist, alpha] = &read(&table, &request, 60).quantities[..] else {
+        panic!("seven quantities")
+    };
+    let mut quadrants = [0; 4];
+    for row in 0..60 {
+        let (x, y) = (f64::from(x[row]), f64::from(y[row]));
+        assert!((x.hypot(y) - 0.9).abs() < 1e-6);
+        quadrants[usize::from(x > 0.0) + 2 * usize::from(y > 0.0)] += 1;
+        let (dx, dy) = (f64::from(xc[row]) - x, f64::from(yc[row]) - y);
+        assert!((dx.hypot(dy) - f64::from(dist[row])).abs() < 1e-5);
+        let slope = f64::from(axis[row]).to_radians();
+        let sine = (slope.cos() * dy - slope.sin() * dx).abs() / dx.hypot(dy);
+        assert!((sine.asin().to_degrees() - f64::from(alpha[row])).abs() < 0.02);
+        // All images of a shower see the same source.
+    }
+    assert!(quadrants.iter().all(|count| *count > 0), "{quadrants:?}");
+    // What belonged to the file's own source is not there any more.
+    assert!(!table.quantities().contains(&"alpha_anti"));
+}
+
+#[test]
+fn a_schema_of_ones_own_reads_another_header() {
+    let folder = folder();
+    let own = include_str!("../configs/schema/taiga-mc.toml").replace("\"width\"", "\"breadth\"");
+    let schema = folder.path().join("own.toml");
+    std::fs::write(&schema, own).expect("a schema");
+    let text = std::fs::read_to_string(data("taiga-mc.csv")).expect("a table");
+    let table = folder.path().join("own.csv");
+    std::fs::write(&table, text.replacen(",width,", ",breadth,", 1)).expect("a table");
+    let output = folder.path().join("own.h5");
+    let unknown = run(&mut program(&arguments!["convert", &table, "-o", &output]));
+    assert_eq!(unknown.code, Some(3), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("it lacks width"), "{}", unknown.stderr);
+    let command = arguments!["convert", &table, "-o", &output, "--dialect", &schema];
+    assert_eq!(json(&command)["rows"], 60);
+    let none = convert::Options {
+        inputs: vec![table],
+        output: folder.path().join("none.h5"),
+        dialect: Some("fact".to_string()),
+        class: None,
+        placement: None,
+        overwrite: false,
+    };
+    assert_eq!(convert::run(&none).expect_err("no dialect").exit_code(), 2);
+}
