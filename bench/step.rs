@@ -8,7 +8,7 @@
 use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
-use taiga_flow::data::store::EventStore;
+use taiga_flow::data::store::{EventStore, Gathered};
 use taiga_flow::engine::{self, Batch, FixedSum, Place};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
@@ -45,9 +45,10 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
         config::parse(text, &[files, "train.batch=8192".to_string(), "cuts={}".to_string()])?;
     let world = Solo;
     let plan = Plan::new(&world, &config)?;
-    let (mut store, _) = EventStore::load(&world, &plan.sources, &plan.recipe())?;
-    let scaler =
-        store.moments(&world, &plan.recipe())?.scaler(plan.selection.features(), &plan.units)?;
+    let (mut store, _) = EventStore::load(&world, &plan.sources, &plan.recipe(class))?;
+    let scaler = store
+        .moments(&world, &plan.recipe(class))?
+        .scaler(plan.selection.features(), &plan.units)?;
     store.scale(&scaler);
     let place = Place::new(&world, config.run.hardware())?;
     let mut engine = engine::start(&place, &plan.spec)?;
@@ -55,21 +56,21 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
     engine.set_params(&weights.params)?;
     let mut sums = FixedSum::new(plan.parameters, plan.dealing.shards() as usize);
     let mut loss = vec![0.0; store.shards.len()];
-    let (mut events, mut offsets) = (Vec::new(), Vec::new());
+    let mut events = Gathered::default();
     let steps = (EVENTS * 7 / 10).div_ceil(config.train.batch);
     let mut parts = [Duration::ZERO; 5];
     for step in 0..STEPS {
         let mut marks = [Instant::now(); 6];
-        store.gather(1, step / steps, step % steps, steps, &mut events, &mut offsets);
+        store.gather(1, step / steps, step % steps, steps, &mut events);
         marks[1] = Instant::now();
         sums.clear();
-        let batch = Batch { events: &events, weights: None, offsets: &offsets };
+        let batch = Batch { events: &events.rows, weights: None, offsets: &events.offsets };
         engine.gradient(&batch, &mut sums, &mut loss)?;
         marks[2] = Instant::now();
         world.all_reduce_sum(&mut sums.values)?;
         marks[3] = Instant::now();
-        let count = offsets[offsets.len() - 1] as u64;
-        weights.update(&sums.values, count, step + 1, 1e-4, &config.train);
+        let count = events.len() as u64;
+        weights.update(0, &sums.values, count, step + 1, 1e-4, &config.train);
         marks[4] = Instant::now();
         engine.set_params(&weights.params)?;
         marks[5] = Instant::now();

@@ -101,7 +101,7 @@ impl Case {
         let mut loss = vec![0.0; self.offsets.len() - 1];
         self.sums.clear();
         self.engine.gradient(&batch, &mut self.sums, &mut loss)?;
-        self.weights.update(&self.sums.values, self.batch as u64, step, 1e-4, &Train::default());
+        self.weights.update(0, &self.sums.values, self.batch as u64, step, 1e-4, &Train::default());
         self.engine.set_params(&self.weights.params)
     }
 

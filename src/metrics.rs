@@ -27,8 +27,27 @@ pub struct EpochMetrics {
     pub skipped_steps: u64,
     /// Training events seen in this epoch.
     pub events: u64,
-    /// The lowest held-out loss so far.
+    /// The lowest held-out loss so far, of a flow.
     pub best: bool,
+    /// The stage, where it is not the first: NLLs are then beside what it minimises.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// Held-out loss of a fine-tuning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
+    /// Each flow by itself, where there are several; the NLLs above are their sums.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowMetrics>,
+}
+
+/// The same of one flow, on its own population.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowMetrics {
+    pub flow: String,
+    #[serde(deserialize_with = "number_or_nan")]
+    pub train_nll: f64,
+    pub validation_nll: Option<f64>,
+    pub validation_nll_median: Option<f64>,
 }
 
 fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {

@@ -73,8 +73,9 @@ fn fuzz_model_file() {
 }
 
 fn state(parameters: usize) -> TrainState {
-    let mut state = TrainState::new((0..parameters).map(|i| i as f32 / 7.0).collect(), 4);
-    (state.progress.step, state.progress.best_nll) = (3, Some(1.5));
+    let mut state = TrainState::new((0..parameters).map(|i| i as f32 / 7.0).collect(), 1, 4);
+    state.progress.step = 3;
+    state.progress.best[0].nll = Some(1.5);
     state
 }
 

@@ -23,6 +23,7 @@ mod magic;
 mod memory;
 mod ranks;
 mod recovery;
+mod separation;
 mod stopping;
 mod support;
 mod tidy;

@@ -7,10 +7,19 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const CONFIGS: [(&str, &str); 3] = [
+const CONFIGS: [(&str, &str); 9] = [
     ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
     ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
     ("configs/magic.toml", include_str!("../../configs/magic.toml")),
+    ("configs/magic/one-class.toml", include_str!("../../configs/magic/one-class.toml")),
+    ("configs/magic/synthetic-push.toml", include_str!("../../configs/magic/synthetic-push.toml")),
+    (
+        "configs/magic/synthetic-ratio.toml",
+        include_str!("../../configs/magic/synthetic-ratio.toml"),
+    ),
+    ("configs/magic/ratio.toml", include_str!("../../configs/magic/ratio.toml")),
+    ("configs/magic/ratio-10.toml", include_str!("../../configs/magic/ratio-10.toml")),
+    ("configs/magic/reference-cuts.toml", include_str!("../../configs/magic/reference-cuts.toml")),
 ];
 
 /// Path and text of every file; the schemas are those that the program itself reads by.

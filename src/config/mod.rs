@@ -6,8 +6,12 @@
 //! known one is named.
 
 mod load;
+mod modes;
 
 pub use load::{explain_toml, load, parse};
+pub use modes::{
+    Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
+};
 
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -30,6 +34,12 @@ pub struct Config {
     pub model: Model,
     #[serde(default)]
     pub train: Train,
+    /// Synthetic anomalies, in the modes that train on them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomalies: Option<Anomalies>,
+    /// Lowers (push) or sharpens (cross-entropy) what the likelihoods have learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fine_tune: Option<FineTune>,
     #[serde(default)]
     pub calibration: Calibration,
     #[serde(default)]
@@ -55,6 +65,10 @@ pub struct Data {
     /// Built-in schema or path of a schema file; found out from the file if absent.
     #[serde(default)]
     pub schema: Option<String>,
+    /// Weight of an event in losses, metrics and calibration: an expression over
+    /// quantities, such as "energy^-0.7"; 1 for all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<String>,
     /// Largest fraction of rows with values that cannot be used.
     #[serde(default = "default_bad_rows")]
     pub bad_rows: f64,
@@ -77,6 +91,9 @@ pub struct Feature {
     /// x₀ in ln(x + x₀).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub offset: f64,
+    /// k in xᵏ.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub exponent: f64,
     /// Step of the values in the file: training adds seeded noise of ± half a step.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub quantum: f64,
@@ -94,6 +111,8 @@ pub enum Transform {
     Ln,
     /// ln(x/(1 − x))
     Logit,
+    /// xᵏ
+    Power,
     /// ±x, the sign drawn anew per event and epoch in training, + elsewhere: for
     /// magnitudes of symmetric quantities, such as alpha folded at 0.
     Signed,
@@ -131,13 +150,6 @@ pub struct Split {
     pub key: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// One flow on the normal class.
-    OneClass,
-}
-
 /// True class of an event, or the class taken as normal or as positive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -156,6 +168,13 @@ impl std::fmt::Display for Class {
 }
 
 impl Class {
+    pub fn other(self) -> Class {
+        match self {
+            Class::Gamma => Class::Hadron,
+            Class::Hadron => Class::Gamma,
+        }
+    }
+
     /// As it stands in the column `class` of event files.
     pub fn code(self) -> i8 {
         match self {
@@ -212,6 +231,12 @@ pub struct Train {
 pub struct Calibration {
     /// Fraction of normal events that are called anomalous.
     pub quantile: f64,
+    /// Share of gammas among the events that the posterior is for.
+    #[serde(skip_serializing_if = "is_default_prior")]
+    pub prior: f64,
+    /// Another rule for the threshold, in place of the quantile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<ThresholdRule>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +254,10 @@ pub enum ScoreColumn {
     LogProb,
     /// log p with the Jacobian of the coordinates: density per raw units.
     LogProbRaw,
+    /// Probability of a gamma at equal numbers of both classes, of calibrated models.
+    Gammaness,
+    /// The same at the model's prior share of gammas.
+    Posterior,
 }
 
 /// What may differ between a run and its resumption.
@@ -328,7 +357,7 @@ impl Default for Train {
 impl Default for Calibration {
     fn default() -> Calibration {
         // The fraction outside two sigma of a normal distribution.
-        Calibration { quantile: 0.0455 }
+        Calibration { quantile: 0.0455, rule: None, prior: DEFAULT_PRIOR }
     }
 }
 
@@ -352,6 +381,14 @@ impl Default for Run {
             end_margin_seconds: 120,
         }
     }
+}
+
+/// Gammas are at most one in a thousand events.
+const DEFAULT_PRIOR: f64 = 1e-3;
+
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)] // the signature serde asks for; a constant
+fn is_default_prior(x: &f64) -> bool {
+    *x == DEFAULT_PRIOR
 }
 
 fn default_bad_rows() -> f64 {
@@ -403,6 +440,7 @@ impl Config {
         let watchdog = self.run.watchdog_seconds;
         let allowed = watchdog == 0.0 || (1.0..=1e6).contains(&watchdog);
         check("run.watchdog_seconds", watchdog, allowed, "0, or 1 to a million")?;
+        self.validate_modes()?;
         let quantile = self.calibration.quantile;
         check(
             "calibration.quantile",
@@ -410,6 +448,8 @@ impl Config {
             quantile > 0.0 && quantile < 1.0,
             "between 0 and 1",
         )?;
+        let prior = self.calibration.prior;
+        check("calibration.prior", prior, prior > 0.0 && prior < 1.0, "between 0 and 1")?;
         let bad = self.data.bad_rows;
         check("data.bad_rows", bad, (0.0..=1.0).contains(&bad), "between 0 and 1")
     }
@@ -427,6 +467,14 @@ impl Config {
                 offset,
                 allowed && offset >= 0.0,
                 "0, or above 0 with transform = \"ln\"",
+            )?;
+            let exponent = feature.exponent;
+            let allowed = (exponent != 0.0) == (feature.transform == Transform::Power);
+            check(
+                &format!("exponent of {name}"),
+                exponent,
+                allowed && exponent.is_finite(),
+                "other than 0 with transform = \"power\", and only there",
             )?;
             let quantum = feature.quantum;
             check(

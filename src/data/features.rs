@@ -32,6 +32,20 @@ pub fn transform(feature: &Feature, x: f64) -> f64 {
         Transform::Log10 => libm::log10(x),
         Transform::Ln => libm::log(x + feature.offset),
         Transform::Logit => libm::log(x / (1.0 - x)),
+        Transform::Power if x < 0.0 => f64::NAN,
+        Transform::Power => libm::pow(x, feature.exponent),
+    }
+}
+
+/// The quantity at a coordinate; a signed one is a magnitude.
+pub fn inverse(feature: &Feature, coordinate: f64) -> f64 {
+    match feature.transform {
+        Transform::None => coordinate,
+        Transform::Signed => coordinate.abs(),
+        Transform::Log10 => libm::exp10(coordinate),
+        Transform::Ln => libm::exp(coordinate) - feature.offset,
+        Transform::Logit => 1.0 / (1.0 + libm::exp(-coordinate)),
+        Transform::Power => libm::pow(coordinate, 1.0 / feature.exponent),
     }
 }
 
@@ -42,6 +56,10 @@ pub fn log_jacobian(feature: &Feature, x: f64) -> f64 {
         Transform::Log10 => -libm::log(x * LN_10),
         Transform::Ln => -libm::log(x + feature.offset),
         Transform::Logit => -libm::log(x * (1.0 - x)),
+        Transform::Power => {
+            let k = feature.exponent;
+            libm::log(k.abs()) + (k - 1.0) * libm::log(x)
+        }
     }
 }
 
@@ -49,6 +67,11 @@ impl ScaledFeature {
     /// Scaled coordinate of a quantity.
     pub fn scaled(&self, x: f32) -> f32 {
         self.scale(transform(&self.feature, f64::from(x)))
+    }
+
+    /// The quantity that a scaled coordinate stands for.
+    pub fn quantity(&self, scaled: f32) -> f64 {
+        inverse(&self.feature, f64::from(scaled) * self.std + self.mean)
     }
 
     /// The same from the coordinate.
@@ -127,21 +150,36 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     fn feature(transform: Transform, offset: f64) -> Feature {
-        Feature { name: "x".into(), transform, offset, quantum: 0.0 }
+        let exponent = if transform == Transform::Power { -0.7 } else { 0.0 };
+        Feature { name: "x".into(), transform, offset, exponent, quantum: 0.0 }
     }
 
-    #[test]
-    fn log_jacobians_are_those_of_finite_differences() {
-        for f in [
+    fn every_transform() -> [Feature; 6] {
+        [
             feature(Transform::None, 0.0),
             feature(Transform::Log10, 0.0),
             feature(Transform::Ln, 0.3),
             feature(Transform::Logit, 0.0),
+            feature(Transform::Power, 0.0),
             feature(Transform::Signed, 0.0),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn the_inverse_of_a_coordinate_is_the_quantity() {
+        for f in every_transform() {
+            for x in [0.1, 0.5, 0.93] {
+                assert!((inverse(&f, transform(&f, x)) - x).abs() < 1e-12, "{f:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn log_jacobians_are_those_of_finite_differences() {
+        for f in every_transform() {
             for x in [0.1, 0.5, 0.93] {
                 let slope = (transform(&f, x + 1e-6) - transform(&f, x - 1e-6)) / 2e-6;
-                assert!((log_jacobian(&f, x) - slope.ln()).abs() < 1e-7, "{f:?}");
+                assert!((log_jacobian(&f, x) - slope.abs().ln()).abs() < 1e-7, "{f:?}");
             }
         }
     }

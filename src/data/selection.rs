@@ -8,7 +8,7 @@ use super::expression::Expression;
 use super::features;
 use super::table::Block;
 use crate::config::{Bound, Cut, Feature};
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 
 /// A needed quantity is NaN or infinite.
@@ -32,8 +32,9 @@ pub const STATUS_BITS: [(u32, &str); 3] = [
 #[derive(Debug, Clone)]
 pub struct Selection {
     features: Vec<Feature>,
-    quantities: Vec<String>, // features first, then what only cuts need
+    quantities: Vec<String>, // features first, then what only cuts or the weight need
     cuts: Vec<BoundCut>,
+    weight: Option<Limit>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,7 +61,43 @@ impl Selection {
                 max: limit(&mut quantities, cut.max.as_ref())?,
             });
         }
-        Ok(Selection { features: features.to_vec(), quantities, cuts: bound })
+        Ok(Selection { features: features.to_vec(), quantities, cuts: bound, weight: None })
+    }
+
+    /// With an expression for the weight of an event; its quantities are read too.
+    pub fn with_weight(mut self, weight: Option<&str>) -> Result<Selection> {
+        let bound = weight.map(|text| Bound::Expression(text.to_string()));
+        self.weight = limit(&mut self.quantities, bound.as_ref())?;
+        Ok(self)
+    }
+
+    pub fn has_weight(&self) -> bool {
+        self.weight.is_some()
+    }
+
+    /// The weight of a row, 1 where none is asked for; refused if negative or not finite.
+    pub fn weight(&self, block: &Block, row: usize) -> Result<f64> {
+        let Some(weight) = &self.weight else { return Ok(1.0) };
+        let value = weight.value(|column| f64::from(block.quantities[column][row]));
+        if value.is_finite() && value >= 0.0 {
+            return Ok(value);
+        }
+        Err(Fault::new("a weight that cannot be used")
+            .expected("data.weight to give finite numbers of 0 or more")
+            .found(value)
+            .advice("look at the quantities in the expression with `taiga-flow check`, or cut such rows away")
+            .input())
+    }
+
+    /// Whether quantities of an event that is no row (features) lie inside the cuts; a cut
+    /// on anything else than features is passed over.
+    pub fn inside(&self, quantities: &[f64]) -> bool {
+        let value = |column: usize| quantities.get(column).copied();
+        self.cuts.iter().all(|cut| {
+            let Some(x) = value(cut.column) else { return true };
+            let known = |limit: &Option<Limit>| limit.as_ref().and_then(|l| l.value_of(value));
+            known(&cut.min).is_none_or(|min| x > min) && known(&cut.max).is_none_or(|max| x < max)
+        })
     }
 
     pub fn features(&self) -> &[Feature] {
@@ -106,6 +143,17 @@ impl Limit {
             }
         }
     }
+
+    /// The same where some quantities are not known.
+    fn value_of(&self, of: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+        match self {
+            Limit::Number(x) => Some(*x),
+            Limit::Expression { expression, columns } => {
+                let values: Option<Vec<f64>> = columns.iter().map(|c| of(*c)).collect();
+                Some(expression.evaluate(&values?))
+            }
+        }
+    }
 }
 
 fn index_of(quantities: &mut Vec<String>, name: &str) -> usize {
@@ -137,6 +185,7 @@ mod tests {
             name: name.into(),
             transform,
             offset: 0.0,
+            exponent: 0.0,
             quantum: 0.0,
         };
         let features = [feature("size", Transform::Log10), feature("con2", Transform::Logit)];

@@ -56,7 +56,8 @@ pub struct Recipe<'a> {
     pub splitter: &'a Splitter,
     /// Key columns of a shower; the schema's if absent.
     pub key: Option<&'a [String]>,
-    pub normal: Class,
+    /// The class taken; rows of another one are counted and left out.
+    pub class: Class,
     pub dealing: Dealing,
     /// Seed of the dequantisation.
     pub seed: u64,
@@ -68,11 +69,12 @@ pub struct Rows {
     features: usize,
     len: usize,
     chunks: Vec<Vec<f32>>,
+    weights: Vec<f32>, // (events); empty where all are 1
 }
 
 impl Rows {
     fn new(features: usize) -> Rows {
-        Rows { features, len: 0, chunks: Vec::new() }
+        Rows { features, len: 0, chunks: Vec::new(), weights: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -102,12 +104,28 @@ impl Rows {
         }
     }
 
+    /// Loss weights (events), if events have any.
+    pub fn weights(&self) -> Option<&[f32]> {
+        (!self.weights.is_empty()).then_some(&self.weights)
+    }
+
+    /// Σ weight and Σ weight² in the order of events.
+    fn weight_sums(&self) -> (f64, f64) {
+        match self.weights() {
+            None => (self.len as f64, self.len as f64),
+            Some(weights) => weights.iter().fold((0.0, 0.0), |(sum, squares), w| {
+                let w = f64::from(*w);
+                (sum + w, squares + w * w)
+            }),
+        }
+    }
+
     fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         let features = self.features;
         self.chunks.iter_mut().flat_map(move |c| c.chunks_exact_mut(features))
     }
 
-    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
     }
 }
@@ -236,7 +254,8 @@ impl EventStore {
             reader.read(start - first..end - first, &mut block)?;
             for (shard, rows) in group {
                 let local = (rows.start - start) as usize..(rows.end - start) as usize;
-                self.take(source, recipe, &block, *shard / ranks, local, start, counts);
+                self.take(source, recipe, &block, *shard / ranks, local, start, counts)
+                    .map_err(|e| e.in_file(&source.path))?;
             }
             next += window;
         }
@@ -254,13 +273,13 @@ impl EventStore {
         rows: Range<usize>,
         first: u64,
         counts: &mut RowCounts,
-    ) {
+    ) -> Result<()> {
         let noise = Stream::new(recipe.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
         let mut coordinates = vec![0.0; self.features];
         for row in rows {
             counts.read += 1;
-            if class_of(source, block, row) != Some(recipe.normal.code()) {
+            if class_of(source, block, row) != Some(recipe.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
@@ -285,22 +304,58 @@ impl EventStore {
                 // Noise must not carry a value out of the transform's domain.
                 if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
             });
-            match part_of(recipe, block, row) {
-                Part::Train => {
-                    counts.train += 1;
-                    shard.train.push(event);
+            let (count, rows) = match part_of(recipe, block, row) {
+                Part::Train => (&mut counts.train, &mut shard.train),
+                Part::Validation => (&mut counts.validation, &mut shard.validation),
+                Part::Calibration => (&mut counts.calibration, &mut shard.calibration),
+                Part::Test => {
+                    counts.test += 1;
+                    continue;
                 }
-                Part::Validation => {
-                    counts.validation += 1;
-                    shard.validation.push(event);
-                }
-                Part::Calibration => {
-                    counts.calibration += 1;
-                    shard.calibration.push(event);
-                }
-                Part::Test => counts.test += 1,
+            };
+            *count += 1;
+            rows.push(event);
+            if recipe.selection.has_weight() {
+                rows.weights.push(recipe.selection.weight(block, row)? as f32);
             }
         }
+        Ok(())
+    }
+
+    /// Divides all weights by their mean over the training events of all shards, so that
+    /// they do not change the length of a step. Tells the effective number of training
+    /// events, (Σw)²/Σw² (Kish 1965); `None` where all weights are 1.
+    pub fn normalise_weights(&mut self, world: &dyn World, shards: u64) -> Result<Option<f64>> {
+        let mut slots = vec![None; 3 * shards as usize];
+        for shard in &self.shards {
+            let (sum, squares) = shard.train.weight_sums();
+            let words = [sum, squares, shard.train.len() as f64];
+            let at = 3 * shard.id as usize;
+            slots[at..at + 3].iter_mut().zip(words).for_each(|(slot, w)| *slot = Some(w));
+        }
+        let weighted = self.shards.iter().any(|s| s.train.weights().is_some());
+        let mut any = [i64::from(weighted)];
+        world.all_reduce_sum(&mut any)?;
+        if any[0] == 0 {
+            return Ok(None);
+        }
+        let mut total = [0.0; 3];
+        for words in gather_slots(world, &slots)?.chunks(3) {
+            total.iter_mut().zip(words).for_each(|(t, w)| *t += w);
+        }
+        let [sum, squares, events] = total;
+        if sum.is_nan() || sum <= 0.0 {
+            return Err(Fault::new("all weights are 0")
+                .expected("data.weight to give numbers above 0")
+                .input());
+        }
+        let scale = events / sum;
+        for shard in &mut self.shards {
+            for rows in [&mut shard.train, &mut shard.validation, &mut shard.calibration] {
+                rows.weights.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            }
+        }
+        Ok(Some(sum * sum / squares))
     }
 
     /// Moments of the training events' coordinates over all shards, merged in the order
@@ -338,43 +393,32 @@ impl EventStore {
         });
     }
 
-    /// Writes the events of a step, shard after shard, and their offsets.
-    pub fn gather(
-        &self,
-        seed: u64,
-        epoch: u64,
-        step: u64,
-        steps: u64,
-        events: &mut Vec<f32>,
-        offsets: &mut Vec<usize>,
-    ) {
+    /// Writes the events of a step, shard after shard.
+    pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         let ranges: Vec<Range<u64>> =
             self.shards.iter().map(|s| step_range(s.train.len() as u64, step, steps)).collect();
-        offsets.clear();
-        offsets.push(0);
+        events.offsets.clear();
+        events.offsets.push(0);
         for range in &ranges {
-            offsets.push(offsets[offsets.len() - 1] + (range.end - range.start) as usize);
+            let last = events.offsets[events.offsets.len() - 1];
+            events.offsets.push(last + (range.end - range.start) as usize);
         }
-        events.resize(offsets[offsets.len() - 1] * self.features, 0.0);
-        let mut rest = events.as_mut_slice();
+        let count = events.offsets[events.offsets.len() - 1];
+        events.rows.resize(count * self.features, 0.0);
+        events.places.resize(count, 0);
+        let (mut rows, mut places) = (events.rows.as_mut_slice(), events.places.as_mut_slice());
         let mut parts = Vec::with_capacity(ranges.len());
         for (shard, range) in self.shards.iter().zip(ranges) {
-            let (part, tail) =
-                rest.split_at_mut((range.end - range.start) as usize * self.features);
-            parts.push((shard, range, part));
-            rest = tail;
+            let length = (range.end - range.start) as usize;
+            let (row, more_rows) = rows.split_at_mut(length * self.features);
+            let (place, more_places) = places.split_at_mut(length);
+            parts.push((shard, range, row, place));
+            (rows, places) = (more_rows, more_places);
         }
-        parts
-            .into_par_iter()
-            .for_each(|(shard, range, part)| self.gather_shard(seed, epoch, shard, range, part));
-    }
-
-    /// Which training events of the shard in `slot` a step brings, in their order.
-    pub fn order(&self, seed: u64, epoch: u64, step: u64, steps: u64, slot: usize) -> Vec<u64> {
-        let shard = &self.shards[slot];
-        let events = shard.train.len() as u64;
-        let order = epoch_order(events, seed, epoch, shard.id);
-        step_range(events, step, steps).map(|position| order.at(position)).collect()
+        parts.into_par_iter().for_each(|(shard, range, rows, places)| {
+            self.gather_shard(seed, epoch, shard, range, rows, places);
+        });
+        self.gather_weights(events);
     }
 
     /// File and row of some training events, given as (shard of this rank, index in it):
@@ -405,7 +449,7 @@ impl EventStore {
                 for row in 0..block.rows {
                     let mut counts = RowCounts::default();
                     let (slot, start) = (shard / ranks, rows.start);
-                    piece.take(source, recipe, &block, slot, row..row + 1, start, &mut counts);
+                    piece.take(source, recipe, &block, slot, row..row + 1, start, &mut counts)?;
                     if counts.train == 1 && wanted.contains(&(shard, *before)) {
                         let row = rows.start - first + row as u64;
                         found.entry(source.path.clone()).or_default().push(row);
@@ -425,20 +469,55 @@ impl EventStore {
         shard: &Shard,
         positions: Range<u64>,
         events: &mut [f32],
+        places: &mut [u64],
     ) {
         let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
         let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
-        // First all indices: then the reads of rows do not wait for each other.
-        let indices: Vec<u64> = positions.map(|position| order.at(position)).collect();
-        for (event, index) in events.chunks_exact_mut(self.features).zip(&indices) {
-            event.copy_from_slice(shard.train.get(*index as usize));
-            let bits = signs.bits(*index);
+        // First all places: then the reads of rows do not wait for each other.
+        places.iter_mut().zip(positions).for_each(|(place, position)| *place = order.at(position));
+        for (event, place) in events.chunks_exact_mut(self.features).zip(places) {
+            event.copy_from_slice(shard.train.get(*place as usize));
+            let bits = signs.bits(*place);
             for (i, d) in self.signed.iter().enumerate() {
                 if bits >> i & 1 == 1 {
                     event[*d] = -event[*d];
                 }
             }
         }
+    }
+
+    fn gather_weights(&self, events: &mut Gathered) {
+        events.weights.clear();
+        for (shard, range) in self.shards.iter().zip(events.offsets.windows(2)) {
+            let Some(weights) = shard.train.weights() else { continue };
+            let places = &events.places[range[0]..range[1]];
+            events.weights.extend(places.iter().map(|place| weights[*place as usize]));
+        }
+    }
+}
+
+/// Events of one step, all shards of this rank one after the other.
+#[derive(Debug, Clone, Default)]
+pub struct Gathered {
+    pub rows: Vec<f32>,      // (events, features), scaled
+    pub weights: Vec<f32>,   // (events); empty where all are 1
+    pub offsets: Vec<usize>, // (shards + 1)
+    /// Position of each event among the training events of its shard: with the shard a
+    /// function of the plan, so that draws named by it are the same on any ranks.
+    pub places: Vec<u64>, // (events)
+}
+
+impl Gathered {
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub fn weights(&self) -> Option<&[f32]> {
+        (!self.weights.is_empty()).then_some(&self.weights)
     }
 }
 
@@ -461,7 +540,7 @@ pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
 }
 
 fn part_of(recipe: &Recipe, block: &Block, row: usize) -> Part {
-    part(recipe.splitter, recipe.selection, block, row, recipe.normal.code(), recipe.key.is_some())
+    part(recipe.splitter, recipe.selection, block, row, recipe.class.code(), recipe.key.is_some())
 }
 
 /// The part of a row: by the key columns given, by the schema's, or by content.

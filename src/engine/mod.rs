@@ -11,7 +11,7 @@ mod fixed;
 mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
-pub use scorer::{Scored, Scorer};
+pub use scorer::{Scored, Scorer, score};
 
 use crate::config::{EngineChoice, Hardware};
 use crate::error::Result;

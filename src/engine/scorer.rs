@@ -21,7 +21,7 @@ const ROWS_TOGETHER: usize = 2048;
 pub struct Scorer {
     pub card: Card,
     pub selection: Selection,
-    engine: Box<dyn Engine>,
+    flows: Vec<(String, Box<dyn Engine>)>, // the numerator of a ratio first
     normal: Class,
     log_det: f64,
 }
@@ -32,38 +32,45 @@ pub struct Scored {
     pub status: Vec<u32>,
     /// Higher is more gamma-like.
     pub score: Vec<f32>,
-    /// Density of the transformed, unscaled features.
-    pub log_prob: Vec<f32>,
+    /// Density of the transformed, unscaled features, of each flow.
+    pub log_prob: Vec<Vec<f32>>, // (flows, rows)
     /// Density per raw units.
-    pub log_prob_raw: Vec<f32>,
+    pub log_prob_raw: Vec<Vec<f32>>, // (flows, rows)
+    /// Probability of a gamma at equal numbers; empty if the model is not calibrated.
+    pub gammaness: Vec<f32>,
+    /// The same at the model's prior share of gammas.
+    pub posterior: Vec<f32>,
     scaled: Vec<f32>,   // (rows, features)
     jacobian: Vec<f64>, // (rows)
 }
 
 impl Scorer {
     pub fn new(model: Model, place: &Place) -> Result<Scorer> {
-        let Model { card, mut flows } = model;
-        let flow = card.flows.iter().next().map(|(name, flow)| (name.clone(), flow.clone()));
-        let (Some((name, flow)), 1) = (flow, card.flows.len()) else {
-            return Err(Fault::new("a model with other than one flow")
-                .expected("one flow")
-                .found(card.flows.len())
-                .input());
-        };
-        let mut engine = super::start(place, &flow.spec)?;
-        engine.set_params(&flows.remove(&name).unwrap_or_default())?;
+        let Model { card, flows: mut params } = model;
+        let normal = card.score_class();
+        let mut flows = Vec::new();
+        for (name, flow) in card.flows_in_order() {
+            let mut engine = super::start(place, &flow.spec)?;
+            engine.set_params(&params.remove(name).unwrap_or_default())?;
+            flows.push((name.clone(), engine));
+        }
         let features: Vec<_> = card.features.iter().map(|f| f.feature.clone()).collect();
         Ok(Scorer {
             selection: Selection::new(&features, &card.cuts)?,
             log_det: scaler_log_det(&card.features),
-            normal: card.normal.unwrap_or(flow.class),
-            engine,
+            normal,
+            flows,
             card,
         })
     }
 
     pub fn describe(&self) -> String {
-        self.engine.describe()
+        self.flows.first().map_or_else(String::new, |(_, engine)| engine.describe())
+    }
+
+    /// Names of the flows, in the order of `Scored::log_prob`.
+    pub fn flow_names(&self) -> Vec<&str> {
+        self.flows.iter().map(|(name, _)| name.as_str()).collect()
     }
 
     /// Refuses a table whose features have other units than the model's.
@@ -86,19 +93,30 @@ impl Scorer {
 
     /// Scores a block read with `selection.quantities()`.
     pub fn score(&self, block: &Block, scored: &mut Scored) -> Result<()> {
-        scored.resize(block.rows, self.card.features.len());
+        scored.resize(block.rows, self.card.features.len(), self.flows.len());
         self.prepare(block, scored);
-        self.engine.log_prob(&scored.scaled, &mut scored.log_prob)?;
+        for (f, (_, engine)) in self.flows.iter().enumerate() {
+            engine.log_prob(&scored.scaled, &mut scored.log_prob[f])?;
+        }
         for row in 0..block.rows {
             let unusable = scored.status[row] & UNUSABLE != 0;
-            let log_prob = f64::from(scored.log_prob[row]) + self.log_det;
-            let log_prob = if unusable { f64::NAN } else { log_prob };
-            scored.log_prob[row] = log_prob as f32;
-            scored.log_prob_raw[row] = (log_prob + scored.jacobian[row]) as f32;
-            scored.score[row] = match self.normal {
-                Class::Gamma => log_prob as f32,
-                Class::Hadron => -(log_prob as f32),
+            let with_scaler = |log_prob: f32| {
+                if unusable { f64::NAN } else { f64::from(log_prob) + self.log_det }
             };
+            scored.score[row] =
+                score(self.normal, scored.log_prob.iter().map(|of_flow| with_scaler(of_flow[row])));
+            for f in 0..self.flows.len() {
+                let log_prob = with_scaler(scored.log_prob[f][row]);
+                scored.log_prob[f][row] = log_prob as f32;
+                scored.log_prob_raw[f][row] = (log_prob + scored.jacobian[row]) as f32;
+            }
+        }
+        if let Some(calibration) = &self.card.calibration {
+            let score = |s: &f32| f64::from(*s);
+            let gammaness = |s| calibration.gammaness(score(s)) as f32;
+            scored.gammaness = scored.score.iter().map(gammaness).collect();
+            let posterior = |s| calibration.posterior(score(s)) as f32;
+            scored.posterior = scored.score.iter().map(posterior).collect();
         }
         Ok(())
     }
@@ -132,6 +150,18 @@ impl Scorer {
     }
 }
 
+/// The score of an event from its log p in the flows of a model: log p of the normal
+/// class, less that of the flow it is contrasted with; negative where hadrons are normal,
+/// so that higher is always more gamma-like.
+pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
+    let difference = log_prob.into_iter().reduce(|first, second| first - second);
+    let difference = difference.unwrap_or(f64::NAN) as f32;
+    match normal {
+        Class::Gamma => difference,
+        Class::Hadron => -difference,
+    }
+}
+
 fn log_jacobian(features: &[ScaledFeature], block: &Block, row: usize) -> f64 {
     let of = |(d, f): (usize, &ScaledFeature)| {
         features::log_jacobian(&f.feature, f64::from(block.quantities[d][row]))
@@ -140,10 +170,12 @@ fn log_jacobian(features: &[ScaledFeature], block: &Block, row: usize) -> f64 {
 }
 
 impl Scored {
-    fn resize(&mut self, rows: usize, features: usize) {
+    fn resize(&mut self, rows: usize, features: usize, flows: usize) {
         self.status.resize(rows, 0);
-        for column in [&mut self.score, &mut self.log_prob, &mut self.log_prob_raw] {
-            column.resize(rows, f32::NAN);
+        self.score.resize(rows, f32::NAN);
+        for columns in [&mut self.log_prob, &mut self.log_prob_raw] {
+            columns.resize(flows, Vec::new());
+            columns.iter_mut().for_each(|column| column.resize(rows, f32::NAN));
         }
         self.scaled.resize(rows * features, 0.0);
         self.jacobian.resize(rows, 0.0);

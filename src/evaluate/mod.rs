@@ -78,6 +78,7 @@ fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
 struct Events {
     score: Vec<f32>,
     log_prob: Vec<f32>,
+    gammaness: Vec<f32>, // NaN where the model is not calibrated
     gamma: Vec<bool>,
     before_cuts: ClassCounts,
 }
@@ -86,20 +87,22 @@ impl Events {
     /// All ranks' events on every rank; their order depends on the ranks, and nothing
     /// in an evaluation on their order.
     fn gather(self, world: &dyn World) -> Result<Events> {
-        let mut bytes = Vec::with_capacity(9 * self.score.len());
-        for ((score, log_prob), gamma) in self.score.iter().zip(&self.log_prob).zip(&self.gamma) {
-            bytes.extend(score.to_le_bytes());
-            bytes.extend(log_prob.to_le_bytes());
-            bytes.push(u8::from(*gamma));
+        let mut bytes = Vec::with_capacity(13 * self.score.len());
+        for i in 0..self.score.len() {
+            bytes.extend(self.score[i].to_le_bytes());
+            bytes.extend(self.log_prob[i].to_le_bytes());
+            bytes.extend(self.gammaness[i].to_le_bytes());
+            bytes.push(u8::from(self.gamma[i]));
         }
         let mut all = Events::default();
         let mut counts = [self.before_cuts.gamma as i64, self.before_cuts.hadron as i64];
         world.all_reduce_sum(&mut counts)?;
         all.before_cuts = ClassCounts { gamma: counts[0] as u64, hadron: counts[1] as u64 };
-        for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<9>().0) {
+        for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<13>().0) {
             all.score.push(f32::from_le_bytes([event[0], event[1], event[2], event[3]]));
             all.log_prob.push(f32::from_le_bytes([event[4], event[5], event[6], event[7]]));
-            all.gamma.push(event[8] == 1);
+            all.gammaness.push(f32::from_le_bytes([event[8], event[9], event[10], event[11]]));
+            all.gamma.push(event[12] == 1);
         }
         Ok(all)
     }
@@ -120,7 +123,7 @@ impl Events {
             model,
             mode: card.mode_text(),
             normal: card.normal,
-            score: if card.normal == Some(Class::Hadron) { "−log p" } else { "log p" }.to_string(),
+            score: card.score_text(),
             part: parts_text(parts),
             files,
             before_cuts: Some(self.before_cuts),
@@ -132,6 +135,12 @@ impl Events {
             let log_prob = self.log_prob.iter().zip(&self.gamma).filter(|(_, g)| of_normal(g));
             let log_prob: Vec<f32> = log_prob.map(|(l, _)| *l).collect();
             evaluation = evaluation.with_normal_log_p(&log_prob);
+        }
+        if card.calibration.is_some() {
+            evaluation = evaluation.with_gammaness(&self.gammaness, &self.gamma);
+        }
+        if let Some(caveat) = card.mode.caveat() {
+            evaluation = evaluation.with_warning(caveat);
         }
         if card.threshold.is_none() {
             evaluation = evaluation.with_warning(
@@ -299,7 +308,8 @@ fn take(scored: &Scored, row: usize, gamma: bool, events: &mut Events, tally: &m
     }
     *(if gamma { &mut tally.gamma } else { &mut tally.hadron }) += 1;
     events.score.push(scored.score[row]);
-    events.log_prob.push(scored.log_prob[row]);
+    events.log_prob.push(scored.log_prob[0][row]);
+    events.gammaness.push(scored.gammaness.get(row).copied().unwrap_or(f32::NAN));
     events.gamma.push(gamma);
 }
 

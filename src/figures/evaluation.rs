@@ -9,6 +9,7 @@
 use super::{
     AtThreshold, Auc, Class, ClassCounts, Histogram, Roc, RocPoint, Sample, Threshold,
     WorkingPoint,
+    calibration::{ReliabilityBin, reliability},
     confusion::DEFAULT_PRIOR,
     measured::{Measured, significant},
     roc::LEAST_HADRONS,
@@ -22,7 +23,7 @@ use std::collections::BTreeMap;
 pub const FORMAT: &str = "taiga-flow-evaluation 1";
 const CURVE_POINTS: usize = 400;
 const HISTOGRAM_BINS: usize = 50;
-const SURVIVALS: [f64; 2] = [0.1, 0.01];
+const SURVIVALS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
 
 /// What was evaluated, as far as scores do not tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +99,9 @@ pub struct Evaluation {
     pub at_threshold: AtThreshold,
     pub at_survival: Vec<AtSurvival>,
     pub normal_nll: Option<NormalNll>,
+    /// How far gammaness is what it says, where the model has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reliability: Vec<ReliabilityBin>,
     pub warnings: Vec<String>,
     pub roc: Vec<RocPoint>,
     pub histogram: Option<Histogram>,
@@ -122,6 +126,7 @@ impl Evaluation {
             at_threshold,
             at_survival: at_survival.to_vec(),
             normal_nll: None,
+            reliability: Vec::new(),
             warnings: Vec::new(),
             roc: roc.thinned(CURVE_POINTS),
             histogram: Histogram::of(sample, HISTOGRAM_BINS),
@@ -142,6 +147,13 @@ impl Evaluation {
         self.normal_nll = quantile(&nll, 0.5)
             .filter(|median| median.is_finite())
             .map(|median| NormalNll { mean, median, events });
+        self
+    }
+
+    /// `gammaness` and true class (true = gamma) of the events evaluated.
+    #[must_use]
+    pub fn with_gammaness(mut self, gammaness: &[f32], gamma: &[bool]) -> Evaluation {
+        self.reliability = reliability(gammaness, gamma);
         self
     }
 

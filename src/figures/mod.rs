@@ -5,6 +5,7 @@
 //! of this folder are pure functions of scores and labels; a class without events
 //! gives `None`, never NaN.
 
+pub mod calibration;
 pub mod confusion;
 pub mod evaluation;
 pub mod histogram;
@@ -14,6 +15,7 @@ pub mod sample;
 pub mod summary;
 pub mod threshold;
 
+pub use calibration::Calibration;
 pub use confusion::{AtThreshold, Confusion, Separation};
 pub use evaluation::{About, Evaluation, FileCounts};
 pub use histogram::Histogram;

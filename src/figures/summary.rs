@@ -18,7 +18,8 @@ impl Display for Evaluation {
         writeln!(f, "{} · part '{}' · model {}", about.mode, about.part, short(&about.model))?;
         self.sample(f)?;
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_text)))?;
-        let (value, rule) = (significant(self.threshold.value, 5), self.threshold.rule);
+        let (value, rule) =
+            (significant(self.threshold.value, 5), self.threshold.rule.of_score(&about.score));
         line(f, "threshold", format!("{value}, {rule}"))?;
         separation(f, &self.at_threshold.after_cuts, "")?;
         if let Some(before) = &self.at_threshold.before_cuts {

@@ -4,7 +4,8 @@
 //! counts as gamma when `score >= value`. Thresholds are chosen on events held out
 //! from training; which events, the caller sees to.
 
-use super::{Class, Sample, measured::significant};
+use super::roc::{LEAST_HADRONS, Passing};
+use super::{Class, Roc, Sample, measured::significant};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,6 +20,13 @@ pub enum Rule {
     /// An event is an anomaly where its log p lies strictly below this empirical
     /// quantile of log p of held-out events of the normal class.
     Quantile { normal: Class, fraction: f64 },
+    /// The highest value that at least this share of held-out gammas passes.
+    GammaEfficiency { efficiency: f64 },
+    /// The lowest value that at most this share of held-out hadrons passes; refused where
+    /// fewer than ten do.
+    HadronSurvival { survival: f64 },
+    /// The largest `Q = ε_γ/√ε_h` among values that at least ten hadrons pass.
+    LargestQ,
     /// A value given by the user.
     Fixed { value: f64 },
 }
@@ -54,6 +62,18 @@ impl Rule {
                 };
                 (value, scores.len() as u64)
             }
+            Rule::GammaEfficiency { efficiency } => {
+                let scores = held_out.of(Class::Gamma);
+                (quantile(scores, 1.0 - efficiency), scores.len() as u64)
+            }
+            Rule::HadronSurvival { survival } => {
+                let point = Roc::of(held_out).at_hadron_survival(survival);
+                (point.map(|p| p.threshold), held_out.counts().hadron)
+            }
+            Rule::LargestQ => {
+                let counts = held_out.counts();
+                (largest_q(held_out), counts.gamma + counts.hadron)
+            }
         };
         match value.filter(|v| v.is_finite()) {
             Some(value) => Ok(Threshold { rule: self, value, events }),
@@ -61,10 +81,23 @@ impl Rule {
         }
     }
 
+    /// The rule in words, for a score that goes by this name.
+    pub fn of_score(self, score: &str) -> String {
+        let text = self.to_string();
+        if score.contains('(') { text.replace("log p", score) } else { text }
+    }
+
     fn refused(self, events: u64) -> crate::error::Error {
         match self {
             Rule::Fixed { value } => {
                 Fault::new("a fixed threshold must be a finite number").found(value).usage()
+            }
+            Rule::GammaEfficiency { .. } | Rule::HadronSurvival { .. } | Rule::LargestQ => {
+                Fault::new("no threshold can be chosen")
+                    .expected(format!("{self}, with at least {LEAST_HADRONS} hadrons that pass"))
+                    .found(format!("{events} held-out events"))
+                    .advice("hold more events out (split.calibration), or allow more hadrons")
+                    .input()
             }
             Rule::Quantile { normal, fraction } => Fault::new("no threshold can be chosen")
                 .expected(format!("held-out {normal} events and a fraction within 0…1"))
@@ -73,6 +106,15 @@ impl Rule {
                 .input(),
         }
     }
+}
+
+/// The threshold of the largest Q where at least ten hadrons pass.
+fn largest_q(sample: &Sample) -> Option<f64> {
+    let roc = Roc::of(sample);
+    let quality = |p: &Passing| p.gammas as f64 / libm::sqrt(p.hadrons as f64);
+    let measured = roc.points.iter().filter(|p| p.hadrons >= LEAST_HADRONS && p.gammas > 0);
+    let best = measured.max_by(|a, b| quality(a).total_cmp(&quality(b)));
+    best.map(|p| p.threshold)
 }
 
 /// Empirical quantile: the smallest value with at least a share `fraction` of all
@@ -109,6 +151,13 @@ impl fmt::Display for Rule {
                 let is_default = (fraction - TWO_SIGMA_TAIL).abs() < 1e-9;
                 f.write_str(if is_default { " (two-sigma)" } else { "" })
             }
+            Rule::GammaEfficiency { efficiency } => {
+                write!(f, "gamma efficiency {}", significant(*efficiency, 3))
+            }
+            Rule::HadronSurvival { survival } => {
+                write!(f, "hadron survival {}", significant(*survival, 3))
+            }
+            Rule::LargestQ => f.write_str("largest Q"),
             Rule::Fixed { .. } => f.write_str("fixed"),
         }
     }
@@ -152,6 +201,35 @@ mod tests {
         assert_eq!(error.exit_code(), 3);
         let error = Rule::Fixed { value: f64::NAN }.choose(&Sample::default()).unwrap_err();
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn rules_on_both_classes_do_what_they_say_or_are_refused() {
+        let scores: Vec<f64> = (0..2000).map(|i| f64::from(i * 7919 % 2000)).collect();
+        let gamma: Vec<bool> = scores.iter().map(|s| *s as u32 % 2 == 0 && *s > 500.0).collect();
+        let sample = Sample::new(&scores, &gamma).unwrap();
+        let passing = |of: Class, value: f64| {
+            let all = sample.of(of);
+            all.iter().filter(|s| **s >= value).count() as f64 / all.len() as f64
+        };
+        let at = Rule::GammaEfficiency { efficiency: 0.8 }.choose(&sample).unwrap();
+        assert!(passing(Class::Gamma, at.value) >= 0.8);
+        assert!(passing(Class::Gamma, at.value.next_up()) < 0.8);
+        let at = Rule::HadronSurvival { survival: 0.1 }.choose(&sample).unwrap();
+        assert!(passing(Class::Hadron, at.value) <= 0.1 && passing(Class::Hadron, at.value) > 0.09);
+        let quality = |v: f64| passing(Class::Gamma, v) / passing(Class::Hadron, v).sqrt();
+        let best = Rule::LargestQ.choose(&sample).unwrap();
+        let counted = |v: &f64| sample.hadron().iter().filter(|s| **s >= *v).count() >= 10;
+        for value in scores.iter().copied().filter(counted) {
+            assert!(quality(value) <= quality(best.value) + 1e-12, "{value}");
+        }
+        let refused = Rule::HadronSurvival { survival: 1e-4 }.choose(&sample).unwrap_err();
+        assert_eq!(refused.exit_code(), 3);
+        assert!(Rule::LargestQ.choose(&Sample::default()).is_err());
+        for rule in [Rule::LargestQ, Rule::HadronSurvival { survival: 0.01 }] {
+            let text = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<Rule>(&text).unwrap(), rule);
+        }
     }
 
     #[test]

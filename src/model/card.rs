@@ -2,17 +2,20 @@
 //! came about. Holds no rank count, time, host or path, so that equal training gives
 //! equal bytes.
 
-use crate::config::{Class, Cut, Mode, Split};
+use crate::config::{Anomalies, Class, Cut, Mode, Split};
 use crate::data::features::{MEASURE, ScaledFeature};
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::Threshold;
+use crate::figures::{Calibration, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taiga_flow_gpu::spec::{FlowSpec, Split as FeatureSplit};
 
 pub const FORMAT: &str = "taiga-flow-model";
+/// Written where a model has one flow and no calibration, so that older programs read it.
 pub const VERSION: u32 = 1;
+/// Models of several flows, or with a calibration.
+pub const VERSION_OF_SEVERAL: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -29,6 +32,9 @@ pub struct Card {
     pub flows: BTreeMap<String, FlowCard>,
     pub split: Split,
     pub threshold: Option<Threshold>,
+    /// From scores to probabilities, where both classes were held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     pub training: Training,
     /// blake3 of this card as JSON with an empty checksum, then of the bytes of all
     /// weights: a bit that flips later is noticed before anything is scored.
@@ -59,6 +65,23 @@ pub struct Training {
     pub skipped_steps: u64,
     pub validation_nll: Option<f64>,
     pub validation_nll_median: Option<f64>,
+    /// What differs between the flows, where there are several or anomalies are involved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flows: BTreeMap<String, FlowTraining>,
+    /// How synthetic anomalies were made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomalies: Option<Anomalies>,
+}
+
+/// How one flow came about; NLLs are those of its own held-out population.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FlowTraining {
+    /// Rows of its class; absent for synthetic anomalies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
+    pub best_epoch: u64,
+    pub validation_nll: Option<f64>,
+    pub validation_nll_median: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,10 +101,35 @@ impl FlowCard {
 impl Card {
     /// "one-class, gammas normal"
     pub fn mode_text(&self) -> String {
-        match (self.mode, self.normal) {
-            (Mode::OneClass, Some(class)) => format!("one-class, {class}s normal"),
-            (Mode::OneClass, None) => "one-class".to_string(),
+        match self.normal {
+            Some(class) => format!("{}, {class}s normal", self.mode.name()),
+            None => self.mode.name().to_string(),
         }
+    }
+
+    /// "log p", "−log p", "log p(gamma) − log p(hadron)"
+    pub fn score_text(&self) -> String {
+        let names: Vec<&String> = self.flows_in_order().map(|(name, _)| name).collect();
+        match (names.as_slice(), self.score_class()) {
+            ([first, second], Class::Gamma) => format!("log p({first}) − log p({second})"),
+            ([first, second], Class::Hadron) => format!("log p({second}) − log p({first})"),
+            (_, Class::Gamma) => "log p".to_string(),
+            (_, Class::Hadron) => "−log p".to_string(),
+        }
+    }
+
+    /// The class that a high log p of the first flow speaks for.
+    pub fn score_class(&self) -> Class {
+        let only = || self.flows.values().next().map_or(Class::Gamma, |flow| flow.class);
+        self.normal.unwrap_or(if self.flows.len() == 1 { only() } else { Class::Gamma })
+    }
+
+    /// The flows, that of the normal class (or of gammas) first.
+    pub fn flows_in_order(&self) -> impl Iterator<Item = (&String, &FlowCard)> {
+        let first = self.score_class();
+        let of =
+            move |own: bool| move |(_, flow): &(&String, &FlowCard)| (flow.class == first) == own;
+        self.flows.iter().filter(of(true)).chain(self.flows.iter().filter(of(false)))
     }
 
     /// Refuses a card that this program cannot score with.
@@ -93,16 +141,33 @@ impl Card {
                 .advice("score with the taiga-flow version that wrote the model")
                 .input()
         };
-        if self.format != FORMAT || self.version != VERSION {
+        let known = [VERSION, VERSION_OF_SEVERAL].contains(&self.version);
+        if self.format != FORMAT || !known {
             let found = format!("{} version {}", self.format, self.version);
             return Err(refuse(
                 "unknown model format",
-                format!("{FORMAT} version {VERSION}"),
+                format!("{FORMAT} version {VERSION} or {VERSION_OF_SEVERAL}"),
                 found,
             ));
         }
         if self.measure != MEASURE {
             return Err(refuse("unknown measure of log p", MEASURE.into(), self.measure.clone()));
+        }
+        let classes: Vec<Class> = self.flows.values().map(|flow| flow.class).collect();
+        let fit = match classes.as_slice() {
+            [_] => !self.mode.is_ratio(),
+            [a, b] => self.mode.is_ratio() && a != b,
+            _ => false,
+        };
+        if !fit {
+            return Err(refuse(
+                "the flows do not fit the mode",
+                "one flow, or for a ratio one flow of either class".to_string(),
+                format!("{} of {classes:?}", self.mode.name()),
+            ));
+        }
+        if let Some(calibration) = &self.calibration {
+            calibration.validate()?;
         }
         for flow in self.flows.values() {
             flow.validate(self.features.len())?;

@@ -1,9 +1,13 @@
-//! A flow as a thing to keep: first parameters, the card, the file.
+//! A flow as a thing to keep: first parameters, the card, the file; and the synthetic
+//! anomalies that stand against it.
 
+pub mod anomalies;
 mod card;
 mod init;
 mod store;
 
-pub use card::{Card, DataFile, FORMAT, FlowCard, Training, VERSION};
+pub use card::{
+    Card, DataFile, FORMAT, FlowCard, FlowTraining, Training, VERSION, VERSION_OF_SEVERAL,
+};
 pub use init::initial_params;
 pub use store::Model;

@@ -92,6 +92,9 @@ mod tests {
             skipped_steps: 0,
             events: 7842,
             best: false,
+            stage: None,
+            validation_loss: None,
+            flows: Vec::new(),
         }
     }
 

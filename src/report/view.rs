@@ -6,6 +6,7 @@
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, plots, training};
 use crate::error::Result;
+use crate::figures::calibration::ReliabilityBin;
 use crate::figures::confusion::PositiveClass;
 use crate::figures::evaluation::auc_text;
 use crate::figures::measured::{grouped, significant};
@@ -110,6 +111,7 @@ impl Assessed {
         let mut tables = vec![confusion(evaluation), positives(evaluation)];
         tables.extend([separations(evaluation), survivals(evaluation)]);
         tables.extend(files(&evaluation.about.files));
+        tables.extend(reliability(evaluation));
         tables.extend(unusable(evaluation));
         Ok(Assessed {
             heading: heading(evaluation),
@@ -162,7 +164,11 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
     };
     vec![
         fact("AUC", auc, mixture(evaluation.counts)),
-        fact("threshold", number(threshold.value, 5), format!("{}{chosen_on}", threshold.rule)),
+        fact(
+            "threshold",
+            number(threshold.value, 5),
+            format!("{}{chosen_on}", threshold.rule.of_score(&evaluation.about.score)),
+        ),
         fact(
             "gamma efficiency",
             measured(after.gamma_efficiency),
@@ -301,6 +307,23 @@ fn survivals(evaluation: &Evaluation) -> Table {
     }
 }
 
+fn reliability(evaluation: &Evaluation) -> Option<Table> {
+    let row = |bin: &ReliabilityBin| {
+        vec![
+            format!("{} … {}", number(bin.low, 2), number(bin.high, 2)),
+            number(bin.said, 3),
+            measured(Some(bin.found)),
+            grouped(bin.gammas),
+            grouped(bin.hadrons),
+        ]
+    };
+    (!evaluation.reliability.is_empty()).then(|| Table {
+        title: "Reliability of gammaness, at equal numbers of both classes".into(),
+        head: heads(&["gammaness", "mean", "share of gammas", "gammas", "hadrons"]),
+        rows: evaluation.reliability.iter().map(row).collect(),
+    })
+}
+
 fn files(files: &[FileCounts]) -> Option<Table> {
     let row = |file: &FileCounts| {
         let unusable = file.unusable.values().sum::<u64>();
@@ -342,14 +365,32 @@ fn overview(evaluations: &[Evaluation]) -> Table {
             measured(after.gamma_efficiency),
             measured(after.hadron_survival),
             measured(after.quality),
+            at_survival(e, 0.1),
+            at_survival(e, 0.01),
         ]
     };
-    let head = ["", "gammas", "hadrons", "AUC", "gamma efficiency", "hadron survival", "Q"];
+    let head = [
+        "",
+        "gammas",
+        "hadrons",
+        "AUC",
+        "gamma efficiency",
+        "hadron survival",
+        "Q",
+        "gammas at hadrons 0.1",
+        "at 0.01",
+    ];
     Table {
         title: "Overview; efficiencies at each threshold".into(),
         head: heads(&head),
         rows: evaluations.iter().map(row).collect(),
     }
+}
+
+/// Gamma efficiency at a hadron survival of the table.
+fn at_survival(evaluation: &Evaluation, survival: f64) -> String {
+    let at = evaluation.at_survival.iter().find(|at| (at.hadron_survival - survival).abs() < 1e-9);
+    measured(at.and_then(|at| at.point).map(|point| point.gamma_efficiency))
 }
 
 fn fact(name: &str, value: impl Into<String>, note: impl Into<String>) -> Fact {

@@ -139,8 +139,10 @@ impl Task<'_> {
             log::info!("{} is finished already", output.display());
             return Ok(file);
         }
+        let calibrated = scorer.card.calibration.is_some();
+        let columns = output::columns(&options.columns, &scorer.flow_names(), calibrated)?;
         let mut file =
-            Output::create(output, &keys, table.has_class(), &options.columns, options.overwrite)?;
+            Output::create(output, &keys, table.has_class(), &columns, options.overwrite)?;
         let (mut block, mut scored) = (Block::default(), Scored::default());
         let mut first = 0;
         while first < table.rows() {

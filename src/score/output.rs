@@ -21,10 +21,46 @@ pub struct MadeOf<'a> {
     pub settings: &'a str,
 }
 
+/// The columns of a score file for a model: (what, which flow, name). Log-likelihoods of a
+/// model of several flows are one column per flow, `log_prob_gamma`, `log_prob_hadron`.
+pub fn columns(
+    score: &Score,
+    flows: &[&str],
+    calibrated: bool,
+) -> Result<Vec<(ScoreColumn, usize, String)>> {
+    let mut columns = Vec::new();
+    for column in &score.columns {
+        let stem = match column {
+            ScoreColumn::Score => "score",
+            ScoreColumn::LogProb => "log_prob",
+            ScoreColumn::LogProbRaw => "log_prob_raw",
+            ScoreColumn::Gammaness => "gammaness",
+            ScoreColumn::Posterior => "posterior",
+        };
+        match column {
+            ScoreColumn::LogProb | ScoreColumn::LogProbRaw if flows.len() > 1 => {
+                for (flow, name) in flows.iter().enumerate() {
+                    columns.push((*column, flow, format!("{stem}_{name}")));
+                }
+            }
+            ScoreColumn::Gammaness | ScoreColumn::Posterior if !calibrated => {
+                return Err(Fault::new(format!("the model gives no {stem}"))
+                    .expected(
+                        "a model calibrated on held-out events of both classes (mode = \"ratio\")",
+                    )
+                    .advice("leave the column out of [score] columns")
+                    .usage());
+            }
+            _ => columns.push((*column, 0, stem.to_string())),
+        }
+    }
+    Ok(columns)
+}
+
 /// An output file being written.
 pub struct Output {
     writer: ColumnWriter,
-    columns: Vec<ScoreColumn>,
+    columns: Vec<(ScoreColumn, usize)>, // and which flow's
     class: bool,
     status: [u64; STATUS_BITS.len()],
 }
@@ -34,7 +70,7 @@ impl Output {
         path: &Path,
         keys: &[String],
         class: bool,
-        score: &Score,
+        columns: &[(ScoreColumn, usize, String)],
         overwrite: bool,
     ) -> Result<Output> {
         let mut specs: Vec<ColumnSpec> =
@@ -42,17 +78,17 @@ impl Output {
         if class {
             specs.push(ColumnSpec::new("class", Kind::I8, None));
         }
-        for column in &score.columns {
-            let (name, unit) = match column {
-                ScoreColumn::Score => ("score", "nat"),
-                ScoreColumn::LogProb => ("log_prob", "nat"),
-                ScoreColumn::LogProbRaw => ("log_prob_raw", "nat"),
+        for (column, _, name) in columns {
+            let unit = match column {
+                ScoreColumn::Gammaness | ScoreColumn::Posterior => "1",
+                _ => "nat",
             };
             specs.push(ColumnSpec::new(name, Kind::F32, Some(unit)));
         }
         specs.push(ColumnSpec::new("status", Kind::U32, None));
         let writer = ColumnWriter::create(path, GROUP, &specs, overwrite)?;
-        Ok(Output { writer, columns: score.columns.clone(), class, status: [0; STATUS_BITS.len()] })
+        let columns = columns.iter().map(|(column, flow, _)| (*column, *flow)).collect();
+        Ok(Output { writer, columns, class, status: [0; STATUS_BITS.len()] })
     }
 
     pub fn append(&mut self, block: &Block, scored: &Scored) -> Result<()> {
@@ -60,11 +96,13 @@ impl Output {
         if let (true, Some(class)) = (self.class, &block.class) {
             values.push(Values::I8(class));
         }
-        for column in &self.columns {
+        for (column, flow) in &self.columns {
             values.push(Values::F32(match column {
                 ScoreColumn::Score => &scored.score,
-                ScoreColumn::LogProb => &scored.log_prob,
-                ScoreColumn::LogProbRaw => &scored.log_prob_raw,
+                ScoreColumn::LogProb => &scored.log_prob[*flow],
+                ScoreColumn::LogProbRaw => &scored.log_prob_raw[*flow],
+                ScoreColumn::Gammaness => &scored.gammaness,
+                ScoreColumn::Posterior => &scored.posterior,
             }));
         }
         values.push(Values::U32(&scored.status));

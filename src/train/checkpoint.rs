@@ -257,7 +257,7 @@ mod tests {
     const IDENTITY: Identity = Identity { run_hash: "abc", engine: "cpu", shards: 2 };
 
     fn state(step: u64) -> TrainState {
-        let mut state = TrainState::new(vec![step as f32; 5], 2);
+        let mut state = TrainState::new(vec![step as f32; 5], 1, 2);
         state.progress.step = step;
         state
     }
@@ -355,7 +355,7 @@ mod tests {
     fn truncated_anywhere_or_with_any_byte_flipped_a_checkpoint_is_never_loaded() {
         let folder = memory_folder();
         let big = |step| {
-            let mut state = TrainState::new((0..1500).map(|i| i as f32 + 0.5).collect(), 2);
+            let mut state = TrainState::new((0..1500).map(|i| i as f32 + 0.5).collect(), 1, 2);
             state.progress.step = step;
             state
         };

@@ -4,21 +4,23 @@
 //! Events do not know their rows: the rows of the few that are to blame are found by
 //! reading their shards once more.
 
+use super::flows::Population;
 use super::job::Job;
-use crate::data::store::EventStore;
+use crate::data::store::{EventStore, Gathered};
 use crate::engine::{Batch, Engine, FixedSum};
 use crate::error::Result;
 use crate::world::{World, agree};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Of more events than this the rows are not looked for.
 const MOST: usize = 1000;
 
-/// Events of this rank's last batch whose gradient is not usable by itself: (shard,
-/// index in the shard's training events).
+/// Events of this rank's last batch whose gradient of −log p, in the flow of their own
+/// population, is not usable by itself: (shard, index in the shard's training events).
 #[derive(Debug, Default)]
 struct Culprits {
-    events: Vec<(u64, u64)>,
+    events: BTreeSet<(u64, u64)>,
     /// All events looked at.
     of: usize,
 }
@@ -49,37 +51,45 @@ pub fn describe(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<S
 
 /// Events to blame and events looked at, then a line per file.
 fn of_this_rank(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
-    let Culprits { events, of } = find(job, epoch, step)?;
-    let mut told = format!("{} {of}\n", events.len());
-    if events.is_empty() || events.len() == of {
-        return Ok(told);
-    }
-    let wanted = events.into_iter().take(MOST).collect();
     let plan = job.plan;
-    let rows = EventStore::locate(world, &plan.sources, &plan.recipe(), &wanted)?;
-    for (file, rows) in rows {
-        let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else { continue };
-        let (count, file) = (rows.len(), file.display());
-        let _ = writeln!(told, "{count} event(s) in rows {first} to {last} of {file}");
+    let (mut bad, mut of, mut lines) = (0, 0, String::new());
+    for (flow, population) in plan.flows.iter().map(|f| f.population).enumerate() {
+        // Anomalies are made anew for every step; they have no rows.
+        let Population::Real(class) = plan.populations[population] else { continue };
+        let found = find(job, flow, population, epoch, step)?;
+        bad += found.events.len();
+        of += found.of;
+        if found.events.is_empty() || found.events.len() == found.of {
+            continue;
+        }
+        let wanted = found.events.into_iter().take(MOST).collect();
+        let rows = EventStore::locate(world, &plan.sources, &plan.recipe(class), &wanted)?;
+        for (file, rows) in rows {
+            let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else {
+                continue;
+            };
+            let (count, file) = (rows.len(), file.display());
+            let _ = writeln!(lines, "{count} event(s) in rows {first} to {last} of {file}");
+        }
     }
-    Ok(told)
+    Ok(format!("{bad} {of}\n{lines}"))
 }
 
 /// Takes the gradient of each event of the batch by itself.
-fn find(job: &Job, epoch: u64, step: u64) -> Result<Culprits> {
+fn find(job: &Job, flow: usize, population: usize, epoch: u64, step: u64) -> Result<Culprits> {
     let mut found = Culprits::default();
-    let (mut events, mut offsets) = (Vec::new(), Vec::new());
-    let seed = job.plan.config.train.seed;
-    job.store.gather(seed, epoch, step, job.steps, &mut events, &mut offsets);
-    let features = job.plan.spec.features;
-    let mut sums = FixedSum::new(job.plan.parameters, job.plan.dealing.shards() as usize);
-    for (slot, shard) in job.store.shards.iter().enumerate() {
-        let order = job.store.order(seed, epoch, step, job.steps, slot);
-        let batch = &events[offsets[slot] * features..offsets[slot + 1] * features];
-        for (event, index) in batch.chunks_exact(features).zip(order) {
+    let mut batch = Gathered::default();
+    let (plan, store) = (job.plan, &job.stores[population]);
+    store.gather(plan.config.train.seed, epoch, step, job.steps, &mut batch);
+    let features = plan.spec.features;
+    let parameters = plan.parameters / plan.flows.len();
+    let mut sums = FixedSum::new(parameters, plan.dealing.shards() as usize);
+    for (slot, shard) in store.shards.iter().enumerate() {
+        for at in batch.offsets[slot]..batch.offsets[slot + 1] {
             found.of += 1;
-            if !is_usable(job.engine.as_ref(), event, &mut sums)? {
-                found.events.push((shard.id, index));
+            let event = &batch.rows[at * features..(at + 1) * features];
+            if !is_usable(job.engines[flow].as_ref(), event, &mut sums)? {
+                found.events.insert((shard.id, batch.places[at]));
             }
         }
     }

@@ -2,38 +2,47 @@
 
 use super::Options;
 use super::checkpoint;
+use super::contrast::follow;
 use super::culprits;
+use super::flows::{FlowPlan, Objective, Population};
+use super::held_out::HeldOut;
 use super::journal::Journal;
 use super::optimiser::learning_rate;
 use super::plan::Plan;
-use super::quantile;
 use super::replicas;
 use super::run_folder::{CHECKPOINTS, RunFolder};
-use super::state::TrainState;
-use crate::config::Class;
-use crate::data::features::{ScaledFeature, scaler_log_det};
-use crate::data::store::{EventStore, RowCounts, Rows, check_budget};
-use crate::engine::{self, Engine, FixedSum};
+use super::state::{Best, TrainState};
+use super::step::Step;
+use super::synthetic::Synthetic;
+use crate::config::{Class, Mode, Train};
+use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
+use crate::data::store::{EventStore, RowCounts, check_budget};
+use crate::engine::{self, Engine};
 use crate::error::{Error, Fault, Result};
-use crate::metrics::EpochMetrics;
+use crate::metrics::{EpochMetrics, FlowMetrics};
 use crate::model::initial_params;
-use crate::world::{StopFlag, StopReason, Work, World, agree, common, gather_slots, job_end};
+use crate::world::{
+    StopFlag, StopReason, Work, World, agree, common, gather_slots, is_root, job_end,
+};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Steps per epoch below which the batch is probably too large for the sample.
 const FEWEST_STEPS: u64 = 4;
 
+/// Events of a class below which two classes cannot be told apart by densities.
+const FEWEST_EVENTS: u64 = 100;
+
 /// One rank's part of a run.
 pub struct Job<'a> {
     pub plan: &'a Plan,
-    pub store: EventStore,
+    pub stores: Vec<EventStore>, // (real populations)
     pub scaler: Vec<ScaledFeature>,
-    pub rows: RowCounts,
-    pub engine: Box<dyn Engine>,
+    pub rows: Vec<RowCounts>, // (real populations)
+    pub synthetic: Option<Synthetic>,
+    pub engines: Vec<Box<dyn Engine>>, // (flows)
     /// Steps per epoch.
     pub steps: u64,
-    pub sums: FixedSum,
-    pub losses: Vec<f64>, // (own shards), of the last step
+    pub step: Step,
     /// Rank 0's.
     pub journal: Option<Journal>,
     pub checkpoint_every: Duration,
@@ -47,10 +56,13 @@ pub struct Job<'a> {
 
 /// What all ranks know after a step.
 pub struct Agreed {
-    pub events: u64,
+    pub events: Vec<u64>, // (flows)
     pub unusable: u64,
     pub stop: Option<Stop>,
     pub checkpoint: bool,
+    sums: Vec<i64>, // (parameters of all flows)
+    below: u64,
+    normals: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,33 +79,57 @@ impl<'a> Job<'a> {
         options: &Options,
         plan: &'a Plan,
         folder: Option<RunFolder>,
-        engine: Box<dyn Engine>,
+        engines: Vec<Box<dyn Engine>>,
     ) -> Result<Job<'a>> {
-        let recipe = plan.recipe();
-        let (mut store, counts) = agree(world, EventStore::load(world, &plan.sources, &recipe))?;
-        let rows = counts.reduce(world)?;
-        common(check_budget(&rows, plan.config.data.bad_rows))?;
-        common(check_events(&rows, plan))?;
-        let moments = store.moments(world, &recipe)?;
-        let scaler = common(moments.scaler(plan.selection.features(), &plan.units))?;
-        store.scale(&scaler);
+        let (mut stores, mut rows) = (Vec::new(), Vec::new());
         let shards = plan.dealing.shards() as usize;
-        let run = &plan.config.run;
+        let mut moments = Moments::new(plan.spec.features);
+        for population in &plan.populations {
+            let Population::Real(class) = population else { continue };
+            let recipe = plan.recipe(*class);
+            let (mut store, counts) =
+                agree(world, EventStore::load(world, &plan.sources, &recipe))?;
+            let counts = counts.reduce(world)?;
+            common(check_budget(&counts, plan.config.data.bad_rows))?;
+            common(check_events(&counts, plan, *class))?;
+            let effective = common(store.normalise_weights(world, shards as u64))?;
+            if let Some(effective) = effective.filter(|_| is_root(world)) {
+                log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
+            }
+            let of_class = store.moments(world, &recipe)?;
+            // Merging into nothing would round: a model of one class keeps its moments' bits.
+            if stores.is_empty() {
+                moments = of_class;
+            } else {
+                moments.merge(&of_class);
+            }
+            stores.push(store);
+            rows.push(counts);
+        }
+        let scaler = common(moments.scaler(plan.selection.features(), &plan.units))?;
+        stores.iter_mut().for_each(|store| store.scale(&scaler));
+        let (config, seed) = (&plan.config, plan.config.train.seed);
+        let synthetic = match &config.anomalies {
+            Some(a) => Some(Synthetic::learn(world, a, &scaler, &stores[0], shards as u64, seed)?),
+            None => None,
+        };
+        let most = rows.iter().map(|r| r.train).max().unwrap_or(0);
+        let (flows, own) = (plan.flows.len(), stores[0].shards.len());
         Ok(Job {
             plan,
-            losses: vec![0.0; store.shards.len()],
-            store,
+            step: Step::new(flows, plan.parameters / flows, plan.populations.len(), shards, own),
+            stores,
             scaler,
+            steps: most.div_ceil(config.train.batch),
             rows,
-            engine,
-            steps: rows.train.div_ceil(plan.config.train.batch),
-            sums: FixedSum::new(plan.parameters, shards),
+            synthetic,
+            engines,
             journal: folder.map(Journal::new),
-            checkpoint_every: Duration::from_secs(run.checkpoint_seconds),
+            checkpoint_every: Duration::from_secs(config.run.checkpoint_seconds),
             last_checkpoint: Instant::now(),
             began: Instant::now(),
             saved: (0, Duration::ZERO),
-            deadline: deadline(options.stop_after, job_end(), run.end_margin_seconds),
+            deadline: deadline(options.stop_after, job_end(), config.run.end_margin_seconds),
         })
     }
 
@@ -102,6 +138,20 @@ impl<'a> Job<'a> {
         let plan = self.plan;
         let claimed = self.journal.as_mut().map(|journal| journal.folder.claim(plan));
         agree(world, claimed.unwrap_or(Ok(())))
+    }
+
+    /// Hands each engine the parameters of its flow.
+    pub fn set_params(&mut self, params: &[f32]) -> Result<()> {
+        let each = self.plan.parameters / self.plan.flows.len();
+        for (engine, params) in self.engines.iter_mut().zip(params.chunks(each)) {
+            engine.set_params(params)?;
+        }
+        Ok(())
+    }
+
+    /// Settings of the optimiser in the state's stage.
+    fn settings(&self, state: &TrainState) -> Train {
+        self.plan.stages[state.progress.stage].settings(&self.plan.config.train)
     }
 
     /// The newest checkpoint's state on all ranks, or a new one.
@@ -120,8 +170,11 @@ impl<'a> Job<'a> {
         world.broadcast(&mut weights)?;
         world.broadcast(&mut progress)?;
         if weights.is_empty() {
-            let params = initial_params(&self.plan.spec, self.plan.config.train.seed);
-            return Ok(TrainState::new(params, self.plan.dealing.shards() as usize));
+            let (seed, flows) = (self.plan.config.train.seed, self.plan.flows.len());
+            // Each flow from weights of its own.
+            let params = |f| initial_params(&self.plan.spec, seed.wrapping_add(f));
+            let params: Vec<f32> = (0..flows as u64).flat_map(params).collect();
+            return Ok(TrainState::new(params, flows, self.plan.dealing.shards() as usize));
         }
         TrainState::from_bytes(&weights, &progress, self.plan.parameters)
     }
@@ -133,46 +186,63 @@ impl<'a> Job<'a> {
         options: &Options,
         state: &TrainState,
     ) -> Result<()> {
-        let engine = self.engine.describe();
-        let (plan, events, steps) = (self.plan, self.rows.train, self.steps);
+        let engine = self.engines[0].describe();
+        let events = self.rows.iter().map(|rows| rows.train).sum();
+        let (plan, steps, epochs) = (self.plan, self.steps, self.epochs());
         let opened = self.journal.as_mut().map_or(Ok(()), |journal| {
             let entry = provenance(world, options, plan, &engine, state);
-            journal.begin(plan, state, events, steps, &entry)?;
+            journal.begin(plan, state, events, steps, epochs, &entry)?;
             journal.say(&format!("{} rank(s); {engine}", world.size()))
         });
         agree(world, opened)
     }
 
-    pub fn is_over(&self, state: &TrainState) -> bool {
-        let (p, train) = (&state.progress, &self.plan.config.train);
-        let impatient =
-            train.patience > 0 && p.best_nll.is_some() && p.epoch - p.best_epoch >= train.patience;
-        p.epoch >= train.epochs || impatient
+    /// Whether there is more to train; moves on to the next stage where one is over.
+    pub fn goes_on(&self, state: &mut TrainState) -> bool {
+        let over = |state: &TrainState| {
+            let (p, train) = (&state.progress, self.settings(state));
+            let impatient = train.patience > 0
+                && p.best.iter().any(|best| best.nll.is_some())
+                && p.epoch - p.best_epoch >= train.patience;
+            p.stage_epoch >= train.epochs || (p.stage_epoch > 0 && impatient)
+        };
+        while over(state) {
+            if state.progress.stage + 1 == self.plan.stages.len() {
+                return false;
+            }
+            state.next_stage();
+        }
+        true
     }
 
     /// Adds gradient sums over all ranks, exactly, and agrees on what to do.
-    pub fn reduce(&mut self, world: &dyn World, events: usize, stop: &StopFlag) -> Result<Agreed> {
+    pub fn reduce(&mut self, world: &dyn World, stop: &StopFlag) -> Result<Agreed> {
         let due = self.journal.is_some() && self.last_checkpoint.elapsed() >= self.checkpoint_every;
         let late =
             self.deadline.filter(|(end, _)| self.journal.is_some() && Instant::now() >= *end);
         let late = late.map_or(0, |(_, why)| if why == Stop::JobEnd { 2 } else { 1 });
-        let words = [self.sums.unusable as i64, events as i64, i64::from(due), late];
-        let values = &mut self.sums.values;
-        values.extend(words);
+        let unusable: u64 = self.step.sums.iter().map(|s| s.unusable).sum();
+        let mut values: Vec<i64> = self.step.sums.iter().flat_map(|s| &s.values).copied().collect();
+        values.extend([unusable as i64, i64::from(due), late]);
         values.extend(stop.counts());
-        world.all_reduce_sum(values)?;
+        values.extend([self.step.below as i64, self.step.events(0) as i64]);
+        values.extend(self.plan.flows.iter().map(|f| self.step.events(f.population) as i64));
+        world.all_reduce_sum(&mut values)?;
         let words = values.split_off(self.plan.parameters);
-        let signals = [words[4], words[5], words[6], words[7]];
-        let time = match words[3] {
+        let signals = [words[3], words[4], words[5], words[6]];
+        let time = match words[2] {
             0 => None,
             1 => Some(Stop::Time),
             _ => Some(Stop::JobEnd),
         };
         Ok(Agreed {
             unusable: words[0] as u64,
-            events: words[1] as u64,
-            checkpoint: words[2] > 0,
+            checkpoint: words[1] > 0,
             stop: StopReason::from_counts(&signals).map(Stop::Signal).or(time),
+            sums: values,
+            below: words[7] as u64,
+            normals: words[8] as u64,
+            events: words[9..].iter().map(|n| *n as u64).collect(),
         })
     }
 
@@ -183,13 +253,20 @@ impl<'a> Job<'a> {
         state: &mut TrainState,
         agreed: &Agreed,
     ) -> Result<()> {
-        let train = &self.plan.config.train;
-        let rate = learning_rate(train, state.progress.step, self.steps * train.epochs);
+        let train = self.settings(state);
+        let stage_steps = self.stage_steps(&self.plan.stages[state.progress.stage]);
+        let rate = learning_rate(&train, state.progress.stage_step, stage_steps);
+        let followed = self.followed_quantile(state.progress.stage);
         let p = &mut state.progress;
         p.step += 1;
+        p.stage_step += 1;
         p.step_in_epoch += 1;
         world.progress(Work::Training, p.step);
-        if agreed.unusable > 0 || agreed.events == 0 {
+        if let (Some(fraction), Some(quantile)) = (followed, &mut p.quantile) {
+            let features = self.plan.spec.features;
+            *quantile = follow(*quantile, agreed.below, agreed.normals, fraction, features);
+        }
+        if agreed.unusable > 0 || agreed.events.iter().all(|n| *n == 0) {
             p.skipped += 1;
             p.skipped_in_epoch += 1;
             p.skipped_in_a_row += 1;
@@ -207,104 +284,145 @@ impl<'a> Job<'a> {
         }
         p.skipped_in_a_row = 0;
         p.updates += 1;
-        p.events_in_epoch += agreed.events;
-        for (shard, loss) in self.store.shards.iter().zip(&self.losses) {
-            p.loss[shard.id as usize] += loss;
+        let shards = self.plan.dealing.shards() as usize;
+        let each = self.plan.parameters / self.plan.flows.len();
+        p.gradient_norm = 0.0;
+        for (f, events) in agreed.events.iter().enumerate().filter(|(_, n)| **n > 0) {
+            p.events_in_epoch[f] += events;
+            for (shard, loss) in self.stores[0].shards.iter().zip(&self.step.losses[f]) {
+                p.loss[f * shards + shard.id as usize] += loss;
+            }
+            let range = FlowPlan::range(f, each);
+            let sums = &agreed.sums[range.clone()];
+            let norm = state.weights.update(range.start, sums, *events, p.updates, rate, &train);
+            p.gradient_norm = p.gradient_norm.max(norm);
         }
-        p.gradient_norm =
-            state.weights.update(&self.sums.values, agreed.events, p.updates, rate, train);
         Ok(())
     }
 
-    pub fn tell(&mut self, state: &TrainState, events: u64) -> Result<()> {
-        let epochs = self.plan.config.train.epochs;
+    pub fn tell(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
+        let events = agreed.events.iter().sum();
+        let epochs = self.epochs();
         let told =
             |journal: &mut Journal| journal.step(&state.progress, events, self.steps, epochs);
         self.journal.as_mut().map_or(Ok(()), told)
     }
 
+    /// Epochs of all stages together.
+    pub fn epochs(&self) -> u64 {
+        self.plan.stages.iter().map(|s| s.settings(&self.plan.config.train).epochs).sum()
+    }
+
     /// Measures the epoch, notes the best weights, and begins the next.
     pub fn end_epoch(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
         self.gather_losses(world, state)?;
+        self.set_params(&state.weights.ema)?;
+        let held_out = self.held_out(world, &state.progress)?;
+        let improved = self.note_best(state, held_out.as_ref());
+        let train = self.settings(state);
+        let stage = &self.plan.stages[state.progress.stage];
+        let stage_steps = self.stage_steps(stage);
         let log_det = scaler_log_det(&self.scaler);
-        self.engine.set_params(&state.weights.ema)?;
-        let held_out = self.held_out(world, state.progress.step)?;
-        let (validation_nll, validation_nll_median) =
-            held_out.map_or((None, None), |h| (h.mean, h.median));
+        let shards = self.plan.dealing.shards() as usize;
         let p = &mut state.progress;
-        let improved = match (validation_nll, p.best_nll) {
-            (Some(now), Some(best)) => now < best,
-            (Some(_), None) => true,
-            // Without held-out events the last weights are the ones to publish.
-            (None, _) => self.rows.validation == 0,
+        let each = |(f, flow): (usize, &FlowPlan)| FlowMetrics {
+            flow: flow.name.to_string(),
+            train_nll: p.loss[f * shards..(f + 1) * shards].iter().sum::<f64>()
+                / p.events_in_epoch[f] as f64
+                - log_det,
+            validation_nll: held_out.as_ref().and_then(|h| h.mean[f]),
+            validation_nll_median: held_out.as_ref().and_then(|h| h.median[f]),
         };
-        if improved {
-            p.best_epoch = p.epoch + 1;
-            p.best_nll = validation_nll;
-            p.best_median = validation_nll_median;
-            state.best.clone_from(&state.weights.ema);
-        }
-        let train = &self.plan.config.train;
+        let flows: Vec<FlowMetrics> = self.plan.flows.iter().enumerate().map(each).collect();
         let epoch = EpochMetrics {
             epoch: p.epoch + 1,
             step: p.step,
-            train_nll: p.loss.iter().sum::<f64>() / p.events_in_epoch as f64 - log_det,
-            validation_nll,
-            validation_nll_median,
-            learning_rate: learning_rate(
-                train,
-                p.step.saturating_sub(1),
-                self.steps * train.epochs,
-            ),
+            train_nll: flows.iter().map(|f| f.train_nll).sum(),
+            validation_nll: flows.iter().map(|f| f.validation_nll).sum(),
+            validation_nll_median: flows.iter().map(|f| f.validation_nll_median).sum(),
+            learning_rate: learning_rate(&train, p.stage_step.saturating_sub(1), stage_steps),
             gradient_norm: p.gradient_norm,
             skipped_steps: p.skipped_in_epoch,
-            events: p.events_in_epoch,
+            events: p.events_in_epoch.iter().sum(),
             best: improved,
+            stage: (p.stage > 0).then(|| stage.name().to_string()),
+            validation_loss: held_out.as_ref().and_then(|h| h.loss),
+            flows: if flows.len() > 1 { flows } else { Vec::new() },
         };
         p.epoch += 1;
-        (p.step_in_epoch, p.events_in_epoch, p.skipped_in_epoch) = (0, 0, 0);
+        p.stage_epoch += 1;
+        (p.step_in_epoch, p.skipped_in_epoch) = (0, 0);
+        p.events_in_epoch.fill(0);
         p.loss.fill(0.0);
         let written = self.journal.as_mut().map_or(Ok(()), |journal| journal.end_epoch(&epoch));
         p.history.push(epoch);
-        agree(world, written)
+        agree(world, written)?;
+        common(self.check_bound(state, held_out.as_ref()))
     }
 
-    /// Mean and median NLL of the held-out normal events with the engine's weights.
-    fn held_out(&self, world: &dyn World, step: u64) -> Result<Option<HeldOut>> {
-        let mut slots = vec![None; self.plan.dealing.shards() as usize];
-        let mut all = Vec::new();
-        for shard in &self.store.shards {
-            let start = all.len();
-            world.progress(Work::Measuring, step);
-            self.log_prob(&shard.validation, &mut all)?;
-            let sum = all[start..].iter().map(|l| f64::from(*l)).sum();
-            slots[shard.id as usize] = Some(sum);
+    /// Keeps the weights that did best on held-out events: each flow's by its likelihood,
+    /// or all together by the loss of a fine-tuning. Without held-out events the last
+    /// weights are the ones to publish.
+    fn note_best(&self, state: &mut TrainState, held_out: Option<&HeldOut>) -> bool {
+        let epoch = state.progress.epoch + 1;
+        let each = self.plan.parameters / self.plan.flows.len();
+        let fine_tuned = state.progress.stage > 0;
+        let loss = held_out.and_then(|h| h.loss);
+        let loss_fell =
+            loss.is_some_and(|now| state.progress.best_loss.is_none_or(|best| now < best));
+        if loss_fell {
+            state.progress.best_loss = loss;
         }
-        let sum: f64 = gather_slots(world, &slots)?.iter().sum();
-        let median = quantile::quantile(world, &all, 0.5)?;
-        let log_det = scaler_log_det(&self.scaler);
-        let finite = |nll: f64| Some(nll).filter(|nll| nll.is_finite());
-        Ok((self.rows.validation > 0).then(|| HeldOut {
-            mean: finite(-(sum / self.rows.validation as f64) - log_det),
-            median: median.and_then(|m| finite(-f64::from(m) - log_det)),
-        }))
+        let mut improved = false;
+        for f in 0..self.plan.flows.len() {
+            let now = held_out.and_then(|h| h.mean[f]);
+            let better = match (held_out, now, state.progress.best[f].nll) {
+                (None, ..) => true,
+                _ if fine_tuned => loss_fell,
+                (_, Some(now), Some(best)) => now < best,
+                (_, now, None) => now.is_some(),
+                (_, None, Some(_)) => false,
+            };
+            if better {
+                let median = held_out.and_then(|h| h.median[f]);
+                state.progress.best[f] = Best { epoch, nll: now, median };
+                let range = FlowPlan::range(f, each);
+                state.best[range.clone()].copy_from_slice(&state.weights.ema[range]);
+                improved = true;
+            }
+        }
+        if improved {
+            state.progress.best_epoch = epoch;
+        }
+        improved
     }
 
-    /// Appends log p of scaled events, without the scaler's part.
-    pub fn log_prob(&self, rows: &Rows, all: &mut Vec<f32>) -> Result<()> {
-        for chunk in rows.chunks() {
-            let first = all.len();
-            all.resize(first + chunk.len() / self.plan.spec.features, 0.0);
-            self.engine.log_prob(chunk, &mut all[first..])?;
+    /// A push may deform the density of normal events, within bounds.
+    fn check_bound(&self, state: &TrainState, held_out: Option<&HeldOut>) -> Result<()> {
+        let p = &state.progress;
+        let Objective::Push(fine_tune) = &self.plan.stages[p.stage] else { return Ok(()) };
+        let (Some(before), Some(held_out)) = (p.likelihood_nll, held_out) else { return Ok(()) };
+        let now = held_out.mean[0].unwrap_or(f64::INFINITY);
+        if now <= before + fine_tune.nll_bound {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::Diverged(Box::new(
+            Fault::new("the push has deformed the density of normal events beyond its bound")
+                .expected(format!("a held-out NLL of at most {before:.3} + {} nats", fine_tune.nll_bound))
+                .found(format!("{now:.3} nats with weight {} and margin {}", fine_tune.weight, fine_tune.push.margin))
+                .advice("lower fine_tune.weight or fine_tune.learning_rate, raise fine_tune.push.margin, or allow more with fine_tune.nll_bound"),
+        )))
     }
 
     /// The epoch's losses of all shards on all ranks.
     fn gather_losses(&self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+        let shards = self.plan.dealing.shards() as usize;
         let mut slots = vec![None; state.progress.loss.len()];
-        for shard in &self.store.shards {
-            slots[shard.id as usize] = Some(state.progress.loss[shard.id as usize]);
+        for f in 0..self.plan.flows.len() {
+            for shard in &self.stores[0].shards {
+                let at = f * shards + shard.id as usize;
+                slots[at] = Some(state.progress.loss[at]);
+            }
         }
         state.progress.loss = gather_slots(world, &slots)?;
         Ok(())
@@ -337,7 +455,7 @@ impl<'a> Job<'a> {
     fn identity(&self) -> checkpoint::Identity<'a> {
         checkpoint::Identity {
             run_hash: &self.plan.run_hash,
-            engine: self.engine.class(),
+            engine: self.engines[0].class(),
             shards: self.plan.dealing.shards(),
         }
     }
@@ -359,16 +477,13 @@ fn deadline(
     asked.into_iter().chain(told).min_by_key(|(end, _)| *end)
 }
 
-struct HeldOut {
-    mean: Option<f64>,
-    median: Option<f64>,
-}
-
-fn check_events(rows: &RowCounts, plan: &Plan) -> Result<()> {
-    let normal = plan.config.model.normal;
-    if rows.train == 0 {
-        return Err(Fault::new(format!("no {normal} event to train on"))
-            .expected("usable rows of the normal class in the training part")
+fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
+    let (mode, normal) = (plan.config.model.mode, plan.config.model.normal);
+    let least = if mode == Mode::OneClass { 1 } else { FEWEST_EVENTS };
+    if rows.train < least {
+        let what = if rows.train == 0 { "no" } else { "too few" };
+        return Err(Fault::new(format!("{what} {class} events to train on"))
+            .expected(format!("at least {least} usable rows of the class in the training part"))
             .found(format!(
                 "{} rows read: {} of another class, {} outside the cuts, {} not usable",
                 rows.read,
@@ -378,6 +493,12 @@ fn check_events(rows: &RowCounts, plan: &Plan) -> Result<()> {
             ))
             .advice("look at the files with `taiga-flow check`, and at [cuts] and [split]")
             .input());
+    }
+    if rows.validation == 0 && mode != Mode::OneClass {
+        return Err(Fault::new(format!("no held-out {class} showers"))
+            .expected("split.validation above 0: fine-tuning and ratios are judged on events they have not seen")
+            .found(format!("{} of {} rows for validation", rows.validation, rows.read))
+            .usage());
     }
     let steps = rows.train.div_ceil(plan.config.train.batch);
     if steps < FEWEST_STEPS {
@@ -392,7 +513,7 @@ fn check_events(rows: &RowCounts, plan: &Plan) -> Result<()> {
             "no held-out events (split.validation): training runs to its last epoch, and no threshold is chosen unless split.calibration is given"
         );
     }
-    if normal == Class::Hadron {
+    if normal == Class::Hadron && !mode.is_ratio() {
         log::warn!(
             "hadrons as normal: gammas lie inside the dense core of the hadron cloud, so the score of such a model \
              is usually at chance or inverted; train with gammas as normal, or with both classes"

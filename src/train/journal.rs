@@ -30,6 +30,7 @@ impl Journal {
         state: &TrainState,
         events: u64,
         steps: u64,
+        epochs: u64,
         provenance: &serde_json::Value,
     ) -> Result<()> {
         self.folder.add_provenance(provenance)?;
@@ -38,7 +39,6 @@ impl Journal {
             metrics.append_line(&json_line(epoch)?)?;
         }
         self.metrics = Some(metrics);
-        let epochs = plan.config.train.epochs;
         let interval = Duration::from_secs(plan.config.run.status_seconds);
         self.status = Some(Status::new(&self.folder.file(LOG), steps * epochs, interval)?);
         let shards = plan.dealing.shards();
@@ -60,7 +60,7 @@ impl Journal {
     pub fn step(&mut self, p: &Progress, events: u64, steps: u64, epochs: u64) -> Result<()> {
         let Some(status) = &mut self.status else { return Ok(()) };
         status.step(p.step, events, |rate| {
-            let best = p.best_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
+            let best = p.best_nll().map_or("–".to_string(), |nll| format!("{nll:.4}"));
             let (epoch, step) = (p.epoch + 1, p.step_in_epoch);
             format!(
                 "epoch {epoch}/{epochs}, step {step}/{steps}: best held-out NLL {best}, {rate:.0} events/s"
@@ -74,8 +74,12 @@ impl Journal {
         }
         let held_out = epoch.validation_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
         let best = if epoch.best { ", best" } else { "" };
+        let loss = match (&epoch.stage, epoch.validation_loss) {
+            (Some(stage), Some(loss)) => format!(" ({stage}: held-out loss {loss:.4})"),
+            _ => String::new(),
+        };
         self.say(&format!(
-            "epoch {}: training NLL {:.4}, held-out NLL {held_out}{best}",
+            "epoch {}: training NLL {:.4}, held-out NLL {held_out}{loss}{best}",
             epoch.epoch, epoch.train_nll
         ))
     }

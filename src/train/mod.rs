@@ -5,7 +5,10 @@
 //! taken in the order of shards, so that the result does not depend on the ranks.
 
 pub mod checkpoint;
+mod contrast;
 mod culprits;
+mod flows;
+mod held_out;
 mod job;
 mod journal;
 pub mod optimiser;
@@ -16,12 +19,14 @@ mod replicas;
 mod run_folder;
 pub mod state;
 mod status;
+mod step;
+mod synthetic;
 
 pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 
 use crate::config::Config;
 use crate::data::store::RowCounts;
-use crate::engine::{self, Batch, Place};
+use crate::engine::{self, Place};
 use crate::error::Result;
 use crate::world::{StopFlag, World, agree, common, is_root, watch};
 use job::{Job, stopped};
@@ -75,8 +80,9 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     if let Some(summary) = finished(world, options, &plan)? {
         return Ok(Some(summary));
     }
-    let engine = agree(world, engine::start(&place, &plan.spec))?;
-    let mut job = Job::prepare(world, options, &plan, folder, engine)?;
+    let start = |_| engine::start(&place, &plan.spec);
+    let engines = agree(world, plan.flows.iter().map(start).collect::<Result<Vec<_>>>())?;
+    let mut job = Job::prepare(world, options, &plan, folder, engines)?;
     job.claim(world)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
@@ -86,21 +92,15 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
 
 /// The training loop.
 fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFlag) -> Result<()> {
-    let (seed, steps) = (job.plan.config.train.seed, job.steps);
-    let (mut events, mut offsets) = (Vec::new(), Vec::new());
-    while !job.is_over(state) {
-        job.engine.set_params(&state.weights.params)?;
-        for step in state.progress.step_in_epoch..steps {
-            let epoch = state.progress.epoch;
-            job.store.gather(seed, epoch, step, steps, &mut events, &mut offsets);
-            let batch = Batch { events: &events, weights: None, offsets: &offsets };
-            job.sums.clear();
-            job.engine.gradient(&batch, &mut job.sums, &mut job.losses)?;
-            let agreed = job.reduce(world, offsets[offsets.len() - 1], stop)?;
+    while job.goes_on(state) {
+        job.set_params(&state.weights.params)?;
+        for _ in state.progress.step_in_epoch..job.steps {
+            job.gradient(world, state)?;
+            let agreed = job.reduce(world, stop)?;
             job.update(world, state, &agreed)?;
             job.compare(world, state)?;
-            job.engine.set_params(&state.weights.params)?;
-            job.tell(state, agreed.events)?;
+            job.set_params(&state.weights.params)?;
+            job.tell(state, &agreed)?;
             if agreed.checkpoint || agreed.stop.is_some() {
                 job.save(world, state)?;
             }
@@ -126,9 +126,13 @@ fn describe(world: &dyn World, plan: &Plan, threads: usize) {
     }
     let (ranks, train) = (world.size(), &plan.config.train);
     log::info!(
-        "{} rows in {} file(s); {} features, {} blocks of hidden {:?}: {} parameters",
+        "{} rows in {} file(s); {}; {} features, {} blocks of hidden {:?}: {} parameters",
         plan.rows(),
         plan.sources.len(),
+        match plan.flows.len() {
+            1 => "one flow".to_string(),
+            n => format!("{n} flows"),
+        },
         plan.spec.features,
         plan.spec.blocks,
         plan.spec.hidden,

@@ -24,10 +24,12 @@ impl Weights {
         Weights { ema: params.clone(), params, first_moment: zeros.clone(), second_moment: zeros }
     }
 
-    /// One update from the fixed-point gradient sum of `count` events; `update` counts
-    /// from 1. Returns the norm of the mean gradient before clipping.
+    /// One update of the parameters from `first` on, from the fixed-point gradient sum of
+    /// `count` events; `update` counts from 1. Returns the norm of the mean gradient before
+    /// clipping.
     pub fn update(
         &mut self,
+        first: usize,
         sums: &[i64],
         count: u64,
         update: u64,
@@ -46,6 +48,7 @@ impl Weights {
         // Early on the running mean is over what there is.
         let decay = train.ema.min((1.0 + exponent) / (10.0 + exponent));
         let factors = Factors {
+            first,
             scale: to_mean * clip,
             beta1: train.beta1 as f32,
             beta2: train.beta2 as f32,
@@ -61,6 +64,7 @@ impl Weights {
 
 /// What is the same for all parameters in one update.
 struct Factors {
+    first: usize,
     scale: f64,
     beta1: f32,
     beta2: f32,
@@ -76,8 +80,9 @@ vectorised!(fn euclidean_norm(sums: &[i64], norm: &mut f64) = euclidean_norm_bod
 #[allow(clippy::extra_unused_type_parameters)] // the loops vectorise by themselves
 fn adam_body<V>(weights: &mut Weights, sums: &[i64], f: &Factors) {
     let count = sums.len();
-    let (params, ema) = (&mut weights.params[..count], &mut weights.ema[..count]);
-    let (first, second) = (&mut weights.first_moment[..count], &mut weights.second_moment[..count]);
+    let of = f.first..f.first + count;
+    let (params, ema) = (&mut weights.params[of.clone()], &mut weights.ema[of.clone()]);
+    let (first, second) = (&mut weights.first_moment[of.clone()], &mut weights.second_moment[of]);
     for i in 0..count {
         let g = (sums[i] as f64 * f.scale) as f32;
         first[i] = f.beta1.mul_add(first[i] - g, g);
@@ -140,7 +145,7 @@ mod tests {
         let mut weights = Weights::new(vec![0.3]);
         for (t, g) in gradients.iter().enumerate() {
             let sums = [(g * 10.0 * FIXED_ONE) as i64];
-            let norm = weights.update(&sums, 10, t as u64 + 1, 0.01, &train);
+            let norm = weights.update(0, &sums, 10, t as u64 + 1, 0.01, &train);
             assert!((norm - f64::abs(*g)).abs() < 1e-9);
         }
         assert!(
@@ -153,7 +158,7 @@ mod tests {
         let train = Train { clip_norm: 1.0, ..Train::default() };
         let sums = [(300.0 * FIXED_ONE) as i64, (400.0 * FIXED_ONE) as i64];
         let mut weights = Weights::new(vec![0.0, 0.0]);
-        assert!((weights.update(&sums, 1, 1, 0.1, &train) - 500.0).abs() < 1e-9);
+        assert!((weights.update(0, &sums, 1, 1, 0.1, &train) - 500.0).abs() < 1e-9);
         assert!((weights.first_moment[0] - 0.06).abs() < 1e-6);
         assert!((weights.first_moment[1] - 0.08).abs() < 1e-6);
     }

@@ -3,7 +3,8 @@
 //! Everything that can be refused without reading events is refused here, on all ranks
 //! alike, before anything is written.
 
-use crate::config::{Class, Config};
+use super::flows::{self, FlowPlan, Objective, Population};
+use crate::config::{Class, Config, Mode};
 use crate::data::catalog;
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
@@ -22,6 +23,10 @@ use taiga_flow_gpu::spec::FlowSpec;
 pub struct Plan {
     pub config: Config,
     pub spec: FlowSpec,
+    pub flows: Vec<FlowPlan>,
+    pub populations: Vec<Population>,
+    pub stages: Vec<Objective>,
+    /// Parameters of all flows together.
     pub parameters: usize,
     pub sources: Vec<Source>,
     pub data: Vec<DataFile>,
@@ -61,13 +66,19 @@ impl Plan {
                 .advice("start fewer ranks, or set train.shards or train.batch higher (both change the result)")
                 .usage());
         }
-        let selection = Selection::new(&config.features.columns, &config.cuts)?;
+        let selection = Selection::new(&config.features.columns, &config.cuts)?
+            .with_weight(config.data.weight.as_deref())?;
+        let (mode, normal) = (config.model.mode, config.model.normal);
+        let flows = flows::flows(mode, normal);
         let sources = sources(config)?;
         let units = check_columns(&sources, &selection, config.split.key.as_deref())?;
         let rows = sources.iter().map(|s| s.rows).sum();
         Ok(Plan {
-            parameters: Layout::new(&spec).len(),
+            parameters: flows.len() * Layout::new(&spec).len(),
             spec,
+            flows,
+            populations: flows::populations(mode, normal),
+            stages: flows::stages(config),
             sources,
             data: Vec::new(),
             selection,
@@ -79,12 +90,13 @@ impl Plan {
         })
     }
 
-    pub fn recipe(&self) -> Recipe<'_> {
+    /// What is asked of every row of a class.
+    pub fn recipe(&self, class: Class) -> Recipe<'_> {
         Recipe {
             selection: &self.selection,
             splitter: &self.splitter,
             key: self.config.split.key.as_deref(),
-            normal: self.config.model.normal,
+            class,
             dealing: self.dealing,
             seed: self.config.train.seed,
         }
@@ -97,27 +109,34 @@ impl Plan {
     /// Bytes that one rank of `ranks` needs: its events, and the optimiser's state.
     pub fn memory(&self, ranks: u64, threads: u64) -> u64 {
         let events = self.rows().div_ceil(ranks) * 4 * self.spec.features as u64;
-        let weights = self.parameters as u64 * (5 * 4 + 8 + threads * 24);
+        let weights = self.parameters as u64 * (5 * 4 + 16 + threads * 24);
         events + weights
     }
 }
 
-/// The files whose rows can be of the normal class, in a fixed order.
+/// The files whose rows can be of a class that is trained on, in a fixed order.
 fn sources(config: &Config) -> Result<Vec<Source>> {
-    let (own, other) = match config.model.normal {
-        Class::Gamma => (&config.data.gamma, &config.data.hadron),
-        Class::Hadron => (&config.data.hadron, &config.data.gamma),
+    let of = |class| match class {
+        Class::Gamma => &config.data.gamma,
+        Class::Hadron => &config.data.hadron,
     };
-    if !other.is_empty() {
+    let (mode, normal) = (config.model.mode, config.model.normal);
+    let both = mode == Mode::Ratio;
+    let (own, other) = (of(normal), of(normal.other()));
+    if !both && !other.is_empty() {
         log::info!(
-            "one-class training reads the normal class only; the other class's files are not used"
+            "{} training reads the normal class only; the other class's files are not used",
+            mode.name()
         );
     }
-    let roles: [catalog::Role; 2] = [(own, Some(config.model.normal)), (&config.data.mixed, None)];
+    let none = Vec::new();
+    let other = if both { other } else { &none };
+    let roles: [catalog::Role; 3] =
+        [(own, Some(normal)), (other, Some(normal.other())), (&config.data.mixed, None)];
     let sources = catalog::sources(&roles, config.data.schema.as_deref())?;
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
-            .expected(format!("data.{} or data.mixed in the configuration", config.model.normal))
+            .expected(format!("data.{normal} or data.mixed in the configuration"))
             .usage());
     }
     Ok(sources)

@@ -1,35 +1,34 @@
 //! From the best weights to a model file: the threshold, the card, the summary.
 
+use super::flows::{FlowPlan, Population};
 use super::job::{Job, diverged};
 use super::plan::Plan;
 use super::quantile;
 use super::replicas;
 use super::state::TrainState;
 use super::{Existing, MODEL, Options, Summary};
-use crate::config::{Class, Config};
-use crate::data::features::{MEASURE, scaler_log_det};
+use crate::config::{Class, Config, Mode, ThresholdRule};
+use crate::data::features::MEASURE;
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{Rule, Threshold};
-use crate::model::{self, Card, FlowCard, Model, Training};
+use crate::figures::{Calibration, Rule, Sample, Threshold};
+use crate::model::{self, Card, FlowCard, FlowTraining, Model, Training};
 use crate::world::{World, agree, common, is_root};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Name of the only flow of a one-class model.
-const FLOW: &str = "main";
-
 impl Job<'_> {
-    /// Chooses the threshold and writes the model file.
+    /// Chooses the threshold, calibrates, and writes the model file.
     pub fn publish(&mut self, world: &dyn World, state: &TrainState) -> Result<Summary> {
         replicas::check(world, state)?;
         if state.best.iter().any(|p| !p.is_finite()) {
             let skipped = state.progress.skipped_in_a_row;
             return common(Err(diverged(skipped, "the weights to publish are not finite")));
         }
-        self.engine.set_params(&state.best)?;
+        self.set_params(&state.best)?;
         let threshold = self.threshold(world)?;
-        let model = self.model(state, threshold)?;
+        let calibration = self.calibration(world)?;
+        let model = self.model(state, threshold, calibration)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
             let share = 100.0 * saving.as_secs_f64() / all.as_secs_f64();
@@ -44,66 +43,128 @@ impl Job<'_> {
             Ok(journal.folder.path.clone())
         });
         let run = agree(world, written.transpose())?.unwrap_or_default();
-        summary(&model, run, self.rows, false)
+        summary(&model, run, model.card.training.rows, false)
     }
 
-    /// The quantile of log p of held-out normal events, as a score.
+    /// By the rule asked for, else the quantile of what the score is among held-out normal
+    /// events: log p, or the difference of two.
     fn threshold(&self, world: &dyn World) -> Result<Option<Threshold>> {
+        if let Some(rule) = self.plan.config.calibration.rule {
+            let rule = match rule {
+                ThresholdRule::GammaEfficiency(efficiency) => Rule::GammaEfficiency { efficiency },
+                ThresholdRule::HadronSurvival(survival) => Rule::HadronSurvival { survival },
+                ThresholdRule::LargestQ => Rule::LargestQ,
+            };
+            let events = self.gathered_scores(world)?;
+            let scores: Vec<f64> = events.iter().map(|e| e.0).collect();
+            let gamma: Vec<bool> = events.iter().map(|e| e.1 == Class::Gamma).collect();
+            return common(Sample::new(&scores, &gamma).and_then(|s| rule.choose(&s))).map(Some);
+        }
         let fraction = self.plan.config.calibration.quantile;
         let normal = self.plan.config.model.normal;
-        let calibration = self.rows.calibration > 0;
-        let mut all = Vec::new();
-        for shard in &self.store.shards {
-            self.log_prob(
-                if calibration { &shard.calibration } else { &shard.validation },
-                &mut all,
-            )?;
+        let calibration = self.rows[0].calibration > 0;
+        let (mut scores, weights) = self.held_out_scores(0, calibration)?;
+        if normal == Class::Hadron {
+            scores.iter_mut().for_each(|s| *s = -*s);
         }
-        let events = if calibration { self.rows.calibration } else { self.rows.validation };
-        let quantile = quantile::quantile(world, &all, fraction)?;
-        let log_det = scaler_log_det(&self.scaler);
+        let rows = &self.rows[0];
+        let events = if calibration { rows.calibration } else { rows.validation };
+        let quantile = quantile::weighted(world, &scores, weights.as_deref(), fraction)?;
         Ok(quantile.map(|q| {
-            // Exactly as a score is computed: f32 log p plus the scaler's part, in f32.
-            let log_p = f64::from((f64::from(q) + log_det) as f32);
             let value = match normal {
-                Class::Gamma => log_p,
-                Class::Hadron => (-log_p).next_up(),
+                Class::Gamma => f64::from(q),
+                Class::Hadron => (-f64::from(q)).next_up(),
             };
             Threshold { rule: Rule::Quantile { normal, fraction }, value, events }
         }))
     }
 
-    fn model(&self, state: &TrainState, threshold: Option<Threshold>) -> Result<Model> {
-        let (config, p) = (&self.plan.config, &state.progress);
-        let name = FLOW.to_string();
-        let flow = FlowCard::new(config.model.normal, &self.plan.spec);
+    /// From scores to probabilities on held-out events of both classes, where both are
+    /// real.
+    fn calibration(&self, world: &dyn World) -> Result<Option<Calibration>> {
+        if self.plan.config.model.mode != Mode::Ratio {
+            return Ok(None);
+        }
+        let prior = self.plan.config.calibration.prior;
+        common(Calibration::fit(self.gathered_scores(world)?, prior).map(Some))
+    }
+
+    /// Score, class and weight of the held-out events of all real populations, of all
+    /// ranks: those for calibration, else those for validation.
+    fn gathered_scores(&self, world: &dyn World) -> Result<Vec<(f64, Class, f64)>> {
+        let calibration = self.rows.iter().all(|rows| rows.calibration > 0);
+        let mut events = Vec::new();
+        for (population, of) in self.plan.populations.iter().enumerate() {
+            let Population::Real(class) = of else { continue };
+            let (scores, weights) = self.held_out_scores(population, calibration)?;
+            let mut bytes = Vec::new();
+            for (i, score) in scores.iter().enumerate() {
+                bytes.extend(score.to_le_bytes());
+                bytes.extend(weights.as_ref().map_or(1.0, |w| w[i]).to_le_bytes());
+            }
+            for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<8>().0) {
+                let [a, b, c, d, rest @ ..] = *event;
+                let score = f64::from(f32::from_le_bytes([a, b, c, d]));
+                events.push((score, *class, f64::from(f32::from_le_bytes(rest))));
+            }
+        }
+        Ok(events)
+    }
+
+    fn model(
+        &self,
+        state: &TrainState,
+        threshold: Option<Threshold>,
+        calibration: Option<Calibration>,
+    ) -> Result<Model> {
+        let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
+        let each = plan.parameters / plan.flows.len();
+        let (mut flows, mut params, mut trained) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (f, flow) in plan.flows.iter().enumerate() {
+            let name = flow.name.to_string();
+            let best = p.best[f];
+            flows.insert(name.clone(), FlowCard::new(flow.class, &plan.spec));
+            params.insert(name.clone(), state.best[FlowPlan::range(f, each)].to_vec());
+            let flow = FlowTraining {
+                rows: self.rows.get(flow.population).copied(),
+                best_epoch: best.epoch,
+                validation_nll: best.nll,
+                validation_nll_median: best.median,
+            };
+            trained.insert(name, flow);
+        }
+        let several = config.model.mode != Mode::OneClass;
         let card = Card {
             format: model::FORMAT.to_string(),
-            version: model::VERSION,
+            version: if several { model::VERSION_OF_SEVERAL } else { model::VERSION },
             code_version: env!("CARGO_PKG_VERSION").to_string(),
             mode: config.model.mode,
-            normal: Some(config.model.normal),
+            normal: (config.model.mode != Mode::Ratio).then_some(config.model.normal),
             measure: MEASURE.to_string(),
             features: self.scaler.clone(),
             cuts: config.cuts.clone(),
-            flows: BTreeMap::from([(name.clone(), flow)]),
+            flows,
             split: config.split.clone(),
             threshold,
+            calibration,
             training: Training {
                 seed: config.train.seed,
                 configuration: training_hash(config)?,
-                data: self.plan.data.clone(),
-                rows: self.rows,
+                data: plan.data.clone(),
+                rows: self.rows[0],
                 epochs: p.epoch,
                 best_epoch: p.best_epoch,
                 steps: p.step,
                 skipped_steps: p.skipped,
-                validation_nll: p.best_nll,
-                validation_nll_median: p.best_median,
+                validation_nll: p.best_nll(),
+                validation_nll_median: p.best.iter().map(|b| b.median).sum(),
+                flows: if several { trained } else { BTreeMap::new() },
+                anomalies: config.anomalies.clone(),
             },
             checksum: String::new(), // the model file's business
         };
-        Ok(Model { card, flows: BTreeMap::from([(name, state.best.clone())]) })
+        Ok(Model { card, flows: params })
     }
 }
 

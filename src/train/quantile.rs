@@ -10,12 +10,28 @@ use crate::world::World;
 
 const BINS: usize = 1 << 16;
 
+/// Weights are counted in units of 2⁻²⁰.
+const UNITS: f64 = (1u64 << 20) as f64;
+
 /// The quantile of all ranks' values (see `figures::threshold::quantile`); NaN are
 /// left out. `None` without values.
 pub fn quantile(world: &dyn World, values: &[f32], fraction: f64) -> Result<Option<f32>> {
+    weighted(world, values, None, fraction)
+}
+
+/// The same where each value counts by its weight (values), if there are any. Weights are
+/// summed as integers; all ranks must have weights, or none.
+pub fn weighted(
+    world: &dyn World,
+    values: &[f32],
+    weights: Option<&[f32]>,
+    fraction: f64,
+) -> Result<Option<f32>> {
+    let units =
+        |i: usize| weights.map_or(1, |w| (f64::from(w[i]) * UNITS).round_ties_even() as i64);
     let mut upper = vec![0i64; BINS];
-    for key in keys(values) {
-        upper[(key >> 16) as usize] += 1;
+    for (i, key) in keys(values) {
+        upper[(key >> 16) as usize] += units(i);
     }
     world.all_reduce_sum(&mut upper)?;
     let count: i64 = upper.iter().sum();
@@ -24,8 +40,8 @@ pub fn quantile(world: &dyn World, values: &[f32], fraction: f64) -> Result<Opti
     };
     let bin = locate(&upper, &mut rank);
     let mut lower = vec![0i64; BINS];
-    for key in keys(values).filter(|key| (key >> 16) as usize == bin) {
-        lower[(key & 0xFFFF) as usize] += 1;
+    for (i, key) in keys(values).filter(|(_, key)| (key >> 16) as usize == bin) {
+        lower[(key & 0xFFFF) as usize] += units(i);
     }
     world.all_reduce_sum(&mut lower)?;
     let key = (bin << 16 | locate(&lower, &mut rank)) as u32;
@@ -43,10 +59,10 @@ fn locate(histogram: &[i64], rank: &mut usize) -> usize {
     histogram.len() - 1
 }
 
-fn keys(values: &[f32]) -> impl Iterator<Item = u32> {
-    values.iter().filter(|x| !x.is_nan()).map(|x| {
+fn keys(values: &[f32]) -> impl Iterator<Item = (usize, u32)> {
+    values.iter().enumerate().filter(|(_, x)| !x.is_nan()).map(|(i, x)| {
         let bits = x.to_bits();
-        if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+        (i, if bits >> 31 == 1 { !bits } else { bits | 1 << 31 })
     })
 }
 
@@ -78,6 +94,25 @@ mod tests {
                     assert_eq!(outcome.unwrap().map(f64::from), expected);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_whole_weight_is_a_value_that_stands_more_than_once() {
+        let stream = Stream::new(9, "weighted quantile", &[]);
+        let values: Vec<f32> = (0..301).map(|i| stream.normal(i) as f32).collect();
+        let times: Vec<usize> = (0..301).map(|i| (stream.bits(i) % 4) as usize).collect();
+        let weights: Vec<f32> = times.iter().map(|t| *t as f32).collect();
+        let repeated: Vec<f32> =
+            values.iter().zip(&times).flat_map(|(x, t)| vec![*x; *t]).collect();
+        for fraction in [0.0455, 0.5, 0.93] {
+            let found = Threads::run(2, |world| {
+                let half = |x: &[f32]| x[world.rank() * 150..][..150 + world.rank()].to_vec();
+                weighted(world, &half(&values), Some(&half(&weights)), fraction)
+            });
+            let expected =
+                Threads::run(1, |world| quantile(world, &repeated, fraction)).remove(0).unwrap();
+            assert!(found.into_iter().all(|q| q.unwrap() == expected), "{fraction}");
         }
     }
 

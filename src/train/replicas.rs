@@ -53,7 +53,10 @@ fn digest(state: &TrainState) -> [u8; HASH_BYTES] {
         hasher.update(&bytes);
     }
     let p = &state.progress;
-    for word in [p.epoch, p.step_in_epoch, p.step, p.updates, p.skipped, p.best_epoch] {
+    let stage = [p.stage as u64, p.stage_epoch, p.stage_step];
+    let steps = [p.epoch, p.step_in_epoch, p.step, p.updates, p.skipped, p.best_epoch];
+    let quantile = p.quantile.map_or(u64::MAX, f64::to_bits);
+    for word in stage.into_iter().chain(steps).chain([quantile]) {
         hasher.update(&word.to_le_bytes());
     }
     *hasher.finalize().as_bytes()
@@ -78,7 +81,7 @@ mod tests {
 
     fn checked(ranks: usize, change: impl Fn(usize, &mut TrainState) + Sync) -> Vec<Result<()>> {
         Threads::run(ranks, |world| {
-            let mut state = TrainState::new(vec![0.5; 9], 4);
+            let mut state = TrainState::new(vec![0.5; 9], 1, 4);
             change(world.rank(), &mut state);
             check(world, &state)
         })

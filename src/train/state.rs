@@ -10,41 +10,71 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
     pub weights: Weights,
-    /// EMA of the epoch with the lowest held-out NLL.
-    pub best: Vec<f32>, // (parameters)
+    /// EMA of the epoch with the lowest held-out NLL, flow by flow; in fine-tuning of that
+    /// with the lowest held-out loss.
+    pub best: Vec<f32>, // (parameters of all flows)
     pub progress: Progress,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Epochs completed.
+    /// Index of the stage, and what is done of it.
+    pub stage: usize,
+    pub stage_epoch: u64,
+    pub stage_step: u64,
+    /// Epochs completed, of all stages.
     pub epoch: u64,
     /// Steps of the current epoch that are done.
     pub step_in_epoch: u64,
     /// Steps done since the start, skipped ones included.
     pub step: u64,
-    /// Updates done: steps that were not skipped.
+    /// Updates done in this stage: steps that were not skipped.
     pub updates: u64,
     pub skipped: u64,
     pub skipped_in_a_row: u64,
     pub skipped_in_epoch: u64,
-    /// Events of the current epoch that updates have seen.
-    pub events_in_epoch: u64,
-    /// Loss of the current epoch per shard, in shard order.
-    pub loss: Vec<f64>, // (shards)
+    /// Events of the current epoch that updates have seen, by flow.
+    pub events_in_epoch: Vec<u64>, // (flows)
+    /// Loss of the current epoch per flow and shard, in shard order.
+    pub loss: Vec<f64>, // (flows, shards)
     pub gradient_norm: f64,
+    /// The latest epoch in which something was better than ever in this stage.
     pub best_epoch: u64,
-    pub best_nll: Option<f64>,
-    pub best_median: Option<f64>,
+    /// Held-out loss of the best epoch of a fine-tuning.
+    pub best_loss: Option<f64>,
+    pub best: Vec<Best>, // (flows)
+    /// Held-out NLL of the first flow when the likelihood stage was over.
+    pub likelihood_nll: Option<f64>,
+    /// Running quantile of normal log p, where a mode follows it.
+    pub quantile: Option<f64>,
     pub history: Vec<EpochMetrics>,
 }
 
+/// The best weights of a flow so far: when, and how they did on held-out events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub epoch: u64,
+    pub nll: Option<f64>,
+    pub median: Option<f64>,
+}
+
+impl Progress {
+    /// Held-out NLL of the best weights, of all flows together.
+    pub fn best_nll(&self) -> Option<f64> {
+        self.best.iter().map(|b| b.nll).sum()
+    }
+}
+
 impl TrainState {
-    pub fn new(params: Vec<f32>, shards: usize) -> TrainState {
+    /// `params` of all flows, one after the other.
+    pub fn new(params: Vec<f32>, flows: usize, shards: usize) -> TrainState {
         TrainState {
             best: params.clone(),
             weights: Weights::new(params),
             progress: Progress {
+                stage: 0,
+                stage_epoch: 0,
+                stage_step: 0,
                 epoch: 0,
                 step_in_epoch: 0,
                 step: 0,
@@ -52,15 +82,28 @@ impl TrainState {
                 skipped: 0,
                 skipped_in_a_row: 0,
                 skipped_in_epoch: 0,
-                events_in_epoch: 0,
-                loss: vec![0.0; shards],
+                events_in_epoch: vec![0; flows],
+                loss: vec![0.0; flows * shards],
                 gradient_norm: 0.0,
                 best_epoch: 0,
-                best_nll: None,
-                best_median: None,
+                best_loss: None,
+                best: vec![Best::default(); flows],
+                likelihood_nll: None,
+                quantile: None,
                 history: Vec::new(),
             },
         }
+    }
+
+    /// Begins the next stage from the best weights, with a new optimiser.
+    pub fn next_stage(&mut self) {
+        self.weights = Weights::new(self.best.clone());
+        let p = &mut self.progress;
+        p.stage += 1;
+        (p.stage_epoch, p.stage_step, p.updates) = (0, 0, 0);
+        p.likelihood_nll = p.best.first().and_then(|b| b.nll);
+        p.best_epoch = p.epoch;
+        p.best_loss = None;
     }
 
     fn tensors(&self) -> [(&'static str, &Vec<f32>); 5] {
@@ -134,9 +177,10 @@ mod tests {
 
     #[test]
     fn a_state_comes_back_bit_by_bit() {
-        let mut state = TrainState::new(vec![0.1, -0.0, f32::MIN_POSITIVE / 4.0], 2);
+        let mut state = TrainState::new(vec![0.1, -0.0, f32::MIN_POSITIVE / 4.0], 1, 2);
         state.progress.loss = vec![0.1 + 0.2, 1e300];
-        state.progress.best_nll = Some(f64::MIN_POSITIVE);
+        state.progress.best[0].nll = Some(f64::MIN_POSITIVE);
+        state.progress.quantile = Some(-0.1 - 0.2);
         state.weights.second_moment[1] = 3e-30;
         let (weights, progress) = state.to_bytes().unwrap();
         let back = TrainState::from_bytes(&weights, &progress, 3).unwrap();
@@ -148,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_of_another_network_is_refused() {
-        let (weights, progress) = TrainState::new(vec![0.0; 3], 1).to_bytes().unwrap();
+        let (weights, progress) = TrainState::new(vec![0.0; 3], 1, 1).to_bytes().unwrap();
         assert_eq!(TrainState::from_bytes(&weights, &progress, 4).unwrap_err().exit_code(), 3);
         assert!(TrainState::from_bytes(&weights[..40], &progress, 3).is_err());
         assert!(TrainState::from_bytes(&weights, b"{}", 3).is_err());

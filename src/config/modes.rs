@@ -1,0 +1,383 @@
+//! The training modes as typed: what is contrasted with the normal class, and how.
+//!
+//! Synthetic anomalies are a weighted mixture of generators; fine-tuning is what follows
+//! the likelihoods. Defaults are those of the methods, not of any data set.
+
+use super::{Class, Config, check};
+use crate::error::{Error, Fault, Result};
+use serde::{Deserialize, Serialize};
+
+/// What a model is made of, and what its score is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// One flow on the normal class; the score is ±log p.
+    OneClass,
+    /// One flow on the normal class that is pushed down on synthetic anomalies.
+    SyntheticPush,
+    /// A flow on the normal class and one on synthetic anomalies: a ratio.
+    SyntheticRatio,
+    /// A flow on gammas and one on hadrons: log p(gamma) − log p(hadron).
+    Ratio,
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::OneClass => "one-class",
+            Mode::SyntheticPush => "synthetic-push",
+            Mode::SyntheticRatio => "synthetic-ratio",
+            Mode::Ratio => "ratio",
+        }
+    }
+
+    /// What every report of a model of this mode has to say.
+    pub fn caveat(self) -> Option<&'static str> {
+        match self {
+            Mode::OneClass | Mode::Ratio => None,
+            Mode::SyntheticPush => Some(
+                "The likelihood was pushed down on synthetic anomalies: log p is no density any more, χ² rules do not \
+                 hold for it, and NLLs cannot be compared with other modes'. Read this beside one-class and ratio.",
+            ),
+            Mode::SyntheticRatio => Some(
+                "The anomalies are made from the normal class by assumptions about showers, not from hadrons: where \
+                 those fail, so does the score. Read this beside one-class and ratio.",
+            ),
+        }
+    }
+
+    pub fn is_synthetic(self) -> bool {
+        matches!(self, Mode::SyntheticPush | Mode::SyntheticRatio)
+    }
+
+    /// Whether the score is a difference of two log-likelihoods.
+    pub fn is_ratio(self) -> bool {
+        matches!(self, Mode::SyntheticRatio | Mode::Ratio)
+    }
+}
+
+/// Synthetic anomalies, made from normal events anew in every epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anomalies {
+    /// A mixture: each anomaly comes from one of these, by weight.
+    pub generators: Vec<Draw>,
+    /// Draws per event before it is given up (it then counts with weight 0).
+    #[serde(default = "default_attempts")]
+    pub attempts: u64,
+}
+
+/// One generator of a mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Draw {
+    #[serde(default = "one")]
+    pub weight: f64,
+    #[serde(flatten)]
+    pub generator: Generator,
+}
+
+/// How one anomaly is made from a normal event. Spreads and reaches are in standard
+/// deviations of the scaled features where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Generator {
+    /// Latent points beyond the quantile of χ² with D degrees, through the inverse flow.
+    LatentShell {
+        #[serde(default = "default_shell")]
+        quantile: f64,
+    },
+    /// Latent points of a widened normal, kept where the flow's log p lies below the
+    /// quantile of normal events.
+    LowDensity {
+        #[serde(default = "default_low_density_spread")]
+        spread: f64,
+        #[serde(default = "default_beta")]
+        quantile: f64,
+    },
+    /// Uniform in the box of the scaled features within ± `reach`.
+    Box {
+        #[serde(default = "default_reach")]
+        reach: f64,
+    },
+    /// Features taken from other events: each with probability `fraction` (at least one),
+    /// all of them where it is 1.
+    Permutation {
+        #[serde(default = "one")]
+        fraction: f64,
+    },
+    /// Gaussian noise on the scaled features.
+    Noise {
+        #[serde(default = "one")]
+        spread: f64,
+    },
+    /// x + u·(x − x′) with another event x′ and u uniform in 0 … `reach`.
+    Extrapolation {
+        #[serde(default = "one")]
+        reach: f64,
+    },
+    /// Images of hadrons as shower physics makes them, at the level of Hillas parameters.
+    Physics(Physics),
+}
+
+/// Parameters of the physics-made generator. A quantity that is no feature is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Physics {
+    /// ln width grows by a normal of this mean and spread.
+    pub width_shift: f64,
+    pub width_spread: f64,
+    pub length_shift: f64,
+    pub length_spread: f64,
+    /// Spread of ln size; the size of the normal event is kept where 0.
+    pub size_spread: f64,
+    /// dist² is uniform up to the square of this quantile of the normal events' dist.
+    pub dist_quantile: f64,
+    /// Noise of the coordinate of con2 around its regression on size, width and length.
+    pub con2_spread: f64,
+}
+
+impl Default for Physics {
+    fn default() -> Physics {
+        Physics {
+            width_shift: 0.35,
+            width_spread: 0.7,
+            length_shift: 0.2,
+            length_spread: 0.6,
+            size_spread: 0.0,
+            dist_quantile: 0.98,
+            con2_spread: 0.2,
+        }
+    }
+}
+
+/// What follows the likelihoods: starts from the best weights of each flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FineTune {
+    pub epochs: u64,
+    pub learning_rate: f64,
+    /// Weight of the cross-entropy (ratios) or of the push (λ) beside the likelihood.
+    pub weight: f64,
+    /// Fraction of the steps over which the weight rises from 0.
+    pub ramp: f64,
+    /// Epochs without a better held-out loss after which it ends; 0: never.
+    pub patience: u64,
+    /// How much the held-out NLL of normal events may rise, in nats.
+    pub nll_bound: f64,
+    /// The push on synthetic anomalies, in `synthetic-push`.
+    pub push: Push,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Push {
+    pub form: PushForm,
+    /// The running quantile of normal log p per dimension that the bound follows.
+    pub quantile: f64,
+    /// The bound lies this far below it, in nats per dimension.
+    pub margin: f64,
+    /// Width of the softplus, in nats per dimension.
+    pub temperature: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PushForm {
+    /// T·softplus((ℓ − b)/T) of anomalies.
+    Softplus,
+    /// (b_n − ℓ)₊ of normal events and (ℓ − b_a)₊ of anomalies.
+    Hinge,
+}
+
+impl Default for FineTune {
+    fn default() -> FineTune {
+        FineTune {
+            epochs: 20,
+            learning_rate: 3e-4,
+            weight: 1.0,
+            ramp: 0.2,
+            patience: 0,
+            nll_bound: 2.0,
+            push: Push::default(),
+        }
+    }
+}
+
+impl Default for Push {
+    fn default() -> Push {
+        Push { form: PushForm::Softplus, quantile: 0.05, margin: 1.0, temperature: 1.0 }
+    }
+}
+
+/// Rules for the threshold that look at more than a quantile of normal events.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThresholdRule {
+    /// At least this share of held-out gammas passes.
+    GammaEfficiency(f64),
+    /// At most this share of held-out hadrons passes; in a `ratio`.
+    HadronSurvival(f64),
+    /// Largest Q on held-out events of both classes; in a `ratio`.
+    LargestQ,
+}
+
+fn one() -> f64 {
+    1.0
+}
+fn default_attempts() -> u64 {
+    16
+}
+fn default_shell() -> f64 {
+    0.99
+}
+fn default_low_density_spread() -> f64 {
+    2.0
+}
+fn default_beta() -> f64 {
+    0.05
+}
+fn default_reach() -> f64 {
+    4.0
+}
+
+impl Config {
+    /// Whether mode, anomalies and fine-tuning fit together, and their numbers.
+    pub(super) fn validate_modes(&self) -> Result<()> {
+        let mode = self.model.mode;
+        if mode == Mode::Ratio && self.model.normal == Class::Hadron {
+            return Err(wrong(
+                "model.normal",
+                "gamma: the score of a ratio is log p(gamma) − log p(hadron)",
+            ));
+        }
+        let rule = self.calibration.rule;
+        if let Some(ThresholdRule::GammaEfficiency(share) | ThresholdRule::HadronSurvival(share)) =
+            rule
+        {
+            let allowed = share > 0.0 && share < 1.0;
+            check("calibration.rule", share, allowed, "a share between 0 and 1")?;
+        }
+        let asks_for = match self.calibration.rule {
+            None => true,
+            Some(ThresholdRule::GammaEfficiency(_)) => {
+                mode == Mode::Ratio || self.model.normal == Class::Gamma
+            }
+            Some(_) => mode == Mode::Ratio,
+        };
+        if !asks_for {
+            return Err(wrong(
+                "calibration.rule",
+                "a rule on classes that the mode holds events of",
+            ));
+        }
+        match (&self.anomalies, mode.is_synthetic()) {
+            (None, true) => {
+                return Err(wrong("anomalies", "a section [anomalies] with generators"));
+            }
+            (Some(_), false) => {
+                return Err(wrong(
+                    "anomalies",
+                    "mode = \"synthetic-push\" or \"synthetic-ratio\", or no section [anomalies]",
+                ));
+            }
+            (anomalies, _) => anomalies.iter().try_for_each(Anomalies::validate)?,
+        }
+        match (&self.fine_tune, mode) {
+            (Some(_), Mode::OneClass) => {
+                Err(wrong("fine_tune", "no section [fine_tune] with mode = \"one-class\""))
+            }
+            (None, Mode::SyntheticPush) => {
+                Err(wrong("fine_tune", "a section [fine_tune]: the push follows the likelihood"))
+            }
+            (fine_tune, _) => fine_tune.iter().try_for_each(FineTune::validate),
+        }
+    }
+}
+
+fn wrong(name: &str, expected: &str) -> Error {
+    Fault::new(format!("configuration: {name} does not fit the mode")).expected(expected).usage()
+}
+
+impl Anomalies {
+    fn validate(&self) -> Result<()> {
+        check(
+            "anomalies.attempts",
+            self.attempts,
+            (1..=1000).contains(&self.attempts),
+            "1 to 1000",
+        )?;
+        let total: f64 = self.generators.iter().map(|d| d.weight).sum();
+        check("sum of the weights of anomalies.generators", total, total > 0.0, "above 0")?;
+        for draw in &self.generators {
+            let positive = draw.weight >= 0.0 && draw.weight.is_finite();
+            check("anomalies.generators: weight", draw.weight, positive, "0 or more")?;
+            draw.generator.validate()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a generator needs the flow itself.
+    pub fn needs_flow(&self) -> bool {
+        let latent = |d: &Draw| {
+            matches!(d.generator, Generator::LatentShell { .. } | Generator::LowDensity { .. })
+        };
+        self.generators.iter().any(latent)
+    }
+}
+
+impl Generator {
+    fn validate(&self) -> Result<()> {
+        let share = |x: f64| x > 0.0 && x <= 1.0;
+        let numbers: Vec<(&str, f64, bool)> = match self {
+            Generator::LatentShell { quantile } => {
+                vec![("quantile", *quantile, *quantile < 1.0 && share(*quantile))]
+            }
+            Generator::LowDensity { spread, quantile } => {
+                vec![("spread", *spread, *spread > 0.0), ("quantile", *quantile, share(*quantile))]
+            }
+            Generator::Box { reach } | Generator::Extrapolation { reach } => {
+                vec![("reach", *reach, *reach > 0.0)]
+            }
+            Generator::Permutation { fraction } => vec![("fraction", *fraction, share(*fraction))],
+            Generator::Noise { spread } => vec![("spread", *spread, *spread > 0.0)],
+            Generator::Physics(p) => vec![
+                ("width_shift", p.width_shift, true),
+                ("width_spread", p.width_spread, p.width_spread >= 0.0),
+                ("length_shift", p.length_shift, true),
+                ("length_spread", p.length_spread, p.length_spread >= 0.0),
+                ("size_spread", p.size_spread, p.size_spread >= 0.0),
+                ("dist_quantile", p.dist_quantile, share(p.dist_quantile)),
+                ("con2_spread", p.con2_spread, p.con2_spread >= 0.0),
+            ],
+        };
+        for (name, value, allowed) in numbers {
+            let expected = "a number in the range of this parameter";
+            check(
+                &format!("anomalies.generators: {name}"),
+                value,
+                allowed && value.is_finite(),
+                expected,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl FineTune {
+    fn validate(&self) -> Result<()> {
+        let p = &self.push;
+        let numbers = [
+            ("learning_rate", self.learning_rate, self.learning_rate > 0.0, "above 0"),
+            ("weight", self.weight, self.weight >= 0.0, "0 or more"),
+            ("ramp", self.ramp, (0.0..=1.0).contains(&self.ramp), "0 to 1"),
+            ("nll_bound", self.nll_bound, self.nll_bound > 0.0, "above 0"),
+            ("push.quantile", p.quantile, p.quantile > 0.0 && p.quantile < 1.0, "between 0 and 1"),
+            ("push.margin", p.margin, p.margin >= 0.0, "0 or more"),
+            ("push.temperature", p.temperature, p.temperature > 0.0, "above 0"),
+        ];
+        for (name, value, allowed, expected) in numbers {
+            check(&format!("fine_tune.{name}"), value, allowed && value.is_finite(), expected)?;
+        }
+        check("fine_tune.epochs", self.epochs, self.epochs > 0, "1 or more")
+    }
+}

@@ -1,0 +1,221 @@
+//! Synthetic anomalies: events that stand for what the normal class is not.
+//!
+//! An anomaly is made from a normal event by one generator of a weighted mixture. Every
+//! draw comes from a stream that the caller names by (seed, epoch, event), so that it
+//! does not depend on ranks or on what else was drawn. Events are scaled features, row by
+//! row; what physics asks about (widths, angles) is worked out from them and back. A
+//! draw that no telescope could have recorded is made again: see [`Maker::is_valid`].
+
+mod chi_square;
+mod physics;
+
+pub use physics::Regression;
+
+use crate::config::{Anomalies, Draw, Generator};
+use crate::data::features::{self, ScaledFeature};
+use crate::data::selection::Selection;
+use physics::PhysicsMaker;
+use taiga_flow_gpu::random::Stream;
+
+/// Words of a stream that one attempt may use.
+const WORDS: u64 = 256;
+
+/// What normal events tell the generators.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Normals {
+    /// Coordinate of con2 from size, width and length; absent if one of them is no feature.
+    pub con2: Option<Regression>,
+    /// Quantile of dist of each physics generator, in the order of the mixture [deg].
+    pub dist: Vec<f64>,
+}
+
+/// Makes anomalies of one mixture.
+#[derive(Debug)]
+pub struct Maker<'a> {
+    features: &'a [ScaledFeature],
+    selection: &'a Selection,
+    attempts: u64,
+    draws: Vec<(f64, Source<'a>)>, // cumulative weight, generator
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    Plain(&'a Generator),
+    Physics(PhysicsMaker),
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// The anomaly is there.
+    Whole,
+    /// A latent point is there, for the inverse flow.
+    Latent { below_quantile: bool },
+    /// No attempt gave a possible event.
+    Nothing,
+}
+
+impl<'a> Maker<'a> {
+    pub fn new(
+        anomalies: &'a Anomalies,
+        features: &'a [ScaledFeature],
+        selection: &'a Selection,
+        normals: &Normals,
+    ) -> Maker<'a> {
+        let total: f64 = anomalies.generators.iter().map(|d| d.weight).sum();
+        let (mut cumulative, mut dist) = (0.0, normals.dist.iter());
+        let mut draws = Vec::new();
+        for Draw { weight, generator } in &anomalies.generators {
+            cumulative += weight / total;
+            let source = match generator {
+                Generator::Physics(p) => Source::Physics(PhysicsMaker::new(
+                    *p,
+                    features,
+                    normals.con2.as_ref(),
+                    dist.next().copied(),
+                )),
+                plain => Source::Plain(plain),
+            };
+            draws.push((cumulative, source));
+        }
+        Maker { features, selection, attempts: anomalies.attempts, draws }
+    }
+
+    /// Writes an anomaly made from `event` into `out`, both (features). `partner` gives
+    /// another normal event for a number in 0 … 1.
+    pub fn make<'e>(
+        &self,
+        stream: Stream,
+        event: &[f32],
+        partner: impl Fn(f64) -> &'e [f32],
+        out: &mut [f32],
+    ) -> Made {
+        let choice = stream.uniform(0);
+        let source = self.draws.iter().find(|(edge, _)| choice < *edge).or(self.draws.last());
+        let Some((_, source)) = source else { return Made::Nothing };
+        for attempt in 1..=self.attempts {
+            let draw = Numbers { stream, first: attempt * WORDS };
+            match source {
+                Source::Physics(physics) => physics.make(draw, self.features, event, out),
+                Source::Plain(Generator::LatentShell { quantile }) => {
+                    shell(draw, *quantile, out);
+                    return Made::Latent { below_quantile: false };
+                }
+                Source::Plain(Generator::LowDensity { spread, .. }) => {
+                    for (d, z) in out.iter_mut().enumerate() {
+                        *z = (spread * draw.normal(d)) as f32;
+                    }
+                    return Made::Latent { below_quantile: true };
+                }
+                Source::Plain(generator) => plain(generator, draw, event, &partner, out),
+            }
+            if self.is_valid(out) {
+                return Made::Whole;
+            }
+        }
+        Made::Nothing
+    }
+
+    /// Whether a telescope could have recorded the event: width ≤ length, 0 ≤ alpha ≤ 90
+    /// deg, 0 < con2 ≤ 1, nothing negative that cannot be, inside the cuts.
+    pub fn is_valid(&self, event: &[f32]) -> bool {
+        let quantities: Vec<f64> =
+            self.features.iter().zip(event).map(|(f, z)| f.quantity(*z)).collect();
+        let of = |name: &str| {
+            self.features.iter().position(|f| f.feature.name == name).map(|d| quantities[d])
+        };
+        let within =
+            |name: &str, low: f64, high: f64| of(name).is_none_or(|x| (low..=high).contains(&x));
+        let narrow = of("width").zip(of("length")).is_none_or(|(width, length)| width <= length);
+        quantities.iter().all(|x| x.is_finite())
+            && narrow
+            && within("alpha", 0.0, 90.0)
+            && within("con1", f64::MIN_POSITIVE, 1.0)
+            && within("con2", f64::MIN_POSITIVE, 1.0)
+            && ["size", "dist", "width", "length"].iter().all(|n| within(n, 0.0, f64::INFINITY))
+            && self
+                .features
+                .iter()
+                .zip(&quantities)
+                .zip(event)
+                .all(|((f, x), z)| features::transform(&f.feature, *x).is_finite() && z.is_finite())
+            && self.selection.inside(&quantities)
+    }
+
+    /// The quantile of normal log p that low-density candidates must stay below.
+    pub fn low_density_quantile(anomalies: &Anomalies) -> Option<f64> {
+        anomalies.generators.iter().find_map(|d| match d.generator {
+            Generator::LowDensity { quantile, .. } => Some(quantile),
+            _ => None,
+        })
+    }
+}
+
+/// The random numbers of one attempt.
+#[derive(Debug, Clone, Copy)]
+struct Numbers {
+    stream: Stream,
+    first: u64,
+}
+
+impl Numbers {
+    fn uniform(self, n: usize) -> f64 {
+        self.stream.uniform(self.first + n as u64)
+    }
+
+    /// Apart from the uniform ones of the same attempt.
+    fn normal(self, n: usize) -> f64 {
+        self.stream.normal((self.first + WORDS / 2) / 2 + n as u64)
+    }
+}
+
+/// A latent point with a radius beyond the quantile of χ² (D degrees of freedom).
+fn shell(draw: Numbers, quantile: f64, out: &mut [f32]) {
+    let direction: Vec<f64> = (0..out.len()).map(|d| draw.normal(d)).collect();
+    let norm = libm::sqrt(direction.iter().map(|z| z * z).sum()).max(f64::MIN_POSITIVE);
+    let beyond = quantile + (1.0 - quantile) * draw.uniform(0);
+    let radius = libm::sqrt(chi_square::quantile(out.len(), beyond));
+    for (z, u) in out.iter_mut().zip(direction) {
+        *z = (radius * u / norm) as f32;
+    }
+}
+
+fn plain<'e>(
+    generator: &Generator,
+    draw: Numbers,
+    event: &[f32],
+    partner: &impl Fn(f64) -> &'e [f32],
+    out: &mut [f32],
+) {
+    out.copy_from_slice(event);
+    match generator {
+        Generator::Box { reach } => {
+            for (d, x) in out.iter_mut().enumerate() {
+                *x = (reach * (2.0 * draw.uniform(d) - 1.0)) as f32;
+            }
+        }
+        Generator::Permutation { fraction } => {
+            let last = (draw.uniform(0) * out.len() as f64) as usize; // at least this one
+            for (d, x) in out.iter_mut().enumerate() {
+                if d == last || draw.uniform(1 + 2 * d) < *fraction {
+                    *x = partner(draw.uniform(2 + 2 * d))[d];
+                }
+            }
+        }
+        Generator::Noise { spread } => {
+            for (d, x) in out.iter_mut().enumerate() {
+                *x += (spread * draw.normal(d)) as f32;
+            }
+        }
+        Generator::Extrapolation { reach } => {
+            let (other, u) = (partner(draw.uniform(0)), reach * draw.uniform(1));
+            for (x, y) in out.iter_mut().zip(other) {
+                *x += (u * f64::from(*x - *y)) as f32;
+            }
+        }
+        Generator::LatentShell { .. } | Generator::LowDensity { .. } | Generator::Physics(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! What is added to the likelihood when flows are fine-tuned: loss weights per event.
+//!
+//! Every objective here is a function of log p alone, so its gradient is that of −log p
+//! with a weight per event, which may be negative: ∂L/∂θ = Σ w ∂(−log p)/∂θ with
+//! w = −∂L/∂(log p). Engines know nothing of objectives.
+//!
+//! Push, with ℓ = log p / D (D features): λ·D·T·softplus((ℓ − b)/T) per anomaly; b lies a
+//! margin below a running quantile of normal ℓ and has no gradient. Bounded, because the
+//! slope of the softplus vanishes once an anomaly lies well below b. Hinge: λ·D·(b_n − ℓ)₊
+//! per normal event and λ·D·(ℓ − b_a)₊ per anomaly (after Yao et al., CVPR 2023).
+//!
+//! Cross-entropy of t = log p₁ − log p₂ with classes of equal weight: λ/2 · softplus(−t)
+//! per event of the first class, λ/2 · softplus(t) per event of the second.
+
+use crate::config::{Push, PushForm};
+
+/// ln(1 + eˣ) without overflow.
+pub fn softplus(x: f64) -> f64 {
+    x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
+}
+
+/// 1/(1 + e⁻ˣ) without overflow.
+pub fn sigmoid(x: f64) -> f64 {
+    let e = libm::exp(-x.abs());
+    if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+}
+
+/// The push at one state of the running quantile.
+#[derive(Debug, Clone, Copy)]
+pub struct PushAt {
+    pub push: Push,
+    /// λ
+    pub weight: f64,
+    pub features: usize,
+    /// Running quantile of normal log p (of the engine's, not per dimension).
+    pub quantile: f64,
+}
+
+impl PushAt {
+    /// b of anomalies, per dimension.
+    fn bound(&self) -> f64 {
+        self.quantile / self.features as f64 - self.push.margin
+    }
+
+    fn per_dimension(&self, log_prob: f32) -> f64 {
+        f64::from(log_prob) / self.features as f64
+    }
+
+    /// Loss weight of a normal event, its likelihood's 1 included.
+    pub fn of_normal(&self, log_prob: f32) -> f64 {
+        let above = self.per_dimension(log_prob) >= self.quantile / self.features as f64;
+        match self.push.form {
+            PushForm::Hinge if !above => 1.0 + self.weight,
+            _ => 1.0,
+        }
+    }
+
+    /// Loss weight of an anomaly: negative, so that its likelihood falls.
+    pub fn of_anomaly(&self, log_prob: f32) -> f64 {
+        let over = self.per_dimension(log_prob) - self.bound();
+        match self.push.form {
+            PushForm::Softplus => -self.weight * sigmoid(over / self.push.temperature),
+            PushForm::Hinge => -self.weight * f64::from(u8::from(over > 0.0)),
+        }
+    }
+
+    /// What an anomaly adds to the loss, in nats.
+    pub fn loss_of_anomaly(&self, log_prob: f32) -> f64 {
+        let over = self.per_dimension(log_prob) - self.bound();
+        let t = self.push.temperature;
+        let excess = match self.push.form {
+            PushForm::Softplus => t * softplus(over / t),
+            PushForm::Hinge => over.max(0.0),
+        };
+        self.weight * self.features as f64 * excess
+    }
+
+    /// What a normal event adds to the loss besides its likelihood, in nats.
+    pub fn loss_of_normal(&self, log_prob: f32) -> f64 {
+        let below = (self.quantile - f64::from(log_prob)).max(0.0);
+        if self.push.form == PushForm::Hinge { self.weight * below } else { 0.0 }
+    }
+}
+
+/// The cross-entropy at a weight.
+#[derive(Debug, Clone, Copy)]
+pub struct CrossEntropyAt {
+    pub weight: f64,
+    /// Training events of the first class for one of the second: a flow's gradient is
+    /// divided by the events of its own class, whatever the mixture.
+    pub ratio: f64,
+}
+
+impl CrossEntropyAt {
+    /// Loss weights of an event in the first and the second flow, the likelihood's 1 of
+    /// its own flow included.
+    pub fn weights(&self, first_class: bool, log_prob: [f32; 2]) -> [f64; 2] {
+        let t = f64::from(log_prob[0]) - f64::from(log_prob[1]);
+        let half = 0.5 * self.weight;
+        if first_class {
+            let pull = half * sigmoid(-t);
+            [1.0 + pull, -pull / self.ratio]
+        } else {
+            let pull = half * sigmoid(t);
+            [-pull * self.ratio, 1.0 + pull]
+        }
+    }
+
+    /// What an event adds to the loss besides its likelihood, in nats.
+    pub fn loss(&self, first_class: bool, log_prob: [f32; 2]) -> f64 {
+        let t = f64::from(log_prob[0]) - f64::from(log_prob[1]);
+        0.5 * self.weight * softplus(if first_class { -t } else { t })
+    }
+}
+
+/// The running quantile after a step in which `below` of `events` normal events lay below
+/// it: stochastic approximation (Robbins and Monro 1951) with a constant gain, from counts
+/// alone, so that ranks cannot change it. One nat per dimension follows from a step in
+/// which all events lie on one side.
+pub fn follow(quantile: f64, below: u64, events: u64, fraction: f64, features: usize) -> f64 {
+    let share = below as f64 / events.max(1) as f64;
+    quantile + features as f64 * (fraction - share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taiga_flow_gpu::random::Stream;
+
+    fn push(form: PushForm) -> PushAt {
+        let push = Push { form, ..Push::default() };
+        PushAt { push, weight: 0.7, features: 3, quantile: -9.0 }
+    }
+
+    /// −∂L/∂(log p) by finite differences.
+    fn slope(loss: impl Fn(f32) -> f64, at: f32) -> f64 {
+        -(loss(at + 0.01) - loss(at - 0.01)) / f64::from((at + 0.01) - (at - 0.01))
+    }
+
+    #[test]
+    fn loss_weights_are_the_slopes_of_the_losses() {
+        for form in [PushForm::Softplus, PushForm::Hinge] {
+            let push = push(form);
+            for log_prob in [-40.0, -13.3, -11.0, -5.0, 2.0] {
+                let found = slope(|l| push.loss_of_anomaly(l), log_prob);
+                assert!((found - push.of_anomaly(log_prob)).abs() < 2e-3, "{form:?} {log_prob}");
+                let found = slope(|l| push.loss_of_normal(l), log_prob);
+                assert!(
+                    (found + 1.0 - push.of_normal(log_prob)).abs() < 2e-3,
+                    "{form:?} {log_prob}"
+                );
+            }
+        }
+        // Each flow's gradient is divided by its own class's number of events.
+        let entropy = CrossEntropyAt { weight: 3.0, ratio: 2.5 };
+        for (first, pair) in [(true, [-3.0, -4.0]), (false, [-3.0, -4.0]), (true, [-60.0, 50.0])] {
+            let weights = entropy.weights(first, pair);
+            let own = slope(
+                |l| entropy.loss(first, if first { [l, pair[1]] } else { [pair[0], l] }),
+                pair[usize::from(!first)],
+            );
+            let other = slope(
+                |l| entropy.loss(first, if first { [pair[0], l] } else { [l, pair[1]] }),
+                pair[usize::from(first)],
+            );
+            let scale = if first { 1.0 / 2.5 } else { 2.5 };
+            assert!((weights[usize::from(!first)] - 1.0 - own).abs() < 5e-3, "{weights:?} {own}");
+            assert!(
+                (weights[usize::from(first)] - scale * other).abs() < 5e-3,
+                "{weights:?} {other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_push_has_a_bound_and_an_anomaly_far_below_is_left_alone() {
+        let push = push(PushForm::Softplus);
+        assert!(push.of_anomaly(-1e30).abs() < 1e-12);
+        assert!((push.of_anomaly(1e30) + 0.7).abs() < 1e-12);
+        assert!(push.loss_of_anomaly(-1e30).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_running_quantile_finds_the_quantile() {
+        let stream = Stream::new(4, "running quantile", &[]);
+        let mut quantile = 3.0;
+        for step in 0..2000u64 {
+            let batch = (0..256).map(|i| -8.0 + stream.normal(256 * step + i));
+            let below = batch.filter(|l| *l < quantile).count() as u64;
+            quantile = follow(quantile, below, 256, 0.05, 1);
+        }
+        // The 5 % quantile of N(−8, 1).
+        assert!((quantile + 9.645).abs() < 0.15, "{quantile}");
+    }
+}

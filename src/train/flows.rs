@@ -1,0 +1,143 @@
+//! Which flows a mode trains, on which events, and in which stages.
+//!
+//! All flows of a model have one specification, one set of coordinates and one scaler,
+//! so that their log p have one measure. They are trained side by side: a step has a
+//! batch of each population. The parameters of all flows lie one after the other.
+
+use crate::config::{Class, Config, FineTune, Mode, Train};
+use std::ops::Range;
+
+/// A flow of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowPlan {
+    pub name: &'static str,
+    /// The class it stands for; a flow on anomalies stands for the other one.
+    pub class: Class,
+    /// The population it learns the density of.
+    pub population: usize,
+}
+
+/// Where the events of a population come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Population {
+    /// Events of a class, as they stand in the files.
+    Real(Class),
+    /// Anomalies made from the events of the first population.
+    Synthetic,
+}
+
+/// What a stage minimises.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Objective {
+    /// Each flow's negative log-likelihood on its own population.
+    Likelihood,
+    /// The same, and anomalies are pushed below a quantile of normal events.
+    Push(FineTune),
+    /// The same, and the cross-entropy of the difference of the two log-likelihoods.
+    CrossEntropy(FineTune),
+}
+
+impl FlowPlan {
+    /// Where its parameters lie, each flow having `parameters`.
+    pub fn range(index: usize, parameters: usize) -> Range<usize> {
+        index * parameters..(index + 1) * parameters
+    }
+}
+
+/// The flows of a mode; the first stands for the normal class.
+pub fn flows(mode: Mode, normal: Class) -> Vec<FlowPlan> {
+    let first = |name| FlowPlan { name, class: normal, population: 0 };
+    let other = |name| FlowPlan { name, class: normal.other(), population: 1 };
+    match (mode, normal) {
+        (Mode::OneClass | Mode::SyntheticPush, _) => vec![first("main")],
+        (Mode::SyntheticRatio, Class::Gamma) => vec![first("gamma"), other("anomaly")],
+        (Mode::SyntheticRatio, Class::Hadron) => vec![first("hadron"), other("anomaly")],
+        (Mode::Ratio, _) => vec![first("gamma"), other("hadron")],
+    }
+}
+
+/// The populations of a mode; the first is the normal class.
+pub fn populations(mode: Mode, normal: Class) -> Vec<Population> {
+    let first = Population::Real(normal);
+    match mode {
+        Mode::OneClass => vec![first],
+        Mode::SyntheticPush | Mode::SyntheticRatio => vec![first, Population::Synthetic],
+        Mode::Ratio => vec![first, Population::Real(normal.other())],
+    }
+}
+
+/// The stages of a training, in their order.
+pub fn stages(config: &Config) -> Vec<Objective> {
+    let fine_tune = config.fine_tune.clone().map(|fine_tune| match config.model.mode {
+        Mode::SyntheticPush => Objective::Push(fine_tune),
+        _ => Objective::CrossEntropy(fine_tune),
+    });
+    [Objective::Likelihood].into_iter().chain(fine_tune).collect()
+}
+
+impl Objective {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Objective::Likelihood => "likelihood",
+            Objective::Push(_) => "push",
+            Objective::CrossEntropy(_) => "cross-entropy",
+        }
+    }
+
+    pub fn fine_tune(&self) -> Option<&FineTune> {
+        match self {
+            Objective::Likelihood => None,
+            Objective::Push(fine_tune) | Objective::CrossEntropy(fine_tune) => Some(fine_tune),
+        }
+    }
+
+    /// The settings of the optimiser in this stage.
+    pub fn settings(&self, train: &Train) -> Train {
+        match self.fine_tune() {
+            None => train.clone(),
+            Some(f) => Train {
+                epochs: f.epochs,
+                learning_rate: f.learning_rate,
+                patience: f.patience,
+                ..train.clone()
+            },
+        }
+    }
+
+    /// Weight of what is added to the likelihood, at step `step` of `steps` of the stage.
+    pub fn weight(&self, step: u64, steps: u64) -> f64 {
+        let Some(f) = self.fine_tune() else { return 0.0 };
+        let ramp = f.ramp * steps as f64;
+        if ramp > 0.0 { f.weight * ((step as f64 + 1.0) / ramp).min(1.0) } else { f.weight }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flow_has_a_population_and_the_first_stands_for_the_normal_class() {
+        for mode in [Mode::OneClass, Mode::SyntheticPush, Mode::SyntheticRatio, Mode::Ratio] {
+            for normal in [Class::Gamma, Class::Hadron] {
+                let (flows, populations) = (flows(mode, normal), populations(mode, normal));
+                assert!(flows.iter().all(|f| f.population < populations.len()));
+                assert_eq!(flows[0].class, normal);
+                assert_eq!(populations[0], Population::Real(normal));
+                assert_eq!(flows.len() == 2, mode.is_ratio());
+            }
+        }
+    }
+
+    #[test]
+    fn the_weight_rises_over_the_ramp_and_then_stays() {
+        let fine_tune = FineTune { weight: 3.0, ramp: 0.5, ..FineTune::default() };
+        let stage = Objective::CrossEntropy(fine_tune.clone());
+        assert!((stage.weight(0, 100) - 0.06).abs() < 1e-12);
+        assert!((stage.weight(49, 100) - 3.0).abs() < 1e-12);
+        assert!((stage.weight(99, 100) - 3.0).abs() < 1e-12);
+        let at_once = Objective::Push(FineTune { ramp: 0.0, ..fine_tune });
+        assert!((at_once.weight(0, 100) - 3.0).abs() < 1e-12);
+        assert!(Objective::Likelihood.weight(7, 9).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,209 @@
+//! One step on one rank: the events of each population, their loss weights, and the
+//! gradient sums of each flow.
+
+use super::contrast::{CrossEntropyAt, PushAt};
+use super::flows::{Objective, Population};
+use super::job::Job;
+use super::quantile;
+use super::state::{Progress, TrainState};
+use super::synthetic::Latent;
+use crate::config::FineTune;
+use crate::data::store::Gathered;
+use crate::engine::{Batch, FixedSum};
+use crate::error::Result;
+use crate::model::anomalies::Maker;
+use crate::world::World;
+
+/// What a step leaves behind on this rank.
+#[derive(Debug)]
+pub struct Step {
+    populations: Vec<Gathered>,
+    pub sums: Vec<FixedSum>, // (flows)
+    /// Σ weight · (−log p) of each flow's own population.
+    pub losses: Vec<Vec<f64>>, // (flows)(own shards)
+    /// Normal events with log p below the running quantile.
+    pub below: u64,
+}
+
+impl Step {
+    /// Empty buffers for flows of `parameters` each; a gradient may be taken of all
+    /// populations, so that each has its share of the range of an exact sum.
+    pub fn new(
+        flows: usize,
+        parameters: usize,
+        populations: usize,
+        shards: usize,
+        own: usize,
+    ) -> Step {
+        Step {
+            populations: vec![Gathered::default(); populations],
+            sums: vec![FixedSum::new(parameters, shards * populations); flows],
+            losses: vec![vec![0.0; own]; flows],
+            below: 0,
+        }
+    }
+
+    /// Events of a population in this step.
+    pub fn events(&self, population: usize) -> usize {
+        self.populations[population].len()
+    }
+}
+
+impl Job<'_> {
+    /// Gathers the events of the step the state is at, and sums the gradients of all flows.
+    pub fn gradient(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+        self.gather(world, state)?;
+        self.step.sums.iter_mut().for_each(FixedSum::clear);
+        let stage = &self.plan.stages[state.progress.stage];
+        let weight = stage.weight(state.progress.stage_step, self.stage_steps(stage));
+        match stage {
+            Objective::Likelihood => self.likelihood(),
+            Objective::Push(fine_tune) => self.push(&state.progress, fine_tune, weight),
+            Objective::CrossEntropy(_) => self.cross_entropy(weight),
+        }
+    }
+
+    /// Steps of a whole stage.
+    pub fn stage_steps(&self, stage: &Objective) -> u64 {
+        self.steps * stage.settings(&self.plan.config.train).epochs
+    }
+
+    fn gather(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+        let (plan, p) = (self.plan, &mut state.progress);
+        let (seed, epoch, at) = (plan.config.train.seed, p.epoch, p.step_in_epoch);
+        for (store, events) in self.stores.iter().zip(&mut self.step.populations) {
+            store.gather(seed, epoch, at, self.steps, events);
+        }
+        self.follow_quantile(world, p)?;
+        let pushed = matches!(plan.stages[p.stage], Objective::Push(_));
+        let wanted = pushed
+            || plan.flows.iter().any(|f| plan.populations[f.population] == Population::Synthetic);
+        let (Some(synthetic), [normal, anomalies], true) =
+            (&self.synthetic, self.step.populations.as_mut_slice(), wanted)
+        else {
+            return Ok(());
+        };
+        let latent =
+            Latent { engine: &*self.engines[0], quantile: p.quantile.unwrap_or(f64::INFINITY) };
+        synthetic.of_step(
+            &self.scaler,
+            &plan.selection,
+            &self.stores[0],
+            epoch,
+            normal,
+            &latent,
+            anomalies,
+        )
+    }
+
+    /// Counts normal events below the running quantile, which begins as that of the first
+    /// step that needs it.
+    fn follow_quantile(&mut self, world: &dyn World, p: &mut Progress) -> Result<()> {
+        self.step.below = 0;
+        let Some(fraction) = self.followed_quantile(p.stage) else { return Ok(()) };
+        let normal = &self.step.populations[0];
+        let mut log_prob = vec![0.0; normal.len()];
+        self.engines[0].log_prob(&normal.rows, &mut log_prob)?;
+        if p.quantile.is_none() {
+            p.quantile = quantile::quantile(world, &log_prob, fraction)?.map(f64::from);
+        }
+        let below = |l: &&f32| p.quantile.is_some_and(|q| f64::from(**l) < q);
+        self.step.below = log_prob.iter().filter(below).count() as u64;
+        Ok(())
+    }
+
+    /// The quantile of normal log p that a stage follows, if it does.
+    pub fn followed_quantile(&self, stage: usize) -> Option<f64> {
+        let low_density =
+            self.synthetic.as_ref().and_then(|s| Maker::low_density_quantile(&s.anomalies));
+        match &self.plan.stages[stage] {
+            Objective::Push(fine_tune) => Some(fine_tune.push.quantile),
+            _ => low_density,
+        }
+    }
+
+    fn likelihood(&mut self) -> Result<()> {
+        let Step { populations, sums, losses, .. } = &mut self.step;
+        for (f, flow) in self.plan.flows.iter().enumerate() {
+            let events = &populations[flow.population];
+            let batch =
+                Batch { events: &events.rows, weights: events.weights(), offsets: &events.offsets };
+            self.engines[f].gradient(&batch, &mut sums[f], &mut losses[f])?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, p: &Progress, fine_tune: &FineTune, weight: f64) -> Result<()> {
+        let push = PushAt {
+            push: fine_tune.push,
+            weight,
+            features: self.plan.spec.features,
+            quantile: p.quantile.unwrap_or(f64::INFINITY),
+        };
+        let (normal, anomalies) = (self.log_prob_of(0, 0)?, self.log_prob_of(0, 1)?);
+        let of_normal: Vec<f64> = normal.iter().map(|l| push.of_normal(*l)).collect();
+        let of_anomaly: Vec<f64> = anomalies.iter().map(|l| push.of_anomaly(*l)).collect();
+        self.own_loss(0, &normal);
+        self.weighted_gradient(0, 0, &of_normal)?;
+        self.weighted_gradient(0, 1, &of_anomaly)
+    }
+
+    fn cross_entropy(&mut self, weight: f64) -> Result<()> {
+        let entropy = self.cross_entropy_at(weight);
+        for population in 0..2 {
+            let [first, second] =
+                [self.log_prob_of(0, population)?, self.log_prob_of(1, population)?];
+            let weights: Vec<[f64; 2]> = first
+                .iter()
+                .zip(&second)
+                .map(|(a, b)| entropy.weights(population == 0, [*a, *b]))
+                .collect();
+            self.own_loss(population, if population == 0 { &first } else { &second });
+            for flow in 0..2 {
+                let of_flow: Vec<f64> = weights.iter().map(|w| w[flow]).collect();
+                self.weighted_gradient(flow, population, &of_flow)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn cross_entropy_at(&self, weight: f64) -> CrossEntropyAt {
+        let events = |p: usize| match self.rows.get(p) {
+            Some(rows) => rows.train as f64,
+            None => self.rows[0].train as f64, // as many anomalies as normal events
+        };
+        CrossEntropyAt { weight, ratio: events(0) / events(1) }
+    }
+
+    fn log_prob_of(&self, flow: usize, population: usize) -> Result<Vec<f32>> {
+        let events = &self.step.populations[population];
+        let mut log_prob = vec![0.0; events.len()];
+        self.engines[flow].log_prob(&events.rows, &mut log_prob)?;
+        Ok(log_prob)
+    }
+
+    /// Adds the gradient of a population with loss weights beside the events' own.
+    fn weighted_gradient(&mut self, flow: usize, population: usize, weights: &[f64]) -> Result<()> {
+        let events = &self.step.populations[population];
+        let own = events.weights();
+        let weights: Vec<f32> = weights
+            .iter()
+            .enumerate()
+            .map(|(i, w)| (w * own.map_or(1.0, |own| f64::from(own[i]))) as f32)
+            .collect();
+        let batch =
+            Batch { events: &events.rows, weights: Some(&weights), offsets: &events.offsets };
+        let mut loss = vec![0.0; events.offsets.len() - 1]; // that of the weights, which is none
+        self.engines[flow].gradient(&batch, &mut self.step.sums[flow], &mut loss)
+    }
+
+    /// The negative log-likelihood of a flow's own population, shard by shard.
+    fn own_loss(&mut self, flow: usize, log_prob: &[f32]) {
+        let events = &self.step.populations[self.plan.flows[flow].population];
+        for (loss, range) in self.step.losses[flow].iter_mut().zip(events.offsets.windows(2)) {
+            let own = events.weights();
+            let term = |i: usize| own.map_or(1.0, |w| f64::from(w[i])) * f64::from(log_prob[i]);
+            *loss = -(range[0]..range[1]).map(term).sum::<f64>();
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Models of several flows: the same bits on any ranks, what their scores mean, and what
+//! is refused.
+
+use crate::support::{arguments, folder, hash, json, program, run, seed, simulated, succeed};
+use std::path::{Path, PathBuf};
+use taiga_flow::config::{self, Class};
+use taiga_flow::model::Model;
+use taiga_flow::train::{self, Existing, Options};
+use taiga_flow::world::{StopFlag, Threads};
+
+/// Every kind of generator, of which some need the flow itself.
+const ANOMALIES: &str = r#"
+[anomalies]
+generators = [
+  { kind = "physics", weight = 3.0 },
+  { kind = "latent-shell" },
+  { kind = "low-density" },
+  { kind = "box", reach = 3.0 },
+  { kind = "permutation", fraction = 0.5 },
+  { kind = "noise", spread = 0.5 },
+  { kind = "extrapolation" },
+]
+"#;
+const RATIO: &str = "[fine_tune]\nepochs = 2\nweight = 5.0\n";
+const PUSH: &str = "[fine_tune]\nepochs = 2\nweight = 0.5\nnll_bound = 50.0\n";
+
+struct Case {
+    folder: tempfile::TempDir,
+    events: [PathBuf; 2],
+}
+
+impl Case {
+    fn new(events: u64) -> Case {
+        let folder = folder();
+        let make =
+            |name: &str, class, seed| simulated(folder.path().join(name), class, events, seed);
+        let events =
+            [make("gamma.h5", Class::Gamma, seed()), make("hadron.h5", Class::Hadron, seed() + 1)];
+        Case { folder, events }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configuration(&self, mode: &str, data: &str, more: &str) -> PathBuf {
+        let path = self.path(&format!("{mode}.toml"));
+        let [gamma, hadron] = self.events.each_ref().map(|p| p.display().to_string());
+        let text = format!(
+            r#"
+[data]
+gamma = [{gamma:?}]
+hadron = [{hadron:?}]
+{data}
+
+[features]
+columns = [
+  {{ name = "size", transform = "log10" }},
+  {{ name = "width", transform = "ln", offset = 0.01 }},
+  {{ name = "length", transform = "ln", offset = 0.01 }},
+  {{ name = "con2", transform = "logit" }},
+  {{ name = "dist", transform = "power", exponent = 0.5 }},
+  {{ name = "alpha", transform = "signed" }},
+]
+
+[cuts]
+size = {{ min = 60 }}
+
+[model]
+mode = "{mode}"
+blocks = 4
+hidden = [12]
+permutation = {{ seeded = 1 }}
+
+[train]
+epochs = 3
+batch = 1024
+learning_rate = 1e-2
+{more}
+"#
+        );
+        std::fs::write(&path, text).expect("a configuration");
+        path
+    }
+
+    fn train(&self, configuration: &Path, ranks: usize) -> PathBuf {
+        let output =
+            self.path(&format!("{}-{ranks}", configuration.file_stem().expect("a name").display()));
+        let mut config = config::load(configuration, &[]).expect("a configuration");
+        config.run.threads = 1;
+        let options = Options {
+            config,
+            output: output.clone(),
+            existing: Existing::Refuse,
+            allow_engine_change: false,
+            stop_after: None,
+            dry_run: false,
+            command: String::new(),
+        };
+        for outcome in
+            Threads::run(ranks, |world| train::run(world, &options, &StopFlag::default()))
+        {
+            outcome.expect("a training").expect("a summary");
+        }
+        output.join("model.safetensors")
+    }
+}
+
+#[test]
+fn every_mode_has_the_same_bytes_on_any_number_of_ranks() {
+    let case = Case::new(4000);
+    let hinge = format!("{PUSH}push = {{ form = \"hinge\" }}\n{ANOMALIES}");
+    for (mode, data, more) in [
+        ("ratio", "weight = \"size^-0.3\"", RATIO.to_string()),
+        ("synthetic-push", "", format!("{PUSH}{ANOMALIES}")),
+        ("synthetic-ratio", "weight = \"1 + dist\"", format!("{RATIO}{ANOMALIES}")),
+    ] {
+        let configuration = case.configuration(mode, data, &more);
+        let expected = hash(&case.train(&configuration, 1));
+        for ranks in [2, 3] {
+            assert_eq!(hash(&case.train(&configuration, ranks)), expected, "{mode}, {ranks} ranks");
+        }
+        let other = case.path("other");
+        let seeded = arguments![
+            "train",
+            "-q",
+            "--overwrite",
+            "-c",
+            &configuration,
+            "-o",
+            &other,
+            "--set",
+            "train.seed=2"
+        ];
+        succeed(&mut program(&seeded));
+        assert_ne!(
+            hash(&other.join("model.safetensors")),
+            expected,
+            "{mode}: the seed means something"
+        );
+        std::fs::remove_dir_all(&other).expect("removed");
+    }
+    let configuration = case.configuration("synthetic-push", "", &hinge);
+    let hinged = case.path("hinge");
+    succeed(&mut program(&arguments!["train", "-q", "-c", &configuration, "-o", &hinged]));
+    assert_ne!(
+        hash(&hinged.join("model.safetensors")),
+        hash(&case.path("synthetic-push-1").join("model.safetensors"))
+    );
+}
+
+#[test]
+fn a_ratio_stopped_in_either_stage_ends_with_the_same_bytes() {
+    let case = Case::new(4000);
+    let configuration = case.configuration("ratio", "", RATIO);
+    let expected = hash(&case.train(&configuration, 1));
+    let output = case.path("stopped");
+    // A step, then the rest in turns of as much as a hundredth of a second holds.
+    for turn in 0.. {
+        assert!(turn < 500, "it never ends");
+        let time = if turn % 2 == 0 { "0s" } else { "0.01s" };
+        let command =
+            arguments!["train", "-q", "-c", &configuration, "-o", &output, "--stop-after", time];
+        let outcome = run(&mut program(&command));
+        match outcome.code {
+            Some(0) => break,
+            code => assert_eq!(code, Some(75), "{}", outcome.stderr),
+        }
+    }
+    assert_eq!(hash(&output.join("model.safetensors")), expected);
+}
+
+#[test]
+fn the_score_of_a_ratio_is_the_difference_of_its_flows_and_gammaness_rises_with_it() {
+    let case = Case::new(12_000);
+    let model = case.train(&case.configuration("ratio", "", RATIO), 1);
+    let (card, _) = Model::load(&model).map(|(m, h)| (m.card, h)).expect("a model");
+    assert_eq!(card.version, 2);
+    assert_eq!(card.flows.keys().collect::<Vec<_>>(), ["gamma", "hadron"]);
+    let configuration = case.path("score.toml");
+    let text = std::fs::read_to_string(case.path("ratio.toml")).expect("the configuration");
+    let columns = "[score]\ncolumns = [\"score\", \"log_prob\", \"gammaness\", \"posterior\"]\n";
+    std::fs::write(&configuration, format!("{text}{columns}")).expect("written");
+    let scores = case.path("scores");
+    let [gamma, hadron] = &case.events;
+    json(&arguments!["score", "-m", &model, "-o", &scores, "-c", &configuration, gamma, hadron]);
+    let mut means = [0.0; 2];
+    for (mean, name) in means.iter_mut().zip(["gamma.h5", "hadron.h5"]) {
+        let file = hdf5::File::open(scores.join(name)).expect("scores");
+        let read = |column: &str| -> Vec<f32> {
+            file.dataset(&format!("scores/{column}")).and_then(|d| d.read_raw()).expect("a column")
+        };
+        let [score, first, second, gammaness, posterior] =
+            ["score", "log_prob_gamma", "log_prob_hadron", "gammaness", "posterior"].map(read);
+        for i in 0..score.len() {
+            let difference = first[i] - second[i];
+            assert!(
+                (score[i] - difference).abs() <= 1e-3 * (1.0 + first[i].abs() + second[i].abs())
+            );
+            assert!(gammaness[i] > 0.0 && gammaness[i] < 1.0 && posterior[i] < gammaness[i]);
+        }
+        let mut order: Vec<usize> = (0..score.len()).collect();
+        order.sort_by(|a, b| score[*a].total_cmp(&score[*b]));
+        assert!(order.windows(2).all(|w| gammaness[w[0]] <= gammaness[w[1]]));
+        *mean = f64::from(gammaness.iter().sum::<f32>()) / score.len() as f64;
+    }
+    assert!(means[0] > means[1] + 0.2, "{means:?}");
+    let evaluation =
+        json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("evaluation")]);
+    assert_eq!(evaluation["about"]["score"], "log p(gamma) − log p(hadron)");
+    assert_eq!(evaluation["about"]["part"], "test");
+    assert!(evaluation["auc"]["value"].as_f64().expect("an AUC") > 0.8, "{}", evaluation["auc"]);
+}
+
+#[test]
+fn what_does_not_fit_a_mode_is_refused_by_name() {
+    let case = Case::new(3000);
+    let refused = |configuration: &Path, sets: &[&str], code: i32, text: &str| {
+        let output = case.path("refused");
+        let mut command =
+            program(&arguments!["train", "-c", configuration, "-o", &output, "--overwrite"]);
+        sets.iter().for_each(|set| {
+            command.args(["--set", set]);
+        });
+        let outcome = run(&mut command);
+        assert_eq!(outcome.code, Some(code), "{sets:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(text), "{sets:?}: {}", outcome.stderr);
+        assert!(!output.join("model.safetensors").exists());
+    };
+    let ratio = case.configuration("ratio", "", RATIO);
+    refused(&ratio, &["data.weight=\"dist - 1\""], 3, "weight that cannot be used");
+    refused(&ratio, &["data.weight=\"log(0*dist)\""], 3, "weight that cannot be used");
+    refused(&ratio, &["data.weight=\"0*dist\""], 3, "all weights are 0");
+    refused(&ratio, &["data.hadron=[]"], 3, "hadron events to train on");
+    refused(&ratio, &["model.normal=hadron"], 2, "does not fit the mode");
+    refused(&ratio, &["split.validation=0.0", "split.test=0.3"], 2, "no held-out");
+    refused(&ratio, &["anomalies={generators=[{kind=\"noise\"}]}"], 2, "does not fit the mode");
+    refused(&ratio, &["fine_tune.weight=-1"], 2, "fine_tune.weight");
+    refused(&ratio, &["model.mode=one-class"], 2, "does not fit the mode");
+    refused(&ratio, &["cuts.size.min=100000"], 3, "gamma events to train on");
+    let push = case.configuration("synthetic-push", "", &format!("{PUSH}{ANOMALIES}"));
+    refused(
+        &push,
+        &["fine_tune.weight=1000", "fine_tune.learning_rate=0.03", "fine_tune.nll_bound=0.001"],
+        6,
+        "beyond its bound",
+    );
+    refused(&push, &["anomalies={generators=[{kind=\"physic\"}]}"], 2, "physics");
+    refused(
+        &push,
+        &["anomalies={generators=[{kind=\"noise\",weight=0.0}]}"],
+        2,
+        "sum of the weights",
+    );
+    refused(&push, &["anomalies={generators=[{kind=\"noise\",spred=2.0}]}"], 2, "spred");
+}
+
+#[test]
+fn a_class_swapped_is_noticed() {
+    let case = Case::new(8000);
+    let model = case.train(&case.configuration("ratio", "", ""), 1);
+    let [gamma, hadron] = &case.events;
+    let output = case.path("evaluation");
+    let told = run(&mut program(&arguments![
+        "evaluate", "-m", &model, "--gamma", hadron, "--hadron", gamma, "-o", &output
+    ]));
+    // Files that say what they hold are refused; others would run and warn.
+    assert_eq!(told.code, Some(3), "{}", told.stderr);
+    assert!(told.stderr.contains("swapped"), "{}", told.stderr);
+}
+
+#[test]
+fn a_model_of_version_1_is_still_read_to_the_bit() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/model-v1.safetensors");
+    let (model, hash) = Model::load(&path).expect("a model of version 1");
+    assert_eq!(hash, "ec8d005aa6ba50c6ad5ec53a7a53d3f682a031a6dd975b82a74bf59b8e24bc14");
+    assert_eq!(model.card.version, 1);
+    assert_eq!(
+        model.card.flows_in_order().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["main"]
+    );
+    assert_eq!(model.to_bytes().expect("bytes"), std::fs::read(&path).expect("the file"));
+}
