@@ -25,8 +25,13 @@ fn a_training_killed_at_any_instant_ends_with_the_same_bytes_on_any_number_of_ra
     assert_eq!(result(&output), expected);
     let stream = Stream::new(seed(), "kills", &[]);
     let trials = count(6, 200);
-    let (mut inside, mut too_late) = (0, 0);
-    for trial in 0..trials {
+    let (mut inside, mut too_late, mut ran) = (0, 0, 0);
+    // On a busy machine few of them strike the writing of a checkpoint: go on until enough do.
+    for trial in 0..8 * trials {
+        if trial >= trials && 4 * inside >= trial {
+            break;
+        }
+        ran += 1;
         std::fs::remove_dir_all(&output).expect("the last trial");
         let draw = |i: u64| stream.bits(8 * trial as u64 + i);
         let mut training = Watched::start(&mut ranks(2, &command));
@@ -62,9 +67,9 @@ fn a_training_killed_at_any_instant_ends_with_the_same_bytes_on_any_number_of_ra
         assert_eq!(result(&output), expected, "trial {trial}: {}", outcome.stderr);
     }
     report(&format!(
-        "training killed: {trials} of {trials} with the same bytes, {inside} inside checkpoint writing, {too_late} after the end"
+        "training killed: {ran} of {ran} with the same bytes, {inside} inside checkpoint writing, {too_late} after the end"
     ));
-    assert!(4 * inside >= trials, "only {inside} of {trials} inside checkpoint writing");
+    assert!(4 * inside >= ran, "only {inside} of {ran} inside checkpoint writing");
 }
 
 fn writes_checkpoint(run: &Path) -> bool {

@@ -38,11 +38,18 @@ const BINARY: [(&str, Binary); 3] = [("atan2", libm::atan2), ("min", minimum), (
 const PI: &str = "pi";
 
 /// A parsed expression, ready to be evaluated.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Expression {
     text: String,
     variables: Vec<String>, // in order of first appearance
     steps: Vec<Step>,       // operands before operators
+}
+
+/// Its text: the same in every process, unlike the addresses of functions.
+impl std::fmt::Debug for Expression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Expression").field(&self.text).finish()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

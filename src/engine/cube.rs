@@ -38,7 +38,11 @@ fn gpus() -> std::result::Result<Vec<Found>, String> {
         Ok(found) => return Ok(found),
         Err(error) => error.to_string(),
     };
-    let found = device::devices(Backend::Vulkan).unwrap_or_default();
+    // A GPU has a device file; without one a driver that computes on the processor would be
+    // started, and stopped again, for nothing.
+    let has_gpu = std::path::Path::new("/dev/dri").exists();
+    let found = if has_gpu { device::devices(Backend::Vulkan) } else { Ok(Vec::new()) };
+    let found = found.unwrap_or_default();
     let found: Vec<Found> = found.into_iter().filter(Found::is_discrete).collect();
     if found.is_empty() { Err(format!("{why}; no GPU on Vulkan")) } else { Ok(found) }
 }

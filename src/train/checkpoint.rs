@@ -213,7 +213,8 @@ fn read(path: &Path, parameters: usize) -> Result<(Manifest, TrainState)> {
     };
     let state = TrainState::from_bytes(&file(WEIGHTS)?, &file(PROGRESS)?, parameters)
         .map_err(|e| e.in_file(path))?;
-    if state.progress.loss.len() as u64 != manifest.shards {
+    let flows = state.progress.best.len() as u64;
+    if flows == 0 || state.progress.loss.len() as u64 != flows * manifest.shards {
         return Err(damaged(&format!("losses of {} shards", state.progress.loss.len())));
     }
     Ok((manifest, state))
