@@ -437,12 +437,19 @@ def build_ours():
 
 
 def measure_ours(binary, case, options):
-    command = [binary, "--case", case, "--threads", str(options.threads), "--rounds", "1"]
+    if options.device == "cuda":
+        # The benchmark of the crate `gpu`; a training step has the peers' batch.
+        command = [binary, "cuda", "--case", case, "--rounds", "1"]
+        batch = options.train_batches[0] if case == "train" else max(options.score_batches)
+        command += ["--batch", str(batch)]
+    else:
+        command = [binary, "--case", case, "--threads", str(options.threads), "--rounds", "1"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for line in lines:
         shape = (line["features"], line["blocks"], line["hidden"])
-        if shape != (FEATURES, BLOCKS, [HIDDEN]) or line["threads"] != options.threads:
+        threads = line.get("threads", options.threads)
+        if shape != (FEATURES, BLOCKS, [HIDDEN]) or threads != options.threads:
             sys.exit(f"our benchmark measured another case than asked for: {line}")
     return max(lines, key=lambda line: line["events_per_s"])
 

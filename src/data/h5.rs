@@ -168,6 +168,12 @@ pub(super) fn write_fault(operation: &str, path: &Path, error: &hdf5::Error) -> 
     disk_fault(operation, path, &reason, kind)
 }
 
+/// Refuses parameters of filters that the library would not look at: that of blosc takes a
+/// compressor it does not know for an address.
+pub(super) fn check_filters(dataset: &hdf5::Dataset) -> hdf5::Result<()> {
+    dataset.dcpl()?.get_filters().map(|_| ())
+}
+
 /// The fault of a library call that read the dataset or group `name`.
 pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error {
     let reason = reason(error);

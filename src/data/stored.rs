@@ -7,7 +7,7 @@
 //! damaged file may hold a byte that is no Rust `bool`. Left to others: reading several
 //! columns at once (`batch`).
 
-use super::h5::{read_fault, text_attribute};
+use super::h5::{check_filters, read_fault, text_attribute};
 use super::record::{Field, is_half};
 use crate::error::{Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
@@ -232,7 +232,10 @@ impl StoredColumn {
             return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
         };
         match self.dataset.layout() {
-            Layout::Chunked => self.check_chunks(file_bytes),
+            Layout::Chunked => {
+                check_filters(&self.dataset).map_err(|e| self.read_fault(&(0..self.rows), &e))?;
+                self.check_chunks(file_bytes)
+            }
             Layout::Compact => self.check_size(needed),
             Layout::Contiguous => {
                 if self.dataset.dcpl().is_ok_and(|list| !list.external().is_empty()) {
