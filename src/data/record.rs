@@ -57,6 +57,17 @@ pub(super) fn is_half(dtype: &Datatype) -> bool {
 
 /// All members of a compound dataset, in their order.
 pub(super) fn fields(dataset: &Dataset) -> Result<Vec<Field>> {
+    let (dtype, count) = checked_type(dataset)?;
+    (0..count).map(|index| field(&dtype, index)).collect()
+}
+
+/// Refuses a compound type that the library would read astray by.
+pub(super) fn check_record(dataset: &Dataset) -> Result<()> {
+    checked_type(dataset).map(|_| ())
+}
+
+/// The type of a compound dataset and the number of its members.
+fn checked_type(dataset: &Dataset) -> Result<(Datatype, u32)> {
     let dtype = dataset.dtype()?;
     if dtype.size() > LONGEST_RECORD {
         return Err(format!("a record of {} bytes", dtype.size()).into());
@@ -68,7 +79,7 @@ pub(super) fn fields(dataset: &Dataset) -> Result<Vec<Field>> {
         _ => return Err(format!("a record of {count} fields").into()),
     };
     check_extents(&dtype, count)?;
-    (0..count).map(|index| field(&dtype, index)).collect()
+    Ok((dtype, count))
 }
 
 /// Refuses fields that overlap or end outside of their record: the library would read

@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn rules_on_both_classes_do_what_they_say_or_are_refused() {
         let scores: Vec<f64> = (0..2000).map(|i| f64::from(i * 7919 % 2000)).collect();
-        let gamma: Vec<bool> = scores.iter().map(|s| *s as u32 % 2 == 0 && *s > 500.0).collect();
+        let gamma: Vec<bool> =
+            scores.iter().map(|s| (*s as u32).is_multiple_of(2) && *s > 500.0).collect();
         let sample = Sample::new(&scores, &gamma).unwrap();
         let passing = |of: Class, value: f64| {
             let all = sample.of(of);

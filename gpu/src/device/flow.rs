@@ -81,7 +81,7 @@ pub(crate) struct Sums {
     /// Loss weights of 1 (events)
     ones: Buffer,
     /// (rows, tiles)
-    row_sums: Buffer,
+    by_row: Buffer,
     /// (ranges, stride) of two words
     pub(crate) partials: Buffer,
     /// (parameters) of two words
@@ -157,7 +157,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
             tiles,
             log_prob: self.device.empty(events)?,
             ones: self.device.upload(&vec![1.0_f32; events]),
-            row_sums: self.device.empty(self.kernels.rows() * tiles)?,
+            by_row: self.device.empty(self.kernels.rows() * tiles)?,
             partials: self.device.empty(2 * self.chunks(tiles) * self.kernels.stride())?,
             total: self.device.empty(2 * self.parameters)?,
             tally: self.device.empty(1)?,
@@ -245,7 +245,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 launch.log_prob.arg(),
                 launch.loss_weights.arg(),
                 launch.tiles.arg(),
-                sums.row_sums.arg(),
+                sums.by_row.arg(),
                 launch.losses.arg(),
                 launch.n as u32,
                 count as u32,
@@ -264,7 +264,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 cubes(self.parameters.div_ceil(LINE)),
                 CubeDim::new_1d(LINE as u32),
                 sums.partials.arg(),
-                sums.row_sums.arg(),
+                sums.by_row.arg(),
                 self.gradient_map.arg(),
                 launch.bounds.arg(),
                 sums.total.arg(),

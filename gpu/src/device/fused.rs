@@ -69,13 +69,7 @@ impl Fused {
         self.shape.blocks * self.shape.networks()
     }
 
-    fn launch_pack<R: Runtime>(
-        &self,
-        device: &Device<R>,
-        params: &Buffer,
-        map: &Buffer,
-        packed: &Buffer,
-    ) {
+    fn launch_pack<R: Runtime>(device: &Device<R>, params: &Buffer, map: &Buffer, packed: &Buffer) {
         // SAFETY: the kernel checks its index against the number of values, and those of
         // the map against the number of parameters.
         unsafe {
@@ -177,8 +171,8 @@ impl<R: Runtime> Kernels<R> for Fused {
     }
 
     fn set_params(&mut self, device: &Device<R>, params: Buffer) {
-        self.launch_pack(device, &params, &self.weight_map, &self.weights);
-        self.launch_pack(device, &params, &self.bias_map, &self.biases);
+        Self::launch_pack(device, &params, &self.weight_map, &self.weights);
+        Self::launch_pack(device, &params, &self.bias_map, &self.biases);
     }
 
     fn log_prob(

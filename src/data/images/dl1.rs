@@ -437,6 +437,7 @@ fn read(
         }
     };
     h5::check_filters(dataset).map_err(failed)?;
+    crate::data::record::check_record(dataset).map_err(failed)?;
     let selection = rows.start as usize..rows.end as usize;
     let space = dataset.space().and_then(|space| space.select(selection)).map_err(failed)?;
     let memory_space = Dataspace::try_new(count).map_err(failed)?;

@@ -133,7 +133,7 @@ impl Opened {
             } else if column.numbers == Numbers::Integer(IntSize::U8) {
                 self.keys.push((name, column));
             } else {
-                let unit = column.unit().map_or("1".to_string(), |unit| normal_unit(&unit));
+                let unit = column.unit().map_or("1".to_string(), normal_unit);
                 self.columns.push((name, unit, column));
             }
         }
@@ -240,7 +240,7 @@ pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> 
                 .input());
         }
         column.check_storage(h5::file_length(path)?)?;
-        let unit = column.unit().map_or("cm".to_string(), |unit| normal_unit(&unit));
+        let unit = column.unit().map_or("cm".to_string(), normal_unit);
         let Some(scale) = cm(&unit) else {
             return Err(column
                 .fault("pixel positions are in another unit")

@@ -165,7 +165,7 @@ impl Numbers {
 
     /// Apart from the uniform ones of the same attempt.
     fn normal(self, n: usize) -> f64 {
-        self.stream.normal((self.first + WORDS / 2) / 2 + n as u64)
+        self.stream.normal(u64::midpoint(self.first, WORDS / 2) + n as u64)
     }
 }
 
