@@ -9,12 +9,12 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 use taiga_flow::data::store::{EventStore, Gathered};
-use taiga_flow::engine::{self, Batch, FixedSum, Place};
+use taiga_flow::engine::{self, Batch, Events, Place, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
-use taiga_flow::train::optimiser::Weights;
 use taiga_flow::train::plan::Plan;
+use taiga_flow::train::schedule::adam;
 use taiga_flow::world::{Solo, World};
 
 const EVENTS: u64 = 400_000;
@@ -52,28 +52,27 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
     store.scale(&scaler);
     let place = Place::new(&world, config.run.hardware())?;
     let mut engine = engine::start(&place, &plan.spec)?;
-    let mut weights = Weights::new(initial_params(&plan.spec, 1));
-    engine.set_params(&weights.params)?;
-    let mut sums = FixedSum::new(plan.parameters, plan.dealing.shards() as usize);
+    let shards = plan.dealing.shards() as usize;
+    engine.begin(&Weights::new(initial_params(&plan.spec, 1)), shards)?;
+    let mut sums = vec![0; plan.parameters];
     let mut loss = vec![0.0; store.shards.len()];
     let mut events = Gathered::default();
     let steps = (EVENTS * 7 / 10).div_ceil(config.train.batch);
-    let mut parts = [Duration::ZERO; 5];
+    let mut parts = [Duration::ZERO; 4];
     for step in 0..STEPS {
-        let mut marks = [Instant::now(); 6];
+        let mut marks = [Instant::now(); 5];
         store.gather(1, step / steps, step % steps, steps, &mut events);
         marks[1] = Instant::now();
-        sums.clear();
-        let batch = Batch { events: &events.rows, weights: None, offsets: &events.offsets };
-        engine.gradient(&batch, &mut sums, &mut loss)?;
+        let rows = Events::Rows(&events.rows);
+        engine.add_gradient(&Batch { events: rows, weights: None, offsets: &events.offsets })?;
+        engine.collect(&mut loss)?;
         marks[2] = Instant::now();
-        world.all_reduce_sum(&mut sums.values)?;
+        engine.sums(&mut sums)?;
+        world.all_reduce_sum(&mut sums)?;
         marks[3] = Instant::now();
         let count = events.len() as u64;
-        weights.update(0, &sums.values, count, step + 1, 1e-4, &config.train);
+        engine.update(Some(&sums), &adam(&config.train, 1e-4, step + 1, count))?;
         marks[4] = Instant::now();
-        engine.set_params(&weights.params)?;
-        marks[5] = Instant::now();
         for (part, pair) in parts.iter_mut().zip(marks.windows(2)) {
             *part += pair[1] - pair[0];
         }
@@ -88,7 +87,6 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
         "gradient_s": seconds[1],
         "reduction_s": seconds[2],
         "update_s": seconds[3],
-        "packing_s": seconds[4],
         "share_besides_gradient": 1.0 - seconds[1] / all,
     }))
 }

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use taiga_flow::config::Train;
 use taiga_flow::data::shards::default_shards;
 use taiga_flow::engine::cpu::{CpuEngine, Isa};
-use taiga_flow::engine::{Batch, Engine, FixedSum};
+use taiga_flow::engine::{Batch, Engine, Events, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
-use taiga_flow::train::optimiser::Weights;
+use taiga_flow::train::schedule::adam;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::spec::FlowSpec;
 
@@ -50,10 +50,8 @@ struct Case {
     threads: usize,
     isa: Isa,
     engine: CpuEngine,
-    weights: Weights,
     events: Vec<f32>,
     offsets: Vec<usize>,
-    sums: FixedSum,
     rates: Vec<f64>,  // events per second, one per round
     shares: Vec<f64>, // of the peak in the same round
 }
@@ -71,10 +69,8 @@ impl Case {
         let events = (0..(batch * spec.features) as u64).map(|i| stream.normal(i) as f32).collect();
         let shards = default_shards(batch as u64) as usize;
         let mut engine = CpuEngine::new(&spec, threads, isa)?;
-        engine.set_params(&params)?;
+        engine.begin(&Weights::new(params), shards)?;
         Ok(Case {
-            sums: FixedSum::new(params.len(), shards),
-            weights: Weights::new(params),
             offsets: (0..=shards).map(|s| batch * s / shards).collect(),
             rates: Vec::new(),
             shares: Vec::new(),
@@ -97,12 +93,10 @@ impl Case {
             let mut out = vec![0.0; self.batch];
             return self.engine.log_prob(&self.events, &mut out);
         }
-        let batch = Batch { events: &self.events, weights: None, offsets: &self.offsets };
-        let mut loss = vec![0.0; self.offsets.len() - 1];
-        self.sums.clear();
-        self.engine.gradient(&batch, &mut self.sums, &mut loss)?;
-        self.weights.update(0, &self.sums.values, self.batch as u64, step, 1e-4, &Train::default());
-        self.engine.set_params(&self.weights.params)
+        let events = Events::Rows(&self.events);
+        self.engine.add_gradient(&Batch { events, weights: None, offsets: &self.offsets })?;
+        self.engine.collect(&mut vec![0.0; self.offsets.len() - 1])?;
+        self.engine.update(None, &adam(&Train::default(), 1e-4, step, self.batch as u64))
     }
 
     fn measure(&mut self, peak: f64) -> Result<()> {

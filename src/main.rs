@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use taiga_flow::cli::Cli;
 use taiga_flow::error::Error;
 use taiga_flow::world::{self, Solo, World, is_root};
+use taiga_flow_gpu::panics;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         }
     };
     start_logging(&cli);
+    tell_panics();
     let world: Box<dyn World> = if cli.command.is_parallel() {
         match world::start() {
             Ok(world) => world,
@@ -51,6 +53,16 @@ fn told(error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
+/// A panic is told, but for those that the GPU engine turns into errors.
+fn tell_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panics::note(panic) {
+            tell(panic);
+        }
+    }));
+}
+
 fn start_logging(cli: &Cli) {
     let level = match (cli.global.quiet, cli.global.verbose) {
         (true, _) => "error",
@@ -58,7 +70,9 @@ fn start_logging(cli: &Cli) {
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("TAIGA_FLOW_LOG", level))
+    // Of other crates only what went wrong.
+    let filter = format!("error,taiga_flow={level},taiga_flow_gpu={level}");
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("TAIGA_FLOW_LOG", filter))
         .format_target(false)
         .init();
 }

@@ -70,6 +70,95 @@ fn a_training_on_vulkan_has_the_same_bytes_on_any_number_of_ranks_and_ends_where
 }
 
 #[test]
+fn a_ratio_with_fine_tuning_on_vulkan_ends_where_the_cpu_does() {
+    if !has_vulkan() {
+        return;
+    }
+    let folder = folder();
+    let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 4000, seed());
+    let hadron = simulated(folder.path().join("hadron.h5"), Class::Hadron, 4000, seed() ^ 1);
+    let more = "epochs = 2\nbatch = 1024\n[fine_tune]\nepochs = 1\n";
+    let configuration = configuration(folder.path(), &gamma, &format!("[train]\n{more}"));
+    let output = |name: &str| folder.path().join(name);
+    for engine in ["cpu", "vulkan"] {
+        let hadrons = format!("data.hadron=[{:?}]", hadron.display().to_string());
+        succeed(&mut program(&arguments![
+            "train",
+            "-q",
+            "-c",
+            &configuration,
+            "-o",
+            output(engine),
+            "--engine",
+            engine,
+            "--set",
+            "model.mode=ratio",
+            "--set",
+            hadrons
+        ]));
+    }
+    let (cpu, vulkan) = (validation_nll(&output("cpu")), validation_nll(&output("vulkan")));
+    assert!((cpu - vulkan).abs() < 1e-3, "{cpu} and {vulkan}");
+}
+
+/// A folder with `tests/lost_device.c` in place of the Vulkan loader, and the real one.
+fn lossy_vulkan(folder: &Path) -> Option<std::path::PathBuf> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
+    let real = folders.into_iter().map(|f| Path::new(f).join("libvulkan.so.1"));
+    let real = real.into_iter().find(|path| path.exists())?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lost_device.c");
+    let made = std::process::Command::new("cc")
+        .args(["-std=gnu11", "-Wall", "-Werror", "-O1", "-shared", "-fPIC"])
+        // It stays when it is closed, and is found by its name before the real one.
+        .args(["-Wl,-z,nodelete", "-Wl,-soname,libvulkan.so.1", "-o"])
+        .args([folder.join("libvulkan.so.1").as_os_str(), source.as_os_str()])
+        .arg("-ldl")
+        .status();
+    assert!(made.expect("a compiler").success(), "lost_device.c does not compile");
+    Some(real)
+}
+
+#[test]
+fn a_device_lost_in_the_middle_ends_the_run_and_its_checkpoint_goes_on_to_the_same_bytes() {
+    if !has_vulkan() {
+        return;
+    }
+    let folder = folder();
+    let Some(real) = lossy_vulkan(folder.path()) else {
+        return skip("no Vulkan loader that could be replaced");
+    };
+    let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 8000, seed());
+    let configuration =
+        configuration(folder.path(), &gamma, &format!("{SMALL}[run]\ncheckpoint_seconds = 0\n"));
+    let output = |name: &str| folder.path().join(name);
+    let train = |name: &str| {
+        arguments!["train", "-c", &configuration, "-o", output(name), "--engine", "vulkan"]
+    };
+    succeed(&mut program(&train("undisturbed")));
+    let mut stopped = 0;
+    // One submission or many are made of a step's launches: strike early and late.
+    for (i, submissions) in [3, 12, 40, 90, 200].into_iter().enumerate() {
+        let name = format!("lost-{i}");
+        let mut command = program(&train(&name));
+        command
+            .env("LD_LIBRARY_PATH", folder.path())
+            .env("TAIGA_FLOW_TEST_VULKAN", &real)
+            .env("TAIGA_FLOW_TEST_SUBMISSIONS", submissions.to_string());
+        let told = run(&mut command);
+        if told.code != Some(0) {
+            assert_eq!(told.code, Some(5), "{submissions}: {}", told.stderr);
+            assert!(told.stderr.contains("device"), "{submissions}: {}", told.stderr);
+            assert!(!told.stderr.contains("panicked"), "{submissions}: {}", told.stderr);
+            stopped += 1;
+            succeed(&mut program(&train(&name)));
+        }
+        let model = |name: &str| hash(&output(name).join("model.safetensors"));
+        assert_eq!(model(&name), model("undisturbed"), "{submissions}");
+    }
+    assert!(stopped >= 3, "the device was lost {stopped} time(s) only");
+}
+
+#[test]
 fn a_gpu_that_is_not_there_is_told_with_a_way_out() {
     let folder = folder();
     let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 2000, seed());

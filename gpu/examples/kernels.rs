@@ -26,15 +26,10 @@ fn launch_all(backend: Backend, spec: &FlowSpec) -> Result<String> {
     let zeros = vec![0.0; Layout::new(spec).len()];
     let events = vec![0.5; n * features];
     let mut out = vec![0.0; n * features];
-    flow.begin(&Weights {
-        params: zeros.clone(),
-        ema: zeros.clone(),
-        first_moment: zeros.clone(),
-        second_moment: zeros,
-    })?;
+    flow.begin(&Weights::new(zeros))?;
     flow.log_prob(&events, &mut out[..n])?;
     flow.inverse(&events, &mut out)?;
-    flow.hold(&events)?;
+    flow.hold(n, &mut [events.as_slice()].into_iter())?;
     let numbers: Vec<u32> = (0..n as u32).collect();
     let adam = Adam {
         events: n as u64,
@@ -47,7 +42,9 @@ fn launch_all(backend: Backend, spec: &FlowSpec) -> Result<String> {
     };
     for flips in [None, Some(numbers.as_slice())] {
         let events = Events::Held { numbers: &numbers, flips };
-        flow.step(&Batch { events, weights: None, offsets: &[0, n], shards: 1 }, &adam)?;
+        flow.add_gradient(&Batch { events, weights: None, offsets: &[0, n], shards: 1 })?;
+        flow.collect()?;
+        flow.update(None, &adam)?;
     }
     Ok(flow.describe().to_string())
 }

@@ -6,6 +6,8 @@
 #[cfg(feature = "device")]
 pub mod device;
 pub mod layout;
+pub mod panics;
 pub mod random;
 pub mod reference;
 pub mod spec;
+pub mod training;

@@ -275,7 +275,7 @@ impl Paper {
     fn update(&mut self, gradient: &[f64], adam: &Adam) -> f64 {
         let mean = |g: &f64| g / adam.events as f64;
         let norm = gradient.iter().map(mean).map(|g| g * g).sum::<f64>().sqrt();
-        let clip = (f64::from(adam.clip_norm) / norm).min(1.0);
+        let clip = (adam.clip_norm / norm).min(1.0);
         let (b1, b2) = (f64::from(adam.beta1), f64::from(adam.beta2));
         let [params, ema, first, second] = &mut self.values;
         for (i, g) in gradient.iter().enumerate() {
@@ -298,14 +298,9 @@ fn steps_on_the_device_are_those_of_adam() {
         let table = random(51, "events", 3000 * 5);
         for found in all_devices() {
             let mut flow = open(&found, &spec).unwrap();
-            let zeros = vec![0.0; params.len()];
-            let mut weights = Weights {
-                params: params.clone(),
-                ema: params.clone(),
-                first_moment: zeros.clone(),
-                second_moment: zeros,
-            };
-            flow.hold(&table).unwrap();
+            let mut weights = Weights::new(params.clone());
+            flow.hold(3000, &mut table.chunks(35)).unwrap();
+            assert!(flow.room() >= 3000);
             flow.begin(&weights).unwrap();
             let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
             let mut paper = Paper {
@@ -317,7 +312,7 @@ fn steps_on_the_device_are_those_of_adam() {
                 ]
                 .map(|v| wide(v)),
             };
-            for (k, clip_norm) in [0.1_f32, 100.0, 100.0].into_iter().enumerate() {
+            for (k, clip_norm) in [0.1, 100.0, 100.0].into_iter().enumerate() {
                 let numbers: Vec<u32> =
                     (0..1500).map(|i| (i * 7 + k as u32 * 311) % 3000).collect();
                 let flips: Vec<u32> = (0..1500).map(|i| i % 3).collect();
@@ -350,13 +345,18 @@ fn steps_on_the_device_are_those_of_adam() {
                 // The same sums by another way, as from several devices.
                 let sums = flow.gradient(&rows).unwrap();
                 assert_eq!(flow.gradient(&batch).unwrap(), sums);
-                let norm = if k == 1 {
-                    flow.apply(&sums.sums, &adam).unwrap()
+                if k == 1 {
+                    flow.update(Some(&sums.sums), &adam).unwrap();
                 } else {
-                    let step = flow.step(&batch, &adam).unwrap();
+                    flow.add_gradient(&batch).unwrap();
+                    let step = flow.collect().unwrap();
                     assert_eq!((step.unusable, &step.loss), (0, &sums.loss));
-                    step.gradient_norm
-                };
+                    let mut of_step = vec![7; sums.sums.len()];
+                    flow.sums(&mut of_step).unwrap();
+                    assert_eq!(of_step, sums.sums);
+                    flow.update(None, &adam).unwrap();
+                }
+                let norm = flow.gradient_norm().unwrap().unwrap();
                 let expected = paper.update(&gradient, &adam);
                 assert!((norm / expected - 1.0).abs() < 1e-4, "{norm} for {expected}");
                 assert!((sums.loss[0] / loss[0] - 1.0).abs() < 1e-4);
@@ -387,7 +387,10 @@ fn an_unusable_gradient_moves_no_weight() {
             second_moment: vec![0.25; params.len()],
         };
         let before = weights.clone();
-        flow.hold(&[1.0, f32::NAN, 0.0, 2.0]).unwrap();
+        flow.hold(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
+        let gone = flow.hold(2, &mut [[1.0; 4].as_slice()].into_iter());
+        assert!(gone.is_err());
+        flow.hold(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
         flow.begin(&weights).unwrap();
         let events = Events::Held { numbers: &[0], flips: None };
         let batch = Batch { events, weights: None, offsets: &[0, 1], shards: 1 };
@@ -400,10 +403,46 @@ fn an_unusable_gradient_moves_no_weight() {
             epsilon: 1e-8,
             keep: 1.0,
         };
-        assert_eq!(flow.step(&batch, &adam).unwrap().unusable, 1);
+        flow.add_gradient(&batch).unwrap();
+        assert_eq!(flow.collect().unwrap().unusable, 1);
+        flow.update(None, &adam).unwrap();
         flow.weights(&mut weights).unwrap();
         assert_eq!(weights, before);
         let beyond = Batch { events: Events::Held { numbers: &[1], flips: None }, ..batch };
-        assert!(flow.step(&beyond, &adam).is_err());
+        assert!(flow.add_gradient(&beyond).is_err());
+    }
+}
+
+#[test]
+fn a_step_of_several_batches_sums_them_all_and_the_next_begins_anew() {
+    let spec = FlowSpec { hidden: vec![13], blocks: 2, ..FlowSpec::reference_study(3) };
+    let params = random_params(&spec, 70);
+    for found in all_devices() {
+        let mut flow = open(&found, &spec).unwrap();
+        flow.begin(&Weights::new(params.clone())).unwrap();
+        let mut sums = vec![7; params.len()];
+        // The second batch is larger than the first: what is summed must not get lost.
+        for sizes in [[40, 2500], [0, 900], [300, 0], [0, 0]] {
+            let (mut expected, mut loss) = (vec![0_i64; params.len()], 0.0);
+            for (seed, n) in sizes.into_iter().enumerate() {
+                let rows = random(71 + seed as u64, "events", n * 3);
+                let weights = random(72 + seed as u64, "weights", n);
+                let batch = Batch {
+                    events: Events::Rows(&rows),
+                    weights: Some(&weights),
+                    offsets: &[0, n],
+                    shards: 2,
+                };
+                flow.add_gradient(&batch).unwrap();
+                let alone = flow.gradient(&batch).unwrap();
+                expected.iter_mut().zip(&alone.sums).for_each(|(e, s)| *e += s);
+                loss += alone.loss[0];
+            }
+            let step = flow.collect().unwrap();
+            assert_eq!(step.unusable, 0);
+            assert!((step.loss[0] - loss).abs() <= 1e-9 * loss.abs());
+            flow.sums(&mut sums).unwrap();
+            assert_eq!(sums, expected, "{sizes:?}");
+        }
     }
 }

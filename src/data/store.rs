@@ -395,6 +395,68 @@ impl EventStore {
 
     /// Writes the events of a step, shard after shard.
     pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
+        self.order(seed, epoch, step, steps, events);
+        events.rows.resize(events.len() * self.features, 0.0);
+        events.numbers.clear();
+        events.flips.clear();
+        let Gathered { rows, places, offsets, .. } = events;
+        let mut rows = rows.as_mut_slice();
+        let mut parts = Vec::with_capacity(self.shards.len());
+        for (shard, range) in self.shards.iter().zip(offsets.windows(2)) {
+            let (row, more) = rows.split_at_mut((range[1] - range[0]) * self.features);
+            parts.push((shard, &places[range[0]..range[1]], row));
+            rows = more;
+        }
+        parts.into_par_iter().for_each(|(shard, places, rows)| {
+            let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
+            for (event, place) in rows.chunks_exact_mut(self.features).zip(places) {
+                event.copy_from_slice(shard.train.get(*place as usize));
+                let bits = signs.bits(*place);
+                for (i, d) in self.signed.iter().enumerate() {
+                    if bits >> i & 1 == 1 {
+                        event[*d] = -event[*d];
+                    }
+                }
+            }
+        });
+    }
+
+    /// Names the events of a step, shard after shard, for an engine that holds
+    /// `train_rows`.
+    pub fn name(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
+        self.order(seed, epoch, step, steps, events);
+        events.rows.clear();
+        events.numbers.clear();
+        events.flips.clear();
+        let mut before = 0;
+        for (shard, range) in self.shards.iter().zip(events.offsets.windows(2)) {
+            let places = &events.places[range[0]..range[1]];
+            events.numbers.extend(places.iter().map(|place| (before + place) as u32));
+            if !self.signed.is_empty() {
+                let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
+                let flips = |place: &u64| {
+                    let bits = signs.bits(*place);
+                    let flip = |(i, d): (usize, &usize)| ((bits >> i & 1) as u32) << d;
+                    self.signed.iter().enumerate().map(flip).sum::<u32>()
+                };
+                events.flips.extend(places.iter().map(flips));
+            }
+            before += shard.train.len() as u64;
+        }
+    }
+
+    /// All training events of this rank, shard after shard, in pieces (events, features).
+    pub fn train_rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.shards.iter().flat_map(|s| s.train.chunks())
+    }
+
+    /// Training events of this rank.
+    pub fn train_len(&self) -> usize {
+        self.shards.iter().map(|s| s.train.len()).sum()
+    }
+
+    /// Places and weights of the events of a step.
+    fn order(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         let ranges: Vec<Range<u64>> =
             self.shards.iter().map(|s| step_range(s.train.len() as u64, step, steps)).collect();
         events.offsets.clear();
@@ -403,20 +465,18 @@ impl EventStore {
             let last = events.offsets[events.offsets.len() - 1];
             events.offsets.push(last + (range.end - range.start) as usize);
         }
-        let count = events.offsets[events.offsets.len() - 1];
-        events.rows.resize(count * self.features, 0.0);
-        events.places.resize(count, 0);
-        let (mut rows, mut places) = (events.rows.as_mut_slice(), events.places.as_mut_slice());
+        events.places.resize(events.offsets[events.offsets.len() - 1], 0);
+        let mut places = events.places.as_mut_slice();
         let mut parts = Vec::with_capacity(ranges.len());
         for (shard, range) in self.shards.iter().zip(ranges) {
-            let length = (range.end - range.start) as usize;
-            let (row, more_rows) = rows.split_at_mut(length * self.features);
-            let (place, more_places) = places.split_at_mut(length);
-            parts.push((shard, range, row, place));
-            (rows, places) = (more_rows, more_places);
+            let (place, more) = places.split_at_mut((range.end - range.start) as usize);
+            parts.push((shard, range, place));
+            places = more;
         }
-        parts.into_par_iter().for_each(|(shard, range, rows, places)| {
-            self.gather_shard(seed, epoch, shard, range, rows, places);
+        // All places first: then the reads of rows do not wait for each other.
+        parts.into_par_iter().for_each(|(shard, positions, places)| {
+            let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
+            places.iter_mut().zip(positions).for_each(|(place, at)| *place = order.at(at));
         });
         self.gather_weights(events);
     }
@@ -462,30 +522,6 @@ impl EventStore {
         Ok(found)
     }
 
-    fn gather_shard(
-        &self,
-        seed: u64,
-        epoch: u64,
-        shard: &Shard,
-        positions: Range<u64>,
-        events: &mut [f32],
-        places: &mut [u64],
-    ) {
-        let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
-        let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
-        // First all places: then the reads of rows do not wait for each other.
-        places.iter_mut().zip(positions).for_each(|(place, position)| *place = order.at(position));
-        for (event, place) in events.chunks_exact_mut(self.features).zip(places) {
-            event.copy_from_slice(shard.train.get(*place as usize));
-            let bits = signs.bits(*place);
-            for (i, d) in self.signed.iter().enumerate() {
-                if bits >> i & 1 == 1 {
-                    event[*d] = -event[*d];
-                }
-            }
-        }
-    }
-
     fn gather_weights(&self, events: &mut Gathered) {
         events.weights.clear();
         for (shard, range) in self.shards.iter().zip(events.offsets.windows(2)) {
@@ -499,8 +535,10 @@ impl EventStore {
 /// Events of one step, all shards of this rank one after the other.
 #[derive(Debug, Clone, Default)]
 pub struct Gathered {
-    pub rows: Vec<f32>,      // (events, features), scaled
-    pub weights: Vec<f32>,   // (events); empty where all are 1
+    pub rows: Vec<f32>,    // (events, features), scaled; empty where events are named
+    pub numbers: Vec<u32>, // (events), and the features whose sign changes, where named
+    pub flips: Vec<u32>,   // (events); empty where no feature is signed
+    pub weights: Vec<f32>, // (events); empty where all are 1
     pub offsets: Vec<usize>, // (shards + 1)
     /// Position of each event among the training events of its shard: with the shard a
     /// function of the plan, so that draws named by it are the same on any ranks.

@@ -1,6 +1,6 @@
 //! The engine on a GPU: an adapter to the kernels of the crate `taiga-flow-gpu`.
 
-use super::{Batch, Engine, FixedSum, Place};
+use super::{Adam, Batch, Engine, FixedSum, Place, Weights};
 use crate::config::EngineChoice;
 use crate::error::{Error, Fault, Result};
 use taiga_flow_gpu::device::{self, Backend, DeviceError, DeviceFlow, Found};
@@ -15,6 +15,8 @@ pub enum Choice {
 struct CubeEngine {
     flow: Box<dyn DeviceFlow>,
     backend: Backend,
+    /// All shards, of which a batch has some.
+    shards: usize,
 }
 
 /// The device that was asked for, or for `auto` a GPU if there is one.
@@ -29,7 +31,7 @@ pub fn start(choice: EngineChoice, place: &Place, spec: &FlowSpec) -> Result<Cho
     };
     let found = share(&found, place)?;
     let flow = device::open(found, spec).map_err(|e| fault(&e))?;
-    Ok(Choice::Device(Box::new(CubeEngine { flow, backend: found.backend })))
+    Ok(Choice::Device(Box::new(CubeEngine { flow, backend: found.backend, shards: 1 })))
 }
 
 /// Devices that are faster than the processor, or why there are none.
@@ -105,10 +107,8 @@ impl Engine for CubeEngine {
     }
 
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()> {
-        let Batch { events, weights, offsets } = *batch;
-        let events = device::Events::Rows(events);
-        let batch = device::Batch { events, weights, offsets, shards: sums.shards() };
-        let gradient = self.flow.gradient(&batch).map_err(|e| fault(&e))?;
+        let gradient =
+            self.flow.gradient(&with_shards(batch, sums.shards())).map_err(|e| fault(&e))?;
         sums.unusable += gradient.unusable;
         for (sum, value) in sums.values.iter_mut().zip(&gradient.sums) {
             *sum = sum.wrapping_add(*value);
@@ -116,4 +116,49 @@ impl Engine for CubeEngine {
         loss.copy_from_slice(&gradient.loss);
         Ok(())
     }
+
+    fn room(&self) -> usize {
+        self.flow.room()
+    }
+
+    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+        self.flow.hold(events, pieces).map_err(|e| fault(&e))
+    }
+
+    fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()> {
+        self.shards = shards;
+        self.flow.begin(weights).map_err(|e| fault(&e))
+    }
+
+    fn add_gradient(&mut self, batch: &Batch) -> Result<()> {
+        self.flow.add_gradient(&with_shards(batch, self.shards)).map_err(|e| fault(&e))
+    }
+
+    fn collect(&mut self, loss: &mut [f64]) -> Result<u64> {
+        let summed = self.flow.collect().map_err(|e| fault(&e))?;
+        loss.fill(0.0);
+        loss.iter_mut().zip(&summed.loss).for_each(|(loss, of_step)| *loss = *of_step);
+        Ok(summed.unusable)
+    }
+
+    fn sums(&self, sums: &mut [i64]) -> Result<()> {
+        self.flow.sums(sums).map_err(|e| fault(&e))
+    }
+
+    fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()> {
+        self.flow.update(sums, adam).map_err(|e| fault(&e))
+    }
+
+    fn gradient_norm(&self) -> Result<Option<f64>> {
+        self.flow.gradient_norm().map_err(|e| fault(&e))
+    }
+
+    fn weights(&self, weights: &mut Weights) -> Result<()> {
+        self.flow.weights(weights).map_err(|e| fault(&e))
+    }
+}
+
+fn with_shards<'a>(batch: &Batch<'a>, shards: usize) -> device::Batch<'a> {
+    let Batch { events, weights, offsets } = *batch;
+    device::Batch { events, weights, offsets, shards }
 }

@@ -8,9 +8,11 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 mod cube;
 mod fixed;
+mod optimiser;
 mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
+pub use optimiser::update;
 pub use scorer::{Scored, Scorer, score};
 
 use crate::config::{EngineChoice, Hardware};
@@ -18,12 +20,12 @@ use crate::error::Result;
 use crate::world::{World, is_root};
 use cpu::{CpuEngine, Isa};
 use taiga_flow_gpu::spec::FlowSpec;
+pub use taiga_flow_gpu::training::{Adam, Events, Weights};
 
 /// Events of one step, all logical shards of this rank one after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
-    /// Scaled features (events, features), row-major.
-    pub events: &'a [f32],
+    pub events: Events<'a>,
     /// Loss weight per event; 1 for all if absent.
     pub weights: Option<&'a [f32]>,
     /// Shard i holds events `offsets[i]..offsets[i + 1]`; one more than shards.
@@ -31,6 +33,9 @@ pub struct Batch<'a> {
 }
 
 /// A trained or training flow on a device.
+///
+/// In training the engine holds the weights, the sums of a step, and if it `holds` them
+/// the events: then nothing but a few numbers moves in a step.
 pub trait Engine {
     /// What runs where, for logs: "cpu, AVX-512, 2 threads".
     fn describe(&self) -> String;
@@ -45,6 +50,30 @@ pub trait Engine {
     /// Adds Σ weight · ∂(−log p)/∂params of every shard to `sums`, and writes
     /// Σ weight · (−log p) per shard to `loss` (shards), in f64.
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
+
+    /// Events that it can keep for batches to name: none, where that gains nothing.
+    fn room(&self) -> usize {
+        0
+    }
+    /// Keeps so many scaled events, given in pieces (events, features).
+    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()>;
+    /// Takes over weights to train, by gradients of `shards` shards of all ranks.
+    fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()>;
+    /// Adds the gradient of a batch to the sums of the step; may not wait for it. The
+    /// first batch after `collect` begins a new step.
+    fn add_gradient(&mut self, batch: &Batch) -> Result<()>;
+    /// Waits for the step's gradients: writes Σ weight · (−log p) per shard to `loss`
+    /// (shards) and gives the number of parts of shards that cannot be added.
+    fn collect(&mut self, loss: &mut [f64]) -> Result<u64>;
+    /// The step's sums (parameters), in units of 2⁻³².
+    fn sums(&self, sums: &mut [i64]) -> Result<()>;
+    /// Updates the weights from the step's sums, or from `sums` of all ranks; the bits are
+    /// those of one rank with all of the batch.
+    fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()>;
+    /// Norm of the mean gradient of the last update since `begin`, before clipping.
+    fn gradient_norm(&self) -> Result<Option<f64>>;
+    /// The weights in training, into vectors of their length.
+    fn weights(&self, weights: &mut Weights) -> Result<()>;
 }
 
 /// What a rank may compute on.

@@ -7,7 +7,7 @@
 use super::flows::Population;
 use super::job::Job;
 use crate::data::store::{EventStore, Gathered};
-use crate::engine::{Batch, Engine, FixedSum};
+use crate::engine::{Batch, Engine, Events, FixedSum};
 use crate::error::Result;
 use crate::world::{World, agree};
 use std::collections::BTreeSet;
@@ -98,7 +98,7 @@ fn find(job: &Job, flow: usize, population: usize, epoch: u64, step: u64) -> Res
 
 fn is_usable(engine: &dyn Engine, event: &[f32], sums: &mut FixedSum) -> Result<bool> {
     sums.clear();
-    let batch = Batch { events: event, weights: None, offsets: &[0, 1] };
+    let batch = Batch { events: Events::Rows(event), weights: None, offsets: &[0, 1] };
     engine.gradient(&batch, sums, &mut [0.0])?;
     Ok(sums.unusable == 0)
 }

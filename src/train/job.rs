@@ -7,17 +7,17 @@ use super::culprits;
 use super::flows::{FlowPlan, Objective, Population};
 use super::held_out::HeldOut;
 use super::journal::Journal;
-use super::optimiser::learning_rate;
 use super::plan::Plan;
 use super::replicas;
 use super::run_folder::{CHECKPOINTS, RunFolder};
+use super::schedule::{adam, learning_rate};
 use super::state::{Best, TrainState};
 use super::step::Step;
 use super::synthetic::Synthetic;
 use crate::config::{Class, Mode, Train};
 use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
 use crate::data::store::{EventStore, RowCounts, check_budget};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Weights};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
 use crate::model::initial_params;
@@ -60,7 +60,8 @@ pub struct Agreed {
     pub unusable: u64,
     pub stop: Option<Stop>,
     pub checkpoint: bool,
-    sums: Vec<i64>, // (parameters of all flows)
+    /// Sums of all ranks; one rank's stay in its engines.
+    sums: Option<Vec<i64>>, // (parameters of all flows)
     below: u64,
     normals: u64,
 }
@@ -79,7 +80,7 @@ impl<'a> Job<'a> {
         options: &Options,
         plan: &'a Plan,
         folder: Option<RunFolder>,
-        engines: Vec<Box<dyn Engine>>,
+        mut engines: Vec<Box<dyn Engine>>,
     ) -> Result<Job<'a>> {
         let (mut stores, mut rows) = (Vec::new(), Vec::new());
         let shards = plan.dealing.shards() as usize;
@@ -115,9 +116,10 @@ impl<'a> Job<'a> {
         };
         let most = rows.iter().map(|r| r.train).max().unwrap_or(0);
         let (flows, own) = (plan.flows.len(), stores[0].shards.len());
+        let held = agree(world, hold(plan, &stores, &mut engines))?;
         Ok(Job {
             plan,
-            step: Step::new(flows, plan.parameters / flows, plan.populations.len(), shards, own),
+            step: Step::new(flows, plan.populations.len(), own, held),
             stores,
             scaler,
             steps: most.div_ceil(config.train.batch),
@@ -146,6 +148,35 @@ impl<'a> Job<'a> {
         for (engine, params) in self.engines.iter_mut().zip(params.chunks(each)) {
             engine.set_params(params)?;
         }
+        Ok(())
+    }
+
+    /// Hands each engine the weights of its flow to train.
+    pub fn begin_epoch(&mut self, state: &TrainState) -> Result<()> {
+        let each = self.plan.parameters / self.plan.flows.len();
+        // A gradient may be taken of all populations: each has its share of the range.
+        let shards = self.plan.dealing.shards() as usize * self.plan.populations.len();
+        for (f, engine) in self.engines.iter_mut().enumerate() {
+            let [params, ema, first_moment, second_moment] =
+                state.weights.all().map(|values| values[FlowPlan::range(f, each)].to_vec());
+            engine.begin(&Weights { params, ema, first_moment, second_moment }, shards)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the state up to what the engines hold.
+    fn fetch(&self, state: &mut TrainState) -> Result<()> {
+        let each = self.plan.parameters / self.plan.flows.len();
+        let mut of_flow = Weights::new(vec![0.0; each]);
+        let mut norm: Option<f64> = None;
+        for (f, engine) in self.engines.iter().enumerate() {
+            engine.weights(&mut of_flow)?;
+            for (all, values) in state.weights.all_mut().into_iter().zip(of_flow.all()) {
+                all[FlowPlan::range(f, each)].copy_from_slice(values);
+            }
+            norm = norm.into_iter().chain(engine.gradient_norm()?).reduce(f64::max);
+        }
+        state.progress.gradient_norm = norm.unwrap_or(state.progress.gradient_norm);
         Ok(())
     }
 
@@ -221,14 +252,21 @@ impl<'a> Job<'a> {
         let late =
             self.deadline.filter(|(end, _)| self.journal.is_some() && Instant::now() >= *end);
         let late = late.map_or(0, |(_, why)| if why == Stop::JobEnd { 2 } else { 1 });
-        let unusable: u64 = self.step.sums.iter().map(|s| s.unusable).sum();
-        let mut values: Vec<i64> = self.step.sums.iter().flat_map(|s| &s.values).copied().collect();
-        values.extend([unusable as i64, i64::from(due), late]);
+        let alone = world.size() == 1;
+        let mut values = vec![0; if alone { 0 } else { self.plan.parameters }];
+        if !alone {
+            let each = self.plan.parameters / self.plan.flows.len();
+            for (engine, sums) in self.engines.iter().zip(values.chunks_mut(each)) {
+                engine.sums(sums)?;
+            }
+        }
+        let parameters = values.len();
+        values.extend([self.step.unusable as i64, i64::from(due), late]);
         values.extend(stop.counts());
         values.extend([self.step.below as i64, self.step.events(0) as i64]);
         values.extend(self.plan.flows.iter().map(|f| self.step.events(f.population) as i64));
         world.all_reduce_sum(&mut values)?;
-        let words = values.split_off(self.plan.parameters);
+        let words = values.split_off(parameters);
         let signals = [words[3], words[4], words[5], words[6]];
         let time = match words[2] {
             0 => None,
@@ -239,7 +277,7 @@ impl<'a> Job<'a> {
             unusable: words[0] as u64,
             checkpoint: words[1] > 0,
             stop: StopReason::from_counts(&signals).map(Stop::Signal).or(time),
-            sums: values,
+            sums: (!alone).then_some(values),
             below: words[7] as u64,
             normals: words[8] as u64,
             events: words[9..].iter().map(|n| *n as u64).collect(),
@@ -286,16 +324,13 @@ impl<'a> Job<'a> {
         p.updates += 1;
         let shards = self.plan.dealing.shards() as usize;
         let each = self.plan.parameters / self.plan.flows.len();
-        p.gradient_norm = 0.0;
         for (f, events) in agreed.events.iter().enumerate().filter(|(_, n)| **n > 0) {
             p.events_in_epoch[f] += events;
             for (shard, loss) in self.stores[0].shards.iter().zip(&self.step.losses[f]) {
                 p.loss[f * shards + shard.id as usize] += loss;
             }
-            let range = FlowPlan::range(f, each);
-            let sums = &agreed.sums[range.clone()];
-            let norm = state.weights.update(range.start, sums, *events, p.updates, rate, &train);
-            p.gradient_norm = p.gradient_norm.max(norm);
+            let sums = agreed.sums.as_ref().map(|sums| &sums[FlowPlan::range(f, each)]);
+            self.engines[f].update(sums, &adam(&train, rate, p.updates, *events))?;
         }
         Ok(())
     }
@@ -316,6 +351,7 @@ impl<'a> Job<'a> {
     /// Measures the epoch, notes the best weights, and begins the next.
     pub fn end_epoch(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
         self.gather_losses(world, state)?;
+        self.fetch(state)?;
         self.set_params(&state.weights.ema)?;
         let held_out = self.held_out(world, &state.progress)?;
         let improved = self.note_best(state, held_out.as_ref());
@@ -429,15 +465,17 @@ impl<'a> Job<'a> {
     }
 
     /// Every so many steps: whether all ranks still hold the same weights.
-    pub fn compare(&self, world: &dyn World, state: &TrainState) -> Result<()> {
+    pub fn compare(&self, world: &dyn World, state: &mut TrainState) -> Result<()> {
         let every = self.plan.config.run.replica_steps;
-        if every > 0 && state.progress.step.is_multiple_of(every) {
+        if every > 0 && world.size() > 1 && state.progress.step.is_multiple_of(every) {
+            agree(world, self.fetch(state))?;
             return replicas::check(world, state);
         }
         Ok(())
     }
 
     pub fn save(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+        agree(world, self.fetch(state))?;
         replicas::check(world, state)?;
         self.gather_losses(world, state)?;
         let since = Instant::now();
@@ -459,6 +497,23 @@ impl<'a> Job<'a> {
             shards: self.plan.dealing.shards(),
         }
     }
+}
+
+/// Lets the engines keep the events of their flows, if there is room for all; tells whether
+/// they do.
+fn hold(plan: &Plan, stores: &[EventStore], engines: &mut [Box<dyn Engine>]) -> Result<bool> {
+    let of_flow = |f: usize| stores.get(plan.flows[f].population);
+    let fits = |(f, engine): (usize, &Box<dyn Engine>)| {
+        of_flow(f).is_some_and(|store| store.train_len() <= engine.room())
+    };
+    if !engines.iter().enumerate().all(fits) {
+        return Ok(false);
+    }
+    for (f, engine) in engines.iter_mut().enumerate() {
+        let Some(store) = of_flow(f) else { continue };
+        engine.hold(store.train_len(), &mut store.train_rows())?;
+    }
+    Ok(true)
 }
 
 /// The earlier of what the user asked for and the scheduler's end of the job less a margin.

@@ -11,12 +11,12 @@ mod flows;
 mod held_out;
 mod job;
 mod journal;
-pub mod optimiser;
 pub mod plan;
 mod publish;
 mod quantile;
 mod replicas;
 mod run_folder;
+pub mod schedule;
 pub mod state;
 mod status;
 mod step;
@@ -93,13 +93,12 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
 /// The training loop.
 fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFlag) -> Result<()> {
     while job.goes_on(state) {
-        job.set_params(&state.weights.params)?;
+        job.begin_epoch(state)?;
         for _ in state.progress.step_in_epoch..job.steps {
             job.gradient(world, state)?;
             let agreed = job.reduce(world, stop)?;
             job.update(world, state, &agreed)?;
             job.compare(world, state)?;
-            job.set_params(&state.weights.params)?;
             job.tell(state, &agreed)?;
             if agreed.checkpoint || agreed.stop.is_some() {
                 job.save(world, state)?;

@@ -1,6 +1,6 @@
 //! Everything that a resumed training needs: one struct, saved and restored whole.
 
-use super::optimiser::Weights;
+use crate::engine::Weights;
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 /// Weights, progress, and what has been measured so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
+    /// Of all flows, one after the other. In training the engines hold them: these are
+    /// those of the last `Job::fetch`.
     pub weights: Weights,
     /// EMA of the epoch with the lowest held-out NLL, flow by flow; in fine-tuning of that
     /// with the lowest held-out loss.

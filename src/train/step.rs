@@ -9,16 +9,22 @@ use super::state::{Progress, TrainState};
 use super::synthetic::Latent;
 use crate::config::FineTune;
 use crate::data::store::Gathered;
-use crate::engine::{Batch, FixedSum};
+use crate::engine::{Batch, Events};
 use crate::error::Result;
 use crate::model::anomalies::Maker;
 use crate::world::World;
 
-/// What a step leaves behind on this rank.
+/// What a step leaves behind on this rank; its gradient sums stay in the engines.
 #[derive(Debug)]
 pub struct Step {
     populations: Vec<Gathered>,
-    pub sums: Vec<FixedSum>, // (flows)
+    /// Those of the step (epoch, step in the epoch) that comes next, made while the engines
+    /// compute.
+    next: (Option<(u64, u64)>, Vec<Gathered>),
+    /// Whether the engines hold the training events.
+    held: bool,
+    /// Parts of shards whose gradient cannot be added.
+    pub unusable: u64,
     /// Σ weight · (−log p) of each flow's own population.
     pub losses: Vec<Vec<f64>>, // (flows)(own shards)
     /// Normal events with log p below the running quantile.
@@ -26,18 +32,13 @@ pub struct Step {
 }
 
 impl Step {
-    /// Empty buffers for flows of `parameters` each; a gradient may be taken of all
-    /// populations, so that each has its share of the range of an exact sum.
-    pub fn new(
-        flows: usize,
-        parameters: usize,
-        populations: usize,
-        shards: usize,
-        own: usize,
-    ) -> Step {
+    pub fn new(flows: usize, populations: usize, own: usize, held: bool) -> Step {
+        let empty = vec![Gathered::default(); populations];
         Step {
-            populations: vec![Gathered::default(); populations],
-            sums: vec![FixedSum::new(parameters, shards * populations); flows],
+            next: (None, empty.clone()),
+            populations: empty,
+            held,
+            unusable: 0,
             losses: vec![vec![0.0; own]; flows],
             below: 0,
         }
@@ -53,14 +54,26 @@ impl Job<'_> {
     /// Gathers the events of the step the state is at, and sums the gradients of all flows.
     pub fn gradient(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
         self.gather(world, state)?;
-        self.step.sums.iter_mut().for_each(FixedSum::clear);
         let stage = &self.plan.stages[state.progress.stage];
         let weight = stage.weight(state.progress.stage_step, self.stage_steps(stage));
         match stage {
-            Objective::Likelihood => self.likelihood(),
-            Objective::Push(fine_tune) => self.push(&state.progress, fine_tune, weight),
-            Objective::CrossEntropy(_) => self.cross_entropy(weight),
+            Objective::Likelihood => self.likelihood()?,
+            Objective::Push(fine_tune) => self.push(&state.progress, fine_tune, weight)?,
+            Objective::CrossEntropy(_) => self.cross_entropy(weight)?,
         }
+        self.gather_next(&state.progress);
+        self.collect(matches!(stage, Objective::Likelihood))
+    }
+
+    /// Waits for the engines. In the likelihood stage a flow's loss is that of its gradient.
+    fn collect(&mut self, likelihood: bool) -> Result<()> {
+        self.step.unusable = 0;
+        let mut of_weights = vec![0.0; self.stores[0].shards.len()];
+        for (engine, loss) in self.engines.iter_mut().zip(&mut self.step.losses) {
+            self.step.unusable +=
+                engine.collect(if likelihood { loss } else { &mut of_weights })?;
+        }
+        Ok(())
     }
 
     /// Steps of a whole stage.
@@ -71,6 +84,16 @@ impl Job<'_> {
     fn gather(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
         let (plan, p) = (self.plan, &mut state.progress);
         let (seed, epoch, at) = (plan.config.train.seed, p.epoch, p.step_in_epoch);
+        if self.names_events(p.stage) {
+            if self.step.next.0 == Some((epoch, at)) {
+                std::mem::swap(&mut self.step.populations, &mut self.step.next.1);
+            } else {
+                for (store, events) in self.stores.iter().zip(&mut self.step.populations) {
+                    store.name(seed, epoch, at, self.steps, events);
+                }
+            }
+            return Ok(());
+        }
         for (store, events) in self.stores.iter().zip(&mut self.step.populations) {
             store.gather(seed, epoch, at, self.steps, events);
         }
@@ -94,6 +117,26 @@ impl Job<'_> {
             &latent,
             anomalies,
         )
+    }
+
+    /// Whether all that a stage needs of its events are their numbers.
+    fn names_events(&self, stage: usize) -> bool {
+        self.step.held
+            && matches!(self.plan.stages[stage], Objective::Likelihood)
+            && self.followed_quantile(stage).is_none()
+    }
+
+    /// Names the events of the next step, while the engines compute this one.
+    fn gather_next(&mut self, p: &Progress) {
+        if !self.names_events(p.stage) {
+            return;
+        }
+        let last = p.step_in_epoch + 1 == self.steps;
+        let (epoch, at) = if last { (p.epoch + 1, 0) } else { (p.epoch, p.step_in_epoch + 1) };
+        for (store, events) in self.stores.iter().zip(&mut self.step.next.1) {
+            store.name(self.plan.config.train.seed, epoch, at, self.steps, events);
+        }
+        self.step.next.0 = Some((epoch, at));
     }
 
     /// Counts normal events below the running quantile, which begins as that of the first
@@ -123,12 +166,17 @@ impl Job<'_> {
     }
 
     fn likelihood(&mut self) -> Result<()> {
-        let Step { populations, sums, losses, .. } = &mut self.step;
-        for (f, flow) in self.plan.flows.iter().enumerate() {
-            let events = &populations[flow.population];
-            let batch =
-                Batch { events: &events.rows, weights: events.weights(), offsets: &events.offsets };
-            self.engines[f].gradient(&batch, &mut sums[f], &mut losses[f])?;
+        for (engine, flow) in self.engines.iter_mut().zip(&self.plan.flows) {
+            let gathered = &self.step.populations[flow.population];
+            let (numbers, flips) = (&gathered.numbers, &gathered.flips);
+            let events = if gathered.rows.is_empty() && !numbers.is_empty() {
+                let flips = (!flips.is_empty()).then_some(flips.as_slice());
+                Events::Held { numbers, flips }
+            } else {
+                Events::Rows(&gathered.rows)
+            };
+            let (weights, offsets) = (gathered.weights(), gathered.offsets.as_slice());
+            engine.add_gradient(&Batch { events, weights, offsets })?;
         }
         Ok(())
     }
@@ -191,10 +239,8 @@ impl Job<'_> {
             .enumerate()
             .map(|(i, w)| (w * own.map_or(1.0, |own| f64::from(own[i]))) as f32)
             .collect();
-        let batch =
-            Batch { events: &events.rows, weights: Some(&weights), offsets: &events.offsets };
-        let mut loss = vec![0.0; events.offsets.len() - 1]; // that of the weights, which is none
-        self.engines[flow].gradient(&batch, &mut self.step.sums[flow], &mut loss)
+        let (rows, weights) = (Events::Rows(&events.rows), Some(weights.as_slice()));
+        self.engines[flow].add_gradient(&Batch { events: rows, weights, offsets: &events.offsets })
     }
 
     /// The negative log-likelihood of a flow's own population, shard by shard.

@@ -17,6 +17,7 @@ use mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
 
 use super::World;
 use crate::error::{Fault, Result};
+use taiga_flow_gpu::panics;
 
 /// Bytes in one message: far below i32, and a bound on what the library buffers.
 const PIECE_BYTES: usize = 64 << 20;
@@ -153,12 +154,13 @@ fn abort(exit_code: u8) -> ! {
 }
 
 /// From now on a panic on any thread is told and then ends all ranks with exit code
-/// 1, also where somebody would have caught it.
+/// 1, also where somebody would have caught it; but for those that become errors.
 pub(super) fn abort_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);
-        if mpi::environment::is_initialized() && !mpi::environment::is_finalized() {
+        let alive = mpi::environment::is_initialized() && !mpi::environment::is_finalized();
+        if alive && !panics::is_guarded() {
             abort(1);
         }
     }));

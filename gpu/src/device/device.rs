@@ -3,9 +3,9 @@
 use super::error::{DeviceError, Result};
 use super::tuning::DeviceClass;
 use super::{Backend, Found};
+use crate::panics;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A runtime's device, opened.
 pub(crate) struct Device<R: Runtime> {
@@ -63,6 +63,11 @@ impl<R: Runtime> Device<R> {
         page.min(1 << 33)
     }
 
+    /// Bytes of memory for events that stay, next to what a batch needs: half of all.
+    pub(crate) fn memory_left(&self) -> u64 {
+        self.memory.map_or(u64::MAX, |bytes| bytes / 2)
+    }
+
     pub(crate) fn shared_memory(&self) -> usize {
         self.client.properties().hardware.max_shared_memory_size
     }
@@ -97,6 +102,20 @@ impl<R: Runtime> Device<R> {
         cubecl::future::block_on(self.client.sync()).map_err(failed)
     }
 
+    /// All numbers of some buffers, as words.
+    pub(crate) fn read_all<'a>(
+        &self,
+        buffers: impl Iterator<Item = &'a Buffer>,
+    ) -> Result<Vec<Vec<u32>>> {
+        self.finish()?;
+        buffers
+            .map(|buffer| {
+                let bytes = self.client.read_one(buffer.handle.clone()).map_err(failed)?;
+                Ok(u32::from_bytes(&bytes)[..].to_vec())
+            })
+            .collect()
+    }
+
     pub(crate) fn read<T: CubeElement + Copy>(
         &self,
         buffer: &Buffer,
@@ -129,14 +148,7 @@ pub(crate) fn cubes(count: usize) -> CubeCount {
 
 /// Runs what calls the runtime, whose own failures are panics in places.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let reason = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-            .unwrap_or_else(|| "a panic in the runtime".into());
-        Err(DeviceError::Failed { reason })
-    })
+    panics::guard(run).unwrap_or_else(|reason| Err(failed(reason)))
 }
 
 fn failed(error: impl std::fmt::Display) -> DeviceError {

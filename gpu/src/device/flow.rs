@@ -4,9 +4,9 @@
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result, expect_len};
 use super::kernels::gradient::{reduce, row_sums};
-use super::kernels::training::{adam, count_flags, gather, squares};
+use super::kernels::training::{adam, count_flags, gather, place, squares};
 use super::tiles::{Plan, Tile};
-use super::{Adam, Batch, DeviceFlow, Events, Gradient, Step, Weights, guarded};
+use super::{Adam, Batch, DeviceFlow, Events, Gradient, Summed, Weights, guarded};
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
@@ -84,8 +84,13 @@ pub(crate) struct Sums {
     by_row: Buffer,
     /// (ranges, stride) of two words
     pub(crate) partials: Buffer,
+}
+
+/// What the batches of a step come to.
+#[derive(Clone)]
+struct Total {
     /// (parameters) of two words
-    total: Buffer,
+    sums: Buffer,
     /// Unusable tiles.
     tally: Buffer,
 }
@@ -99,6 +104,7 @@ struct Training {
     /// Squares of the gradient, and its norm.
     parts: Buffer,
     norm: Buffer,
+    updated: bool,
 }
 
 pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
@@ -108,24 +114,35 @@ pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
     parameters: usize,
     gradient_map: Buffer,
     sums: RefCell<Option<Sums>>,
+    /// Of a gradient by itself, and of the step in progress.
+    total: Total,
+    step_total: Total,
+    /// Batches of the step in progress: tiles, and the losses of these.
+    step: Vec<(Plan, Vec<Buffer>)>,
     /// Events that stay (rows, features), and their number.
     table: Option<(Buffer, usize)>,
     training: Option<Training>,
 }
 
 impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
-    pub(crate) fn new(device: Device<R>, kernels: K, features: usize) -> Flow<R, K> {
+    pub(crate) fn new(device: Device<R>, kernels: K, features: usize) -> Result<Flow<R, K>> {
         let map = kernels.gradient_map();
-        Flow {
+        let total = || -> Result<Total> {
+            Ok(Total { sums: device.empty(2 * map.len())?, tally: device.empty(1)? })
+        };
+        Ok(Flow {
+            total: total()?,
+            step_total: total()?,
             gradient_map: device.upload(&map),
             parameters: map.len(),
             sums: RefCell::new(None),
+            step: Vec::new(),
             table: None,
             training: None,
             device,
             kernels,
             features,
-        }
+        })
     }
 
     /// First tile of each range that a cube takes, and the number of tiles.
@@ -159,8 +176,6 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
             ones: self.device.upload(&vec![1.0_f32; events]),
             by_row: self.device.empty(self.kernels.rows() * tiles)?,
             partials: self.device.empty(2 * self.chunks(tiles) * self.kernels.stride())?,
-            total: self.device.empty(2 * self.parameters)?,
-            tally: self.device.empty(1)?,
         };
         *kept = Some(sums.clone());
         Ok(sums)
@@ -255,7 +270,14 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
-    fn launch_reduce(&self, launch: &Launch, tiles: usize, first: bool, sums: &Sums) {
+    fn launch_reduce(
+        &self,
+        launch: &Launch,
+        tiles: usize,
+        first: bool,
+        sums: &Sums,
+        total: &Total,
+    ) {
         // SAFETY: the kernel checks its index against the number of parameters; the map
         // was made for these partials and rows.
         unsafe {
@@ -267,7 +289,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 sums.by_row.arg(),
                 self.gradient_map.arg(),
                 launch.bounds.arg(),
-                sums.total.arg(),
+                total.sums.arg(),
                 launch.flags.arg(),
                 self.parameters as u32,
                 self.kernels.stride() as u32,
@@ -278,7 +300,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
-    fn launch_tally(&self, launch: &Launch, tiles: usize, first: bool, sums: &Sums) {
+    fn launch_tally(&self, launch: &Launch, tiles: usize, first: bool, total: &Total) {
         // SAFETY: there are as many flags as tiles.
         unsafe {
             count_flags::launch_unchecked::<R>(
@@ -286,7 +308,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 CubeCount::Static(1, 1, 1),
                 CubeDim::new_1d(ROW as u32),
                 launch.flags.arg(),
-                sums.tally.arg(),
+                total.tally.arg(),
                 tiles as u32,
                 u32::from(first),
                 ROW,
@@ -294,45 +316,63 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
-    /// Leaves a batch's gradient in `total` and `tally`; gives these and the losses of its
-    /// tiles. None without events.
-    fn sum(&self, plan: &Plan, batch: &Batch) -> Result<Option<(Sums, Vec<Buffer>)>> {
-        let Some((events, tiles)) = plan.largest() else { return Ok(None) };
+    fn plan(&self, batch: &Batch) -> Result<Plan> {
+        Plan::new(batch, self.features, self.kernels.launch_events(&self.device)[1])
+    }
+
+    /// Adds a batch's gradient to `total`, or begins with it; gives the losses of its tiles,
+    /// launch by launch.
+    fn sum(&self, plan: &Plan, batch: &Batch, begins: bool, total: &Total) -> Result<Vec<Buffer>> {
+        let Some((events, tiles)) = plan.largest() else { return Ok(Vec::new()) };
         let sums = self.sums_for(events, tiles)?;
         let mut losses = Vec::new();
         for (i, tiles) in plan.launches().enumerate() {
-            let launch = self.launch(batch, tiles, &sums)?;
+            let (launch, first) = (self.launch(batch, tiles, &sums)?, begins && i == 0);
             let rows = self.kernels.gradient(&self.device, &launch, &sums)?;
             self.launch_row_sums(&launch, &rows, tiles.len(), &sums);
-            self.launch_reduce(&launch, tiles.len(), i == 0, &sums);
-            self.launch_tally(&launch, tiles.len(), i == 0, &sums);
+            self.launch_reduce(&launch, tiles.len(), first, &sums, total);
+            self.launch_tally(&launch, tiles.len(), first, total);
             losses.push(launch.losses);
-        }
-        Ok(Some((sums, losses)))
-    }
-
-    /// Loss of each shard from those of its tiles, in their order.
-    fn losses(&self, plan: &Plan, buffers: &[Buffer], shards: usize) -> Result<Vec<f64>> {
-        let mut losses = vec![0.0; shards];
-        for (tiles, buffer) in plan.launches().zip(buffers) {
-            let mut values = vec![0.0_f32; tiles.len()];
-            self.device.read(buffer, &mut values)?;
-            for (tile, value) in tiles.iter().zip(values) {
-                losses[tile.shard] += f64::from(value);
-            }
         }
         Ok(losses)
     }
 
-    fn unusable(&self, sums: &Sums) -> Result<u64> {
-        let mut tally = [0_u32];
-        self.device.read(&sums.tally, &mut tally)?;
-        Ok(u64::from(tally[0]))
+    /// Waits for batches that are summed in `total`: the losses of their shards and the
+    /// number of unusable tiles.
+    fn wait(&self, batches: &[(Plan, Vec<Buffer>)], total: &Total) -> Result<Summed> {
+        let shards = batches.iter().map(|(plan, _)| plan.shards()).max().unwrap_or(0);
+        let mut summed = Summed { unusable: 0, loss: vec![0.0; shards] };
+        if batches.iter().all(|(_, losses)| losses.is_empty()) {
+            return Ok(summed);
+        }
+        let buffers = batches.iter().flat_map(|(_, losses)| losses).chain([&total.tally]);
+        let mut words = self.device.read_all(buffers)?.into_iter();
+        for (plan, _) in batches {
+            for (tiles, losses) in plan.launches().zip(words.by_ref()) {
+                // Those of the tiles in their order.
+                for (tile, bits) in tiles.iter().zip(losses) {
+                    summed.loss[tile.shard] += f64::from(f32::from_bits(bits));
+                }
+            }
+        }
+        summed.unusable =
+            words.next().and_then(|tally| tally.first().copied()).map_or(0, u64::from);
+        Ok(summed)
+    }
+
+    fn read_sums(&self, total: &Total, sums: &mut [i64]) -> Result<()> {
+        let mut words = vec![0_u32; 2 * self.parameters];
+        self.device.read(&total.sums, &mut words)?;
+        for (sum, word) in sums.iter_mut().zip(words.as_chunks::<2>().0) {
+            *sum = (u64::from(word[0]) | u64::from(word[1]) << 32).cast_signed();
+        }
+        Ok(())
     }
 
     /// One update from sums on the device; packs the new weights.
-    fn launch_update(&mut self, total: &Buffer, tally: &Buffer, adam_step: &Adam) -> Result<()> {
-        let Some(t) = &self.training else { return Err(not_training()) };
+    fn launch_update(&mut self, total: &Total, adam_step: &Adam) -> Result<()> {
+        let Some(t) = &mut self.training else { return Err(not_training()) };
+        t.updated = true;
         let to_mean = (1.0 / adam_step.events as f64) as f32;
         let params = t.params.clone();
         // SAFETY: all buffers have one number per parameter, or two words; the kernels
@@ -342,7 +382,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 &self.device.client,
                 CubeCount::Static(PARTS as u32, 1, 1),
                 CubeDim::new_1d(LINE as u32),
-                total.arg(),
+                total.sums.arg(),
                 t.parts.arg(),
                 self.parameters as u32,
                 to_mean,
@@ -352,9 +392,9 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 &self.device.client,
                 cubes(self.parameters.div_ceil(LINE)),
                 CubeDim::new_1d(LINE as u32),
-                total.arg(),
+                total.sums.arg(),
                 t.parts.arg(),
-                tally.arg(),
+                total.tally.arg(),
                 t.params.arg(),
                 t.ema.arg(),
                 t.first_moment.arg(),
@@ -362,7 +402,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
                 t.norm.arg(),
                 self.parameters as u32,
                 to_mean,
-                adam_step.clip_norm,
+                adam_step.clip_norm as f32,
                 adam_step.beta1,
                 adam_step.beta2,
                 adam_step.step,
@@ -373,13 +413,6 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
         self.kernels.set_params(&self.device, params);
         Ok(())
-    }
-
-    fn norm(&self) -> Result<f64> {
-        let Some(t) = &self.training else { return Err(not_training()) };
-        let mut norm = [0.0_f32];
-        self.device.read(&t.norm, &mut norm)?;
-        Ok(f64::from(norm[0]))
     }
 }
 
@@ -435,36 +468,52 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
 
     fn gradient(&self, batch: &Batch) -> Result<Gradient> {
         guarded(|| {
-            let shards = batch.offsets.len() - 1;
-            let most = self.kernels.launch_events(&self.device)[1];
-            let plan = Plan::new(batch, self.features, most)?;
-            let mut gradient =
-                Gradient { sums: vec![0; self.parameters], unusable: 0, loss: vec![0.0; shards] };
-            let Some((sums, losses)) = self.sum(&plan, batch)? else { return Ok(gradient) };
-            gradient.loss = self.losses(&plan, &losses, shards)?;
-            gradient.unusable = self.unusable(&sums)?;
-            let mut words = vec![0_u32; 2 * self.parameters];
-            self.device.read(&sums.total, &mut words)?;
-            for (sum, word) in gradient.sums.iter_mut().zip(words.as_chunks::<2>().0) {
-                *sum = (u64::from(word[0]) | u64::from(word[1]) << 32).cast_signed();
+            let plan = self.plan(batch)?;
+            let mut sums = vec![0; self.parameters];
+            let losses = self.sum(&plan, batch, true, &self.total)?;
+            let any = !losses.is_empty();
+            let Summed { unusable, loss } = self.wait(&[(plan, losses)], &self.total)?;
+            if any {
+                self.read_sums(&self.total, &mut sums)?;
             }
-            Ok(gradient)
+            Ok(Gradient { sums, unusable, loss })
         })
     }
 
-    fn hold(&mut self, events: &[f32]) -> Result<()> {
-        let count = events.len() / self.features;
-        expect_len("numbers of the events", count * self.features, events.len())?;
+    fn room(&self) -> usize {
+        let most = self.device.largest_buffer().min(self.device.memory_left());
+        // Kernels count numbers in 32 bits.
+        ((most / 4).min(u64::from(u32::MAX)) / self.features as u64) as usize
+    }
+
+    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+        let numbers = events * self.features;
         guarded(|| {
-            let bytes = size_of_val(events) as u64;
-            if bytes > self.device.largest_buffer() {
-                return Err(DeviceError::TooLittle {
-                    what: "memory for the events",
-                    needed: bytes,
-                    available: self.device.largest_buffer(),
-                });
+            self.table = None; // there may be no room for both
+            let table = self.device.empty(numbers)?;
+            let mut first = 0;
+            for piece in pieces {
+                let end = first + piece.len();
+                expect_len("numbers of the events", numbers.max(end), numbers)?;
+                if piece.is_empty() {
+                    continue;
+                }
+                // SAFETY: the piece ends within the table.
+                unsafe {
+                    place::launch_unchecked::<R>(
+                        &self.device.client,
+                        cubes(piece.len().div_ceil(LINE)),
+                        CubeDim::new_1d(LINE as u32),
+                        self.device.upload(piece).arg(),
+                        table.arg(),
+                        first as u32,
+                        piece.len() as u32,
+                    );
+                }
+                first = end;
             }
-            self.table = Some((self.device.upload(events), count));
+            expect_len("numbers of the events", numbers, first)?;
+            self.table = Some((table, events));
             self.device.finish()
         })
     }
@@ -499,36 +548,65 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
                 second_moment,
                 parts: device.empty(PARTS)?,
                 norm: device.empty(1)?,
+                updated: false,
             });
             device.finish()
         })
     }
 
-    fn step(&mut self, batch: &Batch, adam: &Adam) -> Result<Step> {
+    fn add_gradient(&mut self, batch: &Batch) -> Result<()> {
+        let begins = self.step.iter().all(|(_, losses)| losses.is_empty());
         guarded(|| {
-            let shards = batch.offsets.len() - 1;
-            let most = self.kernels.launch_events(&self.device)[1];
-            let plan = Plan::new(batch, self.features, most)?;
-            let Some((sums, losses)) = self.sum(&plan, batch)? else {
-                return Ok(Step { unusable: 0, loss: vec![0.0; shards], gradient_norm: 0.0 });
-            };
-            self.launch_update(&sums.total, &sums.tally, adam)?;
-            Ok(Step {
-                loss: self.losses(&plan, &losses, shards)?,
-                unusable: self.unusable(&sums)?,
-                gradient_norm: self.norm()?,
-            })
+            let plan = self.plan(batch)?;
+            let losses = self.sum(&plan, batch, begins, &self.step_total)?;
+            self.step.push((plan, losses));
+            Ok(())
         })
     }
 
-    fn apply(&mut self, sums: &[i64], adam: &Adam) -> Result<f64> {
-        expect_len("gradient sums", self.parameters, sums.len())?;
+    fn collect(&mut self) -> Result<Summed> {
+        let step = std::mem::take(&mut self.step);
         guarded(|| {
-            let words: Vec<u32> =
-                sums.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]).collect();
-            let (total, tally) = (self.device.upload(&words), self.device.upload(&[0_u32]));
-            self.launch_update(&total, &tally, adam)?;
-            self.norm()
+            if step.iter().all(|(_, losses)| losses.is_empty()) {
+                // Nothing was launched, and what lies there is of the step before.
+                self.step_total.sums = self.device.upload(&vec![0_u32; 2 * self.parameters]);
+                self.step_total.tally = self.device.upload(&[0_u32]);
+            }
+            self.wait(&step, &self.step_total)
+        })
+    }
+
+    fn sums(&self, sums: &mut [i64]) -> Result<()> {
+        expect_len("gradient sums", self.parameters, sums.len())?;
+        guarded(|| self.read_sums(&self.step_total, sums))
+    }
+
+    fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()> {
+        if let Some(sums) = sums {
+            expect_len("gradient sums", self.parameters, sums.len())?;
+        }
+        guarded(|| {
+            let total = match sums {
+                None => self.step_total.clone(),
+                Some(sums) => {
+                    let words: Vec<u32> =
+                        sums.iter().flat_map(|s| [*s as u32, (*s >> 32) as u32]).collect();
+                    Total { sums: self.device.upload(&words), tally: self.device.upload(&[0_u32]) }
+                }
+            };
+            self.launch_update(&total, adam)
+        })
+    }
+
+    fn gradient_norm(&self) -> Result<Option<f64>> {
+        guarded(|| {
+            let Some(t) = &self.training else { return Err(not_training()) };
+            if !t.updated {
+                return Ok(None);
+            }
+            let mut norm = [0.0_f32];
+            self.device.read(&t.norm, &mut norm)?;
+            Ok(Some(f64::from(norm[0])))
         })
     }
 

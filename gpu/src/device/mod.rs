@@ -20,6 +20,8 @@ pub use error::{DeviceError, Result};
 pub use probe::{Backend, Found, devices};
 pub use tuning::DeviceClass;
 
+pub use crate::training::{Adam, Events, Weights};
+
 use crate::spec::FlowSpec;
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::Runtime;
@@ -29,56 +31,13 @@ use flow::Flow;
 use fused::Fused;
 use layered::Layered;
 
-/// Where the events of a batch are.
-#[derive(Debug, Clone, Copy)]
-pub enum Events<'a> {
-    /// Scaled features (events, features), row-major.
-    Rows(&'a [f32]),
-    /// Events that the device holds, by their numbers; feature d of an event changes its
-    /// sign where bit d of its `flips` is set.
-    Held { numbers: &'a [u32], flips: Option<&'a [u32]> },
-}
-
-/// Weights in training and all that moves with them, each (parameters).
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Weights {
-    pub params: Vec<f32>,
-    /// Running mean of the weights.
-    pub ema: Vec<f32>,
-    pub first_moment: Vec<f32>,
-    pub second_moment: Vec<f32>,
-}
-
-impl Weights {
-    fn all(&self) -> [&Vec<f32>; 4] {
-        [&self.params, &self.ema, &self.first_moment, &self.second_moment]
-    }
-}
-
-/// Numbers of one update by Adam (Kingma and Ba 2015), with the mean gradient g clipped to
-/// a norm: m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v), θ ← θ − step·m/(√v + ε),
-/// θ̄ ← θ̄ + keep·(θ − θ̄).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Adam {
-    /// Events that the gradient is summed over.
-    pub events: u64,
-    pub clip_norm: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub step: f32,
-    pub epsilon: f32,
-    pub keep: f32,
-}
-
-/// What a step on the device came to.
+/// What the gradients of a step came to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// Tiles with a component that cannot be added: if any, nothing was updated.
+pub struct Summed {
+    /// Tiles with a component that cannot be added: if any, no update follows.
     pub unusable: u64,
-    /// As in [`Gradient`].
+    /// Σ weight · (−log p) of each shard, over all batches.
     pub loss: Vec<f64>,
-    /// Norm of the mean gradient before clipping.
-    pub gradient_norm: f64,
 }
 
 /// Events of one step, shard after shard.
@@ -116,19 +75,28 @@ pub trait DeviceFlow {
     fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()>;
     /// Gradient sums and losses of a batch.
     fn gradient(&self, batch: &Batch) -> Result<Gradient>;
-    /// Keeps scaled events (events, features) on the device, for batches to name.
-    fn hold(&mut self, events: &[f32]) -> Result<()>;
+    /// Events that can be kept on the device at most.
+    fn room(&self) -> usize;
+    /// Keeps so many scaled events on the device, for batches to name: given in pieces
+    /// (events, features).
+    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()>;
     /// Computes log p of the events held, `turns` times over, and leaves it there: what
     /// scoring takes without the copies to and from the device.
     fn score_held(&self, turns: usize) -> Result<()>;
     /// Takes over weights to train.
     fn begin(&mut self, weights: &Weights) -> Result<()>;
-    /// Gradient of a batch and update of the weights, with nothing but a few numbers
-    /// coming back.
-    fn step(&mut self, batch: &Batch, adam: &Adam) -> Result<Step>;
-    /// Update of the weights from gradient sums, as those of several devices together.
-    /// Gives the norm of the mean gradient before clipping.
-    fn apply(&mut self, sums: &[i64], adam: &Adam) -> Result<f64>;
+    /// Adds the gradient of a batch to the sums of the step, which stay on the device, and
+    /// does not wait for it. The first batch after `collect` begins a new step.
+    fn add_gradient(&mut self, batch: &Batch) -> Result<()>;
+    /// Waits for the step's gradients.
+    fn collect(&mut self) -> Result<Summed>;
+    /// The step's sums (parameters), in units of 2⁻³².
+    fn sums(&self, sums: &mut [i64]) -> Result<()>;
+    /// Update of the weights from the step's sums on the device, or from `sums`, as those
+    /// of several devices together; the bits are the same. Does not wait for it.
+    fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()>;
+    /// Norm of the mean gradient of the last update since `begin`, before clipping.
+    fn gradient_norm(&self) -> Result<Option<f64>>;
     /// The weights in training, into vectors of their length.
     fn weights(&self, weights: &mut Weights) -> Result<()>;
 }
@@ -148,10 +116,10 @@ pub fn open(found: &Found, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
 fn flow<R: Runtime>(device: Device<R>, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
     if spec.hidden.len() == 1 {
         let kernels = Fused::new(&device, spec)?;
-        return Ok(Box::new(Flow::new(device, kernels, spec.features)));
+        return Ok(Box::new(Flow::new(device, kernels, spec.features)?));
     }
     let kernels = Layered::new(&device, spec)?;
-    Ok(Box::new(Flow::new(device, kernels, spec.features)))
+    Ok(Box::new(Flow::new(device, kernels, spec.features)?))
 }
 
 /// The device's peak of f32 multiply-adds, in 10⁹ per second: the best of ten launches.

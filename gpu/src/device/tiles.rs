@@ -28,6 +28,7 @@ pub(crate) struct Plan {
     tiles: Vec<Tile>,
     /// First tile of each launch, and the number of tiles.
     starts: Vec<usize>,
+    shards: usize,
 }
 
 impl Plan {
@@ -75,7 +76,12 @@ impl Plan {
             }
         }
         starts.push(tiles.len());
-        Ok(Plan { tiles, starts })
+        Ok(Plan { tiles, starts, shards: batch.offsets.len().saturating_sub(1) })
+    }
+
+    /// Shards of the batch.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards
     }
 
     pub(crate) fn launches(&self) -> impl Iterator<Item = &[Tile]> {

@@ -20,7 +20,8 @@ mod weights;
 pub use dispatch::Isa;
 pub(crate) use dispatch::vectorised;
 
-use super::{Batch, Engine, FixedSum};
+use super::optimiser::Training;
+use super::{Adam, Batch, Engine, Events, FixedSum, Weights};
 use crate::error::{Fault, Result};
 use fused::Fused;
 use general::General;
@@ -32,6 +33,7 @@ pub struct CpuEngine {
     kernel: Box<dyn Kernel>,
     isa: Isa,
     pool: rayon::ThreadPool,
+    training: Option<Training>,
 }
 
 impl CpuEngine {
@@ -44,7 +46,7 @@ impl CpuEngine {
                 .advice("lower --threads")
                 .environment()
         })?;
-        Ok(CpuEngine { kernel: kernel(spec, threads), isa, pool })
+        Ok(CpuEngine { kernel: kernel(spec, threads), isa, pool, training: None })
     }
 }
 
@@ -75,8 +77,87 @@ impl Engine for CpuEngine {
     }
 
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()> {
-        self.kernel.gradient(&self.pool, self.isa, batch, sums, loss)
+        self.kernel.gradient(&self.pool, self.isa, &rows(batch)?, sums, loss)
     }
+
+    fn hold(&mut self, _: usize, _: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+        Ok(()) // it has no room, and asks for rows
+    }
+
+    fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()> {
+        self.set_params(&weights.params)?;
+        self.training = Some(Training::new(weights.clone(), shards));
+        Ok(())
+    }
+
+    fn add_gradient(&mut self, batch: &Batch) -> Result<()> {
+        let CpuEngine { kernel, isa, pool, training } = self;
+        let training = training.as_mut().ok_or_else(not_training)?;
+        training.begin_batch();
+        let mut loss = vec![0.0; batch.offsets.len() - 1];
+        kernel.gradient(pool, *isa, &rows(batch)?, &mut training.sums, &mut loss)?;
+        training.add_loss(&loss);
+        Ok(())
+    }
+
+    fn collect(&mut self, loss: &mut [f64]) -> Result<u64> {
+        let training = self.training.as_mut().ok_or_else(not_training)?;
+        training.begin_batch(); // a step without batches has no sums
+        training.complete = true;
+        loss.fill(0.0);
+        loss.iter_mut().zip(&training.loss).for_each(|(loss, of_step)| *loss = *of_step);
+        Ok(training.sums.unusable)
+    }
+
+    fn sums(&self, sums: &mut [i64]) -> Result<()> {
+        let training = self.training.as_ref().ok_or_else(not_training)?;
+        sums.copy_from_slice(&training.sums.values);
+        Ok(())
+    }
+
+    fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()> {
+        let CpuEngine { kernel, pool, training, .. } = self;
+        let training = training.as_mut().ok_or_else(not_training)?;
+        training.update(sums, adam);
+        pool.install(|| kernel.set_params(&training.weights.params));
+        Ok(())
+    }
+
+    fn gradient_norm(&self) -> Result<Option<f64>> {
+        Ok(self.training.as_ref().ok_or_else(not_training)?.gradient_norm)
+    }
+
+    fn weights(&self, weights: &mut Weights) -> Result<()> {
+        let training = self.training.as_ref().ok_or_else(not_training)?;
+        weights.clone_from(&training.weights);
+        Ok(())
+    }
+}
+
+/// The rows of a batch: this engine holds no events.
+fn rows<'a>(batch: &Batch<'a>) -> Result<RowBatch<'a>> {
+    match batch.events {
+        Events::Rows(events) => {
+            Ok(RowBatch { events, weights: batch.weights, offsets: batch.offsets })
+        }
+        Events::Held { .. } => Err(Fault::new("the engine on the processor holds no events")
+            .advice("this is a mistake in the program: report it")
+            .internal()),
+    }
+}
+
+fn not_training() -> crate::error::Error {
+    Fault::new("no weights to train were given")
+        .advice("this is a mistake in the program: report it")
+        .internal()
+}
+
+/// A batch whose events are at hand.
+#[derive(Debug, Clone, Copy)]
+struct RowBatch<'a> {
+    events: &'a [f32],
+    weights: Option<&'a [f32]>,
+    offsets: &'a [usize],
 }
 
 /// What the engine is made of: a kernel for some kind of network.
@@ -88,7 +169,7 @@ trait Kernel: Send + Sync {
         &self,
         pool: &rayon::ThreadPool,
         isa: Isa,
-        batch: &Batch,
+        batch: &RowBatch,
         sums: &mut FixedSum,
         loss: &mut [f64],
     ) -> Result<()>;

@@ -129,7 +129,8 @@ fn gradients_agree_with_the_reference_at_odd_sizes_and_weights() {
         let weights: Vec<f32> = (0..291).map(|i| 0.25 + (i % 5) as f32).collect();
         let mut sums = FixedSum::new(params.len(), 4);
         let mut loss = vec![f64::NAN; 4];
-        let batch = Batch { events: &events, weights: Some(&weights), offsets: &offsets };
+        let batch =
+            Batch { events: Events::Rows(&events), weights: Some(&weights), offsets: &offsets };
         engine.gradient(&batch, &mut sums, &mut loss).unwrap();
         assert_eq!(sums.unusable, 0);
         let (exact, exact_loss) = reference_gradient(spec, &params, &events, &weights);
@@ -168,7 +169,8 @@ fn bits_depend_on_neither_instruction_set_nor_threads() {
                 engine.inverse(&events, &mut back).unwrap();
                 let mut sums = FixedSum::new(params.len(), 3);
                 let mut loss = vec![f64::NAN; 3];
-                let batch = Batch { events: &events, weights: None, offsets: &offsets };
+                let batch =
+                    Batch { events: Events::Rows(&events), weights: None, offsets: &offsets };
                 engine.gradient(&batch, &mut sums, &mut loss).unwrap();
                 let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                 let loss: Vec<u64> = loss.iter().map(|l| l.to_bits()).collect();
@@ -237,7 +239,7 @@ fn an_event_that_is_not_finite_makes_its_shard_unusable() {
         let mut events = random_events(6, 40, 5);
         events[6 * 17 + 2] = f32::NAN;
         let mut sums = FixedSum::new(params.len(), 2);
-        let batch = Batch { events: &events, weights: None, offsets: &[0, 20, 40] };
+        let batch = Batch { events: Events::Rows(&events), weights: None, offsets: &[0, 20, 40] };
         engine.gradient(&batch, &mut sums, &mut [0.0; 2]).unwrap();
         assert_eq!(sums.unusable, 1);
     }
@@ -252,7 +254,7 @@ fn both_kernels_agree_on_one_hidden_layer() {
     general.kernel = tiled(&spec, 2, General::new(&spec));
     general.set_params(&params).unwrap();
     let events = random_events(7, 300, 9);
-    let batch = Batch { events: &events, weights: None, offsets: &[0, 300] };
+    let batch = Batch { events: Events::Rows(&events), weights: None, offsets: &[0, 300] };
     let outcomes = [fused, general].map(|engine| {
         let mut log_prob = vec![f32::NAN; 300];
         engine.log_prob(&events, &mut log_prob).unwrap();

@@ -5,11 +5,11 @@
 //! tile changes no bit. The events of a tile belong to one shard, counted from its
 //! start, so that a sum depends neither on the other shards nor on the threads.
 
-use super::Kernel;
 use super::dispatch::Isa;
 use super::forward::Tile;
 use super::pass::Pass;
-use crate::engine::{Batch, FixedSum};
+use super::{Kernel, RowBatch};
+use crate::engine::FixedSum;
 use crate::error::{Fault, Result};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -74,7 +74,13 @@ impl<T: TileKernel> Tiled<T> {
     }
 
     /// Adds one tile's gradient to `worker`; returns its loss.
-    fn tile(&self, isa: Isa, batch: &Batch, tile: &TileOf, worker: &mut Worker<T::Scratch>) -> f64 {
+    fn tile(
+        &self,
+        isa: Isa,
+        batch: &RowBatch,
+        tile: &TileOf,
+        worker: &mut Worker<T::Scratch>,
+    ) -> f64 {
         let rows =
             &batch.events[tile.events.start * self.features..tile.events.end * self.features];
         let weights = batch.weights.map(|w| &w[tile.events.clone()]);
@@ -89,7 +95,7 @@ impl<T: TileKernel> Tiled<T> {
     fn work(
         &self,
         isa: Isa,
-        batch: &Batch,
+        batch: &RowBatch,
         tiles: &[TileOf],
         next: &AtomicUsize,
         mut worker: MutexGuard<Worker<T::Scratch>>,
@@ -152,7 +158,7 @@ impl<T: TileKernel> Kernel for Tiled<T> {
         &self,
         pool: &rayon::ThreadPool,
         isa: Isa,
-        batch: &Batch,
+        batch: &RowBatch,
         sums: &mut FixedSum,
         loss: &mut [f64],
     ) -> Result<()> {

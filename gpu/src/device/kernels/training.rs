@@ -32,6 +32,15 @@ pub(crate) fn gather(
     }
 }
 
+/// Copies a piece of `count` numbers to its place in the table.
+#[cube(launch_unchecked)]
+pub(crate) fn place(piece: &Array<f32>, table: &mut Array<f32>, first: u32, count: u32) {
+    let at = ABSOLUTE_POS;
+    if at < count as usize {
+        table[first as usize + at] = piece[at];
+    }
+}
+
 /// Adds the number of set `flags` to `tally`, or begins with it. One cube.
 #[cube(launch_unchecked)]
 pub(crate) fn count_flags(

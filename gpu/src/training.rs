@@ -1,0 +1,52 @@
+//! What a training step is about: events, weights, and the numbers of an update.
+
+/// Where the events of a batch are.
+#[derive(Debug, Clone, Copy)]
+pub enum Events<'a> {
+    /// Scaled features (events, features), row-major.
+    Rows(&'a [f32]),
+    /// Events that the engine holds, by their numbers; feature d of an event changes its
+    /// sign where bit d of its `flips` is set.
+    Held { numbers: &'a [u32], flips: Option<&'a [u32]> },
+}
+
+/// Weights in training and all that moves with them, each (parameters).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Weights {
+    pub params: Vec<f32>,
+    /// Running mean of the weights.
+    pub ema: Vec<f32>,
+    pub first_moment: Vec<f32>,
+    pub second_moment: Vec<f32>,
+}
+
+impl Weights {
+    /// Weights that have not moved yet.
+    pub fn new(params: Vec<f32>) -> Weights {
+        let zeros = vec![0.0; params.len()];
+        Weights { ema: params.clone(), params, first_moment: zeros.clone(), second_moment: zeros }
+    }
+
+    pub fn all(&self) -> [&Vec<f32>; 4] {
+        [&self.params, &self.ema, &self.first_moment, &self.second_moment]
+    }
+
+    pub fn all_mut(&mut self) -> [&mut Vec<f32>; 4] {
+        [&mut self.params, &mut self.ema, &mut self.first_moment, &mut self.second_moment]
+    }
+}
+
+/// Numbers of one update by Adam (Kingma and Ba 2015), with the mean gradient g clipped to
+/// a norm: m ← m + (1 − β₁)(g − m), v ← v + (1 − β₂)(g² − v), θ ← θ − step·m/(√v + ε),
+/// θ̄ ← θ̄ + keep·(θ − θ̄).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adam {
+    /// Events that the gradient is summed over.
+    pub events: u64,
+    pub clip_norm: f64,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub step: f32,
+    pub epsilon: f32,
+    pub keep: f32,
+}
