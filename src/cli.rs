@@ -232,6 +232,9 @@ pub enum Command {
         /// Folder for evaluation.json and report.html
         #[arg(short, long)]
         output: PathBuf,
+        /// Measure what each feature tells: as many scorings more as there are features
+        #[arg(long)]
+        importance: bool,
         #[command(flatten)]
         device: Device,
     },
@@ -402,8 +405,17 @@ impl Cli {
     }
 
     fn evaluate(&self, world: &dyn World) -> Result<()> {
-        let Command::Evaluate { model, files, gamma, hadron, part, schema, output, device } =
-            &self.command
+        let Command::Evaluate {
+            model,
+            files,
+            gamma,
+            hadron,
+            part,
+            schema,
+            output,
+            importance,
+            device,
+        } = &self.command
         else {
             return Ok(());
         };
@@ -417,6 +429,8 @@ impl Cli {
             output: output.clone(),
             overwrite: self.global.overwrite,
             hardware: device.hardware(),
+            importance: *importance,
+            watchdog: device.watchdog(Run::default()),
         };
         let evaluation = evaluate::run(world, &options)?;
         if is_root(world) {

@@ -95,6 +95,39 @@ fn a_rank_that_is_stopped_while_scoring_ends_the_job_and_is_named() {
 }
 
 #[test]
+fn a_rank_that_is_stopped_while_evaluating_ends_the_job_and_is_named() {
+    let (trained, folder) = (trained(), folder());
+    let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 1_500_000, seed());
+    let hadron = simulated(folder.path().join("hadron.h5"), Class::Hadron, 4000, seed() + 1);
+    let (output, told) = (folder.path().join("evaluation"), folder.path().join("told"));
+    let command = arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &gamma,
+        "--hadron",
+        &hadron,
+        "-o",
+        &output,
+        "--threads",
+        "1",
+        "--watchdog",
+        "4s"
+    ];
+    let mut evaluating = Watched::start_told(&mut ranks(3, &command), &told);
+    while !(0..3).all(|rank| output.join(format!(".ranks/rank-{rank}")).exists()) {
+        assert_eq!(evaluating.ended(), None, "{}", text(&told));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(rank_processes(&evaluating)[1 + seed() as usize % 2], libc::SIGSTOP);
+    assert_eq!(evaluating.wait().code(), Some(ENVIRONMENT), "{}", text(&told));
+    assert!(text(&told).contains("is missing from"), "{}", text(&told));
+    succeed(&mut ranks(2, &command));
+    assert!(output.join("evaluation.json").exists() && !output.join(".ranks").exists());
+}
+
+#[test]
 fn a_scoring_asked_to_stop_ends_with_75_and_the_same_command_goes_on() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");

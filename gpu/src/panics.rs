@@ -1,6 +1,7 @@
 //! Panics that are errors: runtimes of GPUs fail by panics in places, which are caught and
 //! told as errors. A panic hook asks here whether there is anything to tell.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +22,8 @@ pub fn guard<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     let outcome = catch_unwind(AssertUnwindSafe(run));
     GUARDS.set(GUARDS.get() - 1);
     outcome.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.or(text).unwrap_or_else(|| "a panic in the runtime".into())
+        first.or(text(&*panic)).unwrap_or_else(|| "a panic in the runtime".into())
     })
 }
 
@@ -35,9 +34,14 @@ pub fn note(panic: &PanicHookInfo) -> bool {
     }
     let mut first = FIRST.lock().unwrap_or_else(PoisonError::into_inner);
     if first.is_none() {
-        *first = panic.payload_as_str().map(str::to_string);
+        *first = text(panic.payload());
     }
     true
+}
+
+fn text(payload: &(dyn Any + Send)) -> Option<String> {
+    let text = payload.downcast_ref::<String>().cloned();
+    text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
 }
 
 /// Whether a panic on this thread is one that becomes an error.

@@ -58,6 +58,46 @@ impl Stream {
     }
 }
 
+/// A stream read in order: every draw takes a pair of words.
+#[derive(Debug, Clone)]
+pub struct Draws {
+    pub stream: Stream,
+    pub next: u64,
+}
+
+impl Draws {
+    #[must_use]
+    pub fn new(stream: Stream) -> Draws {
+        Draws { stream, next: 0 }
+    }
+
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        self.next += 1;
+        self.stream.uniform(2 * (self.next - 1))
+    }
+
+    /// Standard normal.
+    pub fn normal(&mut self) -> f64 {
+        self.next += 1;
+        self.stream.normal(self.next - 1)
+    }
+
+    /// A Poisson number (Knuth, 3.4.1); beyond a mean of 30 a normal one, rounded.
+    pub fn poisson(&mut self, mean: f64) -> u64 {
+        if mean > 30.0 {
+            return (mean + libm::sqrt(mean) * self.normal()).max(0.0).round_ties_even() as u64;
+        }
+        let limit = libm::exp(-mean);
+        let (mut product, mut count) = (self.uniform(), 0);
+        while product > limit {
+            product *= self.uniform();
+            count += 1;
+        }
+        count
+    }
+}
+
 /// A seeded permutation of 0…n−1 with random access and no memory: a four-round
 /// Feistel network on the next even number of bits, walked until it lands below n.
 #[derive(Debug, Clone, Copy)]

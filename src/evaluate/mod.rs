@@ -1,6 +1,8 @@
 //! Evaluation of a model on labelled files: the loop from files to scores and labels;
 //! what follows from those is in `figures`.
 
+mod importance;
+
 use crate::config::{Class, Hardware};
 use crate::data::catalog;
 use crate::data::durable;
@@ -10,10 +12,13 @@ use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
 use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Fault, Result};
-use crate::figures::{About, ClassCounts, Evaluation, FileCounts, Rule, Sample, Threshold};
+use crate::figures::evaluation::Importance;
+use crate::figures::{About, Auc, ClassCounts, Evaluation, FileCounts, Rule, Sample, Threshold};
 use crate::model::{Card, Model};
-use crate::world::{World, agree, common, is_root};
+use crate::world::{Work, World, agree, common, is_root, watch};
+use importance::Pool;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Rows read at a time; window w of a file belongs to rank w mod ranks.
 const WINDOW: u64 = 65_536;
@@ -40,22 +45,31 @@ pub struct Options {
     pub output: PathBuf,
     pub overwrite: bool,
     pub hardware: Hardware,
+    /// Whether to measure what each feature tells, which takes as many scorings more.
+    pub importance: bool,
+    /// How long a rank may be missing before the job is ended; for ever if absent.
+    pub watchdog: Option<Duration>,
 }
 
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
 pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
     agree(world, durable::refuse_existing(&path, options.overwrite))?;
+    let folder = is_root(world).then_some(options.output.as_path());
+    agree(world, folder.map_or(Ok(()), durable::create_folder))?;
+    let world: &dyn World = &watch(world, folder, options.watchdog)?;
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
     let scorer = agree(world, Scorer::new(model, &place))?;
     let sources = agree(world, sources(options))?;
-    let mut events = Events::default();
+    let read = || Pool::read(&scorer, &sources);
+    let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
+    let mut events = Events::new(pool.features());
     let mut files = Vec::new();
     let mut parts = Vec::new();
     for source in &sources {
-        let (counts, part) = evaluate_file(world, &scorer, source, options, &mut events)?;
+        let (counts, part) = evaluate_file(world, &scorer, &pool, source, options, &mut events)?;
         files.push(counts);
         parts.push(part);
     }
@@ -67,7 +81,6 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
 }
 
 fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
-    durable::create_folder(&options.output)?;
     let json = serde_json::to_vec_pretty(evaluation)
         .map_err(|e| Fault::new("cannot write the evaluation").found(e).internal())?;
     durable::write_file(&options.output.join(EVALUATION), &json)
@@ -78,32 +91,36 @@ fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
 struct Events {
     score: Vec<f32>,
     log_prob: Vec<f32>,
-    gammaness: Vec<f32>, // NaN where the model is not calibrated
+    gammaness: Vec<f32>,    // NaN where the model is not calibrated
+    without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
     gamma: Vec<bool>,
     before_cuts: ClassCounts,
 }
 
 impl Events {
+    fn new(features: usize) -> Events {
+        Events { without: vec![Vec::new(); features], ..Events::default() }
+    }
+
     /// All ranks' events on every rank; their order depends on the ranks, and nothing
     /// in an evaluation on their order.
     fn gather(self, world: &dyn World) -> Result<Events> {
-        let mut bytes = Vec::with_capacity(13 * self.score.len());
-        for i in 0..self.score.len() {
-            bytes.extend(self.score[i].to_le_bytes());
-            bytes.extend(self.log_prob[i].to_le_bytes());
-            bytes.extend(self.gammaness[i].to_le_bytes());
-            bytes.push(u8::from(self.gamma[i]));
-        }
-        let mut all = Events::default();
+        let mut all = Events::new(self.without.len());
         let mut counts = [self.before_cuts.gamma as i64, self.before_cuts.hadron as i64];
         world.all_reduce_sum(&mut counts)?;
         all.before_cuts = ClassCounts { gamma: counts[0] as u64, hadron: counts[1] as u64 };
-        for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<13>().0) {
-            all.score.push(f32::from_le_bytes([event[0], event[1], event[2], event[3]]));
-            all.log_prob.push(f32::from_le_bytes([event[4], event[5], event[6], event[7]]));
-            all.gammaness.push(f32::from_le_bytes([event[8], event[9], event[10], event[11]]));
-            all.gamma.push(event[12] == 1);
+        for (mine, all) in [(&self.score, &mut all.score), (&self.log_prob, &mut all.log_prob)]
+            .into_iter()
+            .chain([(&self.gammaness, &mut all.gammaness)])
+            .chain(self.without.iter().zip(&mut all.without))
+        {
+            let bytes: Vec<u8> = mine.iter().flat_map(|x| x.to_le_bytes()).collect();
+            for of_rank in world.all_gather(&bytes)? {
+                all.extend(of_rank.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
+            }
         }
+        let mine: Vec<u8> = self.gamma.iter().map(|gamma| u8::from(*gamma)).collect();
+        all.gamma = world.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
         Ok(all)
     }
 
@@ -129,7 +146,14 @@ impl Events {
             before_cuts: Some(self.before_cuts),
             ..About::default()
         };
-        let mut evaluation = Evaluation::new(about, &sample, threshold)?;
+        let mut importance = Vec::new();
+        for (feature, scores) in card.features.iter().zip(&self.without) {
+            let auc_without = Auc::of(&Sample::new(scores, &self.gamma)?);
+            let feature = feature.feature.name.clone();
+            importance.extend(auc_without.map(|auc_without| Importance { feature, auc_without }));
+        }
+        let mut evaluation =
+            Evaluation::new(about, &sample, threshold)?.with_importance(importance);
         if let Some(normal) = card.normal {
             let of_normal = |gamma: &bool| *gamma == (normal == Class::Gamma);
             let log_prob = self.log_prob.iter().zip(&self.gamma).filter(|(_, g)| of_normal(g));
@@ -195,11 +219,12 @@ fn sources(options: &Options) -> Result<Vec<Source>> {
 fn evaluate_file(
     world: &dyn World,
     scorer: &Scorer,
+    pool: &Pool,
     source: &Source,
     options: &Options,
     events: &mut Events,
 ) -> Result<(FileCounts, Parts)> {
-    let outcome = score_windows(world, scorer, source, options, events);
+    let outcome = score_windows(world, scorer, pool, source, options, events);
     let (tally, part) = agree(world, outcome)?;
     let tally = tally.reduce(world)?;
     if let Some(class) = source.class
@@ -250,6 +275,7 @@ impl Tally {
 fn score_windows(
     world: &dyn World,
     scorer: &Scorer,
+    pool: &Pool,
     source: &Source,
     options: &Options,
     events: &mut Events,
@@ -274,8 +300,10 @@ fn score_windows(
     let windows = source.rows.div_ceil(WINDOW);
     for window in (0..windows).filter(|w| w % world.size() as u64 == world.rank() as u64) {
         let start = window * WINDOW;
+        world.progress(Work::Scoring, start);
         reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
         scorer.score(&block, &mut scored)?;
+        let mut taken = Vec::new();
         for row in 0..block.rows {
             let of_file = block.class.as_ref().map(|c| c[row]);
             let Some(class) = class_of(source, &block, row)
@@ -291,26 +319,31 @@ fn score_windows(
                 tally.other_part += 1;
                 continue;
             }
-            take(&scored, row, class == Class::Gamma.code(), events, &mut tally);
+            if take(&scored, row, class == Class::Gamma.code(), events, &mut tally) {
+                taken.push(row);
+            }
         }
+        pool.scores(scorer, &mut block, &taken, start, &mut events.without)?;
     }
     Ok((tally, parts))
 }
 
-fn take(scored: &Scored, row: usize, gamma: bool, events: &mut Events, tally: &mut Tally) {
+/// Counts an event by what became of it; tells whether it is evaluated.
+fn take(scored: &Scored, row: usize, gamma: bool, events: &mut Events, tally: &mut Tally) -> bool {
     let before = &mut events.before_cuts;
     *(if gamma { &mut before.gamma } else { &mut before.hadron }) += 1;
     if scored.status[row] != 0 {
         for (count, (bit, _)) in tally.status.iter_mut().zip(STATUS_BITS) {
             *count += u64::from(scored.status[row] & bit != 0);
         }
-        return;
+        return false;
     }
     *(if gamma { &mut tally.gamma } else { &mut tally.hadron }) += 1;
     events.score.push(scored.score[row]);
     events.log_prob.push(scored.log_prob[0][row]);
     events.gammaness.push(scored.gammaness.get(row).copied().unwrap_or(f32::NAN));
     events.gamma.push(gamma);
+    true
 }
 
 fn is_training_file(card: &Card, source: &Source) -> Result<bool> {

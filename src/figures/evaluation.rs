@@ -9,6 +9,7 @@
 use super::{
     AtThreshold, Auc, Class, ClassCounts, Histogram, Roc, RocPoint, Sample, Threshold,
     WorkingPoint,
+    band::{BandPoint, band},
     calibration::{ReliabilityBin, reliability},
     confusion::DEFAULT_PRIOR,
     measured::{Measured, significant},
@@ -104,13 +105,27 @@ pub struct Evaluation {
     pub reliability: Vec<ReliabilityBin>,
     pub warnings: Vec<String>,
     pub roc: Vec<RocPoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roc_band: Vec<BandPoint>,
+    /// What each feature tells, where it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub importance: Vec<Importance>,
     pub histogram: Option<Histogram>,
+}
+
+/// The area under the curve when a feature's values are exchanged between events, so that
+/// it tells nothing any more (permutation importance, Breiman 2001).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Importance {
+    pub feature: String,
+    pub auc_without: Auc,
 }
 
 impl Evaluation {
     pub fn new(about: About, sample: &Sample, threshold: Threshold) -> Result<Evaluation> {
         check(&about, threshold)?;
         let roc = Roc::of(sample);
+        let curve = roc.thinned(CURVE_POINTS);
         let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
             hadron_survival,
             point: roc.at_hadron_survival(hadron_survival),
@@ -128,7 +143,9 @@ impl Evaluation {
             normal_nll: None,
             reliability: Vec::new(),
             warnings: Vec::new(),
-            roc: roc.thinned(CURVE_POINTS),
+            roc_band: band(&curve, sample.counts().gamma, sample.counts().hadron),
+            roc: curve,
+            importance: Vec::new(),
             histogram: Histogram::of(sample, HISTOGRAM_BINS),
             about,
         };
@@ -154,6 +171,12 @@ impl Evaluation {
     #[must_use]
     pub fn with_gammaness(mut self, gammaness: &[f32], gamma: &[bool]) -> Evaluation {
         self.reliability = reliability(gammaness, gamma);
+        self
+    }
+
+    #[must_use]
+    pub fn with_importance(mut self, importance: Vec<Importance>) -> Evaluation {
+        self.importance = importance;
         self
     }
 

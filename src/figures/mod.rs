@@ -5,6 +5,7 @@
 //! of this folder are pure functions of scores and labels; a class without events
 //! gives `None`, never NaN.
 
+pub mod band;
 pub mod calibration;
 pub mod confusion;
 pub mod evaluation;

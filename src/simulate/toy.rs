@@ -10,7 +10,7 @@
 use crate::config::Class;
 use std::f64::consts::TAU;
 
-use taiga_flow_gpu::random::Stream;
+use taiga_flow_gpu::random::{Draws, Stream};
 
 /// One image. `dist` and `alpha` belong to the source position that stands beside
 /// them: they are computed from the stored centroid, axis and source.
@@ -262,22 +262,4 @@ fn ragged(strength: f64, draws: &mut Draws) -> f64 {
 
 pub(super) fn degrees(radians: f64) -> f64 {
     radians * (360.0 / TAU)
-}
-
-/// The stream read in order: every draw takes one pair of words.
-pub(super) struct Draws {
-    pub(super) stream: Stream,
-    pub(super) next: u64,
-}
-
-impl Draws {
-    pub(super) fn uniform(&mut self) -> f64 {
-        self.next += 1;
-        self.stream.uniform(2 * (self.next - 1))
-    }
-
-    pub(super) fn normal(&mut self) -> f64 {
-        self.next += 1;
-        self.stream.normal(self.next - 1)
-    }
 }

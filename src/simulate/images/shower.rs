@@ -9,11 +9,11 @@
 //!
 //! All transcendental functions are `libm`'s, so that the bits do not depend on the platform.
 
-use super::super::toy::{self, Draws, GAMMA, HADRON, Primary};
+use super::super::toy::{self, GAMMA, HADRON, Primary};
 use crate::config::Class;
 use crate::hillas::Camera;
 use std::f64::consts::TAU;
-use taiga_flow_gpu::random::Stream;
+use taiga_flow_gpu::random::{Draws, Stream};
 
 /// Showers thrown until one has enough images. About one in ten does.
 pub const MAX_ATTEMPTS: u64 = 4096;
@@ -105,13 +105,9 @@ impl<'a> Thrower<'a> {
 
     fn attempt(&self, number: u64, attempt: u64, members: usize) -> Option<Vec<Thrown>> {
         let class = self.class.code() as u64;
-        let stream = |words: &[u64]| Draws {
-            stream: Stream::new(
-                self.seed,
-                "toy camera",
-                &[&[class, number, attempt], words].concat(),
-            ),
-            next: 0,
+        let stream = |words: &[u64]| {
+            let words = [&[class, number, attempt], words].concat();
+            Draws::new(Stream::new(self.seed, "toy camera", &words))
         };
         let mut draws = stream(&[]);
         let primary = if self.class == Class::Gamma { &GAMMA } else { &HADRON };
@@ -204,7 +200,7 @@ impl<'a> Thrower<'a> {
         one: impl Fn(&mut Draws) -> [f64; 2],
     ) {
         let weight = (mean / MOST_DRAWN).max(1.0);
-        for _ in 0..poisson(mean / weight, draws) {
+        for _ in 0..draws.poisson(mean / weight) {
             if let Some(pixel) = self.lookup.pixel(one(draws)) {
                 counts[pixel] += weight;
             }
@@ -235,7 +231,7 @@ fn place(draws: &mut Draws) -> [f64; 2] {
 /// The parts of a hadronic shower: shares of the light from a broken stick, directions off
 /// by transverse momentum, depths of their own.
 fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<Part> {
-    let count = 1 + poisson(2.0, draws);
+    let count = 1 + draws.poisson(2.0);
     let weights: Vec<f64> = (0..count).map(|_| -libm::log(1.0 - draws.uniform())).collect();
     let total: f64 = weights.iter().sum();
     let part = |weight: &f64| {
@@ -297,21 +293,6 @@ fn pair(draws: &mut Draws) -> [f64; 2] {
     let radius = libm::sqrt(-2.0 * libm::log(1.0 - draws.uniform()));
     let azimuth = TAU * draws.uniform();
     [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
-}
-
-/// A Poisson number: by multiplication where few are expected (Knuth), else the nearest
-/// whole number of a normal.
-fn poisson(mean: f64, draws: &mut Draws) -> u64 {
-    if mean > 30.0 {
-        return (mean + libm::sqrt(mean) * draws.normal()).max(0.0).round_ties_even() as u64;
-    }
-    let limit = libm::exp(-mean);
-    let (mut product, mut count) = (draws.uniform(), 0);
-    while product > limit {
-        product *= draws.uniform();
-        count += 1;
-    }
-    count
 }
 
 /// Finds the pixel at a place: the camera cut into small squares, each with the pixel

@@ -1,0 +1,86 @@
+//! What each feature tells (permutation importance, Breiman 2001): the events are scored
+//! again with a feature's value taken from another event of either class, so that it tells
+//! nothing; what the area under the ROC curve loses by that is what the feature is worth
+//! beside the others.
+
+use crate::data::store::{Source, class_of};
+use crate::data::table::{Block, Request, Table};
+use crate::engine::{Scored, Scorer};
+use crate::error::Result;
+use taiga_flow_gpu::random::Stream;
+
+/// Rows of each file that values are taken from.
+const ROWS: u64 = 65_536;
+
+/// Values of the features of usable events, by class.
+#[derive(Debug, Default)]
+pub struct Pool {
+    values: Vec<[Vec<f32>; 2]>, // (features)
+}
+
+impl Pool {
+    /// From the first rows of each file; the same on every rank.
+    pub fn read(scorer: &Scorer, sources: &[Source]) -> Result<Pool> {
+        let features = scorer.card.features.len();
+        let mut pool = Pool { values: vec![[Vec::new(), Vec::new()]; features] };
+        let (mut block, mut scored) = (Block::default(), Scored::default());
+        for source in sources {
+            let table = Table::open(&source.path, &source.schema)?;
+            let reader = table.reader(&Request {
+                quantities: scorer.selection.quantities().to_vec(),
+                class: table.has_class(),
+                ..Request::default()
+            })?;
+            reader.read(0..source.rows.min(ROWS), &mut block)?;
+            scorer.score(&block, &mut scored)?;
+            for row in (0..block.rows).filter(|row| scored.status[*row] == 0) {
+                let Some(class @ 0..=1) = class_of(source, &block, row) else { continue };
+                for (values, own) in pool.values.iter_mut().zip(&block.quantities) {
+                    values[class as usize].push(own[row]);
+                }
+            }
+        }
+        Ok(pool)
+    }
+
+    pub fn features(&self) -> usize {
+        self.values.len()
+    }
+
+    /// A value of feature `d`; both classes are as likely.
+    fn value(&self, d: usize, draw: Stream, row: u64) -> Option<f32> {
+        let [hadrons, gammas] = &self.values[d];
+        let from = match draw.uniform(2 * row) < 0.5 {
+            _ if hadrons.is_empty() => gammas,
+            _ if gammas.is_empty() => hadrons,
+            true => gammas,
+            false => hadrons,
+        };
+        from.get((draw.uniform(2 * row + 1) * from.len() as f64) as usize).copied()
+    }
+
+    /// Appends the scores of some rows of a block, without each of the features in turn;
+    /// `first` is the row of the file that the block begins at.
+    pub fn scores(
+        &self,
+        scorer: &Scorer,
+        block: &mut Block,
+        rows: &[usize],
+        first: u64,
+        without: &mut [Vec<f32>], // (features)(events)
+    ) -> Result<()> {
+        let mut scored = Scored::default();
+        for (d, scores) in without.iter_mut().enumerate() {
+            let draw = Stream::new(first, "importance", &[d as u64]);
+            let own = block.quantities[d].clone();
+            for row in rows {
+                let value = self.value(d, draw, *row as u64);
+                block.quantities[d][*row] = value.unwrap_or(own[*row]);
+            }
+            scorer.score(block, &mut scored)?;
+            scores.extend(rows.iter().map(|row| scored.score[*row]));
+            block.quantities[d] = own;
+        }
+        Ok(())
+    }
+}
