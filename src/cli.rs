@@ -5,6 +5,8 @@
 
 mod extract;
 mod init;
+mod status;
+mod sweep;
 
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data::check;
@@ -38,7 +40,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 input rejected, \
 4 partial (some files failed), 5 environment (MPI, device, disk), 6 training diverged, 75 stopped early (run again), \
-130 interrupted.\n\nEvery command works alone; train, extract, evaluate and score also as `mpirun -n N taiga-flow …` or \
+130 interrupted.\n\nEvery command works alone; train, sweep, extract, evaluate and score also as `mpirun -n N taiga-flow …` or \
 `srun taiga-flow …`.";
 
 #[derive(Debug, Args)]
@@ -210,6 +212,13 @@ pub enum Command {
         #[command(flatten)]
         device: Device,
     },
+    /// Train one model per point of a grid of settings, with one table of all
+    Sweep(sweep::Arguments),
+    /// Tell where a run is, also while it is running, and from a login node
+    Status {
+        /// Run folder
+        run: PathBuf,
+    },
     /// Measure a model on labelled events
     Evaluate {
         /// Model file
@@ -281,6 +290,7 @@ impl Command {
                 | Command::Evaluate { .. }
                 | Command::Score { .. }
                 | Command::Extract(_)
+                | Command::Sweep(_)
         )
     }
 }
@@ -352,6 +362,12 @@ impl Cli {
                 report.outcome()
             }
             Command::Train { .. } => self.train(world),
+            Command::Sweep(arguments) => {
+                let sweep = arguments.run(world, overwrite)?;
+                self.print(world, &sweep)?;
+                sweep::outcome(&sweep)
+            }
+            Command::Status { run } => self.print(world, &status::run(run)?),
             Command::Evaluate { .. } => self.evaluate(world),
             Command::Score { .. } => self.score(world),
             Command::Report { folders, output } => {
@@ -392,16 +408,13 @@ impl Cli {
             dry_run: *dry_run,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         };
-        let Some(summary) = train::run(world, &options, &StopFlag::on_signals()?)? else {
-            return Ok(());
-        };
-        let page = output.join(report::PAGE);
-        // A run may have been killed between its model and its page.
-        if is_root(world) && !(summary.already_finished && page.is_file()) {
-            let inputs = report::load(std::slice::from_ref(output))?;
-            report::write(&inputs, &page, true)?;
+        if *dry_run {
+            return self.print(world, &train::estimate::dry_run(world, &options)?);
         }
-        self.print(world, &summary)
+        match trained(world, &options, &StopFlag::on_signals()?)? {
+            Some(summary) => self.print(world, &summary),
+            None => Ok(()),
+        }
     }
 
     fn evaluate(&self, world: &dyn World) -> Result<()> {
@@ -494,6 +507,22 @@ impl Cli {
         let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
         Ok(())
     }
+}
+
+/// Trains, and writes the page of the run.
+fn trained(
+    world: &dyn World,
+    options: &train::Options,
+    stop: &StopFlag,
+) -> Result<Option<train::Summary>> {
+    let Some(summary) = train::run(world, options, stop)? else { return Ok(None) };
+    let page = options.output.join(report::PAGE);
+    // A run may have been killed between its model and its page.
+    if is_root(world) && !(summary.already_finished && page.is_file()) {
+        let inputs = report::load(std::slice::from_ref(&options.output))?;
+        report::write(&inputs, &page, true)?;
+    }
+    Ok(Some(summary))
 }
 
 /// The run folder a model lies in, if it lies in one.

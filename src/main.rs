@@ -48,8 +48,11 @@ fn leave(world: &dyn World, error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
+/// What kept the ranks from meeting; one they all know is told by the first.
 fn told(error: &Error) -> ExitCode {
-    eprintln!("taiga-flow: {error}");
+    if !error.is_shared() || world::launched_rank() == 0 {
+        eprintln!("taiga-flow: {error}");
+    }
     ExitCode::from(error.exit_code())
 }
 

@@ -5,6 +5,7 @@
 //! `TAIGA_FLOW_TEST_DATA` names. `tests/run.sh` sets everything up.
 
 mod bad_input;
+mod batch;
 mod commands;
 mod damage;
 mod dialects;
@@ -21,10 +22,12 @@ mod kills;
 mod likelihood;
 mod magic;
 mod memory;
+mod preflight;
 mod ranks;
 mod recovery;
 mod separation;
 mod stopping;
 mod support;
+mod sweep;
 mod tidy;
 mod wrong_weights;

@@ -48,6 +48,10 @@ make_python() {
 
 command -v cargo >/dev/null || { echo "tests/run.sh: needs a Rust toolchain, see https://rustup.rs" >&2; exit 1; }
 install_packages gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libclang-dev libhdf5-dev python3-venv valgrind mesa-vulkan-drivers
+# Job scripts are tested under a real Slurm, where it can be installed and started (root).
+if [ "$(id -u)" -eq 0 ] && ! { install_packages slurm-wlm munge iproute2; }; then
+    echo "tests/run.sh: SKIPPED: no Slurm here, the job scripts are not tested" >&2
+fi
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 make_python "$target/test-python"
 export TAIGA_FLOW_PYTHON="$target/test-python/bin/python3"

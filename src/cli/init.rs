@@ -1,4 +1,5 @@
-//! `init`: the commented configurations and schemas of this version, to start from.
+//! `init`: the commented configurations, schemas and job scripts of this version, to start
+//! from.
 
 use crate::data::durable;
 use crate::data::schema::BUILT_IN;
@@ -22,12 +23,34 @@ const CONFIGS: [(&str, &str); 9] = [
     ("configs/magic/reference-cuts.toml", include_str!("../../configs/magic/reference-cuts.toml")),
 ];
 
+/// Scripts that submit jobs; `env.sh` is where a site's settings go.
+const JOBS: [(&str, &str); 13] = [
+    ("jobs/README.md", include_str!("../../jobs/README.md")),
+    ("jobs/env.sh", include_str!("../../jobs/env.sh")),
+    ("jobs/lib.sh", include_str!("../../jobs/lib.sh")),
+    ("jobs/submit.sh", include_str!("../../jobs/submit.sh")),
+    ("jobs/pipeline.sh", include_str!("../../jobs/pipeline.sh")),
+    ("jobs/train.sbatch", include_str!("../../jobs/train.sbatch")),
+    ("jobs/score.sbatch", include_str!("../../jobs/score.sbatch")),
+    ("jobs/score-array.sbatch", include_str!("../../jobs/score-array.sbatch")),
+    ("jobs/sweep.sbatch", include_str!("../../jobs/sweep.sbatch")),
+    ("jobs/run.sbatch", include_str!("../../jobs/run.sbatch")),
+    ("jobs/smoke.sbatch", include_str!("../../jobs/smoke.sbatch")),
+    ("jobs/condor/score.sub", include_str!("../../jobs/condor/score.sub")),
+    ("jobs/condor/score.sh", include_str!("../../jobs/condor/score.sh")),
+];
+
 /// Path and text of every file; the schemas are those that the program itself reads by.
 fn files() -> Vec<(String, &'static str)> {
-    let configs = CONFIGS.iter().map(|(name, text)| ((*name).to_string(), *text));
+    let named = |(name, text): &(&str, &'static str)| ((*name).to_string(), *text);
     let schema =
         |(name, text): &(&str, &'static str)| (format!("configs/schema/{name}.toml"), *text);
-    configs.chain(BUILT_IN.iter().map(schema)).collect()
+    CONFIGS
+        .iter()
+        .map(named)
+        .chain(BUILT_IN.iter().map(schema))
+        .chain(JOBS.iter().map(named))
+        .collect()
 }
 
 #[derive(Debug, Serialize)]

@@ -17,7 +17,7 @@ use crate::data::table::{Block, Request, Table};
 use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
-use crate::world::{StopFlag, StopReason, Work, World, agree, common, is_root, watch};
+use crate::world::{StopFlag, StopReason, Work, World, agree, common, is_root, preflight, watch};
 use output::{MadeOf, Output};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,12 +72,14 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let assignment =
         agree(world, Assignment::new(&options.inputs, &options.output, options.root.as_deref()))?;
+    check_ranks(world, &hash, &assignment)?;
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
     let scorer = agree(world, Scorer::new(model, &place))?;
     let prepare = || resume::prepare(&assignment, options, &hash);
     agree(world, if is_root(world) { prepare() } else { Ok(()) })?;
     let folder = is_root(world).then_some(options.output.as_path());
+    preflight::shared_folder(world, folder)?;
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
     if is_root(world) {
         log::info!(
@@ -103,6 +105,15 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
         }
     }
     finish(world, options, hash, &report)
+}
+
+/// Refuses ranks that see another model or another archive.
+fn check_ranks(world: &dyn World, model: &str, assignment: &Assignment) -> Result<()> {
+    let shared = "name it by a path on a file system that all nodes of the job share";
+    preflight::same_on_all(world, "the model", model, shared)?;
+    let files = blake3::hash(format!("{:?}", assignment.jobs).as_bytes()).to_hex().to_string();
+    preflight::same_on_all(world, "the list of inputs and their sizes", &files, shared)?;
+    preflight::compare_clocks(world)
 }
 
 /// What is the same for all files of a rank.

@@ -21,6 +21,11 @@ const FORMAT: &str = "taiga-flow-checkpoint 2";
 const LARGEST_FILE: u64 = 16 << 30;
 const LARGEST_MANIFEST: u64 = 1 << 16;
 
+/// Bytes of a checkpoint's weights: parameters, running mean, two moments, the best so far.
+pub fn bytes(parameters: usize) -> u64 {
+    parameters as u64 * 5 * 4
+}
+
 /// What a checkpoint belongs to and what its files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -129,6 +134,11 @@ fn fill(part: &Path, state: &TrainState, identity: Identity) -> Result<()> {
 /// Whether there is any checkpoint, whole or not.
 pub fn any(folder: &Path) -> bool {
     list(folder).is_ok_and(|steps| !steps.is_empty())
+}
+
+/// Step of the newest checkpoint that has its final name.
+pub fn newest_step(folder: &Path) -> Option<u64> {
+    list(folder).ok()?.last().copied()
 }
 
 /// The newest checkpoint that verifies; `None` if there is no checkpoint at all.

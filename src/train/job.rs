@@ -22,7 +22,7 @@ use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
 use crate::model::initial_params;
 use crate::world::{
-    StopFlag, StopReason, Work, World, agree, common, gather_slots, is_root, job_end,
+    StopFlag, StopReason, Work, World, agree, common, gather_slots, is_root, job_end, job_number,
 };
 use std::time::{Duration, Instant, SystemTime};
 
@@ -221,7 +221,10 @@ impl<'a> Job<'a> {
         let events = self.rows.iter().map(|rows| rows.train).sum();
         let (plan, steps, epochs) = (self.plan, self.steps, self.epochs());
         let opened = self.journal.as_mut().map_or(Ok(()), |journal| {
-            let entry = provenance(world, options, plan, &engine, state);
+            let mut entry = provenance(world, options, plan, &engine, state);
+            entry["steps"] = (steps * epochs).into();
+            entry["epochs"] = epochs.into();
+            entry["job"] = job_number().into();
             journal.begin(plan, state, events, steps, epochs, &entry)?;
             journal.say(&format!("{} rank(s); {engine}", world.size()))
         });

@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod contrast;
 mod culprits;
+pub mod estimate;
 mod flows;
 mod held_out;
 mod job;
@@ -17,6 +18,7 @@ mod quantile;
 mod replicas;
 mod run_folder;
 pub mod schedule;
+pub mod standing;
 pub mod state;
 mod status;
 mod step;
@@ -28,7 +30,7 @@ use crate::config::Config;
 use crate::data::store::RowCounts;
 use crate::engine::{self, Place};
 use crate::error::Result;
-use crate::world::{StopFlag, World, agree, common, is_root, watch};
+use crate::world::{StopFlag, World, agree, common, is_root, preflight, watch};
 use job::{Job, stopped};
 use plan::Plan;
 use publish::finished;
@@ -64,9 +66,19 @@ pub struct Summary {
     pub already_finished: bool,
 }
 
+const SAME_CONFIGURATION: &str = "give a configuration on a file system that all nodes share; a copy on each node may be an old one";
+
 /// Trains, or goes on training, until the end or a request to stop.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
+    preflight::same_on_all(
+        world,
+        "the configuration",
+        &options.config.hash()?,
+        SAME_CONFIGURATION,
+    )?;
+    preflight::compare_clocks(world)?;
     let folder = open_folder(world, options)?;
+    preflight::shared_folder(world, folder.as_ref().map(|f| f.path.as_path()))?;
     let deadline = options.config.run.watchdog();
     let world: &dyn World = &watch(world, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
     let plan = Plan::new(world, &options.config)?;
@@ -76,7 +88,8 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     if options.dry_run {
         return Ok(None);
     }
-    agree(world, folder.as_ref().map_or(Ok(()), |folder| folder.check(&plan)))?;
+    let usable = |folder: &RunFolder| folder.check(&plan).and_then(|()| folder.check_room(&plan));
+    agree(world, folder.as_ref().map_or(Ok(()), usable))?;
     if let Some(summary) = finished(world, options, &plan)? {
         return Ok(Some(summary));
     }

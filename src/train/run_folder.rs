@@ -27,6 +27,9 @@ pub const PROVENANCE: &str = "provenance.json";
 pub const CHECKPOINTS: &str = "checkpoints";
 pub const LOG: &str = "train.log";
 const LOCK: &str = ".lock";
+/// What is written to see whether there is room, and at most how much.
+const ROOM: &str = ".room";
+const LARGEST_PROBE: usize = 256 << 20;
 const REPORT: &str = "report.html";
 /// Where a run stands that another one is about to replace.
 const REPLACED: &str = "replaced";
@@ -53,6 +56,7 @@ impl Drop for RunFolder {
         let _ = settle(&self.path);
         if !has_run(&self.path) {
             let _ = durable::remove_file(&self.file(CONFIG));
+            let _ = durable::remove_file(&self.file(ROOM));
             let _ = durable::remove_folder(&self.file(SIGNS_OF_LIFE));
             let _ = durable::remove_file(&self.file(LOCK));
             if self.created {
@@ -103,6 +107,16 @@ impl RunFolder {
             return Ok(());
         }
         self.check_same(plan)
+    }
+
+    /// Refuses a disk that has no room for a checkpoint: better now than after hours. Only a
+    /// write tells, quotas are seen by nothing else.
+    pub fn check_room(&self, plan: &Plan) -> Result<()> {
+        let probe = self.file(ROOM);
+        let bytes = (checkpoint::bytes(plan.parameters) as usize).min(LARGEST_PROBE);
+        let written = durable::write_file(&probe, &vec![0; bytes]);
+        let removed = durable::remove_file(&probe);
+        written.map_err(|error| durable::needing(error, bytes as u64)).and(removed)
     }
 
     /// Makes the folder that of this run. To be called when everything that can be

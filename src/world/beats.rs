@@ -110,11 +110,15 @@ impl Record {
 
     /// `None` for what is torn, of another job, or no record at all.
     fn from_line(line: &str, job: u64) -> Option<Record> {
+        let (of, record) = Record::parse(line)?;
+        (of == job).then_some(record)
+    }
+
+    /// A record and its job.
+    fn parse(line: &str) -> Option<(u64, Record)> {
         let mut words = line.split_ascii_whitespace();
         let mut next = || words.next();
-        if u64::from_str_radix(next()?, 16) != Ok(job) {
-            return None;
-        }
+        let job = u64::from_str_radix(next()?, 16).ok()?;
         let (beat, entered) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let doing = match next()? {
             "working" => Doing::Working,
@@ -127,7 +131,7 @@ impl Record {
         let (at, process) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let host = next()?.to_string();
         let record = Record { beat, entered, doing, ticks, work, at, process, host };
-        (next()? == ".").then_some(record)
+        (next()? == ".").then_some((job, record))
     }
 
     /// Where it was last: "in step 17 of training".
@@ -196,6 +200,45 @@ impl Beats {
     }
 }
 
+/// What a rank of a running job last said of itself, for somebody outside of it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct RankSign {
+    pub rank: usize,
+    pub host: String,
+    pub process: u32,
+    /// Where it was: "in step 17".
+    pub place: String,
+    /// Optimiser steps taken, where it is training.
+    pub step: Option<u64>,
+    /// Seconds since, by this machine's clock.
+    pub age_s: Option<f64>,
+}
+
+/// The signs of life in an output folder, of whatever job, by rank.
+pub fn signs_of_life(output: &Path) -> Vec<RankSign> {
+    let sign = |entry: fs::DirEntry| {
+        let rank = entry.file_name().to_str()?.strip_prefix("rank-")?.parse().ok()?;
+        let mut text = String::new();
+        let file = File::open(entry.path()).ok()?;
+        let changed = file.metadata().ok()?.modified().ok()?;
+        file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
+        let (_, record) = Record::parse(&text)?;
+        let trains = matches!(record.work, Work::Training | Work::Measuring);
+        Some(RankSign {
+            rank,
+            place: record.place(),
+            step: trains.then_some(record.at),
+            age_s: Some(changed.elapsed().unwrap_or_default().as_secs_f64()),
+            host: record.host,
+            process: record.process,
+        })
+    };
+    let entries = fs::read_dir(output.join(FOLDER)).into_iter().flatten().flatten();
+    let mut signs: Vec<RankSign> = entries.filter_map(sign).collect();
+    signs.sort_by_key(|sign| sign.rank);
+    signs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +276,22 @@ mod tests {
         assert_eq!(Beats::within(folder.path(), 0xbeef).read(2), None);
         Beats::clear(folder.path()).unwrap();
         assert_eq!(beats.read(2), None);
+    }
+
+    #[test]
+    fn signs_are_seen_from_outside_whatever_the_job() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(signs_of_life(folder.path()), []);
+        Beats::clear(folder.path()).unwrap();
+        let beats = Beats::within(folder.path(), 77);
+        for rank in [10, 2] {
+            beats.post(rank, &record()).unwrap();
+        }
+        std::fs::write(folder.path().join(FOLDER).join("rank-3"), "torn").unwrap();
+        let signs = signs_of_life(folder.path());
+        assert_eq!(signs.iter().map(|s| s.rank).collect::<Vec<_>>(), [2, 10]);
+        assert_eq!((signs[0].host.as_str(), signs[0].step), ("node-7", Some(57)));
+        assert_eq!(signs[0].place, "in step 57");
     }
 
     #[test]

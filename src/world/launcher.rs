@@ -6,9 +6,9 @@
 //! library speak different PMI, N lone copies would each do the whole work and write
 //! over each other, without a word.
 
-use super::mpi::{Mpi, abort_on_panic};
-use super::{Solo, World, agree};
-use crate::error::{Fault, Result};
+use super::mpi::{Mpi, abort_on_panic, library_version};
+use super::{Solo, World, agree, preflight};
+use crate::error::{Error, Fault, Result};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What tells the number of processes, the innermost launcher first: `mpirun` starts
@@ -46,6 +46,23 @@ pub fn launched_ranks() -> Option<usize> {
     }
 }
 
+/// Which of its processes the launcher says this one is; 0 where it does not.
+pub fn launched_rank() -> usize {
+    const NAMES: [&str; 5] =
+        ["OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
+    let number = |name: &&str| std::env::var(name).ok()?.trim().parse().ok();
+    NAMES.iter().find_map(number).unwrap_or(0)
+}
+
+/// The scheduler's number of this job, as its commands take it.
+pub fn job_number() -> Option<String> {
+    let told = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    match (told("SLURM_ARRAY_JOB_ID"), told("SLURM_ARRAY_TASK_ID")) {
+        (Some(job), Some(task)) => Some(format!("{job}_{task}")),
+        _ => told("SLURM_JOB_ID"),
+    }
+}
+
 /// When the scheduler will end this job, where it tells: Slurm's `SLURM_JOB_END_TIME`, in
 /// seconds since 1970. A moment that has passed is of an earlier job.
 pub fn job_end() -> Option<SystemTime> {
@@ -66,10 +83,39 @@ pub fn start() -> Result<Box<dyn World>> {
     if matches!(launch, Launch::Alone | Launch::Ranks(..=1, _)) {
         return Ok(Box::new(Solo));
     }
+    meet_launcher(&library_version(), |name| std::env::var(name).ok())?;
     let world = Mpi::initialise()?;
     abort_on_panic();
     agree(&world, promise_kept(launch, world.size()))?;
+    preflight::same_program(&world)?;
     Ok(Box::new(world))
+}
+
+/// Whether an MPI library can find the other tasks of a step of `srun`: where it cannot, its
+/// own message comes late, is long, and does not say what to type.
+fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
+    let told = |names: &[&str]| names.iter().any(|name| lookup(name).is_some());
+    let open_mpi = library.contains("Open MPI");
+    if !open_mpi
+        || !in_step(number)
+        || told(&["PMIX_NAMESPACE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"])
+    {
+        return Ok(());
+    }
+    let tasks = number(STEP_TASKS).unwrap_or(1);
+    if !told(&["PMI_FD", "PMI_RANK"]) {
+        // Every task of the step finds this by itself.
+        return Err(
+            strangers(&format!("{tasks} ranks ({STEP_TASKS})"), "`srun` without PMI").shared()
+        );
+    }
+    if number("SLURM_PROCID") == Some(0) {
+        log::warn!(
+            "`srun` speaks PMI-2 here, Open MPI mostly PMIx: if it fails now, start with `srun --mpi=pmix`"
+        );
+    }
+    Ok(())
 }
 
 fn promise_kept(launch: Launch, found: usize) -> Result<()> {
@@ -78,15 +124,19 @@ fn promise_kept(launch: Launch, found: usize) -> Result<()> {
         Launch::Rank(rank, told_by) if rank >= found => format!("a rank {rank} ({told_by})"),
         _ => return Ok(()),
     };
-    Err(Fault::new("the launcher and the MPI library do not find each other")
+    Err(strangers(&expected, &format!("a world of {found}")))
+}
+
+fn strangers(expected: &str, found: &str) -> Error {
+    Fault::new("the launcher and the MPI library do not find each other")
         .expected(expected)
-        .found(format!("a world of {found}"))
+        .found(found)
         .advice(
             "start with `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH; `srun --mpi=list` \
              names what there is), or with the mpirun of the MPI library that this program was \
              built with",
         )
-        .environment())
+        .environment()
 }
 
 fn launch(lookup: impl Fn(&str) -> Option<String>) -> Launch {
@@ -159,6 +209,25 @@ mod tests {
         assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found a world of 1"));
         assert!(text.contains("srun --mpi=pmix"));
         assert_eq!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(), 5);
+    }
+
+    #[test]
+    fn open_mpi_without_pmi_is_refused_before_it_starts() {
+        let met = |library: &str, more: &[(&str, &str)]| {
+            let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "4"), ("SLURM_PROCID", "0")];
+            meet_launcher(library, |name| {
+                let (_, value) = step.iter().chain(more).find(|(known, _)| *known == name)?;
+                Some((*value).to_owned())
+            })
+        };
+        let error = met("Open MPI v4.1.4", &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        let text = error.to_string();
+        assert!(text.contains("expected 4 ranks") && text.contains("srun --mpi=pmix"), "{text}");
+        met("MPICH Version: 4.0.2", &[]).unwrap();
+        for pmi in ["PMIX_RANK", "PMI_FD", "OMPI_COMM_WORLD_SIZE"] {
+            met("Open MPI v4.1.4", &[(pmi, "3")]).unwrap();
+        }
     }
 
     #[test]

@@ -6,15 +6,18 @@
 //! ranks in the same order.
 
 mod beats;
+mod lanes;
 mod launcher;
 mod mpi;
+mod packing;
+pub mod preflight;
 mod solo;
 mod stop;
 mod threads;
 mod watch;
 
-pub use beats::{FOLDER as SIGNS_OF_LIFE, Work};
-pub use launcher::{job_end, launched_ranks, start};
+pub use beats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
+pub use launcher::{job_end, job_number, launched_rank, launched_ranks, start};
 pub use solo::Solo;
 pub use stop::{StopFlag, StopReason};
 pub use threads::Threads;

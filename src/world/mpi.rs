@@ -6,16 +6,27 @@
 //! [`abort_on_panic`] and [`World::abort`] end all ranks. MPI counts in i32, so long
 //! buffers travel in pieces. Only the main thread may call collectives; `abort`
 //! works from any thread.
+//!
+//! Long sums over several nodes go through lanes: the ranks of a node first add up a share
+//! of the vector each, the ranks with the same place on their nodes add these shares over
+//! nodes, and the ranks of a node put them together. The network then carries each sum once
+//! per node and not once per rank. Which way is the fastest depends on the network, so the
+//! first long sum tries them; all give the same bits.
 
+use std::cell::{Cell, RefCell};
 use std::os::raw::{c_int, c_void};
+use std::time::Instant;
 
 use mpi::collective::SystemOperation;
 use mpi::datatype::{AsDatatype, Buffer, Collection, PartitionMut, Pointer};
 use mpi::environment::{Threading, Universe};
-use mpi::topology::SimpleCommunicator;
+use mpi::point_to_point::send_receive_into;
+use mpi::topology::{Color, SimpleCommunicator};
 use mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
 
 use super::World;
+use super::lanes::{self, Buffers, Pairs};
+use super::packing::pack;
 use crate::error::{Fault, Result};
 use taiga_flow_gpu::panics;
 
@@ -28,6 +39,49 @@ unsafe extern "C" {
     safe fn taiga_flow_in_place() -> *mut c_void;
 }
 
+/// Sums of at least so many words go through lanes; shorter ones are over at once.
+const LONG: usize = 2048;
+
+/// Timed trials of each way, after one that is not.
+const TRIALS: usize = 4;
+
+/// What overrides the choice of a way: `flat`, `lanes` or `packed`.
+const CHOICE: &str = "TAIGA_FLOW_REDUCTION";
+
+/// How long sums are made over several nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// One all-reduce of MPI over all ranks.
+    Flat,
+    /// Node by node, then an all-reduce of MPI per lane.
+    Lanes,
+    /// Node by node, then our own all-reduce of packed words per lane.
+    Packed,
+}
+
+impl Way {
+    const ALL: [(Way, &str); 3] =
+        [(Way::Flat, "flat"), (Way::Lanes, "lanes"), (Way::Packed, "packed")];
+}
+
+/// The ranks of this node and, for a rank that has a lane, those with its place on the
+/// others. Where nodes differ in their ranks there is one lane, of the first on each.
+struct Nodes {
+    node: SimpleCommunicator,
+    lane: Option<SimpleCommunicator>,
+    lanes: usize,
+    way: Cell<Option<Way>>,
+    scratch: RefCell<Scratch>,
+}
+
+#[derive(Default)]
+struct Scratch {
+    whole: Vec<u64>, // (lanes, words of a share)
+    share: Vec<u64>,
+    signed: Vec<i64>,
+    buffers: Buffers,
+}
+
 /// This process as one of the ranks of `MPI_COMM_WORLD`.
 pub(super) struct Mpi {
     world: SimpleCommunicator,
@@ -35,6 +89,8 @@ pub(super) struct Mpi {
     size: usize,
     local_rank: usize,
     local_size: usize,
+    /// Where there are several nodes.
+    nodes: Option<Nodes>,
     /// Its drop waits for all ranks in `MPI_Finalize`.
     _universe: Universe,
 }
@@ -52,14 +108,86 @@ impl Mpi {
         }
         let world = universe.world();
         let node = world.split_shared(world.rank());
-        Ok(Mpi {
+        let mut mpi = Mpi {
             rank: world.rank() as usize,
             size: world.size() as usize,
             local_rank: node.rank() as usize,
             local_size: node.size() as usize,
+            nodes: None,
             world,
             _universe: universe,
-        })
+        };
+        let sizes = mpi.gather_number(mpi.local_size);
+        if mpi.local_size < mpi.size {
+            let lanes = if sizes.iter().all(|size| *size == sizes[0]) { sizes[0] } else { 1 };
+            let colour = mpi.local_rank.min(lanes) as c_int;
+            let lane =
+                mpi.world.split_by_color_with_key(Color::with_value(colour), mpi.world.rank());
+            mpi.nodes = Some(Nodes {
+                lane: lane.filter(|_| mpi.local_rank < lanes),
+                way: Cell::new(mpi.way_asked_for()),
+                node,
+                lanes,
+                scratch: RefCell::default(),
+            });
+        }
+        Ok(mpi)
+    }
+
+    /// Rank 0's answer, so that all have the same.
+    fn way_asked_for(&self) -> Option<Way> {
+        let asked = std::env::var(CHOICE).unwrap_or_default();
+        let known = Way::ALL.iter().position(|(_, name)| *name == asked);
+        let mut told = known.map_or(0, |known| known as u64 + 1);
+        self.world.process_at_rank(0).broadcast_into(&mut told);
+        Way::ALL.get((told as usize).wrapping_sub(1)).map(|(way, _)| *way)
+    }
+
+    fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
+        match &self.nodes {
+            Some(nodes) if way != Way::Flat => nodes.sum(way, values),
+            _ => {
+                let mine = InPlace { count: values.len() as c_int };
+                self.world.all_reduce_into(&mine, values, SystemOperation::sum());
+                Ok(())
+            }
+        }
+    }
+
+    /// Tries all ways on copies of these values; the one whose slowest rank is the fastest
+    /// counts from now on.
+    fn choose(&self, nodes: &Nodes, values: &[i64]) -> Result<Way> {
+        let mut best = [u64::MAX; Way::ALL.len()];
+        for trial in 0..=TRIALS {
+            for ((way, _), best) in Way::ALL.iter().zip(&mut best) {
+                let mut copy = values.to_vec();
+                self.world.barrier();
+                let since = Instant::now();
+                self.sum(*way, &mut copy)?;
+                let time = since.elapsed().as_nanos() as u64;
+                // The first one opens connections.
+                *best = if trial == 0 { u64::MAX } else { time.min(*best) };
+            }
+        }
+        let mut slowest = best;
+        self.world.all_reduce_into(&best[..], &mut slowest[..], SystemOperation::max());
+        let fastest = (0..best.len()).min_by_key(|i| slowest[*i]).unwrap_or(0);
+        let (way, name) = Way::ALL[fastest];
+        if self.rank == 0 {
+            let times: Vec<String> = Way::ALL
+                .iter()
+                .zip(slowest)
+                .map(|((_, name), time)| format!("{name} {:.2} ms", time as f64 / 1e6))
+                .collect();
+            let bytes = pack(values, &mut Vec::new()) as f64 / values.len() as f64;
+            log::info!(
+                "sums of {} words over nodes: {name} ({}; {bytes:.2} bytes per word when packed)",
+                values.len(),
+                times.join(", ")
+            );
+        }
+        nodes.way.set(Some(way));
+        Ok(way)
     }
 
     /// Everyone's number, in rank order.
@@ -102,11 +230,14 @@ impl World for Mpi {
     }
 
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
-        for piece in values.chunks_mut(PIECE_BYTES / size_of::<i64>()) {
-            let mine = InPlace { count: piece.len() as c_int };
-            self.world.all_reduce_into(&mine, piece, SystemOperation::sum());
-        }
-        Ok(())
+        let way = match &self.nodes {
+            Some(nodes) if values.len() >= LONG => match nodes.way.get() {
+                Some(way) => way,
+                None => self.choose(nodes, values)?,
+            },
+            _ => Way::Flat,
+        };
+        values.chunks_mut(PIECE_BYTES / size_of::<i64>()).try_for_each(|piece| self.sum(way, piece))
     }
 
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -149,8 +280,73 @@ impl World for Mpi {
     }
 }
 
+impl Nodes {
+    /// Adds over the node, over the lane, and hands the sums out within the node.
+    fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
+        let Scratch { whole, share, signed, buffers } = &mut *self.scratch.borrow_mut();
+        let words = values.len().div_ceil(self.lanes);
+        let split = self.lanes == self.node.size() as usize;
+        // Summed as unsigned words, see `InPlace`.
+        whole.clear();
+        whole.extend(values.iter().map(|value| *value as u64));
+        whole.resize(words * self.lanes, 0);
+        share.resize(words, 0);
+        let leader = self.node.process_at_rank(0);
+        if split {
+            self.node.reduce_scatter_block_into(&whole[..], &mut share[..], SystemOperation::sum());
+        } else if self.node.rank() == 0 {
+            leader.reduce_into_root(&whole[..], &mut share[..], SystemOperation::sum());
+        } else {
+            leader.reduce_into(&whole[..], SystemOperation::sum());
+        }
+        match &self.lane {
+            Some(lane) if way == Way::Packed => {
+                signed.clear();
+                signed.extend(share.iter().map(|word| *word as i64));
+                lanes::all_reduce(&Lane(lane), signed, buffers)?;
+                share.iter_mut().zip(signed).for_each(|(word, value)| *word = *value as u64);
+            }
+            Some(lane) => {
+                let mine = InPlace { count: words as c_int };
+                lane.all_reduce_into(&mine, &mut share[..], SystemOperation::sum());
+            }
+            None => {}
+        }
+        if split {
+            self.node.all_gather_into(&share[..], &mut whole[..]);
+        } else {
+            leader.broadcast_into(&mut share[..]);
+            whole.copy_from_slice(share);
+        }
+        values.iter_mut().zip(whole).for_each(|(value, word)| *value = *word as i64);
+        Ok(())
+    }
+}
+
+/// The ranks with one place on their nodes.
+struct Lane<'a>(&'a SimpleCommunicator);
+
+impl Pairs for Lane<'_> {
+    fn rank(&self) -> usize {
+        self.0.rank() as usize
+    }
+    fn size(&self) -> usize {
+        self.0.size() as usize
+    }
+    fn exchange(&self, with: usize, bytes: &[u8], received: &mut [u8]) -> usize {
+        let other = self.0.process_at_rank(with as c_int);
+        let status = send_receive_into(bytes, &other, received, &other);
+        status.count(u8::equivalent_datatype()).max(0) as usize
+    }
+}
+
 fn abort(exit_code: u8) -> ! {
     SimpleCommunicator::world().abort(c_int::from(exit_code))
+}
+
+/// What the library calls itself; it may be asked before it is initialised.
+pub(super) fn library_version() -> String {
+    mpi::environment::library_version().unwrap_or_default()
 }
 
 /// From now on a panic on any thread is told and then ends all ranks with exit code

@@ -5,12 +5,14 @@ mod case;
 mod events;
 mod fuzz;
 mod process;
+mod slurm;
 mod strike;
 
 pub use case::{Case, EVERY_STEP, LONG, has_extension, result, text};
 pub use events::{Events, Odd, write_odd};
 pub use fuzz::fuzz;
 pub use process::{Outcome, Watched, end, json, program, ranks, run, send_user1, signal, succeed};
+pub use slurm::{Job, Slurm};
 pub use strike::{
     KINDS, count, is_soak, newest_checkpoint, rank_processes, report, struck, wait_for_step,
 };

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# The whole way as dependent jobs: extract → train → evaluate → score → season.
+#
+#   CONFIG=study.toml WORK=/project/study ARCHIVE=/data/season bash jobs/pipeline.sh
+#
+# | variable  |                                                                            |
+# |-----------|----------------------------------------------------------------------------|
+# | CONFIG    | configuration of the training                                              |
+# | WORK      | folder of all outputs: hillas/, run/, run/evaluation/, scores/, season/     |
+# | ARCHIVE   | event files to score, or a folder of them                                  |
+# | IMAGES    | camera images in place of ARCHIVE: extracted into WORK/hillas first        |
+# | GAMMA, HADRON | labelled files to evaluate on, by class; without them the test part     |
+# |           | of LABELLED (files with a class column); without any no evaluation         |
+# | RANKS     | ranks of training and scoring (4)                                          |
+# | SHARDS    | above 1: scoring as an array of so many jobs, without MPI                  |
+# | SEASON    | arguments of `taiga-flow season` after OUT; without it no season           |
+# | GPUS, NODES | of training and scoring: GPUs per node, and nodes (see submit.sh)        |
+#
+# Each job waits for the success of the one before. Jobs that stop early go on by
+# themselves, and the following ones wait for that. Prints the jobs' names and numbers.
+set -euo pipefail
+folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+: "${CONFIG:?the configuration of the training}" "${WORK:?the folder of all outputs}"
+: "${RANKS:=4}" "${SHARDS:=1}"
+mkdir -p "$WORK"
+after=
+# With GPUs submit.sh counts the ranks.
+tasks=(--ntasks="$RANKS")
+[ -z "${GPUS:-}" ] || tasks=(--nodes="${NODES:-1}")
+
+submit() { # NAME [sbatch options] SCRIPT ARGUMENTS…
+    local name=$1 job
+    shift
+    # A job whose predecessor has failed would wait for ever.
+    job=$(bash "$folder/submit.sh" --job-name="$name" --kill-on-invalid-dep=yes --output="$WORK/%x-%j.log" \
+        ${after:+--dependency=afterok:$after} "$@")
+    after=${job%%;*}
+    printf '%-10s %s\n' "$name" "$after"
+}
+
+archive=${ARCHIVE:-}
+if [ -n "${IMAGES:-}" ]; then
+    archive=$WORK/hillas
+    GPUS='' submit extract --ntasks="$RANKS" run.sbatch "$archive" . extract -o "$archive" "$IMAGES"
+fi
+submit train "${tasks[@]}" train.sbatch "$CONFIG" "$WORK/run"
+model=$WORK/run/model.safetensors
+evaluate=(run.sbatch "$WORK/run/evaluation" evaluation.json evaluate -m "$model" -o "$WORK/run/evaluation")
+if [ -n "${GAMMA:-}${HADRON:-}" ]; then
+    GPUS='' submit evaluate "${evaluate[@]}" ${GAMMA:+--gamma $GAMMA} ${HADRON:+--hadron $HADRON}
+elif [ -n "${LABELLED:-}" ]; then
+    # shellcheck disable=SC2086 # several files
+    GPUS='' submit evaluate "${evaluate[@]}" $LABELLED
+fi
+[ -n "$archive" ] || exit 0
+if [ "$SHARDS" -gt 1 ]; then
+    GPUS='' submit score --array="0-$((SHARDS - 1))" score-array.sbatch "$model" "$WORK/scores" "$archive"
+else
+    submit score "${tasks[@]}" score.sbatch "$model" "$WORK/scores" "$archive"
+fi
+[ -n "${SEASON:-}" ] || exit 0
+# shellcheck disable=SC2086 # several arguments
+GPUS='' submit season run.sbatch "$WORK/season" . season "$WORK/scores" -o "$WORK/season" $SEASON

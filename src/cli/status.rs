@@ -1,0 +1,122 @@
+//! `status`: where a run is, for people.
+
+use crate::error::Result;
+use crate::train::standing::{self, Standing, State};
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long the scheduler may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize)]
+pub struct Status {
+    #[serde(flatten)]
+    standing: Standing,
+    /// What the scheduler says of the job of the last start: state and reason.
+    scheduler: Option<String>,
+}
+
+pub fn run(folder: &Path) -> Result<Status> {
+    let standing = standing::standing(folder)?;
+    let asks = standing.state != State::Finished;
+    let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
+    Ok(Status { standing, scheduler })
+}
+
+/// Asks Slurm, where there is one, and does not wait for it long.
+fn ask(job: &str) -> Option<String> {
+    let mut asked = Command::new("squeue")
+        .args(["--noheader", "--format=%T (%r)", "--jobs", job])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let since = Instant::now();
+    while asked.try_wait().ok()?.is_none() {
+        if since.elapsed() > PATIENCE {
+            let _ = asked.kill();
+            let _ = asked.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = asked.wait_with_output().ok()?;
+    let text = String::from_utf8_lossy(&told.stdout).trim().to_string();
+    Some(if text.is_empty() { "not in the queue".to_string() } else { text })
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.standing;
+        let state = match s.state {
+            State::Finished => "finished",
+            State::Running => "running",
+            State::Stopped => "stopped; the same command goes on",
+            State::NotBegun => "not begun",
+        };
+        writeln!(f, "{}: {state}", s.run.display())?;
+        if let Some(job) = &s.job {
+            let told = self.scheduler.as_ref().map_or(String::new(), |told| format!(", {told}"));
+            writeln!(f, "  job           {job}{told}")?;
+        }
+        if let (Some(ranks), Some(host)) = (s.ranks, &s.host) {
+            let engine = s.engine.as_deref().unwrap_or("unknown engine");
+            let starts = if s.starts > 1 { format!(", start {}", s.starts) } else { String::new() };
+            writeln!(f, "  last start    {ranks} rank(s), first on {host}, {engine}{starts}")?;
+        }
+        let of = |all: Option<u64>| all.map_or(String::new(), |all| format!(" of {all}"));
+        if s.step > 0 {
+            writeln!(
+                f,
+                "  progress      epoch {}{}, step {}{}",
+                s.epoch,
+                of(s.epochs),
+                s.step,
+                of(s.steps)
+            )?;
+        }
+        if let Some(nll) = s.train_nll {
+            writeln!(f, "  training NLL  {nll:.4}")?;
+        }
+        if let (Some(now), Some(best), Some(epoch)) =
+            (s.validation_nll, s.best_validation_nll, s.best_epoch)
+        {
+            writeln!(f, "  held-out NLL  {now:.4}, best {best:.4} in epoch {epoch}")?;
+        }
+        if s.skipped_steps > 0 {
+            writeln!(f, "  skipped       {} step(s), for gradients out of range", s.skipped_steps)?;
+        }
+        if let (Some(step), Some(age), true) =
+            (s.checkpoint_step, s.checkpoint_age_s, s.state != State::Finished)
+        {
+            writeln!(f, "  checkpoint    step {step}, {} ago", time(age))?;
+        }
+        if let Some(left) = s.seconds_left {
+            writeln!(f, "  time left     {} at most, at the pace so far", time(left))?;
+        }
+        if s.state != State::Finished {
+            for sign in &s.signs {
+                let age = sign.age_s.map_or("unknown".to_string(), time);
+                writeln!(f, "  rank {:<8} {} on {}, {age} ago", sign.rank, sign.place, sign.host)?;
+            }
+            if let Some(line) = &s.last_line {
+                writeln!(f, "  log           {line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seconds as people say them.
+pub fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}

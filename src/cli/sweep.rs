@@ -1,0 +1,343 @@
+//! `sweep`: one training per point of a grid of settings, and one table of all.
+//!
+//! Points are numbered from 0, the last grid changing fastest; point I has the run folder
+//! `point-I`. Alone, the command trains all of them one after the other, over all ranks; with
+//! `--point I` that one, as an element of a job array does. Points that are finished stay.
+
+use super::{Device, trained};
+use crate::config;
+use crate::data::durable;
+use crate::error::{Error, Fault, Result};
+use crate::model::Model;
+use crate::train::standing::{State, standing};
+use crate::train::{self, Existing, MODEL};
+use crate::world::{StopFlag, World, agree, common, is_root};
+use clap::Args;
+use serde::Serialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+pub const TABLE: &str = "sweep.tsv";
+/// More are a slip of the keyboard.
+const MOST_POINTS: usize = 10_000;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Configuration (TOML)
+    #[arg(short, long)]
+    config: PathBuf,
+    /// Folder of the runs and of the table
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Values of a key: train.learning_rate=1e-3,3e-3 (repeat for a grid)
+    #[arg(long, required = true, value_name = "KEY=A,B,…")]
+    grid: Vec<String>,
+    /// Override a key of the configuration in all points: train.epochs=5
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Train this point only, for arrays of jobs
+    #[arg(long, value_name = "I")]
+    point: Option<usize>,
+    /// List the points and end
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    device: Device,
+}
+
+/// One point of the grid and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    #[serde(rename = "point")]
+    pub number: usize,
+    /// As for `--set`.
+    pub settings: Vec<String>,
+    pub run: PathBuf,
+    pub state: State,
+    pub epochs: u64,
+    pub best_epoch: Option<u64>,
+    /// Of the published weights: lower is better.
+    pub validation_nll: Option<f64>,
+    pub threshold: Option<f64>,
+    pub model_blake3: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Sweep {
+    pub output: PathBuf,
+    pub points: Vec<Point>,
+    /// The lowest held-out NLL.
+    pub best: Option<usize>,
+    /// Points of this call that failed, and why.
+    pub failed: Vec<(usize, String)>,
+}
+
+impl Arguments {
+    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Sweep> {
+        let grid = common(points(&self.grid))?;
+        let chosen = common(self.chosen(grid.len()))?;
+        for settings in &grid {
+            // All points must be possible before the first is trained.
+            agree(world, self.configuration(settings))?;
+        }
+        if self.dry_run {
+            return Ok(self.told(&grid, Vec::new()));
+        }
+        let stop = StopFlag::on_signals()?;
+        let mut failed = Vec::new();
+        for point in chosen {
+            if is_root(world) {
+                log::info!("point {point} of {}: {}", grid.len(), grid[point].join(", "));
+            }
+            match self.train(world, point, &grid[point], overwrite, &stop) {
+                Ok(()) => {}
+                // What a point is made of may be wrong, the others may still be right.
+                Err(error @ (Error::Diverged(_) | Error::Input(_) | Error::Usage(_)))
+                    if error.is_shared() =>
+                {
+                    failed.push((point, error));
+                }
+                Err(error) => return Err(error),
+            }
+            let written = if is_root(world) { self.write_table(&grid) } else { Ok(()) };
+            agree(world, written)?;
+        }
+        if let (Some(_), Some((_, error))) = (self.point, failed.first()) {
+            return Err(error.clone());
+        }
+        Ok(self.told(&grid, failed.into_iter().map(|(p, e)| (p, e.to_string())).collect()))
+    }
+
+    fn chosen(&self, points: usize) -> Result<Vec<usize>> {
+        match self.point {
+            Some(point) if point >= points => Err(Fault::new("no such point")
+                .expected(format!("--point 0 to {}", points - 1))
+                .found(point)
+                .advice("an array of jobs for this grid is --array=0-N with N the number of points less one")
+                .usage()),
+            Some(point) => Ok(vec![point]),
+            None => Ok((0..points).collect()),
+        }
+    }
+
+    fn configuration(&self, settings: &[String]) -> Result<config::Config> {
+        let all: Vec<String> = self.set.iter().chain(settings).cloned().collect();
+        let mut config = config::load(&self.config, &all)?;
+        self.device.apply(&mut config);
+        Ok(config)
+    }
+
+    fn train(
+        &self,
+        world: &dyn World,
+        point: usize,
+        settings: &[String],
+        overwrite: bool,
+        stop: &StopFlag,
+    ) -> Result<()> {
+        let options = train::Options {
+            config: agree(world, self.configuration(settings))?,
+            output: self.folder(point),
+            existing: if overwrite { Existing::Replace } else { Existing::Resume },
+            allow_engine_change: false,
+            stop_after: None,
+            dry_run: false,
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+        };
+        trained(world, &options, stop).map(|_| ())
+    }
+
+    fn folder(&self, point: usize) -> PathBuf {
+        self.output.join(format!("point-{point}"))
+    }
+
+    fn told(&self, grid: &[Vec<String>], failed: Vec<(usize, String)>) -> Sweep {
+        let look = |(i, s): (usize, &Vec<String>)| look(i, s, self.folder(i));
+        let points: Vec<Point> = grid.iter().enumerate().map(look).collect();
+        let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
+        let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
+        Sweep { output: self.output.clone(), points, best, failed }
+    }
+
+    /// Elements of an array write the table at the same time: each under a name of its own,
+    /// and once more should a point have ended meanwhile.
+    fn write_table(&self, grid: &[Vec<String>]) -> Result<()> {
+        let mut sweep = self.told(grid, Vec::new());
+        loop {
+            let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
+            durable::write_file(&own, sweep.table().as_bytes())?;
+            durable::move_to(&own, &self.output.join(TABLE))?;
+            let now = self.told(grid, Vec::new());
+            let ends =
+                |sweep: &Sweep| sweep.points.iter().filter(|p| p.state == State::Finished).count();
+            if ends(&now) == ends(&sweep) {
+                return Ok(());
+            }
+            sweep = now;
+        }
+    }
+}
+
+/// What lies in the folder of a point.
+fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
+    let standing = standing(&run).ok();
+    let model = Model::load(&run.join(MODEL)).ok();
+    let training = model.as_ref().map(|(model, _)| &model.card.training);
+    Point {
+        number,
+        settings: settings.to_vec(),
+        state: standing.as_ref().map_or(State::NotBegun, |s| s.state),
+        epochs: training.map_or(standing.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
+        best_epoch: training.map(|t| t.best_epoch),
+        validation_nll: training.and_then(|t| t.validation_nll),
+        threshold: model.as_ref().and_then(|(m, _)| m.card.threshold.map(|t| t.value)),
+        model_blake3: model.as_ref().map(|(_, hash)| hash.clone()),
+        run,
+    }
+}
+
+/// The settings of every point: the product of the grids, the last changing fastest.
+fn points(grids: &[String]) -> Result<Vec<Vec<String>>> {
+    let mut points = vec![Vec::new()];
+    let mut keys = Vec::new();
+    for grid in grids {
+        let usage = |why: &str| {
+            Fault::new("cannot understand --grid")
+                .expected("section.key=value,value, for instance train.learning_rate=1e-3,3e-3")
+                .found(format!("'{grid}': {why}"))
+                .usage()
+        };
+        let (key, values) = grid.split_once('=').ok_or_else(|| usage("no '='"))?;
+        let (key, values) = (key.trim(), values_of(values));
+        if key.is_empty() || values.iter().any(String::is_empty) {
+            return Err(usage("an empty key or value"));
+        }
+        if keys.contains(&key) {
+            return Err(usage("the key stands in two grids"));
+        }
+        keys.push(key);
+        let with = |point: &Vec<String>, value: &String| {
+            point.iter().cloned().chain([format!("{key}={value}")]).collect()
+        };
+        points = points.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
+        if points.len() > MOST_POINTS {
+            return Err(usage(&format!("more than {MOST_POINTS} points")));
+        }
+    }
+    Ok(points)
+}
+
+/// Values between commas that are not inside brackets, braces or quotes: `[32],[64, 64]`.
+fn values_of(text: &str) -> Vec<String> {
+    let (mut values, mut depth, mut quote) = (vec![String::new()], 0_i32, None);
+    for c in text.chars() {
+        match (c, quote) {
+            (c, Some(q)) if c == q => quote = None,
+            ('"' | '\'', None) => quote = Some(c),
+            ('[' | '{', None) => depth += 1,
+            (']' | '}', None) => depth -= 1,
+            (',', None) if depth == 0 => {
+                values.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(last) = values.last_mut() {
+            last.push(c);
+        }
+    }
+    values.iter().map(|value| value.trim().to_string()).collect()
+}
+
+/// The outcome of the command: partial if points failed.
+pub fn outcome(sweep: &Sweep) -> Result<()> {
+    if sweep.failed.is_empty() {
+        return Ok(());
+    }
+    let failed: Vec<String> =
+        sweep.failed.iter().map(|(p, why)| format!("point {p}: {why}")).collect();
+    let fault = Fault::new(format!("{} of {} points failed", failed.len(), sweep.points.len()))
+        .found(failed.join("; "))
+        .advice("the other points are complete");
+    Err(Error::Partial(Box::new(fault)).shared())
+}
+
+impl Sweep {
+    /// One line per point, fields between tabs, the first line naming them.
+    fn table(&self) -> String {
+        let key = |setting: &String| setting.split('=').next().unwrap_or_default().to_string();
+        let value = |setting: &String| {
+            setting.split_once('=').map_or(String::new(), |(_, v)| v.to_string())
+        };
+        let keys = self.points.first().map_or(Vec::new(), |p| p.settings.iter().map(key).collect());
+        let number = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{x:.6}"));
+        let mut lines = vec![
+            [&["point".to_string()][..], &keys, &NAMES.map(str::to_string)].concat().join("\t"),
+        ];
+        for p in &self.points {
+            let state = serde_json::to_value(p.state).ok();
+            let state = state.and_then(|s| s.as_str().map(str::to_string)).unwrap_or_default();
+            let best = if self.best == Some(p.number) { "*" } else { "" };
+            let rest = [
+                state,
+                p.epochs.to_string(),
+                p.best_epoch.map_or("-".to_string(), |e| e.to_string()),
+                format!("{}{best}", number(p.validation_nll)),
+                number(p.threshold),
+                relative(&p.run, &self.output),
+            ];
+            let settings: Vec<String> = p.settings.iter().map(value).collect();
+            lines.push([&[p.number.to_string()][..], &settings, &rest].concat().join("\t"));
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+const NAMES: [&str; 6] = ["state", "epochs", "best_epoch", "validation_nll", "threshold", "run"];
+
+fn relative(path: &Path, folder: &Path) -> String {
+    path.strip_prefix(folder).unwrap_or(path).display().to_string()
+}
+
+impl fmt::Display for Sweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table();
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
+        let width =
+            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+        for row in &rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        write!(f, "table: {}", self.output.join(TABLE).display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_is_the_product_of_its_values_the_last_changing_fastest() {
+        let grids = ["a.b=1,2", "c=[3, 4],[5],{ seeded = 1 },\"x,y\""].map(str::to_string);
+        let points = points(&grids).unwrap();
+        assert_eq!(points.len(), 8);
+        assert_eq!(points[1], ["a.b=1", "c=[5]"]);
+        assert_eq!(points[4], ["a.b=2", "c=[3, 4]"]);
+        assert_eq!(points[7], ["a.b=2", "c=\"x,y\""]);
+    }
+
+    #[test]
+    fn grids_that_mean_nothing_are_refused() {
+        for wrong in [vec!["a"], vec!["=1"], vec!["a="], vec!["a=1,,2"], vec!["a=1", "a=2"]] {
+            let wrong: Vec<String> = wrong.into_iter().map(str::to_string).collect();
+            assert_eq!(points(&wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+        let many = vec![
+            format!("a={}", vec!["1"; 200].join(",")),
+            format!("b={}", vec!["1"; 200].join(",")),
+        ];
+        assert!(points(&many).is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! What a training will need: `train --dry-run`.
+//!
+//! The time of a step is measured on this machine, on made-up events of the right shape, and
+//! divided by the number of ranks; what ranks add to it (sums over the network, uneven
+//! nodes) is not in it. See `bench/scaling` for a model of that.
+
+use super::checkpoint;
+use super::plan::Plan;
+use super::{Options, describe};
+use crate::engine::{self, Batch, Events, FixedSum, Place};
+use crate::error::Result;
+use crate::model::initial_params;
+use crate::world::{World, agree, preflight};
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use taiga_flow_gpu::random::Stream;
+
+/// How long steps are measured.
+const SLICE: Duration = Duration::from_millis(400);
+/// Events of a measured step.
+const EVENTS: usize = 4096;
+/// Fewest events per rank and step that are worth a rank.
+const FEWEST: u64 = 1024;
+/// Beside events and weights: program, MPI, buffers of reading [bytes].
+const BASE: u64 = 200 << 20;
+/// Time limits are asked for with this factor, and no shorter than so long.
+const MARGIN: f64 = 1.5;
+const SHORTEST_S: f64 = 900.0;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Estimate {
+    pub rows: u64,
+    pub files: usize,
+    pub parameters: usize,
+    pub shards: u64,
+    pub batch: u64,
+    /// At most: cuts leave fewer.
+    pub training_events: u64,
+    pub steps: u64,
+    pub epochs: u64,
+    pub engine: String,
+    pub threads: usize,
+    /// Gradient and update on one rank, measured here.
+    pub events_per_s_per_rank: f64,
+    pub checkpoint_bytes: u64,
+    /// The ranks this was started with, and other numbers.
+    pub ranks: Vec<PerRanks>,
+    pub sbatch: String,
+}
+
+/// What to expect from a number of ranks.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PerRanks {
+    pub ranks: u64,
+    pub memory_bytes_per_rank: u64,
+    pub seconds: f64,
+    /// Events of a step on each rank.
+    pub events_per_step: u64,
+}
+
+/// Checks all that a training checks before it reads, and says what it would need.
+pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
+    preflight::same_on_all(
+        world,
+        "the configuration",
+        &options.config.hash()?,
+        super::SAME_CONFIGURATION,
+    )?;
+    let plan = Plan::new(world, &options.config)?;
+    let place = Place::new(world, options.config.run.hardware())?;
+    engine::use_threads(place.threads);
+    describe(world, &plan, place.threads);
+    let (engine, rate) = agree(world, measure(&plan, &place))?;
+    let config = &plan.config;
+    let training_events = (plan.rows() as f64 * config.split.train).ceil() as u64;
+    let epochs: u64 = plan.stages.iter().map(|s| s.settings(&config.train).epochs).sum();
+    let steps = training_events.div_ceil(config.train.batch) * epochs;
+    // Held-out events cost a likelihood, a third of a gradient.
+    let held_out = config.split.validation / (3.0 * config.split.train);
+    let events = training_events as f64 * epochs as f64 * (1.0 + held_out);
+    let (shards, mine) = (plan.dealing.shards(), world.size() as u64);
+    let of = |ranks: u64| PerRanks {
+        ranks,
+        memory_bytes_per_rank: plan.memory(ranks, place.threads as u64) + BASE,
+        seconds: events / (rate * ranks as f64),
+        events_per_step: config.train.batch.min(training_events) / ranks,
+    };
+    let mut counts: Vec<u64> =
+        std::iter::successors(Some(1), |r| Some(4 * r)).take_while(|r| *r < shards).collect();
+    counts.extend([mine, shards]);
+    counts.sort_unstable();
+    counts.dedup();
+    let ranks: Vec<PerRanks> = counts.into_iter().map(of).collect();
+    // As many ranks as were started; else as many as have enough to do.
+    let useful = std::iter::successors(Some(1), |r| Some(2 * r))
+        .take_while(|r| *r <= shards && of(*r).events_per_step >= FEWEST)
+        .last();
+    let suggested = if mine > 1 { mine } else { useful.unwrap_or(1) };
+    Ok(Estimate {
+        rows: plan.rows(),
+        files: plan.sources.len(),
+        parameters: plan.parameters,
+        shards,
+        batch: config.train.batch,
+        training_events,
+        steps,
+        epochs,
+        engine,
+        threads: place.threads,
+        events_per_s_per_rank: rate,
+        checkpoint_bytes: checkpoint::bytes(plan.parameters),
+        sbatch: sbatch(of(suggested), place.threads, options),
+        ranks,
+    })
+}
+
+/// Events per second of gradient and update of all flows, and what computed them.
+fn measure(plan: &Plan, place: &Place) -> Result<(String, f64)> {
+    let spec = &plan.spec;
+    let params = initial_params(spec, 1);
+    let mut engine = engine::start(place, spec)?;
+    let stream = Stream::new(1, "estimate", &[]);
+    let values = (0..(EVENTS * spec.features) as u64).map(|i| stream.normal(i) as f32);
+    let events: Vec<f32> = values.collect();
+    let offsets = [0, EVENTS];
+    let mut sums = FixedSum::new(params.len(), plan.dealing.shards() as usize);
+    let batch = Batch { events: Events::Rows(&events), weights: None, offsets: &offsets };
+    let mut loss = [0.0];
+    let mut once = || {
+        sums.clear();
+        engine.set_params(&params)?;
+        engine.gradient(&batch, &mut sums, &mut loss)
+    };
+    once()?; // kernels are compiled, threads started
+    let (since, mut steps) = (Instant::now(), 0);
+    while since.elapsed() < SLICE {
+        once()?;
+        steps += 1;
+    }
+    let rate = f64::from(steps) * EVENTS as f64 / since.elapsed().as_secs_f64();
+    Ok((engine.describe(), rate / plan.flows.len() as f64))
+}
+
+fn sbatch(suggested: PerRanks, threads: usize, options: &Options) -> String {
+    let seconds = (suggested.seconds * MARGIN).max(SHORTEST_S);
+    let minutes = (seconds / 60.0).ceil() as u64;
+    // Slurm's --mem-per-cpu, in whole hundreds of megabytes.
+    let memory =
+        (suggested.memory_bytes_per_rank / threads as u64).div_ceil(100_000_000).max(2) * 100;
+    let output = options.output.display();
+    format!(
+        "sbatch --ntasks={} --cpus-per-task={threads} --mem-per-cpu={memory}M --time={:02}:{:02}:00 jobs/train.sbatch CONFIG {output}",
+        suggested.ranks,
+        minutes / 60,
+        minutes % 60
+    )
+}
+
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{} rows in {} file(s), at most {} to train on",
+            self.rows, self.files, self.training_events
+        )?;
+        writeln!(
+            f,
+            "{} parameters, {} steps in {} epochs at most, batch {} in {} shards",
+            self.parameters, self.steps, self.epochs, self.batch, self.shards
+        )?;
+        writeln!(
+            f,
+            "{:.0} events/s on one rank ({}), measured here",
+            self.events_per_s_per_rank, self.engine
+        )?;
+        writeln!(f, "checkpoint {:.1} MB", self.checkpoint_bytes as f64 / 1e6)?;
+        writeln!(f, "  ranks  memory/rank        time  events/step/rank")?;
+        for r in &self.ranks {
+            let few =
+                if r.events_per_step < FEWEST { "  few: sums over ranks will show" } else { "" };
+            writeln!(
+                f,
+                "{:>7} {:>9} MB {:>11} {:>17}{few}",
+                r.ranks,
+                r.memory_bytes_per_rank / 1_000_000,
+                format!("{:.1} min", r.seconds / 60.0),
+                r.events_per_step
+            )?;
+        }
+        write!(f, "{}", self.sbatch)
+    }
+}

@@ -1,0 +1,218 @@
+//! What must be the same on all ranks, asked before any work.
+//!
+//! Ranks that differ do not fail, they lie: another binary or configuration on one node
+//! gives other sums, and a folder that is not shared scatters outputs over local disks. All
+//! of it is told before the first step, with the hosts that differ.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{World, agree, common, is_root};
+use crate::error::{Fault, Result};
+
+/// Difference of clocks that is told.
+const SKEW: Duration = Duration::from_secs(2);
+/// How long a file made by one rank may take to be seen by another (NFS caches folders).
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
+
+/// This process's host, for messages.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.split_whitespace().next().unwrap_or("unknown").to_string()
+}
+
+/// Refuses ranks of which `what` differs: `mine` is text or a hash of it.
+pub fn same_on_all(world: &dyn World, what: &str, mine: &str, advice: &str) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let all = world.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
+    let Some(found) = differing(&all) else { return Ok(()) };
+    common(Err(Fault::new(format!("{what} is not the same on all ranks"))
+        .found(found)
+        .advice(advice)
+        .environment()))
+}
+
+/// Refuses ranks that run different builds of the program.
+pub fn same_program(world: &dyn World) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let path = std::env::current_exe().unwrap_or_default();
+    // Where it cannot be read (deleted, no /proc), its version must do.
+    let hash =
+        std::fs::read("/proc/self/exe").map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+    let mine = format!(
+        "version {} {}",
+        env!("CARGO_PKG_VERSION"),
+        hash.map_or_else(|_| "unread".to_string(), |hash| hash[..16].to_string())
+    );
+    let advice = format!(
+        "start the same file on every node: {} is what this rank runs; a path on a file system that all nodes share",
+        path.display()
+    );
+    same_on_all(world, "the program", &mine, &advice)
+}
+
+/// Those that are not of the majority, by value and with their hosts.
+fn differing(all: &[Vec<u8>]) -> Option<String> {
+    let mut by_value: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
+    for (rank, told) in all.iter().enumerate() {
+        let line = told.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let host = String::from_utf8_lossy(&told[..line]);
+        by_value
+            .entry(&told[(line + 1).min(told.len())..])
+            .or_default()
+            .push(format!("rank {rank} on {host}"));
+    }
+    if by_value.len() < 2 {
+        return None;
+    }
+    let mut groups: Vec<(&[u8], Vec<String>)> = by_value.into_iter().collect();
+    groups.sort_by_key(|(_, ranks)| std::cmp::Reverse(ranks.len()));
+    let told = |(value, ranks): &(&[u8], Vec<String>)| {
+        let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
+        let more =
+            if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
+        format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
+    };
+    Some(groups.iter().map(told).collect::<Vec<_>>().join("; "))
+}
+
+/// Warns where the clocks of the ranks differ: ends of jobs and times of files are then not
+/// what they seem.
+pub fn compare_clocks(world: &dyn World) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    world.barrier()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let all = world.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
+    let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
+    if let Some(warning) = skew(&texts).filter(|_| is_root(world)) {
+        log::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// The largest difference of `milliseconds host` from rank 0's, if it is worth telling.
+fn skew(all: &[String]) -> Option<String> {
+    let read = |text: &String| {
+        let (time, host) = text.split_once(' ')?;
+        Some((time.parse::<i128>().ok()?, host.to_string()))
+    };
+    let told: Vec<(i128, String)> = all.iter().filter_map(read).collect();
+    let (first, _) = told.first()?;
+    let (rank, (time, host)) =
+        told.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
+    let difference = time - first;
+    (difference.unsigned_abs() > SKEW.as_millis()).then(|| {
+        format!(
+            "the clock of rank {rank} on {host} is {:.1} s {} that of rank 0: times in logs and of files, and the end of the job, are not what they seem",
+            difference.unsigned_abs() as f64 / 1000.0,
+            if difference > 0 { "ahead of" } else { "behind" }
+        )
+    })
+}
+
+/// Refuses an output folder that one of the ranks does not see: rank 0 names it, it exists.
+pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let name = format!(".seen-{}-{}", host(), std::process::id());
+    let mark = folder.map(|folder| {
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        absolute.join(&name)
+    });
+    let made = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, b""));
+    let cannot = |error: std::io::Error| {
+        let fault = Fault::new("cannot write in the output folder").found(error);
+        mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
+    };
+    agree(world, made.map_err(cannot))?;
+    let mut told =
+        mark.as_ref().map_or_else(Vec::new, |m| m.as_os_str().as_encoded_bytes().to_vec());
+    world.broadcast(&mut told)?;
+    let path = String::from_utf8_lossy(&told).to_string();
+    let seen = told.is_empty() || is_seen(Path::new(&path), SEEN_WITHIN);
+    let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(&path))) };
+    let outcome = agree(world, outcome);
+    // The mark is no output.
+    let _ = mark.map(std::fs::remove_file);
+    outcome
+}
+
+fn is_seen(mark: &Path, within: Duration) -> bool {
+    let since = Instant::now();
+    // Reading the folder is what makes network file systems look again. A parent that is not
+    // there will not come either.
+    while !mark.exists() {
+        let folder = mark.parent().unwrap_or(Path::new("/"));
+        let there = std::fs::read_dir(folder).is_ok_and(|entries| entries.count() > 0);
+        if since.elapsed() >= if there { within } else { within / 6 } {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    true
+}
+
+fn unseen(mark: &Path) -> crate::error::Error {
+    Fault::new("the output folder is not shared by all ranks")
+        .file(mark.parent().unwrap_or(mark))
+        .expected("the file that rank 0 has just made in it")
+        .found(format!("nothing of it on {}", host()))
+        .advice("choose a folder on a file system that all nodes of the job share, not one on a local disk")
+        .environment()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Threads;
+
+    #[test]
+    fn the_ranks_that_differ_are_named_with_what_they_have() {
+        let outcomes = Threads::run(5, |world| {
+            let mine = if world.rank() == 3 { "odd" } else { "even" };
+            same_on_all(world, "the configuration", mine, "copy it")
+        });
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            let text = error.to_string();
+            for part in ["the configuration is not the same", "'odd' of rank 3 on ", "copy it"] {
+                assert!(text.contains(part), "'{part}' is not in: {text}");
+            }
+        }
+        for outcome in Threads::run(3, |world| same_on_all(world, "x", "same", "")) {
+            outcome.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_and_a_slow_message_is_not() {
+        let times =
+            |other: i64| vec!["1000000 a".to_string(), format!("{} node7", 1_000_000 + other)];
+        assert_eq!(skew(&times(1500)), None);
+        assert_eq!(skew(&times(-1999)), None);
+        let told = skew(&times(-65_250)).unwrap();
+        assert!(told.contains("rank 1 on node7") && told.contains("65.2 s behind"), "{told}");
+        assert!(skew(&times(3000)).unwrap().contains("3.0 s ahead of"));
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_seen_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        for outcome in
+            Threads::run(3, |world| shared_folder(world, is_root(world).then_some(folder.path())))
+        {
+            outcome.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(!is_seen(&folder.path().join("nowhere/mark"), Duration::from_millis(600)));
+    }
+}

@@ -1,0 +1,288 @@
+//! The job scripts as a user submits them, under a real Slurm: what is interrupted goes on
+//! by itself and ends with the same bytes.
+
+use crate::support::{
+    Case, Job, Slurm, arguments, has_extension, newest_checkpoint, program, result, seed, signal,
+    simulated, succeed, text, trained, tree,
+};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use taiga_flow::config::Class;
+
+const SOME_SECONDS: &str = "[train]\nepochs = 40\nbatch = 2048\nshards = 8\nlearning_rate = 1e-2\npatience = 0\n\
+                            [run]\ncheckpoint_seconds = 0\n";
+
+/// A training in a cluster, and the result of the same one without any disturbance.
+fn training(case: &Case) -> (String, String) {
+    let whole = case.at("whole");
+    succeed(&mut program(&case.train(&whole, &["--set", "run.checkpoint_seconds=3600"])));
+    result(&whole)
+}
+
+/// Waits until a run has a checkpoint of some step.
+fn wait_for_step(slurm: &Slurm, run: &Path, step: u64, log: &str) {
+    let since = Instant::now();
+    while newest_checkpoint(run).is_none_or(|newest| newest < step) {
+        assert!(since.elapsed() < Duration::from_secs(120), "no step {step}: {}", slurm.log(log));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process has been sent SIGUSR1 and not heard it yet.
+fn has_pending_user1(process: u32) -> bool {
+    let status = text(Path::new(&format!("/proc/{process}/status")));
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    };
+    (mask("ShdPnd:") | mask("SigPnd:")) >> (libc::SIGUSR1 - 1) & 1 == 1
+}
+
+#[test]
+fn a_training_near_its_time_limit_is_requeued_and_ends_with_the_same_bytes() {
+    let Some(slurm) = Slurm::start(2, 2) else { return };
+    let case = Case::new(8000, SOME_SECONDS);
+    let (output, log) = (case.at("run"), "train.log");
+    let expected = training(&case);
+    let more = arguments![&case.configuration, &output];
+    let limits = ["--time=1", "--signal=USR1@50"];
+    let job = slurm.submit(&limits, "train.sbatch", &more, log);
+    // The training takes seconds, and the signal comes when Slurm has the time: until then
+    // the ranks stand still.
+    wait_for_step(&slurm, &output, 5, log);
+    let ranks = slurm.ranks(None);
+    assert_eq!(ranks.len(), 4, "{}", slurm.log(log));
+    assert_eq!(slurm.ranks(Some("node2")).len(), 2);
+    ranks.iter().for_each(|rank| signal(*rank, libc::SIGSTOP));
+    let since = Instant::now();
+    while slurm.job(&job).restarts == 0 {
+        assert!(since.elapsed() < Duration::from_secs(60), "no signal: {}", slurm.log(log));
+        if ranks.iter().all(|rank| has_pending_user1(*rank)) {
+            ranks.iter().for_each(|rank| signal(*rank, libc::SIGCONT));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    slurm.start_again(&job, log);
+    assert!(!output.join("model.safetensors").exists());
+    let over = slurm.finish(&job, log);
+    let told = slurm.log(log);
+    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{told}");
+    for part in ["stopped by SIGUSR1", "put back into the queue", "resumed at epoch"] {
+        assert!(told.contains(part), "'{part}' is not in: {told}");
+    }
+    assert_eq!(result(&output), expected);
+}
+
+#[test]
+fn a_node_that_dies_in_the_middle_costs_no_more_than_a_checkpoint() {
+    let Some(slurm) = Slurm::start(2, 2) else { return };
+    let case = Case::new(8000, SOME_SECONDS);
+    let (output, log) = (case.at("run"), "train.log");
+    let expected = training(&case);
+    let job = slurm.submit(&[], "train.sbatch", &arguments![&case.configuration, &output], log);
+    wait_for_step(&slurm, &output, 3 + seed() % 20, log);
+    // The node with the batch script is node 1; both can die.
+    let node = ["node1", "node2"][(seed() % 2) as usize];
+    let ranks = slurm.ranks(Some(node));
+    assert_eq!(ranks.len(), 2, "{}", slurm.log(log));
+    slurm.cut_off(node);
+    let left = newest_checkpoint(&output).expect("a checkpoint");
+    println!("{node} died after step {left}");
+    let again = |job: &Job| job.restarts == 1 && job.state == "PENDING";
+    slurm.wait_for(&job, log, again);
+    assert!(!output.join("model.safetensors").exists(), "it ended before the node died");
+    slurm.revive(node);
+    slurm.start_again(&job, log);
+    let over = slurm.finish(&job, log);
+    let told = slurm.log(log);
+    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{told}");
+    assert!(told.contains("resumed at epoch"), "{told}");
+    assert_eq!(result(&output), expected);
+}
+
+#[test]
+fn where_jobs_may_not_be_requeued_another_one_goes_on_and_those_that_wait_wait_for_it() {
+    let Some(slurm) = Slurm::start(1, 4) else { return };
+    let case = Case::new(8000, SOME_SECONDS);
+    let (output, log) = (case.at("run"), "train.log");
+    let expected = training(&case);
+    // A follow-up must not begin anew.
+    let more = arguments![&case.configuration, &output, "--overwrite"];
+    let job = slurm.submit(&["--no-requeue"], "train.sbatch", &more, log);
+    let model = output.join("model.safetensors");
+    let waits = format!("--dependency=afterok:{job}");
+    let wrap = format!("--wrap=test -s {}", model.display());
+    let next = slurm.tell("sbatch", &arguments!["--parsable", waits, "--output=next.log", wrap]);
+    wait_for_step(&slurm, &output, 3, log);
+    slurm.tell("scancel", &arguments!["--signal=USR1", &job]);
+    assert_eq!(slurm.finish(&job, log).exit_code, 75, "{}", slurm.log(log));
+    let over = slurm.finish(&next, log);
+    let told = slurm.log(log);
+    assert_eq!(over.state, "COMPLETED", "{told}");
+    assert!(
+        told.contains("cannot be requeued: job") && told.contains("resumed at epoch"),
+        "{told}"
+    );
+    assert_eq!(result(&output), expected);
+}
+
+#[test]
+fn an_array_of_jobs_scores_what_ranks_would() {
+    let Some(slurm) = Slurm::start(2, 2) else { return };
+    let trained = trained();
+    let archive = slurm.at("archive");
+    for i in 0..7 {
+        simulated(
+            archive.join(format!("night-{}/{i}.h5", i % 2)),
+            Class::Gamma,
+            3000 + 500 * i,
+            seed() + i,
+        );
+    }
+    let (ranks, array) = (slurm.at("by ranks"), slurm.at("by-array"));
+    let more = arguments![&trained.model, &ranks, &archive];
+    let job = slurm.submit(&[], "score.sbatch", &more, "ranks.log");
+    assert_eq!(slurm.finish(&job, "ranks.log").state, "COMPLETED", "{}", slurm.log("ranks.log"));
+    let help = succeed(&mut program(&arguments!["score", "--help"])).stdout;
+    if !help.contains("--shard") {
+        crate::support::skip("score-array.sbatch: this program has no `score --shard` yet");
+        return;
+    }
+    let more = arguments![&trained.model, &array, &archive];
+    let job = slurm.submit(&["--array=0-2"], "score-array.sbatch", &more, "array-%a.log");
+    for element in 0..3 {
+        let (id, log) = (format!("{job}_{element}"), format!("array-{element}.log"));
+        assert_eq!(slurm.finish(&id, &log).state, "COMPLETED", "{}", slurm.log(&log));
+    }
+    let scores = |folder: &Path| {
+        let mut files = tree(folder);
+        files.retain(|name, _| has_extension(name, "h5"));
+        files
+    };
+    assert_eq!(scores(&array).len(), 7);
+    assert_eq!(scores(&array), scores(&ranks));
+    // Some elements alone keep their parts only if the number of all is told.
+    let job = slurm.submit(&["--array=1,2"], "score-array.sbatch", &more, "some-%a.log");
+    let over = slurm.finish(&format!("{job}_1"), "some-1.log");
+    assert_eq!(over.exit_code, 2, "{}", slurm.log("some-1.log"));
+    assert!(slurm.log("some-1.log").contains("set SHARDS"), "{}", slurm.log("some-1.log"));
+}
+
+#[test]
+fn the_wrong_launcher_is_refused_before_anything_is_written() {
+    let Some(slurm) = Slurm::start(1, 4) else { return };
+    let case = Case::new(3000, SOME_SECONDS);
+    // Open MPI without PMI is refused by the program, with one that it does not speak by MPI
+    // itself after the same advice.
+    for (launch, code) in [("srun --mpi=none", 5), ("srun --mpi=pmi2", 1)] {
+        slurm.settings(launch);
+        let (output, log) = (case.at("run"), "train.log");
+        let job = slurm.submit(&[], "train.sbatch", &arguments![&case.configuration, &output], log);
+        let over = slurm.finish(&job, log);
+        let told = slurm.log(log);
+        assert_eq!((over.state.as_str(), over.exit_code), ("FAILED", code), "{told}");
+        for part in ["srun --mpi=pmix", "not put back into the queue"] {
+            assert!(told.contains(part), "'{part}' is not in: {told}");
+        }
+        assert_eq!(told.matches("expected 4 ranks").count(), usize::from(code == 5), "{told}");
+        assert_eq!(over.restarts, 0);
+        assert!(!output.exists());
+        std::fs::remove_file(slurm.at(log)).expect("a log");
+    }
+}
+
+#[test]
+fn the_smoke_test_of_a_site_passes() {
+    let Some(slurm) = Slurm::start(2, 2) else { return };
+    let options = ["--nodes=2", "--ntasks=4"];
+    let job = slurm.submit(&options, "smoke.sbatch", &[], "smoke.log");
+    let over = slurm.finish(&job, "smoke.log");
+    assert_eq!(over.state, "COMPLETED", "{}", slurm.log("smoke.log"));
+    assert!(slurm.log("smoke.log").contains("smoke: passed on 4 ranks, 2 node(s)"));
+}
+
+#[test]
+fn dependent_jobs_go_the_whole_way_and_an_array_trains_the_points_of_a_grid() {
+    let Some(slurm) = Slurm::start(2, 2) else { return };
+    let case = Case::new(8000, "[train]\nepochs = 3\nbatch = 2048\nshards = 4\n");
+    let hadron = simulated(case.at("hadron.h5"), Class::Hadron, 3000, seed());
+    let (work, archive) = (slurm.at("work"), case.at("archive"));
+    for i in 0..3 {
+        simulated(archive.join(format!("{i}.h5")), Class::Hadron, 2000, seed() + i);
+    }
+    let mut pipeline = slurm.command("bash", &arguments!["jobs/pipeline.sh"]);
+    pipeline
+        .env("CONFIG", &case.configuration)
+        .env("WORK", &work)
+        .env("ARCHIVE", &archive)
+        .env("GAMMA", case.at("gamma.h5"))
+        .env("HADRON", &hadron);
+    let told = succeed(&mut pipeline).stdout;
+    let jobs: Vec<(&str, &str)> = told
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(n, id)| (n, id.trim()))
+        .collect();
+    assert_eq!(
+        jobs.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        ["train", "evaluate", "score"]
+    );
+    let grid = arguments![
+        &case.configuration,
+        slurm.at("sweep"),
+        "--grid",
+        "model.blocks=2,4",
+        "--grid",
+        "train.seed=1,2"
+    ];
+    let array = slurm.submit(&["--array=0-3"], "sweep.sbatch", &grid, "sweep-%a.log");
+    for (name, id) in jobs {
+        let log = format!("work/{name}-{id}.log");
+        assert_eq!(slurm.finish(id, &log).state, "COMPLETED", "{}", slurm.log(&log));
+    }
+    for product in ["run/model.safetensors", "run/evaluation/evaluation.json", "scores/2.h5"] {
+        assert!(work.join(product).is_file(), "no {product}");
+    }
+    for point in 0..4 {
+        let (id, log) = (format!("{array}_{point}"), format!("sweep-{point}.log"));
+        assert_eq!(slurm.finish(&id, &log).state, "COMPLETED", "{}", slurm.log(&log));
+    }
+    let table = text(&slurm.at("sweep/sweep.tsv"));
+    assert_eq!(table.matches("finished").count(), 4, "{table}");
+}
+
+/// Several hosts over TCP, and every way of a sum between them: the bits stay.
+#[test]
+fn hosts_that_share_no_memory_give_the_same_bytes_by_every_way_of_a_sum() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let hosts = sources.join("tests/slurm/hosts.sh");
+    // SAFETY: geteuid(2) reads a number and cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    let tried = std::process::Command::new("ip").args(["netns", "list"]).output();
+    if !root || !tried.is_ok_and(|o| o.status.success()) {
+        let why = "no network namespaces: needs root and the package iproute2";
+        assert!(std::env::var("TAIGA_FLOW_SLURM").is_err(), "TAIGA_FLOW_SLURM is set, but {why}");
+        crate::support::skip(why);
+        return;
+    }
+    let case = Case::new(8000, "[train]\nepochs = 3\nbatch = 2048\nshards = 8\n");
+    let whole = case.at("whole");
+    // Long enough for lanes.
+    let wide = ["--set", "model.hidden=[40]"];
+    succeed(&mut program(&case.train(&whole, &wide)));
+    let expected = result(&whole);
+    for (shape, ways) in
+        [(["2", "2"], &["flat", "lanes", "packed", ""][..]), (["1", "3"], &["packed"])]
+    {
+        for way in ways {
+            let output = case.at(&format!("run-{}-{way}", shape.concat()));
+            let mut command = std::process::Command::new("bash");
+            command.arg(&hosts).args(shape).arg("none").arg(env!("CARGO_BIN_EXE_taiga-flow"));
+            command.args(case.train(&output, &wide)).env("TAIGA_FLOW_REDUCTION", way);
+            let outcome = succeed(&mut command);
+            assert_eq!(result(&output), expected, "{shape:?} {way}");
+            let chosen = outcome.stderr.contains("words over nodes: ");
+            assert_eq!(chosen, way.is_empty(), "{}", outcome.stderr);
+        }
+    }
+}

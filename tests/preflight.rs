@@ -1,0 +1,158 @@
+//! What would go wrong later on some rank is refused before the first step, with advice.
+
+use crate::support::{
+    Case, Outcome, arguments, has_extension, program, ranks, run, skip, succeed, text, trained,
+    tree,
+};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const ENVIRONMENT: i32 = 5;
+const SHORT: &str = "[train]\nepochs = 2\nbatch = 1024\nshards = 4\n";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
+
+/// Two ranks, the second of which is started with another command line.
+fn with_another(first: &[OsString], second: &[OsString]) -> Outcome {
+    let mut command = ranks(1, first);
+    command.args([":", "-n", "1"]).args(second);
+    run(&mut command)
+}
+
+fn command_of(program: &Path, arguments: &[OsString]) -> Vec<OsString> {
+    [&[program.into()], arguments].concat()
+}
+
+fn refused(outcome: &Outcome, parts: &[&str]) {
+    assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
+    for part in parts.iter().chain(&["advice: "]) {
+        assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn ranks_with_different_configurations_are_refused() {
+    let case = Case::new(2000, SHORT);
+    let (output, other) = (case.at("run"), case.at("other.toml"));
+    let changed = text(&case.configuration).replace("epochs = 2", "epochs = 3");
+    std::fs::write(&other, changed).expect("a configuration");
+    let first = case.train(&output, &[]);
+    let second = arguments!["train", "-c", &other, "-o", &output, "--threads", "1"];
+    let outcome = with_another(&first, &command_of(Path::new(PROGRAM), &second));
+    refused(&outcome, &["the configuration is not the same on all ranks", "of rank 1 on"]);
+    assert!(!output.exists());
+}
+
+#[test]
+fn ranks_with_different_builds_are_refused() {
+    let case = Case::new(2000, SHORT);
+    let (output, other) = (case.at("run"), case.at("taiga-flow"));
+    let mut bytes = std::fs::read(PROGRAM).expect("the program");
+    bytes.push(0); // what is behind an ELF file changes nothing but its hash
+    std::fs::write(&other, bytes).expect("a copy");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&other, executable).expect("a program");
+    let command = case.train(&output, &[]);
+    let outcome = with_another(&command, &command_of(&other, &command));
+    refused(&outcome, &["the program is not the same on all ranks", "start the same file"]);
+    assert_eq!(outcome.stderr.matches("is not the same").count(), 1, "{}", outcome.stderr);
+    assert!(!output.exists());
+    // The very same file under another name is the same program.
+    std::fs::copy(PROGRAM, &other).expect("a copy");
+    let outcome = with_another(&command, &command_of(&other, &command));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+/// A command line that runs the program where `folder` is a file system of its own.
+fn elsewhere(folder: &Path, options: &str, arguments: &[OsString]) -> Vec<OsString> {
+    let mount =
+        format!("mount -t tmpfs -o {options} tmpfs '{}' && exec \"$0\" \"$@\"", folder.display());
+    let shell = arguments!["unshare", "-r", "-m", "sh", "-c", mount, PROGRAM];
+    [&shell, arguments].concat()
+}
+
+fn can_mount() -> bool {
+    let mut tried = Command::new("unshare");
+    tried.args(["-r", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]);
+    let works = tried.output().is_ok_and(|o| o.status.success());
+    if !works {
+        skip("file systems cannot be mounted here (unshare -r -m)");
+    }
+    works
+}
+
+#[test]
+fn a_run_folder_that_is_not_shared_is_refused() {
+    if !can_mount() {
+        return;
+    }
+    let case = Case::new(2000, SHORT);
+    let place = case.at("local");
+    std::fs::create_dir(&place).expect("a folder");
+    let command = case.train(&place.join("run"), &[]);
+    let outcome = with_another(&command, &elsewhere(&place, "size=9m", &command));
+    refused(&outcome, &["is not shared by all ranks", "nothing of it on"]);
+    assert!(tree(&place).is_empty(), "{:?}", tree(&place));
+    // The same for scores, of which every rank writes some.
+    let score =
+        arguments!["score", "-m", &trained().model, "-o", place.join("scores"), &trained().gamma];
+    let outcome = with_another(&score, &elsewhere(&place, "size=9m", &score));
+    refused(&outcome, &["is not shared by all ranks"]);
+    assert!(!tree(&place).keys().any(|name| has_extension(name, "h5")), "{:?}", tree(&place));
+}
+
+#[test]
+fn a_full_or_read_only_disk_is_refused_before_the_first_step() {
+    if !can_mount() {
+        return;
+    }
+    let case = Case::new(2000, SHORT);
+    let place = case.at("disk");
+    std::fs::create_dir(&place).expect("a folder");
+    // 2.2 MB of state.
+    let command = case.train(&place.join("run"), &["--set", "model.hidden=[2000]"]);
+    let on = |options: &str| {
+        let line = elsewhere(&place, options, &command);
+        run(Command::new(&line[0]).args(&line[1..]))
+    };
+    let outcome = on("size=1m");
+    refused_disk(&outcome, &["disk full", "room for "]);
+    let outcome = on("ro");
+    refused_disk(&outcome, &["cannot"]);
+    // One that has room goes on to the end.
+    let outcome = on("size=20m");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+fn refused_disk(outcome: &Outcome, parts: &[&str]) {
+    assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
+    for part in parts {
+        assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+    }
+    assert!(!outcome.stderr.contains("training on"), "too late: {}", outcome.stderr);
+}
+
+#[test]
+fn a_dry_run_says_what_a_training_needs_and_how_to_submit_it_and_writes_nothing() {
+    let case = Case::new(5000, SHORT);
+    let output: PathBuf = case.at("run");
+    let mut command = case.train(&output, &["--dry-run"]);
+    let told = succeed(&mut program(&command)).stdout;
+    for part in ["4 shards", "events/s on one rank", "sbatch --ntasks=", "jobs/train.sbatch"] {
+        assert!(told.contains(part), "'{part}' is not in: {told}");
+    }
+    command.push("--json".into());
+    let told = succeed(&mut ranks(2, &command)).stdout;
+    let told: serde_json::Value = serde_json::from_str(&told).expect("one object");
+    assert!(told["events_per_s_per_rank"].as_f64().is_some_and(|rate| rate > 1000.0), "{told}");
+    assert_eq!(told["epochs"], 2);
+    let counts: Vec<u64> = told["ranks"]
+        .as_array()
+        .expect("ranks")
+        .iter()
+        .filter_map(|r| r["ranks"].as_u64())
+        .collect();
+    assert_eq!(counts, [1, 2, 4]);
+    assert!(told["sbatch"].as_str().is_some_and(|line| line.contains("--ntasks=2 ")), "{told}");
+    assert!(!output.exists());
+}

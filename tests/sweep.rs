@@ -1,0 +1,93 @@
+//! A sweep gives what its trainings would give one by one, and tells where each is.
+
+use crate::support::{Case, arguments, hash, json, program, ranks, run, succeed, text};
+use std::ffi::OsString;
+use std::path::Path;
+
+const SHORT: &str = "[train]\nepochs = 2\nbatch = 1024\nshards = 4\n";
+
+fn sweep(case: &Case, output: &Path, more: &[&str]) -> Vec<OsString> {
+    let mut all = Vec::from(arguments!["sweep", "-c", &case.configuration, "-o", output]);
+    all.extend(arguments![
+        "--grid",
+        "train.learning_rate=1e-3,1e-2",
+        "--grid",
+        "model.hidden=[8],[8, 4]"
+    ]);
+    all.extend(arguments!["--threads", "1", "-q"]);
+    all.extend(more.iter().map(OsString::from));
+    all
+}
+
+fn models(output: &Path) -> Vec<String> {
+    (0..4).map(|i| hash(&output.join(format!("point-{i}/model.safetensors")))).collect()
+}
+
+#[test]
+fn a_sweep_is_its_trainings_alone_over_ranks_and_as_an_array() {
+    let case = Case::new(3000, SHORT);
+    let (alone, array) = (case.at("alone"), case.at("array"));
+    let told = succeed(&mut program(&sweep(&case, &alone, &[]))).stdout;
+    let expected = models(&alone);
+    let single = case.at("single");
+    let settings = ["--set", "train.learning_rate=1e-2", "--set", "model.hidden=[8]"];
+    succeed(&mut program(&case.train(&single, &settings)));
+    assert_eq!(hash(&single.join("model.safetensors")), expected[2]);
+    let table = text(&alone.join("sweep.tsv"));
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows[0][..3], ["point", "train.learning_rate", "model.hidden"]);
+    assert_eq!(rows[2][..4], ["1", "1e-3", "[8, 4]", "finished"]);
+    assert_eq!(rows.len(), 5);
+    let best = rows.iter().filter(|row| row.iter().any(|cell| cell.ends_with('*'))).count();
+    assert_eq!(best, 1, "{table}");
+    assert!(told.contains("sweep.tsv"), "{told}");
+    // Elements of an array, in any order, one of them over ranks and one twice.
+    for point in ["3", "0", "2", "0"] {
+        succeed(&mut program(&sweep(&case, &array, &["--point", point])));
+    }
+    let so_far = text(&array.join("sweep.tsv"));
+    assert!(so_far.contains("not-begun"), "{so_far}");
+    succeed(&mut ranks(2, &sweep(&case, &array, &["--point", "1"])));
+    assert_eq!(models(&array), expected);
+    assert_eq!(text(&array.join("sweep.tsv")), table);
+}
+
+#[test]
+fn points_that_do_not_exist_and_grids_that_mean_nothing_are_refused_before_any_training() {
+    let case = Case::new(500, SHORT);
+    let output = case.at("sweep");
+    let refused = |more: &[&str], part: &str| {
+        let outcome = run(&mut program(&sweep(&case, &output, more)));
+        assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+        assert!(!output.exists());
+    };
+    refused(&["--point", "4"], "expected --point 0 to 3");
+    refused(&["--grid", "train.learning_rate=3"], "two grids");
+    refused(&["--grid", "train.epoch=3,4"], "did you mean 'epochs'?");
+    refused(&["--grid", "train.batch=512,0"], "train.batch");
+    let listed = json(&sweep(&case, &output, &["--dry-run"]));
+    assert_eq!(listed["points"].as_array().map(Vec::len), Some(4));
+    assert!(!output.exists());
+}
+
+#[test]
+fn the_status_of_a_run_is_told_before_during_and_after() {
+    let case = Case::new(3000, SHORT);
+    let output = case.at("run");
+    let status = || json(&arguments!["status", &output]);
+    let none = run(&mut program(&arguments!["status", &output]));
+    assert_eq!(none.code, Some(2), "{}", none.stderr);
+    let stopped = run(&mut program(&case.train(&output, &["--stop-after", "0s"])));
+    assert_eq!(stopped.code, Some(75), "{}", stopped.stderr);
+    let told = status();
+    assert_eq!((told["step"].as_u64(), told["checkpoint_step"].as_u64()), (Some(1), Some(1)));
+    assert_eq!((told["epochs"].as_u64(), told["starts"].as_u64()), (Some(2), Some(1)));
+    let mut resumed = program(&case.train(&output, &[]));
+    succeed(resumed.env("SLURM_JOB_ID", "4711"));
+    let told = status();
+    assert_eq!((told["state"].as_str(), told["job"].as_str()), (Some("finished"), Some("4711")));
+    assert_eq!((told["epoch"].as_u64(), told["starts"].as_u64()), (Some(2), Some(2)));
+    let text = succeed(&mut program(&arguments!["status", &output])).stdout;
+    assert!(text.contains(": finished") && text.contains("held-out NLL"), "{text}");
+}
