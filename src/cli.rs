@@ -5,8 +5,10 @@
 
 mod extract;
 mod init;
+mod score;
 mod status;
 mod sweep;
+mod verify;
 
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data::check;
@@ -14,10 +16,9 @@ use crate::data::convert;
 use crate::data::csv::Placement;
 use crate::data::selection::Selection;
 use crate::data::split::Part;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 use crate::evaluate::{self, Parts};
 use crate::report;
-use crate::score;
 use crate::simulate;
 use crate::train::{self, Existing};
 use crate::world::{StopFlag, World, agree, is_root};
@@ -40,7 +41,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 input rejected, \
 4 partial (some files failed), 5 environment (MPI, device, disk), 6 training diverged, 75 stopped early (run again), \
-130 interrupted.\n\nEvery command works alone; train, sweep, extract, evaluate and score also as `mpirun -n N taiga-flow …` or \
+130 interrupted.\n\nEvery command works alone; train, sweep, extract, evaluate, score and verify also as `mpirun -n N taiga-flow …` or \
 `srun taiga-flow …`.";
 
 #[derive(Debug, Args)]
@@ -248,28 +249,9 @@ pub enum Command {
         device: Device,
     },
     /// Score event files: one output file per input file
-    Score {
-        /// Model file
-        #[arg(short, long)]
-        model: PathBuf,
-        /// Folder for the outputs
-        #[arg(short, long)]
-        output: PathBuf,
-        /// Event files, or folders of them
-        #[arg(required = true)]
-        inputs: Vec<PathBuf>,
-        /// Place outputs relative to this folder [default: the folders given]
-        #[arg(long)]
-        root: Option<PathBuf>,
-        /// Configuration whose [score] section is to be used
-        #[arg(short, long)]
-        config: Option<PathBuf>,
-        /// Built-in schema or schema file [default: found out from the file]
-        #[arg(long)]
-        schema: Option<String>,
-        #[command(flatten)]
-        device: Device,
-    },
+    Score(score::Arguments),
+    /// Tell whether scores or a run are complete and unchanged
+    Verify(verify::Arguments),
     /// Write a run or evaluations as one HTML page
     Report {
         /// Run folders and evaluation folders
@@ -288,7 +270,8 @@ impl Command {
             self,
             Command::Train { .. }
                 | Command::Evaluate { .. }
-                | Command::Score { .. }
+                | Command::Score(_)
+                | Command::Verify(_)
                 | Command::Extract(_)
                 | Command::Sweep(_)
         )
@@ -369,7 +352,16 @@ impl Cli {
             }
             Command::Status { run } => self.print(world, &status::run(run)?),
             Command::Evaluate { .. } => self.evaluate(world),
-            Command::Score { .. } => self.score(world),
+            Command::Score(arguments) => {
+                let summary = arguments.run(world, overwrite)?;
+                self.print(world, &summary)?;
+                score::outcome(&summary)
+            }
+            Command::Verify(arguments) => {
+                let verification = arguments.run(world)?;
+                self.print(world, &verification)?;
+                verification.outcome()
+            }
             Command::Report { folders, output } => {
                 let inputs = report::load(folders)?;
                 report::write(&inputs, output, overwrite)?;
@@ -452,45 +444,6 @@ impl Cli {
             report::write(&report::load(&folders)?, &output.join(report::PAGE), true)?;
         }
         self.print(world, &evaluation)
-    }
-
-    fn score(&self, world: &dyn World) -> Result<()> {
-        let Command::Score { model, output, inputs, root, config, schema, device } = &self.command
-        else {
-            return Ok(());
-        };
-        let configured =
-            agree(world, config.as_deref().map(|path| config::load(path, &[])).transpose())?;
-        let schema =
-            schema.clone().or_else(|| configured.as_ref().and_then(|c| c.data.schema.clone()));
-        let options = score::Options {
-            model: model.clone(),
-            output: output.clone(),
-            inputs: inputs.clone(),
-            root: root.clone(),
-            schema,
-            watchdog: device
-                .watchdog(configured.as_ref().map(|c| c.run.clone()).unwrap_or_default()),
-            columns: configured.map(|c| c.score).unwrap_or_default(),
-            overwrite: self.global.overwrite,
-            hardware: device.hardware(),
-        };
-        let summary = score::run(world, &options, &StopFlag::on_signals()?)?;
-        self.print(world, &summary)?;
-        if summary.failed.is_empty() {
-            return Ok(());
-        }
-        let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
-        Err(Error::Partial(Box::new(
-            Fault::new(format!(
-                "{} of {} files failed",
-                failed.len(),
-                failed.len() + summary.files.len()
-            ))
-            .found(failed.join(", "))
-            .advice("the other outputs are complete; mend these files and score them again"),
-        ))
-        .shared())
     }
 
     fn print(&self, world: &dyn World, result: &(impl Serialize + Display)) -> Result<()> {

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 
-const COMMANDS: [&str; 9] =
-    ["init", "simulate", "extract", "convert", "check", "train", "evaluate", "score", "report"];
+const COMMANDS: [&str; 10] = [
+    "init", "simulate", "extract", "convert", "check", "train", "evaluate", "score", "verify",
+    "report",
+];
 
 #[test]
 fn help_is_quick_and_needs_no_mpi() {
@@ -61,6 +63,7 @@ fn with_json_every_command_prints_one_object_and_nothing_else() {
         json(&arguments!["score", "-m", &trained.model, "-o", &at("scores"), &simulated])["rows"],
         2000
     );
+    assert_eq!(json(&arguments!["verify", &at("scores")])["rows"], 2000);
     json(&arguments!["report", &trained.run, &evaluation, "-o", &at("page.html")]);
 }
 
@@ -84,6 +87,8 @@ fn results_go_to_stdout_and_messages_to_stderr() {
         &trained.model,
         "-o",
         &output,
+        "--set",
+        "score.columns=[\"score\"]",
         &trained.gamma
     ]));
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));

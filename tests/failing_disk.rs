@@ -91,6 +91,29 @@ fn a_disk_that_fills_in_scoring_is_told_and_leaves_no_half_of_an_output() {
     assert_eq!(tree(&kept), tree(&whole));
 }
 
+#[test]
+fn a_disk_without_room_for_the_outputs_is_told_before_any_work() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    simulated(archive.join("a.h5"), Class::Gamma, 90_000, seed());
+    let place = folder.path().join("disk");
+    let script = format!(
+        "'{}' score -m '{}' -o '{}/scores' '{}'; code=$?; ls -A '{}/scores'; exit $code",
+        env!("CARGO_BIN_EXE_taiga-flow"),
+        trained.model.display(),
+        place.display(),
+        archive.display(),
+        place.display()
+    );
+    let Some(outcome) = on_small_disk(&place, "300k", &format!("{{ {script}; }}")) else { return };
+    assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
+    // Two f32 columns, half of each at the best.
+    for part in ["no room for the outputs", "room for 360000 bytes at the least", "bytes free"] {
+        assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+    }
+    assert_eq!(outcome.stdout, "", "something was begun");
+}
+
 /// Which operations of a command are struck: all of them in a soak, else the first ones
 /// and then ever fewer, from a place that changes from run to run.
 fn operations(kind: &str) -> impl Iterator<Item = u64> {

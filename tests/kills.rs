@@ -1,7 +1,7 @@
 //! Killed at any instant, training and scoring end with the same bytes.
 
 use crate::support::{
-    Case, EVERY_STEP, Watched, arguments, count, end, folder, has_extension, is_soak,
+    Case, EVERY_STEP, Watched, arguments, count, end, folder, has_extension, is_soak, ledger,
     newest_checkpoint, program, rank_processes, ranks, report, result, seed, simulated, succeed,
     trained, tree,
 };
@@ -86,14 +86,18 @@ fn a_scoring_killed_at_any_instant_ends_with_the_same_outputs() {
         let name = format!("night-{}/run-{i}.h5", i % 7);
         simulated(archive.join(name), Class::Gamma, 100 + stream.bits(i) % 3000, seed() + i);
     }
+    // Long enough to be cut into pieces.
+    simulated(archive.join("night-3/long.h5"), Class::Gamma, 140_000, seed() + 50);
     let output = folder.path().join("scores");
     let command =
         arguments!["score", "-m", &trained.model, "-o", &output, &archive, "--threads", "1"];
+    let more = arguments!["--set", "score.positions=2", "--split-rows", "65536"];
+    let command = [&command[..], &more].concat();
     let since = Instant::now();
     succeed(&mut ranks(2, &command));
     let took = since.elapsed();
     let expected = tree(&output);
-    let trials = count(5, 200);
+    let trials = count(6, 200);
     let (mut complete, mut resumed_files) = (0, 0);
     for trial in 0..trials as u64 {
         std::fs::remove_dir_all(&output).expect("the last trial");
@@ -106,7 +110,8 @@ fn a_scoring_killed_at_any_instant_ends_with_the_same_outputs() {
         // Of the launcher too nothing may be left.
         drop(scoring);
         let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
-        for (name, content) in found.iter().filter(|(name, _)| has_extension(name, "h5")) {
+        let is_output = |name: &str| has_extension(name, "h5") && !name.starts_with(".pieces");
+        for (name, content) in found.iter().filter(|(name, _)| is_output(name)) {
             assert_eq!(expected.get(name), Some(content), "trial {trial}: {name}");
             resumed_files += 1;
         }
@@ -123,6 +128,9 @@ fn a_scoring_killed_at_any_instant_ends_with_the_same_outputs() {
         let count = 1 + (draw(2) % 3) as usize;
         succeed(&mut if count == 1 { program(&command) } else { ranks(count, &command) });
         assert_eq!(tree(&output), expected, "trial {trial}");
+        let scored = ledger(&output);
+        assert_eq!(scored.len(), 51, "trial {trial}");
+        assert!(scored.values().all(|times| *times == 1), "trial {trial}: {scored:?}");
     }
     report(&format!(
         "scoring killed: {trials} of {trials} with the same outputs, {resumed_files} finished files kept, {complete} killed after the end"

@@ -33,9 +33,16 @@ fn training_needs_its_shard_and_scoring_a_block_whatever_the_rows() {
         // A peak below the events themselves would mean that nothing was measured.
         assert!((shard / 2..=limit).contains(&peak), "{told}");
     }
-    let output = folder.path().join("scores");
-    let command = arguments!["score", "-m", &trained().model, "-o", &output, &events];
-    let peak = Watched::start(&mut program(&command)).peak_memory();
-    println!("scoring {ROWS} rows: {} MB", peak / MEGABYTE);
-    assert!((5 * MEGABYTE..=300 * MEGABYTE).contains(&peak), "{peak} bytes");
+    // Scores alone, and at six positions with all columns.
+    let all =
+        r#"score.columns=["score", "log_prob", "dist", "alpha", "theta2", "p_value", "pass"]"#;
+    for (name, more) in [("plain", &[][..]), ("six", &["--set", "score.positions=6", "--set", all])]
+    {
+        let output = folder.path().join(name);
+        let command = arguments!["score", "-m", &trained().model, "-o", &output, &events].to_vec();
+        let command = [&command[..], &more.iter().map(Into::into).collect::<Vec<_>>()].concat();
+        let peak = Watched::start(&mut program(&command)).peak_memory();
+        println!("scoring {ROWS} rows, {name}: {} MB", peak / MEGABYTE);
+        assert!((5 * MEGABYTE..=300 * MEGABYTE).contains(&peak), "{name}: {peak} bytes");
+    }
 }

@@ -4,6 +4,7 @@
 //! `TAIGA_FLOW_TEST_SEED` repeats it. Public data are looked for in the folder that
 //! `TAIGA_FLOW_TEST_DATA` names. `tests/run.sh` sets everything up.
 
+mod archive;
 mod bad_input;
 mod batch;
 mod commands;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const CONFIGS: [(&str, &str); 9] = [
+const CONFIGS: [(&str, &str); 10] = [
     ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
     ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
     ("configs/magic.toml", include_str!("../../configs/magic.toml")),
@@ -21,6 +21,7 @@ const CONFIGS: [(&str, &str); 9] = [
     ("configs/magic/ratio.toml", include_str!("../../configs/magic/ratio.toml")),
     ("configs/magic/ratio-10.toml", include_str!("../../configs/magic/ratio-10.toml")),
     ("configs/magic/reference-cuts.toml", include_str!("../../configs/magic/reference-cuts.toml")),
+    ("configs/score/archive.toml", include_str!("../../configs/score/archive.toml")),
 ];
 
 /// Scripts that submit jobs; `env.sh` is where a site's settings go.

@@ -1,14 +1,54 @@
 //! From a TOML file and `--set key=value` to a checked [`Config`].
 
-use super::Config;
+use super::{Config, Run, Score};
 use crate::error::{Error, Fault, Result, did_you_mean};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// Largest configuration file read.
 const LARGEST_FILE: u64 = 1 << 20;
 
+/// What scoring takes from a configuration: of a training, or with these sections alone.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scoring {
+    pub score: Score,
+    pub run: Run,
+    pub data: DataOfScoring,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataOfScoring {
+    /// As in [`super::Data`].
+    pub schema: Option<String>,
+}
+
+/// Reads what scoring takes from a configuration file, if there is one, and overrides keys.
+pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<Scoring> {
+    let text = path.map(read).transpose()?.unwrap_or_default();
+    let parsed = parse_for_scoring(&text, overrides);
+    parsed.map_err(|e| if let Some(path) = path { e.in_file(path) } else { e })
+}
+
+fn parse_for_scoring(text: &str, overrides: &[String]) -> Result<Scoring> {
+    let table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    if table.contains_key("features") {
+        let Config { score, run, data, .. } = parse(text, overrides)?;
+        return Ok(Scoring { score, run, data: DataOfScoring { schema: data.schema } });
+    }
+    let scoring: Scoring = with_overrides(text, overrides)?;
+    scoring.score.validate()?;
+    Ok(scoring)
+}
+
 /// Reads a configuration file and overrides keys of it: `train.epochs=5`.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Config> {
+    parse(&read(path)?, overrides).map_err(|e| e.in_file(path))
+}
+
+fn read(path: &Path) -> Result<String> {
     let unreadable = |e: &dyn std::fmt::Display| {
         Fault::new("cannot read the configuration").file(path).found(e).usage()
     };
@@ -20,25 +60,27 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Config> {
             .found(size)
             .usage());
     }
-    let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
-    parse(&text, overrides).map_err(|e| e.in_file(path))
+    std::fs::read_to_string(path).map_err(|e| unreadable(&e))
 }
 
 /// The same from text.
 pub fn parse(text: &str, overrides: &[String]) -> Result<Config> {
-    let config: Config = if overrides.is_empty() {
-        toml::from_str(text).map_err(|e| explain_toml(&e, text))?
-    } else {
-        // The file is parsed as it stands first, so that its faults are told with their line.
-        let _: Config = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
-        let mut table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
-        for assignment in overrides {
-            set(&mut table, assignment)?;
-        }
-        table.try_into().map_err(|e| explain_toml(&e, text))?
-    };
+    let config: Config = with_overrides(text, overrides)?;
     config.validate()?;
     Ok(config)
+}
+
+fn with_overrides<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
+    if overrides.is_empty() {
+        return toml::from_str(text).map_err(|e| explain_toml(&e, text));
+    }
+    // The file is parsed as it stands first, so that its faults are told with their line.
+    let _: T = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    for assignment in overrides {
+        set(&mut table, assignment)?;
+    }
+    table.try_into().map_err(|e| explain_toml(&e, text))
 }
 
 /// `a.b=value` into the table; a value that is no TOML is taken as text.

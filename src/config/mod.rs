@@ -7,11 +7,14 @@
 
 mod load;
 mod modes;
+mod score;
 
-pub use load::{explain_toml, load, parse};
+pub use load::{Scoring, explain_toml, load, load_for_scoring, parse};
 pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
+
+pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
 
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -239,27 +242,6 @@ pub struct Calibration {
     pub rule: Option<ThresholdRule>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Score {
-    /// Score columns besides keys and `status`.
-    pub columns: Vec<ScoreColumn>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScoreColumn {
-    /// Higher is more gamma-like.
-    Score,
-    LogProb,
-    /// log p with the Jacobian of the coordinates: density per raw units.
-    LogProbRaw,
-    /// Probability of a gamma at equal numbers of both classes, of calibrated models.
-    Gammaness,
-    /// The same at the model's prior share of gammas.
-    Posterior,
-}
-
 /// What may differ between a run and its resumption.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -361,12 +343,6 @@ impl Default for Calibration {
     }
 }
 
-impl Default for Score {
-    fn default() -> Score {
-        Score { columns: vec![ScoreColumn::Score, ScoreColumn::LogProb] }
-    }
-}
-
 impl Default for Run {
     fn default() -> Run {
         Run {
@@ -441,6 +417,7 @@ impl Config {
         let allowed = watchdog == 0.0 || (1.0..=1e6).contains(&watchdog);
         check("run.watchdog_seconds", watchdog, allowed, "0, or 1 to a million")?;
         self.validate_modes()?;
+        self.validate_score()?;
         let quantile = self.calibration.quantile;
         check(
             "calibration.quantile",

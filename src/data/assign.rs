@@ -15,8 +15,10 @@ pub struct Job {
     pub output: PathBuf,
     /// Output path relative to the output folder.
     pub name: String,
+    /// Input path relative to the folder given, or to `--root`.
+    pub relative: String,
     /// Size of the input, the measure of its cost.
-    bytes: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -31,15 +33,32 @@ impl Assignment {
         let mut jobs = Vec::new();
         for given in inputs {
             for input in catalog::list_files(std::slice::from_ref(given))? {
-                let name = output_name(&input, given, root)?;
+                let (name, relative) = output_name(&input, given, root)?;
                 let bytes = std::fs::metadata(&input).map_or(0, |m| m.len());
-                jobs.push(Job { output: output.join(&name), name, input, bytes });
+                jobs.push(Job { output: output.join(&name), name, relative, input, bytes });
             }
         }
         let inputs: Vec<PathBuf> = jobs.iter().map(|j| j.input.clone()).collect();
         catalog::list_files(&inputs)?; // refuses a file given twice
         refuse_collisions(&jobs)?;
         Ok(Assignment { jobs })
+    }
+
+    /// The same with another extension of the outputs.
+    #[must_use]
+    pub fn with_extension(mut self, extension: &str) -> Assignment {
+        for job in &mut self.jobs {
+            job.output.set_extension(extension);
+            let stem = job.name.strip_suffix("h5").unwrap_or(&job.name);
+            job.name = format!("{stem}{extension}");
+        }
+        self
+    }
+
+    /// Part `index` (from 0) of `count`; all parts together are the whole.
+    #[must_use]
+    pub fn part(&self, (index, count): (usize, usize)) -> Assignment {
+        Assignment { jobs: self.of_rank(index, count).into_iter().cloned().collect() }
     }
 
     /// This rank's files, longest first.
@@ -61,7 +80,7 @@ impl Assignment {
 
 /// Path of the output below the output folder: that of the input below the folder given
 /// (or `--root`), the name alone for a file given by itself.
-fn output_name(input: &Path, given: &Path, root: Option<&Path>) -> Result<String> {
+fn output_name(input: &Path, given: &Path, root: Option<&Path>) -> Result<(String, String)> {
     let base = match root {
         Some(root) => root,
         None if given.is_dir() => given,
@@ -78,9 +97,9 @@ fn output_name(input: &Path, given: &Path, root: Option<&Path>) -> Result<String
     if !relative.components().all(|c| matches!(c, Component::Normal(_))) {
         return escape("a path with '..'");
     }
-    match relative.with_extension("h5").to_str() {
-        Some(name) => Ok(name.to_string()),
-        None => escape("a name that is not UTF-8"),
+    match (relative.with_extension("h5").to_str(), relative.to_str()) {
+        (Some(name), Some(relative)) => Ok((name.to_string(), relative.to_string())),
+        _ => escape("a name that is not UTF-8"),
     }
 }
 
@@ -103,7 +122,8 @@ mod tests {
     use super::*;
 
     fn job(name: &str, bytes: u64) -> Job {
-        Job { input: name.into(), output: name.into(), name: name.into(), bytes }
+        let (name, relative) = (name.to_string(), name.to_string());
+        Job { input: (&name).into(), output: (&name).into(), name, relative, bytes }
     }
 
     #[test]
@@ -128,7 +148,8 @@ mod tests {
         let name = |input: &str, root: &str| {
             output_name(Path::new(input), Path::new(input), Some(Path::new(root)))
         };
-        assert_eq!(name("a/b/c.hdf5", "a").unwrap(), "b/c.h5");
+        let both = ("b/c.h5".to_string(), "b/c.hdf5".to_string());
+        assert_eq!(name("a/b/c.hdf5", "a").unwrap(), both);
         assert_eq!(name("x/c.h5", "a").unwrap_err().exit_code(), 2);
         assert_eq!(name("a/../c.h5", "a").unwrap_err().exit_code(), 2);
         assert_eq!(

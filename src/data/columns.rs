@@ -1,7 +1,7 @@
-//! Writes a group of equally long one-dimensional datasets: the layout that event
-//! files and score files share.
+//! Writes a group of equally long datasets, one-dimensional or (rows, positions): the
+//! layout that event files and score files share.
 //!
-//! Promises: chunks of 65 536 rows with shuffle, lzf and fletcher32; equal data gives
+//! Promises: chunks of 65 536 rows (of one position) with shuffle, lzf and fletcher32; equal data gives
 //! byte-identical files (no times are stored, and the sizes of the appended pieces do
 //! not show); memory is bounded by one chunk per column; the file has its name only
 //! when it is whole. Left to others: which columns, and what they mean.
@@ -12,6 +12,8 @@ use crate::error::{Error, Fault, Result};
 use hdf5::file::LibraryVersion;
 use hdf5::types::{FixedUnicode, TypeDescriptor};
 use hdf5::{Dataset, File, Group, H5Type, Location};
+use ndarray::ArrayView2;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -31,13 +33,14 @@ pub enum Kind {
     F64,
     I64,
     I8,
+    U8,
     U32,
 }
 
 impl Kind {
-    fn bytes(self) -> u64 {
+    pub fn bytes(self) -> u64 {
         match self {
-            Kind::I8 => 1,
+            Kind::I8 | Kind::U8 => 1,
             Kind::F32 | Kind::U32 => 4,
             Kind::F64 | Kind::I64 => 8,
         }
@@ -50,21 +53,36 @@ pub struct ColumnSpec {
     pub name: String,
     pub kind: Kind,
     pub unit: Option<String>,
+    /// Values per row, of a two-dimensional dataset.
+    pub positions: Option<usize>,
 }
 
 impl ColumnSpec {
     pub fn new(name: impl Into<String>, kind: Kind, unit: Option<&str>) -> ColumnSpec {
-        ColumnSpec { name: name.into(), kind, unit: unit.map(str::to_string) }
+        ColumnSpec { name: name.into(), kind, unit: unit.map(str::to_string), positions: None }
+    }
+
+    /// The same as a dataset of (rows, positions).
+    #[must_use]
+    pub fn at_positions(self, positions: Option<usize>) -> ColumnSpec {
+        ColumnSpec { positions, ..self }
+    }
+
+    /// Values per row.
+    pub fn width(&self) -> usize {
+        self.positions.unwrap_or(1)
     }
 }
 
-/// Rows of one column to append.
+/// Rows of one column to append; of several positions (positions, rows): all rows of the
+/// first position, then those of the next.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<'a> {
     F32(&'a [f32]),
     F64(&'a [f64]),
     I64(&'a [i64]),
     I8(&'a [i8]),
+    U8(&'a [u8]),
     U32(&'a [u32]),
 }
 
@@ -75,6 +93,7 @@ impl Values<'_> {
             Values::F64(_) => Kind::F64,
             Values::I64(_) => Kind::I64,
             Values::I8(_) => Kind::I8,
+            Values::U8(_) => Kind::U8,
             Values::U32(_) => Kind::U32,
         }
     }
@@ -85,6 +104,7 @@ impl Values<'_> {
             Values::F64(values) => values.len(),
             Values::I64(values) => values.len(),
             Values::I8(values) => values.len(),
+            Values::U8(values) => values.len(),
             Values::U32(values) => values.len(),
         }
     }
@@ -94,12 +114,13 @@ impl Values<'_> {
     }
 }
 
-/// An attribute of the file's root.
+/// An attribute of the file's root or of the group.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attribute {
     Text(String),
     Integer(i64),
     Number(f64),
+    Numbers(Vec<f64>),
 }
 
 /// One open output. Dropped without [`ColumnWriter::finish`], it leaves nothing behind.
@@ -107,6 +128,7 @@ pub struct ColumnWriter {
     // The datasets close before the file, and the file before the part is removed:
     // fields are dropped in this order.
     columns: Vec<Column>,
+    group: Group,
     file: File,
     staged: Staged,
     rows: u64,       // written to the datasets
@@ -119,13 +141,14 @@ struct Column {
     buffer: Buffer,
 }
 
-/// Rows of one column that wait for their chunk to fill.
+/// Rows of one column that wait for their chunk to fill: (positions)(rows).
 enum Buffer {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    I64(Vec<i64>),
-    I8(Vec<i8>),
-    U32(Vec<u32>),
+    F32(Vec<Vec<f32>>),
+    F64(Vec<Vec<f64>>),
+    I64(Vec<Vec<i64>>),
+    I8(Vec<Vec<i8>>),
+    U8(Vec<Vec<u8>>),
+    U32(Vec<Vec<u32>>),
 }
 
 impl ColumnWriter {
@@ -154,7 +177,13 @@ impl ColumnWriter {
             .map(|spec| Column::create(&group, spec))
             .collect::<hdf5::Result<Vec<_>>>()
             .map_err(failed)?;
-        Ok(ColumnWriter { columns, file, staged, rows: 0, buffered: 0 })
+        Ok(ColumnWriter { columns, group, file, staged, rows: 0, buffered: 0 })
+    }
+
+    /// An attribute of the group of the columns.
+    pub fn group_attribute(&self, name: &str, value: &Attribute) -> Result<()> {
+        write_attribute(&self.group, name, value)
+            .map_err(|error| write_fault("write", self.staged.part(), &error))
     }
 
     /// The open file, for groups beside that of the columns.
@@ -179,7 +208,7 @@ impl ColumnWriter {
         while done < rows {
             let take = (CHUNK_ROWS - self.buffered).min(rows - done);
             for (column, values) in self.columns.iter_mut().zip(values) {
-                column.buffer.extend(values, done, take);
+                column.buffer.extend(values, rows, done..done + take);
             }
             done += take;
             self.buffered += take;
@@ -195,7 +224,7 @@ impl ColumnWriter {
     pub fn finish(mut self, attributes: &[(String, Attribute)]) -> Result<u64> {
         self.flush()?;
         let need = self.need();
-        let ColumnWriter { columns, file, staged, rows, .. } = self;
+        let ColumnWriter { columns, group, file, staged, rows, .. } = self;
         let failed =
             |error: hdf5::Error| needing(write_fault("write", staged.part(), &error), need);
         for (name, value) in attributes {
@@ -206,6 +235,7 @@ impl ColumnWriter {
             column.dataset.flush().map_err(failed)?;
         }
         drop(columns);
+        drop(group);
         file.flush().map_err(failed)?;
         file.close().map_err(failed)?;
         staged.commit().map_err(|error| needing(error, need))?;
@@ -214,7 +244,8 @@ impl ColumnWriter {
 
     /// Bytes that the rows so far need, before compression.
     fn need(&self) -> u64 {
-        let row: u64 = self.columns.iter().map(|c| c.spec.kind.bytes()).sum();
+        let row: u64 =
+            self.columns.iter().map(|c| c.spec.kind.bytes() * c.spec.width() as u64).sum();
         self.rows() * row
     }
 
@@ -227,15 +258,17 @@ impl ColumnWriter {
                 values.len().to_string(),
             ));
         }
-        let rows = values.first().map_or(0, Values::len);
+        let width = self.columns.first().map_or(1, |column| column.spec.width());
+        let rows = values.first().map_or(0, Values::len) / width.max(1);
         for (column, values) in self.columns.iter().zip(values) {
             let name = &column.spec.name;
             if values.kind() != column.spec.kind {
                 let (expected, found) = (column.spec.kind, values.kind());
                 return Err(self.mismatch(name, format!("{expected:?}"), format!("{found:?}")));
             }
-            if values.len() != rows {
-                let (expected, found) = (format!("{rows} rows"), format!("{}", values.len()));
+            if values.len() != rows * column.spec.width() {
+                let expected = format!("{rows} rows of {}", column.spec.width());
+                let found = format!("{} values", values.len());
                 return Err(self.mismatch(name, expected, found));
             }
         }
@@ -267,63 +300,99 @@ impl ColumnWriter {
 
 impl Column {
     fn create(group: &Group, spec: &ColumnSpec) -> hdf5::Result<Column> {
-        let (dataset, buffer) = match spec.kind {
-            Kind::F32 => (new_dataset::<f32>(group, &spec.name)?, Buffer::F32(Vec::new())),
-            Kind::F64 => (new_dataset::<f64>(group, &spec.name)?, Buffer::F64(Vec::new())),
-            Kind::I64 => (new_dataset::<i64>(group, &spec.name)?, Buffer::I64(Vec::new())),
-            Kind::I8 => (new_dataset::<i8>(group, &spec.name)?, Buffer::I8(Vec::new())),
-            Kind::U32 => (new_dataset::<u32>(group, &spec.name)?, Buffer::U32(Vec::new())),
-        };
-        if let Some(unit) = &spec.unit {
-            write_attribute(&dataset, "units", &Attribute::Text(unit.clone()))?;
+        fn start<T: H5Type>(
+            group: &Group,
+            spec: &ColumnSpec,
+        ) -> hdf5::Result<(Dataset, Vec<Vec<T>>)> {
+            let buffer = (0..spec.width()).map(|_| Vec::new()).collect();
+            Ok((new_dataset::<T>(group, spec)?, buffer))
         }
-        Ok(Column { spec: spec.clone(), dataset, buffer })
+        let with = |(dataset, buffer): (Dataset, Buffer)| -> hdf5::Result<Column> {
+            if let Some(unit) = &spec.unit {
+                write_attribute(&dataset, "units", &Attribute::Text(unit.clone()))?;
+            }
+            Ok(Column { spec: spec.clone(), dataset, buffer })
+        };
+        with(match spec.kind {
+            Kind::F32 => start(group, spec).map(|(d, b)| (d, Buffer::F32(b)))?,
+            Kind::F64 => start(group, spec).map(|(d, b)| (d, Buffer::F64(b)))?,
+            Kind::I64 => start(group, spec).map(|(d, b)| (d, Buffer::I64(b)))?,
+            Kind::I8 => start(group, spec).map(|(d, b)| (d, Buffer::I8(b)))?,
+            Kind::U8 => start(group, spec).map(|(d, b)| (d, Buffer::U8(b)))?,
+            Kind::U32 => start(group, spec).map(|(d, b)| (d, Buffer::U32(b)))?,
+        })
     }
 
     fn flush(&mut self, first: usize, next: usize) -> hdf5::Result<()> {
         if next == first {
             return Ok(());
         }
-        self.dataset.resize((next,))?;
+        match self.spec.positions {
+            None => self.dataset.resize((next,))?,
+            Some(positions) => self.dataset.resize((next, positions))?,
+        }
+        let two = self.spec.positions.is_some();
         match &mut self.buffer {
-            Buffer::F32(values) => write_rows(&self.dataset, values, first),
-            Buffer::F64(values) => write_rows(&self.dataset, values, first),
-            Buffer::I64(values) => write_rows(&self.dataset, values, first),
-            Buffer::I8(values) => write_rows(&self.dataset, values, first),
-            Buffer::U32(values) => write_rows(&self.dataset, values, first),
+            Buffer::F32(values) => write_rows(&self.dataset, values, first, two),
+            Buffer::F64(values) => write_rows(&self.dataset, values, first, two),
+            Buffer::I64(values) => write_rows(&self.dataset, values, first, two),
+            Buffer::I8(values) => write_rows(&self.dataset, values, first, two),
+            Buffer::U8(values) => write_rows(&self.dataset, values, first, two),
+            Buffer::U32(values) => write_rows(&self.dataset, values, first, two),
         }
     }
 }
 
 impl Buffer {
-    fn extend(&mut self, values: &Values, first: usize, count: usize) {
-        let rows = first..first + count;
+    /// Takes a range of the rows of a piece of `all` rows.
+    fn extend(&mut self, values: &Values, all: usize, rows: Range<usize>) {
+        fn take<T: Copy>(buffer: &mut [Vec<T>], values: &[T], all: usize, rows: &Range<usize>) {
+            for (position, buffer) in buffer.iter_mut().enumerate() {
+                let first = position * all;
+                buffer.extend_from_slice(&values[first + rows.start..first + rows.end]);
+            }
+        }
         match (self, values) {
-            (Buffer::F32(buffer), Values::F32(values)) => buffer.extend_from_slice(&values[rows]),
-            (Buffer::F64(buffer), Values::F64(values)) => buffer.extend_from_slice(&values[rows]),
-            (Buffer::I64(buffer), Values::I64(values)) => buffer.extend_from_slice(&values[rows]),
-            (Buffer::I8(buffer), Values::I8(values)) => buffer.extend_from_slice(&values[rows]),
-            (Buffer::U32(buffer), Values::U32(values)) => buffer.extend_from_slice(&values[rows]),
+            (Buffer::F32(buffer), Values::F32(values)) => take(buffer, values, all, &rows),
+            (Buffer::F64(buffer), Values::F64(values)) => take(buffer, values, all, &rows),
+            (Buffer::I64(buffer), Values::I64(values)) => take(buffer, values, all, &rows),
+            (Buffer::I8(buffer), Values::I8(values)) => take(buffer, values, all, &rows),
+            (Buffer::U8(buffer), Values::U8(values)) => take(buffer, values, all, &rows),
+            (Buffer::U32(buffer), Values::U32(values)) => take(buffer, values, all, &rows),
             _ => {} // `append` has checked the kinds
         }
     }
 }
 
-fn new_dataset<T: H5Type>(group: &Group, name: &str) -> hdf5::Result<Dataset> {
-    group
-        .new_dataset::<T>()
-        .shape((0..,))
-        .chunk((CHUNK_ROWS,))
-        .shuffle()
-        .lzf()
-        .fletcher32()
-        .obj_track_times(false)
-        .create(name)
+fn new_dataset<T: H5Type>(group: &Group, spec: &ColumnSpec) -> hdf5::Result<Dataset> {
+    let builder = group.new_dataset::<T>();
+    let builder = match spec.positions {
+        None => builder.shape((0..,)).chunk((CHUNK_ROWS,)),
+        // One position is read as easily as all.
+        Some(positions) => builder.shape((0.., positions)).chunk((CHUNK_ROWS, 1)),
+    };
+    builder.shuffle().lzf().fletcher32().obj_track_times(false).create(spec.name.as_str())
 }
 
-fn write_rows<T: H5Type>(dataset: &Dataset, buffer: &mut Vec<T>, first: usize) -> hdf5::Result<()> {
-    dataset.write_slice(buffer.as_slice(), first..first + buffer.len())?;
-    buffer.clear();
+/// Writes the buffered rows of each position: contiguous in memory, and a chunk of their
+/// own.
+fn write_rows<T: H5Type>(
+    dataset: &Dataset,
+    buffer: &mut [Vec<T>],
+    first: usize,
+    two_dimensional: bool,
+) -> hdf5::Result<()> {
+    for (position, values) in buffer.iter_mut().enumerate() {
+        let rows = first..first + values.len();
+        if two_dimensional {
+            let column = ArrayView2::from_shape((values.len(), 1), values.as_slice())
+                .map_err(|error| error.to_string())?;
+            dataset.write_slice(column, (rows, position..position + 1))?;
+        } else {
+            dataset.write_slice(values.as_slice(), rows)?;
+        }
+        values.clear();
+    }
     Ok(())
 }
 
@@ -332,6 +401,9 @@ fn write_attribute(place: &Location, name: &str, value: &Attribute) -> hdf5::Res
         Attribute::Text(text) => write_text(place, name, text),
         Attribute::Integer(value) => place.new_attr::<i64>().create(name)?.write_scalar(value),
         Attribute::Number(value) => place.new_attr::<f64>().create(name)?.write_scalar(value),
+        Attribute::Numbers(values) => {
+            place.new_attr::<f64>().shape(values.len()).create(name)?.write(values)
+        }
     }
 }
 
@@ -421,6 +493,49 @@ mod tests {
         assert_eq!(file.attr("rows").unwrap().read_scalar::<i64>().unwrap(), rows as i64);
         let fraction = file.attr("fraction").unwrap().read_scalar::<f64>().unwrap();
         assert!((fraction - 0.25).abs() < 1e-15);
+    }
+
+    #[test]
+    fn columns_of_several_positions_are_read_back_position_by_position() {
+        let folder = tempfile::tempdir().unwrap();
+        let (rows, positions) = (CHUNK_ROWS + 77, 3);
+        let mut files = Vec::new();
+        for (name, piece) in [("a.h5", 40_000), ("b.h5", rows)] {
+            let path = folder.path().join(name);
+            let specs = [
+                ColumnSpec::new("score", Kind::F32, Some("nat")).at_positions(Some(positions)),
+                ColumnSpec::new("pass", Kind::U8, None).at_positions(Some(positions)),
+                ColumnSpec::new("event_id", Kind::I64, None),
+            ];
+            let mut writer = ColumnWriter::create(&path, "scores", &specs, false).unwrap();
+            for first in (0..rows).step_by(piece) {
+                let next = (first + piece).min(rows);
+                let all = |k: usize| (first..next).map(move |row| 10 * row + k);
+                let score: Vec<f32> = (0..positions).flat_map(all).map(|v| v as f32).collect();
+                let pass: Vec<u8> = (0..positions).flat_map(all).map(|v| v as u8).collect();
+                let event_id: Vec<i64> = (first..next).map(|row| row as i64).collect();
+                let values = [Values::F32(&score), Values::U8(&pass), Values::I64(&event_id)];
+                writer.append(&values).unwrap();
+            }
+            let angles = Attribute::Numbers(vec![0.0, 120.0, 240.0]);
+            writer.group_attribute("positions", &angles).unwrap();
+            assert_eq!(writer.finish(&[]).unwrap(), rows as u64);
+            files.push(std::fs::read(&path).unwrap());
+            let file = File::open(&path).unwrap();
+            let score = file.dataset("scores/score").unwrap();
+            assert_eq!((score.shape(), score.chunk()), (vec![rows, 3], Some(vec![CHUNK_ROWS, 1])));
+            let values = score.read_2d::<f32>().unwrap();
+            let pass = file.dataset("scores/pass").unwrap().read_2d::<u8>().unwrap();
+            for row in 0..rows {
+                for k in 0..positions {
+                    assert_eq!(values[[row, k]].to_bits(), ((10 * row + k) as f32).to_bits());
+                    assert_eq!(pass[[row, k]], (10 * row + k) as u8);
+                }
+            }
+            let angles = file.group("scores").unwrap().attr("positions").unwrap();
+            assert_eq!(angles.read_raw::<f64>().unwrap(), [0.0, 120.0, 240.0]);
+        }
+        assert!(files[0] == files[1]);
     }
 
     #[test]

@@ -124,6 +124,52 @@ impl Drop for Staged {
     }
 }
 
+/// A file of our own that is written piece by piece, and has its name only when it is
+/// whole. Dropped without [`StagedFile::commit`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: File, // closed before the part is removed
+    staged: Staged,
+    length: u64,
+}
+
+impl StagedFile {
+    pub fn create(target: &Path, overwrite: bool) -> Result<StagedFile> {
+        let staged = Staged::new(target, overwrite)?;
+        let file = perform("create", staged.part(), || File::create_new(staged.part()))?;
+        Ok(StagedFile { file, staged, length: 0 })
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.length += bytes.len() as u64;
+        put("write", self.staged.part(), &mut self.file, bytes)
+            .map_err(|error| needing(error, self.length))
+    }
+
+    pub fn commit(self) -> Result<()> {
+        let StagedFile { file, staged, length } = self;
+        drop(file);
+        staged.commit().map_err(|error| needing(error, length))
+    }
+}
+
+/// Bytes that this process may still write on the file system of a folder; `None` where the
+/// system does not say.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
+    let mut told = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: statvfs(3) reads a text that ends with 0, and writes the struct that it is
+    // given room for; it is looked at only where the call says that it was filled.
+    let told = unsafe {
+        if libc::statvfs(path.as_ptr(), told.as_mut_ptr()) != 0 {
+            return None;
+        }
+        told.assume_init()
+    };
+    Some(told.f_bavail.saturating_mul(told.f_frsize))
+}
+
 /// A file of lines that only grows: ledgers, metrics, logs. One writer per file.
 #[derive(Debug)]
 pub struct AppendFile {

@@ -27,6 +27,7 @@ pub mod split;
 pub mod store;
 mod stored;
 pub mod table;
+pub mod text;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;

@@ -35,6 +35,18 @@ pub struct Selection {
     quantities: Vec<String>, // features first, then what only cuts or the weight need
     cuts: Vec<BoundCut>,
     weight: Option<Limit>,
+    varying: Vec<bool>, // (quantities) those given per assumed source position
+    whole: Part,
+    fixed: Part,  // what does not depend on the position
+    moving: Part, // what does
+}
+
+/// What of a row is judged together: quantities, features and cuts by their numbers.
+#[derive(Debug, Clone, Default)]
+struct Part {
+    quantities: Vec<usize>,
+    features: Vec<usize>,
+    cuts: Vec<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +54,7 @@ struct BoundCut {
     column: usize,
     min: Option<Limit>,
     max: Option<Limit>,
+    varying: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -59,16 +72,67 @@ impl Selection {
                 column: index_of(&mut quantities, name),
                 min: limit(&mut quantities, cut.min.as_ref())?,
                 max: limit(&mut quantities, cut.max.as_ref())?,
+                varying: false,
             });
         }
-        Ok(Selection { features: features.to_vec(), quantities, cuts: bound, weight: None })
+        let varying = vec![false; quantities.len()];
+        let features = features.to_vec();
+        let (whole, fixed, moving) = Default::default();
+        let selection = Selection {
+            features,
+            quantities,
+            cuts: bound,
+            weight: None,
+            varying,
+            whole,
+            fixed,
+            moving,
+        };
+        Ok(selection.in_parts())
+    }
+
+    /// Works out what belongs together.
+    fn in_parts(mut self) -> Selection {
+        let part = |of: &dyn Fn(bool) -> bool| Part {
+            quantities: (0..self.quantities.len()).filter(|q| of(self.varying[*q])).collect(),
+            features: (0..self.features.len()).filter(|f| of(self.varying[*f])).collect(),
+            cuts: (0..self.cuts.len()).filter(|c| of(self.cuts[*c].varying)).collect(),
+        };
+        let parts = (part(&|_| true), part(&|varying| !varying), part(&|varying| varying));
+        (self.whole, self.fixed, self.moving) = parts;
+        self
+    }
+
+    /// With these quantities given once per assumed source position: then a row is judged
+    /// by [`Selection::fixed_status`], and at each position by
+    /// [`Selection::varying_status`].
+    #[must_use]
+    pub fn with_varying(mut self, names: &[&str]) -> Selection {
+        self.varying = self.quantities.iter().map(|name| names.contains(&name.as_str())).collect();
+        for cut in &mut self.cuts {
+            let limits = [&cut.min, &cut.max];
+            let mut columns = limits.into_iter().flatten().flat_map(Limit::columns).copied();
+            cut.varying = self.varying[cut.column] || columns.any(|column| self.varying[column]);
+        }
+        self.in_parts()
+    }
+
+    /// Numbers of the features that are given once per position.
+    pub fn varying_features(&self) -> &[usize] {
+        &self.moving.features
+    }
+
+    /// Which of the quantities are given once per position.
+    pub fn varying(&self) -> &[bool] {
+        &self.varying
     }
 
     /// With an expression for the weight of an event; its quantities are read too.
     pub fn with_weight(mut self, weight: Option<&str>) -> Result<Selection> {
         let bound = weight.map(|text| Bound::Expression(text.to_string()));
         self.weight = limit(&mut self.quantities, bound.as_ref())?;
-        Ok(self)
+        self.varying.resize(self.quantities.len(), false);
+        Ok(self.in_parts())
     }
 
     pub fn has_weight(&self) -> bool {
@@ -114,29 +178,63 @@ impl Selection {
     /// has one of the bits [`UNUSABLE`].
     pub fn status(&self, block: &Block, row: usize, coordinates: &mut [f64]) -> u32 {
         let value = |column: usize| f64::from(block.quantities[column][row]);
-        if (0..self.quantities.len()).any(|c| !value(c).is_finite()) {
+        self.judge(&self.whole, value, coordinates)
+    }
+
+    /// The part of the status that is the same at every position, and the coordinates of
+    /// the features that are; `value` gives quantities that do not vary.
+    #[inline(always)]
+    pub fn fixed_status(&self, value: impl Fn(usize) -> f64, coordinates: &mut [f64]) -> u32 {
+        self.judge(&self.fixed, value, coordinates)
+    }
+
+    /// The part of the status that differs between positions, and the coordinates of the
+    /// features that do; `value` gives all quantities.
+    #[inline(always)]
+    pub fn varying_status(&self, value: impl Fn(usize) -> f64, coordinates: &mut [f64]) -> u32 {
+        self.judge(&self.moving, value, coordinates)
+    }
+
+    #[inline(always)]
+    fn judge(&self, part: &Part, value: impl Fn(usize) -> f64, coordinates: &mut [f64]) -> u32 {
+        if part.quantities.iter().any(|q| !value(*q).is_finite()) {
             return NOT_FINITE;
         }
         let mut status = 0;
-        for (d, feature) in self.features.iter().enumerate() {
-            coordinates[d] = features::transform(feature, value(d));
+        for d in part.features.iter().copied() {
+            coordinates[d] = features::transform(&self.features[d], value(d));
             if !coordinates[d].is_finite() {
                 status |= OUT_OF_DOMAIN;
             }
         }
-        let inside = self.cuts.iter().all(|cut| {
+        let inside = part.cuts.iter().map(|cut| &self.cuts[*cut]).all(|cut| {
             let x = value(cut.column);
-            cut.min.as_ref().is_none_or(|limit| x > limit.value(value))
-                && cut.max.as_ref().is_none_or(|limit| x < limit.value(value))
+            cut.min.as_ref().is_none_or(|limit| x > limit.value(&value))
+                && cut.max.as_ref().is_none_or(|limit| x < limit.value(&value))
         });
         if inside { status } else { status | CUT }
     }
 }
 
+/// Quantities of an expression that is evaluated without asking for memory.
+const FEW: usize = 8;
+
 impl Limit {
+    fn columns(&self) -> &[usize] {
+        match self {
+            Limit::Number(_) => &[],
+            Limit::Expression { columns, .. } => columns,
+        }
+    }
+
     fn value(&self, of: impl Fn(usize) -> f64) -> f64 {
         match self {
             Limit::Number(x) => *x,
+            Limit::Expression { expression, columns } if columns.len() <= FEW => {
+                let mut values = [0.0; FEW];
+                values.iter_mut().zip(columns).for_each(|(value, column)| *value = of(*column));
+                expression.evaluate(&values[..columns.len()])
+            }
             Limit::Expression { expression, columns } => {
                 let values: Vec<f64> = columns.iter().map(|c| of(*c)).collect();
                 expression.evaluate(&values)
@@ -212,6 +310,29 @@ mod tests {
     #[test]
     fn features_come_first_and_cuts_add_what_they_need() {
         assert_eq!(selection().quantities(), ["size", "con2", "width"]);
+    }
+
+    #[test]
+    fn fixed_and_varying_parts_together_judge_as_the_whole() {
+        let split = selection().with_varying(&["con2", "size"]);
+        for size in [1000.0_f32, 100.0, -5.0, f32::NAN] {
+            for con2 in [0.5_f32, 1.0, f32::INFINITY] {
+                for width in [0.1_f32, 0.3, f32::NAN] {
+                    let values = [size, con2, width].map(f64::from);
+                    let (mut whole, mut parts) = ([f64::NAN; 2], [f64::NAN; 2]);
+                    let one = selection().fixed_status(|c| values[c], &mut whole);
+                    let fixed = split.fixed_status(|c| values[c], &mut parts);
+                    let varying = split.varying_status(|c| values[c], &mut parts);
+                    if (fixed | varying) & NOT_FINITE == 0 {
+                        assert_eq!(fixed | varying, one, "{values:?}");
+                        assert_eq!(parts.map(f64::to_bits), whole.map(f64::to_bits));
+                    } else {
+                        assert_eq!(one, NOT_FINITE, "{values:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(split.fixed_status(|_| 1.0, &mut [0.0; 2]), 0, "nothing fixed has a limit");
     }
 
     #[test]

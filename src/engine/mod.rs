@@ -9,14 +9,16 @@ pub mod cpu;
 mod cube;
 mod fixed;
 mod optimiser;
+mod positions;
 mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
-pub use scorer::{Scored, Scorer, score};
+pub use positions::{Images, OF_POSITION, Positions, Seen};
+pub use scorer::{More, Scored, Scorer, check_units, score};
 
 use crate::config::{EngineChoice, Hardware};
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::world::{World, is_root};
 use cpu::{CpuEngine, Isa};
 use taiga_flow_gpu::spec::FlowSpec;
@@ -45,6 +47,19 @@ pub trait Engine {
     fn set_params(&mut self, params: &[f32]) -> Result<()>;
     /// log p of scaled events (events, features) into `log_prob` (events).
     fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()>;
+    /// The same, and |z|² of the latent points into `chi2` (events).
+    fn log_prob_and_chi2(
+        &self,
+        events: &[f32],
+        log_prob: &mut [f32],
+        chi2: &mut [f32],
+    ) -> Result<()> {
+        let _ = (events, log_prob, chi2);
+        Err(Fault::new("this engine gives no |z|²")
+            .found(self.class())
+            .advice("leave chi2 out of [score] columns, or compute with --engine cpu")
+            .usage())
+    }
     /// Scaled events (events, features) that latent points of the same shape come from.
     fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()>;
     /// Adds Σ weight · ∂(−log p)/∂params of every shard to `sums`, and writes
@@ -132,7 +147,7 @@ pub fn start(place: &Place, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
         #[cfg(not(feature = "gpu"))]
         EngineChoice::Auto => Ok(cpu()?),
         #[cfg(not(feature = "gpu"))]
-        choice => Err(crate::error::Fault::new("this program was built without GPU engines")
+        choice => Err(Fault::new("this program was built without GPU engines")
             .expected("--engine auto or cpu")
             .found(format!("{choice:?}").to_lowercase())
             .advice("build with the feature `gpu`")

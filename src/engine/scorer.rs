@@ -2,17 +2,20 @@
 //!
 //! The one path that scoring and evaluation share: the same selection, coordinates and
 //! scaler as in training. Rows without a likelihood get NaN and their status bits; rows
-//! outside the cuts get both a likelihood and the bit.
+//! outside the cuts get both a likelihood and the bit. At several assumed positions of the
+//! source, what does not depend on them is worked out once per row.
 
+use super::positions::{OF_POSITION, Seen};
 use super::{Engine, Place};
 use crate::config::Class;
 use crate::data::features::{self, ScaledFeature, scaler_log_det};
 use crate::data::schema::canonical_unit;
-use crate::data::selection::{Selection, UNUSABLE};
+use crate::data::selection::{NOT_FINITE, Selection, UNUSABLE};
 use crate::data::table::{Block, Table};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
 use rayon::prelude::*;
+use std::time::{Duration, Instant};
 
 /// Rows that are prepared by one thread at a time.
 const ROWS_TOGETHER: usize = 2048;
@@ -24,24 +27,48 @@ pub struct Scorer {
     flows: Vec<(String, Box<dyn Engine>)>, // the numerator of a ratio first
     normal: Class,
     log_det: f64,
+    more: More,
 }
 
-/// Scores of a block; every vector (rows).
+/// What is computed beside scores where it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct More {
+    /// Densities per raw units.
+    pub raw: bool,
+    /// |z|² in the first flow.
+    pub chi2: bool,
+}
+
+/// Scores of a block; every vector (positions, rows), with one position where none are
+/// assumed.
 #[derive(Debug, Clone, Default)]
 pub struct Scored {
     pub status: Vec<u32>,
     /// Higher is more gamma-like.
     pub score: Vec<f32>,
     /// Density of the transformed, unscaled features, of each flow.
-    pub log_prob: Vec<Vec<f32>>, // (flows, rows)
-    /// Density per raw units.
-    pub log_prob_raw: Vec<Vec<f32>>, // (flows, rows)
+    pub log_prob: Vec<Vec<f32>>, // (flows)(positions, rows)
+    /// Density per raw units; empty unless asked for.
+    pub log_prob_raw: Vec<Vec<f32>>, // (flows)(positions, rows)
+    /// |z|² of the latent point in the first flow; empty unless asked for.
+    pub chi2: Vec<f32>,
     /// Probability of a gamma at equal numbers; empty if the model is not calibrated.
     pub gammaness: Vec<f32>,
     /// The same at the model's prior share of gammas.
     pub posterior: Vec<f32>,
-    scaled: Vec<f32>,   // (rows, features)
-    jacobian: Vec<f64>, // (rows)
+    /// Spent in the engine so far.
+    pub engine_time: Duration,
+    scaled: Vec<f32>,   // (positions, rows, features)
+    jacobian: Vec<f64>, // (positions, rows)
+    fixed: Fixed,
+}
+
+/// What is the same at every position: (rows).
+#[derive(Debug, Clone, Default)]
+struct Fixed {
+    status: Vec<u32>,
+    scaled: Vec<f32>, // (rows, features), 0 where a feature varies
+    jacobian: Vec<f64>,
 }
 
 impl Scorer {
@@ -61,7 +88,20 @@ impl Scorer {
             normal,
             flows,
             card,
+            more: More::default(),
         })
+    }
+
+    /// With more figures.
+    #[must_use]
+    pub fn with(self, more: More) -> Scorer {
+        Scorer { more, ..self }
+    }
+
+    /// For several assumed positions of the source ([`Scorer::score_at`]).
+    #[must_use]
+    pub fn at_positions(self) -> Scorer {
+        Scorer { selection: self.selection.with_varying(&OF_POSITION), ..self }
     }
 
     pub fn describe(&self) -> String {
@@ -75,55 +115,86 @@ impl Scorer {
 
     /// Refuses a table whose features have other units than the model's.
     pub fn check_units(&self, table: &Table) -> Result<()> {
-        for feature in &self.card.features {
-            let name = &feature.feature.name;
-            let unit = table.unit(name).or(canonical_unit(name)).unwrap_or("1");
-            if unit != feature.unit {
-                return Err(Fault::new("the file's unit is not the model's")
-                    .file(table.path())
-                    .column(name)
-                    .expected(&feature.unit)
-                    .found(unit)
-                    .advice("convert the column in a schema file (see configs/schema)")
-                    .input());
-            }
-        }
-        Ok(())
+        check_units(&self.card, table)
     }
 
     /// Scores a block read with `selection.quantities()`.
     pub fn score(&self, block: &Block, scored: &mut Scored) -> Result<()> {
-        scored.resize(block.rows, self.card.features.len(), self.flows.len());
+        scored.resize(block.rows, self.card.features.len());
         self.prepare(block, scored);
-        for (f, (_, engine)) in self.flows.iter().enumerate() {
-            engine.log_prob(&scored.scaled, &mut scored.log_prob[f])?;
+        self.log_prob(scored)
+    }
+
+    /// Scores a block at the positions it was seen from. Its quantities are those of
+    /// `selection.quantities()`, empty where they vary, then any others.
+    pub fn score_at(&self, block: &Block, seen: &Seen, scored: &mut Scored) -> Result<()> {
+        let positions = seen.dist.len() / seen.rows.max(1);
+        scored.resize(block.rows * positions, self.card.features.len());
+        self.prepare_fixed(block, &mut scored.fixed);
+        for k in 0..positions {
+            self.prepare_at(block, seen, k, scored);
         }
-        for row in 0..block.rows {
-            let unusable = scored.status[row] & UNUSABLE != 0;
-            let with_scaler = |log_prob: f32| {
-                if unusable { f64::NAN } else { f64::from(log_prob) + self.log_det }
-            };
-            scored.score[row] =
-                score(self.normal, scored.log_prob.iter().map(|of_flow| with_scaler(of_flow[row])));
-            for f in 0..self.flows.len() {
-                let log_prob = with_scaler(scored.log_prob[f][row]);
-                scored.log_prob[f][row] = log_prob as f32;
-                scored.log_prob_raw[f][row] = (log_prob + scored.jacobian[row]) as f32;
+        self.log_prob(scored)
+    }
+
+    /// From prepared features to all scores.
+    fn log_prob(&self, scored: &mut Scored) -> Result<()> {
+        let (all, flows) = (scored.status.len(), self.flows.len());
+        scored.log_prob.resize(flows, Vec::new());
+        scored.log_prob_raw.resize(if self.more.raw { flows } else { 0 }, Vec::new());
+        let started = Instant::now();
+        for (f, (_, engine)) in self.flows.iter().enumerate() {
+            scored.log_prob[f].resize(all, f32::NAN);
+            let log_prob = &mut scored.log_prob[f];
+            if self.more.chi2 && f == 0 {
+                scored.chi2.resize(all, f32::NAN);
+                engine.log_prob_and_chi2(&scored.scaled, log_prob, &mut scored.chi2)?;
+            } else {
+                engine.log_prob(&scored.scaled, log_prob)?;
             }
         }
+        scored.engine_time += started.elapsed();
+        let (status, log_det) = (&scored.status, self.log_det);
+        let with_scaler = |row: usize, log_prob: f32| {
+            let unusable = status[row] & UNUSABLE != 0;
+            if unusable { f64::NAN } else { f64::from(log_prob) + log_det }
+        };
+        let (of_flows, normal) = (&scored.log_prob, self.normal);
+        (0..all)
+            .into_par_iter()
+            .with_min_len(ROWS_TOGETHER)
+            .map(|row| score(normal, of_flows.iter().map(|flow| with_scaler(row, flow[row]))))
+            .collect_into_vec(&mut scored.score);
+        let jacobian = &scored.jacobian;
+        for (raw, log_prob) in scored.log_prob_raw.iter_mut().zip(&scored.log_prob) {
+            let per_raw_unit =
+                |(row, l): (usize, &f32)| (with_scaler(row, *l) + jacobian[row]) as f32;
+            log_prob
+                .par_iter()
+                .with_min_len(ROWS_TOGETHER)
+                .enumerate()
+                .map(per_raw_unit)
+                .collect_into_vec(raw);
+        }
+        for log_prob in &mut scored.log_prob {
+            let rows = log_prob.par_iter_mut().with_min_len(ROWS_TOGETHER).enumerate();
+            rows.for_each(|(row, l)| *l = with_scaler(row, *l) as f32);
+        }
+        let rows = scored.chi2.par_iter_mut().with_min_len(ROWS_TOGETHER).zip(status);
+        rows.filter(|(_, status)| *status & UNUSABLE != 0).for_each(|(chi2, _)| *chi2 = f32::NAN);
         if let Some(calibration) = &self.card.calibration {
-            let score = |s: &f32| f64::from(*s);
-            let gammaness = |s| calibration.gammaness(score(s)) as f32;
-            scored.gammaness = scored.score.iter().map(gammaness).collect();
-            let posterior = |s| calibration.posterior(score(s)) as f32;
-            scored.posterior = scored.score.iter().map(posterior).collect();
+            let scores = || scored.score.par_iter().with_min_len(ROWS_TOGETHER);
+            let gammaness = |s: &f32| calibration.gammaness(f64::from(*s)) as f32;
+            scores().map(gammaness).collect_into_vec(&mut scored.gammaness);
+            let posterior = |s: &f32| calibration.posterior(f64::from(*s)) as f32;
+            scores().map(posterior).collect_into_vec(&mut scored.posterior);
         }
         Ok(())
     }
 
     /// Status, scaled features and Jacobian of every row; unusable rows are zeros.
     fn prepare(&self, block: &Block, scored: &mut Scored) {
-        let (features, selection) = (&self.card.features, &self.selection);
+        let (features, selection, raw) = (&self.card.features, &self.selection, self.more.raw);
         let width = ROWS_TOGETHER * features.len();
         scored
             .status
@@ -140,7 +211,10 @@ impl Scorer {
                         row.fill(0.0);
                         continue;
                     }
-                    jacobian[i] = log_jacobian(features, block, at);
+                    if raw {
+                        let quantity = |d: usize| f64::from(block.quantities[d][at]);
+                        jacobian[i] = log_jacobian(features, quantity, |_| true);
+                    }
                     for ((z, coordinate), feature) in row.iter_mut().zip(&coordinates).zip(features)
                     {
                         *z = feature.scale(*coordinate);
@@ -148,6 +222,117 @@ impl Scorer {
                 }
             });
     }
+
+    /// The same of what is fixed.
+    fn prepare_fixed(&self, block: &Block, fixed: &mut Fixed) {
+        let (features, selection, raw) = (&self.card.features, &self.selection, self.more.raw);
+        let varying = selection.varying();
+        let width = features.len();
+        fixed.status.resize(block.rows, 0);
+        fixed.scaled.resize(block.rows * width, 0.0);
+        fixed.jacobian.resize(block.rows, 0.0);
+        fixed
+            .status
+            .par_chunks_mut(ROWS_TOGETHER)
+            .zip(fixed.scaled.par_chunks_mut(ROWS_TOGETHER * width))
+            .zip(fixed.jacobian.par_chunks_mut(ROWS_TOGETHER))
+            .enumerate()
+            .for_each(|(chunk, ((status, scaled), jacobian))| {
+                let mut coordinates = vec![0.0; width];
+                for (i, row) in scaled.chunks_exact_mut(width).enumerate() {
+                    let at = chunk * ROWS_TOGETHER + i;
+                    let quantity = |d: usize| f64::from(block.quantities[d][at]);
+                    status[i] = selection.fixed_status(quantity, &mut coordinates);
+                    row.fill(0.0);
+                    if status[i] & UNUSABLE != 0 {
+                        continue;
+                    }
+                    if raw {
+                        jacobian[i] = log_jacobian(features, quantity, |d| !varying[d]);
+                    }
+                    for d in (0..width).filter(|d| !varying[*d]) {
+                        row[d] = features[d].scale(coordinates[d]);
+                    }
+                }
+            });
+    }
+
+    /// Adds what varies, at position k.
+    fn prepare_at(&self, block: &Block, seen: &Seen, k: usize, scored: &mut Scored) {
+        let Scored { status, scaled, jacobian, fixed, .. } = scored;
+        let (features, selection, raw) = (&self.card.features, &self.selection, self.more.raw);
+        let varying = selection.varying();
+        let width = features.len();
+        let column = |(c, name): (usize, &String)| -> &[f32] {
+            match OF_POSITION.iter().position(|known| known == name) {
+                Some(which) => seen.column(which, k),
+                None => &block.quantities[c],
+            }
+        };
+        let columns: Vec<&[f32]> = selection.quantities().iter().enumerate().map(column).collect();
+        let rows = k * block.rows..(k + 1) * block.rows;
+        status[rows.clone()]
+            .par_chunks_mut(ROWS_TOGETHER)
+            .zip(scaled[rows.start * width..rows.end * width].par_chunks_mut(ROWS_TOGETHER * width))
+            .zip(jacobian[rows].par_chunks_mut(ROWS_TOGETHER))
+            .enumerate()
+            .for_each(|(chunk, ((status, scaled), jacobian))| {
+                let mut coordinates = vec![0.0; width];
+                for (i, row) in scaled.chunks_exact_mut(width).enumerate() {
+                    let at = chunk * ROWS_TOGETHER + i;
+                    let quantity = |c: usize| f64::from(columns[c][at]);
+                    let fixed_status = fixed.status[at];
+                    status[i] = if fixed_status & NOT_FINITE != 0 {
+                        NOT_FINITE
+                    } else {
+                        match selection.varying_status(quantity, &mut coordinates) {
+                            NOT_FINITE => NOT_FINITE,
+                            varying => fixed_status | varying,
+                        }
+                    };
+                    if status[i] & UNUSABLE != 0 {
+                        row.fill(0.0);
+                        continue;
+                    }
+                    if raw {
+                        let own = log_jacobian(features, quantity, |d| varying[d]);
+                        jacobian[i] = fixed.jacobian[at] + own;
+                    }
+                    row.copy_from_slice(&fixed.scaled[at * width..(at + 1) * width]);
+                    for d in selection.varying_features().iter().copied() {
+                        row[d] = features[d].scale(coordinates[d]);
+                    }
+                }
+            });
+    }
+}
+
+/// Σ ln|dc/dx| of some features.
+fn log_jacobian(
+    features: &[ScaledFeature],
+    quantity: impl Fn(usize) -> f64,
+    of: impl Fn(usize) -> bool,
+) -> f64 {
+    let one = |d: usize| features::log_jacobian(&features[d].feature, quantity(d));
+    (0..features.len()).filter(|d| of(*d)).map(one).sum()
+}
+
+/// Refuses a table whose features have other units than the model's.
+pub fn check_units(card: &Card, table: &Table) -> Result<()> {
+    for feature in &card.features {
+        let name = &feature.feature.name;
+        let unit = table.unit(name).or(canonical_unit(name)).unwrap_or("1");
+        if unit != feature.unit {
+            return Err(Fault::new("the file's unit is not the model's")
+                .file(table.path())
+                .column(name)
+                .expected(&feature.unit)
+                .found(unit)
+                .advice("convert the column in a schema file (see configs/schema)")
+                .input());
+        }
+    }
+    Ok(())
 }
 
 /// The score of an event from its log p in the flows of a model: log p of the normal
@@ -162,21 +347,9 @@ pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
     }
 }
 
-fn log_jacobian(features: &[ScaledFeature], block: &Block, row: usize) -> f64 {
-    let of = |(d, f): (usize, &ScaledFeature)| {
-        features::log_jacobian(&f.feature, f64::from(block.quantities[d][row]))
-    };
-    features.iter().enumerate().map(of).sum()
-}
-
 impl Scored {
-    fn resize(&mut self, rows: usize, features: usize, flows: usize) {
+    fn resize(&mut self, rows: usize, features: usize) {
         self.status.resize(rows, 0);
-        self.score.resize(rows, f32::NAN);
-        for columns in [&mut self.log_prob, &mut self.log_prob_raw] {
-            columns.resize(flows, Vec::new());
-            columns.iter_mut().for_each(|column| column.resize(rows, f32::NAN));
-        }
         self.scaled.resize(rows * features, 0.0);
         self.jacobian.resize(rows, 0.0);
     }

@@ -6,6 +6,7 @@
 //! cos 2ψ = −d/z, sin 2ψ = 2 sxy/z. Degenerate images are normal, and each has its bit.
 
 use super::Camera;
+use super::positions::Axis;
 
 /// Bits of the status of an image, and their meaning.
 pub const STATUS_BITS: [(u32, &str); 6] = [
@@ -202,27 +203,18 @@ impl Parameters {
     }
 
     /// What depends on the reference point [deg].
-    ///
-    /// miss² = ½(U X² + V Y²) − 2 sxy X Y/z with U = 1 + d/z, V = 2 − U and X, Y relative to
-    /// the reference is the square of X sin ψ − Y cos ψ, which is summed without
-    /// cancellation.
     pub fn at(&self, reference: [f64; 2]) -> AtPosition {
+        let axis = Axis { centroid: [self.x, self.y], direction: self.axis };
+        let seen = axis.seen_from(reference);
         let (x, y) = (self.x - reference[0], self.y - reference[1]);
-        let dist = (x * x + y * y).sqrt();
-        let [cos, sin] = self.axis;
-        let miss = (x * sin - y * cos).abs();
-        let on_it = dist <= 0.0;
-        let alpha = libm::asin((miss / dist).min(1.0)).to_degrees();
         let [sxx, syy, sxy] = self.moments;
         let across = (sxx * y * y - 2.0 * sxy * x * y + syy * x * x).max(0.0).sqrt();
-        let away = x * cos + y * sin;
         AtPosition {
-            dist,
-            // `min` drops a NaN: without an axis there is no angle.
-            alpha: if on_it || miss.is_nan() { f64::NAN } else { alpha },
-            miss,
-            azwidth: if on_it { f64::NAN } else { across / dist },
-            skewness: if away < 0.0 { -self.skewness } else { self.skewness },
+            dist: seen.dist,
+            alpha: seen.alpha(),
+            miss: seen.miss,
+            azwidth: if seen.dist <= 0.0 { f64::NAN } else { across / seen.dist },
+            skewness: seen.skewness(self.skewness),
         }
     }
 }

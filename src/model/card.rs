@@ -6,7 +6,7 @@ use crate::config::{Anomalies, Class, Cut, Mode, Split};
 use crate::data::features::{MEASURE, ScaledFeature};
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{Calibration, Threshold};
+use crate::figures::{Calibration, Normals, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taiga_flow_gpu::spec::{FlowSpec, Split as FeatureSplit};
@@ -16,6 +16,8 @@ pub const FORMAT: &str = "taiga-flow-model";
 pub const VERSION: u32 = 1;
 /// Models of several flows, or with a calibration.
 pub const VERSION_OF_SEVERAL: u32 = 2;
+/// Models that give p-values.
+pub const VERSION_WITH_NORMALS: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -35,6 +37,9 @@ pub struct Card {
     /// From scores to probabilities, where both classes were held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// For p-values of a single flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normals: Option<Normals>,
     pub training: Training,
     /// blake3 of this card as JSON with an empty checksum, then of the bytes of all
     /// weights: a bit that flips later is noticed before anything is scored.
@@ -141,12 +146,12 @@ impl Card {
                 .advice("score with the taiga-flow version that wrote the model")
                 .input()
         };
-        let known = [VERSION, VERSION_OF_SEVERAL].contains(&self.version);
+        let known = (VERSION..=VERSION_WITH_NORMALS).contains(&self.version);
         if self.format != FORMAT || !known {
             let found = format!("{} version {}", self.format, self.version);
             return Err(refuse(
                 "unknown model format",
-                format!("{FORMAT} version {VERSION} or {VERSION_OF_SEVERAL}"),
+                format!("{FORMAT} version {VERSION} to {VERSION_WITH_NORMALS}"),
                 found,
             ));
         }
@@ -168,6 +173,9 @@ impl Card {
         }
         if let Some(calibration) = &self.calibration {
             calibration.validate()?;
+        }
+        if let Some(normals) = &self.normals {
+            normals.validate()?;
         }
         for flow in self.flows.values() {
             flow.validate(self.features.len())?;

@@ -8,6 +8,7 @@ mod store;
 
 pub use card::{
     Card, DataFile, FORMAT, FlowCard, FlowTraining, Training, VERSION, VERSION_OF_SEVERAL,
+    VERSION_WITH_NORMALS,
 };
 pub use init::initial_params;
 pub use store::Model;

@@ -1,32 +1,54 @@
 //! Scoring of archives: files in, files out, every row and key as it came.
 //!
 //! One output file per input file, at the same path below the output folder; it appears
-//! when it is whole. Files are dealt to ranks longest first; a bad one is told and never
-//! stops the others. The same command goes on where an interrupted one ended: outputs that
-//! are finished are kept.
+//! when it is whole. Files go to ranks longest first, and to whoever is free (`deal`); a long
+//! one in pieces. A bad one is told and never stops the others. The same command goes on
+//! where an earlier one ended: what is finished is kept (`resume`).
 
+mod deal;
+mod energy;
+mod input;
+mod ledger;
 mod output;
+mod pieces;
+mod pipeline;
+mod recipe;
 mod resume;
+mod shards;
+mod survey;
+pub mod verify;
 
 use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
-use crate::data::catalog;
 use crate::data::durable;
-use crate::data::schema::Schema;
-use crate::data::table::{Block, Request, Table};
-use crate::engine::{self, Place, Scored, Scorer};
+use crate::engine::{self, Place, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::Model;
-use crate::world::{StopFlag, StopReason, Work, World, agree, common, is_root, preflight, watch};
-use output::{MadeOf, Output};
+use crate::world::{StopFlag, World, agree, common, is_root, preflight, watch};
+use deal::Pool;
+use ledger::Ledger;
+use pipeline::Shared;
+use recipe::Recipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use survey::{Found, Surveyor};
 
-/// Rows read, scored and written at a time: bounds the memory.
-const BLOCK_ROWS: u64 = 65_536;
 pub const MANIFEST: &str = "manifest.json";
+/// Rows read, scored and written at a time: bounds the memory.
+pub const BLOCK_ROWS: u64 = 65_536;
+/// Files of more rows are shared by several ranks.
+pub const SPLIT_ROWS: u64 = 1 << 20;
+
+/// What score files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    #[default]
+    Hdf5,
+    Csv,
+}
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -36,7 +58,12 @@ pub struct Options {
     /// Outputs are placed relative to this folder; to the folders given if absent.
     pub root: Option<PathBuf>,
     pub schema: Option<String>,
-    pub columns: Score,
+    pub score: Score,
+    pub format: Format,
+    /// Part of the files, from 0, and of how many.
+    pub shard: (usize, usize),
+    pub block_rows: u64,
+    pub split_rows: u64,
     pub overwrite: bool,
     pub hardware: Hardware,
     /// Within this time a rank that dies, hangs or is stopped ends the job.
@@ -51,15 +78,21 @@ pub struct ScoredFile {
     pub rows: u64,
     pub input_blake3: String,
     pub output_blake3: String,
-    /// Rows by status bit; a row can have several.
+    /// Rows without a score at any position.
+    #[serde(default)]
+    pub unusable: u64,
+    /// Rows by status bit, over all positions; a row can have several.
     pub status: BTreeMap<String, u64>,
 }
 
 /// What a scoring came to; also the manifest of the output folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub format: String,
     pub model_blake3: String,
+    /// Angles of the source positions [deg].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<Vec<f64>>,
     pub files: Vec<ScoredFile>,
     pub rows: u64,
     /// Input path → what was wrong with it.
@@ -70,17 +103,37 @@ pub struct Summary {
 /// error is returned.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
-    let assignment =
-        agree(world, Assignment::new(&options.inputs, &options.output, options.root.as_deref()))?;
+    let listed = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
+    let assignment = agree(world, listed)?.part(options.shard).with_extension(options.extension());
     check_ranks(world, &hash, &assignment)?;
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
-    let scorer = agree(world, Scorer::new(model, &place))?;
-    let prepare = || resume::prepare(&assignment, options, &hash);
+    let prepared = Scorer::new(model, &place).and_then(|s| Recipe::new(&options.score, s));
+    let (recipe, scorer) = agree(world, prepared)?;
+    let prepare = || {
+        resume::prepare(&assignment, options, &hash)?;
+        shards::prepare(options)
+    };
     agree(world, if is_root(world) { prepare() } else { Ok(()) })?;
     let folder = is_root(world).then_some(options.output.as_path());
     preflight::shared_folder(world, folder)?;
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
+    let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
+    let known = agree(world, ledger::read(&options.output))?;
+    let see = Surveyor { options, recipe: &recipe, model_blake3: &hash };
+    let found = survey::survey(world, &assignment, &known, &see, &mut ledger)?;
+    let begin = || {
+        survey::check_room(&assignment, &found, &recipe, options)?;
+        let left = assignment.jobs.iter().zip(&found);
+        let left = left.filter(|(_, f)| matches!(f, Found::Rows(_))).map(|(job, _)| job);
+        let left: Vec<_> = left.collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        shards::begin(options)?;
+        resume::begin(options, &left)
+    };
+    agree(world, if is_root(world) { begin() } else { Ok(()) })?;
     if is_root(world) {
         log::info!(
             "scoring {} file(s) on {} rank(s); {}",
@@ -89,22 +142,22 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
             scorer.describe()
         );
     }
-    let mut report = Report::default();
-    let task = Task { world, scorer: &scorer, model_hash: &hash, options, stop };
-    for job in assignment.of_rank(world.rank(), world.size()) {
-        match task.score_file(&job.input, &job.output) {
-            Ok(file) => report.files.push(ScoredFile { output: job.name.clone(), ..file }),
-            Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
-                return Err(error);
-            }
-            Err(error) => report.failures.push(Failure {
-                file: job.input.display().to_string(),
-                exit_code: error.exit_code(),
-                text: told_without(&error, &job.input),
-            }),
-        }
+    let ranks = world.size();
+    let (tasks, merges) = survey::tasks(&assignment, &found, &recipe, options.split_rows, ranks);
+    let shared = Shared {
+        assignment: &assignment,
+        options,
+        recipe: &recipe,
+        model_blake3: &hash,
+        pieces: &survey::pieces(&assignment, &tasks),
+        signs: AtomicU64::new(0),
+    };
+    let mut pool = Pool::new(world, tasks, merges);
+    let mut report = pipeline::run(world, &shared, &scorer, &mut pool, ledger, stop)?;
+    if is_root(world) {
+        report.take_up(found);
     }
-    finish(world, options, hash, &report)
+    finish(world, options, hash, &recipe, &report)
 }
 
 /// Refuses ranks that see another model or another archive.
@@ -116,78 +169,11 @@ fn check_ranks(world: &dyn World, model: &str, assignment: &Assignment) -> Resul
     preflight::compare_clocks(world)
 }
 
-/// What is the same for all files of a rank.
-struct Task<'a> {
-    world: &'a dyn World,
-    scorer: &'a Scorer,
-    model_hash: &'a str,
-    options: &'a Options,
-    stop: &'a StopFlag,
-}
-
-impl Task<'_> {
-    /// Scores one file block by block, unless its output is finished.
-    fn score_file(&self, input: &Path, output: &Path) -> Result<ScoredFile> {
-        let Task { scorer, options, .. } = self;
-        let schema = Schema::for_file(input, options.schema.as_deref())?;
-        let table = Table::open(input, &schema)?;
-        scorer.check_units(&table)?;
-        let keys: Vec<String> = table.key_names().into_iter().map(str::to_string).collect();
-        let reader = table.reader(&Request {
-            quantities: scorer.selection.quantities().to_vec(),
-            keys: keys.clone(),
-            shower: false,
-            class: table.has_class(),
-        })?;
-        let started = Instant::now();
-        let hashed = || self.world.progress(Work::Hashing, 0);
-        let input_blake3 = catalog::hash_text(&catalog::hash_file_telling(input, hashed)?);
-        let hashing = started.elapsed();
-        let settings_blake3 = resume::settings_hash(self.model_hash, &schema, options);
-        if !options.overwrite
-            && let Some(file) = resume::finished(output, &settings_blake3, &input_blake3)?
-        {
-            log::info!("{} is finished already", output.display());
-            return Ok(file);
-        }
-        let calibrated = scorer.card.calibration.is_some();
-        let columns = output::columns(&options.columns, &scorer.flow_names(), calibrated)?;
-        let mut file =
-            Output::create(output, &keys, table.has_class(), &columns, options.overwrite)?;
-        let (mut block, mut scored) = (Block::default(), Scored::default());
-        let mut first = 0;
-        while first < table.rows() {
-            self.refuse_to_go_on()?;
-            self.world.progress(Work::Scoring, first);
-            let next = (first + BLOCK_ROWS).min(table.rows());
-            reader.read(first..next, &mut block)?;
-            scorer.score(&block, &mut scored)?;
-            file.append(&block, &scored)?;
-            first = next;
-        }
-        let status = file.status();
-        let made_of =
-            MadeOf { input: &input_blake3, model: self.model_hash, settings: &settings_blake3 };
-        let rows = file.finish(table.rows(), &made_of)?;
-        log::debug!(
-            "{}: {rows} rows in {:.3} s, {:.3} s of it for the hash of the input",
-            input.display(),
-            started.elapsed().as_secs_f64(),
-            hashing.as_secs_f64()
-        );
-        let output_blake3 = catalog::hash_text(&catalog::hash_file(output)?);
-        Ok(ScoredFile { output: String::new(), rows, input_blake3, output_blake3, status })
-    }
-
-    /// A request to stop ends this rank, and with it the others; finished outputs stay.
-    fn refuse_to_go_on(&self) -> Result<()> {
-        match self.stop.requested() {
-            None => Ok(()),
-            Some(StopReason::Interrupt) => Err(Error::Interrupted),
-            Some(reason) => Err(Error::Stopped(Box::new(
-                Fault::new(format!("stopped by {reason}"))
-                    .advice("run the same command again to go on: finished outputs are kept"),
-            ))),
+impl Options {
+    fn extension(&self) -> &'static str {
+        match self.format {
+            Format::Hdf5 => "h5",
+            Format::Csv => "csv",
         }
     }
 }
@@ -204,11 +190,34 @@ struct Report {
     failures: Vec<Failure>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Failure {
     file: String,
     exit_code: u8,
     text: String,
+}
+
+impl Failure {
+    fn new(input: &Path, error: &Error) -> Failure {
+        Failure {
+            file: input.display().to_string(),
+            exit_code: error.exit_code(),
+            text: told_without(error, input),
+        }
+    }
+}
+
+impl Report {
+    /// Takes up what was found before the work.
+    fn take_up(&mut self, found: Vec<Found>) {
+        for found in found {
+            match found {
+                Found::Finished(file) => self.files.push(file),
+                Found::Failed(failure) => self.failures.push(failure),
+                Found::Rows(_) => {}
+            }
+        }
+    }
 }
 
 /// Puts the ranks' reports together and writes the manifest.
@@ -216,6 +225,7 @@ fn finish(
     world: &dyn World,
     options: &Options,
     model_blake3: String,
+    recipe: &Recipe,
     mine: &Report,
 ) -> Result<Summary> {
     let broken = |e: serde_json::Error| Fault::new("cannot exchange reports").found(e).internal();
@@ -228,6 +238,8 @@ fn finish(
     }
     files.sort_by(|a, b| a.output.cmp(&b.output));
     failures.sort_by(|a, b| a.file.cmp(&b.file));
+    // Pieces of one file may fail on several ranks.
+    failures.dedup_by(|a, b| a.file == b.file);
     if let (true, Some(first)) = (files.is_empty(), failures.first()) {
         let fault = Fault::new(first.text.clone()).file(&first.file);
         return common(Err(Error::from_code(first.exit_code, fault)));
@@ -235,19 +247,36 @@ fn finish(
     let summary = Summary {
         format: "taiga-flow-scores 1".to_string(),
         model_blake3,
+        positions: recipe.positions.as_ref().map(|at| at.angles.clone()),
         rows: files.iter().map(|f| f.rows).sum(),
         files,
         failed: failures.into_iter().map(|f| (f.file, f.text)).collect(),
     };
-    let written = if is_root(world) { write_manifest(&options.output, &summary) } else { Ok(()) };
-    agree(world, written)?;
+    let conclude = || {
+        durable::remove_folder(&options.output.join(pieces::FOLDER))?;
+        shards::write_manifest(options, &summary)
+    };
+    agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
     Ok(summary)
 }
 
-fn write_manifest(folder: &Path, summary: &Summary) -> Result<()> {
-    let json = serde_json::to_vec_pretty(summary)
-        .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())?;
-    durable::write_file(&folder.join(MANIFEST), &json)
+impl Summary {
+    /// The manifest at a path; `None` if there is none.
+    pub fn read(path: &Path) -> Result<Option<Summary>> {
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Fault::new("cannot read the manifest").file(path).found(e).input()
+        };
+        let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&e))
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())
+    }
 }
 
 impl std::fmt::Display for Summary {

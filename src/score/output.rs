@@ -1,10 +1,12 @@
-//! One output file: group `scores`, one dataset per column, a row per input row.
+//! One output file: a row per input row, as HDF5 (group `scores`, one dataset per column) or
+//! as a table of text.
 
-use crate::config::{Score, ScoreColumn};
-use crate::data::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
-use crate::data::selection::STATUS_BITS;
-use crate::data::table::Block;
-use crate::engine::Scored;
+use super::Format;
+use super::input::Facts;
+use super::recipe::{Recipe, Rows};
+use crate::data::columns::{Attribute, ColumnSpec, ColumnWriter, Values};
+use crate::data::selection::{STATUS_BITS, UNUSABLE};
+use crate::data::text::TextWriter;
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,136 +14,171 @@ use std::path::Path;
 pub const GROUP: &str = "scores";
 pub const FORMAT: &str = "taiga-flow-scores";
 pub const VERSION: i64 = 1;
+/// Of files with assumed positions of the source.
+pub const VERSION_WITH_POSITIONS: i64 = 2;
+/// Of pieces of a file, which are put together later.
+pub const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
 
 /// What an output is made of: the blake3 of each, as its attributes tell.
-pub struct MadeOf<'a> {
-    pub input: &'a str,
-    pub model: &'a str,
+#[derive(Debug, Clone)]
+pub struct MadeOf {
+    /// Path of the input relative to the root.
+    pub name: String,
+    pub input: String,
+    pub model: String,
     /// See [`settings_hash`](super::resume::settings_hash).
-    pub settings: &'a str,
+    pub settings: String,
 }
 
-/// The columns of a score file for a model: (what, which flow, name). Log-likelihoods of a
-/// model of several flows are one column per flow, `log_prob_gamma`, `log_prob_hadron`.
-pub fn columns(
-    score: &Score,
-    flows: &[&str],
-    calibrated: bool,
-) -> Result<Vec<(ScoreColumn, usize, String)>> {
-    let mut columns = Vec::new();
-    for column in &score.columns {
-        let stem = match column {
-            ScoreColumn::Score => "score",
-            ScoreColumn::LogProb => "log_prob",
-            ScoreColumn::LogProbRaw => "log_prob_raw",
-            ScoreColumn::Gammaness => "gammaness",
-            ScoreColumn::Posterior => "posterior",
-        };
-        match column {
-            ScoreColumn::LogProb | ScoreColumn::LogProbRaw if flows.len() > 1 => {
-                for (flow, name) in flows.iter().enumerate() {
-                    columns.push((*column, flow, format!("{stem}_{name}")));
-                }
-            }
-            ScoreColumn::Gammaness | ScoreColumn::Posterior if !calibrated => {
-                return Err(Fault::new(format!("the model gives no {stem}"))
-                    .expected(
-                        "a model calibrated on held-out events of both classes (mode = \"ratio\")",
-                    )
-                    .advice("leave the column out of [score] columns")
-                    .usage());
-            }
-            _ => columns.push((*column, 0, stem.to_string())),
+/// Rows by what became of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By status bit, over all positions.
+    status: [u64; STATUS_BITS.len()],
+    /// Without a score at any position.
+    pub unusable: u64,
+}
+
+impl Counts {
+    /// Takes up the status (positions, rows) of rows.
+    pub fn add(&mut self, status: &[u32], positions: usize) {
+        for (count, (bit, _)) in self.status.iter_mut().zip(STATUS_BITS) {
+            *count += status.iter().filter(|s| *s & bit != 0).count() as u64;
         }
+        let rows = status.len() / positions.max(1);
+        let without = |row: &usize| (0..positions).all(|k| status[k * rows + row] & UNUSABLE != 0);
+        self.unusable += (0..rows).filter(without).count() as u64;
     }
-    Ok(columns)
+
+    pub fn merge(&mut self, other: &Counts) {
+        self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
+        self.unusable += other.unusable;
+    }
+
+    /// Counts by the name of the bit.
+    pub fn by_name(&self) -> BTreeMap<String, u64> {
+        let named = STATUS_BITS.iter().zip(self.status);
+        named.map(|((_, name), count)| ((*name).to_string(), count)).collect()
+    }
+
+    pub fn to_numbers(&self) -> Vec<f64> {
+        self.status.iter().chain([&self.unusable]).map(|n| *n as f64).collect()
+    }
+
+    pub fn from_numbers(numbers: &[f64]) -> Counts {
+        let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
+        let mut counts = Counts { unusable: at(STATUS_BITS.len()), ..Counts::default() };
+        counts.status.iter_mut().enumerate().for_each(|(i, count)| *count = at(i));
+        counts
+    }
 }
 
 /// An output file being written.
 pub struct Output {
-    writer: ColumnWriter,
-    columns: Vec<(ScoreColumn, usize)>, // and which flow's
+    writer: Writer,
     class: bool,
-    status: [u64; STATUS_BITS.len()],
+    pub counts: Counts,
+}
+
+enum Writer {
+    Columns(ColumnWriter),
+    Text(TextWriter),
 }
 
 impl Output {
     pub fn create(
         path: &Path,
-        keys: &[String],
+        format: Format,
+        specs: &[ColumnSpec],
         class: bool,
-        columns: &[(ScoreColumn, usize, String)],
         overwrite: bool,
     ) -> Result<Output> {
-        let mut specs: Vec<ColumnSpec> =
-            keys.iter().map(|k| ColumnSpec::new(k, Kind::I64, None)).collect();
-        if class {
-            specs.push(ColumnSpec::new("class", Kind::I8, None));
-        }
-        for (column, _, name) in columns {
-            let unit = match column {
-                ScoreColumn::Gammaness | ScoreColumn::Posterior => "1",
-                _ => "nat",
-            };
-            specs.push(ColumnSpec::new(name, Kind::F32, Some(unit)));
-        }
-        specs.push(ColumnSpec::new("status", Kind::U32, None));
-        let writer = ColumnWriter::create(path, GROUP, &specs, overwrite)?;
-        let columns = columns.iter().map(|(column, flow, _)| (*column, *flow)).collect();
-        Ok(Output { writer, columns, class, status: [0; STATUS_BITS.len()] })
+        let writer = match format {
+            Format::Hdf5 => Writer::Columns(ColumnWriter::create(path, GROUP, specs, overwrite)?),
+            Format::Csv => Writer::Text(TextWriter::create(path, specs, overwrite)?),
+        };
+        Ok(Output { writer, class, counts: Counts::default() })
     }
 
-    pub fn append(&mut self, block: &Block, scored: &Scored) -> Result<()> {
-        let mut values: Vec<Values> = block.keys.iter().map(|k| Values::I64(k)).collect();
-        if let (true, Some(class)) = (self.class, &block.class) {
-            values.push(Values::I8(class));
-        }
-        for (column, flow) in &self.columns {
-            values.push(Values::F32(match column {
-                ScoreColumn::Score => &scored.score,
-                ScoreColumn::LogProb => &scored.log_prob[*flow],
-                ScoreColumn::LogProbRaw => &scored.log_prob_raw[*flow],
-                ScoreColumn::Gammaness => &scored.gammaness,
-                ScoreColumn::Posterior => &scored.posterior,
-            }));
-        }
-        values.push(Values::U32(&scored.status));
-        for (count, (bit, _)) in self.status.iter_mut().zip(STATUS_BITS) {
-            *count += scored.status.iter().filter(|s| *s & bit != 0).count() as u64;
-        }
-        self.writer.append(&values)
+    pub fn append(&mut self, recipe: &Recipe, rows: &Rows) -> Result<()> {
+        self.counts.add(&rows.scored.status, recipe.width());
+        self.append_values(&recipe.values(rows, self.class))
     }
 
-    /// Rows so far by status bit.
-    pub fn status(&self) -> BTreeMap<String, u64> {
-        named_counts(self.status)
+    pub fn append_values(&mut self, values: &[Values]) -> Result<()> {
+        match &mut self.writer {
+            Writer::Columns(writer) => writer.append(values),
+            Writer::Text(writer) => writer.append(values),
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        match &self.writer {
+            Writer::Columns(writer) => writer.rows(),
+            Writer::Text(writer) => writer.rows(),
+        }
     }
 
     /// Gives the file its name; refuses if a row is missing.
-    pub fn finish(self, rows: u64, made_of: &MadeOf) -> Result<u64> {
-        if self.writer.rows() != rows {
-            return Err(Fault::new("rows out are not rows in")
-                .expected(rows)
-                .found(self.writer.rows())
-                .internal());
-        }
+    pub fn finish(self, recipe: &Recipe, rows: u64, made_of: &MadeOf, facts: &Facts) -> Result<()> {
+        self.refuse_missing(rows)?;
+        let writer = match self.writer {
+            Writer::Columns(writer) => writer,
+            Writer::Text(writer) => return writer.finish(),
+        };
+        let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
         let bits: Vec<String> =
             STATUS_BITS.iter().map(|(bit, name)| format!("{bit}: {name}")).collect();
-        let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
-        self.writer.finish(&[
+        let version = if recipe.positions.is_some() { VERSION_WITH_POSITIONS } else { VERSION };
+        let mut attributes = vec![
             text("format", FORMAT),
-            ("version".to_string(), Attribute::Integer(VERSION)),
-            text("input_blake3", made_of.input),
-            text("model_blake3", made_of.model),
-            text("settings_blake3", made_of.settings),
+            ("version".to_string(), Attribute::Integer(version)),
+            text("input", &made_of.name),
+            text("input_blake3", &made_of.input),
+            text("model_blake3", &made_of.model),
+            text("settings_blake3", &made_of.settings),
             text("code_version", env!("CARGO_PKG_VERSION")),
             text("status_bits", &bits.join("; ")),
             ("complete".to_string(), Attribute::Integer(1)),
-        ])
+        ];
+        if let Some(at) = &recipe.positions {
+            writer.group_attribute("positions", &Attribute::Numbers(at.angles.clone()))?;
+            let offset = facts.offset.unwrap_or([f64::NAN; 2]).to_vec();
+            attributes.push(("source_offset".to_string(), Attribute::Numbers(offset)));
+        }
+        if !recipe.working_points.is_empty() {
+            let text = Attribute::Text(recipe.working_points_text());
+            writer.group_attribute("working_points", &text)?;
+        }
+        if !recipe.quality.is_empty() {
+            writer.group_attribute("quality_bits", &Attribute::Text(recipe.quality_text()))?;
+        }
+        writer.finish(&attributes).map(|_| ())
     }
-}
 
-/// Counts in the order of the status bits, by name.
-pub fn named_counts(counts: [u64; STATUS_BITS.len()]) -> BTreeMap<String, u64> {
-    STATUS_BITS.iter().zip(counts).map(|((_, name), count)| ((*name).to_string(), count)).collect()
+    /// The same for a piece of a file.
+    pub fn finish_piece(self, rows: u64, settings: &str, stamp: &str, facts: &Facts) -> Result<()> {
+        self.refuse_missing(rows)?;
+        let Writer::Columns(writer) = self.writer else {
+            return Err(Fault::new("a piece of a file is no text").internal());
+        };
+        let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
+        writer
+            .finish(&[
+                text("format", PIECE_FORMAT),
+                text("settings_blake3", settings),
+                text("input_stamp", stamp),
+                ("counts".to_string(), Attribute::Numbers(self.counts.to_numbers())),
+                ("facts".to_string(), Attribute::Numbers(facts.to_numbers())),
+                ("complete".to_string(), Attribute::Integer(1)),
+            ])
+            .map(|_| ())
+    }
+
+    fn refuse_missing(&self, rows: u64) -> Result<()> {
+        if self.rows() == rows {
+            return Ok(());
+        }
+        Err(Fault::new("rows out are not rows in").expected(rows).found(self.rows()).internal())
+    }
 }

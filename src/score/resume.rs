@@ -1,44 +1,68 @@
-//! Going on with a scoring that was interrupted: an output that is complete, of the same
-//! model, the same content of the input and the same settings is kept as it is.
+//! Going on with a scoring: an output that is complete, of the same model, the same content
+//! of the input and the same settings is kept as it is, whether the scoring was interrupted
+//! or had finished and the archive has grown since.
 //!
-//! An output has its name only when it is whole and on disk, so what is found under a
-//! name needs no second reading, except for what the manifest says about it. Anything
-//! else under the name of an output is refused before any work, as ever.
+//! An output has its name only when it is whole and on disk, so what is found under a name
+//! needs no second reading, except for what the manifest says about it, and that the ledger
+//! knows. A text table does not say what it was made of: there the ledger alone counts.
+//! Anything else under the name of an output is refused, as ever.
 
-use super::output::{FORMAT, GROUP};
-use super::{MANIFEST, Options, ScoredFile, Summary};
-use crate::data::assign::Assignment;
+use super::ledger::{self, Entry};
+use super::output::{Counts, FORMAT, GROUP};
+use super::recipe::Recipe;
+use super::{Format, MANIFEST, Options, ScoredFile, Summary};
+use crate::data::assign::{Assignment, Job};
 use crate::data::catalog;
 use crate::data::durable;
 use crate::data::finished::FinishedFile;
 use crate::data::schema::Schema;
-use crate::data::selection::STATUS_BITS;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+/// Of the first line of a text table [bytes].
+const LONGEST_HEADER: u64 = 65_536;
+
 /// Hash of all that shapes an output besides its input.
-pub fn settings_hash(model: &str, schema: &Schema, options: &Options) -> String {
+pub fn settings_hash(model: &str, schema: &Schema, options: &Options, recipe: &Recipe) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let text = format!("{version}\n{model}\n{:?}\n{schema:?}", options.columns.columns);
+    let (score, format) = (&options.score, options.format);
+    let energy = recipe.energy_blake3();
+    let text = format!("{version}\n{model}\n{score:?}\n{format:?}\n{energy}\n{schema:?}");
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// Makes the folders, and refuses what stands in the way of an output.
+/// Refuses what stands in the way of the outputs; makes the output folder.
 pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
-    if !has_failures(&manifest, model) {
-        durable::refuse_existing(&manifest, options.overwrite)?;
+    match Summary::read(&manifest) {
+        Ok(Some(summary)) if summary.model_blake3 != model && !options.overwrite => {
+            return Err(Fault::new("the output folder is of another model")
+                .file(&options.output)
+                .expected(model)
+                .found(summary.model_blake3)
+                .advice("choose another output, or give --overwrite to score everything again")
+                .usage());
+        }
+        Ok(_) => {}
+        Err(_) => durable::refuse_existing(&manifest, options.overwrite)?,
     }
+    let entries = ledger::read(&options.output)?;
     for job in &assignment.jobs {
         refuse_links(&options.output, &job.output)?;
-        if !is_of_model(&job.output, model) {
+        let known = entries.get(&job.name).and_then(|e| e.last());
+        if !is_of_model(job, model, options, known) {
             durable::refuse_existing(&job.output, options.overwrite)?;
         }
     }
-    durable::create_folder(&options.output)?;
-    // From here on it would no longer tell the truth.
-    durable::remove_file(&manifest)?;
-    for job in &assignment.jobs {
+    durable::create_folder(&options.output)
+}
+
+/// Makes the folders of the outputs; from here on an older manifest would not tell the
+/// truth.
+pub fn begin(options: &Options, jobs: &[&Job]) -> Result<()> {
+    durable::remove_file(&options.output.join(MANIFEST))?;
+    for job in jobs {
         if let Some(parent) = job.output.parent() {
             durable::create_folder(parent)?;
         }
@@ -46,17 +70,42 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
     Ok(())
 }
 
-/// The output at `path` if it is finished; a fault if it is of something else.
-pub fn finished(path: &Path, settings: &str, input_blake3: &str) -> Result<Option<ScoredFile>> {
-    if std::fs::symlink_metadata(path).is_err() {
-        return Ok(None);
-    }
+/// An output that is kept.
+pub struct Kept {
+    pub file: ScoredFile,
+    /// Whether a ledger has its line.
+    pub in_ledger: bool,
+}
+
+/// The output of a job if it is finished; a fault if it is of something else.
+pub fn finished(
+    job: &Job,
+    format: Format,
+    settings: &str,
+    input_blake3: &str,
+    known: &[Entry],
+) -> Result<Option<Kept>> {
+    let path = &job.output;
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
     let other = |what: &str| {
         Fault::new(format!("output exists already, {what}"))
             .file(path)
             .advice("give --overwrite to score everything again, or choose another output")
             .usage()
     };
+    let entry = known.iter().rfind(|entry| {
+        entry.settings_blake3 == settings
+            && entry.file.input_blake3 == input_blake3
+            && entry.bytes == metadata.len()
+    });
+    if format == Format::Csv {
+        return match (entry, known.last()) {
+            (Some(entry), _) => Ok(Some(Kept { file: entry.file.clone(), in_ledger: true })),
+            (None, Some(entry)) => Err(differs(&other, entry, settings)),
+            // Killed between the output and its line.
+            (None, None) => Ok(None),
+        };
+    }
     let file = FinishedFile::open(path, FORMAT).ok_or_else(|| other("and is not complete"))?;
     if file.text("settings_blake3").as_deref() != Some(settings) {
         return Err(other("made with other settings"));
@@ -64,36 +113,60 @@ pub fn finished(path: &Path, settings: &str, input_blake3: &str) -> Result<Optio
     if file.text("input_blake3").as_deref() != Some(input_blake3) {
         return Err(other("made from another content of its input"));
     }
-    let mut counts = [0; STATUS_BITS.len()];
-    let rows = file.for_each_u32(&format!("{GROUP}/status"), |status| {
-        for (count, (bit, _)) in counts.iter_mut().zip(STATUS_BITS) {
-            *count += u64::from(status & bit != 0);
-        }
-    })?;
+    if let Some(entry) = entry {
+        return Ok(Some(Kept { file: entry.file.clone(), in_ledger: true }));
+    }
+    let mut counts = Counts::default();
+    let status = format!("{GROUP}/status");
+    let rows = if file.has(&status) {
+        file.for_each_block_u32(&status, |values, positions| counts.add(values, positions))?
+    } else {
+        // Without the column nobody knows what became of its rows.
+        return Ok(None);
+    };
     if file.rows() != Some(rows) {
         return Err(other("with another number of rows than it says"));
     }
-    Ok(Some(ScoredFile {
-        output: String::new(),
+    let file = ScoredFile {
+        output: job.name.clone(),
         rows,
         input_blake3: input_blake3.to_string(),
         output_blake3: catalog::hash_text(&catalog::hash_file(path)?),
-        status: super::output::named_counts(counts),
-    }))
+        unusable: counts.unusable,
+        status: counts.by_name(),
+    };
+    Ok(Some(Kept { file, in_ledger: false }))
 }
 
-/// Whether there is a manifest of this model that names failed files: they may be mended.
-fn has_failures(manifest: &Path, model: &str) -> bool {
-    let bytes = std::fs::read(manifest).unwrap_or_default();
-    let summary = serde_json::from_slice::<Summary>(&bytes);
-    summary.is_ok_and(|s| s.model_blake3 == model && !s.failed.is_empty())
+fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry, settings: &str) -> Error {
+    if entry.settings_blake3 == settings {
+        other("made from another content of its input, or changed since")
+    } else {
+        other("made with other settings")
+    }
 }
 
-fn is_of_model(output: &Path, model: &str) -> bool {
-    let is_file = std::fs::symlink_metadata(output).is_ok_and(|m| m.is_file());
-    is_file
-        && FinishedFile::open(output, FORMAT)
-            .is_some_and(|file| file.text("model_blake3").as_deref() == Some(model))
+/// Whether what stands under the name of an output may be one of this model.
+fn is_of_model(job: &Job, model: &str, options: &Options, known: Option<&Entry>) -> bool {
+    let is_file = std::fs::symlink_metadata(&job.output).is_ok_and(|m| m.is_file());
+    match (options.format, known) {
+        _ if !is_file => false,
+        (Format::Csv, Some(entry)) => entry.model_blake3 == model,
+        (Format::Csv, None) => {
+            options.output.join(ledger::FOLDER).is_dir() && begins_as_scores(&job.output)
+        }
+        (Format::Hdf5, _) => FinishedFile::open(&job.output, FORMAT)
+            .is_some_and(|file| file.text("model_blake3").as_deref() == Some(model)),
+    }
+}
+
+/// Whether a text table has a column of scores in its first line.
+fn begins_as_scores(path: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(path) else { return false };
+    let mut line = String::new();
+    let read = BufReader::new(file.take(LONGEST_HEADER)).read_line(&mut line);
+    let is_score = |name: &str| name.starts_with("score") || name.starts_with("log_prob");
+    read.is_ok() && line.trim_end().split(',').any(is_score)
 }
 
 /// Outputs never leave the output folder, also not through a link in it.

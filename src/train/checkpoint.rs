@@ -241,8 +241,22 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| unreadable(&e))
 }
 
+/// Refuses a checkpoint whose files are not those of its manifest.
+pub fn verify(path: &Path) -> Result<()> {
+    let manifest = Manifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
+        .map_err(|e| e.in_file(path))?;
+    for (name, entry) in &manifest.files {
+        let bytes = read_file(&path.join(name), entry.bytes.min(LARGEST_FILE))?;
+        if *entry != FileEntry::of(&bytes) {
+            let fault = Fault::new("not a whole checkpoint").file(path);
+            return Err(fault.found(format!("{name} does not match the manifest")).input());
+        }
+    }
+    Ok(())
+}
+
 /// Steps of the checkpoints in a folder, ascending; none if there is no folder.
-fn list(folder: &Path) -> Result<Vec<u64>> {
+pub fn list(folder: &Path) -> Result<Vec<u64>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }

@@ -23,6 +23,7 @@ pub mod state;
 mod status;
 mod step;
 mod synthetic;
+pub mod verify;
 
 pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 

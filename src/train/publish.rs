@@ -11,7 +11,7 @@ use crate::config::{Class, Config, Mode, ThresholdRule};
 use crate::data::features::MEASURE;
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{Calibration, Rule, Sample, Threshold};
+use crate::figures::{Calibration, Normals, Rule, Sample, Threshold};
 use crate::model::{self, Card, FlowCard, FlowTraining, Model, Training};
 use crate::world::{World, agree, common, is_root};
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ impl Job<'_> {
         self.set_params(&state.best)?;
         let threshold = self.threshold(world)?;
         let calibration = self.calibration(world)?;
-        let model = self.model(state, threshold, calibration)?;
+        let normals = self.normals(world)?;
+        let model = self.model(state, threshold, calibration, normals)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
             let share = 100.0 * saving.as_secs_f64() / all.as_secs_f64();
@@ -89,6 +90,25 @@ impl Job<'_> {
         common(Calibration::fit(self.gathered_scores(world)?, prior).map(Some))
     }
 
+    /// What p-values of a single flow are taken from: the events that chose the threshold,
+    /// each counting as one. Weighted events are none to count.
+    fn normals(&self, world: &dyn World) -> Result<Option<Normals>> {
+        if self.plan.flows.len() > 1 || self.plan.selection.has_weight() {
+            return Ok(None);
+        }
+        let calibration = self.rows[0].calibration > 0;
+        let (scores, _) = self.held_out_scores(0, calibration)?;
+        let mine: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
+        let normal = self.plan.config.model.normal;
+        let sign = if normal == Class::Gamma { 1.0 } else { -1.0 };
+        let mut log_prob = Vec::new();
+        for bytes in world.all_gather(&mine)? {
+            let scores = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            log_prob.extend(scores.map(|score| sign * f64::from(score)));
+        }
+        Ok(Normals::of(normal, log_prob))
+    }
+
     /// Score, class and weight of the held-out events of all real populations, of all
     /// ranks: those for calibration, else those for validation.
     fn gathered_scores(&self, world: &dyn World) -> Result<Vec<(f64, Class, f64)>> {
@@ -116,6 +136,7 @@ impl Job<'_> {
         state: &TrainState,
         threshold: Option<Threshold>,
         calibration: Option<Calibration>,
+        normals: Option<Normals>,
     ) -> Result<Model> {
         let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
         let each = plan.parameters / plan.flows.len();
@@ -137,7 +158,11 @@ impl Job<'_> {
         let several = config.model.mode != Mode::OneClass;
         let card = Card {
             format: model::FORMAT.to_string(),
-            version: if several { model::VERSION_OF_SEVERAL } else { model::VERSION },
+            version: match (&normals, several) {
+                (Some(_), _) => model::VERSION_WITH_NORMALS,
+                (None, true) => model::VERSION_OF_SEVERAL,
+                (None, false) => model::VERSION,
+            },
             code_version: env!("CARGO_PKG_VERSION").to_string(),
             mode: config.model.mode,
             normal: (config.model.mode != Mode::Ratio).then_some(config.model.normal),
@@ -148,6 +173,7 @@ impl Job<'_> {
             split: config.split.clone(),
             threshold,
             calibration,
+            normals,
             training: Training {
                 seed: config.train.seed,
                 configuration: training_hash(config)?,

@@ -41,6 +41,15 @@ pub trait World {
     /// Rank 0's bytes on every rank.
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()>;
     fn barrier(&self) -> Result<()>;
+    /// Sends a few kilobytes to another rank, which takes them by [`World::receive`].
+    fn send(&self, _to: usize, _bytes: &[u8]) -> Result<()> {
+        Err(Fault::new("this world has no messages").internal())
+    }
+    /// The next message to this rank and its sender, if one has come; those of one sender
+    /// come in their order. Does not wait.
+    fn receive(&self) -> Result<Option<(usize, Vec<u8>)>> {
+        Ok(None)
+    }
     /// Ends all ranks at once; the way out where the ranks cannot agree any more.
     fn abort(&self, exit_code: u8) -> !;
     /// A sign of life for the watchdog: what this rank does between collectives, and at
@@ -153,6 +162,39 @@ mod tests {
     fn agree_keeps_the_value_where_nobody_failed() {
         let values = Threads::run(3, |world| agree(world, Ok(world.rank())));
         assert_eq!(values.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn messages_come_in_the_order_of_their_sender_and_a_rank_that_is_gone_is_told() {
+        let outcomes = Threads::run(4, |world| {
+            let mut next = vec![0_u8; world.size()];
+            if world.rank() > 0 {
+                for number in 0..100 {
+                    world.send(0, &[number, world.rank() as u8])?;
+                }
+                return world.barrier();
+            }
+            while next[1..].iter().any(|n| *n < 100) {
+                if let Some((from, bytes)) = world.receive()? {
+                    assert_eq!(bytes, [next[from], from as u8]);
+                    next[from] += 1;
+                }
+            }
+            world.barrier()
+        });
+        assert!(outcomes.iter().all(Result::is_ok));
+        let outcomes = Threads::run(2, |world| {
+            if world.rank() == 1 {
+                return Err(Fault::new("the disk is full").environment());
+            }
+            loop {
+                if world.receive()?.is_some() {
+                    return Ok(());
+                }
+            }
+        });
+        let error = outcomes[0].as_ref().unwrap_err().to_string();
+        assert!(error.contains("rank 1, which failed: the disk is full"), "{error}");
     }
 
     #[test]

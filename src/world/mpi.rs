@@ -20,9 +20,9 @@ use std::time::Instant;
 use mpi::collective::SystemOperation;
 use mpi::datatype::{AsDatatype, Buffer, Collection, PartitionMut, Pointer};
 use mpi::environment::{Threading, Universe};
-use mpi::point_to_point::send_receive_into;
+use mpi::point_to_point::{MatchedReceiveVec, send_receive_into};
 use mpi::topology::{Color, SimpleCommunicator};
-use mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivalence, Root, Source};
 
 use super::World;
 use super::lanes::{self, Buffers, Pairs};
@@ -269,6 +269,19 @@ impl World for Mpi {
     fn barrier(&self) -> Result<()> {
         self.world.barrier();
         Ok(())
+    }
+
+    fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
+        self.world.process_at_rank(to as c_int).send(bytes);
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<Option<(usize, Vec<u8>)>> {
+        let found = self.world.any_process().immediate_matched_probe();
+        Ok(found.map(|message| {
+            let (bytes, status) = message.matched_receive_vec();
+            (status.source_rank() as usize, bytes)
+        }))
     }
 
     fn abort(&self, exit_code: u8) -> ! {

@@ -8,6 +8,7 @@
 //! an internal error: the mistake that would hang or corrupt a run under MPI.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +37,8 @@ struct Table {
     handed_out: Arc<Vec<Share>>,
     /// The first rank that will come no more, and why.
     gone: Option<(usize, String)>,
+    /// Messages not taken yet, by rank: (sender, bytes).
+    mail: Vec<VecDeque<(usize, Vec<u8>)>>,
 }
 
 #[derive(Clone)]
@@ -128,7 +131,8 @@ impl Threads {
 impl Meeting {
     fn of(ranks: usize) -> Meeting {
         let laid = vec![None; ranks];
-        let table = Table { held: 0, laid, handed_out: Arc::default(), gone: None };
+        let mail = vec![VecDeque::new(); ranks];
+        let table = Table { held: 0, laid, handed_out: Arc::default(), gone: None, mail };
         Meeting { table: Mutex::new(table), news: Condvar::new() }
     }
 
@@ -211,6 +215,23 @@ impl World for Threads {
 
     fn barrier(&self) -> Result<()> {
         self.meet(Call::Barrier, Vec::new()).map(|_| ())
+    }
+
+    fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
+        self.meeting.table().mail[to].push_back((self.rank, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn receive(&self) -> Result<Option<(usize, Vec<u8>)>> {
+        let mut table = self.meeting.table();
+        let mail = table.mail[self.rank].pop_front();
+        match &table.gone {
+            Some((rank, how)) if mail.is_none() => {
+                let what = format!("rank {} waits for rank {rank}, which {how}", self.rank);
+                Err(Fault::new(what).environment())
+            }
+            _ => Ok(mail),
+        }
     }
 
     /// Unwinds this rank's thread: ending the process would end the test run.

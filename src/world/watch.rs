@@ -164,6 +164,12 @@ impl World for Watched<'_> {
     fn barrier(&self) -> Result<()> {
         self.meet(Call::Barrier, || self.inner.barrier())
     }
+    fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
+        self.inner.send(to, bytes)
+    }
+    fn receive(&self) -> Result<Option<(usize, Vec<u8>)>> {
+        self.inner.receive()
+    }
     fn abort(&self, exit_code: u8) -> ! {
         self.inner.abort(exit_code)
     }

@@ -1,6 +1,7 @@
 //! A small training and the folder of its inputs, and what comes out of it.
 
 use super::{configuration, folder, hash, seed, simulated};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
@@ -53,4 +54,20 @@ pub fn has_extension(name: &str, extension: &str) -> bool {
 /// The text of a file; nothing if it is not there.
 pub fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Lines of all ledgers of a scoring, by output.
+pub fn ledger(output: &Path) -> BTreeMap<String, usize> {
+    let mut lines = BTreeMap::new();
+    for entry in std::fs::read_dir(output.join("ledger")).expect("a ledger").flatten() {
+        let path = entry.path();
+        if !has_extension(&path.to_string_lossy(), "jsonl") {
+            continue;
+        }
+        for line in std::fs::read_to_string(path).expect("lines").lines() {
+            let entry: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            *lines.entry(entry["output"].as_str().expect("a name").to_string()).or_default() += 1;
+        }
+    }
+    lines
 }

@@ -8,7 +8,7 @@ mod process;
 mod slurm;
 mod strike;
 
-pub use case::{Case, EVERY_STEP, LONG, has_extension, result, text};
+pub use case::{Case, EVERY_STEP, LONG, has_extension, ledger, result, text};
 pub use events::{Events, Odd, write_odd};
 pub use fuzz::fuzz;
 pub use process::{Outcome, Watched, end, json, program, ranks, run, send_user1, signal, succeed};
@@ -152,7 +152,8 @@ pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
-/// Everything below a folder: relative path → hash of the content, or `/`.
+/// Everything below a folder: relative path → hash of the content, or `/`. Ledgers tell who
+/// did what when, and are left out.
 pub fn tree(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     walk(folder, folder, &mut found);
@@ -163,6 +164,9 @@ fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         let name = path.strip_prefix(root).expect("a path below").display().to_string();
+        if path.is_dir() && name == "ledger" {
+            continue;
+        }
         if path.is_dir() {
             found.insert(name, "/".to_string());
             walk(root, &path, found);

@@ -44,6 +44,14 @@ impl Tile {
         all[start..end].copy_from_slice(&values.0[..end - start]);
     }
 
+    /// Σ x² of each event, in f64, into `squares` (events).
+    pub fn squares(&self, features: usize, squares: &mut [f32]) {
+        for (e, square) in squares.iter_mut().enumerate() {
+            let x = |d: usize| f64::from(self.x[d * self.vectors + e / LANES][e % LANES]);
+            *square = (0..features).map(|d| x(d) * x(d)).sum::<f64>() as f32;
+        }
+    }
+
     /// Writes the events back, row-major.
     pub fn store(&self, features: usize, rows: &mut [f32]) {
         for (e, row) in rows.chunks_exact_mut(features).enumerate() {

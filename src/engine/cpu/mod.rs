@@ -71,6 +71,16 @@ impl Engine for CpuEngine {
         Ok(())
     }
 
+    fn log_prob_and_chi2(
+        &self,
+        events: &[f32],
+        log_prob: &mut [f32],
+        chi2: &mut [f32],
+    ) -> Result<()> {
+        self.pool.install(|| self.kernel.log_prob_and_chi2(self.isa, events, log_prob, chi2));
+        Ok(())
+    }
+
     fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()> {
         self.pool.install(|| self.kernel.inverse(self.isa, latent, events));
         Ok(())
@@ -164,6 +174,7 @@ struct RowBatch<'a> {
 trait Kernel: Send + Sync {
     fn set_params(&mut self, params: &[f32]);
     fn log_prob(&self, isa: Isa, events: &[f32], out: &mut [f32]);
+    fn log_prob_and_chi2(&self, isa: Isa, events: &[f32], out: &mut [f32], chi2: &mut [f32]);
     fn inverse(&self, isa: Isa, latent: &[f32], events: &mut [f32]);
     fn gradient(
         &self,

@@ -30,7 +30,8 @@ pub trait TileKernel: Send + Sync {
     const SCORE_TILE: usize;
 
     fn set_params(&mut self, params: &[f32]);
-    /// log p of the tile's events into `out` (events).
+    /// log p of the tile's events into `out` (events); leaves their latent points in the
+    /// tile.
     fn log_prob(&self, isa: Isa, tile: &mut Tile, work: &mut Self::Work, out: &mut [f32]);
     /// Turns latent points into events.
     fn inverse(&self, isa: Isa, tile: &mut Tile, work: &mut Self::Work);
@@ -140,6 +141,18 @@ impl<T: TileKernel> Kernel for Tiled<T> {
                 self.kernel.log_prob(isa, tile, work, out);
             },
         );
+    }
+
+    fn log_prob_and_chi2(&self, isa: Isa, events: &[f32], out: &mut [f32], chi2: &mut [f32]) {
+        let width = T::SCORE_TILE * self.features;
+        out.par_chunks_mut(T::SCORE_TILE)
+            .zip(chi2.par_chunks_mut(T::SCORE_TILE))
+            .zip(events.par_chunks(width))
+            .for_each_init(<(Tile, T::Work)>::default, |(tile, work), ((out, chi2), rows)| {
+                tile.load(self.features, rows);
+                self.kernel.log_prob(isa, tile, work, out);
+                tile.squares(self.features, chi2);
+            });
     }
 
     fn inverse(&self, isa: Isa, latent: &[f32], events: &mut [f32]) {

@@ -1,0 +1,109 @@
+//! `score`: the arguments as typed, and what they ask for.
+
+use super::Device;
+use crate::config::{self, Scoring};
+use crate::error::{Error, Fault, Result};
+use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
+use crate::world::{StopFlag, World, agree};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Model file
+    #[arg(short, long)]
+    model: PathBuf,
+    /// Folder for the outputs
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Event files, folders, patterns in quotes, or @LIST with one path per line
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Place outputs relative to this folder [default: the folders given]
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// Configuration with a section [score]
+    #[arg(short, long)]
+    config: Option<PathBuf>,
+    /// Override a key of the configuration: score.positions=6
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Built-in schema or schema file [default: found out from the file]
+    #[arg(long)]
+    schema: Option<String>,
+    /// What the outputs are
+    #[arg(long, value_enum, default_value = "hdf5")]
+    format: Format,
+    /// Score part I of N of the files, with one job per part; together they are the whole
+    #[arg(long, value_parser = parse_shard, value_name = "I/N", default_value = "1/1")]
+    shard: (usize, usize),
+    /// Rows read, scored and written at a time: fewer need less memory
+    #[arg(long, value_name = "ROWS", default_value_t = BLOCK_ROWS,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch: u64,
+    /// Share files of more rows between ranks
+    #[arg(long, value_name = "ROWS", default_value_t = SPLIT_ROWS,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    split_rows: u64,
+    #[command(flatten)]
+    device: Device,
+}
+
+impl Arguments {
+    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+        let loaded = config::load_for_scoring(self.config.as_deref(), &self.set);
+        let Scoring { score, run, data } = agree(world, loaded)?;
+        let options = Options {
+            model: self.model.clone(),
+            output: self.output.clone(),
+            inputs: self.inputs.clone(),
+            root: self.root.clone(),
+            schema: self.schema.clone().or(data.schema),
+            score,
+            format: self.format,
+            shard: self.shard,
+            block_rows: self.batch,
+            split_rows: self.split_rows,
+            overwrite,
+            hardware: self.device.hardware(),
+            watchdog: self.device.watchdog(run),
+        };
+        score::run(world, &options, &StopFlag::on_signals()?)
+    }
+}
+
+/// The outcome of the command: partial if files failed.
+pub fn outcome(summary: &Summary) -> Result<()> {
+    if summary.failed.is_empty() {
+        return Ok(());
+    }
+    let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
+    let total = failed.len() + summary.files.len();
+    let fault = Fault::new(format!("{} of {total} files failed", failed.len()))
+        .found(failed.join(", "))
+        .advice("the other outputs are complete; mend these files and score them again");
+    Err(Error::Partial(Box::new(fault)).shared())
+}
+
+/// A part as `3/10`: the third of ten.
+fn parse_shard(text: &str) -> std::result::Result<(usize, usize), String> {
+    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match numbers {
+        Some((i, n)) if (1..=n).contains(&i) && n <= 1_000_000 => Ok((i - 1, n)),
+        _ => Err("expected a part and the number of parts, such as 3/10".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_counted_from_one() {
+        assert_eq!(parse_shard("1/1").unwrap(), (0, 1));
+        assert_eq!(parse_shard("10/10").unwrap(), (9, 10));
+        for wrong in ["", "0/3", "4/3", "1", "1/0", "a/b", "1/2/3", "-1/2"] {
+            assert!(parse_shard(wrong).is_err(), "{wrong}");
+        }
+    }
+}

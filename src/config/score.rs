@@ -1,0 +1,230 @@
+//! The section `[score]` as typed: what a score file holds, and at which positions of the
+//! source events are scored.
+
+use super::{Config, Cut, check};
+use crate::error::{Fault, Result, did_you_mean};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Positions of the source at once: memory grows with them.
+pub const MOST_POSITIONS: usize = 32;
+/// Bits of the column `pass`.
+pub const MOST_WORKING_POINTS: usize = 8;
+/// Bits of the column `quality`.
+pub const MOST_QUALITY_CUTS: usize = 32;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Score {
+    /// Columns besides keys and `status`.
+    pub columns: Vec<ScoreColumn>,
+    /// Whether keys and `class` are copied.
+    #[serde(skip_serializing_if = "is_true")]
+    pub keys: bool,
+    /// Whether the column `status` is written.
+    #[serde(skip_serializing_if = "is_true")]
+    pub status: bool,
+    /// Quantities copied as they were read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copy: Vec<String>,
+    /// Positions at which each event is scored; as the file's own `alpha` and `dist` say if
+    /// absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<SourcePositions>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub disp: Disp,
+    /// Bounds by quantity; a row outside of one gets its bit of `quality`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub quality: BTreeMap<String, Cut>,
+    /// What `pass` tells; the model's own threshold if there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub working_points: Vec<WorkingPoint>,
+    /// Table that `energy` is looked up in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_table: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreColumn {
+    /// Higher is more gamma-like.
+    Score,
+    LogProb,
+    /// log p with the Jacobian of the coordinates: density per raw units.
+    LogProbRaw,
+    /// Probability of a gamma at equal numbers of both classes, of calibrated models.
+    Gammaness,
+    /// The same at the model's prior share of gammas.
+    Posterior,
+    /// Share of held-out normal events that are no more normal than this one.
+    PValue,
+    /// |z|² of the latent point.
+    Chi2,
+    /// Bit i: working point i is passed.
+    Pass,
+    /// At a position, computed from centroid and axis.
+    Dist,
+    Alpha,
+    Theta2,
+}
+
+impl ScoreColumn {
+    pub fn name(self) -> &'static str {
+        match self {
+            ScoreColumn::Score => "score",
+            ScoreColumn::LogProb => "log_prob",
+            ScoreColumn::LogProbRaw => "log_prob_raw",
+            ScoreColumn::Gammaness => "gammaness",
+            ScoreColumn::Posterior => "posterior",
+            ScoreColumn::PValue => "p_value",
+            ScoreColumn::Chi2 => "chi2",
+            ScoreColumn::Pass => "pass",
+            ScoreColumn::Dist => "dist",
+            ScoreColumn::Alpha => "alpha",
+            ScoreColumn::Theta2 => "theta2",
+        }
+    }
+
+    /// Whether the column needs assumed source positions.
+    pub fn is_of_position(self) -> bool {
+        matches!(self, ScoreColumn::Dist | ScoreColumn::Alpha | ScoreColumn::Theta2)
+    }
+}
+
+/// The source turned about the camera's centre.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SourcePositions {
+    /// So many equal steps of a whole turn, the source itself first.
+    Equal(usize),
+    /// These angles [deg].
+    Angles(Vec<f64>),
+}
+
+impl SourcePositions {
+    /// Angles against the source [deg].
+    pub fn angles(&self) -> Vec<f64> {
+        match self {
+            SourcePositions::Equal(count) => {
+                (0..*count).map(|k| 360.0 * k as f64 / *count as f64).collect()
+            }
+            SourcePositions::Angles(angles) => angles.clone(),
+        }
+    }
+}
+
+/// Which of the two points of the axis that lie DISP from the centroid θ² is taken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disp {
+    /// The nearer one.
+    #[default]
+    Near,
+    /// The one on the side of the image's head, as its skewness says.
+    Head,
+}
+
+/// A named threshold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkingPoint {
+    pub name: String,
+    /// Passed by what is at least this.
+    pub threshold: f64,
+    #[serde(default = "score_column")]
+    pub column: ScoreColumn,
+}
+
+fn score_column() -> ScoreColumn {
+    ScoreColumn::Score
+}
+
+impl Default for Score {
+    fn default() -> Score {
+        Score {
+            columns: vec![ScoreColumn::Score, ScoreColumn::LogProb],
+            keys: true,
+            status: true,
+            copy: Vec::new(),
+            positions: None,
+            disp: Disp::default(),
+            quality: BTreeMap::new(),
+            working_points: Vec::new(),
+            energy_table: None,
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_true(x: &bool) -> bool {
+    *x
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_default(disp: &Disp) -> bool {
+    *disp == Disp::default()
+}
+
+impl Config {
+    pub(super) fn validate_score(&self) -> Result<()> {
+        self.score.validate()
+    }
+}
+
+impl Score {
+    /// The checks that need neither file nor model.
+    pub fn validate(&self) -> Result<()> {
+        let usage = |what: &str, name: &str| Fault::new(what).column(name);
+        for (i, column) in self.columns.iter().enumerate() {
+            if self.columns[..i].contains(column) {
+                return Err(usage("a column stands twice in score.columns", column.name()).usage());
+            }
+            if column.is_of_position() && self.positions.is_none() {
+                return Err(usage("a column of source positions without any", column.name())
+                    .advice("set score.positions = 6 (or 1), or copy the file's own by score.copy")
+                    .usage());
+            }
+        }
+        if let Some(positions) = &self.positions {
+            let angles = match positions {
+                SourcePositions::Equal(count) => vec![0.0; *count],
+                SourcePositions::Angles(angles) => angles.clone(),
+            };
+            let allowed = (1..=MOST_POSITIONS).contains(&angles.len());
+            let expected = format!("1 to {MOST_POSITIONS}");
+            check("number of score.positions", angles.len(), allowed, &expected)?;
+            check(
+                "score.positions",
+                format!("{angles:?}"),
+                angles.iter().all(|a| a.is_finite() && a.abs() <= 360.0) && angles[0] == 0.0,
+                "angles within ±360 deg, the first of them 0",
+            )?;
+        }
+        check(
+            "number of score.working_points",
+            self.working_points.len(),
+            self.working_points.len() <= MOST_WORKING_POINTS,
+            "at most 8",
+        )?;
+        for point in &self.working_points {
+            let name = format!("threshold of working point {}", point.name);
+            check(&name, point.threshold, point.threshold.is_finite(), "a finite number")?;
+            let column = point.column;
+            let other = matches!(column, ScoreColumn::Pass | ScoreColumn::Chi2);
+            let usable = !other && !column.is_of_position();
+            if !usable {
+                let known = ["score", "log_prob", "gammaness", "posterior", "p_value"];
+                return Err(usage("a working point of a column that is no score", column.name())
+                    .advice(did_you_mean(column.name(), &known))
+                    .usage());
+            }
+        }
+        check(
+            "number of score.quality",
+            self.quality.len(),
+            self.quality.len() <= MOST_QUALITY_CUTS,
+            "at most 32",
+        )
+    }
+}

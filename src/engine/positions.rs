@@ -1,0 +1,256 @@
+//! What a block of events looks like from assumed positions of the source.
+//!
+//! Centroid, axis and shape of an event are read once; `dist`, `alpha`, the sign of the
+//! skewness and θ² are computed at each position, in f64, and rounded to f32 once, as files
+//! hold them. Left to others: what is done with them (`scorer`), and where the columns come
+//! from.
+
+use crate::config::{Disp, SourcePositions};
+use crate::hillas::{Axis, Rotation, disp, theta2};
+use rayon::prelude::*;
+
+/// Quantities that are given once per position, in this order in [`Seen::column`].
+pub const OF_POSITION: [&str; 4] = ["dist", "alpha", "skewness", "theta2"];
+
+/// Rows that are worked on by one thread at a time.
+const ROWS_TOGETHER: usize = 2048;
+
+/// The assumed positions, and what is wanted at them.
+#[derive(Debug, Clone)]
+pub struct Positions {
+    rotations: Vec<Rotation>,
+    disp: Disp,
+    theta2: bool,
+    skewness: bool,
+}
+
+/// Columns that the figures at a position are computed from; every slice (rows).
+#[derive(Debug, Clone, Copy)]
+pub struct Images<'a> {
+    pub centroid: [&'a [f32]; 2], // [deg]
+    pub axis: &'a [f32],          // [deg]
+    pub source: [&'a [f32]; 2],   // [deg]
+    /// size, width, length; empty where θ² is not wanted.
+    pub shape: [&'a [f32]; 3],
+    /// As seen from the source; empty where it is not wanted.
+    pub skewness: &'a [f32],
+}
+
+/// The figures of a block: (positions, rows); those not wanted are empty.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub rows: usize,
+    pub dist: Vec<f32>,     // [deg]
+    pub alpha: Vec<f32>,    // [deg]
+    pub skewness: Vec<f32>, // positive: the tail points away from the position
+    pub theta2: Vec<f32>,   // [deg²]
+    axes: Vec<Axis>,        // (rows)
+}
+
+impl Positions {
+    /// `theta2` and `skewness` say whether these are computed.
+    pub fn new(positions: &SourcePositions, disp: Disp, theta2: bool, skewness: bool) -> Positions {
+        let rotations = match positions {
+            SourcePositions::Equal(count) => {
+                (0..*count).map(|k| Rotation::step(k, *count)).collect()
+            }
+            SourcePositions::Angles(angles) => {
+                angles.iter().map(|angle| Rotation::degrees(*angle)).collect()
+            }
+        };
+        Positions { rotations, disp, theta2, skewness }
+    }
+
+    pub fn count(&self) -> usize {
+        self.rotations.len()
+    }
+
+    /// Whether the skewness is read: for itself, or to know the head from the tail.
+    pub fn needs_skewness(&self) -> bool {
+        self.skewness || (self.theta2 && self.disp == Disp::Head)
+    }
+
+    pub fn needs_shape(&self) -> bool {
+        self.theta2
+    }
+
+    /// The figures of a block at all positions.
+    pub fn see(&self, images: &Images, seen: &mut Seen) {
+        let rows = images.axis.len();
+        let all = rows * self.count();
+        seen.rows = rows;
+        seen.dist.resize(all, 0.0);
+        seen.alpha.resize(all, 0.0);
+        seen.skewness.resize(if self.skewness { all } else { 0 }, 0.0);
+        seen.theta2.resize(if self.theta2 { all } else { 0 }, 0.0);
+        let axis = |row: usize| {
+            let centroid = images.centroid.map(|c| f64::from(c[row]));
+            Axis::from_degrees(centroid, f64::from(images.axis[row]))
+        };
+        (0..rows)
+            .into_par_iter()
+            .with_min_len(ROWS_TOGETHER)
+            .map(axis)
+            .collect_into_vec(&mut seen.axes);
+        for (k, rotation) in self.rotations.iter().enumerate() {
+            self.see_from(images, *rotation, k, seen);
+        }
+    }
+
+    fn see_from(&self, images: &Images, rotation: Rotation, k: usize, seen: &mut Seen) {
+        let (rows, axes) = (seen.rows, &seen.axes);
+        let skewness = pieces(&mut seen.skewness, k, rows);
+        let theta2s = pieces(&mut seen.theta2, k, rows);
+        let range = k * rows..(k + 1) * rows;
+        seen.dist[range.clone()]
+            .par_chunks_mut(ROWS_TOGETHER)
+            .zip(seen.alpha[range].par_chunks_mut(ROWS_TOGETHER))
+            .zip(skewness)
+            .zip(theta2s)
+            .enumerate()
+            .for_each(|(chunk, (((dist, alpha), skewness), theta2s))| {
+                for i in 0..dist.len() {
+                    let row = chunk * ROWS_TOGETHER + i;
+                    let source = images.source.map(|s| f64::from(s[row]));
+                    let at = axes[row].seen_from(rotation.of(source));
+                    dist[i] = at.dist as f32;
+                    alpha[i] = at.alpha() as f32;
+                    if !self.needs_skewness() && !self.theta2 {
+                        continue;
+                    }
+                    let from_here = self.needs_skewness().then(|| {
+                        // Back to the direction of the axis, then as seen from here.
+                        let own = axes[row].seen_from(source);
+                        at.skewness(own.skewness(f64::from(images.skewness[row])))
+                    });
+                    if let (Some(value), Some(cell)) = (from_here, skewness.get_mut(i)) {
+                        *cell = value as f32;
+                    }
+                    if let Some(cell) = theta2s.get_mut(i) {
+                        let [size, width, length] = images.shape.map(|s| f64::from(s[row]));
+                        let disp = disp(size, width, length, at.dist);
+                        let side = from_here.filter(|_| self.disp == Disp::Head);
+                        *cell = theta2(&at, disp, side) as f32;
+                    }
+                }
+            });
+    }
+}
+
+impl Seen {
+    /// A column of [`OF_POSITION`] at position k: (rows).
+    pub fn column(&self, which: usize, k: usize) -> &[f32] {
+        let column = [&self.dist, &self.alpha, &self.skewness, &self.theta2][which];
+        column.get(k * self.rows..(k + 1) * self.rows).unwrap_or_default()
+    }
+}
+
+/// The rows of position k in pieces of [`ROWS_TOGETHER`]; empty ones of a column that is
+/// not wanted.
+fn pieces(column: &mut [f32], k: usize, rows: usize) -> Vec<&mut [f32]> {
+    let count = rows.div_ceil(ROWS_TOGETHER);
+    match column.get_mut(k * rows..(k + 1) * rows) {
+        Some(rows) if !rows.is_empty() => rows.chunks_mut(ROWS_TOGETHER).collect(),
+        _ => (0..count).map(|_| Default::default()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taiga_flow_gpu::random::Stream;
+
+    /// One event at a time in plain f64, by angles and the published formulae.
+    #[test]
+    fn figures_at_every_position_are_those_of_a_plain_computation() {
+        let stream = Stream::new(u64::from(std::process::id()), "images", &[]);
+        println!("images of process {}", std::process::id());
+        let rows = 2 * ROWS_TOGETHER + 17;
+        let column = |c: u64, low: f64, high: f64| -> Vec<f32> {
+            let value = |row: usize| low + (high - low) * stream.uniform(8 * row as u64 + c);
+            (0..rows).map(|row| value(row) as f32).collect()
+        };
+        let columns = [
+            column(0, -3.0, 3.0),
+            column(1, -3.0, 3.0),
+            column(2, -90.0, 90.0),
+            column(3, 80.0, 2000.0),
+            column(4, 0.02, 0.2),
+            column(5, 0.2, 0.6),
+            column(6, -1.0, 1.0),
+        ];
+        let [x, y, axis, size, width, length, skewness] = &columns;
+        let azimuth = column(7, 0.0, 6.0);
+        let on = |f: fn(f64) -> f64| -> Vec<f32> {
+            azimuth.iter().map(|a| (1.2 * f(f64::from(*a))) as f32).collect()
+        };
+        let (source_x, source_y) = (on(libm::cos), on(libm::sin));
+        let images = Images {
+            centroid: [x, y],
+            axis,
+            source: [&source_x, &source_y],
+            shape: [size, width, length],
+            skewness,
+        };
+        let given = [
+            SourcePositions::Equal(6),
+            SourcePositions::Equal(1),
+            SourcePositions::Angles(vec![0.0, 51.5, -100.0, 180.0]),
+        ];
+        for (given, side) in given.iter().flat_map(|g| [(g, Disp::Near), (g, Disp::Head)]) {
+            let positions = Positions::new(given, side, true, true);
+            let mut seen = Seen::default();
+            positions.see(&images, &mut seen);
+            for (k, angle) in given.angles().iter().enumerate() {
+                for row in 0..rows {
+                    let value = |column: &[f32]| f64::from(column[row]);
+                    let turn = angle.to_radians();
+                    let (sx, sy) = (value(&source_x), value(&source_y));
+                    let px = sx * libm::cos(turn) - sy * libm::sin(turn);
+                    let py = sx * libm::sin(turn) + sy * libm::cos(turn);
+                    let dist = libm::hypot(value(x) - px, value(y) - py);
+                    let psi = value(axis).to_radians();
+                    let between = psi - libm::atan2(value(y) - py, value(x) - px);
+                    let cos = libm::cos(between);
+                    let alpha = libm::acos(cos.abs().min(1.0)).to_degrees();
+                    let own = psi - libm::atan2(value(y) - sy, value(x) - sx);
+                    let same_side = (cos < 0.0) == (libm::cos(own) < 0.0);
+                    let skew = if same_side { value(skewness) } else { -value(skewness) };
+                    let d = disp(value(size), value(width), value(length), dist);
+                    let sign = if side == Disp::Head && skew < 0.0 { -1.0 } else { 1.0 };
+                    let theta2 = d * d + dist * dist - sign * 2.0 * d * dist * cos.abs();
+                    let at = |which: usize| f64::from(seen.column(which, k)[row]);
+                    let told = format!("position {k}, row {row}");
+                    assert!((at(0) - dist).abs() < 1e-6, "{told}");
+                    // acos is steep at small angles, asin at right ones.
+                    assert!((at(1) - alpha).abs() < 1e-4, "{told}: {} {alpha}", at(1));
+                    // A step of DISP on either side of rounding is no error of geometry.
+                    let steps = [0.9045, 1.206].iter().any(|s| (dist - s).abs() < 1e-6);
+                    assert!(steps || (at(3) - theta2).abs() < 1e-5 * (1.0 + theta2), "{told}");
+                    let near_right_angle = cos.abs() < 1e-6;
+                    assert!(near_right_angle || (at(2) - skew).abs() < 1e-6, "{told}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_nan_and_nothing_else_is() {
+        let images = Images {
+            centroid: [&[1.0, 1.0, f32::NAN], &[0.5, 0.5, 0.0]],
+            axis: &[f32::NAN, 30.0, 30.0],
+            source: [&[1.2, 1.0, 1.0], &[0.0, 0.5, 0.5]],
+            shape: [&[100.0; 3], &[0.1; 3], &[0.3; 3]],
+            skewness: &[],
+        };
+        let positions = Positions::new(&SourcePositions::Equal(2), Disp::Near, true, false);
+        let mut seen = Seen::default();
+        positions.see(&images, &mut seen);
+        let nan = |values: &[f32]| values.iter().map(|v| v.is_nan()).collect::<Vec<_>>();
+        assert_eq!(nan(&seen.dist), [false, false, true, false, false, true]);
+        // The centroid of the second row lies on the source: no angle there.
+        assert_eq!(nan(&seen.alpha), [true, true, true, true, false, true]);
+        assert_eq!(nan(&seen.theta2), [true, false, true, true, false, true]);
+        assert!(seen.skewness.is_empty());
+    }
+}

@@ -1,0 +1,111 @@
+//! How unlike the normal class an event is: its p-value among held-out normal events.
+
+use super::Class;
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+
+/// Ranks that are all kept: the tail is where a p-value matters.
+const ALL_UP_TO: usize = 64;
+/// Points kept of the rest.
+const MOST_POINTS: usize = 192;
+
+/// Order statistics of log p of held-out events of the normal class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Normals {
+    pub normal: Class,
+    pub events: u64,
+    /// Ascending log p, and how many events have at most that.
+    pub points: Vec<[f64; 2]>,
+}
+
+impl Normals {
+    /// Of log p of held-out events; `None` without any that is finite.
+    pub fn of(normal: Class, mut log_prob: Vec<f64>) -> Option<Normals> {
+        log_prob.retain(|l| l.is_finite());
+        log_prob.sort_unstable_by(f64::total_cmp);
+        let events = log_prob.len();
+        let mut ranks: Vec<usize> = (1..=events.min(ALL_UP_TO)).collect();
+        if events > ALL_UP_TO {
+            let growth = libm::pow(events as f64 / ALL_UP_TO as f64, 1.0 / MOST_POINTS as f64);
+            let rank = |i: usize| ALL_UP_TO as f64 * libm::pow(growth, i as f64);
+            ranks.extend((1..MOST_POINTS).map(|i| (rank(i) as usize).min(events)));
+            ranks.push(events);
+        }
+        let mut points: Vec<[f64; 2]> = Vec::new();
+        for rank in ranks {
+            let value = log_prob[rank - 1];
+            // Equal values: all of them are at most that.
+            let rank = log_prob.partition_point(|l| *l <= value) as f64;
+            if points.last().is_none_or(|[last, _]| *last < value) {
+                points.push([value, rank]);
+            }
+        }
+        (events > 0).then_some(Normals { normal, events: events as u64, points })
+    }
+
+    /// (k + 1)/(n + 1), k of n held-out normal events having at most this one's log p; from
+    /// the score, which is ± log p. Between the points that were kept k is interpolated.
+    pub fn p_value(&self, score: f64) -> f64 {
+        let log_prob = if self.normal == Class::Gamma { score } else { -score };
+        let after = self.points.partition_point(|[value, _]| *value <= log_prob);
+        let below = after.checked_sub(1).map(|i| self.points[i]);
+        let k = match (below, self.points.get(after)) {
+            _ if log_prob.is_nan() => f64::NAN,
+            (None, _) => 0.0,
+            (Some([_, k]), None) => k,
+            (Some([x0, k0]), Some([x1, k1])) => {
+                // The event at x1 itself is not among those below.
+                let between = (k1 - k0 - 1.0).max(0.0);
+                k0 + (between * (log_prob - x0) / (x1 - x0)).floor()
+            }
+        };
+        (k + 1.0) / (self.events as f64 + 1.0)
+    }
+
+    /// Refuses what was not made by [`Normals::of`].
+    pub fn validate(&self) -> Result<()> {
+        let finite = self.points.iter().flatten().all(|x| x.is_finite());
+        let rising = self.points.windows(2).all(|p| p[0][0] < p[1][0] && p[0][1] < p[1][1]);
+        let ends = self.points.last().is_some_and(|[_, k]| *k <= self.events as f64);
+        if finite && rising && ends {
+            return Ok(());
+        }
+        Err(Fault::new("order statistics of normal events that cannot be used")
+            .expected("ascending values and counts")
+            .input())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taiga_flow_gpu::random::Stream;
+
+    #[test]
+    fn p_values_are_those_of_counting_and_in_the_tail_exactly() {
+        let stream = Stream::new(u64::from(std::process::id()), "normals", &[]);
+        for events in [1_usize, 5, 64, 65, 3000] {
+            let values: Vec<f64> = (0..events as u64).map(|i| -10.0 + stream.normal(i)).collect();
+            let normals = Normals::of(Class::Gamma, values.clone()).unwrap();
+            normals.validate().unwrap();
+            let counted = |x: f64| {
+                let k = values.iter().filter(|v| **v <= x).count();
+                (k as f64 + 1.0) / (events as f64 + 1.0)
+            };
+            let mirrored = Normals { normal: Class::Hadron, ..normals.clone() };
+            for i in 0..2000 {
+                let x = -10.0 + 1.3 * stream.normal(100_000 + i);
+                let (found, exact) = (normals.p_value(x), counted(x));
+                let rank = exact * (events as f64 + 1.0) - 1.0;
+                let allowed = if rank <= 63.0 { 1e-12 } else { 0.04 * exact };
+                assert!((found - exact).abs() <= allowed, "{events} {x}: {found} {exact}");
+                assert_eq!(mirrored.p_value(-x).to_bits(), found.to_bits());
+            }
+        }
+        assert!(Normals::of(Class::Gamma, vec![f64::NAN]).is_none());
+        let normals = Normals::of(Class::Gamma, vec![1.0; 7]).unwrap();
+        assert_eq!(normals.points, [[1.0, 7.0]]);
+        assert_eq!([normals.p_value(0.9), normals.p_value(1.0)], [0.125, 1.0]);
+        assert!(normals.p_value(f64::NAN).is_nan());
+    }
+}

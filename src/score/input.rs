@@ -1,0 +1,183 @@
+//! One input file: opened and checked, then read block by block, with what is only known
+//! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
+//! source, and how far from the camera's centre the source was.
+
+use super::recipe::{AtPositions, Recipe, Rows};
+use crate::data::catalog::{self, Stamp};
+use crate::data::schema::Schema;
+use crate::data::table::{Block, Reader, Request, Table};
+use crate::engine::check_units;
+use crate::error::{Fault, Result};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A recomputed angle or distance may differ from the file's by so much [deg]: more means
+/// wrong units, axis or sign.
+const WITHIN_DEG: f32 = 0.06;
+/// In at most this share of the rows.
+const MOST_DIFFERENT: f64 = 0.01;
+/// A source nearer to the camera's centre than this [deg] cannot be turned: ON and OFF
+/// would be the same events.
+const LEAST_OFFSET_DEG: f64 = 0.4;
+
+/// An input with its columns open.
+pub struct Input {
+    path: PathBuf,
+    pub table: Table,
+    reader: Reader,
+    /// Whether the slot of a block is read.
+    slots: Vec<bool>,
+    pub keys: Vec<String>,
+    pub class: bool,
+}
+
+/// What is found in rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Least and largest distance of the source from the camera's centre [deg].
+    pub offset: Option<[f64; 2]>,
+    compared: u64,
+    different: u64,
+}
+
+impl Input {
+    /// Opens and checks everything that can be checked without rows.
+    pub fn open(path: &Path, schema: &Schema, recipe: &Recipe) -> Result<Input> {
+        let table = Table::open(path, schema)?;
+        check_units(&recipe.card, &table)?;
+        check_geometry(recipe, &table)?;
+        let keys = table.key_names().into_iter().filter(|_| recipe.keys).map(str::to_string);
+        let keys: Vec<String> = keys.collect();
+        let known = table.quantities();
+        let (mut quantities, mut slots) = (Vec::new(), Vec::new());
+        for wanted in &recipe.wanted {
+            let there = wanted.as_ref().and_then(|w| {
+                let named = w.names.iter().find(|name| known.contains(&name.as_str()));
+                // What is needed and not there is told by the table itself.
+                named.or(w.names.first().filter(|_| w.needed))
+            });
+            slots.push(there.is_some());
+            quantities.extend(there.cloned());
+        }
+        let class = recipe.keys && table.has_class();
+        let request = Request { quantities, keys: keys.clone(), shower: false, class };
+        let reader = table.reader(&request)?;
+        Ok(Input { path: path.to_path_buf(), table, reader, slots, keys, class })
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.table.rows()
+    }
+
+    /// blake3 of the file; `progress` is called on the way.
+    pub fn hash(&self, progress: impl Fn()) -> Result<String> {
+        Ok(catalog::hash_text(&catalog::hash_file_telling(&self.path, progress)?))
+    }
+
+    /// What tells whether the file was changed between two openings.
+    pub fn stamp(&self) -> String {
+        Stamp::of(&self.path).map_or(String::new(), |stamp| format!("{stamp:?}"))
+    }
+
+    /// Reads rows into the slots of a block; those that are not read stay empty.
+    pub fn read(&self, rows: Range<u64>, block: &mut Block) -> Result<()> {
+        self.reader.read(rows, block)?;
+        let mut read = std::mem::take(&mut block.quantities).into_iter();
+        let mut next = |is_read: &bool| is_read.then(|| read.next()).flatten().unwrap_or_default();
+        block.quantities = self.slots.iter().map(&mut next).collect();
+        Ok(())
+    }
+}
+
+impl Facts {
+    /// Looks at rows that were seen from all positions, the first of which is the source;
+    /// `first` is the first of them in the file.
+    pub fn look(&mut self, rows: &Rows, at: &AtPositions, path: &Path, first: u64) -> Result<()> {
+        let column = |slot: usize| rows.block.quantities[slot].as_slice();
+        let [.., source_x, source_y] = at.geometry.map(column);
+        for (row, (x, y)) in source_x.iter().zip(source_y).enumerate() {
+            let [x, y] = [x, y].map(|s| f64::from(*s));
+            let offset = (x * x + y * y).sqrt();
+            if !offset.is_finite() {
+                continue; // a row without a score
+            }
+            if at.angles.len() > 1 && offset < LEAST_OFFSET_DEG {
+                let what = "the source is too near to the camera's centre to be turned about it";
+                return Err(Fault::new(what)
+                    .file(path)
+                    .row(first + row as u64)
+                    .expected(format!("an offset of at least {LEAST_OFFSET_DEG} deg"))
+                    .found(format!("{offset:.3} deg"))
+                    .advice("score this run with [score] positions = 1")
+                    .input());
+            }
+            let [least, most] = self.offset.get_or_insert([offset; 2]);
+            (*least, *most) = (least.min(offset), most.max(offset));
+        }
+        let [dist, alpha] = at.own.map(column);
+        self.compared += dist.len().max(alpha.len()) as u64;
+        let [seen_dist, seen_alpha] = rows.seen_at_source();
+        // What is NaN in one of the two cannot be compared.
+        let differs =
+            |own: Option<&f32>, seen: f32| own.is_some_and(|own| (own - seen).abs() > WITHIN_DEG);
+        let pairs = seen_dist.iter().zip(seen_alpha).enumerate();
+        let different = pairs
+            .filter(|(row, (d, a))| differs(dist.get(*row), **d) || differs(alpha.get(*row), **a));
+        self.different += different.count() as u64;
+        Ok(())
+    }
+
+    /// Takes up those of other rows of the same file.
+    pub fn merge(&mut self, other: &Facts) {
+        self.compared += other.compared;
+        self.different += other.different;
+        self.offset = match (self.offset, other.offset) {
+            (Some([a, b]), Some([c, d])) => Some([a.min(c), b.max(d)]),
+            (one, other) => one.or(other),
+        };
+    }
+
+    /// As numbers, to be kept with a piece of a file.
+    pub fn to_numbers(&self) -> Vec<f64> {
+        let counts = [self.compared as f64, self.different as f64];
+        counts.into_iter().chain(self.offset.into_iter().flatten()).collect()
+    }
+
+    pub fn from_numbers(numbers: &[f64]) -> Facts {
+        let offset = numbers.get(2).zip(numbers.get(3)).map(|(a, b)| [*a, *b]);
+        let count = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
+        Facts { offset, compared: count(0), different: count(1) }
+    }
+
+    /// Refuses a whole file whose own figures are not those of its geometry.
+    pub fn judge(&self, path: &Path) -> Result<()> {
+        let allowed = MOST_DIFFERENT * self.compared as f64;
+        if self.different as f64 <= allowed {
+            return Ok(());
+        }
+        Err(Fault::new("dist and alpha are not those of centroid, axis and source")
+            .file(path)
+            .expected(format!("differences over {WITHIN_DEG} deg in at most 1 % of the rows"))
+            .found(format!("{} of {} rows", self.different, self.compared))
+            .advice("units, axis or sign are wrong: look at the file with `taiga-flow check`")
+            .input())
+    }
+}
+
+/// Refuses a table whose centroid, axis or source is in another unit than deg.
+fn check_geometry(recipe: &Recipe, table: &Table) -> Result<()> {
+    let geometry = recipe.positions.iter().flat_map(|at| at.geometry);
+    for wanted in geometry.filter_map(|slot| recipe.wanted[slot].as_ref()) {
+        let mut units = wanted.names.iter().filter_map(|name| Some((name, table.unit(name)?)));
+        if let Some((name, unit)) = units.next().filter(|(_, unit)| *unit != "deg") {
+            return Err(Fault::new("source positions need degrees")
+                .file(table.path())
+                .column(name)
+                .expected("deg")
+                .found(unit)
+                .advice("convert the column in a schema file (see configs/schema)")
+                .input());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,511 @@
+//! The work of one rank: while a block is scored, the next ones are read and the last ones
+//! written, across files too.
+//!
+//! One thread reads, one writes, the rank's own thread scores and does all talking to other
+//! ranks. Two blocks may wait on either side, so that memory does not grow with files. What goes wrong with a file is told and ends that file; what goes
+//! wrong with the disk, the device or another rank ends the work.
+
+use super::deal::{Costed, Pool, Task};
+use super::input::{Facts, Input};
+use super::ledger::{Entry, Ledger};
+use super::output::{MadeOf, Output};
+use super::recipe::{Recipe, Rows};
+use super::{Failure, Options, Report, ScoredFile, pieces, resume};
+use crate::data::assign::Assignment;
+use crate::data::catalog;
+use crate::data::columns::ColumnSpec;
+use crate::data::durable;
+use crate::data::schema::Schema;
+use crate::data::table::Block;
+use crate::engine::Scorer;
+use crate::error::{Error, Fault, Result};
+use crate::world::{StopFlag, StopReason, Work, World};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
+};
+use std::time::{Duration, Instant};
+
+/// Blocks that wait to be scored, or to be written.
+const WAITING: usize = 2;
+/// A rank asks for more when what is left to it takes less [ns].
+const SOON: u64 = 1_000_000_000;
+/// How long nothing may happen before messages are looked for again.
+const TICK: Duration = Duration::from_millis(2);
+
+/// What the threads of a rank share.
+pub struct Shared<'a> {
+    pub assignment: &'a Assignment,
+    pub options: &'a Options,
+    pub recipe: &'a Recipe,
+    pub model_blake3: &'a str,
+    /// Of each file, where they are known.
+    pub pieces: &'a [Vec<(u64, u64)>],
+    /// Signs of progress of the threads, for the watchdog.
+    pub signs: AtomicU64,
+}
+
+/// A task that was begun: what its output is made of.
+struct Opened {
+    task: Task,
+    rows: Range<u64>,
+    specs: Vec<ColumnSpec>,
+    class: bool,
+    made_of: MadeOf,
+    stamp: String,
+}
+
+/// What the reading thread hands over, in the order of the files.
+enum Read {
+    Begin(Box<Opened>),
+    Rows(Block, u64), // and the first of them in the file
+    End,
+    /// A piece that was there already.
+    Kept(Task),
+    Failed(Task, Error),
+}
+
+/// What the writing thread is told.
+enum Write {
+    Begin(Box<Opened>),
+    Rows(Box<Rows>),
+    End(Facts),
+    Kept(Task),
+    Failed(Task, Error),
+}
+
+/// What became of a task.
+struct Done {
+    task: Task,
+    outcome: Result<Option<ScoredFile>>,
+}
+
+/// Does tasks until none are left; gives what became of the files.
+pub fn run(
+    world: &dyn World,
+    shared: &Shared,
+    scorer: &Scorer,
+    pool: &mut Pool,
+    ledger: Ledger,
+    stop: &StopFlag,
+) -> Result<Report> {
+    let (to_read, tasks) = channel();
+    let (read, blocks) = sync_channel(WAITING);
+    let (to_write, writes) = sync_channel(WAITING);
+    let (done, outcomes) = channel();
+    let (used_rows, spare_rows) = channel();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(move || read_all(shared, &tasks, &read));
+        let writing = scope.spawn(move || write_all(shared, &writes, &done, &used_rows, ledger));
+        let scored = Scoring {
+            world,
+            shared,
+            scorer,
+            stop,
+            to_read,
+            blocks,
+            to_write,
+            outcomes,
+            spare_rows,
+            in_work: 0,
+            left: 0,
+            signs: 0,
+            report: Report::default(),
+            time: Spent::default(),
+        }
+        .go_on(pool);
+        // By now both threads have lost who they wait for, and end.
+        let died = |_| Fault::new("a thread of the scoring died").internal();
+        reading.join().map_err(died)?;
+        writing.join().map_err(died)??;
+        scored
+    })
+}
+
+/// The rank's own thread.
+struct Scoring<'a, 'b> {
+    world: &'a dyn World,
+    shared: &'a Shared<'b>,
+    scorer: &'a Scorer,
+    stop: &'a StopFlag,
+    to_read: Sender<Costed>,
+    blocks: Receiver<(Read, u64)>,
+    to_write: SyncSender<Write>,
+    outcomes: Receiver<Done>,
+    spare_rows: Receiver<Box<Rows>>,
+    in_work: usize, // tasks that were begun and are not done
+    left: u64,      // cost of what is still to be read
+    signs: u64,
+    report: Report,
+    time: Spent,
+}
+
+/// Where the time of a rank's own thread went.
+#[derive(Debug, Default)]
+struct Spent {
+    rows: u64,
+    scoring: Duration,
+    /// Of it, in the engine.
+    engine: Duration,
+}
+
+impl Scoring<'_, '_> {
+    fn go_on(mut self, pool: &mut Pool) -> Result<Report> {
+        // The file that is read, as far as it was looked at; none while one that has failed
+        // is passed over.
+        let (mut current, mut passed_over): (Option<(Task, Facts)>, Option<Task>) = (None, None);
+        let started = Instant::now();
+        loop {
+            self.refuse_to_go_on()?;
+            pool.tend()?;
+            self.take_outcomes(pool)?;
+            while let Some((task, cost)) = pool.take() {
+                self.left += cost;
+                self.in_work += 1;
+                // A reader that has died tells why when it is joined.
+                let _ = self.to_read.send((task, cost));
+            }
+            if self.left < SOON {
+                pool.ask()?;
+            }
+            if self.in_work == 0 && pool.is_over() {
+                let Spent { rows, scoring, engine } = self.time;
+                log::debug!(
+                    "rank {}: {rows} rows in {:.3} s, {:.3} s of it scoring, of that {:.3} s in the engine",
+                    self.world.rank(),
+                    started.elapsed().as_secs_f64(),
+                    scoring.as_secs_f64(),
+                    engine.as_secs_f64()
+                );
+                return Ok(self.report);
+            }
+            self.tell_progress(pool);
+            let (read, cost) = match self.blocks.recv_timeout(TICK) {
+                Ok(read) => read,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.report),
+            };
+            self.left = self.left.saturating_sub(cost);
+            match read {
+                Read::Begin(opened) => {
+                    current = Some((opened.task.clone(), Facts::default()));
+                    self.write(Write::Begin(opened), pool)?;
+                }
+                Read::Rows(block, first) => {
+                    let Some((task, facts)) = &mut current else { continue };
+                    let mut rows = self.spare_rows.try_recv().unwrap_or_default();
+                    rows.block = block;
+                    let job = &self.shared.assignment.jobs[task.job()];
+                    let recipe = self.shared.recipe;
+                    let (began, before) = (Instant::now(), rows.scored.engine_time);
+                    recipe.compute(self.scorer, &mut rows)?;
+                    self.time.rows += rows.block.rows as u64;
+                    self.time.scoring += began.elapsed();
+                    self.time.engine += rows.scored.engine_time - before;
+                    let looked = match &recipe.positions {
+                        Some(at) => facts.look(&rows, at, &job.input, first),
+                        None => Ok(()),
+                    };
+                    let write = match looked {
+                        Ok(()) => Write::Rows(rows),
+                        Err(error) => {
+                            let task = task.clone();
+                            (current, passed_over) = (None, Some(task.clone()));
+                            Write::Failed(task, error)
+                        }
+                    };
+                    self.write(write, pool)?;
+                }
+                Read::End => {
+                    if let Some((_, facts)) = current.take() {
+                        self.write(Write::End(facts), pool)?;
+                    }
+                }
+                Read::Kept(task) => self.write(Write::Kept(task), pool)?,
+                Read::Failed(task, error) => {
+                    current = None;
+                    if passed_over.take().as_ref() != Some(&task) {
+                        self.write(Write::Failed(task, error), pool)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands over to the writing thread; answers other ranks while it is busy.
+    fn write(&mut self, mut write: Write, pool: &mut Pool) -> Result<()> {
+        loop {
+            write = match self.to_write.try_send(write) {
+                Err(TrySendError::Full(write)) => write,
+                Ok(()) => return Ok(()),
+                // Why, is told when the thread is joined.
+                Err(TrySendError::Disconnected(_)) => {
+                    return Err(Fault::new("the writing thread ended").internal());
+                }
+            };
+            self.refuse_to_go_on()?;
+            pool.tend()?;
+            self.take_outcomes(pool)?;
+            self.tell_progress(pool);
+            std::thread::sleep(TICK / 4);
+        }
+    }
+
+    fn take_outcomes(&mut self, pool: &mut Pool) -> Result<()> {
+        while let Ok(Done { task, outcome }) = self.outcomes.try_recv() {
+            self.in_work -= 1;
+            pool.done(&task, outcome.is_ok())?;
+            match outcome {
+                Ok(file) => self.report.files.extend(file),
+                Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    let input = &self.shared.assignment.jobs[task.job()].input;
+                    let failure = Failure::new(input, &error);
+                    // Every piece of a bad file may say so.
+                    if !self.report.failures.iter().any(|f| f.file == failure.file) {
+                        self.report.failures.push(failure);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The watchdog hears of blocks that were read and written, not of waiting for them.
+    fn tell_progress(&mut self, pool: &Pool) {
+        let signs = self.shared.signs.load(Ordering::Relaxed);
+        // A rank that waits for tasks waits for another one's answer.
+        if signs != self.signs || (self.in_work == 0 && pool.waits()) {
+            self.world.progress(Work::Scoring, signs);
+        }
+        self.signs = signs;
+    }
+
+    /// A request to stop ends this rank, and with it the others; finished outputs stay.
+    fn refuse_to_go_on(&self) -> Result<()> {
+        match self.stop.requested() {
+            None => Ok(()),
+            Some(StopReason::Interrupt) => Err(Error::Interrupted),
+            Some(reason) => Err(Error::Stopped(Box::new(
+                Fault::new(format!("stopped by {reason}"))
+                    .advice("run the same command again to go on: finished outputs are kept"),
+            ))),
+        }
+    }
+}
+
+/// The reading thread: tasks in their order, until nobody has more or wants them.
+fn read_all(shared: &Shared, tasks: &Receiver<Costed>, read: &SyncSender<(Read, u64)>) {
+    for (task, cost) in tasks {
+        let mut reading = Reading { shared, read, cost, wanted: true };
+        let outcome = reading.task(&task);
+        let end = match outcome {
+            Ok(true) => Read::Kept(task),
+            Ok(false) => Read::End,
+            Err(error) => Read::Failed(task, error),
+        };
+        // What is left of the cost goes with the end.
+        let rest = reading.cost;
+        reading.hand_over(end, rest);
+        if !reading.wanted {
+            return;
+        }
+    }
+}
+
+struct Reading<'a, 'b> {
+    shared: &'a Shared<'b>,
+    read: &'a SyncSender<(Read, u64)>,
+    cost: u64, // that has not been handed over
+    wanted: bool,
+}
+
+impl Reading<'_, '_> {
+    fn hand_over(&mut self, read: Read, cost: u64) {
+        let cost = cost.min(self.cost);
+        self.cost -= cost;
+        self.wanted &= self.read.send((read, cost)).is_ok();
+    }
+
+    /// Reads all rows of a task; whether it was done before.
+    fn task(&mut self, task: &Task) -> Result<bool> {
+        let Shared { assignment, options, recipe, model_blake3, signs, .. } = self.shared;
+        let job = &assignment.jobs[task.job()];
+        let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
+        let input = Input::open(&job.input, &schema, recipe)?;
+        let settings = resume::settings_hash(model_blake3, &schema, options, recipe);
+        let stamp = input.stamp();
+        let rows = task.rows(input.rows());
+        if rows.end > input.rows() {
+            return Err(Fault::new("the file is shorter than it was")
+                .file(&job.input)
+                .expected(format!("{} rows", rows.end))
+                .found(input.rows())
+                .input());
+        }
+        let piece = pieces::path_of(&options.output, &job.name, &rows);
+        let is_piece = matches!(task, Task::Piece { .. });
+        if is_piece && pieces::is_finished(&piece, &settings, &stamp, &rows) {
+            return Ok(true);
+        }
+        let hashed = || {
+            signs.fetch_add(1, Ordering::Relaxed);
+        };
+        let made_of = MadeOf {
+            name: job.relative.clone(),
+            // That of a piece is taken once all pieces are there.
+            input: if is_piece { String::new() } else { input.hash(hashed)? },
+            model: (*model_blake3).to_string(),
+            settings,
+        };
+        self.hand_over(
+            Read::Begin(Box::new(Opened {
+                task: task.clone(),
+                rows: if matches!(task, Task::Merge { .. }) {
+                    0..input.rows()
+                } else {
+                    rows.clone()
+                },
+                specs: recipe.specs(&input.keys, input.class),
+                class: input.class,
+                made_of,
+                stamp,
+            })),
+            0,
+        );
+        let blocks = (rows.end - rows.start).div_ceil(options.block_rows).max(1);
+        let cost = self.cost / blocks;
+        let mut first = rows.start;
+        while first < rows.end && self.wanted {
+            let next = (first + options.block_rows).min(rows.end);
+            let mut block = Block::default();
+            input.read(first..next, &mut block)?;
+            signs.fetch_add(1, Ordering::Relaxed);
+            self.hand_over(Read::Rows(block, first), cost);
+            first = next;
+        }
+        Ok(false)
+    }
+}
+
+/// The writing thread: outputs in the order of their tasks.
+fn write_all(
+    shared: &Shared,
+    writes: &Receiver<Write>,
+    done: &Sender<Done>,
+    used: &Sender<Box<Rows>>,
+    mut ledger: Ledger,
+) -> Result<()> {
+    // The output that is written; none when it has failed.
+    let mut current: Option<(Box<Opened>, Result<Output>)> = None;
+    for write in writes {
+        shared.signs.fetch_add(1, Ordering::Relaxed);
+        let (task, outcome) = match write {
+            Write::Begin(opened) => {
+                let output = shared.create(&opened);
+                current = Some((opened, output));
+                continue;
+            }
+            Write::Rows(rows) => {
+                if let Some((_, output)) = &mut current {
+                    let appended = match output {
+                        Ok(open) => open.append(shared.recipe, &rows),
+                        Err(_) => Ok(()),
+                    };
+                    match appended {
+                        Err(error @ Error::Environment(_)) => return Err(error),
+                        Err(error) => *output = Err(error),
+                        Ok(()) => {}
+                    }
+                }
+                let _ = used.send(rows);
+                continue;
+            }
+            Write::End(facts) => {
+                let Some((opened, output)) = current.take() else { continue };
+                let outcome = output.and_then(|o| shared.finish(&opened, o, facts, &mut ledger));
+                (opened.task, outcome)
+            }
+            Write::Kept(task) => (task, Ok(None)),
+            Write::Failed(task, error) => {
+                let begun = current.take();
+                let earlier = begun.and_then(|(_, output)| output.err());
+                (task, Err(earlier.unwrap_or(error)))
+            }
+        };
+        let _ = done.send(Done { task, outcome });
+    }
+    Ok(())
+}
+
+impl Shared<'_> {
+    /// What stood under the name was looked at before.
+    fn create(&self, opened: &Opened) -> Result<Output> {
+        let Shared { assignment, options, .. } = self;
+        let job = &assignment.jobs[opened.task.job()];
+        match &opened.task {
+            Task::Piece { .. } => {
+                let path = pieces::path_of(&options.output, &job.name, &opened.rows);
+                Output::create(&path, super::Format::Hdf5, &opened.specs, opened.class, true)
+            }
+            _ => Output::create(&job.output, options.format, &opened.specs, opened.class, true),
+        }
+    }
+
+    fn finish(
+        &self,
+        opened: &Opened,
+        mut output: Output,
+        facts: Facts,
+        ledger: &mut Ledger,
+    ) -> Result<Option<ScoredFile>> {
+        let Shared { assignment, options, recipe, .. } = self;
+        let job = &assignment.jobs[opened.task.job()];
+        let (rows, made_of) = (opened.rows.end - opened.rows.start, &opened.made_of);
+        let told = || {
+            self.signs.fetch_add(1, Ordering::Relaxed);
+        };
+        let facts = match &opened.task {
+            Task::Piece { .. } => {
+                output.finish_piece(rows, &made_of.settings, &opened.stamp, &facts)?;
+                return Ok(None);
+            }
+            Task::File { .. } => facts,
+            Task::Merge { job: index } => {
+                let path = |(start, end): &(u64, u64)| -> (PathBuf, Range<u64>) {
+                    (pieces::path_of(&options.output, &job.name, &(*start..*end)), *start..*end)
+                };
+                let paths: Vec<_> = self.pieces[*index].iter().map(path).collect();
+                let made = (made_of.settings.as_str(), opened.stamp.as_str());
+                pieces::merge(&paths, made, &opened.specs, &mut output, told)?
+            }
+        };
+        facts.judge(&job.input)?;
+        let counts = output.counts.clone();
+        output.finish(recipe, rows, made_of, &facts)?;
+        let output_blake3 = catalog::hash_text(&catalog::hash_file_telling(&job.output, told)?);
+        let file = ScoredFile {
+            output: job.name.clone(),
+            rows,
+            input_blake3: made_of.input.clone(),
+            output_blake3,
+            unusable: counts.unusable,
+            status: counts.by_name(),
+        };
+        let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
+        ledger.add(&Entry {
+            file: file.clone(),
+            bytes,
+            model_blake3: made_of.model.clone(),
+            settings_blake3: made_of.settings.clone(),
+        })?;
+        if matches!(opened.task, Task::Merge { .. }) {
+            durable::remove_folder(&pieces::folder_of(&options.output, &job.name))?;
+        }
+        Ok(Some(file))
+    }
+}
