@@ -3,9 +3,11 @@
 //! Results go to standard output (text, or one JSON object with `--json`), messages to
 //! standard error. Only rank 0 prints.
 
+mod compare;
 mod extract;
 mod init;
 mod score;
+mod season;
 mod status;
 mod sweep;
 mod verify;
@@ -41,7 +43,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 input rejected, \
 4 partial (some files failed), 5 environment (MPI, device, disk), 6 training diverged, 75 stopped early (run again), \
-130 interrupted.\n\nEvery command works alone; train, sweep, extract, evaluate, score and verify also as `mpirun -n N taiga-flow …` or \
+130 interrupted.\n\nEvery command works alone; train, sweep, extract, evaluate, score, verify, season and compare also as `mpirun -n N taiga-flow …` or \
 `srun taiga-flow …`.";
 
 #[derive(Debug, Args)]
@@ -252,6 +254,10 @@ pub enum Command {
     Score(score::Arguments),
     /// Tell whether scores or a run are complete and unchanged
     Verify(verify::Arguments),
+    /// Make a season of scored archives: ON and OFF counts, significance, drift
+    Season(season::Arguments),
+    /// Hold two scorings of the same inputs against each other
+    Compare(compare::Arguments),
     /// Write a run or evaluations as one HTML page
     Report {
         /// Run folders and evaluation folders
@@ -274,6 +280,8 @@ impl Command {
                 | Command::Verify(_)
                 | Command::Extract(_)
                 | Command::Sweep(_)
+                | Command::Season(_)
+                | Command::Compare(_)
         )
     }
 }
@@ -361,6 +369,15 @@ impl Cli {
                 let verification = arguments.run(world)?;
                 self.print(world, &verification)?;
                 verification.outcome()
+            }
+            Command::Season(arguments) => {
+                let season = arguments.run(world, overwrite)?;
+                self.print(world, &season)?;
+                crate::season::outcome(&season)
+            }
+            Command::Compare(arguments) => {
+                let comparison = arguments.run(world, overwrite)?;
+                self.print(world, &comparison)
             }
             Command::Report { folders, output } => {
                 let inputs = report::load(folders)?;

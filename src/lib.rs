@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod report;
 pub mod score;
+pub mod season;
 pub mod simulate;
 pub mod train;
 pub mod world;

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 
-const COMMANDS: [&str; 10] = [
-    "init", "simulate", "extract", "convert", "check", "train", "evaluate", "score", "verify",
-    "report",
+const COMMANDS: [&str; 14] = [
+    "init", "simulate", "extract", "convert", "check", "train", "sweep", "status", "evaluate",
+    "score", "verify", "season", "compare", "report",
 ];
 
 #[test]

@@ -26,6 +26,7 @@ mod memory;
 mod preflight;
 mod ranks;
 mod recovery;
+mod season;
 mod separation;
 mod stopping;
 mod support;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const CONFIGS: [(&str, &str); 10] = [
+const CONFIGS: [(&str, &str); 11] = [
     ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
     ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
     ("configs/magic.toml", include_str!("../../configs/magic.toml")),
@@ -22,6 +22,7 @@ const CONFIGS: [(&str, &str); 10] = [
     ("configs/magic/ratio-10.toml", include_str!("../../configs/magic/ratio-10.toml")),
     ("configs/magic/reference-cuts.toml", include_str!("../../configs/magic/reference-cuts.toml")),
     ("configs/score/archive.toml", include_str!("../../configs/score/archive.toml")),
+    ("configs/season/season.toml", include_str!("../../configs/season/season.toml")),
 ];
 
 /// Scripts that submit jobs; `env.sh` is where a site's settings go.

@@ -8,11 +8,13 @@
 mod load;
 mod modes;
 mod score;
+mod season;
 
 pub use load::{Scoring, explain_toml, load, load_for_scoring, parse};
 pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
+pub use season::{Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
 
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
 

@@ -36,7 +36,7 @@ impl FinishedFile {
 
     /// A root attribute of several numbers; empty where it is absent.
     pub fn numbers(&self, attribute: &str) -> Vec<f64> {
-        h5::number_list(&self.file, attribute)
+        h5::number_list_attribute(&self.file, attribute).unwrap_or_default()
     }
 
     pub fn has(&self, column: &str) -> bool {

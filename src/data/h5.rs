@@ -130,9 +130,11 @@ pub(super) fn integer_attribute(place: &Location, name: &str) -> Option<i64> {
     usual_number(place, name)?.read_scalar::<i64>().ok()
 }
 
-/// An attribute of several numbers; empty if absent or no numbers.
-pub(super) fn number_list(place: &Location, name: &str) -> Vec<f64> {
-    usual_number(place, name).and_then(|a| a.read_raw::<f64>().ok()).unwrap_or_default()
+/// An attribute that is a short list of numbers, or one number; none if it is neither.
+pub(super) fn number_list_attribute(place: &Location, name: &str) -> Option<Vec<f64>> {
+    const LONGEST: usize = 1024;
+    let attribute = usual_number(place, name)?;
+    (attribute.size() <= LONGEST).then(|| attribute.read_raw::<f64>().ok())?
 }
 
 /// What the system said where it refused, else all frames of a library error, outermost

@@ -21,6 +21,7 @@ pub mod images;
 mod layout;
 mod record;
 pub mod schema;
+pub mod scores;
 pub mod selection;
 pub mod shards;
 pub mod split;

@@ -1,28 +1,36 @@
-//! Figures of merit of a gamma/hadron separation.
+//! Figures of merit of a gamma/hadron separation, and of counts on and off a source.
 //!
 //! Everything here follows one sign convention: **a higher score is more
 //! gamma-like**, and an event counts as gamma when `score >= threshold`. The files
-//! of this folder are pure functions of scores and labels; a class without events
-//! gives `None`, never NaN.
+//! of this folder are pure functions of scores, labels and counts; a class without
+//! events gives `None`, never NaN.
 
 pub mod band;
 pub mod calibration;
 pub mod confusion;
+pub mod disjoint;
+pub mod distribution;
 pub mod evaluation;
 pub mod histogram;
 pub mod measured;
 pub mod normals;
+pub mod on_off;
 pub mod roc;
 pub mod sample;
 pub mod summary;
+pub mod tails;
+#[cfg(test)]
+mod tests;
 pub mod threshold;
 
 pub use calibration::Calibration;
 pub use confusion::{AtThreshold, Confusion, Separation};
+pub use distribution::{Distribution, Drift};
 pub use evaluation::{About, Evaluation, FileCounts};
 pub use histogram::Histogram;
 pub use measured::Measured;
 pub use normals::Normals;
+pub use on_off::{Homogeneity, Leak, OnOff};
 pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
 pub use sample::Sample;
 pub use threshold::{Rule, Threshold};

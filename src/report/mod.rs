@@ -3,15 +3,19 @@
 //! [`page`] turns evaluations and, where there is one, a training run into a page
 //! with inline style and inline SVG: no script, no link, nothing fetched. Text that
 //! comes from files is escaped by the template engine; only our own SVG is not.
-//! Everything is optional: what is missing is left out or said to be missing.
+//! Everything is optional: what is missing is left out or said to be missing. The page of
+//! a season ([`write_season`]) is made of the same parts.
 
 mod load;
 mod outline;
 mod plots;
+mod season;
+mod season_plots;
 mod training;
 mod view;
 
 pub use load::{PAGE, load, write};
+pub use season::{SEASON_PAGE, write_season};
 
 use crate::error::{Fault, Result};
 use crate::figures::Evaluation;
@@ -41,12 +45,15 @@ pub struct RunData {
 
 /// The whole document.
 pub fn page(inputs: &ReportInputs) -> Result<String> {
-    let view = view::Page::of(inputs)?;
+    render(&view::Page::of(inputs)?)
+}
+
+fn render(view: &view::Page) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.add_template(TEMPLATE, include_str!("page.html")).map_err(|e| broken(&e))?;
     let template = environment.get_template(TEMPLATE).map_err(|e| broken(&e))?;
-    template.render(minijinja::value::Serde(&view)).map_err(|e| broken(&e))
+    template.render(minijinja::value::Serde(view)).map_err(|e| broken(&e))
 }
 
 fn broken(error: &minijinja::Error) -> crate::error::Error {

@@ -16,7 +16,7 @@ use plotters::prelude::*;
 use std::io;
 
 /// Units of the canvas per unit of the view box.
-const FINE: u32 = 4;
+pub(super) const FINE: u32 = 4;
 const WIDTH: u32 = 460 * FINE;
 const HEIGHT: u32 = 330 * FINE;
 /// plotters divides the size it is given by 1.24 when it writes SVG.
@@ -25,24 +25,25 @@ const TEXT: u32 = 19 * FINE;
 /// A loss beyond this (or NaN) has no place on an axis.
 const WILD: f64 = 1e30;
 
-const INK: RGBColor = RGBColor(0x1F, 0x23, 0x28);
-const GRID: RGBColor = RGBColor(0xD9, 0xDD, 0xE2);
-const MUTED: RGBColor = RGBColor(0x6B, 0x72, 0x7B);
-const GAMMA: RGBColor = RGBColor(0x00, 0x72, 0xB2);
-const HADRON: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+pub(super) const INK: RGBColor = RGBColor(0x1F, 0x23, 0x28);
+pub(super) const GRID: RGBColor = RGBColor(0xD9, 0xDD, 0xE2);
+pub(super) const MUTED: RGBColor = RGBColor(0x6B, 0x72, 0x7B);
+pub(super) const GAMMA: RGBColor = RGBColor(0x00, 0x72, 0xB2);
+pub(super) const HADRON: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<io::Error>>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type Chart<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+pub(super) type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<io::Error>>;
 
 /// Share of gammas and of hadrons that pass the threshold.
 pub type Working = Option<(f64, f64)>;
 
-struct Axis<'t> {
-    low: f64,
-    high: f64,
-    title: &'t str,
-    label: &'t dyn Fn(&f64) -> String,
+pub(super) struct Axis<'t> {
+    pub low: f64,
+    pub high: f64,
+    pub title: &'t str,
+    pub label: &'t dyn Fn(&f64) -> String,
 }
 
 /// The ROC curve on linear axes with the diagonal and the threshold's point.
@@ -183,7 +184,7 @@ fn steps(histogram: &Histogram, counts: &[u64]) -> Vec<(f64, f64)> {
 }
 
 /// Decimals by the span of the axis, so that neighbouring ticks differ.
-fn axis_number(value: f64, span: f64) -> String {
+pub(super) fn axis_number(value: f64, span: f64) -> String {
     let decimals = (1.0 - libm::floor(libm::log10(span))).clamp(0.0, 9.0) as usize;
     if value.abs() >= 1e7 {
         return number(value, 3);
@@ -194,14 +195,14 @@ fn axis_number(value: f64, span: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.replace('-', "−") }
 }
 
-fn power_of_ten(exponent: i32) -> String {
+pub(super) fn power_of_ten(exponent: i32) -> String {
     match exponent {
         -2..=0 => number(libm::pow(10.0, f64::from(exponent)), 1),
         _ => format!("1e{exponent}").replace('-', "−"),
     }
 }
 
-fn svg(name: &str, draw: impl FnOnce(&Area) -> Drawn) -> Result<String> {
+pub(super) fn svg(name: &str, draw: impl FnOnce(&Area) -> Drawn) -> Result<String> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area();
@@ -224,7 +225,7 @@ fn inline(text: &str, name: &str) -> String {
     )
 }
 
-fn axes<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Chart<'a, 'b>> {
+pub(super) fn axes<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Chart<'a, 'b>> {
     let mut chart = ChartBuilder::on(area)
         .margin_top(10 * FINE)
         .margin_right(16 * FINE)
@@ -252,18 +253,28 @@ fn axes<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Chart<'a, 'b>> 
     Ok(chart)
 }
 
-fn line(chart: &mut Chart, points: &[(f64, f64)], colour: RGBColor, width: u32) -> Drawn {
+pub(super) fn line(
+    chart: &mut Chart,
+    points: &[(f64, f64)],
+    colour: RGBColor,
+    width: u32,
+) -> Drawn {
     let style = colour.stroke_width(width * FINE);
     chart.draw_series(LineSeries::new(points.iter().copied(), style)).map(|_| ())
 }
 
-fn dashed(chart: &mut Chart, points: &[(f64, f64)], colour: RGBColor, width: u32) -> Drawn {
+pub(super) fn dashed(
+    chart: &mut Chart,
+    points: &[(f64, f64)],
+    colour: RGBColor,
+    width: u32,
+) -> Drawn {
     let style = colour.stroke_width(width * FINE);
     let (dash, gap) = (6 * FINE, 3 * FINE);
     chart.draw_series(DashedLineSeries::new(points.iter().copied(), dash, gap, style)).map(|_| ())
 }
 
-fn dot(chart: &mut Chart, at: (f64, f64), colour: RGBColor) -> Drawn {
+pub(super) fn dot(chart: &mut Chart, at: (f64, f64), colour: RGBColor) -> Drawn {
     chart.draw_series([Circle::new(at, 5 * FINE, colour.filled())]).map(|_| ())
 }
 

@@ -17,22 +17,22 @@ const MOST_FILES: usize = 200;
 
 #[derive(Serialize)]
 pub struct Page {
-    title: String,
-    program: String,
-    overview: Option<Table>,
-    evaluations: Vec<Assessed>,
+    pub title: String,
+    pub program: String,
+    pub overview: Option<Table>,
+    pub evaluations: Vec<Assessed>,
     run: Option<Trained>,
 }
 
-/// One evaluation.
-#[derive(Serialize)]
-struct Assessed {
-    heading: String,
-    facts: Vec<Fact>,
-    headline: Vec<Fact>,
-    warnings: Vec<String>,
-    figures: Vec<Figure>,
-    tables: Vec<Table>,
+/// One evaluation, or another section of a page.
+#[derive(Default, Serialize)]
+pub struct Assessed {
+    pub heading: String,
+    pub facts: Vec<Fact>,
+    pub headline: Vec<Fact>,
+    pub warnings: Vec<String>,
+    pub figures: Vec<Figure>,
+    pub tables: Vec<Table>,
 }
 
 #[derive(Serialize)]
@@ -46,10 +46,10 @@ struct Trained {
 
 /// A named value with a note in small print.
 #[derive(Serialize)]
-struct Fact {
-    name: String,
-    value: String,
-    note: String,
+pub struct Fact {
+    pub name: String,
+    pub value: String,
+    pub note: String,
 }
 
 #[derive(Serialize)]
@@ -81,17 +81,26 @@ impl Key {
 }
 
 impl Page {
+    /// A page of sections that are no evaluations.
+    pub fn of_sections(title: String, sections: Vec<Assessed>) -> Page {
+        Page { title, program: program(), overview: None, evaluations: sections, run: None }
+    }
+
     pub fn of(inputs: &ReportInputs) -> Result<Page> {
         let evaluations: Result<Vec<Assessed>> =
             inputs.evaluations.iter().map(Assessed::of).collect();
         Ok(Page {
             title: inputs.title.clone(),
-            program: format!("taiga-flow {}", env!("CARGO_PKG_VERSION")),
+            program: program(),
             overview: (inputs.evaluations.len() > 1).then(|| overview(&inputs.evaluations)),
             evaluations: evaluations?,
             run: inputs.run.as_ref().map(Trained::of).transpose()?,
         })
     }
+}
+
+fn program() -> String {
+    format!("taiga-flow {}", env!("CARGO_PKG_VERSION"))
 }
 
 impl Trained {
@@ -393,11 +402,11 @@ fn at_survival(evaluation: &Evaluation, survival: f64) -> String {
     measured(at.and_then(|at| at.point).map(|point| point.gamma_efficiency))
 }
 
-fn fact(name: &str, value: impl Into<String>, note: impl Into<String>) -> Fact {
+pub fn fact(name: &str, value: impl Into<String>, note: impl Into<String>) -> Fact {
     Fact { name: name.to_owned(), value: value.into(), note: note.into() }
 }
 
-fn heads(names: &[&str]) -> Vec<String> {
+pub fn heads(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
@@ -415,7 +424,7 @@ fn of_all(passed: u64, all: u64) -> String {
     format!("{} of {}", grouped(passed), grouped(all))
 }
 
-fn measured(figure: Option<Measured>) -> String {
+pub fn measured(figure: Option<Measured>) -> String {
     dash(figure, |m| m.to_string().replace('-', "−"))
 }
 

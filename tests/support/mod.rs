@@ -4,7 +4,9 @@
 mod case;
 mod events;
 mod fuzz;
+pub mod nights;
 mod process;
+pub mod scores;
 mod slurm;
 mod strike;
 

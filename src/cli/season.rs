@@ -1,0 +1,79 @@
+//! `season`: the arguments as typed, and what they ask for.
+
+use crate::config::SeasonSettings;
+use crate::error::Result;
+use crate::report;
+use crate::season::{self, Options, Season};
+use crate::world::{World, agree, is_root};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Folders of score files
+    #[arg(required = true)]
+    scores: Vec<PathBuf>,
+    /// Folder for season.json and season.html
+    #[arg(short, long)]
+    output: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
+    /// Folder of scores of simulated gammas, made as the others: for the leak and for areas
+    #[arg(long, value_name = "DIR")]
+    gamma_mc: Option<PathBuf>,
+    /// Folder of scores that each run is compared with for drift [default: the other runs]
+    #[arg(long, value_name = "DIR")]
+    reference: Option<PathBuf>,
+    /// Folder of the images that the scored events were extracted from: for pictures of the
+    /// best candidates
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+}
+
+/// What is counted, for season and compare.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Settings (TOML, see configs/season/season.toml)
+    #[arg(short, long)]
+    config: Option<PathBuf>,
+    /// Working point of the score files [default: the settings', else their first]
+    #[arg(long, conflicts_with = "threshold")]
+    point: Option<String>,
+    /// Instead of a working point: a least score
+    #[arg(long, allow_hyphen_values = true)]
+    threshold: Option<f64>,
+}
+
+impl Selection {
+    pub fn settings(&self) -> Result<SeasonSettings> {
+        let mut settings = match &self.config {
+            Some(path) => SeasonSettings::load(path)?,
+            None => SeasonSettings::default(),
+        };
+        if self.point.is_some() || self.threshold.is_some() {
+            settings.point.clone_from(&self.point);
+            settings.threshold = self.threshold;
+        }
+        settings.validate()?;
+        Ok(settings)
+    }
+}
+
+impl Arguments {
+    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Season> {
+        let options = Options {
+            scores: self.scores.clone(),
+            output: self.output.clone(),
+            settings: agree(world, self.selection.settings())?,
+            gamma_mc: self.gamma_mc.clone(),
+            reference: self.reference.clone(),
+            images: self.images.clone(),
+            overwrite,
+        };
+        let season = season::run(world, &options)?;
+        let page = self.output.join(report::SEASON_PAGE);
+        let write = || report::write_season(&season, &page);
+        agree(world, if is_root(world) { write() } else { Ok(()) })?;
+        Ok(season)
+    }
+}

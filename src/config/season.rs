@@ -1,0 +1,359 @@
+//! What a season report is asked for: the TOML file of `season` and `compare`.
+//!
+//! Every key has a default; an unknown one is refused, and the nearest known one named.
+
+use super::explain_toml;
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Largest file of settings read.
+const LARGEST_FILE: u64 = 1 << 20;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SeasonSettings {
+    /// Working point of the score files; their first one if absent.
+    pub point: Option<String>,
+    /// Instead of a working point: events of at least this score, inside the cuts.
+    pub threshold: Option<f64>,
+    /// Further cuts per event and position, by column of the score files.
+    pub cuts: BTreeMap<String, Interval>,
+    pub quality: Quality,
+    pub positions: Positions,
+    pub time: Time,
+    pub energy: Energy,
+    pub drift: DriftLimits,
+    /// Candidates that are kept, those of the highest score.
+    pub candidates: usize,
+    /// How the simulated gammas were thrown.
+    pub simulation: Option<Thrown>,
+    /// Which model belongs to a telescope and season.
+    pub models: Vec<ModelOf>,
+    /// What becomes of runs of another model.
+    pub other_model: OtherModel,
+}
+
+/// An open interval; `None` is no bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Interval {
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quality {
+    /// Quality cuts that are not applied.
+    pub ignore: Vec<String>,
+    /// Quality cuts that speak of a time and not of an image: the time before an event that
+    /// fails one of them is not live.
+    pub of_time: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Positions {
+    /// OFF positions that are not counted, such as one with a bright star [deg].
+    pub drop: Vec<f64>,
+    /// A source nearer to the camera's centre is not rotated [deg].
+    pub least_offset: f64,
+    /// Nor is one whose offset changes by more within a run [deg].
+    pub offset_change: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Time {
+    /// A longer pause between two events of a run is no live time [s].
+    pub gap: f64,
+    /// Local time of the nights, hours before UTC.
+    pub utc_offset: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Energy {
+    /// Edges of the bins [TeV].
+    pub edges: Vec<f64>,
+}
+
+/// Beyond these a run is flagged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DriftLimits {
+    /// Population stability index.
+    pub psi: f64,
+    /// Kolmogorov–Smirnov distance, where its p-value is below 0.001 too.
+    pub ks: f64,
+    /// Runs of fewer events are not judged.
+    pub least_events: u64,
+}
+
+/// Showers thrown at the telescope, of the spectrum dN/dE ∝ E^−index.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Thrown {
+    /// Throws: showers times the places each was thrown at.
+    pub events: u64,
+    /// Radius of the area they were thrown on, perpendicular to the shower [m].
+    pub radius_m: f64,
+    pub index: f64,
+    pub energy_tev: [f64; 2],
+}
+
+/// A pair of telescope and season, and its model; what is absent is any.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelOf {
+    pub telescope: Option<i64>,
+    /// As `2022-2023`.
+    pub season: Option<String>,
+    /// Path of a model file, or the beginning of its blake3.
+    pub model: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherModel {
+    /// Not counted, and told.
+    #[default]
+    Refuse,
+    /// Counted, with a warning.
+    Flag,
+}
+
+impl Default for SeasonSettings {
+    fn default() -> SeasonSettings {
+        SeasonSettings {
+            point: None,
+            threshold: None,
+            cuts: BTreeMap::new(),
+            quality: Quality::default(),
+            positions: Positions::default(),
+            time: Time::default(),
+            energy: Energy::default(),
+            drift: DriftLimits::default(),
+            candidates: 1000,
+            simulation: None,
+            models: Vec::new(),
+            other_model: OtherModel::Refuse,
+        }
+    }
+}
+
+impl Default for Quality {
+    fn default() -> Quality {
+        let of_time = ["tracking", "good", "weather_mark", "cr_portion", "tel_el"];
+        Quality { ignore: Vec::new(), of_time: of_time.map(str::to_string).to_vec() }
+    }
+}
+
+impl Default for Positions {
+    fn default() -> Positions {
+        Positions { drop: Vec::new(), least_offset: 0.4, offset_change: 0.05 }
+    }
+}
+
+impl Default for Time {
+    /// Tunka valley: UTC + 8 h.
+    fn default() -> Time {
+        Time { gap: 10.0, utc_offset: 8.0 }
+    }
+}
+
+impl Default for Energy {
+    /// Five bins per decade, 2 to 200 TeV.
+    fn default() -> Energy {
+        let edges = vec![2.0, 3.2, 5.0, 7.9, 12.6, 20.0, 31.7, 50.2, 79.6, 126.2, 200.0];
+        Energy { edges }
+    }
+}
+
+impl Default for DriftLimits {
+    fn default() -> DriftLimits {
+        DriftLimits { psi: 0.25, ks: 0.1, least_events: 100 }
+    }
+}
+
+impl Interval {
+    /// A value that is not a number is outside.
+    pub fn contains(&self, value: f32) -> bool {
+        let value = f64::from(value);
+        !value.is_nan()
+            && self.min.is_none_or(|min| value > min)
+            && self.max.is_none_or(|max| value < max)
+    }
+}
+
+impl Thrown {
+    /// Throws between two energies.
+    pub fn between(&self, low: f64, high: f64) -> f64 {
+        let [first, last] = self.energy_tev;
+        let (low, high) = (low.clamp(first, last), high.clamp(first, last));
+        self.events as f64 * self.integral(low, high) / self.integral(first, last)
+    }
+
+    fn integral(&self, low: f64, high: f64) -> f64 {
+        let k = 1.0 - self.index;
+        if k.abs() < 1e-9 {
+            return libm::log(high / low);
+        }
+        (libm::pow(high, k) - libm::pow(low, k)) / k
+    }
+
+    /// The area thrown on [m²].
+    pub fn area_m2(&self) -> f64 {
+        std::f64::consts::PI * self.radius_m * self.radius_m
+    }
+}
+
+impl SeasonSettings {
+    pub fn load(path: &Path) -> Result<SeasonSettings> {
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Fault::new("cannot read the settings").file(path).found(e).usage()
+        };
+        let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
+        if size > LARGEST_FILE {
+            return Err(unreadable(&format!("{size} bytes, more than settings have")));
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+        SeasonSettings::parse(&text).map_err(|e| e.in_file(path))
+    }
+
+    pub fn parse(text: &str) -> Result<SeasonSettings> {
+        let settings: SeasonSettings = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |column: &str, expected: &str, found: String| {
+            Err(Fault::new("a setting out of its range")
+                .column(column)
+                .expected(expected)
+                .found(found)
+                .usage())
+        };
+        if self.point.is_some() && self.threshold.is_some() {
+            return refuse("threshold", "a working point or a threshold", "both".to_string());
+        }
+        if let Some(threshold) = self.threshold.filter(|t| !t.is_finite()) {
+            return refuse("threshold", "a finite number", threshold.to_string());
+        }
+        for (name, cut) in &self.cuts {
+            if [cut.min, cut.max].into_iter().flatten().any(f64::is_nan)
+                || cut.min.zip(cut.max).is_some_and(|(min, max)| min >= max)
+            {
+                return refuse(&format!("cuts.{name}"), "min below max", format!("{cut:?}"));
+            }
+        }
+        let positive = [
+            ("time.gap", self.time.gap),
+            ("positions.offset_change", self.positions.offset_change),
+            ("drift.psi", self.drift.psi),
+            ("drift.ks", self.drift.ks),
+        ];
+        for (name, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return refuse(name, "a number above 0", value.to_string());
+            }
+        }
+        if !(self.positions.least_offset >= 0.0 && self.positions.least_offset.is_finite()) {
+            return refuse(
+                "positions.least_offset",
+                "0 deg or more",
+                self.positions.least_offset.to_string(),
+            );
+        }
+        if !(-24.0..=24.0).contains(&self.time.utc_offset) {
+            return refuse("time.utc_offset", "hours", self.time.utc_offset.to_string());
+        }
+        let edges = &self.energy.edges;
+        let rising = edges.windows(2).all(|pair| pair[0] < pair[1]);
+        let usable = edges.iter().all(|edge| *edge > 0.0 && edge.is_finite());
+        if edges.len() < 2 || edges.len() > 1000 || !rising || !usable {
+            return refuse("energy.edges", "two or more rising energies", format!("{edges:?}"));
+        }
+        if let Some(thrown) = &self.simulation {
+            let [low, high] = thrown.energy_tev;
+            let usable = thrown.events > 0
+                && thrown.radius_m > 0.0
+                && thrown.radius_m.is_finite()
+                && thrown.index.is_finite()
+                && low > 0.0
+                && high > low
+                && high.is_finite();
+            if !usable {
+                return refuse(
+                    "simulation",
+                    "events, radius and rising energies above 0",
+                    format!("{thrown:?}"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commented_settings_are_the_defaults() {
+        let text = include_str!("../../configs/season/season.toml");
+        assert_eq!(SeasonSettings::parse(text).unwrap(), SeasonSettings::default());
+        // Without the comment signs every key is known, and the values are the same.
+        let key = |line: &str| {
+            let line = line.strip_prefix("# ").unwrap_or(line).to_string();
+            let is_key = line.starts_with('[')
+                || line.split_once(" = ").is_some_and(|(name, _)| !name.contains(' '));
+            is_key.then_some(line)
+        };
+        let all: Vec<String> = text.lines().filter_map(key).collect();
+        assert!(all.len() > 20, "{all:?}");
+        let settings: SeasonSettings = toml::from_str(&all.join("\n")).unwrap();
+        let defaults = SeasonSettings::default();
+        assert_eq!(settings.positions.least_offset, defaults.positions.least_offset);
+        assert_eq!((settings.energy, settings.drift), (defaults.energy, defaults.drift));
+        assert_eq!(settings.quality.of_time, defaults.quality.of_time);
+        assert_eq!(settings.time, defaults.time);
+    }
+
+    #[test]
+    fn unknown_and_impossible_settings_are_refused() {
+        for wrong in [
+            "treshold = 3.0",
+            "point = \"a\"\nthreshold = 1.0",
+            "threshold = nan",
+            "[cuts]\ntheta2 = { max = 1, min = 2 }",
+            "[time]\ngap = 0.0",
+            "[energy]\nedges = [3.0, 2.0]",
+            "[simulation]\nevents = 0\nradius_m = 1.0\nindex = 2.0\nenergy_tev = [1.0, 2.0]",
+            "other_model = \"ignore\"",
+        ] {
+            assert_eq!(SeasonSettings::parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn throws_follow_the_spectrum() {
+        let thrown = Thrown { events: 1000, radius_m: 700.0, index: 2.0, energy_tev: [1.0, 100.0] };
+        let share = thrown.between(1.0, 2.0) / 1000.0;
+        assert!((share - 0.5 / 0.99).abs() < 1e-12);
+        assert!((thrown.between(0.1, 1e9) - 1000.0).abs() < 1e-9);
+        assert!(thrown.between(200.0, 300.0).abs() < 1e-12);
+        let flat = Thrown { index: 1.0, ..thrown };
+        assert!((flat.between(1.0, 10.0) - 500.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn intervals_are_open_and_hold_no_nan() {
+        let cut = Interval { min: Some(0.0), max: Some(0.05) };
+        assert!(cut.contains(0.02) && !cut.contains(0.0) && !cut.contains(f32::NAN));
+        assert!(Interval::default().contains(-1e30) && !Interval::default().contains(f32::NAN));
+    }
+}

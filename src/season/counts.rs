@@ -1,0 +1,179 @@
+//! What is counted of a run: exact integers, which add up to the same whatever the order
+//! of files, blocks and ranks.
+
+use super::clock::Clock;
+use crate::figures::Distribution;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// θ² is shown up to here [deg²], alpha up to a right angle.
+pub const THETA2_MAX: f64 = 0.4;
+pub const THETA2_BINS: usize = 40;
+pub const ALPHA_MAX: f64 = 90.0;
+pub const ALPHA_BINS: usize = 36;
+/// Meanings of a status bit, see `data::selection`.
+pub const STATUS_BITS: usize = 3;
+
+/// Which run: its number where the files have one, else the file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunKey {
+    pub telescope: Option<i64>,
+    pub run: Option<i64>,
+    /// Empty where there is a number.
+    pub file: String,
+}
+
+/// One run of one telescope.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunCounts {
+    pub files: BTreeSet<String>,
+    pub models: BTreeSet<String>,
+    /// Least and greatest source offset [deg]; absent if a file does not tell.
+    pub offset: Option<[f64; 2]>,
+    pub portions: Vec<(Option<i64>, Portion)>, // rising
+    pub theta2: Pair,
+    pub alpha: Pair,
+    pub score_on: Distribution,
+    pub score_off: Distribution,
+    /// Counted events per bin of `energy` and position.
+    pub energy: Vec<Vec<u64>>,
+    /// Simulated events per bin of the true energy.
+    pub true_energy: Vec<TrueEnergy>,
+    /// Log p at the source, and the copied quantities.
+    pub drift: BTreeMap<String, Distribution>,
+    /// First and last time of the run in each file [ns].
+    pub segments: Vec<(i64, i64, String)>, // rising
+}
+
+/// Histograms at the source and at all counted OFF positions together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    pub on: Vec<u64>,
+    pub off: Vec<u64>,
+}
+
+/// Simulated gammas of one bin of energy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrueEnergy {
+    pub events: u64,
+    pub on: u64,
+    pub off: u64,
+}
+
+/// One portion of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Portion {
+    pub events: u64,
+    /// By status bit, at the source.
+    pub status: [u64; STATUS_BITS],
+    /// By quality bit; an event can fail several.
+    pub quality: Vec<u64>,
+    /// Cut flow at the source: with a score; inside the model's cuts; of good quality;
+    /// inside the report's own cuts.
+    pub scored: u64,
+    pub inside: u64,
+    pub good: u64,
+    pub selected: u64,
+    /// Events per position, each counted wherever it passes, and each counted once.
+    pub passing: Vec<u64>,
+    pub counted: Vec<u64>,
+    /// Events that pass at several positions, and those of them that pass at the source.
+    pub overlapping: u64,
+    pub overlapping_on: u64,
+    pub clock: Clock,
+}
+
+impl Portion {
+    pub fn new(positions: usize, quality_bits: usize) -> Portion {
+        Portion {
+            quality: vec![0; quality_bits],
+            passing: vec![0; positions],
+            counted: vec![0; positions],
+            ..Portion::default()
+        }
+    }
+
+    pub fn merge(&mut self, other: &Portion) {
+        self.events += other.events;
+        add(&mut self.status, &other.status);
+        grow(&mut self.quality, &other.quality);
+        self.scored += other.scored;
+        self.inside += other.inside;
+        self.good += other.good;
+        self.selected += other.selected;
+        grow(&mut self.passing, &other.passing);
+        grow(&mut self.counted, &other.counted);
+        self.overlapping += other.overlapping;
+        self.overlapping_on += other.overlapping_on;
+        self.clock.merge(&other.clock);
+    }
+}
+
+impl RunCounts {
+    /// All portions together.
+    pub fn sum(&self) -> Portion {
+        let mut sum = Portion::default();
+        self.portions.iter().for_each(|(_, portion)| sum.merge(portion));
+        sum
+    }
+
+    /// Adds a part of the same run from another file.
+    pub fn merge(&mut self, other: &RunCounts) {
+        let first = self.files.is_empty();
+        self.files.extend(other.files.iter().cloned());
+        self.models.extend(other.models.iter().cloned());
+        self.offset = match (self.offset, other.offset) {
+            _ if first => other.offset,
+            (Some(a), Some(b)) => Some([a[0].min(b[0]), a[1].max(b[1])]),
+            _ => None,
+        };
+        let mut portions: BTreeMap<Option<i64>, Portion> =
+            std::mem::take(&mut self.portions).into_iter().collect();
+        for (number, portion) in &other.portions {
+            portions.entry(*number).or_default().merge(portion);
+        }
+        self.portions = portions.into_iter().collect();
+        for (own, its) in [(&mut self.theta2, &other.theta2), (&mut self.alpha, &other.alpha)] {
+            grow(&mut own.on, &its.on);
+            grow(&mut own.off, &its.off);
+        }
+        self.score_on.merge(&other.score_on);
+        self.score_off.merge(&other.score_off);
+        self.energy.resize(self.energy.len().max(other.energy.len()), Vec::new());
+        self.energy.iter_mut().zip(&other.energy).for_each(|(own, its)| grow(own, its));
+        let bins = self.true_energy.len().max(other.true_energy.len());
+        self.true_energy.resize(bins, TrueEnergy::default());
+        for (own, its) in self.true_energy.iter_mut().zip(&other.true_energy) {
+            own.events += its.events;
+            own.on += its.on;
+            own.off += its.off;
+        }
+        for (name, of) in &other.drift {
+            self.drift.entry(name.clone()).or_default().merge(of);
+        }
+        self.segments.extend(other.segments.iter().cloned());
+        self.segments.sort();
+    }
+
+    /// Files of the run whose times overlap: its clock went backwards between them.
+    pub fn overlapping_files(&self) -> Option<(&str, &str)> {
+        let mut latest: Option<&(i64, i64, String)> = None;
+        for segment in &self.segments {
+            if let Some(before) = latest.filter(|before| segment.0 < before.1) {
+                return Some((&before.2, &segment.2));
+            }
+            latest = Some(segment);
+        }
+        None
+    }
+}
+
+fn add(own: &mut [u64], its: &[u64]) {
+    own.iter_mut().zip(its).for_each(|(own, its)| *own += its);
+}
+
+/// Adds counts, whose list may be longer.
+pub fn grow(own: &mut Vec<u64>, its: &[u64]) {
+    own.resize(own.len().max(its.len()), 0);
+    add(own, its);
+}

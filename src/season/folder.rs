@@ -1,0 +1,233 @@
+//! A folder of score files: what its manifest lists, and reading all of them over ranks.
+
+use super::candidates::{Best, Candidate};
+use super::counts::{RunCounts, RunKey};
+use super::plan::Plan;
+use super::scan::scan;
+use crate::config::SeasonSettings;
+use crate::data::scores::{Head, ScoreFile};
+use crate::error::{Error, Fault, Result};
+use crate::world::{World, agree, common};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+pub const MANIFEST: &str = "manifest.json";
+/// Largest manifest read.
+const LARGEST_MANIFEST: u64 = 1 << 30;
+
+/// What scorings have written, in one folder or several.
+#[derive(Debug)]
+pub struct Folder {
+    pub told: String,
+    pub files: Vec<Listed>, // by name
+    /// Inputs that could not be scored, with the reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Path below the folder, with the folder's own where there are several.
+    pub name: String,
+    pub path: PathBuf,
+    pub rows: u64,
+    pub input_blake3: String,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    files: Vec<OfManifest>,
+    #[serde(default)]
+    failed: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct OfManifest {
+    output: String,
+    rows: u64,
+    input_blake3: String,
+}
+
+impl Folder {
+    pub fn open(paths: &[PathBuf]) -> Result<Folder> {
+        let told: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let mut all = Folder { told: told.join(", "), files: Vec::new(), failed: BTreeMap::new() };
+        for path in paths {
+            let manifest = read_manifest(path)?;
+            for file in manifest.files {
+                let below = path.join(&file.output);
+                let name = if paths.len() > 1 { below.display().to_string() } else { file.output };
+                let OfManifest { rows, input_blake3, .. } = file;
+                all.files.push(Listed { name, path: below, rows, input_blake3 });
+            }
+            all.failed.extend(manifest.failed);
+        }
+        all.files.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut inputs: BTreeMap<&str, &str> = BTreeMap::new();
+        for file in &all.files {
+            if let Some(other) = inputs.insert(&file.input_blake3, &file.name) {
+                return Err(Fault::new("two score files have the same input")
+                    .file(&all.told)
+                    .found(format!("{other} and {}", file.name))
+                    .advice("leave one of them out: its events would count twice")
+                    .input());
+            }
+        }
+        Ok(all)
+    }
+
+    /// What the first file that can be opened says of itself.
+    pub fn head(&self) -> Result<Head> {
+        let mut first = None;
+        for file in &self.files {
+            match ScoreFile::open(&file.path) {
+                Ok(opened) => return Ok(opened.head),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.told).input()))
+    }
+
+    /// The files that a rank reads, longest first; all ranks together read each once.
+    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Listed> {
+        let mut order: Vec<&Listed> = self.files.iter().collect();
+        order.sort_by(|a, b| b.rows.cmp(&a.rows).then(a.name.cmp(&b.name)));
+        let mut load = vec![0_u64; ranks];
+        let mut mine = Vec::new();
+        for file in order {
+            let least = (0..ranks).min_by_key(|r| load[*r]).unwrap_or(0);
+            load[least] += file.rows + 1;
+            if least == rank {
+                mine.push(file);
+            }
+        }
+        mine
+    }
+}
+
+fn read_manifest(folder: &Path) -> Result<Manifest> {
+    let path = folder.join(MANIFEST);
+    let fault = |what: &str| Fault::new(what.to_string()).file(&path);
+    let metadata = std::fs::metadata(&path).map_err(|e| {
+        fault("no manifest: not a folder of scores, or the scoring is unfinished")
+            .found(e)
+            .advice("give the folder that `taiga-flow score -o` wrote, when it is finished")
+            .input()
+    })?;
+    if metadata.len() > LARGEST_MANIFEST {
+        return Err(fault("the manifest is too large").found(metadata.len()).input());
+    }
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| fault("cannot read the manifest").found(e).input())?;
+    let manifest: Manifest = serde_json::from_str(&text)
+        .map_err(|e| fault("cannot understand the manifest").found(e).input())?;
+    if manifest.files.is_empty() {
+        return Err(fault("the manifest lists no files").input());
+    }
+    let inside = |file: &&OfManifest| {
+        Path::new(&file.output).components().all(|c| matches!(c, Component::Normal(_)))
+    };
+    match manifest.files.iter().find(|file| !inside(file)) {
+        Some(file) => {
+            Err(fault("the manifest names a file outside its folder").found(&file.output).input())
+        }
+        None => Ok(manifest),
+    }
+}
+
+/// All counts of a folder.
+#[derive(Debug, Default)]
+pub struct Counted {
+    pub runs: BTreeMap<RunKey, RunCounts>,
+    pub candidates: Vec<Candidate>,
+    /// Score files that could not be used, with the reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// What one rank has counted, as it travels.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    runs: Vec<(RunKey, RunCounts)>,
+    candidates: Vec<Candidate>,
+    failed: Vec<(String, u8, String)>,
+}
+
+/// Reads all files of a folder, each by one rank; every rank gets the counts, which depend
+/// on no order. A file that cannot be used is listed; if none can, the first one's error is
+/// returned.
+pub fn count(
+    world: &dyn World,
+    folder: &Folder,
+    plan: &Plan,
+    settings: &SeasonSettings,
+) -> Result<Counted> {
+    let mut mine = Counting { runs: BTreeMap::new(), best: Best::new(plan.candidates) };
+    let (mut failed, mut fatal) = (Vec::new(), Ok(()));
+    for file in folder.of_rank(world.rank(), world.size()) {
+        let path = &file.path;
+        let outcome = scan(path, &file.name, plan, settings).and_then(|scanned| {
+            let events: u64 = scanned.runs.values().map(|run| run.sum().events).sum();
+            // Of a simulation only gammas count.
+            if events != file.rows && !plan.simulated {
+                return Err(Fault::new("the rows are not those of the manifest")
+                    .file(path)
+                    .expected(file.rows)
+                    .found(events)
+                    .advice("verify the scores, and score again")
+                    .input());
+            }
+            Ok(scanned)
+        });
+        match outcome {
+            Ok(scanned) => mine.take(scanned),
+            Err(error @ (Error::Environment(_) | Error::Internal(_))) => {
+                fatal = Err(error);
+                break;
+            }
+            Err(error) => {
+                failed.push((file.name.clone(), error.exit_code(), error.to_string()));
+            }
+        }
+    }
+    agree(world, fatal)?;
+    let told =
+        Told { runs: mine.runs.into_iter().collect(), candidates: mine.best.finish(), failed };
+    merge(world, &told, plan, folder.files.len())
+}
+
+struct Counting {
+    runs: BTreeMap<RunKey, RunCounts>,
+    best: Best,
+}
+
+impl Counting {
+    fn take(&mut self, scanned: super::scan::Scanned) {
+        for (key, counts) in scanned.runs {
+            self.runs.entry(key).or_default().merge(&counts);
+        }
+        self.best.extend(scanned.best.finish());
+    }
+}
+
+fn merge(world: &dyn World, mine: &Told, plan: &Plan, files: usize) -> Result<Counted> {
+    let broken = |e: serde_json::Error| Fault::new("cannot exchange counts").found(e).internal();
+    let bytes = agree(world, serde_json::to_vec(mine).map_err(broken))?;
+    let mut counted = Counted::default();
+    let mut best = Best::new(plan.candidates);
+    let mut failed = Vec::new();
+    for bytes in world.all_gather(&bytes)? {
+        let told: Told = serde_json::from_slice(&bytes).map_err(broken)?;
+        for (key, counts) in told.runs {
+            counted.runs.entry(key).or_default().merge(&counts);
+        }
+        best.extend(told.candidates);
+        failed.extend(told.failed);
+    }
+    counted.candidates = best.finish();
+    failed.sort();
+    if let (true, Some((_, code, text))) = (failed.len() == files, failed.first()) {
+        return common(Err(Error::from_code(*code, Fault::new(text.clone()))));
+    }
+    counted.failed = failed.into_iter().map(|(file, _, text)| (file, text)).collect();
+    Ok(counted)
+}

@@ -1,0 +1,143 @@
+//! From scored archives to a season: what was counted on and off the source, when, and with
+//! which significance.
+//!
+//! Score files are read once, dealt over ranks, and become exact integer counts per run and
+//! portion (`scan`, `counts`); from these everything else follows on one screen each:
+//! figures of runs, nights and seasons (`summary`), areas (`area`), drift. Two scorings of
+//! the same inputs are held against each other in `compare`. A file or run that cannot be
+//! used is told and never stops the others.
+
+mod area;
+mod candidates;
+mod clock;
+pub mod compare;
+mod counts;
+mod folder;
+mod judge;
+mod models;
+mod pictures;
+mod plan;
+mod scan;
+mod summary;
+mod text;
+pub mod time;
+
+pub use area::{AreaBin, Simulation};
+pub use candidates::Candidate;
+pub use compare::Comparison;
+pub use counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
+pub use pictures::Picture;
+pub use summary::{
+    Cumulative, DriftOf, EnergyBin, Group, Naive, Night, PortionRow, RunRow, Scores, Season, Tally,
+};
+
+use crate::config::SeasonSettings;
+use crate::data::durable;
+use crate::error::{Error, Fault, Result};
+use crate::world::{World, agree, common, is_root};
+use folder::{Folder, count};
+use models::Models;
+use plan::Plan;
+use std::path::{Path, PathBuf};
+
+pub const SEASON: &str = "season.json";
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folders of score files.
+    pub scores: Vec<PathBuf>,
+    pub output: PathBuf,
+    pub settings: SeasonSettings,
+    /// Simulated gammas, scored at the same positions by the same model.
+    pub gamma_mc: Option<PathBuf>,
+    /// Scores that log p and quantities are compared with, instead of the other runs.
+    pub reference: Option<PathBuf>,
+    /// Folder of the images that the inputs were extracted from.
+    pub images: Option<PathBuf>,
+    pub overwrite: bool,
+}
+
+/// Makes the report's figures and writes `season.json`; every rank gets them, pictures of
+/// candidates the root alone.
+pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
+    let path = options.output.join(SEASON);
+    agree(world, durable::refuse_existing(&path, options.overwrite))?;
+    let settings = &options.settings;
+    let models = agree(world, Models::new(settings))?;
+    let folder = agree(world, Folder::open(&options.scores))?;
+    let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    let counted = count(world, &folder, &plan, settings)?;
+    let simulation = match &options.gamma_mc {
+        Some(path) => Some(simulated(world, path, &plan, settings)?),
+        None => None,
+    };
+    let reference = match &options.reference {
+        Some(path) => Some(reference(world, path, settings)?),
+        None => None,
+    };
+    let made = Season::new(summary::Parts {
+        folder: &folder,
+        plan: &plan,
+        settings,
+        models: &models,
+        counted: &counted,
+        simulation,
+        reference: reference.as_ref(),
+    });
+    let mut season = common(made)?;
+    if let Some(folder) = options.images.as_deref().filter(|_| is_root(world)) {
+        let (pictures, missing) = pictures::pictures(&season.candidates, folder);
+        season.pictures = pictures;
+        season.warnings.extend(missing);
+    }
+    agree(world, if is_root(world) { write(&path, &season) } else { Ok(()) })?;
+    Ok(season)
+}
+
+/// The outcome of the command: partial if files or runs could not be used.
+pub fn outcome(season: &Season) -> Result<()> {
+    if season.failed.is_empty() && season.refused.is_empty() {
+        return Ok(());
+    }
+    let told = season.failed.iter().map(|(file, why)| format!("{file}: {why}"));
+    let told = told.chain(season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason)));
+    let (files, runs) = (season.failed.len(), season.refused.len());
+    let fault = Fault::new(format!("{files} file(s) and {runs} run(s) could not be counted"))
+        .found(told.collect::<Vec<_>>().join("; "))
+        .advice("the report is of all others");
+    Err(Error::Partial(Box::new(fault)).shared())
+}
+
+/// The simulated gammas at the same positions.
+fn simulated(
+    world: &dyn World,
+    path: &Path,
+    plan: &Plan,
+    settings: &SeasonSettings,
+) -> Result<Simulation> {
+    let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
+    let own = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, true)))?;
+    if own.positions != plan.positions || own.told != plan.told {
+        return common(Err(Fault::new("the simulated gammas were scored in another way")
+            .file(path)
+            .expected(format!("{} at {:?} deg", plan.told, plan.positions))
+            .found(format!("{} at {:?} deg", own.told, own.positions))
+            .advice("score them with the configuration of the season")
+            .input()));
+    }
+    let counted = count(world, &folder, &own, settings)?;
+    common(Simulation::new(path, &counted, &own, settings))
+}
+
+/// The distributions of another scoring.
+fn reference(world: &dyn World, path: &Path, settings: &SeasonSettings) -> Result<folder::Counted> {
+    let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
+    let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    count(world, &folder, &plan, settings)
+}
+
+fn write(path: &Path, season: &Season) -> Result<()> {
+    let json = serde_json::to_vec_pretty(season)
+        .map_err(|e| Fault::new("cannot write the season").found(e).internal())?;
+    durable::write_file(path, &json)
+}

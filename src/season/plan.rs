@@ -1,0 +1,190 @@
+//! What decides about the events of a scoring: working point, positions, cuts, quality.
+
+use crate::config::{Interval, Positions, SeasonSettings};
+use crate::data::scores::Head;
+use crate::error::{Fault, Result};
+use crate::figures::disjoint::MOST_POSITIONS;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What decides whether an event passes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Passing {
+    /// A bit of `pass`.
+    Point(u8),
+    /// A least score, inside the cuts.
+    Threshold(f64),
+}
+
+/// What is the same for all files of a folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub passing: Passing,
+    /// Name of the working point, or "score ≥ t".
+    pub told: String,
+    pub threshold: f64,
+    pub positions: Vec<f64>,
+    /// Whether a position is counted; the source always is.
+    pub kept: Vec<bool>,
+    pub quality_bits: Vec<String>,
+    /// Bits of quality that reject an event, and those that speak of a time.
+    pub quality: u32,
+    pub of_time: u32,
+    pub cuts: Vec<(String, Interval)>,
+    pub gap_ns: i64,
+    pub edges: Vec<f64>,
+    pub candidates: usize,
+    pub rotation: Positions,
+    /// Gammas of a simulation, whose true energies count.
+    pub simulated: bool,
+}
+
+impl Plan {
+    /// Of the first file of a folder; the others must be alike.
+    pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<Plan> {
+        let (passing, told, threshold) = passing(head, settings)?;
+        let many = head.positions.len();
+        if many > MOST_POSITIONS {
+            return Err(Fault::new("too many positions")
+                .expected(format!("at most {MOST_POSITIONS}"))
+                .found(many)
+                .input());
+        }
+        let mut kept = vec![true; many];
+        for angle in &settings.positions.drop {
+            let turned = |p: &f64| libm::fabs(libm::remainder(p - angle, 360.0)) < 0.01;
+            match head.positions.iter().position(turned) {
+                Some(0) => {
+                    return Err(Fault::new("the source's own position cannot be dropped").usage());
+                }
+                Some(k) => kept[k] = false,
+                None => {
+                    return Err(Fault::new("no such position to drop")
+                        .expected(format!("one of {:?} deg", head.positions))
+                        .found(angle)
+                        .usage());
+                }
+            }
+        }
+        if let Some(name) = settings.cuts.keys().find(|name| !head.of_position.contains(name)) {
+            return Err(Fault::new(format!("no column '{name}' to cut on"))
+                .expected(format!("one of {}", head.of_position.join(", ")))
+                .advice("name it in [score] columns and score again, or leave the cut out")
+                .usage());
+        }
+        let bit = |name: &str| head.quality_bits.iter().position(|known| known == name);
+        let all = (0..head.quality_bits.len().min(32)).fold(0_u32, |bits, i| bits | 1 << i);
+        let mut ignored = 0;
+        for name in &settings.quality.ignore {
+            ignored |= 1
+                << bit(name).ok_or_else(|| {
+                    Fault::new(format!("no quality cut '{name}' to ignore"))
+                        .expected(format!("one of {}", head.quality_bits.join(", ")))
+                        .usage()
+                })?;
+        }
+        // A quality cut goes by its quantity: `weather_mark > 5`.
+        let word = |text: &str| {
+            let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+            text[..end.unwrap_or(text.len())].to_lowercase()
+        };
+        let is_of_time = |name: &String| {
+            settings.quality.of_time.iter().any(|known| known.to_lowercase() == word(name))
+        };
+        let of_time = head.quality_bits.iter().enumerate().take(32);
+        let of_time =
+            of_time.filter(|(_, name)| is_of_time(name)).fold(0, |bits, (i, _)| bits | 1 << i);
+        Ok(Plan {
+            passing,
+            told,
+            threshold,
+            positions: head.positions.clone(),
+            kept,
+            quality_bits: head.quality_bits.clone(),
+            quality: all & !ignored,
+            of_time: of_time & !ignored,
+            cuts: settings.cuts.iter().map(|(name, cut)| (name.clone(), *cut)).collect(),
+            gap_ns: (settings.time.gap * 1e9) as i64,
+            edges: settings.energy.edges.clone(),
+            candidates: if simulated { 0 } else { settings.candidates },
+            rotation: settings.positions.clone(),
+            simulated,
+        })
+    }
+
+    /// Why positions of a source at these distances from the camera's centre [deg] are not
+    /// alike; `None` where they are, or there is only one.
+    pub fn unlike(&self, offset: Option<[f64; 2]>) -> Option<String> {
+        let limits = &self.rotation;
+        match offset {
+            _ if self.positions.len() < 2 => None,
+            None => Some(
+                "its files do not tell the source's offset, so it cannot be rotated".to_string(),
+            ),
+            Some([least, _]) if least < limits.least_offset => Some(format!(
+                "the source is {least:.3} deg from the camera's centre, too near to rotate (under {} deg)",
+                limits.least_offset
+            )),
+            Some([least, most]) if most - least > limits.offset_change => Some(format!(
+                "the source's offset goes from {least:.3} to {most:.3} deg within the run: rotated positions are not alike"
+            )),
+            Some(_) => None,
+        }
+    }
+
+    /// Counted OFF positions.
+    pub fn off(&self) -> impl Iterator<Item = usize> {
+        (1..self.positions.len()).filter(|k| self.kept[*k])
+    }
+
+    /// Refuses a file that is not like the first one.
+    pub fn check(&self, head: &Head, path: &Path, settings: &SeasonSettings) -> Result<()> {
+        let own = Plan::new(head, settings, self.simulated).map_err(|e| e.in_file(path))?;
+        let fault = |what: &str| Fault::new(what.to_string()).file(path);
+        if own.positions != self.positions {
+            return Err(fault("scored at other positions than the first file")
+                .expected(format!("{:?} deg", self.positions))
+                .found(format!("{:?} deg", own.positions))
+                .advice("make reports of equal scorings")
+                .input());
+        }
+        if own.passing != self.passing || own.told != self.told {
+            return Err(fault("other working points than the first file")
+                .expected(&self.told)
+                .found(&own.told)
+                .input());
+        }
+        if own.quality_bits != self.quality_bits {
+            return Err(fault("other quality cuts than the first file")
+                .expected(self.quality_bits.join(", "))
+                .found(own.quality_bits.join(", "))
+                .input());
+        }
+        Ok(())
+    }
+}
+
+/// The working point or threshold that was asked for.
+fn passing(head: &Head, settings: &SeasonSettings) -> Result<(Passing, String, f64)> {
+    if let Some(threshold) = settings.threshold {
+        return Ok((Passing::Threshold(threshold), format!("score ≥ {threshold}"), threshold));
+    }
+    let names: Vec<&str> = head.working_points.iter().map(|p| p.name.as_str()).collect();
+    let index = match &settings.point {
+        Some(name) => names.iter().position(|known| known == name),
+        None => (!names.is_empty()).then_some(0),
+    };
+    let usable = index.filter(|index| *index < 8 && head.has_pass);
+    let Some(index) = usable else {
+        let asked = settings
+            .point
+            .as_ref()
+            .map_or("a working point".to_string(), |name| format!("a working point '{name}'"));
+        return Err(Fault::new(format!("the score files do not have {asked}"))
+            .found(if names.is_empty() { "none".to_string() } else { names.join(", ") })
+            .advice("give --threshold, a least score, or score again with the column `pass`")
+            .usage());
+    };
+    let point = &head.working_points[index];
+    Ok((Passing::Point(index as u8), point.name.clone(), point.threshold))
+}

@@ -1,0 +1,646 @@
+//! The figures of a season, from its counts: what `season.json` holds.
+
+use super::area::Simulation;
+use super::candidates::Candidate;
+use super::clock::DISAGREEMENT;
+use super::counts::{Pair, Portion, RunCounts, RunKey, grow};
+use super::folder::{Counted, Folder};
+use super::models::Models;
+use super::pictures::Picture;
+use super::plan::Plan;
+use super::time;
+use crate::config::{Interval, OtherModel, SeasonSettings};
+use crate::data::selection::STATUS_BITS;
+use crate::error::{Fault, Result};
+use crate::figures::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub const FORMAT: &str = "taiga-flow-season 1";
+/// An upper limit stands beside excesses of less significance.
+pub const LIMIT_BELOW: f64 = 3.0;
+const SCORE_BINS: usize = 60;
+const HOUR: f64 = 3600.0;
+
+/// What a season is made of.
+pub struct Parts<'a> {
+    pub folder: &'a Folder,
+    pub plan: &'a Plan,
+    pub settings: &'a SeasonSettings,
+    pub models: &'a Models,
+    pub counted: &'a Counted,
+    pub simulation: Option<Simulation>,
+    pub reference: Option<&'a Counted>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Season {
+    pub format: String,
+    pub scores: String,
+    pub models: Vec<String>,
+    /// Name of the working point, or the least score; and the threshold.
+    pub point: String,
+    pub threshold: f64,
+    pub cuts: BTreeMap<String, Interval>,
+    /// Rotation of each position [deg]; the first is the source.
+    pub positions: Vec<f64>,
+    /// Those of the OFF positions that are counted [deg], in the order of all counts.
+    pub off_positions: Vec<f64>,
+    pub total: Group,
+    /// By season and telescope.
+    pub groups: Vec<Group>,
+    pub nights: Vec<Night>,
+    pub runs: Vec<RunRow>,
+    pub portions: Vec<PortionRow>,
+    /// Run after run in time.
+    pub cumulative: Vec<Cumulative>,
+    pub theta2: Pair,
+    pub alpha: Pair,
+    pub score: Option<Scores>,
+    pub simulation: Option<Simulation>,
+    /// What runs are compared with for drift.
+    pub drift_reference: String,
+    pub candidates: Vec<Candidate>,
+    /// Images of the first candidates, for the page.
+    #[serde(skip)]
+    pub pictures: Vec<Picture>,
+    /// Runs that were not counted.
+    pub refused: Vec<Refused>,
+    /// Files that could not be scored or read.
+    pub failed: BTreeMap<String, String>,
+    pub warnings: Vec<String>,
+}
+
+/// Figures of any set of events.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    pub events: u64,
+    /// Cut flow at the source.
+    pub scored: u64,
+    pub inside: u64,
+    pub good: u64,
+    pub selected: u64,
+    pub passing: u64,
+    pub on: u64,
+    /// Rejected, by reason; an event can have several.
+    pub status: BTreeMap<String, u64>,
+    pub quality: BTreeMap<String, u64>,
+    pub live_s: Option<f64>,
+    pub rate_hz: Option<f64>,
+    pub gaps: u64,
+    pub gap_s: f64,
+    pub bad_s: f64,
+    /// Sum of `delta_time` over live time.
+    pub delta_share: Option<f64>,
+    /// Events counted once, per OFF position.
+    pub off: Vec<u64>,
+    pub alpha: Option<f64>,
+    pub excess: Option<Measured>,
+    /// The excess with what leaks into OFF given back.
+    pub corrected: Option<Measured>,
+    pub significance: Option<f64>,
+    pub per_root_hour: Option<f64>,
+    /// Of the excess at 95 %, where the significance is low; and given back the leak.
+    pub upper_limit: Option<f64>,
+    pub upper_limit_corrected: Option<f64>,
+    pub homogeneity: Option<Homogeneity>,
+    pub naive: Option<Naive>,
+}
+
+/// The same events, each counted wherever it passes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Naive {
+    pub on: u64,
+    pub off: Vec<u64>,
+    pub excess: Measured,
+    pub significance: f64,
+    /// Events that pass at several positions, and those of them that pass at the source.
+    pub overlapping: u64,
+    pub overlapping_on: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    pub season: Option<String>,
+    pub telescope: Option<i64>,
+    pub runs: u64,
+    pub nights: u64,
+    #[serde(flatten)]
+    pub tally: Tally,
+    pub energy: Vec<EnergyBin>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EnergyBin {
+    pub low_tev: f64,
+    pub high_tev: f64,
+    pub on: u64,
+    pub off: u64,
+    pub excess: Measured,
+    pub corrected: Option<Measured>,
+    pub significance: f64,
+    pub upper_limit: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Night {
+    pub night: Option<String>,
+    pub telescope: Option<i64>,
+    pub runs: u64,
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    pub run: String,
+    pub telescope: Option<i64>,
+    pub season: Option<String>,
+    pub night: Option<String>,
+    pub start_ns: Option<i64>,
+    pub end_ns: Option<i64>,
+    pub files: Vec<String>,
+    pub models: Vec<String>,
+    /// Least and greatest source offset [deg].
+    pub offset: Option<[f64; 2]>,
+    pub portions: u64,
+    #[serde(flatten)]
+    pub tally: Tally,
+    pub drift: Vec<DriftOf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortionRow {
+    pub run: String,
+    pub telescope: Option<i64>,
+    pub portion: Option<i64>,
+    pub start_ns: Option<i64>,
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriftOf {
+    pub column: String,
+    #[serde(flatten)]
+    pub drift: Drift,
+    pub flagged: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cumulative {
+    pub end_ns: Option<i64>,
+    /// Live time so far, telescope-hours.
+    pub hours: f64,
+    pub on: u64,
+    pub off: u64,
+    pub excess: f64,
+    pub significance: f64,
+}
+
+/// Scores inside the cuts, at the source and at all counted OFF positions together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    pub low: f64,
+    pub high: f64,
+    pub on: Vec<u64>,
+    pub off: Vec<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub run: String,
+    pub telescope: Option<i64>,
+    pub events: u64,
+    pub reason: String,
+}
+
+/// A run with its place in time.
+struct Dated<'a> {
+    key: &'a RunKey,
+    counts: &'a RunCounts,
+    sum: Portion,
+    season: Option<String>,
+    night: Option<String>,
+}
+
+impl Season {
+    pub fn new(parts: Parts) -> Result<Season> {
+        let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
+        let leak = simulation.as_ref().map(|s| s.leak);
+        let mut warnings = Vec::new();
+        let (mut used, mut refused) = (Vec::new(), Vec::new());
+        for (key, counts) in &counted.runs {
+            let run = Dated::new(key, counts, settings);
+            run.warn(&mut warnings);
+            match run.objection(plan, models, &mut warnings) {
+                None => used.push(run),
+                Some(reason) => refused.push(Refused {
+                    run: key.told(),
+                    telescope: key.telescope,
+                    events: run.sum.events,
+                    reason,
+                }),
+            }
+        }
+        if let (true, Some(first)) = (used.is_empty(), refused.first()) {
+            return Err(Fault::new(format!("no run can be counted; run {}", first.run))
+                .found(&first.reason)
+                .input());
+        }
+        let figures = Figures { plan, leak };
+        warn_of_simulation(simulation.as_ref(), &used, &mut warnings);
+        let whole: Vec<&Dated> = used.iter().collect();
+        let total = figures.group(None, None, &whole);
+        let groups = grouped_by(&used, |run| (run.season.clone(), run.key.telescope))
+            .into_iter()
+            .map(|((season, telescope), runs)| figures.group(season, telescope, &runs));
+        let nights = grouped_by(&used, |run| (run.night.clone(), run.key.telescope))
+            .into_iter()
+            .map(|((night, telescope), runs)| Night {
+                night,
+                telescope,
+                runs: runs.len() as u64,
+                tally: figures.tally(&sum_of(&runs)),
+            });
+        let drifts = Drifts::new(&used, reference, settings);
+        let mut failed = folder.failed.clone();
+        failed.extend(counted.failed.clone());
+        let used_models: BTreeSet<&String> = used.iter().flat_map(|r| &r.counts.models).collect();
+        let (theta2, alpha) = (pair(&used, |c| &c.theta2), pair(&used, |c| &c.alpha));
+        let season = Season {
+            format: FORMAT.to_string(),
+            scores: folder.told.clone(),
+            models: used_models.into_iter().cloned().collect(),
+            point: plan.told.clone(),
+            threshold: plan.threshold,
+            cuts: settings.cuts.clone(),
+            positions: plan.positions.clone(),
+            off_positions: plan.off().map(|k| plan.positions[k]).collect(),
+            groups: groups.collect(),
+            nights: nights.collect(),
+            runs: used.iter().map(|run| figures.run(run, &drifts)).collect(),
+            portions: used.iter().flat_map(|run| figures.portions(run)).collect(),
+            cumulative: figures.cumulative(&used),
+            theta2,
+            alpha,
+            score: scores(&used),
+            drift_reference: drifts.told,
+            candidates: counted
+                .candidates
+                .iter()
+                .filter(|c| !refused.iter().any(|r| is_of(c, r)))
+                .cloned()
+                .collect(),
+            pictures: Vec::new(),
+            total,
+            simulation,
+            refused,
+            failed,
+            warnings,
+        };
+        Ok(season)
+    }
+}
+
+fn is_of(candidate: &Candidate, refused: &Refused) -> bool {
+    let run = candidate.run.map_or_else(|| candidate.file.clone(), |run| run.to_string());
+    run == refused.run && candidate.telescope == refused.telescope
+}
+
+impl RunKey {
+    /// The run's number, or its file.
+    pub fn told(&self) -> String {
+        self.run.map_or_else(|| self.file.clone(), |run| run.to_string())
+    }
+}
+
+impl<'a> Dated<'a> {
+    fn new(key: &'a RunKey, counts: &'a RunCounts, settings: &SeasonSettings) -> Dated<'a> {
+        let sum = counts.sum();
+        let of = |name: fn(i64, f64) -> String| {
+            sum.clock.first.map(|first| name(first, settings.time.utc_offset))
+        };
+        Dated { key, counts, season: of(time::season), night: of(time::night), sum }
+    }
+
+    fn told(&self) -> String {
+        match self.key.telescope {
+            Some(telescope) => format!("run {} of telescope {telescope}", self.key.told()),
+            None => format!("run {}", self.key.told()),
+        }
+    }
+
+    /// What is odd about the run and does not forbid to count it.
+    fn warn(&self, warnings: &mut Vec<String>) {
+        let (told, clock) = (self.told(), &self.sum.clock);
+        if clock.backwards > 0 {
+            let place = clock.backwards_at.as_ref();
+            let place =
+                place.map_or(String::new(), |(file, row)| format!(", first at {file}, row {row}"));
+            warnings.push(format!(
+                "{told}: the clock goes backwards {} time(s){place}; these intervals are not live time",
+                clock.backwards
+            ));
+        }
+        if let Some((a, b)) = self.counts.overlapping_files() {
+            warnings
+                .push(format!("{told}: the times of {a} and {b} overlap, live time counts twice"));
+        }
+        if self.counts.portions.iter().all(|(number, _)| number.is_none()) {
+            warnings.push(format!("{told}: no portions; the run counts as one"));
+        }
+        if clock.first.is_none() {
+            let instead =
+                if clock.deltas > 0 { "; live time is the sum of delta_time" } else { "" };
+            warnings.push(format!("{told}: no times (unix_time_ns){instead}"));
+        }
+        if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
+            warnings.push(format!("{told}: the sum of delta_time is {share:.3} of the live time"));
+        }
+    }
+
+    /// Why the run must not be counted.
+    fn objection(
+        &self,
+        plan: &Plan,
+        models: &Models,
+        warnings: &mut Vec<String>,
+    ) -> Option<String> {
+        for model in &self.counts.models {
+            let objection = models.objection(self.key.telescope, self.season.as_deref(), model);
+            match (objection, models.other) {
+                (Some(reason), OtherModel::Refuse) => return Some(reason),
+                (Some(reason), OtherModel::Flag) => {
+                    warnings.push(format!("{}: {reason}", self.told()));
+                }
+                (None, _) => {}
+            }
+        }
+        if self.counts.models.len() > 1 {
+            return Some("its files were scored with several models".to_string());
+        }
+        plan.unlike(self.counts.offset)
+    }
+}
+
+fn warn_of_simulation(simulation: Option<&Simulation>, used: &[Dated], warnings: &mut Vec<String>) {
+    let Some(simulation) = simulation else { return };
+    let models: BTreeSet<&String> = used.iter().flat_map(|run| &run.counts.models).collect();
+    let own: BTreeSet<&String> = simulation.models.iter().collect();
+    if models != own {
+        warnings.push(
+            "the simulated gammas were scored with other models than the season: leak and areas are not those of its selection".to_string(),
+        );
+    }
+}
+
+fn grouped_by<'a, 'b, K: Ord>(
+    runs: &'b [Dated<'a>],
+    key: impl Fn(&Dated<'a>) -> K,
+) -> BTreeMap<K, Vec<&'b Dated<'a>>> {
+    let mut groups: BTreeMap<K, Vec<&Dated>> = BTreeMap::new();
+    for run in runs {
+        groups.entry(key(run)).or_default().push(run);
+    }
+    groups
+}
+
+fn sum_of(runs: &[&Dated]) -> Portion {
+    let mut sum = Portion::default();
+    runs.iter().for_each(|run| sum.merge(&run.sum));
+    sum
+}
+
+fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &Pair) -> Pair {
+    let mut sum = Pair::default();
+    for run in runs {
+        grow(&mut sum.on, &of(run.counts).on);
+        grow(&mut sum.off, &of(run.counts).off);
+    }
+    sum
+}
+
+fn scores(runs: &[Dated]) -> Option<Scores> {
+    let (mut on, mut off) = (Distribution::default(), Distribution::default());
+    for run in runs {
+        on.merge(&run.counts.score_on);
+        off.merge(&run.counts.score_off);
+    }
+    let mut all = on.clone();
+    all.merge(&off);
+    let (low, high) = all.quantile(0.02).zip(all.quantile(0.999))?;
+    let least = 1e-3 * low.abs().max(high.abs()).max(1e-3);
+    let high = high.max(low + least);
+    let bins = |of: &Distribution| of.histogram(low, high, SCORE_BINS);
+    Some(Scores { low, high, on: bins(&on), off: bins(&off) })
+}
+
+/// How counts become figures.
+struct Figures<'a> {
+    plan: &'a Plan,
+    leak: Option<Leak>,
+}
+
+impl Figures<'_> {
+    fn tally(&self, sum: &Portion) -> Tally {
+        let clock = &sum.clock;
+        let live_s = clock.live_s();
+        let status = STATUS_BITS.iter().zip(sum.status);
+        let quality = self.plan.quality_bits.iter().zip(&sum.quality);
+        let mut tally = Tally {
+            events: sum.events,
+            scored: sum.scored,
+            inside: sum.inside,
+            good: sum.good,
+            selected: sum.selected,
+            passing: sum.passing.first().copied().unwrap_or(0),
+            on: sum.counted.first().copied().unwrap_or(0),
+            status: status.map(|((_, name), n)| ((*name).to_string(), n)).collect(),
+            quality: quality.map(|(name, n)| (name.clone(), *n)).collect(),
+            live_s,
+            rate_hz: live_s.filter(|s| *s > 0.0).map(|s| sum.events as f64 / s),
+            gaps: clock.gaps,
+            gap_s: clock.gap_ns as f64 / 1e9,
+            bad_s: clock.bad_ns as f64 / 1e9,
+            delta_share: clock.delta_share(),
+            ..Tally::default()
+        };
+        let of = |counts: &[u64]| -> Vec<u64> {
+            self.plan.off().map(|k| counts.get(k).copied().unwrap_or(0)).collect()
+        };
+        tally.off = of(&sum.counted);
+        let Some(counts) = OnOff::new(tally.on, &tally.off) else { return tally };
+        let (excess, significance) = (counts.excess(), counts.significance());
+        tally.alpha = Some(counts.alpha);
+        tally.excess = Some(excess);
+        tally.corrected = self.leak.and_then(|leak| leak.corrected(excess));
+        tally.significance = Some(significance);
+        tally.per_root_hour = live_s.filter(|s| *s > 0.0).map(|s| significance / (s / HOUR).sqrt());
+        tally.upper_limit = (significance < LIMIT_BELOW).then(|| counts.upper_limit());
+        let given_back = |limit: f64| {
+            let of = Measured { value: limit, error: 0.0 };
+            self.leak.and_then(|leak| leak.corrected(of)).map(|limit| limit.value)
+        };
+        tally.upper_limit_corrected = tally.upper_limit.and_then(given_back);
+        tally.homogeneity = Homogeneity::of(&tally.off);
+        let naive_off = of(&sum.passing);
+        tally.naive = OnOff::new(tally.passing, &naive_off).map(|naive| Naive {
+            on: tally.passing,
+            excess: naive.excess(),
+            significance: naive.significance(),
+            off: naive_off,
+            overlapping: sum.overlapping,
+            overlapping_on: sum.overlapping_on,
+        });
+        tally
+    }
+
+    fn group(&self, season: Option<String>, telescope: Option<i64>, runs: &[&Dated]) -> Group {
+        let nights: BTreeSet<&Option<String>> = runs.iter().map(|run| &run.night).collect();
+        Group {
+            season,
+            telescope,
+            runs: runs.len() as u64,
+            nights: nights.len() as u64,
+            tally: self.tally(&sum_of(runs)),
+            energy: self.energy(runs),
+        }
+    }
+
+    /// Empty where no energies are known.
+    fn energy(&self, runs: &[&Dated]) -> Vec<EnergyBin> {
+        let edges = &self.plan.edges;
+        let mut sums = vec![Vec::new(); edges.len() - 1];
+        for run in runs {
+            sums.iter_mut().zip(&run.counts.energy).for_each(|(sum, of)| grow(sum, of));
+        }
+        if sums.iter().flatten().all(|n| *n == 0) {
+            return Vec::new();
+        }
+        let bin = |(pair, sum): (&[f64], &Vec<u64>)| {
+            let count = |k: usize| sum.get(k).copied().unwrap_or(0);
+            let off: Vec<u64> = self.plan.off().map(count).collect();
+            let counts = OnOff::new(count(0), &off)?;
+            let (excess, significance) = (counts.excess(), counts.significance());
+            Some(EnergyBin {
+                low_tev: pair[0],
+                high_tev: pair[1],
+                on: counts.on,
+                off: counts.off,
+                excess,
+                corrected: self.leak.and_then(|leak| leak.corrected(excess)),
+                significance,
+                upper_limit: (significance < LIMIT_BELOW).then(|| counts.upper_limit()),
+            })
+        };
+        edges.windows(2).zip(&sums).filter_map(bin).collect()
+    }
+
+    fn run(&self, run: &Dated, drifts: &Drifts) -> RunRow {
+        RunRow {
+            run: run.key.told(),
+            telescope: run.key.telescope,
+            season: run.season.clone(),
+            night: run.night.clone(),
+            start_ns: run.sum.clock.first,
+            end_ns: run.sum.clock.last,
+            files: run.counts.files.iter().cloned().collect(),
+            models: run.counts.models.iter().cloned().collect(),
+            offset: run.counts.offset,
+            portions: run.counts.portions.len() as u64,
+            tally: self.tally(&run.sum),
+            drift: drifts.of(run),
+        }
+    }
+
+    fn portions(&self, run: &Dated) -> Vec<PortionRow> {
+        let row = |(portion, counts): &(Option<i64>, Portion)| PortionRow {
+            run: run.key.told(),
+            telescope: run.key.telescope,
+            portion: *portion,
+            start_ns: counts.clock.first,
+            tally: self.tally(counts),
+        };
+        run.counts.portions.iter().map(row).collect()
+    }
+
+    /// The counts after each run, in the order of their beginnings.
+    fn cumulative(&self, runs: &[Dated]) -> Vec<Cumulative> {
+        let mut order: Vec<&Dated> = runs.iter().collect();
+        order.sort_by_key(|run| (run.sum.clock.first, run.key));
+        let (mut sum, mut live_s, mut points) = (Portion::default(), 0.0, Vec::new());
+        for run in order {
+            sum.merge(&run.sum);
+            live_s += run.sum.clock.live_s().unwrap_or(0.0);
+            let off: Vec<u64> = self.plan.off().map(|k| sum.counted[k]).collect();
+            let Some(counts) = OnOff::new(sum.counted[0], &off) else { continue };
+            points.push(Cumulative {
+                end_ns: run.sum.clock.last,
+                hours: live_s / HOUR,
+                on: counts.on,
+                off: counts.off,
+                excess: counts.excess().value,
+                significance: counts.significance(),
+            });
+        }
+        points
+    }
+}
+
+/// What the distributions of a run are compared with.
+struct Drifts<'a> {
+    told: String,
+    reference: Option<BTreeMap<String, Distribution>>,
+    /// All runs of a season and telescope.
+    sums: BTreeMap<(Option<String>, Option<i64>), BTreeMap<String, Distribution>>,
+    settings: &'a SeasonSettings,
+}
+
+impl<'a> Drifts<'a> {
+    fn new(
+        used: &[Dated],
+        reference: Option<&Counted>,
+        settings: &'a SeasonSettings,
+    ) -> Drifts<'a> {
+        let merged = |runs: &mut dyn Iterator<Item = &RunCounts>| {
+            let mut sum: BTreeMap<String, Distribution> = BTreeMap::new();
+            for run in runs {
+                for (name, of) in &run.drift {
+                    sum.entry(name.clone()).or_default().merge(of);
+                }
+            }
+            sum
+        };
+        let groups = grouped_by(used, |run| (run.season.clone(), run.key.telescope));
+        let sums = groups
+            .into_iter()
+            .map(|(group, runs)| (group, merged(&mut runs.iter().map(|run| run.counts))));
+        let told = match reference {
+            Some(_) => "the reference scores that were given",
+            None => "the other runs of the same season and telescope",
+        };
+        Drifts {
+            told: told.to_string(),
+            reference: reference.map(|counted| merged(&mut counted.runs.values())),
+            sums: sums.collect(),
+            settings,
+        }
+    }
+
+    fn of(&self, run: &Dated) -> Vec<DriftOf> {
+        let limits = &self.settings.drift;
+        let sum = self.sums.get(&(run.season.clone(), run.key.telescope));
+        let against = |name: &String, own: &Distribution| match &self.reference {
+            Some(reference) => reference.get(name).and_then(|its| own.drift_from(its)),
+            None => sum.and_then(|sum| own.drift_from(&sum.get(name)?.without(own))),
+        };
+        let judged = |(name, own): (&String, &Distribution)| {
+            let drift = against(name, own)?;
+            let enough = drift.events >= limits.least_events;
+            let flagged = drift.psi > limits.psi || drift.ks > limits.ks && drift.p_value < 1e-3;
+            Some(DriftOf { column: name.clone(), drift, flagged: enough && flagged })
+        };
+        run.counts.drift.iter().filter_map(judged).collect()
+    }
+}
