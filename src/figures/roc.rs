@@ -5,6 +5,7 @@
 //! a tied pair of a gamma and a hadron one half (Mann & Whitney 1947), which is the
 //! area under the straight lines between the points.
 
+use super::confusion::quality;
 use super::{Measured, Sample};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,13 @@ pub struct WorkingPoint {
     pub hadron_survival: Measured,
     /// Hadrons that pass.
     pub hadrons: u64,
+}
+
+impl WorkingPoint {
+    /// Gamma efficiency over the root of hadron survival, with binomial errors.
+    pub fn quality(&self) -> Measured {
+        quality(self.gamma_efficiency, self.hadron_survival)
+    }
 }
 
 impl Roc {

@@ -7,6 +7,8 @@
 
 use super::view::number;
 use crate::error::{Fault, Result};
+use crate::figures::band::BandPoint;
+use crate::figures::calibration::ReliabilityBin;
 use crate::figures::{Histogram, RocPoint};
 use crate::metrics::EpochMetrics;
 use plotters::chart::ChartContext;
@@ -46,14 +48,15 @@ pub(super) struct Axis<'t> {
     pub label: &'t dyn Fn(&f64) -> String,
 }
 
-/// The ROC curve on linear axes with the diagonal and the threshold's point.
-pub fn roc(points: &[RocPoint], working: Working) -> Result<String> {
+/// The ROC curve on linear axes with its band, the diagonal and the threshold's point.
+pub fn roc(points: &[RocPoint], band: &[BandPoint], working: Working) -> Result<String> {
     let share = |x: &f64| axis_number(*x, 1.0);
     let x = Axis { low: 0.0, high: 1.0, title: "hadron survival", label: &share };
     let y = Axis { low: 0.0, high: 1.0, title: "gamma efficiency", label: &share };
     let curve: Vec<_> = points.iter().map(|p| (p.hadron_survival, p.gamma_efficiency)).collect();
     svg("ROC curve", |area| {
         let mut chart = axes(area, &x, &y)?;
+        between(&mut chart, band, |survival| survival)?;
         dashed(&mut chart, &[(0.0, 0.0), (1.0, 1.0)], MUTED, 1)?;
         line(&mut chart, &curve, GAMMA, 2)?;
         working.map_or(Ok(()), |(gamma, hadron)| dot(&mut chart, (hadron, gamma), INK))
@@ -61,7 +64,11 @@ pub fn roc(points: &[RocPoint], working: Working) -> Result<String> {
 }
 
 /// The same curve against the logarithm of hadron survival, where the work is done.
-pub fn roc_logarithmic(points: &[RocPoint], working: Working) -> Result<String> {
+pub fn roc_logarithmic(
+    points: &[RocPoint],
+    band: &[BandPoint],
+    working: Working,
+) -> Result<String> {
     let passing = |p: &&RocPoint| p.hadron_survival > 0.0;
     let curve: Vec<_> = points
         .iter()
@@ -82,6 +89,8 @@ pub fn roc_logarithmic(points: &[RocPoint], working: Working) -> Result<String> 
         .collect();
     svg("ROC curve, logarithmic", |area| {
         let mut chart = axes(area, &x, &y)?;
+        let passing: Vec<_> = band.iter().filter(|b| b.hadron_survival > 0.0).copied().collect();
+        between(&mut chart, &passing, libm::log10)?;
         dashed(&mut chart, &diagonal, MUTED, 1)?;
         line(&mut chart, &curve, GAMMA, 2)?;
         match working.filter(|(_, hadron)| *hadron > 0.0) {
@@ -89,6 +98,38 @@ pub fn roc_logarithmic(points: &[RocPoint], working: Working) -> Result<String> 
             None => Ok(()),
         }
     })
+}
+
+/// What gammaness says against what is found, with errors; on the diagonal it keeps its
+/// word.
+pub fn reliability(bins: &[ReliabilityBin]) -> Result<String> {
+    let share = |x: &f64| axis_number(*x, 1.0);
+    let x = Axis { low: 0.0, high: 1.0, title: "gammaness", label: &share };
+    let y = Axis { low: 0.0, high: 1.0, title: "share of gammas", label: &share };
+    svg("Reliability of gammaness", |area| {
+        let mut chart = axes(area, &x, &y)?;
+        dashed(&mut chart, &[(0.0, 0.0), (1.0, 1.0)], MUTED, 1)?;
+        for bin in bins {
+            let (low, high) =
+                (bin.found.value - bin.found.error, bin.found.value + bin.found.error);
+            let ends = [(bin.said, low.max(0.0)), (bin.said, high.min(1.0))];
+            line(&mut chart, &ends, GAMMA, 1)?;
+            dot(&mut chart, (bin.said, bin.found.value), GAMMA)?;
+        }
+        Ok(())
+    })
+}
+
+/// The area of a band; `place` gives the abscissa of a hadron survival.
+fn between(chart: &mut Chart, band: &[BandPoint], place: impl Fn(f64) -> f64) -> Drawn {
+    let upper = band.iter().map(|b| (place(b.hadron_survival), b.high));
+    let lower = band.iter().rev().map(|b| (place(b.hadron_survival), b.low));
+    let outline: Vec<_> = upper.chain(lower).collect();
+    if outline.is_empty() {
+        return Ok(());
+    }
+    chart.draw_series([Polygon::new(outline, GAMMA.mix(0.22))])?;
+    Ok(())
 }
 
 /// Both classes, each normalised to itself, with the threshold.
@@ -285,8 +326,8 @@ mod tests {
 
     #[test]
     fn plots_of_degenerate_data_are_drawn() {
-        assert!(roc(&[], None).unwrap().contains("<svg"));
-        assert!(roc_logarithmic(&[], Some((1.0, 0.0))).unwrap().contains("<svg"));
+        assert!(roc(&[], &[], None).unwrap().contains("<svg"));
+        assert!(roc_logarithmic(&[], &[], Some((1.0, 0.0))).unwrap().contains("<svg"));
         for scores_of_both in [[0.0, 0.0], [1e9, 1e9 + 1e-6], [-3e38, 3e38]] {
             let sample = Sample::new(&scores_of_both, &[true, false]).unwrap();
             let histogram = Histogram::of(&sample, 50).unwrap();

@@ -8,7 +8,7 @@ use super::{ReportInputs, RunData, plots, training};
 use crate::error::Result;
 use crate::figures::calibration::ReliabilityBin;
 use crate::figures::confusion::PositiveClass;
-use crate::figures::evaluation::auc_text;
+use crate::figures::evaluation::{Importance, auc_text};
 use crate::figures::measured::{grouped, significant};
 use crate::figures::{ClassCounts, Evaluation, FileCounts, Measured, Separation};
 use serde::Serialize;
@@ -121,6 +121,7 @@ impl Assessed {
         tables.extend([separations(evaluation), survivals(evaluation)]);
         tables.extend(files(&evaluation.about.files));
         tables.extend(reliability(evaluation));
+        tables.extend(importance(evaluation));
         tables.extend(unusable(evaluation));
         Ok(Assessed {
             heading: heading(evaluation),
@@ -220,7 +221,7 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
             after.gamma_efficiency.zip(after.hadron_survival).map(|(g, h)| (g.value, h.value));
         let keys = || {
             vec![
-                Key::new("gamma line", "this score"),
+                Key::new("gamma line", "this score, with 68 % of a bootstrap"),
                 Key::new("muted dashed", "no separation"),
                 Key::new("dot", "threshold"),
             ]
@@ -232,10 +233,25 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
             caption: caption.into(),
         };
         let caption = "Relative to events that pass the pre-cuts.";
-        figures.push(figure("ROC", plots::roc(&evaluation.roc, working)?, caption));
-        let low = plots::roc_logarithmic(&evaluation.roc, working)?;
+        figures.push(figure(
+            "ROC",
+            plots::roc(&evaluation.roc, &evaluation.roc_band, working)?,
+            caption,
+        ));
+        let low = plots::roc_logarithmic(&evaluation.roc, &evaluation.roc_band, working)?;
         let caption = "The same curve; below ten surviving hadrons it is not well measured.";
         figures.push(figure("ROC at low hadron survival", low, caption));
+    }
+    if !evaluation.reliability.is_empty() {
+        figures.push(Figure {
+            title: "Reliability of gammaness".into(),
+            svg: plots::reliability(&evaluation.reliability)?,
+            keys: vec![
+                Key::new("dot", "events of a tenth"),
+                Key::new("muted dashed", "as it says"),
+            ],
+            caption: "Both classes have equal weight.".into(),
+        });
     }
     Ok(figures)
 }
@@ -305,13 +321,20 @@ fn survivals(evaluation: &Evaluation) -> Table {
         vec![
             at.hadron_survival.to_string(),
             dash(at.point, |p| p.gamma_efficiency.to_string()),
+            dash(at.point, |p| p.quality().to_string()),
             at.point.map_or_else(few, |p| grouped(p.hadrons)),
             dash(at.point, |p| number(p.threshold, 5)),
         ]
     });
     Table {
         title: "Gamma efficiency at given hadron survival".into(),
-        head: heads(&["hadron survival", "gamma efficiency", "hadrons that pass", "threshold"]),
+        head: heads(&[
+            "hadron survival",
+            "gamma efficiency",
+            "Q",
+            "hadrons that pass",
+            "threshold",
+        ]),
         rows: rows.collect(),
     }
 }
@@ -330,6 +353,22 @@ fn reliability(evaluation: &Evaluation) -> Option<Table> {
         title: "Reliability of gammaness, at equal numbers of both classes".into(),
         head: heads(&["gammaness", "mean", "share of gammas", "gammas", "hadrons"]),
         rows: evaluation.reliability.iter().map(row).collect(),
+    })
+}
+
+/// Features by what they tell, most first.
+fn importance(evaluation: &Evaluation) -> Option<Table> {
+    let auc = evaluation.auc?.value;
+    let mut features: Vec<_> = evaluation.importance.iter().collect();
+    features.sort_by(|a, b| a.auc_without.value.total_cmp(&b.auc_without.value));
+    let row = |of: &&Importance| {
+        let lost = auc - of.auc_without.value;
+        vec![of.feature.clone(), number(lost, 3), auc_text(&of.auc_without)]
+    };
+    (!features.is_empty()).then(|| Table {
+        title: "What each feature tells: the AUC with its values exchanged between events".into(),
+        head: heads(&["feature", "AUC lost", "AUC without it"]),
+        rows: features.iter().map(row).collect(),
     })
 }
 
