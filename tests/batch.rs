@@ -143,11 +143,6 @@ fn an_array_of_jobs_scores_what_ranks_would() {
     let more = arguments![&trained.model, &ranks, &archive];
     let job = slurm.submit(&[], "score.sbatch", &more, "ranks.log");
     assert_eq!(slurm.finish(&job, "ranks.log").state, "COMPLETED", "{}", slurm.log("ranks.log"));
-    let help = succeed(&mut program(&arguments!["score", "--help"])).stdout;
-    if !help.contains("--shard") {
-        crate::support::skip("score-array.sbatch: this program has no `score --shard` yet");
-        return;
-    }
     let more = arguments![&trained.model, &array, &archive];
     let job = slurm.submit(&["--array=0-2"], "score-array.sbatch", &more, "array-%a.log");
     for element in 0..3 {

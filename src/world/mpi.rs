@@ -45,6 +45,10 @@ const LONG: usize = 2048;
 /// Timed trials of each way, after one that is not.
 const TRIALS: usize = 4;
 
+/// Long sums after which the ways are tried once more: the gradients of a new flow are
+/// mostly zeros, and pack better than all that follow.
+const AGAIN: u64 = 200;
+
 /// What overrides the choice of a way: `flat`, `lanes` or `packed`.
 const CHOICE: &str = "TAIGA_FLOW_REDUCTION";
 
@@ -71,6 +75,9 @@ struct Nodes {
     lane: Option<SimpleCommunicator>,
     lanes: usize,
     way: Cell<Option<Way>>,
+    /// Whether the way was asked for and is not to be chosen.
+    fixed: bool,
+    long_sums: Cell<u64>,
     scratch: RefCell<Scratch>,
 }
 
@@ -123,9 +130,12 @@ impl Mpi {
             let colour = mpi.local_rank.min(lanes) as c_int;
             let lane =
                 mpi.world.split_by_color_with_key(Color::with_value(colour), mpi.world.rank());
+            let way = mpi.way_asked_for();
             mpi.nodes = Some(Nodes {
                 lane: lane.filter(|_| mpi.local_rank < lanes),
-                way: Cell::new(mpi.way_asked_for()),
+                fixed: way.is_some(),
+                way: Cell::new(way),
+                long_sums: Cell::new(0),
                 node,
                 lanes,
                 scratch: RefCell::default(),
@@ -231,10 +241,13 @@ impl World for Mpi {
 
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
         let way = match &self.nodes {
-            Some(nodes) if values.len() >= LONG => match nodes.way.get() {
-                Some(way) => way,
-                None => self.choose(nodes, values)?,
-            },
+            Some(nodes) if values.len() >= LONG => {
+                let sums = nodes.long_sums.replace(nodes.long_sums.get() + 1);
+                match nodes.way.get() {
+                    Some(way) if nodes.fixed || sums != AGAIN => way,
+                    _ => self.choose(nodes, values)?,
+                }
+            }
             _ => Way::Flat,
         };
         values.chunks_mut(PIECE_BYTES / size_of::<i64>()).try_for_each(|piece| self.sum(way, piece))
