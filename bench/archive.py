@@ -163,7 +163,7 @@ def peer(model):
     for path in sorted(archive.rglob("*.h5"), key=lambda p: (p.stat().st_size, str(p))):
         with h5py.File(path) as file:
             rows = file["events/size"].shape[0]
-        if rows >= options.peer_rows / 100 and taken < options.peer_rows:
+        if rows >= options.peer_rows / 100 and taken + rows <= options.peer_rows:
             os.symlink(path.resolve(), part / f"{path.parent.name}-{path.name}")
             taken += rows
     script = Path(__file__).resolve().parent / "archive_peer.py"

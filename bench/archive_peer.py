@@ -90,6 +90,8 @@ def coordinate(feature, x):
     return x
 
 
+if options.compile:  # before the clock starts
+    log_prob(torch.zeros(options.batch, len(card["features"])))
 turns = [2 * math.pi * k / options.positions for k in range(options.positions)]
 names = ["xc", "yc", "axis", "source_x", "source_y"]
 names += [f["name"] for f in card["features"] if f["name"] not in ("dist", "alpha")]
@@ -117,7 +119,10 @@ with torch.inference_mode(), np.errstate(all="ignore"):
                     c["alpha"] = np.degrees(np.arcsin(np.minimum(np.abs(x * sin - y * cos) / c["dist"], 1)))
                     z = [(coordinate(f, c[f["name"]]) - f["mean"]) / f["std"] for f in card["features"]]
                     z = torch.from_numpy(np.stack(z, 1).astype("f4"))
+                    # Batches of one length: each other one would be compiled anew.
+                    rest = -len(z) % options.batch
+                    z = torch.nn.functional.pad(z, (0, 0, 0, rest)) if options.compile else z
                     parts = [log_prob(part) for part in z.split(options.batch)]
-                    scores[first : first + WINDOW, k] = torch.cat(parts).numpy()
+                    scores[first : first + WINDOW, k] = torch.cat(parts)[: len(c["xc"])].numpy()
             rows += n
 print(json.dumps({"rows": rows, "positions": options.positions, "seconds": time.perf_counter() - started}))

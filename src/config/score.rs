@@ -176,6 +176,8 @@ impl Score {
     /// The checks that need neither file nor model.
     pub fn validate(&self) -> Result<()> {
         let usage = |what: &str, name: &str| Fault::new(what).column(name);
+        let any = !self.columns.is_empty() || self.status;
+        check("number of score.columns", self.columns.len(), any, "1 or more without status")?;
         for (i, column) in self.columns.iter().enumerate() {
             if self.columns[..i].contains(column) {
                 return Err(usage("a column stands twice in score.columns", column.name()).usage());

@@ -112,7 +112,7 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let (recipe, scorer) = agree(world, prepared)?;
     let prepare = || {
         resume::prepare(&assignment, options, &hash)?;
-        shards::prepare(options)
+        shards::prepare(options, world.size())
     };
     agree(world, if is_root(world) { prepare() } else { Ok(()) })?;
     let folder = is_root(world).then_some(options.output.as_path());

@@ -203,7 +203,7 @@ impl Scoring<'_, '_> {
                     recipe.compute(self.scorer, &mut rows)?;
                     self.time.rows += rows.block.rows as u64;
                     self.time.scoring += began.elapsed();
-                    self.time.engine += rows.scored.engine_time - before;
+                    self.time.engine += rows.scored.engine_time.saturating_sub(before);
                     let looked = match &recipe.positions {
                         Some(at) => facts.look(&rows, at, &job.input, first),
                         None => Ok(()),

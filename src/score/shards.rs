@@ -16,26 +16,28 @@ pub fn part_of(world: &dyn World, options: &Options) -> (usize, usize) {
     (shard * world.size() + world.rank(), shards * world.size())
 }
 
-/// Makes ready for a part: with `--overwrite` its ledger begins anew.
-pub fn prepare(options: &Options) -> Result<()> {
+/// Makes ready for a part on so many ranks: with `--overwrite` its ledgers begin anew.
+pub fn prepare(options: &Options, ranks: usize) -> Result<()> {
     let (shard, shards) = options.shard;
     let folder = options.output.join(ledger::FOLDER);
     if shards == 1 && options.overwrite {
         return durable::remove_folder(&folder);
     }
     if shards > 1 && options.overwrite && folder.is_dir() {
-        let others = ledger_names(options)?.into_iter().find(|name| !is_of(name, shards));
+        let parts = shards * ranks;
+        let others = ledger_names(options)?.into_iter().find(|name| !is_of(name, parts));
         if let Some(name) = others {
             return Err(Fault::new("the outputs were made in other parts")
                 .file(folder.join(name))
-                .expected(format!("ledgers of {shards} parts"))
+                .expected(format!("ledgers of {parts} parts"))
                 .advice(
-                    "score them again with the same --shard I/N, or all at once with --overwrite",
+                    "score them again with the same --shard I/N and ranks, or all at once with --overwrite",
                 )
                 .usage());
         }
-        let own = folder.join(format!("{}-of-{shards}.jsonl", shard + 1));
-        return durable::remove_file(&own);
+        let mut own = (shard * ranks..(shard + 1) * ranks)
+            .map(|part| folder.join(format!("{}-of-{parts}.jsonl", part + 1)));
+        return own.try_for_each(|path| durable::remove_file(&path));
     }
     Ok(())
 }
