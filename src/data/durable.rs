@@ -282,6 +282,11 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     remove_tree(&doomed)
 }
 
+/// Removes a folder that nothing was put into; any other one stays.
+pub fn remove_if_empty(path: &Path) {
+    let _ = fs::remove_dir(path);
+}
+
 /// Gives a file or folder another name or place on the same file system.
 pub fn move_to(from: &Path, to: &Path) -> Result<()> {
     perform("move", from, || fs::rename(from, to))?;

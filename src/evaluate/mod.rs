@@ -57,6 +57,16 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     agree(world, durable::refuse_existing(&path, options.overwrite))?;
     let folder = is_root(world).then_some(options.output.as_path());
     agree(world, folder.map_or(Ok(()), durable::create_folder))?;
+    let outcome = watched(world, options);
+    // What is refused leaves nothing behind.
+    if let (Err(_), Some(folder)) = (&outcome, folder) {
+        durable::remove_if_empty(folder);
+    }
+    outcome
+}
+
+fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
+    let folder = is_root(world).then_some(options.output.as_path());
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let place = Place::new(world, options.hardware)?;

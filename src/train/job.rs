@@ -506,10 +506,8 @@ impl<'a> Job<'a> {
 /// they do.
 fn hold(plan: &Plan, stores: &[EventStore], engines: &mut [Box<dyn Engine>]) -> Result<bool> {
     let of_flow = |f: usize| stores.get(plan.flows[f].population);
-    let fits = |(f, engine): (usize, &Box<dyn Engine>)| {
-        of_flow(f).is_some_and(|store| store.train_len() <= engine.room())
-    };
-    if !engines.iter().enumerate().all(fits) {
+    let fits = |f: usize| of_flow(f).is_some_and(|store| store.train_len() <= engines[f].room());
+    if !(0..engines.len()).all(fits) {
         return Ok(false);
     }
     for (f, engine) in engines.iter_mut().enumerate() {
