@@ -13,11 +13,14 @@ use crate::data::table::Table;
 use crate::error::{Error, Fault, Result};
 use crate::world::{Work, World};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// Time of a row at one position [ns], about; only proportions matter.
 const SCORING_NS: u64 = 500;
 const MERGING_NS: u64 = 50;
+/// The longest share of a rank beside the mean one that is even enough.
+const EVEN: f64 = 1.05;
 /// A file that is less than this part of a rank's share is never cut.
 const SMALL_SHARE: u64 = 4;
 
@@ -102,9 +105,9 @@ impl Surveyor<'_> {
     }
 }
 
-/// The tasks of what is left, with their cost, and that of putting files together. Files
-/// of more than `split_rows` rows are cut where there are several ranks, unless they are too
-/// small a part of all to keep ranks waiting for them.
+/// The tasks of what is left, with their cost, and that of putting files together. Where
+/// whole files cannot be shared evenly between the ranks, the longest ones of more than
+/// `split_rows` rows are cut, as few as will do: a piece is written twice.
 pub fn tasks(
     assignment: &Assignment,
     found: &[Found],
@@ -112,28 +115,77 @@ pub fn tasks(
     split_rows: u64,
     ranks: usize,
 ) -> (Vec<Costed>, BTreeMap<usize, u64>) {
-    let (mut tasks, mut merges) = (Vec::new(), BTreeMap::new());
     let positions = recipe.width() as u64;
-    let cost = |job: &Job, rows: u64| rows * positions * SCORING_NS + job.bytes;
-    let left = assignment.jobs.iter().zip(found).filter_map(|(job, found)| match found {
-        Found::Rows(rows) => Some(cost(job, *rows)),
-        _ => None,
-    });
-    let small = left.sum::<u64>() / (SMALL_SHARE * ranks as u64);
-    for (job, (of, found)) in assignment.jobs.iter().zip(found).enumerate() {
-        let Found::Rows(rows) = found else { continue };
-        let whole = cost(of, *rows);
-        if ranks == 1 || *rows <= split_rows || whole <= small {
-            tasks.push((Task::File { job }, whole));
+    let left: Vec<Left> = assignment
+        .jobs
+        .iter()
+        .zip(found)
+        .enumerate()
+        .filter_map(|(job, (of, found))| match found {
+            Found::Rows(rows) => {
+                let cost = rows * positions * SCORING_NS + of.bytes;
+                Some(Left { job, rows: *rows, cost })
+            }
+            _ => None,
+        })
+        .collect();
+    let cut = cut(&left, split_rows, ranks);
+    let (mut tasks, mut merges) = (Vec::new(), BTreeMap::new());
+    for Left { job, rows, cost } in left {
+        if !cut.contains(&job) {
+            tasks.push((Task::File { job }, cost));
             continue;
         }
-        for piece in pieces::cut(*rows, split_rows) {
-            let share = whole as f64 * (piece.1 - piece.0) as f64 / *rows as f64;
+        for piece in pieces::cut(rows, split_rows) {
+            let share = cost as f64 * (piece.1 - piece.0) as f64 / rows as f64;
             tasks.push((Task::Piece { job, rows: piece }, share as u64));
         }
         merges.insert(job, rows * positions * MERGING_NS);
     }
     (tasks, merges)
+}
+
+/// A file that is not scored yet.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    job: usize,
+    rows: u64,
+    cost: u64,
+}
+
+/// The files to cut: the 0, 1, 2, 4, … longest, until the longest share of any rank is
+/// close to the mean one.
+fn cut(left: &[Left], split_rows: u64, ranks: usize) -> BTreeSet<usize> {
+    let all: u64 = left.iter().map(|l| l.cost).sum();
+    let small = all / (SMALL_SHARE * ranks as u64);
+    let mut long: Vec<&Left> =
+        left.iter().filter(|l| l.rows > split_rows && l.cost > small).collect();
+    long.sort_by_key(|l| (Reverse(l.cost), l.job));
+    let mut cut = BTreeSet::new();
+    while ranks > 1 && cut.len() < long.len() {
+        let whole = left.iter().filter(|l| !cut.contains(&l.job)).map(|l| l.cost);
+        let of_cut = left.iter().filter(|l| cut.contains(&l.job)).map(|l| l.cost).sum::<u64>();
+        if longest_share(whole.collect(), of_cut, ranks) <= EVEN * all as f64 / ranks as f64 {
+            break;
+        }
+        let more = (2 * cut.len()).clamp(1, long.len());
+        cut = long[..more].iter().map(|l| l.job).collect();
+    }
+    cut
+}
+
+/// Of whole files dealt longest first, and what is cut poured on top.
+fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
+    whole.sort_unstable_by(|a, b| b.cmp(a));
+    let mut shares: BinaryHeap<Reverse<u64>> = (0..ranks).map(|_| Reverse(0)).collect();
+    for cost in &whole {
+        if let Some(Reverse(least)) = shares.pop() {
+            shares.push(Reverse(least + cost));
+        }
+    }
+    let longest = shares.iter().map(|share| share.0).max().unwrap_or(0);
+    let mean = (whole.iter().sum::<u64>() + of_cut) as f64 / ranks as f64;
+    mean.max(longest as f64)
 }
 
 /// Refuses to begin where the outputs cannot have room. What compression leaves of them is
@@ -180,4 +232,29 @@ pub fn pieces(assignment: &Assignment, tasks: &[Costed]) -> Vec<Vec<(u64, u64)>>
         }
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(costs: &[u64]) -> Vec<Left> {
+        costs.iter().enumerate().map(|(job, cost)| Left { job, rows: *cost, cost: *cost }).collect()
+    }
+
+    #[test]
+    fn files_are_cut_only_where_whole_ones_cannot_be_shared_evenly() {
+        let cut = |costs: &[u64], ranks: usize| -> Vec<usize> {
+            cut(&files(costs), 100, ranks).into_iter().collect()
+        };
+        assert!(cut(&[1000, 1000], 1).is_empty());
+        assert!(cut(&[1000, 1000], 2).is_empty());
+        assert_eq!(cut(&[1000, 1000, 1000], 2), [0]);
+        assert_eq!(cut(&[10, 1000, 10], 2), [1]);
+        // Too short to be cut, however uneven.
+        assert!(cut(&[90, 10], 2).is_empty());
+        // One is not enough, then two.
+        assert_eq!(cut(&[1000, 1000, 1], 4), [0, 1]);
+        assert!(cut(&[], 3).is_empty());
+    }
 }
