@@ -56,10 +56,11 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
     agree(world, durable::refuse_existing(&path, options.overwrite))?;
     let folder = is_root(world).then_some(options.output.as_path());
+    let made = folder.filter(|folder| !folder.exists());
     agree(world, folder.map_or(Ok(()), durable::create_folder))?;
     let outcome = watched(world, options);
     // What is refused leaves nothing behind.
-    if let (Err(_), Some(folder)) = (&outcome, folder) {
+    if let (Err(_), Some(folder)) = (&outcome, made) {
         durable::remove_if_empty(folder);
     }
     outcome

@@ -273,7 +273,7 @@ pub(super) fn axes<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Char
         .margin_bottom(2 * FINE)
         .margin_left(2 * FINE)
         .x_label_area_size(46 * FINE)
-        .y_label_area_size(64 * FINE)
+        .y_label_area_size(70 * FINE)
         .build_cartesian_2d(x.low..x.high, y.low..y.high)?;
     let text = ("sans-serif", TEXT).into_font().color(&INK);
     chart

@@ -21,6 +21,8 @@ pub const FORMAT: &str = "taiga-flow-season 1";
 pub const LIMIT_BELOW: f64 = 3.0;
 const SCORE_BINS: usize = 60;
 const HOUR: f64 = 3600.0;
+/// Runs that are named one by one where the same is odd about them.
+const ONE_BY_ONE: usize = 4;
 
 /// What a season is made of.
 pub struct Parts<'a> {
@@ -297,7 +299,7 @@ impl Season {
             simulation,
             refused,
             failed,
-            warnings,
+            warnings: told_together(warnings),
         };
         Ok(season)
     }
@@ -382,6 +384,32 @@ impl<'a> Dated<'a> {
         }
         plan.unlike(self.counts.offset)
     }
+}
+
+/// The same of more than [`ONE_BY_ONE`] runs is told once, with the first and the last.
+fn told_together(warnings: Vec<String>) -> Vec<String> {
+    let parts = |warning: &str| {
+        warning.split_once(": ").map(|(run, text)| (run.to_string(), text.to_string()))
+    };
+    let mut runs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (run, text) in warnings.iter().filter_map(|w| parts(w)) {
+        runs.entry(text).or_default().push(run);
+    }
+    let mut told = Vec::new();
+    for warning in warnings {
+        let of = parts(&warning).and_then(|(_, text)| Some((runs.get_mut(&text)?, text)));
+        match of {
+            Some((runs, text)) if runs.len() > ONE_BY_ONE => {
+                let all = std::mem::take(runs);
+                let (first, last) = (&all[0], &all[all.len() - 1]);
+                told.push(format!("{} runs, {first} to {last}: {text}", all.len()));
+            }
+            // Told with the first of them.
+            Some((runs, _)) if runs.is_empty() => {}
+            _ => told.push(warning),
+        }
+    }
+    told
 }
 
 fn warn_of_simulation(simulation: Option<&Simulation>, used: &[Dated], warnings: &mut Vec<String>) {
@@ -642,5 +670,25 @@ impl<'a> Drifts<'a> {
             Some(DriftOf { column: name.clone(), drift, flagged: enough && flagged })
         };
         run.counts.drift.iter().filter_map(judged).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_odd_about_many_runs_is_told_once() {
+        let mut warnings = vec!["all is well".to_string()];
+        for run in 0..6 {
+            warnings.push(format!("run {run}: no times"));
+            if run < 4 {
+                warnings.push(format!("run {run}: no portions"));
+            }
+        }
+        let told = told_together(warnings);
+        assert_eq!(told[..2], ["all is well", "6 runs, run 0 to run 5: no times"]);
+        assert_eq!(told.len(), 6);
+        assert!(told[2..].iter().all(|w| w.ends_with("no portions")));
     }
 }
