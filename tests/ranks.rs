@@ -2,13 +2,12 @@
 
 use crate::support::{
     Watched, arguments, configuration, end, folder, hash, newest_checkpoint, program,
-    rank_processes, ranks, run, seed, send_user1, simulated, succeed, wait_for_step,
+    rank_processes, ranks, run, seed, send_user1, simulated, succeed, train_on_threads, training,
+    wait_for_step,
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use taiga_flow::config::{self, Class};
-use taiga_flow::train::{self, Existing, Options};
-use taiga_flow::world::{StopFlag, Threads};
+use taiga_flow::config::Class;
 
 const EVENTS: u64 = 20_000;
 
@@ -77,22 +76,8 @@ fn ranks_as_threads_of_one_process_give_the_same_bytes() {
     let case = Case::new(SHORT);
     let trained = |count: usize| {
         let output = case.output(&format!("threads-{count}"));
-        let mut config = config::load(&case.configuration, &[]).expect("a configuration");
-        config.run.threads = 1;
-        let options = Options {
-            config,
-            output: output.clone(),
-            existing: Existing::Refuse,
-            allow_engine_change: false,
-            stop_after: None,
-            dry_run: false,
-            command: String::new(),
-        };
-        for outcome in
-            Threads::run(count, |world| train::run(world, &options, &StopFlag::default()))
-        {
-            outcome.expect("a training").expect("a summary");
-        }
+        let options = training(&case.configuration, &[], &output);
+        train_on_threads(&options, count);
         result(&output)
     };
     let expected = trained(1);

@@ -1,12 +1,13 @@
 //! Models of several flows: the same bits on any ranks, what their scores mean, and what
 //! is refused.
 
-use crate::support::{arguments, folder, hash, json, program, run, seed, simulated, succeed};
+use crate::support::{
+    arguments, folder, hash, json, program, run, seed, simulated, succeed, train_on_threads,
+    training,
+};
 use std::path::{Path, PathBuf};
-use taiga_flow::config::{self, Class};
+use taiga_flow::config::Class;
 use taiga_flow::model::Model;
-use taiga_flow::train::{self, Existing, Options};
-use taiga_flow::world::{StopFlag, Threads};
 
 /// Every kind of generator, of which some need the flow itself.
 const ANOMALIES: &str = r#"
@@ -86,22 +87,8 @@ learning_rate = 1e-2
     fn train(&self, configuration: &Path, ranks: usize) -> PathBuf {
         let output =
             self.path(&format!("{}-{ranks}", configuration.file_stem().expect("a name").display()));
-        let mut config = config::load(configuration, &[]).expect("a configuration");
-        config.run.threads = 1;
-        let options = Options {
-            config,
-            output: output.clone(),
-            existing: Existing::Refuse,
-            allow_engine_change: false,
-            stop_after: None,
-            dry_run: false,
-            command: String::new(),
-        };
-        for outcome in
-            Threads::run(ranks, |world| train::run(world, &options, &StopFlag::default()))
-        {
-            outcome.expect("a training").expect("a summary");
-        }
+        let options = training(configuration, &[], &output);
+        train_on_threads(&options, ranks);
         output.join("model.safetensors")
     }
 }

@@ -2,12 +2,12 @@
 //! differ, an event whose gradient cannot be used.
 
 use crate::support::{
-    Case, arguments, configuration, folder, program, ranks, run, seed, simulated,
+    Case, arguments, configuration, folder, program, ranks, run, seed, simulated, training,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
-use taiga_flow::config::{self, Class};
+use taiga_flow::config::Class;
 use taiga_flow::error::Result;
-use taiga_flow::train::{self, Existing, Options};
+use taiga_flow::train;
 use taiga_flow::world::{StopFlag, Threads, World};
 use taiga_flow_gpu::random::Stream;
 
@@ -67,17 +67,7 @@ fn weights_that_differ_on_one_rank_stop_the_run_and_name_it() {
     let stream = Stream::new(seed(), "corrupt", &[]);
     for (i, set) in ["run.replica_steps=5", "run.replica_steps=1000000"].iter().enumerate() {
         let output = case.at(&format!("run-{i}"));
-        let mut config = config::load(&case.configuration, &[(*set).to_string()]).expect("one");
-        config.run.threads = 1;
-        let options = Options {
-            config,
-            output: output.clone(),
-            existing: Existing::Refuse,
-            allow_engine_change: false,
-            stop_after: None,
-            dry_run: false,
-            command: String::new(),
-        };
+        let options = training(&case.configuration, &[(*set).to_string()], &output);
         let (rank, call) = (stream.bits(2 * i as u64) as usize % 3, stream.bits(1) as usize % 30);
         println!("a wrong bit on rank {rank} in step {call}");
         let outcomes = Threads::run(3, |inner| {

@@ -4,7 +4,9 @@ use super::{configuration, folder, hash, seed, simulated};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use taiga_flow::config::Class;
+use taiga_flow::config::{self, Class};
+use taiga_flow::train::{self, Existing, Options};
+use taiga_flow::world::{StopFlag, Threads};
 
 /// A training that writes a checkpoint after every step, and can be shared by 4 ranks.
 pub const EVERY_STEP: &str = "[train]\nepochs = 8\nbatch = 512\nshards = 4\nlearning_rate = 1e-2\npatience = 0\n\
@@ -70,4 +72,26 @@ pub fn ledger(output: &Path) -> BTreeMap<String, usize> {
         }
     }
     lines
+}
+
+/// What a training of `configuration` with some keys set is asked for, one thread a rank.
+pub fn training(configuration: &Path, set: &[String], output: &Path) -> Options {
+    let mut config = config::load(configuration, set).expect("a configuration");
+    config.run.threads = 1;
+    Options {
+        config,
+        output: output.to_path_buf(),
+        existing: Existing::Refuse,
+        allow_engine_change: false,
+        stop_after: None,
+        dry_run: false,
+        command: String::new(),
+    }
+}
+
+/// Trains on ranks that are threads of this process.
+pub fn train_on_threads(options: &Options, ranks: usize) {
+    for outcome in Threads::run(ranks, |world| train::run(world, options, &StopFlag::default())) {
+        outcome.expect("a training").expect("a summary");
+    }
 }

@@ -10,7 +10,9 @@ pub mod scores;
 mod slurm;
 mod strike;
 
-pub use case::{Case, EVERY_STEP, LONG, has_extension, ledger, result, text};
+pub use case::{
+    Case, EVERY_STEP, LONG, has_extension, ledger, result, text, train_on_threads, training,
+};
 pub use events::{Events, Odd, write_odd};
 pub use fuzz::fuzz;
 pub use process::{Outcome, Watched, end, json, program, ranks, run, send_user1, signal, succeed};
