@@ -1,7 +1,8 @@
 //! `extract`: the arguments as typed, and what they ask for.
 
 use crate::config::Class;
-use crate::error::{Error, Fault, Result};
+use crate::data::report::partial;
+use crate::error::Result;
 use crate::extract::{self, Options, Summary};
 use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
 use crate::world::World;
@@ -119,15 +120,8 @@ impl Arguments {
 
 /// The outcome of the command: partial if files failed.
 pub fn outcome(summary: &Summary) -> Result<()> {
-    if summary.failed.is_empty() {
-        return Ok(());
-    }
-    let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
-    let total = failed.len() + summary.files.len();
-    let fault = Fault::new(format!("{} of {total} files failed", failed.len()))
-        .found(failed.join(", "))
-        .advice("the other outputs are complete; mend these files and extract them again");
-    Err(Error::Partial(Box::new(fault)).shared())
+    let total = summary.failed.len() + summary.files.len();
+    partial(&summary.failed, total, "extract")
 }
 
 /// A position as `1.2,-0.4`.

@@ -2,7 +2,8 @@
 
 use super::Device;
 use crate::config::{self, Scoring};
-use crate::error::{Error, Fault, Result};
+use crate::data::report::partial;
+use crate::error::Result;
 use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
 use crate::world::{StopFlag, World, agree};
 use clap::Args;
@@ -74,15 +75,8 @@ impl Arguments {
 
 /// The outcome of the command: partial if files failed.
 pub fn outcome(summary: &Summary) -> Result<()> {
-    if summary.failed.is_empty() {
-        return Ok(());
-    }
-    let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
-    let total = failed.len() + summary.files.len();
-    let fault = Fault::new(format!("{} of {total} files failed", failed.len()))
-        .found(failed.join(", "))
-        .advice("the other outputs are complete; mend these files and score them again");
-    Err(Error::Partial(Box::new(fault)).shared())
+    let total = summary.failed.len() + summary.files.len();
+    partial(&summary.failed, total, "score")
 }
 
 /// A part as `3/10`: the third of ten.

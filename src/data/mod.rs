@@ -20,6 +20,7 @@ mod h5;
 pub mod images;
 mod layout;
 mod record;
+pub mod report;
 pub mod schema;
 pub mod scores;
 pub mod selection;

@@ -19,7 +19,7 @@ pub use scorer::{More, Scored, Scorer, check_units, score};
 
 use crate::config::{EngineChoice, Hardware};
 use crate::error::{Fault, Result};
-use crate::world::{World, is_root};
+use crate::world::{World, host, is_root};
 use cpu::{CpuEngine, Isa};
 use taiga_flow_gpu::spec::FlowSpec;
 pub use taiga_flow_gpu::training::{Adam, Events, Weights};
@@ -159,11 +159,6 @@ pub fn start(place: &Place, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
 pub fn use_threads(threads: usize) {
     // The pool can be made once in a process; later calls find it as it is.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-}
-
-/// Name of this node.
-pub fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
 /// The cores this process may run on, as the kernel writes them; empty where it does not.

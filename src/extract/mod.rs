@@ -15,6 +15,7 @@ pub use columns::Layout;
 use crate::config::Hardware;
 use crate::data::assign::Assignment;
 use crate::data::durable;
+use crate::data::report::{Failure, Report};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Cleaning, STATUS_BITS};
@@ -117,11 +118,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
         match file::extract(&job.input, &job.output, camera.as_ref(), options) {
             Ok(file) => report.files.push(ExtractedFile { output: job.name.clone(), ..file }),
             Err(error @ Error::Environment(_)) => return Err(error),
-            Err(error) => report.failures.push(Failure {
-                file: job.input.display().to_string(),
-                exit_code: error.exit_code(),
-                text: told_without(&error, &job.input),
-            }),
+            Err(error) => report.failures.push(Failure::new(&job.input, &error)),
         }
     }
     finish(world, options, &report)
@@ -160,45 +157,14 @@ fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The error's text, without the file's name in front.
-fn told_without(error: &Error, file: &Path) -> String {
-    let text = error.to_string();
-    text.strip_prefix(&format!("{}: ", file.display())).map_or(text.clone(), str::to_string)
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Report {
-    files: Vec<ExtractedFile>,
-    failures: Vec<Failure>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Failure {
-    file: String,
-    exit_code: u8,
-    text: String,
-}
-
 /// Puts the ranks' reports together and writes the manifest.
-fn finish(world: &dyn World, options: &Options, mine: &Report) -> Result<Summary> {
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange reports").found(e).internal();
-    let (mut files, mut failures) = (Vec::new(), Vec::new());
-    for bytes in world.all_gather(&serde_json::to_vec(mine).map_err(broken)?)? {
-        let report: Report = serde_json::from_slice(&bytes).map_err(broken)?;
-        files.extend(report.files);
-        failures.extend(report.failures);
-    }
-    files.sort_by(|a, b| a.output.cmp(&b.output));
-    failures.sort_by(|a, b| a.file.cmp(&b.file));
-    if let (true, Some(first)) = (files.is_empty(), failures.first()) {
-        let fault = Fault::new(first.text.clone()).file(&first.file);
-        return common(Err(Error::from_code(first.exit_code, fault)));
-    }
+fn finish(world: &dyn World, options: &Options, mine: &Report<ExtractedFile>) -> Result<Summary> {
+    let all = mine.gather(world, |file| &file.output)?;
     let summary = Summary {
         format: "taiga-flow-extraction 1".to_string(),
-        images: files.iter().map(|file| file.images).sum(),
-        files,
-        failed: failures.into_iter().map(|failure| (failure.file, failure.text)).collect(),
+        images: all.files.iter().map(|file| file.images).sum(),
+        files: all.files.clone(),
+        failed: all.failed(),
     };
     let written = if is_root(world) { write_manifest(&options.output, &summary) } else { Ok(()) };
     agree(world, written)?;

@@ -21,10 +21,11 @@ pub mod verify;
 use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::durable;
+use crate::data::report::{self, Failure};
 use crate::engine::{self, Place, Scorer};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 use crate::model::Model;
-use crate::world::{StopFlag, World, agree, common, is_root, preflight, watch};
+use crate::world::{StopFlag, World, agree, is_root, preflight, watch};
 use deal::Pool;
 use ledger::Ledger;
 use pipeline::Shared;
@@ -155,7 +156,7 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let mut pool = Pool::new(world, tasks, merges);
     let mut report = pipeline::run(world, &shared, &scorer, &mut pool, ledger, stop)?;
     if is_root(world) {
-        report.take_up(found);
+        take_up(&mut report, found);
     }
     finish(world, options, hash, &recipe, &report)
 }
@@ -178,44 +179,15 @@ impl Options {
     }
 }
 
-/// The error's text, without the file's name in front.
-fn told_without(error: &Error, file: &Path) -> String {
-    let text = error.to_string();
-    text.strip_prefix(&format!("{}: ", file.display())).map_or(text.clone(), str::to_string)
-}
+type Report = report::Report<ScoredFile>;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Report {
-    files: Vec<ScoredFile>,
-    failures: Vec<Failure>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Failure {
-    file: String,
-    exit_code: u8,
-    text: String,
-}
-
-impl Failure {
-    fn new(input: &Path, error: &Error) -> Failure {
-        Failure {
-            file: input.display().to_string(),
-            exit_code: error.exit_code(),
-            text: told_without(error, input),
-        }
-    }
-}
-
-impl Report {
-    /// Takes up what was found before the work.
-    fn take_up(&mut self, found: Vec<Found>) {
-        for found in found {
-            match found {
-                Found::Finished(file) => self.files.push(file),
-                Found::Failed(failure) => self.failures.push(failure),
-                Found::Rows(_) => {}
-            }
+/// Takes up what was found before the work.
+fn take_up(report: &mut Report, found: Vec<Found>) {
+    for found in found {
+        match found {
+            Found::Finished(file) => report.files.push(file),
+            Found::Failed(failure) => report.failures.push(failure),
+            Found::Rows(_) => {}
         }
     }
 }
@@ -228,29 +200,14 @@ fn finish(
     recipe: &Recipe,
     mine: &Report,
 ) -> Result<Summary> {
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange reports").found(e).internal();
-    let mut files = Vec::new();
-    let mut failures = Vec::new();
-    for bytes in world.all_gather(&serde_json::to_vec(mine).map_err(broken)?)? {
-        let report: Report = serde_json::from_slice(&bytes).map_err(broken)?;
-        files.extend(report.files);
-        failures.extend(report.failures);
-    }
-    files.sort_by(|a, b| a.output.cmp(&b.output));
-    failures.sort_by(|a, b| a.file.cmp(&b.file));
-    // Pieces of one file may fail on several ranks.
-    failures.dedup_by(|a, b| a.file == b.file);
-    if let (true, Some(first)) = (files.is_empty(), failures.first()) {
-        let fault = Fault::new(first.text.clone()).file(&first.file);
-        return common(Err(Error::from_code(first.exit_code, fault)));
-    }
+    let all = mine.gather(world, |file| &file.output)?;
     let summary = Summary {
         format: "taiga-flow-scores 1".to_string(),
         model_blake3,
         positions: recipe.positions.as_ref().map(|at| at.angles.clone()),
-        rows: files.iter().map(|f| f.rows).sum(),
-        files,
-        failed: failures.into_iter().map(|f| (f.file, f.text)).collect(),
+        rows: all.files.iter().map(|f| f.rows).sum(),
+        files: all.files.clone(),
+        failed: all.failed(),
     };
     let conclude = || {
         durable::remove_folder(&options.output.join(pieces::FOLDER))?;

@@ -17,12 +17,13 @@ use super::synthetic::Synthetic;
 use crate::config::{Class, Mode, Train};
 use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
 use crate::data::store::{EventStore, RowCounts, check_budget};
-use crate::engine::{self, Engine, Weights};
+use crate::engine::{Engine, Weights};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
 use crate::model::initial_params;
 use crate::world::{
-    StopFlag, StopReason, Work, World, agree, common, gather_slots, is_root, job_end, job_number,
+    StopFlag, StopReason, Work, World, agree, common, gather_slots, host, is_root, job_end,
+    job_number,
 };
 use std::time::{Duration, Instant, SystemTime};
 
@@ -625,7 +626,7 @@ fn provenance(
         "code_version": env!("CARGO_PKG_VERSION"),
         "configuration": plan.run_hash,
         "unix_time": since_epoch.map_or(0, |t| t.as_secs()),
-        "host": engine::host(),
+        "host": host(),
         "ranks": world.size(),
         "engine": engine,
         "from_step": state.progress.step,

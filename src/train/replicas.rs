@@ -7,9 +7,8 @@
 //! published; a rank that differs is named, and nothing of it reaches the disk.
 
 use super::state::TrainState;
-use crate::engine::host;
 use crate::error::{Fault, Result};
-use crate::world::{World, common};
+use crate::world::{World, common, host};
 use std::collections::BTreeMap;
 
 /// Stops all ranks if their weights are not equal, bit by bit.

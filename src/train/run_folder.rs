@@ -60,7 +60,7 @@ impl Drop for RunFolder {
             let _ = durable::remove_folder(&self.file(SIGNS_OF_LIFE));
             let _ = durable::remove_file(&self.file(LOCK));
             if self.created {
-                let _ = std::fs::remove_dir(&self.path);
+                durable::remove_if_empty(&self.path);
             }
         }
     }

@@ -156,6 +156,12 @@ fn in_step(number: impl Fn(&str) -> Option<usize>) -> bool {
     number("SLURM_STEP_ID").is_some_and(|step| step < FIRST_SPECIAL_STEP)
 }
 
+/// Name of this node, in one word.
+pub fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.split_whitespace().next().unwrap_or("unknown").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

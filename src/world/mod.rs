@@ -17,7 +17,7 @@ mod threads;
 mod watch;
 
 pub use beats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
-pub use launcher::{job_end, job_number, launched_rank, launched_ranks, start};
+pub use launcher::{host, job_end, job_number, launched_rank, launched_ranks, start};
 pub use solo::Solo;
 pub use stop::{StopFlag, StopReason};
 pub use threads::Threads;

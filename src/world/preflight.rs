@@ -8,19 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{World, agree, common, is_root};
+use super::{World, agree, common, host, is_root};
 use crate::error::{Fault, Result};
 
 /// Difference of clocks that is told.
 const SKEW: Duration = Duration::from_secs(2);
 /// How long a file made by one rank may take to be seen by another (NFS caches folders).
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
-
-/// This process's host, for messages.
-pub fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.split_whitespace().next().unwrap_or("unknown").to_string()
-}
 
 /// Refuses ranks of which `what` differs: `mine` is text or a hash of it.
 pub fn same_on_all(world: &dyn World, what: &str, mine: &str, advice: &str) -> Result<()> {

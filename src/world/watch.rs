@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::beats::{Beats, Call, Doing, Record, Work};
-use super::{World, agree, is_root};
+use super::{World, agree, host, is_root};
 use crate::error::{Error, Fault, Result};
 
 /// Turns of the watching thread within a deadline, and limits of its pause.
@@ -269,7 +269,6 @@ impl Monitor {
         deadline: Duration,
         abort: fn(u8) -> !,
     ) -> Monitor {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Monitor {
             rank: world.rank(),
             size: world.size(),
@@ -279,7 +278,7 @@ impl Monitor {
             limit: deadline.mul_f64(SILENT_SHARE),
             abort,
             process: std::process::id(),
-            host: host.split_whitespace().next().unwrap_or("unknown").to_string(),
+            host: host(),
             beat: 0,
         }
     }
