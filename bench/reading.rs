@@ -39,7 +39,7 @@ fn read(options: &Options) -> Result<(u64, f64)> {
     let started = Instant::now();
     let table = Table::open(&options.file, &schema)?;
     let quantities = options.quantities.clone();
-    let reader = table.reader(&Request { quantities, ..Request::default() })?;
+    let mut reader = table.reader(&Request { quantities, ..Request::default() })?;
     let mut block = Block::default();
     let mut sum = 0.0;
     for first in (0..table.rows()).step_by(CHUNK_ROWS) {

@@ -131,10 +131,10 @@ fn fuzz_csv_table() {
         std::fs::write(&path, bytes).expect("a table");
         let Ok(dialect) = csv::detect(&path) else { return };
         let Ok(mut rows) = csv::Rows::open(&path, &dialect, [7; 32], None) else { return };
-        let (mut row, mut read) = (csv::Row::default(), 0);
-        while let Ok(true) = rows.read(&mut row) {
-            read += 1;
-            assert!(row.values.iter().all(|value| value.is_finite()));
+        let (mut columns, mut read) = (csv::Columns::default(), 0);
+        while let Ok(true) = rows.read(&mut columns) {
+            read += columns.rows;
+            assert!(columns.values.iter().flatten().all(|value| value.is_finite()));
         }
         assert!(read <= bytes.len());
     });

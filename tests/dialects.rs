@@ -23,7 +23,7 @@ fn strings(object: &Value) -> Vec<String> {
 
 /// A table as it is read, in windows of an odd length.
 fn read(table: &Table, request: &Request, window: u64) -> Block {
-    let reader = table.reader(request).expect("a reader");
+    let mut reader = table.reader(request).expect("a reader");
     let mut whole = Block {
         quantities: vec![Vec::new(); request.quantities.len()],
         keys: vec![Vec::new(); request.keys.len()],

@@ -320,7 +320,7 @@ fn a_file_that_changes_while_it_is_read() {
     let schema = Schema::detect(&path).expect("a schema");
     let table = Table::open(&path, &schema).expect("a table");
     let request = Request { quantities: vec!["size".to_string()], ..Request::default() };
-    let reader = table.reader(&request).expect("a reader");
+    let mut reader = table.reader(&request).expect("a reader");
     let mut block = Block::default();
     reader.read(0..1000, &mut block).expect("rows");
     // As a copy that is still running would.

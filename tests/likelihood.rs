@@ -23,7 +23,8 @@ fn events(features: &[ScaledFeature]) -> Vec<f32> {
         let path = simulated(folder.path().join(name), class, EVENTS_PER_CLASS, seed() + 7);
         let table = Table::open(&path, &Schema::detect(&path).expect("a schema")).expect("a table");
         let quantities = features.iter().map(|f| f.feature.name.clone()).collect();
-        let reader = table.reader(&Request { quantities, ..Request::default() }).expect("columns");
+        let mut reader =
+            table.reader(&Request { quantities, ..Request::default() }).expect("columns");
         let mut block = taiga_flow::data::Block::default();
         reader.read(0..table.rows(), &mut block).expect("rows");
         for row in 0..block.rows {

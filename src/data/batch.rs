@@ -4,7 +4,7 @@
 //! wanted; the values are those of the columns in their order. Memory is bounded by the
 //! range and a few megabytes. Left to others: what the columns mean (`table`).
 
-use super::record::{Field, RecordReader};
+use super::record::{Field, RecordReader, Slot};
 use super::stored::{Numbers, Place, StoredColumn};
 use crate::error::{Fault, Result};
 use hdf5::types::IntSize;
@@ -40,10 +40,26 @@ impl Values {
         }
     }
 
-    pub fn take_f32(&mut self) -> Vec<f32> {
+    /// Forgets the values and keeps their memory.
+    pub fn clear(&mut self) {
         match self {
-            Values::F32(values) => std::mem::take(values),
-            _ => Vec::new(),
+            Values::F32(values) => values.clear(),
+            Values::F64(values) => values.clear(),
+            Values::I64(values) => values.clear(),
+        }
+    }
+
+    /// Exchanges the values with those of a block.
+    pub fn swap_f32(&mut self, other: &mut Vec<f32>) {
+        if let Values::F32(values) = self {
+            std::mem::swap(values, other);
+        }
+    }
+
+    /// As [`Values::swap_f32`].
+    pub fn swap_i64(&mut self, other: &mut Vec<i64>) {
+        if let Values::I64(values) = self {
+            std::mem::swap(values, other);
         }
     }
 
@@ -70,11 +86,18 @@ pub(super) struct Batch {
     matrices: Vec<Vec<usize>>, // columns of one dataset
 }
 
-/// Columns of one compound dataset, and the word where each lies in a record.
+/// Columns of one compound dataset, and where each lies in a record.
 #[derive(Debug)]
 struct Records {
     reader: RecordReader,
-    columns: Vec<(usize, usize)>,
+    columns: Vec<(usize, Slot)>,
+}
+
+/// Memory that is used from read to read.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    records: Vec<u8>,
+    words: Vec<u64>,
 }
 
 impl Batch {
@@ -102,18 +125,23 @@ impl Batch {
     }
 
     /// Appends rows to the values, one per column.
-    pub fn read(&self, rows: &Range<u64>, values: &mut [Values]) -> Result<()> {
+    pub fn read(
+        &self,
+        rows: &Range<u64>,
+        values: &mut [Values],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
         for ((column, _), values) in self.columns.iter().zip(values.iter_mut()) {
             if matches!(column.place, Place::Whole) {
                 match values {
-                    Values::F32(values) => append(values, column.read_f32(rows.clone())?),
-                    Values::F64(values) => append(values, column.read_f64(rows.clone())?),
-                    Values::I64(values) => append(values, column.read_i64(rows.clone())?),
+                    Values::F32(values) => column.append_f32(rows, values)?,
+                    Values::F64(values) => column.append_f64(rows, values)?,
+                    Values::I64(values) => column.append_i64(rows, values)?,
                 }
             }
         }
         for records in &self.records {
-            records.read(&self.columns, rows, values)?;
+            records.read(&self.columns, rows, values, scratch)?;
         }
         for group in &self.matrices {
             self.read_matrix(group, rows, values)?;
@@ -173,7 +201,8 @@ impl Records {
         let column = &columns[group[0]].0;
         let (reader, first) = RecordReader::new(&column.dataset, &fields)
             .map_err(|error| super::h5::read_fault(column.path(), &column.name, &error))?;
-        let columns = slots.into_iter().map(|(index, field, item)| (index, first[field] + item));
+        let columns =
+            slots.into_iter().map(|(index, field, item)| (index, first[field].item(item)));
         Ok(Records { reader, columns: columns.collect() })
     }
 
@@ -182,29 +211,30 @@ impl Records {
         columns: &[(StoredColumn, Want)],
         rows: &Range<u64>,
         values: &mut [Values],
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let mut start = rows.start;
         let mut outcome = Ok(());
-        let read = self.reader.read(rows.clone(), |records, words| {
-            for (index, word) in &self.columns {
+        let bytes = self.reader.record_bytes();
+        let Scratch { records, words } = scratch;
+        let read = self.reader.read(rows.clone(), records, |records| {
+            for (index, slot) in &self.columns {
+                let (column, values) = (&columns[*index].0, &mut values[*index]);
+                if let (Values::F32(values), None) = (&mut *values, column.fixed_point)
+                    && slot.append_f32(records, bytes, values)
+                {
+                    continue;
+                }
                 if outcome.is_ok() {
-                    let words = records.chunks_exact(words).map(|record| record[*word]);
-                    outcome = convert(&columns[*index].0, start, words, &mut values[*index]);
+                    slot.words(records, bytes, words);
+                    outcome = convert(column, start, words.iter().copied(), values);
                 }
             }
-            start += (records.len() / words) as u64;
+            start += (records.len() / bytes) as u64;
         });
         let told = &columns[self.columns[0].0].0;
         read.map_err(|error| told.read_fault(rows, &error))?;
         outcome
-    }
-}
-
-fn append<T>(values: &mut Vec<T>, more: Vec<T>) {
-    if values.is_empty() {
-        *values = more;
-    } else {
-        values.extend(more);
     }
 }
 

@@ -365,20 +365,20 @@ impl Counts {
     }
 
     fn read(&mut self, table: &Table, request: &Request) -> Result<()> {
-        let reader = table.reader(request)?;
+        let mut reader = table.reader(request)?;
         let second = table.second_ways();
         let second = second.as_ref().map(|(table, within)| {
             let quantities: Vec<String> = within.keys().cloned().collect();
             self.differences = Difference::all(within, request);
             table.reader(&Request { quantities, ..Request::default() })
         });
-        let second = second.transpose()?;
+        let mut second = second.transpose()?;
         let (mut block, mut other) = (Block::default(), Block::default());
         for first in (0..table.rows()).step_by(CHUNK_ROWS) {
             let rows = first..table.rows().min(first + CHUNK_ROWS as u64);
             reader.read(rows.clone(), &mut block)?;
             self.add(&block);
-            if let Some(second) = &second {
+            if let Some(second) = &mut second {
                 second.read(rows, &mut other)?;
                 for (slot, difference) in self.differences.iter_mut().enumerate() {
                     difference.add(&block.quantities[difference.quantity], &other.quantities[slot]);

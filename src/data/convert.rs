@@ -2,7 +2,7 @@
 //!
 //! Promises: rows out = rows in, in the order of the inputs; equal inputs give
 //! byte-identical files; one bad row refuses the whole conversion and leaves nothing
-//! behind; memory is bounded by one block of rows. What a row means is `csv`'s.
+//! behind; memory is bounded by one chunk of rows. What a row means is `csv`'s.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::catalog::hash_file;
-use super::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
-use super::csv::{self, Placement, Row, Rows};
+use super::columns::{ColumnSpec, ColumnWriter, Kind, Values};
+use super::csv::{self, Columns, Placement, Rows};
 use super::durable::refuse_existing;
 use super::events;
 use super::schema::{Schema, Text};
@@ -130,7 +130,10 @@ struct Job<'a> {
     options: &'a Options,
     schema: &'a Schema,
     writer: ColumnWriter,
-    block: Block,
+    given: Option<i8>, // the class of tables that do not say
+    has_class: bool,
+    gammas: u64, // of all rows so far
+    hadrons: u64,
 }
 
 impl<'a> Job<'a> {
@@ -145,32 +148,19 @@ impl<'a> Job<'a> {
         let columns = columns(schema, text, &outputs, has_class);
         let writer =
             ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
-        let keys = columns.iter().filter(|column| column.kind == Kind::I64).count();
-        let class = options.class.map(Class::code);
-        let block = Block {
-            keys: vec![Vec::new(); keys],
-            features: vec![Vec::new(); outputs.len()],
-            class: Vec::new(),
-            given: class,
-            has_class,
-            gammas: 0,
-            hadrons: 0,
-        };
-        Ok(Job { options, schema, writer, block })
+        let given = options.class.map(Class::code);
+        Ok(Job { options, schema, writer, given, has_class, gammas: 0, hadrons: 0 })
     }
 
     /// Appends the rows of one table; gives the hash of its bytes.
     fn copy_rows(&mut self, input: &Path) -> Result<String> {
         let before = hash_file(input)?;
         let mut rows = Rows::open(input, self.schema, before, self.options.placement)?;
-        let mut row = Row::default();
+        let mut columns = Columns::default();
         let mut count = 0u64;
-        while rows.read(&mut row)? {
-            count += 1;
-            self.block.push(&row);
-            if self.block.rows() == CHUNK_ROWS {
-                self.block.append_to(&mut self.writer)?;
-            }
+        while rows.read(&mut columns)? {
+            count += columns.rows as u64;
+            self.append(&mut columns)?;
         }
         if count == 0 {
             return Err(csv::no_rows(input));
@@ -185,19 +175,33 @@ impl<'a> Job<'a> {
         Ok(rows.source_hash().to_hex().to_string())
     }
 
+    fn append(&mut self, columns: &mut Columns) -> Result<()> {
+        if let Some(class) = self.given {
+            columns.class.fill(class);
+        }
+        let count = |wanted: i8| columns.class.iter().filter(|class| **class == wanted).count();
+        self.gammas += count(events::GAMMA) as u64;
+        self.hadrons += count(events::HADRON) as u64;
+        let mut values: Vec<Values> = columns.keys.iter().map(|key| Values::I64(key)).collect();
+        values.extend(columns.values.iter().map(|feature| Values::F32(feature)));
+        if self.has_class {
+            values.push(Values::I8(&columns.class));
+        }
+        self.writer.append(&values)
+    }
+
     fn summary(&self, files: usize) -> Summary {
         Summary {
             output: self.options.output.clone(),
             dialect: self.schema.name.clone(),
             files,
             rows: 0,
-            gammas: self.block.gammas,
-            hadrons: self.block.hadrons,
+            gammas: self.gammas,
+            hadrons: self.hadrons,
         }
     }
 
-    fn finish(mut self, origin: &[(&str, &str)]) -> Result<u64> {
-        self.block.append_to(&mut self.writer)?;
+    fn finish(self, origin: &[(&str, &str)]) -> Result<u64> {
         self.writer.finish(&events::attributes(origin))
     }
 }
@@ -233,53 +237,10 @@ fn columns(
     hash.into_iter().chain(run).chain(copied).chain(features).chain(class).collect()
 }
 
-/// Rows on their way to the writer, by column.
-struct Block {
-    keys: Vec<Vec<i64>>,     // (keys, rows)
-    features: Vec<Vec<f32>>, // (outputs, rows)
-    class: Vec<i8>,
-    given: Option<i8>,
-    has_class: bool,
-    gammas: u64, // of all rows so far
-    hadrons: u64,
-}
-
-impl Block {
-    fn rows(&self) -> usize {
-        self.class.len()
-    }
-
-    fn push(&mut self, row: &Row) {
-        for (key, value) in self.keys.iter_mut().zip(&row.keys) {
-            key.push(*value);
-        }
-        for (feature, value) in self.features.iter_mut().zip(&row.values) {
-            feature.push(*value);
-        }
-        let class = self.given.unwrap_or(row.class);
-        self.class.push(class);
-        self.gammas += u64::from(class == events::GAMMA);
-        self.hadrons += u64::from(class == events::HADRON);
-    }
-
-    /// Hands the rows to the writer and empties the block.
-    fn append_to(&mut self, writer: &mut ColumnWriter) -> Result<()> {
-        let mut values: Vec<Values> = self.keys.iter().map(|key| Values::I64(key)).collect();
-        values.extend(self.features.iter().map(|feature| Values::F32(feature)));
-        if self.has_class {
-            values.push(Values::I8(&self.class));
-        }
-        writer.append(&values)?;
-        self.keys.iter_mut().for_each(Vec::clear);
-        self.features.iter_mut().for_each(Vec::clear);
-        self.class.clear();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::columns::CHUNK_ROWS;
 
     const ROW: &str =
         "28.7967,16.0021,2.6449,0.3918,0.1982,27.7004,22.011,-8.2027,40.092,81.8828,g";

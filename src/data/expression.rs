@@ -13,6 +13,10 @@ const LONGEST_TEXT: usize = 4096;
 const DEEPEST_NESTING: usize = 64;
 /// Operands that wait at once while an expression is evaluated.
 const STACK: usize = 64;
+/// Enough for what people write.
+const SHALLOW: usize = 8;
+/// Rows that are evaluated at once.
+const LANES: usize = 64;
 
 type Unary = fn(f64) -> f64;
 type Binary = fn(f64, f64) -> f64;
@@ -43,6 +47,7 @@ pub struct Expression {
     text: String,
     variables: Vec<String>, // in order of first appearance
     steps: Vec<Step>,       // operands before operators
+    depth: usize,           // operands that wait at once
 }
 
 /// Its text: the same in every process, unlike the addresses of functions.
@@ -58,6 +63,11 @@ enum Step {
     Variable(usize),
     Unary(Unary),
     Binary(Binary),
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Negate,
 }
 
 impl Expression {
@@ -72,8 +82,8 @@ impl Expression {
             return Err(parser.unexpected("an operator or the end"));
         }
         let Parser { variables, steps, .. } = parser;
-        let expression = Expression { text: text.to_string(), variables, steps };
-        expression.check_stack()?;
+        let mut expression = Expression { text: text.to_string(), variables, steps, depth: 0 };
+        expression.depth = expression.checked_depth()?;
         Ok(expression)
     }
 
@@ -127,35 +137,82 @@ impl Expression {
 
     /// The value for one value per variable; NaN if a value is missing.
     pub fn evaluate(&self, values: &[f64]) -> f64 {
-        let mut stack = [f64::NAN; STACK];
-        let mut top = 0; // `check_stack` has shown that it stays in 1..=STACK
+        let load = |index: usize| [values.get(index).copied().unwrap_or(f64::NAN)];
+        if self.depth <= SHALLOW {
+            return self.run(load, &mut [[f64::NAN]; SHALLOW])[0];
+        }
+        self.run(load, &mut [[f64::NAN]; STACK])[0]
+    }
+
+    /// Gives the values of rows one after the other, for one column per variable; NaN where
+    /// a column is missing or too short. The same bits as [`Expression::evaluate`], in less
+    /// time.
+    pub fn evaluate_rows(&self, columns: &[&[f64]], rows: usize, mut take: impl FnMut(f64)) {
+        let mut stack = vec![[f64::NAN; LANES]; self.depth];
+        for first in (0..rows).step_by(LANES) {
+            let load = |index: usize| {
+                let mut lanes = [f64::NAN; LANES];
+                let there = columns.get(index).and_then(|column| column.get(first..));
+                for (lane, value) in lanes.iter_mut().zip(there.unwrap_or_default()) {
+                    *lane = *value;
+                }
+                lanes
+            };
+            let values = self.run(load, &mut stack);
+            values[..LANES.min(rows - first)].iter().for_each(|value| take(*value));
+        }
+    }
+
+    /// Values of N rows at once, with those of a variable given by `load`.
+    fn run<const N: usize>(
+        &self,
+        load: impl Fn(usize) -> [f64; N],
+        stack: &mut [[f64; N]],
+    ) -> [f64; N] {
+        fn binary<const N: usize>(
+            stack: &mut [[f64; N]],
+            top: &mut usize,
+            of: impl Fn(f64, f64) -> f64,
+        ) {
+            let (left, right) = stack.split_at_mut(*top - 1);
+            for (a, b) in left[*top - 2].iter_mut().zip(right[0]) {
+                *a = of(*a, b);
+            }
+            *top -= 1;
+        }
+        let mut top = 0; // `checked_depth` has shown that it stays within the stack
         for step in &self.steps {
             match *step {
                 Step::Number(value) => {
-                    stack[top] = value;
+                    stack[top] = [value; N];
                     top += 1;
                 }
                 Step::Variable(index) => {
-                    stack[top] = values.get(index).copied().unwrap_or(f64::NAN);
+                    stack[top] = load(index);
                     top += 1;
                 }
-                Step::Unary(function) => stack[top - 1] = function(stack[top - 1]),
-                Step::Binary(function) => {
-                    stack[top - 2] = function(stack[top - 2], stack[top - 1]);
-                    top -= 1;
+                Step::Unary(function) => {
+                    stack[top - 1].iter_mut().for_each(|a| *a = function(*a));
                 }
+                Step::Negate => stack[top - 1].iter_mut().for_each(|a| *a = -*a),
+                Step::Binary(function) => binary(stack, &mut top, function),
+                Step::Add => binary(stack, &mut top, |a, b| a + b),
+                Step::Subtract => binary(stack, &mut top, |a, b| a - b),
+                Step::Multiply => binary(stack, &mut top, |a, b| a * b),
+                Step::Divide => binary(stack, &mut top, |a, b| a / b),
             }
         }
         stack[0]
     }
 
-    fn check_stack(&self) -> Result<()> {
+    /// Operands that wait at once.
+    fn checked_depth(&self) -> Result<usize> {
         let (mut top, mut highest) = (0, 0);
         for step in &self.steps {
             match step {
                 Step::Number(_) | Step::Variable(_) => top += 1,
-                Step::Unary(_) => {}
-                Step::Binary(_) => top -= 1,
+                Step::Unary(_) | Step::Negate => {}
+                _ => top -= 1,
             }
             highest = highest.max(top);
         }
@@ -164,7 +221,7 @@ impl Expression {
                 .advice("split it into several quantities")
                 .usage());
         }
-        Ok(())
+        Ok(highest)
     }
 }
 
@@ -174,26 +231,6 @@ fn minimum(a: f64, b: f64) -> f64 {
 
 fn maximum(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
-}
-
-fn add(a: f64, b: f64) -> f64 {
-    a + b
-}
-
-fn subtract(a: f64, b: f64) -> f64 {
-    a - b
-}
-
-fn multiply(a: f64, b: f64) -> f64 {
-    a * b
-}
-
-fn divide(a: f64, b: f64) -> f64 {
-    a / b
-}
-
-fn negate(a: f64) -> f64 {
-    -a
 }
 
 /// Recursive descent; emits steps in the order of evaluation.
@@ -215,7 +252,7 @@ impl<'a> Parser<'a> {
         self.term()?;
         while let Some(operator) = self.accept(&['+', '-']) {
             self.term()?;
-            self.steps.push(Step::Binary(if operator == '+' { add } else { subtract }));
+            self.steps.push(if operator == '+' { Step::Add } else { Step::Subtract });
         }
         self.depth -= 1;
         Ok(())
@@ -226,7 +263,7 @@ impl<'a> Parser<'a> {
         self.signed()?;
         while let Some(operator) = self.accept(&['*', '/']) {
             self.signed()?;
-            self.steps.push(Step::Binary(if operator == '*' { multiply } else { divide }));
+            self.steps.push(if operator == '*' { Step::Multiply } else { Step::Divide });
         }
         Ok(())
     }
@@ -239,7 +276,7 @@ impl<'a> Parser<'a> {
         }
         self.power()?;
         if negative {
-            self.steps.push(Step::Unary(negate));
+            self.steps.push(Step::Negate);
         }
         Ok(())
     }
@@ -412,6 +449,34 @@ mod tests {
     fn assert_value(text: &str, expected: f64) {
         let found = value(text);
         assert!((found - expected).abs() < 1e-14, "{text} = {found}, expected {expected}");
+    }
+
+    #[test]
+    fn rows_at_once_have_the_bits_of_rows_one_by_one() {
+        let text = "max(a, -b)^2*sin(a - 1) + min(b/(a - a), 3*(1 - (2 - (3 - (4 - (5 - (6 - (7 - \
+                    (8 - b)))))))))";
+        for text in [text, "a", "-b/7", "a^b - log10(a)*atan2(a, b)"] {
+            let expression = Expression::parse(text).unwrap();
+            let rows = 2 * LANES + 5;
+            let all: Vec<Vec<f64>> = (0..2)
+                .map(|k| (0..rows).map(|i| f64::from(i as u32 * (k + 3)).sin()).collect())
+                .collect();
+            let named = |name: &String| all[usize::from(name == "b")].as_slice();
+            let columns: Vec<&[f64]> = expression.variables().iter().map(named).collect();
+            let mut found = Vec::new();
+            expression.evaluate_rows(&columns, rows, |value| found.push(value));
+            assert_eq!(found.len(), rows);
+            for (row, found) in found.iter().enumerate() {
+                let values: Vec<f64> = columns.iter().map(|column| column[row]).collect();
+                let expected = expression.evaluate(&values);
+                assert!(
+                    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan()
+                );
+            }
+        }
+        let mut found = Vec::new();
+        Expression::parse("a + b").unwrap().evaluate_rows(&[&[1.0]], 2, |v| found.push(v));
+        assert!(found.len() == 2 && found.iter().all(|value| value.is_nan()));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod images;
 mod layout;
 mod record;
 pub mod report;
+mod rows;
 pub mod schema;
 pub mod scores;
 pub mod selection;

@@ -5,32 +5,31 @@
 //! Promises: fields are read by name after their type was seen, since the library fills
 //! what it does not find with zeros and says that all is well; fields lie within their
 //! record and apart, which it does not look at; a record, an array in it and the memory of
-//! a read are bounded.
+//! a read are bounded. Numbers come as they are stored, and are converted here: the library
+//! takes longer for that than for unpacking them.
 
+use super::rows;
 use super::stored::{Numbers, describe_type, is_unusual, numbers_of_type};
 use hdf5::sync::sync;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
-use hdf5::{Dataset, Dataspace, Datatype, Error, Result};
+use hdf5::{Dataset, Datatype, Error, Result};
 use hdf5_sys::h5::H5free_memory;
-use hdf5_sys::h5d::H5Dread;
 use hdf5_sys::h5i::hid_t;
-use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5t::{
     H5T_class_t, H5Tcreate, H5Tget_array_dims2, H5Tget_array_ndims, H5Tget_class,
     H5Tget_member_name, H5Tget_member_offset, H5Tget_member_type, H5Tget_nmembers, H5Tget_super,
-    H5Tinsert,
+    H5Tinsert, H5Tis_variable_str,
 };
 use std::ffi::{CStr, CString};
 use std::ops::Range;
-use std::ptr;
 
 /// A longer record is a damaged header.
 const LONGEST_RECORD: usize = 1 << 20; // bytes
 const MOST_FIELDS: usize = 4096;
 /// Of one array within a record.
 const MOST_ITEMS: usize = 4096;
-/// Memory of one call of the library.
-const LARGEST_READ: usize = 32 << 20; // bytes
+/// Memory of one call of the library: what stays in a core's own cache.
+const LARGEST_READ: usize = 1 << 20; // bytes
 
 /// A member of a record.
 #[derive(Debug, Clone)]
@@ -41,8 +40,34 @@ pub(super) struct Field {
     /// Length of an array; 1 for a scalar.
     pub items: usize,
     pub is_array: bool,
-    /// As it lies in memory: 8 bytes per item, or the file's own byte of a truth value.
-    memory: Option<Datatype>,
+    /// Where it lies in the record of the file [bytes].
+    offset: usize,
+    memory: Option<Memory>,
+}
+
+/// A field in memory: the machine's own number of the stored width.
+#[derive(Debug, Clone)]
+struct Memory {
+    dtype: Datatype,
+    item: Item,
+    /// Whether the bytes of the file are those in memory.
+    is_stored: bool,
+}
+
+/// One number in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Item {
+    F32,
+    F64,
+    Integer(IntSize),
+    Unsigned(IntSize),
+}
+
+/// One column in the records of a read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot {
+    offset: usize, // in a record [bytes]
+    item: Item,
 }
 
 /// Whether a dataset is a table of records.
@@ -113,10 +138,12 @@ fn field(record: &Datatype, index: u32) -> Result<Field> {
     let is_array = array.is_some();
     let (item, items) = array.unwrap_or_else(|| (dtype.clone(), 1));
     let (numbers, memory) = match numbers_of(&item, items) {
-        Ok(numbers) => (Ok(numbers), Some(memory_type(&dtype, numbers, items, is_array)?)),
+        Ok(numbers) => (Ok(numbers), Some(memory_of(&dtype, &item, numbers, items, is_array)?)),
         Err(what) => (Err(what), None),
     };
-    Ok(Field { name, numbers, items, is_array, memory })
+    // SAFETY: the index is below the number of members of a living type.
+    let offset = sync(|| unsafe { H5Tget_member_offset(record.id(), index) });
+    Ok(Field { name, numbers, items, is_array, offset, memory })
 }
 
 fn member_name(record: &Datatype, index: u32) -> Result<String> {
@@ -170,21 +197,60 @@ fn numbers_of(item: &Datatype, items: usize) -> Result<Numbers, String> {
     }
 }
 
-/// A word of 8 bytes per item; a truth value stays the byte that it is.
-fn memory_type(
+fn memory_of(
     stored: &Datatype,
+    stored_item: &Datatype,
     numbers: Numbers,
     items: usize,
     is_array: bool,
-) -> Result<Datatype> {
-    let word = match numbers {
-        Numbers::Real => TypeDescriptor::Float(FloatSize::U8),
-        Numbers::Integer(_) => TypeDescriptor::Integer(IntSize::U8),
-        Numbers::Unsigned(_) => TypeDescriptor::Unsigned(IntSize::U8),
-        Numbers::Boolean => return Ok(stored.clone()),
+) -> Result<Memory> {
+    let (item, word) = match numbers {
+        Numbers::Real if stored_item.size() == 4 => {
+            (Item::F32, TypeDescriptor::Float(FloatSize::U4))
+        }
+        // Among them those of two bytes.
+        Numbers::Real => (Item::F64, TypeDescriptor::Float(FloatSize::U8)),
+        Numbers::Integer(size) => (Item::Integer(size), TypeDescriptor::Integer(size)),
+        Numbers::Unsigned(size) => (Item::Unsigned(size), TypeDescriptor::Unsigned(size)),
+        // A truth value stays the byte that it is.
+        Numbers::Boolean => {
+            let item = Item::Unsigned(IntSize::U1);
+            return Ok(Memory { dtype: stored.clone(), item, is_stored: true });
+        }
     };
-    let array = || TypeDescriptor::FixedArray(Box::new(word.clone()), items);
-    Datatype::from_descriptor(&if is_array { array() } else { word.clone() })
+    let word = match is_array {
+        true => TypeDescriptor::FixedArray(Box::new(word), items),
+        false => word,
+    };
+    let dtype = Datatype::from_descriptor(&word)?;
+    let is_stored = dtype == *stored;
+    Ok(Memory { dtype, item, is_stored })
+}
+
+/// Whether the library writes the bytes of a record as they are in the file: no member is a
+/// pointer in memory, as a text of variable length is.
+fn is_plain(record: &Datatype, count: u32) -> Result<bool> {
+    for index in 0..count {
+        let dtype = member_type(record, index)?;
+        let dtype = match array_of(&dtype)? {
+            Some((item, _)) => item,
+            None => dtype,
+        };
+        // SAFETY: the type lives.
+        let variable = || sync(|| unsafe { H5Tis_variable_str(dtype.id()) }) != 0;
+        let plain = match class_of(&dtype) {
+            H5T_class_t::H5T_INTEGER
+            | H5T_class_t::H5T_FLOAT
+            | H5T_class_t::H5T_ENUM
+            | H5T_class_t::H5T_BITFIELD => true,
+            H5T_class_t::H5T_STRING => !variable(),
+            _ => false,
+        };
+        if !plain {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn class_of(dtype: &Datatype) -> H5T_class_t {
@@ -205,75 +271,126 @@ unsafe fn own(id: hid_t) -> Result<Datatype> {
 pub(super) struct RecordReader {
     dataset: Dataset,
     memory: Datatype,
-    words: usize, // per record
 }
 
 impl RecordReader {
-    /// Gives the reader, and the word at which each field begins in a record in memory.
-    pub fn new(dataset: &Dataset, fields: &[&Field]) -> Result<(RecordReader, Vec<usize>)> {
-        let mut first = Vec::with_capacity(fields.len());
-        let mut words = 0;
+    /// Gives the reader, and where the first item of each field lies in its records.
+    pub fn new(dataset: &Dataset, fields: &[&Field]) -> Result<(RecordReader, Vec<Slot>)> {
+        let mut wanted = Vec::with_capacity(fields.len());
         for field in fields {
-            first.push(words);
-            words += field.items;
+            let Some(memory) = &field.memory else {
+                return Err(format!("'{}' is no number", field.name).into());
+            };
+            wanted.push((*field, memory));
         }
-        if words == 0 {
+        let (record, count) = checked_type(dataset)?;
+        let dataset = dataset.clone();
+        // Records as they are need no conversion at all.
+        if wanted.iter().all(|(_, memory)| memory.is_stored) && is_plain(&record, count)? {
+            let slots = wanted.iter().map(|(field, m)| Slot { offset: field.offset, item: m.item });
+            return Ok((RecordReader { dataset, memory: record }, slots.collect()));
+        }
+        let bytes: usize = wanted.iter().map(|(_, memory)| memory.dtype.size()).sum();
+        if bytes == 0 {
             return Err("no field to read".into());
         }
         // SAFETY: a new type of a positive size, owned at once.
-        let memory = sync(|| unsafe { own(H5Tcreate(H5T_class_t::H5T_COMPOUND, 8 * words)) })?;
-        for (field, first) in fields.iter().zip(&first) {
-            let Some(dtype) = &field.memory else {
-                return Err(format!("'{}' is no number", field.name).into());
-            };
+        let memory = sync(|| unsafe { own(H5Tcreate(H5T_class_t::H5T_COMPOUND, bytes)) })?;
+        let (mut slots, mut offset) = (Vec::with_capacity(wanted.len()), 0);
+        for (field, Memory { dtype, item, .. }) in wanted {
             let name = CString::new(field.name.as_str()).map_err(|e| e.to_string())?;
-            // SAFETY: both types live; the field ends within the record, since each of
-            // its items takes at most the 8 bytes counted for it.
+            // SAFETY: both types live; the field ends within the record, which is as long
+            // as all of them together.
             let outcome =
-                sync(|| unsafe { H5Tinsert(memory.id(), name.as_ptr(), 8 * first, dtype.id()) });
+                sync(|| unsafe { H5Tinsert(memory.id(), name.as_ptr(), offset, dtype.id()) });
             if outcome < 0 {
                 return Err(Error::query().unwrap_or_else(|error| error));
             }
+            slots.push(Slot { offset, item: *item });
+            offset += dtype.size();
         }
-        Ok((RecordReader { dataset: dataset.clone(), memory, words }, first))
+        Ok((RecordReader { dataset, memory }, slots))
     }
 
-    /// Calls `take` with records of (rows, words), some rows at a time.
-    pub fn read(&self, rows: Range<u64>, mut take: impl FnMut(&[u64], usize)) -> Result<()> {
-        let step = (LARGEST_READ / (8 * self.words)).max(1) as u64;
-        let mut records = Vec::new();
+    /// Bytes of a record in memory.
+    pub fn record_bytes(&self) -> usize {
+        self.memory.size()
+    }
+
+    /// Calls `take` with whole records, some rows at a time; `bytes` is working space.
+    pub fn read(
+        &self,
+        rows: Range<u64>,
+        bytes: &mut Vec<u8>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<()> {
+        let step = (LARGEST_READ / self.record_bytes()).max(1) as u64;
         let mut start = rows.start;
         while start < rows.end {
             let end = rows.end.min(start + step);
-            // Zeroed: a truth value fills only the first byte of its word.
-            records.clear();
-            records.resize((end - start) as usize * self.words, 0);
-            self.read_into(start..end, &mut records)?;
-            take(&records, self.words);
+            bytes.clear();
+            rows::append_records(&self.dataset, &(start..end), &self.memory, bytes)?;
+            take(bytes);
             start = end;
         }
         Ok(())
     }
+}
 
-    fn read_into(&self, rows: Range<u64>, records: &mut [u64]) -> Result<()> {
-        let count = (rows.end - rows.start) as usize;
-        let file = self.dataset.space()?.select(rows.start as usize..rows.end as usize)?;
-        let memory = Dataspace::try_new((count,))?;
-        if file.selection_size() != count || records.len() != count * self.words {
-            return Err("a selection of another size".into());
-        }
-        // SAFETY: the buffer holds as many records of the memory type as are selected,
-        // and every field of that type is a plain number, so any bytes are valid.
-        let outcome = sync(|| unsafe {
-            H5Dread(
-                self.dataset.id(),
-                self.memory.id(),
-                memory.id(),
-                file.id(),
-                H5P_DEFAULT,
-                ptr::from_mut(records).cast(),
-            )
-        });
-        if outcome < 0 { Err(Error::query().unwrap_or_else(|error| error)) } else { Ok(()) }
+impl Slot {
+    /// The slot of another item of the same array.
+    pub fn item(self, item: usize) -> Slot {
+        Slot { offset: self.offset + item * self.item.bytes(), ..self }
     }
+
+    /// Appends the stored numbers of 4 bytes as they are; false if these are others.
+    pub fn append_f32(self, records: &[u8], record_bytes: usize, values: &mut Vec<f32>) -> bool {
+        if self.item != Item::F32 {
+            return false;
+        }
+        let number = |record| f32::from_ne_bytes(at(record, self.offset));
+        values.extend(records.chunks_exact(record_bytes).map(number));
+        true
+    }
+
+    /// Replaces `words` by the numbers, each widened to 8 bytes of its own class: (records).
+    pub fn words(self, records: &[u8], record_bytes: usize, words: &mut Vec<u64>) {
+        let at_offset = self.offset;
+        words.clear();
+        let records = records.chunks_exact(record_bytes);
+        macro_rules! widen {
+            ($number:ty, $widen:expr) => {
+                words.extend(records.map(|record| {
+                    let widen: fn($number) -> u64 = $widen;
+                    widen(<$number>::from_ne_bytes(at(record, at_offset)))
+                }))
+            };
+        }
+        match self.item {
+            Item::F32 => widen!(f32, |v| f64::from(v).to_bits()),
+            Item::F64 => widen!(f64, f64::to_bits),
+            Item::Integer(IntSize::U1) => widen!(i8, |v| i64::from(v) as u64),
+            Item::Integer(IntSize::U2) => widen!(i16, |v| i64::from(v) as u64),
+            Item::Integer(IntSize::U4) => widen!(i32, |v| i64::from(v) as u64),
+            Item::Unsigned(IntSize::U1) => widen!(u8, u64::from),
+            Item::Unsigned(IntSize::U2) => widen!(u16, u64::from),
+            Item::Unsigned(IntSize::U4) => widen!(u32, u64::from),
+            Item::Integer(IntSize::U8) | Item::Unsigned(IntSize::U8) => widen!(u64, |v| v),
+        }
+    }
+}
+
+impl Item {
+    fn bytes(self) -> usize {
+        match self {
+            Item::F32 => 4,
+            Item::F64 => 8,
+            Item::Integer(size) | Item::Unsigned(size) => size as usize,
+        }
+    }
+}
+
+/// Bytes of a record; zeros where it is shorter, which no slot of its own table reaches.
+fn at<const N: usize>(record: &[u8], offset: usize) -> [u8; N] {
+    record.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }

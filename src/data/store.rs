@@ -238,7 +238,7 @@ impl EventStore {
         if pieces.is_empty() {
             return Ok(());
         }
-        let reader = open(source, recipe)?;
+        let mut reader = open(source, recipe)?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -495,7 +495,7 @@ impl EventStore {
         let mut first = 0;
         for source in sources {
             let file = first..first + source.rows;
-            let reader = open(source, recipe)?;
+            let mut reader = open(source, recipe)?;
             let mut block = Block::default();
             for (shard, rows) in recipe.dealing.pieces(world.rank() as u64, ranks) {
                 let rows = rows.start.max(file.start)..rows.end.min(file.end);

@@ -9,6 +9,7 @@
 
 use super::h5::{check_filters, read_fault, text_attribute};
 use super::record::{Field, is_half};
+use super::rows;
 use crate::error::{Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
 use hdf5::datatype::{ByteOrder, Datatype};
@@ -257,46 +258,61 @@ impl StoredColumn {
 
     /// Rows as f32: (rows).
     pub fn read_f32(&self, rows: Range<u64>) -> Result<Vec<f32>> {
-        match self.numbers {
-            Numbers::Boolean => {
-                Ok(self.read::<Flag>(rows)?.iter().map(|flag| f32::from(flag.0)).collect())
-            }
-            _ => self.read(rows),
-        }
+        let mut values = Vec::new();
+        self.append_f32(&rows, &mut values)?;
+        Ok(values)
     }
 
     /// Rows as f64: (rows).
     pub fn read_f64(&self, rows: Range<u64>) -> Result<Vec<f64>> {
-        match self.numbers {
-            Numbers::Boolean => {
-                Ok(self.read::<Flag>(rows)?.iter().map(|flag| f64::from(flag.0)).collect())
-            }
-            _ => self.read(rows),
-        }
+        let mut values = Vec::new();
+        self.append_f64(&rows, &mut values)?;
+        Ok(values)
     }
 
     /// Rows as i64: (rows); the column must hold integers that fit.
     pub fn read_i64(&self, rows: Range<u64>) -> Result<Vec<i64>> {
+        let mut values = Vec::new();
+        self.append_i64(&rows, &mut values)?;
+        Ok(values)
+    }
+
+    /// Appends rows as f32.
+    pub fn append_f32(&self, rows: &Range<u64>, values: &mut Vec<f32>) -> Result<()> {
         match self.numbers {
-            Numbers::Boolean => {
-                Ok(self.read::<Flag>(rows)?.iter().map(|flag| i64::from(flag.0)).collect())
-            }
+            Numbers::Boolean => self.append_flags(rows, values),
+            _ => self.append(rows, values),
+        }
+    }
+
+    /// Appends rows as f64.
+    pub fn append_f64(&self, rows: &Range<u64>, values: &mut Vec<f64>) -> Result<()> {
+        match self.numbers {
+            Numbers::Boolean => self.append_flags(rows, values),
+            _ => self.append(rows, values),
+        }
+    }
+
+    /// Appends rows as i64; the column must hold integers that fit.
+    pub fn append_i64(&self, rows: &Range<u64>, values: &mut Vec<i64>) -> Result<()> {
+        match self.numbers {
+            Numbers::Boolean => self.append_flags(rows, values),
             // The library would clip what does not fit, and two keys would become one.
             Numbers::Unsigned(IntSize::U8) => {
-                let first = rows.start;
-                let values: Vec<u64> = self.read(rows)?;
-                let fits = |(row, value): (usize, &u64)| {
-                    i64::try_from(*value).map_err(|_| {
+                let mut stored: Vec<u64> = Vec::new();
+                self.append(rows, &mut stored)?;
+                for (row, value) in stored.into_iter().enumerate() {
+                    values.push(i64::try_from(value).map_err(|_| {
                         self.fault("key too large")
-                            .row(first + row as u64)
+                            .row(rows.start + row as u64)
                             .expected(format!("at most {}", i64::MAX))
                             .found(value)
                             .input()
-                    })
-                };
-                values.iter().enumerate().map(fits).collect()
+                    })?);
+                }
+                Ok(())
             }
-            _ => self.read(rows),
+            _ => self.append(rows, values),
         }
     }
 
@@ -340,12 +356,15 @@ impl StoredColumn {
         with_rows(read_fault(&self.path, &self.name, error), rows)
     }
 
-    fn read<T: H5Type>(&self, rows: Range<u64>) -> Result<Vec<T>> {
-        let selection = rows.start as usize..rows.end as usize;
-        let values = self.dataset.read_slice_1d::<T, _>(selection);
-        values
-            .map(|array| array.into_raw_vec_and_offset().0)
-            .map_err(|error| self.read_fault(&rows, &error))
+    fn append<T: H5Type + Copy>(&self, rows: &Range<u64>, values: &mut Vec<T>) -> Result<()> {
+        rows::append(&self.dataset, rows, values).map_err(|error| self.read_fault(rows, &error))
+    }
+
+    fn append_flags<T: From<i8>>(&self, rows: &Range<u64>, values: &mut Vec<T>) -> Result<()> {
+        let mut flags: Vec<Flag> = Vec::new();
+        self.append(rows, &mut flags)?;
+        values.extend(flags.iter().map(|flag| T::from(flag.0)));
+        Ok(())
     }
 
     fn item_bytes(&self) -> u64 {

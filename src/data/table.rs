@@ -9,7 +9,7 @@
 //! scales are evaluated in f64 and rounded once. Left to others: which rows, what NaN
 //! means, how columns are stored (`layout`), and the order of files (`catalog`).
 
-use super::batch::{Batch, Values, Want};
+use super::batch::{Batch, Scratch, Values, Want};
 use super::catalog::Stamp;
 use super::h5;
 use super::layout::{self, Layout};
@@ -233,7 +233,10 @@ impl Table {
             parts.push((part.rows.clone(), Batch::new(opening.columns)?));
         }
         let (path, stamp) = (self.path.clone(), self.stamp);
-        Ok(Reader { _file: file, path, rows: self.rows, parts, plan, stamp })
+        let wants = parts.first().map(|(_, batch)| batch.columns()).unwrap_or_default();
+        let values = wants.iter().map(|(_, want)| Values::new(*want)).collect();
+        let scratch = Scratch::default();
+        Ok(Reader { _file: file, path, rows: self.rows, parts, plan, stamp, values, scratch })
     }
 
     /// Rows of the first needed column of a part; that the others agree is checked when
@@ -541,6 +544,8 @@ pub struct Reader {
     parts: Vec<(Range<u64>, Batch)>, // rows of the table
     plan: Plans,
     stamp: Option<Stamp>,
+    values: Vec<Values>, // (columns)
+    scratch: Scratch,
 }
 
 impl Reader {
@@ -548,9 +553,10 @@ impl Reader {
         self.rows
     }
 
-    /// Reads rows into a block; what was in it before is replaced. Ranges along the
-    /// file, aligned to chunks (65 536 rows in the project's own files), are fastest.
-    pub fn read(&self, rows: Range<u64>, block: &mut Block) -> Result<()> {
+    /// Reads rows into a block; what was in it before is replaced, its memory used again.
+    /// Ranges along the file, aligned to chunks (65 536 rows in the project's own files),
+    /// are fastest.
+    pub fn read(&mut self, rows: Range<u64>, block: &mut Block) -> Result<()> {
         if rows.start > rows.end || rows.end > self.rows {
             return Err(Fault::new("rows outside the table")
                 .file(&self.path)
@@ -558,7 +564,8 @@ impl Reader {
                 .found(format!("{}..{}", rows.start, rows.end))
                 .internal());
         }
-        let values = self.columns(&rows);
+        self.exchange(block);
+        let read = self.columns(&rows);
         // Also where the reading failed: then this is the reason.
         if self.stamp.is_some() && Stamp::of(&self.path) != self.stamp {
             return Err(Fault::new("the file changed while it was read")
@@ -567,35 +574,49 @@ impl Reader {
                 .advice("wait until its writer has finished")
                 .input());
         }
-        let mut values = values?;
+        read?;
         block.rows = (rows.end - rows.start) as usize;
-        let quantities = self.plan.quantities.iter();
-        block.quantities = quantities.map(|plan| plan.values(&mut values, block.rows)).collect();
-        let integers = |indices: &[usize]| -> Vec<Vec<i64>> {
-            indices.iter().map(|index| values[*index].i64().to_vec()).collect()
-        };
-        block.keys = integers(&self.plan.keys);
-        block.shower = integers(&self.plan.shower);
+        for (plan, quantity) in self.plan.quantities.iter().zip(&mut block.quantities) {
+            plan.compute(&self.values, block.rows, quantity);
+        }
         block.class = match &self.plan.class {
             Some((index, class)) => {
-                Some(self.classes(*index, class, values[*index].i64(), rows.start)?)
+                Some(self.classes(*index, class, self.values[*index].i64(), rows.start)?)
             }
             None => None,
         };
+        self.exchange(block);
         Ok(())
     }
 
+    /// Exchanges the columns that are taken as they are with those of a block.
+    fn exchange(&mut self, block: &mut Block) {
+        let Plans { quantities, keys, shower, .. } = &self.plan;
+        block.quantities.resize_with(quantities.len(), Vec::new);
+        for (plan, quantity) in quantities.iter().zip(&mut block.quantities) {
+            if let Plan::Direct(column) = plan {
+                self.values[*column].swap_f32(quantity);
+            }
+        }
+        for (indices, keys) in [(keys, &mut block.keys), (shower, &mut block.shower)] {
+            keys.resize_with(indices.len(), Vec::new);
+            for (index, key) in indices.iter().zip(keys) {
+                self.values[*index].swap_i64(key);
+            }
+        }
+    }
+
     /// All columns in the rows, which may lie in several parts.
-    fn columns(&self, rows: &Range<u64>) -> Result<Vec<Values>> {
-        let wants = self.parts.first().map(|(_, batch)| batch.columns()).unwrap_or_default();
-        let mut values: Vec<Values> = wants.iter().map(|(_, want)| Values::new(*want)).collect();
+    fn columns(&mut self, rows: &Range<u64>) -> Result<()> {
+        self.values.iter_mut().for_each(Values::clear);
         for (part, batch) in &self.parts {
             let (start, end) = (rows.start.max(part.start), rows.end.min(part.end));
             if start < end {
-                batch.read(&(start - part.start..end - part.start), &mut values)?;
+                let rows = start - part.start..end - part.start;
+                batch.read(&rows, &mut self.values, &mut self.scratch)?;
             }
         }
-        Ok(values)
+        Ok(())
     }
 
     fn classes(&self, index: usize, class: &Class, values: &[i64], first: u64) -> Result<Vec<i8>> {
@@ -625,23 +646,21 @@ impl Reader {
 }
 
 impl Plan {
-    fn values(&self, read: &mut [Values], rows: usize) -> Vec<f32> {
+    /// Fills a quantity that is not taken as it is.
+    fn compute(&self, read: &[Values], rows: usize, quantity: &mut Vec<f32>) {
         match self {
-            Plan::Direct(column) => read[*column].take_f32(),
+            Plan::Direct(_) => {}
             Plan::Scaled { column, scale } => {
-                read[*column].f64().iter().map(|value| (value * scale) as f32).collect()
+                quantity.clear();
+                quantity.extend(read[*column].f64().iter().map(|value| (value * scale) as f32));
             }
             Plan::Computed { expression, columns, scale } => {
                 let columns: Vec<&[f64]> =
                     columns.iter().map(|column| read[*column].f64()).collect();
-                let mut arguments = vec![0.0; columns.len()];
-                let row_value = |row: usize| {
-                    for (argument, column) in arguments.iter_mut().zip(&columns) {
-                        *argument = column[row];
-                    }
-                    (expression.evaluate(&arguments) * scale) as f32
-                };
-                (0..rows).map(row_value).collect()
+                quantity.clear();
+                expression.evaluate_rows(&columns, rows, |value| {
+                    quantity.push((value * scale) as f32);
+                });
             }
         }
     }

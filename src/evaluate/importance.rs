@@ -26,7 +26,7 @@ impl Pool {
         let (mut block, mut scored) = (Block::default(), Scored::default());
         for source in sources {
             let table = Table::open(&source.path, &source.schema)?;
-            let reader = table.reader(&Request {
+            let mut reader = table.reader(&Request {
                 quantities: scorer.selection.quantities().to_vec(),
                 class: table.has_class(),
                 ..Request::default()

@@ -294,7 +294,7 @@ fn score_windows(
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
     let split = &scorer.card.split;
-    let reader = table.reader(&Request {
+    let mut reader = table.reader(&Request {
         quantities: scorer.selection.quantities().to_vec(),
         keys: split.key.clone().unwrap_or_default(),
         shower: split.key.is_none(),

@@ -80,7 +80,10 @@ impl Input {
     }
 
     /// Reads rows into the slots of a block; those that are not read stay empty.
-    pub fn read(&self, rows: Range<u64>, block: &mut Block) -> Result<()> {
+    pub fn read(&mut self, rows: Range<u64>, block: &mut Block) -> Result<()> {
+        // The slots keep their memory from block to block.
+        let mut is_read = self.slots.iter();
+        block.quantities.retain(|_| is_read.next().is_some_and(|is_read| *is_read));
         self.reader.read(rows, block)?;
         let mut read = std::mem::take(&mut block.quantities).into_iter();
         let mut next = |is_read: &bool| is_read.then(|| read.next()).flatten().unwrap_or_default();

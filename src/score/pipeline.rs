@@ -336,7 +336,7 @@ impl Reading<'_, '_> {
         let Shared { assignment, options, recipe, model_blake3, signs, .. } = self.shared;
         let job = &assignment.jobs[task.job()];
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
-        let input = Input::open(&job.input, &schema, recipe)?;
+        let mut input = Input::open(&job.input, &schema, recipe)?;
         let settings = resume::settings_hash(model_blake3, &schema, options, recipe);
         let stamp = input.stamp();
         let rows = task.rows(input.rows());

@@ -60,7 +60,7 @@ fn look(
     let mut entries: Vec<Entry> = Vec::new();
     for (slot, (_, table, columns)) in group.iter().enumerate() {
         let table = table.with_shower(columns.clone());
-        let reader = table.reader(&Request { shower: true, ..Request::default() })?;
+        let mut reader = table.reader(&Request { shower: true, ..Request::default() })?;
         let mut block = Block::default();
         for first in (0..table.rows()).step_by(CHUNK_ROWS) {
             reader.read(first..table.rows().min(first + CHUNK_ROWS as u64), &mut block)?;

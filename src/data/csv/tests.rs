@@ -1,7 +1,9 @@
 //! Lines become rows exactly, or are refused with their place.
 
+use super::lines::BUFFER;
 use super::*;
-use taiga_flow_gpu::random::Stream;
+use crate::data::events::{GAMMA, HADRON};
+use std::path::PathBuf;
 
 const ROW: &str = "28.7967,16.0021,2.6449,0.3918,0.1982,27.7004,22.011,-8.2027,40.092,81.8828,g";
 
@@ -27,9 +29,9 @@ fn refusal(text: &[u8]) -> Error {
         Ok(rows) => rows,
         Err(error) => return error,
     };
-    let mut row = Row::default();
+    let mut columns = Columns::default();
     loop {
-        match rows.read(&mut row) {
+        match rows.read(&mut columns) {
             Ok(more) => assert!(more, "accepted"),
             Err(error) => return error,
         }
@@ -54,44 +56,20 @@ fn a_row_becomes_quantities_in_canonical_units() {
         file(format!("{ROW}\r\n\r\n {ROW}\n{}", ROW.replace('g', "h")).as_bytes());
     assert_eq!(detect(&path).unwrap().name, "magic");
     let mut rows = open(&path).unwrap();
-    let mut read = Vec::new();
-    let mut row = Row::default();
-    while rows.read(&mut row).unwrap() {
-        read.push(row.clone());
-    }
+    let mut read = Columns::default();
+    assert!(rows.read(&mut read).unwrap());
+    let values = |row: usize| read.values.iter().map(|v| v[row]).collect::<Vec<f32>>();
     let expected =
         [441.469, 0.097_044_9, 0.053_927_1, 0.275_945, 40.092, 0.3918, 0.1982, 0.093_350_3];
-    for (value, expected) in read[0].values.iter().zip(expected) {
+    for (value, expected) in values(0).iter().zip(expected) {
         assert!((value / expected - 1.0).abs() < 1e-5, "{value} {expected}");
     }
-    assert_eq!((read.len(), read[0].class, read[2].class), (3, GAMMA, HADRON));
-    assert_eq!(read[0], read[1]);
-    assert!(read[0].keys[0] > 0 && read[0].keys != read[2].keys);
+    assert_eq!((read.rows, read.class.as_slice()), (3, &[GAMMA, GAMMA, HADRON][..]));
+    assert_eq!(values(0), values(1));
+    let keys = &read.keys[0];
+    assert!(keys[0] > 0 && keys[0] == keys[1] && keys[0] != keys[2]);
+    assert!(!rows.read(&mut Columns::default()).unwrap());
     assert_eq!(rows.source_hash(), blake3::hash(&std::fs::read(&path).unwrap()));
-}
-
-#[test]
-fn a_number_is_the_nearest_f64_to_its_digits() {
-    let stream = Stream::new(7, "digits", &[]);
-    for i in 0..20_000u64 {
-        let bits = stream.bits(2 * i);
-        let digits = format!("{}", bits >> (stream.bits(2 * i + 1) % 60));
-        let point = (bits as usize >> 3) % (digits.len() + 1);
-        let sign = ["", "-", "+"][bits as usize % 3];
-        let text = format!("{sign}{}.{}", &digits[..point], &digits[point..]);
-        let expected: f64 = text.parse().unwrap();
-        assert_eq!(number(text.as_bytes()).unwrap().to_bits(), expected.to_bits(), "{text}");
-    }
-    for text in
-        ["1e3", "1.5E-7", "inf", "-inf", "0", "-0", "1.", ".5", "00012.50", "1e400", "5e-324"]
-    {
-        let expected: f64 = text.parse().unwrap();
-        assert_eq!(number(text.as_bytes()).unwrap().to_bits(), expected.to_bits(), "{text}");
-    }
-    assert!(number(b"nan").unwrap().is_nan());
-    for text in ["", ".", "-", "1.2.3", "1,5", "0x10", "1e", "1 2", "--1", "\u{661}"] {
-        assert_eq!(number(text.as_bytes()), None, "{text}");
-    }
 }
 
 #[test]
@@ -136,13 +114,15 @@ fn lines_are_whole_wherever_the_buffer_ends() {
         (0..lines).map(|i| ROW.replace("28.7967", &format!("{}.5", i % 999))).collect::<Vec<_>>();
     let (_folder, path) = file(text.join("\n").as_bytes());
     let mut rows = open(&path).unwrap();
-    let mut row = Row::default();
-    for i in 0..lines {
-        assert!(rows.read(&mut row).unwrap());
-        let length = f64::from(row.values[1]) / 0.003_37;
+    let (mut columns, mut read) = (Columns::default(), Vec::new());
+    while rows.read(&mut columns).unwrap() {
+        read.extend_from_slice(&columns.values[1]);
+    }
+    assert_eq!(read.len(), lines);
+    for (i, length) in read.iter().enumerate() {
+        let length = f64::from(*length) / 0.003_37;
         assert!((length - (i % 999) as f64 - 0.5).abs() < 1e-3, "line {i}: {length}");
     }
-    assert!(!rows.read(&mut row).unwrap());
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub enum Charge {
 }
 
 /// Images one after the other, and their columns.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ImageBlock {
     pub rows: usize,
     pub charge: Charge,         // (rows, pixels) [p.e.]
@@ -87,17 +87,9 @@ pub struct ImageBlock {
     pub class: Option<Vec<i8>>, // (rows): 1 gamma, 0 hadron, −1 unknown
 }
 
-impl Default for ImageBlock {
-    fn default() -> ImageBlock {
-        ImageBlock {
-            rows: 0,
-            charge: Charge::F32(Vec::new()),
-            given: Vec::new(),
-            sigma: Vec::new(),
-            keys: Vec::new(),
-            columns: Vec::new(),
-            class: None,
-        }
+impl Default for Charge {
+    fn default() -> Charge {
+        Charge::F32(Vec::new())
     }
 }
 

@@ -287,31 +287,44 @@ impl Reader for OwnReader {
         }
         self.next = range.end;
         block.rows = (range.end - range.start) as usize;
+        // The memory of the last block is used again.
+        let (mut reals, mut integers) = match std::mem::take(&mut block.charge) {
+            Charge::F32(values) => (values, Vec::new()),
+            Charge::U16 { values, .. } => (Vec::new(), values),
+        };
+        let scale = || charge.attribute("scale").unwrap_or(1.0) as f32;
+        let offset = || charge.attribute("offset").unwrap_or(0.0) as f32;
         block.charge = match charge.stored {
-            Stored::U16 => Charge::U16 {
-                values: charge.read(range.clone())?,
-                scale: charge.attribute("scale").unwrap_or(1.0) as f32,
-                offset: charge.attribute("offset").unwrap_or(0.0) as f32,
-            },
-            Stored::Real => Charge::F32(charge.read(range.clone())?),
+            Stored::U16 => {
+                charge.read(&range, &mut integers)?;
+                Charge::U16 { values: integers, scale: scale(), offset: offset() }
+            }
+            Stored::Real => {
+                charge.read(&range, &mut reals)?;
+                Charge::F32(reals)
+            }
             Stored::OtherInteger => {
-                let scale = charge.attribute("scale").unwrap_or(1.0) as f32;
-                let offset = charge.attribute("offset").unwrap_or(0.0) as f32;
-                let values: Vec<f32> = charge.read(range.clone())?;
-                Charge::F32(values.into_iter().map(|v| v * scale + offset).collect())
+                charge.read(&range, &mut reals)?;
+                let (scale, offset) = (scale(), offset());
+                reals.iter_mut().for_each(|value| *value = *value * scale + offset);
+                Charge::F32(reals)
             }
         };
         block.given.clear();
-        block.sigma = match sigma {
-            Some(sigma) => sigma.read(range.clone())?,
-            None => Vec::new(),
-        };
-        block.keys =
-            keys.iter().map(|(_, column)| column.read_i64(range.clone())).collect::<Result<_>>()?;
-        block.columns = columns
-            .iter()
-            .map(|(_, _, column)| column.read_f32(range.clone()))
-            .collect::<Result<_>>()?;
+        match sigma {
+            Some(sigma) => sigma.read(&range, &mut block.sigma)?,
+            None => block.sigma.clear(),
+        }
+        block.keys.resize_with(keys.len(), Vec::new);
+        for ((_, column), values) in keys.iter().zip(&mut block.keys) {
+            values.clear();
+            column.append_i64(&range, values)?;
+        }
+        block.columns.resize_with(columns.len(), Vec::new);
+        for ((_, _, column), values) in columns.iter().zip(&mut block.columns) {
+            values.clear();
+            column.append_f32(&range, values)?;
+        }
         block.class = match class {
             Some(column) => Some(classes(column, &range)?),
             None => None,

@@ -2,6 +2,7 @@
 //! ranges of images.
 
 use crate::data::h5::read_fault;
+use crate::data::rows;
 use crate::error::{Error, Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
@@ -104,11 +105,10 @@ impl Table2 {
         bytes.saturating_mul(across).saturating_mul(along).min(1 << 30)
     }
 
-    /// The charges of some images: (images, pixels).
-    pub fn read<T: H5Type>(&self, images: Range<u64>) -> Result<Vec<T>> {
-        let rows = images.start as usize..images.end as usize;
-        let values = self.dataset.read_slice_2d::<T, _>((rows, 0..self.pixels));
-        values.map(|array| array.into_raw_vec_and_offset().0).map_err(|error| {
+    /// Replaces `values` by the charges of some images: (images, pixels).
+    pub fn read<T: H5Type + Copy>(&self, images: &Range<u64>, values: &mut Vec<T>) -> Result<()> {
+        values.clear();
+        rows::append_columns(&self.dataset, images, 0..self.pixels, values).map_err(|error| {
             let error = read_fault(&self.path, &self.name, &error);
             match error.fault() {
                 Some(fault) => Error::from_code(error.exit_code(), fault.clone().row(images.start)),

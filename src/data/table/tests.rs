@@ -92,7 +92,7 @@ fn reading_across_chunk_and_block_edges_equals_reading_at_once() {
     assert_eq!(whole.keys[0][rows - 1], (1 << 60) + rows as i64 - 1);
     assert_eq!(whole.shower[0], vec![7; rows]);
     assert_eq!(whole.class.as_ref().unwrap()[..4], [-1, 0, 1, -1]);
-    let reader = table.reader(&request).unwrap();
+    let mut reader = table.reader(&request).unwrap();
     let mut block = Block::default();
     for piece in [10_007, 65_536, 100_000] {
         let mut first = 0;
@@ -267,7 +267,7 @@ fn a_checksum_that_does_not_agree_is_an_error_and_not_a_number() {
     bytes[offset + 100] ^= 0x10;
     std::fs::write(&path, bytes).unwrap();
     let table = Table::open(&path, &own()).unwrap();
-    let reader = table.reader(&request(&["width"])).unwrap();
+    let mut reader = table.reader(&request(&["width"])).unwrap();
     let mut block = Block::default();
     reader.read(0..65_536, &mut block).unwrap();
     let text = refusal(reader.read(65_536..70_000, &mut block));
