@@ -8,6 +8,7 @@ mod extract;
 mod init;
 mod score;
 mod season;
+mod simulate;
 mod status;
 mod sweep;
 mod verify;
@@ -21,11 +22,12 @@ use crate::data::split::Part;
 use crate::error::{Fault, Result};
 use crate::evaluate::{self, Parts};
 use crate::report;
-use crate::simulate;
+use crate::simulate as simulation;
 use crate::train::{self, Existing};
 use crate::world::{StopFlag, World, agree, is_root};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use simulate::Asked;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -97,14 +99,6 @@ pub enum Resume {
     Never,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Level {
-    /// One row of Hillas parameters per event
-    Hillas,
-    /// One camera image per event
-    Images,
-}
-
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write commented configurations and schemas into a folder, to start from
@@ -113,37 +107,7 @@ pub enum Command {
         folder: PathBuf,
     },
     /// Write toy Monte Carlo events: for trying things out, not for physics
-    #[command(long_about = format!(
-        "Write toy Monte Carlo events: Hillas parameters, or camera images.\n\n{}; {}",
-        simulate::NOTICE,
-        simulate::images::NOTICE
-    ))]
-    Simulate {
-        /// Event file to write
-        #[arg(short, long)]
-        output: PathBuf,
-        /// What the showers are
-        #[arg(long, value_enum)]
-        class: Class,
-        /// Number of events
-        #[arg(long)]
-        events: u64,
-        /// Seed: the same seed gives the same bytes
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// What an event is
-        #[arg(long, value_enum, default_value = "hillas")]
-        level: Level,
-        /// Camera of images: taiga-560 or taiga-595
-        #[arg(long, default_value = "taiga-595")]
-        camera: String,
-        /// Night-sky noise of images, mean σ of a pixel [p.e.]
-        #[arg(long, default_value_t = 4.0, value_name = "PE")]
-        noise: f64,
-        /// Distance of the source from the camera's centre in images [deg]; 0: ON
-        #[arg(long, default_value_t = simulate::toy::SOURCE_OFFSET_DEG, value_name = "DEG")]
-        offset: f64,
-    },
+    Simulate(simulate::Arguments),
     /// Turn camera images into Hillas parameters: one event file per input file
     Extract(extract::Arguments),
     /// Turn CSV tables into an event file
@@ -292,25 +256,10 @@ impl Cli {
         let overwrite = self.global.overwrite;
         match &self.command {
             Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
-            Command::Simulate { output, class, events, seed, level, camera, noise, offset } => {
-                let (output, class) = (output.clone(), *class);
-                let (events, seed) = (*events, *seed);
-                if matches!(level, Level::Hillas) {
-                    let options = simulate::Options { output, class, events, seed, overwrite };
-                    return self.print(world, &simulate::run(&options)?);
-                }
-                let options = simulate::images::Options {
-                    output,
-                    class,
-                    events,
-                    seed,
-                    camera: camera.clone(),
-                    noise_pe: *noise,
-                    offset_deg: *offset,
-                    overwrite,
-                };
-                self.print(world, &simulate::images::run(&options)?)
-            }
+            Command::Simulate(arguments) => match arguments.asked(overwrite)? {
+                Asked::Hillas(options) => self.print(world, &simulation::run(&options)?),
+                Asked::Images(options) => self.print(world, &simulation::images::run(&options)?),
+            },
             Command::Extract(arguments) => {
                 let summary = arguments.run(world, overwrite)?;
                 self.print(world, &summary)?;

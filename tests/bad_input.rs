@@ -157,6 +157,10 @@ fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
     let mut events = events();
     for row in 0..90 {
         events.feature("width")[31 * row] = [f32::NAN, f32::INFINITY][row % 2];
+        events.feature("size")[31 * row] = 100.0; // inside the cut
+        // Outside of it: cut, whatever else is wrong.
+        events.feature("size")[31 * row + 2] = 59.0;
+        events.feature("width")[31 * row + 2] = f32::NAN;
     }
     for row in 0..30 {
         events.feature("con2")[31 * row + 1] = -1.0;
@@ -179,6 +183,37 @@ fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
         (Some(90), Some(30))
     );
     assert_eq!(told["rows"]["read"], 3000);
+}
+
+#[test]
+fn events_that_are_there_twice_are_not_trained_on() {
+    let folder = folder();
+    let (first, at) = (events(), |name: &str| folder.path().join(name));
+    let mut second = first.chosen(&(100..140).collect::<Vec<usize>>());
+    first.write(&at("first.h5"));
+    second.feature("size").iter_mut().for_each(|size| *size += 1.0);
+    second.write(&at("second.h5"));
+    let configuration = configuration(folder.path(), &at("*.h5"), "[train]\nepochs = 2\n");
+    let train = arguments!["train", "-c", &configuration, "-o", &at("run")];
+    let told =
+        ["events are there twice", "second.h5", "40 rows", "row 100 of", "first.h5", "run_id"];
+    refused(&train, folder.path(), INPUT, &told);
+    refuse(&mut ranks(2, &train), folder.path(), INPUT, &told);
+    let allowed =
+        [&train[..], &arguments!["--set", "data.allow_repeated_events=true"][..]].concat();
+    assert_eq!(json(&allowed)["rows"]["read"], 3040);
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    let folder = folder();
+    let output = folder.path().join("gamma.h5");
+    for option in [["--camera", "taiga-560"], ["--noise", "3"], ["--offset", "0"]] {
+        let simulate = arguments!["simulate", "-o", &output, "--class", "gamma", "--events", "9"];
+        let simulate = [&simulate[..], &arguments![option[0], option[1]][..]].concat();
+        refused(&simulate, folder.path(), USAGE, &[option[0], "--level images"]);
+    }
+    assert!(!output.exists());
 }
 
 #[test]

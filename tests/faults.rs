@@ -285,6 +285,13 @@ fn gammas_and_hadrons_that_are_swapped_or_overlap() {
     let found = finding(&report, "overlap");
     assert_eq!(found["rows"], 70);
     assert!(found["text"].to_string().contains("as gammas and as hadrons"), "{found}");
+    // Other events with the same numbers.
+    some.feature("size").iter_mut().for_each(|size| *size *= 1.5);
+    std::fs::remove_file(at("some.h5")).expect("the file");
+    some.write(&at("some.h5"));
+    let (outcome, report) = check(&arguments!["--gamma", &gamma, "--hadron", &at("some.h5")]);
+    assert_eq!(outcome.code, Some(0), "{report}");
+    assert_eq!(finding(&report, "same-numbers")["rows"], 70);
 }
 
 #[test]

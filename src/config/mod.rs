@@ -77,6 +77,9 @@ pub struct Data {
     /// Largest fraction of rows with values that cannot be used.
     #[serde(default = "default_bad_rows")]
     pub bad_rows: f64,
+    /// Whether events of one class may have the same key, which else are refused as copies.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_repeated_events: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ mod h5;
 pub mod images;
 mod layout;
 mod record;
+pub mod repeated;
 pub mod report;
 mod rows;
 pub mod schema;

@@ -181,6 +181,23 @@ impl Selection {
         self.judge(&self.whole, value, coordinates)
     }
 
+    /// Whether a row fails a cut on values that are finite: it is no bad row then, whatever
+    /// its other values are.
+    pub fn fails_cut(&self, block: &Block, row: usize) -> bool {
+        let value = |column: usize| f64::from(block.quantities[column][row]);
+        self.cuts.iter().any(|cut| {
+            let x = value(cut.column);
+            // Comparisons with NaN do not hold.
+            let fails = |limit: &Limit, below: bool| {
+                let limit = limit.value(&value);
+                if below { x <= limit } else { x >= limit }
+            };
+            x.is_finite()
+                && (cut.min.as_ref().is_some_and(|limit| fails(limit, true))
+                    || cut.max.as_ref().is_some_and(|limit| fails(limit, false)))
+        })
+    }
+
     /// The part of the status that is the same at every position, and the coordinates of
     /// the features that are; `value` gives quantities that do not vary.
     #[inline(always)]
@@ -333,6 +350,18 @@ mod tests {
             }
         }
         assert_eq!(split.fixed_status(|_| 1.0, &mut [0.0; 2]), 0, "nothing fixed has a limit");
+    }
+
+    #[test]
+    fn a_cut_row_is_no_bad_row_whatever_else_it_holds() {
+        let fails = |size: f32, con2: f32, width: f32| {
+            let quantities = vec![vec![size], vec![con2], vec![width]];
+            let block = Block { rows: 1, quantities, ..Block::default() };
+            selection().fails_cut(&block, 0)
+        };
+        assert!(fails(100.0, f32::NAN, f32::NAN) && fails(100.0, 0.5, 0.1));
+        assert!(!fails(f32::NAN, 0.5, 0.1) && !fails(1000.0, f32::NAN, f32::NAN));
+        assert!(!fails(f32::INFINITY, 0.5, 0.1) && !fails(1000.0, 0.5, 0.1));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod verify;
 pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 
 use crate::config::Config;
+use crate::data::repeated;
 use crate::data::store::RowCounts;
 use crate::engine::{self, Place};
 use crate::error::Result;
@@ -93,6 +94,9 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     agree(world, folder.as_ref().map_or(Ok(()), usable))?;
     if let Some(summary) = finished(world, options, &plan)? {
         return Ok(Some(summary));
+    }
+    if !options.config.data.allow_repeated_events {
+        repeated::refuse(world, &plan.sources)?;
     }
     let start = |_| engine::start(&place, &plan.spec);
     let engines = agree(world, plan.flows.iter().map(start).collect::<Result<Vec<_>>>())?;

@@ -6,7 +6,7 @@ use super::super::catalog::{Stamp, hash_file};
 use super::keys::{Duplicates, Keyed, duplicates};
 use super::{FileReport, SourcePositions};
 use crate::config::Class;
-use crate::data::table::Table;
+use crate::data::table::{Block, Request, Table};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,14 @@ use std::path::{Path, PathBuf};
 /// mean or spread [deg] are those of different generators.
 const SOURCES_DIFFER: f64 = 0.1;
 
+/// Events that are given as gammas and as hadrons.
+const OVERLAP: &str = "overlap";
+
 /// Something that shows only when files are looked at together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// `same-file`, `same-content`, `same-events`, `overlap`, `columns-differ`,
-    /// `units-differ`, `source-positions`.
+    /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
+    /// `columns-differ`, `units-differ`, `source-positions`.
     pub kind: &'static str,
     pub text: String,
     pub files: Vec<PathBuf>,
@@ -90,7 +93,7 @@ fn refusal(members: &[&Member], kind: &'static str, mut text: String, rows: u64)
         text += ": as gammas and as hadrons";
     }
     let files = members.iter().map(|member| member.report.path.clone()).collect();
-    Finding { kind: if overlap { "overlap" } else { kind }, text, files, rows, refused: true }
+    Finding { kind: if overlap { OVERLAP } else { kind }, text, files, rows, refused: true }
 }
 
 /// The class of all events of a file, as given, or as its column says.
@@ -169,7 +172,30 @@ fn told(members: &[&Member], tables: &[Keyed], duplicates: &Duplicates) -> Findi
         example.1
     );
     let finding = refusal(&[one, two], "same-events", text, *rows);
+    if finding.kind == OVERLAP && !same_values([one, two], [example.0, example.1]) {
+        let text = finding.text + ", but other values: their runs are numbered alike";
+        return Finding { kind: "same-numbers", text, refused: false, ..finding };
+    }
     Finding { refused: sure, ..finding }
+}
+
+/// Whether two rows agree in all quantities that both tables have; where they cannot be
+/// read, they may.
+fn same_values(members: [&Member; 2], rows: [u64; 2]) -> bool {
+    let [Some(one), Some(two)] = members.map(|member| member.table.as_ref()) else { return true };
+    let theirs = two.quantities();
+    let quantities: Vec<String> =
+        one.quantities().iter().filter(|q| theirs.contains(*q)).map(ToString::to_string).collect();
+    let read = |table: &Table, row: u64| -> Option<Vec<u32>> {
+        let request = Request { quantities: quantities.clone(), ..Request::default() };
+        let mut block = Block::default();
+        table.reader(&request).and_then(|mut r| r.read(row..row + 1, &mut block)).ok()?;
+        Some(block.quantities.iter().map(|values| values[0].to_bits()).collect())
+    };
+    match (read(one, rows[0]), read(two, rows[1])) {
+        (Some(one), Some(two)) => one == two,
+        _ => true,
+    }
 }
 
 /// Columns and units against those of the first file.
