@@ -107,6 +107,11 @@ pub enum Command {
         folder: PathBuf,
     },
     /// Write toy Monte Carlo events: for trying things out, not for physics
+    #[command(long_about = format!(
+        "Write toy Monte Carlo events: Hillas parameters, or camera images.\n\n{}; {}",
+        simulation::NOTICE,
+        simulation::images::NOTICE
+    ))]
     Simulate(simulate::Arguments),
     /// Turn camera images into Hillas parameters: one event file per input file
     Extract(extract::Arguments),

@@ -11,11 +11,6 @@ const NOISE_PE: f64 = 4.0;
 const CAMERA: &str = "taiga-595";
 
 #[derive(Debug, Args)]
-#[command(long_about = format!(
-    "Write toy Monte Carlo events: Hillas parameters, or camera images.\n\n{}; {}",
-    simulate::NOTICE,
-    images::NOTICE
-))]
 pub struct Arguments {
     /// Event file to write
     #[arg(short, long)]

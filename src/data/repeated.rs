@@ -199,7 +199,7 @@ fn compare(sources: &[Source], rows: Vec<Row>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::config::Class;
-    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values, events};
     use crate::world::{Solo, Threads};
     use std::path::Path;
 
@@ -214,7 +214,7 @@ mod tests {
         let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
         let (size, runs) = (vec![1.0; events.len()], vec![run; events.len()]);
         writer.append(&[Values::F32(&size), Values::I64(&runs), Values::I64(events)]).unwrap();
-        writer.finish(&[]).unwrap();
+        writer.finish(&events::attributes(&[])).unwrap();
         Source::open(path, None, class).unwrap()
     }
 

@@ -10,11 +10,13 @@ mod cube;
 mod fixed;
 mod optimiser;
 mod positions;
+mod preparation;
 mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
 pub use positions::{Images, OF_POSITION, Positions, Seen};
+pub use preparation::{Preparation, Prepared};
 pub use scorer::{More, Scored, Scorer, check_units, score};
 
 use crate::config::{EngineChoice, Hardware};

@@ -6,7 +6,7 @@
 //! from.
 
 use crate::config::{Disp, SourcePositions};
-use crate::hillas::{Axis, Rotation, disp, theta2};
+use crate::hillas::{self, Axis, Rotation, disp, theta2};
 use rayon::prelude::*;
 
 /// Quantities that are given once per position, in this order in [`Seen::column`].
@@ -109,15 +109,16 @@ impl Positions {
             .zip(theta2s)
             .enumerate()
             .for_each(|(chunk, (((dist, alpha), skewness), theta2s))| {
+                let first = chunk * ROWS_TOGETHER;
+                let sources = images.source.map(|s| &s[first..first + dist.len()]);
+                dist_and_alpha(&axes[first..], sources, rotation, dist, alpha);
+                if !self.needs_skewness() && !self.theta2 {
+                    return;
+                }
                 for i in 0..dist.len() {
-                    let row = chunk * ROWS_TOGETHER + i;
+                    let row = first + i;
                     let source = images.source.map(|s| f64::from(s[row]));
                     let at = axes[row].seen_from(rotation.of(source));
-                    dist[i] = at.dist as f32;
-                    alpha[i] = at.alpha() as f32;
-                    if !self.needs_skewness() && !self.theta2 {
-                        continue;
-                    }
                     let from_here = self.needs_skewness().then(|| {
                         // Back to the direction of the axis, then as seen from here.
                         let own = axes[row].seen_from(source);
@@ -134,6 +135,34 @@ impl Positions {
                     }
                 }
             });
+    }
+}
+
+/// Distance and angle of each image as seen from its source turned: (rows) each.
+fn dist_and_alpha(
+    axes: &[Axis],
+    [x, y]: [&[f32]; 2],
+    rotation: Rotation,
+    dist: &mut [f32],
+    alpha: &mut [f32],
+) {
+    // So many at once become vectors.
+    const LANES: usize = 8;
+    let mut out = dist.chunks_mut(LANES).zip(alpha.chunks_mut(LANES));
+    let images = axes.chunks(LANES).zip(x.chunks(LANES).zip(y.chunks(LANES)));
+    for ((dist, alpha), (axes, (x, y))) in out.by_ref().zip(images) {
+        let mut seen = [[f64::NAN; LANES]; 2];
+        for i in 0..dist.len() {
+            let at = axes[i].seen_from(rotation.of([f64::from(x[i]), f64::from(y[i])]));
+            (seen[0][i], seen[1][i]) = (at.dist, at.miss);
+        }
+        let mut angles = [0.0; LANES];
+        for i in 0..LANES {
+            angles[i] = hillas::Seen { dist: seen[0][i], miss: seen[1][i], along: 0.0 }.alpha();
+        }
+        for i in 0..dist.len() {
+            (dist[i], alpha[i]) = (seen[0][i] as f32, angles[i] as f32);
+        }
     }
 }
 

@@ -2,28 +2,25 @@
 //!
 //! The one path that scoring and evaluation share: the same selection, coordinates and
 //! scaler as in training. Rows without a likelihood get NaN and their status bits; rows
-//! outside the cuts get both a likelihood and the bit. At several assumed positions of the
-//! source, what does not depend on them is worked out once per row.
+//! outside the cuts get both a likelihood and the bit.
 
-use super::positions::{OF_POSITION, Seen};
+use super::positions::OF_POSITION;
+use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
 use super::{Engine, Place};
 use crate::config::Class;
-use crate::data::features::{self, ScaledFeature, scaler_log_det};
+use crate::data::features::scaler_log_det;
 use crate::data::schema::canonical_unit;
-use crate::data::selection::{NOT_FINITE, Selection, UNUSABLE};
+use crate::data::selection::{Selection, UNUSABLE};
 use crate::data::table::{Block, Table};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
-/// Rows that are prepared by one thread at a time.
-const ROWS_TOGETHER: usize = 2048;
-
 /// A model ready to score.
 pub struct Scorer {
     pub card: Card,
-    pub selection: Selection,
+    preparation: Preparation,
     flows: Vec<(String, Box<dyn Engine>)>, // the numerator of a ratio first
     normal: Class,
     log_det: f64,
@@ -58,17 +55,7 @@ pub struct Scored {
     pub posterior: Vec<f32>,
     /// Spent in the engine so far.
     pub engine_time: Duration,
-    scaled: Vec<f32>,   // (positions, rows, features)
-    jacobian: Vec<f64>, // (positions, rows)
-    fixed: Fixed,
-}
-
-/// What is the same at every position: (rows).
-#[derive(Debug, Clone, Default)]
-struct Fixed {
-    status: Vec<u32>,
-    scaled: Vec<f32>, // (rows, features), 0 where a feature varies
-    jacobian: Vec<f64>,
+    prepared: Prepared,
 }
 
 impl Scorer {
@@ -83,7 +70,7 @@ impl Scorer {
         }
         let features: Vec<_> = card.features.iter().map(|f| f.feature.clone()).collect();
         Ok(Scorer {
-            selection: Selection::new(&features, &card.cuts)?,
+            preparation: Preparation::new(Selection::new(&features, &card.cuts)?, &card.features),
             log_det: scaler_log_det(&card.features),
             normal,
             flows,
@@ -94,14 +81,26 @@ impl Scorer {
 
     /// With more figures.
     #[must_use]
-    pub fn with(self, more: More) -> Scorer {
+    pub fn with(mut self, more: More) -> Scorer {
+        self.preparation.raw = more.raw;
         Scorer { more, ..self }
     }
 
     /// For several assumed positions of the source ([`Scorer::score_at`]).
     #[must_use]
-    pub fn at_positions(self) -> Scorer {
-        Scorer { selection: self.selection.with_varying(&OF_POSITION), ..self }
+    pub fn at_positions(mut self) -> Scorer {
+        self.preparation.selection = self.preparation.selection.with_varying(&OF_POSITION);
+        self
+    }
+
+    /// What is asked of every row, and which quantities that takes.
+    pub fn selection(&self) -> &Selection {
+        &self.preparation.selection
+    }
+
+    /// The part that needs no engine, for another thread.
+    pub fn preparation(&self) -> &Preparation {
+        &self.preparation
     }
 
     pub fn describe(&self) -> String {
@@ -118,27 +117,18 @@ impl Scorer {
         check_units(&self.card, table)
     }
 
-    /// Scores a block read with `selection.quantities()`.
+    /// Scores a block read with `selection().quantities()`.
     pub fn score(&self, block: &Block, scored: &mut Scored) -> Result<()> {
-        scored.resize(block.rows, self.card.features.len());
-        self.prepare(block, scored);
-        self.log_prob(scored)
+        let mut prepared = std::mem::take(&mut scored.prepared);
+        self.preparation.prepare(block, &mut prepared);
+        let outcome = self.score_prepared(&mut prepared, scored);
+        scored.prepared = prepared;
+        outcome
     }
 
-    /// Scores a block at the positions it was seen from. Its quantities are those of
-    /// `selection.quantities()`, empty where they vary, then any others.
-    pub fn score_at(&self, block: &Block, seen: &Seen, scored: &mut Scored) -> Result<()> {
-        let positions = seen.dist.len() / seen.rows.max(1);
-        scored.resize(block.rows * positions, self.card.features.len());
-        self.prepare_fixed(block, &mut scored.fixed);
-        for k in 0..positions {
-            self.prepare_at(block, seen, k, scored);
-        }
-        self.log_prob(scored)
-    }
-
-    /// From prepared features to all scores.
-    fn log_prob(&self, scored: &mut Scored) -> Result<()> {
+    /// From prepared features to all scores; takes over the status.
+    pub fn score_prepared(&self, prepared: &mut Prepared, scored: &mut Scored) -> Result<()> {
+        std::mem::swap(&mut prepared.status, &mut scored.status);
         let (all, flows) = (scored.status.len(), self.flows.len());
         scored.log_prob.resize(flows, Vec::new());
         scored.log_prob_raw.resize(if self.more.raw { flows } else { 0 }, Vec::new());
@@ -148,9 +138,9 @@ impl Scorer {
             let log_prob = &mut scored.log_prob[f];
             if self.more.chi2 && f == 0 {
                 scored.chi2.resize(all, f32::NAN);
-                engine.log_prob_and_chi2(&scored.scaled, log_prob, &mut scored.chi2)?;
+                engine.log_prob_and_chi2(&prepared.scaled, log_prob, &mut scored.chi2)?;
             } else {
-                engine.log_prob(&scored.scaled, log_prob)?;
+                engine.log_prob(&prepared.scaled, log_prob)?;
             }
         }
         scored.engine_time += started.elapsed();
@@ -165,7 +155,7 @@ impl Scorer {
             .with_min_len(ROWS_TOGETHER)
             .map(|row| score(normal, of_flows.iter().map(|flow| with_scaler(row, flow[row]))))
             .collect_into_vec(&mut scored.score);
-        let jacobian = &scored.jacobian;
+        let jacobian = &prepared.jacobian;
         for (raw, log_prob) in scored.log_prob_raw.iter_mut().zip(&scored.log_prob) {
             let per_raw_unit =
                 |(row, l): (usize, &f32)| (with_scaler(row, *l) + jacobian[row]) as f32;
@@ -191,130 +181,6 @@ impl Scorer {
         }
         Ok(())
     }
-
-    /// Status, scaled features and Jacobian of every row; unusable rows are zeros.
-    fn prepare(&self, block: &Block, scored: &mut Scored) {
-        let (features, selection, raw) = (&self.card.features, &self.selection, self.more.raw);
-        let width = ROWS_TOGETHER * features.len();
-        scored
-            .status
-            .par_chunks_mut(ROWS_TOGETHER)
-            .zip(scored.scaled.par_chunks_mut(width))
-            .zip(scored.jacobian.par_chunks_mut(ROWS_TOGETHER))
-            .enumerate()
-            .for_each(|(chunk, ((status, scaled), jacobian))| {
-                let mut coordinates = vec![0.0; features.len()];
-                for (i, row) in scaled.chunks_exact_mut(features.len()).enumerate() {
-                    let at = chunk * ROWS_TOGETHER + i;
-                    status[i] = selection.status(block, at, &mut coordinates);
-                    if status[i] & UNUSABLE != 0 {
-                        row.fill(0.0);
-                        continue;
-                    }
-                    if raw {
-                        let quantity = |d: usize| f64::from(block.quantities[d][at]);
-                        jacobian[i] = log_jacobian(features, quantity, |_| true);
-                    }
-                    for ((z, coordinate), feature) in row.iter_mut().zip(&coordinates).zip(features)
-                    {
-                        *z = feature.scale(*coordinate);
-                    }
-                }
-            });
-    }
-
-    /// The same of what is fixed.
-    fn prepare_fixed(&self, block: &Block, fixed: &mut Fixed) {
-        let (features, selection, raw) = (&self.card.features, &self.selection, self.more.raw);
-        let varying = selection.varying();
-        let width = features.len();
-        fixed.status.resize(block.rows, 0);
-        fixed.scaled.resize(block.rows * width, 0.0);
-        fixed.jacobian.resize(block.rows, 0.0);
-        fixed
-            .status
-            .par_chunks_mut(ROWS_TOGETHER)
-            .zip(fixed.scaled.par_chunks_mut(ROWS_TOGETHER * width))
-            .zip(fixed.jacobian.par_chunks_mut(ROWS_TOGETHER))
-            .enumerate()
-            .for_each(|(chunk, ((status, scaled), jacobian))| {
-                let mut coordinates = vec![0.0; width];
-                for (i, row) in scaled.chunks_exact_mut(width).enumerate() {
-                    let at = chunk * ROWS_TOGETHER + i;
-                    let quantity = |d: usize| f64::from(block.quantities[d][at]);
-                    status[i] = selection.fixed_status(quantity, &mut coordinates);
-                    row.fill(0.0);
-                    if status[i] & UNUSABLE != 0 {
-                        continue;
-                    }
-                    if raw {
-                        jacobian[i] = log_jacobian(features, quantity, |d| !varying[d]);
-                    }
-                    for d in (0..width).filter(|d| !varying[*d]) {
-                        row[d] = features[d].scale(coordinates[d]);
-                    }
-                }
-            });
-    }
-
-    /// Adds what varies, at position k.
-    fn prepare_at(&self, block: &Block, seen: &Seen, k: usize, scored: &mut Scored) {
-        let Scored { status, scaled, jacobian, fixed, .. } = scored;
-        let (features, selection, raw) = (&self.card.features, &self.selection, self.more.raw);
-        let varying = selection.varying();
-        let width = features.len();
-        let column = |(c, name): (usize, &String)| -> &[f32] {
-            match OF_POSITION.iter().position(|known| known == name) {
-                Some(which) => seen.column(which, k),
-                None => &block.quantities[c],
-            }
-        };
-        let columns: Vec<&[f32]> = selection.quantities().iter().enumerate().map(column).collect();
-        let rows = k * block.rows..(k + 1) * block.rows;
-        status[rows.clone()]
-            .par_chunks_mut(ROWS_TOGETHER)
-            .zip(scaled[rows.start * width..rows.end * width].par_chunks_mut(ROWS_TOGETHER * width))
-            .zip(jacobian[rows].par_chunks_mut(ROWS_TOGETHER))
-            .enumerate()
-            .for_each(|(chunk, ((status, scaled), jacobian))| {
-                let mut coordinates = vec![0.0; width];
-                for (i, row) in scaled.chunks_exact_mut(width).enumerate() {
-                    let at = chunk * ROWS_TOGETHER + i;
-                    let quantity = |c: usize| f64::from(columns[c][at]);
-                    let fixed_status = fixed.status[at];
-                    status[i] = if fixed_status & NOT_FINITE != 0 {
-                        NOT_FINITE
-                    } else {
-                        match selection.varying_status(quantity, &mut coordinates) {
-                            NOT_FINITE => NOT_FINITE,
-                            varying => fixed_status | varying,
-                        }
-                    };
-                    if status[i] & UNUSABLE != 0 {
-                        row.fill(0.0);
-                        continue;
-                    }
-                    if raw {
-                        let own = log_jacobian(features, quantity, |d| varying[d]);
-                        jacobian[i] = fixed.jacobian[at] + own;
-                    }
-                    row.copy_from_slice(&fixed.scaled[at * width..(at + 1) * width]);
-                    for d in selection.varying_features().iter().copied() {
-                        row[d] = features[d].scale(coordinates[d]);
-                    }
-                }
-            });
-    }
-}
-
-/// Σ ln|dc/dx| of some features.
-fn log_jacobian(
-    features: &[ScaledFeature],
-    quantity: impl Fn(usize) -> f64,
-    of: impl Fn(usize) -> bool,
-) -> f64 {
-    let one = |d: usize| features::log_jacobian(&features[d].feature, quantity(d));
-    (0..features.len()).filter(|d| of(*d)).map(one).sum()
 }
 
 /// Refuses a table whose features have other units than the model's.
@@ -344,13 +210,5 @@ pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
     match normal {
         Class::Gamma => difference,
         Class::Hadron => -difference,
-    }
-}
-
-impl Scored {
-    fn resize(&mut self, rows: usize, features: usize) {
-        self.status.resize(rows, 0);
-        self.scaled.resize(rows * features, 0.0);
-        self.jacobian.resize(rows, 0.0);
     }
 }

@@ -27,7 +27,7 @@ impl Pool {
         for source in sources {
             let table = Table::open(&source.path, &source.schema)?;
             let mut reader = table.reader(&Request {
-                quantities: scorer.selection.quantities().to_vec(),
+                quantities: scorer.selection().quantities().to_vec(),
                 class: table.has_class(),
                 ..Request::default()
             })?;

@@ -295,7 +295,7 @@ fn score_windows(
     scorer.check_units(&table)?;
     let split = &scorer.card.split;
     let mut reader = table.reader(&Request {
-        quantities: scorer.selection.quantities().to_vec(),
+        quantities: scorer.selection().quantities().to_vec(),
         keys: split.key.clone().unwrap_or_default(),
         shower: split.key.is_none(),
         class: table.has_class(),
@@ -325,7 +325,7 @@ fn score_windows(
             };
             let keyed = split.key.is_some();
             if let Parts::Only(wanted) = parts
-                && part(&splitter, &scorer.selection, &block, row, class, keyed) != wanted
+                && part(&splitter, scorer.selection(), &block, row, class, keyed) != wanted
             {
                 tally.other_part += 1;
                 continue;

@@ -1,9 +1,12 @@
-//! The work of one rank: while a block is scored, the next ones are read and the last ones
-//! written, across files too.
+//! The work of one rank: while a block is scored, the next ones are read and prepared and the
+//! last ones written, across files too.
 //!
-//! One thread reads, one writes, the rank's own thread scores and does all talking to other
-//! ranks. Two blocks may wait on either side, so that memory does not grow with files. What goes wrong with a file is told and ends that file; what goes
-//! wrong with the disk, the device or another rank ends the work.
+//! One thread reads, one prepares, one writes, the rank's own thread scores and does all
+//! talking to other ranks. Preparing and scoring share the pool of threads, so that no core
+//! waits for the end of either. At most two blocks wait at each place, so that memory does not grow with files, and
+//! the memory of blocks goes round: new one would have to be cleared by the system. What
+//! goes wrong with a file is told and ends that file; what goes wrong with the disk, the
+//! device or another rank ends the work.
 
 use super::deal::{Costed, Pool, Task};
 use super::input::{Facts, Input};
@@ -17,7 +20,7 @@ use crate::data::columns::ColumnSpec;
 use crate::data::durable;
 use crate::data::schema::Schema;
 use crate::data::table::Block;
-use crate::engine::Scorer;
+use crate::engine::{Preparation, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::world::{StopFlag, StopReason, Work, World};
 use std::ops::Range;
@@ -57,10 +60,10 @@ struct Opened {
     stamp: String,
 }
 
-/// What the reading thread hands over, in the order of the files.
-enum Read {
+/// What the reading thread hands over, in the order of the files, and then the preparing one.
+enum Read<Rows> {
     Begin(Box<Opened>),
-    Rows(Block, u64), // and the first of them in the file
+    Rows(Rows, u64), // and the first of them in the file
     End,
     /// A piece that was there already.
     Kept(Task),
@@ -93,11 +96,18 @@ pub fn run(
 ) -> Result<Report> {
     let (to_read, tasks) = channel();
     let (read, blocks) = sync_channel(WAITING);
+    let (prepared, ready) = sync_channel(1);
     let (to_write, writes) = sync_channel(WAITING);
     let (done, outcomes) = channel();
     let (used_rows, spare_rows) = channel();
+    let (used_blocks, spare_blocks) = channel();
+    let preparation = scorer.preparation();
     std::thread::scope(|scope| {
-        let reading = scope.spawn(move || read_all(shared, &tasks, &read));
+        let reading = scope.spawn(move || read_all(shared, &tasks, &read, &spare_blocks));
+        let preparing = scope.spawn(move || {
+            let spare = (spare_rows, used_blocks);
+            prepare_all(shared, preparation, &blocks, &prepared, &spare);
+        });
         let writing = scope.spawn(move || write_all(shared, &writes, &done, &used_rows, ledger));
         let scored = Scoring {
             world,
@@ -105,10 +115,9 @@ pub fn run(
             scorer,
             stop,
             to_read,
-            blocks,
+            ready,
             to_write,
             outcomes,
-            spare_rows,
             in_work: 0,
             left: 0,
             signs: 0,
@@ -116,9 +125,10 @@ pub fn run(
             time: Spent::default(),
         }
         .go_on(pool);
-        // By now both threads have lost who they wait for, and end.
+        // By now all threads have lost who they wait for, and end.
         let died = |_| Fault::new("a thread of the scoring died").internal();
         reading.join().map_err(died)?;
+        preparing.join().map_err(died)?;
         writing.join().map_err(died)??;
         scored
     })
@@ -131,10 +141,9 @@ struct Scoring<'a, 'b> {
     scorer: &'a Scorer,
     stop: &'a StopFlag,
     to_read: Sender<Costed>,
-    blocks: Receiver<(Read, u64)>,
+    ready: Receiver<(Read<Box<Rows>>, u64)>,
     to_write: SyncSender<Write>,
     outcomes: Receiver<Done>,
-    spare_rows: Receiver<Box<Rows>>,
     in_work: usize, // tasks that were begun and are not done
     left: u64,      // cost of what is still to be read
     signs: u64,
@@ -182,7 +191,7 @@ impl Scoring<'_, '_> {
                 return Ok(self.report);
             }
             self.tell_progress(pool);
-            let (read, cost) = match self.blocks.recv_timeout(TICK) {
+            let (read, cost) = match self.ready.recv_timeout(TICK) {
                 Ok(read) => read,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Ok(self.report),
@@ -193,14 +202,12 @@ impl Scoring<'_, '_> {
                     current = Some((opened.task.clone(), Facts::default()));
                     self.write(Write::Begin(opened), pool)?;
                 }
-                Read::Rows(block, first) => {
+                Read::Rows(mut rows, first) => {
                     let Some((task, facts)) = &mut current else { continue };
-                    let mut rows = self.spare_rows.try_recv().unwrap_or_default();
-                    rows.block = block;
                     let job = &self.shared.assignment.jobs[task.job()];
                     let recipe = self.shared.recipe;
                     let (began, before) = (Instant::now(), rows.scored.engine_time);
-                    recipe.compute(self.scorer, &mut rows)?;
+                    recipe.score(self.scorer, &mut rows)?;
                     self.time.rows += rows.block.rows as u64;
                     self.time.scoring += began.elapsed();
                     self.time.engine += rows.scored.engine_time.saturating_sub(before);
@@ -299,9 +306,14 @@ impl Scoring<'_, '_> {
 }
 
 /// The reading thread: tasks in their order, until nobody has more or wants them.
-fn read_all(shared: &Shared, tasks: &Receiver<Costed>, read: &SyncSender<(Read, u64)>) {
+fn read_all(
+    shared: &Shared,
+    tasks: &Receiver<Costed>,
+    read: &SyncSender<(Read<Block>, u64)>,
+    spare: &Receiver<Block>,
+) {
     for (task, cost) in tasks {
-        let mut reading = Reading { shared, read, cost, wanted: true };
+        let mut reading = Reading { shared, read, spare, cost, wanted: true };
         let outcome = reading.task(&task);
         let end = match outcome {
             Ok(true) => Read::Kept(task),
@@ -319,13 +331,14 @@ fn read_all(shared: &Shared, tasks: &Receiver<Costed>, read: &SyncSender<(Read, 
 
 struct Reading<'a, 'b> {
     shared: &'a Shared<'b>,
-    read: &'a SyncSender<(Read, u64)>,
+    read: &'a SyncSender<(Read<Block>, u64)>,
+    spare: &'a Receiver<Block>,
     cost: u64, // that has not been handed over
     wanted: bool,
 }
 
 impl Reading<'_, '_> {
-    fn hand_over(&mut self, read: Read, cost: u64) {
+    fn hand_over(&mut self, read: Read<Block>, cost: u64) {
         let cost = cost.min(self.cost);
         self.cost -= cost;
         self.wanted &= self.read.send((read, cost)).is_ok();
@@ -382,13 +395,41 @@ impl Reading<'_, '_> {
         let mut first = rows.start;
         while first < rows.end && self.wanted {
             let next = (first + options.block_rows).min(rows.end);
-            let mut block = Block::default();
+            let mut block = self.spare.try_recv().unwrap_or_default();
             input.read(first..next, &mut block)?;
             signs.fetch_add(1, Ordering::Relaxed);
             self.hand_over(Read::Rows(block, first), cost);
             first = next;
         }
         Ok(false)
+    }
+}
+
+/// The preparing thread: what comes before the engine, and the memory that goes round.
+fn prepare_all(
+    shared: &Shared,
+    preparation: &Preparation,
+    blocks: &Receiver<(Read<Block>, u64)>,
+    ready: &SyncSender<(Read<Box<Rows>>, u64)>,
+    (spare_rows, used_blocks): &(Receiver<Box<Rows>>, Sender<Block>),
+) {
+    for (read, cost) in blocks {
+        let read = match read {
+            Read::Rows(block, first) => {
+                let mut rows = spare_rows.try_recv().unwrap_or_default();
+                // Nobody waits for a spare block.
+                let _ = used_blocks.send(std::mem::replace(&mut rows.block, block));
+                shared.recipe.prepare(preparation, &mut rows);
+                Read::Rows(rows, first)
+            }
+            Read::Begin(opened) => Read::Begin(opened),
+            Read::End => Read::End,
+            Read::Kept(task) => Read::Kept(task),
+            Read::Failed(task, error) => Read::Failed(task, error),
+        };
+        if ready.send((read, cost)).is_err() {
+            return;
+        }
     }
 }
 

@@ -6,7 +6,9 @@ use crate::config::{Score, ScoreColumn, WorkingPoint};
 use crate::data::columns::{ColumnSpec, Kind, Values};
 use crate::data::selection::Selection;
 use crate::data::table::Block;
-use crate::engine::{Images, More, OF_POSITION, Positions, Scored, Scorer, Seen};
+use crate::engine::{
+    Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
+};
 use crate::error::{Fault, Result};
 use crate::model::Card;
 use rayon::prelude::*;
@@ -71,6 +73,7 @@ pub struct Quality {
 pub struct Rows {
     pub block: Block,
     pub scored: Scored,
+    prepared: Prepared,
     seen: Seen,
     quality: Vec<u32>, // (rows)
     energy: Vec<f32>,  // (rows), TeV
@@ -96,7 +99,8 @@ impl Recipe {
             scorer = scorer.at_positions();
         }
         let mut wanted = Vec::new();
-        for (name, varying) in scorer.selection.quantities().iter().zip(scorer.selection.varying())
+        for (name, varying) in
+            scorer.selection().quantities().iter().zip(scorer.selection().varying())
         {
             if score.positions.is_some() && OF_THE_SOURCE.contains(&name.as_str()) {
                 return Err(Fault::new(
@@ -111,8 +115,8 @@ impl Recipe {
         let mut slots = Slots { wanted };
         let positions = score.positions.as_ref().map(|given| {
             let theta2 = uses(ScoreColumn::Theta2)
-                || scorer.selection.quantities().iter().any(|name| name == "theta2");
-            let skewness = scorer.selection.quantities().iter().any(|name| name == "skewness");
+                || scorer.selection().quantities().iter().any(|name| name == "theta2");
+            let skewness = scorer.selection().quantities().iter().any(|name| name == "skewness");
             let positions = Positions::new(given, score.disp, theta2, skewness);
             AtPositions {
                 angles: given.angles(),
@@ -246,16 +250,22 @@ impl Recipe {
         specs.iter().map(one).fold([0, 0], |sum, b| [sum[0] + b[0], sum[1] + b[1]])
     }
 
-    /// Everything about the rows of the block in `rows`.
-    pub fn compute(&self, scorer: &Scorer, rows: &mut Rows) -> Result<()> {
+    /// What comes before the engine, of the block in `rows`.
+    pub fn prepare(&self, preparation: &Preparation, rows: &mut Rows) {
+        let Rows { block, seen, prepared, .. } = rows;
         match &self.positions {
-            None => scorer.score(&rows.block, &mut rows.scored)?,
+            None => preparation.prepare(block, prepared),
             Some(at) => {
-                at.see(&rows.block, &mut rows.seen);
-                scorer.score_at(&rows.block, &rows.seen, &mut rows.scored)?;
+                at.see(block, seen);
+                preparation.prepare_all(block, seen, prepared);
             }
         }
         self.judge_quality(rows);
+    }
+
+    /// Everything else about prepared rows.
+    pub fn score(&self, scorer: &Scorer, rows: &mut Rows) -> Result<()> {
+        scorer.score_prepared(&mut rows.prepared, &mut rows.scored)?;
         self.look_up_energy(rows);
         if let (Some(normals), true) = (&self.card.normals, self.p_value) {
             let scores = rows.scored.score.par_iter().with_min_len(4096);
