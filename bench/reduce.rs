@@ -22,7 +22,7 @@ const SUMS: usize = 50;
 const BITS: u32 = 38;
 
 fn main() -> Result<()> {
-    let world = world::start()?;
+    let world = world::start(None)?;
     let argument = |i: usize, default: usize| {
         std::env::args()
             .filter(|a| a != "--bench")

@@ -256,6 +256,19 @@ impl Command {
 }
 
 impl Cli {
+    /// Within this time a rank that is missing when MPI begins or ends ends the job: as
+    /// given, for a configuration is read later.
+    pub fn deadline(&self) -> Option<Duration> {
+        let given = match &self.command {
+            Command::Train { device, .. } | Command::Evaluate { device, .. } => device.watchdog,
+            Command::Score(arguments) => arguments.device.watchdog,
+            Command::Sweep(arguments) => arguments.device.watchdog,
+            Command::Extract(arguments) => arguments.watchdog,
+            _ => None,
+        };
+        watchdog(given, Run::default())
+    }
+
     /// Runs the command as one rank of `world`.
     pub fn run(&self, world: &dyn World) -> Result<()> {
         let overwrite = self.global.overwrite;
@@ -488,10 +501,15 @@ impl Device {
         config.run.share_devices |= self.share_devices;
     }
 
-    fn watchdog(&self, mut run: Run) -> Option<Duration> {
-        run.watchdog_seconds = self.watchdog.map_or(run.watchdog_seconds, |w| w.as_secs_f64());
-        run.watchdog()
+    fn watchdog(&self, run: Run) -> Option<Duration> {
+        watchdog(self.watchdog, run)
     }
+}
+
+/// The time given, or that of the configuration.
+fn watchdog(given: Option<Duration>, mut run: Run) -> Option<Duration> {
+    run.watchdog_seconds = given.map_or(run.watchdog_seconds, |time| time.as_secs_f64());
+    run.watchdog()
 }
 
 impl From<PartName> for Parts {

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     start_logging(&cli);
     tell_panics();
     let world: Box<dyn World> = if cli.command.is_parallel() {
-        match world::start() {
+        match world::start(cli.deadline()) {
             Ok(world) => world,
             Err(error) => return told(&error),
         }

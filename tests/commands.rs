@@ -1,7 +1,9 @@
 //! The command line keeps its word: help without MPI, one JSON object, results apart
 //! from messages, configurations that work, a page that needs nothing else.
 
-use crate::support::{arguments, folder, json, program, run, simulated, succeed, trained};
+use crate::support::{
+    arguments, configuration, folder, json, program, ranks, run, simulated, succeed, trained, tree,
+};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
@@ -200,4 +202,32 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
     };
     assert_eq!(made("a.h5", 3), made("b.h5", 3));
     assert_ne!(made("c.h5", 3), made("d.h5", 4));
+}
+
+#[test]
+fn what_is_refused_leaves_no_folder_behind_however_deep_it_was_to_be() {
+    let folder = folder();
+    let bad = folder.path().join("bad.h5");
+    std::fs::write(&bad, b"no events").expect("a file");
+    let (model, deep) = (&trained().model, folder.path().join("a/b/c"));
+    let configuration = configuration(folder.path(), &bad, "");
+    let commands = [
+        arguments!["evaluate", "-m", model, "--gamma", &bad, "-o", &deep].to_vec(),
+        arguments!["score", "-m", model, &bad, "-o", &deep].to_vec(),
+        arguments!["extract", &bad, "-o", &deep].to_vec(),
+        arguments!["train", "-c", &configuration, "-o", &deep].to_vec(),
+    ];
+    for command in commands {
+        for count in [1, 2] {
+            let outcome =
+                run(&mut if count == 1 { program(&command) } else { ranks(count, &command) });
+            assert_eq!(outcome.code, Some(3), "{command:?}: {}", outcome.stderr);
+            let left: Vec<String> = tree(folder.path()).into_keys().collect();
+            assert_eq!(left, ["bad.h5", "configuration.toml"], "{command:?} on {count} rank(s)");
+        }
+    }
+    // What was there before stays, also where it is empty.
+    std::fs::create_dir(folder.path().join("a")).expect("a folder");
+    run(&mut program(&arguments!["evaluate", "-m", model, "--gamma", &bad, "-o", &deep]));
+    assert!(folder.path().join("a").is_dir() && !folder.path().join("a/b").exists());
 }

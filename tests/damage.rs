@@ -1,13 +1,22 @@
 //! Damaged and hostile files: never loaded silently, never a crash, a hang, or memory
 //! without bound.
 
-use crate::support::{arguments, count, folder, fuzz, program, report, run, seed, trained};
+use crate::support::{
+    arguments, count, folder, fuzz, program, report, run, seed, simulated, succeed, trained,
+};
+use std::collections::BTreeMap;
 use std::path::Path;
-use taiga_flow::config;
-use taiga_flow::data::csv;
-use taiga_flow::model::Model;
+use taiga_flow::config::{self, Hardware, SeasonSettings};
+use taiga_flow::data::expression::Expression;
+use taiga_flow::data::images::{ImageBlock, ImageFile, camera_file};
+use taiga_flow::data::{Schema, csv};
+use taiga_flow::engine::{Place, Scorer};
+use taiga_flow::hillas::{Camera, FOCAL_LENGTH_CM};
+use taiga_flow::model::{Card, Model};
+use taiga_flow::score::{Summary, verify};
 use taiga_flow::train::checkpoint::{self, Identity};
 use taiga_flow::train::state::TrainState;
+use taiga_flow::world::Solo;
 use taiga_flow_gpu::random::Stream;
 
 const INPUT: i32 = 3;
@@ -143,4 +152,229 @@ fn fuzz_csv_table() {
 /// A folder in memory where there is one: a million small files.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| folder())
+}
+
+/// The card past its checksum, which is made anew for every card that can be read at all.
+#[test]
+fn fuzz_model_card() {
+    let model = Model::load(&trained().model).expect("a model").0;
+    let whole = model.to_bytes().expect("bytes");
+    let place = Place::new(&Solo, Hardware { threads: 1, ..Hardware::default() }).expect("a place");
+    let length_of_header = u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value =
+        serde_json::from_slice(&whole[8..8 + length_of_header]).expect("JSON");
+    let card = header["__metadata__"]["taiga-flow"].as_str().expect("a card").to_string();
+    fuzz("model card", seed(), &[card.into_bytes()], |bytes| {
+        let Ok(card) = serde_json::from_slice::<Card>(bytes) else { return };
+        let text = serde_json::to_string(&sealed(card, &model.flows)).expect("JSON");
+        let mut header = header.clone();
+        header["__metadata__"]["taiga-flow"] = text.into();
+        let header = header.to_string();
+        let length = (header.len() as u64).to_le_bytes();
+        let weights = &whole[8 + length_of_header..];
+        let file = [&length[..], header.as_bytes(), weights].concat();
+        if let Ok(found) = Model::from_bytes(&file) {
+            let _ = Scorer::new(found, &place);
+        }
+    });
+}
+
+/// A card with the checksum that belongs to it (ARCHITECTURE, model file).
+fn sealed(card: Card, flows: &BTreeMap<String, Vec<f32>>) -> Card {
+    let card = Card { checksum: String::new(), ..card };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&serde_json::to_vec(&card).expect("JSON"));
+    for params in flows.values() {
+        let bytes: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    Card { checksum: hasher.finalize().to_hex().to_string(), ..card }
+}
+
+/// A folder of score tables with its ledger and manifest, and the paths of these two.
+fn scored(folder: &Path) -> [std::path::PathBuf; 2] {
+    let archive = folder.join("archive");
+    for i in 0..3 {
+        simulated(archive.join(format!("{i}.h5")), config::Class::Gamma, 20, seed() + i);
+    }
+    let output = folder.join("scores");
+    let score = arguments!["score", "-m", &trained().model, "-o", &output, &archive];
+    succeed(&mut program(&[&score[..], &arguments!["--format", "csv"]].concat()));
+    [output.join("ledger/1-of-1.jsonl"), output.join("manifest.json")]
+}
+
+#[test]
+fn fuzz_scoring_ledger() {
+    let folder = in_memory();
+    let [ledger, manifest] = scored(folder.path());
+    let output = manifest.parent().expect("a folder");
+    let whole = std::fs::read(&ledger).expect("a ledger");
+    let files = Summary::read(&manifest).expect("a manifest").expect("one").files;
+    let lines: Vec<&str> = std::str::from_utf8(&whole).expect("a text").lines().collect();
+    fuzz("scoring ledger", seed(), std::slice::from_ref(&whole), |bytes| {
+        std::fs::write(&ledger, bytes).expect("a ledger");
+        let found = verify::verify(&Solo, output).expect("a verification");
+        // What was altered or lost is told, unless no line is left.
+        let text = String::from_utf8_lossy(bytes);
+        let all = files.iter().all(|file| text.contains(&file.output_blake3));
+        let none = !text.lines().any(|line| lines.contains(&line));
+        assert!(!found.wrong.is_empty() || all || none);
+    });
+}
+
+#[test]
+fn fuzz_scoring_manifest() {
+    let folder = in_memory();
+    let [_, manifest] = scored(folder.path());
+    let output = manifest.parent().expect("a folder");
+    let whole = std::fs::read(&manifest).expect("a manifest");
+    // A part of a sharded scoring has a manifest of the same kind.
+    fuzz("scoring manifest", seed(), &[whole], |bytes| {
+        std::fs::write(&manifest, bytes).expect("a manifest");
+        match verify::verify(&Solo, output) {
+            Ok(found) => assert!(found.files < 1000),
+            Err(error) => assert_eq!(i32::from(error.exit_code()), INPUT, "{error}"),
+        }
+    });
+}
+
+#[test]
+fn a_manifest_that_names_a_file_outside_of_its_folder_is_refused() {
+    let folder = folder();
+    let [_, manifest] = scored(folder.path());
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    for outside in ["/dev/zero", "../archive/0.h5", "a/../../b.csv"] {
+        std::fs::write(&manifest, text.replace("0.csv", outside)).expect("a manifest");
+        let outcome = run(program(&arguments!["verify"]).arg(manifest.parent().expect("a folder")));
+        assert_eq!(outcome.code, Some(INPUT), "{}", outcome.stderr);
+        for part in ["manifest.json", "outside of its folder", outside] {
+            assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
+        }
+    }
+}
+
+#[test]
+fn fuzz_cleaned_image_text() {
+    let pixels = |shift: f64| {
+        let line = |i: i32| {
+            format!(
+                "{} {i} {:.3} {:.3} {:.2}\n",
+                i / 7,
+                3.0 * f64::from(i) + shift,
+                5.196 * f64::from(i % 4),
+                7.0 + f64::from(i)
+            )
+        };
+        (0..9).map(line).collect::<String>()
+    };
+    let plain = format!("1 17 0 9 12.5\n{}2 18 1 9 3.25\n{}", pixels(0.0), pixels(9.0));
+    let wide = format!("1 17 0 9 2.5e12 10.0 -3.5 120 80 0.1 0.2\n{}", pixels(0.0));
+    let corpus =
+        [plain.clone().into_bytes(), wide.into_bytes(), plain.replace('\n', "\r\n").into_bytes()];
+    let camera: (Vec<f64>, Vec<f64>) =
+        (0..12).map(|i| (3.0 * f64::from(i), 5.196 * f64::from(i % 4))).unzip();
+    let folder = in_memory();
+    let path = folder.path().join("images.txt");
+    fuzz("cleaned-image text", seed(), &corpus, |bytes| {
+        std::fs::write(&path, bytes).expect("a text");
+        for camera in [None, Some((&camera.0[..], &camera.1[..]))] {
+            let Ok(file) = ImageFile::open(&path, camera) else { continue };
+            for (index, set) in file.sets().iter().enumerate() {
+                let Ok(mut reader) = file.reader(index) else { continue };
+                let (mut block, mut images) = (ImageBlock::default(), 0);
+                while let Ok(true) = reader.next(64, &mut block) {
+                    images += block.rows;
+                    assert_eq!(block.given.len(), block.rows * set.pixels);
+                    assert!(block.keys.iter().all(|key| key.len() == block.rows));
+                }
+                // An image has a line at the least.
+                assert!(images <= bytes.len() / 2);
+            }
+        }
+    });
+}
+
+#[test]
+fn fuzz_camera_text() {
+    let positions: String = (0..40)
+        .map(|i| {
+            format!("{:.2}\t{:.3} # pixel\n", 3.0 * f64::from(i % 7), 2.598 * f64::from(i / 7))
+        })
+        .collect();
+    let taiga: String = (0..20)
+        .map(|i| {
+            format!(
+                "{} {} {i} {:.2} {:.2} 0 0 0\n",
+                i / 7,
+                i % 7,
+                1.5 * f64::from(i),
+                f64::from(i % 3)
+            )
+        })
+        .collect();
+    let folder = in_memory();
+    let path = folder.path().join("camera.txt");
+    fuzz("camera text", seed(), &[positions.into_bytes(), taiga.into_bytes()], |bytes| {
+        std::fs::write(&path, bytes).expect("a text");
+        if let Ok(found) = camera_file(&path) {
+            assert_eq!(found.x_cm.len(), found.y_cm.len());
+            let _ = Camera::new(found.x_cm, found.y_cm, FOCAL_LENGTH_CM);
+        }
+    });
+}
+
+#[test]
+fn fuzz_season_settings() {
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/season/season.toml");
+    let commented = std::fs::read_to_string(configs).expect("settings");
+    // The same with every key in force.
+    let is_key = |line: &&str| line.starts_with('[') || line.contains(" = ");
+    let plain = commented.lines().map(|line| line.trim_start_matches("# "));
+    let all = plain.filter(is_key).collect::<Vec<&str>>().join("\n");
+    let corpus = [commented.into_bytes(), all.into_bytes()];
+    fuzz("season settings", seed(), &corpus, |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        if let Ok(settings) = SeasonSettings::parse(text) {
+            settings.validate().expect("what was accepted");
+            for pair in settings.energy.edges.windows(2) {
+                let thrown = settings.simulation.as_ref().map(|s| s.between(pair[0], pair[1]));
+                assert!(thrown.is_none_or(|n| n.is_nan() || n >= 0.0));
+            }
+        }
+    });
+}
+
+#[test]
+fn fuzz_schema() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/schema");
+    let names = std::fs::read_dir(folder).expect("schemas").flatten();
+    let corpus: Vec<Vec<u8>> =
+        names.map(|entry| std::fs::read(entry.path()).expect("one")).collect();
+    assert!(corpus.len() > 8);
+    fuzz("schema", seed(), &corpus, |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        if let Ok(schema) = Schema::parse(text, "fuzz") {
+            let _ = schema.text_columns();
+        }
+    });
+}
+
+#[test]
+fn fuzz_expression() {
+    let corpus = [
+        "0.068*log10(size) - 0.047",
+        "sqrt((xc - source_x)^2 + (yc - source_y)^2) * 57.29578 / 475",
+        "-min(abs(-a), max(1e-3, exp(-(b / c) ^ 2))) + ((((1))))",
+    ];
+    let corpus = corpus.map(|text| text.as_bytes().to_vec());
+    fuzz("expression", seed(), &corpus, |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else { return };
+        if let Ok(expression) = Expression::parse(text) {
+            let values = vec![0.5; expression.variables().len()];
+            let value = expression.evaluate(&values);
+            // What was read once reads the same again.
+            let again = Expression::parse(expression.text()).expect("the same").evaluate(&values);
+            assert_eq!(value.to_bits(), again.to_bits());
+        }
+    });
 }

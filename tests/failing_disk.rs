@@ -2,13 +2,17 @@
 //! the same command goes on to the same bytes.
 
 use crate::support::{
-    Case, EVERY_STEP, arguments, folder, has_extension, hash, is_soak, newest_checkpoint, program,
-    report, result, run, seed, simulated, skip, struck, succeed, trained, tree,
+    Case, EVERY_STEP, Outcome, arguments, folder, has_extension, hash, is_soak, ledger,
+    newest_checkpoint, program, ranks, report, result, run, seed, simulated, skip, struck,
+    struck_ranks, succeed, trained, tree,
 };
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use taiga_flow::config::Class;
+use taiga_flow_gpu::random::Stream;
 
 const ENVIRONMENT: i32 = 5;
 
@@ -246,4 +250,160 @@ fn whatever_operation_on_the_disk_fails_in_scoring_finished_outputs_stay_and_the
         }
     }
     report(&format!("faults in scoring, all finished with the same bytes: {struck_operations:?}"));
+}
+
+/// The watchdog's deadline where one of two ranks is struck, and how long a launcher may take
+/// on a machine with more work than cores.
+const DEADLINE: Duration = Duration::from_secs(10);
+const LAUNCH: Duration = Duration::from_secs(20);
+
+/// Which operations of a rank are struck: all in a soak, else some of about `most`.
+fn drawn(victim: usize, kind: &str, most: u64) -> Vec<u64> {
+    if is_soak() {
+        return (0..10_000).collect();
+    }
+    let stream = Stream::new(seed(), kind, &[victim as u64, most]);
+    // One of the first, where the job is being made ready, and two anywhere.
+    vec![stream.bits(0) % 8, stream.bits(1) % most, stream.bits(2) % most]
+}
+
+/// What a job of two ranks came to whose rank `victim` was struck at operation `n`; `None` if
+/// it had no such operation.
+fn with_rank_struck(
+    command: &[OsString],
+    victim: usize,
+    under: &Path,
+    (n, kind): (u64, &str),
+    mark: &Path,
+) -> Option<Outcome> {
+    let since = Instant::now();
+    let outcome = run(&mut struck_ranks(2, command, victim, under, (n, kind), mark));
+    let (took, code) = (since.elapsed(), outcome.code);
+    let told = format!("rank {victim}, {kind} {n}: {code:?} {}", outcome.stderr);
+    assert!(took < DEADLINE + LAUNCH, "{took:?} {told}");
+    if !mark.exists() {
+        assert_eq!(code, Some(0), "{told}");
+        return None;
+    }
+    if kind == "death" {
+        // The launcher is there first.
+        assert!(code != Some(0) && told.contains(&format!("process rank {victim} ")), "{told}");
+    } else {
+        assert!([Some(ENVIRONMENT), Some(0)].contains(&code), "{told}");
+        if code == Some(ENVIRONMENT) {
+            let named = ["disk ", "cannot write ", "no sign of life"];
+            assert!(named.iter().any(|part| told.contains(part)), "{told}");
+        }
+    }
+    Some(outcome)
+}
+
+/// Strikes operations of one rank with all kinds; `check` looks at what each job left, and
+/// finishes it. Returns how many were struck, by kind.
+fn strike_rank(
+    command: &[OsString],
+    victim: usize,
+    under: &Path,
+    most: u64,
+    mark: &Path,
+    mut check: impl FnMut(&str),
+) -> BTreeMap<&'static str, u64> {
+    let mut struck = BTreeMap::new();
+    for kind in crate::support::KINDS {
+        let mut missed = 0;
+        for n in drawn(victim, kind, most) {
+            let outcome = with_rank_struck(command, victim, under, (n, kind), mark);
+            missed = if outcome.is_some() { 0 } else { missed + 1 };
+            *struck.entry(kind).or_insert(0) += u64::from(outcome.is_some());
+            let told = outcome.map_or(String::new(), |outcome| outcome.stderr);
+            check(&format!("rank {victim}, {kind} {n}: {told}"));
+            if is_soak() && missed == 2 {
+                break;
+            }
+            if is_soak() && n % 20 == 0 {
+                report(&format!("faults: rank {victim}, {kind} in operation {n}"));
+            }
+        }
+    }
+    assert!(struck.values().sum::<u64>() > 3, "{struck:?}");
+    struck
+}
+
+#[test]
+fn whatever_operation_fails_on_one_of_two_ranks_the_training_ends_in_time_and_goes_on() {
+    let case = Case::new(
+        1500,
+        "[train]\nepochs = 2\nbatch = 512\nshards = 2\n[run]\ncheckpoint_seconds = 0\n",
+    );
+    let (whole, output, mark) = (case.at("whole"), case.at("run"), case.at("mark"));
+    succeed(&mut program(&case.train(&whole, &[])));
+    let expected = result(&whole);
+    let deadline = format!("{}s", DEADLINE.as_secs());
+    let command = case.train(&output, &["--watchdog", &deadline]);
+    let mut finished = 0;
+    let mut finish = |told: &str| {
+        // On one rank mostly, which is sooner done.
+        finished += 1;
+        let alone = finished % 4 > 0;
+        let again = succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
+        assert!(!again.stderr.contains("damaged"), "{told}{}", again.stderr);
+        assert_eq!(result(&output), expected, "{told}{}", again.stderr);
+        for name in tree(&output).into_keys() {
+            let left = [".part", ".seen", ".ranks", ".room"].iter().any(|end| name.ends_with(end));
+            assert!(!left, "{told}{name} is left");
+        }
+        std::fs::remove_dir_all(&output).expect("the run");
+    };
+    // Rank 0 alone writes the run; the others only write their signs of life.
+    for (victim, under, most) in [(0, output.clone(), 170), (1, output.join(".ranks"), 5)] {
+        let struck = strike_rank(&command, victim, &under, most, &mark, &mut finish);
+        report(&format!(
+            "faults in training, rank {victim} of 2 struck, all resumed to the same bytes: {struck:?}"
+        ));
+    }
+}
+
+#[test]
+fn whatever_operation_fails_on_one_of_two_ranks_the_scoring_ends_in_time_and_goes_on() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    // So many that both ranks begin with some.
+    for i in 0..6 {
+        simulated(archive.join(format!("{i}/a.h5")), Class::Gamma, 20_000, seed() + i);
+    }
+    // Long enough to be cut into pieces.
+    simulated(archive.join("long.h5"), Class::Gamma, 140_000, seed());
+    let score = |output: &Path| {
+        let deadline = format!("{}s", DEADLINE.as_secs());
+        let all =
+            arguments!["score", "-m", &trained.model, "-o", output, &archive, "--threads", "1"];
+        [&all[..], &arguments!["--split-rows", "65536", "--watchdog", deadline]].concat()
+    };
+    let (whole, output) = (folder.path().join("whole"), folder.path().join("scores"));
+    let mark = folder.path().join("mark");
+    succeed(&mut program(&score(&whole)));
+    let expected = tree(&whole);
+    let command = score(&output);
+    let mut finished = 0;
+    let mut finish = |told: &str| {
+        let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
+        for (name, content) in found.iter().filter(|(name, _)| !name.starts_with('.')) {
+            let whole = expected.get(name) == Some(content);
+            assert!(whole || has_extension(name, "part"), "{name} is not whole: {told}");
+        }
+        // On one rank mostly, which is sooner done.
+        finished += 1;
+        let alone = finished % 4 > 0;
+        succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
+        assert_eq!(tree(&output), expected, "{told}");
+        let scored = ledger(&output);
+        assert!(scored.len() == 7 && scored.values().all(|n| *n == 1), "{scored:?} {told}");
+        std::fs::remove_dir_all(&output).expect("the scores");
+    };
+    for victim in [0, 1] {
+        let struck = strike_rank(&command, victim, &output, 70, &mark, &mut finish);
+        report(&format!(
+            "faults in scoring, rank {victim} of 2 struck, all finished with the same bytes: {struck:?}"
+        ));
+    }
 }

@@ -1,8 +1,10 @@
 /* Preloaded into a process, strikes one of its operations on files below a folder: the
  * process's own writes and those of the HDF5 library alike.
  *
- *   FAULT_UNDER=/absolute/folder  FAULT=N:KIND  FAULT_MARK=/absolute/file
+ *   FAULT_UNDER=/absolute/folder  FAULT=N:KIND  FAULT_MARK=/absolute/file  [FAULT_RANK=R]
  *
+ * With FAULT_RANK only that rank of Open MPI is struck, and the ranks' signs of life, which
+ * come by the clock, are not counted unless FAULT_UNDER is their folder.
  * Operation N (from 0) is struck, and the file FAULT_MARK made when it is. KIND is
  *   eio     it fails with EIO, once
  *   enospc  it and all later ones that need space fail with ENOSPC
@@ -31,7 +33,7 @@ enum { DONE, FAILED, TORN };
 static char ours[FILES]; /* open files and folders below FAULT_UNDER */
 static const char *under, *mark;
 static long left = -1;
-static int kind, struck;
+static int kind, struck, of_ranks;
 
 #define REAL(name, ...) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))(__VA_ARGS__)
 
@@ -41,6 +43,9 @@ __attribute__((constructor)) static void start(void)
     under = getenv("FAULT_UNDER");
     mark = getenv("FAULT_MARK");
     if (!fault || !under || !mark) { under = NULL; return; }
+    const char *victim = getenv("FAULT_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    of_ranks = victim != NULL;
+    if (victim && (!rank || strcmp(victim, rank))) { under = NULL; return; }
     left = strtol(fault, NULL, 10);
     const char *name = strchr(fault, ':') ? strchr(fault, ':') + 1 : "";
     kind = !strcmp(name, "eio") ? EIO_ONCE : !strcmp(name, "enospc") ? FULL : !strcmp(name, "short") ? SHORT : DEATH;
@@ -48,7 +53,8 @@ __attribute__((constructor)) static void start(void)
 
 static int below(const char *path)
 {
-    return under && path && !strncmp(path, under, strlen(under));
+    if (!under || !path || strncmp(path, under, strlen(under))) return 0;
+    return !of_ranks || strstr(under, "/.ranks") || !strstr(path, "/.ranks");
 }
 
 static int known(int fd) { return under && fd >= 0 && fd < FILES && ours[fd]; }

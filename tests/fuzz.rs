@@ -2,20 +2,21 @@
 //! hang, or memory without bound; what is not read is refused as input.
 //!
 //! The files of one kind are read in a process of its own with little memory, so that a
-//! crash of the HDF5 library is seen. By itself the test damages 60 files of each kind, the
-//! same ones every time; `TAIGA_FLOW_FUZZ=2000` damages so many, others every time.
-//!
-//! One crash is known that no caller can prevent: HDF5 1.10.8 divides by zero when it opens
-//! a dataset whose header says that its chunks have length 0 (headers of that age have no
-//! checksum; about one damaged file with a dataset per column in some hundreds).
+//! crash of the HDF5 library is seen. By itself the test damages 60 files of each kind, others
+//! every time; a soak 2000, or as many as `TAIGA_FLOW_FUZZ` says.
 
-use crate::support::{folder, seed, simulated};
+use crate::support::{
+    arguments, count, folder, program, report, seed, simulated, succeed, trained,
+};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use taiga_flow::config::Class;
+use taiga_flow::data::images::{ImageBlock, ImageFile};
+use taiga_flow::data::scores::ScoreFile;
 use taiga_flow::data::{check, convert};
+use taiga_flow::error::Result;
 use taiga_flow_gpu::random::Stream;
 
 /// Address space of the process that reads; by itself it takes a fifth.
@@ -24,12 +25,10 @@ const MEMORY: u64 = 3 << 30;
 const LIMIT: Duration = Duration::from_secs(60);
 const JOB: &str = "TAIGA_FLOW_FUZZ_JOB";
 
-/// How many files of a kind are damaged, and the seed of the damage.
-fn extent() -> (u64, u64) {
-    match std::env::var("TAIGA_FLOW_FUZZ").ok().and_then(|text| text.parse().ok()) {
-        Some(cases) => (cases, seed()),
-        None => (60, 1),
-    }
+/// How many files of a kind are damaged.
+fn cases() -> u64 {
+    let asked = std::env::var("TAIGA_FLOW_FUZZ").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(count(60, 2000) as u64)
 }
 
 /// A file damaged in the `case`-th way, and what was done to it.
@@ -55,7 +54,7 @@ fn fuzz(original: &Path) -> Result<(), String> {
     let name = original.file_name().and_then(|name| name.to_str()).expect("a name");
     let told = folder.path().join("told");
     std::fs::write(&told, "").expect("a file");
-    let (cases, seed) = extent();
+    let (cases, seed) = (cases(), seed());
     let job = format!("{}\n{}\n{seed}\n{cases}", original.display(), folder.path().display());
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "fuzz::the_process_that_reads", "--ignored", "--nocapture"])
@@ -89,7 +88,7 @@ fn fuzz(original: &Path) -> Result<(), String> {
         Some(status) => return Err(format!("{name}, {case}, seed {seed}: {status}\n{errors}")),
         None => return Err(format!("{name}, {case}, seed {seed}: it hangs")),
     }
-    println!("{name}: {}", told.lines().last().unwrap_or_default());
+    report(&format!("fuzz: {name}, seed {seed}: {}", told.lines().last().unwrap_or_default()));
     Ok(())
 }
 
@@ -109,34 +108,55 @@ fn the_process_that_reads() {
     let told = std::fs::OpenOptions::new().append(true).open(folder.join("told"));
     let mut told = told.expect("the file");
     let mut tell = |line: String| told.write_all(line.as_bytes()).expect("a line");
-    let (mut refused, mut read) = (0, 0);
+    let (mut refused, mut read_whole) = (0, 0);
     for case in 0..cases {
         let (bytes, what) = damaged(&whole, seed, case);
         tell(format!("case {case}, {what}\n"));
         std::fs::write(&path, bytes).expect("a file");
-        let outcome = if path.extension().is_some_and(|extension| extension == "csv") {
-            let options = convert::Options {
-                inputs: vec![path.clone()],
-                output: path.with_extension("h5"),
-                dialect: None,
-                class: None,
-                placement: None,
-                overwrite: true,
-            };
-            convert::run(&options).map(|_| ())
-        } else {
-            let options = check::Options { files: vec![path.clone()], ..Default::default() };
-            check::run(&options).and_then(|report| report.outcome())
-        };
+        let outcome = read(&path);
         match outcome {
-            Ok(()) => read += 1,
+            Ok(()) => read_whole += 1,
             Err(error) => {
                 assert_eq!(error.exit_code(), 3, "{error}");
                 refused += 1;
             }
         }
     }
-    tell(format!("{refused} refused, {read} read, of {cases}\n"));
+    tell(format!("{refused} refused, {read_whole} read, of {cases}\n"));
+}
+
+/// Reads a file as the command does whose input it is: its name says which.
+fn read(path: &Path) -> Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name.starts_with("images") || name.contains("dl1") {
+        return read_images(path);
+    }
+    if name.starts_with("scores") {
+        return ScoreFile::open(path).map(|_| ());
+    }
+    if name.ends_with("csv") {
+        let options = convert::Options {
+            inputs: vec![path.to_path_buf()],
+            output: path.with_extension("h5"),
+            dialect: None,
+            class: None,
+            placement: None,
+            overwrite: true,
+        };
+        return convert::run(&options).map(|_| ());
+    }
+    let options = check::Options { files: vec![path.to_path_buf()], ..Default::default() };
+    check::run(&options).and_then(|report| report.outcome())
+}
+
+fn read_images(path: &Path) -> Result<()> {
+    let file = ImageFile::open(path, None)?;
+    let mut block = ImageBlock::default();
+    for set in 0..file.sets().len() {
+        let mut reader = file.reader(set)?;
+        while reader.next(64, &mut block)? {}
+    }
+    Ok(())
 }
 
 fn generated(name: &str) -> PathBuf {
@@ -152,7 +172,7 @@ fn fuzz_all(originals: &[PathBuf]) {
 #[test]
 fn damaged_event_files() {
     let folder = folder();
-    fuzz_all(&[simulated(folder.path().join("events.h5"), Class::Gamma, 300, extent().1)]);
+    fuzz_all(&[simulated(folder.path().join("events.h5"), Class::Gamma, 300, seed())]);
 }
 
 #[test]
@@ -170,4 +190,24 @@ fn damaged_columns_and_matrices() {
 #[test]
 fn damaged_text_tables() {
     fuzz_all(&["taiga-experiment.csv", "taiga-mc.csv", "taiga-mc-newer.csv"].map(generated));
+}
+
+#[test]
+fn damaged_image_files() {
+    let folder = folder();
+    let own = folder.path().join("images.h5");
+    let simulate = arguments!["simulate", "--level", "images", "-o", &own];
+    let more = arguments!["--class", "gamma", "--events", "40", "--seed", seed().to_string()];
+    succeed(&mut program(&[&simulate[..], &more].concat()));
+    let independent = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/independent");
+    fuzz_all(&[own, independent.join("ctapipe-dl1.h5")]);
+}
+
+#[test]
+fn damaged_score_files() {
+    let (trained, folder) = (trained(), folder());
+    let input = simulated(folder.path().join("scores.h5"), Class::Gamma, 300, seed());
+    let output = folder.path().join("output");
+    succeed(&mut program(&arguments!["score", "-m", &trained.model, "-o", &output, &input]));
+    fuzz_all(&[output.join("scores.h5")]);
 }

@@ -56,6 +56,13 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 make_python "$target/test-python"
 export TAIGA_FLOW_PYTHON="$target/test-python/bin/python3"
 
+# Licences and sources of dependencies; their advisories need a network.
+if cargo deny --version >/dev/null 2>&1; then
+    cargo deny check licenses bans sources
+else
+    echo "tests/run.sh: SKIPPED: no cargo-deny here, licences and sources are not checked" >&2
+fi
+
 started=$SECONDS
 timeout --foreground "$limit_s" cargo test --workspace "$@"
 echo "tests/run.sh: all tests passed in $((SECONDS - started)) s, compilation included"

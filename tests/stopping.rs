@@ -2,7 +2,7 @@
 //! missing, and the same command goes on.
 
 use crate::support::{
-    Case, LONG, Watched, arguments, count, folder, is_soak, newest_checkpoint, program,
+    Case, LONG, Watched, arguments, count, folder, halted, is_soak, newest_checkpoint, program,
     rank_processes, ranks, report, run, seed, signal, simulated, succeed, text, trained, tree,
     wait_for_step,
 };
@@ -125,6 +125,110 @@ fn a_rank_that_is_stopped_while_evaluating_ends_the_job_and_is_named() {
     assert!(text(&told).contains("is missing from"), "{}", text(&told));
     succeed(&mut ranks(2, &command));
     assert!(output.join("evaluation.json").exists() && !output.join(".ranks").exists());
+}
+
+#[test]
+fn a_rank_that_is_stopped_while_extracting_ends_the_job_and_is_named() {
+    let folder = folder();
+    let images = folder.path().join("images");
+    let first = images.join("0.h5");
+    let simulate = arguments![
+        "simulate",
+        "--level",
+        "images",
+        "-o",
+        &first,
+        "--class",
+        "gamma",
+        "--events",
+        "2000",
+        "--seed",
+        seed().to_string()
+    ];
+    succeed(&mut program(&simulate));
+    for i in 1..24 {
+        std::fs::copy(&first, images.join(format!("{i}.h5"))).expect("a copy");
+    }
+    let (output, told) = (folder.path().join("hillas"), folder.path().join("told"));
+    let extract = |output: &Path| {
+        arguments!["extract", "-o", output, &images, "--threads", "1", "--watchdog", "4s"]
+    };
+    let mut extracting = Watched::start_told(&mut ranks(3, &extract(&output)), &told);
+    while !(0..3).all(|rank| output.join(format!(".ranks/rank-{rank}")).exists()) {
+        assert_eq!(extracting.ended(), None, "{}", text(&told));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let victim = 1 + seed() as usize % 2;
+    signal(rank_processes(&extracting)[victim], libc::SIGSTOP);
+    assert_eq!(extracting.wait().code(), Some(ENVIRONMENT), "{}", text(&told));
+    for part in ["is missing from", &format!("rank {victim} on ")] {
+        assert!(text(&told).contains(part), "'{part}' is not in: {}", text(&told));
+    }
+    let whole = folder.path().join("whole");
+    succeed(&mut program(&extract(&whole)));
+    let again = [&extract(&output)[..], &arguments!["--overwrite"]].concat();
+    succeed(&mut ranks(2, &again));
+    assert_eq!(tree(&output), tree(&whole));
+}
+
+#[test]
+fn a_rank_that_is_stopped_or_dies_where_mpi_begins_or_ends_ends_the_job_and_is_named() {
+    let case = Case::new(1500, "[train]\nepochs = 1\nbatch = 512\nshards = 4\n");
+    let without_end = Case::new(1500, LONG);
+    let stream = Stream::new(seed(), "where mpi begins", &[]);
+    let host = text(Path::new("/proc/sys/kernel/hostname"));
+    for trial in 0..count(6, 60) as u64 {
+        let draw = |i: u64| stream.bits(4 * trial + i);
+        let victim = (draw(0) % 4) as usize;
+        let within = (draw(1) % 300_000).to_string(); // µs
+        let (place, phase) = [
+            ("before", "the start of MPI"),
+            ("init", "the start of MPI"),
+            ("finalize", "the end of MPI"),
+            (&within, "rank"),
+        ][trial as usize % 4];
+        let dies = trial % 6 > 3;
+        let sent = if dies { libc::SIGKILL } else { libc::SIGSTOP };
+        let (output, told) = (case.at(&format!("run-{trial}")), case.at(&format!("told-{trial}")));
+        let of = if place == within { &without_end } else { &case };
+        // With the longer one the watching thread first looks when the start is over.
+        let deadline = if place == "finalize" { 16 } else { 5 };
+        let command = of.train(&output, &["--watchdog", &format!("{deadline}s")]);
+        let since = Instant::now();
+        let mut job = Watched::start_told(&mut halted(4, &command, victim, place, sent), &told);
+        let mut processes = Vec::new();
+        while job.ended().is_none() {
+            let found = rank_processes(&job);
+            processes = if found.len() == 4 { found } else { processes };
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let status = job.wait();
+        let (took, told) = (since.elapsed(), text(&told));
+        let what = format!("{place}, signal {sent} to rank {victim}: {status}: {told}");
+        assert!(!status.success(), "{what}");
+        if dies {
+            assert!(told.contains(&format!("process rank {victim} ")), "{what}");
+        } else {
+            assert_eq!(status.code(), Some(ENVIRONMENT), "{what}");
+            let process = format!("(process {})", processes[victim]);
+            let who = format!("rank {victim} on {} {process}", host.trim());
+            for part in [phase, &who] {
+                assert!(told.contains(part), "'{part}' is not in: {what}");
+            }
+        }
+        report(&format!(
+            "watchdog: rank halted at {place}, job over after {:.2} s",
+            took.as_secs_f64()
+        ));
+        // The start of the job is in it.
+        assert!(took < Duration::from_secs(deadline + 5), "{took:?}: {what}");
+        if place == within {
+            let again = of.train(&output, &["--stop-after", "0s"]);
+            assert_eq!(run(&mut ranks(2, &again)).code, Some(STOPPED), "{what}");
+        } else {
+            succeed(&mut ranks(2, &command));
+        }
+    }
 }
 
 #[test]

@@ -27,12 +27,13 @@ const AT_HOME: [(&str, &[&str]); 3] =
     [("mpi", &["src/world/mpi.rs"]), ("hdf5", &["src/data/"]), ("cubecl", &["gpu/"])];
 
 /// Files with a reason for `unsafe`: MPI's in-place argument, kernels per instruction
-/// set, HDF5's boolean and records, the free room of a disk, devices.
-const UNSAFE: [&str; 8] = [
+/// set, HDF5's boolean, records and headers, the free room of a disk, devices.
+const UNSAFE: [&str; 9] = [
     "src/world/mpi.rs",
     "src/engine/cpu/dispatch.rs",
     "src/engine/cpu/vector.rs",
     "src/data/durable.rs",
+    "src/data/header.rs",
     "src/data/record.rs",
     "src/data/stored.rs",
     "src/data/images/dl1.rs",

@@ -1,6 +1,7 @@
 //! `extract`: the arguments as typed, and what they ask for.
 
-use crate::config::Class;
+use super::{parse_duration, watchdog};
+use crate::config::{Class, Run};
 use crate::data::report::partial;
 use crate::error::Result;
 use crate::extract::{self, Options, Summary};
@@ -8,6 +9,7 @@ use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
 use crate::world::World;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -54,6 +56,10 @@ pub struct Arguments {
     /// Threads per rank [default: the node's cores shared by its ranks]
     #[arg(long)]
     threads: Option<usize>,
+    /// End the job within this time if a rank dies, hangs or is stopped; 0: wait for ever
+    /// [default: 10m]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub(super) watchdog: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -113,6 +119,7 @@ impl Arguments {
             class: self.class.map(Class::code),
             overwrite,
             threads: self.threads.unwrap_or(0),
+            watchdog: watchdog(self.watchdog, Run::default()),
         };
         extract::run(world, &options)
     }

@@ -47,7 +47,7 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u64).range(1..))]
     split_rows: u64,
     #[command(flatten)]
-    device: Device,
+    pub(super) device: Device,
 }
 
 impl Arguments {

@@ -42,7 +42,7 @@ pub struct Arguments {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    device: Device,
+    pub(super) device: Device,
 }
 
 /// One point of the grid and what became of it.

@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Largest file of settings read.
 const LARGEST_FILE: u64 = 1 << 20;
+/// All of them are held in memory, and stand on the page.
+const MOST_CANDIDATES: usize = 1_000_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -268,6 +270,10 @@ impl SeasonSettings {
                 self.positions.least_offset.to_string(),
             );
         }
+        if self.candidates > MOST_CANDIDATES {
+            let expected = format!("at most {MOST_CANDIDATES}");
+            return refuse("candidates", &expected, self.candidates.to_string());
+        }
         if !(-24.0..=24.0).contains(&self.time.utc_offset) {
             return refuse("time.utc_offset", "hours", self.time.utc_offset.to_string());
         }
@@ -334,6 +340,7 @@ mod tests {
             "[energy]\nedges = [3.0, 2.0]",
             "[simulation]\nevents = 0\nradius_m = 1.0\nindex = 2.0\nenergy_tev = [1.0, 2.0]",
             "other_model = \"ignore\"",
+            "candidates = 9223372036854775807",
         ] {
             assert_eq!(SeasonSettings::parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }

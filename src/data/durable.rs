@@ -282,9 +282,21 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     remove_tree(&doomed)
 }
 
-/// Removes a folder that nothing was put into; any other one stays.
-pub fn remove_if_empty(path: &Path) {
-    let _ = fs::remove_dir(path);
+/// The outermost of the folders that [`create_folder`] would make; `None` if all are there.
+pub fn outermost_missing(path: &Path) -> Option<PathBuf> {
+    let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    path.ancestors().take_while(missing).last().map(Path::to_path_buf)
+}
+
+/// Removes folders that nothing was put into: this one and those around it, up to the
+/// outermost that was made for it. Any other one stays.
+pub fn remove_if_empty(path: &Path, outermost: &Path) {
+    for folder in path.ancestors() {
+        let removed = unless_absent(fs::remove_dir(folder));
+        if removed.is_err() || folder == outermost {
+            return;
+        }
+    }
 }
 
 /// Gives a file or folder another name or place on the same file system.
@@ -520,6 +532,28 @@ mod tests {
         remove_folder(&target).unwrap();
         remove_folder(&target).unwrap();
         assert_eq!(names(folder.path()), ["step-10.part"]);
+    }
+
+    #[test]
+    fn folders_made_for_nothing_go_and_those_that_were_there_or_are_used_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, deep) = (folder.path().join("there"), folder.path().join("there/a/b/c"));
+        create_folder(&there).unwrap();
+        assert_eq!(outermost_missing(&there), None);
+        let outermost = outermost_missing(&deep).unwrap();
+        assert_eq!(outermost, there.join("a"));
+        create_folder(&deep).unwrap();
+        remove_if_empty(&deep, &outermost);
+        assert!(there.is_dir() && !outermost.exists());
+        // Half of them were made.
+        create_folder(&there.join("a/b")).unwrap();
+        remove_if_empty(&deep, &outermost);
+        assert!(there.is_dir() && !outermost.exists());
+        create_folder(&deep).unwrap();
+        write_file(&there.join("a/kept"), b"1").unwrap();
+        remove_if_empty(&deep, &outermost);
+        assert_eq!(names(&outermost), ["kept"]);
+        assert_eq!(outermost_missing(Path::new("no-such/folder")), Some("no-such".into()));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! which datasets are wanted (`table`), and how one is checked and read (`stored`).
 
 use super::durable::disk_fault;
+use super::header;
 use super::stored::{is_unusual, numbers_of_type};
 use crate::error::{Error, Fault, Result, did_you_mean};
 use hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
@@ -31,10 +32,12 @@ pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
             .advice("copy or write it again")
             .input());
     }
-    File::with_options()
+    let file = File::with_options()
         .with_fapl(|access| access.file_locking(false).chunk_cache(521, cache, 0.75))
         .open(path)
-        .map_err(|error| open_fault(path, bytes, &error))
+        .map_err(|error| open_fault(path, bytes, &error))?;
+    header::check(path, &file)?;
+    Ok(file)
 }
 
 /// Whether a file begins as an HDF5 file does.

@@ -17,6 +17,7 @@ pub mod expression;
 pub mod features;
 pub mod finished;
 mod h5;
+mod header;
 pub mod images;
 mod layout;
 mod record;

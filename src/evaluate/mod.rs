@@ -55,19 +55,19 @@ pub struct Options {
 pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
     agree(world, durable::refuse_existing(&path, options.overwrite))?;
-    let folder = is_root(world).then_some(options.output.as_path());
-    let made = folder.filter(|folder| !folder.exists());
-    agree(world, folder.map_or(Ok(()), durable::create_folder))?;
+    let root = is_root(world);
+    let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
     let outcome = watched(world, options);
     // What is refused leaves nothing behind.
-    if let (Err(_), Some(folder)) = (&outcome, made) {
-        durable::remove_if_empty(folder);
+    if let (Err(_), Some(outermost)) = (&outcome, &made) {
+        durable::remove_if_empty(&options.output, outermost);
     }
     outcome
 }
 
 fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let folder = is_root(world).then_some(options.output.as_path());
+    agree(world, folder.map_or(Ok(()), durable::create_folder))?;
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let place = Place::new(world, options.hardware)?;

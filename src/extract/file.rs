@@ -11,6 +11,7 @@ use crate::error::{Fault, Result};
 use crate::hillas::{
     BUILT_IN_CAMERAS, Camera, Comparison, FOCAL_LENGTH_CM, Islands, STATUS_BITS, Thresholds,
 };
+use crate::world::{Work, World};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use taiga_flow_gpu::random::Stream;
@@ -36,14 +37,20 @@ pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
 
 /// Extracts one file into another.
 pub fn extract(
+    world: &dyn World,
     input: &Path,
     output: &Path,
     camera: Option<&Camera>,
     options: &Options,
 ) -> Result<ExtractedFile> {
     let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
+    let hash_of = |path: &Path| {
+        let hash = catalog::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
+        Ok(catalog::hash_text(&hash))
+    };
+    world.progress(Work::Extracting, 0);
     let file = ImageFile::open(input, pixels)?;
-    let input_blake3 = catalog::hash_text(&catalog::hash_file(input)?);
+    let input_blake3 = hash_of(input)?;
     let sets = file.sets();
     let Some(first) = sets.first() else {
         return Err(Fault::new("no images in the file").file(input).input());
@@ -54,7 +61,7 @@ pub fn extract(
     for (index, set) in sets.iter().enumerate() {
         let extractor = extractor(set, camera, options, &plan).map_err(|e| e.in_file(input))?;
         let reader = file.reader(index)?;
-        go_through(reader, &extractor, &plan, &mut writer, &mut counts)
+        go_through(world, reader, &extractor, &plan, &mut writer, &mut counts)
             .map_err(|error| error.in_file(input))?;
     }
     let images = finish(writer, &file, &input_blake3, options)?;
@@ -63,7 +70,7 @@ pub fn extract(
         output: String::new(),
         images,
         input_blake3,
-        output_blake3: catalog::hash_text(&catalog::hash_file(output)?),
+        output_blake3: hash_of(output)?,
         status: status.collect(),
     })
 }
@@ -212,6 +219,7 @@ fn extractor(
 
 /// All images of a reader, a block read while another is worked on.
 fn go_through(
+    world: &dyn World,
     reader: Box<dyn Reader>,
     extractor: &Extractor,
     plan: &Plan,
@@ -223,7 +231,7 @@ fn go_through(
     let (spare, empty) = sync_channel(BLOCKS_AHEAD + 2);
     std::thread::scope(|scope| {
         let reading = scope.spawn(move || read_ahead(reader, images, &full, &empty));
-        let worked = work(&blocks, &spare, extractor, plan, writer, counts);
+        let worked = work(world, &blocks, &spare, extractor, plan, writer, counts);
         // A reader that waits to hand over a block must not wait for ever.
         drop(blocks);
         let read = reading
@@ -249,6 +257,7 @@ fn read_ahead(
 }
 
 fn work(
+    world: &dyn World,
     blocks: &Receiver<ImageBlock>,
     spare: &SyncSender<ImageBlock>,
     extractor: &Extractor,
@@ -258,7 +267,10 @@ fn work(
 ) -> Result<()> {
     let mut rows = Rows::default();
     let mut columns: Vec<Vec<f32>> = vec![Vec::new(); extractor.layout.width()];
+    let mut images = 0;
     for block in blocks {
+        world.progress(Work::Extracting, images);
+        images += block.rows as u64;
         let sources = plan.sources(&block);
         let [x, y] = &sources;
         let source = |row: usize| Some([f64::from(*x.get(row)?), f64::from(*y.get(row)?)]);

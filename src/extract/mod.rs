@@ -19,10 +19,11 @@ use crate::data::report::{Failure, Report};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Cleaning, STATUS_BITS};
-use crate::world::{World, agree, common, is_root};
+use crate::world::{World, agree, common, is_root, preflight, watch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub const MANIFEST: &str = "manifest.json";
 
@@ -49,6 +50,8 @@ pub struct Options {
     pub class: Option<i8>,
     pub overwrite: bool,
     pub threads: usize,
+    /// Within this time a rank that dies, hangs or is stopped ends the job.
+    pub watchdog: Option<Duration>,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             class: None,
             overwrite: false,
             threads: 0,
+            watchdog: None,
         }
     }
 }
@@ -98,14 +102,31 @@ pub struct Summary {
 /// error is returned.
 pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     common(check(options))?;
+    let root = is_root(world);
+    let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
+    let outcome = extracted(world, options);
+    // What is refused leaves nothing behind.
+    if let (Err(_), Some(outermost)) = (&outcome, &made) {
+        durable::remove_if_empty(&options.output, outermost);
+    }
+    outcome
+}
+
+fn extracted(world: &dyn World, options: &Options) -> Result<Summary> {
     let camera = agree(world, file::camera_asked(options))?;
     let assigned = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
     let assignment = agree(world, assigned)?;
+    let files = blake3::hash(format!("{:?}", assignment.jobs).as_bytes()).to_hex().to_string();
+    let advice = "name them by a path on a file system that all nodes of the job share";
+    preflight::same_on_all(world, "the list of inputs and their sizes", &files, advice)?;
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
     let threads = Place::new(world, hardware)?.threads;
     engine::use_threads(threads);
     let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
     agree(world, prepared)?;
+    let folder = is_root(world).then_some(options.output.as_path());
+    preflight::shared_folder(world, folder)?;
+    let world: &dyn World = &watch(world, folder, options.watchdog)?;
     if is_root(world) {
         log::info!(
             "extracting {} file(s) on {} rank(s), {threads} thread(s) each",
@@ -115,7 +136,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     }
     let mut report = Report::default();
     for job in assignment.of_rank(world.rank(), world.size()) {
-        match file::extract(&job.input, &job.output, camera.as_ref(), options) {
+        match file::extract(world, &job.input, &job.output, camera.as_ref(), options) {
             Ok(file) => report.files.push(ExtractedFile { output: job.name.clone(), ..file }),
             Err(error @ Error::Environment(_)) => return Err(error),
             Err(error) => report.failures.push(Failure::new(&job.input, &error)),
@@ -154,7 +175,7 @@ fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
     for job in &assignment.jobs {
         durable::refuse_existing(&job.output, options.overwrite)?;
     }
-    Ok(())
+    durable::create_folder(&options.output)
 }
 
 /// Puts the ranks' reports together and writes the manifest.

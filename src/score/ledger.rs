@@ -26,6 +26,29 @@ pub struct Entry {
     pub settings_blake3: String,
 }
 
+/// A line as it is written. A bit that flips in it must not become a count of the manifest.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    entry: Entry,
+    /// The beginning of the blake3 of the entry's own JSON.
+    seal: String,
+}
+
+impl Line {
+    fn new(entry: &Entry) -> serde_json::Result<Line> {
+        let hash = blake3::hash(serde_json::to_string(entry)?.as_bytes());
+        Ok(Line { entry: entry.clone(), seal: hash.to_hex()[..16].to_string() })
+    }
+
+    /// The entry of a line that is as it was written.
+    fn read(bytes: &[u8]) -> Option<Entry> {
+        let line: Line = serde_json::from_slice(bytes).ok()?;
+        let written = Line::new(&line.entry).ok()?;
+        (written.seal == line.seal).then_some(line.entry)
+    }
+}
+
 /// The ledger of one rank; the file is made with its first line.
 pub struct Ledger {
     path: PathBuf,
@@ -40,7 +63,8 @@ impl Ledger {
     }
 
     pub fn add(&mut self, entry: &Entry) -> Result<()> {
-        let line = serde_json::to_string(entry)
+        let line = Line::new(entry)
+            .and_then(|line| serde_json::to_string(&line))
             .map_err(|e| Fault::new("cannot write the ledger").found(e).internal())?;
         let file = match &mut self.file {
             Some(file) => file,
@@ -55,8 +79,8 @@ pub fn is_ledger(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// All entries of all ledgers in an output folder, by output; a line that is torn says
-/// nothing.
+/// All entries of all ledgers in an output folder, by output; a line that is torn or damaged
+/// says nothing.
 pub fn read(output: &Path) -> Result<BTreeMap<String, Vec<Entry>>> {
     let folder = output.join(FOLDER);
     let unreadable = |path: &Path, found: String| {
@@ -75,10 +99,44 @@ pub fn read(output: &Path) -> Result<BTreeMap<String, Vec<Entry>>> {
         if bytes > LARGEST_FILE {
             return Err(unreadable(&path, format!("{bytes} bytes")));
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, e.to_string()))?;
-        for entry in text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()) {
+        let text = std::fs::read(&path).map_err(|e| unreadable(&path, e.to_string()))?;
+        let lines = text.split(|byte| *byte == b'\n');
+        for entry in lines.filter_map(Line::read) {
             entries.entry(entry.file.output.clone()).or_default().push(entry);
         }
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_altered_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = ScoredFile {
+            output: "night-1/run-1.h5".to_string(),
+            rows: 1234,
+            input_blake3: "a".repeat(64),
+            output_blake3: "b".repeat(64),
+            unusable: 7,
+            status: BTreeMap::from([("not finite".to_string(), 7)]),
+        };
+        let hash = "c".repeat(64);
+        let entry = Entry { file, bytes: 99, model_blake3: hash.clone(), settings_blake3: hash };
+        let mut ledger = Ledger::new(folder.path(), (0, 1));
+        ledger.add(&entry).unwrap();
+        ledger.add(&entry).unwrap();
+        let found = || read(folder.path()).unwrap().remove("night-1/run-1.h5").unwrap_or_default();
+        assert_eq!(found(), [entry.clone(), entry]);
+        let path = folder.path().join(FOLDER).join("1-of-1.jsonl");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() / 2 - 1 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(found().len(), 1, "byte {at}");
+        }
+    }
 }

@@ -32,12 +32,16 @@ use pipeline::Shared;
 use recipe::Recipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use survey::{Found, Surveyor};
 
 pub const MANIFEST: &str = "manifest.json";
+/// A longer manifest is something else [bytes].
+const LARGEST_MANIFEST: u64 = 1 << 30;
+/// More rows in one file are a damaged number.
+const MOST_ROWS: u64 = 1 << 40;
 /// Rows read, scored and written at a time: bounds the memory.
 pub const BLOCK_ROWS: u64 = 65_536;
 /// Files of more rows are shared by several ranks.
@@ -103,6 +107,17 @@ pub struct Summary {
 /// Scores all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    let root = is_root(world);
+    let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
+    let outcome = scored(world, options, stop);
+    // What is refused leaves nothing behind.
+    if let (Err(_), Some(outermost)) = (&outcome, &made) {
+        durable::remove_if_empty(&options.output, outermost);
+    }
+    outcome
+}
+
+fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let listed = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
     let assignment = agree(world, listed)?.part(options.shard).with_extension(options.extension());
@@ -226,8 +241,24 @@ impl Summary {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the manifest").file(path).found(e).input()
         };
+        let length = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
+        if length > LARGEST_MANIFEST {
+            return Err(unreadable(&format!("{length} bytes, more than any manifest has")));
+        }
         let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable(&e))
+        let summary: Summary = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
+        if summary.files.iter().any(|file| file.rows.max(file.unusable) > MOST_ROWS) {
+            return Err(unreadable(&format!("a file of more than {MOST_ROWS} rows")));
+        }
+        let inside = |file: &&ScoredFile| {
+            Path::new(&file.output).components().all(|c| matches!(c, Component::Normal(_)))
+        };
+        match summary.files.iter().find(|file| !inside(file)) {
+            Some(file) => {
+                Err(unreadable(&format!("a file outside of its folder, '{}'", file.output)))
+            }
+            None => Ok(Some(summary)),
+        }
     }
 
     fn to_bytes(&self) -> Result<Vec<u8>> {

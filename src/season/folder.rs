@@ -15,6 +15,8 @@ use std::path::{Component, Path, PathBuf};
 pub const MANIFEST: &str = "manifest.json";
 /// Largest manifest read.
 const LARGEST_MANIFEST: u64 = 1 << 30;
+/// More rows in one file are a damaged number.
+const MOST_ROWS: u64 = 1 << 40;
 
 /// What scorings have written, in one folder or several.
 #[derive(Debug)]
@@ -123,6 +125,12 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
         .map_err(|e| fault("cannot understand the manifest").found(e).input())?;
     if manifest.files.is_empty() {
         return Err(fault("the manifest lists no files").input());
+    }
+    if let Some(file) = manifest.files.iter().find(|file| file.rows > MOST_ROWS) {
+        return Err(fault("the manifest is damaged")
+            .expected(format!("at most {MOST_ROWS} rows in a file"))
+            .found(format!("{} in {}", file.rows, file.output))
+            .input());
     }
     let inside = |file: &&OfManifest| {
         Path::new(&file.output).components().all(|c| matches!(c, Component::Normal(_)))

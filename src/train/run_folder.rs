@@ -43,8 +43,8 @@ pub struct RunFolder {
     pub path: PathBuf,
     _lock: File,
     existing: Existing,
-    /// It was not there before.
-    created: bool,
+    /// The outermost folder that was made for it, if it was not there before.
+    made: Option<PathBuf>,
     /// The run in `replaced/` is to go at the next whole state of this one.
     replaces: bool,
 }
@@ -59,8 +59,8 @@ impl Drop for RunFolder {
             let _ = durable::remove_file(&self.file(ROOM));
             let _ = durable::remove_folder(&self.file(SIGNS_OF_LIFE));
             let _ = durable::remove_file(&self.file(LOCK));
-            if self.created {
-                durable::remove_if_empty(&self.path);
+            if let Some(outermost) = &self.made {
+                durable::remove_if_empty(&self.path, outermost);
             }
         }
     }
@@ -88,7 +88,7 @@ impl RunFolder {
                 .advice("choose another folder for -o")
                 .usage());
         }
-        let created = !path.exists();
+        let made = durable::outermost_missing(path);
         durable::create_folder(path)?;
         let lock = lock(path)?;
         let replaces = settle(path)?;
@@ -98,7 +98,7 @@ impl RunFolder {
                 .advice("resume it with --resume auto, choose another folder, or give --overwrite to begin anew")
                 .usage());
         }
-        Ok(RunFolder { path: path.to_path_buf(), _lock: lock, existing, created, replaces })
+        Ok(RunFolder { path: path.to_path_buf(), _lock: lock, existing, made, replaces })
     }
 
     /// Refuses to go on with a run of another configuration.

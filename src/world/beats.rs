@@ -43,6 +43,7 @@ pub enum Work {
     Training,
     Measuring,
     Scoring,
+    Extracting,
 }
 
 const CALLS: [(Call, &str); 4] = [
@@ -52,13 +53,14 @@ const CALLS: [(Call, &str); 4] = [
     (Call::Barrier, "barrier"),
 ];
 
-const WORKS: [(Work, &str); 6] = [
+const WORKS: [(Work, &str); 7] = [
     (Work::Start, "starting"),
     (Work::Hashing, "hashing"),
     (Work::Reading, "reading"),
     (Work::Training, "training"),
     (Work::Measuring, "measuring"),
     (Work::Scoring, "scoring"),
+    (Work::Extracting, "extracting"),
 ];
 
 impl Call {
@@ -143,6 +145,7 @@ impl Record {
             Work::Hashing => format!("hashing file {}", self.at + 1),
             Work::Reading => format!("reading, at row {}", self.at),
             Work::Scoring => format!("scoring, at row {} of a file", self.at),
+            Work::Extracting => format!("extracting, at image {} of a file", self.at),
         }
     }
 }

@@ -48,10 +48,14 @@ pub fn launched_ranks() -> Option<usize> {
 
 /// Which of its processes the launcher says this one is; 0 where it does not.
 pub fn launched_rank() -> usize {
+    rank_told(|name| std::env::var(name).ok()).unwrap_or(0)
+}
+
+/// The same of a process with this environment; `None` where its launcher does not say.
+pub(super) fn rank_told(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
     const NAMES: [&str; 5] =
         ["OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
-    let number = |name: &&str| std::env::var(name).ok()?.trim().parse().ok();
-    NAMES.iter().find_map(number).unwrap_or(0)
+    NAMES.iter().find_map(|name| lookup(name)?.trim().parse().ok())
 }
 
 /// The scheduler's number of this job, as its commands take it.
@@ -77,17 +81,19 @@ fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
 /// The world this process belongs to. To be called once, on the main thread, after
 /// everything that needs no other rank (flags, help, the text of the configuration).
 ///
-/// With MPI running, a panic on any thread ends all ranks with exit code 1.
-pub fn start() -> Result<Box<dyn World>> {
+/// With MPI running, a panic on any thread ends all ranks with exit code 1, and a process of
+/// this node that is stopped or gone ends them within the deadline, if there is one.
+pub fn start(deadline: Option<Duration>) -> Result<Box<dyn World>> {
     let launch = launch(|name| std::env::var(name).ok());
     if matches!(launch, Launch::Alone | Launch::Ranks(..=1, _)) {
         return Ok(Box::new(Solo));
     }
     meet_launcher(&library_version(), |name| std::env::var(name).ok())?;
-    let world = Mpi::initialise()?;
+    let world = Mpi::initialise(deadline)?;
     abort_on_panic();
     agree(&world, promise_kept(launch, world.size()))?;
     preflight::same_program(&world)?;
+    world.started();
     Ok(Box::new(world))
 }
 

@@ -9,6 +9,7 @@ mod beats;
 mod lanes;
 mod launcher;
 mod mpi;
+mod neighbours;
 mod packing;
 pub mod preflight;
 mod solo;
@@ -55,6 +56,9 @@ pub trait World {
     /// A sign of life for the watchdog: what this rank does between collectives, and at
     /// which step, row or file. Costs nothing worth counting.
     fn progress(&self, _work: Work, _at: u64) {}
+    /// Whether the ranks' signs of life are looked at from now on: then nothing else needs to
+    /// watch them.
+    fn signs_watched(&self, _watched: bool) {}
     /// What ends all ranks at once from any thread, where ranks are processes.
     fn aborter(&self) -> Option<fn(u8) -> !> {
         None

@@ -15,7 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::raw::{c_int, c_void};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mpi::collective::SystemOperation;
 use mpi::datatype::{AsDatatype, Buffer, Collection, PartitionMut, Pointer};
@@ -26,6 +26,7 @@ use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivalenc
 
 use super::World;
 use super::lanes::{self, Buffers, Pairs};
+use super::neighbours::{Neighbours, Phase};
 use super::packing::pack;
 use crate::error::{Fault, Result};
 use taiga_flow_gpu::panics;
@@ -100,11 +101,14 @@ pub(super) struct Mpi {
     nodes: Option<Nodes>,
     /// Its drop waits for all ranks in `MPI_Finalize`.
     _universe: Universe,
+    /// After the universe: it watches the end as well.
+    neighbours: Neighbours,
 }
 
 impl Mpi {
     /// Initialises MPI. Where that fails, MPI itself tells why and ends the process.
-    pub(super) fn initialise() -> Result<Mpi> {
+    pub(super) fn initialise(deadline: Option<Duration>) -> Result<Mpi> {
+        let neighbours = Neighbours::watch(deadline, abort)?;
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| Fault::new("MPI was initialised twice in one process").internal())?;
         if threading < Threading::Funneled {
@@ -123,6 +127,7 @@ impl Mpi {
             nodes: None,
             world,
             _universe: universe,
+            neighbours,
         };
         let sizes = mpi.gather_number(mpi.local_size);
         if mpi.local_size < mpi.size {
@@ -142,6 +147,11 @@ impl Mpi {
             });
         }
         Ok(mpi)
+    }
+
+    /// All ranks have met: what follows can take as long as it takes.
+    pub(super) fn started(&self) {
+        self.neighbours.enter(Phase::Work);
     }
 
     /// Rank 0's answer, so that all have the same.
@@ -225,6 +235,12 @@ impl Mpi {
     }
 }
 
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        self.neighbours.enter(Phase::End);
+    }
+}
+
 impl World for Mpi {
     fn rank(&self) -> usize {
         self.rank
@@ -299,6 +315,10 @@ impl World for Mpi {
 
     fn abort(&self, exit_code: u8) -> ! {
         abort(exit_code)
+    }
+
+    fn signs_watched(&self, watched: bool) {
+        self.neighbours.enter(if watched { Phase::Watched } else { Phase::Work });
     }
 
     fn aborter(&self) -> Option<fn(u8) -> !> {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::{World, agree, common, host, is_root};
 use crate::error::{Fault, Result};
 
+/// What rank 0 makes in the output folder for the others to see.
+const MARK: &str = ".seen";
 /// Difference of clocks that is told.
 const SKEW: Duration = Duration::from_secs(2);
 /// How long a file made by one rank may take to be seen by another (NFS caches folders).
@@ -113,37 +115,43 @@ fn skew(all: &[String]) -> Option<String> {
 
 /// Refuses an output folder that one of the ranks does not see: rank 0 names it, it exists.
 pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
-    if world.size() == 1 {
-        return Ok(());
-    }
-    let name = format!(".seen-{}-{}", host(), std::process::id());
     let mark = folder.map(|folder| {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
-        absolute.join(&name)
+        absolute.join(MARK)
     });
-    let made = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, b""));
+    if world.size() == 1 {
+        // A job that was killed may have left it.
+        let _ = mark.map(std::fs::remove_file);
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let word = format!("{} {} {}", host(), std::process::id(), now.as_nanos());
+    let made = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, &word));
     let cannot = |error: std::io::Error| {
         let fault = Fault::new("cannot write in the output folder").found(error);
         mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
     };
     agree(world, made.map_err(cannot))?;
-    let mut told =
-        mark.as_ref().map_or_else(Vec::new, |m| m.as_os_str().as_encoded_bytes().to_vec());
+    let mut told = mark.as_ref().map_or_else(Vec::new, |mark| {
+        [word.as_bytes(), b"\n", mark.as_os_str().as_encoded_bytes()].concat()
+    });
     world.broadcast(&mut told)?;
-    let path = String::from_utf8_lossy(&told).to_string();
-    let seen = told.is_empty() || is_seen(Path::new(&path), SEEN_WITHIN);
-    let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(&path))) };
+    let told = String::from_utf8_lossy(&told).to_string();
+    let (word, path) = told.split_once('\n').unwrap_or_default();
+    let seen = path.is_empty() || is_seen(Path::new(path), word, SEEN_WITHIN);
+    let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
     let outcome = agree(world, outcome);
     // The mark is no output.
     let _ = mark.map(std::fs::remove_file);
     outcome
 }
 
-fn is_seen(mark: &Path, within: Duration) -> bool {
+/// Whether the mark comes into sight, with the word of this job and not of an earlier one.
+fn is_seen(mark: &Path, word: &str, within: Duration) -> bool {
     let since = Instant::now();
     // Reading the folder is what makes network file systems look again. A parent that is not
     // there will not come either.
-    while !mark.exists() {
+    while !std::fs::read(mark).is_ok_and(|found| found == word.as_bytes()) {
         let folder = mark.parent().unwrap_or(Path::new("/"));
         let there = std::fs::read_dir(folder).is_ok_and(|entries| entries.count() > 0);
         if since.elapsed() >= if there { within } else { within / 6 } {
@@ -166,7 +174,7 @@ fn unseen(mark: &Path) -> crate::error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Threads;
+    use crate::world::{Solo, Threads};
 
     #[test]
     fn the_ranks_that_differ_are_named_with_what_they_have() {
@@ -207,6 +215,13 @@ mod tests {
             outcome.unwrap();
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(!is_seen(&folder.path().join("nowhere/mark"), Duration::from_millis(600)));
+        let mark = folder.path().join(MARK);
+        let short = Duration::from_millis(600);
+        assert!(!is_seen(&folder.path().join("nowhere/mark"), "word", short));
+        // What an earlier job has left says nothing of this one.
+        std::fs::write(&mark, "another").unwrap();
+        assert!(!is_seen(&mark, "word", short) && is_seen(&mark, "another", short));
+        shared_folder(&Solo, Some(folder.path())).unwrap();
+        assert!(!mark.exists());
     }
 }

@@ -34,11 +34,11 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Turns without a sign of life after which a rank is missing: the rest of the deadline
 /// is for looking around and ending the job.
-const SILENT_SHARE: f64 = 0.5;
+pub(super) const SILENT_SHARE: f64 = 0.5;
 /// Turns between two looks at all ranks.
 const LOOK_TURNS: u32 = 2;
 /// How long an aborted job may take to end before this process ends by itself.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long rank 0 waits for the others to leave before it removes the files.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A file not seen for so long is not going to be seen: the folder is not shared.
@@ -113,7 +113,13 @@ pub fn watch<'a>(
         .name("watchdog".to_string())
         .spawn(move || monitor.run())
         .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
+    world.signs_watched(true);
     Ok(Watched { inner: world, watch: Some(Watch { shared, thread: Some(thread), beats }) })
+}
+
+/// Between two turns of a watching thread.
+pub(super) fn pause_of(deadline: Duration) -> Duration {
+    (deadline / TURNS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 fn unusable(folder: &Path, error: &std::io::Error) -> Error {
@@ -180,6 +186,9 @@ impl World for Watched<'_> {
             shared.ticks.fetch_add(1, Ordering::Relaxed);
         }
     }
+    fn signs_watched(&self, watched: bool) {
+        self.inner.signs_watched(watched);
+    }
     fn aborter(&self) -> Option<fn(u8) -> !> {
         self.inner.aborter()
     }
@@ -190,6 +199,7 @@ impl Drop for Watched<'_> {
     /// a moment for the others to leave as well, and removes the files.
     fn drop(&mut self) {
         let Some(watch) = &mut self.watch else { return };
+        self.inner.signs_watched(false);
         *watch.shared.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         watch.shared.news.notify_all();
         let _ = watch.thread.take().map(JoinHandle::join);
@@ -274,7 +284,7 @@ impl Monitor {
             size: world.size(),
             shared,
             beats,
-            pause: (deadline / TURNS).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
+            pause: pause_of(deadline),
             limit: deadline.mul_f64(SILENT_SHARE),
             abort,
             process: std::process::id(),
@@ -309,7 +319,7 @@ impl Monitor {
     fn run(mut self) {
         let next = (self.rank + 1) % self.size;
         let (mut own, mut seen) = (Seen::default(), Seen::default());
-        let (mut watched, mut told) = (Duration::ZERO, false);
+        let (mut watched, mut told, mut unposted) = (Duration::ZERO, false, false);
         let mut turn = Instant::now();
         while !self.shared.is_over(self.pause) {
             // A longer turn means that this process itself was stopped.
@@ -317,7 +327,13 @@ impl Monitor {
             turn = Instant::now();
             watched += elapsed;
             // A disk that is full for a while is no reason to end a job here.
-            own.look(self.post().ok(), elapsed);
+            let posted = self.post();
+            if let Err(error) = &posted
+                && !std::mem::replace(&mut unposted, true)
+            {
+                log::warn!("rank {} cannot write its signs of life: {error}", self.rank);
+            }
+            own.look(posted.ok(), elapsed);
             seen.look(self.beats.read(next), elapsed);
             if seen.last.is_none() {
                 if watched >= UNSEEN && !std::mem::replace(&mut told, true) {

@@ -1,7 +1,7 @@
 //! Faults from outside: a preloaded library that strikes one operation on the disk,
 //! signals to ranks, and how much of all that a run of the tests does.
 
-use super::process::{Watched, descendants, program};
+use super::process::{Watched, descendants, program, ranks};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,22 +28,61 @@ pub fn report(line: &str) {
     }
 }
 
+/// `tests/NAME.c`, compiled.
+fn compiled(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("{name}-{}.so", std::process::id()));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{name}.c"));
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-pthread", "-o"])
+        .args([&path, &source])
+        .arg("-ldl")
+        .status()
+        .expect("a C compiler");
+    assert!(status.success(), "{name}.c does not compile");
+    path
+}
+
 /// `tests/faults.c`, compiled once.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let path = folder.join(format!("faults-{}.so", std::process::id()));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults.c");
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&path, &source])
-            .arg("-ldl")
-            .status()
-            .expect("a C compiler");
-        assert!(status.success(), "faults.c does not compile");
-        path
-    })
+    LIBRARY.get_or_init(|| compiled("faults"))
+}
+
+/// Ranks, of which one gets a signal where MPI begins or ends (see `tests/halt.c`).
+pub fn halted(
+    count: usize,
+    arguments: &[OsString],
+    victim: usize,
+    place: &str,
+    signal: i32,
+) -> Command {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| compiled("halt"));
+    let halt = format!("{victim}:{place}:{signal}");
+    let mut command = ranks(count, arguments);
+    command.env("LD_PRELOAD", library).env("HALT", halt);
+    command
+}
+
+/// Ranks, of which one is struck: its operation `n` on files below `under`.
+pub fn struck_ranks(
+    count: usize,
+    arguments: &[OsString],
+    victim: usize,
+    under: &Path,
+    (n, kind): (u64, &str),
+    mark: &Path,
+) -> Command {
+    let _ = std::fs::remove_file(mark);
+    let mut command = ranks(count, arguments);
+    command
+        .env("LD_PRELOAD", library())
+        .env("FAULT_UNDER", under)
+        .env("FAULT", format!("{n}:{kind}"))
+        .env("FAULT_MARK", mark)
+        .env("FAULT_RANK", victim.to_string());
+    command
 }
 
 /// The program, whose operation `n` on files below `under` is struck; `mark` is made then.
