@@ -67,6 +67,10 @@ struct TileOf {
 }
 
 impl<T: TileKernel> Tiled<T> {
+    /// Tiles that a thread takes at a time, of some milliseconds: where other work holds a
+    /// thread up, the others take what it has not begun.
+    const TILES_TOGETHER: usize = 4096 / T::SCORE_TILE;
+
     pub fn new(features: usize, threads: usize, kernel: T) -> Tiled<T> {
         let workers = (0..threads)
             .map(|_| Mutex::new(Worker { scratch: kernel.scratch(), unusable: 0 }))
@@ -134,13 +138,13 @@ impl<T: TileKernel> Kernel for Tiled<T> {
 
     fn log_prob(&self, isa: Isa, events: &[f32], out: &mut [f32]) {
         let width = T::SCORE_TILE * self.features;
-        out.par_chunks_mut(T::SCORE_TILE).zip(events.par_chunks(width)).for_each_init(
-            <(Tile, T::Work)>::default,
-            |(tile, work), (out, rows)| {
+        out.par_chunks_mut(T::SCORE_TILE)
+            .zip(events.par_chunks(width))
+            .with_max_len(Self::TILES_TOGETHER)
+            .for_each_init(<(Tile, T::Work)>::default, |(tile, work), (out, rows)| {
                 tile.load(self.features, rows);
                 self.kernel.log_prob(isa, tile, work, out);
-            },
-        );
+            });
     }
 
     fn log_prob_and_chi2(&self, isa: Isa, events: &[f32], out: &mut [f32], chi2: &mut [f32]) {
@@ -148,6 +152,7 @@ impl<T: TileKernel> Kernel for Tiled<T> {
         out.par_chunks_mut(T::SCORE_TILE)
             .zip(chi2.par_chunks_mut(T::SCORE_TILE))
             .zip(events.par_chunks(width))
+            .with_max_len(Self::TILES_TOGETHER)
             .for_each_init(<(Tile, T::Work)>::default, |(tile, work), ((out, chi2), rows)| {
                 tile.load(self.features, rows);
                 self.kernel.log_prob(isa, tile, work, out);
@@ -157,14 +162,15 @@ impl<T: TileKernel> Kernel for Tiled<T> {
 
     fn inverse(&self, isa: Isa, latent: &[f32], events: &mut [f32]) {
         let width = T::SCORE_TILE * self.features;
-        events.par_chunks_mut(width).zip(latent.par_chunks(width)).for_each_init(
-            <(Tile, T::Work)>::default,
-            |(tile, work), (events, rows)| {
+        events
+            .par_chunks_mut(width)
+            .zip(latent.par_chunks(width))
+            .with_max_len(Self::TILES_TOGETHER)
+            .for_each_init(<(Tile, T::Work)>::default, |(tile, work), (events, rows)| {
                 tile.load(self.features, rows);
                 self.kernel.inverse(isa, tile, work);
                 tile.store(self.features, events);
-            },
-        );
+            });
     }
 
     fn gradient(
