@@ -213,6 +213,14 @@ pub enum Command {
         /// Folder for evaluation.json and report.html
         #[arg(short, long)]
         output: PathBuf,
+        /// Weight of an event, an expression over quantities [default: that of the training; 1
+        /// for none]
+        #[arg(long, value_name = "EXPRESSION")]
+        weight: Option<String>,
+        /// Grow a random forest from the train and validation parts of these files (with a
+        /// class column), and measure it beside the model
+        #[arg(long, num_args = 1.., value_name = "FILE")]
+        yardstick: Vec<PathBuf>,
         /// Measure what each feature tells: as many scorings more as there are features
         #[arg(long)]
         importance: bool,
@@ -402,6 +410,8 @@ impl Cli {
             part,
             schema,
             output,
+            weight,
+            yardstick,
             importance,
             device,
         } = &self.command
@@ -418,7 +428,9 @@ impl Cli {
             output: output.clone(),
             overwrite: self.global.overwrite,
             hardware: device.hardware(),
+            weight: weight.clone(),
             importance: *importance,
+            yardstick: yardstick.clone(),
             watchdog: device.watchdog(Run::default()),
         };
         let evaluation = evaluate::run(world, &options)?;

@@ -124,6 +124,10 @@ fn the_configurations_of_init_are_accepted_as_they_are() {
                 simulated(path, Class::Gamma, 3000, 2);
             }
         }
+        for name in &data.off {
+            // A folder of runs.
+            simulated(folder.path().join(name).join("run-1.h5"), Class::Hadron, 3000, 3);
+        }
         let command = arguments!["train", "--dry-run", "-c", &entry.path(), "-o", "run"];
         let outcome = succeed(program(&command).current_dir(folder.path()));
         assert!(outcome.stderr.contains("parameters"), "{}", outcome.stderr);

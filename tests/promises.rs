@@ -23,6 +23,7 @@ mod kills;
 mod likelihood;
 mod magic;
 mod memory;
+mod off_source;
 mod preflight;
 mod ranks;
 mod recovery;

@@ -2,8 +2,8 @@
 //! is refused.
 
 use crate::support::{
-    arguments, folder, hash, json, program, run, seed, simulated, succeed, train_on_threads,
-    training,
+    Events, arguments, folder, hash, json, program, ranks, run, seed, simulated, succeed,
+    train_on_threads, training,
 };
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
@@ -197,6 +197,179 @@ fn the_score_of_a_ratio_is_the_difference_of_its_flows_and_gammaness_rises_with_
     assert_eq!(evaluation["about"]["score"], "log p(gamma) − log p(hadron)");
     assert_eq!(evaluation["about"]["part"], "test");
     assert!(evaluation["auc"]["value"].as_f64().expect("an AUC") > 0.8, "{}", evaluation["auc"]);
+}
+
+/// Weighted area under the curve, pair by pair.
+fn area(events: &[(f64, bool, f64)]) -> f64 {
+    let (mut wins, mut pairs) = (0.0, 0.0);
+    for gamma in events.iter().filter(|e| e.1) {
+        for hadron in events.iter().filter(|e| !e.1) {
+            let won =
+                if gamma.0 == hadron.0 { 0.5 } else { f64::from(u8::from(gamma.0 > hadron.0)) };
+            wins += gamma.2 * hadron.2 * won;
+            pairs += gamma.2 * hadron.2;
+        }
+    }
+    wins / pairs
+}
+
+#[test]
+fn events_weigh_in_evaluation_what_they_weighed_in_training() {
+    let case = Case::new(4000);
+    let expression = "(size/100)^1.5";
+    let data = format!("weight = {expression:?}");
+    let model = case.train(&case.configuration("ratio", &data, ""), 1);
+    let card = Model::load(&model).expect("a model").0.card;
+    assert_eq!((card.version, card.training.weight.as_deref()), (4, Some(expression)));
+    let [gamma, hadron] = &case.events;
+    let told = |name: &str, more: &[&str]| {
+        let output = case.path(name);
+        let mut all = arguments!["evaluate", "-m", &model, gamma, hadron, "-o", &output].to_vec();
+        all.extend(arguments!["--part", "all"]);
+        all.extend(more.iter().map(Into::into));
+        json(&all)
+    };
+    let weighted = told("weighted", &[]);
+    assert_eq!(weighted["about"]["weights"]["expression"], expression);
+    let scores = case.path("scores");
+    json(&arguments!["score", "-m", &model, "-o", &scores, gamma, hadron]);
+    let mut events = Vec::new();
+    let (mut sums, mut squares) = ([0.0; 2], [0.0; 2]);
+    for (class, path) in case.events.iter().enumerate() {
+        let mut all = Events::read(path);
+        let size = all.feature("size").clone();
+        let file = hdf5::File::open(scores.join(path.file_name().expect("a name"))).expect("one");
+        let score: Vec<f32> = file.dataset("scores/score").and_then(|d| d.read_raw()).expect("s");
+        let status: Vec<u32> = file.dataset("scores/status").and_then(|d| d.read_raw()).expect("s");
+        for row in (0..score.len()).filter(|row| status[*row] == 0) {
+            let weight = (f64::from(size[row]) / 100.0).powf(1.5);
+            sums[class] += weight;
+            squares[class] += weight * weight;
+            events.push((f64::from(score[row]), class == 0, weight));
+        }
+    }
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let found = number(&weighted["auc"]["value"]);
+    assert!((found - area(&events)).abs() < 1e-6, "{found} {}", area(&events));
+    for (class, name) in ["gamma", "hadron"].iter().enumerate() {
+        let effective = number(&weighted["effective"][name]);
+        let expected = sums[class] * sums[class] / squares[class];
+        assert!((effective / expected - 1.0).abs() < 1e-6, "{effective} {expected}");
+    }
+    let plain = told("plain", &["--weight", "1"]);
+    assert!(plain["effective"].is_null() && plain["about"]["weights"].is_null());
+    events.iter_mut().for_each(|event| event.2 = 1.0);
+    let unweighted = number(&plain["auc"]["value"]);
+    assert!((unweighted - area(&events)).abs() < 1e-6);
+    assert!((unweighted - found).abs() > 1e-4, "weights mean something");
+    // Any ranks, the same file.
+    let ranked = case.path("ranked");
+    let all =
+        arguments!["evaluate", "-q", "-m", &model, gamma, hadron, "--part", "all", "-o", &ranked];
+    succeed(&mut ranks(2, &all));
+    let read =
+        |folder: &str| std::fs::read(case.path(folder).join("evaluation.json")).expect("one");
+    assert!(read("weighted") == read("ranked"), "the same bytes on two ranks");
+    let refused = run(&mut program(&arguments![
+        "evaluate",
+        "-m",
+        &model,
+        gamma,
+        hadron,
+        "--weight",
+        "1 - size",
+        "-o",
+        case.path("no")
+    ]));
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("weight that cannot be used"), "{}", refused.stderr);
+    let refused = run(&mut program(&arguments![
+        "evaluate",
+        "-m",
+        &model,
+        gamma,
+        hadron,
+        "--weight",
+        "hight^2",
+        "-o",
+        case.path("no")
+    ]));
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("hight"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--weight 1 evaluates without"), "{}", refused.stderr);
+}
+
+#[test]
+fn latent_points_of_a_flow_are_told_axis_by_axis() {
+    let case = Case::new(6000);
+    let model = case.train(&case.configuration("ratio", "", ""), 1);
+    let [gamma, hadron] = &case.events;
+    let told =
+        json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("evaluation")]);
+    let latent = told["latent"].as_array().expect("flows");
+    let flows: Vec<&str> = latent.iter().filter_map(|l| l["flow"].as_str()).collect();
+    assert_eq!(flows, ["gamma", "hadron"]);
+    for flow in latent {
+        let axes = flow["axes"].as_array().expect("axes");
+        let names: Vec<&str> = axes.iter().filter_map(|a| a["feature"].as_str()).collect();
+        assert_eq!(names, ["size", "width", "length", "con2", "dist", "alpha"]);
+        // Trained for three epochs: near a normal, not at one.
+        let mean = flow["mean_chi2"].as_f64().expect("a mean");
+        assert!((mean - 6.0).abs() < 2.0, "{flow}");
+        for axis in axes {
+            let distance = axis["departure"]["distance"].as_f64().expect("a distance");
+            assert!(distance > 0.0 && distance < 0.25, "{axis}");
+        }
+    }
+}
+
+#[test]
+fn a_forest_of_the_same_split_stands_beside_the_model() {
+    let case = Case::new(4000);
+    let model = case.train(&case.configuration("ratio", "weight = \"size^0.2\"", ""), 1);
+    let card = Model::load(&model).expect("a model").0.card;
+    let [gamma, hadron] = &case.events;
+    let output = case.path("beside");
+    let evaluate = |output: &Path, more: &[&str]| {
+        let mut all = arguments!["evaluate", "-m", &model, gamma, hadron, "-o", output].to_vec();
+        all.extend(more.iter().map(Into::into));
+        all.extend(arguments!["--yardstick", gamma, hadron]);
+        all
+    };
+    let told = json(&evaluate(&output, &[]));
+    let yardstick = &told["yardstick"];
+    for class in ["gamma", "hadron"] {
+        let rows = card.training.flows[class].rows.expect("counts");
+        assert_eq!(yardstick["trained_on"][class].as_u64(), Some(rows.train + rows.validation));
+    }
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let area = number(&yardstick["auc"]["value"]);
+    assert!(area > 0.8, "{area}");
+    let difference = number(&told["auc"]["value"]) - area;
+    assert!((number(&yardstick["difference"]["value"]) - difference).abs() < 1e-9);
+    let page = std::fs::read_to_string(output.join("report.html")).expect("a page");
+    assert!(page.contains("random forest of 100 trees"));
+    let ranked = case.path("ranked");
+    succeed(&mut ranks(2, &evaluate(&ranked, &["-q"])));
+    let read = |folder: &Path| std::fs::read(folder.join("evaluation.json")).expect("one");
+    assert!(read(&output) == read(&ranked), "the same bytes on two ranks");
+    let refused = run(&mut program(&evaluate(&case.path("no"), &["--part", "all"])));
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("events it was grown from"), "{}", refused.stderr);
+    let alone = arguments![
+        "evaluate",
+        "-m",
+        &model,
+        gamma,
+        hadron,
+        "-o",
+        case.path("no"),
+        "--yardstick",
+        gamma
+    ];
+    let refused = run(&mut program(&alone));
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("too few events to grow"), "{}", refused.stderr);
 }
 
 #[test]

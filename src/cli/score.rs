@@ -42,6 +42,10 @@ pub struct Arguments {
     #[arg(long, value_name = "ROWS", default_value_t = BLOCK_ROWS,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch: u64,
+    /// Leave out files with runs that the model was trained on, instead of refusing them: they
+    /// are scored with the model of another fold
+    #[arg(long)]
+    own_runs: bool,
     /// Share files of more rows between ranks
     #[arg(long, value_name = "ROWS", default_value_t = SPLIT_ROWS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -63,6 +67,7 @@ impl Arguments {
             score,
             format: self.format,
             shard: self.shard,
+            own_runs: self.own_runs,
             block_rows: self.batch,
             split_rows: self.split_rows,
             overwrite,

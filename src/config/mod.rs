@@ -7,6 +7,7 @@
 
 mod load;
 mod modes;
+mod off_source;
 mod score;
 mod season;
 
@@ -14,6 +15,7 @@ pub use load::{Scoring, explain_toml, load, load_for_scoring, parse};
 pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
+pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 pub use season::{Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
 
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
@@ -42,6 +44,9 @@ pub struct Config {
     /// Synthetic anomalies, in the modes that train on them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomalies: Option<Anomalies>,
+    /// How hadrons are taken from `data.off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off_source: Option<OffSource>,
     /// Lowers (push) or sharpens (cross-entropy) what the likelihoods have learnt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTune>,
@@ -67,6 +72,10 @@ pub struct Data {
     /// Files with a class column.
     #[serde(default)]
     pub mixed: Vec<PathBuf>,
+    /// Experimental files that hadrons are taken from, off the source; those of `hadron` are
+    /// then compared with them only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub off: Vec<PathBuf>,
     /// Built-in schema or path of a schema file; found out from the file if absent.
     #[serde(default)]
     pub schema: Option<String>,
@@ -422,6 +431,7 @@ impl Config {
         let allowed = watchdog == 0.0 || (1.0..=1e6).contains(&watchdog);
         check("run.watchdog_seconds", watchdog, allowed, "0, or 1 to a million")?;
         self.validate_modes()?;
+        self.validate_off_source()?;
         self.validate_score()?;
         let quantile = self.calibration.quantile;
         check(

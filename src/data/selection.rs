@@ -139,6 +139,12 @@ impl Selection {
         self.weight.is_some()
     }
 
+    /// Names of the quantities that the weight is made of.
+    pub fn weight_quantities(&self) -> impl Iterator<Item = &str> {
+        let columns = self.weight.iter().flat_map(Limit::columns);
+        columns.map(|column| self.quantities[*column].as_str())
+    }
+
     /// The weight of a row, 1 where none is asked for; refused if negative or not finite.
     pub fn weight(&self, block: &Block, row: usize) -> Result<f64> {
         let Some(weight) = &self.weight else { return Ok(1.0) };

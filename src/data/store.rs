@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use taiga_flow_gpu::random::Stream;
 
 const CHUNK_EVENTS: usize = 4096;
@@ -30,6 +31,44 @@ pub struct Source {
     pub schema: Schema,
     pub rows: u64,
     pub class: Option<Class>,
+    /// Where its rows are not seen as they stand in the file.
+    pub view: Option<Arc<dyn View>>,
+}
+
+/// Rows seen in another way than they stand in a file, such as from another source position.
+pub trait View: std::fmt::Debug + Send + Sync {
+    /// What is to be read of a table for the quantities of a request to be known.
+    fn request(&self, table: &Table, wanted: Request) -> Result<Request>;
+    /// From a block that was read by `read` to one of `wanted`, with a note on every row;
+    /// `first` is the global number of the first. A block holds rows of other ranks too.
+    fn see(
+        &self,
+        read: &Request,
+        wanted: &Request,
+        first: u64,
+        block: &mut Block,
+    ) -> Result<Vec<Note>>;
+    /// Hears of each row of this rank, once, and whether it can be used but for its verdict.
+    fn tell(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool);
+}
+
+/// What a view says of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    pub verdict: Verdict,
+    /// The run, by its key.
+    pub run: i64,
+    /// What the view wants to be reminded of.
+    pub bits: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Use,
+    /// Left out, as it may come from the source.
+    OnSource,
+    /// Of a run that is kept for scoring: to the test part.
+    HeldOut,
 }
 
 impl Source {
@@ -45,7 +84,7 @@ impl Source {
                 .advice("name the file as one of gammas or of hadrons instead")
                 .input());
         }
-        Ok(Source { path: path.to_path_buf(), rows: table.rows(), schema, class })
+        Ok(Source { path: path.to_path_buf(), rows: table.rows(), schema, class, view: None })
     }
 }
 
@@ -159,10 +198,18 @@ pub struct RowCounts {
     pub validation: u64,
     pub calibration: u64,
     pub test: u64,
+    /// Left out of experimental files, as they may come from the source.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub on_source: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_zero(x: &u64) -> bool {
+    *x == 0
 }
 
 impl RowCounts {
-    fn words(&mut self) -> [&mut u64; 9] {
+    fn words(&mut self) -> [&mut u64; 10] {
         [
             &mut self.read,
             &mut self.other_class,
@@ -173,6 +220,7 @@ impl RowCounts {
             &mut self.validation,
             &mut self.calibration,
             &mut self.test,
+            &mut self.on_source,
         ]
     }
 
@@ -238,7 +286,13 @@ impl EventStore {
         if pieces.is_empty() {
             return Ok(());
         }
-        let mut reader = open(source, recipe)?;
+        if source.class.is_some_and(|class| class != recipe.class) {
+            let rows: u64 = pieces.iter().map(|(_, rows)| rows.end - rows.start).sum();
+            counts.read += rows;
+            counts.other_class += rows;
+            return Ok(());
+        }
+        let mut opened = Opened::new(source, recipe)?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -251,10 +305,11 @@ impl EventStore {
             let group = &pieces[next..next + window];
             let end = group[window - 1].1.end;
             world.progress(Work::Reading, start);
-            reader.read(start - first..end - first, &mut block)?;
+            let notes = opened.read(start - first..end - first, start, &mut block)?;
+            let seen = Viewed { opened: &opened, notes: &notes };
             for (shard, rows) in group {
                 let local = (rows.start - start) as usize..(rows.end - start) as usize;
-                self.take(source, recipe, &block, *shard / ranks, local, start, counts)
+                self.take(&seen, recipe, &block, *shard / ranks, local, start, counts)
                     .map_err(|e| e.in_file(&source.path))?;
             }
             next += window;
@@ -266,7 +321,7 @@ impl EventStore {
     #[allow(clippy::too_many_arguments)] // one call, one loop
     fn take(
         &mut self,
-        source: &Source,
+        seen: &Viewed,
         recipe: &Recipe,
         block: &Block,
         slot: u64,
@@ -279,11 +334,12 @@ impl EventStore {
         let mut coordinates = vec![0.0; self.features];
         for row in rows {
             counts.read += 1;
-            if class_of(source, block, row) != Some(recipe.class.code()) {
+            if class_of(seen.opened.source, block, row) != Some(recipe.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
             let status = recipe.selection.status(block, row, &mut coordinates);
+            let verdict = seen.verdict(block, row, status == 0);
             if status != 0 {
                 let reason = match status {
                     s if s & NOT_FINITE != 0 => match recipe.selection.fails_cut(block, row) {
@@ -297,6 +353,10 @@ impl EventStore {
                 *reason += 1;
                 continue;
             }
+            if verdict == Verdict::OnSource {
+                counts.on_source += 1;
+                continue;
+            }
             let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
                 let x = block.quantities[d][row];
                 if feature.quantum == 0.0 {
@@ -307,7 +367,11 @@ impl EventStore {
                 // Noise must not carry a value out of the transform's domain.
                 if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
             });
-            let (count, rows) = match part_of(recipe, block, row) {
+            let part = match verdict {
+                Verdict::HeldOut => Part::Test,
+                _ => part_of(recipe, block, row),
+            };
+            let (count, rows) = match part {
                 Part::Train => (&mut counts.train, &mut shard.train),
                 Part::Validation => (&mut counts.validation, &mut shard.validation),
                 Part::Calibration => (&mut counts.calibration, &mut shard.calibration),
@@ -498,7 +562,11 @@ impl EventStore {
         let mut first = 0;
         for source in sources {
             let file = first..first + source.rows;
-            let mut reader = open(source, recipe)?;
+            if source.class.is_some_and(|class| class != recipe.class) {
+                first = file.end;
+                continue;
+            }
+            let mut opened = Opened::new(source, recipe)?;
             let mut block = Block::default();
             for (shard, rows) in recipe.dealing.pieces(world.rank() as u64, ranks) {
                 let rows = rows.start.max(file.start)..rows.end.min(file.end);
@@ -506,13 +574,15 @@ impl EventStore {
                     continue;
                 }
                 world.progress(Work::Reading, rows.start);
-                reader.read(rows.start - first..rows.end - first, &mut block)?;
+                let local = rows.start - first..rows.end - first;
+                let notes = opened.read(local, rows.start, &mut block)?;
+                let seen = Viewed { opened: &opened, notes: &notes };
                 let (mut piece, _) = EventStore::load(world, &[], recipe)?;
                 let before = events.entry(shard).or_default();
                 for row in 0..block.rows {
                     let mut counts = RowCounts::default();
                     let (slot, start) = (shard / ranks, rows.start);
-                    piece.take(source, recipe, &block, slot, row..row + 1, start, &mut counts)?;
+                    piece.take(&seen, recipe, &block, slot, row..row + 1, start, &mut counts)?;
                     if counts.train == 1 && wanted.contains(&(shard, *before)) {
                         let row = rows.start - first + row as u64;
                         found.entry(source.path.clone()).or_default().push(row);
@@ -562,14 +632,66 @@ impl Gathered {
     }
 }
 
-fn open(source: &Source, recipe: &Recipe) -> Result<Reader> {
-    let request = Request {
-        quantities: recipe.selection.quantities().to_vec(),
-        keys: recipe.key.map(<[String]>::to_vec).unwrap_or_default(),
-        shower: recipe.key.is_none(),
+/// What training asks of every row of a source.
+pub fn request(source: &Source, selection: &Selection, key: Option<&[String]>) -> Request {
+    Request {
+        quantities: selection.quantities().to_vec(),
+        keys: key.map(<[String]>::to_vec).unwrap_or_default(),
+        shower: key.is_none(),
         class: source.class.is_none(),
+    }
+}
+
+/// Opens a source's columns for a request, and what its view needs for it.
+pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+    let table = Table::open(&source.path, &source.schema)?;
+    let read = match &source.view {
+        Some(view) => view.request(&table, wanted.clone())?,
+        None => wanted.clone(),
     };
-    Table::open(&source.path, &source.schema)?.reader(&request)
+    Ok((table.reader(&read)?, read))
+}
+
+/// A source with its columns open.
+struct Opened<'a> {
+    source: &'a Source,
+    reader: Reader,
+    read: Request,
+    wanted: Request,
+}
+
+impl<'a> Opened<'a> {
+    fn new(source: &'a Source, recipe: &Recipe) -> Result<Opened<'a>> {
+        let wanted = request(source, recipe.selection, recipe.key);
+        let (reader, read) = open(source, &wanted)?;
+        Ok(Opened { source, reader, read, wanted })
+    }
+
+    /// Reads rows as they are seen; `first` is the global number of the first. Without a view
+    /// there are no notes.
+    fn read(&mut self, rows: Range<u64>, first: u64, block: &mut Block) -> Result<Vec<Note>> {
+        self.reader.read(rows, block)?;
+        let Some(view) = &self.source.view else { return Ok(Vec::new()) };
+        let seen = view.see(&self.read, &self.wanted, first, block);
+        seen.map_err(|e| e.in_file(&self.source.path))
+    }
+}
+
+/// What stands beside a block.
+struct Viewed<'a> {
+    opened: &'a Opened<'a>,
+    notes: &'a [Note],
+}
+
+impl Viewed<'_> {
+    /// On a row of this rank; the view hears of it.
+    fn verdict(&self, block: &Block, row: usize, usable: bool) -> Verdict {
+        let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
+            return Verdict::Use;
+        };
+        view.tell(&self.opened.wanted, block, row, note, usable);
+        note.verdict
+    }
 }
 
 /// Class of a row: the file's, else the column's.

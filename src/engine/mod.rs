@@ -17,7 +17,7 @@ pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
 pub use positions::{Images, OF_POSITION, Positions, Seen};
 pub use preparation::{Preparation, Prepared};
-pub use scorer::{More, Scored, Scorer, check_units, score};
+pub use scorer::{More, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
 
 use crate::config::{EngineChoice, Hardware};
 use crate::error::{Fault, Result};

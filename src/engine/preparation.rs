@@ -28,6 +28,7 @@ pub struct Prepared {
     pub(super) status: Vec<u32>,
     pub(super) scaled: Vec<f32>,   // (positions, rows, features)
     pub(super) jacobian: Vec<f64>, // (positions, rows)
+    features: usize,
     fixed: Fixed,
 }
 
@@ -123,7 +124,7 @@ impl Preparation {
 
     /// Adds what varies, at position k.
     fn prepare_at(&self, block: &Block, seen: &Seen, k: usize, prepared: &mut Prepared) {
-        let Prepared { status, scaled, jacobian, fixed } = prepared;
+        let Prepared { status, scaled, jacobian, fixed, .. } = prepared;
         let Preparation { features, selection, raw } = self;
         let varying = selection.varying();
         let width = features.len();
@@ -182,7 +183,13 @@ fn log_jacobian(
 }
 
 impl Prepared {
+    /// The scaled features of a row.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.scaled[row * self.features..(row + 1) * self.features]
+    }
+
     fn resize(&mut self, rows: usize, features: usize) {
+        self.features = features;
         self.status.resize(rows, 0);
         self.scaled.resize(rows * features, 0.0);
         self.jacobian.resize(rows, 0.0);

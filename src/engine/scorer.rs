@@ -11,11 +11,14 @@ use crate::config::Class;
 use crate::data::features::scaler_log_det;
 use crate::data::schema::canonical_unit;
 use crate::data::selection::{Selection, UNUSABLE};
-use crate::data::table::{Block, Table};
+use crate::data::table::{Block, Request, Table};
 use crate::error::{Fault, Result};
-use crate::model::{Card, Model};
+use crate::model::{Card, Model, OffSourceCard};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
+
+/// Rows read at a time where only runs are looked at.
+const ROWS_READ: usize = 1 << 18;
 
 /// A model ready to score.
 pub struct Scorer {
@@ -86,6 +89,13 @@ impl Scorer {
         Scorer { more, ..self }
     }
 
+    /// With an expression for the weight of an event (`selection.weight`); its quantities are
+    /// read too.
+    pub fn weighted(mut self, weight: Option<&str>) -> Result<Scorer> {
+        self.preparation.selection = self.preparation.selection.with_weight(weight)?;
+        Ok(self)
+    }
+
     /// For several assumed positions of the source ([`Scorer::score_at`]).
     #[must_use]
     pub fn at_positions(mut self) -> Scorer {
@@ -124,6 +134,12 @@ impl Scorer {
         let outcome = self.score_prepared(&mut prepared, scored);
         scored.prepared = prepared;
         outcome
+    }
+
+    /// Status and scaled features of a block, without scores.
+    pub fn prepare_only(&self, block: &Block, scored: &mut Scored) {
+        self.preparation.prepare(block, &mut scored.prepared);
+        std::mem::swap(&mut scored.prepared.status, &mut scored.status);
     }
 
     /// From prepared features to all scores; takes over the status.
@@ -201,6 +217,48 @@ pub fn check_units(card: &Card, table: &Table) -> Result<()> {
     Ok(())
 }
 
+/// The first row of a run that the model was trained on, and the run: what a model says of its
+/// own training hadrons is too good. Simulated gammas have no such run. `progress` is called
+/// on the way.
+pub fn used_run(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<Option<(u64, i64)>> {
+    let Some(off) = &card.training.off_source else { return Ok(None) };
+    if !table.key_names().contains(&off.run.as_str()) {
+        return Ok(None);
+    }
+    let class = table.has_class();
+    let request = Request { keys: vec![off.run.clone()], class, ..Request::default() };
+    let mut reader = table.reader(&request)?;
+    let mut block = Block::default();
+    for start in (0..table.rows()).step_by(ROWS_READ) {
+        progress(start);
+        reader.read(start..(start + ROWS_READ as u64).min(table.rows()), &mut block)?;
+        let gamma =
+            |row: usize| block.class.as_ref().is_some_and(|c| c[row] == Class::Gamma.code());
+        let used = |row: &usize| !gamma(*row) && off.has_used(block.keys[0][*row]);
+        if let Some(row) = (0..block.rows).find(used) {
+            return Ok(Some((start + row as u64, block.keys[0][row])));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a table with events of a run that the model was trained on.
+pub fn refuse_used_runs(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<()> {
+    let used = used_run(card, table, progress)?;
+    let Some(((row, run), off)) = used.zip(card.training.off_source.as_ref()) else {
+        return Ok(());
+    };
+    let fold = OffSourceCard::fold_of(off.seed, run, off.folds);
+    Err(Fault::new("the model was trained on events of this run")
+        .file(table.path())
+        .row(row)
+        .column(&off.run)
+        .expected(format!("runs of fold {} of {}, or of no training file", off.fold, off.folds))
+        .found(format!("run {run} of fold {fold}"))
+        .advice("score it with the model of that fold; --own-runs leaves such files to it")
+        .input())
+}
+
 /// The score of an event from its log p in the flows of a model: log p of the normal
 /// class, less that of the flow it is contrasted with; negative where hadrons are normal,
 /// so that higher is always more gamma-like.
@@ -210,5 +268,12 @@ pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
     match normal {
         Class::Gamma => difference,
         Class::Hadron => -difference,
+    }
+}
+
+impl Scored {
+    /// The scaled features of a row, zeros where it is unusable.
+    pub fn scaled(&self, row: usize) -> &[f32] {
+        self.prepared.row(row)
     }
 }

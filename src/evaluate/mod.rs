@@ -2,23 +2,30 @@
 //! what follows from those is in `figures`.
 
 mod importance;
+mod latent;
+mod yardstick;
 
 use crate::config::{Class, Hardware};
 use crate::data::catalog;
 use crate::data::durable;
-use crate::data::selection::STATUS_BITS;
+use crate::data::selection::{NOT_FINITE, STATUS_BITS};
 use crate::data::split::{Part, Splitter};
 use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
 use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Fault, Result};
 use crate::figures::evaluation::Importance;
-use crate::figures::{About, Auc, ClassCounts, Evaluation, FileCounts, Rule, Sample, Threshold};
+use crate::figures::yardstick::Yardstick;
+use crate::figures::{
+    About, Auc, ClassCounts, Evaluation, FileCounts, Rule, Sample, Sum, Threshold, Weights,
+};
 use crate::model::{Card, Model};
-use crate::world::{Work, World, agree, common, is_root, watch};
+use crate::world::{Work, World, agree, common, gather_slots, is_root, watch};
 use importance::Pool;
+use latent::Choice;
 use std::path::PathBuf;
 use std::time::Duration;
+use yardstick::Forest;
 
 /// Rows read at a time; window w of a file belongs to rank w mod ranks.
 const WINDOW: u64 = 65_536;
@@ -45,8 +52,12 @@ pub struct Options {
     pub output: PathBuf,
     pub overwrite: bool,
     pub hardware: Hardware,
+    /// Weight of an event, in place of the one that the model was trained with.
+    pub weight: Option<String>,
     /// Whether to measure what each feature tells, which takes as many scorings more.
     pub importance: bool,
+    /// Files to grow a random forest from, which is then measured beside the model.
+    pub yardstick: Vec<PathBuf>,
     /// How long a rank may be missing before the job is ended; for ever if absent.
     pub watchdog: Option<Duration>,
 }
@@ -72,23 +83,67 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
-    let scorer = agree(world, Scorer::new(model, &place))?;
+    let weight = options.weight.clone().or(model.card.training.weight.clone());
+    let weight = weight.filter(|text| text.trim() != "1");
+    let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
+    let scorer = agree(world, scorer)?;
     let sources = agree(world, sources(options))?;
     let read = || Pool::read(&scorer, &sources);
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
+    let forest = agree(world, forest(world, &scorer, &sources, options))?;
+    let more = More { pool: &pool, forest: forest.as_ref() };
     let mut events = Events::new(pool.features());
     let mut files = Vec::new();
     let mut parts = Vec::new();
-    for source in &sources {
-        let (counts, part) = evaluate_file(world, &scorer, &pool, source, options, &mut events)?;
+    for (number, source) in sources.iter().enumerate() {
+        let source = (number as u64, source);
+        let (counts, part) = evaluate_file(world, &scorer, &more, source, options, &mut events)?;
         files.push(counts);
         parts.push(part);
     }
-    let all = events.gather(world)?;
-    let evaluation = common(all.evaluate(&scorer.card, hash, files, &parts))?;
+    let all = events.gather(world, scorer.card.features.len())?;
+    let latent = all.choice.latent(&scorer.card, &model);
+    let about = About {
+        model: hash,
+        mode: scorer.card.mode_text(),
+        normal: scorer.card.normal,
+        score: scorer.card.score_text(),
+        part: parts_text(&parts),
+        files,
+        before_cuts: Some(all.before_cuts),
+        weights: weight.map(|expression| all.weights_before_cuts(expression)),
+        ..About::default()
+    };
+    let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
+    let yardstick = common(yardstick.transpose())?;
+    let evaluation = common(all.evaluate(&scorer.card, about))?;
+    let evaluation = evaluation.with_latent(latent).with_yardstick(yardstick);
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
     agree(world, written)?;
     Ok(evaluation)
+}
+
+/// What is computed of the evaluated events beside the model's scores.
+struct More<'a> {
+    pool: &'a Pool,
+    forest: Option<&'a Forest>,
+}
+
+/// The forest to measure beside the model, where it was asked for.
+fn forest(
+    world: &dyn World,
+    scorer: &Scorer,
+    sources: &[Source],
+    options: &Options,
+) -> Result<Option<Forest>> {
+    if options.yardstick.is_empty() {
+        return Ok(None);
+    }
+    let own = catalog::sources(&[(&options.yardstick, None)], options.schema.as_deref())?;
+    let with_parts = |source| Ok((source, parts_of(&scorer.card, source, options.part)?));
+    let evaluated = sources.iter().map(with_parts).collect::<Result<Vec<_>>>()?;
+    yardstick::refuse_overlap(&own, &evaluated)?;
+    Forest::grow(world, scorer, &own).map(Some)
 }
 
 fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
@@ -103,9 +158,52 @@ struct Events {
     score: Vec<f32>,
     log_prob: Vec<f32>,
     gammaness: Vec<f32>,    // NaN where the model is not calibrated
+    of_forest: Vec<f32>,    // empty where there is none
     without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
     gamma: Vec<bool>,
+    weight: Vec<f64>, // as given; 1 where events have none
+    choice: Choice,   // of whose latent points is told
     before_cuts: ClassCounts,
+    /// Gammas and hadrons before the cuts, of all ranks.
+    before_weights: [Weighed; 2],
+}
+
+/// Weights of events of a class, in sums that do not depend on the ranks.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weighed {
+    sum: Sum,
+    /// Events whose weight cannot be known, as a quantity in it is not finite.
+    unknown: u64,
+}
+
+impl Weighed {
+    /// Words that travel between ranks, per window and class.
+    const WORDS: usize = 4;
+
+    fn add(&mut self, weight: Option<f64>) {
+        match weight {
+            Some(weight) => self.sum = self.sum.with(weight),
+            None => self.unknown += 1,
+        }
+    }
+
+    fn words(self) -> [f64; Weighed::WORDS] {
+        let Sum { events, weight, squares } = self.sum;
+        [events as f64, weight, squares, self.unknown as f64]
+    }
+
+    fn add_words(&mut self, words: &[f64]) {
+        let [events, weight, squares, unknown] = [0, 1, 2, 3].map(|i| words[i]);
+        self.sum = self.sum.plus(Sum { events: events as u64, weight, squares });
+        self.unknown += unknown as u64;
+    }
+
+    /// Those of unknown weight count as the mean one.
+    fn all(self) -> Sum {
+        let mean = self.sum.weight / self.sum.events.max(1) as f64;
+        let unknown = Sum::of(self.unknown).scaled(mean);
+        self.sum.plus(unknown)
+    }
 }
 
 impl Events {
@@ -115,14 +213,16 @@ impl Events {
 
     /// All ranks' events on every rank; their order depends on the ranks, and nothing
     /// in an evaluation on their order.
-    fn gather(self, world: &dyn World) -> Result<Events> {
+    fn gather(self, world: &dyn World, features: usize) -> Result<Events> {
         let mut all = Events::new(self.without.len());
+        all.before_weights = self.before_weights;
         let mut counts = [self.before_cuts.gamma as i64, self.before_cuts.hadron as i64];
         world.all_reduce_sum(&mut counts)?;
         all.before_cuts = ClassCounts { gamma: counts[0] as u64, hadron: counts[1] as u64 };
         for (mine, all) in [(&self.score, &mut all.score), (&self.log_prob, &mut all.log_prob)]
             .into_iter()
             .chain([(&self.gammaness, &mut all.gammaness)])
+            .chain([(&self.of_forest, &mut all.of_forest)])
             .chain(self.without.iter().zip(&mut all.without))
         {
             let bytes: Vec<u8> = mine.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -132,34 +232,36 @@ impl Events {
         }
         let mine: Vec<u8> = self.gamma.iter().map(|gamma| u8::from(*gamma)).collect();
         all.gamma = world.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
+        let bytes: Vec<u8> = self.weight.iter().flat_map(|w| w.to_le_bytes()).collect();
+        for of_rank in world.all_gather(&bytes)? {
+            all.weight.extend(of_rank.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)));
+        }
+        all.choice = self.choice.gather(world, features)?;
         Ok(all)
     }
 
-    fn evaluate(
-        &self,
-        card: &Card,
-        model: String,
-        files: Vec<FileCounts>,
-        parts: &[Parts],
-    ) -> Result<Evaluation> {
-        let sample = Sample::new(&self.score, &self.gamma)?;
+    fn weights_before_cuts(&self, expression: String) -> Weights {
+        let [gamma_before_cuts, hadron_before_cuts] = self.before_weights.map(Weighed::all);
+        Weights { expression, gamma_before_cuts, hadron_before_cuts }
+    }
+
+    fn yardstick(&self, forest: &Forest, weighted: bool) -> Result<Yardstick> {
+        let name = format!("random forest of {} trees", forest.trees);
+        let scores = [self.of_forest.as_slice(), &self.score];
+        let weights = weighted.then_some(self.weight.as_slice());
+        Yardstick::of(name, forest.events, scores, &self.gamma, weights)
+    }
+
+    fn evaluate(&self, card: &Card, about: About) -> Result<Evaluation> {
+        let weights = about.weights.is_some().then_some(self.weight.as_slice());
+        let sample = Sample::weighted(&self.score, &self.gamma, weights)?;
         let threshold = match card.threshold {
             Some(threshold) => threshold,
             None => fallback_threshold(&sample, card)?,
         };
-        let about = About {
-            model,
-            mode: card.mode_text(),
-            normal: card.normal,
-            score: card.score_text(),
-            part: parts_text(parts),
-            files,
-            before_cuts: Some(self.before_cuts),
-            ..About::default()
-        };
         let mut importance = Vec::new();
         for (feature, scores) in card.features.iter().zip(&self.without) {
-            let auc_without = Auc::of(&Sample::new(scores, &self.gamma)?);
+            let auc_without = Auc::of(&Sample::weighted(scores, &self.gamma, weights)?);
             let feature = feature.feature.name.clone();
             importance.extend(auc_without.map(|auc_without| Importance { feature, auc_without }));
         }
@@ -167,12 +269,18 @@ impl Events {
             Evaluation::new(about, &sample, threshold)?.with_importance(importance);
         if let Some(normal) = card.normal {
             let of_normal = |gamma: &bool| *gamma == (normal == Class::Gamma);
-            let log_prob = self.log_prob.iter().zip(&self.gamma).filter(|(_, g)| of_normal(g));
-            let log_prob: Vec<f32> = log_prob.map(|(l, _)| *l).collect();
-            evaluation = evaluation.with_normal_log_p(&log_prob);
+            let own = |i: &usize| of_normal(&self.gamma[*i]);
+            let own: Vec<usize> = (0..self.gamma.len()).filter(own).collect();
+            let log_prob: Vec<f32> = own.iter().map(|i| self.log_prob[*i]).collect();
+            let weights = weights.map(|w| own.iter().map(|i| w[*i]).collect::<Vec<f64>>());
+            evaluation = evaluation.with_normal_log_p(&log_prob, weights.as_deref());
         }
         if card.calibration.is_some() {
-            evaluation = evaluation.with_gammaness(&self.gammaness, &self.gamma);
+            evaluation = evaluation.with_gammaness(&self.gammaness, &self.gamma, weights);
+        }
+        let compared = card.training.off_source.as_ref().and_then(|off| off.comparison.as_ref());
+        if let Some(comparison) = compared.filter(|c| c.differs()) {
+            evaluation = evaluation.with_warning(comparison.warning());
         }
         if let Some(caveat) = card.mode.caveat() {
             evaluation = evaluation.with_warning(caveat);
@@ -230,14 +338,20 @@ fn sources(options: &Options) -> Result<Vec<Source>> {
 fn evaluate_file(
     world: &dyn World,
     scorer: &Scorer,
-    pool: &Pool,
-    source: &Source,
+    more: &More,
+    (number, source): (u64, &Source),
     options: &Options,
     events: &mut Events,
 ) -> Result<(FileCounts, Parts)> {
-    let outcome = score_windows(world, scorer, pool, source, options, events);
+    let mut slots = vec![None; source.rows.div_ceil(WINDOW) as usize * 2 * Weighed::WORDS];
+    let place = (number, source);
+    let outcome = score_windows(world, scorer, more, place, options, events, &mut slots);
     let (tally, part) = agree(world, outcome)?;
     let tally = tally.reduce(world)?;
+    for words in gather_slots(world, &slots)?.chunks_exact(2 * Weighed::WORDS) {
+        let classes = words.chunks_exact(Weighed::WORDS);
+        events.before_weights.iter_mut().zip(classes).for_each(|(of, words)| of.add_words(words));
+    }
     if let Some(class) = source.class
         && tally.other_class == source.rows
     {
@@ -255,6 +369,7 @@ fn evaluate_file(
         .collect();
     unusable.insert("of another class".to_string(), tally.other_class);
     unusable.insert("of another part".to_string(), tally.other_part);
+    unusable.insert("of a run the model was trained on".to_string(), tally.used_run);
     unusable.retain(|_, n| *n > 0);
     let path = source.path.display().to_string();
     Ok((FileCounts { path, gamma: tally.gamma, hadron: tally.hadron, unusable }, part))
@@ -267,44 +382,51 @@ struct Tally {
     hadron: u64,
     other_class: u64,
     other_part: u64,
+    used_run: u64,
     status: [u64; STATUS_BITS.len()],
 }
 
 impl Tally {
     fn reduce(self, world: &dyn World) -> Result<Tally> {
-        let mut sums = vec![self.gamma, self.hadron, self.other_class, self.other_part];
+        let counts = [self.gamma, self.hadron, self.other_class, self.other_part, self.used_run];
+        let mut sums = counts.to_vec();
         sums.extend(self.status);
         let mut sums: Vec<i64> = sums.into_iter().map(|n| n as i64).collect();
         world.all_reduce_sum(&mut sums)?;
         let mut status = [0; STATUS_BITS.len()];
-        status.iter_mut().zip(&sums[4..]).for_each(|(s, n)| *s = *n as u64);
-        let [gamma, hadron, other_class, other_part] = [0, 1, 2, 3].map(|i| sums[i] as u64);
-        Ok(Tally { gamma, hadron, other_class, other_part, status })
+        status.iter_mut().zip(&sums[counts.len()..]).for_each(|(s, n)| *s = *n as u64);
+        let [gamma, hadron, other_class, other_part, used_run] =
+            [0, 1, 2, 3, 4].map(|i| sums[i] as u64);
+        Ok(Tally { gamma, hadron, other_class, other_part, used_run, status })
     }
 }
 
+/// Scores this rank's windows of a file; `slots` take what the events of each weigh
+/// (windows, classes, words).
 fn score_windows(
     world: &dyn World,
     scorer: &Scorer,
-    pool: &Pool,
-    source: &Source,
+    more: &More,
+    (number, source): (u64, &Source),
     options: &Options,
     events: &mut Events,
+    slots: &mut [Option<f64>],
 ) -> Result<(Tally, Parts)> {
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
+    refuse_unknown_weight(scorer, &table)?;
     let split = &scorer.card.split;
+    let off = scorer.card.training.off_source.as_ref();
+    let off = off.filter(|off| table.key_names().contains(&off.run.as_str()));
+    let mut keys = split.key.clone().unwrap_or_default();
+    keys.extend(off.map(|off| off.run.clone()));
     let mut reader = table.reader(&Request {
         quantities: scorer.selection().quantities().to_vec(),
-        keys: split.key.clone().unwrap_or_default(),
+        keys,
         shower: split.key.is_none(),
         class: table.has_class(),
     })?;
-    let parts = match options.part {
-        Parts::Default if is_training_file(&scorer.card, source)? => Parts::Only(Part::Test),
-        Parts::Default => Parts::All,
-        chosen => chosen,
-    };
+    let parts = parts_of(&scorer.card, source, options.part)?;
     let splitter = Splitter::new(split);
     let (mut block, mut scored, mut tally) =
         (Block::default(), Scored::default(), Tally::default());
@@ -313,34 +435,77 @@ fn score_windows(
         let start = window * WINDOW;
         world.progress(Work::Scoring, start);
         reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
+        let runs = off.and_then(|_| block.keys.pop());
         scorer.score(&block, &mut scored)?;
         let mut taken = Vec::new();
+        let mut weighed = [Weighed::default(); 2];
         for row in 0..block.rows {
             let of_file = block.class.as_ref().map(|c| c[row]);
             let Some(class) = class_of(source, &block, row)
-                .filter(|c| *c >= 0 && of_file.is_none_or(|f| f == *c))
+                .filter(|c| *c >= 0 && of_file.is_none_or(|f| f == *c || is_unknown(source, f)))
             else {
                 tally.other_class += 1;
                 continue;
             };
             let keyed = split.key.is_some();
+            let real = off.zip(runs.as_ref()).filter(|_| class == Class::Hadron.code());
+            if real.is_some_and(|(off, runs)| off.has_used(runs[row])) {
+                tally.used_run += 1;
+                continue;
+            }
+            // Of real hadrons the runs that were never used are the test part.
+            let own_part = || match real {
+                Some(_) => Part::Test,
+                None => part(&splitter, scorer.selection(), &block, row, class, keyed),
+            };
             if let Parts::Only(wanted) = parts
-                && part(&splitter, scorer.selection(), &block, row, class, keyed) != wanted
+                && own_part() != wanted
             {
                 tally.other_part += 1;
                 continue;
             }
-            if take(&scored, row, class == Class::Gamma.code(), events, &mut tally) {
+            let gamma = class == Class::Gamma.code();
+            let weight = match scorer.selection().weight(&block, row) {
+                Ok(weight) => Some(weight),
+                // What it is made of is not known.
+                Err(_) if scored.status[row] & NOT_FINITE != 0 => None,
+                Err(error) => return Err(error.in_file(&source.path)),
+            };
+            weighed[usize::from(!gamma)].add(weight);
+            let weight = weight.unwrap_or(f64::NAN);
+            if take(&scored, row, gamma, weight, events, &mut tally) {
+                let class = if gamma { Class::Gamma } else { Class::Hadron };
+                let place = [number, start + row as u64];
+                events.choice.consider(class, place, weight, scored.scaled(row));
                 taken.push(row);
             }
         }
-        pool.scores(scorer, &mut block, &taken, start, &mut events.without)?;
+        let words = weighed.into_iter().flat_map(Weighed::words).map(Some);
+        let of_window = &mut slots[window as usize * 2 * Weighed::WORDS..];
+        of_window.iter_mut().zip(words).for_each(|(slot, word)| *slot = word);
+        if let Some(forest) = more.forest {
+            forest.scores(&scored, &taken, &mut events.of_forest)?;
+        }
+        more.pool.scores(scorer, &mut block, &taken, start, &mut events.without)?;
     }
     Ok((tally, parts))
 }
 
+/// Whether the class of a row is the one that its file was given as: experimental files say
+/// of no event what it was.
+fn is_unknown(source: &Source, class: i8) -> bool {
+    class < 0 && source.class.is_some()
+}
+
 /// Counts an event by what became of it; tells whether it is evaluated.
-fn take(scored: &Scored, row: usize, gamma: bool, events: &mut Events, tally: &mut Tally) -> bool {
+fn take(
+    scored: &Scored,
+    row: usize,
+    gamma: bool,
+    weight: f64,
+    events: &mut Events,
+    tally: &mut Tally,
+) -> bool {
     let before = &mut events.before_cuts;
     *(if gamma { &mut before.gamma } else { &mut before.hadron }) += 1;
     if scored.status[row] != 0 {
@@ -354,7 +519,31 @@ fn take(scored: &Scored, row: usize, gamma: bool, events: &mut Events, tally: &m
     events.log_prob.push(scored.log_prob[0][row]);
     events.gammaness.push(scored.gammaness.get(row).copied().unwrap_or(f32::NAN));
     events.gamma.push(gamma);
+    events.weight.push(weight);
     true
+}
+
+/// Refuses a file that lacks what the weight of an event is made of.
+fn refuse_unknown_weight(scorer: &Scorer, table: &Table) -> Result<()> {
+    let known = table.quantities();
+    match scorer.selection().weight_quantities().find(|name| !known.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(Fault::new("the weight of an event needs a quantity that is not there")
+            .file(table.path())
+            .column(name)
+            .expected(known.join(", "))
+            .advice("--weight gives another expression, --weight 1 evaluates without weights")
+            .input()),
+    }
+}
+
+/// What of a file is evaluated.
+fn parts_of(card: &Card, source: &Source, asked: Parts) -> Result<Parts> {
+    Ok(match asked {
+        Parts::Default if is_training_file(card, source)? => Parts::Only(Part::Test),
+        Parts::Default => Parts::All,
+        chosen => chosen,
+    })
 }
 
 fn is_training_file(card: &Card, source: &Source) -> Result<bool> {

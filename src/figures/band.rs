@@ -21,8 +21,9 @@ pub struct BandPoint {
     pub high: f64,
 }
 
-/// The band of a thinned curve of so many gammas and hadrons; empty for an empty curve.
-pub fn band(points: &[RocPoint], gammas: u64, hadrons: u64) -> Vec<BandPoint> {
+/// The band of a thinned curve of so many gammas and hadrons (of weighted events the
+/// effective numbers); empty for an empty curve.
+pub fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
     let mut found: Vec<Vec<f64>> = vec![Vec::new(); points.len()];
     for replica in 0..REPLICAS {
         let mut draws = Draws::new(Stream::new(0, "bootstrap", &[replica]));
@@ -46,12 +47,12 @@ pub fn band(points: &[RocPoint], gammas: u64, hadrons: u64) -> Vec<BandPoint> {
 }
 
 /// Hadron survival and gamma efficiency along the curve of a replica.
-fn drawn_again(points: &[RocPoint], gammas: u64, hadrons: u64, draws: &mut Draws) -> Vec<[f64; 2]> {
+fn drawn_again(points: &[RocPoint], gammas: f64, hadrons: f64, draws: &mut Draws) -> Vec<[f64; 2]> {
     let mut passed = [0.0; 2];
     let mut before = [0.0; 2];
     let mut curve = Vec::with_capacity(points.len());
     for point in points {
-        let now = [point.hadron_survival * hadrons as f64, point.gamma_efficiency * gammas as f64];
+        let now = [point.hadron_survival * hadrons, point.gamma_efficiency * gammas];
         for i in 0..2 {
             passed[i] += draws.poisson((now[i] - before[i]).max(0.0)) as f64;
         }
@@ -95,7 +96,7 @@ mod tests {
         for seed in 0..120 {
             let sample = normals(300, 400, seed);
             let points = Roc::of(&sample).thinned(400);
-            let band = band(&points, 300, 400);
+            let band = band(&points, 300.0, 400.0);
             assert_eq!(band.len(), points.len());
             assert!(band.iter().all(|b| 0.0 <= b.low && b.low <= b.high && b.high <= 1.0));
             let at = band.iter().min_by(|a, b| {
@@ -109,8 +110,8 @@ mod tests {
 
     #[test]
     fn a_curve_of_nothing_has_no_band() {
-        assert!(band(&[], 0, 0).is_empty());
+        assert!(band(&[], 0.0, 0.0).is_empty());
         let points = Roc::of(&normals(1, 1, 3)).thinned(10);
-        assert!(band(&points, 1, 1).iter().all(|b| b.low.is_finite() && b.high.is_finite()));
+        assert!(band(&points, 1.0, 1.0).iter().all(|b| b.low.is_finite() && b.high.is_finite()));
     }
 }

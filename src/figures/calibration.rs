@@ -7,7 +7,7 @@
 //! of a class resolve, so that no event is ever certain.
 
 use super::roc::LEAST_HADRONS;
-use super::{Class, Measured};
+use super::{Class, Measured, Sum};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -110,43 +110,59 @@ pub struct ReliabilityBin {
     pub hadrons: u64,
     /// Mean gammaness, both classes having equal weight in all.
     pub said: f64,
-    /// Share of gammas at equal numbers, with the error that the counts give it.
+    /// Share of gammas at equal numbers, with the error that the (effective) counts give it.
     pub found: Measured,
 }
 
 const RELIABILITY_BINS: usize = 10;
 
-/// Reliability of gammaness on labelled events (true = gamma); empty ranges are left out.
-pub fn reliability(gammaness: &[f32], gamma: &[bool]) -> Vec<ReliabilityBin> {
-    let mut counts = [[0u64; 2]; RELIABILITY_BINS]; // gammas, hadrons
+/// Reliability of gammaness on labelled events (true = gamma), by their weights where they
+/// have any; empty ranges are left out.
+pub fn reliability(
+    gammaness: &[f32],
+    gamma: &[bool],
+    weights: Option<&[f64]>,
+) -> Vec<ReliabilityBin> {
+    let mut events: Vec<(f64, bool, f64)> = gammaness
+        .iter()
+        .zip(gamma)
+        .enumerate()
+        .map(|(i, (g, gamma))| (f64::from(*g), *gamma, weights.map_or(1.0, |w| w[i])))
+        .filter(|(g, _, weight)| g.is_finite() && *weight > 0.0)
+        .collect();
+    // Sums must not depend on the order in which events come.
+    events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.2.total_cmp(&b.2)));
+    let mut counts = [[Sum::default(); 2]; RELIABILITY_BINS]; // gammas, hadrons
     let mut sums = [[0.0; 2]; RELIABILITY_BINS];
-    for (g, gamma) in gammaness.iter().zip(gamma).filter(|(g, _)| g.is_finite()) {
-        let bin = ((f64::from(*g) * RELIABILITY_BINS as f64) as usize).min(RELIABILITY_BINS - 1);
-        counts[bin][usize::from(!gamma)] += 1;
-        sums[bin][usize::from(!gamma)] += f64::from(*g);
+    for (g, gamma, weight) in events {
+        let bin = ((g * RELIABILITY_BINS as f64) as usize).min(RELIABILITY_BINS - 1);
+        let class = usize::from(!gamma);
+        counts[bin][class] = counts[bin][class].with(weight);
+        sums[bin][class] += weight * g;
     }
-    let all = [0, 1].map(|class| counts.iter().map(|c| c[class]).sum::<u64>() as f64);
-    if all[0].min(all[1]) < 1.0 {
+    let all = [0, 1].map(|class| counts.iter().map(|c| c[class].weight).sum::<f64>());
+    if all[0].min(all[1]) <= 0.0 {
         return Vec::new();
     }
-    let bin = |(i, ([gammas, hadrons], sum)): (usize, ([u64; 2], [f64; 2]))| {
-        let (g, h) = (gammas as f64 / all[0], hadrons as f64 / all[1]);
+    let bin = |(i, ([gammas, hadrons], sum)): (usize, ([Sum; 2], [f64; 2]))| {
+        let (g, h) = (gammas.weight / all[0], hadrons.weight / all[1]);
         let share = g / (g + h);
-        let relative = 1.0 / gammas.max(1) as f64 + 1.0 / hadrons.max(1) as f64;
+        let [n_g, n_h] = [gammas, hadrons].map(|sum| sum.effective());
+        let relative = 1.0 / n_g.max(1.0) + 1.0 / n_h.max(1.0);
         // An empty class is one of less than about one event.
-        let least = (gammas + hadrons) as f64;
+        let least = n_g + n_h;
         let spread = (share * (1.0 - share)).max(1.0 / ((least + 2.0) * (least + 2.0)));
         ReliabilityBin {
             low: i as f64 / RELIABILITY_BINS as f64,
             high: (i + 1) as f64 / RELIABILITY_BINS as f64,
-            gammas,
-            hadrons,
+            gammas: gammas.events,
+            hadrons: hadrons.events,
             said: (sum[0] / all[0] + sum[1] / all[1]) / (g + h),
             found: Measured { value: share, error: spread * libm::sqrt(relative) },
         }
     };
     let bins = counts.into_iter().zip(sums).enumerate();
-    bins.filter(|(_, (c, _))| c[0] + c[1] > 0).map(bin).collect()
+    bins.filter(|(_, (c, _))| c[0].events + c[1].events > 0).map(bin).collect()
 }
 
 fn probability(log_odds: f64) -> f64 {
@@ -225,17 +241,24 @@ mod tests {
         let other: Vec<_> = events(60_000, 6).into_iter().filter(|e| e.0 > -2.0).collect();
         let said: Vec<f32> = other.iter().map(|e| calibration.gammaness(e.0) as f32).collect();
         let gamma: Vec<bool> = other.iter().map(|e| e.1 == Class::Gamma).collect();
-        let bins = reliability(&said, &gamma);
+        let bins = reliability(&said, &gamma, None);
         assert_eq!(bins.iter().map(|b| b.gammas + b.hadrons).sum::<u64>(), other.len() as u64);
         for bin in &bins {
             // The calibration's own error is as large as the other sample's.
             let allowed = 5.0 * bin.found.error + 0.02;
             assert!((bin.said - bin.found.value).abs() < allowed, "{bin:?}");
         }
+        // Weights that take from each class in turn change what is true of it.
+        let weights: Vec<f64> = other.iter().map(|e| if e.0 > 0.0 { 3.0 } else { 1.0 }).collect();
+        let weighted = reliability(&said, &gamma, Some(&weights));
+        let moved = |(a, b): (&ReliabilityBin, &ReliabilityBin)| a.found.value - b.found.value;
+        assert!(weighted.iter().zip(&bins).map(moved).any(|m| m.abs() > 0.05));
         // One that says the opposite is found out.
         let wrong: Vec<f32> = said.iter().map(|g| 1.0 - g).collect();
-        assert!(reliability(&wrong, &gamma).iter().any(|b| (b.said - b.found.value).abs() > 0.5));
-        assert!(reliability(&said, &vec![true; said.len()]).is_empty());
+        assert!(
+            reliability(&wrong, &gamma, None).iter().any(|b| (b.said - b.found.value).abs() > 0.5)
+        );
+        assert!(reliability(&said, &vec![true; said.len()], None).is_empty());
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //!
 //! Precision and F1 hold for the class mixture of the sample only, which is why the
 //! mixture stands beside them; efficiencies and Q do not depend on it. A figure
-//! that its counts do not define is `None`.
+//! that its counts do not define is `None`. The matrix counts events; where they have
+//! weights, all shares are shares of weight.
 
-use super::{Class, ClassCounts, Measured, Sample};
+use super::{Class, ClassCounts, Measured, Sample, Sum};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -78,28 +79,51 @@ impl Confusion {
             hadron: self.hadron_as_gamma + self.hadron_as_hadron,
         }
     }
+}
 
-    pub fn positive(&self, positive: Class) -> PositiveClass {
-        let (hits, false_alarms, misses) = match positive {
-            Class::Gamma => (self.gamma_as_gamma, self.hadron_as_gamma, self.gamma_as_hadron),
-            Class::Hadron => (self.hadron_as_hadron, self.gamma_as_hadron, self.hadron_as_gamma),
+/// Both classes, by what the threshold calls them: (as gammas, as hadrons).
+struct Called {
+    gamma: [Sum; 2],
+    hadron: [Sum; 2],
+}
+
+impl Called {
+    fn at(sample: &Sample, threshold: f64) -> Called {
+        let of = |class| {
+            let passing = sample.from(class, sample.of(class).partition_point(|s| *s < threshold));
+            let all = sample.from(class, 0);
+            let rest = |all: f64, passing: f64| (all - passing).max(0.0);
+            let others = Sum {
+                events: all.events - passing.events,
+                weight: rest(all.weight, passing.weight),
+                squares: rest(all.squares, passing.squares),
+            };
+            [passing, others]
         };
-        let both = 2 * hits + false_alarms + misses;
+        Called { gamma: of(Class::Gamma), hadron: of(Class::Hadron) }
+    }
+
+    fn positive(&self, positive: Class) -> PositiveClass {
+        let (hits, false_alarms, misses) = match positive {
+            Class::Gamma => (self.gamma[0], self.hadron[0], self.gamma[1]),
+            Class::Hadron => (self.hadron[1], self.gamma[1], self.hadron[0]),
+        };
+        let both = 2.0 * hits.weight + false_alarms.weight + misses.weight;
         PositiveClass {
             positive,
-            precision: Measured::fraction(hits, hits + false_alarms),
-            recall: Measured::fraction(hits, hits + misses),
-            f1: (both > 0).then(|| 2.0 * hits as f64 / both as f64),
+            precision: Measured::share(hits, hits.plus(false_alarms)),
+            recall: Measured::share(hits, hits.plus(misses)),
+            f1: (both > 0.0).then(|| 2.0 * hits.weight / both),
         }
     }
 
-    /// Efficiencies of the events that pass, relative to `of`.
-    pub fn separation(&self, of: ClassCounts, prior: f64) -> Separation {
-        let gamma_efficiency = Measured::fraction(self.gamma_as_gamma, of.gamma);
-        let hadron_survival = Measured::fraction(self.hadron_as_gamma, of.hadron);
+    /// Efficiencies of the events that pass, relative to gammas and hadrons `of`.
+    fn separation(&self, of: [Sum; 2], prior: f64) -> Separation {
+        let gamma_efficiency = Measured::share(self.gamma[0], of[0]);
+        let hadron_survival = Measured::share(self.hadron[0], of[1]);
         let both = gamma_efficiency.zip(hadron_survival.filter(|h| h.value > 0.0));
         Separation {
-            of,
+            of: ClassCounts { gamma: of[0].events, hadron: of[1].events },
             gamma_efficiency,
             hadron_survival,
             quality: both.map(|(gamma, hadron)| quality(gamma, hadron)),
@@ -110,30 +134,36 @@ impl Confusion {
 }
 
 impl AtThreshold {
-    /// `before_cuts`: triggered and cleaned events of the same showers.
+    /// `before_cuts`: triggered and cleaned gammas and hadrons of the same showers, with the
+    /// weights they were given.
     pub fn of(
         sample: &Sample,
         threshold: f64,
-        before_cuts: Option<ClassCounts>,
+        before_cuts: Option<[Sum; 2]>,
         prior: f64,
     ) -> Result<AtThreshold> {
         let confusion = Confusion::at(sample, threshold);
         let counts = confusion.counts();
-        if let Some(before) = before_cuts
-            && (before.gamma < counts.gamma || before.hadron < counts.hadron)
+        if let Some([gammas, hadrons]) = before_cuts.map(|before| before.map(|sum| sum.events))
+            && (gammas < counts.gamma || hadrons < counts.hadron)
         {
             return Err(Fault::new("fewer events before the cuts than after them")
                 .expected(format!("at least {} gammas, {} hadrons", counts.gamma, counts.hadron))
-                .found(format!("{} gammas, {} hadrons", before.gamma, before.hadron))
+                .found(format!("{gammas} gammas, {hadrons} hadrons"))
                 .internal());
         }
+        let called = Called::at(sample, threshold);
+        let classes = [Class::Gamma, Class::Hadron];
+        let scaled = |[gammas, hadrons]: [Sum; 2]| {
+            [gammas.scaled(sample.scale(Class::Gamma)), hadrons.scaled(sample.scale(Class::Hadron))]
+        };
         Ok(AtThreshold {
             confusion,
             gamma_fraction: counts.gamma_fraction(),
-            gamma_positive: confusion.positive(Class::Gamma),
-            hadron_positive: confusion.positive(Class::Hadron),
-            after_cuts: confusion.separation(counts, prior),
-            before_cuts: before_cuts.map(|before| confusion.separation(before, prior)),
+            gamma_positive: called.positive(Class::Gamma),
+            hadron_positive: called.positive(Class::Hadron),
+            after_cuts: called.separation(classes.map(|c| sample.from(c, 0)), prior),
+            before_cuts: before_cuts.map(|before| called.separation(scaled(before), prior)),
         })
     }
 }
@@ -213,13 +243,33 @@ mod tests {
 
     #[test]
     fn efficiencies_before_the_cuts_refer_to_all_triggered_events() {
-        let before = ClassCounts { gamma: 8, hadron: 30 };
+        let before = [Sum::of(8), Sum::of(30)];
         let at = AtThreshold::of(&small(), 2.0, Some(before), 0.5).unwrap();
         let separation = at.before_cuts.unwrap();
         assert!(near(separation.gamma_efficiency, 3.0 / 8.0));
         assert!(near(separation.hadron_survival, 1.0 / 30.0));
-        let fewer = ClassCounts { gamma: 3, hadron: 30 };
+        let fewer = [Sum::of(3), Sum::of(30)];
         assert!(AtThreshold::of(&small(), 2.0, Some(fewer), 0.5).is_err());
+    }
+
+    /// Events with keys as weights: what is kept of them, of all, and before the cuts.
+    #[test]
+    fn shares_at_a_threshold_are_shares_of_weight() {
+        let scores = [1.0, 2.0, 3.0, 0.0, 1.0, 2.0];
+        let gamma = [true, true, true, false, false, false];
+        let weights = [5.0, 1.0, 4.0, 0.5, 0.25, 0.25];
+        let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
+        let before = [Sum::default().with(20.0).with(0.0).with(0.0), Sum::of(3)];
+        let at = AtThreshold::of(&sample, 2.0, Some(before), 0.5).unwrap();
+        assert_eq!((at.confusion.gamma_as_gamma, at.confusion.hadron_as_gamma), (2, 1));
+        assert!(near(at.after_cuts.gamma_efficiency, 0.5));
+        assert!(near(at.after_cuts.hadron_survival, 0.25));
+        let triggered = at.before_cuts.unwrap();
+        assert!(near(triggered.gamma_efficiency, 0.25));
+        assert!(near(triggered.hadron_survival, 0.25 / 3.0));
+        // Each class keeps the weight of its number: 1.5 of 3 gammas, 0.75 of 3 hadrons.
+        assert!(near(at.gamma_positive.precision, 1.5 / 2.25));
+        assert!(near(at.hadron_positive.recall, 0.75));
     }
 
     #[test]

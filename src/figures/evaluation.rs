@@ -7,14 +7,16 @@
 //! where the sample is too small or the score runs the wrong way.
 
 use super::{
-    AtThreshold, Auc, Class, ClassCounts, Histogram, Roc, RocPoint, Sample, Threshold,
+    AtThreshold, Auc, Class, ClassCounts, Histogram, Roc, RocPoint, Sample, Sum, Threshold,
     WorkingPoint,
     band::{BandPoint, band},
     calibration::{ReliabilityBin, reliability},
     confusion::DEFAULT_PRIOR,
+    latent::Latent,
     measured::{Measured, significant},
-    roc::LEAST_HADRONS,
-    threshold::quantile,
+    roc::{LEAST_HADRONS, enough},
+    sample::weighted_rank,
+    yardstick::Yardstick,
 };
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,9 @@ use std::collections::BTreeMap;
 pub const FORMAT: &str = "taiga-flow-evaluation 1";
 const CURVE_POINTS: usize = 400;
 const HISTOGRAM_BINS: usize = 50;
-const SURVIVALS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
+/// A smaller share of effective events is warned of.
+const FEW_EFFECTIVE: f64 = 0.1;
+pub(super) const SURVIVALS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
 
 /// What was evaluated, as far as scores do not tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +48,19 @@ pub struct About {
     pub before_cuts: Option<ClassCounts>,
     /// Share of gammas among triggered events that the purity is quoted at.
     pub prior: f64,
+    /// What events weigh, where they have weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Weights>,
+}
+
+/// Weights of events. Within a class they are relative; the mixture of the classes stays that
+/// of their numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weights {
+    pub expression: String,
+    /// Triggered and cleaned events of [`About::before_cuts`], with weights as given.
+    pub gamma_before_cuts: Sum,
+    pub hadron_before_cuts: Sum,
 }
 
 impl Default for About {
@@ -57,8 +74,28 @@ impl Default for About {
             files: Vec::new(),
             before_cuts: None,
             prior: DEFAULT_PRIOR,
+            weights: None,
         }
     }
+}
+
+impl About {
+    /// Gammas and hadrons before the cuts, as they weigh.
+    fn weighed_before_cuts(&self) -> Option<[Sum; 2]> {
+        let counts = self.before_cuts?;
+        Some(match &self.weights {
+            Some(weights) => [weights.gamma_before_cuts, weights.hadron_before_cuts],
+            None => [counts.gamma, counts.hadron].map(Sum::of),
+        })
+    }
+}
+
+/// Effective numbers of weighted events, (Σw)²/Σw² (Kish 1965): how many of equal weight
+/// would be as good.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Effective {
+    pub gamma: f64,
+    pub hadron: f64,
 }
 
 /// Events of one file.
@@ -93,6 +130,9 @@ pub struct Evaluation {
     pub about: About,
     /// Events with a score.
     pub counts: ClassCounts,
+    /// What these come to, where events have weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<Effective>,
     /// Rows without a usable score, by reason: of all files, and NaN scores.
     pub unusable: BTreeMap<String, u64>,
     pub auc: Option<Auc>,
@@ -100,6 +140,12 @@ pub struct Evaluation {
     pub at_threshold: AtThreshold,
     pub at_survival: Vec<AtSurvival>,
     pub normal_nll: Option<NormalNll>,
+    /// How normal the latent points of the flows' own classes are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latent: Vec<Latent>,
+    /// A conventional classifier on the same events, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yardstick: Option<Yardstick>,
     /// How far gammaness is what it says, where the model has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability: Vec<ReliabilityBin>,
@@ -130,20 +176,25 @@ impl Evaluation {
             hadron_survival,
             point: roc.at_hadron_survival(hadron_survival),
         });
-        let at_threshold =
-            AtThreshold::of(sample, threshold.value, about.before_cuts, about.prior)?;
+        let before_cuts = about.weighed_before_cuts();
+        let at_threshold = AtThreshold::of(sample, threshold.value, before_cuts, about.prior)?;
+        let [gammas, hadrons] = [roc.gammas, roc.hadrons].map(|sum| sum.effective());
+        let effective = Effective { gamma: gammas, hadron: hadrons };
         let mut evaluation = Evaluation {
             format: FORMAT.to_owned(),
             counts: sample.counts(),
+            effective: about.weights.is_some().then_some(effective),
             unusable: unusable(&about.files, sample.excluded()),
             auc: Auc::of(sample),
             threshold,
             at_threshold,
             at_survival: at_survival.to_vec(),
             normal_nll: None,
+            latent: Vec::new(),
+            yardstick: None,
             reliability: Vec::new(),
             warnings: Vec::new(),
-            roc_band: band(&curve, sample.counts().gamma, sample.counts().hadron),
+            roc_band: band(&curve, gammas, hadrons),
             roc: curve,
             importance: Vec::new(),
             histogram: Histogram::of(sample, HISTOGRAM_BINS),
@@ -153,24 +204,55 @@ impl Evaluation {
         Ok(evaluation)
     }
 
-    /// `log_p` of held-out events of the normal class; NaN are left out.
+    /// `log_p` of held-out events of the normal class, and their weights where they have any;
+    /// NaN are left out.
     #[must_use]
-    pub fn with_normal_log_p<S: Copy + Into<f64>>(mut self, log_p: &[S]) -> Evaluation {
-        let mut nll: Vec<f64> =
-            log_p.iter().map(|l| -(*l).into()).filter(|l: &f64| !l.is_nan()).collect();
-        nll.sort_unstable_by(f64::total_cmp);
+    pub fn with_normal_log_p<S: Copy + Into<f64>>(
+        mut self,
+        log_p: &[S],
+        weights: Option<&[f64]>,
+    ) -> Evaluation {
+        let weight = |i: usize| weights.and_then(|w| w.get(i)).copied().unwrap_or(1.0);
+        let nll = log_p.iter().enumerate().map(|(i, l)| (-(*l).into(), weight(i)));
+        let mut nll: Vec<(f64, f64)> = nll.filter(|(l, _): &(f64, f64)| !l.is_nan()).collect();
+        nll.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let all: f64 = nll.iter().map(|(_, w)| w).sum();
+        // An event that weighs nothing says nothing, whatever its log p.
+        let terms = nll.iter().filter(|(_, w)| *w > 0.0).map(|(l, w)| l * w);
+        let mean = Some(terms.sum::<f64>() / all).filter(|m| m.is_finite());
+        let ranked: Vec<f64> = nll.iter().map(|(_, w)| *w).collect();
+        let median = weighted_rank(ranked.iter(), 0.5).map(|rank| nll[rank].0);
         let events = nll.len() as u64;
-        let mean = Some(nll.iter().sum::<f64>() / events as f64).filter(|m| m.is_finite());
-        self.normal_nll = quantile(&nll, 0.5)
-            .filter(|median| median.is_finite())
-            .map(|median| NormalNll { mean, median, events });
+        self.normal_nll = median.filter(|median| median.is_finite()).map(|median| NormalNll {
+            mean,
+            median,
+            events,
+        });
         self
     }
 
-    /// `gammaness` and true class (true = gamma) of the events evaluated.
+    /// `gammaness` and true class (true = gamma) of the events evaluated, and their weights
+    /// where they have any.
     #[must_use]
-    pub fn with_gammaness(mut self, gammaness: &[f32], gamma: &[bool]) -> Evaluation {
-        self.reliability = reliability(gammaness, gamma);
+    pub fn with_gammaness(
+        mut self,
+        gammaness: &[f32],
+        gamma: &[bool],
+        weights: Option<&[f64]>,
+    ) -> Evaluation {
+        self.reliability = reliability(gammaness, gamma, weights);
+        self
+    }
+
+    #[must_use]
+    pub fn with_latent(mut self, latent: Vec<Latent>) -> Evaluation {
+        self.latent = latent;
+        self
+    }
+
+    #[must_use]
+    pub fn with_yardstick(mut self, yardstick: Option<Yardstick>) -> Evaluation {
+        self.yardstick = yardstick;
         self
     }
 
@@ -188,16 +270,24 @@ impl Evaluation {
 
     fn own_warnings(&self, sample: &Sample) -> Vec<String> {
         let passing = self.at_threshold.confusion.hadron_as_gamma;
-        let scarce = self.counts.hadron > 0 && passing < LEAST_HADRONS;
+        let hadrons = sample.hadron();
+        let first = hadrons.partition_point(|s| *s < self.threshold.value);
+        let scarce = self.counts.hadron > 0 && !enough(&sample.from(Class::Hadron, first));
         let excluded = sample.excluded();
         [
             self.empty_classes(),
+            self.few_effective(),
             self.inverted(),
             scarce.then(|| {
                 format!(
-                    "Hadrons that pass the threshold: {passing} of {}. Hadron survival, Q and \
+                    "Hadrons that pass the threshold: {passing} of {}{}. Hadron survival, Q and \
                      purity are not well measured here.",
-                    self.counts.hadron
+                    self.counts.hadron,
+                    if self.effective.is_some() {
+                        format!(", by weight fewer than {LEAST_HADRONS} effective ones")
+                    } else {
+                        String::new()
+                    }
                 )
             }),
             (excluded != ClassCounts::default()).then(|| {
@@ -223,6 +313,23 @@ impl Evaluation {
             _ => return None,
         };
         Some(format!("{what}: figures that need both classes are absent."))
+    }
+
+    /// Weights that leave a few events to decide.
+    fn few_effective(&self) -> Option<String> {
+        let effective = self.effective?;
+        let few = |n: f64, of: u64| of > 0 && n < FEW_EFFECTIVE * of as f64;
+        let (gamma, hadron) = (effective.gamma, effective.hadron);
+        (few(gamma, self.counts.gamma) || few(hadron, self.counts.hadron)).then(|| {
+            format!(
+                "The weights leave {} effective gammas of {} and {} effective hadrons of {}: a \
+                 few events decide, and errors are themselves uncertain.",
+                significant(gamma, 3),
+                self.counts.gamma,
+                significant(hadron, 3),
+                self.counts.hadron
+            )
+        })
     }
 
     /// A score that does not separate, or separates backwards, is said to.
@@ -305,7 +412,7 @@ mod tests {
         for sample in [ramp(1.0), one_class, Sample::default()] {
             let evaluation = Evaluation::new(About::default(), &sample, fixed(100.0))
                 .unwrap()
-                .with_normal_log_p(&[-8.0_f32, -7.0, f32::NEG_INFINITY]);
+                .with_normal_log_p(&[-8.0_f32, -7.0, f32::NEG_INFINITY], None);
             let text = serde_json::to_string_pretty(&evaluation).unwrap();
             assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), evaluation);
             let nll = evaluation.normal_nll.unwrap();
@@ -336,6 +443,42 @@ mod tests {
         assert_eq!(evaluation.unusable["width is NaN"], 5);
         assert_eq!(evaluation.unusable["score is NaN"], 1);
         assert!(evaluation.warnings.iter().any(|w| w.contains("no hadrons")));
+    }
+
+    #[test]
+    fn weights_enter_every_figure_and_few_effective_events_are_told() {
+        let scores: Vec<f64> = (0..400).map(|i| f64::from(i * 37 % 400)).collect();
+        let gamma: Vec<bool> = scores.iter().map(|s| *s > 150.0).collect();
+        let weights: Vec<f64> = (0..400).map(|i| if i % 90 == 0 { 1e4 } else { 1.0 }).collect();
+        let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
+        let of = |class| sample.from(class, 0).scaled(1.0 / sample.scale(class));
+        let weights_told = Weights {
+            expression: "energy^-1".to_owned(),
+            gamma_before_cuts: of(Class::Gamma),
+            hadron_before_cuts: of(Class::Hadron),
+        };
+        let about = About {
+            before_cuts: Some(sample.counts()),
+            weights: Some(weights_told),
+            ..About::default()
+        };
+        let nll: Vec<f64> = scores.iter().map(|s| s / 100.0).collect();
+        let evaluation = Evaluation::new(about, &sample, fixed(200.0))
+            .unwrap()
+            .with_normal_log_p(&nll, Some(&weights));
+        let effective = evaluation.effective.unwrap();
+        assert!(effective.gamma < 10.0 && effective.hadron < 10.0, "{effective:?}");
+        assert!(evaluation.warnings.iter().any(|w| w.contains("effective")));
+        let at = &evaluation.at_threshold;
+        let [after, before] = [at.after_cuts, at.before_cuts.unwrap()];
+        let efficiency = |s: &crate::figures::Separation| s.gamma_efficiency.unwrap().value;
+        assert!((efficiency(&after) - efficiency(&before)).abs() < 1e-9);
+        let all: f64 = weights.iter().sum();
+        let mean = -nll.iter().zip(&weights).map(|(l, w)| l * w).sum::<f64>() / all;
+        assert!((evaluation.normal_nll.unwrap().mean.unwrap() - mean).abs() < 1e-9);
+        let text = serde_json::to_string(&evaluation).unwrap();
+        assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), evaluation);
+        assert!(evaluation.to_string().contains("effective"), "{evaluation}");
     }
 
     #[test]

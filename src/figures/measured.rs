@@ -3,6 +3,7 @@
 //! A measured value is printed to two significant digits of its error
 //! ("0.9138 ± 0.0012"), other numbers to a stated number of significant digits.
 
+use super::Sum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -23,6 +24,19 @@ impl Measured {
         let n = total as f64;
         let value = passed as f64 / n;
         Some(Measured { value, error: (value * (1.0 - value) / n).max(0.0).sqrt() })
+    }
+
+    /// The share of the weight of `all` events that `passed` of them have. Error of a ratio
+    /// of sums over independent events, √((1−p)² Σ_passed w² + p² Σ_others w²)/Σw, which is
+    /// the binomial one for equal weights; `None` without weight.
+    pub fn share(passed: Sum, all: Sum) -> Option<Measured> {
+        if all.weight.is_nan() || all.weight <= 0.0 {
+            return None;
+        }
+        let value = passed.weight / all.weight;
+        let rest = (all.squares - passed.squares).max(0.0);
+        let variance = (1.0 - value) * (1.0 - value) * passed.squares + value * value * rest;
+        Some(Measured { value, error: variance.sqrt() / all.weight })
     }
 }
 
@@ -68,6 +82,7 @@ pub fn grouped(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use taiga_flow_gpu::random::Stream;
 
     #[test]
     fn figures_are_written_to_the_digits_of_their_error() {
@@ -83,6 +98,33 @@ mod tests {
         assert_eq!(significant(3.4e38, 3), "3.40e38");
         assert_eq!(grouped(12), "12");
         assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
+    }
+
+    #[test]
+    fn the_error_of_a_weighted_share_is_that_of_many_samples() {
+        let stream = Stream::new(u64::from(std::process::id()), "shares", &[]);
+        let sample = |replica: u64| {
+            let (mut passed, mut all) = (Sum::default(), Sum::default());
+            for i in 0..300 {
+                let at = 2 * (300 * replica + i);
+                let weight = 1.0 / (0.05 + stream.uniform(at));
+                all = all.with(weight);
+                if stream.uniform(at + 1) < 0.3 {
+                    passed = passed.with(weight);
+                }
+            }
+            Measured::share(passed, all).unwrap()
+        };
+        let found: Vec<Measured> = (0..600).map(sample).collect();
+        let mean = found.iter().map(|m| m.value).sum::<f64>() / 600.0;
+        let spread = found.iter().map(|m| (m.value - mean) * (m.value - mean)).sum::<f64>() / 599.0;
+        let said = found.iter().map(|m| m.error * m.error).sum::<f64>() / 600.0;
+        assert!((mean - 0.3).abs() < 0.01, "{mean}");
+        // Four standard errors of a variance of 600.
+        assert!((said / spread).ln().abs() < 0.25, "{said} {spread}");
+        let binomial = Measured::share(Sum::of(50), Sum::of(100)).unwrap();
+        assert!((binomial.error - 0.05).abs() < 1e-15);
+        assert_eq!(Measured::share(Sum::default(), Sum::default()), None);
     }
 
     #[test]

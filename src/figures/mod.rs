@@ -12,6 +12,7 @@ pub mod disjoint;
 pub mod distribution;
 pub mod evaluation;
 pub mod histogram;
+pub mod latent;
 pub mod measured;
 pub mod normals;
 pub mod on_off;
@@ -22,17 +23,18 @@ pub mod tails;
 #[cfg(test)]
 mod tests;
 pub mod threshold;
+pub mod yardstick;
 
 pub use calibration::Calibration;
 pub use confusion::{AtThreshold, Confusion, Separation};
 pub use distribution::{Distribution, Drift};
-pub use evaluation::{About, Evaluation, FileCounts};
+pub use evaluation::{About, Evaluation, FileCounts, Weights};
 pub use histogram::Histogram;
 pub use measured::Measured;
 pub use normals::Normals;
 pub use on_off::{Homogeneity, Leak, OnOff};
 pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
-pub use sample::Sample;
+pub use sample::{Sample, Sum};
 pub use threshold::{Rule, Threshold};
 
 pub use crate::config::Class;

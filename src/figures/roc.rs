@@ -3,10 +3,11 @@
 //!
 //! Ties are exact: the curve has one point per distinct score, and the area counts
 //! a tied pair of a gamma and a hadron one half (Mann & Whitney 1947), which is the
-//! area under the straight lines between the points.
+//! area under the straight lines between the points. Weighted events count by their
+//! weights.
 
 use super::confusion::quality;
-use super::{Measured, Sample};
+use super::{Class, Measured, Sample, Sum};
 use serde::{Deserialize, Serialize};
 
 /// Fewer hadrons than this do not measure a survival.
@@ -28,6 +29,9 @@ impl Auc {
         if m == 0 || n == 0 {
             return None;
         }
+        if sample.weights(Class::Gamma).is_some() || sample.weights(Class::Hadron).is_some() {
+            return weighted_area(sample);
+        }
         let wins: u128 = placements(gamma, hadron).map(u128::from).sum();
         let value = wins as f64 / (2.0 * m as f64 * n as f64);
         // A hadron's structural component is 1 minus its placement: same variance.
@@ -41,6 +45,50 @@ impl Auc {
     pub fn sigmas_above_half(&self) -> Option<f64> {
         self.error.filter(|e| *e > 0.0).map(|e| (self.value - 0.5) / e)
     }
+}
+
+/// The same with weights: each event counts by its weight, in the mean and in the variance
+/// of the mean of its structural components.
+fn weighted_area(sample: &Sample) -> Option<Auc> {
+    let of = |class: Class| {
+        let placements = weighted_placements(sample, sample.of(class), class.other())?;
+        let ones = || vec![1.0; placements.len()];
+        let weights = sample.weights(class).map_or_else(ones, <[f64]>::to_vec);
+        weighted_mean(&placements, &weights)
+    };
+    let ((value, from_gammas), (_, from_hadrons)) = of(Class::Gamma).zip(of(Class::Hadron))?;
+    let error = from_gammas.zip(from_hadrons).map(|(a, b)| (a + b).sqrt());
+    Some(Auc { value, error })
+}
+
+/// For each score: the share of a class's weight below it, equal ones half; `None` where the
+/// class weighs nothing.
+pub(super) fn weighted_placements(
+    sample: &Sample,
+    scores: &[f64],
+    among: Class,
+) -> Option<Vec<f64>> {
+    let (others, all) = (sample.of(among), sample.from(among, 0).weight);
+    let placement = |x: &f64| {
+        let from = sample.from(among, others.partition_point(|y| y < x)).weight;
+        let above = sample.from(among, others.partition_point(|y| y <= x)).weight;
+        1.0 - 0.5 * (from + above) / all
+    };
+    (all > 0.0).then(|| scores.iter().map(placement).collect())
+}
+
+/// The weighted mean of values, and the variance of that mean (`None` with fewer than two).
+pub(super) fn weighted_mean(values: &[f64], weights: &[f64]) -> Option<(f64, Option<f64>)> {
+    let all: f64 = weights.iter().sum();
+    if all.is_nan() || all <= 0.0 {
+        return None;
+    }
+    let mean = weights.iter().zip(values).map(|(w, x)| w * x).sum::<f64>() / all;
+    let square = |(w, x): (&f64, &f64)| w * w * (x - mean) * (x - mean);
+    let squares: f64 = weights.iter().zip(values).map(square).sum();
+    let n = values.len() as f64;
+    let variance = squares / (all * all) * n / (n - 1.0);
+    Some((mean, (values.len() > 1).then_some(variance)))
 }
 
 /// For each of `of`: twice the number of `among` below it, plus the number equal to
@@ -74,16 +122,16 @@ fn placement_variance(of: &[f64], among: &[f64]) -> Option<f64> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Passing {
     pub threshold: f64,
-    pub gammas: u64,
-    pub hadrons: u64,
+    pub gammas: Sum,
+    pub hadrons: Sum,
 }
 
 /// The whole curve in counts, from "nothing passes" to "everything passes".
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roc {
     pub points: Vec<Passing>,
-    pub gammas: u64,
-    pub hadrons: u64,
+    pub gammas: Sum,
+    pub hadrons: Sum,
 }
 
 /// A point of the curve as plotted.
@@ -119,23 +167,25 @@ impl Roc {
         let mut points = Vec::new();
         while let Some(threshold) = highest(&gamma[..below_gamma], &hadron[..below_hadron]) {
             if points.is_empty() {
-                points.push(Passing { threshold: threshold.next_up(), gammas: 0, hadrons: 0 });
+                let (gammas, hadrons) = (Sum::default(), Sum::default());
+                points.push(Passing { threshold: threshold.next_up(), gammas, hadrons });
             }
             below_gamma = gamma[..below_gamma].partition_point(|s| *s < threshold);
             below_hadron = hadron[..below_hadron].partition_point(|s| *s < threshold);
-            let gammas = (gamma.len() - below_gamma) as u64;
-            let hadrons = (hadron.len() - below_hadron) as u64;
+            let gammas = sample.from(Class::Gamma, below_gamma);
+            let hadrons = sample.from(Class::Hadron, below_hadron);
             points.push(Passing { threshold, gammas, hadrons });
         }
-        Roc { points, gammas: gamma.len() as u64, hadrons: hadron.len() as u64 }
+        let [gammas, hadrons] = [Class::Gamma, Class::Hadron].map(|c| sample.from(c, 0));
+        Roc { points, gammas, hadrons }
     }
 
     /// At most `limit` (at least 2) points, both ends among them; empty where a
-    /// class is empty. The points are spread evenly over gamma efficiency, hadron
+    /// class is empty or weighs nothing. The points are spread evenly over gamma efficiency, hadron
     /// survival and its logarithm, so that both a linear and a logarithmic axis
     /// are well covered.
     pub fn thinned(&self, limit: usize) -> Vec<RocPoint> {
-        if self.gammas == 0 || self.hadrons == 0 {
+        if self.gammas.weight <= 0.0 || self.hadrons.weight <= 0.0 {
             return Vec::new();
         }
         let bins = limit.saturating_sub(1).max(1) as f64;
@@ -160,36 +210,41 @@ impl Roc {
 
     /// Monotone along the curve, from 0 to 1.
     fn way(&self, point: &Passing) -> f64 {
-        let gamma = point.gammas as f64 / self.gammas as f64;
-        let hadron = point.hadrons as f64 / self.hadrons as f64;
-        let decades = libm::log1p(point.hadrons as f64) / libm::log1p(self.hadrons as f64);
+        let gamma = point.gammas.weight / self.gammas.weight;
+        let hadron = point.hadrons.weight / self.hadrons.weight;
+        let decades = libm::log1p(point.hadrons.weight) / libm::log1p(self.hadrons.weight);
         (gamma + hadron + decades) / 3.0
     }
 
     fn rates(&self, point: &Passing) -> RocPoint {
         RocPoint {
             threshold: point.threshold,
-            gamma_efficiency: point.gammas as f64 / self.gammas as f64,
-            hadron_survival: point.hadrons as f64 / self.hadrons as f64,
+            gamma_efficiency: point.gammas.weight / self.gammas.weight,
+            hadron_survival: point.hadrons.weight / self.hadrons.weight,
         }
     }
 
     /// The lowest threshold that lets at most a share `survival` of the hadrons
-    /// pass; `None` where fewer than [`LEAST_HADRONS`] do, or without gammas.
+    /// pass; `None` where fewer than [`LEAST_HADRONS`] effective ones do, or without gammas.
     pub fn at_hadron_survival(&self, survival: f64) -> Option<WorkingPoint> {
-        let allowed = survival * self.hadrons as f64 * (1.0 + 1e-12);
-        let after = self.points.partition_point(|p| p.hadrons as f64 <= allowed);
+        let allowed = survival * self.hadrons.weight * (1.0 + 1e-12);
+        let after = self.points.partition_point(|p| p.hadrons.weight <= allowed);
         let point = self.points.get(after.checked_sub(1)?)?;
-        if point.hadrons < LEAST_HADRONS {
+        if !enough(&point.hadrons) {
             return None;
         }
         Some(WorkingPoint {
             threshold: point.threshold,
-            gamma_efficiency: Measured::fraction(point.gammas, self.gammas)?,
-            hadron_survival: Measured::fraction(point.hadrons, self.hadrons)?,
-            hadrons: point.hadrons,
+            gamma_efficiency: Measured::share(point.gammas, self.gammas)?,
+            hadron_survival: Measured::share(point.hadrons, self.hadrons)?,
+            hadrons: point.hadrons.events,
         })
     }
+}
+
+/// Whether so many hadrons measure a survival.
+pub(super) fn enough(hadrons: &Sum) -> bool {
+    hadrons.effective() >= LEAST_HADRONS as f64 * (1.0 - 1e-9)
 }
 
 fn highest(a: &[f64], b: &[f64]) -> Option<f64> {
@@ -265,6 +320,53 @@ mod tests {
             let reversed = Auc::of(&Sample::new(&reversed, &gamma).unwrap()).unwrap().value;
             prop_assert!((auc + reversed - 1.0).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_weight_of_n_is_as_n_equal_events_in_area_and_curve() {
+        let (scores, gamma) = two_normals(400, 300);
+        let times = |i: usize| 1 + (i * 7 + i / 3) % 4;
+        let weights: Vec<f64> = (0..700).map(|i| 2.5 * times(i) as f64).collect();
+        let weighted = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
+        let again = |i: usize| std::iter::repeat_n(i, times(i));
+        let indices: Vec<usize> = (0..700).flat_map(again).collect();
+        let repeated: Vec<f64> = indices.iter().map(|i| scores[*i]).collect();
+        let of: Vec<bool> = indices.iter().map(|i| gamma[*i]).collect();
+        let repeated = Sample::new(&repeated, &of).unwrap();
+        let (area, plain) = (Auc::of(&weighted).unwrap(), Auc::of(&repeated).unwrap());
+        assert!((area.value - plain.value).abs() < 1e-12);
+        let unweighted = Auc::of(&Sample::new(&scores, &gamma).unwrap()).unwrap();
+        assert!((area.value - unweighted.value).abs() > 1e-5, "weights mean something");
+        // Repeated events are not independent: the true error is larger.
+        assert!(area.error.unwrap() > 1.1 * plain.error.unwrap());
+        let (a, b) = (Roc::of(&weighted), Roc::of(&repeated));
+        let at = |roc: &Roc| roc.at_hadron_survival(0.1).unwrap();
+        assert!((at(&a).gamma_efficiency.value - at(&b).gamma_efficiency.value).abs() < 1e-9);
+        assert!((at(&a).threshold - at(&b).threshold).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_error_of_a_weighted_area_agrees_with_a_bootstrap() {
+        let (scores, gamma) = two_normals(300, 200);
+        let weights: Vec<f64> = (0..500).map(|i| 1.0 / (0.1 + (i % 17) as f64)).collect();
+        let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
+        let error = Auc::of(&sample).unwrap().error.unwrap();
+        let mut draws = Draws(13);
+        let areas: Vec<f64> = (0..1000)
+            .map(|_| {
+                let mut pick = |i: usize| {
+                    let (low, many) = if i < 300 { (0, 300) } else { (300, 200) };
+                    low + (draws.uniform() * f64::from(many)) as usize
+                };
+                let again: Vec<usize> = (0..500).map(&mut pick).collect();
+                let scores: Vec<f64> = again.iter().map(|i| scores[*i]).collect();
+                let weights: Vec<f64> = again.iter().map(|i| weights[*i]).collect();
+                Auc::of(&Sample::weighted(&scores, &gamma, Some(&weights)).unwrap()).unwrap().value
+            })
+            .collect();
+        let mean = areas.iter().sum::<f64>() / 1000.0;
+        let variance = areas.iter().map(|a| (a - mean) * (a - mean)).sum::<f64>() / 999.0;
+        assert!((error / variance.sqrt() - 1.0).abs() < 0.2, "{error} {}", variance.sqrt());
     }
 
     #[test]

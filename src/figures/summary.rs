@@ -18,6 +18,11 @@ impl Display for Evaluation {
         writeln!(f, "{} · part '{}' · model {}", about.mode, about.part, short(&about.model))?;
         self.sample(f)?;
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_text)))?;
+        if let Some(other) = &self.yardstick {
+            let auc = or_dash(other.auc.as_ref().map(auc_text));
+            let text = format!("{auc}; the model less this {}", figure(other.difference));
+            line(f, &format!("  {}", other.name), text)?;
+        }
         let (value, rule) =
             (significant(self.threshold.value, 5), self.threshold.rule.of_score(&about.score));
         line(f, "threshold", format!("{value}, {rule}"))?;
@@ -40,6 +45,11 @@ impl Evaluation {
         let (gamma, hadron) = (self.counts.gamma, self.counts.hadron);
         let share = or_dash(self.counts.gamma_fraction().map(|s| significant(100.0 * s, 3)));
         line(f, "events", format!("{gamma} gammas, {hadron} hadrons ({share} % gammas)"))?;
+        if let (Some(weights), Some(of)) = (&self.about.weights, &self.effective) {
+            let (gamma, hadron) = (significant(of.gamma, 5), significant(of.hadron, 5));
+            let text = format!("{gamma} gammas, {hadron} hadrons, by {}", weights.expression);
+            line(f, "  effective, weighted", text)?;
+        }
         for (reason, rows) in &self.unusable {
             line(f, "  rows left out", format!("{rows}: {reason}"))?;
         }

@@ -4,7 +4,7 @@
 //! counts as gamma when `score >= value`. Thresholds are chosen on events held out
 //! from training; which events, the caller sees to.
 
-use super::roc::{LEAST_HADRONS, Passing};
+use super::roc::{LEAST_HADRONS, Passing, enough};
 use super::{Class, Roc, Sample, measured::significant};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -55,16 +55,15 @@ impl Rule {
         let (value, events) = match self {
             Rule::Fixed { value } => (Some(value), 0),
             Rule::Quantile { normal, fraction } => {
-                let scores = held_out.of(normal);
                 let value = match normal {
-                    Class::Gamma => quantile(scores, fraction),
-                    Class::Hadron => mirrored_quantile(scores, fraction).map(f64::next_up),
+                    Class::Gamma => held_out.quantile(normal, fraction),
+                    Class::Hadron => held_out.mirrored_quantile(normal, fraction).map(f64::next_up),
                 };
-                (value, scores.len() as u64)
+                (value, held_out.of(normal).len() as u64)
             }
             Rule::GammaEfficiency { efficiency } => {
-                let scores = held_out.of(Class::Gamma);
-                (quantile(scores, 1.0 - efficiency), scores.len() as u64)
+                let value = held_out.quantile(Class::Gamma, 1.0 - efficiency);
+                (value, held_out.counts().gamma)
             }
             Rule::HadronSurvival { survival } => {
                 let point = Roc::of(held_out).at_hadron_survival(survival);
@@ -111,8 +110,8 @@ impl Rule {
 /// The threshold of the largest Q where at least ten hadrons pass.
 fn largest_q(sample: &Sample) -> Option<f64> {
     let roc = Roc::of(sample);
-    let quality = |p: &Passing| p.gammas as f64 / libm::sqrt(p.hadrons as f64);
-    let measured = roc.points.iter().filter(|p| p.hadrons >= LEAST_HADRONS && p.gammas > 0);
+    let quality = |p: &Passing| p.gammas.weight / libm::sqrt(p.hadrons.weight);
+    let measured = roc.points.iter().filter(|p| enough(&p.hadrons) && p.gammas.weight > 0.0);
     let best = measured.max_by(|a, b| quality(a).total_cmp(&quality(b)));
     best.map(|p| p.threshold)
 }
@@ -124,12 +123,6 @@ fn largest_q(sample: &Sample) -> Option<f64> {
 /// `fraction` is not within 0…1.
 pub fn quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
     ascending.get(quantile_rank(ascending.len(), fraction)?).copied()
-}
-
-/// The negative of the quantile of the negated values.
-fn mirrored_quantile(ascending: &[f64], fraction: f64) -> Option<f64> {
-    let rank = quantile_rank(ascending.len(), fraction)?;
-    ascending.len().checked_sub(rank + 1).and_then(|i| ascending.get(i)).copied()
 }
 
 /// Index of the quantile among n ascending values: ⌈n·fraction⌉ − 1, at least 0. The product is eased by a few roundings, so that

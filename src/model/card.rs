@@ -6,9 +6,10 @@ use crate::config::{Anomalies, Class, Cut, Mode, Split};
 use crate::data::features::{MEASURE, ScaledFeature};
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{Calibration, Normals, Threshold};
+use crate::figures::{Calibration, Measured, Normals, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::spec::{FlowSpec, Split as FeatureSplit};
 
 pub const FORMAT: &str = "taiga-flow-model";
@@ -18,6 +19,8 @@ pub const VERSION: u32 = 1;
 pub const VERSION_OF_SEVERAL: u32 = 2;
 /// Models that give p-values.
 pub const VERSION_WITH_NORMALS: u32 = 3;
+/// Models of weighted events, or of hadrons taken off a source.
+pub const VERSION_WITH_WEIGHT: u32 = 4;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -76,6 +79,12 @@ pub struct Training {
     /// How synthetic anomalies were made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomalies: Option<Anomalies>,
+    /// The expression for the weight of an event, which evaluation uses too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<String>,
+    /// How hadrons were taken from experimental files, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off_source: Option<OffSourceCard>,
 }
 
 /// How one flow came about; NLLs are those of its own held-out population.
@@ -94,6 +103,100 @@ pub struct DataFile {
     pub blake3: String,
     pub rows: u64,
     pub class: Option<Class>,
+}
+
+/// Hadrons from experimental files, taken off the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OffSourceCard {
+    /// Key that names a run.
+    pub run: String,
+    /// Runs of this fold of so many were not trained on.
+    pub folds: u64,
+    pub fold: u64,
+    pub seed: u64,
+    /// The runs whose events were used, ascending: no event of them is scored.
+    pub runs: Vec<i64>,
+    /// Events with a smaller θ² at the source were left out [deg²].
+    pub exclude_theta2: f64,
+    /// Share of events that were not left out, by alpha at the training position in bins of
+    /// 10 deg; null where there were none.
+    pub survival: Vec<Option<f64>>,
+    pub contamination: Contamination,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<HadronComparison>,
+}
+
+/// Gammas of the source among the training hadrons.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Contamination {
+    /// Within this of a position [deg²] ...
+    pub theta2: f64,
+    /// ... there were so many more events at the source than elsewhere,
+    pub excess: Measured,
+    /// and so many of the simulated gammas lie; half are assumed to where it is not known.
+    pub share_inside: Option<f64>,
+    /// Share of gammas among the training events, before the cuts, that follows.
+    pub share: Measured,
+}
+
+/// Simulated hadrons beside real ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HadronComparison {
+    pub real: u64,
+    pub simulated: u64,
+    /// Of a small classifier that tells one from the other.
+    pub auc: Option<f64>,
+    pub features: Vec<ComparedFeature>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ComparedFeature {
+    pub name: String,
+    /// Kolmogorov–Smirnov distance.
+    pub ks: f64,
+    /// Population stability index.
+    pub psi: f64,
+}
+
+/// A classifier that does better than this tells real hadrons from simulated ones.
+const TELLS_APART: f64 = 0.6;
+/// A feature that differs by more is named.
+const NAMED: f64 = 0.1;
+
+impl HadronComparison {
+    pub fn differs(&self) -> bool {
+        self.auc.is_some_and(|auc| auc > TELLS_APART)
+    }
+
+    /// What is to be said where the two differ.
+    pub fn warning(&self) -> String {
+        let mut named: Vec<&ComparedFeature> =
+            self.features.iter().filter(|f| f.psi > NAMED || f.ks > NAMED).collect();
+        named.sort_by(|a, b| b.ks.total_cmp(&a.ks));
+        let names: Vec<&str> = named.iter().map(|f| f.name.as_str()).collect();
+        let names = match names.as_slice() {
+            [] => "no feature alone, but how they hang together".to_string(),
+            names => names.join(", "),
+        };
+        format!(
+            "Real hadrons are not the simulated ones (AUC {:.3}; {names}): a model of simulated \
+             gammas and real hadrons may learn the simulation. Train again without these features \
+             and compare.",
+            self.auc.unwrap_or(0.5)
+        )
+    }
+}
+
+impl OffSourceCard {
+    /// The fold of a run.
+    pub fn fold_of(seed: u64, run: i64, folds: u64) -> u64 {
+        Stream::new(seed, "fold of a run", &[]).bits(run as u64) % folds.max(1)
+    }
+
+    /// Whether a model was trained on events of a run.
+    pub fn has_used(&self, run: i64) -> bool {
+        self.runs.binary_search(&run).is_ok()
+    }
 }
 
 impl FlowCard {
@@ -146,12 +249,12 @@ impl Card {
                 .advice("score with the taiga-flow version that wrote the model")
                 .input()
         };
-        let known = (VERSION..=VERSION_WITH_NORMALS).contains(&self.version);
+        let known = (VERSION..=VERSION_WITH_WEIGHT).contains(&self.version);
         if self.format != FORMAT || !known {
             let found = format!("{} version {}", self.format, self.version);
             return Err(refuse(
                 "unknown model format",
-                format!("{FORMAT} version {VERSION} to {VERSION_WITH_NORMALS}"),
+                format!("{FORMAT} version {VERSION} to {VERSION_WITH_WEIGHT}"),
                 found,
             ));
         }
@@ -176,6 +279,11 @@ impl Card {
         }
         if let Some(normals) = &self.normals {
             normals.validate()?;
+        }
+        if let Some(off) = &self.training.off_source
+            && !off.runs.is_sorted()
+        {
+            return Err(refuse("unknown runs", "ascending runs".into(), "others".into()));
         }
         for flow in self.flows.values() {
             flow.validate(self.features.len())?;

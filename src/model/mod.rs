@@ -7,8 +7,9 @@ mod init;
 mod store;
 
 pub use card::{
-    Card, DataFile, FORMAT, FlowCard, FlowTraining, Training, VERSION, VERSION_OF_SEVERAL,
-    VERSION_WITH_NORMALS,
+    Card, ComparedFeature, Contamination, DataFile, FORMAT, FlowCard, FlowTraining,
+    HadronComparison, OffSourceCard, Training, VERSION, VERSION_OF_SEVERAL, VERSION_WITH_NORMALS,
+    VERSION_WITH_WEIGHT,
 };
 pub use init::initial_params;
 pub use store::Model;

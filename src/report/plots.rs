@@ -9,7 +9,7 @@ use super::view::number;
 use crate::error::{Fault, Result};
 use crate::figures::band::BandPoint;
 use crate::figures::calibration::ReliabilityBin;
-use crate::figures::{Histogram, RocPoint};
+use crate::figures::{Class, Histogram, RocPoint};
 use crate::metrics::EpochMetrics;
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
@@ -49,15 +49,24 @@ pub(super) struct Axis<'t> {
 }
 
 /// The ROC curve on linear axes with its band, the diagonal and the threshold's point.
-pub fn roc(points: &[RocPoint], band: &[BandPoint], working: Working) -> Result<String> {
+pub fn roc(
+    points: &[RocPoint],
+    band: &[BandPoint],
+    other: &[RocPoint],
+    working: Working,
+) -> Result<String> {
     let share = |x: &f64| axis_number(*x, 1.0);
     let x = Axis { low: 0.0, high: 1.0, title: "hadron survival", label: &share };
     let y = Axis { low: 0.0, high: 1.0, title: "gamma efficiency", label: &share };
-    let curve: Vec<_> = points.iter().map(|p| (p.hadron_survival, p.gamma_efficiency)).collect();
+    let curve_of = |points: &[RocPoint]| -> Vec<_> {
+        points.iter().map(|p| (p.hadron_survival, p.gamma_efficiency)).collect()
+    };
+    let (curve, other) = (curve_of(points), curve_of(other));
     svg("ROC curve", |area| {
         let mut chart = axes(area, &x, &y)?;
         between(&mut chart, band, |survival| survival)?;
         dashed(&mut chart, &[(0.0, 0.0), (1.0, 1.0)], MUTED, 1)?;
+        dashed(&mut chart, &other, HADRON, 2)?;
         line(&mut chart, &curve, GAMMA, 2)?;
         working.map_or(Ok(()), |(gamma, hadron)| dot(&mut chart, (hadron, gamma), INK))
     })
@@ -67,14 +76,15 @@ pub fn roc(points: &[RocPoint], band: &[BandPoint], working: Working) -> Result<
 pub fn roc_logarithmic(
     points: &[RocPoint],
     band: &[BandPoint],
+    other: &[RocPoint],
     working: Working,
 ) -> Result<String> {
     let passing = |p: &&RocPoint| p.hadron_survival > 0.0;
-    let curve: Vec<_> = points
-        .iter()
-        .filter(passing)
-        .map(|p| (libm::log10(p.hadron_survival), p.gamma_efficiency))
-        .collect();
+    let curve_of = |points: &[RocPoint]| -> Vec<_> {
+        let passing = points.iter().filter(passing);
+        passing.map(|p| (libm::log10(p.hadron_survival), p.gamma_efficiency)).collect()
+    };
+    let curve = curve_of(points);
     let low = curve.first().map_or(-1.0, |p| libm::floor(p.0).min(-1.0));
     let share = |x: &f64| axis_number(*x, 1.0);
     let decade = |x: &f64| {
@@ -92,6 +102,8 @@ pub fn roc_logarithmic(
         let passing: Vec<_> = band.iter().filter(|b| b.hadron_survival > 0.0).copied().collect();
         between(&mut chart, &passing, libm::log10)?;
         dashed(&mut chart, &diagonal, MUTED, 1)?;
+        let other: Vec<_> = curve_of(other).into_iter().filter(|p| p.0 >= low).collect();
+        dashed(&mut chart, &other, HADRON, 2)?;
         line(&mut chart, &curve, GAMMA, 2)?;
         match working.filter(|(_, hadron)| *hadron > 0.0) {
             Some((gamma, hadron)) => dot(&mut chart, (libm::log10(hadron), gamma), INK),
@@ -134,8 +146,8 @@ fn between(chart: &mut Chart, band: &[BandPoint], place: impl Fn(f64) -> f64) ->
 
 /// Both classes, each normalised to itself, with the threshold.
 pub fn scores(histogram: &Histogram, title: &str, threshold: f64) -> Result<String> {
-    let gamma = steps(histogram, &histogram.gamma);
-    let hadron = steps(histogram, &histogram.hadron);
+    let gamma = steps(histogram, &histogram.shares(Class::Gamma));
+    let hadron = steps(histogram, &histogram.shares(Class::Hadron));
     let top = gamma.iter().chain(&hadron).map(|p| p.1).fold(0.0, f64::max).max(1e-9);
     let span = histogram.high - histogram.low;
     // Ours always has a width; one from an edited file may not, and has no ticks.
@@ -210,14 +222,12 @@ fn loss_range(mut losses: Vec<f64>) -> Option<(f64, f64)> {
     Some((low - pad, high + pad))
 }
 
-fn steps(histogram: &Histogram, counts: &[u64]) -> Vec<(f64, f64)> {
-    let all = counts.iter().sum::<u64>();
-    if all == 0 {
+fn steps(histogram: &Histogram, shares: &[f64]) -> Vec<(f64, f64)> {
+    if shares.is_empty() {
         return Vec::new();
     }
     let mut outline = vec![(histogram.low, 0.0)];
-    for (bin, &count) in counts.iter().enumerate() {
-        let share = count as f64 / all as f64;
+    for (bin, &share) in shares.iter().enumerate() {
         outline.extend([(histogram.edge(bin), share), (histogram.edge(bin + 1), share)]);
     }
     outline.push((histogram.high, 0.0));
@@ -326,8 +336,8 @@ mod tests {
 
     #[test]
     fn plots_of_degenerate_data_are_drawn() {
-        assert!(roc(&[], &[], None).unwrap().contains("<svg"));
-        assert!(roc_logarithmic(&[], &[], Some((1.0, 0.0))).unwrap().contains("<svg"));
+        assert!(roc(&[], &[], &[], None).unwrap().contains("<svg"));
+        assert!(roc_logarithmic(&[], &[], &[], Some((1.0, 0.0))).unwrap().contains("<svg"));
         for scores_of_both in [[0.0, 0.0], [1e9, 1e9 + 1e-6], [-3e38, 3e38]] {
             let sample = Sample::new(&scores_of_both, &[true, false]).unwrap();
             let histogram = Histogram::of(&sample, 50).unwrap();

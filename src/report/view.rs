@@ -8,9 +8,11 @@ use super::{ReportInputs, RunData, plots, training};
 use crate::error::Result;
 use crate::figures::calibration::ReliabilityBin;
 use crate::figures::confusion::PositiveClass;
-use crate::figures::evaluation::{Importance, auc_text};
+use crate::figures::evaluation::{AtSurvival, Importance, auc_text};
+use crate::figures::latent::{Axis, Departure, Latent};
 use crate::figures::measured::{grouped, significant};
-use crate::figures::{ClassCounts, Evaluation, FileCounts, Measured, Separation};
+use crate::figures::yardstick::Yardstick;
+use crate::figures::{Auc, ClassCounts, Evaluation, FileCounts, Measured, Separation};
 use serde::Serialize;
 
 const MOST_FILES: usize = 200;
@@ -119,8 +121,10 @@ impl Assessed {
     fn of(evaluation: &Evaluation) -> Result<Assessed> {
         let mut tables = vec![confusion(evaluation), positives(evaluation)];
         tables.extend([separations(evaluation), survivals(evaluation)]);
+        tables.extend(evaluation.yardstick.as_ref().map(|other| yardstick(evaluation, other)));
         tables.extend(files(&evaluation.about.files));
         tables.extend(reliability(evaluation));
+        tables.extend(evaluation.latent.iter().map(latent));
         tables.extend(importance(evaluation));
         tables.extend(unusable(evaluation));
         Ok(Assessed {
@@ -148,6 +152,10 @@ fn facts(evaluation: &Evaluation) -> Vec<Fact> {
         fact("part evaluated", &about.part, ""),
         fact("events", mixture(evaluation.counts), ""),
     ];
+    if let (Some(weights), Some(of)) = (&about.weights, &evaluation.effective) {
+        let text = format!("{} gammas, {} hadrons", number(of.gamma, 5), number(of.hadron, 5));
+        facts.push(fact("effective events", text, format!("weight {}", weights.expression)));
+    }
     if let Some(nll) = &evaluation.normal_nll {
         let mean = dash(nll.mean, |x| number(x, 5));
         let text = format!("mean {mean}, median {} nats", number(nll.median, 5));
@@ -219,13 +227,15 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
         let after = &evaluation.at_threshold.after_cuts;
         let working =
             after.gamma_efficiency.zip(after.hadron_survival).map(|(g, h)| (g.value, h.value));
+        let other = evaluation.yardstick.as_ref();
         let keys = || {
-            vec![
-                Key::new("gamma line", "this score, with 68 % of a bootstrap"),
-                Key::new("muted dashed", "no separation"),
-                Key::new("dot", "threshold"),
-            ]
+            let mut keys = vec![Key::new("gamma line", "this score, with 68 % of a bootstrap")];
+            keys.extend(other.map(|other| Key::new("hadron dashed", &other.name)));
+            keys.push(Key::new("muted dashed", "no separation"));
+            keys.push(Key::new("dot", "threshold"));
+            keys
         };
+        let of_other = other.map_or(&[][..], |other| &other.roc);
         let figure = |title: &str, svg, caption: &str| Figure {
             title: title.into(),
             svg,
@@ -235,10 +245,11 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
         let caption = "Relative to events that pass the pre-cuts.";
         figures.push(figure(
             "ROC",
-            plots::roc(&evaluation.roc, &evaluation.roc_band, working)?,
+            plots::roc(&evaluation.roc, &evaluation.roc_band, of_other, working)?,
             caption,
         ));
-        let low = plots::roc_logarithmic(&evaluation.roc, &evaluation.roc_band, working)?;
+        let (curve, band) = (&evaluation.roc, &evaluation.roc_band);
+        let low = plots::roc_logarithmic(curve, band, of_other, working)?;
         let caption = "The same curve; below ten surviving hadrons it is not well measured.";
         figures.push(figure("ROC at low hadron survival", low, caption));
     }
@@ -354,6 +365,58 @@ fn reliability(evaluation: &Evaluation) -> Option<Table> {
         head: heads(&["gammaness", "mean", "share of gammas", "gammas", "hadrons"]),
         rows: evaluation.reliability.iter().map(row).collect(),
     })
+}
+
+/// The model beside a conventional classifier.
+fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
+    let row = |name: &str, auc: Option<&Auc>, at: &[AtSurvival]| {
+        let mut row = vec![name.to_owned(), dash(auc, auc_text)];
+        for survival in [0.1, 0.01] {
+            let wanted = |at: &&AtSurvival| (at.hadron_survival - survival).abs() < 1e-9;
+            let point = at.iter().find(wanted).and_then(|at| at.point);
+            row.push(dash(point, |p| p.gamma_efficiency.to_string()));
+            row.push(dash(point, |p| p.quality().to_string()));
+        }
+        row
+    };
+    let trained_on = mixture(other.trained_on);
+    Table {
+        title: format!(
+            "Beside a {} grown from {trained_on}: AUC higher by {}, paired",
+            other.name,
+            measured(other.difference)
+        ),
+        head: heads(&["", "AUC", "gammas at hadrons 0.1", "Q", "gammas at hadrons 0.01", "Q"]),
+        rows: vec![
+            row("this score", evaluation.auc.as_ref(), &evaluation.at_survival),
+            row(&other.name, other.auc.as_ref(), &other.at_survival),
+        ],
+    }
+}
+
+/// How normal the latent points of a flow's own class are.
+fn latent(latent: &Latent) -> Table {
+    let departure = |d: &Departure| [number(d.distance, 2), number(d.p_value, 2)];
+    let whole = [
+        "|z|² against χ²".to_owned(),
+        format!("{} of {}", number(latent.mean_chi2, 3), latent.degrees),
+        String::new(),
+    ];
+    let axis = |axis: &Axis| {
+        let moments = [axis.feature.clone(), number(axis.mean, 2), number(axis.std, 3)];
+        moments.into_iter().chain(departure(&axis.departure)).collect()
+    };
+    let whole = whole.into_iter().chain(departure(&latent.departure)).collect();
+    Table {
+        title: format!(
+            "Latent normality of flow '{}', {} events: {} within two sigma (95.45 % were it normal)",
+            latent.flow,
+            grouped(latent.events),
+            latent.inside_two_sigma
+        ),
+        head: heads(&["axis", "mean", "standard deviation", "KS distance", "p-value"]),
+        rows: std::iter::once(whole).chain(latent.axes.iter().map(axis)).collect(),
+    }
 }
 
 /// Features by what they tell, most first.

@@ -22,10 +22,12 @@ use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::durable;
 use crate::data::report::{self, Failure};
+use crate::data::schema::Schema;
+use crate::data::table::Table;
 use crate::engine::{self, Place, Scorer};
 use crate::error::{Fault, Result};
-use crate::model::Model;
-use crate::world::{StopFlag, World, agree, is_root, preflight, watch};
+use crate::model::{Card, Model};
+use crate::world::{StopFlag, Work, World, agree, is_root, preflight, watch};
 use deal::Pool;
 use ledger::Ledger;
 use pipeline::Shared;
@@ -67,6 +69,8 @@ pub struct Options {
     pub format: Format,
     /// Part of the files, from 0, and of how many.
     pub shard: (usize, usize),
+    /// Whether files with runs that the model was trained on are left out, not refused.
+    pub own_runs: bool,
     pub block_rows: u64,
     pub split_rows: u64,
     pub overwrite: bool,
@@ -120,7 +124,11 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
 fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let listed = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
-    let assignment = agree(world, listed)?.part(options.shard).with_extension(options.extension());
+    let mut listed = agree(world, listed)?;
+    if options.own_runs {
+        keep_own_runs(world, &mut listed, &model.card, options)?;
+    }
+    let assignment = listed.part(options.shard).with_extension(options.extension());
     check_ranks(world, &hash, &assignment)?;
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
@@ -174,6 +182,33 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         take_up(&mut report, found);
     }
     finish(world, options, hash, &recipe, &report)
+}
+
+/// Leaves out the files with runs that the model was trained on, on all ranks alike. A file
+/// that cannot be looked at stays: it is told later.
+fn keep_own_runs(
+    world: &dyn World,
+    listed: &mut Assignment,
+    card: &Card,
+    options: &Options,
+) -> Result<()> {
+    let used = |input: &Path| -> Result<bool> {
+        let table = Table::open(input, &Schema::for_file(input, options.schema.as_deref())?)?;
+        Ok(engine::used_run(card, &table, |row| world.progress(Work::Hashing, row))?.is_some())
+    };
+    let mine = listed.jobs.iter().enumerate().map(|(i, job)| {
+        let is_mine = i % world.size() == world.rank();
+        i64::from(is_mine && used(&job.input).unwrap_or(false))
+    });
+    let mut left_out: Vec<i64> = mine.collect();
+    world.all_reduce_sum(&mut left_out)?;
+    let count: i64 = left_out.iter().sum();
+    if is_root(world) && count > 0 {
+        log::info!("{count} file(s) with runs that the model was trained on are left out");
+    }
+    let mut left_out = left_out.into_iter();
+    listed.jobs.retain(|_| left_out.next() == Some(0));
+    Ok(())
 }
 
 /// Refuses ranks that see another model or another archive.

@@ -10,6 +10,7 @@ use crate::data::catalog;
 use crate::data::durable;
 use crate::data::schema::Schema;
 use crate::data::table::Table;
+use crate::engine;
 use crate::error::{Error, Fault, Result};
 use crate::world::{Work, World};
 use serde::{Deserialize, Serialize};
@@ -101,7 +102,10 @@ impl Surveyor<'_> {
                 return Ok(Found::Finished(kept.file));
             }
         }
-        Table::open(&job.input, &schema).map(|table| Found::Rows(table.rows()))
+        let table = Table::open(&job.input, &schema)?;
+        let looking = |row| world.progress(Work::Hashing, row);
+        engine::refuse_used_runs(&self.recipe.card, &table, looking)?;
+        Ok(Found::Rows(table.rows()))
     }
 }
 

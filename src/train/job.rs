@@ -5,8 +5,10 @@ use super::checkpoint;
 use super::contrast::follow;
 use super::culprits;
 use super::flows::{FlowPlan, Objective, Population};
+use super::hadron_comparison;
 use super::held_out::HeldOut;
 use super::journal::Journal;
+use super::off_source::of_class;
 use super::plan::Plan;
 use super::replicas;
 use super::run_folder::{CHECKPOINTS, RunFolder};
@@ -16,11 +18,12 @@ use super::step::Step;
 use super::synthetic::Synthetic;
 use crate::config::{Class, Mode, Train};
 use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
-use crate::data::store::{EventStore, RowCounts, check_budget};
+use crate::data::shards::Dealing;
+use crate::data::store::{EventStore, Recipe, RowCounts, check_budget};
 use crate::engine::{Engine, Weights};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
-use crate::model::initial_params;
+use crate::model::{HadronComparison, OffSourceCard, initial_params};
 use crate::world::{
     StopFlag, StopReason, Work, World, agree, common, gather_slots, host, is_root, job_end,
     job_number,
@@ -39,6 +42,8 @@ pub struct Job<'a> {
     pub stores: Vec<EventStore>, // (real populations)
     pub scaler: Vec<ScaledFeature>,
     pub rows: Vec<RowCounts>, // (real populations)
+    /// How hadrons were taken from experimental files, if they were.
+    pub off_source: Option<OffSourceCard>,
     pub synthetic: Option<Synthetic>,
     pub engines: Vec<Box<dyn Engine>>, // (flows)
     /// Steps per epoch.
@@ -53,6 +58,34 @@ pub struct Job<'a> {
     pub saved: (u32, Duration),
     /// When to stop, and why then.
     pub deadline: Option<(Instant, Stop)>,
+}
+
+/// Simulated hadrons beside the real ones that are trained on.
+fn compared(
+    world: &dyn World,
+    plan: &Plan,
+    scaler: &[ScaledFeature],
+    stores: &[EventStore],
+) -> Result<Option<HadronComparison>> {
+    let is_hadron = |p: &Population| *p == Population::Real(Class::Hadron);
+    let Some(real) = plan.populations.iter().position(is_hadron) else { return Ok(None) };
+    let recipe = plan.recipe(Class::Hadron);
+    let rows = plan.compared.iter().map(|source| source.rows).sum();
+    let dealing = Dealing::new(rows, plan.dealing.shards(), plan.config.train.seed);
+    let recipe = Recipe { dealing, ..recipe };
+    let loaded = EventStore::load(world, &plan.compared, &recipe);
+    let (mut simulated, _) = agree(world, loaded)?;
+    simulated.scale(scaler);
+    let names: Vec<String> = plan.selection.features().iter().map(|f| f.name.clone()).collect();
+    let shards = plan.dealing.shards();
+    let found = hadron_comparison::compare(world, &names, &stores[real], &simulated, shards)?;
+    if let Some(found) = found.as_ref().filter(|_| is_root(world)) {
+        log::info!("{}", hadron_comparison::describe(found));
+        if found.differs() {
+            log::warn!("{}", found.warning());
+        }
+    }
+    Ok(found)
 }
 
 /// What all ranks know after a step.
@@ -83,7 +116,7 @@ impl<'a> Job<'a> {
         folder: Option<RunFolder>,
         mut engines: Vec<Box<dyn Engine>>,
     ) -> Result<Job<'a>> {
-        let (mut stores, mut rows) = (Vec::new(), Vec::new());
+        let (mut stores, mut rows, mut off_source) = (Vec::new(), Vec::new(), None);
         let shards = plan.dealing.shards() as usize;
         let mut moments = Moments::new(plan.spec.features);
         for population in &plan.populations {
@@ -92,6 +125,10 @@ impl<'a> Job<'a> {
             let (mut store, counts) =
                 agree(world, EventStore::load(world, &plan.sources, &recipe))?;
             let counts = counts.reduce(world)?;
+            if let Some(off) = plan.off.as_ref().filter(|_| *class == Class::Hadron) {
+                let gammas = of_class(&plan.sources, Class::Gamma);
+                off_source = Some(off.conclude(world, &gammas)?);
+            }
             common(check_budget(&counts, plan.config.data.bad_rows))?;
             common(check_events(&counts, plan, *class))?;
             let effective = common(store.normalise_weights(world, shards as u64))?;
@@ -110,6 +147,9 @@ impl<'a> Job<'a> {
         }
         let scaler = common(moments.scaler(plan.selection.features(), &plan.units))?;
         stores.iter_mut().for_each(|store| store.scale(&scaler));
+        if let (Some(off), false) = (&mut off_source, plan.compared.is_empty()) {
+            off.comparison = compared(world, plan, &scaler, &stores)?;
+        }
         let (config, seed) = (&plan.config, plan.config.train.seed);
         let synthetic = match &config.anomalies {
             Some(a) => Some(Synthetic::learn(world, a, &scaler, &stores[0], shards as u64, seed)?),
@@ -125,6 +165,7 @@ impl<'a> Job<'a> {
             scaler,
             steps: most.div_ceil(config.train.batch),
             rows,
+            off_source,
             synthetic,
             engines,
             journal: folder.map(Journal::new),

@@ -4,18 +4,20 @@
 //! alike, before anything is written.
 
 use super::flows::{self, FlowPlan, Objective, Population};
+use super::off_source::OffSourceView;
 use crate::config::{Class, Config, Mode};
 use crate::data::catalog;
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
 use crate::data::shards::{Dealing, default_shards};
 use crate::data::split::Splitter;
-use crate::data::store::{Recipe, Source};
-use crate::data::table::{Request, Table};
+use crate::data::store::{self, Recipe, Source, View};
+use crate::data::table::Table;
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
 use crate::world::{World, agree};
 use std::path::Path;
+use std::sync::Arc;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
@@ -34,6 +36,9 @@ pub struct Plan {
     pub units: Vec<String>, // (features)
     pub splitter: Splitter,
     pub dealing: Dealing,
+    /// Hadrons from experimental files, and simulated ones they are compared with.
+    pub off: Option<Arc<OffSourceView>>,
+    pub compared: Vec<Source>,
     /// Configuration without `[run]`, and the data's content.
     pub run_hash: String,
 }
@@ -70,8 +75,11 @@ impl Plan {
             .with_weight(config.data.weight.as_deref())?;
         let (mode, normal) = (config.model.mode, config.model.normal);
         let flows = flows::flows(mode, normal);
-        let sources = sources(config)?;
-        let units = check_columns(&sources, &selection, config.split.key.as_deref())?;
+        let off = config.off_source().map(|off| OffSourceView::new(off, config, &selection));
+        let off = off.transpose()?.map(Arc::new);
+        let (sources, compared) = sources(config, off.as_ref())?;
+        let all: Vec<&Source> = sources.iter().chain(&compared).collect();
+        let units = check_columns(&all, &selection, config.split.key.as_deref())?;
         let rows = sources.iter().map(|s| s.rows).sum();
         Ok(Plan {
             parameters: flows.len() * Layout::new(&spec).len(),
@@ -80,6 +88,8 @@ impl Plan {
             populations: flows::populations(mode, normal),
             stages: flows::stages(config),
             sources,
+            off,
+            compared,
             data: Vec::new(),
             selection,
             units,
@@ -114,10 +124,15 @@ impl Plan {
     }
 }
 
-/// The files whose rows can be of a class that is trained on, in a fixed order.
-fn sources(config: &Config) -> Result<Vec<Source>> {
+/// The files whose rows can be of a class that is trained on, in a fixed order; and the
+/// simulated hadrons that experimental ones are compared with.
+fn sources(
+    config: &Config,
+    off: Option<&Arc<OffSourceView>>,
+) -> Result<(Vec<Source>, Vec<Source>)> {
     let of = |class| match class {
         Class::Gamma => &config.data.gamma,
+        Class::Hadron if off.is_some() => &config.data.off,
         Class::Hadron => &config.data.hadron,
     };
     let (mode, normal) = (config.model.mode, config.model.normal);
@@ -133,30 +148,32 @@ fn sources(config: &Config) -> Result<Vec<Source>> {
     let other = if both { other } else { &none };
     let roles: [catalog::Role; 3] =
         [(own, Some(normal)), (other, Some(normal.other())), (&config.data.mixed, None)];
-    let sources = catalog::sources(&roles, config.data.schema.as_deref())?;
+    let schema = config.data.schema.as_deref();
+    let mut sources = catalog::sources(&roles, schema)?;
+    let mut compared = Vec::new();
+    if let Some(off) = off {
+        let views = sources.iter_mut().filter(|source| source.class == Some(Class::Hadron));
+        views.for_each(|source| source.view = Some(Arc::clone(off) as Arc<dyn View>));
+        compared = catalog::sources(&[(&config.data.hadron, Some(Class::Hadron))], schema)?;
+    }
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
             .expected(format!("data.{normal} or data.mixed in the configuration"))
             .usage());
     }
-    Ok(sources)
+    Ok((sources, compared))
 }
 
 /// Opens every needed column of every file, and returns the features' units.
 fn check_columns(
-    sources: &[Source],
+    sources: &[&Source],
     selection: &Selection,
     key: Option<&[String]>,
 ) -> Result<Vec<String>> {
     let mut units: Option<Vec<String>> = None;
     for source in sources {
         let table = Table::open(&source.path, &source.schema)?;
-        table.reader(&Request {
-            quantities: selection.quantities().to_vec(),
-            keys: key.map(<[String]>::to_vec).unwrap_or_default(),
-            shower: key.is_none(),
-            class: source.class.is_none(),
-        })?;
+        store::open(source, &store::request(source, selection, key))?;
         let mine = feature_units(&table, selection);
         if let Some(first) = &units
             && *first != mine

@@ -59,7 +59,10 @@ impl Job<'_> {
             let events = self.gathered_scores(world)?;
             let scores: Vec<f64> = events.iter().map(|e| e.0).collect();
             let gamma: Vec<bool> = events.iter().map(|e| e.1 == Class::Gamma).collect();
-            return common(Sample::new(&scores, &gamma).and_then(|s| rule.choose(&s))).map(Some);
+            let weights: Vec<f64> = events.iter().map(|e| e.2).collect();
+            let weights = self.plan.selection.has_weight().then_some(weights.as_slice());
+            let sample = Sample::weighted(&scores, &gamma, weights);
+            return common(sample.and_then(|s| rule.choose(&s))).map(Some);
         }
         let fraction = self.plan.config.calibration.quantile;
         let normal = self.plan.config.model.normal;
@@ -159,6 +162,9 @@ impl Job<'_> {
         let card = Card {
             format: model::FORMAT.to_string(),
             version: match (&normals, several) {
+                _ if config.data.weight.is_some() || self.off_source.is_some() => {
+                    model::VERSION_WITH_WEIGHT
+                }
                 (Some(_), _) => model::VERSION_WITH_NORMALS,
                 (None, true) => model::VERSION_OF_SEVERAL,
                 (None, false) => model::VERSION,
@@ -187,6 +193,8 @@ impl Job<'_> {
                 validation_nll_median: p.best.iter().map(|b| b.median).sum(),
                 flows: if several { trained } else { BTreeMap::new() },
                 anomalies: config.anomalies.clone(),
+                weight: config.data.weight.clone(),
+                off_source: self.off_source.clone(),
             },
             checksum: String::new(), // the model file's business
         };
@@ -200,6 +208,7 @@ fn training_hash(config: &Config) -> Result<String> {
     shape.data.gamma.clear();
     shape.data.hadron.clear();
     shape.data.mixed.clear();
+    shape.data.off.clear();
     shape.hash()
 }
 

@@ -1,0 +1,141 @@
+//! Latent points of a seeded choice of the evaluated events, class by class: those with the
+//! lowest hashes of file and row, so that the choice does not depend on the ranks. Computed
+//! by the reference in f64, which any engine agrees with.
+
+use crate::config::{Class, Transform};
+use crate::error::Result;
+use crate::figures::latent::Latent;
+use crate::model::{Card, Model};
+use crate::world::World;
+use rayon::prelude::*;
+use taiga_flow_gpu::random::Stream;
+use taiga_flow_gpu::reference::Reference;
+
+/// Events of a class that are looked at, at most: distances of 0.02 are then seen.
+const MOST: usize = 4096;
+/// Name of the flow that has learnt no class of real events.
+const ANOMALY: &str = "anomaly";
+
+/// An event that was chosen.
+#[derive(Debug, Clone, PartialEq)]
+struct Chosen {
+    key: u64,
+    weight: f64,
+    features: Vec<f32>, // scaled
+}
+
+/// The events chosen so far, by class.
+#[derive(Debug, Default)]
+pub struct Choice {
+    of: [Vec<Chosen>; 2], // gammas, hadrons
+}
+
+impl Choice {
+    /// Considers an event, by the number of its file and its row.
+    pub fn consider(&mut self, class: Class, place: [u64; 2], weight: f64, features: &[f32]) {
+        let key = Stream::new(0, "latent points", &[place[0]]).bits(place[1]);
+        let chosen = &mut self.of[usize::from(class == Class::Hadron)];
+        chosen.push(Chosen { key, weight, features: features.to_vec() });
+        if chosen.len() >= 2 * MOST {
+            lowest(chosen);
+        }
+    }
+
+    /// The choice over the events of all ranks, on every rank.
+    pub fn gather(mut self, world: &dyn World, features: usize) -> Result<Choice> {
+        let width = 16 + 4 * features;
+        let mut all = Choice::default();
+        for (mine, all) in self.of.iter_mut().zip(&mut all.of) {
+            lowest(mine);
+            let mut bytes = Vec::with_capacity(mine.len() * width);
+            for chosen in mine.iter() {
+                bytes.extend(chosen.key.to_le_bytes());
+                bytes.extend(chosen.weight.to_le_bytes());
+                chosen.features.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
+            }
+            for of_rank in world.all_gather(&bytes)? {
+                all.extend(of_rank.chunks_exact(width).map(Chosen::from_bytes));
+            }
+            lowest(all);
+        }
+        Ok(all)
+    }
+
+    /// What the flows of a model make of them.
+    pub fn latent(&self, card: &Card, model: &Model) -> Vec<Latent> {
+        let names: Vec<String> = card.features.iter().map(|f| f.feature.name.clone()).collect();
+        let signed = |d: &usize| card.features[*d].feature.transform == Transform::Signed;
+        let signed: Vec<usize> = (0..names.len()).filter(signed).collect();
+        let of_flow = |(name, flow): (&String, &crate::model::FlowCard)| {
+            let params = model.flows.get(name).filter(|_| name != ANOMALY)?;
+            let reference = Reference::<f64>::new(&flow.spec, params);
+            let point = |chosen: &Chosen| {
+                let mut x: Vec<f64> = chosen.features.iter().map(|x| f64::from(*x)).collect();
+                // The flow has learnt both signs.
+                for (i, d) in signed.iter().enumerate() {
+                    if chosen.key >> (8 + i) & 1 == 1 {
+                        x[*d] = -x[*d];
+                    }
+                }
+                (reference.forward(&x).0, chosen.weight)
+            };
+            let chosen = &self.of[usize::from(flow.class == Class::Hadron)];
+            let points: Vec<_> = chosen.par_iter().map(point).collect();
+            Latent::of(name, &names, &points)
+        };
+        card.flows.iter().filter_map(of_flow).collect()
+    }
+}
+
+impl Chosen {
+    fn from_bytes(bytes: &[u8]) -> Chosen {
+        let (head, features) = bytes.split_at(16);
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&head[at..at + 8]);
+            word
+        };
+        Chosen {
+            key: u64::from_le_bytes(word(0)),
+            weight: f64::from_le_bytes(word(8)),
+            features: features.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        }
+    }
+}
+
+/// Keeps those with the lowest keys, in their order; equal keys are told apart by content.
+fn lowest(chosen: &mut Vec<Chosen>) {
+    chosen.sort_by(|a, b| {
+        let features = |c: &Chosen| c.features.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        a.key.cmp(&b.key).then_with(|| features(a).cmp(&features(b)))
+    });
+    chosen.truncate(MOST);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Threads;
+
+    #[test]
+    fn the_choice_does_not_depend_on_ranks() {
+        let rows = 3 * MOST as u64;
+        let chosen = |ranks: usize| {
+            let all = Threads::run(ranks, |world| {
+                let mut choice = Choice::default();
+                let mine = (0..rows).filter(|row| row / 100 % ranks as u64 == world.rank() as u64);
+                for row in mine {
+                    let class = if row % 3 == 0 { Class::Gamma } else { Class::Hadron };
+                    choice.consider(class, [row % 2, row], row as f64, &[row as f32, 0.5]);
+                }
+                choice.gather(world, 2)
+            });
+            all.into_iter().next().unwrap().unwrap()
+        };
+        let [one, three] = [1, 3].map(chosen);
+        assert_eq!(one.of, three.of);
+        assert_eq!([one.of[0].len(), one.of[1].len()], [MOST; 2]);
+        let spread: f64 = one.of[1].iter().map(|c| c.weight).sum::<f64>() / MOST as f64;
+        assert!((spread / (rows as f64 / 2.0) - 1.0).abs() < 0.05, "from all rows: {spread}");
+    }
+}

@@ -1,0 +1,269 @@
+//! Hadrons from experimental files: no false hole, the gammas among them stated, no event
+//! scored by a model that saw its run, and what simulation and data differ in told before.
+
+use crate::support::nights::{self, Cuts};
+use crate::support::{
+    Events, arguments, folder, hash, json, program, ranks, run, seed, simulated, succeed, text,
+    train_on_threads, training,
+};
+use std::path::{Path, PathBuf};
+use taiga_flow::config::Class;
+use taiga_flow::model::{Card, Model};
+use taiga_flow::simulate::toy::Event;
+
+const RUNS: i64 = 12;
+const HADRONS: u64 = 2500; // per run
+const GAMMAS: u64 = 250;
+const EXCLUDED: f64 = 0.1; // deg²
+
+struct Season {
+    folder: tempfile::TempDir,
+    files: Vec<PathBuf>,
+    gamma: PathBuf,
+    /// Share of gammas among the events that are not near the source.
+    contamination: f64,
+}
+
+type Column = fn(&Event) -> f32;
+
+const COLUMNS: [(&str, Column); 12] = [
+    ("size", |e| e.size),
+    ("length", |e| e.length),
+    ("width", |e| e.width),
+    ("dist", |e| e.dist),
+    ("alpha", |e| e.alpha),
+    ("con2", |e| e.con2),
+    ("skewness", |e| e.skewness),
+    ("xc", |e| e.xc),
+    ("yc", |e| e.yc),
+    ("axis", |e| e.axis),
+    ("source_x", |e| e.source_x),
+    ("source_y", |e| e.source_y),
+];
+
+fn write(path: &Path, events: &[Event], run: i64, class: i8) {
+    let rows = events.len();
+    let keys = vec![
+        ("run_id".to_string(), vec![run; rows]),
+        ("event_id".to_string(), (0..rows as i64).collect()),
+    ];
+    let column = |(name, of): &(&str, Column)| {
+        ((*name).to_string(), events.iter().map(of).collect::<Vec<f32>>())
+    };
+    let features = COLUMNS.iter().map(column).collect();
+    Events { keys, features, class: vec![class; rows] }.write(path);
+}
+
+impl Season {
+    /// Runs of hadrons with gammas of the source among them, of unknown class.
+    fn new() -> Season {
+        let folder = folder();
+        let (mut files, mut left) = (Vec::new(), [0u64; 2]);
+        for number in 0..RUNS {
+            let part = |class, per_run: u64| {
+                let first = number as u64 * per_run;
+                nights::events(class, seed() + 77, first..first + per_run)
+            };
+            let mut events = part(Class::Hadron, HADRONS);
+            let gammas = part(Class::Gamma, GAMMAS);
+            for (which, events) in [(0, &gammas), (1, &events)] {
+                let away = |e: &&Event| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
+                left[which] += events.iter().filter(away).count() as u64;
+            }
+            events.extend(gammas);
+            let path = folder.path().join(format!("run-{number:02}.h5"));
+            write(&path, &events, 9_000_000_000 + number, -1);
+            files.push(path);
+        }
+        let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 12_000, seed() + 5);
+        let contamination = left[0] as f64 / (left[0] + left[1]) as f64;
+        Season { folder, files, gamma, contamination }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configuration(&self, more: &str) -> PathBuf {
+        let path = self.path("off.toml");
+        let runs = self.folder.path().join("run-*.h5");
+        let text = format!(
+            r#"
+[data]
+gamma = [{:?}]
+off = [{:?}]
+
+[features]
+columns = [
+  {{ name = "size", transform = "log10" }},
+  {{ name = "width", transform = "ln", offset = 0.01 }},
+  {{ name = "length", transform = "ln", offset = 0.01 }},
+  {{ name = "dist" }},
+  {{ name = "alpha", transform = "signed" }},
+]
+
+[cuts]
+size = {{ min = 60 }}
+
+[model]
+mode = "ratio"
+blocks = 4
+hidden = [12]
+
+[train]
+epochs = 2
+batch = 2048
+learning_rate = 1e-2
+
+[off_source]
+exclude_theta2 = {EXCLUDED}
+folds = 3
+{more}
+"#,
+            self.gamma.display().to_string(),
+            runs.display().to_string()
+        );
+        std::fs::write(&path, text).expect("a configuration");
+        path
+    }
+
+    fn train(&self, configuration: &Path, name: &str, sets: &[&str]) -> (PathBuf, String) {
+        let output = self.path(name);
+        let mut command = program(&arguments!["train", "-c", configuration, "-o", &output]);
+        sets.iter().for_each(|set| {
+            command.args(["--set", set]);
+        });
+        let told = succeed(&mut command).stderr;
+        (output.join("model.safetensors"), told)
+    }
+
+    fn refused(&self, configuration: &Path, sets: &[&str], code: i32, text: &str) {
+        let output = self.path("refused");
+        let mut command = program(&arguments!["train", "-c", configuration, "-o", &output]);
+        sets.iter().for_each(|set| {
+            command.args(["--set", set]);
+        });
+        let outcome = run(&mut command);
+        assert_eq!(outcome.code, Some(code), "{sets:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(text), "{sets:?}: {}", outcome.stderr);
+        assert!(!output.join("model.safetensors").exists());
+    }
+}
+
+fn card(model: &Path) -> Card {
+    Model::load(model).expect("a model").0.card
+}
+
+#[test]
+fn hadrons_off_the_source_have_no_hole_their_gammas_are_stated_and_ranks_change_no_bit() {
+    let season = Season::new();
+    let configuration = season.configuration("");
+    let mut models = Vec::new();
+    for ranks in [1, 2, 3] {
+        let output = season.path(&format!("ranks-{ranks}"));
+        train_on_threads(&training(&configuration, &[], &output), ranks);
+        models.push(output.join("model.safetensors"));
+    }
+    assert!(models.iter().all(|model| hash(model) == hash(&models[0])));
+    let card = card(&models[0]);
+    assert_eq!(card.version, 4);
+    let off = card.training.off_source.expect("what was done");
+    assert!(off.runs.len() < RUNS as usize && !off.runs.is_empty());
+    let survival: Vec<f64> = off.survival.iter().flatten().copied().collect();
+    let mean = survival.iter().sum::<f64>() / survival.len() as f64;
+    assert_eq!(survival.len(), 9);
+    assert!(mean < 0.99, "something was left out: {survival:?}");
+    assert!(survival.iter().all(|s| (s / mean - 1.0).abs() < 0.06), "{survival:?}");
+    let rows = card.training.flows["hadron"].rows.expect("counts");
+    assert!(rows.on_source > 0 && rows.test > 0, "{rows:?}");
+    let contamination = off.contamination;
+    assert!(contamination.share_inside.is_some_and(|s| s > 0.1 && s < 0.5), "{contamination:?}");
+    let (share, truth) = (contamination.share, season.contamination);
+    assert!(
+        (share.value - truth).abs() < 4.0 * share.error + 0.1 * truth,
+        "{share}, truly {truth}"
+    );
+    assert!(share.error < 0.5 * truth, "{share}, truly {truth}: measured at all");
+}
+
+#[test]
+fn positions_that_make_a_hole_and_runs_that_cannot_be_dealt_are_refused() {
+    let season = Season::new();
+    let configuration = season.configuration("");
+    season.refused(&configuration, &["off_source.positions=[0.0]"], 2, "too near to the source");
+    season.refused(&configuration, &["off_source.positions=[180.0,-40.0]"], 2, "too near");
+    season.refused(&configuration, &["off_source.positions=9"], 2, "2 to 8");
+    season.refused(&configuration, &["off_source.positions=\"anywhere\""], 2, "positions");
+    season.refused(&configuration, &["off_source.fold=3"], 2, "below off_source.folds");
+    season.refused(&configuration, &["model.mode=one-class"], 2, "data.off does not fit");
+    season.refused(&configuration, &["data.mixed=[\"more.h5\"]"], 2, "two origins");
+    season.refused(&configuration, &["data.off=[]"], 2, "without data.off");
+    season.refused(&configuration, &["off_source.run=\"event\""], 3, "event");
+    let far = ["off_source.exclude_theta2=1.0", "off_source.positions=[45.0]"];
+    season.refused(&configuration, &far, 3, "cuts a hole into alpha");
+    let one = format!("data.off=[{:?}]", season.files[0].display().to_string());
+    season.refused(&configuration, &[&one], 3, "too few runs");
+    let skewed = r#"features.columns=[{name="size",transform="log10"},{name="skewness"}]"#;
+    season.refused(&configuration, &[skewed], 2, "file's own source position");
+}
+
+#[test]
+fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
+    let season = Season::new();
+    let configuration = season.configuration("");
+    let mut scored = vec![0; RUNS as usize];
+    for fold in 0..3 {
+        let set = format!("off_source.fold={fold}");
+        let (model, _) = season.train(&configuration, &format!("fold-{fold}"), &[&set]);
+        let off = card(&model).training.off_source.expect("what was done");
+        let refusing = season.path(&format!("refused-{fold}"));
+        let mut command = program(&arguments!["score", "-m", &model, "-o", &refusing]);
+        let outcome = run(command.args(&season.files));
+        assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+        let manifest = text(&refusing.join("manifest.json"));
+        assert!(manifest.contains("trained on events of this run"), "{manifest}");
+        let output = season.path(&format!("scores-{fold}"));
+        let own = arguments!["score", "-q", "--own-runs", "-m", &model, "-o", &output];
+        succeed(ranks(1 + fold % 2, &own).args(&season.files));
+        for name in (0..RUNS).map(|number| format!("run-{number:02}.h5")) {
+            assert_eq!(output.join(&name).exists(), refusing.join(&name).exists(), "{name}");
+        }
+        for (number, count) in scored.iter_mut().enumerate() {
+            let written = output.join(format!("run-{number:02}.h5")).exists();
+            assert_eq!(written, !off.has_used(9_000_000_000 + number as i64), "run {number}");
+            *count += u32::from(written);
+        }
+        let evaluation = season.path(&format!("evaluation-{fold}"));
+        let mut arguments = arguments!["evaluate", "-m", &model, "-o", &evaluation].to_vec();
+        arguments.extend(arguments!["--gamma", &season.gamma, "--hadron"]);
+        arguments.extend(season.files.iter().map(Into::into));
+        let told = json(&arguments);
+        let used = &told["unusable"]["of a run the model was trained on"];
+        let rows = off.runs.len() as u64 * (HADRONS + GAMMAS);
+        assert_eq!(used.as_u64(), Some(rows), "{}", told["unusable"]);
+    }
+    assert_eq!(scored, vec![1; RUNS as usize], "each run has one model that may score it");
+}
+
+#[test]
+fn simulated_hadrons_that_differ_from_real_ones_are_told_before_training() {
+    let season = Season::new();
+    let alike = season.path("alike.h5");
+    let events = nights::events(Class::Hadron, seed() + 990, 0..8000);
+    write(&alike, &events, 1, 0);
+    let configuration = season.configuration("");
+    let of = |path: &Path| format!("data.hadron=[{:?}]", path.display().to_string());
+    let (model, told) = season.train(&configuration, "alike", &[&of(&alike)]);
+    let comparison = |model: &Path| {
+        let off = card(model).training.off_source.expect("what was done");
+        off.comparison.expect("a comparison")
+    };
+    assert!(comparison(&model).auc.expect("an AUC") < 0.6, "{:?}", comparison(&model));
+    assert!(told.contains("tells them apart") && !told.contains("may learn"), "{told}");
+    let wider: Vec<Event> = events.iter().map(|e| Event { width: 1.4 * e.width, ..*e }).collect();
+    let different = season.path("different.h5");
+    write(&different, &wider, 1, 0);
+    let (model, told) = season.train(&configuration, "different", &[&of(&different)]);
+    assert!(told.contains("; width") && told.contains("may learn"), "{told}");
+    assert!(comparison(&model).auc.expect("an AUC") > 0.6);
+}
