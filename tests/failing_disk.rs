@@ -367,7 +367,7 @@ fn whatever_operation_fails_on_one_of_two_ranks_the_training_ends_in_time_and_go
 fn whatever_operation_fails_on_one_of_two_ranks_the_scoring_ends_in_time_and_goes_on() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
-    // So many that both ranks begin with some.
+    // With six positions so much work that both ranks begin with some.
     for i in 0..6 {
         simulated(archive.join(format!("{i}/a.h5")), Class::Gamma, 20_000, seed() + i);
     }
@@ -377,7 +377,18 @@ fn whatever_operation_fails_on_one_of_two_ranks_the_scoring_ends_in_time_and_goe
         let deadline = format!("{}s", DEADLINE.as_secs());
         let all =
             arguments!["score", "-m", &trained.model, "-o", output, &archive, "--threads", "1"];
-        [&all[..], &arguments!["--split-rows", "65536", "--watchdog", deadline]].concat()
+        [
+            &all[..],
+            &arguments![
+                "--set",
+                "score.positions=6",
+                "--split-rows",
+                "65536",
+                "--watchdog",
+                deadline
+            ],
+        ]
+        .concat()
     };
     let (whole, output) = (folder.path().join("whole"), folder.path().join("scores"));
     let mark = folder.path().join("mark");

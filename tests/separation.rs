@@ -204,8 +204,11 @@ fn area(events: &[(f64, bool, f64)]) -> f64 {
     let (mut wins, mut pairs) = (0.0, 0.0);
     for gamma in events.iter().filter(|e| e.1) {
         for hadron in events.iter().filter(|e| !e.1) {
-            let won =
-                if gamma.0 == hadron.0 { 0.5 } else { f64::from(u8::from(gamma.0 > hadron.0)) };
+            let won = match gamma.0.total_cmp(&hadron.0) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            };
             wins += gamma.2 * hadron.2 * won;
             pairs += gamma.2 * hadron.2;
         }

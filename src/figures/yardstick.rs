@@ -121,8 +121,8 @@ mod tests {
             let difference = yardstick.difference.unwrap();
             let areas = both(&model).value - both(&other).value;
             assert!((difference.value - areas).abs() < 1e-12);
-            // Scores that agree on most events differ by less than two unrelated ones.
-            assert!(difference.error < 0.8 * both(&model).error.unwrap());
+            // Scores that share so much differ by 0.67 ± 0.04 of one's own error.
+            assert!(difference.error < 0.85 * both(&model).error.unwrap());
             found.push(difference);
         }
         let mean = found.iter().map(|m| m.value).sum::<f64>() / 300.0;

@@ -15,6 +15,7 @@ use super::plan::Plan;
 use crate::data::durable;
 use crate::error::{Fault, Result};
 use crate::world::SIGNS_OF_LIFE;
+use crate::world::preflight::MARK;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -57,6 +58,7 @@ impl Drop for RunFolder {
         if !has_run(&self.path) {
             let _ = durable::remove_file(&self.file(CONFIG));
             let _ = durable::remove_file(&self.file(ROOM));
+            let _ = durable::remove_file(&self.file(MARK));
             let _ = durable::remove_folder(&self.file(SIGNS_OF_LIFE));
             let _ = durable::remove_file(&self.file(LOCK));
             if let Some(outermost) = &self.made {

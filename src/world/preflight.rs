@@ -12,7 +12,7 @@ use super::{World, agree, common, host, is_root};
 use crate::error::{Fault, Result};
 
 /// What rank 0 makes in the output folder for the others to see.
-const MARK: &str = ".seen";
+pub const MARK: &str = ".seen";
 /// Difference of clocks that is told.
 const SKEW: Duration = Duration::from_secs(2);
 /// How long a file made by one rank may take to be seen by another (NFS caches folders).
@@ -127,6 +127,10 @@ pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let word = format!("{} {} {}", host(), std::process::id(), now.as_nanos());
     let made = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, &word));
+    if let (Err(_), Some(mark)) = (&made, &mark) {
+        // It may have been made and not filled.
+        let _ = std::fs::remove_file(mark);
+    }
     let cannot = |error: std::io::Error| {
         let fault = Fault::new("cannot write in the output folder").found(error);
         mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
