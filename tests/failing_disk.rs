@@ -382,6 +382,8 @@ fn whatever_operation_fails_on_one_of_two_ranks_the_scoring_ends_in_time_and_goe
             &arguments![
                 "--set",
                 "score.positions=6",
+                "--batch",
+                "8192",
                 "--split-rows",
                 "65536",
                 "--watchdog",

@@ -27,14 +27,15 @@ const AT_HOME: [(&str, &[&str]); 3] =
     [("mpi", &["src/world/mpi.rs"]), ("hdf5", &["src/data/"]), ("cubecl", &["gpu/"])];
 
 /// Files with a reason for `unsafe`: MPI's in-place argument, kernels per instruction
-/// set, HDF5's boolean, records and headers, the free room of a disk, devices.
-const UNSAFE: [&str; 9] = [
+/// set, HDF5's boolean, rows, records and headers, the free room of a disk, devices.
+const UNSAFE: [&str; 10] = [
     "src/world/mpi.rs",
     "src/engine/cpu/dispatch.rs",
     "src/engine/cpu/vector.rs",
     "src/data/durable.rs",
     "src/data/header.rs",
     "src/data/record.rs",
+    "src/data/rows.rs",
     "src/data/stored.rs",
     "src/data/images/dl1.rs",
     "gpu/src/device/",
