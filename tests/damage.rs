@@ -296,22 +296,16 @@ fn fuzz_cleaned_image_text() {
 
 #[test]
 fn fuzz_camera_text() {
-    let positions: String = (0..40)
-        .map(|i| {
-            format!("{:.2}\t{:.3} # pixel\n", 3.0 * f64::from(i % 7), 2.598 * f64::from(i / 7))
-        })
-        .collect();
-    let taiga: String = (0..20)
-        .map(|i| {
-            format!(
-                "{} {} {i} {:.2} {:.2} 0 0 0\n",
-                i / 7,
-                i % 7,
-                1.5 * f64::from(i),
-                f64::from(i % 3)
-            )
-        })
-        .collect();
+    let lines = |count: u32, line: &dyn Fn(u32) -> String| -> String {
+        (0..count).map(line).collect::<Vec<_>>().join("\n") + "\n"
+    };
+    let positions = lines(40, &|i| {
+        format!("{:.2}\t{:.3} # pixel", 3.0 * f64::from(i % 7), 2.598 * f64::from(i / 7))
+    });
+    let taiga = lines(20, &|i| {
+        let (x, y) = (1.5 * f64::from(i), f64::from(i % 3));
+        format!("{} {} {i} {x:.2} {y:.2} 0 0 0", i / 7, i % 7)
+    });
     let folder = in_memory();
     let path = folder.path().join("camera.txt");
     fuzz("camera text", seed(), &[positions.into_bytes(), taiga.into_bytes()], |bytes| {

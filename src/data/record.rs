@@ -218,11 +218,8 @@ fn memory_of(
             return Ok(Memory { dtype: stored.clone(), item, is_stored: true });
         }
     };
-    let word = match is_array {
-        true => TypeDescriptor::FixedArray(Box::new(word), items),
-        false => word,
-    };
-    let dtype = Datatype::from_descriptor(&word)?;
+    let array = |word| TypeDescriptor::FixedArray(Box::new(word), items);
+    let dtype = Datatype::from_descriptor(&if is_array { array(word) } else { word })?;
     let is_stored = dtype == *stored;
     Ok(Memory { dtype, item, is_stored })
 }

@@ -23,7 +23,7 @@ const MOST_ROWS: usize = 1 << 16;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     source: usize,
-    row: u64,
+    place: u64,
     class: i8,
     key: Vec<i64>,
 }
@@ -68,7 +68,7 @@ fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(Row)
             for row in 0..block.rows {
                 let class = class_of(source, &block, row).unwrap_or(0);
                 let key = block.shower.iter().map(|column| column[row]).collect();
-                take(Row { source: index, row: start + row as u64, class, key });
+                take(Row { source: index, place: start + row as u64, class, key });
             }
         }
     }
@@ -140,19 +140,19 @@ fn repeated(names: &mut [u64]) -> Vec<u64> {
 /// The rows of all ranks, on every rank.
 fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
     let mut bytes = Vec::new();
-    for Row { source, row, class, key } in mine {
-        let head = [*source as u64, *row, *class as u64, key.len() as u64];
+    for Row { source, place, class, key } in mine {
+        let head = [*source as u64, *place, *class as u64, key.len() as u64];
         let words = head.into_iter().chain(key.iter().map(|word| *word as u64));
         bytes.extend(words.flat_map(u64::to_le_bytes));
     }
     let mut rows = Vec::new();
     for told in world.all_gather(&bytes)? {
         let mut words = words(&told);
-        while let (Some(source), Some(row), Some(class), Some(length)) =
+        while let (Some(source), Some(place), Some(class), Some(length)) =
             (words.next(), words.next(), words.next(), words.next())
         {
             let key = words.by_ref().take(length as usize).map(|word| word as i64).collect();
-            rows.push(Row { source: source as usize, row, class: class as i8, key });
+            rows.push(Row { source: source as usize, place, class: class as i8, key });
         }
     }
     rows.sort();
@@ -165,18 +165,15 @@ fn compare(sources: &[Source], rows: Vec<Row>) -> Result<()> {
     for source in sources {
         columns.push(Table::open(&source.path, &source.schema)?.event_columns());
     }
-    let mut known: BTreeMap<(&[String], i8, Vec<i64>), (usize, u64)> = BTreeMap::new();
+    let mut known = BTreeMap::new();
     let (mut count, mut example) = (0u64, None);
-    for Row { source, row, class, key } in rows {
-        let names = columns[source].as_slice();
-        match known.get(&(names, class, key.clone())) {
-            None => {
-                known.insert((names, class, key), (source, row));
-            }
-            Some(first) => {
-                count += 1;
-                example = example.or(Some((*first, (source, row), key)));
-            }
+    for Row { source, place, class, key } in rows {
+        let first = *known
+            .entry((columns[source].as_slice(), class, key.clone()))
+            .or_insert((source, place));
+        if first != (source, place) {
+            count += 1;
+            example = example.or(Some((first, (source, place), key)));
         }
     }
     let Some(((other, other_row), (source, row), key)) = example else { return Ok(()) };

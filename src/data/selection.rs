@@ -195,7 +195,7 @@ impl Selection {
             let x = value(cut.column);
             // Comparisons with NaN do not hold.
             let fails = |limit: &Limit, below: bool| {
-                let limit = limit.value(&value);
+                let limit = limit.value(value);
                 if below { x <= limit } else { x >= limit }
             };
             x.is_finite()

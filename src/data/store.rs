@@ -342,10 +342,10 @@ impl EventStore {
             let verdict = seen.verdict(block, row, status == 0);
             if status != 0 {
                 let reason = match status {
-                    s if s & NOT_FINITE != 0 => match recipe.selection.fails_cut(block, row) {
-                        true => &mut counts.cut,
-                        false => &mut counts.not_finite,
-                    },
+                    s if s & NOT_FINITE != 0 && !recipe.selection.fails_cut(block, row) => {
+                        &mut counts.not_finite
+                    }
+                    s if s & NOT_FINITE != 0 => &mut counts.cut,
                     s if s & CUT != 0 => &mut counts.cut,
                     s if s & OUT_OF_DOMAIN != 0 => &mut counts.out_of_domain,
                     _ => continue,

@@ -352,8 +352,8 @@ mod tests {
 
     const TURN: Duration = Duration::from_millis(100);
 
-    fn stat(state: char) -> Option<Stat> {
-        Some(Stat { state, parent: 1, started: 7 })
+    fn stat(state: char) -> Stat {
+        Stat { state, parent: 1, started: 7 }
     }
 
     #[test]
@@ -372,17 +372,17 @@ mod tests {
     fn a_process_that_is_continued_in_between_is_slow_and_not_stopped() {
         let mut seen = Seen::default();
         for turn in 0..10 {
-            seen.look(stat('T'), Some(format!("{turn}")), TURN);
+            seen.look(Some(stat('T')), Some(format!("{turn}")), TURN);
         }
         assert_eq!((seen.stopped, seen.gone), (Duration::ZERO, Duration::ZERO));
         for _ in 0..3 {
-            seen.look(stat('T'), Some("9".to_string()), TURN);
+            seen.look(Some(stat('T')), Some("9".to_string()), TURN);
         }
         assert_eq!(seen.stopped, 3 * TURN);
-        seen.look(stat('S'), Some("9".to_string()), TURN);
+        seen.look(Some(stat('S')), Some("9".to_string()), TURN);
         assert_eq!(seen.stopped, Duration::ZERO);
         for state in ['Z', 'X'] {
-            seen.look(stat(state), None, TURN);
+            seen.look(Some(stat(state)), None, TURN);
         }
         seen.look(None, None, TURN);
         assert_eq!(seen.gone, 3 * TURN);
