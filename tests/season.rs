@@ -306,7 +306,7 @@ fn read_json(path: &Path) -> Value {
 fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    let runs = runs(Cuts::Study, 6, 2500, 160);
+    let runs = runs(Cuts::Study, 6, 2500, 320);
     let scores = written(&at("scores"), &runs);
     let mut gammas = scores_of(Cuts::Study, &calibration()[..20_000], 900, EVENING, 3);
     let energies = gammas.copied[1].2.clone();
