@@ -306,7 +306,8 @@ fn read_json(path: &Path) -> Value {
 fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    let runs = runs(Cuts::Study, 6, 2500, 320);
+    let planted = 320; // gammas in each of the runs
+    let runs = runs(Cuts::Study, 6, 2500, planted);
     let scores = written(&at("scores"), &runs);
     let mut gammas = scores_of(Cuts::Study, &calibration()[..20_000], 900, EVENING, 3);
     let energies = gammas.copied[1].2.clone();
@@ -357,14 +358,14 @@ fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
         season["portions"].as_array().unwrap().iter().map(|p| p["on"].as_u64().unwrap()).sum();
     assert_eq!(of_portions, once.on);
     assert!(season["portions"].as_array().unwrap().len() > 12);
-    // The leak, and with it the gammas that there really are: 6 · 160 counted at the source.
+    // The leak, and with it the gammas that there really are, counted at the source.
     let leak = &season["simulation"]["leak"];
     assert!(leak["on"].as_u64().unwrap() > 1000);
     let corrected = &total["corrected"];
     let good = 1.0 - (1.0 / 50.0 + 1.0 / 31.0 + 1.0 / 97.0);
     let of_mc = leak["on"].as_f64().unwrap() / leak["events"].as_f64().unwrap();
     // 1 of 97 simulated ones has no score either.
-    let planted = 960.0 * of_mc / (1.0 - 1.0 / 97.0) * good;
+    let planted = (6 * planted) as f64 * of_mc / (1.0 - 1.0 / 97.0) * good;
     let (value, error) =
         (corrected["value"].as_f64().unwrap(), corrected["error"].as_f64().unwrap());
     assert!((value - planted).abs() < 5.0 * error, "{value} ± {error}, planted {planted}");
