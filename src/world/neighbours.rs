@@ -7,7 +7,8 @@
 //! stopped, or gone, for half of the deadline ends the job with exit code 5, named by its
 //! number, host and process. A start of MPI that takes longer than the deadline, or
 //! [`SHORTEST`], or an end that takes longer than that, or [`LEAVING`], ends it too: somebody
-//! on another node is missing, whom nobody here can name. While signs of life are looked at, which say more, this thread rests.
+//! on another node is missing, whom nobody here can name. While signs of life are looked at,
+//! which say more, this thread rests.
 //!
 //! As in `watch`, time is counted in turns of the watching thread, so that a job that is
 //! suspended as a whole finds nobody stopped when it goes on.
@@ -269,7 +270,7 @@ impl Watcher {
             let what = match phase {
                 Phase::Start => "a rank is missing from the start of MPI",
                 Phase::End => "a rank is missing from the end of MPI, when all work was done",
-                _ => "a rank is missing",
+                _ => "a rank is missing from the work",
             };
             return Some(
                 Fault::new(what)
