@@ -421,6 +421,11 @@ fn verify_finds_whatever_was_changed_removed_or_added() {
     refused("new.h5: is not in the manifest");
     std::fs::remove_file(output.join("new.h5")).expect("scores");
     succeed(&mut program(&verify));
+    let path = output.join("ledger/1-of-1.jsonl");
+    let text = std::fs::read_to_string(&path).expect("the ledger");
+    std::fs::write(&path, text.replacen("\"rows\":30", "\"rows\":31", 1)).expect("the ledger");
+    refused("ledger/1-of-1.jsonl: 1 line(s) are not as they were written");
+    std::fs::write(&path, text).expect("the ledger");
     std::fs::remove_file(output.join("manifest.json")).expect("the manifest");
     let outcome = run(&mut program(&verify));
     assert_eq!(outcome.code, Some(INPUT), "{}", outcome.stderr);

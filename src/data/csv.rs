@@ -32,7 +32,7 @@ pub fn dialect(name: &str) -> Result<Schema> {
     let names: Vec<&str> = texts.iter().map(|schema| schema.name.as_str()).collect();
     let is_path = name.contains(['/', '.']);
     if let (false, Some(schema)) = (is_path, texts.iter().find(|schema| schema.name == name)) {
-        return Ok(schema.clone());
+        return Ok((*schema).clone());
     }
     if !is_path {
         let fault = Fault::new("unknown dialect").found(name).advice(did_you_mean(name, &names));
@@ -45,8 +45,8 @@ pub fn dialect(name: &str) -> Result<Schema> {
     Ok(schema)
 }
 
-fn text_schemas() -> Result<Vec<Schema>> {
-    Ok(schema::built_in()?.into_iter().filter(|schema| schema.text.is_some()).collect())
+fn text_schemas() -> Result<Vec<&'static Schema>> {
+    Ok(schema::built_in()?.iter().filter(|schema| schema.text.is_some()).collect())
 }
 
 /// The dialect that the first lines of a file fit; a row of the right number of columns
@@ -58,10 +58,10 @@ pub fn detect(path: &Path) -> Result<Schema> {
     let mut complaint = None;
     for schema in text_schemas()? {
         let Some(text) = &schema.text else { continue };
-        match Plan::bind(&schema, text, &first, None) {
-            Ok(_) if text.header => return Ok(schema),
+        match Plan::bind(schema, text, &first, None) {
+            Ok(_) if text.header => return Ok(schema.clone()),
             Ok(mut plan) => match plan.accepts(&first) {
-                Ok(()) => return Ok(schema),
+                Ok(()) => return Ok(schema.clone()),
                 Err(fault) => complaint = Some(fault.file(path).row(lines.number).input()),
             },
             Err(_) => {}

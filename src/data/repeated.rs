@@ -1,7 +1,7 @@
 //! Events that are there twice, found over all ranks before training.
 //!
 //! Promises: exact (names of 64 bits only choose the rows that are then compared key by
-//! key); the same verdict on any number of ranks; a rank holds 8 bytes per row of its share,
+//! key); the same words on any number of ranks; a rank holds 8 bytes per row of its share,
 //! and about as much while shares are exchanged. Events of tables without a key of a row
 //! cannot be told apart and pass; so do rows of equal text, which are no proof, and equal
 //! keys of gammas and of hadrons, whose simulations number their runs alike.
@@ -14,9 +14,9 @@ use crate::world::{Work, World, agree, common};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Names that are looked at more closely; where there are more, some are enough.
+/// Names that are looked at more closely, and rows with such a name: where there are more,
+/// the least are enough. So many rows of so few names hold a name twice.
 const MOST_NAMES: usize = 1 << 14;
-/// Rows with such a name that one rank tells.
 const MOST_ROWS: usize = 1 << 16;
 
 /// A row whose name another one has: its file, its place there, its class and key.
@@ -31,7 +31,7 @@ struct Row {
 /// Refuses events that are there twice, on all ranks alike.
 pub fn refuse(world: &dyn World, sources: &[Source]) -> Result<()> {
     let mut names = Vec::new();
-    let read = for_each_row(world, sources, |row| names.push(name(sources, &row)));
+    let read = for_each_row(world, sources, |row| names.push(name(sources, row)));
     agree(world, read)?;
     let shared = shared_names(world, &mut names)?;
     drop(names);
@@ -40,20 +40,23 @@ pub fn refuse(world: &dyn World, sources: &[Source]) -> Result<()> {
     }
     let mut mine = Vec::new();
     let read = for_each_row(world, sources, |row| {
-        if shared.contains(&name(sources, &row)) && mine.len() < MOST_ROWS {
-            mine.push(row);
+        if mine.len() < MOST_ROWS && shared.contains(&name(sources, row)) {
+            mine.push(row.clone());
         }
     });
     agree(world, read)?;
-    common(compare(sources, gather(world, &mine)?))
+    let rows = gather(world, &mine)?;
+    let all = shared.len() < MOST_NAMES && rows.len() < MOST_ROWS;
+    common(compare(sources, rows, all))
 }
 
 /// This rank's share of all rows, one after the other.
-fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(Row)) -> Result<()> {
+fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(&Row)) -> Result<()> {
     let total: u128 = sources.iter().map(|source| u128::from(source.rows)).sum();
     let cut = |rank: usize| (total * rank as u128 / world.size() as u128) as u64;
     let mine = cut(world.rank())..cut(world.rank() + 1);
     let (mut first, mut block) = (0, Block::default());
+    let mut it = Row { source: 0, place: 0, class: 0, key: Vec::new() };
     for (index, source) in sources.iter().enumerate() {
         let file = first..first + source.rows;
         let rows = mine.start.clamp(file.start, file.end)..mine.end.clamp(file.start, file.end);
@@ -66,9 +69,11 @@ fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(Row)
             world.progress(Work::Reading, start);
             reader.read(rows, &mut block)?;
             for row in 0..block.rows {
-                let class = class_of(source, &block, row).unwrap_or(0);
-                let key = block.shower.iter().map(|column| column[row]).collect();
-                take(Row { source: index, place: start + row as u64, class, key });
+                (it.source, it.place) = (index, start + row as u64);
+                it.class = class_of(source, &block, row).unwrap_or(0);
+                it.key.clear();
+                it.key.extend(block.shower.iter().map(|column| column[row]));
+                take(&it);
             }
         }
     }
@@ -104,7 +109,7 @@ fn name(sources: &[Source], row: &Row) -> u64 {
     })
 }
 
-/// Names that stand more than once over all ranks. Every rank looks after its share of
+/// The least names that stand more than once over all ranks. Every rank looks after its share of
 /// the names, which it is told by all others.
 fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
     let ranks = world.size();
@@ -124,7 +129,8 @@ fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
     }
     let bytes: Vec<u8> = doubled.iter().flat_map(|name| name.to_le_bytes()).collect();
     let told = world.all_gather(&bytes)?;
-    Ok(told.iter().flat_map(|bytes| words(bytes)).collect())
+    let all: BTreeSet<u64> = told.iter().flat_map(|bytes| words(bytes)).collect();
+    Ok(all.into_iter().take(MOST_NAMES).collect())
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
@@ -137,7 +143,7 @@ fn repeated(names: &mut [u64]) -> Vec<u64> {
     runs.map(|run| run[0]).take(MOST_NAMES).collect()
 }
 
-/// The rows of all ranks, on every rank.
+/// The first rows of all ranks, on every rank.
 fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
     let mut bytes = Vec::new();
     for Row { source, place, class, key } in mine {
@@ -156,11 +162,13 @@ fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
         }
     }
     rows.sort();
+    rows.truncate(MOST_ROWS);
     Ok(rows)
 }
 
-/// Compares whole keys, under the names of their columns.
-fn compare(sources: &[Source], rows: Vec<Row>) -> Result<()> {
+/// Compares whole keys, under the names of their columns; `all` says whether these are all
+/// rows there are to compare.
+fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<()> {
     let mut columns = Vec::with_capacity(sources.len());
     for source in sources {
         columns.push(Table::open(&source.path, &source.schema)?.event_columns());
@@ -184,7 +192,8 @@ fn compare(sources: &[Source], rows: Vec<Row>) -> Result<()> {
         .row(row)
         .expected("every event once")
         .found(format!(
-            "{count} rows with the key of another, such as row {other_row} of {} ({})",
+            "{}{count} rows with the key of another, such as row {other_row} of {} ({})",
+            if all { "" } else { "at least " },
             sources[other].path.display(),
             named.join(", ")
         ))
@@ -246,6 +255,19 @@ mod tests {
         assert!(text.contains("3 rows with the key of another"), "{text}");
         let places = ["d.h5", "row 17", &format!("row {}", n - 5), "a.h5", "run_id 1"];
         assert!(places.iter().all(|place| text.contains(place)), "{text}");
+    }
+
+    #[test]
+    fn more_copies_than_are_counted_are_told_alike_on_any_ranks() {
+        let folder = tempfile::tempdir().unwrap();
+        let n = MOST_ROWS as i64 + 77;
+        // The same event in many rows, then many events twice.
+        for (i, of) in [|_| 5, |row: i64| row % 40_000].into_iter().enumerate() {
+            let events: Vec<i64> = (0..n).map(of).collect();
+            let path = folder.path().join(format!("{i}.h5"));
+            let text = verdict(&[file(&path, "event_id", 1, &events, GAMMA)]).unwrap();
+            assert!(text.contains("at least ") && text.contains("rows with the key"), "{text}");
+        }
     }
 
     #[test]

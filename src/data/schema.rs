@@ -13,6 +13,7 @@ use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Root attribute `format` of the project's own event files.
 pub const EVENT_FORMAT: &str = "taiga-flow-events";
@@ -226,26 +227,26 @@ impl Schema {
         let file = h5::open(path)?;
         let schemas = built_in()?;
         if let Some(format) = h5::text_attribute(&file, "format") {
-            let own = schemas.into_iter().find(|schema| schema.is_format(&format));
+            let own = schemas.iter().find(|schema| schema.is_format(&format));
             let own = own.ok_or_else(|| other_format(path, EVENT_FORMAT, &format))?;
             own.check_format(path, &file)?;
-            return Ok(own);
+            return Ok(own.clone());
         }
         let mut misfits = Vec::new();
-        let (open, closed): (Vec<Schema>, Vec<Schema>) = schemas
-            .into_iter()
+        let (open, closed): (Vec<&Schema>, Vec<&Schema>) = schemas
+            .iter()
             .filter(|schema| schema.place.is_some() && schema.format.is_none())
             .partition(|schema| schema.open);
         for schema in closed {
             let found = schema.columns_in(path, &file);
             let missing = schema.missing(&found);
             if missing.is_empty() {
-                return Ok(schema);
+                return Ok(schema.clone());
             }
-            misfits.push((missing.len(), schema.name, missing, found));
+            misfits.push((missing.len(), &schema.name, missing, found));
         }
         if let Some(schema) = open.into_iter().find(|schema| schema.fits_names(path, &file)) {
-            return Ok(schema);
+            return Ok(schema.clone());
         }
         let groups = h5::describe_root(&file);
         // The two that lack least.
@@ -395,9 +396,16 @@ fn other_format(path: &Path, expected: &str, found: &str) -> Error {
         .input()
 }
 
-/// All built-in schemas.
-pub fn built_in() -> Result<Vec<Schema>> {
-    BUILT_IN.iter().map(|(name, text)| Schema::parse(text, name)).collect()
+/// All built-in schemas. They are parsed once: archives have many files to be recognised.
+pub fn built_in() -> Result<&'static [Schema]> {
+    static PARSED: OnceLock<Vec<Schema>> = OnceLock::new();
+    if let Some(schemas) = PARSED.get() {
+        return Ok(schemas);
+    }
+    let schemas: Result<Vec<Schema>> =
+        BUILT_IN.iter().map(|(name, text)| Schema::parse(text, name)).collect();
+    let schemas = schemas?;
+    Ok(PARSED.get_or_init(|| schemas))
 }
 
 /// The factor between two units where it is a fact of nature, not of a camera.

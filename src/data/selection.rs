@@ -10,6 +10,7 @@ use super::table::Block;
 use crate::config::{Bound, Cut, Feature};
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A needed quantity is NaN or infinite.
 pub const NOT_FINITE: u32 = 1;
@@ -41,7 +42,35 @@ pub struct Selection {
     moving: Part, // what does
 }
 
-/// What of a row is judged together: quantities, features and cuts by their numbers.
+/// What of a row is judged: all of it, or, where quantities are given once per assumed source
+/// position, what is the same at every position or what differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    All,
+    Fixed,
+    Varying,
+}
+
+/// The verdict on some rows. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct Judged {
+    /// (rows); 0 is usable.
+    pub status: Vec<u32>,
+    coordinates: Vec<f64>,    // (features, rows)
+    limits: Vec<f64>,         // (rows) of an expression
+    variables: Vec<Vec<f64>>, // (variables of an expression)(rows)
+}
+
+impl Judged {
+    /// Coordinates of a feature that was judged: (rows), finite unless the row's status has
+    /// one of the bits [`UNUSABLE`].
+    pub fn coordinates(&self, feature: usize) -> &[f64] {
+        let rows = self.status.len();
+        &self.coordinates[feature * rows..(feature + 1) * rows]
+    }
+}
+
+/// What is judged together: quantities, features and cuts by their numbers.
 #[derive(Debug, Clone, Default)]
 struct Part {
     quantities: Vec<usize>,
@@ -104,8 +133,7 @@ impl Selection {
     }
 
     /// With these quantities given once per assumed source position: then a row is judged
-    /// by [`Selection::fixed_status`], and at each position by
-    /// [`Selection::varying_status`].
+    /// in two parts, [`Which::Fixed`] once and [`Which::Varying`] at each position.
     #[must_use]
     pub fn with_varying(mut self, names: &[&str]) -> Selection {
         self.varying = self.quantities.iter().map(|name| names.contains(&name.as_str())).collect();
@@ -117,9 +145,17 @@ impl Selection {
         self.in_parts()
     }
 
-    /// Numbers of the features that are given once per position.
-    pub fn varying_features(&self) -> &[usize] {
-        &self.moving.features
+    /// Numbers of the features that are judged.
+    pub fn features_of(&self, which: Which) -> &[usize] {
+        &self.part(which).features
+    }
+
+    fn part(&self, which: Which) -> &Part {
+        match which {
+            Which::All => &self.whole,
+            Which::Fixed => &self.fixed,
+            Which::Varying => &self.moving,
+        }
     }
 
     /// Which of the quantities are given once per position.
@@ -179,14 +215,6 @@ impl Selection {
         &self.quantities
     }
 
-    /// Status of row `row` of a block read with [`Selection::quantities`]; 0 is usable.
-    /// Writes the features' coordinates (features), which are finite unless the status
-    /// has one of the bits [`UNUSABLE`].
-    pub fn status(&self, block: &Block, row: usize, coordinates: &mut [f64]) -> u32 {
-        let value = |column: usize| f64::from(block.quantities[column][row]);
-        self.judge(&self.whole, value, coordinates)
-    }
-
     /// Whether a row fails a cut on values that are finite: it is no bad row then, whatever
     /// its other values are.
     pub fn fails_cut(&self, block: &Block, row: usize) -> bool {
@@ -204,39 +232,54 @@ impl Selection {
         })
     }
 
-    /// The part of the status that is the same at every position, and the coordinates of
-    /// the features that are; `value` gives quantities that do not vary.
-    #[inline(always)]
-    pub fn fixed_status(&self, value: impl Fn(usize) -> f64, coordinates: &mut [f64]) -> u32 {
-        self.judge(&self.fixed, value, coordinates)
-    }
-
-    /// The part of the status that differs between positions, and the coordinates of the
-    /// features that do; `value` gives all quantities.
-    #[inline(always)]
-    pub fn varying_status(&self, value: impl Fn(usize) -> f64, coordinates: &mut [f64]) -> u32 {
-        self.judge(&self.moving, value, coordinates)
-    }
-
-    #[inline(always)]
-    fn judge(&self, part: &Part, value: impl Fn(usize) -> f64, coordinates: &mut [f64]) -> u32 {
-        if part.quantities.iter().any(|q| !value(*q).is_finite()) {
-            return NOT_FINITE;
-        }
-        let mut status = 0;
+    /// Judges rows of `columns`, which are those of [`Selection::quantities`] in their order;
+    /// what is not judged may be empty. A row with a quantity that is not finite has
+    /// [`NOT_FINITE`] and no other bit.
+    pub fn judge(&self, which: Which, columns: &[&[f32]], rows: Range<usize>, judged: &mut Judged) {
+        let (part, count) = (self.part(which), rows.len());
+        let Judged { status, coordinates, limits, variables } = judged;
+        status.clear();
+        status.resize(count, 0);
+        coordinates.resize(self.features.len() * count, 0.0);
+        let column = |c: usize| &columns[c][rows.clone()];
         for d in part.features.iter().copied() {
-            coordinates[d] = features::transform(&self.features[d], value(d));
-            if !coordinates[d].is_finite() {
-                status |= OUT_OF_DOMAIN;
+            let feature = &self.features[d];
+            let out = &mut coordinates[d * count..(d + 1) * count];
+            out.iter_mut()
+                .zip(column(d))
+                .for_each(|(c, x)| *c = features::transform(feature, f64::from(*x)));
+            mark(status, out, OUT_OF_DOMAIN, |c| c.is_finite());
+        }
+        for cut in part.cuts.iter().map(|cut| &self.cuts[*cut]) {
+            let x = column(cut.column);
+            let sides = [(&cut.min, false), (&cut.max, true)];
+            for (limit, below) in sides.into_iter().filter_map(|(l, b)| Some((l.as_ref()?, b))) {
+                limit.values(column, count, limits, variables);
+                let pairs = status.iter_mut().zip(x.iter().zip(&*limits));
+                // A comparison with NaN does not hold.
+                pairs.for_each(|(status, (x, limit))| {
+                    let x = f64::from(*x);
+                    let inside = if below { x < *limit } else { x > *limit };
+                    *status |= if inside { 0 } else { CUT };
+                });
             }
         }
-        let inside = part.cuts.iter().map(|cut| &self.cuts[*cut]).all(|cut| {
-            let x = value(cut.column);
-            cut.min.as_ref().is_none_or(|limit| x > limit.value(&value))
-                && cut.max.as_ref().is_none_or(|limit| x < limit.value(&value))
-        });
-        if inside { status } else { status | CUT }
+        for q in part.quantities.iter().copied() {
+            mark(status, column(q), NOT_FINITE, |x| x.is_finite());
+        }
+        status.iter_mut().for_each(|s| *s = alone(*s));
     }
+}
+
+/// A row whose values are not all finite has no other verdict.
+pub fn alone(status: u32) -> u32 {
+    if status & NOT_FINITE == 0 { status } else { NOT_FINITE }
+}
+
+/// Sets a bit where a value is not good.
+fn mark<T: Copy>(status: &mut [u32], values: &[T], bit: u32, good: impl Fn(T) -> bool) {
+    let pairs = status.iter_mut().zip(values);
+    pairs.for_each(|(status, value)| *status |= if good(*value) { 0 } else { bit });
 }
 
 /// Quantities of an expression that is evaluated without asking for memory.
@@ -261,6 +304,30 @@ impl Limit {
             Limit::Expression { expression, columns } => {
                 let values: Vec<f64> = columns.iter().map(|c| of(*c)).collect();
                 expression.evaluate(&values)
+            }
+        }
+    }
+
+    /// The values of many rows: `out`, (rows); `variables` is memory for what they are made of.
+    fn values<'a>(
+        &self,
+        column: impl Fn(usize) -> &'a [f32],
+        rows: usize,
+        out: &mut Vec<f64>,
+        variables: &mut Vec<Vec<f64>>,
+    ) {
+        out.clear();
+        match self {
+            Limit::Number(x) => out.resize(rows, *x),
+            Limit::Expression { expression, columns } => {
+                variables.resize(variables.len().max(columns.len()), Vec::new());
+                for (values, c) in variables.iter_mut().zip(columns) {
+                    values.clear();
+                    values.extend(column(*c).iter().copied().map(f64::from));
+                }
+                let given: Vec<&[f64]> =
+                    variables[..columns.len()].iter().map(Vec::as_slice).collect();
+                expression.evaluate_rows(&given, rows, |value| out.push(value));
             }
         }
     }
@@ -300,6 +367,7 @@ fn limit(quantities: &mut Vec<String>, bound: Option<&Bound>) -> Result<Option<L
 mod tests {
     use super::*;
     use crate::config::Transform;
+    use taiga_flow_gpu::random::Stream;
 
     fn selection() -> Selection {
         let feature = |name: &str, transform| Feature {
@@ -322,12 +390,11 @@ mod tests {
     }
 
     fn status(size: f32, con2: f32, width: f32) -> u32 {
-        let block = Block {
-            rows: 1,
-            quantities: vec![vec![size], vec![con2], vec![width]],
-            ..Block::default()
-        };
-        selection().status(&block, 0, &mut [0.0; 2])
+        let mut judged = Judged::default();
+        // Between rows of another verdict.
+        let columns = [[-1.0, size, f32::NAN], [2.0, con2, 0.5], [9.0, width, 0.1]];
+        selection().judge(Which::All, &columns.each_ref().map(|c| &c[..]), 1..2, &mut judged);
+        judged.status[0]
     }
 
     #[test]
@@ -338,24 +405,79 @@ mod tests {
     #[test]
     fn fixed_and_varying_parts_together_judge_as_the_whole() {
         let split = selection().with_varying(&["con2", "size"]);
+        let mut columns = [const { Vec::new() }; 3];
         for size in [1000.0_f32, 100.0, -5.0, f32::NAN] {
             for con2 in [0.5_f32, 1.0, f32::INFINITY] {
                 for width in [0.1_f32, 0.3, f32::NAN] {
-                    let values = [size, con2, width].map(f64::from);
-                    let (mut whole, mut parts) = ([f64::NAN; 2], [f64::NAN; 2]);
-                    let one = selection().fixed_status(|c| values[c], &mut whole);
-                    let fixed = split.fixed_status(|c| values[c], &mut parts);
-                    let varying = split.varying_status(|c| values[c], &mut parts);
-                    if (fixed | varying) & NOT_FINITE == 0 {
-                        assert_eq!(fixed | varying, one, "{values:?}");
-                        assert_eq!(parts.map(f64::to_bits), whole.map(f64::to_bits));
-                    } else {
-                        assert_eq!(one, NOT_FINITE, "{values:?}");
-                    }
+                    columns.iter_mut().zip([size, con2, width]).for_each(|(c, x)| c.push(x));
                 }
             }
         }
-        assert_eq!(split.fixed_status(|_| 1.0, &mut [0.0; 2]), 0, "nothing fixed has a limit");
+        let all = columns.each_ref().map(Vec::as_slice);
+        // Memory of earlier rows does not tell.
+        let judge = |selection: &Selection, which| {
+            let mut judged = Judged::default();
+            selection.judge(which, &all, 0..30, &mut judged);
+            selection.judge(which, &all, 0..36, &mut judged);
+            judged
+        };
+        let whole = judge(&selection(), Which::All);
+        let (fixed, varying) = (judge(&split, Which::Fixed), judge(&split, Which::Varying));
+        let together = fixed.status.iter().zip(&varying.status).map(|(f, v)| alone(f | v));
+        assert_eq!(together.collect::<Vec<_>>(), whole.status);
+        let bits = |judged: &Judged, d| {
+            judged.coordinates(d).iter().map(|c| c.to_bits()).collect::<Vec<_>>()
+        };
+        for d in 0..2 {
+            assert_eq!(bits(&varying, d), bits(&whole, d));
+        }
+        assert!(split.features_of(Which::Fixed).is_empty());
+        assert_eq!(whole.status.iter().filter(|s| **s == 0).count(), 1);
+        let mut judged = Judged::default();
+        let width: [&[f32]; 3] = [&[], &[], &[0.3, f32::NAN]];
+        split.judge(Which::Fixed, &width, 0..2, &mut judged);
+        assert_eq!(judged.status, [0, NOT_FINITE], "nothing fixed has a limit");
+    }
+
+    /// One row at a time, as it is written in ARCHITECTURE.
+    #[test]
+    fn many_rows_are_judged_as_one_by_one() {
+        let stream = Stream::new(u64::from(std::process::id()), "judged", &[]);
+        println!("rows of process {}", std::process::id());
+        let rows = 1000;
+        let value = |i: u64, scale: f64| match stream.bits(2 * i) % 20 {
+            0 => f32::NAN,
+            1 => f32::NEG_INFINITY,
+            2 => -1.0,
+            _ => (scale * stream.uniform(2 * i + 1)) as f32,
+        };
+        let column = |c: u64, scale: f64| -> Vec<f32> {
+            (0..rows).map(|row| value(c * rows + row, scale)).collect()
+        };
+        let columns = [column(0, 300.0), column(1, 1.2), column(2, 0.25)];
+        let mut judged = Judged::default();
+        let selection = selection();
+        let all = columns.each_ref().map(Vec::as_slice);
+        selection.judge(Which::All, &all, 0..rows as usize, &mut judged);
+        let mut found = [0; 3];
+        for row in 0..rows as usize {
+            let [size, con2, width] = columns.each_ref().map(|c| f64::from(c[row]));
+            let at = [libm::log10(size), libm::log(con2 / (1.0 - con2))];
+            let inside = size > 100.0 && width < 0.068 * libm::log10(size);
+            let domain = at.iter().all(|c| c.is_finite());
+            let expected = match [size, con2, width].iter().all(|x| x.is_finite()) {
+                false => NOT_FINITE,
+                true => u32::from(!domain) * OUT_OF_DOMAIN | u32::from(!inside) * CUT,
+            };
+            assert_eq!(judged.status[row], expected, "{size} {con2} {width}");
+            for (d, coordinate) in at.iter().enumerate().filter(|_| expected & UNUSABLE == 0) {
+                assert_eq!(judged.coordinates(d)[row].to_bits(), coordinate.to_bits());
+            }
+            found[0] += usize::from(expected == 0);
+            found[1] += usize::from(expected & CUT != 0);
+            found[2] += usize::from(expected & OUT_OF_DOMAIN != 0);
+        }
+        assert!(found.iter().all(|count| *count > 20), "{found:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::features::{self, Moments, ScaledFeature};
 use super::schema::Schema;
-use super::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection};
+use super::selection::{CUT, Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
 use super::shards::{Dealing, epoch_order, step_range};
 use super::split::{Part, Splitter};
 use super::table::{Block, Reader, Request, Table};
@@ -331,14 +331,15 @@ impl EventStore {
     ) -> Result<()> {
         let noise = Stream::new(recipe.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
-        let mut coordinates = vec![0.0; self.features];
-        for row in rows {
+        let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
+        let mut judged = Judged::default();
+        recipe.selection.judge(Which::All, &columns, rows.clone(), &mut judged);
+        for (row, status) in rows.zip(judged.status) {
             counts.read += 1;
             if class_of(seen.opened.source, block, row) != Some(recipe.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
-            let status = recipe.selection.status(block, row, &mut coordinates);
             let verdict = seen.verdict(block, row, status == 0);
             if status != 0 {
                 let reason = match status {

@@ -6,7 +6,7 @@
 
 use super::positions::{OF_POSITION, Seen};
 use crate::data::features::{self, ScaledFeature};
-use crate::data::selection::{NOT_FINITE, Selection, UNUSABLE};
+use crate::data::selection::{Judged, Selection, UNUSABLE, Which, alone};
 use crate::data::table::Block;
 use rayon::prelude::*;
 
@@ -47,139 +47,99 @@ impl Preparation {
 
     /// Status, scaled features and Jacobian of every row; unusable rows are zeros.
     pub fn prepare(&self, block: &Block, prepared: &mut Prepared) {
-        let Preparation { features, selection, raw } = self;
-        prepared.resize(block.rows, features.len());
-        let width = ROWS_TOGETHER * features.len();
-        prepared
-            .status
-            .par_chunks_mut(ROWS_TOGETHER)
-            .zip(prepared.scaled.par_chunks_mut(width))
-            .zip(prepared.jacobian.par_chunks_mut(ROWS_TOGETHER))
-            .enumerate()
-            .for_each(|(chunk, ((status, scaled), jacobian))| {
-                let mut coordinates = vec![0.0; features.len()];
-                for (i, row) in scaled.chunks_exact_mut(features.len()).enumerate() {
-                    let at = chunk * ROWS_TOGETHER + i;
-                    status[i] = selection.status(block, at, &mut coordinates);
-                    if status[i] & UNUSABLE != 0 {
-                        row.fill(0.0);
-                        continue;
-                    }
-                    if *raw {
-                        let quantity = |d: usize| f64::from(block.quantities[d][at]);
-                        jacobian[i] = log_jacobian(features, quantity, |_| true);
-                    }
-                    for ((z, coordinate), feature) in row.iter_mut().zip(&coordinates).zip(features)
-                    {
-                        *z = feature.scale(*coordinate);
-                    }
-                }
-            });
+        let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
+        prepared.resize(block.rows, self.features.len());
+        let Prepared { status, scaled, jacobian, .. } = prepared;
+        self.prepare_part(Which::All, &columns, None, status, scaled, jacobian);
     }
 
     /// The same for a block at the positions it was seen from. Its quantities are those of
     /// `selection.quantities()`, empty where they vary, then any others.
     pub fn prepare_all(&self, block: &Block, seen: &Seen, prepared: &mut Prepared) {
         let positions = seen.dist.len() / seen.rows.max(1);
-        prepared.resize(block.rows * positions, self.features.len());
-        self.prepare_fixed(block, &mut prepared.fixed);
+        let (rows, width) = (block.rows, self.features.len());
+        prepared.resize(rows * positions, width);
+        let Prepared { status, scaled, jacobian, fixed, .. } = prepared;
+        let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
+        fixed.status.resize(rows, 0);
+        fixed.scaled.resize(rows * width, 0.0);
+        fixed.jacobian.resize(rows, 0.0);
+        let Fixed { status: s, scaled: x, jacobian: j } = fixed;
+        self.prepare_part(Which::Fixed, &columns, None, s, x, j);
         for k in 0..positions {
-            self.prepare_at(block, seen, k, prepared);
+            let column = |(c, name): (usize, &String)| -> &[f32] {
+                match OF_POSITION.iter().position(|known| known == name) {
+                    Some(which) => seen.column(which, k),
+                    None => columns[c],
+                }
+            };
+            let quantities = self.selection.quantities().iter().enumerate();
+            let columns: Vec<&[f32]> = quantities.map(column).collect();
+            let at = k * rows..(k + 1) * rows;
+            let scaled = &mut scaled[at.start * width..at.end * width];
+            let (status, jacobian) = (&mut status[at.clone()], &mut jacobian[at]);
+            self.prepare_part(Which::Varying, &columns, Some(fixed), status, scaled, jacobian);
         }
     }
 
-    /// The same of what is fixed.
-    fn prepare_fixed(&self, block: &Block, fixed: &mut Fixed) {
+    /// A part of all features, of rows that are as in `fixed` in the others.
+    fn prepare_part(
+        &self,
+        which: Which,
+        columns: &[&[f32]],
+        fixed: Option<&Fixed>,
+        status: &mut [u32],
+        scaled: &mut [f32],
+        jacobian: &mut [f64],
+    ) {
         let Preparation { features, selection, raw } = self;
-        let varying = selection.varying();
-        let width = features.len();
-        fixed.status.resize(block.rows, 0);
-        fixed.scaled.resize(block.rows * width, 0.0);
-        fixed.jacobian.resize(block.rows, 0.0);
-        fixed
-            .status
+        let (width, own) = (features.len(), selection.features_of(which));
+        status
             .par_chunks_mut(ROWS_TOGETHER)
-            .zip(fixed.scaled.par_chunks_mut(ROWS_TOGETHER * width))
-            .zip(fixed.jacobian.par_chunks_mut(ROWS_TOGETHER))
+            .zip(scaled.par_chunks_mut(ROWS_TOGETHER * width))
+            .zip(jacobian.par_chunks_mut(ROWS_TOGETHER))
             .enumerate()
-            .for_each(|(chunk, ((status, scaled), jacobian))| {
-                let mut coordinates = vec![0.0; width];
-                for (i, row) in scaled.chunks_exact_mut(width).enumerate() {
-                    let at = chunk * ROWS_TOGETHER + i;
-                    let quantity = |d: usize| f64::from(block.quantities[d][at]);
-                    status[i] = selection.fixed_status(quantity, &mut coordinates);
-                    row.fill(0.0);
-                    if status[i] & UNUSABLE != 0 {
-                        continue;
+            .for_each_init(Judged::default, |judged, (chunk, ((status, scaled), jacobian))| {
+                let first = chunk * ROWS_TOGETHER;
+                let rows = first..first + status.len();
+                selection.judge(which, columns, rows.clone(), judged);
+                match fixed {
+                    None => {
+                        status.copy_from_slice(&judged.status);
+                        scaled.fill(0.0);
+                        jacobian.fill(0.0);
                     }
-                    if *raw {
-                        jacobian[i] = log_jacobian(features, quantity, |d| !varying[d]);
-                    }
-                    for d in (0..width).filter(|d| !varying[*d]) {
-                        row[d] = features[d].scale(coordinates[d]);
+                    Some(fixed) => {
+                        let verdicts = judged.status.iter().zip(&fixed.status[rows.clone()]);
+                        let both = status.iter_mut().zip(verdicts);
+                        both.for_each(|(status, (own, fixed))| *status = alone(own | fixed));
+                        let of = rows.start * width..rows.end * width;
+                        scaled.copy_from_slice(&fixed.scaled[of]);
+                        jacobian.copy_from_slice(&fixed.jacobian[rows.clone()]);
                     }
                 }
-            });
-    }
-
-    /// Adds what varies, at position k.
-    fn prepare_at(&self, block: &Block, seen: &Seen, k: usize, prepared: &mut Prepared) {
-        let Prepared { status, scaled, jacobian, fixed, .. } = prepared;
-        let Preparation { features, selection, raw } = self;
-        let varying = selection.varying();
-        let width = features.len();
-        let column = |(c, name): (usize, &String)| -> &[f32] {
-            match OF_POSITION.iter().position(|known| known == name) {
-                Some(which) => seen.column(which, k),
-                None => &block.quantities[c],
-            }
-        };
-        let columns: Vec<&[f32]> = selection.quantities().iter().enumerate().map(column).collect();
-        let rows = k * block.rows..(k + 1) * block.rows;
-        status[rows.clone()]
-            .par_chunks_mut(ROWS_TOGETHER)
-            .zip(scaled[rows.start * width..rows.end * width].par_chunks_mut(ROWS_TOGETHER * width))
-            .zip(jacobian[rows].par_chunks_mut(ROWS_TOGETHER))
-            .enumerate()
-            .for_each(|(chunk, ((status, scaled), jacobian))| {
-                let mut coordinates = vec![0.0; width];
-                for (i, row) in scaled.chunks_exact_mut(width).enumerate() {
-                    let at = chunk * ROWS_TOGETHER + i;
-                    let quantity = |c: usize| f64::from(columns[c][at]);
-                    let fixed_status = fixed.status[at];
-                    status[i] = if fixed_status & NOT_FINITE != 0 {
-                        NOT_FINITE
-                    } else {
-                        match selection.varying_status(quantity, &mut coordinates) {
-                            NOT_FINITE => NOT_FINITE,
-                            varying => fixed_status | varying,
-                        }
-                    };
-                    if status[i] & UNUSABLE != 0 {
-                        row.fill(0.0);
-                        continue;
+                for d in own.iter().copied() {
+                    let feature = &features[d];
+                    let cells = scaled.iter_mut().skip(d).step_by(width);
+                    cells.zip(judged.coordinates(d)).for_each(|(z, c)| *z = feature.scale(*c));
+                }
+                let unusable = |i: &usize| status[*i] & UNUSABLE != 0;
+                if *raw {
+                    for i in (0..status.len()).filter(|i| !unusable(i)) {
+                        let quantity = |d: usize| f64::from(columns[d][first + i]);
+                        jacobian[i] += log_jacobian(features, own, quantity);
                     }
-                    if *raw {
-                        let own = log_jacobian(features, quantity, |d| varying[d]);
-                        jacobian[i] = fixed.jacobian[at] + own;
-                    }
-                    row.copy_from_slice(&fixed.scaled[at * width..(at + 1) * width]);
-                    for d in selection.varying_features().iter().copied() {
-                        row[d] = features[d].scale(coordinates[d]);
-                    }
+                }
+                for i in (0..status.len()).filter(unusable) {
+                    scaled[i * width..(i + 1) * width].fill(0.0);
                 }
             });
     }
 }
 
 /// Σ ln|dc/dx| of some features.
-fn log_jacobian(
-    features: &[ScaledFeature],
-    quantity: impl Fn(usize) -> f64,
-    of: impl Fn(usize) -> bool,
-) -> f64 {
-    let one = |d: usize| features::log_jacobian(&features[d].feature, quantity(d));
-    (0..features.len()).filter(|d| of(*d)).map(one).sum()
+fn log_jacobian(features: &[ScaledFeature], of: &[usize], quantity: impl Fn(usize) -> f64) -> f64 {
+    of.iter().map(|d| features::log_jacobian(&features[*d].feature, quantity(*d))).sum()
 }
 
 impl Prepared {

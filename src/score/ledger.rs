@@ -6,7 +6,7 @@
 
 use super::ScoredFile;
 use crate::data::durable::AppendFile;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -82,30 +82,54 @@ pub fn is_ledger(path: &Path) -> bool {
 /// All entries of all ledgers in an output folder, by output; a line that is torn or damaged
 /// says nothing.
 pub fn read(output: &Path) -> Result<BTreeMap<String, Vec<Entry>>> {
-    let folder = output.join(FOLDER);
-    let unreadable = |path: &Path, found: String| {
-        Fault::new("cannot read the ledger").file(path).found(found).environment()
-    };
     let mut entries: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-    if !folder.is_dir() {
-        return Ok(entries);
-    }
-    let found = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, e.to_string()))?;
-    let mut paths: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| is_ledger(path));
-    paths.sort();
-    for path in paths {
-        let bytes = std::fs::metadata(&path).map_or(0, |m| m.len());
-        if bytes > LARGEST_FILE {
-            return Err(unreadable(&path, format!("{bytes} bytes")));
-        }
-        let text = std::fs::read(&path).map_err(|e| unreadable(&path, e.to_string()))?;
-        let lines = text.split(|byte| *byte == b'\n');
-        for entry in lines.filter_map(Line::read) {
+    for path in files(output)? {
+        for entry in text(&path)?.split(|byte| *byte == b'\n').filter_map(Line::read) {
             entries.entry(entry.file.output.clone()).or_default().push(entry);
         }
     }
     Ok(entries)
+}
+
+/// How many lines of each ledger are not as they were written. The last one may be torn by a
+/// death, which is no damage.
+pub fn damaged(output: &Path) -> Result<BTreeMap<String, usize>> {
+    let mut damaged = BTreeMap::new();
+    for path in files(output)? {
+        let bytes = text(&path)?;
+        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let whole = lines.filter_map(|line| line.strip_suffix(b"\n"));
+        let count = whole.filter(|line| Line::read(line).is_none()).count();
+        if count > 0 {
+            let name = path.strip_prefix(output).unwrap_or(&path);
+            damaged.insert(name.display().to_string(), count);
+        }
+    }
+    Ok(damaged)
+}
+
+fn files(output: &Path) -> Result<Vec<PathBuf>> {
+    let folder = output.join(FOLDER);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let found = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e.to_string()))?;
+    let mut paths: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| is_ledger(path));
+    paths.sort();
+    Ok(paths)
+}
+
+fn text(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    if bytes > LARGEST_FILE {
+        return Err(unreadable(path, &format!("{bytes} bytes")));
+    }
+    std::fs::read(path).map_err(|e| unreadable(path, &e.to_string()))
+}
+
+fn unreadable(path: &Path, found: &str) -> Error {
+    Fault::new("cannot read the ledger").file(path).found(found).environment()
 }
 
 #[cfg(test)]
@@ -137,6 +161,10 @@ mod tests {
             bytes[at] ^= 1;
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(found().len(), 1, "byte {at}");
+            let told = damaged(folder.path()).unwrap();
+            assert_eq!(told, BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]));
         }
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(damaged(folder.path()).unwrap(), BTreeMap::new(), "torn by a death");
     }
 }

@@ -4,7 +4,7 @@
 use super::energy::EnergyTable;
 use crate::config::{Score, ScoreColumn, WorkingPoint};
 use crate::data::columns::{ColumnSpec, Kind, Values};
-use crate::data::selection::Selection;
+use crate::data::selection::{Judged, Selection, Which};
 use crate::data::table::Block;
 use crate::engine::{
     Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
@@ -283,11 +283,10 @@ impl Recipe {
         for (bit, quality) in self.quality.iter().enumerate() {
             let columns: Vec<&[f32]> =
                 quality.slots.iter().map(|slot| rows.block.quantities[*slot].as_slice()).collect();
-            for (row, mask) in rows.quality.iter_mut().enumerate() {
-                let value = |column: usize| f64::from(columns[column][row]);
-                if quality.selection.fixed_status(value, &mut []) != 0 {
-                    *mask |= 1 << bit;
-                }
+            let mut judged = Judged::default();
+            quality.selection.judge(Which::All, &columns, 0..rows.block.rows, &mut judged);
+            for (mask, status) in rows.quality.iter_mut().zip(&judged.status) {
+                *mask |= u32::from(*status != 0) << bit;
             }
         }
     }
