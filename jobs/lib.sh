@@ -27,6 +27,7 @@ hardware() {
 #   on_ranks OUTPUT PRODUCT COMMAND…
 on_ranks() {
     local launch
+    begun=$3
     read -ra launch <<<"$TAIGA_FLOW_LAUNCH"
     # srun no longer takes the number of cores per task from the job (since Slurm 22.05), and
     # would wait for the others where one rank has failed.
@@ -35,17 +36,24 @@ on_ranks() {
     supervise "$1" "$2" "${launch[@]}" "$TAIGA_FLOW_PROGRAM" "${@:3}"
 }
 
-alone() { supervise "$1" "$2" "$TAIGA_FLOW_PROGRAM" "${@:3}"; }
+alone() {
+    begun=$3
+    supervise "$1" "$2" "$TAIGA_FLOW_PROGRAM" "${@:3}"
+}
+
+# Whether the command keeps what an earlier start has finished; the others begin anew.
+keeps() { [[ $begun == train || $begun == score || $begun == sweep ]]; }
 
 supervise() {
     local output=$1 product=$2 status child marker since ending= tries=3
     shift 2
-    # What began anew must not do so at every start.
+    # What keeps its outputs must not begin anew at every start, and what does not must.
     if [ "${TAIGA_FLOW_RESTARTED:-${SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
         local word words=()
         for word in "$@"; do
             [ "$word" = --overwrite ] || words+=("$word")
         done
+        keeps || words+=(--overwrite)
         set -- "${words[@]}"
     fi
     marker=$(mktemp)
@@ -78,6 +86,10 @@ supervise() {
         exit 0
     fi
     say "ended with exit code $status"
+    if ! keeps && [ "$status" -eq $((128 + $(kill -l USR1))) ]; then
+        say "the time limit is near, and '$begun' keeps nothing of what it has done: submit it with a longer --time"
+        exit "$status"
+    fi
     # Codes of the program: 75 stopped with a checkpoint, 5 a rank or the disk is gone; 1 is
     # srun's when a node fails, above 128 something was killed.
     if [ -z "$ending" ] && [[ $status -eq 75 || $status -eq 5 || $status -eq 1 || $status -gt 128 ]]; then

@@ -9,11 +9,14 @@
 # | WORK      | folder of all outputs: hillas/, run/, run/evaluation/, scores/, season/     |
 # | ARCHIVE   | event files to score, or a folder of them                                  |
 # | IMAGES    | camera images in place of ARCHIVE: extracted into WORK/hillas first        |
+# | EXTRACT   | options of `taiga-flow extract`                                            |
 # | GAMMA, HADRON | labelled files to evaluate on, by class; without them the test part     |
 # |           | of LABELLED (files with a class column); without any no evaluation         |
 # | RANKS     | ranks of training and scoring (4)                                          |
 # | SHARDS    | above 1: scoring as an array of so many jobs, without MPI                  |
-# | SEASON    | arguments of `taiga-flow season` after OUT; without it no season           |
+# | SCORE     | options of `taiga-flow score`, such as -c configs/score/archive.toml       |
+# | SEASON    | options of `taiga-flow season`, at least a blank; without it no season. It |
+# |           | needs scores at several positions: SCORE                                   |
 # | GPUS, NODES | of training and scoring: GPUs per node, and nodes (see submit.sh)        |
 #
 # Each job waits for the success of the one before. Jobs that stop early go on by
@@ -41,7 +44,8 @@ submit() { # NAME [sbatch options] SCRIPT ARGUMENTS…
 archive=${ARCHIVE:-}
 if [ -n "${IMAGES:-}" ]; then
     archive=$WORK/hillas
-    GPUS='' submit extract --ntasks="$RANKS" run.sbatch "$archive" . extract -o "$archive" "$IMAGES"
+    read -ra options <<<"${EXTRACT:-}"
+    GPUS='' submit extract --ntasks="$RANKS" run.sbatch "$archive" . extract -o "$archive" "$IMAGES" "${options[@]}"
 fi
 submit train "${tasks[@]}" train.sbatch "$CONFIG" "$WORK/run"
 model=$WORK/run/model.safetensors
@@ -53,11 +57,13 @@ elif [ -n "${LABELLED:-}" ]; then
     GPUS='' submit evaluate "${evaluate[@]}" $LABELLED
 fi
 [ -n "$archive" ] || exit 0
+read -ra options <<<"${SCORE:-}"
+score=("$model" "$WORK/scores" "$archive" "${options[@]}")
 if [ "$SHARDS" -gt 1 ]; then
-    GPUS='' submit score --array="0-$((SHARDS - 1))" score-array.sbatch "$model" "$WORK/scores" "$archive"
+    GPUS='' submit score --array="0-$((SHARDS - 1))" score-array.sbatch "${score[@]}"
 else
-    submit score "${tasks[@]}" score.sbatch "$model" "$WORK/scores" "$archive"
+    submit score "${tasks[@]}" score.sbatch "${score[@]}"
 fi
 [ -n "${SEASON:-}" ] || exit 0
-# shellcheck disable=SC2086 # several arguments
-GPUS='' submit season run.sbatch "$WORK/season" . season "$WORK/scores" -o "$WORK/season" $SEASON
+read -ra options <<<"$SEASON"
+GPUS='' submit season run.sbatch "$WORK/season" season.json season "$WORK/scores" -o "$WORK/season" "${options[@]}"

@@ -213,11 +213,7 @@ fn dependent_jobs_go_the_whole_way_and_an_array_trains_the_points_of_a_grid() {
         .env("GAMMA", case.at("gamma.h5"))
         .env("HADRON", &hadron);
     let told = succeed(&mut pipeline).stdout;
-    let jobs: Vec<(&str, &str)> = told
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(n, id)| (n, id.trim()))
-        .collect();
+    let jobs = told_jobs(&told);
     assert_eq!(
         jobs.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
         ["train", "evaluate", "score"]
@@ -244,6 +240,147 @@ fn dependent_jobs_go_the_whole_way_and_an_array_trains_the_points_of_a_grid() {
     }
     let table = text(&slurm.at("sweep/sweep.tsv"));
     assert_eq!(table.matches("finished").count(), 4, "{table}");
+}
+
+/// Jobs that a script has printed: name and number.
+fn told_jobs(told: &str) -> Vec<(&str, &str)> {
+    told.lines().filter_map(|line| line.split_once(' ')).map(|(n, id)| (n, id.trim())).collect()
+}
+
+#[test]
+fn images_go_the_whole_way_to_a_season_by_an_array_and_give_what_single_commands_give() {
+    let Some(slurm) = Slurm::start(2, 2) else { return };
+    let case = Case::new(8000, "[train]\nepochs = 3\nbatch = 2048\nshards = 4\n");
+    let (work, folder) = (slurm.at("the work"), case.at("camera images"));
+    for run in 0..3_u64 {
+        let output = folder.join(format!("run-{run}.h5"));
+        let seed = (seed() + run).to_string();
+        let images =
+            arguments!["simulate", "--level", "images", "--class", "hadron", "--seed", seed];
+        succeed(program(&images).args(["--events", "150", "-o"]).arg(output));
+    }
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/score/archive.toml");
+    let mut pipeline = slurm.command("bash", &arguments!["jobs/pipeline.sh"]);
+    pipeline
+        .env("CONFIG", &case.configuration)
+        .env("WORK", &work)
+        .env("IMAGES", &folder)
+        .env("EXTRACT", "--compare at-least")
+        .env("SHARDS", "2")
+        .env("SCORE", format!("-c {} --set score.keys=true", archive.display()))
+        .env("SEASON", "--threshold -1000")
+        .env("RANKS", "2");
+    let told = succeed(&mut pipeline).stdout;
+    let jobs = told_jobs(&told);
+    let names: Vec<&str> = jobs.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["extract", "train", "score", "season"]);
+    let log_of = |name: &str, id: &str| match name {
+        "score" => slurm.tell("bash", &arguments!["-c", "cat 'the work'/score-*.log"]),
+        _ => text(&work.join(format!("{name}-{id}.log"))),
+    };
+    for (name, id) in &jobs {
+        let parts = if *name == "score" {
+            vec![format!("{id}_0"), format!("{id}_1")]
+        } else {
+            vec![(*id).to_string()]
+        };
+        for id in parts {
+            assert_eq!(slurm.finish(&id, "").state, "COMPLETED", "{name}: {}", log_of(name, &id));
+        }
+    }
+    // The same by hand, without ranks, arrays or Slurm.
+    let by_hand = |name: &str| case.at("by hand").join(name);
+    let model = work.join("run/model.safetensors");
+    let extract = arguments!["extract", "-o", by_hand("hillas"), "--compare", "at-least", &folder];
+    let score = arguments![
+        "score",
+        "-m",
+        &model,
+        "-o",
+        by_hand("scores"),
+        by_hand("hillas"),
+        "-c",
+        &archive
+    ];
+    let season =
+        arguments!["season", by_hand("scores"), "-o", by_hand("season"), "--threshold", "-1000"];
+    for command in [&extract[..], &score, &season] {
+        succeed(&mut program(command));
+    }
+    for name in ["hillas", "scores"] {
+        let files = |folder: &Path| {
+            let mut files = tree(folder);
+            files.retain(|name, _| has_extension(name, "h5"));
+            files
+        };
+        assert_eq!(files(&work.join(name)).len(), 3);
+        assert_eq!(files(&work.join(name)), files(&by_hand(name)), "{name}");
+    }
+    let report: serde_json::Value =
+        serde_json::from_str(&text(&work.join("season/season.json"))).expect("a report");
+    assert_eq!(report["total"]["events"], 450, "{report}");
+    let by_hand_text = text(&by_hand("season/season.json"));
+    let by_hand_report: serde_json::Value = serde_json::from_str(&by_hand_text).expect("a report");
+    assert_eq!(report["total"], by_hand_report["total"]);
+
+    // What keeps nothing begins anew where Slurm starts it again, and only there.
+    let more = arguments![work.join("hillas"), ".", "extract", "-o", work.join("hillas"), &folder];
+    let job = slurm.submit(&[], "run.sbatch", &more, "again.log");
+    assert_eq!(slurm.finish(&job, "again.log").exit_code, 2, "{}", slurm.log("again.log"));
+    let job =
+        slurm.submit(&["--export=ALL,TAIGA_FLOW_RESTARTED=1"], "run.sbatch", &more, "anew.log");
+    assert_eq!(slurm.finish(&job, "anew.log").state, "COMPLETED", "{}", slurm.log("anew.log"));
+}
+
+#[test]
+fn a_pipeline_whose_first_job_fails_leaves_none_waiting() {
+    let Some(slurm) = Slurm::start(1, 2) else { return };
+    let case = Case::new(2000, "[train]\nepochs = 1\nbatch = 1024\nshards = 2\n");
+    let mut pipeline = slurm.command("bash", &arguments!["jobs/pipeline.sh"]);
+    pipeline
+        .env("CONFIG", &case.configuration)
+        .env("WORK", slurm.at("work"))
+        .env("ARCHIVE", case.at("gamma.h5"))
+        .env("RANKS", "2")
+        .env("SEASON", " ");
+    // More ranks than shards.
+    std::fs::write(
+        &case.configuration,
+        text(&case.configuration).replace("shards = 2", "shards = 1"),
+    )
+    .expect("a configuration");
+    let told = succeed(&mut pipeline).stdout;
+    let jobs = told_jobs(&told);
+    assert_eq!(jobs.iter().map(|(n, _)| *n).collect::<Vec<_>>(), ["train", "score", "season"]);
+    let log = format!("work/train-{}.log", jobs[0].1);
+    let over = slurm.finish(jobs[0].1, &log);
+    assert_eq!((over.state.as_str(), over.exit_code), ("FAILED", 2), "{}", slurm.log(&log));
+    assert!(slurm.log(&log).contains("more ranks than logical shards"), "{}", slurm.log(&log));
+    for (_, id) in &jobs[1..] {
+        assert_eq!(slurm.finish(id, &log).state, "CANCELLED");
+    }
+    assert!(!slurm.at("work/run").exists() && !slurm.at("work/scores").exists());
+}
+
+#[test]
+fn a_sweep_element_that_is_stopped_goes_on_with_its_own_point() {
+    let Some(slurm) = Slurm::start(1, 2) else { return };
+    let case = Case::new(8000, SOME_SECONDS);
+    let output = slurm.at("sweep");
+    let grid = arguments![&case.configuration, &output, "--grid", "train.seed=1,2"];
+    let array = slurm.submit(&["--array=1"], "sweep.sbatch", &grid, "sweep.log");
+    let (id, run) = (format!("{array}_1"), output.join("point-1"));
+    wait_for_step(&slurm, &run, 3, "sweep.log");
+    slurm.tell("scancel", &arguments!["--signal=USR1", &id]);
+    slurm.start_again(&id, "sweep.log");
+    let over = slurm.finish(&id, "sweep.log");
+    let told = slurm.log("sweep.log");
+    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{told}");
+    assert!(told.contains("resumed at epoch"), "{told}");
+    let whole = case.at("whole");
+    succeed(&mut program(&case.train(&whole, &["--set", "train.seed=2"])));
+    assert_eq!(result(&run), result(&whole));
+    assert!(!output.join("point-0").exists());
 }
 
 /// Several hosts over TCP, and every way of a sum between them: the bits stay.
@@ -280,4 +417,30 @@ fn hosts_that_share_no_memory_give_the_same_bytes_by_every_way_of_a_sum() {
             assert_eq!(chosen, way.is_empty(), "{}", outcome.stderr);
         }
     }
+}
+
+/// As HTCondor starts them: part and number of parts as words (`jobs/condor/score.sub`).
+#[test]
+fn the_parts_that_htcondor_starts_score_the_whole_archive() {
+    let (trained, folder) = (trained(), crate::support::folder());
+    let at = |name: &str| folder.path().join(name);
+    let archive = at("the archive");
+    for i in 0..5 {
+        simulated(archive.join(format!("{i}.h5")), Class::Hadron, 1000 + 300 * i, seed() + i);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs/condor/score.sh");
+    for part in ["2", "1", "3"] {
+        let mut command = std::process::Command::new("bash");
+        command.args(arguments![&script, &trained.model, at("parts"), &archive, part, "3"]);
+        succeed(command.env("TAIGA_FLOW_PROGRAM", env!("CARGO_BIN_EXE_taiga-flow")));
+    }
+    let whole = arguments!["score", "-m", &trained.model, "-o", at("whole"), &archive];
+    succeed(&mut program(&whole));
+    let scores = |folder: &Path| {
+        let mut files = tree(folder);
+        files.retain(|name, _| has_extension(name, "h5") || name == "manifest.json");
+        files
+    };
+    assert_eq!(scores(&at("parts")).len(), 6);
+    assert_eq!(scores(&at("parts")), scores(&at("whole")));
 }

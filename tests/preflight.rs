@@ -1,8 +1,8 @@
 //! What would go wrong later on some rank is refused before the first step, with advice.
 
 use crate::support::{
-    Case, Outcome, arguments, has_extension, program, ranks, run, skip, succeed, text, trained,
-    tree,
+    Case, Outcome, arguments, has_extension, program, ranks, result, run, skewed, skip, succeed,
+    text, trained, tree,
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -65,8 +65,18 @@ fn ranks_with_different_builds_are_refused() {
 
 /// A command line that runs the program where `folder` is a file system of its own.
 fn elsewhere(folder: &Path, options: &str, arguments: &[OsString]) -> Vec<OsString> {
-    let mount =
-        format!("mount -t tmpfs -o {options} tmpfs '{}' && exec \"$0\" \"$@\"", folder.display());
+    after(&format!("mount -t tmpfs -o {options} tmpfs '{}'", folder.display()), arguments)
+}
+
+/// The same where another file, or folder, lies under the name of one.
+fn with_instead(other: &Path, path: &Path, arguments: &[OsString]) -> Vec<OsString> {
+    let bind = format!("mount --bind '{}' '{}'", other.display(), path.display());
+    after(&bind, arguments)
+}
+
+/// A command line that runs the program in a world of its own, after a command in it.
+fn after(prepared: &str, arguments: &[OsString]) -> Vec<OsString> {
+    let mount = format!("{prepared} && exec \"$0\" \"$@\"");
     let shell = arguments!["unshare", "-r", "-m", "sh", "-c", mount, PROGRAM];
     [&shell, arguments].concat()
 }
@@ -101,6 +111,89 @@ fn a_run_folder_that_is_not_shared_is_refused() {
     assert!(!tree(&place).keys().any(|name| has_extension(name, "h5")), "{:?}", tree(&place));
 }
 
+/// What a node has under the same path as the others, but not the same.
+#[test]
+fn another_configuration_or_model_under_the_same_path_on_a_node_is_refused() {
+    if !can_mount() {
+        return;
+    }
+    let case = Case::new(2000, SHORT);
+    let (output, other) = (case.at("run"), case.at("old.toml"));
+    std::fs::write(&other, text(&case.configuration).replace("hidden = [24]", "hidden = [25]"))
+        .expect("a configuration");
+    let command = case.train(&output, &[]);
+    let outcome = with_another(&command, &with_instead(&other, &case.configuration, &command));
+    refused(&outcome, &["the configuration is not the same on all ranks", "of rank 1 on"]);
+    assert!(!output.exists());
+
+    let model = case.at("model.safetensors");
+    std::fs::copy(&trained().model, &model).expect("a model");
+    let (run, scores) = (case.at("other"), case.at("scores"));
+    succeed(&mut program(&case.train(&run, &[])));
+    let score = arguments!["score", "-m", &model, "-o", &scores, &trained().gamma];
+    let instead = with_instead(&run.join("model.safetensors"), &model, &score);
+    let outcome = with_another(&score, &instead);
+    refused(&outcome, &["the model is not the same on all ranks", "of rank 1 on"]);
+    assert!(!scores.exists());
+    // The very same model from another place is the same model.
+    let outcome = with_another(&score, &with_instead(&trained().model, &model, &score));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+}
+
+#[test]
+fn inputs_that_a_rank_does_not_see_or_sees_others_of_are_refused() {
+    if !can_mount() {
+        return;
+    }
+    let case = Case::new(2000, SHORT);
+    let (archive, old) = (case.at("archive"), case.at("old"));
+    for (folder, sources) in [(&archive, ["gamma", "gamma"]), (&old, ["gamma", "hadron"])] {
+        std::fs::create_dir(folder).expect("a folder");
+        for (i, class) in sources.iter().enumerate() {
+            let source = if *class == "gamma" { &case.at("gamma.h5") } else { &trained().hadron };
+            std::fs::copy(source, folder.join(format!("{i}.h5"))).expect("a file");
+        }
+    }
+    let (run, scores) = (case.at("run"), case.at("scores"));
+    let train = case.train(&run, &["--set", &format!("data.gamma=[\"{}\"]", archive.display())]);
+    let score = arguments!["score", "-m", &trained().model, "-o", &scores, &archive];
+    let extract = arguments!["extract", "-o", &scores, &archive];
+    for command in [&train[..], &score, &extract] {
+        for (line, found) in [
+            (elsewhere(&archive, "size=1m", command), "No such file"),
+            (with_instead(&old, &archive, command), " bytes, on "),
+        ] {
+            let outcome = with_another(command, &line);
+            refused(&outcome, &["an input is not the same on all ranks", "rank 1: ", found]);
+            assert!(!run.exists() && !scores.exists());
+        }
+    }
+}
+
+#[test]
+fn clocks_that_differ_are_refused_and_a_little_is_told() {
+    let case = Case::new(2000, SHORT);
+    let (run_folder, scores) = (case.at("run"), case.at("scores"));
+    let train = case.train(&run_folder, &[]);
+    let score = arguments!["score", "-m", &trained().model, "-o", &scores, &trained().gamma];
+    for (command, victim, seconds, way) in [
+        (&train[..], 1, 3600, "ahead of"),
+        (&train, 0, 45, "behind"),
+        (&score, 1, -86_400, "behind"),
+    ] {
+        let outcome = run(&mut skewed(2, command, victim, seconds));
+        let told = format!(" s {way} that of rank 0");
+        refused(&outcome, &["the clocks of the ranks differ", "the clock of rank 1 on ", &told]);
+        assert!(!run_folder.exists() && !scores.exists());
+    }
+    // What a cluster without a common clock drifts by changes no bit of a model.
+    let whole = case.at("whole");
+    succeed(&mut program(&case.train(&whole, &[])));
+    let outcome = succeed(&mut skewed(2, &train, 1, -7));
+    assert!(outcome.stderr.contains("behind that of rank 0"), "{}", outcome.stderr);
+    assert_eq!(result(&run_folder), result(&whole));
+}
+
 #[test]
 fn a_full_or_read_only_disk_is_refused_before_the_first_step() {
     if !can_mount() {
@@ -122,6 +215,33 @@ fn a_full_or_read_only_disk_is_refused_before_the_first_step() {
     // One that has room goes on to the end.
     let outcome = on("size=20m");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    // Scores of 30 000 events, of which both ranks write some, on a disk that both see.
+    let files = [&trained().gamma, &trained().hadron];
+    let score =
+        arguments!["score", "-m", &trained().model, "-o", place.join("scores"), files[0], files[1]];
+    for (options, told) in [("size=64k", "disk full"), ("ro", "cannot")] {
+        let job =
+            [&["mpirun".into(), "-n".into(), "2".into(), PROGRAM.into()], &score[..]].concat();
+        let outcome = run(&mut on_ranks_where(&place, options, &job));
+        assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(told), "'{told}' is not in: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("scoring 2 file(s)"), "too late: {}", outcome.stderr);
+    }
+}
+
+/// A launcher and its ranks where `folder` is a file system of their own.
+fn on_ranks_where(folder: &Path, options: &str, job: &[OsString]) -> Command {
+    let mount =
+        format!("mount -t tmpfs -o {options} tmpfs '{}' && exec \"$0\" \"$@\"", folder.display());
+    let mut command = Command::new("unshare");
+    command.args(["-r", "-m", "sh", "-c", &mount]).args(job);
+    // Of a launcher: what its environment says.
+    for (name, value) in ranks(2, &[]).get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command
 }
 
 fn refused_disk(outcome: &Outcome, parts: &[&str]) {

@@ -11,15 +11,15 @@ prediction.svg beside this file. Standard library only.
 The model, in seconds. A job has R ranks, k on each of L = R/k nodes; P words of 8 bytes are
 summed; w bytes are left of a word when packed.
 
+    run         = start + rows/R · t_row + steps · step + checkpoints · t_checkpoint
     step        = events/rank · t_event · (1 + slowest) + t_step + sum
     slowest     = j · √(2 ln R): the largest of R normal deviations of j = 0.5 % each
     sum(lanes)  = node + 2·log2(L)·a + 2·(L-1)/L · 8·P/B
     sum(packed) = node + 2·log2(L)·a + 2·(L-1)/L · w·P/B + 4·c·P/k
     node        = 2·log2(k)·s + 2·(k-1)/k · 8·P/M + m·8·P
 
-Beside steps: reading at the start, bytes/(R · 0.3 GB/s) (gzip; the file system allowing), and a
-checkpoint of 60 ms on rank 0 every 300 s, for which all wait.
-
+t_row: a row read at the start, with everything that is done to it before the first step;
+t_checkpoint: a checkpoint, which rank 0 writes and all wait for; every 300 s in predictions.
 a: one exchange between nodes; B: bytes per second of a node's link; c: packing or unpacking
 a word; s: one exchange within a node; M: bytes per second between the ranks of a node; m:
 copying the vector in and out.
@@ -37,7 +37,8 @@ BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 MEASURED_BYTES = 5.02  # of a packed word of the bench `reduce`
 PACKED_BYTES = 5.5  # of a gradient sum: 5.3 in the fourth epoch at batch 8192, logged by training
 
-# What was measured on one core, and what is assumed for a GPU.
+# What was measured on one core where no runs are given to fit it to, and what is assumed for a
+# GPU.
 ENGINES = {
     # events/s of gradient; seconds of a step beside it (update, packing of weights)
     "CPU rank, 1 core": (243_300.0, 0.25e-3, 16),
@@ -50,7 +51,7 @@ NETWORKS = {
     "InfiniBand HDR 200 Gbit": (200e9 / 8 * 0.9, 2.5e-6),
 }
 JITTER = 0.005
-READING = 0.3e9  # bytes per second and rank, gzip with shuffle
+READING_S = 40 / 0.3e9  # of a row, on one rank: gzip with shuffle
 CHECKPOINT_S, CHECKPOINT_EVERY_S = 0.060, 300.0
 RANKS = [8, 16, 32, 64, 128, 256, 512, 1024]
 LARGEST_BATCH = 1 << 20
@@ -143,6 +144,52 @@ def check(lines):
     return solve([terms(line) for line in limited]), rows
 
 
+RUN = ("start of one rank [s]", "start of two hosts [s]", "row read and prepared, on one rank [µs]", "event, gradient [µs]",
+       "step beside its events [ms]", "sum between two hosts beside its bytes [ms]", "link: bytes sent per byte counted", "checkpoint [ms]")
+
+
+def run_terms(line):
+    """Coefficients of the unknowns of a whole run, in the order of RUN, and its time."""
+    ranks, steps, link = line["ranks"], line["steps"], bandwidth(line["rate"])
+    alone = ranks == 1
+    volume = 0.0 if alone or not link else 2 * (ranks - 1) / ranks * PACKED_BYTES * line["parameters"] / link
+    return (
+        [float(alone), float(not alone), line["rows"] / ranks * 1e-6, line["events"] / ranks * 1e-6, steps * 1e-3,
+         0.0 if alone else steps * 1e-3, steps * volume, line["checkpoints"] * 1e-3],
+        line["seconds"],
+    )
+
+
+def medians(lines):
+    """Of several rounds of a run the one of median time."""
+    rounds = {}
+    for line in lines:
+        rounds.setdefault(tuple(line[name] for name in ("ranks", "rate", "rows", "batch", "steps", "checkpoints")), []).append(line)
+    return [sorted(of, key=lambda line: line["seconds"])[len(of) // 2] for of in rounds.values()]
+
+
+def check_runs(lines):
+    """The fit of whole runs, and each bandwidth predicted without its runs."""
+    rows = []
+    for rate in sorted({line["rate"] for line in lines if bandwidth(line["rate"])}, key=bandwidth):
+        fit = solve([run_terms(line) for line in lines if line["rate"] != rate])
+        rows += [(line, predicted(fit, run_terms(line)[0])) for line in lines if line["rate"] == rate]
+    return solve([run_terms(line) for line in lines]), rows
+
+
+def table_runs(fit, rows):
+    print("## Whole runs\n\nTrainings from their start to their end, two hosts of one rank.\n")
+    print("| fitted | |\n|---|---|")
+    for name, value in zip(RUN, fit):
+        print(f"| {name} | {value:.3f} |")
+    print("\nEach bandwidth predicted from the runs at the others.\n")
+    print("| link | batch | steps | measured [s] | steps/s | predicted [s] | steps/s | off |\n|---|---|---|---|---|---|---|---|")
+    for line, guess in rows:
+        time, steps = line["seconds"], line["steps"]
+        print(f"| {line['rate']} | {line['batch']} | {steps} | {time:.2f} | {steps / time:.1f} | {guess:.2f} | {steps / guess:.1f} | {100 * (guess / time - 1):+.0f} % |")
+    print(f"\nLargest {100 * max(abs(guess / line['seconds'] - 1) for line, guess in rows):.0f} %.\n")
+
+
 def table(rows):
     print("| link | hosts x ranks | way | measured [ms] | predicted [ms] | off |\n|---|---|---|---|---|---|")
     for rate, ranks, k, way, measured, guess in rows:
@@ -170,7 +217,7 @@ def efficiency(ranks, batch, engine, network, words, constants):
     parts = sum_time(ranks, per_node, words, network, constants)
     cost = {**parts, "update": fixed, "slowest rank": compute * JITTER * math.sqrt(2 * math.log(ranks))}
     alone = compute + fixed
-    kept = 1 - CHECKPOINT_S / CHECKPOINT_EVERY_S
+    kept = 1 - constants["checkpoint"] / CHECKPOINT_EVERY_S
     return kept * alone / (compute + sum(cost.values())), compute / (compute + sum(cost.values())), cost
 
 
@@ -243,26 +290,21 @@ def main():
                 ideal = WORD * 57_392 / bandwidth(rate) * 1e3
                 print(f"| {rate} | {of['flat']:.2f} | {of['lanes']:.2f} | {of['packed']:.2f} | {of['flat'] / best:.2f} | {ideal:.2f} |")
         print()
-    steps = [line for line in lines if line["case"] == "step"]
-    alone = [line["seconds"] for line in steps if line["ranks"] == 1]
-    if alone:
-        print("## Whole steps\n\nTwo hosts of one rank, half the events each; the sum as fitted without that bandwidth.\n")
-        print("| link | measured [ms] | predicted [ms] | off |\n|---|---|---|---|")
-        for line in (line for line in steps if line["ranks"] > 1):
-            rest = [l for l in sums if bandwidth(l["rate"]) and l["way"] in ("lanes", "packed") and l["rate"] != line["rate"]]
-            fitted = solve([terms(l) for l in rest])
-            shape = {"ranks": 2, "local_ranks": 1, "parameters": line["parameters"], "rate": line["rate"], "exact_fastest_s": 1.0}
-            guess = alone[0] / 2 + min(predicted(fitted, terms({**shape, "way": way})[0]) for way in ("lanes", "packed"))
-            print(f"| {line['rate']} | {line['seconds'] * 1e3:.1f} | {guess * 1e3:.1f} | {100 * (guess / line['seconds'] - 1):+.0f} % |")
-        print()
+    engines, checkpoint, reading = dict(ENGINES), CHECKPOINT_S, READING_S
+    runs = medians(line for line in lines if line["case"] == "run")
+    if runs:
+        fitted, rows = check_runs(runs)
+        table_runs(fitted, rows)
+        engines["CPU rank, 1 core"] = (1e6 / fitted[3], fitted[4] * 1e-3, 16)
+        reading, checkpoint = fitted[2] * 1e-6, fitted[7] * 1e-3
     # Within a node: measured per byte here with two ranks; exchanges of ranks that share
     # memory take about a microsecond.
-    constants = {"s": 1.5e-6, "M": 5e9, "m": 0.05e-9, "c": packing / 4 if packing else 0.5e-9}
+    constants = {"s": 1.5e-6, "M": 5e9, "m": 0.05e-9, "c": packing / 4 if packing else 0.5e-9, "checkpoint": checkpoint}
     words = 57_392
     print("## Predictions\n\nReference network (57 392 parameters). Efficiency against one rank with the same events per step (weak), and\nthe share of a step that is gradient; what costs the most beside the gradient; and the batch that keeps 0.9.\n")
     print("| | ranks | batch | efficiency | gradient's share | largest cost | batch for 0.9 |\n|---|---|---|---|---|---|---|")
     curves = []
-    for engine_name, engine in ENGINES.items():
+    for engine_name, engine in engines.items():
         each = 1024 if "CPU" in engine_name else 65_536
         for network_name, network in NETWORKS.items():
             points = []
@@ -276,12 +318,12 @@ def main():
                 print(f"| {engine_name}, {network_name} | {ranks} | {spaced(batch)} | {value:.3f} | {share:.3f} | {worst}, {cost[worst] * 1e3:.2f} ms | {told} |")
             curves.append((f"{engine_name.split(',')[0]}, {network_name}", points))
     svg(curves, options.plot)
-    cost = efficiency(1024, LARGEST_BATCH, ENGINES["CPU rank, 1 core"], NETWORKS["Ethernet 25 Gbit"], words, constants)
-    print(f"\n1024 CPU ranks, 25 Gbit, batch 1 048 576: efficiency {cost[0]:.3f}; beside {1024 / ENGINES['CPU rank, 1 core'][0] * 1e3:.2f} ms of gradient "
+    cost = efficiency(1024, LARGEST_BATCH, engines["CPU rank, 1 core"], NETWORKS["Ethernet 25 Gbit"], words, constants)
+    print(f"\n1024 CPU ranks, 25 Gbit, batch 1 048 576: efficiency {cost[0]:.3f}; beside {1024 / engines['CPU rank, 1 core'][0] * 1e3:.2f} ms of gradient "
           + ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in cost[2].items()) + ".")
     rows = 1_000_000_000
-    print("\nReading of 10⁹ rows of 40 bytes at the start: " + ", ".join(
-        f"{rows * 40 / ranks / READING:.1f} s on {ranks} ranks" for ranks in (8, 64, 1024)) + ".")
+    print("\nReading of 10⁹ rows at the start, the file system allowing: " + ", ".join(
+        f"{rows * reading / ranks:.1f} s on {ranks} ranks" for ranks in (8, 64, 1024)) + ".")
 
 
 if __name__ == "__main__":

@@ -1,47 +1,101 @@
 #!/usr/bin/env bash
-# Weak scaling on one machine: two ranks on two cores with twice the events, against one rank
-# on one core. Training: the time of seven epochs more. Scoring: files of equal length, one per
-# rank. To be run on a machine with nothing else to do; prints one JSON object per line.
+# Weak scaling on one machine: two ranks on two cores with twice the work, against one rank on
+# one core, training and scoring; and beside them what the machine allows: two processes that
+# know nothing of each other, each bound to a core of its own and with the work of one rank.
 #
-#   bash bench/scaling/weak.sh PROGRAM [ROUNDS]
+#   bash bench/scaling/weak.sh prepare PROGRAM FOLDER       inputs, once
+#   bash bench/scaling/weak.sh train|positions|score PROGRAM FOLDER
+#                                                           one round, about 110 s, one JSON object
+#
+# ALLOWED=no leaves the lone processes out, and half the time.
+#
+# `train`: the reference network, a batch in proportion, EPOCHS (28) of 300 000 events a rank.
+# `positions`: scores at six positions, ROWS (4 000 000) a rank in four files; `score`: without
+# positions, four times as many rows in sixteen files, copies of these. All is wall time from
+# start to end, MPI's start included
+# (`mpi_s`: what two ranks that do nothing take longer than one). Cores are bound, page cache is
+# warm. To be run on a machine with nothing else to do; compare medians of several rounds.
 set -euo pipefail
-program=$(realpath "$1") rounds=${2:-5}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+what=$1 program=$(realpath "$2") folder=$(realpath -m "$3")
+: "${EPOCHS:=28}" "${ROWS:=4000000}" "${ALLOWED:=yes}"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-events=300000
-for i in 1 2; do
-    "$program" -q simulate -o "$work/gamma-$i.h5" --class gamma --events "$events" --seed "$i"
-    mkdir -p "$work/archive-$i"
-    for j in $(seq "$i"); do
-        "$program" -q simulate -o "$work/archive-$i/run-$j.h5" --class hadron --events 1500000 --seed "$i$j"
-    done
-done
-config() { # RANKS EPOCHS: the reference network, a batch in proportion
-    local files="\"$work/gamma-1.h5\""
-    [ "$1" -eq 1 ] || files="$files, \"$work/gamma-2.h5\""
-    sed "s#\"train/gamma.h5\"#$files#; s/^hidden = .*/hidden = [512]/; s/^batch = .*/batch = $((8192 * $1))\nshards = 16/; s/^epochs = .*/epochs = $2/; s/^patience = .*/patience = 0/" \
-        "$(dirname "${BASH_SOURCE[0]}")/../../configs/quickstart.toml" >"$work/study.toml"
+sources=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+study() { # RANKS FILES… : the configuration of a training
+    local ranks=$1 files
+    files=$(printf '"%s", ' "${@:2}")
+    sed "s#\"train/gamma.h5\"#${files%, }#; s/^hidden = .*/hidden = [512]/; s/^batch = .*/batch = $((8192 * ranks))\nshards = 16/; s/^epochs = .*/epochs = $EPOCHS/; s/^patience = .*/patience = 0/" \
+        "$sources/configs/quickstart.toml"
 }
+
+if [ "$what" = prepare ]; then
+    mkdir -p "$folder"
+    for i in 1 2; do
+        "$program" -q simulate -o "$folder/gamma-$i.h5" --class gamma --events 300000 --seed "$i" --overwrite >/dev/null
+        for j in 1 2 3 4; do
+            "$program" -q simulate -o "$folder/archive-$i/$j.h5" --class hadron --events $((ROWS / 4)) --seed "$i$j" --overwrite >/dev/null
+            for copy in 1 2 3 4; do
+                mkdir -p "$folder/long-$i"
+                cp "$folder/archive-$i/$j.h5" "$folder/long-$i/$j-$copy.h5"
+            done
+        done
+        study 1 "$folder/gamma-$i.h5" >"$folder/one-$i.toml"
+    done
+    study 2 "$folder/gamma-1.h5" "$folder/gamma-2.h5" >"$folder/two.toml"
+    EPOCHS=1 study 1 "$folder/gamma-1.h5" >"$folder/model.toml"
+    "$program" -q train -c "$folder/model.toml" -o "$folder/model" --overwrite >/dev/null
+    exit
+fi
+
+now() { date +%s.%N; }
 timed() { # COMMAND…: seconds
     local since
-    since=$(date +%s.%N)
-    "$@" >/dev/null 2>&1
-    echo "$(date +%s.%N) - $since" | bc
+    since=$(now)
+    "$@" >/dev/null
+    echo "$(now) - $since" | bc
 }
-run() { # RANKS COMMAND…
-    mpirun -n "$1" --bind-to core "$program" -q "${@:2}" --threads 1 --overwrite
-}
-for round in $(seq "$rounds"); do
-    for ranks in 1 2; do
-        config "$ranks" 2
-        short=$(timed run "$ranks" train -c "$work/study.toml" -o "$work/run")
-        config "$ranks" 9
-        long=$(timed run "$ranks" train -c "$work/study.toml" -o "$work/run")
-        training[ranks]=$(echo "$long - $short" | bc)
-        scoring[ranks]=$(timed run "$ranks" score -m "$work/run/model.safetensors" -o "$work/scores-$ranks" "$work/archive-$ranks")
+# A rank knows its cores by `mpirun`, a lone process by `taskset`.
+ranks() { mpirun -n "$1" --bind-to core "$program" -q "${@:2}"; }
+lone() { taskset -c "$1" "$program" -q "${@:2}"; }
+inputs=archive options=()
+case $what in
+    train) command() { echo train -c "$folder/$1.toml" -o "$folder/run-$1" --threads 1 --overwrite; } ;;
+    positions) options=(--set score.positions=6) ;;
+    score) inputs=long ;;
+    *) echo "weak.sh: prepare, train, positions or score" >&2; exit 2 ;;
+esac
+if [ "$what" != train ]; then
+    command() { # one-1, one-2 or two
+        local given=("$folder/$inputs-${1#one-}")
+        [ "$1" != two ] || given=("$folder/$inputs-1" "$folder/$inputs-2")
+        echo score -m "$folder/model/model.safetensors" -o "$folder/scores-$1" "${given[@]}" --root "$folder" \
+            --threads 1 --overwrite --set 'score.columns=["score"]' ${options[@]+"${options[@]}"}
+    }
+fi
+at_once() {
+    local each pids=()
+    for each in 1 2; do
+        # shellcheck disable=SC2046 # words of a command
+        lone $((each - 1)) $(command "one-$each") &
+        pids+=($!)
     done
-    printf '{"case":"weak","round":%s,"train_1_s":%s,"train_2_s":%s,"train_efficiency":%.3f,"score_1_s":%s,"score_2_s":%s,"score_efficiency":%.3f,"load":%s}\n' \
-        "$round" "${training[1]}" "${training[2]}" "$(echo "scale=4; ${training[1]} / ${training[2]}" | bc)" \
-        "${scoring[1]}" "${scoring[2]}" "$(echo "scale=4; ${scoring[1]} / ${scoring[2]}" | bc)" "$(cut -d' ' -f1 /proc/loadavg)"
-done
+    wait "${pids[@]}"
+}
+# shellcheck disable=SC2046
+{
+    one=$(timed ranks 1 $(command one-1))
+    two=$(timed ranks 2 $(command two))
+    if [ "$ALLOWED" = yes ]; then
+        lone=$(timed lone 0 $(command one-1))
+        both=$(timed at_once)
+    fi
+    # What MPI takes to begin and to end.
+    nothing=(train -c "$folder/two.toml" -o "$folder/dry" --dry-run)
+    start=$(echo "$(timed ranks 2 "${nothing[@]}") - $(timed ranks 1 "${nothing[@]}")" | bc)
+}
+share() { echo "scale=4; $1 / $2" | bc; }
+allowed=
+[ "$ALLOWED" != yes ] ||
+    allowed=$(printf ',"one_process_s":%.3f,"two_processes_s":%.3f,"allowed":%.3f' "$lone" "$both" "$(share "$lone" "$both")")
+printf '{"case":"weak","what":"%s","one_rank_s":%.3f,"two_ranks_s":%.3f,"efficiency":%.3f,"mpi_s":%.2f%s,"load":%s}\n' \
+    "$what" "$one" "$two" "$(share "$one" "$two")" "$start" "$allowed" "$(cut -d' ' -f1 /proc/loadavg)"

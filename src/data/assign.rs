@@ -1,11 +1,13 @@
 //! Which rank takes which file of an archive, and where each output goes.
 //!
-//! The list is the same on every rank: files are dealt longest first to the rank with
-//! the least rows so far. Output paths never leave the output folder, and two inputs
+//! The list is the same on every rank, since rank 0 makes it: files are dealt longest first to
+//! the rank with the least rows so far. Output paths never leave the output folder, and two inputs
 //! never share one.
 
-use super::catalog;
+use super::catalog::{self, Tellable};
+use super::told::{Telling, Told};
 use crate::error::{Fault, Result};
+use crate::world::World;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -28,19 +30,17 @@ pub struct Assignment {
 
 impl Assignment {
     /// The files of `inputs` (see [`catalog::list_files`]), each with its place below the
-    /// folder `output`.
-    pub fn new(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Assignment> {
-        let mut jobs = Vec::new();
-        for given in inputs {
-            for input in catalog::list_files(std::slice::from_ref(given))? {
-                let (name, relative) = output_name(&input, given, root)?;
-                let bytes = std::fs::metadata(&input).map_or(0, |m| m.len());
-                jobs.push(Job { output: output.join(&name), name, relative, input, bytes });
-            }
-        }
-        let inputs: Vec<PathBuf> = jobs.iter().map(|j| j.input.clone()).collect();
-        catalog::list_files(&inputs)?; // refuses a file given twice
-        refuse_collisions(&jobs)?;
+    /// folder `output`: listed by rank 0, and refused where another rank does not see them.
+    pub fn new(
+        world: &dyn World,
+        inputs: &[PathBuf],
+        output: &Path,
+        root: Option<&Path>,
+    ) -> Result<Assignment> {
+        let mut jobs = catalog::from_root(world, || list(inputs, root))?;
+        let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
+        catalog::see_listed(world, &files)?;
+        jobs.iter_mut().for_each(|job| job.output = output.join(&job.name));
         Ok(Assignment { jobs })
     }
 
@@ -76,6 +76,41 @@ impl Assignment {
         }
         mine
     }
+}
+
+impl Tellable for Job {
+    fn tell(&self, telling: &mut Telling) {
+        telling.number(self.bytes).path(&self.input);
+        telling.text(self.name.as_bytes()).text(self.relative.as_bytes());
+    }
+
+    fn hear(told: &mut Told) -> Result<Job> {
+        let (bytes, input) = (told.number()?, told.path()?);
+        let (name, relative) = (told.string()?, told.string()?);
+        Ok(Job { input, output: PathBuf::new(), name, relative, bytes })
+    }
+}
+
+/// The files and the names of their outputs.
+fn list(inputs: &[PathBuf], root: Option<&Path>) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for given in inputs {
+        let mut files = Vec::new();
+        catalog::list_path(given, &mut files)?;
+        for input in files {
+            let (name, relative) = output_name(&input, given, root)?;
+            jobs.push(Job { input, output: PathBuf::new(), name, relative, bytes: 0 });
+        }
+    }
+    let inputs: Vec<PathBuf> = jobs.iter().map(|job| job.input.clone()).collect();
+    for (job, bytes) in jobs.iter_mut().zip(catalog::refuse_twice(&inputs)?) {
+        job.bytes = bytes;
+    }
+    if jobs.is_empty() {
+        return Err(Fault::new("no input files").advice("give files or folders").input());
+    }
+    refuse_collisions(&jobs)?;
+    Ok(jobs)
 }
 
 /// Path of the output below the output folder: that of the input below the folder given

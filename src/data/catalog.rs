@@ -3,19 +3,24 @@
 //! A path is a file, a folder, a pattern (`runs/*/gamma-??.h5`), or `@` and a list of
 //! paths, one per line. Promises: folders and patterns are gone through in a fixed order
 //! (by name), so that global row numbers are the same everywhere; the same file listed
-//! twice is refused, also under another name; opening reads metadata alone; hashing reads
-//! in bounded memory, each rank its share. Left to others: the columns (`table`), and what
-//! is wrong with the rows (`check`).
+//! twice is refused, also under another name; rank 0 alone lists, every rank opens (for
+//! metadata alone) and hashes its share, in bounded memory, and what is found, also which
+//! fault is told, is the same on any number of ranks. Left to others: the columns (`table`),
+//! and what is wrong with the rows (`check`).
 
+use super::schema::{BUILT_IN, Schema, built_in};
 use super::store::Source;
+use super::table::Table;
+use super::told::{Telling, Told};
 use crate::config::Class;
 use crate::error::{Error, Fault, Result, nearest};
-use crate::world::{Work, World, agree};
+use crate::world::{Work, World, agree, common, host, is_root};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const EXTENSIONS: [&str; 3] = ["h5", "hdf5", "hdf"];
 /// Deeper folders are a loop of links.
@@ -26,16 +31,231 @@ const LONGEST_LIST: u64 = 64 << 20; // bytes
 /// Paths that have one role: a class, or none where the files tell it themselves.
 pub type Role<'a> = (&'a [PathBuf], Option<Class>);
 
-/// Opens the files of all roles, in their order, for schema and rows; a file that stands
-/// twice, also in two roles, is refused.
-pub fn sources(roles: &[Role], schema: Option<&str>) -> Result<Vec<Source>> {
-    let mut files = Vec::new();
-    for (paths, class) in roles.iter().filter(|(paths, _)| !paths.is_empty()) {
-        files.extend(list_files(paths)?.into_iter().map(|path| (path, *class)));
+/// What is asked of every file when it is opened; what it says is compared between files.
+pub type Look<'a> = &'a dyn Fn(&Source, &Table) -> Result<String>;
+
+/// The files of a job, known to every rank.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    pub sources: Vec<Source>,
+    /// What was said of the files, each time with the first file it was said of; more than
+    /// one where files differ.
+    pub said: Vec<(usize, String)>,
+}
+
+/// The files of all roles, in their order, with schema and rows; a file that stands twice,
+/// also in two roles, is refused. To be called by all ranks, each of which opens its share.
+pub fn sources(world: &dyn World, roles: &[Role], schema: Option<&str>) -> Result<Vec<Source>> {
+    Ok(catalogue(world, roles, schema, &|_, _| Ok(String::new()))?.sources)
+}
+
+/// The same, and what `look` says of them.
+pub fn catalogue(
+    world: &dyn World,
+    roles: &[Role],
+    schema: Option<&str>,
+    look: Look,
+) -> Result<Catalog> {
+    let asked = agree(world, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
+    let listed = from_root(world, || list_roles(roles))?;
+    see_listed(world, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
+    let mut mine = Vec::new();
+    let mut failure = None;
+    for (i, file) in listed.iter().enumerate().skip(world.rank()).step_by(world.size()) {
+        world.progress(Work::Reading, i as u64);
+        match file.open(asked.as_ref(), roles, look) {
+            Ok(found) => mine.push((i, found)),
+            Err(error) => {
+                failure = Some((i, error));
+                break;
+            }
+        }
     }
-    let paths: Vec<PathBuf> = files.iter().map(|(path, _)| path.clone()).collect();
-    refuse_twice(&paths)?;
-    files.iter().map(|(path, class)| Source::open(path, schema, *class)).collect()
+    tell_first(world, failure)?;
+    let told = world.all_gather(&Found::tell_all(&mine))?;
+    drop(mine);
+    common(put_together(&listed, roles, asked.as_ref(), &told))
+}
+
+/// A file as rank 0 has listed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listed {
+    path: PathBuf,
+    role: usize,
+    bytes: u64,
+}
+
+impl Listed {
+    fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<Found> {
+        let schema = match asked {
+            Some(schema) => Arc::clone(schema),
+            None => Arc::new(Schema::detect(&self.path)?),
+        };
+        // A built-in schema is told by its number, any other one is the one that was asked for.
+        let number = BUILT_IN.iter().position(|(name, _)| *name == schema.name);
+        let (source, table) = Source::open(&self.path, schema, roles[self.role].1)?;
+        let said = look(&source, &table).map_err(|error| error.in_file(&self.path))?;
+        Ok(Found { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
+    }
+}
+
+impl Tellable for Listed {
+    fn tell(&self, telling: &mut Telling) {
+        telling.number(self.role as u64).number(self.bytes).path(&self.path);
+    }
+
+    fn hear(told: &mut Told) -> Result<Listed> {
+        let (role, bytes) = (told.number()? as usize, told.number()?);
+        Ok(Listed { role, bytes, path: told.path()? })
+    }
+}
+
+/// What a file was found to be.
+#[derive(Debug)]
+struct Found {
+    rows: u64,
+    /// Number of its built-in schema; that of all of them if it is another one.
+    schema: usize,
+    said: String,
+}
+
+impl Found {
+    /// Of the files of a share, two numbers each; what was said of them once for all that
+    /// it was said of.
+    fn tell_all(share: &[(usize, Found)]) -> Vec<u8> {
+        let mut telling = Telling::default();
+        telling.number(share.len() as u64);
+        let mut said: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, found) in share {
+            telling.number(found.rows).number(found.schema as u64);
+            said.entry(&found.said).or_insert(*i);
+        }
+        for (text, first) in said {
+            telling.number(first as u64).text(text.as_bytes());
+        }
+        telling.into_bytes()
+    }
+}
+
+/// The files in their order, from what every rank tells of its share.
+fn put_together(
+    listed: &[Listed],
+    roles: &[Role],
+    asked: Option<&Arc<Schema>>,
+    told: &[Vec<u8>],
+) -> Result<Catalog> {
+    let own: Vec<Arc<Schema>> = built_in()?.iter().cloned().map(Arc::new).collect();
+    let broken = || Fault::new("ranks told of other files than were listed").internal();
+    let mut shares: Vec<Told> = told.iter().map(|bytes| Told::new(bytes)).collect();
+    let files = shares.iter_mut().map(Told::number).sum::<Result<u64>>()?;
+    if files != listed.len() as u64 {
+        return Err(broken());
+    }
+    let ranks = shares.len();
+    let mut sources = Vec::with_capacity(listed.len());
+    for (i, file) in listed.iter().enumerate() {
+        let share = &mut shares[i % ranks];
+        let (rows, schema) = (share.number()?, share.number()? as usize);
+        sources.push(Source {
+            path: file.path.clone(),
+            schema: asked.or(own.get(schema)).cloned().ok_or_else(broken)?,
+            rows,
+            class: roles[file.role].1,
+            view: None,
+        });
+    }
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    for share in &mut shares {
+        while !share.is_over() {
+            let (i, text) = (share.number()? as usize, share.string()?);
+            let known = first.entry(text).or_insert(i);
+            *known = i.min(*known);
+        }
+    }
+    let mut said: Vec<(usize, String)> = first.into_iter().map(|(text, i)| (i, text)).collect();
+    said.sort_unstable();
+    Ok(Catalog { sources, said })
+}
+
+/// Fails on all ranks if one did, with the fault of the first file, whichever rank has it.
+fn tell_first(world: &dyn World, failure: Option<(usize, Error)>) -> Result<()> {
+    let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
+    let all = world.all_gather(&mine.to_le_bytes())?;
+    let first = all.iter().filter_map(|told| Told::new(told).number().ok()).min();
+    let is_first = Some(mine) == first;
+    agree(world, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
+}
+
+/// What rank 0 tells all others.
+pub(super) trait Tellable: Sized {
+    fn tell(&self, telling: &mut Telling);
+    fn hear(told: &mut Told) -> Result<Self>;
+}
+
+/// What rank 0 alone finds out, on all ranks: a file system is asked once for all.
+pub(super) fn from_root<T: Tellable>(
+    world: &dyn World,
+    find: impl FnOnce() -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let found = agree(world, if is_root(world) { find() } else { Ok(Vec::new()) })?;
+    if world.size() == 1 {
+        return Ok(found);
+    }
+    let mut telling = Telling::default();
+    found.iter().for_each(|item| item.tell(&mut telling));
+    let mut bytes = telling.into_bytes();
+    world.broadcast(&mut bytes)?;
+    if is_root(world) {
+        return Ok(found);
+    }
+    let (mut told, mut heard) = (Told::new(&bytes), Vec::new());
+    while !told.is_over() {
+        heard.push(T::hear(&mut told)?);
+    }
+    Ok(heard)
+}
+
+/// Fewest files that a rank looks for, whatever its share of all.
+const LOOKED_FOR: usize = 16;
+
+/// Refuses ranks that do not see the files as rank 0 has listed them: path and length. Each
+/// looks for its share, and for some more where there are few; the ranks together look for all.
+pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let share = files.len().div_ceil(world.size());
+    let first = share * world.rank();
+    let looked_for = share.max(LOOKED_FOR).min(files.len());
+    let unseen = (first..first + looked_for).map(|i| files[i % files.len()]).find_map(|file| {
+        let (path, bytes) = file;
+        let found = match std::fs::metadata(path) {
+            Ok(data) if data.len() == bytes => return None,
+            Ok(data) => format!("{} bytes", data.len()),
+            Err(error) => error.to_string(),
+        };
+        Some(
+            Fault::new("an input is not the same on all ranks")
+                .file(path)
+                .expected(format!("{bytes} bytes, as on rank 0"))
+                .found(format!("{found}, on {}", host()))
+                .advice("name it by a path on a file system that all nodes of the job share")
+                .environment(),
+        )
+    });
+    agree(world, unseen.map_or(Ok(()), Err))
+}
+
+/// The files of all roles in their order.
+fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
+    let (mut files, mut of_role) = (Vec::new(), Vec::new());
+    for (role, (paths, _)) in roles.iter().enumerate().filter(|(_, role)| !role.0.is_empty()) {
+        list_all(paths, &mut files)?;
+        of_role.resize(files.len(), role);
+    }
+    let lengths = refuse_twice(&files)?;
+    let all = files.into_iter().zip(of_role).zip(lengths);
+    Ok(all.map(|((path, role), bytes)| Listed { path, role, bytes }).collect())
 }
 
 /// blake3 of each file, which every rank gets; every rank hashes its share. Two files of
@@ -111,18 +331,18 @@ pub fn hash_file_telling(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
     };
-    let file = Telling { file: File::open(path).map_err(unreadable)?, progress };
+    let file = Heard { file: File::open(path).map_err(unreadable)?, progress };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(unreadable)?;
     Ok(*hasher.finalize().as_bytes())
 }
 
-struct Telling<F> {
+struct Heard<F> {
     file: File,
     progress: F,
 }
 
-impl<F: Fn()> Read for Telling<F> {
+impl<F: Fn()> Read for Heard<F> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         (self.progress)();
         self.file.read(buffer)
@@ -139,14 +359,21 @@ pub fn hash_text(hash: &[u8; 32]) -> String {
 /// patterns by what fits them, `@list` by the paths in it.
 pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for path in paths {
-        list_path(path, &mut files)?;
-    }
-    if files.is_empty() {
-        return Err(Fault::new("no input files").advice("give files or folders").input());
-    }
+    list_all(paths, &mut files)?;
     refuse_twice(&files)?;
     Ok(files)
+}
+
+/// What paths stand for, one file at least; nothing is said about one that is there twice.
+fn list_all(paths: &[PathBuf], files: &mut Vec<PathBuf>) -> Result<()> {
+    let before = files.len();
+    for path in paths {
+        list_path(path, files)?;
+    }
+    if files.len() == before {
+        return Err(Fault::new("no input files").advice("give files or folders").input());
+    }
+    Ok(())
 }
 
 /// What one path stands for; nothing is said about a file that is there twice.
@@ -228,16 +455,22 @@ fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<
             .input());
     }
     let entries = std::fs::read_dir(folder).map_err(unreadable)?;
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    // The folder itself tells what most entries are: asking for each costs a file system more
+    // than all else here.
+    let names = entries.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.file_type()?))));
     let mut names = names.collect::<std::io::Result<Vec<_>>>().map_err(unreadable)?;
-    names.sort();
-    for name in names {
+    names.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, kind) in names {
         let path = folder.join(&name);
         if name.as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let Ok(metadata) = std::fs::metadata(&path) else { continue }; // a dangling link
-        if metadata.is_dir() {
+        let is_folder = match kind.is_symlink().then(|| std::fs::metadata(&path)) {
+            None => kind.is_dir(),
+            Some(Ok(metadata)) => metadata.is_dir(),
+            Some(Err(_)) => continue, // a dangling link
+        };
+        if is_folder {
             list_folder(&path, depth + 1, files)?;
         } else if is_hdf5_name(&path) {
             files.push(path);
@@ -251,8 +484,10 @@ fn is_hdf5_name(path: &Path) -> bool {
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.to_lowercase().as_str()))
 }
 
-fn refuse_twice(files: &[PathBuf]) -> Result<()> {
+/// Refuses a file that is there twice; the lengths of all [bytes].
+pub(super) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
     let mut known: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
+    let mut lengths = Vec::with_capacity(files.len());
     for path in files {
         let metadata = std::fs::metadata(path).map_err(|_| not_found(path))?;
         if let Some(other) = known.insert((metadata.dev(), metadata.ino()), path) {
@@ -262,8 +497,9 @@ fn refuse_twice(files: &[PathBuf]) -> Result<()> {
                 .advice("list it once: its events would count twice")
                 .input());
         }
+        lengths.push(metadata.len());
     }
-    Ok(())
+    Ok(lengths)
 }
 
 /// The fault of a path that is not there, with the nearest name beside it.
@@ -285,6 +521,7 @@ fn not_found(path: &Path) -> Error {
 mod tests {
     use super::*;
     use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use crate::world::{Solo, Threads};
 
     fn write(path: &Path, rows: usize, value: f32) {
         let specs = [ColumnSpec::new("size", Kind::F32, Some("p.e."))];
@@ -349,10 +586,10 @@ mod tests {
         let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
         write(&a, 3, 1.0);
         write(&b, 3, 2.0);
-        let hashes = hash_files(&crate::world::Solo, &[&a, &b]).unwrap();
+        let hashes = hash_files(&Solo, &[&a, &b]).unwrap();
         assert_eq!(hashes[0], blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
         std::fs::copy(&a, &c).unwrap();
-        let error = hash_files(&crate::world::Solo, &[&a, &b, &c]).unwrap_err();
+        let error = hash_files(&Solo, &[&a, &b, &c]).unwrap_err();
         assert!(error.to_string().contains("same content"), "{error}");
     }
 
@@ -363,10 +600,100 @@ mod tests {
         write(&path, 3, 1.0);
         let paths = [path];
         let roles: [Role; 2] = [(&paths, Some(Class::Gamma)), (&paths, Some(Class::Hadron))];
-        let error = sources(&roles, Some("taiga-events")).unwrap_err();
+        let error = sources(&Solo, &roles, Some("taiga-events")).unwrap_err();
         assert!(error.to_string().contains("listed twice"), "{error}");
-        let found = sources(&roles[..1], Some("taiga-events")).unwrap();
+        let found = sources(&Solo, &roles[..1], Some("taiga-events")).unwrap();
         assert_eq!((found[0].rows, found[0].class), (3, Some(Class::Gamma)));
+    }
+
+    /// Files of two roles in an order that is not that of their names.
+    fn many(root: &Path) -> [Vec<PathBuf>; 2] {
+        let mut files = [Vec::new(), Vec::new()];
+        for i in 0..23 {
+            let path = root.join(format!("{:02}.h5", i * 7 % 23));
+            write(&path, 1 + i, i as f32);
+            files[i % 2].push(path);
+        }
+        files
+    }
+
+    #[test]
+    fn any_number_of_ranks_makes_the_same_catalogue_and_each_opens_its_share() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = many(folder.path());
+        let roles: [Role; 3] =
+            [(&files[0], Some(Class::Gamma)), (&[], None), (&files[1], Some(Class::Hadron))];
+        let made = |ranks: usize, schema: Option<&'static str>| {
+            Threads::run(ranks, |world| {
+                let opened = std::cell::Cell::new(0);
+                let look = |source: &Source, table: &Table| {
+                    opened.set(opened.get() + 1);
+                    assert_eq!(table.rows(), source.rows);
+                    Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
+                };
+                let found = catalogue(world, &roles, schema, &look)?;
+                let told: Vec<_> = found
+                    .sources
+                    .into_iter()
+                    .map(|s| (s.path, s.rows, s.class, s.schema.name.clone()))
+                    .collect();
+                Ok((told, found.said, opened.get()))
+            })
+        };
+        let alone = made(1, Some("taiga-events")).pop().unwrap().unwrap();
+        assert_eq!((alone.0.len(), alone.2), (23, 23));
+        assert_eq!(alone.0[1], (files[0][1].clone(), 3, Some(Class::Gamma), "taiga-events".into()));
+        // Rows of the first role are 1, 3, … 23: the fifth file is the first long one.
+        assert_eq!(alone.1, [(0, "short".to_string()), (4, "long".to_string())]);
+        for ranks in [2, 3, 5, 24] {
+            let mut opened = 0;
+            for outcome in made(ranks, Some("taiga-events")) {
+                let (told, said, count) = outcome.unwrap();
+                assert_eq!((&told, &said), (&alone.0, &alone.1), "{ranks} ranks");
+                assert!(count <= 23_usize.div_ceil(ranks));
+                opened += count;
+            }
+            assert_eq!(opened, 23);
+        }
+    }
+
+    #[test]
+    fn of_several_bad_files_the_first_is_told_on_any_number_of_ranks() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = many(folder.path()).concat();
+        for bad in [22, 9, 10, 17] {
+            std::fs::write(&files[bad], "not HDF5").unwrap();
+        }
+        let roles: [Role; 1] = [(&files, Some(Class::Gamma))];
+        for ranks in [1, 2, 3, 4] {
+            let outcomes =
+                Threads::run(ranks, |world| sources(world, &roles, Some("taiga-events")));
+            for outcome in outcomes {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.exit_code(), 3);
+                let name = files[9].display().to_string();
+                assert!(format!("{error}").contains(&name), "{ranks} ranks: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_rank_does_not_see_as_rank_0_does_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        write(&path, 3, 1.0);
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        let nowhere = folder.path().join("b.h5");
+        let seen = |files: &[(&Path, u64)]| Threads::run(3, |world| see_listed(world, files));
+        assert!(seen(&[(&path, bytes)]).iter().all(Result::is_ok));
+        assert!(seen(&[]).iter().all(Result::is_ok));
+        for files in [[(&*path, bytes), (&*path, bytes - 1)], [(&*path, bytes), (&*nowhere, 0)]] {
+            for outcome in seen(&files) {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.exit_code(), 5);
+                assert!(error.to_string().contains("not the same on all ranks"), "{error}");
+            }
+        }
     }
 
     #[test]

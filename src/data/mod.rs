@@ -33,6 +33,7 @@ pub mod store;
 mod stored;
 pub mod table;
 pub mod text;
+mod told;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;

@@ -205,6 +205,7 @@ fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<()> {
 mod tests {
     use super::*;
     use crate::config::Class;
+    use crate::data::schema::Schema;
     use crate::data::{ColumnSpec, ColumnWriter, Kind, Values, events};
     use crate::world::{Solo, Threads};
     use std::path::Path;
@@ -221,7 +222,8 @@ mod tests {
         let (size, runs) = (vec![1.0; events.len()], vec![run; events.len()]);
         writer.append(&[Values::F32(&size), Values::I64(&runs), Values::I64(events)]).unwrap();
         writer.finish(&events::attributes(&[])).unwrap();
-        Source::open(path, None, class).unwrap()
+        let schema = std::sync::Arc::new(Schema::detect(path).unwrap());
+        Source::open(path, schema, class).unwrap().0
     }
 
     /// The verdicts on one, two and three ranks, which must be the same.

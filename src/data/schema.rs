@@ -250,7 +250,7 @@ impl Schema {
         }
         let groups = h5::describe_root(&file);
         // The two that lack least.
-        misfits.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        misfits.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
         misfits.truncate(2);
         let mut near = Vec::new();
         for (_, _, missing, found) in misfits.iter().take(1) {
@@ -402,9 +402,8 @@ pub fn built_in() -> Result<&'static [Schema]> {
     if let Some(schemas) = PARSED.get() {
         return Ok(schemas);
     }
-    let schemas: Result<Vec<Schema>> =
-        BUILT_IN.iter().map(|(name, text)| Schema::parse(text, name)).collect();
-    let schemas = schemas?;
+    let parse = |(name, text): &(&str, &str)| Schema::parse(text, name);
+    let schemas = BUILT_IN.iter().map(parse).collect::<Result<Vec<_>>>()?;
     Ok(PARSED.get_or_init(|| schemas))
 }
 

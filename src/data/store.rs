@@ -12,7 +12,7 @@ use super::split::{Part, Splitter};
 use super::table::{Block, Reader, Request, Table};
 use crate::config::{Class, Transform};
 use crate::error::{Fault, Result};
-use crate::world::{Work, World, gather_slots};
+use crate::world::{Work, World, gather_slots, host};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,7 +28,7 @@ const WINDOW: u64 = 65_536;
 #[derive(Debug, Clone)]
 pub struct Source {
     pub path: PathBuf,
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
     pub rows: u64,
     pub class: Option<Class>,
     /// Where its rows are not seen as they stand in the file.
@@ -72,10 +72,8 @@ pub enum Verdict {
 }
 
 impl Source {
-    /// Opens a file for its schema and rows; without a class of its own it needs a class
-    /// column.
-    pub fn open(path: &Path, schema: Option<&str>, class: Option<Class>) -> Result<Source> {
-        let schema = Schema::for_file(path, schema)?;
+    /// Opens a file for its rows; without a class of its own it needs a class column.
+    pub fn open(path: &Path, schema: Arc<Schema>, class: Option<Class>) -> Result<(Source, Table)> {
         let table = Table::open(path, &schema)?;
         if class.is_none() && !table.has_class() {
             return Err(Fault::new("no class column")
@@ -84,7 +82,8 @@ impl Source {
                 .advice("name the file as one of gammas or of hadrons instead")
                 .input());
         }
-        Ok(Source { path: path.to_path_buf(), rows: table.rows(), schema, class, view: None })
+        let (path, rows) = (path.to_path_buf(), table.rows());
+        Ok((Source { path, rows, schema, class, view: None }, table))
     }
 }
 
@@ -643,11 +642,27 @@ pub fn request(source: &Source, selection: &Selection, key: Option<&[String]>) -
     }
 }
 
-/// Opens a source's columns for a request, and what its view needs for it.
+/// Opens a source's columns for a request, and what its view needs for it. The file may have
+/// been listed by another rank.
 pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
     let table = Table::open(&source.path, &source.schema)?;
+    if table.rows() != source.rows {
+        return Err(Fault::new("the file is not what it was when the job began")
+            .file(&source.path)
+            .expected(format!("{} rows", source.rows))
+            .found(format!("{} rows, on {}", table.rows(), host()))
+            .advice(
+                "give files that no one writes, on a file system that all nodes of the job share",
+            )
+            .input());
+    }
+    open_columns(&table, source, wanted)
+}
+
+/// The columns of a table that is open already.
+pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
     let read = match &source.view {
-        Some(view) => view.request(&table, wanted.clone())?,
+        Some(view) => view.request(table, wanted.clone())?,
         None => wanted.clone(),
     };
     Ok((table.reader(&read)?, read))

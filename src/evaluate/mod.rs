@@ -87,7 +87,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
     let scorer = agree(world, scorer)?;
-    let sources = agree(world, sources(options))?;
+    let sources = sources(world, options)?;
     let read = || Pool::read(&scorer, &sources);
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
     let forest = agree(world, forest(world, &scorer, &sources, options))?;
@@ -139,7 +139,7 @@ fn forest(
     if options.yardstick.is_empty() {
         return Ok(None);
     }
-    let own = catalog::sources(&[(&options.yardstick, None)], options.schema.as_deref())?;
+    let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
     let with_parts = |source| Ok((source, parts_of(&scorer.card, source, options.part)?));
     let evaluated = sources.iter().map(with_parts).collect::<Result<Vec<_>>>()?;
     yardstick::refuse_overlap(&own, &evaluated)?;
@@ -320,17 +320,17 @@ impl Parts {
 
 /// The files with their roles. A file given as of one class that has a class column is
 /// filtered by it.
-fn sources(options: &Options) -> Result<Vec<Source>> {
+fn sources(world: &dyn World, options: &Options) -> Result<Vec<Source>> {
     let roles: [catalog::Role; 3] = [
         (&options.files, None),
         (&options.gamma, Some(Class::Gamma)),
         (&options.hadron, Some(Class::Hadron)),
     ];
-    let sources = catalog::sources(&roles, options.schema.as_deref())?;
+    let sources = catalog::sources(world, &roles, options.schema.as_deref())?;
     if sources.is_empty() {
-        return Err(Fault::new("no files to evaluate")
+        return common(Err(Fault::new("no files to evaluate")
             .advice("give files, --gamma or --hadron")
-            .usage());
+            .usage()));
     }
     Ok(sources)
 }

@@ -114,11 +114,8 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
 
 fn extracted(world: &dyn World, options: &Options) -> Result<Summary> {
     let camera = agree(world, file::camera_asked(options))?;
-    let assigned = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
-    let assignment = agree(world, assigned)?;
-    let files = blake3::hash(format!("{:?}", assignment.jobs).as_bytes()).to_hex().to_string();
-    let advice = "name them by a path on a file system that all nodes of the job share";
-    preflight::same_on_all(world, "the list of inputs and their sizes", &files, advice)?;
+    let (inputs, root) = (&options.inputs, options.root.as_deref());
+    let assignment = Assignment::new(world, inputs, &options.output, root)?;
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
     let threads = Place::new(world, hardware)?.threads;
     engine::use_threads(threads);

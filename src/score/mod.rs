@@ -123,13 +123,15 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
 
 fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let (model, hash) = agree(world, Model::load(&options.model))?;
-    let listed = Assignment::new(&options.inputs, &options.output, options.root.as_deref());
-    let mut listed = agree(world, listed)?;
+    let shared = "name it by a path on a file system that all nodes of the job share";
+    preflight::same_on_all(world, "the model", &hash, shared)?;
+    preflight::compare_clocks(world)?;
+    let (inputs, root) = (&options.inputs, options.root.as_deref());
+    let mut listed = Assignment::new(world, inputs, &options.output, root)?;
     if options.own_runs {
         keep_own_runs(world, &mut listed, &model.card, options)?;
     }
     let assignment = listed.part(options.shard).with_extension(options.extension());
-    check_ranks(world, &hash, &assignment)?;
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
     let prepared = Scorer::new(model, &place).and_then(|s| Recipe::new(&options.score, s));
@@ -209,15 +211,6 @@ fn keep_own_runs(
     let mut left_out = left_out.into_iter();
     listed.jobs.retain(|_| left_out.next() == Some(0));
     Ok(())
-}
-
-/// Refuses ranks that see another model or another archive.
-fn check_ranks(world: &dyn World, model: &str, assignment: &Assignment) -> Result<()> {
-    let shared = "name it by a path on a file system that all nodes of the job share";
-    preflight::same_on_all(world, "the model", model, shared)?;
-    let files = blake3::hash(format!("{:?}", assignment.jobs).as_bytes()).to_hex().to_string();
-    preflight::same_on_all(world, "the list of inputs and their sizes", &files, shared)?;
-    preflight::compare_clocks(world)
 }
 
 impl Options {

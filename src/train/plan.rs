@@ -6,7 +6,7 @@
 use super::flows::{self, FlowPlan, Objective, Population};
 use super::off_source::OffSourceView;
 use crate::config::{Class, Config, Mode};
-use crate::data::catalog;
+use crate::data::catalog::{self, Catalog};
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
 use crate::data::shards::{Dealing, default_shards};
@@ -77,9 +77,7 @@ impl Plan {
         let flows = flows::flows(mode, normal);
         let off = config.off_source().map(|off| OffSourceView::new(off, config, &selection));
         let off = off.transpose()?.map(Arc::new);
-        let (sources, compared) = sources(config, off.as_ref())?;
-        let all: Vec<&Source> = sources.iter().chain(&compared).collect();
-        let units = check_columns(&all, &selection, config.split.key.as_deref())?;
+        let (sources, compared, units) = sources(world, config, off.as_ref(), &selection)?;
         let rows = sources.iter().map(|s| s.rows).sum();
         Ok(Plan {
             parameters: flows.len() * Layout::new(&spec).len(),
@@ -124,12 +122,15 @@ impl Plan {
     }
 }
 
-/// The files whose rows can be of a class that is trained on, in a fixed order; and the
-/// simulated hadrons that experimental ones are compared with.
+/// The files whose rows can be of a class that is trained on, in a fixed order; the simulated
+/// hadrons that experimental ones are compared with; and the features' units. Every needed
+/// column of every file has been opened then, by one of the ranks.
 fn sources(
+    world: &dyn World,
     config: &Config,
     off: Option<&Arc<OffSourceView>>,
-) -> Result<(Vec<Source>, Vec<Source>)> {
+    selection: &Selection,
+) -> Result<(Vec<Source>, Vec<Source>, Vec<String>)> {
     let of = |class| match class {
         Class::Gamma => &config.data.gamma,
         Class::Hadron if off.is_some() => &config.data.off,
@@ -148,45 +149,72 @@ fn sources(
     let other = if both { other } else { &none };
     let roles: [catalog::Role; 3] =
         [(own, Some(normal)), (other, Some(normal.other())), (&config.data.mixed, None)];
+    let view = |source: &mut Source| {
+        if source.class == Some(Class::Hadron) {
+            source.view = off.map(|off| Arc::clone(off) as Arc<dyn View>);
+        }
+    };
     let schema = config.data.schema.as_deref();
-    let mut sources = catalog::sources(&roles, schema)?;
-    let mut compared = Vec::new();
-    if let Some(off) = off {
-        let views = sources.iter_mut().filter(|source| source.class == Some(Class::Hadron));
-        views.for_each(|source| source.view = Some(Arc::clone(off) as Arc<dyn View>));
-        compared = catalog::sources(&[(&config.data.hadron, Some(Class::Hadron))], schema)?;
-    }
+    let look = |viewed: bool| {
+        move |source: &Source, table: &Table| {
+            let mut source = source.clone();
+            if viewed {
+                view(&mut source);
+            }
+            check_columns(&source, table, selection, config.split.key.as_deref())
+        }
+    };
+    let Catalog { mut sources, mut said } = catalog::catalogue(world, &roles, schema, &look(true))?;
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
             .expected(format!("data.{normal} or data.mixed in the configuration"))
             .usage());
     }
-    Ok((sources, compared))
+    sources.iter_mut().for_each(view);
+    let mut compared = Vec::new();
+    if off.is_some() {
+        let roles = [(&*config.data.hadron, Some(Class::Hadron))];
+        let found = catalog::catalogue(world, &roles, schema, &look(false))?;
+        said.extend(found.said.into_iter().map(|(i, units)| (sources.len() + i, units)));
+        compared = found.sources;
+    }
+    let units = same_units(&said, |i| {
+        sources.iter().chain(&compared).nth(i).map_or(Path::new(""), |s| &s.path)
+    })?;
+    Ok((sources, compared, units))
 }
 
-/// Opens every needed column of every file, and returns the features' units.
+/// Opens every needed column of a file; the features' units.
 fn check_columns(
-    sources: &[&Source],
+    source: &Source,
+    table: &Table,
     selection: &Selection,
     key: Option<&[String]>,
+) -> Result<String> {
+    store::open_columns(table, source, &store::request(source, selection, key))?;
+    serde_json::to_string(&feature_units(table, selection))
+        .map_err(|e| Fault::new("cannot tell units").found(e).internal())
+}
+
+/// The units that were said of files, each with the first file they were said of; refuses
+/// others than those of the first file.
+fn same_units<'a>(
+    said: &[(usize, String)],
+    path: impl Fn(usize) -> &'a Path,
 ) -> Result<Vec<String>> {
-    let mut units: Option<Vec<String>> = None;
-    for source in sources {
-        let table = Table::open(&source.path, &source.schema)?;
-        store::open(source, &store::request(source, selection, key))?;
-        let mine = feature_units(&table, selection);
-        if let Some(first) = &units
-            && *first != mine
-        {
-            return Err(Fault::new("units differ between files")
-                .file(&source.path)
-                .expected(format!("{first:?}"))
-                .found(format!("{mine:?}"))
-                .input());
-        }
-        units = Some(mine);
+    let read = |text: &str| -> Result<Vec<String>> {
+        serde_json::from_str(text).map_err(|e| Fault::new("cannot read units").found(e).internal())
+    };
+    let Some((_, first)) = said.first() else { return Ok(Vec::new()) };
+    let units = read(first)?;
+    match said.iter().find(|(_, other)| other != first) {
+        None => Ok(units),
+        Some((file, other)) => Err(Fault::new("units differ between files")
+            .file(path(*file))
+            .expected(format!("{units:?}"))
+            .found(format!("{:?}", read(other)?))
+            .input()),
     }
-    Ok(units.unwrap_or_default())
 }
 
 /// The unit of each feature as a table gives it.

@@ -13,8 +13,10 @@ use crate::error::{Fault, Result};
 
 /// What rank 0 makes in the output folder for the others to see.
 pub const MARK: &str = ".seen";
-/// Difference of clocks that is told.
+/// Difference of clocks that is told, and that is refused: signs of life and ends of jobs are
+/// judged by less than a minute.
 const SKEW: Duration = Duration::from_secs(2);
+const MOST_SKEW: Duration = Duration::from_secs(30);
 /// How long a file made by one rank may take to be seen by another (NFS caches folders).
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -77,8 +79,8 @@ fn differing(all: &[Vec<u8>]) -> Option<String> {
     Some(groups.iter().map(told).collect::<Vec<_>>().join("; "))
 }
 
-/// Warns where the clocks of the ranks differ: ends of jobs and times of files are then not
-/// what they seem.
+/// Refuses ranks whose clocks differ by much, and warns where they differ by little: ends of
+/// jobs, times of files and signs of life are then not what they seem.
 pub fn compare_clocks(world: &dyn World) -> Result<()> {
     if world.size() == 1 {
         return Ok(());
@@ -87,14 +89,24 @@ pub fn compare_clocks(world: &dyn World) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let all = world.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
     let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
-    if let Some(warning) = skew(&texts).filter(|_| is_root(world)) {
-        log::warn!("{warning}");
+    let Some((difference, told)) = skew(&texts) else { return Ok(()) };
+    if difference > MOST_SKEW {
+        return common(Err(Fault::new("the clocks of the ranks differ")
+            .expected(format!("at most {} s", MOST_SKEW.as_secs()))
+            .found(told)
+            .advice("set the clocks of the nodes (NTP, chrony), or leave that node out: the end of the job and signs of life are judged by the clock")
+            .environment()));
+    }
+    if is_root(world) {
+        log::warn!(
+            "{told}: times in logs and of files, and the end of the job, are not what they seem"
+        );
     }
     Ok(())
 }
 
-/// The largest difference of `milliseconds host` from rank 0's, if it is worth telling.
-fn skew(all: &[String]) -> Option<String> {
+/// The largest difference of `milliseconds host` from rank 0's, in words, if it is worth telling.
+fn skew(all: &[String]) -> Option<(Duration, String)> {
     let read = |text: &String| {
         let (time, host) = text.split_once(' ')?;
         Some((time.parse::<i128>().ok()?, host.to_string()))
@@ -103,12 +115,14 @@ fn skew(all: &[String]) -> Option<String> {
     let (first, _) = told.first()?;
     let (rank, (time, host)) =
         told.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
-    let difference = time - first;
-    (difference.unsigned_abs() > SKEW.as_millis()).then(|| {
-        format!(
-            "the clock of rank {rank} on {host} is {:.1} s {} that of rank 0: times in logs and of files, and the end of the job, are not what they seem",
-            difference.unsigned_abs() as f64 / 1000.0,
-            if difference > 0 { "ahead of" } else { "behind" }
+    let ahead = time - first;
+    let difference = Duration::from_millis(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
+    (difference > SKEW).then(|| {
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        let seconds = difference.as_secs_f64();
+        (
+            difference,
+            format!("the clock of rank {rank} on {host} is {seconds:.1} s {way} that of rank 0"),
         )
     })
 }
@@ -205,9 +219,10 @@ mod tests {
             |other: i64| vec!["1000000 a".to_string(), format!("{} node7", 1_000_000 + other)];
         assert_eq!(skew(&times(1500)), None);
         assert_eq!(skew(&times(-1999)), None);
-        let told = skew(&times(-65_250)).unwrap();
+        let (difference, told) = skew(&times(-65_250)).unwrap();
+        assert_eq!(difference.as_millis(), 65_250);
         assert!(told.contains("rank 1 on node7") && told.contains("65.2 s behind"), "{told}");
-        assert!(skew(&times(3000)).unwrap().contains("3.0 s ahead of"));
+        assert!(skew(&times(3000)).unwrap().1.contains("3.0 s ahead of"));
     }
 
     #[test]

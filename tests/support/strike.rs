@@ -65,6 +65,15 @@ pub fn halted(
     command
 }
 
+/// Ranks, of which one has a clock that is wrong by so many seconds (see `tests/clock.c`).
+pub fn skewed(count: usize, arguments: &[OsString], victim: usize, seconds: i64) -> Command {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| compiled("clock"));
+    let mut command = ranks(count, arguments);
+    command.env("LD_PRELOAD", library).env("CLOCK", format!("{victim}:{seconds}"));
+    command
+}
+
 /// Ranks, of which one is struck: its operation `n` on files below `under`.
 pub fn struck_ranks(
     count: usize,

@@ -1,0 +1,100 @@
+//! Paths, texts and numbers as bytes, for what one rank finds out and tells the others.
+//!
+//! Promises: what was put comes out in the order it was put, paths with any bytes; bytes that
+//! end too early are an error and never a panic. Left to others: what the fields mean.
+
+use crate::error::{Error, Fault, Result};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Fields on their way to other ranks.
+#[derive(Debug, Default)]
+pub struct Telling {
+    bytes: Vec<u8>,
+}
+
+impl Telling {
+    pub fn number(&mut self, number: u64) -> &mut Telling {
+        self.bytes.extend(number.to_le_bytes());
+        self
+    }
+
+    pub fn text(&mut self, text: &[u8]) -> &mut Telling {
+        self.number(text.len() as u64).bytes.extend(text);
+        self
+    }
+
+    pub fn path(&mut self, path: &Path) -> &mut Telling {
+        self.text(path.as_os_str().as_bytes())
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// The same fields where they arrive.
+#[derive(Debug)]
+pub struct Told<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Told<'a> {
+    pub fn new(bytes: &'a [u8]) -> Told<'a> {
+        Told { rest: bytes }
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub fn number(&mut self) -> Result<u64> {
+        let (number, rest) = self.rest.split_first_chunk().ok_or_else(cut_short)?;
+        self.rest = rest;
+        Ok(u64::from_le_bytes(*number))
+    }
+
+    pub fn text(&mut self) -> Result<&'a [u8]> {
+        let length = usize::try_from(self.number()?).map_err(|_| cut_short())?;
+        let (text, rest) = self.rest.split_at_checked(length).ok_or_else(cut_short)?;
+        self.rest = rest;
+        Ok(text)
+    }
+
+    pub fn string(&mut self) -> Result<String> {
+        Ok(String::from_utf8_lossy(self.text()?).into_owned())
+    }
+
+    pub fn path(&mut self) -> Result<PathBuf> {
+        Ok(PathBuf::from(OsStr::from_bytes(self.text()?)))
+    }
+}
+
+fn cut_short() -> Error {
+    Fault::new("what another rank told ends too early").internal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_comes_out_and_nothing_else_does() {
+        let odd = PathBuf::from(OsStr::from_bytes(b"\xff\xfe/\n\0 a"));
+        let mut telling = Telling::default();
+        telling.number(u64::MAX).path(&odd).text(b"").text("γ".as_bytes());
+        let bytes = telling.into_bytes();
+        let mut told = Told::new(&bytes);
+        assert_eq!((told.number().unwrap(), told.path().unwrap()), (u64::MAX, odd));
+        assert_eq!((told.string().unwrap(), told.string().unwrap()), (String::new(), "γ".into()));
+        assert!(told.is_over() && told.number().is_err());
+        // A length beyond the end, or beyond all ends.
+        for end in [9, bytes.len() - 1] {
+            let mut told = Told::new(&bytes[..end]);
+            let fields = (told.number(), told.path(), told.text(), told.text());
+            assert!(fields.1.is_err() || fields.3.is_err(), "{end}");
+        }
+        assert!(Told::new(&[0xff; 8]).text().is_err());
+    }
+}
