@@ -3,6 +3,8 @@
 //! Results go to standard output (text, or one JSON object with `--json`), messages to
 //! standard error. Only rank 0 prints.
 
+mod anomalies;
+mod check;
 mod compare;
 mod extract;
 mod init;
@@ -14,10 +16,9 @@ mod sweep;
 mod verify;
 
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
-use crate::data::check;
+use crate::data;
 use crate::data::convert;
 use crate::data::csv::Placement;
-use crate::data::selection::Selection;
 use crate::data::split::Part;
 use crate::error::{Fault, Result};
 use crate::evaluate::{self, Parts};
@@ -115,6 +116,8 @@ pub enum Command {
     Simulate(simulate::Arguments),
     /// Turn camera images into Hillas parameters: one event file per input file
     Extract(extract::Arguments),
+    /// Make images that stand for hadrons out of gammas' images: for `[anomalies] files`
+    Anomalies(anomalies::Arguments),
     /// Turn CSV tables into an event file
     Convert {
         /// CSV files, in the order of their rows
@@ -291,6 +294,7 @@ impl Cli {
                 self.print(world, &summary)?;
                 extract::outcome(&summary)
             }
+            Command::Anomalies(arguments) => self.print(world, &arguments.run(overwrite)?),
             Command::Convert { inputs, output, dialect, class, source_offset, seed } => {
                 let offset = source_offset.map(|offset_deg| Placement { offset_deg, seed: *seed });
                 let options = convert::Options {
@@ -304,26 +308,15 @@ impl Cli {
                 self.print(world, &convert::run(&options)?)
             }
             Command::Check { files, gamma, hadron, config, schema, quick } => {
-                let configured =
-                    config.as_deref().map(|path| config::load(path, &[])).transpose()?;
-                let mut options = check::Options {
+                let options = data::check::Options {
                     files: files.clone(),
                     gamma: gamma.clone(),
                     hadron: hadron.clone(),
                     schema: schema.clone(),
-                    needed: Vec::new(),
                     quick: *quick,
+                    ..data::check::Options::default()
                 };
-                if let Some(Config { data, features, cuts, .. }) = configured {
-                    options.needed =
-                        Selection::new(&features.columns, &cuts)?.quantities().to_vec();
-                    options.schema = options.schema.or(data.schema);
-                    if files.is_empty() && gamma.is_empty() && hadron.is_empty() {
-                        options.files = data.mixed;
-                        (options.gamma, options.hadron) = (data.gamma, data.hadron);
-                    }
-                }
-                let report = check::run(&options)?;
+                let report = check::run(world, options, config.as_deref())?;
                 self.print(world, &report)?;
                 report.outcome()
             }

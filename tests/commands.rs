@@ -4,13 +4,27 @@
 use crate::support::{
     arguments, configuration, folder, json, program, ranks, run, simulated, succeed, trained, tree,
 };
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 
-const COMMANDS: [&str; 14] = [
-    "init", "simulate", "extract", "convert", "check", "train", "sweep", "status", "evaluate",
-    "score", "verify", "season", "compare", "report",
+const COMMANDS: [&str; 15] = [
+    "init",
+    "simulate",
+    "extract",
+    "anomalies",
+    "convert",
+    "check",
+    "train",
+    "sweep",
+    "status",
+    "evaluate",
+    "score",
+    "verify",
+    "season",
+    "compare",
+    "report",
 ];
 
 #[test]
@@ -117,7 +131,20 @@ fn the_configurations_of_init_are_accepted_as_they_are() {
             continue; // schemas
         }
         // The files it names, as a user would have put them there.
-        let data = config::load(&entry.path(), &[]).expect("a configuration").data;
+        let loaded = config::load(&entry.path(), &[]).expect("a configuration");
+        if loaded.anomalies.is_some_and(|anomalies| !anomalies.files.is_empty()) {
+            // As its head says.
+            for line in [
+                "simulate --level images -o images/gamma.h5 --class gamma --events 300",
+                "anomalies images/gamma.h5 -o made",
+                "extract -o gammas images",
+                "extract -o anomalies made",
+            ] {
+                let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+                succeed(program(&words).current_dir(folder.path()));
+            }
+        }
+        let data = loaded.data;
         for name in data.gamma.iter().chain(&data.hadron).chain(&data.mixed) {
             let path = folder.path().join(name);
             if !path.exists() {

@@ -240,3 +240,50 @@ fn a_schema_of_ones_own_reads_another_header() {
     };
     assert_eq!(convert::run(&none).expect_err("no dialect").exit_code(), 2);
 }
+
+#[test]
+fn telescopes_and_portions_of_a_run_share_its_key_where_names_tell_the_run() {
+    let folder = folder();
+    let table = std::fs::read_to_string(data("taiga-experiment.csv")).expect("a table");
+    let place = |name: &str, table: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(&path, table).expect("a table");
+        path
+    };
+    // Another telescope has other rows in its table.
+    let lines: Vec<&str> = table.lines().collect();
+    let other = lines[..lines.len() - 1].join("\n") + "\n";
+    let first = place("IACT01/121223.05_out_hillas_14_7.0fix.csv", &table);
+    let second = place("IACT02/121223.05_out_hillas_14_7.0fix.csv", &other);
+    let third = place("IACT01/121223.06/portions.csv", &table);
+    let unnamed = place("table.csv", &table);
+    let converted = |inputs: &[&PathBuf], name: &str| {
+        let output = folder.path().join(name);
+        let mut command = program(&arguments!["convert", "-o", &output]);
+        succeed(command.args(inputs));
+        output
+    };
+    let key = |path: &Path, name: &str| -> Option<Vec<i64>> {
+        let file = hdf5::File::open(path).expect("an event file");
+        file.dataset(&format!("events/{name}")).ok().map(|d| d.read_raw().expect("a key"))
+    };
+    let [one, two, three, none] =
+        [(&first, "1.h5"), (&second, "2.h5"), (&third, "3.h5"), (&unnamed, "4.h5")]
+            .map(|(input, name)| converted(&[input], name));
+    for (path, run) in [(&one, 20_231_212_005), (&two, 20_231_212_005), (&three, 20_231_212_006)] {
+        let runs = key(path, "run").expect("a run");
+        assert!(!runs.is_empty() && runs.iter().all(|r| *r == run), "{runs:?}");
+    }
+    assert_ne!(key(&one, "run_id"), key(&two, "run_id"), "tables keep their own numbers");
+    assert_eq!(key(&none, "run"), None);
+    assert!(key(&none, "run_id").is_some());
+    let both = converted(&[&first, &third], "both.h5");
+    let runs: std::collections::BTreeSet<i64> =
+        key(&both, "run").expect("runs").into_iter().collect();
+    assert_eq!(runs.len(), 2);
+    let mut command = program(&arguments!["convert", "-o", folder.path().join("no.h5")]);
+    let refused = run(command.args([&first, &unnamed]));
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("DDMMYY.RR"), "{}", refused.stderr);
+}

@@ -267,3 +267,95 @@ fn simulated_hadrons_that_differ_from_real_ones_are_told_before_training() {
     assert!(told.contains("; width") && told.contains("may learn"), "{told}");
     assert!(comparison(&model).auc.expect("an AUC") > 0.6);
 }
+
+#[test]
+fn a_check_of_a_configuration_refuses_what_its_training_would() {
+    let season = Season::new();
+    let configuration = season.configuration("");
+    let check = |path: &Path, quick: bool| {
+        let mut command = program(&arguments!["check", "--json", "-c", path]);
+        if quick {
+            command.arg("--quick");
+        }
+        run(&mut command)
+    };
+    let good = check(&configuration, false);
+    assert_eq!(good.code, Some(0), "{}", good.stderr);
+    let told: serde_json::Value = serde_json::from_str(&good.stdout).expect("a report");
+    let files = told["files"].as_array().expect("files");
+    assert_eq!(files.len(), 1 + RUNS as usize, "the experimental files are among them");
+    assert!(told["training"].is_null());
+
+    let spoiled = |name: &str, from: &str, to: &str| {
+        let path = season.path(name);
+        let whole = text(&configuration);
+        assert!(whole.contains(from), "{from}");
+        std::fs::write(&path, whole.replace(from, to)).expect("written");
+        path
+    };
+    let both = |path: &Path, quick: bool, told: &str| {
+        let checked = check(path, quick);
+        assert_eq!(checked.code, Some(3), "{told}: {}{}", checked.stdout, checked.stderr);
+        assert!(
+            format!("{}{}", checked.stdout, checked.stderr).contains(told),
+            "{told}: {}",
+            checked.stderr
+        );
+        let output = season.path("refused");
+        let trained = run(&mut program(&arguments!["train", "-c", path, "-o", &output]));
+        assert_ne!(trained.code, Some(0), "{told}: training refuses it too");
+    };
+    let gone = spoiled("gone.toml", "run-*.h5", "gone-*.h5");
+    both(&gone, true, "gone-");
+    let one = spoiled("one.toml", "run-*.h5", "run-00.h5");
+    both(&one, false, "too few runs");
+    let keyless = spoiled("keyless.toml", "folds = 3", "folds = 3\nrun = \"night\"");
+    both(&keyless, true, "night");
+    let hole = spoiled(
+        "hole.toml",
+        &format!("exclude_theta2 = {EXCLUDED}"),
+        "exclude_theta2 = 1.0\npositions = [45.0]",
+    );
+    both(&hole, false, "cuts a hole into alpha");
+    // A file that is data and simulation at once.
+    let first = season.files[0].display().to_string();
+    let twice = spoiled("twice.toml", "off = [", &format!("hadron = [{first:?}]\noff = ["));
+    both(&twice, true, "run-00.h5");
+    // An axis that is not the one alpha was computed with.
+    let path = season.path("run-00.h5");
+    let mut events = Events::read(&path);
+    events.feature("axis").iter_mut().for_each(|axis| *axis += 40.0);
+    std::fs::remove_file(&path).expect("removed");
+    events.write(&path);
+    both(&configuration, false, "alpha");
+    // And one that is damaged.
+    std::fs::write(&path, b"nothing").expect("written");
+    both(&configuration, true, "run-00.h5");
+}
+
+#[test]
+fn telescopes_of_a_run_lie_in_one_fold_where_their_files_tell_the_run() {
+    let season = Season::new();
+    // Pairs of files are the two telescopes of one run.
+    for (number, path) in season.files.iter().enumerate() {
+        let mut events = Events::read(path);
+        let rows = events.rows();
+        events.keys.push(("run".to_string(), vec![1000 + number as i64 / 2; rows]));
+        std::fs::remove_file(path).expect("removed");
+        events.write(path);
+    }
+    let configuration = season.configuration("");
+    let (model, _) = season.train(&configuration, "runs", &[]);
+    let off = card(&model).training.off_source.expect("what was done");
+    assert_eq!(off.run, "run");
+    assert!(off.runs.iter().all(|run| (1000..1000 + RUNS / 2).contains(run)), "{:?}", off.runs);
+    // With a name that is asked for, or where one file does not tell it, files count.
+    let (model, _) = season.train(&configuration, "named", &["off_source.run=run_id"]);
+    assert_eq!(card(&model).training.off_source.expect("what was done").run, "run_id");
+    let mut events = Events::read(&season.files[3]);
+    events.keys.retain(|(name, _)| name != "run");
+    std::fs::remove_file(&season.files[3]).expect("removed");
+    events.write(&season.files[3]);
+    let (model, _) = season.train(&configuration, "mixed", &[]);
+    assert_eq!(card(&model).training.off_source.expect("what was done").run, "run_id");
+}

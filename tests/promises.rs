@@ -17,6 +17,7 @@ mod faults;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod image_anomalies;
 mod images;
 mod independent;
 mod kills;
@@ -32,5 +33,6 @@ mod separation;
 mod stopping;
 mod support;
 mod sweep;
+mod thresholds;
 mod tidy;
 mod wrong_weights;

@@ -444,3 +444,120 @@ fn a_model_of_version_1_is_still_read_to_the_bit() {
     );
     assert_eq!(model.to_bytes().expect("bytes"), std::fs::read(&path).expect("the file"));
 }
+
+#[test]
+fn classes_that_are_swapped_and_features_that_do_not_fit_are_told() {
+    let case = Case::new(4000);
+    let configuration = case.configuration("ratio", "", "");
+    let model = case.train(&configuration, 1);
+    // Labels the wrong way round: no file is wholly of another class than it was given as.
+    let mixed = case.path("swapped.h5");
+    let [mut events, hadrons] = case.events.each_ref().map(|path| Events::read(path));
+    for ((_, all), (_, more)) in events.keys.iter_mut().zip(&hadrons.keys) {
+        all.extend(more);
+    }
+    for ((_, all), (_, more)) in events.features.iter_mut().zip(&hadrons.features) {
+        all.extend(more);
+    }
+    events.class.extend(&hadrons.class);
+    let told = |events: &Events, name: &str| {
+        let path = case.path(name);
+        events.write(&path);
+        json(&arguments!["evaluate", "-m", &model, &path, "-o", case.path(&format!("{name}-e"))])
+    };
+    let right = told(&events, "right.h5");
+    assert!(!right["warnings"].to_string().contains("wrong way"), "{}", right["warnings"]);
+    events.class.iter_mut().for_each(|class| *class = 1 - *class);
+    let wrong = told(&events, mixed.file_name().and_then(|n| n.to_str()).expect("a name"));
+    assert!(wrong["auc"]["value"].as_f64().expect("an AUC") < 0.3, "{}", wrong["auc"]);
+    let warnings = wrong["warnings"].to_string();
+    assert!(
+        warnings.contains("runs the wrong way") && warnings.contains("Do not select"),
+        "{warnings}"
+    );
+
+    // A feature that is the same in all events of both classes.
+    let constant = case.path("constant");
+    std::fs::create_dir(&constant).expect("a folder");
+    for path in &case.events {
+        let mut events = Events::read(path);
+        events.feature("width").fill(0.1);
+        events.write(&constant.join(path.file_name().expect("a name")));
+    }
+    let text = std::fs::read_to_string(&configuration).expect("a configuration");
+    let [own, other] = [case.folder.path(), constant.as_path()].map(|p| p.display().to_string());
+    let of_constant = case.path("constant.toml");
+    std::fs::write(&of_constant, text.replace(&own, &other)).expect("written");
+    let output = case.path("no-run");
+    let refused = run(&mut program(&arguments!["train", "-c", &of_constant, "-o", &output]));
+    assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+    assert!(refused.stderr.contains("width"), "{}", refused.stderr);
+
+    // Two flows of one model have one list of features, transforms and cuts; a card that says
+    // otherwise is none.
+    let card = Model::load(&model).expect("a model").0.card;
+    card.validate().expect("as it was written");
+    for flow in ["gamma", "hadron"] {
+        let mut other = card.clone();
+        other.flows.get_mut(flow).expect("a flow").spec.features = 5;
+        assert_eq!(other.validate().expect_err("another width").exit_code(), 3);
+    }
+    let mut other = card.clone();
+    other.features.pop();
+    assert_eq!(other.validate().expect_err("a feature less").exit_code(), 3);
+    let mut other = card;
+    other.flows.get_mut("hadron").expect("a flow").class = Class::Gamma;
+    assert_eq!(other.validate().expect_err("one class twice").exit_code(), 3);
+}
+
+#[test]
+fn parameters_and_log_likelihoods_of_both_classes_are_counted_and_shown() {
+    let case = Case::new(4000);
+    let model = case.train(&case.configuration("ratio", "", ""), 1);
+    let [gamma, hadron] = &case.events;
+    let output = case.path("evaluation");
+    let all = arguments!["evaluate", "-m", &model, gamma, hadron, "--part", "all", "-o", &output];
+    let told = json(&all);
+    let parameters = told["parameters"].as_array().expect("parameters");
+    let names: Vec<&str> = parameters.iter().filter_map(|p| p["name"].as_str()).collect();
+    assert_eq!(names, ["size", "width", "length", "con2", "dist", "alpha"]);
+    for parameter in parameters {
+        let name = parameter["name"].as_str().expect("a name");
+        let numbers = |key: &str| -> Vec<f64> {
+            let list = parameter[key].as_array().expect("numbers");
+            list.iter().map(|x| x.as_f64().expect("a number")).collect()
+        };
+        let edges = numbers("edges");
+        assert!(edges.is_sorted() && edges.len() == 41, "{name}: {edges:?}");
+        for (class, path) in ["gamma", "hadron"].iter().zip(&case.events) {
+            let mut events = Events::read(path);
+            let size = events.feature("size").clone();
+            let values: Vec<f64> = events.feature(name).iter().map(|x| f64::from(*x)).collect();
+            let inside: Vec<f64> =
+                values.into_iter().zip(&size).filter(|(_, s)| **s > 60.0).map(|(x, _)| x).collect();
+            let counts = numbers(class);
+            let all: f64 = counts.iter().sum();
+            assert!((all - inside.len() as f64).abs() < 0.5, "{name}: {all} {}", inside.len());
+            // Values next to an edge may fall on its other side.
+            for (bin, count) in counts.iter().enumerate().take(39).skip(1) {
+                let slack = 1e-4 * (edges[bin + 1] - edges[bin]);
+                let within = |by: f64| {
+                    let (low, high) = (edges[bin] - by, edges[bin + 1] + by);
+                    inside.iter().filter(|x| **x >= low && **x < high).count() as f64
+                };
+                assert!((within(-slack)..=within(slack)).contains(count), "{name} bin {bin}");
+            }
+        }
+    }
+    let of = &told["log_likelihood"];
+    assert_eq!(of["flow"], "gamma");
+    let gammas: u64 = of["histogram"]["gamma"]
+        .as_array()
+        .expect("bins")
+        .iter()
+        .filter_map(serde_json::Value::as_u64)
+        .sum();
+    assert_eq!(Some(gammas), told["counts"]["gamma"].as_u64());
+    let page = std::fs::read_to_string(output.join("report.html")).expect("a page");
+    assert!(page.contains("Parameters by class") && page.contains("Log-likelihood in the flow"));
+}

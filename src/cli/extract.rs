@@ -25,21 +25,8 @@ pub struct Arguments {
     /// taiga-560, taiga-595, or a file with the pixels [default: the file's own]
     #[arg(long)]
     camera: Option<String>,
-    /// What the thresholds are, or whether the input's choice of pixels is taken
-    #[arg(long, value_enum, default_value = "fixed")]
-    cleaning: CleaningName,
-    /// High threshold [default: 14 p.e., or 6 σ]
-    #[arg(long)]
-    high: Option<f64>,
-    /// Low threshold [default: 7 p.e., or 3 σ]
-    #[arg(long)]
-    low: Option<f64>,
-    /// What a charge must do to pass a threshold
-    #[arg(long, value_enum, default_value = "above")]
-    compare: ComparisonName,
-    /// Connected parts of an image that are kept
-    #[arg(long, value_enum, default_value = "all")]
-    islands: IslandsName,
+    #[command(flatten)]
+    cleaning: CleaningArguments,
     /// Source position of files that have none, as X,Y [deg]
     #[arg(long, value_parser = parse_position, allow_hyphen_values = true, value_name = "X,Y")]
     source: Option<[f64; 2]>,
@@ -60,6 +47,26 @@ pub struct Arguments {
     /// [default: 10m]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub(super) watchdog: Option<Duration>,
+}
+
+/// How images are cleaned.
+#[derive(Debug, Args)]
+pub struct CleaningArguments {
+    /// What the thresholds are, or whether the input's choice of pixels is taken
+    #[arg(long, value_enum, default_value = "fixed")]
+    cleaning: CleaningName,
+    /// High threshold [default: 14 p.e., or 6 σ]
+    #[arg(long)]
+    high: Option<f64>,
+    /// Low threshold [default: 7 p.e., or 3 σ]
+    #[arg(long)]
+    low: Option<f64>,
+    /// What a charge must do to pass a threshold
+    #[arg(long, value_enum, default_value = "above")]
+    compare: ComparisonName,
+    /// Connected parts of an image that are kept
+    #[arg(long, value_enum, default_value = "all")]
+    islands: IslandsName,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -87,8 +94,9 @@ enum IslandsName {
     Largest,
 }
 
-impl Arguments {
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+impl CleaningArguments {
+    /// The cleaning that is asked for.
+    pub fn asked(&self) -> Cleaning {
         let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
         let thresholds = match self.cleaning {
             CleaningName::Fixed => {
@@ -107,12 +115,18 @@ impl Arguments {
             IslandsName::All => Islands::All,
             IslandsName::Largest => Islands::Largest,
         };
+        Cleaning { thresholds, comparison, islands }
+    }
+}
+
+impl Arguments {
+    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
         let options = Options {
             inputs: self.inputs.clone(),
             output: self.output.clone(),
             root: self.root.clone(),
             camera: self.camera.clone(),
-            cleaning: Cleaning { thresholds, comparison, islands },
+            cleaning: self.cleaning.asked(),
             source: self.source,
             random_source: self.random_source,
             positions: self.positions,

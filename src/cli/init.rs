@@ -8,10 +8,11 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-const CONFIGS: [(&str, &str); 12] = [
+const CONFIGS: [(&str, &str); 13] = [
     ("configs/quickstart.toml", include_str!("../../configs/quickstart.toml")),
     ("configs/reference-study.toml", include_str!("../../configs/reference-study.toml")),
     ("configs/off-source.toml", include_str!("../../configs/off-source.toml")),
+    ("configs/images.toml", include_str!("../../configs/images.toml")),
     ("configs/magic.toml", include_str!("../../configs/magic.toml")),
     ("configs/magic/one-class.toml", include_str!("../../configs/magic/one-class.toml")),
     ("configs/magic/synthetic-push.toml", include_str!("../../configs/magic/synthetic-push.toml")),

@@ -10,6 +10,7 @@ mod modes;
 mod off_source;
 mod score;
 mod season;
+mod thresholds;
 
 pub use load::{Scoring, explain_toml, load, load_for_scoring, parse};
 pub use modes::{
@@ -19,6 +20,7 @@ pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 pub use season::{Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
 
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
+pub use thresholds::{Few, NO_BIN, Thresholds, bin_of};
 
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,9 @@ pub struct Config {
     pub fine_tune: Option<FineTune>,
     #[serde(default)]
     pub calibration: Calibration,
+    /// The rule of the threshold bin by bin of a quantity, such as size or energy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Thresholds>,
     #[serde(default)]
     pub score: Score,
     #[serde(default)]
@@ -433,6 +438,7 @@ impl Config {
         self.validate_modes()?;
         self.validate_off_source()?;
         self.validate_score()?;
+        self.thresholds.iter().try_for_each(Thresholds::validate)?;
         let quantile = self.calibration.quantile;
         check(
             "calibration.quantile",

@@ -6,6 +6,7 @@
 use super::{Class, Config, check};
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What a model is made of, and what its score is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,9 @@ impl Mode {
 pub struct Anomalies {
     /// A mixture: each anomaly comes from one of these, by weight.
     pub generators: Vec<Draw>,
+    /// Files of events that generators of kind `file` draw from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PathBuf>,
     /// Draws per event before it is given up (it then counts with weight 0).
     #[serde(default = "default_attempts")]
     pub attempts: u64,
@@ -117,6 +121,9 @@ pub enum Generator {
     },
     /// Images of hadrons as shower physics makes them, at the level of Hillas parameters.
     Physics(Physics),
+    /// Events of `anomalies.files`, such as those of images that were made by `anomalies` and
+    /// extracted.
+    File {},
 }
 
 /// Parameters of the physics-made generator. A quantity that is no feature is left out.
@@ -306,6 +313,15 @@ impl Anomalies {
             (1..=1000).contains(&self.attempts),
             "1 to 1000",
         )?;
+        let draws_from_files =
+            self.generators.iter().any(|draw| matches!(draw.generator, Generator::File {}));
+        if draws_from_files == self.files.is_empty() {
+            return Err(Fault::new(
+                "configuration: files of anomalies without use, or none to use",
+            )
+            .expected("anomalies.files, and a generator { kind = \"file\" }, or neither")
+            .usage());
+        }
         let total: f64 = self.generators.iter().map(|d| d.weight).sum();
         check("sum of the weights of anomalies.generators", total, total > 0.0, "above 0")?;
         for draw in &self.generators {
@@ -340,6 +356,7 @@ impl Generator {
             }
             Generator::Permutation { fraction } => vec![("fraction", *fraction, share(*fraction))],
             Generator::Noise { spread } => vec![("spread", *spread, *spread > 0.0)],
+            Generator::File {} => Vec::new(),
             Generator::Physics(p) => vec![
                 ("width_shift", p.width_shift, true),
                 ("width_spread", p.width_spread, p.width_spread >= 0.0),

@@ -16,7 +16,8 @@ pub struct OffSource {
     pub positions: OffPositions,
     /// Events whose θ² at the source is below this are left out [deg²]; 0: none is.
     pub exclude_theta2: f64,
-    /// The key that names a run.
+    /// The key that names a run; if empty `run` where all files have such a key, else `run_id`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub run: String,
     /// Runs are dealt to so many folds; those of `fold` are not trained on, and are all that
     /// the model may score of the training files.
@@ -48,7 +49,7 @@ impl Default for OffSource {
         OffSource {
             positions: OffPositions::Equal(6),
             exclude_theta2: 0.0,
-            run: "run_id".to_string(),
+            run: String::new(),
             folds: 5,
             fold: 0,
         }

@@ -130,8 +130,10 @@ pub enum Disp {
 #[serde(deny_unknown_fields)]
 pub struct WorkingPoint {
     pub name: String,
-    /// Passed by what is at least this.
-    pub threshold: f64,
+    /// Passed by what is at least this; the model's own threshold of the score if absent, by
+    /// bins where it has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     #[serde(default = "score_column")]
     pub column: ScoreColumn,
 }
@@ -211,8 +213,12 @@ impl Score {
         )?;
         for point in &self.working_points {
             let name = format!("threshold of working point {}", point.name);
-            check(&name, point.threshold, point.threshold.is_finite(), "a finite number")?;
+            let threshold = point.threshold.unwrap_or_default();
+            check(&name, threshold, threshold.is_finite(), "a finite number")?;
             let column = point.column;
+            let own = column == ScoreColumn::Score || point.threshold.is_some();
+            let expected = "a threshold: the model's own is one of the score";
+            check(&format!("working point {}", point.name), column.name(), own, expected)?;
             let other = matches!(column, ScoreColumn::Pass | ScoreColumn::Chi2);
             let usable = !other && !column.is_of_position();
             if !usable {

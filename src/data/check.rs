@@ -83,6 +83,10 @@ pub struct Options {
     pub files: Vec<PathBuf>,
     pub gamma: Vec<PathBuf>,
     pub hadron: Vec<PathBuf>,
+    /// Experimental files that hadrons are taken from, whatever they say of their class.
+    pub off: Vec<PathBuf>,
+    /// Files that synthetic anomalies are drawn from; their keys may be those of gammas.
+    pub anomalies: Vec<PathBuf>,
     pub schema: Option<String>,
     /// Quantities that a configuration needs: a file without one is refused.
     pub needed: Vec<String>,
@@ -98,6 +102,9 @@ pub struct Report {
     /// Of all files that can be read.
     pub rows: u64,
     pub bytes: u64,
+    /// Why a training of these files would be refused, where that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -153,6 +160,9 @@ impl Report {
             |file: &&FileReport| !file.refused.is_empty() || set::refuses(&self.set, &file.path);
         let refused = self.files.iter().filter(refused);
         let names: Vec<String> = refused.map(|file| file.path.display().to_string()).collect();
+        if let (true, Some(reason)) = (names.is_empty(), &self.training) {
+            return Err(Fault::new("training would refuse these files").found(reason).input());
+        }
         if names.is_empty() {
             return Ok(());
         }
@@ -165,6 +175,12 @@ impl Report {
     }
 }
 
+/// Numbers of roles: experimental files, and those of anomalies.
+const OFF: usize = 3;
+const ANOMALIES: usize = 4;
+/// Quantities that training computes for experimental files.
+const OFF_SOURCE: [&str; 3] = ["dist", "alpha", "theta2"];
+
 /// Checks files through the schema of that name or path, or each through the one that
 /// fits it.
 pub fn run(options: &Options) -> Result<Report> {
@@ -172,11 +188,13 @@ pub fn run(options: &Options) -> Result<Report> {
         (&options.files, None),
         (&options.gamma, Some(Class::Gamma)),
         (&options.hadron, Some(Class::Hadron)),
+        (&options.off, Some(Class::Hadron)),
+        (&options.anomalies, None),
     ];
     let mut files = Vec::new();
-    for (paths, role) in roles {
+    for (number, (paths, role)) in roles.into_iter().enumerate() {
         for path in paths {
-            files.extend(expand(path)?.into_iter().map(|path| (path, role)));
+            files.extend(expand(path)?.into_iter().map(|path| (path, role, number)));
         }
     }
     if files.is_empty() {
@@ -184,12 +202,14 @@ pub fn run(options: &Options) -> Result<Report> {
     }
     let schema = options.schema.as_deref().map(Schema::by_name_or_path).transpose()?;
     let mut checked = Vec::with_capacity(files.len());
-    for (path, role) in &files {
-        checked.push(check_file(path, *role, schema.as_ref(), options));
+    for (path, role, number) in &files {
+        checked.push(check_file(path, *role, *number == OFF, schema.as_ref(), options));
     }
     let members: Vec<Member> = checked
         .iter()
-        .map(|checked| Member {
+        .zip(&files)
+        .filter(|(_, (.., number))| *number != ANOMALIES)
+        .map(|(checked, _)| Member {
             report: &checked.report,
             role: checked.report.role,
             table: checked.table.clone(),
@@ -202,7 +222,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let contents = || files.iter().filter_map(|file| file.contents.as_ref());
     let rows = contents().map(|contents| contents.rows).sum();
     let bytes = contents().map(|contents| contents.bytes).sum();
-    Ok(Report { files, set, rows, bytes })
+    Ok(Report { files, set, rows, bytes, training: None })
 }
 
 /// What a path stands for; what is wrong with a file itself is for its report.
@@ -227,6 +247,7 @@ struct Checked {
 fn check_file(
     path: &Path,
     role: Option<Class>,
+    off: bool,
     schema: Option<&Schema>,
     options: &Options,
 ) -> Checked {
@@ -240,7 +261,8 @@ fn check_file(
                 role,
                 contents: None,
             };
-            for name in &options.needed {
+            let computed = |name: &&String| !(off && OFF_SOURCE.contains(&name.as_str()));
+            for name in options.needed.iter().filter(computed) {
                 let request = Request { quantities: vec![name.clone()], ..Request::default() };
                 report.refused.extend(table.reader(&request).err().map(|e| without_file(&e)));
             }
@@ -255,7 +277,9 @@ fn check_file(
             for difference in &counts.differences {
                 report.judge_difference(difference, contents.rows);
             }
-            report.judge_role(&contents);
+            if !off {
+                report.judge_role(&contents);
+            }
             report.contents = Some(contents);
             Checked { report, table: Some(table), sources: counts.sources }
         }

@@ -132,7 +132,8 @@ struct Job<'a> {
     writer: ColumnWriter,
     given: Option<i8>, // the class of tables that do not say
     has_class: bool,
-    gammas: u64, // of all rows so far
+    has_run: bool, // a key `run`
+    gammas: u64,   // of all rows so far
     hadrons: u64,
 }
 
@@ -145,17 +146,28 @@ impl<'a> Job<'a> {
     ) -> Result<Job<'a>> {
         let outputs = Rows::open(first, schema, [0; 32], options.placement)?.outputs();
         let has_class = text.class.is_some() || options.class.is_some();
-        let columns = columns(schema, text, &outputs, has_class);
+        let has_run = text.run_of_name && run_of_name(first).is_some();
+        let columns = columns(schema, text, &outputs, has_class, has_run);
         let writer =
             ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
         let given = options.class.map(Class::code);
-        Ok(Job { options, schema, writer, given, has_class, gammas: 0, hadrons: 0 })
+        Ok(Job { options, schema, writer, given, has_class, has_run, gammas: 0, hadrons: 0 })
     }
 
     /// Appends the rows of one table; gives the hash of its bytes.
     fn copy_rows(&mut self, input: &Path) -> Result<String> {
         let before = hash_file(input)?;
         let mut rows = Rows::open(input, self.schema, before, self.options.placement)?;
+        if self.has_run {
+            let run = run_of_name(input).ok_or_else(|| {
+                Fault::new("the name does not tell the run, as the first table's does")
+                    .file(input)
+                    .expected("DDMMYY.RR at the beginning of the file's name, or its folder's")
+                    .advice("convert tables of known and of unknown runs one by one")
+                    .input()
+            })?;
+            rows = rows.with_run(run);
+        }
         let mut columns = Columns::default();
         let mut count = 0u64;
         while rows.read(&mut columns)? {
@@ -206,6 +218,31 @@ impl<'a> Job<'a> {
     }
 }
 
+/// Date and number of the run that the name of a table, or of its folder, begins with:
+/// `DDMMYY.RR` gives YYYYMMDDRRR. All telescopes and portions of a run have the same.
+fn run_of_name(path: &Path) -> Option<i64> {
+    let folder = path.parent().and_then(Path::file_name);
+    path.file_name().into_iter().chain(folder).find_map(|name| run_of(name.to_str()?))
+}
+
+fn run_of(name: &str) -> Option<i64> {
+    let (date, rest) = name.split_once('.')?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let ends = rest.as_bytes().get(digits).is_none_or(|next| !next.is_ascii_alphanumeric());
+    if date.len() != 6
+        || !date.bytes().all(|b| b.is_ascii_digit())
+        || !(1..=3).contains(&digits)
+        || !ends
+    {
+        return None;
+    }
+    let number = |text: &str| text.parse::<i64>().ok();
+    let (day, month, year) = (number(&date[..2])?, number(&date[2..4])?, number(&date[4..])?);
+    let run = number(&rest[..digits])?;
+    let possible = (1..=31).contains(&day) && (1..=12).contains(&month);
+    possible.then_some((((2000 + year) * 100 + month) * 100 + day) * 1000 + run)
+}
+
 /// Refuses a table whose own values contradict those computed from its other columns.
 fn refuse_different(input: &Path, rows: &Rows) -> Result<()> {
     let (differences, all) = rows.differences();
@@ -227,14 +264,16 @@ fn columns(
     text: &Text,
     outputs: &[(String, String)],
     has_class: bool,
+    has_run: bool,
 ) -> Vec<ColumnSpec> {
     let key = |name: &str| ColumnSpec::new(name, Kind::I64, None);
     let hash = text.row_hash.then(|| key("row_hash"));
     let run = text.run.is_some().then(|| key("run_id"));
+    let named = has_run.then(|| key("run"));
     let copied = schema.copy.keys().map(|name| key(name));
     let features = outputs.iter().map(|(name, unit)| ColumnSpec::new(name, Kind::F32, Some(unit)));
     let class = has_class.then(|| ColumnSpec::new("class", Kind::I8, None));
-    hash.into_iter().chain(run).chain(copied).chain(features).chain(class).collect()
+    hash.into_iter().chain(run).chain(named).chain(copied).chain(features).chain(class).collect()
 }
 
 #[cfg(test)]
@@ -272,6 +311,28 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_run_is_known_by_the_name_of_the_table_or_of_its_folder() {
+        let of = |path: &str| run_of_name(Path::new(path));
+        assert_eq!(of("IACT01/121223.05_out_hillas_14_7.0fix.csv"), Some(20_231_212_005));
+        assert_eq!(of("IACT02/121223.05_out_hillas_14_7.0fix.csv"), Some(20_231_212_005));
+        assert_eq!(of("121223.05/portion-3.csv"), Some(20_231_212_005));
+        assert_eq!(of("010100.7.csv"), Some(20_000_101_007));
+        for name in [
+            "run-5.csv",
+            "321223.05.csv",
+            "121323.05.csv",
+            "121223.csv",
+            "12122.05.csv",
+            "1212234.05.csv",
+            "121223.1234.csv",
+            "121223.05a.csv",
+            "",
+        ] {
+            assert_eq!(of(name), None, "{name}");
+        }
     }
 
     #[test]

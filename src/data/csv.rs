@@ -161,6 +161,13 @@ impl Rows {
         Ok(Rows { lines, plan, first: (!text.header).then_some(first), count: 0 })
     }
 
+    /// With a key `run` that is the same for all rows.
+    #[must_use]
+    pub fn with_run(mut self, run: i64) -> Rows {
+        self.plan.set_run(run);
+        self
+    }
+
     /// Names and units of the values of a row.
     pub fn outputs(&self) -> Vec<(String, String)> {
         let told = |output: &plan::Output| (output.name.clone(), output.quantity.canonical.clone());

@@ -109,6 +109,7 @@ pub struct Compare {
 /// How the lines of a text table are read.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[allow(clippy::struct_excessive_bools)] // a form as it is filled in
 pub struct Text {
     /// The first line names the columns, in any order; else they are those of `columns`.
     pub header: bool,
@@ -125,6 +126,9 @@ pub struct Text {
     pub of_source: Vec<String>,
     /// A key `run_id` is made of the file's content and of these columns.
     pub run: Option<Vec<String>>,
+    /// A key `run` is made of date and number of the run, `DDMMYY.RR`, that the name of the
+    /// file or of its folder begins with; telescopes and portions of a run share it.
+    pub run_of_name: bool,
     pub class: Option<TextClass>,
 }
 

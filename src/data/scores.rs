@@ -48,7 +48,9 @@ const UNITS: [(&str, &[&str]); 5] = [
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct WorkingPoint {
     pub name: String,
-    pub threshold: f64,
+    /// Absent where it differs between bins of a quantity.
+    #[serde(default)]
+    pub threshold: Option<f64>,
     #[serde(default)]
     pub column: String,
 }

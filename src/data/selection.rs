@@ -7,7 +7,7 @@
 use super::expression::Expression;
 use super::features;
 use super::table::Block;
-use crate::config::{Bound, Cut, Feature};
+use crate::config::{Bound, Cut, Feature, NO_BIN, bin_of};
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,6 +36,7 @@ pub struct Selection {
     quantities: Vec<String>, // features first, then what only cuts or the weight need
     cuts: Vec<BoundCut>,
     weight: Option<Limit>,
+    bins: Option<Bins>,
     varying: Vec<bool>, // (quantities) those given per assumed source position
     whole: Part,
     fixed: Part,  // what does not depend on the position
@@ -86,6 +87,13 @@ struct BoundCut {
     varying: bool,
 }
 
+/// A quantity whose range is divided into bins.
+#[derive(Debug, Clone)]
+struct Bins {
+    of: Limit,
+    edges: Vec<f64>,
+}
+
 #[derive(Debug, Clone)]
 enum Limit {
     Number(f64),
@@ -112,6 +120,7 @@ impl Selection {
             quantities,
             cuts: bound,
             weight: None,
+            bins: None,
             varying,
             whole,
             fixed,
@@ -169,6 +178,24 @@ impl Selection {
         self.weight = limit(&mut self.quantities, bound.as_ref())?;
         self.varying.resize(self.quantities.len(), false);
         Ok(self.in_parts())
+    }
+
+    /// With bins of a quantity or an expression, whose quantities are read too.
+    pub fn with_bins(mut self, per: &str, edges: &[f64]) -> Result<Selection> {
+        let of = limit(&mut self.quantities, Some(&Bound::Expression(per.to_string())))?;
+        self.bins = of.map(|of| Bins { of, edges: edges.to_vec() });
+        self.varying.resize(self.quantities.len(), false);
+        Ok(self.in_parts())
+    }
+
+    pub fn has_bins(&self) -> bool {
+        self.bins.is_some()
+    }
+
+    /// The bin of a row; [`NO_BIN`] where its quantity has no value, or no bins are asked for.
+    #[inline]
+    pub fn bin(&self, value: impl Fn(usize) -> f64) -> u16 {
+        self.bins.as_ref().map_or(NO_BIN, |bins| bin_of(&bins.edges, bins.of.value(value)))
     }
 
     pub fn has_weight(&self) -> bool {
@@ -248,7 +275,7 @@ impl Selection {
             out.iter_mut()
                 .zip(column(d))
                 .for_each(|(c, x)| *c = features::transform(feature, f64::from(*x)));
-            mark(status, out, OUT_OF_DOMAIN, |c| c.is_finite());
+            mark(status, out, OUT_OF_DOMAIN, f64::is_finite);
         }
         for cut in part.cuts.iter().map(|cut| &self.cuts[*cut]) {
             let x = column(cut.column);
@@ -265,7 +292,7 @@ impl Selection {
             }
         }
         for q in part.quantities.iter().copied() {
-            mark(status, column(q), NOT_FINITE, |x| x.is_finite());
+            mark(status, column(q), NOT_FINITE, f32::is_finite);
         }
         status.iter_mut().for_each(|s| *s = alone(*s));
     }
@@ -465,10 +492,10 @@ mod tests {
             let at = [libm::log10(size), libm::log(con2 / (1.0 - con2))];
             let inside = size > 100.0 && width < 0.068 * libm::log10(size);
             let domain = at.iter().all(|c| c.is_finite());
-            let expected = match [size, con2, width].iter().all(|x| x.is_finite()) {
-                false => NOT_FINITE,
-                true => u32::from(!domain) * OUT_OF_DOMAIN | u32::from(!inside) * CUT,
-            };
+            let finite = [size, con2, width].iter().all(|x| x.is_finite());
+            let both = [(domain, OUT_OF_DOMAIN), (inside, CUT)];
+            let bits = both.iter().filter(|(good, _)| !good).map(|(_, bit)| bit);
+            let expected = if finite { bits.sum() } else { NOT_FINITE };
             assert_eq!(judged.status[row], expected, "{size} {con2} {width}");
             for (d, coordinate) in at.iter().enumerate().filter(|_| expected & UNUSABLE == 0) {
                 assert_eq!(judged.coordinates(d)[row].to_bits(), coordinate.to_bits());

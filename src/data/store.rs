@@ -108,11 +108,12 @@ pub struct Rows {
     len: usize,
     chunks: Vec<Vec<f32>>,
     weights: Vec<f32>, // (events); empty where all are 1
+    bins: Vec<u16>,    // (events); of events held out, where thresholds have bins
 }
 
 impl Rows {
     fn new(features: usize) -> Rows {
-        Rows { features, len: 0, chunks: Vec::new(), weights: Vec::new() }
+        Rows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -145,6 +146,11 @@ impl Rows {
     /// Loss weights (events), if events have any.
     pub fn weights(&self) -> Option<&[f32]> {
         (!self.weights.is_empty()).then_some(&self.weights)
+    }
+
+    /// Bins of the threshold (events); empty where there are none.
+    pub fn bins(&self) -> &[u16] {
+        &self.bins
     }
 
     /// Σ weight and Σ weight² in the order of events.
@@ -384,6 +390,10 @@ impl EventStore {
             rows.push(event);
             if recipe.selection.has_weight() {
                 rows.weights.push(recipe.selection.weight(block, row)? as f32);
+            }
+            if recipe.selection.has_bins() && part != Part::Train {
+                let value = |column: usize| f64::from(block.quantities[column][row]);
+                rows.bins.push(recipe.selection.bin(value));
             }
         }
         Ok(())

@@ -96,6 +96,12 @@ impl Scorer {
         Ok(self)
     }
 
+    /// With bins of a quantity or an expression (`selection.bin`); its quantities are read too.
+    pub fn binned(mut self, per: &str, edges: &[f64]) -> Result<Scorer> {
+        self.preparation.selection = self.preparation.selection.with_bins(per, edges)?;
+        Ok(self)
+    }
+
     /// For several assumed positions of the source ([`Scorer::score_at`]).
     #[must_use]
     pub fn at_positions(mut self) -> Scorer {

@@ -5,10 +5,11 @@ mod importance;
 mod latent;
 mod yardstick;
 
-use crate::config::{Class, Hardware};
+use crate::config::{Class, Hardware, Transform};
 use crate::data::catalog;
 use crate::data::durable;
-use crate::data::selection::{NOT_FINITE, STATUS_BITS};
+use crate::data::features::ScaledFeature;
+use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
 use crate::data::split::{Part, Splitter};
 use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
@@ -17,12 +18,14 @@ use crate::error::{Fault, Result};
 use crate::figures::evaluation::Importance;
 use crate::figures::yardstick::Yardstick;
 use crate::figures::{
-    About, Auc, ClassCounts, Evaluation, FileCounts, Rule, Sample, Sum, Threshold, Weights,
+    About, Auc, ClassCounts, Evaluation, FileCounts, ParameterHistogram, Rule, Sample, Sum,
+    Threshold, Weights, parameters,
 };
-use crate::model::{Card, Model};
+use crate::model::{Card, DataFile, Model};
 use crate::world::{Work, World, agree, common, gather_slots, is_root, watch};
 use importance::Pool;
 use latent::Choice;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use yardstick::Forest;
@@ -86,8 +89,14 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let weight = options.weight.clone().or(model.card.training.weight.clone());
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
-    let scorer = agree(world, scorer)?;
     let sources = sources(world, options)?;
+    let lacking = agree(world, lacking_bins(&model.card, &sources))?;
+    let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
+    let scorer = match thresholds {
+        Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
+        None => scorer,
+    };
+    let scorer = agree(world, scorer)?;
     let read = || Pool::read(&scorer, &sources);
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
     let forest = agree(world, forest(world, &scorer, &sources, options))?;
@@ -116,8 +125,11 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     };
     let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
     let yardstick = common(yardstick.transpose())?;
-    let evaluation = common(all.evaluate(&scorer.card, about))?;
-    let evaluation = evaluation.with_latent(latent).with_yardstick(yardstick);
+    let evaluation = common(all.evaluate(&scorer.card, about, lacking.is_none()))?;
+    let mut evaluation = evaluation.with_latent(latent).with_yardstick(yardstick);
+    if let Some(lacking) = lacking {
+        evaluation = evaluation.with_warning(lacking);
+    }
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
     agree(world, written)?;
     Ok(evaluation)
@@ -140,7 +152,8 @@ fn forest(
         return Ok(None);
     }
     let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
-    let with_parts = |source| Ok((source, parts_of(&scorer.card, source, options.part)?));
+    let with_parts =
+        |source| Ok((source, parts_of(trained_as(&scorer.card, source)?, options.part)));
     let evaluated = sources.iter().map(with_parts).collect::<Result<Vec<_>>>()?;
     yardstick::refuse_overlap(&own, &evaluated)?;
     Forest::grow(world, scorer, &own).map(Some)
@@ -161,8 +174,11 @@ struct Events {
     of_forest: Vec<f32>,    // empty where there is none
     without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
     gamma: Vec<bool>,
+    bin: Vec<u16>,    // of the thresholds, where the model has them by bins
     weight: Vec<f64>, // as given; 1 where events have none
     choice: Choice,   // of whose latent points is told
+    /// (features, classes, bins): how often a scaled feature is where.
+    parameters: Vec<i64>,
     before_cuts: ClassCounts,
     /// Gammas and hadrons before the cuts, of all ranks.
     before_weights: [Weighed; 2],
@@ -232,12 +248,55 @@ impl Events {
         }
         let mine: Vec<u8> = self.gamma.iter().map(|gamma| u8::from(*gamma)).collect();
         all.gamma = world.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
+        let bytes: Vec<u8> = self.bin.iter().flat_map(|b| b.to_le_bytes()).collect();
+        for of_rank in world.all_gather(&bytes)? {
+            all.bin.extend(of_rank.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)));
+        }
         let bytes: Vec<u8> = self.weight.iter().flat_map(|w| w.to_le_bytes()).collect();
         for of_rank in world.all_gather(&bytes)? {
             all.weight.extend(of_rank.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)));
         }
         all.choice = self.choice.gather(world, features)?;
+        all.parameters = self.parameters;
+        all.parameters.resize(features * 2 * parameters::BINS, 0);
+        world.all_reduce_sum(&mut all.parameters)?;
         Ok(all)
+    }
+
+    fn count_parameters(&mut self, card: &Card, scaled: &[f32], gamma: bool) {
+        self.parameters.resize(scaled.len() * 2 * parameters::BINS, 0);
+        for (d, (z, feature)) in scaled.iter().zip(&card.features).enumerate() {
+            let signed = feature.feature.transform == Transform::Signed;
+            let first = (2 * d + usize::from(!gamma)) * parameters::BINS;
+            self.parameters[first + parameters::bin_of(*z, signed)] += 1;
+        }
+    }
+
+    fn parameters(&self, card: &Card) -> Vec<ParameterHistogram> {
+        let counts = |class: usize| -> Vec<u64> {
+            let bins = &self.parameters[class * parameters::BINS..][..parameters::BINS];
+            bins.iter().map(|count| *count as u64).collect()
+        };
+        let of = |(d, feature): (usize, &ScaledFeature)| {
+            let signed = feature.feature.transform == Transform::Signed;
+            let edge = |i| {
+                let z = parameters::edge(i, signed);
+                // No value has a coordinate below 0: there the inverse means nothing.
+                let is_power = feature.feature.transform == Transform::Power;
+                let z = if is_power { z.max(-feature.mean / feature.std) } else { z };
+                feature.quantity(z as f32).max(if is_power { 0.0 } else { f64::MIN })
+            };
+            ParameterHistogram {
+                name: feature.feature.name.clone(),
+                unit: feature.unit.clone(),
+                edges: (0..=parameters::BINS).map(edge).collect(),
+                gamma: counts(2 * d),
+                hadron: counts(2 * d + 1),
+            }
+        };
+        let features = card.features.iter().enumerate().map(of);
+        // JSON has no infinity: a coordinate may lie where no value of the parameter does.
+        features.filter(|f| f.edges.iter().all(|edge| edge.is_finite())).collect()
     }
 
     fn weights_before_cuts(&self, expression: String) -> Weights {
@@ -252,7 +311,7 @@ impl Events {
         Yardstick::of(name, forest.events, scores, &self.gamma, weights)
     }
 
-    fn evaluate(&self, card: &Card, about: About) -> Result<Evaluation> {
+    fn evaluate(&self, card: &Card, about: About, binned: bool) -> Result<Evaluation> {
         let weights = about.weights.is_some().then_some(self.weight.as_slice());
         let sample = Sample::weighted(&self.score, &self.gamma, weights)?;
         let threshold = match card.threshold {
@@ -274,6 +333,16 @@ impl Events {
             let log_prob: Vec<f32> = own.iter().map(|i| self.log_prob[*i]).collect();
             let weights = weights.map(|w| own.iter().map(|i| w[*i]).collect::<Vec<f64>>());
             evaluation = evaluation.with_normal_log_p(&log_prob, weights.as_deref());
+        }
+        if let Some(thresholds) = card.thresholds.as_ref().filter(|_| binned) {
+            evaluation =
+                evaluation.with_bins(thresholds, &self.score, &self.gamma, &self.bin, weights)?;
+        }
+        evaluation = evaluation.with_parameters(self.parameters(card));
+        if card.score_text() != "log p" {
+            let log_p = Sample::weighted(&self.log_prob, &self.gamma, weights)?;
+            let flow = card.flows_in_order().next().map_or("", |(name, _)| name.as_str());
+            evaluation = evaluation.with_log_likelihood(flow, &log_p);
         }
         if card.calibration.is_some() {
             evaluation = evaluation.with_gammaness(&self.gammaness, &self.gamma, weights);
@@ -426,7 +495,10 @@ fn score_windows(
         shower: split.key.is_none(),
         class: table.has_class(),
     })?;
-    let parts = parts_of(&scorer.card, source, options.part)?;
+    let trained = trained_as(&scorer.card, source)?;
+    let parts = parts_of(trained, options.part);
+    // Anomalies from a file are split as the normal events that they are made of.
+    let as_trained = trained.and_then(|file| file.class).map(Class::code);
     let splitter = Splitter::new(split);
     let (mut block, mut scored, mut tally) =
         (Block::default(), Scored::default(), Tally::default());
@@ -454,9 +526,12 @@ fn score_windows(
                 continue;
             }
             // Of real hadrons the runs that were never used are the test part.
-            let own_part = || match real {
-                Some(_) => Part::Test,
-                None => part(&splitter, scorer.selection(), &block, row, class, keyed),
+            let own_part = || {
+                if real.is_some() {
+                    return Part::Test;
+                }
+                let class = as_trained.unwrap_or(class);
+                part(&splitter, scorer.selection(), &block, row, class, keyed)
             };
             if let Parts::Only(wanted) = parts
                 && own_part() != wanted
@@ -474,6 +549,9 @@ fn score_windows(
             weighed[usize::from(!gamma)].add(weight);
             let weight = weight.unwrap_or(f64::NAN);
             if take(&scored, row, gamma, weight, events, &mut tally) {
+                let value = |column: usize| f64::from(block.quantities[column][row]);
+                events.bin.push(scorer.selection().bin(value));
+                events.count_parameters(&scorer.card, scored.scaled(row), gamma);
                 let class = if gamma { Class::Gamma } else { Class::Hadron };
                 let place = [number, start + row as u64];
                 events.choice.consider(class, place, weight, scored.scaled(row));
@@ -537,19 +615,38 @@ fn refuse_unknown_weight(scorer: &Scorer, table: &Table) -> Result<()> {
     }
 }
 
-/// What of a file is evaluated.
-fn parts_of(card: &Card, source: &Source, asked: Parts) -> Result<Parts> {
-    Ok(match asked {
-        Parts::Default if is_training_file(card, source)? => Parts::Only(Part::Test),
-        Parts::Default => Parts::All,
-        chosen => chosen,
-    })
+/// Why thresholds by bins are left out: a file lacks a quantity that bins are made of.
+fn lacking_bins(card: &Card, sources: &[Source]) -> Result<Option<String>> {
+    let Some(thresholds) = &card.thresholds else { return Ok(None) };
+    let bins = Selection::new(&[], &BTreeMap::new())?.with_bins(&thresholds.per, &[])?;
+    for source in sources {
+        let table = Table::open(&source.path, &source.schema)?;
+        let known = table.quantities();
+        if let Some(name) = bins.quantities().iter().find(|name| !known.contains(&name.as_str())) {
+            return Ok(Some(format!(
+                "Thresholds per {} are left out: {} has no {name}.",
+                thresholds.per,
+                source.path.display()
+            )));
+        }
+    }
+    Ok(None)
 }
 
-fn is_training_file(card: &Card, source: &Source) -> Result<bool> {
+/// What of a file is evaluated.
+fn parts_of(trained: Option<&DataFile>, asked: Parts) -> Parts {
+    match asked {
+        Parts::Default if trained.is_some() => Parts::Only(Part::Test),
+        Parts::Default => Parts::All,
+        chosen => chosen,
+    }
+}
+
+/// The file among those that the model was trained on.
+fn trained_as<'c>(card: &'c Card, source: &Source) -> Result<Option<&'c DataFile>> {
     if !card.training.data.iter().any(|f| f.rows == source.rows) {
-        return Ok(false);
+        return Ok(None);
     }
     let hash = catalog::hash_text(&catalog::hash_file(&source.path)?);
-    Ok(card.training.data.iter().any(|f| f.blake3 == hash))
+    Ok(card.training.data.iter().find(|f| f.blake3 == hash))
 }

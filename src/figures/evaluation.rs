@@ -7,8 +7,8 @@
 //! where the sample is too small or the score runs the wrong way.
 
 use super::{
-    AtThreshold, Auc, Class, ClassCounts, Histogram, Roc, RocPoint, Sample, Sum, Threshold,
-    WorkingPoint,
+    AtBins, AtThreshold, Auc, BinnedThresholds, Class, ClassCounts, Histogram, ParameterHistogram,
+    Roc, RocPoint, Sample, Sum, Threshold, WorkingPoint,
     band::{BandPoint, band},
     calibration::{ReliabilityBin, reliability},
     confusion::DEFAULT_PRIOR,
@@ -139,6 +139,9 @@ pub struct Evaluation {
     pub threshold: Threshold,
     pub at_threshold: AtThreshold,
     pub at_survival: Vec<AtSurvival>,
+    /// The thresholds by bins, where the model has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_bins: Option<AtBins>,
     pub normal_nll: Option<NormalNll>,
     /// How normal the latent points of the flows' own classes are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -157,6 +160,19 @@ pub struct Evaluation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub importance: Vec<Importance>,
     pub histogram: Option<Histogram>,
+    /// How the features are distributed in either class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<ParameterHistogram>,
+    /// Log-likelihood in the first flow, where the score is something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_likelihood: Option<LogLikelihood>,
+}
+
+/// Log p of either class in one flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLikelihood {
+    pub flow: String,
+    pub histogram: Histogram,
 }
 
 /// The area under the curve when a feature's values are exchanged between events, so that
@@ -189,6 +205,7 @@ impl Evaluation {
             threshold,
             at_threshold,
             at_survival: at_survival.to_vec(),
+            at_bins: None,
             normal_nll: None,
             latent: Vec::new(),
             yardstick: None,
@@ -198,6 +215,8 @@ impl Evaluation {
             roc: curve,
             importance: Vec::new(),
             histogram: Histogram::of(sample, HISTOGRAM_BINS),
+            parameters: Vec::new(),
+            log_likelihood: None,
             about,
         };
         evaluation.warnings = evaluation.own_warnings(sample);
@@ -241,6 +260,53 @@ impl Evaluation {
         weights: Option<&[f64]>,
     ) -> Evaluation {
         self.reliability = reliability(gammaness, gamma, weights);
+        self
+    }
+
+    /// What the thresholds by bins do to the events evaluated: their scores, true classes (true
+    /// = gamma), bins, and weights where they have any.
+    pub fn with_bins(
+        mut self,
+        thresholds: &BinnedThresholds,
+        scores: &[f32],
+        gamma: &[bool],
+        bin: &[u16],
+        weights: Option<&[f64]>,
+    ) -> Result<Evaluation> {
+        let before_cuts = self.about.weighed_before_cuts();
+        let prior = self.about.prior;
+        let at = AtBins::of(thresholds, scores, gamma, bin, weights, before_cuts, prior)?;
+        let fallen_back = thresholds.with_global();
+        if !fallen_back.is_empty() {
+            self.warnings.push(format!(
+                "Bins of {} with too few held-out events have the threshold of all events: {}.",
+                at.per,
+                fallen_back.join(", ")
+            ));
+        }
+        let outside = at.outside;
+        if outside != ClassCounts::default() {
+            self.warnings.push(format!(
+                "In no bin of {}, and so never called gammas there: {} gammas, {} hadrons.",
+                at.per, outside.gamma, outside.hadron
+            ));
+        }
+        self.at_bins = Some(at);
+        Ok(self)
+    }
+
+    #[must_use]
+    pub fn with_parameters(mut self, parameters: Vec<ParameterHistogram>) -> Evaluation {
+        self.parameters = parameters;
+        self
+    }
+
+    /// With log p of the events in a flow of this name.
+    #[must_use]
+    pub fn with_log_likelihood(mut self, flow: &str, log_p: &Sample) -> Evaluation {
+        let histogram = Histogram::of(log_p, HISTOGRAM_BINS);
+        let of = |histogram| LogLikelihood { flow: flow.to_owned(), histogram };
+        self.log_likelihood = histogram.map(of);
         self
     }
 

@@ -40,6 +40,19 @@ impl Measured {
     }
 }
 
+impl Measured {
+    /// A difference in words: "higher by 0.0031 ± 0.0012", "lower by …".
+    pub fn compared(self) -> String {
+        compared(self.value, |value| Measured { value, ..self }.to_string())
+    }
+}
+
+/// A difference in words, its size as `text` has it.
+pub fn compared(difference: f64, text: impl FnOnce(f64) -> String) -> String {
+    let way = if difference < 0.0 { "lower" } else { "higher" };
+    format!("{way} by {}", text(difference.abs()))
+}
+
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = if self.error > 0.0 { decimals(self.error, 2) } else { 4 };
@@ -89,6 +102,13 @@ mod tests {
         assert_eq!(Measured { value: 0.913_84, error: 0.001_21 }.to_string(), "0.9138 ± 0.0012");
         assert_eq!(Measured { value: 3.051, error: 0.14 }.to_string(), "3.05 ± 0.14");
         assert_eq!(Measured { value: 1.0, error: 0.0 }.to_string(), "1.0000 ± 0.0000");
+    }
+
+    #[test]
+    fn a_difference_is_told_by_its_side_and_size() {
+        let told = |value| Measured { value, error: 0.0012 }.compared();
+        assert_eq!(told(-0.0106), "lower by 0.0106 ± 0.0012");
+        assert_eq!(told(0.0106), "higher by 0.0106 ± 0.0012");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! events gives `None`, never NaN.
 
 pub mod band;
+pub mod bins;
 pub mod calibration;
 pub mod confusion;
 pub mod disjoint;
@@ -16,6 +17,7 @@ pub mod latent;
 pub mod measured;
 pub mod normals;
 pub mod on_off;
+pub mod parameters;
 pub mod roc;
 pub mod sample;
 pub mod summary;
@@ -25,6 +27,7 @@ mod tests;
 pub mod threshold;
 pub mod yardstick;
 
+pub use bins::{AtBins, BinnedThresholds, HeldOutEvent};
 pub use calibration::Calibration;
 pub use confusion::{AtThreshold, Confusion, Separation};
 pub use distribution::{Distribution, Drift};
@@ -33,6 +36,7 @@ pub use histogram::Histogram;
 pub use measured::Measured;
 pub use normals::Normals;
 pub use on_off::{Homogeneity, Leak, OnOff};
+pub use parameters::ParameterHistogram;
 pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
 pub use sample::{Sample, Sum};
 pub use threshold::{Rule, Threshold};

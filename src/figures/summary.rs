@@ -3,6 +3,7 @@
 
 use super::{
     Class, Evaluation, Separation,
+    bins::range_text,
     confusion::PositiveClass,
     evaluation::auc_text,
     measured::{Measured, significant},
@@ -20,8 +21,8 @@ impl Display for Evaluation {
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_text)))?;
         if let Some(other) = &self.yardstick {
             let auc = or_dash(other.auc.as_ref().map(auc_text));
-            let text = format!("{auc}; the model less this {}", figure(other.difference));
-            line(f, &format!("  {}", other.name), text)?;
+            let less = or_dash(other.difference.map(Measured::compared));
+            line(f, &format!("  {}", other.name), format!("{auc}; the model's is {less}"))?;
         }
         let (value, rule) =
             (significant(self.threshold.value, 5), self.threshold.rule.of_score(&about.score));
@@ -35,6 +36,7 @@ impl Display for Evaluation {
             let few = "- (fewer than 10 hadrons pass)".to_owned();
             line(f, &name, at.point.map_or(few, |p| p.gamma_efficiency.to_string()))?;
         }
+        self.by_bins(f)?;
         self.classes(f)?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
@@ -59,6 +61,22 @@ impl Evaluation {
             line(f, "NLL of the normal class", format!("mean {mean}, median {median} nats"))?;
         }
         Ok(())
+    }
+
+    fn by_bins(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(at) = &self.at_bins else { return Ok(()) };
+        line(f, &format!("thresholds per {}", at.per), "gammas, hadrons that pass; Q")?;
+        let told = |of: &Separation| {
+            let [gamma, hadron] = [of.gamma_efficiency, of.hadron_survival].map(figure);
+            format!("{gamma}, {hadron}; {}", figure(of.quality))
+        };
+        for (i, bin) in at.bins.iter().enumerate() {
+            let note = if bin.global { " (that of all)" } else { "" };
+            let value = significant(bin.threshold, 5);
+            let name = format!("  {}", range_text(&at.edges, i));
+            line(f, &name, format!("{} at {value}{note}", told(&bin.after_cuts)))?;
+        }
+        line(f, "  all bins together", told(&at.all.after_cuts))
     }
 
     fn classes(&self, f: &mut Formatter<'_>) -> fmt::Result {

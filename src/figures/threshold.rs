@@ -6,6 +6,7 @@
 
 use super::roc::{LEAST_HADRONS, Passing, enough};
 use super::{Class, Roc, Sample, measured::significant};
+use crate::config::ThresholdRule;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -40,6 +41,16 @@ pub struct Threshold {
     pub value: f64,
     /// Events that the value was chosen on; 0 for a fixed one.
     pub events: u64,
+}
+
+impl From<ThresholdRule> for Rule {
+    fn from(rule: ThresholdRule) -> Rule {
+        match rule {
+            ThresholdRule::GammaEfficiency(efficiency) => Rule::GammaEfficiency { efficiency },
+            ThresholdRule::HadronSurvival(survival) => Rule::HadronSurvival { survival },
+            ThresholdRule::LargestQ => Rule::LargestQ,
+        }
+    }
 }
 
 impl Rule {
@@ -77,6 +88,17 @@ impl Rule {
         match value.filter(|v| v.is_finite()) {
             Some(value) => Ok(Threshold { rule: self, value, events }),
             None => Err(self.refused(events)),
+        }
+    }
+
+    /// The classes whose events it looks at.
+    pub fn classes(self) -> Vec<Class> {
+        match self {
+            Rule::Fixed { .. } => Vec::new(),
+            Rule::Quantile { normal, .. } => vec![normal],
+            Rule::GammaEfficiency { .. } => vec![Class::Gamma],
+            Rule::HadronSurvival { .. } => vec![Class::Hadron],
+            Rule::LargestQ => vec![Class::Gamma, Class::Hadron],
         }
     }
 

@@ -6,7 +6,7 @@ use crate::config::{Anomalies, Class, Cut, Mode, Split};
 use crate::data::features::{MEASURE, ScaledFeature};
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{Calibration, Measured, Normals, Threshold};
+use crate::figures::{BinnedThresholds, Calibration, Measured, Normals, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taiga_flow_gpu::random::Stream;
@@ -21,6 +21,8 @@ pub const VERSION_OF_SEVERAL: u32 = 2;
 pub const VERSION_WITH_NORMALS: u32 = 3;
 /// Models of weighted events, or of hadrons taken off a source.
 pub const VERSION_WITH_WEIGHT: u32 = 4;
+/// Models with thresholds by bins, which older programs would pass over.
+pub const VERSION_WITH_BINS: u32 = 5;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -37,6 +39,9 @@ pub struct Card {
     pub flows: BTreeMap<String, FlowCard>,
     pub split: Split,
     pub threshold: Option<Threshold>,
+    /// The same rule bin by bin of a quantity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<BinnedThresholds>,
     /// From scores to probabilities, where both classes were held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
@@ -249,12 +254,12 @@ impl Card {
                 .advice("score with the taiga-flow version that wrote the model")
                 .input()
         };
-        let known = (VERSION..=VERSION_WITH_WEIGHT).contains(&self.version);
+        let known = (VERSION..=VERSION_WITH_BINS).contains(&self.version);
         if self.format != FORMAT || !known {
             let found = format!("{} version {}", self.format, self.version);
             return Err(refuse(
                 "unknown model format",
-                format!("{FORMAT} version {VERSION} to {VERSION_WITH_WEIGHT}"),
+                format!("{FORMAT} version {VERSION} to {VERSION_WITH_BINS}"),
                 found,
             ));
         }
@@ -279,6 +284,9 @@ impl Card {
         }
         if let Some(normals) = &self.normals {
             normals.validate()?;
+        }
+        if let Some(thresholds) = &self.thresholds {
+            thresholds.validate()?;
         }
         if let Some(off) = &self.training.off_source
             && !off.runs.is_sorted()

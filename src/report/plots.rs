@@ -9,7 +9,7 @@ use super::view::number;
 use crate::error::{Fault, Result};
 use crate::figures::band::BandPoint;
 use crate::figures::calibration::ReliabilityBin;
-use crate::figures::{Class, Histogram, RocPoint};
+use crate::figures::{Class, Histogram, ParameterHistogram, RocPoint};
 use crate::metrics::EpochMetrics;
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
@@ -145,7 +145,7 @@ fn between(chart: &mut Chart, band: &[BandPoint], place: impl Fn(f64) -> f64) ->
 }
 
 /// Both classes, each normalised to itself, with the threshold.
-pub fn scores(histogram: &Histogram, title: &str, threshold: f64) -> Result<String> {
+pub fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Result<String> {
     let gamma = steps(histogram, &histogram.shares(Class::Gamma));
     let hadron = steps(histogram, &histogram.shares(Class::Hadron));
     let top = gamma.iter().chain(&hadron).map(|p| p.1).fold(0.0, f64::max).max(1e-9);
@@ -164,10 +164,48 @@ pub fn scores(histogram: &Histogram, title: &str, threshold: f64) -> Result<Stri
         chart.draw_series([Polygon::new(gamma.clone(), GAMMA.mix(0.22))])?;
         line(&mut chart, &gamma, GAMMA, 2)?;
         dashed(&mut chart, &hadron, HADRON, 2)?;
-        if (x.low..=x.high).contains(&threshold) {
-            line(&mut chart, &[(threshold, 0.0), (threshold, y.high)], INK, 1)?;
+        match threshold.filter(|threshold| (x.low..=x.high).contains(threshold)) {
+            Some(threshold) => line(&mut chart, &[(threshold, 0.0), (threshold, y.high)], INK, 1),
+            None => Ok(()),
         }
-        Ok(())
+    })
+}
+
+/// How a parameter is distributed in either class, each normalised to itself. The axis is that
+/// of the coordinate, its ticks are values of the parameter.
+pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
+    let bins = of.gamma.len().min(of.hadron.len());
+    let any = |bin: &usize| of.gamma[*bin] + of.hadron[*bin] > 0;
+    let first = (0..bins).find(any).unwrap_or(0);
+    let end = (first..bins).rev().find(any).map_or(bins.max(first + 1), |last| last + 1);
+    let outline = |class| -> Vec<(f64, f64)> {
+        let shares = of.shares(class);
+        let Some(shares) = shares.get(first..end) else { return Vec::new() };
+        let step = |(bin, share): (usize, &f64)| {
+            let low = (first + bin) as f64;
+            [(low, *share), (low + 1.0, *share)]
+        };
+        let steps = shares.iter().enumerate().flat_map(step);
+        [(first as f64, 0.0)].into_iter().chain(steps).chain([(end as f64, 0.0)]).collect()
+    };
+    let (gamma, hadron) = (outline(Class::Gamma), outline(Class::Hadron));
+    let top = gamma.iter().chain(&hadron).map(|p| p.1).fold(0.0, f64::max).max(1e-9);
+    let tick = |x: &f64| {
+        let whole = (x - x.round()).abs() < 1e-6;
+        let value = of.edges.get(x.round().max(0.0) as usize).filter(|_| whole);
+        value.map_or_else(String::new, |value| {
+            let large = value.abs() >= 1e4;
+            if large { format!("{value:.0e}").replace('-', "−") } else { number(*value, 2) }
+        })
+    };
+    let share = |y: &f64| axis_number(*y, top);
+    let x = Axis { low: first as f64, high: end as f64, title, label: &tick };
+    let y = Axis { low: 0.0, high: 1.08 * top, title: "share of the class per bin", label: &share };
+    svg("Distribution of a parameter", |area| {
+        let mut chart = axes(area, &x, &y)?;
+        chart.draw_series([Polygon::new(gamma.clone(), GAMMA.mix(0.22))])?;
+        line(&mut chart, &gamma, GAMMA, 2)?;
+        dashed(&mut chart, &hadron, HADRON, 2)
     })
 }
 
@@ -341,7 +379,7 @@ mod tests {
         for scores_of_both in [[0.0, 0.0], [1e9, 1e9 + 1e-6], [-3e38, 3e38]] {
             let sample = Sample::new(&scores_of_both, &[true, false]).unwrap();
             let histogram = Histogram::of(&sample, 50).unwrap();
-            let drawing = scores(&histogram, "log p", 0.0).unwrap();
+            let drawing = scores(&histogram, "log p", Some(0.0)).unwrap();
             assert!(drawing.contains("viewBox") && !drawing.contains("http:"));
             assert!(!drawing.contains("NaN"), "{drawing}");
         }
@@ -352,7 +390,7 @@ mod tests {
         let sample = Sample::new(&[1.0, 2.0], &[true, false]).unwrap();
         let mut histogram = Histogram::of(&sample, 5).unwrap();
         histogram.high = histogram.low;
-        assert_eq!(scores(&histogram, "log p", 0.0).unwrap_err().exit_code(), 3);
+        assert_eq!(scores(&histogram, "log p", Some(0.0)).unwrap_err().exit_code(), 3);
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn overview(season: &Season) -> Result<Assessed> {
         headline: headline(total, season.simulation.as_ref()),
         facts: facts(season),
         warnings: season.warnings.clone(),
+        parameters: Vec::new(),
         figures: count_figures(season)?,
         tables: [
             Some(cut_flow(total)),
@@ -119,7 +120,14 @@ fn facts(season: &Season) -> Vec<Fact> {
     let mut facts = vec![
         fact("scores", &season.scores, ""),
         fact("model", season.models.join(", "), ""),
-        fact("working point", &season.point, format!("score ≥ {}", number(season.threshold, 5))),
+        fact(
+            "working point",
+            &season.point,
+            season.threshold.map_or_else(
+                || "a threshold per bin".to_string(),
+                |threshold| format!("score ≥ {}", number(threshold, 5)),
+            ),
+        ),
         fact(
             "positions",
             angles(&season.positions),

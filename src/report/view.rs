@@ -6,13 +6,16 @@
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, plots, training};
 use crate::error::Result;
+use crate::figures::bins::{AtBin, AtBins, range_text};
 use crate::figures::calibration::ReliabilityBin;
 use crate::figures::confusion::PositiveClass;
 use crate::figures::evaluation::{AtSurvival, Importance, auc_text};
 use crate::figures::latent::{Axis, Departure, Latent};
-use crate::figures::measured::{grouped, significant};
+use crate::figures::measured::{compared, grouped, significant};
 use crate::figures::yardstick::Yardstick;
-use crate::figures::{Auc, ClassCounts, Evaluation, FileCounts, Measured, Separation};
+use crate::figures::{
+    Auc, ClassCounts, Evaluation, FileCounts, Histogram, Measured, ParameterHistogram, Separation,
+};
 use serde::Serialize;
 
 const MOST_FILES: usize = 200;
@@ -33,6 +36,8 @@ pub struct Assessed {
     pub facts: Vec<Fact>,
     pub headline: Vec<Fact>,
     pub warnings: Vec<String>,
+    /// Of the parameters that the model is made of.
+    pub parameters: Vec<Figure>,
     pub figures: Vec<Figure>,
     pub tables: Vec<Table>,
 }
@@ -121,6 +126,7 @@ impl Assessed {
     fn of(evaluation: &Evaluation) -> Result<Assessed> {
         let mut tables = vec![confusion(evaluation), positives(evaluation)];
         tables.extend([separations(evaluation), survivals(evaluation)]);
+        tables.extend(evaluation.at_bins.as_ref().map(by_bins));
         tables.extend(evaluation.yardstick.as_ref().map(|other| yardstick(evaluation, other)));
         tables.extend(files(&evaluation.about.files));
         tables.extend(reliability(evaluation));
@@ -132,6 +138,7 @@ impl Assessed {
             facts: facts(evaluation),
             headline: headline(evaluation),
             warnings: evaluation.warnings.clone(),
+            parameters: parameters(evaluation)?,
             figures: figures(evaluation)?,
             tables,
         })
@@ -208,18 +215,27 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
 
 fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
+    if let Some(of) = &evaluation.log_likelihood {
+        let Histogram { below, above, .. } = of.histogram;
+        figures.push(Figure {
+            title: format!("Log-likelihood in the flow '{}'", of.flow),
+            svg: plots::scores(&of.histogram, "log p [nats]", None)?,
+            keys: class_keys(evaluation),
+            caption: clipped(below, above),
+        });
+    }
     if let Some(histogram) = &evaluation.histogram {
         figures.push(Figure {
             title: "Scores".into(),
-            svg: plots::scores(histogram, &score_title(evaluation), evaluation.threshold.value)?,
-            keys: vec![
-                Key::new("gamma area", format!("gammas ({})", grouped(evaluation.counts.gamma))),
-                Key::new(
-                    "hadron dashed",
-                    format!("hadrons ({})", grouped(evaluation.counts.hadron)),
-                ),
-                Key::new("ink line", "threshold"),
-            ],
+            svg: plots::scores(
+                histogram,
+                &score_title(evaluation),
+                Some(evaluation.threshold.value),
+            )?,
+            keys: class_keys(evaluation)
+                .into_iter()
+                .chain([Key::new("ink line", "threshold")])
+                .collect(),
             caption: clipped(histogram.below, histogram.above),
         });
     }
@@ -265,6 +281,28 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
         });
     }
     Ok(figures)
+}
+
+fn class_keys(evaluation: &Evaluation) -> Vec<Key> {
+    let counts = evaluation.counts;
+    vec![
+        Key::new("gamma area", format!("gammas ({})", grouped(counts.gamma))),
+        Key::new("hadron dashed", format!("hadrons ({})", grouped(counts.hadron))),
+    ]
+}
+
+/// Each feature in either class.
+fn parameters(evaluation: &Evaluation) -> Result<Vec<Figure>> {
+    let figure = |of: &ParameterHistogram| {
+        let unit = if of.unit == "1" { String::new() } else { format!(" [{}]", of.unit) };
+        Ok(Figure {
+            title: of.name.clone(),
+            svg: plots::parameter(of, &format!("{}{unit}", of.name))?,
+            keys: class_keys(evaluation),
+            caption: String::new(),
+        })
+    };
+    evaluation.parameters.iter().map(figure).collect()
 }
 
 fn score_title(evaluation: &Evaluation) -> String {
@@ -350,6 +388,40 @@ fn survivals(evaluation: &Evaluation) -> Table {
     }
 }
 
+/// The thresholds by bins, and what they do.
+fn by_bins(at: &AtBins) -> Table {
+    let row = |range: String, auc: String, threshold: String, of: &Separation| {
+        let counts = format!("{} / {}", grouped(of.of.gamma), grouped(of.of.hadron));
+        let [gamma, hadron, quality] =
+            [of.gamma_efficiency, of.hadron_survival, of.quality].map(measured);
+        vec![range, counts, auc, threshold, gamma, hadron, quality]
+    };
+    let of_bin = |(i, bin): (usize, &AtBin)| {
+        let note = if bin.global { ", that of all" } else { "" };
+        let threshold = format!("{}{note}", number(bin.threshold, 5));
+        let auc = dash(bin.auc.as_ref(), auc_text);
+        row(range_text(&at.edges, i), auc, threshold, &bin.after_cuts)
+    };
+    let mut rows: Vec<Vec<String>> = at.bins.iter().enumerate().map(of_bin).collect();
+    rows.push(row("all bins".into(), "–".into(), "of its bin".into(), &at.all.after_cuts));
+    if let Some(before) = &at.all.before_cuts {
+        rows.push(row("of all triggered".into(), "–".into(), "of its bin".into(), before));
+    }
+    Table {
+        title: format!("Thresholds per bin of {}", at.per),
+        head: heads(&[
+            &at.per,
+            "gammas / hadrons",
+            "AUC",
+            "threshold",
+            "gamma efficiency",
+            "hadron survival",
+            "Q",
+        ]),
+        rows,
+    }
+}
+
 fn reliability(evaluation: &Evaluation) -> Option<Table> {
     let row = |bin: &ReliabilityBin| {
         vec![
@@ -382,9 +454,9 @@ fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
     let trained_on = mixture(other.trained_on);
     Table {
         title: format!(
-            "Beside a {} grown from {trained_on}: AUC higher by {}, paired",
+            "Beside a {} grown from {trained_on}: AUC {}, paired",
             other.name,
-            measured(other.difference)
+            dash(other.difference, Measured::compared)
         ),
         head: heads(&["", "AUC", "gammas at hadrons 0.1", "Q", "gammas at hadrons 0.01", "Q"]),
         rows: vec![
@@ -425,12 +497,12 @@ fn importance(evaluation: &Evaluation) -> Option<Table> {
     let mut features: Vec<_> = evaluation.importance.iter().collect();
     features.sort_by(|a, b| a.auc_without.value.total_cmp(&b.auc_without.value));
     let row = |of: &&Importance| {
-        let lost = auc - of.auc_without.value;
-        vec![of.feature.clone(), number(lost, 3), auc_text(&of.auc_without)]
+        let changed = compared(of.auc_without.value - auc, |size| number(size, 3));
+        vec![of.feature.clone(), changed, auc_text(&of.auc_without)]
     };
     (!features.is_empty()).then(|| Table {
         title: "What each feature tells: the AUC with its values exchanged between events".into(),
-        head: heads(&["feature", "AUC lost", "AUC without it"]),
+        head: heads(&["feature", "without it the AUC is", "AUC without it"]),
         rows: features.iter().map(row).collect(),
     })
 }

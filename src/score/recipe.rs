@@ -2,7 +2,7 @@
 //! from them, and which columns come of it. The same for all files of a scoring.
 
 use super::energy::EnergyTable;
-use crate::config::{Score, ScoreColumn, WorkingPoint};
+use crate::config::{NO_BIN, Score, ScoreColumn, WorkingPoint};
 use crate::data::columns::{ColumnSpec, Kind, Values};
 use crate::data::selection::{Judged, Selection, Which};
 use crate::data::table::Block;
@@ -10,6 +10,7 @@ use crate::engine::{
     Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
 };
 use crate::error::{Fault, Result};
+use crate::figures::BinnedThresholds;
 use crate::model::Card;
 use rayon::prelude::*;
 use serde_json::json;
@@ -40,7 +41,9 @@ pub struct Recipe {
     pub positions: Option<AtPositions>,
     pub keys: bool,
     pub quality: Vec<Quality>,
+    /// The model's thresholds by bins stand where a threshold is absent.
     pub working_points: Vec<WorkingPoint>,
+    bins: Option<Bins>,
     energy: Option<(EnergyTable, usize, Option<usize>)>, // and where size and dist are
     copy: Vec<(usize, String)>,
     columns: Vec<(ScoreColumn, usize, String)>, // which flow's, and its name
@@ -58,6 +61,20 @@ pub struct AtPositions {
     skewness: Option<usize>,
     /// `dist` and `alpha` as the file has them, to be compared.
     pub own: [usize; 2],
+}
+
+/// Bins of the model's thresholds: where they find their quantities.
+#[derive(Debug, Clone)]
+struct Bins {
+    selection: Selection,
+    places: Vec<Place>, // (quantities)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Slot(usize),
+    /// Of [`OF_POSITION`], at each position.
+    Position(usize),
 }
 
 /// One bit of `quality`: where a cut finds its quantities.
@@ -78,6 +95,7 @@ pub struct Rows {
     quality: Vec<u32>, // (rows)
     energy: Vec<f32>,  // (rows), TeV
     p_value: Vec<f32>, // (positions, rows)
+    bin: Vec<u16>,     // (positions, rows), where thresholds have bins
     pass: Vec<u8>,     // (positions, rows)
 }
 
@@ -86,8 +104,13 @@ impl Recipe {
     /// back, prepared for it.
     pub fn new(score: &Score, scorer: Scorer) -> Result<(Recipe, Scorer)> {
         score.validate()?;
-        let working_points = working_points(score, &scorer.card);
+        let working_points = working_points(score, &scorer.card)?;
         let pass = score.columns.contains(&ScoreColumn::Pass);
+        let by_bins = pass && working_points.iter().any(|point| point.threshold.is_none());
+        let bins = scorer.card.thresholds.as_ref().filter(|_| by_bins);
+        let bins = bins.map(Bins::of).transpose()?;
+        let bins_need =
+            |name: &str| bins.iter().flat_map(Bins::quantities).any(|known| known == name);
         let uses = |column: ScoreColumn| {
             let points = working_points.iter().filter(|_| pass);
             score.columns.contains(&column) || points.map(|p| p.column).any(|c| c == column)
@@ -115,8 +138,10 @@ impl Recipe {
         let mut slots = Slots { wanted };
         let positions = score.positions.as_ref().map(|given| {
             let theta2 = uses(ScoreColumn::Theta2)
+                || bins_need("theta2")
                 || scorer.selection().quantities().iter().any(|name| name == "theta2");
-            let skewness = scorer.selection().quantities().iter().any(|name| name == "skewness");
+            let skewness = bins_need("skewness")
+                || scorer.selection().quantities().iter().any(|name| name == "skewness");
             let positions = Positions::new(given, score.disp, theta2, skewness);
             AtPositions {
                 angles: given.angles(),
@@ -129,6 +154,7 @@ impl Recipe {
                 positions,
             }
         });
+        let bins = bins.map(|bins| bins.placed(&mut slots, positions.is_some())).transpose()?;
         let mut quality = Vec::new();
         for (name, cut) in &score.quality {
             let selection = Selection::new(&[], &BTreeMap::from([(name.clone(), cut.clone())]))?;
@@ -154,6 +180,7 @@ impl Recipe {
             keys: score.keys,
             quality,
             working_points,
+            bins,
             energy,
             copy,
             columns,
@@ -273,6 +300,9 @@ impl Recipe {
                 .map(|s| normals.p_value(f64::from(*s)) as f32)
                 .collect_into_vec(&mut rows.p_value);
         }
+        if let Some(bins) = &self.bins {
+            bins.find(rows);
+        }
         self.judge_working_points(rows);
         Ok(())
     }
@@ -312,9 +342,14 @@ impl Recipe {
         pass.resize(if wanted { rows.scored.status.len() } else { 0 }, 0);
         for (bit, point) in self.working_points.iter().enumerate().filter(|_| wanted) {
             // Thresholds are compared in f64, as everywhere else.
+            let own = |event: usize| match &self.card.thresholds {
+                Some(thresholds) => thresholds.of(rows.bin[event]),
+                None => f64::INFINITY,
+            };
             let figures = rows.figure(point.column, 0).iter().zip(&rows.scored.status);
-            for (mask, (figure, status)) in pass.iter_mut().zip(figures) {
-                let passed = *status == 0 && f64::from(*figure) >= point.threshold;
+            for (event, (mask, (figure, status))) in pass.iter_mut().zip(figures).enumerate() {
+                let threshold = point.threshold.unwrap_or_else(|| own(event));
+                let passed = *status == 0 && f64::from(*figure) >= threshold;
                 *mask |= u8::from(passed) << bit;
             }
         }
@@ -343,7 +378,16 @@ impl Recipe {
     /// The attribute `working_points` of the outputs.
     pub fn working_points_text(&self) -> String {
         let points = self.working_points.iter().map(|point| {
-            json!({"name": point.name, "threshold": point.threshold, "column": point.column})
+            let mut told =
+                json!({"name": point.name, "threshold": point.threshold, "column": point.column});
+            let own = self.card.thresholds.as_ref().filter(|_| point.threshold.is_none());
+            if let (Some(own), Some(told)) = (own, told.as_object_mut()) {
+                told.insert("per".into(), json!(own.per));
+                told.insert("edges".into(), json!(own.edges));
+                let thresholds: Vec<f64> = own.bins.iter().map(|bin| bin.threshold).collect();
+                told.insert("thresholds".into(), json!(thresholds));
+            }
+            told
         });
         json!(points.collect::<Vec<_>>()).to_string()
     }
@@ -379,6 +423,56 @@ impl Rows {
             ScoreColumn::Alpha => &self.seen.alpha,
             ScoreColumn::Theta2 => &self.seen.theta2,
             ScoreColumn::Pass => &[],
+        }
+    }
+}
+
+impl Bins {
+    fn of(thresholds: &BinnedThresholds) -> Result<Bins> {
+        let selection = Selection::new(&[], &BTreeMap::new())?;
+        let selection = selection.with_bins(&thresholds.per, &thresholds.edges)?;
+        Ok(Bins { selection, places: Vec::new() })
+    }
+
+    fn quantities(&self) -> &[String] {
+        self.selection.quantities()
+    }
+
+    fn placed(mut self, slots: &mut Slots, at_positions: bool) -> Result<Bins> {
+        let mut places = Vec::new();
+        for name in self.quantities() {
+            if at_positions && OF_THE_SOURCE.contains(&name.as_str()) {
+                return Err(Fault::new(
+                    "the model's thresholds need a quantity that is known at the file's source \
+                     position only",
+                )
+                .column(name)
+                .advice("score without [score] positions, or give working points of your own")
+                .usage());
+            }
+            let of_position = OF_POSITION.iter().position(|known| known == name);
+            places.push(match of_position.filter(|_| at_positions) {
+                Some(which) => Place::Position(which),
+                None => Place::Slot(slots.add(&[name], true)),
+            });
+        }
+        self.places = places;
+        Ok(self)
+    }
+
+    /// The bin of every row, at every position.
+    fn find(&self, rows: &mut Rows) {
+        let Rows { block, seen, bin, scored, .. } = rows;
+        bin.resize(scored.status.len(), NO_BIN);
+        for (k, bin) in bin.chunks_mut(block.rows.max(1)).enumerate() {
+            let column = |place: &Place| match place {
+                Place::Slot(slot) => block.quantities[*slot].as_slice(),
+                Place::Position(which) => seen.column(*which, k),
+            };
+            let columns: Vec<&[f32]> = self.places.iter().map(column).collect();
+            bin.par_iter_mut().with_min_len(4096).enumerate().for_each(|(row, bin)| {
+                *bin = self.selection.bin(|column| f64::from(columns[column][row]));
+            });
         }
     }
 }
@@ -439,17 +533,29 @@ fn refuse_of_position(score: &Score, names: &[String], place: &str) -> Result<()
     }
 }
 
-/// As configured, else the model's own threshold.
-fn working_points(score: &Score, card: &Card) -> Vec<WorkingPoint> {
-    if !score.working_points.is_empty() {
-        return score.working_points.clone();
+/// As configured, else the model's own threshold. Where the model has thresholds by bins, its own
+/// are absent here.
+fn working_points(score: &Score, card: &Card) -> Result<Vec<WorkingPoint>> {
+    let own = card.threshold.map(|threshold| threshold.value);
+    let own = |point: &WorkingPoint| match (point.threshold, &card.thresholds, own) {
+        (Some(given), ..) => Some(Some(given)),
+        (None, Some(_), _) => Some(None),
+        (None, None, own) => own.map(Some),
+    };
+    if score.working_points.is_empty() {
+        let model =
+            WorkingPoint { name: "model".to_string(), threshold: None, column: ScoreColumn::Score };
+        let point = own(&model).map(|threshold| WorkingPoint { threshold, ..model });
+        return Ok(point.into_iter().collect());
     }
-    let own = card.threshold.map(|threshold| WorkingPoint {
-        name: "model".to_string(),
-        threshold: threshold.value,
-        column: ScoreColumn::Score,
-    });
-    own.into_iter().collect()
+    let resolve = |point: &WorkingPoint| match own(point) {
+        Some(threshold) => Ok(WorkingPoint { threshold, ..point.clone() }),
+        None => Err(Fault::new("a working point without a threshold")
+            .column(&point.name)
+            .expected("a threshold: the model has none of its own")
+            .usage()),
+    };
+    score.working_points.iter().map(resolve).collect()
 }
 
 /// The columns that a model gives: (what, which flow, name). Log-likelihoods of a model of

@@ -68,7 +68,7 @@ pub struct Side {
     pub scores: String,
     pub models: Vec<String>,
     pub point: String,
-    pub threshold: f64,
+    pub threshold: Option<f64>,
     #[serde(flatten)]
     pub tally: Tally,
 }

@@ -22,7 +22,8 @@ pub struct Plan {
     pub passing: Passing,
     /// Name of the working point, or "score ≥ t".
     pub told: String,
-    pub threshold: f64,
+    /// Absent where it differs between bins of a quantity.
+    pub threshold: Option<f64>,
     pub positions: Vec<f64>,
     /// Whether a position is counted; the source always is.
     pub kept: Vec<bool>,
@@ -165,9 +166,10 @@ impl Plan {
 }
 
 /// The working point or threshold that was asked for.
-fn passing(head: &Head, settings: &SeasonSettings) -> Result<(Passing, String, f64)> {
+fn passing(head: &Head, settings: &SeasonSettings) -> Result<(Passing, String, Option<f64>)> {
     if let Some(threshold) = settings.threshold {
-        return Ok((Passing::Threshold(threshold), format!("score ≥ {threshold}"), threshold));
+        let told = format!("score ≥ {threshold}");
+        return Ok((Passing::Threshold(threshold), told, Some(threshold)));
     }
     let names: Vec<&str> = head.working_points.iter().map(|p| p.name.as_str()).collect();
     let index = match &settings.point {

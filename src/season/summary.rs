@@ -42,7 +42,7 @@ pub struct Season {
     pub models: Vec<String>,
     /// Name of the working point, or the least score; and the threshold.
     pub point: String,
-    pub threshold: f64,
+    pub threshold: Option<f64>,
     pub cuts: BTreeMap<String, Interval>,
     /// Rotation of each position [deg]; the first is the source.
     pub positions: Vec<f64>,

@@ -164,6 +164,15 @@ impl Job<'_> {
         Ok(sum(&words[..shards]) / sum(&words[shards..]))
     }
 
+    /// Bins of the events of [`Job::held_out_scores`], in their order.
+    pub fn held_out_bins(&self, population: usize, calibration: bool) -> Vec<u16> {
+        let part = |shard: &Shard| -> Vec<u16> {
+            let rows = if calibration { &shard.calibration } else { &shard.validation };
+            rows.bins().to_vec()
+        };
+        self.stores[population].shards.iter().flat_map(part).collect()
+    }
+
     /// Scores of held-out events of a real population on this rank, with their weights, as
     /// a scorer computes them: the calibration part, or the validation part where there is
     /// none.

@@ -88,6 +88,36 @@ fn compared(
     Ok(found)
 }
 
+/// Events of the files of anomalies, in the shards and parts of the normal events.
+fn filed(
+    world: &dyn World,
+    plan: &Plan,
+    scaler: &[ScaledFeature],
+    normal: &RowCounts,
+) -> Result<Option<EventStore>> {
+    if plan.filed.is_empty() {
+        return Ok(None);
+    }
+    let recipe = plan.recipe(plan.config.model.normal);
+    let rows = plan.filed.iter().map(|source| source.rows).sum();
+    let dealing = Dealing::new(rows, plan.dealing.shards(), plan.config.train.seed);
+    let recipe = Recipe { dealing, ..recipe };
+    let (mut store, counts) = agree(world, EventStore::load(world, &plan.filed, &recipe))?;
+    let counts = counts.reduce(world)?;
+    common(check_budget(&counts, plan.config.data.bad_rows))?;
+    let held_out = normal.validation == 0 || counts.validation > 0;
+    if counts.train < FEWEST_EVENTS || !held_out {
+        let found = format!("{} to train on, {} held out", counts.train, counts.validation);
+        return common(Err(Fault::new("too few events in the files of anomalies")
+            .expected(format!("{FEWEST_EVENTS} or more, and some held out"))
+            .found(found)
+            .advice("give more events in anomalies.files, or look at the cuts")
+            .input()));
+    }
+    store.scale(scaler);
+    Ok(Some(store))
+}
+
 /// What all ranks know after a step.
 pub struct Agreed {
     pub events: Vec<u64>, // (flows)
@@ -152,7 +182,11 @@ impl<'a> Job<'a> {
         }
         let (config, seed) = (&plan.config, plan.config.train.seed);
         let synthetic = match &config.anomalies {
-            Some(a) => Some(Synthetic::learn(world, a, &scaler, &stores[0], shards as u64, seed)?),
+            Some(a) => {
+                let filed = filed(world, plan, &scaler, &rows[0])?;
+                let (shards, normal) = (shards as u64, &stores[0]);
+                Some(Synthetic::learn(world, a, &scaler, normal, shards, seed, filed)?)
+            }
             None => None,
         };
         let most = rows.iter().map(|r| r.train).max().unwrap_or(0);

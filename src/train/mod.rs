@@ -4,6 +4,7 @@
 //! all ranks make the same; every sum that reaches a weight is a sum of integers or is
 //! taken in the order of shards, so that the result does not depend on the ranks.
 
+mod bins;
 pub mod checkpoint;
 mod contrast;
 mod culprits;
@@ -17,6 +18,7 @@ mod off_source;
 pub mod plan;
 mod publish;
 mod quantile;
+mod rehearse;
 mod replicas;
 mod run_folder;
 pub mod schedule;
@@ -27,6 +29,7 @@ mod step;
 mod synthetic;
 pub mod verify;
 
+pub use rehearse::rehearse;
 pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 
 use crate::config::Config;
@@ -103,6 +106,7 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     let start = |_| engine::start(&place, &plan.spec);
     let engines = agree(world, plan.flows.iter().map(start).collect::<Result<Vec<_>>>())?;
     let mut job = Job::prepare(world, options, &plan, folder, engines)?;
+    job.check_bins(world)?;
     job.claim(world)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;

@@ -5,7 +5,7 @@
 
 use super::flows::{self, FlowPlan, Objective, Population};
 use super::off_source::OffSourceView;
-use crate::config::{Class, Config, Mode};
+use crate::config::{Class, Config, Mode, OffSource};
 use crate::data::catalog::{self, Catalog};
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
@@ -15,11 +15,15 @@ use crate::data::store::{self, Recipe, Source, View};
 use crate::data::table::Table;
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
-use crate::world::{World, agree};
-use std::path::Path;
+use crate::world::{World, agree, is_root};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
+
+/// Keys that name a run: the run itself, which telescopes and portions share, or a part of it.
+const RUN: &str = "run";
+const RUN_ID: &str = "run_id";
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -39,6 +43,8 @@ pub struct Plan {
     /// Hadrons from experimental files, and simulated ones they are compared with.
     pub off: Option<Arc<OffSourceView>>,
     pub compared: Vec<Source>,
+    /// Files that synthetic anomalies are drawn from.
+    pub filed: Vec<Source>,
     /// Configuration without `[run]`, and the data's content.
     pub run_hash: String,
 }
@@ -47,12 +53,11 @@ impl Plan {
     pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
         let outcome = Plan::resolve(world, config);
         let mut plan = agree(world, outcome)?;
-        let paths: Vec<&Path> = plan.sources.iter().map(|source| source.path.as_path()).collect();
+        let all = || plan.sources.iter().chain(&plan.filed);
+        let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
         let hashes = agree(world, catalog::hash_files(world, &paths))?;
-        plan.data = plan
-            .sources
-            .iter()
-            .zip(hashes)
+        let data = all().zip(hashes);
+        plan.data = data
             .map(|(source, blake3)| DataFile { blake3, rows: source.rows, class: source.class })
             .collect();
         let content: Vec<&str> = plan.data.iter().map(|f| f.blake3.as_str()).collect();
@@ -71,13 +76,18 @@ impl Plan {
                 .advice("start fewer ranks, or set train.shards or train.batch higher (both change the result)")
                 .usage());
         }
-        let selection = Selection::new(&config.features.columns, &config.cuts)?
+        let mut selection = Selection::new(&config.features.columns, &config.cuts)?
             .with_weight(config.data.weight.as_deref())?;
+        if let Some(bins) = &config.thresholds {
+            selection = selection.with_bins(&bins.per, &bins.edges)?;
+        }
         let (mode, normal) = (config.model.mode, config.model.normal);
         let flows = flows::flows(mode, normal);
-        let off = config.off_source().map(|off| OffSourceView::new(off, config, &selection));
+        let off = config.off_source().map(|off| with_run(world, off, config)).transpose()?;
+        let off = off.map(|off| OffSourceView::new(off, config, &selection));
         let off = off.transpose()?.map(Arc::new);
-        let (sources, compared, units) = sources(world, config, off.as_ref(), &selection)?;
+        let Found { sources, compared, filed, units } =
+            find(world, config, off.as_ref(), &selection)?;
         let rows = sources.iter().map(|s| s.rows).sum();
         Ok(Plan {
             parameters: flows.len() * Layout::new(&spec).len(),
@@ -88,6 +98,7 @@ impl Plan {
             sources,
             off,
             compared,
+            filed,
             data: Vec::new(),
             selection,
             units,
@@ -122,15 +133,25 @@ impl Plan {
     }
 }
 
-/// The files whose rows can be of a class that is trained on, in a fixed order; the simulated
-/// hadrons that experimental ones are compared with; and the features' units. Every needed
-/// column of every file has been opened then, by one of the ranks.
-fn sources(
+/// Files in a fixed order, and what they say alike.
+struct Found {
+    /// Whose rows can be of a class that is trained on.
+    sources: Vec<Source>,
+    /// Of simulated hadrons that experimental ones are compared with.
+    compared: Vec<Source>,
+    /// Of anomalies.
+    filed: Vec<Source>,
+    units: Vec<String>, // (features)
+}
+
+/// The files of a training. Every needed column of every file has been opened then, by one of
+/// the ranks.
+fn find(
     world: &dyn World,
     config: &Config,
     off: Option<&Arc<OffSourceView>>,
     selection: &Selection,
-) -> Result<(Vec<Source>, Vec<Source>, Vec<String>)> {
+) -> Result<Found> {
     let of = |class| match class {
         Class::Gamma => &config.data.gamma,
         Class::Hadron if off.is_some() => &config.data.off,
@@ -171,17 +192,50 @@ fn sources(
             .usage());
     }
     sources.iter_mut().for_each(view);
-    let mut compared = Vec::new();
+    let mut more = |paths: &[PathBuf], class: Class, before: usize| -> Result<Vec<Source>> {
+        let found = catalog::catalogue(world, &[(paths, Some(class))], schema, &look(false))?;
+        said.extend(found.said.into_iter().map(|(i, units)| (before + i, units)));
+        Ok(found.sources)
+    };
+    let (mut compared, mut filed) = (Vec::new(), Vec::new());
     if off.is_some() {
-        let roles = [(&*config.data.hadron, Some(Class::Hadron))];
-        let found = catalog::catalogue(world, &roles, schema, &look(false))?;
-        said.extend(found.said.into_iter().map(|(i, units)| (sources.len() + i, units)));
-        compared = found.sources;
+        // A file that is both would be compared with itself.
+        refuse_shared(world, &config.data.off, &config.data.hadron)?;
+        compared = more(&config.data.hadron, Class::Hadron, sources.len())?;
+    }
+    if let Some(anomalies) = &config.anomalies {
+        // A file that is both would be contrasted with itself.
+        refuse_shared(world, own, &anomalies.files)?;
+        // Their events are taken whatever class they say.
+        filed = more(&anomalies.files, normal, sources.len() + compared.len())?;
     }
     let units = same_units(&said, |i| {
-        sources.iter().chain(&compared).nth(i).map_or(Path::new(""), |s| &s.path)
+        let all = sources.iter().chain(&compared).chain(&filed);
+        all.skip(i).map(|source| &*source.path).next().unwrap_or(Path::new(""))
     })?;
-    Ok((sources, compared, units))
+    Ok(Found { sources, compared, filed, units })
+}
+
+/// Settings with the key of a run found out, where they leave that open.
+fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSource> {
+    if !off.run.is_empty() {
+        return Ok(off);
+    }
+    let roles = [(&*config.data.off, Some(Class::Hadron))];
+    let look = |_: &Source, table: &Table| {
+        Ok(if table.key_names().contains(&RUN) { RUN } else { RUN_ID }.to_string())
+    };
+    let found = catalog::catalogue(world, &roles, config.data.schema.as_deref(), &look)?;
+    let all = found.said.iter().all(|(_, key)| key == RUN);
+    let run = if all { RUN } else { RUN_ID };
+    Ok(OffSource { run: run.to_string(), ..off })
+}
+
+/// Refuses a file that stands in both lists.
+fn refuse_shared(world: &dyn World, one: &[PathBuf], other: &[PathBuf]) -> Result<()> {
+    let both = [one, other].concat();
+    let look = is_root(world) && !both.is_empty();
+    agree(world, if look { catalog::list_files(&both).map(drop) } else { Ok(()) })
 }
 
 /// Opens every needed column of a file; the features' units.

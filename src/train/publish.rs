@@ -7,15 +7,25 @@ use super::quantile;
 use super::replicas;
 use super::state::TrainState;
 use super::{Existing, MODEL, Options, Summary};
-use crate::config::{Class, Config, Mode, ThresholdRule};
+use crate::config::{Anomalies, Class, Config, Mode, NO_BIN};
 use crate::data::features::MEASURE;
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{Calibration, Normals, Rule, Sample, Threshold};
+use crate::figures::{
+    BinnedThresholds, Calibration, HeldOutEvent, Normals, Rule, Sample, Threshold,
+};
 use crate::model::{self, Card, FlowCard, FlowTraining, Model, Training};
 use crate::world::{World, agree, common, is_root};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// What is chosen on held-out events.
+struct Chosen {
+    threshold: Option<Threshold>,
+    thresholds: Option<BinnedThresholds>,
+    calibration: Option<Calibration>,
+    normals: Option<Normals>,
+}
 
 impl Job<'_> {
     /// Chooses the threshold, calibrates, and writes the model file.
@@ -27,9 +37,11 @@ impl Job<'_> {
         }
         self.set_params(&state.best)?;
         let threshold = self.threshold(world)?;
+        let thresholds = self.thresholds(world, threshold)?;
         let calibration = self.calibration(world)?;
         let normals = self.normals(world)?;
-        let model = self.model(state, threshold, calibration, normals)?;
+        let chosen = Chosen { threshold, thresholds, calibration, normals };
+        let model = self.model(state, chosen)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
             let share = 100.0 * saving.as_secs_f64() / all.as_secs_f64();
@@ -51,15 +63,11 @@ impl Job<'_> {
     /// events: log p, or the difference of two.
     fn threshold(&self, world: &dyn World) -> Result<Option<Threshold>> {
         if let Some(rule) = self.plan.config.calibration.rule {
-            let rule = match rule {
-                ThresholdRule::GammaEfficiency(efficiency) => Rule::GammaEfficiency { efficiency },
-                ThresholdRule::HadronSurvival(survival) => Rule::HadronSurvival { survival },
-                ThresholdRule::LargestQ => Rule::LargestQ,
-            };
+            let rule = Rule::from(rule);
             let events = self.gathered_scores(world)?;
-            let scores: Vec<f64> = events.iter().map(|e| e.0).collect();
-            let gamma: Vec<bool> = events.iter().map(|e| e.1 == Class::Gamma).collect();
-            let weights: Vec<f64> = events.iter().map(|e| e.2).collect();
+            let scores: Vec<f64> = events.iter().map(|e| e.score).collect();
+            let gamma: Vec<bool> = events.iter().map(|e| e.class == Class::Gamma).collect();
+            let weights: Vec<f64> = events.iter().map(|e| e.weight).collect();
             let weights = self.plan.selection.has_weight().then_some(weights.as_slice());
             let sample = Sample::weighted(&scores, &gamma, weights);
             return common(sample.and_then(|s| rule.choose(&s))).map(Some);
@@ -90,7 +98,9 @@ impl Job<'_> {
             return Ok(None);
         }
         let prior = self.plan.config.calibration.prior;
-        common(Calibration::fit(self.gathered_scores(world)?, prior).map(Some))
+        let events = self.gathered_scores(world)?;
+        let events = events.iter().map(|e| (e.score, e.class, e.weight)).collect();
+        common(Calibration::fit(events, prior).map(Some))
     }
 
     /// What p-values of a single flow are taken from: the events that chose the threshold,
@@ -112,35 +122,36 @@ impl Job<'_> {
         Ok(Normals::of(normal, log_prob))
     }
 
-    /// Score, class and weight of the held-out events of all real populations, of all
+    /// Score, class, weight and bin of the held-out events of all real populations, of all
     /// ranks: those for calibration, else those for validation.
-    fn gathered_scores(&self, world: &dyn World) -> Result<Vec<(f64, Class, f64)>> {
-        let calibration = self.rows.iter().all(|rows| rows.calibration > 0);
+    pub(super) fn gathered_scores(&self, world: &dyn World) -> Result<Vec<HeldOutEvent>> {
+        let calibration = self.has_calibration();
         let mut events = Vec::new();
         for (population, of) in self.plan.populations.iter().enumerate() {
             let Population::Real(class) = of else { continue };
             let (scores, weights) = self.held_out_scores(population, calibration)?;
+            let bins = self.held_out_bins(population, calibration);
             let mut bytes = Vec::new();
             for (i, score) in scores.iter().enumerate() {
                 bytes.extend(score.to_le_bytes());
                 bytes.extend(weights.as_ref().map_or(1.0, |w| w[i]).to_le_bytes());
+                bytes.extend(bins.get(i).map_or(NO_BIN, |bin| *bin).to_le_bytes());
             }
-            for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<8>().0) {
-                let [a, b, c, d, rest @ ..] = *event;
-                let score = f64::from(f32::from_le_bytes([a, b, c, d]));
-                events.push((score, *class, f64::from(f32::from_le_bytes(rest))));
+            for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<10>().0) {
+                let [a, b, c, d, e, f, g, h, bin @ ..] = *event;
+                events.push(HeldOutEvent {
+                    score: f64::from(f32::from_le_bytes([a, b, c, d])),
+                    class: *class,
+                    weight: f64::from(f32::from_le_bytes([e, f, g, h])),
+                    bin: u16::from_le_bytes(bin),
+                });
             }
         }
         Ok(events)
     }
 
-    fn model(
-        &self,
-        state: &TrainState,
-        threshold: Option<Threshold>,
-        calibration: Option<Calibration>,
-        normals: Option<Normals>,
-    ) -> Result<Model> {
+    fn model(&self, state: &TrainState, chosen: Chosen) -> Result<Model> {
+        let Chosen { threshold, thresholds, calibration, normals } = chosen;
         let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
         let each = plan.parameters / plan.flows.len();
         let (mut flows, mut params, mut trained) =
@@ -162,6 +173,7 @@ impl Job<'_> {
         let card = Card {
             format: model::FORMAT.to_string(),
             version: match (&normals, several) {
+                _ if thresholds.is_some() => model::VERSION_WITH_BINS,
                 _ if config.data.weight.is_some() || self.off_source.is_some() => {
                     model::VERSION_WITH_WEIGHT
                 }
@@ -178,6 +190,7 @@ impl Job<'_> {
             flows,
             split: config.split.clone(),
             threshold,
+            thresholds,
             calibration,
             normals,
             training: Training {
@@ -192,7 +205,7 @@ impl Job<'_> {
                 validation_nll: p.best_nll(),
                 validation_nll_median: p.best.iter().map(|b| b.median).sum(),
                 flows: if several { trained } else { BTreeMap::new() },
-                anomalies: config.anomalies.clone(),
+                anomalies: config.anomalies.clone().map(without_paths),
                 weight: config.data.weight.clone(),
                 off_source: self.off_source.clone(),
             },
@@ -202,6 +215,11 @@ impl Job<'_> {
     }
 }
 
+fn without_paths(mut anomalies: Anomalies) -> Anomalies {
+    anomalies.files.clear();
+    anomalies
+}
+
 /// Hash of what shapes the weights, without the paths of the files.
 fn training_hash(config: &Config) -> Result<String> {
     let mut shape = config.clone();
@@ -209,6 +227,7 @@ fn training_hash(config: &Config) -> Result<String> {
     shape.data.hadron.clear();
     shape.data.mixed.clear();
     shape.data.off.clear();
+    shape.anomalies = shape.anomalies.map(without_paths);
     shape.hash()
 }
 

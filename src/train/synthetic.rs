@@ -23,6 +23,8 @@ pub struct Synthetic {
     pub anomalies: Anomalies,
     normals: Normals,
     seed: u64,
+    /// Events of `anomalies.files`, in the shards of the normal events.
+    filed: Option<EventStore>,
 }
 
 /// What a latent point needs to become an event.
@@ -41,6 +43,7 @@ impl Synthetic {
         store: &EventStore,
         shards: u64,
         seed: u64,
+        filed: Option<EventStore>,
     ) -> Result<Synthetic> {
         let mut slots = vec![None; Regression::WORDS * shards as usize];
         let mut complete = true;
@@ -73,7 +76,7 @@ impl Synthetic {
             let limit = quantile::quantile(world, &all, p.dist_quantile)?;
             normals.dist.extend(limit.map(f64::from));
         }
-        Ok(Synthetic { anomalies: anomalies.clone(), normals, seed })
+        Ok(Synthetic { anomalies: anomalies.clone(), normals, seed, filed })
     }
 
     /// An anomaly for each gathered event of a step; impossible ones get weight 0.
@@ -139,6 +142,14 @@ impl Synthetic {
         let (width, train) = (features.len(), &named.shard.train);
         let maker = Maker::new(&self.anomalies, features, selection, &self.normals);
         let partner = |u: f64| train.get(((u * train.len() as f64) as usize).min(train.len() - 1));
+        let rows = self.filed.as_ref().and_then(|store| {
+            let shard = store.shards.iter().find(|shard| shard.id == named.shard.id)?;
+            Some(if named.epoch == HELD_OUT { &shard.validation } else { &shard.train })
+        });
+        let filed = |u: f64| {
+            let rows = rows.filter(|rows| !rows.is_empty())?;
+            Some(rows.get(((u * rows.len() as f64) as usize).min(rows.len() - 1)))
+        };
         let made: Vec<Made> = out
             .par_chunks_mut(width)
             .zip(events.par_chunks(width))
@@ -149,7 +160,8 @@ impl Synthetic {
                     return Made::Nothing;
                 }
                 let words = [named.epoch, named.shard.id, *place];
-                maker.make(Stream::new(self.seed, "anomaly", &words), event, partner, out)
+                let stream = Stream::new(self.seed, "anomaly", &words);
+                maker.make(stream, event, partner, filed, out)
             })
             .collect();
         let kept = through_the_flow(&maker, &made, width, latent, out)?;

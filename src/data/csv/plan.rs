@@ -60,6 +60,8 @@ enum Key {
         columns: Vec<(String, usize)>,
         last: Option<(Vec<u8>, i64)>,
     },
+    /// The same for all rows.
+    Fixed(i64),
 }
 
 impl Plan {
@@ -141,6 +143,13 @@ impl Plan {
             self.keys.push(Key::Column { name: column.clone(), column: place });
         }
         Ok(())
+    }
+
+    /// Adds the key `run`, after those that are made of rows and file.
+    pub fn set_run(&mut self, run: i64) {
+        let made = |key: &Key| !matches!(key, Key::Column { .. });
+        let place = self.keys.iter().filter(|key| made(key)).count();
+        self.keys.insert(place, Key::Fixed(run));
     }
 
     fn input(&mut self, names: &[String], name: &str) -> Parsed<usize> {
@@ -243,6 +252,7 @@ impl Plan {
         for (key, column) in self.keys.iter_mut().zip(columns) {
             column.push(match key {
                 Key::Column { name, column } => integer(name, field(line, self.fields[*column]))?,
+                Key::Fixed(run) => *run,
                 Key::RowHash => {
                     self.scratch.clear();
                     for place in &self.fields {

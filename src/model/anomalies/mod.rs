@@ -11,7 +11,7 @@ mod physics;
 
 pub use physics::Regression;
 
-use crate::config::{Anomalies, Draw, Generator};
+use crate::config::{Anomalies, Draw, Generator, Transform};
 use crate::data::features::{self, ScaledFeature};
 use crate::data::selection::Selection;
 use physics::PhysicsMaker;
@@ -82,12 +82,13 @@ impl<'a> Maker<'a> {
     }
 
     /// Writes an anomaly made from `event` into `out`, both (features). `partner` gives
-    /// another normal event for a number in 0 … 1.
+    /// another normal event for a number in 0 … 1, `filed` an event of the files of anomalies.
     pub fn make<'e>(
         &self,
         stream: Stream,
         event: &[f32],
         partner: impl Fn(f64) -> &'e [f32],
+        filed: impl Fn(f64) -> Option<&'e [f32]>,
         out: &mut [f32],
     ) -> Made {
         let choice = stream.uniform(0);
@@ -107,6 +108,10 @@ impl<'a> Maker<'a> {
                     }
                     return Made::Latent { below_quantile: true };
                 }
+                Source::Plain(Generator::File {}) => match filed(draw.uniform(0)) {
+                    Some(row) => self.take(draw, row, out),
+                    None => return Made::Nothing,
+                },
                 Source::Plain(generator) => plain(generator, draw, event, &partner, out),
             }
             if self.is_valid(out) {
@@ -114,6 +119,17 @@ impl<'a> Maker<'a> {
             }
         }
         Made::Nothing
+    }
+
+    /// An event as it stands in a file, with signs for what is signed.
+    fn take(&self, draw: Numbers, row: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(row);
+        for (d, (x, feature)) in out.iter_mut().zip(self.features).enumerate() {
+            let signed = feature.feature.transform == Transform::Signed;
+            if signed && draw.uniform(1 + d) < 0.5 {
+                *x = -*x;
+            }
+        }
     }
 
     /// Whether a telescope could have recorded the event: width ≤ length, 0 ≤ alpha ≤ 90
@@ -213,7 +229,10 @@ fn plain<'e>(
                 *x += (u * f64::from(*x - *y)) as f32;
             }
         }
-        Generator::LatentShell { .. } | Generator::LowDensity { .. } | Generator::Physics(_) => {}
+        Generator::LatentShell { .. }
+        | Generator::LowDensity { .. }
+        | Generator::Physics(_)
+        | Generator::File {} => {}
     }
 }
 

@@ -28,7 +28,7 @@ fn selection() -> Selection {
 }
 
 fn mixture(generator: Generator) -> Anomalies {
-    Anomalies { generators: vec![Draw { weight: 1.0, generator }], attempts: 64 }
+    Anomalies { generators: vec![Draw { weight: 1.0, generator }], files: Vec::new(), attempts: 64 }
 }
 
 fn all_pointwise() -> Vec<Generator> {
@@ -58,9 +58,12 @@ fn make(anomalies: &Anomalies, seed: u64) -> Vec<(Made, Vec<f32>)> {
     let normals = context(&features, &events);
     let maker = Maker::new(anomalies, &features, &selection, &normals);
     let partner = |u: f64| &events[(u * 500.0) as usize * 6..][..6];
+    let kept = filed_events();
+    let filed = |u: f64| kept.get((u * 7.0) as usize * 6..).and_then(|rest| rest.get(..6));
     let one = |(i, event): (usize, &[f32])| {
         let mut out = vec![f32::NAN; 6];
-        let made = maker.make(Stream::new(seed, "anomaly", &[i as u64]), event, partner, &mut out);
+        let stream = Stream::new(seed, "anomaly", &[i as u64]);
+        let made = maker.make(stream, event, partner, filed, &mut out);
         (made, out)
     };
     events.chunks(6).enumerate().map(one).collect()
@@ -147,6 +150,7 @@ fn a_mixture_draws_its_generators_by_weight() {
             draw(3.0, Generator::LatentShell { quantile: 0.99 }),
             draw(1.0, Generator::Noise { spread: 0.1 }),
         ],
+        files: Vec::new(),
         attempts: 64,
     };
     let made = make(&anomalies, 4);
@@ -156,4 +160,31 @@ fn a_mixture_draws_its_generators_by_weight() {
         let square: f32 = z.iter().map(|z| z * z).sum();
         assert!(square > 16.8, "inside the shell: {square}"); // χ²₆ at 0.99
     }
+}
+
+/// Seven events of a file of anomalies, possible images all.
+fn filed_events() -> Vec<f32> {
+    (0..42).map(|i| 0.1 * ((i % 6) as f32 - 2.0) + 0.01 * (i / 6) as f32).collect()
+}
+
+#[test]
+fn events_of_a_file_come_as_they_stand_with_signs_for_what_is_signed() {
+    let made = make(&mixture(Generator::File {}), 9);
+    let filed = filed_events();
+    let signed: Vec<bool> =
+        features().iter().map(|f| f.feature.transform == Transform::Signed).collect();
+    let (mut seen, mut flipped) = (std::collections::BTreeSet::new(), 0);
+    for (outcome, event) in &made {
+        assert_eq!(*outcome, Made::Whole);
+        let from = filed.chunks(6).position(|row| {
+            let same = |(d, (x, y)): (usize, (&f32, &f32))| x == y || signed[d] && *x == -*y;
+            event.iter().zip(row).enumerate().all(same)
+        });
+        let from = from.expect("one of the file's events");
+        let differs = |d: &usize| signed[*d] && event[*d] != filed[from * 6 + d];
+        flipped += usize::from((0..6).any(|d| differs(&d)));
+        seen.insert(from);
+    }
+    assert_eq!(seen.len(), 7, "all of them are drawn");
+    assert!((190..310).contains(&flipped), "{flipped} of 500");
 }

@@ -6,6 +6,7 @@
 //! image is a function of (seed, class, index) alone: the same options give the same bytes
 //! on any number of threads. What a shower looks like is [`shower`]'s business.
 
+pub mod anomalies;
 mod shower;
 
 use super::{Class, MAX_EVENTS, keys};

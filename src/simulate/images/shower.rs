@@ -30,7 +30,7 @@ const TRIGGER_RADIUS_DEG: f64 = 3.7;
 /// Photoelectrons that are drawn one by one; of more, each stands for several.
 const MOST_DRAWN: f64 = 20_000.0;
 /// Resolution of a single photoelectron's charge.
-const SINGLE_PE: f64 = 0.4;
+pub const SINGLE_PE: f64 = 0.4;
 /// Radius of the disc on the sky that hadrons come from [deg].
 const HADRON_RADIUS_DEG: f64 = 5.0;
 
@@ -73,7 +73,7 @@ struct Part {
 }
 
 /// Light of a muon that passes by: part of a ring.
-struct Muon {
+pub struct Muon {
     centre: [f64; 2], // [deg]
     radius: f64,      // [deg]
     from: f64,        // [rad]
@@ -270,7 +270,7 @@ impl Part {
 impl Muon {
     /// A muon of a shower from `direction`: rings have radii up to the Cherenkov angle of
     /// about 1.2 deg; those that pass beside the mirror show an arc.
-    fn passing(direction: [f64; 2], draws: &mut Draws) -> Muon {
+    pub fn passing(direction: [f64; 2], draws: &mut Draws) -> Muon {
         Muon {
             centre: [direction[0] + 0.6 * draws.normal(), direction[1] + 0.6 * draws.normal()],
             radius: 0.8 + 0.42 * libm::sqrt(draws.uniform()),
@@ -280,7 +280,7 @@ impl Muon {
         }
     }
 
-    fn photoelectron(&self, draws: &mut Draws) -> [f64; 2] {
+    pub fn photoelectron(&self, draws: &mut Draws) -> [f64; 2] {
         let azimuth = self.from + self.arc * draws.uniform();
         let [spread, _] = pair(draws);
         let radius = self.radius + 0.05 * spread;
@@ -289,7 +289,7 @@ impl Muon {
 }
 
 /// Two independent normals (Box and Muller 1958).
-fn pair(draws: &mut Draws) -> [f64; 2] {
+pub fn pair(draws: &mut Draws) -> [f64; 2] {
     let radius = libm::sqrt(-2.0 * libm::log(1.0 - draws.uniform()));
     let azimuth = TAU * draws.uniform();
     [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
@@ -297,7 +297,7 @@ fn pair(draws: &mut Draws) -> [f64; 2] {
 
 /// Finds the pixel at a place: the camera cut into small squares, each with the pixel
 /// nearest to its centre.
-struct Lookup {
+pub struct Lookup {
     pixels: Vec<u16>, // (cells, cells); no pixel: u16::MAX
     side: usize,
     half_deg: f64,
@@ -307,7 +307,7 @@ impl Lookup {
     /// Squares per deg: 0.02 deg, a fifth of a mirror's image of a star.
     const CELLS_PER_DEG: f64 = 50.0;
 
-    fn new(camera: &Camera) -> Lookup {
+    pub fn new(camera: &Camera) -> Lookup {
         let positions: Vec<[f64; 2]> =
             (0..camera.pixels()).map(|i| camera.position_deg(i)).collect();
         let pitch = camera.pitch_deg();
@@ -333,7 +333,7 @@ impl Lookup {
         Lookup { pixels: nearest.into_iter().map(|(_, pixel)| pixel).collect(), side, half_deg }
     }
 
-    fn pixel(&self, [x, y]: [f64; 2]) -> Option<usize> {
+    pub fn pixel(&self, [x, y]: [f64; 2]) -> Option<usize> {
         let cell = |x: f64| {
             let place = (x + self.half_deg) * Lookup::CELLS_PER_DEG;
             (place >= 0.0 && place < self.side as f64).then_some(place as usize)

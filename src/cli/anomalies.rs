@@ -1,0 +1,71 @@
+//! `anomalies`: the arguments as typed, and what they ask for.
+
+use super::extract::CleaningArguments;
+use crate::engine;
+use crate::error::{Fault, Result};
+use crate::simulate::images::anomalies::{self, Making, Options, Summary};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Image files of gammas, or folders of them
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Folder for the outputs
+    #[arg(short, long)]
+    output: PathBuf,
+    /// How often each way is taken, as WAY=WEIGHT: turned, merged, islands, muon [default: 1
+    /// each]
+    #[arg(long, num_args = 1.., value_name = "WAY=WEIGHT")]
+    mix: Vec<String>,
+    /// Seed: the same seed gives the same bytes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// taiga-560 or taiga-595 [default: the file's own]
+    #[arg(long)]
+    camera: Option<String>,
+    #[command(flatten)]
+    cleaning: CleaningArguments,
+    /// Threads [default: all cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+impl Arguments {
+    pub fn run(&self, overwrite: bool) -> Result<Summary> {
+        if let Some(threads) = self.threads.filter(|threads| *threads > 0) {
+            engine::use_threads(threads);
+        }
+        anomalies::run(&Options {
+            inputs: self.inputs.clone(),
+            output: self.output.clone(),
+            camera: self.camera.clone(),
+            weights: weights(&self.mix)?,
+            seed: self.seed,
+            cleaning: self.cleaning.asked(),
+            overwrite,
+        })
+    }
+}
+
+fn weights(mix: &[String]) -> Result<[f64; 4]> {
+    if mix.is_empty() {
+        return Ok([1.0; 4]);
+    }
+    let mut weights = [0.0; 4];
+    for text in mix {
+        let parsed = text.split_once('=').and_then(|(name, weight)| {
+            let way = Making::ALL.iter().position(|making| making.name() == name.trim())?;
+            Some((way, weight.trim().parse().ok()?))
+        });
+        let Some((way, weight)) = parsed else {
+            return Err(Fault::new("cannot understand --mix")
+                .expected("turned, merged, islands or muon, with a weight: merged=2")
+                .found(format!("'{text}'"))
+                .usage());
+        };
+        weights[way] = weight;
+    }
+    Ok(weights)
+}

@@ -1,0 +1,82 @@
+//! Thresholds per bin of a quantity: whether the events suffice, which is known before the first
+//! step, and their choice, which comes after the last one.
+
+use super::flows::Population;
+use super::job::Job;
+use crate::config::{Class, Config};
+use crate::error::{Error, Fault, Result};
+use crate::figures::{BinnedThresholds, ClassCounts, Rule, Threshold};
+use crate::world::{World, common, is_root};
+
+impl Job<'_> {
+    /// Refuses bins with too few held-out events, as the configuration says.
+    pub fn check_bins(&self, world: &dyn World) -> Result<()> {
+        let Some(settings) = &self.plan.config.thresholds else { return Ok(()) };
+        let bins = settings.edges.len() + 1;
+        let calibration = self.has_calibration();
+        let mut counts = vec![0; 2 * bins];
+        for (population, of) in self.plan.populations.iter().enumerate() {
+            let Population::Real(class) = of else { continue };
+            let first = if *class == Class::Gamma { 0 } else { bins };
+            for bin in self.held_out_bins(population, calibration) {
+                if let Some(count) = counts[first..first + bins].get_mut(usize::from(bin)) {
+                    *count += 1;
+                }
+            }
+        }
+        world.all_reduce_sum(&mut counts)?;
+        let of_bin = |bin: usize| ClassCounts {
+            gamma: counts[bin] as u64,
+            hadron: counts[bins + bin] as u64,
+        };
+        let held_out: i64 = counts.iter().sum();
+        let counts: Vec<ClassCounts> = (0..bins).map(of_bin).collect();
+        if held_out == 0 {
+            return common(Err(nothing_held_out()));
+        }
+        common(BinnedThresholds::refuse_few(settings, rule(&self.plan.config), &counts))
+    }
+
+    /// The rule of the threshold in every bin that was asked for.
+    pub fn thresholds(
+        &self,
+        world: &dyn World,
+        global: Option<Threshold>,
+    ) -> Result<Option<BinnedThresholds>> {
+        let Some(settings) = &self.plan.config.thresholds else { return Ok(None) };
+        let Some(global) = global else {
+            return common(Err(nothing_held_out()));
+        };
+        let events = self.gathered_scores(world)?;
+        let weighted = self.plan.selection.has_weight();
+        let rule = rule(&self.plan.config);
+        let chosen = common(BinnedThresholds::choose(settings, rule, &events, weighted, global))?;
+        let fallen_back = chosen.with_global();
+        if is_root(world) && !fallen_back.is_empty() {
+            log::warn!(
+                "thresholds per {}: too few held-out events, the threshold of all is taken: {}",
+                settings.per,
+                fallen_back.join(", ")
+            );
+        }
+        Ok(Some(chosen))
+    }
+
+    /// Whether there are events for calibration; else those for validation serve.
+    pub fn has_calibration(&self) -> bool {
+        self.rows.iter().all(|rows| rows.calibration > 0)
+    }
+}
+
+fn nothing_held_out() -> Error {
+    Fault::new("no events to choose thresholds per bin on")
+        .expected("held-out events (split.validation or split.calibration)")
+        .input()
+}
+
+/// The rule that chooses the threshold of a model.
+fn rule(config: &Config) -> Rule {
+    let quantile =
+        Rule::Quantile { normal: config.model.normal, fraction: config.calibration.quantile };
+    config.calibration.rule.map_or(quantile, Rule::from)
+}
