@@ -2,6 +2,7 @@
 """Scoring of an uneven archive, end to end, beside its own parts and beside a script.
 
     python bench/archive.py FOLDER --program BIN [--throughput BIN] [--rows N] [--files N]
+        [--part-rows N]
 
 Makes FOLDER/archive (toy hadrons, file sizes log-uniform, scaled to --rows) and a model of
 the reference network where they are missing. Then measures in turn, --rounds times:
@@ -10,6 +11,8 @@ the reference network where they are missing. Then measures in turn, --rounds ti
   ranks-1, ranks-2   the same on 1 and 2 MPI ranks of one thread
   io        reading the columns that are needed, and writing our outputs anew, by h5py alone
   engine    the scoring rate of `bench/throughput` in memory (with --throughput)
+  whole     with --part-rows: `ours` once on the whole archive; all else is then measured on
+            files of so many rows together
   peer      bench/archive_peer.py, eager and compiled, on files of --peer-rows rows in all
 
 and prints one JSON object per line, ratios last. Files are in the page cache. Peak memory is
@@ -39,6 +42,7 @@ parser.add_argument("--rows", type=int, default=100_000_000)
 parser.add_argument("--files", type=int, default=500)
 parser.add_argument("--positions", type=int, default=6)
 parser.add_argument("--rounds", type=int, default=3)
+parser.add_argument("--part-rows", type=int, default=0)
 parser.add_argument("--peer-rows", type=int, default=300_000)
 parser.add_argument("--model", type=Path)
 options = parser.parse_args()
@@ -179,24 +183,48 @@ def peer(model):
     return rates
 
 
+def rows_of(path):
+    with h5py.File(path) as file:
+        return file["events/size"].shape[0]
+
+
+def take_part():
+    """Every second of the files, by size, the largest first, while they fit: uneven ones too."""
+    part, taken = folder / "part-archive", 0
+    shutil.rmtree(part, ignore_errors=True)
+    for path in sorted(archive.rglob("*.h5"), key=lambda p: (-p.stat().st_size, str(p)))[1::2]:
+        rows = rows_of(path)
+        if taken + rows <= options.part_rows:
+            target = part / path.relative_to(archive)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, target)
+            taken += rows
+    return part
+
+
+def measure(number, name, ranks, threads):
+    before, load = os.times(), os.getloadavg()[0]
+    seconds, peak, share = score(model, folder / "scores", ranks, threads)
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    found.setdefault(name, []).append(events / seconds)
+    tell(round=number, case=name, rows=rows, positions=options.positions, seconds=seconds,
+         per_s=events / seconds, in_engine=share, cpu_s=cpu, peak_bytes=peak, load=load)
+
+
 make_archive()
 model = make_model()
-rows = 0
-for path in archive.rglob("*.h5"):
-    with h5py.File(path) as file:
-        rows += file["events/size"].shape[0]
-events = rows * options.positions
 found = {}
+rows = sum(rows_of(path) for path in archive.rglob("*.h5"))
+events = rows * options.positions
+if options.part_rows:
+    measure(0, "whole", None, 2)
+    archive = take_part()
+    rows = sum(rows_of(path) for path in archive.rglob("*.h5"))
+    events = rows * options.positions
 for number in range(options.rounds):
-    load = os.getloadavg()[0]
     for name, ranks, threads in [("ours", None, 2), ("ranks-1", 1, 1), ("ranks-2", 2, 1)]:
-        before = os.times()
-        seconds, peak, share = score(model, folder / "scores", ranks, threads)
-        after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        found.setdefault(name, []).append(events / seconds)
-        tell(round=number, case=name, rows=rows, positions=options.positions, seconds=seconds,
-             per_s=events / seconds, in_engine=share, cpu_s=cpu, peak_bytes=peak, load=load)
+        measure(number, name, ranks, threads)
     seconds = io(folder / "scores", folder / "copies")
     found.setdefault("io", []).append(events / seconds)
     tell(round=number, case="io", seconds=seconds, per_s=events / seconds)
@@ -218,6 +246,7 @@ def ratio(name, top, below):
         tell(ratio=name, median=statistics.median(ratios), lowest=min(ratios), highest=max(ratios))
 
 
+ratio("whole / the slower of io and engine", "whole", ["io", "engine-2"])
 ratio("ours / the slower of io and engine", "ours", ["io", "engine-2"])
 ratio("2 ranks / 1 rank", "ranks-2", ["ranks-1"])
 ratio("ours / eager script", "ours", ["peer-eager"])
