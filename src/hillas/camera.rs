@@ -233,6 +233,9 @@ fn check_field(x_cm: &[f64], y_cm: &[f64], deg_per_cm: f64) -> Result<()> {
         .input())
 }
 
+/// Least distance of neighbours, as a share of the largest coordinate: places are counted in it.
+const LEAST_PITCH: f64 = 1e-9;
+
 /// Distance of neighbouring pixels: the median distance to the nearest one.
 fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
     let nearest = |i: usize| {
@@ -246,10 +249,14 @@ fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
     let mut distances: Vec<f64> = (0..x_cm.len()).step_by(step).map(nearest).collect();
     distances.sort_by(f64::total_cmp);
     let pitch = distances[distances.len() / 2];
-    if pitch > 0.0 {
+    let farthest = x_cm.iter().chain(y_cm).fold(0.0, |most: f64, x| most.max(x.abs()));
+    if pitch > farthest * LEAST_PITCH {
         return Ok(pitch);
     }
-    Err(Fault::new("pixels of the camera share their positions").input())
+    Err(Fault::new("pixels of the camera share their positions")
+        .expected(format!("a distance of neighbours above {:.3e} cm", farthest * LEAST_PITCH))
+        .found(format!("{pitch:.3e} cm"))
+        .input())
 }
 
 /// Neighbours of every pixel, and how many there are; found by sorting pixels into boxes.
@@ -381,6 +388,9 @@ mod tests {
         assert!(message(vec![f64::NAN; 9], line(9, 1.0), 475.0).contains("row 0"));
         assert!(message(line(9, 30.0), vec![0.0; 9], 475.0).contains("too wide"));
         assert!(message(vec![1.0; 9], vec![2.0; 9], 475.0).contains("share"));
+        let mut far = line(9, 1e-25);
+        far[8] = 1.0;
+        assert!(message(far, vec![0.0; 9], 475.0).contains("share"), "places beyond counting");
         assert!(message(line(9, 1.0), vec![0.0; 9], f64::NAN).contains("focal"));
         let mut close = line(20, 3.0);
         close[7] = close[6] + 1.0;
