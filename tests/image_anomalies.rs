@@ -233,33 +233,18 @@ fn models_are_trained_against_made_images_with_the_same_bits_on_any_ranks() {
         let anomalies = card.training.anomalies.expect("how they were made");
         assert!(anomalies.files.is_empty(), "no paths");
         let evaluation = case.path(&format!("{mode}-evaluation"));
-        let told = json(&arguments![
-            "evaluate",
-            "-m",
-            &model,
-            "--gamma",
-            &gamma,
-            "--hadron",
-            &hadron,
-            "-o",
-            &evaluation
-        ]);
+        let evaluate = |hadron: &Path, output: &Path| {
+            json(&arguments![
+                "evaluate", "-m", &model, "--gamma", &gamma, "--hadron", hadron, "-o", output
+            ])
+        };
+        let told = evaluate(&hadron, &evaluation);
         let area = told["auc"]["value"].as_f64().expect("an AUC");
         println!("{mode}: AUC {area} against toy hadrons");
         assert!(area > 0.75, "{mode}: {area}");
         // Of the files of a training only the test part is evaluated, anomalies too: a fifth
         // of the three quarters that are images of more than three pixels.
-        let told = json(&arguments![
-            "evaluate",
-            "-m",
-            &model,
-            "--gamma",
-            &gamma,
-            "--hadron",
-            &anomaly,
-            "-o",
-            case.path(&format!("{mode}-anomalies"))
-        ]);
+        let told = evaluate(&anomaly, &case.path(&format!("{mode}-anomalies")));
         let counts = [&told["counts"]["gamma"], &told["counts"]["hadron"]];
         let [gammas, anomalies] = counts.map(|n| n.as_f64().expect("a number"));
         assert!((0.1..0.2).contains(&(gammas / 6000.0)), "{gammas}");

@@ -6,7 +6,7 @@ mod latent;
 mod yardstick;
 
 use crate::config::{Class, Hardware, Transform};
-use crate::data::catalog;
+use crate::data::catalog::{self, Catalog};
 use crate::data::durable;
 use crate::data::features::ScaledFeature;
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
@@ -89,8 +89,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let weight = options.weight.clone().or(model.card.training.weight.clone());
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
-    let sources = sources(world, options)?;
-    let lacking = agree(world, lacking_bins(&model.card, &sources))?;
+    let (sources, lacking) = sources(world, options, &model.card)?;
     let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
     let scorer = match thresholds {
         Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
@@ -389,19 +388,41 @@ impl Parts {
 
 /// The files with their roles. A file given as of one class that has a class column is
 /// filtered by it.
-fn sources(world: &dyn World, options: &Options) -> Result<Vec<Source>> {
+/// The files, and why the model's thresholds by bins are left out, if they are: one lacks a
+/// quantity that bins are made of.
+fn sources(
+    world: &dyn World,
+    options: &Options,
+    card: &Card,
+) -> Result<(Vec<Source>, Option<String>)> {
     let roles: [catalog::Role; 3] = [
         (&options.files, None),
         (&options.gamma, Some(Class::Gamma)),
         (&options.hadron, Some(Class::Hadron)),
     ];
-    let sources = catalog::sources(world, &roles, options.schema.as_deref())?;
+    let per = card.thresholds.as_ref().map_or("", |thresholds| &thresholds.per);
+    let mut bins = Selection::new(&[], &BTreeMap::new())?;
+    if card.thresholds.is_some() {
+        bins = bins.with_bins(per, &[])?;
+    }
+    let look = |_: &Source, table: &Table| {
+        let known = table.quantities();
+        let mut needed = bins.quantities().iter();
+        let lacking = needed.find(|name| !known.contains(&name.as_str()));
+        Ok(lacking.cloned().unwrap_or_default())
+    };
+    let Catalog { sources, said } =
+        catalog::catalogue(world, &roles, options.schema.as_deref(), &look)?;
     if sources.is_empty() {
         return common(Err(Fault::new("no files to evaluate")
             .advice("give files, --gamma or --hadron")
             .usage()));
     }
-    Ok(sources)
+    let lacking = said.iter().find(|(_, name)| !name.is_empty()).map(|(file, name)| {
+        let path = sources[*file].path.display();
+        format!("Thresholds per {per} are left out: {path} has no {name}.")
+    });
+    Ok((sources, lacking))
 }
 
 fn evaluate_file(
@@ -549,8 +570,10 @@ fn score_windows(
             weighed[usize::from(!gamma)].add(weight);
             let weight = weight.unwrap_or(f64::NAN);
             if take(&scored, row, gamma, weight, events, &mut tally) {
-                let value = |column: usize| f64::from(block.quantities[column][row]);
-                events.bin.push(scorer.selection().bin(value));
+                if scorer.selection().has_bins() {
+                    let value = |column: usize| f64::from(block.quantities[column][row]);
+                    events.bin.push(scorer.selection().bin(value));
+                }
                 events.count_parameters(&scorer.card, scored.scaled(row), gamma);
                 let class = if gamma { Class::Gamma } else { Class::Hadron };
                 let place = [number, start + row as u64];
@@ -613,24 +636,6 @@ fn refuse_unknown_weight(scorer: &Scorer, table: &Table) -> Result<()> {
             .advice("--weight gives another expression, --weight 1 evaluates without weights")
             .input()),
     }
-}
-
-/// Why thresholds by bins are left out: a file lacks a quantity that bins are made of.
-fn lacking_bins(card: &Card, sources: &[Source]) -> Result<Option<String>> {
-    let Some(thresholds) = &card.thresholds else { return Ok(None) };
-    let bins = Selection::new(&[], &BTreeMap::new())?.with_bins(&thresholds.per, &[])?;
-    for source in sources {
-        let table = Table::open(&source.path, &source.schema)?;
-        let known = table.quantities();
-        if let Some(name) = bins.quantities().iter().find(|name| !known.contains(&name.as_str())) {
-            return Ok(Some(format!(
-                "Thresholds per {} are left out: {} has no {name}.",
-                thresholds.per,
-                source.path.display()
-            )));
-        }
-    }
-    Ok(None)
 }
 
 /// What of a file is evaluated.

@@ -79,33 +79,30 @@ pub fn is_ledger(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// All entries of all ledgers in an output folder, by output; a line that is torn or damaged
-/// says nothing.
-pub fn read(output: &Path) -> Result<BTreeMap<String, Vec<Entry>>> {
-    let mut entries: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-    for path in files(output)? {
-        for entry in text(&path)?.split(|byte| *byte == b'\n').filter_map(Line::read) {
-            entries.entry(entry.file.output.clone()).or_default().push(entry);
-        }
-    }
-    Ok(entries)
+/// What all ledgers of an output folder say.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// By output.
+    pub entries: BTreeMap<String, Vec<Entry>>,
+    /// How many lines of a ledger are not as they were written, where there are such. The last
+    /// one may be torn by a death, which is no damage.
+    pub damaged: BTreeMap<String, usize>,
 }
 
-/// How many lines of each ledger are not as they were written. The last one may be torn by a
-/// death, which is no damage.
-pub fn damaged(output: &Path) -> Result<BTreeMap<String, usize>> {
-    let mut damaged = BTreeMap::new();
+/// Reads all ledgers; a line that is torn or damaged is no entry.
+pub fn read(output: &Path) -> Result<Told> {
+    let mut told = Told::default();
     for path in files(output)? {
-        let bytes = text(&path)?;
-        let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        let whole = lines.filter_map(|line| line.strip_suffix(b"\n"));
-        let count = whole.filter(|line| Line::read(line).is_none()).count();
-        if count > 0 {
-            let name = path.strip_prefix(output).unwrap_or(&path);
-            damaged.insert(name.display().to_string(), count);
+        for line in text(&path)?.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(entry) = Line::read(line) {
+                told.entries.entry(entry.file.output.clone()).or_default().push(entry);
+            } else if line.ends_with(b"\n") {
+                let name = path.strip_prefix(output).unwrap_or(&path).display().to_string();
+                *told.damaged.entry(name).or_default() += 1;
+            }
         }
     }
-    Ok(damaged)
+    Ok(told)
 }
 
 fn files(output: &Path) -> Result<Vec<PathBuf>> {
@@ -152,7 +149,8 @@ mod tests {
         let mut ledger = Ledger::new(folder.path(), (0, 1));
         ledger.add(&entry).unwrap();
         ledger.add(&entry).unwrap();
-        let found = || read(folder.path()).unwrap().remove("night-1/run-1.h5").unwrap_or_default();
+        let told = || read(folder.path()).unwrap();
+        let found = || told().entries.remove("night-1/run-1.h5").unwrap_or_default();
         assert_eq!(found(), [entry.clone(), entry]);
         let path = folder.path().join(FOLDER).join("1-of-1.jsonl");
         let whole = std::fs::read(&path).unwrap();
@@ -161,10 +159,10 @@ mod tests {
             bytes[at] ^= 1;
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(found().len(), 1, "byte {at}");
-            let told = damaged(folder.path()).unwrap();
-            assert_eq!(told, BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]));
+            let damaged = BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]);
+            assert_eq!(told().damaged, damaged);
         }
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(damaged(folder.path()).unwrap(), BTreeMap::new(), "torn by a death");
+        assert_eq!(told().damaged, BTreeMap::new(), "torn by a death");
     }
 }

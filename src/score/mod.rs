@@ -145,7 +145,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     preflight::shared_folder(world, folder)?;
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
     let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
-    let known = agree(world, ledger::read(&options.output))?;
+    let known = agree(world, ledger::read(&options.output))?.entries;
     let see = Surveyor { options, recipe: &recipe, model_blake3: &hash };
     let found = survey::survey(world, &assignment, &known, &see, &mut ledger)?;
     let begin = || {

@@ -310,10 +310,10 @@ impl Recipe {
     fn judge_quality(&self, rows: &mut Rows) {
         rows.quality.clear();
         rows.quality.resize(if self.quality.is_empty() { 0 } else { rows.block.rows }, 0);
+        let mut judged = Judged::default();
         for (bit, quality) in self.quality.iter().enumerate() {
             let columns: Vec<&[f32]> =
                 quality.slots.iter().map(|slot| rows.block.quantities[*slot].as_slice()).collect();
-            let mut judged = Judged::default();
             quality.selection.judge(Which::All, &columns, 0..rows.block.rows, &mut judged);
             for (mask, status) in rows.quality.iter_mut().zip(&judged.status) {
                 *mask |= u32::from(*status != 0) << bit;

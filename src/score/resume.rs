@@ -47,7 +47,7 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
         Ok(_) => {}
         Err(_) => durable::refuse_existing(&manifest, options.overwrite)?,
     }
-    let entries = ledger::read(&options.output)?;
+    let entries = ledger::read(&options.output)?.entries;
     for job in &assignment.jobs {
         refuse_links(&options.output, &job.output)?;
         let known = entries.get(&job.name).and_then(|e| e.last());

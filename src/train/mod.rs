@@ -100,18 +100,30 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     if let Some(summary) = finished(world, options, &plan)? {
         return Ok(Some(summary));
     }
-    if !options.config.data.allow_repeated_events {
-        repeated::refuse(world, &plan.sources)?;
-    }
-    let start = |_| engine::start(&place, &plan.spec);
-    let engines = agree(world, plan.flows.iter().map(start).collect::<Result<Vec<_>>>())?;
-    let mut job = Job::prepare(world, options, &plan, folder, engines)?;
-    job.check_bins(world)?;
+    let mut job = made_ready(world, options, &plan, folder, &place)?;
     job.claim(world)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
     train(world, &mut job, &mut state, stop)?;
     job.publish(world, &state).map(Some)
+}
+
+/// Engines started, events read and judged: the last that can be refused before the first step.
+fn made_ready<'a>(
+    world: &dyn World,
+    options: &Options,
+    plan: &'a Plan,
+    folder: Option<RunFolder>,
+    place: &Place,
+) -> Result<Job<'a>> {
+    if !options.config.data.allow_repeated_events {
+        repeated::refuse(world, &plan.sources)?;
+    }
+    let start = |_| engine::start(place, &plan.spec);
+    let engines = agree(world, plan.flows.iter().map(start).collect::<Result<Vec<_>>>())?;
+    let job = Job::prepare(world, options, plan, folder, engines)?;
+    job.check_bins(world)?;
+    Ok(job)
 }
 
 /// The training loop.
