@@ -133,7 +133,8 @@ pub enum Command {
         #[arg(long, value_enum)]
         class: Option<Class>,
         /// Place the source anew, so far from the camera's centre [deg], at seeded random
-        /// azimuths: for simulated hadrons, whose own source positions would tell them apart
+        /// azimuths: for simulated hadrons, whose own source positions would tell them apart.
+        /// Needs --class hadron, or a class column; at most 4.8, the edge of the camera
         #[arg(long, value_name = "DEG")]
         source_offset: Option<f64>,
         /// Seed of these azimuths

@@ -64,7 +64,7 @@ columns = [
 ]
 
 [cuts]
-num_pix = {{ min = 3 }}
+num_pixels = {{ min = 3 }}
 con2 = {{ max = 1.0 }}
 
 [model]
@@ -126,7 +126,7 @@ fn each_way_changes_an_image_as_physics_says() {
         median(ratios)
     };
     let turned = made("turned");
-    for name in ["size", "length", "width", "con2", "num_pix"] {
+    for name in ["size", "length", "width", "con2", "num_pixels"] {
         let [now, before] = [of(&turned, name), of(&own, name)]
             .map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<u32>>());
         assert!(now == before, "{name}: the image stays");

@@ -161,7 +161,7 @@ fn images_that_cannot_be_parametrised_are_rows_with_their_reason() {
     assert_eq!(told["files"][0]["status"]["no pixel survived"], 1);
     let output = output.join("images.h5");
     assert_eq!(status(&output)[5] & 1, 1);
-    assert_eq!((column(&output, "size")[5], column(&output, "num_pix")[5]), (0.0, 0.0));
+    assert_eq!((column(&output, "size")[5], column(&output, "num_pixels")[5]), (0.0, 0.0));
     assert!(column(&output, "width")[5].is_nan() && column(&output, "alpha")[5].is_nan());
     assert!(column(&output, "size").iter().enumerate().all(|(i, size)| i == 5 || *size > 0.0));
 }
@@ -273,7 +273,8 @@ fn cleaned_image_text_gives_the_parameters_of_the_images_it_was_made_of() {
     json(&arguments!["extract", "-o", &at("own"), "--class", "gamma", &at("clean.txt")]);
     let direct = at("direct/images.h5");
     for text in [at("text/clean.h5"), at("own/clean.h5")] {
-        for name in ["size", "length", "width", "xc", "con2", "num_pix", "num_islands", "energy"] {
+        for name in ["size", "length", "width", "xc", "con2", "num_pixels", "num_islands", "energy"]
+        {
             let (a, b) = (column(&direct, name), column(&text, name));
             for (row, (a, b)) in a.iter().zip(&b).enumerate() {
                 let same = (a - b).abs() < 2e-4 * a.abs().max(1.0) || (a.is_nan() && b.is_nan());

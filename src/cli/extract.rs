@@ -31,7 +31,8 @@ pub struct Arguments {
     #[arg(long, value_parser = parse_position, allow_hyphen_values = true, value_name = "X,Y")]
     source: Option<[f64; 2]>,
     /// Put the source at this distance from the camera's centre [deg] instead of where the
-    /// file has it, at random azimuths: for simulated hadrons
+    /// file has it, at random azimuths: for simulated hadrons. Needs --class hadron, or a class
+    /// column; at most 4.8, the edge of the camera
     #[arg(long, value_name = "DEG", conflicts_with = "source")]
     random_source: Option<f64>,
     /// Source positions, turned about the camera's centre: 1 ON, the others OFF

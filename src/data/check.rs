@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::catalog::list_path;
 use super::columns::CHUNK_ROWS;
+use super::plausible;
 use super::schema::Schema;
 use super::table::{Block, Request, Table};
 use crate::config::Class;
@@ -267,8 +268,9 @@ fn check_file(
                 report.refused.extend(table.reader(&request).err().map(|e| without_file(&e)));
             }
             if !options.quick {
-                for column in &contents.columns {
+                for (column, tally) in contents.columns.iter().zip(&counts.tallies) {
                     report.judge(column, contents.rows);
+                    report.add_findings(&column.name, &tally.plausible);
                 }
             }
             for pair in &counts.disorder {
@@ -379,7 +381,7 @@ impl Counts {
             ["source_x", "source_y"].iter().all(|name| table.unit(name) == Some("deg"));
         let source = index("source_x").zip(index("source_y")).filter(|_| in_degrees);
         Counts {
-            tallies: request.quantities.iter().map(|name| Tally::new(name)).collect(),
+            tallies: request.quantities.iter().map(|name| Tally::new(table, name)).collect(),
             disorder: ordered_pairs(&request.quantities),
             differences: Vec::new(),
             classes: Classes::default(),
@@ -464,6 +466,7 @@ impl Classes {
 
 /// What is counted of one column on the way through its rows.
 struct Tally {
+    plausible: plausible::Tally,
     limits: Option<Limits>,
     finite: u64,
     sum: f64,
@@ -475,8 +478,10 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(name: &str) -> Tally {
+    fn new(table: &Table, name: &str) -> Tally {
+        let unit = table.unit(name).unwrap_or_default();
         Tally {
+            plausible: plausible::Tally::new(table.schema().plausible.get(name), name, unit),
             limits: physical_limits(name),
             finite: 0,
             sum: 0.0,
@@ -489,6 +494,7 @@ impl Tally {
     }
 
     fn add(&mut self, values: &[f32]) {
+        self.plausible.add(values);
         for value in values.iter().map(|value| f64::from(*value)) {
             if value.is_nan() {
                 self.nan += 1;
@@ -589,6 +595,15 @@ impl FileReport {
         }
         if *nan > 0 && is_feature {
             self.warnings.push(format!("'{name}' is NaN in {} rows", share(*nan, rows)));
+        }
+    }
+
+    /// Values that no telescope has. Features that are wrong as a whole, or in more than 1 %
+    /// of the rows, refuse the file; all else is a warning.
+    fn add_findings(&mut self, name: &str, tally: &plausible::Tally) {
+        let is_feature = FEATURES.contains(&name);
+        for finding in tally.findings() {
+            self.add(finding.severe || is_feature, finding.line(name));
         }
     }
 

@@ -1,5 +1,6 @@
 //! Text tables into one event file.
 //!
+//! A table whose values no telescope can have is refused or warned about (`plausible`).
 //! Promises: rows out = rows in, in the order of the inputs; equal inputs give
 //! byte-identical files; one bad row refuses the whole conversion and leaves nothing
 //! behind; memory is bounded by one chunk of rows. What a row means is `csv`'s.
@@ -14,6 +15,7 @@ use super::columns::{ColumnSpec, ColumnWriter, Kind, Values};
 use super::csv::{self, Columns, Placement, Rows};
 use super::durable::refuse_existing;
 use super::events;
+use super::plausible::Tally;
 use super::schema::{Schema, Text};
 use crate::config::Class;
 use crate::error::{Fault, Result};
@@ -47,6 +49,9 @@ pub struct Summary {
     pub rows: u64,
     pub gammas: u64,
     pub hadrons: u64,
+    /// What may be wrong with the inputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl fmt::Display for Summary {
@@ -82,6 +87,9 @@ pub fn run(options: &Options) -> Result<Summary> {
             .found(format!("column '{}' of the dialect {}", own.column, schema.name))
             .advice("leave --class out")
             .usage());
+    }
+    if let Some(placement) = options.placement {
+        placement.check(options.class, text.class.is_some())?;
     }
     let mut job = Job::start(options, &schema, text, first)?;
     let mut hashes = Vec::with_capacity(options.inputs.len());
@@ -130,6 +138,8 @@ struct Job<'a> {
     options: &'a Options,
     schema: &'a Schema,
     writer: ColumnWriter,
+    outputs: Vec<(String, String)>, // names and units
+    warnings: Vec<String>,
     given: Option<i8>, // the class of tables that do not say
     has_class: bool,
     has_run: bool, // a key `run`
@@ -151,7 +161,18 @@ impl<'a> Job<'a> {
         let writer =
             ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
         let given = options.class.map(Class::code);
-        Ok(Job { options, schema, writer, given, has_class, has_run, gammas: 0, hadrons: 0 })
+        Ok(Job {
+            options,
+            schema,
+            writer,
+            outputs,
+            warnings: Vec::new(),
+            given,
+            has_class,
+            has_run,
+            gammas: 0,
+            hadrons: 0,
+        })
     }
 
     /// Appends the rows of one table; gives the hash of its bytes.
@@ -168,10 +189,15 @@ impl<'a> Job<'a> {
             })?;
             rows = rows.with_run(run);
         }
+        let tally = |(name, unit): &(String, String)| {
+            Tally::new(self.schema.plausible.get(name), name, unit)
+        };
+        let mut tallies: Vec<Tally> = self.outputs.iter().map(tally).collect();
         let mut columns = Columns::default();
         let mut count = 0u64;
         while rows.read(&mut columns)? {
             count += columns.rows as u64;
+            tallies.iter_mut().zip(&columns.values).for_each(|(tally, x)| tally.add(x));
             self.append(&mut columns)?;
         }
         if count == 0 {
@@ -184,7 +210,29 @@ impl<'a> Job<'a> {
                 .input());
         }
         refuse_different(input, &rows)?;
+        self.judge(input, &tallies)?;
         Ok(rows.source_hash().to_hex().to_string())
+    }
+
+    /// Refuses a table with a quantity that is wrong as a whole; warns about what may be wrong.
+    fn judge(&mut self, input: &Path, tallies: &[Tally]) -> Result<()> {
+        for ((name, _), tally) in self.outputs.iter().zip(tallies) {
+            for finding in tally.findings() {
+                if finding.severe {
+                    return Err(Fault::new("values that no Cherenkov camera records")
+                        .file(input)
+                        .column(name)
+                        .expected(finding.expected)
+                        .found(finding.found)
+                        .advice(format!("{}, and give it as --dialect", finding.advice))
+                        .input());
+                }
+                let text = format!("{}: {}", input.display(), finding.line(name));
+                log::warn!("{text}");
+                self.warnings.push(text);
+            }
+        }
+        Ok(())
     }
 
     fn append(&mut self, columns: &mut Columns) -> Result<()> {
@@ -210,6 +258,7 @@ impl<'a> Job<'a> {
             rows: 0,
             gammas: self.gammas,
             hadrons: self.hadrons,
+            warnings: self.warnings.clone(),
         }
     }
 
@@ -220,7 +269,7 @@ impl<'a> Job<'a> {
 
 /// Date and number of the run that the name of a table, or of its folder, begins with:
 /// `DDMMYY.RR` gives YYYYMMDDRRR. All telescopes and portions of a run have the same.
-fn run_of_name(path: &Path) -> Option<i64> {
+pub fn run_of_name(path: &Path) -> Option<i64> {
     let folder = path.parent().and_then(Path::file_name);
     path.file_name().into_iter().chain(folder).find_map(|name| run_of(name.to_str()?))
 }

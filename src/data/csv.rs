@@ -12,6 +12,7 @@ mod number;
 mod plan;
 
 use super::schema::{self, Schema};
+use crate::config::Class;
 use crate::error::{Error, Fault, Result, did_you_mean};
 use lines::Lines;
 use plan::Plan;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use lines::MAX_LINE_BYTES;
+pub use plan::hash as key_of_bytes;
 
 /// The outcome of reading one line or field; the fault lacks its file and line.
 type Parsed<T> = Result<T, Box<Fault>>;
@@ -120,13 +122,49 @@ pub struct Columns {
     pub class: Vec<i8>,        // (rows)
 }
 
+/// Half the field of view of TAIGA-IACT, 9.6 deg: no observed source lies farther from the
+/// camera's centre [deg].
+pub const FIELD_RADIUS_DEG: f64 = 4.8;
+
 /// Places the source anew, as for simulated hadrons, whose own source position would tell
 /// them from gammas: at this distance from the camera's centre, at an azimuth drawn from
-/// the seed and the shower's key.
+/// the seed and the shower's key. Rows that a class column says are gammas keep their source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
     pub offset_deg: f64,
     pub seed: u64,
+}
+
+impl Placement {
+    /// Refuses a source outside the camera, and one for particles that are not hadrons.
+    ///
+    /// # Errors
+    /// A usage error where the offset is not within the camera, or where neither the table nor
+    /// the user says that there are hadrons.
+    pub fn check(&self, class: Option<Class>, table_tells_class: bool) -> Result<()> {
+        if !(0.0..=FIELD_RADIUS_DEG).contains(&self.offset_deg) {
+            return Err(Fault::new("a source offset outside the camera")
+                .expected(format!("0 to {FIELD_RADIUS_DEG} deg, half the field of view"))
+                .found(format!("--source-offset {}", self.offset_deg))
+                .advice(
+                    "give the distance of the gammas' source from the camera's centre, such as 1.2",
+                )
+                .usage());
+        }
+        let found = match class {
+            Some(Class::Hadron) => return Ok(()),
+            None if table_tells_class => return Ok(()),
+            Some(Class::Gamma) => "--class gamma",
+            None => "no --class, and no class column in the table",
+        };
+        Err(Fault::new("--source-offset is for simulated hadrons")
+            .expected("--class hadron, or a table with a class column")
+            .found(found)
+            .advice(
+                "it replaces the source position, which is true for gammas: leave it out for them",
+            )
+            .usage())
+    }
 }
 
 /// The rows of one file, one after the other.

@@ -8,6 +8,7 @@
 use super::expression::Expression;
 use super::h5;
 use super::layout::{self, Kind};
+use super::plausible::Plausible;
 use crate::config::explain_toml;
 use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use serde::Deserialize;
@@ -95,6 +96,10 @@ pub struct Schema {
     pub event: Vec<String>,
     /// Second ways to quantities, for comparison.
     pub compare: BTreeMap<String, Compare>,
+    /// Plausible values by quantity, where they differ from the usual ones.
+    pub plausible: BTreeMap<String, Plausible>,
+    /// Other names of quantities, such as those of earlier versions: name → quantity.
+    pub aliases: BTreeMap<String, String>,
     /// Of text tables: how their lines are read.
     pub text: Option<Text>,
 }
@@ -449,6 +454,10 @@ struct SchemaEntry {
     class: Option<ClassEntry>,
     #[serde(default)]
     compare: BTreeMap<String, CompareEntry>,
+    #[serde(default)]
+    plausible: BTreeMap<String, Plausible>,
+    #[serde(default)]
+    aliases: BTreeMap<String, String>,
     text: Option<Text>,
 }
 
@@ -551,6 +560,7 @@ impl SchemaEntry {
             Ok((name, Compare { quantity, within }))
         });
         let compare = compare.collect::<Result<BTreeMap<_, _>>>()?;
+        self.plausible.iter().try_for_each(|(name, plausible)| check_plausible(name, plausible))?;
         Ok(Schema {
             name: self.name,
             description: self.description,
@@ -573,6 +583,8 @@ impl SchemaEntry {
             }),
             event: self.keys.event,
             compare,
+            plausible: self.plausible,
+            aliases: self.aliases,
             text: self.text,
         })
     }
@@ -642,6 +654,18 @@ fn resolve_scale(
         return Ok(scale);
     }
     Err(quantity_fault(name, "has an impossible factor").found(scale).usage())
+}
+
+/// Refuses ranges whose ends are exchanged or not numbers.
+fn check_plausible(name: &str, plausible: &Plausible) -> Result<()> {
+    let mut ranges = [plausible.range, plausible.median].into_iter().flatten();
+    match ranges.find(|[low, high]| low.is_nan() || high.is_nan() || low > high) {
+        None => Ok(()),
+        Some(range) => Err(quantity_fault(name, "has an impossible plausible range")
+            .expected("[lowest, highest]")
+            .found(format!("{range:?}"))
+            .usage()),
+    }
 }
 
 fn quantity_fault(name: &str, what: &str) -> Fault {

@@ -150,7 +150,22 @@ impl Table {
 
     /// Canonical unit of a quantity that can be read.
     pub fn unit(&self, quantity: &str) -> Option<&str> {
-        self.quantities.get(quantity).map(|quantity| quantity.canonical.as_str())
+        self.quantity(quantity).map(|quantity| quantity.canonical.as_str())
+    }
+
+    /// A quantity by its name, or by another name that the schema gives it.
+    fn quantity(&self, name: &str) -> Option<&Quantity> {
+        let aliases = &self.schema.aliases;
+        let other = |name: &str| {
+            let older = aliases.iter().find(|(_, newer)| *newer == name).map(|(older, _)| older);
+            self.quantities.get(aliases.get(name).or(older)?)
+        };
+        self.quantities.get(name).or_else(|| other(name))
+    }
+
+    /// Names of the columns that all parts of the table have, sorted.
+    pub fn columns(&self) -> &BTreeSet<String> {
+        &self.columns
     }
 
     /// Names of the keys that can be copied, sorted.
@@ -423,7 +438,7 @@ impl Opening<'_> {
 
     /// How a quantity is read; columns that are computed with are read once each.
     fn quantity(&mut self, name: &str) -> Result<Plan> {
-        let Some(quantity) = self.table.quantities.get(name) else {
+        let Some(quantity) = self.table.quantity(name) else {
             return Err(self.missing_quantity(name));
         };
         let column = match &quantity.source {

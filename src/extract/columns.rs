@@ -1,4 +1,5 @@
-//! The columns that extraction adds to an event, in the order they are written.
+//! The columns that extraction adds to an event, in the order they are written. A quantity that
+//! TAIGA's Hillas tables have too has the name that `convert` gives it.
 
 use super::Options;
 use crate::data::columns::{ColumnSpec, Kind};
@@ -25,10 +26,10 @@ const OWN: [Own; 19] = [
     ("con2", "1", |i| i.parameters.con[1]),
     ("con3", "1", |i| i.parameters.con[2]),
     ("skewness_l", "1", |i| i.parameters.skewness),
-    ("kurtosis_l", "1", |i| i.parameters.kurtosis),
-    ("skewness_w", "1", |i| i.parameters.skewness_across),
-    ("kurtosis_w", "1", |i| i.parameters.kurtosis_across),
-    ("num_pix", "1", |i| f64::from(i.parameters.pixels)),
+    ("kurtosis", "1", |i| i.parameters.kurtosis),
+    ("skewness_trans", "1", |i| i.parameters.skewness_across),
+    ("kurtosis_trans", "1", |i| i.parameters.kurtosis_across),
+    ("num_pixels", "1", |i| f64::from(i.parameters.pixels)),
     ("num_islands", "1", |i| f64::from(i.islands)),
     ("con_selected_island", "1", |i| i.largest_share),
     ("edge", "1", |i| f64::from(u8::from(i.parameters.is_at_edge()))),

@@ -2,7 +2,7 @@
 
 use super::block::{Extractor, Rows};
 use super::columns::Layout;
-use super::{ExtractedFile, Options};
+use super::{ExtractedFile, Options, not_of_hadrons};
 use crate::data::catalog;
 use crate::data::columns::{ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::events;
@@ -190,6 +190,9 @@ fn extractor(
                 .input());
         }
     }
+    if let Source::Random(offset) = plan.source {
+        check_random(set, &camera, offset, options)?;
+    }
     if matches!(plan.source, Source::Random(_)) && set.keys.is_empty() {
         return Err(Fault::new("random source positions need keys")
             .expected("integer columns in the group `events`")
@@ -215,6 +218,22 @@ fn extractor(
         }
     };
     Ok(Extractor { camera, cleaning, layout: plan.layout.clone(), sigma })
+}
+
+/// Refuses random source positions outside the camera, and of particles that nothing says are
+/// hadrons. The pixels of cleaned images are those of the images, not of the camera.
+fn check_random(set: &ImageSet, camera: &Camera, offset: f64, options: &Options) -> Result<()> {
+    if !set.has_class && options.class.is_none() {
+        return Err(not_of_hadrons("no --class, and no class column in the file"));
+    }
+    let radius = camera.radius_deg() + camera.pitch_deg();
+    if !set.is_cleaned && offset > radius {
+        return Err(Fault::new("a random source outside the camera")
+            .expected(format!("at most {radius:.2} deg"))
+            .found(format!("--random-source {offset}"))
+            .usage());
+    }
+    Ok(())
 }
 
 /// All images of a reader, a block read while another is worked on.
@@ -271,6 +290,12 @@ fn work(
     for block in blocks {
         world.progress(Work::Extracting, images);
         images += block.rows as u64;
+        let class = block.class.as_deref().unwrap_or_default();
+        if matches!(plan.source, Source::Random(_))
+            && class.iter().any(|class| *class != events::HADRON)
+        {
+            return Err(not_of_hadrons("rows of the class column that are not hadrons"));
+        }
         let sources = plan.sources(&block);
         let [x, y] = &sources;
         let source = |row: usize| Some([f64::from(*x.get(row)?), f64::from(*y.get(row)?)]);

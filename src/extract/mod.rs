@@ -14,7 +14,9 @@ pub use columns::Layout;
 
 use crate::config::Hardware;
 use crate::data::assign::Assignment;
+use crate::data::csv::FIELD_RADIUS_DEG;
 use crate::data::durable;
+use crate::data::events::GAMMA;
 use crate::data::report::{Failure, Report};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
@@ -150,11 +152,19 @@ fn check(options: &Options) -> Result<()> {
             .found(options.positions)
             .usage());
     }
-    if let Some(offset) = options.random_source.filter(|offset| !(0.0..=5.0).contains(offset)) {
-        return Err(Fault::new("impossible offset of the source")
-            .expected("0 to 5 deg")
-            .found(offset)
-            .usage());
+    if let Some(offset) = options.random_source {
+        if !(0.0..=FIELD_RADIUS_DEG).contains(&offset) {
+            return Err(Fault::new("a random source outside the camera")
+                .expected(format!("0 to {FIELD_RADIUS_DEG} deg, half the field of view"))
+                .found(format!("--random-source {offset}"))
+                .advice(
+                    "give the distance of the gammas' source from the camera's centre, such as 1.2",
+                )
+                .usage());
+        }
+        if options.class == Some(GAMMA) {
+            return Err(not_of_hadrons("--class gamma"));
+        }
     }
     match options.source {
         Some([x, y]) if !(x.is_finite() && y.is_finite() && libm::hypot(x, y) < 20.0) => {
@@ -165,6 +175,15 @@ fn check(options: &Options) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Random source positions where the particles are not known to be hadrons.
+fn not_of_hadrons(found: &str) -> Error {
+    Fault::new("--random-source is for simulated hadrons")
+        .expected("--class hadron, or a file whose class column says hadron in every row")
+        .found(found)
+        .advice("it replaces the source position, which is true for gammas: leave it out for them")
+        .usage()
 }
 
 fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {

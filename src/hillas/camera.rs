@@ -169,6 +169,12 @@ impl Camera {
         self.deg_per_cm
     }
 
+    /// Distance of the farthest pixel from the camera's centre [deg].
+    pub fn radius_deg(&self) -> f64 {
+        let of = |(x, y): (&f64, &f64)| libm::hypot(*x, *y);
+        self.x_cm.iter().zip(&self.y_cm).map(of).fold(0.0, f64::max) * self.deg_per_cm
+    }
+
     /// Distance of neighbouring pixels [deg].
     pub fn pitch_deg(&self) -> f64 {
         self.pitch_cm * self.deg_per_cm

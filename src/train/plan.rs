@@ -10,6 +10,7 @@ use crate::data::catalog::{self, Catalog};
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
 use crate::data::shards::{Dealing, default_shards};
+use crate::data::shower_key;
 use crate::data::split::Splitter;
 use crate::data::store::{self, Recipe, Source, View};
 use crate::data::table::Table;
@@ -51,8 +52,7 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
-        let outcome = Plan::resolve(world, config);
-        let mut plan = agree(world, outcome)?;
+        let mut plan = Plan::without_hashes(world, config)?;
         let all = || plan.sources.iter().chain(&plan.filed);
         let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
         let hashes = agree(world, catalog::hash_files(world, &paths))?;
@@ -64,6 +64,11 @@ impl Plan {
         let text = format!("{}\n{}", config.hash()?, content.join("\n"));
         plan.run_hash = blake3::hash(text.as_bytes()).to_hex().to_string();
         Ok(plan)
+    }
+
+    /// The plan before the files' content is hashed.
+    pub fn without_hashes(world: &dyn World, config: &Config) -> Result<Plan> {
+        agree(world, Plan::resolve(world, config))
     }
 
     fn resolve(world: &dyn World, config: &Config) -> Result<Plan> {
@@ -246,6 +251,9 @@ fn check_columns(
     key: Option<&[String]>,
 ) -> Result<String> {
     store::open_columns(table, source, &store::request(source, selection, key))?;
+    if key.is_none() {
+        shower_key::refuse_scattered(table)?;
+    }
     serde_json::to_string(&feature_units(table, selection))
         .map_err(|e| Fault::new("cannot tell units").found(e).internal())
 }

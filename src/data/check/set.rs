@@ -262,7 +262,7 @@ fn source_positions(members: &[Member]) -> Vec<Finding> {
     }
     let text = format!(
         "sources of hadrons lie {:.2} ± {:.2} deg from the camera's centre, those of gammas {:.2} ± {:.2} deg: \
-         a classifier would learn the generator. Convert the hadrons with --source-offset {:.2}",
+         a classifier would learn the generator. Convert the hadrons with --class hadron --source-offset {:.2}",
         of_hadron.0, of_hadron.1, of_gamma.0, of_gamma.1, of_gamma.0
     );
     let rows = hadron.rows;

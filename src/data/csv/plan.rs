@@ -229,7 +229,7 @@ impl Plan {
             comparison.add(values, other);
         }
         if let Some((inputs, placement)) = &self.source {
-            place(&mut self.numbers, *inputs, *placement, columns);
+            place(&mut self.numbers, *inputs, *placement, columns, self.class.is_some());
         }
         columns.values.resize_with(self.outputs.len(), Vec::new);
         for (output, column) in self.outputs.iter().zip(&mut columns.values) {
@@ -284,15 +284,17 @@ impl Plan {
     }
 }
 
-/// Replaces the source positions by drawn ones.
+/// Replaces the source positions by drawn ones; where rows tell their class, those of hadrons.
 fn place(
     numbers: &mut [Vec<f64>],
     [x, y]: [(usize, f64); 2],
     placement: Placement,
     columns: &Columns,
+    has_class: bool,
 ) {
     let mut words = Vec::with_capacity(columns.keys.len());
-    for row in 0..columns.rows {
+    let placed = |row: &usize| !has_class || columns.class[*row] == HADRON;
+    for row in (0..columns.rows).filter(placed) {
         words.clear();
         words.extend(columns.keys.iter().map(|key| key[row] as u64));
         let azimuth = Stream::new(placement.seed, "source position", &words).uniform(0);
@@ -388,7 +390,7 @@ fn class_of(class: &schema::TextClass, text: &[u8]) -> Parsed<i8> {
 }
 
 /// 63 bits of a hash: a key that is never negative.
-fn hash(bytes: &[u8]) -> i64 {
+pub fn hash(bytes: &[u8]) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
     (u64::from_le_bytes(first) >> 1) as i64

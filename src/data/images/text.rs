@@ -2,12 +2,16 @@
 //!
 //! The header holds the number of the cleaned event, the event, `axis_scatter`, the number
 //! of pixels and the energy; newer programs add the source position [cm], the core [m] and
-//! the axis. A pixel's line holds cluster, pixel in the cluster, x and y [cm] and the
+//! the axis. Keys have the names that `convert` gives those of Hillas tables: `run_id` (the
+//! file's content, since event numbers repeat between simulation runs), `event_id`,
+//! `axis_scatter`, `clean_number`, and `run` where the name of the file says it. A pixel's line holds cluster, pixel in the cluster, x and y [cm] and the
 //! amplitude [p.e.]. The camera is what pixels the whole file names, unless one is given:
 //! the file is therefore read twice. A line that does not fit refuses the file with its
 //! number; nothing is skipped. Memory is bounded by a block and the camera.
 
 use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use crate::data::convert::run_of_name;
+use crate::data::csv::key_of_bytes;
 use crate::error::{Error, Fault, Result};
 use std::collections::HashMap;
 use std::fs::File;
@@ -30,7 +34,13 @@ pub(super) struct TextFile {
     sets: [ImageSet; 1],
     pixels: Pixels,
     columns: Columns,
+    file_keys: Vec<i64>,
 }
+
+/// Keys that are the same for all images of a file; `run` only where its name says it.
+const FILE_KEYS: [&str; 2] = ["run_id", "run"];
+/// Keys of an image, in the order of their names.
+const IMAGE_KEYS: [&str; 3] = ["axis_scatter", "clean_number", "event_id"];
 
 /// Which optional columns every header of the file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +71,7 @@ impl Pixels {
 impl TextFile {
     /// Reads the file once; `camera` gives the pixels, x and y [cm], where known.
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<TextFile> {
-        let mut lines = Lines::open(path)?;
+        let mut lines = Lines::open(path)?.hashed();
         let mut found: HashMap<[i64; 2], [f64; 2]> = HashMap::new();
         let mut columns: Option<Columns> = None;
         let mut images = 0u64;
@@ -95,17 +105,20 @@ impl TextFile {
             names
                 .extend(["source_x", "source_y"].map(|name| (name.to_string(), "deg".to_string())));
         }
+        let run_id = lines.hash.map_or(0, |hash| key_of_bytes(hash.finalize().as_bytes()));
+        let file_keys: Vec<i64> = [run_id].into_iter().chain(run_of_name(path)).collect();
+        let keys = FILE_KEYS[..file_keys.len()].iter().chain(&IMAGE_KEYS);
         let set = ImageSet {
             pixels: geometry.x_cm.len(),
             geometry: Some(geometry),
-            keys: ["event_number", "axis_scatter", "clean_number"].map(String::from).to_vec(),
+            keys: keys.map(ToString::to_string).collect(),
             columns: names,
             has_class: false,
             has_given: true,
             sigma: Sigma::None,
             is_cleaned: true,
         };
-        Ok(TextFile { path: path.into(), sets: [set], pixels, columns })
+        Ok(TextFile { path: path.into(), sets: [set], pixels, columns, file_keys })
     }
 
     pub fn sets(&self) -> &[ImageSet] {
@@ -118,6 +131,7 @@ impl TextFile {
             pixels: self.pixels.clone(),
             count: self.sets[0].pixels,
             columns: self.columns,
+            file_keys: self.file_keys.clone(),
         })
     }
 }
@@ -197,6 +211,8 @@ struct Lines {
     path: PathBuf,
     line: String,
     number: u64,
+    /// Of the bytes read, where asked for.
+    hash: Option<blake3::Hasher>,
 }
 
 impl Lines {
@@ -208,7 +224,13 @@ impl Lines {
             path: path.into(),
             line: String::new(),
             number: 0,
+            hash: None,
         })
+    }
+
+    /// Hashes the bytes as they are read.
+    fn hashed(self) -> Lines {
+        Lines { hash: Some(blake3::Hasher::new()), ..self }
     }
 
     /// Takes the next line that is not blank; false at the end.
@@ -222,6 +244,9 @@ impl Lines {
                 let text = error.kind() == std::io::ErrorKind::InvalidData;
                 self.fault(if text { "not a text" } else { "cannot read the file" })
             })?;
+            if let Some(hash) = &mut self.hash {
+                hash.update(self.line.as_bytes());
+            }
             if bytes == 0 {
                 return Ok(false);
             }
@@ -302,6 +327,7 @@ pub(super) struct TextReader {
     pixels: Pixels,
     count: usize,
     columns: Columns,
+    file_keys: Vec<i64>,
 }
 
 impl Reader for TextReader {
@@ -310,7 +336,7 @@ impl Reader for TextReader {
         let to_tev = if self.columns.energy_in_ev { 1e-12 } else { 1.0 };
         let mut charges = Vec::new();
         block.given.clear();
-        block.keys = vec![Vec::new(); 3];
+        block.keys = vec![Vec::new(); self.file_keys.len() + IMAGE_KEYS.len()];
         block.columns = vec![Vec::new(); if self.columns.source { 3 } else { 1 }];
         block.rows = 0;
         while block.rows < rows {
@@ -329,7 +355,8 @@ impl Reader for TextReader {
                 charges[first + i] = pixel.amplitude;
                 block.given[first + i] = 1;
             }
-            let keys = [header.event_number, header.axis_scatter, header.clean_number];
+            let keys = [header.axis_scatter, header.clean_number, header.event_number];
+            let keys = self.file_keys.iter().copied().chain(keys);
             block.keys.iter_mut().zip(keys).for_each(|(column, key)| column.push(key));
             block.columns[0].push((header.energy * to_tev) as f32);
             if let (Some(source), [_, x, y]) = (header.source, &mut block.columns[..]) {
