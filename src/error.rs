@@ -106,6 +106,16 @@ impl Error {
         self
     }
 
+    /// Adds to what was found.
+    #[must_use]
+    pub fn also_found(mut self, text: &str) -> Error {
+        if let Some(fault) = self.fault_mut() {
+            let found = fault.found.take();
+            fault.found = Some(found.map_or(text.to_string(), |found| format!("{found}; {text}")));
+        }
+        self
+    }
+
     fn fault_mut(&mut self) -> Option<&mut Fault> {
         match self {
             Error::Usage(f)

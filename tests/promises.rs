@@ -25,6 +25,7 @@ mod likelihood;
 mod magic;
 mod memory;
 mod off_source;
+mod plausible_inputs;
 mod preflight;
 mod ranks;
 mod recovery;

@@ -2,11 +2,15 @@
 
 use crate::config::{self, Config};
 use crate::data::check::{self, Options, Report};
+use crate::data::cut_flow::{self, CutFlow};
 use crate::data::selection::Selection;
+use crate::data::store::Source;
+use crate::data::{Schema, Table};
 use crate::error::Result;
 use crate::train;
 use crate::world::World;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Checks the files of `options`, or without any those that the configuration names: then what
 /// its training would refuse is in the report too.
@@ -28,9 +32,40 @@ pub fn run(world: &dyn World, mut options: Options, config: Option<&Path>) -> Re
         options.anomalies = config.anomalies.clone().map_or_else(Vec::new, |a| a.files);
     }
     let mut report = check::run(&options)?;
+    if !options.quick && !config.cuts.is_empty() {
+        // What cannot be read is in the report of its file.
+        let cuts = if own {
+            train::cut_flows(world, &config)
+        } else {
+            cut_flows(world, &report, options.schema.as_deref(), &selection)
+        };
+        report.cuts = cuts.unwrap_or_default();
+    }
     if own && report.outcome().is_ok() {
         report.training =
             train::rehearse(world, &config, options.quick).err().map(|e| e.to_string());
     }
     Ok(report)
+}
+
+/// Counts what the cuts remove of the files of a report that can be read.
+fn cut_flows(
+    world: &dyn World,
+    report: &Report,
+    schema: Option<&str>,
+    selection: &Selection,
+) -> Result<Vec<CutFlow>> {
+    let mut sources = Vec::new();
+    for file in report.files.iter().filter(|file| file.contents.is_some()) {
+        let schema = Arc::new(Schema::for_file(&file.path, schema)?);
+        let rows = Table::open(&file.path, &schema)?.rows();
+        sources.push(Source {
+            path: file.path.clone(),
+            schema,
+            rows,
+            class: file.role,
+            view: None,
+        });
+    }
+    cut_flow::count(world, &sources, selection, None)
 }

@@ -157,6 +157,15 @@ pub enum Bound {
     Expression(String),
 }
 
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Bound::Number(number) => write!(f, "{number}"),
+            Bound::Expression(text) => f.write_str(text),
+        }
+    }
+}
+
 /// Fractions of showers; they add up to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

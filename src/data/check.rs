@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use super::catalog::list_path;
 use super::columns::CHUNK_ROWS;
+use super::cut_flow::CutFlow;
 use super::plausible;
 use super::schema::Schema;
 use super::table::{Block, Request, Table};
@@ -106,6 +107,9 @@ pub struct Report {
     /// Why a training of these files would be refused, where that was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub training: Option<String>,
+    /// What the cuts of a configuration remove, where there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<CutFlow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -223,7 +227,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let contents = || files.iter().filter_map(|file| file.contents.as_ref());
     let rows = contents().map(|contents| contents.rows).sum();
     let bytes = contents().map(|contents| contents.bytes).sum();
-    Ok(Report { files, set, rows, bytes, training: None })
+    Ok(Report { files, set, rows, bytes, training: None, cuts: Vec::new() })
 }
 
 /// What a path stands for; what is wrong with a file itself is for its report.

@@ -11,6 +11,7 @@ pub mod check;
 pub mod columns;
 pub mod convert;
 pub mod csv;
+pub mod cut_flow;
 pub mod durable;
 pub mod events;
 pub mod expression;

@@ -84,8 +84,12 @@ struct BoundCut {
     column: usize,
     min: Option<Limit>,
     max: Option<Limit>,
+    texts: [Option<String>; 2], // of min and max: `size > 60`
     varying: bool,
 }
+
+/// Bounds that a mask of 128 bits has room for, with some bits for other reasons.
+const MOST_BOUNDS: usize = 120;
 
 /// A quantity whose range is divided into bins.
 #[derive(Debug, Clone)]
@@ -109,6 +113,10 @@ impl Selection {
                 column: index_of(&mut quantities, name),
                 min: limit(&mut quantities, cut.min.as_ref())?,
                 max: limit(&mut quantities, cut.max.as_ref())?,
+                texts: [
+                    cut.min.as_ref().map(|bound| format!("{name} > {bound}")),
+                    cut.max.as_ref().map(|bound| format!("{name} < {bound}")),
+                ],
                 varying: false,
             });
         }
@@ -257,6 +265,36 @@ impl Selection {
                 && (cut.min.as_ref().is_some_and(|limit| fails(limit, true))
                     || cut.max.as_ref().is_some_and(|limit| fails(limit, false)))
         })
+    }
+
+    /// The bounds of the cuts as text, in the order of [`Selection::failed_bounds`].
+    pub fn bounds(&self) -> Vec<String> {
+        let texts = self.cuts.iter().flat_map(|cut| cut.texts.iter().flatten());
+        texts.take(MOST_BOUNDS).cloned().collect()
+    }
+
+    /// Fills `failed` with a mask per row, bit b set where a finite value is outside bound b.
+    /// Returns the number of bounds. Further bounds than 120 share the last bit.
+    pub fn failed_bounds(&self, columns: &[&[f32]], rows: usize, failed: &mut Vec<u128>) -> usize {
+        let (mut limits, mut variables) = (Vec::new(), Vec::new());
+        failed.clear();
+        failed.resize(rows, 0);
+        let mut count = 0;
+        for cut in &self.cuts {
+            let sides = [(&cut.min, false), (&cut.max, true)];
+            for (limit, below) in sides.into_iter().filter_map(|(l, b)| Some((l.as_ref()?, b))) {
+                limit.values(|c| columns[c], rows, &mut limits, &mut variables);
+                let bit = 1 << count.min(MOST_BOUNDS - 1);
+                let values = columns[cut.column].iter().zip(&limits);
+                for (failed, (x, limit)) in failed.iter_mut().zip(values) {
+                    let x = f64::from(*x);
+                    let fails = if below { x >= *limit } else { x <= *limit };
+                    *failed |= if x.is_finite() && fails { bit } else { 0 };
+                }
+                count += 1;
+            }
+        }
+        count.min(MOST_BOUNDS)
     }
 
     /// Judges rows of `columns`, which are those of [`Selection::quantities`] in their order;

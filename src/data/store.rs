@@ -679,7 +679,7 @@ pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<
 }
 
 /// A source with its columns open.
-struct Opened<'a> {
+pub(super) struct Opened<'a> {
     source: &'a Source,
     reader: Reader,
     read: Request,
@@ -688,14 +688,22 @@ struct Opened<'a> {
 
 impl<'a> Opened<'a> {
     fn new(source: &'a Source, recipe: &Recipe) -> Result<Opened<'a>> {
-        let wanted = request(source, recipe.selection, recipe.key);
+        Opened::open(source, request(source, recipe.selection, recipe.key))
+    }
+
+    pub(super) fn open(source: &'a Source, wanted: Request) -> Result<Opened<'a>> {
         let (reader, read) = open(source, &wanted)?;
         Ok(Opened { source, reader, read, wanted })
     }
 
     /// Reads rows as they are seen; `first` is the global number of the first. Without a view
     /// there are no notes.
-    fn read(&mut self, rows: Range<u64>, first: u64, block: &mut Block) -> Result<Vec<Note>> {
+    pub(super) fn read(
+        &mut self,
+        rows: Range<u64>,
+        first: u64,
+        block: &mut Block,
+    ) -> Result<Vec<Note>> {
         self.reader.read(rows, block)?;
         let Some(view) = &self.source.view else { return Ok(Vec::new()) };
         let seen = view.see(&self.read, &self.wanted, first, block);

@@ -7,6 +7,7 @@
 use super::checkpoint;
 use super::plan::Plan;
 use super::{Options, describe};
+use crate::data::cut_flow::{self, CutFlow};
 use crate::engine::{self, Batch, Events, FixedSum, Place};
 use crate::error::Result;
 use crate::model::initial_params;
@@ -15,6 +16,8 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use taiga_flow_gpu::random::Stream;
 
+/// Rows of each file that the cut flow is counted on.
+const ROWS_PER_FILE: u64 = 65_536;
 /// How long steps are measured.
 const SLICE: Duration = Duration::from_millis(400);
 /// Events of a measured step.
@@ -46,6 +49,9 @@ pub struct Estimate {
     /// The ranks this was started with, and other numbers.
     pub ranks: Vec<PerRanks>,
     pub sbatch: String,
+    /// What the cuts remove of the first rows of each file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<CutFlow>,
 }
 
 /// What to expect from a number of ranks.
@@ -70,6 +76,7 @@ pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
     let place = Place::new(world, options.config.run.hardware())?;
     engine::use_threads(place.threads);
     describe(world, &plan, place.threads);
+    let cuts = cut_flows(world, &plan)?;
     let (engine, rate) = agree(world, measure(&plan, &place))?;
     let config = &plan.config;
     let training_events = (plan.rows() as f64 * config.split.train).ceil() as u64;
@@ -111,7 +118,16 @@ pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
         checkpoint_bytes: checkpoint::bytes(plan.parameters),
         sbatch: sbatch(of(suggested), place.threads, options),
         ranks,
+        cuts,
     })
+}
+
+/// What the cuts remove, from a bounded part of each file.
+fn cut_flows(world: &dyn World, plan: &Plan) -> Result<Vec<CutFlow>> {
+    if plan.config.cuts.is_empty() {
+        return Ok(Vec::new());
+    }
+    cut_flow::count(world, &plan.sources, &plan.selection, Some(ROWS_PER_FILE))
 }
 
 /// Events per second of gradient and update of all flows, and what computed them.
@@ -186,6 +202,12 @@ impl std::fmt::Display for Estimate {
                 format!("{:.1} min", r.seconds / 60.0),
                 r.events_per_step
             )?;
+        }
+        for flow in &self.cuts {
+            writeln!(f, "{flow}")?;
+        }
+        if !self.cuts.is_empty() {
+            writeln!(f, "`taiga-flow check -c CONFIG` counts all rows")?;
         }
         write!(f, "{}", self.sbatch)
     }

@@ -17,9 +17,10 @@ use super::state::{Best, TrainState};
 use super::step::Step;
 use super::synthetic::Synthetic;
 use crate::config::{Class, Mode, Train};
+use crate::data::cut_flow;
 use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
 use crate::data::shards::Dealing;
-use crate::data::store::{EventStore, Recipe, RowCounts, check_budget};
+use crate::data::store::{EventStore, Recipe, RowCounts, Source, check_budget};
 use crate::engine::{Engine, Weights};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
@@ -108,11 +109,13 @@ fn filed(
     let held_out = normal.validation == 0 || counts.validation > 0;
     if counts.train < FEWEST_EVENTS || !held_out {
         let found = format!("{} to train on, {} held out", counts.train, counts.validation);
-        return common(Err(Fault::new("too few events in the files of anomalies")
+        let error = Fault::new("too few events in the files of anomalies")
             .expected(format!("{FEWEST_EVENTS} or more, and some held out"))
             .found(found)
             .advice("give more events in anomalies.files, or look at the cuts")
-            .input()));
+            .input();
+        let class = plan.config.model.normal;
+        return common(Err(explained(world, plan, &plan.filed, &counts, class, error)));
     }
     store.scale(scaler);
     Ok(Some(store))
@@ -160,7 +163,9 @@ impl<'a> Job<'a> {
                 off_source = Some(off.conclude(world, &gammas)?);
             }
             common(check_budget(&counts, plan.config.data.bad_rows))?;
-            common(check_events(&counts, plan, *class))?;
+            if let Err(error) = check_events(&counts, plan, *class) {
+                return common(Err(explained(world, plan, &plan.sources, &counts, *class, error)));
+            }
             let effective = common(store.normalise_weights(world, shards as u64))?;
             if let Some(effective) = effective.filter(|_| is_root(world)) {
                 log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
@@ -652,6 +657,22 @@ fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Names the cuts in a refusal for too few events, if cuts removed any. To be called by all
+/// ranks with the same counts.
+fn explained(
+    world: &dyn World,
+    plan: &Plan,
+    sources: &[Source],
+    rows: &RowCounts,
+    class: Class,
+    error: Error,
+) -> Error {
+    if rows.cut + rows.not_finite + rows.out_of_domain == 0 {
+        return error;
+    }
+    cut_flow::explain(world, sources, &plan.selection, class, error)
 }
 
 pub fn stopped(reason: Stop, state: &TrainState) -> Error {

@@ -29,7 +29,7 @@ mod step;
 mod synthetic;
 pub mod verify;
 
-pub use rehearse::rehearse;
+pub use rehearse::{cut_flows, rehearse};
 pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
 
 use crate::config::Config;

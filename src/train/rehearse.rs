@@ -3,6 +3,7 @@
 use super::plan::Plan;
 use super::{Existing, Options, made_ready};
 use crate::config::{Config, EngineChoice, Hardware};
+use crate::data::cut_flow::{self, CutFlow};
 use crate::engine::{self, Place};
 use crate::error::Result;
 use crate::world::World;
@@ -29,4 +30,13 @@ pub fn rehearse(world: &dyn World, config: &Config, quick: bool) -> Result<()> {
         command: String::new(),
     };
     made_ready(world, &options, &plan, None, &place).map(drop)
+}
+
+/// Counts what the cuts remove of the files that a training of this configuration reads.
+///
+/// # Errors
+/// Those of finding, opening and reading the files.
+pub fn cut_flows(world: &dyn World, config: &Config) -> Result<Vec<CutFlow>> {
+    let plan = Plan::without_hashes(world, config)?;
+    cut_flow::count(world, &plan.sources, &plan.selection, None)
 }

@@ -23,6 +23,9 @@ impl Display for Report {
             let what = if finding.refused { "refused" } else { "warning" };
             writeln!(f, "  {what}: {}", finding.text)?;
         }
+        for flow in &self.cuts {
+            writeln!(f, "{flow}")?;
+        }
         if let Some(reason) = &self.training {
             writeln!(f, "  refused by training: {reason}")?;
         }
