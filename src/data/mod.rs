@@ -31,6 +31,7 @@ pub mod scores;
 pub mod selection;
 pub mod shards;
 pub mod shower_key;
+pub mod sketch;
 pub mod split;
 pub mod store;
 mod stored;

@@ -8,6 +8,7 @@ use super::features::{self, Moments, ScaledFeature};
 use super::schema::Schema;
 use super::selection::{CUT, Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
 use super::shards::{Dealing, epoch_order, step_range};
+use super::sketch::{self, Names, Sketches};
 use super::split::{Part, Splitter};
 use super::table::{Block, Reader, Request, Table};
 use crate::config::{Class, Transform};
@@ -99,6 +100,8 @@ pub struct Recipe<'a> {
     pub dealing: Dealing,
     /// Seed of the dequantisation.
     pub seed: u64,
+    /// The size of the sketches that remember the events, where they are to be remembered.
+    pub sketched: Option<sketch::Shape>,
 }
 
 /// Events (events, features), row-major in chunks.
@@ -188,6 +191,8 @@ pub struct Shard {
 pub struct EventStore {
     pub shards: Vec<Shard>, // ascending id
     pub features: usize,
+    /// Names of the events of this rank, but for those of files that are seen in another way.
+    pub sketches: Option<Sketches>,
     signed: Vec<usize>,
 }
 
@@ -262,7 +267,8 @@ impl EventStore {
         let signed = recipe.selection.features().iter().enumerate();
         let signed =
             signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
-        let mut store = EventStore { shards, features, signed };
+        let sketches = recipe.sketched.map(Sketches::new);
+        let mut store = EventStore { shards, features, sketches, signed };
         let mut counts = RowCounts::default();
         let mut first = 0;
         for source in sources {
@@ -387,6 +393,11 @@ impl EventStore {
                 }
             };
             *count += 1;
+            if let (Some(sketches), None) = (&mut self.sketches, &seen.opened.source.view) {
+                let keyed = recipe.key.is_some();
+                let class = recipe.class.code();
+                sketches.insert(&names_of(recipe.selection, block, row, class, keyed));
+            }
             rows.push(event);
             if recipe.selection.has_weight() {
                 rows.weights.push(recipe.selection.weight(block, row)? as f32);
@@ -755,6 +766,24 @@ pub fn part(
         return splitter.by_content(class, block.quantities[..features].iter().map(|q| q[row]));
     }
     splitter.by_key(class, keys.iter().map(|k| k[row]))
+}
+
+/// Returns what a row is remembered by: what its part depends on, and the bits of its features.
+pub fn names_of(
+    selection: &Selection,
+    block: &Block,
+    row: usize,
+    class: i8,
+    keyed: bool,
+) -> Names {
+    let keys = if keyed { &block.keys } else { &block.shower };
+    let key = || sketch::name_of_key(class, keys.iter().map(|k| k[row]));
+    let features = selection.features().len();
+    let content = block.quantities[..features].iter().map(|q| q[row]);
+    Names {
+        key: (!keys.is_empty()).then(key),
+        content: sketch::name_of_content(content),
+    }
 }
 
 fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {

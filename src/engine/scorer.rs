@@ -63,7 +63,7 @@ pub struct Scored {
 
 impl Scorer {
     pub fn new(model: Model, place: &Place) -> Result<Scorer> {
-        let Model { card, flows: mut params } = model;
+        let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
         let mut flows = Vec::new();
         for (name, flow) in card.flows_in_order() {

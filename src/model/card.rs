@@ -2,6 +2,7 @@
 //! came about. Holds no rank count, time, host or path, so that equal training gives
 //! equal bytes.
 
+use super::reference::Reference;
 use crate::config::{Anomalies, Class, Cut, Mode, Split};
 use crate::data::features::{MEASURE, ScaledFeature};
 use crate::data::store::RowCounts;
@@ -23,6 +24,8 @@ pub const VERSION_WITH_NORMALS: u32 = 3;
 pub const VERSION_WITH_WEIGHT: u32 = 4;
 /// Models with thresholds by bins, which older programs would pass over.
 pub const VERSION_WITH_BINS: u32 = 5;
+/// Models that describe the events they were trained on: all that are written now.
+pub const VERSION_WITH_REFERENCE: u32 = 6;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
@@ -48,6 +51,9 @@ pub struct Card {
     /// For p-values of a single flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normals: Option<Normals>,
+    /// The events trained on, to recognise them and events unlike them; since version 6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
     pub training: Training,
     /// blake3 of this card as JSON with an empty checksum, then of the bytes of all
     /// weights: a bit that flips later is noticed before anything is scored.
@@ -254,12 +260,12 @@ impl Card {
                 .advice("score with the taiga-flow version that wrote the model")
                 .input()
         };
-        let known = (VERSION..=VERSION_WITH_BINS).contains(&self.version);
+        let known = (VERSION..=VERSION_WITH_REFERENCE).contains(&self.version);
         if self.format != FORMAT || !known {
             let found = format!("{} version {}", self.format, self.version);
             return Err(refuse(
                 "unknown model format",
-                format!("{FORMAT} version {VERSION} to {VERSION_WITH_BINS}"),
+                format!("{FORMAT} version {VERSION} to {VERSION_WITH_REFERENCE}"),
                 found,
             ));
         }
@@ -287,6 +293,9 @@ impl Card {
         }
         if let Some(thresholds) = &self.thresholds {
             thresholds.validate()?;
+        }
+        if let Some(reference) = &self.reference {
+            reference.validate()?;
         }
         if let Some(off) = &self.training.off_source
             && !off.runs.is_sorted()

@@ -5,7 +5,9 @@
 //! finite values, the checksum; anything else is refused by name.
 
 use super::card::Card;
+use super::reference::{Reference, SketchCard};
 use crate::data::durable;
+use crate::data::sketch::Sketch;
 use crate::error::{Error, Fault, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -16,11 +18,23 @@ const CARD_KEY: &str = "taiga-flow";
 /// Largest model file read: the largest flow the limits allow is far below.
 const LARGEST_FILE: u64 = 4 << 30;
 
+/// Tensors of the bits of the sketches.
+const KEYS: &str = "reference.keys";
+const CONTENTS: &str = "reference.contents";
+
+/// Sketches of the events that a model was trained on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sketches {
+    pub keys: Option<Sketch>,
+    pub contents: Option<Sketch>,
+}
+
 /// A model: its card, and the parameters of each flow by name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     pub card: Card,
     pub flows: BTreeMap<String, Vec<f32>>,
+    pub sketches: Sketches,
 }
 
 impl Model {
@@ -30,7 +44,7 @@ impl Model {
             |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();
         let card = Card { checksum: self.checksum()?, ..self.card.clone() };
         let card = serde_json::to_string(&card).map_err(|e| broken(&e))?;
-        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, flow) in &self.card.flows {
             let params = self
                 .flows
@@ -38,14 +52,18 @@ impl Model {
                 .ok_or_else(|| broken(&format!("no parameters of flow {name}")))?;
             for tensor in Layout::new(&flow.spec).tensors() {
                 let bytes = params[tensor.range].iter().flat_map(|p| p.to_le_bytes()).collect();
-                tensors.push((format!("{name}.{}", tensor.name), tensor.shape, bytes));
+                tensors.push((format!("{name}.{}", tensor.name), Dtype::F32, tensor.shape, bytes));
             }
+        }
+        for (name, sketch) in self.sketches.named() {
+            let shape = vec![sketch.bits.len()];
+            tensors.push((name.to_string(), Dtype::U8, shape, sketch.bits.clone()));
         }
         let views: Vec<(&str, TensorView)> = tensors
             .iter()
-            .map(|(name, shape, bytes)| {
+            .map(|(name, dtype, shape, bytes)| {
                 let view =
-                    TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(|e| broken(&e))?;
+                    TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| broken(&e))?;
                 Ok((name.as_str(), view))
             })
             .collect::<Result<_>>()?;
@@ -107,7 +125,11 @@ impl Model {
             }
             flows.insert(name.clone(), read_flow(&tensors, name, &layout)?);
         }
-        let model = Model { card, flows };
+        let sketches = match &card.reference {
+            Some(reference) => Sketches::read(&tensors, reference)?,
+            None => Sketches::default(),
+        };
+        let model = Model { card, flows, sketches };
         let (expected, found) = (&model.card.checksum, model.checksum()?);
         if *expected != found {
             return Err(damaged(&format!("checksum {expected}"), &found));
@@ -127,6 +149,31 @@ impl Model {
             hasher.update(&bytes);
         }
         Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+impl Sketches {
+    fn named(&self) -> impl Iterator<Item = (&'static str, &Sketch)> {
+        let keys = self.keys.iter().map(|sketch| (KEYS, sketch));
+        keys.chain(self.contents.iter().map(|sketch| (CONTENTS, sketch)))
+    }
+
+    /// Reads and checks the sketches that a card names.
+    fn read(tensors: &SafeTensors, reference: &Reference) -> Result<Sketches> {
+        let read = |name: &str, card: Option<&SketchCard>| -> Result<Option<Sketch>> {
+            let Some(card) = card else { return Ok(None) };
+            let fault = || Fault::new("the model's sketches do not fit its card").dataset(name);
+            let view = tensors.tensor(name).map_err(|e| fault().found(e).input())?;
+            if view.dtype() != Dtype::U8 {
+                let found = format!("{:?}", view.dtype());
+                return Err(fault().expected("u8").found(found).input());
+            }
+            card.sketch(view.data()).map(Some)
+        };
+        Ok(Sketches {
+            keys: read(KEYS, reference.keys.as_ref())?,
+            contents: read(CONTENTS, reference.contents.as_ref())?,
+        })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::data::cut_flow;
 use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
 use crate::data::shards::Dealing;
 use crate::data::store::{EventStore, Recipe, RowCounts, Source, check_budget};
+use crate::data::sketch::Sketches;
 use crate::engine::{Engine, Weights};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::{EpochMetrics, FlowMetrics};
@@ -46,6 +47,8 @@ pub struct Job<'a> {
     /// How hadrons were taken from experimental files, if they were.
     pub off_source: Option<OffSourceCard>,
     pub synthetic: Option<Synthetic>,
+    /// Names of this rank's events.
+    pub sketches: Sketches,
     pub engines: Vec<Box<dyn Engine>>, // (flows)
     /// Steps per epoch.
     pub steps: u64,
@@ -100,6 +103,7 @@ fn filed(
         return Ok(None);
     }
     let recipe = plan.recipe(plan.config.model.normal);
+    let recipe = Recipe { sketched: Some(plan.sketched()), ..recipe };
     let rows = plan.filed.iter().map(|source| source.rows).sum();
     let dealing = Dealing::new(rows, plan.dealing.shards(), plan.config.train.seed);
     let recipe = Recipe { dealing, ..recipe };
@@ -152,12 +156,17 @@ impl<'a> Job<'a> {
         let (mut stores, mut rows, mut off_source) = (Vec::new(), Vec::new(), None);
         let shards = plan.dealing.shards() as usize;
         let mut moments = Moments::new(plan.spec.features);
+        let mut sketches = Sketches::new(plan.sketched());
         for population in &plan.populations {
             let Population::Real(class) = population else { continue };
-            let recipe = plan.recipe(*class);
+            let recipe =
+                Recipe { sketched: Some(plan.sketched()), ..plan.recipe(*class) };
             let (mut store, counts) =
                 agree(world, EventStore::load(world, &plan.sources, &recipe))?;
             let counts = counts.reduce(world)?;
+            if let Some(of_class) = store.sketches.take() {
+                sketches.join(&of_class);
+            }
             if let Some(off) = plan.off.as_ref().filter(|_| *class == Class::Hadron) {
                 let gammas = of_class(&plan.sources, Class::Gamma);
                 off_source = Some(off.conclude(world, &gammas)?);
@@ -188,7 +197,10 @@ impl<'a> Job<'a> {
         let (config, seed) = (&plan.config, plan.config.train.seed);
         let synthetic = match &config.anomalies {
             Some(a) => {
-                let filed = filed(world, plan, &scaler, &rows[0])?;
+                let mut filed = filed(world, plan, &scaler, &rows[0])?;
+                if let Some(of_filed) = filed.as_mut().and_then(|f| f.sketches.take()) {
+                    sketches.join(&of_filed);
+                }
                 let (shards, normal) = (shards as u64, &stores[0]);
                 Some(Synthetic::learn(world, a, &scaler, normal, shards, seed, filed)?)
             }
@@ -206,6 +218,7 @@ impl<'a> Job<'a> {
             rows,
             off_source,
             synthetic,
+            sketches,
             engines,
             journal: folder.map(Journal::new),
             checkpoint_every: Duration::from_secs(config.run.checkpoint_seconds),

@@ -18,6 +18,7 @@ mod off_source;
 pub mod plan;
 mod publish;
 mod quantile;
+mod reference;
 mod rehearse;
 mod replicas;
 mod run_folder;

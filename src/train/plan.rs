@@ -11,6 +11,7 @@ use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
 use crate::data::shards::{Dealing, default_shards};
 use crate::data::shower_key;
+use crate::data::sketch;
 use crate::data::split::Splitter;
 use crate::data::store::{self, Recipe, Source, View};
 use crate::data::table::Table;
@@ -123,7 +124,14 @@ impl Plan {
             class,
             dealing: self.dealing,
             seed: self.config.train.seed,
+            sketched: None,
         }
+    }
+
+    /// The size of the sketches that remember the events trained on.
+    pub fn sketched(&self) -> sketch::Shape {
+        let rows: u64 = self.sources.iter().chain(&self.filed).map(|s| s.rows).sum();
+        sketch::Shape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
     }
 
     pub fn rows(&self) -> u64 {

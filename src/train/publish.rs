@@ -14,7 +14,7 @@ use crate::error::{Fault, Result};
 use crate::figures::{
     BinnedThresholds, Calibration, HeldOutEvent, Normals, Rule, Sample, Threshold,
 };
-use crate::model::{self, Card, FlowCard, FlowTraining, Model, Training};
+use crate::model::{self, Card, FlowCard, FlowTraining, Model, Reference, Sketches, Training};
 use crate::world::{World, agree, common, is_root};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ struct Chosen {
     thresholds: Option<BinnedThresholds>,
     calibration: Option<Calibration>,
     normals: Option<Normals>,
+    reference: Reference,
+    sketches: Sketches,
 }
 
 impl Job<'_> {
@@ -40,7 +42,9 @@ impl Job<'_> {
         let thresholds = self.thresholds(world, threshold)?;
         let calibration = self.calibration(world)?;
         let normals = self.normals(world)?;
-        let chosen = Chosen { threshold, thresholds, calibration, normals };
+        let (reference, sketches) = self.reference(world)?;
+        let chosen =
+            Chosen { threshold, thresholds, calibration, normals, reference, sketches };
         let model = self.model(state, chosen)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
@@ -151,7 +155,7 @@ impl Job<'_> {
     }
 
     fn model(&self, state: &TrainState, chosen: Chosen) -> Result<Model> {
-        let Chosen { threshold, thresholds, calibration, normals } = chosen;
+        let Chosen { threshold, thresholds, calibration, normals, reference, sketches } = chosen;
         let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
         let each = plan.parameters / plan.flows.len();
         let (mut flows, mut params, mut trained) =
@@ -172,15 +176,7 @@ impl Job<'_> {
         let several = config.model.mode != Mode::OneClass;
         let card = Card {
             format: model::FORMAT.to_string(),
-            version: match (&normals, several) {
-                _ if thresholds.is_some() => model::VERSION_WITH_BINS,
-                _ if config.data.weight.is_some() || self.off_source.is_some() => {
-                    model::VERSION_WITH_WEIGHT
-                }
-                (Some(_), _) => model::VERSION_WITH_NORMALS,
-                (None, true) => model::VERSION_OF_SEVERAL,
-                (None, false) => model::VERSION,
-            },
+            version: model::VERSION_WITH_REFERENCE,
             code_version: env!("CARGO_PKG_VERSION").to_string(),
             mode: config.model.mode,
             normal: (config.model.mode != Mode::Ratio).then_some(config.model.normal),
@@ -193,6 +189,7 @@ impl Job<'_> {
             thresholds,
             calibration,
             normals,
+            reference: Some(reference),
             training: Training {
                 seed: config.train.seed,
                 configuration: training_hash(config)?,
@@ -211,7 +208,7 @@ impl Job<'_> {
             },
             checksum: String::new(), // the model file's business
         };
-        Ok(Model { card, flows: params })
+        Ok(Model { card, flows: params, sketches })
     }
 }
 

@@ -19,6 +19,15 @@ pub fn quantile(world: &dyn World, values: &[f32], fraction: f64) -> Result<Opti
     weighted(world, values, None, fraction)
 }
 
+/// The quantiles of several fractions; empty without values.
+pub fn quantiles(world: &dyn World, values: &[f32], fractions: &[f64]) -> Result<Vec<f32>> {
+    let mut found = Vec::with_capacity(fractions.len());
+    for fraction in fractions {
+        found.extend(quantile(world, values, *fraction)?);
+    }
+    Ok(found)
+}
+
 /// The same where each value counts by its weight (values), if there are any. Weights are
 /// summed as integers; all ranks must have weights, or none.
 pub fn weighted(

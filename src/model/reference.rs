@@ -1,0 +1,115 @@
+//! Describes the events that a model was trained on: by this, events that it has seen and
+//! events unlike them are recognised.
+
+use crate::config::Class;
+use crate::data::sketch::{self, Sketch};
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Fractions of the quantiles in a new card.
+pub const FRACTIONS: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
+
+/// The events that a model was trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    /// Fractions of all quantiles, ascending; the first and the last bound what is usual.
+    pub fractions: Vec<f64>,
+    /// Each real class that was trained on.
+    pub classes: Vec<ClassReference>,
+    /// Sketch of the showers, named by class and key; absent where no file has keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<SketchCard>,
+    /// Sketch of the rows, named by the values of their features.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<SketchCard>,
+}
+
+/// Quantiles of one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassReference {
+    pub class: Class,
+    /// Training events.
+    pub events: u64,
+    /// Quantiles of each feature over the training events, in its unit.
+    pub features: BTreeMap<String, Vec<f64>>,
+    /// Held-out events.
+    pub held_out: u64,
+    /// Quantiles of log p in the flow of this class over the held-out events [nats]; empty
+    /// without any.
+    pub log_prob: Vec<f64>,
+}
+
+/// A sketch; its bits are a tensor of bytes of the model file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SketchCard {
+    /// Names that were inserted.
+    pub names: u64,
+    /// One of so many names is kept: a power of 2.
+    pub one_in: u64,
+    pub bytes: u64,
+    pub blake3: String,
+}
+
+impl SketchCard {
+    /// Returns the card of a sketch; `None` if nothing was inserted.
+    pub fn of(sketch: &Sketch) -> Option<SketchCard> {
+        (sketch.names > 0).then(|| SketchCard {
+            names: sketch.names,
+            one_in: sketch.shape.one_in,
+            bytes: sketch.shape.bytes as u64,
+            blake3: blake3::hash(&sketch.bits).to_hex().to_string(),
+        })
+    }
+
+    /// Returns the sketch of this card with the bits of the model file.
+    ///
+    /// # Errors
+    /// Input, if the bits are not those that were written.
+    pub fn sketch(&self, bits: &[u8]) -> Result<Sketch> {
+        let found = blake3::hash(bits).to_hex().to_string();
+        if bits.len() as u64 != self.bytes || found != self.blake3 {
+            return Err(Fault::new("the model file is damaged")
+                .expected(format!("a sketch of {} bytes, {}", self.bytes, self.blake3))
+                .found(format!("{} bytes, {found}", bits.len()))
+                .advice("copy the file again; it was altered after it was written")
+                .input());
+        }
+        let shape = sketch::Shape { bytes: bits.len(), one_in: self.one_in };
+        Ok(Sketch { shape, bits: bits.to_vec(), names: self.names })
+    }
+
+    fn is_valid(&self) -> bool {
+        let one_in = self.one_in;
+        (1..=sketch::LARGEST as u64).contains(&self.bytes) && one_in.is_power_of_two()
+    }
+}
+
+impl Reference {
+    /// Returns the quantiles of a class, where it was trained on.
+    pub fn of(&self, class: Class) -> Option<&ClassReference> {
+        self.classes.iter().find(|of| of.class == class)
+    }
+
+    /// Refuses a section that cannot be compared with.
+    ///
+    /// # Errors
+    /// Input, if quantiles are missing, not finite or not ascending.
+    pub fn validate(&self) -> Result<()> {
+        let ascending = |q: &[f64]| q.iter().all(|x| x.is_finite()) && q.is_sorted();
+        let count = self.fractions.len();
+        let fits = |q: &[f64]| q.len() == count && ascending(q);
+        let of_class = |class: &ClassReference| {
+            class.features.values().all(|q| fits(q))
+                && (class.log_prob.is_empty() || fits(&class.log_prob))
+        };
+        let sketches = self.keys.iter().chain(&self.contents).all(SketchCard::is_valid);
+        if count >= 2 && ascending(&self.fractions) && self.classes.iter().all(of_class) && sketches
+        {
+            return Ok(());
+        }
+        Err(Fault::new("a reference that cannot be used")
+            .expected("ascending quantiles and sketches of some bytes")
+            .input())
+    }
+}

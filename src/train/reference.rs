@@ -1,0 +1,90 @@
+//! Describes the events of a training for its model card.
+
+use super::flows::Population;
+use super::job::Job;
+use super::quantile;
+use crate::config::{Class, Transform};
+use crate::data::features::{ScaledFeature, scaler_log_det};
+use crate::error::Result;
+use crate::model::{ClassReference, FRACTIONS, Reference, SketchCard, Sketches};
+use crate::world::World;
+use std::collections::BTreeMap;
+
+impl Job<'_> {
+    /// Computes quantiles of every real class, and merges the sketches of all ranks.
+    pub fn reference(&mut self, world: &dyn World) -> Result<(Reference, Sketches)> {
+        let mut classes = Vec::new();
+        for (population, of) in self.plan.populations.iter().enumerate() {
+            if let Population::Real(class) = of {
+                classes.push(self.class_reference(world, population, *class)?);
+            }
+        }
+        self.sketches.merge(world)?;
+        let [keys, contents] = [&self.sketches.keys, &self.sketches.contents];
+        let reference = Reference {
+            fractions: FRACTIONS.to_vec(),
+            classes,
+            keys: SketchCard::of(keys),
+            contents: SketchCard::of(contents),
+        };
+        let sketches = Sketches {
+            keys: reference.keys.is_some().then(|| keys.clone()),
+            contents: reference.contents.is_some().then(|| contents.clone()),
+        };
+        Ok((reference, sketches))
+    }
+
+    fn class_reference(
+        &self,
+        world: &dyn World,
+        population: usize,
+        class: Class,
+    ) -> Result<ClassReference> {
+        let mut features = BTreeMap::new();
+        for (d, feature) in self.scaler.iter().enumerate() {
+            let rows = self.stores[population].shards.iter().flat_map(|s| s.train.rows());
+            let values: Vec<f32> = rows.map(|row| magnitude(feature, row[d])).collect();
+            let found = quantile::quantiles(world, &values, &FRACTIONS)?;
+            let mut found: Vec<f64> = found.into_iter().map(|z| feature.quantity(z)).collect();
+            // A falling transform turns the order round; the fractions are symmetric.
+            found.sort_unstable_by(f64::total_cmp);
+            features.insert(feature.feature.name.clone(), found);
+        }
+        let (rows, calibration) = (&self.rows[population], self.has_calibration());
+        let log_prob = self.own_log_prob(population, calibration)?;
+        let log_prob = quantile::quantiles(world, &log_prob, &FRACTIONS)?;
+        Ok(ClassReference {
+            class,
+            events: rows.train,
+            features,
+            held_out: if calibration { rows.calibration } else { rows.validation },
+            log_prob: log_prob.into_iter().map(f64::from).collect(),
+        })
+    }
+
+    /// Finite log p of this rank's held-out events of a population in its own flow.
+    fn own_log_prob(&self, population: usize, calibration: bool) -> Result<Vec<f32>> {
+        let own = self.plan.flows.iter().position(|flow| flow.population == population);
+        let Some(own) = own else { return Ok(Vec::new()) };
+        let log_det = scaler_log_det(&self.scaler);
+        let mut all = Vec::new();
+        for shard in &self.stores[population].shards {
+            let rows = if calibration { &shard.calibration } else { &shard.validation };
+            for chunk in rows.chunks() {
+                let mut log_prob = vec![0.0; chunk.len() / self.plan.spec.features];
+                self.engines[own].log_prob(chunk, &mut log_prob)?;
+                let with_scaler = |l: f32| (f64::from(l) + log_det) as f32;
+                all.extend(log_prob.into_iter().map(with_scaler).filter(|l| l.is_finite()));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The scaled value without the sign that training draws.
+fn magnitude(feature: &ScaledFeature, scaled: f32) -> f32 {
+    match feature.feature.transform {
+        Transform::Signed => scaled.abs(),
+        _ => scaled,
+    }
+}
