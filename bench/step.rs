@@ -70,7 +70,7 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
         engine.sums(&mut sums)?;
         world.all_reduce_sum(&mut sums)?;
         marks[3] = Instant::now();
-        let count = events.len() as u64;
+        let count = events.len() as f64;
         engine.update(Some(&sums), &adam(&config.train, 1e-4, step + 1, count))?;
         marks[4] = Instant::now();
         for (part, pair) in parts.iter_mut().zip(marks.windows(2)) {

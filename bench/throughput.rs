@@ -96,7 +96,7 @@ impl Case {
         let events = Events::Rows(&self.events);
         self.engine.add_gradient(&Batch { events, weights: None, offsets: &self.offsets })?;
         self.engine.collect(&mut vec![0.0; self.offsets.len() - 1])?;
-        self.engine.update(None, &adam(&Train::default(), 1e-4, step, self.batch as u64))
+        self.engine.update(None, &adam(&Train::default(), 1e-4, step, self.batch as f64))
     }
 
     fn measure(&mut self, peak: f64) -> Result<()> {

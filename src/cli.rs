@@ -185,6 +185,9 @@ pub enum Command {
         /// Resume a checkpoint of another kind of device (bits will differ)
         #[arg(long)]
         allow_engine_change: bool,
+        /// Train on fewer than 50 events of a class, or choose a threshold on fewer than 20
+        #[arg(long)]
+        allow_few_events: bool,
         #[command(flatten)]
         device: Device,
     },
@@ -228,6 +231,9 @@ pub enum Command {
         /// Measure what each feature tells: as many scorings more as there are features
         #[arg(long)]
         importance: bool,
+        /// Refuse events unlike those that the model was trained on, instead of a warning
+        #[arg(long)]
+        strict: bool,
         #[command(flatten)]
         device: Device,
     },
@@ -365,6 +371,7 @@ impl Cli {
             stop_after,
             dry_run,
             allow_engine_change,
+            allow_few_events,
             device,
         } = &self.command
         else {
@@ -384,6 +391,7 @@ impl Cli {
             allow_engine_change: *allow_engine_change,
             stop_after: *stop_after,
             dry_run: *dry_run,
+            allow_few_events: *allow_few_events,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         };
         if *dry_run {
@@ -407,6 +415,7 @@ impl Cli {
             weight,
             yardstick,
             importance,
+            strict,
             device,
         } = &self.command
         else {
@@ -424,6 +433,7 @@ impl Cli {
             hardware: device.hardware(),
             weight: weight.clone(),
             importance: *importance,
+            strict: *strict,
             yardstick: yardstick.clone(),
             watchdog: device.watchdog(Run::default()),
         };

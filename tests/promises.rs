@@ -36,4 +36,5 @@ mod support;
 mod sweep;
 mod thresholds;
 mod tidy;
+mod wrong_inputs;
 mod wrong_weights;

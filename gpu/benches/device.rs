@@ -75,7 +75,7 @@ impl Case {
         let numbers: Vec<u32> = (0..self.batch as u32).collect();
         let offsets: Vec<usize> = (0..=self.shards).map(|s| self.batch * s / self.shards).collect();
         let adam = Adam {
-            events: self.batch as u64,
+            divisor: self.batch as f64,
             clip_norm: 5.0,
             beta1: 0.9,
             beta2: 0.999,

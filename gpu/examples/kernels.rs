@@ -32,7 +32,7 @@ fn launch_all(backend: Backend, spec: &FlowSpec) -> Result<String> {
     flow.hold(n, &mut [events.as_slice()].into_iter())?;
     let numbers: Vec<u32> = (0..n as u32).collect();
     let adam = Adam {
-        events: n as u64,
+        divisor: n as f64,
         clip_norm: 1.0,
         beta1: 0.9,
         beta2: 0.999,

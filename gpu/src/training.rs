@@ -41,8 +41,8 @@ impl Weights {
 /// θ̄ ← θ̄ + keep·(θ − θ̄).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adam {
-    /// Events that the gradient is summed over.
-    pub events: u64,
+    /// The sum of weights that the gradient sum is divided by: its events, where they weigh 1.
+    pub divisor: f64,
     pub clip_norm: f64,
     pub beta1: f32,
     pub beta2: f32,

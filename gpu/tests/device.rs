@@ -273,7 +273,7 @@ struct Paper {
 
 impl Paper {
     fn update(&mut self, gradient: &[f64], adam: &Adam) -> f64 {
-        let mean = |g: &f64| g / adam.events as f64;
+        let mean = |g: &f64| g / adam.divisor;
         let norm = gradient.iter().map(mean).map(|g| g * g).sum::<f64>().sqrt();
         let clip = (adam.clip_norm / norm).min(1.0);
         let (b1, b2) = (f64::from(adam.beta1), f64::from(adam.beta2));
@@ -328,7 +328,7 @@ fn steps_on_the_device_are_those_of_adam() {
                     );
                 }
                 let adam = Adam {
-                    events: 1500,
+                    divisor: 1500.0,
                     clip_norm,
                     beta1: 0.9,
                     beta2: 0.999,
@@ -395,7 +395,7 @@ fn an_unusable_gradient_moves_no_weight() {
         let events = Events::Held { numbers: &[0], flips: None };
         let batch = Batch { events, weights: None, offsets: &[0, 1], shards: 1 };
         let adam = Adam {
-            events: 1,
+            divisor: 1.0,
             clip_norm: 1.0,
             beta1: 0.9,
             beta2: 0.9,

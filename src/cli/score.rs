@@ -46,6 +46,10 @@ pub struct Arguments {
     /// are scored with the model of another fold
     #[arg(long)]
     own_runs: bool,
+    /// Fail files whose events are unlike those that the model was trained on, instead of a
+    /// warning
+    #[arg(long)]
+    strict: bool,
     /// Share files of more rows between ranks
     #[arg(long, value_name = "ROWS", default_value_t = SPLIT_ROWS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -68,6 +72,7 @@ impl Arguments {
             format: self.format,
             shard: self.shard,
             own_runs: self.own_runs,
+            strict: self.strict,
             block_rows: self.batch,
             split_rows: self.split_rows,
             overwrite,

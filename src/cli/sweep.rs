@@ -41,6 +41,9 @@ pub struct Arguments {
     /// List the points and end
     #[arg(long)]
     dry_run: bool,
+    /// Train on fewer than 50 events of a class, or choose a threshold on fewer than 20
+    #[arg(long)]
+    allow_few_events: bool,
     #[command(flatten)]
     pub(super) device: Device,
 }
@@ -142,6 +145,7 @@ impl Arguments {
             allow_engine_change: false,
             stop_after: None,
             dry_run: false,
+            allow_few_events: self.allow_few_events,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         };
         trained(world, &options, stop).map(|_| ())

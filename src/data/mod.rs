@@ -25,6 +25,7 @@ pub mod plausible;
 mod record;
 pub mod repeated;
 pub mod report;
+pub mod roles;
 mod rows;
 pub mod schema;
 pub mod scores;

@@ -140,9 +140,7 @@ impl Sketches {
 
     /// Takes up the names of another pair of the same shape.
     pub fn join(&mut self, other: &Sketches) {
-        for (all, more) in
-            [(&mut self.keys, &other.keys), (&mut self.contents, &other.contents)]
-        {
+        for (all, more) in [(&mut self.keys, &other.keys), (&mut self.contents, &other.contents)] {
             all.names += more.names;
             all.bits.iter_mut().zip(&more.bits).for_each(|(all, more)| *all |= more);
         }

@@ -769,21 +769,12 @@ pub fn part(
 }
 
 /// Returns what a row is remembered by: what its part depends on, and the bits of its features.
-pub fn names_of(
-    selection: &Selection,
-    block: &Block,
-    row: usize,
-    class: i8,
-    keyed: bool,
-) -> Names {
+pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, keyed: bool) -> Names {
     let keys = if keyed { &block.keys } else { &block.shower };
     let key = || sketch::name_of_key(class, keys.iter().map(|k| k[row]));
     let features = selection.features().len();
     let content = block.quantities[..features].iter().map(|q| q[row]);
-    Names {
-        key: (!keys.is_empty()).then(key),
-        content: sketch::name_of_content(content),
-    }
+    Names { key: (!keys.is_empty()).then(key), content: sketch::name_of_content(content) }
 }
 
 fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {

@@ -50,13 +50,13 @@ impl Training {
     }
 }
 
-/// One update from the fixed-point gradient sum of `adam.events` events. Returns the norm
-/// of the mean gradient before clipping.
+/// One update from the fixed-point gradient sum, to be divided by `adam.divisor`. Returns the
+/// norm of the mean gradient before clipping.
 pub fn update(weights: &mut Weights, sums: &[i64], adam: &Adam) -> f64 {
     let isa = Isa::detect();
     let mut norm = 0.0;
     euclidean_norm(isa, sums, &mut norm);
-    let to_mean = 1.0 / (FIXED_ONE * adam.events as f64);
+    let to_mean = 1.0 / (FIXED_ONE * adam.divisor);
     norm *= to_mean;
     let clip = if norm > adam.clip_norm { adam.clip_norm / norm } else { 1.0 };
     step(isa, weights, sums, adam, to_mean * clip);

@@ -13,6 +13,7 @@ use crate::data::schema::canonical_unit;
 use crate::data::selection::{Selection, UNUSABLE};
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Fault, Result};
+use crate::figures::Bounds;
 use crate::model::{Card, Model, OffSourceCard};
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
@@ -126,6 +127,14 @@ impl Scorer {
     /// Names of the flows, in the order of `Scored::log_prob`.
     pub fn flow_names(&self) -> Vec<&str> {
         self.flows.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// What events of a class, or of an unknown one, are compared with; `None` if the model
+    /// does not describe the events it was trained on.
+    pub fn bounds(&self, class: Option<Class>) -> Option<Bounds> {
+        let flows: Vec<Class> = self.card.flows_in_order().map(|(_, flow)| flow.class).collect();
+        let reference = self.card.reference.as_ref()?;
+        Some(reference.bounds(&self.card.features, &flows, class))
     }
 
     /// Refuses a table whose features have other units than the model's.

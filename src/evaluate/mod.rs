@@ -2,6 +2,7 @@
 //! what follows from those is in `figures`.
 
 mod importance;
+mod known;
 mod latent;
 mod yardstick;
 
@@ -9,21 +10,23 @@ use crate::config::{Class, Hardware, Transform};
 use crate::data::catalog::{self, Catalog};
 use crate::data::durable;
 use crate::data::features::ScaledFeature;
+use crate::data::roles;
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
 use crate::data::split::{Part, Splitter};
 use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
 use crate::engine::{self, Place, Scored, Scorer};
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::figures::evaluation::Importance;
 use crate::figures::yardstick::Yardstick;
 use crate::figures::{
-    About, Auc, ClassCounts, Evaluation, FileCounts, ParameterHistogram, Rule, Sample, Sum,
-    Threshold, Weights, parameters,
+    About, Auc, Bounds, ClassCounts, Evaluation, FileCounts, LikenessTally, ParameterHistogram,
+    Rule, Sample, Sum, Threshold, Weights, parameters,
 };
 use crate::model::{Card, DataFile, Model};
 use crate::world::{Work, World, agree, common, gather_slots, is_root, watch};
 use importance::Pool;
+use known::Known;
 use latent::Choice;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,6 +64,8 @@ pub struct Options {
     pub importance: bool,
     /// Files to grow a random forest from, which is then measured beside the model.
     pub yardstick: Vec<PathBuf>,
+    /// Whether data unlike those of the training are refused.
+    pub strict: bool,
     /// How long a rank may be missing before the job is ended; for ever if absent.
     pub watchdog: Option<Duration>,
 }
@@ -96,20 +101,24 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         None => scorer,
     };
     let scorer = agree(world, scorer)?;
+    let known = known::known(world, &scorer, &model.sketches, &sources, options)?;
     let read = || Pool::read(&scorer, &sources);
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
-    let forest = agree(world, forest(world, &scorer, &sources, options))?;
-    let more = More { pool: &pool, forest: forest.as_ref() };
+    let forest = agree(world, forest(world, &scorer, &sources, &known, options))?;
+    let bounds = [Class::Gamma, Class::Hadron].map(|class| scorer.bounds(Some(class)));
+    let more = More { pool: &pool, forest: forest.as_ref(), bounds: &bounds };
     let mut events = Events::new(pool.features());
     let mut files = Vec::new();
-    let mut parts = Vec::new();
-    for (number, source) in sources.iter().enumerate() {
-        let source = (number as u64, source);
-        let (counts, part) = evaluate_file(world, &scorer, &more, source, options, &mut events)?;
-        files.push(counts);
-        parts.push(part);
+    for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
+        let place = (number as u64, source, known);
+        files.push(evaluate_file(world, &scorer, &more, place, &mut events)?);
     }
+    let parts: Vec<Parts> = known.iter().map(|known| known.parts).collect();
     let all = events.gather(world, scorer.card.features.len())?;
+    let unlike = all.unlike(&bounds);
+    if let (Some(first), true) = (unlike.first(), options.strict) {
+        return common(Err(refused_as_unlike(first)));
+    }
     let latent = all.choice.latent(&scorer.card, &model);
     let about = About {
         model: hash,
@@ -129,6 +138,10 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     if let Some(lacking) = lacking {
         evaluation = evaluation.with_warning(lacking);
     }
+    let recognised = known.into_iter().filter_map(|known| known.warning);
+    for warning in recognised.chain(unlike) {
+        evaluation = evaluation.with_warning(warning);
+    }
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
     agree(world, written)?;
     Ok(evaluation)
@@ -138,6 +151,8 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
 struct More<'a> {
     pool: &'a Pool,
     forest: Option<&'a Forest>,
+    /// What gammas and hadrons are compared with, where the model describes its training.
+    bounds: &'a [Option<Bounds>; 2],
 }
 
 /// The forest to measure beside the model, where it was asked for.
@@ -145,15 +160,15 @@ fn forest(
     world: &dyn World,
     scorer: &Scorer,
     sources: &[Source],
+    known: &[Known],
     options: &Options,
 ) -> Result<Option<Forest>> {
     if options.yardstick.is_empty() {
         return Ok(None);
     }
     let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
-    let with_parts =
-        |source| Ok((source, parts_of(trained_as(&scorer.card, source)?, options.part)));
-    let evaluated = sources.iter().map(with_parts).collect::<Result<Vec<_>>>()?;
+    let parts = known.iter().map(|known| known.parts);
+    let evaluated: Vec<_> = sources.iter().zip(parts).collect();
     yardstick::refuse_overlap(&own, &evaluated)?;
     Forest::grow(world, scorer, &own).map(Some)
 }
@@ -179,6 +194,8 @@ struct Events {
     /// (features, classes, bins): how often a scaled feature is where.
     parameters: Vec<i64>,
     before_cuts: ClassCounts,
+    /// Gammas and hadrons compared with those of the training.
+    likeness: [LikenessTally; 2],
     /// Gammas and hadrons before the cuts, of all ranks.
     before_weights: [Weighed; 2],
 }
@@ -259,7 +276,22 @@ impl Events {
         all.parameters = self.parameters;
         all.parameters.resize(features * 2 * parameters::BINS, 0);
         world.all_reduce_sum(&mut all.parameters)?;
+        for (all, mine) in all.likeness.iter_mut().zip(&self.likeness) {
+            let mut words = mine.words(features);
+            world.all_reduce_sum(&mut words)?;
+            *all = LikenessTally::from_words(&words);
+        }
         Ok(all)
+    }
+
+    /// How the events of each class differ from those of the training, where they do.
+    fn unlike(&self, bounds: &[Option<Bounds>; 2]) -> Vec<String> {
+        let names = [Class::Gamma, Class::Hadron];
+        let each = names.iter().zip(&self.likeness).zip(bounds);
+        let found = each.filter_map(|((class, tally), bounds)| {
+            Some(format!("{class}s: {}", tally.describe(bounds.as_ref()?)?))
+        });
+        found.collect()
     }
 
     fn count_parameters(&mut self, card: &Card, scaled: &[f32], gamma: bool) {
@@ -362,6 +394,13 @@ impl Events {
     }
 }
 
+fn refused_as_unlike(text: &str) -> Error {
+    Fault::new("the events are unlike those that the model was trained on")
+        .found(text)
+        .advice("look at units, telescope and processing; without --strict this is a warning")
+        .input()
+}
+
 fn fallback_threshold(sample: &Sample, card: &Card) -> Result<Threshold> {
     Rule::two_sigma(card.normal.unwrap_or(Class::Gamma)).choose(sample)
 }
@@ -429,28 +468,20 @@ fn evaluate_file(
     world: &dyn World,
     scorer: &Scorer,
     more: &More,
-    (number, source): (u64, &Source),
-    options: &Options,
+    (number, source, known): (u64, &Source, &Known),
     events: &mut Events,
-) -> Result<(FileCounts, Parts)> {
+) -> Result<FileCounts> {
     let mut slots = vec![None; source.rows.div_ceil(WINDOW) as usize * 2 * Weighed::WORDS];
-    let place = (number, source);
-    let outcome = score_windows(world, scorer, more, place, options, events, &mut slots);
-    let (tally, part) = agree(world, outcome)?;
-    let tally = tally.reduce(world)?;
+    let place = (number, source, known);
+    let outcome = score_windows(world, scorer, more, place, events, &mut slots);
+    let tally = agree(world, outcome)?.reduce(world)?;
     for words in gather_slots(world, &slots)?.chunks_exact(2 * Weighed::WORDS) {
         let classes = words.chunks_exact(Weighed::WORDS);
         events.before_weights.iter_mut().zip(classes).for_each(|(of, words)| of.add_words(words));
     }
-    if let Some(class) = source.class
-        && tally.other_class == source.rows
-    {
-        return common(Err(Fault::new("the file is wholly of the other class")
-            .file(&source.path)
-            .expected(format!("{class}s"))
-            .found(format!("{} events of another class", tally.other_class))
-            .advice("the files are swapped: exchange --gamma and --hadron")
-            .input()));
+    if source.class.is_some() && tally.other_class == source.rows {
+        let advice = "the files are swapped: exchange --gamma and --hadron";
+        return common(Err(roles::swapped(source, tally.other_class, advice)));
     }
     let mut unusable: std::collections::BTreeMap<String, u64> = STATUS_BITS
         .iter()
@@ -462,7 +493,7 @@ fn evaluate_file(
     unusable.insert("of a run the model was trained on".to_string(), tally.used_run);
     unusable.retain(|_, n| *n > 0);
     let path = source.path.display().to_string();
-    Ok((FileCounts { path, gamma: tally.gamma, hadron: tally.hadron, unusable }, part))
+    Ok(FileCounts { path, gamma: tally.gamma, hadron: tally.hadron, unusable })
 }
 
 /// Rows of one file by what became of them.
@@ -497,11 +528,10 @@ fn score_windows(
     world: &dyn World,
     scorer: &Scorer,
     more: &More,
-    (number, source): (u64, &Source),
-    options: &Options,
+    (number, source, known): (u64, &Source, &Known),
     events: &mut Events,
     slots: &mut [Option<f64>],
-) -> Result<(Tally, Parts)> {
+) -> Result<Tally> {
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
     refuse_unknown_weight(scorer, &table)?;
@@ -516,10 +546,9 @@ fn score_windows(
         shower: split.key.is_none(),
         class: table.has_class(),
     })?;
-    let trained = trained_as(&scorer.card, source)?;
-    let parts = parts_of(trained, options.part);
+    let parts = known.parts;
     // Anomalies from a file are split as the normal events that they are made of.
-    let as_trained = trained.and_then(|file| file.class).map(Class::code);
+    let as_trained = known.file.and_then(|file| file.class).map(Class::code);
     let splitter = Splitter::new(split);
     let (mut block, mut scored, mut tally) =
         (Block::default(), Scored::default(), Tally::default());
@@ -578,6 +607,11 @@ fn score_windows(
                 let class = if gamma { Class::Gamma } else { Class::Hadron };
                 let place = [number, start + row as u64];
                 events.choice.consider(class, place, weight, scored.scaled(row));
+                let of_class = usize::from(!gamma);
+                if let Some(bounds) = &more.bounds[of_class] {
+                    let log_prob = scored.log_prob.iter().map(|flow| flow[row]);
+                    events.likeness[of_class].add(bounds, scored.scaled(row), log_prob);
+                }
                 taken.push(row);
             }
         }
@@ -589,7 +623,7 @@ fn score_windows(
         }
         more.pool.scores(scorer, &mut block, &taken, start, &mut events.without)?;
     }
-    Ok((tally, parts))
+    Ok(tally)
 }
 
 /// Whether the class of a row is the one that its file was given as: experimental files say

@@ -1,9 +1,11 @@
 //! Describes the events that a model was trained on: by this, events that it has seen and
 //! events unlike them are recognised.
 
-use crate::config::Class;
+use crate::config::{Class, Transform};
+use crate::data::features::ScaledFeature;
 use crate::data::sketch::{self, Sketch};
 use crate::error::{Fault, Result};
+use crate::figures::{Bounds, FeatureBounds};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -85,7 +87,57 @@ impl SketchCard {
     }
 }
 
+/// Nats below the least likely 1 % of the held-out events.
+const LOG_PROB_MARGIN: f64 = 50.0;
+/// Widths that the usual range of a feature is widened by: of events of a class that was
+/// trained on, and of others.
+const WIDTHS: [f32; 2] = [0.5, 3.0];
+
 impl Reference {
+    /// Returns what events of a class are compared with; without a class, or of one that was
+    /// not trained on, the ranges of all classes together. `flows` are the classes of the
+    /// flows, in their order.
+    pub fn bounds(
+        &self,
+        features: &[ScaledFeature],
+        flows: &[Class],
+        class: Option<Class>,
+    ) -> Bounds {
+        let own = class.and_then(|class| self.of(class));
+        let classes: Vec<&ClassReference> = match own {
+            Some(own) => vec![own],
+            None => self.classes.iter().collect(),
+        };
+        let known = own.is_some() || self.classes.len() > 1;
+        let widths = WIDTHS[usize::from(!known)];
+        let of_feature = |feature: &ScaledFeature| -> Option<FeatureBounds> {
+            let name = &feature.feature.name;
+            let quantiles = classes.iter().filter_map(|class| class.features.get(name));
+            let ends = quantiles.filter_map(|q| Some([*q.first()?, *q.last()?]));
+            let usual = ends.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
+            let scaled = usual.map(|x| feature.scaled(x as f32));
+            let (low, high) = (scaled[0].min(scaled[1]), scaled[0].max(scaled[1]));
+            let margin = widths * (high - low);
+            Some(FeatureBounds {
+                name: name.clone(),
+                unit: feature.unit.clone(),
+                usual,
+                low: low - margin,
+                high: high + margin,
+                signed: feature.feature.transform == Transform::Signed,
+            })
+        };
+        let least = |flow: &Class| {
+            let of_flow = classes.iter().find(|class| class.class == *flow)?;
+            of_flow.log_prob.first().map(|least| least - LOG_PROB_MARGIN)
+        };
+        Bounds {
+            // A reference of other features compares nothing.
+            features: features.iter().map(of_feature).collect::<Option<_>>().unwrap_or_default(),
+            least_log_prob: flows.iter().map(least).collect(),
+        }
+    }
+
     /// Returns the quantiles of a class, where it was trained on.
     pub fn of(&self, class: Class) -> Option<&ClassReference> {
         self.classes.iter().find(|of| of.class == class)

@@ -62,8 +62,7 @@ impl Model {
         let views: Vec<(&str, TensorView)> = tensors
             .iter()
             .map(|(name, dtype, shape, bytes)| {
-                let view =
-                    TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| broken(&e))?;
+                let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(|e| broken(&e))?;
                 Ok((name.as_str(), view))
             })
             .collect::<Result<_>>()?;

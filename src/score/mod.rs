@@ -71,6 +71,8 @@ pub struct Options {
     pub shard: (usize, usize),
     /// Whether files with runs that the model was trained on are left out, not refused.
     pub own_runs: bool,
+    /// Whether files with events unlike those of the training fail.
+    pub strict: bool,
     pub block_rows: u64,
     pub split_rows: u64,
     pub overwrite: bool,

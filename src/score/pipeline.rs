@@ -22,9 +22,10 @@ use crate::data::schema::Schema;
 use crate::data::table::Block;
 use crate::engine::{Preparation, Scorer};
 use crate::error::{Error, Fault, Result};
+use crate::figures::LikenessTally;
 use crate::world::{StopFlag, StopReason, Work, World};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
@@ -35,6 +36,8 @@ use std::time::{Duration, Instant};
 const WAITING: usize = 2;
 /// A rank asks for more when what is left to it takes less [ns].
 const SOON: u64 = 1_000_000_000;
+/// Rows of a file that are compared with the training's, in whole blocks.
+const COMPARED: u64 = 65_536;
 /// How long nothing may happen before messages are looked for again.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -165,6 +168,8 @@ impl Scoring<'_, '_> {
         // The file that is read, as far as it was looked at; none while one that has failed
         // is passed over.
         let (mut current, mut passed_over): (Option<(Task, Facts)>, Option<Task>) = (None, None);
+        // Of the first rows of a file, until they are judged.
+        let mut likeness: Option<LikenessTally> = None;
         let started = Instant::now();
         loop {
             self.refuse_to_go_on()?;
@@ -200,6 +205,7 @@ impl Scoring<'_, '_> {
             match read {
                 Read::Begin(opened) => {
                     current = Some((opened.task.clone(), Facts::default()));
+                    likeness = (opened.rows.start == 0).then(LikenessTally::default);
                     self.write(Write::Begin(opened), pool)?;
                 }
                 Read::Rows(mut rows, first) => {
@@ -215,6 +221,13 @@ impl Scoring<'_, '_> {
                         Some(at) => facts.look(&rows, at, &job.input, first),
                         None => Ok(()),
                     };
+                    if let Some(tally) = &mut likeness {
+                        recipe.compare(&rows, tally);
+                    }
+                    let enough = first + rows.block.rows as u64 >= COMPARED;
+                    let whole = if enough { likeness.take() } else { None };
+                    let looked =
+                        looked.and_then(|()| self.shared.judge_likeness(&job.input, whole));
                     let write = match looked {
                         Ok(()) => Write::Rows(rows),
                         Err(error) => {
@@ -226,8 +239,13 @@ impl Scoring<'_, '_> {
                     self.write(write, pool)?;
                 }
                 Read::End => {
-                    if let Some((_, facts)) = current.take() {
-                        self.write(Write::End(facts), pool)?;
+                    if let Some((task, facts)) = current.take() {
+                        let input = &self.shared.assignment.jobs[task.job()].input;
+                        let write = match self.shared.judge_likeness(input, likeness.take()) {
+                            Ok(()) => Write::End(facts),
+                            Err(error) => Write::Failed(task, error),
+                        };
+                        self.write(write, pool)?;
                     }
                 }
                 Read::Kept(task) => self.write(Write::Kept(task), pool)?,
@@ -484,6 +502,23 @@ fn write_all(
 }
 
 impl Shared<'_> {
+    /// Warns of a file whose first rows are unlike the events that the model was trained on;
+    /// with `--strict` refuses it.
+    fn judge_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
+        let Some(found) = likeness.and_then(|tally| self.recipe.unlike(&tally)) else {
+            return Ok(());
+        };
+        if !self.options.strict {
+            log::warn!("{}: {found}; --strict refuses such files", input.display());
+            return Ok(());
+        }
+        Err(Fault::new("the events are unlike those that the model was trained on")
+            .file(input)
+            .found(found)
+            .advice("look at units, telescope and processing; without --strict this is a warning")
+            .input())
+    }
+
     /// What stood under the name was looked at before.
     fn create(&self, opened: &Opened) -> Result<Output> {
         let Shared { assignment, options, .. } = self;

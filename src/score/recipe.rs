@@ -10,7 +10,7 @@ use crate::engine::{
     Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
 };
 use crate::error::{Fault, Result};
-use crate::figures::BinnedThresholds;
+use crate::figures::{BinnedThresholds, Bounds, LikenessTally};
 use crate::model::Card;
 use rayon::prelude::*;
 use serde_json::json;
@@ -49,6 +49,8 @@ pub struct Recipe {
     columns: Vec<(ScoreColumn, usize, String)>, // which flow's, and its name
     status: bool,
     p_value: bool, // whether anything needs it
+    /// What rows are compared with, where the model describes its training.
+    bounds: Option<Bounds>,
 }
 
 /// Where the columns are that positions need.
@@ -186,6 +188,7 @@ impl Recipe {
             columns,
             status: score.status,
             p_value: uses_p_value,
+            bounds: scorer.bounds(None),
         };
         recipe.refuse_names_twice()?;
         Ok((recipe, scorer))
@@ -288,6 +291,20 @@ impl Recipe {
             }
         }
         self.judge_quality(rows);
+    }
+
+    /// Adds the rows at the first position to a comparison with the training events.
+    pub fn compare(&self, rows: &Rows, tally: &mut LikenessTally) {
+        let Some(bounds) = &self.bounds else { return };
+        for row in (0..rows.block.rows).filter(|row| rows.scored.status[*row] == 0) {
+            let log_prob = rows.scored.log_prob.iter().map(|flow| flow[row]);
+            tally.add(bounds, rows.prepared.row(row), log_prob);
+        }
+    }
+
+    /// Describes how the rows of a file differ from those of the training, where they do.
+    pub fn unlike(&self, tally: &LikenessTally) -> Option<String> {
+        tally.describe(self.bounds.as_ref()?)
     }
 
     /// Everything else about prepared rows.

@@ -86,8 +86,8 @@ impl PushAt {
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyAt {
     pub weight: f64,
-    /// Training events of the first class for one of the second: a flow's gradient is
-    /// divided by the events of its own class, whatever the mixture.
+    /// Events of the first class for one unit of weight of the second: a flow's gradient is
+    /// divided by the weight of its own class, whatever the mixture.
     pub ratio: f64,
 }
 

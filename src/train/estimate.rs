@@ -5,6 +5,7 @@
 //! nodes) is not in it. See `bench/scaling` for a model of that.
 
 use super::checkpoint;
+use super::few;
 use super::plan::Plan;
 use super::{Options, describe};
 use crate::data::cut_flow::{self, CutFlow};
@@ -80,6 +81,7 @@ pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
     let (engine, rate) = agree(world, measure(&plan, &place))?;
     let config = &plan.config;
     let training_events = (plan.rows() as f64 * config.split.train).ceil() as u64;
+    agree(world, few::check_rows(training_events, options.allow_few_events))?;
     let epochs: u64 = plan.stages.iter().map(|s| s.settings(&config.train).epochs).sum();
     let steps = training_events.div_ceil(config.train.batch) * epochs;
     // Held-out events cost a likelihood, a third of a gradient.

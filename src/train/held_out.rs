@@ -2,7 +2,7 @@
 //!
 //! Sums are taken per shard and added in the order of shards; medians are exact.
 
-use super::contrast::PushAt;
+use super::contrast::{CrossEntropyAt, PushAt};
 use super::flows::{Objective, Population};
 use super::job::Job;
 use super::quantile;
@@ -77,7 +77,8 @@ impl Job<'_> {
                     + self.mean(world, &parts[1], |s, i| push.loss_of_anomaly(anomalies[s][i]))?
             }
             Objective::CrossEntropy(fine_tune) => {
-                let entropy = self.cross_entropy_at(fine_tune.weight);
+                // The loss itself does not depend on the ratio.
+                let entropy = CrossEntropyAt { weight: fine_tune.weight, ratio: 1.0 };
                 let mut sum = 0.0;
                 for (population, part) in parts.iter().enumerate() {
                     let [a, b] = [self.log_prob_of_part(0, part)?, self.log_prob_of_part(1, part)?];

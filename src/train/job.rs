@@ -4,6 +4,7 @@ use super::Options;
 use super::checkpoint;
 use super::contrast::follow;
 use super::culprits;
+use super::few;
 use super::flows::{FlowPlan, Objective, Population};
 use super::hadron_comparison;
 use super::held_out::HeldOut;
@@ -14,7 +15,7 @@ use super::replicas;
 use super::run_folder::{CHECKPOINTS, RunFolder};
 use super::schedule::{adam, learning_rate};
 use super::state::{Best, TrainState};
-use super::step::Step;
+use super::step::{Step, UNITS};
 use super::synthetic::Synthetic;
 use crate::config::{Class, Mode, Train};
 use crate::data::cut_flow;
@@ -128,6 +129,8 @@ fn filed(
 /// What all ranks know after a step.
 pub struct Agreed {
     pub events: Vec<u64>, // (flows)
+    /// What each flow's gradient sum is divided by.
+    divisors: Vec<f64>, // (flows)
     pub unusable: u64,
     pub stop: Option<Stop>,
     pub checkpoint: bool,
@@ -159,8 +162,7 @@ impl<'a> Job<'a> {
         let mut sketches = Sketches::new(plan.sketched());
         for population in &plan.populations {
             let Population::Real(class) = population else { continue };
-            let recipe =
-                Recipe { sketched: Some(plan.sketched()), ..plan.recipe(*class) };
+            let recipe = Recipe { sketched: Some(plan.sketched()), ..plan.recipe(*class) };
             let (mut store, counts) =
                 agree(world, EventStore::load(world, &plan.sources, &recipe))?;
             let counts = counts.reduce(world)?;
@@ -172,8 +174,13 @@ impl<'a> Job<'a> {
                 off_source = Some(off.conclude(world, &gammas)?);
             }
             common(check_budget(&counts, plan.config.data.bad_rows))?;
-            if let Err(error) = check_events(&counts, plan, *class) {
+            let checked = few::check_training(&counts, plan, *class, options.allow_few_events)
+                .and_then(|()| check_events(&counts, plan, *class));
+            if let Err(error) = checked {
                 return common(Err(explained(world, plan, &plan.sources, &counts, *class, error)));
+            }
+            if is_root(world) {
+                few::warn_of_parameters(counts.train, *class, plan);
             }
             let effective = common(store.normalise_weights(world, shards as u64))?;
             if let Some(effective) = effective.filter(|_| is_root(world)) {
@@ -188,6 +195,14 @@ impl<'a> Job<'a> {
             }
             stores.push(store);
             rows.push(counts);
+        }
+        if !options.allow_few_events {
+            let classes = plan.populations.iter().filter_map(|p| match p {
+                Population::Real(class) => Some(*class),
+                Population::Synthetic => None,
+            });
+            let of_class: Vec<_> = classes.zip(rows.iter().copied()).collect();
+            common(few::check_threshold(&of_class, plan))?;
         }
         let scaler = common(moments.scaler(plan.selection.features(), &plan.units))?;
         stores.iter_mut().for_each(|store| store.scale(&scaler));
@@ -361,7 +376,9 @@ impl<'a> Job<'a> {
         values.extend([self.step.unusable as i64, i64::from(due), late]);
         values.extend(stop.counts());
         values.extend([self.step.below as i64, self.step.events(0) as i64]);
-        values.extend(self.plan.flows.iter().map(|f| self.step.events(f.population) as i64));
+        let (flows, step) = (&self.plan.flows, &self.step);
+        values.extend(flows.iter().map(|f| step.events(f.population) as i64));
+        values.extend(flows.iter().map(|f| step.divisor(self.plan, f.population)));
         world.all_reduce_sum(&mut values)?;
         let words = values.split_off(parameters);
         let signals = [words[3], words[4], words[5], words[6]];
@@ -377,7 +394,8 @@ impl<'a> Job<'a> {
             sums: (!alone).then_some(values),
             below: words[7] as u64,
             normals: words[8] as u64,
-            events: words[9..].iter().map(|n| *n as u64).collect(),
+            events: words[9..9 + flows.len()].iter().map(|n| *n as u64).collect(),
+            divisors: words[9 + flows.len()..].iter().map(|n| *n as f64 / UNITS as f64).collect(),
         })
     }
 
@@ -421,13 +439,14 @@ impl<'a> Job<'a> {
         p.updates += 1;
         let shards = self.plan.dealing.shards() as usize;
         let each = self.plan.parameters / self.plan.flows.len();
-        for (f, events) in agreed.events.iter().enumerate().filter(|(_, n)| **n > 0) {
-            p.events_in_epoch[f] += events;
+        for (f, divisor) in agreed.divisors.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+            p.events_in_epoch[f] += agreed.events[f];
+            p.weight_in_epoch[f] += divisor;
             for (shard, loss) in self.stores[0].shards.iter().zip(&self.step.losses[f]) {
                 p.loss[f * shards + shard.id as usize] += loss;
             }
             let sums = agreed.sums.as_ref().map(|sums| &sums[FlowPlan::range(f, each)]);
-            self.engines[f].update(sums, &adam(&train, rate, p.updates, *events))?;
+            self.engines[f].update(sums, &adam(&train, rate, p.updates, *divisor))?;
         }
         Ok(())
     }
@@ -461,7 +480,7 @@ impl<'a> Job<'a> {
         let each = |(f, flow): (usize, &FlowPlan)| FlowMetrics {
             flow: flow.name.to_string(),
             train_nll: p.loss[f * shards..(f + 1) * shards].iter().sum::<f64>()
-                / p.events_in_epoch[f] as f64
+                / p.weight_in_epoch[f]
                 - log_det,
             validation_nll: held_out.as_ref().and_then(|h| h.mean[f]),
             validation_nll_median: held_out.as_ref().and_then(|h| h.median[f]),
@@ -486,6 +505,7 @@ impl<'a> Job<'a> {
         p.stage_epoch += 1;
         (p.step_in_epoch, p.skipped_in_epoch) = (0, 0);
         p.events_in_epoch.fill(0);
+        p.weight_in_epoch.fill(0.0);
         p.loss.fill(0.0);
         let written = self.journal.as_mut().map_or(Ok(()), |journal| journal.end_epoch(&epoch));
         p.history.push(epoch);
@@ -629,21 +649,6 @@ fn deadline(
 
 fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
     let (mode, normal) = (plan.config.model.mode, plan.config.model.normal);
-    let least = if mode == Mode::OneClass { 1 } else { FEWEST_EVENTS };
-    if rows.train < least {
-        let what = if rows.train == 0 { "no" } else { "too few" };
-        return Err(Fault::new(format!("{what} {class} events to train on"))
-            .expected(format!("at least {least} usable rows of the class in the training part"))
-            .found(format!(
-                "{} rows read: {} of another class, {} outside the cuts, {} not usable",
-                rows.read,
-                rows.other_class,
-                rows.cut,
-                rows.not_finite + rows.out_of_domain
-            ))
-            .advice("look at the files with `taiga-flow check`, and at [cuts] and [split]")
-            .input());
-    }
     if rows.validation == 0 && mode != Mode::OneClass {
         return Err(Fault::new(format!("no held-out {class} showers"))
             .expected("split.validation above 0: fine-tuning and ratios are judged on events they have not seen")

@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod contrast;
 mod culprits;
 pub mod estimate;
+mod few;
 mod flows;
 mod hadron_comparison;
 mod held_out;
@@ -56,6 +57,8 @@ pub struct Options {
     pub allow_engine_change: bool,
     pub stop_after: Option<Duration>,
     pub dry_run: bool,
+    /// Whether samples are trained on that are too small to learn from.
+    pub allow_few_events: bool,
     /// The command as typed, for the provenance.
     pub command: String,
 }

@@ -7,6 +7,7 @@ use super::flows::{self, FlowPlan, Objective, Population};
 use super::off_source::OffSourceView;
 use crate::config::{Class, Config, Mode, OffSource};
 use crate::data::catalog::{self, Catalog};
+use crate::data::roles;
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
 use crate::data::shards::{Dealing, default_shards};
@@ -26,6 +27,8 @@ use taiga_flow_gpu::spec::FlowSpec;
 /// Keys that name a run: the run itself, which telescopes and portions share, or a part of it.
 const RUN: &str = "run";
 const RUN_ID: &str = "run_id";
+
+const SWAPPED: &str = "the files are swapped: exchange data.gamma and data.hadron, or list files of both classes under data.mixed";
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -54,6 +57,8 @@ pub struct Plan {
 impl Plan {
     pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
         let mut plan = Plan::without_hashes(world, config)?;
+        let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
+        roles::refuse_swapped(world, &given, SWAPPED)?;
         let all = || plan.sources.iter().chain(&plan.filed);
         let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
         let hashes = agree(world, catalog::hash_files(world, &paths))?;

@@ -43,8 +43,7 @@ impl Job<'_> {
         let calibration = self.calibration(world)?;
         let normals = self.normals(world)?;
         let (reference, sketches) = self.reference(world)?;
-        let chosen =
-            Chosen { threshold, thresholds, calibration, normals, reference, sketches };
+        let chosen = Chosen { threshold, thresholds, calibration, normals, reference, sketches };
         let model = self.model(state, chosen)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {

@@ -27,6 +27,7 @@ pub fn rehearse(world: &dyn World, config: &Config, quick: bool) -> Result<()> {
         allow_engine_change: false,
         stop_after: None,
         dry_run: true,
+        allow_few_events: false,
         command: String::new(),
     };
     made_ready(world, &options, &plan, None, &place).map(drop)

@@ -3,15 +3,15 @@
 use crate::config::Train;
 use taiga_flow_gpu::training::Adam;
 
-/// The `update`-th update, counted from 1, from the gradient sum of `events` events.
-pub fn adam(train: &Train, rate: f64, update: u64, events: u64) -> Adam {
+/// The `update`-th update, counted from 1, from a gradient sum that is divided by `divisor`.
+pub fn adam(train: &Train, rate: f64, update: u64, divisor: f64) -> Adam {
     let exponent = update as f64;
     let bias1 = 1.0 - libm::pow(train.beta1, exponent);
     let bias2 = 1.0 - libm::pow(train.beta2, exponent);
     // Early on the running mean is over what there is.
     let decay = train.ema.min((1.0 + exponent) / (10.0 + exponent));
     Adam {
-        events,
+        divisor,
         clip_norm: train.clip_norm,
         beta1: train.beta1 as f32,
         beta2: train.beta2 as f32,
@@ -61,7 +61,7 @@ mod tests {
         let mut weights = Weights::new(vec![0.3]);
         for (t, g) in gradients.iter().enumerate() {
             let sums = [(g * 10.0 * FIXED_ONE) as i64];
-            let norm = update(&mut weights, &sums, &adam(&train, 0.01, t as u64 + 1, 10));
+            let norm = update(&mut weights, &sums, &adam(&train, 0.01, t as u64 + 1, 10.0));
             assert!((norm - f64::abs(*g)).abs() < 1e-9);
         }
         assert!((f64::from(weights.params[0]) - by_the_paper(&gradients, 0.01)).abs() < 1e-6);
@@ -72,7 +72,7 @@ mod tests {
         let train = Train { clip_norm: 1.0, ..Train::default() };
         let sums = [(300.0 * FIXED_ONE) as i64, (400.0 * FIXED_ONE) as i64];
         let mut weights = Weights::new(vec![0.0, 0.0]);
-        assert!((update(&mut weights, &sums, &adam(&train, 0.1, 1, 1)) - 500.0).abs() < 1e-9);
+        assert!((update(&mut weights, &sums, &adam(&train, 0.1, 1, 1.0)) - 500.0).abs() < 1e-9);
         assert!((weights.first_moment[0] - 0.06).abs() < 1e-6);
         assert!((weights.first_moment[1] - 0.08).abs() < 1e-6);
     }

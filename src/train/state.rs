@@ -37,6 +37,10 @@ pub struct Progress {
     pub skipped_in_epoch: u64,
     /// Events of the current epoch that updates have seen, by flow.
     pub events_in_epoch: Vec<u64>, // (flows)
+    /// What their loss is divided by: their number, or the sum of weights of anomalies.
+    /// Absent in older checkpoints.
+    #[serde(default)]
+    pub weight_in_epoch: Vec<f64>, // (flows)
     /// Loss of the current epoch per flow and shard, in shard order.
     pub loss: Vec<f64>, // (flows, shards)
     pub gradient_norm: f64,
@@ -85,6 +89,7 @@ impl TrainState {
                 skipped_in_a_row: 0,
                 skipped_in_epoch: 0,
                 events_in_epoch: vec![0; flows],
+                weight_in_epoch: vec![0.0; flows],
                 loss: vec![0.0; flows * shards],
                 gradient_norm: 0.0,
                 best_epoch: 0,
@@ -159,6 +164,12 @@ impl TrainState {
             }
             Ok(view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
         };
+        let mut progress: Progress =
+            serde_json::from_slice(progress).map_err(|e| fault("not a checkpoint", &e))?;
+        if progress.weight_in_epoch.is_empty() {
+            progress.weight_in_epoch =
+                progress.events_in_epoch.iter().map(|events| *events as f64).collect();
+        }
         Ok(TrainState {
             weights: Weights {
                 params: read("params")?,
@@ -167,8 +178,7 @@ impl TrainState {
                 second_moment: read("second_moment")?,
             },
             best: read("best")?,
-            progress: serde_json::from_slice(progress)
-                .map_err(|e| fault("not a checkpoint", &e))?,
+            progress,
         })
     }
 }

@@ -4,6 +4,7 @@
 use super::contrast::{CrossEntropyAt, PushAt};
 use super::flows::{Objective, Population};
 use super::job::Job;
+use super::plan::Plan;
 use super::quantile;
 use super::state::{Progress, TrainState};
 use super::synthetic::Latent;
@@ -13,6 +14,9 @@ use crate::engine::{Batch, Events};
 use crate::error::Result;
 use crate::model::anomalies::Maker;
 use crate::world::World;
+
+/// Weights are summed over ranks as integers, in units of 1/UNITS.
+pub const UNITS: i64 = 1 << 20;
 
 /// What a step leaves behind on this rank; its gradient sums stay in the engines.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub struct Step {
     pub losses: Vec<Vec<f64>>, // (flows)(own shards)
     /// Normal events with log p below the running quantile.
     pub below: u64,
+    /// Normal events of all ranks for one unit of the second population's weight.
+    ratio: f64,
 }
 
 impl Step {
@@ -41,6 +47,7 @@ impl Step {
             unusable: 0,
             losses: vec![vec![0.0; own]; flows],
             below: 0,
+            ratio: 1.0,
         }
     }
 
@@ -48,6 +55,36 @@ impl Step {
     pub fn events(&self, population: usize) -> usize {
         self.populations[population].len()
     }
+
+    /// What a flow's gradient sum is divided by, in units of [`UNITS`]: the events of a real
+    /// class, whose weights have mean 1, and the weights of anomalies, of which many may be 0.
+    pub fn divisor(&self, plan: &Plan, population: usize) -> i64 {
+        let events = &self.populations[population];
+        match plan.populations[population] {
+            Population::Real(_) => events.len() as i64 * UNITS,
+            Population::Synthetic => weight_units(events),
+        }
+    }
+}
+
+/// Returns Σ weight in units of [`UNITS`].
+fn weight_units(events: &Gathered) -> i64 {
+    let units = |w: &f32| (f64::from(*w) * UNITS as f64).round_ties_even() as i64;
+    match events.weights() {
+        Some(weights) => weights.iter().map(units).sum(),
+        None => events.len() as i64 * UNITS,
+    }
+}
+
+/// Returns how many normal events there are for one unit of the anomalies' weight.
+fn normals_per_anomaly(normals: i64, anomaly_units: i64) -> f64 {
+    if anomaly_units <= 0 { 1.0 } else { normals as f64 * UNITS as f64 / anomaly_units as f64 }
+}
+
+/// Multiplies loss weights by the events' own.
+fn loss_weights(events: &Gathered, weights: &[f64]) -> Vec<f32> {
+    let own = |i: usize| events.weights().map_or(1.0, |own| f64::from(own[i]));
+    weights.iter().enumerate().map(|(i, w)| (w * own(i)) as f32).collect()
 }
 
 impl Job<'_> {
@@ -56,6 +93,9 @@ impl Job<'_> {
         self.gather(world, state)?;
         let stage = &self.plan.stages[state.progress.stage];
         let weight = stage.weight(state.progress.stage_step, self.stage_steps(stage));
+        if !matches!(stage, Objective::Likelihood) {
+            self.step.ratio = self.ratio(world)?;
+        }
         match stage {
             Objective::Likelihood => self.likelihood()?,
             Objective::Push(fine_tune) => self.push(&state.progress, fine_tune, weight)?,
@@ -63,6 +103,18 @@ impl Job<'_> {
         }
         self.gather_next(&state.progress);
         self.collect(matches!(stage, Objective::Likelihood))
+    }
+
+    /// Returns the normal events of the step for one unit of the second population's weight:
+    /// of all ranks for anomalies, of the whole training for a real class.
+    fn ratio(&self, world: &dyn World) -> Result<f64> {
+        let [first, second] = [0, 1].map(|population| self.rows.get(population));
+        if let (Some(first), Some(second)) = (first, second) {
+            return Ok(first.train as f64 / second.train as f64);
+        }
+        let mut sums = [self.step.events(0) as i64, self.step.divisor(self.plan, 1)];
+        world.all_reduce_sum(&mut sums)?;
+        Ok(normals_per_anomaly(sums[0], sums[1]))
     }
 
     /// Waits for the engines. In the likelihood stage a flow's loss is that of its gradient.
@@ -190,14 +242,16 @@ impl Job<'_> {
         };
         let (normal, anomalies) = (self.log_prob_of(0, 0)?, self.log_prob_of(0, 1)?);
         let of_normal: Vec<f64> = normal.iter().map(|l| push.of_normal(*l)).collect();
-        let of_anomaly: Vec<f64> = anomalies.iter().map(|l| push.of_anomaly(*l)).collect();
+        // The sum is divided by the normal events: anomalies must count as their mean.
+        let ratio = self.step.ratio;
+        let of_anomaly: Vec<f64> = anomalies.iter().map(|l| ratio * push.of_anomaly(*l)).collect();
         self.own_loss(0, &normal);
         self.weighted_gradient(0, 0, &of_normal)?;
         self.weighted_gradient(0, 1, &of_anomaly)
     }
 
     fn cross_entropy(&mut self, weight: f64) -> Result<()> {
-        let entropy = self.cross_entropy_at(weight);
+        let entropy = CrossEntropyAt { weight, ratio: self.step.ratio };
         for population in 0..2 {
             let [first, second] =
                 [self.log_prob_of(0, population)?, self.log_prob_of(1, population)?];
@@ -215,14 +269,6 @@ impl Job<'_> {
         Ok(())
     }
 
-    pub fn cross_entropy_at(&self, weight: f64) -> CrossEntropyAt {
-        let events = |p: usize| match self.rows.get(p) {
-            Some(rows) => rows.train as f64,
-            None => self.rows[0].train as f64, // as many anomalies as normal events
-        };
-        CrossEntropyAt { weight, ratio: events(0) / events(1) }
-    }
-
     fn log_prob_of(&self, flow: usize, population: usize) -> Result<Vec<f32>> {
         let events = &self.step.populations[population];
         let mut log_prob = vec![0.0; events.len()];
@@ -233,12 +279,7 @@ impl Job<'_> {
     /// Adds the gradient of a population with loss weights beside the events' own.
     fn weighted_gradient(&mut self, flow: usize, population: usize, weights: &[f64]) -> Result<()> {
         let events = &self.step.populations[population];
-        let own = events.weights();
-        let weights: Vec<f32> = weights
-            .iter()
-            .enumerate()
-            .map(|(i, w)| (w * own.map_or(1.0, |own| f64::from(own[i]))) as f32)
-            .collect();
+        let weights = loss_weights(events, weights);
         let (rows, weights) = (Events::Rows(&events.rows), Some(weights.as_slice()));
         self.engines[flow].add_gradient(&Batch { events: rows, weights, offsets: &events.offsets })
     }

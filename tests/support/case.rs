@@ -85,6 +85,7 @@ pub fn training(configuration: &Path, set: &[String], output: &Path) -> Options 
         allow_engine_change: false,
         stop_after: None,
         dry_run: false,
+        allow_few_events: false,
         command: String::new(),
     }
 }

@@ -373,7 +373,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
     fn launch_update(&mut self, total: &Total, adam_step: &Adam) -> Result<()> {
         let Some(t) = &mut self.training else { return Err(not_training()) };
         t.updated = true;
-        let to_mean = (1.0 / adam_step.events as f64) as f32;
+        let to_mean = (1.0 / adam_step.divisor) as f32;
         let params = t.params.clone();
         // SAFETY: all buffers have one number per parameter, or two words; the kernels
         // check their index against it.

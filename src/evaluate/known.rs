@@ -1,0 +1,201 @@
+//! Recognises files that a model was trained on: by their hash, else by their events.
+
+use super::{Options, Parts, WINDOW, is_unknown, parts_of, trained_as};
+use crate::config::Class;
+use crate::data::sketch::{Name, Sketch};
+use crate::data::split::Part;
+use crate::data::store::{Source, class_of, names_of};
+use crate::data::table::{Block, Request, Table};
+use crate::engine::{Scored, Scorer};
+use crate::error::{Error, Fault, Result};
+use crate::model::{DataFile, Sketches};
+use crate::world::{Work, World, agree, common, is_root};
+
+/// Windows of a file that are looked at, evenly spread.
+const MOST_WINDOWS: u64 = 16;
+/// Found of events that were not trained on, by chance: the share, and some more.
+const BY_CHANCE: f64 = 0.01;
+const SOME: f64 = 3.0;
+
+/// A file as the model knows it.
+pub struct Known<'c> {
+    /// The same file among those that were trained on.
+    pub file: Option<&'c DataFile>,
+    /// What of it is evaluated.
+    pub parts: Parts,
+    /// How it was recognised, where its hash was not.
+    pub warning: Option<String>,
+}
+
+/// Tells of each file whether the model was trained on it, on all ranks alike.
+///
+/// # Errors
+/// Input, where a file holds training events whose part cannot be found again.
+pub fn known<'c>(
+    world: &dyn World,
+    scorer: &'c Scorer,
+    sketches: &Sketches,
+    sources: &[Source],
+    options: &Options,
+) -> Result<Vec<Known<'c>>> {
+    let mut all = Vec::with_capacity(sources.len());
+    for source in sources {
+        let file = agree(world, trained_as(&scorer.card, source))?;
+        let mut known = Known { file, parts: parts_of(file, options.part), warning: None };
+        if known.parts == Parts::All && options.part == Parts::Default {
+            let seen = agree(world, Seen::count(world, scorer, sketches, source))?;
+            let seen = seen.reduce(world)?;
+            if let Some(warning) = common(seen.verdict(sketches, source))? {
+                if is_root(world) {
+                    log::warn!("{warning}");
+                }
+                known.parts = Parts::Only(Part::Test);
+                known.warning = Some(warning);
+            }
+        }
+        all.push(known);
+    }
+    Ok(all)
+}
+
+/// Events of a file, and how many of them are among those trained on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// Names that could be found, and those that were: of showers, then of rows.
+    keys: [u64; 2],
+    contents: [u64; 2],
+    /// Usable events in what was looked at, and those of them with a key.
+    events: u64,
+    keyed: u64,
+    /// Rows that were looked at.
+    rows: u64,
+}
+
+impl Seen {
+    /// Counts in this rank's windows.
+    fn count(
+        world: &dyn World,
+        scorer: &Scorer,
+        sketches: &Sketches,
+        source: &Source,
+    ) -> Result<Seen> {
+        let mut seen = Seen::default();
+        if sketches.keys.is_none() && sketches.contents.is_none() {
+            return Ok(seen);
+        }
+        let table = Table::open(&source.path, &source.schema)?;
+        scorer.check_units(&table)?;
+        let (card, selection) = (&scorer.card, scorer.selection());
+        let off = card.training.off_source.as_ref();
+        let of_runs = off.is_some_and(|off| table.key_names().contains(&off.run.as_str()));
+        let mut reader = table.reader(&Request {
+            quantities: selection.quantities().to_vec(),
+            keys: card.split.key.clone().unwrap_or_default(),
+            shower: card.split.key.is_none(),
+            class: table.has_class(),
+        })?;
+        let (mut block, mut scored) = (Block::default(), Scored::default());
+        let windows = source.rows.div_ceil(WINDOW);
+        let step = windows.div_ceil(MOST_WINDOWS).max(1);
+        let ranks = world.size() as u64;
+        for window in (0..windows).step_by(step as usize) {
+            if (window / step) % ranks != world.rank() as u64 {
+                continue;
+            }
+            let start = window * WINDOW;
+            world.progress(Work::Reading, start);
+            reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
+            scorer.prepare_only(&block, &mut scored);
+            seen.rows += block.rows as u64;
+            for row in (0..block.rows).filter(|row| scored.status[*row] == 0) {
+                let of_file = block.class.as_ref().map(|c| c[row]);
+                let fits = |c: &i8| of_file.is_none_or(|f| f == *c || is_unknown(source, f));
+                let class = class_of(source, &block, row).filter(|c| *c >= 0 && fits(c));
+                let Some(class) = class else { continue };
+                // Runs of real hadrons are known by the card.
+                if of_runs && class == Class::Hadron.code() {
+                    continue;
+                }
+                let names = names_of(selection, &block, row, class, card.split.key.is_some());
+                seen.events += 1;
+                seen.keyed += u64::from(names.key.is_some());
+                find(sketches.keys.as_ref(), names.key, &mut seen.keys);
+                find(sketches.contents.as_ref(), Some(names.content), &mut seen.contents);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn reduce(self, world: &dyn World) -> Result<Seen> {
+        let Seen { keys: [a, b], contents: [c, d], events, keyed, rows } = self;
+        let mut words = [a, b, c, d, events, keyed, rows].map(|n| n as i64);
+        world.all_reduce_sum(&mut words)?;
+        let [a, b, c, d, events, keyed, rows] = words.map(|n| n as u64);
+        Ok(Seen { keys: [a, b], contents: [c, d], events, keyed, rows })
+    }
+
+    /// Returns a warning where the events are those of training, and refuses them where their
+    /// part of the split cannot be found.
+    fn verdict(&self, sketches: &Sketches, source: &Source) -> Result<Option<String>> {
+        let by_key = exceeds(self.keys, 0.0);
+        let by_content = exceeds(self.contents, repeats(sketches.contents.as_ref()));
+        let path = source.path.display();
+        let whole = source.rows as f64 / self.rows.max(1) as f64;
+        let about = |[all, found]: [u64; 2]| {
+            let share = found as f64 / all.max(1) as f64;
+            (share * self.events as f64 * whole).round()
+        };
+        let events = (self.events as f64 * whole).round();
+        let split = "only the test part of its split is evaluated; --part all evaluates all";
+        if by_key {
+            let how = if by_content {
+                "are training events, in a file with another hash"
+            } else {
+                "have the keys of training events and other values: other processing of the same \
+                 showers, or another production with the same numbers"
+            };
+            let found = about(self.keys);
+            return Ok(Some(format!("{path}: {found} of {events} events {how}; {split}")));
+        }
+        if !by_content {
+            return Ok(None);
+        }
+        let found = about(self.contents);
+        // The split is by content where there are no keys.
+        if self.keyed == 0 && sketches.keys.is_none() {
+            let how = "are training events, in a file with another hash";
+            return Ok(Some(format!("{path}: {found} of {events} events {how}; {split}")));
+        }
+        Err(refused(source, found, events))
+    }
+}
+
+fn refused(source: &Source, found: f64, events: f64) -> Error {
+    Fault::new("the model was trained on events of this file")
+        .file(&source.path)
+        .expected("events that it has not seen, or keys by which its test part can be found")
+        .found(format!("{found} of {events} events with the values of training events, under other keys"))
+        .advice("evaluate the files of the training, whose test part is known; --part all evaluates all")
+        .input()
+}
+
+/// Looks a name up, if it can be found.
+fn find(sketch: Option<&Sketch>, name: Option<Name>, [all, found]: &mut [u64; 2]) {
+    let Some((sketch, name)) = sketch.zip(name) else { return };
+    if sketch.shape.keeps(name) {
+        *all += 1;
+        *found += u64::from(sketch.contains(name));
+    }
+}
+
+/// Whether more are found than by chance.
+fn exceeds([all, found]: [u64; 2], repeats: f64) -> bool {
+    found as f64 > (BY_CHANCE + 2.0 * repeats) * all as f64 + SOME
+}
+
+/// Returns the share of names that others of the training have too: of few or coarse
+/// features, other events have them as well.
+fn repeats(sketch: Option<&Sketch>) -> f64 {
+    let share = |s: &Sketch| (1.0 - s.distinct() / s.names as f64).max(0.0);
+    sketch.map_or(0.0, share)
+}

@@ -1,0 +1,101 @@
+//! Refuses samples that are too small to train on, or to choose a threshold on.
+
+use super::plan::Plan;
+use crate::config::{Class, Mode};
+use crate::data::store::RowCounts;
+use crate::error::{Error, Fault, Result};
+use crate::figures::Rule;
+
+/// Training events of a class below which nothing is learnt but the sample.
+pub const LEAST_TO_TRAIN: u64 = 50;
+/// The same where two densities are compared; not to be waived.
+const LEAST_OF_TWO: u64 = 100;
+/// Held-out events of a class below which a threshold is a matter of chance.
+const LEAST_TO_CHOOSE: u64 = 20;
+/// Parameters for one training event that are warned of.
+const MOST_PARAMETERS: u64 = 10;
+
+const ALLOW: &str = "--allow-few-events trains nevertheless";
+
+/// Refuses fewer training events of a class than [`LEAST_TO_TRAIN`].
+///
+/// # Errors
+/// Input.
+pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool) -> Result<()> {
+    let least = match plan.config.model.mode {
+        Mode::OneClass if allowed => 1,
+        Mode::OneClass => LEAST_TO_TRAIN,
+        _ => LEAST_OF_TWO,
+    };
+    if rows.train >= least {
+        return Ok(());
+    }
+    let what = if rows.train == 0 { "no" } else { "too few" };
+    let advice = "look at the files with `taiga-flow check`, and at [cuts] and [split]";
+    let waivable = rows.train > 0 && least == LEAST_TO_TRAIN;
+    Err(Fault::new(format!("{what} {class} events to train on"))
+        .expected(format!("at least {least} usable rows of the class in the training part"))
+        .found(format!(
+            "{} for training of {} rows read: {} of another class, {} outside the cuts, {} not usable",
+            rows.train,
+            rows.read,
+            rows.other_class,
+            rows.cut,
+            rows.not_finite + rows.out_of_domain
+        ))
+        .advice(if waivable { format!("{advice}; {ALLOW}") } else { advice.to_string() })
+        .input())
+}
+
+/// Refuses fewer held-out events than [`LEAST_TO_CHOOSE`] of a class that the threshold is
+/// chosen on; without any, the quantile of a single class chooses none.
+///
+/// # Errors
+/// Input.
+pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &Plan) -> Result<()> {
+    let rule = plan.config.calibration.rule.map(Rule::from);
+    let normal = plan.config.model.normal;
+    let classes = rule.map_or(vec![normal], Rule::classes);
+    // A rule takes the calibration part where every class has one, a quantile its own.
+    let calibration = match rule {
+        Some(_) => rows.iter().all(|(_, rows)| rows.calibration > 0),
+        None => rows.iter().any(|(class, rows)| *class == normal && rows.calibration > 0),
+    };
+    for (class, rows) in rows.iter().filter(|(class, _)| classes.contains(class)) {
+        let held_out = if calibration { rows.calibration } else { rows.validation };
+        if held_out >= LEAST_TO_CHOOSE || (held_out == 0 && rule.is_none()) {
+            continue;
+        }
+        let part = if calibration { "calibration" } else { "validation" };
+        return Err(Fault::new("too few events to choose a threshold on")
+            .expected(format!("at least {LEAST_TO_CHOOSE} {class} events held out"))
+            .found(format!("{held_out} in the {part} part"))
+            .advice(format!("give more events, or hold more out (split.{part}); {ALLOW}"))
+            .input());
+    }
+    Ok(())
+}
+
+/// Refuses a training whose files cannot have enough events, before they are read.
+pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
+    if allowed || training >= LEAST_TO_TRAIN {
+        return Ok(());
+    }
+    let fault: Error = Fault::new("too few events to train on")
+        .expected(format!("at least {LEAST_TO_TRAIN} rows in the training part"))
+        .found(format!("at most {training}"))
+        .advice(format!("give more events, or look at [split]; {ALLOW}"))
+        .input();
+    Err(fault)
+}
+
+/// Warns where a flow has many parameters for its events.
+pub fn warn_of_parameters(events: u64, class: Class, plan: &Plan) {
+    let parameters = (plan.parameters / plan.flows.len()) as u64;
+    if events * MOST_PARAMETERS < parameters {
+        log::warn!(
+            "{events} {class} events to train a flow of {parameters} parameters: fewer than a \
+             tenth; expect it to learn the sample by heart, and lower model.blocks or model.hidden"
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! Inputs that would give meaningless results are refused or warned of by name: swapped
+//! roles, tiny samples, training events under another hash, data unlike the training's.
+
+use crate::support::{
+    Events, Outcome, arguments, configuration, folder, hash, json, program, ranks, run, seed,
+    simulated, succeed, trained, tree,
+};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use taiga_flow::config::Class;
+
+const SHORT: &str = "[train]\nepochs = 1\nbatch = 512\nshards = 4\nlearning_rate = 1e-3\n";
+
+fn train(configuration: &Path, output: &Path, more: &[&str]) -> Outcome {
+    let mut all = Vec::from(arguments!["train", "-c", configuration, "-o", output]);
+    all.extend(arguments!["--threads", "1"]);
+    all.extend(more.iter().map(OsString::from));
+    run(&mut program(&all))
+}
+
+#[track_caller]
+fn refused(outcome: &Outcome, code: i32, parts: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
+    for part in parts {
+        assert!(outcome.stderr.contains(part), "no '{part}' in {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn swapped_class_column_refuses_training() {
+    let folder = folder();
+    let hadron = simulated(folder.path().join("other.h5"), Class::Hadron, 1500, seed());
+    let of_hadrons = configuration(folder.path(), &hadron, SHORT);
+    let output = folder.path().join("run");
+    let says = ["wholly of the other class", "other.h5", "gammas", "1500", "data.mixed"];
+    refused(&train(&of_hadrons, &output, &[]), 3, &says);
+    refused(&train(&of_hadrons, &output, &["--dry-run"]), 3, &says);
+    let both = ["--set", "model.mode=ratio"];
+    let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 1500, seed());
+    let hadrons = format!("data.hadron=[{:?}]", gamma.display().to_string());
+    let with_both = [both[0], both[1], "--set", &hadrons, "--set"];
+    let gammas = format!("data.gamma=[{:?}]", hadron.display().to_string());
+    let swapped = [with_both.as_slice(), &[gammas.as_str()]].concat();
+    refused(&train(&of_hadrons, &output, &swapped), 3, &["wholly of the other class"]);
+    let over_ranks = arguments!["train", "-c", &of_hadrons, "-o", &output, "--threads", "1"];
+    refused(&run(&mut ranks(2, &over_ranks)), 3, &says);
+    // A file of both classes given as one of gammas is warned of; as a mixed one it is not.
+    let mut mixed = Events::read(&gamma);
+    mixed.class[..300].fill(Class::Hadron.code());
+    let path = folder.path().join("mixed.h5");
+    mixed.write(&path);
+    let set = format!("data.gamma=[{:?}]", path.display().to_string());
+    let warned = train(&of_hadrons, &folder.path().join("warned"), &["--set", &set]);
+    assert_eq!(warned.code, Some(0), "{}", warned.stderr);
+    assert!(warned.stderr.contains("300 of 1500 rows are hadrons"), "{}", warned.stderr);
+    let set = format!("data.mixed=[{:?}]", path.display().to_string());
+    let set = ["--set", "data.gamma=[]", "--set", &set];
+    let quiet = train(&of_hadrons, &folder.path().join("quiet"), &set);
+    assert_eq!(quiet.code, Some(0), "{}", quiet.stderr);
+    assert!(!quiet.stderr.contains("rows are hadrons"), "{}", quiet.stderr);
+}
+
+#[test]
+fn few_events_are_refused_unless_allowed() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let few = simulated(at("few.h5"), Class::Gamma, 50, seed());
+    let of_few = configuration(folder.path(), &few, SHORT);
+    let says = ["too few gamma events", "at least 50", "--allow-few-events"];
+    refused(&train(&of_few, &at("few"), &[]), 3, &says);
+    refused(&train(&of_few, &at("few"), &["--dry-run"]), 3, &["at least 50", "at most 35"]);
+    let allowed = train(&of_few, &at("few"), &["--allow-few-events"]);
+    assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
+    assert!(allowed.stderr.contains("parameters: fewer than a tenth"), "{}", allowed.stderr);
+    // Enough to train on, but about 10 to choose a threshold on.
+    let more = simulated(at("more.h5"), Class::Gamma, 130, seed());
+    let set = format!("data.gamma=[{:?}]", more.display().to_string());
+    let says = ["too few events to choose a threshold", "at least 20 gamma", "validation part"];
+    refused(&train(&of_few, &at("more"), &["--set", &set]), 3, &says);
+    let grid = arguments![
+        "sweep",
+        "-c",
+        &of_few,
+        "-o",
+        &at("sweep"),
+        "--grid",
+        "model.hidden=[8]",
+        "--set",
+        &set
+    ];
+    assert_eq!(run(&mut program(&grid)).code, Some(3));
+    let waived = [grid.as_slice(), &arguments!["--allow-few-events"]].concat();
+    succeed(&mut program(&waived));
+    // The flag changes no model.
+    let enough = simulated(at("enough.h5"), Class::Gamma, 1000, seed());
+    let set = format!("data.gamma=[{:?}]", enough.display().to_string());
+    let of = |name: &str, more: &[&str]| {
+        let outcome = train(&of_few, &at(name), &[&["--set", set.as_str()], more].concat());
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        hash(&at(name).join("model.safetensors"))
+    };
+    assert_eq!(of("one", &[]), of("other", &["--allow-few-events"]));
+}
+
+/// The evaluation of some gammas next to the hadrons of the trained model.
+fn evaluate(folder: &Path, name: &str, gamma: &Path, more: &[&str]) -> Value {
+    let trained = trained();
+    let mut all = Vec::from(arguments!["evaluate", "-m", &trained.model, "--gamma", gamma]);
+    all.extend(arguments!["--hadron", &trained.hadron, "-o", &folder.join(name)]);
+    all.extend(more.iter().map(OsString::from));
+    json(&all)
+}
+
+fn gammas(evaluation: &Value) -> u64 {
+    evaluation["files"][0]["gamma"].as_u64().expect("a count")
+}
+
+fn warnings(evaluation: &Value) -> String {
+    evaluation["warnings"].to_string()
+}
+
+#[test]
+fn training_events_in_another_file_are_known() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| folder.path().join(name);
+    let known = evaluate(folder.path(), "known", &trained.gamma, &[]);
+    let events = Events::read(&trained.gamma);
+    let backwards: Vec<usize> = (0..events.rows()).rev().collect();
+    let copy = at("copy.h5");
+    events.chosen(&backwards).write(&copy);
+    assert_ne!(hash(&copy), hash(&trained.gamma));
+    let found = evaluate(folder.path(), "copy", &copy, &[]);
+    assert_eq!(gammas(&found), gammas(&known));
+    assert_eq!(found["auc"]["value"], known["auc"]["value"]);
+    let text = warnings(&found);
+    assert!(text.contains("copy.h5") && text.contains("another hash"), "{text}");
+    assert!(text.contains("--part all"), "{text}");
+    // Found on any ranks alike, and left alone where all parts are asked for.
+    let over_ranks = arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &copy,
+        "--hadron",
+        &trained.hadron,
+        "-o",
+        &at("ranks"),
+        "--threads",
+        "1"
+    ];
+    succeed(&mut ranks(2, &over_ranks));
+    let read = |name: &str| std::fs::read(at(name).join("evaluation.json")).expect("it");
+    assert_eq!(read("ranks"), read("copy"));
+    let all = evaluate(folder.path(), "all", &copy, &["--part", "all"]);
+    assert!(gammas(&all) > 4 * gammas(&known) && !warnings(&all).contains("another hash"));
+    // A tenth of a file of other events is enough to notice.
+    let fresh = simulated(at("fresh.h5"), Class::Gamma, 9000, seed() + 77);
+    let unseen = evaluate(folder.path(), "fresh", &fresh, &[]);
+    assert!(!warnings(&unseen).contains("training events"), "{}", warnings(&unseen));
+    assert!(!warnings(&unseen).contains("unlike"), "{}", warnings(&unseen));
+    let mut partly = Events::read(&fresh);
+    let some = events.chosen(&(0..1000).collect::<Vec<_>>());
+    for ((_, values), (_, more)) in partly.keys.iter_mut().zip(&some.keys) {
+        values.extend(more);
+    }
+    for (name, values) in &mut partly.features {
+        let more = some.features.iter().find(|(known, _)| known == name).expect("a feature");
+        values.extend(&more.1);
+    }
+    partly.class.extend(&some.class);
+    partly.write(&at("partly.h5"));
+    let found = evaluate(folder.path(), "partly", &at("partly.h5"), &[]);
+    assert!(warnings(&found).contains("partly.h5"), "{}", warnings(&found));
+    // Other values under known keys are said to be so; known values under other keys leave
+    // no way to the test part.
+    let mut other = events.clone();
+    other.feature("size").iter_mut().for_each(|x| *x *= 1.01);
+    other.write(&at("other.h5"));
+    let found = evaluate(folder.path(), "other", &at("other.h5"), &[]);
+    assert!(warnings(&found).contains("other values"), "{}", warnings(&found));
+    let mut renamed = events.clone();
+    let runs = renamed.keys.iter_mut().find(|(name, _)| name == "run_id").expect("runs");
+    runs.1.iter_mut().for_each(|run| *run += 7_000_000_000_000);
+    renamed.write(&at("renamed.h5"));
+    let outcome = run(&mut program(&arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &at("renamed.h5"),
+        "--hadron",
+        &trained.hadron,
+        "-o",
+        &at("renamed")
+    ]));
+    let says = ["trained on events of this file", "renamed.h5", "under other keys", "--part all"];
+    refused(&outcome, 3, &says);
+}
+
+/// Gammas as a larger telescope with finer pixels would see them.
+fn of_another_telescope(gamma: &Path, output: PathBuf) -> PathBuf {
+    let mut events = Events::read(gamma);
+    events.feature("size").iter_mut().for_each(|x| *x *= 30.0);
+    for name in ["width", "length"] {
+        events.feature(name).iter_mut().for_each(|x| *x *= 0.02);
+    }
+    events.write(&output);
+    output
+}
+
+#[test]
+fn data_unlike_training_are_warned_of_or_refused() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| folder.path().join(name);
+    let fresh = simulated(at("fresh.h5"), Class::Gamma, 4000, seed() + 78);
+    let other = of_another_telescope(&fresh, at("other.h5"));
+    let usual = evaluate(folder.path(), "usual", &fresh, &["--strict"]);
+    assert!(!warnings(&usual).contains("unlike"), "{}", warnings(&usual));
+    let unlike = evaluate(folder.path(), "unlike", &other, &[]);
+    let text = warnings(&unlike);
+    for part in ["gammas: ", "unlike", "width far outside", "log p below"] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+    let strict = run(&mut program(&arguments![
+        "evaluate",
+        "-m",
+        &trained.model,
+        "--gamma",
+        &other,
+        "--hadron",
+        &trained.hadron,
+        "-o",
+        &at("strict"),
+        "--strict"
+    ]));
+    refused(&strict, 3, &["unlike", "width", "--strict"]);
+    assert!(!at("strict").join("evaluation.json").exists());
+    // Scores are the same with and without; hadrons are no alarm for a flow of gammas.
+    let score = |name: &str, more: &[&str]| {
+        let mut all = Vec::from(arguments!["score", "-m", &trained.model, "-o", &at(name)]);
+        all.extend(arguments![&other, &fresh, &trained.hadron, "--threads", "1"]);
+        all.extend(more.iter().map(OsString::from));
+        run(&mut program(&all))
+    };
+    let scored = score("scores", &[]);
+    assert_eq!(scored.code, Some(0), "{}", scored.stderr);
+    let alarms: Vec<&str> = scored.stderr.lines().filter(|l| l.contains("unlike")).collect();
+    assert_eq!(alarms.len(), 1, "{}", scored.stderr);
+    assert!(alarms[0].contains("other.h5") && alarms[0].contains("log p"), "{alarms:?}");
+    refused(&score("strict-scores", &["--strict"]), 4, &["other.h5"]);
+    let (all, strict) = (tree(&at("scores")), tree(&at("strict-scores")));
+    assert!(!strict.contains_key("other.h5"));
+    assert!(["fresh.h5", "hadron.h5"].iter().all(|name| all[*name] == strict[*name]));
+}
+
+/// Epochs of a training with anomalies of which many drafts are impossible, where one attempt
+/// is made for each; the weights hardly move.
+fn epochs(folder: &Path, mode: &str, attempts: u64, more: &str) -> Vec<Value> {
+    let gamma = folder.join("gamma.h5");
+    if !gamma.exists() {
+        simulated(gamma.clone(), Class::Gamma, 20_000, seed());
+    }
+    let anomalies = format!(
+        "[train]\nepochs = 1\nbatch = 20000\nlearning_rate = 1e-9\nwarm_up = 0.0\n{more}\n\
+         [anomalies]\nattempts = {attempts}\ngenerators = [{{ kind = \"noise\", spread = 2.0 }}]\n"
+    );
+    let path = configuration(folder, &gamma, &anomalies);
+    let output = folder.join(format!("{mode}-{attempts}"));
+    let set = format!("model.mode={mode}");
+    let outcome = train(&path, &output, &["--set", &set]);
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    let lines = std::fs::read_to_string(output.join("metrics.jsonl")).expect("metrics");
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn impossible_drafts_do_not_thin_the_loss() {
+    let folder = folder();
+    // The NLL logged in training is a mean over the anomalies, as the held-out one is.
+    for attempts in [1, 100] {
+        let epoch = epochs(folder.path(), "synthetic-ratio", attempts, "").remove(0);
+        let flow = &epoch["flows"][1];
+        let [train, held_out] =
+            ["train_nll", "validation_nll"].map(|key| flow[key].as_f64().expect("an NLL"));
+        assert_eq!(flow["flow"], "anomaly");
+        // 2000 held-out events with a spread of some nats.
+        assert!((train - held_out).abs() < 0.5, "{attempts}: {train} and {held_out}");
+    }
+    // The weight of anomalies does not depend on how many drafts are possible.
+    let push = "[fine_tune]\nepochs = 1\nlearning_rate = 1e-9\nweight = 30.0\nramp = 0.0\n\
+                nll_bound = 1000.0\n";
+    let norm = |attempts: u64| {
+        let all = epochs(folder.path(), "synthetic-push", attempts, push);
+        assert_eq!(all[1]["stage"], "push");
+        all[1]["gradient_norm"].as_f64().expect("a norm")
+    };
+    let (few, many) = (norm(1), norm(100));
+    println!("norms {few} and {many}");
+    assert!((few / many - 1.0).abs() < 0.1, "{few} and {many}");
+}
