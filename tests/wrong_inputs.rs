@@ -204,7 +204,7 @@ fn of_another_telescope(gamma: &Path, output: PathBuf) -> PathBuf {
     let mut events = Events::read(gamma);
     events.feature("size").iter_mut().for_each(|x| *x *= 30.0);
     for name in ["width", "length"] {
-        events.feature(name).iter_mut().for_each(|x| *x *= 0.02);
+        events.feature(name).iter_mut().for_each(|x| *x *= 30.0);
     }
     events.write(&output);
     output

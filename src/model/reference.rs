@@ -91,7 +91,7 @@ impl SketchCard {
 const LOG_PROB_MARGIN: f64 = 50.0;
 /// Widths that the usual range of a feature is widened by: of events of a class that was
 /// trained on, and of others.
-const WIDTHS: [f32; 2] = [0.5, 3.0];
+const WIDTHS: [f32; 2] = [0.5, 1.0];
 
 impl Reference {
     /// Returns what events of a class are compared with; without a class, or of one that was

@@ -294,3 +294,60 @@ impl Job<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Push;
+    use taiga_flow_gpu::random::Stream;
+
+    /// The mean gradient of a push, where an anomaly at `log_prob` has `gradient`.
+    fn push_of(anomalies: &Gathered, normals: i64, log_prob: &[f32], gradient: &[f64]) -> f64 {
+        let push = PushAt { push: Push::default(), weight: 0.7, features: 3, quantile: -9.0 };
+        let ratio = normals_per_anomaly(normals, weight_units(anomalies));
+        let weights: Vec<f64> = log_prob.iter().map(|l| ratio * push.of_anomaly(*l)).collect();
+        let weights = loss_weights(anomalies, &weights);
+        let sum: f64 = weights.iter().zip(gradient).map(|(w, g)| f64::from(*w) * g).sum();
+        sum / normals as f64
+    }
+
+    #[test]
+    fn push_is_the_same_for_any_share_of_drafts() {
+        let seed = u64::from(std::process::id());
+        println!("seed {seed}");
+        let stream = Stream::new(seed, "drafts", &[]);
+        let events = 1000;
+        let kept: Vec<usize> = (0..events).filter(|i| stream.uniform(*i as u64) < 0.5).collect();
+        let log_prob: Vec<f32> =
+            (0..events).map(|i| (-12.0 + 4.0 * stream.normal(5000 + i as u64)) as f32).collect();
+        let gradient: Vec<f64> =
+            (0..events).map(|i| 1.0 + stream.normal(9000 + i as u64)).collect();
+        let weight = |i: usize| 0.5 + stream.uniform(20_000 + i as u64) as f32;
+        // Drafts of which about half are impossible, and the possible ones alone.
+        let mut drafts = vec![0.0; events];
+        kept.iter().for_each(|i| drafts[*i] = weight(*i));
+        let gathered = |weights: Vec<f32>| Gathered {
+            places: (0..weights.len() as u64).collect(),
+            weights,
+            ..Gathered::default()
+        };
+        let half = push_of(&gathered(drafts), 1000, &log_prob, &gradient);
+        let of_kept = kept.iter().map(|i| weight(*i)).collect();
+        let [log_prob, gradient]: [Vec<f64>; 2] = [
+            kept.iter().map(|i| f64::from(log_prob[*i])).collect(),
+            kept.iter().map(|i| gradient[*i]).collect(),
+        ];
+        let log_prob: Vec<f32> = log_prob.into_iter().map(|l| l as f32).collect();
+        let whole = push_of(&gathered(of_kept), 1000, &log_prob, &gradient);
+        assert!((half / whole - 1.0).abs() < 1e-5, "{half} and {whole}");
+        // The mean over the possible ones, worked out on its own.
+        let weights: Vec<f64> = kept.iter().map(|i| f64::from(weight(*i))).collect();
+        let push = PushAt { push: Push::default(), weight: 0.7, features: 3, quantile: -9.0 };
+        let terms = log_prob.iter().zip(&gradient).zip(&weights);
+        let sum: f64 = terms.map(|((l, g), w)| w * push.of_anomaly(*l) * g).sum();
+        let mean = sum / weights.iter().sum::<f64>();
+        assert!((half / mean - 1.0).abs() < 1e-5, "{half} and {mean}");
+        // No possible draft at all pushes nothing.
+        assert!(push_of(&gathered(vec![0.0; 3]), 1000, &[-1.0; 3], &[1.0; 3]).abs() < 1e-12);
+    }
+}
