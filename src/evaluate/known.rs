@@ -174,7 +174,7 @@ fn refused(source: &Source, found: f64, events: f64) -> Error {
     Fault::new("the model was trained on events of this file")
         .file(&source.path)
         .expected("events that it has not seen, or keys by which its test part can be found")
-        .found(format!("{found} of {events} events with the values of training events, under other keys"))
+        .found(format!("{found} of {events} events with the values of training events, under other keys or of another class"))
         .advice("evaluate the files of the training, whose test part is known; --part all evaluates all")
         .input()
 }
