@@ -89,7 +89,9 @@ fn few_events_are_refused_unless_allowed() {
         "--set",
         &set
     ];
-    assert_eq!(run(&mut program(&grid)).code, Some(3));
+    refused(&run(&mut program(&grid)), 4, &["too few events to choose"]);
+    let point = [grid.as_slice(), &arguments!["--point", "0"]].concat();
+    refused(&run(&mut program(&point)), 3, &["too few events to choose"]);
     let waived = [grid.as_slice(), &arguments!["--allow-few-events"]].concat();
     succeed(&mut program(&waived));
     // The flag changes no model.

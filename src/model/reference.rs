@@ -89,6 +89,8 @@ impl SketchCard {
 
 /// Nats below the least likely 1 % of the held-out events.
 const LOG_PROB_MARGIN: f64 = 50.0;
+/// Of a scaled coordinate that was a quantity in between.
+const ROUNDING: f32 = 1e-3;
 /// Widths that the usual range of a feature is widened by: of events of a class that was
 /// trained on, and of others.
 const WIDTHS: [f32; 2] = [0.5, 1.0];
@@ -117,7 +119,11 @@ impl Reference {
             let usual = ends.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
             let scaled = usual.map(|x| feature.scaled(x as f32));
             let (low, high) = (scaled[0].min(scaled[1]), scaled[0].max(scaled[1]));
-            let margin = widths * (high - low);
+            if !(low.is_finite() && high.is_finite()) {
+                return None;
+            }
+            // A value that all events share comes back rounded.
+            let margin = widths * (high - low) + ROUNDING;
             Some(FeatureBounds {
                 name: name.clone(),
                 unit: feature.unit.clone(),

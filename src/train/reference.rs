@@ -4,11 +4,14 @@ use super::flows::Population;
 use super::job::Job;
 use super::quantile;
 use crate::config::{Class, Transform};
-use crate::data::features::{ScaledFeature, scaler_log_det};
+use crate::data::features::{ScaledFeature, inverse, scaler_log_det};
 use crate::error::Result;
 use crate::model::{ClassReference, FRACTIONS, Reference, SketchCard, Sketches};
 use crate::world::World;
 use std::collections::BTreeMap;
+
+/// The least coordinate of a power that is inverted.
+const LEAST_COORDINATE: f64 = 1e-12;
 
 impl Job<'_> {
     /// Computes quantiles of every real class, and merges the sketches of all ranks.
@@ -45,7 +48,7 @@ impl Job<'_> {
             let rows = self.stores[population].shards.iter().flat_map(|s| s.train.rows());
             let values: Vec<f32> = rows.map(|row| magnitude(feature, row[d])).collect();
             let found = quantile::quantiles(world, &values, &FRACTIONS)?;
-            let mut found: Vec<f64> = found.into_iter().map(|z| feature.quantity(z)).collect();
+            let mut found: Vec<f64> = found.into_iter().map(|z| quantity(feature, z)).collect();
             // A falling transform turns the order round; the fractions are symmetric.
             found.sort_unstable_by(f64::total_cmp);
             features.insert(feature.feature.name.clone(), found);
@@ -81,10 +84,41 @@ impl Job<'_> {
     }
 }
 
+/// The quantity at a scaled value. Rounding may carry a power next to 0 below it, where it has no
+/// inverse.
+fn quantity(feature: &ScaledFeature, scaled: f32) -> f64 {
+    let found = feature.quantity(scaled);
+    if found.is_finite() { found } else { inverse(&feature.feature, LEAST_COORDINATE) }
+}
+
 /// The scaled value without the sign that training draws.
 fn magnitude(feature: &ScaledFeature, scaled: f32) -> f32 {
     match feature.feature.transform {
         Transform::Signed => scaled.abs(),
         _ => scaled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Feature;
+    use crate::data::features::transform;
+
+    #[test]
+    fn quantity_next_to_zero_is_finite() {
+        for exponent in [0.7, -0.7] {
+            let name = "dist".to_string();
+            let transform_of = Transform::Power;
+            let feature =
+                Feature { name, transform: transform_of, offset: 0.0, exponent, quantum: 0.0 };
+            let scaled = ScaledFeature { feature, unit: "deg".to_string(), mean: 1.3, std: 0.7 };
+            let below = scaled.scale(0.0).next_down();
+            assert!(scaled.quantity(below).is_nan());
+            assert!(quantity(&scaled, below).is_finite());
+            let z = scaled.scaled(0.4);
+            let back = transform(&scaled.feature, quantity(&scaled, z));
+            assert!((back - transform(&scaled.feature, 0.4)).abs() < 1e-6);
+        }
     }
 }
