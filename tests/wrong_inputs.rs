@@ -73,22 +73,15 @@ fn few_events_are_refused_unless_allowed() {
     let allowed = train(&of_few, &at("few"), &["--allow-few-events"]);
     assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
     assert!(allowed.stderr.contains("parameters: fewer than a tenth"), "{}", allowed.stderr);
-    // Enough to train on, but about 10 to choose a threshold on.
-    let more = simulated(at("more.h5"), Class::Gamma, 130, seed());
+    // Enough to train on, but about 6 to choose a threshold on.
+    let more = simulated(at("more.h5"), Class::Gamma, 120, seed());
     let set = format!("data.gamma=[{:?}]", more.display().to_string());
     let says = ["too few events to choose a threshold", "at least 20 gamma", "validation part"];
-    refused(&train(&of_few, &at("more"), &["--set", &set]), 3, &says);
-    let grid = arguments![
-        "sweep",
-        "-c",
-        &of_few,
-        "-o",
-        &at("sweep"),
-        "--grid",
-        "model.hidden=[8]",
-        "--set",
-        &set
-    ];
+    let sets = [&set, "split.train=0.8", "split.validation=0.05", "split.test=0.15"];
+    let sets = sets.map(|set| ["--set", set]).concat();
+    refused(&train(&of_few, &at("more"), &sets), 3, &says);
+    let grid = arguments!["sweep", "-c", &of_few, "-o", &at("sweep"), "--grid", "model.hidden=[8]"];
+    let grid = [&grid[..], &sets.iter().map(OsString::from).collect::<Vec<_>>()].concat();
     refused(&run(&mut program(&grid)), 4, &["too few events to choose"]);
     let point = [grid.as_slice(), &arguments!["--point", "0"]].concat();
     refused(&run(&mut program(&point)), 3, &["too few events to choose"]);
@@ -287,8 +280,8 @@ fn impossible_drafts_do_not_thin_the_loss() {
         let [train, held_out] =
             ["train_nll", "validation_nll"].map(|key| flow[key].as_f64().expect("an NLL"));
         assert_eq!(flow["flow"], "anomaly");
-        // 2000 held-out events with a spread of some nats.
-        assert!((train - held_out).abs() < 0.5, "{attempts}: {train} and {held_out}");
+        // Of 2000 held-out drafts 4 in 10 are possible; they spread by some 10 nats around 17.
+        assert!((train - held_out).abs() < 2.0, "{attempts}: {train} and {held_out}");
     }
     // The weight of anomalies does not depend on how many drafts are possible.
     let push = "[fine_tune]\nepochs = 1\nlearning_rate = 1e-9\nweight = 30.0\nramp = 0.0\n\
