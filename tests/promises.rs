@@ -10,6 +10,7 @@ mod batch;
 mod commands;
 mod damage;
 mod dialects;
+mod energy_bins;
 mod exactly_once;
 mod failing_disk;
 mod fast_path;

@@ -109,6 +109,7 @@ fn study(cuts: Cuts) {
         off: of_gammas.counted[1..].iter().sum(),
         positions: POSITIONS as u64 - 1,
         events: calibration().len() as u64,
+        weights: None,
     };
     let (share, net) = (leak.share().expect("a leak"), leak.net_efficiency().expect("gammas"));
     println!(
@@ -177,9 +178,9 @@ fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -
     let stream = Stream::new(seed, "times and order", &[run_id as u64]);
     let mut time = start_ns;
     let (mut ids, mut times, mut portions) = (Vec::new(), Vec::new(), Vec::new());
-    let mut columns = vec![Vec::new(); 5];
+    let mut columns = vec![Vec::new(); 6];
     let mut status = Vec::new();
-    let (mut size, mut energy, mut quality) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut size, mut quality) = (Vec::new(), Vec::new());
     for (number, event) in all.iter().enumerate() {
         time += (-(1.0 - stream.uniform(number as u64)).ln() / 8.0 * 1e9) as i64;
         ids.push(number as i64);
@@ -192,6 +193,7 @@ fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -
             columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
             columns[3].push(if broken { f32::NAN } else { seen.score });
             columns[4].push(if broken { f32::NAN } else { seen.score });
+            columns[5].push(event.energy_tev);
             status.push(match (broken, seen.inside) {
                 (true, _) => 1,
                 (false, true) => 0,
@@ -199,7 +201,6 @@ fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -
             });
         }
         size.push(event.size);
-        energy.push(event.energy_tev);
         quality.push(u32::from(number % 50 == 7) | u32::from(number % 31 == 3) << 1);
     }
     let mut columns = columns.into_iter();
@@ -215,6 +216,7 @@ fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -
             next("theta2", "deg^2"),
             next("score", "nat"),
             next("log_prob", "nat"),
+            next("energy", "TeV"),
         ],
         keys: vec![
             ("run_id".to_string(), vec![run_id; all.len()]),
@@ -224,10 +226,7 @@ fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -
             ("telescope_id".to_string(), vec![1; all.len()]),
         ],
         status,
-        copied: vec![
-            ("size".to_string(), "p.e.".to_string(), size),
-            ("energy".to_string(), "TeV".to_string(), energy),
-        ],
+        copied: vec![("size".to_string(), "p.e.".to_string(), size)],
         quality: Some((vec!["star".to_string(), "weather_mark > 5".to_string()], quality)),
         source_offset: Some([1.2, 1.2]),
         model: "ab".repeat(32),
@@ -310,7 +309,7 @@ fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
     let runs = runs(Cuts::Study, 6, 2500, planted);
     let scores = written(&at("scores"), &runs);
     let mut gammas = scores_of(Cuts::Study, &calibration()[..20_000], 900, EVENING, 3);
-    let energies = gammas.copied[1].2.clone();
+    let energies = gammas.column("energy").iter().step_by(POSITIONS).copied().collect();
     gammas.copied.push(("energy_true".to_string(), "TeV".to_string(), energies));
     gammas.quality =
         Some((vec!["star".to_string(), "weather_mark > 5".to_string()], vec![0; 20_000]));
@@ -759,4 +758,30 @@ fn candidates_have_the_pictures_of_their_own_events_and_no_others() {
     assert_eq!(page.matches("Camera image").count(), of_first);
     let warnings = told["warnings"].to_string();
     assert!(warnings.contains("not all candidates of night-0/run-2.h5"), "{warnings}");
+}
+
+#[test]
+fn scanned_thresholds_count_as_if_they_were_used() {
+    let folder = folder();
+    let runs = runs(Cuts::Study, 2, 4000, 200);
+    let scores = written(&folder.path().join("scores"), &runs);
+    let ask = arguments!["season", &scores, "-o", &folder.path().join("report")];
+    let told = json(&ask);
+    let scan = &told["scan"];
+    let points = scan["points"].as_array().expect("a scan");
+    assert!(points.len() >= 15, "{}", points.len());
+    let best = &scan["best"];
+    for point in points.iter().step_by(4).chain([best]) {
+        let mut at = runs.clone();
+        let threshold = point["threshold"].as_f64().unwrap();
+        at.iter_mut().for_each(|scores| scores.threshold = threshold);
+        let once = recount(&at).once();
+        assert_eq!((&point["on"], &point["off"]), (&once.on.into(), &once.off.into()));
+        let significance = point["significance"].as_f64().unwrap();
+        assert!((significance - once.significance()).abs() < 1e-9, "{point}");
+    }
+    let used = told["total"]["significance"].as_f64().unwrap();
+    assert!(best["significance"].as_f64().unwrap() >= 0.98 * used, "{best}, {used}");
+    let page = std::fs::read_to_string(folder.path().join("report/season.html")).expect("a page");
+    assert!(page.contains("Other thresholds") && page.contains("For planning only"));
 }

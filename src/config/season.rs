@@ -94,6 +94,14 @@ pub struct DriftLimits {
     pub least_events: u64,
 }
 
+/// Spectral index of the Crab Nebula at 0.5 to 80 TeV, 2.62 ± 0.02 (HEGRA; Aharonian et al.
+/// 2004, ApJ 614, 897).
+const SOURCE_INDEX: f64 = 2.6;
+
+fn source_index() -> f64 {
+    SOURCE_INDEX
+}
+
 /// Showers thrown at the telescope, of the spectrum dN/dE ∝ E^−index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +112,9 @@ pub struct Thrown {
     pub radius_m: f64,
     pub index: f64,
     pub energy_tev: [f64; 2],
+    /// Spectral index of the source, dN/dE ∝ E^−`source_index`: the leak is weighted to it.
+    #[serde(default = "source_index")]
+    pub source_index: f64,
 }
 
 /// A pair of telescope and season, and its model; what is absent is any.
@@ -206,6 +217,11 @@ impl Thrown {
         (libm::pow(high, k) - libm::pow(low, k)) / k
     }
 
+    /// Weight of a throw of this energy [TeV] in the spectrum of the source, up to a constant.
+    pub fn weight(&self, energy: f64) -> f64 {
+        libm::pow(energy, self.index - self.source_index)
+    }
+
     /// The area thrown on [m²].
     pub fn area_m2(&self) -> f64 {
         std::f64::consts::PI * self.radius_m * self.radius_m
@@ -289,13 +305,14 @@ impl SeasonSettings {
                 && thrown.radius_m > 0.0
                 && thrown.radius_m.is_finite()
                 && thrown.index.is_finite()
+                && thrown.source_index.is_finite()
                 && low > 0.0
                 && high > low
                 && high.is_finite();
             if !usable {
                 return refuse(
                     "simulation",
-                    "events, radius and rising energies above 0",
+                    "events, radius and rising energies above 0, finite indices",
                     format!("{thrown:?}"),
                 );
             }
@@ -339,6 +356,7 @@ mod tests {
             "[time]\ngap = 0.0",
             "[energy]\nedges = [3.0, 2.0]",
             "[simulation]\nevents = 0\nradius_m = 1.0\nindex = 2.0\nenergy_tev = [1.0, 2.0]",
+            "[simulation]\nevents = 9\nradius_m = 1.0\nindex = 2.0\nenergy_tev = [1.0, 2.0]\nsource_index = nan",
             "other_model = \"ignore\"",
             "candidates = 9223372036854775807",
         ] {
@@ -348,7 +366,9 @@ mod tests {
 
     #[test]
     fn throws_follow_the_spectrum() {
-        let thrown = Thrown { events: 1000, radius_m: 700.0, index: 2.0, energy_tev: [1.0, 100.0] };
+        let text = "events = 1000\nradius_m = 700.0\nindex = 2.0\nenergy_tev = [1.0, 100.0]";
+        let thrown: Thrown = toml::from_str(text).unwrap();
+        assert!((thrown.source_index - 2.6).abs() < 1e-12);
         let share = thrown.between(1.0, 2.0) / 1000.0;
         assert!((share - 0.5 / 0.99).abs() < 1e-12);
         assert!((thrown.between(0.1, 1e9) - 1000.0).abs() < 1e-9);

@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "taiga-flow-scores";
 const GROUP: &str = "scores";
-/// 1: one value per event; 2: one per event and source position.
-const NEWEST: i64 = 2;
+/// 1: one value per event; 2: one per event and source position; 3: as 2, and `energy` has
+/// positions too.
+const NEWEST: i64 = 3;
 /// Columns that belong to a source position, also where there is only one.
-const OF_POSITION: [&str; 12] = [
+const OF_POSITION: [&str; 13] = [
     "dist",
     "alpha",
     "theta2",
@@ -32,6 +33,7 @@ const OF_POSITION: [&str; 12] = [
     "posterior",
     "p_value",
     "chi2",
+    "energy",
     "status",
     "pass",
 ];
@@ -81,6 +83,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether `energy` is one value per event of a file with positions: that at the source,
+    /// which is wrong for events that count elsewhere.
+    pub fn has_energy_of_source(&self) -> bool {
+        self.copied.iter().any(|name| name == "energy")
+    }
+
     /// The column of log p, that of the first flow where there are several; the score where
     /// there is none.
     pub fn log_prob(&self) -> &str {

@@ -5,6 +5,7 @@
 //! whole whatever the order, and a bin is at most 0.4 % of its value wide. A distance is
 //! that of the binned distributions, short of the true one by less than the share of a bin.
 
+use super::Sum;
 use super::tails::distance_p_value;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -63,6 +64,20 @@ impl Distribution {
 
     pub fn events(&self) -> u64 {
         self.bins.values().sum()
+    }
+
+    /// Sum of a weight of the values, each taken as the middle of its bin.
+    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> Sum {
+        let of_bin = |(bin, count): (&u32, &u64)| {
+            let weight = weight(middle(*bin));
+            Sum::of(*count).scaled(weight)
+        };
+        self.bins.iter().map(of_bin).fold(Sum::default(), Sum::plus)
+    }
+
+    /// Counts by the least value that a bin holds, rising.
+    pub fn by_least_value(&self) -> impl DoubleEndedIterator<Item = (f64, u64)> {
+        self.bins.iter().map(|(bin, count)| (from_ordered(bin << DROPPED_BITS), *count))
     }
 
     /// Middle of the bin that holds the quantile; `None` without events.
@@ -159,7 +174,11 @@ pub fn ordered_bits(value: f32) -> u32 {
 }
 
 fn middle(bin: u32) -> f64 {
-    let ordered = (bin << DROPPED_BITS) | 1 << (DROPPED_BITS - 1);
+    from_ordered((bin << DROPPED_BITS) | 1 << (DROPPED_BITS - 1))
+}
+
+/// The value of [`ordered_bits`].
+fn from_ordered(ordered: u32) -> f64 {
     let bits = if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered };
     f64::from(f32::from_bits(bits))
 }
@@ -201,6 +220,23 @@ mod tests {
         for value in values.into_iter().filter(|v| *v != 0.0) {
             let relative = (middle(bin_of(value)) / f64::from(value) - 1.0).abs();
             assert!(relative < 0.004, "{value}: {relative}");
+        }
+    }
+
+    #[test]
+    fn weights_and_least_values_equal_those_of_values() {
+        let of = normals(3, 4000, 8.0, 2.0);
+        let stream = Stream::new(3, "normals", &[]);
+        let values: Vec<f64> = (0..4000).map(|i| 8.0 + 2.0 * stream.normal(i)).collect();
+        let expected: f64 = values.iter().map(|x| x.abs().powf(-0.6)).sum();
+        let found = of.weighted(|x| libm::pow(x.abs(), -0.6));
+        assert!((found.weight / expected - 1.0).abs() < 1e-3 && found.events == 4000);
+        assert_eq!(of.weighted(|_| 1.0), Sum::of(4000));
+        let mut below = 0;
+        for (least, count) in of.by_least_value() {
+            let expected = values.iter().filter(|x| (**x as f32) < least as f32).count() as u64;
+            assert_eq!(below, expected, "{least}");
+            below += count;
         }
     }
 

@@ -26,6 +26,8 @@ pub mod tails;
 #[cfg(test)]
 mod tests;
 pub mod threshold;
+pub mod threshold_scan;
+pub mod upper_limit;
 pub mod yardstick;
 
 pub use bins::{AtBins, BinnedThresholds, HeldOutEvent};
@@ -42,6 +44,7 @@ pub use parameters::ParameterHistogram;
 pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
 pub use sample::{Sample, Sum};
 pub use threshold::{Rule, Threshold};
+pub use threshold_scan::{ScanPoint, ThresholdScan};
 
 pub use crate::config::Class;
 use serde::{Deserialize, Serialize};

@@ -4,11 +4,11 @@ use super::season_plots as plots;
 use super::view::{Assessed, Fact, Figure, Key, Page, Table, dash, fact, heads, measured, number};
 use crate::data::durable;
 use crate::error::Result;
-use crate::figures::Measured;
 use crate::figures::measured::grouped;
+use crate::figures::{Measured, ScanPoint};
 use crate::season::{
-    ALPHA_MAX, AreaBin, EnergyBin, Group, Night, Picture, RunRow, Season, Simulation, THETA2_MAX,
-    Tally, time,
+    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, Group, Night, Picture, RunRow, Season, Simulation,
+    THETA2_MAX, Tally, time,
 };
 use std::path::Path;
 
@@ -18,6 +18,8 @@ pub const SEASON_PAGE: &str = "season.html";
 const MOST_ROWS: usize = 300;
 const MOST_CANDIDATES: usize = 100;
 const HOUR: f64 = 3600.0;
+/// Why no threshold may be taken from its own scan.
+const SCAN_WARNING: &str = "For planning only: a threshold chosen for the highest significance of these events finds their upward fluctuations, so its significance is too large (a trial factor). Choose it on simulated gammas or on another season.";
 
 /// Renders the page and writes it, whole.
 pub fn write_season(season: &Season, output: &Path) -> Result<()> {
@@ -27,6 +29,7 @@ pub fn write_season(season: &Season, output: &Path) -> Result<()> {
 /// The whole document.
 pub fn season_page(season: &Season) -> Result<String> {
     let mut sections = vec![overview(season)?, nights(season)?];
+    sections.extend(thresholds(season));
     sections.extend(energies(season)?);
     sections.extend(simulation(season)?);
     sections.extend(drift(season)?);
@@ -147,15 +150,12 @@ fn facts(season: &Season) -> Vec<Fact> {
         facts.push(fact("cuts beside the model's", cuts.join("; "), ""));
     }
     if let Some(simulation) = &season.simulation {
-        let share = |m: Measured| {
-            format!("{} ± {} %", fixed(100.0 * m.value, 2), fixed(100.0 * m.error, 2))
-        };
         let note = format!(
             "of {} simulated gammas, {} counted at the source",
             grouped(simulation.leak.events),
             grouped(simulation.leak.on)
         );
-        facts.push(fact("leak into an OFF position", dash(simulation.share, share), note));
+        facts.push(fact("leak into an OFF position", dash(simulation.share, percent), note));
     }
     facts.push(fact(
         "counting",
@@ -418,6 +418,58 @@ fn shortened<T>(
     Table { title: title.to_string(), head, rows }
 }
 
+/// Counts at other thresholds, with what they are good for.
+fn thresholds(season: &Season) -> Option<Assessed> {
+    let scan = season.scan.as_ref()?;
+    let per_hour = |rate: Option<f64>| dash(rate, |rate| number(rate, 3));
+    let row = |point: &ScanPoint| {
+        let is_best = scan.best.is_some_and(|best| best == *point);
+        vec![
+            fixed(point.threshold, 3),
+            grouped(point.on),
+            grouped(point.off),
+            measured(Some(point.excess)),
+            format!("{}{}", fixed(point.significance, 2), if is_best { " (highest)" } else { "" }),
+            per_hour(point.needed_per_hour),
+            per_hour(point.needed_of_found),
+        ]
+    };
+    let mut points = scan.points.clone();
+    points.extend(scan.best.filter(|best| !scan.points.contains(best)));
+    points.sort_by(|a, b| a.threshold.total_cmp(&b.threshold));
+    let head = heads(&[
+        "score ≥",
+        "N on",
+        "N off",
+        "excess",
+        "σ",
+        "excess per hour for 5 σ in 50 h",
+        "the same over that found",
+    ]);
+    let own = dash(season.total.tally.significance, |s| format!("{} σ", fixed(s, 2)));
+    Some(Assessed {
+        heading: "Other thresholds".into(),
+        facts: vec![
+            fact("significance at the threshold used", own, ""),
+            fact(
+                "highest of the scan",
+                dash(scan.best, |best| {
+                    let (sigma, least) = (fixed(best.significance, 2), fixed(best.threshold, 3));
+                    format!("{sigma} σ at score ≥ {least}")
+                }),
+                "of thresholds that leave ten OFF events",
+            ),
+        ],
+        warnings: vec![SCAN_WARNING.to_string()],
+        tables: vec![Table {
+            title: "Events counted once, by threshold".into(),
+            head,
+            rows: points.iter().map(row).collect(),
+        }],
+        ..Assessed::default()
+    })
+}
+
 fn energies(season: &Season) -> Result<Option<Assessed>> {
     let bins = &season.total.energy;
     let Some(svg) = plots::energies(bins)? else { return Ok(None) };
@@ -427,19 +479,21 @@ fn energies(season: &Season) -> Result<Option<Assessed>> {
             grouped(bin.on),
             grouped(bin.off),
             measured(Some(bin.excess)),
+            dash(bin.leak, leak_of_bin),
             measured(bin.corrected),
             fixed(bin.significance, 2),
             bin.upper_limit.map_or_else(String::new, |limit| number(limit, 3)),
         ]
     };
-    let head = ["energy [TeV]", "N on", "N off", "excess", "leak given back", "σ", "below, 95 %"];
+    let head =
+        ["energy [TeV]", "N on", "N off", "excess", "leak", "leak given back", "σ", "below, 95 %"];
     Ok(Some(Assessed {
         heading: "Energy".into(),
         figures: vec![Figure {
             title: "Excess against energy".into(),
             svg,
             keys: vec![Key::new("gamma dot-of", "N on − α N off")],
-            caption: "Energies as they stand in the score files; the leak given back is that of all energies.".into(),
+            caption: "An event has the energy at the position at which it counts; the leak given back is that of its bin.".into(),
         }],
         tables: vec![Table {
             title: "Excess per bin of energy".into(),
@@ -448,6 +502,18 @@ fn energies(season: &Season) -> Result<Option<Assessed>> {
         }],
         ..Assessed::default()
     }))
+}
+
+/// The leak of a bin in percent, or that it is not resolved.
+fn leak_of_bin(leak: BinLeak) -> String {
+    if leak.resolved {
+        return dash(leak.share, percent);
+    }
+    format!("not resolved ({} gammas)", grouped(leak.counts.on))
+}
+
+fn percent(share: Measured) -> String {
+    format!("{} ± {} %", fixed(100.0 * share.value, 2), fixed(100.0 * share.error, 2))
 }
 
 fn simulation(season: &Season) -> Result<Option<Assessed>> {
@@ -493,6 +559,11 @@ fn simulation(season: &Season) -> Result<Option<Assessed>> {
             ),
             "assumed: uniform over the area, every triggered one scored",
         ));
+        let weighted = match &simulation.unweighted {
+            Some(reason) => format!("as thrown: {reason}"),
+            None => format!("weighted to E^−{} of the source", number(thrown.source_index, 3)),
+        };
+        section.facts.push(fact("spectrum of the leak", weighted, ""));
     }
     if let Some(svg) = plots::areas(&simulation.area)? {
         section.figures.push(Figure {

@@ -14,8 +14,9 @@ use std::path::Path;
 pub const GROUP: &str = "scores";
 pub const FORMAT: &str = "taiga-flow-scores";
 pub const VERSION: i64 = 1;
-/// Of files with assumed positions of the source.
-pub const VERSION_WITH_POSITIONS: i64 = 2;
+/// Of files with assumed positions of the source. In version 2 `energy` was one value per
+/// event, that at the source, also of events that count at an OFF position.
+pub const VERSION_WITH_POSITIONS: i64 = 3;
 /// Of pieces of a file, which are put together later.
 pub const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
 

@@ -44,7 +44,7 @@ pub struct Recipe {
     /// The model's thresholds by bins stand where a threshold is absent.
     pub working_points: Vec<WorkingPoint>,
     bins: Option<Bins>,
-    energy: Option<(EnergyTable, usize, Option<usize>)>, // and where size and dist are
+    energy: Option<(EnergyTable, usize, Option<usize>)>, // with the slots of size and dist
     copy: Vec<(usize, String)>,
     columns: Vec<(ScoreColumn, usize, String)>, // which flow's, and its name
     status: bool,
@@ -95,7 +95,7 @@ pub struct Rows {
     prepared: Prepared,
     seen: Seen,
     quality: Vec<u32>, // (rows)
-    energy: Vec<f32>,  // (rows), TeV
+    energy: Vec<f32>,  // (positions, rows), TeV
     p_value: Vec<f32>, // (positions, rows)
     bin: Vec<u16>,     // (positions, rows), where thresholds have bins
     pass: Vec<u8>,     // (positions, rows)
@@ -212,7 +212,7 @@ impl Recipe {
             ColumnSpec::new(name, Kind::F32, unit)
         }));
         if self.energy.is_some() {
-            specs.push(ColumnSpec::new("energy", Kind::F32, Some("TeV")));
+            specs.push(ColumnSpec::new("energy", Kind::F32, Some("TeV")).at_positions(positions));
         }
         if !self.quality.is_empty() {
             specs.push(ColumnSpec::new("quality", Kind::U32, None));
@@ -338,18 +338,22 @@ impl Recipe {
         }
     }
 
+    /// Looks up the energy of every row at each position, by the `dist` from that position.
     fn look_up_energy(&self, rows: &mut Rows) {
-        let Some((table, size, dist)) = &self.energy else { return };
-        let size = &rows.block.quantities[*size];
-        let dist = match dist {
-            Some(slot) => rows.block.quantities[*slot].as_slice(),
-            None => rows.seen.column(0, 0), // at the source itself
-        };
-        size.par_iter()
-            .zip(dist)
-            .with_min_len(4096)
-            .map(|(size, dist)| table.energy(f64::from(*size), f64::from(*dist)) as f32)
-            .collect_into_vec(&mut rows.energy);
+        let Some((table, size, own_dist)) = &self.energy else { return };
+        let Rows { block, seen, energy, .. } = rows;
+        let size = &block.quantities[*size];
+        energy.resize(self.width() * block.rows, f32::NAN);
+        for (k, energy) in energy.chunks_mut(block.rows.max(1)).enumerate() {
+            let dist = match own_dist {
+                Some(slot) => block.quantities[*slot].as_slice(),
+                None => seen.column(0, k),
+            };
+            let looked_up = size.par_iter().zip(dist).zip(energy).with_min_len(4096);
+            looked_up.for_each(|((size, dist), energy)| {
+                *energy = table.energy(f64::from(*size), f64::from(*dist)) as f32;
+            });
+        }
     }
 
     fn judge_working_points(&self, rows: &mut Rows) {

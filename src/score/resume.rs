@@ -8,7 +8,7 @@
 //! Anything else under the name of an output is refused, as ever.
 
 use super::ledger::{self, Entry};
-use super::output::{Counts, FORMAT, GROUP};
+use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
 use super::recipe::Recipe;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
 use crate::data::assign::{Assignment, Job};
@@ -27,6 +27,11 @@ const LONGEST_HEADER: u64 = 65_536;
 pub fn settings_hash(model: &str, schema: &Schema, options: &Options, recipe: &Recipe) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let (score, format) = (&options.score, options.format);
+    // A row of another file format is another row.
+    let version = match &recipe.positions {
+        Some(_) => format!("{version}, format {VERSION_WITH_POSITIONS}"),
+        None => version.to_string(),
+    };
     let energy = recipe.energy_blake3();
     let text = format!("{version}\n{model}\n{score:?}\n{format:?}\n{energy}\n{schema:?}");
     blake3::hash(text.as_bytes()).to_hex().to_string()

@@ -5,11 +5,18 @@
 //! and their spectrum. Assumed: throws uniform over a circle of radius R perpendicular to
 //! the shower, `energy_true` the energy of the throw, every triggered throw in the scored
 //! files, and a source at one distance from the zenith, that of the simulation.
+//!
+//! The leak is a ratio of counts, so it is that of the spectrum of the gammas. Where true
+//! energies and the spectrum thrown are known, gammas are weighted to the spectrum of the
+//! source; weights are summed over exact counts in fine bins of the true energy, in their
+//! order. The leak of a bin of `energy` is that of the gammas in the same bin.
 
+use super::counts::{CountedGammas, RunCounts, grow};
 use super::folder::Counted;
 use super::plan::Plan;
 use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
+use crate::figures::on_off::wilson_error;
 use crate::figures::{Leak, Measured};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -21,8 +28,23 @@ pub struct Simulation {
     pub models: Vec<String>,
     pub leak: Leak,
     pub share: Option<Measured>,
+    /// Per bin of `energy`; empty where the gammas have no energies at their positions.
+    #[serde(default)]
+    pub leaks: Vec<BinLeak>,
+    /// Why the leaks are those of the spectrum thrown, and not of the source's.
+    #[serde(default)]
+    pub unweighted: Option<String>,
     pub thrown: Option<Thrown>,
     pub area: Vec<AreaBin>,
+}
+
+/// The leak of the gammas of a bin of `energy`; its `events` are those that count anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BinLeak {
+    pub counts: Leak,
+    pub share: Option<Measured>,
+    /// Whether gammas are enough to correct an excess.
+    pub resolved: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -54,21 +76,18 @@ impl Simulation {
                 .advice("the leak and the areas would be wrong without it")
                 .input());
         }
-        let mut leak = Leak { on: 0, off: 0, positions: plan.off().count() as u64, events: 0 };
+        let mut sample = Sample::new(plan);
         let mut area: Vec<AreaBin> = bins(&plan.edges);
         let mut models = Vec::new();
         for run in counted.runs.values() {
-            let sum = run.sum();
-            leak.events += sum.events;
-            leak.on += sum.counted[0];
-            leak.off += plan.off().map(|k| sum.counted[k]).sum::<u64>();
+            sample.take(run);
             for (bin, of) in area.iter_mut().zip(&run.true_energy) {
                 bin.events += of.events;
                 bin.on += of.on;
             }
             models.extend(run.models.iter().cloned());
         }
-        if leak.events == 0 {
+        if sample.events == 0 {
             return Err(Fault::new("there are no simulated gammas").file(path).input());
         }
         for bin in &mut area {
@@ -79,14 +98,79 @@ impl Simulation {
         }
         models.sort();
         models.dedup();
+        let (leak, leaks, unweighted) = sample.leaks(plan, settings.simulation.as_ref());
         Ok(Simulation {
             scores: path.display().to_string(),
             models,
             leak,
             share: leak.share(),
+            leaks,
+            unweighted,
             thrown: settings.simulation.clone(),
             area,
         })
+    }
+}
+
+/// Counts of all gammas together.
+struct Sample {
+    events: u64,
+    counted: Vec<u64>,          // (positions)
+    energy: Vec<Vec<u64>>,      // (bins of `energy`, positions)
+    gammas: Vec<CountedGammas>, // (bins of `energy`, and all)
+    energy_of_source: bool,
+}
+
+impl Sample {
+    fn new(plan: &Plan) -> Sample {
+        let bins = plan.edges.len() - 1;
+        Sample {
+            events: 0,
+            counted: vec![0; plan.positions.len()],
+            energy: vec![vec![0; plan.positions.len()]; bins],
+            gammas: vec![CountedGammas::default(); bins + 1],
+            energy_of_source: false,
+        }
+    }
+
+    fn take(&mut self, run: &RunCounts) {
+        let sum = run.sum();
+        self.events += sum.events;
+        grow(&mut self.counted, &sum.counted);
+        self.energy.iter_mut().zip(&run.energy).for_each(|(own, its)| grow(own, its));
+        self.gammas.iter_mut().zip(&run.gammas).for_each(|(own, its)| own.merge(its));
+        self.energy_of_source |= run.energy_of_source;
+    }
+
+    /// The leak of all gammas, that of each bin of `energy`, and why they are not weighted.
+    fn leaks(&self, plan: &Plan, thrown: Option<&Thrown>) -> (Leak, Vec<BinLeak>, Option<String>) {
+        let counted = |counts: &[u64], events: u64| Leak {
+            on: counts[0],
+            off: plan.off().map(|k| counts[k]).sum(),
+            positions: plan.off().count() as u64,
+            events,
+            weights: None,
+        };
+        let mut all = counted(&self.counted, self.events);
+        let gammas = self.gammas.last().cloned().unwrap_or_default();
+        let known = [gammas.on.events(), gammas.off.events()] == [all.on, all.off];
+        let (weighting, unweighted) = match thrown {
+            None => (None, Some("[simulation] does not say how they were thrown")),
+            Some(_) if !known => (None, Some("not all of their scores have energy_true")),
+            Some(thrown) => (Some(thrown), None),
+        };
+        let weights = |gammas: &CountedGammas| {
+            weighting.map(|thrown| gammas.weighted(|energy| thrown.weight(energy)))
+        };
+        all.weights = weights(&gammas);
+        let bin = |(counts, gammas): (&Vec<u64>, &CountedGammas)| {
+            let counts = Leak { weights: weights(gammas), ..counted(counts, counts.iter().sum()) };
+            BinLeak { counts, share: counts.share(), resolved: counts.is_resolved() }
+        };
+        let has_energy =
+            !self.energy_of_source && self.energy.iter().flatten().any(|count| *count > 0);
+        let bins = self.energy.iter().zip(&self.gammas).filter(|_| has_energy);
+        (all, bins.map(bin).collect(), unweighted.map(str::to_string))
     }
 }
 
@@ -113,7 +197,8 @@ impl AreaBin {
             (throws > 0.0).then(|| {
                 // The number of throws in a bin is known on average only.
                 let value = passed as f64 / throws;
-                Measured { value, error: (value * (1.0 - value).max(0.0) / throws).sqrt() }
+                let variance = value * (1.0 - value).max(0.0) / throws;
+                Measured { value, error: wilson_error(value, variance, throws) }
             })
         };
         let area = |share: Measured| Measured {
@@ -130,10 +215,23 @@ impl AreaBin {
 mod tests {
     use super::*;
 
+    fn thrown(index: f64, source_index: f64) -> Thrown {
+        let energy_tev = [1.0, 10.0];
+        Thrown { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
+    }
+
+    #[test]
+    fn area_none_counted_has_an_error() {
+        let mut bin = bins(&[1.0, 2.0])[0];
+        bin.events = 1000;
+        bin.fill(Some(&thrown(2.0, 2.0)));
+        let [share, area] = [bin.of_thrown.unwrap(), bin.area_m2.unwrap()];
+        assert!(share.value.abs() < 1e-15 && share.error > 1e-5 && area.error > 1.0, "{bin:?}");
+    }
+
     #[test]
     fn areas_follow_from_what_was_thrown() {
-        let thrown =
-            Thrown { events: 10_000, radius_m: 500.0, index: 2.0, energy_tev: [1.0, 10.0] };
+        let thrown = thrown(2.0, 2.0);
         let mut bin = bins(&[1.0, 2.0])[0];
         (bin.events, bin.on) = (1000, 250);
         bin.fill(None);

@@ -2,7 +2,7 @@
 //! of files, blocks and ranks.
 
 use super::clock::Clock;
-use crate::figures::Distribution;
+use crate::figures::{Distribution, Sum};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,10 +35,22 @@ pub struct RunCounts {
     pub alpha: Pair,
     pub score_on: Distribution,
     pub score_off: Distribution,
-    /// Counted events per bin of `energy` and position.
+    /// Scores inside the cuts, of each event at the position of its highest one alone: at the
+    /// source, and at all counted OFF positions together.
+    #[serde(default)]
+    pub highest_on: Distribution,
+    #[serde(default)]
+    pub highest_off: Distribution,
+    /// Counted events per bin of `energy`, that at the position where they count, and position.
     pub energy: Vec<Vec<u64>>,
+    /// Whether a file has energies at the source alone; its events are in no bin.
+    #[serde(default)]
+    pub energy_of_source: bool,
     /// Simulated events per bin of the true energy.
     pub true_energy: Vec<TrueEnergy>,
+    /// Simulated gammas that count, per bin of `energy` and, last, all of them.
+    #[serde(default)]
+    pub gammas: Vec<CountedGammas>,
     /// Log p at the source, and the copied quantities.
     pub drift: BTreeMap<String, Distribution>,
     /// First and last time of the run in each file [ns].
@@ -58,6 +70,26 @@ pub struct TrueEnergy {
     pub events: u64,
     pub on: u64,
     pub off: u64,
+}
+
+/// True energies of simulated gammas, by where they count: at the source, or at one of the
+/// counted OFF positions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountedGammas {
+    pub on: Distribution,
+    pub off: Distribution,
+}
+
+impl CountedGammas {
+    pub fn merge(&mut self, other: &CountedGammas) {
+        self.on.merge(&other.on);
+        self.off.merge(&other.off);
+    }
+
+    /// Sums of a weight by true energy, ON and OFF.
+    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [Sum; 2] {
+        [self.on.weighted(&weight), self.off.weighted(&weight)]
+    }
 }
 
 /// One portion of a run.
@@ -137,8 +169,11 @@ impl RunCounts {
             grow(&mut own.on, &its.on);
             grow(&mut own.off, &its.off);
         }
+        self.energy_of_source |= other.energy_of_source;
         self.score_on.merge(&other.score_on);
         self.score_off.merge(&other.score_off);
+        self.highest_on.merge(&other.highest_on);
+        self.highest_off.merge(&other.highest_off);
         self.energy.resize(self.energy.len().max(other.energy.len()), Vec::new());
         self.energy.iter_mut().zip(&other.energy).for_each(|(own, its)| grow(own, its));
         let bins = self.true_energy.len().max(other.true_energy.len());
@@ -148,11 +183,26 @@ impl RunCounts {
             own.on += its.on;
             own.off += its.off;
         }
+        let bins = self.gammas.len().max(other.gammas.len());
+        self.gammas.resize(bins, CountedGammas::default());
+        for (own, its) in self.gammas.iter_mut().zip(&other.gammas) {
+            own.merge(its);
+        }
         for (name, of) in &other.drift {
             self.drift.entry(name.clone()).or_default().merge(of);
         }
         self.segments.extend(other.segments.iter().cloned());
         self.segments.sort();
+    }
+
+    /// Takes a simulated gamma that counts in a bin of `energy`, if it lies in one.
+    pub fn add_gamma(&mut self, bin: Option<usize>, is_on: bool, true_energy: f32) {
+        let last = self.gammas.len().checked_sub(1);
+        for index in bin.into_iter().chain(last).filter(|_| true_energy > 0.0) {
+            let Some(of) = self.gammas.get_mut(index) else { continue };
+            let energies = if is_on { &mut of.on } else { &mut of.off };
+            energies.add(true_energy);
+        }
     }
 
     /// Files of the run whose times overlap: its clock went backwards between them.

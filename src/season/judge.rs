@@ -98,9 +98,9 @@ pub struct Columns {
     pub cuts: Vec<usize>,
     pub theta2: Option<usize>,
     pub alpha: Option<usize>,
-    pub log_prob: usize,     // of those at the source
-    pub dist: Option<usize>, // of those at the source
-    pub energy: Option<usize>,
+    pub log_prob: usize,       // of those at the source
+    pub dist: Option<usize>,   // of those at the source
+    pub energy: Option<usize>, // of those at all positions
     pub true_energy: Option<usize>,
     pub delta: Option<usize>,
     pub size: Option<usize>,
@@ -137,11 +137,12 @@ impl Columns {
         let cuts = plan.cuts.iter().map(|(name, _)| at_all(name)).collect();
         let theta2 = there("theta2").then(|| at_all("theta2"));
         let alpha = there("alpha").then(|| at_all("alpha"));
+        let energy = there("energy").then(|| at_all("energy"));
         let log_prob = index_of(&mut wanted.at_source, head.log_prob());
         let dist = there("dist").then(|| index_of(&mut wanted.at_source, "dist"));
         let has = |name: &str| head.copied.iter().any(|known| known == name);
         let mut copied = |name: &str| has(name).then(|| index_of(&mut wanted.copied, name));
-        let (energy, delta, size) = (copied("energy"), copied("delta_time"), copied("size"));
+        let (delta, size) = (copied("delta_time"), copied("size"));
         let true_energy = if plan.simulated { copied("energy_true") } else { None };
         let not_features = ["energy", "delta_time", "energy_true"];
         let features = head.copied.iter().filter(|name| !not_features.contains(&name.as_str()));

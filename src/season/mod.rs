@@ -22,7 +22,7 @@ mod summary;
 mod text;
 pub mod time;
 
-pub use area::{AreaBin, Simulation};
+pub use area::{AreaBin, BinLeak, Simulation};
 pub use candidates::Candidate;
 pub use compare::Comparison;
 pub use counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};

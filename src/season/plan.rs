@@ -24,6 +24,8 @@ pub struct Plan {
     pub told: String,
     /// Absent where it differs between bins of a quantity.
     pub threshold: Option<f64>,
+    /// Whether events pass by their score and one threshold, so that others can be tried.
+    pub is_scanned: bool,
     pub positions: Vec<f64>,
     /// Whether a position is counted; the source always is.
     pub kept: Vec<bool>,
@@ -44,6 +46,13 @@ impl Plan {
     /// Of the first file of a folder; the others must be alike.
     pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<Plan> {
         let (passing, told, threshold) = passing(head, settings)?;
+        let by_score = match passing {
+            Passing::Threshold(_) => true,
+            Passing::Point(bit) => {
+                let column = head.working_points.get(usize::from(bit)).map(|p| p.column.as_str());
+                matches!(column, Some("score" | ""))
+            }
+        };
         let many = head.positions.len();
         if many > MOST_POSITIONS {
             return Err(Fault::new("too many positions")
@@ -99,6 +108,7 @@ impl Plan {
             passing,
             told,
             threshold,
+            is_scanned: by_score && threshold.is_some() && !simulated,
             positions: head.positions.clone(),
             kept,
             quality_bits: head.quality_bits.clone(),

@@ -3,7 +3,8 @@
 use super::candidates::{Best, Candidate};
 use super::clock::Tick;
 use super::counts::{
-    ALPHA_BINS, ALPHA_MAX, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX, TrueEnergy,
+    ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
+    TrueEnergy,
 };
 use super::judge::{Columns, Judge, Verdict};
 use super::plan::Plan;
@@ -78,6 +79,8 @@ impl OfRun {
         self.counts.energy = vec![vec![0; plan.positions.len()]; bins];
         self.counts.true_energy =
             vec![TrueEnergy::default(); if plan.simulated { bins } else { 0 }];
+        self.counts.gammas =
+            vec![CountedGammas::default(); if plan.simulated { bins + 1 } else { 0 }];
         self
     }
 
@@ -180,25 +183,48 @@ impl<'a> Counting<'a> {
         if !good {
             return;
         }
-        let passes = self.judge(run, block, row);
+        let (passes, inside) = self.judge(run, block, row);
+        if self.plan.is_scanned && inside != 0 {
+            self.scan_highest(run, inside, block, row, file_row);
+        }
         if passes != 0 {
             self.count(run, passes, block, row, file_row);
         }
     }
 
-    /// Bit k is whether the event passes at position k; histograms are filled on the way.
-    fn judge(&mut self, run: usize, block: &ScoreBlock, row: usize) -> u64 {
+    /// Takes the score of an event at the position where it counts at any low threshold.
+    fn scan_highest(
+        &mut self,
+        run: usize,
+        inside: u64,
+        block: &ScoreBlock,
+        row: usize,
+        file_row: u64,
+    ) {
+        let Counting { plan, judge, runs, .. } = self;
+        let Some(place) = judge.place(inside, block, row, file_row) else { return };
+        let counts = &mut runs[run].counts;
+        let of = if place == 0 { &mut counts.highest_on } else { &mut counts.highest_off };
+        if plan.kept[place] {
+            of.add(block.at_all[judge.columns.score][place][row]);
+        }
+    }
+
+    /// Bit k is whether the event passes at position k, and whether it is inside all cuts
+    /// there; histograms are filled on the way.
+    fn judge(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
         let Counting { plan, judge, runs, .. } = self;
         let columns = &judge.columns;
         let of_run = &mut runs[run];
-        let Some((_, portion)) = &mut of_run.current else { return 0 };
+        let Some((_, portion)) = &mut of_run.current else { return (0, 0) };
         let counts = &mut of_run.counts;
-        let mut passes = 0;
+        let (mut passes, mut all_inside) = (0, 0);
         for k in 0..plan.positions.len() {
             let Some(Verdict { passing, inside, only }) = judge.at(block, row, k) else { continue };
             if k == 0 {
                 portion.selected += u64::from(inside);
             }
+            all_inside |= u64::from(inside) << k;
             if inside && plan.kept[k] {
                 let of = if k == 0 { &mut counts.score_on } else { &mut counts.score_off };
                 of.add(block.at_all[columns.score][k][row]);
@@ -222,7 +248,7 @@ impl<'a> Counting<'a> {
                 portion.passing[k] += 1;
             }
         }
-        passes
+        (passes, all_inside)
     }
 
     /// An event that passes counts once.
@@ -238,17 +264,18 @@ impl<'a> Counting<'a> {
         let Some(place) = judge.place(passes, block, row, file_row) else { return };
         portion.counted[place] += 1;
         let counts = &mut of_run.counts;
-        if let Some(energy) = columns.energy
-            && let Some(bin) = bin_of(block.copied[energy][row], &plan.edges)
-        {
+        let energy = columns.energy.map(|c| block.at_all[c][place][row]);
+        let bin = energy.and_then(|energy| bin_of(energy, &plan.edges));
+        if let Some(bin) = bin {
             counts.energy[bin][place] += 1;
         }
-        if let (Some(energy), true) = (columns.true_energy, plan.simulated)
-            && let Some(bin) = bin_of(block.copied[energy][row], &plan.edges)
-        {
-            let of_bin = &mut counts.true_energy[bin];
-            of_bin.on += u64::from(place == 0);
-            of_bin.off += u64::from(place > 0 && plan.kept[place]);
+        if let (Some(energy), true) = (columns.true_energy, plan.simulated && plan.kept[place]) {
+            let energy = block.copied[energy][row];
+            counts.add_gamma(bin, place == 0, energy);
+            if let Some(of_bin) = bin_of(energy, &plan.edges).map(|b| &mut counts.true_energy[b]) {
+                of_bin.on += u64::from(place == 0);
+                of_bin.off += u64::from(place > 0);
+            }
         }
         let score = judge.score(block, row);
         if place == 0 && self.best.wants(score) {
@@ -268,7 +295,7 @@ impl<'a> Counting<'a> {
                 dist: columns.dist.and_then(|c| finite(block.at_source[c][row])),
                 alpha: at_source(columns.alpha),
                 theta2: at_source(columns.theta2),
-                energy: columns.energy.and_then(|c| finite(block.copied[c][row])),
+                energy: at_source(columns.energy),
                 size: columns.size.and_then(|c| finite(block.copied[c][row])),
             });
         }
@@ -286,6 +313,7 @@ impl<'a> Counting<'a> {
             counts.files.insert(name.to_string());
             counts.models.insert(head.model_blake3.clone());
             counts.offset = head.source_offset;
+            counts.energy_of_source = head.has_energy_of_source();
             let clock = counts.sum().clock;
             if let (Some(first), Some(last)) = (clock.first, clock.last) {
                 counts.segments.push((first, last, name.to_string()));

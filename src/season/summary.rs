@@ -1,6 +1,6 @@
 //! The figures of a season, from its counts: what `season.json` holds.
 
-use super::area::Simulation;
+use super::area::{BinLeak, Simulation};
 use super::candidates::Candidate;
 use super::clock::DISAGREEMENT;
 use super::counts::{Pair, Portion, RunCounts, RunKey, grow};
@@ -12,7 +12,7 @@ use super::time;
 use crate::config::{Interval, OtherModel, SeasonSettings};
 use crate::data::selection::STATUS_BITS;
 use crate::error::{Fault, Result};
-use crate::figures::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff};
+use crate::figures::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff, ThresholdScan};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +59,9 @@ pub struct Season {
     pub theta2: Pair,
     pub alpha: Pair,
     pub score: Option<Scores>,
+    /// Other thresholds; absent without OFF positions or one threshold of the score.
+    #[serde(default)]
+    pub scan: Option<ThresholdScan>,
     pub simulation: Option<Simulation>,
     /// What runs are compared with for drift.
     pub drift_reference: String,
@@ -139,7 +142,11 @@ pub struct EnergyBin {
     pub on: u64,
     pub off: u64,
     pub excess: Measured,
+    /// The excess with the leak of this bin given back, where it is resolved.
     pub corrected: Option<Measured>,
+    /// Of simulated gammas in this bin; absent without them.
+    #[serde(default)]
+    pub leak: Option<BinLeak>,
     pub significance: f64,
     pub upper_limit: Option<f64>,
 }
@@ -229,7 +236,6 @@ struct Dated<'a> {
 impl Season {
     pub fn new(parts: Parts) -> Result<Season> {
         let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
-        let leak = simulation.as_ref().map(|s| s.leak);
         let mut warnings = Vec::new();
         let (mut used, mut refused) = (Vec::new(), Vec::new());
         for (key, counts) in &counted.runs {
@@ -250,10 +256,16 @@ impl Season {
                 .found(&first.reason)
                 .input());
         }
-        let figures = Figures { plan, leak };
-        warn_of_simulation(simulation.as_ref(), &used, &mut warnings);
+        let figures = Figures {
+            plan,
+            leak: simulation.as_ref().map(|s| s.leak),
+            leaks: simulation.as_ref().map_or(&[], |s| &s.leaks),
+        };
         let whole: Vec<&Dated> = used.iter().collect();
         let total = figures.group(None, None, &whole);
+        if let Some(simulation) = &simulation {
+            warn_of_simulation(simulation, &used, &total, &mut warnings);
+        }
         let groups = grouped_by(&used, |run| (run.season.clone(), run.key.telescope))
             .into_iter()
             .map(|((season, telescope), runs)| figures.group(season, telescope, &runs));
@@ -287,6 +299,7 @@ impl Season {
             theta2,
             alpha,
             score: scores(&used),
+            scan: scan(&used, plan, &total.tally),
             drift_reference: drifts.told,
             candidates: counted
                 .candidates
@@ -357,6 +370,11 @@ impl<'a> Dated<'a> {
                 if clock.deltas > 0 { "; live time is the sum of delta_time" } else { "" };
             warnings.push(format!("{told}: no times (unix_time_ns){instead}"));
         }
+        if self.counts.energy_of_source {
+            warnings.push(format!(
+                "{told}: not in the bins of energy: its score files hold energies at the source alone (format 2); score again with this version"
+            ));
+        }
         if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
             warnings.push(format!("{told}: the sum of delta_time is {share:.3} of the live time"));
         }
@@ -412,8 +430,34 @@ fn told_together(warnings: Vec<String>) -> Vec<String> {
     told
 }
 
-fn warn_of_simulation(simulation: Option<&Simulation>, used: &[Dated], warnings: &mut Vec<String>) {
-    let Some(simulation) = simulation else { return };
+fn warn_of_simulation(
+    simulation: &Simulation,
+    used: &[Dated],
+    total: &Group,
+    warnings: &mut Vec<String>,
+) {
+    if let Some(reason) = &simulation.unweighted {
+        warnings.push(format!(
+            "the leak is that of the spectrum thrown, not of the source's ({reason}): give [simulation] index, and score the gammas with copy = [\"energy\"]"
+        ));
+    }
+    if simulation.leaks.is_empty() && !total.energy.is_empty() {
+        warnings.push(
+            "the simulated gammas have no energies at each position: no corrected excess per bin of energy; score them again with the energy table of the season".to_string(),
+        );
+    }
+    let unresolved = |bin: &&EnergyBin| bin.leak.is_some_and(|leak| !leak.resolved);
+    let bins = total.energy.iter().filter(unresolved).filter(|bin| bin.on + bin.off > 0);
+    let bins: Vec<String> =
+        bins.map(|bin| format!("{} to {}", bin.low_tev, bin.high_tev)).collect();
+    if !bins.is_empty() {
+        warnings.push(format!(
+            "the simulated gammas do not resolve the leak at {} TeV (under {} counted at the source, or 1 − leak known to worse than {:.0} %): no corrected excess there; simulate more gammas",
+            bins.join(", "),
+            Leak::LEAST_GAMMAS,
+            100.0 * Leak::LARGEST_ERROR
+        ));
+    }
     let models: BTreeSet<&String> = used.iter().flat_map(|run| &run.counts.models).collect();
     let own: BTreeSet<&String> = simulation.models.iter().collect();
     if models != own {
@@ -464,10 +508,22 @@ fn scores(runs: &[Dated]) -> Option<Scores> {
     Some(Scores { low, high, on: bins(&on), off: bins(&off) })
 }
 
+/// Counts at other thresholds, of all runs.
+fn scan(runs: &[Dated], plan: &Plan, total: &Tally) -> Option<ThresholdScan> {
+    let alpha = total.alpha.filter(|_| plan.is_scanned)?;
+    let (mut on, mut off) = (Distribution::default(), Distribution::default());
+    for run in runs {
+        on.merge(&run.counts.highest_on);
+        off.merge(&run.counts.highest_off);
+    }
+    ThresholdScan::new(&on, &off, alpha, total.live_s.map(|s| s / HOUR))
+}
+
 /// How counts become figures.
 struct Figures<'a> {
     plan: &'a Plan,
     leak: Option<Leak>,
+    leaks: &'a [BinLeak], // (bins of energy)
 }
 
 impl Figures<'_> {
@@ -540,13 +596,15 @@ impl Figures<'_> {
     fn energy(&self, runs: &[&Dated]) -> Vec<EnergyBin> {
         let edges = &self.plan.edges;
         let mut sums = vec![Vec::new(); edges.len() - 1];
-        for run in runs {
+        // A part of a run's events would be a spectrum of another exposure.
+        for run in runs.iter().filter(|run| !run.counts.energy_of_source) {
             sums.iter_mut().zip(&run.counts.energy).for_each(|(sum, of)| grow(sum, of));
         }
         if sums.iter().flatten().all(|n| *n == 0) {
             return Vec::new();
         }
-        let bin = |(pair, sum): (&[f64], &Vec<u64>)| {
+        let bin = |(index, (pair, sum)): (usize, (&[f64], &Vec<u64>))| {
+            let leak = self.leaks.get(index).copied();
             let count = |k: usize| sum.get(k).copied().unwrap_or(0);
             let off: Vec<u64> = self.plan.off().map(count).collect();
             let counts = OnOff::new(count(0), &off)?;
@@ -557,12 +615,15 @@ impl Figures<'_> {
                 on: counts.on,
                 off: counts.off,
                 excess,
-                corrected: self.leak.and_then(|leak| leak.corrected(excess)),
+                corrected: leak
+                    .filter(|leak| leak.resolved)
+                    .and_then(|leak| leak.counts.corrected(excess)),
+                leak,
                 significance,
                 upper_limit: (significance < LIMIT_BELOW).then(|| counts.upper_limit()),
             })
         };
-        edges.windows(2).zip(&sums).filter_map(bin).collect()
+        edges.windows(2).zip(&sums).enumerate().filter_map(bin).collect()
     }
 
     fn run(&self, run: &Dated, drifts: &Drifts) -> RunRow {

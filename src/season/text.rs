@@ -11,6 +11,14 @@ impl Display for Season {
         let runs = self.runs.len();
         writeln!(f, "season of {runs} run(s), {} · {}", self.scores, self.point)?;
         tally(f, &self.total.tally, &self.off_positions)?;
+        if let Some(best) = self.scan.as_ref().and_then(|scan| scan.best) {
+            let text = format!(
+                "{:.2} σ at score ≥ {}, for planning only: chosen on the same events",
+                best.significance,
+                significant(best.threshold, 4)
+            );
+            line(f, "highest of all thresholds", text)?;
+        }
         if self.groups.len() > 1 {
             let head = ["runs", "hours", "N_on", "α·N_off", "σ"];
             write!(f, "  {:NAME$}", "season, telescope")?;

@@ -44,7 +44,9 @@ impl Scores {
         text(&file, "model_blake3", &self.model);
         text(&file, "input_blake3", &blake3::hash(self.input.as_bytes()).to_hex());
         text(&file, "input", &self.input);
-        integer(&file, "version", 2);
+        // Energies were those at the source until version 3.
+        let is_old = self.copied.iter().any(|(name, _, _)| name == "energy");
+        integer(&file, "version", if is_old { 2 } else { 3 });
         integer(&file, "complete", 1);
         integer(&file, "rows", rows as i64);
         if let Some(offset) = self.source_offset {
