@@ -213,7 +213,7 @@ column = "p_value"
     let offset: Vec<f64> = file.attr("source_offset").and_then(|a| a.read_raw()).expect("offsets");
     assert!(offset.iter().all(|o| (o - 1.2).abs() < 1e-5), "{offset:?}");
     let version: i64 = file.attr("version").and_then(|a| a.read_scalar()).expect("a version");
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
 }
 
 /// An archive of very uneven files, the longest longer than two blocks.
