@@ -158,7 +158,7 @@ fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
     for row in 0..90 {
         events.feature("width")[31 * row] = [f32::NAN, f32::INFINITY][row % 2];
         events.feature("size")[31 * row] = 100.0; // inside the cut
-        // Outside of it: cut, whatever else is wrong.
+        // Outside of it: counted as not finite, and no part of the budget.
         events.feature("size")[31 * row + 2] = 59.0;
         events.feature("width")[31 * row + 2] = f32::NAN;
     }
@@ -180,7 +180,7 @@ fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
     let told = json(&within);
     assert_eq!(
         (told["rows"]["not_finite"].as_u64(), told["rows"]["out_of_domain"].as_u64()),
-        (Some(90), Some(30))
+        (Some(180), Some(30))
     );
     assert_eq!(told["rows"]["read"], 3000);
 }

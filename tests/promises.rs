@@ -31,6 +31,7 @@ mod preflight;
 mod ranks;
 mod recovery;
 mod season;
+mod season_runs;
 mod separation;
 mod stopping;
 mod support;

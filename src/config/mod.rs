@@ -17,7 +17,7 @@ pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
 pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
-pub use season::{Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
+pub use season::{DriftLimits, Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
 
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
 pub use thresholds::{Few, NO_BIN, Thresholds, bin_of};

@@ -82,16 +82,22 @@ pub struct Energy {
     pub edges: Vec<f64>,
 }
 
-/// Beyond these a run is flagged.
+/// A run is flagged where a column differs by more than chance and by more than an effect
+/// size: p × (number of comparisons) below `p_value`, and `psi` or `ks` exceeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DriftLimits {
+    /// Probability that any of the comparisons of a report flags a run by chance.
+    pub p_value: f64,
     /// Population stability index.
     pub psi: f64,
-    /// Kolmogorov–Smirnov distance, where its p-value is below 0.001 too.
+    /// Kolmogorov–Smirnov distance.
     pub ks: f64,
     /// Runs of fewer events are not judged.
     pub least_events: u64,
+    /// Columns that change by design from run to run, or whose values belong to a time and
+    /// not to an event, so that they are not compared; upper and lower case are alike.
+    pub leave_out: Vec<String>,
 }
 
 /// Spectral index of the Crab Nebula at 0.5 to 80 TeV, 2.62 ± 0.02 (HEGRA; Aharonian et al.
@@ -101,6 +107,29 @@ const SOURCE_INDEX: f64 = 2.6;
 fn source_index() -> f64 {
     SOURCE_INDEX
 }
+/// What moves with the telescope and its source, and what is one value per portion.
+const MOVING: [&str; 20] = [
+    "tel_az",
+    "tel_el",
+    "tel_ra",
+    "tel_dec",
+    "tel_tet",
+    "tel_fi",
+    "source_az",
+    "source_el",
+    "source_ra",
+    "source_dec",
+    "source_tet",
+    "source_fi",
+    "source_x",
+    "source_y",
+    "zenith",
+    "azimuth",
+    "delta_time",
+    "CR100phe",
+    "CR_portion",
+    "weather_mark",
+];
 
 /// Showers thrown at the telescope, of the spectrum dN/dE ∝ E^−index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,7 +216,15 @@ impl Default for Energy {
 
 impl Default for DriftLimits {
     fn default() -> DriftLimits {
-        DriftLimits { psi: 0.25, ks: 0.1, least_events: 100 }
+        let leave_out = MOVING.map(str::to_string).to_vec();
+        DriftLimits { p_value: 0.01, psi: 0.1, ks: 0.05, least_events: 100, leave_out }
+    }
+}
+
+impl DriftLimits {
+    /// Returns whether a column is not compared.
+    pub fn leaves_out(&self, column: &str) -> bool {
+        self.leave_out.iter().any(|name| name.to_lowercase() == column.to_lowercase())
     }
 }
 
@@ -271,6 +308,7 @@ impl SeasonSettings {
         let positive = [
             ("time.gap", self.time.gap),
             ("positions.offset_change", self.positions.offset_change),
+            ("drift.p_value", self.drift.p_value),
             ("drift.psi", self.drift.psi),
             ("drift.ks", self.drift.ks),
         ];
@@ -362,6 +400,13 @@ mod tests {
         ] {
             assert_eq!(SeasonSettings::parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
+    }
+
+    #[test]
+    fn columns_that_move_are_left_out_of_drift() {
+        let limits = DriftLimits::default();
+        assert!(limits.leaves_out("Tel_El") && limits.leaves_out("cr_portion"));
+        assert!(!limits.leaves_out("size") && !limits.leaves_out("log_prob"));
     }
 
     #[test]

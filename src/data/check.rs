@@ -20,6 +20,7 @@ use super::cut_flow::CutFlow;
 use super::plausible;
 use super::schema::Schema;
 use super::table::{Block, Request, Table};
+use super::unix_time;
 use crate::config::Class;
 use crate::error::{Error, Fault, Result};
 pub use set::Finding;
@@ -283,6 +284,7 @@ fn check_file(
             for difference in &counts.differences {
                 report.judge_difference(difference, contents.rows);
             }
+            report.judge_times(&counts.times, contents.rows);
             if !off {
                 report.judge_role(&contents);
             }
@@ -376,6 +378,28 @@ struct Counts {
     classes: Classes,
     sources: SourcePositions,
     source: Option<[usize; 2]>, // quantities of the source's position
+    times: Times,
+}
+
+/// Times that are not plausible.
+#[derive(Default)]
+struct Times {
+    key: Option<usize>, // in the request
+    rows: u64,          // seen
+    implausible: u64,
+    /// Row and value of the first.
+    first: Option<(u64, i64)>,
+}
+
+impl Times {
+    fn add(&mut self, block: &Block) {
+        let Some(times) = self.key.map(|key| &block.keys[key]) else { return };
+        for (row, time) in times.iter().enumerate().filter(|(_, t)| !unix_time::is_plausible(**t)) {
+            self.implausible += 1;
+            self.first.get_or_insert((self.rows + row as u64, *time));
+        }
+        self.rows += block.rows as u64;
+    }
 }
 
 impl Counts {
@@ -391,6 +415,10 @@ impl Counts {
             classes: Classes::default(),
             sources: SourcePositions::default(),
             source: source.map(|(x, y)| [x, y]),
+            times: Times {
+                key: request.keys.iter().position(|key| key == unix_time::COLUMN),
+                ..Times::default()
+            },
         }
     }
 
@@ -430,6 +458,7 @@ impl Counts {
             pairs.for_each(|(x, y)| self.sources.add(*x, *y));
         }
         self.classes.add(block.class.as_deref().unwrap_or_default());
+        self.times.add(block);
     }
 }
 
@@ -629,6 +658,18 @@ impl FileReport {
             );
             self.add(too_many(*bad, rows), text);
         }
+    }
+
+    /// Times in another unit than ns, or of no telescope's life.
+    fn judge_times(&mut self, times: &Times, rows: u64) {
+        let Some((row, time)) = times.first else { return };
+        let text = format!(
+            "'{}' is outside of 2000 to 2100 in {} rows: {} in row {row}; TAIGA writes ns since 1970",
+            unix_time::COLUMN,
+            share(times.implausible, rows),
+            unix_time::describe(time)
+        );
+        self.add(too_many(times.implausible, rows), text);
     }
 
     /// A file of one class that holds the other.

@@ -39,6 +39,7 @@ mod stored;
 pub mod table;
 pub mod text;
 mod told;
+pub mod unix_time;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;

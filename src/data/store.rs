@@ -201,6 +201,8 @@ pub struct EventStore {
 pub struct RowCounts {
     pub read: u64,
     pub other_class: u64,
+    /// By the first that holds, as in the status of scores: not finite, outside a
+    /// transform's domain, outside the cuts.
     pub not_finite: u64,
     pub out_of_domain: u64,
     pub cut: u64,
@@ -211,6 +213,10 @@ pub struct RowCounts {
     /// Left out of experimental files, as they may come from the source.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub on_source: u64,
+    /// Of `not_finite` and `out_of_domain`, those that the cuts would leave out anyway: no
+    /// part of the budget for bad rows.
+    #[serde(skip)]
+    pub excused: [u64; 2],
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
@@ -219,8 +225,11 @@ fn is_zero(x: &u64) -> bool {
 }
 
 impl RowCounts {
-    fn words(&mut self) -> [&mut u64; 10] {
+    fn words(&mut self) -> [&mut u64; 12] {
+        let [not_finite, out_of_domain] = &mut self.excused;
         [
+            not_finite,
+            out_of_domain,
             &mut self.read,
             &mut self.other_class,
             &mut self.not_finite,
@@ -353,16 +362,15 @@ impl EventStore {
             }
             let verdict = seen.verdict(block, row, status == 0);
             if status != 0 {
-                let reason = match status {
-                    s if s & NOT_FINITE != 0 && !recipe.selection.fails_cut(block, row) => {
-                        &mut counts.not_finite
-                    }
-                    s if s & NOT_FINITE != 0 => &mut counts.cut,
-                    s if s & CUT != 0 => &mut counts.cut,
-                    s if s & OUT_OF_DOMAIN != 0 => &mut counts.out_of_domain,
-                    _ => continue,
-                };
-                *reason += 1;
+                if status & NOT_FINITE != 0 {
+                    counts.not_finite += 1;
+                    counts.excused[0] += u64::from(recipe.selection.fails_cut(block, row));
+                } else if status & OUT_OF_DOMAIN != 0 {
+                    counts.out_of_domain += 1;
+                    counts.excused[1] += u64::from(status & CUT != 0);
+                } else {
+                    counts.cut += u64::from(status & CUT != 0);
+                }
                 continue;
             }
             if verdict == Verdict::OnSource {
@@ -790,16 +798,18 @@ fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {
     moments
 }
 
-/// Refuses more unusable rows than the budget allows.
+/// Refuses more unusable rows than the budget allows; those outside the cuts do not count.
 pub fn check_budget(counts: &RowCounts, budget: f64) -> Result<()> {
-    let bad = counts.not_finite + counts.out_of_domain;
+    let not_finite = counts.not_finite - counts.excused[0];
+    let out_of_domain = counts.out_of_domain - counts.excused[1];
+    let bad = not_finite + out_of_domain;
     let seen = counts.read - counts.other_class;
     if bad as f64 <= budget * seen as f64 {
         return Ok(());
     }
     Err(Fault::new("too many rows with values that cannot be used")
         .expected(format!("at most {budget} of {seen} rows (data.bad_rows)"))
-        .found(format!("{} not finite, {} outside a transform's domain", counts.not_finite, counts.out_of_domain))
+        .found(format!("{not_finite} not finite, {out_of_domain} outside a transform's domain"))
         .advice("look at the columns with `taiga-flow check`; raise data.bad_rows if this is as it should be")
         .input())
 }

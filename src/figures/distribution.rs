@@ -7,6 +7,7 @@
 
 use super::Sum;
 use super::tails::distance_p_value;
+use crate::config::DriftLimits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -34,6 +35,21 @@ pub struct Drift {
     /// Population stability index Σ (p − q) ln(p/q) over ten bins of equal share of the
     /// reference; above 0.25 a population is usually called another one.
     pub psi: f64,
+}
+
+impl Drift {
+    /// Returns whether there are events enough on both sides.
+    pub fn is_enough(&self, limits: &DriftLimits) -> bool {
+        self.events.min(self.reference_events) >= limits.least_events
+    }
+
+    /// Returns whether this, one of so many comparisons, is more than chance and more than
+    /// the least effect.
+    pub fn is_flagged(&self, limits: &DriftLimits, comparisons: usize) -> bool {
+        let by_chance = self.p_value * comparisons as f64;
+        let effect = self.ks > limits.ks || self.psi > limits.psi;
+        self.is_enough(limits) && by_chance < limits.p_value && effect
+    }
 }
 
 impl Distribution {
@@ -282,6 +298,28 @@ mod tests {
         assert!(shifted.psi > 0.15 && shifted.p_value < 1e-9, "{shifted:?}");
         let elsewhere = normals(9, 2000, 90.0, 2.0).drift_from(&reference).unwrap();
         assert!(elsewhere.ks > 0.99 && elsewhere.psi.is_finite() && elsewhere.psi > 1.0);
+    }
+
+    #[test]
+    fn drift_needs_an_effect_beyond_chance() {
+        let limits = DriftLimits::default();
+        let drift = |ks: f64, p_value: f64, psi: f64| Drift {
+            events: 20_000,
+            reference_events: 200_000,
+            ks,
+            p_value,
+            psi,
+        };
+        // A size of 25 % more.
+        assert!(drift(0.070, 3e-38, 0.03).is_flagged(&limits, 1000));
+        assert!(drift(0.04, 3e-38, 0.11).is_flagged(&limits, 1000));
+        // Sure and small; large and by chance; by chance among so many.
+        assert!(!drift(0.04, 3e-38, 0.03).is_flagged(&limits, 1000));
+        assert!(!drift(0.070, 0.02, 0.03).is_flagged(&limits, 1));
+        assert!(drift(0.070, 1e-4, 0.03).is_flagged(&limits, 99));
+        assert!(!drift(0.070, 1e-4, 0.03).is_flagged(&limits, 101));
+        let few = Drift { events: 99, ..drift(0.5, 1e-30, 1.0) };
+        assert!(!few.is_flagged(&limits, 1));
     }
 
     #[test]

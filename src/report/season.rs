@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::figures::measured::grouped;
 use crate::figures::{Measured, ScanPoint};
 use crate::season::{
-    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, Group, Night, Picture, RunRow, Season, Simulation,
-    THETA2_MAX, Tally, time,
+    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, Group, INDEPENDENT, Night, Picture, PortionRow, RunRow,
+    Season, Showers, Simulation, THETA2_MAX, Tally, number_name, time,
 };
 use std::path::Path;
 
@@ -51,7 +51,7 @@ fn overview(season: &Season) -> Result<Assessed> {
     let total = &season.total.tally;
     Ok(Assessed {
         heading: format!("{} · ON and OFF", season.point),
-        headline: headline(total, season.simulation.as_ref()),
+        headline: headline(&season.total, season.simulation.as_ref()),
         facts: facts(season),
         warnings: season.warnings.clone(),
         parameters: Vec::new(),
@@ -68,43 +68,68 @@ fn overview(season: &Season) -> Result<Assessed> {
     })
 }
 
-/// The figures a reader looks for first.
-fn headline(total: &Tally, simulation: Option<&Simulation>) -> Vec<Fact> {
+/// The figures a reader looks for first, each with what it counts.
+fn headline(group: &Group, simulation: Option<&Simulation>) -> Vec<Fact> {
+    let total = &group.tally;
     let sigma = |s: f64| format!("{} σ", fixed(s, 2));
-    let naive = total.naive.as_ref();
+    let bound = bound(group.showers);
+    let many = total.off.len();
+    let of_runs = if total.without_time > 0 { "of the runs with times; " } else { "" };
     let mut facts = vec![
         fact(
             "significance",
-            dash(total.significance, sigma),
-            dash(naive, |n| {
-                format!("Li & Ma; {} if counted at every position", sigma(n.significance))
+            dash(total.significance, |s| format!("{bound}{}", sigma(s))),
+            dash(total.naive.as_ref(), |n| {
+                format!(
+                    "Li & Ma, events counted once; {} if counted wherever they pass",
+                    sigma(n.significance)
+                )
             }),
         ),
         fact(
             "excess",
             measured(total.excess),
             match simulation {
-                Some(_) => format!("{} with the leak given back", measured(total.corrected)),
-                None => "leak into OFF not known (no simulated gammas)".to_string(),
+                Some(_) => format!(
+                    "events counted once; {} with the leak given back",
+                    measured(total.corrected)
+                ),
+                None => {
+                    "events counted once; leak into OFF not known (no simulated gammas)".to_string()
+                }
             },
         ),
         fact(
             "N on",
             grouped(total.on),
-            dash(expected(total), |b| format!("expected {}", fixed(b, 1))),
+            dash(expected(total), |b| {
+                format!("events counted at the source; {} expected from {many} OFF", fixed(b, 1))
+            }),
         ),
-        fact("sensitivity", dash(total.per_root_hour, |s| format!("{} σ/√h", fixed(s, 2))), ""),
-        fact("live time", dash(total.live_s, hours), gaps(total)),
+        fact(
+            "sensitivity",
+            dash(total.per_root_hour, |s| format!("{bound}{} σ/√h", fixed(s, 2))),
+            format!("{of_runs}σ of events counted once, per root of live time"),
+        ),
+        fact("live time", dash(total.live_s, hours), format!("telescope-hours; {}", gaps(total))),
         fact(
             "rate",
             dash(total.rate_hz, |r| format!("{} Hz", number(r, 3))),
-            format!("{} events", grouped(total.events)),
+            format!("{} events in live time, before all cuts", grouped(total.live_events)),
         ),
     ];
     if let Some(limit) = total.upper_limit {
         facts[1].note = format!("{}; below {} at 95 %", facts[1].note, number(limit, 3));
     }
     facts
+}
+
+/// What stands before a significance that is an upper bound.
+fn bound(showers: Showers) -> &'static str {
+    match showers {
+        Showers::Distinct => "",
+        Showers::Independent => "≤ ",
+    }
 }
 
 fn gaps(tally: &Tally) -> String {
@@ -120,6 +145,7 @@ fn gaps(tally: &Tally) -> String {
 
 fn facts(season: &Season) -> Vec<Fact> {
     let angles = |of: &[f64]| of.iter().map(|a| format!("{a:.0}°")).collect::<Vec<_>>().join(", ");
+    let total = &season.total.tally;
     let mut facts = vec![
         fact("scores", &season.scores, ""),
         fact("model", season.models.join(", "), ""),
@@ -160,8 +186,15 @@ fn facts(season: &Season) -> Vec<Fact> {
     facts.push(fact(
         "counting",
         "an event that passes at several positions counts once, where its score is highest",
-        "",
+        if season.total.showers == Showers::Independent { INDEPENDENT } else { "" },
     ));
+    if total.without_time > 0 {
+        facts.push(fact(
+            "without times",
+            format!("{} events", grouped(total.without_time)),
+            "their runs are in all counts, and in no live time, rate or σ/√h",
+        ));
+    }
     facts
 }
 
@@ -217,7 +250,14 @@ fn count_figures(season: &Season) -> Result<Vec<Figure>> {
                 Key::new("gamma line", "run after run"),
                 Key::new("muted dashed", "a steady source"),
             ],
-            caption: "Telescope-hours, runs in the order of their beginnings.".into(),
+            caption: match season.total.showers {
+                Showers::Distinct => {
+                    "Telescope-hours, runs with times in the order of their beginnings.".into()
+                }
+                Showers::Independent => format!(
+                    "Telescope-hours, runs with times in the order of their beginnings; {INDEPENDENT}."
+                ),
+            },
         });
     }
     Ok(figures)
@@ -305,13 +345,37 @@ fn groups(season: &Season) -> Table {
         row.extend(figures_of(&group.tally));
         row
     };
-    let rows: Vec<Vec<String>> = season.groups.iter().map(row).collect();
+    let mut rows: Vec<Vec<String>> = season.groups.iter().map(row).collect();
     let head = ["season", "telescope", "nights", "runs"];
-    Table { title: "By season and telescope".into(), head: with_figures(&head), rows }
+    let mut title = "By season and telescope".to_string();
+    if season.groups.len() > 1 {
+        let total = &season.total;
+        let mut sum = vec!["all".to_string(), String::new()];
+        sum.extend([grouped(total.nights), grouped(total.runs)]);
+        sum.extend(figures_of(&total.tally));
+        if total.showers == Showers::Independent {
+            let of_sigma = [head.len() + 3, head.len() + 4];
+            for column in of_sigma {
+                sum[column] = format!("{}{}", bound(total.showers), sum[column]);
+            }
+            title = format!("{title}; {INDEPENDENT}");
+        }
+        rows.push(sum);
+    }
+    Table { title, head: with_figures(&head), rows }
 }
 
-const FIGURES: [&str; 9] =
-    ["N on", "expected", "excess", "σ", "σ/√h", "below, 95 %", "live [h]", "events", "rate [Hz]"];
+const FIGURES: [&str; 9] = [
+    "N on",
+    "expected",
+    "excess",
+    "σ",
+    "σ/√h",
+    "below, 95 %",
+    "live [h]",
+    "events",
+    "live rate [Hz]",
+];
 
 fn with_figures(head: &[&str]) -> Vec<String> {
     heads(&[head, &FIGURES].concat())
@@ -342,6 +406,7 @@ fn nights(season: &Season) -> Result<Assessed> {
     let hourly: Vec<Measured> = season
         .nights
         .iter()
+        .filter(|night| night.tally.without_time == 0)
         .filter_map(|night| {
             let (excess, hours) = (night.tally.excess?, night.tally.live_s? / HOUR);
             (hours > 0.0)
@@ -355,7 +420,7 @@ fn nights(season: &Season) -> Result<Assessed> {
             title: "Excess night by night".into(),
             svg,
             keys: vec![Key::new("gamma dot-of", "N on − α N off, per hour of live time")],
-            caption: "Nights are those of the table below.".into(),
+            caption: "Nights with times are those of the table below.".into(),
         });
     }
     let night = |night: &Night| {
@@ -376,6 +441,17 @@ fn nights(season: &Season) -> Result<Assessed> {
         row.push(if run.drift.iter().any(|d| d.flagged) { "drifts" } else { "" }.to_string());
         row
     };
+    let portion = |portion: &PortionRow| {
+        let mut row = vec![
+            portion.run.clone(),
+            telescope(portion.telescope),
+            if portion.name.is_empty() { "–".to_string() } else { portion.name.clone() },
+            dash(portion.start_ns, |t| time::utc(t)[..16].to_string()),
+        ];
+        row.extend(figures_of(&portion.tally));
+        row
+    };
+    let portion_head = with_figures(&["run", "telescope", "portion", "begins (UTC)"]);
     let mut run_head = with_figures(&["run", "telescope", "begins (UTC)", "portions"]);
     run_head.extend(heads(&["p of OFF", "flag"]));
     Ok(Assessed {
@@ -389,13 +465,8 @@ fn nights(season: &Season) -> Result<Assessed> {
                 night,
                 MOST_ROWS,
             ),
-            shortened(
-                "Runs; their portions are in season.json",
-                run_head,
-                &season.runs,
-                run,
-                MOST_ROWS,
-            ),
+            shortened("Runs", run_head, &season.runs, run, MOST_ROWS),
+            shortened("Portions of the runs", portion_head, &season.portions, portion, MOST_ROWS),
         ],
         ..Assessed::default()
     })
@@ -650,7 +721,7 @@ fn candidates(season: &Season) -> Option<Assessed> {
     let row = |c: &crate::season::Candidate| {
         vec![
             key(&c.keys, "event_id"),
-            c.run.map_or_else(|| c.file.clone(), |run| run.to_string()),
+            c.run.map_or_else(|| c.file.clone(), number_name),
             telescope(c.telescope),
             dash(c.time_ns, time::utc),
             number(f64::from(c.score), 5),
@@ -679,7 +750,11 @@ fn candidates(season: &Season) -> Option<Assessed> {
         let of = &season.candidates[picture.candidate];
         let brightest = picture.charge.iter().copied().fold(0.0, f32::max);
         Figure {
-            title: format!("Event {}, run {}", key(&of.keys, "event_id"), key(&of.keys, "run_id")),
+            title: format!(
+                "Event {}, run {}",
+                key(&of.keys, "event_id"),
+                of.run.map_or_else(|| of.file.clone(), number_name)
+            ),
             svg: plots::image(picture),
             keys: Vec::new(),
             caption: format!(

@@ -92,8 +92,20 @@ pub struct ScoredFile {
     /// Rows without a score at any position.
     #[serde(default)]
     pub unusable: u64,
-    /// Rows by status bit, over all positions; a row can have several.
+    /// Rows with a time outside of 2000 to 2100, such as seconds instead of nanoseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub implausible_times: u64,
+    /// Rows by status bit, or, with source positions, pairs of event and position; one can
+    /// have several bits.
     pub status: BTreeMap<String, u64>,
+}
+
+/// What the values by status of a scoring with source positions count.
+const PAIRS: &str = "(event, position) pairs";
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What a scoring came to; also the manifest of the output folder.
@@ -104,6 +116,9 @@ pub struct Summary {
     /// Angles of the source positions [deg].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<Vec<f64>>,
+    /// What the values by status count, where that is not rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_counts: Option<String>,
     pub files: Vec<ScoredFile>,
     pub rows: u64,
     /// Input path → what was wrong with it.
@@ -250,6 +265,7 @@ fn finish(
         format: "taiga-flow-scores 1".to_string(),
         model_blake3,
         positions: recipe.positions.as_ref().map(|at| at.angles.clone()),
+        status_counts: recipe.positions.as_ref().map(|_| PAIRS.to_string()),
         rows: all.files.iter().map(|f| f.rows).sum(),
         files: all.files.clone(),
         failed: all.failed(),
@@ -259,7 +275,22 @@ fn finish(
         shards::write_manifest(options, &summary)
     };
     agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
+    if is_root(world) {
+        summary.files.iter().filter_map(ScoredFile::warning).for_each(|text| log::warn!("{text}"));
+    }
     Ok(summary)
+}
+
+impl ScoredFile {
+    /// What must be known of the file besides its scores, which do not depend on it.
+    fn warning(&self) -> Option<String> {
+        (self.implausible_times > 0).then(|| {
+            format!(
+                "{}: {} of {} rows have a time (unix_time_ns) outside of 2000 to 2100; seconds instead of ns? `season` leaves such runs out of live time, rates and σ/√h",
+                self.output, self.implausible_times, self.rows
+            )
+        })
+    }
 }
 
 impl Summary {
@@ -304,8 +335,19 @@ impl std::fmt::Display for Summary {
         for (reason, rows) in self.files.iter().flat_map(|file| &file.status) {
             *status.entry(reason).or_default() += rows;
         }
-        for (reason, rows) in status.iter().filter(|(_, rows)| **rows > 0) {
-            writeln!(f, "  {rows} rows {reason}")?;
+        let positions = self.positions.as_ref().map(Vec::len);
+        for (reason, count) in status.iter().filter(|(_, count)| **count > 0) {
+            match positions {
+                None => writeln!(f, "  {count} rows {reason}")?,
+                Some(positions) => {
+                    let all = self.rows * positions as u64;
+                    writeln!(f, "  {count} of {all} {PAIRS} {reason}")?;
+                }
+            }
+        }
+        let unusable: u64 = self.files.iter().map(|file| file.unusable).sum();
+        if positions.is_some() && unusable > 0 {
+            writeln!(f, "  {unusable} rows without a score at any position")?;
         }
         for (file, fault) in &self.failed {
             writeln!(f, "failed: {file}: {fault}")?;

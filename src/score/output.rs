@@ -4,9 +4,10 @@
 use super::Format;
 use super::input::Facts;
 use super::recipe::{Recipe, Rows};
-use crate::data::columns::{Attribute, ColumnSpec, ColumnWriter, Values};
+use crate::data::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::selection::{STATUS_BITS, UNUSABLE};
 use crate::data::text::TextWriter;
+use crate::data::unix_time;
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,6 +39,8 @@ pub struct Counts {
     status: [u64; STATUS_BITS.len()],
     /// Without a score at any position.
     pub unusable: u64,
+    /// With a time (key `unix_time_ns`) that is not plausible.
+    pub implausible_times: u64,
 }
 
 impl Counts {
@@ -51,7 +54,14 @@ impl Counts {
         self.unusable += (0..rows).filter(without).count() as u64;
     }
 
+    /// Takes up the times of rows.
+    pub fn add_times(&mut self, times: &[i64]) {
+        let implausible = times.iter().filter(|time| !unix_time::is_plausible(**time));
+        self.implausible_times += implausible.count() as u64;
+    }
+
     pub fn merge(&mut self, other: &Counts) {
+        self.implausible_times += other.implausible_times;
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.unusable += other.unusable;
     }
@@ -63,12 +73,14 @@ impl Counts {
     }
 
     pub fn to_numbers(&self) -> Vec<f64> {
-        self.status.iter().chain([&self.unusable]).map(|n| *n as f64).collect()
+        let more = [&self.unusable, &self.implausible_times];
+        self.status.iter().chain(more).map(|n| *n as f64).collect()
     }
 
     pub fn from_numbers(numbers: &[f64]) -> Counts {
         let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
-        let mut counts = Counts { unusable: at(STATUS_BITS.len()), ..Counts::default() };
+        let (unusable, implausible_times) = (at(STATUS_BITS.len()), at(STATUS_BITS.len() + 1));
+        let mut counts = Counts { unusable, implausible_times, ..Counts::default() };
         counts.status.iter_mut().enumerate().for_each(|(i, count)| *count = at(i));
         counts
     }
@@ -78,6 +90,8 @@ impl Counts {
 pub struct Output {
     writer: Writer,
     class: bool,
+    /// The column of times, which is one of the keys, where there is one.
+    time: Option<usize>,
     pub counts: Counts,
 }
 
@@ -98,11 +112,16 @@ impl Output {
             Format::Hdf5 => Writer::Columns(ColumnWriter::create(path, GROUP, specs, overwrite)?),
             Format::Csv => Writer::Text(TextWriter::create(path, specs, overwrite)?),
         };
-        Ok(Output { writer, class, counts: Counts::default() })
+        let is_time = |spec: &ColumnSpec| spec.name == unix_time::COLUMN && spec.kind == Kind::I64;
+        let time = specs.iter().position(is_time);
+        Ok(Output { writer, class, time, counts: Counts::default() })
     }
 
     pub fn append(&mut self, recipe: &Recipe, rows: &Rows) -> Result<()> {
         self.counts.add(&rows.scored.status, recipe.width());
+        if let Some(times) = self.time.and_then(|key| rows.block.keys.get(key)) {
+            self.counts.add_times(times);
+        }
         self.append_values(&recipe.values(rows, self.class))
     }
 

@@ -570,6 +570,7 @@ impl Shared<'_> {
             input_blake3: made_of.input.clone(),
             output_blake3,
             unusable: counts.unusable,
+            implausible_times: counts.implausible_times,
             status: counts.by_name(),
         };
         let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());

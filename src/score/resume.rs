@@ -13,9 +13,11 @@ use super::recipe::Recipe;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
 use crate::data::assign::{Assignment, Job};
 use crate::data::catalog;
+use crate::data::columns::{CHUNK_ROWS, ColumnSpec, Kind};
 use crate::data::durable;
-use crate::data::finished::FinishedFile;
+use crate::data::finished::{Column, FinishedFile};
 use crate::data::schema::Schema;
+use crate::data::unix_time;
 use crate::error::{Error, Fault, Result};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -129,6 +131,7 @@ pub fn finished(
         // Without the column nobody knows what became of its rows.
         return Ok(None);
     };
+    add_times(&file, rows, &mut counts)?;
     if file.rows() != Some(rows) {
         return Err(other("with another number of rows than it says"));
     }
@@ -138,9 +141,25 @@ pub fn finished(
         input_blake3: input_blake3.to_string(),
         output_blake3: catalog::hash_text(&catalog::hash_file(path)?),
         unusable: counts.unusable,
+        implausible_times: counts.implausible_times,
         status: counts.by_name(),
     };
     Ok(Some(Kept { file, in_ledger: false }))
+}
+
+/// Counts the times of an output that are not plausible, where it has any.
+fn add_times(file: &FinishedFile, rows: u64, counts: &mut Counts) -> Result<()> {
+    if !file.has(&format!("{GROUP}/{}", unix_time::COLUMN)) {
+        return Ok(());
+    }
+    let spec = ColumnSpec::new(unix_time::COLUMN, Kind::I64, None);
+    let rows = rows as usize;
+    for first in (0..rows).step_by(CHUNK_ROWS) {
+        if let Column::I64(times) = file.read(GROUP, &spec, first..rows.min(first + CHUNK_ROWS))? {
+            counts.add_times(&times);
+        }
+    }
+    Ok(())
 }
 
 fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry, settings: &str) -> Error {

@@ -227,7 +227,11 @@ fn sides(
     let used = |season: &Season| -> BTreeSet<(Option<i64>, String)> {
         season.runs.iter().map(|run| (run.telescope, run.run.clone())).collect()
     };
-    let both = &used(&season(0, &counts[0])?) & &used(&season(1, &counts[1])?);
+    let (first, second) = (season(0, &counts[0])?, season(1, &counts[1])?);
+    let both = &used(&first) & &used(&second);
+    // In the order of the report: by their beginnings.
+    let in_both = first.runs.iter().filter(|run| both.contains(&(run.telescope, run.run.clone())));
+    let names = in_both.map(|run| run.run.clone()).collect();
     for counted in &mut counts {
         counted.runs.retain(|key, _| both.contains(&(key.telescope, key.told())));
     }
@@ -241,7 +245,7 @@ fn sides(
             tally: season.total.tally,
         })
     };
-    Ok(([side(0)?, side(1)?], both.into_iter().map(|(_, run)| run).collect()))
+    Ok(([side(0)?, side(1)?], names))
 }
 
 /// Pairs of files, each read by one rank.

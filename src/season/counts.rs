@@ -14,7 +14,8 @@ pub const ALPHA_BINS: usize = 36;
 /// Meanings of a status bit, see `data::selection`.
 pub const STATUS_BITS: usize = 3;
 
-/// Which run: its number where the files have one, else the file.
+/// Which run: its number where the files have one, else the file. TAIGA's tables have the
+/// number in `run`; their `run_id` is a hash of file and portion.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunKey {
     pub telescope: Option<i64>,

@@ -2,6 +2,7 @@
 
 use super::plan::{Passing, Plan};
 use crate::data::scores::{Head, ScoreBlock, Wanted};
+use crate::data::unix_time;
 use crate::figures::disjoint::{MOST_POSITIONS, counted_at};
 use taiga_flow_gpu::random::mix;
 
@@ -36,8 +37,10 @@ impl<'a> Judge<'a> {
         block.at_all[self.columns.score][0][row]
     }
 
+    /// The time of an event, if it is plausible.
     pub fn time_ns(&self, block: &ScoreBlock, row: usize) -> Option<i64> {
-        self.columns.keys.time.map(|time| block.keys[time][row])
+        let time = self.columns.keys.time.map(|time| block.keys[time][row]);
+        time.filter(|time| unix_time::is_plausible(*time))
     }
 
     /// Bit k is whether the event passes at position k.
@@ -82,7 +85,8 @@ impl<'a> Judge<'a> {
         for (own, of_position) in of_event.iter_mut().zip(scores) {
             *own = of_position[row];
         }
-        let key = match (self.columns.keys.run, self.columns.keys.event) {
+        let Keys { run, run_id, event, .. } = self.columns.keys;
+        let key = match (run_id.or(run), event) {
             (Some(run), Some(event)) => [block.keys[run][row], block.keys[event][row]],
             _ => [self.file_number, file_row as i64],
         };
@@ -109,8 +113,11 @@ pub struct Columns {
 
 #[derive(Default)]
 pub struct Keys {
+    /// `run` (YYYYMMDDRRR) where there is one, else `run_id`.
     pub run: Option<usize>,
+    pub run_id: Option<usize>,
     pub telescope: Option<usize>,
+    /// `portion`, else `run_id` of a file that has `run` too.
     pub portion: Option<usize>,
     pub event: Option<usize>,
     pub time: Option<usize>,
@@ -124,12 +131,14 @@ impl Columns {
             ..Wanted::default()
         };
         let key = |name: &str| head.keys.iter().position(|known| known == name);
+        let (run, run_id) = (key("run"), key("run_id"));
         let keys = Keys {
-            run: key("run_id"),
+            run: run.or(run_id),
+            run_id,
             telescope: key("telescope_id").or_else(|| key("tel_id")),
-            portion: key("portion"),
+            portion: key("portion").or(run_id.filter(|_| run.is_some())),
             event: key("event_id"),
-            time: key("unix_time_ns"),
+            time: key(unix_time::COLUMN),
         };
         let mut at_all = |name: &str| index_of(&mut wanted.at_all, name);
         let there = |name: &str| head.of_position.iter().any(|known| known == name);

@@ -15,10 +15,13 @@ mod counts;
 mod folder;
 mod judge;
 mod models;
+mod names;
 mod pictures;
 mod plan;
 mod scan;
+mod showers;
 mod summary;
+mod sums;
 mod text;
 pub mod time;
 
@@ -26,7 +29,9 @@ pub use area::{AreaBin, BinLeak, Simulation};
 pub use candidates::Candidate;
 pub use compare::Comparison;
 pub use counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
+pub use names::number_name;
 pub use pictures::Picture;
+pub use showers::{INDEPENDENT, Showers};
 pub use summary::{
     Cumulative, DriftOf, EnergyBin, Group, Naive, Night, PortionRow, RunRow, Scores, Season, Tally,
 };

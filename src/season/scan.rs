@@ -7,6 +7,7 @@ use super::counts::{
     TrueEnergy,
 };
 use super::judge::{Columns, Judge, Verdict};
+use super::names::telescope_of;
 use super::plan::Plan;
 use crate::config::SeasonSettings;
 use crate::data::scores::{Head, ScoreBlock, ScoreFile};
@@ -49,6 +50,8 @@ struct Counting<'a> {
     head: &'a Head,
     plan: &'a Plan,
     judge: &'a Judge<'a>,
+    /// Of a file without a key for it.
+    telescope: Option<i64>,
     numbers: HashMap<(Option<i64>, Option<i64>), usize>,
     runs: Vec<OfRun>,
     best: Best,
@@ -105,6 +108,7 @@ impl<'a> Counting<'a> {
             head,
             plan,
             judge,
+            telescope: telescope_of(name).or_else(|| head.input.as_deref().and_then(telescope_of)),
             numbers: HashMap::new(),
             runs: Vec::new(),
             best: Best::new(if plan.unlike(head.source_offset).is_some() {
@@ -122,7 +126,8 @@ impl<'a> Counting<'a> {
             if self.plan.simulated && block.class.get(row).is_some_and(|class| *class != GAMMA) {
                 continue;
             }
-            let run = self.run(at(keys.telescope, row), at(keys.run, row));
+            let telescope = at(keys.telescope, row).or(self.telescope);
+            let run = self.run(telescope, at(keys.run, row));
             self.runs[run].enter(at(keys.portion, row), self.plan);
             self.event(run, block, row, first + row as u64);
         }
@@ -156,13 +161,22 @@ impl<'a> Counting<'a> {
             *count += u64::from(quality >> bit & 1);
         }
         let good_time = quality & plan.of_time == 0;
-        if let Some(time) = columns.keys.time {
-            let now = block.keys[time][row];
-            let tick = portion.clock.tick(now, of_run.previous, plan.gap_ns, good_time);
-            if tick == Tick::Backwards && portion.clock.backwards_at.is_none() {
-                portion.clock.backwards_at = Some((self.name.to_string(), file_row));
-            }
-            of_run.previous = Some(now);
+        let clock = &mut portion.clock;
+        match columns.keys.time.map(|time| block.keys[time][row]) {
+            None => clock.without_time(),
+            Some(now) => match clock.tick(now, of_run.previous, plan.gap_ns, good_time) {
+                Tick::Implausible => {
+                    let place = || (self.name.to_string(), file_row, now);
+                    clock.implausible_at.get_or_insert_with(place);
+                }
+                tick => {
+                    if tick == Tick::Backwards {
+                        let place = || (self.name.to_string(), file_row);
+                        clock.backwards_at.get_or_insert_with(place);
+                    }
+                    of_run.previous = Some(now);
+                }
+            },
         }
         if let Some(delta) = columns.delta {
             portion.clock.delta(block.copied[delta][row], plan.gap_ns, good_time);
@@ -314,8 +328,7 @@ impl<'a> Counting<'a> {
             counts.models.insert(head.model_blake3.clone());
             counts.offset = head.source_offset;
             counts.energy_of_source = head.has_energy_of_source();
-            let clock = counts.sum().clock;
-            if let (Some(first), Some(last)) = (clock.first, clock.last) {
+            if let Some((first, last)) = counts.sum().clock.span() {
                 counts.segments.push((first, last, name.to_string()));
             }
             scanned.runs.insert(run.key, counts);

@@ -6,11 +6,15 @@ use super::clock::DISAGREEMENT;
 use super::counts::{Pair, Portion, RunCounts, RunKey, grow};
 use super::folder::{Counted, Folder};
 use super::models::Models;
+use super::names::{is_hash, number_name};
 use super::pictures::Picture;
 use super::plan::Plan;
+use super::showers::{self, INDEPENDENT, Showers, Watch};
+use super::sums::Sum;
 use super::time;
 use crate::config::{Interval, OtherModel, SeasonSettings};
 use crate::data::selection::STATUS_BITS;
+use crate::data::unix_time;
 use crate::error::{Fault, Result};
 use crate::figures::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff, ThresholdScan};
 use serde::{Deserialize, Serialize};
@@ -91,7 +95,13 @@ pub struct Tally {
     pub status: BTreeMap<String, u64>,
     pub quality: BTreeMap<String, u64>,
     pub live_s: Option<f64>,
+    /// Events at the end of a live interval, and these per live time.
+    #[serde(default)]
+    pub live_events: u64,
     pub rate_hz: Option<f64>,
+    /// Events of runs without plausible times: in no live time, rate or σ/√h.
+    #[serde(default)]
+    pub without_time: u64,
     pub gaps: u64,
     pub gap_s: f64,
     pub bad_s: f64,
@@ -104,6 +114,7 @@ pub struct Tally {
     /// The excess with what leaks into OFF given back.
     pub corrected: Option<Measured>,
     pub significance: Option<f64>,
+    /// Of the runs with a live time alone.
     pub per_root_hour: Option<f64>,
     /// Of the excess at 95 %, where the significance is low; and given back the leak.
     pub upper_limit: Option<f64>,
@@ -130,6 +141,9 @@ pub struct Group {
     pub telescope: Option<i64>,
     pub runs: u64,
     pub nights: u64,
+    /// How showers seen by several telescopes count.
+    #[serde(default)]
+    pub showers: Showers,
     #[serde(flatten)]
     pub tally: Tally,
     pub energy: Vec<EnergyBin>,
@@ -183,6 +197,9 @@ pub struct PortionRow {
     pub run: String,
     pub telescope: Option<i64>,
     pub portion: Option<i64>,
+    /// The portion's number, or the first digits of its hash.
+    #[serde(default)]
+    pub name: String,
     pub start_ns: Option<i64>,
     #[serde(flatten)]
     pub tally: Tally,
@@ -238,19 +255,19 @@ impl Season {
         let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
         let mut warnings = Vec::new();
         let (mut used, mut refused) = (Vec::new(), Vec::new());
-        for (key, counts) in &counted.runs {
-            let run = Dated::new(key, counts, settings);
+        let mut all: Vec<Dated> =
+            counted.runs.iter().map(|(key, counts)| Dated::new(key, counts, settings)).collect();
+        all.sort_by_key(Dated::order);
+        for run in all {
             run.warn(&mut warnings);
             match run.objection(plan, models, &mut warnings) {
                 None => used.push(run),
-                Some(reason) => refused.push(Refused {
-                    run: key.told(),
-                    telescope: key.telescope,
-                    events: run.sum.events,
-                    reason,
-                }),
+                Some(reason) => refused.push((run, reason)),
             }
         }
+        let not_counted: BTreeSet<&RunKey> = refused.iter().map(|(run, _)| run.key).collect();
+        let refused: Vec<Refused> =
+            refused.iter().map(|(run, reason)| run.refused(reason.clone())).collect();
         if let (true, Some(first)) = (used.is_empty(), refused.first()) {
             return Err(Fault::new(format!("no run can be counted; run {}", first.run))
                 .found(&first.reason)
@@ -266,6 +283,9 @@ impl Season {
         if let Some(simulation) = &simulation {
             warn_of_simulation(simulation, &used, &total, &mut warnings);
         }
+        if total.showers == Showers::Independent {
+            warnings.push(INDEPENDENT.to_string());
+        }
         let groups = grouped_by(&used, |run| (run.season.clone(), run.key.telescope))
             .into_iter()
             .map(|((season, telescope), runs)| figures.group(season, telescope, &runs));
@@ -277,7 +297,9 @@ impl Season {
                 runs: runs.len() as u64,
                 tally: figures.tally(&sum_of(&runs)),
             });
+        let nights = by_date(nights.collect());
         let drifts = Drifts::new(&used, reference, settings);
+        let mut drift = drifts.all(&used).into_iter();
         let mut failed = folder.failed.clone();
         failed.extend(counted.failed.clone());
         let used_models: BTreeSet<&String> = used.iter().flat_map(|r| &r.counts.models).collect();
@@ -292,8 +314,11 @@ impl Season {
             positions: plan.positions.clone(),
             off_positions: plan.off().map(|k| plan.positions[k]).collect(),
             groups: groups.collect(),
-            nights: nights.collect(),
-            runs: used.iter().map(|run| figures.run(run, &drifts)).collect(),
+            nights,
+            runs: used
+                .iter()
+                .map(|run| figures.run(run, drift.next().unwrap_or_default()))
+                .collect(),
             portions: used.iter().flat_map(|run| figures.portions(run)).collect(),
             cumulative: figures.cumulative(&used),
             theta2,
@@ -304,7 +329,7 @@ impl Season {
             candidates: counted
                 .candidates
                 .iter()
-                .filter(|c| !refused.iter().any(|r| is_of(c, r)))
+                .filter(|c| !not_counted.contains(&key_of(c)))
                 .cloned()
                 .collect(),
             pictures: Vec::new(),
@@ -318,15 +343,23 @@ impl Season {
     }
 }
 
-fn is_of(candidate: &Candidate, refused: &Refused) -> bool {
-    let run = candidate.run.map_or_else(|| candidate.file.clone(), |run| run.to_string());
-    run == refused.run && candidate.telescope == refused.telescope
+/// Returns the run that a candidate belongs to.
+fn key_of(candidate: &Candidate) -> RunKey {
+    let Candidate { telescope, run, .. } = *candidate;
+    let file = if run.is_none() { candidate.file.clone() } else { String::new() };
+    RunKey { telescope, run, file }
+}
+
+/// Orders nights by date, those without one last.
+fn by_date(mut nights: Vec<Night>) -> Vec<Night> {
+    nights.sort_by_key(|night| night.night.is_none());
+    nights
 }
 
 impl RunKey {
-    /// The run's number, or its file.
+    /// The run's number, the first digits of its hash, or its file.
     pub fn told(&self) -> String {
-        self.run.map_or_else(|| self.file.clone(), |run| run.to_string())
+        self.run.map_or_else(|| self.file.clone(), number_name)
     }
 }
 
@@ -334,9 +367,33 @@ impl<'a> Dated<'a> {
     fn new(key: &'a RunKey, counts: &'a RunCounts, settings: &SeasonSettings) -> Dated<'a> {
         let sum = counts.sum();
         let of = |name: fn(i64, f64) -> String| {
-            sum.clock.first.map(|first| name(first, settings.time.utc_offset))
+            sum.clock.span().map(|(first, _)| name(first, settings.time.utc_offset))
         };
         Dated { key, counts, season: of(time::season), night: of(time::night), sum }
+    }
+
+    fn start(&self) -> Option<i64> {
+        self.sum.clock.span().map(|(first, _)| first)
+    }
+
+    /// The order of runs: by their beginnings, then by name; those without times last.
+    fn order(&self) -> (bool, Option<i64>, Option<i64>, String, Option<i64>) {
+        let start = self.start();
+        let number = self.key.run.filter(|run| !is_hash(*run));
+        (start.is_none(), start, number, self.key.told(), self.key.telescope)
+    }
+
+    fn watch(&self) -> Watch<'a> {
+        Watch {
+            telescope: self.key.telescope,
+            segments: if self.start().is_some() { &self.counts.segments } else { &[] },
+            overlaps: self.counts.overlapping_files().is_some(),
+        }
+    }
+
+    fn refused(&self, reason: String) -> Refused {
+        let (run, telescope) = (self.key.told(), self.key.telescope);
+        Refused { run, telescope, events: self.sum.events, reason }
     }
 
     fn told(&self) -> String {
@@ -359,25 +416,56 @@ impl<'a> Dated<'a> {
             ));
         }
         if let Some((a, b)) = self.counts.overlapping_files() {
-            warnings
-                .push(format!("{told}: the times of {a} and {b} overlap, live time counts twice"));
+            warnings.push(format!(
+                "{told}: the times of {a} and {b} overlap, live time counts twice; if they are of two telescopes, score them below folders IACT01, IACT02, or with a key telescope_id"
+            ));
+        }
+        let hashed = |number: Option<i64>| number.is_some_and(is_hash);
+        if hashed(self.key.run) && self.counts.portions.iter().any(|(p, _)| p.is_some()) {
+            warnings.push(format!(
+                "{told}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names tell the run (DDMMYY.RR…)"
+            ));
         }
         if self.counts.portions.iter().all(|(number, _)| number.is_none()) {
             warnings.push(format!("{told}: no portions; the run counts as one"));
-        }
-        if clock.first.is_none() {
-            let instead =
-                if clock.deltas > 0 { "; live time is the sum of delta_time" } else { "" };
-            warnings.push(format!("{told}: no times (unix_time_ns){instead}"));
         }
         if self.counts.energy_of_source {
             warnings.push(format!(
                 "{told}: not in the bins of energy: its score files hold energies at the source alone (format 2); score again with this version"
             ));
         }
+        self.warn_of_times(warnings);
         if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
             warnings.push(format!("{told}: the sum of delta_time is {share:.3} of the live time"));
         }
+    }
+
+    /// Warns of times that are absent or not plausible.
+    fn warn_of_times(&self, warnings: &mut Vec<String>) {
+        let (told, clock) = (self.told(), &self.sum.clock);
+        if clock.has_times() {
+            if let Some((file, row, time)) = &clock.implausible_at {
+                warnings.push(format!(
+                    "{told}: {} time(s) outside of 2000 to 2100, first {} at {file}, row {row}",
+                    clock.implausible,
+                    unix_time::describe(*time)
+                ));
+            }
+            return;
+        }
+        let instead = if clock.deltas > 0 {
+            "live time is the sum of delta_time"
+        } else {
+            "left out of live time, rates and σ/√h"
+        };
+        let what = match &clock.implausible_at {
+            None => "no times (unix_time_ns)".to_string(),
+            Some((.., time)) => match unix_time::likely_unit(*time) {
+                Some(unit) => format!("times outside of 2000 to 2100: unix_time_ns holds {unit}?"),
+                None => "times outside of 2000 to 2100 (unix_time_ns)".to_string(),
+            },
+        };
+        warnings.push(format!("{told}: {what}; {instead}"));
     }
 
     /// Why the run must not be counted.
@@ -478,9 +566,9 @@ fn grouped_by<'a, 'b, K: Ord>(
     groups
 }
 
-fn sum_of(runs: &[&Dated]) -> Portion {
-    let mut sum = Portion::default();
-    runs.iter().for_each(|run| sum.merge(&run.sum));
+fn sum_of(runs: &[&Dated]) -> Sum {
+    let mut sum = Sum::default();
+    runs.iter().for_each(|run| sum.add(&run.sum));
     sum
 }
 
@@ -527,9 +615,8 @@ struct Figures<'a> {
 }
 
 impl Figures<'_> {
-    fn tally(&self, sum: &Portion) -> Tally {
-        let clock = &sum.clock;
-        let live_s = clock.live_s();
+    fn tally(&self, of: &Sum) -> Tally {
+        let (sum, clock, live_s) = (&of.all, &of.clock, of.live_s());
         let status = STATUS_BITS.iter().zip(sum.status);
         let quality = self.plan.quality_bits.iter().zip(&sum.quality);
         let mut tally = Tally {
@@ -543,13 +630,16 @@ impl Figures<'_> {
             status: status.map(|((_, name), n)| ((*name).to_string(), n)).collect(),
             quality: quality.map(|(name, n)| (name.clone(), *n)).collect(),
             live_s,
-            rate_hz: live_s.filter(|s| *s > 0.0).map(|s| sum.events as f64 / s),
+            live_events: of.live.map_or(0, |(_, events)| events),
+            rate_hz: of.rate_hz(),
+            without_time: of.without_time(),
             gaps: clock.gaps,
             gap_s: clock.gap_ns as f64 / 1e9,
             bad_s: clock.bad_ns as f64 / 1e9,
             delta_share: clock.delta_share(),
             ..Tally::default()
         };
+        let timed = self.on_off(&of.timed.counted);
         let of = |counts: &[u64]| -> Vec<u64> {
             self.plan.off().map(|k| counts.get(k).copied().unwrap_or(0)).collect()
         };
@@ -560,7 +650,9 @@ impl Figures<'_> {
         tally.excess = Some(excess);
         tally.corrected = self.leak.and_then(|leak| leak.corrected(excess));
         tally.significance = Some(significance);
-        tally.per_root_hour = live_s.filter(|s| *s > 0.0).map(|s| significance / (s / HOUR).sqrt());
+        let hours = live_s.filter(|s| *s > 0.0).map(|s| s / HOUR);
+        tally.per_root_hour =
+            timed.zip(hours).map(|(counts, hours)| counts.significance() / hours.sqrt());
         tally.upper_limit = (significance < LIMIT_BELOW).then(|| counts.upper_limit());
         let given_back = |limit: f64| {
             let of = Measured { value: limit, error: 0.0 };
@@ -580,6 +672,12 @@ impl Figures<'_> {
         tally
     }
 
+    /// Counts at the source and at the counted OFF positions.
+    fn on_off(&self, counted: &[u64]) -> Option<OnOff> {
+        let off: Vec<u64> = self.plan.off().map(|k| counted.get(k).copied().unwrap_or(0)).collect();
+        OnOff::new(counted.first().copied().unwrap_or(0), &off)
+    }
+
     fn group(&self, season: Option<String>, telescope: Option<i64>, runs: &[&Dated]) -> Group {
         let nights: BTreeSet<&Option<String>> = runs.iter().map(|run| &run.night).collect();
         Group {
@@ -587,6 +685,7 @@ impl Figures<'_> {
             telescope,
             runs: runs.len() as u64,
             nights: nights.len() as u64,
+            showers: showers::of(&runs.iter().map(|run| run.watch()).collect::<Vec<_>>()),
             tally: self.tally(&sum_of(runs)),
             energy: self.energy(runs),
         }
@@ -626,20 +725,20 @@ impl Figures<'_> {
         edges.windows(2).zip(&sums).enumerate().filter_map(bin).collect()
     }
 
-    fn run(&self, run: &Dated, drifts: &Drifts) -> RunRow {
+    fn run(&self, run: &Dated, drift: Vec<DriftOf>) -> RunRow {
         RunRow {
             run: run.key.told(),
             telescope: run.key.telescope,
             season: run.season.clone(),
             night: run.night.clone(),
-            start_ns: run.sum.clock.first,
-            end_ns: run.sum.clock.last,
+            start_ns: run.start(),
+            end_ns: run.sum.clock.span().map(|(_, last)| last),
             files: run.counts.files.iter().cloned().collect(),
             models: run.counts.models.iter().cloned().collect(),
             offset: run.counts.offset,
             portions: run.counts.portions.len() as u64,
-            tally: self.tally(&run.sum),
-            drift: drifts.of(run),
+            tally: self.tally(&Sum::of(&run.sum)),
+            drift,
         }
     }
 
@@ -648,25 +747,24 @@ impl Figures<'_> {
             run: run.key.told(),
             telescope: run.key.telescope,
             portion: *portion,
-            start_ns: counts.clock.first,
-            tally: self.tally(counts),
+            name: portion.map_or_else(String::new, number_name),
+            start_ns: counts.clock.span().map(|(first, _)| first),
+            tally: self.tally(&Sum::of(counts)),
         };
-        run.counts.portions.iter().map(row).collect()
+        let mut rows: Vec<PortionRow> = run.counts.portions.iter().map(row).collect();
+        rows.sort_by_key(|row| (row.start_ns.is_none(), row.start_ns));
+        rows
     }
 
-    /// The counts after each run, in the order of their beginnings.
+    /// The counts after each run with a live time, in the order of their beginnings.
     fn cumulative(&self, runs: &[Dated]) -> Vec<Cumulative> {
-        let mut order: Vec<&Dated> = runs.iter().collect();
-        order.sort_by_key(|run| (run.sum.clock.first, run.key));
-        let (mut sum, mut live_s, mut points) = (Portion::default(), 0.0, Vec::new());
-        for run in order {
-            sum.merge(&run.sum);
-            live_s += run.sum.clock.live_s().unwrap_or(0.0);
-            let off: Vec<u64> = self.plan.off().map(|k| sum.counted[k]).collect();
-            let Some(counts) = OnOff::new(sum.counted[0], &off) else { continue };
+        let (mut sum, mut points) = (Sum::default(), Vec::new());
+        for run in runs.iter().filter(|run| run.sum.clock.live().is_some()) {
+            sum.add(&run.sum);
+            let Some(counts) = self.on_off(&sum.timed.counted) else { continue };
             points.push(Cumulative {
-                end_ns: run.sum.clock.last,
-                hours: live_s / HOUR,
+                end_ns: run.sum.clock.span().map(|(_, last)| last),
+                hours: sum.live_s().unwrap_or(0.0) / HOUR,
                 on: counts.on,
                 off: counts.off,
                 excess: counts.excess().value,
@@ -717,8 +815,18 @@ impl<'a> Drifts<'a> {
         }
     }
 
-    fn of(&self, run: &Dated) -> Vec<DriftOf> {
+    /// The drift of all columns of each run, flagged.
+    fn all(&self, runs: &[Dated]) -> Vec<Vec<DriftOf>> {
+        let mut all: Vec<Vec<DriftOf>> = runs.iter().map(|run| self.of(run)).collect();
         let limits = &self.settings.drift;
+        let tests = all.iter().flatten().filter(|d| d.drift.is_enough(limits)).count();
+        for of in all.iter_mut().flatten() {
+            of.flagged = of.drift.is_flagged(limits, tests);
+        }
+        all
+    }
+
+    fn of(&self, run: &Dated) -> Vec<DriftOf> {
         let sum = self.sums.get(&(run.season.clone(), run.key.telescope));
         let against = |name: &String, own: &Distribution| match &self.reference {
             Some(reference) => reference.get(name).and_then(|its| own.drift_from(its)),
@@ -726,11 +834,11 @@ impl<'a> Drifts<'a> {
         };
         let judged = |(name, own): (&String, &Distribution)| {
             let drift = against(name, own)?;
-            let enough = drift.events >= limits.least_events;
-            let flagged = drift.psi > limits.psi || drift.ks > limits.ks && drift.p_value < 1e-3;
-            Some(DriftOf { column: name.clone(), drift, flagged: enough && flagged })
+            Some(DriftOf { column: name.clone(), drift, flagged: false })
         };
-        run.counts.drift.iter().filter_map(judged).collect()
+        let moves = &self.settings.drift;
+        let columns = run.counts.drift.iter().filter(|(name, _)| !moves.leaves_out(name));
+        columns.filter_map(judged).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The figures of a season as lines of text.
 
+use super::showers::{INDEPENDENT, Showers};
 use super::summary::{Group, Season, Tally};
 use crate::figures::measured::significant;
 use std::fmt::{self, Display, Formatter};
@@ -25,6 +26,9 @@ impl Display for Season {
             head.iter().try_for_each(|name| write!(f, "{name:>10}"))?;
             writeln!(f)?;
             self.groups.iter().try_for_each(|group| row(f, group))?;
+        }
+        if self.total.showers == Showers::Independent {
+            writeln!(f, "  {INDEPENDENT}")?;
         }
         let flagged = self.runs.iter().filter(|run| run.drift.iter().any(|d| d.flagged)).count();
         if flagged > 0 {
@@ -63,8 +67,13 @@ fn tally(f: &mut Formatter<'_>, tally: &Tally, positions: &[f64]) -> fmt::Result
     line(f, "of good quality", tally.good)?;
     line(f, "inside the report's cuts", tally.selected)?;
     if let Some(live) = tally.live_s {
-        let rate = tally.rate_hz.map_or(String::new(), |r| format!(", {} Hz", significant(r, 4)));
+        let rate = tally.rate_hz.map_or(String::new(), |r| {
+            format!(", {} Hz ({} events in it)", significant(r, 4), tally.live_events)
+        });
         line(f, "live time", format!("{:.3} h{rate}", live / 3600.0))?;
+    }
+    if tally.without_time > 0 {
+        line(f, "events of runs without times", tally.without_time)?;
     }
     line(f, "N_on", tally.on)?;
     let Some(excess) = tally.excess else {

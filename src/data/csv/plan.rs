@@ -4,6 +4,7 @@ use super::number::{number, split, whole};
 use super::{Columns, Parsed, Placement};
 use crate::data::events::{GAMMA, HADRON, UNKNOWN};
 use crate::data::schema::{self, Quantity, Schema, Source, Text};
+use crate::data::unix_time;
 use crate::error::{Fault, did_you_mean};
 use taiga_flow_gpu::random::Stream;
 
@@ -52,6 +53,8 @@ enum Key {
     Column {
         name: String,
         column: usize,
+        /// Whether it must be a plausible `unix_time_ns`.
+        is_time: bool,
     },
     RowHash,
     /// Of the file and of these columns.
@@ -138,9 +141,9 @@ impl Plan {
             let columns = columns.collect::<Parsed<_>>()?;
             self.keys.push(Key::Run { file, columns, last: None });
         }
-        for column in schema.copy.values() {
-            let place = position(names, column)?;
-            self.keys.push(Key::Column { name: column.clone(), column: place });
+        for (key, name) in &schema.copy {
+            let (column, is_time) = (position(names, name)?, key == unix_time::COLUMN);
+            self.keys.push(Key::Column { name: name.clone(), column, is_time });
         }
         Ok(())
     }
@@ -251,7 +254,13 @@ impl Plan {
     fn read_keys(&mut self, line: &[u8], columns: &mut [Vec<i64>]) -> Parsed<()> {
         for (key, column) in self.keys.iter_mut().zip(columns) {
             column.push(match key {
-                Key::Column { name, column } => integer(name, field(line, self.fields[*column]))?,
+                Key::Column { name, column, is_time } => {
+                    let value = integer(name, field(line, self.fields[*column]))?;
+                    if *is_time && !unix_time::is_plausible(value) {
+                        return Err(Box::new(unix_time::fault(value).column(name.as_str())));
+                    }
+                    value
+                }
                 Key::Fixed(run) => *run,
                 Key::RowHash => {
                     self.scratch.clear();

@@ -1,0 +1,91 @@
+//! Showers seen by several telescopes, in a sum over telescopes.
+//!
+//! An image counts once per telescope. Where two telescopes watch at the same time, a shower
+//! may have an image in each: the counts of their sum are then not independent, and its
+//! significance is an upper bound, by up to the root of the number of telescopes.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the showers of a sum count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Showers {
+    /// Each is seen by one telescope.
+    #[default]
+    Distinct,
+    /// Each counts once per telescope: the significance is an upper bound.
+    Independent,
+}
+
+/// What the page, the text and the warnings say of [`Showers::Independent`].
+pub const INDEPENDENT: &str = "telescopes are counted as independent: the same shower may count \
+                               several times, and the significance of the sum is an upper bound";
+
+/// The times of one run, file by file.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch<'a> {
+    pub telescope: Option<i64>,
+    /// First and last time of each file [ns]; empty if not known.
+    pub segments: &'a [(i64, i64, String)],
+    /// Whether two files of the run overlap, as those of two telescopes do.
+    pub overlaps: bool,
+}
+
+/// Returns how the showers of some runs count: independent where two telescopes watched at
+/// the same time, or may have.
+pub fn of(runs: &[Watch]) -> Showers {
+    if runs.iter().any(|run| run.overlaps) {
+        return Showers::Independent;
+    }
+    let first = runs.first().map(|run| run.telescope);
+    if runs.iter().all(|run| Some(run.telescope) == first) {
+        return Showers::Distinct;
+    }
+    if runs.iter().any(|run| run.segments.is_empty()) {
+        return Showers::Independent;
+    }
+    let mut all: Vec<(i64, i64, Option<i64>)> = runs
+        .iter()
+        .flat_map(|run| run.segments.iter().map(|(a, b, _)| (*a, *b, run.telescope)))
+        .collect();
+    all.sort_unstable();
+    let mut ends: BTreeMap<Option<i64>, i64> = BTreeMap::new();
+    for (start, end, telescope) in all {
+        if ends.iter().any(|(other, last)| *other != telescope && *last >= start) {
+            return Showers::Independent;
+        }
+        let last = ends.entry(telescope).or_insert(end);
+        *last = end.max(*last);
+    }
+    Showers::Distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(start: i64, end: i64) -> Vec<(i64, i64, String)> {
+        vec![(start, end, "a.h5".to_string())]
+    }
+
+    #[test]
+    fn telescopes_share_showers_when_they_overlap() {
+        let (early, late, long) = (segment(0, 10), segment(20, 30), segment(5, 25));
+        let watch = |telescope: i64, segments| Watch {
+            telescope: Some(telescope),
+            segments,
+            overlaps: false,
+        };
+        assert_eq!(of(&[]), Showers::Distinct);
+        assert_eq!(of(&[watch(1, &early), watch(1, &long)]), Showers::Distinct);
+        assert_eq!(of(&[watch(1, &early), watch(2, &late)]), Showers::Distinct);
+        assert_eq!(of(&[watch(2, &late), watch(1, &long)]), Showers::Independent);
+        assert_eq!(of(&[watch(1, &early), watch(1, &late), watch(2, &long)]), Showers::Independent);
+        // Without times they may.
+        assert_eq!(of(&[watch(1, &early), watch(2, &[])]), Showers::Independent);
+        // Files of one run that overlap are those of several telescopes.
+        let overlaps = Watch { telescope: None, segments: &early, overlaps: true };
+        assert_eq!(of(&[overlaps]), Showers::Independent);
+    }
+}

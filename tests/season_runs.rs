@@ -1,0 +1,500 @@
+//! Runs of a season as TAIGA's tables name them: grouped, ordered and timed as they were
+//! taken, with rates of live time alone, and telescopes that see the same showers.
+
+use crate::support::scores::{Scores, write_folder};
+use crate::support::{
+    Events, arguments, configuration, folder, json, program, run, seed, succeed, trained,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use taiga_flow::figures::OnOff;
+use taiga_flow_gpu::random::{Stream, mix};
+
+const SECOND: i64 = 1_000_000_000;
+/// 2022-12-01 17:00 UTC.
+const EVENING: i64 = 1_669_914_000 * SECOND;
+const POSITIONS: usize = 6;
+const THRESHOLD: f64 = 0.0;
+
+/// What a run is made of.
+#[derive(Clone)]
+struct Plan {
+    number: u64,
+    events: u64,
+    start_ns: i64,
+    rate_hz: f64,
+    /// Share of events that pass at the source beyond those of any position.
+    excess: f64,
+    /// From here on the weather is bad [s after the start], and for so long.
+    bad: Option<[f64; 2]>,
+}
+
+impl Plan {
+    fn new(number: u64) -> Plan {
+        let start_ns = EVENING + number as i64 * 3600 * SECOND;
+        Plan { number, events: 2000, start_ns, rate_hz: 8.0, excess: 0.02, bad: None }
+    }
+
+    /// Scores at six positions, of which about one in fifty passes at each.
+    fn scores(&self) -> Scores {
+        let stream = |name: &str| Stream::new(seed(), name, &[self.number]);
+        let (steps, draws, sizes) = (stream("steps"), stream("draws"), stream("sizes"));
+        let mut scores = Scores {
+            positions: (0..POSITIONS).map(|k| 60.0 * k as f64).collect(),
+            threshold: THRESHOLD,
+            keys: Vec::new(),
+            at_positions: Vec::new(),
+            status: vec![0; self.events as usize * POSITIONS],
+            copied: Vec::new(),
+            quality: None,
+            source_offset: Some([1.2, 1.2]),
+            model: "ab".repeat(32),
+            input: format!("{}.h5", self.number),
+        };
+        let (mut times, mut bits, mut all, mut size) = (vec![], vec![], vec![], vec![]);
+        let mut seconds = 0.0;
+        for event in 0..self.events {
+            seconds -= (1.0 - steps.uniform(event)).ln() / self.rate_hz;
+            let bad = self.bad.is_some_and(|[from, long]| (0.0..long).contains(&(seconds - from)));
+            times.push(self.start_ns + (seconds * 1e9) as i64);
+            bits.push(u32::from(bad));
+            size.push((200.0 * (1.5 * sizes.normal(event)).exp()) as f32);
+            for k in 0..POSITIONS as u64 {
+                let at = event * POSITIONS as u64 + k;
+                let least = 0.98 - if k == 0 { self.excess } else { 0.0 };
+                all.push((draws.uniform(at) - least) as f32);
+            }
+        }
+        scores.keys = vec![
+            ("event_id".to_string(), (0..self.events as i64).collect()),
+            ("unix_time_ns".to_string(), times),
+        ];
+        scores.quality = Some((vec!["weather_mark > 5".to_string()], bits));
+        scores.at_positions = vec![
+            ("score".to_string(), "nat".to_string(), all.clone()),
+            ("log_prob".to_string(), "nat".to_string(), all),
+        ];
+        scores.copied = vec![("size".to_string(), "p.e.".to_string(), size)];
+        scores
+    }
+}
+
+/// Adds a key that is the same for all rows.
+fn with_key(mut scores: Scores, name: &str, value: i64) -> Scores {
+    let rows = scores.rows();
+    scores.keys.push((name.to_string(), vec![value; rows]));
+    scores
+}
+
+/// A key of 63 random bits, as hashes are.
+fn hash_key(number: u64) -> i64 {
+    (mix(number ^ 0x5eed) >> 1 | 1 << 61) as i64
+}
+
+/// Writes the files and makes their report.
+fn season(at: &Path, files: &[(&str, Scores)], settings: &str) -> (Value, String) {
+    let listed: Vec<(&str, &Scores)> = files.iter().map(|(name, s)| (*name, s)).collect();
+    let scores = write_folder(&at.join("scores"), &listed);
+    let path = at.join("season.toml");
+    std::fs::write(&path, settings).expect("settings");
+    let output = at.join("report");
+    let told = json(&arguments!["season", &scores, "-o", &output, "-c", &path]);
+    (told, std::fs::read_to_string(output.join("season.html")).expect("a page"))
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    let all = value.as_array().expect("a list").iter();
+    all.map(|text| text.as_str().expect("a text").to_string()).collect()
+}
+
+/// Counts of a row of figures.
+fn counts(of: &Value) -> OnOff {
+    let off: Vec<u64> = of["off"]
+        .as_array()
+        .expect("counts")
+        .iter()
+        .map(|n| n.as_u64().expect("a count"))
+        .collect();
+    OnOff::new(of["on"].as_u64().expect("a count"), &off).expect("positions")
+}
+
+#[test]
+fn rate_of_a_night_with_bad_hours_is_the_true_one() {
+    let folder = folder();
+    // 7 Hz; of 4 h the last are bad, and only the first count.
+    let mut plan = Plan { rate_hz: 7.0, events: 60_000, ..Plan::new(0) };
+    plan.bad = Some([2000.0, 1e9]);
+    let (told, page) = season(folder.path(), &[("night.h5", plan.scores())], "");
+    let total = &told["total"];
+    let (live, rate) = (number(&total["live_s"]), number(&total["rate_hz"]));
+    let error = (7.0 / live).sqrt();
+    assert!((live - 2000.0).abs() < 2.0, "{live} s");
+    assert!((rate - 7.0).abs() < 5.0 * error, "{rate} ± {error} Hz");
+    assert!((number(&total["live_events"]) / live - rate).abs() < 1e-9);
+    // All events over the same time would be four times as many.
+    assert!(number(&total["events"]) / live > 4.0 * rate);
+    assert!(page.contains("events in live time"));
+}
+
+#[test]
+fn runs_go_by_run_in_order_of_time_with_portions() {
+    let folder = folder();
+    // Two telescopes, three runs, two portions each; run_id is a hash per file and portion,
+    // and hashes are in another order than times.
+    let mut files = Vec::new();
+    for (index, (name, telescope, run)) in [
+        ("IACT02/021222.01_a.h5", 2, 20_221_202_001),
+        ("IACT01/021222.01_a.h5", 1, 20_221_202_001),
+        ("IACT01/011222.05_a.h5", 1, 20_221_201_005),
+        ("IACT01/011222.04_a.h5", 1, 20_221_201_004),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let start = match run {
+            20_221_201_004 => 0,
+            20_221_201_005 => 3600,
+            _ => 86_400 + 40_000 * (telescope - 1),
+        };
+        let plan = Plan { start_ns: EVENING + start * SECOND, ..Plan::new(index as u64) };
+        let mut scores = with_key(plan.scores(), "run", run);
+        let half = scores.rows() / 2;
+        let portion = |row: usize| u64::from(row >= half);
+        let hashes = (0..scores.rows()).map(|row| hash_key(2 * index as u64 + portion(row)));
+        scores.keys.push(("run_id".to_string(), hashes.collect()));
+        if index != 2 {
+            let portions = (0..scores.rows()).map(|row| 1 + portion(row) as i64);
+            scores.keys.push(("portion".to_string(), portions.collect()));
+        }
+        files.push((name, scores));
+    }
+    let (told, page) = season(folder.path(), &files, "");
+    let runs = told["runs"].as_array().expect("runs");
+    let found: Vec<(&str, i64)> = runs
+        .iter()
+        .map(|r| (r["run"].as_str().unwrap(), r["telescope"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [("20221201004", 1), ("20221201005", 1), ("20221202001", 1), ("20221202001", 2)]
+    );
+    assert!(runs.iter().all(|run| run["portions"] == 2), "{runs:?}");
+    let portions = told["portions"].as_array().expect("portions");
+    let names: Vec<&str> = portions.iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let short = |number: u64| format!("{:016x}", hash_key(number))[..12].to_string();
+    let [fourth, fifth] = [short(4), short(5)];
+    assert_eq!(names, ["1", "2", &fourth, &fifth, "1", "2", "1", "2"]);
+    // Live time does not end between portions.
+    let live = number(&told["total"]["live_s"]);
+    let spans: f64 =
+        runs.iter().map(|r| (number(&r["end_ns"]) - number(&r["start_ns"])) / 1e9).sum();
+    assert!((live - spans).abs() < 1e-3 && (live - 1000.0).abs() < 100.0, "{live} {spans}");
+    assert_eq!(told["candidates"][0]["run"].as_i64().map(|run| run / 100_000), Some(202_212));
+    for hash in 0..8 {
+        assert!(!page.contains(&hash_key(hash).to_string()), "a hash as a number");
+    }
+    assert!(page.contains("20221201004"));
+    // The same telescopes at other times do not share showers.
+    assert_eq!(told["total"]["showers"], "distinct");
+    let compared =
+        json(&arguments!["compare", folder.path().join("scores"), folder.path().join("scores")]);
+    let compared = texts(&compared["runs"]);
+    assert_eq!(compared, ["20221201004", "20221201005", "20221202001", "20221202001"]);
+}
+
+#[test]
+fn hashed_runs_are_short_and_warned_of() {
+    let folder = folder();
+    let plan = Plan { events: 400, ..Plan::new(0) };
+    let mut scores = plan.scores();
+    let of_row = |row: usize| u64::from(row >= 200);
+    scores.keys.push(("run_id".to_string(), (0..400).map(|r| hash_key(of_row(r))).collect()));
+    scores.keys.push(("portion".to_string(), (0..400).map(|r| of_row(r) as i64).collect()));
+    let (told, page) = season(folder.path(), &[("table.h5", scores)], "");
+    let runs: Vec<&str> =
+        told["runs"].as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
+    let short = |number: u64| format!("{:016x}", hash_key(number))[..12].to_string();
+    assert_eq!(runs, [short(0), short(1)], "in the order of their times");
+    assert!(told["warnings"].to_string().contains("a portion counts as a run"), "{told}");
+    assert!(page.contains(&short(0)) && !page.contains(&hash_key(0).to_string()));
+}
+
+#[test]
+fn run_in_seconds_enters_no_time_and_is_named() {
+    let folder = folder();
+    let timed = with_key(Plan { events: 4000, ..Plan::new(0) }.scores(), "run", 20_221_201_001);
+    let mut other = with_key(Plan::new(1).scores(), "run", 20_221_201_002);
+    other.key("unix_time_ns").iter_mut().for_each(|time| *time /= SECOND);
+    let files = [("a.h5", timed.clone()), ("b.h5", other)];
+    let (told, page) = season(folder.path(), &files, "");
+    let alone = crate::support::folder();
+    let (only, _) = season(alone.path(), &[("a.h5", timed)], "");
+    let (total, of_timed) = (&told["total"], &only["total"]);
+    for same in ["live_s", "live_events", "rate_hz", "per_root_hour", "gaps"] {
+        assert_eq!(total[same], of_timed[same], "{same}");
+    }
+    assert_eq!((&total["events"], &total["without_time"]), (&6000.into(), &2000.into()));
+    assert!(total["on"].as_u64() > of_timed["on"].as_u64(), "counts are kept");
+    let hours = number(&of_timed["live_s"]) / 3600.0;
+    let sigma = counts(of_timed).significance();
+    assert!((number(&total["per_root_hour"]) - sigma / hours.sqrt()).abs() < 1e-9);
+    let run = &told["runs"][1];
+    assert_eq!(run["run"], "20221201002");
+    for absent in ["live_s", "rate_hz", "per_root_hour", "night", "season", "start_ns"] {
+        assert!(run[absent].is_null(), "{absent}: {run}");
+    }
+    assert_eq!(told["cumulative"].as_array().expect("steps").len(), 1);
+    let warnings = texts(&told["warnings"]);
+    let named = "run 20221201002: times outside of 2000 to 2100: unix_time_ns holds s?; left out of live time, rates and σ/√h";
+    assert!(warnings.iter().any(|warning| warning == named), "{warnings:?}");
+    assert!(!page.contains("1969-12") && !page.contains("1970-01"), "no such year");
+    assert!(page.contains("without times"));
+    // A time or two that are wrong are told, and nothing else.
+    let third = crate::support::folder();
+    let mut few = Plan::new(0).scores();
+    few.key("unix_time_ns")[7] = 0;
+    few.key("unix_time_ns")[9] = 0;
+    let (told, _) = season(third.path(), &[("few.h5", few)], "");
+    assert!(number(&told["total"]["live_s"]) > 100.0);
+    let warnings = told["warnings"].to_string();
+    assert!(
+        warnings.contains("2 time(s) outside of 2000 to 2100, first 0 at few.h5, row 7"),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn telescopes_of_one_shower_are_warned_of() {
+    let folder = folder();
+    // Both telescopes see the same showers: their sum says more than there is.
+    let scores = with_key(Plan { excess: 0.05, ..Plan::new(0) }.scores(), "run", 20_221_201_001);
+    let mut second = scores.clone();
+    second.input = "other.h5".to_string();
+    let files = [("IACT01/a.h5", scores), ("IACT02/a.h5", second)];
+    let (told, page) = season(folder.path(), &files, "");
+    let sigma = |of: &Value| number(&of["significance"]);
+    let (one, sum) = (sigma(&told["groups"][0]), sigma(&told["total"]));
+    assert!(one > 2.0 && (sum / one - std::f64::consts::SQRT_2).abs() < 1e-6, "{one} {sum}");
+    assert_eq!(told["total"]["showers"], "independent");
+    assert!(told["groups"].as_array().unwrap().iter().all(|g| g["showers"] == "distinct"));
+    let warning = "telescopes are counted as independent: the same shower may count several times";
+    assert!(told["warnings"].to_string().contains(warning), "{told}");
+    assert!(page.contains(warning) && page.contains("≤ "), "no bound on the page");
+    let text = succeed(&mut program(&arguments![
+        "season",
+        folder.path().join("scores"),
+        "-o",
+        folder.path().join("second")
+    ]))
+    .stdout;
+    assert!(text.contains(warning), "{text}");
+}
+
+#[test]
+fn shifted_size_is_flagged_and_a_moving_telescope_not() {
+    let folder = folder();
+    let mut files: Vec<(String, Scores)> = (0..6)
+        .map(|n| (format!("{n}.h5"), Plan { events: 20_000, ..Plan::new(n) }.scores()))
+        .collect();
+    for (n, (_, scores)) in files.iter_mut().enumerate() {
+        let rows = scores.rows();
+        let elevation = (0..rows).map(|row| (40 + 5 * n) as f32 + 1e-3 * row as f32).collect();
+        scores.copied.push(("tel_el".to_string(), "deg".to_string(), elevation));
+        *scores = with_key(scores.clone(), "run", 20_221_201_000 + n as i64);
+    }
+    // A quarter more light: KS 0.07 for sizes as wide as these are.
+    files[3].1.column("size").iter_mut().for_each(|size| *size *= 1.3);
+    let files: Vec<(&str, Scores)> = files.iter().map(|(n, s)| (n.as_str(), s.clone())).collect();
+    let (told, _) = season(folder.path(), &files, "");
+    for (n, run) in told["runs"].as_array().expect("runs").iter().enumerate() {
+        let drift = run["drift"].as_array().expect("drift");
+        let columns: Vec<&str> = drift.iter().map(|d| d["column"].as_str().unwrap()).collect();
+        assert_eq!(columns, ["log_prob", "size"], "what moves by design is left out");
+        for of in drift {
+            let expected = n == 3 && of["column"] == "size";
+            assert_eq!(of["flagged"], expected, "run {n}: {of}");
+            if expected {
+                let ks = number(&of["ks"]);
+                assert!((0.05..0.1).contains(&ks), "an effect that the old limits let pass: {of}");
+            }
+        }
+    }
+    // The list is a setting.
+    let again = crate::support::folder();
+    let (told, _) = season(again.path(), &files, "[drift]\nleave_out = [\"log_prob\"]\n");
+    let drift = told["runs"][0]["drift"].as_array().expect("drift");
+    assert_eq!(drift.len(), 2);
+    assert!(drift.iter().any(|d| d["column"] == "tel_el" && d["flagged"] == true), "{drift:?}");
+}
+
+fn taiga_table() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/taiga-experiment.csv");
+    std::fs::read_to_string(path).expect("a table")
+}
+
+#[test]
+fn convert_refuses_times_in_seconds() {
+    let folder = folder();
+    let path = folder.path().join("011222.05_out.csv");
+    let table = taiga_table().replace("1700000000000000003", "1700000000");
+    assert!(table.contains(",1700000000,"));
+    std::fs::write(&path, table).expect("a table");
+    let output = folder.path().join("out.h5");
+    let outcome = run(&mut program(&arguments!["convert", "-o", &output, &path]));
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    let told = [
+        "outside of 2000 to 2100",
+        "unix_time_ns",
+        "row 4",
+        "1700000000",
+        "holds s? TAIGA writes ns",
+    ];
+    for text in told {
+        assert!(outcome.stderr.contains(text), "no '{text}' in {}", outcome.stderr);
+    }
+    assert!(!output.exists());
+}
+
+/// Toy hadrons with times, of which so many rows from the first on are in seconds.
+fn with_times(path: &Path, in_seconds: usize) -> PathBuf {
+    let mut events = Events::read(&trained().hadron).chosen(&(0..2000).collect::<Vec<usize>>());
+    let time = |row: usize| EVENING + row as i64 * SECOND / 8;
+    let times = (0..2000).map(|row| if row < in_seconds { time(row) / SECOND } else { time(row) });
+    events.keys.push(("unix_time_ns".to_string(), times.collect()));
+    let run = 20_221_201_001 + in_seconds as i64;
+    events.keys.push(("run".to_string(), vec![run; 2000]));
+    events.write(path);
+    path.to_path_buf()
+}
+
+#[test]
+fn check_and_score_find_times_in_seconds() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let good = with_times(&at("good.h5"), 0);
+    let bad = with_times(&at("bad.h5"), 2000);
+    succeed(&mut program(&arguments!["check", &good]));
+    let outcome = run(&mut program(&arguments!["check", &bad]));
+    assert_eq!(outcome.code, Some(3), "{}{}", outcome.stdout, outcome.stderr);
+    let told = "'unix_time_ns' is outside of 2000 to 2100 in 2000 of 2000 rows: 1669914000 (plausible in s) in row 0";
+    assert!(outcome.stdout.contains(told), "{}", outcome.stdout);
+    // One wrong row of 2000 is a warning.
+    succeed(&mut program(&arguments!["check", with_times(&at("one.h5"), 1)]));
+    // Scores do not depend on times: warned of, counted, and the same again from the outputs.
+    let score = |output: &str| {
+        let score = arguments!["score", "-m", &trained().model, "-o", &at(output), &good, &bad];
+        let told = succeed(&mut program(&score)).stderr;
+        let text = std::fs::read_to_string(at(output).join("manifest.json")).expect("a manifest");
+        (told, text)
+    };
+    let (told, manifest) = score("scores");
+    assert!(told.contains("bad.h5: 2000 of 2000 rows have a time"), "{told}");
+    assert!(!told.contains("good.h5: "), "{told}");
+    let files: Value = serde_json::from_str(&manifest).expect("JSON");
+    let of = |n: usize| files["files"][n]["implausible_times"].as_u64();
+    assert_eq!((of(0), of(1)), (Some(2000), None), "{manifest}");
+    std::fs::remove_dir_all(at("scores/ledger")).expect("a ledger");
+    let (told, again) = score("scores");
+    assert!(told.contains("bad.h5: 2000 of 2000 rows"), "{told}");
+    assert_eq!(again, manifest);
+    // And `season` leaves it out of its times.
+    let threshold = ["--threshold", "-1e9"].map(std::ffi::OsString::from);
+    let ask = arguments!["season", &at("scores"), "-o", &at("report")];
+    let season = json(&[&ask[..], &threshold[..]].concat());
+    assert_eq!(season["total"]["without_time"], 2000);
+}
+
+#[test]
+fn nan_counts_of_card_score_and_evaluate_agree() {
+    let folder = folder();
+    let mut events = Events::read(&trained().gamma).chosen(&(0..3000).collect::<Vec<usize>>());
+    let stream = Stream::new(seed(), "holes", &[]);
+    let mut holes = [0_u64; 2];
+    for row in 0..3000 {
+        match stream.bits(row as u64) % 10 {
+            // Not finite, inside the cuts and outside of them.
+            0 | 1 => {
+                let outside = stream.bits(row as u64) % 10 == 1;
+                events.feature("width")[row] = f32::NAN;
+                events.feature("size")[row] = if outside { 10.0 } else { 200.0 };
+                holes[0] += 1;
+            }
+            2 => {
+                events.feature("con2")[row] = -1.0; // outside the domain of its transform
+                holes[1] += 1;
+            }
+            _ => {}
+        }
+    }
+    let path = folder.path().join("holes.h5");
+    events.write(&path);
+    let configuration = configuration(folder.path(), &path, "[train]\nepochs = 1\n");
+    let output = folder.path().join("run");
+    let train =
+        arguments!["train", "-c", &configuration, "-o", &output, "--set", "data.bad_rows=0.9"];
+    let card = json(&train);
+    let model = output.join("model.safetensors");
+    let scores = folder.path().join("scores");
+    succeed(&mut program(&arguments!["score", "-m", &model, "-o", &scores, &path]));
+    let text = std::fs::read_to_string(scores.join("manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&text).expect("JSON");
+    let evaluate = folder.path().join("evaluation");
+    let evaluation = json(&arguments![
+        "evaluate",
+        "-m",
+        &model,
+        "--gamma",
+        &path,
+        "--hadron",
+        &trained().hadron,
+        "-o",
+        &evaluate,
+        "--part",
+        "all"
+    ]);
+    let file = &manifest["files"][0];
+    println!("{file}\n{}", evaluation["files"]);
+    let of_card = [&card["rows"]["not_finite"], &card["rows"]["out_of_domain"]];
+    let of = |status: &Value| {
+        ["not finite", "outside a transform's domain"].map(|name| status[name].as_u64())
+    };
+    assert_eq!(of_card.map(Value::as_u64), holes.map(Some));
+    assert_eq!(of(&file["status"]), holes.map(Some));
+    assert_eq!(of(&evaluation["files"][0]["unusable"]), holes.map(Some));
+    assert_eq!(file["unusable"].as_u64(), Some(holes[0] + holes[1]));
+}
+
+#[test]
+fn counts_over_positions_are_named_as_pairs() {
+    let folder = folder();
+    let configuration = folder.path().join("score.toml");
+    std::fs::write(&configuration, "[score]\npositions = 6\n").expect("a configuration");
+    let scores = folder.path().join("scores");
+    let score = arguments![
+        "score",
+        "-c",
+        &configuration,
+        "-m",
+        &trained().model,
+        "-o",
+        &scores,
+        &trained().hadron
+    ];
+    let told = succeed(&mut program(&score)).stdout;
+    let text = std::fs::read_to_string(scores.join("manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&text).expect("JSON");
+    let cut = manifest["files"][0]["status"]["outside the cuts"].as_u64().expect("a count");
+    let line = format!("{cut} of 180000 (event, position) pairs outside the cuts");
+    assert!(told.contains(&line), "no '{line}' in {told}");
+    assert_eq!(manifest["status_counts"], "(event, position) pairs");
+    let plain = folder.path().join("plain");
+    let score = arguments!["score", "-m", &trained().model, "-o", &plain, &trained().hadron];
+    let told = succeed(&mut program(&score)).stdout;
+    assert!(told.contains("rows outside the cuts") && !told.contains("pairs"), "{told}");
+    let text = std::fs::read_to_string(plain.join("manifest.json")).expect("a manifest");
+    assert!(!text.contains("status_counts"));
+}
