@@ -3,7 +3,8 @@
 
 use crate::support::scores::{Scores, write_folder};
 use crate::support::{
-    Events, arguments, configuration, folder, json, program, run, seed, succeed, trained,
+    Events, arguments, configuration, folder, hash, json, program, ranks, run, seed, succeed,
+    trained,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -292,6 +293,77 @@ fn telescopes_of_one_shower_are_warned_of() {
     ]))
     .stdout;
     assert!(text.contains(warning), "{text}");
+}
+
+#[test]
+fn telescopes_that_share_showers_are_combined() {
+    let folder = folder();
+    // The second telescope sees the same showers less bright, and one of its own run.
+    let plan = Plan { excess: 0.05, ..Plan::new(0) };
+    let run = |scores| with_key(with_key(scores, "run", 20_221_201_001), "run_id", 77);
+    let first = run(plan.scores());
+    let mut second = first.clone();
+    second.input = "second.h5".to_string();
+    second.column("size").iter_mut().for_each(|size| *size *= 0.5);
+    // Scored elsewhere: its own positions must not count.
+    let scores = second.column("score");
+    scores.chunks_mut(POSITIONS).for_each(|of_event| of_event.rotate_right(1));
+    let own = with_key(Plan::new(9).scores(), "run", 20_221_201_002);
+    let own = with_key(own, "run_id", 78);
+    let files = [("IACT01/a.h5", first), ("IACT02/a.h5", second), ("IACT02/b.h5", own)];
+    let key = "shower_key = [\"run_id\", \"event_id\"]\n";
+    let (told, page) = season(folder.path(), &files, key);
+    let total = &told["total"];
+    assert_eq!(total["showers"], "combined");
+    // What the first telescope and the run of its own count, and what the second sees alone.
+    let counted = |scores: &Scores| -> Vec<Option<(f32, usize)>> {
+        let of = &scores.at_positions[0].2;
+        let best = |event: &[f32]| {
+            let passing = event.iter().enumerate().filter(|(_, score)| **score >= 0.0);
+            passing.map(|(k, score)| (*score, k)).max_by(|a, b| a.0.total_cmp(&b.0))
+        };
+        of.chunks(POSITIONS).map(best).collect()
+    };
+    let (mut expected, mut repeated) = ([0_u64; POSITIONS], 0_u64);
+    let of_both = counted(&files[0].1).into_iter().zip(counted(&files[1].1));
+    for (one, two) in of_both {
+        repeated += u64::from(one.is_some() && two.is_some());
+        if let Some((_, k)) = one.or(two) {
+            expected[k] += 1;
+        }
+    }
+    counted(&files[2].1).into_iter().flatten().for_each(|(_, k)| expected[k] += 1);
+    assert!(repeated > 100);
+    assert_eq!(total["repeated_images"], repeated);
+    assert_eq!((&total["on"], &total["off"]), (&expected[0].into(), &expected[1..].into()));
+    let sigma = OnOff::new(expected[0], &expected[1..]).expect("positions").significance();
+    assert!((number(&total["significance"]) - sigma).abs() < 1e-9);
+    let steps = told["cumulative"].as_array().expect("steps");
+    assert!((number(&steps[steps.len() - 1]["significance"]) - sigma).abs() < 1e-9);
+    assert!(!told["warnings"].to_string().contains("independent") && !page.contains("≤ "));
+    for count in [2, 3] {
+        let (scores, settings) = (folder.path().join("scores"), folder.path().join("season.toml"));
+        let output = folder.path().join(format!("ranks-{count}"));
+        let ask = arguments!["season", &scores, "-o", &output, "-c", &settings];
+        succeed(&mut ranks(count, &ask));
+        let file = |of: &Path| hash(&of.join("season.json"));
+        assert_eq!(file(&output), file(&folder.path().join("report")), "{count} ranks");
+    }
+    // Keys that are not there, or name two events of one telescope.
+    let refused = |key: &str, code: i32, text: &str| {
+        let path = folder.path().join("wrong.toml");
+        std::fs::write(&path, key).expect("settings");
+        let (scores, output) = (folder.path().join("scores"), folder.path().join("no"));
+        let outcome = run_program(&arguments!["season", &scores, "-o", &output, "-c", &path]);
+        assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    };
+    refused("shower_key = [\"obs_id\"]\n", 2, "no such key for shower_key");
+    refused("shower_key = [\"event_id\"]\n", 3, "several events of one telescope");
+}
+
+fn run_program(arguments: &[std::ffi::OsString]) -> crate::support::Outcome {
+    run(&mut program(arguments))
 }
 
 #[test]

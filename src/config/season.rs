@@ -22,6 +22,9 @@ pub struct SeasonSettings {
     pub threshold: Option<f64>,
     /// Further cuts per event and position, by column of the score files.
     pub cuts: BTreeMap<String, Interval>,
+    /// Keys of the score files that name a shower for all telescopes: its image with most size
+    /// counts in sums over telescopes. Empty: every image counts.
+    pub shower_key: Vec<String>,
     pub quality: Quality,
     pub positions: Positions,
     pub time: Time,
@@ -173,6 +176,7 @@ impl Default for SeasonSettings {
             point: None,
             threshold: None,
             cuts: BTreeMap::new(),
+            shower_key: Vec::new(),
             quality: Quality::default(),
             positions: Positions::default(),
             time: Time::default(),

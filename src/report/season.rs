@@ -127,7 +127,7 @@ fn headline(group: &Group, simulation: Option<&Simulation>) -> Vec<Fact> {
 /// What stands before a significance that is an upper bound.
 fn bound(showers: Showers) -> &'static str {
     match showers {
-        Showers::Distinct => "",
+        Showers::Distinct | Showers::Combined => "",
         Showers::Independent => "≤ ",
     }
 }
@@ -186,7 +186,14 @@ fn facts(season: &Season) -> Vec<Fact> {
     facts.push(fact(
         "counting",
         "an event that passes at several positions counts once, where its score is highest",
-        if season.total.showers == Showers::Independent { INDEPENDENT } else { "" },
+        match season.total.showers {
+            Showers::Distinct => String::new(),
+            Showers::Independent => INDEPENDENT.to_string(),
+            Showers::Combined => format!(
+                "a shower seen by several telescopes counts once, where its image has most size; {} images do not count",
+                grouped(season.total.repeated_images)
+            ),
+        },
     ));
     if total.without_time > 0 {
         facts.push(fact(
@@ -251,7 +258,7 @@ fn count_figures(season: &Season) -> Result<Vec<Figure>> {
                 Key::new("muted dashed", "a steady source"),
             ],
             caption: match season.total.showers {
-                Showers::Distinct => {
+                Showers::Distinct | Showers::Combined => {
                     "Telescope-hours, runs with times in the order of their beginnings.".into()
                 }
                 Showers::Independent => format!(

@@ -2,6 +2,7 @@
 //! of files, blocks and ranks.
 
 use super::clock::Clock;
+use super::combine::Image;
 use crate::figures::{Distribution, Sum};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,9 @@ pub struct RunCounts {
     pub gammas: Vec<CountedGammas>,
     /// Log p at the source, and the copied quantities.
     pub drift: BTreeMap<String, Distribution>,
+    /// Images that count, where those of a shower are to be combined.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
     /// First and last time of the run in each file [ns].
     pub segments: Vec<(i64, i64, String)>, // rising
 }
@@ -192,6 +196,7 @@ impl RunCounts {
         for (name, of) in &other.drift {
             self.drift.entry(name.clone()).or_default().merge(of);
         }
+        self.images.extend_from_slice(&other.images);
         self.segments.extend(other.segments.iter().cloned());
         self.segments.sort();
     }
@@ -217,6 +222,11 @@ impl RunCounts {
         }
         None
     }
+}
+
+/// Takes counts off others, which hold them.
+pub fn take_off(own: &mut [u64], its: &[u64]) {
+    own.iter_mut().zip(its).for_each(|(own, its)| *own -= its);
 }
 
 fn add(own: &mut [u64], its: &[u64]) {

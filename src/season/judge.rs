@@ -109,6 +109,8 @@ pub struct Columns {
     pub delta: Option<usize>,
     pub size: Option<usize>,
     pub drift: Vec<usize>,
+    /// Keys of a shower that telescopes share; empty if images are not combined.
+    pub shower: Vec<usize>,
 }
 
 #[derive(Default)]
@@ -140,6 +142,7 @@ impl Columns {
             event: key("event_id"),
             time: key(unix_time::COLUMN),
         };
+        let shower = plan.shower_key.iter().filter_map(|name| key(name)).collect();
         let mut at_all = |name: &str| index_of(&mut wanted.at_all, name);
         let there = |name: &str| head.of_position.iter().any(|known| known == name);
         let score = at_all("score");
@@ -171,6 +174,7 @@ impl Columns {
             delta,
             size,
             drift,
+            shower,
         }
     }
 }

@@ -10,6 +10,7 @@
 mod area;
 mod candidates;
 mod clock;
+mod combine;
 pub mod compare;
 mod counts;
 mod folder;

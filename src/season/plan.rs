@@ -38,6 +38,8 @@ pub struct Plan {
     pub edges: Vec<f64>,
     pub candidates: usize,
     pub rotation: Positions,
+    /// Keys that name a shower for all telescopes; empty if telescopes are independent.
+    pub shower_key: Vec<String>,
     /// Gammas of a simulation, whose true energies count.
     pub simulated: bool,
 }
@@ -82,6 +84,9 @@ impl Plan {
                 .advice("name it in [score] columns and score again, or leave the cut out")
                 .usage());
         }
+        if !simulated {
+            check_shower_key(head, &settings.shower_key)?;
+        }
         let bit = |name: &str| head.quality_bits.iter().position(|known| known == name);
         let all = (0..head.quality_bits.len().min(32)).fold(0_u32, |bits, i| bits | 1 << i);
         let mut ignored = 0;
@@ -119,6 +124,7 @@ impl Plan {
             edges: settings.energy.edges.clone(),
             candidates: if simulated { 0 } else { settings.candidates },
             rotation: settings.positions.clone(),
+            shower_key: if simulated { Vec::new() } else { settings.shower_key.clone() },
             simulated,
         })
     }
@@ -173,6 +179,23 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Refuses keys that the score files do not have, and files without a size.
+fn check_shower_key(head: &Head, names: &[String]) -> Result<()> {
+    if let Some(name) = names.iter().find(|name| !head.keys.contains(name)) {
+        return Err(Fault::new("no such key for shower_key")
+            .column(name)
+            .expected(format!("some of {}", head.keys.join(", ")))
+            .usage());
+    }
+    if !names.is_empty() && !head.copied.iter().any(|name| name == "size") {
+        return Err(Fault::new("shower_key needs the size of images")
+            .column("size")
+            .advice("name it in [score] copy and score again, or leave shower_key out")
+            .usage());
+    }
+    Ok(())
 }
 
 /// The working point or threshold that was asked for.

@@ -2,6 +2,7 @@
 
 use super::candidates::{Best, Candidate};
 use super::clock::Tick;
+use super::combine::{Image, shower_of};
 use super::counts::{
     ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
     TrueEnergy,
@@ -13,6 +14,7 @@ use crate::config::SeasonSettings;
 use crate::data::scores::{Head, ScoreBlock, ScoreFile};
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::error::Result;
+use crate::figures::distribution::ordered_bits;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -290,6 +292,15 @@ impl<'a> Counting<'a> {
                 of_bin.on += u64::from(place == 0);
                 of_bin.off += u64::from(place > 0);
             }
+        }
+        if let (false, Some(size)) = (columns.shower.is_empty(), columns.size) {
+            let words = columns.shower.iter().map(|key| block.keys[*key][row]);
+            counts.images.push(Image {
+                shower: shower_of(words),
+                size: ordered_bits(block.copied[size][row]),
+                place: place as u8,
+                bin: bin.map(|bin| bin as u16),
+            });
         }
         let score = judge.score(block, row);
         if place == 0 && self.best.wants(score) {

@@ -16,6 +16,8 @@ pub enum Showers {
     Distinct,
     /// Each counts once per telescope: the significance is an upper bound.
     Independent,
+    /// Seen by several telescopes, and counted once, where its image has most size.
+    Combined,
 }
 
 /// What the page, the text and the warnings say of [`Showers::Independent`].

@@ -3,6 +3,7 @@
 use super::area::{BinLeak, Simulation};
 use super::candidates::Candidate;
 use super::clock::DISAGREEMENT;
+use super::combine::{self, Combined};
 use super::counts::{Pair, Portion, RunCounts, RunKey, grow};
 use super::folder::{Counted, Folder};
 use super::models::Models;
@@ -144,6 +145,9 @@ pub struct Group {
     /// How showers seen by several telescopes count.
     #[serde(default)]
     pub showers: Showers,
+    /// Images that do not count, since another image of their shower does.
+    #[serde(default)]
+    pub repeated_images: u64,
     #[serde(flatten)]
     pub tally: Tally,
     pub energy: Vec<EnergyBin>,
@@ -273,6 +277,8 @@ impl Season {
                 .found(&first.reason)
                 .input());
         }
+        let images = used.iter().map(|run| (run.key.telescope, &run.counts.images[..]));
+        combine::check_keys(&plan.shower_key, images)?;
         let figures = Figures {
             plan,
             leak: simulation.as_ref().map(|s| s.leak),
@@ -320,7 +326,7 @@ impl Season {
                 .map(|run| figures.run(run, drift.next().unwrap_or_default()))
                 .collect(),
             portions: used.iter().flat_map(|run| figures.portions(run)).collect(),
-            cumulative: figures.cumulative(&used),
+            cumulative: figures.cumulative(&used, total.showers),
             theta2,
             alpha,
             score: scores(&used),
@@ -680,25 +686,44 @@ impl Figures<'_> {
 
     fn group(&self, season: Option<String>, telescope: Option<i64>, runs: &[&Dated]) -> Group {
         let nights: BTreeSet<&Option<String>> = runs.iter().map(|run| &run.night).collect();
+        let mut showers = showers::of(&runs.iter().map(|run| run.watch()).collect::<Vec<_>>());
+        let mut sum = sum_of(runs);
+        let mut repeated = Combined::new(self.plan);
+        if showers == Showers::Independent && !self.plan.shower_key.is_empty() {
+            showers = Showers::Combined;
+            repeated = self.combined(runs.iter().copied());
+            repeated.take_from(&mut sum.all.counted);
+            let timed = runs.iter().copied().filter(|run| run.sum.clock.live().is_some());
+            self.combined(timed).take_from(&mut sum.timed.counted);
+        }
         Group {
             season,
             telescope,
             runs: runs.len() as u64,
             nights: nights.len() as u64,
-            showers: showers::of(&runs.iter().map(|run| run.watch()).collect::<Vec<_>>()),
-            tally: self.tally(&sum_of(runs)),
-            energy: self.energy(runs),
+            showers,
+            repeated_images: repeated.images(),
+            tally: self.tally(&sum),
+            energy: self.energy(runs, &repeated),
         }
     }
 
+    /// The showers of runs that several telescopes have seen.
+    fn combined<'b>(&self, runs: impl Iterator<Item = &'b Dated<'b>>) -> Combined {
+        let mut all = Combined::new(self.plan);
+        runs.for_each(|run| all.add(&run.counts.images, run.key.telescope));
+        all
+    }
+
     /// Empty where no energies are known.
-    fn energy(&self, runs: &[&Dated]) -> Vec<EnergyBin> {
+    fn energy(&self, runs: &[&Dated], repeated: &Combined) -> Vec<EnergyBin> {
         let edges = &self.plan.edges;
         let mut sums = vec![Vec::new(); edges.len() - 1];
         // A part of a run's events would be a spectrum of another exposure.
         for run in runs.iter().filter(|run| !run.counts.energy_of_source) {
             sums.iter_mut().zip(&run.counts.energy).for_each(|(sum, of)| grow(sum, of));
         }
+        repeated.take_from_bins(&mut sums);
         if sums.iter().flatten().all(|n| *n == 0) {
             return Vec::new();
         }
@@ -757,11 +782,17 @@ impl Figures<'_> {
     }
 
     /// The counts after each run with a live time, in the order of their beginnings.
-    fn cumulative(&self, runs: &[Dated]) -> Vec<Cumulative> {
+    fn cumulative(&self, runs: &[Dated], showers: Showers) -> Vec<Cumulative> {
         let (mut sum, mut points) = (Sum::default(), Vec::new());
+        let mut repeated = Combined::new(self.plan);
         for run in runs.iter().filter(|run| run.sum.clock.live().is_some()) {
             sum.add(&run.sum);
-            let Some(counts) = self.on_off(&sum.timed.counted) else { continue };
+            let mut counted = sum.timed.counted.clone();
+            if showers == Showers::Combined {
+                repeated.add(&run.counts.images, run.key.telescope);
+                repeated.take_from(&mut counted);
+            }
+            let Some(counts) = self.on_off(&counted) else { continue };
             points.push(Cumulative {
                 end_ns: run.sum.clock.span().map(|(_, last)| last),
                 hours: sum.live_s().unwrap_or(0.0) / HOUR,

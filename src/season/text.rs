@@ -30,6 +30,9 @@ impl Display for Season {
         if self.total.showers == Showers::Independent {
             writeln!(f, "  {INDEPENDENT}")?;
         }
+        if self.total.repeated_images > 0 {
+            line(f, "images of showers counted elsewhere", self.total.repeated_images)?;
+        }
         let flagged = self.runs.iter().filter(|run| run.drift.iter().any(|d| d.flagged)).count();
         if flagged > 0 {
             writeln!(f, "  {flagged} run(s) drift from {}", self.drift_reference)?;
