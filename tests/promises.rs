@@ -7,6 +7,7 @@
 mod archive;
 mod bad_input;
 mod batch;
+mod calibration;
 mod commands;
 mod damage;
 mod dialects;

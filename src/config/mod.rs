@@ -262,7 +262,7 @@ pub struct Train {
 pub struct Calibration {
     /// Fraction of normal events that are called anomalous.
     pub quantile: f64,
-    /// Share of gammas among the events that the posterior is for.
+    /// Share of gammas among triggered events that the posterior is for.
     #[serde(skip_serializing_if = "is_default_prior")]
     pub prior: f64,
     /// Another rule for the threshold, in place of the quantile.

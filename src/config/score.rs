@@ -55,7 +55,7 @@ pub enum ScoreColumn {
     LogProbRaw,
     /// Probability of a gamma at equal numbers of both classes, of calibrated models.
     Gammaness,
-    /// The same at the model's prior share of gammas.
+    /// The same at the model's prior share of gammas among triggered events.
     Posterior,
     /// Share of held-out normal events that are no more normal than this one.
     PValue,

@@ -68,6 +68,8 @@ pub struct Head {
     pub quality_bits: Vec<String>,
     /// Least and greatest distance of the source from the camera's centre [deg].
     pub source_offset: Option<[f64; 2]>,
+    /// Scores beyond which `gammaness` and `posterior` are bounds.
+    pub resolved_scores: Option<[f64; 2]>,
     pub input: Option<String>,
     pub input_blake3: Option<String>,
     pub model_blake3: String,
@@ -173,6 +175,9 @@ impl ScoreFile {
                 source_offset: number_list_attribute(&file, "source_offset")
                     .and_then(|offset| <[f64; 2]>::try_from(offset).ok())
                     .filter(|offset| offset.iter().all(|x| x.is_finite())),
+                resolved_scores: number_list_attribute(&group, "resolved_scores")
+                    .and_then(|scores| <[f64; 2]>::try_from(scores).ok())
+                    .filter(|scores| scores.iter().all(|x| x.is_finite())),
                 input: text_attribute(&file, "input"),
                 input_blake3: text_attribute(&file, "input_blake3"),
                 model_blake3: text_attribute(&file, "model_blake3").unwrap_or_default(),

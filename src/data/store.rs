@@ -243,6 +243,14 @@ impl RowCounts {
         ]
     }
 
+    /// The share of the rows of the class that are usable and pass the cuts; `None` without
+    /// any. Rows that may come from the source pass them too.
+    pub fn share_inside_cuts(&self) -> Option<f64> {
+        let all = self.read.checked_sub(self.other_class).filter(|all| *all > 0)?;
+        let parts = [self.train, self.validation, self.calibration, self.test, self.on_source];
+        Some(parts.iter().sum::<u64>() as f64 / all as f64)
+    }
+
     /// The counts of all ranks together, on every rank.
     pub fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
         let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();

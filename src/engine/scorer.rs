@@ -55,7 +55,8 @@ pub struct Scored {
     pub chi2: Vec<f32>,
     /// Probability of a gamma at equal numbers; empty if the model is not calibrated.
     pub gammaness: Vec<f32>,
-    /// The same at the model's prior share of gammas.
+    /// The same at the model's prior share of gammas among triggered events (among those that
+    /// pass the pre-cuts, of models of older versions).
     pub posterior: Vec<f32>,
     /// Spent in the engine so far.
     pub engine_time: Duration,

@@ -375,8 +375,10 @@ impl Events {
             let flow = card.flows_in_order().next().map_or("", |(name, _)| name.as_str());
             evaluation = evaluation.with_log_likelihood(flow, &log_p);
         }
-        if card.calibration.is_some() {
-            evaluation = evaluation.with_gammaness(&self.gammaness, &self.gamma, weights);
+        if let Some(calibration) = &card.calibration {
+            evaluation = evaluation
+                .with_gammaness(&self.gammaness, &self.gamma, weights)
+                .with_posterior(calibration, &self.score, &self.gamma, weights);
         }
         let compared = card.training.off_source.as_ref().and_then(|off| off.comparison.as_ref());
         if let Some(comparison) = compared.filter(|c| c.differs()) {

@@ -2,70 +2,147 @@
 //!
 //! Both classes have the same total weight (gammaness is for equal numbers, π = 0.5);
 //! nothing is subsampled. Pools of adjacent violators (Ayer et al. 1955) give a rising
-//! step function of the score; each pool becomes a point at its mean score, and log-odds
-//! are interpolated between points. They never leave the range that ten held-out events
-//! of a class resolve, so that no event is ever certain.
+//! step function of the score. The events at either end are one pool from the start, as many
+//! as hold ten (effective) events of each class: a pool of one class alone would say nothing
+//! of the other's share. Log-odds are those of the pool inside the end pools, whose events
+//! they describe together, and interpolated between the means of the pools between.
+//! Beyond the mean score of an end pool they are a bound.
 
-use super::roc::LEAST_HADRONS;
-use super::{Class, Measured, Sum};
+use super::roc::{LEAST_HADRONS, enough};
+use super::{Class, ClassCounts, Measured, Sum};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
 /// Points kept at most: a card is read by people too.
 const MOST_POINTS: usize = 200;
+/// Points at either end that are never left out: the steps there.
+const END_POINTS: usize = 3;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Ascending scores and the log-odds of a gamma at equal numbers, ascending too.
     pub points: Vec<[f64; 2]>,
-    /// Share of gammas that the posterior is for.
+    /// Share of gammas that the posterior is for: among triggered events where
+    /// `cut_efficiency` is known, else among events that pass the pre-cuts.
     pub prior: f64,
     /// Events it was fitted on.
     pub gammas: u64,
     pub hadrons: u64,
+    /// Scores between which log-odds are resolved; below and above they are bounds. Absent of
+    /// models of older versions, and where all events have one probability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<[f64; 2]>,
+    /// What the pre-cuts let pass, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_efficiency: Option<CutEfficiency>,
+}
+
+/// Shares of the triggered events of each class that pass the pre-cuts, unweighted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CutEfficiency {
+    pub gamma: f64,
+    pub hadron: f64,
+}
+
+/// On which side of the figure the truth lies, where a figure is a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    AtMost,
+    AtLeast,
+}
+
+impl Bound {
+    /// Of the probability at a score, with the scores between which it is resolved.
+    pub fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<Bound> {
+        match resolved {
+            Some([low, _]) if score < low => Some(Bound::AtMost),
+            Some([_, high]) if score > high => Some(Bound::AtLeast),
+            _ => None,
+        }
+    }
+
+    pub fn sign(self) -> &'static str {
+        match self {
+            Bound::AtMost => "≤",
+            Bound::AtLeast => "≥",
+        }
+    }
 }
 
 /// Adjacent events of one probability.
 #[derive(Debug, Clone, Copy)]
 struct Pool {
+    low: f64,
+    high: f64,
     score: f64, // Σ weight · score
     gamma: f64, // Σ weight of gammas
     all: f64,   // Σ weight
 }
 
 impl Pool {
+    /// Of events with the weights of their classes scaled; `None` of none.
+    fn of(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Option<Pool> {
+        let one = |&(score, class, weight): &(f64, Class, f64)| {
+            let all = weight * scale[usize::from(class != Class::Gamma)];
+            let gamma = if class == Class::Gamma { all } else { 0.0 };
+            Pool { low: score, high: score, score: all * score, gamma, all }
+        };
+        events.iter().map(one).reduce(Pool::joined)
+    }
+
+    fn joined(self, above: Pool) -> Pool {
+        Pool {
+            low: self.low,
+            high: above.high,
+            score: self.score + above.score,
+            gamma: self.gamma + above.gamma,
+            all: self.all + above.all,
+        }
+    }
+
     fn share(&self) -> f64 {
         self.gamma / self.all
+    }
+
+    fn log_odds(&self) -> f64 {
+        libm::log(self.gamma / (self.all - self.gamma))
+    }
+
+    fn mean(&self) -> f64 {
+        (self.score / self.all).clamp(self.low, self.high)
     }
 }
 
 impl Calibration {
-    /// Fits (score, class, weight). Refused with fewer than ten events of a class.
+    /// Fits (score, class, weight). Refused with fewer than ten effective events of a class.
     pub fn fit(mut events: Vec<(f64, Class, f64)>, prior: f64) -> Result<Calibration> {
         events.retain(|(score, _, weight)| score.is_finite() && *weight > 0.0);
+        events.sort_by(|a, b| {
+            a.0.total_cmp(&b.0).then(a.1.code().cmp(&b.1.code())).then(a.2.total_cmp(&b.2))
+        });
         let of = |class| events.iter().filter(move |e| e.1 == class);
-        let [gammas, hadrons] = [Class::Gamma, Class::Hadron].map(|c| of(c).count() as u64);
-        if gammas.min(hadrons) < LEAST_HADRONS {
+        let sums = [Class::Gamma, Class::Hadron]
+            .map(|class| of(class).fold(Sum::default(), |sum, event| sum.with(event.2)));
+        if !sums.iter().all(enough) {
+            let [gammas, hadrons] = sums.map(|sum| sum.effective().floor());
             return Err(Fault::new("too few held-out events to calibrate")
-                .expected(format!("at least {LEAST_HADRONS} of each class"))
+                .expected(format!("at least {LEAST_HADRONS} (effective) of each class"))
                 .found(format!("{gammas} gammas, {hadrons} hadrons"))
                 .advice("raise split.calibration or split.validation")
                 .input());
         }
-        events.sort_by(|a, b| {
-            a.0.total_cmp(&b.0).then(a.1.code().cmp(&b.1.code())).then(a.2.total_cmp(&b.2))
-        });
-        let total = |class| events.iter().filter(|e| e.1 == class).map(|e| e.2).sum::<f64>();
-        let scale = [total(Class::Gamma), total(Class::Hadron)].map(|sum| 0.5 / sum);
-        let pools = pools(&events, scale);
-        let limit = libm::log(0.1 * gammas.min(hadrons) as f64).max(libm::log(2.0));
-        let point = |pool: &Pool| {
-            let share = pool.share();
-            let odds = libm::log(share / (1.0 - share));
-            [pool.score / pool.all, odds.clamp(-limit, limit)]
-        };
-        let points = thinned(pools.iter().map(point).collect());
-        Ok(Calibration { points, prior, gammas, hadrons })
+        let (points, resolved) = fitted(&events, sums.map(|sum| 0.5 / sum.weight));
+        let [gammas, hadrons] = sums.map(|sum| sum.events);
+        Ok(Calibration { points, prior, gammas, hadrons, resolved, cut_efficiency: None })
+    }
+
+    /// With what the pre-cuts let pass, so that the prior is that of triggered events. Shares
+    /// of 0 say nothing and are left out.
+    #[must_use]
+    pub fn with_cut_efficiency(self, shares: Option<CutEfficiency>) -> Calibration {
+        let cut_efficiency = shares.filter(CutEfficiency::is_known);
+        Calibration { cut_efficiency, ..self }
     }
 
     /// Probability of a gamma at equal numbers; NaN for a score that is NaN.
@@ -75,7 +152,17 @@ impl Calibration {
 
     /// The same at the prior share of gammas.
     pub fn posterior(&self, score: f64) -> f64 {
-        probability(self.log_odds(score) + libm::log(self.prior / (1.0 - self.prior)))
+        probability(self.posterior_log_odds(score))
+    }
+
+    fn posterior_log_odds(&self, score: f64) -> f64 {
+        self.log_odds(score) + self.prior_log_odds()
+    }
+
+    /// Of the events that pass the pre-cuts: ln(π/(1 − π)), and `ln(ε_γ/ε_h)` of the cuts.
+    pub fn prior_log_odds(&self) -> f64 {
+        let of_cuts = self.cut_efficiency.map_or(0.0, |of| libm::log(of.gamma / of.hadron));
+        libm::log(self.prior / (1.0 - self.prior)) + of_cuts
     }
 
     fn log_odds(&self, score: f64) -> f64 {
@@ -90,31 +177,174 @@ impl Calibration {
 
     /// Refuses points that are no rising function.
     pub fn validate(&self) -> Result<()> {
-        let finite = self.points.iter().flatten().all(|x| x.is_finite());
+        let finite = self.points.iter().chain(&self.resolved).flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|w| w[0][0] < w[1][0] && w[0][1] <= w[1][1]);
-        if finite && rising && !self.points.is_empty() && self.prior > 0.0 && self.prior < 1.0 {
+        let ordered = self.resolved.is_none_or(|[low, high]| low <= high);
+        let known = self.cut_efficiency.as_ref().is_none_or(CutEfficiency::is_known);
+        let prior = self.prior > 0.0 && self.prior < 1.0;
+        if finite && rising && ordered && known && prior && !self.points.is_empty() {
             return Ok(());
         }
         Err(Fault::new("a calibration that cannot be used")
-            .expected("ascending scores with ascending log-odds, and a prior between 0 and 1")
+            .expected(
+                "ascending scores with ascending log-odds, a prior between 0 and 1, and shares \
+                 above 0 that pass the cuts",
+            )
             .input())
+    }
+
+    /// What it resolves, and how many of the events evaluated lie beyond (true = gamma).
+    pub fn range(&self, scores: &[f32], gamma: &[bool]) -> CalibratedRange {
+        let mut beyond = [ClassCounts::default(); 2];
+        for (score, gamma) in scores.iter().zip(gamma) {
+            let bound = Bound::of(f64::from(*score), self.resolved);
+            let Some(bound) = bound else { continue };
+            let counts = &mut beyond[usize::from(bound == Bound::AtLeast)];
+            *(if *gamma { &mut counts.gamma } else { &mut counts.hadron }) += 1;
+        }
+        let ends = |of: fn(&Calibration, f64) -> f64| {
+            self.resolved.map(|scores| scores.map(|score| of(self, score)))
+        };
+        CalibratedRange {
+            prior: self.prior,
+            cut_efficiency: self.cut_efficiency,
+            scores: self.resolved,
+            gammaness: ends(Calibration::gammaness),
+            posterior: ends(Calibration::posterior),
+            below: beyond[0],
+            above: beyond[1],
+        }
     }
 }
 
-/// Events of a range of gammaness: what it says, and what is true at equal numbers.
+impl CutEfficiency {
+    fn is_known(&self) -> bool {
+        [self.gamma, self.hadron].iter().all(|share| *share > 0.0 && *share <= 1.0)
+    }
+}
+
+/// The range that a calibration resolves, and the evaluated events beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibratedRange {
+    pub prior: f64,
+    pub cut_efficiency: Option<CutEfficiency>,
+    /// Absent where it is not known.
+    pub scores: Option<[f64; 2]>,
+    /// At these scores, as the posterior: bounds beyond them.
+    pub gammaness: Option<[f64; 2]>,
+    pub posterior: Option<[f64; 2]>,
+    pub below: ClassCounts,
+    pub above: ClassCounts,
+}
+
+impl CalibratedRange {
+    /// What the prior is the share of gammas in, after "posterior at …".
+    pub fn basis(&self) -> &'static str {
+        if self.cut_efficiency.is_some() { " of all triggered" } else { " after the cuts" }
+    }
+}
+
+/// Points, and the scores between which they are resolved, of ascending events.
+fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2]) -> (Vec<[f64; 2]>, Option<[f64; 2]>) {
+    let lower = resolving(events.iter());
+    let upper = events.len() - resolving(events.iter().rev());
+    if lower > upper {
+        return overlapping(events, lower, upper, scale);
+    }
+    let pools = pools(events, lower..upper, scale);
+    let resolved = match &pools[..] {
+        [first, .., last] => Some([first.mean(), last.mean()]),
+        _ => None,
+    };
+    (thinned(points(&pools)), resolved)
+}
+
+/// Events from an end inwards that hold at least ten effective ones of each class, equal
+/// scores together.
+fn resolving<'e>(events: impl ExactSizeIterator<Item = &'e (f64, Class, f64)>) -> usize {
+    let count = events.len();
+    let mut sums = [Sum::default(); 2];
+    let mut last = f64::NAN;
+    for (i, (score, class, weight)) in events.enumerate() {
+        if sums.iter().all(enough) && last.total_cmp(score).is_ne() {
+            return i;
+        }
+        let sum = &mut sums[usize::from(*class != Class::Gamma)];
+        *sum = sum.with(*weight);
+        last = *score;
+    }
+    count
+}
+
+/// Of classes so far apart that ten events of the rarer one at one end reach into those at the
+/// other: the odds of either end, and a straight line over the events that are in both.
+fn overlapping(
+    events: &[(f64, Class, f64)],
+    lower: usize,
+    upper: usize,
+    scale: [f64; 2],
+) -> (Vec<[f64; 2]>, Option<[f64; 2]>) {
+    let ends = [Pool::of(&events[..lower], scale), Pool::of(&events[upper..], scale)];
+    match ends {
+        [Some(below), Some(above)] if above.share() > below.share() => {
+            let (from, to) = (above.low, below.high);
+            let points =
+                vec![[from.next_down(), below.log_odds()], [to.next_up(), above.log_odds()]];
+            (points, Some([from, to]))
+        }
+        _ => {
+            let all = Pool::of(events, scale);
+            (all.iter().map(|all| [all.mean(), all.log_odds()]).collect(), None)
+        }
+    }
+}
+
+/// Score and log-odds. Those of the end pools begin at their edges, so that all of their
+/// events have the odds of the pool; so the outer half of the pools next to them keeps its own.
+fn points(pools: &[Pool]) -> Vec<[f64; 2]> {
+    let (first, inner, last) = match pools {
+        [first, inner @ .., last] => (first, inner, last),
+        [one] => return vec![[one.mean(), one.log_odds()]],
+        [] => return Vec::new(),
+    };
+    let mut points = vec![[first.high, first.log_odds()]];
+    for (i, pool) in inner.iter().enumerate() {
+        let log_odds = pool.log_odds();
+        points.extend((i == 0).then_some([pool.low, log_odds]));
+        points.push([pool.mean(), log_odds]);
+        points.extend((i + 1 == inner.len()).then_some([pool.high, log_odds]));
+    }
+    points.push([last.low, last.log_odds()]);
+    points
+}
+
+/// Events of a range of gammaness, or of the log-odds of the posterior: what the probability
+/// says, and what is true.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ReliabilityBin {
     pub low: f64,
     pub high: f64,
     pub gammas: u64,
     pub hadrons: u64,
-    /// Mean gammaness, both classes having equal weight in all.
+    /// Mean probability, the classes weighing as the prior has them (gammaness: equally).
     pub said: f64,
-    /// Share of gammas at equal numbers, with the error that the (effective) counts give it.
+    /// Share of gammas at that prior, with the error that the (effective) counts give it.
     pub found: Measured,
 }
 
 const RELIABILITY_BINS: usize = 10;
+/// Log-odds of posteriors are shown between ± this, in bins of width 1; those beyond lie in the
+/// outer bins.
+const ODDS_RANGE: usize = 20;
+
+/// A labelled event, and the bin that what is said of it lies in.
+#[derive(Debug, Clone, Copy)]
+struct Labelled {
+    bin: usize,
+    said: f64,
+    gamma: bool,
+    weight: f64,
+}
 
 /// Reliability of gammaness on labelled events (true = gamma), by their weights where they
 /// have any; empty ranges are left out.
@@ -123,72 +353,104 @@ pub fn reliability(
     gamma: &[bool],
     weights: Option<&[f64]>,
 ) -> Vec<ReliabilityBin> {
-    let mut events: Vec<(f64, bool, f64)> = gammaness
-        .iter()
-        .zip(gamma)
-        .enumerate()
-        .map(|(i, (g, gamma))| (f64::from(*g), *gamma, weights.map_or(1.0, |w| w[i])))
-        .filter(|(g, _, weight)| g.is_finite() && *weight > 0.0)
-        .collect();
-    // Sums must not depend on the order in which events come.
-    events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.2.total_cmp(&b.2)));
-    let mut counts = [[Sum::default(); 2]; RELIABILITY_BINS]; // gammas, hadrons
-    let mut sums = [[0.0; 2]; RELIABILITY_BINS];
-    for (g, gamma, weight) in events {
-        let bin = ((g * RELIABILITY_BINS as f64) as usize).min(RELIABILITY_BINS - 1);
-        let class = usize::from(!gamma);
-        counts[bin][class] = counts[bin][class].with(weight);
-        sums[bin][class] += weight * g;
-    }
-    let all = [0, 1].map(|class| counts.iter().map(|c| c[class].weight).sum::<f64>());
-    if all[0].min(all[1]) <= 0.0 {
-        return Vec::new();
-    }
-    let bin = |(i, ([gammas, hadrons], sum)): (usize, ([Sum; 2], [f64; 2]))| {
-        let (g, h) = (gammas.weight / all[0], hadrons.weight / all[1]);
-        let share = g / (g + h);
-        let [n_g, n_h] = [gammas, hadrons].map(|sum| sum.effective());
-        let relative = 1.0 / n_g.max(1.0) + 1.0 / n_h.max(1.0);
-        // An empty class is one of less than about one event.
-        let least = n_g + n_h;
-        let spread = (share * (1.0 - share)).max(1.0 / ((least + 2.0) * (least + 2.0)));
-        ReliabilityBin {
-            low: i as f64 / RELIABILITY_BINS as f64,
-            high: (i + 1) as f64 / RELIABILITY_BINS as f64,
-            gammas: gammas.events,
-            hadrons: hadrons.events,
-            said: (sum[0] / all[0] + sum[1] / all[1]) / (g + h),
-            found: Measured { value: share, error: spread * libm::sqrt(relative) },
+    let event = |i: usize| {
+        let said = f64::from(gammaness[i]);
+        let bin = ((said * RELIABILITY_BINS as f64) as usize).min(RELIABILITY_BINS - 1);
+        Labelled { bin, said, gamma: gamma[i], weight: weights.map_or(1.0, |w| w[i]) }
+    };
+    let edges: Vec<f64> =
+        (0..=RELIABILITY_BINS).map(|i| i as f64 / RELIABILITY_BINS as f64).collect();
+    binned((0..gamma.len()).map(event).collect(), &edges, 1.0)
+}
+
+/// Reliability of the posterior in bins of its log-odds: where few of many events are gammas,
+/// tenths say nothing.
+pub fn reliability_odds(
+    calibration: &Calibration,
+    scores: &[f32],
+    gamma: &[bool],
+    weights: Option<&[f64]>,
+) -> Vec<ReliabilityBin> {
+    let range = ODDS_RANGE as f64;
+    let event = |i: usize| {
+        let log_odds = calibration.posterior_log_odds(f64::from(scores[i]));
+        let bin = (log_odds.clamp(-range, range) + range) as usize;
+        Labelled {
+            bin: bin.min(2 * ODDS_RANGE - 1),
+            said: probability(log_odds),
+            gamma: gamma[i],
+            weight: weights.map_or(1.0, |w| w[i]),
         }
     };
-    let bins = counts.into_iter().zip(sums).enumerate();
-    bins.filter(|(_, (c, _))| c[0].events + c[1].events > 0).map(bin).collect()
+    let edges: Vec<f64> = (0..=2 * ODDS_RANGE).map(|i| i as f64 - range).collect();
+    let events = (0..gamma.len()).map(event).collect();
+    binned(events, &edges, libm::exp(calibration.prior_log_odds()))
+}
+
+/// At prior odds of gammas; bins without events are left out.
+fn binned(mut events: Vec<Labelled>, edges: &[f64], odds: f64) -> Vec<ReliabilityBin> {
+    events.retain(|event| event.said.is_finite() && event.weight > 0.0);
+    // Sums must not depend on the order in which events come.
+    events.sort_unstable_by(|a, b| a.said.total_cmp(&b.said).then(a.weight.total_cmp(&b.weight)));
+    let mut counts = vec![[Sum::default(); 2]; edges.len() - 1]; // gammas, hadrons
+    let mut sums = vec![[0.0; 2]; edges.len() - 1];
+    for Labelled { bin, said, gamma, weight } in events {
+        let class = usize::from(!gamma);
+        counts[bin][class] = counts[bin][class].with(weight);
+        sums[bin][class] += weight * said;
+    }
+    let all = [0, 1].map(|class| counts.iter().map(|c| c[class]).fold(Sum::default(), Sum::plus));
+    if all.iter().any(|sum| sum.weight <= 0.0) {
+        return Vec::new();
+    }
+    let per_weight = [odds / all[0].weight, 1.0 / all[1].weight];
+    let bin = |i: usize| {
+        let [g, h] = [0, 1].map(|class| counts[i][class].weight * per_weight[class]);
+        let [n_g, n_h] = [0, 1].map(|class| counts[i][class].effective().max(1.0));
+        // An empty class is one of less than about one event.
+        let [least_g, least_h] = [0, 1].map(|class| {
+            let one = all[class].weight / all[class].effective();
+            counts[i][class].weight.max(one) * per_weight[class]
+        });
+        let spread = least_g * least_h / ((least_g + least_h) * (least_g + least_h));
+        let said = sums[i][0] * per_weight[0] + sums[i][1] * per_weight[1];
+        ReliabilityBin {
+            low: edges[i],
+            high: edges[i + 1],
+            gammas: counts[i][0].events,
+            hadrons: counts[i][1].events,
+            said: said / (g + h),
+            found: Measured {
+                value: g / (g + h),
+                error: spread * libm::sqrt(1.0 / n_g + 1.0 / n_h),
+            },
+        }
+    };
+    let filled = |i: &usize| counts[*i].iter().any(|sum| sum.events > 0);
+    (0..counts.len()).filter(filled).map(bin).collect()
 }
 
 fn probability(log_odds: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-log_odds))
 }
 
-/// Pools of events in the order of scores, with rising shares of gammas.
-fn pools(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Vec<Pool> {
+/// Pools of events in the order of scores, with rising shares of gammas; those outside of
+/// `inner` are one pool from the start at either end.
+fn pools(
+    events: &[(f64, Class, f64)],
+    inner: std::ops::Range<usize>,
+    scale: [f64; 2],
+) -> Vec<Pool> {
     let mut pools: Vec<Pool> = Vec::new();
-    let mut last = f64::NAN;
-    for (score, class, weight) in events {
-        let gamma = *class == Class::Gamma;
-        let all = weight * scale[usize::from(!gamma)];
-        let mut pool = Pool { score: all * score, gamma: if gamma { all } else { 0.0 }, all };
+    let one = inner.clone().map(|i| i..i + 1);
+    let ranges = std::iter::once(0..inner.start).chain(one).chain([inner.end..events.len()]);
+    for mut pool in ranges.filter_map(|range| Pool::of(&events[range], scale)) {
         // Equal scores have one probability; a share that does not rise joins the pool before.
-        let tied = last.total_cmp(score).is_eq();
-        last = *score;
-        let mut join = tied;
+        let mut join = pools.last().is_some_and(|before| before.high.total_cmp(&pool.low).is_eq());
         while let Some(before) =
             pools.last().filter(|before| join || before.share() >= pool.share())
         {
-            pool = Pool {
-                score: before.score + pool.score,
-                gamma: before.gamma + pool.gamma,
-                all: before.all + pool.all,
-            };
+            pool = before.joined(pool);
             pools.pop();
             join = false;
         }
@@ -197,15 +459,21 @@ fn pools(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Vec<Pool> {
     pools
 }
 
-/// At most [`MOST_POINTS`], both ends among them, no two at one score.
+/// At most [`MOST_POINTS`], the steps at both ends among them, no two at one score.
 fn thinned(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
     points.dedup_by(|b, a| b[0] <= a[0]);
-    let count = points.len();
-    if count <= MOST_POINTS {
+    if points.len() <= MOST_POINTS {
         return points;
     }
-    (0..MOST_POINTS).map(|i| points[i * (count - 1) / (MOST_POINTS - 1)]).collect()
+    let (first, rest) = points.split_at(END_POINTS);
+    let (inner, last) = rest.split_at(rest.len() - END_POINTS);
+    let kept = MOST_POINTS - 2 * END_POINTS;
+    let inner = (0..kept).map(|i| inner[i * (inner.len() - 1) / (kept - 1)]);
+    first.iter().copied().chain(inner).chain(last.iter().copied()).collect()
 }
+
+#[cfg(test)]
+mod planted;
 
 #[cfg(test)]
 mod tests {
@@ -268,7 +536,7 @@ mod tests {
             .collect();
         let calibration = Calibration::fit(apart, 0.5).unwrap();
         let (low, high) = (calibration.gammaness(-1e9), calibration.gammaness(1e9));
-        // Ten of a hundred events resolve odds of 10.
+        // Ten events of the other class in the pool at an end resolve odds of 10.
         assert!((low - 1.0 / 11.0).abs() < 1e-9 && (high - 10.0 / 11.0).abs() < 1e-9);
         assert!(calibration.gammaness(f64::NAN).is_nan());
         let scores: Vec<f64> = (-20..220).map(|i| calibration.gammaness(f64::from(i))).collect();

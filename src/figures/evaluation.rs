@@ -7,10 +7,10 @@
 //! where the sample is too small or the score runs the wrong way.
 
 use super::{
-    AtBins, AtThreshold, Auc, BinnedThresholds, Class, ClassCounts, Histogram, ParameterHistogram,
-    Roc, RocPoint, Sample, Sum, Threshold, WorkingPoint,
+    AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, Histogram,
+    ParameterHistogram, Roc, RocPoint, Sample, Sum, Threshold, WorkingPoint,
     band::{BandPoint, band},
-    calibration::{ReliabilityBin, reliability},
+    calibration::{CalibratedRange, ReliabilityBin, reliability, reliability_odds},
     confusion::DEFAULT_PRIOR,
     latent::Latent,
     measured::{Measured, significant},
@@ -152,6 +152,12 @@ pub struct Evaluation {
     /// How far gammaness is what it says, where the model has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability: Vec<ReliabilityBin>,
+    /// The same of the posterior, in bins of its log-odds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reliability_odds: Vec<ReliabilityBin>,
+    /// Where gammaness and posterior are values and where they are bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<CalibratedRange>,
     pub warnings: Vec<String>,
     pub roc: Vec<RocPoint>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -210,6 +216,8 @@ impl Evaluation {
             latent: Vec::new(),
             yardstick: None,
             reliability: Vec::new(),
+            reliability_odds: Vec::new(),
+            calibrated: None,
             warnings: Vec::new(),
             roc_band: band(&curve, gammas, hadrons),
             roc: curve,
@@ -260,6 +268,21 @@ impl Evaluation {
         weights: Option<&[f64]>,
     ) -> Evaluation {
         self.reliability = reliability(gammaness, gamma, weights);
+        self
+    }
+
+    /// What a calibration says of the events evaluated: their scores, true classes (true =
+    /// gamma), and weights where they have any.
+    #[must_use]
+    pub fn with_posterior(
+        mut self,
+        calibration: &Calibration,
+        scores: &[f32],
+        gamma: &[bool],
+        weights: Option<&[f64]>,
+    ) -> Evaluation {
+        self.reliability_odds = reliability_odds(calibration, scores, gamma, weights);
+        self.calibrated = Some(calibration.range(scores, gamma));
         self
     }
 

@@ -15,29 +15,37 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// `passed` of `total` events with the binomial error √(p(1−p)/n), which is 0
-    /// where none or all pass; `None` without events.
+    /// `passed` of `total` events with the binomial error √(p(1−p)/n), or that of
+    /// [`end_error`] where none or all pass; `None` without events.
     pub fn fraction(passed: u64, total: u64) -> Option<Measured> {
-        if total == 0 {
-            return None;
-        }
-        let n = total as f64;
-        let value = passed as f64 / n;
-        Some(Measured { value, error: (value * (1.0 - value) / n).max(0.0).sqrt() })
+        Measured::share(Sum::of(passed), Sum::of(total))
     }
 
     /// The share of the weight of `all` events that `passed` of them have. Error of a ratio
     /// of sums over independent events, √((1−p)² Σ_passed w² + p² Σ_others w²)/Σw, which is
-    /// the binomial one for equal weights; `None` without weight.
+    /// the binomial one for equal weights, or that of [`end_error`] where none or all pass;
+    /// `None` without weight.
     pub fn share(passed: Sum, all: Sum) -> Option<Measured> {
         if all.weight.is_nan() || all.weight <= 0.0 {
             return None;
         }
         let value = passed.weight / all.weight;
+        if value <= 0.0 || value >= 1.0 - ROUNDING {
+            return Some(Measured { value, error: end_error(all.effective()) });
+        }
         let rest = (all.squares - passed.squares).max(0.0);
         let variance = (1.0 - value) * (1.0 - value) * passed.squares + value * value * rest;
         Some(Measured { value, error: variance.sqrt() / all.weight })
     }
+}
+
+/// Sums of weights in another order differ by no more than this.
+const ROUNDING: f64 = 1e-12;
+
+/// Error of a share of 0 or 1 of n (effective) events: the width of the Wilson interval of
+/// 68.27 % (Wilson 1927), which is 0 … 1/(n + 1) or its mirror image.
+fn end_error(n: f64) -> f64 {
+    1.0 / (n + 1.0)
 }
 
 impl Measured {
@@ -145,6 +153,33 @@ mod tests {
         let binomial = Measured::share(Sum::of(50), Sum::of(100)).unwrap();
         assert!((binomial.error - 0.05).abs() < 1e-15);
         assert_eq!(Measured::share(Sum::default(), Sum::default()), None);
+    }
+
+    /// Wilson's interval at z = 1 by its formula, of k of n events.
+    fn wilson(k: f64, n: f64) -> [f64; 2] {
+        let p = k / n;
+        let centre = (p + 0.5 / n) / (1.0 + 1.0 / n);
+        let half = libm::sqrt(p * (1.0 - p) / n + 0.25 / (n * n)) / (1.0 + 1.0 / n);
+        [centre - half, centre + half]
+    }
+
+    #[test]
+    fn shares_of_none_and_all_have_wilson_errors() {
+        for n in [1_u64, 10, 137, 100_000] {
+            let [none, all] = [0, n].map(|k| Measured::fraction(k, n).unwrap());
+            let width = wilson(0.0, n as f64)[1];
+            assert!((none.error / width - 1.0).abs() < 1e-9, "{none:?}, {width}");
+            assert!((none.error - all.error).abs() < 1e-15 && all.value > 0.999);
+            // No smaller than where one event passes, within a few per cent.
+            let one = Measured::fraction(1, n + 1).unwrap();
+            assert!(none.error < 1.5 * one.error && none.error > 0.9 * one.error);
+        }
+        // Equal weights of any size are as none; unequal ones leave fewer events.
+        let equal = Measured::share(Sum::default(), Sum::of(50).scaled(7.0)).unwrap();
+        assert!((equal.error - 1.0 / 51.0).abs() < 1e-12);
+        let unequal = Sum::default().with(10.0).with(1.0).with(1.0);
+        let all = Measured::share(unequal, unequal).unwrap();
+        assert!(all.error > 0.4, "{all:?}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub mod upper_limit;
 pub mod yardstick;
 
 pub use bins::{AtBins, BinnedThresholds, HeldOutEvent};
-pub use calibration::Calibration;
+pub use calibration::{Bound, CalibratedRange, Calibration, CutEfficiency};
 pub use confusion::{AtThreshold, Confusion, Separation};
 pub use distribution::{Distribution, Drift};
 pub use evaluation::{About, Evaluation, FileCounts, Weights};

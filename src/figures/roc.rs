@@ -6,7 +6,7 @@
 //! area under the straight lines between the points. Weighted events count by their
 //! weights.
 
-use super::confusion::quality;
+use super::tails::beta_below;
 use super::{Class, Measured, Sample, Sum};
 use serde::{Deserialize, Serialize};
 
@@ -146,17 +146,22 @@ pub struct RocPoint {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WorkingPoint {
     pub threshold: f64,
-    /// Binomial error; the error of the threshold itself is not in it.
+    /// The error is that of the efficiency at this survival: of the gammas that pass, and of
+    /// the threshold, which so many hadrons determine.
     pub gamma_efficiency: Measured,
+    /// With its error at this threshold.
     pub hadron_survival: Measured,
     /// Hadrons that pass.
     pub hadrons: u64,
 }
 
 impl WorkingPoint {
-    /// Gamma efficiency over the root of hadron survival, with binomial errors.
+    /// Gamma efficiency over the root of hadron survival. The survival is given: what the
+    /// hadrons leave uncertain is part of the efficiency's error.
     pub fn quality(&self) -> Measured {
-        quality(self.gamma_efficiency, self.hadron_survival)
+        let root = libm::sqrt(self.hadron_survival.value);
+        let Measured { value, error } = self.gamma_efficiency;
+        Measured { value: value / root, error: error / root }
     }
 }
 
@@ -233,14 +238,55 @@ impl Roc {
         if !enough(&point.hadrons) {
             return None;
         }
+        let gamma_efficiency = Measured::share(point.gammas, self.gammas)?;
+        let of_threshold = libm::sqrt(self.variance_of_threshold(point, survival));
         Some(WorkingPoint {
             threshold: point.threshold,
-            gamma_efficiency: Measured::share(point.gammas, self.gammas)?,
+            gamma_efficiency: Measured {
+                error: libm::hypot(gamma_efficiency.error, of_threshold),
+                ..gamma_efficiency
+            },
             hadron_survival: Measured::share(point.hadrons, self.hadrons)?,
             hadrons: point.hadrons.events,
         })
     }
+
+    /// Variance of the gamma efficiency at a hadron survival that the finite number of hadrons
+    /// leaves, as a bootstrap of them has it in the limit of many replicas (Maritz and Jarrett
+    /// 1978): the threshold stops above the hadron with which more than k of n pass, and with
+    /// s the survival of that hadron in the sample, a replica stops there or above with
+    /// probability `I_s(k + 1, n − k)`. It is (`dε_γ/dε_h`)² `ε_h`(1−`ε_h`)/n where the curve is
+    /// straight. Weighted events count as the effective number that passes.
+    fn variance_of_threshold(&self, point: &Passing, survival: f64) -> f64 {
+        let all = self.hadrons.weight;
+        let n = point.hadrons.effective() * all / point.hadrons.weight;
+        let k = libm::floor(survival * n * (1.0 + 1e-12));
+        if n - k <= 0.0 {
+            return 0.0;
+        }
+        // Beyond this the probabilities are 0 or 1 to rounding.
+        let far = WIDE * libm::sqrt(k + 1.0) + WIDE;
+        let first = self.points.partition_point(|p| p.hadrons.weight / all * n < k - far);
+        let last = self.points.partition_point(|p| p.hadrons.weight / all * n <= k + far);
+        let points = &self.points[first.saturating_sub(1)..last];
+        let (mut below, mut moments) = (0.0, [0.0; 3]);
+        // Of differences, so that nothing cancels.
+        let centre = point.gammas.weight / self.gammas.weight;
+        for pair in points.windows(2).filter(|p| p[1].hadrons.weight > p[0].hadrons.weight) {
+            let up_to = beta_below(pair[1].hadrons.weight / all, k + 1.0, n - k);
+            let (probability, x) =
+                (up_to - below, pair[0].gammas.weight / self.gammas.weight - centre);
+            below = up_to;
+            let terms = [probability, probability * x, probability * x * x];
+            moments.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        }
+        let [sum, first, second] = moments;
+        if sum > 0.0 { (second / sum - first * first / (sum * sum)).max(0.0) } else { 0.0 }
+    }
 }
+
+/// Standard deviations of a count that are followed on either side.
+const WIDE: f64 = 9.0;
 
 /// Whether so many hadrons measure a survival.
 pub(super) fn enough(hadrons: &Sum) -> bool {
@@ -258,6 +304,7 @@ fn highest(a: &[f64], b: &[f64]) -> Option<f64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use taiga_flow_gpu::random::{self as stream, Stream};
 
     /// A small linear congruential generator: tests need the same numbers everywhere.
     struct Draws(u64);
@@ -423,6 +470,74 @@ mod tests {
             assert!(last.gamma_efficiency + last.hadron_survival > 2.0 - 1e-15);
         }
         assert!(roc.thinned(400).len() > 200);
+    }
+
+    /// Errors of the gamma efficiency and of Q at a survival: as they are said to be, and the
+    /// spread over bootstraps of both classes.
+    fn errors_at_survival(
+        [gammas, hadrons]: [u64; 2],
+        survival: f64,
+        weighted: bool,
+        seed: u64,
+    ) -> [[f64; 2]; 2] {
+        let stream = Stream::new(seed, "survival", &[gammas, hadrons]);
+        let all = gammas + hadrons;
+        let gamma: Vec<bool> = (0..all).map(|i| i < gammas).collect();
+        let shift = |i: u64| if i < gammas { 1.5 } else { 0.0 };
+        let scores: Vec<f64> = (0..all).map(|i| stream.normal(i) + shift(i)).collect();
+        let weights: Vec<f64> = (0..all)
+            .map(|i| if weighted { 0.2 + stream.uniform(4 * all + i) } else { 1.0 })
+            .collect();
+        let at = |of: &[usize]| {
+            let scores: Vec<f64> = of.iter().map(|i| scores[*i]).collect();
+            let gamma: Vec<bool> = of.iter().map(|i| gamma[*i]).collect();
+            let weights: Vec<f64> = of.iter().map(|i| weights[*i]).collect();
+            let weights = weighted.then_some(weights.as_slice());
+            let sample = Sample::weighted(&scores, &gamma, weights).unwrap();
+            Roc::of(&sample).at_hadron_survival(survival)
+        };
+        let said = at(&(0..all as usize).collect::<Vec<_>>()).unwrap();
+        let mut draws = stream::Draws::new(Stream::new(seed, "again", &[gammas, hadrons]));
+        let mut pick = |low: u64, count: u64| low + (draws.uniform() * count as f64) as u64;
+        let mut found = [Vec::new(), Vec::new()];
+        for _ in 0..500 {
+            let again =
+                |i| if i < gammas { pick(0, gammas) } else { pick(gammas, hadrons) } as usize;
+            if let Some(point) = at(&(0..all).map(again).collect::<Vec<_>>()) {
+                found[0].push(point.gamma_efficiency.value);
+                found[1].push(point.quality().value);
+            }
+        }
+        let spread = |values: Vec<f64>| {
+            let n = values.len() as f64;
+            let mean = values.iter().sum::<f64>() / n;
+            (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1.0)).sqrt()
+        };
+        let [efficiency, quality] = found.map(spread);
+        [[said.gamma_efficiency.error, efficiency], [said.quality().error, quality]]
+    }
+
+    #[test]
+    fn errors_at_survival_agree_with_bootstraps() {
+        let seed = u64::from(std::process::id());
+        let cases = [
+            ([400, 300], 0.1, false),
+            ([3000, 400], 0.1, false),
+            ([150, 4000], 0.1, false),
+            ([2000, 3000], 0.01, false),
+            ([8000, 2000], 0.02, false),
+            ([1000, 1000], 0.1, true),
+            ([3000, 2000], 0.03, true),
+        ];
+        for (sizes, survival, weighted) in cases {
+            for [said, found] in errors_at_survival(sizes, survival, weighted, seed) {
+                let ratio = said / found;
+                println!(
+                    "{sizes:?} at {survival}: {said:.5}, of bootstraps {found:.5}, {ratio:.3}"
+                );
+                assert!((ratio - 1.0).abs() < 0.2, "seed {seed}: {sizes:?}, weights {weighted}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! exist are a dash; warnings come last, where they are seen.
 
 use super::{
-    Class, Evaluation, Separation,
+    Auc, Class, ClassCounts, Evaluation, Separation,
     bins::range_text,
     confusion::PositiveClass,
     evaluation::auc_text,
@@ -12,13 +12,14 @@ use std::fmt::{self, Display, Formatter};
 
 const NAME: usize = 36;
 const FIGURE: usize = 19;
+const AUC_ERROR: &str = " (test sampling; spread over training seeds not included)";
 
 impl Display for Evaluation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let about = &self.about;
         writeln!(f, "{} · part '{}' · model {}", about.mode, about.part, short(&about.model))?;
         self.sample(f)?;
-        line(f, "AUC", or_dash(self.auc.as_ref().map(auc_text)))?;
+        line(f, "AUC", or_dash(self.auc.as_ref().map(auc_with_basis)))?;
         if let Some(other) = &self.yardstick {
             let auc = or_dash(other.auc.as_ref().map(auc_text));
             let less = or_dash(other.difference.map(Measured::compared));
@@ -36,6 +37,7 @@ impl Display for Evaluation {
             let few = "- (fewer than 10 hadrons pass)".to_owned();
             line(f, &name, at.point.map_or(few, |p| p.gamma_efficiency.to_string()))?;
         }
+        self.posterior(f)?;
         self.by_bins(f)?;
         self.classes(f)?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
@@ -61,6 +63,23 @@ impl Evaluation {
             line(f, "NLL of the normal class", format!("mean {mean}, median {median} nats"))?;
         }
         Ok(())
+    }
+
+    /// Where the posterior is a value, and where a bound.
+    fn posterior(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(range) = &self.calibrated else { return Ok(()) };
+        let Some(([low, high], [from, to])) = range.posterior.zip(range.scores) else {
+            return Ok(());
+        };
+        let [low, high] = [low, high].map(|p| significant(p, 2));
+        let [from, to] = [from, to].map(|score| significant(score, 4));
+        let counts = |of: ClassCounts| format!("{} gammas, {} hadrons", of.gamma, of.hadron);
+        let name = format!("posterior at {}{}", range.prior, range.basis());
+        line(f, &name, format!("resolved from {low} to {high}"))?;
+        let below = format!("≤ {low}: {}", counts(range.below));
+        line(f, &format!("  bound, score below {from}"), below)?;
+        let above = format!("≥ {high}: {}", counts(range.above));
+        line(f, &format!("  bound, score above {to}"), above)
     }
 
     fn by_bins(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -107,6 +126,12 @@ fn positive(f: &mut Formatter<'_>, of: &PositiveClass) -> fmt::Result {
     };
     let f1 = or_dash(of.f1.map(|x| significant(x, 3)));
     writeln!(f, "  {name:NAME$}{:FIGURE$}{:FIGURE$}{f1}", figure(of.precision), figure(of.recall))
+}
+
+/// The area with its error, and what the error is of.
+fn auc_with_basis(auc: &Auc) -> String {
+    let basis = if auc.error.is_some() { AUC_ERROR } else { "" };
+    format!("{}{basis}", auc_text(auc))
 }
 
 fn line(f: &mut Formatter<'_>, name: &str, text: impl Display) -> fmt::Result {

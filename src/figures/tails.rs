@@ -57,6 +57,45 @@ fn upper_fraction(a: f64, x: f64) -> f64 {
     value
 }
 
+/// The regularised incomplete beta function `I_x(a, b)`, a and b above 0: for whole numbers the
+/// probability that at least a of a + b − 1 events pass that pass with probability x each. By
+/// its continued fraction (Abramowitz and Stegun 1964, 26.5.8) on the side where it converges.
+pub fn beta_below(x: f64, a: f64, b: f64) -> f64 {
+    if x <= 0.0 || x >= 1.0 {
+        return if x <= 0.0 { 0.0 } else { 1.0 };
+    }
+    let gamma = libm::lgamma(a + b) - libm::lgamma(a) - libm::lgamma(b);
+    let scale = libm::exp(gamma + a * libm::log(x) + b * libm::log1p(-x));
+    if x < (a + 1.0) / (a + b + 2.0) {
+        scale * beta_fraction(x, a, b) / a
+    } else {
+        1.0 - scale * beta_fraction(1.0 - x, b, a) / b
+    }
+}
+
+/// The fraction by the method of Lentz (1976).
+fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
+    const TINY: f64 = 1e-300;
+    let mut c = 1.0;
+    let mut d = 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0), TINY);
+    let mut value = d;
+    for m in 1..MOST_TERMS {
+        let m = f64::from(m);
+        let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
+        let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
+        let before = value;
+        for numerator in [even, odd] {
+            d = 1.0 / nonzero(numerator * d + 1.0, TINY);
+            c = nonzero(1.0 + numerator / c, TINY);
+            value *= d * c;
+        }
+        if (value / before - 1.0).abs() < 1e-16 {
+            break;
+        }
+    }
+    value
+}
+
 fn nonzero(x: f64, tiny: f64) -> f64 {
     if x.abs() < tiny { tiny } else { x }
 }
@@ -114,6 +153,22 @@ mod tests {
             compared += 1;
         }
         assert!(compared > 70);
+    }
+
+    #[test]
+    fn beta_sums_the_binomial_distribution() {
+        for (n, p) in [(1_u32, 0.3_f64), (7, 0.5), (40, 0.02), (300, 0.1), (300, 0.97)] {
+            let mut above = 0.0;
+            let mut term = (f64::from(n) * libm::log(p)).exp(); // k = n
+            for k in (1..=n).rev() {
+                above += term;
+                let (a, b) = (f64::from(k), f64::from(n - k + 1));
+                let got = beta_below(p, a, b);
+                assert!((got - above).abs() < 1e-11, "{n} {p} {k}: {got}, sum {above}");
+                term *= a / b * (1.0 - p) / p;
+            }
+        }
+        assert_eq!([0.0, 1.0].map(|x| beta_below(x, 2.0, 3.0)), [0.0, 1.0]);
     }
 
     #[test]

@@ -725,27 +725,38 @@ fn candidates(season: &Season) -> Option<Assessed> {
     let key = |keys: &[(String, i64)], name: &str| {
         dash(keys.iter().find(|(known, _)| known == name), |(_, v)| v.to_string())
     };
+    let probability = |c: &crate::season::Candidate, p: Option<f32>| {
+        dash(p, |p| c.probability(p).replace('-', "−"))
+    };
+    let is_calibrated = season.candidates.iter().any(|c| c.gammaness.or(c.posterior).is_some());
+    let of_model = if is_calibrated { 5..5 } else { 5..7 };
     let row = |c: &crate::season::Candidate| {
-        vec![
+        let mut row = vec![
             key(&c.keys, "event_id"),
             c.run.map_or_else(|| c.file.clone(), number_name),
             telescope(c.telescope),
             dash(c.time_ns, time::utc),
             number(f64::from(c.score), 5),
+            probability(c, c.gammaness),
+            probability(c, c.posterior),
             value(c.theta2, 3),
             value(c.alpha, 3),
             value(c.dist, 3),
             value(c.size, 4),
             value(c.energy, 3),
             format!("{}, row {}", c.file, c.row),
-        ]
+        ];
+        row.drain(of_model.clone());
+        row
     };
-    let head = heads(&[
+    let mut head = heads(&[
         "event",
         "run",
         "telescope",
         "time (UTC)",
         "score",
+        "gammaness",
+        "posterior",
         "θ² [deg²]",
         "alpha [deg]",
         "dist [deg]",
@@ -753,6 +764,7 @@ fn candidates(season: &Season) -> Option<Assessed> {
         "energy [TeV]",
         "file",
     ]);
+    head.drain(of_model.clone());
     let picture = |picture: &Picture| {
         let of = &season.candidates[picture.candidate];
         let brightest = picture.charge.iter().copied().fold(0.0, f32::max);

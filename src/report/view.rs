@@ -130,6 +130,7 @@ impl Assessed {
         tables.extend(evaluation.yardstick.as_ref().map(|other| yardstick(evaluation, other)));
         tables.extend(files(&evaluation.about.files));
         tables.extend(reliability(evaluation));
+        tables.extend(reliability_odds(evaluation));
         tables.extend(evaluation.latent.iter().map(latent));
         tables.extend(importance(evaluation));
         tables.extend(unusable(evaluation));
@@ -188,7 +189,14 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
         None => (after, "events after the pre-cuts"),
     };
     vec![
-        fact("AUC", auc, mixture(evaluation.counts)),
+        fact(
+            "AUC",
+            auc,
+            format!(
+                "{}; ± test sampling, spread over training seeds not included",
+                mixture(evaluation.counts)
+            ),
+        ),
         fact(
             "threshold",
             number(threshold.value, 5),
@@ -436,6 +444,45 @@ fn reliability(evaluation: &Evaluation) -> Option<Table> {
         title: "Reliability of gammaness, at equal numbers of both classes".into(),
         head: heads(&["gammaness", "mean", "share of gammas", "gammas", "hadrons"]),
         rows: evaluation.reliability.iter().map(row).collect(),
+    })
+}
+
+/// The same of the posterior, with the bounds that the calibration ends at.
+fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
+    let range = evaluation.calibrated.as_ref()?;
+    let row = |bin: &ReliabilityBin| {
+        let ratio = (bin.found.value > 0.0).then(|| bin.said / bin.found.value);
+        vec![
+            format!("{} … {}", number(bin.low, 2), number(bin.high, 2)),
+            number(bin.said, 3),
+            measured(Some(bin.found)),
+            dash(ratio, |ratio| number(ratio, 3)),
+            grouped(bin.gammas),
+            grouped(bin.hadrons),
+        ]
+    };
+    let counts = |of: ClassCounts| {
+        format!("{} gammas and {} hadrons", grouped(of.gamma), grouped(of.hadron))
+    };
+    let bounds = range.posterior.map(|[low, high]| {
+        format!(
+            "; ≤ {} for {}, ≥ {} for {} beyond the range that the calibration resolves",
+            number(low, 2),
+            counts(range.below),
+            number(high, 2),
+            counts(range.above)
+        )
+    });
+    let title = format!(
+        "Reliability of the posterior at {}{}, in bins of log-odds{}",
+        range.prior,
+        range.basis(),
+        bounds.unwrap_or_default()
+    );
+    (!evaluation.reliability_odds.is_empty()).then(|| Table {
+        title,
+        head: heads(&["log-odds", "mean", "share of gammas", "ratio", "gammas", "hadrons"]),
+        rows: evaluation.reliability_odds.iter().map(row).collect(),
     })
 }
 

@@ -170,6 +170,9 @@ impl Output {
             let text = Attribute::Text(recipe.working_points_text());
             writer.group_attribute("working_points", &text)?;
         }
+        if let Some(resolved) = recipe.resolved_scores() {
+            writer.group_attribute("resolved_scores", &Attribute::Numbers(resolved.to_vec()))?;
+        }
         if !recipe.quality.is_empty() {
             writer.group_attribute("quality_bits", &Attribute::Text(recipe.quality_text()))?;
         }

@@ -413,6 +413,13 @@ impl Recipe {
         json!(points.collect::<Vec<_>>()).to_string()
     }
 
+    /// Scores beyond which probabilities in the file are bounds, where it has any.
+    pub fn resolved_scores(&self) -> Option<[f64; 2]> {
+        let calibrated = [ScoreColumn::Gammaness, ScoreColumn::Posterior];
+        let written = self.columns.iter().any(|(column, ..)| calibrated.contains(column));
+        self.card.calibration.as_ref().filter(|_| written)?.resolved
+    }
+
     /// Of the energy table, which is no part of the configuration.
     pub fn energy_blake3(&self) -> &str {
         self.energy.as_ref().map_or("", |(table, ..)| &table.blake3)

@@ -16,8 +16,7 @@ use super::folder::Counted;
 use super::plan::Plan;
 use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
-use crate::figures::on_off::wilson_error;
-use crate::figures::{Leak, Measured};
+use crate::figures::{Leak, Measured, Sum};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -194,12 +193,9 @@ impl AreaBin {
         let Some(thrown) = thrown else { return };
         let throws = thrown.between(self.low_tev, self.high_tev);
         let share = |passed: u64| {
-            (throws > 0.0).then(|| {
-                // The number of throws in a bin is known on average only.
-                let value = passed as f64 / throws;
-                let variance = value * (1.0 - value).max(0.0) / throws;
-                Measured { value, error: wilson_error(value, variance, throws) }
-            })
+            // The number of throws in a bin is known on average only.
+            let all = Sum { events: throws as u64, weight: throws, squares: throws };
+            Measured::share(Sum::of(passed), all)
         };
         let area = |share: Measured| Measured {
             value: share.value * thrown.area_m2(),

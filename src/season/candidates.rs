@@ -1,5 +1,7 @@
 //! The events counted at the source that have the highest scores.
 
+use crate::figures::Bound;
+use crate::figures::measured::significant;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
@@ -7,6 +9,14 @@ use std::cmp::Ordering;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub score: f32,
+    /// As the score file has them, of calibrated models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gammaness: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posterior: Option<f32>,
+    /// Where these two are bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
     pub telescope: Option<i64>,
     pub run: Option<i64>,
     /// All keys of the score file.
@@ -22,6 +32,12 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// A probability of this candidate, with "≥" or "≤" where it is a bound.
+    pub fn probability(&self, value: f32) -> String {
+        let text = significant(f64::from(value), 3);
+        self.bound.map_or(text.clone(), |bound| format!("{} {text}", bound.sign()))
+    }
+
     /// The best first; equal scores by file and row, so that the order is one.
     fn order(&self, other: &Candidate) -> Ordering {
         let by_score = other.score.total_cmp(&self.score);
@@ -82,6 +98,9 @@ mod tests {
     fn candidate(score: f32, row: u64) -> Candidate {
         Candidate {
             score,
+            gammaness: None,
+            posterior: None,
+            bound: None,
             telescope: None,
             run: None,
             keys: Vec::new(),
@@ -94,6 +113,18 @@ mod tests {
             file: "a.h5".to_string(),
             row,
         }
+    }
+
+    #[test]
+    fn probabilities_beyond_the_range_are_bounds() {
+        let with = |bound| Candidate { bound, ..candidate(1.0, 0) }.probability(0.0361);
+        assert_eq!(with(None), "0.0361");
+        assert_eq!(with(Some(Bound::AtLeast)), "≥ 0.0361");
+        assert_eq!(with(Some(Bound::AtMost)), "≤ 0.0361");
+        // Files of older versions have neither.
+        let json = serde_json::to_string(&candidate(1.0, 0)).unwrap();
+        assert!(!json.contains("bound") && !json.contains("posterior"), "{json}");
+        assert_eq!(serde_json::from_str::<Candidate>(&json).unwrap(), candidate(1.0, 0));
     }
 
     #[test]

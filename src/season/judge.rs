@@ -102,9 +102,11 @@ pub struct Columns {
     pub cuts: Vec<usize>,
     pub theta2: Option<usize>,
     pub alpha: Option<usize>,
-    pub log_prob: usize,       // of those at the source
-    pub dist: Option<usize>,   // of those at the source
-    pub energy: Option<usize>, // of those at all positions
+    pub log_prob: usize,          // of those at the source
+    pub dist: Option<usize>,      // of those at the source
+    pub gammaness: Option<usize>, // of those at the source
+    pub posterior: Option<usize>, // of those at the source
+    pub energy: Option<usize>,    // of those at all positions
     pub true_energy: Option<usize>,
     pub delta: Option<usize>,
     pub size: Option<usize>,
@@ -151,7 +153,8 @@ impl Columns {
         let alpha = there("alpha").then(|| at_all("alpha"));
         let energy = there("energy").then(|| at_all("energy"));
         let log_prob = index_of(&mut wanted.at_source, head.log_prob());
-        let dist = there("dist").then(|| index_of(&mut wanted.at_source, "dist"));
+        let mut at_source = |name: &str| there(name).then(|| index_of(&mut wanted.at_source, name));
+        let [dist, gammaness, posterior] = ["dist", "gammaness", "posterior"].map(&mut at_source);
         let has = |name: &str| head.copied.iter().any(|known| known == name);
         let mut copied = |name: &str| has(name).then(|| index_of(&mut wanted.copied, name));
         let (delta, size) = (copied("delta_time"), copied("size"));
@@ -169,6 +172,8 @@ impl Columns {
             alpha,
             log_prob,
             dist,
+            gammaness,
+            posterior,
             energy,
             true_energy,
             delta,

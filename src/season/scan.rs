@@ -14,6 +14,7 @@ use crate::config::SeasonSettings;
 use crate::data::scores::{Head, ScoreBlock, ScoreFile};
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::error::Result;
+use crate::figures::Bound;
 use crate::figures::distribution::ordered_bits;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -309,8 +310,16 @@ impl<'a> Counting<'a> {
                 |column: Option<usize>| column.and_then(|c| finite(block.at_all[c][0][row]));
             let keys = self.head.keys.iter().enumerate();
             let keys = keys.map(|(c, name)| (name.clone(), block.keys[c][row]));
+            let probability =
+                |column: Option<usize>| column.and_then(|c| finite(block.at_source[c][row]));
+            let (gammaness, posterior) =
+                (probability(columns.gammaness), probability(columns.posterior));
+            let bound = Bound::of(f64::from(score), self.head.resolved_scores);
             self.best.add(Candidate {
                 score,
+                gammaness,
+                posterior,
+                bound: bound.filter(|_| gammaness.or(posterior).is_some()),
                 file: self.name.to_string(),
                 row: file_row,
                 keys: keys.collect(),

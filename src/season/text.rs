@@ -1,11 +1,14 @@
 //! The figures of a season as lines of text.
 
+use super::candidates::Candidate;
 use super::showers::{INDEPENDENT, Showers};
 use super::summary::{Group, Season, Tally};
 use crate::figures::measured::significant;
 use std::fmt::{self, Display, Formatter};
 
 const NAME: usize = 36;
+/// The best ones, where a model says how probable they are.
+const MOST_CANDIDATES: usize = 5;
 
 impl Display for Season {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -33,6 +36,9 @@ impl Display for Season {
         if self.total.repeated_images > 0 {
             line(f, "images of showers counted elsewhere", self.total.repeated_images)?;
         }
+        for candidate in self.candidates.iter().take(MOST_CANDIDATES) {
+            candidate_line(f, candidate)?;
+        }
         let flagged = self.runs.iter().filter(|run| run.drift.iter().any(|d| d.flagged)).count();
         if flagged > 0 {
             writeln!(f, "  {flagged} run(s) drift from {}", self.drift_reference)?;
@@ -48,6 +54,21 @@ impl Display for Season {
         }
         Ok(())
     }
+}
+
+/// Nothing of scores without a calibration.
+fn candidate_line(f: &mut Formatter<'_>, of: &Candidate) -> fmt::Result {
+    let named = [("posterior", of.posterior), ("gammaness", of.gammaness)];
+    let probabilities: Vec<String> = named
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name} {}", of.probability((*value)?))))
+        .collect();
+    if probabilities.is_empty() {
+        return Ok(());
+    }
+    let score = significant(f64::from(of.score), 4);
+    let text = format!("score {score}, {}; {}, row {}", probabilities.join(", "), of.file, of.row);
+    line(f, "candidate", text)
 }
 
 fn row(f: &mut Formatter<'_>, group: &Group) -> fmt::Result {

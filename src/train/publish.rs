@@ -12,7 +12,7 @@ use crate::data::features::MEASURE;
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
 use crate::figures::{
-    BinnedThresholds, Calibration, HeldOutEvent, Normals, Rule, Sample, Threshold,
+    BinnedThresholds, Calibration, CutEfficiency, HeldOutEvent, Normals, Rule, Sample, Threshold,
 };
 use crate::model::{self, Card, FlowCard, FlowTraining, Model, Reference, Sketches, Training};
 use crate::world::{World, agree, common, is_root};
@@ -103,7 +103,28 @@ impl Job<'_> {
         let prior = self.plan.config.calibration.prior;
         let events = self.gathered_scores(world)?;
         let events = events.iter().map(|e| (e.score, e.class, e.weight)).collect();
-        common(Calibration::fit(events, prior).map(Some))
+        let shares = self.cut_efficiency();
+        if shares.is_none() && is_root(world) {
+            log::warn!(
+                "the posterior's prior refers to events that pass the pre-cuts: the share of \
+                 triggered events that do is not known"
+            );
+        }
+        let fitted = Calibration::fit(events, prior);
+        common(fitted.map(|calibration| Some(calibration.with_cut_efficiency(shares))))
+    }
+
+    /// Shares of the rows of each real class, of all parts and unweighted, that are usable and
+    /// pass the pre-cuts.
+    fn cut_efficiency(&self) -> Option<CutEfficiency> {
+        let share = |of: Class| {
+            let real =
+                |population: &Population| matches!(population, Population::Real(c) if *c == of);
+            let population = self.plan.populations.iter().position(real)?;
+            self.rows.get(population)?.share_inside_cuts()
+        };
+        let (gamma, hadron) = share(Class::Gamma).zip(share(Class::Hadron))?;
+        Some(CutEfficiency { gamma, hadron })
     }
 
     /// What p-values of a single flow are taken from: the events that chose the threshold,
