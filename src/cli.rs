@@ -8,6 +8,7 @@ mod check;
 mod compare;
 mod extract;
 mod init;
+mod observation;
 mod score;
 mod season;
 mod simulate;
@@ -235,6 +236,8 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
         #[command(flatten)]
+        observation: observation::Arguments,
+        #[command(flatten)]
         device: Device,
     },
     /// Score event files: one output file per input file
@@ -416,6 +419,7 @@ impl Cli {
             yardstick,
             importance,
             strict,
+            observation,
             device,
         } = &self.command
         else {
@@ -435,6 +439,7 @@ impl Cli {
             importance: *importance,
             strict: *strict,
             yardstick: yardstick.clone(),
+            observation: observation.asked()?,
             watchdog: device.watchdog(Run::default()),
         };
         let evaluation = evaluate::run(world, &options)?;

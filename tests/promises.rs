@@ -8,6 +8,7 @@ mod archive;
 mod bad_input;
 mod batch;
 mod calibration;
+mod choices;
 mod commands;
 mod damage;
 mod dialects;

@@ -7,6 +7,7 @@
 
 mod load;
 mod modes;
+mod observation;
 mod off_source;
 mod score;
 mod season;
@@ -16,6 +17,7 @@ pub use load::{Scoring, explain_toml, load, load_for_scoring, parse};
 pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
+pub use observation::{OFF_POSITIONS, Observation};
 pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 pub use season::{DriftLimits, Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
 
@@ -268,6 +270,18 @@ pub struct Calibration {
     /// Another rule for the threshold, in place of the quantile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<ThresholdRule>,
+    /// For `rule = "significance"`: triggered and cleaned gammas of the source per hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gamma_rate_per_hour: Option<f64>,
+    /// Other triggered and cleaned events per hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub background_rate_per_hour: Option<f64>,
+    /// Time of the observation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<f64>,
+    /// Positions that the background is counted at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub off_positions: Option<u64>,
 }
 
 /// What may differ between a run and its resumption.
@@ -367,7 +381,15 @@ impl Default for Train {
 impl Default for Calibration {
     fn default() -> Calibration {
         // The fraction outside two sigma of a normal distribution.
-        Calibration { quantile: 0.0455, rule: None, prior: DEFAULT_PRIOR }
+        Calibration {
+            quantile: 0.0455,
+            rule: None,
+            prior: DEFAULT_PRIOR,
+            gamma_rate_per_hour: None,
+            background_rate_per_hour: None,
+            hours: None,
+            off_positions: None,
+        }
     }
 }
 

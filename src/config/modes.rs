@@ -221,11 +221,16 @@ impl Default for Push {
 #[serde(rename_all = "kebab-case")]
 pub enum ThresholdRule {
     /// At least this share of held-out gammas passes.
+    #[serde(alias = "gamma_efficiency")]
     GammaEfficiency(f64),
     /// At most this share of held-out hadrons passes; in a `ratio`.
+    #[serde(alias = "hadron_survival")]
     HadronSurvival(f64),
     /// Largest Q on held-out events of both classes; in a `ratio`.
+    #[serde(alias = "largest_q")]
     LargestQ,
+    /// Largest significance expected of an observation; in a `ratio`.
+    Significance,
 }
 
 fn one() -> f64 {
@@ -264,6 +269,7 @@ impl Config {
             let allowed = share > 0.0 && share < 1.0;
             check("calibration.rule", share, allowed, "a share between 0 and 1")?;
         }
+        self.calibration.observation()?;
         let asks_for = match self.calibration.rule {
             None => true,
             Some(ThresholdRule::GammaEfficiency(_)) => {

@@ -6,7 +6,7 @@ mod known;
 mod latent;
 mod yardstick;
 
-use crate::config::{Class, Hardware, Transform};
+use crate::config::{Class, Hardware, Observation, Transform};
 use crate::data::catalog::{self, Catalog};
 use crate::data::durable;
 use crate::data::features::ScaledFeature;
@@ -66,6 +66,8 @@ pub struct Options {
     pub yardstick: Vec<PathBuf>,
     /// Whether data unlike those of the training are refused.
     pub strict: bool,
+    /// Rates and time to expect significances for, in place of the model's own.
+    pub observation: Option<Observation>,
     /// How long a rank may be missing before the job is ended; for ever if absent.
     pub watchdog: Option<Duration>,
 }
@@ -128,6 +130,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         part: parts_text(&parts),
         files,
         before_cuts: Some(all.before_cuts),
+        observation: options.observation.or_else(|| observation_of(&scorer.card)),
         weights: weight.map(|expression| all.weights_before_cuts(expression)),
         ..About::default()
     };
@@ -401,6 +404,14 @@ fn refused_as_unlike(text: &str) -> Error {
         .found(text)
         .advice("look at units, telescope and processing; without --strict this is a warning")
         .input()
+}
+
+/// The observation that the threshold of a model was chosen for.
+fn observation_of(card: &Card) -> Option<Observation> {
+    match card.threshold?.rule {
+        Rule::Significance(observation) => Some(observation),
+        _ => None,
+    }
 }
 
 fn fallback_threshold(sample: &Sample, card: &Card) -> Result<Threshold> {

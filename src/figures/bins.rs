@@ -6,6 +6,7 @@
 
 use super::confusion::AtThreshold;
 use super::roc::{Auc, LEAST_HADRONS};
+use super::threshold::limit_text;
 use super::{Class, ClassCounts, Confusion, Rule, Sample, Separation, Sum, Threshold};
 use crate::config::{Few, NO_BIN, Thresholds};
 use crate::error::{Fault, Result};
@@ -30,6 +31,9 @@ pub struct BinThreshold {
     /// Whether the bin had too few of them, and this is the threshold of all bins together.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub global: bool,
+    /// As in [`Threshold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by_hadrons: Option<u64>,
 }
 
 /// A held-out event.
@@ -65,6 +69,7 @@ impl BinnedThresholds {
         let mut bins = Vec::new();
         let mut refused = Vec::new();
         for bin in 0..=settings.edges.len() {
+            let rule = rule.of_part([Class::Gamma, Class::Hadron].map(|c| share(events, c, bin)));
             let own: Vec<_> = events.iter().filter(|e| usize::from(e.bin) == bin).collect();
             let scores: Vec<f64> = own.iter().map(|e| e.score).collect();
             let gamma: Vec<bool> = own.iter().map(|e| e.class == Class::Gamma).collect();
@@ -81,6 +86,7 @@ impl BinnedThresholds {
                 threshold: chosen.map_or(global.value, |t| t.value),
                 events,
                 global: chosen.is_none(),
+                limited_by_hadrons: chosen.and_then(|t| t.limited_by_hadrons),
             });
         }
         if settings.few == Few::Refuse && !refused.is_empty() {
@@ -101,10 +107,9 @@ impl BinnedThresholds {
             Rule::HadronSurvival { survival } => counts.hadron as f64 * survival,
             _ => counts.hadron as f64,
         };
-        let needs_hadrons = matches!(rule, Rule::HadronSurvival { .. } | Rule::LargestQ);
         let few = |counts: &ClassCounts| {
             rule.classes().iter().any(|class| of(counts, *class) < settings.least)
-                || needs_hadrons && passing(counts) < LEAST_HADRONS as f64
+                || rule.needs_hadrons() && passing(counts) < LEAST_HADRONS as f64
         };
         let few = counts.iter().enumerate().filter(|(_, counts)| few(counts));
         let refused: Vec<String> =
@@ -126,6 +131,15 @@ impl BinnedThresholds {
         global.map(|(i, _)| range_text(&self.edges, i)).collect()
     }
 
+    /// Bins whose choice the number of held-out hadrons limits, in words.
+    pub fn limited(&self) -> Vec<String> {
+        let text = |(i, bin): (usize, &BinThreshold)| {
+            let limit = bin.limited_by_hadrons.map(limit_text)?;
+            Some(format!("{}: {limit}", range_text(&self.edges, i)))
+        };
+        self.bins.iter().enumerate().filter_map(text).collect()
+    }
+
     /// Refuses what no training wrote.
     pub fn validate(&self) -> Result<()> {
         let fault = |expected: &str| {
@@ -144,17 +158,29 @@ impl BinnedThresholds {
     }
 }
 
+/// The share of the weight of a class that a bin has, in an order that is the same on any ranks.
+fn share(events: &[HeldOutEvent], class: Class, bin: usize) -> f64 {
+    let mut weights: Vec<(bool, f64)> = events
+        .iter()
+        .filter(|e| e.class == class)
+        .map(|e| (usize::from(e.bin) == bin, e.weight))
+        .collect();
+    weights.sort_unstable_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    let all: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let own: f64 = weights.iter().filter(|(own, _)| *own).map(|(_, weight)| weight).sum();
+    if all > 0.0 { own / all } else { 0.0 }
+}
+
 fn described(edges: &[f64], bin: usize, events: ClassCounts) -> String {
     format!("{}: {} gammas, {} hadrons", range_text(edges, bin), events.gamma, events.hadron)
 }
 
 fn few_events(settings: &Thresholds, rule: Rule, refused: &[String]) -> crate::error::Error {
     let classes: Vec<String> = rule.classes().iter().map(|c| format!("{c}s")).collect();
-    let hadrons = match rule {
-        Rule::HadronSurvival { .. } | Rule::LargestQ => {
-            format!(", and {LEAST_HADRONS} hadrons that pass")
-        }
-        _ => String::new(),
+    let hadrons = if rule.needs_hadrons() {
+        format!(", and {LEAST_HADRONS} hadrons that pass")
+    } else {
+        String::new()
     };
     Fault::new(format!("too few held-out events for a threshold per bin of {}", settings.per))
         .expected(format!(
@@ -275,7 +301,7 @@ mod tests {
     }
 
     fn global(value: f64) -> Threshold {
-        Threshold { rule: Rule::Fixed { value }, value, events: 0 }
+        Rule::Fixed { value }.choose(&Sample::default()).unwrap()
     }
 
     #[test]
@@ -381,7 +407,12 @@ mod tests {
 
     #[test]
     fn bins_that_no_training_wrote_are_refused() {
-        let bin = BinThreshold { threshold: 1.0, events: ClassCounts::default(), global: false };
+        let bin = BinThreshold {
+            threshold: 1.0,
+            events: ClassCounts::default(),
+            global: false,
+            limited_by_hadrons: None,
+        };
         let good =
             BinnedThresholds { per: "size".into(), edges: vec![1.0, 2.0], bins: vec![bin; 3] };
         good.validate().unwrap();

@@ -169,7 +169,7 @@ impl AtThreshold {
 }
 
 /// Q with the errors of both efficiencies propagated.
-fn quality(gamma: Measured, hadron: Measured) -> Measured {
+pub(crate) fn quality(gamma: Measured, hadron: Measured) -> Measured {
     let value = gamma.value / hadron.value.sqrt();
     let from_gamma = gamma.error / hadron.value.sqrt();
     let from_hadron = value * hadron.error / (2.0 * hadron.value);

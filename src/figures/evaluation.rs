@@ -8,7 +8,7 @@
 
 use super::{
     AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, Histogram,
-    ParameterHistogram, Roc, RocPoint, Sample, Sum, Threshold, WorkingPoint,
+    ParameterHistogram, Roc, RocPoint, Sample, Scan, Sum, Threshold, WorkingPoint,
     band::{BandPoint, band},
     calibration::{CalibratedRange, ReliabilityBin, reliability, reliability_odds},
     confusion::DEFAULT_PRIOR,
@@ -18,6 +18,7 @@ use super::{
     sample::weighted_rank,
     yardstick::Yardstick,
 };
+use crate::config::Observation;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ pub struct About {
     pub before_cuts: Option<ClassCounts>,
     /// Share of gammas among triggered events that the purity is quoted at.
     pub prior: f64,
+    /// Rates and time that significances are expected for, where they are given; rates are
+    /// those before the pre-cuts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observation: Option<Observation>,
     /// What events weigh, where they have weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,
@@ -74,6 +79,7 @@ impl Default for About {
             files: Vec::new(),
             before_cuts: None,
             prior: DEFAULT_PRIOR,
+            observation: None,
             weights: None,
         }
     }
@@ -139,6 +145,9 @@ pub struct Evaluation {
     pub threshold: Threshold,
     pub at_threshold: AtThreshold,
     pub at_survival: Vec<AtSurvival>,
+    /// What other thresholds would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<Scan>,
     /// The thresholds by bins, where the model has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_bins: Option<AtBins>,
@@ -200,6 +209,11 @@ impl Evaluation {
         });
         let before_cuts = about.weighed_before_cuts();
         let at_threshold = AtThreshold::of(sample, threshold.value, before_cuts, about.prior)?;
+        let observation = about.observation.map(|o| match before_cuts {
+            Some(before) => o.with_inside(inside(sample, before)),
+            None => o,
+        });
+        let scan = Scan::of(sample, threshold, observation);
         let [gammas, hadrons] = [roc.gammas, roc.hadrons].map(|sum| sum.effective());
         let effective = Effective { gamma: gammas, hadron: hadrons };
         let mut evaluation = Evaluation {
@@ -211,6 +225,7 @@ impl Evaluation {
             threshold,
             at_threshold,
             at_survival: at_survival.to_vec(),
+            scan,
             at_bins: None,
             normal_nll: None,
             latent: Vec::new(),
@@ -367,6 +382,7 @@ impl Evaluation {
             self.empty_classes(),
             self.few_effective(),
             self.inverted(),
+            self.limited(),
             scarce.then(|| {
                 format!(
                     "Hadrons that pass the threshold: {passing} of {}{}. Hadron survival, Q and \
@@ -421,6 +437,16 @@ impl Evaluation {
         })
     }
 
+    /// A threshold whose choice ended where the held-out hadrons did.
+    fn limited(&self) -> Option<String> {
+        let limit = self.threshold.limit_text()?;
+        Some(format!(
+            "The threshold is {limit}: its rule looks no higher than where {LEAST_HADRONS} \
+             pass, and a higher one may be better. Hold more hadrons out (split.calibration), or \
+             choose from the scan."
+        ))
+    }
+
     /// A score that does not separate, or separates backwards, is said to.
     fn inverted(&self) -> Option<String> {
         let auc = self.auc?;
@@ -454,6 +480,15 @@ pub fn auc_text(auc: &Auc) -> String {
         Some(error) => Measured { value: auc.value, error }.to_string(),
         None => significant(auc.value, 4),
     }
+}
+
+/// Shares of the weight of gammas and hadrons before the cuts that the sample has.
+fn inside(sample: &Sample, before_cuts: [Sum; 2]) -> [f64; 2] {
+    let [gammas, hadrons] = before_cuts;
+    [(Class::Gamma, gammas), (Class::Hadron, hadrons)].map(|(class, before)| {
+        let before = before.weight * sample.scale(class);
+        if before > 0.0 { sample.from(class, 0).weight / before } else { 1.0 }
+    })
 }
 
 fn check(about: &About, threshold: Threshold) -> Result<()> {

@@ -8,6 +8,19 @@ use super::tails::chi2_above;
 use super::{Measured, Sum};
 use serde::{Deserialize, Serialize};
 
+/// Significance of counts, or of expected numbers of counts, by eq. 17 of Li and Ma (1983),
+/// negative where `on` is less than `alpha` × `off`; where a count is 0 its term has the limit 0.
+pub fn li_ma(on: f64, off: f64, alpha: f64) -> f64 {
+    let all = on + off;
+    let term = |count: f64, expected: f64| {
+        if count > 0.0 { count * libm::log(count / expected) } else { 0.0 }
+    };
+    let sum = term(on, alpha / (1.0 + alpha) * all) + term(off, all / (1.0 + alpha));
+    // Rounding may leave a little below 0 where the counts agree.
+    let size = (2.0 * sum.max(0.0)).sqrt();
+    if on < alpha * off { -size } else { size }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OnOff {
     pub on: u64,
@@ -36,19 +49,6 @@ impl OnOff {
     pub fn significance(&self) -> f64 {
         li_ma(self.on as f64, self.off as f64, self.alpha)
     }
-}
-
-/// Significance by eq. 17 of Li and Ma (1983), negative where N_on is less than αN_off; where
-/// a count is 0 its term has the limit 0. Counts may be expectations.
-pub fn li_ma(on: f64, off: f64, alpha: f64) -> f64 {
-    let all = on + off;
-    let term = |count: f64, expected: f64| {
-        if count > 0.0 { count * libm::log(count / expected) } else { 0.0 }
-    };
-    let sum = term(on, alpha / (1.0 + alpha) * all) + term(off, all / (1.0 + alpha));
-    // Rounding may leave a little below 0 where the counts agree.
-    let size = (2.0 * sum.max(0.0)).sqrt();
-    if on < alpha * off { -size } else { size }
 }
 
 /// χ² of counts against their mean, and the probability of a greater one.

@@ -27,7 +27,8 @@ impl Display for Evaluation {
         }
         let (value, rule) =
             (significant(self.threshold.value, 5), self.threshold.rule.of_score(&about.score));
-        line(f, "threshold", format!("{value}, {rule}"))?;
+        let limit = self.threshold.limit_text().map_or(String::new(), |l| format!(", {l}"));
+        line(f, "threshold", format!("{value}, {rule}{limit}"))?;
         separation(f, &self.at_threshold.after_cuts, "")?;
         if let Some(before) = &self.at_threshold.before_cuts {
             separation(f, before, " of all triggered")?;
@@ -40,6 +41,7 @@ impl Display for Evaluation {
         self.posterior(f)?;
         self.by_bins(f)?;
         self.classes(f)?;
+        self.scanned(f)?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }
@@ -96,6 +98,37 @@ impl Evaluation {
             line(f, &name, format!("{} at {value}{note}", told(&bin.after_cuts)))?;
         }
         line(f, "  all bins together", told(&at.all.after_cuts))
+    }
+
+    /// One line per threshold of the scan.
+    fn scanned(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(scan) = &self.scan else { return Ok(()) };
+        let title = match &scan.observation {
+            Some(o) => format!("scan for {o}"),
+            None => "scan".to_owned(),
+        };
+        writeln!(f, "  {title}")?;
+        write!(f, "  {:>13}{:>19}{:>21}{:>16}", "threshold", "gammas", "hadrons", "Q")?;
+        if scan.observation.is_some() {
+            write!(f, "{:>12}{:>12}{:>8}{:>10}", "N_on", "N_off", "σ", "5 σ at")?;
+        }
+        writeln!(f)?;
+        for (i, point) in scan.points.iter().enumerate() {
+            let (gamma, hadron) = (point.gamma_efficiency, point.hadron_survival);
+            let threshold = significant(point.threshold, 5);
+            write!(f, "  {threshold:>13}{gamma:>19}{hadron:>21}{:>16}", point.quality)?;
+            if let Some(expected) = point.expected {
+                let [on, off] = [expected.on, expected.off].map(|n| significant(n, 4));
+                let (sigma, reach) = (significant(expected.significance, 3), expected.sensitivity);
+                let reach = or_dash(reach.map(|r| significant(r, 3)));
+                write!(f, "{on:>12}{off:>12}{sigma:>8}{reach:>10}")?;
+            }
+            let best = scan.best() == Some(i);
+            let notes = [(point.own, "the model's"), (best, "largest σ")];
+            let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
+            writeln!(f, "{}{}", if notes.is_empty() { "" } else { "  " }, notes.join(", "))?;
+        }
+        Ok(())
     }
 
     fn classes(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -4,9 +4,10 @@
 //! counts as gamma when `score >= value`. Thresholds are chosen on events held out
 //! from training; which events, the caller sees to.
 
+use super::expected::most_significant;
 use super::roc::{LEAST_HADRONS, Passing, enough};
 use super::{Class, Roc, Sample, measured::significant};
-use crate::config::ThresholdRule;
+use crate::config::{self, Observation, ThresholdRule};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,6 +29,9 @@ pub enum Rule {
     HadronSurvival { survival: f64 },
     /// The largest `Q = ε_γ/√ε_h` among values that at least ten hadrons pass.
     LargestQ,
+    /// The largest significance (Li and Ma) expected of an observation, among values that at
+    /// least ten hadrons pass.
+    Significance(Observation),
     /// A value given by the user.
     Fixed { value: f64 },
 }
@@ -41,19 +45,45 @@ pub struct Threshold {
     pub value: f64,
     /// Events that the value was chosen on; 0 for a fixed one.
     pub events: u64,
+    /// Held-out hadrons that pass, where they are so few that a higher threshold, which fewer
+    /// would pass, may be the better one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by_hadrons: Option<u64>,
 }
 
-impl From<ThresholdRule> for Rule {
-    fn from(rule: ThresholdRule) -> Rule {
-        match rule {
-            ThresholdRule::GammaEfficiency(efficiency) => Rule::GammaEfficiency { efficiency },
-            ThresholdRule::HadronSurvival(survival) => Rule::HadronSurvival { survival },
-            ThresholdRule::LargestQ => Rule::LargestQ,
-        }
-    }
-}
+/// A choice that fewer hadrons pass is limited by their number: ten are the least allowed,
+/// and below twice as many the search has come to that end.
+const LIMITED_BELOW: f64 = 2.0 * LEAST_HADRONS as f64;
 
 impl Rule {
+    /// The rule that a configuration asks for in place of the quantile.
+    ///
+    /// # Errors
+    /// A usage error where the rule lacks a rate of the observation.
+    pub fn configured(settings: &config::Calibration) -> Result<Option<Rule>> {
+        let observation = settings.observation()?;
+        Ok(settings.rule.and_then(|rule| match rule {
+            ThresholdRule::GammaEfficiency(efficiency) => {
+                Some(Rule::GammaEfficiency { efficiency })
+            }
+            ThresholdRule::HadronSurvival(survival) => Some(Rule::HadronSurvival { survival }),
+            ThresholdRule::LargestQ => Some(Rule::LargestQ),
+            ThresholdRule::Significance => observation.map(Rule::Significance),
+        }))
+    }
+
+    /// The rule for a part of the events that has these shares of the gammas and hadrons.
+    #[must_use]
+    pub fn of_part(self, [gammas, hadrons]: [f64; 2]) -> Rule {
+        match self {
+            Rule::Significance(o) => {
+                let inside = [o.gammas_inside * gammas, o.hadrons_inside * hadrons];
+                Rule::Significance(o.with_inside(inside))
+            }
+            other => other,
+        }
+    }
+
     /// The default rule for a flow trained on `normal`.
     pub fn two_sigma(normal: Class) -> Rule {
         Rule::Quantile { normal, fraction: TWO_SIGMA_TAIL }
@@ -63,6 +93,13 @@ impl Rule {
     /// −log p, so "log p strictly below the quantile" becomes "score above its
     /// negative": the threshold is the next number above it.
     pub fn choose(self, held_out: &Sample) -> Result<Threshold> {
+        let mut limited_by_hadrons = None;
+        let mut of_point = |point: Option<Passing>| {
+            let few = point.filter(|p| p.hadrons.effective() < LIMITED_BELOW);
+            limited_by_hadrons = few.map(|p| p.hadrons.events);
+            let counts = held_out.counts();
+            (point.map(|p| p.threshold), counts.gamma + counts.hadron)
+        };
         let (value, events) = match self {
             Rule::Fixed { value } => (Some(value), 0),
             Rule::Quantile { normal, fraction } => {
@@ -80,13 +117,11 @@ impl Rule {
                 let point = Roc::of(held_out).at_hadron_survival(survival);
                 (point.map(|p| p.threshold), held_out.counts().hadron)
             }
-            Rule::LargestQ => {
-                let counts = held_out.counts();
-                (largest_q(held_out), counts.gamma + counts.hadron)
-            }
+            Rule::LargestQ => of_point(largest_q(held_out)),
+            Rule::Significance(observation) => of_point(most_significant(held_out, &observation)),
         };
         match value.filter(|v| v.is_finite()) {
-            Some(value) => Ok(Threshold { rule: self, value, events }),
+            Some(value) => Ok(Threshold { rule: self, value, events, limited_by_hadrons }),
             None => Err(self.refused(events)),
         }
     }
@@ -98,8 +133,13 @@ impl Rule {
             Rule::Quantile { normal, .. } => vec![normal],
             Rule::GammaEfficiency { .. } => vec![Class::Gamma],
             Rule::HadronSurvival { .. } => vec![Class::Hadron],
-            Rule::LargestQ => vec![Class::Gamma, Class::Hadron],
+            Rule::LargestQ | Rule::Significance(_) => vec![Class::Gamma, Class::Hadron],
         }
+    }
+
+    /// Whether it refuses a value that fewer than ten hadrons pass.
+    pub fn needs_hadrons(self) -> bool {
+        matches!(self, Rule::HadronSurvival { .. } | Rule::LargestQ | Rule::Significance(_))
     }
 
     /// The rule in words, for a score that goes by this name.
@@ -113,13 +153,14 @@ impl Rule {
             Rule::Fixed { value } => {
                 Fault::new("a fixed threshold must be a finite number").found(value).usage()
             }
-            Rule::GammaEfficiency { .. } | Rule::HadronSurvival { .. } | Rule::LargestQ => {
-                Fault::new("no threshold can be chosen")
-                    .expected(format!("{self}, with at least {LEAST_HADRONS} hadrons that pass"))
-                    .found(format!("{events} held-out events"))
-                    .advice("hold more events out (split.calibration), or allow more hadrons")
-                    .input()
-            }
+            Rule::GammaEfficiency { .. }
+            | Rule::HadronSurvival { .. }
+            | Rule::LargestQ
+            | Rule::Significance(_) => Fault::new("no threshold can be chosen")
+                .expected(format!("{self}, with at least {LEAST_HADRONS} hadrons that pass"))
+                .found(format!("{events} held-out events"))
+                .advice("hold more events out (split.calibration), or allow more hadrons")
+                .input(),
             Rule::Quantile { normal, fraction } => Fault::new("no threshold can be chosen")
                 .expected(format!("held-out {normal} events and a fraction within 0…1"))
                 .found(format!("{events} events, fraction {fraction}"))
@@ -129,13 +170,24 @@ impl Rule {
     }
 }
 
-/// The threshold of the largest Q where at least ten hadrons pass.
-fn largest_q(sample: &Sample) -> Option<f64> {
+impl Threshold {
+    /// The remark on a choice that the number of held-out hadrons limits.
+    pub fn limit_text(&self) -> Option<String> {
+        self.limited_by_hadrons.map(limit_text)
+    }
+}
+
+/// The same of the number itself.
+pub fn limit_text(hadrons: u64) -> String {
+    format!("limited by {hadrons} held-out hadrons")
+}
+
+/// The point of the largest Q where at least ten hadrons pass.
+fn largest_q(sample: &Sample) -> Option<Passing> {
     let roc = Roc::of(sample);
     let quality = |p: &Passing| p.gammas.weight / libm::sqrt(p.hadrons.weight);
     let measured = roc.points.iter().filter(|p| enough(&p.hadrons) && p.gammas.weight > 0.0);
-    let best = measured.max_by(|a, b| quality(a).total_cmp(&quality(b)));
-    best.map(|p| p.threshold)
+    measured.max_by(|a, b| quality(a).total_cmp(&quality(b))).copied()
 }
 
 /// Empirical quantile: the smallest value with at least a share `fraction` of all
@@ -173,6 +225,7 @@ impl fmt::Display for Rule {
                 write!(f, "hadron survival {}", significant(*survival, 3))
             }
             Rule::LargestQ => f.write_str("largest Q"),
+            Rule::Significance(observation) => write!(f, "largest significance of {observation}"),
             Rule::Fixed { .. } => f.write_str("fixed"),
         }
     }
@@ -249,11 +302,42 @@ mod tests {
     }
 
     #[test]
+    fn largest_q_at_ten_hadrons_says_limited() {
+        // Q rises up to the highest score: gammas lie above all hadrons but the last few.
+        let scores: Vec<f64> = (0..3000).map(f64::from).collect();
+        let steep: Vec<bool> = scores.iter().map(|s| *s > 2000.0 && *s as u64 % 20 != 0).collect();
+        let sample = Sample::new(&scores, &steep).unwrap();
+        let best = Rule::LargestQ.choose(&sample).unwrap();
+        let passing = sample.hadron().iter().filter(|s| **s >= best.value).count() as u64;
+        assert_eq!(passing, 50, "all gammas at 50 of 2000 hadrons is the best");
+        assert_eq!(best.limited_by_hadrons, None);
+        // Hadrons thin out geometrically and gammas do not: the fewer hadrons, the larger Q.
+        let scores: Vec<f64> =
+            (0..2000).map(|i| 20.0 * libm::sqrt(f64::from(i) / 2000.0)).collect();
+        let hadrons: Vec<f64> =
+            (1..=2000).map(|i| -2.0 * libm::log(f64::from(i) / 2000.0)).collect();
+        let all: Vec<f64> = scores.iter().chain(&hadrons).copied().collect();
+        let gamma: Vec<bool> = (0..4000).map(|i| i < 2000).collect();
+        let best = Rule::LargestQ.choose(&Sample::new(&all, &gamma).unwrap()).unwrap();
+        assert_eq!(best.limited_by_hadrons, Some(10), "{best:?}");
+        assert_eq!(best.limit_text().unwrap(), "limited by 10 held-out hadrons");
+    }
+
+    #[test]
     fn a_threshold_survives_json() {
-        let threshold =
-            Threshold { rule: Rule::two_sigma(Class::Gamma), value: -9.25, events: 1200 };
+        let threshold = Threshold {
+            rule: Rule::two_sigma(Class::Gamma),
+            value: -9.25,
+            events: 1200,
+            limited_by_hadrons: None,
+        };
         let text = serde_json::to_string(&threshold).unwrap();
         assert_eq!(serde_json::from_str::<Threshold>(&text).unwrap(), threshold, "{text}");
+        let observation = Observation::new(str::to_string, [2.5, 3600.0, 85.0], 5).unwrap();
+        let rule = Rule::Significance(observation.with_inside([0.5, 1.0]));
+        let significance = Threshold { rule, limited_by_hadrons: Some(12), ..threshold };
+        let text = serde_json::to_string(&significance).unwrap();
+        assert_eq!(serde_json::from_str::<Threshold>(&text).unwrap(), significance, "{text}");
         let fixed = Rule::Fixed { value: 0.1 }.choose(&Sample::default()).unwrap();
         let text = serde_json::to_string(&fixed).unwrap();
         assert_eq!(serde_json::from_str::<Threshold>(&text).unwrap(), fixed, "{text}");

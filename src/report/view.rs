@@ -12,9 +12,11 @@ use crate::figures::confusion::PositiveClass;
 use crate::figures::evaluation::{AtSurvival, Importance, auc_text};
 use crate::figures::latent::{Axis, Departure, Latent};
 use crate::figures::measured::{compared, grouped, significant};
+use crate::figures::scan::ScanPoint;
 use crate::figures::yardstick::Yardstick;
 use crate::figures::{
-    Auc, ClassCounts, Evaluation, FileCounts, Histogram, Measured, ParameterHistogram, Separation,
+    Auc, ClassCounts, Evaluation, Expected, FileCounts, Histogram, Measured, ParameterHistogram,
+    Scan, Separation,
 };
 use serde::Serialize;
 
@@ -126,6 +128,7 @@ impl Assessed {
     fn of(evaluation: &Evaluation) -> Result<Assessed> {
         let mut tables = vec![confusion(evaluation), positives(evaluation)];
         tables.extend([separations(evaluation), survivals(evaluation)]);
+        tables.extend(evaluation.scan.as_ref().map(scan));
         tables.extend(evaluation.at_bins.as_ref().map(by_bins));
         tables.extend(evaluation.yardstick.as_ref().map(|other| yardstick(evaluation, other)));
         tables.extend(files(&evaluation.about.files));
@@ -182,6 +185,7 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
         0 => String::new(),
         events => format!(", on {} events", grouped(events)),
     };
+    let limit = threshold.limit_text().map_or(String::new(), |limit| format!(", {limit}"));
     let auc = dash(evaluation.auc.as_ref(), auc_text);
     // A prior refers to triggered events: the efficiencies before the cuts, if known.
     let (of, which) = match &at.before_cuts {
@@ -200,7 +204,7 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
         fact(
             "threshold",
             number(threshold.value, 5),
-            format!("{}{chosen_on}", threshold.rule.of_score(&evaluation.about.score)),
+            format!("{}{chosen_on}{limit}", threshold.rule.of_score(&evaluation.about.score)),
         ),
         fact(
             "gamma efficiency",
@@ -394,6 +398,43 @@ fn survivals(evaluation: &Evaluation) -> Table {
         ]),
         rows: rows.collect(),
     }
+}
+
+/// Other thresholds, and what is expected of an observation with them.
+fn scan(scan: &Scan) -> Table {
+    let best = scan.best();
+    let row = |(i, point): (usize, &ScanPoint)| {
+        let notes = [(point.own, "the model’s"), (best == Some(i), "largest σ")];
+        let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
+        let mut row = vec![
+            number(point.threshold, 5),
+            measured(Some(point.gamma_efficiency)),
+            measured(Some(point.hadron_survival)),
+            grouped(point.hadrons),
+            measured(Some(point.quality)),
+        ];
+        if scan.observation.is_some() {
+            let of = |figure: fn(&Expected) -> f64, digits| {
+                dash(point.expected.as_ref(), |e| number(figure(e), digits))
+            };
+            let reach = point.expected.and_then(|e| e.sensitivity);
+            row.extend([of(|e| e.on, 4), of(|e| e.off, 4), of(|e| e.significance, 3)]);
+            row.push(dash(reach, |r| number(r, 3)));
+        }
+        row.push(notes.join(", "));
+        row
+    };
+    let mut head =
+        vec!["threshold", "gamma efficiency", "hadron survival", "hadrons that pass", "Q"];
+    if scan.observation.is_some() {
+        head.extend(["N_on", "N_off", "σ", "5 σ at this × the gamma rate"]);
+    }
+    head.push("");
+    let title = match &scan.observation {
+        Some(o) => format!("Scan over thresholds; counts expected of {o}"),
+        None => "Scan over thresholds".to_owned(),
+    };
+    Table { title, head: heads(&head), rows: scan.points.iter().enumerate().map(row).collect() }
 }
 
 /// The thresholds by bins, and what they do.

@@ -3,7 +3,8 @@
 
 use super::flows::Population;
 use super::job::Job;
-use crate::config::{Class, Config};
+use crate::config::Class;
+use crate::data::store::RowCounts;
 use crate::error::{Error, Fault, Result};
 use crate::figures::{BinnedThresholds, ClassCounts, Rule, Threshold};
 use crate::world::{World, common, is_root};
@@ -34,7 +35,8 @@ impl Job<'_> {
         if held_out == 0 {
             return common(Err(nothing_held_out()));
         }
-        common(BinnedThresholds::refuse_few(settings, rule(&self.plan.config), &counts))
+        let rule = common(self.threshold_rule())?;
+        common(BinnedThresholds::refuse_few(settings, rule, &counts))
     }
 
     /// The rule of the threshold in every bin that was asked for.
@@ -49,9 +51,17 @@ impl Job<'_> {
         };
         let events = self.gathered_scores(world)?;
         let weighted = self.plan.selection.has_weight();
-        let rule = rule(&self.plan.config);
+        let rule = common(self.threshold_rule())?;
         let chosen = common(BinnedThresholds::choose(settings, rule, &events, weighted, global))?;
         let fallen_back = chosen.with_global();
+        let limited = chosen.limited();
+        if is_root(world) && !limited.is_empty() {
+            log::warn!(
+                "thresholds per {}: {}; a higher one may be better (hold more events out)",
+                settings.per,
+                limited.join(", ")
+            );
+        }
         if is_root(world) && !fallen_back.is_empty() {
             log::warn!(
                 "thresholds per {}: too few held-out events, the threshold of all is taken: {}",
@@ -62,21 +72,38 @@ impl Job<'_> {
         Ok(Some(chosen))
     }
 
+    /// The rule that chooses the threshold of the model. Rates of an observation are those
+    /// before the cuts, and the shares inside them are those of the rows that were read.
+    pub fn threshold_rule(&self) -> Result<Rule> {
+        let config = &self.plan.config;
+        let quantile =
+            Rule::Quantile { normal: config.model.normal, fraction: config.calibration.quantile };
+        let rule = Rule::configured(&config.calibration)?.unwrap_or(quantile);
+        let of = |class| {
+            let wanted = |p: &&Population| **p == Population::Real(class);
+            self.plan.populations.iter().filter(is_real).position(|p| wanted(&p))
+        };
+        let inside = |class| {
+            of(class)
+                .and_then(|i| self.rows.get(i))
+                .and_then(RowCounts::share_inside_cuts)
+                .unwrap_or(1.0)
+        };
+        Ok(rule.of_part([inside(Class::Gamma), inside(Class::Hadron)]))
+    }
+
     /// Whether there are events for calibration; else those for validation serve.
     pub fn has_calibration(&self) -> bool {
         self.rows.iter().all(|rows| rows.calibration > 0)
     }
 }
 
+fn is_real(population: &&Population) -> bool {
+    matches!(population, Population::Real(_))
+}
+
 fn nothing_held_out() -> Error {
     Fault::new("no events to choose thresholds per bin on")
         .expected("held-out events (split.validation or split.calibration)")
         .input()
-}
-
-/// The rule that chooses the threshold of a model.
-fn rule(config: &Config) -> Rule {
-    let quantile =
-        Rule::Quantile { normal: config.model.normal, fraction: config.calibration.quantile };
-    config.calibration.rule.map_or(quantile, Rule::from)
 }

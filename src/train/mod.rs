@@ -74,6 +74,9 @@ pub struct Summary {
     pub best_epoch: u64,
     pub validation_nll: Option<f64>,
     pub threshold: Option<f64>,
+    /// Held-out hadrons that pass it, where their number limits the choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limited_by_hadrons: Option<u64>,
     pub already_finished: bool,
 }
 

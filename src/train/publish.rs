@@ -11,6 +11,7 @@ use crate::config::{Anomalies, Class, Config, Mode, NO_BIN};
 use crate::data::features::MEASURE;
 use crate::data::store::RowCounts;
 use crate::error::{Fault, Result};
+use crate::figures::threshold::limit_text;
 use crate::figures::{
     BinnedThresholds, Calibration, CutEfficiency, HeldOutEvent, Normals, Rule, Sample, Threshold,
 };
@@ -65,15 +66,22 @@ impl Job<'_> {
     /// By the rule asked for, else the quantile of what the score is among held-out normal
     /// events: log p, or the difference of two.
     fn threshold(&self, world: &dyn World) -> Result<Option<Threshold>> {
-        if let Some(rule) = self.plan.config.calibration.rule {
-            let rule = Rule::from(rule);
+        if self.plan.config.calibration.rule.is_some() {
+            let rule = common(self.threshold_rule())?;
             let events = self.gathered_scores(world)?;
             let scores: Vec<f64> = events.iter().map(|e| e.score).collect();
             let gamma: Vec<bool> = events.iter().map(|e| e.class == Class::Gamma).collect();
             let weights: Vec<f64> = events.iter().map(|e| e.weight).collect();
             let weights = self.plan.selection.has_weight().then_some(weights.as_slice());
             let sample = Sample::weighted(&scores, &gamma, weights);
-            return common(sample.and_then(|s| rule.choose(&s))).map(Some);
+            let chosen = common(sample.and_then(|s| rule.choose(&s)))?;
+            if let Some(limit) = chosen.limit_text().filter(|_| is_root(world)) {
+                log::warn!(
+                    "threshold by {rule}: {limit}; a higher one may be better (hold more events \
+                     out: split.calibration)"
+                );
+            }
+            return Ok(Some(chosen));
         }
         let fraction = self.plan.config.calibration.quantile;
         let normal = self.plan.config.model.normal;
@@ -90,7 +98,8 @@ impl Job<'_> {
                 Class::Gamma => f64::from(q),
                 Class::Hadron => (-f64::from(q)).next_up(),
             };
-            Threshold { rule: Rule::Quantile { normal, fraction }, value, events }
+            let rule = Rule::Quantile { normal, fraction };
+            Threshold { rule, value, events, limited_by_hadrons: None }
         }))
     }
 
@@ -292,6 +301,7 @@ fn summary(
         best_epoch: training.best_epoch,
         validation_nll: training.validation_nll,
         threshold: model.card.threshold.map(|t| t.value),
+        limited_by_hadrons: model.card.threshold.and_then(|t| t.limited_by_hadrons),
         already_finished,
     })
 }
@@ -304,7 +314,10 @@ impl std::fmt::Display for Summary {
             writeln!(f, "held-out NLL: {nll:.4}")?;
         }
         if let Some(threshold) = self.threshold {
-            writeln!(f, "threshold:    {threshold:.4}")?;
+            let limit = self.limited_by_hadrons.map_or(String::new(), |hadrons| {
+                format!(" ({}: a higher one may be better)", limit_text(hadrons))
+            });
+            writeln!(f, "threshold:    {threshold:.4}{limit}")?;
         }
         writeln!(f, "model:        {}", self.model.display())?;
         write!(f, "blake3:       {}", self.model_blake3)
