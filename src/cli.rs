@@ -8,6 +8,7 @@ mod check;
 mod compare;
 mod extract;
 mod init;
+mod left_out;
 mod observation;
 mod score;
 mod season;
@@ -91,6 +92,12 @@ pub enum PartName {
     Calibration,
     Test,
     All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Baseline {
+    /// TAIGA's standard cuts of one telescope
+    Cuts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -192,7 +199,8 @@ pub enum Command {
         #[command(flatten)]
         device: Device,
     },
-    /// Train one model per point of a grid of settings, with one table of all
+    /// Train one model per point of a grid of settings, or without each feature in turn, with one
+    /// table of all
     Sweep(sweep::Arguments),
     /// Tell where a run is, also while it is running, and from a login node
     Status {
@@ -229,7 +237,13 @@ pub enum Command {
         /// class column), and measure it beside the model
         #[arg(long, num_args = 1.., value_name = "FILE")]
         yardstick: Vec<PathBuf>,
-        /// Measure what each feature tells: as many scorings more as there are features
+        /// Compare with a selection that needs no training: `cuts` are TAIGA's standard cuts,
+        /// applied to the same events
+        #[arg(long, value_enum, value_name = "NAME")]
+        baseline: Option<Baseline>,
+        /// Measure the reliance of this model on each feature: what the AUC loses when its values
+        /// are exchanged between events (as many scorings more as there are features). What a
+        /// feature is worth is told by `sweep --leave-one-out`
         #[arg(long)]
         importance: bool,
         /// Refuse events unlike those that the model was trained on, instead of a warning
@@ -417,6 +431,7 @@ impl Cli {
             output,
             weight,
             yardstick,
+            baseline,
             importance,
             strict,
             observation,
@@ -439,6 +454,7 @@ impl Cli {
             importance: *importance,
             strict: *strict,
             yardstick: yardstick.clone(),
+            baseline_cuts: *baseline == Some(Baseline::Cuts),
             observation: observation.asked()?,
             watchdog: device.watchdog(Run::default()),
         };

@@ -2,8 +2,8 @@
 //! thresholds, TAIGA's cuts as a baseline, two models on the same events, features left out.
 
 use crate::support::{
-    arguments, folder, json, program, ranks, run, seed, simulated, succeed, train_on_threads,
-    training,
+    Events, arguments, folder, json, program, ranks, run, seed, simulated, succeed,
+    train_on_threads, training,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -182,4 +182,190 @@ fn largest_q_limited_by_hadrons_says_so() {
     assert!(told.contains(&limit), "{told}");
     let page = std::fs::read_to_string(case.path("evaluation").join("report.html"));
     assert!(page.expect("a page").contains(&limit));
+}
+
+#[test]
+fn standard_cuts_are_compared_event_by_event() {
+    let case = Case::new(8000);
+    let model = case.train("cuts", "rule = { gamma-efficiency = 0.8 }");
+    let command = case.evaluate(&model, "one", &["--baseline", "cuts", "--part", "all"]);
+    let told = succeed(&mut program(&command)).stdout;
+    assert!(
+        told.contains("TAIGA's standard cuts") && told.contains("by DISP from alpha"),
+        "{told}"
+    );
+    let text = std::fs::read_to_string(case.path("one").join("evaluation.json"));
+    let evaluation: Value = serde_json::from_str(&text.expect("an evaluation")).expect("JSON");
+    let cuts = &evaluation["baseline_cuts"];
+    // The cuts by hand, with θ² of the nearer of the two points on the axis.
+    let (mut passed, mut all) = ([0.0; 2], [0.0; 2]);
+    for (class, path) in case.events.iter().enumerate() {
+        let mut events = Events::read(path);
+        let column = |name| events.feature(name).iter().map(|x| f64::from(*x)).collect();
+        let columns: [Vec<f64>; 5] = ["size", "dist", "width", "length", "alpha"].map(column);
+        let [size, dist, width, length, alpha] = columns;
+        for i in 0..size.len() {
+            let l = size[i].log10();
+            let shape = size[i] > 120.0
+                && (0.36..1.44).contains(&dist[i])
+                && width[i] > 0.024
+                && width[i] < 0.068 * l - 0.047
+                && length[i] < 0.145 * l;
+            let xi = match dist[i] {
+                d if d <= 0.9045 => 1.3,
+                d if d <= 1.206 => 1.6,
+                _ => match size[i] {
+                    s if s < 700.0 => 2.0,
+                    s if s < 1000.0 => 1.9,
+                    s if s < 1250.0 => 1.75,
+                    s if s < 1500.0 => 1.5,
+                    _ => 1.3,
+                },
+            };
+            let disp = xi * (1.0 - width[i] / length[i]);
+            let along = alpha[i].to_radians().cos();
+            let theta2 = disp * disp + dist[i] * dist[i] - 2.0 * disp * dist[i] * along;
+            all[class] += 1.0;
+            passed[class] += f64::from(u8::from(shape && theta2 < 0.05));
+        }
+    }
+    assert!(passed[0] > 20.0 && passed[1] >= 1.0, "the cuts mean something: {passed:?}");
+    let value = |of: &str| number(&cuts["selected"][of]["value"]);
+    assert!((value("gamma_efficiency") - passed[0] / all[0]).abs() < 1e-9, "{cuts}");
+    assert!((value("hadron_survival") - passed[1] / all[1]).abs() < 1e-9, "{cuts}");
+    let model_survival = number(&cuts["model"]["hadron_survival"]["value"]);
+    assert!(model_survival <= value("hadron_survival") + 1e-12, "{cuts}");
+    let difference =
+        number(&cuts["model"]["quality"]["value"]) - number(&cuts["selected"]["quality"]["value"]);
+    assert!((number(&cuts["difference"]["value"]) - difference).abs() < 1e-9, "{cuts}");
+    assert!(number(&cuts["difference"]["error"]) > 0.0, "{cuts}");
+    let page = std::fs::read_to_string(case.path("one").join("report.html")).expect("a page");
+    assert!(page.contains("Q of the model is"), "no baseline");
+    let command = case.evaluate(&model, "two", &["--baseline", "cuts", "--part", "all"]);
+    let over_ranks = json_of(&mut ranks(3, &command), &case.path("two"));
+    assert_eq!(&over_ranks["baseline_cuts"], cuts);
+}
+
+/// Runs an evaluation and reads what it wrote.
+fn json_of(command: &mut std::process::Command, output: &Path) -> Value {
+    succeed(command);
+    let text = std::fs::read_to_string(output.join("evaluation.json")).expect("an evaluation");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn two_models_have_paired_differences() {
+    let case = Case::new(6000);
+    let models = [
+        case.train("a", "rule = { gamma-efficiency = 0.8 }"),
+        case.train("b", "rule = { hadron-survival = 0.1 }"),
+    ];
+    // Events that neither model has seen.
+    let fresh = |name: &str, class, seed| simulated(case.path(name), class, 5000, seed);
+    let events = [
+        fresh("new-gamma.h5", Class::Gamma, seed() + 7),
+        fresh("new-hadron.h5", Class::Hadron, seed() + 8),
+    ];
+    let [gamma, hadron] = &events;
+    let mut evaluations = Vec::new();
+    for (model, name) in models.iter().zip(["a", "b"]) {
+        let scores = case.path(&format!("scores-{name}"));
+        json(&arguments!["score", "-m", model, "-o", &scores, gamma, hadron]);
+        let output = case.path(&format!("evaluation-{name}"));
+        evaluations.push(json(&arguments!["evaluate", "-m", model, gamma, hadron, "-o", &output]));
+    }
+    let (a, b, output) = (case.path("scores-a"), case.path("scores-b"), case.path("compared"));
+    let command = arguments!["compare", &a, &b, "-o", &output];
+    let comparison = json(&command);
+    let labelled = &comparison["labelled"];
+    let auc = |which: usize| number(&evaluations[which]["auc"]["value"]);
+    // Scores to 12 bits: areas to a few in 10⁵.
+    for which in [0, 1] {
+        assert!((number(&labelled["auc"][which]) - auc(which)).abs() < 1e-4, "{labelled}");
+        let of = &evaluations[which]["at_threshold"]["before_cuts"]["quality"];
+        let quality = number(&labelled["selected"][which]["quality"]["value"]);
+        assert!((quality - number(&of["value"])).abs() < 1e-9, "{quality} {of}");
+    }
+    let difference = &labelled["auc_difference"];
+    assert!((number(&difference["value"]) - auc(0) + auc(1)).abs() < 1e-4, "{difference}");
+    let own = number(&evaluations[0]["auc"]["error"]);
+    let error = number(&difference["error"]);
+    assert!(error > 0.0 && error < own, "pairing gains: {error} of {own}");
+    assert!(number(&labelled["quality_difference"]["error"]) > 0.0, "{labelled}");
+    let told = succeed(&mut ranks(2, &[&command[..], &arguments!["--overwrite"]].concat())).stdout;
+    assert!(told.contains("AUC, paired") && told.contains("the first is"), "{told}");
+    let text = std::fs::read_to_string(output.join("comparison.json")).expect("a comparison");
+    let again: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(&again["labelled"], labelled, "the same on any ranks");
+    let page = case.path("page.html");
+    succeed(&mut program(&arguments!["report", &output, "-o", &page]));
+    let page = std::fs::read_to_string(&page).expect("a page");
+    assert!(page.contains("ΔAUC") && page.contains("ΔQ"), "no differences");
+}
+
+#[test]
+fn features_are_left_out_one_by_one_with_seeds() {
+    let case = Case::new(3000);
+    let configuration = case.configuration("left-out", "");
+    let output = case.path("sweep");
+    let command = arguments![
+        "sweep",
+        "-q",
+        "-c",
+        &configuration,
+        "-o",
+        &output,
+        "--leave-one-out",
+        "--seeds",
+        "2",
+        "--set",
+        "train.epochs=3",
+        "--threads",
+        "1"
+    ];
+    let sweep = json(&command);
+    assert_eq!(sweep["points"].as_array().map(Vec::len), Some(8));
+    let features = sweep["features"].as_array().expect("features");
+    assert_eq!(features.len(), 3);
+    let of = |name: &str| features.iter().find(|f| f["feature"] == name).expect("a feature");
+    // Toy hadrons have no source: without alpha little is left.
+    let alpha = of("alpha");
+    assert_eq!(features[0]["feature"], "alpha", "{features:?}");
+    assert!(number(&alpha["lost"]) > 3.0 * number(&alpha["error"]), "{alpha}");
+    let auc = |point: usize| {
+        let path = output.join(format!("point-{point}/evaluation/evaluation.json"));
+        let text = std::fs::read_to_string(path).expect("an evaluation");
+        let evaluation: Value = serde_json::from_str(&text).expect("JSON");
+        number(&evaluation["auc"]["value"])
+    };
+    // Points 0 and 1 have all features, 6 and 7 lack alpha.
+    let lost = [auc(0) - auc(6), auc(1) - auc(7)];
+    let mean = f64::midpoint(lost[0], lost[1]);
+    assert!((number(&alpha["lost"]) - mean).abs() < 1e-12, "{alpha}");
+    let spread = (lost[0] - lost[1]).abs() / 2.0_f64.sqrt();
+    assert!((number(&alpha["spread"]) - spread).abs() < 1e-12, "{alpha}");
+    let text = std::fs::read_to_string(output.join("leave-one-out.tsv")).expect("a table");
+    assert_eq!(text.lines().count(), 4, "{text}");
+    let again = succeed(&mut program(&command)).stdout;
+    assert!(again.contains("AUC lost by training without a feature"), "{again}");
+    let alone = arguments!["sweep", "-c", &configuration, "-o", case.path("x")];
+    refused(&alone, "--grid");
+    let test = ["--leave-one-out", "--set", "split.test=0.0", "--set", "split.train=0.7"];
+    let mut unlabelled = alone.to_vec();
+    unlabelled.extend(test.map(std::ffi::OsString::from));
+    refused(&unlabelled, "split.test above 0");
+}
+
+#[test]
+fn importance_is_called_reliance_of_the_model() {
+    let case = Case::new(2000);
+    let model = case.train("reliance", "");
+    let told = succeed(&mut program(&case.evaluate(&model, "reliance-of", &["--importance"])));
+    assert!(told.stdout.contains("reliance of this model on"), "{}", told.stdout);
+    assert!(told.stdout.contains("not what it is worth"), "{}", told.stdout);
+    let page = std::fs::read_to_string(case.path("reliance-of").join("report.html"));
+    let page = page.expect("a page");
+    assert!(page.contains("Reliance of this model") && page.contains("--leave-one-out"));
+    let told = succeed(&mut program(&arguments!["help", "evaluate"])).stdout;
+    assert!(told.contains("reliance"), "{told}");
 }

@@ -3,11 +3,15 @@
 //! Points are numbered from 0, the last grid changing fastest; point I has the run folder
 //! `point-I`. Alone, the command trains all of them one after the other, over all ranks; with
 //! `--point I` that one, as an element of a job array does. Points that are finished stay.
+//! With `--leave-one-out` the points are sets of features, and every model is evaluated.
 
+use super::left_out::{self, Planned, Worth};
 use super::{Device, trained};
-use crate::config;
+use crate::config::{self, Run};
 use crate::data::durable;
 use crate::error::{Error, Fault, Result};
+use crate::evaluate::{self, EVALUATION, Parts};
+use crate::figures::Evaluation;
 use crate::model::Model;
 use crate::train::standing::{State, standing};
 use crate::train::{self, Existing, MODEL};
@@ -18,6 +22,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub const TABLE: &str = "sweep.tsv";
+/// Folder of a point's evaluation, below its own.
+const EVALUATION_FOLDER: &str = "evaluation";
 /// More are a slip of the keyboard.
 const MOST_POINTS: usize = 10_000;
 
@@ -30,8 +36,20 @@ pub struct Arguments {
     #[arg(short, long)]
     output: PathBuf,
     /// Values of a key: train.learning_rate=1e-3,3e-3 (repeat for a grid)
-    #[arg(long, required = true, value_name = "KEY=A,B,…")]
+    #[arg(long, required_unless_present = "leave_one_out", value_name = "KEY=A,B,…")]
     grid: Vec<String>,
+    /// Train with all features and with each one left out, and evaluate every model: the AUC
+    /// lost without a feature is what it is worth beside the others
+    #[arg(long, conflicts_with = "grid")]
+    leave_one_out: bool,
+    /// Trainings of each set of features: train.seed is that of the configuration and the next
+    /// ones
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// Files with a class column to evaluate on [default: the test part of the configuration's
+    /// own files]
+    #[arg(long, num_args = 1.., value_name = "FILE", requires = "leave_one_out")]
+    evaluate: Vec<PathBuf>,
     /// Override a key of the configuration in all points: train.epochs=5
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -63,6 +81,9 @@ pub struct Point {
     pub validation_nll: Option<f64>,
     pub threshold: Option<f64>,
     pub model_blake3: Option<String>,
+    /// Of the evaluation of a model whose features were chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auc: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,15 +94,20 @@ pub struct Sweep {
     pub best: Option<usize>,
     /// Points of this call that failed, and why.
     pub failed: Vec<(usize, String)>,
+    /// What each feature is worth, where features were left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<Worth>,
+    #[serde(skip)]
+    leave_one_out: bool,
 }
 
 impl Arguments {
     pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Sweep> {
-        let grid = common(points(&self.grid))?;
+        let grid = agree(world, self.planned())?;
         let chosen = common(self.chosen(grid.len()))?;
-        for settings in &grid {
+        for planned in &grid {
             // All points must be possible before the first is trained.
-            agree(world, self.configuration(settings))?;
+            agree(world, self.configuration(&planned.set))?;
         }
         if self.dry_run {
             return Ok(self.told(&grid, Vec::new()));
@@ -90,9 +116,12 @@ impl Arguments {
         let mut failed = Vec::new();
         for point in chosen {
             if is_root(world) {
-                log::info!("point {point} of {}: {}", grid.len(), grid[point].join(", "));
+                log::info!("point {point} of {}: {}", grid.len(), grid[point].shown.join(", "));
             }
-            match self.train(world, point, &grid[point], overwrite, &stop) {
+            let outcome = self
+                .train(world, point, &grid[point].set, overwrite, &stop)
+                .and_then(|()| self.evaluated(world, point, &grid[point].set));
+            match outcome {
                 Ok(()) => {}
                 // What a point is made of may be wrong, the others may still be right.
                 Err(error @ (Error::Diverged(_) | Error::Input(_) | Error::Usage(_)))
@@ -109,6 +138,56 @@ impl Arguments {
             return Err(error.clone());
         }
         Ok(self.told(&grid, failed.into_iter().map(|(p, e)| (p, e.to_string())).collect()))
+    }
+
+    /// The trainings, in the order of their numbers.
+    fn planned(&self) -> Result<Vec<Planned>> {
+        if !self.leave_one_out {
+            let points = points(&self.grid)?;
+            return Ok(points.into_iter().map(|s| Planned { shown: s.clone(), set: s }).collect());
+        }
+        let config = self.configuration(&[])?;
+        if self.evaluate.is_empty() {
+            refuse_unlabelled(&config)?;
+        }
+        left_out::plan(&config, self.seeds)
+    }
+
+    /// Evaluates the model of a point, unless features stay or its evaluation is there.
+    fn evaluated(&self, world: &dyn World, point: usize, settings: &[String]) -> Result<()> {
+        let model = self.folder(point).join(MODEL);
+        if !self.leave_one_out {
+            return Ok(());
+        }
+        let done = agree(world, Ok(is_root(world) && auc_of(&self.folder(point)).is_some()))?;
+        let mut done = [i64::from(done)];
+        world.all_reduce_sum(&mut done)?;
+        if done[0] > 0 {
+            return Ok(());
+        }
+        let config = agree(world, self.configuration(settings))?;
+        let data = config.data;
+        let own = self.evaluate.is_empty();
+        let of = |files: Vec<PathBuf>| if own { files } else { Vec::new() };
+        let options = evaluate::Options {
+            model,
+            files: if own { data.mixed } else { self.evaluate.clone() },
+            gamma: of(data.gamma),
+            hadron: of(data.hadron),
+            schema: data.schema,
+            part: Parts::Default,
+            output: self.folder(point).join(EVALUATION_FOLDER),
+            overwrite: true,
+            hardware: self.device.hardware(),
+            weight: None,
+            importance: false,
+            strict: false,
+            yardstick: Vec::new(),
+            baseline_cuts: false,
+            observation: None,
+            watchdog: self.device.watchdog(Run::default()),
+        };
+        evaluate::run(world, &options).map(|_| ())
     }
 
     fn chosen(&self, points: usize) -> Result<Vec<usize>> {
@@ -155,25 +234,35 @@ impl Arguments {
         self.output.join(format!("point-{point}"))
     }
 
-    fn told(&self, grid: &[Vec<String>], failed: Vec<(usize, String)>) -> Sweep {
-        let look = |(i, s): (usize, &Vec<String>)| look(i, s, self.folder(i));
+    fn told(&self, grid: &[Planned], failed: Vec<(usize, String)>) -> Sweep {
+        let look = |(i, planned): (usize, &Planned)| {
+            let auc = if self.leave_one_out { auc_of(&self.folder(i)) } else { None };
+            Point { auc, ..look(i, &planned.shown, self.folder(i)) }
+        };
         let points: Vec<Point> = grid.iter().enumerate().map(look).collect();
         let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
         let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
-        Sweep { output: self.output.clone(), points, best, failed }
+        let features = left_out::worth(if self.leave_one_out { &points } else { &[] });
+        let (output, leave_one_out) = (self.output.clone(), self.leave_one_out);
+        Sweep { output, points, best, failed, features, leave_one_out }
     }
 
     /// Elements of an array write the table at the same time: each under a name of its own,
     /// and once more should a point have ended meanwhile.
-    fn write_table(&self, grid: &[Vec<String>]) -> Result<()> {
+    fn write_table(&self, grid: &[Planned]) -> Result<()> {
         let mut sweep = self.told(grid, Vec::new());
         loop {
             let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
             durable::write_file(&own, sweep.table().as_bytes())?;
             durable::move_to(&own, &self.output.join(TABLE))?;
+            if self.leave_one_out {
+                left_out::write_table(&sweep.features, &self.output)?;
+            }
             let now = self.told(grid, Vec::new());
-            let ends =
-                |sweep: &Sweep| sweep.points.iter().filter(|p| p.state == State::Finished).count();
+            let ends = |sweep: &Sweep| {
+                let finished = sweep.points.iter().filter(|p| p.state == State::Finished);
+                finished.count() + sweep.points.iter().filter(|p| p.auc.is_some()).count()
+            };
             if ends(&now) == ends(&sweep) {
                 return Ok(());
             }
@@ -196,8 +285,30 @@ fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
         validation_nll: training.and_then(|t| t.validation_nll),
         threshold: model.as_ref().and_then(|(m, _)| m.card.threshold.map(|t| t.value)),
         model_blake3: model.as_ref().map(|(_, hash)| hash.clone()),
+        auc: None,
         run,
     }
+}
+
+/// The AUC of the evaluation of the model in a folder; `None` where there is none of this model.
+fn auc_of(folder: &Path) -> Option<f64> {
+    let (_, hash) = Model::load(&folder.join(MODEL)).ok()?;
+    let text = std::fs::read(folder.join(EVALUATION_FOLDER).join(EVALUATION)).ok()?;
+    let evaluation: Evaluation = serde_json::from_slice(&text).ok()?;
+    evaluation.auc.filter(|_| evaluation.about.model == hash).map(|auc| auc.value)
+}
+
+/// Refuses a configuration whose own files cannot tell gammas from hadrons in a test part.
+fn refuse_unlabelled(config: &config::Config) -> Result<()> {
+    let data = &config.data;
+    let both = !data.mixed.is_empty() || !data.gamma.is_empty() && !data.hadron.is_empty();
+    if both && data.off.is_empty() && config.split.test > 0.0 {
+        return Ok(());
+    }
+    Err(Fault::new("no events of both classes to evaluate models without a feature on")
+        .expected("files of both classes in [data], and split.test above 0")
+        .advice("give files with a class column: --evaluate FILE…")
+        .usage())
 }
 
 /// The settings of every point: the product of the grids, the last changing fastest.
@@ -275,9 +386,9 @@ impl Sweep {
         };
         let keys = self.points.first().map_or(Vec::new(), |p| p.settings.iter().map(key).collect());
         let number = |x: Option<f64>| x.map_or("-".to_string(), |x| format!("{x:.6}"));
-        let mut lines = vec![
-            [&["point".to_string()][..], &keys, &NAMES.map(str::to_string)].concat().join("\t"),
-        ];
+        let more: &[String] = if self.leave_one_out { &["auc".to_string()] } else { &[] };
+        let names = NAMES.map(str::to_string);
+        let mut lines = vec![[&["point".to_string()][..], &keys, &names, more].concat().join("\t")];
         for p in &self.points {
             let state = serde_json::to_value(p.state).ok();
             let state = state.and_then(|s| s.as_str().map(str::to_string)).unwrap_or_default();
@@ -291,7 +402,8 @@ impl Sweep {
                 relative(&p.run, &self.output),
             ];
             let settings: Vec<String> = p.settings.iter().map(value).collect();
-            lines.push([&[p.number.to_string()][..], &settings, &rest].concat().join("\t"));
+            let auc = if self.leave_one_out { vec![number(p.auc)] } else { Vec::new() };
+            lines.push([&[p.number.to_string()][..], &settings, &rest, &auc].concat().join("\t"));
         }
         lines.join("\n") + "\n"
     }
@@ -313,6 +425,10 @@ impl fmt::Display for Sweep {
         for row in &rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        if self.leave_one_out {
+            write!(f, "{}", left_out::text(&self.features))?;
+            writeln!(f, "table: {}", self.output.join(left_out::TABLE).display())?;
         }
         write!(f, "table: {}", self.output.join(TABLE).display())
     }

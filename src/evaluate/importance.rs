@@ -1,7 +1,8 @@
-//! What each feature tells (permutation importance, Breiman 2001): the events are scored
-//! again with a feature's value taken from another event of either class, so that it tells
-//! nothing; what the area under the ROC curve loses by that is what the feature is worth
-//! beside the others.
+//! Reliance of a model on each feature (permutation importance, Breiman 2001): the events are
+//! scored again with a feature's value taken from another event of either class. The loss of
+//! area under the ROC curve says how much this model uses the feature, also where it could do
+//! without: values are exchanged against correlated ones, which gives events that do not exist.
+//! What a feature is worth to training is measured by `sweep --leave-one-out`.
 
 use crate::data::store::{Source, class_of};
 use crate::data::table::{Block, Request, Table};

@@ -1,6 +1,7 @@
 //! Evaluation of a model on labelled files: the loop from files to scores and labels;
 //! what follows from those is in `figures`.
 
+mod cuts;
 mod importance;
 mod known;
 mod latent;
@@ -20,11 +21,12 @@ use crate::error::{Error, Fault, Result};
 use crate::figures::evaluation::Importance;
 use crate::figures::yardstick::Yardstick;
 use crate::figures::{
-    About, Auc, Bounds, ClassCounts, Evaluation, FileCounts, LikenessTally, ParameterHistogram,
-    Rule, Sample, Sum, Threshold, Weights, parameters,
+    About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, FileCounts, LikenessTally,
+    ParameterHistogram, Rule, Sample, Sum, Threshold, Weights, parameters,
 };
 use crate::model::{Card, DataFile, Model};
 use crate::world::{Work, World, agree, common, gather_slots, is_root, watch};
+use cuts::Cuts;
 use importance::Pool;
 use known::Known;
 use latent::Choice;
@@ -60,12 +62,14 @@ pub struct Options {
     pub hardware: Hardware,
     /// Weight of an event, in place of the one that the model was trained with.
     pub weight: Option<String>,
-    /// Whether to measure what each feature tells, which takes as many scorings more.
+    /// Whether to measure the reliance on each feature, which takes as many scorings more.
     pub importance: bool,
     /// Files to grow a random forest from, which is then measured beside the model.
     pub yardstick: Vec<PathBuf>,
     /// Whether data unlike those of the training are refused.
     pub strict: bool,
+    /// Whether standard cuts are applied to the same events.
+    pub baseline_cuts: bool,
     /// Rates and time to expect significances for, in place of the model's own.
     pub observation: Option<Observation>,
     /// How long a rank may be missing before the job is ended; for ever if absent.
@@ -108,7 +112,10 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
     let forest = agree(world, forest(world, &scorer, &sources, &known, options))?;
     let bounds = [Class::Gamma, Class::Hadron].map(|class| scorer.bounds(Some(class)));
-    let more = More { pool: &pool, forest: forest.as_ref(), bounds: &bounds };
+    let cuts = options.baseline_cuts.then(|| Cuts::new(&sources)).transpose();
+    let cuts = agree(world, cuts)?;
+    let (forest_of, cuts_of) = (forest.as_ref(), cuts.as_ref());
+    let more = More { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
     let mut events = Events::new(pool.features());
     let mut files = Vec::new();
     for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
@@ -136,8 +143,12 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     };
     let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
     let yardstick = common(yardstick.transpose())?;
+    let baseline_cuts =
+        cuts.map(|cuts| CutsBaseline::of(cuts::NAME, &cuts.text(), all.of_cuts.clone()));
+    let baseline_cuts = common(baseline_cuts.transpose())?.flatten();
     let evaluation = common(all.evaluate(&scorer.card, about, lacking.is_none()))?;
-    let mut evaluation = evaluation.with_latent(latent).with_yardstick(yardstick);
+    let mut evaluation =
+        evaluation.with_latent(latent).with_yardstick(yardstick).with_baseline_cuts(baseline_cuts);
     if let Some(lacking) = lacking {
         evaluation = evaluation.with_warning(lacking);
     }
@@ -156,6 +167,7 @@ struct More<'a> {
     forest: Option<&'a Forest>,
     /// What gammas and hadrons are compared with, where the model describes its training.
     bounds: &'a [Option<Bounds>; 2],
+    cuts: Option<&'a Cuts>,
 }
 
 /// The forest to measure beside the model, where it was asked for.
@@ -189,6 +201,7 @@ struct Events {
     log_prob: Vec<f32>,
     gammaness: Vec<f32>,    // NaN where the model is not calibrated
     of_forest: Vec<f32>,    // empty where there is none
+    of_cuts: Vec<CutEvent>, // all triggered events; empty where no cuts are asked for
     without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
     gamma: Vec<bool>,
     bin: Vec<u16>,    // of the thresholds, where the model has them by bins
@@ -201,6 +214,27 @@ struct Events {
     likeness: [LikenessTally; 2],
     /// Gammas and hadrons before the cuts, of all ranks.
     before_weights: [Weighed; 2],
+}
+
+/// Bytes of a [`CutEvent`] that travels between ranks.
+const CUT_EVENT: usize = 13;
+
+fn cut_event_bytes(event: &CutEvent) -> [u8; CUT_EVENT] {
+    let mut bytes = [0; CUT_EVENT];
+    bytes[0] = u8::from(event.gamma) | u8::from(event.passes) << 1;
+    bytes[1..5].copy_from_slice(&event.score.to_le_bytes());
+    bytes[5..].copy_from_slice(&event.weight.to_le_bytes());
+    bytes
+}
+
+fn cut_event(bytes: &[u8; CUT_EVENT]) -> CutEvent {
+    let [flags, a, b, c, d, weight @ ..] = *bytes;
+    CutEvent {
+        gamma: flags & 1 != 0,
+        passes: flags & 2 != 0,
+        score: f32::from_le_bytes([a, b, c, d]),
+        weight: f64::from_le_bytes(weight),
+    }
 }
 
 /// Weights of events of a class, in sums that do not depend on the ranks.
@@ -274,6 +308,10 @@ impl Events {
         let bytes: Vec<u8> = self.weight.iter().flat_map(|w| w.to_le_bytes()).collect();
         for of_rank in world.all_gather(&bytes)? {
             all.weight.extend(of_rank.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)));
+        }
+        let bytes: Vec<u8> = self.of_cuts.iter().flat_map(cut_event_bytes).collect();
+        for of_rank in world.all_gather(&bytes)? {
+            all.of_cuts.extend(of_rank.as_chunks::<CUT_EVENT>().0.iter().map(cut_event));
         }
         all.choice = self.choice.gather(world, features)?;
         all.parameters = self.parameters;
@@ -553,8 +591,13 @@ fn score_windows(
     let off = off.filter(|off| table.key_names().contains(&off.run.as_str()));
     let mut keys = split.key.clone().unwrap_or_default();
     keys.extend(off.map(|off| off.run.clone()));
+    // What only the standard cuts read follows what the model reads.
+    let mut quantities = scorer.selection().quantities().to_vec();
+    let cut_columns: Vec<usize> = more.cuts.map_or(Vec::new(), |cuts| {
+        cuts.quantities().iter().map(|name| column_of(&mut quantities, name)).collect()
+    });
     let mut reader = table.reader(&Request {
-        quantities: scorer.selection().quantities().to_vec(),
+        quantities,
         keys,
         shower: split.key.is_none(),
         class: table.has_class(),
@@ -611,6 +654,12 @@ fn score_windows(
             };
             weighed[usize::from(!gamma)].add(weight);
             let weight = weight.unwrap_or(f64::NAN);
+            if let Some(cuts) = more.cuts {
+                let value = |i: usize| f64::from(block.quantities[cut_columns[i]][row]);
+                let passes = cuts.passes(value);
+                let score = if scored.status[row] == 0 { scored.score[row] } else { f32::NAN };
+                events.of_cuts.push(CutEvent { gamma, passes, score, weight });
+            }
             if take(&scored, row, gamma, weight, events, &mut tally) {
                 if scorer.selection().has_bins() {
                     let value = |column: usize| f64::from(block.quantities[column][row]);
@@ -637,6 +686,14 @@ fn score_windows(
         more.pool.scores(scorer, &mut block, &taken, start, &mut events.without)?;
     }
     Ok(tally)
+}
+
+/// Place of a quantity in a list, at its end if it was not there.
+fn column_of(quantities: &mut Vec<String>, name: &str) -> usize {
+    quantities.iter().position(|known| known == name).unwrap_or_else(|| {
+        quantities.push(name.to_string());
+        quantities.len() - 1
+    })
 }
 
 /// Whether the class of a row is the one that its file was given as: experimental files say

@@ -7,8 +7,8 @@
 //! where the sample is too small or the score runs the wrong way.
 
 use super::{
-    AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, Histogram,
-    ParameterHistogram, Roc, RocPoint, Sample, Scan, Sum, Threshold, WorkingPoint,
+    AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, CutsBaseline,
+    Histogram, ParameterHistogram, Roc, RocPoint, Sample, Scan, Sum, Threshold, WorkingPoint,
     band::{BandPoint, band},
     calibration::{CalibratedRange, ReliabilityBin, reliability, reliability_odds},
     confusion::DEFAULT_PRIOR,
@@ -158,6 +158,9 @@ pub struct Evaluation {
     /// A conventional classifier on the same events, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub yardstick: Option<Yardstick>,
+    /// Standard cuts on the same events, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_cuts: Option<CutsBaseline>,
     /// How far gammaness is what it says, where the model has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability: Vec<ReliabilityBin>,
@@ -171,7 +174,7 @@ pub struct Evaluation {
     pub roc: Vec<RocPoint>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roc_band: Vec<BandPoint>,
-    /// What each feature tells, where it was asked for.
+    /// Reliance of this model on each feature, where it was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub importance: Vec<Importance>,
     pub histogram: Option<Histogram>,
@@ -190,8 +193,9 @@ pub struct LogLikelihood {
     pub histogram: Histogram,
 }
 
-/// The area under the curve when a feature's values are exchanged between events, so that
-/// it tells nothing any more (permutation importance, Breiman 2001).
+/// The area under the curve when a feature's values are exchanged between events (permutation
+/// importance, Breiman 2001): the reliance of this model on the feature. It is not what the
+/// feature is worth: a model trained without it takes shared information from correlated ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Importance {
     pub feature: String,
@@ -230,6 +234,7 @@ impl Evaluation {
             normal_nll: None,
             latent: Vec::new(),
             yardstick: None,
+            baseline_cuts: None,
             reliability: Vec::new(),
             reliability_odds: Vec::new(),
             calibrated: None,
@@ -357,6 +362,18 @@ impl Evaluation {
     #[must_use]
     pub fn with_yardstick(mut self, yardstick: Option<Yardstick>) -> Evaluation {
         self.yardstick = yardstick;
+        self
+    }
+
+    #[must_use]
+    pub fn with_baseline_cuts(mut self, cuts: Option<CutsBaseline>) -> Evaluation {
+        if let Some(of) = cuts.as_ref().filter(|of| of.selected.hadrons < LEAST_HADRONS) {
+            self.warnings.push(format!(
+                "Hadrons that pass {}: {}. Their Q is not well measured here.",
+                of.name, of.selected.hadrons
+            ));
+        }
+        self.baseline_cuts = cuts;
         self
     }
 

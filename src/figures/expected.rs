@@ -205,7 +205,7 @@ mod tests {
         let seed = u64::from(std::process::id());
         println!("seed {seed}");
         for (case, (mixed, gammas, background)) in
-            [(false, 50.0, 2e3), (false, 300.0, 5e4), (true, 50.0, 2e3), (true, 10.0, 2e3)]
+            [(false, 50.0, 2e3), (false, 300.0, 2e4), (true, 50.0, 2e3), (true, 10.0, 2e3)]
                 .into_iter()
                 .enumerate()
         {

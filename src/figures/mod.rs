@@ -6,9 +6,11 @@
 //! events gives `None`, never NaN.
 
 pub mod band;
+pub mod baseline;
 pub mod bins;
 pub mod calibration;
 pub mod confusion;
+pub mod crossed;
 pub mod disjoint;
 pub mod distribution;
 pub mod evaluation;
@@ -19,6 +21,7 @@ pub mod likeness;
 pub mod measured;
 pub mod normals;
 pub mod on_off;
+pub mod paired;
 pub mod parameters;
 pub mod roc;
 pub mod sample;
@@ -32,9 +35,11 @@ pub mod threshold_scan;
 pub mod upper_limit;
 pub mod yardstick;
 
+pub use baseline::{CutEvent, CutsBaseline};
 pub use bins::{AtBins, BinnedThresholds, HeldOutEvent};
 pub use calibration::{Bound, CalibratedRange, Calibration, CutEfficiency};
 pub use confusion::{AtThreshold, Confusion, Separation};
+pub use crossed::{Crossed, Selected};
 pub use distribution::{Distribution, Drift};
 pub use evaluation::{About, Evaluation, FileCounts, Weights};
 pub use expected::Expected;
@@ -43,6 +48,7 @@ pub use likeness::{Bounds, FeatureBounds, LikenessTally};
 pub use measured::Measured;
 pub use normals::Normals;
 pub use on_off::{Homogeneity, Leak, OnOff};
+pub use paired::Paired;
 pub use parameters::ParameterHistogram;
 pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
 pub use sample::{Sample, Sum};

@@ -2,11 +2,11 @@
 //! exist are a dash; warnings come last, where they are seen.
 
 use super::{
-    Auc, Class, ClassCounts, Evaluation, Separation,
+    Auc, Class, ClassCounts, Evaluation, Selected, Separation,
     bins::range_text,
     confusion::PositiveClass,
     evaluation::auc_text,
-    measured::{Measured, significant},
+    measured::{Measured, compared, significant},
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -25,6 +25,7 @@ impl Display for Evaluation {
             let less = or_dash(other.difference.map(Measured::compared));
             line(f, &format!("  {}", other.name), format!("{auc}; the model's is {less}"))?;
         }
+        self.cuts(f)?;
         let (value, rule) =
             (significant(self.threshold.value, 5), self.threshold.rule.of_score(&about.score));
         let limit = self.threshold.limit_text().map_or(String::new(), |l| format!(", {l}"));
@@ -41,6 +42,7 @@ impl Display for Evaluation {
         self.posterior(f)?;
         self.by_bins(f)?;
         self.classes(f)?;
+        self.reliance(f)?;
         self.scanned(f)?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
@@ -84,6 +86,23 @@ impl Evaluation {
         line(f, &format!("  bound, score above {to}"), above)
     }
 
+    /// Standard cuts and the model at the same hadron survival.
+    fn cuts(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(cuts) = &self.baseline_cuts else { return Ok(()) };
+        line(f, &cuts.name, &cuts.cuts)?;
+        let mut of = |name: &str, s: &Selected| {
+            let quality = figure(s.quality);
+            let text = format!("{}, {}; {quality}", s.gamma_efficiency, s.hadron_survival);
+            line(f, name, text)
+        };
+        of("  gammas, hadrons of all triggered; Q", &cuts.selected)?;
+        if let Some(model) = &cuts.model {
+            of("  the model's at those hadrons", &model.selected)?;
+        }
+        let difference = or_dash(cuts.difference.map(Measured::compared));
+        line(f, "  Q of the model, paired", difference)
+    }
+
     fn by_bins(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(at) = &self.at_bins else { return Ok(()) };
         line(f, &format!("thresholds per {}", at.per), "gammas, hadrons that pass; Q")?;
@@ -98,6 +117,24 @@ impl Evaluation {
             line(f, &name, format!("{} at {value}{note}", told(&bin.after_cuts)))?;
         }
         line(f, "  all bins together", told(&at.all.after_cuts))
+    }
+
+    /// What the area loses with the values of a feature exchanged, most first.
+    fn reliance(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(auc) = self.auc.filter(|_| !self.importance.is_empty()) else { return Ok(()) };
+        let note = "AUC with its values exchanged between events; not what it is worth";
+        line(f, "reliance of this model on", note)?;
+        let mut features: Vec<_> = self.importance.iter().collect();
+        features.sort_by(|a, b| a.auc_without.value.total_cmp(&b.auc_without.value));
+        for of in features {
+            let changed = compared(of.auc_without.value - auc.value, |x| significant(x, 3));
+            line(
+                f,
+                &format!("  {}", of.feature),
+                format!("{}, {changed}", auc_text(&of.auc_without)),
+            )?;
+        }
+        Ok(())
     }
 
     /// One line per threshold of the scan.

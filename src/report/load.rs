@@ -6,6 +6,7 @@ use crate::error::{Fault, Result};
 use crate::evaluate::EVALUATION;
 use crate::metrics::EpochMetrics;
 use crate::model::Model;
+use crate::season::COMPARISON;
 use crate::train::{CONFIG, METRICS, MODEL, PROVENANCE};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,15 +16,19 @@ pub const PAGE: &str = "report.html";
 /// Largest text file read.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// Reads the first run among the folders, and all evaluations in them or one below, each
-/// once: an evaluation may lie in the run's own folder.
+/// Reads the first run among the folders, all evaluations in them or one below, each once (an
+/// evaluation may lie in the run's own folder), and comparisons of two scorings.
 pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
-    let mut inputs = ReportInputs { title: String::new(), run: None, evaluations: Vec::new() };
+    let mut inputs = ReportInputs::default();
     let mut seen = BTreeSet::new();
     for folder in folders {
         if inputs.run.is_none() && folder.join(CONFIG).is_file() {
             inputs.run = Some(load_run(folder)?);
             inputs.title = title(folder);
+        }
+        let comparison = folder.join(COMPARISON);
+        if comparison.is_file() && seen.insert(comparison.canonicalize().unwrap_or_default()) {
+            inputs.comparisons.push(parse(&comparison)?);
         }
         let mut found = vec![folder.join(EVALUATION)];
         if let Ok(entries) = std::fs::read_dir(folder) {
@@ -39,9 +44,12 @@ pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
             inputs.evaluations.push(parse(path)?);
         }
     }
-    if inputs.run.is_none() && inputs.evaluations.is_empty() {
+    let nothing = inputs.evaluations.is_empty() && inputs.comparisons.is_empty();
+    if inputs.run.is_none() && nothing {
         return Err(Fault::new("nothing to report on")
-            .expected(format!("a run folder ({CONFIG}) or an evaluation ({EVALUATION})"))
+            .expected(format!(
+                "a run folder ({CONFIG}), an evaluation ({EVALUATION}) or a comparison ({COMPARISON})"
+            ))
             .found(folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "))
             .usage());
     }

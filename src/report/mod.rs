@@ -6,6 +6,7 @@
 //! Everything is optional: what is missing is left out or said to be missing. The page of
 //! a season ([`write_season`]) is made of the same parts.
 
+mod comparison;
 mod load;
 mod outline;
 mod plots;
@@ -20,6 +21,7 @@ pub use season::{SEASON_PAGE, write_season};
 use crate::error::{Fault, Result};
 use crate::figures::Evaluation;
 use crate::metrics::EpochMetrics;
+use crate::season::Comparison;
 use minijinja::{Environment, UndefinedBehavior};
 
 /// The template's name ends in `.html`, which switches escaping on.
@@ -30,6 +32,7 @@ pub struct ReportInputs {
     pub title: String,
     pub run: Option<RunData>,
     pub evaluations: Vec<Evaluation>,
+    pub comparisons: Vec<Comparison>,
 }
 
 /// What a run folder tells.
@@ -106,7 +109,8 @@ mod tests {
     }
 
     fn render(run: Option<RunData>, evaluations: Vec<Evaluation>) -> String {
-        page(&ReportInputs { title: HOSTILE.to_owned(), run, evaluations }).unwrap()
+        let comparisons = Vec::new();
+        page(&ReportInputs { title: HOSTILE.to_owned(), run, evaluations, comparisons }).unwrap()
     }
 
     fn run(metrics: Vec<EpochMetrics>) -> RunData {

@@ -4,7 +4,7 @@
 //! that does not exist is an en dash.
 
 use super::outline::{Node, outline};
-use super::{ReportInputs, RunData, plots, training};
+use super::{ReportInputs, RunData, comparison, plots, training};
 use crate::error::Result;
 use crate::figures::bins::{AtBin, AtBins, range_text};
 use crate::figures::calibration::ReliabilityBin;
@@ -15,8 +15,8 @@ use crate::figures::measured::{compared, grouped, significant};
 use crate::figures::scan::ScanPoint;
 use crate::figures::yardstick::Yardstick;
 use crate::figures::{
-    Auc, ClassCounts, Evaluation, Expected, FileCounts, Histogram, Measured, ParameterHistogram,
-    Scan, Separation,
+    Auc, ClassCounts, CutsBaseline, Evaluation, Expected, FileCounts, Histogram, Measured,
+    ParameterHistogram, Scan, Selected, Separation,
 };
 use serde::Serialize;
 
@@ -98,11 +98,13 @@ impl Page {
     pub fn of(inputs: &ReportInputs) -> Result<Page> {
         let evaluations: Result<Vec<Assessed>> =
             inputs.evaluations.iter().map(Assessed::of).collect();
+        let mut sections = evaluations?;
+        sections.extend(inputs.comparisons.iter().map(comparison::section));
         Ok(Page {
             title: inputs.title.clone(),
             program: program(),
             overview: (inputs.evaluations.len() > 1).then(|| overview(&inputs.evaluations)),
-            evaluations: evaluations?,
+            evaluations: sections,
             run: inputs.run.as_ref().map(Trained::of).transpose()?,
         })
     }
@@ -131,6 +133,7 @@ impl Assessed {
         tables.extend(evaluation.scan.as_ref().map(scan));
         tables.extend(evaluation.at_bins.as_ref().map(by_bins));
         tables.extend(evaluation.yardstick.as_ref().map(|other| yardstick(evaluation, other)));
+        tables.extend(evaluation.baseline_cuts.as_ref().map(baseline_cuts));
         tables.extend(files(&evaluation.about.files));
         tables.extend(reliability(evaluation));
         tables.extend(reliability_odds(evaluation));
@@ -554,6 +557,30 @@ fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
     }
 }
 
+/// Standard cuts and the model at the same hadron survival.
+fn baseline_cuts(of: &CutsBaseline) -> Table {
+    let row = |name: String, s: &Selected| {
+        let [gamma, hadron] = [s.gamma_efficiency, s.hadron_survival].map(|m| measured(Some(m)));
+        vec![name, gamma, hadron, grouped(s.hadrons), measured(s.quality)]
+    };
+    let mut rows = vec![row(of.name.clone(), &of.selected)];
+    rows.extend(of.model.as_ref().map(|model| {
+        row(format!("this score from {}", number(model.threshold, 5)), &model.selected)
+    }));
+    Table {
+        title: format!(
+            "Compared with {} ({}), of {} triggered gammas and {} hadrons: Q of the model is {}, paired",
+            of.name,
+            of.cuts,
+            grouped(of.of.gamma),
+            grouped(of.of.hadron),
+            dash(of.difference, Measured::compared)
+        ),
+        head: heads(&["", "gamma efficiency", "hadron survival", "hadrons that pass", "Q"]),
+        rows,
+    }
+}
+
 /// How normal the latent points of a flow's own class are.
 fn latent(latent: &Latent) -> Table {
     let departure = |d: &Departure| [number(d.distance, 2), number(d.p_value, 2)];
@@ -579,7 +606,7 @@ fn latent(latent: &Latent) -> Table {
     }
 }
 
-/// Features by what they tell, most first.
+/// Features by the reliance of the model on them, most first.
 fn importance(evaluation: &Evaluation) -> Option<Table> {
     let auc = evaluation.auc?.value;
     let mut features: Vec<_> = evaluation.importance.iter().collect();
@@ -589,8 +616,12 @@ fn importance(evaluation: &Evaluation) -> Option<Table> {
         vec![of.feature.clone(), changed, auc_text(&of.auc_without)]
     };
     (!features.is_empty()).then(|| Table {
-        title: "What each feature tells: the AUC with its values exchanged between events".into(),
-        head: heads(&["feature", "without it the AUC is", "AUC without it"]),
+        title: "Reliance of this model on each feature: the AUC with its values exchanged between \
+                events. This is not what a feature is worth: correlated features share \
+                information, and a model trained without one takes it from the others (sweep \
+                --leave-one-out)"
+            .into(),
+        head: heads(&["feature", "with values exchanged the AUC is", "AUC then"]),
         rows: features.iter().map(row).collect(),
     })
 }

@@ -4,19 +4,23 @@
 //! The rank correlation (Spearman 1904) is of all events that both scored at the source.
 //! Scores are told apart to 12 of their 23 bits of mantissa and equal ones share the mean of
 //! their ranks; ranks are then whole numbers (doubled), so that sums over files and ranks
-//! are exact in any order.
+//! are exact in any order. Where events have a class, the same bins give the areas under both
+//! ROC curves and the error of their difference.
 
 use super::folder::{Counted, Folder, Listed, count};
 use super::judge::Judge;
 use super::models::Models;
 use super::plan::Plan;
 use super::summary::{Parts, Season, Tally};
+use crate::config::Class;
 use crate::config::SeasonSettings;
 use crate::data::durable;
 use crate::data::scores::{ScoreBlock, ScoreFile};
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::error::{Error, Fault, Result};
 use crate::figures::distribution::ordered_bits;
+use crate::figures::paired::{Sums, doubled_placements};
+use crate::figures::{Crossed, Measured, Paired, Selected, Sum};
 use crate::world::{World, agree, common, is_root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -53,6 +57,10 @@ pub struct Comparison {
     /// Events that both scored at the source, and their rank correlation.
     pub scored: u64,
     pub rank_correlation: Option<f64>,
+    /// The two as classifiers, where events have a class; those that a model was trained on
+    /// are among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled: Option<Paired>,
     /// Events by whether they pass at the source.
     pub at_source: Migration,
     /// Pairs of event and OFF position by whether they pass.
@@ -100,6 +108,8 @@ struct Found {
     off_source: Migration,
     counted: Migration,
     changed: Vec<Changed>,
+    /// Labelled events by whether they pass at the source.
+    labelled: Crossed,
 }
 
 impl Found {
@@ -141,7 +151,10 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
     let (sides, runs) = common(sides(&folders, &plans, counts, settings))?;
     let pairs = Pairs { world, folders: &folders, plans: &plans };
     let (found, bins) = pairs.go_through()?;
-    let (scored, rank_correlation) = pairs.rank_correlation(&bins)?;
+    let events: i64 = bins.all[0].iter().sum();
+    let (products, sums) = pairs.second_pass(&bins)?;
+    let rank_correlation = bins.correlation(events, products);
+    let labelled = has_events(&found.labelled).then(|| Paired::of(sums, &found.labelled));
     let [first, second] = sides;
     let comparison = Comparison {
         format: FORMAT.to_string(),
@@ -149,8 +162,9 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         second,
         runs,
         events: found.events,
-        scored,
+        scored: events as u64,
         rank_correlation,
+        labelled,
         at_source: found.at_source,
         off_source: found.off_source,
         counted: found.counted,
@@ -256,12 +270,53 @@ struct Pairs<'a> {
 }
 
 /// Events per bin of the scores of either side.
-type Bins = [Vec<i64>; 2];
+struct Bins {
+    /// Of all events that both scored.
+    all: [Vec<i64>; 2],
+    /// Of those with a class, inside the cuts of both: (sides)(gammas, hadrons)(bins). Empty
+    /// where no event has a class.
+    labelled: [[Vec<i64>; 2]; 2],
+}
+
+impl Bins {
+    fn new() -> Bins {
+        Bins { all: [(); 2].map(|()| vec![0; RANK_BINS]), labelled: Default::default() }
+    }
+
+    fn add_labelled(&mut self, gamma: bool, of_event: [usize; 2]) {
+        for (classes, bin) in self.labelled.iter_mut().zip(of_event) {
+            let bins = &mut classes[usize::from(!gamma)];
+            bins.resize(RANK_BINS, 0);
+            bins[bin] += 1;
+        }
+    }
+
+    /// The bins of all ranks, on every rank.
+    fn reduce(&mut self, world: &dyn World) -> Result<()> {
+        for of_side in &mut self.all {
+            world.all_reduce_sum(of_side)?;
+        }
+        for bins in self.labelled.iter_mut().flatten() {
+            let mut ranks = [i64::from(!bins.is_empty())];
+            world.all_reduce_sum(&mut ranks)?;
+            if ranks[0] > 0 {
+                bins.resize(RANK_BINS, 0);
+                world.all_reduce_sum(bins)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn correlation(&self, events: i64, products: i128) -> Option<f64> {
+        let ranks = [doubled_ranks(&self.all[0]), doubled_ranks(&self.all[1])];
+        correlation(&self.all, &ranks, events, products)
+    }
+}
 
 impl Pairs<'_> {
     fn go_through(&self) -> Result<(Found, Bins)> {
         let mut found = Found::default();
-        let mut bins = [vec![0; RANK_BINS], vec![0; RANK_BINS]];
+        let mut bins = Bins::new();
         let mut outcome = Ok(());
         for file in self.folders[0].of_rank(self.world.rank(), self.world.size()) {
             outcome = self.file(file, |pair| pair.take(&mut found, &mut bins));
@@ -270,9 +325,7 @@ impl Pairs<'_> {
             }
         }
         agree(self.world, outcome)?;
-        for of_side in &mut bins {
-            self.world.all_reduce_sum(of_side)?;
-        }
+        bins.reduce(self.world)?;
         Ok((self.gather(&found)?, bins))
     }
 
@@ -331,22 +384,32 @@ impl Pairs<'_> {
             all.at_source.merge(found.at_source);
             all.off_source.merge(found.off_source);
             all.counted.merge(found.counted);
+            all.labelled.merge(&found.labelled);
             all.changed.extend(found.changed);
         }
         all.keep_first();
         Ok(all)
     }
 
-    /// Events that both scored, and the correlation of their ranks; `None` where one side
-    /// has one score only.
-    fn rank_correlation(&self, bins: &Bins) -> Result<(u64, Option<f64>)> {
-        let ranks = [doubled_ranks(&bins[0]), doubled_ranks(&bins[1])];
-        let mut products = 0_i128;
+    /// What needs the bins of all events: the sum of the products of ranks, and the placements
+    /// of labelled gammas and hadrons.
+    fn second_pass(&self, bins: &Bins) -> Result<(i128, [Sums; 2])> {
+        let ranks = [doubled_ranks(&bins.all[0]), doubled_ranks(&bins.all[1])];
+        let placements =
+            bins.labelled.each_ref().map(|side| side.each_ref().map(|b| doubled_placements(b)));
+        let (mut products, mut sums) = (0_i128, [Sums::default(); 2]);
         let mut outcome = Ok(());
         for file in self.folders[0].of_rank(self.world.rank(), self.world.size()) {
             outcome = self.file(file, |pair| {
-                if let Some([a, b]) = pair.rank_bins() {
-                    products += i128::from(ranks[0][a]) * i128::from(ranks[1][b]);
+                let Some(of_event) = pair.rank_bins() else { return };
+                let [a, b] = of_event;
+                products += i128::from(ranks[0][a]) * i128::from(ranks[1][b]);
+                if let Some(gamma) = pair.gamma().filter(|_| pair.inside_both()) {
+                    // Among the events of the other class; none of it, and all are level.
+                    let placed = [0, 1].map(|which| {
+                        placements[which][usize::from(gamma)].get(of_event[which]).map_or(0, |p| *p)
+                    });
+                    sums[usize::from(!gamma)].add(placed);
                 }
             });
             if outcome.is_err() {
@@ -354,16 +417,32 @@ impl Pairs<'_> {
             }
         }
         agree(self.world, outcome)?;
-        let mut sum = 0_i128;
-        for bytes in self.world.all_gather(&products.to_le_bytes())? {
-            let bytes: [u8; 16] = bytes
-                .try_into()
-                .map_err(|_| Fault::new("a rank told a sum of another size").internal())?;
-            sum += i128::from_le_bytes(bytes);
-        }
-        let events: i64 = bins[0].iter().sum();
-        Ok((events as u64, correlation(bins, &ranks, events, sum)))
+        self.gather_sums(products, sums)
     }
+
+    fn gather_sums(&self, products: i128, sums: [Sums; 2]) -> Result<(i128, [Sums; 2])> {
+        let words = |s: &Sums| [i128::from(s.events), s.first, s.second, s.squares];
+        let mine = std::iter::once(products).chain(sums.iter().flat_map(words));
+        let bytes: Vec<u8> = mine.flat_map(i128::to_le_bytes).collect();
+        let (mut products, mut all) = (0, [Sums::default(); 2]);
+        for bytes in self.world.all_gather(&bytes)? {
+            let numbers = bytes.as_chunks::<16>().0.iter().map(|b| i128::from_le_bytes(*b));
+            let numbers: Vec<i128> = numbers.collect();
+            let [product, own @ ..] = numbers.as_slice() else { continue };
+            products += product;
+            for (sums, of_class) in all.iter_mut().zip(own.chunks_exact(4)) {
+                let events = u64::try_from(of_class[0]).unwrap_or_default();
+                let [first, second, squares] = [1, 2, 3].map(|i| of_class[i]);
+                sums.merge(&Sums { events, first, second, squares });
+            }
+        }
+        Ok((products, all))
+    }
+}
+
+fn has_events(labelled: &Crossed) -> bool {
+    let events = |sum: &Sum| sum.events > 0;
+    labelled.gamma.iter().flatten().any(events) || labelled.hadron.iter().flatten().any(events)
 }
 
 /// Twice the mean rank of the events of each bin, from 2 on.
@@ -377,7 +456,12 @@ fn doubled_ranks(bins: &[i64]) -> Vec<i64> {
     bins.iter().map(rank).collect()
 }
 
-fn correlation(bins: &Bins, ranks: &[Vec<i64>; 2], events: i64, products: i128) -> Option<f64> {
+fn correlation(
+    bins: &[Vec<i64>; 2],
+    ranks: &[Vec<i64>; 2],
+    events: i64,
+    products: i128,
+) -> Option<f64> {
     let n = i128::from(events);
     // Doubled ranks have the mean n + 1.
     let at_mean = n * (n + 1) * (n + 1);
@@ -404,10 +488,17 @@ struct Pair<'a> {
 impl Pair<'_> {
     fn take(&self, found: &mut Found, bins: &mut Bins) {
         found.events += 1;
+        let gamma = self.gamma();
         if let Some(of_event) = self.rank_bins() {
-            bins.iter_mut().zip(of_event).for_each(|(bins, bin)| bins[bin] += 1);
+            bins.all.iter_mut().zip(of_event).for_each(|(bins, bin)| bins[bin] += 1);
+            if let Some(gamma) = gamma.filter(|_| self.inside_both()) {
+                bins.add_labelled(gamma, of_event);
+            }
         }
         let passes = [0, 1].map(|w| self.judges[w].passes(&self.blocks[w], self.row));
+        if let Some(gamma) = gamma {
+            found.labelled.add(gamma, passes.map(|passes| passes & 1 == 1), 1.0);
+        }
         let positions = self.blocks[0].status.len();
         for k in 0..positions {
             let [a, b] = passes.map(|passes| passes >> k & 1 == 1);
@@ -437,6 +528,23 @@ impl Pair<'_> {
 
     fn score(&self, which: usize) -> f32 {
         self.judges[which].score(&self.blocks[which], self.row)
+    }
+
+    /// Whether the event is a gamma, where both say so or both say that it is not.
+    fn gamma(&self) -> Option<bool> {
+        let class = |which: usize| self.blocks[which].class.get(self.row).copied();
+        let gamma = |class: i8| match class {
+            c if c == Class::Gamma.code() => Some(true),
+            c if c == Class::Hadron.code() => Some(false),
+            _ => None,
+        };
+        let (first, second) = (class(0).and_then(gamma)?, class(1).and_then(gamma)?);
+        (first == second).then_some(first)
+    }
+
+    /// Whether the event is inside the cuts of both at the source.
+    fn inside_both(&self) -> bool {
+        self.blocks.iter().all(|block| block.status[0][self.row] == 0)
     }
 
     /// Bins of both scores at the source, where there are both.
@@ -503,6 +611,9 @@ impl fmt::Display for Comparison {
             "  {:NAME$}{told:>24} of {} events",
             "rank correlation at the source", self.scored
         )?;
+        if let Some(labelled) = &self.labelled {
+            paired(f, labelled)?;
+        }
         writeln!(
             f,
             "  {:NAME$}{:>12}{:>12}{:>12}{:>12}",
@@ -522,6 +633,28 @@ impl fmt::Display for Comparison {
         }
         Ok(())
     }
+}
+
+/// The two as classifiers of labelled events.
+fn paired(f: &mut fmt::Formatter<'_>, of: &Paired) -> fmt::Result {
+    const NAME: usize = 36;
+    let dash = || "-".to_string();
+    let mut line = |name: &str, [a, b]: [String; 2]| writeln!(f, "  {name:NAME$}{a:>24}{b:>24}");
+    let auc = of.auc.map(|auc| auc.map(|auc| format!("{auc:.4}")));
+    line("AUC", auc.unwrap_or_else(|| [dash(), dash()]))?;
+    if let Some(selected) = &of.selected {
+        let each = |figure: &dyn Fn(&Selected) -> String| selected.each_ref().map(figure);
+        line("gamma efficiency of all", each(&|s| s.gamma_efficiency.to_string()))?;
+        line("hadron survival of all", each(&|s| s.hadron_survival.to_string()))?;
+        line("Q", each(&|s| s.quality.map_or_else(dash, |q| q.to_string())))?;
+    }
+    let first =
+        |d: Option<Measured>| d.map_or_else(dash, |d| format!("the first is {}", d.compared()));
+    let of_area = format!("{} gammas, {} hadrons", of.events.gamma, of.events.hadron);
+    writeln!(f, "  {:NAME$}{}, on {of_area}", "AUC, paired", first(of.auc_difference))?;
+    let of_all = format!("{} gammas, {} hadrons", of.all.gamma, of.all.hadron);
+    writeln!(f, "  {:NAME$}{}, on {of_all}", "Q, paired", first(of.quality_difference))?;
+    writeln!(f, "  {:NAME$}events that a model was trained on are among them", "")
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub mod time;
 
 pub use area::{AreaBin, BinLeak, Simulation};
 pub use candidates::Candidate;
-pub use compare::Comparison;
+pub use compare::{COMPARISON, Comparison, Migration, Side};
 pub use counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
 pub use names::number_name;
 pub use pictures::Picture;

@@ -1,0 +1,110 @@
+//! Two scorings of the same inputs, as a section of a page.
+
+use super::view::{Assessed, Table, dash, fact, heads, measured, number};
+use crate::figures::measured::grouped;
+use crate::figures::{ClassCounts, Measured, Paired};
+use crate::season::{Comparison, Migration, Side};
+
+/// Returns the section of a comparison.
+pub fn section(of: &Comparison) -> Assessed {
+    let correlation = dash(of.rank_correlation, |rho| number(rho, 5));
+    let mut headline = vec![fact(
+        "rank correlation",
+        correlation,
+        format!("of {} events at the source", grouped(of.scored)),
+    )];
+    let mut warnings = Vec::new();
+    if let Some(labelled) = &of.labelled {
+        let paired = |d: Option<Measured>| measured(d);
+        let note = |c: ClassCounts| {
+            format!(
+                "first less second, on {} gammas, {} hadrons",
+                grouped(c.gamma),
+                grouped(c.hadron)
+            )
+        };
+        headline.push(fact("ΔAUC", paired(labelled.auc_difference), note(labelled.events)));
+        headline.push(fact("ΔQ", paired(labelled.quality_difference), note(labelled.all)));
+        warnings.push(
+            "Events that a model was trained on are among the labelled ones: compare on files that \
+             neither was trained on."
+                .to_owned(),
+        );
+    }
+    let facts = [("first", &of.first), ("second", &of.second)]
+        .map(|(name, side)| fact(name, &side.scores, side.models.join(", ")));
+    let mut tables = vec![sides([&of.first, &of.second])];
+    tables.extend(of.labelled.as_ref().map(classifiers));
+    tables.push(migrations(of));
+    Assessed {
+        heading: "Two scorings of the same events".to_owned(),
+        facts: facts.into(),
+        headline,
+        warnings,
+        tables,
+        ..Assessed::default()
+    }
+}
+
+fn sides(sides: [&Side; 2]) -> Table {
+    let row = |name: &str, text: &dyn Fn(&Side) -> String| {
+        [name.to_owned()].into_iter().chain(sides.map(text)).collect()
+    };
+    Table {
+        title: "Counts on the runs that both can count".to_owned(),
+        head: heads(&["", "first", "second"]),
+        rows: vec![
+            row("working point", &|s| s.point.clone()),
+            row("N_on", &|s| grouped(s.tally.on)),
+            row("N_off", &|s| grouped(s.tally.off.iter().sum())),
+            row("excess", &|s| measured(s.tally.excess)),
+            row("significance", &|s| dash(s.tally.significance, |x| number(x, 3))),
+        ],
+    }
+}
+
+/// The two as classifiers of labelled events, with paired differences.
+fn classifiers(of: &Paired) -> Table {
+    let auc = |which: usize| dash(of.auc, |auc| number(auc[which], 4));
+    let mut rows = vec![vec!["AUC".to_owned(), auc(0), auc(1), measured(of.auc_difference)]];
+    if let Some([a, b]) = &of.selected {
+        let own = |m| measured(Some(m));
+        let none = String::new;
+        let name = |text: &str| text.to_owned();
+        rows.push(vec![
+            name("gamma efficiency of all"),
+            own(a.gamma_efficiency),
+            own(b.gamma_efficiency),
+            none(),
+        ]);
+        rows.push(vec![
+            name("hadron survival of all"),
+            own(a.hadron_survival),
+            own(b.hadron_survival),
+            none(),
+        ]);
+        let difference = measured(of.quality_difference);
+        rows.push(vec![name("Q"), measured(a.quality), measured(b.quality), difference]);
+    }
+    Table {
+        title: "As classifiers of labelled events, differences paired event by event".to_owned(),
+        head: heads(&["", "first", "second", "first less second"]),
+        rows,
+    }
+}
+
+fn migrations(of: &Comparison) -> Table {
+    let row = |name: &str, m: &Migration| {
+        let counts = [m.both, m.first_alone, m.second_alone, m.neither].map(grouped);
+        [name.to_owned()].into_iter().chain(counts).collect()
+    };
+    Table {
+        title: "Events by what either does with them".to_owned(),
+        head: heads(&["events", "both", "first alone", "second alone", "neither"]),
+        rows: vec![
+            row("pass at the source", &of.at_source),
+            row("pass at an OFF position", &of.off_source),
+            row("counted at the source", &of.counted),
+        ],
+    }
+}
