@@ -53,7 +53,7 @@ pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool
 /// # Errors
 /// Input.
 pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &Plan) -> Result<()> {
-    let rule = plan.config.calibration.rule.map(Rule::from);
+    let rule = Rule::configured(&plan.config.calibration)?;
     let normal = plan.config.model.normal;
     let classes = rule.map_or(vec![normal], Rule::classes);
     // A rule takes the calibration part where every class has one, a quantile its own.
