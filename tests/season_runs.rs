@@ -335,6 +335,8 @@ fn telescopes_that_share_showers_are_combined() {
     counted(&files[2].1).into_iter().flatten().for_each(|(_, k)| expected[k] += 1);
     assert!(repeated > 100);
     assert_eq!(total["repeated_images"], repeated);
+    // Images of one shower are not scanned as if they were independent.
+    assert!(told["scan"].is_null(), "{}", told["scan"]);
     assert_eq!((&total["on"], &total["off"]), (&expected[0].into(), &expected[1..].into()));
     let sigma = OnOff::new(expected[0], &expected[1..]).expect("positions").significance();
     assert!((number(&total["significance"]) - sigma).abs() < 1e-9);

@@ -330,7 +330,7 @@ impl Season {
             theta2,
             alpha,
             score: scores(&used),
-            scan: scan(&used, plan, &total.tally),
+            scan: scan(&used, plan, &total),
             drift_reference: drifts.told,
             candidates: counted
                 .candidates
@@ -602,15 +602,20 @@ fn scores(runs: &[Dated]) -> Option<Scores> {
     Some(Scores { low, high, on: bins(&on), off: bins(&off) })
 }
 
-/// Counts at other thresholds, of all runs.
-fn scan(runs: &[Dated], plan: &Plan, total: &Tally) -> Option<ThresholdScan> {
-    let alpha = total.alpha.filter(|_| plan.is_scanned)?;
+/// Counts at other thresholds, of all runs; `None` where images of a shower were combined,
+/// since each threshold leaves other images to choose from.
+fn scan(runs: &[Dated], plan: &Plan, total: &Group) -> Option<ThresholdScan> {
+    let is_scanned = plan.is_scanned && total.repeated_images == 0;
+    let alpha = total.tally.alpha.filter(|_| is_scanned)?;
     let (mut on, mut off) = (Distribution::default(), Distribution::default());
     for run in runs {
         on.merge(&run.counts.highest_on);
         off.merge(&run.counts.highest_off);
     }
-    ThresholdScan::new(&on, &off, alpha, total.live_s.map(|s| s / HOUR))
+    // Counts of a run without times are no part of a rate.
+    let timed = runs.iter().all(|run| run.sum.clock.live().is_some());
+    let hours = total.tally.live_s.filter(|_| timed).map(|s| s / HOUR);
+    ThresholdScan::new(&on, &off, alpha, hours)
 }
 
 /// How counts become figures.
