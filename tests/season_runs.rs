@@ -238,6 +238,12 @@ fn run_in_seconds_enters_no_time_and_is_named() {
     for same in ["live_s", "live_events", "rate_hz", "per_root_hour", "gaps"] {
         assert_eq!(total[same], of_timed[same], "{same}");
     }
+    // Counts of all runs over the hours of some are no rate.
+    let found = |of: &Value| {
+        let points = of["scan"]["points"].as_array().expect("points").iter();
+        points.filter(|point| !point["needed_of_found"].is_null()).count()
+    };
+    assert!(found(&told) == 0 && found(&only) > 0, "{}", told["scan"]);
     assert_eq!((&total["events"], &total["without_time"]), (&6000.into(), &2000.into()));
     assert!(total["on"].as_u64() > of_timed["on"].as_u64(), "counts are kept");
     let hours = number(&of_timed["live_s"]) / 3600.0;
@@ -531,14 +537,14 @@ fn nan_counts_of_card_score_and_evaluate_agree() {
         "all"
     ]);
     let file = &manifest["files"][0];
-    println!("{file}\n{}", evaluation["files"]);
+    println!("{file}\n{}", evaluation["about"]["files"]);
     let of_card = [&card["rows"]["not_finite"], &card["rows"]["out_of_domain"]];
     let of = |status: &Value| {
         ["not finite", "outside a transform's domain"].map(|name| status[name].as_u64())
     };
     assert_eq!(of_card.map(Value::as_u64), holes.map(Some));
     assert_eq!(of(&file["status"]), holes.map(Some));
-    assert_eq!(of(&evaluation["files"][0]["unusable"]), holes.map(Some));
+    assert_eq!(of(&evaluation["about"]["files"][0]["unusable"]), holes.map(Some));
     assert_eq!(file["unusable"].as_u64(), Some(holes[0] + holes[1]));
 }
 

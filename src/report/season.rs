@@ -524,7 +524,13 @@ fn thresholds(season: &Season) -> Option<Assessed> {
         "excess per hour for 5 σ in 50 h",
         "the same over that found",
     ]);
-    let own = dash(season.total.tally.significance, |s| format!("{} σ", fixed(s, 2)));
+    let total = &season.total.tally;
+    let own =
+        dash(total.significance, |s| format!("{}{} σ", bound(season.total.showers), fixed(s, 2)));
+    let mut title = "Events counted once, by threshold".to_string();
+    if season.total.showers != Showers::Distinct {
+        title += "; telescopes counted as independent";
+    }
     Some(Assessed {
         heading: "Other thresholds".into(),
         facts: vec![
@@ -539,11 +545,7 @@ fn thresholds(season: &Season) -> Option<Assessed> {
             ),
         ],
         warnings: vec![SCAN_WARNING.to_string()],
-        tables: vec![Table {
-            title: "Events counted once, by threshold".into(),
-            head,
-            rows: points.iter().map(row).collect(),
-        }],
+        tables: vec![Table { title, head, rows: points.iter().map(row).collect() }],
         ..Assessed::default()
     })
 }
