@@ -95,7 +95,7 @@ impl Evaluation {
             let text = format!("{}, {}; {quality}", s.gamma_efficiency, s.hadron_survival);
             line(f, name, text)
         };
-        of("  gammas, hadrons of all triggered; Q", &cuts.selected)?;
+        of("  gammas, hadrons of triggered; Q", &cuts.selected)?;
         if let Some(model) = &cuts.model {
             of("  the model's at those hadrons", &model.selected)?;
         }
@@ -145,7 +145,7 @@ impl Evaluation {
             None => "scan".to_owned(),
         };
         writeln!(f, "  {title}")?;
-        write!(f, "  {:>13}{:>19}{:>21}{:>16}", "threshold", "gammas", "hadrons", "Q")?;
+        write!(f, "  {:>13}{:>21}{:>21}{:>21}", "threshold", "gammas", "hadrons", "Q")?;
         if scan.observation.is_some() {
             write!(f, "{:>12}{:>12}{:>8}{:>10}", "N_on", "N_off", "σ", "5 σ at")?;
         }
@@ -153,7 +153,7 @@ impl Evaluation {
         for (i, point) in scan.points.iter().enumerate() {
             let (gamma, hadron) = (point.gamma_efficiency, point.hadron_survival);
             let threshold = significant(point.threshold, 5);
-            write!(f, "  {threshold:>13}{gamma:>19}{hadron:>21}{:>16}", point.quality)?;
+            write!(f, "  {threshold:>13}{gamma:>21}{hadron:>21}{:>21}", point.quality)?;
             if let Some(expected) = point.expected {
                 let [on, off] = [expected.on, expected.off].map(|n| significant(n, 4));
                 let (sigma, reach) = (significant(expected.significance, 3), expected.sensitivity);
