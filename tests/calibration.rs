@@ -57,7 +57,7 @@ learning_rate = 1e-2
 prior = {PRIOR}
 
 [score]
-columns = ["score", "gammaness", "posterior"]
+columns = ["score", "gammaness", "posterior", "pass"]
 "#
     );
     std::fs::write(&path, text).expect("a configuration");

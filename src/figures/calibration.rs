@@ -5,7 +5,9 @@
 //! step function of the score. The events at either end are one pool from the start, as many
 //! as hold ten (effective) events of each class: a pool of one class alone would say nothing
 //! of the other's share. Log-odds are those of the pool inside the end pools, whose events
-//! they describe together, and interpolated between the means of the pools between.
+//! they describe together, and interpolated between the means of the pools between. An end
+//! pool has one event more of the class that is rare there: it stops at such an event, where
+//! the share of the other is highest, and would overstate its odds by a tenth.
 //! Beyond the mean score of an end pool they are a bound.
 
 use super::roc::{LEAST_HADRONS, enough};
@@ -101,6 +103,11 @@ impl Pool {
         }
     }
 
+    /// With more weight of gammas, and of hadrons.
+    fn with(self, [gamma, hadron]: [f64; 2]) -> Pool {
+        Pool { gamma: self.gamma + gamma, all: self.all + gamma + hadron, ..self }
+    }
+
     fn share(&self) -> f64 {
         self.gamma / self.all
     }
@@ -132,7 +139,8 @@ impl Calibration {
                 .advice("raise split.calibration or split.validation")
                 .input());
         }
-        let (points, resolved) = fitted(&events, sums.map(|sum| 0.5 / sum.weight));
+        let one = sums.map(|sum| 0.5 / sum.effective());
+        let (points, resolved) = fitted(&events, sums.map(|sum| 0.5 / sum.weight), one);
         let [gammas, hadrons] = sums.map(|sum| sum.events);
         Ok(Calibration { points, prior, gammas, hadrons, resolved, cut_efficiency: None })
     }
@@ -244,19 +252,33 @@ impl CalibratedRange {
     }
 }
 
-/// Points, and the scores between which they are resolved, of ascending events.
-fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2]) -> (Vec<[f64; 2]>, Option<[f64; 2]>) {
+/// Points, and the scores between which they are resolved, of ascending events; `one` is the
+/// scaled weight of an effective event of each class.
+fn fitted(
+    events: &[(f64, Class, f64)],
+    scale: [f64; 2],
+    one: [f64; 2],
+) -> (Vec<[f64; 2]>, Option<[f64; 2]>) {
     let lower = resolving(events.iter());
     let upper = events.len() - resolving(events.iter().rev());
-    if lower > upper {
-        return overlapping(events, lower, upper, scale);
-    }
-    let pools = pools(events, lower..upper, scale);
-    let resolved = match &pools[..] {
-        [first, .., last] => Some([first.mean(), last.mean()]),
-        _ => None,
+    let fitted = if lower > upper {
+        overlapping(&events[..lower], &events[upper..], scale, one)
+    } else {
+        apart(&pools(events, lower..upper, scale), one)
     };
-    (thinned(points(&pools)), resolved)
+    let unresolved = || {
+        let all = Pool::of(events, scale);
+        (all.iter().map(|all| [all.mean(), all.log_odds()]).collect(), None)
+    };
+    fitted.map_or_else(unresolved, |(points, resolved)| (thinned(points), Some(resolved)))
+}
+
+/// `None` where the ends do not differ.
+fn apart(pools: &[Pool], one: [f64; 2]) -> Option<(Vec<[f64; 2]>, [f64; 2])> {
+    let [first, inner @ .., last] = pools else { return None };
+    let ends = [first.with([one[0], 0.0]), last.with([0.0, one[1]])];
+    let resolved = [first.mean(), last.mean()];
+    (ends[0].share() < ends[1].share()).then(|| (points(ends, inner), resolved))
 }
 
 /// Events from an end inwards that hold at least ten effective ones of each class, equal
@@ -277,44 +299,36 @@ fn resolving<'e>(events: impl ExactSizeIterator<Item = &'e (f64, Class, f64)>) -
 }
 
 /// Of classes so far apart that ten events of the rarer one at one end reach into those at the
-/// other: the odds of either end, and a straight line over the events that are in both.
+/// other: the odds of either end, and a straight line over the events that are in both. `None`
+/// where the ends do not differ.
 fn overlapping(
-    events: &[(f64, Class, f64)],
-    lower: usize,
-    upper: usize,
+    below: &[(f64, Class, f64)],
+    above: &[(f64, Class, f64)],
     scale: [f64; 2],
-) -> (Vec<[f64; 2]>, Option<[f64; 2]>) {
-    let ends = [Pool::of(&events[..lower], scale), Pool::of(&events[upper..], scale)];
-    match ends {
-        [Some(below), Some(above)] if above.share() > below.share() => {
-            let (from, to) = (above.low, below.high);
-            let points =
-                vec![[from.next_down(), below.log_odds()], [to.next_up(), above.log_odds()]];
-            (points, Some([from, to]))
-        }
-        _ => {
-            let all = Pool::of(events, scale);
-            (all.iter().map(|all| [all.mean(), all.log_odds()]).collect(), None)
-        }
-    }
+    one: [f64; 2],
+) -> Option<(Vec<[f64; 2]>, [f64; 2])> {
+    let below = Pool::of(below, scale)?.with([one[0], 0.0]);
+    let above = Pool::of(above, scale)?.with([0.0, one[1]]);
+    let resolved = [above.low, below.high];
+    let points = vec![
+        [resolved[0].next_down(), below.log_odds()],
+        [resolved[1].next_up(), above.log_odds()],
+    ];
+    (below.share() < above.share()).then_some((points, resolved))
 }
 
 /// Score and log-odds. Those of the end pools begin at their edges, so that all of their
 /// events have the odds of the pool; so the outer half of the pools next to them keeps its own.
-fn points(pools: &[Pool]) -> Vec<[f64; 2]> {
-    let (first, inner, last) = match pools {
-        [first, inner @ .., last] => (first, inner, last),
-        [one] => return vec![[one.mean(), one.log_odds()]],
-        [] => return Vec::new(),
-    };
-    let mut points = vec![[first.high, first.log_odds()]];
+fn points([first, last]: [Pool; 2], inner: &[Pool]) -> Vec<[f64; 2]> {
+    let (least, most) = (first.log_odds(), last.log_odds());
+    let mut points = vec![[first.high, least]];
     for (i, pool) in inner.iter().enumerate() {
-        let log_odds = pool.log_odds();
+        let log_odds = pool.log_odds().clamp(least, most);
         points.extend((i == 0).then_some([pool.low, log_odds]));
         points.push([pool.mean(), log_odds]);
         points.extend((i + 1 == inner.len()).then_some([pool.high, log_odds]));
     }
-    points.push([last.low, last.log_odds()]);
+    points.push([last.low, most]);
     points
 }
 
@@ -536,8 +550,8 @@ mod tests {
             .collect();
         let calibration = Calibration::fit(apart, 0.5).unwrap();
         let (low, high) = (calibration.gammaness(-1e9), calibration.gammaness(1e9));
-        // Ten events of the other class in the pool at an end resolve odds of 10.
-        assert!((low - 1.0 / 11.0).abs() < 1e-9 && (high - 10.0 / 11.0).abs() < 1e-9);
+        // Ten events of the other class in the pool at an end, and one more, are odds of 100/11.
+        assert!((low - 11.0 / 111.0).abs() < 1e-9 && (high - 100.0 / 111.0).abs() < 1e-9);
         assert!(calibration.gammaness(f64::NAN).is_nan());
         let scores: Vec<f64> = (-20..220).map(|i| calibration.gammaness(f64::from(i))).collect();
         assert!(scores.windows(2).all(|w| w[0] <= w[1]), "a higher score is no less gamma-like");
