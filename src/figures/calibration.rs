@@ -487,10 +487,9 @@ fn thinned(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
 }
 
 #[cfg(test)]
-mod planted;
-
-#[cfg(test)]
 mod tests {
+    mod planted;
+
     use super::*;
     use taiga_flow_gpu::random::Stream;
 

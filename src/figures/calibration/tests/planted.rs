@@ -1,7 +1,7 @@
 //! The posterior against the truth where the truth is known: gammas N(1, 1) and hadrons
 //! N(−1, 1), whose log-odds at a score s are 2·s.
 
-use super::*;
+use super::super::*;
 use crate::figures::tails::normal_below;
 use taiga_flow_gpu::random::Stream;
 
