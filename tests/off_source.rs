@@ -166,7 +166,7 @@ fn hadrons_off_the_source_have_no_hole_their_gammas_are_stated_and_ranks_change_
     }
     assert!(models.iter().all(|model| hash(model) == hash(&models[0])));
     let card = card(&models[0]);
-    assert_eq!(card.version, 4);
+    assert_eq!(card.version, 6);
     let off = card.training.off_source.expect("what was done");
     assert!(off.runs.len() < RUNS as usize && !off.runs.is_empty());
     let survival: Vec<f64> = off.survival.iter().flatten().copied().collect();

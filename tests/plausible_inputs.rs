@@ -83,7 +83,7 @@ fn radian_directions_of_taiga_become_degrees() {
     let folder = folder();
     for name in ["taiga-mc.csv", "taiga-mc-newer.csv"] {
         let zenith = |_: f64| 0.610_865;
-        let azimuth = |_: f64| 3.141_593;
+        let azimuth = |_: f64| 2.617_994;
         let changes: [Change; 4] = [
             ("tel_tet", &zenith),
             ("source_tet", &zenith),
@@ -95,7 +95,7 @@ fn radian_directions_of_taiga_become_degrees() {
         let summary = json(&arguments!["convert", &table, "-o", &output, "--class", "gamma"]);
         assert!(summary.get("warnings").is_none(), "{summary}");
         for (column, degrees) in
-            [("tel_tet", 35.0), ("source_tet", 35.0), ("tel_fi", 180.0), ("source_fi", 180.0)]
+            [("tel_tet", 35.0), ("source_tet", 35.0), ("tel_fi", 150.0), ("source_fi", 150.0)]
         {
             let (values, unit) = quantity(&output, column);
             assert_eq!((values.len(), unit.as_str()), (60, "deg"));

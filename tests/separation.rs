@@ -162,7 +162,7 @@ fn the_score_of_a_ratio_is_the_difference_of_its_flows_and_gammaness_rises_with_
     let case = Case::new(12_000);
     let model = case.train(&case.configuration("ratio", "", RATIO), 1);
     let (card, _) = Model::load(&model).map(|(m, h)| (m.card, h)).expect("a model");
-    assert_eq!(card.version, 2);
+    assert_eq!(card.version, 6);
     assert_eq!(card.flows.keys().collect::<Vec<_>>(), ["gamma", "hadron"]);
     let configuration = case.path("score.toml");
     let text = std::fs::read_to_string(case.path("ratio.toml")).expect("the configuration");
@@ -223,7 +223,7 @@ fn events_weigh_in_evaluation_what_they_weighed_in_training() {
     let data = format!("weight = {expression:?}");
     let model = case.train(&case.configuration("ratio", &data, ""), 1);
     let card = Model::load(&model).expect("a model").0.card;
-    assert_eq!((card.version, card.training.weight.as_deref()), (4, Some(expression)));
+    assert_eq!((card.version, card.training.weight.as_deref()), (6, Some(expression)));
     let [gamma, hadron] = &case.events;
     let told = |name: &str, more: &[&str]| {
         let output = case.path(name);

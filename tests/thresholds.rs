@@ -72,7 +72,7 @@ learning_rate = 1e-2
 
 fn thresholds(model: &Path) -> BinnedThresholds {
     let card = Model::load(model).expect("a model").0.card;
-    assert_eq!(card.version, 5);
+    assert_eq!(card.version, 6);
     card.thresholds.expect("thresholds by bins")
 }
 

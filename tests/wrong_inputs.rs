@@ -108,7 +108,7 @@ fn evaluate(folder: &Path, name: &str, gamma: &Path, more: &[&str]) -> Value {
 }
 
 fn gammas(evaluation: &Value) -> u64 {
-    evaluation["files"][0]["gamma"].as_u64().expect("a count")
+    evaluation["about"]["files"][0]["gamma"].as_u64().expect("a count")
 }
 
 fn warnings(evaluation: &Value) -> String {

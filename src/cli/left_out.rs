@@ -156,13 +156,15 @@ mod tests {
     use crate::train::standing::State;
 
     const TOML: &str = r#"
-[data]
-mixed = ["a.h5"]
-[features]
-columns = [{ name = "size", transform = "log10" }, { name = "width", transform = "ln", offset = 0.01 }, { name = "dist" }]
-[train]
-seed = 5
-"#;
+        data.mixed = ["a.h5"]
+        train.seed = 5
+        [features]
+        columns = [
+          { name = "size", transform = "log10" },
+          { name = "width", transform = "ln", offset = 0.01 },
+          { name = "dist" },
+        ]
+    "#;
 
     fn point(settings: &[&str], auc: f64) -> Point {
         Point {

@@ -69,7 +69,7 @@ impl Counts {
         }
         let first = failed.trailing_zeros() as usize;
         self.first[first] += 1;
-        self.alone[first] += u64::from(failed.count_ones() == 1);
+        self.alone[first] += u64::from(failed.is_power_of_two());
         for (cut, fails) in self.fails.iter_mut().enumerate() {
             *fails += (failed >> cut & 1) as u64;
         }

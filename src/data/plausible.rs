@@ -293,7 +293,7 @@ mod tests {
             findings(name, values).first().map(|finding| finding.advice)
         };
         assert_eq!(advice("tel_tet", &[0.5, 0.61]), Some(RADIANS));
-        assert_eq!(advice("tel_fi", &[3.141_59]), Some(RADIANS));
+        assert_eq!(advice("tel_fi", &[3.1]), Some(RADIANS));
         assert_eq!(advice("zenith", &[0.35; 5]), Some(RADIANS));
         assert_eq!(advice("tel_tet", &[2005.4]), Some(DEGREES));
         assert_eq!(advice("tel_az", &[-2005.4, 10.0]), Some(DEGREES));

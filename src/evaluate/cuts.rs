@@ -38,7 +38,7 @@ impl Cuts {
         for source in sources {
             let table = Table::open(&source.path, &source.schema)?;
             let known = table.quantities();
-            let has = |name: &str| known.iter().any(|k| *k == name);
+            let has = |name: &str| known.contains(&name);
             if let Some(name) = NEEDED.iter().find(|name| !has(name)) {
                 return Err(Fault::new("the standard cuts need a quantity that is not there")
                     .file(&source.path)

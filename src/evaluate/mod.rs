@@ -48,7 +48,9 @@ pub enum Parts {
     All,
 }
 
+/// What to evaluate, and how.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools)] // independent flags of the command line
 pub struct Options {
     pub model: PathBuf,
     /// Files with a class column.

@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// Gammas at 2 and hadrons at 0, one in fifty of which look like gammas.
-    fn planted(stream: &Stream, gammas: u64, hadrons: u64, mixed: bool) -> Sample {
+    fn planted(stream: Stream, gammas: u64, hadrons: u64, mixed: bool) -> Sample {
         let gamma: Vec<bool> = (0..gammas + hadrons).map(|i| i < gammas).collect();
         let score = |(i, gamma): (usize, &bool)| {
             let like = mixed && stream.uniform(4 * i as u64 + 2) < 0.02;
@@ -213,7 +213,7 @@ mod tests {
             let scan = (0..8000).map(|i| true_significance(&o, f64::from(i) / 1000.0 - 2.0, mixed));
             let best = scan.fold(0.0, f64::max);
             let stream = Stream::new(seed, "planted", &[case as u64]);
-            let threshold = chosen(&planted(&stream, 20_000, 200_000, mixed), o);
+            let threshold = chosen(&planted(stream, 20_000, 200_000, mixed), o);
             let reached = true_significance(&o, threshold.value, mixed) / best;
             println!("case {case}: {reached:.4} of {best:.2} at {}", threshold.value);
             assert!(reached > 0.98 && reached <= 1.0 + 1e-9, "case {case}: {reached}");
@@ -226,10 +226,10 @@ mod tests {
         let stream = Stream::new(u64::from(std::process::id()), "few", &[]);
         // Of 1000 hadrons ten pass near 2.3; the best threshold lies above 3.
         let o = observation(1.0, 1e5);
-        let threshold = chosen(&planted(&stream, 1000, 1000, false), o);
+        let threshold = chosen(&planted(stream, 1000, 1000, false), o);
         let limit = threshold.limited_by_hadrons.expect("limited");
         assert!((10..20).contains(&limit), "{limit}");
-        assert!(Rule::Significance(o).choose(&planted(&stream, 50, 9, false)).is_err());
+        assert!(Rule::Significance(o).choose(&planted(stream, 50, 9, false)).is_err());
     }
 
     #[test]

@@ -305,7 +305,8 @@ mod tests {
     fn largest_q_at_ten_hadrons_says_limited() {
         // Q rises up to the highest score: gammas lie above all hadrons but the last few.
         let scores: Vec<f64> = (0..3000).map(f64::from).collect();
-        let steep: Vec<bool> = scores.iter().map(|s| *s > 2000.0 && *s as u64 % 20 != 0).collect();
+        let steep: Vec<bool> =
+            scores.iter().map(|s| *s > 2000.0 && !(*s as u64).is_multiple_of(20)).collect();
         let sample = Sample::new(&scores, &steep).unwrap();
         let best = Rule::LargestQ.choose(&sample).unwrap();
         let passing = sample.hadron().iter().filter(|s| **s >= best.value).count() as u64;

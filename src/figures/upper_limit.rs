@@ -229,6 +229,9 @@ mod tests {
 
     impl OnOff {
         /// N_on, N_off, α of a line of the reference, and its figure.
+        ///
+        /// # Panics
+        /// If the line does not have four numbers.
         pub fn of_line(line: &[f64]) -> (OnOff, f64) {
             let [on, off, alpha, expected] = line[..] else { panic!("{line:?}") };
             (OnOff { on: on as u64, off: off as u64, alpha }, expected)

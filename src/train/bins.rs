@@ -81,7 +81,7 @@ impl Job<'_> {
         let rule = Rule::configured(&config.calibration)?.unwrap_or(quantile);
         let of = |class| {
             let wanted = |p: &&Population| **p == Population::Real(class);
-            self.plan.populations.iter().filter(is_real).position(|p| wanted(&p))
+            self.plan.populations.iter().filter(|p| is_real(**p)).position(|p| wanted(&p))
         };
         let inside = |class| {
             of(class)
@@ -98,7 +98,7 @@ impl Job<'_> {
     }
 }
 
-fn is_real(population: &&Population) -> bool {
+fn is_real(population: Population) -> bool {
     matches!(population, Population::Real(_))
 }
 
