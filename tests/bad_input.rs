@@ -594,3 +594,15 @@ fn a_file_found_damaged_half_way_leaves_no_part_of_an_output() {
     }
     assert!(half_way > 0, "no damage was in a column that is read");
 }
+
+#[test]
+fn positions_next_to_each_other_are_refused() {
+    let (trained, folder) = (trained(), folder());
+    for positions in ["[0,360]", "[0,0]", "[0,10]", "[0,180,-180]"] {
+        let set = format!("score.positions={positions}");
+        let output = folder.path().join("scores");
+        let arguments =
+            arguments!["score", "-m", &trained.model, "-o", &output, &trained.gamma, "--set", &set];
+        refused(&arguments, folder.path(), USAGE, &["positions", "15 deg apart"]);
+    }
+}

@@ -275,6 +275,32 @@ fn run_in_seconds_enters_no_time_and_is_named() {
 }
 
 #[test]
+fn one_name_for_two_thresholds_is_refused() {
+    let folder = folder();
+    let one = Plan::new(0).scores();
+    let with = |threshold: f64, model: &str| {
+        let mut scores = Plan::new(1).scores();
+        scores.threshold = threshold;
+        scores.model = model.repeat(32);
+        scores
+    };
+    for (other, code) in [
+        (with(THRESHOLD + 1.0, "ab"), 3),
+        // Another model has a threshold of its own.
+        (with(THRESHOLD + 1.0, "cd"), 0),
+        (with(THRESHOLD, "ab"), 0),
+    ] {
+        let scores = folder.path().join(format!("{}-{}", other.threshold, other.model));
+        write_folder(&scores, &[("a.h5", &one), ("b.h5", &other)]);
+        let output = folder.path().join("season");
+        let outcome = run_program(&arguments!["season", &scores, "-o", &output, "--overwrite"]);
+        assert_eq!(outcome.code, Some(code), "{}", outcome.stderr);
+        let named = outcome.stderr.contains("different thresholds");
+        assert_eq!(named, code == 3, "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn telescopes_of_one_shower_are_warned_of() {
     let folder = folder();
     // Both telescopes see the same showers: their sum says more than there is.

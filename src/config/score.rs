@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 /// Positions of the source at once: memory grows with them.
 pub const MOST_POSITIONS: usize = 32;
+/// Positions nearer to each other see the same events [deg].
+const LEAST_TURN_DEG: f64 = 15.0;
 /// Bits of the column `pass`.
 pub const MOST_WORKING_POINTS: usize = 8;
 /// Bits of the column `quality`.
@@ -204,6 +206,17 @@ impl Score {
                 angles.iter().all(|a| a.is_finite() && a.abs() <= 360.0) && angles[0] == 0.0,
                 "angles within ±360 deg, the first of them 0",
             )?;
+            if let SourcePositions::Angles(angles) = positions {
+                let turned = |a: f64, b: f64| libm::fabs(libm::remainder(a - b, 360.0));
+                let apart =
+                    |i: usize| angles[..i].iter().all(|b| turned(angles[i], *b) >= LEAST_TURN_DEG);
+                check(
+                    "score.positions",
+                    format!("{angles:?}"),
+                    (1..angles.len()).all(apart),
+                    &format!("positions at least {LEAST_TURN_DEG} deg apart, also from the source"),
+                )?;
+            }
         }
         check(
             "number of score.working_points",

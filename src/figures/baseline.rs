@@ -84,10 +84,24 @@ impl CutsBaseline {
             cuts: cuts.to_owned(),
             of: ClassCounts { gamma: count(true), hadron: count(false) },
             selected,
-            model: found.map(|_| ModelAt { threshold, selected: model }),
+            model: found.map(|_| ModelAt { threshold, selected: with_threshold(model, slope) }),
             difference,
         }))
     }
+}
+
+/// Adds the error of a threshold that is chosen by the hadrons themselves; `slope` is dε_γ/dε_h.
+/// At a fixed number of hadrons Q has the error of the gamma efficiency alone.
+fn with_threshold(mut model: Selected, slope: Option<f64>) -> Selected {
+    if let Some(slope) = slope {
+        let of_threshold = slope * model.hadron_survival.error;
+        let efficiency = &mut model.gamma_efficiency;
+        efficiency.error = libm::hypot(efficiency.error, of_threshold);
+        let root = model.hadron_survival.value.sqrt();
+        let error = efficiency.error / root;
+        model.quality = model.quality.map(|quality| Measured { error, ..quality });
+    }
+    model
 }
 
 /// Sorts events, so that sums do not depend on their order, and gives those of unknown weight

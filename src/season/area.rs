@@ -18,6 +18,7 @@ use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
 use crate::figures::{Leak, Measured, Sum};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Gammas of a simulation, scored as the season was.
@@ -34,6 +35,12 @@ pub struct Simulation {
     #[serde(default)]
     pub unweighted: Option<String>,
     pub thrown: Option<Thrown>,
+    /// Least and greatest distance of the source from the camera's centre [deg].
+    #[serde(default)]
+    pub offset: Option<[f64; 2]>,
+    /// Model and threshold that the gammas were selected by.
+    #[serde(skip)]
+    pub selections: BTreeSet<(String, String)>,
     pub area: Vec<AreaBin>,
 }
 
@@ -77,7 +84,8 @@ impl Simulation {
         }
         let mut sample = Sample::new(plan);
         let mut area: Vec<AreaBin> = bins(&plan.edges);
-        let mut models = Vec::new();
+        let (mut models, mut offsets) = (Vec::new(), Vec::new());
+        let mut selections = BTreeSet::new();
         for run in counted.runs.values() {
             sample.take(run);
             for (bin, of) in area.iter_mut().zip(&run.true_energy) {
@@ -85,6 +93,8 @@ impl Simulation {
                 bin.on += of.on;
             }
             models.extend(run.models.iter().cloned());
+            selections.extend(run.selections.iter().cloned());
+            offsets.extend(run.offset);
         }
         if sample.events == 0 {
             return Err(Fault::new("there are no simulated gammas").file(path).input());
@@ -106,6 +116,8 @@ impl Simulation {
             leaks,
             unweighted,
             thrown: settings.simulation.clone(),
+            offset: offsets.into_iter().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]),
+            selections,
             area,
         })
     }

@@ -10,7 +10,7 @@
 use super::folder::{Counted, Folder, Listed, count};
 use super::judge::Judge;
 use super::models::Models;
-use super::plan::Plan;
+use super::plan::{Plan, refuse_selections};
 use super::summary::{Parts, Season, Tally};
 use crate::config::Class;
 use crate::config::SeasonSettings;
@@ -148,6 +148,10 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         count(world, &folders[0], &plans[0], settings)?,
         count(world, &folders[1], &plans[1], settings)?,
     ];
+    for (plan, counted) in plans.iter().zip(&counts) {
+        let selections = counted.runs.values().flat_map(|run| &run.selections);
+        common(refuse_selections(&plan.told, selections))?;
+    }
     let (sides, runs) = common(sides(&folders, &plans, counts, settings))?;
     let pairs = Pairs { world, folders: &folders, plans: &plans };
     let (found, bins) = pairs.go_through()?;
@@ -654,7 +658,7 @@ fn paired(f: &mut fmt::Formatter<'_>, of: &Paired) -> fmt::Result {
     writeln!(f, "  {:NAME$}{}, on {of_area}", "AUC, paired", first(of.auc_difference))?;
     let of_all = format!("{} gammas, {} hadrons", of.all.gamma, of.all.hadron);
     writeln!(f, "  {:NAME$}{}, on {of_all}", "Q, paired", first(of.quality_difference))?;
-    writeln!(f, "  {:NAME$}events that a model was trained on are among them", "")
+    writeln!(f, "  {:NAME$}events that a model was trained on may be among them", "")
 }
 
 #[cfg(test)]

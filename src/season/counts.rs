@@ -30,6 +30,9 @@ pub struct RunKey {
 pub struct RunCounts {
     pub files: BTreeSet<String>,
     pub models: BTreeSet<String>,
+    /// Model and threshold that its files were selected by.
+    #[serde(default)]
+    pub selections: BTreeSet<(String, String)>,
     /// Least and greatest source offset [deg]; absent if a file does not tell.
     pub offset: Option<[f64; 2]>,
     pub portions: Vec<(Option<i64>, Portion)>, // rising
@@ -159,6 +162,7 @@ impl RunCounts {
         let first = self.files.is_empty();
         self.files.extend(other.files.iter().cloned());
         self.models.extend(other.models.iter().cloned());
+        self.selections.extend(other.selections.iter().cloned());
         self.offset = match (self.offset, other.offset) {
             _ if first => other.offset,
             (Some(a), Some(b)) => Some([a[0].min(b[0]), a[1].max(b[1])]),

@@ -5,6 +5,7 @@ use crate::data::scores::Head;
 use crate::error::{Fault, Result};
 use crate::figures::disjoint::MOST_POSITIONS;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What decides whether an event passes.
@@ -154,8 +155,8 @@ impl Plan {
         (1..self.positions.len()).filter(|k| self.kept[*k])
     }
 
-    /// Refuses a file that is not like the first one.
-    pub fn check(&self, head: &Head, path: &Path, settings: &SeasonSettings) -> Result<()> {
+    /// Refuses a file that is not like the first one; returns its own threshold as text.
+    pub fn check(&self, head: &Head, path: &Path, settings: &SeasonSettings) -> Result<String> {
         let own = Plan::new(head, settings, self.simulated).map_err(|e| e.in_file(path))?;
         let fault = |what: &str| Fault::new(what.to_string()).file(path);
         if own.positions != self.positions {
@@ -177,8 +178,35 @@ impl Plan {
                 .found(own.quality_bits.join(", "))
                 .input());
         }
-        Ok(())
+        Ok(own
+            .threshold
+            .map_or("thresholds by bins".to_string(), |threshold| threshold.to_string()))
     }
+}
+
+/// Refuses counts that were selected at different thresholds of one model, although the working
+/// point has the same name.
+pub fn refuse_selections<'a>(
+    point: &str,
+    selections: impl Iterator<Item = &'a (String, String)>,
+) -> Result<()> {
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+    for (model, threshold) in selections {
+        let first = known.entry(model).or_insert(threshold);
+        if first != threshold {
+            return Err(Fault::new(format!(
+                "the working point '{point}' has different thresholds in the score files"
+            ))
+            .expected("one threshold for all files of a model")
+            .found(format!(
+                "{first} and {threshold}, of the model {}",
+                &model[..model.len().min(12)]
+            ))
+            .advice("score all files with one configuration, or give --threshold")
+            .input());
+        }
+    }
+    Ok(())
 }
 
 /// Refuses keys that the score files do not have, and files without a size.

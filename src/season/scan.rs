@@ -34,7 +34,7 @@ pub struct Scanned {
 /// Reads `path`, which goes by `name` in reports.
 pub fn scan(path: &Path, name: &str, plan: &Plan, settings: &SeasonSettings) -> Result<Scanned> {
     let file = ScoreFile::open(path)?;
-    plan.check(&file.head, path, settings)?;
+    let selection = plan.check(&file.head, path, settings)?;
     let judge = Judge::new(&file.head, plan, name);
     let mut counting = Counting::new(name, &file.head, &judge);
     let mut block = ScoreBlock::default();
@@ -45,7 +45,7 @@ pub fn scan(path: &Path, name: &str, plan: &Plan, settings: &SeasonSettings) -> 
         counting.take(&block, first);
         first = next;
     }
-    Ok(counting.finish())
+    Ok(counting.finish(&selection))
 }
 /// The runs of a file while it is read.
 struct Counting<'a> {
@@ -335,7 +335,7 @@ impl<'a> Counting<'a> {
         }
     }
 
-    fn finish(self) -> Scanned {
+    fn finish(self, selection: &str) -> Scanned {
         let Counting { name, head, runs, best, .. } = self;
         let mut scanned = Scanned { runs: BTreeMap::new(), best };
         for mut run in runs {
@@ -346,6 +346,7 @@ impl<'a> Counting<'a> {
             counts.portions = run.portions.into_iter().collect();
             counts.files.insert(name.to_string());
             counts.models.insert(head.model_blake3.clone());
+            counts.selections.insert((head.model_blake3.clone(), selection.to_string()));
             counts.offset = head.source_offset;
             counts.energy_of_source = head.has_energy_of_source();
             if let Some((first, last)) = counts.sum().clock.span() {

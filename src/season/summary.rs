@@ -9,7 +9,7 @@ use super::folder::{Counted, Folder};
 use super::models::Models;
 use super::names::{is_hash, number_name};
 use super::pictures::Picture;
-use super::plan::Plan;
+use super::plan::{Plan, refuse_selections};
 use super::showers::{self, INDEPENDENT, Showers, Watch};
 use super::sums::Sum;
 use super::time;
@@ -26,6 +26,10 @@ pub const FORMAT: &str = "taiga-flow-season 1";
 pub const LIMIT_BELOW: f64 = 3.0;
 const SCORE_BINS: usize = 60;
 const HOUR: f64 = 3600.0;
+/// Difference of source offsets that matters for the leak [deg].
+const OFFSET_MARGIN: f64 = 0.2;
+/// Share of the counted events outside all bins of energy above which a warning says so.
+const MOST_OUTSIDE: f64 = 0.1;
 /// Runs that are named one by one where the same is odd about them.
 const ONE_BY_ONE: usize = 4;
 
@@ -277,6 +281,9 @@ impl Season {
                 .found(&first.reason)
                 .input());
         }
+        let selections = used.iter().flat_map(|run| &run.counts.selections);
+        let of_simulation = simulation.iter().flat_map(|s| &s.selections);
+        refuse_selections(&plan.told, selections.chain(of_simulation))?;
         let images = used.iter().map(|run| (run.key.telescope, &run.counts.images[..]));
         combine::check_keys(&plan.shower_key, images)?;
         let figures = Figures {
@@ -289,6 +296,7 @@ impl Season {
         if let Some(simulation) = &simulation {
             warn_of_simulation(simulation, &used, &total, &mut warnings);
         }
+        warn_of_energies(&total, &mut warnings);
         if total.showers == Showers::Independent {
             warnings.push(INDEPENDENT.to_string());
         }
@@ -524,6 +532,20 @@ fn told_together(warnings: Vec<String>) -> Vec<String> {
     told
 }
 
+/// Warns if many of the events that count are outside all bins of energy.
+fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
+    let counted = total.tally.on + total.tally.off.iter().sum::<u64>();
+    let binned: u64 = total.energy.iter().map(|bin| bin.on + bin.off).sum();
+    if !total.energy.is_empty()
+        && counted.saturating_sub(binned) as f64 > MOST_OUTSIDE * counted as f64
+    {
+        warnings.push(format!(
+            "{} of {counted} counted events are outside all bins of energy: the energy table or [energy] edges do not cover them",
+            counted - binned
+        ));
+    }
+}
+
 fn warn_of_simulation(
     simulation: &Simulation,
     used: &[Dated],
@@ -550,6 +572,23 @@ fn warn_of_simulation(
             bins.join(", "),
             Leak::LEAST_GAMMAS,
             100.0 * Leak::LARGEST_ERROR
+        ));
+    }
+    let offsets = used.iter().filter_map(|run| run.counts.offset);
+    let offsets = offsets.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
+    if let (Some([least, most]), Some([low, high])) = (offsets, simulation.offset)
+        && (low < least - OFFSET_MARGIN || high > most + OFFSET_MARGIN)
+    {
+        warnings.push(format!(
+            "the simulated gammas come from {low:.2} to {high:.2} deg off the camera's centre, the season's source is at {least:.2} to {most:.2} deg: leak and areas are not those of its selection"
+        ));
+    }
+    if let Some(thrown) = simulation.thrown.as_ref()
+        && simulation.leak.events > thrown.events
+    {
+        warnings.push(format!(
+            "{} simulated gammas were scored, but [simulation] events says that {} were thrown: efficiencies and areas are too large",
+            simulation.leak.events, thrown.events
         ));
     }
     let models: BTreeSet<&String> = used.iter().flat_map(|run| &run.counts.models).collect();
@@ -664,7 +703,9 @@ impl Figures<'_> {
         let hours = live_s.filter(|s| *s > 0.0).map(|s| s / HOUR);
         tally.per_root_hour =
             timed.zip(hours).map(|(counts, hours)| counts.significance() / hours.sqrt());
-        tally.upper_limit = (significance < LIMIT_BELOW).then(|| counts.upper_limit());
+        // Where no event is inside the cuts at all, counts of 0 say nothing of a source.
+        let is_limited = significance < LIMIT_BELOW && sum.inside > 0;
+        tally.upper_limit = is_limited.then(|| counts.upper_limit());
         let given_back = |limit: f64| {
             let of = Measured { value: limit, error: 0.0 };
             self.leak.and_then(|leak| leak.corrected(of)).map(|limit| limit.value)

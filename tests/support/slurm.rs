@@ -154,7 +154,9 @@ impl Slurm {
     pub fn start_again(&self, id: &str, log: &str) {
         self.wait_for(id, log, |job| job.state == "PENDING");
         let since = Instant::now();
-        while self.sockets(id) && since.elapsed() < Duration::from_secs(20) {
+        // The end of the last start must not strike the next one.
+        let is_there = || self.sockets(id) || self.of_jobs(None).into_iter().any(|p| is_of(p, id));
+        while is_there() && since.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(100));
         }
         self.tell("scontrol", &arguments!["update", format!("jobid={id}"), "StartTime=now"]);
@@ -240,5 +242,18 @@ impl Drop for Slurm {
     fn drop(&mut self) {
         drop(self.daemons.stdin.take());
         let _ = self.daemons.wait();
+    }
+}
+
+/// Whether a process is of a job, or of an element of an array as `JOB_ELEMENT`.
+fn is_of(process: u32, id: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+    let has = |wanted: String| environment.split(|b| *b == 0).any(|v| v == wanted.as_bytes());
+    match id.split_once('_') {
+        Some((job, element)) => {
+            has(format!("SLURM_ARRAY_JOB_ID={job}"))
+                && has(format!("SLURM_ARRAY_TASK_ID={element}"))
+        }
+        None => has(format!("SLURM_JOB_ID={id}")),
     }
 }
