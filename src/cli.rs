@@ -21,11 +21,14 @@ use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data;
 use crate::data::convert;
 use crate::data::csv::Placement;
+use crate::data::lock::OutputLock;
+use crate::data::protected::ProtectedInputs;
 use crate::data::split::Part;
 use crate::error::{Fault, Result};
 use crate::evaluate::{self, Parts};
 use crate::report;
 use crate::simulate as simulation;
+use crate::terminal;
 use crate::train::{self, Existing};
 use crate::world::{StopFlag, World, agree, is_root};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -65,6 +68,10 @@ pub struct Global {
     /// Say only what went wrong
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Wait at most this long for another job that writes to the same output
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s",
+          value_parser = parse_duration)]
+    pub lock_timeout: Duration,
 }
 
 /// Where to compute.
@@ -307,6 +314,8 @@ impl Cli {
     /// Runs the command as one rank of `world`.
     pub fn run(&self, world: &dyn World) -> Result<()> {
         let overwrite = self.global.overwrite;
+        agree(world, self.protect_inputs())?;
+        let _lock = agree(world, if is_root(world) { self.lock() } else { Ok(None) })?;
         match &self.command {
             Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
             Command::Simulate(arguments) => match arguments.asked(overwrite)? {
@@ -346,7 +355,8 @@ impl Cli {
             }
             Command::Train { .. } => self.train(world),
             Command::Sweep(arguments) => {
-                let sweep = arguments.run(world, overwrite)?;
+                let lock_timeout = self.global.lock_timeout;
+                let sweep = arguments.run(world, sweep::Writing { overwrite, lock_timeout })?;
                 self.print(world, &sweep)?;
                 sweep::outcome(&sweep)
             }
@@ -377,6 +387,49 @@ impl Cli {
                 self.print(world, &Written { report: output.clone() })
             }
         }
+    }
+
+    /// Locks the outputs of the command. `train` and `sweep` lock each run folder.
+    fn lock(&self) -> Result<Option<OutputLock>> {
+        let timeout = self.global.lock_timeout;
+        let folder = |path: &Path| OutputLock::folder(path, timeout);
+        let file = |path: &Path| OutputLock::file(path, timeout);
+        match &self.command {
+            Command::Init { folder: path } => folder(path),
+            Command::Simulate(arguments) => file(&arguments.output),
+            Command::Extract(arguments) => folder(&arguments.output),
+            Command::Anomalies(arguments) => folder(&arguments.output),
+            Command::Convert { output, .. } | Command::Report { output, .. } => file(output),
+            Command::Evaluate { output, .. } => folder(output),
+            Command::Score(arguments) if arguments.shard == (0, 1) => folder(&arguments.output),
+            Command::Score(arguments) => {
+                OutputLock::part(&arguments.output, arguments.shard, timeout)
+            }
+            Command::Season(arguments) => folder(&arguments.output),
+            Command::Compare(arguments) => arguments.output.as_deref().map_or(Ok(None), folder),
+            Command::Train { .. }
+            | Command::Sweep(_)
+            | Command::Check { .. }
+            | Command::Status { .. }
+            | Command::Verify(_) => Ok(None),
+        }
+    }
+
+    /// Refuses outputs of fixed names that the command also reads; outputs that are named
+    /// after inputs are checked where the inputs are listed.
+    fn protect_inputs(&self) -> Result<()> {
+        let (inputs, outputs): (Vec<&Path>, Vec<PathBuf>) = match &self.command {
+            Command::Evaluate { model, files, gamma, hadron, yardstick, output, .. } => {
+                let files = [files, gamma, hadron, yardstick].into_iter().flatten();
+                let inputs = files.map(PathBuf::as_path).chain([model.as_path()]).collect();
+                (inputs, vec![output.join(evaluate::EVALUATION), output.join(report::PAGE)])
+            }
+            Command::Season(arguments) => (arguments.named_inputs(), arguments.outputs()),
+            Command::Compare(arguments) => (arguments.named_inputs(), arguments.outputs()),
+            _ => return Ok(()),
+        };
+        let inputs = ProtectedInputs::new(inputs);
+        outputs.iter().try_for_each(|output| inputs.refuse(output))
     }
 
     fn train(&self, world: &dyn World) -> Result<()> {
@@ -410,6 +463,7 @@ impl Cli {
             dry_run: *dry_run,
             allow_few_events: *allow_few_events,
             command: std::env::args().collect::<Vec<_>>().join(" "),
+            lock_timeout: self.global.lock_timeout,
         };
         if *dry_run {
             return self.print(world, &train::estimate::dry_run(world, &options)?);
@@ -477,9 +531,7 @@ impl Cli {
         } else {
             result.to_string().trim_end().to_string()
         };
-        // A reader that has gone away (`| head`) is no error of ours.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
-        Ok(())
+        terminal::print_result(&text)
     }
 }
 

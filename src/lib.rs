@@ -18,5 +18,6 @@ pub mod report;
 pub mod score;
 pub mod season;
 pub mod simulate;
+pub mod terminal;
 pub mod train;
 pub mod world;

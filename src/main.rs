@@ -2,9 +2,11 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use std::io::Write;
 use std::process::ExitCode;
 use taiga_flow::cli::Cli;
 use taiga_flow::error::Error;
+use taiga_flow::terminal::{print_error, printable, written};
 use taiga_flow::world::{self, Solo, World, is_root};
 use taiga_flow_gpu::panics;
 
@@ -12,17 +14,21 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
+            let printed = error.print();
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked { 0 } else { 2 });
+            return match written(printed) {
+                Err(error) if asked => report(&error),
+                _ => ExitCode::from(if asked { 0 } else { 2 }),
+            };
         }
     };
     start_logging(&cli);
+    world::survive_file_size_limit();
     tell_panics();
     let world: Box<dyn World> = if cli.command.is_parallel() {
         match world::start(cli.deadline()) {
             Ok(world) => world,
-            Err(error) => return told(&error),
+            Err(error) => return report(&error),
         }
     } else {
         Box::new(Solo)
@@ -40,7 +46,7 @@ fn main() -> ExitCode {
 /// An error that all ranks know ends them in order; any other one ends them at once.
 fn leave(world: &dyn World, error: &Error) -> ExitCode {
     if is_root(world) || !error.is_shared() {
-        eprintln!("taiga-flow: {error}");
+        print_error(error);
     }
     if world.size() > 1 && !error.is_shared() {
         world.abort(error.exit_code());
@@ -48,10 +54,10 @@ fn leave(world: &dyn World, error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// What kept the ranks from meeting; one they all know is told by the first.
-fn told(error: &Error) -> ExitCode {
+/// Prints an error raised before the ranks are connected; of a shared one, rank 0 does.
+fn report(error: &Error) -> ExitCode {
     if !error.is_shared() || world::launched_rank() == 0 {
-        eprintln!("taiga-flow: {error}");
+        print_error(error);
     }
     ExitCode::from(error.exit_code())
 }
@@ -76,6 +82,10 @@ fn start_logging(cli: &Cli) {
     // Of other crates only what went wrong.
     let filter = format!("error,taiga_flow={level},taiga_flow_gpu={level}");
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TAIGA_FLOW_LOG", filter))
-        .format_target(false)
+        .format(|out, record| {
+            let (time, style) = (out.timestamp(), out.default_level_style(record.level()));
+            let text = record.args().to_string();
+            writeln!(out, "[{time} {style}{:<5}{style:#}] {}", record.level(), printable(&text))
+        })
         .init();
 }

@@ -35,6 +35,7 @@ mod recovery;
 mod season;
 mod season_runs;
 mod separation;
+mod shared_outputs;
 mod stopping;
 mod support;
 mod sweep;

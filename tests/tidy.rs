@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the ground up. A module imports from the floors below its own; those of
 /// one floor do not know each other.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     &["error"],
+    &["terminal"],
     &["metrics", "world"],
     &["config"],
     &["data", "figures", "hillas"],

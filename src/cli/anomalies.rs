@@ -14,7 +14,7 @@ pub struct Arguments {
     inputs: Vec<PathBuf>,
     /// Folder for the outputs
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// How often each way is taken, as WAY=WEIGHT: turned, merged, islands, muon [default: 1
     /// each]
     #[arg(long, num_args = 1.., value_name = "WAY=WEIGHT")]

@@ -6,7 +6,7 @@ use crate::season::Comparison;
 use crate::season::compare::{self, Options};
 use crate::world::{World, agree};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -16,12 +16,20 @@ pub struct Arguments {
     second: PathBuf,
     /// Folder for comparison.json
     #[arg(short, long)]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
 }
 
 impl Arguments {
+    pub(super) fn named_inputs(&self) -> Vec<&Path> {
+        self.selection.config().into_iter().collect()
+    }
+
+    pub(super) fn outputs(&self) -> Vec<PathBuf> {
+        self.output.iter().map(|folder| folder.join(compare::COMPARISON)).collect()
+    }
+
     pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Comparison> {
         let options = Options {
             scores: [self.first.clone(), self.second.clone()],

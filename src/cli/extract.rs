@@ -18,7 +18,7 @@ pub struct Arguments {
     inputs: Vec<PathBuf>,
     /// Folder for the outputs
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Place outputs relative to this folder [default: the folders given]
     #[arg(long)]
     root: Option<PathBuf>,

@@ -16,7 +16,7 @@ pub struct Arguments {
     model: PathBuf,
     /// Folder for the outputs
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Event files, folders, patterns in quotes, or @LIST with one path per line
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
@@ -37,7 +37,7 @@ pub struct Arguments {
     format: Format,
     /// Score part I of N of the files, with one job per part; together they are the whole
     #[arg(long, value_parser = parse_shard, value_name = "I/N", default_value = "1/1")]
-    shard: (usize, usize),
+    pub(super) shard: (usize, usize),
     /// Rows read, scored and written at a time: fewer need less memory
     #[arg(long, value_name = "ROWS", default_value_t = BLOCK_ROWS,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]

@@ -6,7 +6,7 @@ use crate::report;
 use crate::season::{self, Options, Season};
 use crate::world::{World, agree, is_root};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -15,7 +15,7 @@ pub struct Arguments {
     scores: Vec<PathBuf>,
     /// Folder for season.json and season.html
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     #[command(flatten)]
     selection: Selection,
     /// Folder of scores of simulated gammas, made as the others: for the leak and for areas
@@ -45,6 +45,10 @@ pub struct Selection {
 }
 
 impl Selection {
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     pub fn settings(&self) -> Result<SeasonSettings> {
         let mut settings = match &self.config {
             Some(path) => SeasonSettings::load(path)?,
@@ -60,6 +64,14 @@ impl Selection {
 }
 
 impl Arguments {
+    pub(super) fn named_inputs(&self) -> Vec<&Path> {
+        self.selection.config().into_iter().collect()
+    }
+
+    pub(super) fn outputs(&self) -> Vec<PathBuf> {
+        [season::SEASON, report::SEASON_PAGE].map(|name| self.output.join(name)).to_vec()
+    }
+
     pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Season> {
         let options = Options {
             scores: self.scores.clone(),

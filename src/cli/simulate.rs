@@ -14,7 +14,7 @@ const CAMERA: &str = "taiga-595";
 pub struct Arguments {
     /// Event file to write
     #[arg(short, long)]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// What the showers are
     #[arg(long, value_enum)]
     class: Class,

@@ -20,6 +20,7 @@ use clap::Args;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub const TABLE: &str = "sweep.tsv";
 /// Folder of a point's evaluation, below its own.
@@ -101,8 +102,15 @@ pub struct Sweep {
     leave_one_out: bool,
 }
 
+/// How runs are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Writing {
+    pub overwrite: bool,
+    pub lock_timeout: Duration,
+}
+
 impl Arguments {
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Sweep> {
+    pub fn run(&self, world: &dyn World, writing: Writing) -> Result<Sweep> {
         let grid = agree(world, self.planned())?;
         let chosen = common(self.chosen(grid.len()))?;
         for planned in &grid {
@@ -119,7 +127,7 @@ impl Arguments {
                 log::info!("point {point} of {}: {}", grid.len(), grid[point].shown.join(", "));
             }
             let outcome = self
-                .train(world, point, &grid[point].set, overwrite, &stop)
+                .train(world, point, &grid[point].set, writing, &stop)
                 .and_then(|()| self.evaluated(world, point, &grid[point].set));
             match outcome {
                 Ok(()) => {}
@@ -214,18 +222,19 @@ impl Arguments {
         world: &dyn World,
         point: usize,
         settings: &[String],
-        overwrite: bool,
+        writing: Writing,
         stop: &StopFlag,
     ) -> Result<()> {
         let options = train::Options {
             config: agree(world, self.configuration(settings))?,
             output: self.folder(point),
-            existing: if overwrite { Existing::Replace } else { Existing::Resume },
+            existing: if writing.overwrite { Existing::Replace } else { Existing::Resume },
             allow_engine_change: false,
             stop_after: None,
             dry_run: false,
             allow_few_events: self.allow_few_events,
             command: std::env::args().collect::<Vec<_>>().join(" "),
+            lock_timeout: writing.lock_timeout,
         };
         trained(world, &options, stop).map(|_| ())
     }

@@ -5,10 +5,12 @@
 //! never share one.
 
 use super::catalog::{self, Tellable};
+use super::durable;
+use super::protected::ProtectedInputs;
 use super::told::{Telling, Told};
 use crate::error::{Fault, Result};
 use crate::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ impl Assignment {
         output: &Path,
         root: Option<&Path>,
     ) -> Result<Assignment> {
-        let mut jobs = catalog::from_root(world, || list(inputs, root))?;
+        let mut jobs = catalog::from_root(world, || list(inputs, output, root))?;
         let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
         catalog::see_listed(world, &files)?;
         jobs.iter_mut().for_each(|job| job.output = output.join(&job.name));
@@ -59,6 +61,17 @@ impl Assignment {
     #[must_use]
     pub fn part(&self, (index, count): (usize, usize)) -> Assignment {
         Assignment { jobs: self.of_rank(index, count).into_iter().cloned().collect() }
+    }
+
+    /// Returns the inputs, and `others` that the command reads, as files not to be replaced.
+    pub fn protected<'a>(&'a self, others: impl IntoIterator<Item = &'a Path>) -> ProtectedInputs {
+        ProtectedInputs::new(self.jobs.iter().map(|job| job.input.as_path()).chain(others))
+    }
+
+    /// Removes what killed jobs have left next to the outputs; the output folder must be locked.
+    pub fn remove_dead_parts(&self) -> Result<()> {
+        let folders: BTreeSet<&Path> = self.jobs.iter().filter_map(|j| j.output.parent()).collect();
+        folders.into_iter().try_for_each(|folder| durable::remove_dead_parts(folder, true))
     }
 
     /// This rank's files, longest first.
@@ -91,8 +104,43 @@ impl Tellable for Job {
     }
 }
 
+/// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] would.
+pub fn output_names(
+    inputs: &[PathBuf],
+    output: &Path,
+    root: Option<&Path>,
+) -> Result<Vec<(PathBuf, String)>> {
+    Ok(list(inputs, output, root)?.into_iter().map(|job| (job.input, job.name)).collect())
+}
+
+/// Leaves out outputs of earlier runs, where the output folder lies below an input folder: files
+/// below `output` that have the name of the output of another input.
+fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
+    let Ok(output) = output.canonicalize() else { return };
+    let place = |job: &Job| {
+        let input = job.input.canonicalize().ok()?;
+        Some(input.strip_prefix(&output).ok()?.to_path_buf())
+    };
+    let places: Vec<Option<PathBuf>> = jobs.iter().map(place).collect();
+    let outside: BTreeSet<PathBuf> = jobs
+        .iter()
+        .zip(&places)
+        .filter(|(_, place)| place.is_none())
+        .map(|(job, _)| PathBuf::from(&job.name))
+        .collect();
+    let mut places = places.into_iter();
+    let before = jobs.len();
+    jobs.retain(|_| places.next().flatten().is_none_or(|place| !outside.contains(&place)));
+    if jobs.len() < before {
+        log::info!(
+            "{} file(s) below the output folder are outputs and no inputs",
+            before - jobs.len()
+        );
+    }
+}
+
 /// The files and the names of their outputs.
-fn list(inputs: &[PathBuf], root: Option<&Path>) -> Result<Vec<Job>> {
+fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for given in inputs {
         let mut files = Vec::new();
@@ -102,6 +150,7 @@ fn list(inputs: &[PathBuf], root: Option<&Path>) -> Result<Vec<Job>> {
             jobs.push(Job { input, output: PathBuf::new(), name, relative, bytes: 0 });
         }
     }
+    leave_out_outputs(&mut jobs, output);
     let inputs: Vec<PathBuf> = jobs.iter().map(|job| job.input.clone()).collect();
     for (job, bytes) in jobs.iter_mut().zip(catalog::refuse_twice(&inputs)?) {
         job.bytes = bytes;

@@ -315,6 +315,12 @@ impl Stamp {
         })
     }
 
+    /// Length and time of change as text. Device and inode are left out: network file systems
+    /// number their mounts on each host.
+    pub fn portable(&self) -> String {
+        format!("{} {}.{:09}", self.length, self.changed.0, self.changed.1)
+    }
+
     /// The file itself, under whatever name.
     pub fn file(&self) -> (u64, u64) {
         self.file

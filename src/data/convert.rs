@@ -16,6 +16,7 @@ use super::csv::{self, Columns, Placement, Rows};
 use super::durable::refuse_existing;
 use super::events;
 use super::plausible::Tally;
+use super::protected::ProtectedInputs;
 use super::schema::{Schema, Text};
 use crate::config::Class;
 use crate::error::{Fault, Result};
@@ -75,6 +76,9 @@ impl fmt::Display for Summary {
 pub fn run(options: &Options) -> Result<Summary> {
     refuse_existing(&options.output, options.overwrite)?;
     let first = distinct_inputs(options)?;
+    let named = options.dialect.as_deref().map(Path::new);
+    let inputs = options.inputs.iter().map(PathBuf::as_path).chain(named);
+    ProtectedInputs::new(inputs).refuse(&options.output)?;
     let schema = match &options.dialect {
         Some(name) => csv::dialect(name)?,
         None => csv::detect(first)?,

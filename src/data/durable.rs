@@ -70,6 +70,78 @@ pub fn needing(error: Error, bytes: u64) -> Error {
     }
 }
 
+/// Longest name of a file on the file systems of Linux [bytes].
+const LONGEST_NAME: usize = 255;
+
+/// Names a process, so that the parts of its outputs can be told from those of any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessTag {
+    /// Hash of the host's name and its last start.
+    host: String,
+    process: u32,
+}
+
+impl ProcessTag {
+    pub fn own() -> ProcessTag {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let hash = blake3::hash(format!("{name}{boot}").as_bytes()).to_hex();
+        ProcessTag { host: hash[..8].to_string(), process: std::process::id() }
+    }
+
+    /// Reads what [`Display`](std::fmt::Display) writes; anything else is of no host.
+    pub fn parse(text: &str) -> ProcessTag {
+        let parts = text.split_once('-').and_then(|(host, id)| Some((host, id.parse().ok()?)));
+        let (host, process) = parts.unwrap_or(("", 0));
+        ProcessTag { host: host.to_string(), process }
+    }
+
+    /// Whether it was a process of this host that has ended.
+    pub fn is_dead(&self) -> bool {
+        self.host == ProcessTag::own().host
+            && !Path::new(&format!("/proc/{}", self.process)).exists()
+    }
+
+    /// The name under which this process writes a file.
+    fn part_of(&self, target: &Path) -> PathBuf {
+        let name = target.file_name().unwrap_or_default();
+        let suffix = format!(".{self}{PART}");
+        let mut part = name.to_os_string();
+        if name.len() + suffix.len() > LONGEST_NAME {
+            let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
+            part = OsString::from(&hash[..16]);
+        }
+        part.push(suffix);
+        target.with_file_name(part)
+    }
+
+    /// The process that has written a part, by the part's name.
+    fn of_part(part: &Path) -> Option<ProcessTag> {
+        let name = part.file_name()?.to_str()?.strip_suffix(PART)?;
+        Some(ProcessTag::parse(name.rsplit_once('.')?.1))
+    }
+}
+
+impl std::fmt::Display for ProcessTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.host, self.process)
+    }
+}
+
+/// Removes from a folder the parts of files that dead processes have left. Those of other hosts
+/// are removed only if the caller has locked the folder for itself alone.
+pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let own = ProcessTag::own();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let is_dead = |tag: &ProcessTag| *tag != own && (is_locked || tag.is_dead());
+        if ProcessTag::of_part(&path).is_some_and(|tag| is_dead(&tag)) && path.is_file() {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// A file that somebody else writes, at [`Staged::part`]; [`Staged::commit`] gives it
 /// its name. Dropped without a commit, it leaves nothing behind.
 #[derive(Debug)]
@@ -80,7 +152,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Creates the folders on the way and removes what a killed run left at the part.
+    /// Creates the folders on the way.
     pub fn new(target: &Path, overwrite: bool) -> Result<Staged> {
         refuse_existing(target, overwrite)?;
         if target.is_dir() {
@@ -91,8 +163,8 @@ impl Staged {
                 .usage());
         }
         create_folder(&parent_of(target))?;
-        let part = with_suffix(target, PART);
-        remove_file(&part)?;
+        let part = ProcessTag::own().part_of(target);
+        remove_file(&part)?; // of an earlier failure of this process
         Ok(Staged { part, target: target.to_path_buf(), committed: false })
     }
 
@@ -374,7 +446,8 @@ fn sync_tree(folder: &Path) -> Result<()> {
     sync_folder(folder)
 }
 
-fn parent_of(path: &Path) -> PathBuf {
+/// Returns the folder of a path; that of a bare name is the current one.
+pub(super) fn parent_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
@@ -423,6 +496,10 @@ pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -
             (FULL, "free space on this file system, or choose another output")
         }
         ErrorKind::QuotaExceeded => (QUOTA, "free space, or choose another output"),
+        ErrorKind::FileTooLarge => (
+            "the limit of file sizes is reached",
+            "raise it (ulimit -f), then run the same command again",
+        ),
         ErrorKind::ReadOnlyFilesystem => ("file system is read-only", "choose another output"),
         ErrorKind::PermissionDenied => {
             ("permission denied", "check the owner and mode of the folder")
@@ -645,7 +722,7 @@ mod tests {
         let error = outcome.unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
-        for part in ["disk full", "a.part", "room for 12345 bytes", "No space left"] {
+        for part in ["disk full", "/a.", ".part", "room for 12345 bytes", "No space left"] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
         }
     }

@@ -24,6 +24,7 @@ pub(super) fn open(path: &Path) -> Result<File> {
 
 /// Opens an input with a chunk cache of `cache` bytes per dataset.
 pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
+    header::refuse_external_links();
     let bytes = file_length(path)?;
     if bytes == 0 {
         return Err(Fault::new("the file is empty")
@@ -196,6 +197,12 @@ pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error 
     }
     if reason.contains("bad version number") {
         return newer(path).dataset(name).found(reason).input();
+    }
+    if header::is_unknown_link(&reason) {
+        return fault
+            .found("a link into another file")
+            .advice("copy the data into the file, for example with h5copy or h5repack")
+            .input();
     }
     let advice = if reason.contains("Fletcher32") {
         "the checksum does not agree: the file is damaged, copy it again"

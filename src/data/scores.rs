@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-const FORMAT: &str = "taiga-flow-scores";
+pub const FORMAT: &str = "taiga-flow-scores";
 const GROUP: &str = "scores";
 /// 1: one value per event; 2: one per event and source position; 3: as 2, and `energy` has
 /// positions too.

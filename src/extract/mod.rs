@@ -188,10 +188,13 @@ fn not_of_hadrons(found: &str) -> Error {
 
 fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
     durable::refuse_existing(&options.output.join(MANIFEST), options.overwrite)?;
+    let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
     for job in &assignment.jobs {
+        inputs.refuse(&job.output)?;
         durable::refuse_existing(&job.output, options.overwrite)?;
     }
-    durable::create_folder(&options.output)
+    durable::create_folder(&options.output)?;
+    assignment.remove_dead_parts()
 }
 
 /// Puts the ranks' reports together and writes the manifest.

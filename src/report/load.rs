@@ -9,10 +9,14 @@ use crate::model::Model;
 use crate::season::COMPARISON;
 use crate::train::{CONFIG, METRICS, MODEL, PROVENANCE};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Name of the page in run folders and evaluation folders.
 pub const PAGE: &str = "report.html";
+const PAGE_START: &[u8; 14] = b"<!doctype html";
+/// Of a page, before its first tag [bytes].
+const LONGEST_HEAD: u64 = 4096;
 /// Largest text file read.
 const LARGEST_FILE: u64 = 256 << 20;
 
@@ -62,7 +66,25 @@ pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
 /// Renders the page and writes it, whole.
 pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
     durable::refuse_existing(output, overwrite)?;
+    refuse_other_file(output)?;
     durable::write_file(output, super::page(inputs)?.as_bytes())
+}
+
+/// Refuses to replace a file that is not a page, such as a model or a log.
+fn refuse_other_file(output: &Path) -> Result<()> {
+    let mut head = Vec::new();
+    let Ok(file) = std::fs::File::open(output) else { return Ok(()) };
+    let read = file.take(LONGEST_HEAD).read_to_end(&mut head);
+    let text = head.trim_ascii_start();
+    let is_page = text.get(..PAGE_START.len()).is_some_and(|t| t.eq_ignore_ascii_case(PAGE_START));
+    if read.is_ok() && (text.is_empty() || is_page) {
+        return Ok(());
+    }
+    Err(Fault::new("the file to replace is not a page")
+        .file(output)
+        .expected("an HTML page, or a name that is not in use")
+        .advice("choose another output, such as report.html")
+        .usage())
 }
 
 fn load_run(folder: &Path) -> Result<RunData> {
@@ -123,6 +145,25 @@ fn title(folder: &Path) -> String {
 mod tests {
     use super::*;
     use crate::figures::{About, Evaluation, Rule, Sample};
+
+    #[test]
+    fn only_a_page_is_replaced_by_a_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, text, code) in [
+            ("page.html", "\n\n<!DOCTYPE html>\n<html>", None),
+            ("empty", "", None),
+            ("new.html", "", None),
+            ("model.safetensors", "{\"__metadata__\": {}}", Some(2)),
+            ("short", "<!", Some(2)),
+        ] {
+            if name != "new.html" {
+                std::fs::write(at(name), text).unwrap();
+            }
+            let refused = refuse_other_file(&at(name)).err().map(|error| error.exit_code());
+            assert_eq!(refused, code, "{name}");
+        }
+    }
 
     #[test]
     fn an_evaluation_in_its_runs_folder_is_read_once() {

@@ -74,9 +74,9 @@ impl Input {
         Ok(catalog::hash_text(&catalog::hash_file_telling(&self.path, progress)?))
     }
 
-    /// What tells whether the file was changed between two openings.
+    /// Tells whether the file was changed between two openings, also on different hosts.
     pub fn stamp(&self) -> String {
-        Stamp::of(&self.path).map_or(String::new(), |stamp| format!("{stamp:?}"))
+        Stamp::of(&self.path).map_or(String::new(), |stamp| stamp.portable())
     }
 
     /// Reads rows into the slots of a block; those that are not read stay empty.

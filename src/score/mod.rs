@@ -6,7 +6,9 @@
 //! where an earlier one ended: what is finished is kept (`resume`).
 
 mod deal;
+mod earlier;
 mod energy;
+mod given;
 mod input;
 mod ledger;
 mod output;
@@ -29,6 +31,7 @@ use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
 use crate::world::{StopFlag, Work, World, agree, is_root, preflight, watch};
 use deal::Pool;
+use earlier::Earlier;
 use ledger::Ledger;
 use pipeline::Shared;
 use recipe::Recipe;
@@ -113,6 +116,10 @@ fn is_zero(count: &u64) -> bool {
 pub struct Summary {
     pub format: String,
     pub model_blake3: String,
+    /// Hash of the section `[score]`, the format and the energy table; absent in manifests of
+    /// older programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_blake3: Option<String>,
     /// Angles of the source positions [deg].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub positions: Option<Vec<f64>>,
@@ -123,6 +130,16 @@ pub struct Summary {
     pub rows: u64,
     /// Input path → what was wrong with it.
     pub failed: BTreeMap<String, String>,
+    /// Whether the run that wrote it has ended; written only if not.
+    #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
+    pub complete: bool,
+    /// Of a part: hash of the list of files of all parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<String>,
+}
+
+fn complete() -> bool {
+    true
 }
 
 /// Scores all inputs. Failed files are in the summary; if all failed, the first one's
@@ -148,16 +165,22 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     if options.own_runs {
         keep_own_runs(world, &mut listed, &model.card, options)?;
     }
-    let assignment = listed.part(options.shard).with_extension(options.extension());
+    let listed = listed.with_extension(options.extension());
+    let assignment = listed.part(options.shard);
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
     let prepared = Scorer::new(model, &place).and_then(|s| Recipe::new(&options.score, s));
     let (recipe, scorer) = agree(world, prepared)?;
+    let settings = resume::shared_settings(options, &recipe);
     let prepare = || {
         resume::prepare(&assignment, options, &hash)?;
-        shards::prepare(options, world.size())
+        let entries = ledger::read(&options.output)?.entries;
+        let earlier = Earlier::read(options, &listed, &hash, &settings, &entries)?;
+        shards::prepare(options, world.size(), !earlier.files.is_empty())?;
+        Ok((earlier, shards::listing_hash(&listed)))
     };
-    agree(world, if is_root(world) { prepare() } else { Ok(()) })?;
+    let prepared = if is_root(world) { prepare() } else { Ok(Default::default()) };
+    let (earlier, listing): (Earlier, String) = agree(world, prepared)?;
     let folder = is_root(world).then_some(options.output.as_path());
     preflight::shared_folder(world, folder)?;
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
@@ -173,6 +196,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         if left.is_empty() {
             return Ok(());
         }
+        earlier.begin(options, summary(&hash, &recipe, &settings))?;
         shards::begin(options)?;
         resume::begin(options, &left)
     };
@@ -200,7 +224,24 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     if is_root(world) {
         take_up(&mut report, found);
     }
-    finish(world, options, hash, &recipe, &report)
+    let summary = summary(&hash, &recipe, &settings);
+    finish(world, options, summary, &earlier, &listing, &report)
+}
+
+/// A summary without files.
+fn summary(model: &str, recipe: &Recipe, settings: &str) -> Summary {
+    Summary {
+        format: "taiga-flow-scores 1".to_string(),
+        model_blake3: model.to_string(),
+        settings_blake3: Some(settings.to_string()),
+        positions: recipe.positions.as_ref().map(|at| at.angles.clone()),
+        status_counts: recipe.positions.as_ref().map(|_| PAIRS.to_string()),
+        files: Vec::new(),
+        rows: 0,
+        failed: BTreeMap::new(),
+        complete: true,
+        listing: None,
+    }
 }
 
 /// Leaves out the files with runs that the model was trained on, on all ranks alike. A file
@@ -256,23 +297,22 @@ fn take_up(report: &mut Report, found: Vec<Found>) {
 fn finish(
     world: &dyn World,
     options: &Options,
-    model_blake3: String,
-    recipe: &Recipe,
+    empty: Summary,
+    earlier: &Earlier,
+    listing: &str,
     mine: &Report,
 ) -> Result<Summary> {
     let all = mine.gather(world, |file| &file.output)?;
     let summary = Summary {
-        format: "taiga-flow-scores 1".to_string(),
-        model_blake3,
-        positions: recipe.positions.as_ref().map(|at| at.angles.clone()),
-        status_counts: recipe.positions.as_ref().map(|_| PAIRS.to_string()),
         rows: all.files.iter().map(|f| f.rows).sum(),
         files: all.files.clone(),
         failed: all.failed(),
+        ..empty
     };
     let conclude = || {
         durable::remove_folder(&options.output.join(pieces::FOLDER))?;
-        shards::write_manifest(options, &summary)
+        given::record(options)?;
+        shards::write_manifest(options, &summary, earlier, listing)
     };
     agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
     if is_root(world) {
@@ -294,6 +334,13 @@ impl ScoredFile {
 }
 
 impl Summary {
+    /// Whether both have the same model, settings and positions.
+    fn is_like(&self, other: &Summary) -> bool {
+        self.model_blake3 == other.model_blake3
+            && self.settings_blake3 == other.settings_blake3
+            && self.positions == other.positions
+    }
+
     /// The manifest at a path; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Summary>> {
         if !path.is_file() {

@@ -19,6 +19,7 @@ use crate::data::finished::{Column, FinishedFile};
 use crate::data::schema::Schema;
 use crate::data::unix_time;
 use crate::error::{Error, Fault, Result};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -39,6 +40,15 @@ pub fn settings_hash(model: &str, schema: &Schema, options: &Options, recipe: &R
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
+/// Hash of the settings that all outputs of a folder share: those of [`settings_hash`] without
+/// the schema, which may differ between files.
+pub fn shared_settings(options: &Options, recipe: &Recipe) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let text =
+        format!("{version}\n{:?}\n{:?}\n{}", options.score, options.format, recipe.energy_blake3());
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
 /// Refuses what stands in the way of the outputs; makes the output folder.
 pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
@@ -55,7 +65,9 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
         Err(_) => durable::refuse_existing(&manifest, options.overwrite)?,
     }
     let entries = ledger::read(&options.output)?.entries;
+    let inputs = assignment.protected(Some(options.model.as_path()));
     for job in &assignment.jobs {
+        inputs.refuse(&job.output)?;
         refuse_links(&options.output, &job.output)?;
         let known = entries.get(&job.name).and_then(|e| e.last());
         if !is_of_model(job, model, options, known) {
@@ -65,14 +77,13 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
     durable::create_folder(&options.output)
 }
 
-/// Makes the folders of the outputs; from here on an older manifest would not tell the
-/// truth.
+/// Makes the folders of the outputs, and removes what killed jobs have left in them.
 pub fn begin(options: &Options, jobs: &[&Job]) -> Result<()> {
-    durable::remove_file(&options.output.join(MANIFEST))?;
-    for job in jobs {
-        if let Some(parent) = job.output.parent() {
-            durable::create_folder(parent)?;
-        }
+    let parents: BTreeSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
+    let is_locked = options.shard.1 == 1;
+    for parent in parents {
+        durable::create_folder(parent)?;
+        durable::remove_dead_parts(parent, is_locked)?;
     }
     Ok(())
 }

@@ -4,10 +4,13 @@
 //! folder of the ledger; whoever finishes and finds all others finished writes the manifest of
 //! the whole, the very bytes of an undivided scoring.
 
+use super::earlier::Earlier;
 use super::{MANIFEST, Options, Summary, ledger};
+use crate::data::assign::Assignment;
 use crate::data::durable;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::world::World;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Index and number of this rank's part, among the ranks of all shards.
@@ -16,10 +19,14 @@ pub fn part_of(world: &dyn World, options: &Options) -> (usize, usize) {
     (shard * world.size() + world.rank(), shards * world.size())
 }
 
-/// Makes ready for a part on so many ranks: with `--overwrite` its ledgers begin anew.
-pub fn prepare(options: &Options, ranks: usize) -> Result<()> {
+/// Prepares a part on so many ranks. With `--overwrite` its ledgers are removed, unless they
+/// also list files of earlier runs that stay.
+pub fn prepare(options: &Options, ranks: usize, has_earlier: bool) -> Result<()> {
     let (shard, shards) = options.shard;
     let folder = options.output.join(ledger::FOLDER);
+    if has_earlier {
+        return Ok(());
+    }
     if shards == 1 && options.overwrite {
         return durable::remove_folder(&folder);
     }
@@ -67,28 +74,64 @@ fn manifest_of(options: &Options, shard: usize) -> PathBuf {
     options.output.join(ledger::FOLDER).join(name)
 }
 
-/// Writes the manifest of a scoring; of a part, and of the whole if no other is missing.
-pub fn write_manifest(options: &Options, summary: &Summary) -> Result<()> {
+/// Returns a hash of the files that all parts together score: names, lengths and times of
+/// change. Parts with different lists do not make a whole.
+pub fn listing_hash(listed: &Assignment) -> String {
+    let mut lines: Vec<String> = Vec::with_capacity(listed.jobs.len());
+    for job in &listed.jobs {
+        let changed = std::fs::metadata(&job.input).map_or((0, 0), |m| (m.mtime(), m.mtime_nsec()));
+        lines.push(format!("{:?} {} {}.{:09}", job.name, job.bytes, changed.0, changed.1));
+    }
+    lines.sort_unstable();
+    blake3::hash(lines.join("\n").as_bytes()).to_hex().to_string()
+}
+
+/// Writes the manifest of a part, and that of the whole if all parts are finished.
+///
+/// # Errors
+/// `Partial` if another part was scored from a different list of files: then some files may
+/// be in both parts or in neither, and there is no manifest of the whole.
+pub fn write_manifest(
+    options: &Options,
+    summary: &Summary,
+    earlier: &Earlier,
+    listing: &str,
+) -> Result<()> {
     let target = options.output.join(MANIFEST);
     let (shard, shards) = options.shard;
     if shards == 1 {
-        return durable::write_file(&target, &summary.to_bytes()?);
+        let whole = earlier.merged(summary.clone());
+        return durable::write_file(&target, &whole.to_bytes()?);
     }
-    durable::write_file(&manifest_of(options, shard), &summary.to_bytes()?)?;
+    let own = Summary { listing: Some(listing.to_string()), ..summary.clone() };
+    durable::write_file(&manifest_of(options, shard), &own.to_bytes()?)?;
     let mut whole = Summary { files: Vec::new(), rows: 0, ..summary.clone() };
+    let (mut unfinished, mut different) = (false, Vec::new());
     for other in 0..shards {
         match Summary::read(&manifest_of(options, other))? {
-            Some(part) if part.model_blake3 == whole.model_blake3 => {
-                whole.rows += part.rows;
+            Some(part) if part.listing != own.listing || !part.is_like(summary) => {
+                different.push(other);
+            }
+            Some(part) => {
                 whole.files.extend(part.files);
                 whole.failed.extend(part.failed);
             }
-            _ => return Ok(()),
+            None => unfinished = true,
         }
     }
-    whole.files.sort_by(|a, b| a.output.cmp(&b.output));
-    // Two parts may end at once: each writes the same bytes under a name of its own first.
-    let own = manifest_of(options, shard).with_extension("whole");
-    durable::write_file(&own, &whole.to_bytes()?)?;
-    durable::move_to(&own, &target)
+    if let Some(first) = different.first() {
+        let again: Vec<String> = different.iter().map(|i| format!("{}/{shards}", i + 1)).collect();
+        let fault =
+            Fault::new("the parts were scored from different lists of files, or otherwise differ")
+                .file(manifest_of(options, *first))
+                .expected("the files, model and settings of this part")
+                .found("others: the archive has grown or shrunk, or the command was different")
+                .advice(format!("score again: --shard {}", again.join(", --shard ")));
+        return Err(Error::Partial(Box::new(fault)));
+    }
+    if unfinished {
+        return Ok(());
+    }
+    // Two parts may end at once: each writes the same bytes, under a name of its process first.
+    durable::write_file(&target, &earlier.merged(whole).to_bytes()?)
 }

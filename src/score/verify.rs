@@ -2,7 +2,7 @@
 //! unchanged, nothing missing and nothing beside it. Ranks share the files.
 
 use super::output::FORMAT;
-use super::{MANIFEST, ScoredFile, Summary, ledger, pieces};
+use super::{MANIFEST, ScoredFile, Summary, given, ledger, pieces};
 use crate::data::catalog;
 use crate::data::finished::FinishedFile;
 use crate::error::{Fault, Result};
@@ -25,7 +25,7 @@ pub struct Verification {
 pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
     let manifest = folder.join(MANIFEST);
     let read = Summary::read(&manifest).and_then(|summary| {
-        summary.ok_or_else(|| {
+        summary.filter(|summary| summary.complete).ok_or_else(|| {
             Fault::new("the scoring is not complete")
                 .file(folder)
                 .expected(format!("a {MANIFEST}"))
@@ -49,6 +49,8 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         }
     }
     if is_root(world) {
+        wrong.extend(duplicates(&summary));
+        wrong.extend(given::missing(folder, &summary));
         wrong.extend(beside(folder, &summary)?);
         let failed = summary.failed.iter();
         wrong.extend(failed.map(|(file, why)| (file.clone(), format!("was not scored: {why}"))));
@@ -73,6 +75,22 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         all.wrong.insert(MANIFEST.to_string(), found);
     }
     common(Ok(all))
+}
+
+/// Outputs, and contents of inputs, that the manifest lists twice: their events would be
+/// counted twice.
+fn duplicates(summary: &Summary) -> BTreeMap<String, String> {
+    let (mut outputs, mut inputs) = (BTreeSet::new(), BTreeMap::new());
+    let mut wrong = BTreeMap::new();
+    for file in &summary.files {
+        if !outputs.insert(&file.output) {
+            wrong.insert(file.output.clone(), "is listed twice in the manifest".to_string());
+        } else if let Some(other) = inputs.insert(&file.input_blake3, &file.output) {
+            let found = format!("has the same input as {other}: its events count twice");
+            wrong.insert(file.output.clone(), found);
+        }
+    }
+    wrong
 }
 
 /// Bytes of a file that is as the manifest says, or what is wrong with it.

@@ -5,11 +5,12 @@ use super::counts::{RunCounts, RunKey};
 use super::plan::Plan;
 use super::scan::scan;
 use crate::config::SeasonSettings;
-use crate::data::scores::{Head, ScoreFile};
+use crate::data::finished::FinishedFile;
+use crate::data::scores::{self, Head, ScoreFile};
 use crate::error::{Error, Fault, Result};
 use crate::world::{World, agree, common};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 pub const MANIFEST: &str = "manifest.json";
@@ -17,6 +18,8 @@ pub const MANIFEST: &str = "manifest.json";
 const LARGEST_MANIFEST: u64 = 1 << 30;
 /// More rows in one file are a damaged number.
 const MOST_ROWS: u64 = 1 << 40;
+/// Deeper folders are not searched.
+const DEEPEST_FOLDER: usize = 32;
 
 /// What scorings have written, in one folder or several.
 #[derive(Debug)]
@@ -41,6 +44,12 @@ struct Manifest {
     files: Vec<OfManifest>,
     #[serde(default)]
     failed: BTreeMap<String, String>,
+    #[serde(default = "complete")]
+    complete: bool,
+}
+
+fn complete() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -56,6 +65,7 @@ impl Folder {
         let mut all = Folder { told: told.join(", "), files: Vec::new(), failed: BTreeMap::new() };
         for path in paths {
             let manifest = read_manifest(path)?;
+            refuse_unlisted(path, &manifest)?;
             for file in manifest.files {
                 let below = path.join(&file.output);
                 let name = if paths.len() > 1 { below.display().to_string() } else { file.output };
@@ -107,6 +117,48 @@ impl Folder {
     }
 }
 
+/// Refuses a folder with score files that its manifest does not list: their events would be
+/// missing from all counts.
+fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
+    let listed: BTreeSet<PathBuf> =
+        manifest.files.iter().map(|file| folder.join(&file.output)).collect();
+    let mut found = Vec::new();
+    hdf5_files(folder, 0, &mut found)?;
+    found.retain(|path| !listed.contains(path));
+    let is_scores = |path: &&PathBuf| FinishedFile::open(path, scores::FORMAT).is_some();
+    let mut unlisted = found.iter().filter(is_scores);
+    let Some(first) = unlisted.next() else { return Ok(()) };
+    Err(Fault::new("score files that the manifest does not list")
+        .file(folder)
+        .found(format!("{} and {} more", first.display(), unlisted.count()))
+        .advice("run `taiga-flow verify` on the folder; score their inputs again, or remove them")
+        .input())
+}
+
+/// Collects the HDF5 files in a folder and below; hidden entries are left out.
+fn hdf5_files(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    let unreadable = |error: std::io::Error| {
+        Fault::new("cannot list the folder").file(folder).found(error).input()
+    };
+    let entries = std::fs::read_dir(folder).map_err(unreadable)?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| (entry.path(), entry.file_name())))
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(unreadable)?;
+    paths.retain(|(_, name)| !name.as_encoded_bytes().starts_with(b"."));
+    paths.sort();
+    for (path, _) in paths {
+        if path.is_dir() {
+            if depth < DEEPEST_FOLDER {
+                hdf5_files(&path, depth + 1, found)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "h5") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
 fn read_manifest(folder: &Path) -> Result<Manifest> {
     let path = folder.join(MANIFEST);
     let fault = |what: &str| Fault::new(what.to_string()).file(&path);
@@ -123,6 +175,11 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
         .map_err(|e| fault("cannot read the manifest").found(e).input())?;
     let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|e| fault("cannot understand the manifest").found(e).input())?;
+    if !manifest.complete {
+        return Err(fault("the scoring is not complete")
+            .advice("run the same `taiga-flow score` again to finish it")
+            .input());
+    }
     if manifest.files.is_empty() {
         return Err(fault("the manifest lists no files").input());
     }

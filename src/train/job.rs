@@ -599,6 +599,7 @@ impl<'a> Job<'a> {
         let identity = self.identity();
         let keep = self.plan.config.run.keep;
         let saved = self.journal.as_mut().map(|journal| {
+            journal.folder.check_identity()?;
             checkpoint::save(&journal.folder.file(CHECKPOINTS), state, identity, keep)?;
             journal.folder.forget_replaced()
         });

@@ -61,6 +61,8 @@ pub struct Options {
     pub allow_few_events: bool,
     /// The command as typed, for the provenance.
     pub command: String,
+    /// How long to wait for another job that writes the same run.
+    pub lock_timeout: Duration,
 }
 
 /// What a training came to.
@@ -158,7 +160,8 @@ fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFl
 /// Rank 0 opens and locks the run folder; a dry run leaves it alone.
 fn open_folder(world: &dyn World, options: &Options) -> Result<Option<RunFolder>> {
     let opens = is_root(world) && !options.dry_run;
-    let folder = opens.then(|| RunFolder::open(&options.output, options.existing));
+    let folder =
+        opens.then(|| RunFolder::open(&options.output, options.existing, options.lock_timeout));
     agree(world, folder.transpose())
 }
 

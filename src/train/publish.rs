@@ -53,6 +53,7 @@ impl Job<'_> {
                 "{checkpoints} checkpoint(s) took {share:.2} % of {:.1} s",
                 all.as_secs_f64()
             ))?;
+            journal.folder.check_identity()?;
             let path = journal.folder.file(MODEL);
             let hash = model.save(&path)?;
             journal.folder.forget_replaced()?;
@@ -278,6 +279,14 @@ pub fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Opt
     if model.card.training.data != plan.data {
         return common(Err(Fault::new("the run is finished, on other data")
             .file(&path)
+            .advice("choose another folder, or give --overwrite to begin anew")
+            .usage()));
+    }
+    let same_version = model.card.code_version == env!("CARGO_PKG_VERSION");
+    if same_version && model.card.training.configuration != training_hash(&plan.config)? {
+        return common(Err(Fault::new("the run is finished, with another configuration")
+            .file(&path)
+            .expected("the same configuration apart from [run]")
             .advice("choose another folder, or give --overwrite to begin anew")
             .usage()));
     }

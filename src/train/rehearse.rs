@@ -29,6 +29,7 @@ pub fn rehearse(world: &dyn World, config: &Config, quick: bool) -> Result<()> {
         dry_run: true,
         allow_few_events: false,
         command: String::new(),
+        lock_timeout: std::time::Duration::ZERO,
     };
     made_ready(world, &options, &plan, None, &place).map(drop)
 }

@@ -13,13 +13,14 @@
 use super::checkpoint;
 use super::plan::Plan;
 use crate::data::durable;
+use crate::data::lock::{self, OutputLock};
 use crate::error::{Fault, Result};
 use crate::world::SIGNS_OF_LIFE;
 use crate::world::preflight::MARK;
 use serde_json::{Value, json};
-use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub const MODEL: &str = "model.safetensors";
 pub const CONFIG: &str = "config.toml";
@@ -27,7 +28,6 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const PROVENANCE: &str = "provenance.json";
 pub const CHECKPOINTS: &str = "checkpoints";
 pub const LOG: &str = "train.log";
-const LOCK: &str = ".lock";
 /// What is written to see whether there is room, and at most how much.
 const ROOM: &str = ".room";
 const LARGEST_PROBE: usize = 256 << 20;
@@ -42,7 +42,9 @@ const RUN: [&str; 7] = [PROVENANCE, CONFIG, MODEL, METRICS, LOG, REPORT, CHECKPO
 #[derive(Debug)]
 pub struct RunFolder {
     pub path: PathBuf,
-    _lock: File,
+    /// Device and inode of the folder when it was opened.
+    identity: (u64, u64),
+    lock: Option<OutputLock>,
     existing: Existing,
     /// The outermost folder that was made for it, if it was not there before.
     made: Option<PathBuf>,
@@ -60,7 +62,8 @@ impl Drop for RunFolder {
             let _ = durable::remove_file(&self.file(ROOM));
             let _ = durable::remove_file(&self.file(MARK));
             let _ = durable::remove_folder(&self.file(SIGNS_OF_LIFE));
-            let _ = durable::remove_file(&self.file(LOCK));
+            let _ = durable::remove_file(&self.file(lock::NAME));
+            self.lock = None;
             if let Some(outermost) = &self.made {
                 durable::remove_if_empty(&self.path, outermost);
             }
@@ -80,11 +83,12 @@ pub enum Existing {
 }
 
 impl RunFolder {
-    /// Creates or opens the folder, and locks it. Nothing of a run in it is touched yet.
-    pub fn open(path: &Path, existing: Existing) -> Result<RunFolder> {
+    /// Creates or opens the folder, and locks it, waiting for another job at most `timeout`.
+    /// Nothing of a run in it is touched yet.
+    pub fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
-        if occupied && !has_run(path) && !path.join(LOCK).is_file() {
+        if occupied && !has_run(path) && !path.join(lock::NAME).is_file() {
             return Err(Fault::new("the output folder holds something else than a run")
                 .file(path)
                 .advice("choose another folder for -o")
@@ -92,7 +96,9 @@ impl RunFolder {
         }
         let made = durable::outermost_missing(path);
         durable::create_folder(path)?;
-        let lock = lock(path)?;
+        let lock = OutputLock::folder(path, timeout)?.map(OutputLock::leaving_files);
+        let identity = identity(path)?;
+        durable::remove_dead_parts(path, true)?;
         let replaces = settle(path)?;
         if has_run(path) && existing == Existing::Refuse {
             return Err(Fault::new("the run exists already")
@@ -100,7 +106,7 @@ impl RunFolder {
                 .advice("resume it with --resume auto, choose another folder, or give --overwrite to begin anew")
                 .usage());
         }
-        Ok(RunFolder { path: path.to_path_buf(), _lock: lock, existing, made, replaces })
+        Ok(RunFolder { path: path.to_path_buf(), identity, lock, existing, made, replaces })
     }
 
     /// Refuses to go on with a run of another configuration.
@@ -150,6 +156,21 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Returns an error if the path no longer leads to the folder that was opened: a folder
+    /// that has been moved or removed must not be replaced by half a run in a new one.
+    pub fn check_identity(&self) -> Result<()> {
+        if identity(&self.path).ok() == Some(self.identity) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            "the run folder was moved, removed or replaced while the run was writing it",
+        )
+        .file(&self.path)
+        .expected("the folder that this run has opened")
+        .advice("move it back and run the same command again to resume, or choose another folder")
+        .environment())
+    }
+
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -180,6 +201,13 @@ impl RunFolder {
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
         durable::write_file(&path, &text)
     }
+}
+
+/// Device and inode of a folder.
+fn identity(path: &Path) -> Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)
+        .map_err(|e| durable::disk_fault("look at", path, &e.to_string(), e.kind()))?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// A run has begun here: it has left a provenance.
@@ -229,37 +257,6 @@ fn remove(path: &Path) -> Result<()> {
     if path.is_dir() { durable::remove_folder(path) } else { durable::remove_file(path) }
 }
 
-fn lock(path: &Path) -> Result<File> {
-    let lock_path = path.join(LOCK);
-    let unusable = |e: std::io::Error| {
-        durable::disk_fault("lock the run folder by", &lock_path, &e.to_string(), e.kind())
-    };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(unusable)?;
-    let busy = || {
-        Fault::new("another job is writing this run")
-            .file(path)
-            .advice("wait for it to end, or choose another folder")
-            .usage()
-    };
-    match file.try_lock() {
-        // A job that came to nothing takes its lock file away: that one locks nobody out.
-        Ok(()) if !is_same_file(&file, &lock_path) => Err(busy()),
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(busy()),
-        Err(TryLockError::Error(e)) => Err(unusable(e)),
-    }
-}
-
-fn is_same_file(file: &File, path: &Path) -> bool {
-    let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|m| m.ino()).ok();
-    inode(file.metadata()).is_some_and(|own| inode(std::fs::metadata(path)) == Some(own))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +264,8 @@ mod tests {
     use crate::data::durable::faults::{KINDS, memory_folder, with_fault};
     use crate::simulate;
     use crate::world::Solo;
+
+    const SHORT: Duration = Duration::from_millis(100);
 
     /// A plan on a few toy events in `folder`.
     fn plan(folder: &Path) -> Plan {
@@ -282,7 +281,7 @@ mod tests {
 
     /// What a run with a checkpoint and a model leaves.
     fn old_run(path: &Path, plan: &Plan) {
-        let mut folder = RunFolder::open(path, Existing::Resume).unwrap();
+        let mut folder = RunFolder::open(path, Existing::Resume, SHORT).unwrap();
         folder.claim(plan).unwrap();
         folder.add_provenance(&json!("old")).unwrap();
         for name in [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"] {
@@ -299,7 +298,7 @@ mod tests {
 
     /// Begins a run in place of the old one, up to its first checkpoint.
     fn replace(path: &Path, plan: &Plan) -> Result<()> {
-        let mut folder = RunFolder::open(path, Existing::Replace)?;
+        let mut folder = RunFolder::open(path, Existing::Replace, SHORT)?;
         folder.claim(plan)?;
         folder.add_provenance(&json!("new"))?;
         durable::write_file(&path.join(METRICS), b"new")?;
@@ -318,7 +317,7 @@ mod tests {
                 old_run(&path, &plan);
                 let (outcome, struck) = with_fault(n, kind, || replace(&path, &plan));
                 assert!(struck || outcome.is_ok(), "{kind:?} {n}: {outcome:?}");
-                drop(RunFolder::open(&path, Existing::Resume).unwrap());
+                drop(RunFolder::open(&path, Existing::Resume, SHORT).unwrap());
                 let new = checkpoint::any(&path.join(CHECKPOINTS)) && !is_old(&path);
                 let aside = is_old(&path.join(REPLACED));
                 assert!(is_old(&path) || aside || new, "{kind:?} {n}: both runs are lost");
@@ -340,9 +339,9 @@ mod tests {
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
         old_run(&path, &plan);
-        drop(RunFolder::open(&path, Existing::Replace).unwrap());
+        drop(RunFolder::open(&path, Existing::Replace, SHORT).unwrap());
         assert!(is_old(&path));
-        let mut folder = RunFolder::open(&path, Existing::Replace).unwrap();
+        let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
         folder.claim(&plan).unwrap();
         assert!(is_old(&path.join(REPLACED)) && !is_old(&path));
         drop(folder); // refused after all, before the new run began
@@ -356,7 +355,7 @@ mod tests {
         let path = inputs.path().join("run");
         old_run(&path, &plan);
         for _ in 0..2 {
-            let mut folder = RunFolder::open(&path, Existing::Replace).unwrap();
+            let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
             folder.claim(&plan).unwrap();
             folder.add_provenance(&json!("new")).unwrap();
             drop(folder);
@@ -369,16 +368,16 @@ mod tests {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
-        let mut folder = RunFolder::open(&path, Existing::Resume).unwrap();
+        let mut folder = RunFolder::open(&path, Existing::Resume, SHORT).unwrap();
         folder.claim(&plan).unwrap();
         std::mem::forget(folder); // killed
         assert!(path.join(CONFIG).is_file());
         let mut other = plan.clone();
         other.config.train.seed = 9;
         // The lock of a process that is gone is no lock; here it is still held.
-        std::fs::remove_file(path.join(LOCK)).unwrap();
-        durable::write_file(&path.join(LOCK), b"").unwrap();
-        let mut folder = RunFolder::open(&path, Existing::Refuse).unwrap();
+        std::fs::remove_file(path.join(lock::NAME)).unwrap();
+        durable::write_file(&path.join(lock::NAME), b"").unwrap();
+        let mut folder = RunFolder::open(&path, Existing::Refuse, SHORT).unwrap();
         folder.check(&other).unwrap();
         folder.claim(&other).unwrap();
     }

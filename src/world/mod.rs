@@ -20,7 +20,7 @@ mod watch;
 pub use beats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
 pub use launcher::{host, job_end, job_number, launched_rank, launched_ranks, start};
 pub use solo::Solo;
-pub use stop::{StopFlag, StopReason};
+pub use stop::{StopFlag, StopReason, survive_file_size_limit};
 pub use threads::Threads;
 pub use watch::{Watched, watch};
 

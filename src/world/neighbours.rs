@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use super::launcher::{host, rank_told};
 use super::watch::{GRACE, SILENT_SHARE, pause_of};
 use crate::error::{Error, Fault, Result};
+use crate::terminal::print_error;
 
 /// Before this time nobody is missed whom nobody has seen: large jobs start slowly.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -312,7 +313,7 @@ impl Watcher {
         if first.is_some_and(|first| first.id != std::process::id()) {
             std::thread::sleep(TELLING);
         }
-        eprintln!("taiga-flow: {complaint}");
+        print_error(complaint);
         let code = complaint.exit_code();
         if phase == Phase::Work {
             std::thread::spawn(move || {

@@ -95,6 +95,13 @@ impl StopFlag {
     }
 }
 
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error like any other, instead of
+/// a signal that ends the process.
+pub fn survive_file_size_limit() {
+    // Without the handler such a write ends the process, which is what happens now anyway.
+    let _ = flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
 fn watch(reason: StopReason, raised: &Arc<AtomicBool>) -> std::io::Result<()> {
     if reason == StopReason::Interrupt {
         // Actions run in the order of their registration: the first SIGINT finds the

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use super::beats::{Beats, Call, Doing, Record, Work};
 use super::{World, agree, host, is_root};
 use crate::error::{Error, Fault, Result};
+use crate::terminal::print_error;
 
 /// Turns of the watching thread within a deadline, and limits of its pause.
 const TURNS: u32 = 20;
@@ -351,7 +352,7 @@ impl Monitor {
                 && !seen.has_left()
                 && let Some(complaint) = self.investigate(next, &seen)
             {
-                eprintln!("taiga-flow: {complaint}");
+                print_error(&complaint);
                 self.end_all(complaint.exit_code());
             }
         }

@@ -87,6 +87,7 @@ pub fn training(configuration: &Path, set: &[String], output: &Path) -> Options 
         dry_run: false,
         allow_few_events: false,
         command: String::new(),
+        lock_timeout: std::time::Duration::from_secs(30),
     }
 }
 

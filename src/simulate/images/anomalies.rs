@@ -112,9 +112,12 @@ pub struct Summary {
 pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
     let assignment = Assignment::new(&Solo, &options.inputs, &options.output, None)?;
+    let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
     for job in &assignment.jobs {
+        inputs.refuse(&job.output)?;
         durable::refuse_existing(&job.output, options.overwrite)?;
     }
+    assignment.remove_dead_parts()?;
     let mut summary =
         Summary { files: Vec::new(), images: 0, made: [0; 4], left_out: 0, simulation: NOTICE };
     for job in &assignment.jobs {

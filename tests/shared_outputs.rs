@@ -1,0 +1,338 @@
+//! Several jobs and one output: jobs that run at the same time, archives that grow between
+//! runs, outputs that are inputs, and streams that cannot be written.
+
+use crate::support::{
+    Case, EVERY_STEP, Outcome, Watched, arguments, folder, hash, program, run, simulated, succeed,
+    trained, tree,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use taiga_flow::config::Class;
+
+/// An archive of nights with one run each, of different lengths.
+struct Archive {
+    folder: tempfile::TempDir,
+}
+
+impl Archive {
+    fn new(runs: u64) -> Archive {
+        let archive = Archive { folder: folder() };
+        (0..runs).for_each(|run| archive.add(run));
+        archive
+    }
+
+    fn add(&self, run: u64) {
+        let night = self.at("archive").join(format!("night-{}", run / 2));
+        std::fs::create_dir_all(&night).expect("a folder");
+        simulated(
+            night.join(format!("run-{run}.h5")),
+            Class::Gamma,
+            300 + 90 * (run % 4),
+            100 + run,
+        );
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn score(output: &Path, input: &Path, more: &[&str]) -> Vec<OsString> {
+        let model = &trained().model;
+        let mut all = Vec::from(arguments!["score", "-q", "-m", model, "-o", output, input]);
+        all.extend(more.iter().map(OsString::from));
+        all
+    }
+}
+
+fn manifest(output: &Path) -> Value {
+    let text = std::fs::read(output.join("manifest.json")).expect("a manifest");
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// Outputs that a manifest lists, with how often.
+fn listed(output: &Path) -> BTreeMap<String, usize> {
+    let mut listed = BTreeMap::new();
+    for file in manifest(output)["files"].as_array().expect("files") {
+        *listed.entry(file["output"].as_str().expect("a name").to_string()).or_default() += 1;
+    }
+    listed
+}
+
+fn names(runs: std::ops::Range<u64>) -> BTreeMap<String, usize> {
+    runs.map(|run| (format!("night-{}/run-{run}.h5", run / 2), 1)).collect()
+}
+
+fn verified(output: &Path) -> Outcome {
+    run(&mut program(&arguments!["verify", output]))
+}
+
+#[test]
+fn shards_of_a_grown_archive_do_not_merge() {
+    let archive = Archive::new(6);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let shard =
+        |which: &str| run(&mut program(&Archive::score(&output, &input, &["--shard", which])));
+    assert_eq!(shard("1/2").code, Some(0));
+    archive.add(6);
+    let second = shard("2/2");
+    assert_eq!(second.code, Some(4), "{}", second.stderr);
+    assert!(second.stderr.contains("different lists of files"), "{}", second.stderr);
+    assert!(second.stderr.contains("--shard 1/2"), "{}", second.stderr);
+    assert_eq!(verified(&output).code, Some(3));
+    assert_eq!(shard("1/2").code, Some(0));
+    assert_eq!(listed(&output), names(0..7));
+    assert_eq!(verified(&output).code, Some(0));
+}
+
+#[test]
+fn nights_scored_one_by_one_stay_in_the_manifest() {
+    let archive = Archive::new(6);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    for night in 0..3 {
+        let night = input.join(format!("night-{night}"));
+        let root = ["--root", input.to_str().expect("UTF-8")];
+        succeed(&mut program(&Archive::score(&output, &night, &root)));
+    }
+    assert_eq!(listed(&output), names(0..6));
+    assert_eq!(verified(&output).code, Some(0));
+    // The same bytes as in one run.
+    let whole = archive.at("whole");
+    succeed(&mut program(&Archive::score(&whole, &input, &[])));
+    assert_eq!(tree(&output), tree(&whole));
+}
+
+#[test]
+fn other_settings_in_one_folder_are_refused() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let root = ["--root", input.to_str().expect("UTF-8")];
+    succeed(&mut program(&Archive::score(&output, &input.join("night-0"), &root)));
+    let before = tree(&output);
+    for more in [&[][..], &["--overwrite"]] {
+        let set = ["--set", "score.keys=false"];
+        let all = [&root[..], &set[..], more].concat();
+        let outcome = run(&mut program(&Archive::score(&output, &input.join("night-1"), &all)));
+        assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("with other settings"), "{}", outcome.stderr);
+        assert_eq!(tree(&output), before);
+    }
+}
+
+#[test]
+fn added_input_is_named_by_verify() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    succeed(&mut program(&Archive::score(&output, &input, &[])));
+    archive.add(4);
+    let outcome = verified(&output);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("run-4.h5"), "{}", outcome.stdout);
+    succeed(&mut program(&Archive::score(&output, &input, &[])));
+    assert_eq!(verified(&output).code, Some(0));
+}
+
+#[test]
+fn outputs_below_the_inputs_are_no_inputs() {
+    let archive = Archive::new(3);
+    let input = archive.at("archive");
+    let output = input.join("scores");
+    for _ in 0..2 {
+        succeed(&mut program(&Archive::score(&output, &input, &[])));
+        assert_eq!(listed(&output), names(0..3));
+    }
+}
+
+#[test]
+fn same_score_command_twice_gives_one_result() {
+    let archive = Archive::new(6);
+    let input = archive.at("archive");
+    let expected = archive.at("expected");
+    succeed(&mut program(&Archive::score(&expected, &input, &["--format", "csv"])));
+    for pause in [0, 20, 60, 150] {
+        let output = archive.at(&format!("scores-{pause}"));
+        let arguments = Archive::score(&output, &input, &["--format", "csv"]);
+        let first = Watched::start(&mut program(&arguments));
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        let second = Watched::start(&mut program(&arguments));
+        let codes = [first.wait().code(), second.wait().code()];
+        assert!(codes.iter().all(|code| matches!(code, Some(0 | 75))), "{codes:?}");
+        assert!(codes.contains(&Some(0)), "{codes:?}");
+        assert_eq!(tree(&output), tree(&expected), "started {pause} ms apart");
+    }
+}
+
+#[test]
+fn held_output_is_waited_for_and_then_refused_with_75() {
+    let archive = Archive::new(1);
+    let output = archive.at("scores");
+    std::fs::create_dir_all(&output).expect("a folder");
+    let lock = File::create(output.join(".lock")).expect("a lock file");
+    lock.lock().expect("a lock");
+    let more = ["--lock-timeout", "0.3s"];
+    let arguments = Archive::score(&output, &archive.at("archive"), &more);
+    let outcome = run(&mut program(&arguments));
+    assert_eq!(outcome.code, Some(75), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("another job is writing"), "{}", outcome.stderr);
+    drop(lock);
+    succeed(&mut program(&arguments));
+}
+
+#[test]
+fn training_restarts_at_once_after_a_kill() {
+    let case = Case::new(2000, EVERY_STEP);
+    let output = case.at("run");
+    let arguments = case.train(&output, &[]);
+    for _ in 0..3 {
+        let running = Watched::start(&mut program(&arguments));
+        std::thread::sleep(std::time::Duration::from_millis(120));
+        drop(running); // SIGKILL
+    }
+    succeed(&mut program(&arguments));
+}
+
+#[test]
+fn moved_run_folder_ends_the_training() {
+    let case = Case::new(2000, crate::support::LONG);
+    let (output, moved) = (case.at("run"), case.at("moved"));
+    let told = case.at("messages");
+    let mut running = Watched::start_told(&mut program(&case.train(&output, &[])), &told);
+    crate::support::wait_for_step(&mut running, &output, 3);
+    std::fs::rename(&output, &moved).expect("a move");
+    let code = running.wait().code();
+    let text = std::fs::read_to_string(&told).expect("messages");
+    assert_eq!(code, Some(5), "{text}");
+    assert!(text.contains("moved, removed or replaced"), "{text}");
+    assert!(!output.join("model.safetensors").exists());
+}
+
+#[test]
+fn output_that_is_an_input_is_refused() {
+    let archive = Archive::new(1);
+    let events = archive.at("archive").join("night-0/run-0.h5");
+    let before = hash(&events);
+    let model = archive.at("model.h5");
+    std::fs::copy(&trained().model, &model).expect("a copy");
+    let night = events.parent().expect("a folder").to_path_buf();
+    let run_folder = archive.at("run");
+    std::fs::create_dir(&run_folder).expect("a folder");
+    std::fs::copy(&trained().model, run_folder.join("model.safetensors")).expect("a copy");
+    std::fs::copy(trained().run.join("config.toml"), run_folder.join("config.toml"))
+        .expect("a copy");
+    let page = run_folder.join("model.safetensors");
+    for command in [
+        arguments!["score", "-m", &model, "-o", &night, &night, "--overwrite"].to_vec(),
+        arguments!["convert", &events, "-o", &events, "--overwrite"].to_vec(),
+        arguments!["report", &run_folder, "-o", &page, "--overwrite"].to_vec(),
+    ] {
+        let outcome = run(&mut program(&command));
+        assert_eq!(outcome.code, Some(2), "{command:?}: {}", outcome.stderr);
+        assert_eq!(hash(&events), before, "{command:?}");
+        assert_eq!(hash(&page), hash(&trained().model), "{command:?}");
+    }
+    let images = archive.at("images");
+    let image = images.join("gamma.h5");
+    let simulate = ["simulate", "--level", "images", "--class", "gamma", "--events", "50", "-o"];
+    let mut simulate: Vec<OsString> = simulate.iter().map(OsString::from).collect();
+    simulate.push(image.clone().into());
+    succeed(&mut program(&simulate));
+    let before = hash(&image);
+    for command in ["extract", "anomalies"] {
+        let arguments = arguments![command, "-o", &images, &images, "--overwrite"];
+        let outcome = run(&mut program(&arguments));
+        assert_eq!(outcome.code, Some(2), "{command}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("an input of the same command"), "{}", outcome.stderr);
+        assert_eq!(hash(&image), before, "{command}");
+    }
+}
+
+#[test]
+fn unwritable_streams_do_not_change_the_meaning_of_exit_codes() {
+    let archive = Archive::new(1);
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("/dev/full"));
+    let missing =
+        arguments!["score", "-m", archive.at("none"), "-o", archive.at("o"), archive.at("archive")];
+    let status = program(&missing).stderr(full()).status().expect("a status");
+    assert_eq!(status.code(), Some(3), "an error keeps its code without a readable stderr");
+    let check = arguments!["check", archive.at("archive")];
+    let status = program(&check).stdout(full()).stderr(Stdio::null()).status().expect("a status");
+    assert_eq!(status.code(), Some(5), "a result that is lost is an error");
+    let status = program(&arguments!["--help"]).stdout(full()).stderr(Stdio::null()).status();
+    assert_eq!(status.expect("a status").code(), Some(5));
+    // A reader that closes the pipe has what it wants.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = program(&check).stdout(Stdio::from(writer)).stderr(Stdio::null()).status();
+    assert_eq!(status.expect("a status").code(), Some(0));
+}
+
+#[test]
+fn external_links_are_refused() {
+    let Some(python) = std::env::var_os("TAIGA_FLOW_PYTHON") else { return };
+    let archive = Archive::new(1);
+    let events = archive.at("archive").join("night-0/run-0.h5");
+    let script = r#"
+import h5py, sys
+source, linked, stored, virtual = sys.argv[1:]
+with h5py.File(source) as f:
+    columns = {name: f["events"][name][:] for name in f["events"]}
+    units = {name: dict(f["events"][name].attrs) for name in f["events"]}
+    root = dict(f.attrs)
+for path in (linked, stored, virtual):
+    with h5py.File(path, "w", libver=("earliest", "v110")) as f:
+        f.attrs.update(root)
+        for name, values in columns.items():
+            full = "events/" + name
+            if name == "width" and path == linked:
+                f.create_group("events") if "events" not in f else None
+                f[full] = h5py.ExternalLink(source, full)
+                continue
+            if name == "width" and path == stored:
+                raw = path + ".raw"
+                values.tofile(raw)
+                f.create_dataset(full, shape=values.shape, dtype=values.dtype, external=[(raw, 0, values.nbytes)])
+            elif name == "width" and path == virtual:
+                layout = h5py.VirtualLayout(shape=values.shape, dtype=values.dtype)
+                layout[:] = h5py.VirtualSource(source, full, shape=values.shape)
+                f.create_virtual_dataset(full, layout)
+            else:
+                f[full] = values
+            f[full].attrs.update(units[name])
+"#;
+    let paths: Vec<PathBuf> =
+        ["linked.h5", "stored.h5", "virtual.h5"].iter().map(|name| archive.at(name)).collect();
+    let status =
+        std::process::Command::new(python).arg("-c").arg(script).arg(&events).args(&paths).status();
+    assert!(status.expect("Python").success());
+    for path in &paths {
+        let output = archive.at("scores");
+        let arguments = arguments!["score", "-m", &trained().model, "-o", &output, path];
+        let outcome = run(&mut program(&arguments));
+        assert_eq!(
+            outcome.code,
+            Some(3),
+            "{}: {}{}",
+            path.display(),
+            outcome.stdout,
+            outcome.stderr
+        );
+        let names = ["another file", "outside the file"];
+        let named = names.iter().any(|name| outcome.stderr.contains(name));
+        assert!(named, "{}: {}", path.display(), outcome.stderr);
+        assert!(outcome.stderr.contains("width"), "{}: {}", path.display(), outcome.stderr);
+    }
+}
+
+#[test]
+fn names_with_control_characters_are_escaped() {
+    let folder = folder();
+    let path = folder.path().join("run\x1b[2J.h5");
+    std::fs::write(&path, "no HDF5").expect("a file");
+    let outcome = run(&mut program(&arguments!["check", &path]));
+    assert!(!outcome.stdout.contains('\x1b'), "{:?}", outcome.stdout);
+    let messages = outcome.stderr.split_once('\n').map_or("", |(_, rest)| rest);
+    assert!(!messages.contains('\x1b'), "{messages:?}");
+}
