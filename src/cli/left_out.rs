@@ -140,7 +140,7 @@ fn table(worth: &[Worth]) -> String {
 /// The features in words, most worth first.
 pub fn text(worth: &[Worth]) -> String {
     let mut text =
-        "AUC lost by training without a feature, mean over seeds ± its error:\n".to_string();
+        "AUC lost by training without a feature, mean over seeds ± its error (of the seeds, not of the test sample):\n".to_string();
     for w in worth {
         let error = w.error.map_or("(one seed)".to_string(), |e| format!("± {e:.4}"));
         let spread = w.spread.map_or(String::new(), |s| format!(", spread over seeds {s:.4}"));

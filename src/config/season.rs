@@ -25,6 +25,8 @@ pub struct SeasonSettings {
     /// Keys of the score files that name a shower for all telescopes: its image with most size
     /// counts in sums over telescopes. Empty: every image counts.
     pub shower_key: Vec<String>,
+    /// Counts events of equal keys or equal values as different ones.
+    pub allow_repeated_events: bool,
     pub quality: Quality,
     pub positions: Positions,
     pub time: Time,
@@ -177,6 +179,7 @@ impl Default for SeasonSettings {
             threshold: None,
             cuts: BTreeMap::new(),
             shower_key: Vec::new(),
+            allow_repeated_events: false,
             quality: Quality::default(),
             positions: Positions::default(),
             time: Time::default(),

@@ -262,7 +262,7 @@ fn check_file(
         Ok((contents, table, counts)) => {
             let mut report = FileReport {
                 refused: Vec::new(),
-                warnings: missing(&contents),
+                warnings: missing(&contents, role),
                 path,
                 role,
                 contents: None,
@@ -585,7 +585,7 @@ fn ordered_pairs(names: &[String]) -> Vec<Disorder> {
     ORDERED.iter().filter_map(pair).collect()
 }
 
-fn missing(contents: &Contents) -> Vec<String> {
+fn missing(contents: &Contents, role: Option<Class>) -> Vec<String> {
     let has = |name: &&str| contents.columns.iter().any(|column| column.name == **name);
     let absent: Vec<&str> = FEATURES.into_iter().filter(|name| !has(name)).collect();
     let mut warnings = Vec::new();
@@ -596,11 +596,13 @@ fn missing(contents: &Contents) -> Vec<String> {
         warnings.push("no shower key: a split goes by the content of the rows".to_string());
     }
     match contents.classes {
-        None => warnings.push("no class: the file's role must be given".to_string()),
+        None if role.is_none() => {
+            warnings.push("no class: the file's role must be given".to_string());
+        }
         Some(classes) if classes.unknown > 0 => {
             warnings.push(format!("{} rows of unknown class", classes.unknown));
         }
-        Some(_) => {}
+        _ => {}
     }
     warnings
 }

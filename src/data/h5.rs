@@ -141,6 +141,12 @@ pub(super) fn number_list_attribute(place: &Location, name: &str) -> Option<Vec<
     (attribute.size() <= LONGEST).then(|| attribute.read_raw::<f64>().ok())?
 }
 
+/// An attribute of two finite numbers.
+pub(super) fn pair_attribute(place: &Location, name: &str) -> Option<[f64; 2]> {
+    let pair = number_list_attribute(place, name)?;
+    <[f64; 2]>::try_from(pair).ok().filter(|pair| pair.iter().all(|x| x.is_finite()))
+}
+
 /// What the system said where it refused, else all frames of a library error, outermost
 /// first, without repetitions.
 pub(super) fn reason(error: &hdf5::Error) -> String {

@@ -42,6 +42,7 @@ pub mod table;
 pub mod text;
 mod told;
 pub mod unix_time;
+pub mod values;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;

@@ -44,6 +44,8 @@ pub enum Direction {
     Zenith,
     /// Of an axis in the camera, all over half a turn.
     Axis,
+    /// Between an axis and a direction, from 0 to a right angle.
+    Alpha,
     /// Not checked.
     None,
 }
@@ -66,8 +68,7 @@ const DEGREES: &str = "these look like degrees that are taken for radians: corre
 impl Plausible {
     /// Of a quantity of this name and canonical unit: what a schema says, else by its name.
     pub fn of(own: Option<&Plausible>, name: &str, unit: &str) -> Plausible {
-        let usual =
-            if unit == "deg" || unit == "rad" { usual(name, unit) } else { Plausible::default() };
+        let usual = usual(name, unit);
         let Some(own) = own else { return usual };
         Plausible {
             range: own.range.or(usual.range),
@@ -77,19 +78,24 @@ impl Plausible {
     }
 }
 
-/// Ranges [deg] by the name of a quantity.
+/// Ranges by the name and unit of a quantity.
 fn usual(name: &str, unit: &str) -> Plausible {
     let ranges = |range, median| Plausible { range: Some(range), median, direction: None };
     match name {
         "width" if unit == "deg" => ranges([0.0, 1.5], Some([0.005, 0.4])),
         "length" if unit == "deg" => ranges([0.0, 3.0], Some([0.02, 1.0])),
         // Simulated hadrons have their source anywhere in the field of view.
-        "dist" | "dist_anti" if unit == "deg" => ranges([0.0, 10.0], Some([0.0, 6.0])),
+        "dist" | "dist_anti" if unit == "deg" => ranges([0.0, 10.0], Some([0.05, 6.0])),
         "dist_center" if unit == "deg" => ranges([0.0, 6.0], None),
         "xc" | "yc" | "cog_x" | "cog_y" | "source_x" | "source_y" if unit == "deg" => {
             ranges([-6.0, 6.0], None)
         }
-        _ => Plausible { direction: direction(name), ..Plausible::default() },
+        // A logarithm of the size is below 7.
+        "size" if unit == "p.e." => ranges([0.0, 1e8], Some([10.0, 1e7])),
+        _ if unit == "deg" || unit == "rad" => {
+            Plausible { direction: direction(name), ..Plausible::default() }
+        }
+        _ => Plausible::default(),
     }
 }
 
@@ -107,6 +113,9 @@ fn direction(name: &str) -> Option<Direction> {
         "array",
         "event",
     ];
+    if ["alpha", "alpha_anti", "alpha_center"].contains(&name) {
+        return Some(Direction::Alpha);
+    }
     if ["axis", "delta", "psi"].contains(&name) {
         return Some(Direction::Axis);
     }
@@ -214,13 +223,14 @@ impl Tally {
                 1,
             ),
             Direction::Axis => (PI, if degrees { 360.0 } else { TAU }, AXIS_ROWS),
+            Direction::Alpha => (FRAC_PI_2, if degrees { 90.0 } else { FRAC_PI_2 }, AXIS_ROWS),
             Direction::None => return None,
         };
         let found =
             |what: &str| format!("|values| up to {:.4} {} in {what}", self.largest, self.unit);
         if self.largest > most * (1.0 + ROUNDING) {
             return Some(Finding {
-                severe: false,
+                severe: direction == Direction::Alpha,
                 expected: format!("a direction of at most {most:.4} {}", self.unit),
                 found: found(&format!("{} rows", self.finite)),
                 advice: DEGREES,
@@ -228,7 +238,7 @@ impl Tally {
         }
         let small = self.largest > 0.0 && self.largest <= radians * (1.0 + ROUNDING);
         (degrees && small && self.finite >= rows).then(|| Finding {
-            severe: false,
+            severe: direction == Direction::Alpha,
             expected: "a direction in deg".to_string(),
             found: found(&format!("all {} rows", self.finite)),
             advice: RADIANS,
@@ -311,8 +321,32 @@ mod tests {
         ] {
             assert_eq!(advice(name, &values), None, "{name}");
         }
+        let alphas: Vec<f32> = (0..100).map(|i| 0.9 * i as f32).collect();
+        assert_eq!(advice("alpha", &alphas), None);
+        let radians: Vec<f32> = alphas.iter().map(|alpha| alpha.to_radians()).collect();
+        let found = findings("alpha", &radians);
+        assert!(found.len() == 1 && found[0].severe && found[0].advice == RADIANS, "{found:?}");
+        assert_eq!(advice("alpha", &radians[..99]), None);
         let axes: Vec<f32> = (0..100).map(|i| -1.5 + 0.03 * i as f32).collect();
         assert_eq!(advice("axis", &axes), Some(RADIANS));
+    }
+
+    #[test]
+    fn logarithms_of_sizes_and_distances_in_radians_are_severe() {
+        let severe = |name: &str, unit: &str, values: &[f32]| {
+            let mut tally = Tally::new(None, name, unit);
+            tally.add(values);
+            tally.findings().iter().any(|finding| finding.severe)
+        };
+        let sizes: Vec<f32> = (0..40).map(|i| 60.0 * 1.2_f32.powi(i)).collect();
+        let logarithms: Vec<f32> = sizes.iter().map(|size| size.log10()).collect();
+        assert!(!severe("size", "p.e.", &sizes));
+        assert!(severe("size", "p.e.", &logarithms));
+        assert!(!severe("size", "1", &logarithms), "another quantity of this name");
+        let distances: Vec<f32> = (0..40).map(|i| 0.04 * i as f32).collect();
+        assert!(!severe("dist", "deg", &distances));
+        let radians: Vec<f32> = distances.iter().map(|dist| dist.to_radians()).collect();
+        assert!(severe("dist", "deg", &radians));
     }
 
     #[test]

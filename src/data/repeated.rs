@@ -96,17 +96,20 @@ fn open(source: &Source) -> Result<Option<Reader>> {
     table.with_shower(columns).reader(&request).map(Some)
 }
 
-/// 64 bits of class and key, as splitmix64 mixes them (Steele, Lea and Flood 2014). Keys of
+/// 64 bits of class and key. Keys of
 /// other columns have other names in all likelihood, and are told apart when compared.
 fn name(sources: &[Source], row: &Row) -> u64 {
     let words = row.key.iter().map(|word| *word as u64);
     let schema = sources[row.source].schema.name.len() as u64;
-    words.fold(row.class as u64 ^ schema << 32, |state, word| {
-        let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    })
+    words.fold(row.class as u64 ^ schema << 32, mixed)
+}
+
+/// The next state of a hash of words: the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+pub fn mixed(state: u64, word: u64) -> u64 {
+    let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
 }
 
 /// The least names that stand more than once over all ranks. Every rank looks after its share of

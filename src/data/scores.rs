@@ -6,7 +6,7 @@
 //! are refused. Columns of `scores` are one value per event, or one per event and position.
 //! Left to others: what the values mean for a season.
 
-use super::h5::{self, integer_attribute, number_list_attribute, text_attribute};
+use super::h5::{self, integer_attribute, number_list_attribute, pair_attribute, text_attribute};
 use super::stored::{Numbers, StoredColumn};
 use crate::error::{Fault, Result};
 use hdf5::types::IntSize;
@@ -70,6 +70,9 @@ pub struct Head {
     pub source_offset: Option<[f64; 2]>,
     /// Scores beyond which `gammaness` and `posterior` are bounds.
     pub resolved_scores: Option<[f64; 2]>,
+    /// Upper limit below these scores and lower limit above, where the file states them.
+    pub gammaness_limits: Option<[f64; 2]>,
+    pub posterior_limits: Option<[f64; 2]>,
     pub input: Option<String>,
     pub input_blake3: Option<String>,
     pub model_blake3: String,
@@ -172,12 +175,10 @@ impl ScoreFile {
                 positions: positions.unwrap_or_else(|| vec![0.0]),
                 working_points: list(path, &group, "working_points")?,
                 quality_bits: list(path, &group, "quality_bits")?,
-                source_offset: number_list_attribute(&file, "source_offset")
-                    .and_then(|offset| <[f64; 2]>::try_from(offset).ok())
-                    .filter(|offset| offset.iter().all(|x| x.is_finite())),
-                resolved_scores: number_list_attribute(&group, "resolved_scores")
-                    .and_then(|scores| <[f64; 2]>::try_from(scores).ok())
-                    .filter(|scores| scores.iter().all(|x| x.is_finite())),
+                source_offset: pair_attribute(&file, "source_offset"),
+                resolved_scores: pair_attribute(&group, "resolved_scores"),
+                gammaness_limits: pair_attribute(&group, "gammaness_limits"),
+                posterior_limits: pair_attribute(&group, "posterior_limits"),
                 input: text_attribute(&file, "input"),
                 input_blake3: text_attribute(&file, "input_blake3"),
                 model_blake3: text_attribute(&file, "model_blake3").unwrap_or_default(),

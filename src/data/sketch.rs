@@ -81,6 +81,14 @@ impl Sketch {
         -all / HASHES as f64 * libm::log(free)
     }
 
+    /// Returns the estimated number of different names that another sketch of the same shape
+    /// has too, of those that are kept.
+    pub fn shared(&self, other: &Sketch) -> f64 {
+        let mut both = self.clone();
+        both.bits.iter_mut().zip(&other.bits).for_each(|(both, other)| *both |= other);
+        self.distinct() + other.distinct() - both.distinct()
+    }
+
     /// Takes up the names of all ranks, by sums of integers.
     ///
     /// # Errors
@@ -234,6 +242,10 @@ mod tests {
         }
         let distinct = one.distinct();
         assert!((distinct / 30_000.0 - 1.0).abs() < 0.02, "{distinct}");
+        let mut other = Sketch::new(one.shape);
+        (28_000..60_000).for_each(|i| other.insert(named(i)));
+        let shared = one.shared(&other);
+        assert!((shared - 2000.0).abs() < 300.0, "{shared}");
     }
 
     #[test]

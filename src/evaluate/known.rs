@@ -42,6 +42,13 @@ pub fn known<'c>(
     for source in sources {
         let file = agree(world, trained_as(&scorer.card, source))?;
         let mut known = Known { file, parts: parts_of(file, options.part), warning: None };
+        let all_parts = [Parts::Only(Part::Test), Parts::Default];
+        if file.is_some() && !all_parts.contains(&options.part) {
+            known.warning = Some(format!(
+                "{}: the model was trained on this file, and --part takes events that training has used: the figures are too good.",
+                source.path.display()
+            ));
+        }
         if known.parts == Parts::All && options.part == Parts::Default {
             let seen = agree(world, Seen::count(world, scorer, sketches, source))?;
             let seen = seen.reduce(world)?;

@@ -8,7 +8,8 @@
 //! they describe together, and interpolated between the means of the pools between. An end
 //! pool has one event more of the class that is rare there: it stops at such an event, where
 //! the share of the other is highest, and would overstate its odds by a tenth.
-//! Beyond the mean score of an end pool they are a bound.
+//! Beyond the mean score of an end pool they are a bound. Since ten events are few, the bound
+//! that is stated is a confidence limit of the pool's log-odds, not its estimate.
 
 use super::roc::{LEAST_HADRONS, enough};
 use super::{Class, ClassCounts, Measured, Sum};
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 const MOST_POINTS: usize = 200;
 /// Points at either end that are never left out: the steps there.
 const END_POINTS: usize = 3;
+/// Standard deviations of a one-sided limit at 95 % confidence.
+const LIMIT_SIGMAS: f64 = 1.645;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
@@ -34,6 +37,10 @@ pub struct Calibration {
     /// models of older versions, and where all events have one probability.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<[f64; 2]>,
+    /// Upper limit of the log-odds below `resolved` and lower limit above it, at equal numbers
+    /// and 95 % confidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<[f64; 2]>,
     /// What the pre-cuts let pass, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_efficiency: Option<CutEfficiency>,
@@ -64,6 +71,14 @@ impl Bound {
         }
     }
 
+    /// The limit on its side, of an upper limit below and a lower limit above.
+    pub fn limit(self, [upper, lower]: [f64; 2]) -> f64 {
+        match self {
+            Bound::AtMost => upper,
+            Bound::AtLeast => lower,
+        }
+    }
+
     pub fn sign(self) -> &'static str {
         match self {
             Bound::AtMost => "≤",
@@ -80,15 +95,20 @@ struct Pool {
     score: f64, // Σ weight · score
     gamma: f64, // Σ weight of gammas
     all: f64,   // Σ weight
+    /// Σ weight² of gammas and of hadrons.
+    squares: [f64; 2],
 }
 
 impl Pool {
     /// Of events with the weights of their classes scaled; `None` of none.
     fn of(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Option<Pool> {
         let one = |&(score, class, weight): &(f64, Class, f64)| {
-            let all = weight * scale[usize::from(class != Class::Gamma)];
+            let of_class = usize::from(class != Class::Gamma);
+            let all = weight * scale[of_class];
             let gamma = if class == Class::Gamma { all } else { 0.0 };
-            Pool { low: score, high: score, score: all * score, gamma, all }
+            let mut squares = [0.0; 2];
+            squares[of_class] = all * all;
+            Pool { low: score, high: score, score: all * score, gamma, all, squares }
         };
         events.iter().map(one).reduce(Pool::joined)
     }
@@ -100,6 +120,7 @@ impl Pool {
             score: self.score + above.score,
             gamma: self.gamma + above.gamma,
             all: self.all + above.all,
+            squares: [0, 1].map(|class| self.squares[class] + above.squares[class]),
         }
     }
 
@@ -114,6 +135,13 @@ impl Pool {
 
     fn log_odds(&self) -> f64 {
         libm::log(self.gamma / (self.all - self.gamma))
+    }
+
+    /// Error of the log-odds, from the effective events of each class.
+    fn error(&self) -> f64 {
+        let weights = [self.gamma, self.all - self.gamma];
+        let relative = [0, 1].map(|class| self.squares[class] / (weights[class] * weights[class]));
+        libm::sqrt(relative[0] + relative[1])
     }
 
     fn mean(&self) -> f64 {
@@ -140,9 +168,10 @@ impl Calibration {
                 .input());
         }
         let one = sums.map(|sum| 0.5 / sum.effective());
-        let (points, resolved) = fitted(&events, sums.map(|sum| 0.5 / sum.weight), one);
+        let Fitted { points, ends } = fitted(&events, sums.map(|sum| 0.5 / sum.weight), one);
         let [gammas, hadrons] = sums.map(|sum| sum.events);
-        Ok(Calibration { points, prior, gammas, hadrons, resolved, cut_efficiency: None })
+        let (resolved, limits) = ends.map(|Ends { resolved, limits }| (resolved, limits)).unzip();
+        Ok(Calibration { points, prior, gammas, hadrons, resolved, limits, cut_efficiency: None })
     }
 
     /// With what the pre-cuts let pass, so that the prior is that of triggered events. Shares
@@ -167,6 +196,16 @@ impl Calibration {
         self.log_odds(score) + self.prior_log_odds()
     }
 
+    /// Upper limit of the gammaness below `resolved`, lower limit above it.
+    pub fn gammaness_limits(&self) -> Option<[f64; 2]> {
+        self.limits.map(|limits| limits.map(probability))
+    }
+
+    /// The same of the posterior.
+    pub fn posterior_limits(&self) -> Option<[f64; 2]> {
+        self.limits.map(|limits| limits.map(|limit| probability(limit + self.prior_log_odds())))
+    }
+
     /// Of the events that pass the pre-cuts: ln(π/(1 − π)), and `ln(ε_γ/ε_h)` of the cuts.
     pub fn prior_log_odds(&self) -> f64 {
         let of_cuts = self.cut_efficiency.map_or(0.0, |of| libm::log(of.gamma / of.hadron));
@@ -185,7 +224,8 @@ impl Calibration {
 
     /// Refuses points that are no rising function.
     pub fn validate(&self) -> Result<()> {
-        let finite = self.points.iter().chain(&self.resolved).flatten().all(|x| x.is_finite());
+        let ends = self.resolved.iter().chain(&self.limits);
+        let finite = self.points.iter().chain(ends).flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|w| w[0][0] < w[1][0] && w[0][1] <= w[1][1]);
         let ordered = self.resolved.is_none_or(|[low, high]| low <= high);
         let known = self.cut_efficiency.as_ref().is_none_or(CutEfficiency::is_known);
@@ -204,7 +244,9 @@ impl Calibration {
     /// What it resolves, and how many of the events evaluated lie beyond (true = gamma).
     pub fn range(&self, scores: &[f32], gamma: &[bool]) -> CalibratedRange {
         let mut beyond = [ClassCounts::default(); 2];
+        let mut all = ClassCounts::default();
         for (score, gamma) in scores.iter().zip(gamma) {
+            *(if *gamma { &mut all.gamma } else { &mut all.hadron }) += 1;
             let bound = Bound::of(f64::from(*score), self.resolved);
             let Some(bound) = bound else { continue };
             let counts = &mut beyond[usize::from(bound == Bound::AtLeast)];
@@ -219,9 +261,28 @@ impl Calibration {
             scores: self.resolved,
             gammaness: ends(Calibration::gammaness),
             posterior: ends(Calibration::posterior),
+            posterior_limits: self.posterior_limits(),
             below: beyond[0],
             above: beyond[1],
+            contradicted: self.contradicted(beyond, all),
         }
+    }
+
+    /// Whether events beyond the range contradict the upper limit below it, and the lower limit
+    /// above it, by more than their own counts allow at three standard deviations.
+    fn contradicted(&self, [below, above]: [ClassCounts; 2], all: ClassCounts) -> [bool; 2] {
+        let Some([upper, lower]) = self.limits else { return [false; 2] };
+        const SIGMAS: f64 = 3.0;
+        let most = |n: u64| n as f64 + SIGMAS * libm::sqrt(n as f64 + 1.0) + 1.0;
+        let least = |n: u64| n as f64 - SIGMAS * libm::sqrt(n as f64);
+        // Log-odds at equal numbers, NaN where a class has too few events to say anything.
+        let log_odds = |gammas: f64, hadrons: f64| {
+            libm::log(gammas / hadrons * (all.hadron as f64 / all.gamma as f64))
+        };
+        [
+            log_odds(least(below.gamma), most(below.hadron)) > upper,
+            log_odds(most(above.gamma), least(above.hadron)) < lower,
+        ]
     }
 }
 
@@ -238,11 +299,16 @@ pub struct CalibratedRange {
     pub cut_efficiency: Option<CutEfficiency>,
     /// Absent where it is not known.
     pub scores: Option<[f64; 2]>,
-    /// At these scores, as the posterior: bounds beyond them.
+    /// At these scores, as the posterior.
     pub gammaness: Option<[f64; 2]>,
     pub posterior: Option<[f64; 2]>,
+    /// Upper limit of the posterior below these scores and lower limit above, at 95 % confidence.
+    pub posterior_limits: Option<[f64; 2]>,
     pub below: ClassCounts,
     pub above: ClassCounts,
+    /// Whether these counts contradict the limit below, and the one above.
+    #[serde(default)]
+    pub contradicted: [bool; 2],
 }
 
 impl CalibratedRange {
@@ -252,13 +318,32 @@ impl CalibratedRange {
     }
 }
 
-/// Points, and the scores between which they are resolved, of ascending events; `one` is the
-/// scaled weight of an effective event of each class.
-fn fitted(
-    events: &[(f64, Class, f64)],
-    scale: [f64; 2],
-    one: [f64; 2],
-) -> (Vec<[f64; 2]>, Option<[f64; 2]>) {
+/// Points of the calibration, and its ends where they differ.
+struct Fitted {
+    points: Vec<[f64; 2]>,
+    ends: Option<Ends>,
+}
+
+/// Scores between which log-odds are resolved, and the limits beyond.
+struct Ends {
+    resolved: [f64; 2],
+    limits: [f64; 2],
+}
+
+impl Ends {
+    /// `None` where the log-odds of the end pools do not rise. Log-odds, since shares that
+    /// differ in their last bit can have log-odds in either order.
+    fn of([below, above]: &[Pool; 2], resolved: [f64; 2]) -> Option<Ends> {
+        let limits = [
+            below.log_odds() + LIMIT_SIGMAS * below.error(),
+            above.log_odds() - LIMIT_SIGMAS * above.error(),
+        ];
+        (below.log_odds() < above.log_odds()).then_some(Ends { resolved, limits })
+    }
+}
+
+/// Fits ascending events; `one` is the scaled weight of an effective event of each class.
+fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2], one: [f64; 2]) -> Fitted {
     let lower = resolving(events.iter());
     let upper = events.len() - resolving(events.iter().rev());
     let fitted = if lower > upper {
@@ -268,17 +353,18 @@ fn fitted(
     };
     let unresolved = || {
         let all = Pool::of(events, scale);
-        (all.iter().map(|all| [all.mean(), all.log_odds()]).collect(), None)
+        let points = all.iter().map(|all| [all.mean(), all.log_odds()]).collect();
+        Fitted { points, ends: None }
     };
-    fitted.map_or_else(unresolved, |(points, resolved)| (thinned(points), Some(resolved)))
+    fitted.map_or_else(unresolved, |fit| Fitted { points: thinned(fit.points), ..fit })
 }
 
 /// `None` where the ends do not differ.
-fn apart(pools: &[Pool], one: [f64; 2]) -> Option<(Vec<[f64; 2]>, [f64; 2])> {
+fn apart(pools: &[Pool], one: [f64; 2]) -> Option<Fitted> {
     let [first, inner @ .., last] = pools else { return None };
     let ends = [first.with([one[0], 0.0]), last.with([0.0, one[1]])];
-    let resolved = [first.mean(), last.mean()];
-    (ends[0].share() < ends[1].share()).then(|| (points(ends, inner), resolved))
+    let found = Ends::of(&ends, [first.mean(), last.mean()])?;
+    Some(Fitted { points: points(ends, inner), ends: Some(found) })
 }
 
 /// Events from an end inwards that hold at least ten effective ones of each class, equal
@@ -306,7 +392,7 @@ fn overlapping(
     above: &[(f64, Class, f64)],
     scale: [f64; 2],
     one: [f64; 2],
-) -> Option<(Vec<[f64; 2]>, [f64; 2])> {
+) -> Option<Fitted> {
     let below = Pool::of(below, scale)?.with([one[0], 0.0]);
     let above = Pool::of(above, scale)?.with([0.0, one[1]]);
     let resolved = [above.low, below.high];
@@ -314,16 +400,19 @@ fn overlapping(
         [resolved[0].next_down(), below.log_odds()],
         [resolved[1].next_up(), above.log_odds()],
     ];
-    (below.share() < above.share()).then_some((points, resolved))
+    let ends = Ends::of(&[below, above], resolved)?;
+    Some(Fitted { points, ends: Some(ends) })
 }
 
 /// Score and log-odds. Those of the end pools begin at their edges, so that all of their
 /// events have the odds of the pool; so the outer half of the pools next to them keeps its own.
 fn points([first, last]: [Pool; 2], inner: &[Pool]) -> Vec<[f64; 2]> {
-    let (least, most) = (first.log_odds(), last.log_odds());
+    let (mut least, most) = (first.log_odds(), last.log_odds());
     let mut points = vec![[first.high, least]];
     for (i, pool) in inner.iter().enumerate() {
+        // Not below the pool before: shares rise, and their log-odds can fall by a rounding.
         let log_odds = pool.log_odds().clamp(least, most);
+        least = log_odds;
         points.extend((i == 0).then_some([pool.low, log_odds]));
         points.push([pool.mean(), log_odds]);
         points.extend((i + 1 == inner.len()).then_some([pool.high, log_odds]));

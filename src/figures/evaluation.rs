@@ -302,7 +302,16 @@ impl Evaluation {
         weights: Option<&[f64]>,
     ) -> Evaluation {
         self.reliability_odds = reliability_odds(calibration, scores, gamma, weights);
-        self.calibrated = Some(calibration.range(scores, gamma));
+        let range = calibration.range(scores, gamma);
+        for (contradicted, side) in range.contradicted.into_iter().zip(["lowest", "highest"]) {
+            if contradicted {
+                self.warnings.push(format!(
+                    "Events with the {side} scores contradict the bound of the posterior there by \
+                     more than 3 sigma: the model is calibrated on other events than these."
+                ));
+            }
+        }
+        self.calibrated = Some(range);
         self
     }
 

@@ -38,7 +38,15 @@ impl Auc {
         let error = placement_variance(gamma, hadron)
             .zip(placement_variance(hadron, gamma))
             .map(|(v10, v01)| (v10 / m as f64 + v01 / n as f64).sqrt());
-        Some(Auc { value, error })
+        Some(Auc { value, error }.with_least_error(m.min(n) as f64))
+    }
+
+    /// Gives an area of 0 or 1 the error of a share of none or all: without a pair in the other
+    /// order its variance is not known.
+    fn with_least_error(self, events: f64) -> Auc {
+        let is_perfect = self.value <= 0.0 || self.value >= 1.0;
+        let error = self.error.map(|e| if is_perfect { e.max(1.0 / (events + 1.0)) } else { e });
+        Auc { error, ..self }
     }
 
     /// How many standard errors the area lies above one half (negative: below).
@@ -58,7 +66,8 @@ fn weighted_area(sample: &Sample) -> Option<Auc> {
     };
     let ((value, from_gammas), (_, from_hadrons)) = of(Class::Gamma).zip(of(Class::Hadron))?;
     let error = from_gammas.zip(from_hadrons).map(|(a, b)| (a + b).sqrt());
-    Some(Auc { value, error })
+    let events = [Class::Gamma, Class::Hadron].map(|class| sample.from(class, 0).effective());
+    Some(Auc { value, error }.with_least_error(events[0].min(events[1])))
 }
 
 /// For each score: the share of a class's weight below it, equal ones half; `None` where the

@@ -75,17 +75,20 @@ impl Evaluation {
         let Some(([low, high], [from, to])) = range.posterior.zip(range.scores) else {
             return Ok(());
         };
-        let [low, high] = [low, high].map(|p| significant(p, 2));
+        let [most, least] = range.posterior_limits.unwrap_or([low, high]);
+        let [low, high, most, least] = [low, high, most, least].map(|p| significant(p, 2));
         let [from, to] = [from, to].map(|score| significant(score, 4));
         let counts = |of: ClassCounts| format!("{} gammas, {} hadrons", of.gamma, of.hadron);
         let name = format!("posterior at {}{}", range.prior, range.basis());
         line(f, &name, format!("resolved from {low} to {high}"))?;
-        let below = format!("≤ {low}: {}", counts(range.below));
+        let below = format!("≤ {most}: {}", counts(range.below));
         line(f, &format!("  bound, score below {from}"), below)?;
-        let above = format!("≥ {high}: {}", counts(range.above));
+        let above = format!("≥ {least}: {}", counts(range.above));
         line(f, &format!("  bound, score above {to}"), above)?;
-        let error = "known to about 30 % of their odds, from ten held-out events each";
-        line(f, "  both bounds", error)
+        if range.posterior_limits.is_some() {
+            line(f, "  both bounds", "limits at 95 % confidence")?;
+        }
+        Ok(())
     }
 
     /// Standard cuts and the model at the same hadron survival.

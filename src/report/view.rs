@@ -508,7 +508,7 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
     let counts = |of: ClassCounts| {
         format!("{} gammas and {} hadrons", grouped(of.gamma), grouped(of.hadron))
     };
-    let bounds = range.posterior.map(|[low, high]| {
+    let bounds = range.posterior_limits.or(range.posterior).map(|[low, high]| {
         format!(
             "; ≤ {} for {}, ≥ {} for {} beyond the range that the calibration resolves",
             number(low, 2),

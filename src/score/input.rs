@@ -4,6 +4,7 @@
 
 use super::recipe::{AtPositions, Recipe, Rows};
 use crate::data::catalog::{self, Stamp};
+use crate::data::plausible::Tally;
 use crate::data::schema::Schema;
 use crate::data::table::{Block, Reader, Request, Table};
 use crate::engine::check_units;
@@ -25,6 +26,7 @@ pub struct Input {
     path: PathBuf,
     pub table: Table,
     reader: Reader,
+    quantities: Vec<String>, // that are read
     /// Whether the slot of a block is read.
     slots: Vec<bool>,
     pub keys: Vec<String>,
@@ -62,7 +64,8 @@ impl Input {
         let class = recipe.keys && table.has_class();
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
         let reader = table.reader(&request)?;
-        Ok(Input { path: path.to_path_buf(), table, reader, slots, keys, class })
+        let quantities = request.quantities;
+        Ok(Input { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
     }
 
     pub fn rows(&self) -> u64 {
@@ -84,11 +87,30 @@ impl Input {
         // The slots keep their memory from block to block.
         let mut is_read = self.slots.iter();
         block.quantities.retain(|_| is_read.next().is_some_and(|is_read| *is_read));
+        let is_first = rows.start == 0;
         self.reader.read(rows, block)?;
+        if is_first {
+            self.warn_of_values(&block.quantities);
+        }
         let mut read = std::mem::take(&mut block.quantities).into_iter();
         let mut next = |is_read: &bool| is_read.then(|| read.next()).flatten().unwrap_or_default();
         block.quantities = self.slots.iter().map(&mut next).collect();
         Ok(())
+    }
+}
+
+impl Input {
+    /// Warns of quantities whose first values no telescope has, such as angles in another unit.
+    fn warn_of_values(&self, values: &[Vec<f32>]) {
+        let own = &self.table.schema().plausible;
+        for (name, values) in self.quantities.iter().zip(values) {
+            let unit = self.table.unit(name).unwrap_or_default();
+            let mut tally = Tally::new(own.get(name), name, unit);
+            tally.add(values);
+            for finding in tally.findings() {
+                log::warn!("{}: {}", self.path.display(), finding.line(name));
+            }
+        }
     }
 }
 

@@ -142,6 +142,7 @@ mod tests {
             input_blake3: "a".repeat(64),
             output_blake3: "b".repeat(64),
             unusable: 7,
+            outside: 0,
             implausible_times: 0,
             status: BTreeMap::from([("not finite".to_string(), 7)]),
         };

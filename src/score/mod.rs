@@ -95,6 +95,9 @@ pub struct ScoredFile {
     /// Rows without a score at any position.
     #[serde(default)]
     pub unusable: u64,
+    /// Rows with a score that are outside the cuts at all positions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub outside: u64,
     /// Rows with a time outside of 2000 to 2100, such as seconds instead of nanoseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub implausible_times: u64,
@@ -316,20 +319,28 @@ fn finish(
     };
     agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
     if is_root(world) {
-        summary.files.iter().filter_map(ScoredFile::warning).for_each(|text| log::warn!("{text}"));
+        summary.files.iter().flat_map(ScoredFile::warnings).for_each(|text| log::warn!("{text}"));
     }
     Ok(summary)
 }
 
 impl ScoredFile {
     /// What must be known of the file besides its scores, which do not depend on it.
-    fn warning(&self) -> Option<String> {
-        (self.implausible_times > 0).then(|| {
+    fn warnings(&self) -> impl Iterator<Item = String> {
+        let times = (self.implausible_times > 0).then(|| {
             format!(
                 "{}: {} of {} rows have a time (unix_time_ns) outside of 2000 to 2100; seconds instead of ns? `season` leaves such runs out of live time, rates and σ/√h",
                 self.output, self.implausible_times, self.rows
             )
-        })
+        });
+        let inside = self.rows - self.unusable.min(self.rows) - self.outside.min(self.rows);
+        let none = (self.rows > 0 && inside == 0).then(|| {
+            format!(
+                "{}: no row is inside the model's cuts ({} of {} rows have no score); are units and schema right?",
+                self.output, self.unusable, self.rows
+            )
+        });
+        times.into_iter().chain(none)
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Counts {
     status: [u64; STATUS_BITS.len()],
     /// Without a score at any position.
     pub unusable: u64,
+    /// With a score, but outside the cuts at all positions.
+    pub outside: u64,
     /// With a time (key `unix_time_ns`) that is not plausible.
     pub implausible_times: u64,
 }
@@ -51,7 +53,10 @@ impl Counts {
         }
         let rows = status.len() / positions.max(1);
         let without = |row: &usize| (0..positions).all(|k| status[k * rows + row] & UNUSABLE != 0);
-        self.unusable += (0..rows).filter(without).count() as u64;
+        let unusable = (0..rows).filter(without).count() as u64;
+        let not_inside = |row: &usize| (0..positions).all(|k| status[k * rows + row] != 0);
+        self.unusable += unusable;
+        self.outside += (0..rows).filter(not_inside).count() as u64 - unusable;
     }
 
     /// Takes up the times of rows.
@@ -64,6 +69,7 @@ impl Counts {
         self.implausible_times += other.implausible_times;
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.unusable += other.unusable;
+        self.outside += other.outside;
     }
 
     /// Counts by the name of the bit.
@@ -73,14 +79,14 @@ impl Counts {
     }
 
     pub fn to_numbers(&self) -> Vec<f64> {
-        let more = [&self.unusable, &self.implausible_times];
+        let more = [&self.unusable, &self.implausible_times, &self.outside];
         self.status.iter().chain(more).map(|n| *n as f64).collect()
     }
 
     pub fn from_numbers(numbers: &[f64]) -> Counts {
         let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
-        let (unusable, implausible_times) = (at(STATUS_BITS.len()), at(STATUS_BITS.len() + 1));
-        let mut counts = Counts { unusable, implausible_times, ..Counts::default() };
+        let [unusable, implausible_times, outside] = [0, 1, 2].map(|i| at(STATUS_BITS.len() + i));
+        let mut counts = Counts { unusable, implausible_times, outside, ..Counts::default() };
         counts.status.iter_mut().enumerate().for_each(|(i, count)| *count = at(i));
         counts
     }
@@ -170,8 +176,15 @@ impl Output {
             let text = Attribute::Text(recipe.working_points_text());
             writer.group_attribute("working_points", &text)?;
         }
-        if let Some(resolved) = recipe.resolved_scores() {
-            writer.group_attribute("resolved_scores", &Attribute::Numbers(resolved.to_vec()))?;
+        if let Some(calibration) = recipe.written_calibration() {
+            for (name, ends) in [
+                ("resolved_scores", calibration.resolved),
+                ("gammaness_limits", calibration.gammaness_limits()),
+                ("posterior_limits", calibration.posterior_limits()),
+            ] {
+                let Some(ends) = ends else { continue };
+                writer.group_attribute(name, &Attribute::Numbers(ends.to_vec()))?;
+            }
         }
         if !recipe.quality.is_empty() {
             writer.group_attribute("quality_bits", &Attribute::Text(recipe.quality_text()))?;

@@ -570,6 +570,7 @@ impl Shared<'_> {
             input_blake3: made_of.input.clone(),
             output_blake3,
             unusable: counts.unusable,
+            outside: counts.outside,
             implausible_times: counts.implausible_times,
             status: counts.by_name(),
         };

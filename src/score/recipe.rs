@@ -10,7 +10,7 @@ use crate::engine::{
     Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
 };
 use crate::error::{Fault, Result};
-use crate::figures::{BinnedThresholds, Bounds, LikenessTally};
+use crate::figures::{BinnedThresholds, Bounds, Calibration, LikenessTally};
 use crate::model::Card;
 use rayon::prelude::*;
 use serde_json::json;
@@ -413,11 +413,11 @@ impl Recipe {
         json!(points.collect::<Vec<_>>()).to_string()
     }
 
-    /// Scores beyond which probabilities in the file are bounds, where it has any.
-    pub fn resolved_scores(&self) -> Option<[f64; 2]> {
+    /// The calibration, where the file has probabilities.
+    pub fn written_calibration(&self) -> Option<&Calibration> {
         let calibrated = [ScoreColumn::Gammaness, ScoreColumn::Posterior];
         let written = self.columns.iter().any(|(column, ..)| calibrated.contains(column));
-        self.card.calibration.as_ref().filter(|_| written)?.resolved
+        self.card.calibration.as_ref().filter(|_| written)
     }
 
     /// Of the energy table, which is no part of the configuration.

@@ -152,6 +152,7 @@ pub fn finished(
         input_blake3: input_blake3.to_string(),
         output_blake3: catalog::hash_text(&catalog::hash_file(path)?),
         unusable: counts.unusable,
+        outside: counts.outside,
         implausible_times: counts.implausible_times,
         status: counts.by_name(),
     };

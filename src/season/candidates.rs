@@ -9,7 +9,8 @@ use std::cmp::Ordering;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     pub score: f32,
-    /// As the score file has them, of calibrated models.
+    /// As the score file has them, of calibrated models; where they are bounds, the limits that
+    /// the file states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gammaness: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,6 +3,7 @@
 use super::candidates::{Best, Candidate};
 use super::counts::{RunCounts, RunKey};
 use super::plan::Plan;
+use super::repeated::CountedEvents;
 use super::scan::scan;
 use crate::config::SeasonSettings;
 use crate::data::finished::FinishedFile;
@@ -207,6 +208,8 @@ pub struct Counted {
     pub candidates: Vec<Candidate>,
     /// Score files that could not be used, with the reason.
     pub failed: BTreeMap<String, String>,
+    /// What is odd about the events as a whole.
+    pub warning: Option<String>,
 }
 
 /// What one rank has counted, as it travels.
@@ -215,6 +218,7 @@ struct Told {
     runs: Vec<(RunKey, RunCounts)>,
     candidates: Vec<Candidate>,
     failed: Vec<(String, u8, String)>,
+    events: CountedEvents,
 }
 
 /// Reads all files of a folder, each by one rank; every rank gets the counts, which depend
@@ -226,7 +230,11 @@ pub fn count(
     plan: &Plan,
     settings: &SeasonSettings,
 ) -> Result<Counted> {
-    let mut mine = Counting { runs: BTreeMap::new(), best: Best::new(plan.candidates) };
+    let mut mine = Counting {
+        runs: BTreeMap::new(),
+        best: Best::new(plan.candidates),
+        events: CountedEvents::default(),
+    };
     let (mut failed, mut fatal) = (Vec::new(), Ok(()));
     for file in folder.of_rank(world.rank(), world.size()) {
         let path = &file.path;
@@ -244,7 +252,11 @@ pub fn count(
             Ok(scanned)
         });
         match outcome {
-            Ok(scanned) => mine.take(scanned),
+            Ok(mut scanned) => {
+                let index = folder.files.iter().position(|known| known.name == file.name);
+                scanned.events.of_file(index.unwrap_or_default());
+                mine.take(scanned);
+            }
             Err(error @ (Error::Environment(_) | Error::Internal(_))) => {
                 fatal = Err(error);
                 break;
@@ -255,14 +267,23 @@ pub fn count(
         }
     }
     agree(world, fatal)?;
-    let told =
-        Told { runs: mine.runs.into_iter().collect(), candidates: mine.best.finish(), failed };
-    merge(world, &told, plan, folder.files.len())
+    let told = Told {
+        runs: mine.runs.into_iter().collect(),
+        candidates: mine.best.finish(),
+        failed,
+        events: mine.events,
+    };
+    let (mut counted, events) = merge(world, &told, plan, folder.files.len())?;
+    if !settings.allow_repeated_events {
+        counted.warning = common(events.refuse_repeated(&folder.files, plan.simulated))?;
+    }
+    Ok(counted)
 }
 
 struct Counting {
     runs: BTreeMap<RunKey, RunCounts>,
     best: Best,
+    events: CountedEvents,
 }
 
 impl Counting {
@@ -271,15 +292,22 @@ impl Counting {
             self.runs.entry(key).or_default().merge(&counts);
         }
         self.best.extend(scanned.best.finish());
+        self.events.merge(scanned.events);
     }
 }
 
-fn merge(world: &dyn World, mine: &Told, plan: &Plan, files: usize) -> Result<Counted> {
+fn merge(
+    world: &dyn World,
+    mine: &Told,
+    plan: &Plan,
+    files: usize,
+) -> Result<(Counted, CountedEvents)> {
     let broken = |e: serde_json::Error| Fault::new("cannot exchange counts").found(e).internal();
     let bytes = agree(world, serde_json::to_vec(mine).map_err(broken))?;
     let mut counted = Counted::default();
     let mut best = Best::new(plan.candidates);
     let mut failed = Vec::new();
+    let mut events = CountedEvents::default();
     for bytes in world.all_gather(&bytes)? {
         let told: Told = serde_json::from_slice(&bytes).map_err(broken)?;
         for (key, counts) in told.runs {
@@ -287,6 +315,7 @@ fn merge(world: &dyn World, mine: &Told, plan: &Plan, files: usize) -> Result<Co
         }
         best.extend(told.candidates);
         failed.extend(told.failed);
+        events.merge(told.events);
     }
     counted.candidates = best.finish();
     failed.sort();
@@ -294,5 +323,5 @@ fn merge(world: &dyn World, mine: &Told, plan: &Plan, files: usize) -> Result<Co
         return common(Err(Error::from_code(*code, Fault::new(text.clone()))));
     }
     counted.failed = failed.into_iter().map(|(file, _, text)| (file, text)).collect();
-    Ok(counted)
+    Ok((counted, events))
 }

@@ -19,6 +19,7 @@ mod models;
 mod names;
 mod pictures;
 mod plan;
+mod repeated;
 mod scan;
 mod showers;
 mod summary;

@@ -10,6 +10,7 @@ use super::counts::{
 use super::judge::{Columns, Judge, Verdict};
 use super::names::telescope_of;
 use super::plan::Plan;
+use super::repeated::CountedEvents;
 use crate::config::SeasonSettings;
 use crate::data::scores::{Head, ScoreBlock, ScoreFile};
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
@@ -29,6 +30,7 @@ const GAMMA: i8 = 1;
 pub struct Scanned {
     pub runs: BTreeMap<RunKey, RunCounts>,
     pub best: Best,
+    pub events: CountedEvents,
 }
 
 /// Reads `path`, which goes by `name` in reports.
@@ -58,6 +60,7 @@ struct Counting<'a> {
     numbers: HashMap<(Option<i64>, Option<i64>), usize>,
     runs: Vec<OfRun>,
     best: Best,
+    events: CountedEvents,
 }
 
 /// One run of the file.
@@ -119,6 +122,7 @@ impl<'a> Counting<'a> {
             } else {
                 plan.candidates
             }),
+            events: CountedEvents::default(),
         }
     }
 
@@ -270,7 +274,7 @@ impl<'a> Counting<'a> {
 
     /// An event that passes counts once.
     fn count(&mut self, run: usize, passes: u64, block: &ScoreBlock, row: usize, file_row: u64) {
-        let Counting { plan, judge, runs, .. } = self;
+        let Counting { plan, judge, runs, events, .. } = self;
         let columns = &judge.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
@@ -280,6 +284,7 @@ impl<'a> Counting<'a> {
         }
         let Some(place) = judge.place(passes, block, row, file_row) else { return };
         portion.counted[place] += 1;
+        events.add(columns, block, row, file_row, of_run.key.telescope);
         let counts = &mut of_run.counts;
         let energy = columns.energy.map(|c| block.at_all[c][place][row]);
         let bin = energy.and_then(|energy| bin_of(energy, &plan.edges));
@@ -312,9 +317,13 @@ impl<'a> Counting<'a> {
             let keys = keys.map(|(c, name)| (name.clone(), block.keys[c][row]));
             let probability =
                 |column: Option<usize>| column.and_then(|c| finite(block.at_source[c][row]));
-            let (gammaness, posterior) =
-                (probability(columns.gammaness), probability(columns.posterior));
             let bound = Bound::of(f64::from(score), self.head.resolved_scores);
+            let limited = |column, limits: Option<[f64; 2]>| {
+                let limit = bound.zip(limits).map(|(bound, limits)| bound.limit(limits) as f32);
+                probability(column).map(|value| limit.unwrap_or(value))
+            };
+            let gammaness = limited(columns.gammaness, self.head.gammaness_limits);
+            let posterior = limited(columns.posterior, self.head.posterior_limits);
             self.best.add(Candidate {
                 score,
                 gammaness,
@@ -336,8 +345,8 @@ impl<'a> Counting<'a> {
     }
 
     fn finish(self, selection: &str) -> Scanned {
-        let Counting { name, head, runs, best, .. } = self;
-        let mut scanned = Scanned { runs: BTreeMap::new(), best };
+        let Counting { name, head, runs, best, events, .. } = self;
+        let mut scanned = Scanned { runs: BTreeMap::new(), best, events };
         for mut run in runs {
             if let Some((number, portion)) = run.current.take() {
                 run.portions.insert(number, portion);

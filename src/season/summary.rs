@@ -28,6 +28,10 @@ const SCORE_BINS: usize = 60;
 const HOUR: f64 = 3600.0;
 /// Difference of source offsets that matters for the leak [deg].
 const OFFSET_MARGIN: f64 = 0.2;
+/// Counts at OFF positions that are less likely than this are warned of.
+const LEAST_HOMOGENEITY: f64 = 1e-6;
+/// So is a significance below this.
+const LEAST_SIGNIFICANCE: f64 = -5.0;
 /// Share of the counted events outside all bins of energy above which a warning says so.
 const MOST_OUTSIDE: f64 = 0.1;
 /// Runs that are named one by one where the same is odd about them.
@@ -261,7 +265,7 @@ struct Dated<'a> {
 impl Season {
     pub fn new(parts: Parts) -> Result<Season> {
         let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = counted.warning.iter().cloned().collect();
         let (mut used, mut refused) = (Vec::new(), Vec::new());
         let mut all: Vec<Dated> =
             counted.runs.iter().map(|(key, counts)| Dated::new(key, counts, settings)).collect();
@@ -297,6 +301,7 @@ impl Season {
             warn_of_simulation(simulation, &used, &total, &mut warnings);
         }
         warn_of_energies(&total, &mut warnings);
+        warn_of_background(&total.tally, &mut warnings);
         if total.showers == Showers::Independent {
             warnings.push(INDEPENDENT.to_string());
         }
@@ -542,6 +547,23 @@ fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
         warnings.push(format!(
             "{} of {counted} counted events are outside all bins of energy: the energy table or [energy] edges do not cover them",
             counted - binned
+        ));
+    }
+}
+
+/// Warns of counts that no background gives, whatever the source.
+fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
+    const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
+    if let Some(of) = total.homogeneity.filter(|of| of.p_value < LEAST_HOMOGENEITY) {
+        warnings.push(format!(
+            "the counts at the OFF positions differ by more than chance (chi2 {:.1} of {}, p {:.1e}): the positions do not see one background; {ADVICE}",
+            of.chi2, of.degrees, of.p_value
+        ));
+    }
+    if let Some(significance) = total.significance.filter(|sigma| *sigma < LEAST_SIGNIFICANCE) {
+        warnings.push(format!(
+            "fewer events at the source than at the OFF positions, by {:.1} sigma: the positions do not see one background; {ADVICE}",
+            -significance
         ));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Options;
 use super::checkpoint;
+use super::classes;
 use super::contrast::follow;
 use super::culprits;
 use super::few;
@@ -167,6 +168,7 @@ impl<'a> Job<'a> {
                 agree(world, EventStore::load(world, &plan.sources, &recipe))?;
             let counts = counts.reduce(world)?;
             if let Some(of_class) = store.sketches.take() {
+                classes::refuse_shared(world, &sketches, &of_class)?;
                 sketches.join(&of_class);
             }
             if let Some(off) = plan.off.as_ref().filter(|_| *class == Class::Hadron) {
@@ -187,6 +189,9 @@ impl<'a> Job<'a> {
                 log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
             }
             let of_class = store.moments(world, &recipe)?;
+            if let (Some(before), true) = (rows.first().map(|_| &moments), is_root(world)) {
+                classes::warn_of_swapped(before, &of_class, &plan.selection);
+            }
             // Merging into nothing would round: a model of one class keeps its moments' bits.
             if stores.is_empty() {
                 moments = of_class;

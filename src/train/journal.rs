@@ -73,7 +73,11 @@ impl Journal {
             metrics.append_line(&json_line(epoch)?)?;
         }
         let held_out = epoch.validation_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
-        let best = if epoch.best { ", best" } else { "" };
+        let best = match (epoch.best, epoch.flows.len() > 1 && epoch.stage.is_none()) {
+            (false, _) => "",
+            (true, false) => ", best",
+            (true, true) => ", best of at least one flow, which keeps it",
+        };
         let loss = match (&epoch.stage, epoch.validation_loss) {
             (Some(stage), Some(loss)) => format!(" ({stage}: held-out loss {loss:.4})"),
             _ => String::new(),

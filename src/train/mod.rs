@@ -6,6 +6,7 @@
 
 mod bins;
 pub mod checkpoint;
+mod classes;
 mod contrast;
 mod culprits;
 pub mod estimate;
@@ -165,9 +166,21 @@ fn open_folder(world: &dyn World, options: &Options) -> Result<Option<RunFolder>
     agree(world, folder.transpose())
 }
 
+/// Quantities that a simulation knows and an observation does not.
+const OF_SIMULATION: [&str; 6] =
+    ["energy", "energy_true", "x_max", "x_ground", "y_ground", "axis_scatter"];
+
 fn describe(world: &dyn World, plan: &Plan, threads: usize) {
     if !is_root(world) {
         return;
+    }
+    let names = plan.selection.features().iter().map(|feature| feature.name.as_str());
+    let simulated: Vec<&str> = names.filter(|name| OF_SIMULATION.contains(name)).collect();
+    if !simulated.is_empty() {
+        log::warn!(
+            "features that only a simulation knows: {}; the model cannot score observations",
+            simulated.join(", ")
+        );
     }
     let (ranks, train) = (world.size(), &plan.config.train);
     log::info!(

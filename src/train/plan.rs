@@ -16,6 +16,7 @@ use crate::data::sketch;
 use crate::data::split::Splitter;
 use crate::data::store::{self, Recipe, Source, View};
 use crate::data::table::Table;
+use crate::data::values;
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
 use crate::world::{World, agree, is_root};
@@ -59,6 +60,7 @@ impl Plan {
         let mut plan = Plan::without_hashes(world, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
         roles::refuse_swapped(world, &given, SWAPPED)?;
+        values::refuse_implausible(world, &given, &plan.selection)?;
         let all = || plan.sources.iter().chain(&plan.filed);
         let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
         let hashes = agree(world, catalog::hash_files(world, &paths))?;

@@ -1,0 +1,209 @@
+//! Finds events that count more than once: the same rows in two score files, or twice in one.
+//!
+//! An event goes by its keys where one of them numbers events or tells their time, else by its
+//! values. Of more events than have room, one in a power of two is kept, chosen by its name
+//! alone, so that a file given twice is found whatever its size, on any number of ranks.
+
+use super::folder::Listed;
+use super::judge::Columns;
+use crate::data::repeated::mixed;
+use crate::data::scores::ScoreBlock;
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+
+/// Events kept of a file, and of all files of a rank: 32 bytes each.
+const MOST: usize = 1 << 20;
+
+/// An event that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CountedEvent {
+    /// Hash of telescope, run and keys; of the values where no key tells events apart.
+    name: u64,
+    /// Hash of the scores at all positions and of the copied columns.
+    values: u64,
+    /// Index of its file in the folder.
+    file: usize,
+    row: u64,
+}
+
+/// Events that count, or a sample of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CountedEvents {
+    /// One of so many names is kept: a power of 2.
+    one_in: u64,
+    events: Vec<CountedEvent>,
+    /// Whether equal names with other values may be one event: not where the telescope is not
+    /// known, and not of simulated showers, which are used several times.
+    are_named: bool,
+}
+
+impl Default for CountedEvents {
+    fn default() -> CountedEvents {
+        CountedEvents { one_in: 1, events: Vec::new(), are_named: false }
+    }
+}
+
+impl CountedEvents {
+    /// Adds a row of a block.
+    pub fn add(
+        &mut self,
+        columns: &Columns,
+        block: &ScoreBlock,
+        row: usize,
+        file_row: u64,
+        telescope: Option<i64>,
+    ) {
+        let scores = block.at_all[columns.score].iter().map(|at| at[row]);
+        let copied = block.copied.iter().map(|column| column[row]);
+        let values = scores.chain(copied).map(|value| u64::from(value.to_bits())).fold(0, mixed);
+        let tells_apart = columns.keys.event.or(columns.keys.time).is_some();
+        let keys = block.keys.iter().map(|key| key[row] as u64);
+        let start = telescope.map_or(0, |telescope| mixed(1, telescope as u64));
+        let name = if tells_apart { keys.fold(start, mixed) } else { values };
+        self.are_named |= tells_apart && telescope.is_some();
+        self.push(CountedEvent { name, values, file: 0, row: file_row });
+    }
+
+    fn push(&mut self, event: CountedEvent) {
+        if !is_kept(event.name, self.one_in) {
+            return;
+        }
+        self.events.push(event);
+        while self.events.len() > MOST {
+            self.thin(2 * self.one_in);
+        }
+    }
+
+    fn thin(&mut self, one_in: u64) {
+        self.one_in = one_in;
+        self.events.retain(|event| is_kept(event.name, one_in));
+    }
+
+    /// Names the file that the events are of.
+    pub fn of_file(&mut self, index: usize) {
+        self.events.iter_mut().for_each(|event| event.file = index);
+    }
+
+    pub fn merge(&mut self, mut other: CountedEvents) {
+        let one_in = self.one_in.max(other.one_in);
+        self.thin(one_in);
+        other.thin(one_in);
+        self.are_named |= other.are_named;
+        other.events.into_iter().for_each(|event| self.push(event));
+    }
+
+    /// Refuses events of equal values, and of equal keys where these name one event of a
+    /// telescope. Equal keys alone are a warning elsewhere, and nothing of simulated showers.
+    pub fn refuse_repeated(
+        mut self,
+        files: &[Listed],
+        is_simulated: bool,
+    ) -> Result<Option<String>> {
+        self.events.sort_unstable();
+        let mut found = [(0_u64, None); 2]; // of other values, of equal ones
+        for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
+            let of = &mut found[usize::from(pair[0].values == pair[1].values)];
+            of.0 += 1;
+            of.1.get_or_insert((pair[0], pair[1]));
+        }
+        let [of_keys, of_values] = found;
+        let least = if self.one_in == 1 { "" } else { "at least " };
+        let told = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
+            let (first, second) = pair?;
+            let file = |event: CountedEvent| files.get(event.file);
+            let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
+            let (one, other) = (name(first), name(second));
+            let text = format!(
+                "{least}{count} events that count twice, such as row {} of {one} and row {} of {other}",
+                first.row, second.row
+            );
+            Some((file(second).map(|file| file.path.clone()), second.row, text))
+        };
+        let refused = told(of_values).or_else(|| {
+            let name_one_event = self.are_named && !is_simulated;
+            told(of_keys).filter(|_| name_one_event)
+        });
+        if let Some((path, row, text)) = refused {
+            let fault = Fault::new("the same events are there twice").row(row);
+            return Err(path
+                .iter()
+                .fold(fault, |fault, path| fault.file(path))
+                .expected("every event once")
+                .found(text)
+                .advice("leave the copies out of the scores, or set allow_repeated_events = true in the settings where they are other events")
+                .input());
+        }
+        let warning = told(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
+            format!(
+                "Equal keys name {text}: the same events, unless these are of several telescopes."
+            )
+        });
+        Ok(warning)
+    }
+}
+
+fn is_kept(name: u64, one_in: u64) -> bool {
+    (name >> 32) & (one_in - 1) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use taiga_flow_gpu::random::Stream;
+
+    fn files() -> Vec<Listed> {
+        let listed = |name: &str| Listed {
+            name: name.to_string(),
+            path: PathBuf::from(name),
+            rows: 0,
+            input_blake3: name.to_string(),
+        };
+        ["a.h5", "b.h5"].map(listed).to_vec()
+    }
+
+    fn of(file: usize, rows: std::ops::Range<u64>, values: u64, seed: u64) -> CountedEvents {
+        let names = Stream::new(seed, "names", &[]);
+        let mut events = CountedEvents::default();
+        for row in rows {
+            let name = names.bits(row);
+            events.push(CountedEvent { name, values: mixed(values, name), file: 0, row });
+        }
+        events.of_file(file);
+        events
+    }
+
+    #[test]
+    fn a_sample_finds_copies_of_many_events() {
+        let seed = u64::from(std::process::id());
+        let many = 3 * MOST as u64;
+        let mut all = of(0, 0..many, 0, seed);
+        all.merge(of(1, many..many + 5, 0, seed));
+        assert!(all.events.len() <= MOST && all.one_in >= 4, "seed {seed}");
+        assert_eq!(all.clone().refuse_repeated(&files(), false).unwrap(), None);
+        let copies = of(1, 7..200_000, 0, seed);
+        let mut other = copies.clone();
+        other.merge(all.clone());
+        all.merge(copies);
+        for events in [all, other] {
+            let error = events.refuse_repeated(&files(), false).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            let text = error.to_string();
+            assert!(text.contains("at least") && text.contains("b.h5"), "seed {seed}: {text}");
+        }
+    }
+
+    #[test]
+    fn equal_keys_of_other_values_are_refused_where_the_telescope_is_known() {
+        let seed = u64::from(std::process::id());
+        let mut events = of(0, 0..50, 0, seed);
+        events.merge(of(1, 20..22, 1, seed));
+        let warning = events.clone().refuse_repeated(&files(), false).unwrap().unwrap();
+        assert!(warning.contains("2 events"), "{warning}");
+        assert_eq!(events.clone().refuse_repeated(&files(), true).unwrap(), None);
+        events.are_named = true;
+        let text = events.clone().refuse_repeated(&files(), false).unwrap_err().to_string();
+        assert!(text.contains("row 20 of a.h5 and row 20 of b.h5"), "{text}");
+        assert_eq!(events.refuse_repeated(&files(), true).unwrap(), None);
+    }
+}
