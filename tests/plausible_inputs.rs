@@ -303,18 +303,18 @@ fn public_tables_are_plausible() {
     }
 }
 
-/// Toy gammas with widths ten times too large, and a configuration that cuts on them.
+/// Toy gammas with widths three times too large, and a configuration that cuts on them.
 fn wide_events(folder: &Path) -> (PathBuf, Events) {
     let gamma = simulated(folder.join("toy.h5"), Class::Gamma, 3000, seed());
     let mut events = Events::read(&gamma);
-    events.feature("width").iter_mut().for_each(|x| *x *= 10.0);
+    events.feature("width").iter_mut().for_each(|x| *x *= 3.0);
     events.feature("con2")[7] = f32::NAN;
     let wide = folder.join("wide.h5");
     events.write(&wide);
     let more = "[split]\ntrain = 0.6\nvalidation = 0.2\ntest = 0.2\n";
     let path = configuration(folder, &wide, more);
     let text = std::fs::read_to_string(&path).expect("a configuration");
-    let cuts = "size = { min = 60 }\nwidth = { min = 0.02, max = 0.8 }\n";
+    let cuts = "size = { min = 60 }\nwidth = { min = 0.02, max = 0.24 }\n";
     std::fs::write(&path, text.replace("size = { min = 60 }\n", cuts)).expect("one");
     (path, events)
 }
@@ -332,7 +332,7 @@ fn counted(events: &mut Events) -> [Vec<u64>; 3] {
         let failed = [
             size <= 60.0,
             width <= 0.02,
-            width >= 0.8,
+            width >= 0.24,
             !finite,
             finite && !(con2 > 0.0 && con2 < 1.0 && size > 0.0),
         ];
@@ -377,7 +377,7 @@ fn cut_flows_agree_with_counts_row_by_row() {
         let names: Vec<&str> = cuts.iter().filter_map(|cut| cut["cut"].as_str()).collect();
         assert_eq!(
             names,
-            ["size > 60", "width > 0.02", "width < 0.8", "finite values", "domain of transforms"]
+            ["size > 60", "width > 0.02", "width < 0.24", "finite values", "domain of transforms"]
         );
         for (column, expected) in ["fails", "fails_only_this", "left"].iter().zip(&expected) {
             let found: Vec<u64> = cuts.iter().filter_map(|cut| cut[column].as_u64()).collect();
@@ -421,7 +421,7 @@ fn training_names_the_cuts_that_removed_events() {
     let folder = folder();
     let (configuration, mut events) = wide_events(folder.path());
     let text = std::fs::read_to_string(&configuration).expect("a configuration");
-    std::fs::write(&configuration, text.replace("max = 0.8", "max = 0.02001")).expect("one");
+    std::fs::write(&configuration, text.replace("max = 0.24", "max = 0.02001")).expect("one");
     let removed = events.feature("width").iter().filter(|x| f64::from(**x) >= 0.02001).count();
     let cut = format!("width < 0.02001 removed {removed}");
     let output = folder.path().join("run");

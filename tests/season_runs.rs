@@ -604,3 +604,64 @@ fn counts_over_positions_are_named_as_pairs() {
     let text = std::fs::read_to_string(plain.join("manifest.json")).expect("a manifest");
     assert!(!text.contains("status_counts"));
 }
+
+#[test]
+fn events_that_are_there_twice_are_refused() {
+    let refused = |files: &[(&str, Scores)], settings: &str, texts: &[&str]| {
+        let folder = folder();
+        let at = folder.path();
+        let listed: Vec<(&str, &Scores)> = files.iter().map(|(name, s)| (*name, s)).collect();
+        let scores = write_folder(&at.join("scores"), &listed);
+        std::fs::write(at.join("season.toml"), settings).expect("settings");
+        let command =
+            arguments!["season", &scores, "-o", &at.join("report"), "-c", &at.join("season.toml")];
+        for mut command in [program(&command), ranks(2, &command)] {
+            let outcome = run(&mut command);
+            let is_made = at.join("report/season.json").exists();
+            assert_eq!(is_made, texts.is_empty(), "{}", outcome.stderr);
+            std::fs::remove_dir_all(at.join("report")).ok();
+            if texts.is_empty() {
+                assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+                continue;
+            }
+            assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+            for text in texts {
+                assert!(outcome.stderr.contains(text), "no '{text}' in {}", outcome.stderr);
+            }
+        }
+    };
+    let numbered = |number: u64| {
+        let mut scores = with_key(Plan::new(number).scores(), "run", 20_221_201_001);
+        let first = 100_000 * number as i64;
+        scores.key("event_id").iter_mut().for_each(|event| *event += first);
+        scores
+    };
+    let [one, other] = [1, 2].map(numbered);
+    refused(&[("a.h5", one.clone()), ("b.h5", other.clone())], "", &[]);
+    // The same events under another name and content hash.
+    let copy = Scores { input: "copy.h5".to_string(), ..one.clone() };
+    let files = [("a.h5", one.clone()), ("b.h5", other), ("c.h5", copy.clone())];
+    let says = ["the same events are there twice", "count twice", "a.h5", "c.h5"];
+    refused(&files, "", &says);
+    refused(&files, "allow_repeated_events = true\n", &[]);
+    // Within one file.
+    let mut twice = one.clone();
+    for (_, values) in &mut twice.keys {
+        values.extend_from_within(..);
+    }
+    for (_, _, values) in twice.copied.iter_mut().chain(&mut twice.at_positions) {
+        values.extend_from_within(..);
+    }
+    twice.status.extend_from_within(..);
+    if let Some((_, bits)) = &mut twice.quality {
+        bits.extend_from_within(..);
+    }
+    refused(&[("a.h5", twice)], "", &["the same events are there twice", "a.h5"]);
+    // Other scores of the same keys: one event only where the telescope is known.
+    let mut again = copy;
+    again.column("size").iter_mut().for_each(|size| *size *= 1.01);
+    let files = [("IACT01/a.h5", one.clone()), ("IACT01/b.h5", again.clone())];
+    refused(&files, "", &["the same events are there twice"]);
+    let files = [("IACT01/a.h5", one), ("IACT02/b.h5", again)];
+    refused(&files, "", &[]);
+}

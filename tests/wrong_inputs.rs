@@ -295,3 +295,97 @@ fn impossible_drafts_do_not_thin_the_loss() {
     println!("norms {few} and {many}");
     assert!((few / many - 1.0).abs() < 0.1, "{few} and {many}");
 }
+
+/// Toy gammas with a feature changed.
+fn with_feature(path: PathBuf, name: &str, change: impl Fn(f32) -> f32) -> PathBuf {
+    let gamma = simulated(path.with_extension("toy.h5"), Class::Gamma, 1500, seed());
+    let mut events = Events::read(&gamma);
+    events.feature(name).iter_mut().for_each(|x| *x = change(*x));
+    events.write(&path);
+    path
+}
+
+#[test]
+fn values_that_no_telescope_has_refuse_training_and_are_warned_of_in_scores() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let good = simulated(at("good.h5"), Class::Gamma, 1500, seed());
+    let of_good = configuration(folder.path(), &good, SHORT);
+    let model = &trained().model;
+    type Change = fn(f32) -> f32;
+    let cases: [(&str, Change, &str); 4] = [
+        ("width", |x| 10.0 * x, "a median from 0.005 to 0.4 deg"),
+        ("alpha", f32::to_radians, "radians"),
+        ("dist", f32::to_radians, "a median from 0.05"),
+        ("size", f32::log10, "p.e."),
+    ];
+    for (name, change, says) in cases {
+        let wrong = with_feature(at(&format!("{name}.h5")), name, change);
+        let set = format!("data.gamma=[{:?}]", wrong.display().to_string());
+        let texts = &[name, says];
+        let output = at("refused");
+        // The cut on the size leaves nothing of its logarithm.
+        let sets = ["--set", set.as_str(), "--set", "cuts.size.min=0"];
+        refused(&train(&of_good, &output, &sets), 3, texts);
+        refused(&train(&of_good, &output, &[&sets[..], &["--dry-run"]].concat()), 3, texts);
+        assert!(!output.join("model.safetensors").exists());
+        let scored = run(&mut program(&arguments![
+            "score",
+            &wrong,
+            "-m",
+            model,
+            "-o",
+            &at(&format!("{name}-scores"))
+        ]));
+        assert_eq!(scored.code, Some(0), "{}", scored.stderr);
+        assert!(scored.stderr.contains(says), "{name}: {}", scored.stderr);
+        let none = scored.stderr.contains("no row is inside the model's cuts");
+        assert_eq!(none, name == "size", "{name}: {}", scored.stderr);
+    }
+}
+
+#[test]
+fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 3000, seed());
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 3000, seed() + 1);
+    let of_gamma = configuration(folder.path(), &gamma, SHORT);
+    let unknown = |path: &Path, class: Class| {
+        let mut events = Events::read(path);
+        events.class.fill(-1);
+        let path = at(&format!("unknown-{}.h5", class));
+        events.write(&path);
+        path
+    };
+    // Half of the hadrons are gammas, under other numbers.
+    let [mut some, others] = [&gamma, &hadron].map(|path| Events::read(path));
+    let half: Vec<usize> = (0..1500).collect();
+    some = some.chosen(&half);
+    for (name, values) in &mut some.features {
+        let own = others.features.iter().find(|(known, _)| known == name).expect("a feature");
+        values.extend(&own.1[..1500]);
+    }
+    some.keys.iter_mut().for_each(|(_, values)| *values = (5_000_000..5_003_000).collect());
+    some.class = vec![Class::Hadron.code(); 3000];
+    some.write(&at("half.h5"));
+    let ratio = |gamma: &Path, hadron: &Path, output: &str| {
+        let list = |path: &Path| format!("[{:?}]", path.display().to_string());
+        let sets = [
+            "model.mode=ratio".to_string(),
+            format!("data.gamma={}", list(gamma)),
+            format!("data.hadron={}", list(hadron)),
+        ];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+        train(&of_gamma, &at(output), &sets)
+    };
+    let says = ["as gammas and as hadrons", " % of the smaller class"];
+    refused(&ratio(&gamma, &at("half.h5"), "half"), 3, &says);
+    let swapped = "exchanged?";
+    let outcome = ratio(&gamma, &hadron, "good");
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
+    let (gamma, hadron) = (unknown(&gamma, Class::Gamma), unknown(&hadron, Class::Hadron));
+    let outcome = ratio(&hadron, &gamma, "swapped");
+    assert!(outcome.stderr.contains(swapped), "{}", outcome.stderr);
+}

@@ -103,8 +103,9 @@ impl CountedEvents {
         let mut found = [(0_u64, None); 2]; // of other values, of equal ones
         for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
             let of = &mut found[usize::from(pair[0].values == pair[1].values)];
+            let place = |(_, event): &(CountedEvent, CountedEvent)| (event.file, event.row);
             of.0 += 1;
-            of.1.get_or_insert((pair[0], pair[1]));
+            of.1 = of.1.into_iter().chain([(pair[0], pair[1])]).min_by_key(place);
         }
         let [of_keys, of_values] = found;
         let least = if self.one_in == 1 { "" } else { "at least " };

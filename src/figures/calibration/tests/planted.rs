@@ -242,3 +242,49 @@ fn reliability_in_log_odds_is_that_at_the_prior() {
     assert_eq!(range.below.gamma + range.below.hadron, beyond(|s, end| s < end, low));
     assert_eq!(range.above.gamma + range.above.hadron, beyond(|s, end| s > end, high));
 }
+
+#[test]
+fn limits_beyond_the_resolved_range_hold_and_calibrations_can_be_used() {
+    let seed = 1000 * u64::from(std::process::id());
+    let (mut broken, mut ends) = (0_u32, 0_u32);
+    for replica in 0..400 {
+        let draw = |what: &str| Stream::new(seed, what, &[replica]).bits(0);
+        let (gammas, hadrons) = (20 + draw("gammas") % 3000, 20 + draw("hadrons") % 3000);
+        let mut fitted = events(gammas, hadrons, seed + replica);
+        let is_coarse = replica % 4 == 0;
+        for (score, _, weight) in &mut fitted {
+            *weight = 0.1 * (1 + draw("weight") % 3) as f64;
+            // Equal scores and shares that differ by roundings alone.
+            *score = if is_coarse { (10.0 * *score).round() / 10.0 } else { *score };
+        }
+        let calibration = Calibration::fit(fitted, 1e-3).unwrap();
+        calibration.validate().unwrap_or_else(|e| panic!("seed {seed}, {replica}: {e}"));
+        let Some(([low, high], [upper, lower])) = calibration.resolved.zip(calibration.limits)
+        else {
+            continue;
+        };
+        ends += 2;
+        // The log-odds of a score s are 2·s; beyond an end they are further out.
+        broken += u32::from(2.0 * low > upper) + u32::from(2.0 * high < lower);
+    }
+    println!("{broken} of {ends} limits at 95 % are broken at the end itself");
+    let most = 0.05 * f64::from(ends) + 4.0 * (0.05 * 0.95 * f64::from(ends)).sqrt();
+    assert!(ends > 500 && f64::from(broken) < most, "seed {seed}: {broken} of {ends}");
+}
+
+#[test]
+fn events_that_contradict_a_limit_are_found() {
+    let seed = u64::from(std::process::id());
+    let calibration = Calibration::fit(events(5000, 5000, seed), 1e-3).unwrap();
+    let told = |gammas: u64, hadrons: u64, shift: f64, seed: u64| {
+        let all = events(gammas, hadrons, seed);
+        let is_gamma: Vec<bool> = all.iter().map(|e| e.1 == Class::Gamma).collect();
+        let moved = |e: &(f64, Class, f64)| e.0 + if e.1 == Class::Gamma { 0.0 } else { shift };
+        let scores: Vec<f32> = all.iter().map(|e| moved(e) as f32).collect();
+        calibration.range(&scores, &is_gamma).contradicted
+    };
+    assert_eq!(told(20_000, 20_000, 0.0, seed + 1), [false; 2], "seed {seed}");
+    // Hadrons with higher scores than those of the calibration.
+    assert!(told(20_000, 20_000, 2.0, seed + 2)[1], "seed {seed}");
+    assert_eq!(told(3, 3, 2.0, seed + 3), [false; 2], "seed {seed}");
+}
