@@ -641,7 +641,7 @@ fn events_that_are_there_twice_are_refused() {
     // The same events under another name and content hash.
     let copy = Scores { input: "copy.h5".to_string(), ..one.clone() };
     let files = [("a.h5", one.clone()), ("b.h5", other), ("c.h5", copy.clone())];
-    let says = ["the same events are there twice", "count twice", "a.h5", "c.h5"];
+    let says = ["duplicate events", " duplicates, such as", "a.h5", "c.h5"];
     refused(&files, "", &says);
     refused(&files, "allow_repeated_events = true\n", &[]);
     // Within one file.
@@ -656,12 +656,12 @@ fn events_that_are_there_twice_are_refused() {
     if let Some((_, bits)) = &mut twice.quality {
         bits.extend_from_within(..);
     }
-    refused(&[("a.h5", twice)], "", &["the same events are there twice", "a.h5"]);
+    refused(&[("a.h5", twice)], "", &["duplicate events", "a.h5"]);
     // Other scores of the same keys: one event only where the telescope is known.
     let mut again = copy;
     again.column("size").iter_mut().for_each(|size| *size *= 1.01);
     let files = [("IACT01/a.h5", one.clone()), ("IACT01/b.h5", again.clone())];
-    refused(&files, "", &["the same events are there twice"]);
+    refused(&files, "", &["duplicate events"]);
     let files = [("IACT01/a.h5", one), ("IACT02/b.h5", again)];
     refused(&files, "", &[]);
 }

@@ -379,7 +379,7 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
         train(&of_gamma, &at(output), &sets)
     };
-    let says = ["as gammas and as hadrons", " % of the smaller class"];
+    let says = ["gammas and hadrons share events", " % of the events of the smaller class"];
     refused(&ratio(&gamma, &at("half.h5"), "half"), 3, &says);
     let swapped = "exchanged?";
     let outcome = ratio(&gamma, &hadron, "good");

@@ -115,7 +115,7 @@ impl CountedEvents {
             let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
             let (one, other) = (name(first), name(second));
             let text = format!(
-                "{least}{count} events that count twice, such as row {} of {one} and row {} of {other}",
+                "{least}{count} duplicates, such as row {} of {one} and row {} of {other}",
                 first.row, second.row
             );
             Some((file(second).map(|file| file.path.clone()), second.row, text))
@@ -125,18 +125,18 @@ impl CountedEvents {
             told(of_keys).filter(|_| name_one_event)
         });
         if let Some((path, row, text)) = refused {
-            let fault = Fault::new("the same events are there twice").row(row);
+            let fault = Fault::new("duplicate events").row(row);
             return Err(path
                 .iter()
                 .fold(fault, |fault, path| fault.file(path))
                 .expected("every event once")
                 .found(text)
-                .advice("leave the copies out of the scores, or set allow_repeated_events = true in the settings where they are other events")
+                .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")
                 .input());
         }
         let warning = told(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
             format!(
-                "Equal keys name {text}: the same events, unless these are of several telescopes."
+                "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
             )
         });
         Ok(warning)
@@ -200,7 +200,7 @@ mod tests {
         let mut events = of(0, 0..50, 0, seed);
         events.merge(of(1, 20..22, 1, seed));
         let warning = events.clone().refuse_repeated(&files(), false).unwrap().unwrap();
-        assert!(warning.contains("2 events"), "{warning}");
+        assert!(warning.contains("2 duplicates"), "{warning}");
         assert_eq!(events.clone().refuse_repeated(&files(), true).unwrap(), None);
         events.are_named = true;
         let text = events.clone().refuse_repeated(&files(), false).unwrap_err().to_string();

@@ -64,12 +64,12 @@ pub fn refuse_shared(world: &dyn World, before: &Sketches, of_class: &Sketches) 
         return Ok(());
     }
     let percent = (100.0 * shared / first.min(second)).min(100.0);
-    common(Err(Fault::new("events are there as gammas and as hadrons")
+    common(Err(Fault::new("gammas and hadrons share events")
         .expected("no event of both classes")
         .found(format!(
-            "about {percent:.0} % of the smaller class have the features of the other's"
+            "about {percent:.0} % of the events of the smaller class are also in the other"
         ))
-        .advice("leave the copies out; give each event to the class that it is of")
+        .advice("remove the copies: each event belongs to one class")
         .input()))
 }
 
