@@ -156,11 +156,6 @@ impl OutputLock {
         self.leaves_files = true;
         self
     }
-
-    /// Whether no other job can be writing to the folder.
-    pub fn is_exclusive(&self) -> bool {
-        self.held.iter().all(|held| held.mode != Mode::Shared)
-    }
 }
 
 impl Drop for OutputLock {
@@ -338,14 +333,12 @@ mod tests {
         let out = folder.path();
         let first = OutputLock::part(out, (0, 3), SHORT).unwrap().unwrap();
         let second = OutputLock::part(out, (1, 3), SHORT).unwrap().unwrap();
-        assert!(!first.is_exclusive());
         assert_eq!(OutputLock::part(out, (1, 3), SHORT).unwrap_err().exit_code(), 75);
         assert_eq!(OutputLock::folder(out, SHORT).unwrap_err().exit_code(), 75);
         drop(first);
         assert_eq!(OutputLock::folder(out, SHORT).unwrap_err().exit_code(), 75);
         drop(second);
         let whole = OutputLock::folder(out, SHORT).unwrap().unwrap();
-        assert!(whole.is_exclusive());
         assert_eq!(OutputLock::part(out, (0, 3), SHORT).unwrap_err().exit_code(), 75);
         drop(whole);
         assert!(names(out).is_empty(), "{:?}", names(out));

@@ -143,7 +143,7 @@ fn share_error(part: Sum, all: Sum) -> f64 {
 
 /// Standard error of a share of so many events: its distance from the further end of the
 /// interval of Wilson (1927). √variance for many events, and above 0 where none or all pass.
-pub fn wilson_error(share: f64, variance: f64, events: f64) -> f64 {
+fn wilson_error(share: f64, variance: f64, events: f64) -> f64 {
     let narrower = 1.0 + 1.0 / events;
     let middle = (share + 0.5 / events) / narrower;
     let half = (variance + 0.25 / (events * events)).sqrt() / narrower;
