@@ -195,8 +195,7 @@ fn events_that_are_there_twice_are_not_trained_on() {
     second.write(&at("second.h5"));
     let configuration = configuration(folder.path(), &at("*.h5"), "[train]\nepochs = 2\n");
     let train = arguments!["train", "-c", &configuration, "-o", &at("run")];
-    let told =
-        ["events are there twice", "second.h5", "40 rows", "row 100 of", "first.h5", "run_id"];
+    let told = ["duplicate events", "second.h5", "40 rows", "row 100 of", "first.h5", "run_id"];
     refused(&train, folder.path(), INPUT, &told);
     refuse(&mut ranks(2, &train), folder.path(), INPUT, &told);
     let allowed =

@@ -389,3 +389,27 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
     let outcome = ratio(&hadron, &gamma, "swapped");
     assert!(outcome.stderr.contains(swapped), "{}", outcome.stderr);
 }
+
+#[test]
+fn duplicate_events_are_warned_of_in_evaluations() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 7);
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 600, seed() + 8);
+    let again: Vec<usize> = (100..140).collect();
+    Events::read(&gamma).chosen(&again).write(&at("again.h5"));
+    let evaluated = |files: &[&Path], output: &str| {
+        let mut all = Vec::from(arguments!["evaluate", "-m", &trained().model]);
+        all.extend(files.iter().map(OsString::from));
+        all.extend(arguments!["-o", &at(output)]);
+        let outcome = run(&mut program(&all));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        outcome.stdout
+    };
+    let text = evaluated(&[&gamma, &hadron, &at("again.h5")], "twice");
+    for part in ["duplicate events", "40 rows", "again.h5", "errors of all figures"] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+    let text = evaluated(&[&gamma, &hadron], "once");
+    assert!(!text.contains("duplicate"), "{text}");
+}

@@ -1,4 +1,4 @@
-//! Events that are there twice, found over all ranks before training.
+//! Finds duplicate events over all ranks.
 //!
 //! Promises: exact (names of 64 bits only choose the rows that are then compared key by
 //! key); the same words on any number of ranks; a rank holds 8 bytes per row of its share,
@@ -28,15 +28,24 @@ struct Row {
     key: Vec<i64>,
 }
 
-/// Refuses events that are there twice, on all ranks alike.
+/// Refuses duplicate events, on all ranks alike.
 pub fn refuse(world: &dyn World, sources: &[Source]) -> Result<()> {
+    const ADVICE: &str = "`taiga-flow check` lists all; remove the copies, or set data.allow_repeated_events = true where other events have the same numbers";
+    match find(world, sources)? {
+        None => Ok(()),
+        Some(fault) => common(Err(fault.advice(ADVICE).input())),
+    }
+}
+
+/// Finds duplicate events, on all ranks alike.
+pub fn find(world: &dyn World, sources: &[Source]) -> Result<Option<Fault>> {
     let mut names = Vec::new();
     let read = for_each_row(world, sources, |row| names.push(name(sources, row)));
     agree(world, read)?;
     let shared = shared_names(world, &mut names)?;
     drop(names);
     if shared.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut mine = Vec::new();
     let read = for_each_row(world, sources, |row| {
@@ -171,7 +180,7 @@ fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
 
 /// Compares whole keys, under the names of their columns; `all` says whether these are all
 /// rows there are to compare.
-fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<()> {
+fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<Option<Fault>> {
     let mut columns = Vec::with_capacity(sources.len());
     for source in sources {
         columns.push(Table::open(&source.path, &source.schema)?.event_columns());
@@ -187,21 +196,21 @@ fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<()> {
             example = example.or(Some((first, (source, place), key)));
         }
     }
-    let Some(((other, other_row), (source, row), key)) = example else { return Ok(()) };
+    let Some(((other, other_row), (source, row), key)) = example else { return Ok(None) };
     let named = columns[source].iter().zip(&key).map(|(name, word)| format!("{name} {word}"));
     let named: Vec<String> = named.collect();
-    Err(Fault::new("events are there twice")
-        .file(&sources[source].path)
-        .row(row)
-        .expected("every event once")
-        .found(format!(
-            "{}{count} rows with the key of another, such as row {other_row} of {} ({})",
-            if all { "" } else { "at least " },
-            sources[other].path.display(),
-            named.join(", ")
-        ))
-        .advice("`taiga-flow check` tells all; leave the copies out, or set data.allow_repeated_events = true where other events have the same numbers")
-        .input())
+    Ok(Some(
+        Fault::new("duplicate events")
+            .file(&sources[source].path)
+            .row(row)
+            .expected("every event once")
+            .found(format!(
+                "{}{count} rows with the key of another, such as row {other_row} of {} ({})",
+                if all { "" } else { "at least " },
+                sources[other].path.display(),
+                named.join(", ")
+            )),
+    ))
 }
 
 #[cfg(test)]

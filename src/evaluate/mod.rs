@@ -11,6 +11,7 @@ use crate::config::{Class, Hardware, Observation, Transform};
 use crate::data::catalog::{self, Catalog};
 use crate::data::durable;
 use crate::data::features::ScaledFeature;
+use crate::data::repeated;
 use crate::data::roles;
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
 use crate::data::split::{Part, Splitter};
@@ -109,6 +110,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         None => scorer,
     };
     let scorer = agree(world, scorer)?;
+    let duplicates = repeated::find(world, &sources)?;
     let known = known::known(world, &scorer, &model.sketches, &sources, options)?;
     let read = || Pool::read(&scorer, &sources);
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
@@ -155,8 +157,10 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     if let Some(lacking) = lacking {
         evaluation = evaluation.with_warning(lacking);
     }
+    let duplicates =
+        duplicates.map(|fault| format!("{fault}. The errors of all figures are too small."));
     let recognised = known.into_iter().filter_map(|known| known.warning);
-    for warning in recognised.chain(unlike) {
+    for warning in duplicates.into_iter().chain(recognised).chain(unlike) {
         evaluation = evaluation.with_warning(warning);
     }
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };

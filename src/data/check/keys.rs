@@ -1,4 +1,4 @@
-//! Rows that are there twice, by the key of a row: within a file, and between files.
+//! Finds duplicate rows by their key: within a file, and between files.
 //!
 //! Promises: exact for keys of one or two columns (of more, 128 bits of a hash are
 //! compared); memory is bounded whatever the number of rows: keys are read in as many
