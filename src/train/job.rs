@@ -189,8 +189,12 @@ impl<'a> Job<'a> {
                 log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
             }
             let of_class = store.moments(world, &recipe)?;
-            if let (Some(before), true) = (rows.first().map(|_| &moments), is_root(world)) {
-                classes::warn_of_swapped(before, &of_class, &plan.selection);
+            if !stores.is_empty() && is_root(world) {
+                let [gammas, hadrons] = match class {
+                    Class::Gamma => [&of_class, &moments],
+                    Class::Hadron => [&moments, &of_class],
+                };
+                classes::warn_of_swapped(gammas, hadrons, &plan.selection);
             }
             // Merging into nothing would round: a model of one class keeps its moments' bits.
             if stores.is_empty() {
