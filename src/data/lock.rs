@@ -28,6 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// The lock file of a folder.
 pub const NAME: &str = ".lock";
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often a folder that vanishes is created again.
+const MOST_RESTORED: usize = 100;
 /// Longest record read [bytes].
 const LONGEST_RECORD: u64 = 4096;
 
@@ -129,6 +131,7 @@ impl OutputLock {
             leaves_files: false,
         };
         let start = Instant::now();
+        let mut restored = 0;
         for (name, mode) in files {
             let path = folder.join(name);
             loop {
@@ -139,6 +142,12 @@ impl OutputLock {
                     }
                     Ok(Err(Busy::Held(_))) => std::thread::sleep(PAUSE.min(timeout)),
                     Ok(Err(Busy::Gone)) => {}
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound && restored < MOST_RESTORED =>
+                    {
+                        restored += 1;
+                        lock.restore_folder()?;
+                    }
                     Err(error) if is_read_only(&error) => return Ok(None),
                     Err(error) => {
                         let reason = error.to_string();
@@ -148,6 +157,15 @@ impl OutputLock {
             }
         }
         Ok(Some(lock))
+    }
+
+    /// Creates the folder again: a job that has failed removes the folder that it had created,
+    /// also while another one waits there.
+    fn restore_folder(&mut self) -> Result<()> {
+        if let Some(missing) = durable::outermost_missing(&self.folder) {
+            self.created = Some(missing);
+        }
+        durable::create_folder(&self.folder)
     }
 
     /// Leaves the lock files behind, unlocked: they then mark what the folder is for.
@@ -325,6 +343,27 @@ mod tests {
         std::thread::sleep(SHORT);
         drop(first);
         assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn waiting_job_outlives_the_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("deep/out");
+        let first = OutputLock::folder(&out, SHORT).unwrap().unwrap();
+        let (sent, received) = std::sync::mpsc::channel();
+        let place = out.clone();
+        let waiting = std::thread::spawn(move || {
+            let lock = OutputLock::folder(&place, Duration::from_secs(30)).unwrap().unwrap();
+            sent.send(()).unwrap();
+            drop(lock);
+        });
+        std::thread::sleep(SHORT);
+        // What a job that fails does, in the order that leaves no folder to the other one.
+        std::fs::remove_dir_all(parent.path().join("deep")).unwrap();
+        drop(first);
+        received.recv_timeout(Duration::from_secs(20)).unwrap();
+        waiting.join().unwrap();
+        assert!(!parent.path().join("deep").exists(), "nothing is left behind");
     }
 
     #[test]
