@@ -104,13 +104,14 @@ impl Tellable for Job {
     }
 }
 
-/// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] would.
+/// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] would, but
+/// without refusing a file that is listed twice.
 pub fn output_names(
     inputs: &[PathBuf],
     output: &Path,
     root: Option<&Path>,
 ) -> Result<Vec<(PathBuf, String)>> {
-    Ok(list(inputs, output, root)?.into_iter().map(|job| (job.input, job.name)).collect())
+    Ok(places(inputs, output, root)?.into_iter().map(|job| (job.input, job.name)).collect())
 }
 
 /// Leaves out outputs of earlier runs, where the output folder lies below an input folder: files
@@ -139,8 +140,22 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
     }
 }
 
-/// The files and the names of their outputs.
+/// The files and the names of their outputs; no file twice.
 fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Job>> {
+    let mut jobs = places(inputs, output, root)?;
+    let inputs: Vec<PathBuf> = jobs.iter().map(|job| job.input.clone()).collect();
+    for (job, bytes) in jobs.iter_mut().zip(catalog::refuse_twice(&inputs)?) {
+        job.bytes = bytes;
+    }
+    if jobs.is_empty() {
+        return Err(Fault::new("no input files").advice("give files or folders").input());
+    }
+    refuse_collisions(&jobs)?;
+    Ok(jobs)
+}
+
+/// The files and the names of their outputs.
+fn places(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for given in inputs {
         let mut files = Vec::new();
@@ -151,14 +166,6 @@ fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Jo
         }
     }
     leave_out_outputs(&mut jobs, output);
-    let inputs: Vec<PathBuf> = jobs.iter().map(|job| job.input.clone()).collect();
-    for (job, bytes) in jobs.iter_mut().zip(catalog::refuse_twice(&inputs)?) {
-        job.bytes = bytes;
-    }
-    if jobs.is_empty() {
-        return Err(Fault::new("no input files").advice("give files or folders").input());
-    }
-    refuse_collisions(&jobs)?;
     Ok(jobs)
 }
 

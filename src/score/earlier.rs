@@ -55,6 +55,7 @@ impl Earlier {
             listed.jobs.iter().map(|job| job.input.display().to_string()).collect();
         let mut failed = manifest.failed;
         failed.retain(|input, _| !inputs.contains(input));
+        forget_removed(&mut failed);
         if let Some(other) = others.first() {
             let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
             if manifest.model_blake3 != model || !same_settings {
@@ -113,6 +114,21 @@ impl Earlier {
         }
         summary
     }
+}
+
+/// Removes inputs that could not be scored and no longer exist.
+fn forget_removed(failed: &mut BTreeMap<String, String>) {
+    let is_gone = |input: &String| std::fs::symlink_metadata(input).is_err();
+    let gone: Vec<String> = failed.keys().filter(|input| is_gone(input)).cloned().collect();
+    if gone.is_empty() {
+        return;
+    }
+    log::warn!(
+        "{} input(s) that earlier runs could not score no longer exist and leave the manifest: {}",
+        gone.len(),
+        shown(&gone)
+    );
+    failed.retain(|input, _| !is_gone(input));
 }
 
 /// Whether an output is as the manifest says: by its length where a ledger knows it, else by

@@ -54,18 +54,32 @@ pub fn missing(folder: &Path, summary: &Summary) -> BTreeMap<String, String> {
     let known: BTreeSet<&str> = summary.files.iter().map(|file| file.output.as_str()).collect();
     let mut wrong = BTreeMap::new();
     for given in read(folder).iter().filter(|given| !given.own_runs) {
-        let there: Vec<PathBuf> = given.inputs.iter().filter(|p| p.exists()).cloned().collect();
-        let Ok(names) = assign::output_names(&there, folder, given.root.as_deref()) else {
-            continue;
-        };
-        for (input, name) in names {
-            let output = Path::new(&name).with_extension(&given.extension);
-            let output = output.display().to_string();
-            let has_failed = summary.failed.keys().any(|failed| is_same(failed, &input));
-            if !known.contains(output.as_str()) && !has_failed {
-                let found = format!("the input {} is in no manifest: score again", input.display());
-                wrong.insert(output, found);
-            }
+        for input in given.inputs.iter().filter(|input| input.exists()) {
+            wrong.extend(unlisted(input, folder, given, summary, &known));
+        }
+    }
+    wrong
+}
+
+/// The files of one input that are in no manifest.
+fn unlisted(
+    input: &PathBuf,
+    folder: &Path,
+    given: &Given,
+    summary: &Summary,
+    known: &BTreeSet<&str>,
+) -> BTreeMap<String, String> {
+    let root = given.root.as_deref();
+    let names = assign::output_names(std::slice::from_ref(input), folder, root);
+    let mut wrong = BTreeMap::new();
+    // A folder without files has nothing that could be missing.
+    for (input, name) in names.unwrap_or_default() {
+        let output = Path::new(&name).with_extension(&given.extension);
+        let output = output.display().to_string();
+        let has_failed = summary.failed.keys().any(|failed| is_same(failed, &input));
+        if !known.contains(output.as_str()) && !has_failed {
+            let found = format!("the input {} is in no manifest: score again", input.display());
+            wrong.insert(output, found);
         }
     }
     wrong
