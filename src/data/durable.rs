@@ -98,8 +98,7 @@ impl ProcessTag {
 
     /// Whether it was a process of this host that has ended.
     pub fn is_dead(&self) -> bool {
-        self.host == ProcessTag::own().host
-            && !Path::new(&format!("/proc/{}", self.process)).exists()
+        self.host == ProcessTag::own().host && !is_running(self.process)
     }
 
     /// The name under which this process writes a file.
@@ -122,6 +121,16 @@ impl ProcessTag {
     }
 }
 
+/// Whether a process of this host exists and has not ended; one that its parent has not waited
+/// for still exists.
+fn is_running(process: u32) -> bool {
+    let folder = PathBuf::from(format!("/proc/{process}"));
+    // The name of the program, in parentheses, may hold blanks.
+    let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+    folder.exists() && !matches!(state, Some("Z" | "X"))
+}
+
 impl std::fmt::Display for ProcessTag {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.host, self.process)
@@ -136,6 +145,26 @@ pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_dead = |tag: &ProcessTag| *tag != own && (is_locked || tag.is_dead());
         if ProcessTag::of_part(&path).is_some_and(|tag| is_dead(&tag)) && path.is_file() {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes from a folder and the folders below it the parts that dead processes have left, as
+/// [`remove_dead_parts`] does; files whose names do not name a process stay.
+pub fn remove_dead_parts_below(folder: &Path, is_locked: bool) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let own = ProcessTag::own();
+    for entry in entries.flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
+            remove_dead_parts_below(&path, is_locked)?;
+            continue;
+        }
+        let is_dead =
+            |tag: &ProcessTag| !tag.host.is_empty() && *tag != own && (is_locked || tag.is_dead());
+        if ProcessTag::of_part(&path).is_some_and(|tag| is_dead(&tag)) {
             remove_file(&path)?;
         }
     }
@@ -529,6 +558,20 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn ended_process_is_dead_before_its_parent_waits() {
+        assert!(is_running(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let tag = ProcessTag { process: child.id(), ..ProcessTag::own() };
+        let start = std::time::Instant::now();
+        while !tag.is_dead() {
+            assert!(start.elapsed().as_secs() < 20);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        child.wait().unwrap();
+        assert!(tag.is_dead());
     }
 
     #[test]

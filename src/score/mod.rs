@@ -196,12 +196,13 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         let left = assignment.jobs.iter().zip(&found);
         let left = left.filter(|(_, f)| matches!(f, Found::Rows(_))).map(|(job, _)| job);
         let left: Vec<_> = left.collect();
+        resume::remove_leftovers(options)?;
         if left.is_empty() {
             return Ok(());
         }
         earlier.begin(options, summary(&hash, &recipe, &settings))?;
         shards::begin(options)?;
-        resume::begin(options, &left)
+        resume::begin(&left)
     };
     agree(world, if is_root(world) { begin() } else { Ok(()) })?;
     if is_root(world) {

@@ -77,15 +77,17 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
     durable::create_folder(&options.output)
 }
 
-/// Makes the folders of the outputs, and removes what killed jobs have left in them.
-pub fn begin(options: &Options, jobs: &[&Job]) -> Result<()> {
+/// Makes the folders of the outputs.
+pub fn begin(jobs: &[&Job]) -> Result<()> {
     let parents: BTreeSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
+    parents.into_iter().try_for_each(durable::create_folder)
+}
+
+/// Removes what killed jobs have left in the output folder: next to outputs, and parts of
+/// manifests.
+pub fn remove_leftovers(options: &Options) -> Result<()> {
     let is_locked = options.shard.1 == 1;
-    for parent in parents {
-        durable::create_folder(parent)?;
-        durable::remove_dead_parts(parent, is_locked)?;
-    }
-    Ok(())
+    durable::remove_dead_parts_below(&options.output, is_locked)
 }
 
 /// An output that is kept.
