@@ -541,14 +541,15 @@ fn trained(
     options: &train::Options,
     stop: &StopFlag,
 ) -> Result<Option<train::Summary>> {
-    let Some(summary) = train::run(world, options, stop)? else { return Ok(None) };
     let page = options.output.join(report::PAGE);
-    // A run may have been killed between its model and its page.
-    if is_root(world) && !(summary.already_finished && page.is_file()) {
+    train::run_and_conclude(world, options, stop, &|summary| {
+        // A run may have been killed between its model and its page.
+        if summary.already_finished && page.is_file() {
+            return Ok(());
+        }
         let inputs = report::load(std::slice::from_ref(&options.output))?;
-        report::write(&inputs, &page, true)?;
-    }
-    Ok(Some(summary))
+        report::write(&inputs, &page, true)
+    })
 }
 
 /// The run folder a model lies in, if it lies in one.

@@ -87,6 +87,20 @@ const SAME_CONFIGURATION: &str = "give a configuration on a file system that all
 
 /// Trains, or goes on training, until the end or a request to stop.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
+    run_and_conclude(world, options, stop, &|_| Ok(()))
+}
+
+/// Trains as [`run`] does; rank 0 then calls `conclude`, which may write into the run folder:
+/// it is still locked.
+pub fn run_and_conclude(
+    world: &dyn World,
+    options: &Options,
+    stop: &StopFlag,
+    conclude: &dyn Fn(&Summary) -> Result<()>,
+) -> Result<Option<Summary>> {
+    let concluded = |world: &dyn World, summary: &Summary| {
+        agree(world, if is_root(world) { conclude(summary) } else { Ok(()) })
+    };
     preflight::same_on_all(
         world,
         "the configuration",
@@ -105,17 +119,23 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Opti
     if options.dry_run {
         return Ok(None);
     }
-    let usable = |folder: &RunFolder| folder.check(&plan).and_then(|()| folder.check_room(&plan));
-    agree(world, folder.as_ref().map_or(Ok(()), usable))?;
+    let of_folder = |check: &dyn Fn(&RunFolder) -> Result<()>| {
+        agree(world, folder.as_ref().map_or(Ok(()), check))
+    };
+    of_folder(&|folder| folder.check(&plan))?;
     if let Some(summary) = finished(world, options, &plan)? {
+        concluded(world, &summary)?;
         return Ok(Some(summary));
     }
+    of_folder(&|folder| folder.check_room(&plan))?;
     let mut job = made_ready(world, options, &plan, folder, &place)?;
     job.claim(world)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
     train(world, &mut job, &mut state, stop)?;
-    job.publish(world, &state).map(Some)
+    let summary = job.publish(world, &state)?;
+    concluded(world, &summary)?;
+    Ok(Some(summary))
 }
 
 /// Engines started, events read and judged: the last that can be refused before the first step.
