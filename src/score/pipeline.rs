@@ -28,7 +28,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel,
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError, channel,
+    sync_channel,
 };
 use std::time::{Duration, Instant};
 
@@ -279,7 +280,15 @@ impl Scoring<'_, '_> {
     }
 
     fn take_outcomes(&mut self, pool: &mut Pool) -> Result<()> {
-        while let Ok(Done { task, outcome }) = self.outcomes.try_recv() {
+        loop {
+            let Done { task, outcome } = match self.outcomes.try_recv() {
+                Ok(done) => done,
+                Err(TryRecvError::Empty) => return Ok(()),
+                // Why, is told when the thread is joined.
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Fault::new("the writing thread ended").internal());
+                }
+            };
             self.in_work -= 1;
             pool.done(&task, outcome.is_ok())?;
             match outcome {
@@ -297,7 +306,6 @@ impl Scoring<'_, '_> {
                 }
             }
         }
-        Ok(())
     }
 
     /// The watchdog hears of blocks that were read and written, not of waiting for them.
