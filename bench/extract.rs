@@ -15,7 +15,7 @@ use taiga_flow::error::Result;
 use taiga_flow::extract::{self, Extractor, Layout, Options, Rows};
 use taiga_flow::hillas::{Camera, Cleaning};
 use taiga_flow::simulate;
-use taiga_flow::world::Solo;
+use taiga_flow::world::{Solo, StopFlag};
 use taiga_flow_gpu::random::Stream;
 
 /// What to measure.
@@ -123,7 +123,7 @@ fn end_to_end(name: &str, path: &Path, folder: &Path, rounds: u16) -> Result<()>
     for _ in 0..rounds {
         let (images, seconds) = read_alone(path)?;
         let start = Instant::now();
-        extract::run(&Solo, &options)?;
+        extract::run(&Solo, &options, &StopFlag::default())?;
         let whole = start.elapsed().as_secs_f64();
         reading.push(images as f64 / seconds);
         extracting.push(images as f64 / whole);

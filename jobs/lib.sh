@@ -42,7 +42,7 @@ alone() {
 }
 
 # Whether the command keeps what an earlier start has finished; the others begin anew.
-keeps() { [[ $begun == train || $begun == score || $begun == sweep ]]; }
+keeps() { [[ $begun == train || $begun == score || $begun == sweep || $begun == extract ]]; }
 
 supervise() {
     local output=$1 product=$2 status child marker since ending= tries=3

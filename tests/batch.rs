@@ -324,12 +324,37 @@ fn images_go_the_whole_way_to_a_season_by_an_array_and_give_what_single_commands
     assert_eq!(report["total"], by_hand_report["total"]);
 
     // What keeps nothing begins anew where Slurm starts it again, and only there.
-    let more = arguments![work.join("hillas"), ".", "extract", "-o", work.join("hillas"), &folder];
+    let counted = work.join("season");
+    let more = arguments![
+        &counted,
+        "season.json",
+        "season",
+        work.join("scores"),
+        "-o",
+        &counted,
+        "--threshold",
+        "-1000"
+    ];
     let job = slurm.submit(&[], "run.sbatch", &more, "again.log");
     assert_eq!(slurm.finish(&job, "again.log").exit_code, 2, "{}", slurm.log("again.log"));
     let job =
         slurm.submit(&["--export=ALL,TAIGA_FLOW_RESTARTED=1"], "run.sbatch", &more, "anew.log");
     assert_eq!(slurm.finish(&job, "anew.log").state, "COMPLETED", "{}", slurm.log("anew.log"));
+    // An extraction keeps what is finished.
+    let hillas = work.join("hillas");
+    let more = arguments![&hillas, ".", "extract", "-o", &hillas, "--compare", "at-least", &folder];
+    let job = slurm.submit(&[], "run.sbatch", &more, "resumed.log");
+    assert_eq!(
+        slurm.finish(&job, "resumed.log").state,
+        "COMPLETED",
+        "{}",
+        slurm.log("resumed.log")
+    );
+    assert!(
+        slurm.log("resumed.log").contains("is finished already"),
+        "{}",
+        slurm.log("resumed.log")
+    );
 }
 
 #[test]

@@ -422,7 +422,7 @@ fn files_that_are_no_images_are_refused_with_the_reason() {
 #[test]
 fn damaged_image_files_never_crash() {
     use taiga_flow::extract::{Options, run};
-    use taiga_flow::world::Solo;
+    use taiga_flow::world::{Solo, StopFlag};
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let own = images(&at("own.h5"), "hadron", 20, 3);
@@ -456,7 +456,7 @@ fn damaged_image_files_never_crash() {
                 overwrite: true,
                 ..Options::default()
             };
-            match run(&Solo, &options) {
+            match run(&Solo, &options, &StopFlag::default()) {
                 Ok(_) => read += 1,
                 Err(error) => {
                     assert!([3, 5].contains(&error.exit_code()), "{name} {i}: {error}");

@@ -1,9 +1,9 @@
-//! Killed at any instant, training and scoring end with the same bytes.
+//! Killed at any instant, training, scoring and extraction end with the same bytes.
 
 use crate::support::{
     Case, EVERY_STEP, Watched, arguments, count, end, folder, has_extension, is_soak, ledger,
-    newest_checkpoint, program, rank_processes, ranks, report, result, seed, simulated, succeed,
-    trained, tree,
+    newest_checkpoint, program, rank_processes, ranks, report, result, seed, simulated,
+    simulated_images, succeed, trained, tree,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -134,5 +134,61 @@ fn a_scoring_killed_at_any_instant_ends_with_the_same_outputs() {
     }
     report(&format!(
         "scoring killed: {trials} of {trials} with the same outputs, {resumed_files} finished files kept, {complete} killed after the end"
+    ));
+}
+
+#[test]
+fn killed_extraction_ends_with_the_same_outputs() {
+    let folder = folder();
+    let images = folder.path().join("images");
+    let stream = Stream::new(seed(), "images", &[]);
+    let files = 16;
+    for i in 0..files {
+        let name = format!("night-{}/run-{i}.h5", i % 4);
+        let class = if i % 3 == 0 { "hadron" } else { "gamma" };
+        let (events, own) = (60 + stream.bits(i) % 900, seed() + i);
+        simulated_images(&images.join(name), class, events, own);
+    }
+    let output = folder.path().join("hillas");
+    let command = arguments!["extract", "-o", &output, &images, "--threads", "1"];
+    let since = Instant::now();
+    succeed(&mut ranks(2, &command));
+    let took = since.elapsed();
+    let expected = tree(&output);
+    let trials = count(6, 50);
+    let (mut complete, mut kept) = (0, 0);
+    for trial in 0..trials as u64 {
+        std::fs::remove_dir_all(&output).expect("the last trial");
+        let draw = |i: u64| stream.bits(1000 + 8 * trial + i);
+        let extraction = Watched::start(&mut ranks(2, &command));
+        std::thread::sleep(took.mul_f64(1.1 * draw(0) as f64 / u64::MAX as f64));
+        let processes = rank_processes(&extraction);
+        // All ranks, the first or the second; else the launcher.
+        let killed = match draw(1) % 4 {
+            0 => &processes[..],
+            1 => &processes[..processes.len().min(1)],
+            2 => &processes[processes.len().min(1)..],
+            _ => &[],
+        };
+        killed.iter().for_each(|process| end(*process));
+        drop(extraction);
+        let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
+        for (name, content) in found.iter().filter(|(name, _)| has_extension(name, "h5")) {
+            assert_eq!(expected.get(name), Some(content), "trial {trial}: {name}");
+            kept += 1;
+        }
+        complete += usize::from(found.contains_key("manifest.json"));
+        if is_soak() && trial % 10 == 9 {
+            report(&format!("extraction killed: {} of {trials} so far", trial + 1));
+        }
+        let count = 1 + (draw(2) % 3) as usize;
+        succeed(&mut if count == 1 { program(&command) } else { ranks(count, &command) });
+        assert_eq!(tree(&output), expected, "trial {trial}");
+        let extracted = ledger(&output);
+        assert_eq!(extracted.len(), files as usize, "trial {trial}");
+        assert!(extracted.values().all(|times| *times == 1), "trial {trial}: {extracted:?}");
+    }
+    report(&format!(
+        "extraction killed: {trials} of {trials} with the same outputs, {kept} finished files kept, {complete} killed after the end"
     ));
 }

@@ -14,6 +14,7 @@ mod damage;
 mod dialects;
 mod energy_bins;
 mod exactly_once;
+mod extractions;
 mod failing_disk;
 mod fast_path;
 mod faults;

@@ -6,7 +6,7 @@ use crate::data::report::partial;
 use crate::error::Result;
 use crate::extract::{self, Options, Summary};
 use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
-use crate::world::World;
+use crate::world::{StopFlag, World};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,7 +136,7 @@ impl Arguments {
             threads: self.threads.unwrap_or(0),
             watchdog: watchdog(self.watchdog, Run::default()),
         };
-        extract::run(world, &options)
+        extract::run(world, &options, &StopFlag::on_signals()?)
     }
 }
 

@@ -1,25 +1,26 @@
-//! `verify`: whether what was written is complete and unchanged.
+//! `verify`: tells whether what was written is complete and unchanged.
 
+use crate::data::ledger;
+use crate::data::verification::Verification;
 use crate::error::{Fault, Result};
-use crate::score::verify::{self, Verification};
-use crate::train;
-use crate::world::World;
+use crate::world::{World, agree};
+use crate::{extract, score, train};
 use clap::Args;
 use serde::Serialize;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Output folder of `score`, or run folder of `train`
+    /// Output folder of `score` or `extract`, or run folder of `train`
     folder: PathBuf,
 }
 
-/// Of either kind of folder.
+/// Findings by kind of folder.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Verified {
-    Scores {
+    Outputs {
         folder: PathBuf,
         #[serde(flatten)]
         found: Verification,
@@ -38,16 +39,43 @@ impl Arguments {
             let found = train::verify::verify(world, &folder)?;
             return Ok(Verified::Run { folder, found });
         }
-        let found = verify::verify(world, &folder)?;
-        Ok(Verified::Scores { folder, found })
+        agree(world, refuse_other_folders(&folder))?;
+        let found = if extract::Summary::is_at(&folder.join(extract::MANIFEST)) {
+            extract::verify::verify(world, &folder)?
+        } else {
+            score::verify::verify(world, &folder)?
+        };
+        Ok(Verified::Outputs { folder, found })
     }
+}
+
+/// Refuses a folder that no command of the program has written into.
+fn refuse_other_folders(folder: &Path) -> Result<()> {
+    let manifests = [score::MANIFEST, extract::MANIFEST];
+    if manifests.iter().any(|name| folder.join(name).is_file()) {
+        return Ok(());
+    }
+    if ledger::exists(folder) {
+        return Err(Fault::new("the folder is not complete")
+            .file(folder)
+            .expected(format!("a {}", score::MANIFEST))
+            .found("a ledger, and no manifest: the command that fills the folder has not ended")
+            .advice("run the same command again to finish it")
+            .input());
+    }
+    Err(Fault::new("nothing to verify")
+        .file(folder)
+        .expected(format!("a {} and a folder {}", score::MANIFEST, ledger::FOLDER))
+        .found("neither")
+        .advice("give the output folder of `score` or `extract`, or the run folder of `train`")
+        .input())
 }
 
 impl Verified {
     /// Refused if anything is wrong.
     pub fn outcome(&self) -> Result<()> {
         let (folder, wrong) = match self {
-            Verified::Scores { folder, found } => (folder, &found.wrong),
+            Verified::Outputs { folder, found } => (folder, &found.wrong),
             Verified::Run { folder, found } => (folder, &found.wrong),
         };
         let Some((file, why)) = wrong.iter().next() else { return Ok(()) };
@@ -63,7 +91,7 @@ impl Verified {
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verified::Scores { found, .. } => found.fmt(f),
+            Verified::Outputs { found, .. } => found.fmt(f),
             Verified::Run { found, .. } => found.fmt(f),
         }
     }

@@ -208,6 +208,21 @@ fn refuse_collisions(jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
+/// Outputs never leave the output folder, also not through a link in it.
+pub fn refuse_links(folder: &Path, output: &Path) -> Result<()> {
+    let between = output.ancestors().skip(1).take_while(|place| *place != folder);
+    for place in between {
+        if std::fs::symlink_metadata(place).is_ok_and(|m| m.is_symlink()) {
+            return Err(Fault::new("a link stands where a folder of the outputs is needed")
+                .file(place)
+                .expected(format!("a folder below {}", folder.display()))
+                .advice("remove the link, or choose another output")
+                .usage());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,5 +262,23 @@ mod tests {
             refuse_collisions(&[job("a.h5", 1), job("a.h5", 1)]).unwrap_err().exit_code(),
             2
         );
+    }
+
+    #[test]
+    fn no_output_goes_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inside, outside) = (folder.path().join("scores"), folder.path().join("outside"));
+        std::fs::create_dir_all(inside.join("real")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("night-1")).unwrap();
+        let error = refuse_links(&inside, &inside.join("night-1/deep/run.h5")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("night-1"), "{error}");
+        refuse_links(&inside, &inside.join("real/run.h5")).unwrap();
+        refuse_links(&inside, &inside.join("new/run.h5")).unwrap();
+        // The output folder itself may be a link: the user has named it.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&inside, &link).unwrap();
+        refuse_links(&link, &link.join("real/run.h5")).unwrap();
     }
 }

@@ -58,6 +58,26 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     written().map_err(|error| needing(error, bytes.len() as u64))
 }
 
+/// Writes a whole file as [`write_file`] does, unless it has these bytes already: what is
+/// finished needs no permission to write.
+pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    let is_same = fs::metadata(path).is_ok_and(|data| data.len() == bytes.len() as u64)
+        && fs::read(path).is_ok_and(|found| found == bytes);
+    if is_same { Ok(()) } else { write_file(path, bytes) }
+}
+
+/// Whether a folder exists and nothing can be written into it by this process.
+pub fn is_read_only(folder: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
+    // SAFETY: access(2) reads a text that ends with 0 and writes nothing.
+    let answer = unsafe { libc::access(path.as_ptr(), libc::W_OK) };
+    let reason = io::Error::last_os_error().kind();
+    answer != 0
+        && folder.is_dir()
+        && matches!(reason, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
+}
+
 /// Says how much room would have been needed, if the disk is full.
 pub fn needing(error: Error, bytes: u64) -> Error {
     match error {

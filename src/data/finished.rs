@@ -3,6 +3,7 @@
 
 use super::columns::{ColumnSpec, Kind, Values};
 use super::h5;
+use super::schema::EVENT_FORMAT;
 use crate::error::{Fault, Result};
 use hdf5::{File, H5Type};
 use std::ops::Range;
@@ -24,6 +25,14 @@ impl FinishedFile {
         let complete = h5::integer_attribute(&file, "complete") == Some(1);
         let known = h5::text_attribute(&file, "format").as_deref() == Some(format);
         (complete && known).then(|| FinishedFile { file, path: path.to_path_buf() })
+    }
+
+    /// Opens an event file of the project; `None` for anything else.
+    pub fn open_events(path: &Path) -> Option<FinishedFile> {
+        let file = h5::open(path).ok()?;
+        let format = h5::text_attribute(&file, "format");
+        let is_events = format.as_deref() == Some(EVENT_FORMAT);
+        is_events.then(|| FinishedFile { file, path: path.to_path_buf() })
     }
 
     pub fn text(&self, attribute: &str) -> Option<String> {

@@ -45,8 +45,7 @@ impl<F> Default for Report<F> {
 }
 
 impl<F: Serialize + DeserializeOwned> Report<F> {
-    /// All ranks' reports, files in the order of their outputs. If all failed, the first
-    /// one's error.
+    /// All ranks' reports, files in the order of their outputs.
     pub fn gather(&self, world: &dyn World, output: impl Fn(&F) -> &str) -> Result<Report<F>> {
         let broken =
             |e: serde_json::Error| Fault::new("cannot exchange reports").found(e).internal();
@@ -60,11 +59,16 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
         all.failures.sort_by(|a, b| a.file.cmp(&b.file));
         // Pieces of one file may fail on several ranks.
         all.failures.dedup_by(|a, b| a.file == b.file);
-        if let (true, Some(first)) = (all.files.is_empty(), all.failures.first()) {
-            let fault = Fault::new(first.text.clone()).file(&first.file);
-            return common(Err(Error::from_code(first.exit_code, fault)));
-        }
         Ok(all)
+    }
+
+    /// Returns the first file's error if all files of all ranks failed.
+    pub fn refuse_all_failed(&self) -> Result<()> {
+        let (true, Some(first)) = (self.files.is_empty(), self.failures.first()) else {
+            return Ok(());
+        };
+        let fault = Fault::new(first.text.clone()).file(&first.file);
+        common(Err(Error::from_code(first.exit_code, fault)))
     }
 
     /// Input path → what was wrong with it.

@@ -2,8 +2,10 @@
 
 use super::block::{Extractor, Rows};
 use super::columns::Layout;
-use super::{ExtractedFile, Options, not_of_hadrons};
-use crate::data::catalog;
+use super::manifest::ExtractedFile;
+use super::resume::SETTINGS;
+use super::{Options, not_of_hadrons};
+use crate::data::catalog::{self, Stamp};
 use crate::data::columns::{ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::events;
 use crate::data::images::{ImageBlock, ImageFile, ImageSet, Reader, Sigma, camera_file};
@@ -11,7 +13,7 @@ use crate::error::{Fault, Result};
 use crate::hillas::{
     BUILT_IN_CAMERAS, Camera, Comparison, FOCAL_LENGTH_CM, Islands, STATUS_BITS, Thresholds,
 };
-use crate::world::{Work, World};
+use crate::world::{StopFlag, Work, World};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use taiga_flow_gpu::random::Stream;
@@ -35,44 +37,124 @@ pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
     Camera::new(geometry.x_cm, geometry.y_cm, focal).map(Some).map_err(|error| error.in_file(path))
 }
 
-/// Extracts one file into another.
-pub fn extract(
-    world: &dyn World,
-    input: &Path,
-    output: &Path,
-    camera: Option<&Camera>,
-    options: &Options,
-) -> Result<ExtractedFile> {
-    let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
-    let hash_of = |path: &Path| {
-        let hash = catalog::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
-        Ok(catalog::hash_text(&hash))
-    };
-    world.progress(Work::Extracting, 0);
-    let file = ImageFile::open(input, pixels)?;
-    let input_blake3 = hash_of(input)?;
-    let sets = file.sets();
-    let Some(first) = sets.first() else {
-        return Err(Fault::new("no images in the file").file(input).input());
-    };
-    let plan = Plan::new(first, options);
-    let mut writer = ColumnWriter::create(output, events::GROUP, &plan.specs, options.overwrite)?;
-    let mut counts = [0u64; STATUS_BITS.len()];
-    for (index, set) in sets.iter().enumerate() {
-        let extractor = extractor(set, camera, options, &plan).map_err(|e| e.in_file(input))?;
-        let reader = file.reader(index)?;
-        go_through(world, reader, &extractor, &plan, &mut writer, &mut counts)
-            .map_err(|error| error.in_file(input))?;
+/// What all files of a rank are extracted with.
+pub struct Working<'a> {
+    pub world: &'a dyn World,
+    pub options: &'a Options,
+    pub camera: Option<&'a Camera>,
+    /// Hash of the settings.
+    pub settings: &'a str,
+    pub stop: &'a StopFlag,
+}
+
+impl Working<'_> {
+    /// Extracts one file into another; also returns size and time of change of the input. What stood
+    /// under the name of the output was looked at before.
+    pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
+        let Working { world, options, camera, settings, .. } = *self;
+        let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
+        let stamp = Stamp::of(input);
+        let hash_of = |path: &Path| {
+            let hash = catalog::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
+            Ok(catalog::hash_text(&hash))
+        };
+        world.progress(Work::Extracting, 0);
+        let file = ImageFile::open(input, pixels)?;
+        let input_blake3 = hash_of(input)?;
+        let sets = file.sets();
+        let Some(first) = sets.first() else {
+            return Err(Fault::new("no images in the file").file(input).input());
+        };
+        let plan = Plan::new(first, options);
+        let mut writer = ColumnWriter::create(output, events::GROUP, &plan.specs, true)?;
+        let mut counts = [0u64; STATUS_BITS.len()];
+        for (index, set) in sets.iter().enumerate() {
+            let extractor = extractor(set, camera, options, &plan).map_err(|e| e.in_file(input))?;
+            let reader = file.reader(index)?;
+            self.go_through(reader, &extractor, &plan, &mut writer, &mut counts)
+                .map_err(|error| error.in_file(input))?;
+        }
+        if stamp != Stamp::of(input) {
+            return Err(Fault::new("the file changed while it was read")
+                .file(input)
+                .advice("wait until its writer has finished")
+                .input());
+        }
+        let images = finish(writer, &file, [&input_blake3, settings], options)?;
+        let status = STATUS_BITS.iter().zip(counts).map(|((_, name), n)| ((*name).to_string(), n));
+        let file = ExtractedFile {
+            output: String::new(),
+            images,
+            input_blake3,
+            output_blake3: hash_of(output)?,
+            status: status.collect(),
+        };
+        Ok((file, stamp.map(|stamp| stamp.portable())))
     }
-    let images = finish(writer, &file, &input_blake3, options)?;
-    let status = STATUS_BITS.iter().zip(counts).map(|((_, name), n)| ((*name).to_string(), n));
-    Ok(ExtractedFile {
-        output: String::new(),
-        images,
-        input_blake3,
-        output_blake3: hash_of(output)?,
-        status: status.collect(),
-    })
+
+    /// All images of a reader, a block read while another is worked on.
+    fn go_through(
+        &self,
+        reader: Box<dyn Reader>,
+        extractor: &Extractor,
+        plan: &Plan,
+        writer: &mut ColumnWriter,
+        counts: &mut [u64],
+    ) -> Result<()> {
+        let images = (BLOCK_CHARGES / extractor.camera.pixels()).clamp(1, BLOCK_IMAGES);
+        let (full, blocks) = sync_channel(BLOCKS_AHEAD);
+        let (spare, empty) = sync_channel(BLOCKS_AHEAD + 2);
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(move || read_ahead(reader, images, &full, &empty));
+            let worked = self.work(&blocks, &spare, extractor, plan, writer, counts);
+            // A reader that waits to hand over a block must not wait for ever.
+            drop(blocks);
+            let read = reading
+                .join()
+                .unwrap_or_else(|_| Err(Fault::new("the reading thread died").internal()));
+            worked.and(read)
+        })
+    }
+
+    fn work(
+        &self,
+        blocks: &Receiver<ImageBlock>,
+        spare: &SyncSender<ImageBlock>,
+        extractor: &Extractor,
+        plan: &Plan,
+        writer: &mut ColumnWriter,
+        counts: &mut [u64],
+    ) -> Result<()> {
+        let mut rows = Rows::default();
+        let mut columns: Vec<Vec<f32>> = vec![Vec::new(); extractor.layout.width()];
+        let mut images = 0;
+        for block in blocks {
+            self.stop.refuse_if_requested()?;
+            self.world.progress(Work::Extracting, images);
+            images += block.rows as u64;
+            let class = block.class.as_deref().unwrap_or_default();
+            if matches!(plan.source, Source::Random(_))
+                && class.iter().any(|class| *class != events::HADRON)
+            {
+                return Err(not_of_hadrons("rows of the class column that are not hadrons"));
+            }
+            let sources = plan.sources(&block);
+            let [x, y] = &sources;
+            let source = |row: usize| Some([f64::from(*x.get(row)?), f64::from(*y.get(row)?)]);
+            extractor.extract(&block, &source, &mut rows)?;
+            for (count, (bit, _)) in counts.iter_mut().zip(STATUS_BITS) {
+                *count += rows.status.iter().filter(|status| *status & bit != 0).count() as u64;
+            }
+            for (c, column) in columns.iter_mut().enumerate() {
+                column.clear();
+                column.extend(rows.cells.chunks_exact(extractor.layout.width()).map(|row| row[c]));
+            }
+            append(&block, &columns, &sources, &rows, plan, writer)?;
+            // Its memory is used again; there is no harm if nobody waits for it.
+            let _ = spare.try_send(block);
+        }
+        Ok(())
+    }
 }
 
 /// Where the source position of an image comes from.
@@ -236,30 +318,6 @@ fn check_random(set: &ImageSet, camera: &Camera, offset: f64, options: &Options)
     Ok(())
 }
 
-/// All images of a reader, a block read while another is worked on.
-fn go_through(
-    world: &dyn World,
-    reader: Box<dyn Reader>,
-    extractor: &Extractor,
-    plan: &Plan,
-    writer: &mut ColumnWriter,
-    counts: &mut [u64],
-) -> Result<()> {
-    let images = (BLOCK_CHARGES / extractor.camera.pixels()).clamp(1, BLOCK_IMAGES);
-    let (full, blocks) = sync_channel(BLOCKS_AHEAD);
-    let (spare, empty) = sync_channel(BLOCKS_AHEAD + 2);
-    std::thread::scope(|scope| {
-        let reading = scope.spawn(move || read_ahead(reader, images, &full, &empty));
-        let worked = work(world, &blocks, &spare, extractor, plan, writer, counts);
-        // A reader that waits to hand over a block must not wait for ever.
-        drop(blocks);
-        let read = reading
-            .join()
-            .unwrap_or_else(|_| Err(Fault::new("the reading thread died").internal()));
-        worked.and(read)
-    })
-}
-
 /// Reads until the end, an error, or nobody wants more.
 fn read_ahead(
     mut reader: Box<dyn Reader>,
@@ -273,45 +331,6 @@ fn read_ahead(
             return Ok(());
         }
     }
-}
-
-fn work(
-    world: &dyn World,
-    blocks: &Receiver<ImageBlock>,
-    spare: &SyncSender<ImageBlock>,
-    extractor: &Extractor,
-    plan: &Plan,
-    writer: &mut ColumnWriter,
-    counts: &mut [u64],
-) -> Result<()> {
-    let mut rows = Rows::default();
-    let mut columns: Vec<Vec<f32>> = vec![Vec::new(); extractor.layout.width()];
-    let mut images = 0;
-    for block in blocks {
-        world.progress(Work::Extracting, images);
-        images += block.rows as u64;
-        let class = block.class.as_deref().unwrap_or_default();
-        if matches!(plan.source, Source::Random(_))
-            && class.iter().any(|class| *class != events::HADRON)
-        {
-            return Err(not_of_hadrons("rows of the class column that are not hadrons"));
-        }
-        let sources = plan.sources(&block);
-        let [x, y] = &sources;
-        let source = |row: usize| Some([f64::from(*x.get(row)?), f64::from(*y.get(row)?)]);
-        extractor.extract(&block, &source, &mut rows)?;
-        for (count, (bit, _)) in counts.iter_mut().zip(STATUS_BITS) {
-            *count += rows.status.iter().filter(|status| *status & bit != 0).count() as u64;
-        }
-        for (c, column) in columns.iter_mut().enumerate() {
-            column.clear();
-            column.extend(rows.cells.chunks_exact(extractor.layout.width()).map(|row| row[c]));
-        }
-        append(&block, &columns, &sources, &rows, plan, writer)?;
-        // Its memory is used again; there is no harm if nobody waits for it.
-        let _ = spare.try_send(block);
-    }
-    Ok(())
 }
 
 fn append(
@@ -340,7 +359,7 @@ fn append(
 fn finish(
     writer: ColumnWriter,
     file: &ImageFile,
-    input_blake3: &str,
+    [input_blake3, settings]: [&str; 2],
     options: &Options,
 ) -> Result<u64> {
     let bits: Vec<String> =
@@ -349,6 +368,7 @@ fn finish(
     let mut add = |name: &str, text: String| origin.push((name.to_string(), text));
     add("extracted_from", file.kind().to_string());
     add("source_blake3", input_blake3.to_string());
+    add(SETTINGS, settings.to_string());
     add("cleaning", describe(options, file));
     add("status_bits", bits.join("; "));
     let texts: Vec<(&str, &str)> =

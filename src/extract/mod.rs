@@ -1,33 +1,39 @@
-//! From camera images to Hillas parameters: files in, event files out, a row per image.
+//! Extraction of Hillas parameters from camera images: files in, event files out, a row per
+//! image.
 //!
 //! One output file per input file, at the same path below the output folder, with the keys
-//! and columns of the input beside the parameters; every image has its row, in order, also
-//! an empty one. While a block is worked on, the next ones are read. Files are dealt to
-//! ranks longest first; a bad one is told and never stops the others.
+//! and columns of the input next to the parameters; every image has its row, in order, also
+//! an empty one. While a block is worked on, the next ones are read. Files are assigned to
+//! ranks longest first; a bad one is reported and never stops the others. The same command
+//! resumes where an earlier one ended: what is finished is kept (`resume`).
 
 mod block;
 mod columns;
 mod file;
+mod manifest;
+mod resume;
+pub mod verify;
 
 pub use block::{Extractor, Rows};
 pub use columns::Layout;
+pub use manifest::{ExtractedFile, MANIFEST, Summary};
 
 use crate::config::Hardware;
-use crate::data::assign::Assignment;
+use crate::data::assign::{Assignment, Job};
 use crate::data::csv::FIELD_RADIUS_DEG;
 use crate::data::durable;
 use crate::data::events::GAMMA;
-use crate::data::report::{Failure, Report};
+use crate::data::given::Given;
+use crate::data::ledger::{Entry, Ledger};
+use crate::data::report::{self, Failure};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
-use crate::hillas::{Cleaning, STATUS_BITS};
-use crate::world::{World, agree, common, is_root, preflight, watch};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use crate::hillas::{Camera, Cleaning};
+use crate::world::{StopFlag, World, agree, any_rank, common, is_root, preflight, watch};
+use resume::{Earlier, Found};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-pub const MANIFEST: &str = "manifest.json";
 
 /// What to extract, and how.
 #[derive(Debug, Clone)]
@@ -78,35 +84,18 @@ impl Default for Options {
 /// Most positions of the source.
 const MOST_POSITIONS: usize = 64;
 
-/// One extracted file, as it stands in the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtractedFile {
-    /// Relative to the output folder.
-    pub output: String,
-    pub images: u64,
-    pub input_blake3: String,
-    pub output_blake3: String,
-    /// Images by status; an image can have several.
-    pub status: BTreeMap<String, u64>,
-}
-
-/// What an extraction came to; also the manifest of the output folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    pub format: String,
-    pub files: Vec<ExtractedFile>,
-    pub images: u64,
-    /// Input path → what was wrong with it.
-    pub failed: BTreeMap<String, String>,
-}
+type Report = report::Report<ExtractedFile>;
 
 /// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
-pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
+///
+/// # Errors
+/// `Stopped` if the run was asked to stop: the same command resumes it.
+pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     common(check(options))?;
     let root = is_root(world);
     let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
-    let outcome = extracted(world, options);
+    let outcome = extracted(world, options, stop);
     // What is refused leaves nothing behind.
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
         durable::remove_if_empty(&options.output, outermost);
@@ -114,34 +103,100 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Summary> {
     outcome
 }
 
-fn extracted(world: &dyn World, options: &Options) -> Result<Summary> {
+fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let camera = agree(world, file::camera_asked(options))?;
+    let settings = resume::settings_hash(options, camera.as_ref());
     let (inputs, root) = (&options.inputs, options.root.as_deref());
     let assignment = Assignment::new(world, inputs, &options.output, root)?;
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
     let threads = Place::new(world, hardware)?.threads;
     engine::use_threads(threads);
-    let prepared = if is_root(world) { prepare_outputs(&assignment, options) } else { Ok(()) };
-    agree(world, prepared)?;
-    let folder = is_root(world).then_some(options.output.as_path());
-    preflight::shared_folder(world, folder)?;
+    let prepare = || resume::prepare(&assignment, options, &settings);
+    let prepared = if is_root(world) { prepare() } else { Ok(Earlier::default()) };
+    let earlier = agree(world, prepared)?;
+    let is_read_only = any_rank(world, is_root(world) && durable::is_read_only(&options.output))?;
+    let output = is_root(world).then_some(options.output.as_path());
+    let folder = output.filter(|_| !is_read_only);
+    if !is_read_only {
+        preflight::shared_folder(world, folder)?;
+    }
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
+    let found = resume::survey(world, &assignment, options, &settings, stop)?;
+    let left = left_of(&assignment, &found);
+    if is_read_only && !left.jobs.is_empty() {
+        preflight::shared_folder(world, output)?; // says why nothing can be written
+    }
+    let begin = || begin(&left, options, &settings, &earlier);
+    agree(world, if is_root(world) { begin() } else { Ok(()) })?;
     if is_root(world) {
         log::info!(
             "extracting {} file(s) on {} rank(s), {threads} thread(s) each",
-            assignment.jobs.len(),
+            left.jobs.len(),
             world.size()
         );
     }
+    let mut ledger = Ledger::new(&options.output, (world.rank(), world.size()));
     let mut report = Report::default();
-    for job in assignment.of_rank(world.rank(), world.size()) {
-        match file::extract(world, &job.input, &job.output, camera.as_ref(), options) {
-            Ok(file) => report.files.push(ExtractedFile { output: job.name.clone(), ..file }),
-            Err(error @ Error::Environment(_)) => return Err(error),
+    let working =
+        file::Working { world, options, camera: camera.as_ref(), settings: &settings, stop };
+    for job in left.of_rank(world.rank(), world.size()) {
+        stop.refuse_if_requested()?;
+        match extract_file(&working, job, &mut ledger) {
+            Ok(file) => report.files.push(file),
+            Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
+                return Err(error);
+            }
             Err(error) => report.failures.push(Failure::new(&job.input, &error)),
         }
     }
-    finish(world, options, &report)
+    if is_root(world) {
+        add_found(&mut report, found);
+    }
+    finish(world, options, &settings, &earlier, &report)
+}
+
+/// The files whose outputs are not finished.
+fn left_of(assignment: &Assignment, found: &[Found]) -> Assignment {
+    let left = assignment.jobs.iter().zip(found);
+    let left = left.filter(|(_, found)| matches!(found, Found::Left)).map(|(job, _)| job.clone());
+    Assignment { jobs: left.collect() }
+}
+
+/// Marks the manifest as incomplete, makes the folders of the outputs, and removes what killed
+/// jobs have left in them.
+fn begin(left: &Assignment, options: &Options, settings: &str, earlier: &Earlier) -> Result<()> {
+    if left.jobs.is_empty() {
+        return Ok(());
+    }
+    Summary::begin(&options.output, settings, earlier)?;
+    let parents: BTreeSet<&Path> = left.jobs.iter().filter_map(|job| job.output.parent()).collect();
+    parents.into_iter().try_for_each(durable::create_folder)?;
+    left.remove_dead_parts()
+}
+
+/// Extracts one file and adds it to the ledger.
+fn extract_file(working: &file::Working, job: &Job, ledger: &mut Ledger) -> Result<ExtractedFile> {
+    let (file, input_stamp) = working.extract(&job.input, &job.output)?;
+    let file = ExtractedFile { output: job.name.clone(), ..file };
+    ledger.add(&Entry {
+        file: file.clone(),
+        bytes: std::fs::metadata(&job.output).map_or(0, |data| data.len()),
+        model_blake3: None,
+        settings_blake3: working.settings.to_string(),
+        input_stamp,
+    })?;
+    Ok(file)
+}
+
+/// Adds what was found before the work.
+fn add_found(report: &mut Report, found: Vec<Found>) {
+    for found in found {
+        match found {
+            Found::Finished(file) => report.files.push(file),
+            Found::Failed(failure) => report.failures.push(failure),
+            Found::Left => {}
+        }
+    }
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -186,49 +241,26 @@ fn not_of_hadrons(found: &str) -> Error {
         .usage()
 }
 
-fn prepare_outputs(assignment: &Assignment, options: &Options) -> Result<()> {
-    durable::refuse_existing(&options.output.join(MANIFEST), options.overwrite)?;
-    let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
-    for job in &assignment.jobs {
-        inputs.refuse(&job.output)?;
-        durable::refuse_existing(&job.output, options.overwrite)?;
-    }
-    durable::create_folder(&options.output)?;
-    assignment.remove_dead_parts()
-}
-
 /// Puts the ranks' reports together and writes the manifest.
-fn finish(world: &dyn World, options: &Options, mine: &Report<ExtractedFile>) -> Result<Summary> {
+fn finish(
+    world: &dyn World,
+    options: &Options,
+    settings: &str,
+    earlier: &Earlier,
+    mine: &Report,
+) -> Result<Summary> {
     let all = mine.gather(world, |file| &file.output)?;
-    let summary = Summary {
-        format: "taiga-flow-extraction 1".to_string(),
-        images: all.files.iter().map(|file| file.images).sum(),
-        files: all.files.clone(),
-        failed: all.failed(),
+    let outcome = all.refuse_all_failed();
+    let files = all.files.clone();
+    let summary = Summary::new(settings, files, all.failed());
+    let conclude = || {
+        if !durable::is_read_only(&options.output) {
+            Given::new(&options.inputs, options.root.as_deref(), "h5").record(&options.output)?;
+        }
+        summary.write(&options.output, earlier)
     };
-    let written = if is_root(world) { write_manifest(&options.output, &summary) } else { Ok(()) };
-    agree(world, written)?;
-    Ok(summary)
-}
-
-fn write_manifest(folder: &Path, summary: &Summary) -> Result<()> {
-    let json = serde_json::to_vec_pretty(summary)
-        .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())?;
-    durable::write_file(&folder.join(MANIFEST), &json)
-}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "extracted {} images from {} file(s)", self.images, self.files.len())?;
-        for (_, reason) in STATUS_BITS {
-            let images: u64 = self.files.iter().filter_map(|file| file.status.get(reason)).sum();
-            if images > 0 {
-                writeln!(f, "  {images} images: {reason}")?;
-            }
-        }
-        for (file, fault) in &self.failed {
-            writeln!(f, "failed: {file}: {fault}")?;
-        }
-        Ok(())
-    }
+    // Files of earlier runs stay in the manifest, also where none is added to them.
+    let has_files = outcome.is_ok() || !earlier.files.is_empty();
+    agree(world, if is_root(world) && has_files { conclude() } else { Ok(()) })?;
+    outcome.map(|()| summary)
 }

@@ -8,9 +8,7 @@
 mod deal;
 mod earlier;
 mod energy;
-mod given;
 mod input;
-mod ledger;
 mod output;
 mod pieces;
 mod pipeline;
@@ -23,16 +21,17 @@ pub mod verify;
 use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::durable;
+use crate::data::given::Given;
+use crate::data::ledger::{self, Ledger, ListedFile};
 use crate::data::report::{self, Failure};
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::engine::{self, Place, Scorer};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
-use crate::world::{StopFlag, Work, World, agree, is_root, preflight, watch};
+use crate::world::{StopFlag, Work, World, agree, any_rank, is_root, preflight, watch};
 use deal::Pool;
 use earlier::Earlier;
-use ledger::Ledger;
 use pipeline::Shared;
 use recipe::Recipe;
 use serde::{Deserialize, Serialize};
@@ -178,19 +177,26 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     let prepare = || {
         resume::prepare(&assignment, options, &hash)?;
         let entries = ledger::read(&options.output)?.entries;
-        let earlier = Earlier::read(options, &listed, &hash, &settings, &entries)?;
+        let earlier = earlier::read(options, &listed, &hash, &settings, &entries)?;
         shards::prepare(options, world.size(), !earlier.files.is_empty())?;
         Ok((earlier, shards::listing_hash(&listed)))
     };
     let prepared = if is_root(world) { prepare() } else { Ok(Default::default()) };
     let (earlier, listing): (Earlier, String) = agree(world, prepared)?;
-    let folder = is_root(world).then_some(options.output.as_path());
-    preflight::shared_folder(world, folder)?;
+    let is_read_only = any_rank(world, is_root(world) && durable::is_read_only(&options.output))?;
+    let output = is_root(world).then_some(options.output.as_path());
+    let folder = output.filter(|_| !is_read_only);
+    if !is_read_only {
+        preflight::shared_folder(world, folder)?;
+    }
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
     let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
     let known = agree(world, ledger::read(&options.output))?.entries;
-    let see = Surveyor { options, recipe: &recipe, model_blake3: &hash };
+    let see = Surveyor { options, recipe: &recipe, model_blake3: &hash, is_read_only };
     let found = survey::survey(world, &assignment, &known, &see, &mut ledger)?;
+    if is_read_only && found.iter().any(|found| matches!(found, Found::Rows(_))) {
+        preflight::shared_folder(world, output)?; // says why nothing can be written
+    }
     let begin = || {
         survey::check_room(&assignment, &found, &recipe, options)?;
         let left = assignment.jobs.iter().zip(&found);
@@ -200,7 +206,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         if left.is_empty() {
             return Ok(());
         }
-        earlier.begin(options, summary(&hash, &recipe, &settings))?;
+        earlier::begin(&earlier, options, summary(&hash, &recipe, &settings))?;
         shards::begin(options)?;
         resume::begin(&left)
     };
@@ -307,6 +313,7 @@ fn finish(
     mine: &Report,
 ) -> Result<Summary> {
     let all = mine.gather(world, |file| &file.output)?;
+    let outcome = all.refuse_all_failed();
     let summary = Summary {
         rows: all.files.iter().map(|f| f.rows).sum(),
         files: all.files.clone(),
@@ -315,14 +322,39 @@ fn finish(
     };
     let conclude = || {
         durable::remove_folder(&options.output.join(pieces::FOLDER))?;
-        given::record(options)?;
+        if !durable::is_read_only(&options.output) {
+            let root = options.root.as_deref();
+            let given = Given::new(&options.inputs, root, options.extension());
+            given.without_own_runs(options.own_runs).record(&options.output)?;
+        }
         shards::write_manifest(options, &summary, earlier, listing)
     };
-    agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
+    // Files of earlier runs stay in the manifest, also where none is added to them.
+    let has_files = outcome.is_ok() || !earlier.files.is_empty();
+    agree(world, if is_root(world) && has_files { conclude() } else { Ok(()) })?;
+    outcome?;
     if is_root(world) {
         summary.files.iter().flat_map(ScoredFile::warnings).for_each(|text| log::warn!("{text}"));
     }
     Ok(summary)
+}
+
+impl ListedFile for ScoredFile {
+    fn output(&self) -> &str {
+        &self.output
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn input_blake3(&self) -> &str {
+        &self.input_blake3
+    }
+
+    fn output_blake3(&self) -> &str {
+        &self.output_blake3
+    }
 }
 
 impl ScoredFile {

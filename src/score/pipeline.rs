@@ -10,7 +10,6 @@
 
 use super::deal::{Costed, Pool, Task};
 use super::input::{Facts, Input};
-use super::ledger::{Entry, Ledger};
 use super::output::{MadeOf, Output};
 use super::recipe::{Recipe, Rows};
 use super::{Failure, Options, Report, ScoredFile, pieces, resume};
@@ -18,12 +17,13 @@ use crate::data::assign::Assignment;
 use crate::data::catalog;
 use crate::data::columns::ColumnSpec;
 use crate::data::durable;
+use crate::data::ledger::{Entry, Ledger};
 use crate::data::schema::Schema;
 use crate::data::table::Block;
 use crate::engine::{Preparation, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::figures::LikenessTally;
-use crate::world::{StopFlag, StopReason, Work, World};
+use crate::world::{StopFlag, Work, World};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -320,14 +320,7 @@ impl Scoring<'_, '_> {
 
     /// A request to stop ends this rank, and with it the others; finished outputs stay.
     fn refuse_to_go_on(&self) -> Result<()> {
-        match self.stop.requested() {
-            None => Ok(()),
-            Some(StopReason::Interrupt) => Err(Error::Interrupted),
-            Some(reason) => Err(Error::Stopped(Box::new(
-                Fault::new(format!("stopped by {reason}"))
-                    .advice("run the same command again to go on: finished outputs are kept"),
-            ))),
-        }
+        self.stop.refuse_if_requested()
     }
 }
 
@@ -586,8 +579,9 @@ impl Shared<'_> {
         ledger.add(&Entry {
             file: file.clone(),
             bytes,
-            model_blake3: made_of.model.clone(),
+            model_blake3: Some(made_of.model.clone()),
             settings_blake3: made_of.settings.clone(),
+            input_stamp: None,
         })?;
         if matches!(opened.task, Task::Merge { .. }) {
             durable::remove_folder(&pieces::folder_of(&options.output, &job.name))?;

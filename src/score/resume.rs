@@ -7,15 +7,15 @@
 //! knows. A text table does not say what it was made of: there the ledger alone counts.
 //! Anything else under the name of an output is refused, as ever.
 
-use super::ledger::{self, Entry};
 use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
 use super::recipe::Recipe;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
-use crate::data::assign::{Assignment, Job};
+use crate::data::assign::{Assignment, Job, refuse_links};
 use crate::data::catalog;
 use crate::data::columns::{CHUNK_ROWS, ColumnSpec, Kind};
 use crate::data::durable;
 use crate::data::finished::{Column, FinishedFile};
+use crate::data::ledger::{self, Entry};
 use crate::data::schema::Schema;
 use crate::data::unix_time;
 use crate::error::{Error, Fault, Result};
@@ -103,7 +103,7 @@ pub fn finished(
     format: Format,
     settings: &str,
     input_blake3: &str,
-    known: &[Entry],
+    known: &[Entry<ScoredFile>],
 ) -> Result<Option<Kept>> {
     let path = &job.output;
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
@@ -176,7 +176,7 @@ fn add_times(file: &FinishedFile, rows: u64, counts: &mut Counts) -> Result<()> 
     Ok(())
 }
 
-fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry, settings: &str) -> Error {
+fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry<ScoredFile>, settings: &str) -> Error {
     if entry.settings_blake3 == settings {
         other("made from another content of its input, or changed since")
     } else {
@@ -185,11 +185,16 @@ fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry, settings: &str) -> Erro
 }
 
 /// Whether what stands under the name of an output may be one of this model.
-fn is_of_model(job: &Job, model: &str, options: &Options, known: Option<&Entry>) -> bool {
+fn is_of_model(
+    job: &Job,
+    model: &str,
+    options: &Options,
+    known: Option<&Entry<ScoredFile>>,
+) -> bool {
     let is_file = std::fs::symlink_metadata(&job.output).is_ok_and(|m| m.is_file());
     match (options.format, known) {
         _ if !is_file => false,
-        (Format::Csv, Some(entry)) => entry.model_blake3 == model,
+        (Format::Csv, Some(entry)) => entry.model_blake3.as_deref() == Some(model),
         (Format::Csv, None) => {
             options.output.join(ledger::FOLDER).is_dir() && begins_as_scores(&job.output)
         }
@@ -205,42 +210,4 @@ fn begins_as_scores(path: &Path) -> bool {
     let read = BufReader::new(file.take(LONGEST_HEADER)).read_line(&mut line);
     let is_score = |name: &str| name.starts_with("score") || name.starts_with("log_prob");
     read.is_ok() && line.trim_end().split(',').any(is_score)
-}
-
-/// Outputs never leave the output folder, also not through a link in it.
-fn refuse_links(folder: &Path, output: &Path) -> Result<()> {
-    let between = output.ancestors().skip(1).take_while(|place| *place != folder);
-    for place in between {
-        if std::fs::symlink_metadata(place).is_ok_and(|m| m.is_symlink()) {
-            return Err(Fault::new("a link stands where a folder of the outputs is needed")
-                .file(place)
-                .expected(format!("a folder below {}", folder.display()))
-                .advice("remove the link, or choose another output")
-                .usage());
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_output_goes_through_a_link() {
-        let folder = tempfile::tempdir().unwrap();
-        let (inside, outside) = (folder.path().join("scores"), folder.path().join("outside"));
-        std::fs::create_dir_all(inside.join("real")).unwrap();
-        std::fs::create_dir(&outside).unwrap();
-        std::os::unix::fs::symlink(&outside, inside.join("night-1")).unwrap();
-        let error = refuse_links(&inside, &inside.join("night-1/deep/run.h5")).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("night-1"), "{error}");
-        refuse_links(&inside, &inside.join("real/run.h5")).unwrap();
-        refuse_links(&inside, &inside.join("new/run.h5")).unwrap();
-        // The output folder itself may be a link: the user has named it.
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&inside, &link).unwrap();
-        refuse_links(&link, &link.join("real/run.h5")).unwrap();
-    }
 }

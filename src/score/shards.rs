@@ -4,10 +4,11 @@
 //! folder of the ledger; whoever finishes and finds all others finished writes the manifest of
 //! the whole, the very bytes of an undivided scoring.
 
-use super::earlier::Earlier;
-use super::{MANIFEST, Options, Summary, ledger};
+use super::earlier::{self, Earlier};
+use super::{MANIFEST, Options, Summary};
 use crate::data::assign::Assignment;
 use crate::data::durable;
+use crate::data::ledger;
 use crate::error::{Error, Fault, Result};
 use crate::world::World;
 use std::os::unix::fs::MetadataExt;
@@ -100,11 +101,11 @@ pub fn write_manifest(
     let target = options.output.join(MANIFEST);
     let (shard, shards) = options.shard;
     if shards == 1 {
-        let whole = earlier.merged(summary.clone());
-        return durable::write_file(&target, &whole.to_bytes()?);
+        let whole = earlier::merged(earlier, summary.clone());
+        return durable::write_if_changed(&target, &whole.to_bytes()?);
     }
     let own = Summary { listing: Some(listing.to_string()), ..summary.clone() };
-    durable::write_file(&manifest_of(options, shard), &own.to_bytes()?)?;
+    durable::write_if_changed(&manifest_of(options, shard), &own.to_bytes()?)?;
     let mut whole = Summary { files: Vec::new(), rows: 0, ..summary.clone() };
     let (mut unfinished, mut different) = (false, Vec::new());
     for other in 0..shards {
@@ -133,5 +134,5 @@ pub fn write_manifest(
         return Ok(());
     }
     // Two parts may end at once: each writes the same bytes, under a name of its process first.
-    durable::write_file(&target, &earlier.merged(whole).to_bytes()?)
+    durable::write_if_changed(&target, &earlier::merged(earlier, whole).to_bytes()?)
 }

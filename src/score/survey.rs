@@ -2,12 +2,12 @@
 //! long all will take, and whether there is room for it. Each rank looks at its share.
 
 use super::deal::{Costed, Task};
-use super::ledger::{Entry, Ledger};
 use super::recipe::Recipe;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
 use crate::data::assign::{Assignment, Job};
 use crate::data::catalog;
 use crate::data::durable;
+use crate::data::ledger::{Entries, Entry, Ledger};
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::engine;
@@ -37,7 +37,7 @@ pub enum Found {
 pub fn survey(
     world: &dyn World,
     assignment: &Assignment,
-    known: &BTreeMap<String, Vec<Entry>>,
+    known: &Entries<ScoredFile>,
     see: &Surveyor,
     ledger: &mut Ledger,
 ) -> Result<Vec<Found>> {
@@ -71,6 +71,8 @@ pub struct Surveyor<'a> {
     pub options: &'a Options,
     pub recipe: &'a Recipe,
     pub model_blake3: &'a str,
+    /// Whether nothing can be written into the output folder.
+    pub is_read_only: bool,
 }
 
 impl Surveyor<'_> {
@@ -78,7 +80,7 @@ impl Surveyor<'_> {
         &self,
         world: &dyn World,
         job: &Job,
-        known: &[Entry],
+        known: &[Entry<ScoredFile>],
         ledger: &mut Ledger,
     ) -> Result<Found> {
         let schema = Schema::for_file(&job.input, self.options.schema.as_deref())?;
@@ -90,13 +92,14 @@ impl Surveyor<'_> {
             let settings = resume::settings_hash(model, &schema, self.options, self.recipe);
             if let Some(kept) = resume::finished(job, format, &settings, &input, known)? {
                 log::info!("{} is finished already", job.output.display());
-                if !kept.in_ledger {
+                if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
                     ledger.add(&Entry {
                         file: kept.file.clone(),
                         bytes,
-                        model_blake3: model.to_string(),
+                        model_blake3: Some(model.to_string()),
                         settings_blake3: settings,
+                        input_stamp: None,
                     })?;
                 }
                 return Ok(Found::Finished(kept.file));

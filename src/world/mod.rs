@@ -91,6 +91,13 @@ pub fn agree<T>(world: &dyn World, outcome: Result<T>) -> Result<T> {
     }
 }
 
+/// Returns on every rank whether any rank has said yes. A collective.
+pub fn any_rank(world: &dyn World, mine: bool) -> Result<bool> {
+    let mut count = [i64::from(mine)];
+    world.all_reduce_sum(&mut count)?;
+    Ok(count[0] > 0)
+}
+
 /// Marks an error that every rank has because it follows from what all ranks know.
 pub fn common<T>(outcome: Result<T>) -> Result<T> {
     outcome.map_err(Error::shared)

@@ -82,6 +82,22 @@ impl StopFlag {
         StopReason::from_counts(&self.counts())
     }
 
+    /// Returns an error if this rank was asked to stop: for loops whose finished outputs stay, and
+    /// whose other ranks end with this one.
+    ///
+    /// # Errors
+    /// `Interrupted` after SIGINT, `Stopped` after any other signal.
+    pub fn refuse_if_requested(&self) -> Result<()> {
+        match self.requested() {
+            None => Ok(()),
+            Some(StopReason::Interrupt) => Err(Error::Interrupted),
+            Some(reason) => Err(Error::Stopped(Box::new(
+                Fault::new(format!("stopped by {reason}"))
+                    .advice("run the same command again to go on: finished outputs are kept"),
+            ))),
+        }
+    }
+
     /// One word per [`StopReason`], 1 where it was raised on this rank.
     pub fn counts(&self) -> [i64; StopReason::ALL.len()] {
         self.raised.each_ref().map(|raised| i64::from(raised.load(Ordering::SeqCst)))

@@ -65,6 +65,53 @@ pub fn simulated(path: PathBuf, class: Class, events: u64, seed: u64) -> PathBuf
     path
 }
 
+/// The header of tables of [`table_dialect`].
+pub const TABLE_HEADER: &str = "event_number,size,length,width,con2,dist,alpha";
+
+/// Writes a dialect of text tables with the features and one key; returns its path.
+pub fn table_dialect(folder: &Path) -> PathBuf {
+    let path = folder.join("tables.toml");
+    let text = r#"
+name = "tables"
+description = "tables with a header"
+
+[text]
+header = true
+
+[quantities]
+size = { column = "size", unit = "p.e." }
+length = { column = "length", unit = "deg" }
+width = { column = "width", unit = "deg" }
+con2 = { column = "con2", unit = "1" }
+dist = { column = "dist", unit = "deg" }
+alpha = { column = "alpha", unit = "deg" }
+
+[keys]
+copy = { event_id = "event_number" }
+"#;
+    std::fs::write(&path, text).expect("a schema");
+    path
+}
+
+/// A file of toy images; `class` is `gamma` or `hadron`.
+pub fn simulated_images(path: &Path, class: &str, events: u64, seed: u64) {
+    let simulate = arguments![
+        "simulate",
+        "-q",
+        "--level",
+        "images",
+        "--class",
+        class,
+        "--events",
+        events.to_string(),
+        "--seed",
+        seed.to_string(),
+        "-o",
+        path
+    ];
+    succeed(&mut program(&simulate));
+}
+
 /// A small configuration on one file of gammas; `more` is put at its end.
 pub fn configuration(folder: &Path, gamma: &Path, more: &str) -> PathBuf {
     let path = folder.join("configuration.toml");

@@ -1,12 +1,12 @@
-//! The ledger: one line per file that was scored, appended when its output is whole and on
-//! disk, one file and one writer per rank (`ledger/I-of-N.jsonl`).
+//! Records the finished files of an output folder: one line per file, appended when its output
+//! is complete and on disk, in one ledger per rank (`ledger/I-of-N.jsonl`).
 //!
-//! It tells what was done, by whom and in which order; outputs and manifest do not depend on
-//! it. A line says enough to know an output again without reading it.
+//! A line is enough to recognise an output without reading it. Outputs and manifests do not
+//! depend on the ledgers.
 
-use super::ScoredFile;
-use crate::data::durable::AppendFile;
+use super::durable::AppendFile;
 use crate::error::{Error, Fault, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,35 +15,49 @@ pub const FOLDER: &str = "ledger";
 /// A longer ledger is something else.
 const LARGEST_FILE: u64 = 1 << 30;
 
+/// A finished file as manifests and ledgers list it.
+pub trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
+    /// Path of the output, relative to the output folder.
+    fn output(&self) -> &str;
+    fn rows(&self) -> u64;
+    fn input_blake3(&self) -> &str;
+    fn output_blake3(&self) -> &str;
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct Entry<F> {
     #[serde(flatten)]
-    pub file: ScoredFile,
+    pub file: F,
     /// Bytes of the output.
     pub bytes: u64,
-    pub model_blake3: String,
+    /// The model of scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_blake3: Option<String>,
     pub settings_blake3: String,
+    /// Size and time of change of the input when it was read, where a later run compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_stamp: Option<String>,
 }
 
 /// A line as it is written. A bit that flips in it must not become a count of the manifest.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct Line<F> {
     #[serde(flatten)]
-    entry: Entry,
+    entry: Entry<F>,
     /// The beginning of the blake3 of the entry's own JSON.
     seal: String,
 }
 
-impl Line {
-    fn new(entry: &Entry) -> serde_json::Result<Line> {
+impl<F: ListedFile> Line<F> {
+    fn new(entry: &Entry<F>) -> serde_json::Result<Line<F>> {
         let hash = blake3::hash(serde_json::to_string(entry)?.as_bytes());
         Ok(Line { entry: entry.clone(), seal: hash.to_hex()[..16].to_string() })
     }
 
     /// The entry of a line that is as it was written.
-    fn read(bytes: &[u8]) -> Option<Entry> {
-        let line: Line = serde_json::from_slice(bytes).ok()?;
+    fn read(bytes: &[u8]) -> Option<Entry<F>> {
+        let line: Line<F> = serde_json::from_slice(bytes).ok()?;
         let written = Line::new(&line.entry).ok()?;
         (written.seal == line.seal).then_some(line.entry)
     }
@@ -62,7 +76,7 @@ impl Ledger {
         Ledger { path: output.join(FOLDER).join(name), file: None }
     }
 
-    pub fn add(&mut self, entry: &Entry) -> Result<()> {
+    pub fn add<F: ListedFile>(&mut self, entry: &Entry<F>) -> Result<()> {
         let line = Line::new(entry)
             .and_then(|line| serde_json::to_string(&line))
             .map_err(|e| Fault::new("cannot write the ledger").found(e).internal())?;
@@ -74,35 +88,43 @@ impl Ledger {
     }
 }
 
+/// Whether an output folder has a ledger.
+pub fn exists(output: &Path) -> bool {
+    files(output).is_ok_and(|files| !files.is_empty())
+}
+
 /// Whether a file in the folder is a ledger.
 pub fn is_ledger(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// What all ledgers of an output folder say.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// By output.
-    pub entries: BTreeMap<String, Vec<Entry>>,
+/// The entries of a folder by output, in the order of their ledgers.
+pub type Entries<F> = BTreeMap<String, Vec<Entry<F>>>;
+
+/// Contents of all ledgers of an output folder.
+#[derive(Debug)]
+pub struct Contents<F> {
+    pub entries: Entries<F>,
     /// How many lines of a ledger are not as they were written, where there are such. The last
     /// one may be torn by a death, which is no damage.
     pub damaged: BTreeMap<String, usize>,
 }
 
 /// Reads all ledgers; a line that is torn or damaged is no entry.
-pub fn read(output: &Path) -> Result<Told> {
-    let mut told = Told::default();
+pub fn read<F: ListedFile>(output: &Path) -> Result<Contents<F>> {
+    let mut contents = Contents { entries: BTreeMap::new(), damaged: BTreeMap::new() };
     for path in files(output)? {
         for line in text(&path)?.split_inclusive(|byte| *byte == b'\n') {
-            if let Some(entry) = Line::read(line) {
-                told.entries.entry(entry.file.output.clone()).or_default().push(entry);
+            if let Some(entry) = Line::<F>::read(line) {
+                let output = entry.file.output().to_string();
+                contents.entries.entry(output).or_default().push(entry);
             } else if line.ends_with(b"\n") {
                 let name = path.strip_prefix(output).unwrap_or(&path).display().to_string();
-                *told.damaged.entry(name).or_default() += 1;
+                *contents.damaged.entry(name).or_default() += 1;
             }
         }
     }
-    Ok(told)
+    Ok(contents)
 }
 
 fn files(output: &Path) -> Result<Vec<PathBuf>> {
@@ -133,25 +155,52 @@ fn unreadable(path: &Path, found: &str) -> Error {
 mod tests {
     use super::*;
 
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    struct File {
+        output: String,
+        rows: u64,
+        input_blake3: String,
+        output_blake3: String,
+        status: BTreeMap<String, u64>,
+    }
+
+    impl ListedFile for File {
+        fn output(&self) -> &str {
+            &self.output
+        }
+        fn rows(&self) -> u64 {
+            self.rows
+        }
+        fn input_blake3(&self) -> &str {
+            &self.input_blake3
+        }
+        fn output_blake3(&self) -> &str {
+            &self.output_blake3
+        }
+    }
+
     #[test]
     fn a_line_that_was_altered_says_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let file = ScoredFile {
+        let file = File {
             output: "night-1/run-1.h5".to_string(),
             rows: 1234,
             input_blake3: "a".repeat(64),
             output_blake3: "b".repeat(64),
-            unusable: 7,
-            outside: 0,
-            implausible_times: 0,
             status: BTreeMap::from([("not finite".to_string(), 7)]),
         };
         let hash = "c".repeat(64);
-        let entry = Entry { file, bytes: 99, model_blake3: hash.clone(), settings_blake3: hash };
+        let entry = Entry {
+            file,
+            bytes: 99,
+            model_blake3: Some(hash.clone()),
+            settings_blake3: hash,
+            input_stamp: Some("12 34.000000056".to_string()),
+        };
         let mut ledger = Ledger::new(folder.path(), (0, 1));
         ledger.add(&entry).unwrap();
         ledger.add(&entry).unwrap();
-        let told = || read(folder.path()).unwrap();
+        let told = || read::<File>(folder.path()).unwrap();
         let found = || told().entries.remove("night-1/run-1.h5").unwrap_or_default();
         assert_eq!(found(), [entry.clone(), entry]);
         let path = folder.path().join(FOLDER).join("1-of-1.jsonl");

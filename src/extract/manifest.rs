@@ -1,0 +1,176 @@
+//! Describes the manifest of an extraction: the files in the output folder and what became of
+//! their images.
+//!
+//! While a run works, its manifest is marked as incomplete and lists the files of earlier runs
+//! alone, so that no kill can lose them.
+
+use super::resume::Earlier;
+use crate::data::durable;
+use crate::data::ledger::ListedFile;
+use crate::error::{Error, Fault, Result};
+use crate::hillas::STATUS_BITS;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+/// File name of the manifest.
+pub const MANIFEST: &str = "manifest.json";
+pub(super) const FORMAT: &str = "taiga-flow-extraction 1";
+/// A longer manifest is something else [bytes].
+const LARGEST_MANIFEST: u64 = 1 << 30;
+/// More images in one file are a damaged number.
+const MOST_IMAGES: u64 = 1 << 40;
+
+/// One extracted file, as it stands in the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtractedFile {
+    /// Relative to the output folder.
+    pub output: String,
+    pub images: u64,
+    pub input_blake3: String,
+    pub output_blake3: String,
+    /// Images by status; an image can have several.
+    pub status: BTreeMap<String, u64>,
+}
+
+/// What an extraction came to; also the manifest of the output folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub format: String,
+    /// Hash of all that shapes the outputs besides their inputs; absent in manifests of older
+    /// programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_blake3: Option<String>,
+    pub files: Vec<ExtractedFile>,
+    pub images: u64,
+    /// Input path → what was wrong with it.
+    pub failed: BTreeMap<String, String>,
+    /// Whether the run that wrote it has ended; written only if not.
+    #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
+    pub complete: bool,
+}
+
+fn complete() -> bool {
+    true
+}
+
+impl ListedFile for ExtractedFile {
+    fn output(&self) -> &str {
+        &self.output
+    }
+
+    fn rows(&self) -> u64 {
+        self.images
+    }
+
+    fn input_blake3(&self) -> &str {
+        &self.input_blake3
+    }
+
+    fn output_blake3(&self) -> &str {
+        &self.output_blake3
+    }
+}
+
+impl Summary {
+    /// A summary of these files and failures.
+    pub fn new(
+        settings: &str,
+        files: Vec<ExtractedFile>,
+        failed: BTreeMap<String, String>,
+    ) -> Summary {
+        Summary {
+            format: FORMAT.to_string(),
+            settings_blake3: Some(settings.to_string()),
+            images: files.iter().map(|file| file.images).sum(),
+            files,
+            failed,
+            complete: true,
+        }
+    }
+
+    /// Whether a manifest is that of an extraction, complete or not.
+    pub fn is_at(path: &Path) -> bool {
+        Summary::read(path).is_ok_and(|summary| summary.is_some())
+    }
+
+    /// Reads the manifest at a path; `None` if there is none.
+    ///
+    /// # Errors
+    /// `Input` if it cannot be read, or is not that of an extraction.
+    pub fn read(path: &Path) -> Result<Option<Summary>> {
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let length = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?.len();
+        if length > LARGEST_MANIFEST {
+            return Err(unreadable(path, &format!("{length} bytes, more than any manifest has")));
+        }
+        let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+        let summary: Summary = serde_json::from_slice(&bytes).map_err(|e| unreadable(path, &e))?;
+        if summary.format != FORMAT {
+            return Err(unreadable(path, &format!("the format '{}'", summary.format)));
+        }
+        if summary.files.iter().any(|file| file.images > MOST_IMAGES) {
+            return Err(unreadable(path, &format!("a file of more than {MOST_IMAGES} images")));
+        }
+        let is_inside = |file: &&ExtractedFile| {
+            Path::new(&file.output).components().all(|c| matches!(c, Component::Normal(_)))
+        };
+        match summary.files.iter().find(|file| !is_inside(file)) {
+            Some(file) => {
+                Err(unreadable(path, &format!("a file outside of its folder, '{}'", file.output)))
+            }
+            None => Ok(Some(summary)),
+        }
+    }
+
+    /// Marks the extraction as incomplete: the manifest then lists only the files of earlier
+    /// runs, and is removed if there are none.
+    pub(super) fn begin(folder: &Path, settings: &str, earlier: &Earlier) -> Result<()> {
+        let manifest = folder.join(MANIFEST);
+        if earlier.files.is_empty() {
+            return durable::remove_file(&manifest);
+        }
+        let empty = Summary::new(settings, Vec::new(), BTreeMap::new());
+        let started = Summary { complete: false, ..empty.with_earlier(earlier) };
+        durable::write_file(&manifest, &started.to_bytes()?)
+    }
+
+    /// Writes the manifest of a folder, with the files of earlier runs.
+    pub(super) fn write(&self, folder: &Path, earlier: &Earlier) -> Result<()> {
+        let whole = self.clone().with_earlier(earlier);
+        durable::write_if_changed(&folder.join(MANIFEST), &whole.to_bytes()?)
+    }
+
+    fn with_earlier(mut self, earlier: &Earlier) -> Summary {
+        earlier.add_to(&mut self.files, &mut self.failed);
+        self.images = self.files.iter().map(|file| file.images).sum();
+        self
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())
+    }
+}
+
+fn unreadable(path: &Path, found: &dyn std::fmt::Display) -> Error {
+    Fault::new("cannot read the manifest").file(path).found(found).input()
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "extracted {} images from {} file(s)", self.images, self.files.len())?;
+        for (_, reason) in STATUS_BITS {
+            let images: u64 = self.files.iter().filter_map(|file| file.status.get(reason)).sum();
+            if images > 0 {
+                writeln!(f, "  {images} images: {reason}")?;
+            }
+        }
+        for (file, fault) in &self.failed {
+            writeln!(f, "failed: {file}: {fault}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! Resumes an extraction: an output that is complete, of the same settings and the same content
+//! of its input, is kept as it is.
+//!
+//! An output has its name only when it is whole and on disk. A ledger line recognises it without
+//! reading it; its input is not read either where size and time of change are those of the line.
+//! An output without a line, which a kill leaves, is extracted again if it says that it is of
+//! the same settings and input. Anything else under the name of an output is refused.
+
+use super::manifest::{ExtractedFile, MANIFEST, Summary};
+use super::{Camera, Options};
+use crate::data::assign::{Assignment, Job, refuse_links};
+use crate::data::catalog::{self, Stamp};
+use crate::data::durable;
+use crate::data::earlier::has_recorded_length;
+use crate::data::finished::FinishedFile;
+use crate::data::ledger::{self, Entries, Entry};
+use crate::data::report::Failure;
+use crate::error::{Error, Fault, Result};
+use crate::world::{StopFlag, Work, World};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub type Earlier = crate::data::earlier::Earlier<ExtractedFile>;
+
+/// Root attribute of an output: the hash of its settings.
+pub const SETTINGS: &str = "settings_blake3";
+
+/// Returns a hash of all that shapes an output besides its input.
+pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm(), camera.radius_deg()));
+    let Options { cleaning, source, random_source, positions, class, .. } = options;
+    let text = format!(
+        "{version}\n{pixels:?}\n{cleaning:?}\n{source:?}\n{random_source:?}\n{positions}\n{class:?}"
+    );
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+/// Refuses what stands in the way of the outputs, makes the output folder, and returns the files
+/// of earlier runs.
+///
+/// # Errors
+/// `Usage` if other files of the folder were extracted with other settings.
+pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Result<Earlier> {
+    let folder = &options.output;
+    let manifest = folder.join(MANIFEST);
+    let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
+    for job in &assignment.jobs {
+        inputs.refuse(&job.output)?;
+        refuse_links(folder, &job.output)?;
+    }
+    let earlier = match Summary::read(&manifest) {
+        Ok(Some(summary)) => earlier(assignment, options, settings, summary)?,
+        Ok(None) => Earlier::default(),
+        Err(_) => {
+            durable::refuse_existing(&manifest, options.overwrite)?;
+            Earlier::default()
+        }
+    };
+    durable::create_folder(folder)?;
+    // Ledgers that also list files of earlier runs stay.
+    if options.overwrite && earlier.files.is_empty() {
+        durable::remove_folder(&folder.join(ledger::FOLDER))?;
+    }
+    Ok(earlier)
+}
+
+/// The files of a manifest that are not of this run.
+fn earlier(
+    assignment: &Assignment,
+    options: &Options,
+    settings: &str,
+    summary: Summary,
+) -> Result<Earlier> {
+    let mut earlier = Earlier::new(summary.files, summary.failed, assignment);
+    let same_settings = summary.settings_blake3.as_deref() == Some(settings);
+    if let (Some(other), false) = (earlier.files.first(), same_settings) {
+        return Err(Fault::new(
+            "the output folder holds other files extracted with other settings",
+        )
+        .file(&options.output)
+        .found(format!("{} and {} more", other.output, earlier.files.len() - 1))
+        .advice("choose another output, or extract all inputs at once into a new one")
+        .usage());
+    }
+    let entries = ledger::read(&options.output)?.entries;
+    earlier.retain_present(|file| {
+        has_recorded_length(&options.output, file, &entries).unwrap_or_else(|| {
+            FinishedFile::open_events(&options.output.join(&file.output)).is_some_and(|open| {
+                open.rows() == Some(file.images)
+                    && open.text("source_blake3").as_ref() == Some(&file.input_blake3)
+            })
+        })
+    });
+    Ok(earlier)
+}
+
+/// State of one file before the work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Found {
+    Finished(ExtractedFile),
+    Left,
+    Failed(Failure),
+}
+
+/// Looks at this rank's share of the files, and returns what all ranks have found.
+pub fn survey(
+    world: &dyn World,
+    assignment: &Assignment,
+    options: &Options,
+    settings: &str,
+    stop: &StopFlag,
+) -> Result<Vec<Found>> {
+    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
+    let entries: Entries<ExtractedFile> = ledger::read(&options.output)?.entries;
+    let mut mine: Vec<(usize, Found)> = Vec::new();
+    for (i, job) in assignment.jobs.iter().enumerate() {
+        if i % world.size() != world.rank() {
+            continue;
+        }
+        stop.refuse_if_requested()?;
+        world.progress(Work::Reading, i as u64);
+        let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
+        let found = match look(world, job, options, settings, known) {
+            Ok(Some(file)) => Found::Finished(file),
+            Ok(None) => Found::Left,
+            Err(error @ Error::Environment(_)) => return Err(error),
+            Err(error) => Found::Failed(Failure::new(&job.input, &error)),
+        };
+        mine.push((i, found));
+    }
+    let mut all: BTreeMap<usize, Found> = BTreeMap::new();
+    for bytes in world.all_gather(&serde_json::to_vec(&mine).map_err(broken)?)? {
+        let found: Vec<(usize, Found)> = serde_json::from_slice(&bytes).map_err(broken)?;
+        all.extend(found);
+    }
+    Ok(all.into_values().collect())
+}
+
+/// Returns the output of a job if it is finished, and a fault if it is of something else.
+fn look(
+    world: &dyn World,
+    job: &Job,
+    options: &Options,
+    settings: &str,
+    known: &[Entry<ExtractedFile>],
+) -> Result<Option<ExtractedFile>> {
+    let Ok(metadata) = std::fs::symlink_metadata(&job.output) else { return Ok(None) };
+    if options.overwrite {
+        return Ok(None);
+    }
+    let differs = |what: &str| {
+        Fault::new(format!("output exists already, {what}"))
+            .file(&job.output)
+            .advice("give --overwrite to extract everything again, or choose another output")
+            .usage()
+    };
+    let hash = || {
+        let hash = catalog::hash_file_telling(&job.input, || world.progress(Work::Hashing, 0))?;
+        Ok(catalog::hash_text(&hash))
+    };
+    let of_settings = |entry: &&Entry<ExtractedFile>| entry.settings_blake3 == settings;
+    if let Some(entry) = known.iter().rfind(|entry| of_settings(entry)) {
+        if !metadata.is_file() || metadata.len() != entry.bytes {
+            return Err(differs("changed since it was written"));
+        }
+        let stamp = Stamp::of(&job.input).map(|stamp| stamp.portable());
+        if stamp.is_none() || stamp != entry.input_stamp {
+            let is_same = hash()? == entry.file.input_blake3;
+            is_same
+                .then_some(())
+                .ok_or_else(|| differs("made from another content of its input"))?;
+        }
+        log::info!("{} is finished already", job.output.display());
+        return Ok(Some(entry.file.clone()));
+    }
+    let Some(file) = FinishedFile::open_events(&job.output) else {
+        return Err(differs("and is not an event file"));
+    };
+    if file.text(SETTINGS).as_deref() != Some(settings) {
+        return Err(differs("made with other settings"));
+    }
+    if file.text("source_blake3") != Some(hash()?) {
+        return Err(differs("made from another content of its input"));
+    }
+    Ok(None)
+}

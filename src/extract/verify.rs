@@ -1,0 +1,48 @@
+//! Compares an output folder of `extract` with its manifest.
+
+use super::manifest::{ExtractedFile, MANIFEST, Summary};
+use super::resume::SETTINGS;
+use crate::data::finished::FinishedFile;
+use crate::data::verification::{self, Claims, Verification};
+use crate::error::{Fault, Result};
+use crate::world::{World, agree};
+use std::path::Path;
+
+/// Verifies an output folder of `extract`.
+///
+/// # Errors
+/// `Input` if the extraction is not complete.
+pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
+    let read = Summary::read(&folder.join(MANIFEST)).and_then(|summary| {
+        summary.filter(|summary| summary.complete).ok_or_else(|| {
+            Fault::new("the extraction is not complete")
+                .file(folder)
+                .expected(format!("a complete {MANIFEST}"))
+                .advice("run the same `taiga-flow extract` again to finish it")
+                .input()
+        })
+    });
+    let summary = agree(world, read)?;
+    let claims = Claims { files: &summary.files, rows: summary.images, failed: &summary.failed };
+    let look = |path: &Path, file: &ExtractedFile| check_attributes(path, file, &summary);
+    verification::verify(world, folder, &claims, &look)
+}
+
+/// Compares what an output says of itself with the manifest.
+fn check_attributes(
+    path: &Path,
+    file: &ExtractedFile,
+    summary: &Summary,
+) -> std::result::Result<(), String> {
+    let open = FinishedFile::open_events(path).ok_or("is not an event file")?;
+    if open.text("source_blake3").as_ref() != Some(&file.input_blake3) {
+        return Err("says another source_blake3 than the manifest".to_string());
+    }
+    if summary.settings_blake3.is_some() && open.text(SETTINGS) != summary.settings_blake3 {
+        return Err(format!("says another {SETTINGS} than the manifest"));
+    }
+    if open.rows() != Some(file.images) {
+        return Err(format!("holds {:?} rows, not {}", open.rows(), file.images));
+    }
+    Ok(())
+}
