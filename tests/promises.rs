@@ -18,6 +18,7 @@ mod extractions;
 mod failing_disk;
 mod fast_path;
 mod faults;
+mod float_keys;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod gpu;

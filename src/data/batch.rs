@@ -6,7 +6,7 @@
 
 use super::record::{Field, RecordReader, Slot};
 use super::stored::{Numbers, Place, StoredColumn};
-use crate::error::{Fault, Result};
+use crate::error::Result;
 use hdf5::types::IntSize;
 use std::ops::Range;
 
@@ -26,8 +26,6 @@ pub(super) enum Values {
     I64(Vec<i64>),
 }
 
-/// Largest number below which f64 holds every integer.
-const EXACT: f64 = 9_007_199_254_740_992.0; // 2⁵³
 /// Rows of a matrix are read so many bytes at a time.
 const LARGEST_READ: usize = 32 << 20;
 
@@ -283,16 +281,7 @@ fn integer(column: &StoredColumn, row: u64, word: u64) -> Result<i64> {
             let fault = column.fault("key too large").row(row);
             fault.expected(format!("at most {}", i64::MAX)).found(word).input()
         }),
-        Numbers::Real => whole(column, row, f64::from_bits(word)),
+        Numbers::Real => column.whole(row, f64::from_bits(word)),
         Numbers::Integer(_) | Numbers::Unsigned(_) => Ok(word as i64),
     }
-}
-
-/// A key in a matrix of floating point: a whole number that f64 holds exactly.
-fn whole(column: &StoredColumn, row: u64, value: f64) -> Result<i64> {
-    if value.abs() < EXACT && value.fract() == 0.0 {
-        return Ok(value as i64);
-    }
-    let fault: Fault = column.fault("keys and classes must be integers").row(row);
-    Err(fault.expected("a whole number below 2^53").found(value).input())
 }

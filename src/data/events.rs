@@ -10,6 +10,21 @@ use super::schema::{EVENT_FORMAT, EVENT_VERSION};
 /// The group that holds one dataset per column.
 pub const GROUP: &str = "events";
 
+/// Names of columns that are keys wherever they are, also stored as floating point or as short
+/// integers.
+pub const KEYS: [&str; 10] = [
+    "run",
+    "run_id",
+    "obs_id",
+    "portion",
+    "event_id",
+    "axis_scatter",
+    "clean_number",
+    "tel_id",
+    "telescope_id",
+    "row_hash",
+];
+
 /// Values of the column `class`.
 pub const GAMMA: i8 = 1;
 pub const HADRON: i8 = 0;

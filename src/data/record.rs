@@ -377,6 +377,13 @@ impl Slot {
     }
 }
 
+impl Field {
+    /// Bytes of one number as it is stored, or of the next wider type of the machine.
+    pub fn item_bytes(&self) -> usize {
+        self.memory.as_ref().map_or(8, |memory| memory.item.bytes())
+    }
+}
+
 impl Item {
     fn bytes(self) -> usize {
         match self {

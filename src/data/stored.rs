@@ -26,6 +26,16 @@ const LARGEST_CHUNK: u64 = 1 << 30; // bytes
 /// Up to this many chunks of a column are looked up in the index before it is read.
 const MOST_CHUNKS_CHECKED: u64 = 4096;
 
+/// Below these numbers f16, f32 and f64 hold every integer.
+const EXACT_F16: f64 = 2_048.0; // 2¹¹
+const EXACT_F32: f64 = 16_777_216.0; // 2²⁴
+pub(super) const EXACT_F64: f64 = 9_007_199_254_740_992.0; // 2⁵³
+
+/// Returns a number of floating point as an integer if it is one and has lost no digit.
+pub(super) fn whole(value: f64, exact: f64) -> Option<i64> {
+    (value.abs() < exact && value.fract() == 0.0).then_some(value as i64)
+}
+
 /// The class of numbers that a dataset holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
@@ -312,22 +322,57 @@ impl StoredColumn {
                 }
                 Ok(())
             }
+            // The library would cut fractions off.
+            Numbers::Real => {
+                let mut stored: Vec<f64> = Vec::new();
+                self.append(rows, &mut stored)?;
+                for (row, value) in stored.into_iter().enumerate() {
+                    values.push(self.whole(rows.start + row as u64, value)?);
+                }
+                Ok(())
+            }
             _ => self.append(rows, values),
         }
     }
 
-    /// Refuses a column of numbers with fractions. A matrix has one type for all of its
-    /// columns: there each number is looked at when it is read.
+    /// Refuses a column of scaled numbers in place of integers. In a column of floating point
+    /// each number is checked when it is read.
     pub fn check_integer(&self, what: &str) -> Result<()> {
-        let whole = self.numbers != Numbers::Real && self.fixed_point.is_none();
-        if whole || matches!(self.place, Place::Matrix { .. }) {
+        if self.fixed_point.is_none() {
             return Ok(());
         }
         Err(self
             .fault(&format!("{what} must be integers"))
             .expected("integers")
-            .found("floating point")
+            .found("scaled numbers (TRANSFORM)")
             .input())
+    }
+
+    /// Returns a number of floating point as the integer that it is.
+    ///
+    /// # Errors
+    /// `Input`, with column, row and value, if it is no integer, or so large that the type cannot
+    /// tell it from its neighbours.
+    pub fn whole(&self, row: u64, value: f64) -> Result<i64> {
+        let bytes = match &self.place {
+            Place::Field { field, .. } => field.item_bytes(),
+            _ => self.item_bytes() as usize,
+        };
+        let (exact, limit) = match bytes {
+            ..4 => (EXACT_F16, "2^11"),
+            4 => (EXACT_F32, "2^24"),
+            _ => (EXACT_F64, "2^53"),
+        };
+        whole(value, exact).ok_or_else(|| {
+            let name = self.column.as_deref().or_else(|| self.name.rsplit('/').next());
+            self.fault("keys and classes must be integers")
+                .column(name.unwrap_or_default())
+                .row(row)
+                .expected(format!("a whole number below {limit}"))
+                .found(value)
+                .advice("write the column as 64-bit integers")
+                .input()
+        })
     }
 
     /// Refuses a column that is not as long as the others.

@@ -11,6 +11,7 @@
 
 use super::batch::{Batch, Scratch, Values, Want};
 use super::catalog::Stamp;
+use super::events;
 use super::h5;
 use super::layout::{self, Layout};
 use super::schema::{Class, Quantity, Schema, Source, canonical_unit, normal_unit};
@@ -114,7 +115,7 @@ impl Table {
             known_columns(&mine, &self.schema)
         };
         let rows = self.count_rows(layout, &mine, &quantities)?;
-        if rows == 0 {
+        if rows == 0 && !alone {
             return Ok(());
         }
         if self.parts.is_empty() {
@@ -356,8 +357,9 @@ fn open_columns(
     for name in names.iter().filter(|name| Some(*name) != class) {
         // What is no numeric column (text, images) is no quantity.
         let Ok(column) = layout.column(path, name) else { continue };
-        let named =
-            schema.event.contains(name) || schema.shower.iter().flatten().any(|n| n == name);
+        let named = events::KEYS.contains(&name.as_str())
+            || schema.event.contains(name)
+            || schema.shower.iter().flatten().any(|n| n == name);
         let is_key = column.numbers == Numbers::Integer(IntSize::U8);
         if is_key || named && column.check_integer("keys").is_ok() {
             keys.insert(name.clone(), name.clone());

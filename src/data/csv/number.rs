@@ -1,6 +1,8 @@
 //! Where the fields of a line lie, and the decimal numbers in them: most of the time of a
 //! conversion.
 
+use crate::data::stored;
+
 /// Largest power of ten that f64 holds exactly.
 const EXACT_POWERS: usize = 22;
 const COMMAS: u64 = u64::from_ne_bytes([b','; 8]);
@@ -78,12 +80,21 @@ const POWERS: [f64; EXACT_POWERS + 1] = [
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 
-/// A whole number that an i64 holds.
+/// A whole number that an i64 holds, also written as a decimal number, as in `17.0`.
 pub(super) fn whole(text: &[u8]) -> Option<i64> {
     if text.is_empty() || text.len() > 18 || !text.iter().all(u8::is_ascii_digit) {
-        return std::str::from_utf8(text).ok()?.parse().ok();
+        let text = std::str::from_utf8(text).ok()?;
+        return text.parse().ok().or_else(|| whole_decimal(text));
     }
     Some(text.iter().fold(0, |value, byte| 10 * value + i64::from(byte - b'0')))
+}
+
+/// A decimal number whose fraction is 0; with an exponent, one that f64 holds exactly.
+fn whole_decimal(text: &str) -> Option<i64> {
+    match text.split_once('.') {
+        Some((digits, zeros)) if zeros.bytes().all(|byte| byte == b'0') => digits.parse().ok(),
+        _ => stored::whole(text.parse().ok()?, stored::EXACT_F64),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use super::read::{Stored, Table2};
 use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use crate::data::events;
 use crate::data::h5;
 use crate::data::schema::normal_unit;
 use crate::data::stored::{Numbers, StoredColumn};
@@ -130,7 +131,9 @@ impl Opened {
             if name == "class" {
                 column.check_integer("classes")?;
                 self.class = Some(column);
-            } else if column.numbers == Numbers::Integer(IntSize::U8) {
+            } else if column.numbers == Numbers::Integer(IntSize::U8)
+                || events::KEYS.contains(&name.as_str())
+            {
                 self.keys.push((name, column));
             } else {
                 let unit = column.unit().map_or("1".to_string(), normal_unit);
