@@ -61,7 +61,7 @@ fn refused_by_all(path: &Path, told: &[&str]) {
 fn columns_that_are_not_as_they_should_be() {
     let folder = folder();
     let events = events();
-    let cases: [(&str, Odd, &[&str]); 6] = [
+    let cases: [(&str, Odd, &[&str]); 5] = [
         ("misspelt", Odd::Renamed("widht"), &["'width'", "did you mean 'widht'?"]),
         ("missing", Odd::Renamed("zzz"), &["'width'", "size, "]),
         (
@@ -79,7 +79,6 @@ fn columns_that_are_not_as_they_should_be() {
             Odd::Table,
             &["not a column", "events/width", "expected one dimension", "[1500, 2]"],
         ),
-        ("empty", Odd::Empty, &["empty", "0 rows"]),
     ];
     for (name, odd, told) in cases {
         let path = folder.path().join(format!("{name}.h5"));

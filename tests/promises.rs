@@ -12,6 +12,7 @@ mod choices;
 mod commands;
 mod damage;
 mod dialects;
+mod empty_files;
 mod energy_bins;
 mod exactly_once;
 mod extractions;

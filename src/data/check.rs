@@ -272,7 +272,9 @@ fn check_file(
                 let request = Request { quantities: vec![name.clone()], ..Request::default() };
                 report.refused.extend(table.reader(&request).err().map(|e| without_file(&e)));
             }
-            if !options.quick {
+            if contents.rows == 0 || counts.has_no_image() {
+                report.add(role.is_some(), empty(contents.rows));
+            } else if !options.quick {
                 for (column, tally) in contents.columns.iter().zip(&counts.tallies) {
                     report.judge(column, contents.rows);
                     report.add_findings(&column.name, &tally.plausible);
@@ -446,6 +448,16 @@ impl Counts {
         Ok(())
     }
 
+    /// Whether no row has an image that survived its cleaning: no light, and no parameters.
+    fn has_no_image(&self) -> bool {
+        let rows = |tally: &Tally| tally.finite + tally.nan + tally.infinite;
+        let of = |name: &str| self.tallies.iter().find(|tally| tally.name == name);
+        let is_dark = |tally: &Tally| tally.max <= 0.0 && tally.infinite == 0;
+        let is_nan = |tally: &Tally| rows(tally) > 0 && tally.nan == rows(tally);
+        of("size").is_some_and(is_dark)
+            && ["length", "width"].iter().all(|n| of(n).is_some_and(is_nan))
+    }
+
     fn add(&mut self, block: &Block) {
         for (tally, values) in self.tallies.iter_mut().zip(&block.quantities) {
             tally.add(values);
@@ -499,6 +511,7 @@ impl Classes {
 
 /// What is counted of one column on the way through its rows.
 struct Tally {
+    name: String,
     plausible: plausible::Tally,
     limits: Option<Limits>,
     finite: u64,
@@ -514,6 +527,7 @@ impl Tally {
     fn new(table: &Table, name: &str) -> Tally {
         let unit = table.unit(name).unwrap_or_default();
         Tally {
+            name: name.to_string(),
             plausible: plausible::Tally::new(table.schema().plausible.get(name), name, unit),
             limits: physical_limits(name),
             finite: 0,
@@ -695,6 +709,14 @@ impl FileReport {
     fn add(&mut self, refused: bool, text: String) {
         let list = if refused { &mut self.refused } else { &mut self.warnings };
         list.push(text);
+    }
+}
+
+/// A file that is fine, and that no training can use.
+fn empty(rows: u64) -> String {
+    match rows {
+        0 => "the table is empty: training refuses it".to_string(),
+        _ => "no image survived the cleaning: no row can be trained on".to_string(),
     }
 }
 

@@ -76,6 +76,7 @@ impl Source {
     /// Opens a file for its rows; without a class of its own it needs a class column.
     pub fn open(path: &Path, schema: Arc<Schema>, class: Option<Class>) -> Result<(Source, Table)> {
         let table = Table::open(path, &schema)?;
+        table.refuse_empty()?;
         if class.is_none() && !table.has_class() {
             return Err(Fault::new("no class column")
                 .file(path)

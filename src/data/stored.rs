@@ -242,6 +242,10 @@ impl StoredColumn {
         let Some(needed) = needed else {
             return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
         };
+        let is_virtual = self.dataset.layout() == Layout::Virtual;
+        if self.rows == 0 && !is_virtual {
+            return Ok(()); // nothing is stored of it
+        }
         match self.dataset.layout() {
             Layout::Chunked => {
                 check_filters(&self.dataset).map_err(|e| self.read_fault(&(0..self.rows), &e))?;

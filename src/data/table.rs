@@ -91,10 +91,10 @@ impl Table {
         };
         let mut names = BTreeSet::new();
         for layout in &layouts {
-            table.add_part(layout, &mut names)?;
+            table.add_part(layout, &mut names, false)?;
         }
-        if table.rows == 0 {
-            return Err(table.no_rows(&layouts));
+        if let (true, Some(first)) = (table.parts.is_empty(), layouts.first()) {
+            table.add_part(first, &mut names, true)?;
         }
         let has = |column: &String| names.contains(column);
         let of_shower = schema.shower.iter().find(|list| list.iter().all(has));
@@ -106,8 +106,13 @@ impl Table {
     }
 
     /// Takes up the rows of a part; quantities, keys and columns are those that all parts
-    /// with rows have.
-    fn add_part(&mut self, layout: &Layout, names: &mut BTreeSet<String>) -> Result<()> {
+    /// with rows have. A part without rows counts only if it is `alone`.
+    fn add_part(
+        &mut self,
+        layout: &Layout,
+        names: &mut BTreeSet<String>,
+        alone: bool,
+    ) -> Result<()> {
         let mine = layout.names();
         let (quantities, keys) = if self.schema.open {
             open_columns(&self.path, layout, &mine, &self.schema)
@@ -275,14 +280,18 @@ impl Table {
         Ok(column.rows)
     }
 
-    fn no_rows(&self, layouts: &[Layout]) -> Error {
-        let place = layouts.first().map_or(String::new(), |layout| layout.name.clone());
-        Fault::new("the table is empty")
+    /// Refuses a table without rows: for commands that need events of every file.
+    pub fn refuse_empty(&self) -> Result<()> {
+        if self.rows > 0 {
+            return Ok(());
+        }
+        let place = self.parts.first().map_or(String::new(), |part| part.place.clone());
+        Err(Fault::new("the table is empty")
             .file(&self.path)
             .dataset(place)
             .found("0 rows")
             .advice("leave the file out, or write it again")
-            .input()
+            .input())
     }
 
     /// Files of the project say how many rows were written; the shape must agree.

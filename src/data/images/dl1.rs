@@ -71,11 +71,13 @@ impl Dl1File {
         names.retain(|name| name.starts_with("tel_"));
         names.sort();
         let (mut sets, mut tables) = (Vec::new(), Vec::new());
+        let last = names.last().cloned();
         for name in names {
             let table = format!("{IMAGES}/{name}");
             let telescope = name["tel_".len()..].parse::<i64>().ok();
             let opened = Table::open(path, &file, &table)?;
-            if opened.rows == 0 {
+            // One without images stands for all where there are none at all.
+            if opened.rows == 0 && !(sets.is_empty() && Some(&name) == last.as_ref()) {
                 continue;
             }
             sets.push(ImageSet {

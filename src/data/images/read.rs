@@ -61,9 +61,9 @@ impl Table2 {
                 .found(format!("shape {shape:?}"))
                 .input());
         };
-        if images == 0 || images as u64 > MOST_IMAGES || !(7..=MOST_PIXELS).contains(&pixels) {
+        if images as u64 > MOST_IMAGES || !(7..=MOST_PIXELS).contains(&pixels) {
             return Err(fault("impossible number of images or pixels")
-                .expected(format!("1 to {MOST_IMAGES} images of 7 to {MOST_PIXELS} pixels"))
+                .expected(format!("at most {MOST_IMAGES} images of 7 to {MOST_PIXELS} pixels"))
                 .found(format!("{images} images of {pixels} pixels"))
                 .advice("leave the file out, or write it again")
                 .input());
@@ -130,6 +130,10 @@ impl Table2 {
                 .input())
         };
         match self.dataset.layout() {
+            Layout::Virtual => {
+                refuse("a virtual dataset".into(), "the data in the file itself".into())
+            }
+            _ if self.images == 0 => Ok(()), // nothing is stored of it
             Layout::Chunked => self.check_chunks(item, file_bytes, &refuse),
             Layout::Compact | Layout::Contiguous => {
                 if self.dataset.dcpl().is_ok_and(|list| !list.external().is_empty()) {
@@ -140,9 +144,6 @@ impl Table2 {
                     return Ok(());
                 }
                 refuse(format!("{stored} bytes"), format!("{needed} bytes"))
-            }
-            Layout::Virtual => {
-                refuse("a virtual dataset".into(), "the data in the file itself".into())
             }
         }
     }

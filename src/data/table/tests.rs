@@ -235,9 +235,6 @@ fn unreadable_files_are_told_apart() {
     std::fs::write(path("text.h5"), "por,event_numb,time\n1,2,3\n").unwrap();
     std::fs::write(path("short.h5"), &bytes[..bytes.len() / 2]).unwrap();
     std::fs::write(path("zeros.h5"), vec![0u8; 5000]).unwrap();
-    plain(&path("no_rows.h5"), |group| {
-        group.new_dataset::<f32>().shape((0..,)).chunk((16,)).create("size").unwrap();
-    });
     plain(&path("nothing.h5"), |_| {});
     for (name, part) in [
         ("missing.h5", "file not found"),
@@ -246,12 +243,29 @@ fn unreadable_files_are_told_apart() {
         ("text.h5", "taiga-flow convert"),
         ("short.h5", "truncated"),
         ("zeros.h5", "not an HDF5 file"),
-        ("no_rows.h5", "found 0 rows"),
         ("nothing.h5", "nothing in group 'events'"),
     ] {
         let text = refusal(Table::open(&path(name), &own()));
         assert!(text.contains(part), "{name}: {text}");
     }
+}
+
+#[test]
+fn table_without_rows_opens_and_reads_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("no_rows.h5");
+    plain(&path, |group| {
+        group.new_dataset::<f32>().shape((0..,)).chunk((16,)).create("size").unwrap();
+        group.new_dataset::<f32>().shape((0,)).create("width").unwrap();
+        group.new_dataset::<i64>().shape((0,)).create("run_id").unwrap();
+    });
+    let table = Table::open(&path, &own()).unwrap();
+    assert_eq!((table.rows(), table.key_names()), (0, vec!["run_id"]));
+    let mut reader = table.reader(&request(&["size", "width"])).unwrap();
+    let mut block = Block::default();
+    reader.read(0..0, &mut block).unwrap();
+    assert_eq!((block.rows, block.quantities), (0, vec![Vec::new(), Vec::new()]));
+    assert!(refusal(table.refuse_empty()).contains("found 0 rows"));
 }
 
 #[test]
