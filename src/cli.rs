@@ -10,6 +10,7 @@ mod extract;
 mod init;
 mod left_out;
 mod observation;
+mod probe;
 mod score;
 mod season;
 mod simulate;
@@ -269,6 +270,9 @@ pub enum Command {
     Season(season::Arguments),
     /// Hold two scorings of the same inputs against each other
     Compare(compare::Arguments),
+    /// Read a file through and end: started by `score` where a file has ended its reader
+    #[command(name = data::probe::COMMAND, hide = true)]
+    ProbeFile(probe::Arguments),
     /// Write a run or evaluations as one HTML page
     Report {
         /// Run folders and evaluation folders
@@ -325,7 +329,7 @@ impl Cli {
             Command::Extract(arguments) => {
                 let summary = arguments.run(world, overwrite)?;
                 self.print(world, &summary)?;
-                extract::outcome(&summary)
+                arguments.outcome(&summary)
             }
             Command::Anomalies(arguments) => self.print(world, &arguments.run(overwrite)?),
             Command::Convert { inputs, output, dialect, class, source_offset, seed } => {
@@ -360,12 +364,13 @@ impl Cli {
                 self.print(world, &sweep)?;
                 sweep::outcome(&sweep)
             }
+            Command::ProbeFile(arguments) => arguments.run(),
             Command::Status { run } => self.print(world, &status::run(run)?),
             Command::Evaluate { .. } => self.evaluate(world),
             Command::Score(arguments) => {
                 let summary = arguments.run(world, overwrite)?;
                 self.print(world, &summary)?;
-                score::outcome(&summary)
+                arguments.outcome(&summary)
             }
             Command::Verify(arguments) => {
                 let verification = arguments.run(world)?;
@@ -411,6 +416,7 @@ impl Cli {
             | Command::Sweep(_)
             | Command::Check { .. }
             | Command::Status { .. }
+            | Command::ProbeFile(_)
             | Command::Verify(_) => Ok(None),
         }
     }

@@ -44,5 +44,6 @@ mod support;
 mod sweep;
 mod thresholds;
 mod tidy;
+mod unreadable_files;
 mod wrong_inputs;
 mod wrong_weights;

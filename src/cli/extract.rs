@@ -41,6 +41,9 @@ pub struct Arguments {
     /// Class of files that have none
     #[arg(long, value_enum)]
     class: Option<Class>,
+    /// Succeed where at most so many files fail; they are named all the same
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    allow_failed: usize,
     /// Threads per rank [default: the node's cores shared by its ranks]
     #[arg(long)]
     threads: Option<usize>,
@@ -138,12 +141,12 @@ impl Arguments {
         };
         extract::run(world, &options, &StopFlag::on_signals()?)
     }
-}
 
-/// The outcome of the command: partial if files failed.
-pub fn outcome(summary: &Summary) -> Result<()> {
-    let total = summary.failed.len() + summary.files.len();
-    partial(&summary.failed, total, "extract")
+    /// The outcome of the command: partial if more files failed than are allowed to.
+    pub fn outcome(&self, summary: &Summary) -> Result<()> {
+        let total = summary.failed.len() + summary.files.len();
+        partial(&summary.failed, total, "extract", self.allow_failed)
+    }
 }
 
 /// A position as `1.2,-0.4`.

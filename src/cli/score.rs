@@ -1,6 +1,6 @@
 //! `score`: the arguments as typed, and what they ask for.
 
-use super::Device;
+use super::{Device, parse_duration};
 use crate::config::{self, Scoring};
 use crate::data::report::partial;
 use crate::error::Result;
@@ -8,6 +8,7 @@ use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
 use crate::world::{StopFlag, World, agree};
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -54,6 +55,13 @@ pub struct Arguments {
     #[arg(long, value_name = "ROWS", default_value_t = SPLIT_ROWS,
           value_parser = clap::value_parser!(u64).range(1..))]
     split_rows: u64,
+    /// Succeed where at most so many files fail; they are named all the same
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    allow_failed: usize,
+    /// Time for a child process to read a file during which an earlier start ended, besides a
+    /// second per megabyte; then the file fails
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    probe_timeout: Duration,
     #[command(flatten)]
     pub(super) device: Device,
 }
@@ -78,15 +86,16 @@ impl Arguments {
             overwrite,
             hardware: self.device.hardware(),
             watchdog: self.device.watchdog(run),
+            probe_timeout: self.probe_timeout,
         };
         score::run(world, &options, &StopFlag::on_signals()?)
     }
-}
 
-/// The outcome of the command: partial if files failed.
-pub fn outcome(summary: &Summary) -> Result<()> {
-    let total = summary.failed.len() + summary.files.len();
-    partial(&summary.failed, total, "score")
+    /// The outcome of the command: partial if more files failed than are allowed to.
+    pub fn outcome(&self, summary: &Summary) -> Result<()> {
+        let total = summary.failed.len() + summary.files.len();
+        partial(&summary.failed, total, "score", self.allow_failed)
+    }
 }
 
 /// A part as `3/10`: the third of ten.

@@ -28,6 +28,10 @@ pub struct Arguments {
     /// best candidates
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
+    /// Count the season although at most so many files could not be scored or read; the page names
+    /// them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    allow_failed: usize,
 }
 
 /// What is counted, for season and compare.
@@ -80,6 +84,7 @@ impl Arguments {
             gamma_mc: self.gamma_mc.clone(),
             reference: self.reference.clone(),
             images: self.images.clone(),
+            allow_failed: self.allow_failed,
             overwrite,
         };
         let season = season::run(world, &options)?;

@@ -1,6 +1,7 @@
 //! `verify`: tells whether what was written is complete and unchanged.
 
 use crate::data::ledger;
+use crate::data::report::partial;
 use crate::data::verification::Verification;
 use crate::error::{Fault, Result};
 use crate::world::{World, agree};
@@ -72,13 +73,21 @@ fn refuse_other_folders(folder: &Path) -> Result<()> {
 }
 
 impl Verified {
-    /// Refused if anything is wrong.
+    /// Refused if anything is wrong; partial if files could not be scored.
     pub fn outcome(&self) -> Result<()> {
         let (folder, wrong) = match self {
             Verified::Outputs { folder, found } => (folder, &found.wrong),
             Verified::Run { folder, found } => (folder, &found.wrong),
         };
-        let Some((file, why)) = wrong.iter().next() else { return Ok(()) };
+        let Some((file, why)) = wrong.iter().next() else {
+            return match self {
+                Verified::Outputs { found, .. } => {
+                    let total = found.failed.len() + found.files as usize;
+                    partial(&found.failed, total, "process", 0)
+                }
+                Verified::Run { .. } => Ok(()),
+            };
+        };
         Err(Fault::new(format!("{} thing(s) are not as they were written", wrong.len()))
             .file(folder)
             .found(format!("{file}: {why}"))

@@ -14,6 +14,7 @@ use crate::error::{Error, Fault, Result};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// What a file or folder that is being written is called, and one that is being removed.
@@ -354,6 +355,36 @@ impl AppendFile {
             });
         }
         outcome.map_err(|error| needing(error, bytes.len() as u64))
+    }
+}
+
+/// A short text that is replaced in place. It survives the death of its process, but not that of
+/// its host: it is not synced.
+#[derive(Debug)]
+pub struct NoteFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl NoteFile {
+    /// Creates the file, and the folders on the way; what it held is lost.
+    pub fn create(path: &Path) -> Result<NoteFile> {
+        create_folder(&parent_of(path))?;
+        let file = perform("create", path, || {
+            OpenOptions::new().create(true).write(true).truncate(true).open(path)
+        })?;
+        Ok(NoteFile { file, path: path.to_path_buf() })
+    }
+
+    /// Replaces the first line. What follows it has no meaning.
+    pub fn write(&mut self, line: &str) -> Result<()> {
+        let bytes = format!("{line}\n").into_bytes();
+        perform("write", &self.path, || self.file.write_all_at(&bytes, 0))
+    }
+
+    /// Removes the file.
+    pub fn remove(self) -> Result<()> {
+        remove_file(&self.path)
     }
 }
 

@@ -13,21 +13,21 @@ const SHOWN: usize = 3;
 
 /// Files of earlier runs, apart from those of this one.
 #[derive(Debug, Clone)]
-pub struct Earlier<F> {
+pub struct Earlier<F, R = String> {
     pub files: Vec<F>,
     /// Input path → why it failed.
-    pub failed: BTreeMap<String, String>,
+    pub failed: BTreeMap<String, R>,
 }
 
-impl<F> Default for Earlier<F> {
-    fn default() -> Earlier<F> {
+impl<F, R> Default for Earlier<F, R> {
+    fn default() -> Earlier<F, R> {
         Earlier { files: Vec::new(), failed: BTreeMap::new() }
     }
 }
 
-impl<F: ListedFile> Earlier<F> {
+impl<F: ListedFile, R: Clone> Earlier<F, R> {
     /// Takes from a manifest what is not of the files of this run, `listed`.
-    pub fn new(files: Vec<F>, failed: BTreeMap<String, String>, listed: &Assignment) -> Earlier<F> {
+    pub fn new(files: Vec<F>, failed: BTreeMap<String, R>, listed: &Assignment) -> Earlier<F, R> {
         let own: BTreeSet<&str> = listed.jobs.iter().map(|job| job.name.as_str()).collect();
         let inputs: BTreeSet<String> =
             listed.jobs.iter().map(|job| job.input.display().to_string()).collect();
@@ -62,7 +62,7 @@ impl<F: ListedFile> Earlier<F> {
     }
 
     /// Adds the files of earlier runs to those of this one, in the order of their names.
-    pub fn add_to(&self, files: &mut Vec<F>, failed: &mut BTreeMap<String, String>) {
+    pub fn add_to(&self, files: &mut Vec<F>, failed: &mut BTreeMap<String, R>) {
         files.extend(self.files.iter().cloned());
         files.sort_by(|a, b| a.output().cmp(b.output()));
         files.dedup_by(|a, b| a.output() == b.output());
@@ -84,7 +84,7 @@ pub fn has_recorded_length<F: ListedFile>(
 }
 
 /// Removes failed inputs that no longer exist.
-fn forget_removed(failed: &mut BTreeMap<String, String>) {
+fn forget_removed<R>(failed: &mut BTreeMap<String, R>) {
     let is_gone = |input: &String| std::fs::symlink_metadata(input).is_err();
     let gone: Vec<String> = failed.keys().filter(|input| is_gone(input)).cloned().collect();
     if gone.is_empty() {

@@ -7,6 +7,7 @@
 use super::assign;
 use super::durable;
 use super::ledger;
+use super::report::FailedFile;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +66,7 @@ impl Given {
 pub fn missing(
     folder: &Path,
     known: &BTreeSet<&str>,
-    failed: &BTreeMap<String, String>,
+    failed: &BTreeMap<String, FailedFile>,
 ) -> BTreeMap<String, String> {
     let mut wrong = BTreeMap::new();
     for given in read(folder).iter().filter(|given| !given.own_runs) {
@@ -76,7 +77,9 @@ pub fn missing(
             for (input, name) in names.unwrap_or_default() {
                 let output = Path::new(&name).with_extension(&given.extension);
                 let output = output.display().to_string();
-                let has_failed = failed.keys().any(|failed| is_same(failed, &input));
+                let mut failed = failed.iter();
+                let has_failed =
+                    failed.any(|(path, file)| file.output == output || is_same(path, &input));
                 if !known.contains(output.as_str()) && !has_failed {
                     let found = format!(
                         "the input {} is in no manifest: run the same command again",

@@ -1,10 +1,11 @@
 //! Records the finished files of an output folder: one line per file, appended when its output
 //! is complete and on disk, in one ledger per rank (`ledger/I-of-N.jsonl`).
 //!
-//! A line is enough to recognise an output without reading it. Outputs and manifests do not
-//! depend on the ledgers.
+//! A line is enough to recognise an output without reading it. Files that failed have lines too.
+//! Outputs and manifests do not depend on the ledgers.
 
 use super::durable::AppendFile;
+use super::report::Failure;
 use crate::error::{Error, Fault, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -42,24 +43,49 @@ pub struct Entry<F> {
 
 /// A line as it is written. A bit that flips in it must not become a count of the manifest.
 #[derive(Serialize, Deserialize)]
-struct Line<F> {
+struct Line<E> {
     #[serde(flatten)]
-    entry: Entry<F>,
+    entry: E,
     /// The beginning of the blake3 of the entry's own JSON.
     seal: String,
 }
 
-impl<F: ListedFile> Line<F> {
-    fn new(entry: &Entry<F>) -> serde_json::Result<Line<F>> {
+impl<E: Clone + Serialize + DeserializeOwned> Line<E> {
+    fn new(entry: &E) -> serde_json::Result<Line<E>> {
         let hash = blake3::hash(serde_json::to_string(entry)?.as_bytes());
         Ok(Line { entry: entry.clone(), seal: hash.to_hex()[..16].to_string() })
     }
 
     /// The entry of a line that is as it was written.
-    fn read(bytes: &[u8]) -> Option<Entry<F>> {
-        let line: Line<F> = serde_json::from_slice(bytes).ok()?;
+    fn read(bytes: &[u8]) -> Option<E> {
+        let line: Line<E> = serde_json::from_slice(bytes).ok()?;
         let written = Line::new(&line.entry).ok()?;
         (written.seal == line.seal).then_some(line.entry)
+    }
+}
+
+/// The line of a file that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedEntry {
+    pub output: String,
+    pub input: String,
+    /// Why it failed.
+    pub failed: String,
+    pub exit_code: u8,
+    /// Whether it ends or stops the process that reads it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
+}
+
+impl FailedEntry {
+    pub fn new(output: &str, failure: &Failure, quarantined: bool) -> FailedEntry {
+        FailedEntry {
+            output: output.to_string(),
+            input: failure.file.clone(),
+            failed: failure.text.clone(),
+            exit_code: failure.exit_code,
+            quarantined,
+        }
     }
 }
 
@@ -77,6 +103,14 @@ impl Ledger {
     }
 
     pub fn add<F: ListedFile>(&mut self, entry: &Entry<F>) -> Result<()> {
+        self.append(entry)
+    }
+
+    pub fn add_failed(&mut self, entry: &FailedEntry) -> Result<()> {
+        self.append(entry)
+    }
+
+    fn append<E: Clone + Serialize + DeserializeOwned>(&mut self, entry: &E) -> Result<()> {
         let line = Line::new(entry)
             .and_then(|line| serde_json::to_string(&line))
             .map_err(|e| Fault::new("cannot write the ledger").found(e).internal())?;
@@ -105,6 +139,8 @@ pub type Entries<F> = BTreeMap<String, Vec<Entry<F>>>;
 #[derive(Debug)]
 pub struct Contents<F> {
     pub entries: Entries<F>,
+    /// The last failure, by output; the file may have been finished since.
+    pub failed: BTreeMap<String, FailedEntry>,
     /// How many lines of a ledger are not as they were written, where there are such. The last
     /// one may be torn by a death, which is no damage.
     pub damaged: BTreeMap<String, usize>,
@@ -112,12 +148,15 @@ pub struct Contents<F> {
 
 /// Reads all ledgers; a line that is torn or damaged is no entry.
 pub fn read<F: ListedFile>(output: &Path) -> Result<Contents<F>> {
-    let mut contents = Contents { entries: BTreeMap::new(), damaged: BTreeMap::new() };
+    let mut contents =
+        Contents { entries: BTreeMap::new(), failed: BTreeMap::new(), damaged: BTreeMap::new() };
     for path in files(output)? {
         for line in text(&path)?.split_inclusive(|byte| *byte == b'\n') {
-            if let Some(entry) = Line::<F>::read(line) {
+            if let Some(entry) = Line::<Entry<F>>::read(line) {
                 let output = entry.file.output().to_string();
                 contents.entries.entry(output).or_default().push(entry);
+            } else if let Some(entry) = Line::<FailedEntry>::read(line) {
+                contents.failed.insert(entry.output.clone(), entry);
             } else if line.ends_with(b"\n") {
                 let name = path.strip_prefix(output).unwrap_or(&path).display().to_string();
                 *contents.damaged.entry(name).or_default() += 1;
@@ -213,6 +252,10 @@ mod tests {
             let damaged = BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]);
             assert_eq!(told().damaged, damaged);
         }
+        let failure = Failure { file: "in.h5".into(), exit_code: 3, text: "torn".into() };
+        let failed = FailedEntry::new("night-1/run-2.h5", &failure, true);
+        Ledger::new(folder.path(), (1, 2)).add_failed(&failed).unwrap();
+        assert_eq!(told().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(told().damaged, BTreeMap::new(), "torn by a death");
     }

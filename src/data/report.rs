@@ -31,6 +31,60 @@ fn told_without(error: &Error, file: &Path) -> String {
     text.strip_prefix(&format!("{}: ", file.display())).map_or(text.clone(), str::to_string)
 }
 
+/// A file that could not be used, as a manifest lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredFailure")]
+pub struct FailedFile {
+    /// Name of the output that is missing; of a file that was not extracted, the manifest of the
+    /// extraction.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    pub reason: String,
+    /// Exit code that stands for the kind of the reason; 0 if unknown.
+    pub exit_code: u8,
+}
+
+/// What manifests hold: those of older programs have the reason alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredFailure {
+    Reason(String),
+    Failed {
+        #[serde(default)]
+        output: String,
+        reason: String,
+        #[serde(default)]
+        exit_code: u8,
+    },
+}
+
+impl From<StoredFailure> for FailedFile {
+    fn from(stored: StoredFailure) -> FailedFile {
+        match stored {
+            StoredFailure::Reason(reason) => {
+                FailedFile { output: String::new(), reason, exit_code: 0 }
+            }
+            StoredFailure::Failed { output, reason, exit_code } => {
+                FailedFile { output, reason, exit_code }
+            }
+        }
+    }
+}
+
+impl FailedFile {
+    /// Of a manifest that lists reasons alone.
+    pub fn of_reasons(failed: &BTreeMap<String, String>) -> BTreeMap<String, FailedFile> {
+        let of = |reason: &String| FailedFile::from(StoredFailure::Reason(reason.clone()));
+        failed.iter().map(|(input, reason)| (input.clone(), of(reason))).collect()
+    }
+}
+
+impl std::fmt::Display for FailedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
 /// Finished files, and those that failed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report<F> {
@@ -77,12 +131,18 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
     }
 }
 
-/// Partial if some of `total` files failed; `again` is what to do with them once mended.
-pub fn partial(failed: &BTreeMap<String, String>, total: usize, again: &str) -> Result<()> {
-    if failed.is_empty() {
+/// Partial if more than `allowed` of `total` files failed; `again` is what to do with them once
+/// mended.
+pub fn partial<R>(
+    failed: &BTreeMap<String, R>,
+    total: usize,
+    again: &str,
+    allowed: usize,
+) -> Result<()> {
+    let names: Vec<&str> = failed.keys().map(String::as_str).collect();
+    if names.len() <= allowed {
         return Ok(());
     }
-    let names: Vec<&str> = failed.keys().map(String::as_str).collect();
     let fault = Fault::new(format!("{} of {total} files failed", names.len()))
         .found(names.join(", "))
         .advice(format!("the other outputs are complete; mend these files and {again} them again"));

@@ -4,6 +4,7 @@
 use super::catalog;
 use super::given;
 use super::ledger::{self, ListedFile};
+use super::report::FailedFile;
 use crate::error::{Fault, Result};
 use crate::world::{Work, World, common, is_root};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Verification {
     pub has_ledger: bool,
     /// What is wrong, by file.
     pub wrong: BTreeMap<String, String>,
+    /// Inputs that failed, with the reason.
+    #[serde(default)]
+    pub failed: BTreeMap<String, String>,
 }
 
 /// What a manifest says of its folder.
@@ -31,7 +35,7 @@ pub struct Claims<'a, F> {
     /// Rows of all files.
     pub rows: u64,
     /// Input path → why it failed.
-    pub failed: &'a BTreeMap<String, String>,
+    pub failed: &'a BTreeMap<String, FailedFile>,
 }
 
 /// Compares an output folder with its manifest. `look` checks what a file says of itself, once
@@ -61,8 +65,6 @@ pub fn verify<F: ListedFile>(
         let known = claims.files.iter().map(ListedFile::output).collect();
         wrong.extend(given::missing(folder, &known, claims.failed));
         wrong.extend(claims.unlisted(folder)?);
-        let failed = claims.failed.iter();
-        wrong.extend(failed.map(|(file, why)| (file.clone(), format!("failed: {why}"))));
     }
     let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let mut all = Verification {
@@ -71,6 +73,7 @@ pub fn verify<F: ListedFile>(
         bytes: 0,
         has_ledger: ledger::exists(folder),
         wrong: BTreeMap::new(),
+        failed: claims.failed.iter().map(|(file, why)| (file.clone(), why.to_string())).collect(),
     };
     let mine = serde_json::to_vec(&(bytes, wrong)).map_err(broken)?;
     for told in world.all_gather(&mine)? {
@@ -129,7 +132,7 @@ impl<F: ListedFile> Claims<'_, F> {
     fn unlisted(&self, folder: &Path) -> Result<BTreeMap<String, String>> {
         let mut wrong = BTreeMap::new();
         let known: BTreeSet<&str> = self.files.iter().map(ListedFile::output).collect();
-        let ledger::Contents { entries, damaged } = ledger::read::<F>(folder)?;
+        let ledger::Contents { entries, damaged, .. } = ledger::read::<F>(folder)?;
         for (name, lines) in damaged {
             wrong.insert(name, format!("{lines} line(s) are not as they were written"));
         }
@@ -176,11 +179,12 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
 
 impl std::fmt::Display for Verification {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verification { files, rows, bytes, wrong, has_ledger } = self;
+        let Verification { files, rows, bytes, wrong, failed, has_ledger } = self;
         writeln!(f, "verified {files} file(s), {rows} rows, {bytes} bytes")?;
         if !has_ledger {
             writeln!(f, "no ledger: compared with the manifest alone; its inputs are not known")?;
         }
-        wrong.iter().try_for_each(|(file, why)| writeln!(f, "wrong: {file}: {why}"))
+        wrong.iter().try_for_each(|(file, why)| writeln!(f, "wrong: {file}: {why}"))?;
+        failed.iter().try_for_each(|(file, why)| writeln!(f, "failed: {file}: {why}"))
     }
 }

@@ -3,6 +3,7 @@
 use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::resume::SETTINGS;
 use crate::data::finished::FinishedFile;
+use crate::data::report::FailedFile;
 use crate::data::verification::{self, Claims, Verification};
 use crate::error::{Fault, Result};
 use crate::world::{World, agree};
@@ -23,7 +24,8 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         })
     });
     let summary = agree(world, read)?;
-    let claims = Claims { files: &summary.files, rows: summary.images, failed: &summary.failed };
+    let failed = FailedFile::of_reasons(&summary.failed);
+    let claims = Claims { files: &summary.files, rows: summary.images, failed: &failed };
     let look = |path: &Path, file: &ExtractedFile| check_attributes(path, file, &summary);
     verification::verify(world, folder, &claims, &look)
 }

@@ -816,7 +816,7 @@ fn left_out(season: &Season) -> Option<Assessed> {
     }
     if !season.failed.is_empty() {
         tables.push(Table {
-            title: "Files that could not be scored or read".into(),
+            title: format!("Files that could not be scored or read: {}", season.failed.len()),
             head: heads(&["file", "reason"]),
             rows: season.failed.iter().map(|(file, why)| vec![file.clone(), why.clone()]).collect(),
         });

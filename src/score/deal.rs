@@ -217,11 +217,6 @@ impl<'a> Pool<'a> {
         Ok(())
     }
 
-    /// Whether this rank waits for an answer.
-    pub fn waits(&self) -> bool {
-        self.asked
-    }
-
     /// Whether this rank has nothing more to do, nor to answer.
     pub fn is_over(&self) -> bool {
         let others = self.manager.as_ref().is_none_or(|m| m.told + 1 >= self.world.size());

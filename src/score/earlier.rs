@@ -5,16 +5,18 @@
 //! can lose them.
 
 use super::output::FORMAT;
-use super::{MANIFEST, Options, ScoredFile, Summary};
+use super::{MANIFEST, Options, ScoredFile, Summary, extracted};
 use crate::data::assign::Assignment;
 use crate::data::durable;
 use crate::data::earlier::has_recorded_length;
 use crate::data::finished::FinishedFile;
 use crate::data::ledger::Entries;
+use crate::data::report::FailedFile;
 use crate::error::{Fault, Result};
+use std::collections::BTreeSet;
 use std::path::Path;
 
-pub type Earlier = crate::data::earlier::Earlier<ScoredFile>;
+pub type Earlier = crate::data::earlier::Earlier<ScoredFile, FailedFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings.
@@ -38,6 +40,12 @@ pub fn read(
         Err(error) => return Err(error),
     };
     let mut earlier = Earlier::new(manifest.files, manifest.failed, listed);
+    let own: BTreeSet<&str> = listed.jobs.iter().map(|job| job.name.as_str()).collect();
+    let extractions: BTreeSet<String> =
+        extracted::manifests(options).iter().map(|path| path.display().to_string()).collect();
+    earlier.failed.retain(|_, file| {
+        !own.contains(file.output.as_str()) && !extractions.contains(&file.output)
+    });
     if let Some(other) = earlier.files.first() {
         let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
         if manifest.model_blake3 != model || !same_settings {

@@ -8,6 +8,7 @@
 mod deal;
 mod earlier;
 mod energy;
+mod extracted;
 mod input;
 mod output;
 mod pieces;
@@ -16,20 +17,22 @@ mod recipe;
 mod resume;
 mod shards;
 mod survey;
+mod suspects;
 pub mod verify;
 
 use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::durable;
 use crate::data::given::Given;
-use crate::data::ledger::{self, Ledger, ListedFile};
-use crate::data::report::{self, Failure};
+use crate::data::ledger::{self, FailedEntry, Ledger, ListedFile};
+use crate::data::reading::Note;
+use crate::data::report::{self, FailedFile, Failure};
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::engine::{self, Place, Scorer};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
-use crate::world::{StopFlag, Work, World, agree, any_rank, is_root, preflight, watch};
+use crate::world::{StopFlag, Work, World, agree, any_rank, is_root, preflight, watch_reading};
 use deal::Pool;
 use earlier::Earlier;
 use pipeline::Shared;
@@ -40,6 +43,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use survey::{Found, Surveyor};
+use suspects::Suspects;
 
 pub const MANIFEST: &str = "manifest.json";
 /// A longer manifest is something else [bytes].
@@ -81,6 +85,8 @@ pub struct Options {
     pub hardware: Hardware,
     /// Within this time a rank that dies, hangs or is stopped ends the job.
     pub watchdog: Option<Duration>,
+    /// Time for a child process to read a suspect, besides a second per megabyte.
+    pub probe_timeout: Duration,
 }
 
 /// One scored file, as it stands in the manifest.
@@ -131,7 +137,7 @@ pub struct Summary {
     pub files: Vec<ScoredFile>,
     pub rows: u64,
     /// Input path → what was wrong with it.
-    pub failed: BTreeMap<String, String>,
+    pub failed: BTreeMap<String, FailedFile>,
     /// Whether the run that wrote it has ended; written only if not.
     #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
     pub complete: bool,
@@ -151,6 +157,10 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
     let outcome = scored(world, options, stop);
     // What is refused leaves nothing behind.
+    if root && outcome.is_err() {
+        let ledger = options.output.join(ledger::FOLDER);
+        durable::remove_if_empty(&ledger, &ledger);
+    }
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
         durable::remove_if_empty(&options.output, outermost);
     }
@@ -163,11 +173,13 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     preflight::same_on_all(world, "the model", &hash, shared)?;
     preflight::compare_clocks(world)?;
     let (inputs, root) = (&options.inputs, options.root.as_deref());
-    let mut listed = Assignment::new(world, inputs, &options.output, root)?;
+    let mut listed =
+        Assignment::new(world, inputs, &options.output, root)?.with_extension(options.extension());
+    let suspects = Suspects::check(world, &listed, options, stop)?;
     if options.own_runs {
-        keep_own_runs(world, &mut listed, &model.card, options)?;
+        let note = suspects.note(world, options);
+        keep_own_runs(world, &mut listed, &model.card, options, (&suspects, note))?;
     }
-    let listed = listed.with_extension(options.extension());
     let assignment = listed.part(options.shard);
     let place = Place::new(world, options.hardware)?;
     engine::use_threads(place.threads);
@@ -179,6 +191,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         let entries = ledger::read(&options.output)?.entries;
         let earlier = earlier::read(options, &listed, &hash, &settings, &entries)?;
         shards::prepare(options, world.size(), !earlier.files.is_empty())?;
+        suspects.record(world, options)?;
         Ok((earlier, shards::listing_hash(&listed)))
     };
     let prepared = if is_root(world) { prepare() } else { Ok(Default::default()) };
@@ -189,11 +202,19 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     if !is_read_only {
         preflight::shared_folder(world, folder)?;
     }
-    let world: &dyn World = &watch(world, folder, options.watchdog)?;
+    let reading = suspects::reading_of(options);
+    let world: &dyn World = &watch_reading(world, folder, options.watchdog, reading)?;
     let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
     let known = agree(world, ledger::read(&options.output))?.entries;
-    let see = Surveyor { options, recipe: &recipe, model_blake3: &hash, is_read_only };
-    let found = survey::survey(world, &assignment, &known, &see, &mut ledger)?;
+    let see = Surveyor {
+        options,
+        recipe: &recipe,
+        model_blake3: &hash,
+        is_read_only,
+        suspects: &suspects,
+    };
+    let mut note = suspects.note(world, options);
+    let found = survey::survey(world, &assignment, &known, &see, &mut ledger, &mut note)?;
     if is_read_only && found.iter().any(|found| matches!(found, Found::Rows(_))) {
         preflight::shared_folder(world, output)?; // says why nothing can be written
     }
@@ -229,13 +250,15 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         pieces: &survey::pieces(&assignment, &tasks),
         signs: AtomicU64::new(0),
     };
+    let not_extracted = extracted::failed(world, options)?;
     let mut pool = Pool::new(world, tasks, merges);
-    let mut report = pipeline::run(world, &shared, &scorer, &mut pool, ledger, stop)?;
+    let mut report = pipeline::run(world, &shared, &scorer, &mut pool, (ledger, note), stop)?;
     if is_root(world) {
         take_up(&mut report, found);
     }
-    let summary = summary(&hash, &recipe, &settings);
-    finish(world, options, summary, &earlier, &listing, &report)
+    let empty = Summary { failed: not_extracted, ..summary(&hash, &recipe, &settings) };
+    let ending = Ending { options, assignment: &assignment, earlier: &earlier, listing: &listing };
+    ending.finish(world, empty, &report)
 }
 
 /// A summary without files.
@@ -261,14 +284,20 @@ fn keep_own_runs(
     listed: &mut Assignment,
     card: &Card,
     options: &Options,
+    (suspects, mut note): (&Suspects, Note),
 ) -> Result<()> {
     let used = |input: &Path| -> Result<bool> {
         let table = Table::open(input, &Schema::for_file(input, options.schema.as_deref())?)?;
         Ok(engine::used_run(card, &table, |row| world.progress(Work::Hashing, row))?.is_some())
     };
     let mine = listed.jobs.iter().enumerate().map(|(i, job)| {
-        let is_mine = i % world.size() == world.rank();
-        i64::from(is_mine && used(&job.input).unwrap_or(false))
+        if i % world.size() != world.rank() || suspects.failure(&job.name).is_some() {
+            return 0;
+        }
+        note.begin(job);
+        let is_used = used(&job.input).unwrap_or(false);
+        note.end();
+        i64::from(is_used)
     });
     let mut left_out: Vec<i64> = mine.collect();
     world.all_reduce_sum(&mut left_out)?;
@@ -303,40 +332,89 @@ fn take_up(report: &mut Report, found: Vec<Found>) {
     }
 }
 
-/// Puts the ranks' reports together and writes the manifest.
-fn finish(
-    world: &dyn World,
-    options: &Options,
-    empty: Summary,
-    earlier: &Earlier,
-    listing: &str,
-    mine: &Report,
-) -> Result<Summary> {
-    let all = mine.gather(world, |file| &file.output)?;
-    let outcome = all.refuse_all_failed();
-    let summary = Summary {
-        rows: all.files.iter().map(|f| f.rows).sum(),
-        files: all.files.clone(),
-        failed: all.failed(),
-        ..empty
-    };
-    let conclude = || {
-        durable::remove_folder(&options.output.join(pieces::FOLDER))?;
-        if !durable::is_read_only(&options.output) {
-            let root = options.root.as_deref();
-            let given = Given::new(&options.inputs, root, options.extension());
-            given.without_own_runs(options.own_runs).record(&options.output)?;
+/// What the end of a scoring needs besides the ranks' reports.
+struct Ending<'a> {
+    options: &'a Options,
+    assignment: &'a Assignment,
+    earlier: &'a Earlier,
+    listing: &'a str,
+}
+
+impl Ending<'_> {
+    /// Puts the ranks' reports together and writes the manifest. If nothing at all was scored,
+    /// returns the first failure as an error.
+    fn finish(&self, world: &dyn World, empty: Summary, mine: &Report) -> Result<Summary> {
+        let Ending { options, earlier, listing, .. } = self;
+        let all = mine.gather(world, |file| &file.output)?;
+        // Other parts and earlier runs need a manifest all the same.
+        let has_others = options.shard.1 > 1 || !earlier.files.is_empty();
+        if !any_rank(world, has_others)? {
+            all.refuse_all_failed()?;
         }
-        shards::write_manifest(options, &summary, earlier, listing)
-    };
-    // Files of earlier runs stay in the manifest, also where none is added to them.
-    let has_files = outcome.is_ok() || !earlier.files.is_empty();
-    agree(world, if is_root(world) && has_files { conclude() } else { Ok(()) })?;
-    outcome?;
-    if is_root(world) {
-        summary.files.iter().flat_map(ScoredFile::warnings).for_each(|text| log::warn!("{text}"));
+        let summary = Summary {
+            rows: all.files.iter().map(|f| f.rows).sum(),
+            files: all.files.clone(),
+            failed: self.failed(&all.failures).into_iter().chain(empty.failed).collect(),
+            ..empty
+        };
+        let conclude = || {
+            if durable::is_read_only(&options.output) {
+                return shards::write_manifest(options, &summary, earlier, listing);
+            }
+            durable::remove_folder(&options.output.join(pieces::FOLDER))?;
+            // A start that died while it wrote the manifest left its part.
+            durable::remove_dead_parts(&options.output, options.shard.1 == 1)?;
+            let given = Given::new(&options.inputs, options.root.as_deref(), options.extension());
+            given.without_own_runs(options.own_runs).record(&options.output)?;
+            self.record_failures(world, &summary.failed)?;
+            shards::write_manifest(options, &summary, earlier, listing)
+        };
+        agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
+        if is_root(world) {
+            let files = summary.files.iter();
+            files.flat_map(ScoredFile::warnings).for_each(|text| log::warn!("{text}"));
+        }
+        Ok(summary)
     }
-    Ok(summary)
+
+    fn failed(&self, failures: &[Failure]) -> BTreeMap<String, FailedFile> {
+        let jobs = self.assignment.jobs.iter();
+        let outputs: BTreeMap<String, &str> =
+            jobs.map(|job| (job.input.display().to_string(), job.name.as_str())).collect();
+        let file = |Failure { file, exit_code, text }: &Failure| {
+            let output = outputs.get(file).map_or(String::new(), |name| (*name).to_string());
+            (file.clone(), FailedFile { output, reason: text.clone(), exit_code: *exit_code })
+        };
+        failures.iter().map(file).collect()
+    }
+
+    /// Adds to the ledger the failures that it does not know.
+    fn record_failures(
+        &self,
+        world: &dyn World,
+        failed: &BTreeMap<String, FailedFile>,
+    ) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let known = ledger::read::<ScoredFile>(&self.options.output)?.failed;
+        let part = shards::part_of(world, self.options);
+        let mut ledger = Ledger::new(&self.options.output, part);
+        let is_extraction = |output: &str| Path::new(output).ends_with(MANIFEST);
+        for (input, FailedFile { output, reason, exit_code }) in failed {
+            if is_extraction(output) {
+                continue;
+            }
+            let failure =
+                Failure { file: input.clone(), exit_code: *exit_code, text: reason.clone() };
+            let entry = FailedEntry::new(output, &failure, false);
+            let quarantined = FailedEntry { quarantined: true, ..entry.clone() };
+            if !known.get(output).is_some_and(|last| *last == entry || *last == quarantined) {
+                ledger.add_failed(&entry)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ListedFile for ScoredFile {

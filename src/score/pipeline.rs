@@ -18,6 +18,7 @@ use crate::data::catalog;
 use crate::data::columns::ColumnSpec;
 use crate::data::durable;
 use crate::data::ledger::{Entry, Ledger};
+use crate::data::reading::Note;
 use crate::data::schema::Schema;
 use crate::data::table::Block;
 use crate::engine::{Preparation, Scorer};
@@ -95,7 +96,7 @@ pub fn run(
     shared: &Shared,
     scorer: &Scorer,
     pool: &mut Pool,
-    ledger: Ledger,
+    (ledger, note): (Ledger, Note),
     stop: &StopFlag,
 ) -> Result<Report> {
     let (to_read, tasks) = channel();
@@ -107,7 +108,7 @@ pub fn run(
     let (used_blocks, spare_blocks) = channel();
     let preparation = scorer.preparation();
     std::thread::scope(|scope| {
-        let reading = scope.spawn(move || read_all(shared, &tasks, &read, &spare_blocks));
+        let reading = scope.spawn(move || read_all(shared, &tasks, &read, &spare_blocks, note));
         let preparing = scope.spawn(move || {
             let spare = (spare_rows, used_blocks);
             prepare_all(shared, preparation, &blocks, &prepared, &spare);
@@ -196,7 +197,7 @@ impl Scoring<'_, '_> {
                 );
                 return Ok(self.report);
             }
-            self.tell_progress(pool);
+            self.tell_progress();
             let (read, cost) = match self.ready.recv_timeout(TICK) {
                 Ok(read) => read,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -274,7 +275,7 @@ impl Scoring<'_, '_> {
             self.refuse_to_go_on()?;
             pool.tend()?;
             self.take_outcomes(pool)?;
-            self.tell_progress(pool);
+            self.tell_progress();
             std::thread::sleep(TICK / 4);
         }
     }
@@ -309,10 +310,10 @@ impl Scoring<'_, '_> {
     }
 
     /// The watchdog hears of blocks that were read and written, not of waiting for them.
-    fn tell_progress(&mut self, pool: &Pool) {
+    fn tell_progress(&mut self) {
         let signs = self.shared.signs.load(Ordering::Relaxed);
-        // A rank that waits for tasks waits for another one's answer.
-        if signs != self.signs || (self.in_work == 0 && pool.waits()) {
+        // A rank without tasks waits for other ones: for their answer, or for them to end.
+        if signs != self.signs || self.in_work == 0 {
             self.world.progress(Work::Scoring, signs);
         }
         self.signs = signs;
@@ -330,10 +331,12 @@ fn read_all(
     tasks: &Receiver<Costed>,
     read: &SyncSender<(Read<Block>, u64)>,
     spare: &Receiver<Block>,
+    mut note: Note,
 ) {
     for (task, cost) in tasks {
         let mut reading = Reading { shared, read, spare, cost, wanted: true };
-        let outcome = reading.task(&task);
+        note.begin(&shared.assignment.jobs[task.job()]);
+        let outcome = note.finish(reading.task(&task));
         let end = match outcome {
             Ok(true) => Read::Kept(task),
             Ok(false) => Read::End,

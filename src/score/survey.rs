@@ -3,11 +3,13 @@
 
 use super::deal::{Costed, Task};
 use super::recipe::Recipe;
+use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
 use crate::data::assign::{Assignment, Job};
 use crate::data::catalog;
 use crate::data::durable;
 use crate::data::ledger::{Entries, Entry, Ledger};
+use crate::data::reading::Note;
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::engine;
@@ -40,6 +42,7 @@ pub fn survey(
     known: &Entries<ScoredFile>,
     see: &Surveyor,
     ledger: &mut Ledger,
+    note: &mut Note,
 ) -> Result<Vec<Found>> {
     let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let mut mine: Vec<(usize, Found)> = Vec::new();
@@ -48,8 +51,13 @@ pub fn survey(
             continue;
         }
         world.progress(Work::Reading, i as u64);
+        if let Some(failure) = see.suspects.failure(&job.name) {
+            mine.push((i, Found::Failed(failure.clone())));
+            continue;
+        }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
-        let found = match see.look(world, job, entries, ledger) {
+        note.begin(job);
+        let found = match note.finish(see.look(world, job, entries, ledger)) {
             Ok(found) => found,
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                 return Err(error);
@@ -73,6 +81,7 @@ pub struct Surveyor<'a> {
     pub model_blake3: &'a str,
     /// Whether nothing can be written into the output folder.
     pub is_read_only: bool,
+    pub suspects: &'a Suspects,
 }
 
 impl Surveyor<'_> {

@@ -7,6 +7,7 @@ use super::repeated::CountedEvents;
 use super::scan::scan;
 use crate::config::SeasonSettings;
 use crate::data::finished::FinishedFile;
+use crate::data::report::FailedFile;
 use crate::data::scores::{self, Head, ScoreFile};
 use crate::error::{Error, Fault, Result};
 use crate::world::{World, agree, common};
@@ -28,7 +29,7 @@ pub struct Folder {
     pub told: String,
     pub files: Vec<Listed>, // by name
     /// Inputs that could not be scored, with the reason.
-    pub failed: BTreeMap<String, String>,
+    pub failed: BTreeMap<String, FailedFile>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub struct Listed {
 struct Manifest {
     files: Vec<OfManifest>,
     #[serde(default)]
-    failed: BTreeMap<String, String>,
+    failed: BTreeMap<String, FailedFile>,
     #[serde(default = "complete")]
     complete: bool,
 }

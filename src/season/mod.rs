@@ -45,9 +45,12 @@ use crate::world::{World, agree, common, is_root};
 use folder::{Folder, count};
 use models::Models;
 use plan::Plan;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub const SEASON: &str = "season.json";
+/// Files that an error names one by one.
+const NAMED: usize = 20;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -61,6 +64,8 @@ pub struct Options {
     pub reference: Option<PathBuf>,
     /// Folder of the images that the inputs were extracted from.
     pub images: Option<PathBuf>,
+    /// Most files that may be missing because they could not be scored or read.
+    pub allow_failed: usize,
     pub overwrite: bool,
 }
 
@@ -72,8 +77,15 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     let settings = &options.settings;
     let models = agree(world, Models::new(settings))?;
     let folder = agree(world, Folder::open(&options.scores))?;
+    let total = folder.files.len() + folder.failed.len();
+    let refuse = |counted: &folder::Counted| {
+        let failed = summary::not_in_figures(&folder, counted);
+        common(refuse_failed(&folder.told, &failed, total, options.allow_failed))
+    };
+    refuse(&folder::Counted::default())?;
     let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
     let counted = count(world, &folder, &plan, settings)?;
+    refuse(&counted)?;
     let simulation = match &options.gamma_mc {
         Some(path) => Some(simulated(world, path, &plan, settings)?),
         None => None,
@@ -92,6 +104,12 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
         reference: reference.as_ref(),
     });
     let mut season = common(made)?;
+    if !season.failed.is_empty() {
+        season.warnings.push(format!(
+            "{} of {total} files are in no figure: they could not be scored or read",
+            season.failed.len()
+        ));
+    }
     if let Some(folder) = options.images.as_deref().filter(|_| is_root(world)) {
         let (pictures, missing) = pictures::pictures(&season.candidates, folder);
         season.pictures = pictures;
@@ -101,15 +119,38 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     Ok(season)
 }
 
-/// The outcome of the command: partial if files or runs could not be used.
-pub fn outcome(season: &Season) -> Result<()> {
-    if season.failed.is_empty() && season.refused.is_empty() {
+/// Refuses to count a season of which more files are missing than are allowed to.
+fn refuse_failed(
+    scores: &str,
+    failed: &BTreeMap<String, String>,
+    total: usize,
+    allowed: usize,
+) -> Result<()> {
+    if failed.len() <= allowed {
         return Ok(());
     }
-    let told = season.failed.iter().map(|(file, why)| format!("{file}: {why}"));
-    let told = told.chain(season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason)));
-    let (files, runs) = (season.failed.len(), season.refused.len());
-    let fault = Fault::new(format!("{files} file(s) and {runs} run(s) could not be counted"))
+    let more = if failed.len() > NAMED { "; …" } else { "" };
+    let named: Vec<String> =
+        failed.iter().take(NAMED).map(|(file, why)| format!("{file}: {why}")).collect();
+    let fault =
+        Fault::new(format!("{} of {total} files could not be scored or read", failed.len()))
+            .file(scores)
+            .expected(format!("at most {allowed} (--allow-failed)"))
+            .found(format!("{}{more}", named.join("; ")))
+            .advice(format!(
+                "mend these files and score again, or leave them out with --allow-failed {}",
+                failed.len()
+            ));
+    Err(Error::Partial(Box::new(fault)))
+}
+
+/// The outcome of the command: partial if runs could not be used.
+pub fn outcome(season: &Season) -> Result<()> {
+    if season.refused.is_empty() {
+        return Ok(());
+    }
+    let told = season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason));
+    let fault = Fault::new(format!("{} run(s) could not be counted", season.refused.len()))
         .found(told.collect::<Vec<_>>().join("; "))
         .advice("the report is of all others");
     Err(Error::Partial(Box::new(fault)).shared())

@@ -319,8 +319,7 @@ impl Season {
         let nights = by_date(nights.collect());
         let drifts = Drifts::new(&used, reference, settings);
         let mut drift = drifts.all(&used).into_iter();
-        let mut failed = folder.failed.clone();
-        failed.extend(counted.failed.clone());
+        let failed = not_in_figures(folder, counted);
         let used_models: BTreeSet<&String> = used.iter().flat_map(|r| &r.counts.models).collect();
         let (theta2, alpha) = (pair(&used, |c| &c.theta2), pair(&used, |c| &c.alpha));
         let season = Season {
@@ -360,6 +359,12 @@ impl Season {
         };
         Ok(season)
     }
+}
+
+/// Returns the files that could not be scored or read, with the reason.
+pub fn not_in_figures(folder: &Folder, counted: &Counted) -> BTreeMap<String, String> {
+    let of_scoring = folder.failed.iter().map(|(file, why)| (file.clone(), why.to_string()));
+    of_scoring.chain(counted.failed.clone()).collect()
 }
 
 /// Returns the run that a candidate belongs to.

@@ -9,6 +9,7 @@
 use super::mpi::{Mpi, abort_on_panic, library_version};
 use super::{Solo, World, agree, preflight};
 use crate::error::{Error, Fault, Result};
+use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What tells the number of processes, the innermost launcher first: `mpirun` starts
@@ -56,6 +57,16 @@ pub(super) fn rank_told(lookup: impl Fn(&str) -> Option<String>) -> Option<usize
     const NAMES: [&str; 5] =
         ["OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
     NAMES.iter().find_map(|name| lookup(name)?.trim().parse().ok())
+}
+
+/// Whether a variable of the environment is one by which launchers and schedulers speak to the
+/// processes that they started: a child process of a rank must not take it for its own.
+pub fn is_launcher_variable(name: &OsStr) -> bool {
+    const PREFIXES: [&str; 11] = [
+        "OMPI_", "PMIX_", "PMI_", "MV2_", "SLURM_", "PRTE_", "ORTE_", "OPAL_", "HYDRA_", "I_MPI_",
+        "MPIR_",
+    ];
+    PREFIXES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
 }
 
 /// The scheduler's number of this job, as its commands take it.

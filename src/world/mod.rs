@@ -5,6 +5,7 @@
 //! in any order, sums of floats do not. Every collective must be called by all
 //! ranks in the same order.
 
+mod alone;
 mod beats;
 mod lanes;
 mod launcher;
@@ -18,11 +19,13 @@ mod threads;
 mod watch;
 
 pub use beats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
-pub use launcher::{host, job_end, job_number, launched_rank, launched_ranks, start};
+pub use launcher::{
+    host, is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, start,
+};
 pub use solo::Solo;
 pub use stop::{StopFlag, StopReason, survive_file_size_limit};
 pub use threads::Threads;
-pub use watch::{Watched, watch};
+pub use watch::{ReadingOf, Watched, watch, watch_reading};
 
 use crate::error::{Error, Fault, Result};
 

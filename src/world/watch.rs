@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::beats::{Beats, Call, Doing, Record, Work};
-use super::{World, agree, host, is_root};
+use super::{World, agree, alone, host, is_root};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
 
@@ -54,16 +54,20 @@ pub struct Watched<'a> {
 struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    beats: Beats,
+    /// Absent without other ranks.
+    beats: Option<Beats>,
 }
+
+/// Returns the file that a rank is reading, for messages.
+pub type ReadingOf = Arc<dyn Fn(usize) -> Option<String> + Send + Sync>;
 
 /// What the main thread tells its monitor.
 #[derive(Debug, Default)]
-struct Shared {
+pub(super) struct Shared {
     entered: AtomicU64,
     /// 0: none; else one more than the [`Call`].
     waiting: AtomicUsize,
-    ticks: AtomicU64,
+    pub(super) ticks: AtomicU64,
     work: AtomicUsize,
     at: AtomicU64,
     over: Mutex<bool>,
@@ -78,11 +82,41 @@ pub fn watch<'a>(
     folder: Option<&Path>,
     deadline: Option<Duration>,
 ) -> Result<Watched<'a>> {
-    let passive = Watched { inner: world, watch: None };
+    watch_ranks(world, folder, deadline, Arc::new(|_| None))
+}
+
+/// Does the same for ranks that read one file after the other, also for a single one; `reading`
+/// names the file.
+pub fn watch_reading<'a>(
+    world: &'a dyn World,
+    folder: Option<&Path>,
+    deadline: Option<Duration>,
+    reading: ReadingOf,
+) -> Result<Watched<'a>> {
+    let Some(deadline) = deadline.filter(|_| world.size() == 1) else {
+        return watch_ranks(world, folder, deadline, reading);
+    };
+    remove_old_beats(folder);
+    let shared = Arc::new(Shared::default());
+    let thread = Some(alone::start(Arc::clone(&shared), deadline, reading)?);
+    Ok(Watched { inner: world, watch: Some(Watch { shared, thread, beats: None }) })
+}
+
+/// Removes what an earlier job that was killed may have left.
+fn remove_old_beats(folder: Option<&Path>) {
     if let Some(folder) = folder {
-        // An earlier job that was killed may have left its signs of life.
         let _ = Beats::within(folder, 0).remove();
     }
+}
+
+fn watch_ranks<'a>(
+    world: &'a dyn World,
+    folder: Option<&Path>,
+    deadline: Option<Duration>,
+    reading: ReadingOf,
+) -> Result<Watched<'a>> {
+    let passive = Watched { inner: world, watch: None };
+    remove_old_beats(folder);
     let (Some(deadline), Some(abort), true) = (deadline, world.aborter(), world.size() > 1) else {
         return Ok(passive);
     };
@@ -101,7 +135,8 @@ pub fn watch<'a>(
     let folder = Path::new(std::str::from_utf8(folder).unwrap_or_default());
     let beats = Beats::within(folder, u64::from_le_bytes(*job));
     let shared = Arc::new(Shared::default());
-    let mut monitor = Monitor::new(world, Arc::clone(&shared), beats.clone(), deadline, abort);
+    let mut monitor =
+        Monitor::new(world, Arc::clone(&shared), beats.clone(), deadline, abort, reading);
     // A folder that one rank cannot write in is no reason not to work.
     let posted = monitor.post().map_err(|error| unusable(folder, &error));
     if let Err(error) = agree(world, posted) {
@@ -115,7 +150,8 @@ pub fn watch<'a>(
         .spawn(move || monitor.run())
         .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
     world.signs_watched(true);
-    Ok(Watched { inner: world, watch: Some(Watch { shared, thread: Some(thread), beats }) })
+    let watch = Watch { shared, thread: Some(thread), beats: Some(beats) };
+    Ok(Watched { inner: world, watch: Some(watch) })
 }
 
 /// Between two turns of a watching thread.
@@ -204,17 +240,15 @@ impl Drop for Watched<'_> {
         *watch.shared.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         watch.shared.news.notify_all();
         let _ = watch.thread.take().map(JoinHandle::join);
-        if !is_root(self.inner) {
-            return;
-        }
+        let Some(beats) = watch.beats.as_ref().filter(|_| is_root(self.inner)) else { return };
         let since = Instant::now();
-        let left = |rank| watch.beats.read(rank).is_some_and(|r| r.doing == Doing::Left);
-        let all_left = || watch.beats.are_gone() || (1..self.inner.size()).all(left);
+        let left = |rank| beats.read(rank).is_some_and(|r| r.doing == Doing::Left);
+        let all_left = || beats.are_gone() || (1..self.inner.size()).all(left);
         while !all_left() && since.elapsed() < FAREWELL {
             std::thread::sleep(Duration::from_millis(5));
         }
         // What stays is overwritten by the next job.
-        let _ = watch.beats.remove();
+        let _ = beats.remove();
     }
 }
 
@@ -230,6 +264,7 @@ struct Monitor {
     process: u32,
     host: String,
     beat: u64,
+    reading: ReadingOf,
 }
 
 /// What is known of a watched rank.
@@ -279,6 +314,7 @@ impl Monitor {
         beats: Beats,
         deadline: Duration,
         abort: fn(u8) -> !,
+        reading: ReadingOf,
     ) -> Monitor {
         Monitor {
             rank: world.rank(),
@@ -291,6 +327,7 @@ impl Monitor {
             process: std::process::id(),
             host: host(),
             beat: 0,
+            reading,
         }
     }
 
@@ -378,12 +415,12 @@ impl Monitor {
         let records: Vec<Option<&Record>> = all.iter().map(|seen| seen.last.as_ref()).collect();
         if suspect.silent >= self.limit && silent.contains(&next) {
             let why = format!("no sign of life for {:.1} s", suspect.silent.as_secs_f64());
-            return Some(missing(&records, &silent, &why));
+            return Some(missing(&records, &silent, &why, &self.reading));
         }
         let idle = !all[next].idle.is_zero() && alive(next);
         if suspect.idle >= self.limit && idle {
             let why = format!("no progress for {:.1} s", suspect.idle.as_secs_f64());
-            return Some(missing(&records, &[next], &why));
+            return Some(missing(&records, &[next], &why, &self.reading));
         }
         let waits = |rank: usize| rank == self.rank || !all[rank].waiting.is_zero();
         (self.rank == 0 && suspect.waiting >= self.limit && (0..self.size).all(waits))
@@ -401,21 +438,28 @@ impl Monitor {
 
 impl Shared {
     /// Whether the rank has left, after waiting for it for some time.
-    fn is_over(&self, pause: Duration) -> bool {
+    pub(super) fn is_over(&self, pause: Duration) -> bool {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.news.wait_timeout_while(over, pause, |over| !*over);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// Who is missing, from which collective, and where it was last.
-fn missing(records: &[Option<&Record>], ranks: &[usize], why: &str) -> Error {
-    let who = |rank: &usize| match records[*rank] {
-        Some(r) => {
-            format!("rank {rank} on {} (process {}), last seen {}", r.host, r.process, r.place())
+/// Who is missing, from which collective, where it was last, and which file it was reading.
+fn missing(records: &[Option<&Record>], ranks: &[usize], why: &str, reading: &ReadingOf) -> Error {
+    let who = |rank: &usize| {
+        let file = reading(*rank).map_or(String::new(), |file| format!(", reading {file}"));
+        match records[*rank] {
+            Some(r) => format!(
+                "rank {rank} on {} (process {}), last seen {}{file}",
+                r.host,
+                r.process,
+                r.place()
+            ),
+            None => format!("rank {rank}{file}"),
         }
-        None => format!("rank {rank}"),
     };
+    let is_reading = ranks.iter().any(|rank| reading(*rank).is_some());
     let who: Vec<String> = ranks.iter().map(who).collect();
     let waiting = records.iter().flatten().filter_map(|r| match r.doing {
         Doing::Waiting(call) => Some((r.entered, call, r)),
@@ -431,8 +475,18 @@ fn missing(records: &[Option<&Record>], ranks: &[usize], why: &str) -> Error {
     Fault::new(format!("a rank is missing from {collective}"))
         .expected(format!("{} ranks", records.len()))
         .found(format!("{why} of {}", who.join("; ")))
-        .advice("look at that node, leave it out if it is broken, and run the same command again")
+        .advice(advice(is_reading))
         .environment()
+}
+
+/// What to do where the work stands still.
+pub(super) fn advice(is_reading: bool) -> &'static str {
+    if is_reading {
+        "run the same command again: a child process then reads this file first, and it is left \
+         out if that fails"
+    } else {
+        "look at that node, leave it out if it is broken, and run the same command again"
+    }
 }
 
 fn jammed(records: &[Option<&Record>], waited: Duration) -> Error {
@@ -467,6 +521,10 @@ mod tests {
     }
 
     const TURN: Duration = Duration::from_millis(250);
+
+    fn unknown() -> ReadingOf {
+        Arc::new(|_| None)
+    }
 
     #[test]
     fn silence_grows_only_while_the_file_does_not_change() {
@@ -509,14 +567,22 @@ mod tests {
     fn the_message_names_rank_host_step_and_collective() {
         let waits = record(9, 9, 1235, Doing::Waiting(Call::Reduce));
         let gone = record(3, 3, 1234, Doing::Working);
-        let error = missing(&[Some(&waits), None, Some(&gone)], &[2], "no sign of life for 3.0 s");
+        let error = missing(
+            &[Some(&waits), None, Some(&gone)],
+            &[2],
+            "no sign of life for 3.0 s",
+            &unknown(),
+        );
         let text = error.to_string();
         assert_eq!(error.exit_code(), 5);
         for part in ["rank 2 on node7", "process 4242", "step 57", "all-reduce 1235", "3.0 s"] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
         }
+        let reads: ReadingOf = Arc::new(|rank| (rank == 1).then(|| "run-7.h5".to_string()));
+        let text = missing(&[Some(&waits), Some(&gone)], &[1], "", &reads).to_string();
+        assert!(text.contains("step 57, reading run-7.h5") && text.contains("child"), "{text}");
         let works = record(9, 9, 41, Doing::Working);
-        let text = missing(&[Some(&works), Some(&gone)], &[1], "").to_string();
+        let text = missing(&[Some(&works), Some(&gone)], &[1], "", &unknown()).to_string();
         assert!(text.contains("collective 1235"), "{text}");
     }
 
@@ -534,6 +600,7 @@ mod tests {
             process: 1,
             host: "node1".to_string(),
             beat: 0,
+            reading: unknown(),
         }
     }
 

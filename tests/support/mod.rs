@@ -18,8 +18,8 @@ pub use fuzz::fuzz;
 pub use process::{Outcome, Watched, end, json, program, ranks, run, send_user1, signal, succeed};
 pub use slurm::{Job, Slurm};
 pub use strike::{
-    KINDS, count, halted, is_soak, newest_checkpoint, rank_processes, report, skewed, struck,
-    struck_ranks, wait_for_step,
+    KINDS, bad_reads, count, halted, is_soak, newest_checkpoint, rank_processes, report, skewed,
+    struck, struck_ranks, wait_for_step,
 };
 
 use std::collections::BTreeMap;

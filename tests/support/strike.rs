@@ -65,6 +65,14 @@ pub fn halted(
     command
 }
 
+/// A command whose processes end or stop where HDF5 reads certain files (see `tests/bad_reads.c`).
+pub fn bad_reads(mut command: Command, how: &str) -> Command {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let library = LIBRARY.get_or_init(|| compiled("bad_reads"));
+    command.env("LD_PRELOAD", library).env("BAD_READS", how);
+    command
+}
+
 /// Ranks, of which one has a clock that is wrong by so many seconds (see `tests/clock.c`).
 pub fn skewed(count: usize, arguments: &[OsString], victim: usize, seconds: i64) -> Command {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();

@@ -1,0 +1,133 @@
+//! Reads suspects in child processes, before this process opens any of them.
+//!
+//! A suspect is a file that a rank was reading when an earlier start died (`data::reading`), or one
+//! that was found to end its reader and has not been scored since (the ledger says so).
+
+use super::{Options, ScoredFile, shards};
+use crate::data::assign::{Assignment, Job};
+use crate::data::ledger::{self, FailedEntry, Ledger};
+use crate::data::probe;
+use crate::data::reading::{Note, ReadingNotes};
+use crate::data::report::Failure;
+use crate::error::{Error, Fault, Result};
+use crate::world::{ReadingOf, StopFlag, World, agree, is_root};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What became of the suspects, by name of their output; the same on all ranks.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    /// Inputs that a child process could read.
+    probed: BTreeSet<String>,
+    /// Inputs that end or stop their reader.
+    quarantined: BTreeMap<String, Failure>,
+}
+
+/// What a rank found out about a suspect.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    output: String,
+    failure: Option<Failure>,
+}
+
+impl Suspects {
+    /// Reads the suspects among the files in child processes, shared between ranks, and records
+    /// those that must not be read.
+    pub fn check(
+        world: &dyn World,
+        listed: &Assignment,
+        options: &Options,
+        stop: &StopFlag,
+    ) -> Result<Suspects> {
+        let named = if is_root(world) { named(options) } else { Ok(BTreeSet::new()) };
+        let broken = |e: serde_json::Error| Fault::new("cannot exchange suspects").found(e);
+        let mut bytes =
+            serde_json::to_vec(&agree(world, named)?).map_err(|e| broken(e).internal())?;
+        world.broadcast(&mut bytes)?;
+        let named: BTreeSet<String> =
+            serde_json::from_slice(&bytes).map_err(|e| broken(e).internal())?;
+        let jobs = listed.jobs.iter().filter(|job| named.contains(&job.name));
+        let own = jobs.skip(world.rank()).step_by(world.size());
+        let mine: Result<Vec<Found>> = own.map(|job| found(job, options, stop)).collect();
+        let mine = serde_json::to_vec(&agree(world, mine)?).map_err(|e| broken(e).internal())?;
+        let mut suspects = Suspects::default();
+        for bytes in world.all_gather(&mine)? {
+            let all: Vec<Found> =
+                serde_json::from_slice(&bytes).map_err(|e| broken(e).internal())?;
+            for Found { output, failure } in all {
+                match failure {
+                    Some(failure) => drop(suspects.quarantined.insert(output, failure)),
+                    None => drop(suspects.probed.insert(output)),
+                }
+            }
+        }
+        let record = || {
+            suspects.record(world, options)?;
+            notes(options).clear()
+        };
+        agree(world, if is_root(world) { record() } else { Ok(()) })?;
+        Ok(suspects)
+    }
+
+    /// Writes the files that must not be read to the ledger, which knows them at the next start.
+    pub fn record(&self, world: &dyn World, options: &Options) -> Result<()> {
+        if self.quarantined.is_empty() {
+            return Ok(());
+        }
+        let known = ledger::read::<ScoredFile>(&options.output)?.failed;
+        let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
+        for (output, failure) in &self.quarantined {
+            let entry = FailedEntry::new(output, failure, true);
+            if known.get(output) != Some(&entry) {
+                ledger.add_failed(&entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns why the input of an output must not be read.
+    pub fn failure(&self, output: &str) -> Option<&Failure> {
+        self.quarantined.get(output)
+    }
+
+    /// Returns the note of this rank.
+    pub fn note(&self, world: &dyn World, options: &Options) -> Note {
+        notes(options).note(world.rank(), &self.probed)
+    }
+}
+
+/// Returns what names the file that a rank is reading.
+pub fn reading_of(options: &Options) -> ReadingOf {
+    let notes = notes(options);
+    Arc::new(move |rank| notes.of_rank(rank).map(|reading| reading.input))
+}
+
+fn notes(options: &Options) -> ReadingNotes {
+    ReadingNotes::new(&options.output.join(ledger::FOLDER), options.shard)
+}
+
+/// Returns the names of the outputs whose inputs are suspects.
+fn named(options: &Options) -> Result<BTreeSet<String>> {
+    let told = ledger::read::<ScoredFile>(&options.output)?;
+    let unscored = |(output, entry): &(String, FailedEntry)| {
+        entry.quarantined && !told.entries.contains_key(output)
+    };
+    let of_ledger = told.failed.clone().into_iter().filter(unscored).map(|(output, _)| output);
+    let left_behind = notes(options).left_behind()?.into_iter().map(|reading| reading.output);
+    Ok(of_ledger.chain(left_behind).collect())
+}
+
+fn found(job: &Job, options: &Options, stop: &StopFlag) -> Result<Found> {
+    log::warn!(
+        "{}: an earlier start ended while it was read; a child process reads it first",
+        job.input.display()
+    );
+    let poll = || stop.refuse_if_requested();
+    let error = probe::run(&job.input, options.schema.as_deref(), options.probe_timeout, &poll)?;
+    if let Some(error) = &error {
+        log::warn!("{error}");
+    }
+    let failure = error.as_ref().map(|error: &Error| Failure::new(&job.input, error));
+    Ok(Found { output: job.name.clone(), failure })
+}
