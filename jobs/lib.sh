@@ -114,6 +114,10 @@ go_on() {
     [ -n "${SLURM_JOB_ID:-}" ] || return 0
     local gained
     gained=$(find "$output" \( -name manifest.json -path '*/step-*' -o -name '*.h5' \) -newer "$marker" -print -quit 2>/dev/null)
+    # A file that ended its reader is known now: the next start leaves it out.
+    [ -n "$gained" ] || gained=$(find "$output/ledger" -name '*.reading' -newer "$marker" \
+        -exec sh -c 'read -r line <"$1"; case $line in *\"probed\":true*) false ;; *\"output\"*) ;; *) false ;; esac' sh {} ';' \
+        -print -quit 2>/dev/null)
     if [ -z "$gained" ] && [ "$status" -ne 75 ]; then
         say "not put back into the queue: nothing was finished since this start"
         return 0

@@ -17,6 +17,8 @@
 # | SCORE     | options of `taiga-flow score`, such as -c configs/score/archive.toml       |
 # | SEASON    | options of `taiga-flow season`, at least a blank; without it no season. It |
 # |           | needs scores at several positions: SCORE                                   |
+# | ALLOW_FAILED | files that may fail (0): up to so many bad files are named and left out, |
+# |           | by extraction, scoring and season alike, and do not stop what follows      |
 # | GPUS, NODES | of training and scoring: GPUs per node, and nodes (see submit.sh)        |
 #
 # Each job waits for the success of the one before. Jobs that stop early go on by
@@ -24,7 +26,10 @@
 set -euo pipefail
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${CONFIG:?the configuration of the training}" "${WORK:?the folder of all outputs}"
-: "${RANKS:=4}" "${SHARDS:=1}"
+: "${RANKS:=4}" "${SHARDS:=1}" "${ALLOW_FAILED:=0}"
+[[ $ALLOW_FAILED =~ ^[0-9]+$ ]] || { echo "ALLOW_FAILED: a number of files, not '$ALLOW_FAILED'" >&2; exit 2; }
+allow=()
+[ "$ALLOW_FAILED" -eq 0 ] || allow=(--allow-failed "$ALLOW_FAILED")
 mkdir -p "$WORK"
 after=
 # With GPUs submit.sh counts the ranks.
@@ -45,7 +50,7 @@ archive=${ARCHIVE:-}
 if [ -n "${IMAGES:-}" ]; then
     archive=$WORK/hillas
     read -ra options <<<"${EXTRACT:-}"
-    GPUS='' submit extract --ntasks="$RANKS" run.sbatch "$archive" . extract -o "$archive" "$IMAGES" "${options[@]}"
+    GPUS='' submit extract --ntasks="$RANKS" run.sbatch "$archive" . extract -o "$archive" "$IMAGES" "${allow[@]}" "${options[@]}"
 fi
 submit train "${tasks[@]}" train.sbatch "$CONFIG" "$WORK/run"
 model=$WORK/run/model.safetensors
@@ -58,7 +63,7 @@ elif [ -n "${LABELLED:-}" ]; then
 fi
 [ -n "$archive" ] || exit 0
 read -ra options <<<"${SCORE:-}"
-score=("$model" "$WORK/scores" "$archive" "${options[@]}")
+score=("$model" "$WORK/scores" "$archive" "${allow[@]}" "${options[@]}")
 if [ "$SHARDS" -gt 1 ]; then
     GPUS='' submit score --array="0-$((SHARDS - 1))" score-array.sbatch "${score[@]}"
 else
@@ -66,4 +71,4 @@ else
 fi
 [ -n "${SEASON:-}" ] || exit 0
 read -ra options <<<"$SEASON"
-GPUS='' submit season run.sbatch "$WORK/season" season.json season "$WORK/scores" -o "$WORK/season" "${options[@]}"
+GPUS='' submit season run.sbatch "$WORK/season" season.json season "$WORK/scores" -o "$WORK/season" "${allow[@]}" "${options[@]}"

@@ -388,6 +388,66 @@ fn a_pipeline_whose_first_job_fails_leaves_none_waiting() {
 }
 
 #[test]
+fn pipeline_goes_on_where_failed_files_are_allowed() {
+    let Some(slurm) = Slurm::start(1, 4) else { return };
+    let case = Case::new(3000, "[train]\nepochs = 2\nbatch = 1024\nshards = 4\n");
+    let (images, work) = (slurm.at("images"), slurm.at("work"));
+    for run in 0..4_u64 {
+        let output = images.join(format!("run-{run}.h5"));
+        let of_images = ["--level", "images", "--class", "hadron", "--events", "60"];
+        let seed = (seed() + run).to_string();
+        let command = arguments!["simulate", "--seed", seed, "-o", &output];
+        succeed(program(&command).args(of_images));
+    }
+    // One file that cannot be extracted, and another one that cannot be scored.
+    let halve = |path: &Path| {
+        let bytes = std::fs::read(path).expect("a file");
+        std::fs::write(path, &bytes[..bytes.len() / 2]).expect("a file");
+    };
+    halve(&images.join("run-2.h5"));
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/score/archive.toml");
+    let submit = |archive_name: &str, input: &Path, allowed: &str, output: &Path| {
+        let mut pipeline = slurm.command("bash", &arguments!["jobs/pipeline.sh"]);
+        pipeline
+            .env("CONFIG", &case.configuration)
+            .env("WORK", output)
+            .env(archive_name, input)
+            .env("ALLOW_FAILED", allowed)
+            .env("SHARDS", "2")
+            .env("SCORE", format!("-c {}", archive.display()))
+            .env("SEASON", "--threshold -1000")
+            .env("RANKS", "2");
+        let told = succeed(&mut pipeline).stdout;
+        let jobs = told_jobs(&told).into_iter();
+        jobs.map(|(name, id)| (name.to_string(), id.to_string())).collect::<Vec<_>>()
+    };
+    let ends = |jobs: &[(String, String)], name: &str| {
+        let id = &jobs.iter().find(|(known, _)| known == name).expect("a job").1;
+        slurm.finish(id, "").state
+    };
+    let jobs = submit("IMAGES", &images, "1", &work);
+    assert_eq!(ends(&jobs, "season"), "COMPLETED");
+    let report: serde_json::Value =
+        serde_json::from_str(&text(&work.join("season/season.json"))).expect("a report");
+    assert_eq!(report["total"]["events"], 180, "{report}");
+    let failed = report["failed"].as_object().expect("failed files");
+    let (name, reason) = failed.iter().next().expect("a failed file");
+    assert!(failed.len() == 1 && name.ends_with("run-2.h5"), "{failed:?}");
+    assert!(reason.as_str().is_some_and(|r| r.contains("was not extracted")), "{failed:?}");
+    // Without leave the jobs after it are cancelled, and the rest is scored all the same.
+    let hillas = work.join("hillas");
+    std::fs::remove_file(hillas.join("manifest.json")).expect("the manifest");
+    halve(&hillas.join("run-1.h5"));
+    let other = slurm.at("other");
+    let jobs = submit("ARCHIVE", &hillas, "0", &other);
+    assert_eq!(ends(&jobs, "season"), "CANCELLED");
+    let manifest: serde_json::Value =
+        serde_json::from_str(&text(&other.join("scores/manifest.json"))).expect("a manifest");
+    assert_eq!(manifest["files"].as_array().map(Vec::len), Some(2), "{manifest}");
+    assert_eq!(manifest["failed"].as_object().map(serde_json::Map::len), Some(1), "{manifest}");
+}
+
+#[test]
 fn a_sweep_element_that_is_stopped_goes_on_with_its_own_point() {
     let Some(slurm) = Slurm::start(1, 2) else { return };
     let case = Case::new(8000, SOME_SECONDS);
