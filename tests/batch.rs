@@ -323,6 +323,11 @@ fn images_go_the_whole_way_to_a_season_by_an_array_and_give_what_single_commands
     let by_hand_report: serde_json::Value = serde_json::from_str(&by_hand_text).expect("a report");
     assert_eq!(report["total"], by_hand_report["total"]);
 
+    restarted_commands(&slurm, &work, &folder);
+}
+
+/// Starts commands again whose outputs are finished, as Slurm does and as a user does.
+fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
     // What keeps nothing begins anew where Slurm starts it again, and only there.
     let counted = work.join("season");
     let more = arguments![

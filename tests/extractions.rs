@@ -26,7 +26,7 @@ impl Images {
     }
 
     fn add(&self, file: u64, events: u64) {
-        let class = if file % 2 == 0 { "gamma" } else { "hadron" };
+        let class = if file.is_multiple_of(2) { "gamma" } else { "hadron" };
         simulated_images(&self.input(file), class, events + 7 * file, seed() + file);
     }
 
