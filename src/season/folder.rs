@@ -78,7 +78,7 @@ impl Folder {
         }
         all.files.sort_by(|a, b| a.name.cmp(&b.name));
         let mut inputs: BTreeMap<&str, &str> = BTreeMap::new();
-        for file in &all.files {
+        for file in all.files.iter().filter(|file| file.rows > 0) {
             if let Some(other) = inputs.insert(&file.input_blake3, &file.name) {
                 return Err(Fault::new("two score files have the same input")
                     .file(&all.told)

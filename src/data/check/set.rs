@@ -106,11 +106,12 @@ fn class_of(member: &Member) -> Option<Class> {
     })
 }
 
-/// Files of equal length are hashed; others cannot be equal.
+/// Files of equal length are hashed; others cannot be equal. Files without rows may be.
 fn same_contents(members: &[&Member]) -> Vec<Finding> {
     let mut by_length: BTreeMap<u64, Vec<&Member>> = BTreeMap::new();
     for member in members {
-        let bytes = member.report.contents.as_ref().map_or(0, |contents| contents.bytes);
+        let contents = member.report.contents.as_ref().filter(|contents| contents.rows > 0);
+        let bytes = contents.map_or(0, |contents| contents.bytes);
         if bytes > 0 {
             by_length.entry(bytes).or_default().push(member);
         }
