@@ -6,6 +6,7 @@
 #
 #   bash jobs/slurm-demo.sh [FOLDER]         FOLDER: where to work, ./slurm-demo if not given
 #
+# FOLDER must be empty, new, or one that this script has worked in before (.slurm-demo marks it).
 # Everything it starts is stopped at its end. TAIGA_FLOW_PROGRAM takes a program that is built
 # already; CARGO_TARGET_DIR is honoured.
 set -euo pipefail
@@ -14,6 +15,13 @@ readonly TRAINING_EVENTS=100000 ARCHIVE_EVENTS=40000 EPOCHS=60 LIMIT_S=280
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'slurm-demo: %s\n' "$*" >&2; exit 5; }
+
+readonly MARKER=.slurm-demo
+folder=$(realpath -m "${1:-slurm-demo}")
+if [ -e "$folder" ] && [ ! -f "$folder/$MARKER" ] && [ -n "$(ls -A "$folder")" ]; then
+    printf 'slurm-demo: %s is not empty, and this script has not worked in it: name another folder\n' "$folder" >&2
+    exit 2
+fi
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ "$(id -u)" -eq 0 ] || fail "Slurm's daemons need root here: sudo bash jobs/slurm-demo.sh"
@@ -41,9 +49,9 @@ if [ -z "${TAIGA_FLOW_PROGRAM:-}" ]; then
     TAIGA_FLOW_PROGRAM=$(cd "$target" && pwd)/release/taiga-flow
 fi
 program=$(realpath "$(command -v "$TAIGA_FLOW_PROGRAM")")
-folder=$(realpath -m "${1:-slurm-demo}")
 mkdir -p "$folder"
 cd "$folder"
+: >"$MARKER"
 rm -rf slurm jobs run scores ./*.log
 SECONDS=0
 
