@@ -65,7 +65,7 @@ impl Archive {
             if done {
                 return outcomes;
             }
-            assert!(outcomes.len() < 5, "{}", told.join("\n---\n"));
+            assert!(outcomes.len() < 8, "{}", told.join("\n---\n"));
         }
     }
 }
@@ -155,7 +155,9 @@ fn files_that_end_their_reader_later_are_left_out() {
     // After the file was opened and looked at.
     let how = "/late-bus.h5:bus+40,/late-eio.h5:eio+46,/late-segv.h5:segv+40";
     let outcomes = archive.until_done(&output, 1, &LIMITS, how);
-    assert!(outcomes.len() <= bad.len() + 1, "{} starts", outcomes.len());
+    // The child process makes fewer reads, so that it does not meet the failing one: such a file
+    // costs a second restart where another one ends the process in between.
+    assert!(outcomes.len() <= bad.len() + 2, "{} starts", outcomes.len());
     let named = failed(&output);
     assert_eq!(named.iter().map(|(output, ..)| output.as_str()).collect::<Vec<_>>(), bad);
     for ((_, _, reason), part) in named.iter().zip(["SIGBUS", "Input/output", "SIGSEGV"]) {
