@@ -1,11 +1,13 @@
 //! Killed at any instant, training, scoring and extraction end with the same bytes.
 
+use crate::support::writers::end_all;
 use crate::support::{
-    Case, EVERY_STEP, Watched, arguments, count, end, folder, has_extension, is_soak, ledger,
-    newest_checkpoint, program, rank_processes, ranks, report, result, seed, simulated,
-    simulated_images, succeed, trained, tree,
+    Case, EVERY_STEP, Watched, arguments, count, descendants, end, folder, has_extension, is_soak,
+    ledger, newest_checkpoint, program, rank_processes, ranks, report, result, run, seed,
+    simulated, simulated_images, succeed, trained, tree,
 };
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::Class;
@@ -191,4 +193,153 @@ fn killed_extraction_ends_with_the_same_outputs() {
     report(&format!(
         "extraction killed: {trials} of {trials} with the same outputs, {kept} finished files kept, {complete} killed after the end"
     ));
+}
+
+/// What is killed: one rank, the launcher, or all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Rank,
+    Launcher,
+    All,
+}
+
+/// A killed job whose command was started again at once.
+struct Restart {
+    victim: Victim,
+    /// Ranks of the killed job and of the next one.
+    ranks: [usize; 2],
+    pause: Duration,
+    /// How often the command stopped with 75 before it ended with 0.
+    stops: usize,
+    was_running: bool,
+}
+
+/// Starts `command` on some ranks, kills what is drawn within about `took`, and starts it
+/// again after 0 to 1 s on another number of ranks, until it ends with 0.
+fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> Restart {
+    let draw = |i: u64| stream.bits(8 * trial + i);
+    let share = |i: u64| draw(i) as f64 / u64::MAX as f64;
+    let first = 1 + (trial % 3) as usize;
+    let second = 1 + ((trial + 1 + draw(0) % 2) % 3) as usize;
+    let start = |n: usize| if n == 1 { program(command) } else { ranks(n, command) };
+    let mut job = Watched::start(&mut start(first));
+    std::thread::sleep(took.mul_f64(1.2 * share(1)));
+    let victim = match draw(2) % 3 {
+        _ if first == 1 => Victim::All,
+        0 => Victim::Rank,
+        1 => Victim::Launcher,
+        _ => Victim::All,
+    };
+    let all = descendants(job.id());
+    let processes = rank_processes(&job);
+    let was_running = job.ended().is_none();
+    match victim {
+        Victim::Rank if !processes.is_empty() => {
+            end(processes[draw(3) as usize % processes.len()]);
+        }
+        Victim::Rank | Victim::Launcher => end(job.id()),
+        Victim::All => {
+            end(job.id());
+            all.iter().for_each(|process| end(*process));
+        }
+    }
+    let pause = Duration::from_secs(1).mul_f64(share(4));
+    std::thread::sleep(pause);
+    let mut stops = 0;
+    loop {
+        let outcome = run(&mut start(second));
+        let told = format!("{victim:?} of {first}, again on {second} after {pause:?}");
+        match outcome.code {
+            Some(0) => break,
+            Some(75) if stops < 3 => stops += 1,
+            code => panic!("{told}: {code:?} {}", outcome.stderr),
+        }
+    }
+    drop(job);
+    end_all(&all);
+    Restart { victim, ranks: [first, second], pause, stops, was_running }
+}
+
+/// Says what was killed and how often a restart had to wait longer than it does by default.
+fn report_restarts(name: &str, restarts: &[Restart]) {
+    let of = |victim| restarts.iter().filter(|r| r.victim == victim).count();
+    let running = restarts.iter().filter(|restart| restart.was_running).count();
+    let stops: usize = restarts.iter().map(|restart| restart.stops).sum();
+    report(&format!(
+        "restarts of {name}: {0} of {0} with the same bytes: {1} after the kill of a rank, {2} of the launcher, {3} of all; {running} while it ran; {stops} stops with 75 (seed {4})",
+        restarts.len(),
+        of(Victim::Rank),
+        of(Victim::Launcher),
+        of(Victim::All),
+        seed()
+    ));
+}
+
+#[test]
+fn killed_training_restarts_within_a_second() {
+    let case = Case::new(2000, EVERY_STEP);
+    let (whole, output) = (case.at("whole"), case.at("run"));
+    succeed(&mut program(&case.train(&whole, &[])));
+    let expected = result(&whole);
+    let command = case.train(&output, &[]);
+    let since = Instant::now();
+    succeed(&mut ranks(2, &command));
+    let took = since.elapsed();
+    let stream = Stream::new(seed(), "restarts of train", &[]);
+    let mut restarts = Vec::new();
+    for trial in 0..count(3, 50) as u64 {
+        std::fs::remove_dir_all(&output).expect("the last trial");
+        let restart = restart(&command, stream, trial, took);
+        let told = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
+        assert_eq!(result(&output), expected, "{told} after {:?}", restart.pause);
+        succeed(&mut program(&arguments!["verify", &output]));
+        assert!(tree(&output).keys().all(|name| !name.contains(".part")), "{told}");
+        restarts.push(restart);
+    }
+    report_restarts("train", &restarts);
+}
+
+#[test]
+fn killed_scoring_restarts_within_a_second() {
+    let (trained, folder) = (trained(), folder());
+    let archive = folder.path().join("archive");
+    for i in 0..12 {
+        let name = format!("night-{}/run-{i}.h5", i % 4);
+        simulated(archive.join(name), Class::Gamma, 1000 + 800 * i, 300 + i);
+    }
+    // Long enough to be cut into pieces.
+    simulated(archive.join("night-3/long.h5"), Class::Gamma, 140_000, 400);
+    for format in ["hdf5", "csv"] {
+        let output = folder.path().join("scores");
+        let command = arguments![
+            "score",
+            "-m",
+            &trained.model,
+            "-o",
+            &output,
+            &archive,
+            "--threads",
+            "1",
+            "--format",
+            format,
+            "--split-rows",
+            "65536"
+        ];
+        let since = Instant::now();
+        succeed(&mut ranks(2, &command));
+        let took = since.elapsed();
+        let expected = tree(&output);
+        let stream = Stream::new(seed(), "restarts of score", &[format.len() as u64]);
+        let mut restarts = Vec::new();
+        for trial in 0..count(2, 50) as u64 {
+            std::fs::remove_dir_all(&output).expect("the last trial");
+            let restart = restart(&command, stream, trial, took);
+            let told = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
+            assert_eq!(tree(&output), expected, "{told} after {:?}", restart.pause);
+            succeed(&mut program(&arguments!["verify", &output]));
+            restarts.push(restart);
+        }
+        report_restarts(&format!("score ({format})"), &restarts);
+        std::fs::remove_dir_all(&output).expect("the last trial");
+    }
 }

@@ -44,6 +44,7 @@ mod support;
 mod sweep;
 mod thresholds;
 mod tidy;
+mod two_starts;
 mod unreadable_files;
 mod wrong_inputs;
 mod wrong_weights;

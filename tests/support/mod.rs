@@ -9,13 +9,16 @@ mod process;
 pub mod scores;
 mod slurm;
 mod strike;
+pub mod writers;
 
 pub use case::{
     Case, EVERY_STEP, LONG, has_extension, ledger, result, text, train_on_threads, training,
 };
 pub use events::{Events, Odd, write_odd};
 pub use fuzz::fuzz;
-pub use process::{Outcome, Watched, end, json, program, ranks, run, send_user1, signal, succeed};
+pub use process::{
+    Outcome, Watched, descendants, end, json, program, ranks, run, send_user1, signal, succeed,
+};
 pub use slurm::{Job, Slurm};
 pub use strike::{
     KINDS, bad_reads, count, halted, is_soak, newest_checkpoint, rank_processes, report, skewed,
