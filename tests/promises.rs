@@ -5,6 +5,7 @@
 //! `TAIGA_FLOW_TEST_DATA` names. `tests/run.sh` sets everything up.
 
 mod archive;
+mod archive_sequences;
 mod bad_input;
 mod batch;
 mod calibration;
