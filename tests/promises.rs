@@ -41,6 +41,7 @@ mod season_runs;
 mod separation;
 mod shared_outputs;
 mod stopping;
+mod streams;
 mod support;
 mod sweep;
 mod thresholds;
