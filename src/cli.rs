@@ -25,7 +25,7 @@ use crate::data::csv::Placement;
 use crate::data::lock::OutputLock;
 use crate::data::protected::ProtectedInputs;
 use crate::data::split::Part;
-use crate::error::{Fault, Result};
+use crate::error::{Fault, Result, path_text};
 use crate::evaluate::{self, Parts};
 use crate::report;
 use crate::simulate as simulation;
@@ -468,7 +468,7 @@ impl Cli {
             stop_after: *stop_after,
             dry_run: *dry_run,
             allow_few_events: *allow_few_events,
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: command_line(),
             lock_timeout: self.global.lock_timeout,
         };
         if *dry_run {
@@ -556,6 +556,12 @@ fn trained(
         let inputs = report::load(std::slice::from_ref(&options.output))?;
         report::write(&inputs, &page, true)
     })
+}
+
+/// The command line as one text, for the record of a run.
+fn command_line() -> String {
+    let arguments = std::env::args_os().map(|argument| path_text(Path::new(&argument)));
+    arguments.collect::<Vec<_>>().join(" ")
 }
 
 /// The run folder a model lies in, if it lies in one.

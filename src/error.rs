@@ -5,6 +5,7 @@
 //! prints an error or ends the process.
 
 use std::fmt;
+use std::fmt::Write;
 use std::path::Path;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -101,7 +102,7 @@ impl Error {
         if let Some(fault) = self.fault_mut()
             && fault.file.is_none()
         {
-            fault.file = Some(path.display().to_string());
+            fault.file = Some(path_text(path));
         }
         self
     }
@@ -152,7 +153,7 @@ impl Fault {
     }
     #[must_use]
     pub fn file(mut self, path: impl AsRef<Path>) -> Fault {
-        self.file = Some(path.as_ref().display().to_string());
+        self.file = Some(path_text(path.as_ref()));
         self
     }
     #[must_use]
@@ -228,6 +229,19 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Returns a path as text; bytes that are not UTF-8 as `\xNN`, so that different paths differ.
+pub fn path_text(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a text cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
 /// The known name nearest to a misspelt one, for messages: at most a third of its
 /// letters may differ (Levenshtein distance).
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -283,6 +297,15 @@ mod tests {
             error.to_string(),
             "runs/a b.h5: wrong type (dataset 'events/width', row 7): expected a number, found text\n  advice: fix the schema"
         );
+    }
+
+    #[test]
+    fn path_that_is_not_utf8_is_escaped() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes("γ/a\u{e9}".as_bytes()));
+        assert_eq!(path_text(path), "γ/aé");
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"run-\xff\xe9.h5"));
+        assert_eq!(path_text(path), "run-\\xff\\xe9.h5");
     }
 
     #[test]

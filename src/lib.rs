@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::float_cmp))]
 
+pub mod bounded;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -12,6 +13,7 @@ pub mod evaluate;
 pub mod extract;
 pub mod figures;
 pub mod hillas;
+pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod report;

@@ -5,7 +5,8 @@ use clap::error::ErrorKind;
 use std::io::Write;
 use std::process::ExitCode;
 use taiga_flow::cli::Cli;
-use taiga_flow::error::Error;
+use taiga_flow::error::{Error, Fault};
+use taiga_flow::memory;
 use taiga_flow::terminal::{print_error, printable, written};
 use taiga_flow::world::{self, Solo, World, is_root};
 use taiga_flow_gpu::panics;
@@ -39,8 +40,18 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => leave(world.as_ref(), &error),
-        Err(_) => ExitCode::from(1),
+        Err(panic) => match panic.downcast_ref::<String>() {
+            Some(text) if memory::is_lack_of_threads(text) => {
+                leave(world.as_ref(), &lack_of_threads(text))
+            }
+            _ => ExitCode::from(1),
+        },
     }
+}
+
+fn lack_of_threads(text: &str) -> Error {
+    let advice = format!("{}; see also ulimit -u", memory::ADVICE);
+    Fault::new("a thread could not be started").found(text).advice(advice).environment()
 }
 
 /// An error that all ranks know ends them in order; any other one ends them at once.

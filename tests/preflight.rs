@@ -13,7 +13,7 @@ const SHORT: &str = "[train]\nepochs = 2\nbatch = 1024\nshards = 4\n";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
 
 /// Two ranks, the second of which is started with another command line.
-fn with_another(first: &[OsString], second: &[OsString]) -> Outcome {
+pub fn with_another(first: &[OsString], second: &[OsString]) -> Outcome {
     let mut command = ranks(1, first);
     command.args([":", "-n", "1"]).args(second);
     run(&mut command)
@@ -75,13 +75,13 @@ fn with_instead(other: &Path, path: &Path, arguments: &[OsString]) -> Vec<OsStri
 }
 
 /// A command line that runs the program in a world of its own, after a command in it.
-fn after(prepared: &str, arguments: &[OsString]) -> Vec<OsString> {
+pub fn after(prepared: &str, arguments: &[OsString]) -> Vec<OsString> {
     let mount = format!("{prepared} && exec \"$0\" \"$@\"");
     let shell = arguments!["unshare", "-r", "-m", "sh", "-c", mount, PROGRAM];
     [&shell, arguments].concat()
 }
 
-fn can_mount() -> bool {
+pub fn can_mount() -> bool {
     let mut tried = Command::new("unshare");
     tried.args(["-r", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]);
     let works = tried.output().is_ok_and(|o| o.status.success());

@@ -24,13 +24,16 @@ mod float_keys;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod host_copies;
 mod image_anomalies;
 mod images;
 mod independent;
 mod kills;
 mod likelihood;
+mod limits;
 mod magic;
 mod memory;
+mod odd_inputs;
 mod off_source;
 mod plausible_inputs;
 mod preflight;

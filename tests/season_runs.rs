@@ -208,6 +208,20 @@ fn runs_go_by_run_in_order_of_time_with_portions() {
 }
 
 #[test]
+fn season_of_a_folder_with_links_is_read_once() {
+    let folder = folder();
+    let files = [("night-0/a.h5", Plan::new(0).scores()), ("night-1/b.h5", Plan::new(1).scores())];
+    let (plain, _) = season(folder.path(), &files, "");
+    let at = |name: &str| folder.path().join(name);
+    for (target, link) in [(".", "here"), ("..", "night-1/up"), ("../..", "night-0/above")] {
+        std::os::unix::fs::symlink(target, at("scores").join(link)).expect("a link");
+    }
+    let (scores, settings) = (at("scores"), at("season.toml"));
+    let ask = arguments!["season", &scores, "-o", at("again"), "-c", &settings];
+    assert_eq!(json(&ask)["total"], plain["total"]);
+}
+
+#[test]
 fn hashed_runs_are_short_and_warned_of() {
     let folder = folder();
     let plan = Plan { events: 400, ..Plan::new(0) };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// one floor do not know each other.
 const FLOORS: [&[&str]; 14] = [
     &["error"],
-    &["terminal"],
+    &["bounded", "memory", "terminal"],
     &["metrics", "world"],
     &["config"],
     &["data", "figures", "hillas"],

@@ -233,7 +233,7 @@ impl Arguments {
             stop_after: None,
             dry_run: false,
             allow_few_events: self.allow_few_events,
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: super::command_line(),
             lock_timeout: writing.lock_timeout,
         };
         trained(world, &options, stop).map(|_| ())

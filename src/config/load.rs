@@ -1,6 +1,7 @@
 //! From a TOML file and `--set key=value` to a checked [`Config`].
 
 use super::{Config, Run, Score};
+use crate::bounded;
 use crate::error::{Error, Fault, Result, did_you_mean};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -52,15 +53,7 @@ fn read(path: &Path) -> Result<String> {
     let unreadable = |e: &dyn std::fmt::Display| {
         Fault::new("cannot read the configuration").file(path).found(e).usage()
     };
-    let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-    if size > LARGEST_FILE {
-        return Err(Fault::new("not a configuration")
-            .file(path)
-            .expected(format!("at most {LARGEST_FILE} bytes"))
-            .found(size)
-            .usage());
-    }
-    std::fs::read_to_string(path).map_err(|e| unreadable(&e))
+    bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))
 }
 
 /// The same from text.

@@ -3,6 +3,7 @@
 //! Every key has a default; an unknown one is refused, and the nearest known one named.
 
 use super::explain_toml;
+use crate::bounded;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -277,11 +278,7 @@ impl SeasonSettings {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the settings").file(path).found(e).usage()
         };
-        let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-        if size > LARGEST_FILE {
-            return Err(unreadable(&format!("{size} bytes, more than settings have")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+        let text = bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))?;
         SeasonSettings::parse(&text).map_err(|e| e.in_file(path))
     }
 

@@ -7,8 +7,9 @@
 use super::catalog::{self, Tellable};
 use super::durable;
 use super::protected::ProtectedInputs;
+use super::report::Failure;
 use super::told::{Telling, Told};
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -25,9 +26,11 @@ pub struct Job {
     pub bytes: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Assignment {
     pub jobs: Vec<Job>,
+    /// Inputs that no output can be named after.
+    pub unusable: Vec<Failure>,
 }
 
 impl Assignment {
@@ -39,11 +42,17 @@ impl Assignment {
         output: &Path,
         root: Option<&Path>,
     ) -> Result<Assignment> {
-        let mut jobs = catalog::from_root(world, || list(inputs, output, root))?;
+        let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
+        for listed in catalog::from_root(world, || list(inputs, output, root))? {
+            match listed {
+                Listed::Job(job) => jobs.push(job),
+                Listed::Unusable(failure) => unusable.push(failure),
+            }
+        }
         let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
         catalog::see_listed(world, &files)?;
         jobs.iter_mut().for_each(|job| job.output = output.join(&job.name));
-        Ok(Assignment { jobs })
+        Ok(Assignment { jobs, unusable })
     }
 
     /// The same with another extension of the outputs.
@@ -60,7 +69,8 @@ impl Assignment {
     /// Part `index` (from 0) of `count`; all parts together are the whole.
     #[must_use]
     pub fn part(&self, (index, count): (usize, usize)) -> Assignment {
-        Assignment { jobs: self.of_rank(index, count).into_iter().cloned().collect() }
+        let unusable = if index == 0 { self.unusable.clone() } else { Vec::new() };
+        Assignment { jobs: self.of_rank(index, count).into_iter().cloned().collect(), unusable }
     }
 
     /// Returns the inputs, and `others` that the command reads, as files not to be replaced.
@@ -91,16 +101,36 @@ impl Assignment {
     }
 }
 
-impl Tellable for Job {
+/// An input as it is listed.
+enum Listed {
+    Job(Job),
+    Unusable(Failure),
+}
+
+impl Tellable for Listed {
     fn tell(&self, telling: &mut Telling) {
-        telling.number(self.bytes).path(&self.input);
-        telling.text(self.name.as_bytes()).text(self.relative.as_bytes());
+        match self {
+            Listed::Job(job) => {
+                telling.number(0).number(job.bytes).path(&job.input);
+                telling.text(job.name.as_bytes()).text(job.relative.as_bytes());
+            }
+            Listed::Unusable(failure) => {
+                telling.number(u64::from(failure.exit_code));
+                telling.text(failure.file.as_bytes()).text(failure.text.as_bytes());
+            }
+        }
     }
 
-    fn hear(told: &mut Told) -> Result<Job> {
+    fn hear(told: &mut Told) -> Result<Listed> {
+        let exit_code = told.number()?;
+        if exit_code > 0 {
+            let (file, text) = (told.string()?, told.string()?);
+            let exit_code = u8::try_from(exit_code).unwrap_or(1);
+            return Ok(Listed::Unusable(Failure { file, exit_code, text }));
+        }
         let (bytes, input) = (told.number()?, told.path()?);
         let (name, relative) = (told.string()?, told.string()?);
-        Ok(Job { input, output: PathBuf::new(), name, relative, bytes })
+        Ok(Listed::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
     }
 }
 
@@ -111,7 +141,8 @@ pub fn output_names(
     output: &Path,
     root: Option<&Path>,
 ) -> Result<Vec<(PathBuf, String)>> {
-    Ok(places(inputs, output, root)?.into_iter().map(|job| (job.input, job.name)).collect())
+    let (jobs, _) = places(inputs, output, root)?;
+    Ok(jobs.into_iter().map(|job| (job.input, job.name)).collect())
 }
 
 /// Leaves out outputs of earlier runs, where the output folder lies below an input folder: files
@@ -141,37 +172,57 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
 }
 
 /// The files and the names of their outputs; no file twice.
-fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Job>> {
-    let mut jobs = places(inputs, output, root)?;
+fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Listed>> {
+    let (mut jobs, unusable) = places(inputs, output, root)?;
     let inputs: Vec<PathBuf> = jobs.iter().map(|job| job.input.clone()).collect();
     for (job, bytes) in jobs.iter_mut().zip(catalog::refuse_twice(&inputs)?) {
         job.bytes = bytes;
     }
-    if jobs.is_empty() {
+    if jobs.is_empty() && unusable.is_empty() {
         return Err(Fault::new("no input files").advice("give files or folders").input());
     }
     refuse_collisions(&jobs)?;
-    Ok(jobs)
+    let unusable = unusable.into_iter().map(Listed::Unusable);
+    Ok(jobs.into_iter().map(Listed::Job).chain(unusable).collect())
 }
 
-/// The files and the names of their outputs.
-fn places(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Job>> {
-    let mut jobs = Vec::new();
+/// The files and the names of their outputs, and the files that no output can be named after.
+fn places(
+    inputs: &[PathBuf],
+    output: &Path,
+    root: Option<&Path>,
+) -> Result<(Vec<Job>, Vec<Failure>)> {
+    let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
     for given in inputs {
         let mut files = Vec::new();
         catalog::list_path(given, &mut files)?;
         for input in files {
-            let (name, relative) = output_name(&input, given, root)?;
-            jobs.push(Job { input, output: PathBuf::new(), name, relative, bytes: 0 });
+            match output_name(&input, given, root)? {
+                Some((name, relative)) => {
+                    jobs.push(Job { input, output: PathBuf::new(), name, relative, bytes: 0 });
+                }
+                None => unusable.push(Failure::new(&input, &not_utf8(&input))),
+            }
         }
     }
     leave_out_outputs(&mut jobs, output);
-    Ok(jobs)
+    Ok((jobs, unusable))
+}
+
+fn not_utf8(input: &Path) -> Error {
+    Fault::new("the name is not UTF-8: no output can be named after it")
+        .file(input)
+        .advice("rename it")
+        .input()
 }
 
 /// Path of the output below the output folder: that of the input below the folder given
-/// (or `--root`), the name alone for a file given by itself.
-fn output_name(input: &Path, given: &Path, root: Option<&Path>) -> Result<(String, String)> {
+/// (or `--root`), the name alone for a file given by itself; `None` if it is not UTF-8.
+fn output_name(
+    input: &Path,
+    given: &Path,
+    root: Option<&Path>,
+) -> Result<Option<(String, String)>> {
     let base = match root {
         Some(root) => root,
         None if given.is_dir() => given,
@@ -188,10 +239,11 @@ fn output_name(input: &Path, given: &Path, root: Option<&Path>) -> Result<(Strin
     if !relative.components().all(|c| matches!(c, Component::Normal(_))) {
         return escape("a path with '..'");
     }
-    match (relative.with_extension("h5").to_str(), relative.to_str()) {
-        (Some(name), Some(relative)) => Ok((name.to_string(), relative.to_string())),
-        _ => escape("a name that is not UTF-8"),
-    }
+    let name = relative.with_extension("h5");
+    let names = name.to_str().zip(relative.to_str());
+    // The library that reads the files takes no other paths.
+    let names = names.filter(|_| input.to_str().is_some());
+    Ok(names.map(|(name, relative)| (name.to_string(), relative.to_string())))
 }
 
 fn refuse_collisions(jobs: &[Job]) -> Result<()> {
@@ -236,7 +288,7 @@ mod tests {
     fn every_file_has_one_rank_and_the_longest_go_first() {
         let jobs: Vec<Job> =
             [5, 100, 1, 40, 60].iter().enumerate().map(|(i, b)| job(&i.to_string(), *b)).collect();
-        let assignment = Assignment { jobs };
+        let assignment = Assignment { jobs, unusable: Vec::new() };
         for ranks in [1, 2, 3, 7] {
             let mut all: Vec<&str> = (0..ranks)
                 .flat_map(|r| assignment.of_rank(r, ranks))
@@ -255,7 +307,7 @@ mod tests {
             output_name(Path::new(input), Path::new(input), Some(Path::new(root)))
         };
         let both = ("b/c.h5".to_string(), "b/c.hdf5".to_string());
-        assert_eq!(name("a/b/c.hdf5", "a").unwrap(), both);
+        assert_eq!(name("a/b/c.hdf5", "a").unwrap(), Some(both));
         assert_eq!(name("x/c.h5", "a").unwrap_err().exit_code(), 2);
         assert_eq!(name("a/../c.h5", "a").unwrap_err().exit_code(), 2);
         assert_eq!(

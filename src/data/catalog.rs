@@ -8,12 +8,15 @@
 //! fault is told, is the same on any number of ranks. Left to others: the columns (`table`),
 //! and what is wrong with the rows (`check`).
 
+use super::host_copies;
 use super::schema::{BUILT_IN, Schema, built_in};
 use super::store::Source;
 use super::table::Table;
 use super::told::{Telling, Told};
+use super::walk;
+use crate::bounded;
 use crate::config::Class;
-use crate::error::{Error, Fault, Result, nearest};
+use crate::error::{Error, Fault, Result, nearest, path_text};
 use crate::world::{Work, World, agree, common, host, is_root};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,9 +25,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const EXTENSIONS: [&str; 3] = ["h5", "hdf5", "hdf"];
-/// Deeper folders are a loop of links.
-const DEEPEST_FOLDER: usize = 32;
 /// A longer list of files is something else.
 const LONGEST_LIST: u64 = 64 << 20; // bytes
 
@@ -218,7 +218,8 @@ pub(super) fn from_root<T: Tellable>(
 /// Fewest files that a rank looks for, whatever its share of all.
 const LOOKED_FOR: usize = 16;
 
-/// Refuses ranks that do not see the files as rank 0 has listed them: path and length. Each
+/// Refuses ranks that do not see the files as rank 0 has listed them: path and length, and
+/// between hosts a sample of the content. Each
 /// looks for its share, and for some more where there are few; the ranks together look for all.
 pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()> {
     if world.size() == 1 {
@@ -243,7 +244,9 @@ pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()
                 .environment(),
         )
     });
-    agree(world, unseen.map_or(Ok(()), Err))
+    agree(world, unseen.map_or(Ok(()), Err))?;
+    let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
+    host_copies::refuse_different(world, &host(), &paths)
 }
 
 /// The files of all roles in their order.
@@ -287,7 +290,7 @@ pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
         if let Some(other) = known.insert(hash, path) {
             return Err(Fault::new("two files have the same content")
                 .file(path)
-                .found(format!("a copy of {}", other.display()))
+                .found(format!("a copy of {}", path_text(other)))
                 .advice("leave one of them out: its events would count twice")
                 .input());
         }
@@ -295,12 +298,13 @@ pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
     Ok(hashes)
 }
 
-/// What tells whether a file was changed: length, time of the last change, and which
-/// file it is.
+/// What tells whether a file was changed: length, time of the last change, time of the last
+/// change of its inode, which no program can set back, and which file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     length: u64,
     changed: (i64, i64),
+    inode_changed: (i64, i64),
     file: (u64, u64),
 }
 
@@ -311,12 +315,13 @@ impl Stamp {
         Some(Stamp {
             length: data.len(),
             changed: (data.mtime(), data.mtime_nsec()),
+            inode_changed: (data.ctime(), data.ctime_nsec()),
             file: (data.dev(), data.ino()),
         })
     }
 
-    /// Length and time of change as text. Device and inode are left out: network file systems
-    /// number their mounts on each host.
+    /// Length and time of change as text. Device, inode and its time are left out: network file
+    /// systems number their mounts on each host, and copies have inodes of their own.
     pub fn portable(&self) -> String {
         format!("{} {}.{:09}", self.length, self.changed.0, self.changed.1)
     }
@@ -337,6 +342,14 @@ pub fn hash_file_telling(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
     };
+    // Opening a pipe waits for its writer, and a device has no end.
+    if std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir()) {
+        return Err(Fault::new("not a regular file")
+            .file(path)
+            .found("a device, pipe or socket")
+            .advice("write its content to a file first")
+            .input());
+    }
     let file = Heard { file: File::open(path).map_err(unreadable)?, progress };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(unreadable)?;
@@ -398,7 +411,7 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         return Ok(());
     }
     let before = files.len();
-    list_folder(path, 0, files)?;
+    files.extend(walk::hdf5_files(path)?);
     if files.len() == before {
         return Err(Fault::new("no HDF5 file in this folder")
             .file(path)
@@ -412,13 +425,10 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// The paths in a list, one per line, relative to the folder of the list; blank lines and
 /// those that begin with `#` mean nothing.
 fn list_of(list: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let length = std::fs::metadata(list).map_err(|_| not_found(list))?.len();
-    let unreadable =
-        |what: String| Fault::new("cannot read the list of files").file(list).found(what).input();
-    if length > LONGEST_LIST {
-        return Err(unreadable(format!("{length} bytes")));
-    }
-    let text = std::fs::read_to_string(list).map_err(|error| unreadable(error.to_string()))?;
+    std::fs::metadata(list).map_err(|_| not_found(list))?;
+    let text = bounded::read_text(list, LONGEST_LIST).map_err(|error| {
+        Fault::new("cannot read the list of files").file(list).found(error).input()
+    })?;
     let folder = list.parent().unwrap_or(Path::new(""));
     let lines = text.lines().map(str::trim).enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
@@ -449,47 +459,6 @@ fn list_pattern(path: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<
     Ok(())
 }
 
-fn list_folder(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    let unreadable = |error: std::io::Error| {
-        Fault::new("cannot list the folder").file(folder).found(error).input()
-    };
-    if depth > DEEPEST_FOLDER {
-        return Err(Fault::new("folders are nested too deeply")
-            .file(folder)
-            .expected(format!("at most {DEEPEST_FOLDER} levels"))
-            .advice("look for a link that leads back up")
-            .input());
-    }
-    let entries = std::fs::read_dir(folder).map_err(unreadable)?;
-    // The folder itself tells what most entries are: asking for each costs a file system more
-    // than all else here.
-    let names = entries.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.file_type()?))));
-    let mut names = names.collect::<std::io::Result<Vec<_>>>().map_err(unreadable)?;
-    names.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, kind) in names {
-        let path = folder.join(&name);
-        if name.as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let is_folder = match kind.is_symlink().then(|| std::fs::metadata(&path)) {
-            None => kind.is_dir(),
-            Some(Ok(metadata)) => metadata.is_dir(),
-            Some(Err(_)) => continue, // a dangling link
-        };
-        if is_folder {
-            list_folder(&path, depth + 1, files)?;
-        } else if is_hdf5_name(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn is_hdf5_name(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.to_lowercase().as_str()))
-}
-
 /// Refuses a file that is there twice; the lengths of all [bytes].
 pub(super) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
     let mut known: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
@@ -499,7 +468,7 @@ pub(super) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
         if let Some(other) = known.insert((metadata.dev(), metadata.ino()), path) {
             return Err(Fault::new("the same file is listed twice")
                 .file(path)
-                .found(format!("also as {}", other.display()))
+                .found(format!("also as {}", path_text(other)))
                 .advice("list it once: its events would count twice")
                 .input());
         }

@@ -22,7 +22,7 @@ use super::schema::Schema;
 use super::table::{Block, Request, Table};
 use super::unix_time;
 use crate::config::Class;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, path_text};
 pub use set::Finding;
 use set::Member;
 
@@ -115,6 +115,7 @@ pub struct Report {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FileReport {
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// The class that it was given as.
     pub role: Option<Class>,
@@ -123,6 +124,14 @@ pub struct FileReport {
     /// Why training would refuse the file; empty if it would not.
     pub refused: Vec<String>,
     pub warnings: Vec<String>,
+}
+
+/// Paths that are not UTF-8 are escaped.
+fn as_text<S: serde::Serializer>(
+    path: &Path,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path_text(path))
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -165,7 +174,7 @@ impl Report {
         let refused =
             |file: &&FileReport| !file.refused.is_empty() || set::refuses(&self.set, &file.path);
         let refused = self.files.iter().filter(refused);
-        let names: Vec<String> = refused.map(|file| file.path.display().to_string()).collect();
+        let names: Vec<String> = refused.map(|file| path_text(&file.path)).collect();
         if let (true, Some(reason)) = (names.is_empty(), &self.training) {
             return Err(Fault::new("training would refuse these files").found(reason).input());
         }

@@ -124,15 +124,7 @@ impl ProcessTag {
 
     /// The name under which this process writes a file.
     fn part_of(&self, target: &Path) -> PathBuf {
-        let name = target.file_name().unwrap_or_default();
-        let suffix = format!(".{self}{PART}");
-        let mut part = name.to_os_string();
-        if name.len() + suffix.len() > LONGEST_NAME {
-            let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
-            part = OsString::from(&hash[..16]);
-        }
-        part.push(suffix);
-        target.with_file_name(part)
+        with_suffix(target, &format!(".{self}{PART}"))
     }
 
     /// The process that has written a part, by the part's name.
@@ -534,10 +526,16 @@ pub(super) fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
+/// Appends to the name of a path; a name that would be too long is replaced by its hash.
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(suffix);
-    PathBuf::from(name)
+    let name = path.file_name().unwrap_or_default();
+    let mut longer = name.to_os_string();
+    if name.len() + suffix.len() > LONGEST_NAME {
+        let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
+        longer = OsString::from(&hash[..16]);
+    }
+    longer.push(suffix);
+    path.with_file_name(longer)
 }
 
 /// Every operation on the disk passes here, except for the bytes themselves.
@@ -571,6 +569,13 @@ const QUOTA: &str = "disk quota exceeded";
 /// The error of a disk operation that failed; libraries that write at a part path
 /// tell theirs through it too.
 pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -> Error {
+    if kind == ErrorKind::InvalidFilename {
+        return Fault::new(format!("the name is too long: cannot {operation} this path"))
+            .file(path)
+            .found(reason)
+            .advice("shorten it: file systems allow 255 bytes per name, also for the output")
+            .input();
+    }
     let (what, advice) = match kind {
         ErrorKind::StorageFull => {
             (FULL, "free space on this file system, or choose another output")

@@ -32,9 +32,11 @@ impl Given {
     /// Inputs whose outputs have the name `extension`.
     pub fn new(inputs: &[PathBuf], root: Option<&Path>, extension: &str) -> Given {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        // A record is a text: paths that are not UTF-8 are not in it.
+        let is_text = |path: &PathBuf| path.to_str().is_some();
         Given {
-            inputs: inputs.iter().map(|path| absolute(path)).collect(),
-            root: root.map(absolute),
+            inputs: inputs.iter().map(|path| absolute(path)).filter(is_text).collect(),
+            root: root.map(absolute).filter(is_text),
             own_runs: false,
             extension: extension.to_string(),
         }

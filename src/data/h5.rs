@@ -10,6 +10,7 @@ use super::durable::disk_fault;
 use super::header;
 use super::stored::{is_unusual, numbers_of_type};
 use crate::error::{Error, Fault, Result, did_you_mean};
+use crate::memory;
 use hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
 use hdf5::{File, Group, Location};
 use std::io::{ErrorKind, Read};
@@ -58,6 +59,13 @@ pub(super) fn file_length(path: &Path) -> Result<u64> {
     })?;
     if metadata.is_dir() {
         return Err(Fault::new("a folder, not a file").file(path).expected("an HDF5 file").input());
+    }
+    if !metadata.is_file() {
+        return Err(Fault::new("not a regular file")
+            .file(path)
+            .expected("an HDF5 file")
+            .found("a device, pipe or socket")
+            .input());
     }
     Ok(metadata.len())
 }
@@ -201,6 +209,9 @@ pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error 
             .advice("the file system failed: try again, or copy the file elsewhere")
             .environment();
     }
+    if is_lack_of_memory(&reason) {
+        return out_of_memory(fault, reason);
+    }
     if reason.contains("bad version number") {
         return newer(path).dataset(name).found(reason).input();
     }
@@ -223,6 +234,9 @@ pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error 
 fn open_fault(path: &Path, bytes: u64, error: &hdf5::Error) -> Error {
     let reason = reason(error);
     let fault = |what: &str| Fault::new(what).file(path);
+    if is_lack_of_memory(&reason) {
+        return out_of_memory(fault("cannot open the HDF5 file"), reason);
+    }
     if reason.contains("truncated file") {
         return fault("the file is truncated")
             .found(format!("{bytes} bytes; {}", numbers_of_truncation(&reason)))
@@ -244,6 +258,22 @@ fn open_fault(path: &Path, bytes: u64, error: &hdf5::Error) -> Error {
         return fault("no permission to read the file").advice("check its owner and mode").input();
     }
     fault("cannot open the HDF5 file").found(reason).advice("check it with h5ls or h5dump").input()
+}
+
+/// Whether an allocation failed because there is no memory, and not because a damaged file asks
+/// for more than any file needs.
+fn is_lack_of_memory(reason: &str) -> bool {
+    let reason = reason.to_lowercase();
+    let failed = reason.contains("alloc") || reason.contains("out of memory");
+    // Where memory is short, the library may also fail without a reason.
+    reason.contains("cannot allocate memory")
+        || failed && memory::is_scarce()
+        || memory::is_near_limit()
+}
+
+fn out_of_memory(fault: Fault, reason: String) -> Error {
+    let what = format!("out of memory: {}", fault.what);
+    Fault { what, ..fault }.found(reason).advice(memory::ADVICE).environment()
 }
 
 fn newer(path: &Path) -> Fault {

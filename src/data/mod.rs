@@ -21,6 +21,7 @@ pub mod finished;
 pub mod given;
 mod h5;
 mod header;
+mod host_copies;
 pub mod images;
 mod layout;
 pub mod ledger;
@@ -49,6 +50,7 @@ mod told;
 pub mod unix_time;
 pub mod values;
 pub mod verification;
+pub mod walk;
 
 pub use columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 pub use expression::Expression;

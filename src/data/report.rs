@@ -1,6 +1,7 @@
 //! What became of the files of an archive: each rank's report, put together on all.
 
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, path_text};
+use crate::memory;
 use crate::world::{World, common};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,17 +19,33 @@ pub struct Failure {
 impl Failure {
     pub fn new(input: &Path, error: &Error) -> Failure {
         Failure {
-            file: input.display().to_string(),
+            file: path_text(input),
             exit_code: error.exit_code(),
             text: told_without(error, input),
         }
+    }
+
+    pub fn to_error(&self) -> Error {
+        Error::from_code(self.exit_code, Fault::new(self.text.clone()).file(&self.file))
+    }
+}
+
+/// Returns the error, or one of the environment where a file may have failed for lack of memory.
+pub fn or_lack_of_memory(error: Error) -> Error {
+    match error {
+        Error::Input(fault) if memory::is_near_limit() => {
+            let Fault { file, .. } = *fault.clone();
+            let lack = Fault::new("out of memory").found(fault).advice(memory::ADVICE);
+            Fault { file, ..lack }.environment()
+        }
+        other => other,
     }
 }
 
 /// The error's text, without the file's name in front.
 fn told_without(error: &Error, file: &Path) -> String {
     let text = error.to_string();
-    text.strip_prefix(&format!("{}: ", file.display())).map_or(text.clone(), str::to_string)
+    text.strip_prefix(&format!("{}: ", path_text(file))).map_or(text.clone(), str::to_string)
 }
 
 /// A file that could not be used, as a manifest lists it.
@@ -121,8 +138,7 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
         let (true, Some(first)) = (self.files.is_empty(), self.failures.first()) else {
             return Ok(());
         };
-        let fault = Fault::new(first.text.clone()).file(&first.file);
-        common(Err(Error::from_code(first.exit_code, fault)))
+        common(Err(first.to_error()))
     }
 
     /// Input path → what was wrong with it.

@@ -9,6 +9,7 @@ use super::expression::Expression;
 use super::h5;
 use super::layout::{self, Kind};
 use super::plausible::Plausible;
+use crate::bounded;
 use crate::config::explain_toml;
 use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use serde::Deserialize;
@@ -209,6 +210,9 @@ impl Class {
     }
 }
 
+/// Largest schema file read [bytes].
+const LARGEST_FILE: u64 = 1 << 20;
+
 impl Schema {
     /// A built-in schema by its name, or one of the user's by the path of its file.
     pub fn by_name_or_path(text: &str) -> Result<Schema> {
@@ -224,7 +228,7 @@ impl Schema {
                 .advice(did_you_mean(text, &names))
                 .usage());
         }
-        let toml = std::fs::read_to_string(path).map_err(|error| {
+        let toml = bounded::read_text(path, LARGEST_FILE).map_err(|error| {
             Fault::new("cannot read the schema").file(path).found(error).usage()
         })?;
         Schema::parse(&toml, text)

@@ -25,7 +25,7 @@ use crate::data::durable;
 use crate::data::events::GAMMA;
 use crate::data::given::Given;
 use crate::data::ledger::{Entry, Ledger};
-use crate::data::report::{self, Failure};
+use crate::data::report::{self, Failure, or_lack_of_memory};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
@@ -137,11 +137,14 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
     }
     let mut ledger = Ledger::new(&options.output, (world.rank(), world.size()));
     let mut report = Report::default();
+    if is_root(world) {
+        report.failures.clone_from(&assignment.unusable);
+    }
     let working =
         file::Working { world, options, camera: camera.as_ref(), settings: &settings, stop };
     for job in left.of_rank(world.rank(), world.size()) {
         stop.refuse_if_requested()?;
-        match extract_file(&working, job, &mut ledger) {
+        match extract_file(&working, job, &mut ledger).map_err(or_lack_of_memory) {
             Ok(file) => report.files.push(file),
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                 return Err(error);
@@ -159,7 +162,7 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
 fn left_of(assignment: &Assignment, found: &[Found]) -> Assignment {
     let left = assignment.jobs.iter().zip(found);
     let left = left.filter(|(_, found)| matches!(found, Found::Left)).map(|(job, _)| job.clone());
-    Assignment { jobs: left.collect() }
+    Assignment { jobs: left.collect(), unusable: Vec::new() }
 }
 
 /// Marks the manifest as incomplete, makes the folders of the outputs, and removes what killed

@@ -6,6 +6,7 @@
 
 use super::card::Card;
 use super::reference::{Reference, SketchCard};
+use crate::bounded;
 use crate::data::durable;
 use crate::data::sketch::Sketch;
 use crate::error::{Error, Fault, Result};
@@ -82,11 +83,7 @@ impl Model {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the model").file(path).found(e).input()
         };
-        let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-        if size > LARGEST_FILE {
-            return Err(unreadable(&format!("{size} bytes, more than any model has")));
-        }
-        let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
+        let bytes = bounded::read(path, LARGEST_FILE).map_err(|e| unreadable(&e))?;
         let model = Model::from_bytes(&bytes).map_err(|e| e.in_file(path))?;
         Ok((model, blake3::hash(&bytes).to_hex().to_string()))
     }

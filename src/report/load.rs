@@ -1,6 +1,7 @@
 //! What a page is made of, read from run folders and evaluation folders.
 
 use super::{ReportInputs, RunData};
+use crate::bounded;
 use crate::data::durable;
 use crate::error::{Fault, Result};
 use crate::evaluate::EVALUATION;
@@ -128,11 +129,7 @@ fn parse_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
 fn read(path: &Path) -> Result<String> {
     let unreadable =
         |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
-    let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-    if size > LARGEST_FILE {
-        return Err(unreadable(&format!("{size} bytes")));
-    }
-    std::fs::read_to_string(path).map_err(|e| unreadable(&e))
+    bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))
 }
 
 fn title(folder: &Path) -> String {

@@ -4,6 +4,7 @@
 //! per size and a column per dist. Between the points it is bilinear; outside of them, and
 //! where a corner is NaN, there is no energy.
 
+use crate::bounded;
 use crate::config::explain_toml;
 use crate::error::{Fault, Result};
 use serde::Deserialize;
@@ -28,11 +29,7 @@ impl EnergyTable {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the energy table").file(path).found(e).usage()
         };
-        let size = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-        if size > LARGEST_FILE {
-            return Err(unreadable(&format!("{size} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+        let text = bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))?;
         EnergyTable::parse(&text).map_err(|e| e.in_file(path))
     }
 

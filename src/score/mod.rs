@@ -20,6 +20,7 @@ mod survey;
 mod suspects;
 pub mod verify;
 
+use crate::bounded;
 use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::durable;
@@ -255,6 +256,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     let mut report = pipeline::run(world, &shared, &scorer, &mut pool, (ledger, note), stop)?;
     if is_root(world) {
         take_up(&mut report, found);
+        report.failures.extend(assignment.unusable.iter().cloned());
     }
     let empty = Summary { failed: not_extracted, ..summary(&hash, &recipe, &settings) };
     let ending = Ending { options, assignment: &assignment, earlier: &earlier, listing: &listing };
@@ -471,11 +473,7 @@ impl Summary {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the manifest").file(path).found(e).input()
         };
-        let length = std::fs::metadata(path).map_err(|e| unreadable(&e))?.len();
-        if length > LARGEST_MANIFEST {
-            return Err(unreadable(&format!("{length} bytes, more than any manifest has")));
-        }
-        let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
+        let bytes = bounded::read(path, LARGEST_MANIFEST).map_err(|e| unreadable(&e))?;
         let summary: Summary = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
         if summary.files.iter().any(|file| file.rows.max(file.unusable) > MOST_ROWS) {
             return Err(unreadable(&format!("a file of more than {MOST_ROWS} rows")));

@@ -19,6 +19,7 @@ use crate::data::columns::ColumnSpec;
 use crate::data::durable;
 use crate::data::ledger::{Entry, Ledger};
 use crate::data::reading::Note;
+use crate::data::report::or_lack_of_memory;
 use crate::data::schema::Schema;
 use crate::data::table::Block;
 use crate::engine::{Preparation, Scorer};
@@ -292,7 +293,7 @@ impl Scoring<'_, '_> {
             };
             self.in_work -= 1;
             pool.done(&task, outcome.is_ok())?;
-            match outcome {
+            match outcome.map_err(or_lack_of_memory) {
                 Ok(file) => self.report.files.extend(file),
                 Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                     return Err(error);

@@ -10,6 +10,7 @@ use crate::data::catalog;
 use crate::data::durable;
 use crate::data::ledger::{Entries, Entry, Ledger};
 use crate::data::reading::Note;
+use crate::data::report::or_lack_of_memory;
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::engine;
@@ -57,7 +58,8 @@ pub fn survey(
         }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
         note.begin(job);
-        let found = match note.finish(see.look(world, job, entries, ledger)) {
+        let looked = note.finish(see.look(world, job, entries, ledger));
+        let found = match looked.map_err(or_lack_of_memory) {
             Ok(found) => found,
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                 return Err(error);

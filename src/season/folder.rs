@@ -5,10 +5,12 @@ use super::counts::{RunCounts, RunKey};
 use super::plan::Plan;
 use super::repeated::CountedEvents;
 use super::scan::scan;
+use crate::bounded;
 use crate::config::SeasonSettings;
 use crate::data::finished::FinishedFile;
 use crate::data::report::FailedFile;
 use crate::data::scores::{self, Head, ScoreFile};
+use crate::data::walk::hdf5_files;
 use crate::error::{Error, Fault, Result};
 use crate::world::{World, agree, common};
 use serde::{Deserialize, Serialize};
@@ -20,8 +22,6 @@ pub const MANIFEST: &str = "manifest.json";
 const LARGEST_MANIFEST: u64 = 1 << 30;
 /// More rows in one file are a damaged number.
 const MOST_ROWS: u64 = 1 << 40;
-/// Deeper folders are not searched.
-const DEEPEST_FOLDER: usize = 32;
 
 /// What scorings have written, in one folder or several.
 #[derive(Debug)]
@@ -124,8 +124,7 @@ impl Folder {
 fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
     let listed: BTreeSet<PathBuf> =
         manifest.files.iter().map(|file| folder.join(&file.output)).collect();
-    let mut found = Vec::new();
-    hdf5_files(folder, 0, &mut found)?;
+    let mut found = hdf5_files(folder)?;
     found.retain(|path| !listed.contains(path));
     let is_scores = |path: &&PathBuf| FinishedFile::open(path, scores::FORMAT).is_some();
     let mut unlisted = found.iter().filter(is_scores);
@@ -137,43 +136,16 @@ fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
         .input())
 }
 
-/// Collects the HDF5 files in a folder and below; hidden entries are left out.
-fn hdf5_files(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
-    let unreadable = |error: std::io::Error| {
-        Fault::new("cannot list the folder").file(folder).found(error).input()
-    };
-    let entries = std::fs::read_dir(folder).map_err(unreadable)?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| (entry.path(), entry.file_name())))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(unreadable)?;
-    paths.retain(|(_, name)| !name.as_encoded_bytes().starts_with(b"."));
-    paths.sort();
-    for (path, _) in paths {
-        if path.is_dir() {
-            if depth < DEEPEST_FOLDER {
-                hdf5_files(&path, depth + 1, found)?;
-            }
-        } else if path.extension().is_some_and(|extension| extension == "h5") {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
 fn read_manifest(folder: &Path) -> Result<Manifest> {
     let path = folder.join(MANIFEST);
     let fault = |what: &str| Fault::new(what.to_string()).file(&path);
-    let metadata = std::fs::metadata(&path).map_err(|e| {
+    std::fs::metadata(&path).map_err(|e| {
         fault("no manifest: not a folder of scores, or the scoring is unfinished")
             .found(e)
             .advice("give the folder that `taiga-flow score -o` wrote, when it is finished")
             .input()
     })?;
-    if metadata.len() > LARGEST_MANIFEST {
-        return Err(fault("the manifest is too large").found(metadata.len()).input());
-    }
-    let text = std::fs::read_to_string(&path)
+    let text = bounded::read_text(&path, LARGEST_MANIFEST)
         .map_err(|e| fault("cannot read the manifest").found(e).input())?;
     let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|e| fault("cannot understand the manifest").found(e).input())?;

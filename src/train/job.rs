@@ -390,7 +390,7 @@ impl<'a> Job<'a> {
         values.extend(flows.iter().map(|f| step.divisor(self.plan, f.population)));
         world.all_reduce_sum(&mut values)?;
         let words = values.split_off(parameters);
-        let signals = [words[3], words[4], words[5], words[6]];
+        let (signals, more) = words[3..].split_at(StopReason::ALL.len());
         let time = match words[2] {
             0 => None,
             1 => Some(Stop::Time),
@@ -399,12 +399,12 @@ impl<'a> Job<'a> {
         Ok(Agreed {
             unusable: words[0] as u64,
             checkpoint: words[1] > 0,
-            stop: StopReason::from_counts(&signals).map(Stop::Signal).or(time),
+            stop: StopReason::from_counts(signals).map(Stop::Signal).or(time),
             sums: (!alone).then_some(values),
-            below: words[7] as u64,
-            normals: words[8] as u64,
-            events: words[9..9 + flows.len()].iter().map(|n| *n as u64).collect(),
-            divisors: words[9 + flows.len()..].iter().map(|n| *n as f64 / UNITS as f64).collect(),
+            below: more[0] as u64,
+            normals: more[1] as u64,
+            events: more[2..2 + flows.len()].iter().map(|n| *n as u64).collect(),
+            divisors: more[2 + flows.len()..].iter().map(|n| *n as f64 / UNITS as f64).collect(),
         })
     }
 

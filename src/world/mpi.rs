@@ -29,6 +29,7 @@ use super::lanes::{self, Buffers, Pairs};
 use super::neighbours::{Neighbours, Phase};
 use super::packing::pack;
 use crate::error::{Fault, Result};
+use crate::memory;
 use taiga_flow_gpu::panics;
 
 /// Bytes in one message: far below i32, and a bound on what the library buffers.
@@ -403,7 +404,8 @@ pub(super) fn abort_on_panic() {
         tell(panic);
         let alive = mpi::environment::is_initialized() && !mpi::environment::is_finalized();
         if alive && !panics::is_guarded() {
-            abort(1);
+            let text = panic.payload().downcast_ref::<String>();
+            abort(if text.is_some_and(|text| memory::is_lack_of_threads(text)) { 5 } else { 1 });
         }
     }));
 }

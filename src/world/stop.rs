@@ -1,36 +1,50 @@
 //! Requests to stop: from Slurm (SIGUSR1 or SIGUSR2 some minutes before the time
-//! limit, SIGTERM at it or at preemption) and from the keyboard (SIGINT).
+//! limit, SIGTERM at it or at preemption), from the keyboard (SIGINT) and from a terminal
+//! that is closed (SIGHUP, unless it was ignored at the start, as by `nohup`).
 //!
 //! A request is only noted here; the loops ask for it and end where their state is
-//! whole. A second SIGINT ends the process at once with exit code 130. Ranks may get
+//! whole. A second SIGINT ends the process at once with exit code 130; a second SIGTERM or
+//! SIGHUP takes the system's action, also while the process waits for a disk. Ranks may get
 //! a signal at different moments, so a loop over ranks must decide by
 //! [`StopFlag::agreed`], or by adding [`StopFlag::counts`] to a sum it makes anyway.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::flag;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use signal_hook::{flag, low_level};
 
 use super::World;
 use crate::error::{Error, Fault, Result};
+
+/// A launcher and a scheduler may both send the first signal: only one that comes later than
+/// this is a second one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Why to stop. Where there are several reasons at once, the first listed counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     Interrupt,
     Terminate,
+    Hangup,
     User1,
     User2,
 }
 
 impl StopReason {
-    pub const ALL: [StopReason; 4] =
-        [StopReason::Interrupt, StopReason::Terminate, StopReason::User1, StopReason::User2];
+    pub const ALL: [StopReason; 5] = [
+        StopReason::Interrupt,
+        StopReason::Terminate,
+        StopReason::Hangup,
+        StopReason::User1,
+        StopReason::User2,
+    ];
 
     /// The reason that any rank has, from the sum of [`StopFlag::counts`] over ranks.
-    pub fn from_counts(summed: &[i64; Self::ALL.len()]) -> Option<StopReason> {
+    pub fn from_counts(summed: &[i64]) -> Option<StopReason> {
         Self::ALL.into_iter().zip(summed).find(|(_, count)| **count != 0).map(|(reason, _)| reason)
     }
 
@@ -38,6 +52,7 @@ impl StopReason {
         match self {
             StopReason::Interrupt => SIGINT,
             StopReason::Terminate => SIGTERM,
+            StopReason::Hangup => SIGHUP,
             StopReason::User1 => SIGUSR1,
             StopReason::User2 => SIGUSR2,
         }
@@ -49,6 +64,7 @@ impl fmt::Display for StopReason {
         f.write_str(match self {
             StopReason::Interrupt => "SIGINT",
             StopReason::Terminate => "SIGTERM",
+            StopReason::Hangup => "SIGHUP",
             StopReason::User1 => "SIGUSR1",
             StopReason::User2 => "SIGUSR2",
         })
@@ -62,12 +78,19 @@ pub struct StopFlag {
 }
 
 impl StopFlag {
-    /// Notes the four signals from now on, in place of ending the process by them:
+    /// Notes the signals from now on, in place of ending the process by them:
     /// for commands that ask again and again.
     pub fn on_signals() -> Result<StopFlag> {
         let stop = StopFlag::default();
-        for (reason, raised) in StopReason::ALL.into_iter().zip(&stop.raised) {
+        let ignored = is_ignored(SIGHUP);
+        let heard = |reason: &StopReason| !(ignored && *reason == StopReason::Hangup);
+        for reason in StopReason::ALL.into_iter().filter(heard) {
+            let raised = &stop.raised[reason as usize];
             watch(reason, raised).map_err(|error| cannot_watch(reason, &error))?;
+        }
+        let ending = [StopReason::Interrupt, StopReason::Terminate, StopReason::Hangup];
+        for reason in ending.into_iter().filter(heard) {
+            end_at_second(reason).map_err(|error| cannot_watch(reason, &error))?;
         }
         Ok(stop)
     }
@@ -125,6 +148,37 @@ fn watch(reason: StopReason, raised: &Arc<AtomicBool>) -> std::io::Result<()> {
         flag::register_conditional_shutdown(reason.signal(), 130, Arc::clone(raised))?;
     }
     flag::register(reason.signal(), Arc::clone(raised)).map(|_| ())
+}
+
+/// Starts a thread that logs the first signal and ends the process at a second one: the main
+/// thread may be waiting for a disk.
+fn end_at_second(reason: StopReason) -> std::io::Result<()> {
+    let mut signals = Signals::new([reason.signal()])?;
+    let listen = move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            match first {
+                None => log::warn!(
+                    "{reason} received: stopping as soon as the state is whole; a second one ends the process at once"
+                ),
+                Some(first) if first.elapsed() < ONE_SIGNAL => {}
+                Some(_) => {
+                    log::warn!("a second {reason} received: ending at once");
+                    let _ = low_level::emulate_default_handler(signal);
+                }
+            }
+            first.get_or_insert_with(Instant::now);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_string()).spawn(listen).map(|_| ())
+}
+
+/// Whether the process ignores a signal, as one started by `nohup` does SIGHUP.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn cannot_watch(reason: StopReason, error: &std::io::Error) -> Error {

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{Classes, Column, Contents, FileReport, Report, set};
+use crate::error::path_text;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -38,11 +39,11 @@ impl Display for FileReport {
         match &self.contents {
             Some(contents) => {
                 let Contents { schema, rows, bytes, .. } = contents;
-                let path = self.path.display();
+                let path = path_text(&self.path);
                 writeln!(f, "{path}: {rows} rows, {}, schema {schema}", size(*bytes))?;
                 write!(f, "{contents}")?;
             }
-            None => writeln!(f, "{}: not readable", self.path.display())?,
+            None => writeln!(f, "{}: not readable", path_text(&self.path))?,
         }
         for warning in &self.warnings {
             writeln!(f, "  warning: {warning}")?;

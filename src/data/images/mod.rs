@@ -128,6 +128,7 @@ impl ImageFile {
     /// Opens a file of any kind. `camera` gives the pixels of texts, x and y [cm], where
     /// they are known; other files are not asked for them here.
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<ImageFile> {
+        h5::file_length(path)?;
         if !h5::is_hdf5(path) && is_text(path) {
             return Ok(ImageFile(Kind::Text(text::TextFile::open(path, camera)?)));
         }

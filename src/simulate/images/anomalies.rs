@@ -112,6 +112,9 @@ pub struct Summary {
 pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
     let assignment = Assignment::new(&Solo, &options.inputs, &options.output, None)?;
+    if let Some(failure) = assignment.unusable.first() {
+        return Err(failure.to_error());
+    }
     let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
     for job in &assignment.jobs {
         inputs.refuse(&job.output)?;

@@ -1,0 +1,219 @@
+//! Lists the HDF5 files of a folder and below, by name and each once.
+//!
+//! Symbolic links to folders are followed. A link that leads back up, or to a folder or file
+//! that is listed without it, is left out and logged. So the walk ends and no file comes twice.
+
+use crate::error::{Fault, Result, path_text};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{FileType, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const EXTENSIONS: [&str; 3] = ["h5", "hdf5", "hdf"];
+/// Most levels of folders.
+const DEEPEST_FOLDER: usize = 32;
+/// Links of which each is logged.
+const MOST_LOGGED: usize = 5;
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// Returns the HDF5 files in a folder and below; hidden entries are left out.
+///
+/// # Errors
+/// `Input` if a folder cannot be listed, or folders are nested more than 32 levels deep.
+pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut walk = Walk { root: root.to_path_buf(), ..Walk::default() };
+    walk.folder(root, 0, false)?;
+    walk.drop_repeated_files();
+    for link in walk.left_out.iter().take(MOST_LOGGED) {
+        log::info!("{}: a link to what is listed without it; it is left out", path_text(link));
+    }
+    if walk.left_out.len() > MOST_LOGGED {
+        log::info!("{} links are left out in all", walk.left_out.len());
+    }
+    Ok(walk.files.into_iter().map(|file| file.path).collect())
+}
+
+#[derive(Default)]
+struct Walk {
+    root: PathBuf,
+    files: Vec<Found>,
+    /// Folders that links have led to.
+    linked: BTreeSet<Identity>,
+    /// Folders that are reached without links; collected at the first link.
+    unlinked: Option<BTreeSet<Identity>>,
+    left_out: Vec<PathBuf>,
+}
+
+struct Found {
+    path: PathBuf,
+    is_linked: bool,
+}
+
+impl Walk {
+    fn folder(&mut self, folder: &Path, depth: usize, is_linked: bool) -> Result<()> {
+        if depth > DEEPEST_FOLDER {
+            return Err(Fault::new("folders are nested too deeply")
+                .file(folder)
+                .expected(format!("at most {DEEPEST_FOLDER} levels"))
+                .advice("give a folder that is nearer to the files")
+                .input());
+        }
+        for (name, kind) in entries(folder)? {
+            let path = folder.join(name);
+            if kind.is_dir() {
+                self.folder(&path, depth + 1, is_linked)?;
+                continue;
+            }
+            if !kind.is_symlink() {
+                self.file(path, is_linked);
+                continue;
+            }
+            match std::fs::metadata(&path) {
+                Ok(target) if !target.is_dir() => self.file(path, true),
+                Ok(target) if self.leads_elsewhere(folder, &path, &target) => {
+                    self.folder(&path, depth + 1, true)?;
+                }
+                Ok(_) => self.left_out.push(path),
+                Err(_) => {} // a dangling link
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: PathBuf, is_linked: bool) {
+        if is_hdf5_name(&path) {
+            self.files.push(Found { path, is_linked });
+        }
+    }
+
+    /// Whether a link leads to a folder that is not reached otherwise.
+    fn leads_elsewhere(&mut self, folder: &Path, link: &Path, target: &Metadata) -> bool {
+        let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        if place(folder).starts_with(place(link)) {
+            return false;
+        }
+        let root = &self.root;
+        let unlinked = self.unlinked.get_or_insert_with(|| unlinked_folders(root));
+        !unlinked.contains(&identity(target)) && self.linked.insert(identity(target))
+    }
+
+    /// Of a file that links lead to more than once, keeps the path without a link, else the
+    /// first one.
+    fn drop_repeated_files(&mut self) {
+        if !self.files.iter().any(|file| file.is_linked) {
+            return;
+        }
+        let of = |file: &Found| std::fs::metadata(&file.path).ok().map(|m| identity(&m));
+        let identities: Vec<Option<Identity>> = self.files.iter().map(of).collect();
+        let mut kept: BTreeMap<Identity, usize> = BTreeMap::new();
+        for linked in [false, true] {
+            let files = self.files.iter().zip(&identities).enumerate();
+            for (i, (_, identity)) in files.filter(|(_, (file, _))| file.is_linked == linked) {
+                identity.map(|identity| *kept.entry(identity).or_insert(i));
+            }
+        }
+        let mut index = 0;
+        let left_out = &mut self.left_out;
+        self.files.retain(|file| {
+            let is_kept =
+                !file.is_linked || identities[index].is_none_or(|id| kept.get(&id) == Some(&index));
+            index += 1;
+            if !is_kept {
+                left_out.push(file.path.clone());
+            }
+            is_kept
+        });
+    }
+}
+
+/// Names and kinds in a folder, sorted by name; hidden ones are left out. The folder itself has
+/// most kinds: asking for each entry would cost a file system more than all else here.
+fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+    let unreadable = |error: std::io::Error| {
+        Fault::new("cannot list the folder").file(folder).found(error).input()
+    };
+    let found = std::fs::read_dir(folder).map_err(unreadable)?;
+    let found = found.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.file_type()?))));
+    let mut entries = found.collect::<std::io::Result<Vec<_>>>().map_err(unreadable)?;
+    entries.retain(|(name, _)| !name.as_encoded_bytes().starts_with(b"."));
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(entries)
+}
+
+/// The folder and all below that are reached without links; what cannot be listed is left to
+/// the walk itself.
+fn unlinked_folders(root: &Path) -> BTreeSet<Identity> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![root.to_path_buf()];
+    while let Some(folder) = waiting.pop() {
+        let Ok(metadata) = std::fs::metadata(&folder) else { continue };
+        if found.insert(identity(&metadata)) {
+            let inner = entries(&folder).unwrap_or_default().into_iter();
+            waiting.extend(inner.filter(|(_, kind)| kind.is_dir()).map(|(n, _)| folder.join(n)));
+        }
+    }
+    found
+}
+
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+fn is_hdf5_name(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.to_lowercase().as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder with the files `a.h5`, `n1/b.h5` and `n2/c.h5`.
+    fn archive() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("archive");
+        for name in ["a.h5", "n1/b.h5", "n2/c.h5"] {
+            std::fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            std::fs::write(root.join(name), name).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("elsewhere")).unwrap();
+        std::fs::write(folder.path().join("elsewhere/d.h5"), "d").unwrap();
+        folder
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let files = hdf5_files(root).unwrap();
+        files.iter().map(|f| f.strip_prefix(root).unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn links_back_up_and_to_listed_folders_add_nothing() {
+        let folder = archive();
+        let root = folder.path().join("archive");
+        let plain = names(&root);
+        symlink(".", root.join("0-here")).unwrap();
+        symlink("..", root.join("n1/up")).unwrap();
+        symlink("../..", root.join("n1/above")).unwrap();
+        symlink("n2", root.join("0-other")).unwrap();
+        symlink("n1/b.h5", root.join("0-again.h5")).unwrap();
+        symlink("nowhere", root.join("dangling.h5")).unwrap();
+        assert_eq!(names(&root), plain);
+    }
+
+    #[test]
+    fn folders_outside_are_followed_once() {
+        let folder = archive();
+        let root = folder.path().join("archive");
+        symlink("../elsewhere", root.join("m")).unwrap();
+        symlink("../../elsewhere", root.join("n1/m")).unwrap();
+        // A loop between two folders outside.
+        std::fs::create_dir(folder.path().join("other")).unwrap();
+        symlink("../other", folder.path().join("elsewhere/to")).unwrap();
+        symlink("../elsewhere", folder.path().join("other/back")).unwrap();
+        assert_eq!(names(&root), ["a.h5", "m/d.h5", "n1/b.h5", "n2/c.h5"]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Limits of the system and requests to stop while nothing moves: little memory is no damaged
+//! file, signals are heard where the program waits, and no change of a file goes unnoticed.
+
+use crate::support::{
+    Case, LONG, Watched, arguments, folder, program, run, seed, signal, simulated, text, trained,
+    wait_for_step,
+};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::Duration;
+use taiga_flow::config::Class;
+use taiga_flow::data::Schema;
+use taiga_flow::data::table::{Block, Request, Table};
+
+const ENVIRONMENT: i32 = 5;
+const STOPPED: i32 = 75;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
+
+#[test]
+fn little_memory_is_not_reported_as_a_damaged_file() {
+    let folder = folder();
+    let events = simulated(folder.path().join("events.h5"), Class::Gamma, 300_000, seed());
+    let mut codes = Vec::new();
+    for (i, megabytes) in (100..=420).step_by(16).enumerate() {
+        let output = folder.path().join(format!("scores-{i}"));
+        let limited = format!("ulimit -v {} && exec \"$0\" \"$@\"", 1024 * megabytes);
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, PROGRAM]);
+        command.args(arguments!["score", "--threads", "2", "-m", &trained().model]);
+        command.args(arguments!["-o", &output, &events]);
+        let outcome = run(&mut command);
+        println!("{megabytes} MB: {:?}", outcome.code);
+        // A library that does not look at a failed allocation dies by a signal, or exits.
+        assert_ne!(outcome.code, Some(3), "{megabytes} MB: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("damaged"), "{}", outcome.stderr);
+        let has_advice = outcome.code != Some(ENVIRONMENT) || outcome.stderr.contains("ulimit");
+        assert!(has_advice, "{megabytes} MB: {}", outcome.stderr);
+        codes.push(outcome.code);
+    }
+    assert!(codes.contains(&Some(0)), "{codes:?}");
+}
+
+#[test]
+fn in_place_change_with_the_old_time_is_noticed() {
+    let folder = folder();
+    let path = simulated(folder.path().join("events.h5"), Class::Gamma, 150_000, seed());
+    let schema = Schema::by_name_or_path("taiga-events").expect("a schema");
+    let table = Table::open(&path, &schema).expect("a table");
+    let request = Request { quantities: vec!["size".to_string()], ..Request::default() };
+    let mut reader = table.reader(&request).expect("columns");
+    let mut block = Block::default();
+    reader.read(0..65_536, &mut block).expect("rows");
+    let before = std::fs::metadata(&path).expect("a file");
+    let file = std::fs::File::options().read(true).write(true).open(&path).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, before.len() - 1).expect("a byte");
+    file.write_all_at(&[!byte[0]], before.len() - 1).expect("a byte");
+    file.set_modified(before.modified().expect("a time")).expect("a time");
+    let after = std::fs::metadata(&path).expect("a file");
+    assert_eq!((before.mtime_nsec(), before.len()), (after.mtime_nsec(), after.len()));
+    let error = reader.read(65_536..131_072, &mut block).expect_err("a changed file");
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+}
+
+/// A scoring that waits for the list of its files: nobody writes into that pipe.
+fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
+    let pipe = folder.join("list");
+    if !pipe.exists() {
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    }
+    let told = folder.join("told");
+    let list = format!("@{}", pipe.display());
+    let output = folder.join("scores");
+    let command = arguments!["score", "-m", &trained().model, "-o", &output, list];
+    let mut watched = Watched::start_told(&mut program(&command), &told);
+    // Until it waits in open(2).
+    let asleep =
+        |id: u32| text(std::path::Path::new(&format!("/proc/{id}/wchan"))) == "wait_for_partner";
+    for _ in 0..200 {
+        assert_eq!(watched.ended(), None, "{}", text(&told));
+        if asleep(watched.id()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (watched, told)
+}
+
+#[test]
+fn second_signal_ends_a_program_that_waits() {
+    for (number, name) in
+        [(libc::SIGTERM, "SIGTERM"), (libc::SIGHUP, "SIGHUP"), (libc::SIGINT, "SIGINT")]
+    {
+        let folder = folder();
+        let (mut watched, told) = waiting(folder.path());
+        signal(watched.id(), number);
+        std::thread::sleep(Duration::from_millis(1200));
+        assert_eq!(watched.ended(), None, "{name}: {}", text(&told));
+        let heard = format!("{name} received: stopping");
+        assert!(text(&told).contains(&heard), "{}", text(&told));
+        signal(watched.id(), number);
+        let status = watched.wait();
+        let expected = if number == libc::SIGINT { None } else { Some(number) };
+        assert_eq!(status.signal(), expected, "{name}: {status}");
+        assert_eq!(status.code(), (number == libc::SIGINT).then_some(130), "{name}: {status}");
+    }
+}
+
+#[test]
+fn two_signals_at_once_are_one_request() {
+    let case = Case::new(2000, LONG);
+    let output = case.at("run");
+    let mut training = Watched::start(&mut program(&case.train(&output, &[])));
+    wait_for_step(&mut training, &output, 2);
+    // As a launcher and a scheduler do.
+    signal(training.id(), libc::SIGTERM);
+    signal(training.id(), libc::SIGTERM);
+    assert_eq!(training.wait().code(), Some(STOPPED));
+}
+
+#[test]
+fn hangup_stops_after_a_checkpoint_unless_ignored() {
+    let case = Case::new(2000, LONG);
+    let output = case.at("run");
+    let mut training = Watched::start(&mut program(&case.train(&output, &[])));
+    wait_for_step(&mut training, &output, 2);
+    signal(training.id(), libc::SIGHUP);
+    assert_eq!(training.wait().code(), Some(STOPPED));
+    // Under nohup it goes on.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", PROGRAM]).args(case.train(&output, &[]));
+    let mut training = Watched::start(&mut shell);
+    let step = crate::support::newest_checkpoint(&output).expect("a checkpoint");
+    wait_for_step(&mut training, &output, step + 5);
+    signal(training.id(), libc::SIGHUP);
+    let step = crate::support::newest_checkpoint(&output).expect("a checkpoint");
+    wait_for_step(&mut training, &output, step + 20);
+    signal(training.id(), libc::SIGTERM);
+    assert_eq!(training.wait().code(), Some(STOPPED));
+}
