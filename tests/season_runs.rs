@@ -655,9 +655,13 @@ fn events_that_are_there_twice_are_refused() {
     // The same events under another name and content hash.
     let copy = Scores { input: "copy.h5".to_string(), ..one.clone() };
     let files = [("a.h5", one.clone()), ("b.h5", other), ("c.h5", copy.clone())];
-    let says = ["duplicate events", " duplicates, such as", "a.h5", "c.h5"];
+    let says = ["duplicate events", " duplicates among", "a.h5", "c.h5"];
     refused(&files, "", &says);
     refused(&files, "allow_repeated_events = true\n", &[]);
+    // Under other keys.
+    let mut renamed = Scores { input: "renamed.h5".to_string(), ..one.clone() };
+    renamed.key("run").fill(20_221_201_002);
+    refused(&[("a.h5", one.clone()), ("c.h5", renamed)], "", &says[..2]);
     // Within one file.
     let mut twice = one.clone();
     for (_, values) in &mut twice.keys {

@@ -1,11 +1,11 @@
-//! Looks at the values of files before they are trained on: quantities that are wrong as a
-//! whole, such as widths in another unit, refuse them.
+//! Looks at the values of files before they are trained on or evaluated: quantities that are
+//! wrong as a whole, such as widths in another unit, refuse a training.
 //!
 //! A sample is enough for that: the first rows of a file, and of very many files some.
 
 use super::plausible::Tally;
 use super::selection::Selection;
-use super::store::Source;
+use super::store::{self, Source};
 use super::table::{Block, Request, Table};
 use crate::error::{Error, Fault, Result};
 use crate::world::{Work, World, agree, common, is_root};
@@ -17,13 +17,14 @@ const ROWS: u64 = 16_384;
 const MOST_FILES: usize = 1024;
 /// Warnings that are told one by one.
 const MOST_WARNINGS: usize = 10;
-/// What a view works out itself, whatever the file says.
-const OF_VIEW: [&str; 2] = ["dist", "alpha"];
+/// Share of the rows in which a width may exceed the length.
+const MOST_WIDER: f64 = 0.5;
 
 /// A quantity of a file that is not plausible.
 #[derive(Debug, Serialize, Deserialize)]
-struct Finding {
-    file: usize,
+pub struct Finding {
+    /// Index of the file among the sources.
+    pub file: usize,
     quantity: String,
     severe: bool,
     expected: String,
@@ -41,6 +42,23 @@ pub fn refuse_implausible(
     sources: &[Source],
     selection: &Selection,
 ) -> Result<()> {
+    let all = find(world, sources, selection)?;
+    if let Some(first) = all.iter().find(|finding| finding.severe) {
+        return common(Err(first.refusal(&sources[first.file])));
+    }
+    if is_root(world) {
+        for finding in all.iter().take(MOST_WARNINGS) {
+            log::warn!("{}", finding.line(sources));
+        }
+        if all.len() > MOST_WARNINGS {
+            log::warn!("and {} more such warnings: run `check`", all.len() - MOST_WARNINGS);
+        }
+    }
+    Ok(())
+}
+
+/// Finds quantities that are not plausible, on all ranks alike, in the order of the files.
+pub fn find(world: &dyn World, sources: &[Source], selection: &Selection) -> Result<Vec<Finding>> {
     let step = sources.len().div_ceil(MOST_FILES).max(1);
     let looked = (0..sources.len()).step_by(step).enumerate();
     let mine = looked.filter(|(i, _)| i % world.size() == world.rank());
@@ -57,24 +75,18 @@ pub fn refuse_implausible(
         all.extend(serde_json::from_slice::<Vec<Finding>>(&told).map_err(broken)?);
     }
     all.sort_by_key(|finding| finding.file);
-    if let Some(first) = all.iter().find(|finding| finding.severe) {
-        return common(Err(first.refusal(&sources[first.file])));
-    }
-    if is_root(world) {
-        for finding in all.iter().take(MOST_WARNINGS) {
-            let Finding { quantity, expected, found, advice, .. } = finding;
-            let path = sources[finding.file].path.display();
-            log::warn!("{path}: '{quantity}': expected {expected}, found {found}; {advice}");
-        }
-        if all.len() > MOST_WARNINGS {
-            log::warn!("and {} more such warnings: run `check`", all.len() - MOST_WARNINGS);
-        }
-    }
-    Ok(())
+    Ok(all)
 }
 
 impl Finding {
-    fn refusal(&self, source: &Source) -> Error {
+    /// The finding as one line.
+    pub fn line(&self, sources: &[Source]) -> String {
+        let Finding { quantity, expected, found, advice, .. } = self;
+        let path = sources[self.file].path.display();
+        format!("{path}: '{quantity}': expected {expected}, found {found}; {advice}")
+    }
+
+    pub fn refusal(&self, source: &Source) -> Error {
         Fault::new("values that no Cherenkov camera records")
             .file(&source.path)
             .column(&self.quantity)
@@ -87,29 +99,43 @@ impl Finding {
 
 fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<Finding>> {
     let table = Table::open(&source.path, &source.schema)?;
-    let own = |name: &&String| source.view.is_none() || !OF_VIEW.contains(&name.as_str());
     let there = |name: &&String| table.unit(name).is_some();
-    let quantities: Vec<String> =
-        selection.quantities().iter().filter(own).filter(there).cloned().collect();
-    let tally = |name: &String| {
-        let unit = table.unit(name).unwrap_or_default();
-        Tally::new(source.schema.plausible.get(name), name, unit)
-    };
-    let mut tallies: Vec<Tally> = quantities.iter().map(tally).collect();
-    let request = Request { quantities, ..Request::default() };
+    let quantities = selection.quantities().iter().filter(there).cloned().collect();
+    let wanted = Request { quantities, ..Request::default() };
+    // A view computes some quantities from others, which it reads instead.
+    let (mut reader, read) = store::open_columns(&table, source, &wanted)?;
     let mut block = Block::default();
-    table.reader(&request)?.read(0..table.rows().min(ROWS), &mut block)?;
-    tallies.iter_mut().zip(&block.quantities).for_each(|(tally, values)| tally.add(values));
-    let named = request.quantities.iter().zip(&tallies);
-    let all = named.flat_map(|(name, tally)| tally.findings().into_iter().map(move |f| (name, f)));
-    Ok(all
-        .map(|(name, found)| Finding {
+    reader.read(0..table.rows().min(ROWS), &mut block)?;
+    let mut all = Vec::new();
+    for (name, values) in read.quantities.iter().zip(&block.quantities) {
+        let unit = table.unit(name).unwrap_or_default();
+        let mut tally = Tally::new(source.schema.plausible.get(name), name, unit);
+        tally.add(values);
+        all.extend(tally.findings().into_iter().map(|found| Finding {
             file,
             quantity: name.clone(),
             severe: found.severe,
             expected: found.expected,
             found: found.found,
             advice: found.advice.to_string(),
-        })
-        .collect())
+        }));
+    }
+    all.extend(exchanged_axes(file, &read.quantities, &block));
+    Ok(all)
+}
+
+/// Widths that exceed the lengths: the columns are exchanged.
+fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<Finding> {
+    let column = |wanted: &str| names.iter().position(|name| name == wanted);
+    let (width, length) = (column("width")?, column("length")?);
+    let pairs = block.quantities[width].iter().zip(&block.quantities[length]);
+    let wider = pairs.filter(|(width, length)| width > length).count();
+    (wider as f64 > MOST_WIDER * block.rows as f64).then(|| Finding {
+        file,
+        quantity: "width".to_string(),
+        severe: true,
+        expected: "widths below the lengths".to_string(),
+        found: format!("{wider} of {} rows with width > length", block.rows),
+        advice: "the columns look exchanged: correct the schema or the file".to_string(),
+    })
 }

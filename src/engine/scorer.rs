@@ -10,7 +10,7 @@ use super::{Engine, Place};
 use crate::config::Class;
 use crate::data::features::scaler_log_det;
 use crate::data::schema::canonical_unit;
-use crate::data::selection::{Selection, UNUSABLE};
+use crate::data::selection::{CUT, Selection, UNUSABLE};
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Fault, Result};
 use crate::figures::Bounds;
@@ -210,6 +210,12 @@ impl Scorer {
             scores().map(gammaness).collect_into_vec(&mut scored.gammaness);
             let posterior = |s: &f32| calibration.posterior(f64::from(*s)) as f32;
             scores().map(posterior).collect_into_vec(&mut scored.posterior);
+            // The prior is that of events that pass the cuts.
+            if calibration.cut_efficiency.is_some() {
+                let rows = scored.posterior.par_iter_mut().with_min_len(ROWS_TOGETHER).zip(status);
+                let outside = rows.filter(|(_, status)| *status & CUT != 0);
+                outside.for_each(|(posterior, _)| *posterior = f32::NAN);
+            }
         }
         Ok(())
     }

@@ -154,6 +154,10 @@ impl Seen {
         };
         let events = (self.events as f64 * whole).round();
         let split = "only the test part of its split is evaluated; --part all evaluates all";
+        // Training events under other keys would be evaluated with the test part.
+        if by_content && self.keyed > 0 && about(self.contents) > 2.0 * about(self.keys) + 10.0 {
+            return Err(refused(source, about(self.contents), events));
+        }
         if by_key {
             let how = if by_content {
                 "are training events, in a file with another hash"

@@ -17,6 +17,7 @@ use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
 use crate::data::split::{Part, Splitter};
 use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
+use crate::data::values;
 use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::figures::evaluation::Importance;
@@ -111,6 +112,11 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     };
     let scorer = agree(world, scorer)?;
     let duplicates = repeated::find(world, &sources)?;
+    let implausible = values::find(world, &sources, scorer.selection())?;
+    if let (Some(first), true) = (implausible.first(), options.strict) {
+        return common(Err(first.refusal(&sources[first.file])));
+    }
+    let implausible: Vec<String> = implausible.iter().map(|found| found.line(&sources)).collect();
     let known = known::known(world, &scorer, &model.sketches, &sources, options)?;
     let read = || Pool::read(&scorer, &sources);
     let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
@@ -160,7 +166,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let duplicates =
         duplicates.map(|fault| format!("{fault}. The errors of all figures are too small."));
     let recognised = known.into_iter().filter_map(|known| known.warning);
-    for warning in duplicates.into_iter().chain(recognised).chain(unlike) {
+    for warning in implausible.into_iter().chain(duplicates).chain(recognised).chain(unlike) {
         evaluation = evaluation.with_warning(warning);
     }
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };

@@ -306,8 +306,9 @@ impl Evaluation {
         for (contradicted, side) in range.contradicted.into_iter().zip(["lowest", "highest"]) {
             if contradicted {
                 self.warnings.push(format!(
-                    "Events with the {side} scores contradict the bound of the posterior there by \
-                     more than 3 sigma: the model is calibrated on other events than these."
+                    "The share of gammas among events with the {side} scores contradicts the bound of \
+                     the posterior by more than 3 sigma: these events differ from those that the \
+                     model was calibrated on. Run `check` on the files."
                 ));
             }
         }
@@ -477,7 +478,7 @@ impl Evaluation {
     fn inverted(&self) -> Option<String> {
         let auc = self.auc?;
         let sigmas = auc.sigmas_above_half()?;
-        if sigmas > 3.0 {
+        if sigmas > 3.0 || auc.value >= 1.0 {
             return None;
         }
         let area = auc_text(&auc);

@@ -86,7 +86,7 @@ impl Evaluation {
         let above = format!("≥ {least}: {}", counts(range.above));
         line(f, &format!("  bound, score above {to}"), above)?;
         if range.posterior_limits.is_some() {
-            line(f, "  both bounds", "limits at 95 % confidence")?;
+            line(f, "  confidence of each bound", "95 %")?;
         }
         Ok(())
     }
@@ -210,7 +210,8 @@ fn auc_with_basis(auc: &Auc) -> String {
 }
 
 fn line(f: &mut Formatter<'_>, name: &str, text: impl Display) -> fmt::Result {
-    writeln!(f, "  {name:NAME$}{text}")
+    let space = if name.chars().count() < NAME { "" } else { " " };
+    writeln!(f, "  {name:NAME$}{space}{text}")
 }
 
 fn figure(measured: Option<Measured>) -> String {

@@ -66,6 +66,9 @@ pub struct AreaBin {
     /// Before and after the selection [m²].
     pub area_before_m2: Option<Measured>,
     pub area_m2: Option<Measured>,
+    /// Whether more gammas were scored than were thrown; then there is no area.
+    #[serde(default)]
+    pub exceeds_thrown: bool,
 }
 
 impl Simulation {
@@ -195,6 +198,7 @@ fn bins(edges: &[f64]) -> Vec<AreaBin> {
         of_thrown: None,
         area_before_m2: None,
         area_m2: None,
+        exceeds_thrown: false,
     };
     edges.windows(2).map(bin).collect()
 }
@@ -213,6 +217,10 @@ impl AreaBin {
             value: share.value * thrown.area_m2(),
             error: share.error * thrown.area_m2(),
         };
+        self.exceeds_thrown = self.events as f64 > throws + 5.0 * throws.sqrt();
+        if self.exceeds_thrown {
+            return;
+        }
         self.of_thrown = share(self.on);
         self.area_m2 = self.of_thrown.map(area);
         self.area_before_m2 = share(self.events).map(area);

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub const DISAGREEMENT: f64 = 0.02;
 /// Largest share of events without a plausible time in a run whose times are used.
 const MOST_UNTIMED: f64 = 0.01;
+/// Largest share of times before the one of the event before in a run whose times are used.
+const MOST_BACKWARDS: f64 = 0.05;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
@@ -131,10 +133,15 @@ impl Clock {
 
     /// Live time [ns] and the events of it: by the events' times, else by `delta_time`.
     pub fn live(&self) -> Option<(u64, u64)> {
-        if self.has_times() {
+        if self.has_times() && !self.is_unordered() {
             return Some((self.live_ns, self.live_events));
         }
         (self.deltas > 0).then_some((self.delta_ns, self.deltas))
+    }
+
+    /// Whether so many times go backwards that intervals between events mean nothing.
+    pub fn is_unordered(&self) -> bool {
+        self.backwards as f64 > MOST_BACKWARDS * self.timed as f64
     }
 
     /// Live time [s].

@@ -1,8 +1,9 @@
 //! Finds events that count more than once: the same rows in two score files, or twice in one.
 //!
-//! An event goes by its keys where one of them numbers events or tells their time, else by its
-//! values. Of more events than have room, one in a power of two is kept, chosen by its name
-//! alone, so that a file given twice is found whatever its size, on any number of ranks.
+//! Events are compared by their keys, where one of them numbers events or tells their time, and
+//! by their values. Of more events than have room, one in a power of two is kept, chosen by its
+//! keys or values alone, so that a file given twice is found whatever its size, on any number of
+//! ranks.
 
 use super::folder::Listed;
 use super::judge::Columns;
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Events kept of a file, and of all files of a rank: 32 bytes each.
 const MOST: usize = 1 << 20;
+/// Columns of floating point whose values tell events apart.
+const LEAST_COLUMNS: usize = 3;
 
 /// An event that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -56,16 +59,22 @@ impl CountedEvents {
         let scores = block.at_all[columns.score].iter().map(|at| at[row]);
         let copied = block.copied.iter().map(|column| column[row]);
         let values = scores.chain(copied).map(|value| u64::from(value.to_bits())).fold(0, mixed);
-        let tells_apart = columns.keys.event.or(columns.keys.time).is_some();
+        let is_keyed = columns.keys.event.or(columns.keys.time).is_some();
+        let is_valued = block.at_all[columns.score].len() + block.copied.len() >= LEAST_COLUMNS;
         let keys = block.keys.iter().map(|key| key[row] as u64);
         let start = telescope.map_or(0, |telescope| mixed(1, telescope as u64));
-        let name = if tells_apart { keys.fold(start, mixed) } else { values };
-        self.are_named |= tells_apart && telescope.is_some();
+        let (name, values) = match (is_keyed, is_valued) {
+            (true, true) => (keys.fold(start, mixed), values),
+            (true, false) => (keys.fold(start, mixed), mixed(values, file_row)),
+            (false, true) => (values, values),
+            (false, false) => return,
+        };
+        self.are_named |= is_keyed && telescope.is_some();
         self.push(CountedEvent { name, values, file: 0, row: file_row });
     }
 
     fn push(&mut self, event: CountedEvent) {
-        if !is_kept(event.name, self.one_in) {
+        if !event.is_kept(self.one_in) {
             return;
         }
         self.events.push(event);
@@ -76,7 +85,7 @@ impl CountedEvents {
 
     fn thin(&mut self, one_in: u64) {
         self.one_in = one_in;
-        self.events.retain(|event| is_kept(event.name, one_in));
+        self.events.retain(|event| event.is_kept(one_in));
     }
 
     /// Names the file that the events are of.
@@ -107,6 +116,13 @@ impl CountedEvents {
             of.0 += 1;
             of.1 = of.1.into_iter().chain([(pair[0], pair[1])]).min_by_key(place);
         }
+        // The same rows under other keys.
+        self.events.sort_unstable_by_key(|event| (event.values, event.file, event.row));
+        let pairs = self.events.windows(2);
+        for pair in pairs.filter(|p| p[0].values == p[1].values && p[0].name != p[1].name) {
+            found[1].0 += 1;
+            found[1].1.get_or_insert((pair[0], pair[1]));
+        }
         let [of_keys, of_values] = found;
         let least = if self.one_in == 1 { "" } else { "at least " };
         let told = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
@@ -115,7 +131,7 @@ impl CountedEvents {
             let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
             let (one, other) = (name(first), name(second));
             let text = format!(
-                "{least}{count} duplicates, such as row {} of {one} and row {} of {other}",
+                "{least}{count} duplicates among the counted events, such as row {} of {one} and row {} of {other}",
                 first.row, second.row
             );
             Some((file(second).map(|file| file.path.clone()), second.row, text))
@@ -143,8 +159,10 @@ impl CountedEvents {
     }
 }
 
-fn is_kept(name: u64, one_in: u64) -> bool {
-    (name >> 32) & (one_in - 1) == 0
+impl CountedEvent {
+    fn is_kept(&self, one_in: u64) -> bool {
+        [self.name, self.values].iter().any(|hash| (hash >> 32) & (one_in - 1) == 0)
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +210,20 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains("at least") && text.contains("b.h5"), "seed {seed}: {text}");
         }
+    }
+
+    #[test]
+    fn equal_values_of_other_keys_are_refused() {
+        let seed = u64::from(std::process::id());
+        let mut events = of(0, 0..50, 0, seed);
+        let other_keys = of(1, 0..50, 0, seed)
+            .events
+            .into_iter()
+            .take(3)
+            .map(|event| CountedEvent { name: mixed(7, event.name), ..event });
+        other_keys.for_each(|event| events.push(event));
+        let text = events.refuse_repeated(&files(), false).unwrap_err().to_string();
+        assert!(text.contains("3 duplicates"), "{text}");
     }
 
     #[test]

@@ -435,8 +435,13 @@ impl<'a> Dated<'a> {
             let place =
                 place.map_or(String::new(), |(file, row)| format!(", first at {file}, row {row}"));
             warnings.push(format!(
-                "{told}: the clock goes backwards {} time(s){place}; these intervals are not live time",
-                clock.backwards
+                "{told}: the clock goes backwards {} time(s){place}; {}",
+                clock.backwards,
+                if clock.is_unordered() {
+                    "its events are not in the order of time: it has no live time from them"
+                } else {
+                    "these intervals are not live time"
+                }
             ));
         }
         if let Some((a, b)) = self.counts.overlapping_files() {
@@ -558,6 +563,12 @@ fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
 
 /// Warns of counts that no background gives, whatever the source.
 fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
+    if total.events > 0 && total.inside == 0 {
+        warnings.push(format!(
+            "none of {} events is inside the model's cuts: are units and schema of the scored files right?",
+            total.events
+        ));
+    }
     const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
     if let Some(of) = total.homogeneity.filter(|of| of.p_value < LEAST_HOMOGENEITY) {
         warnings.push(format!(
@@ -599,6 +610,12 @@ fn warn_of_simulation(
             bins.join(", "),
             Leak::LEAST_GAMMAS,
             100.0 * Leak::LARGEST_ERROR
+        ));
+    }
+    for bin in simulation.area.iter().filter(|bin| bin.exceeds_thrown) {
+        warnings.push(format!(
+            "more simulated gammas were scored at {:.3} to {:.3} TeV than [simulation] says were thrown: no area there; check its index, energies and number of events",
+            bin.low_tev, bin.high_tev
         ));
     }
     let offsets = used.iter().filter_map(|run| run.counts.offset);

@@ -4,12 +4,13 @@
 //! Keys cannot tell events of both: simulations number them alike. The bits of all features
 //! can, whatever the file and the row.
 
-use crate::config::Transform;
+use super::plan::Plan;
+use crate::config::{Class, Transform};
 use crate::data::features::Moments;
 use crate::data::selection::Selection;
 use crate::data::sketch::Sketches;
-use crate::error::{Fault, Result};
-use crate::world::{World, common};
+use crate::error::{Error, Fault, Result};
+use crate::world::{World, common, is_root};
 
 /// Larger shares of the smaller class are refused.
 const MOST_SHARED: f64 = 0.01;
@@ -46,6 +47,25 @@ fn look_swapped(gammas: &Moments, hadrons: &Moments, selection: &Selection) -> b
     differences.iter().any(|x| *x > DIFFERENCE) && differences.iter().all(|x| *x > 0.0)
 }
 
+/// Refuses a feature that has one value in all events of a class: a model would tell the classes
+/// by it.
+///
+/// # Errors
+/// Input, with the class and the feature.
+pub fn refuse_constant(moments: &Moments, plan: &Plan, class: Class) -> Result<()> {
+    let scaler = moments.scaler(plan.selection.features(), &plan.units);
+    scaler.map(drop).map_err(|error| match error {
+        Error::Input(mut fault) => {
+            fault.what = format!("{} in the {class}s", fault.what);
+            Error::Input(fault)
+        }
+        other => other,
+    })
+}
+
+/// Share of repeated rows of a class above which they are warned of.
+const MOST_REPEATED: f64 = 0.02;
+
 /// Compares the rows of a class with those of the classes before, on all ranks alike.
 ///
 /// # Errors
@@ -54,6 +74,14 @@ pub fn refuse_shared(world: &dyn World, before: &Sketches, of_class: &Sketches) 
     let (mut before, mut of_class) = (before.contents.clone(), of_class.contents.clone());
     before.merge(world)?;
     of_class.merge(world)?;
+    let repeated = of_class.names as f64 - of_class.distinct();
+    let names = of_class.names as f64;
+    if is_root(world) && repeated > (MOST_REPEATED * names).max(SIGMAS * names.sqrt()) {
+        log::warn!(
+            "about {:.0} % of the rows of a class have the features of another one: copies with other keys?",
+            100.0 * repeated / names
+        );
+    }
     if before.names == 0 || of_class.names == 0 {
         return Ok(());
     }

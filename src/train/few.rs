@@ -43,7 +43,13 @@ pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool
             rows.cut,
             rows.not_finite + rows.out_of_domain
         ))
-        .advice(if waivable { format!("{advice}; {ALLOW}") } else { advice.to_string() })
+        .advice(if waivable {
+            format!("{advice}; {ALLOW}")
+        } else if rows.train > 0 && least == LEAST_OF_TWO {
+            format!("{advice}; a model of two densities needs {LEAST_OF_TWO} of each, also with --allow-few-events")
+        } else {
+            advice.to_string()
+        })
         .input())
 }
 

@@ -189,6 +189,7 @@ impl<'a> Job<'a> {
                 log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
             }
             let of_class = store.moments(world, &recipe)?;
+            common(classes::refuse_constant(&of_class, plan, *class))?;
             if !stores.is_empty() && is_root(world) {
                 let [gammas, hadrons] = match class {
                     Class::Gamma => [&of_class, &moments],

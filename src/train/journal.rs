@@ -76,7 +76,7 @@ impl Journal {
         let best = match (epoch.best, epoch.flows.len() > 1 && epoch.stage.is_none()) {
             (false, _) => "",
             (true, false) => ", best",
-            (true, true) => ", best of at least one flow, which keeps it",
+            (true, true) => ", best so far of at least one flow",
         };
         let loss = match (&epoch.stage, epoch.validation_loss) {
             (Some(stage), Some(loss)) => format!(" ({stage}: held-out loss {loss:.4})"),
