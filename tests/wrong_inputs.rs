@@ -296,6 +296,9 @@ fn impossible_drafts_do_not_thin_the_loss() {
     assert!((few / many - 1.0).abs() < 0.1, "{few} and {many}");
 }
 
+/// A change of a feature.
+type Change = fn(f32) -> f32;
+
 /// Toy gammas with a feature changed.
 fn with_feature(path: PathBuf, name: &str, change: impl Fn(f32) -> f32) -> PathBuf {
     let gamma = simulated(path.with_extension("toy.h5"), Class::Gamma, 1500, seed());
@@ -312,7 +315,6 @@ fn values_that_no_telescope_has_refuse_training_and_are_warned_of_in_scores() {
     let good = simulated(at("good.h5"), Class::Gamma, 1500, seed());
     let of_good = configuration(folder.path(), &good, SHORT);
     let model = &trained().model;
-    type Change = fn(f32) -> f32;
     let cases: [(&str, Change, &str); 4] = [
         ("width", |x| 10.0 * x, "a median from 0.005 to 0.4 deg"),
         ("alpha", f32::to_radians, "radians"),
@@ -354,7 +356,7 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
     let unknown = |path: &Path, class: Class| {
         let mut events = Events::read(path);
         events.class.fill(-1);
-        let path = at(&format!("unknown-{}.h5", class));
+        let path = at(&format!("unknown-{class}.h5"));
         events.write(&path);
         path
     };

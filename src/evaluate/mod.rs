@@ -150,7 +150,6 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         observation: options.observation.or_else(|| observation_of(&scorer.card)),
         weights: weight.map(|expression| all.weights_before_cuts(expression)),
         prior: scorer.card.calibration.as_ref().map_or(About::default().prior, |of| of.prior),
-        ..About::default()
     };
     let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
     let yardstick = common(yardstick.transpose())?;

@@ -22,6 +22,8 @@ const MOST_POINTS: usize = 200;
 const END_POINTS: usize = 3;
 /// Standard deviations of a one-sided limit at 95 % confidence.
 const LIMIT_SIGMAS: f64 = 1.645;
+/// Standard deviations of counts that contradict a limit.
+const SIGMAS: f64 = 3.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
@@ -272,7 +274,6 @@ impl Calibration {
     /// above it, by more than their own counts allow at three standard deviations.
     fn contradicted(&self, [below, above]: [ClassCounts; 2], all: ClassCounts) -> [bool; 2] {
         let Some([upper, lower]) = self.limits else { return [false; 2] };
-        const SIGMAS: f64 = 3.0;
         let most = |n: u64| n as f64 + SIGMAS * libm::sqrt(n as f64 + 1.0) + 1.0;
         let least = |n: u64| n as f64 - SIGMAS * libm::sqrt(n as f64);
         // Log-odds at equal numbers, NaN where a class has too few events to say anything.

@@ -86,7 +86,7 @@ impl Counts {
     pub fn from_numbers(numbers: &[f64]) -> Counts {
         let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
         let [unusable, implausible_times, outside] = [0, 1, 2].map(|i| at(STATUS_BITS.len() + i));
-        let mut counts = Counts { unusable, implausible_times, outside, ..Counts::default() };
+        let mut counts = Counts { unusable, outside, implausible_times, ..Counts::default() };
         counts.status.iter_mut().enumerate().for_each(|(i, count)| *count = at(i));
         counts
     }

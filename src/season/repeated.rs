@@ -144,7 +144,7 @@ impl CountedEvents {
             let fault = Fault::new("duplicate events").row(row);
             return Err(path
                 .iter()
-                .fold(fault, |fault, path| fault.file(path))
+                .fold(fault, Fault::file)
                 .expected("every event once")
                 .found(text)
                 .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")

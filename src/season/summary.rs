@@ -561,6 +561,9 @@ fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
     }
 }
 
+/// Advice where OFF positions do not see one background.
+const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
+
 /// Warns of counts that no background gives, whatever the source.
 fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
     if total.events > 0 && total.inside == 0 {
@@ -569,7 +572,6 @@ fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
             total.events
         ));
     }
-    const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
     if let Some(of) = total.homogeneity.filter(|of| of.p_value < LEAST_HOMOGENEITY) {
         warnings.push(format!(
             "the counts at the OFF positions differ by more than chance (chi2 {:.1} of {}, p {:.1e}): the positions do not see one background; {ADVICE}",
