@@ -112,9 +112,15 @@ impl CountedEvents {
         let mut found = [(0_u64, None); 2]; // of other values, of equal ones
         for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
             let of = &mut found[usize::from(pair[0].values == pair[1].values)];
-            let place = |(_, event): &(CountedEvent, CountedEvent)| (event.file, event.row);
+            let place = |event: &CountedEvent| (event.file, event.row);
+            let (first, second) = if place(&pair[0]) <= place(&pair[1]) {
+                (pair[0], pair[1])
+            } else {
+                (pair[1], pair[0])
+            };
             of.0 += 1;
-            of.1 = of.1.into_iter().chain([(pair[0], pair[1])]).min_by_key(place);
+            let pairs = of.1.into_iter().chain([(first, second)]);
+            of.1 = pairs.min_by_key(|(_, second)| place(second));
         }
         // The same rows under other keys.
         self.events.sort_unstable_by_key(|event| (event.values, event.file, event.row));

@@ -133,10 +133,15 @@ mod tests {
             let text = format!("{}", (stream.bits(i) as i64) >> (stream.bits(i + 1) % 64));
             assert_eq!(whole(text.as_bytes()), text.parse().ok(), "{text}");
         }
-        for text in
-            ["", "-", "+5", "1.0", "1e3", " 1", "9223372036854775808", "-9223372036854775808"]
-        {
+        for text in ["", "-", "+5", " 1", "9223372036854775808", "-9223372036854775808"] {
             assert_eq!(whole(text.as_bytes()), text.parse().ok(), "{text}");
+        }
+        // Keys may be written as floating point.
+        for (text, value) in [("1.0", Some(1)), ("-7.00", Some(-7)), ("1e3", Some(1000))] {
+            assert_eq!(whole(text.as_bytes()), value, "{text}");
+        }
+        for text in ["1.5", "1e-1", "1e300", "nan", "9007199254740993e0"] {
+            assert_eq!(whole(text.as_bytes()), None, "{text}");
         }
     }
 
