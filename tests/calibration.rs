@@ -116,8 +116,12 @@ fn posterior_counts_cuts_and_shows_bounds() {
         ["score", "gammaness", "posterior"].map(|name| column::<f32>(&file, name));
     let odds = PRIOR / (1.0 - PRIOR) * shares.gamma / shares.hadron;
     let mut compared = 0;
-    for ((score, gammaness), posterior) in score.iter().zip(&gammaness).zip(&posterior) {
-        if score.is_nan() {
+    let status = column::<u32>(&file, "status");
+    let rows = score.iter().zip(&gammaness).zip(&posterior).zip(&status);
+    for (((score, gammaness), posterior), status) in rows {
+        // The prior is that of events inside the cuts.
+        assert_eq!(posterior.is_nan(), *status != 0, "seed {seed}: status {status}");
+        if score.is_nan() || *status != 0 {
             continue;
         }
         let (g, p) = (f64::from(*gammaness), f64::from(*posterior));

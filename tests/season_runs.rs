@@ -661,7 +661,10 @@ fn events_that_are_there_twice_are_refused() {
     // Under other keys.
     let mut renamed = Scores { input: "renamed.h5".to_string(), ..one.clone() };
     renamed.key("run").fill(20_221_201_002);
-    refused(&[("a.h5", one.clone()), ("c.h5", renamed)], "", &says[..2]);
+    let at = folder();
+    let (told, _) = season(at.path(), &[("a.h5", one.clone()), ("c.h5", renamed)], "");
+    let warnings = texts(&told["warnings"]).join("; ");
+    assert!(warnings.contains("equal values and other keys"), "{warnings}");
     // Within one file.
     let mut twice = one.clone();
     for (_, values) in &mut twice.keys {

@@ -26,7 +26,7 @@ pub struct SeasonSettings {
     /// Keys of the score files that name a shower for all telescopes: its image with most size
     /// counts in sums over telescopes. Empty: every image counts.
     pub shower_key: Vec<String>,
-    /// Counts events of equal keys or equal values as different ones.
+    /// Counts events of equal keys as different ones.
     pub allow_repeated_events: bool,
     pub quality: Quality,
     pub positions: Positions,

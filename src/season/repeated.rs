@@ -101,8 +101,9 @@ impl CountedEvents {
         other.events.into_iter().for_each(|event| self.push(event));
     }
 
-    /// Refuses events of equal values, and of equal keys where these name one event of a
-    /// telescope. Equal keys alone are a warning elsewhere, and nothing of simulated showers.
+    /// Refuses events of equal keys and values, and of equal keys alone where these name one event
+    /// of a telescope. Equal keys alone are a warning elsewhere, and nothing of simulated showers;
+    /// equal values alone are a warning.
     pub fn refuse_repeated(
         mut self,
         files: &[Listed],
@@ -122,12 +123,13 @@ impl CountedEvents {
             let pairs = of.1.into_iter().chain([(first, second)]);
             of.1 = pairs.min_by_key(|(_, second)| place(second));
         }
-        // The same rows under other keys.
+        // The same rows under other keys: copies, or values of little resolution.
+        let mut other_keys = (0_u64, None);
         self.events.sort_unstable_by_key(|event| (event.values, event.file, event.row));
         let pairs = self.events.windows(2);
         for pair in pairs.filter(|p| p[0].values == p[1].values && p[0].name != p[1].name) {
-            found[1].0 += 1;
-            found[1].1.get_or_insert((pair[0], pair[1]));
+            other_keys.0 += 1;
+            other_keys.1.get_or_insert((pair[0], pair[1]));
         }
         let [of_keys, of_values] = found;
         let least = if self.one_in == 1 { "" } else { "at least " };
@@ -156,12 +158,15 @@ impl CountedEvents {
                 .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")
                 .input());
         }
+        let copies = told(other_keys).map(|(_, _, text)| {
+            format!("Events with equal values and other keys: {text}. Copies count twice.")
+        });
         let warning = told(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
             format!(
                 "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
             )
         });
-        Ok(warning)
+        Ok(warning.or(copies))
     }
 }
 
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_of_other_keys_are_refused() {
+    fn equal_values_of_other_keys_are_warned_of() {
         let seed = u64::from(std::process::id());
         let mut events = of(0, 0..50, 0, seed);
         let other_keys = of(1, 0..50, 0, seed)
@@ -228,8 +233,8 @@ mod tests {
             .take(3)
             .map(|event| CountedEvent { name: mixed(7, event.name), ..event });
         other_keys.for_each(|event| events.push(event));
-        let text = events.refuse_repeated(&files(), false).unwrap_err().to_string();
-        assert!(text.contains("3 duplicates"), "{text}");
+        let text = events.refuse_repeated(&files(), false).unwrap().unwrap();
+        assert!(text.contains("3 duplicates") && text.contains("other keys"), "{text}");
     }
 
     #[test]
