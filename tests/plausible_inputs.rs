@@ -307,7 +307,9 @@ fn public_tables_are_plausible() {
 fn wide_events(folder: &Path) -> (PathBuf, Events) {
     let gamma = simulated(folder.join("toy.h5"), Class::Gamma, 3000, seed());
     let mut events = Events::read(&gamma);
-    events.feature("width").iter_mut().for_each(|x| *x *= 3.0);
+    for (name, factor) in [("width", 3.0), ("length", 2.0)] {
+        events.feature(name).iter_mut().for_each(|x| *x *= factor);
+    }
     events.feature("con2")[7] = f32::NAN;
     let wide = folder.join("wide.h5");
     events.write(&wide);
