@@ -230,7 +230,7 @@ impl Tally {
             |what: &str| format!("|values| up to {:.4} {} in {what}", self.largest, self.unit);
         if self.largest > most * (1.0 + ROUNDING) {
             return Some(Finding {
-                severe: direction == Direction::Alpha,
+                severe: false,
                 expected: format!("a direction of at most {most:.4} {}", self.unit),
                 found: found(&format!("{} rows", self.finite)),
                 advice: DEGREES,

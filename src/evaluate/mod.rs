@@ -113,9 +113,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let scorer = agree(world, scorer)?;
     let duplicates = repeated::find(world, &sources)?;
     let implausible = values::find(world, &sources, scorer.selection())?;
-    if let (Some(first), true) = (implausible.first(), options.strict) {
-        return common(Err(first.refusal(&sources[first.file])));
-    }
+    let first_implausible = implausible.first().map(|first| first.refusal(&sources[first.file]));
     let implausible: Vec<String> = implausible.iter().map(|found| found.line(&sources)).collect();
     let known = known::known(world, &scorer, &model.sketches, &sources, options)?;
     let read = || Pool::read(&scorer, &sources);
@@ -137,6 +135,9 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let unlike = all.unlike(&bounds);
     if let (Some(first), true) = (unlike.first(), options.strict) {
         return common(Err(refused_as_unlike(first)));
+    }
+    if let (Some(error), true) = (first_implausible, options.strict) {
+        return common(Err(error));
     }
     let latent = all.choice.latent(&scorer.card, &model);
     let about = About {

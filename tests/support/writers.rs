@@ -218,7 +218,7 @@ impl Inputs<'_> {
                 &extract,
                 Some(&[&extract[..], &arguments!["--high", "10", "--low", "5"]].concat()),
             )
-            .on_ranks(),
+            .resuming(),
             Writer::new(
                 "anomalies",
                 "made",
