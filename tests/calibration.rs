@@ -129,7 +129,7 @@ fn posterior_counts_cuts_and_shows_bounds() {
         assert!((p / expected - 1.0).abs() < 1e-4, "seed {seed}: {p} {expected}");
         compared += 1;
     }
-    assert!(compared > 5000);
+    assert!(compared > 2000, "{compared} rows inside the cuts");
 
     let output = at("evaluation");
     let evaluate =
