@@ -117,7 +117,10 @@ impl Model {
             !overwrite && self.outputs.get(name).is_some_and(|content| *content != listed[name])
         };
         let failed: BTreeSet<Name> = mine.iter().filter(|name| is_stale(name)).cloned().collect();
-        if !mine.is_empty() && failed.len() == mine.len() {
+        let earlier = self.earlier(&listed);
+        // Other parts and the files of other runs need a manifest all the same.
+        let is_alone = shard.1 == 1 && earlier.files.is_empty();
+        if is_alone && !mine.is_empty() && failed.len() == mine.len() {
             return USAGE;
         }
         let files: Files = mine
@@ -125,7 +128,6 @@ impl Model {
             .filter(|name| !failed.contains(*name))
             .map(|n| (n.clone(), listed[n]))
             .collect();
-        let earlier = self.earlier(&listed);
         if overwrite && earlier.files.is_empty() {
             self.parts.clear();
             self.given.clear();
