@@ -10,7 +10,9 @@ use super::protected::ProtectedInputs;
 use super::report::Failure;
 use super::told::{Telling, Told};
 use crate::error::{Error, Fault, Result};
-use crate::world::World;
+use crate::world::{Work, World};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -82,6 +84,28 @@ impl Assignment {
     pub fn remove_dead_parts(&self) -> Result<()> {
         let folders: BTreeSet<&Path> = self.jobs.iter().filter_map(|j| j.output.parent()).collect();
         folders.into_iter().try_for_each(|folder| durable::remove_dead_parts(folder, true))
+    }
+
+    /// Looks at the files, shared between ranks in turn, and returns what all have found, in the
+    /// order of the files. An error ends the survey.
+    pub fn survey<T: Serialize + DeserializeOwned>(
+        &self,
+        world: &dyn World,
+        mut look: impl FnMut(&Job) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let broken =
+            |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
+        let mut mine: Vec<(usize, T)> = Vec::new();
+        for (i, job) in self.jobs.iter().enumerate().skip(world.rank()).step_by(world.size()) {
+            world.progress(Work::Reading, i as u64);
+            mine.push((i, look(job)?));
+        }
+        let mut all: BTreeMap<usize, T> = BTreeMap::new();
+        for bytes in world.all_gather(&serde_json::to_vec(&mine).map_err(broken)?)? {
+            let found: Vec<(usize, T)> = serde_json::from_slice(&bytes).map_err(broken)?;
+            all.extend(found);
+        }
+        Ok(all.into_values().collect())
     }
 
     /// This rank's files, longest first.

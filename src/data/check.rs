@@ -585,21 +585,21 @@ impl Tally {
 }
 
 /// Rows in which a quantity exceeds one that it cannot exceed.
-struct Disorder {
+pub(super) struct Disorder {
     smaller: usize, // index of the quantity in the request
     larger: usize,
-    names: (&'static str, &'static str),
-    rows: u64,
+    pub(super) names: (&'static str, &'static str),
+    pub(super) rows: u64,
 }
 
 impl Disorder {
-    fn add(&mut self, block: &Block) {
+    pub(super) fn add(&mut self, block: &Block) {
         let pairs = block.quantities[self.smaller].iter().zip(&block.quantities[self.larger]);
         self.rows += pairs.filter(|(smaller, larger)| smaller > larger).count() as u64;
     }
 }
 
-fn ordered_pairs(names: &[String]) -> Vec<Disorder> {
+pub(super) fn ordered_pairs(names: &[String]) -> Vec<Disorder> {
     let index = |wanted: &str| names.iter().position(|name| name == wanted);
     let pair = |names: &(&'static str, &'static str)| {
         let (smaller, larger) = (index(names.0)?, index(names.1)?);

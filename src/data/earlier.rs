@@ -5,6 +5,7 @@
 
 use super::assign::Assignment;
 use super::ledger::{Entries, ListedFile};
+use crate::error::path_text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -30,7 +31,7 @@ impl<F: ListedFile, R: Clone> Earlier<F, R> {
     pub fn new(files: Vec<F>, failed: BTreeMap<String, R>, listed: &Assignment) -> Earlier<F, R> {
         let own: BTreeSet<&str> = listed.jobs.iter().map(|job| job.name.as_str()).collect();
         let inputs: BTreeSet<String> =
-            listed.jobs.iter().map(|job| job.input.display().to_string()).collect();
+            listed.jobs.iter().map(|job| path_text(&job.input)).collect();
         let (mut files, mut failed) = (files, failed);
         files.retain(|file| !own.contains(file.output()));
         failed.retain(|input, _| !inputs.contains(input));

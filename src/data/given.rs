@@ -8,6 +8,7 @@ use super::assign;
 use super::durable;
 use super::ledger;
 use super::report::FailedFile;
+use crate::bounded;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,11 +102,7 @@ fn is_same(failed: &str, input: &Path) -> bool {
 }
 
 fn read(folder: &Path) -> Vec<Given> {
-    let path = path(folder);
-    if std::fs::metadata(&path).map_or(true, |metadata| metadata.len() > LARGEST) {
-        return Vec::new();
-    }
-    let text = std::fs::read(&path).unwrap_or_default();
+    let text = bounded::read(&path(folder), LARGEST).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 

@@ -6,15 +6,18 @@
 
 use super::durable::AppendFile;
 use super::report::Failure;
+use crate::bounded;
 use crate::error::{Error, Fault, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 pub const FOLDER: &str = "ledger";
-/// A longer ledger is something else.
+/// A longer ledger or manifest is something else.
 const LARGEST_FILE: u64 = 1 << 30;
+/// More rows in one file are a damaged number.
+const MOST_ROWS: u64 = 1 << 40;
 
 /// A finished file as manifests and ledgers list it.
 pub trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
@@ -120,6 +123,49 @@ impl Ledger {
         };
         file.append_line(&line)
     }
+}
+
+/// Reads the manifest at a path; `None` if there is none.
+///
+/// # Errors
+/// `Input` if it cannot be read.
+pub fn read_manifest<M: DeserializeOwned>(path: &Path) -> Result<Option<M>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = bounded::read(path, LARGEST_FILE).map_err(|e| unreadable_manifest(path, &e))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable_manifest(path, &e))
+}
+
+/// Refuses a manifest with files outside of its folder, or with more `rows` (of this `unit`) in a
+/// file than there can be.
+///
+/// # Errors
+/// `Input`.
+pub fn refuse_impossible<F: ListedFile>(
+    path: &Path,
+    files: &[F],
+    unit: &str,
+    rows: impl Fn(&F) -> u64,
+) -> Result<()> {
+    if files.iter().any(|file| rows(file) > MOST_ROWS) {
+        let found = format!("a file of more than {MOST_ROWS} {unit}");
+        return Err(unreadable_manifest(path, &found));
+    }
+    let is_inside =
+        |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    match files.iter().find(|file| !is_inside(file.output())) {
+        Some(file) => {
+            let found = format!("a file outside of its folder, '{}'", file.output());
+            Err(unreadable_manifest(path, &found))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The fault of a manifest that cannot be read.
+pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
+    Fault::new("cannot read the manifest").file(path).found(found).input()
 }
 
 /// Whether an output folder has a ledger.

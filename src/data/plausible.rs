@@ -6,6 +6,7 @@
 //! ranges below. A schema replaces them in its section `[plausible]`. Counts are integers, so
 //! that findings do not depend on how the rows were read.
 
+use super::table::Table;
 use serde::Deserialize;
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
@@ -244,6 +245,20 @@ impl Tally {
             advice: RADIANS,
         })
     }
+}
+
+/// Returns what is wrong with columns of a table, by quantity.
+pub fn findings<'a>(
+    table: &'a Table,
+    names: &'a [String],
+    columns: &'a [Vec<f32>],
+) -> impl Iterator<Item = (&'a String, Finding)> {
+    names.iter().zip(columns).flat_map(|(name, values)| {
+        let unit = table.unit(name).unwrap_or_default();
+        let mut tally = Tally::new(table.schema().plausible.get(name), name, unit);
+        tally.add(values);
+        tally.findings().into_iter().map(move |finding| (name, finding))
+    })
 }
 
 impl Finding {

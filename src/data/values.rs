@@ -3,7 +3,8 @@
 //!
 //! A sample is enough for that: the first rows of a file, and of very many files some.
 
-use super::plausible::Tally;
+use super::check::ordered_pairs;
+use super::plausible;
 use super::selection::Selection;
 use super::store::{self, Source};
 use super::table::{Block, Request, Table};
@@ -106,30 +107,24 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
     let (mut reader, read) = store::open_columns(&table, source, &wanted)?;
     let mut block = Block::default();
     reader.read(0..table.rows().min(ROWS), &mut block)?;
-    let mut all = Vec::new();
-    for (name, values) in read.quantities.iter().zip(&block.quantities) {
-        let unit = table.unit(name).unwrap_or_default();
-        let mut tally = Tally::new(source.schema.plausible.get(name), name, unit);
-        tally.add(values);
-        all.extend(tally.findings().into_iter().map(|found| Finding {
-            file,
-            quantity: name.clone(),
-            severe: found.severe,
-            expected: found.expected,
-            found: found.found,
-            advice: found.advice.to_string(),
-        }));
-    }
-    all.extend(exchanged_axes(file, &read.quantities, &block));
-    Ok(all)
+    let of_values = plausible::findings(&table, &read.quantities, &block.quantities);
+    let of_values = of_values.map(|(name, found)| Finding {
+        file,
+        quantity: name.clone(),
+        severe: found.severe,
+        expected: found.expected,
+        found: found.found,
+        advice: found.advice.to_string(),
+    });
+    Ok(of_values.chain(exchanged_axes(file, &read.quantities, &block)).collect())
 }
 
 /// Widths that exceed the lengths: the columns are exchanged.
 fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<Finding> {
-    let column = |wanted: &str| names.iter().position(|name| name == wanted);
-    let (width, length) = (column("width")?, column("length")?);
-    let pairs = block.quantities[width].iter().zip(&block.quantities[length]);
-    let wider = pairs.filter(|(width, length)| width > length).count();
+    let mut pairs = ordered_pairs(names).into_iter();
+    let mut pair = pairs.find(|pair| pair.names == ("width", "length"))?;
+    pair.add(block);
+    let wider = pair.rows;
     (wider as f64 > MOST_WIDER * block.rows as f64).then(|| Finding {
         file,
         quantity: "width".to_string(),

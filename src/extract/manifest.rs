@@ -6,20 +6,16 @@
 
 use super::resume::Earlier;
 use crate::data::durable;
-use crate::data::ledger::ListedFile;
-use crate::error::{Error, Fault, Result};
+use crate::data::ledger::{self, ListedFile};
+use crate::error::{Fault, Result};
 use crate::hillas::STATUS_BITS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 
 /// File name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 pub(super) const FORMAT: &str = "taiga-flow-extraction 1";
-/// A longer manifest is something else [bytes].
-const LARGEST_MANIFEST: u64 = 1 << 30;
-/// More images in one file are a damaged number.
-const MOST_IMAGES: u64 = 1 << 40;
 
 /// One extracted file, as it stands in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,30 +95,15 @@ impl Summary {
     /// # Errors
     /// `Input` if it cannot be read, or is not that of an extraction.
     pub fn read(path: &Path) -> Result<Option<Summary>> {
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let length = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?.len();
-        if length > LARGEST_MANIFEST {
-            return Err(unreadable(path, &format!("{length} bytes, more than any manifest has")));
-        }
-        let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
-        let summary: Summary = serde_json::from_slice(&bytes).map_err(|e| unreadable(path, &e))?;
+        let Some(summary) = ledger::read_manifest::<Summary>(path)? else { return Ok(None) };
         if summary.format != FORMAT {
-            return Err(unreadable(path, &format!("the format '{}'", summary.format)));
+            return Err(ledger::unreadable_manifest(
+                path,
+                &format!("the format '{}'", summary.format),
+            ));
         }
-        if summary.files.iter().any(|file| file.images > MOST_IMAGES) {
-            return Err(unreadable(path, &format!("a file of more than {MOST_IMAGES} images")));
-        }
-        let is_inside = |file: &&ExtractedFile| {
-            Path::new(&file.output).components().all(|c| matches!(c, Component::Normal(_)))
-        };
-        match summary.files.iter().find(|file| !is_inside(file)) {
-            Some(file) => {
-                Err(unreadable(path, &format!("a file outside of its folder, '{}'", file.output)))
-            }
-            None => Ok(Some(summary)),
-        }
+        ledger::refuse_impossible(path, &summary.files, "images", |file| file.images)?;
+        Ok(Some(summary))
     }
 
     /// Marks the extraction as incomplete: the manifest then lists only the files of earlier
@@ -153,10 +134,6 @@ impl Summary {
         serde_json::to_vec_pretty(self)
             .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())
     }
-}
-
-fn unreadable(path: &Path, found: &dyn std::fmt::Display) -> Error {
-    Fault::new("cannot read the manifest").file(path).found(found).input()
 }
 
 impl std::fmt::Display for Summary {

@@ -18,7 +18,6 @@ use crate::data::report::Failure;
 use crate::error::{Error, Fault, Result};
 use crate::world::{StopFlag, Work, World};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 pub type Earlier = crate::data::earlier::Earlier<ExtractedFile>;
@@ -112,30 +111,17 @@ pub fn survey(
     settings: &str,
     stop: &StopFlag,
 ) -> Result<Vec<Found>> {
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let entries: Entries<ExtractedFile> = ledger::read(&options.output)?.entries;
-    let mut mine: Vec<(usize, Found)> = Vec::new();
-    for (i, job) in assignment.jobs.iter().enumerate() {
-        if i % world.size() != world.rank() {
-            continue;
-        }
+    assignment.survey(world, |job| {
         stop.refuse_if_requested()?;
-        world.progress(Work::Reading, i as u64);
         let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
-        let found = match look(world, job, options, settings, known) {
-            Ok(Some(file)) => Found::Finished(file),
-            Ok(None) => Found::Left,
-            Err(error @ Error::Environment(_)) => return Err(error),
-            Err(error) => Found::Failed(Failure::new(&job.input, &error)),
-        };
-        mine.push((i, found));
-    }
-    let mut all: BTreeMap<usize, Found> = BTreeMap::new();
-    for bytes in world.all_gather(&serde_json::to_vec(&mine).map_err(broken)?)? {
-        let found: Vec<(usize, Found)> = serde_json::from_slice(&bytes).map_err(broken)?;
-        all.extend(found);
-    }
-    Ok(all.into_values().collect())
+        match look(world, job, options, settings, known) {
+            Ok(Some(file)) => Ok(Found::Finished(file)),
+            Ok(None) => Ok(Found::Left),
+            Err(error @ Error::Environment(_)) => Err(error),
+            Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+        }
+    })
 }
 
 /// Returns the output of a job if it is finished, and a fault if it is of something else.

@@ -2,23 +2,13 @@
 //!
 //! An input that is the output folder of `extract` has a manifest, which names them.
 
-use super::{LARGEST_MANIFEST, MANIFEST, Options};
+use super::{MANIFEST, Options};
 use crate::data::report::FailedFile;
 use crate::error::{Fault, Result};
+use crate::extract;
 use crate::world::{World, is_root};
-use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-/// How the format of an extraction's manifest begins.
-const FORMAT: &str = "taiga-flow-extraction";
-
-#[derive(Deserialize)]
-struct Manifest {
-    format: String,
-    #[serde(default)]
-    failed: BTreeMap<String, FailedFile>,
-}
+use std::path::PathBuf;
 
 /// Returns the manifests that the inputs would have as outputs of `extract`.
 pub fn manifests(options: &Options) -> Vec<PathBuf> {
@@ -39,19 +29,13 @@ pub fn failed(world: &dyn World, options: &Options) -> Result<BTreeMap<String, F
 fn read_all(options: &Options) -> BTreeMap<String, FailedFile> {
     let mut failed = BTreeMap::new();
     for path in manifests(options) {
-        for (input, file) in read(&path).map(|manifest| manifest.failed).unwrap_or_default() {
+        // Any other manifest, or none, says nothing.
+        let Ok(Some(extraction)) = extract::Summary::read(&path) else { continue };
+        for (input, file) in FailedFile::of_reasons(&extraction.failed) {
             let reason = format!("was not extracted: {}", file.reason);
             let output = path.display().to_string();
             failed.insert(input, FailedFile { output, reason, ..file });
         }
     }
     failed
-}
-
-/// Any other manifest, or none, says nothing.
-fn read(path: &Path) -> Option<Manifest> {
-    let length = std::fs::metadata(path).ok()?.len();
-    let text = std::fs::read(path).ok().filter(|_| length <= LARGEST_MANIFEST)?;
-    let manifest: Manifest = serde_json::from_slice(&text).ok()?;
-    manifest.format.starts_with(FORMAT).then_some(manifest)
 }

@@ -4,7 +4,7 @@
 
 use super::recipe::{AtPositions, Recipe, Rows};
 use crate::data::catalog::{self, Stamp};
-use crate::data::plausible::Tally;
+use crate::data::plausible;
 use crate::data::schema::Schema;
 use crate::data::table::{Block, Reader, Request, Table};
 use crate::engine::check_units;
@@ -102,14 +102,8 @@ impl Input {
 impl Input {
     /// Warns of quantities whose first values no telescope has, such as angles in another unit.
     fn warn_of_values(&self, values: &[Vec<f32>]) {
-        let own = &self.table.schema().plausible;
-        for (name, values) in self.quantities.iter().zip(values) {
-            let unit = self.table.unit(name).unwrap_or_default();
-            let mut tally = Tally::new(own.get(name), name, unit);
-            tally.add(values);
-            for finding in tally.findings() {
-                log::warn!("{}: {}", self.path.display(), finding.line(name));
-            }
+        for (name, finding) in plausible::findings(&self.table, &self.quantities, values) {
+            log::warn!("{}: {}", self.path.display(), finding.line(name));
         }
     }
 }

@@ -20,7 +20,6 @@ mod survey;
 mod suspects;
 pub mod verify;
 
-use crate::bounded;
 use crate::config::{Hardware, Score};
 use crate::data::assign::Assignment;
 use crate::data::durable;
@@ -31,7 +30,7 @@ use crate::data::report::{self, FailedFile, Failure};
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::engine::{self, Place, Scorer};
-use crate::error::{Fault, Result};
+use crate::error::{Fault, Result, path_text};
 use crate::model::{Card, Model};
 use crate::world::{StopFlag, Work, World, agree, any_rank, is_root, preflight, watch_reading};
 use deal::Pool;
@@ -40,17 +39,13 @@ use pipeline::Shared;
 use recipe::Recipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use survey::{Found, Surveyor};
 use suspects::Suspects;
 
 pub const MANIFEST: &str = "manifest.json";
-/// A longer manifest is something else [bytes].
-const LARGEST_MANIFEST: u64 = 1 << 30;
-/// More rows in one file are a damaged number.
-const MOST_ROWS: u64 = 1 << 40;
 /// Rows read, scored and written at a time: bounds the memory.
 pub const BLOCK_ROWS: u64 = 65_536;
 /// Files of more rows are shared by several ranks.
@@ -382,7 +377,7 @@ impl Ending<'_> {
     fn failed(&self, failures: &[Failure]) -> BTreeMap<String, FailedFile> {
         let jobs = self.assignment.jobs.iter();
         let outputs: BTreeMap<String, &str> =
-            jobs.map(|job| (job.input.display().to_string(), job.name.as_str())).collect();
+            jobs.map(|job| (path_text(&job.input), job.name.as_str())).collect();
         let file = |Failure { file, exit_code, text }: &Failure| {
             let output = outputs.get(file).map_or(String::new(), |name| (*name).to_string());
             (file.clone(), FailedFile { output, reason: text.clone(), exit_code: *exit_code })
@@ -467,26 +462,9 @@ impl Summary {
 
     /// The manifest at a path; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Summary>> {
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let unreadable = |e: &dyn std::fmt::Display| {
-            Fault::new("cannot read the manifest").file(path).found(e).input()
-        };
-        let bytes = bounded::read(path, LARGEST_MANIFEST).map_err(|e| unreadable(&e))?;
-        let summary: Summary = serde_json::from_slice(&bytes).map_err(|e| unreadable(&e))?;
-        if summary.files.iter().any(|file| file.rows.max(file.unusable) > MOST_ROWS) {
-            return Err(unreadable(&format!("a file of more than {MOST_ROWS} rows")));
-        }
-        let inside = |file: &&ScoredFile| {
-            Path::new(&file.output).components().all(|c| matches!(c, Component::Normal(_)))
-        };
-        match summary.files.iter().find(|file| !inside(file)) {
-            Some(file) => {
-                Err(unreadable(&format!("a file outside of its folder, '{}'", file.output)))
-            }
-            None => Ok(Some(summary)),
-        }
+        let Some(summary) = ledger::read_manifest::<Summary>(path)? else { return Ok(None) };
+        ledger::refuse_impossible(path, &summary.files, "rows", |f| f.rows.max(f.unusable))?;
+        Ok(Some(summary))
     }
 
     fn to_bytes(&self) -> Result<Vec<u8>> {

@@ -45,35 +45,21 @@ pub fn survey(
     ledger: &mut Ledger,
     note: &mut Note,
 ) -> Result<Vec<Found>> {
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
-    let mut mine: Vec<(usize, Found)> = Vec::new();
-    for (i, job) in assignment.jobs.iter().enumerate() {
-        if i % world.size() != world.rank() {
-            continue;
-        }
-        world.progress(Work::Reading, i as u64);
+    assignment.survey(world, |job| {
         if let Some(failure) = see.suspects.failure(&job.name) {
-            mine.push((i, Found::Failed(failure.clone())));
-            continue;
+            return Ok(Found::Failed(failure.clone()));
         }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
         note.begin(job);
         let looked = note.finish(see.look(world, job, entries, ledger));
-        let found = match looked.map_err(or_lack_of_memory) {
-            Ok(found) => found,
+        match looked.map_err(or_lack_of_memory) {
+            Ok(found) => Ok(found),
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
-                return Err(error);
+                Err(error)
             }
-            Err(error) => Found::Failed(Failure::new(&job.input, &error)),
-        };
-        mine.push((i, found));
-    }
-    let mut all: BTreeMap<usize, Found> = BTreeMap::new();
-    for bytes in world.all_gather(&serde_json::to_vec(&mine).map_err(broken)?)? {
-        let found: Vec<(usize, Found)> = serde_json::from_slice(&bytes).map_err(broken)?;
-        all.extend(found);
-    }
-    Ok(all.into_values().collect())
+            Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+        }
+    })
 }
 
 /// What a file is looked at with.

@@ -226,7 +226,8 @@ pub fn count(
         });
         match outcome {
             Ok(mut scanned) => {
-                let index = folder.files.iter().position(|known| known.name == file.name);
+                let by_name = |known: &Listed| known.name.cmp(&file.name);
+                let index = folder.files.binary_search_by(by_name);
                 scanned.events.of_file(index.unwrap_or_default());
                 mine.take(scanned);
             }
