@@ -33,6 +33,16 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Returns at most the first `limit` bytes of a file.
+///
+/// # Errors
+/// What the system says.
+pub fn read_head(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Returns the content of a text file of at most `limit` bytes.
 ///
 /// # Errors

@@ -45,11 +45,21 @@ enum Operation {
     ScoreOnRanks,
     /// Scores all files again.
     Overwrite,
-    /// Starts a scoring and kills it after so long.
-    Interrupt(Scope, Duration),
+    /// Scores all files; outputs and failed inputs that are gone leave the manifest.
+    Forget,
+    /// Starts a scoring, perhaps of all files again, and kills it after so long.
+    Interrupt(Scope, Rerun, Duration),
     DeleteOutput(Name),
     /// Changes the number of shards.
     Parts(usize),
+}
+
+/// What a scoring does with outputs and entries of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rerun {
+    Keep,
+    Overwrite,
+    Forget,
 }
 
 /// The files that a scoring is to score.
@@ -93,6 +103,8 @@ struct Model {
     parts: BTreeMap<(usize, usize), Part>,
     /// Folders that were scored: the archive as a whole, or nights.
     given: BTreeSet<Option<String>>,
+    /// Whether outputs are being replaced: a scoring with `--overwrite` was killed.
+    overwriting: bool,
 }
 
 impl Model {
@@ -105,7 +117,7 @@ impl Model {
     }
 
     /// Predicts a scoring: its exit code, and what the folder then holds.
-    fn score(&mut self, scope: &Scope, overwrite: bool, disk: &BTreeMap<Name, OnDisk>) -> i32 {
+    fn score(&mut self, scope: &Scope, rerun: Rerun, disk: &BTreeMap<Name, OnDisk>) -> i32 {
         let listed = self.listed(scope);
         let inodes: BTreeSet<u64> = listed.keys().map(|name| disk[name].inode).collect();
         if listed.is_empty() || inodes.len() < listed.len() {
@@ -113,11 +125,13 @@ impl Model {
         }
         let shard = if let Scope::Shard(k, n) = scope { (*k, *n) } else { (0, 1) };
         let mine = part(&listed, disk, shard);
+        let resumes = self.overwriting && shard.1 == 1;
+        let overwrite = rerun == Rerun::Overwrite || resumes;
         let is_stale = |name: &Name| {
             !overwrite && self.outputs.get(name).is_some_and(|content| *content != listed[name])
         };
         let failed: BTreeSet<Name> = mine.iter().filter(|name| is_stale(name)).cloned().collect();
-        let earlier = self.earlier(&listed);
+        let (earlier, lost) = self.earlier(&listed, scope, rerun == Rerun::Forget);
         // Other parts and the files of other runs need a manifest all the same.
         let is_alone = shard.1 == 1 && earlier.files.is_empty();
         if is_alone && !mine.is_empty() && failed.len() == mine.len() {
@@ -128,7 +142,7 @@ impl Model {
             .filter(|name| !failed.contains(*name))
             .map(|n| (n.clone(), listed[n]))
             .collect();
-        if overwrite && earlier.files.is_empty() {
+        if overwrite && !resumes && earlier.files.is_empty() {
             self.parts.clear();
             self.given.clear();
         }
@@ -148,28 +162,51 @@ impl Model {
             if others.iter().any(|other| other.listing != listed) {
                 return PARTIAL;
             }
+            let is_gone =
+                |(name, content): (&Name, &Content)| self.outputs.get(name) != Some(content);
+            if others.iter().any(|other| other.files.iter().any(is_gone)) {
+                return PARTIAL;
+            }
             (others.len() == shard.1).then(|| {
                 let files = others.iter().flat_map(|part| part.files.clone()).collect();
                 (files, others.iter().flat_map(|part| part.failed.clone()).collect())
             })
         };
+        let mut contents =
+            self.parts.get(&shard).map(|part| part.files.clone()).unwrap_or_default();
         if let Some((mut files, mut failed)) = merged {
             files.extend(earlier.files);
             failed.extend(earlier.failed);
+            contents.clone_from(&files);
             self.manifest = Some(Manifest { files, failed, complete: true });
         }
-        if failed.is_empty() { 0 } else { PARTIAL }
+        if shard.1 == 1 {
+            self.overwriting = false;
+        }
+        let mut seen = BTreeSet::new();
+        let is_doubled = contents.values().any(|content| !seen.insert(content));
+        if failed.is_empty() && !lost && !is_doubled { 0 } else { PARTIAL }
     }
 
-    /// The entries of other runs that stay in the manifest.
-    fn earlier(&self, listed: &Files) -> Manifest {
-        let Some(mut earlier) = self.manifest.clone() else { return Manifest::default() };
-        earlier.files.retain(|name, content| {
-            !listed.contains_key(name) && self.outputs.get(name) == Some(content)
-        });
-        earlier.failed.retain(|name| !listed.contains_key(name) && self.archive.contains_key(name));
+    /// The entries of other runs that stay in the manifest, and whether some are lost.
+    fn earlier(&self, listed: &Files, scope: &Scope, forget: bool) -> (Manifest, bool) {
+        let Some(mut earlier) = self.manifest.clone() else { return Default::default() };
+        earlier.files.retain(|name, _| !listed.contains_key(name));
+        earlier.failed.retain(|name| !listed.contains_key(name));
         earlier.complete = false;
-        earlier
+        let is_there = |name: &Name, content: &Content| self.outputs.get(name) == Some(content);
+        let is_given = |name: &Name| match scope {
+            Scope::Night(night) => night_of(name) == night,
+            Scope::All | Scope::Shard(..) => true,
+        };
+        if forget {
+            earlier.files.retain(|name, content| is_there(name, content));
+            earlier.failed.retain(|name| self.archive.contains_key(name));
+            return (earlier, false);
+        }
+        let lost = earlier.files.iter().any(|(name, content)| !is_there(name, content))
+            || earlier.failed.iter().any(|n| !self.archive.contains_key(n) && is_given(n));
+        (earlier, lost)
     }
 
     /// The manifest while a scoring works.
@@ -329,7 +366,7 @@ impl Sequence {
     fn operation(&mut self) -> Operation {
         let archive = self.model.archive.clone();
         loop {
-            let drawn = self.draw(22);
+            let drawn = self.draw(23);
             let operation = match drawn {
                 0 | 1 => Some(Operation::Add(self.new_name())),
                 2 => self.chosen(&archive).map(Operation::Remove),
@@ -344,13 +381,17 @@ impl Sequence {
                 15 => Some(Operation::ScoreOnRanks),
                 16 => Some(Operation::Overwrite),
                 17..=19 => {
-                    let share = self.draw(1000) as f64 / 1000.0;
-                    Some(Operation::Interrupt(self.scope(), LATEST_KILL.mul_f64(share)))
+                    let after = LATEST_KILL.mul_f64(self.draw(1000) as f64 / 1000.0);
+                    Some(match self.draw(4) {
+                        0 => Operation::Interrupt(Scope::All, Rerun::Overwrite, after),
+                        _ => Operation::Interrupt(self.scope(), Rerun::Keep, after),
+                    })
                 }
                 20 => {
                     let outputs = self.model.outputs.clone();
                     self.chosen(&outputs).map(Operation::DeleteOutput)
                 }
+                21 => Some(Operation::Forget),
                 _ => Some(Operation::Parts(2 + self.draw(2) as usize)),
             };
             if let Some(operation) = operation {
@@ -360,12 +401,17 @@ impl Sequence {
     }
 
     /// The command line of a scoring.
-    fn line(&self, scope: &Scope) -> Vec<OsString> {
+    fn line(&self, scope: &Scope, rerun: Rerun) -> Vec<OsString> {
         let model = &trained().model;
         let archive = self.archive();
         let format = if self.extension == "csv" { "csv" } else { "hdf5" };
         let mut line = Vec::from(arguments!["score", "-m", model, "-o", self.output()]);
         line.extend(arguments!["--format", format, "--threads", "1"]);
+        match rerun {
+            Rerun::Keep => {}
+            Rerun::Overwrite => line.push("--overwrite".into()),
+            Rerun::Forget => line.push("--forget-missing".into()),
+        }
         match scope {
             Scope::All => line.push(archive.into()),
             Scope::Night(night) => {
@@ -405,18 +451,20 @@ impl Sequence {
                 self.model.archive.insert(name.clone(), self.model.archive[of]);
             }
             Operation::Score(scope) => {
-                let line = self.line(scope);
-                self.scored(&mut program(&line), scope, false);
+                let line = self.line(scope, Rerun::Keep);
+                self.scored(&mut program(&line), scope, Rerun::Keep);
             }
             Operation::ScoreOnRanks => {
-                let line = self.line(&Scope::All);
-                self.scored(&mut ranks(2, &line), &Scope::All, false);
+                let line = self.line(&Scope::All, Rerun::Keep);
+                self.scored(&mut ranks(2, &line), &Scope::All, Rerun::Keep);
             }
-            Operation::Overwrite => {
-                let line = [&self.line(&Scope::All)[..], &["--overwrite".into()]].concat();
-                self.scored(&mut program(&line), &Scope::All, true);
+            Operation::Overwrite | Operation::Forget => {
+                let is_overwrite = matches!(operation, Operation::Overwrite);
+                let rerun = if is_overwrite { Rerun::Overwrite } else { Rerun::Forget };
+                let line = self.line(&Scope::All, rerun);
+                self.scored(&mut program(&line), &Scope::All, rerun);
             }
-            Operation::Interrupt(scope, after) => self.interrupt(scope, *after),
+            Operation::Interrupt(scope, rerun, after) => self.interrupt(scope, *rerun, *after),
             Operation::DeleteOutput(name) => {
                 std::fs::remove_file(self.output_of(name)).expect("an output");
                 self.model.outputs.remove(name);
@@ -426,9 +474,9 @@ impl Sequence {
         self.compare();
     }
 
-    fn scored(&mut self, command: &mut Command, scope: &Scope, overwrite: bool) {
+    fn scored(&mut self, command: &mut Command, scope: &Scope, rerun: Rerun) {
         let disk = self.on_disk();
-        let code = self.model.score(scope, overwrite, &disk);
+        let code = self.model.score(scope, rerun, &disk);
         let outcome = run(command);
         let _ = writeln!(self.history, "  → {:?}, expected {code}", outcome.code);
         assert_eq!(outcome.code, Some(code), "{}{}", self.history, outcome.stderr);
@@ -437,15 +485,15 @@ impl Sequence {
 
     /// Kills a scoring, and takes up what it has left, which must be what was there before, or
     /// what a whole scoring leaves, or something in between.
-    fn interrupt(&mut self, scope: &Scope, after: Duration) {
+    fn interrupt(&mut self, scope: &Scope, rerun: Rerun, after: Duration) {
         let disk = self.on_disk();
         let before = self.model.clone();
         let mut whole = before.clone();
-        let code = whole.score(scope, false, &disk);
+        let code = whole.score(scope, rerun, &disk);
         let shard = if let Scope::Shard(k, n) = scope { (*k, *n) } else { (0, 1) };
         let part = self.output().join(format!("ledger/{}-of-{}.json", shard.0 + 1, shard.1));
         let part_before = std::fs::read(&part).ok();
-        let scoring = Watched::start(&mut program(&self.line(scope)));
+        let scoring = Watched::start(&mut program(&self.line(scope, rerun)));
         std::thread::sleep(after);
         end(scoring.id());
         let ended = scoring.wait().code();
@@ -457,21 +505,31 @@ impl Sequence {
         } else {
             self.leaves_parts && code == INPUT
         };
-        for (name, content) in &whole.outputs {
-            if self.output_of(name).exists() {
-                self.model.outputs.insert(name.clone(), *content);
-            }
+        self.model.outputs.clear();
+        walk(&self.output(), &self.output(), self.extension, &mut self.model.outputs);
+        for (name, content) in &self.model.outputs {
+            let known = [before.outputs.get(name), whole.outputs.get(name)];
+            assert!(known.contains(&Some(content)), "{}{name}: {content}", self.history);
         }
+        let started = std::fs::read_to_string(self.output().join("ledger/started.json"));
+        self.model.overwriting = started.is_ok_and(|text| text.contains("\"overwrites\":true"));
         let mut begun = before.clone();
-        begun.begin(&before.earlier(&before.listed(scope)), shard);
+        begun.begin(&before.earlier(&before.listed(scope), scope, false).0, shard);
         let found = self.found_manifest();
         let known = [&before.manifest, &begun.manifest, &whole.manifest];
         assert!(known.contains(&&found), "{}{found:#?}\n{known:#?}", self.history);
         self.model.manifest = found;
         let given = std::fs::read_to_string(self.output().join("ledger/inputs.json"));
-        if given.is_ok_and(|text| text.matches("inputs").count() == whole.given.len()) {
+        let given = given.map_or(0, |text| text.matches("inputs").count());
+        if given == whole.given.len() {
             self.model.given.clone_from(&whole.given);
+        } else if given == 0 {
+            self.model.given.clear();
         }
+        let ledgers = self.output().join("ledger");
+        self.model
+            .parts
+            .retain(|(k, n), _| ledgers.join(format!("{}-of-{n}.json", k + 1)).exists());
         if shard.1 > 1 {
             let left = std::fs::read(&part).ok();
             let of = if left == part_before { &before } else { &whole };
@@ -549,11 +607,11 @@ impl Sequence {
         if self.model.archive.is_empty() {
             self.step(&Operation::Add("night-0/last".to_string()));
         }
-        self.step(&Operation::Score(Scope::All));
+        self.step(&Operation::Forget);
         assert!(self.model.wrong().is_empty(), "{}{:?}", self.history, self.model.wrong());
         self.verify();
         let scratch = self.folder.path().join("scratch");
-        let mut line = self.line(&Scope::All);
+        let mut line = self.line(&Scope::All, Rerun::Keep);
         line[4].clone_from(&scratch.clone().into());
         succeed(&mut program(&line));
         let bytes = |folder: &Path| {
@@ -648,12 +706,22 @@ fn added_hard_link_is_named_by_verify() {
 }
 
 #[test]
-fn removed_input_that_failed_leaves_the_manifest() {
+fn removed_input_that_failed_stays_until_it_is_forgotten() {
     let name = || "night-0/run-0".to_string();
     let (change, remove) = (Operation::Change(name()), Operation::Remove(name()));
     let delete = Operation::DeleteOutput(name());
-    let sequence = scripted(&[ALL, change, ALL, remove, delete, ALL]);
+    let sequence = scripted(&[ALL, change, ALL, remove, delete, ALL, Operation::Forget]);
     assert!(sequence.model.wrong().is_empty(), "{}", sequence.history);
+}
+
+#[test]
+fn killed_overwrite_is_resumed_without_the_flag() {
+    let soon = Duration::from_millis(1);
+    for after in [50, 100, 150, 200, 300] {
+        let overwrite = Operation::Interrupt(Scope::All, Rerun::Overwrite, soon * after);
+        let change = Operation::Change("night-1/run-2".to_string());
+        scripted(&[ALL, change, overwrite, ALL]).finish();
+    }
 }
 
 #[test]

@@ -130,10 +130,14 @@ fn nights_extracted_one_by_one_stay_in_the_manifest() {
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert_eq!(manifest(&images.at("hillas"))["files"].as_array().map(Vec::len), Some(6));
     assert!(manifest(&images.at("hillas"))["complete"].is_null());
-    // An output that was taken away leaves the manifest, with a warning.
+    // An output that was taken away stays in the manifest until it is to be forgotten.
     std::fs::remove_file(images.at("hillas/night-0/run-0.h5")).expect("an output");
-    let outcome = succeed(&mut program(&images.extract("hillas", &input.join("night-3"), &root)));
-    assert!(outcome.stderr.contains("no longer as they were written"), "{}", outcome.stderr);
+    let outcome = run(&mut program(&images.extract("hillas", &input.join("night-3"), &root)));
+    refused(&outcome, 4, "night-0/run-0.h5");
+    assert!(outcome.stdout.contains("no longer as it was written"), "{}", outcome.stdout);
+    assert_eq!(manifest(&images.at("hillas"))["files"].as_array().map(Vec::len), Some(7));
+    let forget = [&root[..], &["--forget-missing"]].concat();
+    succeed(&mut program(&images.extract("hillas", &input.join("night-3"), &forget)));
     assert_eq!(manifest(&images.at("hillas"))["files"].as_array().map(Vec::len), Some(6));
 }
 
@@ -196,6 +200,39 @@ fn killed_extraction_keeps_earlier_nights() {
     succeed(&mut program(&night(1)));
     succeed(&mut program(&images.extract("whole", &input, &[])));
     assert_eq!(tree(&output), tree(&images.at("whole")));
+}
+
+#[test]
+fn killed_overwrite_of_an_extraction_is_resumed() {
+    let images = Images::new(8, 150);
+    let (input, output) = (images.at("images"), images.at("hillas"));
+    let other = ["--high", "20", "--threads", "1"];
+    succeed(&mut program(&images.extract("whole", &input, &other)));
+    for flag in [&[][..], &["--overwrite"]] {
+        let _ = std::fs::remove_dir_all(&output);
+        succeed(&mut program(&images.extract("hillas", &input, &[])));
+        let overwrite = [&other[..], &["--overwrite"]].concat();
+        let mut running =
+            Watched::start(&mut program(&images.extract("hillas", &input, &overwrite)));
+        let lines = || text(&output.join("ledger/1-of-1.jsonl")).lines().count();
+        let is_begun = || output.join("ledger/started.json").exists();
+        while running.ended().is_none() && !(is_begun() && (1..8).contains(&lines())) {
+            std::hint::spin_loop();
+        }
+        drop(running);
+        let finished = lines();
+        // Neither old nor new files are taken for an extraction.
+        if is_begun() {
+            let score = arguments!["score", "-m", &trained().model, "-o", images.at("s"), &output];
+            refused(&run(&mut program(&score)), 3, "has not finished");
+        }
+        let resumed = [&other[..], flag].concat();
+        let outcome = succeed(&mut program(&images.extract("hillas", &input, &resumed)));
+        assert!(outcome.stderr.contains("extracting"), "{finished}: {}", outcome.stderr);
+        assert_eq!(tree(&output), tree(&images.at("whole")));
+        assert!(ledger(&output).values().all(|times| *times == 1), "{finished} of 8");
+        succeed(&mut program(&arguments!["verify", &output]));
+    }
 }
 
 #[test]

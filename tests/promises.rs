@@ -16,6 +16,7 @@ mod dialects;
 mod empty_files;
 mod energy_bins;
 mod exactly_once;
+mod extracted_inputs;
 mod extractions;
 mod failing_disk;
 mod fast_path;

@@ -60,6 +60,30 @@ fn a_run_set_aside_for_one_that_is_killed_before_its_first_checkpoint_stays() {
 }
 
 #[test]
+fn stopped_training_with_overwrite_is_resumed_by_the_same_command() {
+    let case = Case::new(3000, "[train]\nepochs = 4\nbatch = 512\n");
+    let (run_folder, whole) = (case.at("run"), case.at("whole"));
+    succeed(&mut program(&case.train(&run_folder, &["--set", "train.seed=9"])));
+    let overwrite = case.train(&run_folder, &["--overwrite"]);
+    let stopped = [&overwrite[..], &arguments!["--stop-after", "0s"]].concat();
+    for _ in 0..2 {
+        let outcome = run(&mut program(&stopped));
+        assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
+    }
+    let lines = text(&run_folder.join("train.log"));
+    assert!(lines.contains("resumed at"), "{lines}");
+    succeed(&mut program(&overwrite));
+    succeed(&mut program(&case.train(&whole, &[])));
+    assert_eq!(hash(&run_folder.join("model.safetensors")), hash(&whole.join("model.safetensors")));
+    // An unfinished run of another seed is replaced.
+    let outcome = run(&mut program(&case.train(&whole, &["--overwrite", "--stop-after", "0s"])));
+    assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
+    let other = case.train(&whole, &["--overwrite", "--set", "train.seed=9"]);
+    let outcome = succeed(&mut program(&other));
+    assert!(!outcome.stderr.contains("resumed, not replaced"), "{}", outcome.stderr);
+}
+
+#[test]
 fn outputs_of_other_settings_or_inputs_are_refused_and_failed_files_can_be_mended() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");

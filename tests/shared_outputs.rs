@@ -89,6 +89,104 @@ fn shards_of_a_grown_archive_do_not_merge() {
 }
 
 #[test]
+fn output_of_another_part_that_is_gone_is_missed() {
+    let archive = Archive::new(6);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let shard =
+        |which: &str| run(&mut program(&Archive::score(&output, &input, &["--shard", which])));
+    assert_eq!(shard("1/2").code, Some(0));
+    let scored = names(0..6).into_keys().find(|name| output.join(name).exists());
+    std::fs::remove_file(output.join(scored.expect("an output"))).expect("an output");
+    let second = shard("2/2");
+    assert_eq!(second.code, Some(4), "{}", second.stderr);
+    assert!(second.stderr.contains("--shard 1/2"), "{}", second.stderr);
+    assert!(!output.join("manifest.json").exists());
+    assert_eq!(shard("1/2").code, Some(0));
+    assert_eq!(listed(&output), names(0..6));
+    assert_eq!(verified(&output).code, Some(0));
+}
+
+#[test]
+fn copies_and_renamed_inputs_are_named() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let copy = input.join("night-1/copy.h5");
+    std::fs::copy(input.join("night-0/run-0.h5"), &copy).expect("a copy");
+    let score = Archive::score(&output, &input, &[]);
+    let outcome = run(&mut program(&score));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("has the same input as"), "{}", outcome.stdout);
+    std::fs::remove_file(copy).expect("a copy");
+    std::fs::remove_file(output.join("night-1/copy.h5")).expect("an output");
+    let forget = Archive::score(&output, &input, &["--forget-missing"]);
+    succeed(&mut program(&forget));
+    assert_eq!(verified(&output).code, Some(0));
+    std::fs::rename(input.join("night-0/run-1.h5"), input.join("night-0/run-9.h5")).expect("moved");
+    let outcome = run(&mut program(&score));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("has the same input as"), "{}", outcome.stdout);
+    std::fs::remove_file(output.join("night-0/run-1.h5")).expect("an output");
+    succeed(&mut program(&forget));
+    assert_eq!(verified(&output).code, Some(0));
+}
+
+#[test]
+fn altered_outputs_are_found_by_the_same_command_and_by_season() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let score = Archive::score(&output, &input, &[]);
+    succeed(&mut program(&score));
+    let file = hdf5::File::open_rw(output.join("night-1/run-2.h5")).expect("a score file");
+    let scores = file.dataset("scores/score").expect("scores");
+    let larger: Vec<f32> =
+        scores.read_raw().expect("scores").iter().map(|x: &f32| x + 9.0).collect();
+    scores.write_raw(&larger).expect("scores");
+    drop((scores, file));
+    let season = arguments!["season", &output, "-o", archive.at("report"), "--threshold", "-99"];
+    let outcome = run(&mut program(&season));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    let told = [outcome.stdout, outcome.stderr].concat();
+    assert!(told.contains("not as it was written"), "{told}");
+    let outcome = run(&mut program(&score));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("changed since it was written"), "{}", outcome.stdout);
+    let overwrite = Archive::score(&output, &input, &["--overwrite"]);
+    succeed(&mut program(&overwrite));
+    assert_eq!(verified(&output).code, Some(0));
+}
+
+#[test]
+fn damaged_ledger_and_missing_record_of_inputs_are_mended() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let score = Archive::score(&output, &input, &[]);
+    succeed(&mut program(&score));
+    let ledger = output.join("ledger/1-of-1.jsonl");
+    let mut bytes = std::fs::read(&ledger).expect("a ledger");
+    bytes[20] ^= 1;
+    std::fs::write(&ledger, bytes).expect("a ledger");
+    std::fs::remove_file(output.join("ledger/inputs.json")).expect("a record");
+    let outcome = verified(&output);
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("inputs.json: is missing"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("are not as they were written"), "{}", outcome.stdout);
+    succeed(&mut program(&score));
+    assert_eq!(verified(&output).code, Some(0));
+    // A truncated manifest is named, and nothing is to be overwritten.
+    let manifest = output.join("manifest.json");
+    let whole = std::fs::read(&manifest).expect("a manifest");
+    std::fs::write(&manifest, &whole[..whole.len() / 2]).expect("a manifest");
+    let outcome = run(&mut program(&score));
+    assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("move it away"), "{}", outcome.stderr);
+    std::fs::remove_file(&manifest).expect("a manifest");
+    let outcome =
+        run(&mut program(&arguments!["score", "-m", &trained().model, "-o", &output, &input]));
+    assert_eq!(outcome.stderr.matches("finished already").count(), 4, "{}", outcome.stderr);
+    assert_eq!(std::fs::read(&manifest).expect("a manifest"), whole);
+}
+
+#[test]
 fn nights_scored_one_by_one_stay_in_the_manifest() {
     let archive = Archive::new(6);
     let (input, output) = (archive.at("archive"), archive.at("scores"));

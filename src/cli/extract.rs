@@ -44,6 +44,10 @@ pub struct Arguments {
     /// Succeed where at most so many files fail; they are named all the same
     #[arg(long, value_name = "N", default_value_t = 0)]
     allow_failed: usize,
+    /// Let outputs and failed inputs of earlier runs that are gone leave the manifest, instead
+    /// of exit code 4
+    #[arg(long)]
+    forget_missing: bool,
     /// Threads per rank [default: the node's cores shared by its ranks]
     #[arg(long)]
     threads: Option<usize>,
@@ -135,6 +139,7 @@ impl Arguments {
             random_source: self.random_source,
             positions: self.positions,
             class: self.class.map(Class::code),
+            forget_missing: self.forget_missing,
             overwrite,
             threads: self.threads.unwrap_or(0),
             watchdog: watchdog(self.watchdog, Run::default()),

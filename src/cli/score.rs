@@ -58,6 +58,10 @@ pub struct Arguments {
     /// Succeed where at most so many files fail; they are named all the same
     #[arg(long, value_name = "N", default_value_t = 0)]
     allow_failed: usize,
+    /// Let outputs and failed inputs of earlier runs that are gone leave the manifest, instead
+    /// of exit code 4
+    #[arg(long)]
+    forget_missing: bool,
     /// Time for a child process to read a file during which an earlier start ended, besides a
     /// second per megabyte; then the file fails
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -83,6 +87,7 @@ impl Arguments {
             strict: self.strict,
             block_rows: self.batch,
             split_rows: self.split_rows,
+            forget_missing: self.forget_missing,
             overwrite,
             hardware: self.device.hardware(),
             watchdog: self.device.watchdog(run),

@@ -10,7 +10,7 @@ use super::protected::ProtectedInputs;
 use super::report::Failure;
 use super::told::{Telling, Told};
 use crate::error::{Error, Fault, Result};
-use crate::world::{Work, World};
+use crate::world::{Work, World, gather_values};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,18 +93,12 @@ impl Assignment {
         world: &dyn World,
         mut look: impl FnMut(&Job) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let broken =
-            |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
         let mut mine: Vec<(usize, T)> = Vec::new();
         for (i, job) in self.jobs.iter().enumerate().skip(world.rank()).step_by(world.size()) {
             world.progress(Work::Reading, i as u64);
             mine.push((i, look(job)?));
         }
-        let mut all: BTreeMap<usize, T> = BTreeMap::new();
-        for bytes in world.all_gather(&serde_json::to_vec(&mine).map_err(broken)?)? {
-            let found: Vec<(usize, T)> = serde_json::from_slice(&bytes).map_err(broken)?;
-            all.extend(found);
-        }
+        let all: BTreeMap<usize, T> = gather_values(world, &mine)?.into_iter().flatten().collect();
         Ok(all.into_values().collect())
     }
 
@@ -242,7 +236,7 @@ fn not_utf8(input: &Path) -> Error {
 
 /// Path of the output below the output folder: that of the input below the folder given
 /// (or `--root`), the name alone for a file given by itself; `None` if it is not UTF-8.
-fn output_name(
+pub fn output_name(
     input: &Path,
     given: &Path,
     root: Option<&Path>,

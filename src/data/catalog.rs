@@ -8,6 +8,7 @@
 //! fault is told, is the same on any number of ranks. Left to others: the columns (`table`),
 //! and what is wrong with the rows (`check`).
 
+use super::extraction::Extractions;
 use super::host_copies;
 use super::schema::{BUILT_IN, Schema, built_in};
 use super::store::Source;
@@ -257,6 +258,11 @@ fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
         of_role.resize(files.len(), role);
     }
     let lengths = refuse_twice(&files)?;
+    let extractions = Extractions::of(files.iter().map(PathBuf::as_path))?;
+    extractions.refuse_unlisted()?;
+    let given: Vec<PathBuf> = roles.iter().flat_map(|role| role.0).cloned().collect();
+    extractions.warn_of_absent(&given);
+    drop(extractions);
     let all = files.into_iter().zip(of_role).zip(lengths);
     Ok(all.map(|((path, role), bytes)| Listed { path, role, bytes }).collect())
 }
@@ -425,20 +431,34 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// The paths in a list, one per line, relative to the folder of the list; blank lines and
 /// those that begin with `#` mean nothing.
 fn list_of(list: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    lines_of(list)?.iter().try_for_each(|path| list_path(path, files))
+}
+
+/// Returns the paths given, with the lines of `@list` in the place of the list.
+pub(super) fn expand_lists(given: &Path) -> Vec<PathBuf> {
+    let list = given.to_str().and_then(|text| text.strip_prefix('@'));
+    match list.filter(|_| std::fs::metadata(given).is_err()) {
+        Some(list) => lines_of(Path::new(list)).unwrap_or_default(),
+        None => vec![given.to_path_buf()],
+    }
+}
+
+fn lines_of(list: &Path) -> Result<Vec<PathBuf>> {
     std::fs::metadata(list).map_err(|_| not_found(list))?;
     let text = bounded::read_text(list, LONGEST_LIST).map_err(|error| {
         Fault::new("cannot read the list of files").file(list).found(error).input()
     })?;
     let folder = list.parent().unwrap_or(Path::new(""));
     let lines = text.lines().map(str::trim).enumerate();
+    let mut paths = Vec::new();
     for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         if line.starts_with('@') {
             let fault = Fault::new("a list within a list").file(list).row(number as u64 + 1);
             return Err(fault.input());
         }
-        list_path(&folder.join(line), files)?;
+        paths.push(folder.join(line));
     }
-    Ok(())
+    Ok(paths)
 }
 
 fn list_pattern(path: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::catalog::list_path;
 use super::columns::CHUNK_ROWS;
 use super::cut_flow::CutFlow;
+use super::extraction::Extractions;
 use super::plausible;
 use super::schema::Schema;
 use super::table::{Block, Request, Table};
@@ -220,6 +221,18 @@ pub fn run(options: &Options) -> Result<Report> {
     for (path, role, number) in &files {
         checked.push(check_file(path, *role, *number == OFF, schema.as_ref(), options));
     }
+    let extractions = Extractions::of(files.iter().map(|(path, ..)| path.as_path()))?;
+    for (path, error) in extractions.unlisted() {
+        let of_file = checked.iter_mut().filter(|checked| checked.report.path == path);
+        of_file.for_each(|checked| checked.report.refused.push(error.to_string()));
+    }
+    let given: Vec<PathBuf> = [&options.files, &options.gamma, &options.hadron, &options.off]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect();
+    extractions.warn_of_absent(&given);
+    drop(extractions);
     let members: Vec<Member> = checked
         .iter()
         .zip(&files)

@@ -72,6 +72,11 @@ pub fn missing(
     failed: &BTreeMap<String, FailedFile>,
 ) -> BTreeMap<String, String> {
     let mut wrong = BTreeMap::new();
+    if ledger::exists(folder) && !path(folder).is_file() {
+        let found = "is missing: inputs that are in no manifest cannot be found; run the same \
+                     command again";
+        wrong.insert(format!("{}/{NAME}", ledger::FOLDER), found.to_string());
+    }
     for given in read(folder).iter().filter(|given| !given.own_runs) {
         for input in given.inputs.iter().filter(|input| input.exists()) {
             let root = given.root.as_deref();

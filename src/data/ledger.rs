@@ -4,13 +4,13 @@
 //! A line is enough to recognise an output without reading it. Files that failed have lines too.
 //! Outputs and manifests do not depend on the ledgers.
 
-use super::durable::AppendFile;
+use super::durable::{self, AppendFile};
 use super::report::Failure;
 use crate::bounded;
 use crate::error::{Error, Fault, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 pub const FOLDER: &str = "ledger";
@@ -163,9 +163,35 @@ pub fn refuse_impossible<F: ListedFile>(
     }
 }
 
+/// Returns the outputs, and those of inputs of equal content, that are listed twice, by name: their
+/// events would be counted twice. Files without rows may be alike.
+pub fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
+    let (mut outputs, mut inputs) = (BTreeSet::new(), BTreeMap::new());
+    let mut found = BTreeMap::new();
+    for file in files {
+        let name = file.output();
+        if !outputs.insert(name) {
+            found.insert(name.to_string(), "is listed twice in the manifest".to_string());
+        } else if file.rows() > 0
+            && let Some(other) = inputs.insert(file.input_blake3(), name)
+        {
+            let text = format!("has the same input as {other}: its events count twice");
+            found.insert(name.to_string(), text);
+        }
+    }
+    found
+}
+
 /// The fault of a manifest that cannot be read.
 pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
-    Fault::new("cannot read the manifest").file(path).found(found).input()
+    Fault::new("cannot read the manifest")
+        .file(path)
+        .found(found)
+        .advice(
+            "restore it, or move it away and run the same command again, which keeps what is \
+             finished",
+        )
+        .input()
 }
 
 /// Whether an output folder has a ledger.
@@ -210,6 +236,41 @@ pub fn read<F: ListedFile>(output: &Path) -> Result<Contents<F>> {
         }
     }
     Ok(contents)
+}
+
+/// Removes the lines that are damaged, so that `verify` does not report them for ever: the files
+/// that they were about are looked at again. No other process may write the ledgers.
+pub fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
+    for path in files(output)? {
+        let text = text(&path)?;
+        let is_good = |line: &&[u8]| {
+            Line::<Entry<F>>::read(line).is_some() || Line::<FailedEntry>::read(line).is_some()
+        };
+        let lines = || text.split_inclusive(|byte| *byte == b'\n');
+        let damaged = lines().filter(|line| line.ends_with(b"\n") && !is_good(line)).count();
+        if damaged > 0 {
+            let good: Vec<&[u8]> = lines().filter(is_good).collect();
+            log::warn!("{}: {damaged} damaged line(s) are removed", path.display());
+            durable::write_file(&path, &good.concat())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the ledgers, the manifests of parts and the record of inputs of an output folder.
+pub fn remove_all(output: &Path) -> Result<()> {
+    let folder = output.join(FOLDER);
+    let entries = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e.to_string()))?;
+    let is_part = |name: &str| name.contains("-of-") && !name.starts_with("started");
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_record = extension == Some("json") && (is_part(name) || name == "inputs.json");
+        if is_ledger(&path) || is_record {
+            durable::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn files(output: &Path) -> Result<Vec<PathBuf>> {
@@ -304,5 +365,10 @@ mod tests {
         assert_eq!(told().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(told().damaged, BTreeMap::new(), "torn by a death");
+        let mut bytes = whole.clone();
+        bytes[9] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        remove_damaged_lines::<File>(folder.path()).unwrap();
+        assert_eq!((found().len(), told().damaged.len(), told().failed.len()), (1, 0, 1));
     }
 }

@@ -1,8 +1,9 @@
 //! What became of the files of an archive: each rank's report, put together on all.
 
+use super::assign::Assignment;
 use crate::error::{Error, Fault, Result, path_text};
 use crate::memory;
-use crate::world::{World, common};
+use crate::world::{World, common, gather_values};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,13 +53,15 @@ fn told_without(error: &Error, file: &Path) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredFailure")]
 pub struct FailedFile {
-    /// Name of the output that is missing; of a file that was not extracted, the manifest of the
-    /// extraction.
+    /// Name of the output that is missing; empty if unknown.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub output: String,
     pub reason: String,
     /// Exit code that stands for the kind of the reason; 0 if unknown.
     pub exit_code: u8,
+    /// Of a file that is missing from an extraction: the folder of the extraction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extraction: Option<String>,
 }
 
 /// What manifests hold: those of older programs have the reason alone.
@@ -72,6 +75,8 @@ enum StoredFailure {
         reason: String,
         #[serde(default)]
         exit_code: u8,
+        #[serde(default)]
+        extraction: Option<String>,
     },
 }
 
@@ -79,20 +84,24 @@ impl From<StoredFailure> for FailedFile {
     fn from(stored: StoredFailure) -> FailedFile {
         match stored {
             StoredFailure::Reason(reason) => {
-                FailedFile { output: String::new(), reason, exit_code: 0 }
+                FailedFile { output: String::new(), reason, exit_code: 0, extraction: None }
             }
-            StoredFailure::Failed { output, reason, exit_code } => {
-                FailedFile { output, reason, exit_code }
+            StoredFailure::Failed { output, reason, exit_code, extraction } => {
+                FailedFile { output, reason, exit_code, extraction }
             }
         }
     }
 }
 
 impl FailedFile {
-    /// Of a manifest that lists reasons alone.
-    pub fn of_reasons(failed: &BTreeMap<String, String>) -> BTreeMap<String, FailedFile> {
-        let of = |reason: &String| FailedFile::from(StoredFailure::Reason(reason.clone()));
-        failed.iter().map(|(input, reason)| (input.clone(), of(reason))).collect()
+    /// A file without the output `output`.
+    pub fn new(output: &str, failure: &Failure) -> FailedFile {
+        FailedFile {
+            output: output.to_string(),
+            reason: failure.text.clone(),
+            exit_code: failure.exit_code,
+            extraction: None,
+        }
     }
 }
 
@@ -118,11 +127,8 @@ impl<F> Default for Report<F> {
 impl<F: Serialize + DeserializeOwned> Report<F> {
     /// All ranks' reports, files in the order of their outputs.
     pub fn gather(&self, world: &dyn World, output: impl Fn(&F) -> &str) -> Result<Report<F>> {
-        let broken =
-            |e: serde_json::Error| Fault::new("cannot exchange reports").found(e).internal();
         let mut all = Report::default();
-        for bytes in world.all_gather(&serde_json::to_vec(self).map_err(broken)?)? {
-            let report: Report<F> = serde_json::from_slice(&bytes).map_err(broken)?;
+        for report in gather_values(world, self)? {
             all.files.extend(report.files);
             all.failures.extend(report.failures);
         }
@@ -141,9 +147,16 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
         common(Err(first.to_error()))
     }
 
-    /// Input path → what was wrong with it.
-    pub fn failed(self) -> BTreeMap<String, String> {
-        self.failures.into_iter().map(|f| (f.file, f.text)).collect()
+    /// Input path → what was wrong with it; the outputs' names are those of the assignment.
+    pub fn failed(&self, assignment: &Assignment) -> BTreeMap<String, FailedFile> {
+        let jobs = assignment.jobs.iter();
+        let outputs: BTreeMap<String, &str> =
+            jobs.map(|job| (path_text(&job.input), job.name.as_str())).collect();
+        let failed = self.failures.iter().map(|failure| {
+            let output = outputs.get(&failure.file).copied().unwrap_or_default();
+            (failure.file.clone(), FailedFile::new(output, failure))
+        });
+        failed.collect()
     }
 }
 

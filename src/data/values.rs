@@ -9,7 +9,7 @@ use super::selection::Selection;
 use super::store::{self, Source};
 use super::table::{Block, Request, Table};
 use crate::error::{Error, Fault, Result};
-use crate::world::{Work, World, agree, common, is_root};
+use crate::world::{Work, World, agree, common, gather_values, is_root};
 use serde::{Deserialize, Serialize};
 
 /// Rows of a file that are looked at.
@@ -69,12 +69,7 @@ pub fn find(world: &dyn World, sources: &[Source], selection: &Selection) -> Res
     });
     let found: Vec<Finding> =
         agree(world, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
-    let bytes = agree(world, serde_json::to_vec(&found).map_err(broken))?;
-    let mut all: Vec<Finding> = Vec::new();
-    for told in world.all_gather(&bytes)? {
-        all.extend(serde_json::from_slice::<Vec<Finding>>(&told).map_err(broken)?);
-    }
+    let mut all: Vec<Finding> = gather_values(world, &found)?.into_iter().flatten().collect();
     all.sort_by_key(|finding| finding.file);
     Ok(all)
 }

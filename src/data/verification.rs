@@ -6,7 +6,7 @@ use super::given;
 use super::ledger::{self, ListedFile};
 use super::report::FailedFile;
 use crate::error::{Fault, Result};
-use crate::world::{Work, World, common, is_root};
+use crate::world::{Work, World, common, gather_values, is_root};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -61,12 +61,11 @@ pub fn verify<F: ListedFile>(
         }
     }
     if is_root(world) {
-        wrong.extend(claims.duplicates());
+        wrong.extend(ledger::duplicates(claims.files));
         let known = claims.files.iter().map(ListedFile::output).collect();
         wrong.extend(given::missing(folder, &known, claims.failed));
         wrong.extend(claims.unlisted(folder)?);
     }
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let mut all = Verification {
         files: claims.files.len() as u64,
         rows: claims.rows,
@@ -75,10 +74,7 @@ pub fn verify<F: ListedFile>(
         wrong: BTreeMap::new(),
         failed: claims.failed.iter().map(|(file, why)| (file.clone(), why.to_string())).collect(),
     };
-    let mine = serde_json::to_vec(&(bytes, wrong)).map_err(broken)?;
-    for told in world.all_gather(&mine)? {
-        let (bytes, wrong): (u64, BTreeMap<String, String>) =
-            serde_json::from_slice(&told).map_err(broken)?;
+    for (bytes, wrong) in gather_values(world, &(bytes, wrong))? {
         all.bytes += bytes;
         all.wrong.extend(wrong);
     }
@@ -109,27 +105,6 @@ fn check<F: ListedFile>(
 }
 
 impl<F: ListedFile> Claims<'_, F> {
-    /// Outputs, and contents of inputs, that the manifest lists twice: their events would be
-    /// counted twice. Files without rows may be alike.
-    fn duplicates(&self) -> BTreeMap<String, String> {
-        let (mut outputs, mut inputs) = (BTreeSet::new(), BTreeMap::new());
-        let mut wrong = BTreeMap::new();
-        for file in self.files {
-            if !outputs.insert(file.output()) {
-                wrong.insert(
-                    file.output().to_string(),
-                    "is listed twice in the manifest".to_string(),
-                );
-            } else if file.rows() > 0
-                && let Some(other) = inputs.insert(file.input_blake3(), file.output())
-            {
-                let found = format!("has the same input as {other}: its events count twice");
-                wrong.insert(file.output().to_string(), found);
-            }
-        }
-        wrong
-    }
-
     /// Left-overs, files that no manifest lists, and ledgers that differ from the manifest.
     fn unlisted(&self, folder: &Path) -> Result<BTreeMap<String, String>> {
         let mut wrong = BTreeMap::new();
@@ -160,17 +135,19 @@ impl<F: ListedFile> Claims<'_, F> {
     }
 }
 
-/// Files below a folder, relative to it; hidden ones and the ledgers are passed over.
+/// Files below a folder, relative to it; hidden ones and the ledgers are passed over. Links to
+/// folders are not followed: no output is written through one.
 fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
     let unreadable =
         |e: std::io::Error| Fault::new("cannot list").file(folder).found(e).environment();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+        let entry = entry.map_err(unreadable)?;
+        let path = entry.path();
         let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         if name.starts_with('.') || name == ledger::FOLDER {
             continue;
         }
-        if path.is_dir() {
+        if entry.file_type().map_err(unreadable)?.is_dir() {
             walk(root, &path, files)?;
         } else {
             files.push(name);

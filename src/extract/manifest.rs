@@ -6,16 +6,15 @@
 
 use super::resume::Earlier;
 use crate::data::durable;
+use crate::data::extraction::FORMAT;
+pub use crate::data::extraction::MANIFEST;
 use crate::data::ledger::{self, ListedFile};
+use crate::data::report::FailedFile;
 use crate::error::{Fault, Result};
 use crate::hillas::STATUS_BITS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// File name of the manifest.
-pub const MANIFEST: &str = "manifest.json";
-pub(super) const FORMAT: &str = "taiga-flow-extraction 1";
 
 /// One extracted file, as it stands in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +39,7 @@ pub struct Summary {
     pub files: Vec<ExtractedFile>,
     pub images: u64,
     /// Input path → what was wrong with it.
-    pub failed: BTreeMap<String, String>,
+    pub failed: BTreeMap<String, FailedFile>,
     /// Whether the run that wrote it has ended; written only if not.
     #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
     pub complete: bool,
@@ -73,7 +72,7 @@ impl Summary {
     pub fn new(
         settings: &str,
         files: Vec<ExtractedFile>,
-        failed: BTreeMap<String, String>,
+        failed: BTreeMap<String, FailedFile>,
     ) -> Summary {
         Summary {
             format: FORMAT.to_string(),
@@ -118,10 +117,11 @@ impl Summary {
         durable::write_file(&manifest, &started.to_bytes()?)
     }
 
-    /// Writes the manifest of a folder, with the files of earlier runs.
-    pub(super) fn write(&self, folder: &Path, earlier: &Earlier) -> Result<()> {
+    /// Writes the manifest of a folder, with the files of earlier runs, and returns it.
+    pub(super) fn write(&self, folder: &Path, earlier: &Earlier) -> Result<Summary> {
         let whole = self.clone().with_earlier(earlier);
-        durable::write_if_changed(&folder.join(MANIFEST), &whole.to_bytes()?)
+        durable::write_if_changed(&folder.join(MANIFEST), &whole.to_bytes()?)?;
+        Ok(whole)
     }
 
     fn with_earlier(mut self, earlier: &Earlier) -> Summary {

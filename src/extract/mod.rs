@@ -24,14 +24,17 @@ use crate::data::csv::FIELD_RADIUS_DEG;
 use crate::data::durable;
 use crate::data::events::GAMMA;
 use crate::data::given::Given;
-use crate::data::ledger::{Entry, Ledger};
-use crate::data::report::{self, Failure, or_lack_of_memory};
+use crate::data::ledger::{self, Entry, Ledger};
+use crate::data::report::{self, FailedFile, Failure, or_lack_of_memory};
+use crate::data::started::{self, Started};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
-use crate::world::{StopFlag, World, agree, any_rank, common, is_root, preflight, watch};
-use resume::{Earlier, Found};
-use std::collections::BTreeSet;
+use crate::world::{
+    StopFlag, World, agree, any_rank, common, is_root, preflight, value_of_root, watch,
+};
+use resume::{Earlier, Found, Surveyor};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +59,8 @@ pub struct Options {
     pub positions: usize,
     /// Class of files that have none: 1 gamma, 0 hadron.
     pub class: Option<i8>,
+    /// Whether outputs and failed inputs of earlier runs that are gone leave the manifest.
+    pub forget_missing: bool,
     pub overwrite: bool,
     pub threads: usize,
     /// Within this time a rank that dies, hangs or is stopped ends the job.
@@ -74,6 +79,7 @@ impl Default for Options {
             random_source: None,
             positions: 1,
             class: None,
+            forget_missing: false,
             overwrite: false,
             threads: 0,
             watchdog: None,
@@ -81,6 +87,8 @@ impl Default for Options {
     }
 }
 
+/// An extraction has no parts.
+const WHOLE: (usize, usize) = (0, 1);
 /// Most positions of the source.
 const MOST_POSITIONS: usize = 64;
 
@@ -97,6 +105,12 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
     let outcome = extracted(world, options, stop);
     // What is refused leaves nothing behind.
+    if outcome.is_err() && made.is_some() {
+        // Already failing: a second error here could only hide the first.
+        let _ = started::remove(&options.output, WHOLE);
+        let ledger = options.output.join(ledger::FOLDER);
+        durable::remove_if_empty(&ledger, &ledger);
+    }
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
         durable::remove_if_empty(&options.output, outermost);
     }
@@ -111,6 +125,16 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
     let threads = Place::new(world, hardware)?.threads;
     engine::use_threads(threads);
+    let started = Started {
+        overwrites: options.overwrite,
+        model_blake3: None,
+        settings_blake3: settings.clone(),
+    };
+    let resumes_overwriting =
+        value_of_root(world, || Ok(started.resumes_overwriting(&options.output, WHOLE)))?;
+    let overwrite = options.overwrite || resumes_overwriting;
+    let started = Started { overwrites: overwrite, ..started };
+    let options = &Options { overwrite, ..options.clone() };
     let prepare = || resume::prepare(&assignment, options, &settings);
     let prepared = if is_root(world) { prepare() } else { Ok(Earlier::default()) };
     let earlier = agree(world, prepared)?;
@@ -121,12 +145,15 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
         preflight::shared_folder(world, folder)?;
     }
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
-    let found = resume::survey(world, &assignment, options, &settings, stop)?;
+    let see = Surveyor { world, options, settings: &settings, resumes_overwriting, stop };
+    let found = see.survey(&assignment)?;
     let left = left_of(&assignment, &found);
     if is_read_only && !left.jobs.is_empty() {
         preflight::shared_folder(world, output)?; // says why nothing can be written
     }
-    let begin = || begin(&left, options, &settings, &earlier);
+    // Ledgers that also list files of earlier runs stay.
+    let clears_ledger = overwrite && !resumes_overwriting && earlier.files.is_empty();
+    let begin = || begin(&left, options, (&started, clears_ledger), &earlier);
     agree(world, if is_root(world) { begin() } else { Ok(()) })?;
     if is_root(world) {
         log::info!(
@@ -155,7 +182,8 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
     if is_root(world) {
         add_found(&mut report, found);
     }
-    finish(world, options, &settings, &earlier, &report)
+    let ending = Ending { options, assignment: &assignment, settings: &settings };
+    ending.finish(world, &earlier, &report)
 }
 
 /// The files whose outputs are not finished.
@@ -165,13 +193,22 @@ fn left_of(assignment: &Assignment, found: &[Found]) -> Assignment {
     Assignment { jobs: left.collect(), unusable: Vec::new() }
 }
 
-/// Marks the manifest as incomplete, makes the folders of the outputs, and removes what killed
+/// Notes the start, marks the manifest as incomplete, removes a ledger of which all is written again, makes the folders of the outputs, and removes what killed
 /// jobs have left in them.
-fn begin(left: &Assignment, options: &Options, settings: &str, earlier: &Earlier) -> Result<()> {
+fn begin(
+    left: &Assignment,
+    options: &Options,
+    (started, clears_ledger): (&Started, bool),
+    earlier: &Earlier,
+) -> Result<()> {
     if left.jobs.is_empty() {
         return Ok(());
     }
-    Summary::begin(&options.output, settings, earlier)?;
+    started.write(&options.output, WHOLE)?;
+    Summary::begin(&options.output, &started.settings_blake3, earlier)?;
+    if clears_ledger {
+        ledger::remove_all(&options.output)?;
+    }
     let parents: BTreeSet<&Path> = left.jobs.iter().filter_map(|job| job.output.parent()).collect();
     parents.into_iter().try_for_each(durable::create_folder)?;
     left.remove_dead_parts()
@@ -244,26 +281,40 @@ fn not_of_hadrons(found: &str) -> Error {
         .usage()
 }
 
-/// Puts the ranks' reports together and writes the manifest.
-fn finish(
-    world: &dyn World,
-    options: &Options,
-    settings: &str,
-    earlier: &Earlier,
-    mine: &Report,
-) -> Result<Summary> {
-    let all = mine.gather(world, |file| &file.output)?;
-    let outcome = all.refuse_all_failed();
-    let files = all.files.clone();
-    let summary = Summary::new(settings, files, all.failed());
-    let conclude = || {
-        if !durable::is_read_only(&options.output) {
-            Given::new(&options.inputs, options.root.as_deref(), "h5").record(&options.output)?;
-        }
-        summary.write(&options.output, earlier)
-    };
-    // Files of earlier runs stay in the manifest, also where none is added to them.
-    let has_files = outcome.is_ok() || !earlier.files.is_empty();
-    agree(world, if is_root(world) && has_files { conclude() } else { Ok(()) })?;
-    outcome.map(|()| summary)
+/// What the end of an extraction needs besides the ranks' reports.
+struct Ending<'a> {
+    options: &'a Options,
+    assignment: &'a Assignment,
+    settings: &'a str,
+}
+
+impl Ending<'_> {
+    /// Puts the ranks' reports together and writes the manifest.
+    fn finish(&self, world: &dyn World, earlier: &Earlier, mine: &Report) -> Result<Summary> {
+        let Ending { options, assignment, settings } = self;
+        let all = mine.gather(world, |file| &file.output)?;
+        let outcome = all.refuse_all_failed();
+        let summary = Summary::new(settings, all.files.clone(), all.failed(assignment));
+        let conclude = || {
+            // Files of earlier runs stay in the manifest, also where none is added to them.
+            if outcome.is_err() && earlier.files.is_empty() {
+                started::remove(&options.output, WHOLE)?;
+                return Ok(BTreeMap::new());
+            }
+            let is_read_only = durable::is_read_only(&options.output);
+            if !is_read_only {
+                Given::new(&options.inputs, options.root.as_deref(), "h5")
+                    .record(&options.output)?;
+            }
+            let whole = summary.write(&options.output, earlier)?;
+            if !is_read_only {
+                started::remove(&options.output, WHOLE)?;
+            }
+            Ok(earlier.unresolved(&whole.files))
+        };
+        let unresolved: BTreeMap<String, FailedFile> = value_of_root(world, conclude)?;
+        outcome?;
+        let failed = unresolved.into_iter().chain(summary.failed).collect();
+        Ok(Summary { failed, ..summary })
+    }
 }

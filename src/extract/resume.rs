@@ -43,6 +43,9 @@ pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
 /// `Usage` if other files of the folder were extracted with other settings.
 pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Result<Earlier> {
     let folder = &options.output;
+    if !durable::is_read_only(folder) {
+        ledger::remove_damaged_lines::<ExtractedFile>(folder)?;
+    }
     let manifest = folder.join(MANIFEST);
     let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
     for job in &assignment.jobs {
@@ -52,16 +55,13 @@ pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Re
     let earlier = match Summary::read(&manifest) {
         Ok(Some(summary)) => earlier(assignment, options, settings, summary)?,
         Ok(None) => Earlier::default(),
-        Err(_) => {
-            durable::refuse_existing(&manifest, options.overwrite)?;
+        Err(error) if !options.overwrite => return Err(error),
+        Err(error) => {
+            log::warn!("{error}; files that earlier runs have extracted leave the manifest");
             Earlier::default()
         }
     };
     durable::create_folder(folder)?;
-    // Ledgers that also list files of earlier runs stay.
-    if options.overwrite && earlier.files.is_empty() {
-        durable::remove_folder(&folder.join(ledger::FOLDER))?;
-    }
     Ok(earlier)
 }
 
@@ -84,7 +84,7 @@ fn earlier(
         .usage());
     }
     let entries = ledger::read(&options.output)?.entries;
-    earlier.retain_present(|file| {
+    earlier.find_lost(&options.inputs, options.forget_missing, |file| {
         has_recorded_length(&options.output, file, &entries).unwrap_or_else(|| {
             FinishedFile::open_events(&options.output.join(&file.output)).is_some_and(|open| {
                 open.rows() == Some(file.images)
@@ -103,72 +103,87 @@ pub enum Found {
     Failed(Failure),
 }
 
-/// Looks at this rank's share of the files, and returns what all ranks have found.
-pub fn survey(
-    world: &dyn World,
-    assignment: &Assignment,
-    options: &Options,
-    settings: &str,
-    stop: &StopFlag,
-) -> Result<Vec<Found>> {
-    let entries: Entries<ExtractedFile> = ledger::read(&options.output)?.entries;
-    assignment.survey(world, |job| {
-        stop.refuse_if_requested()?;
-        let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
-        match look(world, job, options, settings, known) {
-            Ok(Some(file)) => Ok(Found::Finished(file)),
-            Ok(None) => Ok(Found::Left),
-            Err(error @ Error::Environment(_)) => Err(error),
-            Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
-        }
-    })
+/// What a file is looked at with.
+pub struct Surveyor<'a> {
+    pub world: &'a dyn World,
+    pub options: &'a Options,
+    pub settings: &'a str,
+    /// Whether an earlier start has begun to replace the outputs: those that it has finished
+    /// are kept.
+    pub resumes_overwriting: bool,
+    pub stop: &'a StopFlag,
 }
 
-/// Returns the output of a job if it is finished, and a fault if it is of something else.
-fn look(
-    world: &dyn World,
-    job: &Job,
-    options: &Options,
-    settings: &str,
-    known: &[Entry<ExtractedFile>],
-) -> Result<Option<ExtractedFile>> {
-    let Ok(metadata) = std::fs::symlink_metadata(&job.output) else { return Ok(None) };
-    if options.overwrite {
-        return Ok(None);
+impl Surveyor<'_> {
+    /// Looks at this rank's share of the files, and returns what all ranks have found.
+    pub fn survey(&self, assignment: &Assignment) -> Result<Vec<Found>> {
+        let entries: Entries<ExtractedFile> = ledger::read(&self.options.output)?.entries;
+        assignment.survey(self.world, |job| {
+            self.stop.refuse_if_requested()?;
+            let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
+            match self.look(job, known) {
+                Ok(Some(file)) => Ok(Found::Finished(file)),
+                Ok(None) => Ok(Found::Left),
+                Err(error @ Error::Environment(_)) => Err(error),
+                Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+            }
+        })
     }
-    let differs = |what: &str| {
-        Fault::new(format!("output exists already, {what}"))
-            .file(&job.output)
-            .advice("give --overwrite to extract everything again, or choose another output")
-            .usage()
-    };
-    let hash = || {
-        let hash = catalog::hash_file_telling(&job.input, || world.progress(Work::Hashing, 0))?;
-        Ok(catalog::hash_text(&hash))
-    };
-    let of_settings = |entry: &&Entry<ExtractedFile>| entry.settings_blake3 == settings;
-    if let Some(entry) = known.iter().rfind(|entry| of_settings(entry)) {
-        if !metadata.is_file() || metadata.len() != entry.bytes {
-            return Err(differs("changed since it was written"));
+
+    /// Returns the output of a job if it is finished, and a fault if it is of something else.
+    fn look(&self, job: &Job, known: &[Entry<ExtractedFile>]) -> Result<Option<ExtractedFile>> {
+        if std::fs::symlink_metadata(&job.output).is_err() {
+            return Ok(None);
+        }
+        let entry = known.iter().rfind(|entry| entry.settings_blake3 == self.settings);
+        if self.options.overwrite {
+            let entry = entry.filter(|_| self.resumes_overwriting);
+            return match entry.map(|entry| self.recorded(job, entry)) {
+                None | Some(Err(Error::Usage(_))) => Ok(None),
+                Some(outcome) => outcome.map(Some),
+            };
+        }
+        if let Some(entry) = entry {
+            let file = self.recorded(job, entry)?;
+            log::info!("{} is finished already", job.output.display());
+            return Ok(Some(file));
+        }
+        let Some(file) = FinishedFile::open_events(&job.output) else {
+            return Err(differs(job, "and is not an event file"));
+        };
+        if file.text(SETTINGS).as_deref() != Some(self.settings) {
+            return Err(differs(job, "made with other settings"));
+        }
+        if file.text("source_blake3") != Some(self.hash(&job.input)?) {
+            return Err(differs(job, "made from another content of its input"));
+        }
+        Ok(None)
+    }
+
+    /// Returns the output of a ledger line, provided that it and its input are as they were.
+    fn recorded(&self, job: &Job, entry: &Entry<ExtractedFile>) -> Result<ExtractedFile> {
+        let metadata = std::fs::symlink_metadata(&job.output);
+        let is_whole = metadata.is_ok_and(|data| data.is_file() && data.len() == entry.bytes);
+        if !is_whole || self.hash(&job.output)? != entry.file.output_blake3 {
+            return Err(differs(job, "changed since it was written"));
         }
         let stamp = Stamp::of(&job.input).map(|stamp| stamp.portable());
-        if stamp.is_none() || stamp != entry.input_stamp {
-            let is_same = hash()? == entry.file.input_blake3;
-            is_same
-                .then_some(())
-                .ok_or_else(|| differs("made from another content of its input"))?;
+        let is_same_file = stamp.is_some() && stamp == entry.input_stamp;
+        if !is_same_file && self.hash(&job.input)? != entry.file.input_blake3 {
+            return Err(differs(job, "made from another content of its input"));
         }
-        log::info!("{} is finished already", job.output.display());
-        return Ok(Some(entry.file.clone()));
+        Ok(entry.file.clone())
     }
-    let Some(file) = FinishedFile::open_events(&job.output) else {
-        return Err(differs("and is not an event file"));
-    };
-    if file.text(SETTINGS).as_deref() != Some(settings) {
-        return Err(differs("made with other settings"));
+
+    fn hash(&self, path: &Path) -> Result<String> {
+        let progress = || self.world.progress(Work::Hashing, 0);
+        Ok(catalog::hash_text(&catalog::hash_file_telling(path, progress)?))
     }
-    if file.text("source_blake3") != Some(hash()?) {
-        return Err(differs("made from another content of its input"));
-    }
-    Ok(None)
+}
+
+fn differs(job: &Job, what: &str) -> Error {
+    Fault::new(format!("output exists already, {what}"))
+        .file(&job.output)
+        .advice("give --overwrite to extract everything again, or choose another output")
+        .usage()
 }

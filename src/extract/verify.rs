@@ -3,7 +3,6 @@
 use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::resume::SETTINGS;
 use crate::data::finished::FinishedFile;
-use crate::data::report::FailedFile;
 use crate::data::verification::{self, Claims, Verification};
 use crate::error::{Fault, Result};
 use crate::world::{World, agree};
@@ -24,8 +23,7 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         })
     });
     let summary = agree(world, read)?;
-    let failed = FailedFile::of_reasons(&summary.failed);
-    let claims = Claims { files: &summary.files, rows: summary.images, failed: &failed };
+    let claims = Claims { files: &summary.files, rows: summary.images, failed: &summary.failed };
     let look = |path: &Path, file: &ExtractedFile| check_attributes(path, file, &summary);
     verification::verify(world, folder, &claims, &look)
 }

@@ -4,22 +4,22 @@
 //! works, the manifest is marked as incomplete and lists the files of other runs, so that no kill
 //! can lose them.
 
+use super::extracted::Extracted;
 use super::output::FORMAT;
-use super::{MANIFEST, Options, ScoredFile, Summary, extracted};
+use super::{MANIFEST, Options, ScoredFile, Summary};
 use crate::data::assign::Assignment;
 use crate::data::durable;
 use crate::data::earlier::has_recorded_length;
 use crate::data::finished::FinishedFile;
 use crate::data::ledger::Entries;
-use crate::data::report::FailedFile;
 use crate::error::{Fault, Result};
-use std::collections::BTreeSet;
 use std::path::Path;
 
-pub type Earlier = crate::data::earlier::Earlier<ScoredFile, FailedFile>;
+pub type Earlier = crate::data::earlier::Earlier<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
-/// other shards, and `settings` is the hash of its settings.
+/// other shards, and `settings` is the hash of its settings. Failures that the manifests of
+/// extractions repeat are left to these.
 ///
 /// # Errors
 /// `Usage` if other files of the folder were scored by another model or with other settings.
@@ -28,7 +28,7 @@ pub fn read(
     listed: &Assignment,
     model: &str,
     settings: &str,
-    entries: &Entries<ScoredFile>,
+    (entries, extracted): (&Entries<ScoredFile>, &Extracted),
 ) -> Result<Earlier> {
     let manifest = match Summary::read(&options.output.join(MANIFEST)) {
         Ok(Some(manifest)) => manifest,
@@ -40,12 +40,7 @@ pub fn read(
         Err(error) => return Err(error),
     };
     let mut earlier = Earlier::new(manifest.files, manifest.failed, listed);
-    let own: BTreeSet<&str> = listed.jobs.iter().map(|job| job.name.as_str()).collect();
-    let extractions: BTreeSet<String> =
-        extracted::manifests(options).iter().map(|path| path.display().to_string()).collect();
-    earlier.failed.retain(|_, file| {
-        !own.contains(file.output.as_str()) && !extractions.contains(&file.output)
-    });
+    earlier.failed.retain(|_, file| !extracted.is_outdated(file));
     if let Some(other) = earlier.files.first() {
         let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
         if manifest.model_blake3 != model || !same_settings {
@@ -57,7 +52,9 @@ pub fn read(
                 .usage());
         }
     }
-    earlier.retain_present(|file| is_present(&options.output, file, entries, model));
+    earlier.find_lost(&options.inputs, options.forget_missing, |file| {
+        is_present(&options.output, file, entries, model)
+    });
     Ok(earlier)
 }
 

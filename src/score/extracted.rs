@@ -1,41 +1,99 @@
-//! Takes up files that an extraction could not read: their events are missing from the scores too.
-//!
-//! An input that is the output folder of `extract` has a manifest, which names them.
+//! Compares inputs that `extract` has written with the manifest of their extraction, and takes
+//! up the images that are missing from it: they are missing from the scores too.
 
-use super::{MANIFEST, Options};
-use crate::data::report::FailedFile;
-use crate::error::{Fault, Result};
-use crate::extract;
-use crate::world::{World, is_root};
+use super::Options;
+use crate::data::assign::{self, Assignment};
+use crate::data::extraction::{self, AbsentOutput, Extractions};
+use crate::data::report::{FailedFile, Failure};
+use crate::error::Result;
+use crate::world::{World, value_of_root};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
-/// Returns the manifests that the inputs would have as outputs of `extract`.
-pub fn manifests(options: &Options) -> Vec<PathBuf> {
-    options.inputs.iter().filter(|input| input.is_dir()).map(|dir| dir.join(MANIFEST)).collect()
+/// What the extractions of the inputs say; the same on all ranks.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Extracted {
+    /// By output: inputs that are in the folder of an extraction, but not in its manifest.
+    unlisted: BTreeMap<String, Failure>,
+    /// By output: hash of the input when it was extracted.
+    hashes: BTreeMap<String, String>,
+    /// Files that the extractions should have written; of several shards, the first has them.
+    absent: BTreeMap<String, FailedFile>,
+    /// Extractions that are inputs as a whole.
+    whole: Vec<String>,
 }
 
-/// Returns the files that extractions of the inputs could not read, by their path; the same on all
-/// ranks. Of several shards, the first one takes them up.
-pub fn failed(world: &dyn World, options: &Options) -> Result<BTreeMap<String, FailedFile>> {
-    let is_first = options.shard.0 == 0;
-    let own = if is_root(world) && is_first { read_all(options) } else { BTreeMap::new() };
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
-    let mut bytes = serde_json::to_vec(&own).map_err(broken)?;
-    world.broadcast(&mut bytes)?;
-    serde_json::from_slice(&bytes).map_err(broken)
-}
+impl Extracted {
+    /// Reads the manifests of the extractions that the files are of.
+    ///
+    /// # Errors
+    /// `Input` if an extraction has not finished.
+    pub fn read(world: &dyn World, listed: &Assignment, options: &Options) -> Result<Extracted> {
+        value_of_root(world, || {
+            let extractions = Extractions::of(listed.jobs.iter().map(|job| job.input.as_path()))?;
+            extractions.warn_of_uncovered(&options.inputs);
+            let mut found = Extracted {
+                whole: extractions.covered_whole(&options.inputs),
+                ..Extracted::default()
+            };
+            let names: BTreeMap<&Path, &str> =
+                listed.jobs.iter().map(|job| (job.input.as_path(), job.name.as_str())).collect();
+            for (input, error) in extractions.unlisted() {
+                let failure = Failure::new(input, &error);
+                found.unlisted.insert(names[input].to_string(), failure);
+            }
+            for (index, job) in listed.jobs.iter().enumerate() {
+                if let Some(hash) = extractions.recorded_hash(index) {
+                    found.hashes.insert(job.name.clone(), hash.to_string());
+                }
+            }
+            if options.shard.0 == 0 {
+                let absent = extractions.absent(&options.inputs).into_iter();
+                found.absent =
+                    absent.map(|absent| failed(absent, options)).collect::<Result<_>>()?;
+            }
+            Ok(found)
+        })
+    }
 
-fn read_all(options: &Options) -> BTreeMap<String, FailedFile> {
-    let mut failed = BTreeMap::new();
-    for path in manifests(options) {
-        // Any other manifest, or none, says nothing.
-        let Ok(Some(extraction)) = extract::Summary::read(&path) else { continue };
-        for (input, file) in FailedFile::of_reasons(&extraction.failed) {
-            let reason = format!("was not extracted: {}", file.reason);
-            let output = path.display().to_string();
-            failed.insert(input, FailedFile { output, reason, ..file });
+    /// Returns why the input of an output must not be scored.
+    pub fn failure(&self, output: &str) -> Option<&Failure> {
+        self.unlisted.get(output)
+    }
+
+    /// Refuses an input whose content, of this hash, is not the one that was extracted.
+    ///
+    /// # Errors
+    /// `Input`.
+    pub fn refuse_altered(&self, output: &str, input: &Path, hash: &str) -> Result<()> {
+        match self.hashes.get(output) {
+            Some(recorded) => extraction::refuse_altered(input, recorded, hash),
+            None => Ok(()),
         }
     }
-    failed
+
+    /// Returns the files that the extractions should have written, by path.
+    pub fn absent(&self) -> &BTreeMap<String, FailedFile> {
+        &self.absent
+    }
+
+    /// Whether a failure of an earlier run is one that the manifests read now would repeat.
+    pub fn is_outdated(&self, failed: &FailedFile) -> bool {
+        failed.extraction.as_ref().is_some_and(|extraction| self.whole.contains(extraction))
+    }
+}
+
+fn failed(absent: AbsentOutput, options: &Options) -> Result<(String, FailedFile)> {
+    let AbsentOutput { file, output, given, extraction, reason, exit_code } = absent;
+    let root = options.root.as_deref();
+    let name = match &output {
+        Some(path) => assign::output_name(path, &given, root)?,
+        None => None,
+    };
+    let output = name.map_or(String::new(), |(name, _)| {
+        let stem = name.strip_suffix("h5").unwrap_or(&name);
+        format!("{stem}{}", options.extension())
+    });
+    Ok((file, FailedFile { output, reason, exit_code, extraction: Some(extraction) }))
 }

@@ -28,13 +28,17 @@ use crate::data::ledger::{self, FailedEntry, Ledger, ListedFile};
 use crate::data::reading::Note;
 use crate::data::report::{self, FailedFile, Failure};
 use crate::data::schema::Schema;
+use crate::data::started::{self, Started};
 use crate::data::table::Table;
 use crate::engine::{self, Place, Scorer};
-use crate::error::{Fault, Result, path_text};
+use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
-use crate::world::{StopFlag, Work, World, agree, any_rank, is_root, preflight, watch_reading};
+use crate::world::{
+    StopFlag, Work, World, agree, any_rank, is_root, preflight, value_of_root, watch_reading,
+};
 use deal::Pool;
 use earlier::Earlier;
+use extracted::Extracted;
 use pipeline::Shared;
 use recipe::Recipe;
 use serde::{Deserialize, Serialize};
@@ -77,6 +81,8 @@ pub struct Options {
     pub strict: bool,
     pub block_rows: u64,
     pub split_rows: u64,
+    /// Whether outputs and failed inputs of earlier runs that are gone leave the manifest.
+    pub forget_missing: bool,
     pub overwrite: bool,
     pub hardware: Hardware,
     /// Within this time a rank that dies, hangs or is stopped ends the job.
@@ -153,6 +159,10 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
     let outcome = scored(world, options, stop);
     // What is refused leaves nothing behind.
+    if outcome.is_err() && made.is_some() {
+        // Already failing: a second error here could only hide the first.
+        let _ = started::remove(&options.output, options.shard);
+    }
     if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
         durable::remove_if_empty(&ledger, &ledger);
@@ -182,11 +192,32 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     let prepared = Scorer::new(model, &place).and_then(|s| Recipe::new(&options.score, s));
     let (recipe, scorer) = agree(world, prepared)?;
     let settings = resume::shared_settings(options, &recipe);
+    let started = Started {
+        overwrites: options.overwrite,
+        model_blake3: Some(hash.clone()),
+        settings_blake3: settings.clone(),
+    };
+    let resumes_overwriting =
+        value_of_root(world, || Ok(started.resumes_overwriting(&options.output, options.shard)))?;
+    let overwrite = options.overwrite || resumes_overwriting;
+    let started = Started { overwrites: overwrite, ..started };
+    let options = &Options { overwrite, ..options.clone() };
+    let extracted = Extracted::read(world, &listed, options)?;
+    // Ledgers that also list files of earlier runs stay.
+    let clears_ledgers =
+        |earlier: &Earlier| overwrite && !resumes_overwriting && earlier.files.is_empty();
     let prepare = || {
+        // Of several parts, another may be writing.
+        if options.shard.1 == 1 && !durable::is_read_only(&options.output) {
+            ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
+        }
         resume::prepare(&assignment, options, &hash)?;
         let entries = ledger::read(&options.output)?.entries;
-        let earlier = earlier::read(options, &listed, &hash, &settings, &entries)?;
-        shards::prepare(options, world.size(), !earlier.files.is_empty())?;
+        let recorded = (&entries, &extracted);
+        let earlier = earlier::read(options, &listed, &hash, &settings, recorded)?;
+        if clears_ledgers(&earlier) {
+            shards::refuse_other_parts(options, world.size())?;
+        }
         suspects.record(world, options)?;
         Ok((earlier, shards::listing_hash(&listed)))
     };
@@ -207,7 +238,9 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         recipe: &recipe,
         model_blake3: &hash,
         is_read_only,
+        resumes_overwriting,
         suspects: &suspects,
+        extracted: &extracted,
     };
     let mut note = suspects.note(world, options);
     let found = survey::survey(world, &assignment, &known, &see, &mut ledger, &mut note)?;
@@ -223,8 +256,10 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         if left.is_empty() {
             return Ok(());
         }
+        started.write(&options.output, options.shard)?;
         earlier::begin(&earlier, options, summary(&hash, &recipe, &settings))?;
-        shards::begin(options)?;
+        shards::begin(options, world.size(), clears_ledgers(&earlier))?;
+        suspects.record(world, options)?;
         resume::begin(&left)
     };
     agree(world, if is_root(world) { begin() } else { Ok(()) })?;
@@ -243,17 +278,18 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         options,
         recipe: &recipe,
         model_blake3: &hash,
+        extracted: &extracted,
         pieces: &survey::pieces(&assignment, &tasks),
         signs: AtomicU64::new(0),
     };
-    let not_extracted = extracted::failed(world, options)?;
     let mut pool = Pool::new(world, tasks, merges);
     let mut report = pipeline::run(world, &shared, &scorer, &mut pool, (ledger, note), stop)?;
     if is_root(world) {
         take_up(&mut report, found);
         report.failures.extend(assignment.unusable.iter().cloned());
     }
-    let empty = Summary { failed: not_extracted, ..summary(&hash, &recipe, &settings) };
+    let failed = extracted.absent().clone();
+    let empty = Summary { failed, ..summary(&hash, &recipe, &settings) };
     let ending = Ending { options, assignment: &assignment, earlier: &earlier, listing: &listing };
     ending.finish(world, empty, &report)
 }
@@ -345,18 +381,23 @@ impl Ending<'_> {
         let all = mine.gather(world, |file| &file.output)?;
         // Other parts and earlier runs need a manifest all the same.
         let has_others = options.shard.1 > 1 || !earlier.files.is_empty();
-        if !any_rank(world, has_others)? {
-            all.refuse_all_failed()?;
+        if !any_rank(world, has_others)?
+            && let Err(error) = all.refuse_all_failed()
+        {
+            let remove = || started::remove(&options.output, options.shard);
+            agree(world, if is_root(world) { remove() } else { Ok(()) })?;
+            return Err(error);
         }
         let summary = Summary {
             rows: all.files.iter().map(|f| f.rows).sum(),
             files: all.files.clone(),
-            failed: self.failed(&all.failures).into_iter().chain(empty.failed).collect(),
+            failed: all.failed(self.assignment).into_iter().chain(empty.failed).collect(),
             ..empty
         };
         let conclude = || {
             if durable::is_read_only(&options.output) {
-                return shards::write_manifest(options, &summary, earlier, listing);
+                let written = shards::write_manifest(options, &summary, earlier, listing)?;
+                return Ok(earlier.unresolved(&written.files));
             }
             durable::remove_folder(&options.output.join(pieces::FOLDER))?;
             // A start that died while it wrote the manifest left its part.
@@ -364,25 +405,17 @@ impl Ending<'_> {
             let given = Given::new(&options.inputs, options.root.as_deref(), options.extension());
             given.without_own_runs(options.own_runs).record(&options.output)?;
             self.record_failures(world, &summary.failed)?;
-            shards::write_manifest(options, &summary, earlier, listing)
+            let written = shards::write_manifest(options, &summary, earlier, listing)?;
+            started::remove(&options.output, options.shard)?;
+            Ok(earlier.unresolved(&written.files))
         };
-        agree(world, if is_root(world) { conclude() } else { Ok(()) })?;
+        let unresolved = value_of_root(world, conclude)?;
         if is_root(world) {
             let files = summary.files.iter();
             files.flat_map(ScoredFile::warnings).for_each(|text| log::warn!("{text}"));
         }
-        Ok(summary)
-    }
-
-    fn failed(&self, failures: &[Failure]) -> BTreeMap<String, FailedFile> {
-        let jobs = self.assignment.jobs.iter();
-        let outputs: BTreeMap<String, &str> =
-            jobs.map(|job| (path_text(&job.input), job.name.as_str())).collect();
-        let file = |Failure { file, exit_code, text }: &Failure| {
-            let output = outputs.get(file).map_or(String::new(), |name| (*name).to_string());
-            (file.clone(), FailedFile { output, reason: text.clone(), exit_code: *exit_code })
-        };
-        failures.iter().map(file).collect()
+        let failed = unresolved.into_iter().chain(summary.failed).collect();
+        Ok(Summary { failed, ..summary })
     }
 
     /// Adds to the ledger the failures that it does not know.
@@ -397,11 +430,9 @@ impl Ending<'_> {
         let known = ledger::read::<ScoredFile>(&self.options.output)?.failed;
         let part = shards::part_of(world, self.options);
         let mut ledger = Ledger::new(&self.options.output, part);
-        let is_extraction = |output: &str| Path::new(output).ends_with(MANIFEST);
-        for (input, FailedFile { output, reason, exit_code }) in failed {
-            if is_extraction(output) {
-                continue;
-            }
+        for (input, FailedFile { output, reason, exit_code, .. }) in
+            failed.iter().filter(|(_, failed)| failed.extraction.is_none())
+        {
             let failure =
                 Failure { file: input.clone(), exit_code: *exit_code, text: reason.clone() };
             let entry = FailedEntry::new(output, &failure, false);

@@ -9,6 +9,7 @@
 //! device or another rank ends the work.
 
 use super::deal::{Costed, Pool, Task};
+use super::extracted::Extracted;
 use super::input::{Facts, Input};
 use super::output::{MadeOf, Output};
 use super::recipe::{Recipe, Rows};
@@ -50,6 +51,7 @@ pub struct Shared<'a> {
     pub options: &'a Options,
     pub recipe: &'a Recipe,
     pub model_blake3: &'a str,
+    pub extracted: &'a Extracted,
     /// Of each file, where they are known.
     pub pieces: &'a [Vec<(u64, u64)>],
     /// Signs of progress of the threads, for the watchdog.
@@ -369,7 +371,8 @@ impl Reading<'_, '_> {
 
     /// Reads all rows of a task; whether it was done before.
     fn task(&mut self, task: &Task) -> Result<bool> {
-        let Shared { assignment, options, recipe, model_blake3, signs, .. } = self.shared;
+        let Shared { assignment, options, recipe, model_blake3, extracted, signs, .. } =
+            self.shared;
         let job = &assignment.jobs[task.job()];
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
         let mut input = Input::open(&job.input, &schema, recipe)?;
@@ -391,10 +394,14 @@ impl Reading<'_, '_> {
         let hashed = || {
             signs.fetch_add(1, Ordering::Relaxed);
         };
+        // That of a piece is taken once all pieces are there.
+        let hash = if is_piece { String::new() } else { input.hash(hashed)? };
+        if !is_piece {
+            extracted.refuse_altered(&job.name, &job.input, &hash)?;
+        }
         let made_of = MadeOf {
             name: job.relative.clone(),
-            // That of a piece is taken once all pieces are there.
-            input: if is_piece { String::new() } else { input.hash(hashed)? },
+            input: hash,
             model: (*model_blake3).to_string(),
             settings,
         };

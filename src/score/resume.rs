@@ -62,7 +62,8 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
                 .usage());
         }
         Ok(_) => {}
-        Err(_) => durable::refuse_existing(&manifest, options.overwrite)?,
+        Err(error) if !options.overwrite => return Err(error),
+        Err(_) => {}
     }
     let entries = ledger::read(&options.output)?.entries;
     let inputs = assignment.protected(Some(options.model.as_path()));
@@ -104,6 +105,7 @@ pub fn finished(
     settings: &str,
     input_blake3: &str,
     known: &[Entry<ScoredFile>],
+    progress: &dyn Fn(),
 ) -> Result<Option<Kept>> {
     let path = &job.output;
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
@@ -118,6 +120,12 @@ pub fn finished(
             && entry.file.input_blake3 == input_blake3
             && entry.bytes == metadata.len()
     });
+    if let Some(entry) = entry {
+        let hash = catalog::hash_text(&catalog::hash_file_telling(path, progress)?);
+        if hash != entry.file.output_blake3 {
+            return Err(other("changed since it was written"));
+        }
+    }
     if format == Format::Csv {
         return match (entry, known.last()) {
             (Some(entry), _) => Ok(Some(Kept { file: entry.file.clone(), in_ledger: true })),

@@ -5,9 +5,10 @@
 //! the whole, the very bytes of an undivided scoring.
 
 use super::earlier::{self, Earlier};
-use super::{MANIFEST, Options, Summary};
+use super::{MANIFEST, Options, ScoredFile, Summary};
 use crate::data::assign::Assignment;
 use crate::data::durable;
+use crate::data::earlier::has_recorded_length;
 use crate::data::ledger;
 use crate::error::{Error, Fault, Result};
 use crate::world::World;
@@ -20,42 +21,42 @@ pub fn part_of(world: &dyn World, options: &Options) -> (usize, usize) {
     (shard * world.size() + world.rank(), shards * world.size())
 }
 
-/// Prepares a part on so many ranks. With `--overwrite` its ledgers are removed, unless they
-/// also list files of earlier runs that stay.
-pub fn prepare(options: &Options, ranks: usize, has_earlier: bool) -> Result<()> {
-    let (shard, shards) = options.shard;
+/// Refuses to overwrite a part where the outputs were made in other parts: their ledgers would
+/// no longer be true.
+///
+/// # Errors
+/// `Usage`.
+pub fn refuse_other_parts(options: &Options, ranks: usize) -> Result<()> {
     let folder = options.output.join(ledger::FOLDER);
-    if has_earlier {
+    let parts = options.shard.1 * ranks;
+    if options.shard.1 == 1 || !folder.is_dir() {
         return Ok(());
     }
-    if shards == 1 && options.overwrite {
-        return durable::remove_folder(&folder);
+    match ledger_names(options)?.into_iter().find(|name| !is_of(name, parts)) {
+        Some(name) => Err(Fault::new("the outputs were made in other parts")
+            .file(folder.join(name))
+            .expected(format!("ledgers of {parts} parts"))
+            .advice(
+                "score them again with the same --shard I/N and ranks, or all at once with --overwrite",
+            )
+            .usage()),
+        None => Ok(()),
     }
-    if shards > 1 && options.overwrite && folder.is_dir() {
-        let parts = shards * ranks;
-        let others = ledger_names(options)?.into_iter().find(|name| !is_of(name, parts));
-        if let Some(name) = others {
-            return Err(Fault::new("the outputs were made in other parts")
-                .file(folder.join(name))
-                .expected(format!("ledgers of {parts} parts"))
-                .advice(
-                    "score them again with the same --shard I/N and ranks, or all at once with --overwrite",
-                )
-                .usage());
-        }
-        let mut own = (shard * ranks..(shard + 1) * ranks)
-            .map(|part| folder.join(format!("{}-of-{parts}.jsonl", part + 1)));
-        return own.try_for_each(|path| durable::remove_file(&path));
-    }
-    Ok(())
 }
 
-/// From here on an older manifest of this part would not tell the truth.
-pub fn begin(options: &Options) -> Result<()> {
-    if options.shard.1 > 1 {
-        durable::remove_file(&manifest_of(options, options.shard.0))?;
+/// Removes what would no longer be true of this part on so many ranks: its manifest, and its
+/// ledgers if all that they list is written again.
+pub fn begin(options: &Options, ranks: usize, clears_ledgers: bool) -> Result<()> {
+    let (shard, shards) = options.shard;
+    if shards == 1 {
+        return if clears_ledgers { ledger::remove_all(&options.output) } else { Ok(()) };
     }
-    Ok(())
+    durable::remove_file(&manifest_of(options, shard))?;
+    let parts = shards * ranks;
+    let own = (shard * ranks..(shard + 1) * ranks).filter(|_| clears_ledgers);
+    let folder = options.output.join(ledger::FOLDER);
+    let mut own = own.map(|part| folder.join(format!("{}-of-{parts}.jsonl", part + 1)));
+    own.try_for_each(|path| durable::remove_file(&path))
 }
 
 fn ledger_names(options: &Options) -> Result<Vec<String>> {
@@ -87,33 +88,43 @@ pub fn listing_hash(listed: &Assignment) -> String {
     blake3::hash(lines.join("\n").as_bytes()).to_hex().to_string()
 }
 
-/// Writes the manifest of a part, and that of the whole if all parts are finished.
+/// Writes the manifest of a part, and that of the whole if all parts are finished; returns the
+/// latter, or else that of the part.
 ///
 /// # Errors
-/// `Partial` if another part was scored from a different list of files: then some files may
-/// be in both parts or in neither, and there is no manifest of the whole.
+/// `Partial` if another part was scored from a different list of files, so that some files may
+/// be in both parts or in neither, or if outputs of another part are gone: then there is no
+/// manifest of the whole.
 pub fn write_manifest(
     options: &Options,
     summary: &Summary,
     earlier: &Earlier,
     listing: &str,
-) -> Result<()> {
+) -> Result<Summary> {
     let target = options.output.join(MANIFEST);
     let (shard, shards) = options.shard;
     if shards == 1 {
         let whole = earlier::merged(earlier, summary.clone());
-        return durable::write_if_changed(&target, &whole.to_bytes()?);
+        durable::write_if_changed(&target, &whole.to_bytes()?)?;
+        return Ok(whole);
     }
+    let entries = ledger::read(&options.output)?.entries;
     let own = Summary { listing: Some(listing.to_string()), ..summary.clone() };
     durable::write_if_changed(&manifest_of(options, shard), &own.to_bytes()?)?;
     let mut whole = Summary { files: Vec::new(), rows: 0, ..summary.clone() };
-    let (mut unfinished, mut different) = (false, Vec::new());
+    let (mut unfinished, mut different, mut gone) = (false, Vec::new(), Vec::new());
     for other in 0..shards {
         match Summary::read(&manifest_of(options, other))? {
             Some(part) if part.listing != own.listing || !part.is_like(summary) => {
                 different.push(other);
             }
             Some(part) => {
+                let is_gone = |file: &&ScoredFile| {
+                    has_recorded_length(&options.output, *file, &entries) == Some(false)
+                };
+                gone.extend(
+                    part.files.iter().find(is_gone).map(|file| (other, file.output.clone())),
+                );
                 whole.files.extend(part.files);
                 whole.failed.extend(part.failed);
             }
@@ -130,9 +141,17 @@ pub fn write_manifest(
                 .advice(format!("score again: --shard {}", again.join(", --shard ")));
         return Err(Error::Partial(Box::new(fault)));
     }
+    if let Some((part, output)) = gone.first() {
+        let fault = Fault::new("an output of another part is no longer as it was written")
+            .file(options.output.join(output))
+            .advice(format!("score again: --shard {}/{shards}", part + 1));
+        return Err(Error::Partial(Box::new(fault)));
+    }
     if unfinished {
-        return Ok(());
+        return Ok(own);
     }
     // Two parts may end at once: each writes the same bytes, under a name of its process first.
-    durable::write_if_changed(&target, &earlier::merged(earlier, whole).to_bytes()?)
+    let whole = earlier::merged(earlier, whole);
+    durable::write_if_changed(&target, &whole.to_bytes()?)?;
+    Ok(whole)
 }

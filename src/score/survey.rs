@@ -2,6 +2,7 @@
 //! long all will take, and whether there is room for it. Each rank looks at its share.
 
 use super::deal::{Costed, Task};
+use super::extracted::Extracted;
 use super::recipe::Recipe;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
@@ -46,7 +47,8 @@ pub fn survey(
     note: &mut Note,
 ) -> Result<Vec<Found>> {
     assignment.survey(world, |job| {
-        if let Some(failure) = see.suspects.failure(&job.name) {
+        let failure = see.suspects.failure(&job.name).or(see.extracted.failure(&job.name));
+        if let Some(failure) = failure {
             return Ok(Found::Failed(failure.clone()));
         }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
@@ -69,7 +71,11 @@ pub struct Surveyor<'a> {
     pub model_blake3: &'a str,
     /// Whether nothing can be written into the output folder.
     pub is_read_only: bool,
+    /// Whether an earlier start has begun to replace the outputs: those that it has finished
+    /// are kept.
+    pub resumes_overwriting: bool,
     pub suspects: &'a Suspects,
+    pub extracted: &'a Extracted,
 }
 
 impl Surveyor<'_> {
@@ -82,12 +88,19 @@ impl Surveyor<'_> {
     ) -> Result<Found> {
         let schema = Schema::for_file(&job.input, self.options.schema.as_deref())?;
         let exists = std::fs::symlink_metadata(&job.output).is_ok();
-        if exists && !self.options.overwrite {
+        let overwrite = self.options.overwrite;
+        if exists && (!overwrite || self.resumes_overwriting) {
             let hashed = || world.progress(Work::Hashing, 0);
             let input = catalog::hash_text(&catalog::hash_file_telling(&job.input, hashed)?);
+            self.extracted.refuse_altered(&job.name, &job.input, &input)?;
             let (model, format) = (self.model_blake3, self.options.format);
             let settings = resume::settings_hash(model, &schema, self.options, self.recipe);
-            if let Some(kept) = resume::finished(job, format, &settings, &input, known)? {
+            let kept = match resume::finished(job, format, &settings, &input, known, &hashed) {
+                Ok(kept) if overwrite => kept.filter(|kept| kept.in_ledger),
+                Err(Error::Usage(_)) if overwrite => None,
+                other => other?,
+            };
+            if let Some(kept) = kept {
                 log::info!("{} is finished already", job.output.display());
                 if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());

@@ -9,8 +9,8 @@ use crate::data::ledger::{self, FailedEntry, Ledger};
 use crate::data::probe;
 use crate::data::reading::{Note, ReadingNotes};
 use crate::data::report::Failure;
-use crate::error::{Error, Fault, Result};
-use crate::world::{ReadingOf, StopFlag, World, agree, is_root};
+use crate::error::{Error, Result};
+use crate::world::{ReadingOf, StopFlag, World, agree, gather_values, is_root, value_of_root};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -40,26 +40,17 @@ impl Suspects {
         options: &Options,
         stop: &StopFlag,
     ) -> Result<Suspects> {
-        let named = if is_root(world) { named(options) } else { Ok(BTreeSet::new()) };
-        let broken = |e: serde_json::Error| Fault::new("cannot exchange suspects").found(e);
-        let mut bytes =
-            serde_json::to_vec(&agree(world, named)?).map_err(|e| broken(e).internal())?;
-        world.broadcast(&mut bytes)?;
-        let named: BTreeSet<String> =
-            serde_json::from_slice(&bytes).map_err(|e| broken(e).internal())?;
+        let named = value_of_root(world, || named(options))?;
         let jobs = listed.jobs.iter().filter(|job| named.contains(&job.name));
         let own = jobs.skip(world.rank()).step_by(world.size());
         let mine: Result<Vec<Found>> = own.map(|job| found(job, options, stop)).collect();
-        let mine = serde_json::to_vec(&agree(world, mine)?).map_err(|e| broken(e).internal())?;
         let mut suspects = Suspects::default();
-        for bytes in world.all_gather(&mine)? {
-            let all: Vec<Found> =
-                serde_json::from_slice(&bytes).map_err(|e| broken(e).internal())?;
-            for Found { output, failure } in all {
-                match failure {
-                    Some(failure) => drop(suspects.quarantined.insert(output, failure)),
-                    None => drop(suspects.probed.insert(output)),
-                }
+        for Found { output, failure } in
+            gather_values(world, &agree(world, mine)?)?.into_iter().flatten()
+        {
+            match failure {
+                Some(failure) => drop(suspects.quarantined.insert(output, failure)),
+                None => drop(suspects.probed.insert(output)),
             }
         }
         let record = || {

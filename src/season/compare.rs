@@ -21,7 +21,7 @@ use crate::error::{Error, Fault, Result};
 use crate::figures::distribution::ordered_bits;
 use crate::figures::paired::{Sums, doubled_placements};
 use crate::figures::{Crossed, Measured, Paired, Selected, Sum};
-use crate::world::{World, agree, common, is_root};
+use crate::world::{World, agree, common, gather_values, is_root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -379,11 +379,8 @@ impl Pairs<'_> {
     }
 
     fn gather(&self, mine: &Found) -> Result<Found> {
-        let broken = |e: serde_json::Error| Fault::new("cannot exchange").found(e).internal();
-        let bytes = agree(self.world, serde_json::to_vec(mine).map_err(broken))?;
         let mut all = Found::default();
-        for bytes in self.world.all_gather(&bytes)? {
-            let found: Found = serde_json::from_slice(&bytes).map_err(broken)?;
+        for found in gather_values(self.world, mine)? {
             all.events += found.events;
             all.at_source.merge(found.at_source);
             all.off_source.merge(found.off_source);

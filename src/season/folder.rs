@@ -7,12 +7,13 @@ use super::repeated::CountedEvents;
 use super::scan::scan;
 use crate::bounded;
 use crate::config::SeasonSettings;
+use crate::data::catalog::{hash_file_telling, hash_text};
 use crate::data::finished::FinishedFile;
 use crate::data::report::FailedFile;
 use crate::data::scores::{self, Head, ScoreFile};
 use crate::data::walk::hdf5_files;
 use crate::error::{Error, Fault, Result};
-use crate::world::{World, agree, common};
+use crate::world::{Work, World, agree, common, gather_values};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -39,6 +40,27 @@ pub struct Listed {
     pub path: PathBuf,
     pub rows: u64,
     pub input_blake3: String,
+    /// Hash of the file when it was written; empty if unknown.
+    pub output_blake3: String,
+}
+
+impl Listed {
+    /// Refuses a file that is not as it was written.
+    fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
+        if self.output_blake3.is_empty() {
+            return Ok(());
+        }
+        let found = hash_text(&hash_file_telling(&self.path, progress)?);
+        if found == self.output_blake3 {
+            return Ok(());
+        }
+        Err(Fault::new("the file is not as it was written")
+            .file(&self.path)
+            .expected(format!("blake3 {}, as in the manifest", self.output_blake3))
+            .found(found)
+            .advice("run `taiga-flow verify` on the folder, and score its input again")
+            .input())
+    }
 }
 
 #[derive(Deserialize)]
@@ -59,6 +81,8 @@ struct OfManifest {
     output: String,
     rows: u64,
     input_blake3: String,
+    #[serde(default)]
+    output_blake3: String,
 }
 
 impl Folder {
@@ -71,8 +95,9 @@ impl Folder {
             for file in manifest.files {
                 let below = path.join(&file.output);
                 let name = if paths.len() > 1 { below.display().to_string() } else { file.output };
-                let OfManifest { rows, input_blake3, .. } = file;
-                all.files.push(Listed { name, path: below, rows, input_blake3 });
+                let OfManifest { rows, input_blake3, output_blake3, .. } = file;
+                let listed = Listed { name, path: below, rows, input_blake3, output_blake3 };
+                all.files.push(listed);
             }
             all.failed.extend(manifest.failed);
         }
@@ -211,7 +236,9 @@ pub fn count(
     let (mut failed, mut fatal) = (Vec::new(), Ok(()));
     for file in folder.of_rank(world.rank(), world.size()) {
         let path = &file.path;
-        let outcome = scan(path, &file.name, plan, settings).and_then(|scanned| {
+        let is_same = file.refuse_altered(|| world.progress(Work::Hashing, 0));
+        let scanned = is_same.and_then(|()| scan(path, &file.name, plan, settings));
+        let outcome = scanned.and_then(|scanned| {
             let events: u64 = scanned.runs.values().map(|run| run.sum().events).sum();
             // Of a simulation only gammas count.
             if events != file.rows && !plan.simulated {
@@ -276,14 +303,11 @@ fn merge(
     plan: &Plan,
     files: usize,
 ) -> Result<(Counted, CountedEvents)> {
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange counts").found(e).internal();
-    let bytes = agree(world, serde_json::to_vec(mine).map_err(broken))?;
     let mut counted = Counted::default();
     let mut best = Best::new(plan.candidates);
     let mut failed = Vec::new();
     let mut events = CountedEvents::default();
-    for bytes in world.all_gather(&bytes)? {
-        let told: Told = serde_json::from_slice(&bytes).map_err(broken)?;
+    for told in gather_values(world, mine)? {
         for (key, counts) in told.runs {
             counted.runs.entry(key).or_default().merge(&counts);
         }

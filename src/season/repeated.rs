@@ -188,6 +188,7 @@ mod tests {
             path: PathBuf::from(name),
             rows: 0,
             input_blake3: name.to_string(),
+            output_blake3: String::new(),
         };
         ["a.h5", "b.h5"].map(listed).to_vec()
     }

@@ -32,6 +32,7 @@ use crate::world::{
     StopFlag, StopReason, Work, World, agree, common, gather_slots, host, is_root, job_end,
     job_number,
 };
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Steps per epoch below which the batch is probably too large for the sample.
@@ -255,9 +256,14 @@ impl<'a> Job<'a> {
     }
 
     /// Takes the run folder for this run, now that nothing can be refused any more.
-    pub fn claim(&mut self, world: &dyn World) -> Result<()> {
-        let plan = self.plan;
-        let claimed = self.journal.as_mut().map(|journal| journal.folder.claim(plan));
+    pub fn claim(&mut self, world: &dyn World, options: &Options) -> Result<()> {
+        let (plan, identity) = (self.plan, self.identity());
+        let can_resume = |folder: &Path| {
+            let (parameters, other_engine) = (plan.parameters, options.allow_engine_change);
+            let newest = checkpoint::newest(folder, identity, parameters, other_engine);
+            newest.is_ok_and(|state| state.is_some())
+        };
+        let claimed = self.journal.as_mut().map(|journal| journal.folder.claim(plan, can_resume));
         agree(world, claimed.unwrap_or(Ok(())))
     }
 

@@ -129,7 +129,7 @@ pub fn run_and_conclude(
     }
     of_folder(&|folder| folder.check_room(&plan))?;
     let mut job = made_ready(world, options, &plan, folder, &place)?;
-    job.claim(world)?;
+    job.claim(world, options)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
     train(world, &mut job, &mut state, stop)?;

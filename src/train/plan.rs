@@ -7,6 +7,7 @@ use super::flows::{self, FlowPlan, Objective, Population};
 use super::off_source::OffSourceView;
 use crate::config::{Class, Config, Mode, OffSource};
 use crate::data::catalog::{self, Catalog};
+use crate::data::extraction::Extractions;
 use crate::data::roles;
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
@@ -64,6 +65,8 @@ impl Plan {
         let all = || plan.sources.iter().chain(&plan.filed);
         let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
         let hashes = agree(world, catalog::hash_files(world, &paths))?;
+        let refuse_altered = || Extractions::of(paths.iter().copied())?.refuse_altered(&hashes);
+        agree(world, if is_root(world) { refuse_altered() } else { Ok(()) })?;
         let data = all().zip(hashes);
         plan.data = data
             .map(|(source, blake3)| DataFile { blake3, rows: source.rows, class: source.class })

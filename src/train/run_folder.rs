@@ -128,8 +128,18 @@ impl RunFolder {
     }
 
     /// Makes the folder that of this run. To be called when everything that can be
-    /// refused has been: a run that is to be replaced is set aside now.
-    pub fn claim(&mut self, plan: &Plan) -> Result<()> {
+    /// refused has been: a run that is to be replaced is set aside now. An unfinished one whose
+    /// checkpoints `can_resume` accepts is resumed instead: it is what an earlier start of the
+    /// same command has left, and gives the same model.
+    pub fn claim(&mut self, plan: &Plan, can_resume: impl FnOnce(&Path) -> bool) -> Result<()> {
+        let is_unfinished = !self.file(MODEL).exists();
+        if self.existing == Existing::Replace
+            && is_unfinished
+            && can_resume(&self.file(CHECKPOINTS))
+        {
+            log::info!("the folder holds this run, unfinished: it is resumed, not replaced");
+            self.existing = Existing::Resume;
+        }
         if self.existing == Existing::Replace && has_run(&self.path) {
             let aside = self.file(REPLACED);
             if self.replaces {
@@ -282,7 +292,7 @@ mod tests {
     /// What a run with a checkpoint and a model leaves.
     fn old_run(path: &Path, plan: &Plan) {
         let mut folder = RunFolder::open(path, Existing::Resume, SHORT).unwrap();
-        folder.claim(plan).unwrap();
+        folder.claim(plan, |_| false).unwrap();
         folder.add_provenance(&json!("old")).unwrap();
         for name in [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"] {
             durable::write_file(&path.join(name), b"old").unwrap();
@@ -299,7 +309,7 @@ mod tests {
     /// Begins a run in place of the old one, up to its first checkpoint.
     fn replace(path: &Path, plan: &Plan) -> Result<()> {
         let mut folder = RunFolder::open(path, Existing::Replace, SHORT)?;
-        folder.claim(plan)?;
+        folder.claim(plan, |_| false)?;
         folder.add_provenance(&json!("new"))?;
         durable::write_file(&path.join(METRICS), b"new")?;
         durable::write_file(&path.join("checkpoints/step-1/manifest.json"), b"new")?;
@@ -342,7 +352,7 @@ mod tests {
         drop(RunFolder::open(&path, Existing::Replace, SHORT).unwrap());
         assert!(is_old(&path));
         let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
-        folder.claim(&plan).unwrap();
+        folder.claim(&plan, |_| false).unwrap();
         assert!(is_old(&path.join(REPLACED)) && !is_old(&path));
         drop(folder); // refused after all, before the new run began
         assert!(is_old(&path) && !path.join(REPLACED).exists());
@@ -356,7 +366,7 @@ mod tests {
         old_run(&path, &plan);
         for _ in 0..2 {
             let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
-            folder.claim(&plan).unwrap();
+            folder.claim(&plan, |_| false).unwrap();
             folder.add_provenance(&json!("new")).unwrap();
             drop(folder);
             assert!(is_old(&path.join(REPLACED)));
@@ -369,7 +379,7 @@ mod tests {
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
         let mut folder = RunFolder::open(&path, Existing::Resume, SHORT).unwrap();
-        folder.claim(&plan).unwrap();
+        folder.claim(&plan, |_| false).unwrap();
         std::mem::forget(folder); // killed
         assert!(path.join(CONFIG).is_file());
         let mut other = plan.clone();
@@ -379,6 +389,6 @@ mod tests {
         durable::write_file(&path.join(lock::NAME), b"").unwrap();
         let mut folder = RunFolder::open(&path, Existing::Refuse, SHORT).unwrap();
         folder.check(&other).unwrap();
-        folder.claim(&other).unwrap();
+        folder.claim(&other, |_| false).unwrap();
     }
 }

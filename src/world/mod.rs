@@ -7,6 +7,7 @@
 
 mod alone;
 mod beats;
+mod exchange;
 mod lanes;
 mod launcher;
 mod mpi;
@@ -19,6 +20,7 @@ mod threads;
 mod watch;
 
 pub use beats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
+pub use exchange::{gather_values, value_of_root};
 pub use launcher::{
     host, is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, start,
 };
