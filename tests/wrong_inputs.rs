@@ -415,3 +415,38 @@ fn duplicate_events_are_warned_of_in_evaluations() {
     let text = evaluated(&[&gamma, &hadron], "once");
     assert!(!text.contains("duplicate"), "{text}");
 }
+
+#[test]
+fn copies_of_a_file_are_not_evaluated() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 9);
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 600, seed() + 10);
+    // Without keys no event can be told from another.
+    for path in [&gamma, &hadron] {
+        let mut events = Events::read(path);
+        std::fs::remove_file(path).expect("a file to replace");
+        events.keys.clear();
+        events.class.fill(-1);
+        events.write(path);
+    }
+    std::fs::copy(&gamma, at("copy.h5")).expect("a copy");
+    let evaluated = |gammas: &[&Path], hadrons: &[&Path], output: &str| {
+        let mut all = Vec::from(arguments!["evaluate", "-m", &trained().model]);
+        for (option, files) in [("--gamma", gammas), ("--hadron", hadrons)] {
+            all.push(option.into());
+            all.extend(files.iter().map(OsString::from));
+        }
+        all.extend(arguments!["-o", &at(output)]);
+        all
+    };
+    let says = ["two files have the same content", "copy.h5", "gamma.h5", "count twice"];
+    let twice = evaluated(&[&gamma, &at("copy.h5")], &[&hadron], "twice");
+    refused(&run(&mut program(&twice)), 3, &says);
+    let both = evaluated(&[&gamma], &[&at("copy.h5")], "both");
+    let says = [says.as_slice(), &["given as gammas and here as hadrons"]].concat();
+    refused(&run(&mut program(&both)), 3, &says);
+    refused(&run(&mut ranks(2, &both)), 3, &says);
+    succeed(&mut program(&evaluated(&[&gamma], &[&hadron], "good")));
+    assert!(!at("twice").exists() && !at("both").exists());
+}

@@ -105,6 +105,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
     let (sources, lacking) = sources(world, options, &model.card)?;
+    catalog::refuse_copies(world, &sources)?;
     let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
     let scorer = match thresholds {
         Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
@@ -195,6 +196,7 @@ fn forest(
         return Ok(None);
     }
     let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
+    catalog::refuse_copies(world, &own)?;
     let parts = known.iter().map(|known| known.parts);
     let evaluated: Vec<_> = sources.iter().zip(parts).collect();
     yardstick::refuse_overlap(&own, &evaluated)?;
