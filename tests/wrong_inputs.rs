@@ -382,14 +382,37 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
         train(&of_gamma, &at(output), &sets)
     };
     let says = ["gammas and hadrons share events", " % of the events of the smaller class"];
+    let check = |gamma: &Path, hadron: &Path, more: &[OsString]| {
+        let files = arguments!["check", "--gamma", gamma, "--hadron", hadron];
+        run(&mut program(&[files.as_slice(), more].concat()))
+    };
     refused(&ratio(&gamma, &at("half.h5"), "half"), 3, &says);
+    let checked = check(&gamma, &at("half.h5"), &[]);
+    assert_eq!(checked.code, Some(3), "{}", checked.stderr);
+    for part in says.iter().chain(&["half.h5"]) {
+        assert!(checked.stdout.contains(part), "no '{part}' in {}", checked.stdout);
+    }
+    let configured = check(&gamma, &at("half.h5"), &arguments!["-c", &of_gamma]);
+    assert_eq!(configured.code, Some(3), "{}", configured.stdout);
     let swapped = "exchanged?";
     let outcome = ratio(&gamma, &hadron, "good");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
+    let told = outcome.stderr.matches("computing on the processor").count();
+    assert!(told <= 1, "{}", outcome.stderr);
+    let checked = check(&gamma, &hadron, &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(!checked.stdout.contains(swapped), "{}", checked.stdout);
     let (gamma, hadron) = (unknown(&gamma, Class::Gamma), unknown(&hadron, Class::Hadron));
     let outcome = ratio(&hadron, &gamma, "swapped");
     assert!(outcome.stderr.contains(swapped), "{}", outcome.stderr);
+    let unlabelled = "3000 of 3000 rows have no class in the class column, and count as gammas";
+    assert!(outcome.stderr.contains(unlabelled), "{}", outcome.stderr);
+    let checked = check(&hadron, &gamma, &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    for part in [swapped, "--gamma and --hadron", unlabelled] {
+        assert!(checked.stdout.contains(part), "no '{part}' in {}", checked.stdout);
+    }
 }
 
 #[test]

@@ -6,7 +6,6 @@
 
 mod bins;
 pub mod checkpoint;
-mod classes;
 mod contrast;
 mod culprits;
 pub mod estimate;
