@@ -470,6 +470,51 @@ fn copies_of_a_file_are_not_evaluated() {
     let says = [says.as_slice(), &["given as gammas and here as hadrons"]].concat();
     refused(&run(&mut program(&both)), 3, &says);
     refused(&run(&mut ranks(2, &both)), 3, &says);
-    succeed(&mut program(&evaluated(&[&gamma], &[&hadron], "good")));
+    let good = succeed(&mut program(&evaluated(&[&gamma], &[&hadron], "good")));
+    let unlabelled = "600 of 600 rows have no class in the class column, and count as hadrons";
+    assert!(good.stdout.contains(unlabelled), "{}", good.stdout);
     assert!(!at("twice").exists() && !at("both").exists());
+}
+
+#[test]
+fn events_left_out_are_told_by_class() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 11);
+    let mut gammas = Events::read(&gamma);
+    gammas.feature("width")[..90].fill(f32::NAN);
+    gammas.feature("size")[90..].iter_mut().for_each(|size| *size = size.max(61.0));
+    gammas.write(&at("gammas.h5"));
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 1000, seed() + 12);
+    let mut hadrons = Events::read(&hadron);
+    let sizes = hadrons.feature("size");
+    sizes[..4].fill(500.0);
+    sizes[4..].fill(20.0);
+    hadrons.write(&at("hadrons.h5"));
+    let command = arguments![
+        "evaluate",
+        "-m",
+        &trained().model,
+        "--gamma",
+        &at("gammas.h5"),
+        "--hadron",
+        &at("hadrons.h5"),
+        "-o",
+        &at("evaluation")
+    ];
+    let text = succeed(&mut program(&command)).stdout;
+    for part in [
+        "Only 4 of 1000 hadrons (0.40 %) are evaluated: 996 outside the cuts",
+        "90 of 600 gammas (15.00 %) have values that are not finite",
+        "996: outside the cuts (0 gammas, 996 hadrons)",
+    ] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+    let text = std::fs::read_to_string(at("evaluation/evaluation.json")).expect("an evaluation");
+    let evaluation: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(evaluation["left_out"]["outside the cuts"]["hadron"], 996);
+    let over_ranks = [&command[..], &arguments!["--overwrite"]].concat();
+    succeed(&mut ranks(2, &over_ranks));
+    let again = std::fs::read_to_string(at("evaluation/evaluation.json")).expect("an evaluation");
+    assert_eq!(again, text);
 }
