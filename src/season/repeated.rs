@@ -187,6 +187,7 @@ mod tests {
             name: name.to_string(),
             path: PathBuf::from(name),
             rows: 0,
+            inside: 0,
             input_blake3: name.to_string(),
         };
         ["a.h5", "b.h5"].map(listed).to_vec()
