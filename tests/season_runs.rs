@@ -715,6 +715,23 @@ fn simulations_and_own_scores_in_wrong_places_are_found() {
     let referred = run_program(&season("referred", &arguments!["--reference", &own]));
     let warning = "1 of 2 files of --reference are files of the season, such as h.h5";
     assert!(referred.stdout.contains(warning), "{}", referred.stdout);
+    assert!(good.stdout.contains("spectrum thrown"), "{}", good.stdout);
+    // Without OFF positions there is no leak to warn of.
+    let [one_alone, mc_alone] = [&one, &mc].map(|scores| {
+        let mut alone = scores.clone();
+        alone.positions.truncate(1);
+        alone.status = alone.status.into_iter().step_by(POSITIONS).collect();
+        for (_, _, values) in &mut alone.at_positions {
+            *values = values.iter().copied().step_by(POSITIONS).collect();
+        }
+        alone
+    });
+    let on = write_folder(&at("on"), &[("a.h5", &one_alone)]);
+    let gammas_on = write_folder(&at("mc-on"), &[("g.h5", &mc_alone)]);
+    let alone =
+        run_program(&arguments!["season", &on, "-o", &at("alone"), "--gamma-mc", &gammas_on]);
+    assert_eq!(alone.code, Some(0), "{}", alone.stderr);
+    assert!(!alone.stdout.contains("spectrum thrown"), "{}", alone.stdout);
     // The second file is a labelled simulation.
     let file = hdf5::File::open_rw(scores.join("b.h5")).expect("a score file");
     let classes: Vec<i8> = (0..other.rows()).map(|row| [1, 0, 0, -1][row % 4]).collect();

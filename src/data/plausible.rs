@@ -61,9 +61,9 @@ pub struct Finding {
     pub advice: &'static str,
 }
 
-const WRONG_SCALE: &str = "check in which unit the file holds this column (its attribute `units`), and the unit and factor under [quantities] of the schema; correct a copy of the schema, or widen its [plausible] where images are that large";
-const RADIANS: &str = "these look like radians: check in which unit the file holds this column (its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
-const DEGREES: &str = "these look like degrees that are taken for radians: check in which unit the file holds this column (its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
+const WRONG_SCALE: &str = "check in which unit the file holds this column (in HDF5 its attribute `units`), and the unit and factor under [quantities] of the schema; correct a copy of the schema, or widen its [plausible] where images are that large";
+const RADIANS: &str = "these look like radians: check in which unit the file holds this column (in HDF5 its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
+const DEGREES: &str = "these look like degrees that are taken for radians: check in which unit the file holds this column (in HDF5 its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
 
 impl Plausible {
     /// Of a quantity of this name and canonical unit: what a schema says, else by its name.

@@ -603,7 +603,8 @@ fn warn_of_simulation(
     total: &Group,
     warnings: &mut Vec<String>,
 ) {
-    if let Some(reason) = &simulation.unweighted {
+    // Without OFF positions nothing leaks.
+    if let Some(reason) = simulation.unweighted.as_ref().filter(|_| simulation.leak.positions > 0) {
         warnings.push(format!(
             "the leak is that of the spectrum thrown, not of the source's; {reason}"
         ));
