@@ -126,7 +126,9 @@ fn directions_in_another_unit_warn() {
         changed("taiga-experiment.csv", &folder.path().join("r.csv"), &[("tel_el", &radians)]);
     let output = folder.path().join("r.h5");
     let converted = succeed(&mut program(&arguments!["convert", &table, "-o", &output]));
-    assert!(converted.stderr.contains("look like radians"), "{}", converted.stderr);
+    for part in ["look like radians", "attribute `units`", "schema"] {
+        assert!(converted.stderr.contains(part), "no '{part}' in {}", converted.stderr);
+    }
     let report = json(&arguments!["check", &output]);
     let warnings = texts(&report["files"][0]["warnings"]);
     let about = |text: &&String| text.contains("'tel_el'") && text.contains("0.9599");

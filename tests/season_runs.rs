@@ -686,3 +686,73 @@ fn events_that_are_there_twice_are_refused() {
     let files = [("IACT01/a.h5", one), ("IACT02/b.h5", again)];
     refused(&files, "", &[]);
 }
+
+#[test]
+fn simulations_and_own_scores_in_wrong_places_are_found() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let [one, other, mc] = [1, 2, 3].map(|number| Plan::new(number).scores());
+    let scores = write_folder(&at("scores"), &[("a.h5", &one), ("b.h5", &other)]);
+    let gammas = write_folder(&at("mc"), &[("g.h5", &mc)]);
+    // Another scoring of the season's own input, in another folder.
+    let own = write_folder(&at("own"), &[("g.h5", &mc), ("h.h5", &one)]);
+    let season = |output: &str, more: &[std::ffi::OsString]| {
+        let command = arguments!["season", &scores, "-o", &at(output)];
+        [command.as_slice(), more].concat()
+    };
+    for folder in [&scores, &own] {
+        let command = season("refused", &arguments!["--gamma-mc", folder]);
+        for mut command in [program(&command), ranks(2, &command)] {
+            let outcome = run(&mut command);
+            assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
+            for part in ["--gamma-mc holds events of the season itself", "scores/a.h5"] {
+                assert!(outcome.stderr.contains(part), "no '{part}' in {}", outcome.stderr);
+            }
+        }
+    }
+    let good = run_program(&season("good", &arguments!["--gamma-mc", &gammas]));
+    assert!(!good.stdout.contains("known class"), "{}", good.stdout);
+    let referred = run_program(&season("referred", &arguments!["--reference", &own]));
+    let warning = "1 of 2 files of --reference are files of the season, such as h.h5";
+    assert!(referred.stdout.contains(warning), "{}", referred.stdout);
+    assert!(good.stdout.contains("spectrum thrown"), "{}", good.stdout);
+    // Without OFF positions there is no leak to warn of.
+    let [one_alone, mc_alone] = [&one, &mc].map(|scores| {
+        let mut alone = scores.clone();
+        alone.positions.truncate(1);
+        alone.status = alone.status.into_iter().step_by(POSITIONS).collect();
+        for (_, _, values) in &mut alone.at_positions {
+            *values = values.iter().copied().step_by(POSITIONS).collect();
+        }
+        alone
+    });
+    let on = write_folder(&at("on"), &[("a.h5", &one_alone)]);
+    let gammas_on = write_folder(&at("mc-on"), &[("g.h5", &mc_alone)]);
+    let alone =
+        run_program(&arguments!["season", &on, "-o", &at("alone"), "--gamma-mc", &gammas_on]);
+    assert_eq!(alone.code, Some(0), "{}", alone.stderr);
+    assert!(!alone.stdout.contains("spectrum thrown"), "{}", alone.stdout);
+    // The second file is a labelled simulation.
+    let file = hdf5::File::open_rw(scores.join("b.h5")).expect("a score file");
+    let classes: Vec<i8> = (0..other.rows()).map(|row| [1, 0, 0, -1][row % 4]).collect();
+    let group = file.group("scores").expect("the group");
+    group.new_dataset_builder().with_data(&classes).create("class").expect("a class column");
+    drop((group, file));
+    let labelled = run_program(&season("labelled", &[]));
+    for part in ["1 of 2 score files", "b.h5 (500 gammas, 1000 hadrons)", "--gamma-mc"] {
+        assert!(labelled.stdout.contains(part), "no '{part}' in {}", labelled.stdout);
+    }
+    // As the manifest of a scoring says where no row of a file is inside the cuts.
+    let path = scores.join("manifest.json");
+    let text = std::fs::read_to_string(&path).expect("a manifest");
+    let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
+    manifest["files"][0]["outside"] = 1995.into();
+    std::fs::write(&path, manifest.to_string()).expect("a manifest");
+    let outside = run_program(&season("outside", &[]));
+    let warning = "1 of 2 score files have less than 1 % of their rows inside the model's cuts, such as a.h5 (5 of 2000)";
+    assert!(outside.stdout.contains(warning), "{}", outside.stdout);
+    // No event passes: there is no excess to tell.
+    let none = run_program(&season("none", &arguments!["--threshold", "9"]));
+    assert!(none.stdout.contains("none: no event counts at any position"), "{}", none.stdout);
+    assert!(!none.stdout.contains("0.0000"), "{}", none.stdout);
+}

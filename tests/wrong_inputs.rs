@@ -382,14 +382,37 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
         train(&of_gamma, &at(output), &sets)
     };
     let says = ["gammas and hadrons share events", " % of the events of the smaller class"];
+    let check = |gamma: &Path, hadron: &Path, more: &[OsString]| {
+        let files = arguments!["check", "--gamma", gamma, "--hadron", hadron];
+        run(&mut program(&[files.as_slice(), more].concat()))
+    };
     refused(&ratio(&gamma, &at("half.h5"), "half"), 3, &says);
+    let checked = check(&gamma, &at("half.h5"), &[]);
+    assert_eq!(checked.code, Some(3), "{}", checked.stderr);
+    for part in says.iter().chain(&["half.h5"]) {
+        assert!(checked.stdout.contains(part), "no '{part}' in {}", checked.stdout);
+    }
+    let configured = check(&gamma, &at("half.h5"), &arguments!["-c", &of_gamma]);
+    assert_eq!(configured.code, Some(3), "{}", configured.stdout);
     let swapped = "exchanged?";
     let outcome = ratio(&gamma, &hadron, "good");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
+    let told = outcome.stderr.matches("computing on the processor").count();
+    assert!(told <= 1, "{}", outcome.stderr);
+    let checked = check(&gamma, &hadron, &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    assert!(!checked.stdout.contains(swapped), "{}", checked.stdout);
     let (gamma, hadron) = (unknown(&gamma, Class::Gamma), unknown(&hadron, Class::Hadron));
     let outcome = ratio(&hadron, &gamma, "swapped");
     assert!(outcome.stderr.contains(swapped), "{}", outcome.stderr);
+    let unlabelled = "3000 of 3000 rows have no class in the class column, and count as gammas";
+    assert!(outcome.stderr.contains(unlabelled), "{}", outcome.stderr);
+    let checked = check(&hadron, &gamma, &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.stdout);
+    for part in [swapped, "--gamma and --hadron", unlabelled] {
+        assert!(checked.stdout.contains(part), "no '{part}' in {}", checked.stdout);
+    }
 }
 
 #[test]
@@ -414,4 +437,84 @@ fn duplicate_events_are_warned_of_in_evaluations() {
     }
     let text = evaluated(&[&gamma, &hadron], "once");
     assert!(!text.contains("duplicate"), "{text}");
+}
+
+#[test]
+fn copies_of_a_file_are_not_evaluated() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 9);
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 600, seed() + 10);
+    // Without keys no event can be told from another.
+    for path in [&gamma, &hadron] {
+        let mut events = Events::read(path);
+        std::fs::remove_file(path).expect("a file to replace");
+        events.keys.clear();
+        events.class.fill(-1);
+        events.write(path);
+    }
+    std::fs::copy(&gamma, at("copy.h5")).expect("a copy");
+    let evaluated = |gammas: &[&Path], hadrons: &[&Path], output: &str| {
+        let mut all = Vec::from(arguments!["evaluate", "-m", &trained().model]);
+        for (option, files) in [("--gamma", gammas), ("--hadron", hadrons)] {
+            all.push(option.into());
+            all.extend(files.iter().map(OsString::from));
+        }
+        all.extend(arguments!["-o", &at(output)]);
+        all
+    };
+    let says = ["two files have the same content", "copy.h5", "gamma.h5", "count twice"];
+    let twice = evaluated(&[&gamma, &at("copy.h5")], &[&hadron], "twice");
+    refused(&run(&mut program(&twice)), 3, &says);
+    let both = evaluated(&[&gamma], &[&at("copy.h5")], "both");
+    let says = [says.as_slice(), &["given as gammas and here as hadrons"]].concat();
+    refused(&run(&mut program(&both)), 3, &says);
+    refused(&run(&mut ranks(2, &both)), 3, &says);
+    let good = succeed(&mut program(&evaluated(&[&gamma], &[&hadron], "good")));
+    let unlabelled = "600 of 600 rows have no class in the class column, and count as hadrons";
+    assert!(good.stdout.contains(unlabelled), "{}", good.stdout);
+    assert!(!at("twice").exists() && !at("both").exists());
+}
+
+#[test]
+fn events_left_out_are_told_by_class() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 11);
+    let mut gammas = Events::read(&gamma);
+    gammas.feature("width")[..90].fill(f32::NAN);
+    gammas.feature("size")[90..].iter_mut().for_each(|size| *size = size.max(61.0));
+    gammas.write(&at("gammas.h5"));
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 1000, seed() + 12);
+    let mut hadrons = Events::read(&hadron);
+    let sizes = hadrons.feature("size");
+    sizes[..4].fill(500.0);
+    sizes[4..].fill(20.0);
+    hadrons.write(&at("hadrons.h5"));
+    let command = arguments![
+        "evaluate",
+        "-m",
+        &trained().model,
+        "--gamma",
+        &at("gammas.h5"),
+        "--hadron",
+        &at("hadrons.h5"),
+        "-o",
+        &at("evaluation")
+    ];
+    let text = succeed(&mut program(&command)).stdout;
+    for part in [
+        "Only 4 of 1000 hadrons (0.40 %) are evaluated: 996 outside the cuts",
+        "90 of 600 gammas (15.00 %) have values that are not finite",
+        "996: outside the cuts (0 gammas, 996 hadrons)",
+    ] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+    let text = std::fs::read_to_string(at("evaluation/evaluation.json")).expect("an evaluation");
+    let evaluation: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(evaluation["left_out"]["outside the cuts"]["hadron"], 996);
+    let over_ranks = [&command[..], &arguments!["--overwrite"]].concat();
+    succeed(&mut ranks(2, &over_ranks));
+    let again = std::fs::read_to_string(at("evaluation/evaluation.json")).expect("an evaluation");
+    assert_eq!(again, text);
 }

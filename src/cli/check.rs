@@ -23,7 +23,7 @@ pub fn run(world: &dyn World, mut options: Options, config: Option<&Path>) -> Re
         selection = selection.with_bins(&bins.per, &bins.edges)?;
     }
     selection = selection.with_weight(data.weight.as_deref())?;
-    options.needed = selection.quantities().to_vec();
+    options.selection = Some(selection.clone());
     options.schema = options.schema.or(data.schema);
     let own = options.files.is_empty() && options.gamma.is_empty() && options.hadron.is_empty();
     if own {

@@ -193,6 +193,16 @@ pub(super) trait Tellable: Sized {
     fn hear(told: &mut Told) -> Result<Self>;
 }
 
+impl Tellable for u64 {
+    fn tell(&self, telling: &mut Telling) {
+        telling.number(*self);
+    }
+
+    fn hear(told: &mut Told) -> Result<u64> {
+        told.number()
+    }
+}
+
 /// What rank 0 alone finds out, on all ranks: a file system is asked once for all.
 pub(super) fn from_root<T: Tellable>(
     world: &dyn World,
@@ -267,9 +277,21 @@ fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
     Ok(all.map(|((path, role), bytes)| Listed { path, role, bytes }).collect())
 }
 
-/// blake3 of each file, which every rank gets; every rank hashes its share. Two files of
-/// equal content are refused: their events would count twice.
+/// blake3 of each file, which every rank gets. Two files of equal content are refused: their
+/// events would count twice.
 pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
+    let hashes = hashes(world, paths)?;
+    let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
+    for (path, hash) in paths.iter().zip(&hashes) {
+        if let Some(other) = known.insert(hash, path) {
+            return Err(copied(path, format!("a copy of {}", path_text(other))));
+        }
+    }
+    Ok(hashes)
+}
+
+/// blake3 of each file, which every rank gets; every rank hashes its share.
+fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
     let mut mine = Vec::new();
     let mut failure = None;
     for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
@@ -291,17 +313,62 @@ pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
             hashes[u64::from_le_bytes(index) as usize] = hash_text(&hash);
         }
     }
-    let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
-    for (path, hash) in paths.iter().zip(&hashes) {
-        if let Some(other) = known.insert(hash, path) {
-            return Err(Fault::new("two files have the same content")
-                .file(path)
-                .found(format!("a copy of {}", path_text(other)))
-                .advice("leave one of them out: its events would count twice")
-                .input());
-        }
-    }
     Ok(hashes)
+}
+
+/// Refuses files of equal content, on all ranks alike: their events would count twice, or as
+/// gammas and as hadrons. Files without rows may be equal.
+///
+/// # Errors
+/// Input, with the first copy and its original; what reading a file gives.
+pub fn refuse_copies(world: &dyn World, sources: &[Source]) -> Result<()> {
+    let equal: Vec<&Source> =
+        of_equal_length(world, sources)?.into_iter().map(|i| &sources[i]).collect();
+    let paths: Vec<&Path> = equal.iter().map(|source| source.path.as_path()).collect();
+    let hashes = hashes(world, &paths)?;
+    let mut known: BTreeMap<&str, &Source> = BTreeMap::new();
+    for (source, hash) in equal.into_iter().zip(&hashes) {
+        let Some(other) = known.insert(hash, source) else { continue };
+        let mut found = format!("a copy of {}", path_text(&other.path));
+        if source.class != other.class {
+            let [other, own] = [other, source].map(|of| match of.class {
+                Some(class) => format!("as {class}s"),
+                None => "with its class column".to_string(),
+            });
+            found = format!("{found}, given {other} and here {own}");
+        }
+        return common(Err(copied(&source.path, found)));
+    }
+    Ok(())
+}
+
+/// Returns the files that have rows and the length of another one, in their order: all others
+/// differ in content. Rank 0 alone asks for lengths.
+fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> {
+    let mut by_rows: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (i, source) in sources.iter().enumerate().filter(|(_, source)| source.rows > 0) {
+        by_rows.entry(source.rows).or_default().push(i);
+    }
+    let alike: Vec<usize> = by_rows.into_values().filter(|of| of.len() > 1).flatten().collect();
+    let length = |i: &usize| std::fs::metadata(&sources[*i].path).map_or(0, |data| data.len());
+    let lengths = from_root(world, || Ok(alike.iter().map(length).collect()))?;
+    let mut by_length: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (i, length) in alike.into_iter().zip(lengths) {
+        by_length.entry(length).or_default().push(i);
+    }
+    let mut equal: Vec<usize> =
+        by_length.into_values().filter(|of| of.len() > 1).flatten().collect();
+    equal.sort_unstable();
+    Ok(equal)
+}
+
+fn copied(path: &Path, found: String) -> Error {
+    Fault::new("two files have the same content")
+        .file(path)
+        .expected("every event once")
+        .found(found)
+        .advice("leave one of them out: its events would count twice")
+        .input()
 }
 
 /// What tells whether a file was changed: length, time of the last change, time of the last
@@ -586,6 +653,32 @@ mod tests {
         std::fs::copy(&a, &c).unwrap();
         let error = hash_files(&Solo, &[&a, &b, &c]).unwrap_err();
         assert!(error.to_string().contains("same content"), "{error}");
+    }
+
+    #[test]
+    fn copies_are_refused_on_any_ranks_in_any_class() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
+        write(&a, 3, 1.0);
+        write(&b, 3, 2.0);
+        std::fs::copy(&a, &c).unwrap();
+        let opened = |path: &Path, class| {
+            let schema = Arc::new(Schema::by_name_or_path("taiga-events").unwrap());
+            Source::open(path, schema, class).unwrap().0
+        };
+        let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
+        let different = [opened(&a, gamma), opened(&b, gamma)];
+        refuse_copies(&Solo, &different).unwrap();
+        for (class, told) in [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
+        {
+            let [one, other] = different.clone();
+            let sources = [one, other, opened(&c, class)];
+            let error = refuse_copies(&Solo, &sources).unwrap_err();
+            assert!(error.exit_code() == 3 && error.to_string().contains(told), "{error}");
+            for told in Threads::run(3, |world| refuse_copies(world, &sources)) {
+                assert_eq!(told.unwrap_err().to_string(), error.to_string());
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,9 @@ use super::columns::CHUNK_ROWS;
 use super::cut_flow::CutFlow;
 use super::extraction::Extractions;
 use super::plausible;
+use super::roles;
 use super::schema::Schema;
+use super::selection::Selection;
 use super::table::{Block, Request, Table};
 use super::unix_time;
 use crate::config::Class;
@@ -92,8 +94,9 @@ pub struct Options {
     /// Files that synthetic anomalies are drawn from; their keys may be those of gammas.
     pub anomalies: Vec<PathBuf>,
     pub schema: Option<String>,
-    /// Quantities that a configuration needs: a file without one is refused.
-    pub needed: Vec<String>,
+    /// Features, cuts and other quantities of a configuration: a file without one of them is
+    /// refused. Without it, classes are compared by the features of the default model.
+    pub selection: Option<Selection>,
     /// Metadata alone: no rows, keys or contents.
     pub quick: bool,
 }
@@ -244,7 +247,13 @@ pub fn run(options: &Options) -> Result<Report> {
             sources: checked.sources,
         })
         .collect();
-    let set = set::findings(&members, !options.quick);
+    let mut set = set::findings(&members, !options.quick);
+    if !options.quick {
+        let simulated = members.iter().zip(&files);
+        let simulated = simulated.filter(|(_, (.., number))| *number != OFF);
+        let simulated: Vec<&Member> = simulated.map(|(member, _)| member).collect();
+        set.extend(set::of_classes(&simulated, options.selection.as_ref())?);
+    }
     drop(members);
     let files: Vec<FileReport> = checked.into_iter().map(|checked| checked.report).collect();
     let contents = || files.iter().filter_map(|file| file.contents.as_ref());
@@ -290,7 +299,8 @@ fn check_file(
                 contents: None,
             };
             let computed = |name: &&String| !(off && OFF_SOURCE.contains(&name.as_str()));
-            for name in options.needed.iter().filter(computed) {
+            let needed = options.selection.iter().flat_map(Selection::quantities);
+            for name in needed.filter(computed) {
                 let request = Request { quantities: vec![name.clone()], ..Request::default() };
                 report.refused.extend(table.reader(&request).err().map(|e| without_file(&e)));
             }
@@ -636,7 +646,10 @@ fn missing(contents: &Contents, role: Option<Class>) -> Vec<String> {
             warnings.push("no class: the file's role must be given".to_string());
         }
         Some(classes) if classes.unknown > 0 => {
-            warnings.push(format!("{} rows of unknown class", classes.unknown));
+            warnings.push(match role {
+                Some(role) => roles::unlabelled(classes.unknown, contents.rows, role),
+                None => format!("{} rows of unknown class", classes.unknown),
+            });
         }
         _ => {}
     }

@@ -225,11 +225,32 @@ impl Rows {
                     Some(line) => self.plan.parse(line, columns),
                 }
             };
-            outcome.map_err(|fault| self.lines.place(*fault))?;
+            if let Err(fault) = outcome {
+                return Err(self.counted(*fault, columns.rows as u64));
+            }
         }
         self.plan.finish(columns);
         self.count += columns.rows as u64;
         Ok(columns.rows > 0)
+    }
+
+    /// Adds file and line to a fault of the last row, and in how many rows its column is out of
+    /// range, if that is the fault; so many rows of the block were good.
+    fn counted(&mut self, fault: Fault, good: u64) -> Error {
+        if fault.what != plan::OUT_OF_RANGE {
+            return self.lines.place(fault);
+        }
+        let first = self.lines.number;
+        let (mut all, mut bad) = (self.count + good + 1, 1_u64);
+        // What cannot be read further on is left to the next attempt.
+        while let Ok(Some(line)) = self.lines.advance() {
+            all += 1;
+            let same = |of: &Fault| of.what == fault.what && of.column == fault.column;
+            bad += u64::from(self.plan.accepts(line).is_err_and(|of| same(&of)));
+        }
+        self.lines.number = first;
+        let found = fault.found.clone().unwrap_or_default();
+        self.lines.place(fault.found(format!("{found}, and such values in {bad} of {all} rows")))
     }
 
     /// Rows in which a quantity differs from what the file itself says, and the rows read.

@@ -8,6 +8,7 @@ pub mod assign;
 mod batch;
 pub mod catalog;
 pub mod check;
+pub mod classes;
 pub mod columns;
 pub mod convert;
 pub mod csv;

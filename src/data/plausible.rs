@@ -61,10 +61,9 @@ pub struct Finding {
     pub advice: &'static str,
 }
 
-const WRONG_SCALE: &str = "correct the unit or the factor in the schema; where images are that large, widen [plausible] in it";
-const RADIANS: &str =
-    "these look like radians: correct the unit in a copy of the schema, or the file";
-const DEGREES: &str = "these look like degrees that are taken for radians: correct the unit in a copy of the schema, or the file";
+const WRONG_SCALE: &str = "check in which unit the file holds this column (in HDF5 its attribute `units`), and the unit and factor under [quantities] of the schema; correct a copy of the schema, or widen its [plausible] where images are that large";
+const RADIANS: &str = "these look like radians: check in which unit the file holds this column (in HDF5 its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
+const DEGREES: &str = "these look like degrees that are taken for radians: check in which unit the file holds this column (in HDF5 its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
 
 impl Plausible {
     /// Of a quantity of this name and canonical unit: what a schema says, else by its name.
@@ -262,7 +261,7 @@ pub fn findings<'a>(
 }
 
 impl Finding {
-    /// The finding as one line on the quantity `name`.
+    /// The finding as one line on the quantity `name`, with advice where to check.
     pub fn line(&self, name: &str) -> String {
         format!("'{name}': expected {}, found {}; {}", self.expected, self.found, self.advice)
     }

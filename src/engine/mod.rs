@@ -124,6 +124,12 @@ impl Place {
         })
     }
 
+    /// The same place for further flows: what was chosen is reported once.
+    #[must_use]
+    pub fn for_flow(self, flow: usize) -> Place {
+        Place { tells: self.tells && flow == 0, ..self }
+    }
+
     /// This rank alone on the processor.
     pub fn cpu(threads: usize) -> Place {
         let hardware = Hardware { engine: EngineChoice::Cpu, threads, share_devices: false };

@@ -68,8 +68,8 @@ impl Scorer {
         let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
         let mut flows = Vec::new();
-        for (name, flow) in card.flows_in_order() {
-            let mut engine = super::start(place, &flow.spec)?;
+        for (number, (name, flow)) in card.flows_in_order().enumerate() {
+            let mut engine = super::start(&place.for_flow(number), &flow.spec)?;
             engine.set_params(&params.remove(name).unwrap_or_default())?;
             flows.push((name.clone(), engine));
         }

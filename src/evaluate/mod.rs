@@ -5,6 +5,7 @@ mod cuts;
 mod importance;
 mod known;
 mod latent;
+mod left_out;
 mod yardstick;
 
 use crate::config::{Class, Hardware, Observation, Transform};
@@ -105,6 +106,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
     let (sources, lacking) = sources(world, options, &model.card)?;
+    catalog::refuse_copies(world, &sources)?;
     let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
     let scorer = match thresholds {
         Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
@@ -125,10 +127,10 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let (forest_of, cuts_of) = (forest.as_ref(), cuts.as_ref());
     let more = More { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
     let mut events = Events::new(pool.features());
-    let mut files = Vec::new();
+    let (mut files, mut unlabelled) = (Vec::new(), Vec::new());
     for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
         let place = (number as u64, source, known);
-        files.push(evaluate_file(world, &scorer, &more, place, &mut events)?);
+        files.push(evaluate_file(world, &scorer, &more, place, &mut events, &mut unlabelled)?);
     }
     let parts: Vec<Parts> = known.iter().map(|known| known.parts).collect();
     let all = events.gather(world, scorer.card.features.len())?;
@@ -166,7 +168,9 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let duplicates =
         duplicates.map(|fault| format!("{fault}. The errors of all figures are too small."));
     let recognised = known.into_iter().filter_map(|known| known.warning);
-    for warning in implausible.into_iter().chain(duplicates).chain(recognised).chain(unlike) {
+    let of_values = left_out::warnings(&evaluation).into_iter().chain(unlabelled);
+    let of_events = duplicates.into_iter().chain(recognised).chain(unlike);
+    for warning in of_values.chain(implausible).chain(of_events) {
         evaluation = evaluation.with_warning(warning);
     }
     let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
@@ -195,6 +199,7 @@ fn forest(
         return Ok(None);
     }
     let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
+    catalog::refuse_copies(world, &own)?;
     let parts = known.iter().map(|known| known.parts);
     let evaluated: Vec<_> = sources.iter().zip(parts).collect();
     yardstick::refuse_overlap(&own, &evaluated)?;
@@ -469,11 +474,15 @@ fn fallback_threshold(sample: &Sample, card: &Card) -> Result<Threshold> {
     Rule::two_sigma(card.normal.unwrap_or(Class::Gamma)).choose(sample)
 }
 
+/// Returns the part of all files, or how many files each part is taken of.
 fn parts_text(parts: &[Parts]) -> String {
-    let mut names: Vec<&str> = parts.iter().map(|p| p.name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.join(" and ")
+    let mut files: BTreeMap<&str, usize> = BTreeMap::new();
+    parts.iter().for_each(|part| *files.entry(part.name()).or_default() += 1);
+    let of = |(name, files): (&&str, &usize)| format!("'{name}' of {files} file(s)");
+    match files.len() {
+        1 => files.keys().map(|name| (*name).to_string()).collect(),
+        _ => files.iter().map(of).collect::<Vec<_>>().join(", "),
+    }
 }
 
 impl Parts {
@@ -534,6 +543,7 @@ fn evaluate_file(
     more: &More,
     (number, source, known): (u64, &Source, &Known),
     events: &mut Events,
+    warnings: &mut Vec<String>,
 ) -> Result<FileCounts> {
     let mut slots = vec![None; source.rows.div_ceil(WINDOW) as usize * 2 * Weighed::WORDS];
     let place = (number, source, known);
@@ -547,17 +557,21 @@ fn evaluate_file(
         let advice = "the files are swapped: exchange --gamma and --hadron";
         return common(Err(roles::swapped(source, tally.other_class, advice)));
     }
-    let mut unusable: std::collections::BTreeMap<String, u64> = STATUS_BITS
-        .iter()
-        .zip(tally.status)
-        .map(|((_, name), n)| ((*name).to_string(), n))
-        .collect();
+    let names = STATUS_BITS.iter().map(|(_, name)| (*name).to_string());
+    let mut left_out: BTreeMap<String, ClassCounts> = names.zip(tally.status).collect();
+    left_out.retain(|_, of| *of != ClassCounts::default());
+    let mut unusable: BTreeMap<String, u64> =
+        left_out.iter().map(|(name, of)| (name.clone(), of.gamma + of.hadron)).collect();
     unusable.insert("of another class".to_string(), tally.other_class);
     unusable.insert("of another part".to_string(), tally.other_part);
     unusable.insert("of a run the model was trained on".to_string(), tally.used_run);
     unusable.retain(|_, n| *n > 0);
     let path = source.path.display().to_string();
-    Ok(FileCounts { path, gamma: tally.gamma, hadron: tally.hadron, unusable })
+    if let (Some(class), true) = (source.class, tally.unlabelled > 0) {
+        let text = roles::unlabelled(tally.unlabelled, source.rows, class);
+        warnings.push(format!("{path}: {text}."));
+    }
+    Ok(FileCounts { path, gamma: tally.gamma, hadron: tally.hadron, unusable, left_out })
 }
 
 /// Rows of one file by what became of them.
@@ -568,21 +582,27 @@ struct Tally {
     other_class: u64,
     other_part: u64,
     used_run: u64,
-    status: [u64; STATUS_BITS.len()],
+    /// Rows without a class of their own that count as the file's.
+    unlabelled: u64,
+    status: [ClassCounts; STATUS_BITS.len()],
 }
 
 impl Tally {
     fn reduce(self, world: &dyn World) -> Result<Tally> {
-        let counts = [self.gamma, self.hadron, self.other_class, self.other_part, self.used_run];
+        let Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status } = self;
+        let counts = [gamma, hadron, other_class, other_part, used_run, unlabelled];
         let mut sums = counts.to_vec();
-        sums.extend(self.status);
+        sums.extend(status.iter().flat_map(|of| [of.gamma, of.hadron]));
         let mut sums: Vec<i64> = sums.into_iter().map(|n| n as i64).collect();
         world.all_reduce_sum(&mut sums)?;
-        let mut status = [0; STATUS_BITS.len()];
-        status.iter_mut().zip(&sums[counts.len()..]).for_each(|(s, n)| *s = *n as u64);
-        let [gamma, hadron, other_class, other_part, used_run] =
-            [0, 1, 2, 3, 4].map(|i| sums[i] as u64);
-        Ok(Tally { gamma, hadron, other_class, other_part, used_run, status })
+        let mut status = [ClassCounts::default(); STATUS_BITS.len()];
+        for (of, [gamma, hadron]) in status.iter_mut().zip(sums[counts.len()..].as_chunks::<2>().0)
+        {
+            *of = ClassCounts { gamma: *gamma as u64, hadron: *hadron as u64 };
+        }
+        let [gamma, hadron, other_class, other_part, used_run, unlabelled] =
+            [0, 1, 2, 3, 4, 5].map(|i| sums[i] as u64);
+        Ok(Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status })
     }
 }
 
@@ -658,6 +678,7 @@ fn score_windows(
                 tally.other_part += 1;
                 continue;
             }
+            tally.unlabelled += u64::from(of_file.is_some_and(|of| is_unknown(source, of)));
             let gamma = class == Class::Gamma.code();
             let weight = match scorer.selection().weight(&block, row) {
                 Ok(weight) => Some(weight),
@@ -727,7 +748,8 @@ fn take(
     let before = &mut events.before_cuts;
     *(if gamma { &mut before.gamma } else { &mut before.hadron }) += 1;
     if scored.status[row] != 0 {
-        for (count, (bit, _)) in tally.status.iter_mut().zip(STATUS_BITS) {
+        for (of, (bit, _)) in tally.status.iter_mut().zip(STATUS_BITS) {
+            let count = if gamma { &mut of.gamma } else { &mut of.hadron };
             *count += u64::from(scored.status[row] & bit != 0);
         }
         return false;
@@ -771,4 +793,16 @@ fn trained_as<'c>(card: &'c Card, source: &Source) -> Result<Option<&'c DataFile
     }
     let hash = catalog::hash_text(&catalog::hash_file(&source.path)?);
     Ok(card.training.data.iter().find(|f| f.blake3 == hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_differ_are_told_with_their_files() {
+        let (all, test) = (Parts::All, Parts::Only(Part::Test));
+        assert_eq!(parts_text(&[test, test]), "test");
+        assert_eq!(parts_text(&[all, test, all]), "'all' of 2 file(s), 'test' of 1 file(s)");
+    }
 }

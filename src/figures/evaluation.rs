@@ -112,6 +112,9 @@ pub struct FileCounts {
     pub hadron: u64,
     /// Rows left out of the figures, by reason.
     pub unusable: BTreeMap<String, u64>,
+    /// Those of known class among them that are left out for their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, ClassCounts>,
 }
 
 /// Held-out negative log-likelihood of the normal class, in nats.
@@ -141,6 +144,9 @@ pub struct Evaluation {
     pub effective: Option<Effective>,
     /// Rows without a usable score, by reason: of all files, and NaN scores.
     pub unusable: BTreeMap<String, u64>,
+    /// Gammas and hadrons among them, where they are left out for their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, ClassCounts>,
     pub auc: Option<Auc>,
     pub threshold: Threshold,
     pub at_threshold: AtThreshold,
@@ -225,6 +231,7 @@ impl Evaluation {
             counts: sample.counts(),
             effective: about.weights.is_some().then_some(effective),
             unusable: unusable(&about.files, sample.excluded()),
+            left_out: left_out(&about.files),
             auc: Auc::of(sample),
             threshold,
             at_threshold,
@@ -437,6 +444,16 @@ impl Evaluation {
         .collect()
     }
 
+    /// Why there is no gamma efficiency at a hadron survival.
+    pub fn why_no_survival(&self) -> String {
+        match (self.counts.gamma, self.counts.hadron) {
+            (0, 0) => "no event has a score".to_owned(),
+            (0, _) => "there are no gammas".to_owned(),
+            (_, 0) => "there are no hadrons".to_owned(),
+            _ => format!("fewer than {LEAST_HADRONS} hadrons pass"),
+        }
+    }
+
     fn empty_classes(&self) -> Option<String> {
         let what = match (self.counts.gamma, self.counts.hadron) {
             (0, 0) => "No event has a score",
@@ -538,6 +555,16 @@ fn unusable(files: &[FileCounts], excluded: ClassCounts) -> BTreeMap<String, u64
     let nan = excluded.gamma + excluded.hadron;
     if nan > 0 {
         *all.entry("score is NaN".to_owned()).or_insert(0) += nan;
+    }
+    all
+}
+
+fn left_out(files: &[FileCounts]) -> BTreeMap<String, ClassCounts> {
+    let mut all: BTreeMap<String, ClassCounts> = BTreeMap::new();
+    for (reason, of) in files.iter().flat_map(|file| &file.left_out) {
+        let sum = all.entry(reason.clone()).or_default();
+        sum.gamma += of.gamma;
+        sum.hadron += of.hadron;
     }
     all
 }

@@ -62,11 +62,29 @@ pub fn compared(difference: f64, text: impl FnOnce(f64) -> String) -> String {
 }
 
 impl fmt::Display for Measured {
+    /// Two digits of the error; no error where it is 0, as no event has counted then, and powers
+    /// of ten where the figure would be a row of zeros.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decimals = if self.error > 0.0 { decimals(self.error, 2) } else { 4 };
-        f.pad(&format!("{:.decimals$} ± {:.decimals$}", self.value, self.error))
+        let Measured { value, error } = *self;
+        let size = value.abs().max(error);
+        f.pad(&if error == 0.0 {
+            significant(value, 5)
+        } else if value == 0.0 {
+            format!("0 ± {}", significant(error, 2))
+        } else if size < SMALL {
+            let exponent = libm::floor(libm::log10(size)) as i32;
+            let [value, error] = [value, error].map(|x| x / libm::pow(10.0, f64::from(exponent)));
+            let decimals = decimals(error, 2);
+            format!("({value:.decimals$} ± {error:.decimals$})e{exponent}")
+        } else {
+            let decimals = decimals(error, 2);
+            format!("{value:.decimals$} ± {error:.decimals$}")
+        })
     }
 }
+
+/// Smaller figures are written with a power of ten.
+const SMALL: f64 = 1e-5;
 
 /// Decimals that show `significant` digits of a number of this size.
 fn decimals(size: f64, significant: i32) -> usize {
@@ -85,6 +103,20 @@ pub fn significant(value: f64, digits: u8) -> String {
         return format!("{value:.*e}", usize::from(digits.saturating_sub(1)));
     }
     format!("{value:.*}", decimals(size, i32::from(digits)))
+}
+
+/// A probability to so many significant digits, of its distance from 1 where it is nearer to
+/// that: "0.99987", "1 − 3.2e-8". What rounds to 1 in single precision is at most half a step
+/// away.
+pub fn probability(p: f64, digits: u8) -> String {
+    let rest = 1.0 - p;
+    if p <= 0.5 || rest > 0.1 {
+        significant(p, digits)
+    } else if rest < SMALL {
+        format!("1 − {}", significant(rest.max(f64::from(f32::EPSILON) / 4.0), digits))
+    } else {
+        format!("{p:.*}", decimals(rest, i32::from(digits)))
+    }
 }
 
 /// A count in groups of three digits, by narrow no-break spaces.
@@ -109,7 +141,31 @@ mod tests {
     fn figures_are_written_to_the_digits_of_their_error() {
         assert_eq!(Measured { value: 0.913_84, error: 0.001_21 }.to_string(), "0.9138 ± 0.0012");
         assert_eq!(Measured { value: 3.051, error: 0.14 }.to_string(), "3.05 ± 0.14");
-        assert_eq!(Measured { value: 1.0, error: 0.0 }.to_string(), "1.0000 ± 0.0000");
+        assert_eq!(Measured { value: 1.0, error: 0.0 }.to_string(), "1.0000");
+    }
+
+    #[test]
+    fn figures_of_nothing_are_no_rows_of_zeros() {
+        let text = |value, error| Measured { value, error }.to_string();
+        assert_eq!(text(0.0, 0.0), "0");
+        assert_eq!(text(0.0, 0.0099), "0 ± 0.0099");
+        assert_eq!(text(0.0, 3.1e-9), "0 ± 3.1e-9");
+        assert_eq!(text(4.21e-7, 3.4e-8), "(4.21 ± 0.34)e-7");
+        assert_eq!(text(-2.0e-9, 3.0e-8), "(-0.2 ± 3.0)e-8");
+    }
+
+    #[test]
+    fn probabilities_near_one_do_not_round_to_it() {
+        for (p, text) in [
+            (0.0361, "0.0361"),
+            (0.62, "0.620"),
+            (0.999_873, "0.999873"),
+            (1.0 - 3.2e-8, "1 − 3.20e-8"),
+            (1.0, "1 − 2.98e-8"),
+            (1.25e-7, "1.25e-7"),
+        ] {
+            assert_eq!(probability(p, 3), text);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     bins::range_text,
     confusion::PositiveClass,
     evaluation::auc_text,
-    measured::{Measured, compared, significant},
+    measured::{Measured, compared, probability, significant},
 };
 use std::fmt::{self, Display, Formatter};
 
@@ -17,7 +17,7 @@ const AUC_ERROR: &str = " (test sampling; spread over training seeds not include
 impl Display for Evaluation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let about = &self.about;
-        writeln!(f, "{} · part '{}' · model {}", about.mode, about.part, short(&about.model))?;
+        writeln!(f, "{} · part {} · model {}", about.mode, about.part, short(&about.model))?;
         self.sample(f)?;
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_with_basis)))?;
         if let Some(other) = &self.yardstick {
@@ -36,8 +36,8 @@ impl Display for Evaluation {
         }
         for at in &self.at_survival {
             let name = format!("  gammas at hadrons {}", at.hadron_survival);
-            let few = "- (fewer than 10 hadrons pass)".to_owned();
-            line(f, &name, at.point.map_or(few, |p| p.gamma_efficiency.to_string()))?;
+            let none = format!("- ({})", self.why_no_survival());
+            line(f, &name, at.point.map_or(none, |p| p.gamma_efficiency.to_string()))?;
         }
         self.posterior(f)?;
         self.by_bins(f)?;
@@ -59,7 +59,10 @@ impl Evaluation {
             line(f, "  effective, weighted", text)?;
         }
         for (reason, rows) in &self.unusable {
-            line(f, "  rows left out", format!("{rows}: {reason}"))?;
+            let classes = self.left_out.get(reason).map_or(String::new(), |of| {
+                format!(" ({} gammas, {} hadrons)", of.gamma, of.hadron)
+            });
+            line(f, "  rows left out", format!("{rows}: {reason}{classes}"))?;
         }
         if let Some(nll) = &self.normal_nll {
             let mean = or_dash(nll.mean.map(|m| significant(m, 5)));
@@ -76,7 +79,7 @@ impl Evaluation {
             return Ok(());
         };
         let [most, least] = range.posterior_limits.unwrap_or([low, high]);
-        let [low, high, most, least] = [low, high, most, least].map(|p| significant(p, 2));
+        let [low, high, most, least] = [low, high, most, least].map(|p| probability(p, 2));
         let [from, to] = [from, to].map(|score| significant(score, 4));
         let counts = |of: ClassCounts| format!("{} gammas, {} hadrons", of.gamma, of.hadron);
         let name = format!("posterior at {}{}", range.prior, range.basis());
@@ -229,6 +232,7 @@ fn short(hash: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::figures::evaluation::FileCounts;
     use crate::figures::{About, ClassCounts, Evaluation, Rule, Sample};
 
     #[test]
@@ -241,6 +245,23 @@ mod tests {
         assert!(text.contains("\n  AUC                                 -\n"), "{text}");
         assert!(text.contains("\n    gamma efficiency                  0.67 ± 0.27\n"), "{text}");
         assert!(text.contains("warning: There are no hadrons"), "{text}");
+        assert!(text.contains("- (there are no hadrons)\n"), "{text}");
         assert!(!text.contains("NaN"), "{text}");
+    }
+
+    #[test]
+    fn rows_left_out_are_told_by_class() {
+        let file = |gamma, hadron| FileCounts {
+            unusable: [("outside the cuts".to_owned(), gamma + hadron)].into(),
+            left_out: [("outside the cuts".to_owned(), ClassCounts { gamma, hadron })].into(),
+            ..FileCounts::default()
+        };
+        let about = About { files: vec![file(3, 20), file(0, 5)], ..About::default() };
+        let sample = Sample::new(&[1.0, 2.0], &[false; 2]).unwrap();
+        let threshold = Rule::Fixed { value: 1.5 }.choose(&sample).unwrap();
+        let text = Evaluation::new(about, &sample, threshold).unwrap().to_string();
+        let line = "28: outside the cuts (3 gammas, 25 hadrons)";
+        assert!(text.contains(line) && text.contains("- (there are no gammas)"), "{text}");
+        assert!(!text.contains("fewer than"), "{text}");
     }
 }

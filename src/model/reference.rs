@@ -91,9 +91,18 @@ impl SketchCard {
 const LOG_PROB_MARGIN: f64 = 50.0;
 /// Of a scaled coordinate that was a quantity in between.
 const ROUNDING: f32 = 1e-3;
+/// Of a quantity, relative to the larger end of its range.
+const ROUNDING_OF_RANGE: f64 = 1e-6;
 /// Widths that the usual range of a feature is widened by: of events of a class that was
 /// trained on, and of others.
 const WIDTHS: [f32; 2] = [0.5, 1.0];
+
+/// Returns 0 for an end of a range that differs from 0 by rounding alone: quantiles come back
+/// through the inverse of a coordinate.
+fn without_rounding(end: f64, range: [f64; 2]) -> f64 {
+    let size = range[0].abs().max(range[1].abs());
+    if end.abs() < ROUNDING_OF_RANGE * size { 0.0 } else { end }
+}
 
 impl Reference {
     /// Returns what events of a class are compared with; without a class, or of one that was
@@ -117,6 +126,7 @@ impl Reference {
             let quantiles = classes.iter().filter_map(|class| class.features.get(name));
             let ends = quantiles.filter_map(|q| Some([*q.first()?, *q.last()?]));
             let usual = ends.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])?;
+            let usual = usual.map(|x| without_rounding(x, usual));
             let scaled = usual.map(|x| feature.scaled(x as f32));
             let (low, high) = (scaled[0].min(scaled[1]), scaled[0].max(scaled[1]));
             if !(low.is_finite() && high.is_finite()) {
@@ -169,5 +179,19 @@ impl Reference {
         Err(Fault::new("a reference that cannot be used")
             .expected("ascending quantiles and sketches of some bytes")
             .input())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_a_range_differ_from_0_by_more_than_rounding() {
+        let cleaned = |range: [f64; 2]| range.map(|end| without_rounding(end, range));
+        assert_eq!(cleaned([-7e-10, 1.2]), [0.0, 1.2]);
+        assert_eq!(cleaned([-90.0, 3e-9]), [-90.0, 0.0]);
+        assert_eq!(cleaned([-1e-3, 1.2]), [-1e-3, 1.2]);
+        assert_eq!(cleaned([1e-9, 3e-9]), [1e-9, 3e-9]);
     }
 }

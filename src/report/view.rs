@@ -11,7 +11,7 @@ use crate::figures::calibration::ReliabilityBin;
 use crate::figures::confusion::PositiveClass;
 use crate::figures::evaluation::{AtSurvival, Importance, auc_text};
 use crate::figures::latent::{Axis, Departure, Latent};
-use crate::figures::measured::{compared, grouped, significant};
+use crate::figures::measured::{compared, grouped, probability, significant};
 use crate::figures::scan::ScanPoint;
 use crate::figures::yardstick::Yardstick;
 use crate::figures::{
@@ -381,7 +381,7 @@ fn separations(evaluation: &Evaluation) -> Table {
 
 fn survivals(evaluation: &Evaluation) -> Table {
     let rows = evaluation.at_survival.iter().map(|at| {
-        let few = || "fewer than 10 pass".to_owned();
+        let few = || evaluation.why_no_survival();
         vec![
             at.hadron_survival.to_string(),
             dash(at.point, |p| p.gamma_efficiency.to_string()),
@@ -511,9 +511,9 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
     let bounds = range.posterior_limits.or(range.posterior).map(|[low, high]| {
         format!(
             "; ≤ {} for {}, ≥ {} for {} beyond the range that the calibration resolves",
-            number(low, 2),
+            probability(low, 2).replace('-', "−"),
             counts(range.below),
-            number(high, 2),
+            probability(high, 2).replace('-', "−"),
             counts(range.above)
         )
     });
@@ -647,11 +647,15 @@ fn unusable(evaluation: &Evaluation) -> Option<Table> {
     let rows: Vec<Vec<String>> = evaluation
         .unusable
         .iter()
-        .map(|(reason, rows)| vec![reason.clone(), grouped(*rows)])
+        .map(|(reason, rows)| {
+            let of = evaluation.left_out.get(reason);
+            let gammas = dash(of, |of| grouped(of.gamma));
+            vec![reason.clone(), grouped(*rows), gammas, dash(of, |of| grouped(of.hadron))]
+        })
         .collect();
     (!rows.is_empty()).then(|| Table {
         title: "Rows left out of the figures".into(),
-        head: heads(&["reason", "rows"]),
+        head: heads(&["reason", "rows", "gammas", "hadrons"]),
         rows,
     })
 }

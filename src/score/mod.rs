@@ -113,6 +113,9 @@ pub struct ScoredFile {
     pub status: BTreeMap<String, u64>,
 }
 
+/// A smaller share of the rows inside the cuts is warned of.
+const LEAST_INSIDE: f64 = 0.01;
+
 /// What the values by status of a scoring with source positions count.
 const PAIRS: &str = "(event, position) pairs";
 
@@ -473,9 +476,13 @@ impl ScoredFile {
             )
         });
         let inside = self.rows - self.unusable.min(self.rows) - self.outside.min(self.rows);
-        let none = (self.rows > 0 && inside == 0).then(|| {
+        let none = ((inside as f64) < LEAST_INSIDE * self.rows as f64).then(|| {
+            let few = match inside {
+                0 => "no row is".to_string(),
+                few => format!("only {few} of {} rows are", self.rows),
+            };
             format!(
-                "{}: no row is inside the model's cuts ({} of {} rows have no score); are units and schema right?",
+                "{}: {few} inside the model's cuts ({} of {} rows have no score); are units and schema right?",
                 self.output, self.unusable, self.rows
             )
         });

@@ -169,8 +169,16 @@ impl Sample {
         let gammas = self.gammas.last().cloned().unwrap_or_default();
         let known = [gammas.on.events(), gammas.off.events()] == [all.on, all.off];
         let (weighting, unweighted) = match thrown {
-            None => (None, Some("[simulation] does not say how they were thrown")),
-            Some(_) if !known => (None, Some("not all of their scores have energy_true")),
+            None => (
+                None,
+                Some("[simulation] does not say how they were thrown: give it with their index"),
+            ),
+            Some(_) if !known => (
+                None,
+                Some(
+                    "not all of their scores have energy_true: score them with copy = [\"energy\"]",
+                ),
+            ),
             Some(thrown) => (Some(thrown), None),
         };
         let weights = |gammas: &CountedGammas| {

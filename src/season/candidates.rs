@@ -1,7 +1,7 @@
 //! The events counted at the source that have the highest scores.
 
 use crate::figures::Bound;
-use crate::figures::measured::significant;
+use crate::figures::measured::{probability, significant};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
@@ -35,8 +35,12 @@ pub struct Candidate {
 impl Candidate {
     /// A probability of this candidate, with "≥" or "≤" where it is a bound.
     pub fn probability(&self, value: f32) -> String {
-        let text = significant(f64::from(value), 3);
-        self.bound.map_or(text.clone(), |bound| format!("{} {text}", bound.sign()))
+        let value = f64::from(value);
+        match self.bound {
+            Some(bound) => format!("{} {}", bound.sign(), probability(value, 3)),
+            None if value >= 1.0 => significant(value, 3),
+            None => probability(value, 3),
+        }
     }
 
     /// The best first; equal scores by file and row, so that the order is one.
@@ -122,6 +126,9 @@ mod tests {
         assert_eq!(with(None), "0.0361");
         assert_eq!(with(Some(Bound::AtLeast)), "≥ 0.0361");
         assert_eq!(with(Some(Bound::AtMost)), "≤ 0.0361");
+        let at_least = Candidate { bound: Some(Bound::AtLeast), ..candidate(1.0, 0) };
+        assert_eq!(at_least.probability(0.999_95), "≥ 0.9999500");
+        assert_eq!(at_least.probability(1.0), "≥ 1 − 2.98e-8");
         // Files of older versions have neither.
         let json = serde_json::to_string(&candidate(1.0, 0)).unwrap();
         assert!(!json.contains("bound") && !json.contains("posterior"), "{json}");

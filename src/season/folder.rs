@@ -2,6 +2,7 @@
 
 use super::candidates::{Best, Candidate};
 use super::counts::{RunCounts, RunKey};
+use super::labels::Labels;
 use super::plan::Plan;
 use super::repeated::CountedEvents;
 use super::scan::scan;
@@ -39,6 +40,8 @@ pub struct Listed {
     pub name: String,
     pub path: PathBuf,
     pub rows: u64,
+    /// Rows inside the model's cuts at some position, by the manifest.
+    pub inside: u64,
     pub input_blake3: String,
     /// Hash of the file when it was written; empty if unknown.
     pub output_blake3: String,
@@ -80,6 +83,10 @@ fn complete() -> bool {
 struct OfManifest {
     output: String,
     rows: u64,
+    #[serde(default)]
+    unusable: u64,
+    #[serde(default)]
+    outside: u64,
     input_blake3: String,
     #[serde(default)]
     output_blake3: String,
@@ -95,9 +102,10 @@ impl Folder {
             for file in manifest.files {
                 let below = path.join(&file.output);
                 let name = if paths.len() > 1 { below.display().to_string() } else { file.output };
-                let OfManifest { rows, input_blake3, output_blake3, .. } = file;
-                let listed = Listed { name, path: below, rows, input_blake3, output_blake3 };
-                all.files.push(listed);
+                let OfManifest { rows, unusable, outside, input_blake3, output_blake3, .. } = file;
+                let inside = rows.saturating_sub(unusable).saturating_sub(outside);
+                let path = below;
+                all.files.push(Listed { name, path, rows, inside, input_blake3, output_blake3 });
             }
             all.failed.extend(manifest.failed);
         }
@@ -113,6 +121,32 @@ impl Folder {
             }
         }
         Ok(all)
+    }
+
+    /// Returns a warning of files with fewer than `least` of their rows inside the model's cuts, as
+    /// the scoring gave it.
+    pub fn few_inside(&self, least: f64) -> Option<String> {
+        let few = |file: &&Listed| (file.inside as f64) < least * file.rows as f64;
+        let few: Vec<&Listed> = self.files.iter().filter(few).collect();
+        let first = few.first()?;
+        Some(format!(
+            "{} of {} score files have less than {} % of their rows inside the model's cuts, such as {} ({} of {}): are units and schema of the scored files right?",
+            few.len(),
+            self.files.len(),
+            100.0 * least,
+            first.name,
+            first.inside,
+            first.rows
+        ))
+    }
+
+    /// Returns the files with rows that have the input of a file of another folder, with that file.
+    pub fn shared<'a>(&'a self, other: &'a Folder) -> Vec<(&'a Listed, &'a Listed)> {
+        let with_rows = |file: &&Listed| file.rows > 0;
+        let inputs: BTreeMap<&str, &Listed> =
+            other.files.iter().filter(with_rows).map(|f| (f.input_blake3.as_str(), f)).collect();
+        let own = self.files.iter().filter(with_rows);
+        own.filter_map(|file| Some((file, *inputs.get(file.input_blake3.as_str())?))).collect()
     }
 
     /// What the first file that can be opened says of itself.
@@ -208,6 +242,8 @@ pub struct Counted {
     pub failed: BTreeMap<String, String>,
     /// What is odd about the events as a whole.
     pub warning: Option<String>,
+    /// Events of known class.
+    pub labels: Labels,
 }
 
 /// What one rank has counted, as it travels.
@@ -217,6 +253,7 @@ struct Told {
     candidates: Vec<Candidate>,
     failed: Vec<(String, u8, String)>,
     events: CountedEvents,
+    labels: Labels,
 }
 
 /// Reads all files of a folder, each by one rank; every rank gets the counts, which depend
@@ -232,6 +269,7 @@ pub fn count(
         runs: BTreeMap::new(),
         best: Best::new(plan.candidates),
         events: CountedEvents::default(),
+        labels: Labels::default(),
     };
     let (mut failed, mut fatal) = (Vec::new(), Ok(()));
     for file in folder.of_rank(world.rank(), world.size()) {
@@ -273,6 +311,7 @@ pub fn count(
         candidates: mine.best.finish(),
         failed,
         events: mine.events,
+        labels: mine.labels,
     };
     let (mut counted, events) = merge(world, &told, plan, folder.files.len())?;
     if !settings.allow_repeated_events {
@@ -285,6 +324,7 @@ struct Counting {
     runs: BTreeMap<RunKey, RunCounts>,
     best: Best,
     events: CountedEvents,
+    labels: Labels,
 }
 
 impl Counting {
@@ -294,6 +334,7 @@ impl Counting {
         }
         self.best.extend(scanned.best.finish());
         self.events.merge(scanned.events);
+        self.labels.merge(scanned.labels);
     }
 }
 
@@ -314,6 +355,7 @@ fn merge(
         best.extend(told.candidates);
         failed.extend(told.failed);
         events.merge(told.events);
+        counted.labels.merge(told.labels);
     }
     counted.candidates = best.finish();
     failed.sort();

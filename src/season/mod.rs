@@ -15,6 +15,7 @@ pub mod compare;
 mod counts;
 mod folder;
 mod judge;
+mod labels;
 mod models;
 mod names;
 mod pictures;
@@ -87,13 +88,14 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     let counted = count(world, &folder, &plan, settings)?;
     refuse(&counted)?;
     let simulation = match &options.gamma_mc {
-        Some(path) => Some(simulated(world, path, &plan, settings)?),
+        Some(path) => Some(simulated(world, path, &folder, &plan, settings)?),
         None => None,
     };
     let reference = match &options.reference {
-        Some(path) => Some(reference(world, path, settings)?),
+        Some(path) => Some(reference(world, path, &folder, settings)?),
         None => None,
     };
+    let own_reference = reference.as_ref().and_then(|(_, warning)| warning.clone());
     let made = Season::new(summary::Parts {
         folder: &folder,
         plan: &plan,
@@ -101,9 +103,10 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
         models: &models,
         counted: &counted,
         simulation,
-        reference: reference.as_ref(),
+        reference: reference.as_ref().map(|(counted, _)| counted),
     });
     let mut season = common(made)?;
+    season.warnings.extend(own_reference);
     if !season.failed.is_empty() {
         season.warnings.push(format!(
             "{} of {total} files are in no figure: they could not be scored or read",
@@ -160,10 +163,19 @@ pub fn outcome(season: &Season) -> Result<()> {
 fn simulated(
     world: &dyn World,
     path: &Path,
+    season: &Folder,
     plan: &Plan,
     settings: &SeasonSettings,
 ) -> Result<Simulation> {
     let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
+    if let Some((own, of_season)) = folder.shared(season).first() {
+        return common(Err(Fault::new("--gamma-mc holds events of the season itself")
+            .file(&own.path)
+            .expected("scores of simulated gammas")
+            .found(format!("the input of {}", of_season.path.display()))
+            .advice("give the folder of the scored simulation: leak and areas would be those of the observation")
+            .input()));
+    }
     let own = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, true)))?;
     if own.positions != plan.positions || own.told != plan.told {
         return common(Err(Fault::new("the simulated gammas were scored in another way")
@@ -177,11 +189,25 @@ fn simulated(
     common(Simulation::new(path, &counted, &own, settings))
 }
 
-/// The distributions of another scoring.
-fn reference(world: &dyn World, path: &Path, settings: &SeasonSettings) -> Result<folder::Counted> {
+/// The distributions of another scoring, and a warning where it holds events of the season.
+fn reference(
+    world: &dyn World,
+    path: &Path,
+    season: &Folder,
+    settings: &SeasonSettings,
+) -> Result<(folder::Counted, Option<String>)> {
     let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
     let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
-    count(world, &folder, &plan, settings)
+    let shared = folder.shared(season);
+    let warning = shared.first().map(|(own, _)| {
+        format!(
+            "{} of {} files of --reference are files of the season, such as {}: runs are compared with themselves, and drift less than they do",
+            shared.len(),
+            folder.files.len(),
+            own.name
+        )
+    });
+    Ok((count(world, &folder, &plan, settings)?, warning))
 }
 
 fn write(path: &Path, season: &Season) -> Result<()> {

@@ -187,6 +187,7 @@ mod tests {
             name: name.to_string(),
             path: PathBuf::from(name),
             rows: 0,
+            inside: 0,
             input_blake3: name.to_string(),
             output_blake3: String::new(),
         };

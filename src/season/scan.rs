@@ -8,6 +8,7 @@ use super::counts::{
     TrueEnergy,
 };
 use super::judge::{Columns, Judge, Verdict};
+use super::labels::Labels;
 use super::names::telescope_of;
 use super::plan::Plan;
 use super::repeated::CountedEvents;
@@ -31,6 +32,7 @@ pub struct Scanned {
     pub runs: BTreeMap<RunKey, RunCounts>,
     pub best: Best,
     pub events: CountedEvents,
+    pub labels: Labels,
 }
 
 /// Reads `path`, which goes by `name` in reports.
@@ -61,6 +63,7 @@ struct Counting<'a> {
     runs: Vec<OfRun>,
     best: Best,
     events: CountedEvents,
+    labels: Labels,
 }
 
 /// One run of the file.
@@ -123,10 +126,12 @@ impl<'a> Counting<'a> {
                 plan.candidates
             }),
             events: CountedEvents::default(),
+            labels: Labels::default(),
         }
     }
 
     fn take(&mut self, block: &ScoreBlock, first: u64) {
+        self.labels.add(self.name, &block.class);
         let keys = &self.judge.columns.keys;
         let at = |column: Option<usize>, row: usize| column.map(|c| block.keys[c][row]);
         for row in 0..block.rows {
@@ -345,8 +350,8 @@ impl<'a> Counting<'a> {
     }
 
     fn finish(self, selection: &str) -> Scanned {
-        let Counting { name, head, runs, best, events, .. } = self;
-        let mut scanned = Scanned { runs: BTreeMap::new(), best, events };
+        let Counting { name, head, runs, best, events, labels, .. } = self;
+        let mut scanned = Scanned { runs: BTreeMap::new(), best, events, labels };
         for mut run in runs {
             if let Some((number, portion)) = run.current.take() {
                 run.portions.insert(number, portion);

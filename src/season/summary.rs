@@ -32,10 +32,12 @@ const OFFSET_MARGIN: f64 = 0.2;
 const LEAST_HOMOGENEITY: f64 = 1e-6;
 /// So is a significance below this.
 const LEAST_SIGNIFICANCE: f64 = -5.0;
+/// A smaller share of the events inside the model's cuts is warned of.
+const LEAST_INSIDE: f64 = 0.01;
 /// Share of the counted events outside all bins of energy above which a warning says so.
 const MOST_OUTSIDE: f64 = 0.1;
-/// Runs that are named one by one where the same is odd about them.
-const ONE_BY_ONE: usize = 4;
+/// Runs that are all named where the same is odd about them.
+const NAMED_RUNS: usize = 4;
 
 /// What a season is made of.
 pub struct Parts<'a> {
@@ -266,6 +268,8 @@ impl Season {
     pub fn new(parts: Parts) -> Result<Season> {
         let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
         let mut warnings: Vec<String> = counted.warning.iter().cloned().collect();
+        warnings.extend(counted.labels.warning(folder.files.len()));
+        warnings.extend(folder.few_inside(LEAST_INSIDE));
         let (mut used, mut refused) = (Vec::new(), Vec::new());
         let mut all: Vec<Dated> =
             counted.runs.iter().map(|(key, counts)| Dated::new(key, counts, settings)).collect();
@@ -521,7 +525,8 @@ impl<'a> Dated<'a> {
     }
 }
 
-/// The same of more than [`ONE_BY_ONE`] runs is told once, with the first and the last.
+/// The same of several runs is told once: with all of them, or with the first and the last of more
+/// than [`NAMED_RUNS`].
 fn told_together(warnings: Vec<String>) -> Vec<String> {
     let parts = |warning: &str| {
         warning.split_once(": ").map(|(run, text)| (run.to_string(), text.to_string()))
@@ -534,7 +539,10 @@ fn told_together(warnings: Vec<String>) -> Vec<String> {
     for warning in warnings {
         let of = parts(&warning).and_then(|(_, text)| Some((runs.get_mut(&text)?, text)));
         match of {
-            Some((runs, text)) if runs.len() > ONE_BY_ONE => {
+            Some((runs, text)) if runs.len() > 1 && runs.len() <= NAMED_RUNS => {
+                told.push(format!("{}: {text}", std::mem::take(runs).join(", ")));
+            }
+            Some((runs, text)) if runs.len() > NAMED_RUNS => {
                 let all = std::mem::take(runs);
                 let (first, last) = (&all[0], &all[all.len() - 1]);
                 told.push(format!("{} runs, {first} to {last}: {text}", all.len()));
@@ -566,10 +574,13 @@ const ADVICE: &str = "are the units of centroid, axis and source position right,
 
 /// Warns of counts that no background gives, whatever the source.
 fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
-    if total.events > 0 && total.inside == 0 {
+    if (total.inside as f64) < LEAST_INSIDE * total.events as f64 {
+        let few = match total.inside {
+            0 => format!("none of {} events is", total.events),
+            few => format!("only {few} of {} events are", total.events),
+        };
         warnings.push(format!(
-            "none of {} events is inside the model's cuts: are units and schema of the scored files right?",
-            total.events
+            "{few} inside the model's cuts: are units and schema of the scored files right?"
         ));
     }
     if let Some(of) = total.homogeneity.filter(|of| of.p_value < LEAST_HOMOGENEITY) {
@@ -592,9 +603,10 @@ fn warn_of_simulation(
     total: &Group,
     warnings: &mut Vec<String>,
 ) {
-    if let Some(reason) = &simulation.unweighted {
+    // Without OFF positions nothing leaks.
+    if let Some(reason) = simulation.unweighted.as_ref().filter(|_| simulation.leak.positions > 0) {
         warnings.push(format!(
-            "the leak is that of the spectrum thrown, not of the source's ({reason}): give [simulation] index, and score the gammas with copy = [\"energy\"]"
+            "the leak is that of the spectrum thrown, not of the source's; {reason}"
         ));
     }
     if simulation.leaks.is_empty() && !total.energy.is_empty() {
@@ -980,7 +992,8 @@ mod tests {
         }
         let told = told_together(warnings);
         assert_eq!(told[..2], ["all is well", "6 runs, run 0 to run 5: no times"]);
-        assert_eq!(told.len(), 6);
-        assert!(told[2..].iter().all(|w| w.ends_with("no portions")));
+        assert_eq!(told[2..], ["run 0, run 1, run 2, run 3: no portions"]);
+        let mixed = ["run 1: a", "b", "run 2: c"].map(str::to_string).to_vec();
+        assert_eq!(told_together(mixed.clone()), mixed);
     }
 }

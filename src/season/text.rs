@@ -111,8 +111,12 @@ fn tally(f: &mut Formatter<'_>, tally: &Tally, positions: &[f64]) -> fmt::Result
             format!("χ² = {:.2} of {}, p = {}", of.chi2, of.degrees, significant(of.p_value, 2));
         line(f, "  homogeneity", text)?;
     }
-    line(f, "excess", excess)?;
-    if let Some(corrected) = tally.corrected {
+    if tally.on + tally.off.iter().sum::<u64>() == 0 {
+        line(f, "excess", "none: no event counts at any position")?;
+    } else {
+        line(f, "excess", excess)?;
+    }
+    if let Some(corrected) = tally.corrected.filter(|of| of.error > 0.0) {
         line(f, "  with the leak given back", corrected)?;
     }
     if let Some(significance) = tally.significance {

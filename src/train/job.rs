@@ -2,7 +2,6 @@
 
 use super::Options;
 use super::checkpoint;
-use super::classes;
 use super::contrast::follow;
 use super::culprits;
 use super::few;
@@ -19,6 +18,7 @@ use super::state::{Best, TrainState};
 use super::step::{Step, UNITS};
 use super::synthetic::Synthetic;
 use crate::config::{Class, Mode, Train};
+use crate::data::classes;
 use crate::data::cut_flow;
 use crate::data::features::{Moments, ScaledFeature, scaler_log_det};
 use crate::data::shards::Dealing;
@@ -40,6 +40,9 @@ const FEWEST_STEPS: u64 = 4;
 
 /// Events of a class below which two classes cannot be told apart by densities.
 const FEWEST_EVENTS: u64 = 100;
+
+/// Options that give the files of both classes.
+const INPUTS: &str = "data.gamma and data.hadron";
 
 /// One rank's part of a run.
 pub struct Job<'a> {
@@ -65,6 +68,12 @@ pub struct Job<'a> {
     pub saved: (u32, Duration),
     /// When to stop, and why then.
     pub deadline: Option<(Instant, Stop)>,
+}
+
+fn warn(world: &dyn World, text: Option<String>) {
+    if let Some(text) = text.filter(|_| is_root(world)) {
+        log::warn!("{text}");
+    }
 }
 
 /// Simulated hadrons beside the real ones that are trained on.
@@ -169,7 +178,7 @@ impl<'a> Job<'a> {
                 agree(world, EventStore::load(world, &plan.sources, &recipe))?;
             let counts = counts.reduce(world)?;
             if let Some(of_class) = store.sketches.take() {
-                classes::refuse_shared(world, &sketches, &of_class)?;
+                warn(world, classes::refuse_shared(world, &sketches, &of_class)?);
                 sketches.join(&of_class);
             }
             if let Some(off) = plan.off.as_ref().filter(|_| *class == Class::Hadron) {
@@ -190,13 +199,14 @@ impl<'a> Job<'a> {
                 log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
             }
             let of_class = store.moments(world, &recipe)?;
-            common(classes::refuse_constant(&of_class, plan, *class))?;
-            if !stores.is_empty() && is_root(world) {
+            let (selection, units) = (&plan.selection, &plan.units);
+            common(classes::refuse_constant(&of_class, selection, units, *class))?;
+            if !stores.is_empty() {
                 let [gammas, hadrons] = match class {
                     Class::Gamma => [&of_class, &moments],
                     Class::Hadron => [&moments, &of_class],
                 };
-                classes::warn_of_swapped(gammas, hadrons, &plan.selection);
+                warn(world, classes::swapped(gammas, hadrons, selection, INPUTS));
             }
             // Merging into nothing would round: a model of one class keeps its moments' bits.
             if stores.is_empty() {

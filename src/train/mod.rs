@@ -6,7 +6,6 @@
 
 mod bins;
 pub mod checkpoint;
-mod classes;
 mod contrast;
 mod culprits;
 pub mod estimate;
@@ -149,8 +148,9 @@ fn made_ready<'a>(
     if !options.config.data.allow_repeated_events {
         repeated::refuse(world, &plan.sources)?;
     }
-    let start = |_| engine::start(place, &plan.spec);
-    let engines = agree(world, plan.flows.iter().map(start).collect::<Result<Vec<_>>>())?;
+    let start = |flow| engine::start(&place.for_flow(flow), &plan.spec);
+    let engines = (0..plan.flows.len()).map(start).collect::<Result<Vec<_>>>();
+    let engines = agree(world, engines)?;
     let job = Job::prepare(world, options, plan, folder, engines)?;
     job.check_bins(world)?;
     Ok(job)

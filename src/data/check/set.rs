@@ -3,17 +3,25 @@
 //! their source was put.
 
 use super::super::catalog::{Stamp, hash_file};
+use super::super::classes;
+use super::super::selection::Selection;
+use super::super::store::Source;
 use super::keys::{Duplicates, Keyed, duplicates};
-use super::{FileReport, SourcePositions};
-use crate::config::Class;
+use super::{FEATURES, FileReport, SourcePositions};
+use crate::config::{Class, Feature, Transform};
 use crate::data::table::{Block, Request, Table};
+use crate::error::{Fault, Result, path_text};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Distributions of the source's distance from the camera's centre that differ by more in
 /// mean or spread [deg] are those of different generators.
 const SOURCES_DIFFER: f64 = 0.1;
+
+/// Files that a finding on classes names.
+const NAMED: usize = 4;
 
 /// Events that are given as gammas and as hadrons.
 const OVERLAP: &str = "overlap";
@@ -22,7 +30,8 @@ const OVERLAP: &str = "overlap";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
-    /// `columns-differ`, `units-differ`, `source-positions`.
+    /// `columns-differ`, `units-differ`, `source-positions`, `shared-events`, `repeated-rows`,
+    /// `swapped-classes`.
     pub kind: &'static str,
     pub text: String,
     pub files: Vec<PathBuf>,
@@ -268,6 +277,60 @@ fn source_positions(members: &[Member]) -> Vec<Finding> {
     );
     let rows = hadron.rows;
     vec![Finding { kind: "source-positions", text, files: files.concat(), rows, refused: false }]
+}
+
+/// Compares gammas with hadrons, as a training of both does: by the features of `selection`, or
+/// of the default model. Files that lack one of them, or a class, are not compared.
+///
+/// # Errors
+/// Those of reading the files.
+pub fn of_classes(members: &[&Member], selection: Option<&Selection>) -> Result<Vec<Finding>> {
+    let selection = &selection.map_or_else(default_selection, |given| Ok(given.clone()))?;
+    let comparable: Vec<Source> =
+        members.iter().filter_map(|member| comparable(member, selection)).collect();
+    let by_role = comparable.iter().any(|source| source.class.is_some());
+    let inputs = if by_role { "--gamma and --hadron" } else { "the codes of the class column" };
+    let found = classes::compare(&comparable, selection, inputs)?;
+    let path = |source: &Source| source.path.clone();
+    let finding = |kind, text, files, refused| Finding { kind, text, files, rows: 0, refused };
+    let all = || comparable.iter().map(path).collect();
+    let mut findings = Vec::new();
+    if let Some((fault, files)) = found.shared {
+        let files: Vec<PathBuf> = files.into_iter().map(|i| path(&comparable[i])).collect();
+        let named: Vec<String> = files.iter().take(NAMED).map(|file| path_text(file)).collect();
+        let found = fault.found.unwrap_or_default();
+        let fault = Fault { found: Some(format!("{found}: {}", named.join(", "))), ..fault };
+        findings.push(finding("shared-events", fault.to_string(), files, true));
+    }
+    findings.extend(found.repeated.map(|text| finding("repeated-rows", text, all(), false)));
+    findings.extend(found.swapped.map(|text| finding("swapped-classes", text, all(), false)));
+    Ok(findings)
+}
+
+/// The features of the default model, as they are in the files.
+fn default_selection() -> Result<Selection> {
+    let features = FEATURES.map(|name| Feature {
+        name: name.to_string(),
+        transform: Transform::None,
+        offset: 0.0,
+        exponent: 0.0,
+        quantum: 0.0,
+    });
+    Selection::new(&features, &BTreeMap::new())
+}
+
+/// Returns a file whose classes can be compared.
+fn comparable(member: &Member, selection: &Selection) -> Option<Source> {
+    let table = member.table.as_ref()?;
+    let known = table.quantities();
+    let has_all = selection.quantities().iter().all(|name| known.contains(&name.as_str()));
+    (has_all && (member.role.is_some() || table.has_class()) && table.rows() > 0).then(|| Source {
+        path: member.report.path.clone(),
+        schema: Arc::new(table.schema().clone()),
+        rows: table.rows(),
+        class: member.role,
+        view: None,
+    })
 }
 
 /// Whether a file stands in a finding that refuses it.

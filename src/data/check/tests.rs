@@ -9,7 +9,9 @@ const ROWS: usize = CHUNK_ROWS + 1000;
 /// The six features (features, rows), in the order of [`FEATURES`].
 fn features() -> Vec<Vec<f32>> {
     let ramp = |low: f32, high: f32| -> Vec<f32> {
-        (0..ROWS).map(|i| low + (high - low) * (i % 101) as f32 / 100.0).collect()
+        // A prime step, so that no row repeats another.
+        let share = |i: usize| (i * 7919 % ROWS) as f32 / (ROWS - 1) as f32;
+        (0..ROWS).map(|i| low + (high - low) * share(i)).collect()
     };
     [(50.0, 5000.0), (0.3, 0.7), (0.0, 0.25), (0.0, 3.0), (0.0, 90.0), (0.1, 1.0)]
         .map(|(low, high)| ramp(low, high))

@@ -338,6 +338,9 @@ impl Comparison {
     }
 }
 
+/// What is wrong with a number that its column cannot have.
+pub(super) const OUT_OF_RANGE: &str = "value out of range";
+
 fn output_names(schema: &Schema, text: &Text) -> Vec<String> {
     let listed = text.outputs.iter().filter(|name| schema.quantities.contains_key(*name));
     let rest = schema.quantities.keys().filter(|name| !text.outputs.contains(name));
@@ -356,6 +359,8 @@ fn field(line: &[u8], (begin, end): (usize, usize)) -> &[u8] {
     &line[begin..end]
 }
 
+const OTHER_UNIT: &str = "check in which unit the table holds this column; if the unit, the factor or [text] limits of the dialect differ, correct a copy of its schema and give it as --dialect";
+
 impl Input {
     fn parse(&self, text: &[u8], not_finite: bool) -> Parsed<f64> {
         let number = number(text);
@@ -367,15 +372,16 @@ impl Input {
         };
         let what = match number {
             Some(number) if possible(number) => return Ok(number),
-            Some(_) => "value out of range",
+            Some(_) => OUT_OF_RANGE,
             None => "not a number",
         };
         let expected = match self.limits {
             Some([low, high]) => format!("a number from {low} to {high}"),
             None => "a finite number".to_string(),
         };
-        let fault = Fault::new(what).column(&self.name);
-        Err(Box::new(fault.expected(expected).found(quoted(text))))
+        let fault = Fault::new(what).column(&self.name).expected(expected).found(quoted(text));
+        let is_limited = self.limits.is_some() && number.is_some_and(f64::is_finite);
+        Err(Box::new(if is_limited { fault.advice(OTHER_UNIT) } else { fault }))
     }
 }
 

@@ -79,11 +79,18 @@ fn a_bad_row_is_told_with_line_column_expectation_and_finding() {
             ROW.replace("16.0021", "abc"),
             "not a number (column 'fWidth', row 3): expected a number from 0 to 2000, found 'abc'",
         ),
-        (ROW.replace("16.0021", "NaN"), "value out of range (column 'fWidth', row 3)"),
+        (
+            ROW.replace("16.0021", "NaN"),
+            "value out of range (column 'fWidth', row 3): expected a number from 0 to 2000, found 'NaN'",
+        ),
         (ROW.replace("16.0021", ""), "not a number (column 'fWidth', row 3)"),
         (
             ROW.replace("40.092", "90.5"),
-            "value out of range (column 'fAlpha', row 3): expected a number from 0 to 90, found '90.5'",
+            "value out of range (column 'fAlpha', row 3): expected a number from 0 to 90, found '90.5', and such values in 1 of 4 rows\n  advice: check in which unit",
+        ),
+        (
+            format!("{}\n{ROW}\n{}", ROW.replace("40.092", "90.5"), ROW.replace("40.092", "170")),
+            "row 3): expected a number from 0 to 90, found '90.5', and such values in 2 of 6 rows",
         ),
         (
             ROW.replace('g', "x"),
