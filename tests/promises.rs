@@ -39,6 +39,7 @@ mod plausible_inputs;
 mod preflight;
 mod ranks;
 mod recovery;
+mod run_folders;
 mod season;
 mod season_runs;
 mod separation;

@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod classes;
 mod contrast;
 mod culprits;
+mod ending;
 pub mod estimate;
 mod few;
 mod flows;
@@ -20,6 +21,7 @@ mod off_source;
 pub mod plan;
 mod publish;
 mod quantile;
+mod records;
 mod reference;
 mod rehearse;
 mod replicas;
@@ -132,8 +134,9 @@ pub fn run_and_conclude(
     job.claim(world)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
-    train(world, &mut job, &mut state, stop)?;
-    let summary = job.publish(world, &state)?;
+    let trained = train(world, &mut job, &mut state, stop);
+    let published = trained.and_then(|()| job.publish(world, &state));
+    let summary = published.inspect_err(|error| job.log_end(error))?;
     concluded(world, &summary)?;
     Ok(Some(summary))
 }
