@@ -34,6 +34,7 @@ mod limits;
 mod magic;
 mod memory;
 mod odd_inputs;
+mod odd_outputs;
 mod off_source;
 mod plausible_inputs;
 mod preflight;
