@@ -56,8 +56,12 @@ supervise() {
         keeps || words+=(--overwrite)
         set -- "${words[@]}"
     fi
-    marker=$(mktemp)
-    trap 'rm -f "$marker"' EXIT
+    # Next to the outputs: the file system that rank 0 writes to, wherever it runs.
+    marker=$(mktemp -p "$(existing "$output")" .taiga-flow-job.XXXXXX 2>/dev/null || mktemp) ||
+        fail "no temporary file can be made for the state of the job"
+    # The program makes this file when its ranks are connected.
+    export TAIGA_FLOW_STARTED=$marker.started
+    trap 'rm -f "$marker" "$TAIGA_FLOW_STARTED"' EXIT
     # Slurm signals ranks by itself; a signal to this shell alone is handed on. SIGTERM is a
     # cancellation or a preemption, after which Slurm knows better than we whether to go on.
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
@@ -66,6 +70,7 @@ supervise() {
     while :; do
         say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-$(uname -n)}: $*"
         since=$SECONDS
+        rm -f "$TAIGA_FLOW_STARTED"
         # In the background: only a shell that waits hears signals at once.
         "$@" &
         child=$!
@@ -80,6 +85,10 @@ supervise() {
         sleep 10 &
         wait "$!"
     done
+    if [ "$status" -eq 0 ] && ! started "$output/$product"; then
+        say "the program was not started; $output/$product, if there, is of an earlier job"
+        status=1
+    fi
     [ "$status" -ne 0 ] || [ -e "$output/$product" ] || status=1
     if [ "$status" -eq 0 ]; then
         say "done: $output/$product"
@@ -102,9 +111,22 @@ supervise() {
 # kills the others where it could launch some: both pass (a node still busy with the last
 # step of this job).
 launched() { # STATUS PRODUCT SECONDS
-    [ "$1" -eq 0 ] && [ ! -e "$2" ] && return 1
+    [ "$1" -eq 0 ] && ! started "$2" && return 1
     [ "$1" -gt 128 ] && [ "$3" -lt 10 ] && return 1
     return 0
+}
+
+# Whether the program was started in this attempt. A product of an earlier job does not tell,
+# nor does its age: a command that finds all done writes nothing. A new product does.
+started() { # PRODUCT
+    [ -e "$TAIGA_FLOW_STARTED" ] || [ "$1" -nt "$marker" ]
+}
+
+# The folder next to an output, or the nearest one above it that is there.
+existing() { # OUTPUT
+    local folder=$1
+    while folder=$(dirname "$folder") && [ ! -d "$folder" ]; do :; done
+    cd "$folder" && pwd
 }
 
 # Puts this job back into the queue, as often as TAIGA_FLOW_RESTARTS says, if something was
@@ -130,6 +152,7 @@ go_on() {
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     if [ -z "${TAIGA_FLOW_RESTARTED:-}" ] && scontrol requeue "$job" 2>/dev/null; then
         say "put back into the queue, to go on"
+        rm -f "$marker" "$TAIGA_FLOW_STARTED"
         # Slurm ends this script; should it be slow, an exit code must not come first.
         sleep 60
         return 0

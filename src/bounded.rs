@@ -1,14 +1,55 @@
 //! Reads small files whole, but never more than a limit.
 //!
 //! Devices and pipes have no length: they are read up to a limit too, so that a wrong path
-//! neither fills the memory nor takes for ever.
+//! neither fills the memory nor takes for ever. Inputs that are opened more than once must be
+//! regular files ([`refuse_irregular`]).
 
-use std::fs::File;
+use crate::error::{Fault, Result as Checked};
+use std::fs::{File, FileType};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// Most bytes read from a device or a pipe.
 const LONGEST_STREAM: u64 = 16 << 20;
+
+/// Refuses a device, pipe or socket in place of an input file. Opening a pipe waits for its
+/// writer, and a second reading of it finds nothing. A folder or a missing file is left to the
+/// reader.
+///
+/// # Errors
+/// `Input`, with the kind of file.
+pub fn refuse_irregular(path: &Path) -> Checked<()> {
+    irregular(path).map_or(Ok(()), |fault| Err(fault.input()))
+}
+
+/// Returns the fault of a device, pipe or socket in place of an input file; `None` for any other
+/// path.
+pub fn irregular(path: &Path) -> Option<Fault> {
+    irregular_kind(path, std::fs::metadata(path).ok()?.file_type())
+}
+
+/// Returns the same fault for a path of a known kind.
+pub fn irregular_kind(path: &Path, kind: FileType) -> Option<Fault> {
+    (!kind.is_file() && !kind.is_dir()).then(|| {
+        Fault::new("not a regular file")
+            .file(path)
+            .found(kind_name(kind))
+            .advice("write its content to a file first")
+    })
+}
+
+/// Returns the name of a kind of file, for messages.
+pub fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_file() => "a regular file",
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_symlink() => "a symbolic link",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
 
 /// Returns the content of a file of at most `limit` bytes.
 ///
@@ -54,6 +95,22 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pipe_is_refused_before_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = refuse_irregular(&pipe).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        for part in ["not a regular file", "found a pipe", "write its content to a file first"] {
+            assert!(text.contains(part), "'{part}' is not in: {text}");
+        }
+        assert!(refuse_irregular(Path::new("/dev/zero")).is_err());
+        refuse_irregular(folder.path()).unwrap();
+        refuse_irregular(&folder.path().join("missing")).unwrap();
+    }
 
     #[test]
     fn file_or_device_beyond_the_limit_is_refused() {

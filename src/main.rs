@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     } else {
         Box::new(Solo)
     };
+    world::mark_start(world.as_ref());
     // A panic is a bug; under MPI the hook has ended all ranks before it comes here.
     let outcome =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.run(world.as_ref())));

@@ -2,10 +2,12 @@
 //! by itself and ends with the same bytes.
 
 use crate::support::{
-    Case, Job, Slurm, arguments, has_extension, newest_checkpoint, program, result, seed, signal,
-    simulated, succeed, text, trained, tree,
+    Case, Job, Outcome, Slurm, arguments, folder, has_extension, newest_checkpoint, program,
+    result, run, seed, signal, simulated, succeed, text, trained, tree,
 };
+use std::ffi::OsString;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use taiga_flow::config::Class;
 
@@ -532,4 +534,74 @@ fn the_parts_that_htcondor_starts_score_the_whole_archive() {
     };
     assert_eq!(scores(&at("parts")).len(), 6);
     assert_eq!(scores(&at("parts")), scores(&at("whole")));
+}
+
+/// Runs a command by `jobs/lib.sh` with a launcher that starts it only in the attempts of
+/// `launches` (a digit each), and with a `sleep` that does not wait.
+fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
+    let tools = folder.join("tools");
+    std::fs::create_dir_all(&tools).expect("a folder");
+    let write = |name: &str, text: String| {
+        std::fs::write(tools.join(name), format!("#!/bin/bash\n{text}\n")).expect("a script");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(tools.join(name), mode).expect("a mode");
+    };
+    let count = folder.join("attempts");
+    let _ = std::fs::remove_file(&count);
+    write("sleep", String::new());
+    write(
+        "srun",
+        format!(
+            "echo x >>'{0}'; n=$(grep -c x '{0}')\n\
+             while [[ $1 == --* ]]; do shift; done\n\
+             [[ {launches} == *$n* ]] || exit 0\nexec \"$@\"",
+            count.display()
+        ),
+    );
+    let script = "source \"$TAIGA_FLOW_JOBS/lib.sh\" || exit 2; on_ranks \"$@\"";
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").expect("a path"));
+    let jobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("jobs");
+    let mut bash = Command::new("bash");
+    bash.args(["-uo", "pipefail", "-c", script, "job"]).args(command);
+    bash.current_dir(folder)
+        .env("PATH", path)
+        .env("TAIGA_FLOW_JOBS", jobs)
+        .env("TAIGA_FLOW_PROGRAM", env!("CARGO_BIN_EXE_taiga-flow"))
+        .env("TAIGA_FLOW_LAUNCH", "srun");
+    run(&mut bash)
+}
+
+#[test]
+fn launch_of_nothing_is_not_hidden_by_an_old_product() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    simulated(at("archive/a.h5"), Class::Gamma, 300, seed());
+    let (output, model) = (at("out/scores"), &trained().model);
+    let command =
+        arguments![&output, "manifest.json", "score", "-m", model, "-o", &output, at("archive")];
+    let outcome = supervised(folder.path(), "3", &command);
+    assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+    assert_eq!(outcome.stdout.matches("without having launched").count(), 2, "{}", outcome.stdout);
+    // All is done: the program writes nothing, and has run all the same.
+    let before = tree(&output);
+    let outcome = supervised(folder.path(), "1", &command);
+    assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+    assert!(!outcome.stdout.contains("without having launched"), "{}", outcome.stdout);
+    assert_eq!(tree(&output), before);
+    // The old product is there, and no attempt starts the program.
+    simulated(at("archive/b.h5"), Class::Gamma, 300, seed() + 1);
+    let outcome = supervised(folder.path(), "none", &command);
+    assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.contains("the program was not started"), "{}", outcome.stdout);
+    let outcome = supervised(folder.path(), "2", &command);
+    assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+    assert!(output.join("b.h5").is_file());
+    // Nothing is left of the jobs.
+    let left = std::fs::read_dir(folder.path()).expect("a folder").flatten();
+    let left: Vec<_> = left
+        .chain(std::fs::read_dir(at("out")).expect("a folder").flatten())
+        .map(|entry| entry.file_name().to_string_lossy().to_string())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert_eq!(left, [""; 0]);
 }

@@ -91,3 +91,30 @@ fn the_status_of_a_run_is_told_before_during_and_after() {
     let text = succeed(&mut program(&arguments!["status", &output])).stdout;
     assert!(text.contains(": finished") && text.contains("held-out NLL"), "{text}");
 }
+
+#[test]
+fn point_that_diverges_says_so() {
+    let case = Case::new(2000, "[train]\nepochs = 3\nbatch = 512\nshards = 2\nskip_limit = 2\n");
+    let output = case.at("sweep");
+    let grid = "train.learning_rate=1e30,1e-3";
+    let command = arguments!["sweep", "-c", &case.configuration, "-o", &output, "--grid", grid];
+    let outcome = run(program(&command).args(["--threads", "1"]));
+    assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
+    let reason = "point 0: training diverged";
+    assert!(outcome.stdout.contains(reason), "{}", outcome.stdout);
+    let table = text(&output.join("sweep.tsv"));
+    let state = |line: usize| {
+        table.lines().nth(line).and_then(|line| line.split('\t').nth(2)).map(str::to_string)
+    };
+    assert_eq!((state(1).as_deref(), state(2).as_deref()), (Some("diverged"), Some("finished")));
+    // Later and elsewhere, the folder alone tells it.
+    let listed = json(&[&command[..], &arguments!["--dry-run"]].concat());
+    let points = listed["points"].as_array().expect("points");
+    assert_eq!(points[0]["state"], "diverged");
+    assert!(points[0]["ended"].to_string().contains("training diverged"), "{listed}");
+    assert_eq!((&points[1]["state"], &points[1]["ended"]), (&"finished".into(), &().into()));
+    let run_folder = output.join("point-0");
+    assert_eq!(json(&arguments!["status", &run_folder])["state"], "diverged");
+    let told = succeed(&mut program(&arguments!["status", &run_folder])).stdout;
+    assert!(told.contains(": diverged") && told.contains("training diverged"), "{told}");
+}

@@ -172,6 +172,7 @@ mod tests {
             settings: settings.iter().map(|s| (*s).to_string()).collect(),
             run: "run".into(),
             state: State::Finished,
+            ended: None,
             epochs: 1,
             best_epoch: None,
             validation_nll: None,

@@ -56,9 +56,14 @@ impl fmt::Display for Status {
             State::Finished => "finished",
             State::Running => "running",
             State::Stopped => "stopped; the same command goes on",
+            State::Diverged => "diverged",
+            State::Failed => "failed",
             State::NotBegun => "not begun",
         };
         writeln!(f, "{}: {state}", s.run.display())?;
+        if let Some(reason) = &s.ended {
+            writeln!(f, "  ended         {reason}")?;
+        }
         if let Some(job) = &s.job {
             let told = self.scheduler.as_ref().map_or(String::new(), |told| format!(", {told}"));
             writeln!(f, "  job           {job}{told}")?;
@@ -103,7 +108,7 @@ impl fmt::Display for Status {
                 let age = sign.age_s.map_or("unknown".to_string(), time);
                 writeln!(f, "  rank {:<8} {} on {}, {age} ago", sign.rank, sign.place, sign.host)?;
             }
-            if let Some(line) = &s.last_line {
+            if let (Some(line), None) = (&s.last_line, &s.ended) {
                 writeln!(f, "  log           {line}")?;
             }
         }

@@ -76,6 +76,9 @@ pub struct Point {
     pub settings: Vec<String>,
     pub run: PathBuf,
     pub state: State,
+    /// Why its training ended without a model, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
     pub epochs: u64,
     pub best_epoch: Option<u64>,
     /// Of the published weights: lower is better.
@@ -118,7 +121,7 @@ impl Arguments {
             agree(world, self.configuration(&planned.set))?;
         }
         if self.dry_run {
-            return Ok(self.told(&grid, Vec::new()));
+            return Ok(self.told(&grid, &[]));
         }
         let stop = StopFlag::on_signals()?;
         let mut failed = Vec::new();
@@ -139,13 +142,13 @@ impl Arguments {
                 }
                 Err(error) => return Err(error),
             }
-            let written = if is_root(world) { self.write_table(&grid) } else { Ok(()) };
+            let written = if is_root(world) { self.write_table(&grid, &failed) } else { Ok(()) };
             agree(world, written)?;
         }
         if let (Some(_), Some((_, error))) = (self.point, failed.first()) {
             return Err(error.clone());
         }
-        Ok(self.told(&grid, failed.into_iter().map(|(p, e)| (p, e.to_string())).collect()))
+        Ok(self.told(&grid, &failed))
     }
 
     /// The trainings, in the order of their numbers.
@@ -243,23 +246,26 @@ impl Arguments {
         self.output.join(format!("point-{point}"))
     }
 
-    fn told(&self, grid: &[Planned], failed: Vec<(usize, String)>) -> Sweep {
+    fn told(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Sweep {
         let look = |(i, planned): (usize, &Planned)| {
             let auc = if self.leave_one_out { auc_of(&self.folder(i)) } else { None };
-            Point { auc, ..look(i, &planned.shown, self.folder(i)) }
+            let found = look(i, &planned.shown, self.folder(i));
+            let error = failed.iter().find(|(point, _)| *point == i).map(|(_, error)| error);
+            Point { auc, ..with_outcome(found, error) }
         };
         let points: Vec<Point> = grid.iter().enumerate().map(look).collect();
         let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
         let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
         let features = left_out::worth(if self.leave_one_out { &points } else { &[] });
         let (output, leave_one_out) = (self.output.clone(), self.leave_one_out);
+        let failed = failed.iter().map(|(point, error)| (*point, error.to_string())).collect();
         Sweep { output, points, best, failed, features, leave_one_out }
     }
 
     /// Elements of an array write the table at the same time: each under a name of its own,
     /// and once more should a point have ended meanwhile.
-    fn write_table(&self, grid: &[Planned]) -> Result<()> {
-        let mut sweep = self.told(grid, Vec::new());
+    fn write_table(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Result<()> {
+        let mut sweep = self.told(grid, failed);
         loop {
             let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
             durable::write_file(&own, sweep.table().as_bytes())?;
@@ -267,10 +273,11 @@ impl Arguments {
             if self.leave_one_out {
                 left_out::write_table(&sweep.features, &self.output)?;
             }
-            let now = self.told(grid, Vec::new());
+            let now = self.told(grid, failed);
             let ends = |sweep: &Sweep| {
-                let finished = sweep.points.iter().filter(|p| p.state == State::Finished);
-                finished.count() + sweep.points.iter().filter(|p| p.auc.is_some()).count()
+                const OVER: [State; 3] = [State::Finished, State::Diverged, State::Failed];
+                let over = sweep.points.iter().filter(|p| OVER.contains(&p.state));
+                over.count() + sweep.points.iter().filter(|p| p.auc.is_some()).count()
             };
             if ends(&now) == ends(&sweep) {
                 return Ok(());
@@ -289,6 +296,7 @@ fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
         number,
         settings: settings.to_vec(),
         state: standing.as_ref().map_or(State::NotBegun, |s| s.state),
+        ended: standing.as_ref().and_then(|s| s.ended.clone()),
         epochs: training.map_or(standing.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
         best_epoch: training.map(|t| t.best_epoch),
         validation_nll: training.and_then(|t| t.validation_nll),
@@ -297,6 +305,14 @@ fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
         auc: None,
         run,
     }
+}
+
+/// Returns a point as it was found, or as its training in this call has failed.
+fn with_outcome(found: Point, error: Option<&Error>) -> Point {
+    let Some(error) = error.filter(|_| found.state != State::Finished) else { return found };
+    let is_diverged = matches!(error, Error::Diverged(_));
+    let state = if is_diverged { State::Diverged } else { State::Failed };
+    Point { state, ended: Some(error.to_string()), ..found }
 }
 
 /// The AUC of the evaluation of the model in a folder; `None` where there is none of this model.
@@ -434,6 +450,11 @@ impl fmt::Display for Sweep {
         for row in &rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        for (point, reason) in
+            self.points.iter().filter_map(|p| Some((p.number, p.ended.as_ref()?)))
+        {
+            writeln!(f, "point {point}: {reason}")?;
         }
         if self.leave_one_out {
             write!(f, "{}", left_out::text(&self.features))?;

@@ -3,13 +3,17 @@
 //! Promises: a file or folder stands under its final name only when it is whole and
 //! on stable storage (written to `NAME.part` beside it, synced, renamed, the folder
 //! synced); an append file never keeps a torn line; an error names the operation, the
-//! path and the system's reason, and a full disk is called a full disk. Left to
-//! others: what is in the files, and whether an output may be replaced at all, which
+//! path and the system's reason, and a full disk is called a full disk. Only regular files
+//! are replaced: a device, pipe, socket or folder under the name of an output is refused. A
+//! symbolic link to a regular file is replaced itself, and the file that it leads to stays;
+//! an append file is written through a link.
+//! Left to others: what is in the files, and whether an output may be replaced at all, which
 //! callers ask of [`refuse_existing`] before any work.
 
 #[cfg(test)]
 pub(crate) mod faults;
 
+use crate::bounded::kind_name;
 use crate::error::{Error, Fault, Result};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -21,14 +25,40 @@ use std::path::{Path, PathBuf};
 const PART: &str = ".part";
 const REMOVED: &str = ".removed";
 
-/// Refuses an output that exists, unless it may be replaced; call it before any work.
+/// Refuses an output that exists, unless it is a regular file and may be replaced; call it before
+/// any work.
+///
+/// # Errors
+/// `Usage`.
 pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
-    if overwrite || fs::symlink_metadata(path).is_err() {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    refuse_irregular(path)?;
+    if overwrite {
         return Ok(());
     }
     Err(Fault::new("output exists already")
         .file(path)
         .advice("choose another output, or give --overwrite to replace it")
+        .usage())
+}
+
+/// Refuses to replace what is no regular file; a link is judged by what it leads to.
+fn refuse_irregular(path: &Path) -> Result<()> {
+    let Ok(own) = fs::symlink_metadata(path) else { return Ok(()) };
+    let found = match fs::metadata(path) {
+        Ok(data) if data.is_file() => return Ok(()),
+        Ok(data) if own.is_symlink() => format!("a link to {}", kind_name(data.file_type())),
+        Ok(data) => kind_name(data.file_type()).to_string(),
+        Err(_) => "a link that leads nowhere".to_string(),
+    };
+    let what = if own.is_dir() { "the output is a folder" } else { "not a regular file" };
+    Err(Fault::new(what)
+        .file(path)
+        .expected("a new name, or a regular file to replace")
+        .found(found)
+        .advice("choose another output, or remove it yourself")
         .usage())
 }
 
@@ -62,7 +92,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes a whole file as [`write_file`] does, unless it has these bytes already: what is
 /// finished needs no permission to write.
 pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
-    let is_same = fs::metadata(path).is_ok_and(|data| data.len() == bytes.len() as u64)
+    let is_same = fs::metadata(path)
+        .is_ok_and(|data| data.is_file() && data.len() == bytes.len() as u64)
         && fs::read(path).is_ok_and(|found| found == bytes);
     if is_same { Ok(()) } else { write_file(path, bytes) }
 }
@@ -197,13 +228,6 @@ impl Staged {
     /// Creates the folders on the way.
     pub fn new(target: &Path, overwrite: bool) -> Result<Staged> {
         refuse_existing(target, overwrite)?;
-        if target.is_dir() {
-            return Err(Fault::new("the output is a folder")
-                .file(target)
-                .expected("the name of a file")
-                .advice("choose another output")
-                .usage());
-        }
         create_folder(&parent_of(target))?;
         let part = ProcessTag::own().part_of(target);
         remove_file(&part)?; // of an earlier failure of this process
@@ -223,6 +247,7 @@ impl Staged {
     /// Syncs the part, gives it its name and syncs the folder.
     pub fn commit(mut self) -> Result<()> {
         sync_file(&self.part)?;
+        refuse_irregular(&self.target)?;
         rename(&self.part, &self.target)?;
         self.committed = true;
         sync_folder(&parent_of(&self.target))
@@ -311,6 +336,7 @@ impl AppendFile {
         if !path.exists() {
             return AppendFile::create(path, false);
         }
+        refuse_irregular(path)?;
         let mut file =
             perform("open", path, || OpenOptions::new().read(true).write(true).open(path))?;
         let length = perform("read", path, || end_of_last_line(&mut file))?;
@@ -362,6 +388,7 @@ impl NoteFile {
     /// Creates the file, and the folders on the way; what it held is lost.
     pub fn create(path: &Path) -> Result<NoteFile> {
         create_folder(&parent_of(path))?;
+        refuse_irregular(path)?;
         let file = perform("create", path, || {
             OpenOptions::new().create(true).write(true).truncate(true).open(path)
         })?;
@@ -443,8 +470,10 @@ pub fn remove_if_empty(path: &Path, outermost: &Path) {
     }
 }
 
-/// Gives a file or folder another name or place on the same file system.
+/// Gives a file or folder another name or place on the same file system; it replaces a regular
+/// file.
 pub fn move_to(from: &Path, to: &Path) -> Result<()> {
+    refuse_irregular(to)?;
     perform("move", from, || fs::rename(from, to))?;
     sync_folder(&parent_of(to))?;
     sync_folder(&parent_of(from))
@@ -650,6 +679,71 @@ mod tests {
         assert_eq!(AppendFile::create(&path, false).unwrap_err().exit_code(), 2);
         refuse_existing(&path, true).unwrap();
         assert_eq!(Staged::new(folder.path(), true).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn irregular_output_is_refused_and_stays() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+        assert!(made.success());
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        symlink("pipe", at("to-pipe")).unwrap();
+        symlink("folder", at("to-folder")).unwrap();
+        symlink("nowhere", at("to-nowhere")).unwrap();
+        let before = names(folder.path());
+        for (name, found) in [
+            ("pipe", "found a pipe"),
+            ("socket", "found a socket"),
+            ("folder", "found a folder"),
+            ("to-pipe", "found a link to a pipe"),
+            ("to-folder", "found a link to a folder"),
+            ("to-nowhere", "found a link that leads nowhere"),
+        ] {
+            let path = at(name);
+            write_file(&at("from"), b"1").unwrap();
+            let refusals = [
+                refuse_existing(&path, true),
+                write_file(&path, b"1"),
+                write_if_changed(&path, b""),
+                Staged::new(&path, true).map(drop),
+                StagedFile::create(&path, true).map(drop),
+                AppendFile::create(&path, true).map(drop),
+                AppendFile::resume(&path).map(drop),
+                NoteFile::create(&path).map(drop),
+                move_to(&at("from"), &path),
+            ];
+            for (i, refusal) in refusals.into_iter().enumerate() {
+                let error = refusal.unwrap_err();
+                assert_eq!(error.exit_code(), 2, "{i}: {error}");
+                assert!(error.to_string().contains(found), "{i}: {error}");
+            }
+            remove_file(&at("from")).unwrap();
+            assert_eq!(names(folder.path()), before);
+        }
+        assert!(fs::symlink_metadata(at("pipe")).unwrap().file_type().is_fifo());
+        // What comes into the way meanwhile.
+        let staged = Staged::new(&at("late"), true).unwrap();
+        fs::write(staged.part(), "1").unwrap();
+        fs::create_dir(at("late")).unwrap();
+        assert_eq!(staged.commit().unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn link_to_a_file_is_replaced_and_its_target_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (link, target) = (folder.path().join("link"), folder.path().join("target"));
+        write_file(&target, b"old").unwrap();
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        assert_eq!(refuse_existing(&link, false).unwrap_err().exit_code(), 2);
+        write_file(&link, b"new").unwrap();
+        assert_eq!(
+            (fs::read(&link).unwrap(), fs::read(&target).unwrap()),
+            (b"new".to_vec(), b"old".to_vec())
+        );
+        assert!(!link.is_symlink());
     }
 
     #[test]

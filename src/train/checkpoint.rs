@@ -6,9 +6,10 @@
 //! manifest carries its own checksum: a flipped bit in the hash of the run must read as
 //! damage, and not as a checkpoint of another run.
 
-use super::state::TrainState;
+use super::state::{Progress, TrainState};
 use crate::data::durable;
 use crate::error::{Fault, Result};
+use crate::metrics::EpochMetrics;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -253,6 +254,23 @@ pub fn verify(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the metrics of the finished epochs that the newest whole checkpoint of a folder holds;
+/// `None` where there is no whole one.
+pub fn history(folder: &Path) -> Result<Option<Vec<EpochMetrics>>> {
+    for step in list(folder)?.iter().rev() {
+        let path = folder.join(format!("step-{step}"));
+        let read = || -> Result<Progress> {
+            verify(&path)?;
+            serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
+                .map_err(|e| Fault::new("not a whole checkpoint").file(&path).found(e).input())
+        };
+        if let Ok(progress) = read() {
+            return Ok(Some(progress.history));
+        }
+    }
+    Ok(None)
 }
 
 /// Steps of the checkpoints in a folder, ascending; none if there is no folder.

@@ -366,6 +366,13 @@ impl<'a> Job<'a> {
         agree(world, opened)
     }
 
+    /// Writes into the log why this start has ended, for those who look at the folder later.
+    pub fn log_end(&mut self, error: &Error) {
+        if let Some(journal) = &mut self.journal {
+            journal.log_end(error);
+        }
+    }
+
     /// Whether there is more to train; moves on to the next stage where one is over.
     pub fn goes_on(&self, state: &mut TrainState) -> bool {
         let over = |state: &TrainState| {

@@ -1,11 +1,12 @@
 //! What rank 0 writes while a run goes on: metrics per epoch, the log, the status.
 
+use super::ending;
 use super::plan::Plan;
 use super::run_folder::{LOG, METRICS, RunFolder};
 use super::state::{Progress, TrainState};
 use super::status::Status;
 use crate::data::durable::AppendFile;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
 use std::time::Duration;
 
@@ -56,6 +57,13 @@ impl Journal {
         self.status.as_mut().map_or(Ok(()), |status| status.say(line))
     }
 
+    /// Adds why this start has ended to the log, as its last line.
+    pub fn log_end(&mut self, error: &Error) {
+        let line = ending::line(error);
+        // Already failing: a second error here could only hide the first.
+        let _ = self.status.as_mut().map(|status| status.log(&line));
+    }
+
     /// A step with `events` events is done.
     pub fn step(&mut self, p: &Progress, events: u64, steps: u64, epochs: u64) -> Result<()> {
         let Some(status) = &mut self.status else { return Ok(()) };
@@ -89,6 +97,6 @@ impl Journal {
     }
 }
 
-fn json_line(epoch: &EpochMetrics) -> Result<String> {
+pub(super) fn json_line(epoch: &EpochMetrics) -> Result<String> {
     serde_json::to_string(epoch).map_err(|e| Fault::new("cannot write metrics").found(e).internal())
 }

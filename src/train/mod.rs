@@ -8,6 +8,7 @@ mod bins;
 pub mod checkpoint;
 mod contrast;
 mod culprits;
+mod ending;
 pub mod estimate;
 mod few;
 mod flows;
@@ -19,6 +20,7 @@ mod off_source;
 pub mod plan;
 mod publish;
 mod quantile;
+mod records;
 mod reference;
 mod rehearse;
 mod replicas;
@@ -131,8 +133,9 @@ pub fn run_and_conclude(
     job.claim(world, options)?;
     let mut state = job.resume(world, options)?;
     job.begin(world, options, &state)?;
-    train(world, &mut job, &mut state, stop)?;
-    let summary = job.publish(world, &state)?;
+    let trained = train(world, &mut job, &mut state, stop);
+    let published = trained.and_then(|()| job.publish(world, &state));
+    let summary = published.inspect_err(|error| job.log_end(error))?;
     concluded(world, &summary)?;
     Ok(Some(summary))
 }

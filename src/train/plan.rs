@@ -72,8 +72,7 @@ impl Plan {
             .map(|(source, blake3)| DataFile { blake3, rows: source.rows, class: source.class })
             .collect();
         let content: Vec<&str> = plan.data.iter().map(|f| f.blake3.as_str()).collect();
-        let text = format!("{}\n{}", config.hash()?, content.join("\n"));
-        plan.run_hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+        plan.run_hash = run_hash(config, &content)?;
         Ok(plan)
     }
 
@@ -154,6 +153,12 @@ impl Plan {
         let weights = self.parameters as u64 * (5 * 4 + 16 + threads * 24);
         events + weights
     }
+}
+
+/// Returns the hash of a configuration without `[run]` and of the hashes of the files.
+pub fn run_hash(config: &Config, files: &[&str]) -> Result<String> {
+    let text = format!("{}\n{}", config.hash()?, files.join("\n"));
+    Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
 
 /// Files in a fixed order, and what they say alike.

@@ -248,7 +248,7 @@ fn without_paths(mut anomalies: Anomalies) -> Anomalies {
 }
 
 /// Hash of what shapes the weights, without the paths of the files.
-fn training_hash(config: &Config) -> Result<String> {
+pub(super) fn training_hash(config: &Config) -> Result<String> {
     let mut shape = config.clone();
     shape.data.gamma.clear();
     shape.data.hadron.clear();

@@ -1,8 +1,8 @@
 //! Where a run is, from what lies in its folder: for a login node, beside a job that may be
 //! running, waiting or gone. Nothing is written, and nothing needs to be whole.
 
-use super::checkpoint;
 use super::run_folder::{CHECKPOINTS, LOG, METRICS, MODEL, PROVENANCE};
+use super::{checkpoint, ending};
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
 use crate::world::{RankSign, signs_of_life};
@@ -14,6 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// A log or a sign of life that is older says nothing about now.
 const FRESH: Duration = Duration::from_secs(45);
 
+/// A rank of a start that has ended gives no sign of life so long after the last line of its log.
+const RESTARTED: Duration = Duration::from_secs(10);
+
+/// Exit codes of trainings that have diverged, were stopped, or were interrupted.
+const DIVERGED: u8 = 6;
+const STOPPED: u8 = 75;
+const INTERRUPTED: u8 = 130;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -23,6 +31,10 @@ pub enum State {
     Running,
     /// Neither; the same command goes on.
     Stopped,
+    /// The weights became unusable: the same command would end in the same way.
+    Diverged,
+    /// The last start ended with another error.
+    Failed,
     /// The folder is there, and no run in it has begun.
     NotBegun,
 }
@@ -57,6 +69,8 @@ pub struct Standing {
     pub signs: Vec<RankSign>,
     /// The last line of the log.
     pub last_line: Option<String>,
+    /// Why the last start ended, if it ended with an error or was stopped.
+    pub ended: Option<String>,
 }
 
 /// Looks at the folder of a run.
@@ -76,13 +90,25 @@ pub fn standing(run: &Path) -> Result<Standing> {
     let signs = signs_of_life(run);
     let newest = checkpoint::newest_step(&run.join(CHECKPOINTS));
     let model = run.join(MODEL).is_file();
+    let log_age = age(&run.join(LOG));
     let fresh = |age: Option<f64>| age.is_some_and(|age| age < FRESH.as_secs_f64());
-    let running = signs.iter().any(|sign| fresh(sign.age_s)) || fresh(age(&run.join(LOG)));
-    let state = match (model, &start) {
-        (true, _) => State::Finished,
-        (false, None) => State::NotBegun,
-        (false, Some(_)) if running => State::Running,
-        (false, Some(_)) => State::Stopped,
+    let running = signs.iter().any(|sign| fresh(sign.age_s)) || fresh(log_age);
+    let last_line = last_line(&run.join(LOG));
+    let ending = last_line.as_deref().and_then(ending::read);
+    // Ranks that give signs of life long after the log has ended are those of a new start.
+    let ended_s = log_age.map(|age| age - RESTARTED.as_secs_f64());
+    let restarted = signs.iter().any(|sign| fresh(sign.age_s) && sign.age_s < ended_s);
+    let ending = ending.filter(|_| !model && !restarted);
+    let state = match (model, &start, &ending) {
+        (true, ..) => State::Finished,
+        (false, None, _) => State::NotBegun,
+        (false, Some(_), Some(ending)) => match ending.code {
+            DIVERGED => State::Diverged,
+            STOPPED | INTERRUPTED => State::Stopped,
+            _ => State::Failed,
+        },
+        (false, Some(_), None) if running => State::Running,
+        (false, Some(_), None) => State::Stopped,
     };
     let told = [last.map(|m| m.step), newest, signs.iter().filter_map(|sign| sign.step).max()];
     let step = told.into_iter().flatten().max().unwrap_or(0);
@@ -115,7 +141,8 @@ pub fn standing(run: &Path) -> Result<Standing> {
             .and_then(|step| age(&run.join(CHECKPOINTS).join(format!("step-{step}")))),
         seconds_left: left,
         signs,
-        last_line: last_line(&run.join(LOG)),
+        last_line,
+        ended: ending.map(|ending| ending.reason),
     })
 }
 
@@ -194,6 +221,11 @@ mod tests {
         let state = |files: &[(&str, &str)]| standing(folder(files).path()).unwrap().state;
         assert_eq!(state(&[(PROVENANCE, START), (MODEL, "x"), (LOG, "x")]), State::Finished);
         assert_eq!(state(&[(PROVENANCE, START)]), State::Stopped);
+        let ended = |line: &str| state(&[(PROVENANCE, START), (LOG, line)]);
+        assert_eq!(ended("ended with exit code 75: stopped by SIGUSR1\n"), State::Stopped);
+        assert_eq!(ended("ended with exit code 6: training diverged\n"), State::Diverged);
+        assert_eq!(ended("ended with exit code 5: disk full\n"), State::Failed);
+        assert_eq!(ended("ended with exit code 6: a\nepoch 3: b\n"), State::Running);
         assert_eq!(state(&[]), State::NotBegun);
         assert_eq!(standing(Path::new("/nowhere/run")).unwrap_err().exit_code(), 2);
     }

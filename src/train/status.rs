@@ -38,6 +38,11 @@ impl Status {
         self.log.append_line(line)
     }
 
+    /// A line for the log alone.
+    pub fn log(&mut self, line: &str) -> Result<()> {
+        self.log.append_line(line)
+    }
+
     /// A step is done; says so if the last line is old enough.
     pub fn step(&mut self, step: u64, events: u64, line: impl Fn(f64) -> String) -> Result<()> {
         self.events += events;

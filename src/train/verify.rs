@@ -1,7 +1,7 @@
-//! Whether a run folder is what it says: every checkpoint as its manifest tells, and the
-//! model as its card does. Ranks share the checkpoints.
+//! Verifies a run folder: every checkpoint against its manifest, the model against its card, and
+//! the records against both. Ranks share the checkpoints.
 
-use super::{CHECKPOINTS, MODEL, checkpoint};
+use super::{CHECKPOINTS, MODEL, checkpoint, records};
 use crate::error::{Fault, Result};
 use crate::model::Model;
 use crate::world::{World, common, is_root};
@@ -32,13 +32,18 @@ pub fn verify(world: &dyn World, run: &Path) -> Result<Verification> {
         }
     }
     let mut model = None;
-    if is_root(world) && run.join(MODEL).exists() {
-        match Model::load(&run.join(MODEL)) {
-            Ok((_, hash)) => model = Some(hash),
-            Err(error) => {
-                wrong.insert(MODEL.to_string(), error.to_string());
-            }
+    if is_root(world) {
+        let loaded = run.join(MODEL).exists().then(|| Model::load(&run.join(MODEL))).transpose();
+        let loaded = loaded.unwrap_or_else(|error| {
+            wrong.insert(MODEL.to_string(), error.to_string());
+            None
+        });
+        let card = loaded.as_ref().map(|(model, _)| &model.card);
+        // A second fault of the same file adds nothing to the first.
+        for (name, why) in records::check(run, card)? {
+            wrong.entry(name).or_insert(why);
         }
+        model = loaded.map(|(_, hash)| hash);
     }
     let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let mine = serde_json::to_vec(&(model, wrong)).map_err(broken)?;

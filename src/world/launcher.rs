@@ -7,9 +7,12 @@
 //! over each other, without a word.
 
 use super::mpi::{Mpi, abort_on_panic, library_version};
-use super::{Solo, World, agree, preflight};
-use crate::error::{Error, Fault, Result};
+use super::{Solo, World, agree, is_root, preflight};
+use crate::error::{Error, Fault, Result, path_text};
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What tells the number of processes, the innermost launcher first: `mpirun` starts
@@ -171,6 +174,22 @@ fn launch(lookup: impl Fn(&str) -> Option<String>) -> Launch {
 /// number of tasks of its job, and has no step number or a special one.
 fn in_step(number: impl Fn(&str) -> Option<usize>) -> bool {
     number("SLURM_STEP_ID").is_some_and(|step| step < FIRST_SPECIAL_STEP)
+}
+
+/// Names a file that rank 0 creates when all ranks are connected.
+const STARTED: &str = "TAIGA_FLOW_STARTED";
+
+/// Creates the file that a job script has named, so that the script can tell a launcher that
+/// started nothing from a command that had nothing left to do. An existing file stays as it is.
+pub fn mark_start(world: &dyn World) {
+    let named = std::env::var_os(STARTED).filter(|path| !path.is_empty() && is_root(world));
+    let Some(path) = named else { return };
+    let created = OpenOptions::new().write(true).create_new(true).open(&path);
+    if let Err(error) = created.map(drop)
+        && error.kind() != ErrorKind::AlreadyExists
+    {
+        log::warn!("{}: cannot create the file of {STARTED}: {error}", path_text(Path::new(&path)));
+    }
 }
 
 /// Name of this node, in one word.

@@ -22,7 +22,8 @@ mod watch;
 pub use beats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
 pub use exchange::{gather_values, value_of_root};
 pub use launcher::{
-    host, is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, start,
+    host, is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, mark_start,
+    start,
 };
 pub use solo::Solo;
 pub use stop::{StopFlag, StopReason, survive_file_size_limit};
