@@ -69,7 +69,7 @@ pub struct Extractions<'a> {
     files: Vec<&'a Path>,
     /// By file; `None` for a file that belongs to no extraction.
     members: Vec<Option<Member>>,
-    extractions: Vec<Extraction>,
+    all: Vec<Extraction>,
 }
 
 /// A file that an extraction should have written, and that is not there.
@@ -96,7 +96,7 @@ impl<'a> Extractions<'a> {
         let mut search = Search::default();
         let files: Vec<&Path> = files.into_iter().collect();
         let members = files.iter().map(|file| search.member(file)).collect::<Result<_>>()?;
-        Ok(Extractions { files, members, extractions: search.extractions })
+        Ok(Extractions { files, members, all: search.extractions })
     }
 
     /// Returns the files that are below the folder of an extraction without being one of its
@@ -105,7 +105,7 @@ impl<'a> Extractions<'a> {
         let files = self.files.iter().zip(&self.members);
         files.filter_map(|(file, member)| {
             let Member { extraction, name } = member.as_ref()?;
-            let Extraction { folder, outputs, .. } = &self.extractions[*extraction];
+            let Extraction { folder, outputs, .. } = &self.all[*extraction];
             (!outputs.contains_key(name)).then(|| (*file, unlisted(file, folder)))
         })
     }
@@ -113,14 +113,14 @@ impl<'a> Extractions<'a> {
     /// Returns the hash that a file had when it was extracted, by its place in the list.
     pub fn recorded_hash(&self, file: usize) -> Option<&str> {
         let Member { extraction, name } = self.members.get(file)?.as_ref()?;
-        self.extractions[*extraction].outputs.get(name).map(String::as_str)
+        self.all[*extraction].outputs.get(name).map(String::as_str)
     }
 
     /// Returns the outputs that are missing from the extractions and that the paths `given`
     /// would cover.
     pub fn absent(&self, given: &[PathBuf]) -> Vec<AbsentOutput> {
         let mut absent = Vec::new();
-        for (index, extraction) in self.extractions.iter().enumerate() {
+        for (index, extraction) in self.all.iter().enumerate() {
             let covers = self.covers(given, index);
             absent.extend(extraction.absent(&covers));
         }
@@ -133,13 +133,13 @@ impl<'a> Extractions<'a> {
             let folders = given.iter().filter_map(|given| given.canonicalize().ok());
             folders.into_iter().any(|given| folder.starts_with(given))
         };
-        let whole = self.extractions.iter().filter(|extraction| is_below(&extraction.folder));
+        let whole = self.all.iter().filter(|extraction| is_below(&extraction.folder));
         whole.map(|extraction| path_text(&extraction.folder)).collect()
     }
 
     /// Warns of images that are missing from the extractions.
     pub fn warn_of_absent(&self, given: &[PathBuf]) {
-        for (index, extraction) in self.extractions.iter().enumerate() {
+        for (index, extraction) in self.all.iter().enumerate() {
             let covers = self.covers(given, index);
             extraction.warn_of_absent(&covers);
         }
@@ -148,7 +148,7 @@ impl<'a> Extractions<'a> {
     /// Warns of failed inputs of extractions of which single files are given: nobody can tell
     /// whether they were meant.
     pub fn warn_of_uncovered(&self, given: &[PathBuf]) {
-        for (index, extraction) in self.extractions.iter().enumerate() {
+        for (index, extraction) in self.all.iter().enumerate() {
             if self.covers(given, index).is_empty() {
                 extraction.warn_of_absent(&[]);
             }
@@ -187,7 +187,7 @@ impl<'a> Extractions<'a> {
 
     /// The outputs that a path reaches: all below a folder, or those that fit a pattern.
     fn reach(&self, given: &Path, extraction: usize) -> Option<Reach> {
-        let folder = &self.extractions[extraction].folder;
+        let folder = &self.all[extraction].folder;
         if given.is_dir() {
             let place = given.canonicalize().ok()?;
             let is_related = place.starts_with(folder) || folder.starts_with(&place);
@@ -370,14 +370,10 @@ impl Search {
         }
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        let place = match self.places.get(folder) {
-            Some(place) => place,
-            None => {
-                let place = folder.canonicalize().ok()?;
-                self.places.entry(folder.to_path_buf()).or_insert(place)
-            }
-        };
-        Some(place.join(file.file_name()?))
+        if !self.places.contains_key(folder) {
+            self.places.insert(folder.to_path_buf(), folder.canonicalize().ok()?);
+        }
+        Some(self.places.get(folder)?.join(file.file_name()?))
     }
 
     fn extraction_of(&mut self, folder: &Path) -> Result<Option<usize>> {
@@ -404,11 +400,10 @@ fn read(folder: &Path) -> Result<Option<Extraction>> {
     let path = folder.join(MANIFEST);
     let manifest = match ledger::read_manifest::<Manifest>(&path) {
         Ok(Some(manifest)) if manifest.format == FORMAT => manifest,
-        // Another program's, or that of scores.
-        Ok(Some(_)) => return Ok(None),
         Ok(None) if has_begun(folder) => return Err(unfinished(folder, "no manifest")),
         Err(error) if has_begun(folder) => return Err(unfinished(folder, &error.to_string())),
-        Ok(None) | Err(_) => return Ok(None),
+        // No manifest, another program's, or that of scores.
+        Ok(_) | Err(_) => return Ok(None),
     };
     if !manifest.complete {
         return Err(unfinished(folder, "a manifest that says so"));

@@ -8,6 +8,7 @@ use super::durable;
 use super::ledger;
 use crate::bounded;
 use crate::error::{Fault, Result};
+use crate::world::{World, value_of_root};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ pub struct Started {
 impl Started {
     /// Whether an earlier start of part `part` (index from 0, and number of parts) has begun to
     /// replace outputs, with this model and these settings, and has not finished.
-    pub fn resumes_overwriting(&self, output: &Path, part: (usize, usize)) -> bool {
+    fn resumes_overwriting(&self, output: &Path, part: (usize, usize)) -> bool {
         Started::read(output, part)
             .is_some_and(|earlier| earlier == Started { overwrites: true, ..self.clone() })
     }
@@ -39,11 +40,51 @@ impl Started {
     }
 
     /// Writes the note of a part.
-    pub fn write(&self, output: &Path, part: (usize, usize)) -> Result<()> {
+    fn write(&self, output: &Path, part: (usize, usize)) -> Result<()> {
         let text = serde_json::to_vec(self)
             .map_err(|e| Fault::new("cannot note the start").found(e).internal())?;
         durable::create_folder(&output.join(ledger::FOLDER))?;
         durable::write_file(&path(output, part), &text)
+    }
+}
+
+/// A start of a command, and what an earlier one has begun.
+#[derive(Debug)]
+pub struct Start {
+    started: Started,
+    /// Whether an earlier start has begun to replace the outputs: those that it has finished
+    /// are kept.
+    pub resumes_overwriting: bool,
+}
+
+impl Start {
+    /// Compares a start with the note of an earlier one, on rank 0. A collective.
+    pub fn new(
+        world: &dyn World,
+        output: &Path,
+        part: (usize, usize),
+        started: Started,
+    ) -> Result<Start> {
+        let resumes_overwriting =
+            value_of_root(world, || Ok(started.resumes_overwriting(output, part)))?;
+        let overwrites = started.overwrites || resumes_overwriting;
+        Ok(Start { started: Started { overwrites, ..started }, resumes_overwriting })
+    }
+
+    /// Whether existing outputs are replaced.
+    pub fn overwrites(&self) -> bool {
+        self.started.overwrites
+    }
+
+    /// Whether the ledgers of earlier starts are to be removed: not where they also list files
+    /// of earlier runs that stay.
+    pub fn clears_ledgers(&self, has_earlier: bool) -> bool {
+        self.started.overwrites && !self.resumes_overwriting && !has_earlier
+    }
+
+    /// Notes the start.
+    pub fn note(&self, output: &Path, part: (usize, usize)) -> Result<()> {
+        self.started.write(output, part)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::data::events::GAMMA;
 use crate::data::given::Given;
 use crate::data::ledger::{self, Entry, Ledger};
 use crate::data::report::{self, FailedFile, Failure, or_lack_of_memory};
-use crate::data::started::{self, Started};
+use crate::data::started::{self, Start, Started};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
@@ -130,11 +130,8 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
         model_blake3: None,
         settings_blake3: settings.clone(),
     };
-    let resumes_overwriting =
-        value_of_root(world, || Ok(started.resumes_overwriting(&options.output, WHOLE)))?;
-    let overwrite = options.overwrite || resumes_overwriting;
-    let started = Started { overwrites: overwrite, ..started };
-    let options = &Options { overwrite, ..options.clone() };
+    let start = Start::new(world, &options.output, WHOLE, started)?;
+    let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let prepare = || resume::prepare(&assignment, options, &settings);
     let prepared = if is_root(world) { prepare() } else { Ok(Earlier::default()) };
     let earlier = agree(world, prepared)?;
@@ -145,15 +142,14 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
         preflight::shared_folder(world, folder)?;
     }
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
+    let resumes_overwriting = start.resumes_overwriting;
     let see = Surveyor { world, options, settings: &settings, resumes_overwriting, stop };
     let found = see.survey(&assignment)?;
     let left = left_of(&assignment, &found);
     if is_read_only && !left.jobs.is_empty() {
         preflight::shared_folder(world, output)?; // says why nothing can be written
     }
-    // Ledgers that also list files of earlier runs stay.
-    let clears_ledger = overwrite && !resumes_overwriting && earlier.files.is_empty();
-    let begin = || begin(&left, options, (&started, clears_ledger), &earlier);
+    let begin = || begin(&left, options, (&start, &settings), &earlier);
     agree(world, if is_root(world) { begin() } else { Ok(()) })?;
     if is_root(world) {
         log::info!(
@@ -193,20 +189,20 @@ fn left_of(assignment: &Assignment, found: &[Found]) -> Assignment {
     Assignment { jobs: left.collect(), unusable: Vec::new() }
 }
 
-/// Notes the start, marks the manifest as incomplete, removes a ledger of which all is written again, makes the folders of the outputs, and removes what killed
-/// jobs have left in them.
+/// Notes the start, marks the manifest as incomplete, removes a ledger of which all is written
+/// again, makes the folders of the outputs, and removes what killed jobs have left in them.
 fn begin(
     left: &Assignment,
     options: &Options,
-    (started, clears_ledger): (&Started, bool),
+    (start, settings): (&Start, &str),
     earlier: &Earlier,
 ) -> Result<()> {
     if left.jobs.is_empty() {
         return Ok(());
     }
-    started.write(&options.output, WHOLE)?;
-    Summary::begin(&options.output, &started.settings_blake3, earlier)?;
-    if clears_ledger {
+    start.note(&options.output, WHOLE)?;
+    Summary::begin(&options.output, settings, earlier)?;
+    if start.clears_ledgers(!earlier.files.is_empty()) {
         ledger::remove_all(&options.output)?;
     }
     let parents: BTreeSet<&Path> = left.jobs.iter().filter_map(|job| job.output.parent()).collect();

@@ -28,7 +28,7 @@ use crate::data::ledger::{self, FailedEntry, Ledger, ListedFile};
 use crate::data::reading::Note;
 use crate::data::report::{self, FailedFile, Failure};
 use crate::data::schema::Schema;
-use crate::data::started::{self, Started};
+use crate::data::started::{self, Start, Started};
 use crate::data::table::Table;
 use crate::engine::{self, Place, Scorer};
 use crate::error::{Fault, Result};
@@ -64,6 +64,7 @@ pub enum Format {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools)] // independent flags of the command line
 pub struct Options {
     pub model: PathBuf,
     pub output: PathBuf,
@@ -200,30 +201,19 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         model_blake3: Some(hash.clone()),
         settings_blake3: settings.clone(),
     };
-    let resumes_overwriting =
-        value_of_root(world, || Ok(started.resumes_overwriting(&options.output, options.shard)))?;
-    let overwrite = options.overwrite || resumes_overwriting;
-    let started = Started { overwrites: overwrite, ..started };
-    let options = &Options { overwrite, ..options.clone() };
+    let start = Start::new(world, &options.output, options.shard, started)?;
+    let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let extracted = Extracted::read(world, &listed, options)?;
-    // Ledgers that also list files of earlier runs stay.
-    let clears_ledgers =
-        |earlier: &Earlier| overwrite && !resumes_overwriting && earlier.files.is_empty();
-    let prepare = || {
-        // Of several parts, another may be writing.
-        if options.shard.1 == 1 && !durable::is_read_only(&options.output) {
-            ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
-        }
-        resume::prepare(&assignment, options, &hash)?;
-        let entries = ledger::read(&options.output)?.entries;
-        let recorded = (&entries, &extracted);
-        let earlier = earlier::read(options, &listed, &hash, &settings, recorded)?;
-        if clears_ledgers(&earlier) {
-            shards::refuse_other_parts(options, world.size())?;
-        }
-        suspects.record(world, options)?;
-        Ok((earlier, shards::listing_hash(&listed)))
+    let opening = Opening {
+        world,
+        options,
+        listed: &listed,
+        assignment: &assignment,
+        start: &start,
+        suspects: &suspects,
     };
+    let whose = (hash.as_str(), settings.as_str());
+    let prepare = || opening.prepare(whose, &extracted);
     let prepared = if is_root(world) { prepare() } else { Ok(Default::default()) };
     let (earlier, listing): (Earlier, String) = agree(world, prepared)?;
     let is_read_only = any_rank(world, is_root(world) && durable::is_read_only(&options.output))?;
@@ -241,7 +231,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         recipe: &recipe,
         model_blake3: &hash,
         is_read_only,
-        resumes_overwriting,
+        resumes_overwriting: start.resumes_overwriting,
         suspects: &suspects,
         extracted: &extracted,
     };
@@ -250,20 +240,10 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     if is_read_only && found.iter().any(|found| matches!(found, Found::Rows(_))) {
         preflight::shared_folder(world, output)?; // says why nothing can be written
     }
+    let empty = summary(&hash, &recipe, &settings);
     let begin = || {
         survey::check_room(&assignment, &found, &recipe, options)?;
-        let left = assignment.jobs.iter().zip(&found);
-        let left = left.filter(|(_, f)| matches!(f, Found::Rows(_))).map(|(job, _)| job);
-        let left: Vec<_> = left.collect();
-        resume::remove_leftovers(options)?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        started.write(&options.output, options.shard)?;
-        earlier::begin(&earlier, options, summary(&hash, &recipe, &settings))?;
-        shards::begin(options, world.size(), clears_ledgers(&earlier))?;
-        suspects.record(world, options)?;
-        resume::begin(&left)
+        opening.begin(&found, &earlier, empty.clone())
     };
     agree(world, if is_root(world) { begin() } else { Ok(()) })?;
     if is_root(world) {
@@ -291,10 +271,62 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
         take_up(&mut report, found);
         report.failures.extend(assignment.unusable.iter().cloned());
     }
-    let failed = extracted.absent().clone();
-    let empty = Summary { failed, ..summary(&hash, &recipe, &settings) };
+    let empty = Summary { failed: extracted.absent().clone(), ..empty };
     let ending = Ending { options, assignment: &assignment, earlier: &earlier, listing: &listing };
     ending.finish(world, empty, &report)
+}
+
+/// What is done before the first file is scored.
+struct Opening<'a> {
+    world: &'a dyn World,
+    options: &'a Options,
+    /// All files, also those of other parts.
+    listed: &'a Assignment,
+    assignment: &'a Assignment,
+    start: &'a Start,
+    suspects: &'a Suspects,
+}
+
+impl Opening<'_> {
+    /// Refuses what stands in the way of the outputs of this model and these settings; returns
+    /// the files of earlier runs, and the hash of the list of files.
+    fn prepare(
+        &self,
+        (model, settings): (&str, &str),
+        extracted: &Extracted,
+    ) -> Result<(Earlier, String)> {
+        let Opening { world, options, listed, assignment, start, suspects } = *self;
+        // Of several parts, another may be writing.
+        if options.shard.1 == 1 && !durable::is_read_only(&options.output) {
+            ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
+        }
+        resume::prepare(assignment, options, model)?;
+        let entries = ledger::read(&options.output)?.entries;
+        let earlier = earlier::read(options, listed, model, settings, (&entries, extracted))?;
+        if start.clears_ledgers(!earlier.files.is_empty()) {
+            shards::refuse_other_parts(options, world.size())?;
+        }
+        suspects.record(world, options)?;
+        Ok((earlier, shards::listing_hash(listed)))
+    }
+
+    /// Marks the outputs as unfinished if any are left to write.
+    fn begin(&self, found: &[Found], earlier: &Earlier, empty: Summary) -> Result<()> {
+        let Opening { world, options, assignment, start, suspects, .. } = *self;
+        let left = assignment.jobs.iter().zip(found);
+        let left = left.filter(|(_, found)| matches!(found, Found::Rows(_))).map(|(job, _)| job);
+        let left: Vec<_> = left.collect();
+        resume::remove_leftovers(options)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        start.note(&options.output, options.shard)?;
+        earlier::begin(earlier, options, empty)?;
+        let clears_ledgers = start.clears_ledgers(!earlier.files.is_empty());
+        shards::begin(options, world.size(), clears_ledgers)?;
+        suspects.record(world, options)?;
+        resume::begin(&left)
+    }
 }
 
 /// A summary without files.

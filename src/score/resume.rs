@@ -61,9 +61,8 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
                 .advice("choose another output, or give --overwrite to score everything again")
                 .usage());
         }
-        Ok(_) => {}
         Err(error) if !options.overwrite => return Err(error),
-        Err(_) => {}
+        Ok(_) | Err(_) => {}
     }
     let entries = ledger::read(&options.output)?.entries;
     let inputs = assignment.protected(Some(options.model.as_path()));
