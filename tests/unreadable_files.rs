@@ -187,7 +187,7 @@ fn failed_read_is_no_other_fault() {
             }
             assert_eq!(outcome.code, Some(3), "{told}");
             assert!(!told.contains("never written"), "{told}");
-            let no_reason = name == "/ctapipe.h5" && told.contains("no built-in schema fits");
+            let no_reason = told.contains("no built-in schema fits");
             assert!(no_reason || told.contains("Input/output error"), "{told}");
             struck += 1;
             read += 1 + read / 8;
