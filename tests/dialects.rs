@@ -256,8 +256,9 @@ fn telescopes_and_portions_of_a_run_share_its_key_where_names_tell_the_run() {
     let other = lines[..lines.len() - 1].join("\n") + "\n";
     let first = place("IACT01/121223.05_out_hillas_14_7.0fix.csv", &table);
     let second = place("IACT02/121223.05_out_hillas_14_7.0fix.csv", &other);
-    let third = place("IACT01/121223.06/portions.csv", &table);
-    let unnamed = place("table.csv", &table);
+    let less = |rows: usize| lines[..lines.len() - rows].join("\n") + "\n";
+    let third = place("IACT01/121223.06/portions.csv", &less(2));
+    let unnamed = place("table.csv", &less(3));
     let converted = |inputs: &[&PathBuf], name: &str| {
         let output = folder.path().join(name);
         let mut command = program(&arguments!["convert", "-o", &output]);

@@ -166,6 +166,36 @@ fn files_that_end_their_reader_later_are_left_out() {
     assert_eq!(manifest(&output)["files"].as_array(), Some(&expected));
 }
 
+/// Reads of a file that fail are reported as failures of the system, wherever they strike. The
+/// library does not give the reason where it goes through the links of a group.
+#[test]
+fn failed_read_is_no_other_fault() {
+    let folder = folder();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/ctapipe.h5");
+    let chunked = simulated(folder.path().join("chunked.h5"), Class::Gamma, 70_000, seed());
+    for path in [data, chunked] {
+        let name = format!("/{}", path.file_name().expect("a name").to_string_lossy());
+        let check = arguments!["check", &path, "--json"];
+        let whole = run(&mut program(&check));
+        let mut struck = 0;
+        let mut read = seed() % 2;
+        loop {
+            let outcome = run(&mut bad_reads(program(&check), &format!("{name}:eio+{read}")));
+            let told = format!("read {read} of {name}: {}{}", outcome.stdout, outcome.stderr);
+            if outcome.stdout == whole.stdout {
+                break;
+            }
+            assert_eq!(outcome.code, Some(3), "{told}");
+            assert!(!told.contains("never written"), "{told}");
+            let no_reason = told.contains("no built-in schema fits");
+            assert!(no_reason || told.contains("Input/output error"), "{told}");
+            struck += 1;
+            read += 1 + read / 8;
+        }
+        assert!(struck > 3, "only {struck} reads of {name}");
+    }
+}
+
 #[test]
 fn killed_reader_makes_no_good_file_fail() {
     let archive = Archive::new(8, &["night-1/slow.h5"]);

@@ -31,7 +31,7 @@ pub struct Job {
 #[derive(Debug, Clone, Default)]
 pub struct Assignment {
     pub jobs: Vec<Job>,
-    /// Inputs that no output can be named after.
+    /// Inputs that no output can be named after, or that are not there: links that lead nowhere.
     pub unusable: Vec<Failure>,
 }
 
@@ -153,7 +153,7 @@ impl Tellable for Listed {
 }
 
 /// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] would, but
-/// without refusing a file that is listed twice.
+/// without refusing a file that is listed twice; a link that leads nowhere is among them.
 pub fn output_names(
     inputs: &[PathBuf],
     output: &Path,
@@ -191,10 +191,14 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
 
 /// The files and the names of their outputs; no file twice.
 fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Listed>> {
-    let (mut jobs, unusable) = places(inputs, output, root)?;
-    let inputs: Vec<PathBuf> = jobs.iter().map(|job| job.input.clone()).collect();
-    for (job, bytes) in jobs.iter_mut().zip(catalog::refuse_twice(&inputs)?) {
-        job.bytes = bytes;
+    let (placed, mut unusable) = places(inputs, output, root)?;
+    let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
+    let mut jobs = Vec::with_capacity(placed.len());
+    for (job, bytes) in placed.into_iter().zip(catalog::lengths(&inputs)?) {
+        match bytes {
+            Ok(bytes) => jobs.push(Job { bytes, ..job }),
+            Err(error) => unusable.push(Failure::new(&job.input, &error)),
+        }
     }
     if jobs.is_empty() && unusable.is_empty() {
         return Err(Fault::new("no input files").advice("give files or folders").input());

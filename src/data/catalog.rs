@@ -10,6 +10,7 @@
 
 use super::extraction::Extractions;
 use super::host_copies;
+use super::pattern;
 use super::schema::{BUILT_IN, Schema, built_in};
 use super::store::Source;
 use super::table::Table;
@@ -21,7 +22,7 @@ use crate::error::{Error, Fault, Result, nearest, path_text};
 use crate::world::{Work, World, agree, common, host, is_root};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -284,7 +285,7 @@ pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
     let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
     for (path, hash) in paths.iter().zip(&hashes) {
         if let Some(other) = known.insert(hash, path) {
-            return Err(copied(path, format!("a copy of {}", path_text(other))));
+            return Err(same_content(path, other));
         }
     }
     Ok(hashes)
@@ -362,6 +363,11 @@ fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> 
     Ok(equal)
 }
 
+/// Returns the error of a file that has the content of another one.
+pub(super) fn same_content(path: &Path, other: &Path) -> Error {
+    copied(path, format!("a copy of {}", path_text(other)))
+}
+
 fn copied(path: &Path, found: String) -> Error {
     Fault::new("two files have the same content")
         .file(path)
@@ -415,14 +421,7 @@ pub fn hash_file_telling(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
     };
-    // Opening a pipe waits for its writer, and a device has no end.
-    if std::fs::metadata(path).is_ok_and(|data| !data.is_file() && !data.is_dir()) {
-        return Err(Fault::new("not a regular file")
-            .file(path)
-            .found("a device, pipe or socket")
-            .advice("write its content to a file first")
-            .input());
-    }
+    bounded::refuse_irregular(path)?;
     let file = Heard { file: File::open(path).map_err(unreadable)?, progress };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(unreadable)?;
@@ -471,13 +470,22 @@ fn list_all(paths: &[PathBuf], files: &mut Vec<PathBuf>) -> Result<()> {
 /// What one path stands for; nothing is said about a file that is there twice.
 pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let text = path.to_str().unwrap_or_default();
-    let Ok(metadata) = std::fs::metadata(path) else {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        // The link to a file is an input of its own, also where the file is not there now.
+        Err(_) if path.is_symlink() && walk::is_hdf5_name(path) => {
+            files.push(path.to_path_buf());
+            return Ok(());
+        }
         // A name that is there is a name, whatever letters it has.
-        return match text.strip_prefix('@') {
-            Some(list) => list_of(Path::new(list), files),
-            None if text.contains(['*', '?', '[']) => list_pattern(path, text, files),
-            None => Err(not_found(path)),
-        };
+        Err(error) if path.is_symlink() => return Err(unreachable(path, &error)),
+        Err(error) => {
+            return match text.strip_prefix('@') {
+                Some(list) => list_of(Path::new(list), files),
+                None if text.contains(['*', '?', '[']) => list_pattern(path, files),
+                None => Err(unreachable(path, &error)),
+            };
+        }
     };
     if !metadata.is_dir() {
         files.push(path.to_path_buf());
@@ -511,7 +519,9 @@ pub(super) fn expand_lists(given: &Path) -> Vec<PathBuf> {
 }
 
 fn lines_of(list: &Path) -> Result<Vec<PathBuf>> {
-    std::fs::metadata(list).map_err(|_| not_found(list))?;
+    std::fs::metadata(list).map_err(|error| unreachable(list, &error))?;
+    // A training reads it more than once.
+    bounded::refuse_irregular(list)?;
     let text = bounded::read_text(list, LONGEST_LIST).map_err(|error| {
         Fault::new("cannot read the list of files").file(list).found(error).input()
     })?;
@@ -528,14 +538,10 @@ fn lines_of(list: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn list_pattern(path: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<()> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        Fault::new("cannot follow the pattern").file(path).found(error).input()
-    };
-    let found = glob::glob(pattern).map_err(|error| wrong(&error))?;
+fn list_pattern(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let before = files.len();
-    for entry in found {
-        list_path(&entry.map_err(|error| wrong(&error))?, files)?;
+    for found in pattern::fitting(path)? {
+        list_path(&found, files)?;
     }
     if files.len() == before {
         return Err(Fault::new("no file fits this pattern")
@@ -546,12 +552,26 @@ fn list_pattern(path: &Path, pattern: &str, files: &mut Vec<PathBuf>) -> Result<
     Ok(())
 }
 
-/// Refuses a file that is there twice; the lengths of all [bytes].
-pub(super) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
+/// Refuses a file that is there twice, or not at all; the lengths of all [bytes].
+fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
+    lengths(files)?.into_iter().collect()
+}
+
+/// Returns the length of each file [bytes], or the error of one that cannot be looked at.
+///
+/// # Errors
+/// `Input` if a file is there twice.
+pub(super) fn lengths(files: &[PathBuf]) -> Result<Vec<Result<u64>>> {
     let mut known: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
     let mut lengths = Vec::with_capacity(files.len());
     for path in files {
-        let metadata = std::fs::metadata(path).map_err(|_| not_found(path))?;
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                lengths.push(Err(unreachable(path, &error)));
+                continue;
+            }
+        };
         if let Some(other) = known.insert((metadata.dev(), metadata.ino()), path) {
             return Err(Fault::new("the same file is listed twice")
                 .file(path)
@@ -559,9 +579,22 @@ pub(super) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
                 .advice("list it once: its events would count twice")
                 .input());
         }
-        lengths.push(metadata.len());
+        lengths.push(Ok(metadata.len()));
     }
     Ok(lengths)
+}
+
+/// Returns the error of a path that cannot be looked at.
+pub(super) fn unreachable(path: &Path, error: &std::io::Error) -> Error {
+    match walk::broken_link(path, error) {
+        Some(fault) => fault.input(),
+        None if error.kind() == ErrorKind::NotFound => not_found(path),
+        None => Fault::new("cannot read the file")
+            .file(path)
+            .found(error)
+            .advice("check the path, and the owner and mode of its folders")
+            .input(),
+    }
 }
 
 /// The fault of a path that is not there, with the nearest name beside it.

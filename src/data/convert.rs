@@ -5,12 +5,13 @@
 //! byte-identical files; one bad row refuses the whole conversion and leaves nothing
 //! behind; memory is bounded by one chunk of rows. What a row means is `csv`'s.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::catalog::hash_file;
+use super::catalog::{hash_file, same_content};
 use super::columns::{ColumnSpec, ColumnWriter, Kind, Values};
 use super::csv::{self, Columns, Placement, Rows};
 use super::durable::refuse_existing;
@@ -98,7 +99,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     let mut job = Job::start(options, &schema, text, first)?;
     let mut hashes = Vec::with_capacity(options.inputs.len());
     for input in &options.inputs {
-        hashes.push(job.copy_rows(input)?);
+        hashes.push(blake3::Hash::from_bytes(job.copy_rows(input)?).to_hex().to_string());
     }
     let summary = job.summary(options.inputs.len());
     let mut origin = vec![("dialect", schema.name.as_str())];
@@ -149,6 +150,7 @@ struct Job<'a> {
     has_run: bool, // a key `run`
     gammas: u64,   // of all rows so far
     hadrons: u64,
+    known: BTreeMap<[u8; 32], &'a Path>, // tables with rows so far, by the hash of their bytes
 }
 
 impl<'a> Job<'a> {
@@ -176,12 +178,17 @@ impl<'a> Job<'a> {
             has_run,
             gammas: 0,
             hadrons: 0,
+            known: BTreeMap::new(),
         })
     }
 
-    /// Appends the rows of one table; gives the hash of its bytes.
-    fn copy_rows(&mut self, input: &Path) -> Result<String> {
+    /// Appends the rows of one table; returns the hash of its bytes. A copy of an earlier table
+    /// is refused.
+    fn copy_rows(&mut self, input: &'a Path) -> Result<[u8; 32]> {
         let before = hash_file(input)?;
+        if let Some(other) = self.known.get(&before) {
+            return Err(same_content(input, other));
+        }
         let mut rows = Rows::open(input, self.schema, before, self.options.placement)?;
         if self.has_run {
             let run = run_of_name(input).ok_or_else(|| {
@@ -208,6 +215,8 @@ impl<'a> Job<'a> {
             let text = format!("{}: the table has no rows", input.display());
             log::warn!("{text}");
             self.warnings.push(text);
+        } else {
+            self.known.insert(before, input);
         }
         if *rows.source_hash().as_bytes() != before {
             return Err(Fault::new("the file changed while it was read")
@@ -217,7 +226,7 @@ impl<'a> Job<'a> {
         }
         refuse_different(input, &rows)?;
         self.judge(input, &tallies)?;
-        Ok(rows.source_hash().to_hex().to_string())
+        Ok(before)
     }
 
     /// Refuses a table with a quantity that is wrong as a whole; warns about what may be wrong.
@@ -422,6 +431,22 @@ mod tests {
         let error = run(&options(&[&good, &bad], &folder.path().join("out.h5"))).unwrap_err();
         assert!(error.to_string().contains("no rows"), "{error}");
         assert_eq!(names(folder.path()), ["bad.csv", "good.csv"]);
+    }
+
+    #[test]
+    fn copy_of_a_table_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (table(folder.path(), "a.csv", 3), table(folder.path(), "b.csv", 4));
+        let copy = folder.path().join("copy.csv");
+        std::fs::copy(&a, &copy).unwrap();
+        let output = folder.path().join("out.h5");
+        let error = run(&options(&[&a, &b, &copy], &output)).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        let text = error.to_string();
+        assert!(text.contains("copy.csv: two files have the same content"), "{text}");
+        assert!(text.contains("a copy of") && text.contains("a.csv"), "{text}");
+        assert_eq!(names(folder.path()), ["a.csv", "b.csv", "copy.csv"]);
+        assert_eq!(run(&options(&[&a, &b], &output)).unwrap().rows, 7);
     }
 
     #[test]

@@ -9,10 +9,12 @@
 use super::durable::disk_fault;
 use super::header;
 use super::stored::{is_unusual, numbers_of_type};
+use super::walk::broken_link;
+use crate::bounded;
 use crate::error::{Error, Fault, Result, did_you_mean};
 use crate::memory;
-use hdf5::types::{FixedAscii, FixedUnicode, VarLenAscii, VarLenUnicode};
-use hdf5::{File, Group, Location};
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
+use hdf5::{Dataset, File, Group, Location};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -51,21 +53,18 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
 
 /// Bytes of a file that is there and is a file.
 pub(super) fn file_length(path: &Path) -> Result<u64> {
-    let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            Fault::new("file not found").file(path).advice("check the path").input()
-        }
-        _ => Fault::new("cannot read the file").file(path).found(error).input(),
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        let fault = broken_link(path, &error).unwrap_or_else(|| match error.kind() {
+            ErrorKind::NotFound => Fault::new("file not found").file(path).advice("check the path"),
+            _ => Fault::new("cannot read the file").file(path).found(error),
+        });
+        fault.input()
     })?;
     if metadata.is_dir() {
         return Err(Fault::new("a folder, not a file").file(path).expected("an HDF5 file").input());
     }
-    if !metadata.is_file() {
-        return Err(Fault::new("not a regular file")
-            .file(path)
-            .expected("an HDF5 file")
-            .found("a device, pipe or socket")
-            .input());
+    if let Some(fault) = bounded::irregular_kind(path, metadata.file_type()) {
+        return Err(fault.expected("an HDF5 file").input());
     }
     Ok(metadata.len())
 }
@@ -75,7 +74,11 @@ pub(super) fn group(path: &Path, file: &File, name: &str) -> Result<Group> {
     if name.is_empty() {
         return file.as_group().map_err(|error| read_fault(path, "/", &error));
     }
-    file.group(name).map_err(|_| {
+    file.group(name).map_err(|error| {
+        let fault = read_fault(path, name, &error);
+        if is_failure_of_system(&fault) {
+            return fault;
+        }
         let names = file.member_names().unwrap_or_default();
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
         let fault = Fault::new(format!("group '{name}' not found")).file(path);
@@ -88,8 +91,73 @@ pub(super) fn group(path: &Path, file: &File, name: &str) -> Result<Group> {
 }
 
 /// Names of all that is in a group; none if there is no such group.
-pub(super) fn dataset_names(file: &File, group: &str) -> Vec<String> {
-    file.group(group).and_then(|group| group.member_names()).unwrap_or_default()
+///
+/// # Errors
+/// `Environment` if the system fails to read it; `Input` if the group is damaged.
+pub(super) fn member_names(path: &Path, file: &File, group: &str) -> Result<Vec<String>> {
+    let Some(found) = present(path, group, file.group(group))? else { return Ok(Vec::new()) };
+    found.member_names().map_err(|error| read_fault(path, group, &error))
+}
+
+/// A dataset that a file need not have.
+///
+/// # Errors
+/// `Environment` if the system fails to read it.
+pub(super) fn optional_dataset(path: &Path, file: &File, name: &str) -> Result<Option<Dataset>> {
+    present(path, name, file.dataset(name))
+}
+
+/// A text attribute, as [`text_attribute`] returns it.
+///
+/// # Errors
+/// `Environment` if the system fails to read it.
+pub(super) fn checked_text(path: &Path, dataset: &Dataset, name: &str) -> Result<Option<String>> {
+    let place = dataset.name();
+    if present(path, &place, dataset.attr(name))?.is_none() {
+        return Ok(None);
+    }
+    let text = text_attribute(dataset, name);
+    let is_text = text.is_some() || !dataset.attr(name).is_ok_and(|a| is_text(&a));
+    if is_text { Ok(text) } else { Err(unreadable_attribute(path, &place, name)) }
+}
+
+fn is_text(attribute: &hdf5::Attribute) -> bool {
+    let descriptor = attribute.dtype().and_then(|dtype| dtype.to_descriptor());
+    attribute.is_scalar()
+        && matches!(descriptor, Ok(TypeDescriptor::VarLenUnicode | TypeDescriptor::VarLenAscii))
+}
+
+fn unreadable_attribute(path: &Path, place: &str, name: &str) -> Error {
+    Fault::new(format!("cannot read the attribute '{name}'"))
+        .file(path)
+        .dataset(place)
+        .advice("the file is damaged, or its file system failed: try again, or copy it again")
+        .input()
+}
+
+/// What a library call has found; `None` where it says that there is no such thing.
+///
+/// # Errors
+/// `Environment` where the system failed: then nothing is known of what is there.
+pub(super) fn present<T>(path: &Path, name: &str, found: hdf5::Result<T>) -> Result<Option<T>> {
+    unless_system(found.map_err(|error| read_fault(path, name, &error)))
+}
+
+/// What was found; `None` where the file is at fault.
+///
+/// # Errors
+/// `Environment` where the system failed.
+pub(super) fn unless_system<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(fault) if is_failure_of_system(&fault) => Err(fault),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether a fault of [`read_fault`] is one of the file system or the memory, and not of the file.
+pub(super) fn is_failure_of_system(fault: &Error) -> bool {
+    matches!(fault, Error::Environment(_))
 }
 
 /// What is at the root of a file, for messages.

@@ -88,7 +88,7 @@ impl Layout {
                     return Err(self.missing(path, name));
                 };
                 let FieldColumn { field, index, item, .. } = column;
-                let meta = field_meta(dataset, *index, &field.name);
+                let meta = field_meta(path, dataset, *index, &field.name)?;
                 StoredColumn::field(path, dataset, name, field, *item, meta)
             }
             Columns::Matrices(matrices) => {
@@ -137,7 +137,7 @@ pub(super) fn find(
         let mut next = Vec::new();
         for parent in &places {
             let names = if component.contains('*') {
-                h5::dataset_names(file, if parent.is_empty() { "/" } else { parent })
+                h5::member_names(path, file, if parent.is_empty() { "/" } else { parent })?
             } else {
                 vec![component.to_string()]
             };
@@ -146,8 +146,13 @@ pub(super) fn find(
                 fitting.map(|name| format!("{parent}/{name}").trim_matches('/').to_string()),
             );
         }
-        next.retain(|place| root.link_exists_deep(place));
-        places = next;
+        places.clear();
+        for place in next {
+            // The question for a link does not tell a failed read from a missing link.
+            let is_there = root.link_exists_deep(&place)
+                || h5::present(path, &place, root.loc_type_by_name(&place))?.is_some();
+            places.extend(is_there.then_some(place));
+        }
     }
     if places.is_empty() {
         return Err(Fault::new(format!("no table '{place}' found"))
@@ -243,7 +248,8 @@ fn of_group(path: &Path, place: &str, group: Group) -> Result<Layout> {
         }
         None => {}
     }
-    let matrices = matrices_of(&group);
+    let names = group.member_names().map_err(|error| h5::read_fault(path, place, &error))?;
+    let matrices = matrices_of(path, &group, &names)?;
     if !matrices.is_empty() {
         return Ok(Layout { name, kind: Kind::Matrix, columns: Columns::Matrices(matrices) });
     }
@@ -251,12 +257,16 @@ fn of_group(path: &Path, place: &str, group: Group) -> Result<Layout> {
 }
 
 /// The matrices of a group that have names.
-fn matrices_of(group: &Group) -> Vec<Matrix> {
-    let names = group.member_names().unwrap_or_default();
-    let beside = NAMES.iter().find(|name| names.iter().any(|known| known == *name));
-    let beside = beside.and_then(|name| group.dataset(name).ok()).and_then(|d| texts(&d));
-    let datasets = names.iter().filter_map(|name| group.dataset(name).ok());
-    datasets.filter_map(|dataset| matrix(&dataset, beside.as_deref())).collect()
+fn matrices_of(path: &Path, group: &Group, names: &[String]) -> Result<Vec<Matrix>> {
+    let open = |name: &String| h5::present(path, name, group.dataset(name));
+    let beside = NAMES.iter().find_map(|name| names.iter().find(|known| known == name));
+    let beside = beside.map(open).transpose()?.flatten().and_then(|dataset| texts(&dataset));
+    let mut matrices = Vec::new();
+    for name in names {
+        let dataset = open(name)?;
+        matrices.extend(dataset.and_then(|dataset| matrix(&dataset, beside.as_deref())));
+    }
+    Ok(matrices)
 }
 
 /// A numeric dataset (rows, columns) with as many names as columns: its own, or those
@@ -356,7 +366,7 @@ fn pandas_blocks(path: &Path, place: &str, group: &Group) -> Result<Vec<Matrix>>
 fn only_table(path: &Path, root: &Group, kind: Option<Kind>) -> Result<Layout> {
     let mut found = Vec::new();
     let mut seen = 0;
-    search(path, root, "", 0, &mut seen, &mut found);
+    search(path, root, "", 0, &mut seen, &mut found)?;
     found.retain(|layout: &Layout| kind.is_none_or(|kind| kind == layout.kind));
     let names: Vec<String> = found.iter().map(|layout| layout.name.clone()).collect();
     match (found.pop(), names.len()) {
@@ -382,8 +392,9 @@ fn search(
     depth: usize,
     seen: &mut usize,
     found: &mut Vec<Layout>,
-) {
-    for name in group.member_names().unwrap_or_default() {
+) -> Result<()> {
+    let names = group.member_names().map_err(|error| h5::read_fault(path, place, &error))?;
+    for name in names {
         *seen += 1;
         // PyTables keeps its own indices in groups of this name.
         if *seen > MOST_OBJECTS || depth > DEEPEST_GROUP || name.starts_with("_i_") {
@@ -392,41 +403,44 @@ fn search(
         let inner = format!("{place}/{name}").trim_matches('/').to_string();
         match group.loc_type_by_name(&name) {
             Ok(LocationType::Group) => {
-                let Ok(group) = group.group(&name) else { continue };
-                match of_group(path, &inner, group.clone()) {
-                    Ok(layout) if layout.kind != Kind::Columns => found.push(layout),
-                    _ => search(path, &group, &inner, depth + 1, seen, found),
+                let Some(group) = h5::present(path, &inner, group.group(&name))? else { continue };
+                match h5::unless_system(of_group(path, &inner, group.clone()))? {
+                    Some(layout) if layout.kind != Kind::Columns => found.push(layout),
+                    _ => search(path, &group, &inner, depth + 1, seen, found)?,
                 }
             }
             Ok(LocationType::Dataset) => {
-                let dataset = group.dataset(&name);
-                found.extend(dataset.ok().and_then(|d| of_dataset(path, &inner, &d).ok()));
+                if let Some(dataset) = h5::present(path, &inner, group.dataset(&name))? {
+                    found.extend(h5::unless_system(of_dataset(path, &inner, &dataset))?);
+                }
             }
             _ => {}
         }
     }
+    Ok(())
 }
 
 /// Unit and number format of a field as ctapipe states them; older versions name the
 /// attributes after the field, newer ones after its number.
-fn field_meta(dataset: &Dataset, index: usize, name: &str) -> FieldMeta {
-    let text = |what: &str| {
-        h5::text_attribute(dataset, &format!("CTAFIELD_{index}_{what}"))
-            .or_else(|| h5::text_attribute(dataset, &format!("{name}_{what}")))
-    };
+fn field_meta(path: &Path, dataset: &Dataset, index: usize, name: &str) -> Result<FieldMeta> {
+    let text =
+        |what: &str| match h5::checked_text(path, dataset, &format!("CTAFIELD_{index}_{what}"))? {
+            Some(text) => Ok(Some(text)),
+            None => h5::checked_text(path, dataset, &format!("{name}_{what}")),
+        };
     let number = |what: &str| {
         h5::number_attribute(dataset, &format!("CTAFIELD_{index}_{what}"))
             .or_else(|| h5::number_attribute(dataset, &format!("{name}_{what}")))
     };
     let special = |what: &str| number(what).map_or(i64::MIN, |value| value as i64);
-    let fixed_point = (text("TRANSFORM").as_deref() == Some("fixed_point")).then(|| FixedPoint {
+    let fixed_point = (text("TRANSFORM")?.as_deref() == Some("fixed_point")).then(|| FixedPoint {
         scale: number("TRANSFORM_SCALE").unwrap_or(f64::NAN),
         offset: number("TRANSFORM_OFFSET").unwrap_or(0.0),
         nan: special("NAN_VALUE"),
         plus_infinity: special("POSINF_VALUE"),
         minus_infinity: special("NEGINF_VALUE"),
     });
-    FieldMeta { unit: text("UNIT"), fixed_point }
+    Ok(FieldMeta { unit: text("UNIT")?, fixed_point })
 }
 
 /// An attribute that is a list of texts, or one text with commas.

@@ -28,6 +28,7 @@ pub mod images;
 mod layout;
 pub mod ledger;
 pub mod lock;
+mod pattern;
 pub mod plausible;
 pub mod probe;
 pub mod protected;

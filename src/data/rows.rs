@@ -75,6 +75,36 @@ pub(super) fn append_records(
     unsafe { read(dataset, memory, selection, count, bytes.as_mut_ptr().add(first).cast()) }
 }
 
+/// Most chunks that are read to find a fault of their index again.
+const MOST_CHUNKS_READ: usize = 65_536;
+
+/// Returns the number of chunks that are stored of a dataset with chunks.
+///
+/// # Errors
+/// The library's, where the index of the chunks cannot be read. The bindings keep its reason to
+/// themselves: a row of each chunk is read to meet it again.
+pub(super) fn stored_chunks(dataset: &Dataset) -> Result<u64> {
+    if let Some(count) = dataset.num_chunks() {
+        return Ok(count as u64);
+    }
+    let chunk = dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(1);
+    let (rows, memory) = (dataset.shape().first().copied().unwrap_or(0), dataset.dtype()?);
+    let mut bytes = Vec::new();
+    for row in (0..rows as u64).step_by(chunk.max(1)).take(MOST_CHUNKS_READ) {
+        bytes.clear();
+        match dataset.ndim() {
+            1 => append_records(dataset, &(row..row + 1), &memory, &mut bytes)?,
+            _ => append_columns(
+                dataset,
+                &(row..row + 1),
+                0..dataset.shape()[1],
+                &mut Vec::<f64>::new(),
+            )?,
+        }
+    }
+    Err("Input/output error, now gone, in the index of the chunks".into())
+}
+
 /// # Safety
 /// `buffer` must have room for `count` items of the type `memory`.
 unsafe fn read(

@@ -228,6 +228,10 @@ impl Schema {
                 .advice(did_you_mean(text, &names))
                 .usage());
         }
+        // Each rank reads it.
+        if let Some(fault) = bounded::irregular(path) {
+            return Err(fault.usage());
+        }
         let toml = bounded::read_text(path, LARGEST_FILE).map_err(|error| {
             Fault::new("cannot read the schema").file(path).found(error).usage()
         })?;
@@ -251,15 +255,17 @@ impl Schema {
             .filter(|schema| schema.place.is_some() && schema.format.is_none())
             .partition(|schema| schema.open);
         for schema in closed {
-            let found = schema.columns_in(path, &file);
+            let found = schema.columns_in(path, &file)?;
             let missing = schema.missing(&found);
             if missing.is_empty() {
                 return Ok(schema.clone());
             }
             misfits.push((missing.len(), &schema.name, missing, found));
         }
-        if let Some(schema) = open.into_iter().find(|schema| schema.fits_names(path, &file)) {
-            return Ok(schema.clone());
+        for schema in open {
+            if schema.fits_names(path, &file)? {
+                return Ok(schema.clone());
+            }
         }
         let groups = h5::describe_root(&file);
         // The two that lack least.
@@ -333,9 +339,9 @@ impl Schema {
     }
 
     /// Whether an open schema finds features under their own names.
-    fn fits_names(&self, path: &Path, file: &hdf5::File) -> bool {
-        let found = self.columns_in(path, file);
-        NEEDED.iter().filter(|name| found.iter().any(|column| column == *name)).count() >= 2
+    fn fits_names(&self, path: &Path, file: &hdf5::File) -> Result<bool> {
+        let found = self.columns_in(path, file)?;
+        Ok(NEEDED.iter().filter(|name| found.iter().any(|column| column == *name)).count() >= 2)
     }
 
     /// The columns of a text table that this schema needs.
@@ -357,10 +363,13 @@ impl Schema {
     }
 
     /// Columns of a file at the place of this schema; none if there is no table.
-    fn columns_in(&self, path: &Path, file: &hdf5::File) -> Vec<String> {
-        let Some(place) = &self.place else { return Vec::new() };
-        let layouts = layout::find(path, file, place, self.layout).unwrap_or_default();
-        layouts.first().map(layout::Layout::names).unwrap_or_default()
+    ///
+    /// # Errors
+    /// `Environment` if the system fails to read it.
+    fn columns_in(&self, path: &Path, file: &hdf5::File) -> Result<Vec<String>> {
+        let Some(place) = &self.place else { return Ok(Vec::new()) };
+        let layouts = h5::unless_system(layout::find(path, file, place, self.layout))?;
+        Ok(layouts.and_then(|all| all.first().map(layout::Layout::names)).unwrap_or_default())
     }
 
     /// Columns of the needed quantities that are not among `found`.

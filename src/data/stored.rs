@@ -7,7 +7,7 @@
 //! damaged file may hold a byte that is no Rust `bool`. Left to others: reading several
 //! columns at once (`batch`).
 
-use super::h5::{check_filters, read_fault, text_attribute};
+use super::h5::{check_filters, is_failure_of_system, read_fault, text_attribute};
 use super::record::{Field, is_half};
 use super::rows;
 use crate::error::{Fault, Result, did_you_mean};
@@ -119,8 +119,9 @@ impl StoredColumn {
         let full = full_name(&group.name(), name);
         let dataset = group.dataset(name).map_err(|error| {
             let names = group.member_names().unwrap_or_default();
-            if names.iter().any(|known| known == name) {
-                return read_fault(path, &full, &error);
+            let fault = read_fault(path, &full, &error);
+            if names.iter().any(|known| known == name) || is_failure_of_system(&fault) {
+                return fault;
             }
             let known: Vec<&str> = names.iter().map(String::as_str).collect();
             let fault = Fault::new("dataset not found").file(path).dataset(&full);
@@ -443,7 +444,8 @@ impl StoredColumn {
         let counts = shape.iter().zip(&chunk).map(|(n, c)| n.div_ceil(*c) as u64);
         let counts: Vec<u64> = counts.collect();
         let expected = counts.iter().fold(1u64, |product, n| product.saturating_mul(*n));
-        let stored = self.dataset.num_chunks().unwrap_or(0) as u64;
+        let stored = rows::stored_chunks(&self.dataset)
+            .map_err(|error| self.read_fault(&(0..self.rows), &error))?;
         if stored < expected {
             return Err(self.unwritten(&format!("{stored} of {expected} chunks")));
         }

@@ -2,10 +2,12 @@
 //!
 //! Symbolic links to folders are followed. A link that leads back up, or to a folder or file
 //! that is listed without it, is left out and logged. So the walk ends and no file comes twice.
+//! A link that leads nowhere is never left out: with the name of an HDF5 file it is listed, with
+//! any other name, which may have been that of a folder, it is an error.
 
-use crate::error::{Fault, Result, path_text};
+use crate::error::{Error, Fault, Result, path_text};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{FileType, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,8 @@ type Identity = (u64, u64);
 /// Returns the HDF5 files in a folder and below; hidden entries are left out.
 ///
 /// # Errors
-/// `Input` if a folder cannot be listed, or folders are nested more than 32 levels deep.
+/// `Input` if a folder cannot be listed, a link that may have led to a folder leads nowhere, or
+/// folders are nested more than 32 levels deep.
 pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut walk = Walk { root: root.to_path_buf(), ..Walk::default() };
     walk.folder(root, 0, false)?;
@@ -55,11 +58,7 @@ struct Found {
 impl Walk {
     fn folder(&mut self, folder: &Path, depth: usize, is_linked: bool) -> Result<()> {
         if depth > DEEPEST_FOLDER {
-            return Err(Fault::new("folders are nested too deeply")
-                .file(folder)
-                .expected(format!("at most {DEEPEST_FOLDER} levels"))
-                .advice("give a folder that is nearer to the files")
-                .input());
+            return Err(too_deep(folder, DEEPEST_FOLDER));
         }
         for (name, kind) in entries(folder)? {
             let path = folder.join(name);
@@ -77,7 +76,10 @@ impl Walk {
                     self.folder(&path, depth + 1, true)?;
                 }
                 Ok(_) => self.left_out.push(path),
-                Err(_) => {} // a dangling link
+                Err(_) if is_hdf5_name(&path) => self.file(path, true),
+                Err(error) => {
+                    broken_link(&path, &error).map_or(Ok(()), |fault| Err(fault.input()))?;
+                }
             }
         }
         Ok(())
@@ -91,8 +93,7 @@ impl Walk {
 
     /// Whether a link leads to a folder that is not reached otherwise.
     fn leads_elsewhere(&mut self, folder: &Path, link: &Path, target: &Metadata) -> bool {
-        let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-        if place(folder).starts_with(place(link)) {
+        if leads_up(folder, link) {
             return false;
         }
         let root = &self.root;
@@ -129,16 +130,55 @@ impl Walk {
     }
 }
 
-/// Names and kinds in a folder, sorted by name; hidden ones are left out. The folder itself has
-/// most kinds: asking for each entry would cost a file system more than all else here.
+/// Returns the fault of a symbolic link whose target cannot be looked at; `None` for any other
+/// path.
+pub(super) fn broken_link(path: &Path, error: &std::io::Error) -> Option<Fault> {
+    let target = std::fs::read_link(path).ok()?;
+    Some(
+        Fault::new("the symbolic link leads nowhere")
+            .file(path)
+            .expected("a file or folder that can be read")
+            .found(format!("{} ({error})", path_text(&target)))
+            .advice("restore or mount what it leads to, or remove the link"),
+    )
+}
+
+/// Whether a link in a folder leads to that folder or to one above it.
+pub(super) fn leads_up(folder: &Path, link: &Path) -> bool {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    place(folder).starts_with(place(link))
+}
+
+/// Returns the error of folders that are nested more than `most` levels deep.
+pub(super) fn too_deep(folder: &Path, most: usize) -> Error {
+    Fault::new("folders are nested too deeply")
+        .file(folder)
+        .expected(format!("at most {most} levels"))
+        .advice("give a folder that is nearer to the files")
+        .input()
+}
+
+pub(super) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Names and kinds in a folder, sorted by name; hidden ones are left out.
 fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+    let mut entries = listed(folder)?;
+    entries.retain(|(name, _)| !is_hidden(name));
+    Ok(entries)
+}
+
+/// Returns all names and kinds in a folder, sorted by name. The folder itself has most kinds:
+/// asking for each entry would cost a file system more than all else here.
+pub(super) fn listed(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot list the folder").file(folder).found(error).input()
     };
     let found = std::fs::read_dir(folder).map_err(unreadable)?;
     let found = found.map(|entry| entry.and_then(|e| Ok((e.file_name(), e.file_type()?))));
     let mut entries = found.collect::<std::io::Result<Vec<_>>>().map_err(unreadable)?;
-    entries.retain(|(name, _)| !name.as_encoded_bytes().starts_with(b"."));
     entries.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(entries)
 }
@@ -162,7 +202,7 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-fn is_hdf5_name(path: &Path) -> bool {
+pub(super) fn is_hdf5_name(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension.to_lowercase().as_str()))
 }
@@ -200,8 +240,26 @@ mod tests {
         symlink("../..", root.join("n1/above")).unwrap();
         symlink("n2", root.join("0-other")).unwrap();
         symlink("n1/b.h5", root.join("0-again.h5")).unwrap();
-        symlink("nowhere", root.join("dangling.h5")).unwrap();
         assert_eq!(names(&root), plain);
+    }
+
+    #[test]
+    fn broken_link_is_listed_or_refused() {
+        let folder = archive();
+        let root = folder.path().join("archive");
+        symlink("nowhere", root.join(".#a.h5")).unwrap();
+        symlink("nowhere", root.join("n1/lost.h5")).unwrap();
+        // A component that is a file, and a loop.
+        symlink("a.h5/below", root.join("n2/under.HDF5")).unwrap();
+        assert_eq!(names(&root), ["a.h5", "n1/b.h5", "n1/lost.h5", "n2/c.h5", "n2/under.HDF5"]);
+        for (target, name) in [("../not-mounted", "n1/night-3"), ("itself", "itself")] {
+            symlink(target, root.join(name)).unwrap();
+            let error = hdf5_files(&root).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains(target), "{text}");
+            std::fs::remove_file(root.join(name)).unwrap();
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The lines of a text file, one after the other, in bounded memory.
 
+use crate::bounded;
 use crate::error::{Error, Fault, Result};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -23,6 +24,8 @@ pub(super) struct Lines {
 
 impl Lines {
     pub fn open(path: &Path) -> Result<Lines> {
+        // A conversion opens it more than once.
+        bounded::refuse_irregular(path)?;
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let path = path.to_path_buf();
         let hasher = blake3::Hasher::new();

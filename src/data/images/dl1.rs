@@ -8,6 +8,7 @@
 
 use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
 use crate::data::h5;
+use crate::data::rows::stored_chunks;
 use crate::error::{Error, Fault, Result};
 use hdf5::sync::sync;
 use hdf5::{Dataset, Dataspace, File};
@@ -252,7 +253,8 @@ fn camera_of(
     pixels: usize,
 ) -> Result<Option<Geometry>> {
     let layout_name = format!("{INSTRUMENT}/subarray/layout");
-    let (Some(telescope), Ok(layout)) = (telescope, file.dataset(&layout_name)) else {
+    let layout = h5::optional_dataset(path, file, &layout_name)?;
+    let (Some(telescope), Some(layout)) = (telescope, layout) else {
         return Ok(None);
     };
     let integers = |name: &str| numbers(path, &layout_name, &layout, name, Memory::Integer);
@@ -262,7 +264,7 @@ fn camera_of(
         return Ok(None);
     };
     let name = format!("{INSTRUMENT}/telescope/camera/geometry_{}", cameras[row] as i64);
-    let Ok(dataset) = file.dataset(&name) else { return Ok(None) };
+    let Some(dataset) = h5::optional_dataset(path, file, &name)? else { return Ok(None) };
     let metres = |field: &str| {
         let unit = unit_of(&dataset, field);
         if unit.as_deref().is_none_or(|unit| unit != "m") {
@@ -293,7 +295,7 @@ fn camera_of(
 /// The effective focal length, which maps the camera to the sky; else the equivalent one.
 fn focal_length(path: &Path, file: &File, row: f64) -> Result<Option<f64>> {
     let name = format!("{INSTRUMENT}/telescope/optics");
-    let Ok(dataset) = file.dataset(&name) else { return Ok(None) };
+    let Some(dataset) = h5::optional_dataset(path, file, &name)? else { return Ok(None) };
     for field in ["effective_focal_length", "equivalent_focal_length"] {
         if field_of(&dataset, field)?.is_none() {
             continue;
@@ -372,7 +374,9 @@ fn rows_of(path: &Path, name: &str, dataset: &Dataset) -> Result<u64> {
         let needed = (rows * record) as u64;
         return if stored >= needed { Ok(rows as u64) } else { damaged(format!("{stored} bytes")) };
     }
-    let (stored, expected) = (dataset.num_chunks().unwrap_or(0), rows.div_ceil(chunk));
+    let stored =
+        stored_chunks(dataset).map_err(|error| h5::read_fault(path, name, &error))? as usize;
+    let expected = rows.div_ceil(chunk);
     if chunk.saturating_mul(record) > 1 << 28 || stored < expected {
         return damaged(format!("{stored} chunks of {chunk} rows"));
     }

@@ -164,7 +164,8 @@ impl Table2 {
         }
         let across = self.pixels.div_ceil(columns) as u64;
         let expected = self.images.div_ceil(rows as u64) * across;
-        let stored = self.dataset.num_chunks().unwrap_or(0) as u64;
+        let stored = rows::stored_chunks(&self.dataset)
+            .map_err(|error| read_fault(&self.path, &self.name, &error))?;
         if stored < expected {
             return refuse(format!("{stored} chunks"), format!("{expected} chunks"));
         }

@@ -1,0 +1,221 @@
+//! Lists the paths that fit a pattern such as `runs/*/gamma-??.h5`, in the order of their names.
+//!
+//! A component may hold `*`, `?` and `[…]`; `**` stands for any number of folders. Invariants:
+//! a folder that cannot be listed is an error, and so is a link that leads nowhere where a folder
+//! may have been; a link that leads nowhere and fits the whole pattern is listed.
+
+use super::walk::{self, broken_link, is_hdf5_name};
+use crate::error::{Fault, Result};
+use glob::Pattern;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::FileType;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+
+/// Most levels of folders that `**` stands for.
+const DEEPEST_FOLDER: usize = 32;
+
+/// Returns the paths that fit a pattern.
+///
+/// # Errors
+/// `Input` if the pattern is malformed, a folder cannot be listed, or a link on the way leads
+/// nowhere.
+pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
+    let parts = pattern.components().filter(|component| *component != Component::CurDir);
+    let parts = parts.map(|component| Part::new(component.as_os_str()));
+    let parts: Vec<Part> = parts.collect::<std::result::Result<_, _>>().map_err(|error| {
+        Fault::new("cannot follow the pattern").file(pattern).found(error).input()
+    })?;
+    let only_folders = pattern.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let mut search = Search { found: BTreeSet::new(), only_folders };
+    search.folder(Path::new(""), &parts, 0)?;
+    Ok(search.found)
+}
+
+/// A component of a pattern.
+enum Part {
+    Name(OsString),
+    Fits(Pattern),
+    /// `**`
+    Folders,
+}
+
+impl Part {
+    fn new(component: &OsStr) -> std::result::Result<Part, glob::PatternError> {
+        match component.to_str() {
+            Some("**") => Ok(Part::Folders),
+            Some(text) if text.contains(['*', '?', '[']) => Pattern::new(text).map(Part::Fits),
+            _ => Ok(Part::Name(component.to_os_string())),
+        }
+    }
+}
+
+struct Search {
+    found: BTreeSet<PathBuf>,
+    only_folders: bool,
+}
+
+impl Search {
+    /// Adds what fits `parts` in a folder.
+    fn folder(&mut self, folder: &Path, parts: &[Part], depth: usize) -> Result<()> {
+        let Some((part, rest)) = parts.split_first() else { return Ok(()) };
+        match part {
+            Part::Name(name) => self.path(folder.join(name), None, rest),
+            Part::Fits(pattern) => {
+                let fits = |name: &OsStr| pattern.matches(&name.to_string_lossy());
+                let shows_hidden = pattern.as_str().starts_with('.');
+                for (name, kind) in listed(folder)?.into_iter().filter(|(name, _)| fits(name)) {
+                    let path = folder.join(&name);
+                    let is_hidden = walk::is_hidden(&name) && !shows_hidden;
+                    if !(is_hidden && kind.is_symlink() && std::fs::metadata(&path).is_err()) {
+                        self.path(path, Some(kind), rest)?;
+                    }
+                }
+                Ok(())
+            }
+            Part::Folders => {
+                self.folder(folder, rest, depth)?;
+                self.folders_below(folder, parts, depth)
+            }
+        }
+    }
+
+    /// Adds what fits `parts`, of which the first is `**`, in the folders below a folder.
+    fn folders_below(&mut self, folder: &Path, parts: &[Part], depth: usize) -> Result<()> {
+        if depth > DEEPEST_FOLDER {
+            return Err(walk::too_deep(folder, DEEPEST_FOLDER));
+        }
+        for (name, kind) in listed(folder)? {
+            let path = folder.join(&name);
+            let is_link = kind.is_symlink();
+            let is_folder = kind.is_dir() || is_link && is_folder(&path, &name)?;
+            if !is_folder || is_link && walk::leads_up(folder, &path) {
+                continue;
+            }
+            if parts.len() == 1 {
+                self.found.insert(path.clone());
+            }
+            self.folder(&path, parts, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a path that fits the pattern so far, or what fits the rest of it below the path.
+    fn path(&mut self, path: PathBuf, kind: Option<FileType>, rest: &[Part]) -> Result<()> {
+        let is_last = rest.is_empty();
+        if is_last && kind.is_some() && !self.only_folders {
+            self.found.insert(path);
+            return Ok(());
+        }
+        match std::fs::metadata(&path) {
+            Ok(data) if is_last && (data.is_dir() || !self.only_folders) => {
+                self.found.insert(path);
+            }
+            Ok(data) if data.is_dir() && !is_last => self.folder(&path, rest, 0)?,
+            Ok(_) => {}
+            Err(error) => match broken_link(&path, &error) {
+                Some(_) if is_last && !self.only_folders => {
+                    self.found.insert(path);
+                }
+                Some(_) if is_hdf5_name(&path) => {}
+                Some(fault) => return Err(fault.input()),
+                None if error.kind() == ErrorKind::NotFound => {}
+                None => {
+                    return Err(Fault::new("cannot follow the pattern")
+                        .file(&path)
+                        .found(error)
+                        .advice("check the owner and mode of the folder")
+                        .input());
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+/// Whether a link leads to a folder.
+fn is_folder(link: &Path, name: &OsStr) -> Result<bool> {
+    match std::fs::metadata(link) {
+        Ok(data) => Ok(data.is_dir()),
+        Err(_) if walk::is_hidden(name) || is_hdf5_name(link) => Ok(false),
+        Err(error) => broken_link(link, &error).map_or(Ok(false), |fault| Err(fault.input())),
+    }
+}
+
+/// The names and kinds in a folder; that of a pattern without one is the current one.
+fn listed(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
+    walk::listed(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn archive() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.h5", "n1/b.h5", "n1/.c.h5", "n2/b.h5", "n2/deep/d.h5", "n2/note.txt"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, name).unwrap();
+        }
+        folder
+    }
+
+    const PATTERNS: [&str; 12] = [
+        "*",
+        "*.h5",
+        "n?/b.h5",
+        "n[12]/*",
+        "**/*.h5",
+        "n2/**/*.h5",
+        "**/deep/*",
+        "*/",
+        "n*/../*.h5",
+        "n2/**",
+        "*/deep",
+        "nothing/*",
+    ];
+
+    #[test]
+    fn plain_archive_fits_as_by_the_glob_crate() {
+        let folder = archive();
+        for pattern in PATTERNS {
+            let pattern = folder.path().join(pattern);
+            let expected: Vec<PathBuf> =
+                glob::glob(pattern.to_str().unwrap()).unwrap().map(Result::unwrap).collect();
+            let found: Vec<PathBuf> = fitting(&pattern).unwrap().into_iter().collect();
+            assert_eq!(found, expected, "{}", pattern.display());
+        }
+    }
+
+    #[test]
+    fn broken_link_is_listed_or_refused() {
+        let folder = archive();
+        let fit = |pattern: &str| fitting(&folder.path().join(pattern));
+        let plain = PATTERNS.map(|pattern| fit(pattern).unwrap());
+        symlink("nowhere", folder.path().join("n1/.#lock")).unwrap();
+        assert_eq!(PATTERNS.map(|pattern| fit(pattern).unwrap()), plain);
+        symlink("nowhere", folder.path().join("n1/z.h5")).unwrap();
+        assert!(fit("*/z.h5").unwrap().contains(&folder.path().join("n1/z.h5")));
+        assert!(fit("**/*.h5").unwrap().contains(&folder.path().join("n1/z.h5")));
+        symlink("nowhere", folder.path().join("n3")).unwrap();
+        assert!(fit("*").unwrap().contains(&folder.path().join("n3")));
+        for pattern in ["*/b.h5", "n3/b*", "**/*.h5", "**/b.h5", "*/"] {
+            let error = fit(pattern).unwrap_err();
+            assert_eq!(error.exit_code(), 3, "{pattern}");
+            assert!(error.to_string().contains("n3: the symbolic link"), "{pattern}: {error}");
+        }
+    }
+
+    #[test]
+    fn links_back_up_end_the_search() {
+        let folder = archive();
+        let fit = || fitting(&folder.path().join("**/*.h5")).unwrap();
+        let plain = fit();
+        symlink("..", folder.path().join("n2/up")).unwrap();
+        symlink(".", folder.path().join("n2/deep/here")).unwrap();
+        assert_eq!(fit(), plain);
+    }
+}
