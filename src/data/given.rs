@@ -8,8 +8,9 @@ use super::assign;
 use super::durable;
 use super::ledger;
 use super::report::FailedFile;
+use super::walk;
 use crate::bounded;
-use crate::error::{Fault, Result};
+use crate::error::{Fault, Result, path_text};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -80,9 +81,17 @@ pub fn missing(
     for given in read(folder).iter().filter(|given| !given.own_runs) {
         for input in given.inputs.iter().filter(|input| input.exists()) {
             let root = given.root.as_deref();
-            let names = assign::output_names(std::slice::from_ref(input), folder, root);
             // A folder without files has nothing that could be missing.
-            for (input, name) in names.unwrap_or_default() {
+            if input.is_dir() && walk::hdf5_files(input).is_ok_and(|files| files.is_empty()) {
+                continue;
+            }
+            let names = assign::output_names(std::slice::from_ref(input), folder, root);
+            let names = names.unwrap_or_else(|error| {
+                let found = format!("its files cannot be listed: {error}");
+                wrong.insert(path_text(input), found);
+                Vec::new()
+            });
+            for (input, name) in names {
                 let output = Path::new(&name).with_extension(&given.extension);
                 let output = output.display().to_string();
                 let mut failed = failed.iter();

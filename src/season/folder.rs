@@ -204,6 +204,7 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
             .advice("give the folder that `taiga-flow score -o` wrote, when it is finished")
             .input()
     })?;
+    bounded::refuse_irregular(&path)?;
     let text = bounded::read_text(&path, LARGEST_MANIFEST)
         .map_err(|e| fault("cannot read the manifest").found(e).input())?;
     let manifest: Manifest = serde_json::from_str(&text)
