@@ -3,7 +3,7 @@
 
 fn main() {
     println!("cargo::rerun-if-env-changed=MPICC");
-    println!("cargo::rerun-if-changed=src/world/in_place.c");
+    println!("cargo::rerun-if-changed=src/comm/in_place.c");
     let compiler = std::env::var("MPICC").unwrap_or_else(|_| "mpicc".to_owned());
-    cc::Build::new().compiler(compiler).file("src/world/in_place.c").compile("taiga_flow_in_place");
+    cc::Build::new().compiler(compiler).file("src/comm/in_place.c").compile("taiga_flow_in_place");
 }

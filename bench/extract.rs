@@ -9,13 +9,13 @@ use clap::Parser;
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use taiga_flow::comm::{Solo, StopFlag};
 use taiga_flow::config::Class;
 use taiga_flow::data::images::{Charge, ImageBlock, ImageFile};
 use taiga_flow::error::Result;
 use taiga_flow::extract::{self, Extractor, Layout, Options, Rows};
 use taiga_flow::hillas::{Camera, Cleaning};
 use taiga_flow::simulate;
-use taiga_flow::world::{Solo, StopFlag};
 use taiga_flow_gpu::random::Stream;
 
 /// What to measure.

@@ -8,9 +8,9 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::time::Instant;
 use taiga_flow::data::Schema;
-use taiga_flow::data::columns::CHUNK_ROWS;
-use taiga_flow::data::convert;
+use taiga_flow::data::schema::columns::CHUNK_ROWS;
 use taiga_flow::data::table::{Block, Request, Table};
+use taiga_flow::data::text::convert;
 use taiga_flow::error::Result;
 
 #[derive(Parser)]

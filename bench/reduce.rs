@@ -10,8 +10,8 @@
 use mpi::collective::SystemOperation;
 use mpi::traits::CommunicatorCollectives;
 use std::time::Instant;
+use taiga_flow::comm::{self, is_root};
 use taiga_flow::error::Result;
-use taiga_flow::world::{self, is_root};
 use taiga_flow_gpu::random::Stream;
 
 const PARAMETERS: usize = 57_392;
@@ -22,7 +22,7 @@ const SUMS: usize = 50;
 const BITS: u32 = 38;
 
 fn main() -> Result<()> {
-    let world = world::start(None)?;
+    let world = comm::start(None)?;
     let argument = |i: usize, default: usize| {
         std::env::args()
             .filter(|a| a != "--bench")

@@ -7,15 +7,15 @@
 
 use serde_json::json;
 use std::time::{Duration, Instant};
+use taiga_flow::comm::{Solo, World};
 use taiga_flow::config::{self, Class};
-use taiga_flow::data::store::{EventStore, Gathered};
+use taiga_flow::dataset::event_store::{EventStore, Gathered};
 use taiga_flow::engine::{self, Batch, Events, Place, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
 use taiga_flow::train::plan::Plan;
 use taiga_flow::train::schedule::adam;
-use taiga_flow::world::{Solo, World};
 
 const EVENTS: u64 = 400_000;
 const STEPS: u64 = 200;
@@ -23,7 +23,7 @@ const STEPS: u64 = 200;
 fn main() -> Result<()> {
     let folder = std::env::temp_dir().join(format!("taiga-flow-step-{}", std::process::id()));
     let outcome = measure(&folder);
-    taiga_flow::data::durable::remove_folder(&folder)?;
+    taiga_flow::storage::remove_folder(&folder)?;
     println!("{}", outcome?);
     Ok(())
 }
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
 fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
     let path = folder.join("gamma.h5");
     let (class, seed) = (Class::Gamma, 1);
-    taiga_flow::data::durable::create_folder(folder)?;
+    taiga_flow::storage::create_folder(folder)?;
     simulate::run(&simulate::Options {
         output: path.clone(),
         class,

@@ -14,7 +14,7 @@ use clap::Parser;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use taiga_flow::config::Train;
-use taiga_flow::data::shards::default_shards;
+use taiga_flow::data::selection::shards::default_shards;
 use taiga_flow::engine::cpu::{CpuEngine, Isa};
 use taiga_flow::engine::{Batch, Engine, Events, Weights};
 use taiga_flow::error::Result;

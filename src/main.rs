@@ -5,10 +5,10 @@ use clap::error::ErrorKind;
 use std::io::Write;
 use std::process::ExitCode;
 use taiga_flow::cli::Cli;
+use taiga_flow::comm::{self, Solo, World, is_root};
 use taiga_flow::error::{Error, Fault};
 use taiga_flow::memory;
 use taiga_flow::terminal::{print_error, printable, written};
-use taiga_flow::world::{self, Solo, World, is_root};
 use taiga_flow_gpu::panics;
 
 fn main() -> ExitCode {
@@ -24,17 +24,17 @@ fn main() -> ExitCode {
         }
     };
     start_logging(&cli);
-    world::survive_file_size_limit();
+    comm::survive_file_size_limit();
     tell_panics();
     let world: Box<dyn World> = if cli.command.is_parallel() {
-        match world::start(cli.deadline()) {
+        match comm::start(cli.deadline()) {
             Ok(world) => world,
             Err(error) => return report(&error),
         }
     } else {
         Box::new(Solo)
     };
-    world::mark_start(world.as_ref());
+    comm::mark_start(world.as_ref());
     // A panic is a bug; under MPI the hook has ended all ranks before it comes here.
     let outcome =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.run(world.as_ref())));
@@ -68,7 +68,7 @@ fn leave(world: &dyn World, error: &Error) -> ExitCode {
 
 /// Prints an error raised before the ranks are connected; of a shared one, rank 0 does.
 fn report(error: &Error) -> ExitCode {
-    if !error.is_shared() || world::launched_rank() == 0 {
+    if !error.is_shared() || comm::launched_rank() == 0 {
         print_error(error);
     }
     ExitCode::from(error.exit_code())

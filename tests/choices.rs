@@ -8,9 +8,9 @@ use crate::support::{
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
-use taiga_flow::figures::Rule;
-use taiga_flow::figures::on_off::li_ma;
 use taiga_flow::model::Model;
+use taiga_flow::statistics::Rule;
+use taiga_flow::statistics::counts::on_off::li_ma;
 
 const SIGNIFICANCE: &str = "rule = \"significance\"\ngamma_rate_per_hour = 4.0\nbackground_rate_per_hour = 3000.0\nhours = 20.0\n";
 

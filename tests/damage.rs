@@ -6,17 +6,17 @@ use crate::support::{
 };
 use std::collections::BTreeMap;
 use std::path::Path;
+use taiga_flow::comm::Solo;
 use taiga_flow::config::{self, Hardware, SeasonSettings};
-use taiga_flow::data::expression::Expression;
 use taiga_flow::data::images::{ImageBlock, ImageFile, camera_file};
-use taiga_flow::data::{Schema, csv};
+use taiga_flow::data::schema::expression::Expression;
+use taiga_flow::data::{Schema, text};
 use taiga_flow::engine::{Place, Scorer};
 use taiga_flow::hillas::{Camera, FOCAL_LENGTH_CM};
 use taiga_flow::model::{Card, Model};
 use taiga_flow::score::{Summary, verify};
-use taiga_flow::train::checkpoint::{self, Identity};
+use taiga_flow::train::run::checkpoint::{self, Identity};
 use taiga_flow::train::state::TrainState;
-use taiga_flow::world::Solo;
 use taiga_flow_gpu::random::Stream;
 
 const INPUT: i32 = 3;
@@ -138,9 +138,9 @@ fn fuzz_csv_table() {
     let path = folder.path().join("table.csv");
     fuzz("CSV table", seed(), &corpus, |bytes| {
         std::fs::write(&path, bytes).expect("a table");
-        let Ok(dialect) = csv::detect(&path) else { return };
-        let Ok(mut rows) = csv::Rows::open(&path, &dialect, [7; 32], None) else { return };
-        let (mut columns, mut read) = (csv::Columns::default(), 0);
+        let Ok(dialect) = text::detect(&path) else { return };
+        let Ok(mut rows) = text::Rows::open(&path, &dialect, [7; 32], None) else { return };
+        let (mut columns, mut read) = (text::Columns::default(), 0);
         while let Ok(true) = rows.read(&mut columns) {
             read += columns.rows;
             assert!(columns.values.iter().flatten().all(|value| value.is_finite()));

@@ -4,9 +4,9 @@
 use crate::support::{arguments, folder, json, program, run, succeed};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use taiga_flow::data::convert;
 use taiga_flow::data::table::{Block, Request, Table};
-use taiga_flow::data::{Schema, csv};
+use taiga_flow::data::text::convert;
+use taiga_flow::data::{Schema, text};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -103,7 +103,7 @@ fn text_tables_of_every_dialect_become_event_files() {
     let mut seen = 0;
     for name in strings(&told["files"]).iter().filter(|name| name.contains(".csv")) {
         let output = folder.path().join(name).with_extension("h5");
-        let found = csv::detect(&data(name)).unwrap_or_else(|error| panic!("{error}"));
+        let found = text::detect(&data(name)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(found.name, told["files"][name]["schema"], "{name}");
         let command = arguments!["convert", &data(name), "-o", &output];
         assert_eq!(json(&command)["dialect"], told["files"][name]["schema"]);

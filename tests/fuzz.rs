@@ -14,8 +14,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use taiga_flow::config::Class;
 use taiga_flow::data::images::{ImageBlock, ImageFile};
-use taiga_flow::data::scores::ScoreFile;
-use taiga_flow::data::{check, convert};
+use taiga_flow::data::table::scores::ScoreFile;
+use taiga_flow::data::text::convert;
+use taiga_flow::dataset::check;
 use taiga_flow::error::Result;
 use taiga_flow_gpu::random::Stream;
 

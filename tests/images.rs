@@ -421,8 +421,8 @@ fn files_that_are_no_images_are_refused_with_the_reason() {
 /// Flipped bytes and cut ends of every kind of input: refused or read, never a crash.
 #[test]
 fn damaged_image_files_never_crash() {
+    use taiga_flow::comm::{Solo, StopFlag};
     use taiga_flow::extract::{Options, run};
-    use taiga_flow::world::{Solo, StopFlag};
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let own = images(&at("own.h5"), "hadron", 20, 3);

@@ -4,7 +4,7 @@
 use crate::support::{folder, seed, simulated, trained};
 use rayon::prelude::*;
 use taiga_flow::config::Class;
-use taiga_flow::data::features::ScaledFeature;
+use taiga_flow::data::schema::features::ScaledFeature;
 use taiga_flow::data::{Request, Schema, Table};
 use taiga_flow::engine::{self, Place};
 use taiga_flow::model::Model;

@@ -11,13 +11,14 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use taiga_flow::comm::Threads;
 use taiga_flow::config::{Class, load};
 use taiga_flow::data::selection::Selection;
-use taiga_flow::data::store::Source;
 use taiga_flow::data::table::{Block, Request, Table};
-use taiga_flow::data::{ColumnSpec, ColumnWriter, Kind, Schema, Values, cut_flow};
+use taiga_flow::data::{ColumnSpec, ColumnWriter, Kind, Schema, Values};
+use taiga_flow::dataset::cut_flow;
+use taiga_flow::dataset::source::Source;
 use taiga_flow::hillas::Camera;
-use taiga_flow::world::Threads;
 use taiga_flow_gpu::random::Stream;
 
 fn data(name: &str) -> PathBuf {
@@ -526,7 +527,7 @@ fn earlier_column_names_stay_readable() {
             [ColumnSpec::new("size", Kind::F32, None), ColumnSpec::new(stored, Kind::F32, None)];
         let mut writer = ColumnWriter::create(&path, "events", &specs, false).expect("a file");
         writer.append(&[Values::F32(&[100.0, 200.0]), Values::F32(&[5.0, 9.0])]).expect("rows");
-        writer.finish(&taiga_flow::data::events::attributes(&[])).expect("a file");
+        writer.finish(&taiga_flow::data::table::events::attributes(&[])).expect("a file");
         assert_eq!(quantity(&path, asked).0, [5.0, 9.0]);
         let schema = Schema::detect(&path).expect("a schema");
         let table = Table::open(&path, &schema).expect("a table");

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde_json::Value;
 use std::path::Path;
 use taiga_flow::config::Class;
-use taiga_flow::figures::disjoint::counted_at;
-use taiga_flow::figures::distribution::distance_from_normal;
-use taiga_flow::figures::{Leak, OnOff};
 use taiga_flow::simulate::toy::Event;
+use taiga_flow::statistics::counts::disjoint::counted_at;
+use taiga_flow::statistics::distribution::distance_from_normal;
+use taiga_flow::statistics::{Leak, OnOff};
 use taiga_flow_gpu::random::Stream;
 
 /// Nights of the study, fixed: it is one experiment with stated bars.

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use taiga_flow::figures::OnOff;
+use taiga_flow::statistics::OnOff;
 use taiga_flow_gpu::random::{Stream, mix};
 
 const SECOND: i64 = 1_000_000_000;

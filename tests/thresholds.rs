@@ -7,8 +7,8 @@ use crate::support::{
 };
 use std::path::{Path, PathBuf};
 use taiga_flow::config::{Class, NO_BIN, bin_of};
-use taiga_flow::figures::BinnedThresholds;
 use taiga_flow::model::Model;
+use taiga_flow::statistics::BinnedThresholds;
 
 struct Case {
     folder: tempfile::TempDir,

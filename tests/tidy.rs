@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 14] = [
     &["error"],
     &["bounded", "memory", "terminal"],
-    &["metrics", "world"],
-    &["config"],
-    &["data", "figures", "hillas"],
-    &["simulate", "model"],
+    &["metrics", "comm"],
+    &["config", "hillas", "storage"],
+    &["data", "statistics"],
+    &["dataset"],
+    &["model", "season", "simulate"],
     &["engine"],
-    &["train", "evaluate", "extract"],
+    &["evaluate", "extract", "train"],
     &["score"],
-    &["season"],
     &["report"],
     &["cli"],
     &["lib"],
@@ -25,19 +25,19 @@ const FLOORS: [&[&str]; 14] = [
 
 /// Where third-party crates stay.
 const AT_HOME: [(&str, &[&str]); 3] =
-    [("mpi", &["src/world/mpi.rs"]), ("hdf5", &["src/data/"]), ("cubecl", &["gpu/"])];
+    [("mpi", &["src/comm/mpi.rs"]), ("hdf5", &["src/data/"]), ("cubecl", &["gpu/"])];
 
 /// Files with a reason for `unsafe`: MPI's in-place argument, kernels per instruction
 /// set, HDF5's boolean, rows, records and headers, the free room of a disk, devices.
 const UNSAFE: [&str; 10] = [
-    "src/world/mpi.rs",
+    "src/comm/mpi.rs",
     "src/engine/cpu/dispatch.rs",
     "src/engine/cpu/vector.rs",
-    "src/data/durable.rs",
-    "src/data/header.rs",
-    "src/data/record.rs",
-    "src/data/rows.rs",
-    "src/data/stored.rs",
+    "src/storage/mod.rs",
+    "src/data/hdf5/header.rs",
+    "src/data/hdf5/compound.rs",
+    "src/data/hdf5/rows.rs",
+    "src/data/hdf5/numbers.rs",
     "src/data/images/dl1.rs",
     "gpu/src/device/",
 ];
@@ -169,7 +169,9 @@ fn uses_crate(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + name.len()..]);
         let whole = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-        let local = ["super::", "self::", "crate::", "world::"].iter().any(|p| before.ends_with(p));
+        let local = ["super::", "self::", "crate::", "comm::", "data::"]
+            .iter()
+            .any(|p| before.ends_with(p));
         let named = after.starts_with("::") || before.trim_end().ends_with("use");
         whole && !local && named && !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')
     })
@@ -197,7 +199,7 @@ fn the_sources_keep_to_their_floors() {
     let sources = sources(Path::new(env!("CARGO_MANIFEST_DIR")));
     let modules: BTreeSet<String> =
         sources.iter().filter_map(|(path, _)| module_of(path)).collect();
-    for module in ["error", "world", "data", "train", "score", "cli", "main"] {
+    for module in ["error", "comm", "data", "train", "score", "cli", "main"] {
         assert!(modules.contains(module), "no sources of '{module}' were read");
     }
     let found: Vec<String> =
@@ -218,15 +220,15 @@ fn the_kernels_crate_needs_neither_ranks_nor_files_nor_flags() {
 #[test]
 fn breaches_are_found_in_made_up_sources() {
     let broken = [
-        ("src/error.rs", "use crate::world::World;"),
-        ("src/data/table.rs", "use crate::train::Plan;"),
-        ("src/data/table.rs", "use crate::figures::Sample;"),
+        ("src/error.rs", "use crate::comm::World;"),
+        ("src/data/table/mod.rs", "use crate::train::Plan;"),
+        ("src/data/table/mod.rs", "use crate::statistics::Sample;"),
         ("src/config/mod.rs", "fn f() -> crate::data::Table { g() }"),
         ("src/train/mod.rs", "use crate::{error::Result, evaluate};"),
         ("src/train/mod.rs", "pub use crate::cli::Cli;"),
         ("src/report/mod.rs", "use crate::unheard_of::X;"),
         ("src/novelty/mod.rs", "use crate::error::Result;"),
-        ("src/world/threads.rs", "use mpi::traits::Communicator;"),
+        ("src/comm/threads.rs", "use mpi::traits::Communicator;"),
         ("src/score/output.rs", "let file = hdf5::File::open(path)?;"),
         ("src/score/output.rs", "use hdf5 as h;\nfn f() {}"),
         ("src/engine/cube.rs", "use cubecl::prelude::*;"),
@@ -246,11 +248,11 @@ fn breaches_are_found_in_made_up_sources() {
 #[test]
 fn what_is_allowed_is_no_breach() {
     let whole = [
-        ("src/train/mod.rs", "use crate::world::{World, is_root};\nuse crate::data::durable;"),
+        ("src/train/mod.rs", "use crate::comm::{World, is_root};\nuse crate::storage;"),
         ("src/train/plan.rs", "use crate::train::state::TrainState;"),
-        ("src/world/launcher.rs", "use super::mpi::{Mpi, abort_on_panic};"),
-        ("src/world/mpi.rs", "use mpi::traits::Communicator;\nunsafe impl Buffer for X {}"),
-        ("src/data/h5.rs", "use hdf5::File;"),
+        ("src/comm/environment.rs", "use super::mpi::{Mpi, abort_on_panic};"),
+        ("src/comm/mpi.rs", "use mpi::traits::Communicator;\nunsafe impl Buffer for X {}"),
+        ("src/data/hdf5/mod.rs", "use hdf5::File;"),
         ("src/score/mod.rs", "// x.unwrap() and hdf5:: in a comment\n/// crate::cli::Cli"),
         ("src/score/mod.rs", "let text = \"hdf5:: .unwrap() unsafe\";"),
         ("src/score/mod.rs", "let x = y.unwrap_or(3).unwrap_or_default();"),
@@ -259,8 +261,8 @@ fn what_is_allowed_is_no_breach() {
             "#[cfg(test)]\nmod tests {\n    use crate::cli::Cli;\n    x.unwrap();\n}",
         ),
         ("src/config/tests.rs", "x.unwrap();"),
-        ("src/data/expression.rs", "self.expect(')')?;"),
-        ("src/main.rs", "use taiga_flow::cli::Cli;\nuse taiga_flow::world;"),
+        ("src/data/schema/expression.rs", "self.expect(')')?;"),
+        ("src/main.rs", "use taiga_flow::cli::Cli;\nuse taiga_flow::comm;"),
         ("gpu/src/reference.rs", "use crate::layout::Layout;"),
     ];
     for (path, source) in whole {

@@ -5,10 +5,10 @@ use crate::support::{
     Case, arguments, configuration, folder, program, ranks, run, seed, simulated, training,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
+use taiga_flow::comm::{StopFlag, Threads, World};
 use taiga_flow::config::Class;
 use taiga_flow::error::Result;
 use taiga_flow::train;
-use taiga_flow::world::{StopFlag, Threads, World};
 use taiga_flow_gpu::random::Stream;
 
 const ENVIRONMENT: i32 = 5;

@@ -1,14 +1,15 @@
 //! `check`: files one by one and together, and whether a training would take them.
 
+use crate::comm::World;
 use crate::config::{self, Config};
-use crate::data::check::{self, Options, Report};
-use crate::data::cut_flow::{self, CutFlow};
 use crate::data::selection::Selection;
-use crate::data::store::Source;
+use crate::data::selection::cut_flow::CutFlow;
 use crate::data::{Schema, Table};
+use crate::dataset::check::{self, Options, Report};
+use crate::dataset::cut_flow;
+use crate::dataset::source::Source;
 use crate::error::Result;
 use crate::train;
-use crate::world::World;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! `compare`: the arguments as typed, and what they ask for.
 
 use super::season::Selection;
+use crate::comm::{World, agree};
 use crate::error::Result;
 use crate::season::Comparison;
 use crate::season::compare::{self, Options};
-use crate::world::{World, agree};
 use clap::Args;
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,12 @@
 //! `extract`: the arguments as typed, and what they ask for.
 
 use super::{parse_duration, watchdog};
+use crate::comm::{StopFlag, World};
 use crate::config::{Class, Run};
-use crate::data::report::partial;
+use crate::dataset::failures::partial;
 use crate::error::Result;
 use crate::extract::{self, Options, Summary};
 use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
-use crate::world::{StopFlag, World};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! `init`: the commented configurations, schemas and job scripts of this version, to start
 //! from.
 
-use crate::data::durable;
 use crate::data::schema::BUILT_IN;
 use crate::error::Result;
+use crate::storage;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -66,13 +66,13 @@ pub struct Summary {
 pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
     let targets: Vec<PathBuf> = files().iter().map(|(name, _)| folder.join(name)).collect();
     for target in &targets {
-        durable::refuse_existing(target, overwrite)?;
+        storage::refuse_existing(target, overwrite)?;
     }
     for (target, (_, text)) in targets.iter().zip(files()) {
         if let Some(parent) = target.parent() {
-            durable::create_folder(parent)?;
+            storage::create_folder(parent)?;
         }
-        durable::write_file(target, text.as_bytes())?;
+        storage::write_file(target, text.as_bytes())?;
     }
     Ok(Summary { files: targets })
 }

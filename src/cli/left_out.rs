@@ -6,8 +6,8 @@
 
 use super::sweep::Point;
 use crate::config::{Config, Feature};
-use crate::data::durable;
 use crate::error::{Fault, Result};
+use crate::storage;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -115,8 +115,8 @@ pub fn worth(points: &[Point]) -> Vec<Worth> {
 /// Writes the table of all features; one line each, fields between tabs.
 pub fn write_table(worth: &[Worth], folder: &Path) -> Result<()> {
     let own = folder.join(format!(".{TABLE}-{}", std::process::id()));
-    durable::write_file(&own, table(worth).as_bytes())?;
-    durable::move_to(&own, &folder.join(TABLE))
+    storage::write_file(&own, table(worth).as_bytes())?;
+    storage::move_to(&own, &folder.join(TABLE))
 }
 
 fn table(worth: &[Worth]) -> String {
@@ -153,7 +153,7 @@ pub fn text(worth: &[Worth]) -> String {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::train::standing::State;
+    use crate::train::run::run_status::State;
 
     const TOML: &str = r#"
         data.mixed = ["a.h5"]

@@ -1,9 +1,9 @@
 //! Reads a file in a process of its own, which the HDF5 library may end.
 
-use crate::data::probe;
+use crate::comm::StopFlag;
+use crate::dataset::probe;
 use crate::error::Result;
 use crate::terminal;
-use crate::world::StopFlag;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! `score`: the arguments as typed, and what they ask for.
 
 use super::{Device, parse_duration};
+use crate::comm::{StopFlag, World, agree};
 use crate::config::{self, Scoring};
-use crate::data::report::partial;
+use crate::dataset::failures::partial;
 use crate::error::Result;
 use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
-use crate::world::{StopFlag, World, agree};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! `season`: the arguments as typed, and what they ask for.
 
+use crate::comm::{World, agree, is_root};
 use crate::config::SeasonSettings;
 use crate::error::Result;
 use crate::report;
 use crate::season::{self, Options, Season};
-use crate::world::{World, agree, is_root};
 use clap::Args;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! `status`: where a run is, for people.
 
 use crate::error::Result;
-use crate::train::standing::{self, Standing, State};
+use crate::train::run::run_status::{self, Standing, State};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub struct Status {
 }
 
 pub fn run(folder: &Path) -> Result<Status> {
-    let standing = standing::standing(folder)?;
+    let standing = run_status::standing(folder)?;
     let asks = standing.state != State::Finished;
     let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
     Ok(Status { standing, scheduler })

@@ -7,15 +7,15 @@
 
 use super::left_out::{self, Planned, Worth};
 use super::{Device, trained};
+use crate::comm::{StopFlag, World, agree, common, is_root};
 use crate::config::{self, Run};
-use crate::data::durable;
 use crate::error::{Error, Fault, Result};
 use crate::evaluate::{self, EVALUATION, Parts};
-use crate::figures::Evaluation;
 use crate::model::Model;
-use crate::train::standing::{State, standing};
+use crate::statistics::Evaluation;
+use crate::storage;
+use crate::train::run::run_status::{State, standing};
 use crate::train::{self, Existing, MODEL};
-use crate::world::{StopFlag, World, agree, common, is_root};
 use clap::Args;
 use serde::Serialize;
 use std::fmt;
@@ -268,8 +268,8 @@ impl Arguments {
         let mut sweep = self.told(grid, failed);
         loop {
             let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
-            durable::write_file(&own, sweep.table().as_bytes())?;
-            durable::move_to(&own, &self.output.join(TABLE))?;
+            storage::write_file(&own, sweep.table().as_bytes())?;
+            storage::move_to(&own, &self.output.join(TABLE))?;
             if self.leave_one_out {
                 left_out::write_table(&sweep.features, &self.output)?;
             }

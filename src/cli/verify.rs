@@ -1,10 +1,10 @@
 //! `verify`: tells whether what was written is complete and unchanged.
 
-use crate::data::ledger;
-use crate::data::report::partial;
-use crate::data::verification::Verification;
+use crate::comm::{World, agree};
+use crate::dataset::failures::partial;
+use crate::dataset::output::ledger;
+use crate::dataset::output::verification::Verification;
 use crate::error::{Fault, Result};
-use crate::world::{World, agree};
 use crate::{extract, score, train};
 use clap::Args;
 use serde::Serialize;
@@ -29,7 +29,7 @@ pub enum Verified {
     Run {
         folder: PathBuf,
         #[serde(flatten)]
-        found: train::verify::Verification,
+        found: train::run::verify::Verification,
     },
 }
 
@@ -37,7 +37,7 @@ impl Arguments {
     pub fn run(&self, world: &dyn World) -> Result<Verified> {
         let folder = self.folder.clone();
         if folder.join(train::CHECKPOINTS).is_dir() || folder.join(train::MODEL).is_file() {
-            let found = train::verify::verify(world, &folder)?;
+            let found = train::run::verify::verify(world, &folder)?;
             return Ok(Verified::Run { folder, found });
         }
         agree(world, refuse_other_folders(&folder))?;

@@ -1,6 +1,6 @@
 //! One flow on one device: log-likelihood, gradient sums, sampling.
 //!
-//! Events come scaled (see `data::features`), row by row; an engine never sees raw
+//! Events come scaled (see `data::schema::features`), row by row; an engine never sees raw
 //! columns, files or ranks. Gradient sums leave it as integers, so that whatever
 //! adds them up afterwards, in whatever order, gets the same bits.
 
@@ -19,9 +19,9 @@ pub use positions::{Images, OF_POSITION, Positions, Seen};
 pub use preparation::{Preparation, Prepared};
 pub use scorer::{More, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
 
+use crate::comm::{World, host, is_root};
 use crate::config::{EngineChoice, Hardware};
 use crate::error::{Fault, Result};
-use crate::world::{World, host, is_root};
 use cpu::{CpuEngine, Isa};
 use taiga_flow_gpu::spec::FlowSpec;
 pub use taiga_flow_gpu::training::{Adam, Events, Weights};

@@ -5,7 +5,7 @@
 //! of the source, what does not depend on them is worked out once per row.
 
 use super::positions::{OF_POSITION, Seen};
-use crate::data::features::{self, ScaledFeature};
+use crate::data::schema::features::{self, ScaledFeature};
 use crate::data::selection::{Judged, Selection, UNUSABLE, Which, alone};
 use crate::data::table::Block;
 use rayon::prelude::*;

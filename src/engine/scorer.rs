@@ -8,13 +8,13 @@ use super::positions::OF_POSITION;
 use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
 use super::{Engine, Place};
 use crate::config::Class;
-use crate::data::features::scaler_log_det;
 use crate::data::schema::canonical_unit;
+use crate::data::schema::features::scaler_log_det;
 use crate::data::selection::{CUT, Selection, UNUSABLE};
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Fault, Result};
-use crate::figures::Bounds;
 use crate::model::{Card, Model, OffSourceCard};
+use crate::statistics::Bounds;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 

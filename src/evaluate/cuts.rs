@@ -1,8 +1,8 @@
 //! TAIGA's standard cuts for one telescope as a baseline, on the rows that are evaluated.
 
 use crate::data::schema::canonical_unit;
-use crate::data::store::Source;
 use crate::data::table::Table;
+use crate::dataset::source::Source;
 use crate::error::{Fault, Result};
 use crate::hillas::{Seen, disp, theta2};
 

@@ -4,8 +4,9 @@
 //! without: values are exchanged against correlated ones, which gives events that do not exist.
 //! What a feature is worth to training is measured by `sweep --leave-one-out`.
 
-use crate::data::store::{Source, class_of};
 use crate::data::table::{Block, Request, Table};
+use crate::dataset::event_store::class_of;
+use crate::dataset::source::Source;
 use crate::engine::{Scored, Scorer};
 use crate::error::Result;
 use taiga_flow_gpu::random::Stream;

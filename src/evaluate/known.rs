@@ -1,15 +1,16 @@
 //! Recognises files that a model was trained on: by their hash, else by their events.
 
 use super::{Options, Parts, WINDOW, is_unknown, parts_of, trained_as};
+use crate::comm::{Work, World, agree, common, is_root};
 use crate::config::Class;
-use crate::data::sketch::{Name, Sketch};
-use crate::data::split::Part;
-use crate::data::store::{Source, class_of, names_of};
+use crate::data::selection::split::Part;
 use crate::data::table::{Block, Request, Table};
+use crate::dataset::event_store::{class_of, names_of};
+use crate::dataset::sketch::{Name, Sketch};
+use crate::dataset::source::Source;
 use crate::engine::{Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{DataFile, Sketches};
-use crate::world::{Work, World, agree, common, is_root};
 
 /// Windows of a file that are looked at, evenly spread.
 const MOST_WINDOWS: u64 = 16;

@@ -2,11 +2,11 @@
 //! lowest hashes of file and row, so that the choice does not depend on the ranks. Computed
 //! by the reference in f64, which any engine agrees with.
 
+use crate::comm::World;
 use crate::config::{Class, Transform};
 use crate::error::Result;
-use crate::figures::latent::Latent;
 use crate::model::{Card, Model};
-use crate::world::World;
+use crate::statistics::latent::Latent;
 use rayon::prelude::*;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::reference::Reference;
@@ -115,7 +115,7 @@ fn lowest(chosen: &mut Vec<Chosen>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Threads;
+    use crate::comm::Threads;
 
     #[test]
     fn the_choice_does_not_depend_on_ranks() {

@@ -2,7 +2,7 @@
 
 use crate::config::Class;
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN, STATUS_BITS};
-use crate::figures::{ClassCounts, Evaluation};
+use crate::statistics::{ClassCounts, Evaluation};
 
 /// A smaller share of a class with a score is warned of.
 const LEAST_SCORED: f64 = 0.01;

@@ -1,34 +1,37 @@
 //! Evaluation of a model on labelled files: the loop from files to scores and labels;
-//! what follows from those is in `figures`.
+//! what follows from those is in `statistics`.
 
+mod baseline;
 mod cuts;
 mod importance;
 mod known;
 mod latent;
 mod left_out;
-mod yardstick;
 
+use crate::comm::{Work, World, agree, common, gather_slots, is_root, watch};
 use crate::config::{Class, Hardware, Observation, Transform};
-use crate::data::catalog::{self, Catalog};
-use crate::data::durable;
-use crate::data::features::ScaledFeature;
-use crate::data::repeated;
-use crate::data::roles;
+use crate::data::files::stamp;
+use crate::data::schema::features::ScaledFeature;
+use crate::data::selection::split::{Part, Splitter};
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
-use crate::data::split::{Part, Splitter};
-use crate::data::store::{Source, class_of, part};
 use crate::data::table::{Block, Request, Table};
-use crate::data::values;
+use crate::dataset::catalog::{self, Catalog};
+use crate::dataset::duplicates;
+use crate::dataset::event_store::{class_of, part};
+use crate::dataset::roles;
+use crate::dataset::source::Source;
+use crate::dataset::values;
 use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
-use crate::figures::evaluation::Importance;
-use crate::figures::yardstick::Yardstick;
-use crate::figures::{
+use crate::model::{Card, DataFile, Model};
+use crate::statistics::comparison::baseline::Yardstick;
+use crate::statistics::evaluation::Importance;
+use crate::statistics::{
     About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, FileCounts, LikenessTally,
     ParameterHistogram, Rule, Sample, Sum, Threshold, Weights, parameters,
 };
-use crate::model::{Card, DataFile, Model};
-use crate::world::{Work, World, agree, common, gather_slots, is_root, watch};
+use crate::storage;
+use baseline::Forest;
 use cuts::Cuts;
 use importance::Pool;
 use known::Known;
@@ -36,7 +39,6 @@ use latent::Choice;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use yardstick::Forest;
 
 /// Rows read at a time; window w of a file belongs to rank w mod ranks.
 const WINDOW: u64 = 65_536;
@@ -84,20 +86,20 @@ pub struct Options {
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
 pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
-    agree(world, durable::refuse_existing(&path, options.overwrite))?;
+    agree(world, storage::refuse_existing(&path, options.overwrite))?;
     let root = is_root(world);
-    let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
+    let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = watched(world, options);
     // What is refused leaves nothing behind.
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
-        durable::remove_if_empty(&options.output, outermost);
+        storage::remove_if_empty(&options.output, outermost);
     }
     outcome
 }
 
 fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let folder = is_root(world).then_some(options.output.as_path());
-    agree(world, folder.map_or(Ok(()), durable::create_folder))?;
+    agree(world, folder.map_or(Ok(()), storage::create_folder))?;
     let world: &dyn World = &watch(world, folder, options.watchdog)?;
     let (model, hash) = agree(world, Model::load(&options.model))?;
     let place = Place::new(world, options.hardware)?;
@@ -113,7 +115,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         None => scorer,
     };
     let scorer = agree(world, scorer)?;
-    let duplicates = repeated::find(world, &sources)?;
+    let duplicates = duplicates::find(world, &sources)?;
     let implausible = values::find(world, &sources, scorer.selection())?;
     let first_implausible = implausible.first().map(|first| first.refusal(&sources[first.file]));
     let implausible: Vec<String> = implausible.iter().map(|found| found.line(&sources)).collect();
@@ -202,14 +204,14 @@ fn forest(
     catalog::refuse_copies(world, &own)?;
     let parts = known.iter().map(|known| known.parts);
     let evaluated: Vec<_> = sources.iter().zip(parts).collect();
-    yardstick::refuse_overlap(&own, &evaluated)?;
+    baseline::refuse_overlap(&own, &evaluated)?;
     Forest::grow(world, scorer, &own).map(Some)
 }
 
 fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
     let json = serde_json::to_vec_pretty(evaluation)
         .map_err(|e| Fault::new("cannot write the evaluation").found(e).internal())?;
-    durable::write_file(&options.output.join(EVALUATION), &json)
+    storage::write_file(&options.output.join(EVALUATION), &json)
 }
 
 /// Scores and labels of the events that are evaluated.
@@ -791,7 +793,7 @@ fn trained_as<'c>(card: &'c Card, source: &Source) -> Result<Option<&'c DataFile
     if !card.training.data.iter().any(|f| f.rows == source.rows) {
         return Ok(None);
     }
-    let hash = catalog::hash_text(&catalog::hash_file(&source.path)?);
+    let hash = stamp::hash_text(&stamp::hash_file(&source.path)?);
     Ok(card.training.data.iter().find(|f| f.blake3 == hash))
 }
 

@@ -2,7 +2,7 @@
 //! TAIGA's Hillas tables have too has the name that `convert` gives it.
 
 use super::Options;
-use crate::data::columns::{ColumnSpec, Kind};
+use crate::data::schema::columns::{ColumnSpec, Kind};
 use crate::hillas::{Parameters, rotated, status};
 
 /// A parameter that depends on the image alone: name, unit, value.

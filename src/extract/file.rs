@@ -5,15 +5,15 @@ use super::columns::Layout;
 use super::manifest::ExtractedFile;
 use super::resume::SETTINGS;
 use super::{Options, not_of_hadrons};
-use crate::data::catalog::{self, Stamp};
-use crate::data::columns::{ColumnSpec, ColumnWriter, Kind, Values};
-use crate::data::events;
+use crate::comm::{StopFlag, Work, World};
+use crate::data::files::stamp::{self, Stamp};
 use crate::data::images::{ImageBlock, ImageFile, ImageSet, Reader, Sigma, camera_file};
+use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::table::events;
 use crate::error::{Fault, Result};
 use crate::hillas::{
     BUILT_IN_CAMERAS, Camera, Comparison, FOCAL_LENGTH_CM, Islands, STATUS_BITS, Thresholds,
 };
-use crate::world::{StopFlag, Work, World};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use taiga_flow_gpu::random::Stream;
@@ -55,8 +55,8 @@ impl Working<'_> {
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
         let stamp = Stamp::of(input);
         let hash_of = |path: &Path| {
-            let hash = catalog::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
-            Ok(catalog::hash_text(&hash))
+            let hash = stamp::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
+            Ok(stamp::hash_text(&hash))
         };
         world.progress(Work::Extracting, 0);
         let file = ImageFile::open(input, pixels)?;

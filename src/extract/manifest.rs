@@ -5,13 +5,13 @@
 //! alone, so that no kill can lose them.
 
 use super::resume::Earlier;
-use crate::data::durable;
-use crate::data::extraction::FORMAT;
-pub use crate::data::extraction::MANIFEST;
-use crate::data::ledger::{self, ListedFile};
-use crate::data::report::FailedFile;
+use crate::dataset::failures::FailedFile;
+use crate::dataset::output::extraction::FORMAT;
+pub use crate::dataset::output::extraction::MANIFEST;
+use crate::dataset::output::ledger::{self, ListedFile};
 use crate::error::{Fault, Result};
 use crate::hillas::STATUS_BITS;
+use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -110,17 +110,17 @@ impl Summary {
     pub(super) fn begin(folder: &Path, settings: &str, earlier: &Earlier) -> Result<()> {
         let manifest = folder.join(MANIFEST);
         if earlier.files.is_empty() {
-            return durable::remove_file(&manifest);
+            return storage::remove_file(&manifest);
         }
         let empty = Summary::new(settings, Vec::new(), BTreeMap::new());
         let started = Summary { complete: false, ..empty.with_earlier(earlier) };
-        durable::write_file(&manifest, &started.to_bytes()?)
+        storage::write_file(&manifest, &started.to_bytes()?)
     }
 
     /// Writes the manifest of a folder, with the files of earlier runs, and returns it.
     pub(super) fn write(&self, folder: &Path, earlier: &Earlier) -> Result<Summary> {
         let whole = self.clone().with_earlier(earlier);
-        durable::write_if_changed(&folder.join(MANIFEST), &whole.to_bytes()?)?;
+        storage::write_if_changed(&folder.join(MANIFEST), &whole.to_bytes()?)?;
         Ok(whole)
     }
 

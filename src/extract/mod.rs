@@ -18,21 +18,21 @@ pub use block::{Extractor, Rows};
 pub use columns::Layout;
 pub use manifest::{ExtractedFile, MANIFEST, Summary};
 
+use crate::comm::{
+    StopFlag, World, agree, any_rank, common, is_root, preflight, value_of_root, watch,
+};
 use crate::config::Hardware;
-use crate::data::assign::{Assignment, Job};
-use crate::data::csv::FIELD_RADIUS_DEG;
-use crate::data::durable;
-use crate::data::events::GAMMA;
-use crate::data::given::Given;
-use crate::data::ledger::{self, Entry, Ledger};
-use crate::data::report::{self, FailedFile, Failure, or_lack_of_memory};
-use crate::data::started::{self, Start, Started};
+use crate::data::table::events::GAMMA;
+use crate::data::text::FIELD_RADIUS_DEG;
+use crate::dataset::assignment::{Assignment, Job};
+use crate::dataset::failures::{self, FailedFile, Failure, or_lack_of_memory};
+use crate::dataset::output::given::Given;
+use crate::dataset::output::ledger::{self, Entry, Ledger};
+use crate::dataset::output::started::{self, Start, Started};
 use crate::engine::{self, Place};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
-use crate::world::{
-    StopFlag, World, agree, any_rank, common, is_root, preflight, value_of_root, watch,
-};
+use crate::storage;
 use resume::{Earlier, Found, Surveyor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ const WHOLE: (usize, usize) = (0, 1);
 /// Most positions of the source.
 const MOST_POSITIONS: usize = 64;
 
-type Report = report::Report<ExtractedFile>;
+type Report = failures::Report<ExtractedFile>;
 
 /// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
@@ -102,17 +102,17 @@ type Report = report::Report<ExtractedFile>;
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     common(check(options))?;
     let root = is_root(world);
-    let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
+    let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = extracted(world, options, stop);
     // What is refused leaves nothing behind.
     if outcome.is_err() && made.is_some() {
         // Already failing: a second error here could only hide the first.
         let _ = started::remove(&options.output, WHOLE);
         let ledger = options.output.join(ledger::FOLDER);
-        durable::remove_if_empty(&ledger, &ledger);
+        storage::remove_if_empty(&ledger, &ledger);
     }
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
-        durable::remove_if_empty(&options.output, outermost);
+        storage::remove_if_empty(&options.output, outermost);
     }
     outcome
 }
@@ -135,7 +135,7 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
     let prepare = || resume::prepare(&assignment, options, &settings);
     let prepared = if is_root(world) { prepare() } else { Ok(Earlier::default()) };
     let earlier = agree(world, prepared)?;
-    let is_read_only = any_rank(world, is_root(world) && durable::is_read_only(&options.output))?;
+    let is_read_only = any_rank(world, is_root(world) && storage::is_read_only(&options.output))?;
     let output = is_root(world).then_some(options.output.as_path());
     let folder = output.filter(|_| !is_read_only);
     if !is_read_only {
@@ -206,7 +206,7 @@ fn begin(
         ledger::remove_all(&options.output)?;
     }
     let parents: BTreeSet<&Path> = left.jobs.iter().filter_map(|job| job.output.parent()).collect();
-    parents.into_iter().try_for_each(durable::create_folder)?;
+    parents.into_iter().try_for_each(storage::create_folder)?;
     left.remove_dead_parts()
 }
 
@@ -297,7 +297,7 @@ impl Ending<'_> {
                 started::remove(&options.output, WHOLE)?;
                 return Ok(BTreeMap::new());
             }
-            let is_read_only = durable::is_read_only(&options.output);
+            let is_read_only = storage::is_read_only(&options.output);
             if !is_read_only {
                 Given::new(&options.inputs, options.root.as_deref(), "h5")
                     .record(&options.output)?;

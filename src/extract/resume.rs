@@ -8,19 +8,19 @@
 
 use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::{Camera, Options};
-use crate::data::assign::{Assignment, Job, refuse_links};
-use crate::data::catalog::{self, Stamp};
-use crate::data::durable;
-use crate::data::earlier::has_recorded_length;
-use crate::data::finished::FinishedFile;
-use crate::data::ledger::{self, Entries, Entry};
-use crate::data::report::Failure;
+use crate::comm::{StopFlag, Work, World};
+use crate::data::files::finished::FinishedFile;
+use crate::data::files::stamp::{self, Stamp};
+use crate::dataset::assignment::{Assignment, Job, refuse_links};
+use crate::dataset::failures::Failure;
+use crate::dataset::output::earlier::has_recorded_length;
+use crate::dataset::output::ledger::{self, Entries, Entry};
 use crate::error::{Error, Fault, Result};
-use crate::world::{StopFlag, Work, World};
+use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-pub type Earlier = crate::data::earlier::Earlier<ExtractedFile>;
+pub type Earlier = crate::dataset::output::earlier::Earlier<ExtractedFile>;
 
 /// Root attribute of an output: the hash of its settings.
 pub const SETTINGS: &str = "settings_blake3";
@@ -43,7 +43,7 @@ pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
 /// `Usage` if other files of the folder were extracted with other settings.
 pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Result<Earlier> {
     let folder = &options.output;
-    if !durable::is_read_only(folder) {
+    if !storage::is_read_only(folder) {
         ledger::remove_damaged_lines::<ExtractedFile>(folder)?;
     }
     let manifest = folder.join(MANIFEST);
@@ -61,7 +61,7 @@ pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Re
             Earlier::default()
         }
     };
-    durable::create_folder(folder)?;
+    storage::create_folder(folder)?;
     Ok(earlier)
 }
 
@@ -177,7 +177,7 @@ impl Surveyor<'_> {
 
     fn hash(&self, path: &Path) -> Result<String> {
         let progress = || self.world.progress(Work::Hashing, 0);
-        Ok(catalog::hash_text(&catalog::hash_file_telling(path, progress)?))
+        Ok(stamp::hash_text(&stamp::hash_file_telling(path, progress)?))
     }
 }
 

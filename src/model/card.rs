@@ -4,10 +4,10 @@
 
 use super::reference::Reference;
 use crate::config::{Anomalies, Class, Cut, Mode, Split};
-use crate::data::features::{MEASURE, ScaledFeature};
-use crate::data::store::RowCounts;
+use crate::data::schema::features::{MEASURE, ScaledFeature};
+use crate::dataset::event_store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::figures::{BinnedThresholds, Calibration, Measured, Normals, Threshold};
+use crate::statistics::{BinnedThresholds, Calibration, Measured, Normals, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taiga_flow_gpu::random::Stream;

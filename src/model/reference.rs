@@ -2,10 +2,10 @@
 //! events unlike them are recognised.
 
 use crate::config::{Class, Transform};
-use crate::data::features::ScaledFeature;
-use crate::data::sketch::{self, Sketch};
+use crate::data::schema::features::ScaledFeature;
+use crate::dataset::sketch::{self, Sketch};
 use crate::error::{Fault, Result};
-use crate::figures::{Bounds, FeatureBounds};
+use crate::statistics::{Bounds, FeatureBounds};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

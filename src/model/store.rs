@@ -7,9 +7,9 @@
 use super::card::Card;
 use super::reference::{Reference, SketchCard};
 use crate::bounded;
-use crate::data::durable;
-use crate::data::sketch::Sketch;
+use crate::dataset::sketch::Sketch;
 use crate::error::{Error, Fault, Result};
+use crate::storage;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -74,7 +74,7 @@ impl Model {
     /// Writes the file, whole or not at all; returns its blake3.
     pub fn save(&self, path: &Path) -> Result<String> {
         let bytes = self.to_bytes()?;
-        durable::write_file(path, &bytes)?;
+        storage::write_file(path, &bytes)?;
         Ok(blake3::hash(&bytes).to_hex().to_string())
     }
 

@@ -1,9 +1,9 @@
 //! Two scorings of the same inputs, as a section of a page.
 
 use super::view::{Assessed, Table, dash, fact, heads, measured, number};
-use crate::figures::measured::grouped;
-use crate::figures::{ClassCounts, Measured, Paired};
 use crate::season::{Comparison, Migration, Side};
+use crate::statistics::measured::grouped;
+use crate::statistics::{ClassCounts, Measured, Paired};
 
 /// Returns the section of a comparison.
 pub fn section(of: &Comparison) -> Assessed {

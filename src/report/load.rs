@@ -2,12 +2,12 @@
 
 use super::{ReportInputs, RunData};
 use crate::bounded;
-use crate::data::durable;
 use crate::error::{Fault, Result};
 use crate::evaluate::EVALUATION;
 use crate::metrics::EpochMetrics;
 use crate::model::Model;
 use crate::season::COMPARISON;
+use crate::storage;
 use crate::train::{CONFIG, METRICS, MODEL, PROVENANCE};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -66,9 +66,9 @@ pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
 
 /// Renders the page and writes it, whole.
 pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
-    durable::refuse_existing(output, overwrite)?;
+    storage::refuse_existing(output, overwrite)?;
     refuse_other_file(output)?;
-    durable::write_file(output, super::page(inputs)?.as_bytes())
+    storage::write_file(output, super::page(inputs)?.as_bytes())
 }
 
 /// Refuses to replace a file that is not a page, such as a model or a log.
@@ -141,7 +141,7 @@ fn title(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{About, Evaluation, Rule, Sample};
+    use crate::statistics::{About, Evaluation, Rule, Sample};
 
     #[test]
     fn only_a_page_is_replaced_by_a_page() {

@@ -19,9 +19,9 @@ pub use load::{PAGE, load, write};
 pub use season::{SEASON_PAGE, write_season};
 
 use crate::error::{Fault, Result};
-use crate::figures::Evaluation;
 use crate::metrics::EpochMetrics;
 use crate::season::Comparison;
+use crate::statistics::Evaluation;
 use minijinja::{Environment, UndefinedBehavior};
 
 /// The template's name ends in `.html`, which switches escaping on.
@@ -66,7 +66,7 @@ fn broken(error: &minijinja::Error) -> crate::error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{About, Class, FileCounts, Rule, Sample};
+    use crate::statistics::{About, Class, FileCounts, Rule, Sample};
     use serde_json::json;
 
     const HOSTILE: &str = r#"<script src="http://x">alert('1')</script>&"url(x)"#;

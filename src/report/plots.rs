@@ -7,10 +7,10 @@
 
 use super::view::number;
 use crate::error::{Fault, Result};
-use crate::figures::band::BandPoint;
-use crate::figures::calibration::ReliabilityBin;
-use crate::figures::{Class, Histogram, ParameterHistogram, RocPoint};
 use crate::metrics::EpochMetrics;
+use crate::statistics::band::BandPoint;
+use crate::statistics::thresholds::calibration::ReliabilityBin;
+use crate::statistics::{Class, Histogram, ParameterHistogram, RocPoint};
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
@@ -370,7 +370,7 @@ pub(super) fn dot(chart: &mut Chart, at: (f64, f64), colour: RGBColor) -> Drawn 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::Sample;
+    use crate::statistics::Sample;
 
     #[test]
     fn plots_of_degenerate_data_are_drawn() {

@@ -2,14 +2,14 @@
 
 use super::season_plots as plots;
 use super::view::{Assessed, Fact, Figure, Key, Page, Table, dash, fact, heads, measured, number};
-use crate::data::durable;
 use crate::error::Result;
-use crate::figures::measured::grouped;
-use crate::figures::{Measured, ScanPoint};
 use crate::season::{
     ALPHA_MAX, AreaBin, BinLeak, EnergyBin, Group, INDEPENDENT, Night, Picture, PortionRow, RunRow,
     Season, Showers, Simulation, THETA2_MAX, Tally, number_name, time,
 };
+use crate::statistics::measured::grouped;
+use crate::statistics::{Measured, ScanPoint};
+use crate::storage;
 use std::path::Path;
 
 /// Name of the page in the report's folder.
@@ -23,7 +23,7 @@ const SCAN_WARNING: &str = "For planning only: a threshold chosen for the highes
 
 /// Renders the page and writes it, whole.
 pub fn write_season(season: &Season, output: &Path) -> Result<()> {
-    durable::write_file(output, season_page(season)?.as_bytes())
+    storage::write_file(output, season_page(season)?.as_bytes())
 }
 
 /// The whole document.

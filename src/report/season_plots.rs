@@ -6,8 +6,8 @@ use super::plots::{
 };
 use super::view::number;
 use crate::error::Result;
-use crate::figures::Measured;
 use crate::season::{AreaBin, Cumulative, EnergyBin, Pair, Picture, Scores};
+use crate::statistics::Measured;
 use plotters::prelude::*;
 use std::fmt::Write;
 

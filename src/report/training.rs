@@ -3,8 +3,8 @@
 use super::plots;
 use super::view::{Figure, Key, Table, dash, number};
 use crate::error::Result;
-use crate::figures::measured::grouped;
 use crate::metrics::EpochMetrics;
+use crate::statistics::measured::grouped;
 
 /// The epoch with the lowest held-out loss; the earlier of equals.
 pub fn best(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {

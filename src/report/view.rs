@@ -6,15 +6,15 @@
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, comparison, plots, training};
 use crate::error::Result;
-use crate::figures::bins::{AtBin, AtBins, range_text};
-use crate::figures::calibration::ReliabilityBin;
-use crate::figures::confusion::PositiveClass;
-use crate::figures::evaluation::{AtSurvival, Importance, auc_text};
-use crate::figures::latent::{Axis, Departure, Latent};
-use crate::figures::measured::{compared, grouped, probability, significant};
-use crate::figures::scan::ScanPoint;
-use crate::figures::yardstick::Yardstick;
-use crate::figures::{
+use crate::statistics::comparison::baseline::Yardstick;
+use crate::statistics::confusion::PositiveClass;
+use crate::statistics::evaluation::{AtSurvival, Importance, auc_text};
+use crate::statistics::latent::{Axis, Departure, Latent};
+use crate::statistics::measured::{compared, grouped, probability, significant};
+use crate::statistics::thresholds::bins::{AtBin, AtBins, range_text};
+use crate::statistics::thresholds::calibration::ReliabilityBin;
+use crate::statistics::thresholds::scan::ScanPoint;
+use crate::statistics::{
     Auc, ClassCounts, CutsBaseline, Evaluation, Expected, FileCounts, Histogram, Measured,
     ParameterHistogram, Scan, Selected, Separation,
 };

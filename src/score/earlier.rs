@@ -7,15 +7,15 @@
 use super::extracted::Extracted;
 use super::output::FORMAT;
 use super::{MANIFEST, Options, ScoredFile, Summary};
-use crate::data::assign::Assignment;
-use crate::data::durable;
-use crate::data::earlier::has_recorded_length;
-use crate::data::finished::FinishedFile;
-use crate::data::ledger::Entries;
+use crate::data::files::finished::FinishedFile;
+use crate::dataset::assignment::Assignment;
+use crate::dataset::output::earlier::has_recorded_length;
+use crate::dataset::output::ledger::Entries;
 use crate::error::{Fault, Result};
+use crate::storage;
 use std::path::Path;
 
-pub type Earlier = crate::data::earlier::Earlier<ScoredFile>;
+pub type Earlier = crate::dataset::output::earlier::Earlier<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings. Failures that the manifests of
@@ -63,10 +63,10 @@ pub fn read(
 pub fn begin(earlier: &Earlier, options: &Options, summary: Summary) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
     if earlier.files.is_empty() {
-        return durable::remove_file(&manifest);
+        return storage::remove_file(&manifest);
     }
     let started = Summary { complete: false, ..merged(earlier, summary) };
-    durable::write_file(&manifest, &started.to_bytes()?)
+    storage::write_file(&manifest, &started.to_bytes()?)
 }
 
 /// Adds the files of other runs to those of this one.

@@ -2,11 +2,11 @@
 //! up the images that are missing from it: they are missing from the scores too.
 
 use super::Options;
-use crate::data::assign::{self, Assignment};
-use crate::data::extraction::{self, AbsentOutput, Extractions};
-use crate::data::report::{FailedFile, Failure};
+use crate::comm::{World, value_of_root};
+use crate::dataset::assignment::{self, Assignment};
+use crate::dataset::failures::{FailedFile, Failure};
+use crate::dataset::output::extraction::{self, AbsentOutput, Extractions};
 use crate::error::Result;
-use crate::world::{World, value_of_root};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -88,7 +88,7 @@ fn failed(absent: AbsentOutput, options: &Options) -> Result<(String, FailedFile
     let AbsentOutput { file, output, given, extraction, reason, exit_code } = absent;
     let root = options.root.as_deref();
     let name = match &output {
-        Some(path) => assign::output_name(path, &given, root)?,
+        Some(path) => assignment::output_name(path, &given, root)?,
         None => None,
     };
     let output = name.map_or(String::new(), |(name, _)| {

@@ -2,10 +2,10 @@
 //! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
 //! source, and how far from the camera's centre the source was.
 
-use super::recipe::{AtPositions, Recipe, Rows};
-use crate::data::catalog::{self, Stamp};
-use crate::data::plausible;
+use super::scoring_plan::{AtPositions, Recipe, Rows};
+use crate::data::files::stamp::{self, Stamp};
 use crate::data::schema::Schema;
+use crate::data::schema::plausible;
 use crate::data::table::{Block, Reader, Request, Table};
 use crate::engine::check_units;
 use crate::error::{Fault, Result};
@@ -74,7 +74,7 @@ impl Input {
 
     /// blake3 of the file; `progress` is called on the way.
     pub fn hash(&self, progress: impl Fn()) -> Result<String> {
-        Ok(catalog::hash_text(&catalog::hash_file_telling(&self.path, progress)?))
+        Ok(stamp::hash_text(&stamp::hash_file_telling(&self.path, progress)?))
     }
 
     /// Tells whether the file was changed between two openings, also on different hosts.

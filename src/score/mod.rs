@@ -1,11 +1,10 @@
 //! Scoring of archives: files in, files out, every row and key as it came.
 //!
 //! One output file per input file, at the same path below the output folder; it appears
-//! when it is whole. Files go to ranks longest first, and to whoever is free (`deal`); a long
+//! when it is whole. Files go to ranks longest first, and to whoever is free (`scheduler`); a long
 //! one in pieces. A bad one is told and never stops the others. The same command goes on
 //! where an earlier one ended: what is finished is kept (`resume`).
 
-mod deal;
 mod earlier;
 mod energy;
 mod extracted;
@@ -13,34 +12,35 @@ mod input;
 mod output;
 mod pieces;
 mod pipeline;
-mod recipe;
 mod resume;
+mod scheduler;
+mod scoring_plan;
 mod shards;
 mod survey;
 mod suspects;
 pub mod verify;
 
+use crate::comm::{
+    StopFlag, Work, World, agree, any_rank, is_root, preflight, value_of_root, watch_reading,
+};
 use crate::config::{Hardware, Score};
-use crate::data::assign::Assignment;
-use crate::data::durable;
-use crate::data::given::Given;
-use crate::data::ledger::{self, FailedEntry, Ledger, ListedFile};
-use crate::data::reading::Note;
-use crate::data::report::{self, FailedFile, Failure};
 use crate::data::schema::Schema;
-use crate::data::started::{self, Start, Started};
 use crate::data::table::Table;
+use crate::dataset::assignment::Assignment;
+use crate::dataset::failures::{self, FailedFile, Failure};
+use crate::dataset::output::given::Given;
+use crate::dataset::output::ledger::{self, FailedEntry, Ledger, ListedFile};
+use crate::dataset::output::reading::Note;
+use crate::dataset::output::started::{self, Start, Started};
 use crate::engine::{self, Place, Scorer};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
-use crate::world::{
-    StopFlag, Work, World, agree, any_rank, is_root, preflight, value_of_root, watch_reading,
-};
-use deal::Pool;
+use crate::storage;
 use earlier::Earlier;
 use extracted::Extracted;
 use pipeline::Shared;
-use recipe::Recipe;
+use scheduler::Pool;
+use scoring_plan::Recipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ fn complete() -> bool {
 /// error is returned.
 pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
     let root = is_root(world);
-    let made = root.then(|| durable::outermost_missing(&options.output)).flatten();
+    let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = scored(world, options, stop);
     // What is refused leaves nothing behind.
     if outcome.is_err() && made.is_some() {
@@ -169,10 +169,10 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     }
     if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
-        durable::remove_if_empty(&ledger, &ledger);
+        storage::remove_if_empty(&ledger, &ledger);
     }
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
-        durable::remove_if_empty(&options.output, outermost);
+        storage::remove_if_empty(&options.output, outermost);
     }
     outcome
 }
@@ -216,7 +216,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     let prepare = || opening.prepare(whose, &extracted);
     let prepared = if is_root(world) { prepare() } else { Ok(Default::default()) };
     let (earlier, listing): (Earlier, String) = agree(world, prepared)?;
-    let is_read_only = any_rank(world, is_root(world) && durable::is_read_only(&options.output))?;
+    let is_read_only = any_rank(world, is_root(world) && storage::is_read_only(&options.output))?;
     let output = is_root(world).then_some(options.output.as_path());
     let folder = output.filter(|_| !is_read_only);
     if !is_read_only {
@@ -297,7 +297,7 @@ impl Opening<'_> {
     ) -> Result<(Earlier, String)> {
         let Opening { world, options, listed, assignment, start, suspects } = *self;
         // Of several parts, another may be writing.
-        if options.shard.1 == 1 && !durable::is_read_only(&options.output) {
+        if options.shard.1 == 1 && !storage::is_read_only(&options.output) {
             ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
         }
         resume::prepare(assignment, options, model)?;
@@ -387,7 +387,7 @@ impl Options {
     }
 }
 
-type Report = report::Report<ScoredFile>;
+type Report = failures::Report<ScoredFile>;
 
 /// Takes up what was found before the work.
 fn take_up(report: &mut Report, found: Vec<Found>) {
@@ -430,13 +430,13 @@ impl Ending<'_> {
             ..empty
         };
         let conclude = || {
-            if durable::is_read_only(&options.output) {
+            if storage::is_read_only(&options.output) {
                 let written = shards::write_manifest(options, &summary, earlier, listing)?;
                 return Ok(earlier.unresolved(&written.files));
             }
-            durable::remove_folder(&options.output.join(pieces::FOLDER))?;
+            storage::remove_folder(&options.output.join(pieces::FOLDER))?;
             // A start that died while it wrote the manifest left its part.
-            durable::remove_dead_parts(&options.output, options.shard.1 == 1)?;
+            storage::remove_dead_parts(&options.output, options.shard.1 == 1)?;
             let given = Given::new(&options.inputs, options.root.as_deref(), options.extension());
             given.without_own_runs(options.own_runs).record(&options.output)?;
             self.record_failures(world, &summary.failed)?;

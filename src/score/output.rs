@@ -3,11 +3,11 @@
 
 use super::Format;
 use super::input::Facts;
-use super::recipe::{Recipe, Rows};
-use crate::data::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use super::scoring_plan::{Recipe, Rows};
+use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::schema::unix_time;
 use crate::data::selection::{STATUS_BITS, UNUSABLE};
-use crate::data::text::TextWriter;
-use crate::data::unix_time;
+use crate::data::text::writer::TextWriter;
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,8 +4,8 @@
 
 use super::input::Facts;
 use super::output::{Counts, GROUP, Output, PIECE_FORMAT};
-use crate::data::columns::{CHUNK_ROWS, ColumnSpec, Values};
-use crate::data::finished::{Column, FinishedFile};
+use crate::data::files::finished::{Column, FinishedFile};
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Values};
 use crate::error::{Fault, Result};
 use std::ops::Range;
 use std::path::{Path, PathBuf};

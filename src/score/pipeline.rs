@@ -8,25 +8,25 @@
 //! goes wrong with a file is told and ends that file; what goes wrong with the disk, the
 //! device or another rank ends the work.
 
-use super::deal::{Costed, Pool, Task};
 use super::extracted::Extracted;
 use super::input::{Facts, Input};
 use super::output::{MadeOf, Output};
-use super::recipe::{Recipe, Rows};
+use super::scheduler::{Costed, Pool, Task};
+use super::scoring_plan::{Recipe, Rows};
 use super::{Failure, Options, Report, ScoredFile, pieces, resume};
-use crate::data::assign::Assignment;
-use crate::data::catalog;
-use crate::data::columns::ColumnSpec;
-use crate::data::durable;
-use crate::data::ledger::{Entry, Ledger};
-use crate::data::reading::Note;
-use crate::data::report::or_lack_of_memory;
+use crate::comm::{StopFlag, Work, World};
+use crate::data::files::stamp;
 use crate::data::schema::Schema;
+use crate::data::schema::columns::ColumnSpec;
 use crate::data::table::Block;
+use crate::dataset::assignment::Assignment;
+use crate::dataset::failures::or_lack_of_memory;
+use crate::dataset::output::ledger::{Entry, Ledger};
+use crate::dataset::output::reading::Note;
 use crate::engine::{Preparation, Scorer};
 use crate::error::{Error, Fault, Result};
-use crate::figures::LikenessTally;
-use crate::world::{StopFlag, Work, World};
+use crate::statistics::LikenessTally;
+use crate::storage;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -575,7 +575,7 @@ impl Shared<'_> {
         facts.judge(&job.input)?;
         let counts = output.counts.clone();
         output.finish(recipe, rows, made_of, &facts)?;
-        let output_blake3 = catalog::hash_text(&catalog::hash_file_telling(&job.output, told)?);
+        let output_blake3 = stamp::hash_text(&stamp::hash_file_telling(&job.output, told)?);
         let file = ScoredFile {
             output: job.name.clone(),
             rows,
@@ -595,7 +595,7 @@ impl Shared<'_> {
             input_stamp: None,
         })?;
         if matches!(opened.task, Task::Merge { .. }) {
-            durable::remove_folder(&pieces::folder_of(&options.output, &job.name))?;
+            storage::remove_folder(&pieces::folder_of(&options.output, &job.name))?;
         }
         Ok(Some(file))
     }

@@ -8,17 +8,17 @@
 //! Anything else under the name of an output is refused, as ever.
 
 use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
-use super::recipe::Recipe;
+use super::scoring_plan::Recipe;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
-use crate::data::assign::{Assignment, Job, refuse_links};
-use crate::data::catalog;
-use crate::data::columns::{CHUNK_ROWS, ColumnSpec, Kind};
-use crate::data::durable;
-use crate::data::finished::{Column, FinishedFile};
-use crate::data::ledger::{self, Entry};
+use crate::data::files::finished::{Column, FinishedFile};
+use crate::data::files::stamp;
 use crate::data::schema::Schema;
-use crate::data::unix_time;
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Kind};
+use crate::data::schema::unix_time;
+use crate::dataset::assignment::{Assignment, Job, refuse_links};
+use crate::dataset::output::ledger::{self, Entry};
 use crate::error::{Error, Fault, Result};
+use crate::storage;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -71,23 +71,23 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
         refuse_links(&options.output, &job.output)?;
         let known = entries.get(&job.name).and_then(|e| e.last());
         if !is_of_model(job, model, options, known) {
-            durable::refuse_existing(&job.output, options.overwrite)?;
+            storage::refuse_existing(&job.output, options.overwrite)?;
         }
     }
-    durable::create_folder(&options.output)
+    storage::create_folder(&options.output)
 }
 
 /// Makes the folders of the outputs.
 pub fn begin(jobs: &[&Job]) -> Result<()> {
     let parents: BTreeSet<&Path> = jobs.iter().filter_map(|job| job.output.parent()).collect();
-    parents.into_iter().try_for_each(durable::create_folder)
+    parents.into_iter().try_for_each(storage::create_folder)
 }
 
 /// Removes what killed jobs have left in the output folder: next to outputs, and parts of
 /// manifests.
 pub fn remove_leftovers(options: &Options) -> Result<()> {
     let is_locked = options.shard.1 == 1;
-    durable::remove_dead_parts_below(&options.output, is_locked)
+    storage::remove_dead_parts_below(&options.output, is_locked)
 }
 
 /// An output that is kept.
@@ -118,9 +118,9 @@ pub fn finished(
         entry.settings_blake3 == settings && entry.file.input_blake3 == input_blake3
     });
     if let Some(entry) = entry {
-        let hash = || catalog::hash_file_telling(path, progress);
-        let is_same = entry.bytes == metadata.len()
-            && catalog::hash_text(&hash()?) == entry.file.output_blake3;
+        let hash = || stamp::hash_file_telling(path, progress);
+        let is_same =
+            entry.bytes == metadata.len() && stamp::hash_text(&hash()?) == entry.file.output_blake3;
         if !is_same {
             return Err(other("changed since it was written"));
         }
@@ -159,7 +159,7 @@ pub fn finished(
         output: job.name.clone(),
         rows,
         input_blake3: input_blake3.to_string(),
-        output_blake3: catalog::hash_text(&catalog::hash_file(path)?),
+        output_blake3: stamp::hash_text(&stamp::hash_file(path)?),
         unusable: counts.unusable,
         outside: counts.outside,
         implausible_times: counts.implausible_times,

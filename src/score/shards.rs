@@ -6,12 +6,12 @@
 
 use super::earlier::{self, Earlier};
 use super::{MANIFEST, Options, ScoredFile, Summary};
-use crate::data::assign::Assignment;
-use crate::data::durable;
-use crate::data::earlier::has_recorded_length;
-use crate::data::ledger;
+use crate::comm::World;
+use crate::dataset::assignment::Assignment;
+use crate::dataset::output::earlier::has_recorded_length;
+use crate::dataset::output::ledger;
 use crate::error::{Error, Fault, Result};
-use crate::world::World;
+use crate::storage;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -51,12 +51,12 @@ pub fn begin(options: &Options, ranks: usize, clears_ledgers: bool) -> Result<()
     if shards == 1 {
         return if clears_ledgers { ledger::remove_all(&options.output) } else { Ok(()) };
     }
-    durable::remove_file(&manifest_of(options, shard))?;
+    storage::remove_file(&manifest_of(options, shard))?;
     let parts = shards * ranks;
     let own = (shard * ranks..(shard + 1) * ranks).filter(|_| clears_ledgers);
     let folder = options.output.join(ledger::FOLDER);
     let mut own = own.map(|part| folder.join(format!("{}-of-{parts}.jsonl", part + 1)));
-    own.try_for_each(|path| durable::remove_file(&path))
+    own.try_for_each(|path| storage::remove_file(&path))
 }
 
 fn ledger_names(options: &Options) -> Result<Vec<String>> {
@@ -105,12 +105,12 @@ pub fn write_manifest(
     let (shard, shards) = options.shard;
     if shards == 1 {
         let whole = earlier::merged(earlier, summary.clone());
-        durable::write_if_changed(&target, &whole.to_bytes()?)?;
+        storage::write_if_changed(&target, &whole.to_bytes()?)?;
         return Ok(whole);
     }
     let entries = ledger::read(&options.output)?.entries;
     let own = Summary { listing: Some(listing.to_string()), ..summary.clone() };
-    durable::write_if_changed(&manifest_of(options, shard), &own.to_bytes()?)?;
+    storage::write_if_changed(&manifest_of(options, shard), &own.to_bytes()?)?;
     let mut whole = Summary { files: Vec::new(), rows: 0, ..summary.clone() };
     let (mut unfinished, mut different, mut gone) = (false, Vec::new(), Vec::new());
     for other in 0..shards {
@@ -152,6 +152,6 @@ pub fn write_manifest(
     }
     // Two parts may end at once: each writes the same bytes, under a name of its process first.
     let whole = earlier::merged(earlier, whole);
-    durable::write_if_changed(&target, &whole.to_bytes()?)?;
+    storage::write_if_changed(&target, &whole.to_bytes()?)?;
     Ok(whole)
 }

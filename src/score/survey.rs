@@ -1,22 +1,22 @@
 //! Before anything is scored: what each file is, whether its output is there already, how
 //! long all will take, and whether there is room for it. Each rank looks at its share.
 
-use super::deal::{Costed, Task};
 use super::extracted::Extracted;
-use super::recipe::Recipe;
+use super::scheduler::{Costed, Task};
+use super::scoring_plan::Recipe;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
-use crate::data::assign::{Assignment, Job};
-use crate::data::catalog;
-use crate::data::durable;
-use crate::data::ledger::{Entries, Entry, Ledger};
-use crate::data::reading::Note;
-use crate::data::report::or_lack_of_memory;
+use crate::comm::{Work, World};
+use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::table::Table;
+use crate::dataset::assignment::{Assignment, Job};
+use crate::dataset::failures::or_lack_of_memory;
+use crate::dataset::output::ledger::{Entries, Entry, Ledger};
+use crate::dataset::output::reading::Note;
 use crate::engine;
 use crate::error::{Error, Fault, Result};
-use crate::world::{Work, World};
+use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -91,7 +91,7 @@ impl Surveyor<'_> {
         let overwrite = self.options.overwrite;
         if exists && (!overwrite || self.resumes_overwriting) {
             let hashed = || world.progress(Work::Hashing, 0);
-            let input = catalog::hash_text(&catalog::hash_file_telling(&job.input, hashed)?);
+            let input = stamp::hash_text(&stamp::hash_file_telling(&job.input, hashed)?);
             self.extracted.refuse_altered(&job.name, &job.input, &input)?;
             let (model, format) = (self.model_blake3, self.options.format);
             let settings = resume::settings_hash(model, &schema, self.options, self.recipe);
@@ -214,7 +214,7 @@ pub fn check_room(
     recipe: &Recipe,
     options: &Options,
 ) -> Result<()> {
-    let Some(free) = durable::free_bytes(&options.output) else { return Ok(()) };
+    let Some(free) = storage::free_bytes(&options.output) else { return Ok(()) };
     let (mut least, mut most) = (0_u64, 0_u64);
     for (job, found) in assignment.jobs.iter().zip(found) {
         let Found::Rows(rows) = found else { continue };

@@ -1,16 +1,17 @@
 //! Reads suspects in child processes, before this process opens any of them.
 //!
-//! A suspect is a file that a rank was reading when an earlier start died (`data::reading`), or one
-//! that was found to end its reader and has not been scored since (the ledger says so).
+//! A suspect is a file that a rank was reading when an earlier start died
+//! (`dataset::output::reading`), or one that was found to end its reader and has not been scored
+//! since (the ledger says so).
 
 use super::{Options, ScoredFile, shards};
-use crate::data::assign::{Assignment, Job};
-use crate::data::ledger::{self, FailedEntry, Ledger};
-use crate::data::probe;
-use crate::data::reading::{Note, ReadingNotes};
-use crate::data::report::Failure;
+use crate::comm::{ReadingOf, StopFlag, World, agree, gather_values, is_root, value_of_root};
+use crate::dataset::assignment::{Assignment, Job};
+use crate::dataset::failures::Failure;
+use crate::dataset::output::ledger::{self, FailedEntry, Ledger};
+use crate::dataset::output::reading::{Note, ReadingNotes};
+use crate::dataset::probe;
 use crate::error::{Error, Result};
-use crate::world::{ReadingOf, StopFlag, World, agree, gather_values, is_root, value_of_root};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

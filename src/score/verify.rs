@@ -2,10 +2,10 @@
 
 use super::output::FORMAT;
 use super::{MANIFEST, ScoredFile, Summary, pieces};
-use crate::data::finished::FinishedFile;
-use crate::data::verification::{self, Claims, Verification};
+use crate::comm::{World, agree};
+use crate::data::files::finished::FinishedFile;
+use crate::dataset::output::verification::{self, Claims, Verification};
 use crate::error::{Fault, Result};
-use crate::world::{World, agree};
 use std::path::Path;
 
 /// Verifies an output folder of `score`.

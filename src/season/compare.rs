@@ -7,21 +7,21 @@
 //! are exact in any order. Where events have a class, the same bins give the areas under both
 //! ROC curves and the error of their difference.
 
+use super::counting::judge::Judge;
 use super::folder::{Counted, Folder, Listed, count};
-use super::judge::Judge;
 use super::models::Models;
 use super::plan::{Plan, refuse_selections};
 use super::summary::{Parts, Season, Tally};
+use crate::comm::{World, agree, common, gather_values, is_root};
 use crate::config::Class;
 use crate::config::SeasonSettings;
-use crate::data::durable;
-use crate::data::scores::{ScoreBlock, ScoreFile};
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
+use crate::data::table::scores::{ScoreBlock, ScoreFile};
 use crate::error::{Error, Fault, Result};
-use crate::figures::distribution::ordered_bits;
-use crate::figures::paired::{Sums, doubled_placements};
-use crate::figures::{Crossed, Measured, Paired, Selected, Sum};
-use crate::world::{World, agree, common, gather_values, is_root};
+use crate::statistics::comparison::paired::{Sums, doubled_placements};
+use crate::statistics::distribution::ordered_bits;
+use crate::statistics::{Crossed, Measured, Paired, Selected, Sum};
+use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -123,7 +123,7 @@ impl Found {
 pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
-        agree(world, durable::refuse_existing(path, options.overwrite))?;
+        agree(world, storage::refuse_existing(path, options.overwrite))?;
     }
     let settings = &options.settings;
     let open = || -> Result<[Folder; 2]> {
@@ -185,7 +185,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
 fn write(path: &Path, comparison: &Comparison) -> Result<()> {
     let json = serde_json::to_vec_pretty(comparison)
         .map_err(|e| Fault::new("cannot write the comparison").found(e).internal())?;
-    durable::write_file(path, &json)
+    storage::write_file(path, &json)
 }
 
 /// Refuses scorings of different inputs.

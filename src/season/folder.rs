@@ -1,20 +1,20 @@
 //! A folder of score files: what its manifest lists, and reading all of them over ranks.
 
-use super::candidates::{Best, Candidate};
-use super::counts::{RunCounts, RunKey};
-use super::labels::Labels;
+use super::counting::candidates::{Best, Candidate};
+use super::counting::counts::{RunCounts, RunKey};
+use super::counting::labels::Labels;
+use super::counting::repeated::CountedEvents;
+use super::counting::scan::scan;
 use super::plan::Plan;
-use super::repeated::CountedEvents;
-use super::scan::scan;
 use crate::bounded;
+use crate::comm::{Work, World, agree, common, gather_values};
 use crate::config::SeasonSettings;
-use crate::data::catalog::{hash_file_telling, hash_text};
-use crate::data::finished::FinishedFile;
-use crate::data::report::FailedFile;
-use crate::data::scores::{self, Head, ScoreFile};
-use crate::data::walk::hdf5_files;
+use crate::data::files::finished::FinishedFile;
+use crate::data::files::stamp::{hash_file_telling, hash_text};
+use crate::data::files::walk::hdf5_files;
+use crate::data::table::scores::{self, Head, ScoreFile};
+use crate::dataset::failures::FailedFile;
 use crate::error::{Error, Fault, Result};
-use crate::world::{Work, World, agree, common, gather_values};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -329,7 +329,7 @@ struct Counting {
 }
 
 impl Counting {
-    fn take(&mut self, scanned: super::scan::Scanned) {
+    fn take(&mut self, scanned: super::counting::scan::Scanned) {
         for (key, counts) in scanned.runs {
             self.runs.entry(key).or_default().merge(&counts);
         }

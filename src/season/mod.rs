@@ -7,42 +7,32 @@
 //! the same inputs are held against each other in `compare`. A file or run that cannot be
 //! used is told and never stops the others.
 
-mod area;
-mod candidates;
-mod clock;
-mod combine;
 pub mod compare;
-mod counts;
+mod counting;
 mod folder;
-mod judge;
-mod labels;
 mod models;
 mod names;
-mod pictures;
+mod pages;
 mod plan;
-mod repeated;
-mod scan;
 mod showers;
 mod summary;
-mod sums;
-mod text;
 pub mod time;
 
-pub use area::{AreaBin, BinLeak, Simulation};
-pub use candidates::Candidate;
 pub use compare::{COMPARISON, Comparison, Migration, Side};
-pub use counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
+pub use counting::area::{AreaBin, BinLeak, Simulation};
+pub use counting::candidates::Candidate;
+pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
 pub use names::number_name;
-pub use pictures::Picture;
+pub use pages::pictures::Picture;
 pub use showers::{INDEPENDENT, Showers};
 pub use summary::{
     Cumulative, DriftOf, EnergyBin, Group, Naive, Night, PortionRow, RunRow, Scores, Season, Tally,
 };
 
+use crate::comm::{World, agree, common, is_root};
 use crate::config::SeasonSettings;
-use crate::data::durable;
 use crate::error::{Error, Fault, Result};
-use crate::world::{World, agree, common, is_root};
+use crate::storage;
 use folder::{Folder, count};
 use models::Models;
 use plan::Plan;
@@ -74,7 +64,7 @@ pub struct Options {
 /// candidates the root alone.
 pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
-    agree(world, durable::refuse_existing(&path, options.overwrite))?;
+    agree(world, storage::refuse_existing(&path, options.overwrite))?;
     let settings = &options.settings;
     let models = agree(world, Models::new(settings))?;
     let folder = agree(world, Folder::open(&options.scores))?;
@@ -114,7 +104,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
         ));
     }
     if let Some(folder) = options.images.as_deref().filter(|_| is_root(world)) {
-        let (pictures, missing) = pictures::pictures(&season.candidates, folder);
+        let (pictures, missing) = pages::pictures::pictures(&season.candidates, folder);
         season.pictures = pictures;
         season.warnings.extend(missing);
     }
@@ -213,5 +203,5 @@ fn reference(
 fn write(path: &Path, season: &Season) -> Result<()> {
     let json = serde_json::to_vec_pretty(season)
         .map_err(|e| Fault::new("cannot write the season").found(e).internal())?;
-    durable::write_file(path, &json)
+    storage::write_file(path, &json)
 }

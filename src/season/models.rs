@@ -1,7 +1,7 @@
 //! Which model belongs to which telescope and season.
 
 use crate::config::{ModelOf, OtherModel, SeasonSettings};
-use crate::data::catalog;
+use crate::data::files::stamp;
 use crate::error::{Fault, Result};
 use std::path::Path;
 
@@ -53,7 +53,7 @@ fn short(hash: &str) -> &str {
 fn hash_of(model: &str) -> Result<String> {
     let path = Path::new(model);
     if path.is_file() {
-        return Ok(catalog::hash_text(&catalog::hash_file(path)?));
+        return Ok(stamp::hash_text(&stamp::hash_file(path)?));
     }
     if model.len() >= FEWEST_DIGITS && model.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(model.to_lowercase());

@@ -1,9 +1,9 @@
 //! What decides about the events of a scoring: working point, positions, cuts, quality.
 
 use crate::config::{Interval, Positions, SeasonSettings};
-use crate::data::scores::Head;
+use crate::data::table::scores::Head;
 use crate::error::{Fault, Result};
-use crate::figures::disjoint::MOST_POSITIONS;
+use crate::statistics::counts::disjoint::MOST_POSITIONS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

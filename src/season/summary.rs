@@ -1,23 +1,23 @@
 //! The figures of a season, from its counts: what `season.json` holds.
 
-use super::area::{BinLeak, Simulation};
-use super::candidates::Candidate;
-use super::clock::DISAGREEMENT;
-use super::combine::{self, Combined};
-use super::counts::{Pair, Portion, RunCounts, RunKey, grow};
+use super::counting::area::{BinLeak, Simulation};
+use super::counting::candidates::Candidate;
+use super::counting::clock::DISAGREEMENT;
+use super::counting::combine::{self, Combined};
+use super::counting::counts::{Pair, Portion, RunCounts, RunKey, grow};
+use super::counting::sums::Sum;
 use super::folder::{Counted, Folder};
 use super::models::Models;
 use super::names::{is_hash, number_name};
-use super::pictures::Picture;
+use super::pages::pictures::Picture;
 use super::plan::{Plan, refuse_selections};
 use super::showers::{self, INDEPENDENT, Showers, Watch};
-use super::sums::Sum;
 use super::time;
 use crate::config::{Interval, OtherModel, SeasonSettings};
+use crate::data::schema::unix_time;
 use crate::data::selection::STATUS_BITS;
-use crate::data::unix_time;
 use crate::error::{Fault, Result};
-use crate::figures::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff, ThresholdScan};
+use crate::statistics::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff, ThresholdScan};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,8 +15,8 @@ use serde::Serialize;
 use taiga_flow_gpu::random::Stream;
 
 pub use crate::config::Class;
-use crate::data::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
-use crate::data::events;
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::table::events;
 use crate::error::{Error, Fault, Result};
 pub use toy::Event;
 

@@ -2,12 +2,12 @@
 //! step, and their choice, which comes after the last one.
 
 use super::flows::Population;
-use super::job::Job;
+use super::trainer::Job;
+use crate::comm::{World, common, is_root};
 use crate::config::Class;
-use crate::data::store::RowCounts;
+use crate::dataset::event_store::RowCounts;
 use crate::error::{Error, Fault, Result};
-use crate::figures::{BinnedThresholds, ClassCounts, Rule, Threshold};
-use crate::world::{World, common, is_root};
+use crate::statistics::{BinnedThresholds, ClassCounts, Rule, Threshold};
 
 impl Job<'_> {
     /// Refuses bins with too few held-out events, as the configuration says.

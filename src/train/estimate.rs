@@ -4,15 +4,16 @@
 //! divided by the number of ranks; what ranks add to it (sums over the network, uneven
 //! nodes) is not in it. See `bench/scaling` for a model of that.
 
-use super::checkpoint;
 use super::few;
 use super::plan::Plan;
+use super::run::checkpoint;
 use super::{Options, describe};
-use crate::data::cut_flow::{self, CutFlow};
+use crate::comm::{World, agree, preflight};
+use crate::data::selection::cut_flow::CutFlow;
+use crate::dataset::cut_flow;
 use crate::engine::{self, Batch, Events, FixedSum, Place};
 use crate::error::Result;
 use crate::model::initial_params;
-use crate::world::{World, agree, preflight};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use taiga_flow_gpu::random::Stream;

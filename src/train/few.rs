@@ -2,9 +2,9 @@
 
 use super::plan::Plan;
 use crate::config::{Class, Mode};
-use crate::data::store::RowCounts;
+use crate::dataset::event_store::RowCounts;
 use crate::error::{Error, Fault, Result};
-use crate::figures::Rule;
+use crate::statistics::Rule;
 
 /// Training events of a class below which nothing is learnt but the sample.
 pub const LEAST_TO_TRAIN: u64 = 50;

@@ -5,51 +5,40 @@
 //! taken in the order of shards, so that the result does not depend on the ranks.
 
 mod bins;
-pub mod checkpoint;
-mod contrast;
-mod culprits;
-mod ending;
 pub mod estimate;
 mod few;
 mod flows;
-mod hadron_comparison;
-mod held_out;
-mod job;
-mod journal;
-mod off_source;
+mod objectives;
+mod offending_events;
 pub mod plan;
-mod publish;
-mod quantile;
-mod records;
+mod progress;
 mod reference;
-mod rehearse;
 mod replicas;
-mod run_folder;
+pub mod run;
 pub mod schedule;
-pub mod standing;
 pub mod state;
-mod status;
 mod step;
-mod synthetic;
-pub mod verify;
+mod trainer;
+mod validate_inputs;
+mod validation;
 
-pub use rehearse::{cut_flows, rehearse};
-pub use run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
+pub use run::run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
+pub use validate_inputs::{cut_flows, rehearse};
 
+use crate::comm::{StopFlag, World, agree, common, is_root, preflight, watch};
 use crate::config::Config;
-use crate::data::repeated;
-use crate::data::store::RowCounts;
+use crate::dataset::duplicates;
+use crate::dataset::event_store::RowCounts;
 use crate::engine::{self, Place};
 use crate::error::Result;
-use crate::world::{StopFlag, World, agree, common, is_root, preflight, watch};
-use job::{Job, stopped};
 use plan::Plan;
-use publish::finished;
-use run_folder::RunFolder;
+use run::publish::finished;
+use run::run_folder::RunFolder;
 use serde::Serialize;
 use state::TrainState;
 use std::path::PathBuf;
 use std::time::Duration;
+use trainer::{Job, stopped};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -149,7 +138,7 @@ fn made_ready<'a>(
     place: &Place,
 ) -> Result<Job<'a>> {
     if !options.config.data.allow_repeated_events {
-        repeated::refuse(world, &plan.sources)?;
+        duplicates::refuse(world, &plan.sources)?;
     }
     let start = |flow| engine::start(&place.for_flow(flow), &plan.spec);
     let engines = (0..plan.flows.len()).map(start).collect::<Result<Vec<_>>>();

@@ -4,23 +4,25 @@
 //! alike, before anything is written.
 
 use super::flows::{self, FlowPlan, Objective, Population};
-use super::off_source::OffSourceView;
+use super::objectives::off_source::OffSourceView;
+use crate::comm::{World, agree, is_root};
 use crate::config::{Class, Config, Mode, OffSource};
-use crate::data::catalog::{self, Catalog};
-use crate::data::extraction::Extractions;
-use crate::data::roles;
+use crate::data::files::list;
 use crate::data::schema::canonical_unit;
 use crate::data::selection::Selection;
-use crate::data::shards::{Dealing, default_shards};
-use crate::data::shower_key;
-use crate::data::sketch;
-use crate::data::split::Splitter;
-use crate::data::store::{self, Recipe, Source, View};
+use crate::data::selection::shards::{Dealing, default_shards};
+use crate::data::selection::shower_key;
+use crate::data::selection::split::Splitter;
 use crate::data::table::Table;
-use crate::data::values;
+use crate::dataset::catalog::{self, Catalog};
+use crate::dataset::event_store::{self, Recipe};
+use crate::dataset::output::extraction::Extractions;
+use crate::dataset::roles;
+use crate::dataset::sketch;
+use crate::dataset::source::{self, Source, View};
+use crate::dataset::values;
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
-use crate::world::{World, agree, is_root};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use taiga_flow_gpu::layout::Layout;
@@ -263,7 +265,7 @@ fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSou
 fn refuse_shared(world: &dyn World, one: &[PathBuf], other: &[PathBuf]) -> Result<()> {
     let both = [one, other].concat();
     let look = is_root(world) && !both.is_empty();
-    agree(world, if look { catalog::list_files(&both).map(drop) } else { Ok(()) })
+    agree(world, if look { list::list_files(&both).map(drop) } else { Ok(()) })
 }
 
 /// Opens every needed column of a file; the features' units.
@@ -273,7 +275,7 @@ fn check_columns(
     selection: &Selection,
     key: Option<&[String]>,
 ) -> Result<String> {
-    store::open_columns(table, source, &store::request(source, selection, key))?;
+    event_store::open_columns(table, source, &source::request(source, selection, key))?;
     if key.is_none() {
         shower_key::refuse_scattered(table)?;
     }

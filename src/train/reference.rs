@@ -1,13 +1,13 @@
 //! Describes the events of a training for its model card.
 
 use super::flows::Population;
-use super::job::Job;
-use super::quantile;
+use super::objectives::quantile;
+use super::trainer::Job;
+use crate::comm::World;
 use crate::config::{Class, Transform};
-use crate::data::features::{ScaledFeature, inverse, scaler_log_det};
+use crate::data::schema::features::{ScaledFeature, inverse, scaler_log_det};
 use crate::error::Result;
 use crate::model::{ClassReference, FRACTIONS, Reference, SketchCard, Sketches};
-use crate::world::World;
 use std::collections::BTreeMap;
 
 /// The least coordinate of a power that is inverted.
@@ -103,7 +103,7 @@ fn magnitude(feature: &ScaledFeature, scaled: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::config::Feature;
-    use crate::data::features::transform;
+    use crate::data::schema::features::transform;
 
     #[test]
     fn quantity_next_to_zero_is_finite() {

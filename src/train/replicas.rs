@@ -7,8 +7,8 @@
 //! published; a rank that differs is named, and nothing of it reaches the disk.
 
 use super::state::TrainState;
+use crate::comm::{World, common, host};
 use crate::error::{Fault, Result};
-use crate::world::{World, common, host};
 use std::collections::BTreeMap;
 
 /// Stops all ranks if their weights are not equal, bit by bit.
@@ -76,7 +76,7 @@ fn odd_ranks(told: &[Vec<u8>]) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Threads;
+    use crate::comm::Threads;
 
     fn checked(ranks: usize, change: impl Fn(usize, &mut TrainState) + Sync) -> Vec<Result<()>> {
         Threads::run(ranks, |world| {

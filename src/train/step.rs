@@ -1,19 +1,19 @@
 //! One step on one rank: the events of each population, their loss weights, and the
 //! gradient sums of each flow.
 
-use super::contrast::{CrossEntropyAt, PushAt};
 use super::flows::{Objective, Population};
-use super::job::Job;
+use super::objectives::contrast::{CrossEntropyAt, PushAt};
+use super::objectives::quantile;
+use super::objectives::synthetic::Latent;
 use super::plan::Plan;
-use super::quantile;
 use super::state::{Progress, TrainState};
-use super::synthetic::Latent;
+use super::trainer::Job;
+use crate::comm::World;
 use crate::config::FineTune;
-use crate::data::store::Gathered;
+use crate::dataset::event_store::Gathered;
 use crate::engine::{Batch, Events};
 use crate::error::Result;
 use crate::model::anomalies::Maker;
-use crate::world::World;
 
 /// Weights are summed over ranks as integers, in units of 1/UNITS.
 pub const UNITS: i64 = 1 << 20;

@@ -4,9 +4,9 @@ use super::{configuration, folder, hash, seed, simulated};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use taiga_flow::comm::{StopFlag, Threads};
 use taiga_flow::config::{self, Class};
 use taiga_flow::train::{self, Existing, Options};
-use taiga_flow::world::{StopFlag, Threads};
 
 /// A training that writes a checkpoint after every step, and can be shared by 4 ranks.
 pub const EVERY_STEP: &str = "[train]\nepochs = 8\nbatch = 512\nshards = 4\nlearning_rate = 1e-2\npatience = 0\n\

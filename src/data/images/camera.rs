@@ -1,7 +1,7 @@
 //! Pixel positions from a file of their own.
 
 use super::{Geometry, MOST_PIXELS, own};
-use crate::data::h5;
+use crate::data::hdf5;
 use crate::error::{Error, Fault, Result};
 use std::io::Read;
 use std::path::Path;
@@ -13,9 +13,9 @@ const MOST_BYTES: u64 = 16 << 20;
 /// line: x and y [cm], or the columns of TAIGA's coordinate files (cluster, pixel, number,
 /// x, y, …). Columns are separated by blanks, tabs or commas; `#` begins a comment.
 pub fn camera_file(path: &Path) -> Result<Geometry> {
-    let bytes = h5::file_length(path)?;
-    if h5::is_hdf5(path) {
-        let file = h5::open(path)?;
+    let bytes = hdf5::file_length(path)?;
+    if hdf5::is_hdf5(path) {
+        let file = hdf5::open(path)?;
         return own::geometry_of(path, &file)?.ok_or_else(|| {
             Fault::new("no camera in the file")
                 .file(path)

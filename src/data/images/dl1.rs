@@ -7,11 +7,11 @@
 //! the library fills what it does not find with zeros and says that all is well.
 
 use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
-use crate::data::h5;
-use crate::data::rows::stored_chunks;
+use crate::data::hdf5;
+use crate::data::hdf5::rows::stored_chunks;
 use crate::error::{Error, Fault, Result};
-use hdf5::sync::sync;
-use hdf5::{Dataset, Dataspace, File};
+use ::hdf5::sync::sync;
+use ::hdf5::{Dataset, Dataspace, File};
 use hdf5_sys::h5d::H5Dread;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::H5P_DEFAULT;
@@ -65,10 +65,10 @@ pub(super) fn is_dl1(file: &File) -> bool {
 
 impl Dl1File {
     pub fn open(path: &Path) -> Result<Dl1File> {
-        let file = h5::open(path)?;
-        let group = h5::group(path, &file, IMAGES)?;
+        let file = hdf5::open(path)?;
+        let group = hdf5::group(path, &file, IMAGES)?;
         let mut names =
-            group.member_names().map_err(|error| h5::read_fault(path, IMAGES, &error))?;
+            group.member_names().map_err(|error| hdf5::read_fault(path, IMAGES, &error))?;
         names.retain(|name| name.starts_with("tel_"));
         names.sort();
         let (mut sets, mut tables) = (Vec::new(), Vec::new());
@@ -106,7 +106,7 @@ impl Dl1File {
     }
 
     pub fn reader(&self, index: usize) -> Result<Dl1Reader> {
-        let file = h5::open_with_cache(&self.path, LARGEST_READ)?;
+        let file = hdf5::open_with_cache(&self.path, LARGEST_READ)?;
         let table = Table::open(&self.path, &file, &self.tables[index])?;
         Ok(Dl1Reader { table, next: 0, wants_mask: self.sets[index].has_given, _file: file })
     }
@@ -133,7 +133,7 @@ struct FixedPoint {
 
 impl Table {
     fn open(path: &Path, file: &File, name: &str) -> Result<Table> {
-        let dataset = file.dataset(name).map_err(|error| h5::read_fault(path, name, &error))?;
+        let dataset = file.dataset(name).map_err(|error| hdf5::read_fault(path, name, &error))?;
         let rows = rows_of(path, name, &dataset)?;
         let fault = |what: &str| Fault::new(what).file(path).dataset(name);
         let Some((H5T_class_t::H5T_INTEGER | H5T_class_t::H5T_FLOAT, pixels)) =
@@ -170,7 +170,7 @@ impl Table {
 impl FixedPoint {
     fn of(dataset: &Dataset, field: &str) -> Option<FixedPoint> {
         let index = field_number(dataset, field)?;
-        let text = |what: &str| h5::text_attribute(dataset, &format!("CTAFIELD_{index}_{what}"));
+        let text = |what: &str| hdf5::text_attribute(dataset, &format!("CTAFIELD_{index}_{what}"));
         if text("TRANSFORM").as_deref() != Some("fixed_point") {
             return None;
         }
@@ -253,7 +253,7 @@ fn camera_of(
     pixels: usize,
 ) -> Result<Option<Geometry>> {
     let layout_name = format!("{INSTRUMENT}/subarray/layout");
-    let layout = h5::optional_dataset(path, file, &layout_name)?;
+    let layout = hdf5::optional_dataset(path, file, &layout_name)?;
     let (Some(telescope), Some(layout)) = (telescope, layout) else {
         return Ok(None);
     };
@@ -264,7 +264,7 @@ fn camera_of(
         return Ok(None);
     };
     let name = format!("{INSTRUMENT}/telescope/camera/geometry_{}", cameras[row] as i64);
-    let Some(dataset) = h5::optional_dataset(path, file, &name)? else { return Ok(None) };
+    let Some(dataset) = hdf5::optional_dataset(path, file, &name)? else { return Ok(None) };
     let metres = |field: &str| {
         let unit = unit_of(&dataset, field);
         if unit.as_deref().is_none_or(|unit| unit != "m") {
@@ -295,7 +295,7 @@ fn camera_of(
 /// The effective focal length, which maps the camera to the sky; else the equivalent one.
 fn focal_length(path: &Path, file: &File, row: f64) -> Result<Option<f64>> {
     let name = format!("{INSTRUMENT}/telescope/optics");
-    let Some(dataset) = h5::optional_dataset(path, file, &name)? else { return Ok(None) };
+    let Some(dataset) = hdf5::optional_dataset(path, file, &name)? else { return Ok(None) };
     for field in ["effective_focal_length", "equivalent_focal_length"] {
         if field_of(&dataset, field)?.is_none() {
             continue;
@@ -312,13 +312,13 @@ fn focal_length(path: &Path, file: &File, row: f64) -> Result<Option<f64>> {
 /// Number of a field in the names of its attributes: PyTables names all fields, ctapipe
 /// those of its containers.
 fn field_number(dataset: &Dataset, field: &str) -> Option<u32> {
-    let named = |name: String| h5::text_attribute(dataset, &name).as_deref() == Some(field);
+    let named = |name: String| hdf5::text_attribute(dataset, &name).as_deref() == Some(field);
     (0..64).find(|i| named(format!("FIELD_{i}_NAME")) || named(format!("CTAFIELD_{i}_NAME")))
 }
 
 fn unit_of(dataset: &Dataset, field: &str) -> Option<String> {
     let index = field_number(dataset, field)?;
-    h5::text_attribute(dataset, &format!("CTAFIELD_{index}_UNIT"))
+    hdf5::text_attribute(dataset, &format!("CTAFIELD_{index}_UNIT"))
 }
 
 /// All values of one numeric field of a small table, as f64.
@@ -360,7 +360,7 @@ fn rows_of(path: &Path, name: &str, dataset: &Dataset) -> Result<u64> {
             .advice("the file is damaged: copy or write it again")
             .input())
     };
-    let shape = dataset.get_shape().map_err(|error| h5::read_fault(path, name, &error))?;
+    let shape = dataset.get_shape().map_err(|error| hdf5::read_fault(path, name, &error))?;
     let [rows] = shape[..] else {
         return Err(fault("not a table").found(format!("shape {shape:?}")).input());
     };
@@ -375,7 +375,7 @@ fn rows_of(path: &Path, name: &str, dataset: &Dataset) -> Result<u64> {
         return if stored >= needed { Ok(rows as u64) } else { damaged(format!("{stored} bytes")) };
     }
     let stored =
-        stored_chunks(dataset).map_err(|error| h5::read_fault(path, name, &error))? as usize;
+        stored_chunks(dataset).map_err(|error| hdf5::read_fault(path, name, &error))? as usize;
     let expected = rows.div_ceil(chunk);
     if chunk.saturating_mul(record) > 1 << 28 || stored < expected {
         return damaged(format!("{stored} chunks of {chunk} rows"));
@@ -435,15 +435,15 @@ fn read(
 ) -> Result<Vec<u8>> {
     let record: usize = fields.iter().map(|(_, memory)| memory.bytes()).sum();
     let count = (rows.end - rows.start) as usize;
-    let failed = |error: hdf5::Error| {
-        let error = h5::read_fault(path, name, &error);
+    let failed = |error: ::hdf5::Error| {
+        let error = hdf5::read_fault(path, name, &error);
         match error.fault() {
             Some(fault) => Error::from_code(error.exit_code(), fault.clone().row(rows.start)),
             None => error,
         }
     };
-    h5::check_filters(dataset).map_err(failed)?;
-    crate::data::record::check_record(dataset).map_err(failed)?;
+    hdf5::check_filters(dataset).map_err(failed)?;
+    crate::data::hdf5::compound::check_record(dataset).map_err(failed)?;
     let selection = rows.start as usize..rows.end as usize;
     let space = dataset.space().and_then(|space| space.select(selection)).map_err(failed)?;
     let memory_space = Dataspace::try_new(count).map_err(failed)?;
@@ -461,7 +461,7 @@ fn read(
         }
     });
     if status < 0 {
-        let error = hdf5::Error::query().unwrap_or_else(|error| error);
+        let error = ::hdf5::Error::query().unwrap_or_else(|error| error);
         return Err(failed(error));
     }
     Ok(bytes)
@@ -473,9 +473,9 @@ fn memory_type(dataset: &Dataset, fields: &[(&str, Memory)], record: usize) -> R
         .dtype()
         .map_err(|error| Fault::new("cannot read the type of a table").found(error).input())?;
     let natives = [
-        hdf5::Datatype::from_type::<i64>(),
-        hdf5::Datatype::from_type::<f64>(),
-        hdf5::Datatype::from_type::<f32>(),
+        ::hdf5::Datatype::from_type::<i64>(),
+        ::hdf5::Datatype::from_type::<f64>(),
+        ::hdf5::Datatype::from_type::<f32>(),
     ];
     let [Ok(integer), Ok(real), Ok(single)] = natives else {
         return Err(Fault::new("cannot make a type of numbers").internal());

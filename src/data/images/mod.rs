@@ -17,7 +17,7 @@ pub use camera::camera_file;
 pub use own::{FORMAT, VERSION};
 pub use write::{ImageWriter, Images, OFFSET, SCALE};
 
-use crate::data::h5;
+use crate::data::hdf5;
 use crate::error::{Fault, Result};
 use std::io::Read;
 use std::path::Path;
@@ -128,11 +128,11 @@ impl ImageFile {
     /// Opens a file of any kind. `camera` gives the pixels of texts, x and y [cm], where
     /// they are known; other files are not asked for them here.
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<ImageFile> {
-        h5::file_length(path)?;
-        if !h5::is_hdf5(path) && is_text(path) {
+        hdf5::file_length(path)?;
+        if !hdf5::is_hdf5(path) && is_text(path) {
             return Ok(ImageFile(Kind::Text(text::TextFile::open(path, camera)?)));
         }
-        if dl1::is_dl1(&h5::open(path)?) {
+        if dl1::is_dl1(&hdf5::open(path)?) {
             return Ok(ImageFile(Kind::Dl1(dl1::Dl1File::open(path)?)));
         }
         Ok(ImageFile(Kind::Own(own::OwnFile::open(path)?)))

@@ -8,13 +8,13 @@
 
 use super::read::{Stored, Table2};
 use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
-use crate::data::events;
-use crate::data::h5;
+use crate::data::hdf5;
+use crate::data::hdf5::numbers::{Numbers, StoredColumn};
 use crate::data::schema::normal_unit;
-use crate::data::stored::{Numbers, StoredColumn};
+use crate::data::table::events;
 use crate::error::{Fault, Result};
-use hdf5::types::IntSize;
-use hdf5::{File, Group};
+use ::hdf5::types::IntSize;
+use ::hdf5::{File, Group};
 use std::path::{Path, PathBuf};
 
 /// Root attribute `format` of the project's own image files.
@@ -33,7 +33,7 @@ pub(super) struct OwnFile {
 
 impl OwnFile {
     pub fn open(path: &Path) -> Result<OwnFile> {
-        let file = h5::open(path)?;
+        let file = hdf5::open(path)?;
         check_format(path, &file)?;
         let opened = Opened::new(path, &file)?;
         let set = ImageSet {
@@ -51,7 +51,7 @@ impl OwnFile {
             is_cleaned: false,
         };
         let text =
-            |name: &&str| h5::text_attribute(&file, name).map(|text| ((*name).to_string(), text));
+            |name: &&str| hdf5::text_attribute(&file, name).map(|text| ((*name).to_string(), text));
         Ok(OwnFile {
             path: path.into(),
             set: [set],
@@ -68,11 +68,11 @@ impl OwnFile {
     }
 
     pub fn reader(&self) -> Result<OwnReader> {
-        let opened = Opened::new(&self.path, &h5::open(&self.path)?)?;
+        let opened = Opened::new(&self.path, &hdf5::open(&self.path)?)?;
         let bytes = opened.charge.cache_bytes(1);
         // The library takes the cache from the first opening of a file that is open.
         drop(opened);
-        let file = h5::open_with_cache(&self.path, bytes.max(1 << 20))?;
+        let file = hdf5::open_with_cache(&self.path, bytes.max(1 << 20))?;
         let opened = Opened::new(&self.path, &file)?;
         Ok(OwnReader { opened, _file: file, next: 0 })
     }
@@ -89,8 +89,8 @@ struct Opened {
 
 impl Opened {
     fn new(path: &Path, file: &File) -> Result<Opened> {
-        let bytes = h5::file_length(path)?;
-        let images = h5::group(path, file, "images")?;
+        let bytes = hdf5::file_length(path)?;
+        let images = hdf5::group(path, file, "images")?;
         let charge = Table2::open(path, &images, "charge", bytes)?;
         if let Some(unit) = charge.unit().map(|unit| normal_unit(&unit)).filter(|u| u != "p.e.") {
             return Err(Fault::new("charges are in another unit")
@@ -105,9 +105,9 @@ impl Opened {
         let mut opened =
             Opened { charge, sigma, keys: Vec::new(), columns: Vec::new(), class: None };
         if file.link_exists("events") {
-            opened.take_columns(path, &h5::group(path, file, "events")?, bytes)?;
+            opened.take_columns(path, &hdf5::group(path, file, "events")?, bytes)?;
         }
-        if let Some(declared) = h5::integer_attribute(file, "rows")
+        if let Some(declared) = hdf5::integer_attribute(file, "rows")
             && declared != opened.charge.images as i64
         {
             return Err(Fault::new("the file does not hold the images that were written")
@@ -122,7 +122,7 @@ impl Opened {
 
     fn take_columns(&mut self, path: &Path, group: &Group, bytes: u64) -> Result<()> {
         let mut names =
-            group.member_names().map_err(|error| h5::read_fault(path, "events", &error))?;
+            group.member_names().map_err(|error| hdf5::read_fault(path, "events", &error))?;
         names.sort();
         for name in names {
             let column = StoredColumn::open(path, group, &name)?;
@@ -148,7 +148,7 @@ impl Opened {
         if self.sigma.is_some() {
             return Ok(Sigma::PerImage);
         }
-        let images = h5::group(path, file, "images")?;
+        let images = hdf5::group(path, file, "images")?;
         if !images.link_exists(SIGMA) {
             return Ok(Sigma::None);
         }
@@ -160,7 +160,7 @@ impl Opened {
                 .found(format!("{} values", column.rows))
                 .input()
         })?;
-        column.check_storage(h5::file_length(path)?)?;
+        column.check_storage(hdf5::file_length(path)?)?;
         Ok(Sigma::Camera(column.read_f32(0..column.rows)?))
     }
 }
@@ -174,7 +174,7 @@ fn per_image_sigma(
     charge: &Table2,
     bytes: u64,
 ) -> Result<Option<Table2>> {
-    let two = |dataset: hdf5::Dataset| dataset.ndim() == 2;
+    let two = |dataset: ::hdf5::Dataset| dataset.ndim() == 2;
     if !images.dataset(SIGMA).is_ok_and(two) {
         return Ok(None);
     }
@@ -192,7 +192,7 @@ fn per_image_sigma(
 
 /// Refuses a file whose root attributes say that it is something else.
 fn check_format(path: &Path, file: &File) -> Result<()> {
-    let Some(format) = h5::text_attribute(file, "format") else { return Ok(()) };
+    let Some(format) = hdf5::text_attribute(file, "format") else { return Ok(()) };
     if format != FORMAT {
         return Err(Fault::new("not an image file")
             .file(path)
@@ -201,7 +201,7 @@ fn check_format(path: &Path, file: &File) -> Result<()> {
             .advice("give camera images here, not tables of events or scores")
             .input());
     }
-    match h5::integer_attribute(file, "version") {
+    match hdf5::integer_attribute(file, "version") {
         Some(VERSION) => Ok(()),
         found => Err(Fault::new("image file of another version")
             .file(path)
@@ -232,7 +232,7 @@ pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> 
     if !file.link_exists("camera") {
         return Ok(None);
     }
-    let group = h5::group(path, file, "camera")?;
+    let group = hdf5::group(path, file, "camera")?;
     let read = |name: &str| {
         let column = StoredColumn::open(path, &group, name)?;
         if column.rows > MOST_PIXELS as u64 {
@@ -242,7 +242,7 @@ pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> 
                 .found(column.rows)
                 .input());
         }
-        column.check_storage(h5::file_length(path)?)?;
+        column.check_storage(hdf5::file_length(path)?)?;
         let unit = column.unit().map_or("cm".to_string(), normal_unit);
         let Some(scale) = cm(&unit) else {
             return Err(column

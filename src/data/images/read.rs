@@ -1,8 +1,8 @@
 //! A two-dimensional dataset of images: checked before anything is allocated, and read by
 //! ranges of images.
 
-use crate::data::h5::read_fault;
-use crate::data::rows;
+use crate::data::hdf5::read_fault;
+use crate::data::hdf5::rows;
 use crate::error::{Error, Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
@@ -87,7 +87,7 @@ impl Table2 {
     pub fn unit(&self) -> Option<String> {
         ["units", "unit"]
             .iter()
-            .find_map(|name| crate::data::h5::text_attribute(&self.dataset, name))
+            .find_map(|name| crate::data::hdf5::text_attribute(&self.dataset, name))
     }
 
     /// Images of a chunk; 0 without chunks.

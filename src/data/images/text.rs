@@ -10,8 +10,8 @@
 //! number; nothing is skipped. Memory is bounded by a block and the camera.
 
 use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
-use crate::data::convert::run_of_name;
-use crate::data::csv::key_of_bytes;
+use crate::data::text::convert::run_of_name;
+use crate::data::text::key_of_bytes;
 use crate::error::{Error, Fault, Result};
 use std::collections::HashMap;
 use std::fs::File;

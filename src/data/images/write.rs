@@ -6,8 +6,8 @@
 //! camera's digitiser saturates.
 
 use super::own::{FORMAT, VERSION};
-use crate::data::columns::{Attribute, ColumnSpec, ColumnWriter, Values, write_text};
-use crate::data::h5::write_fault;
+use crate::data::hdf5::write_fault;
+use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnWriter, Values, write_text};
 use crate::error::{Fault, Result};
 use hdf5::Dataset;
 use std::path::Path;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
-use hdf5::Group;
-use hdf5::types::VarLenUnicode;
+use ::hdf5::Group;
+use ::hdf5::types::VarLenUnicode;
 
 fn own() -> Schema {
     Schema::by_name_or_path("taiga-events").unwrap()

@@ -12,7 +12,7 @@ mod physics;
 pub use physics::Regression;
 
 use crate::config::{Anomalies, Draw, Generator, Transform};
-use crate::data::features::{self, ScaledFeature};
+use crate::data::schema::features::{self, ScaledFeature};
 use crate::data::selection::Selection;
 use physics::PhysicsMaker;
 use taiga_flow_gpu::random::Stream;

@@ -9,7 +9,7 @@
 //! a regression on gammas, with noise.
 
 use crate::config::{Physics, Transform};
-use crate::data::features::{self, ScaledFeature};
+use crate::data::schema::features::{self, ScaledFeature};
 
 use super::Numbers;
 

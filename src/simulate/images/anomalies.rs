@@ -9,13 +9,13 @@
 //! made (`extract`), which are those of any image.
 
 use super::shower::{Lookup, Muon, SINGLE_PE, pair};
-use crate::data::assign::Assignment;
-use crate::data::columns::{ColumnSpec, Kind, Values};
-use crate::data::durable;
+use crate::comm::Solo;
 use crate::data::images::{ImageBlock, ImageFile, ImageSet, ImageWriter, Images, Sigma};
+use crate::data::schema::columns::{ColumnSpec, Kind, Values};
+use crate::dataset::assignment::Assignment;
 use crate::error::{Fault, Result};
 use crate::hillas::{Camera, Cleaner, Cleaning, FOCAL_LENGTH_CM, Parameters, Pixels, Thresholds};
-use crate::world::Solo;
+use crate::storage;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::f64::consts::TAU;
@@ -118,14 +118,14 @@ pub fn run(options: &Options) -> Result<Summary> {
     let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
     for job in &assignment.jobs {
         inputs.refuse(&job.output)?;
-        durable::refuse_existing(&job.output, options.overwrite)?;
+        storage::refuse_existing(&job.output, options.overwrite)?;
     }
     assignment.remove_dead_parts()?;
     let mut summary =
         Summary { files: Vec::new(), images: 0, made: [0; 4], left_out: 0, simulation: NOTICE };
     for job in &assignment.jobs {
         if let Some(folder) = job.output.parent() {
-            durable::create_folder(folder)?;
+            storage::create_folder(folder)?;
         }
         file(&job.input, &job.output, options, &mut summary)
             .map_err(|error| error.in_file(&job.input))?;

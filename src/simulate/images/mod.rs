@@ -10,8 +10,8 @@ pub mod anomalies;
 mod shower;
 
 use super::{Class, MAX_EVENTS, keys};
-use crate::data::columns::{ColumnSpec, Kind, Values};
 use crate::data::images::{ImageWriter, Images};
+use crate::data::schema::columns::{ColumnSpec, Kind, Values};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, FOCAL_LENGTH_CM};
 use rayon::prelude::*;

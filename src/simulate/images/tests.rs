@@ -2,9 +2,9 @@
 //! images of which a gamma can be told from a hadron.
 
 use super::*;
+use crate::comm::StopFlag;
 use crate::data::images::ImageFile;
 use crate::extract;
-use crate::world::StopFlag;
 use std::path::Path;
 
 fn options(output: &Path, class: Class, events: u64, seed: u64) -> Options {
@@ -117,7 +117,7 @@ fn gammas_point_to_the_source_and_hadrons_do_not() {
         let output = folder.path().join(format!("{class}-hillas"));
         let options =
             extract::Options { inputs: vec![images], output: output.clone(), ..Default::default() };
-        let summary = extract::run(&crate::world::Solo, &options, &StopFlag::default()).unwrap();
+        let summary = extract::run(&crate::comm::Solo, &options, &StopFlag::default()).unwrap();
         assert_eq!(summary.images, 1500);
         let file = hdf5::File::open(output.join(format!("{class}.h5"))).unwrap();
         let size = file.dataset("events/size").unwrap().read_raw::<f32>().unwrap();

@@ -1,0 +1,246 @@
+//! What must be the same on all ranks, asked before any work.
+//!
+//! Ranks that differ do not fail, they lie: another binary or configuration on one node
+//! gives other sums, and a folder that is not shared scatters outputs over local disks. All
+//! of it is told before the first step, with the hosts that differ.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{World, agree, common, host, is_root};
+use crate::error::{Fault, Result};
+
+/// What rank 0 makes in the output folder for the others to see.
+pub const MARK: &str = ".seen";
+/// Difference of clocks that is told, and that is refused: signs of life and ends of jobs are
+/// judged by less than a minute.
+const SKEW: Duration = Duration::from_secs(2);
+const MOST_SKEW: Duration = Duration::from_secs(30);
+/// How long a file made by one rank may take to be seen by another (NFS caches folders).
+const SEEN_WITHIN: Duration = Duration::from_secs(60);
+
+/// Refuses ranks of which `what` differs: `mine` is text or a hash of it.
+pub fn same_on_all(world: &dyn World, what: &str, mine: &str, advice: &str) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let all = world.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
+    let Some(found) = differing(&all) else { return Ok(()) };
+    common(Err(Fault::new(format!("{what} is not the same on all ranks"))
+        .found(found)
+        .advice(advice)
+        .environment()))
+}
+
+/// Refuses ranks that run different builds of the program.
+pub fn same_program(world: &dyn World) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let path = std::env::current_exe().unwrap_or_default();
+    // Where it cannot be read (deleted, no /proc), its version must do.
+    let hash =
+        std::fs::read("/proc/self/exe").map(|bytes| blake3::hash(&bytes).to_hex().to_string());
+    let mine = format!(
+        "version {} {}",
+        env!("CARGO_PKG_VERSION"),
+        hash.map_or_else(|_| "unread".to_string(), |hash| hash[..16].to_string())
+    );
+    let advice = format!(
+        "start the same file on every node: {} is what this rank runs; a path on a file system that all nodes share",
+        path.display()
+    );
+    same_on_all(world, "the program", &mine, &advice)
+}
+
+/// Those that are not of the majority, by value and with their hosts.
+fn differing(all: &[Vec<u8>]) -> Option<String> {
+    let mut by_value: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
+    for (rank, told) in all.iter().enumerate() {
+        let line = told.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let host = String::from_utf8_lossy(&told[..line]);
+        by_value
+            .entry(&told[(line + 1).min(told.len())..])
+            .or_default()
+            .push(format!("rank {rank} on {host}"));
+    }
+    if by_value.len() < 2 {
+        return None;
+    }
+    let mut groups: Vec<(&[u8], Vec<String>)> = by_value.into_iter().collect();
+    groups.sort_by_key(|(_, ranks)| std::cmp::Reverse(ranks.len()));
+    let told = |(value, ranks): &(&[u8], Vec<String>)| {
+        let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
+        let more =
+            if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
+        format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
+    };
+    Some(groups.iter().map(told).collect::<Vec<_>>().join("; "))
+}
+
+/// Refuses ranks whose clocks differ by much, and warns where they differ by little: ends of
+/// jobs, times of files and signs of life are then not what they seem.
+pub fn compare_clocks(world: &dyn World) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    world.barrier()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let all = world.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
+    let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
+    let Some((difference, told)) = skew(&texts) else { return Ok(()) };
+    if difference > MOST_SKEW {
+        return common(Err(Fault::new("the clocks of the ranks differ")
+            .expected(format!("at most {} s", MOST_SKEW.as_secs()))
+            .found(told)
+            .advice("set the clocks of the nodes (NTP, chrony), or leave that node out: the end of the job and signs of life are judged by the clock")
+            .environment()));
+    }
+    if is_root(world) {
+        log::warn!(
+            "{told}: times in logs and of files, and the end of the job, are not what they seem"
+        );
+    }
+    Ok(())
+}
+
+/// The largest difference of `milliseconds host` from rank 0's, in words, if it is worth telling.
+fn skew(all: &[String]) -> Option<(Duration, String)> {
+    let read = |text: &String| {
+        let (time, host) = text.split_once(' ')?;
+        Some((time.parse::<i128>().ok()?, host.to_string()))
+    };
+    let told: Vec<(i128, String)> = all.iter().filter_map(read).collect();
+    let (first, _) = told.first()?;
+    let (rank, (time, host)) =
+        told.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
+    let ahead = time - first;
+    let difference = Duration::from_millis(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
+    (difference > SKEW).then(|| {
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        let seconds = difference.as_secs_f64();
+        (
+            difference,
+            format!("the clock of rank {rank} on {host} is {seconds:.1} s {way} that of rank 0"),
+        )
+    })
+}
+
+/// Refuses an output folder that one of the ranks does not see: rank 0 names it, it exists.
+pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
+    let mark = folder.map(|folder| {
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
+        absolute.join(MARK)
+    });
+    if world.size() == 1 {
+        // A job that was killed may have left it.
+        let _ = mark.map(std::fs::remove_file);
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let word = format!("{} {} {}", host(), std::process::id(), now.as_nanos());
+    let made = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, &word));
+    if let (Err(_), Some(mark)) = (&made, &mark) {
+        // It may have been made and not filled.
+        let _ = std::fs::remove_file(mark);
+    }
+    let cannot = |error: std::io::Error| {
+        let fault = Fault::new("cannot write in the output folder").found(error);
+        mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
+    };
+    agree(world, made.map_err(cannot))?;
+    let mut told = mark.as_ref().map_or_else(Vec::new, |mark| {
+        [word.as_bytes(), b"\n", mark.as_os_str().as_encoded_bytes()].concat()
+    });
+    world.broadcast(&mut told)?;
+    let told = String::from_utf8_lossy(&told).to_string();
+    let (word, path) = told.split_once('\n').unwrap_or_default();
+    let seen = path.is_empty() || is_seen(Path::new(path), word, SEEN_WITHIN);
+    let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
+    let outcome = agree(world, outcome);
+    // The mark is no output.
+    let _ = mark.map(std::fs::remove_file);
+    outcome
+}
+
+/// Whether the mark comes into sight, with the word of this job and not of an earlier one.
+fn is_seen(mark: &Path, word: &str, within: Duration) -> bool {
+    let since = Instant::now();
+    // Reading the folder is what makes network file systems look again. A parent that is not
+    // there will not come either.
+    while !std::fs::read(mark).is_ok_and(|found| found == word.as_bytes()) {
+        let folder = mark.parent().unwrap_or(Path::new("/"));
+        let there = std::fs::read_dir(folder).is_ok_and(|entries| entries.count() > 0);
+        if since.elapsed() >= if there { within } else { within / 6 } {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    true
+}
+
+fn unseen(mark: &Path) -> crate::error::Error {
+    Fault::new("the output folder is not shared by all ranks")
+        .file(mark.parent().unwrap_or(mark))
+        .expected("the file that rank 0 has just made in it")
+        .found(format!("nothing of it on {}", host()))
+        .advice("choose a folder on a file system that all nodes of the job share, not one on a local disk")
+        .environment()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::{Solo, Threads};
+
+    #[test]
+    fn the_ranks_that_differ_are_named_with_what_they_have() {
+        let outcomes = Threads::run(5, |world| {
+            let mine = if world.rank() == 3 { "odd" } else { "even" };
+            same_on_all(world, "the configuration", mine, "copy it")
+        });
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            let text = error.to_string();
+            for part in ["the configuration is not the same", "'odd' of rank 3 on ", "copy it"] {
+                assert!(text.contains(part), "'{part}' is not in: {text}");
+            }
+        }
+        for outcome in Threads::run(3, |world| same_on_all(world, "x", "same", "")) {
+            outcome.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_and_a_slow_message_is_not() {
+        let times =
+            |other: i64| vec!["1000000 a".to_string(), format!("{} node7", 1_000_000 + other)];
+        assert_eq!(skew(&times(1500)), None);
+        assert_eq!(skew(&times(-1999)), None);
+        let (difference, told) = skew(&times(-65_250)).unwrap();
+        assert_eq!(difference.as_millis(), 65_250);
+        assert!(told.contains("rank 1 on node7") && told.contains("65.2 s behind"), "{told}");
+        assert!(skew(&times(3000)).unwrap().1.contains("3.0 s ahead of"));
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_seen_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        for outcome in
+            Threads::run(3, |world| shared_folder(world, is_root(world).then_some(folder.path())))
+        {
+            outcome.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mark = folder.path().join(MARK);
+        let short = Duration::from_millis(600);
+        assert!(!is_seen(&folder.path().join("nowhere/mark"), "word", short));
+        // What an earlier job has left says nothing of this one.
+        std::fs::write(&mark, "another").unwrap();
+        assert!(!is_seen(&mark, "word", short) && is_seen(&mark, "another", short));
+        shared_folder(&Solo, Some(folder.path())).unwrap();
+        assert!(!mark.exists());
+    }
+}

@@ -1,0 +1,230 @@
+//! Requests to stop: from Slurm (SIGUSR1 or SIGUSR2 some minutes before the time
+//! limit, SIGTERM at it or at preemption), from the keyboard (SIGINT) and from a terminal
+//! that is closed (SIGHUP, unless it was ignored at the start, as by `nohup`).
+//!
+//! A request is only noted here; the loops ask for it and end where their state is
+//! whole. A second SIGINT ends the process at once with exit code 130; a second SIGTERM or
+//! SIGHUP takes the system's action, also while the process waits for a disk. Ranks may get
+//! a signal at different moments, so a loop over ranks must decide by
+//! [`StopFlag::agreed`], or by adding [`StopFlag::counts`] to a sum it makes anyway.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use signal_hook::{flag, low_level};
+
+use super::World;
+use crate::error::{Error, Fault, Result};
+
+/// A launcher and a scheduler may both send the first signal: only one that comes later than
+/// this is a second one.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
+
+/// Why to stop. Where there are several reasons at once, the first listed counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    Interrupt,
+    Terminate,
+    Hangup,
+    User1,
+    User2,
+}
+
+impl StopReason {
+    pub const ALL: [StopReason; 5] = [
+        StopReason::Interrupt,
+        StopReason::Terminate,
+        StopReason::Hangup,
+        StopReason::User1,
+        StopReason::User2,
+    ];
+
+    /// The reason that any rank has, from the sum of [`StopFlag::counts`] over ranks.
+    pub fn from_counts(summed: &[i64]) -> Option<StopReason> {
+        Self::ALL.into_iter().zip(summed).find(|(_, count)| **count != 0).map(|(reason, _)| reason)
+    }
+
+    fn signal(self) -> i32 {
+        match self {
+            StopReason::Interrupt => SIGINT,
+            StopReason::Terminate => SIGTERM,
+            StopReason::Hangup => SIGHUP,
+            StopReason::User1 => SIGUSR1,
+            StopReason::User2 => SIGUSR2,
+        }
+    }
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StopReason::Interrupt => "SIGINT",
+            StopReason::Terminate => "SIGTERM",
+            StopReason::Hangup => "SIGHUP",
+            StopReason::User1 => "SIGUSR1",
+            StopReason::User2 => "SIGUSR2",
+        })
+    }
+}
+
+/// Which stop requests this process has got. Clones share what they know.
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag {
+    raised: [Arc<AtomicBool>; StopReason::ALL.len()],
+}
+
+impl StopFlag {
+    /// Notes the signals from now on, in place of ending the process by them:
+    /// for commands that ask again and again.
+    pub fn on_signals() -> Result<StopFlag> {
+        let stop = StopFlag::default();
+        let ignored = is_ignored(SIGHUP);
+        let heard = |reason: &StopReason| !(ignored && *reason == StopReason::Hangup);
+        for reason in StopReason::ALL.into_iter().filter(heard) {
+            let raised = &stop.raised[reason as usize];
+            watch(reason, raised).map_err(|error| cannot_watch(reason, &error))?;
+        }
+        let ending = [StopReason::Interrupt, StopReason::Terminate, StopReason::Hangup];
+        for reason in ending.into_iter().filter(heard) {
+            end_at_second(reason).map_err(|error| cannot_watch(reason, &error))?;
+        }
+        Ok(stop)
+    }
+
+    /// Asks for a stop as a signal would: for time limits of our own, and tests.
+    pub fn raise(&self, reason: StopReason) {
+        self.raised[reason as usize].store(true, Ordering::SeqCst);
+    }
+
+    /// What this rank has been asked; other ranks may not know it yet.
+    pub fn requested(&self) -> Option<StopReason> {
+        StopReason::from_counts(&self.counts())
+    }
+
+    /// Returns an error if this rank was asked to stop: for loops whose finished outputs stay, and
+    /// whose other ranks end with this one.
+    ///
+    /// # Errors
+    /// `Interrupted` after SIGINT, `Stopped` after any other signal.
+    pub fn refuse_if_requested(&self) -> Result<()> {
+        match self.requested() {
+            None => Ok(()),
+            Some(StopReason::Interrupt) => Err(Error::Interrupted),
+            Some(reason) => Err(Error::Stopped(Box::new(
+                Fault::new(format!("stopped by {reason}"))
+                    .advice("run the same command again to go on: finished outputs are kept"),
+            ))),
+        }
+    }
+
+    /// One word per [`StopReason`], 1 where it was raised on this rank.
+    pub fn counts(&self) -> [i64; StopReason::ALL.len()] {
+        self.raised.each_ref().map(|raised| i64::from(raised.load(Ordering::SeqCst)))
+    }
+
+    /// What any rank has been asked, the same answer on every rank. A collective.
+    pub fn agreed(&self, world: &dyn World) -> Result<Option<StopReason>> {
+        let mut counts = self.counts();
+        world.all_reduce_sum(&mut counts)?;
+        Ok(StopReason::from_counts(&counts))
+    }
+}
+
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error like any other, instead of
+/// a signal that ends the process.
+pub fn survive_file_size_limit() {
+    // Without the handler such a write ends the process, which is what happens now anyway.
+    let _ = flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+fn watch(reason: StopReason, raised: &Arc<AtomicBool>) -> std::io::Result<()> {
+    if reason == StopReason::Interrupt {
+        // Actions run in the order of their registration: the first SIGINT finds the
+        // flag down here and raises it below, the second one ends the process.
+        flag::register_conditional_shutdown(reason.signal(), 130, Arc::clone(raised))?;
+    }
+    flag::register(reason.signal(), Arc::clone(raised)).map(|_| ())
+}
+
+/// Starts a thread that logs the first signal and ends the process at a second one: the main
+/// thread may be waiting for a disk.
+fn end_at_second(reason: StopReason) -> std::io::Result<()> {
+    let mut signals = Signals::new([reason.signal()])?;
+    let listen = move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            match first {
+                None => log::warn!(
+                    "{reason} received: stopping as soon as the state is whole; a second one ends the process at once"
+                ),
+                Some(first) if first.elapsed() < ONE_SIGNAL => {}
+                Some(_) => {
+                    log::warn!("a second {reason} received: ending at once");
+                    let _ = low_level::emulate_default_handler(signal);
+                }
+            }
+            first.get_or_insert_with(Instant::now);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_string()).spawn(listen).map(|_| ())
+}
+
+/// Whether the process ignores a signal, as one started by `nohup` does SIGHUP.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+fn cannot_watch(reason: StopReason, error: &std::io::Error) -> Error {
+    Fault::new(format!("cannot watch for {reason}: {error}")).environment()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::Threads;
+
+    #[test]
+    fn a_request_to_one_rank_is_agreed_by_all() {
+        let answers = Threads::run(4, |world| {
+            let stop = StopFlag::default();
+            if world.rank() == 2 {
+                stop.raise(StopReason::User1);
+            }
+            stop.agreed(world)
+        });
+        for answer in answers {
+            assert_eq!(answer.unwrap(), Some(StopReason::User1));
+        }
+    }
+
+    #[test]
+    fn nobody_stops_unasked() {
+        for answer in Threads::run(3, |world| StopFlag::default().agreed(world)) {
+            assert_eq!(answer.unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_signal_is_noted_and_an_interrupt_counts_before_it() {
+        let stop = StopFlag::on_signals().unwrap();
+        assert_eq!(stop.requested(), None);
+        signal_hook::low_level::raise(SIGUSR2).unwrap();
+        assert_eq!(stop.requested(), Some(StopReason::User2));
+        stop.raise(StopReason::Interrupt);
+        assert_eq!(stop.clone().requested(), Some(StopReason::Interrupt));
+    }
+
+    #[test]
+    fn reasons_stand_in_the_order_of_their_words() {
+        for (index, reason) in StopReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! The job's processes on this node, looked at from outside of MPI.
+//!
+//! Before `MPI_Init` there are no ranks, and before an output folder is open or after the
+//! last collective there are no signs of life (`watchdog`): a process that is stopped or lost
+//! then leaves the others waiting within the library. So a thread of each rank looks into
+//! `/proc` at the processes that the same launcher has started on its node. One that is
+//! stopped, or gone, for half of the deadline ends the job with exit code 5, named by its
+//! number, host and process. A start of MPI that takes longer than the deadline, or
+//! [`SHORTEST`], or an end that takes longer than that, or [`LEAVING`], ends it too: somebody
+//! on another node is missing, whom nobody here can name. While signs of life are looked at,
+//! which say more, this thread rests.
+//!
+//! As in `watchdog`, time is counted in turns of the watching thread, so that a job that is
+//! suspended as a whole finds nobody stopped when it goes on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{GRACE, SILENT_SHARE, pause_of};
+use crate::comm::environment::{host, rank_told};
+use crate::error::{Error, Fault, Result};
+use crate::terminal::print_error;
+
+/// Before this time nobody is missed whom nobody has seen: large jobs start slowly.
+const SHORTEST: Duration = Duration::from_secs(60);
+/// The same at the end, where rank 0 may still be writing a page for the others' work.
+const LEAVING: Duration = Duration::from_secs(600);
+/// How long the first of the waiting processes may take to tell all, before the others do.
+const TELLING: Duration = Duration::from_secs(2);
+/// Largest environment of a process that is read [bytes].
+const LARGEST_ENVIRONMENT: usize = 4 << 20;
+
+/// Where in its life this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In `MPI_Init`, or before all ranks have met.
+    Start,
+    /// Between the start and the end of MPI, without signs of life.
+    Work,
+    /// Signs of life are looked at.
+    Watched,
+    /// In `MPI_Finalize`.
+    End,
+    /// Nothing is waited for any more.
+    Over,
+}
+
+/// The watch over this node's processes; it ends when this is dropped.
+pub(crate) struct Neighbours {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    phase: Mutex<Phase>,
+    news: Condvar,
+}
+
+impl Neighbours {
+    /// Begins to watch; without a deadline nothing is watched. `abort` ends all ranks where
+    /// MPI is running.
+    pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<Neighbours> {
+        let shared = Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() });
+        let neighbours = Neighbours { shared: Arc::clone(&shared) };
+        let (Some(deadline), Some(job)) = (deadline, Job::own()) else { return Ok(neighbours) };
+        let watcher = Watcher {
+            shared,
+            job,
+            pause: pause_of(deadline),
+            limit: deadline.mul_f64(SILENT_SHARE),
+            longest: deadline.max(SHORTEST),
+            abort,
+        };
+        std::thread::Builder::new()
+            .name("neighbours".to_string())
+            .spawn(move || watcher.run())
+            .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
+        Ok(neighbours)
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.shared.news.notify_all();
+    }
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        self.enter(Phase::Over);
+    }
+}
+
+/// What the processes of one job on one node have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Job {
+    /// The launcher's name of the job; without one they have the same parent.
+    name: Option<String>,
+    parent: u32,
+    /// Device and inode of the program.
+    program: (u64, u64),
+}
+
+/// A process of the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Process {
+    id: u32,
+    /// Time of its start, for numbers are used again.
+    started: u64,
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    parent: u32,
+    started: u64,
+}
+
+impl Stat {
+    fn of(process: u32) -> Option<Stat> {
+        Stat::parse(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
+    }
+
+    /// The name of the program, in parentheses, may hold blanks and parentheses.
+    fn parse(text: &str) -> Option<Stat> {
+        let mut words = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = words.next()?.chars().next()?;
+        let parent = words.next()?.parse().ok()?;
+        let started = words.nth(17)?.parse().ok()?;
+        Some(Stat { state, parent, started })
+    }
+
+    fn is_dead(self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+impl Job {
+    fn own() -> Option<Job> {
+        Job::of(std::process::id()).map(|(job, _)| job)
+    }
+
+    /// The job of a process, and its number there.
+    fn of(process: u32) -> Option<(Job, usize)> {
+        let program = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+        let bytes = fs::read(format!("/proc/{process}/environ")).ok()?;
+        if bytes.len() > LARGEST_ENVIRONMENT {
+            return None;
+        }
+        let variables: BTreeMap<&str, &str> = bytes
+            .split(|byte| *byte == 0)
+            .filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='))
+            .collect();
+        let lookup = |name: &str| variables.get(name).map(|value| (*value).to_string());
+        let name = lookup("PMIX_NAMESPACE")
+            .or_else(|| Some(format!("{}.{}", lookup("SLURM_JOB_ID")?, lookup("SLURM_STEP_ID")?)));
+        let (parent, rank) = (Stat::of(process)?.parent, rank_told(lookup)?);
+        Some((Job { name, parent, program: (program.dev(), program.ino()) }, rank))
+    }
+
+    fn has(&self, other: &Job) -> bool {
+        let together = match (&self.name, &other.name) {
+            (Some(own), Some(other)) => own == other,
+            (None, None) => self.parent == other.parent,
+            _ => false,
+        };
+        together && self.program == other.program
+    }
+
+    /// The processes of this job on this node, by rank. Those of other users cannot be
+    /// looked into, and are none of this job.
+    fn processes(&self) -> BTreeMap<usize, Process> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        ids.filter_map(|id| {
+            let (_, rank) = Job::of(id).filter(|(job, _)| self.has(job))?;
+            Some((rank, Process { id, started: Stat::of(id)?.started }))
+        })
+        .collect()
+    }
+}
+
+/// What is known of a process.
+#[derive(Debug, Default)]
+struct Seen {
+    stopped: Duration,
+    gone: Duration,
+    /// How long it has run, by the scheduler's account.
+    ran: Option<String>,
+}
+
+impl Seen {
+    /// Takes what is found after another `elapsed` of watching. What was continued for a
+    /// moment in between has run.
+    fn look(&mut self, stat: Option<Stat>, ran: Option<String>, elapsed: Duration) {
+        let grown = |is: bool, time: Duration| if is { time + elapsed } else { Duration::ZERO };
+        let stopped = stat.is_some_and(|stat| stat.state == 'T') && ran == self.ran;
+        self.stopped = grown(stopped, self.stopped);
+        self.gone = grown(stat.is_none_or(Stat::is_dead), self.gone);
+        self.ran = ran;
+    }
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    job: Job,
+    pause: Duration,
+    limit: Duration,
+    longest: Duration,
+    abort: fn(u8) -> !,
+}
+
+impl Watcher {
+    fn run(self) {
+        let (mut known, mut seen) = (BTreeMap::new(), BTreeMap::new());
+        let (mut last, mut spent) = (Phase::Start, Duration::ZERO);
+        let mut turn = Instant::now();
+        loop {
+            let phase = self.shared.next(self.pause, last);
+            // A longer turn means that this process itself was stopped.
+            let elapsed = turn.elapsed().min(2 * self.pause);
+            turn = Instant::now();
+            let before = std::mem::replace(&mut last, phase);
+            spent = if phase == before { spent + elapsed } else { Duration::ZERO };
+            if phase == Phase::Over {
+                return;
+            }
+            // When the start is over all have come, and nobody comes any more.
+            if before == Phase::Start {
+                known.extend(self.job.processes());
+            }
+            if phase == Phase::Watched {
+                seen.clear();
+                continue;
+            }
+            look_at_all(&known, &mut seen, elapsed);
+            if let Some(complaint) = self.complaint(phase, spent, &known, &seen) {
+                self.end(phase, &known, &seen, &complaint);
+            }
+        }
+    }
+
+    /// What is wrong, if anything is.
+    fn complaint(
+        &self,
+        phase: Phase,
+        spent: Duration,
+        known: &BTreeMap<usize, Process>,
+        seen: &BTreeMap<usize, Seen>,
+    ) -> Option<Error> {
+        // A rank that has nothing to do any more may leave before the others.
+        let patience = match phase {
+            Phase::Start => self.limit,
+            Phase::Work => self.limit.max(SHORTEST),
+            _ => Duration::MAX,
+        };
+        let missing = |(rank, seen): (&usize, &Seen)| {
+            let (how, time) = match seen {
+                seen if seen.stopped >= self.limit => ("has been stopped for", seen.stopped),
+                seen if seen.gone >= patience => ("has been gone for", seen.gone),
+                _ => return None,
+            };
+            let process = known.get(rank)?.id;
+            let time = time.as_secs_f64();
+            Some(format!("rank {rank} on {} (process {process}) {how} {time:.1} s", host()))
+        };
+        let missing: Vec<String> = seen.iter().filter_map(missing).collect();
+        if !missing.is_empty() {
+            let what = match phase {
+                Phase::Start => "a rank is missing from the start of MPI",
+                Phase::End => "a rank is missing from the end of MPI, when all work was done",
+                _ => "a rank is missing from the work",
+            };
+            return Some(
+                Fault::new(what)
+                    .found(missing.join("; "))
+                    .advice("look at that node, leave it out if it is broken, and run the same command again")
+                    .environment(),
+            );
+        }
+        let (what, longest) = match phase {
+            Phase::Start => ("MPI does not start", self.longest),
+            Phase::End => ("MPI does not end, when all work was done", self.longest.max(LEAVING)),
+            _ => return None,
+        };
+        (spent >= longest).then(|| {
+            let ranks: Vec<String> = known.keys().map(ToString::to_string).collect();
+            Fault::new(what)
+                .expected(format!("less than {} s", longest.as_secs()))
+                .found(format!("ranks {} there on {}", ranks.join(", "), host()))
+                .advice(
+                    "a rank on another node is missing, or the nodes do not reach each other: look at the \
+                     launcher's messages and at the network",
+                )
+                .environment()
+        })
+    }
+
+    /// Ends the job; the first of the processes that still run tells why.
+    fn end(
+        &self,
+        phase: Phase,
+        known: &BTreeMap<usize, Process>,
+        seen: &BTreeMap<usize, Seen>,
+        complaint: &Error,
+    ) -> ! {
+        let runs = |rank: &&usize| {
+            seen.get(rank).is_some_and(|seen| seen.stopped.is_zero() && seen.gone.is_zero())
+        };
+        let first = known.keys().find(runs).and_then(|rank| known.get(rank));
+        if first.is_some_and(|first| first.id != std::process::id()) {
+            std::thread::sleep(TELLING);
+        }
+        print_error(complaint);
+        let code = complaint.exit_code();
+        if phase == Phase::Work {
+            std::thread::spawn(move || {
+                std::thread::sleep(GRACE);
+                signal_hook::low_level::exit(i32::from(code))
+            });
+            (self.abort)(code)
+        }
+        // MPI must not be called while it begins or ends; the launcher ends the others.
+        signal_hook::low_level::exit(i32::from(code))
+    }
+}
+
+impl Shared {
+    /// The phase after a pause, or sooner where it is another one than `last`.
+    fn next(&self, pause: Duration, last: Phase) -> Phase {
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.news.wait_timeout_while(phase, pause, |phase| *phase == last);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+fn look_at_all(
+    known: &BTreeMap<usize, Process>,
+    seen: &mut BTreeMap<usize, Seen>,
+    elapsed: Duration,
+) {
+    for (rank, process) in known {
+        let stat = Stat::of(process.id).filter(|stat| stat.started == process.started);
+        let ran = fs::read_to_string(format!("/proc/{}/schedstat", process.id)).ok();
+        seen.entry(*rank).or_default().look(stat, ran, elapsed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: Duration = Duration::from_millis(100);
+
+    fn stat(state: char) -> Stat {
+        Stat { state, parent: 1, started: 7 }
+    }
+
+    #[test]
+    fn a_name_with_blanks_and_parentheses_is_no_obstacle() {
+        let text =
+            "4242 (a ) b (c) T 17 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 10 11";
+        assert_eq!(Stat::parse(text), Some(Stat { state: 'T', parent: 17, started: 987_654 }));
+        for cut in ["", "4242 (a", "4242 (a) T", "4242 (a) T 17 1 2 3"] {
+            assert_eq!(Stat::parse(cut), None, "{cut}");
+        }
+        let own = Stat::of(std::process::id()).expect("this process");
+        assert!(!own.is_dead() && own.started > 0);
+    }
+
+    #[test]
+    fn a_process_that_is_continued_in_between_is_slow_and_not_stopped() {
+        let mut seen = Seen::default();
+        for turn in 0..10 {
+            seen.look(Some(stat('T')), Some(format!("{turn}")), TURN);
+        }
+        assert_eq!((seen.stopped, seen.gone), (Duration::ZERO, Duration::ZERO));
+        for _ in 0..3 {
+            seen.look(Some(stat('T')), Some("9".to_string()), TURN);
+        }
+        assert_eq!(seen.stopped, 3 * TURN);
+        seen.look(Some(stat('S')), Some("9".to_string()), TURN);
+        assert_eq!(seen.stopped, Duration::ZERO);
+        for state in ['Z', 'X'] {
+            seen.look(Some(stat(state)), None, TURN);
+        }
+        seen.look(None, None, TURN);
+        assert_eq!(seen.gone, 3 * TURN);
+    }
+
+    fn watcher(limit: Duration) -> Watcher {
+        Watcher {
+            shared: Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() }),
+            job: Job { name: None, parent: 1, program: (0, 0) },
+            pause: TURN,
+            limit,
+            longest: SHORTEST,
+            abort: |_| panic!("aborted"),
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_or_gone_is_named_and_one_who_has_left_in_order_is_not() {
+        let watcher = watcher(Duration::from_secs(2));
+        let known: BTreeMap<usize, Process> =
+            (0..3).map(|rank| (rank, Process { id: 100 + rank as u32, started: 1 })).collect();
+        let with = |stopped: u64, gone: u64| {
+            let (stopped, gone) = (Duration::from_secs(stopped), Duration::from_secs(gone));
+            BTreeMap::from([(0, Seen::default()), (2, Seen { stopped, gone, ran: None })])
+        };
+        let told = |phase: Phase, spent: u64, seen: &BTreeMap<usize, Seen>| {
+            let found = watcher.complaint(phase, Duration::from_secs(spent), &known, seen);
+            found.map(|error| (error.exit_code(), error.to_string()))
+        };
+        for (phase, what) in [
+            (Phase::Start, "the start of MPI"),
+            (Phase::Work, "a rank is missing"),
+            (Phase::End, "the end of MPI"),
+        ] {
+            let (code, text) = told(phase, 3, &with(2, 0)).expect("a complaint");
+            assert_eq!(code, 5);
+            for part in [what, "rank 2 on ", &host(), "(process 102) has been stopped for 2.0 s"] {
+                assert!(text.contains(part), "'{part}' is not in: {text}");
+            }
+            assert_eq!(told(phase, 3, &with(1, 0)), None);
+        }
+        let (_, text) = told(Phase::Start, 3, &with(0, 2)).expect("a complaint");
+        assert!(text.contains("has been gone for"), "{text}");
+        assert_eq!(told(Phase::Work, 30, &with(0, 30)), None);
+        assert!(told(Phase::Work, 70, &with(0, 61)).is_some());
+        assert_eq!(told(Phase::End, 30, &with(0, 30)), None);
+        // Of other nodes nothing is known but that they do not come.
+        for (phase, limit) in [(Phase::Start, 60), (Phase::End, 600)] {
+            assert_eq!(told(phase, limit - 1, &with(0, 0)), None);
+            let (_, text) = told(phase, limit, &with(0, 0)).expect("a complaint");
+            assert!(text.contains("ranks 0, 1, 2 there on"), "{text}");
+        }
+        assert_eq!(told(Phase::Work, 6000, &with(0, 0)), None);
+    }
+}

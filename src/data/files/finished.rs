@@ -1,0 +1,147 @@
+//! What an output file of the project says of itself: whether it is complete, which
+//! columns it has, of what it was made. Left to others: how it was written (`columns`).
+
+use crate::data::hdf5;
+use crate::data::schema::EVENT_FORMAT;
+use crate::data::schema::columns::{ColumnSpec, Kind, Values};
+use crate::error::{Fault, Result};
+use ::hdf5::{File, H5Type};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Rows read at a time.
+const BLOCK_ROWS: usize = 65_536;
+
+/// An output file that is open and complete.
+pub struct FinishedFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl FinishedFile {
+    /// `None` for what is not a complete file of `format`.
+    pub fn open(path: &Path, format: &str) -> Option<FinishedFile> {
+        let file = hdf5::open(path).ok()?;
+        let complete = hdf5::integer_attribute(&file, "complete") == Some(1);
+        let known = hdf5::text_attribute(&file, "format").as_deref() == Some(format);
+        (complete && known).then(|| FinishedFile { file, path: path.to_path_buf() })
+    }
+
+    /// Opens an event file of the project; `None` for anything else.
+    pub fn open_events(path: &Path) -> Option<FinishedFile> {
+        let file = hdf5::open(path).ok()?;
+        let format = hdf5::text_attribute(&file, "format");
+        let is_events = format.as_deref() == Some(EVENT_FORMAT);
+        is_events.then(|| FinishedFile { file, path: path.to_path_buf() })
+    }
+
+    pub fn text(&self, attribute: &str) -> Option<String> {
+        hdf5::text_attribute(&self.file, attribute)
+    }
+
+    pub fn rows(&self) -> Option<u64> {
+        hdf5::integer_attribute(&self.file, "rows").and_then(|rows| u64::try_from(rows).ok())
+    }
+
+    /// A root attribute of several numbers; empty where it is absent.
+    pub fn numbers(&self, attribute: &str) -> Vec<f64> {
+        hdf5::number_list_attribute(&self.file, attribute).unwrap_or_default()
+    }
+
+    pub fn has(&self, column: &str) -> bool {
+        self.file.link_exists(column)
+    }
+
+    /// Hands out the numbers of a column, block by block, as (positions, rows) with the
+    /// number of positions; its checksums are verified on the way. Returns the rows.
+    pub fn for_each_block_u32(
+        &self,
+        column: &str,
+        mut each: impl FnMut(&[u32], usize),
+    ) -> Result<u64> {
+        let fault = |error: ::hdf5::Error| hdf5::read_fault(&self.path, column, &error);
+        let shape = self.file.dataset(column).map_err(fault)?.shape();
+        let rows = shape.first().copied().unwrap_or(0);
+        let positions = shape.get(1).copied();
+        let spec = ColumnSpec::new(column, Kind::U32, None).at_positions(positions);
+        for first in (0..rows).step_by(BLOCK_ROWS) {
+            let next = (first + BLOCK_ROWS).min(rows);
+            if let Column::U32(values) = self.read("", &spec, first..next)? {
+                each(&values, spec.width());
+            }
+        }
+        Ok(rows as u64)
+    }
+
+    /// Rows of a column that was written by this specification.
+    pub fn read(&self, group: &str, spec: &ColumnSpec, rows: Range<usize>) -> Result<Column> {
+        let name = format!("{group}/{}", spec.name);
+        let name = name.trim_start_matches('/');
+        let fault = |error: ::hdf5::Error| hdf5::read_fault(&self.path, name, &error);
+        let dataset = self.file.dataset(name).map_err(fault)?;
+        let shape = dataset.shape();
+        let expected = 1 + usize::from(spec.positions.is_some());
+        let fits = shape.len() == expected
+            && shape[0] >= rows.end
+            && spec.positions.is_none_or(|positions| shape[1] == positions);
+        if !fits {
+            return Err(Fault::new("not the column that was written")
+                .file(&self.path)
+                .dataset(name)
+                .expected(format!("at least {} rows of {}", rows.end, spec.width()))
+                .found(format!("shape {shape:?}"))
+                .input());
+        }
+        match spec.kind {
+            Kind::F32 => all(&dataset, spec, &rows).map(Column::F32),
+            Kind::F64 => all(&dataset, spec, &rows).map(Column::F64),
+            Kind::I64 => all(&dataset, spec, &rows).map(Column::I64),
+            Kind::I8 => all(&dataset, spec, &rows).map(Column::I8),
+            Kind::U8 => all(&dataset, spec, &rows).map(Column::U8),
+            Kind::U32 => all(&dataset, spec, &rows).map(Column::U32),
+        }
+        .map_err(fault)
+    }
+}
+
+/// All positions of some rows, one after the other.
+fn all<T: H5Type + Clone>(
+    dataset: &::hdf5::Dataset,
+    spec: &ColumnSpec,
+    rows: &Range<usize>,
+) -> ::hdf5::Result<Vec<T>> {
+    let Some(positions) = spec.positions else {
+        let values = dataset.read_slice_1d::<T, _>(rows.clone())?;
+        return Ok(values.into_raw_vec_and_offset().0);
+    };
+    let mut values = Vec::with_capacity(positions * rows.len());
+    for k in 0..positions {
+        let one = dataset.read_slice_2d::<T, _>((rows.clone(), k..k + 1))?;
+        values.extend(one.into_raw_vec_and_offset().0);
+    }
+    Ok(values)
+}
+
+/// Values of a column that was read: (rows), or (positions, rows).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+    U32(Vec<u32>),
+}
+
+impl Column {
+    pub fn values(&self) -> Values<'_> {
+        match self {
+            Column::F32(values) => Values::F32(values),
+            Column::F64(values) => Values::F64(values),
+            Column::I64(values) => Values::I64(values),
+            Column::I8(values) => Values::I8(values),
+            Column::U8(values) => Values::U8(values),
+            Column::U32(values) => Values::U32(values),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Lists the files that paths, folders, patterns and lists of paths stand for.
+
+use super::pattern;
+use super::walk;
+use crate::bounded;
+use crate::error::{Error, Fault, Result, nearest, path_text};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A longer list of files is something else.
+const LONGEST_LIST: u64 = 64 << 20; // bytes
+
+/// The files that a list of paths stands for: files as given, folders by all `*.h5`,
+/// `*.hdf5` and `*.hdf` in them and below, sorted by name (hidden entries are left out),
+/// patterns by what fits them, `@list` by the paths in it.
+pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    list_all(paths, &mut files)?;
+    refuse_twice(&files)?;
+    Ok(files)
+}
+
+/// What paths stand for, one file at least; nothing is said about one that is there twice.
+pub(crate) fn list_all(paths: &[PathBuf], files: &mut Vec<PathBuf>) -> Result<()> {
+    let before = files.len();
+    for path in paths {
+        list_path(path, files)?;
+    }
+    if files.len() == before {
+        return Err(Fault::new("no input files").advice("give files or folders").input());
+    }
+    Ok(())
+}
+
+/// What one path stands for; nothing is said about a file that is there twice.
+pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let text = path.to_str().unwrap_or_default();
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        // The link to a file is an input of its own, also where the file is not there now.
+        Err(_) if path.is_symlink() && walk::is_hdf5_name(path) => {
+            files.push(path.to_path_buf());
+            return Ok(());
+        }
+        // A name that is there is a name, whatever letters it has.
+        Err(error) if path.is_symlink() => return Err(unreachable(path, &error)),
+        Err(error) => {
+            return match text.strip_prefix('@') {
+                Some(list) => list_of(Path::new(list), files),
+                None if text.contains(['*', '?', '[']) => list_pattern(path, files),
+                None => Err(unreachable(path, &error)),
+            };
+        }
+    };
+    if !metadata.is_dir() {
+        files.push(path.to_path_buf());
+        return Ok(());
+    }
+    let before = files.len();
+    files.extend(walk::hdf5_files(path)?);
+    if files.len() == before {
+        return Err(Fault::new("no HDF5 file in this folder")
+            .file(path)
+            .expected("files that end in .h5, .hdf5 or .hdf")
+            .advice("for CSV tables use `taiga-flow convert` first")
+            .input());
+    }
+    Ok(())
+}
+
+/// The paths in a list, one per line, relative to the folder of the list; blank lines and
+/// those that begin with `#` mean nothing.
+fn list_of(list: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    lines_of(list)?.iter().try_for_each(|path| list_path(path, files))
+}
+
+/// Returns the paths given, with the lines of `@list` in the place of the list.
+pub(crate) fn expand_lists(given: &Path) -> Vec<PathBuf> {
+    let list = given.to_str().and_then(|text| text.strip_prefix('@'));
+    match list.filter(|_| std::fs::metadata(given).is_err()) {
+        Some(list) => lines_of(Path::new(list)).unwrap_or_default(),
+        None => vec![given.to_path_buf()],
+    }
+}
+
+fn lines_of(list: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::metadata(list).map_err(|error| unreachable(list, &error))?;
+    // A training reads it more than once.
+    bounded::refuse_irregular(list)?;
+    let text = bounded::read_text(list, LONGEST_LIST).map_err(|error| {
+        Fault::new("cannot read the list of files").file(list).found(error).input()
+    })?;
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let lines = text.lines().map(str::trim).enumerate();
+    let mut paths = Vec::new();
+    for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with('@') {
+            let fault = Fault::new("a list within a list").file(list).row(number as u64 + 1);
+            return Err(fault.input());
+        }
+        paths.push(folder.join(line));
+    }
+    Ok(paths)
+}
+
+fn list_pattern(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let before = files.len();
+    for found in pattern::fitting(path)? {
+        list_path(&found, files)?;
+    }
+    if files.len() == before {
+        return Err(Fault::new("no file fits this pattern")
+            .file(path)
+            .advice("check the path")
+            .input());
+    }
+    Ok(())
+}
+
+/// Refuses a file that is there twice, or not at all; the lengths of all [bytes].
+pub(crate) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
+    lengths(files)?.into_iter().collect()
+}
+
+/// Returns the length of each file [bytes], or the error of one that cannot be looked at.
+///
+/// # Errors
+/// `Input` if a file is there twice.
+pub(crate) fn lengths(files: &[PathBuf]) -> Result<Vec<Result<u64>>> {
+    let mut known: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
+    let mut lengths = Vec::with_capacity(files.len());
+    for path in files {
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                lengths.push(Err(unreachable(path, &error)));
+                continue;
+            }
+        };
+        if let Some(other) = known.insert((metadata.dev(), metadata.ino()), path) {
+            return Err(Fault::new("the same file is listed twice")
+                .file(path)
+                .found(format!("also as {}", path_text(other)))
+                .advice("list it once: its events would count twice")
+                .input());
+        }
+        lengths.push(Ok(metadata.len()));
+    }
+    Ok(lengths)
+}
+
+/// Returns the error of a path that cannot be looked at.
+pub(crate) fn unreachable(path: &Path, error: &std::io::Error) -> Error {
+    match walk::broken_link(path, error) {
+        Some(fault) => fault.input(),
+        None if error.kind() == ErrorKind::NotFound => not_found(path),
+        None => Fault::new("cannot read the file")
+            .file(path)
+            .found(error)
+            .advice("check the path, and the owner and mode of its folders")
+            .input(),
+    }
+}
+
+/// The fault of a path that is not there, with the nearest name beside it.
+fn not_found(path: &Path) -> Error {
+    let fault = Fault::new("file not found").file(path);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries =
+        std::fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+    let names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => fault.advice(format!("did you mean '{near}'?")).input(),
+        None => fault.advice("check the path").input(),
+    }
+}

@@ -1,0 +1,8 @@
+//! Files as such: listing, stamps and hashes, finished outputs.
+
+pub mod finished;
+pub mod list;
+mod pattern;
+pub mod protected;
+pub mod stamp;
+pub mod walk;

@@ -1,0 +1,602 @@
+//! One column as it is stored: a dataset of its own, a field of a compound table or a
+//! column of a matrix; found, and checked before anything is allocated.
+//!
+//! Promises: a column that is missing, not one-dimensional, not numeric, never written
+//! or of a shape that its storage cannot hold is refused by name; nothing is read as
+//! fill values. The library converts numbers; booleans are bytes here, because a
+//! damaged file may hold a byte that is no Rust `bool`. Left to others: reading several
+//! columns at once (`batch`).
+
+use super::compound::{Field, is_half};
+use super::{check_filters, is_failure_of_system, read_fault, rows, text_attribute};
+use crate::error::{Fault, Result, did_you_mean};
+use hdf5::dataset::Layout;
+use hdf5::datatype::{ByteOrder, Datatype};
+use hdf5::types::{IntSize, TypeDescriptor};
+use hdf5::{Dataset, Group, H5Type};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// More rows than this in one file is a damaged header.
+const MOST_ROWS: u64 = 1 << 40;
+/// A chunk is read as a whole; a larger one is a damaged header, or unusable.
+const LARGEST_CHUNK: u64 = 1 << 30; // bytes
+
+/// Up to this many chunks of a column are looked up in the index before it is read.
+const MOST_CHUNKS_CHECKED: u64 = 4096;
+
+/// Below these numbers f16, f32 and f64 hold every integer.
+const EXACT_F16: f64 = 2_048.0; // 2¹¹
+const EXACT_F32: f64 = 16_777_216.0; // 2²⁴
+pub(crate) const EXACT_F64: f64 = 9_007_199_254_740_992.0; // 2⁵³
+
+/// Returns a number of floating point as an integer if it is one and has lost no digit.
+pub(crate) fn whole(value: f64, exact: f64) -> Option<i64> {
+    (value.abs() < exact && value.fract() == 0.0).then_some(value as i64)
+}
+
+/// The class of numbers that a dataset holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    Real,
+    Integer(IntSize),
+    Unsigned(IntSize),
+    Boolean,
+}
+
+/// Where in its dataset a column lies.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Whole,
+    /// One item of a field of a record.
+    Field {
+        field: Field,
+        item: usize,
+    },
+    /// One column of a matrix (rows, columns).
+    Matrix {
+        column: usize,
+        columns: usize,
+    },
+}
+
+/// Numbers stored as scaled integers, as ctapipe does: (stored − offset)/scale, with
+/// three integers set apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FixedPoint {
+    pub scale: f64,
+    pub offset: f64,
+    pub nan: i64,
+    pub plus_infinity: i64,
+    pub minus_infinity: i64,
+}
+
+impl FixedPoint {
+    pub fn value(&self, stored: i64) -> f64 {
+        match stored {
+            _ if stored == self.nan => f64::NAN,
+            _ if stored == self.plus_infinity => f64::INFINITY,
+            _ if stored == self.minus_infinity => f64::NEG_INFINITY,
+            _ => (stored as f64 - self.offset) / self.scale,
+        }
+    }
+}
+
+/// A numeric column.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredColumn {
+    pub dataset: Dataset,
+    path: PathBuf,
+    /// The dataset with its group, as in `events/width`.
+    pub name: String,
+    /// Its name within the dataset, if it is only a part of it.
+    column: Option<String>,
+    pub place: Place,
+    pub numbers: Numbers,
+    pub fixed_point: Option<FixedPoint>,
+    pub rows: u64,
+    unit: Option<String>,
+}
+
+/// A byte of an HDF5 boolean.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Flag(i8);
+
+// SAFETY: HDF5's boolean, as h5py writes it, is an enumeration over one signed byte, so
+// size and alignment agree, and every byte is a valid `Flag` (which `bool` would not be).
+#[allow(unsafe_code)]
+unsafe impl H5Type for Flag {
+    fn type_descriptor() -> TypeDescriptor {
+        TypeDescriptor::Boolean
+    }
+}
+
+impl StoredColumn {
+    /// Opens the dataset `name` of a group and checks that it is a numeric column.
+    pub fn open(path: &Path, group: &Group, name: &str) -> Result<StoredColumn> {
+        let full = full_name(&group.name(), name);
+        let dataset = group.dataset(name).map_err(|error| {
+            let names = group.member_names().unwrap_or_default();
+            let fault = read_fault(path, &full, &error);
+            if names.iter().any(|known| known == name) || is_failure_of_system(&fault) {
+                return fault;
+            }
+            let known: Vec<&str> = names.iter().map(String::as_str).collect();
+            let fault = Fault::new("dataset not found").file(path).dataset(&full);
+            fault.advice(did_you_mean(name, &known)).input()
+        })?;
+        let numbers = numbers_of(path, &full, &dataset)?;
+        let shape = dataset.get_shape().map_err(|error| read_fault(path, &full, &error))?;
+        let [rows] = shape[..] else {
+            return Err(Fault::new("not a column")
+                .file(path)
+                .dataset(full)
+                .expected("one dimension")
+                .found(format!("shape {shape:?}"))
+                .advice("choose another column in the schema")
+                .input());
+        };
+        let unit = ["units", "unit"].iter().find_map(|name| text_attribute(&dataset, name));
+        let rows = rows as u64;
+        Ok(StoredColumn {
+            dataset,
+            path: path.to_path_buf(),
+            name: full,
+            column: None,
+            place: Place::Whole,
+            numbers,
+            fixed_point: None,
+            rows,
+            unit,
+        })
+    }
+
+    /// One item of a field of a compound dataset; what the file says about it stands in
+    /// `meta`.
+    pub fn field(
+        path: &Path,
+        dataset: &Dataset,
+        name: &str,
+        field: &Field,
+        item: usize,
+        meta: FieldMeta,
+    ) -> Result<StoredColumn> {
+        let full = full_name("", &dataset.name());
+        let numbers = field.numbers.clone().map_err(|found| {
+            let fault = Fault::new("not a numeric column").file(path).dataset(&full).column(name);
+            let fault = fault.expected("numbers").found(found);
+            fault.advice("choose another column in the schema").input()
+        })?;
+        let rows = rows_of(path, &full, dataset, 1)?;
+        Ok(StoredColumn {
+            dataset: dataset.clone(),
+            path: path.to_path_buf(),
+            name: full,
+            column: Some(name.to_string()),
+            place: Place::Field { field: field.clone(), item },
+            numbers,
+            fixed_point: meta.fixed_point,
+            rows,
+            unit: meta.unit,
+        })
+    }
+
+    /// A column of a two-dimensional dataset.
+    pub fn matrix(
+        path: &Path,
+        dataset: &Dataset,
+        name: &str,
+        (column, columns): (usize, usize),
+        unit: Option<String>,
+    ) -> Result<StoredColumn> {
+        let full = full_name("", &dataset.name());
+        let numbers = numbers_of(path, &full, dataset)?;
+        let rows = rows_of(path, &full, dataset, 2)?;
+        Ok(StoredColumn {
+            dataset: dataset.clone(),
+            path: path.to_path_buf(),
+            name: full,
+            column: Some(name.to_string()),
+            place: Place::Matrix { column, columns },
+            numbers,
+            fixed_point: None,
+            rows,
+            unit,
+        })
+    }
+
+    /// The unit that the file itself declares.
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the schema's name of a column means this one.
+    pub fn is_named(&self, name: &str) -> bool {
+        match &self.column {
+            Some(column) => column == name,
+            None => self.name.rsplit('/').next() == Some(name),
+        }
+    }
+
+    /// Bytes of one chunk; 0 if the dataset has none.
+    pub fn chunk_bytes(&self) -> usize {
+        let items = self.dataset.chunk().map_or(0, |chunk| {
+            chunk.iter().fold(1usize, |product, length| product.saturating_mul(*length))
+        });
+        items.saturating_mul(self.item_bytes() as usize)
+    }
+
+    /// Refuses a shape that the storage cannot hold, before anything is allocated.
+    pub fn check_storage(&self, file_bytes: u64) -> Result<()> {
+        let columns = match self.place {
+            Place::Matrix { columns, .. } => columns as u64,
+            _ => 1,
+        };
+        let items = self.rows.checked_mul(columns).filter(|_| self.rows <= MOST_ROWS);
+        let needed = items.and_then(|items| items.checked_mul(self.item_bytes()));
+        let Some(needed) = needed else {
+            return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
+        };
+        let is_virtual = self.dataset.layout() == Layout::Virtual;
+        if self.rows == 0 && !is_virtual {
+            return Ok(()); // nothing is stored of it
+        }
+        match self.dataset.layout() {
+            Layout::Chunked => {
+                check_filters(&self.dataset).map_err(|e| self.read_fault(&(0..self.rows), &e))?;
+                self.check_chunks(file_bytes)
+            }
+            Layout::Compact => self.check_size(needed),
+            Layout::Contiguous => {
+                if self.dataset.dcpl().is_ok_and(|list| !list.external().is_empty()) {
+                    return Err(self.elsewhere("external files"));
+                }
+                let end = self.dataset.offset().map(|offset| offset.saturating_add(needed));
+                match end {
+                    None => Err(self.unwritten("no data at all")),
+                    Some(end) if end > file_bytes => Err(self.absurd(
+                        &format!("{} rows that end at byte {end}", self.rows),
+                        &format!("at most the {file_bytes} bytes of the file"),
+                    )),
+                    Some(_) => self.check_size(needed),
+                }
+            }
+            Layout::Virtual => Err(self.elsewhere("other files (a virtual dataset)")),
+        }
+    }
+
+    /// Rows as f32: (rows).
+    pub fn read_f32(&self, rows: Range<u64>) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        self.append_f32(&rows, &mut values)?;
+        Ok(values)
+    }
+
+    /// Rows as f64: (rows).
+    pub fn read_f64(&self, rows: Range<u64>) -> Result<Vec<f64>> {
+        let mut values = Vec::new();
+        self.append_f64(&rows, &mut values)?;
+        Ok(values)
+    }
+
+    /// Rows as i64: (rows); the column must hold integers that fit.
+    pub fn read_i64(&self, rows: Range<u64>) -> Result<Vec<i64>> {
+        let mut values = Vec::new();
+        self.append_i64(&rows, &mut values)?;
+        Ok(values)
+    }
+
+    /// Appends rows as f32.
+    pub fn append_f32(&self, rows: &Range<u64>, values: &mut Vec<f32>) -> Result<()> {
+        match self.numbers {
+            Numbers::Boolean => self.append_flags(rows, values),
+            _ => self.append(rows, values),
+        }
+    }
+
+    /// Appends rows as f64.
+    pub fn append_f64(&self, rows: &Range<u64>, values: &mut Vec<f64>) -> Result<()> {
+        match self.numbers {
+            Numbers::Boolean => self.append_flags(rows, values),
+            _ => self.append(rows, values),
+        }
+    }
+
+    /// Appends rows as i64; the column must hold integers that fit.
+    pub fn append_i64(&self, rows: &Range<u64>, values: &mut Vec<i64>) -> Result<()> {
+        match self.numbers {
+            Numbers::Boolean => self.append_flags(rows, values),
+            // The library would clip what does not fit, and two keys would become one.
+            Numbers::Unsigned(IntSize::U8) => {
+                let mut stored: Vec<u64> = Vec::new();
+                self.append(rows, &mut stored)?;
+                for (row, value) in stored.into_iter().enumerate() {
+                    values.push(i64::try_from(value).map_err(|_| {
+                        self.fault("key too large")
+                            .row(rows.start + row as u64)
+                            .expected(format!("at most {}", i64::MAX))
+                            .found(value)
+                            .input()
+                    })?);
+                }
+                Ok(())
+            }
+            // The library would cut fractions off.
+            Numbers::Real => {
+                let mut stored: Vec<f64> = Vec::new();
+                self.append(rows, &mut stored)?;
+                for (row, value) in stored.into_iter().enumerate() {
+                    values.push(self.whole(rows.start + row as u64, value)?);
+                }
+                Ok(())
+            }
+            _ => self.append(rows, values),
+        }
+    }
+
+    /// Refuses a column of scaled numbers in place of integers. In a column of floating point
+    /// each number is checked when it is read.
+    pub fn check_integer(&self, what: &str) -> Result<()> {
+        if self.fixed_point.is_none() {
+            return Ok(());
+        }
+        Err(self
+            .fault(&format!("{what} must be integers"))
+            .expected("integers")
+            .found("scaled numbers (TRANSFORM)")
+            .input())
+    }
+
+    /// Returns a number of floating point as the integer that it is.
+    ///
+    /// # Errors
+    /// `Input`, with column, row and value, if it is no integer, or so large that the type cannot
+    /// tell it from its neighbours.
+    pub fn whole(&self, row: u64, value: f64) -> Result<i64> {
+        let bytes = match &self.place {
+            Place::Field { field, .. } => field.item_bytes(),
+            _ => self.item_bytes() as usize,
+        };
+        let (exact, limit) = match bytes {
+            ..4 => (EXACT_F16, "2^11"),
+            4 => (EXACT_F32, "2^24"),
+            _ => (EXACT_F64, "2^53"),
+        };
+        whole(value, exact).ok_or_else(|| {
+            let name = self.column.as_deref().or_else(|| self.name.rsplit('/').next());
+            self.fault("keys and classes must be integers")
+                .column(name.unwrap_or_default())
+                .row(row)
+                .expected(format!("a whole number below {limit}"))
+                .found(value)
+                .advice("write the column as 64-bit integers")
+                .input()
+        })
+    }
+
+    /// Refuses a column that is not as long as the others.
+    pub fn check_rows(&self, rows: u64) -> Result<()> {
+        if self.rows == rows {
+            return Ok(());
+        }
+        Err(self
+            .fault("columns differ in length")
+            .expected(format!("{rows} rows, as the other columns have"))
+            .found(format!("{} rows", self.rows))
+            .advice("write the file again: its columns do not belong together")
+            .input())
+    }
+
+    pub fn fault(&self, what: &str) -> Fault {
+        let fault = Fault::new(what).file(&self.path).dataset(&self.name);
+        match &self.column {
+            Some(column) => fault.column(column),
+            None => fault,
+        }
+    }
+
+    /// The fault of a library call that read rows of this dataset.
+    pub fn read_fault(&self, rows: &Range<u64>, error: &hdf5::Error) -> crate::error::Error {
+        with_rows(read_fault(&self.path, &self.name, error), rows)
+    }
+
+    fn append<T: H5Type + Copy>(&self, rows: &Range<u64>, values: &mut Vec<T>) -> Result<()> {
+        rows::append(&self.dataset, rows, values).map_err(|error| self.read_fault(rows, &error))
+    }
+
+    fn append_flags<T: From<i8>>(&self, rows: &Range<u64>, values: &mut Vec<T>) -> Result<()> {
+        let mut flags: Vec<Flag> = Vec::new();
+        self.append(rows, &mut flags)?;
+        values.extend(flags.iter().map(|flag| T::from(flag.0)));
+        Ok(())
+    }
+
+    fn item_bytes(&self) -> u64 {
+        self.dataset.dtype().map_or(8, |dtype| dtype.size() as u64)
+    }
+
+    fn check_size(&self, needed: u64) -> Result<()> {
+        match self.dataset.storage_size() {
+            stored if stored == needed => Ok(()),
+            stored => Err(self.absurd(
+                &format!("{} rows, which need {needed} bytes", self.rows),
+                &format!("as many as the {stored} bytes stored"),
+            )),
+        }
+    }
+
+    fn check_chunks(&self, file_bytes: u64) -> Result<()> {
+        let bytes = self.chunk_bytes() as u64;
+        let chunk = self.dataset.chunk().unwrap_or_default();
+        let shape = self.dataset.shape();
+        if chunk.len() != shape.len() || chunk.contains(&0) || bytes > LARGEST_CHUNK {
+            return Err(self.absurd(
+                &format!("chunks of {chunk:?}"),
+                &format!("chunks of at most {LARGEST_CHUNK} bytes"),
+            ));
+        }
+        let counts = shape.iter().zip(&chunk).map(|(n, c)| n.div_ceil(*c) as u64);
+        let counts: Vec<u64> = counts.collect();
+        let expected = counts.iter().fold(1u64, |product, n| product.saturating_mul(*n));
+        let stored = rows::stored_chunks(&self.dataset)
+            .map_err(|error| self.read_fault(&(0..self.rows), &error))?;
+        if stored < expected {
+            return Err(self.unwritten(&format!("{stored} of {expected} chunks")));
+        }
+        // The index is walked once per chunk: with very many chunks that would take long.
+        let few = (0..expected).filter(|_| expected <= MOST_CHUNKS_CHECKED);
+        for index in few {
+            let Some(info) = self.dataset.chunk_info(index as usize) else { continue };
+            let first = first_item(index, &counts, &chunk);
+            if info.offset != first || info.addr.saturating_add(info.size) > file_bytes {
+                return Err(self
+                    .fault("the index of the chunks is damaged")
+                    .row(first[0])
+                    .advice("its rows would read as zeros: copy or write the file again")
+                    .input());
+            }
+        }
+        Ok(())
+    }
+
+    fn absurd(&self, found: &str, expected: &str) -> crate::error::Error {
+        self.fault("shape and storage do not agree")
+            .expected(expected)
+            .found(found)
+            .advice("the file is damaged: copy or write it again")
+            .input()
+    }
+
+    fn unwritten(&self, found: &str) -> crate::error::Error {
+        self.fault("part of the dataset was never written")
+            .expected(format!("{} rows", self.rows))
+            .found(found)
+            .advice("its missing rows would read as zeros: write the file again")
+            .input()
+    }
+
+    fn elsewhere(&self, place: &str) -> crate::error::Error {
+        self.fault("the data lie outside the file")
+            .found(place)
+            .advice("copy them into one file, for example with h5repack")
+            .input()
+    }
+}
+
+/// What a file says about a field of a record.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FieldMeta {
+    pub unit: Option<String>,
+    pub fixed_point: Option<FixedPoint>,
+}
+
+/// Name of a dataset with its group, without the leading slash.
+fn full_name(group: &str, name: &str) -> String {
+    format!("{group}/{name}").trim_start_matches('/').to_string()
+}
+
+/// Rows of a dataset of so many dimensions.
+fn rows_of(path: &Path, name: &str, dataset: &Dataset, dimensions: usize) -> Result<u64> {
+    let shape = dataset.get_shape().map_err(|error| read_fault(path, name, &error))?;
+    match shape.first() {
+        Some(rows) if shape.len() == dimensions => Ok(*rows as u64),
+        _ => Err(Fault::new("not a table")
+            .file(path)
+            .dataset(name)
+            .expected(format!("{dimensions} dimension(s)"))
+            .found(format!("shape {shape:?}"))
+            .input()),
+    }
+}
+
+/// Where chunk `index` begins, chunks being counted row by row.
+fn first_item(index: u64, counts: &[u64], chunk: &[usize]) -> Vec<u64> {
+    let mut rest = index;
+    let mut first = vec![0; counts.len()];
+    for dimension in (0..counts.len()).rev() {
+        first[dimension] = rest % counts[dimension] * chunk[dimension] as u64;
+        rest /= counts[dimension];
+    }
+    first
+}
+
+/// The class of numbers of a type; none if it is something else.
+pub(crate) fn numbers_of_type(dtype: &Datatype) -> Option<Numbers> {
+    match dtype.to_descriptor() {
+        Ok(TypeDescriptor::Float(_)) => Some(Numbers::Real),
+        Ok(TypeDescriptor::Integer(size)) => Some(Numbers::Integer(size)),
+        Ok(TypeDescriptor::Unsigned(size)) => Some(Numbers::Unsigned(size)),
+        Ok(TypeDescriptor::Boolean) => Some(Numbers::Boolean),
+        Err(_) if is_half(dtype) => Some(Numbers::Real),
+        _ => None,
+    }
+}
+
+/// What a type is that is no number, for messages.
+pub(crate) fn describe_type(dtype: &Datatype) -> String {
+    match dtype.to_descriptor() {
+        Ok(
+            TypeDescriptor::FixedAscii(_)
+            | TypeDescriptor::FixedUnicode(_)
+            | TypeDescriptor::VarLenAscii
+            | TypeDescriptor::VarLenUnicode,
+        ) => "text".to_string(),
+        Ok(other) => other.to_string(),
+        Err(error) => format!("a type that cannot be read ({error})"),
+    }
+}
+
+/// The class of numbers of a dataset, or a refusal of what is none.
+fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
+    let dtype = dataset.dtype();
+    if dtype.as_ref().is_ok_and(is_unusual) {
+        return Err(Fault::new("not a usual number format")
+            .file(path)
+            .dataset(name)
+            .expected("IEEE floating point or whole-byte integers")
+            .advice("the file is damaged, or its writer was unusual: write it again")
+            .input());
+    }
+    let found = match &dtype {
+        Ok(dtype) => match numbers_of_type(dtype) {
+            Some(numbers) => return Ok(numbers),
+            None => describe_type(dtype),
+        },
+        Err(error) => format!("a type that cannot be read ({error})"),
+    };
+    Err(Fault::new("not a numeric column")
+        .file(path)
+        .dataset(name)
+        .expected("numbers")
+        .found(found)
+        .advice("choose another column in the schema")
+        .input())
+}
+
+/// A number format that differs from the machine's in more than the byte order: nobody
+/// writes one, but a damaged header holds one, and would be converted without complaint.
+pub(crate) fn is_unusual(dtype: &Datatype) -> bool {
+    let Ok(descriptor) = dtype.to_descriptor() else { return false };
+    let number = matches!(
+        descriptor,
+        TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_)
+    );
+    let native = Datatype::from_descriptor(&descriptor);
+    number
+        && dtype.byte_order() != ByteOrder::BigEndian
+        && native.is_ok_and(|native| native != *dtype)
+}
+
+/// Tells the first row of the range that could not be read.
+fn with_rows(error: crate::error::Error, rows: &Range<u64>) -> crate::error::Error {
+    let code = error.exit_code();
+    match error.fault() {
+        Some(fault) => crate::error::Error::from_code(code, fault.clone().row(rows.start)),
+        None => error,
+    }
+}

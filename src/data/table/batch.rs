@@ -1,0 +1,287 @@
+//! Several columns of one table, read together by ranges of rows.
+//!
+//! Promises: every dataset is read once per range, however many of its columns are
+//! wanted; the values are those of the columns in their order. Memory is bounded by the
+//! range and a few megabytes. Left to others: what the columns mean (`table`).
+
+use crate::data::hdf5::compound::{Field, RecordReader, Slot};
+use crate::data::hdf5::numbers::{Numbers, Place, StoredColumn};
+use crate::error::Result;
+use hdf5::types::IntSize;
+use std::ops::Range;
+
+/// As what a column is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    F32,
+    F64,
+    I64,
+}
+
+/// Values of one column: (rows).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Values {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+}
+
+/// Rows of a matrix are read so many bytes at a time.
+const LARGEST_READ: usize = 32 << 20;
+
+impl Values {
+    pub fn new(want: Want) -> Values {
+        match want {
+            Want::F32 => Values::F32(Vec::new()),
+            Want::F64 => Values::F64(Vec::new()),
+            Want::I64 => Values::I64(Vec::new()),
+        }
+    }
+
+    /// Forgets the values and keeps their memory.
+    pub fn clear(&mut self) {
+        match self {
+            Values::F32(values) => values.clear(),
+            Values::F64(values) => values.clear(),
+            Values::I64(values) => values.clear(),
+        }
+    }
+
+    /// Exchanges the values with those of a block.
+    pub fn swap_f32(&mut self, other: &mut Vec<f32>) {
+        if let Values::F32(values) = self {
+            std::mem::swap(values, other);
+        }
+    }
+
+    /// As [`Values::swap_f32`].
+    pub fn swap_i64(&mut self, other: &mut Vec<i64>) {
+        if let Values::I64(values) = self {
+            std::mem::swap(values, other);
+        }
+    }
+
+    pub fn f64(&self) -> &[f64] {
+        match self {
+            Values::F64(values) => values,
+            _ => &[],
+        }
+    }
+
+    pub fn i64(&self) -> &[i64] {
+        match self {
+            Values::I64(values) => values,
+            _ => &[],
+        }
+    }
+}
+
+/// Columns that are read together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    columns: Vec<(StoredColumn, Want)>,
+    records: Vec<Records>,
+    matrices: Vec<Vec<usize>>, // columns of one dataset
+}
+
+/// Columns of one compound dataset, and where each lies in a record.
+#[derive(Debug)]
+struct Records {
+    reader: RecordReader,
+    columns: Vec<(usize, Slot)>,
+}
+
+/// Memory that is used from read to read.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    records: Vec<u8>,
+    words: Vec<u64>,
+}
+
+impl Batch {
+    pub fn new(columns: Vec<(StoredColumn, Want)>) -> Result<Batch> {
+        let mut of_records: Vec<Vec<usize>> = Vec::new();
+        let mut matrices: Vec<Vec<usize>> = Vec::new();
+        for (index, (column, _)) in columns.iter().enumerate() {
+            let groups = match column.place {
+                Place::Whole => continue,
+                Place::Field { .. } => &mut of_records,
+                Place::Matrix { .. } => &mut matrices,
+            };
+            let same = |group: &&mut Vec<usize>| columns[group[0]].0.name == column.name;
+            match groups.iter_mut().find(same) {
+                Some(group) => group.push(index),
+                None => groups.push(vec![index]),
+            }
+        }
+        let records = of_records.iter().map(|group| Records::new(&columns, group));
+        Ok(Batch { records: records.collect::<Result<_>>()?, matrices, columns })
+    }
+
+    pub fn columns(&self) -> &[(StoredColumn, Want)] {
+        &self.columns
+    }
+
+    /// Appends rows to the values, one per column.
+    pub fn read(
+        &self,
+        rows: &Range<u64>,
+        values: &mut [Values],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        for ((column, _), values) in self.columns.iter().zip(values.iter_mut()) {
+            if matches!(column.place, Place::Whole) {
+                match values {
+                    Values::F32(values) => column.append_f32(rows, values)?,
+                    Values::F64(values) => column.append_f64(rows, values)?,
+                    Values::I64(values) => column.append_i64(rows, values)?,
+                }
+            }
+        }
+        for records in &self.records {
+            records.read(&self.columns, rows, values, scratch)?;
+        }
+        for group in &self.matrices {
+            self.read_matrix(group, rows, values)?;
+        }
+        Ok(())
+    }
+
+    fn read_matrix(&self, group: &[usize], rows: &Range<u64>, values: &mut [Values]) -> Result<()> {
+        let place = |index: &usize| match self.columns[*index].0.place {
+            Place::Matrix { column, .. } => column,
+            _ => 0,
+        };
+        let first = group.iter().map(place).min().unwrap_or(0);
+        let end = group.iter().map(place).max().unwrap_or(0) + 1;
+        let (dataset, numbers) =
+            (&self.columns[group[0]].0.dataset, self.columns[group[0]].0.numbers);
+        let step = (LARGEST_READ / (8 * (end - first))).max(1) as u64;
+        let mut start = rows.start;
+        while start < rows.end {
+            let piece = start..rows.end.min(start + step);
+            let range = piece.start as usize..piece.end as usize;
+            let words: hdf5::Result<Vec<u64>> = match numbers {
+                Numbers::Integer(_) => dataset
+                    .read_slice_2d::<i64, _>((range, first..end))
+                    .map(|array| array.iter().map(|value| *value as u64).collect()),
+                Numbers::Unsigned(_) => dataset
+                    .read_slice_2d::<u64, _>((range, first..end))
+                    .map(|array| array.into_raw_vec_and_offset().0),
+                _ => dataset
+                    .read_slice_2d::<f64, _>((range, first..end))
+                    .map(|array| array.iter().map(|value| value.to_bits()).collect()),
+            };
+            let words =
+                words.map_err(|error| self.columns[group[0]].0.read_fault(&piece, &error))?;
+            for index in group {
+                let words = words.chunks_exact(end - first).map(|row| row[place(index) - first]);
+                convert(&self.columns[*index].0, piece.start, words, &mut values[*index])?;
+            }
+            start = piece.end;
+        }
+        Ok(())
+    }
+}
+
+impl Records {
+    fn new(columns: &[(StoredColumn, Want)], group: &[usize]) -> Result<Records> {
+        let mut fields: Vec<&Field> = Vec::new();
+        let mut slots = Vec::new();
+        for index in group {
+            let Place::Field { field, item } = &columns[*index].0.place else { continue };
+            let known = fields.iter().position(|known| known.name == field.name);
+            slots.push((*index, known.unwrap_or(fields.len()), *item));
+            if known.is_none() {
+                fields.push(field);
+            }
+        }
+        let column = &columns[group[0]].0;
+        let (reader, first) = RecordReader::new(&column.dataset, &fields)
+            .map_err(|error| crate::data::hdf5::read_fault(column.path(), &column.name, &error))?;
+        let columns =
+            slots.into_iter().map(|(index, field, item)| (index, first[field].item(item)));
+        Ok(Records { reader, columns: columns.collect() })
+    }
+
+    fn read(
+        &self,
+        columns: &[(StoredColumn, Want)],
+        rows: &Range<u64>,
+        values: &mut [Values],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let mut start = rows.start;
+        let mut outcome = Ok(());
+        let bytes = self.reader.record_bytes();
+        let Scratch { records, words } = scratch;
+        let read = self.reader.read(rows.clone(), records, |records| {
+            for (index, slot) in &self.columns {
+                let (column, values) = (&columns[*index].0, &mut values[*index]);
+                if let (Values::F32(values), None) = (&mut *values, column.fixed_point)
+                    && slot.append_f32(records, bytes, values)
+                {
+                    continue;
+                }
+                if outcome.is_ok() {
+                    slot.words(records, bytes, words);
+                    outcome = convert(column, start, words.iter().copied(), values);
+                }
+            }
+            start += (records.len() / bytes) as u64;
+        });
+        let told = &columns[self.columns[0].0].0;
+        read.map_err(|error| told.read_fault(rows, &error))?;
+        outcome
+    }
+}
+
+/// Appends words of 8 bytes, as they were read, to values.
+fn convert(
+    column: &StoredColumn,
+    first: u64,
+    words: impl Iterator<Item = u64>,
+    values: &mut Values,
+) -> Result<()> {
+    let numbers = column.numbers;
+    let real = |word: u64| match column.fixed_point {
+        Some(fixed_point) => fixed_point.value(word as i64),
+        None => number(numbers, word),
+    };
+    match values {
+        // Once from the stored number, as the library does it.
+        Values::F32(values) => values.extend(words.map(|word| match numbers {
+            Numbers::Integer(_) if column.fixed_point.is_none() => word as i64 as f32,
+            Numbers::Unsigned(_) if column.fixed_point.is_none() => word as f32,
+            _ => real(word) as f32,
+        })),
+        Values::F64(values) => values.extend(words.map(real)),
+        Values::I64(values) => {
+            for (row, word) in words.enumerate() {
+                values.push(integer(column, first + row as u64, word)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn number(numbers: Numbers, word: u64) -> f64 {
+    match numbers {
+        Numbers::Real => f64::from_bits(word),
+        Numbers::Integer(_) => word as i64 as f64,
+        Numbers::Unsigned(_) => word as f64,
+        Numbers::Boolean => f64::from(word as u8),
+    }
+}
+
+fn integer(column: &StoredColumn, row: u64, word: u64) -> Result<i64> {
+    match column.numbers {
+        Numbers::Boolean => Ok(i64::from(word as u8)),
+        Numbers::Unsigned(IntSize::U8) => i64::try_from(word).map_err(|_| {
+            let fault = column.fault("key too large").row(row);
+            fault.expected(format!("at most {}", i64::MAX)).found(word).input()
+        }),
+        Numbers::Real => column.whole(row, f64::from_bits(word)),
+        Numbers::Integer(_) | Numbers::Unsigned(_) => Ok(word as i64),
+    }
+}

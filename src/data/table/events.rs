@@ -1,0 +1,43 @@
+//! What makes a file an event file of the project: its group and its root attributes.
+//!
+//! Features are f32 with the attribute `units`, keys are i64, `class` is i8 (1 gamma,
+//! 0 hadron, −1 unknown). Attributes are a function of the inputs alone (no times,
+//! hosts or paths), so that equal inputs give byte-identical files.
+
+use crate::data::schema::columns::Attribute;
+use crate::data::schema::{EVENT_FORMAT, EVENT_VERSION};
+
+/// The group that holds one dataset per column.
+pub const GROUP: &str = "events";
+
+/// Names of columns that are keys wherever they are, also stored as floating point or as short
+/// integers.
+pub const KEYS: [&str; 10] = [
+    "run",
+    "run_id",
+    "obs_id",
+    "portion",
+    "event_id",
+    "axis_scatter",
+    "clean_number",
+    "tel_id",
+    "telescope_id",
+    "row_hash",
+];
+
+/// Values of the column `class`.
+pub const GAMMA: i8 = 1;
+pub const HADRON: i8 = 0;
+pub const UNKNOWN: i8 = -1;
+
+/// Root attributes of an event file: the format's own, then `origin`.
+pub fn attributes(origin: &[(&str, &str)]) -> Vec<(String, Attribute)> {
+    let own = [
+        ("format".to_string(), Attribute::Text(EVENT_FORMAT.to_string())),
+        ("version".to_string(), Attribute::Integer(EVENT_VERSION)),
+    ];
+    let origin = origin
+        .iter()
+        .map(|(name, text)| ((*name).to_string(), Attribute::Text((*text).to_string())));
+    own.into_iter().chain(origin).collect()
+}

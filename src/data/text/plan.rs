@@ -1,0 +1,416 @@
+//! A schema bound to the columns of one text table: from lines to columns of rows.
+
+use super::number::{number, split, whole};
+use super::{Columns, Parsed, Placement};
+use crate::data::schema::unix_time;
+use crate::data::schema::{self, Quantity, Schema, Source, Text};
+use crate::data::table::events::{GAMMA, HADRON, UNKNOWN};
+use crate::error::{Fault, did_you_mean};
+use taiga_flow_gpu::random::Stream;
+
+/// A schema bound to the columns of a file.
+#[derive(Debug)]
+pub(super) struct Plan {
+    columns: usize,
+    fields: Vec<(usize, usize)>, // begin and end of each column in the line
+    inputs: Vec<Input>,
+    numbers: Vec<Vec<f64>>, // (inputs, rows)
+    pub outputs: Vec<Output>,
+    keys: Vec<Key>,
+    class: Option<(usize, schema::TextClass)>,
+    pub comparisons: Vec<Comparison>,
+    source: Option<([(usize, f64); 2], Placement)>, // inputs x and y with their scales
+    text: Text,
+    scratch: Vec<u8>,
+    values: [Vec<f64>; 2], // (rows), before they are rounded
+}
+
+/// A column that is read as a number.
+#[derive(Debug)]
+struct Input {
+    name: String,
+    column: usize,
+    limits: Option<[f64; 2]>,
+}
+
+#[derive(Debug)]
+pub(super) struct Output {
+    pub name: String,
+    pub quantity: Quantity,
+    arguments: Vec<usize>, // inputs
+}
+
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub first: Output,
+    second: Output,
+    pub within: f64,
+    pub rows: u64, // that differ by more
+}
+
+#[derive(Debug)]
+enum Key {
+    Column {
+        name: String,
+        column: usize,
+        /// Whether it must be a plausible `unix_time_ns`.
+        is_time: bool,
+    },
+    RowHash,
+    /// Of the file and of these columns.
+    Run {
+        file: [u8; 32],
+        columns: Vec<(String, usize)>,
+        last: Option<(Vec<u8>, i64)>,
+    },
+    /// The same for all rows.
+    Fixed(i64),
+}
+
+impl Plan {
+    /// Finds the columns in the header, or takes them as the schema lists them.
+    pub fn bind(
+        schema: &Schema,
+        text: &Text,
+        first: &[u8],
+        file: Option<[u8; 32]>,
+    ) -> Parsed<Plan> {
+        let own = |name: &str| String::from(name.trim());
+        let names: Vec<String> = if text.header {
+            String::from_utf8_lossy(first).split(',').map(own).collect()
+        } else {
+            text.columns.clone()
+        };
+        let columns = first.split(|byte| *byte == b',').count();
+        if columns != names.len() {
+            let fault = Fault::new("wrong number of columns");
+            return Err(Box::new(fault.expected(names.len()).found(columns)));
+        }
+        if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+            return Err(Box::new(Fault::new("a column is there twice").column(twice.1)));
+        }
+        let mut plan = Plan {
+            columns,
+            fields: Vec::with_capacity(columns),
+            inputs: Vec::new(),
+            numbers: Vec::new(),
+            outputs: Vec::new(),
+            keys: Vec::new(),
+            class: None,
+            comparisons: Vec::new(),
+            source: None,
+            text: text.clone(),
+            scratch: Vec::new(),
+            values: Default::default(),
+        };
+        for name in output_names(schema, text) {
+            let quantity = &schema.quantities[&name];
+            let output = plan.output(&names, &name, quantity)?;
+            plan.outputs.push(output);
+        }
+        plan.bind_keys(schema, text, &names, file.unwrap_or_default())?;
+        for (name, compare) in &schema.compare {
+            let Some(quantity) = schema.quantities.get(name) else { continue };
+            let first = plan.output(&names, name, quantity)?;
+            let second = plan.output(&names, name, &compare.quantity)?;
+            plan.comparisons.push(Comparison { first, second, within: compare.within, rows: 0 });
+        }
+        // All numbers are looked at, also those that nothing is made of.
+        for name in text.limits.keys() {
+            plan.input(&names, name)?;
+        }
+        if let Some(class) = &text.class {
+            plan.class = Some((position(&names, &class.column)?, class.clone()));
+        }
+        plan.numbers = vec![Vec::new(); plan.inputs.len()];
+        Ok(plan)
+    }
+
+    fn bind_keys(
+        &mut self,
+        schema: &Schema,
+        text: &Text,
+        names: &[String],
+        file: [u8; 32],
+    ) -> Parsed<()> {
+        if text.row_hash {
+            self.keys.push(Key::RowHash);
+        }
+        if let Some(columns) = &text.run {
+            let columns = columns.iter().map(|name| Ok((name.clone(), position(names, name)?)));
+            let columns = columns.collect::<Parsed<_>>()?;
+            self.keys.push(Key::Run { file, columns, last: None });
+        }
+        for (key, name) in &schema.copy {
+            let (column, is_time) = (position(names, name)?, key == unix_time::COLUMN);
+            self.keys.push(Key::Column { name: name.clone(), column, is_time });
+        }
+        Ok(())
+    }
+
+    /// Adds the key `run`, after those that are made of rows and file.
+    pub fn set_run(&mut self, run: i64) {
+        let made = |key: &Key| !matches!(key, Key::Column { .. });
+        let place = self.keys.iter().filter(|key| made(key)).count();
+        self.keys.insert(place, Key::Fixed(run));
+    }
+
+    fn input(&mut self, names: &[String], name: &str) -> Parsed<usize> {
+        if let Some(known) = self.inputs.iter().position(|input| input.name == name) {
+            return Ok(known);
+        }
+        let limits = self.text.limits.get(name).copied();
+        self.inputs.push(Input { name: name.to_string(), column: position(names, name)?, limits });
+        Ok(self.inputs.len() - 1)
+    }
+
+    fn output(&mut self, names: &[String], name: &str, quantity: &Quantity) -> Parsed<Output> {
+        let columns = quantity.source.columns().to_vec();
+        let arguments = columns.iter().map(|column| self.input(names, column));
+        let arguments = arguments.collect::<Parsed<_>>()?;
+        Ok(Output { name: name.to_string(), quantity: quantity.clone(), arguments })
+    }
+
+    /// Replaces the source; quantities of the file's own source position are left out.
+    pub fn place_source(&mut self, schema: &Schema, placement: Placement) -> Parsed<()> {
+        let of = |name: &str| {
+            let output = self.outputs.iter().find(|output| output.name == name)?;
+            let column = matches!(output.quantity.source, Source::Column(_));
+            column.then(|| (output.arguments[0], output.quantity.scale))
+        };
+        let (Some(x), Some(y)) = (of("source_x"), of("source_y")) else {
+            let fault = Fault::new("this dialect has no source position to replace");
+            return Err(Box::new(fault.found(&schema.name)));
+        };
+        self.source = Some(([x, y], placement));
+        let of_file = &self.text.of_source;
+        self.outputs.retain(|output| !of_file.contains(&output.name));
+        Ok(())
+    }
+
+    /// Begins a new block of rows.
+    pub fn begin(&mut self, columns: &mut Columns) {
+        self.numbers.iter_mut().for_each(Vec::clear);
+        columns.rows = 0;
+        columns.keys.resize_with(self.keys.len(), Vec::new);
+        columns.keys.iter_mut().for_each(Vec::clear);
+        columns.class.clear();
+    }
+
+    /// Whether a line is a row.
+    pub fn accepts(&mut self, line: &[u8]) -> Parsed<()> {
+        let mut columns = Columns::default();
+        self.begin(&mut columns);
+        self.parse(line, &mut columns)
+    }
+
+    /// Adds the row of one line.
+    pub fn parse(&mut self, line: &[u8], columns: &mut Columns) -> Parsed<()> {
+        split(line, &mut self.fields);
+        if self.fields.len() != self.columns {
+            return Err(self.wrong_columns(line));
+        }
+        for (input, numbers) in self.inputs.iter().zip(&mut self.numbers) {
+            let (begin, end) = self.fields[input.column];
+            numbers.push(input.parse(&line[begin..end], self.text.not_finite)?);
+        }
+        self.read_keys(line, &mut columns.keys)?;
+        columns.class.push(match &self.class {
+            Some((column, class)) => class_of(class, field(line, self.fields[*column]))?,
+            None => UNKNOWN,
+        });
+        columns.rows += 1;
+        Ok(())
+    }
+
+    /// Makes the quantities of all rows of the block.
+    pub fn finish(&mut self, columns: &mut Columns) {
+        let [values, other] = &mut self.values;
+        for comparison in &mut self.comparisons {
+            comparison.first.evaluate(&self.numbers, values);
+            comparison.second.evaluate(&self.numbers, other);
+            comparison.add(values, other);
+        }
+        if let Some((inputs, placement)) = &self.source {
+            place(&mut self.numbers, *inputs, *placement, columns, self.class.is_some());
+        }
+        columns.values.resize_with(self.outputs.len(), Vec::new);
+        for (output, column) in self.outputs.iter().zip(&mut columns.values) {
+            output.evaluate(&self.numbers, values);
+            column.clear();
+            column.extend(values.iter().map(|value| *value as f32));
+        }
+    }
+
+    fn wrong_columns(&self, line: &[u8]) -> Box<Fault> {
+        if let Err(error) = std::str::from_utf8(line) {
+            let fault = Fault::new("not a text table").expected("text in UTF-8");
+            return Box::new(fault.found(error));
+        }
+        let fault = Fault::new("wrong number of columns");
+        Box::new(fault.expected(self.columns).found(self.fields.len()))
+    }
+
+    fn read_keys(&mut self, line: &[u8], columns: &mut [Vec<i64>]) -> Parsed<()> {
+        for (key, column) in self.keys.iter_mut().zip(columns) {
+            column.push(match key {
+                Key::Column { name, column, is_time } => {
+                    let value = integer(name, field(line, self.fields[*column]))?;
+                    if *is_time && !unix_time::is_plausible(value) {
+                        return Err(Box::new(unix_time::fault(value).column(name.as_str())));
+                    }
+                    value
+                }
+                Key::Fixed(run) => *run,
+                Key::RowHash => {
+                    self.scratch.clear();
+                    for place in &self.fields {
+                        self.scratch.extend_from_slice(field(line, *place));
+                        self.scratch.push(b',');
+                    }
+                    hash(&self.scratch)
+                }
+                Key::Run { file, columns, last } => {
+                    // Of many rows, one after the other, the key is the same.
+                    self.scratch.clear();
+                    self.scratch.extend_from_slice(file);
+                    for (name, column) in columns {
+                        let word = integer(name, field(line, self.fields[*column]))?;
+                        self.scratch.extend_from_slice(&word.to_le_bytes());
+                    }
+                    match last {
+                        Some((known, run)) if *known == self.scratch => *run,
+                        _ => {
+                            let run = hash(&self.scratch);
+                            *last = Some((self.scratch.clone(), run));
+                            run
+                        }
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the source positions by drawn ones; where rows tell their class, those of hadrons.
+fn place(
+    numbers: &mut [Vec<f64>],
+    [x, y]: [(usize, f64); 2],
+    placement: Placement,
+    columns: &Columns,
+    has_class: bool,
+) {
+    let mut words = Vec::with_capacity(columns.keys.len());
+    let placed = |row: &usize| !has_class || columns.class[*row] == HADRON;
+    for row in (0..columns.rows).filter(placed) {
+        words.clear();
+        words.extend(columns.keys.iter().map(|key| key[row] as u64));
+        let azimuth = Stream::new(placement.seed, "source position", &words).uniform(0);
+        let azimuth = std::f64::consts::TAU * azimuth;
+        numbers[x.0][row] = placement.offset_deg * libm::cos(azimuth) / x.1;
+        numbers[y.0][row] = placement.offset_deg * libm::sin(azimuth) / y.1;
+    }
+}
+
+impl Output {
+    /// Fills `values` with those of all rows, in the canonical unit.
+    fn evaluate(&self, numbers: &[Vec<f64>], values: &mut Vec<f64>) {
+        values.clear();
+        match &self.quantity.source {
+            Source::Column(_) => values.extend_from_slice(&numbers[self.arguments[0]]),
+            Source::Expression(expression) => {
+                let arguments: Vec<&[f64]> =
+                    self.arguments.iter().map(|input| numbers[*input].as_slice()).collect();
+                let rows = numbers.first().map_or(0, Vec::len);
+                expression.evaluate_rows(&arguments, rows, |value| values.push(value));
+            }
+        }
+        values.iter_mut().for_each(|value| *value = self.quantity.canonical_value(*value));
+    }
+}
+
+impl Comparison {
+    /// Rows where one of the two is not finite are judged by neither.
+    fn add(&mut self, first: &[f64], second: &[f64]) {
+        let differ = |(a, b): &(&f64, &f64)| (*a - *b).abs() > self.within;
+        self.rows += first.iter().zip(second).filter(differ).count() as u64;
+    }
+}
+
+/// What is wrong with a number that its column cannot have.
+pub(super) const OUT_OF_RANGE: &str = "value out of range";
+
+fn output_names(schema: &Schema, text: &Text) -> Vec<String> {
+    let listed = text.outputs.iter().filter(|name| schema.quantities.contains_key(*name));
+    let rest = schema.quantities.keys().filter(|name| !text.outputs.contains(name));
+    listed.chain(rest).cloned().collect()
+}
+
+fn position(names: &[String], name: &str) -> Parsed<usize> {
+    names.iter().position(|known| known == name).ok_or_else(|| {
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let fault = Fault::new("a column is missing").column(name);
+        Box::new(fault.advice(did_you_mean(name, &known)))
+    })
+}
+
+fn field(line: &[u8], (begin, end): (usize, usize)) -> &[u8] {
+    &line[begin..end]
+}
+
+const OTHER_UNIT: &str = "check in which unit the table holds this column; if the unit, the factor or [text] limits of the dialect differ, correct a copy of its schema and give it as --dialect";
+
+impl Input {
+    fn parse(&self, text: &[u8], not_finite: bool) -> Parsed<f64> {
+        let number = number(text);
+        let possible = |number: f64| match self.limits {
+            Some([low, high]) => {
+                (low..=high).contains(&number) || (not_finite && !number.is_finite())
+            }
+            None => not_finite || number.is_finite(),
+        };
+        let what = match number {
+            Some(number) if possible(number) => return Ok(number),
+            Some(_) => OUT_OF_RANGE,
+            None => "not a number",
+        };
+        let expected = match self.limits {
+            Some([low, high]) => format!("a number from {low} to {high}"),
+            None => "a finite number".to_string(),
+        };
+        let fault = Fault::new(what).column(&self.name).expected(expected).found(quoted(text));
+        let is_limited = self.limits.is_some() && number.is_some_and(f64::is_finite);
+        Err(Box::new(if is_limited { fault.advice(OTHER_UNIT) } else { fault }))
+    }
+}
+
+fn integer(name: &str, text: &[u8]) -> Parsed<i64> {
+    whole(text).ok_or_else(|| {
+        let fault = Fault::new("not a whole number").column(name);
+        Box::new(fault.expected("an integer, as keys are").found(quoted(text)))
+    })
+}
+
+fn class_of(class: &schema::TextClass, text: &[u8]) -> Parsed<i8> {
+    if text == class.gamma.as_bytes() {
+        return Ok(GAMMA);
+    }
+    if text == class.hadron.as_bytes() {
+        return Ok(HADRON);
+    }
+    let fault = Fault::new("unknown class").column(&class.column);
+    let expected = format!("{} or {}", class.gamma, class.hadron);
+    Err(Box::new(fault.expected(expected).found(quoted(text))))
+}
+
+/// 63 bits of a hash: a key that is never negative.
+pub fn hash(bytes: &[u8]) -> i64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
+    (u64::from_le_bytes(first) >> 1) as i64
+}
+
+fn quoted(text: &[u8]) -> String {
+    format!("'{}'", String::from_utf8_lossy(text).chars().take(40).collect::<String>())
+}

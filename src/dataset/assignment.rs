@@ -1,0 +1,360 @@
+//! Which rank takes which file of an archive, and where each output goes.
+//!
+//! The list is the same on every rank, since rank 0 makes it: files are dealt longest first to
+//! the rank with the least rows so far. Output paths never leave the output folder, and two inputs
+//! never share one.
+
+use super::catalog::{self, Tellable};
+use super::failures::Failure;
+use crate::comm::wire::{Telling, Told};
+use crate::comm::{Work, World, gather_values};
+use crate::data::files::list;
+use crate::data::files::protected::ProtectedInputs;
+use crate::error::{Error, Fault, Result};
+use crate::storage;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Debug, Clone)]
+pub struct Job {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    /// Output path relative to the output folder.
+    pub name: String,
+    /// Input path relative to the folder given, or to `--root`.
+    pub relative: String,
+    /// Size of the input, the measure of its cost.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Assignment {
+    pub jobs: Vec<Job>,
+    /// Inputs that no output can be named after, or that are not there: links that lead nowhere.
+    pub unusable: Vec<Failure>,
+}
+
+impl Assignment {
+    /// The files of `inputs` (see [`crate::data::files::list::list_files`]), each with its place
+    /// below the folder `output`: listed by rank 0, and refused where another rank does not see
+    /// them.
+    pub fn new(
+        world: &dyn World,
+        inputs: &[PathBuf],
+        output: &Path,
+        root: Option<&Path>,
+    ) -> Result<Assignment> {
+        let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
+        for listed in catalog::from_root(world, || list(inputs, output, root))? {
+            match listed {
+                Listed::Job(job) => jobs.push(job),
+                Listed::Unusable(failure) => unusable.push(failure),
+            }
+        }
+        let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
+        catalog::see_listed(world, &files)?;
+        jobs.iter_mut().for_each(|job| job.output = output.join(&job.name));
+        Ok(Assignment { jobs, unusable })
+    }
+
+    /// The same with another extension of the outputs.
+    #[must_use]
+    pub fn with_extension(mut self, extension: &str) -> Assignment {
+        for job in &mut self.jobs {
+            job.output.set_extension(extension);
+            let stem = job.name.strip_suffix("h5").unwrap_or(&job.name);
+            job.name = format!("{stem}{extension}");
+        }
+        self
+    }
+
+    /// Part `index` (from 0) of `count`; all parts together are the whole.
+    #[must_use]
+    pub fn part(&self, (index, count): (usize, usize)) -> Assignment {
+        let unusable = if index == 0 { self.unusable.clone() } else { Vec::new() };
+        Assignment { jobs: self.of_rank(index, count).into_iter().cloned().collect(), unusable }
+    }
+
+    /// Returns the inputs, and `others` that the command reads, as files not to be replaced.
+    pub fn protected<'a>(&'a self, others: impl IntoIterator<Item = &'a Path>) -> ProtectedInputs {
+        ProtectedInputs::new(self.jobs.iter().map(|job| job.input.as_path()).chain(others))
+    }
+
+    /// Removes what killed jobs have left next to the outputs; the output folder must be locked.
+    pub fn remove_dead_parts(&self) -> Result<()> {
+        let folders: BTreeSet<&Path> = self.jobs.iter().filter_map(|j| j.output.parent()).collect();
+        folders.into_iter().try_for_each(|folder| storage::remove_dead_parts(folder, true))
+    }
+
+    /// Looks at the files, shared between ranks in turn, and returns what all have found, in the
+    /// order of the files. An error ends the survey.
+    pub fn survey<T: Serialize + DeserializeOwned>(
+        &self,
+        world: &dyn World,
+        mut look: impl FnMut(&Job) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut mine: Vec<(usize, T)> = Vec::new();
+        for (i, job) in self.jobs.iter().enumerate().skip(world.rank()).step_by(world.size()) {
+            world.progress(Work::Reading, i as u64);
+            mine.push((i, look(job)?));
+        }
+        let all: BTreeMap<usize, T> = gather_values(world, &mine)?.into_iter().flatten().collect();
+        Ok(all.into_values().collect())
+    }
+
+    /// This rank's files, longest first.
+    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Job> {
+        let mut order: Vec<&Job> = self.jobs.iter().collect();
+        order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.name.cmp(&b.name)));
+        let mut load = vec![0u64; ranks];
+        let mut mine = Vec::new();
+        for job in order {
+            let least = (0..ranks).min_by_key(|r| load[*r]).unwrap_or(0);
+            load[least] += job.bytes.max(1);
+            if least == rank {
+                mine.push(job);
+            }
+        }
+        mine
+    }
+}
+
+/// An input as it is listed.
+enum Listed {
+    Job(Job),
+    Unusable(Failure),
+}
+
+impl Tellable for Listed {
+    fn tell(&self, telling: &mut Telling) {
+        match self {
+            Listed::Job(job) => {
+                telling.number(0).number(job.bytes).path(&job.input);
+                telling.text(job.name.as_bytes()).text(job.relative.as_bytes());
+            }
+            Listed::Unusable(failure) => {
+                telling.number(u64::from(failure.exit_code));
+                telling.text(failure.file.as_bytes()).text(failure.text.as_bytes());
+            }
+        }
+    }
+
+    fn hear(told: &mut Told) -> Result<Listed> {
+        let exit_code = told.number()?;
+        if exit_code > 0 {
+            let (file, text) = (told.string()?, told.string()?);
+            let exit_code = u8::try_from(exit_code).unwrap_or(1);
+            return Ok(Listed::Unusable(Failure { file, exit_code, text }));
+        }
+        let (bytes, input) = (told.number()?, told.path()?);
+        let (name, relative) = (told.string()?, told.string()?);
+        Ok(Listed::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
+    }
+}
+
+/// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] would, but
+/// without refusing a file that is listed twice; a link that leads nowhere is among them.
+pub fn output_names(
+    inputs: &[PathBuf],
+    output: &Path,
+    root: Option<&Path>,
+) -> Result<Vec<(PathBuf, String)>> {
+    let (jobs, _) = places(inputs, output, root)?;
+    Ok(jobs.into_iter().map(|job| (job.input, job.name)).collect())
+}
+
+/// Leaves out outputs of earlier runs, where the output folder lies below an input folder: files
+/// below `output` that have the name of the output of another input.
+fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
+    let Ok(output) = output.canonicalize() else { return };
+    let place = |job: &Job| {
+        let input = job.input.canonicalize().ok()?;
+        Some(input.strip_prefix(&output).ok()?.to_path_buf())
+    };
+    let places: Vec<Option<PathBuf>> = jobs.iter().map(place).collect();
+    let outside: BTreeSet<PathBuf> = jobs
+        .iter()
+        .zip(&places)
+        .filter(|(_, place)| place.is_none())
+        .map(|(job, _)| PathBuf::from(&job.name))
+        .collect();
+    let mut places = places.into_iter();
+    let before = jobs.len();
+    jobs.retain(|_| places.next().flatten().is_none_or(|place| !outside.contains(&place)));
+    if jobs.len() < before {
+        log::info!(
+            "{} file(s) below the output folder are outputs and no inputs",
+            before - jobs.len()
+        );
+    }
+}
+
+/// The files and the names of their outputs; no file twice.
+fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Listed>> {
+    let (placed, mut unusable) = places(inputs, output, root)?;
+    let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
+    let mut jobs = Vec::with_capacity(placed.len());
+    for (job, bytes) in placed.into_iter().zip(list::lengths(&inputs)?) {
+        match bytes {
+            Ok(bytes) => jobs.push(Job { bytes, ..job }),
+            Err(error) => unusable.push(Failure::new(&job.input, &error)),
+        }
+    }
+    if jobs.is_empty() && unusable.is_empty() {
+        return Err(Fault::new("no input files").advice("give files or folders").input());
+    }
+    refuse_collisions(&jobs)?;
+    let unusable = unusable.into_iter().map(Listed::Unusable);
+    Ok(jobs.into_iter().map(Listed::Job).chain(unusable).collect())
+}
+
+/// The files and the names of their outputs, and the files that no output can be named after.
+fn places(
+    inputs: &[PathBuf],
+    output: &Path,
+    root: Option<&Path>,
+) -> Result<(Vec<Job>, Vec<Failure>)> {
+    let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
+    for given in inputs {
+        let mut files = Vec::new();
+        list::list_path(given, &mut files)?;
+        for input in files {
+            match output_name(&input, given, root)? {
+                Some((name, relative)) => {
+                    jobs.push(Job { input, output: PathBuf::new(), name, relative, bytes: 0 });
+                }
+                None => unusable.push(Failure::new(&input, &not_utf8(&input))),
+            }
+        }
+    }
+    leave_out_outputs(&mut jobs, output);
+    Ok((jobs, unusable))
+}
+
+fn not_utf8(input: &Path) -> Error {
+    Fault::new("the name is not UTF-8: no output can be named after it")
+        .file(input)
+        .advice("rename it")
+        .input()
+}
+
+/// Path of the output below the output folder: that of the input below the folder given
+/// (or `--root`), the name alone for a file given by itself; `None` if it is not UTF-8.
+pub fn output_name(
+    input: &Path,
+    given: &Path,
+    root: Option<&Path>,
+) -> Result<Option<(String, String)>> {
+    let base = match root {
+        Some(root) => root,
+        None if given.is_dir() => given,
+        None => input.parent().unwrap_or(Path::new("")),
+    };
+    let escape = |why: &str| {
+        Err(Fault::new("no place for the output")
+            .file(input)
+            .expected(format!("an input below {}", base.display()))
+            .found(why.to_string())
+            .usage())
+    };
+    let Ok(relative) = input.strip_prefix(base) else { return escape("a path outside of it") };
+    if !relative.components().all(|c| matches!(c, Component::Normal(_))) {
+        return escape("a path with '..'");
+    }
+    let name = relative.with_extension("h5");
+    let names = name.to_str().zip(relative.to_str());
+    // The library that reads the files takes no other paths.
+    let names = names.filter(|_| input.to_str().is_some());
+    Ok(names.map(|(name, relative)| (name.to_string(), relative.to_string())))
+}
+
+fn refuse_collisions(jobs: &[Job]) -> Result<()> {
+    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
+    for job in jobs {
+        if let Some(other) = seen.insert(&job.name, &job.input) {
+            return Err(Fault::new("two inputs have the same output")
+                .file(&job.input)
+                .found(format!("'{}', as for {}", job.name, other.display()))
+                .advice("give --root, a folder above both, so that their paths differ")
+                .usage());
+        }
+    }
+    Ok(())
+}
+
+/// Outputs never leave the output folder, also not through a link in it.
+pub fn refuse_links(folder: &Path, output: &Path) -> Result<()> {
+    let between = output.ancestors().skip(1).take_while(|place| *place != folder);
+    for place in between {
+        if std::fs::symlink_metadata(place).is_ok_and(|m| m.is_symlink()) {
+            return Err(Fault::new("a link stands where a folder of the outputs is needed")
+                .file(place)
+                .expected(format!("a folder below {}", folder.display()))
+                .advice("remove the link, or choose another output")
+                .usage());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str, bytes: u64) -> Job {
+        let (name, relative) = (name.to_string(), name.to_string());
+        Job { input: (&name).into(), output: (&name).into(), name, relative, bytes }
+    }
+
+    #[test]
+    fn every_file_has_one_rank_and_the_longest_go_first() {
+        let jobs: Vec<Job> =
+            [5, 100, 1, 40, 60].iter().enumerate().map(|(i, b)| job(&i.to_string(), *b)).collect();
+        let assignment = Assignment { jobs, unusable: Vec::new() };
+        for ranks in [1, 2, 3, 7] {
+            let mut all: Vec<&str> = (0..ranks)
+                .flat_map(|r| assignment.of_rank(r, ranks))
+                .map(|j| j.name.as_str())
+                .collect();
+            all.sort_unstable();
+            assert_eq!(all, ["0", "1", "2", "3", "4"]);
+        }
+        let names: Vec<&str> = assignment.of_rank(0, 2).iter().map(|j| j.name.as_str()).collect();
+        assert_eq!(names[0], "1");
+    }
+
+    #[test]
+    fn outputs_stay_below_the_folder_and_never_collide() {
+        let name = |input: &str, root: &str| {
+            output_name(Path::new(input), Path::new(input), Some(Path::new(root)))
+        };
+        let both = ("b/c.h5".to_string(), "b/c.hdf5".to_string());
+        assert_eq!(name("a/b/c.hdf5", "a").unwrap(), Some(both));
+        assert_eq!(name("x/c.h5", "a").unwrap_err().exit_code(), 2);
+        assert_eq!(name("a/../c.h5", "a").unwrap_err().exit_code(), 2);
+        assert_eq!(
+            refuse_collisions(&[job("a.h5", 1), job("a.h5", 1)]).unwrap_err().exit_code(),
+            2
+        );
+    }
+
+    #[test]
+    fn no_output_goes_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inside, outside) = (folder.path().join("scores"), folder.path().join("outside"));
+        std::fs::create_dir_all(inside.join("real")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("night-1")).unwrap();
+        let error = refuse_links(&inside, &inside.join("night-1/deep/run.h5")).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("night-1"), "{error}");
+        refuse_links(&inside, &inside.join("real/run.h5")).unwrap();
+        refuse_links(&inside, &inside.join("new/run.h5")).unwrap();
+        // The output folder itself may be a link: the user has named it.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&inside, &link).unwrap();
+        refuse_links(&link, &link.join("real/run.h5")).unwrap();
+    }
+}

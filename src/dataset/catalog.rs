@@ -1,0 +1,577 @@
+//! The files of a job: which they are, what each is, and what their bytes hash to.
+//!
+//! A path is a file, a folder, a pattern (`runs/*/gamma-??.h5`), or `@` and a list of
+//! paths, one per line. Promises: folders and patterns are gone through in a fixed order
+//! (by name), so that global row numbers are the same everywhere; the same file listed
+//! twice is refused, also under another name; rank 0 alone lists, every rank opens (for
+//! metadata alone) and hashes its share, in bounded memory, and what is found, also which
+//! fault is told, is the same on any number of ranks. Left to others: the columns (`table`),
+//! and what is wrong with the rows (`check`).
+
+use super::host_copies;
+use super::output::extraction::Extractions;
+use super::source::Source;
+use crate::comm::wire::{Telling, Told};
+use crate::comm::{Work, World, agree, common, host, is_root};
+use crate::config::Class;
+use crate::data::files::list::{list_all, refuse_twice};
+use crate::data::files::stamp::{copied, hash_file_telling, hash_text, same_content};
+use crate::data::schema::{BUILT_IN, Schema, built_in};
+use crate::data::table::Table;
+use crate::error::{Error, Fault, Result, path_text};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Paths that have one role: a class, or none where the files tell it themselves.
+pub type Role<'a> = (&'a [PathBuf], Option<Class>);
+
+/// What is asked of every file when it is opened; what it says is compared between files.
+pub type Look<'a> = &'a dyn Fn(&Source, &Table) -> Result<String>;
+
+/// The files of a job, known to every rank.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    pub sources: Vec<Source>,
+    /// What was said of the files, each time with the first file it was said of; more than
+    /// one where files differ.
+    pub said: Vec<(usize, String)>,
+}
+
+/// The files of all roles, in their order, with schema and rows; a file that stands twice,
+/// also in two roles, is refused. To be called by all ranks, each of which opens its share.
+pub fn sources(world: &dyn World, roles: &[Role], schema: Option<&str>) -> Result<Vec<Source>> {
+    Ok(catalogue(world, roles, schema, &|_, _| Ok(String::new()))?.sources)
+}
+
+/// The same, and what `look` says of them.
+pub fn catalogue(
+    world: &dyn World,
+    roles: &[Role],
+    schema: Option<&str>,
+    look: Look,
+) -> Result<Catalog> {
+    let asked = agree(world, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
+    let listed = from_root(world, || list_roles(roles))?;
+    see_listed(world, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
+    let mut mine = Vec::new();
+    let mut failure = None;
+    for (i, file) in listed.iter().enumerate().skip(world.rank()).step_by(world.size()) {
+        world.progress(Work::Reading, i as u64);
+        match file.open(asked.as_ref(), roles, look) {
+            Ok(found) => mine.push((i, found)),
+            Err(error) => {
+                failure = Some((i, error));
+                break;
+            }
+        }
+    }
+    tell_first(world, failure)?;
+    let told = world.all_gather(&Found::tell_all(&mine))?;
+    drop(mine);
+    common(put_together(&listed, roles, asked.as_ref(), &told))
+}
+
+/// A file as rank 0 has listed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listed {
+    path: PathBuf,
+    role: usize,
+    bytes: u64,
+}
+
+impl Listed {
+    fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<Found> {
+        let schema = match asked {
+            Some(schema) => Arc::clone(schema),
+            None => Arc::new(Schema::detect(&self.path)?),
+        };
+        // A built-in schema is told by its number, any other one is the one that was asked for.
+        let number = BUILT_IN.iter().position(|(name, _)| *name == schema.name);
+        let (source, table) = Source::open(&self.path, schema, roles[self.role].1)?;
+        let said = look(&source, &table).map_err(|error| error.in_file(&self.path))?;
+        Ok(Found { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
+    }
+}
+
+impl Tellable for Listed {
+    fn tell(&self, telling: &mut Telling) {
+        telling.number(self.role as u64).number(self.bytes).path(&self.path);
+    }
+
+    fn hear(told: &mut Told) -> Result<Listed> {
+        let (role, bytes) = (told.number()? as usize, told.number()?);
+        Ok(Listed { role, bytes, path: told.path()? })
+    }
+}
+
+/// What a file was found to be.
+#[derive(Debug)]
+struct Found {
+    rows: u64,
+    /// Number of its built-in schema; that of all of them if it is another one.
+    schema: usize,
+    said: String,
+}
+
+impl Found {
+    /// Of the files of a share, two numbers each; what was said of them once for all that
+    /// it was said of.
+    fn tell_all(share: &[(usize, Found)]) -> Vec<u8> {
+        let mut telling = Telling::default();
+        telling.number(share.len() as u64);
+        let mut said: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, found) in share {
+            telling.number(found.rows).number(found.schema as u64);
+            said.entry(&found.said).or_insert(*i);
+        }
+        for (text, first) in said {
+            telling.number(first as u64).text(text.as_bytes());
+        }
+        telling.into_bytes()
+    }
+}
+
+/// The files in their order, from what every rank tells of its share.
+fn put_together(
+    listed: &[Listed],
+    roles: &[Role],
+    asked: Option<&Arc<Schema>>,
+    told: &[Vec<u8>],
+) -> Result<Catalog> {
+    let own: Vec<Arc<Schema>> = built_in()?.iter().cloned().map(Arc::new).collect();
+    let broken = || Fault::new("ranks told of other files than were listed").internal();
+    let mut shares: Vec<Told> = told.iter().map(|bytes| Told::new(bytes)).collect();
+    let files = shares.iter_mut().map(Told::number).sum::<Result<u64>>()?;
+    if files != listed.len() as u64 {
+        return Err(broken());
+    }
+    let ranks = shares.len();
+    let mut sources = Vec::with_capacity(listed.len());
+    for (i, file) in listed.iter().enumerate() {
+        let share = &mut shares[i % ranks];
+        let (rows, schema) = (share.number()?, share.number()? as usize);
+        sources.push(Source {
+            path: file.path.clone(),
+            schema: asked.or(own.get(schema)).cloned().ok_or_else(broken)?,
+            rows,
+            class: roles[file.role].1,
+            view: None,
+        });
+    }
+    let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    for share in &mut shares {
+        while !share.is_over() {
+            let (i, text) = (share.number()? as usize, share.string()?);
+            let known = first.entry(text).or_insert(i);
+            *known = i.min(*known);
+        }
+    }
+    let mut said: Vec<(usize, String)> = first.into_iter().map(|(text, i)| (i, text)).collect();
+    said.sort_unstable();
+    Ok(Catalog { sources, said })
+}
+
+/// Fails on all ranks if one did, with the fault of the first file, whichever rank has it.
+fn tell_first(world: &dyn World, failure: Option<(usize, Error)>) -> Result<()> {
+    let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
+    let all = world.all_gather(&mine.to_le_bytes())?;
+    let first = all.iter().filter_map(|told| Told::new(told).number().ok()).min();
+    let is_first = Some(mine) == first;
+    agree(world, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
+}
+
+/// What rank 0 tells all others.
+pub(super) trait Tellable: Sized {
+    fn tell(&self, telling: &mut Telling);
+    fn hear(told: &mut Told) -> Result<Self>;
+}
+
+impl Tellable for u64 {
+    fn tell(&self, telling: &mut Telling) {
+        telling.number(*self);
+    }
+
+    fn hear(told: &mut Told) -> Result<u64> {
+        told.number()
+    }
+}
+
+/// What rank 0 alone finds out, on all ranks: a file system is asked once for all.
+pub(super) fn from_root<T: Tellable>(
+    world: &dyn World,
+    find: impl FnOnce() -> Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let found = agree(world, if is_root(world) { find() } else { Ok(Vec::new()) })?;
+    if world.size() == 1 {
+        return Ok(found);
+    }
+    let mut telling = Telling::default();
+    found.iter().for_each(|item| item.tell(&mut telling));
+    let mut bytes = telling.into_bytes();
+    world.broadcast(&mut bytes)?;
+    if is_root(world) {
+        return Ok(found);
+    }
+    let (mut told, mut heard) = (Told::new(&bytes), Vec::new());
+    while !told.is_over() {
+        heard.push(T::hear(&mut told)?);
+    }
+    Ok(heard)
+}
+
+/// Fewest files that a rank looks for, whatever its share of all.
+const LOOKED_FOR: usize = 16;
+
+/// Refuses ranks that do not see the files as rank 0 has listed them: path and length, and
+/// between hosts a sample of the content. Each
+/// looks for its share, and for some more where there are few; the ranks together look for all.
+pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()> {
+    if world.size() == 1 {
+        return Ok(());
+    }
+    let share = files.len().div_ceil(world.size());
+    let first = share * world.rank();
+    let looked_for = share.max(LOOKED_FOR).min(files.len());
+    let unseen = (first..first + looked_for).map(|i| files[i % files.len()]).find_map(|file| {
+        let (path, bytes) = file;
+        let found = match std::fs::metadata(path) {
+            Ok(data) if data.len() == bytes => return None,
+            Ok(data) => format!("{} bytes", data.len()),
+            Err(error) => error.to_string(),
+        };
+        Some(
+            Fault::new("an input is not the same on all ranks")
+                .file(path)
+                .expected(format!("{bytes} bytes, as on rank 0"))
+                .found(format!("{found}, on {}", host()))
+                .advice("name it by a path on a file system that all nodes of the job share")
+                .environment(),
+        )
+    });
+    agree(world, unseen.map_or(Ok(()), Err))?;
+    let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
+    host_copies::refuse_different(world, &host(), &paths)
+}
+
+/// The files of all roles in their order.
+fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
+    let (mut files, mut of_role) = (Vec::new(), Vec::new());
+    for (role, (paths, _)) in roles.iter().enumerate().filter(|(_, role)| !role.0.is_empty()) {
+        list_all(paths, &mut files)?;
+        of_role.resize(files.len(), role);
+    }
+    let lengths = refuse_twice(&files)?;
+    let extractions = Extractions::of(files.iter().map(PathBuf::as_path))?;
+    extractions.refuse_unlisted()?;
+    let given: Vec<PathBuf> = roles.iter().flat_map(|role| role.0).cloned().collect();
+    extractions.warn_of_absent(&given);
+    drop(extractions);
+    let all = files.into_iter().zip(of_role).zip(lengths);
+    Ok(all.map(|((path, role), bytes)| Listed { path, role, bytes }).collect())
+}
+
+/// blake3 of each file, which every rank gets. Two files of equal content are refused: their
+/// events would count twice.
+pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
+    let hashes = hashes(world, paths)?;
+    let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
+    for (path, hash) in paths.iter().zip(&hashes) {
+        if let Some(other) = known.insert(hash, path) {
+            return Err(same_content(path, other));
+        }
+    }
+    Ok(hashes)
+}
+
+/// blake3 of each file, which every rank gets; every rank hashes its share.
+fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
+    let mut mine = Vec::new();
+    let mut failure = None;
+    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
+        match hash_file_telling(path, || world.progress(Work::Hashing, i as u64)) {
+            Ok(hash) => {
+                mine.extend((i as u64).to_le_bytes());
+                mine.extend(hash);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    agree(world, failure.map_or(Ok(()), Err))?;
+    let mut hashes = vec![String::new(); paths.len()];
+    for told in world.all_gather(&mine)? {
+        for entry in told.as_chunks::<40>().0 {
+            let (mut index, mut hash) = ([0; 8], [0; 32]);
+            index.copy_from_slice(&entry[..8]);
+            hash.copy_from_slice(&entry[8..]);
+            hashes[u64::from_le_bytes(index) as usize] = hash_text(&hash);
+        }
+    }
+    Ok(hashes)
+}
+
+/// Refuses files of equal content, on all ranks alike: their events would count twice, or as
+/// gammas and as hadrons. Files without rows may be equal.
+///
+/// # Errors
+/// Input, with the first copy and its original; what reading a file gives.
+pub fn refuse_copies(world: &dyn World, sources: &[Source]) -> Result<()> {
+    let equal: Vec<&Source> =
+        of_equal_length(world, sources)?.into_iter().map(|i| &sources[i]).collect();
+    let paths: Vec<&Path> = equal.iter().map(|source| source.path.as_path()).collect();
+    let hashes = hashes(world, &paths)?;
+    let mut known: BTreeMap<&str, &Source> = BTreeMap::new();
+    for (source, hash) in equal.into_iter().zip(&hashes) {
+        let Some(other) = known.insert(hash, source) else { continue };
+        let mut found = format!("a copy of {}", path_text(&other.path));
+        if source.class != other.class {
+            let [other, own] = [other, source].map(|of| match of.class {
+                Some(class) => format!("as {class}s"),
+                None => "with its class column".to_string(),
+            });
+            found = format!("{found}, given {other} and here {own}");
+        }
+        return common(Err(copied(&source.path, found)));
+    }
+    Ok(())
+}
+
+/// Returns the files that have rows and the length of another one, in their order: all others
+/// differ in content. Rank 0 alone asks for lengths.
+fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> {
+    let mut by_rows: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (i, source) in sources.iter().enumerate().filter(|(_, source)| source.rows > 0) {
+        by_rows.entry(source.rows).or_default().push(i);
+    }
+    let alike: Vec<usize> = by_rows.into_values().filter(|of| of.len() > 1).flatten().collect();
+    let length = |i: &usize| std::fs::metadata(&sources[*i].path).map_or(0, |data| data.len());
+    let lengths = from_root(world, || Ok(alike.iter().map(length).collect()))?;
+    let mut by_length: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (i, length) in alike.into_iter().zip(lengths) {
+        by_length.entry(length).or_default().push(i);
+    }
+    let mut equal: Vec<usize> =
+        by_length.into_values().filter(|of| of.len() > 1).flatten().collect();
+    equal.sort_unstable();
+    Ok(equal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::{Solo, Threads};
+    use crate::data::files::list::list_files;
+    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+
+    fn write(path: &Path, rows: usize, value: f32) {
+        let specs = [ColumnSpec::new("size", Kind::F32, Some("p.e."))];
+        let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
+        writer.append(&[Values::F32(&vec![value; rows])]).unwrap();
+        writer.finish(&[]).unwrap();
+    }
+
+    #[test]
+    fn folders_patterns_and_lists_are_gone_through_in_a_fixed_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_path_buf();
+        write(&root.join("b/2.h5"), 5, 1.0);
+        write(&root.join("b/1.hdf5"), 3, 2.0);
+        write(&root.join("a.HDF"), 7, 3.0);
+        std::fs::write(root.join("notes.txt"), "x").unwrap();
+        std::fs::write(root.join("c.h5.part"), "x").unwrap();
+        let names = |path: PathBuf| -> Vec<String> {
+            let files = list_files(&[path]).unwrap();
+            let relative =
+                files.iter().map(|f| f.strip_prefix(&root).unwrap().display().to_string());
+            relative.collect()
+        };
+        assert_eq!(names(root.clone()), ["a.HDF", "b/1.hdf5", "b/2.h5"]);
+        assert_eq!(names(root.join("b/?.h*")), ["b/1.hdf5", "b/2.h5"]);
+        assert_eq!(names(root.join("*")).len(), 5);
+        std::fs::write(root.join("list"), "# two\n\nb/2.h5\n a.HDF \n").unwrap();
+        let list = PathBuf::from(format!("@{}", root.join("list").display()));
+        assert_eq!(names(list), ["b/2.h5", "a.HDF"]);
+        let refused = |path: PathBuf| list_files(&[path]).unwrap_err().to_string();
+        assert!(refused(root.join("z*.h5")).contains("no file fits"));
+        assert!(refused(PathBuf::from("@nowhere")).contains("file not found"));
+        std::fs::write(root.join("loop"), "@loop\n").unwrap();
+        let list = PathBuf::from(format!("@{}", root.join("loop").display()));
+        assert!(refused(list).contains("a list within a list"));
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_pattern_is_a_name_where_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("γ [1] *.h5");
+        write(&path, 3, 1.0);
+        assert_eq!(list_files(std::slice::from_ref(&path)).unwrap(), [path]);
+    }
+
+    #[test]
+    fn the_same_file_listed_twice_is_refused_under_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a.h5"), folder.path().join("b.h5"));
+        write(&a, 3, 1.0);
+        std::os::unix::fs::symlink(&a, &b).unwrap();
+        for paths in [[a.clone(), a.clone()], [a.clone(), b.clone()]] {
+            let error = list_files(&paths).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            assert!(error.to_string().contains("listed twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_of_equal_content_are_refused_when_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
+        write(&a, 3, 1.0);
+        write(&b, 3, 2.0);
+        let hashes = hash_files(&Solo, &[&a, &b]).unwrap();
+        assert_eq!(hashes[0], blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
+        std::fs::copy(&a, &c).unwrap();
+        let error = hash_files(&Solo, &[&a, &b, &c]).unwrap_err();
+        assert!(error.to_string().contains("same content"), "{error}");
+    }
+
+    #[test]
+    fn copies_are_refused_on_any_ranks_in_any_class() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
+        write(&a, 3, 1.0);
+        write(&b, 3, 2.0);
+        std::fs::copy(&a, &c).unwrap();
+        let opened = |path: &Path, class| {
+            let schema = Arc::new(Schema::by_name_or_path("taiga-events").unwrap());
+            Source::open(path, schema, class).unwrap().0
+        };
+        let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
+        let different = [opened(&a, gamma), opened(&b, gamma)];
+        refuse_copies(&Solo, &different).unwrap();
+        for (class, told) in [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
+        {
+            let [one, other] = different.clone();
+            let sources = [one, other, opened(&c, class)];
+            let error = refuse_copies(&Solo, &sources).unwrap_err();
+            assert!(error.exit_code() == 3 && error.to_string().contains(told), "{error}");
+            for told in Threads::run(3, |world| refuse_copies(world, &sources)) {
+                assert_eq!(told.unwrap_err().to_string(), error.to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_in_two_roles_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        write(&path, 3, 1.0);
+        let paths = [path];
+        let roles: [Role; 2] = [(&paths, Some(Class::Gamma)), (&paths, Some(Class::Hadron))];
+        let error = sources(&Solo, &roles, Some("taiga-events")).unwrap_err();
+        assert!(error.to_string().contains("listed twice"), "{error}");
+        let found = sources(&Solo, &roles[..1], Some("taiga-events")).unwrap();
+        assert_eq!((found[0].rows, found[0].class), (3, Some(Class::Gamma)));
+    }
+
+    /// Files of two roles in an order that is not that of their names.
+    fn many(root: &Path) -> [Vec<PathBuf>; 2] {
+        let mut files = [Vec::new(), Vec::new()];
+        for i in 0..23 {
+            let path = root.join(format!("{:02}.h5", i * 7 % 23));
+            write(&path, 1 + i, i as f32);
+            files[i % 2].push(path);
+        }
+        files
+    }
+
+    #[test]
+    fn any_number_of_ranks_makes_the_same_catalogue_and_each_opens_its_share() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = many(folder.path());
+        let roles: [Role; 3] =
+            [(&files[0], Some(Class::Gamma)), (&[], None), (&files[1], Some(Class::Hadron))];
+        let made = |ranks: usize, schema: Option<&'static str>| {
+            Threads::run(ranks, |world| {
+                let opened = std::cell::Cell::new(0);
+                let look = |source: &Source, table: &Table| {
+                    opened.set(opened.get() + 1);
+                    assert_eq!(table.rows(), source.rows);
+                    Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
+                };
+                let found = catalogue(world, &roles, schema, &look)?;
+                let told: Vec<_> = found
+                    .sources
+                    .into_iter()
+                    .map(|s| (s.path, s.rows, s.class, s.schema.name.clone()))
+                    .collect();
+                Ok((told, found.said, opened.get()))
+            })
+        };
+        let alone = made(1, Some("taiga-events")).pop().unwrap().unwrap();
+        assert_eq!((alone.0.len(), alone.2), (23, 23));
+        assert_eq!(alone.0[1], (files[0][1].clone(), 3, Some(Class::Gamma), "taiga-events".into()));
+        // Rows of the first role are 1, 3, … 23: the fifth file is the first long one.
+        assert_eq!(alone.1, [(0, "short".to_string()), (4, "long".to_string())]);
+        for ranks in [2, 3, 5, 24] {
+            let mut opened = 0;
+            for outcome in made(ranks, Some("taiga-events")) {
+                let (told, said, count) = outcome.unwrap();
+                assert_eq!((&told, &said), (&alone.0, &alone.1), "{ranks} ranks");
+                assert!(count <= 23_usize.div_ceil(ranks));
+                opened += count;
+            }
+            assert_eq!(opened, 23);
+        }
+    }
+
+    #[test]
+    fn of_several_bad_files_the_first_is_told_on_any_number_of_ranks() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = many(folder.path()).concat();
+        for bad in [22, 9, 10, 17] {
+            std::fs::write(&files[bad], "not HDF5").unwrap();
+        }
+        let roles: [Role; 1] = [(&files, Some(Class::Gamma))];
+        for ranks in [1, 2, 3, 4] {
+            let outcomes =
+                Threads::run(ranks, |world| sources(world, &roles, Some("taiga-events")));
+            for outcome in outcomes {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.exit_code(), 3);
+                let name = files[9].display().to_string();
+                assert!(format!("{error}").contains(&name), "{ranks} ranks: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_rank_does_not_see_as_rank_0_does_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        write(&path, 3, 1.0);
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        let nowhere = folder.path().join("b.h5");
+        let seen = |files: &[(&Path, u64)]| Threads::run(3, |world| see_listed(world, files));
+        assert!(seen(&[(&path, bytes)]).iter().all(Result::is_ok));
+        assert!(seen(&[]).iter().all(Result::is_ok));
+        for files in [[(&*path, bytes), (&*path, bytes - 1)], [(&*path, bytes), (&*nowhere, 0)]] {
+            for outcome in seen(&files) {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.exit_code(), 5);
+                assert!(error.to_string().contains("not the same on all ranks"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_the_nearest() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("gamma.h5"), 3, 1.0);
+        let error = list_files(&[folder.path().join("gamam.h5")]).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(error.to_string().contains("did you mean 'gamma.h5'?"), "{error}");
+        assert_eq!(list_files(&[]).unwrap_err().exit_code(), 3);
+        let empty = tempfile::tempdir().unwrap();
+        let error = list_files(&[empty.path().to_path_buf()]).unwrap_err();
+        assert!(error.to_string().contains("no HDF5 file"), "{error}");
+    }
+}

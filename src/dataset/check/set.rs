@@ -1,0 +1,339 @@
+//! What is wrong with a set of files that each are good: the same events twice, classes
+//! swapped or overlapping, columns that differ, hadrons that tell themselves apart by where
+//! their source was put.
+
+use super::super::classes;
+use super::super::source::Source;
+use super::keys::{Duplicates, Keyed, duplicates};
+use super::{FEATURES, FileReport, SourcePositions};
+use crate::config::{Class, Feature, Transform};
+use crate::data::files::stamp::{Stamp, hash_file};
+use crate::data::selection::Selection;
+use crate::data::table::{Block, Request, Table};
+use crate::error::{Fault, Result, path_text};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Distributions of the source's distance from the camera's centre that differ by more in
+/// mean or spread [deg] are those of different generators.
+const SOURCES_DIFFER: f64 = 0.1;
+
+/// Files that a finding on classes names.
+const NAMED: usize = 4;
+
+/// Events that are given as gammas and as hadrons.
+const OVERLAP: &str = "overlap";
+
+/// Something that shows only when files are looked at together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
+    /// `columns-differ`, `units-differ`, `source-positions`, `shared-events`, `repeated-rows`,
+    /// `swapped-classes`.
+    pub kind: &'static str,
+    pub text: String,
+    pub files: Vec<PathBuf>,
+    /// How many rows are concerned; 0 where it is the files as such.
+    pub rows: u64,
+    pub refused: bool,
+}
+
+/// A file as the set sees it.
+pub struct Member<'a> {
+    pub report: &'a FileReport,
+    pub role: Option<Class>,
+    /// None if it cannot be read.
+    pub table: Option<Table>,
+    pub sources: SourcePositions,
+}
+
+/// Looks at all files together; contents and keys only if `deep`.
+pub fn findings(members: &[Member], deep: bool) -> Vec<Finding> {
+    let mut found = same_files(members);
+    let twice: Vec<PathBuf> = found.iter().flat_map(|f| f.files.iter().skip(1).cloned()).collect();
+    found.extend(differences(members));
+    found.extend(source_positions(members));
+    if deep {
+        let fresh: Vec<&Member> = members
+            .iter()
+            .enumerate()
+            .filter(|(i, m)| !twice.contains(&m.report.path) || is_first(members, *i))
+            .map(|(_, member)| member)
+            .collect();
+        let copies = same_contents(&fresh);
+        let copied: Vec<PathBuf> =
+            copies.iter().flat_map(|f| f.files.iter().skip(1).cloned()).collect();
+        found.extend(copies);
+        let fresh: Vec<&Member> =
+            fresh.into_iter().filter(|m| !copied.contains(&m.report.path)).collect();
+        found.extend(same_events(&fresh));
+    }
+    found
+}
+
+fn is_first(members: &[Member], index: usize) -> bool {
+    let place = |i: usize| Stamp::of(&members[i].report.path).map(|stamp| stamp.file());
+    (0..index).all(|other| place(other) != place(index))
+}
+
+fn same_files(members: &[Member]) -> Vec<Finding> {
+    let mut known: BTreeMap<(u64, u64), &Member> = BTreeMap::new();
+    let mut found = Vec::new();
+    for member in members {
+        let Some(stamp) = Stamp::of(&member.report.path) else { continue };
+        let Some(other) = known.get(&stamp.file()) else {
+            known.insert(stamp.file(), member);
+            continue;
+        };
+        let (one, two) = (&other.report.path, &member.report.path);
+        let text = format!("{} is the same file as {}", two.display(), one.display());
+        found.push(refusal(&[other, member], "same-file", text, 0));
+    }
+    found
+}
+
+/// Two files, refused together; those of gammas and of hadrons overlap.
+fn refusal(members: &[&Member], kind: &'static str, mut text: String, rows: u64) -> Finding {
+    let roles: Vec<Class> = members.iter().filter_map(|member| class_of(member)).collect();
+    let overlap = roles.len() == 2 && roles[0] != roles[1];
+    if overlap {
+        text += ": as gammas and as hadrons";
+    }
+    let files = members.iter().map(|member| member.report.path.clone()).collect();
+    Finding { kind: if overlap { OVERLAP } else { kind }, text, files, rows, refused: true }
+}
+
+/// The class of all events of a file, as given, or as its column says.
+fn class_of(member: &Member) -> Option<Class> {
+    let classes = member.report.contents.as_ref().and_then(|contents| contents.classes);
+    member.role.or(match classes {
+        Some(counts) if counts.hadron == 0 && counts.gamma > 0 => Some(Class::Gamma),
+        Some(counts) if counts.gamma == 0 && counts.hadron > 0 => Some(Class::Hadron),
+        _ => None,
+    })
+}
+
+/// Files of equal length are hashed; others cannot be equal. Files without rows may be.
+fn same_contents(members: &[&Member]) -> Vec<Finding> {
+    let mut by_length: BTreeMap<u64, Vec<&Member>> = BTreeMap::new();
+    for member in members {
+        let contents = member.report.contents.as_ref().filter(|contents| contents.rows > 0);
+        let bytes = contents.map_or(0, |contents| contents.bytes);
+        if bytes > 0 {
+            by_length.entry(bytes).or_default().push(member);
+        }
+    }
+    let mut found = Vec::new();
+    for equal in by_length.values().filter(|members| members.len() > 1) {
+        let mut known: BTreeMap<[u8; 32], &Member> = BTreeMap::new();
+        for member in equal {
+            let Ok(hash) = hash_file(&member.report.path) else { continue };
+            let Some(other) = known.get(&hash) else {
+                known.insert(hash, member);
+                continue;
+            };
+            let rows = member.report.contents.as_ref().map_or(0, |contents| contents.rows);
+            let (one, two) = (&other.report.path, &member.report.path);
+            let text = format!("{} is a copy of {}", two.display(), one.display());
+            found.push(refusal(&[other, member], "same-content", text, rows));
+        }
+    }
+    found
+}
+
+fn same_events(members: &[&Member]) -> Vec<Finding> {
+    let keyed = |(index, member): (usize, &&Member)| {
+        let table = member.table.clone()?;
+        let (rows, shower) = (table.event_columns(), table.shower_columns());
+        Some((index, table, if rows.is_empty() { shower } else { rows }))
+    };
+    let tables: Vec<Keyed> = members.iter().enumerate().filter_map(keyed).collect();
+    match duplicates(&tables) {
+        Ok(all) => all.iter().map(|duplicates| told(members, &tables, duplicates)).collect(),
+        // A column that cannot be read is told in the report of its file.
+        Err(_) => Vec::new(),
+    }
+}
+
+fn told(members: &[&Member], tables: &[Keyed], duplicates: &Duplicates) -> Finding {
+    let Duplicates { first, second, rows, example } = duplicates;
+    let (one, two) = (members[*first], members[*second]);
+    let columns = tables.iter().find(|(index, _, _)| index == second).map(|(_, _, c)| c.clone());
+    let columns = columns.unwrap_or_default();
+    // Rows of equal text are no proof of the same event.
+    let sure = columns.len() > 1 || columns.first().is_none_or(|name| name != "row_hash");
+    let key: Vec<String> =
+        columns.iter().zip(&example.2).map(|(name, value)| format!("{name} {value}")).collect();
+    let key = key.join(", ");
+    let (path, all) = (two.report.path.display(), two.table.as_ref().map_or(0, Table::rows));
+    if first == second {
+        let text = format!(
+            "{path}: {rows} of {all} rows repeat the key of another, such as row {} that of row {} ({key})",
+            example.1, example.0
+        );
+        let files = vec![two.report.path.clone()];
+        return Finding { kind: "same-events", text, files, rows: *rows, refused: sure };
+    }
+    let text = format!(
+        "{path}: {rows} of {all} rows have keys that are in {} as well, such as row {} ({key})",
+        one.report.path.display(),
+        example.1
+    );
+    let finding = refusal(&[one, two], "same-events", text, *rows);
+    if finding.kind == OVERLAP && !same_values([one, two], [example.0, example.1]) {
+        let text = finding.text + ", but other values: their runs are numbered alike";
+        return Finding { kind: "same-numbers", text, refused: false, ..finding };
+    }
+    Finding { refused: sure, ..finding }
+}
+
+/// Whether two rows agree in all quantities that both tables have; where they cannot be
+/// read, they may.
+fn same_values(members: [&Member; 2], rows: [u64; 2]) -> bool {
+    let [Some(one), Some(two)] = members.map(|member| member.table.as_ref()) else { return true };
+    let theirs = two.quantities();
+    let quantities: Vec<String> =
+        one.quantities().iter().filter(|q| theirs.contains(*q)).map(ToString::to_string).collect();
+    let read = |table: &Table, row: u64| -> Option<Vec<u32>> {
+        let request = Request { quantities: quantities.clone(), ..Request::default() };
+        let mut block = Block::default();
+        table.reader(&request).and_then(|mut r| r.read(row..row + 1, &mut block)).ok()?;
+        Some(block.quantities.iter().map(|values| values[0].to_bits()).collect())
+    };
+    match (read(one, rows[0]), read(two, rows[1])) {
+        (Some(one), Some(two)) => one == two,
+        _ => true,
+    }
+}
+
+/// Columns and units against those of the first file.
+fn differences(members: &[Member]) -> Vec<Finding> {
+    let readable = members.iter().filter_map(|m| Some((m, m.report.contents.as_ref()?)));
+    let readable: Vec<_> = readable.collect();
+    let Some(((first, contents), others)) = readable.split_first() else { return Vec::new() };
+    let names = |columns: &[super::Column]| -> Vec<String> {
+        columns.iter().map(|column| column.name.clone()).collect()
+    };
+    let reference = names(&contents.columns);
+    let mut found = Vec::new();
+    for (member, other) in others {
+        let mine = names(&other.columns);
+        let less: Vec<String> =
+            reference.iter().filter(|name| !mine.contains(name)).cloned().collect();
+        let more: Vec<String> =
+            mine.iter().filter(|name| !reference.contains(name)).cloned().collect();
+        let mut text = Vec::new();
+        if !less.is_empty() {
+            text.push(format!("lacks {}", less.join(", ")));
+        }
+        if !more.is_empty() {
+            text.push(format!("has {} besides", more.join(", ")));
+        }
+        let mut tell = |kind: &'static str, text: String, refused: bool| {
+            let (one, two) = (&first.report.path, &member.report.path);
+            let text = format!("{}: {text}, unlike {}", two.display(), one.display());
+            let files = vec![one.clone(), two.clone()];
+            found.push(Finding { kind, text, files, rows: 0, refused });
+        };
+        if !text.is_empty() {
+            tell("columns-differ", text.join(" and "), false);
+        }
+        for column in &other.columns {
+            let known = contents.columns.iter().find(|known| known.name == column.name);
+            if let Some(known) = known.filter(|known| known.unit != column.unit) {
+                let text = format!("'{}' is in {}, not {}", column.name, column.unit, known.unit);
+                tell("units-differ", text, super::FEATURES.contains(&column.name.as_str()));
+            }
+        }
+    }
+    found
+}
+
+/// Gammas and hadrons whose sources lie differently in the camera.
+fn source_positions(members: &[Member]) -> Vec<Finding> {
+    let mut by_class = [SourcePositions::default(); 2];
+    let mut files: [Vec<PathBuf>; 2] = [Vec::new(), Vec::new()];
+    for member in members.iter().filter(|member| member.sources.rows > 0) {
+        let Some(class) = class_of(member) else { continue };
+        let slot = usize::from(class == Class::Hadron);
+        by_class[slot].merge(&member.sources);
+        files[slot].push(member.report.path.clone());
+    }
+    let [gamma, hadron] = by_class;
+    let (Some(of_gamma), Some(of_hadron)) = (gamma.mean_and_spread(), hadron.mean_and_spread())
+    else {
+        return Vec::new();
+    };
+    let differ = |a: f64, b: f64| (a - b).abs() > SOURCES_DIFFER;
+    if !differ(of_gamma.0, of_hadron.0) && !differ(of_gamma.1, of_hadron.1) {
+        return Vec::new();
+    }
+    let text = format!(
+        "sources of hadrons lie {:.2} ± {:.2} deg from the camera's centre, those of gammas {:.2} ± {:.2} deg: \
+         a classifier would learn the generator. Convert the hadrons with --class hadron --source-offset {:.2}",
+        of_hadron.0, of_hadron.1, of_gamma.0, of_gamma.1, of_gamma.0
+    );
+    let rows = hadron.rows;
+    vec![Finding { kind: "source-positions", text, files: files.concat(), rows, refused: false }]
+}
+
+/// Compares gammas with hadrons, as a training of both does: by the features of `selection`, or
+/// of the default model. Files that lack one of them, or a class, are not compared.
+///
+/// # Errors
+/// Those of reading the files.
+pub fn of_classes(members: &[&Member], selection: Option<&Selection>) -> Result<Vec<Finding>> {
+    let selection = &selection.map_or_else(default_selection, |given| Ok(given.clone()))?;
+    let comparable: Vec<Source> =
+        members.iter().filter_map(|member| comparable(member, selection)).collect();
+    let by_role = comparable.iter().any(|source| source.class.is_some());
+    let inputs = if by_role { "--gamma and --hadron" } else { "the codes of the class column" };
+    let found = classes::compare(&comparable, selection, inputs)?;
+    let path = |source: &Source| source.path.clone();
+    let finding = |kind, text, files, refused| Finding { kind, text, files, rows: 0, refused };
+    let all = || comparable.iter().map(path).collect();
+    let mut findings = Vec::new();
+    if let Some((fault, files)) = found.shared {
+        let files: Vec<PathBuf> = files.into_iter().map(|i| path(&comparable[i])).collect();
+        let named: Vec<String> = files.iter().take(NAMED).map(|file| path_text(file)).collect();
+        let found = fault.found.unwrap_or_default();
+        let fault = Fault { found: Some(format!("{found}: {}", named.join(", "))), ..fault };
+        findings.push(finding("shared-events", fault.to_string(), files, true));
+    }
+    findings.extend(found.repeated.map(|text| finding("repeated-rows", text, all(), false)));
+    findings.extend(found.swapped.map(|text| finding("swapped-classes", text, all(), false)));
+    Ok(findings)
+}
+
+/// The features of the default model, as they are in the files.
+fn default_selection() -> Result<Selection> {
+    let features = FEATURES.map(|name| Feature {
+        name: name.to_string(),
+        transform: Transform::None,
+        offset: 0.0,
+        exponent: 0.0,
+        quantum: 0.0,
+    });
+    Selection::new(&features, &BTreeMap::new())
+}
+
+/// Returns a file whose classes can be compared.
+fn comparable(member: &Member, selection: &Selection) -> Option<Source> {
+    let table = member.table.as_ref()?;
+    let known = table.quantities();
+    let has_all = selection.quantities().iter().all(|name| known.contains(&name.as_str()));
+    (has_all && (member.role.is_some() || table.has_class()) && table.rows() > 0).then(|| Source {
+        path: member.report.path.clone(),
+        schema: Arc::new(table.schema().clone()),
+        rows: table.rows(),
+        class: member.role,
+        view: None,
+    })
+}
+
+/// Whether a file stands in a finding that refuses it.
+pub fn refuses(findings: &[Finding], path: &Path) -> bool {
+    findings.iter().any(|f| f.refused && f.files.iter().any(|file| file == path))
+}

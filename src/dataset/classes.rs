@@ -1,0 +1,255 @@
+//! Compares gammas with hadrons: the same events in both, and classes that look exchanged.
+//!
+//! Keys cannot tell events of both: simulations number them alike. The bits of all features
+//! can, whatever the file and the row. `train` compares the events that it has read anyway;
+//! `check` reads the files for it.
+
+use super::event_store::{class_of, names_of};
+use super::sketch::{Name, Shape, Sketches};
+use super::source::Source;
+use crate::comm::{Solo, World, common};
+use crate::config::{Class, Transform};
+use crate::data::schema::columns::CHUNK_ROWS;
+use crate::data::schema::features::Moments;
+use crate::data::selection::{Judged, Selection, Which};
+use crate::data::table::{Block, Request, Table};
+use crate::error::{Error, Fault, Result};
+
+/// Larger shares of the smaller class are refused.
+const MOST_SHARED: f64 = 0.01;
+/// Errors of the estimate that are allowed for: its standard deviation is below the root of the
+/// number of names.
+const SIGMAS: f64 = 5.0;
+
+/// Features that are smaller for gammas: images of showers from the source point to it, and
+/// are narrower.
+const SMALLER: [&str; 2] = ["alpha", "width"];
+/// Differences of means that count, in standard deviations.
+const DIFFERENCE: f64 = 0.2;
+
+/// Returns a warning where gammas are wider than hadrons and point to the source less often;
+/// `inputs` names the options that give the files.
+pub fn swapped(
+    gammas: &Moments,
+    hadrons: &Moments,
+    selection: &Selection,
+    inputs: &str,
+) -> Option<String> {
+    look_swapped(gammas, hadrons, selection).then(|| {
+        format!(
+            "the gammas' images are wider, or point to the source less often, than the hadrons': are {inputs} exchanged?"
+        )
+    })
+}
+
+fn look_swapped(gammas: &Moments, hadrons: &Moments, selection: &Selection) -> bool {
+    let rising = [Transform::None, Transform::Log10, Transform::Ln, Transform::Signed];
+    let features = selection.features().iter().enumerate();
+    let features = features
+        .filter(|(_, of)| SMALLER.contains(&of.name.as_str()) && rising.contains(&of.transform));
+    let differences: Vec<f64> = features
+        .map(|(d, _)| {
+            let variance = [gammas, hadrons].map(|of| of.deviation[d] / of.count);
+            (gammas.mean[d] - hadrons.mean[d]) / (0.5 * (variance[0] + variance[1])).sqrt()
+        })
+        .collect();
+    differences.iter().any(|x| *x > DIFFERENCE) && differences.iter().all(|x| *x > 0.0)
+}
+
+/// Refuses a feature that has one value in all events of a class: a model would tell the classes
+/// by it.
+///
+/// # Errors
+/// Input, with the class and the feature.
+pub fn refuse_constant(
+    moments: &Moments,
+    selection: &Selection,
+    units: &[String],
+    class: Class,
+) -> Result<()> {
+    let scaler = moments.scaler(selection.features(), units);
+    scaler.map(drop).map_err(|error| match error {
+        Error::Input(mut fault) => {
+            fault.what = format!("{} in the {class}s", fault.what);
+            Error::Input(fault)
+        }
+        other => other,
+    })
+}
+
+/// Share of repeated rows of a class above which they are warned of.
+const MOST_REPEATED: f64 = 0.02;
+
+/// Compares the rows of a class with each other and with those of the classes before, on all
+/// ranks alike. Returns a warning where rows of the class repeat.
+///
+/// # Errors
+/// Input, where too many are equal.
+pub fn refuse_shared(
+    world: &dyn World,
+    before: &Sketches,
+    of_class: &Sketches,
+) -> Result<Option<String>> {
+    let (mut before, mut of_class) = (before.contents.clone(), of_class.contents.clone());
+    before.merge(world)?;
+    of_class.merge(world)?;
+    let repeated = of_class.names as f64 - of_class.distinct();
+    let names = of_class.names as f64;
+    let warning = (repeated > (MOST_REPEATED * names).max(SIGMAS * names.sqrt())).then(|| {
+        format!(
+            "about {:.0} % of the rows of a class have the features of another one: copies with other keys?",
+            100.0 * repeated / names
+        )
+    });
+    if before.names == 0 || of_class.names == 0 {
+        return Ok(warning);
+    }
+    let (first, second) = (before.distinct(), of_class.distinct());
+    let shared = before.shared(&of_class);
+    let allowed = (MOST_SHARED * first.min(second)).max(SIGMAS * (first + second).sqrt());
+    if shared <= allowed {
+        return Ok(warning);
+    }
+    let percent = (100.0 * shared / first.min(second)).min(100.0);
+    common(Err(Fault::new("gammas and hadrons share events")
+        .expected("no event of both classes")
+        .found(format!(
+            "about {percent:.0} % of the events of the smaller class are also in the other"
+        ))
+        .advice("remove the copies: each event belongs to one class")
+        .input()))
+}
+
+/// Findings on the classes of files, worded as `train` words them.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    /// Why training refuses the files, and the files that hold events of both classes.
+    pub shared: Option<(Fault, Vec<usize>)>,
+    /// Rows that repeat the features of others.
+    pub repeated: Option<String>,
+    pub swapped: Option<String>,
+}
+
+/// Compares the classes of files in this process; `inputs` names the options that give them.
+///
+/// # Errors
+/// Those of opening and reading the files.
+pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Result<Comparison> {
+    let shape = Shape::new(sources.iter().map(|source| source.rows).sum());
+    let mut sketches = [Sketches::new(shape), Sketches::new(shape)];
+    let mut moments = [(); 2].map(|()| Moments::new(selection.features().len()));
+    for source in sources {
+        for_each_event(source, selection, |class, content, coordinates| {
+            sketches[class].contents.insert(content);
+            moments[class].add(coordinates);
+        })?;
+    }
+    let [gammas, hadrons] = &sketches;
+    let mut found = Comparison::default();
+    let none = Sketches::new(shape);
+    for (before, of_class) in [(&none, gammas), (gammas, hadrons)] {
+        match refuse_shared(&Solo, before, of_class) {
+            Ok(repeated) => found.repeated = found.repeated.or(repeated),
+            Err(Error::Input(fault)) => {
+                let files = holding_both(sources, selection, &sketches)?;
+                found.shared = Some((*fault, files));
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    if moments.iter().all(|of| of.count > 1.0) {
+        found.swapped = swapped(&moments[0], &moments[1], selection, inputs);
+    }
+    Ok(found)
+}
+
+/// Returns the files of which more than [`MOST_SHARED`] of the events are in the other class too.
+fn holding_both(
+    sources: &[Source],
+    selection: &Selection,
+    sketches: &[Sketches; 2],
+) -> Result<Vec<usize>> {
+    let mut found = Vec::new();
+    for (i, source) in sources.iter().enumerate() {
+        let (mut all, mut shared) = (0_u64, 0_u64);
+        for_each_event(source, selection, |class, content, _| {
+            let other = &sketches[1 - class].contents;
+            if other.shape.keeps(content) {
+                all += 1;
+                shared += u64::from(other.contains(content));
+            }
+        })?;
+        if shared as f64 > MOST_SHARED * all as f64 {
+            found.push(i);
+        }
+    }
+    Ok(found)
+}
+
+/// Calls `take` with each usable event of a file: 0 for a gamma and 1 for a hadron, the name of
+/// its features, and its coordinates.
+fn for_each_event(
+    source: &Source,
+    selection: &Selection,
+    mut take: impl FnMut(usize, Name, &[f64]),
+) -> Result<()> {
+    let table = Table::open(&source.path, &source.schema)?;
+    let mut reader = table.reader(&Request {
+        quantities: selection.quantities().to_vec(),
+        class: source.class.is_none(),
+        ..Request::default()
+    })?;
+    let (mut block, mut judged) = (Block::default(), Judged::default());
+    let mut coordinates = vec![0.0; selection.features().len()];
+    for start in (0..source.rows).step_by(CHUNK_ROWS) {
+        reader.read(start..source.rows.min(start + CHUNK_ROWS as u64), &mut block)?;
+        let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
+        selection.judge(Which::All, &columns, 0..block.rows, &mut judged);
+        for row in (0..block.rows).filter(|row| judged.status[*row] == 0) {
+            let Some(class @ (0 | 1)) = class_of(source, &block, row) else { continue };
+            for (d, x) in coordinates.iter_mut().enumerate() {
+                *x = judged.coordinates(d)[row];
+            }
+            let names = names_of(selection, &block, row, class, false);
+            take(usize::from(class == Class::Hadron.code()), names.content, &coordinates);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::Threads;
+    use crate::dataset::sketch::{Names, name_of_content};
+    use std::ops::Range;
+
+    fn of(rows: Range<u32>, rank: usize, ranks: usize) -> Sketches {
+        let mut sketches = Sketches::new(Shape::new(60_000));
+        for row in rows.skip(rank).step_by(ranks) {
+            let content = name_of_content([f32::from_bits(row), 1.0].into_iter());
+            sketches.insert(&Names { key: None, content });
+        }
+        sketches
+    }
+
+    #[test]
+    fn classes_that_share_events_are_refused_on_any_ranks() {
+        let first = std::process::id() % 1000;
+        let verdict = |gammas: Range<u32>, hadrons: Range<u32>| {
+            let one = refuse_shared(&Solo, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));
+            let one = one.err().map(|error| error.to_string());
+            for told in Threads::run(3, |world| {
+                let of = |rows: &Range<u32>| of(rows.clone(), world.rank(), 3);
+                refuse_shared(world, &of(&gammas), &of(&hadrons))
+            }) {
+                assert_eq!(told.err().map(|error| error.to_string()), one);
+            }
+            one
+        };
+        assert_eq!(verdict(first..first + 20_000, 30_000..60_000), None);
+        assert_eq!(verdict(first..first, 30_000..60_000), None);
+        let text = verdict(first..first + 20_000, first + 15_000..first + 25_000).unwrap();
+        assert!(text.contains("50 %") || text.contains("49 %") || text.contains("51 %"), "{text}");
+    }
+}

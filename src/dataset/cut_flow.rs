@@ -1,0 +1,211 @@
+//! Cut flow: how many rows each cut removes, alone and after the cuts before it.
+//!
+//! Rows are read in windows that ranks share; counts are integers, so that a flow is the same on
+//! any number of ranks. Reading costs a pass over the files, so a flow is made only where it is
+//! shown. Left to others: what a cut is (`selection`), and how rows are seen (`event_store`).
+
+use super::event_store::{Opened, class_of};
+use super::source::{Source, Verdict};
+use crate::comm::{Work, World, agree};
+use crate::config::Class;
+use crate::data::schema::columns::CHUNK_ROWS;
+use crate::data::selection::cut_flow::{CutCount, CutFlow};
+use crate::data::selection::{Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
+use crate::data::table::{Block, Request};
+use crate::error::{Error, Result};
+
+/// Classes that rows are counted by.
+const CLASSES: [&str; 3] = ["gamma", "hadron", "unknown"];
+const FINITE: &str = "finite values";
+const DOMAIN: &str = "domain of transforms";
+const OFF_SOURCE: &str = "away from the source";
+
+/// Counts of one class, one entry per cut.
+#[derive(Debug, Clone)]
+struct Counts {
+    rows: u64,
+    fails: Vec<u64>,
+    alone: Vec<u64>,
+    first: Vec<u64>,
+}
+
+impl Counts {
+    fn new(cuts: usize) -> Counts {
+        Counts { rows: 0, fails: vec![0; cuts], alone: vec![0; cuts], first: vec![0; cuts] }
+    }
+
+    /// Adds a row; bit c of `failed` is set where it fails cut c.
+    fn add(&mut self, failed: u128) {
+        self.rows += 1;
+        if failed == 0 {
+            return;
+        }
+        let first = failed.trailing_zeros() as usize;
+        self.first[first] += 1;
+        self.alone[first] += u64::from(failed.is_power_of_two());
+        for (cut, fails) in self.fails.iter_mut().enumerate() {
+            *fails += (failed >> cut & 1) as u64;
+        }
+    }
+
+    fn words(&mut self) -> impl Iterator<Item = &mut u64> {
+        let lists = self.fails.iter_mut().chain(&mut self.alone).chain(&mut self.first);
+        std::iter::once(&mut self.rows).chain(lists)
+    }
+}
+
+/// Counts what the cuts remove, class by class; `rows_per_file` bounds what is read of each
+/// file. To be called by all ranks.
+///
+/// # Errors
+/// Those of opening and reading the files, on every rank.
+pub fn count(
+    world: &dyn World,
+    sources: &[Source],
+    selection: &Selection,
+    rows_per_file: Option<u64>,
+) -> Result<Vec<CutFlow>> {
+    let mut names = selection.bounds();
+    names.extend([FINITE, DOMAIN].map(str::to_string));
+    if sources.iter().any(|source| source.view.is_some()) {
+        names.push(OFF_SOURCE.to_string());
+    }
+    let mut counts = vec![Counts::new(names.len()); CLASSES.len()];
+    agree(world, read(world, sources, selection, rows_per_file, &mut counts))?;
+    let mut words: Vec<i64> =
+        counts.iter_mut().flat_map(Counts::words).map(|word| *word as i64).collect();
+    world.all_reduce_sum(&mut words)?;
+    let sums = counts.iter_mut().flat_map(Counts::words).zip(words);
+    sums.for_each(|(word, sum)| *word = sum as u64);
+    let flows = CLASSES.into_iter().zip(counts).filter(|(_, counts)| counts.rows > 0);
+    Ok(flows.map(|(class, counts)| flow(class, rows_per_file, &names, &counts)).collect())
+}
+
+fn flow(
+    class: &'static str,
+    rows_per_file: Option<u64>,
+    names: &[String],
+    counts: &Counts,
+) -> CutFlow {
+    let mut left = counts.rows;
+    let cuts = names.iter().enumerate().map(|(c, name)| {
+        left -= counts.first[c];
+        CutCount {
+            cut: name.clone(),
+            fails: counts.fails[c],
+            fails_only_this: counts.alone[c],
+            left,
+        }
+    });
+    CutFlow { class, rows: counts.rows, rows_per_file, cuts: cuts.collect() }
+}
+
+/// This rank's windows of all files.
+fn read(
+    world: &dyn World,
+    sources: &[Source],
+    selection: &Selection,
+    rows_per_file: Option<u64>,
+    counts: &mut [Counts],
+) -> Result<()> {
+    let (mut window, mut first) = (0, 0);
+    let mut block = Block::default();
+    for source in sources {
+        let rows = source.rows.min(rows_per_file.unwrap_or(u64::MAX));
+        let mut starts = Vec::new();
+        for start in (0..rows).step_by(CHUNK_ROWS) {
+            if window % world.size() == world.rank() {
+                starts.push(start);
+            }
+            window += 1;
+        }
+        if !starts.is_empty() {
+            let mut opened = Opened::open(source, request(source, selection))?;
+            for start in starts {
+                world.progress(Work::Reading, first + start);
+                let end = rows.min(start + CHUNK_ROWS as u64);
+                let notes = opened.read(start..end, first + start, &mut block)?;
+                let verdict = |row: usize| notes.get(row).map_or(Verdict::Use, |note| note.verdict);
+                add(source, selection, &block, verdict, counts);
+            }
+        }
+        first += source.rows;
+    }
+    Ok(())
+}
+
+fn request(source: &Source, selection: &Selection) -> Request {
+    Request {
+        quantities: selection.quantities().to_vec(),
+        class: source.class.is_none(),
+        ..Request::default()
+    }
+}
+
+fn add(
+    source: &Source,
+    selection: &Selection,
+    block: &Block,
+    verdict: impl Fn(usize) -> Verdict,
+    counts: &mut [Counts],
+) {
+    let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
+    let mut judged = Judged::default();
+    selection.judge(Which::All, &columns, 0..block.rows, &mut judged);
+    let mut failed = Vec::new();
+    let bounds = selection.failed_bounds(&columns, block.rows, &mut failed);
+    for (row, mut failed) in failed.into_iter().enumerate() {
+        let status = judged.status[row];
+        failed |= u128::from(status & NOT_FINITE != 0) << bounds;
+        failed |= u128::from(status & OUT_OF_DOMAIN != 0) << (bounds + 1);
+        failed |= u128::from(verdict(row) == Verdict::OnSource) << (bounds + 2);
+        let class = match class_of(source, block, row) {
+            Some(1) => 0,
+            Some(0) => 1,
+            _ => 2,
+        };
+        counts[class].add(failed);
+    }
+}
+
+/// Adds to an error about too few events of a class which cuts removed them. To be called by
+/// all ranks with the same error.
+pub fn explain(
+    world: &dyn World,
+    sources: &[Source],
+    selection: &Selection,
+    class: Class,
+    error: Error,
+) -> Error {
+    let of_class = usize::from(class == Class::Hadron);
+    // Where the files cannot be read again, the first error says more.
+    let flows = count(world, sources, selection, None).unwrap_or_default();
+    match flows.iter().find(|flow| flow.class == CLASSES[of_class]) {
+        Some(flow) => error.also_found(&flow.summary()),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_in_order_and_alone_add_up() {
+        let mut counts = Counts::new(4);
+        for failed in [0b0000, 0b0001, 0b0011, 0b0010, 0b0010, 0b1100, 0b0000] {
+            counts.add(failed);
+        }
+        let names = ["a", "b", "c", "d"].map(str::to_string);
+        let flow = flow("gamma", None, &names, &counts);
+        let columns = |of: fn(&CutCount) -> u64| flow.cuts.iter().map(of).collect::<Vec<_>>();
+        assert_eq!(columns(|cut| cut.fails), [2, 3, 1, 1]);
+        assert_eq!(columns(|cut| cut.fails_only_this), [1, 2, 0, 0]);
+        assert_eq!(columns(|cut| cut.left), [5, 3, 2, 2]);
+        assert_eq!(
+            flow.summary(),
+            "cuts left 2 of 7 gamma rows: b removed 3 (2 that nothing else removes), \
+             a removed 2 (1 that nothing else removes), c removed 1 (0 that nothing else removes)"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! Finds duplicate events over all ranks.
+//!
+//! Promises: exact (names of 64 bits only choose the rows that are then compared key by
+//! key); the same words on any number of ranks; a rank holds 8 bytes per row of its share,
+//! and about as much while shares are exchanged. Events of tables without a key of a row
+//! cannot be told apart and pass; so do rows of equal text, which are no proof, and equal
+//! keys of gammas and of hadrons, whose simulations number their runs alike.
+
+use super::event_store::class_of;
+use super::source::Source;
+use crate::comm::{Work, World, agree, common};
+use crate::data::schema::columns::CHUNK_ROWS;
+use crate::data::table::{Block, Reader, Request, Table};
+use crate::error::{Fault, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Names that are looked at more closely, and rows with such a name: where there are more,
+/// the least are enough. So many rows of so few names hold a name twice.
+const MOST_NAMES: usize = 1 << 14;
+const MOST_ROWS: usize = 1 << 16;
+
+/// A row whose name another one has: its file, its place there, its class and key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    source: usize,
+    place: u64,
+    class: i8,
+    key: Vec<i64>,
+}
+
+/// Refuses duplicate events, on all ranks alike.
+pub fn refuse(world: &dyn World, sources: &[Source]) -> Result<()> {
+    const ADVICE: &str = "`taiga-flow check` lists all; remove the copies, or set data.allow_repeated_events = true where other events have the same numbers";
+    match find(world, sources)? {
+        None => Ok(()),
+        Some(fault) => common(Err(fault.advice(ADVICE).input())),
+    }
+}
+
+/// Finds duplicate events, on all ranks alike.
+pub fn find(world: &dyn World, sources: &[Source]) -> Result<Option<Fault>> {
+    let mut names = Vec::new();
+    let read = for_each_row(world, sources, |row| names.push(name(sources, row)));
+    agree(world, read)?;
+    let shared = shared_names(world, &mut names)?;
+    drop(names);
+    if shared.is_empty() {
+        return Ok(None);
+    }
+    let mut mine = Vec::new();
+    let read = for_each_row(world, sources, |row| {
+        if mine.len() < MOST_ROWS && shared.contains(&name(sources, row)) {
+            mine.push(row.clone());
+        }
+    });
+    agree(world, read)?;
+    let rows = gather(world, &mine)?;
+    let all = shared.len() < MOST_NAMES && rows.len() < MOST_ROWS;
+    common(compare(sources, rows, all))
+}
+
+/// This rank's share of all rows, one after the other.
+fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(&Row)) -> Result<()> {
+    let total: u128 = sources.iter().map(|source| u128::from(source.rows)).sum();
+    let cut = |rank: usize| (total * rank as u128 / world.size() as u128) as u64;
+    let mine = cut(world.rank())..cut(world.rank() + 1);
+    let (mut first, mut block) = (0, Block::default());
+    let mut it = Row { source: 0, place: 0, class: 0, key: Vec::new() };
+    for (index, source) in sources.iter().enumerate() {
+        let file = first..first + source.rows;
+        let rows = mine.start.clamp(file.start, file.end)..mine.end.clamp(file.start, file.end);
+        first = file.end;
+        if rows.is_empty() {
+            continue;
+        }
+        let Some(mut reader) = open(source)? else { continue };
+        for (start, rows) in pieces(rows.start - file.start..rows.end - file.start) {
+            world.progress(Work::Reading, start);
+            reader.read(rows, &mut block)?;
+            for row in 0..block.rows {
+                (it.source, it.place) = (index, start + row as u64);
+                it.class = class_of(source, &block, row).unwrap_or(0);
+                it.key.clear();
+                it.key.extend(block.shower.iter().map(|column| column[row]));
+                take(&it);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn pieces(rows: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+    let end = rows.end;
+    rows.step_by(CHUNK_ROWS).map(move |start| (start, start..end.min(start + CHUNK_ROWS as u64)))
+}
+
+/// A reader of the keys of a table's rows; none if it has none.
+fn open(source: &Source) -> Result<Option<Reader>> {
+    let table = Table::open(&source.path, &source.schema)?;
+    let columns = table.event_columns();
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let request = Request { shower: true, class: source.class.is_none(), ..Request::default() };
+    table.with_shower(columns).reader(&request).map(Some)
+}
+
+/// 64 bits of class and key. Keys of
+/// other columns have other names in all likelihood, and are told apart when compared.
+fn name(sources: &[Source], row: &Row) -> u64 {
+    let words = row.key.iter().map(|word| *word as u64);
+    let schema = sources[row.source].schema.name.len() as u64;
+    words.fold(row.class as u64 ^ schema << 32, mixed)
+}
+
+/// The next state of a hash of words: the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+pub fn mixed(state: u64, word: u64) -> u64 {
+    let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}
+
+/// The least names that stand more than once over all ranks. Every rank looks after its share of
+/// the names, which it is told by all others.
+fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
+    let ranks = world.size();
+    let mut doubled = Vec::new();
+    if ranks == 1 {
+        doubled = repeated(names);
+    } else {
+        for owner in 0..ranks {
+            let share = names.iter().filter(|name| **name % ranks as u64 == owner as u64);
+            let bytes: Vec<u8> = share.flat_map(|name| name.to_le_bytes()).collect();
+            let told = world.all_gather(&bytes)?;
+            if owner == world.rank() {
+                doubled =
+                    repeated(&mut told.iter().flat_map(|bytes| words(bytes)).collect::<Vec<_>>());
+            }
+        }
+    }
+    let bytes: Vec<u8> = doubled.iter().flat_map(|name| name.to_le_bytes()).collect();
+    let told = world.all_gather(&bytes)?;
+    let all: BTreeSet<u64> = told.iter().flat_map(|bytes| words(bytes)).collect();
+    Ok(all.into_iter().take(MOST_NAMES).collect())
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word))
+}
+
+fn repeated(names: &mut [u64]) -> Vec<u64> {
+    names.sort_unstable();
+    let runs = names.chunk_by(|a, b| a == b).filter(|run| run.len() > 1);
+    runs.map(|run| run[0]).take(MOST_NAMES).collect()
+}
+
+/// The first rows of all ranks, on every rank.
+fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
+    let mut bytes = Vec::new();
+    for Row { source, place, class, key } in mine {
+        let head = [*source as u64, *place, *class as u64, key.len() as u64];
+        let words = head.into_iter().chain(key.iter().map(|word| *word as u64));
+        bytes.extend(words.flat_map(u64::to_le_bytes));
+    }
+    let mut rows = Vec::new();
+    for told in world.all_gather(&bytes)? {
+        let mut words = words(&told);
+        while let (Some(source), Some(place), Some(class), Some(length)) =
+            (words.next(), words.next(), words.next(), words.next())
+        {
+            let key = words.by_ref().take(length as usize).map(|word| word as i64).collect();
+            rows.push(Row { source: source as usize, place, class: class as i8, key });
+        }
+    }
+    rows.sort();
+    rows.truncate(MOST_ROWS);
+    Ok(rows)
+}
+
+/// Compares whole keys, under the names of their columns; `all` says whether these are all
+/// rows there are to compare.
+fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<Option<Fault>> {
+    let mut columns = Vec::with_capacity(sources.len());
+    for source in sources {
+        columns.push(Table::open(&source.path, &source.schema)?.event_columns());
+    }
+    let mut known = BTreeMap::new();
+    let (mut count, mut example) = (0u64, None);
+    for Row { source, place, class, key } in rows {
+        let first = *known
+            .entry((columns[source].as_slice(), class, key.clone()))
+            .or_insert((source, place));
+        if first != (source, place) {
+            count += 1;
+            example = example.or(Some((first, (source, place), key)));
+        }
+    }
+    let Some(((other, other_row), (source, row), key)) = example else { return Ok(None) };
+    let named = columns[source].iter().zip(&key).map(|(name, word)| format!("{name} {word}"));
+    let named: Vec<String> = named.collect();
+    Ok(Some(
+        Fault::new("duplicate events")
+            .file(&sources[source].path)
+            .row(row)
+            .expected("every event once")
+            .found(format!(
+                "{}{count} rows with the key of another, such as row {other_row} of {} ({})",
+                if all { "" } else { "at least " },
+                sources[other].path.display(),
+                named.join(", ")
+            )),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::{Solo, Threads};
+    use crate::config::Class;
+    use crate::data::schema::Schema;
+    use crate::data::table::events;
+    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use std::path::Path;
+
+    const GAMMA: Option<Class> = Some(Class::Gamma);
+
+    fn file(path: &Path, key: &str, run: i64, events: &[i64], class: Option<Class>) -> Source {
+        let specs = [
+            ColumnSpec::new("size", Kind::F32, None),
+            ColumnSpec::new("run_id", Kind::I64, None),
+            ColumnSpec::new(key, Kind::I64, None),
+        ];
+        let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
+        let (size, runs) = (vec![1.0; events.len()], vec![run; events.len()]);
+        writer.append(&[Values::F32(&size), Values::I64(&runs), Values::I64(events)]).unwrap();
+        writer.finish(&events::attributes(&[])).unwrap();
+        let schema = std::sync::Arc::new(Schema::detect(path).unwrap());
+        Source::open(path, schema, class).unwrap().0
+    }
+
+    /// The verdicts on one, two and three ranks, which must be the same.
+    fn verdict(sources: &[Source]) -> Option<String> {
+        let one = refuse(&Solo, sources).err().map(|error| error.to_string());
+        for ranks in [2, 3] {
+            for told in Threads::run(ranks, |world| refuse(world, sources)) {
+                assert_eq!(told.err().map(|error| error.to_string()), one, "{ranks} ranks");
+            }
+        }
+        one
+    }
+
+    #[test]
+    fn an_event_that_is_there_twice_is_found_on_any_ranks_with_both_its_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let n = CHUNK_ROWS as i64 + 1000;
+        let (a, b): (Vec<i64>, Vec<i64>) = ((0..n).collect(), (0..n).collect());
+        let mut c: Vec<i64> = (n..n + 500).collect();
+        let first = file(&at("a.h5"), "event_id", 1, &a, GAMMA);
+        let other_run = file(&at("b.h5"), "event_id", 2, &b, GAMMA);
+        let more = file(&at("c.h5"), "event_id", 1, &c, GAMMA);
+        let once = [first, other_run, more];
+        assert_eq!(verdict(&once), None);
+        // Two of another file, and one of its own.
+        (c[17], c[33], c[400]) = (n - 5, 3, n);
+        let sources = [once.as_slice(), &[file(&at("d.h5"), "event_id", 1, &c, GAMMA)]].concat();
+        let [a, b, _, d] = [0, 1, 2, 3].map(|i| sources[i].clone());
+        let text = verdict(&[a, b, d]).unwrap();
+        assert!(text.contains("3 rows with the key of another"), "{text}");
+        let places = ["d.h5", "row 17", &format!("row {}", n - 5), "a.h5", "run_id 1"];
+        assert!(places.iter().all(|place| text.contains(place)), "{text}");
+    }
+
+    #[test]
+    fn more_copies_than_are_counted_are_told_alike_on_any_ranks() {
+        let folder = tempfile::tempdir().unwrap();
+        let n = MOST_ROWS as i64 + 77;
+        // The same event in many rows, then many events twice.
+        for (i, of) in [|_| 5, |row: i64| row % 40_000].into_iter().enumerate() {
+            let events: Vec<i64> = (0..n).map(of).collect();
+            let path = folder.path().join(format!("{i}.h5"));
+            let text = verdict(&[file(&path, "event_id", 1, &events, GAMMA)]).unwrap();
+            assert!(text.contains("at least ") && text.contains("rows with the key"), "{text}");
+        }
+    }
+
+    #[test]
+    fn equal_numbers_of_the_other_class_and_equal_rows_of_text_are_no_copies() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let events: Vec<i64> = (0..300).collect();
+        let hadron = Some(Class::Hadron);
+        let gammas = file(&at("a.h5"), "event_id", 1, &events, GAMMA);
+        assert_eq!(
+            verdict(&[gammas.clone(), file(&at("b.h5"), "event_id", 1, &events, hadron)]),
+            None
+        );
+        assert!(
+            verdict(&[gammas, file(&at("c.h5"), "event_id", 1, &events[..7], GAMMA)]).is_some()
+        );
+        let rows = file(&at("d.h5"), "row_hash", 1, &[5; 40], GAMMA);
+        assert_eq!(verdict(&[rows]), None);
+    }
+}

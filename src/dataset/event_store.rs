@@ -1,0 +1,749 @@
+//! The training events of one rank: its logical shards, in memory, scaled.
+//!
+//! Reads only the rows of its shards, keeps those of the normal class that can be used,
+//! by part, and counts every other one with its reason. Events lie in chunks, so that
+//! growing never doubles the memory.
+
+use super::sketch::{self, Names, Sketches};
+use super::source::{Note, Source, Verdict, request};
+use crate::comm::{Work, World, gather_slots, host};
+use crate::config::{Class, Transform};
+use crate::data::schema::features::{self, Moments, ScaledFeature};
+use crate::data::selection::shards::{Dealing, epoch_order, step_range};
+use crate::data::selection::split::{Part, Splitter};
+use crate::data::selection::{CUT, Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
+use crate::data::table::{Block, Reader, Request, Table};
+use crate::error::{Fault, Result};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use taiga_flow_gpu::random::Stream;
+
+const CHUNK_EVENTS: usize = 4096;
+/// Rows read at a time at most.
+const WINDOW: u64 = 65_536;
+
+/// What is asked of every row.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    pub selection: &'a Selection,
+    pub splitter: &'a Splitter,
+    /// Key columns of a shower; the schema's if absent.
+    pub key: Option<&'a [String]>,
+    /// The class taken; rows of another one are counted and left out.
+    pub class: Class,
+    pub dealing: Dealing,
+    /// Seed of the dequantisation.
+    pub seed: u64,
+    /// The size of the sketches that remember the events, where they are to be remembered.
+    pub sketched: Option<sketch::Shape>,
+}
+
+/// Events (events, features), row-major in chunks.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    features: usize,
+    len: usize,
+    chunks: Vec<Vec<f32>>,
+    weights: Vec<f32>, // (events); empty where all are 1
+    bins: Vec<u16>,    // (events); of events held out, where thresholds have bins
+}
+
+impl Rows {
+    fn new(features: usize) -> Rows {
+        Rows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get(&self, i: usize) -> &[f32] {
+        &self.chunks[i / CHUNK_EVENTS][(i % CHUNK_EVENTS) * self.features..][..self.features]
+    }
+
+    /// The events in order, some at a time: (events, features).
+    pub fn chunks(&self) -> impl Iterator<Item = &[f32]> {
+        self.chunks.iter().map(Vec::as_slice)
+    }
+
+    fn push(&mut self, row: impl Iterator<Item = f32>) {
+        if self.len.is_multiple_of(CHUNK_EVENTS) {
+            self.chunks.push(Vec::with_capacity(CHUNK_EVENTS * self.features));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.extend(row);
+            self.len += 1;
+        }
+    }
+
+    /// Loss weights (events), if events have any.
+    pub fn weights(&self) -> Option<&[f32]> {
+        (!self.weights.is_empty()).then_some(&self.weights)
+    }
+
+    /// Bins of the threshold (events); empty where there are none.
+    pub fn bins(&self) -> &[u16] {
+        &self.bins
+    }
+
+    /// Σ weight and Σ weight² in the order of events.
+    fn weight_sums(&self) -> (f64, f64) {
+        match self.weights() {
+            None => (self.len as f64, self.len as f64),
+            Some(weights) => weights.iter().fold((0.0, 0.0), |(sum, squares), w| {
+                let w = f64::from(*w);
+                (sum + w, squares + w * w)
+            }),
+        }
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let features = self.features;
+        self.chunks.iter_mut().flat_map(move |c| c.chunks_exact_mut(features))
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
+    }
+}
+
+/// The events of one logical shard, by part.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    pub id: u64,
+    pub train: Rows,
+    pub validation: Rows,
+    pub calibration: Rows,
+}
+
+/// The shards of one rank.
+#[derive(Debug, Clone)]
+pub struct EventStore {
+    pub shards: Vec<Shard>, // ascending id
+    pub features: usize,
+    /// Names of the events of this rank, but for those of files that are seen in another way.
+    pub sketches: Option<Sketches>,
+    signed: Vec<usize>,
+}
+
+/// What became of the rows read, over all ranks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RowCounts {
+    pub read: u64,
+    pub other_class: u64,
+    /// By the first that holds, as in the status of scores: not finite, outside a
+    /// transform's domain, outside the cuts.
+    pub not_finite: u64,
+    pub out_of_domain: u64,
+    pub cut: u64,
+    pub train: u64,
+    pub validation: u64,
+    pub calibration: u64,
+    pub test: u64,
+    /// Left out of experimental files, as they may come from the source.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub on_source: u64,
+    /// Of `not_finite` and `out_of_domain`, those that the cuts would leave out anyway: no
+    /// part of the budget for bad rows.
+    #[serde(skip)]
+    pub excused: [u64; 2],
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+fn is_zero(x: &u64) -> bool {
+    *x == 0
+}
+
+impl RowCounts {
+    fn words(&mut self) -> [&mut u64; 12] {
+        let [not_finite, out_of_domain] = &mut self.excused;
+        [
+            not_finite,
+            out_of_domain,
+            &mut self.read,
+            &mut self.other_class,
+            &mut self.not_finite,
+            &mut self.out_of_domain,
+            &mut self.cut,
+            &mut self.train,
+            &mut self.validation,
+            &mut self.calibration,
+            &mut self.test,
+            &mut self.on_source,
+        ]
+    }
+
+    /// The share of the rows of the class that are usable and pass the cuts; `None` without
+    /// any. Rows that may come from the source pass them too.
+    pub fn share_inside_cuts(&self) -> Option<f64> {
+        let all = self.read.checked_sub(self.other_class).filter(|all| *all > 0)?;
+        let parts = [self.train, self.validation, self.calibration, self.test, self.on_source];
+        Some(parts.iter().sum::<u64>() as f64 / all as f64)
+    }
+
+    /// The counts of all ranks together, on every rank.
+    pub fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
+        let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
+        world.all_reduce_sum(&mut sums)?;
+        for (word, sum) in self.words().into_iter().zip(sums) {
+            *word = sum as u64;
+        }
+        Ok(self)
+    }
+}
+
+impl EventStore {
+    /// Reads this rank's shards; features are still quantities, not yet scaled.
+    pub fn load(
+        world: &dyn World,
+        sources: &[Source],
+        recipe: &Recipe,
+    ) -> Result<(EventStore, RowCounts)> {
+        let features = recipe.selection.features().len();
+        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let empty = Rows::new(features);
+        let shards = (0..recipe.dealing.shards())
+            .filter(|s| s % ranks == rank)
+            .map(|id| Shard {
+                id,
+                train: empty.clone(),
+                validation: empty.clone(),
+                calibration: empty.clone(),
+            })
+            .collect();
+        let signed = recipe.selection.features().iter().enumerate();
+        let signed =
+            signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
+        let sketches = recipe.sketched.map(Sketches::new);
+        let mut store = EventStore { shards, features, sketches, signed };
+        let mut counts = RowCounts::default();
+        let mut first = 0;
+        for source in sources {
+            store.load_file(world, source, first, recipe, &mut counts)?;
+            first += source.rows;
+        }
+        Ok((store, counts))
+    }
+
+    fn load_file(
+        &mut self,
+        world: &dyn World,
+        source: &Source,
+        first: u64,
+        recipe: &Recipe,
+        counts: &mut RowCounts,
+    ) -> Result<()> {
+        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let file = first..first + source.rows;
+        let pieces: Vec<(u64, Range<u64>)> = recipe
+            .dealing
+            .pieces(rank, ranks)
+            .map(|(shard, rows)| (shard, rows.start.max(file.start)..rows.end.min(file.end)))
+            .filter(|(_, rows)| !rows.is_empty())
+            .collect();
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        if source.class.is_some_and(|class| class != recipe.class) {
+            let rows: u64 = pieces.iter().map(|(_, rows)| rows.end - rows.start).sum();
+            counts.read += rows;
+            counts.other_class += rows;
+            return Ok(());
+        }
+        let mut opened = Opened::new(source, recipe)?;
+        let mut block = Block::default();
+        let mut next = 0;
+        while next < pieces.len() {
+            let start = pieces[next].1.start;
+            let window = pieces[next..]
+                .iter()
+                .take_while(|(_, rows)| rows.end - start <= WINDOW)
+                .count()
+                .max(1);
+            let group = &pieces[next..next + window];
+            let end = group[window - 1].1.end;
+            world.progress(Work::Reading, start);
+            let notes = opened.read(start - first..end - first, start, &mut block)?;
+            let seen = Viewed { opened: &opened, notes: &notes };
+            for (shard, rows) in group {
+                let local = (rows.start - start) as usize..(rows.end - start) as usize;
+                self.take(&seen, recipe, &block, *shard / ranks, local, start, counts)
+                    .map_err(|e| e.in_file(&source.path))?;
+            }
+            next += window;
+        }
+        Ok(())
+    }
+
+    /// Sorts rows of a block into the parts of one shard.
+    #[allow(clippy::too_many_arguments)] // one call, one loop
+    fn take(
+        &mut self,
+        seen: &Viewed,
+        recipe: &Recipe,
+        block: &Block,
+        slot: u64,
+        rows: Range<usize>,
+        first: u64,
+        counts: &mut RowCounts,
+    ) -> Result<()> {
+        let noise = Stream::new(recipe.seed, "dequantise", &[]);
+        let shard = &mut self.shards[slot as usize];
+        let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
+        let mut judged = Judged::default();
+        recipe.selection.judge(Which::All, &columns, rows.clone(), &mut judged);
+        for (row, status) in rows.zip(judged.status) {
+            counts.read += 1;
+            if class_of(seen.opened.source, block, row) != Some(recipe.class.code()) {
+                counts.other_class += 1;
+                continue;
+            }
+            let verdict = seen.verdict(block, row, status == 0);
+            if status != 0 {
+                if status & NOT_FINITE != 0 {
+                    counts.not_finite += 1;
+                    counts.excused[0] += u64::from(recipe.selection.fails_cut(block, row));
+                } else if status & OUT_OF_DOMAIN != 0 {
+                    counts.out_of_domain += 1;
+                    counts.excused[1] += u64::from(status & CUT != 0);
+                } else {
+                    counts.cut += u64::from(status & CUT != 0);
+                }
+                continue;
+            }
+            if verdict == Verdict::OnSource {
+                counts.on_source += 1;
+                continue;
+            }
+            let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
+                let x = block.quantities[d][row];
+                if feature.quantum == 0.0 {
+                    return x;
+                }
+                let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
+                let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
+                // Noise must not carry a value out of the transform's domain.
+                if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
+            });
+            let part = match verdict {
+                Verdict::HeldOut => Part::Test,
+                _ => part_of(recipe, block, row),
+            };
+            let (count, rows) = match part {
+                Part::Train => (&mut counts.train, &mut shard.train),
+                Part::Validation => (&mut counts.validation, &mut shard.validation),
+                Part::Calibration => (&mut counts.calibration, &mut shard.calibration),
+                Part::Test => {
+                    counts.test += 1;
+                    continue;
+                }
+            };
+            *count += 1;
+            if let (Some(sketches), None) = (&mut self.sketches, &seen.opened.source.view) {
+                let keyed = recipe.key.is_some();
+                let class = recipe.class.code();
+                sketches.insert(&names_of(recipe.selection, block, row, class, keyed));
+            }
+            rows.push(event);
+            if recipe.selection.has_weight() {
+                rows.weights.push(recipe.selection.weight(block, row)? as f32);
+            }
+            if recipe.selection.has_bins() && part != Part::Train {
+                let value = |column: usize| f64::from(block.quantities[column][row]);
+                rows.bins.push(recipe.selection.bin(value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Divides all weights by their mean over the training events of all shards, so that
+    /// they do not change the length of a step. Tells the effective number of training
+    /// events, (Σw)²/Σw² (Kish 1965); `None` where all weights are 1.
+    pub fn normalise_weights(&mut self, world: &dyn World, shards: u64) -> Result<Option<f64>> {
+        let mut slots = vec![None; 3 * shards as usize];
+        for shard in &self.shards {
+            let (sum, squares) = shard.train.weight_sums();
+            let words = [sum, squares, shard.train.len() as f64];
+            let at = 3 * shard.id as usize;
+            slots[at..at + 3].iter_mut().zip(words).for_each(|(slot, w)| *slot = Some(w));
+        }
+        let weighted = self.shards.iter().any(|s| s.train.weights().is_some());
+        let mut any = [i64::from(weighted)];
+        world.all_reduce_sum(&mut any)?;
+        if any[0] == 0 {
+            return Ok(None);
+        }
+        let mut total = [0.0; 3];
+        for words in gather_slots(world, &slots)?.chunks(3) {
+            total.iter_mut().zip(words).for_each(|(t, w)| *t += w);
+        }
+        let [sum, squares, events] = total;
+        if sum.is_nan() || sum <= 0.0 {
+            return Err(Fault::new("all weights are 0")
+                .expected("data.weight to give numbers above 0")
+                .input());
+        }
+        let scale = events / sum;
+        for shard in &mut self.shards {
+            for rows in [&mut shard.train, &mut shard.validation, &mut shard.calibration] {
+                rows.weights.iter_mut().for_each(|w| *w = (f64::from(*w) * scale) as f32);
+            }
+        }
+        Ok(Some(sum * sum / squares))
+    }
+
+    /// Moments of the training events' coordinates over all shards, merged in the order
+    /// of shards, so that they do not depend on the ranks.
+    pub fn moments(&self, world: &dyn World, recipe: &Recipe) -> Result<Moments> {
+        let features = self.features;
+        let width = 1 + 2 * features;
+        let mut slots = vec![None; recipe.dealing.shards() as usize * width];
+        let partial: Vec<Moments> =
+            self.shards.par_iter().map(|s| shard_moments(&s.train, recipe)).collect();
+        for (shard, m) in self.shards.iter().zip(partial) {
+            let words = [&[m.count], &m.mean[..], &m.deviation[..]].concat();
+            let at = shard.id as usize * width;
+            slots[at..at + width].iter_mut().zip(words).for_each(|(slot, word)| *slot = Some(word));
+        }
+        let mut moments = Moments::new(features);
+        for words in gather_slots(world, &slots)?.chunks(width) {
+            moments.merge(&Moments {
+                count: words[0],
+                mean: words[1..=features].to_vec(),
+                deviation: words[1 + features..].to_vec(),
+            });
+        }
+        Ok(moments)
+    }
+
+    /// Replaces quantities by scaled coordinates.
+    pub fn scale(&mut self, scaler: &[ScaledFeature]) {
+        self.shards.par_iter_mut().for_each(|shard| {
+            for rows in [&mut shard.train, &mut shard.validation, &mut shard.calibration] {
+                for row in rows.rows_mut() {
+                    row.iter_mut().zip(scaler).for_each(|(x, feature)| *x = feature.scaled(*x));
+                }
+            }
+        });
+    }
+
+    /// Writes the events of a step, shard after shard.
+    pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
+        self.order(seed, epoch, step, steps, events);
+        events.rows.resize(events.len() * self.features, 0.0);
+        events.numbers.clear();
+        events.flips.clear();
+        let Gathered { rows, places, offsets, .. } = events;
+        let mut rows = rows.as_mut_slice();
+        let mut parts = Vec::with_capacity(self.shards.len());
+        for (shard, range) in self.shards.iter().zip(offsets.windows(2)) {
+            let (row, more) = rows.split_at_mut((range[1] - range[0]) * self.features);
+            parts.push((shard, &places[range[0]..range[1]], row));
+            rows = more;
+        }
+        parts.into_par_iter().for_each(|(shard, places, rows)| {
+            let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
+            for (event, place) in rows.chunks_exact_mut(self.features).zip(places) {
+                event.copy_from_slice(shard.train.get(*place as usize));
+                let bits = signs.bits(*place);
+                for (i, d) in self.signed.iter().enumerate() {
+                    if bits >> i & 1 == 1 {
+                        event[*d] = -event[*d];
+                    }
+                }
+            }
+        });
+    }
+
+    /// Names the events of a step, shard after shard, for an engine that holds
+    /// `train_rows`.
+    pub fn name(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
+        self.order(seed, epoch, step, steps, events);
+        events.rows.clear();
+        events.numbers.clear();
+        events.flips.clear();
+        let mut before = 0;
+        for (shard, range) in self.shards.iter().zip(events.offsets.windows(2)) {
+            let places = &events.places[range[0]..range[1]];
+            events.numbers.extend(places.iter().map(|place| (before + place) as u32));
+            if !self.signed.is_empty() {
+                let signs = Stream::new(seed, "sign", &[epoch, shard.id]);
+                let flips = |place: &u64| {
+                    let bits = signs.bits(*place);
+                    let flip = |(i, d): (usize, &usize)| ((bits >> i & 1) as u32) << d;
+                    self.signed.iter().enumerate().map(flip).sum::<u32>()
+                };
+                events.flips.extend(places.iter().map(flips));
+            }
+            before += shard.train.len() as u64;
+        }
+    }
+
+    /// All training events of this rank, shard after shard, in pieces (events, features).
+    pub fn train_rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.shards.iter().flat_map(|s| s.train.chunks())
+    }
+
+    /// Training events of this rank.
+    pub fn train_len(&self) -> usize {
+        self.shards.iter().map(|s| s.train.len()).sum()
+    }
+
+    /// Places and weights of the events of a step.
+    fn order(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
+        let ranges: Vec<Range<u64>> =
+            self.shards.iter().map(|s| step_range(s.train.len() as u64, step, steps)).collect();
+        events.offsets.clear();
+        events.offsets.push(0);
+        for range in &ranges {
+            let last = events.offsets[events.offsets.len() - 1];
+            events.offsets.push(last + (range.end - range.start) as usize);
+        }
+        events.places.resize(events.offsets[events.offsets.len() - 1], 0);
+        let mut places = events.places.as_mut_slice();
+        let mut parts = Vec::with_capacity(ranges.len());
+        for (shard, range) in self.shards.iter().zip(ranges) {
+            let (place, more) = places.split_at_mut((range.end - range.start) as usize);
+            parts.push((shard, range, place));
+            places = more;
+        }
+        // All places first: then the reads of rows do not wait for each other.
+        parts.into_par_iter().for_each(|(shard, positions, places)| {
+            let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
+            places.iter_mut().zip(positions).for_each(|(place, at)| *place = order.at(at));
+        });
+        self.gather_weights(events);
+    }
+
+    /// File and row of some training events, given as (shard of this rank, index in it):
+    /// reads and sorts the rows of those shards once more.
+    pub fn locate(
+        world: &dyn World,
+        sources: &[Source],
+        recipe: &Recipe,
+        wanted: &BTreeSet<(u64, u64)>,
+    ) -> Result<BTreeMap<PathBuf, Vec<u64>>> {
+        let ranks = world.size() as u64;
+        let mut found: BTreeMap<PathBuf, Vec<u64>> = BTreeMap::new();
+        let mut events: BTreeMap<u64, u64> = BTreeMap::new(); // of each shard so far
+        let mut first = 0;
+        for source in sources {
+            let file = first..first + source.rows;
+            if source.class.is_some_and(|class| class != recipe.class) {
+                first = file.end;
+                continue;
+            }
+            let mut opened = Opened::new(source, recipe)?;
+            let mut block = Block::default();
+            for (shard, rows) in recipe.dealing.pieces(world.rank() as u64, ranks) {
+                let rows = rows.start.max(file.start)..rows.end.min(file.end);
+                if rows.is_empty() || !wanted.iter().any(|(s, _)| *s == shard) {
+                    continue;
+                }
+                world.progress(Work::Reading, rows.start);
+                let local = rows.start - first..rows.end - first;
+                let notes = opened.read(local, rows.start, &mut block)?;
+                let seen = Viewed { opened: &opened, notes: &notes };
+                let (mut piece, _) = EventStore::load(world, &[], recipe)?;
+                let before = events.entry(shard).or_default();
+                for row in 0..block.rows {
+                    let mut counts = RowCounts::default();
+                    let (slot, start) = (shard / ranks, rows.start);
+                    piece.take(&seen, recipe, &block, slot, row..row + 1, start, &mut counts)?;
+                    if counts.train == 1 && wanted.contains(&(shard, *before)) {
+                        let row = rows.start - first + row as u64;
+                        found.entry(source.path.clone()).or_default().push(row);
+                    }
+                    *before += counts.train;
+                }
+            }
+            first = file.end;
+        }
+        Ok(found)
+    }
+
+    fn gather_weights(&self, events: &mut Gathered) {
+        events.weights.clear();
+        for (shard, range) in self.shards.iter().zip(events.offsets.windows(2)) {
+            let Some(weights) = shard.train.weights() else { continue };
+            let places = &events.places[range[0]..range[1]];
+            events.weights.extend(places.iter().map(|place| weights[*place as usize]));
+        }
+    }
+}
+
+/// Events of one step, all shards of this rank one after the other.
+#[derive(Debug, Clone, Default)]
+pub struct Gathered {
+    pub rows: Vec<f32>,    // (events, features), scaled; empty where events are named
+    pub numbers: Vec<u32>, // (events), and the features whose sign changes, where named
+    pub flips: Vec<u32>,   // (events); empty where no feature is signed
+    pub weights: Vec<f32>, // (events); empty where all are 1
+    pub offsets: Vec<usize>, // (shards + 1)
+    /// Position of each event among the training events of its shard: with the shard a
+    /// function of the plan, so that draws named by it are the same on any ranks.
+    pub places: Vec<u64>, // (events)
+}
+
+impl Gathered {
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub fn weights(&self) -> Option<&[f32]> {
+        (!self.weights.is_empty()).then_some(&self.weights)
+    }
+}
+
+/// Opens a source's columns for a request, and what its view needs for it. The file may have
+/// been listed by another rank.
+pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+    let table = Table::open(&source.path, &source.schema)?;
+    if table.rows() != source.rows {
+        return Err(Fault::new("the file is not what it was when the job began")
+            .file(&source.path)
+            .expected(format!("{} rows", source.rows))
+            .found(format!("{} rows, on {}", table.rows(), host()))
+            .advice(
+                "give files that no one writes, on a file system that all nodes of the job share",
+            )
+            .input());
+    }
+    open_columns(&table, source, wanted)
+}
+
+/// The columns of a table that is open already.
+pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+    let read = match &source.view {
+        Some(view) => view.request(table, wanted.clone())?,
+        None => wanted.clone(),
+    };
+    Ok((table.reader(&read)?, read))
+}
+
+/// A source with its columns open.
+pub(crate) struct Opened<'a> {
+    source: &'a Source,
+    reader: Reader,
+    read: Request,
+    wanted: Request,
+}
+
+impl<'a> Opened<'a> {
+    fn new(source: &'a Source, recipe: &Recipe) -> Result<Opened<'a>> {
+        Opened::open(source, request(source, recipe.selection, recipe.key))
+    }
+
+    pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<Opened<'a>> {
+        let (reader, read) = open(source, &wanted)?;
+        Ok(Opened { source, reader, read, wanted })
+    }
+
+    /// Reads rows as they are seen; `first` is the global number of the first. Without a view
+    /// there are no notes.
+    pub(crate) fn read(
+        &mut self,
+        rows: Range<u64>,
+        first: u64,
+        block: &mut Block,
+    ) -> Result<Vec<Note>> {
+        self.reader.read(rows, block)?;
+        let Some(view) = &self.source.view else { return Ok(Vec::new()) };
+        let seen = view.see(&self.read, &self.wanted, first, block);
+        seen.map_err(|e| e.in_file(&self.source.path))
+    }
+}
+
+/// What stands beside a block.
+struct Viewed<'a> {
+    opened: &'a Opened<'a>,
+    notes: &'a [Note],
+}
+
+impl Viewed<'_> {
+    /// On a row of this rank; the view hears of it.
+    fn verdict(&self, block: &Block, row: usize, usable: bool) -> Verdict {
+        let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
+            return Verdict::Use;
+        };
+        view.tell(&self.opened.wanted, block, row, note, usable);
+        note.verdict
+    }
+}
+
+/// Class of a row: the file's, else the column's.
+pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
+    match source.class {
+        Some(class) => Some(class.code()),
+        None => block.class.as_ref().map(|class| class[row]),
+    }
+}
+
+fn part_of(recipe: &Recipe, block: &Block, row: usize) -> Part {
+    part(recipe.splitter, recipe.selection, block, row, recipe.class.code(), recipe.key.is_some())
+}
+
+/// The part of a row: by the key columns given, by the schema's, or by content.
+pub fn part(
+    splitter: &Splitter,
+    selection: &Selection,
+    block: &Block,
+    row: usize,
+    class: i8,
+    keyed: bool,
+) -> Part {
+    let keys = if keyed { &block.keys } else { &block.shower };
+    if keys.is_empty() {
+        let features = selection.features().len();
+        return splitter.by_content(class, block.quantities[..features].iter().map(|q| q[row]));
+    }
+    splitter.by_key(class, keys.iter().map(|k| k[row]))
+}
+
+/// Returns what a row is remembered by: what its part depends on, and the bits of its features.
+pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, keyed: bool) -> Names {
+    let keys = if keyed { &block.keys } else { &block.shower };
+    let key = || sketch::name_of_key(class, keys.iter().map(|k| k[row]));
+    let features = selection.features().len();
+    let content = block.quantities[..features].iter().map(|q| q[row]);
+    Names { key: (!keys.is_empty()).then(key), content: sketch::name_of_content(content) }
+}
+
+fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {
+    let features = recipe.selection.features();
+    let mut moments = Moments::new(features.len());
+    let mut coordinates = vec![0.0; features.len()];
+    for row in rows.rows() {
+        for (d, feature) in features.iter().enumerate() {
+            coordinates[d] = features::transform(feature, f64::from(row[d]));
+        }
+        moments.add(&coordinates);
+    }
+    moments
+}
+
+/// Refuses more unusable rows than the budget allows; those outside the cuts do not count.
+pub fn check_budget(counts: &RowCounts, budget: f64) -> Result<()> {
+    let not_finite = counts.not_finite - counts.excused[0];
+    let out_of_domain = counts.out_of_domain - counts.excused[1];
+    let bad = not_finite + out_of_domain;
+    let seen = counts.read - counts.other_class;
+    if bad as f64 <= budget * seen as f64 {
+        return Ok(());
+    }
+    Err(Fault::new("too many rows with values that cannot be used")
+        .expected(format!("at most {budget} of {seen} rows (data.bad_rows)"))
+        .found(format!("{not_finite} not finite, {out_of_domain} outside a transform's domain"))
+        .advice("look at the columns with `taiga-flow check`; raise data.bad_rows if this is as it should be")
+        .input())
+}

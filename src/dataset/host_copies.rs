@@ -1,0 +1,278 @@
+//! Compares the inputs that the hosts of a job read under the same paths.
+//!
+//! A host with a copy of its own, of equal length but other content, would train or score other
+//! events than the hash in the card says. So the ranks of each host together read a sample of
+//! every file: whole up to 1 MiB, else its ends and blocks at seeded places. Length, time of
+//! change and sample are compared; only files that differ are read whole on every host. A copy
+//! of equal length and time that differs outside of the sample is not seen. On one host nothing
+//! is read.
+
+use crate::comm::{Work, World, common};
+use crate::data::files::stamp::{hash_file_telling, hash_text};
+use crate::error::{Fault, Result};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use taiga_flow_gpu::random::Stream;
+
+/// A file of at most so many bytes is compared whole.
+const WHOLE: u64 = 1 << 20;
+/// Bytes of a block of a sample.
+const BLOCK: u64 = 16 << 10;
+/// Blocks of a sample: both ends, and seeded ones.
+const SEEDED: u64 = 4;
+const SEED: u64 = 17;
+/// Files that are compared of a longer list, evenly spread over it.
+const MOST_FILES: usize = 4096;
+/// Values shown in a message.
+const SHOWN: usize = 16; // letters of a hash
+
+/// Refuses files of which hosts read different content. To be called by all ranks with the
+/// same list and the name of their host.
+///
+/// # Errors
+/// `Input`, with the first such file and the hosts.
+pub(super) fn refuse_different(world: &dyn World, host: &str, files: &[&Path]) -> Result<()> {
+    if world.size() == 1 || files.is_empty() {
+        return Ok(());
+    }
+    let hosts = Hosts::new(world, host)?;
+    if hosts.count == 1 {
+        return Ok(());
+    }
+    let compared = compared(files.len());
+    let sampled = |i: usize| sample(files[i]);
+    let suspects = hosts.differing(world, &compared, &sampled)?;
+    let whole = |i: usize| {
+        let hash = hash_file_telling(files[i], || world.progress(Work::Hashing, i as u64));
+        hash.map_or_else(|error| error.to_string(), |hash| hash_text(&hash))
+    };
+    let different = hosts.differing(world, &suspects, &whole)?;
+    let Some(first) = different.first() else {
+        if world.rank() == 0 && !suspects.is_empty() {
+            log::info!(
+                "{} input(s) have other times of change on other hosts, but the same content",
+                suspects.len()
+            );
+        }
+        return Ok(());
+    };
+    // The message needs the values of all hosts.
+    let mine = if hosts.place == 0 { format!("{host}\n{}", whole(*first)) } else { String::new() };
+    let all = world.all_gather(mine.as_bytes())?;
+    common(Err(Fault::new("the content of an input is not the same on all hosts")
+        .file(files[*first])
+        .expected("one content")
+        .found(format!("{}; {} file(s) differ", told(&all), different.len()))
+        .advice("name it by a path on a file system that all nodes of the job share, or copy it to all nodes again")
+        .input()))
+}
+
+/// The places of the ranks on their hosts.
+struct Hosts {
+    count: u64,
+    /// Number of this rank among those of its host, and of how many.
+    place: usize,
+    ranks: usize,
+}
+
+impl Hosts {
+    fn new(world: &dyn World, host: &str) -> Result<Hosts> {
+        let mut names = world.all_gather(host.as_bytes())?;
+        let is_own = |name: &&Vec<u8>| name.as_slice() == host.as_bytes();
+        let place = names[..world.rank()].iter().filter(is_own).count();
+        let ranks = names.iter().filter(is_own).count();
+        names.sort_unstable();
+        names.dedup();
+        Ok(Hosts { count: names.len() as u64, place, ranks })
+    }
+
+    /// The files whose values differ between hosts, on all ranks. The ranks of a host share
+    /// the files. Hashes are summed: a host whose hash is not the mean of all sees that.
+    fn differing(
+        &self,
+        world: &dyn World,
+        files: &[usize],
+        value: &dyn Fn(usize) -> String,
+    ) -> Result<Vec<usize>> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut own = vec![0_i64; files.len()];
+        for slot in (self.place..files.len()).step_by(self.ranks) {
+            world.progress(Work::Hashing, slot as u64);
+            let hash = blake3::hash(value(files[slot]).as_bytes());
+            own[slot] = i64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        }
+        let mut sums = own.clone();
+        world.all_reduce_sum(&mut sums)?;
+        let mut differs = vec![0_i64; files.len()];
+        for slot in (self.place..files.len()).step_by(self.ranks) {
+            let expected = own[slot].wrapping_mul(self.count as i64);
+            differs[slot] = i64::from(sums[slot] != expected);
+        }
+        world.all_reduce_sum(&mut differs)?;
+        let differing = files.iter().zip(differs).filter(|(_, differs)| *differs > 0);
+        Ok(differing.map(|(file, _)| *file).collect())
+    }
+}
+
+/// The files of a list that are compared.
+fn compared(files: usize) -> Vec<usize> {
+    let count = files.min(MOST_FILES);
+    (0..count).map(|i| i * files / count).collect()
+}
+
+/// Length, time of change and a hash of blocks of a file, or why it cannot be read.
+fn sample(path: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let data = std::fs::metadata(path)?;
+        // A pipe would be waited for; what reads the file refuses it.
+        if !data.is_file() {
+            return Ok("not a regular file".to_string());
+        }
+        let file = File::open(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut block = Vec::new();
+        for (start, length) in blocks(data.len()) {
+            block.resize(length as usize, 0);
+            file.read_exact_at(&mut block, start)?;
+            hasher.update(&block);
+        }
+        let changed = format!("{}.{:09}", data.mtime(), data.mtime_nsec());
+        Ok(format!("{} {changed} {}", data.len(), hasher.finalize()))
+    };
+    read().unwrap_or_else(|error| error.to_string())
+}
+
+/// Start and length of the blocks of a file of so many bytes.
+fn blocks(bytes: u64) -> Vec<(u64, u64)> {
+    if bytes <= WHOLE {
+        return vec![(0, bytes)];
+    }
+    let stream = Stream::new(SEED, "host copies", &[bytes]);
+    let last = bytes - BLOCK;
+    let seeded = (0..SEEDED).map(|i| (stream.uniform(i) * last as f64) as u64);
+    [0, last].into_iter().chain(seeded).map(|start| (start, BLOCK)).collect()
+}
+
+/// Hosts by value, those of the majority first.
+fn told(all: &[Vec<u8>]) -> String {
+    let texts = all.iter().map(|told| String::from_utf8_lossy(told).to_string());
+    let mut values: Vec<(String, Vec<String>)> = Vec::new();
+    for (host, value) in
+        texts.filter_map(|t| t.split_once('\n').map(|(h, v)| (h.to_string(), v.to_string())))
+    {
+        match values.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, hosts)) => hosts.push(host),
+            None => values.push((value, vec![host])),
+        }
+    }
+    values.sort_by_key(|(_, hosts)| std::cmp::Reverse(hosts.len()));
+    let line = |(value, hosts): &(String, Vec<String>)| {
+        let hash: String = value.chars().take(SHOWN).collect();
+        let more = if hosts.len() > 4 { ", …" } else { "" };
+        format!("blake3 {hash}… on {}{more}", hosts[..hosts.len().min(4)].join(", "))
+    };
+    values.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::Threads;
+    use std::path::PathBuf;
+    use std::time::{Duration, SystemTime};
+
+    /// A folder per host with the same two files, the second of which is long.
+    fn copies(hosts: usize) -> (tempfile::TempDir, Vec<Vec<PathBuf>>) {
+        let folder = tempfile::tempdir().unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let of_host = |host: usize| {
+            let write = |(i, bytes): (usize, u64)| {
+                let path = folder.path().join(format!("{host}-{i}.h5"));
+                std::fs::write(&path, vec![i as u8; bytes as usize]).unwrap();
+                File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+                path
+            };
+            [5000, WHOLE + 3_000_000].into_iter().enumerate().map(write).collect()
+        };
+        let paths = (0..hosts).map(of_host).collect();
+        (folder, paths)
+    }
+
+    /// Compares on `ranks` ranks, dealt to the hosts in turns.
+    fn compare(ranks: usize, paths: &[Vec<PathBuf>]) -> Vec<Result<()>> {
+        Threads::run(ranks, |world| {
+            let host = world.rank() % paths.len();
+            let own: Vec<&Path> = paths[host].iter().map(PathBuf::as_path).collect();
+            refuse_different(world, &format!("node{host}"), &own)
+        })
+    }
+
+    fn change(path: &Path, at: u64, keep_time: bool) {
+        let file = File::options().write(true).open(path).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(&[0xff], at).unwrap();
+        if keep_time {
+            file.set_modified(time).unwrap();
+        }
+    }
+
+    #[test]
+    fn equal_copies_pass_also_with_other_times() {
+        let (_folder, paths) = copies(3);
+        File::options()
+            .write(true)
+            .open(&paths[1][1])
+            .unwrap()
+            .set_modified(SystemTime::now())
+            .unwrap();
+        for ranks in [1, 2, 3, 7] {
+            assert!(compare(ranks, &paths).iter().all(Result::is_ok), "{ranks} ranks");
+        }
+    }
+
+    #[test]
+    fn different_copy_is_refused_by_file_and_host() {
+        for (file, at, keep_time) in
+            [(0, 4999, true), (1, WHOLE + 2_999_999, true), (1, 99_999, false)]
+        {
+            for ranks in [3, 5, 7] {
+                let (_folder, paths) = copies(3);
+                change(&paths[2][file], at, keep_time);
+                for outcome in compare(ranks, &paths) {
+                    let error = outcome.unwrap_err();
+                    assert_eq!(error.exit_code(), 3);
+                    let text = error.to_string();
+                    for part in [&format!("-{file}.h5: "), "on node0, node1; ", "on node2"] {
+                        assert!(text.contains(part), "'{part}' is not in: {text}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_host_reads_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        let outcomes =
+            Threads::run(4, |world| refuse_different(world, "node", &[missing.as_path()]));
+        assert!(outcomes.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn samples_and_lists_are_bounded() {
+        for bytes in [0, 1, WHOLE, WHOLE + 1, 1 << 40] {
+            let blocks = blocks(bytes);
+            assert!(blocks.iter().all(|(start, length)| start + length <= bytes));
+            assert!(blocks.iter().map(|(_, length)| length).sum::<u64>() <= WHOLE);
+        }
+        for files in [1, 4096, 4097, 1_000_000] {
+            let compared = compared(files);
+            assert_eq!(compared.len(), files.min(MOST_FILES));
+            assert!(compared.is_sorted_by(|a, b| a < b) && compared[compared.len() - 1] < files);
+        }
+    }
+}

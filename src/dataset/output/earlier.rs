@@ -1,0 +1,132 @@
+//! Files that earlier runs have written into the same output folder.
+//!
+//! A folder can be filled night by night. Its manifest always lists all files in it, whatever run
+//! has written them, provided that all have the same settings.
+
+use super::ledger::{self, Entries, ListedFile};
+use crate::dataset::assignment::Assignment;
+use crate::dataset::failures::FailedFile;
+use crate::error::path_text;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Names of files shown in messages.
+const SHOWN: usize = 3;
+
+/// Files of earlier runs, apart from those of this one.
+#[derive(Debug, Clone)]
+pub struct Earlier<F> {
+    pub files: Vec<F>,
+    /// Input path → why it failed.
+    pub failed: BTreeMap<String, FailedFile>,
+    /// Outputs that are no longer as they were written, and failed inputs of this run's folders
+    /// that no longer exist: path → what to do about it.
+    pub lost: BTreeMap<String, FailedFile>,
+}
+
+impl<F> Default for Earlier<F> {
+    fn default() -> Earlier<F> {
+        Earlier { files: Vec::new(), failed: BTreeMap::new(), lost: BTreeMap::new() }
+    }
+}
+
+impl<F: ListedFile> Earlier<F> {
+    /// Takes from a manifest what is not of the files of this run, `listed`.
+    pub fn new(
+        files: Vec<F>,
+        failed: BTreeMap<String, FailedFile>,
+        listed: &Assignment,
+    ) -> Earlier<F> {
+        let own: BTreeSet<&str> = listed.jobs.iter().map(|job| job.name.as_str()).collect();
+        let inputs: BTreeSet<String> =
+            listed.jobs.iter().map(|job| path_text(&job.input)).collect();
+        let (mut files, mut failed) = (files, failed);
+        files.retain(|file| !own.contains(file.output()));
+        failed.retain(|input, file| !inputs.contains(input) && !own.contains(file.output.as_str()));
+        Earlier { files, failed, lost: BTreeMap::new() }
+    }
+
+    /// Finds the files that are no longer as they were written, and the failed inputs that no
+    /// longer exist. They stay in the manifest, unless `forget` is set: what was lost by mistake
+    /// must not leave it unnoticed.
+    pub fn find_lost(&mut self, given: &[PathBuf], forget: bool, is_present: impl Fn(&F) -> bool) {
+        let name = |file: &F| file.output().to_string();
+        let gone: Vec<String> = self.files.iter().filter(|f| !is_present(f)).map(name).collect();
+        let is_gone = |input: &&String| std::fs::symlink_metadata(input).is_err();
+        let inputs: Vec<String> = self.failed.keys().filter(is_gone).cloned().collect();
+        if forget {
+            self.files.retain(|file| !gone.iter().any(|name| name == file.output()));
+            self.failed.retain(|input, _| !inputs.contains(input));
+            if !(gone.is_empty() && inputs.is_empty()) {
+                let all: Vec<String> = gone.into_iter().chain(inputs).collect();
+                log::warn!("{} file(s) leave the manifest: {}", all.len(), shown(&all));
+            }
+        } else {
+            for output in gone {
+                let reason = "the output is no longer as it was written: run the command on its \
+                              input again, or forget it with --forget-missing";
+                self.lost.insert(output.clone(), lost(&output, reason));
+            }
+            let is_given = |input: &&String| {
+                given.iter().any(|given| Path::new(input.as_str()).starts_with(given))
+            };
+            for input in inputs.iter().filter(is_given) {
+                let reason = "the input failed before and no longer exists: put it back, or \
+                              forget it with --forget-missing";
+                self.lost.insert(input.clone(), lost(&self.failed[input].output, reason));
+            }
+        }
+        if !self.files.is_empty() {
+            let names: Vec<String> = self.files.iter().map(name).collect();
+            log::info!(
+                "{} file(s) of earlier runs, not among these inputs, stay in the manifest: {}",
+                names.len(),
+                shown(&names)
+            );
+        }
+    }
+
+    /// Returns what a folder with these files, also of earlier runs, must not be left with: what
+    /// is lost, and inputs of equal content.
+    pub fn unresolved(&self, all: &[F]) -> BTreeMap<String, FailedFile> {
+        let duplicates = ledger::duplicates(all).into_iter();
+        let advice = "remove one of the two inputs with its output, and run the command again \
+                      with --forget-missing";
+        let duplicates = duplicates.map(|(output, found)| {
+            let reason = format!("{found}; {advice}");
+            (output.clone(), lost(&output, &reason))
+        });
+        self.lost.clone().into_iter().chain(duplicates).collect()
+    }
+
+    /// Adds the files of earlier runs to those of this one, in the order of their names.
+    pub fn add_to(&self, files: &mut Vec<F>, failed: &mut BTreeMap<String, FailedFile>) {
+        files.extend(self.files.iter().cloned());
+        files.sort_by(|a, b| a.output().cmp(b.output()));
+        files.dedup_by(|a, b| a.output() == b.output());
+        for (input, reason) in &self.failed {
+            failed.entry(input.clone()).or_insert_with(|| reason.clone());
+        }
+    }
+}
+
+/// Returns whether an output has the length that its ledger states; `None` if no ledger has it.
+pub fn has_recorded_length<F: ListedFile>(
+    folder: &Path,
+    file: &F,
+    entries: &Entries<F>,
+) -> Option<bool> {
+    let entry = entries.get(file.output())?.iter().rfind(|entry| entry.file == *file)?;
+    let metadata = std::fs::symlink_metadata(folder.join(file.output())).ok();
+    Some(metadata.is_some_and(|data| data.is_file() && data.len() == entry.bytes))
+}
+
+fn lost(output: &str, reason: &str) -> FailedFile {
+    let (output, reason) = (output.to_string(), reason.to_string());
+    FailedFile { output, reason, exit_code: 3, extraction: None }
+}
+
+fn shown(names: &[String]) -> String {
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
+}

@@ -1,0 +1,374 @@
+//! Records the finished files of an output folder: one line per file, appended when its output
+//! is complete and on disk, in one ledger per rank (`ledger/I-of-N.jsonl`).
+//!
+//! A line is enough to recognise an output without reading it. Files that failed have lines too.
+//! Outputs and manifests do not depend on the ledgers.
+
+use crate::bounded;
+use crate::dataset::failures::Failure;
+use crate::error::{Error, Fault, Result};
+use crate::storage::{self, AppendFile};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+pub const FOLDER: &str = "ledger";
+/// A longer ledger or manifest is something else.
+const LARGEST_FILE: u64 = 1 << 30;
+/// More rows in one file are a damaged number.
+const MOST_ROWS: u64 = 1 << 40;
+
+/// A finished file as manifests and ledgers list it.
+pub trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
+    /// Path of the output, relative to the output folder.
+    fn output(&self) -> &str;
+    fn rows(&self) -> u64;
+    fn input_blake3(&self) -> &str;
+    fn output_blake3(&self) -> &str;
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry<F> {
+    #[serde(flatten)]
+    pub file: F,
+    /// Bytes of the output.
+    pub bytes: u64,
+    /// The model of scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_blake3: Option<String>,
+    pub settings_blake3: String,
+    /// Size and time of change of the input when it was read, where a later run compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_stamp: Option<String>,
+}
+
+/// A line as it is written. A bit that flips in it must not become a count of the manifest.
+#[derive(Serialize, Deserialize)]
+struct Line<E> {
+    #[serde(flatten)]
+    entry: E,
+    /// The beginning of the blake3 of the entry's own JSON.
+    seal: String,
+}
+
+impl<E: Clone + Serialize + DeserializeOwned> Line<E> {
+    fn new(entry: &E) -> serde_json::Result<Line<E>> {
+        let hash = blake3::hash(serde_json::to_string(entry)?.as_bytes());
+        Ok(Line { entry: entry.clone(), seal: hash.to_hex()[..16].to_string() })
+    }
+
+    /// The entry of a line that is as it was written.
+    fn read(bytes: &[u8]) -> Option<E> {
+        let line: Line<E> = serde_json::from_slice(bytes).ok()?;
+        let written = Line::new(&line.entry).ok()?;
+        (written.seal == line.seal).then_some(line.entry)
+    }
+}
+
+/// The line of a file that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedEntry {
+    pub output: String,
+    pub input: String,
+    /// Why it failed.
+    pub failed: String,
+    pub exit_code: u8,
+    /// Whether it ends or stops the process that reads it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
+}
+
+impl FailedEntry {
+    pub fn new(output: &str, failure: &Failure, quarantined: bool) -> FailedEntry {
+        FailedEntry {
+            output: output.to_string(),
+            input: failure.file.clone(),
+            failed: failure.text.clone(),
+            exit_code: failure.exit_code,
+            quarantined,
+        }
+    }
+}
+
+/// The ledger of one rank; the file is made with its first line.
+pub struct Ledger {
+    path: PathBuf,
+    file: Option<AppendFile>,
+}
+
+impl Ledger {
+    /// Of part `index` (from 0) of `count`.
+    pub fn new(output: &Path, (index, count): (usize, usize)) -> Ledger {
+        let name = format!("{}-of-{count}.jsonl", index + 1);
+        Ledger { path: output.join(FOLDER).join(name), file: None }
+    }
+
+    pub fn add<F: ListedFile>(&mut self, entry: &Entry<F>) -> Result<()> {
+        self.append(entry)
+    }
+
+    pub fn add_failed(&mut self, entry: &FailedEntry) -> Result<()> {
+        self.append(entry)
+    }
+
+    fn append<E: Clone + Serialize + DeserializeOwned>(&mut self, entry: &E) -> Result<()> {
+        let line = Line::new(entry)
+            .and_then(|line| serde_json::to_string(&line))
+            .map_err(|e| Fault::new("cannot write the ledger").found(e).internal())?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(AppendFile::resume(&self.path)?),
+        };
+        file.append_line(&line)
+    }
+}
+
+/// Reads the manifest at a path; `None` if there is none.
+///
+/// # Errors
+/// `Input` if it cannot be read.
+pub fn read_manifest<M: DeserializeOwned>(path: &Path) -> Result<Option<M>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = bounded::read(path, LARGEST_FILE).map_err(|e| unreadable_manifest(path, &e))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| unreadable_manifest(path, &e))
+}
+
+/// Refuses a manifest with files outside of its folder, or with more `rows` (of this `unit`) in a
+/// file than there can be.
+///
+/// # Errors
+/// `Input`.
+pub fn refuse_impossible<F: ListedFile>(
+    path: &Path,
+    files: &[F],
+    unit: &str,
+    rows: impl Fn(&F) -> u64,
+) -> Result<()> {
+    if files.iter().any(|file| rows(file) > MOST_ROWS) {
+        let found = format!("a file of more than {MOST_ROWS} {unit}");
+        return Err(unreadable_manifest(path, &found));
+    }
+    let is_inside =
+        |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    match files.iter().find(|file| !is_inside(file.output())) {
+        Some(file) => {
+            let found = format!("a file outside of its folder, '{}'", file.output());
+            Err(unreadable_manifest(path, &found))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns the outputs, and those of inputs of equal content, that are listed twice, by name: their
+/// events would be counted twice. Files without rows may be alike.
+pub fn duplicates<F: ListedFile>(files: &[F]) -> BTreeMap<String, String> {
+    let (mut outputs, mut inputs) = (BTreeSet::new(), BTreeMap::new());
+    let mut found = BTreeMap::new();
+    for file in files {
+        let name = file.output();
+        if !outputs.insert(name) {
+            found.insert(name.to_string(), "is listed twice in the manifest".to_string());
+        } else if file.rows() > 0
+            && let Some(other) = inputs.insert(file.input_blake3(), name)
+        {
+            let text = format!("has the same input as {other}: its events count twice");
+            found.insert(name.to_string(), text);
+        }
+    }
+    found
+}
+
+/// The fault of a manifest that cannot be read.
+pub fn unreadable_manifest(path: &Path, found: &dyn std::fmt::Display) -> Error {
+    Fault::new("cannot read the manifest")
+        .file(path)
+        .found(found)
+        .advice(
+            "restore it, or move it away and run the same command again, which keeps what is \
+             finished",
+        )
+        .input()
+}
+
+/// Whether an output folder has a ledger.
+pub fn exists(output: &Path) -> bool {
+    files(output).is_ok_and(|files| !files.is_empty())
+}
+
+/// Whether a file in the folder is a ledger.
+pub fn is_ledger(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "jsonl")
+}
+
+/// The entries of a folder by output, in the order of their ledgers.
+pub type Entries<F> = BTreeMap<String, Vec<Entry<F>>>;
+
+/// Contents of all ledgers of an output folder.
+#[derive(Debug)]
+pub struct Contents<F> {
+    pub entries: Entries<F>,
+    /// The last failure, by output; the file may have been finished since.
+    pub failed: BTreeMap<String, FailedEntry>,
+    /// How many lines of a ledger are not as they were written, where there are such. The last
+    /// one may be torn by a death, which is no damage.
+    pub damaged: BTreeMap<String, usize>,
+}
+
+/// Reads all ledgers; a line that is torn or damaged is no entry.
+pub fn read<F: ListedFile>(output: &Path) -> Result<Contents<F>> {
+    let mut contents =
+        Contents { entries: BTreeMap::new(), failed: BTreeMap::new(), damaged: BTreeMap::new() };
+    for path in files(output)? {
+        for line in text(&path)?.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(entry) = Line::<Entry<F>>::read(line) {
+                let output = entry.file.output().to_string();
+                contents.entries.entry(output).or_default().push(entry);
+            } else if let Some(entry) = Line::<FailedEntry>::read(line) {
+                contents.failed.insert(entry.output.clone(), entry);
+            } else if line.ends_with(b"\n") {
+                let name = path.strip_prefix(output).unwrap_or(&path).display().to_string();
+                *contents.damaged.entry(name).or_default() += 1;
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// Removes the lines that are damaged, so that `verify` does not report them for ever: the files
+/// that they were about are looked at again. No other process may write the ledgers.
+pub fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
+    for path in files(output)? {
+        let text = text(&path)?;
+        let is_good = |line: &&[u8]| {
+            Line::<Entry<F>>::read(line).is_some() || Line::<FailedEntry>::read(line).is_some()
+        };
+        let lines = || text.split_inclusive(|byte| *byte == b'\n');
+        let damaged = lines().filter(|line| line.ends_with(b"\n") && !is_good(line)).count();
+        if damaged > 0 {
+            let good: Vec<&[u8]> = lines().filter(is_good).collect();
+            log::warn!("{}: {damaged} damaged line(s) are removed", path.display());
+            storage::write_file(&path, &good.concat())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the ledgers, the manifests of parts and the record of inputs of an output folder.
+pub fn remove_all(output: &Path) -> Result<()> {
+    let folder = output.join(FOLDER);
+    let entries = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e.to_string()))?;
+    let is_part = |name: &str| name.contains("-of-") && !name.starts_with("started");
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let is_record = extension == Some("json") && (is_part(name) || name == "inputs.json");
+        if is_ledger(&path) || is_record {
+            storage::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn files(output: &Path) -> Result<Vec<PathBuf>> {
+    let folder = output.join(FOLDER);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let found = std::fs::read_dir(&folder).map_err(|e| unreadable(&folder, &e.to_string()))?;
+    let mut paths: Vec<PathBuf> = found.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| is_ledger(path));
+    paths.sort();
+    Ok(paths)
+}
+
+fn text(path: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    if bytes > LARGEST_FILE {
+        return Err(unreadable(path, &format!("{bytes} bytes")));
+    }
+    std::fs::read(path).map_err(|e| unreadable(path, &e.to_string()))
+}
+
+fn unreadable(path: &Path, found: &str) -> Error {
+    Fault::new("cannot read the ledger").file(path).found(found).environment()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    struct File {
+        output: String,
+        rows: u64,
+        input_blake3: String,
+        output_blake3: String,
+        status: BTreeMap<String, u64>,
+    }
+
+    impl ListedFile for File {
+        fn output(&self) -> &str {
+            &self.output
+        }
+        fn rows(&self) -> u64 {
+            self.rows
+        }
+        fn input_blake3(&self) -> &str {
+            &self.input_blake3
+        }
+        fn output_blake3(&self) -> &str {
+            &self.output_blake3
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_altered_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File {
+            output: "night-1/run-1.h5".to_string(),
+            rows: 1234,
+            input_blake3: "a".repeat(64),
+            output_blake3: "b".repeat(64),
+            status: BTreeMap::from([("not finite".to_string(), 7)]),
+        };
+        let hash = "c".repeat(64);
+        let entry = Entry {
+            file,
+            bytes: 99,
+            model_blake3: Some(hash.clone()),
+            settings_blake3: hash,
+            input_stamp: Some("12 34.000000056".to_string()),
+        };
+        let mut ledger = Ledger::new(folder.path(), (0, 1));
+        ledger.add(&entry).unwrap();
+        ledger.add(&entry).unwrap();
+        let told = || read::<File>(folder.path()).unwrap();
+        let found = || told().entries.remove("night-1/run-1.h5").unwrap_or_default();
+        assert_eq!(found(), [entry.clone(), entry]);
+        let path = folder.path().join(FOLDER).join("1-of-1.jsonl");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() / 2 - 1 {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(found().len(), 1, "byte {at}");
+            let damaged = BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]);
+            assert_eq!(told().damaged, damaged);
+        }
+        let failure = Failure { file: "in.h5".into(), exit_code: 3, text: "torn".into() };
+        let failed = FailedEntry::new("night-1/run-2.h5", &failure, true);
+        Ledger::new(folder.path(), (1, 2)).add_failed(&failed).unwrap();
+        assert_eq!(told().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(told().damaged, BTreeMap::new(), "torn by a death");
+        let mut bytes = whole.clone();
+        bytes[9] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        remove_damaged_lines::<File>(folder.path()).unwrap();
+        assert_eq!((found().len(), told().damaged.len(), told().failed.len()), (1, 0, 1));
+    }
+}

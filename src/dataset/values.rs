@@ -1,0 +1,132 @@
+//! Looks at the values of files before they are trained on or evaluated: quantities that are
+//! wrong as a whole, such as widths in another unit, refuse a training.
+//!
+//! A sample is enough for that: the first rows of a file, and of very many files some.
+
+use super::check::ordered_pairs;
+use super::event_store;
+use super::source::Source;
+use crate::comm::{Work, World, agree, common, gather_values, is_root};
+use crate::data::schema::plausible;
+use crate::data::selection::Selection;
+use crate::data::table::{Block, Request, Table};
+use crate::error::{Error, Fault, Result};
+use serde::{Deserialize, Serialize};
+
+/// Rows of a file that are looked at.
+const ROWS: u64 = 16_384;
+/// Files that are looked at; of more, so many at equal steps.
+const MOST_FILES: usize = 1024;
+/// Warnings that are told one by one.
+const MOST_WARNINGS: usize = 10;
+/// Share of the rows in which a width may exceed the length.
+const MOST_WIDER: f64 = 0.5;
+
+/// A quantity of a file that is not plausible.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// Index of the file among the sources.
+    pub file: usize,
+    quantity: String,
+    severe: bool,
+    expected: String,
+    found: String,
+    advice: String,
+}
+
+/// Refuses files with a quantity that no telescope can have, on all ranks alike; warns of what
+/// may be wrong.
+///
+/// # Errors
+/// Input, with the first such file; what reading a file gives.
+pub fn refuse_implausible(
+    world: &dyn World,
+    sources: &[Source],
+    selection: &Selection,
+) -> Result<()> {
+    let all = find(world, sources, selection)?;
+    if let Some(first) = all.iter().find(|finding| finding.severe) {
+        return common(Err(first.refusal(&sources[first.file])));
+    }
+    if is_root(world) {
+        for finding in all.iter().take(MOST_WARNINGS) {
+            log::warn!("{}", finding.line(sources));
+        }
+        if all.len() > MOST_WARNINGS {
+            log::warn!("and {} more such warnings: run `check`", all.len() - MOST_WARNINGS);
+        }
+    }
+    Ok(())
+}
+
+/// Finds quantities that are not plausible, on all ranks alike, in the order of the files.
+pub fn find(world: &dyn World, sources: &[Source], selection: &Selection) -> Result<Vec<Finding>> {
+    let step = sources.len().div_ceil(MOST_FILES).max(1);
+    let looked = (0..sources.len()).step_by(step).enumerate();
+    let mine = looked.filter(|(i, _)| i % world.size() == world.rank());
+    let found = mine.map(|(_, file)| {
+        world.progress(Work::Reading, file as u64);
+        findings(file, &sources[file], selection)
+    });
+    let found: Vec<Finding> =
+        agree(world, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
+    let mut all: Vec<Finding> = gather_values(world, &found)?.into_iter().flatten().collect();
+    all.sort_by_key(|finding| finding.file);
+    Ok(all)
+}
+
+impl Finding {
+    /// The finding as one line.
+    pub fn line(&self, sources: &[Source]) -> String {
+        let Finding { quantity, expected, found, advice, .. } = self;
+        let path = sources[self.file].path.display();
+        format!("{path}: '{quantity}': expected {expected}, found {found}; {advice}")
+    }
+
+    pub fn refusal(&self, source: &Source) -> Error {
+        Fault::new("values that no Cherenkov camera records")
+            .file(&source.path)
+            .column(&self.quantity)
+            .expected(&self.expected)
+            .found(&self.found)
+            .advice(&self.advice)
+            .input()
+    }
+}
+
+fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<Finding>> {
+    let table = Table::open(&source.path, &source.schema)?;
+    let there = |name: &&String| table.unit(name).is_some();
+    let quantities = selection.quantities().iter().filter(there).cloned().collect();
+    let wanted = Request { quantities, ..Request::default() };
+    // A view computes some quantities from others, which it reads instead.
+    let (mut reader, read) = event_store::open_columns(&table, source, &wanted)?;
+    let mut block = Block::default();
+    reader.read(0..table.rows().min(ROWS), &mut block)?;
+    let of_values = plausible::findings(&table, &read.quantities, &block.quantities);
+    let of_values = of_values.map(|(name, found)| Finding {
+        file,
+        quantity: name.clone(),
+        severe: found.severe,
+        expected: found.expected,
+        found: found.found,
+        advice: found.advice.to_string(),
+    });
+    Ok(of_values.chain(exchanged_axes(file, &read.quantities, &block)).collect())
+}
+
+/// Widths that exceed the lengths: the columns are exchanged.
+fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<Finding> {
+    let mut pairs = ordered_pairs(names).into_iter();
+    let mut pair = pairs.find(|pair| pair.names == ("width", "length"))?;
+    pair.add(block);
+    let wider = pair.rows;
+    (wider as f64 > MOST_WIDER * block.rows as f64).then(|| Finding {
+        file,
+        quantity: "width".to_string(),
+        severe: true,
+        expected: "widths below the lengths".to_string(),
+        found: format!("{wider} of {} rows with width > length", block.rows),
+        advice: "the columns look exchanged: correct the schema or the file".to_string(),
+    })
+}

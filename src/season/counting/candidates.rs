@@ -1,0 +1,162 @@
+//! The events counted at the source that have the highest scores.
+
+use crate::statistics::Bound;
+use crate::statistics::measured::{probability, significant};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+
+/// One event counted at the source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub score: f32,
+    /// As the score file has them, of calibrated models; where they are bounds, the limits that
+    /// the file states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gammaness: Option<f32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posterior: Option<f32>,
+    /// Where these two are bounds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+    pub telescope: Option<i64>,
+    pub run: Option<i64>,
+    /// All keys of the score file.
+    pub keys: Vec<(String, i64)>,
+    pub time_ns: Option<i64>, // since 1970
+    pub dist: Option<f32>,    // [deg]
+    pub alpha: Option<f32>,   // [deg]
+    pub theta2: Option<f32>,  // [deg²]
+    pub energy: Option<f32>,  // [TeV]
+    pub size: Option<f32>,    // [p.e.]
+    pub file: String,
+    pub row: u64,
+}
+
+impl Candidate {
+    /// A probability of this candidate, with "≥" or "≤" where it is a bound.
+    pub fn probability(&self, value: f32) -> String {
+        let value = f64::from(value);
+        match self.bound {
+            Some(bound) => format!("{} {}", bound.sign(), probability(value, 3)),
+            None if value >= 1.0 => significant(value, 3),
+            None => probability(value, 3),
+        }
+    }
+
+    /// The best first; equal scores by file and row, so that the order is one.
+    fn order(&self, other: &Candidate) -> Ordering {
+        let by_score = other.score.total_cmp(&self.score);
+        by_score.then_with(|| self.file.cmp(&other.file)).then(self.row.cmp(&other.row))
+    }
+}
+
+/// The best candidates so far, at most as many as are kept.
+#[derive(Debug, Default)]
+pub struct Best {
+    kept: usize,
+    candidates: Vec<Candidate>,
+    /// None below this is wanted.
+    least: Option<f32>,
+}
+
+impl Best {
+    pub fn new(kept: usize) -> Best {
+        Best { kept, candidates: Vec::new(), least: None }
+    }
+
+    /// Whether a score may belong to the best.
+    pub fn wants(&self, score: f32) -> bool {
+        self.kept > 0 && score.is_finite() && self.least.is_none_or(|least| score >= least)
+    }
+
+    pub fn add(&mut self, candidate: Candidate) {
+        self.candidates.push(candidate);
+        if self.candidates.len() >= 2 * self.kept + 64 {
+            self.cut();
+        }
+    }
+
+    pub fn extend(&mut self, others: Vec<Candidate>) {
+        self.candidates.extend(others);
+    }
+
+    /// The best ones in their order.
+    pub fn finish(mut self) -> Vec<Candidate> {
+        self.cut();
+        self.candidates
+    }
+
+    fn cut(&mut self) {
+        self.candidates.sort_by(Candidate::order);
+        self.candidates.truncate(self.kept);
+        if self.candidates.len() == self.kept {
+            self.least = self.candidates.last().map(|last| last.score);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taiga_flow_gpu::random::Stream;
+
+    fn candidate(score: f32, row: u64) -> Candidate {
+        Candidate {
+            score,
+            gammaness: None,
+            posterior: None,
+            bound: None,
+            telescope: None,
+            run: None,
+            keys: Vec::new(),
+            time_ns: None,
+            dist: None,
+            alpha: None,
+            theta2: None,
+            energy: None,
+            size: None,
+            file: "a.h5".to_string(),
+            row,
+        }
+    }
+
+    #[test]
+    fn probabilities_beyond_the_range_are_bounds() {
+        let with = |bound| Candidate { bound, ..candidate(1.0, 0) }.probability(0.0361);
+        assert_eq!(with(None), "0.0361");
+        assert_eq!(with(Some(Bound::AtLeast)), "≥ 0.0361");
+        assert_eq!(with(Some(Bound::AtMost)), "≤ 0.0361");
+        let at_least = Candidate { bound: Some(Bound::AtLeast), ..candidate(1.0, 0) };
+        assert_eq!(at_least.probability(0.999_95), "≥ 0.9999500");
+        assert_eq!(at_least.probability(1.0), "≥ 1 − 2.98e-8");
+        // Files of older versions have neither.
+        let json = serde_json::to_string(&candidate(1.0, 0)).unwrap();
+        assert!(!json.contains("bound") && !json.contains("posterior"), "{json}");
+        assert_eq!(serde_json::from_str::<Candidate>(&json).unwrap(), candidate(1.0, 0));
+    }
+
+    #[test]
+    fn the_best_are_kept_whatever_the_order_and_the_pieces() {
+        let stream = Stream::new(1, "scores", &[]);
+        // Many equal scores.
+        let all: Vec<Candidate> =
+            (0..3000).map(|i| candidate((stream.bits(i) % 50) as f32, i)).collect();
+        let mut expected = all.clone();
+        expected.sort_by(Candidate::order);
+        expected.truncate(37);
+        for pieces in [1, 3, 8] {
+            let mut whole = Best::new(37);
+            for piece in 0..pieces {
+                let mut best = Best::new(37);
+                for one in all.iter().rev().filter(|c| c.row % pieces == piece) {
+                    if best.wants(one.score) {
+                        best.add(one.clone());
+                    }
+                }
+                whole.extend(best.finish());
+            }
+            assert_eq!(whole.finish(), expected);
+        }
+        assert!(!Best::new(0).wants(1.0) && !Best::new(3).wants(f32::NAN));
+    }
+}

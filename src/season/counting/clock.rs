@@ -1,0 +1,267 @@
+//! The live time of a portion, from the times of its events.
+//!
+//! The time between two events of a telescope and run, one after the other in the file, is
+//! live unless it is longer than the allowed pause (a gap), unless it is negative (the clock
+//! went backwards: counted, told, never subtracted), and unless the later event fails a
+//! quality cut that speaks of a time. At TAIGA's rates, above 5 Hz, a pause of 10 s does not
+//! happen by chance. Sums are integers of nanoseconds. Where the table has `delta_time`, the
+//! seconds since the telescope's previous event, its sum stands beside: the two disagree
+//! where rows are missing from a table, or times are wrong.
+//!
+//! The rate is the number of live intervals over the live time: events of bad quality and
+//! events after a pause end no live interval, so they enter neither of the two. An event
+//! without a plausible time (`data::schema::unix_time`) is counted as such and moves no clock.
+
+use crate::data::schema::unix_time;
+use serde::{Deserialize, Serialize};
+
+/// A difference between live time and the sum of `delta_time` that is told.
+pub const DISAGREEMENT: f64 = 0.02;
+/// Largest share of events without a plausible time in a run whose times are used.
+const MOST_UNTIMED: f64 = 0.01;
+/// Largest share of times before the one of the event before in a run whose times are used.
+const MOST_BACKWARDS: f64 = 0.05;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// First and last time [ns since 1970].
+    pub first: Option<i64>,
+    pub last: Option<i64>,
+    pub live_ns: u64,
+    /// Events at the end of a live interval.
+    pub live_events: u64,
+    /// Events with a plausible time, and without.
+    pub timed: u64,
+    pub untimed: u64,
+    /// Of those without: times outside of [`unix_time::PLAUSIBLE`].
+    pub implausible: u64,
+    /// The first of these: file, row and value.
+    pub implausible_at: Option<(String, u64, i64)>,
+    pub gaps: u64,
+    pub gap_ns: u64,
+    /// Not live for its quality [ns].
+    pub bad_ns: u64,
+    pub backwards: u64,
+    /// The first of these: file and row.
+    pub backwards_at: Option<(String, u64)>,
+    /// Sum of `delta_time` up to the allowed pause [ns].
+    pub delta_ns: u64,
+    /// Events with a usable `delta_time`.
+    pub deltas: u64,
+}
+
+impl Clock {
+    /// Takes an event without a time.
+    pub fn without_time(&mut self) {
+        self.untimed += 1;
+    }
+
+    /// Takes the time of an event; `previous` is that of the event before it in the run.
+    pub fn tick(&mut self, now: i64, previous: Option<i64>, gap_ns: i64, good: bool) -> Tick {
+        if !unix_time::is_plausible(now) {
+            self.untimed += 1;
+            self.implausible += 1;
+            return Tick::Implausible;
+        }
+        self.timed += 1;
+        self.first = Some(self.first.map_or(now, |first| first.min(now)));
+        self.last = Some(self.last.map_or(now, |last| last.max(now)));
+        let Some(previous) = previous else { return Tick::First };
+        match now.checked_sub(previous) {
+            Some(passed) if passed < 0 => {
+                self.backwards += 1;
+                Tick::Backwards
+            }
+            Some(passed) if passed <= gap_ns => {
+                if good {
+                    self.live_ns += passed as u64;
+                    self.live_events += 1;
+                } else {
+                    self.bad_ns += passed as u64;
+                }
+                Tick::Live
+            }
+            passed => {
+                self.gaps += 1;
+                self.gap_ns += passed.map_or(0, |passed| passed as u64);
+                Tick::Gap
+            }
+        }
+    }
+
+    /// Takes an event's `delta_time` [s].
+    pub fn delta(&mut self, seconds: f32, gap_ns: i64, good: bool) {
+        let passed = f64::from(seconds) * 1e9;
+        if good && passed >= 0.0 && passed <= gap_ns as f64 {
+            self.deltas += 1;
+            self.delta_ns += passed.round() as u64;
+        }
+    }
+
+    pub fn merge(&mut self, other: &Clock) {
+        let either = |a: Option<i64>, b: Option<i64>, of: fn(i64, i64) -> i64| match (a, b) {
+            (Some(a), Some(b)) => Some(of(a, b)),
+            (a, b) => a.or(b),
+        };
+        self.live_events += other.live_events;
+        self.timed += other.timed;
+        self.untimed += other.untimed;
+        self.implausible += other.implausible;
+        self.implausible_at = first_of(self.implausible_at.take(), other.implausible_at.as_ref());
+        self.first = either(self.first, other.first, i64::min);
+        self.last = either(self.last, other.last, i64::max);
+        self.live_ns += other.live_ns;
+        self.gaps += other.gaps;
+        self.gap_ns += other.gap_ns;
+        self.bad_ns += other.bad_ns;
+        self.backwards += other.backwards;
+        self.backwards_at = first_of(self.backwards_at.take(), other.backwards_at.as_ref());
+        self.delta_ns += other.delta_ns;
+        self.deltas += other.deltas;
+    }
+
+    /// Whether the events' times can be used: all but a few have one.
+    pub fn has_times(&self) -> bool {
+        let all = self.timed + self.untimed;
+        self.timed > 0 && self.untimed as f64 <= MOST_UNTIMED * all as f64
+    }
+
+    /// First and last time, where times can be used.
+    pub fn span(&self) -> Option<(i64, i64)> {
+        self.first.zip(self.last).filter(|_| self.has_times())
+    }
+
+    /// Live time [ns] and the events of it: by the events' times, else by `delta_time`.
+    pub fn live(&self) -> Option<(u64, u64)> {
+        if self.has_times() && !self.is_unordered() {
+            return Some((self.live_ns, self.live_events));
+        }
+        (self.deltas > 0).then_some((self.delta_ns, self.deltas))
+    }
+
+    /// Whether so many times go backwards that intervals between events mean nothing.
+    pub fn is_unordered(&self) -> bool {
+        self.backwards as f64 > MOST_BACKWARDS * self.timed as f64
+    }
+
+    /// Live time [s].
+    pub fn live_s(&self) -> Option<f64> {
+        self.live().map(|(ns, _)| ns as f64 / 1e9)
+    }
+
+    /// Sum of `delta_time` over live time, where there are both.
+    pub fn delta_share(&self) -> Option<f64> {
+        let both = self.has_times() && self.deltas > 0 && self.live_ns > 0;
+        both.then(|| self.delta_ns as f64 / self.live_ns as f64)
+    }
+}
+
+/// Returns the least of two places that may be absent.
+fn first_of<T: Ord + Clone>(own: Option<T>, its: Option<&T>) -> Option<T> {
+    match (own, its) {
+        (Some(own), Some(its)) => Some(own.min(its.clone())),
+        (own, its) => own.or_else(|| its.cloned()),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    First,
+    Live,
+    Gap,
+    Backwards,
+    /// Outside of [`unix_time::PLAUSIBLE`].
+    Implausible,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use taiga_flow_gpu::random::Stream;
+
+    const SECOND: i64 = 1_000_000_000;
+    /// 2022-12-01 17:00 UTC.
+    const EVENING: i64 = 1_669_914_000 * SECOND;
+
+    /// Of times since the evening.
+    fn clock(times: &[i64]) -> Clock {
+        let (mut clock, mut previous) = (Clock::default(), None);
+        for time in times {
+            clock.tick(EVENING + *time, previous, 10 * SECOND, true);
+            previous = Some(EVENING + *time);
+        }
+        clock
+    }
+
+    #[test]
+    fn pauses_are_not_live_and_a_clock_that_goes_back_is_counted() {
+        let told = clock(&[0, SECOND, 3 * SECOND, 100 * SECOND, 99 * SECOND, 101 * SECOND]);
+        assert_eq!(told.live_ns, 5 * SECOND as u64);
+        assert_eq!((told.gaps, told.gap_ns, told.backwards), (1, 97 * SECOND as u64, 1));
+        assert_eq!((told.first, told.last), (Some(EVENING), Some(EVENING + 101 * SECOND)));
+        assert_eq!((told.live_events, told.timed), (3, 6));
+        let mut wild = Clock::default();
+        for time in [i64::MIN, 0, i64::MAX] {
+            assert_eq!(wild.tick(time, None, 10 * SECOND, true), Tick::Implausible);
+        }
+        assert_eq!((wild.live_ns, wild.gaps, wild.implausible, wild.first), (0, 0, 3, None));
+    }
+
+    #[test]
+    fn pieces_add_up_in_any_order() {
+        let (mut a, b) = (clock(&[0, SECOND]), clock(&[5 * SECOND, 7 * SECOND]));
+        let mut other = b.clone();
+        other.merge(&a);
+        a.merge(&b);
+        assert_eq!(a, other);
+        assert_eq!(a.live_s(), Some(3.0));
+        assert_eq!(Clock::default().live_s(), None);
+    }
+
+    #[test]
+    fn delta_times_stand_beside_or_in_for_missing_times() {
+        let mut only = Clock::default();
+        for seconds in [0.5, 0.25, -1.0, 60.0, f32::NAN] {
+            only.delta(seconds, 10 * SECOND, true);
+        }
+        assert_eq!((only.deltas, only.live_s()), (2, Some(0.75)));
+        assert_eq!(only.delta_share(), None);
+        let mut both = clock(&[0, SECOND]);
+        both.delta(0.5, 10 * SECOND, true);
+        assert_eq!(both.delta_share(), Some(0.5));
+        // Times that are missing from most events are no times.
+        (0..5).for_each(|_| both.without_time());
+        assert_eq!(
+            (both.live(), both.span(), both.delta_share()),
+            (Some((SECOND as u64 / 2, 1)), None, None)
+        );
+    }
+
+    #[test]
+    fn rate_with_bad_stretches_is_the_true_one() {
+        // Poisson events at 7 Hz for 4 h; every second ten minutes are of bad quality, and
+        // then 40 Hz of something else are there too.
+        let (seed, rate, noise) = (std::process::id().into(), 7.0, 40.0);
+        println!("seed {seed}");
+        let steps = Stream::new(seed, "steps", &[]);
+        let (mut clock, mut previous, mut time, mut events) = (Clock::default(), None, 0.0, 0_u64);
+        while time < 4.0 * 3600.0 {
+            let bad = (time / 600.0) as u64 % 2 == 1;
+            let hertz = if bad { rate + noise } else { rate };
+            time -= libm::log(1.0 - steps.uniform(events)) / hertz;
+            events += 1;
+            let bad = (time / 600.0) as u64 % 2 == 1;
+            let now = EVENING + (time * 1e9) as i64;
+            clock.tick(now, previous, 10 * SECOND, !bad);
+            previous = Some(now);
+        }
+        let (live_ns, counted) = clock.live().unwrap();
+        let live = live_ns as f64 / 1e9;
+        assert!((live - 7200.0).abs() < 20.0, "{live} s");
+        let (found, error) = (counted as f64 / live, (rate / live).sqrt());
+        assert!((found - rate).abs() < 5.0 * error, "{found} ± {error} Hz");
+        // All events over live time is far from it.
+        assert!(events as f64 / live > 6.0 * rate);
+    }
+}

@@ -1,0 +1,193 @@
+//! Whether an event passes, where, and at which position it counts.
+
+use crate::data::schema::unix_time;
+use crate::data::table::scores::{Head, ScoreBlock, Wanted};
+use crate::season::plan::{Passing, Plan};
+use crate::statistics::counts::disjoint::{MOST_POSITIONS, counted_at};
+use taiga_flow_gpu::random::mix;
+
+/// What a file's rows are judged by: the plan, and where each column stands in a block.
+pub struct Judge<'a> {
+    pub plan: &'a Plan,
+    pub columns: Columns,
+    /// Stands for the file in keys of events that have none.
+    file_number: i64,
+}
+
+/// What becomes of an event at one position.
+pub struct Verdict<'a> {
+    pub passing: bool,
+    /// Inside the report's own cuts; else the cut that fails, if it is the only one.
+    pub inside: bool,
+    pub only: Option<&'a str>,
+}
+
+impl<'a> Judge<'a> {
+    /// For the files of a plan; `name` is that of the file.
+    pub fn new(head: &Head, plan: &'a Plan, name: &str) -> Judge<'a> {
+        let file_number = name.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))) as i64;
+        Judge { plan, columns: Columns::of(head, plan), file_number }
+    }
+
+    pub fn wanted(&self) -> &Wanted {
+        &self.columns.wanted
+    }
+
+    pub fn score(&self, block: &ScoreBlock, row: usize) -> f32 {
+        block.at_all[self.columns.score][0][row]
+    }
+
+    /// The time of an event, if it is plausible.
+    pub fn time_ns(&self, block: &ScoreBlock, row: usize) -> Option<i64> {
+        let time = self.columns.keys.time.map(|time| block.keys[time][row]);
+        time.filter(|time| unix_time::is_plausible(*time))
+    }
+
+    /// Bit k is whether the event passes at position k.
+    pub fn passes(&self, block: &ScoreBlock, row: usize) -> u64 {
+        if block.quality[row] & self.plan.quality != 0 {
+            return 0;
+        }
+        let pass = |k: &usize| self.at(block, row, *k).is_some_and(|v| v.passing && v.inside);
+        (0..self.plan.positions.len()).filter(pass).fold(0, |bits, k| bits | 1 << k)
+    }
+
+    /// `None` where the event has no score, or is outside the model's cuts.
+    pub fn at(&self, block: &ScoreBlock, row: usize, k: usize) -> Option<Verdict<'a>> {
+        if block.status[k][row] != 0 {
+            return None;
+        }
+        let passing = match self.plan.passing {
+            Passing::Point(bit) => block.pass[k][row] >> bit & 1 == 1,
+            Passing::Threshold(threshold) => {
+                f64::from(block.at_all[self.columns.score][k][row]) >= threshold
+            }
+        };
+        let cuts = self.plan.cuts.iter().zip(&self.columns.cuts);
+        let mut failed =
+            cuts.filter(|((_, cut), column)| !cut.contains(block.at_all[**column][k][row]));
+        let (first, second) = (failed.next(), failed.next());
+        let only = first.filter(|_| second.is_none()).map(|((name, _), _)| name.as_str());
+        Some(Verdict { passing, inside: first.is_none(), only })
+    }
+
+    /// Where an event counts that passes somewhere. It goes by its run and number where it
+    /// has both, else by file and row.
+    pub fn place(
+        &self,
+        passes: u64,
+        block: &ScoreBlock,
+        row: usize,
+        file_row: u64,
+    ) -> Option<usize> {
+        let scores = &block.at_all[self.columns.score];
+        let mut of_event = [0.0; MOST_POSITIONS];
+        for (own, of_position) in of_event.iter_mut().zip(scores) {
+            *own = of_position[row];
+        }
+        let Keys { run, run_id, event, .. } = self.columns.keys;
+        let key = match (run_id.or(run), event) {
+            (Some(run), Some(event)) => [block.keys[run][row], block.keys[event][row]],
+            _ => [self.file_number, file_row as i64],
+        };
+        counted_at(passes, &of_event[..scores.len()], &key)
+    }
+}
+
+/// Where columns stand in a block.
+pub struct Columns {
+    pub wanted: Wanted,
+    pub keys: Keys,
+    pub score: usize,
+    pub cuts: Vec<usize>,
+    pub theta2: Option<usize>,
+    pub alpha: Option<usize>,
+    pub log_prob: usize,          // of those at the source
+    pub dist: Option<usize>,      // of those at the source
+    pub gammaness: Option<usize>, // of those at the source
+    pub posterior: Option<usize>, // of those at the source
+    pub energy: Option<usize>,    // of those at all positions
+    pub true_energy: Option<usize>,
+    pub delta: Option<usize>,
+    pub size: Option<usize>,
+    pub drift: Vec<usize>,
+    /// Keys of a shower that telescopes share; empty if images are not combined.
+    pub shower: Vec<usize>,
+}
+
+#[derive(Default)]
+pub struct Keys {
+    /// `run` (YYYYMMDDRRR) where there is one, else `run_id`.
+    pub run: Option<usize>,
+    pub run_id: Option<usize>,
+    pub telescope: Option<usize>,
+    /// `portion`, else `run_id` of a file that has `run` too.
+    pub portion: Option<usize>,
+    pub event: Option<usize>,
+    pub time: Option<usize>,
+}
+
+impl Columns {
+    fn of(head: &Head, plan: &Plan) -> Columns {
+        let mut wanted = Wanted {
+            keys: head.keys.clone(),
+            pass: matches!(plan.passing, Passing::Point(_)),
+            ..Wanted::default()
+        };
+        let key = |name: &str| head.keys.iter().position(|known| known == name);
+        let (run, run_id) = (key("run"), key("run_id"));
+        let keys = Keys {
+            run: run.or(run_id),
+            run_id,
+            telescope: key("telescope_id").or_else(|| key("tel_id")),
+            portion: key("portion").or(run_id.filter(|_| run.is_some())),
+            event: key("event_id"),
+            time: key(unix_time::COLUMN),
+        };
+        let shower = plan.shower_key.iter().filter_map(|name| key(name)).collect();
+        let mut at_all = |name: &str| index_of(&mut wanted.at_all, name);
+        let there = |name: &str| head.of_position.iter().any(|known| known == name);
+        let score = at_all("score");
+        let cuts = plan.cuts.iter().map(|(name, _)| at_all(name)).collect();
+        let theta2 = there("theta2").then(|| at_all("theta2"));
+        let alpha = there("alpha").then(|| at_all("alpha"));
+        let energy = there("energy").then(|| at_all("energy"));
+        let log_prob = index_of(&mut wanted.at_source, head.log_prob());
+        let mut at_source = |name: &str| there(name).then(|| index_of(&mut wanted.at_source, name));
+        let [dist, gammaness, posterior] = ["dist", "gammaness", "posterior"].map(&mut at_source);
+        let has = |name: &str| head.copied.iter().any(|known| known == name);
+        let mut copied = |name: &str| has(name).then(|| index_of(&mut wanted.copied, name));
+        let (delta, size) = (copied("delta_time"), copied("size"));
+        let true_energy = if plan.simulated { copied("energy_true") } else { None };
+        let not_features = ["energy", "delta_time", "energy_true"];
+        let features = head.copied.iter().filter(|name| !not_features.contains(&name.as_str()));
+        let drift: Vec<String> = features.cloned().collect();
+        let drift = drift.iter().map(|name| index_of(&mut wanted.copied, name)).collect();
+        Columns {
+            wanted,
+            keys,
+            score,
+            cuts,
+            theta2,
+            alpha,
+            log_prob,
+            dist,
+            gammaness,
+            posterior,
+            energy,
+            true_energy,
+            delta,
+            size,
+            drift,
+            shower,
+        }
+    }
+}
+
+/// Place of a name in a list, at its end if it was not there.
+fn index_of(names: &mut Vec<String>, name: &str) -> usize {
+    names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.to_string());
+        names.len() - 1
+    })
+}

@@ -1,0 +1,255 @@
+//! Finds events that count more than once: the same rows in two score files, or twice in one.
+//!
+//! Events are compared by their keys, where one of them numbers events or tells their time, and
+//! by their values. Of more events than have room, one in a power of two is kept, chosen by its
+//! keys or values alone, so that a file given twice is found whatever its size, on any number of
+//! ranks.
+
+use super::judge::Columns;
+use crate::data::table::scores::ScoreBlock;
+use crate::dataset::duplicates::mixed;
+use crate::error::{Fault, Result};
+use crate::season::folder::Listed;
+use serde::{Deserialize, Serialize};
+
+/// Events kept of a file, and of all files of a rank: 32 bytes each.
+const MOST: usize = 1 << 20;
+/// Columns of floating point whose values tell events apart.
+const LEAST_COLUMNS: usize = 3;
+
+/// An event that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CountedEvent {
+    /// Hash of telescope, run and keys; of the values where no key tells events apart.
+    name: u64,
+    /// Hash of the scores at all positions and of the copied columns.
+    values: u64,
+    /// Index of its file in the folder.
+    file: usize,
+    row: u64,
+}
+
+/// Events that count, or a sample of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CountedEvents {
+    /// One of so many names is kept: a power of 2.
+    one_in: u64,
+    events: Vec<CountedEvent>,
+    /// Whether equal names with other values may be one event: not where the telescope is not
+    /// known, and not of simulated showers, which are used several times.
+    are_named: bool,
+}
+
+impl Default for CountedEvents {
+    fn default() -> CountedEvents {
+        CountedEvents { one_in: 1, events: Vec::new(), are_named: false }
+    }
+}
+
+impl CountedEvents {
+    /// Adds a row of a block.
+    pub fn add(
+        &mut self,
+        columns: &Columns,
+        block: &ScoreBlock,
+        row: usize,
+        file_row: u64,
+        telescope: Option<i64>,
+    ) {
+        let scores = block.at_all[columns.score].iter().map(|at| at[row]);
+        let copied = block.copied.iter().map(|column| column[row]);
+        let values = scores.chain(copied).map(|value| u64::from(value.to_bits())).fold(0, mixed);
+        let is_keyed = columns.keys.event.or(columns.keys.time).is_some();
+        let is_valued = block.at_all[columns.score].len() + block.copied.len() >= LEAST_COLUMNS;
+        let keys = block.keys.iter().map(|key| key[row] as u64);
+        let start = telescope.map_or(0, |telescope| mixed(1, telescope as u64));
+        let (name, values) = match (is_keyed, is_valued) {
+            (true, true) => (keys.fold(start, mixed), values),
+            (true, false) => (keys.fold(start, mixed), mixed(values, file_row)),
+            (false, true) => (values, values),
+            (false, false) => return,
+        };
+        self.are_named |= is_keyed && telescope.is_some();
+        self.push(CountedEvent { name, values, file: 0, row: file_row });
+    }
+
+    fn push(&mut self, event: CountedEvent) {
+        if !event.is_kept(self.one_in) {
+            return;
+        }
+        self.events.push(event);
+        while self.events.len() > MOST {
+            self.thin(2 * self.one_in);
+        }
+    }
+
+    fn thin(&mut self, one_in: u64) {
+        self.one_in = one_in;
+        self.events.retain(|event| event.is_kept(one_in));
+    }
+
+    /// Names the file that the events are of.
+    pub fn of_file(&mut self, index: usize) {
+        self.events.iter_mut().for_each(|event| event.file = index);
+    }
+
+    pub fn merge(&mut self, mut other: CountedEvents) {
+        let one_in = self.one_in.max(other.one_in);
+        self.thin(one_in);
+        other.thin(one_in);
+        self.are_named |= other.are_named;
+        other.events.into_iter().for_each(|event| self.push(event));
+    }
+
+    /// Refuses events of equal keys and values, and of equal keys alone where these name one event
+    /// of a telescope. Equal keys alone are a warning elsewhere, and nothing of simulated showers;
+    /// equal values alone are a warning.
+    pub fn refuse_repeated(
+        mut self,
+        files: &[Listed],
+        is_simulated: bool,
+    ) -> Result<Option<String>> {
+        self.events.sort_unstable();
+        let mut found = [(0_u64, None); 2]; // of other values, of equal ones
+        for pair in self.events.windows(2).filter(|pair| pair[0].name == pair[1].name) {
+            let of = &mut found[usize::from(pair[0].values == pair[1].values)];
+            let place = |event: &CountedEvent| (event.file, event.row);
+            let (first, second) = if place(&pair[0]) <= place(&pair[1]) {
+                (pair[0], pair[1])
+            } else {
+                (pair[1], pair[0])
+            };
+            of.0 += 1;
+            let pairs = of.1.into_iter().chain([(first, second)]);
+            of.1 = pairs.min_by_key(|(_, second)| place(second));
+        }
+        // The same rows under other keys: copies, or values of little resolution.
+        let mut other_keys = (0_u64, None);
+        self.events.sort_unstable_by_key(|event| (event.values, event.file, event.row));
+        let pairs = self.events.windows(2);
+        for pair in pairs.filter(|p| p[0].values == p[1].values && p[0].name != p[1].name) {
+            other_keys.0 += 1;
+            other_keys.1.get_or_insert((pair[0], pair[1]));
+        }
+        let [of_keys, of_values] = found;
+        let least = if self.one_in == 1 { "" } else { "at least " };
+        let told = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
+            let (first, second) = pair?;
+            let file = |event: CountedEvent| files.get(event.file);
+            let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
+            let (one, other) = (name(first), name(second));
+            let text = format!(
+                "{least}{count} duplicates among the counted events, such as row {} of {one} and row {} of {other}",
+                first.row, second.row
+            );
+            Some((file(second).map(|file| file.path.clone()), second.row, text))
+        };
+        let refused = told(of_values).or_else(|| {
+            let name_one_event = self.are_named && !is_simulated;
+            told(of_keys).filter(|_| name_one_event)
+        });
+        if let Some((path, row, text)) = refused {
+            let fault = Fault::new("duplicate events").row(row);
+            return Err(path
+                .iter()
+                .fold(fault, Fault::file)
+                .expected("every event once")
+                .found(text)
+                .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")
+                .input());
+        }
+        let copies = told(other_keys).map(|(_, _, text)| {
+            format!("Events with equal values and other keys: {text}. Copies count twice.")
+        });
+        let warning = told(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
+            format!(
+                "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
+            )
+        });
+        Ok(warning.or(copies))
+    }
+}
+
+impl CountedEvent {
+    fn is_kept(&self, one_in: u64) -> bool {
+        [self.name, self.values].iter().any(|hash| (hash >> 32) & (one_in - 1) == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use taiga_flow_gpu::random::Stream;
+
+    fn files() -> Vec<Listed> {
+        let listed = |name: &str| Listed {
+            name: name.to_string(),
+            path: PathBuf::from(name),
+            rows: 0,
+            inside: 0,
+            input_blake3: name.to_string(),
+            output_blake3: String::new(),
+        };
+        ["a.h5", "b.h5"].map(listed).to_vec()
+    }
+
+    fn of(file: usize, rows: std::ops::Range<u64>, values: u64, seed: u64) -> CountedEvents {
+        let names = Stream::new(seed, "names", &[]);
+        let mut events = CountedEvents::default();
+        for row in rows {
+            let name = names.bits(row);
+            events.push(CountedEvent { name, values: mixed(values, name), file: 0, row });
+        }
+        events.of_file(file);
+        events
+    }
+
+    #[test]
+    fn a_sample_finds_copies_of_many_events() {
+        let seed = u64::from(std::process::id());
+        let many = 3 * MOST as u64;
+        let mut all = of(0, 0..many, 0, seed);
+        all.merge(of(1, many..many + 5, 0, seed));
+        assert!(all.events.len() <= MOST && all.one_in >= 4, "seed {seed}");
+        assert_eq!(all.clone().refuse_repeated(&files(), false).unwrap(), None);
+        let copies = of(1, 7..200_000, 0, seed);
+        let mut other = copies.clone();
+        other.merge(all.clone());
+        all.merge(copies);
+        for events in [all, other] {
+            let error = events.refuse_repeated(&files(), false).unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            let text = error.to_string();
+            assert!(text.contains("at least") && text.contains("b.h5"), "seed {seed}: {text}");
+        }
+    }
+
+    #[test]
+    fn equal_values_of_other_keys_are_warned_of() {
+        let seed = u64::from(std::process::id());
+        let mut events = of(0, 0..50, 0, seed);
+        let other_keys = of(1, 0..50, 0, seed)
+            .events
+            .into_iter()
+            .take(3)
+            .map(|event| CountedEvent { name: mixed(7, event.name), ..event });
+        other_keys.for_each(|event| events.push(event));
+        let text = events.refuse_repeated(&files(), false).unwrap().unwrap();
+        assert!(text.contains("3 duplicates") && text.contains("other keys"), "{text}");
+    }
+
+    #[test]
+    fn equal_keys_of_other_values_are_refused_where_the_telescope_is_known() {
+        let seed = u64::from(std::process::id());
+        let mut events = of(0, 0..50, 0, seed);
+        events.merge(of(1, 20..22, 1, seed));
+        let warning = events.clone().refuse_repeated(&files(), false).unwrap().unwrap();
+        assert!(warning.contains("2 duplicates"), "{warning}");
+        assert_eq!(events.clone().refuse_repeated(&files(), true).unwrap(), None);
+        events.are_named = true;
+        let text = events.clone().refuse_repeated(&files(), false).unwrap_err().to_string();
+        assert!(text.contains("row 20 of a.h5 and row 20 of b.h5"), "{text}");
+        assert_eq!(events.refuse_repeated(&files(), true).unwrap(), None);
+    }
+}

@@ -1,0 +1,344 @@
+//! Upper limits at 95 % confidence of an excess whose background is itself a count.
+//!
+//! With many counts the limit is that of the profile likelihood, the background profiled out
+//! (Rolke, López and Conrad 2005, bounded likelihood). Below [`FEW`] counts this covers too
+//! rarely, and the limit is Buehler's (1957): the smallest one that covers whatever the
+//! background, among all limits that order the counts as the profile likelihood does (Kabaila
+//! and Lloyd 2002). It is the excess s at which
+//!
+//! sup over b of P(the profile-likelihood limit is at most the observed one | s, b) = 5 %.
+//!
+//! - The supremum is taken over the backgrounds b that N_off allows with confidence
+//!   1 − [`OUTSIDE`]; the rest is subtracted from the 5 % (Berger and Boos 1994).
+//! - More ON counts have no smaller limit, also across the border at [`FEW`].
+//! - No limit is below −ln 0.05: no events without background allow so much.
+
+use crate::statistics::OnOff;
+
+/// Below this many counts, ON or OFF, the limit is exact.
+pub const FEW: u64 = 10;
+/// No exact limit of fewer ON counts is larger.
+const LARGEST_OF_FEW: f64 = 16.0;
+/// Quantile of the normal distribution at 95 %.
+const Z_95: f64 = 1.644_853_626_951_472_7;
+/// Probability with which a limit may fail.
+const MISSED: f64 = 0.05;
+/// Probability that the background is larger than all that are tried.
+const OUTSIDE: f64 = 1e-4;
+/// Backgrounds that are tried, in equal steps of their square roots.
+const BACKGROUNDS: usize = 64;
+/// Rounding of a difference of deviances.
+const ROUNDING: f64 = 1e-8;
+/// Standard deviations of a Poisson number that are summed.
+const WIDTHS: f64 = 7.0;
+
+impl OnOff {
+    /// Upper limit of the excess at 95 % confidence.
+    pub fn upper_limit(&self) -> f64 {
+        let of_profile = self.profile_limit();
+        let limit = if self.on < FEW || self.off < FEW {
+            self.buehler_limit(of_profile)
+        } else if of_profile < LARGEST_OF_FEW {
+            // Not below the exact limit of fewer ON counts.
+            let fewer = OnOff { on: FEW - 1, ..*self };
+            of_profile.max(fewer.buehler_limit(fewer.profile_limit()))
+        } else {
+            of_profile
+        };
+        limit.max(-libm::log(MISSED))
+    }
+
+    /// The excess above its best value ≥ 0 at which the profile likelihood has fallen by as
+    /// much as a one-sided interval of a normal distribution allows, 2.706/2.
+    fn profile_limit(&self) -> f64 {
+        let best = self.excess().value.max(0.0);
+        let allowed = self.deviance(best) + Z_95 * Z_95;
+        let mut step = 1.0 + self.excess().error;
+        while self.deviance(best + step) < allowed {
+            step *= 2.0;
+        }
+        halved(best, best + step, |s| self.deviance(s) < allowed)
+    }
+
+    /// −2 ln L of an excess s, for the background that fits it best, up to a constant.
+    fn deviance(&self, s: f64) -> f64 {
+        let (on, off, alpha) = (self.on as f64, self.off as f64, self.alpha);
+        // μ, the expectation of N_off, solves N_on·α/(s + αμ) + N_off/μ = 1 + α.
+        let c = alpha * (on + off) - (1.0 + alpha) * s;
+        let root = (c * c + 4.0 * alpha * (1.0 + alpha) * s * off).sqrt();
+        // The form without cancellation.
+        let mu = if c >= 0.0 {
+            (c + root) / (2.0 * alpha * (1.0 + alpha))
+        } else {
+            2.0 * s * off / (root - c)
+        };
+        let term = |count: f64, expected: f64| {
+            expected - if count > 0.0 { count * libm::log(expected) } else { 0.0 }
+        };
+        2.0 * (term(on, s + alpha * mu) + term(off, mu))
+    }
+
+    /// Whether the profile-likelihood limit of these counts is at most `limit`.
+    fn is_limited_by(&self, limit: f64) -> bool {
+        let best = self.excess().value.max(0.0);
+        best < limit && self.deviance(limit) - self.deviance(best) >= Z_95 * Z_95 - ROUNDING
+    }
+
+    /// Buehler's limit in the order of profile-likelihood limits, of which `of_profile` is
+    /// that of the observed counts.
+    fn buehler_limit(&self, of_profile: f64) -> f64 {
+        let order = Order::new(self, of_profile);
+        let allowed = MISSED - OUTSIDE;
+        let mut high = of_profile + 4.0;
+        while order.worst_probability(high) > allowed {
+            high *= 2.0;
+        }
+        halved(0.0, high, |s| order.worst_probability(s) > allowed)
+    }
+}
+
+/// The pairs of counts whose profile-likelihood limit is at most the observed one: those with
+/// N_on up to a largest one, which rises with N_off.
+struct Order {
+    most_on: Vec<Option<u64>>, // rising, each once; None: not even N_on = 0
+    backgrounds: Vec<Background>,
+}
+
+/// A possible background.
+struct Background {
+    expected: f64,     // b, in the source region
+    weights: Vec<f64>, // (most_on): probability of all N_off that have this largest N_on
+}
+
+impl Order {
+    fn new(observed: &OnOff, of_profile: f64) -> Order {
+        let largest = largest_mean(observed.off);
+        let most_off = (largest + WIDTHS * largest.sqrt() + 20.0) as u64;
+        let (mut most_on, mut starts): (Vec<Option<u64>>, Vec<u64>) = (Vec::new(), Vec::new());
+        let mut next = 0; // the least N_on that is not in the set
+        for off in 0..=most_off {
+            let before = next;
+            if off == observed.off {
+                next = next.max(observed.on + 1);
+            }
+            while (OnOff { on: next, off, ..*observed }).is_limited_by(of_profile) {
+                next += 1;
+            }
+            if off == 0 || next > before {
+                most_on.push(next.checked_sub(1));
+                starts.push(off);
+            }
+        }
+        starts.push(most_off + 1);
+        let background = |i: usize| {
+            let root = largest.sqrt() * i as f64 / (BACKGROUNDS - 1) as f64;
+            let mean = root * root;
+            let weight = |pair: &[u64]| probability(pair[0], pair[1], mean);
+            let weights = starts.windows(2).map(weight).collect();
+            Background { expected: observed.alpha * mean, weights }
+        };
+        Order { most_on, backgrounds: (0..BACKGROUNDS).map(background).collect() }
+    }
+
+    /// Largest probability of a limit at most the observed one, for an excess s and any of the
+    /// backgrounds.
+    fn worst_probability(&self, s: f64) -> f64 {
+        let of = |background: &Background| {
+            let mut below = Below::new(s + background.expected);
+            let terms = self.most_on.iter().zip(&background.weights);
+            terms.map(|(most, weight)| most.map_or(0.0, |most| weight * below.up_to(most))).sum()
+        };
+        self.backgrounds.iter().map(of).fold(0.0, f64::max)
+    }
+}
+
+/// Cumulative probabilities of a Poisson number, asked for in rising order.
+struct Below {
+    mean: f64,
+    next: u64,
+    term: f64, // probability of `next`
+    sum: f64,  // of all below `next`
+}
+
+impl Below {
+    fn new(mean: f64) -> Below {
+        // Below this nothing is left.
+        let first = (mean - WIDTHS * mean.sqrt() - 20.0).max(0.0) as u64;
+        Below { mean, next: first, term: poisson(first, mean), sum: 0.0 }
+    }
+
+    fn up_to(&mut self, count: u64) -> f64 {
+        while self.next <= count {
+            self.sum += self.term;
+            self.next += 1;
+            self.term *= self.mean / self.next as f64;
+        }
+        self.sum
+    }
+}
+
+/// Probability of a count from `first` to below `end`.
+fn probability(first: u64, end: u64, mean: f64) -> f64 {
+    let width = WIDTHS * mean.sqrt() + 20.0;
+    let first = first.max((mean - width).max(0.0) as u64);
+    let end = end.min((mean + width) as u64 + 1);
+    if first >= end {
+        return 0.0;
+    }
+    let mut term = poisson(first, mean);
+    let mut sum = 0.0;
+    for count in first..end {
+        sum += term;
+        term *= mean / (count + 1) as f64;
+    }
+    sum
+}
+
+fn poisson(count: u64, mean: f64) -> f64 {
+    if mean <= 0.0 {
+        return if count == 0 { 1.0 } else { 0.0 };
+    }
+    let n = count as f64;
+    libm::exp(n * libm::log(mean) - mean - libm::lgamma(n + 1.0))
+}
+
+/// The mean of which a count is this small with probability [`OUTSIDE`] only.
+fn largest_mean(count: u64) -> f64 {
+    let n = count as f64;
+    let high = n + 10.0 + 8.0 * (n + 1.0).sqrt();
+    halved(n, high, |mean| Below::new(mean).up_to(count) > OUTSIDE)
+}
+
+/// Where `is_below` changes from true to false, by halving an interval.
+fn halved(mut low: f64, mut high: f64, is_below: impl Fn(f64) -> bool) -> f64 {
+    while high - low > 1e-12 * high {
+        let middle = f64::midpoint(low, high);
+        if middle <= low || middle >= high {
+            break;
+        }
+        if is_below(middle) { low = middle } else { high = middle }
+    }
+    f64::midpoint(low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statistics::tests::lines;
+    use std::collections::HashMap;
+
+    impl OnOff {
+        /// N_on, N_off, α of a line of the reference, and its figure.
+        ///
+        /// # Panics
+        /// If the line does not have four numbers.
+        pub fn of_line(line: &[f64]) -> (OnOff, f64) {
+            let [on, off, alpha, expected] = line[..] else { panic!("{line:?}") };
+            (OnOff { on: on as u64, off: off as u64, alpha }, expected)
+        }
+    }
+
+    #[test]
+    fn limit_many_counts_equals_gammapy() {
+        let mut compared = 0;
+        for line in lines("limit") {
+            let (counts, expected) = OnOff::of_line(&line);
+            let limit = counts.upper_limit();
+            // Below an excess of 0 gammapy starts from the unphysical best value, which
+            // gives lower limits.
+            if counts.excess().value < 0.0 {
+                assert!(limit > expected, "{counts:?}: {limit}, {expected}");
+                continue;
+            }
+            let tolerance = 1e-5 * expected.max(1.0);
+            assert!((counts.profile_limit() - expected).abs() < tolerance, "{counts:?}");
+            if counts.on.min(counts.off) >= FEW {
+                assert!((limit - expected).abs() < tolerance, "{counts:?}: {limit}, {expected}");
+                compared += 1;
+            } else {
+                assert!(limit > expected, "{counts:?}: {limit}, {expected}");
+            }
+        }
+        assert!(compared >= 15, "{compared}");
+    }
+
+    #[test]
+    fn profile_limit_deviance_risen_by_quantile() {
+        for (on, off) in [(0, 0), (0, 3), (3, 0), (7, 40), (100, 300)] {
+            let counts = OnOff { on, off, alpha: 0.2 };
+            let (best, limit) = (counts.excess().value.max(0.0), counts.profile_limit());
+            let risen = counts.deviance(limit) - counts.deviance(best);
+            assert!(limit > best && (risen - Z_95 * Z_95).abs() < 1e-8, "{on} {off}: {risen}");
+        }
+    }
+
+    #[test]
+    fn limit_no_background_equals_poisson() {
+        // 95 % limits of a Poisson mean, χ²(0.95; 2n + 2)/2 (Particle Data Group, Statistics,
+        // table of Poisson limits: 3.00, 4.74, 6.30, 7.75, 9.15, 10.51).
+        let known = [2.996, 4.744, 6.296, 7.754, 9.154, 10.513];
+        for (on, expected) in known.into_iter().enumerate() {
+            let limit = OnOff { on: on as u64, off: 0, alpha: 0.2 }.upper_limit();
+            assert!((-0.001..0.01).contains(&(limit - expected)), "{on}: {limit}, {expected}");
+        }
+        let least = -libm::log(0.05);
+        for (on, off) in [(0, 0), (0, 7), (0, 200), (1, 90), (10, 60)] {
+            let limit = OnOff { on, off, alpha: 1.0 }.upper_limit();
+            assert!(limit >= least, "{on} {off}: {limit}");
+        }
+    }
+
+    #[test]
+    fn limit_across_border_rises_with_on_counts() {
+        for (alpha, most_off) in [(0.2, 60), (1.0 / 7.0, 80), (1.0, 20)] {
+            for off in 0..most_off {
+                let limit = |on| OnOff { on, off, alpha }.upper_limit();
+                for on in 0..14 {
+                    // Backgrounds are tried in steps.
+                    let (fewer, more) = (limit(on), limit(on + 1));
+                    assert!(more > fewer - 0.02, "{on} {off} {alpha}: {fewer} {more}");
+                }
+                assert!(limit(FEW - 1) < LARGEST_OF_FEW);
+            }
+        }
+        for (on, off, alpha) in [(9, 20, 0.2), (9, 45, 0.2), (9, 9, 1.0), (30, 9, 0.2)] {
+            let counts = OnOff { on, off, alpha };
+            let step = counts.upper_limit() - counts.profile_limit();
+            assert!((0.0..1.0).contains(&step), "{counts:?}: {step}");
+        }
+    }
+
+    /// Probabilities of the counts of a Poisson number.
+    fn probabilities(mean: f64) -> Vec<f64> {
+        let most = (mean + 8.0 * mean.sqrt() + 20.0) as u64;
+        (0..most).map(|count| poisson(count, mean)).collect()
+    }
+
+    #[test]
+    fn limit_few_counts_covers_94_percent() {
+        let signals = [0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0];
+        println!("coverage of 95 % limits; signals {signals:?}");
+        for alpha in [0.2, 1.0 / 7.0, 1.0] {
+            let mut limits = HashMap::new();
+            for b in [0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] {
+                let of_off = probabilities(b / alpha);
+                let mut coverage = |s: f64| {
+                    let mut covered = 0.0;
+                    for (on, p) in probabilities(s + b).iter().enumerate() {
+                        for (off, q) in of_off.iter().enumerate().filter(|(_, q)| p * *q > 1e-9) {
+                            let counts = OnOff { on: on as u64, off: off as u64, alpha };
+                            let limit =
+                                *limits.entry((on, off)).or_insert_with(|| counts.upper_limit());
+                            covered += if limit >= s { p * q } else { 0.0 };
+                        }
+                    }
+                    covered
+                };
+                let of_signals = signals.map(&mut coverage);
+                let text = of_signals.map(|c| format!("{c:.4}")).join("  ");
+                println!("  alpha {alpha:.3}, b {b:4}: {text}");
+                assert!(of_signals.iter().all(|c| (0.94..=1.0 + 1e-9).contains(c)));
+            }
+        }
+    }
+}

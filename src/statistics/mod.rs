@@ -1,0 +1,65 @@
+//! Figures of merit of a gamma/hadron separation, and of counts on and off a source.
+//!
+//! Everything here follows one sign convention: **a higher score is more
+//! gamma-like**, and an event counts as gamma when `score >= threshold`. The files
+//! of this folder are pure functions of scores, labels and counts; a class without
+//! events gives `None`, never NaN.
+
+pub mod band;
+pub mod comparison;
+pub mod confusion;
+pub mod counts;
+pub mod distribution;
+pub mod evaluation;
+pub mod histogram;
+pub mod latent;
+pub mod likeness;
+pub mod measured;
+pub mod null_distribution;
+pub mod parameters;
+pub mod roc;
+pub mod sample;
+pub mod summary;
+pub mod tails;
+#[cfg(test)]
+mod tests;
+pub mod thresholds;
+
+pub use comparison::crossed::{Crossed, Selected};
+pub use comparison::cuts::{CutEvent, CutsBaseline};
+pub use comparison::paired::Paired;
+pub use confusion::{AtThreshold, Confusion, Separation};
+pub use counts::on_off::{Homogeneity, Leak, OnOff};
+pub use counts::threshold_scan::{ScanPoint, ThresholdScan};
+pub use distribution::{Distribution, Drift};
+pub use evaluation::{About, Evaluation, FileCounts, Weights};
+pub use histogram::Histogram;
+pub use likeness::{Bounds, FeatureBounds, LikenessTally};
+pub use measured::Measured;
+pub use null_distribution::Normals;
+pub use parameters::ParameterHistogram;
+pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
+pub use sample::{Sample, Sum};
+pub use thresholds::bins::{AtBins, BinnedThresholds, HeldOutEvent};
+pub use thresholds::calibration::{Bound, CalibratedRange, Calibration, CutEfficiency};
+pub use thresholds::expected::Expected;
+pub use thresholds::scan::Scan;
+pub use thresholds::threshold::{Rule, Threshold};
+
+pub use crate::config::Class;
+use serde::{Deserialize, Serialize};
+
+/// Events of each class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassCounts {
+    pub gamma: u64,
+    pub hadron: u64,
+}
+
+impl ClassCounts {
+    /// Share of gammas; `None` without events.
+    pub fn gamma_fraction(&self) -> Option<f64> {
+        let all = self.gamma + self.hadron;
+        (all > 0).then(|| self.gamma as f64 / all as f64)
+    }
+}

@@ -1,0 +1,330 @@
+//! Scores with true classes, in the one form the figures of merit read: sorted
+//! ascending per class, free of NaN, with the weights of the events where they have any.
+//!
+//! NaN marks an unusable row in a score file: such rows are **excluded and
+//! counted**. Infinite scores have a place in the order and are kept, at the ends
+//! of the `f32` range that scores are stored in (JSON has no infinity either).
+
+use super::{Class, ClassCounts};
+use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
+
+const LARGEST_SCORE: f64 = f32::MAX as f64;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sample {
+    gamma: Scores,
+    hadron: Scores,
+    excluded: ClassCounts,
+    infinite: u64,
+}
+
+/// The events of one class.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Scores {
+    score: Vec<f64>,  // (events), ascending
+    weight: Vec<f64>, // (events), of mean 1; empty where all are 1
+    above: Vec<Sum>,  // (events): each with all above it; empty where all weights are 1
+    scale: f64,       // from weights as given to those of mean 1
+}
+
+/// Some events, and what they weigh together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sum {
+    pub events: u64,
+    /// Σw
+    pub weight: f64,
+    /// Σw²
+    pub squares: f64,
+}
+
+impl Sum {
+    /// So many events of weight 1.
+    pub fn of(events: u64) -> Sum {
+        Sum { events, weight: events as f64, squares: events as f64 }
+    }
+
+    /// With one more event.
+    #[must_use]
+    pub fn with(self, weight: f64) -> Sum {
+        Sum {
+            events: self.events + 1,
+            weight: self.weight + weight,
+            squares: self.squares + weight * weight,
+        }
+    }
+
+    #[must_use]
+    pub fn plus(self, other: Sum) -> Sum {
+        Sum {
+            events: self.events + other.events,
+            weight: self.weight + other.weight,
+            squares: self.squares + other.squares,
+        }
+    }
+
+    /// Were each weight so many times what it is.
+    #[must_use]
+    pub fn scaled(self, scale: f64) -> Sum {
+        Sum { weight: self.weight * scale, squares: self.squares * scale * scale, ..self }
+    }
+
+    /// How many events of equal weight would be as good: (Σw)²/Σw² (Kish 1965).
+    pub fn effective(&self) -> f64 {
+        if self.squares > 0.0 { self.weight * self.weight / self.squares } else { 0.0 }
+    }
+}
+
+impl Sample {
+    /// `scores` and `gamma` (true = gamma) have one entry per event.
+    pub fn new<S: Copy + Into<f64>>(scores: &[S], gamma: &[bool]) -> Result<Sample> {
+        Sample::weighted(scores, gamma, None)
+    }
+
+    /// With a weight per event (finite, 0 or more), if events have any. Weights are divided
+    /// by their mean over the usable events of the class: the mixture of the classes stays
+    /// that of their numbers.
+    pub fn weighted<S: Copy + Into<f64>>(
+        scores: &[S],
+        gamma: &[bool],
+        weights: Option<&[f64]>,
+    ) -> Result<Sample> {
+        let count = weights.map_or(scores.len(), <[f64]>::len);
+        if scores.len() != gamma.len() || scores.len() != count {
+            return Err(Fault::new("scores, classes and weights differ in number")
+                .expected(format!("{} classes", scores.len()))
+                .found(format!("{}, {count} weights", gamma.len()))
+                .internal());
+        }
+        let mut sample = Sample::default();
+        let mut classes = [Vec::new(), Vec::new()];
+        for (i, (&score, &is_gamma)) in scores.iter().zip(gamma).enumerate() {
+            if let Some(score) = sample.usable(score.into(), is_gamma) {
+                classes[usize::from(!is_gamma)].push((score, weights.map_or(1.0, |w| w[i])));
+            }
+        }
+        let [gamma, hadron] = classes.map(|events| Scores::of(events, weights.is_some()));
+        (sample.gamma, sample.hadron) = (gamma?, hadron?);
+        Ok(sample)
+    }
+
+    /// The score as it is kept; `None` where it is NaN, which is counted.
+    fn usable(&mut self, score: f64, gamma: bool) -> Option<f64> {
+        if score.is_nan() {
+            let excluded = &mut self.excluded;
+            *(if gamma { &mut excluded.gamma } else { &mut excluded.hadron }) += 1;
+            return None;
+        }
+        self.infinite += u64::from(score.is_infinite());
+        // Adding 0 turns -0 into +0, which the total order would set apart.
+        Some(score.clamp(-LARGEST_SCORE, LARGEST_SCORE) + 0.0)
+    }
+
+    /// Scores of the gammas, ascending.
+    pub fn gamma(&self) -> &[f64] {
+        &self.gamma.score
+    }
+
+    /// Scores of the hadrons, ascending.
+    pub fn hadron(&self) -> &[f64] {
+        &self.hadron.score
+    }
+
+    pub fn of(&self, class: Class) -> &[f64] {
+        &self.class(class).score
+    }
+
+    fn class(&self, class: Class) -> &Scores {
+        match class {
+            Class::Gamma => &self.gamma,
+            Class::Hadron => &self.hadron,
+        }
+    }
+
+    /// Weights in the order of the scores, of mean 1; `None` where all are 1.
+    pub fn weights(&self, class: Class) -> Option<&[f64]> {
+        let weight = &self.class(class).weight;
+        (!weight.is_empty()).then_some(weight)
+    }
+
+    /// What weights as given are multiplied by to have the mean 1.
+    pub fn scale(&self, class: Class) -> f64 {
+        if self.weights(class).is_some() { self.class(class).scale } else { 1.0 }
+    }
+
+    /// The events of a class from the `from`-th score on.
+    pub fn from(&self, class: Class, from: usize) -> Sum {
+        let scores = self.class(class);
+        if scores.weight.is_empty() {
+            return Sum::of(scores.score.len().saturating_sub(from) as u64);
+        }
+        scores.above.get(from).copied().unwrap_or_default()
+    }
+
+    /// Empirical quantile of a class, as [`super::thresholds::threshold::quantile`]: the smallest
+    /// score with at least a share `fraction` of the weight at or below it.
+    pub fn quantile(&self, class: Class, fraction: f64) -> Option<f64> {
+        let Scores { score, weight, .. } = self.class(class);
+        if weight.is_empty() {
+            return super::thresholds::threshold::quantile(score, fraction);
+        }
+        weighted_rank(weight.iter(), fraction).and_then(|rank| score.get(rank)).copied()
+    }
+
+    /// The negative of the quantile of the negated scores.
+    pub fn mirrored_quantile(&self, class: Class, fraction: f64) -> Option<f64> {
+        let Scores { score, weight, .. } = self.class(class);
+        let rank = if weight.is_empty() {
+            super::thresholds::threshold::quantile_rank(score.len(), fraction)
+        } else {
+            weighted_rank(weight.iter().rev(), fraction)
+        };
+        score.len().checked_sub(rank? + 1).and_then(|i| score.get(i)).copied()
+    }
+
+    /// Events with a usable score.
+    pub fn counts(&self) -> ClassCounts {
+        let count = |scores: &Scores| scores.score.len() as u64;
+        ClassCounts { gamma: count(&self.gamma), hadron: count(&self.hadron) }
+    }
+
+    /// Events whose score is NaN.
+    pub fn excluded(&self) -> ClassCounts {
+        self.excluded
+    }
+
+    /// Events whose score is infinite (kept, at the end of the range).
+    pub fn infinite(&self) -> u64 {
+        self.infinite
+    }
+}
+
+impl Scores {
+    /// Of (score, weight) in any order.
+    fn of(mut events: Vec<(f64, f64)>, weighted: bool) -> Result<Scores> {
+        // Weights of equal scores in one order too: sums must not depend on the ranks.
+        events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let score = events.iter().map(|event| event.0).collect();
+        if !weighted {
+            return Ok(Scores { score, ..Scores::default() });
+        }
+        if let Some((_, weight)) = events.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
+            return Err(Fault::new("a weight that cannot be used")
+                .expected("finite numbers of 0 or more")
+                .found(weight)
+                .input());
+        }
+        let total: f64 = events.iter().map(|event| event.1).sum();
+        let scale = if total > 0.0 { events.len() as f64 / total } else { 0.0 };
+        let weight: Vec<f64> = events.iter().map(|event| event.1 * scale).collect();
+        let mut above = vec![Sum::default(); weight.len()];
+        let mut sum = Sum::default();
+        for (place, weight) in above.iter_mut().zip(&weight).rev() {
+            sum = sum.with(*weight);
+            *place = sum;
+        }
+        Ok(Scores { score, weight, above, scale })
+    }
+}
+
+/// Index of the first weight at which a share `fraction` of the sum is reached; the product
+/// is eased as in [`super::thresholds::threshold::quantile_rank`].
+pub(super) fn weighted_rank<'a>(
+    weights: impl Iterator<Item = &'a f64> + Clone,
+    fraction: f64,
+) -> Option<usize> {
+    if !(0.0..=1.0).contains(&fraction) {
+        return None;
+    }
+    let wanted = weights.clone().sum::<f64>() * fraction * (1.0 - 1e-12);
+    let mut sum = 0.0;
+    let mut reached = weights.enumerate().filter(|(_, weight)| {
+        sum += **weight;
+        **weight > 0.0 && sum >= wanted
+    });
+    reached.next().map(|(i, _)| i)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taiga_flow_gpu::random::Stream;
+
+    #[test]
+    fn nan_is_excluded_and_counted_and_infinity_is_kept_in_order() {
+        let scores = [f32::NAN, 2.0, f32::NEG_INFINITY, f32::NAN, -0.0, f32::INFINITY];
+        let sample = Sample::new(&scores, &[true, true, false, false, false, true]).unwrap();
+        assert_eq!(sample.gamma(), [2.0, LARGEST_SCORE]);
+        assert_eq!(sample.hadron(), [-LARGEST_SCORE, 0.0]);
+        assert!(sample.hadron()[1].is_sign_positive());
+        assert_eq!(sample.excluded(), ClassCounts { gamma: 1, hadron: 1 });
+        assert_eq!(sample.infinite(), 2);
+    }
+
+    #[test]
+    fn a_weight_of_n_is_as_n_equal_events() {
+        let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
+        let count = 137;
+        let draw = |i: u64, k: u64, below: f64| (stream.uniform(4 * i + k) * below) as u64;
+        let (mut once, mut often) = ((vec![], vec![], vec![]), (vec![], vec![]));
+        for i in 0..count {
+            let (score, gamma) = (draw(i, 0, 40.0) as f64, draw(i, 1, 2.0) == 1);
+            let times = draw(i, 2, 4.0);
+            once.0.push(score);
+            once.1.push(gamma);
+            once.2.push(0.3 * times as f64);
+            for _ in 0..times {
+                often.0.push(score);
+                often.1.push(gamma);
+            }
+        }
+        let weighted = Sample::weighted(&once.0, &once.1, Some(&once.2)).unwrap();
+        let repeated = Sample::new(&often.0, &often.1).unwrap();
+        for class in [Class::Gamma, Class::Hadron] {
+            let all = weighted.from(class, 0);
+            assert!((all.weight - all.events as f64).abs() < 1e-9, "the mean is 1");
+            assert!(all.effective() < all.events as f64);
+            for i in 1..20 {
+                let fraction = f64::from(i) / 20.0 + 1e-4;
+                assert_eq!(
+                    weighted.quantile(class, fraction),
+                    repeated.quantile(class, fraction),
+                    "{class} {fraction}"
+                );
+                assert_eq!(
+                    weighted.mirrored_quantile(class, fraction),
+                    repeated.mirrored_quantile(class, fraction)
+                );
+            }
+            for from in 0..weighted.of(class).len() {
+                let value = weighted.of(class)[from];
+                let first = weighted.of(class).partition_point(|s| *s < value);
+                let share = weighted.from(class, first).weight / all.weight;
+                let of = repeated.of(class);
+                let passed = of.iter().filter(|s| **s >= value).count() as f64;
+                assert!((share - passed / of.len() as f64).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_cannot_be_used_are_refused_and_those_of_nan_scores_left_out() {
+        for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+            let refused = Sample::weighted(&[1.0, 2.0], &[true, true], Some(&[1.0, wrong]));
+            assert_eq!(refused.unwrap_err().exit_code(), 3);
+        }
+        assert!(Sample::weighted(&[1.0], &[true], Some(&[])).is_err());
+        let sample =
+            Sample::weighted(&[f64::NAN, 1.0, 2.0], &[true; 3], Some(&[9.0, 1.0, 3.0])).unwrap();
+        assert_eq!(sample.weights(Class::Gamma), Some(&[0.5, 1.5][..]));
+        assert!((sample.scale(Class::Gamma) - 0.5).abs() < 1e-15);
+        let nothing = Sample::weighted(&[1.0, 2.0], &[true; 2], Some(&[0.0, 0.0])).unwrap();
+        assert!(nothing.from(Class::Gamma, 0).weight < 1e-300);
+        assert_eq!(nothing.quantile(Class::Gamma, 0.5), None);
+    }
+
+    #[test]
+    fn unequal_lengths_are_refused() {
+        assert_eq!(Sample::new(&[1.0_f32], &[]).unwrap_err().exit_code(), 1);
+    }
+}

@@ -1,0 +1,581 @@
+//! From scores to probabilities: isotonic regression on held-out events of both classes.
+//!
+//! Both classes have the same total weight (gammaness is for equal numbers, π = 0.5);
+//! nothing is subsampled. Pools of adjacent violators (Ayer et al. 1955) give a rising
+//! step function of the score. The events at either end are one pool from the start, as many
+//! as hold ten (effective) events of each class: a pool of one class alone would say nothing
+//! of the other's share. Log-odds are those of the pool inside the end pools, whose events
+//! they describe together, and interpolated between the means of the pools between. An end
+//! pool has one event more of the class that is rare there: it stops at such an event, where
+//! the share of the other is highest, and would overstate its odds by a tenth.
+//! Beyond the mean score of an end pool they are a bound. Since ten events are few, the bound
+//! that is stated is a confidence limit of the pool's log-odds, not its estimate.
+
+use crate::error::{Fault, Result};
+use crate::statistics::roc::{LEAST_HADRONS, enough};
+use crate::statistics::{Class, ClassCounts, Measured, Sum};
+use serde::{Deserialize, Serialize};
+
+/// Points kept at most: a card is read by people too.
+const MOST_POINTS: usize = 200;
+/// Points at either end that are never left out: the steps there.
+const END_POINTS: usize = 3;
+/// Standard deviations of a one-sided limit at 95 % confidence.
+const LIMIT_SIGMAS: f64 = 1.645;
+/// Standard deviations of counts that contradict a limit.
+const SIGMAS: f64 = 3.0;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Ascending scores and the log-odds of a gamma at equal numbers, ascending too.
+    pub points: Vec<[f64; 2]>,
+    /// Share of gammas that the posterior is for: among triggered events where
+    /// `cut_efficiency` is known, else among events that pass the pre-cuts.
+    pub prior: f64,
+    /// Events it was fitted on.
+    pub gammas: u64,
+    pub hadrons: u64,
+    /// Scores between which log-odds are resolved; below and above they are bounds. Absent of
+    /// models of older versions, and where all events have one probability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<[f64; 2]>,
+    /// Upper limit of the log-odds below `resolved` and lower limit above it, at equal numbers
+    /// and 95 % confidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<[f64; 2]>,
+    /// What the pre-cuts let pass, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_efficiency: Option<CutEfficiency>,
+}
+
+/// Shares of the triggered events of each class that pass the pre-cuts, unweighted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CutEfficiency {
+    pub gamma: f64,
+    pub hadron: f64,
+}
+
+/// On which side of the figure the truth lies, where a figure is a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    AtMost,
+    AtLeast,
+}
+
+impl Bound {
+    /// Of the probability at a score, with the scores between which it is resolved.
+    pub fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<Bound> {
+        match resolved {
+            Some([low, _]) if score < low => Some(Bound::AtMost),
+            Some([_, high]) if score > high => Some(Bound::AtLeast),
+            _ => None,
+        }
+    }
+
+    /// The limit on its side, of an upper limit below and a lower limit above.
+    pub fn limit(self, [upper, lower]: [f64; 2]) -> f64 {
+        match self {
+            Bound::AtMost => upper,
+            Bound::AtLeast => lower,
+        }
+    }
+
+    pub fn sign(self) -> &'static str {
+        match self {
+            Bound::AtMost => "≤",
+            Bound::AtLeast => "≥",
+        }
+    }
+}
+
+/// Adjacent events of one probability.
+#[derive(Debug, Clone, Copy)]
+struct Pool {
+    low: f64,
+    high: f64,
+    score: f64, // Σ weight · score
+    gamma: f64, // Σ weight of gammas
+    all: f64,   // Σ weight
+    /// Σ weight² of gammas and of hadrons.
+    squares: [f64; 2],
+}
+
+impl Pool {
+    /// Of events with the weights of their classes scaled; `None` of none.
+    fn of(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Option<Pool> {
+        let one = |&(score, class, weight): &(f64, Class, f64)| {
+            let of_class = usize::from(class != Class::Gamma);
+            let all = weight * scale[of_class];
+            let gamma = if class == Class::Gamma { all } else { 0.0 };
+            let mut squares = [0.0; 2];
+            squares[of_class] = all * all;
+            Pool { low: score, high: score, score: all * score, gamma, all, squares }
+        };
+        events.iter().map(one).reduce(Pool::joined)
+    }
+
+    fn joined(self, above: Pool) -> Pool {
+        Pool {
+            low: self.low,
+            high: above.high,
+            score: self.score + above.score,
+            gamma: self.gamma + above.gamma,
+            all: self.all + above.all,
+            squares: [0, 1].map(|class| self.squares[class] + above.squares[class]),
+        }
+    }
+
+    /// With more weight of gammas, and of hadrons.
+    fn with(self, [gamma, hadron]: [f64; 2]) -> Pool {
+        Pool { gamma: self.gamma + gamma, all: self.all + gamma + hadron, ..self }
+    }
+
+    fn share(&self) -> f64 {
+        self.gamma / self.all
+    }
+
+    fn log_odds(&self) -> f64 {
+        libm::log(self.gamma / (self.all - self.gamma))
+    }
+
+    /// Error of the log-odds, from the effective events of each class.
+    fn error(&self) -> f64 {
+        let weights = [self.gamma, self.all - self.gamma];
+        let relative = [0, 1].map(|class| self.squares[class] / (weights[class] * weights[class]));
+        libm::sqrt(relative[0] + relative[1])
+    }
+
+    fn mean(&self) -> f64 {
+        (self.score / self.all).clamp(self.low, self.high)
+    }
+}
+
+impl Calibration {
+    /// Fits (score, class, weight). Refused with fewer than ten effective events of a class.
+    pub fn fit(mut events: Vec<(f64, Class, f64)>, prior: f64) -> Result<Calibration> {
+        events.retain(|(score, _, weight)| score.is_finite() && *weight > 0.0);
+        events.sort_by(|a, b| {
+            a.0.total_cmp(&b.0).then(a.1.code().cmp(&b.1.code())).then(a.2.total_cmp(&b.2))
+        });
+        let of = |class| events.iter().filter(move |e| e.1 == class);
+        let sums = [Class::Gamma, Class::Hadron]
+            .map(|class| of(class).fold(Sum::default(), |sum, event| sum.with(event.2)));
+        if !sums.iter().all(enough) {
+            let [gammas, hadrons] = sums.map(|sum| sum.effective().floor());
+            return Err(Fault::new("too few held-out events to calibrate")
+                .expected(format!("at least {LEAST_HADRONS} (effective) of each class"))
+                .found(format!("{gammas} gammas, {hadrons} hadrons"))
+                .advice("raise split.calibration or split.validation")
+                .input());
+        }
+        let one = sums.map(|sum| 0.5 / sum.effective());
+        let Fitted { points, ends } = fitted(&events, sums.map(|sum| 0.5 / sum.weight), one);
+        let [gammas, hadrons] = sums.map(|sum| sum.events);
+        let (resolved, limits) = ends.map(|Ends { resolved, limits }| (resolved, limits)).unzip();
+        Ok(Calibration { points, prior, gammas, hadrons, resolved, limits, cut_efficiency: None })
+    }
+
+    /// With what the pre-cuts let pass, so that the prior is that of triggered events. Shares
+    /// of 0 say nothing and are left out.
+    #[must_use]
+    pub fn with_cut_efficiency(self, shares: Option<CutEfficiency>) -> Calibration {
+        let cut_efficiency = shares.filter(CutEfficiency::is_known);
+        Calibration { cut_efficiency, ..self }
+    }
+
+    /// Probability of a gamma at equal numbers; NaN for a score that is NaN.
+    pub fn gammaness(&self, score: f64) -> f64 {
+        probability(self.log_odds(score))
+    }
+
+    /// The same at the prior share of gammas.
+    pub fn posterior(&self, score: f64) -> f64 {
+        probability(self.posterior_log_odds(score))
+    }
+
+    fn posterior_log_odds(&self, score: f64) -> f64 {
+        self.log_odds(score) + self.prior_log_odds()
+    }
+
+    /// Upper limit of the gammaness below `resolved`, lower limit above it.
+    pub fn gammaness_limits(&self) -> Option<[f64; 2]> {
+        self.limits.map(|limits| limits.map(probability))
+    }
+
+    /// The same of the posterior.
+    pub fn posterior_limits(&self) -> Option<[f64; 2]> {
+        self.limits.map(|limits| limits.map(|limit| probability(limit + self.prior_log_odds())))
+    }
+
+    /// Of the events that pass the pre-cuts: ln(π/(1 − π)), and `ln(ε_γ/ε_h)` of the cuts.
+    pub fn prior_log_odds(&self) -> f64 {
+        let of_cuts = self.cut_efficiency.map_or(0.0, |of| libm::log(of.gamma / of.hadron));
+        libm::log(self.prior / (1.0 - self.prior)) + of_cuts
+    }
+
+    fn log_odds(&self, score: f64) -> f64 {
+        let after = self.points.partition_point(|p| p[0] <= score);
+        match (after.checked_sub(1).and_then(|i| self.points.get(i)), self.points.get(after)) {
+            _ if score.is_nan() => f64::NAN,
+            (Some([x0, y0]), Some([x1, y1])) => y0 + (y1 - y0) * (score - x0) / (x1 - x0),
+            (Some([_, y]), None) | (None, Some([_, y])) => *y,
+            (None, None) => f64::NAN,
+        }
+    }
+
+    /// Refuses points that are no rising function.
+    pub fn validate(&self) -> Result<()> {
+        let ends = self.resolved.iter().chain(&self.limits);
+        let finite = self.points.iter().chain(ends).flatten().all(|x| x.is_finite());
+        let rising = self.points.windows(2).all(|w| w[0][0] < w[1][0] && w[0][1] <= w[1][1]);
+        let ordered = self.resolved.is_none_or(|[low, high]| low <= high);
+        let known = self.cut_efficiency.as_ref().is_none_or(CutEfficiency::is_known);
+        let prior = self.prior > 0.0 && self.prior < 1.0;
+        if finite && rising && ordered && known && prior && !self.points.is_empty() {
+            return Ok(());
+        }
+        Err(Fault::new("a calibration that cannot be used")
+            .expected(
+                "ascending scores with ascending log-odds, a prior between 0 and 1, and shares \
+                 above 0 that pass the cuts",
+            )
+            .input())
+    }
+
+    /// What it resolves, and how many of the events evaluated lie beyond (true = gamma).
+    pub fn range(&self, scores: &[f32], gamma: &[bool]) -> CalibratedRange {
+        let mut beyond = [ClassCounts::default(); 2];
+        let mut all = ClassCounts::default();
+        for (score, gamma) in scores.iter().zip(gamma) {
+            *(if *gamma { &mut all.gamma } else { &mut all.hadron }) += 1;
+            let bound = Bound::of(f64::from(*score), self.resolved);
+            let Some(bound) = bound else { continue };
+            let counts = &mut beyond[usize::from(bound == Bound::AtLeast)];
+            *(if *gamma { &mut counts.gamma } else { &mut counts.hadron }) += 1;
+        }
+        let ends = |of: fn(&Calibration, f64) -> f64| {
+            self.resolved.map(|scores| scores.map(|score| of(self, score)))
+        };
+        CalibratedRange {
+            prior: self.prior,
+            cut_efficiency: self.cut_efficiency,
+            scores: self.resolved,
+            gammaness: ends(Calibration::gammaness),
+            posterior: ends(Calibration::posterior),
+            posterior_limits: self.posterior_limits(),
+            below: beyond[0],
+            above: beyond[1],
+            contradicted: self.contradicted(beyond, all),
+        }
+    }
+
+    /// Whether events beyond the range contradict the upper limit below it, and the lower limit
+    /// above it, by more than their own counts allow at three standard deviations.
+    fn contradicted(&self, [below, above]: [ClassCounts; 2], all: ClassCounts) -> [bool; 2] {
+        let Some([upper, lower]) = self.limits else { return [false; 2] };
+        let most = |n: u64| n as f64 + SIGMAS * libm::sqrt(n as f64 + 1.0) + 1.0;
+        let least = |n: u64| n as f64 - SIGMAS * libm::sqrt(n as f64);
+        // Log-odds at equal numbers, NaN where a class has too few events to say anything.
+        let log_odds = |gammas: f64, hadrons: f64| {
+            libm::log(gammas / hadrons * (all.hadron as f64 / all.gamma as f64))
+        };
+        [
+            log_odds(least(below.gamma), most(below.hadron)) > upper,
+            log_odds(most(above.gamma), least(above.hadron)) < lower,
+        ]
+    }
+}
+
+impl CutEfficiency {
+    fn is_known(&self) -> bool {
+        [self.gamma, self.hadron].iter().all(|share| *share > 0.0 && *share <= 1.0)
+    }
+}
+
+/// The range that a calibration resolves, and the evaluated events beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibratedRange {
+    pub prior: f64,
+    pub cut_efficiency: Option<CutEfficiency>,
+    /// Absent where it is not known.
+    pub scores: Option<[f64; 2]>,
+    /// At these scores, as the posterior.
+    pub gammaness: Option<[f64; 2]>,
+    pub posterior: Option<[f64; 2]>,
+    /// Upper limit of the posterior below these scores and lower limit above, at 95 % confidence.
+    pub posterior_limits: Option<[f64; 2]>,
+    pub below: ClassCounts,
+    pub above: ClassCounts,
+    /// Whether these counts contradict the limit below, and the one above.
+    #[serde(default)]
+    pub contradicted: [bool; 2],
+}
+
+impl CalibratedRange {
+    /// What the prior is the share of gammas in, after "posterior at …".
+    pub fn basis(&self) -> &'static str {
+        if self.cut_efficiency.is_some() { " of all triggered" } else { " after the cuts" }
+    }
+}
+
+/// Points of the calibration, and its ends where they differ.
+struct Fitted {
+    points: Vec<[f64; 2]>,
+    ends: Option<Ends>,
+}
+
+/// Scores between which log-odds are resolved, and the limits beyond.
+struct Ends {
+    resolved: [f64; 2],
+    limits: [f64; 2],
+}
+
+impl Ends {
+    /// `None` where the log-odds of the end pools do not rise. Log-odds, since shares that
+    /// differ in their last bit can have log-odds in either order.
+    fn of([below, above]: &[Pool; 2], resolved: [f64; 2]) -> Option<Ends> {
+        let limits = [
+            below.log_odds() + LIMIT_SIGMAS * below.error(),
+            above.log_odds() - LIMIT_SIGMAS * above.error(),
+        ];
+        (below.log_odds() < above.log_odds()).then_some(Ends { resolved, limits })
+    }
+}
+
+/// Fits ascending events; `one` is the scaled weight of an effective event of each class.
+fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2], one: [f64; 2]) -> Fitted {
+    let lower = resolving(events.iter());
+    let upper = events.len() - resolving(events.iter().rev());
+    let fitted = if lower > upper {
+        overlapping(&events[..lower], &events[upper..], scale, one)
+    } else {
+        apart(&pools(events, lower..upper, scale), one)
+    };
+    let unresolved = || {
+        let all = Pool::of(events, scale);
+        let points = all.iter().map(|all| [all.mean(), all.log_odds()]).collect();
+        Fitted { points, ends: None }
+    };
+    fitted.map_or_else(unresolved, |fit| Fitted { points: thinned(fit.points), ..fit })
+}
+
+/// `None` where the ends do not differ.
+fn apart(pools: &[Pool], one: [f64; 2]) -> Option<Fitted> {
+    let [first, inner @ .., last] = pools else { return None };
+    let ends = [first.with([one[0], 0.0]), last.with([0.0, one[1]])];
+    let found = Ends::of(&ends, [first.mean(), last.mean()])?;
+    Some(Fitted { points: points(ends, inner), ends: Some(found) })
+}
+
+/// Events from an end inwards that hold at least ten effective ones of each class, equal
+/// scores together.
+fn resolving<'e>(events: impl ExactSizeIterator<Item = &'e (f64, Class, f64)>) -> usize {
+    let count = events.len();
+    let mut sums = [Sum::default(); 2];
+    let mut last = f64::NAN;
+    for (i, (score, class, weight)) in events.enumerate() {
+        if sums.iter().all(enough) && last.total_cmp(score).is_ne() {
+            return i;
+        }
+        let sum = &mut sums[usize::from(*class != Class::Gamma)];
+        *sum = sum.with(*weight);
+        last = *score;
+    }
+    count
+}
+
+/// Of classes so far apart that ten events of the rarer one at one end reach into those at the
+/// other: the odds of either end, and a straight line over the events that are in both. `None`
+/// where the ends do not differ.
+fn overlapping(
+    below: &[(f64, Class, f64)],
+    above: &[(f64, Class, f64)],
+    scale: [f64; 2],
+    one: [f64; 2],
+) -> Option<Fitted> {
+    let below = Pool::of(below, scale)?.with([one[0], 0.0]);
+    let above = Pool::of(above, scale)?.with([0.0, one[1]]);
+    let resolved = [above.low, below.high];
+    let points = vec![
+        [resolved[0].next_down(), below.log_odds()],
+        [resolved[1].next_up(), above.log_odds()],
+    ];
+    let ends = Ends::of(&[below, above], resolved)?;
+    Some(Fitted { points, ends: Some(ends) })
+}
+
+/// Score and log-odds. Those of the end pools begin at their edges, so that all of their
+/// events have the odds of the pool; so the outer half of the pools next to them keeps its own.
+fn points([first, last]: [Pool; 2], inner: &[Pool]) -> Vec<[f64; 2]> {
+    let (mut least, most) = (first.log_odds(), last.log_odds());
+    let mut points = vec![[first.high, least]];
+    for (i, pool) in inner.iter().enumerate() {
+        // Not below the pool before: shares rise, and their log-odds can fall by a rounding.
+        let log_odds = pool.log_odds().clamp(least, most);
+        least = log_odds;
+        points.extend((i == 0).then_some([pool.low, log_odds]));
+        points.push([pool.mean(), log_odds]);
+        points.extend((i + 1 == inner.len()).then_some([pool.high, log_odds]));
+    }
+    points.push([last.low, most]);
+    points
+}
+
+/// Events of a range of gammaness, or of the log-odds of the posterior: what the probability
+/// says, and what is true.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ReliabilityBin {
+    pub low: f64,
+    pub high: f64,
+    pub gammas: u64,
+    pub hadrons: u64,
+    /// Mean probability, the classes weighing as the prior has them (gammaness: equally).
+    pub said: f64,
+    /// Share of gammas at that prior, with the error that the (effective) counts give it.
+    pub found: Measured,
+}
+
+const RELIABILITY_BINS: usize = 10;
+/// Log-odds of posteriors are shown between ± this, in bins of width 1; those beyond lie in the
+/// outer bins.
+const ODDS_RANGE: usize = 20;
+
+/// A labelled event, and the bin that what is said of it lies in.
+#[derive(Debug, Clone, Copy)]
+struct Labelled {
+    bin: usize,
+    said: f64,
+    gamma: bool,
+    weight: f64,
+}
+
+/// Reliability of gammaness on labelled events (true = gamma), by their weights where they
+/// have any; empty ranges are left out.
+pub fn reliability(
+    gammaness: &[f32],
+    gamma: &[bool],
+    weights: Option<&[f64]>,
+) -> Vec<ReliabilityBin> {
+    let event = |i: usize| {
+        let said = f64::from(gammaness[i]);
+        let bin = ((said * RELIABILITY_BINS as f64) as usize).min(RELIABILITY_BINS - 1);
+        Labelled { bin, said, gamma: gamma[i], weight: weights.map_or(1.0, |w| w[i]) }
+    };
+    let edges: Vec<f64> =
+        (0..=RELIABILITY_BINS).map(|i| i as f64 / RELIABILITY_BINS as f64).collect();
+    binned((0..gamma.len()).map(event).collect(), &edges, 1.0)
+}
+
+/// Reliability of the posterior in bins of its log-odds: where few of many events are gammas,
+/// tenths say nothing.
+pub fn reliability_odds(
+    calibration: &Calibration,
+    scores: &[f32],
+    gamma: &[bool],
+    weights: Option<&[f64]>,
+) -> Vec<ReliabilityBin> {
+    let range = ODDS_RANGE as f64;
+    let event = |i: usize| {
+        let log_odds = calibration.posterior_log_odds(f64::from(scores[i]));
+        let bin = (log_odds.clamp(-range, range) + range) as usize;
+        Labelled {
+            bin: bin.min(2 * ODDS_RANGE - 1),
+            said: probability(log_odds),
+            gamma: gamma[i],
+            weight: weights.map_or(1.0, |w| w[i]),
+        }
+    };
+    let edges: Vec<f64> = (0..=2 * ODDS_RANGE).map(|i| i as f64 - range).collect();
+    let events = (0..gamma.len()).map(event).collect();
+    binned(events, &edges, libm::exp(calibration.prior_log_odds()))
+}
+
+/// At prior odds of gammas; bins without events are left out.
+fn binned(mut events: Vec<Labelled>, edges: &[f64], odds: f64) -> Vec<ReliabilityBin> {
+    events.retain(|event| event.said.is_finite() && event.weight > 0.0);
+    // Sums must not depend on the order in which events come.
+    events.sort_unstable_by(|a, b| a.said.total_cmp(&b.said).then(a.weight.total_cmp(&b.weight)));
+    let mut counts = vec![[Sum::default(); 2]; edges.len() - 1]; // gammas, hadrons
+    let mut sums = vec![[0.0; 2]; edges.len() - 1];
+    for Labelled { bin, said, gamma, weight } in events {
+        let class = usize::from(!gamma);
+        counts[bin][class] = counts[bin][class].with(weight);
+        sums[bin][class] += weight * said;
+    }
+    let all = [0, 1].map(|class| counts.iter().map(|c| c[class]).fold(Sum::default(), Sum::plus));
+    if all.iter().any(|sum| sum.weight <= 0.0) {
+        return Vec::new();
+    }
+    let per_weight = [odds / all[0].weight, 1.0 / all[1].weight];
+    let bin = |i: usize| {
+        let [g, h] = [0, 1].map(|class| counts[i][class].weight * per_weight[class]);
+        let [n_g, n_h] = [0, 1].map(|class| counts[i][class].effective().max(1.0));
+        // An empty class is one of less than about one event.
+        let [least_g, least_h] = [0, 1].map(|class| {
+            let one = all[class].weight / all[class].effective();
+            counts[i][class].weight.max(one) * per_weight[class]
+        });
+        let spread = least_g * least_h / ((least_g + least_h) * (least_g + least_h));
+        let said = sums[i][0] * per_weight[0] + sums[i][1] * per_weight[1];
+        ReliabilityBin {
+            low: edges[i],
+            high: edges[i + 1],
+            gammas: counts[i][0].events,
+            hadrons: counts[i][1].events,
+            said: said / (g + h),
+            found: Measured {
+                value: g / (g + h),
+                error: spread * libm::sqrt(1.0 / n_g + 1.0 / n_h),
+            },
+        }
+    };
+    let filled = |i: &usize| counts[*i].iter().any(|sum| sum.events > 0);
+    (0..counts.len()).filter(filled).map(bin).collect()
+}
+
+fn probability(log_odds: f64) -> f64 {
+    1.0 / (1.0 + libm::exp(-log_odds))
+}
+
+/// Pools of events in the order of scores, with rising shares of gammas; those outside of
+/// `inner` are one pool from the start at either end.
+fn pools(
+    events: &[(f64, Class, f64)],
+    inner: std::ops::Range<usize>,
+    scale: [f64; 2],
+) -> Vec<Pool> {
+    let mut pools: Vec<Pool> = Vec::new();
+    let one = inner.clone().map(|i| i..i + 1);
+    let ranges =
+        std::iter::once(0..inner.start).chain(one).chain(std::iter::once(inner.end..events.len()));
+    for mut pool in ranges.filter_map(|range| Pool::of(&events[range], scale)) {
+        // Equal scores have one probability; a share that does not rise joins the pool before.
+        let mut join = pools.last().is_some_and(|before| before.high.total_cmp(&pool.low).is_eq());
+        while let Some(before) =
+            pools.last().filter(|before| join || before.share() >= pool.share())
+        {
+            pool = before.joined(pool);
+            pools.pop();
+            join = false;
+        }
+        pools.push(pool);
+    }
+    pools
+}
+
+/// At most [`MOST_POINTS`], the steps at both ends among them, no two at one score.
+fn thinned(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
+    points.dedup_by(|b, a| b[0] <= a[0]);
+    if points.len() <= MOST_POINTS {
+        return points;
+    }
+    let (first, rest) = points.split_at(END_POINTS);
+    let (inner, last) = rest.split_at(rest.len() - END_POINTS);
+    let kept = MOST_POINTS - 2 * END_POINTS;
+    let inner = (0..kept).map(|i| inner[i * (inner.len() - 1) / (kept - 1)]);
+    first.iter().copied().chain(inner).chain(last.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,460 @@
+//! Hadrons from experimental files: seen from where no source is, without the events near the
+//! source, and without the runs of one fold.
+//!
+//! Where events are left out by θ² at the source, the images that point to it are missing.
+//! Seen from the source that would be a hole at small alpha, which a flow would learn as a
+//! property of hadrons; seen from elsewhere it is spread out. So `alpha` and `dist` are always
+//! those of another position, at least 45 deg away, and what is left of the hole is measured
+//! and judged.
+
+use crate::comm::{World, agree, common, is_root};
+use crate::config::{Class, Config, LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
+use crate::data::selection::Selection;
+use crate::data::table::{Block, Request, Table};
+use crate::dataset::source::{Note, Source, Verdict, View};
+use crate::error::{Fault, Result};
+use crate::hillas::{Axis, Rotation, Seen, disp, theta2};
+use crate::model::{Contamination, OffSourceCard};
+use crate::statistics::Measured;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use taiga_flow_gpu::random::Stream;
+
+/// Centroid, axis and source of an event [deg], each under the names that schemas know.
+const GEOMETRY: [&[&str]; 5] =
+    [&["xc", "cog_x"], &["yc", "cog_y"], &["axis", "delta"], &["source_x"], &["source_y"]];
+const SHAPE: [&str; 3] = ["size", "width", "length"];
+/// What is computed at the training position.
+const COMPUTED: [&str; 3] = ["dist", "alpha", "theta2"];
+/// What a file tells for its own source position, or what turns with the position otherwise.
+const OF_THE_SOURCE: [&str; 5] = ["miss", "azwidth", "dist_anti", "alpha_anti", "skewness"];
+/// Bins of alpha that survival is told for, of 10 deg.
+const BINS: usize = 9;
+/// Survival in a bin may differ from the mean by so much, beyond five standard errors.
+const MOST_RESIDUE: f64 = 0.1;
+/// Positions at which events near them are counted: the source, and those that tell what is
+/// there without one.
+const COUNTED: usize = 6;
+/// Bits of a note after those of the counted positions.
+const COMPARED_BIT: usize = COUNTED;
+const DIFFERENT_BIT: usize = COUNTED + 1;
+/// Within this of a position [deg²] where nothing is left out.
+const DEFAULT_THETA2: f64 = 0.1;
+/// Nearer to the camera's centre than this [deg] a source cannot be turned about it.
+const LEAST_OFFSET_DEG: f64 = 0.4;
+/// As for scores: the file's own dist and alpha may differ by so much, in so few rows.
+const WITHIN_DEG: f64 = 0.06;
+const MOST_DIFFERENT: f64 = 0.01;
+const MOST_RUNS: usize = 100_000;
+/// Rows of each file of gammas that their share near the source is taken from.
+const GAMMA_ROWS: u64 = 262_144;
+/// Where no gammas tell how many lie outside of what is left out.
+const ASSUMED_INSIDE: f64 = 0.5;
+
+/// How experimental rows are seen; hears what becomes of them.
+#[derive(Debug)]
+pub struct OffSourceView {
+    settings: OffSource,
+    seed: u64,
+    told: Mutex<Told>,
+}
+
+/// What rows told, on this rank.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    kept: [u64; BINS],
+    all: [u64; BINS],
+    near: [u64; COUNTED],
+    different: u64,
+    compared: u64,
+    used: u64, // before the cuts
+    held_out: u64,
+    runs: BTreeSet<i64>,
+}
+
+/// Where the columns of a request stand.
+struct Slots {
+    geometry: [usize; 5],
+    shape: [usize; 3],
+    own: [Option<usize>; 2],
+    run: usize,
+}
+
+impl OffSourceView {
+    pub fn new(
+        settings: OffSource,
+        config: &Config,
+        selection: &Selection,
+    ) -> Result<OffSourceView> {
+        if let Some(name) =
+            selection.quantities().iter().find(|name| OF_THE_SOURCE.contains(&name.as_str()))
+        {
+            return Err(Fault::new("a quantity of the file's own source position")
+                .column(name)
+                .expected(
+                    "with data.off: alpha, dist and theta2, which are computed off the source",
+                )
+                .advice("train without it")
+                .usage());
+        }
+        Ok(OffSourceView { settings, seed: config.train.seed, told: Mutex::default() })
+    }
+
+    fn theta2_limit(&self) -> f64 {
+        let limit = self.settings.exclude_theta2;
+        if limit > 0.0 { limit } else { DEFAULT_THETA2 }
+    }
+
+    /// The turn from the source to where a row is seen from.
+    fn turn(&self, row: u64) -> Rotation {
+        let draw = Stream::new(self.seed, "off-source position", &[]);
+        match &self.settings.positions {
+            OffPositions::Equal(count) => {
+                let others = *count as u64 - 1;
+                Rotation::step(1 + (draw.bits(row) % others) as usize, *count)
+            }
+            OffPositions::Angles(angles) => {
+                Rotation::degrees(angles[(draw.bits(row) % angles.len() as u64) as usize])
+            }
+            OffPositions::Named(NamedPositions::Random) => {
+                let free = 360.0 - 2.0 * LEAST_ANGLE;
+                Rotation::degrees(LEAST_ANGLE + free * draw.uniform(row))
+            }
+        }
+    }
+
+    fn with_told<T>(&self, act: impl FnOnce(&mut Told) -> T) -> T {
+        // A thread that panicked while it held the lock has ended the process.
+        act(&mut self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// What all ranks were told; refuses runs, geometry or a hole that cannot be used.
+    pub fn conclude(&self, world: &dyn World, gammas: &[&Source]) -> Result<OffSourceCard> {
+        let mine = self.with_told(|told| told.clone());
+        let all = mine.reduce(world)?;
+        let inside = agree(world, self.share_inside(gammas))?;
+        let card = common(self.judge(&all, inside))?;
+        if is_root(world) {
+            OffSourceView::tell_log(&all, &card);
+        }
+        Ok(card)
+    }
+
+    fn judge(&self, all: &Told, inside: Option<[f64; 2]>) -> Result<OffSourceCard> {
+        let off = &self.settings;
+        if all.different as f64 > MOST_DIFFERENT * all.compared as f64 {
+            return Err(Fault::new("dist and alpha are not those of centroid, axis and source")
+                .expected(format!("differences over {WITHIN_DEG} deg in at most 1 % of the rows"))
+                .found(format!("{} of {} experimental rows", all.different, all.compared))
+                .advice("units, axis or sign are wrong: look at the files with `taiga-flow check`")
+                .input());
+        }
+        if all.runs.len() > MOST_RUNS {
+            return Err(Fault::new("more runs than there can be")
+                .column(&off.run)
+                .expected(format!("at most {MOST_RUNS} runs"))
+                .found(all.runs.len())
+                .advice("off_source.run must name the key of a run, not of an event")
+                .input());
+        }
+        if all.held_out == 0 || all.runs.is_empty() {
+            let runs = all.runs.len();
+            let found = format!("{runs} run(s) to train on, {} events held out", all.held_out);
+            return Err(Fault::new("too few runs for cross-fitting")
+                .column(&off.run)
+                .expected(format!("runs in fold {} of {} and in others", off.fold, off.folds))
+                .found(found)
+                .advice("give more runs, fewer off_source.folds, or name the key of a run in off_source.run")
+                .input());
+        }
+        let survival =
+            |bin: usize| (all.all[bin] > 0).then(|| all.kept[bin] as f64 / all.all[bin] as f64);
+        let [kept, seen] = [&all.kept, &all.all].map(|counts| counts.iter().sum::<u64>() as f64);
+        let mean = kept / seen;
+        for (bin, found) in (0..BINS).filter_map(|bin| Some((bin, survival(bin)?))) {
+            let error = (mean * (1.0 - mean) / all.all[bin] as f64).sqrt();
+            let off_by = (found - mean).abs();
+            if off_by > MOST_RESIDUE * mean && off_by > 5.0 * error {
+                return Err(Fault::new("leaving out events near the source cuts a hole into alpha")
+                    .expected(format!("survival within {MOST_RESIDUE} of its mean {mean:.3} in every bin of alpha"))
+                    .found(format!("{found:.3} at {} to {} deg", 10 * bin, 10 * (bin + 1)))
+                    .advice("lower off_source.exclude_theta2, or choose off_source.positions farther from the source")
+                    .input());
+            }
+        }
+        Ok(OffSourceCard {
+            run: off.run.clone(),
+            folds: off.folds,
+            fold: off.fold,
+            seed: self.seed,
+            runs: all.runs.iter().copied().collect(),
+            exclude_theta2: off.exclude_theta2,
+            survival: (0..BINS).map(survival).collect(),
+            contamination: self.contamination(all, inside),
+            comparison: None,
+        })
+    }
+
+    /// Gammas among the events that are not left out, before the cuts: their number follows
+    /// from what is more near the source than near the other positions, and from how much more
+    /// of a source's gammas are; some lie outside.
+    fn contamination(&self, all: &Told, inside: Option<[f64; 2]>) -> Contamination {
+        let near = all.near.map(|count| count as f64);
+        let others = COUNTED as f64 - 1.0;
+        let off: f64 = near[1..].iter().sum();
+        let excess = near[0] - off / others;
+        let error = (near[0] + off / (others * others)).sqrt();
+        let [at_source, elsewhere] = inside.unwrap_or([ASSUMED_INSIDE, 0.0]);
+        // Where nothing is left out, all of them are among the training events.
+        let excluded = self.settings.exclude_theta2 > 0.0;
+        let left = if excluded { 1.0 - at_source } else { 1.0 };
+        let scale = left / (at_source - elsewhere) / all.used.max(1) as f64;
+        Contamination {
+            theta2: self.theta2_limit(),
+            excess: Measured { value: excess, error },
+            share_inside: inside.map(|shares| shares[0]),
+            share: Measured { value: excess * scale, error: error * scale },
+        }
+    }
+
+    /// Shares of simulated gammas within the limit of the source, and of another position;
+    /// `None` where their files do not tell.
+    fn share_inside(&self, gammas: &[&Source]) -> Result<Option<[f64; 2]>> {
+        let (mut near, mut all) = ([0_u64; COUNTED], 0_u64);
+        for source in gammas {
+            let table = Table::open(&source.path, &source.schema)?;
+            let known = table.quantities();
+            let shape = SHAPE.each_ref().map(std::slice::from_ref);
+            let wanted = GEOMETRY.into_iter().chain(shape);
+            let named = |names: &[&'static str]| {
+                names.iter().find(|name| known.contains(name)).map(|name| (*name).to_string())
+            };
+            let Some(quantities) = wanted.map(named).collect::<Option<Vec<String>>>() else {
+                return Ok(None);
+            };
+            let mut reader = table.reader(&Request { quantities, ..Request::default() })?;
+            let mut block = Block::default();
+            reader.read(0..source.rows.min(GAMMA_ROWS), &mut block)?;
+            for row in 0..block.rows {
+                let value = |slot: usize| f64::from(block.quantities[slot][row]);
+                let geometry = [0, 1, 2, 3, 4].map(value);
+                let shape = [5, 6, 7].map(value);
+                let theta2 = |k| theta2_of(&from(geometry, Rotation::step(k, COUNTED)), shape);
+                all += u64::from(theta2(0).is_finite());
+                let limit = self.theta2_limit();
+                near.iter_mut().enumerate().for_each(|(k, n)| *n += u64::from(theta2(k) < limit));
+            }
+        }
+        let share = |count: u64| count as f64 / all.max(1) as f64;
+        let elsewhere = near[1..].iter().sum::<u64>();
+        let shares = [share(near[0]), share(elsewhere) / (COUNTED as f64 - 1.0)];
+        Ok((shares[0] > shares[1]).then_some(shares))
+    }
+
+    fn tell_log(all: &Told, card: &OffSourceCard) {
+        let of = &card.contamination;
+        log::info!(
+            "off the source: {} runs, those of fold {} of {} are kept for scoring ({} events)",
+            card.runs.len(),
+            card.fold,
+            card.folds,
+            all.held_out
+        );
+        let survival: Vec<String> = card
+            .survival
+            .iter()
+            .map(|s| s.map_or("-".to_string(), |s| format!("{s:.3}")))
+            .collect();
+        log::info!("survival by alpha at the training position, in 10 deg: {}", survival.join(" "));
+        let inside = match of.share_inside {
+            Some(share) => format!("{share:.3} of the simulated gammas lie there"),
+            None => format!(
+                "half of the gammas assumed there: {} not told by the gammas' files",
+                "centroid, axis or source"
+            ),
+        };
+        log::info!(
+            "share of gammas among the training hadrons, before the cuts: {} (excess within θ² {} deg² of the source {}; {inside})",
+            of.share,
+            of.theta2,
+            of.excess
+        );
+    }
+}
+
+impl Slots {
+    fn of(read: &Request) -> Result<Slots> {
+        let find = |names: &[&str]| {
+            read.quantities.iter().rposition(|known| names.contains(&known.as_str()))
+        };
+        let needed = |names: &[&str]| {
+            find(names).ok_or_else(|| Fault::new("a column is gone").column(names[0]).internal())
+        };
+        let [a, b, c, d, e] = GEOMETRY.map(needed);
+        let [f, g, h] = SHAPE.map(|name| needed(&[name]));
+        Ok(Slots {
+            geometry: [a?, b?, c?, d?, e?],
+            shape: [f?, g?, h?],
+            own: ["dist", "alpha"].map(|name| find(&[name])),
+            run: read.keys.len() - 1,
+        })
+    }
+}
+
+impl View for OffSourceView {
+    /// All that is wanted but what is computed, then geometry, shape and what is compared;
+    /// the run is the last key.
+    fn request(&self, table: &Table, mut wanted: Request) -> Result<Request> {
+        let known = table.quantities();
+        wanted.quantities.retain(|name| !COMPUTED.contains(&name.as_str()));
+        for names in GEOMETRY {
+            let name = names.iter().find(|name| known.contains(name)).unwrap_or(&names[0]);
+            if let Some(unit) = table.unit(name).filter(|unit| *unit != "deg") {
+                return Err(Fault::new("source positions need degrees")
+                    .file(table.path())
+                    .column(*name)
+                    .expected("deg")
+                    .found(unit)
+                    .advice("convert the column in a schema file (see configs/schema)")
+                    .input());
+            }
+            wanted.quantities.push((*name).to_string());
+        }
+        wanted.quantities.extend(SHAPE.map(str::to_string));
+        let own = ["dist", "alpha"].into_iter().filter(|name| known.contains(name));
+        wanted.quantities.extend(own.map(str::to_string));
+        wanted.keys.push(self.settings.run.clone());
+        Ok(wanted)
+    }
+
+    fn see(
+        &self,
+        read: &Request,
+        wanted: &Request,
+        first: u64,
+        block: &mut Block,
+    ) -> Result<Vec<Note>> {
+        let slots = Slots::of(read)?;
+        let mut computed = [const { Vec::new() }; 3];
+        let mut notes = Vec::with_capacity(block.rows);
+        let limit = self.theta2_limit();
+        for row in 0..block.rows {
+            let value = |slot: usize| f64::from(block.quantities[slot][row]);
+            let (geometry, shape) = (slots.geometry.map(value), slots.shape.map(value));
+            let offset = libm::hypot(geometry[3], geometry[4]);
+            if offset < LEAST_OFFSET_DEG {
+                return Err(Fault::new(
+                    "the source is too near to the camera's centre to be turned about it",
+                )
+                .row(first + row as u64)
+                .expected(format!("an offset of at least {LEAST_OFFSET_DEG} deg"))
+                .found(format!("{offset:.3} deg"))
+                .advice("leave this run out of data.off")
+                .input());
+            }
+            let run = block.keys[slots.run][row];
+            let held_out =
+                OffSourceCard::fold_of(self.seed, run, self.settings.folds) == self.settings.fold;
+            let on = from(geometry, Rotation::step(0, 1));
+            let at = from(geometry, self.turn(first + row as u64));
+            let on_source = theta2_of(&on, shape);
+            let figures = [at.dist, at.alpha(), theta2_of(&at, shape)];
+            computed.iter_mut().zip(figures).for_each(|(c, x)| c.push(x as f32));
+            let verdict = if held_out {
+                Verdict::HeldOut
+            } else if on_source < self.settings.exclude_theta2 {
+                Verdict::OnSource
+            } else {
+                Verdict::Use
+            };
+            let mut bits = 0;
+            for k in 0..COUNTED {
+                let seen = from(geometry, Rotation::step(k, COUNTED));
+                bits |= u32::from(theta2_of(&seen, shape) < limit) << k;
+            }
+            let own = [on.dist, on.alpha()].into_iter().zip(slots.own);
+            let differs = |(seen, own): (f64, Option<usize>)| {
+                own.is_some_and(|own| (value(own) - seen).abs() > WITHIN_DEG)
+            };
+            bits |= u32::from(slots.own.iter().any(Option::is_some)) << COMPARED_BIT;
+            bits |= u32::from(own.into_iter().any(differs)) << DIFFERENT_BIT;
+            notes.push(Note { verdict, run, bits });
+        }
+        block.keys.pop();
+        let of_file = std::mem::take(&mut block.quantities);
+        let quantity = |name: &String| {
+            if let Some(which) = COMPUTED.iter().position(|computed| computed == name) {
+                return computed[which].clone();
+            }
+            let slot = read.quantities.iter().position(|known| known == name);
+            slot.map_or_else(Vec::new, |slot| of_file[slot].clone())
+        };
+        block.quantities = wanted.quantities.iter().map(quantity).collect();
+        Ok(notes)
+    }
+
+    fn tell(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool) {
+        let bit = |at: usize| u64::from(note.bits >> at & 1);
+        let held_out = note.verdict == Verdict::HeldOut;
+        let kept = u64::from(note.verdict == Verdict::Use);
+        let alpha = wanted.quantities.iter().position(|name| name == "alpha");
+        let alpha = alpha.map_or(0.0, |slot| f64::from(block.quantities[slot][row]));
+        let bin = ((alpha / 10.0).max(0.0) as usize).min(BINS - 1);
+        self.with_told(|told| {
+            told.compared += bit(COMPARED_BIT);
+            told.different += bit(DIFFERENT_BIT);
+            if held_out {
+                told.held_out += u64::from(usable);
+                return;
+            }
+            // A key that names events is refused later; it must not fill the memory.
+            if told.runs.len() <= MOST_RUNS {
+                told.runs.insert(note.run);
+            }
+            told.used += kept;
+            told.near.iter_mut().enumerate().for_each(|(k, near)| *near += bit(k));
+            if usable {
+                told.all[bin] += 1;
+                told.kept[bin] += kept;
+            }
+        });
+    }
+}
+
+/// How an image lies to its source, turned about the camera's centre; `geometry` is centroid,
+/// axis and source [deg].
+fn from([x, y, axis, source_x, source_y]: [f64; 5], turn: Rotation) -> Seen {
+    Axis::from_degrees([x, y], axis).seen_from(turn.of([source_x, source_y]))
+}
+
+fn theta2_of(seen: &Seen, [size, width, length]: [f64; 3]) -> f64 {
+    theta2(seen, disp(size, width, length, seen.dist), None)
+}
+
+impl Told {
+    const WORDS: usize = 2 * BINS + COUNTED + 4;
+
+    fn words(&mut self) -> Vec<&mut u64> {
+        let counts = self.kept.iter_mut().chain(&mut self.all).chain(&mut self.near);
+        let more = [&mut self.different, &mut self.compared, &mut self.used, &mut self.held_out];
+        counts.chain(more).collect()
+    }
+
+    /// Those of all ranks.
+    fn reduce(mut self, world: &dyn World) -> Result<Told> {
+        let mut sums: Vec<i64> = self.words().into_iter().map(|word| *word as i64).collect();
+        debug_assert_eq!(sums.len(), Told::WORDS);
+        world.all_reduce_sum(&mut sums)?;
+        self.words().into_iter().zip(sums).for_each(|(word, sum)| *word = sum as u64);
+        let mine: Vec<u8> = self.runs.iter().flat_map(|run| run.to_le_bytes()).collect();
+        for bytes in world.all_gather(&mine)? {
+            self.runs.extend(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)));
+        }
+        Ok(self)
+    }
+}
+
+/// The files of a class among those of a plan.
+pub fn of_class(sources: &[Source], class: Class) -> Vec<&Source> {
+    sources.iter().filter(|source| source.class == Some(class)).collect()
+}

@@ -1,0 +1,218 @@
+//! The population of synthetic anomalies: one for each normal event of a step, or of the
+//! held-out part, named by (seed, epoch, shard, place), which is a function of the plan.
+
+use crate::comm::{World, gather_slots};
+use crate::config::{Anomalies, Generator};
+use crate::data::schema::features::ScaledFeature;
+use crate::data::selection::Selection;
+use crate::dataset::event_store::{EventStore, Gathered, Rows, Shard};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::model::anomalies::{Made, Maker, Normals, Regression};
+use rayon::prelude::*;
+use taiga_flow_gpu::random::Stream;
+
+use super::quantile;
+
+/// Epoch that held-out anomalies are named by: they are the same in every epoch.
+const HELD_OUT: u64 = u64::MAX;
+
+/// The anomalies' mixture and what the normal events told it.
+#[derive(Debug)]
+pub struct Synthetic {
+    pub anomalies: Anomalies,
+    normals: Normals,
+    seed: u64,
+    /// Events of `anomalies.files`, in the shards of the normal events.
+    filed: Option<EventStore>,
+}
+
+/// What a latent point needs to become an event.
+pub struct Latent<'a> {
+    pub engine: &'a dyn Engine,
+    /// Quantile of normal log p that low-density events stay below.
+    pub quantile: f64,
+}
+
+impl Synthetic {
+    /// Learns what the generators need from the scaled training events of all ranks.
+    pub fn learn(
+        world: &dyn World,
+        anomalies: &Anomalies,
+        features: &[ScaledFeature],
+        store: &EventStore,
+        shards: u64,
+        seed: u64,
+        filed: Option<EventStore>,
+    ) -> Result<Synthetic> {
+        let mut slots = vec![None; Regression::WORDS * shards as usize];
+        let mut complete = true;
+        for shard in &store.shards {
+            match Regression::sums(features, shard.train.rows()) {
+                None => complete = false,
+                Some(words) => {
+                    let at = Regression::WORDS * shard.id as usize;
+                    slots[at..at + words.len()]
+                        .iter_mut()
+                        .zip(words)
+                        .for_each(|(s, w)| *s = Some(w));
+                }
+            }
+        }
+        let mut sums = [0.0; Regression::WORDS];
+        for words in gather_slots(world, &slots)?.chunks(Regression::WORDS) {
+            sums.iter_mut().zip(words).for_each(|(s, w)| *s += w);
+        }
+        let con2 = if complete { Regression::solve(&sums) } else { None };
+        let mut normals = Normals { con2, dist: Vec::new() };
+        let place = features.iter().position(|f| f.feature.name == "dist");
+        for draw in &anomalies.generators {
+            let (Generator::Physics(p), Some(d)) = (&draw.generator, place) else { continue };
+            let all: Vec<f32> = store
+                .shards
+                .iter()
+                .flat_map(|s| s.train.rows().map(|row| features[d].quantity(row[d]) as f32))
+                .collect();
+            let limit = quantile::quantile(world, &all, p.dist_quantile)?;
+            normals.dist.extend(limit.map(f64::from));
+        }
+        Ok(Synthetic { anomalies: anomalies.clone(), normals, seed, filed })
+    }
+
+    /// An anomaly for each gathered event of a step; impossible ones get weight 0.
+    #[allow(clippy::too_many_arguments)] // what names a draw, and what makes it
+    pub fn of_step(
+        &self,
+        features: &[ScaledFeature],
+        selection: &Selection,
+        store: &EventStore,
+        epoch: u64,
+        normal: &Gathered,
+        latent: &Latent,
+        out: &mut Gathered,
+    ) -> Result<()> {
+        out.offsets.clone_from(&normal.offsets);
+        out.places.clone_from(&normal.places);
+        out.rows.resize(normal.rows.len(), 0.0);
+        out.weights.clear();
+        for (shard, range) in store.shards.iter().zip(normal.offsets.windows(2)) {
+            let of = range[0] * features.len()..range[1] * features.len();
+            let named = normal.places[range[0]..range[1]].iter().copied();
+            let base = normal.weights().map(|w| &w[range[0]..range[1]]);
+            let events = Named { shard, epoch, places: named.collect(), weights: base };
+            let weights = self.fill(
+                features,
+                selection,
+                &events,
+                &normal.rows[of.clone()],
+                latent,
+                &mut out.rows[of],
+            )?;
+            out.weights.extend(weights);
+        }
+        Ok(())
+    }
+
+    /// An anomaly for each held-out event of a shard, and the weights.
+    pub fn held_out(
+        &self,
+        features: &[ScaledFeature],
+        selection: &Selection,
+        shard: &Shard,
+        rows: &Rows,
+        latent: &Latent,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let events: Vec<f32> = rows.rows().flatten().copied().collect();
+        let mut made = vec![0.0; events.len()];
+        let places = (0..rows.len() as u64).collect();
+        let named = Named { shard, epoch: HELD_OUT, places, weights: rows.weights() };
+        let weights = self.fill(features, selection, &named, &events, latent, &mut made)?;
+        Ok((made, weights))
+    }
+
+    fn fill(
+        &self,
+        features: &[ScaledFeature],
+        selection: &Selection,
+        named: &Named,
+        events: &[f32],
+        latent: &Latent,
+        out: &mut [f32],
+    ) -> Result<Vec<f32>> {
+        let (width, train) = (features.len(), &named.shard.train);
+        let maker = Maker::new(&self.anomalies, features, selection, &self.normals);
+        let partner = |u: f64| train.get(((u * train.len() as f64) as usize).min(train.len() - 1));
+        let rows = self.filed.as_ref().and_then(|store| {
+            let shard = store.shards.iter().find(|shard| shard.id == named.shard.id)?;
+            Some(if named.epoch == HELD_OUT { &shard.validation } else { &shard.train })
+        });
+        let filed = |u: f64| {
+            let rows = rows.filter(|rows| !rows.is_empty())?;
+            Some(rows.get(((u * rows.len() as f64) as usize).min(rows.len() - 1)))
+        };
+        let made: Vec<Made> = out
+            .par_chunks_mut(width)
+            .zip(events.par_chunks(width))
+            .zip(&named.places)
+            .map(|((out, event), place)| {
+                // A held-out event of a shard without training events has no partner.
+                if train.is_empty() {
+                    return Made::Nothing;
+                }
+                let words = [named.epoch, named.shard.id, *place];
+                let stream = Stream::new(self.seed, "anomaly", &words);
+                maker.make(stream, event, partner, filed, out)
+            })
+            .collect();
+        let kept = through_the_flow(&maker, &made, width, latent, out)?;
+        let weight = |(i, kept): (usize, bool)| match named.weights {
+            _ if !kept => 0.0,
+            Some(weights) => weights[i],
+            None => 1.0,
+        };
+        Ok(kept.into_iter().enumerate().map(weight).collect())
+    }
+}
+
+/// Normal events that anomalies are made of, with their names.
+struct Named<'a> {
+    shard: &'a Shard,
+    epoch: u64,
+    places: Vec<u64>,
+    weights: Option<&'a [f32]>,
+}
+
+/// Turns latent points into events; tells which events can be used.
+fn through_the_flow(
+    maker: &Maker,
+    made: &[Made],
+    width: usize,
+    latent: &Latent,
+    out: &mut [f32],
+) -> Result<Vec<bool>> {
+    let mut kept: Vec<bool> = made.iter().map(|m| *m != Made::Nothing).collect();
+    for (row, made) in out.chunks_mut(width).zip(made) {
+        if *made == Made::Nothing {
+            row.fill(0.0); // with weight 0, but a point that every flow knows
+        }
+    }
+    let points: Vec<usize> =
+        (0..made.len()).filter(|i| matches!(made[*i], Made::Latent { .. })).collect();
+    if points.is_empty() {
+        return Ok(kept);
+    }
+    let z: Vec<f32> =
+        points.iter().flat_map(|i| &out[i * width..(i + 1) * width]).copied().collect();
+    let mut x = vec![0.0; z.len()];
+    latent.engine.inverse(&z, &mut x)?;
+    let mut log_prob = vec![0.0; points.len()];
+    latent.engine.log_prob(&x, &mut log_prob)?;
+    for ((i, event), log_prob) in points.into_iter().zip(x.chunks(width)).zip(log_prob) {
+        let dense = made[i] == Made::Latent { below_quantile: true }
+            && f64::from(log_prob) >= latent.quantile;
+        kept[i] = maker.is_valid(event) && !dense;
+        let row = &mut out[i * width..(i + 1) * width];
+        if kept[i] { row.copy_from_slice(event) } else { row.fill(0.0) }
+    }
+    Ok(kept)
+}

@@ -1,0 +1,104 @@
+//! Which events make a gradient unusable, with their files and rows.
+//!
+//! Asked once, when a run ends as diverged; so nothing is kept for it during training.
+//! Events do not know their rows: the rows of the few that are to blame are found by
+//! reading their shards once more.
+
+use super::flows::Population;
+use super::trainer::Job;
+use crate::comm::{World, agree};
+use crate::dataset::event_store::{EventStore, Gathered};
+use crate::engine::{Batch, Engine, Events, FixedSum};
+use crate::error::Result;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// Of more events than this the rows are not looked for.
+const MOST: usize = 1000;
+
+/// Events of this rank's last batch whose gradient of −log p, in the flow of their own
+/// population, is not usable by itself: (shard, index in the shard's training events).
+#[derive(Debug, Default)]
+struct Culprits {
+    events: BTreeSet<(u64, u64)>,
+    /// All events looked at.
+    of: usize,
+}
+
+/// Tells, on all ranks alike, which events of a step's batch are to blame.
+pub fn describe(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
+    let mine = agree(world, of_this_rank(world, job, epoch, step))?;
+    let (mut bad, mut of, mut places) = (0, 0, Vec::new());
+    for told in world.all_gather(mine.as_bytes())? {
+        let told = String::from_utf8_lossy(&told).to_string();
+        let mut lines = told.lines();
+        let counts = lines.next().unwrap_or_default();
+        let mut counts = counts.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
+        bad += counts.next().unwrap_or(0);
+        of += counts.next().unwrap_or(0);
+        places.extend(lines.map(str::to_string));
+    }
+    Ok(if bad == 0 {
+        "no single event of the last batch is to blame, only their sum".to_string()
+    } else if bad == of {
+        format!("all {of} events of the last batch: the weights themselves have run away")
+    } else if places.is_empty() {
+        format!("{bad} of the {of} events of the last batch")
+    } else {
+        format!("in the last batch of {of} events: {}", places.join("; "))
+    })
+}
+
+/// Events to blame and events looked at, then a line per file.
+fn of_this_rank(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
+    let plan = job.plan;
+    let (mut bad, mut of, mut lines) = (0, 0, String::new());
+    for (flow, population) in plan.flows.iter().map(|f| f.population).enumerate() {
+        // Anomalies are made anew for every step; they have no rows.
+        let Population::Real(class) = plan.populations[population] else { continue };
+        let found = find(job, flow, population, epoch, step)?;
+        bad += found.events.len();
+        of += found.of;
+        if found.events.is_empty() || found.events.len() == found.of {
+            continue;
+        }
+        let wanted = found.events.into_iter().take(MOST).collect();
+        let rows = EventStore::locate(world, &plan.sources, &plan.recipe(class), &wanted)?;
+        for (file, rows) in rows {
+            let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else {
+                continue;
+            };
+            let (count, file) = (rows.len(), file.display());
+            let _ = writeln!(lines, "{count} event(s) in rows {first} to {last} of {file}");
+        }
+    }
+    Ok(format!("{bad} {of}\n{lines}"))
+}
+
+/// Takes the gradient of each event of the batch by itself.
+fn find(job: &Job, flow: usize, population: usize, epoch: u64, step: u64) -> Result<Culprits> {
+    let mut found = Culprits::default();
+    let mut batch = Gathered::default();
+    let (plan, store) = (job.plan, &job.stores[population]);
+    store.gather(plan.config.train.seed, epoch, step, job.steps, &mut batch);
+    let features = plan.spec.features;
+    let parameters = plan.parameters / plan.flows.len();
+    let mut sums = FixedSum::new(parameters, plan.dealing.shards() as usize);
+    for (slot, shard) in store.shards.iter().enumerate() {
+        for at in batch.offsets[slot]..batch.offsets[slot + 1] {
+            found.of += 1;
+            let event = &batch.rows[at * features..(at + 1) * features];
+            if !is_usable(job.engines[flow].as_ref(), event, &mut sums)? {
+                found.events.insert((shard.id, batch.places[at]));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_usable(engine: &dyn Engine, event: &[f32], sums: &mut FixedSum) -> Result<bool> {
+    sums.clear();
+    let batch = Batch { events: Events::Rows(event), weights: None, offsets: &[0, 1] };
+    engine.gradient(&batch, sums, &mut [0.0])?;
+    Ok(sums.unusable == 0)
+}

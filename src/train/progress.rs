@@ -1,0 +1,73 @@
+//! How a run tells where it is: a bar on a terminal, a line per interval in a batch
+//! log, and the same lines in `train.log`. From rank 0 only.
+
+use crate::error::Result;
+use crate::storage::AppendFile;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+pub struct Status {
+    log: AppendFile,
+    bar: Option<ProgressBar>,
+    interval: Duration,
+    last: Instant,
+    events: u64,
+}
+
+impl Status {
+    pub fn new(log: &Path, steps: u64, interval: Duration) -> Result<Status> {
+        let bar =
+            (std::io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)).then(|| {
+                let style =
+                    ProgressStyle::with_template("{wide_bar} {pos}/{len} steps, {eta} left  {msg}");
+                ProgressBar::new(steps)
+                    .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            });
+        Ok(Status { log: AppendFile::resume(log)?, bar, interval, last: Instant::now(), events: 0 })
+    }
+
+    /// A line of its own, at once.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| log::info!("{line}")),
+            None => log::info!("{line}"),
+        }
+        self.log.append_line(line)
+    }
+
+    /// A line for the log alone.
+    pub fn log(&mut self, line: &str) -> Result<()> {
+        self.log.append_line(line)
+    }
+
+    /// A step is done; says so if the last line is old enough.
+    pub fn step(&mut self, step: u64, events: u64, line: impl Fn(f64) -> String) -> Result<()> {
+        self.events += events;
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+        }
+        let elapsed = self.last.elapsed();
+        if elapsed < self.interval {
+            return Ok(());
+        }
+        let rate = self.events as f64 / elapsed.as_secs_f64();
+        (self.last, self.events) = (Instant::now(), 0);
+        let line = line(rate);
+        if let Some(bar) = &self.bar {
+            bar.set_message(line.clone());
+            return self.log.append_line(&line);
+        }
+        self.say(&line)
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

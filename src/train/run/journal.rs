@@ -1,0 +1,102 @@
+//! What rank 0 writes while a run goes on: metrics per epoch, the log, the status.
+
+use super::ending;
+use super::run_folder::{LOG, METRICS, RunFolder};
+use crate::error::{Error, Fault, Result};
+use crate::metrics::EpochMetrics;
+use crate::storage::AppendFile;
+use crate::train::plan::Plan;
+use crate::train::progress::Status;
+use crate::train::state::{Progress, TrainState};
+use std::time::Duration;
+
+/// The run folder and the files in it that grow.
+#[derive(Debug)]
+pub struct Journal {
+    pub folder: RunFolder,
+    metrics: Option<AppendFile>,
+    status: Option<Status>,
+}
+
+impl Journal {
+    pub fn new(folder: RunFolder) -> Journal {
+        Journal { folder, metrics: None, status: None }
+    }
+
+    /// Opens the files. Lines of `metrics.jsonl` after the checkpoint go: those epochs
+    /// will be done again.
+    pub fn begin(
+        &mut self,
+        plan: &Plan,
+        state: &TrainState,
+        events: u64,
+        steps: u64,
+        epochs: u64,
+        provenance: &serde_json::Value,
+    ) -> Result<()> {
+        self.folder.add_provenance(provenance)?;
+        let mut metrics = AppendFile::create(&self.folder.file(METRICS), true)?;
+        for epoch in &state.progress.history {
+            metrics.append_line(&json_line(epoch)?)?;
+        }
+        self.metrics = Some(metrics);
+        let interval = Duration::from_secs(plan.config.run.status_seconds);
+        self.status = Some(Status::new(&self.folder.file(LOG), steps * epochs, interval)?);
+        let shards = plan.dealing.shards();
+        self.say(&format!(
+            "training on {events} events in {shards} shards, {steps} steps in each of {epochs} epochs"
+        ))?;
+        let p = &state.progress;
+        if p.step == 0 {
+            return Ok(());
+        }
+        self.say(&format!("resumed at epoch {}, step {}", p.epoch + 1, p.step_in_epoch))
+    }
+
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        self.status.as_mut().map_or(Ok(()), |status| status.say(line))
+    }
+
+    /// Adds why this start has ended to the log, as its last line.
+    pub fn log_end(&mut self, error: &Error) {
+        let line = ending::line(error);
+        // Already failing: a second error here could only hide the first.
+        let _ = self.status.as_mut().map(|status| status.log(&line));
+    }
+
+    /// A step with `events` events is done.
+    pub fn step(&mut self, p: &Progress, events: u64, steps: u64, epochs: u64) -> Result<()> {
+        let Some(status) = &mut self.status else { return Ok(()) };
+        status.step(p.step, events, |rate| {
+            let best = p.best_nll().map_or("–".to_string(), |nll| format!("{nll:.4}"));
+            let (epoch, step) = (p.epoch + 1, p.step_in_epoch);
+            format!(
+                "epoch {epoch}/{epochs}, step {step}/{steps}: best held-out NLL {best}, {rate:.0} events/s"
+            )
+        })
+    }
+
+    pub fn end_epoch(&mut self, epoch: &EpochMetrics) -> Result<()> {
+        if let Some(metrics) = &mut self.metrics {
+            metrics.append_line(&json_line(epoch)?)?;
+        }
+        let held_out = epoch.validation_nll.map_or("–".to_string(), |nll| format!("{nll:.4}"));
+        let best = match (epoch.best, epoch.flows.len() > 1 && epoch.stage.is_none()) {
+            (false, _) => "",
+            (true, false) => ", best",
+            (true, true) => ", best so far of at least one flow",
+        };
+        let loss = match (&epoch.stage, epoch.validation_loss) {
+            (Some(stage), Some(loss)) => format!(" ({stage}: held-out loss {loss:.4})"),
+            _ => String::new(),
+        };
+        self.say(&format!(
+            "epoch {}: training NLL {:.4}, held-out NLL {held_out}{loss}{best}",
+            epoch.epoch, epoch.train_nll
+        ))
+    }
+}
+
+pub(super) fn json_line(epoch: &EpochMetrics) -> Result<String> {
+    serde_json::to_string(epoch).map_err(|e| Fault::new("cannot write metrics").found(e).internal())
+}

@@ -1,0 +1,10 @@
+//! The run folder of a training: checkpoints, journal, published model, status.
+
+pub mod checkpoint;
+mod ending;
+pub(crate) mod journal;
+pub(crate) mod publish;
+mod records;
+pub(crate) mod run_folder;
+pub mod run_status;
+pub mod verify;

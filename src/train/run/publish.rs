@@ -1,0 +1,334 @@
+//! From the best weights to a model file: the threshold, the card, the summary.
+
+use crate::comm::{World, agree, common, is_root};
+use crate::config::{Anomalies, Class, Config, Mode, NO_BIN};
+use crate::data::schema::features::MEASURE;
+use crate::dataset::event_store::RowCounts;
+use crate::error::{Fault, Result};
+use crate::model::{self, Card, FlowCard, FlowTraining, Model, Reference, Sketches, Training};
+use crate::statistics::thresholds::threshold::limit_text;
+use crate::statistics::{
+    BinnedThresholds, Calibration, CutEfficiency, HeldOutEvent, Normals, Rule, Sample, Threshold,
+};
+use crate::train::flows::{FlowPlan, Population};
+use crate::train::objectives::quantile;
+use crate::train::plan::Plan;
+use crate::train::replicas;
+use crate::train::state::TrainState;
+use crate::train::trainer::{Job, diverged};
+use crate::train::{Existing, MODEL, Options, Summary};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What is chosen on held-out events.
+struct Chosen {
+    threshold: Option<Threshold>,
+    thresholds: Option<BinnedThresholds>,
+    calibration: Option<Calibration>,
+    normals: Option<Normals>,
+    reference: Reference,
+    sketches: Sketches,
+}
+
+impl Job<'_> {
+    /// Chooses the threshold, calibrates, and writes the model file.
+    pub fn publish(&mut self, world: &dyn World, state: &TrainState) -> Result<Summary> {
+        replicas::check(world, state)?;
+        if state.best.iter().any(|p| !p.is_finite()) {
+            let skipped = state.progress.skipped_in_a_row;
+            return common(Err(diverged(skipped, "the weights to publish are not finite")));
+        }
+        self.set_params(&state.best)?;
+        let threshold = self.threshold(world)?;
+        let thresholds = self.thresholds(world, threshold)?;
+        let calibration = self.calibration(world)?;
+        let normals = self.normals(world)?;
+        let (reference, sketches) = self.reference(world)?;
+        let chosen = Chosen { threshold, thresholds, calibration, normals, reference, sketches };
+        let model = self.model(state, chosen)?;
+        let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
+        let written = self.journal.as_mut().map(|journal| {
+            let share = 100.0 * saving.as_secs_f64() / all.as_secs_f64();
+            journal.say(&format!(
+                "{checkpoints} checkpoint(s) took {share:.2} % of {:.1} s",
+                all.as_secs_f64()
+            ))?;
+            journal.folder.check_identity()?;
+            let path = journal.folder.file(MODEL);
+            let hash = model.save(&path)?;
+            journal.folder.forget_replaced()?;
+            journal.say(&format!("finished: {} with blake3 {hash}", path.display()))?;
+            Ok(journal.folder.path.clone())
+        });
+        let run = agree(world, written.transpose())?.unwrap_or_default();
+        summary(&model, run, model.card.training.rows, false)
+    }
+
+    /// By the rule asked for, else the quantile of what the score is among held-out normal
+    /// events: log p, or the difference of two.
+    fn threshold(&self, world: &dyn World) -> Result<Option<Threshold>> {
+        if self.plan.config.calibration.rule.is_some() {
+            let rule = common(self.threshold_rule())?;
+            let events = self.gathered_scores(world)?;
+            let scores: Vec<f64> = events.iter().map(|e| e.score).collect();
+            let gamma: Vec<bool> = events.iter().map(|e| e.class == Class::Gamma).collect();
+            let weights: Vec<f64> = events.iter().map(|e| e.weight).collect();
+            let weights = self.plan.selection.has_weight().then_some(weights.as_slice());
+            let sample = Sample::weighted(&scores, &gamma, weights);
+            let chosen = common(sample.and_then(|s| rule.choose(&s)))?;
+            if let Some(limit) = chosen.limit_text().filter(|_| is_root(world)) {
+                log::warn!(
+                    "threshold by {rule}: {limit}; a higher one may be better (hold more events \
+                     out: split.calibration)"
+                );
+            }
+            return Ok(Some(chosen));
+        }
+        let fraction = self.plan.config.calibration.quantile;
+        let normal = self.plan.config.model.normal;
+        let calibration = self.rows[0].calibration > 0;
+        let (mut scores, weights) = self.held_out_scores(0, calibration)?;
+        if normal == Class::Hadron {
+            scores.iter_mut().for_each(|s| *s = -*s);
+        }
+        let rows = &self.rows[0];
+        let events = if calibration { rows.calibration } else { rows.validation };
+        let quantile = quantile::weighted(world, &scores, weights.as_deref(), fraction)?;
+        Ok(quantile.map(|q| {
+            let value = match normal {
+                Class::Gamma => f64::from(q),
+                Class::Hadron => (-f64::from(q)).next_up(),
+            };
+            let rule = Rule::Quantile { normal, fraction };
+            Threshold { rule, value, events, limited_by_hadrons: None }
+        }))
+    }
+
+    /// From scores to probabilities on held-out events of both classes, where both are
+    /// real.
+    fn calibration(&self, world: &dyn World) -> Result<Option<Calibration>> {
+        if self.plan.config.model.mode != Mode::Ratio {
+            return Ok(None);
+        }
+        let prior = self.plan.config.calibration.prior;
+        let events = self.gathered_scores(world)?;
+        let events = events.iter().map(|e| (e.score, e.class, e.weight)).collect();
+        let shares = self.cut_efficiency();
+        if shares.is_none() && is_root(world) {
+            log::warn!(
+                "the posterior's prior refers to events that pass the pre-cuts: the share of \
+                 triggered events that do is not known"
+            );
+        }
+        let fitted = Calibration::fit(events, prior);
+        common(fitted.map(|calibration| Some(calibration.with_cut_efficiency(shares))))
+    }
+
+    /// Shares of the rows of each real class, of all parts and unweighted, that are usable and
+    /// pass the pre-cuts.
+    fn cut_efficiency(&self) -> Option<CutEfficiency> {
+        let share = |of: Class| {
+            let real =
+                |population: &Population| matches!(population, Population::Real(c) if *c == of);
+            let population = self.plan.populations.iter().position(real)?;
+            self.rows.get(population)?.share_inside_cuts()
+        };
+        let (gamma, hadron) = share(Class::Gamma).zip(share(Class::Hadron))?;
+        Some(CutEfficiency { gamma, hadron })
+    }
+
+    /// What p-values of a single flow are taken from: the events that chose the threshold,
+    /// each counting as one. Weighted events are none to count.
+    fn normals(&self, world: &dyn World) -> Result<Option<Normals>> {
+        if self.plan.flows.len() > 1 || self.plan.selection.has_weight() {
+            return Ok(None);
+        }
+        let calibration = self.rows[0].calibration > 0;
+        let (scores, _) = self.held_out_scores(0, calibration)?;
+        let mine: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
+        let normal = self.plan.config.model.normal;
+        let sign = if normal == Class::Gamma { 1.0 } else { -1.0 };
+        let mut log_prob = Vec::new();
+        for bytes in world.all_gather(&mine)? {
+            let scores = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+            log_prob.extend(scores.map(|score| sign * f64::from(score)));
+        }
+        Ok(Normals::of(normal, log_prob))
+    }
+
+    /// Score, class, weight and bin of the held-out events of all real populations, of all
+    /// ranks: those for calibration, else those for validation.
+    pub(crate) fn gathered_scores(&self, world: &dyn World) -> Result<Vec<HeldOutEvent>> {
+        let calibration = self.has_calibration();
+        let mut events = Vec::new();
+        for (population, of) in self.plan.populations.iter().enumerate() {
+            let Population::Real(class) = of else { continue };
+            let (scores, weights) = self.held_out_scores(population, calibration)?;
+            let bins = self.held_out_bins(population, calibration);
+            let mut bytes = Vec::new();
+            for (i, score) in scores.iter().enumerate() {
+                bytes.extend(score.to_le_bytes());
+                bytes.extend(weights.as_ref().map_or(1.0, |w| w[i]).to_le_bytes());
+                bytes.extend(bins.get(i).map_or(NO_BIN, |bin| *bin).to_le_bytes());
+            }
+            for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<10>().0) {
+                let [a, b, c, d, e, f, g, h, bin @ ..] = *event;
+                events.push(HeldOutEvent {
+                    score: f64::from(f32::from_le_bytes([a, b, c, d])),
+                    class: *class,
+                    weight: f64::from(f32::from_le_bytes([e, f, g, h])),
+                    bin: u16::from_le_bytes(bin),
+                });
+            }
+        }
+        Ok(events)
+    }
+
+    fn model(&self, state: &TrainState, chosen: Chosen) -> Result<Model> {
+        let Chosen { threshold, thresholds, calibration, normals, reference, sketches } = chosen;
+        let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
+        let each = plan.parameters / plan.flows.len();
+        let (mut flows, mut params, mut trained) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (f, flow) in plan.flows.iter().enumerate() {
+            let name = flow.name.to_string();
+            let best = p.best[f];
+            flows.insert(name.clone(), FlowCard::new(flow.class, &plan.spec));
+            params.insert(name.clone(), state.best[FlowPlan::range(f, each)].to_vec());
+            let flow = FlowTraining {
+                rows: self.rows.get(flow.population).copied(),
+                best_epoch: best.epoch,
+                validation_nll: best.nll,
+                validation_nll_median: best.median,
+            };
+            trained.insert(name, flow);
+        }
+        let several = config.model.mode != Mode::OneClass;
+        let card = Card {
+            format: model::FORMAT.to_string(),
+            version: model::VERSION_WITH_REFERENCE,
+            code_version: env!("CARGO_PKG_VERSION").to_string(),
+            mode: config.model.mode,
+            normal: (config.model.mode != Mode::Ratio).then_some(config.model.normal),
+            measure: MEASURE.to_string(),
+            features: self.scaler.clone(),
+            cuts: config.cuts.clone(),
+            flows,
+            split: config.split.clone(),
+            threshold,
+            thresholds,
+            calibration,
+            normals,
+            reference: Some(reference),
+            training: Training {
+                seed: config.train.seed,
+                configuration: training_hash(config)?,
+                data: plan.data.clone(),
+                rows: self.rows[0],
+                epochs: p.epoch,
+                best_epoch: p.best_epoch,
+                steps: p.step,
+                skipped_steps: p.skipped,
+                validation_nll: p.best_nll(),
+                validation_nll_median: p.best.iter().map(|b| b.median).sum(),
+                flows: if several { trained } else { BTreeMap::new() },
+                anomalies: config.anomalies.clone().map(without_paths),
+                weight: config.data.weight.clone(),
+                off_source: self.off_source.clone(),
+            },
+            checksum: String::new(), // the model file's business
+        };
+        Ok(Model { card, flows: params, sketches })
+    }
+}
+
+fn without_paths(mut anomalies: Anomalies) -> Anomalies {
+    anomalies.files.clear();
+    anomalies
+}
+
+/// Hash of what shapes the weights, without the paths of the files.
+pub(crate) fn training_hash(config: &Config) -> Result<String> {
+    let mut shape = config.clone();
+    shape.data.gamma.clear();
+    shape.data.hadron.clear();
+    shape.data.mixed.clear();
+    shape.data.off.clear();
+    shape.anomalies = shape.anomalies.map(without_paths);
+    shape.hash()
+}
+
+/// The summary of a run that is finished already, on all ranks.
+pub fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<Summary>> {
+    if options.existing == Existing::Replace {
+        return Ok(None);
+    }
+    let path = options.output.join(MODEL);
+    let loaded = is_root(world)
+        .then(|| if path.is_file() { Model::load(&path).map(Some) } else { Ok(None) });
+    let loaded = agree(world, loaded.transpose())?.flatten();
+    let mut bytes = match &loaded {
+        Some((model, _)) => model.to_bytes()?,
+        None => Vec::new(),
+    };
+    world.broadcast(&mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let model = Model::from_bytes(&bytes)?;
+    if model.card.training.data != plan.data {
+        return common(Err(Fault::new("the run is finished, on other data")
+            .file(&path)
+            .advice("choose another folder, or give --overwrite to begin anew")
+            .usage()));
+    }
+    let same_version = model.card.code_version == env!("CARGO_PKG_VERSION");
+    if same_version && model.card.training.configuration != training_hash(&plan.config)? {
+        return common(Err(Fault::new("the run is finished, with another configuration")
+            .file(&path)
+            .expected("the same configuration apart from [run]")
+            .advice("choose another folder, or give --overwrite to begin anew")
+            .usage()));
+    }
+    let rows = model.card.training.rows;
+    summary(&model, options.output.clone(), rows, true).map(Some)
+}
+
+fn summary(
+    model: &Model,
+    run: PathBuf,
+    rows: RowCounts,
+    already_finished: bool,
+) -> Result<Summary> {
+    let training = &model.card.training;
+    Ok(Summary {
+        model: run.join(MODEL),
+        run,
+        model_blake3: blake3::hash(&model.to_bytes()?).to_hex().to_string(),
+        rows,
+        epochs: training.epochs,
+        best_epoch: training.best_epoch,
+        validation_nll: training.validation_nll,
+        threshold: model.card.threshold.map(|t| t.value),
+        limited_by_hadrons: model.card.threshold.and_then(|t| t.limited_by_hadrons),
+        already_finished,
+    })
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = if self.already_finished { "finished before" } else { "finished" };
+        writeln!(f, "{state}: {} epochs, best {}", self.epochs, self.best_epoch)?;
+        if let Some(nll) = self.validation_nll {
+            writeln!(f, "held-out NLL: {nll:.4}")?;
+        }
+        if let Some(threshold) = self.threshold {
+            let limit = self.limited_by_hadrons.map_or(String::new(), |hadrons| {
+                format!(" ({}: a higher one may be better)", limit_text(hadrons))
+            });
+            writeln!(f, "threshold:    {threshold:.4}{limit}")?;
+        }
+        writeln!(f, "model:        {}", self.model.display())?;
+        write!(f, "blake3:       {}", self.model_blake3)
+    }
+}

@@ -1,0 +1,165 @@
+//! Checks that the records of a run folder belong to each other and to its model.
+//!
+//! `config.toml` is compared with the hash in `provenance.json`, the model with the configuration
+//! and the files that both name, `metrics.jsonl` with the model and the newest checkpoint. Hashes
+//! of a configuration are compared within one version of the program. Not covered are `[run]` in
+//! the configuration, and times and hosts in the provenance: no other record holds them.
+
+use super::checkpoint;
+use super::journal::json_line;
+use super::publish::training_hash;
+use crate::bounded;
+use crate::config::{self, Config};
+use crate::error::Result;
+use crate::metrics::EpochMetrics;
+use crate::model::Card;
+use crate::train::plan::run_hash;
+use crate::train::{CHECKPOINTS, CONFIG, METRICS, MODEL, PROVENANCE};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Largest record read [bytes].
+const LARGEST_FILE: u64 = 1 << 30;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What is wrong, by name of the file.
+type Wrong = BTreeMap<String, String>;
+
+#[derive(Deserialize)]
+struct Provenance {
+    starts: Vec<Start>,
+}
+
+/// What a start has recorded of its configuration and data.
+#[derive(Deserialize)]
+struct Start {
+    code_version: String,
+    /// Hash of the configuration and of the content of the files.
+    configuration: String,
+    files: Vec<File>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    blake3: String,
+}
+
+/// Returns what is wrong with the records of a run folder; `card` is that of its model.
+///
+/// # Errors
+/// `Environment` if the checkpoints cannot be listed.
+pub fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
+    let mut wrong = Wrong::new();
+    let mut mark = |name: &str, why: String| {
+        wrong.insert(name.to_string(), why);
+    };
+    let start = last_start(&run.join(PROVENANCE)).map_err(|why| mark(PROVENANCE, why)).ok();
+    let config = known_configuration(&run.join(CONFIG), start.as_ref(), card);
+    let config = config.map_err(|why| mark(CONFIG, why)).ok();
+    let foreign = card.and_then(|card| foreign(card, config.as_ref(), start.as_ref()));
+    // The metrics are not those of another training's model.
+    let own = card.filter(|_| foreign.is_none());
+    foreign.into_iter().for_each(|why| mark(MODEL, why));
+    let history = checkpoint::history(&run.join(CHECKPOINTS))?;
+    let text = read(&run.join(METRICS));
+    let metrics = text.and_then(|text| check_metrics(&text, own, history.as_deref()));
+    metrics.unwrap_or_else(|why| mark(METRICS, why));
+    Ok(wrong)
+}
+
+/// Returns the text of a record, or why it cannot be read.
+fn read(path: &Path) -> std::result::Result<String, String> {
+    if let Some(fault) = bounded::irregular(path) {
+        return Err(fault.what);
+    }
+    bounded::read_text(path, LARGEST_FILE).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "missing".to_string(),
+        _ => error.to_string(),
+    })
+}
+
+/// Returns what the last start has recorded.
+fn last_start(path: &Path) -> std::result::Result<Start, String> {
+    let provenance: Provenance =
+        serde_json::from_str(&read(path)?).map_err(|error| format!("not readable: {error}"))?;
+    provenance.starts.into_iter().next_back().ok_or_else(|| "no start is recorded".to_string())
+}
+
+/// Returns the configuration, if it is the one that the last start has recorded.
+fn known_configuration(
+    path: &Path,
+    start: Option<&Start>,
+    card: Option<&Card>,
+) -> std::result::Result<Config, String> {
+    let config = config::parse(&read(path)?, &[]).map_err(|error| error.to_string())?;
+    let Some(start) = start.filter(|start| start.code_version == VERSION) else {
+        return Ok(config);
+    };
+    // The provenance does not list files of anomalies; the card of a model does.
+    let of_start = start.files.iter().map(|file| file.blake3.as_str()).collect();
+    let of_card = card.map(|card| card.training.data.iter().map(|f| f.blake3.as_str()).collect());
+    let mut files: Vec<Vec<&str>> = [of_start].into_iter().chain(of_card).collect();
+    if card.is_none() && config.anomalies.as_ref().is_some_and(|a| !a.files.is_empty()) {
+        files.clear();
+    }
+    let is_recorded =
+        |files: &Vec<&str>| run_hash(&config, files).is_ok_and(|hash| hash == start.configuration);
+    if files.is_empty() || files.iter().any(is_recorded) {
+        return Ok(config);
+    }
+    Err(format!("not the configuration that {PROVENANCE} records"))
+}
+
+/// Why a model is not of this run, if it is not.
+fn foreign(card: &Card, config: Option<&Config>, start: Option<&Start>) -> Option<String> {
+    let training = &card.training;
+    let hash = config.filter(|_| card.code_version == VERSION).map(training_hash);
+    if hash.is_some_and(|hash| hash.is_ok_and(|hash| hash != training.configuration)) {
+        return Some(format!(
+            "of another training: its card has not the configuration of {CONFIG}"
+        ));
+    }
+    let recorded = start.map_or(&[][..], |start| &start.files);
+    let is_same = training.data.len() >= recorded.len()
+        && recorded.iter().zip(&training.data).all(|(own, other)| own.blake3 == other.blake3);
+    (!is_same).then(|| format!("of another training: its card has not the files of {PROVENANCE}"))
+}
+
+/// Checks the lines of the metrics: every epoch once, as in the newest checkpoint, and as many as
+/// the model was trained for. A torn last line is allowed where there is no model: a killed
+/// training leaves one.
+fn check_metrics(
+    text: &str,
+    card: Option<&Card>,
+    history: Option<&[EpochMetrics]>,
+) -> std::result::Result<(), String> {
+    let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+    if card.is_some() && whole.len() < text.len() {
+        return Err("the last line is torn".to_string());
+    }
+    let mut last = None;
+    for (i, line) in whole.lines().enumerate() {
+        let row = i + 1;
+        let epoch: EpochMetrics =
+            serde_json::from_str(line).map_err(|error| format!("line {row}: {error}"))?;
+        let known = history.and_then(|history| history.get(i)).map(json_line);
+        if epoch.epoch != row as u64 || known.is_some_and(|known| known.is_ok_and(|k| k != line)) {
+            return Err(format!("line {row} is not as it was written"));
+        }
+        last = Some(epoch);
+    }
+    let epochs = last.as_ref().map_or(0, |epoch| epoch.epoch);
+    let fewest = history.map_or(0, |history| history.len() as u64);
+    let expected = card.map_or(epochs.max(fewest), |card| card.training.epochs);
+    if epochs != expected {
+        return Err(format!("expected {expected} epochs, found {epochs}"));
+    }
+    match (last, card) {
+        (Some(last), Some(card)) if last.step != card.training.steps => {
+            Err(format!("expected {} steps, found {}", card.training.steps, last.step))
+        }
+        _ => Ok(()),
+    }
+}

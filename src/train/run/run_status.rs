@@ -1,0 +1,232 @@
+//! Where a run is, from what lies in its folder: for a login node, beside a job that may be
+//! running, waiting or gone. Nothing is written, and nothing needs to be whole.
+
+use super::run_folder::{CHECKPOINTS, LOG, METRICS, MODEL, PROVENANCE};
+use super::{checkpoint, ending};
+use crate::comm::{RankSign, signs_of_life};
+use crate::error::{Fault, Result};
+use crate::metrics::EpochMetrics;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A log or a sign of life that is older says nothing about now.
+const FRESH: Duration = Duration::from_secs(45);
+
+/// A rank of a start that has ended gives no sign of life so long after the last line of its log.
+const RESTARTED: Duration = Duration::from_secs(10);
+
+/// Exit codes of trainings that have diverged, were stopped, or were interrupted.
+const DIVERGED: u8 = 6;
+const STOPPED: u8 = 75;
+const INTERRUPTED: u8 = 130;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The model is published.
+    Finished,
+    /// Ranks gave a sign of life, or the log grew, just now.
+    Running,
+    /// Neither; the same command goes on.
+    Stopped,
+    /// The weights became unusable: the same command would end in the same way.
+    Diverged,
+    /// The last start ended with another error.
+    Failed,
+    /// The folder is there, and no run in it has begun.
+    NotBegun,
+}
+
+/// What a run folder tells.
+#[derive(Debug, Clone, Serialize)]
+pub struct Standing {
+    pub run: PathBuf,
+    pub state: State,
+    /// Starts so far; the fields below are of the last one.
+    pub starts: usize,
+    pub started_unix: Option<u64>,
+    pub host: Option<String>,
+    pub ranks: Option<u64>,
+    pub engine: Option<String>,
+    /// The scheduler's number of the job of that start.
+    pub job: Option<String>,
+    /// Epochs that are finished, and those there will be at most.
+    pub epoch: u64,
+    pub epochs: Option<u64>,
+    pub step: u64,
+    pub steps: Option<u64>,
+    pub train_nll: Option<f64>,
+    pub validation_nll: Option<f64>,
+    pub best_validation_nll: Option<f64>,
+    pub best_epoch: Option<u64>,
+    pub skipped_steps: u64,
+    pub checkpoint_step: Option<u64>,
+    pub checkpoint_age_s: Option<f64>,
+    /// Of all steps, by the pace since the last start; patience may end it earlier.
+    pub seconds_left: Option<f64>,
+    pub signs: Vec<RankSign>,
+    /// The last line of the log.
+    pub last_line: Option<String>,
+    /// Why the last start ended, if it ended with an error or was stopped.
+    pub ended: Option<String>,
+}
+
+/// Looks at the folder of a run.
+pub fn standing(run: &Path) -> Result<Standing> {
+    if !run.is_dir() {
+        return Err(Fault::new("no such run")
+            .file(run)
+            .advice("give the folder that `train -o` was given")
+            .usage());
+    }
+    let start = last_start(run);
+    let started = start.as_ref().map_or(&Value::Null, |(_, start)| start);
+    let number = |key: &str| started.get(key).and_then(Value::as_u64);
+    let text = |key: &str| started.get(key).and_then(Value::as_str).map(str::to_string);
+    let metrics = metrics(run);
+    let last = metrics.last();
+    let signs = signs_of_life(run);
+    let newest = checkpoint::newest_step(&run.join(CHECKPOINTS));
+    let model = run.join(MODEL).is_file();
+    let log_age = age(&run.join(LOG));
+    let fresh = |age: Option<f64>| age.is_some_and(|age| age < FRESH.as_secs_f64());
+    let running = signs.iter().any(|sign| fresh(sign.age_s)) || fresh(log_age);
+    let last_line = last_line(&run.join(LOG));
+    let ending = last_line.as_deref().and_then(ending::read);
+    // Ranks that give signs of life long after the log has ended are those of a new start.
+    let ended_s = log_age.map(|age| age - RESTARTED.as_secs_f64());
+    let restarted = signs.iter().any(|sign| fresh(sign.age_s) && sign.age_s < ended_s);
+    let ending = ending.filter(|_| !model && !restarted);
+    let state = match (model, &start, &ending) {
+        (true, ..) => State::Finished,
+        (false, None, _) => State::NotBegun,
+        (false, Some(_), Some(ending)) => match ending.code {
+            DIVERGED => State::Diverged,
+            STOPPED | INTERRUPTED => State::Stopped,
+            _ => State::Failed,
+        },
+        (false, Some(_), None) if running => State::Running,
+        (false, Some(_), None) => State::Stopped,
+    };
+    let told = [last.map(|m| m.step), newest, signs.iter().filter_map(|sign| sign.step).max()];
+    let step = told.into_iter().flatten().max().unwrap_or(0);
+    let steps = number("steps");
+    let held_out = |m: &EpochMetrics| Some((m.validation_nll?, m.epoch));
+    let best = metrics.iter().filter_map(held_out).min_by(|a, b| a.0.total_cmp(&b.0));
+    let left = (state == State::Running)
+        .then(|| seconds_left(step, steps?, number("from_step")?, number("unix_time")?))
+        .flatten();
+    Ok(Standing {
+        run: run.to_path_buf(),
+        state,
+        starts: start.as_ref().map_or(0, |(starts, _)| *starts),
+        started_unix: number("unix_time"),
+        host: text("host"),
+        ranks: number("ranks"),
+        engine: text("engine"),
+        job: text("job"),
+        epoch: last.map_or(0, |m| m.epoch),
+        epochs: number("epochs"),
+        step,
+        steps,
+        train_nll: last.map(|m| m.train_nll).filter(|nll| nll.is_finite()),
+        validation_nll: last.and_then(|m| m.validation_nll),
+        best_validation_nll: best.map(|(nll, _)| nll),
+        best_epoch: best.map(|(_, epoch)| epoch),
+        skipped_steps: metrics.iter().map(|m| m.skipped_steps).sum(),
+        checkpoint_step: newest,
+        checkpoint_age_s: newest
+            .and_then(|step| age(&run.join(CHECKPOINTS).join(format!("step-{step}")))),
+        seconds_left: left,
+        signs,
+        last_line,
+        ended: ending.map(|ending| ending.reason),
+    })
+}
+
+/// The number of starts, and what the last one left.
+fn last_start(run: &Path) -> Option<(usize, Value)> {
+    let text = std::fs::read(run.join(PROVENANCE)).ok()?;
+    let told: Value = serde_json::from_slice(&text).ok()?;
+    let starts = told.get("starts")?.as_array()?;
+    Some((starts.len(), starts.last()?.clone()))
+}
+
+/// Every whole line; the last may be torn.
+fn metrics(run: &Path) -> Vec<EpochMetrics> {
+    let text = std::fs::read_to_string(run.join(METRICS)).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn last_line(log: &Path) -> Option<String> {
+    let text = std::fs::read(log).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines().rfind(|line| !line.trim().is_empty()).map(str::to_string)
+}
+
+/// Seconds since a file changed, by this machine's clock.
+fn age(path: &Path) -> Option<f64> {
+    let changed = std::fs::metadata(path).ok()?.modified().ok()?;
+    Some(SystemTime::now().duration_since(changed).unwrap_or_default().as_secs_f64())
+}
+
+fn seconds_left(step: u64, steps: u64, from: u64, since: u64) -> Option<f64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+    let (done, took) = (step.checked_sub(from).filter(|done| *done > 0)?, now - since as f64);
+    Some((steps.saturating_sub(step)) as f64 * took.max(0.0) / done as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    const START: &str = r#"{"starts": [{"unix_time": 5, "ranks": 1, "host": "a"},
+        {"unix_time": 100, "ranks": 4, "host": "b", "from_step": 6, "steps": 100, "epochs": 20, "job": "17"}]}"#;
+    const EPOCH: &str = r#"{"epoch":2,"step":10,"train_nll":1.5,"validation_nll":1.25,"validation_nll_median":1.0,"learning_rate":0.001,"gradient_norm":1,"skipped_steps":1,"events":9,"best":true}"#;
+
+    #[test]
+    fn a_run_is_told_from_its_files_also_where_the_last_line_is_torn() {
+        let torn = format!("{EPOCH}\n{{\"epoch\":3,\"st");
+        let run = folder(&[
+            (PROVENANCE, START),
+            (METRICS, &torn),
+            (LOG, "one\nstep 11\n"),
+            ("checkpoints/step-9/manifest.json", "{}"),
+            ("checkpoints/step-12.part/manifest.json", "{}"),
+        ]);
+        let told = standing(run.path()).unwrap();
+        assert_eq!(told.state, State::Running, "its log is a moment old");
+        assert_eq!((told.starts, told.ranks, told.job.as_deref()), (2, Some(4), Some("17")));
+        assert_eq!((told.epoch, told.epochs, told.step, told.steps), (2, Some(20), 10, Some(100)));
+        assert_eq!((told.best_epoch, told.validation_nll), (Some(2), Some(1.25)));
+        assert_eq!((told.checkpoint_step, told.skipped_steps), (Some(9), 1));
+        assert_eq!(told.last_line.as_deref(), Some("step 11"));
+        assert!(told.seconds_left.is_some_and(|s| s > 0.0));
+    }
+
+    #[test]
+    fn finished_stopped_and_never_begun_runs_are_told_apart() {
+        let state = |files: &[(&str, &str)]| standing(folder(files).path()).unwrap().state;
+        assert_eq!(state(&[(PROVENANCE, START), (MODEL, "x"), (LOG, "x")]), State::Finished);
+        assert_eq!(state(&[(PROVENANCE, START)]), State::Stopped);
+        let ended = |line: &str| state(&[(PROVENANCE, START), (LOG, line)]);
+        assert_eq!(ended("ended with exit code 75: stopped by SIGUSR1\n"), State::Stopped);
+        assert_eq!(ended("ended with exit code 6: training diverged\n"), State::Diverged);
+        assert_eq!(ended("ended with exit code 5: disk full\n"), State::Failed);
+        assert_eq!(ended("ended with exit code 6: a\nepoch 3: b\n"), State::Running);
+        assert_eq!(state(&[]), State::NotBegun);
+        assert_eq!(standing(Path::new("/nowhere/run")).unwrap_err().exit_code(), 2);
+    }
+}

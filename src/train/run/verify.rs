@@ -1,0 +1,72 @@
+//! Verifies a run folder: every checkpoint against its manifest, the model against its card, and
+//! the records against both. Ranks share the checkpoints.
+
+use super::checkpoint;
+use super::records;
+use crate::comm::{World, common, is_root};
+use crate::error::{Fault, Result};
+use crate::model::Model;
+use crate::train::{CHECKPOINTS, MODEL};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    pub checkpoints: u64,
+    /// blake3 of the model file, if the run is finished.
+    pub model_blake3: Option<String>,
+    /// What is wrong, by place in the folder.
+    pub wrong: BTreeMap<String, String>,
+}
+
+/// Verifies a run folder.
+pub fn verify(world: &dyn World, run: &Path) -> Result<Verification> {
+    let folder = run.join(CHECKPOINTS);
+    let steps = checkpoint::list(&folder)?;
+    let mut wrong = BTreeMap::new();
+    for (i, step) in steps.iter().enumerate() {
+        if i % world.size() == world.rank()
+            && let Err(error) = checkpoint::verify(&folder.join(format!("step-{step}")))
+        {
+            wrong.insert(format!("{CHECKPOINTS}/step-{step}"), error.to_string());
+        }
+    }
+    let mut model = None;
+    if is_root(world) {
+        let loaded = run.join(MODEL).exists().then(|| Model::load(&run.join(MODEL))).transpose();
+        let loaded = loaded.unwrap_or_else(|error| {
+            wrong.insert(MODEL.to_string(), error.to_string());
+            None
+        });
+        let card = loaded.as_ref().map(|(model, _)| &model.card);
+        // A second fault of the same file adds nothing to the first.
+        for (name, why) in records::check(run, card)? {
+            wrong.entry(name).or_insert(why);
+        }
+        model = loaded.map(|(_, hash)| hash);
+    }
+    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
+    let mine = serde_json::to_vec(&(model, wrong)).map_err(broken)?;
+    let checkpoints = steps.len() as u64;
+    let mut all = Verification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
+    for told in world.all_gather(&mine)? {
+        let (model, wrong): (Option<String>, BTreeMap<String, String>) =
+            serde_json::from_slice(&told).map_err(broken)?;
+        all.model_blake3 = all.model_blake3.or(model);
+        all.wrong.extend(wrong);
+    }
+    common(Ok(all))
+}
+
+impl std::fmt::Display for Verification {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "verified {} checkpoint(s)", self.checkpoints)?;
+        match &self.model_blake3 {
+            Some(hash) => writeln!(f, "model: {hash}")?,
+            None => writeln!(f, "no model that can be read")?,
+        }
+        self.wrong.iter().try_for_each(|(place, why)| writeln!(f, "wrong: {place}: {why}"))
+    }
+}

@@ -1,0 +1,206 @@
+//! What the epoch is judged by: likelihoods, and losses of fine-tuning, of held-out events.
+//!
+//! Sums are taken per shard and added in the order of shards; medians are exact.
+
+use super::flows::{Objective, Population};
+use super::objectives::contrast::{CrossEntropyAt, PushAt};
+use super::objectives::quantile;
+use super::objectives::synthetic::Latent;
+use super::state::Progress;
+use super::trainer::Job;
+use crate::comm::{World, gather_slots};
+use crate::data::schema::features::scaler_log_det;
+use crate::dataset::event_store::{Rows, Shard};
+use crate::error::Result;
+
+/// Held-out NLL of each flow on its own population; `None` where it is not finite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOut {
+    pub mean: Vec<Option<f64>>,   // (flows)
+    pub median: Vec<Option<f64>>, // (flows)
+    /// Loss of a fine-tuning at its full weight.
+    pub loss: Option<f64>,
+}
+
+/// Held-out events of a population on this rank.
+struct Part {
+    events: Vec<Vec<f32>>,          // (own shards)(events, features)
+    weights: Option<Vec<Vec<f32>>>, // (own shards)(events)
+}
+
+/// log p (own shards)(events).
+type LogProb = Vec<Vec<f32>>;
+
+impl Job<'_> {
+    /// Measures the validation events with the engines' weights; `None` without any.
+    pub fn held_out(&self, world: &dyn World, p: &Progress) -> Result<Option<HeldOut>> {
+        let flows = &self.plan.flows;
+        let parts = self.held_out_parts(p, |shard| &shard.validation)?;
+        let log_det = scaler_log_det(&self.scaler);
+        let finite = |nll: f64| Some(nll).filter(|nll| nll.is_finite());
+        let mut held_out = HeldOut { mean: Vec::new(), median: Vec::new(), loss: None };
+        for (f, flow) in flows.iter().enumerate() {
+            let part = &parts[flow.population];
+            let log_prob = self.log_prob_of_part(f, part)?;
+            let mean = self.mean(world, part, |s, i| f64::from(log_prob[s][i]))?;
+            let (values, weights) = (log_prob.concat(), part.weights.as_ref().map(|w| w.concat()));
+            let median = quantile::weighted(world, &values, weights.as_deref(), 0.5)?;
+            held_out.mean.push(finite(-mean - log_det));
+            held_out.median.push(median.and_then(|m| finite(-f64::from(m) - log_det)));
+        }
+        held_out.loss = self.held_out_loss(world, p, &parts, &held_out)?;
+        let any = self.rows.iter().all(|rows| rows.validation > 0);
+        Ok(any.then_some(held_out))
+    }
+
+    fn held_out_loss(
+        &self,
+        world: &dyn World,
+        p: &Progress,
+        parts: &[Part],
+        held_out: &HeldOut,
+    ) -> Result<Option<f64>> {
+        let stage = &self.plan.stages[p.stage];
+        let likelihood: Option<f64> = held_out.mean.iter().copied().sum();
+        let more = match stage {
+            Objective::Likelihood => return Ok(None),
+            Objective::Push(fine_tune) => {
+                let push = PushAt {
+                    push: fine_tune.push,
+                    weight: fine_tune.weight,
+                    features: self.plan.spec.features,
+                    quantile: p.quantile.unwrap_or(f64::INFINITY),
+                };
+                let [normal, anomalies] =
+                    [self.log_prob_of_part(0, &parts[0])?, self.log_prob_of_part(0, &parts[1])?];
+                self.mean(world, &parts[0], |s, i| push.loss_of_normal(normal[s][i]))?
+                    + self.mean(world, &parts[1], |s, i| push.loss_of_anomaly(anomalies[s][i]))?
+            }
+            Objective::CrossEntropy(fine_tune) => {
+                // The loss itself does not depend on the ratio.
+                let entropy = CrossEntropyAt { weight: fine_tune.weight, ratio: 1.0 };
+                let mut sum = 0.0;
+                for (population, part) in parts.iter().enumerate() {
+                    let [a, b] = [self.log_prob_of_part(0, part)?, self.log_prob_of_part(1, part)?];
+                    sum += self.mean(world, part, |s, i| {
+                        entropy.loss(population == 0, [a[s][i], b[s][i]])
+                    })?;
+                }
+                sum
+            }
+        };
+        Ok(likelihood.map(|l| l + more).filter(|l| l.is_finite()))
+    }
+
+    /// Held-out events of every population.
+    fn held_out_parts<'s>(
+        &'s self,
+        p: &Progress,
+        of: impl Fn(&'s Shard) -> &'s Rows,
+    ) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for (index, population) in self.plan.populations.iter().enumerate() {
+            let mut part = Part { events: Vec::new(), weights: None };
+            let mut all_weights = Vec::new();
+            let store = self.stores.get(index).unwrap_or(&self.stores[0]);
+            for shard in &store.shards {
+                let rows = of(shard);
+                let (events, weights) = match (population, &self.synthetic) {
+                    (Population::Synthetic, Some(synthetic)) => {
+                        let quantile = p.quantile.unwrap_or(f64::INFINITY);
+                        let latent = Latent { engine: &*self.engines[0], quantile };
+                        let (events, weights) = synthetic.held_out(
+                            &self.scaler,
+                            &self.plan.selection,
+                            shard,
+                            rows,
+                            &latent,
+                        )?;
+                        (events, Some(weights))
+                    }
+                    _ => (
+                        rows.rows().flatten().copied().collect(),
+                        rows.weights().map(<[f32]>::to_vec),
+                    ),
+                };
+                part.events.push(events);
+                all_weights.push(weights.unwrap_or_default());
+            }
+            let weighted = self.plan.selection.has_weight() || *population == Population::Synthetic;
+            part.weights = weighted.then_some(all_weights);
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    fn log_prob_of_part(&self, flow: usize, part: &Part) -> Result<LogProb> {
+        let mut all = Vec::new();
+        for events in &part.events {
+            let mut log_prob = vec![0.0; events.len() / self.plan.spec.features];
+            self.engines[flow].log_prob(events, &mut log_prob)?;
+            all.push(log_prob);
+        }
+        Ok(all)
+    }
+
+    /// Weighted mean of a value (own shard, event) over all held-out events of a population.
+    fn mean(
+        &self,
+        world: &dyn World,
+        part: &Part,
+        value: impl Fn(usize, usize) -> f64,
+    ) -> Result<f64> {
+        let shards = self.plan.dealing.shards() as usize;
+        let mut slots = vec![None; 2 * shards];
+        for (s, shard) in self.stores[0].shards.iter().enumerate() {
+            let events = part.events[s].len() / self.plan.spec.features;
+            let weights = part.weights.as_ref().map(|w| &w[s]);
+            let weight = |i: usize| weights.map_or(1.0, |w| f64::from(w[i]));
+            let id = shard.id as usize;
+            slots[id] = Some((0..events).map(|i| weight(i) * value(s, i)).sum());
+            slots[shards + id] = Some((0..events).map(weight).sum());
+        }
+        let words = gather_slots(world, &slots)?;
+        let sum = |of: &[f64]| of.iter().sum::<f64>();
+        Ok(sum(&words[..shards]) / sum(&words[shards..]))
+    }
+
+    /// Bins of the events of [`Job::held_out_scores`], in their order.
+    pub fn held_out_bins(&self, population: usize, calibration: bool) -> Vec<u16> {
+        let part = |shard: &Shard| -> Vec<u16> {
+            let rows = if calibration { &shard.calibration } else { &shard.validation };
+            rows.bins().to_vec()
+        };
+        self.stores[population].shards.iter().flat_map(part).collect()
+    }
+
+    /// Scores of held-out events of a real population on this rank, with their weights, as
+    /// a scorer computes them: the calibration part, or the validation part where there is
+    /// none.
+    pub fn held_out_scores(
+        &self,
+        population: usize,
+        calibration: bool,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+        let mut scores = Vec::new();
+        let mut weights = Vec::new();
+        let log_det = scaler_log_det(&self.scaler);
+        for shard in &self.stores[population].shards {
+            let rows = if calibration { &shard.calibration } else { &shard.validation };
+            for chunk in rows.chunks() {
+                let mut log_prob = Vec::new();
+                for engine in &self.engines {
+                    let mut out = vec![0.0; chunk.len() / self.plan.spec.features];
+                    engine.log_prob(chunk, &mut out)?;
+                    log_prob.push(out);
+                }
+                let normal = self.plan.config.model.normal;
+                let event = |i: usize| log_prob.iter().map(move |l| f64::from(l[i]) + log_det);
+                scores
+                    .extend((0..log_prob[0].len()).map(|i| crate::engine::score(normal, event(i))));
+            }
+            weights.extend(rows.weights().unwrap_or_default());
+        }
+        Ok((scores, self.plan.selection.has_weight().then_some(weights)))
+    }
+}
