@@ -469,13 +469,28 @@ impl<'a> Dated<'a> {
         }
         self.warn_of_times(warnings);
         if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
-            warnings.push(format!("{told}: the sum of delta_time is {share:.3} of the live time"));
+            let (by, less) = (100.0 * DISAGREEMENT, if share < 1.0 { "below" } else { "above" });
+            warnings.push(format!(
+                "{told}: the sum of delta_time is more than {by} % {less} the live time: rows are missing, or times are wrong"
+            ));
         }
     }
 
     /// Warns of times that are absent or not plausible.
     fn warn_of_times(&self, warnings: &mut Vec<String>) {
         let (told, clock) = (self.told(), &self.sum.clock);
+        if clock.unusable_deltas > 1 && !clock.has_deltas() {
+            warnings.push(format!(
+                "{told}: delta_time is not used: {} of {} values are not above 0 or exceed the allowed pause; seconds are expected",
+                clock.unusable_deltas,
+                clock.unusable_deltas + clock.deltas
+            ));
+        }
+        let instead = if clock.has_deltas() {
+            "live time is the sum of delta_time"
+        } else {
+            "left out of live time, rates and σ/√h"
+        };
         if clock.has_times() {
             if let Some((file, row, time)) = &clock.implausible_at {
                 warnings.push(format!(
@@ -484,13 +499,15 @@ impl<'a> Dated<'a> {
                     unix_time::describe(*time)
                 ));
             }
+            if clock.stalled > 0 || clock.stands_still() {
+                let events = clock.stalled.max(clock.live_events);
+                let then = if clock.stands_still() { instead } else { "these are not live" };
+                warnings.push(format!(
+                    "{told}: the clock stands still during {events} events; {then}"
+                ));
+            }
             return;
         }
-        let instead = if clock.deltas > 0 {
-            "live time is the sum of delta_time"
-        } else {
-            "left out of live time, rates and σ/√h"
-        };
         let what = match &clock.implausible_at {
             None => "no times (unix_time_ns)".to_string(),
             Some((.., time)) => match unix_time::likely_unit(*time) {
@@ -544,8 +561,8 @@ fn told_together(warnings: Vec<String>) -> Vec<String> {
             }
             Some((runs, text)) if runs.len() > NAMED_RUNS => {
                 let all = std::mem::take(runs);
-                let (first, last) = (&all[0], &all[all.len() - 1]);
-                told.push(format!("{} runs, {first} to {last}: {text}", all.len()));
+                let first = &all[0];
+                told.push(format!("{} runs, such as {first}: {text}", all.len()));
             }
             // Told with the first of them.
             Some((runs, _)) if runs.is_empty() => {}
@@ -991,7 +1008,7 @@ mod tests {
             }
         }
         let told = told_together(warnings);
-        assert_eq!(told[..2], ["all is well", "6 runs, run 0 to run 5: no times"]);
+        assert_eq!(told[..2], ["all is well", "6 runs, such as run 0: no times"]);
         assert_eq!(told[2..], ["run 0, run 1, run 2, run 3: no portions"]);
         let mixed = ["run 1: a", "b", "run 2: c"].map(str::to_string).to_vec();
         assert_eq!(told_together(mixed.clone()), mixed);

@@ -69,14 +69,6 @@ pub fn create_folder(path: &Path) -> Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    if path.exists() {
-        return Err(Fault::new("the output is not a folder")
-            .file(path)
-            .expected("a new name, or a folder")
-            .found("a file, or something else")
-            .advice("choose another output")
-            .usage());
-    }
     let parent = parent_of(path);
     create_folder(&parent)?;
     perform("create the folder", path, || match fs::create_dir(path) {

@@ -9,7 +9,8 @@
 //! where rows are missing from a table, or times are wrong.
 //!
 //! The rate is the number of live intervals over the live time: events of bad quality and
-//! events after a pause end no live interval, so they enter neither of the two. An event
+//! events after a pause end no live interval, so they enter neither of the two, nor do events
+//! during which the clock stands still. An event
 //! without a plausible time (`data::schema::unix_time`) is counted as such and moves no clock.
 
 use crate::data::schema::unix_time;
@@ -19,8 +20,12 @@ use serde::{Deserialize, Serialize};
 pub const DISAGREEMENT: f64 = 0.02;
 /// Largest share of events without a plausible time in a run whose times are used.
 const MOST_UNTIMED: f64 = 0.01;
-/// Largest share of times before the one of the event before in a run whose times are used.
-const MOST_BACKWARDS: f64 = 0.05;
+/// Largest share of times that go backwards, or of a clock that stands still, in a run whose
+/// times are used; also of unusable `delta_time`, where these are used.
+const MOST_UNUSABLE: f64 = 0.05;
+/// Equal times in a row from which a clock stands still. A clock that counts seconds gives fewer
+/// at 100 Hz.
+const STALL: u64 = 200;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {
@@ -44,10 +49,19 @@ pub struct Clock {
     pub backwards: u64,
     /// The first of these: file and row.
     pub backwards_at: Option<(String, u64)>,
+    /// Events during which the clock stood still.
+    #[serde(default)]
+    pub stalled: u64,
+    /// Equal times in a row up to now, and those of good quality among them.
+    #[serde(skip)]
+    stall: (u64, u64),
     /// Sum of `delta_time` up to the allowed pause [ns].
     pub delta_ns: u64,
     /// Events with a usable `delta_time`.
     pub deltas: u64,
+    /// Events whose `delta_time` is not above 0, or longer than the allowed pause.
+    #[serde(default)]
+    pub unusable_deltas: u64,
 }
 
 impl Clock {
@@ -79,6 +93,7 @@ impl Clock {
                 } else {
                     self.bad_ns += passed as u64;
                 }
+                self.leave_out_stall(passed == 0, good);
                 Tick::Live
             }
             passed => {
@@ -89,10 +104,29 @@ impl Clock {
         }
     }
 
+    /// Takes the events out of the live ones during which the clock stands still.
+    fn leave_out_stall(&mut self, is_equal: bool, good: bool) {
+        if !is_equal {
+            self.stall = (0, 0);
+            return;
+        }
+        let (equal, live) = (self.stall.0 + 1, self.stall.1 + u64::from(good));
+        self.stall = (equal, live);
+        if equal == STALL {
+            self.stalled += equal;
+            self.live_events -= live;
+        } else if equal > STALL {
+            self.stalled += 1;
+            self.live_events -= u64::from(good);
+        }
+    }
+
     /// Takes an event's `delta_time` [s].
     pub fn delta(&mut self, seconds: f32, gap_ns: i64, good: bool) {
         let passed = f64::from(seconds) * 1e9;
-        if good && passed >= 0.0 && passed <= gap_ns as f64 {
+        if !(passed > 0.0 && passed <= gap_ns as f64) {
+            self.unusable_deltas += 1;
+        } else if good {
             self.deltas += 1;
             self.delta_ns += passed.round() as u64;
         }
@@ -116,8 +150,10 @@ impl Clock {
         self.bad_ns += other.bad_ns;
         self.backwards += other.backwards;
         self.backwards_at = first_of(self.backwards_at.take(), other.backwards_at.as_ref());
+        self.stalled += other.stalled;
         self.delta_ns += other.delta_ns;
         self.deltas += other.deltas;
+        self.unusable_deltas += other.unusable_deltas;
     }
 
     /// Whether the events' times can be used: all but a few have one.
@@ -133,15 +169,28 @@ impl Clock {
 
     /// Live time [ns] and the events of it: by the events' times, else by `delta_time`.
     pub fn live(&self) -> Option<(u64, u64)> {
-        if self.has_times() && !self.is_unordered() {
+        if self.has_times() && !self.is_unordered() && !self.stands_still() {
             return Some((self.live_ns, self.live_events));
         }
-        (self.deltas > 0).then_some((self.delta_ns, self.deltas))
+        self.has_deltas().then_some((self.delta_ns, self.deltas))
+    }
+
+    /// Whether `delta_time` can be used; the one of the first event may be unusable.
+    pub fn has_deltas(&self) -> bool {
+        let all = self.deltas + self.unusable_deltas;
+        let unusable = self.unusable_deltas.saturating_sub(1);
+        self.deltas > 0 && unusable as f64 <= MOST_UNUSABLE * all as f64
     }
 
     /// Whether so many times go backwards that intervals between events mean nothing.
     pub fn is_unordered(&self) -> bool {
-        self.backwards as f64 > MOST_BACKWARDS * self.timed as f64
+        self.backwards as f64 > MOST_UNUSABLE * self.timed as f64
+    }
+
+    /// Whether the clock stands still for so many events that the others are no measure.
+    pub fn stands_still(&self) -> bool {
+        self.stalled as f64 > MOST_UNUSABLE * self.timed as f64
+            || (self.live_ns == 0 && self.live_events > 0)
     }
 
     /// Live time [s].
@@ -222,10 +271,16 @@ mod tests {
     #[test]
     fn delta_times_stand_beside_or_in_for_missing_times() {
         let mut only = Clock::default();
-        for seconds in [0.5, 0.25, -1.0, 60.0, f32::NAN] {
+        for seconds in [f32::NAN, 0.5, 0.25] {
             only.delta(seconds, 10 * SECOND, true);
         }
         assert_eq!((only.deltas, only.live_s()), (2, Some(0.75)));
+        // In another unit, or of a clock that stands still, they are no times.
+        for seconds in [-1.0, 60.0, 0.0, f32::NAN] {
+            let mut odd = only.clone();
+            (0..2).for_each(|_| odd.delta(seconds, 10 * SECOND, true));
+            assert_eq!((odd.deltas, odd.live_s()), (2, None), "{seconds}");
+        }
         assert_eq!(only.delta_share(), None);
         let mut both = clock(&[0, SECOND]);
         both.delta(0.5, 10 * SECOND, true);
@@ -236,6 +291,24 @@ mod tests {
             (both.live(), both.span(), both.delta_share()),
             (Some((SECOND as u64 / 2, 1)), None, None)
         );
+    }
+
+    #[test]
+    fn clock_that_stands_still_gives_no_live_time() {
+        let frozen = clock(&vec![0; 50]);
+        assert_eq!((frozen.live_events, frozen.live()), (49, None));
+        let steps = |from: i64, n: i64| (from..from + n).map(|i| i * SECOND / 10);
+        // 500 events of 10 000 at one time are left out, the rate is that of the others.
+        let times: Vec<i64> = steps(0, 5000).chain([500 * SECOND; 500]).chain(steps(5001, 4500)).collect();
+        let part = clock(&times);
+        assert_eq!((part.stalled, part.live_ns), (499, 950 * SECOND as u64));
+        assert_eq!(part.live(), Some((950 * SECOND as u64, 9500)));
+        // Most of them: no live time.
+        let times: Vec<i64> = steps(0, 500).chain([50 * SECOND; 4500]).chain(steps(501, 10)).collect();
+        assert_eq!(clock(&times).live(), None);
+        // A clock that counts seconds at 30 Hz.
+        let coarse: Vec<i64> = (0..3000).map(|i| i / 30 * SECOND).collect();
+        assert_eq!(clock(&coarse).live(), Some((99 * SECOND as u64, 2999)));
     }
 
     #[test]
