@@ -420,8 +420,10 @@ fn one_bad_file_does_not_stop_the_others() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     let events = events();
-    for name in ["a.h5", "c.h5", "d.h5"] {
-        events.write(&archive.join(name));
+    for (number, name) in ["a.h5", "c.h5", "d.h5"].into_iter().enumerate() {
+        let mut own = events.chosen(&(0..events.rows()).collect::<Vec<_>>());
+        own.feature("dist")[0] += 0.01 * number as f32;
+        own.write(&archive.join(name));
     }
     write_odd(&events, &archive.join("b.h5"), "dist", &Odd::Text);
     let mut whole = std::fs::read(archive.join("d.h5")).expect("a file");

@@ -208,8 +208,8 @@ fn a_run_replaced_by_one_whose_disk_fails_is_whole_or_the_new_one_is() {
 fn whatever_operation_on_the_disk_fails_in_scoring_finished_outputs_stay_and_the_rest_follows() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
-    for name in ["one/a.h5", "two/b.h5", "c.h5"] {
-        simulated(archive.join(name), Class::Gamma, 500, seed() + name.len() as u64);
+    for (number, name) in ["one/a.h5", "two/b.h5", "c.h5"].into_iter().enumerate() {
+        simulated(archive.join(name), Class::Gamma, 500, seed() + number as u64);
     }
     let score = |output: &Path| {
         arguments!["score", "-m", &trained.model, "-o", output, &archive, "--threads", "1"]

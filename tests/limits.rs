@@ -63,16 +63,17 @@ fn in_place_change_with_the_old_time_is_noticed() {
     assert!(error.to_string().contains("changed while it was read"), "{error}");
 }
 
-/// A scoring that waits for the list of its files: nobody writes into that pipe.
+/// A scoring that waits for its configuration: nobody writes into that pipe.
 fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
-    let pipe = folder.join("list");
+    let pipe = folder.join("settings.toml");
     if !pipe.exists() {
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     }
     let told = folder.join("told");
-    let list = format!("@{}", pipe.display());
     let output = folder.join("scores");
-    let command = arguments!["score", "-m", &trained().model, "-o", &output, list];
+    let trained = trained();
+    let command =
+        arguments!["score", "-m", &trained.model, "-c", &pipe, "-o", &output, &trained.gamma];
     let mut watched = Watched::start_told(&mut program(&command), &told);
     // Until it waits in open(2).
     let asleep =

@@ -310,7 +310,9 @@ fn broken_link_to_a_file_fails_alone() {
         }
     }
     // A link that is added later is named by `verify`, and once it leads to its file all is done.
-    succeed(&mut program(&score(&at("plain-0"), &at("archive/night-2"))));
+    let mut night = score(&at("plain-0"), &at("archive/night-2"));
+    night.extend(arguments!["--root", at("archive")]);
+    succeed(&mut program(&night));
     let verified = run(&mut program(&arguments!["verify", at("plain-0")]));
     refused(&verified, INPUT, &["lost.h5"]);
     simulated(at("not-mounted/lost.h5"), Class::Gamma, 300, seed() + 9);

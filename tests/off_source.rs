@@ -243,6 +243,16 @@ fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
         assert_eq!(used.as_u64(), Some(rows), "{}", told["unusable"]);
     }
     assert_eq!(scored, vec![1; RUNS as usize], "each run has one model that may score it");
+    let missing = |folds: &[u64], name: &str| -> bool {
+        let mut season_of = program(&arguments!["season", "-o", season.path(name)]);
+        season_of.args(["--threshold", "-1000"]);
+        let outcome =
+            run(season_of.args(folds.iter().map(|f| season.path(&format!("scores-{f}")))));
+        [outcome.stdout, outcome.stderr].concat().contains("score --own-runs")
+    };
+    assert!(missing(&[0, 2], "two") && !missing(&[0, 1, 2], "three"));
+    let outcome = run(&mut program(&arguments!["verify", season.path("scores-1")]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
 }
 
 #[test]

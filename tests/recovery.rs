@@ -107,7 +107,7 @@ fn outputs_of_other_settings_or_inputs_are_refused_and_failed_files_can_be_mende
     let other = [&command[..], &arguments!["-c", &columns]].concat();
     let outcome = run(&mut program(&other));
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("made with other settings"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("with other settings"), "{}", outcome.stderr);
     simulated(folder.path().join("new.h5"), Class::Hadron, 300, seed());
     std::fs::rename(folder.path().join("new.h5"), archive.join("2.h5")).expect("another input");
     let outcome = run(&mut program(&command));

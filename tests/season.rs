@@ -555,7 +555,7 @@ fn bad_folders_and_files_are_refused_by_name_and_never_stop_the_others() {
     let victim = scores.join("night-0/run-2.h5");
     let bytes = std::fs::read(&victim).unwrap();
     std::fs::write(&victim, &bytes[..bytes.len() / 2]).unwrap();
-    season(&scores, 4, &["run-2.h5", "truncated"]);
+    season(&scores, 4, &["run-2.h5", "not as it was written"]);
     std::fs::remove_file(&victim).unwrap();
     season(&scores, 4, &["run-2.h5", "not found"]);
     let mut twice = runs.clone();

@@ -479,6 +479,30 @@ fn convert_refuses_times_in_seconds() {
     assert!(!output.exists());
 }
 
+#[test]
+fn copies_of_a_table_that_differ_in_a_byte_are_found() {
+    let folder = folder();
+    let outputs: Vec<PathBuf> = ["", "\n"]
+        .iter()
+        .enumerate()
+        .map(|(number, end)| {
+            let path = folder.path().join(format!("{number}/011222.05_out.csv"));
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(&path, format!("{}{end}", taiga_table().trim_end())).expect("a table");
+            let output = folder.path().join(format!("{number}.h5"));
+            succeed(&mut program(&arguments!["convert", "-o", &output, &path]));
+            output
+        })
+        .collect();
+    let outcome = run(&mut program(&arguments!["check", &outputs[0], &outputs[1]]));
+    let told = [outcome.stdout, outcome.stderr].concat();
+    assert!(
+        outcome.code == Some(3) && told.contains("60 of 60 rows"),
+        "{:?}: {told}",
+        outcome.code
+    );
+}
+
 /// Toy hadrons with times, of which so many rows from the first on are in seconds.
 fn with_times(path: &Path, in_seconds: usize) -> PathBuf {
     let mut events = Events::read(&trained().hadron).chosen(&(0..2000).collect::<Vec<usize>>());
@@ -738,14 +762,16 @@ fn simulations_and_own_scores_in_wrong_places_are_found() {
     let group = file.group("scores").expect("the group");
     group.new_dataset_builder().with_data(&classes).create("class").expect("a class column");
     drop((group, file));
+    let path = scores.join("manifest.json");
+    let text = std::fs::read_to_string(&path).expect("a manifest");
+    let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
+    manifest["files"][1]["output_blake3"] = crate::support::hash(&scores.join("b.h5")).into();
+    std::fs::write(&path, manifest.to_string()).expect("a manifest");
     let labelled = run_program(&season("labelled", &[]));
     for part in ["1 of 2 score files", "b.h5 (500 gammas, 1000 hadrons)", "--gamma-mc"] {
         assert!(labelled.stdout.contains(part), "no '{part}' in {}", labelled.stdout);
     }
     // As the manifest of a scoring says where no row of a file is inside the cuts.
-    let path = scores.join("manifest.json");
-    let text = std::fs::read_to_string(&path).expect("a manifest");
-    let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
     manifest["files"][0]["outside"] = 1995.into();
     std::fs::write(&path, manifest.to_string()).expect("a manifest");
     let outside = run_program(&season("outside", &[]));

@@ -220,7 +220,7 @@ fn area(events: &[(f64, bool, f64)]) -> f64 {
 
 #[test]
 fn events_weigh_in_evaluation_what_they_weighed_in_training() {
-    let case = Case::new(4000);
+    let case = Case::new(8000);
     let expression = "(size/100)^1.5";
     let data = format!("weight = {expression:?}");
     let model = case.train(&case.configuration("ratio", &data, ""), 1);

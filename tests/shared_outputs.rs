@@ -2,8 +2,8 @@
 //! runs, outputs that are inputs, and streams that cannot be written.
 
 use crate::support::{
-    Case, EVERY_STEP, Outcome, Watched, arguments, folder, hash, program, run, simulated, succeed,
-    trained, tree,
+    Case, EVERY_STEP, Outcome, Watched, arguments, end, folder, hash, program, ranks, run,
+    simulated, succeed, trained, tree,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -184,6 +184,108 @@ fn damaged_ledger_and_missing_record_of_inputs_are_mended() {
         run(&mut program(&arguments!["score", "-m", &trained().model, "-o", &output, &input]));
     assert_eq!(outcome.stderr.matches("finished already").count(), 4, "{}", outcome.stderr);
     assert_eq!(std::fs::read(&manifest).expect("a manifest"), whole);
+}
+
+#[test]
+fn verify_looks_at_lists_and_patterns_and_says_what_is_not_here() {
+    let archive = Archive::new(4);
+    let (input, list) = (archive.at("archive"), archive.at("list"));
+    std::fs::write(&list, "archive/night-0\narchive/night-1\n").expect("a list");
+    let listed = PathBuf::from(format!("@{}", list.display()));
+    let root = ["--root", input.to_str().expect("UTF-8")];
+    for (name, given) in [("by-list", listed), ("by-pattern", input.join("night-*/*.h5"))] {
+        let output = archive.at(name);
+        succeed(&mut program(&Archive::score(&output, &given, &root)));
+        assert_eq!(verified(&output).code, Some(0), "{name}");
+        let new = input.join("night-1/run-9.h5");
+        simulated(new.clone(), Class::Gamma, 100, 77);
+        let outcome = verified(&output);
+        assert_eq!(outcome.code, Some(3), "{name}: {}", outcome.stdout);
+        assert!(outcome.stdout.contains("run-9.h5 is in no manifest"), "{}", outcome.stdout);
+        std::fs::remove_file(new).expect("a file");
+        std::fs::rename(&input, archive.at("moved")).expect("moved");
+        let outcome = verified(&output);
+        let is_missed = outcome.stdout.contains("not looked at: the input");
+        assert!(is_missed || outcome.code == Some(3), "{name}: {}", outcome.stdout);
+        std::fs::rename(archive.at("moved"), &input).expect("moved back");
+    }
+}
+
+#[test]
+fn settings_of_a_grown_archive_are_refused() {
+    let archive = Archive::new(4);
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let root = ["--root", input.to_str().expect("UTF-8")];
+    succeed(&mut program(&Archive::score(&output, &input.join("night-0"), &root)));
+    let before = tree(&output);
+    let set = ["--set", "score.keys=false", "--allow-failed", "9"];
+    let outcome = run(&mut program(&Archive::score(&output, &input, &set)));
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("with other settings"), "{}", outcome.stderr);
+    assert_eq!(tree(&output), before);
+}
+
+#[test]
+fn output_that_vanishes_during_the_work_is_missed() {
+    let archive = Archive::new(4);
+    for run in 0..12 {
+        let path = archive.at("archive").join(format!("night-9/run-{run}.h5"));
+        simulated(path, Class::Gamma, 4000, 900 + run);
+    }
+    let (input, output) = (archive.at("archive"), archive.at("scores"));
+    let mut scoring = Watched::start(&mut program(&Archive::score(&output, &input, &[])));
+    let first = || {
+        let files = std::fs::read_dir(output.join("night-9")).into_iter().flatten().flatten();
+        let mut names = files.map(|entry| entry.path());
+        names.find(|path| path.extension().is_some_and(|extension| extension == "h5"))
+    };
+    while first().is_none() && scoring.ended().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let is_running = scoring.ended().is_none();
+    std::fs::remove_file(first().expect("an output")).expect("an output");
+    let code = scoring.wait().code();
+    // The file may have been removed before its ledger line was written: then its rank failed.
+    assert!(code == Some(4) || !is_running, "{code:?}");
+    if code == Some(4) {
+        succeed(&mut program(&Archive::score(&output, &input, &[])));
+        assert_eq!(verified(&output).code, Some(0));
+    }
+}
+
+#[test]
+fn pieces_of_another_content_are_not_used() {
+    let archive = Archive::new(1);
+    let (input, output) = (archive.at("long"), archive.at("scores"));
+    let (old, new) = (input.join("a.h5"), archive.at("new.h5"));
+    simulated(old.clone(), Class::Gamma, 400_000, 1);
+    simulated(new.clone(), Class::Gamma, 400_000, 2);
+    let bytes = |path: &Path| std::fs::metadata(path).expect("a file").len();
+    // Equal in length and time of change, as a copy by rsync can be.
+    let longer = bytes(&old).max(bytes(&new));
+    for path in [&old, &new] {
+        let file = File::options().write(true).open(path).expect("a file");
+        file.set_len(longer).expect("a length");
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000))
+            .expect("a time");
+    }
+    let score = Archive::score(&output, &input, &["--split-rows", "10000"]);
+    let scoring = Watched::start(&mut ranks(2, &score));
+    let pieces = || {
+        let files = std::fs::read_dir(output.join(".pieces/a.h5")).into_iter().flatten().flatten();
+        files.filter(|entry| entry.path().extension().is_some_and(|e| e == "h5")).count()
+    };
+    while pieces() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    end(scoring.id());
+    drop(scoring);
+    assert!(pieces() > 0, "no piece was left");
+    std::fs::rename(&new, &old).expect("another content");
+    succeed(&mut ranks(2, &score));
+    let clean = archive.at("clean");
+    succeed(&mut program(&Archive::score(&clean, &input, &[])));
+    assert_eq!(tree(&output), tree(&clean));
 }
 
 #[test]

@@ -148,8 +148,12 @@ fn a_rank_that_is_stopped_while_extracting_ends_the_job_and_is_named() {
         seed().to_string()
     ];
     succeed(&mut program(&simulate));
-    for i in 1..24 {
-        std::fs::copy(&first, images.join(format!("{i}.h5"))).expect("a copy");
+    for i in 1..24_u64 {
+        let path = images.join(format!("{i}.h5"));
+        std::fs::copy(&first, &path).expect("a copy");
+        // Copies of equal content would be refused.
+        let file = hdf5::File::open_rw(&path).expect("a file");
+        file.new_attr::<u64>().create("number").and_then(|a| a.write_scalar(&i)).expect("a number");
     }
     let (output, told) = (folder.path().join("hillas"), folder.path().join("told"));
     let extract = |output: &Path| {

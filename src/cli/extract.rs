@@ -3,7 +3,7 @@
 use super::{parse_duration, watchdog};
 use crate::comm::{StopFlag, World};
 use crate::config::{Class, Run};
-use crate::dataset::failures::partial;
+use crate::dataset::failures::{partial, total};
 use crate::error::Result;
 use crate::extract::{self, Options, Summary};
 use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
@@ -149,7 +149,7 @@ impl Arguments {
 
     /// The outcome of the command: partial if more files failed than are allowed to.
     pub fn outcome(&self, summary: &Summary) -> Result<()> {
-        let total = summary.failed.len() + summary.files.len();
+        let total = total(&summary.files, &summary.failed);
         partial(&summary.failed, total, "extract", self.allow_failed)
     }
 }

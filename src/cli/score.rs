@@ -3,7 +3,7 @@
 use super::{Device, parse_duration};
 use crate::comm::{StopFlag, World, agree};
 use crate::config::{self, Scoring};
-use crate::dataset::failures::partial;
+use crate::dataset::failures::{partial, total};
 use crate::error::Result;
 use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
 use clap::Args;
@@ -98,7 +98,7 @@ impl Arguments {
 
     /// The outcome of the command: partial if more files failed than are allowed to.
     pub fn outcome(&self, summary: &Summary) -> Result<()> {
-        let total = summary.failed.len() + summary.files.len();
+        let total = total(&summary.files, &summary.failed);
         partial(&summary.failed, total, "score", self.allow_failed)
     }
 }

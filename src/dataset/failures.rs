@@ -1,12 +1,13 @@
 //! What became of the files of an archive: each rank's report, put together on all.
 
 use super::assignment::Assignment;
+use super::output::ledger::ListedFile;
 use crate::comm::{World, common, gather_values};
 use crate::error::{Error, Fault, Result, path_text};
 use crate::memory;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// An input that could not be used.
@@ -158,6 +159,14 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
         });
         failed.collect()
     }
+}
+
+/// Returns how many files there are: those with outputs, and those that failed without one. Outputs
+/// that are lost, or copies, are in both lists.
+pub fn total<F: ListedFile>(files: &[F], failed: &BTreeMap<String, FailedFile>) -> usize {
+    let listed: BTreeSet<&str> = files.iter().map(ListedFile::output).collect();
+    let others = failed.values().filter(|file| !listed.contains(file.output.as_str()));
+    files.len() + others.count()
 }
 
 /// Partial if more than `allowed` of `total` files failed; `again` is what to do with them once

@@ -105,9 +105,7 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = extracted(world, options, stop);
     // What is refused leaves nothing behind.
-    if outcome.is_err() && made.is_some() {
-        // Already failing: a second error here could only hide the first.
-        let _ = started::remove(&options.output, WHOLE);
+    if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
         storage::remove_if_empty(&ledger, &ledger);
     }
@@ -306,7 +304,7 @@ impl Ending<'_> {
             if !is_read_only {
                 started::remove(&options.output, WHOLE)?;
             }
-            Ok(earlier.unresolved(&whole.files))
+            earlier.unresolved(&options.output, &whole.files)
         };
         let unresolved: BTreeMap<String, FailedFile> = value_of_root(world, conclude)?;
         outcome?;

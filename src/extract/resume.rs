@@ -72,8 +72,18 @@ fn earlier(
     settings: &str,
     summary: Summary,
 ) -> Result<Earlier> {
-    let mut earlier = Earlier::new(summary.files, summary.failed, assignment);
     let same_settings = summary.settings_blake3.as_deref() == Some(settings);
+    let is_there = |file: &&ExtractedFile| options.output.join(&file.output).exists();
+    if let (Some(other), false, false) =
+        (summary.files.iter().find(is_there), same_settings, options.overwrite)
+    {
+        return Err(Fault::new("the output folder holds files extracted with other settings")
+            .file(&options.output)
+            .found(&other.output)
+            .advice("choose another output, or give --overwrite to extract everything again")
+            .usage());
+    }
+    let mut earlier = Earlier::new(summary.files, summary.failed, assignment);
     if let (Some(other), false) = (earlier.files.first(), same_settings) {
         return Err(Fault::new(
             "the output folder holds other files extracted with other settings",

@@ -13,6 +13,7 @@ use crate::dataset::output::earlier::has_recorded_length;
 use crate::dataset::output::ledger::Entries;
 use crate::error::{Fault, Result};
 use crate::storage;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 pub type Earlier = crate::dataset::output::earlier::Earlier<ScoredFile>;
@@ -39,10 +40,21 @@ pub fn read(
         }
         Err(error) => return Err(error),
     };
-    let mut earlier = Earlier::new(manifest.files, manifest.failed, listed);
+    let left_out = manifest.left_out;
+    let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
+    let is_there = |file: &&ScoredFile| options.output.join(&file.output).exists();
+    if let (Some(other), false, false) =
+        (manifest.files.iter().find(is_there), same_settings, options.overwrite)
+    {
+        return Err(Fault::new("the output folder holds files scored with other settings")
+            .file(&options.output)
+            .found(&other.output)
+            .advice("choose another output, or give --overwrite to score everything again")
+            .usage());
+    }
+    let mut earlier = Earlier { left_out, ..Earlier::new(manifest.files, manifest.failed, listed) };
     earlier.failed.retain(|_, file| !extracted.is_outdated(file));
     if let Some(other) = earlier.files.first() {
-        let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
         if manifest.model_blake3 != model || !same_settings {
             let what = if same_settings { "by another model" } else { "with other settings" };
             return Err(Fault::new(format!("the output folder holds other files scored {what}"))
@@ -73,6 +85,11 @@ pub fn begin(earlier: &Earlier, options: &Options, summary: Summary) -> Result<(
 pub fn merged(earlier: &Earlier, mut summary: Summary) -> Summary {
     earlier.add_to(&mut summary.files, &mut summary.failed);
     summary.rows = summary.files.iter().map(|file| file.rows).sum();
+    let scored: BTreeSet<&str> = summary.files.iter().map(|file| file.output.as_str()).collect();
+    summary.left_out.extend(earlier.left_out.iter().cloned());
+    summary.left_out.retain(|name| !scored.contains(name.as_str()));
+    summary.left_out.sort();
+    summary.left_out.dedup();
     summary
 }
 

@@ -77,9 +77,9 @@ impl Input {
         Ok(stamp::hash_text(&stamp::hash_file_telling(&self.path, progress)?))
     }
 
-    /// Tells whether the file was changed between two openings, also on different hosts.
-    pub fn stamp(&self) -> String {
-        Stamp::of(&self.path).map_or(String::new(), |stamp| stamp.portable())
+    /// Returns the portable and the exact stamp of the file.
+    pub fn stamps(&self) -> [String; 2] {
+        Stamp::of(&self.path).map_or_else(Default::default, |s| [s.portable(), s.exact()])
     }
 
     /// Reads rows into the slots of a block; those that are not read stay empty.

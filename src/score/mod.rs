@@ -144,6 +144,9 @@ pub struct Summary {
     pub rows: u64,
     /// Input path → what was wrong with it.
     pub failed: BTreeMap<String, FailedFile>,
+    /// Outputs that are missing because the model was trained on runs of their inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// Whether the run that wrote it has ended; written only if not.
     #[serde(default = "complete", skip_serializing_if = "Clone::clone")]
     pub complete: bool,
@@ -163,10 +166,6 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = scored(world, options, stop);
     // What is refused leaves nothing behind.
-    if outcome.is_err() && made.is_some() {
-        // Already failing: a second error here could only hide the first.
-        let _ = started::remove(&options.output, options.shard);
-    }
     if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
         storage::remove_if_empty(&ledger, &ledger);
@@ -186,9 +185,10 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     let mut listed =
         Assignment::new(world, inputs, &options.output, root)?.with_extension(options.extension());
     let suspects = Suspects::check(world, &listed, options, stop)?;
+    let mut left_out = Vec::new();
     if options.own_runs {
         let note = suspects.note(world, options);
-        keep_own_runs(world, &mut listed, &model.card, options, (&suspects, note))?;
+        left_out = keep_own_runs(world, &mut listed, &model.card, options, (&suspects, note))?;
     }
     let assignment = listed.part(options.shard);
     let place = Place::new(world, options.hardware)?;
@@ -240,7 +240,7 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     if is_read_only && found.iter().any(|found| matches!(found, Found::Rows(_))) {
         preflight::shared_folder(world, output)?; // says why nothing can be written
     }
-    let empty = summary(&hash, &recipe, &settings);
+    let empty = Summary { left_out, ..summary(&hash, &recipe, &settings) };
     let begin = || {
         survey::check_room(&assignment, &found, &recipe, options)?;
         opening.begin(&found, &earlier, empty.clone())
@@ -325,6 +325,9 @@ impl Opening<'_> {
         let clears_ledgers = start.clears_ledgers(!earlier.files.is_empty());
         shards::begin(options, world.size(), clears_ledgers)?;
         suspects.record(world, options)?;
+        for job in &left {
+            pieces::remove_stale(&pieces::folder_of(&options.output, &job.name), &job.input)?;
+        }
         resume::begin(&left)
     }
 }
@@ -340,12 +343,14 @@ fn summary(model: &str, recipe: &Recipe, settings: &str) -> Summary {
         files: Vec::new(),
         rows: 0,
         failed: BTreeMap::new(),
+        left_out: Vec::new(),
         complete: true,
         listing: None,
     }
 }
 
-/// Leaves out the files with runs that the model was trained on, on all ranks alike. A file
+/// Leaves out the files with runs that the model was trained on, on all ranks alike; returns the
+/// names of their outputs. A file
 /// that cannot be looked at stays: it is told later.
 fn keep_own_runs(
     world: &dyn World,
@@ -353,7 +358,7 @@ fn keep_own_runs(
     card: &Card,
     options: &Options,
     (suspects, mut note): (&Suspects, Note),
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let used = |input: &Path| -> Result<bool> {
         let table = Table::open(input, &Schema::for_file(input, options.schema.as_deref())?)?;
         Ok(engine::used_run(card, &table, |row| world.progress(Work::Hashing, row))?.is_some())
@@ -373,9 +378,10 @@ fn keep_own_runs(
     if is_root(world) && count > 0 {
         log::info!("{count} file(s) with runs that the model was trained on are left out");
     }
-    let mut left_out = left_out.into_iter();
-    listed.jobs.retain(|_| left_out.next() == Some(0));
-    Ok(())
+    let all = std::mem::take(&mut listed.jobs).into_iter().zip(left_out);
+    let (left_out, jobs): (Vec<_>, Vec<_>) = all.partition(|(_, is_used)| *is_used > 0);
+    listed.jobs = jobs.into_iter().map(|(job, _)| job).collect();
+    Ok(left_out.into_iter().map(|(job, _)| job.name).collect())
 }
 
 impl Options {
@@ -432,17 +438,17 @@ impl Ending<'_> {
         let conclude = || {
             if storage::is_read_only(&options.output) {
                 let written = shards::write_manifest(options, &summary, earlier, listing)?;
-                return Ok(earlier.unresolved(&written.files));
+                return earlier.unresolved(&options.output, &written.files);
             }
             storage::remove_folder(&options.output.join(pieces::FOLDER))?;
             // A start that died while it wrote the manifest left its part.
             storage::remove_dead_parts(&options.output, options.shard.1 == 1)?;
-            let given = Given::new(&options.inputs, options.root.as_deref(), options.extension());
-            given.without_own_runs(options.own_runs).record(&options.output)?;
+            Given::new(&options.inputs, options.root.as_deref(), options.extension())
+                .record(&options.output)?;
             self.record_failures(world, &summary.failed)?;
             let written = shards::write_manifest(options, &summary, earlier, listing)?;
             started::remove(&options.output, options.shard)?;
-            Ok(earlier.unresolved(&written.files))
+            earlier.unresolved(&options.output, &written.files)
         };
         let unresolved = value_of_root(world, conclude)?;
         if is_root(world) {

@@ -193,7 +193,14 @@ impl Output {
     }
 
     /// The same for a piece of a file.
-    pub fn finish_piece(self, rows: u64, settings: &str, stamp: &str, facts: &Facts) -> Result<()> {
+    /// Ends a piece of so many rows; `stamps` are the portable and the exact one of the input.
+    pub fn finish_piece(
+        self,
+        rows: u64,
+        settings: &str,
+        stamps: [&str; 2],
+        facts: &Facts,
+    ) -> Result<()> {
         self.refuse_missing(rows)?;
         let Writer::Columns(writer) = self.writer else {
             return Err(Fault::new("a piece of a file is no text").internal());
@@ -203,7 +210,8 @@ impl Output {
             .finish(&[
                 text("format", PIECE_FORMAT),
                 text("settings_blake3", settings),
-                text("input_stamp", stamp),
+                text("input_stamp", stamps[0]),
+                text("input_exact_stamp", stamps[1]),
                 ("counts".to_string(), Attribute::Numbers(self.counts.to_numbers())),
                 ("facts".to_string(), Attribute::Numbers(facts.to_numbers())),
                 ("complete".to_string(), Attribute::Integer(1)),

@@ -5,8 +5,10 @@
 use super::input::Facts;
 use super::output::{Counts, GROUP, Output, PIECE_FORMAT};
 use crate::data::files::finished::{Column, FinishedFile};
+use crate::data::files::stamp::Stamp;
 use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Values};
 use crate::error::{Fault, Result};
+use crate::storage;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,20 @@ pub fn path_of(output: &Path, name: &str, rows: &Range<u64>) -> PathBuf {
 /// Whether a piece is there, made with these settings from the file as it is.
 pub fn is_finished(path: &Path, settings: &str, stamp: &str, rows: &Range<u64>) -> bool {
     open(path, settings, stamp).is_some_and(|file| file.rows() == Some(rows.end - rows.start))
+}
+
+/// Removes the pieces of an output that an earlier start made of another file, or of the input
+/// as it was before a change: the stamp that ranks on different hosts compare does not tell.
+pub fn remove_stale(folder: &Path, input: &Path) -> Result<()> {
+    let exact = Stamp::of(input).map(|stamp| stamp.exact());
+    for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()) {
+        let made_of = FinishedFile::open(&path, PIECE_FORMAT)
+            .and_then(|piece| piece.text("input_exact_stamp"));
+        if made_of.is_none() || made_of != exact {
+            storage::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn open(path: &Path, settings: &str, stamp: &str) -> Option<FinishedFile> {

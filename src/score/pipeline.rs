@@ -65,7 +65,8 @@ struct Opened {
     specs: Vec<ColumnSpec>,
     class: bool,
     made_of: MadeOf,
-    stamp: String,
+    /// The portable and the exact one of the input.
+    stamps: [String; 2],
 }
 
 /// What the reading thread hands over, in the order of the files, and then the preparing one.
@@ -377,7 +378,7 @@ impl Reading<'_, '_> {
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
         let mut input = Input::open(&job.input, &schema, recipe)?;
         let settings = resume::settings_hash(model_blake3, &schema, options, recipe);
-        let stamp = input.stamp();
+        let stamps = input.stamps();
         let rows = task.rows(input.rows());
         if rows.end > input.rows() {
             return Err(Fault::new("the file is shorter than it was")
@@ -388,7 +389,7 @@ impl Reading<'_, '_> {
         }
         let piece = pieces::path_of(&options.output, &job.name, &rows);
         let is_piece = matches!(task, Task::Piece { .. });
-        if is_piece && pieces::is_finished(&piece, &settings, &stamp, &rows) {
+        if is_piece && pieces::is_finished(&piece, &settings, &stamps[0], &rows) {
             return Ok(true);
         }
         let hashed = || {
@@ -416,7 +417,7 @@ impl Reading<'_, '_> {
                 specs: recipe.specs(&input.keys, input.class),
                 class: input.class,
                 made_of,
-                stamp,
+                stamps,
             })),
             0,
         );
@@ -559,7 +560,8 @@ impl Shared<'_> {
         };
         let facts = match &opened.task {
             Task::Piece { .. } => {
-                output.finish_piece(rows, &made_of.settings, &opened.stamp, &facts)?;
+                let stamps = opened.stamps.each_ref().map(String::as_str);
+                output.finish_piece(rows, &made_of.settings, stamps, &facts)?;
                 return Ok(None);
             }
             Task::File { .. } => facts,
@@ -568,7 +570,7 @@ impl Shared<'_> {
                     (pieces::path_of(&options.output, &job.name, &(*start..*end)), *start..*end)
                 };
                 let paths: Vec<_> = self.pieces[*index].iter().map(path).collect();
-                let made = (made_of.settings.as_str(), opened.stamp.as_str());
+                let made = (made_of.settings.as_str(), opened.stamps[0].as_str());
                 pieces::merge(&paths, made, &opened.specs, &mut output, told)?
             }
         };

@@ -24,7 +24,12 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         })
     });
     let summary = agree(world, read)?;
-    let claims = Claims { files: &summary.files, rows: summary.rows, failed: &summary.failed };
+    let claims = Claims {
+        files: &summary.files,
+        rows: summary.rows,
+        failed: &summary.failed,
+        left_out: &summary.left_out,
+    };
     let look = |path: &Path, file: &ScoredFile| check_attributes(path, file, &summary);
     let mut found = verification::verify(world, folder, &claims, &look)?;
     if folder.join(pieces::FOLDER).exists() {

@@ -32,6 +32,8 @@ pub struct Folder {
     pub files: Vec<Listed>, // by name
     /// Inputs that could not be scored, with the reason.
     pub failed: BTreeMap<String, FailedFile>,
+    /// Outputs that are missing in all folders because the models were trained on their runs.
+    pub left_out: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -50,7 +52,8 @@ pub struct Listed {
 impl Listed {
     /// Refuses a file that is not as it was written.
     fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
-        if self.output_blake3.is_empty() {
+        // A file that is gone is named by its reader.
+        if self.output_blake3.is_empty() || !self.path.exists() {
             return Ok(());
         }
         let found = hash_text(&hash_file_telling(&self.path, progress)?);
@@ -71,6 +74,8 @@ struct Manifest {
     files: Vec<OfManifest>,
     #[serde(default)]
     failed: BTreeMap<String, FailedFile>,
+    #[serde(default)]
+    left_out: Vec<String>,
     #[serde(default = "complete")]
     complete: bool,
 }
@@ -95,10 +100,18 @@ struct OfManifest {
 impl Folder {
     pub fn open(paths: &[PathBuf]) -> Result<Folder> {
         let told: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let mut all = Folder { told: told.join(", "), files: Vec::new(), failed: BTreeMap::new() };
+        let mut all = Folder {
+            told: told.join(", "),
+            files: Vec::new(),
+            failed: BTreeMap::new(),
+            left_out: Vec::new(),
+        };
+        let mut scored = BTreeSet::new();
         for path in paths {
             let manifest = read_manifest(path)?;
             refuse_unlisted(path, &manifest)?;
+            scored.extend(manifest.files.iter().map(|file| file.output.clone()));
+            all.left_out.extend(manifest.left_out);
             for file in manifest.files {
                 let below = path.join(&file.output);
                 let name = if paths.len() > 1 { below.display().to_string() } else { file.output };
@@ -109,6 +122,9 @@ impl Folder {
             }
             all.failed.extend(manifest.failed);
         }
+        all.left_out.retain(|name| !scored.contains(name));
+        all.left_out.sort();
+        all.left_out.dedup();
         all.files.sort_by(|a, b| a.name.cmp(&b.name));
         let mut inputs: BTreeMap<&str, &str> = BTreeMap::new();
         for file in all.files.iter().filter(|file| file.rows > 0) {

@@ -97,6 +97,12 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     });
     let mut season = common(made)?;
     season.warnings.extend(own_reference);
+    if let Some(first) = folder.left_out.first() {
+        season.warnings.push(format!(
+            "{} file(s) are missing, such as {first}: the models were trained on their runs (score --own-runs); score them with the model of another fold and give its folder too",
+            folder.left_out.len()
+        ));
+    }
     if !season.failed.is_empty() {
         season.warnings.push(format!(
             "{} of {total} files are in no figure: they could not be scored or read",

@@ -502,9 +502,8 @@ impl<'a> Dated<'a> {
             if clock.stalled > 0 || clock.stands_still() {
                 let events = clock.stalled.max(clock.live_events);
                 let then = if clock.stands_still() { instead } else { "these are not live" };
-                warnings.push(format!(
-                    "{told}: the clock stands still during {events} events; {then}"
-                ));
+                warnings
+                    .push(format!("{told}: the clock stands still during {events} events; {then}"));
             }
             return;
         }

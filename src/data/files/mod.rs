@@ -2,7 +2,7 @@
 
 pub mod finished;
 pub mod list;
-mod pattern;
+pub mod pattern;
 pub mod protected;
 pub mod stamp;
 pub mod walk;

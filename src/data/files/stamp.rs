@@ -49,6 +49,13 @@ impl Stamp {
         format!("{} {}.{:09}", self.length, self.changed.0, self.changed.1)
     }
 
+    /// Length, times of change and inode as text. A change that sets back the time of change is
+    /// seen, and so is another file of the same name; copies on other hosts differ.
+    pub fn exact(&self) -> String {
+        let (seconds, nanoseconds) = self.inode_changed;
+        format!("{} {seconds}.{nanoseconds:09} {}", self.portable(), self.file.1)
+    }
+
     /// The file itself, under whatever name.
     pub fn file(&self) -> (u64, u64) {
         self.file

@@ -17,6 +17,7 @@ use super::files::stamp::Stamp;
 use super::hdf5;
 use super::hdf5::numbers::{Numbers, StoredColumn};
 use super::schema::layout::{self, Layout};
+use super::schema::unix_time;
 use super::schema::{Class, Quantity, Schema, Source, canonical_unit, normal_unit};
 use crate::error::{Error, Fault, Result, did_you_mean};
 use ::hdf5::File;
@@ -28,6 +29,9 @@ use std::path::{Path, PathBuf};
 
 /// The library's own default; enough where chunks are small.
 const SMALL_CACHE: usize = 1 << 20; // bytes
+/// Columns that name an observed event, and that of its telescope.
+const OBSERVED_EVENT: [&str; 3] = ["run", "event_id", unix_time::COLUMN];
+const TELESCOPE: [&str; 1] = ["telescope_id"];
 
 /// What is in a file, without its rows; holds no open file.
 #[derive(Debug, Clone)]
@@ -188,8 +192,14 @@ impl Table {
     }
 
     /// Columns that together name one row; none if the file does not have what names its
-    /// showers.
+    /// showers. Where an event has a run and a time, they name it: a `run_id` that is a hash of
+    /// the file differs between copies of which one byte differs.
     pub fn event_columns(&self) -> Vec<String> {
+        if OBSERVED_EVENT.iter().all(|name| self.columns.contains(*name)) {
+            let all = OBSERVED_EVENT.into_iter().chain(TELESCOPE);
+            let there = all.filter(|name| self.columns.contains(*name));
+            return there.map(str::to_string).collect();
+        }
         let named = self.schema.event.iter().any(|column| self.shower.contains(column));
         let there = |column: &&String| named && self.columns.contains(*column);
         self.schema.event.iter().filter(there).cloned().collect()

@@ -286,8 +286,16 @@ fn source_positions(members: &[Member]) -> Vec<Finding> {
 /// Those of reading the files.
 pub fn of_classes(members: &[&Member], selection: Option<&Selection>) -> Result<Vec<Finding>> {
     let selection = &selection.map_or_else(default_selection, |given| Ok(given.clone()))?;
-    let comparable: Vec<Source> =
-        members.iter().filter_map(|member| comparable(member, selection)).collect();
+    // A copy is a finding of its own.
+    let copies = same_contents(members);
+    let is_copy = |member: &Member| {
+        copies.iter().any(|found| found.files.iter().skip(1).any(|f| *f == member.report.path))
+    };
+    let comparable: Vec<Source> = members
+        .iter()
+        .filter(|member| !is_copy(member))
+        .filter_map(|member| comparable(member, selection))
+        .collect();
     let by_role = comparable.iter().any(|source| source.class.is_some());
     let inputs = if by_role { "--gamma and --hadron" } else { "the codes of the class column" };
     let found = classes::compare(&comparable, selection, inputs)?;

@@ -6,7 +6,7 @@
 use super::ledger::{self, Entries, ListedFile};
 use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::FailedFile;
-use crate::error::path_text;
+use crate::error::{Result, path_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -22,11 +22,18 @@ pub struct Earlier<F> {
     /// Outputs that are no longer as they were written, and failed inputs of this run's folders
     /// that no longer exist: path → what to do about it.
     pub lost: BTreeMap<String, FailedFile>,
+    /// Outputs of scorings that leave out runs which the model was trained on.
+    pub left_out: Vec<String>,
 }
 
 impl<F> Default for Earlier<F> {
     fn default() -> Earlier<F> {
-        Earlier { files: Vec::new(), failed: BTreeMap::new(), lost: BTreeMap::new() }
+        Earlier {
+            files: Vec::new(),
+            failed: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            left_out: Vec::new(),
+        }
     }
 }
 
@@ -43,7 +50,7 @@ impl<F: ListedFile> Earlier<F> {
         let (mut files, mut failed) = (files, failed);
         files.retain(|file| !own.contains(file.output()));
         failed.retain(|input, file| !inputs.contains(input) && !own.contains(file.output.as_str()));
-        Earlier { files, failed, lost: BTreeMap::new() }
+        Earlier { files, failed, ..Earlier::default() }
     }
 
     /// Finds the files that are no longer as they were written, and the failed inputs that no
@@ -87,8 +94,14 @@ impl<F: ListedFile> Earlier<F> {
     }
 
     /// Returns what a folder with these files, also of earlier runs, must not be left with: what
-    /// is lost, and inputs of equal content.
-    pub fn unresolved(&self, all: &[F]) -> BTreeMap<String, FailedFile> {
+    /// is lost, also while this run worked, and inputs of equal content.
+    pub fn unresolved(&self, folder: &Path, all: &[F]) -> Result<BTreeMap<String, FailedFile>> {
+        let entries = ledger::read(folder)?.entries;
+        let is_lost = |file: &&F| has_recorded_length(folder, *file, &entries) == Some(false);
+        let gone = all.iter().filter(is_lost).map(|file| {
+            let reason = "the output is no longer as it was written: run the same command again";
+            (file.output().to_string(), lost(file.output(), reason))
+        });
         let duplicates = ledger::duplicates(all).into_iter();
         let advice = "remove one of the two inputs with its output, and run the command again \
                       with --forget-missing";
@@ -96,7 +109,7 @@ impl<F: ListedFile> Earlier<F> {
             let reason = format!("{found}; {advice}");
             (output.clone(), lost(&output, &reason))
         });
-        self.lost.clone().into_iter().chain(duplicates).collect()
+        Ok(gone.chain(self.lost.clone()).chain(duplicates).collect())
     }
 
     /// Adds the files of earlier runs to those of this one, in the order of their names.

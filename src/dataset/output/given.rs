@@ -6,7 +6,7 @@
 
 use super::ledger;
 use crate::bounded;
-use crate::data::files::walk;
+use crate::data::files::{pattern, walk};
 use crate::dataset::assignment;
 use crate::dataset::failures::FailedFile;
 use crate::error::{Fault, Result, path_text};
@@ -25,7 +25,8 @@ pub struct Given {
     inputs: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<PathBuf>,
-    /// Whether runs that the model was trained on were left out.
+    /// Whether runs that the model was trained on were left out, by an older program: its
+    /// manifests do not name them.
     own_runs: bool,
     extension: String,
 }
@@ -34,6 +35,10 @@ impl Given {
     /// Inputs whose outputs have the name `extension`.
     pub fn new(inputs: &[PathBuf], root: Option<&Path>, extension: &str) -> Given {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let absolute = |path: &Path| match list_of(path) {
+            Some(list) => PathBuf::from(format!("@{}", absolute(Path::new(list)).display())),
+            None => absolute(path),
+        };
         // A record is a text: paths that are not UTF-8 are not in it.
         let is_text = |path: &PathBuf| path.to_str().is_some();
         Given {
@@ -42,12 +47,6 @@ impl Given {
             own_runs: false,
             extension: extension.to_string(),
         }
-    }
-
-    /// Notes that some inputs may have been left out on purpose.
-    #[must_use]
-    pub fn without_own_runs(self, own_runs: bool) -> Given {
-        Given { own_runs, ..self }
     }
 
     /// Adds the inputs to the record of an output folder, once.
@@ -64,50 +63,102 @@ impl Given {
     }
 }
 
-/// Returns the inputs that are now below the folders given, but in no manifest: by output, what
-/// is wrong. `known` are the outputs of the manifest, `failed` its failed inputs. Folders that
-/// no longer exist are left out, since an archive may be verified elsewhere.
-pub fn missing(
+/// What became of the inputs since the command.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// By output, or by path: inputs that are in no manifest, or cannot be listed.
+    pub wrong: BTreeMap<String, String>,
+    /// Paths given that are not here: an archive may be verified elsewhere.
+    pub absent: Vec<String>,
+}
+
+/// Compares the inputs that folders, patterns and lists given now stand for with a manifest:
+/// `known` are its outputs and those that it leaves out, `failed` its failed inputs.
+pub fn compare(
     folder: &Path,
     known: &BTreeSet<&str>,
     failed: &BTreeMap<String, FailedFile>,
-) -> BTreeMap<String, String> {
-    let mut wrong = BTreeMap::new();
+) -> Inputs {
+    let mut inputs = Inputs::default();
     if ledger::exists(folder) && !path(folder).is_file() {
         let found = "is missing: inputs that are in no manifest cannot be found; run the same \
                      command again";
-        wrong.insert(format!("{}/{NAME}", ledger::FOLDER), found.to_string());
+        inputs.wrong.insert(format!("{}/{NAME}", ledger::FOLDER), found.to_string());
     }
     for given in read(folder).iter().filter(|given| !given.own_runs) {
-        for input in given.inputs.iter().filter(|input| input.exists()) {
-            let root = given.root.as_deref();
-            // A folder without files has nothing that could be missing.
-            if input.is_dir() && walk::hdf5_files(input).is_ok_and(|files| files.is_empty()) {
+        for input in &given.inputs {
+            if !is_here(input) {
+                inputs.absent.push(path_text(input));
                 continue;
             }
-            let names = assignment::output_names(std::slice::from_ref(input), folder, root);
-            let names = names.unwrap_or_else(|error| {
-                let found = format!("its files cannot be listed: {error}");
-                wrong.insert(path_text(input), found);
-                Vec::new()
-            });
-            for (input, name) in names {
-                let output = Path::new(&name).with_extension(&given.extension);
-                let output = output.display().to_string();
-                let mut failed = failed.iter();
-                let has_failed =
-                    failed.any(|(path, file)| file.output == output || is_same(path, &input));
-                if !known.contains(output.as_str()) && !has_failed {
-                    let found = format!(
-                        "the input {} is in no manifest: run the same command again",
-                        input.display()
-                    );
-                    wrong.insert(output, found);
+            // A folder or pattern without files has nothing that could be missing.
+            let is_empty =
+                input.is_dir() && walk::hdf5_files(input).is_ok_and(|files| files.is_empty());
+            if is_empty
+                || (is_pattern(input) && pattern::fitting(input).is_ok_and(|p| p.is_empty()))
+            {
+                continue;
+            }
+            let root = given.root.as_deref();
+            match assignment::output_names(std::slice::from_ref(input), folder, root) {
+                Ok(names) => inputs.add_missing(&names, given, known, failed),
+                Err(error) => {
+                    let found = format!("its files cannot be listed: {error}");
+                    inputs.wrong.insert(path_text(input), found);
                 }
             }
         }
     }
-    wrong
+    inputs
+}
+
+impl Inputs {
+    fn add_missing(
+        &mut self,
+        names: &[(PathBuf, String)],
+        given: &Given,
+        known: &BTreeSet<&str>,
+        failed: &BTreeMap<String, FailedFile>,
+    ) {
+        for (input, name) in names {
+            let output = Path::new(name).with_extension(&given.extension).display().to_string();
+            let mut failed = failed.iter();
+            let has_failed =
+                failed.any(|(path, file)| file.output == output || is_same(path, input));
+            if !known.contains(output.as_str()) && !has_failed {
+                let found = format!(
+                    "the input {} is in no manifest: run the same command again",
+                    input.display()
+                );
+                self.wrong.insert(output, found);
+            }
+        }
+    }
+}
+
+/// Whether a path given is still here: the file or folder, the list, or the folder in which a
+/// pattern begins.
+fn is_here(given: &Path) -> bool {
+    if given.symlink_metadata().is_ok() {
+        return true;
+    }
+    if let Some(list) = list_of(given) {
+        return Path::new(list).exists();
+    }
+    let is_plain = |part: &Path| !is_pattern(part);
+    is_pattern(given)
+        && given.ancestors().skip(1).find(|part| is_plain(part)).is_some_and(Path::exists)
+}
+
+fn is_pattern(given: &Path) -> bool {
+    given.symlink_metadata().is_err()
+        && list_of(given).is_none()
+        && given.to_str().is_some_and(|text| text.contains(['*', '?', '[']))
+}
+
+/// The list of an argument `@LIST`.
+fn list_of(given: &Path) -> Option<&str> {
+    given.to_str()?.strip_prefix('@').filter(|_| given.symlink_metadata().is_err())
 }
 
 /// Whether an input of a manifest, which may be relative, is this file.

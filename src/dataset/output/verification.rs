@@ -24,6 +24,9 @@ pub struct Verification {
     pub has_ledger: bool,
     /// What is wrong, by file.
     pub wrong: BTreeMap<String, String>,
+    /// Inputs given that are not here, so that nobody can say whether files were added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_inputs: Vec<String>,
     /// Inputs that failed, with the reason.
     #[serde(default)]
     pub failed: BTreeMap<String, String>,
@@ -36,6 +39,8 @@ pub struct Claims<'a, F> {
     pub rows: u64,
     /// Input path → why it failed.
     pub failed: &'a BTreeMap<String, FailedFile>,
+    /// Outputs that are missing on purpose.
+    pub left_out: &'a [String],
 }
 
 /// Compares an output folder with its manifest. `look` checks what a file says of itself, once
@@ -48,6 +53,7 @@ pub fn verify<F: ListedFile>(
 ) -> Result<Verification> {
     let mut wrong = BTreeMap::new();
     let mut bytes = 0;
+    let mut absent = Vec::new();
     for (i, file) in claims.files.iter().enumerate() {
         if i % world.size() != world.rank() {
             continue;
@@ -62,8 +68,11 @@ pub fn verify<F: ListedFile>(
     }
     if is_root(world) {
         wrong.extend(ledger::duplicates(claims.files));
-        let known = claims.files.iter().map(ListedFile::output).collect();
-        wrong.extend(given::missing(folder, &known, claims.failed));
+        let left_out = claims.left_out.iter().map(String::as_str);
+        let known = claims.files.iter().map(ListedFile::output).chain(left_out).collect();
+        let inputs = given::compare(folder, &known, claims.failed);
+        wrong.extend(inputs.wrong);
+        absent = inputs.absent;
         wrong.extend(claims.unlisted(folder)?);
     }
     let mut all = Verification {
@@ -72,9 +81,11 @@ pub fn verify<F: ListedFile>(
         bytes: 0,
         has_ledger: ledger::exists(folder),
         wrong: BTreeMap::new(),
+        absent_inputs: Vec::new(),
         failed: claims.failed.iter().map(|(file, why)| (file.clone(), why.to_string())).collect(),
     };
-    for (bytes, wrong) in gather_values(world, &(bytes, wrong))? {
+    for (bytes, wrong, absent) in gather_values(world, &(bytes, wrong, absent))? {
+        all.absent_inputs.extend(absent);
         all.bytes += bytes;
         all.wrong.extend(wrong);
     }
@@ -158,10 +169,13 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
 
 impl std::fmt::Display for Verification {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verification { files, rows, bytes, wrong, failed, has_ledger } = self;
+        let Verification { files, rows, bytes, wrong, failed, has_ledger, .. } = self;
         writeln!(f, "verified {files} file(s), {rows} rows, {bytes} bytes")?;
         if !has_ledger {
             writeln!(f, "no ledger: compared with the manifest alone; its inputs are not known")?;
+        }
+        for input in &self.absent_inputs {
+            writeln!(f, "not looked at: the input {input} is not here")?;
         }
         wrong.iter().try_for_each(|(file, why)| writeln!(f, "wrong: {file}: {why}"))?;
         failed.iter().try_for_each(|(file, why)| writeln!(f, "failed: {file}: {why}"))

@@ -5,7 +5,7 @@
 //! keys or values alone, so that a file given twice is found whatever its size, on any number of
 //! ranks.
 
-use super::judge::Columns;
+use super::judge::{Columns, Keys};
 use crate::data::table::scores::ScoreBlock;
 use crate::dataset::duplicates::mixed;
 use crate::error::{Fault, Result};
@@ -61,7 +61,12 @@ impl CountedEvents {
         let values = scores.chain(copied).map(|value| u64::from(value.to_bits())).fold(0, mixed);
         let is_keyed = columns.keys.event.or(columns.keys.time).is_some();
         let is_valued = block.at_all[columns.score].len() + block.copied.len() >= LEAST_COLUMNS;
-        let keys = block.keys.iter().map(|key| key[row] as u64);
+        let Keys { run, event, time, .. } = columns.keys;
+        // A run_id that is a hash of the file differs between copies.
+        let of_observed = run.zip(event).zip(time).map(|((run, event), time)| [run, event, time]);
+        let of_all = (0..block.keys.len()).filter(|_| of_observed.is_none());
+        let naming = of_observed.into_iter().flatten().chain(of_all);
+        let keys = naming.map(|key| block.keys[key][row] as u64);
         let start = telescope.map_or(0, |telescope| mixed(1, telescope as u64));
         let (name, values) = match (is_keyed, is_valued) {
             (true, true) => (keys.fold(start, mixed), values),
