@@ -13,6 +13,7 @@ mod choices;
 mod commands;
 mod damage;
 mod dialects;
+mod documents;
 mod empty_files;
 mod energy_bins;
 mod exactly_once;
