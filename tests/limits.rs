@@ -63,17 +63,15 @@ fn in_place_change_with_the_old_time_is_noticed() {
     assert!(error.to_string().contains("changed while it was read"), "{error}");
 }
 
-/// A scoring that waits for its configuration: nobody writes into that pipe.
+/// A scoring that waits for its model: nobody writes into that pipe.
 fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
-    let pipe = folder.join("settings.toml");
+    let pipe = folder.join("model.safetensors");
     if !pipe.exists() {
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     }
     let told = folder.join("told");
     let output = folder.join("scores");
-    let trained = trained();
-    let command =
-        arguments!["score", "-m", &trained.model, "-c", &pipe, "-o", &output, &trained.gamma];
+    let command = arguments!["score", "-m", &pipe, "-o", &output, &trained().gamma];
     let mut watched = Watched::start_told(&mut program(&command), &told);
     // Until it waits in open(2).
     let asleep =
