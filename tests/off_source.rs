@@ -208,6 +208,43 @@ fn positions_that_make_a_hole_and_runs_that_cannot_be_dealt_are_refused() {
 }
 
 #[test]
+fn gammas_given_as_experimental_hadrons_are_refused() {
+    let season = Season::new();
+    let (mut gammas, mut strong) = (Vec::new(), Vec::new());
+    for number in 0..6_i64 {
+        let part = |class, seed, per_run: u64| {
+            nights::events(class, seed, number as u64 * per_run..(number as u64 + 1) * per_run)
+        };
+        let path = season.path(&format!("gamma-{number}.h5"));
+        write(&path, &part(Class::Gamma, seed() + 31, 1500), 100 + number, 1);
+        gammas.push(path.display().to_string());
+        let path = season.path(&format!("strong-{number}.h5"));
+        let mut events = part(Class::Hadron, seed() + 32, 2000);
+        events.extend(part(Class::Gamma, seed() + 33, 1000));
+        write(&path, &events, 200 + number, -1);
+        strong.push(path.display().to_string());
+    }
+    let configuration = season.configuration("");
+    let set = format!("data.off={gammas:?}");
+    season.refused(&configuration, &[&set], 3, "most events of the experimental files are gammas");
+    // A strong source is warned of, and nothing of a usual one.
+    let set = format!("data.off={strong:?}");
+    let (_, told) = season.train(&configuration, "strong", &[&set]);
+    assert!(told.contains("learns these gammas as hadrons"), "{told}");
+    let clean: Vec<String> = season.files.iter().map(|path| path.display().to_string()).collect();
+    for path in &clean {
+        std::fs::remove_file(path).expect("removed");
+    }
+    for (number, path) in clean.iter().enumerate() {
+        let first = number as u64 * HADRONS;
+        let hadrons = nights::events(Class::Hadron, seed() + 34, first..first + HADRONS);
+        write(Path::new(path), &hadrons, 300 + number as i64, -1);
+    }
+    let (_, told) = season.train(&configuration, "clean", &[]);
+    assert!(!told.contains("learns these gammas"), "{told}");
+}
+
+#[test]
 fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
     let season = Season::new();
     let configuration = season.configuration("");

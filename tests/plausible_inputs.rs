@@ -160,6 +160,24 @@ fn source_offsets_of_gammas_are_refused() {
 }
 
 #[test]
+fn observed_events_given_as_gammas_are_warned_of() {
+    let folder = folder();
+    let of = |class: &str| {
+        let output = folder.path().join(format!("{class}.h5"));
+        let convert =
+            arguments!["convert", data("taiga-experiment.csv"), "-o", &output, "--class", class];
+        let outcome = run(&mut program(&convert));
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        outcome.stderr
+    };
+    let says = "observed events are given as gammas: the dialect taiga-experiment";
+    let told = of("gamma");
+    assert!(told.contains(says) && told.contains("--class hadron"), "{told}");
+    let told = of("hadron");
+    assert!(!told.contains("observed events"), "{told}");
+}
+
+#[test]
 fn offsets_move_the_hadrons_of_mixed_tables() {
     let folder = folder();
     let own = include_str!("../configs/schema/taiga-mc.toml");

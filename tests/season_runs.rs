@@ -762,10 +762,11 @@ fn simulations_and_own_scores_in_wrong_places_are_found() {
     let group = file.group("scores").expect("the group");
     group.new_dataset_builder().with_data(&classes).create("class").expect("a class column");
     drop((group, file));
+    // The manifest is of the file as it is now.
     let path = scores.join("manifest.json");
     let text = std::fs::read_to_string(&path).expect("a manifest");
     let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
-    manifest["files"][1]["output_blake3"] = crate::support::hash(&scores.join("b.h5")).into();
+    manifest["files"][1]["output_blake3"] = hash(&scores.join("b.h5")).into();
     std::fs::write(&path, manifest.to_string()).expect("a manifest");
     let labelled = run_program(&season("labelled", &[]));
     for part in ["1 of 2 score files", "b.h5 (500 gammas, 1000 hadrons)", "--gamma-mc"] {
@@ -781,4 +782,109 @@ fn simulations_and_own_scores_in_wrong_places_are_found() {
     let none = run_program(&season("none", &arguments!["--threshold", "9"]));
     assert!(none.stdout.contains("none: no event counts at any position"), "{}", none.stdout);
     assert!(!none.stdout.contains("0.0000"), "{}", none.stdout);
+    for absent in ["significance (Li & Ma)", "σ/√h", "counted wherever"] {
+        assert!(!none.stdout.contains(absent), "{absent}: {}", none.stdout);
+    }
+    assert!(none.stdout.contains("excess below, at 95 %"), "{}", none.stdout);
+}
+
+#[test]
+fn counts_of_none_have_a_limit_and_no_sigma() {
+    let folder = folder();
+    let [one, mut cut] = [1, 2].map(|number| Plan::new(number).scores());
+    // The model's cuts leave nothing of the second run.
+    cut.status.fill(4);
+    let files = [
+        ("a.h5", with_key(one, "run", 20_221_201_001)),
+        ("b.h5", with_key(cut, "run", 20_221_201_002)),
+    ];
+    let (told, page) = season(folder.path(), &files, "");
+    let [full, empty] = [&told["runs"][0], &told["runs"][1]];
+    assert!(full["significance"].is_number());
+    for absent in ["significance", "per_root_hour", "naive"] {
+        assert!(empty[absent].is_null(), "{absent}: {empty}");
+    }
+    let none = OnOff::new(0, &[0; POSITIONS - 1]).expect("positions");
+    assert!((number(&empty["upper_limit"]) - none.upper_limit()).abs() < 1e-9, "{empty}");
+    assert!(!page.contains("NaN"));
+}
+
+#[test]
+fn overlapping_runs_are_warned_of() {
+    let run = |number: u64, start_s: i64, run: i64| {
+        let start_ns = EVENING + start_s * SECOND;
+        with_key(Plan { start_ns, ..Plan::new(number) }.scores(), "run", 20_221_201_000 + run)
+    };
+    let warnings = |files: &[(&str, Scores)]| {
+        let folder = folder();
+        let (told, _) = season(folder.path(), files, "");
+        texts(&told["warnings"]).join("; ")
+    };
+    // 2000 events at 8 Hz take about 250 s.
+    let files = [("a.h5", run(1, 0, 1)), ("b.h5", run(2, 60, 2)), ("c.h5", run(3, 3600, 3))];
+    let told = warnings(&files);
+    let named = "runs of one telescope overlap in time, and their live time counts twice: \
+                 run 20221201001 and run 20221201002 by ";
+    assert!(told.contains(named), "{told}");
+    assert!(!told.contains("and run 20221201003 by"), "{told}");
+    let [a, b, c] = files;
+    let apart = [("IACT01/a.h5", a.1.clone()), ("IACT02/b.h5", b.1)];
+    let told = warnings(&apart);
+    assert!(!told.contains("overlap in time"), "{told}");
+    let told = warnings(&[a, c]);
+    assert!(!told.contains("overlap in time"), "{told}");
+}
+
+#[test]
+fn runs_with_rows_without_a_score_are_named() {
+    let folder = folder();
+    let [whole, mut broken] =
+        [1, 2].map(|n| with_key(Plan::new(n).scores(), "run", 20_221_201_000 + n as i64));
+    // 5 % of the rows have no source position.
+    for row in (0..broken.rows()).step_by(20) {
+        let of_row = row * POSITIONS..(row + 1) * POSITIONS;
+        broken.status[of_row.clone()].fill(1);
+        broken.column("score")[of_row].fill(f32::NAN);
+    }
+    let (told, _) = season(folder.path(), &[("a.h5", whole), ("b.h5", broken)], "");
+    let warnings = texts(&told["warnings"]).join("; ");
+    assert!(warnings.contains("have no score"), "{warnings}");
+    assert!(warnings.contains("run 20221201002 (100 of 2000 rows)"), "{warnings}");
+    assert!(!warnings.contains("run 20221201001 ("), "{warnings}");
+}
+
+#[test]
+fn energies_that_were_not_thrown_are_warned_of() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let scores = write_folder(&at("scores"), &[("a.h5", &Plan::new(1).scores())]);
+    let stream = Stream::new(seed(), "energies", &[]);
+    let season = |name: &str, unit: f64, settings: &str| {
+        let mut mc = Plan { excess: 0.5, ..Plan::new(7) }.scores();
+        mc.input = format!("{name}.h5");
+        // Of the index 2, between 1 and 100 TeV.
+        let energy = |row: u64| (unit / (1.0 - 0.99 * stream.uniform(row))) as f32;
+        let energies = (0..mc.rows() as u64).map(energy).collect();
+        mc.copied.push(("energy_true".to_string(), "TeV".to_string(), energies));
+        let mc = write_folder(&at(&format!("{name}-mc")), &[("g.h5", &mc)]);
+        let path = at(&format!("{name}.toml"));
+        let text =
+            format!("[simulation]\nevents = 1000000\nradius_m = 500.0\nindex = 2.0\n{settings}");
+        std::fs::write(&path, text).expect("settings");
+        let command =
+            arguments!["season", &scores, "-o", &at(name), "-c", &path, "--gamma-mc", &mc];
+        let told = json(&command);
+        let areas = told["simulation"]["area"].as_array().expect("areas").len();
+        (areas, texts(&told["warnings"]).join("; "))
+    };
+    let (areas, told) = season("right", 1.0, "energy_tev = [1.0, 100.0]\n");
+    assert!(areas > 0 && !told.contains("true energ"), "{told}");
+    let (areas, told) = season("gev", 1000.0, "energy_tev = [1.0, 100.0]\n");
+    assert_eq!(areas, 0);
+    assert!(told.contains("no effective areas: the true energies"), "{told}");
+    assert!(told.contains("outside of all bins of energy, 2 to 200 TeV"), "{told}");
+    assert!(told.contains("outside of 1 to 100 TeV, which [simulation] energy_tev"), "{told}");
+    // About half of them are below 2 TeV.
+    let (areas, told) = season("narrow", 1.0, "energy_tev = [2.0, 100.0]\n");
+    assert!(areas > 0 && told.contains("outside of 2 to 100 TeV"), "{told}");
 }

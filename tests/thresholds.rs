@@ -159,6 +159,8 @@ fn each_bin_has_its_threshold_which_scores_and_evaluations_apply() {
     succeed(&mut ranks(2, &again));
     let file = |name: &str| std::fs::read(case.path(name).join("evaluation.json")).expect("one");
     assert!(file("evaluation") == file("ranked"), "the same bytes on two ranks");
+    let told = succeed(&mut program(&evaluate("shown"))).stdout;
+    assert!(told.contains("the threshold of all; `pass` of scores follows the bins"), "{told}");
 }
 
 #[test]

@@ -347,6 +347,148 @@ fn values_that_no_telescope_has_refuse_training_and_are_warned_of_in_scores() {
 }
 
 #[test]
+fn constant_image_quantity_is_warned_of() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let wrong = with_feature(at("constant.h5"), "width", |_| 0.12);
+    let says = "'width': expected values that differ from image to image";
+    let told = evaluate(folder.path(), "evaluation", &wrong, &[]);
+    assert!(warnings(&told).contains(says), "{}", warnings(&told));
+    let score = arguments!["score", "-m", &trained().model, "-o", &at("scores"), &wrong];
+    let scored = run(&mut program(&score));
+    assert!(scored.code == Some(0) && scored.stderr.contains(says), "{}", scored.stderr);
+    let good = evaluate(folder.path(), "good", &trained().gamma, &[]);
+    assert!(!warnings(&good).contains("image to image"), "{}", warnings(&good));
+}
+
+#[test]
+fn quantities_of_simulations_are_warned_of() {
+    let folder = folder();
+    let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 1500, seed());
+    let configuration = configuration(folder.path(), &gamma, SHORT);
+    let output = folder.path().join("run");
+    let bins = "thresholds={per=\"log10(energy)\",edges=[1.0],few=\"global\"}";
+    let cases = [("cuts.energy.min=0.1", "[cuts]"), (bins, "thresholds.per")];
+    for (set, place) in cases {
+        let says = format!("only a simulation knows: energy in {place}");
+        for more in [&["--dry-run"][..], &["--overwrite"]] {
+            let told = train(&configuration, &output, &[&["--set", set], more].concat());
+            assert_eq!(told.code, Some(0), "{}", told.stderr);
+            assert!(told.stderr.contains(&says), "no '{says}' in {}", told.stderr);
+        }
+    }
+    // Weights are those of labelled events alone.
+    let told = train(&configuration, &output, &["--dry-run", "--set", "data.weight=\"energy\""]);
+    assert!(!told.stderr.contains("only a simulation knows"), "{}", told.stderr);
+}
+
+/// Sets that train the ratio of two files.
+fn ratio_of(gamma: &Path, hadron: &Path) -> Vec<String> {
+    let files = |name: &str, path: &Path| format!("data.{name}=[{:?}]", path.display().to_string());
+    let mode = "model.mode=ratio".to_string();
+    let sets = [files("gamma", gamma), files("hadron", hadron), mode];
+    sets.into_iter().flat_map(|set| ["--set".to_string(), set]).collect()
+}
+
+#[test]
+fn weights_that_leave_no_events_are_refused() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| folder.path().join(name);
+    let weighted = |name: &str, weight: &str| {
+        let all = arguments![
+            "evaluate",
+            "-m",
+            &trained.model,
+            "--gamma",
+            &trained.gamma,
+            "--hadron",
+            &trained.hadron,
+            "-o",
+            &at(name),
+            "--weight",
+            weight
+        ];
+        run(&mut program(&all))
+    };
+    refused(&weighted("zero", "0*dist"), 3, &["all weights of the gammas are 0", "0*dist"]);
+    assert!(!at("zero").exists());
+    assert_eq!(weighted("even", "1 + dist").code, Some(0));
+    // A weight that few events have: a ratio cannot be calibrated, which is known at once.
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 3000, seed());
+    let hadron = simulated(at("hadron.h5"), Class::Hadron, 3000, seed() + 1);
+    let configuration = configuration(folder.path(), &gamma, SHORT);
+    let mut sets = ratio_of(&gamma, &hadron);
+    let uneven = ["--set", "data.weight=\"size^6\""].map(str::to_string);
+    let with = |more: &[&str]| {
+        let sets: Vec<&str> = sets.iter().chain(&uneven).map(String::as_str).collect();
+        train(&configuration, &at("run"), &[&sets[..], more].concat())
+    };
+    for more in [&["--dry-run"][..], &[]] {
+        let outcome = with(more);
+        refused(&outcome, 3, &["too few held-out events to calibrate", "effective"]);
+        assert!(!outcome.stderr.contains("epoch 1"), "{}", outcome.stderr);
+    }
+    sets.extend(["--set", "data.weight=\"1 + dist\""].map(str::to_string));
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    let trained = train(&configuration, &at("run"), &sets);
+    assert_eq!(trained.code, Some(0), "{}", trained.stderr);
+    // What is called a likelihood is that of both flows.
+    assert!(trained.stdout.contains(", the sum over 2 flows"), "{}", trained.stdout);
+    assert!(trained.stderr.contains(" (sums over 2 flows)"), "{}", trained.stderr);
+}
+
+#[test]
+fn file_of_two_roles_is_named_with_both() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let gamma = simulated(at("gamma.h5"), Class::Gamma, 1500, seed());
+    let configuration = configuration(folder.path(), &gamma, SHORT);
+    let sets = ratio_of(&gamma, &gamma);
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    let says = ["data.gamma and data.hadron have the same file", "gamma.h5"];
+    refused(&train(&configuration, &at("run"), &sets), 3, &says);
+    let evaluate = arguments![
+        "evaluate",
+        "-m",
+        &trained().model,
+        "--gamma",
+        &gamma,
+        "--hadron",
+        &gamma,
+        "-o",
+        &at("e")
+    ];
+    refused(&run(&mut program(&evaluate)), 3, &["--gamma and --hadron have the same file"]);
+    assert!(!at("e").exists());
+}
+
+#[test]
+fn events_of_unknown_class_are_left_out_as_such() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mut events = Events::read(&simulated(at("toy.h5"), Class::Gamma, 600, seed() + 9));
+    events.class.iter_mut().take(70).for_each(|class| *class = -1);
+    events.class.iter_mut().skip(300).for_each(|class| *class = 0);
+    let path = at("mixed.h5");
+    events.write(&path);
+    let of = |input: &str, name: &str| {
+        let mut all = Vec::from(arguments!["evaluate", "-m", &trained().model, "-o", &at(name)]);
+        if !input.is_empty() {
+            all.push(input.into());
+        }
+        all.push(path.clone().into());
+        all.extend(arguments!["--hadron", &trained().hadron]);
+        json(&all)["about"]["files"][0]["unusable"].clone()
+    };
+    let mixed = of("", "mixed");
+    assert_eq!(mixed["of unknown class"], 70, "{mixed}");
+    assert!(mixed["of another class"].is_null(), "{mixed}");
+    let given = of("--gamma", "given");
+    assert_eq!(given["of another class"], 300, "{given}");
+    assert!(given["of unknown class"].is_null(), "{given}");
+}
+
+#[test]
 fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);

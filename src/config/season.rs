@@ -106,6 +106,16 @@ pub struct DriftLimits {
     pub leave_out: Vec<String>,
 }
 
+/// Quantities that are never below 0, and their greatest values.
+const GREATEST: [(&str, f64); 6] = [
+    ("theta2", f64::INFINITY),
+    ("alpha", 90.0),
+    ("dist", f64::INFINITY),
+    ("energy", f64::INFINITY),
+    ("gammaness", 1.0),
+    ("posterior", 1.0),
+];
+
 /// Spectral index of the Crab Nebula at 0.5 to 80 TeV, 2.62 ± 0.02 (HEGRA; Aharonian et al.
 /// 2004, ApJ 614, 897).
 const SOURCE_INDEX: f64 = 2.6;
@@ -309,6 +319,17 @@ impl SeasonSettings {
                 return refuse(&format!("cuts.{name}"), "min below max", format!("{cut:?}"));
             }
         }
+        for (name, greatest) in GREATEST {
+            let Some(cut) = self.cuts.get(name) else { continue };
+            let (column, found) = (format!("cuts.{name}"), format!("{cut:?}"));
+            if cut.max.is_some_and(|max| max <= 0.0) {
+                return refuse(&column, "a maximum above 0: no value passes this cut", found);
+            }
+            if cut.min.is_some_and(|min| min >= greatest) {
+                let expected = format!("a minimum below {greatest}: no value passes this cut");
+                return refuse(&column, &expected, found);
+            }
+        }
         let positive = [
             ("time.gap", self.time.gap),
             ("positions.offset_change", self.positions.offset_change),
@@ -395,6 +416,10 @@ mod tests {
             "point = \"a\"\nthreshold = 1.0",
             "threshold = nan",
             "[cuts]\ntheta2 = { max = 1, min = 2 }",
+            "[cuts]\ntheta2 = { max = -1 }",
+            "[cuts]\nalpha = { max = 0 }",
+            "[cuts]\nalpha = { min = 90.0 }",
+            "[cuts]\ndist = { min = -2, max = -0.5 }",
             "[time]\ngap = 0.0",
             "[energy]\nedges = [3.0, 2.0]",
             "[simulation]\nevents = 0\nradius_m = 1.0\nindex = 2.0\nenergy_tev = [1.0, 2.0]",

@@ -97,7 +97,7 @@ pub fn refuse_shared(
     let names = of_class.names as f64;
     let warning = (repeated > (MOST_REPEATED * names).max(SIGMAS * names.sqrt())).then(|| {
         format!(
-            "about {:.0} % of the rows of a class have the features of another one: copies with other keys?",
+            "about {:.0} % of the rows of a class have the same features as another row of the class: copies with other keys?",
             100.0 * repeated / names
         )
     });

@@ -14,6 +14,7 @@ use crate::data::selection::split::{Part, Splitter};
 use crate::data::selection::{CUT, Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
 use crate::data::table::{Block, Reader, Request, Table};
 use crate::error::{Fault, Result};
+use crate::statistics::Sum;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -396,6 +397,29 @@ impl EventStore {
             }
         }
         Ok(Some(sum * sum / squares))
+    }
+
+    /// Sums of the weights of the events for validation and for calibration, of all ranks.
+    pub fn held_out(&self, world: &dyn World, shards: u64) -> Result<[Sum; 2]> {
+        const WORDS: usize = 6;
+        let mut slots = vec![None; WORDS * shards as usize];
+        for shard in &self.shards {
+            let parts = [&shard.validation, &shard.calibration];
+            let words = parts.iter().flat_map(|rows| {
+                let (sum, squares) = rows.weight_sums();
+                [rows.len() as f64, sum, squares]
+            });
+            let of_shard = &mut slots[WORDS * shard.id as usize..];
+            of_shard.iter_mut().zip(words).for_each(|(slot, word)| *slot = Some(word));
+        }
+        let mut sums = [Sum::default(); 2];
+        for words in gather_slots(world, &slots)?.chunks_exact(WORDS) {
+            for (sum, of_part) in sums.iter_mut().zip(words.as_chunks::<3>().0) {
+                let [events, weight, squares] = *of_part;
+                *sum = sum.plus(Sum { events: events as u64, weight, squares });
+            }
+        }
+        Ok(sums)
     }
 
     /// Moments of the training events' coordinates over all shards, merged in the order

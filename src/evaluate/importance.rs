@@ -62,18 +62,18 @@ impl Pool {
     }
 
     /// Appends the scores of some rows of a block, without each of the features in turn;
-    /// `first` is the row of the file that the block begins at.
+    /// `place` is the number of the file, and its row that the block begins at.
     pub fn scores(
         &self,
         scorer: &Scorer,
         block: &mut Block,
         rows: &[usize],
-        first: u64,
+        [file, first]: [u64; 2],
         without: &mut [Vec<f32>], // (features)(events)
     ) -> Result<()> {
         let mut scored = Scored::default();
         for (d, scores) in without.iter_mut().enumerate() {
-            let draw = Stream::new(first, "importance", &[d as u64]);
+            let draw = draws([file, first], d);
             let own = block.quantities[d].clone();
             for row in rows {
                 let value = self.value(d, draw, *row as u64);
@@ -84,5 +84,28 @@ impl Pool {
             block.quantities[d] = own;
         }
         Ok(())
+    }
+}
+
+/// The draws of a feature's values in a block, given the number of its file and its first row.
+fn draws([file, first]: [u64; 2], feature: usize) -> Stream {
+    Stream::new(first, "importance", &[file, feature as u64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_different_files_have_different_draws() {
+        let places = [[0, 0], [1, 0], [0, 65_536], [1, 65_536]];
+        let streams: Vec<Stream> =
+            places.iter().flat_map(|place| [0, 1].map(|d| draws(*place, d))).collect();
+        for (i, one) in streams.iter().enumerate() {
+            for other in &streams[..i] {
+                let equal = (0..100).filter(|row| one.bits(*row) == other.bits(*row)).count();
+                assert_eq!(equal, 0);
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ mod left_out;
 
 use crate::comm::{Work, World, agree, common, gather_slots, is_root, watch};
 use crate::config::{Class, Hardware, Observation, Transform};
-use crate::data::files::stamp;
+use crate::data::files::{list, stamp};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::split::{Part, Splitter};
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
@@ -136,6 +136,7 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     }
     let parts: Vec<Parts> = known.iter().map(|known| known.parts).collect();
     let all = events.gather(world, scorer.card.features.len())?;
+    common(all.refuse_weights(weight.as_deref()))?;
     let unlike = all.unlike(&bounds);
     if let (Some(first), true) = (unlike.first(), options.strict) {
         return common(Err(refused_as_unlike(first)));
@@ -391,6 +392,26 @@ impl Events {
         features.filter(|f| f.edges.iter().all(|edge| edge.is_finite())).collect()
     }
 
+    /// Refuses an expression that gives all events of a class the weight 0.
+    fn refuse_weights(&self, expression: Option<&str>) -> Result<()> {
+        let Some(expression) = expression else { return Ok(()) };
+        for class in [Class::Gamma, Class::Hadron] {
+            let own = self.gamma.iter().zip(&self.weight);
+            let own = own.filter(|(gamma, _)| **gamma == (class == Class::Gamma));
+            let sum = own.fold(Sum::default(), |sum, (_, weight)| sum.with(*weight));
+            if sum.events > 0 && sum.weight <= 0.0 {
+                return Err(Fault::new(format!("all weights of the {class}s are 0"))
+                    .expected("a weight that gives some events of each class a number above 0")
+                    .found(format!("{expression}, 0 for {} events", sum.events))
+                    .advice(
+                        "--weight gives another expression, --weight 1 evaluates without weights",
+                    )
+                    .input());
+            }
+        }
+        Ok(())
+    }
+
     fn weights_before_cuts(&self, expression: String) -> Weights {
         let [gamma_before_cuts, hadron_before_cuts] = self.before_weights.map(Weighed::all);
         Weights { expression, gamma_before_cuts, hadron_before_cuts }
@@ -514,6 +535,9 @@ fn sources(
         (&options.gamma, Some(Class::Gamma)),
         (&options.hadron, Some(Class::Hadron)),
     ];
+    let lists: [(&str, &[PathBuf]); 3] =
+        [("FILES", &options.files), ("--gamma", &options.gamma), ("--hadron", &options.hadron)];
+    agree(world, if is_root(world) { list::refuse_shared(&lists) } else { Ok(()) })?;
     let per = card.thresholds.as_ref().map_or("", |thresholds| &thresholds.per);
     let mut bins = Selection::new(&[], &BTreeMap::new())?;
     if card.thresholds.is_some() {
@@ -565,6 +589,7 @@ fn evaluate_file(
     let mut unusable: BTreeMap<String, u64> =
         left_out.iter().map(|(name, of)| (name.clone(), of.gamma + of.hadron)).collect();
     unusable.insert("of another class".to_string(), tally.other_class);
+    unusable.insert("of unknown class".to_string(), tally.no_class);
     unusable.insert("of another part".to_string(), tally.other_part);
     unusable.insert("of a run the model was trained on".to_string(), tally.used_run);
     unusable.retain(|_, n| *n > 0);
@@ -582,6 +607,8 @@ struct Tally {
     gamma: u64,
     hadron: u64,
     other_class: u64,
+    /// Rows without a class of their own, in a file without one.
+    no_class: u64,
     other_part: u64,
     used_run: u64,
     /// Rows without a class of their own that count as the file's.
@@ -590,9 +617,16 @@ struct Tally {
 }
 
 impl Tally {
+    /// Counts a row whose class, by the column of its file, is not evaluated.
+    fn leave_out(&mut self, class: Option<i8>) {
+        let is_known = class.is_some_and(|class| class >= 0);
+        *(if is_known { &mut self.other_class } else { &mut self.no_class }) += 1;
+    }
+
     fn reduce(self, world: &dyn World) -> Result<Tally> {
-        let Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status } = self;
-        let counts = [gamma, hadron, other_class, other_part, used_run, unlabelled];
+        let Tally { gamma, hadron, other_class, no_class, other_part, .. } = self;
+        let Tally { used_run, unlabelled, status, .. } = self;
+        let counts = [gamma, hadron, other_class, no_class, other_part, used_run, unlabelled];
         let mut sums = counts.to_vec();
         sums.extend(status.iter().flat_map(|of| [of.gamma, of.hadron]));
         let mut sums: Vec<i64> = sums.into_iter().map(|n| n as i64).collect();
@@ -602,9 +636,10 @@ impl Tally {
         {
             *of = ClassCounts { gamma: *gamma as u64, hadron: *hadron as u64 };
         }
-        let [gamma, hadron, other_class, other_part, used_run, unlabelled] =
-            [0, 1, 2, 3, 4, 5].map(|i| sums[i] as u64);
-        Ok(Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status })
+        let [gamma, hadron, other_class, no_class, other_part, used_run, unlabelled] =
+            std::array::from_fn(|i| sums[i] as u64);
+        let unknown = Tally { other_class, no_class, other_part, used_run, ..Tally::default() };
+        Ok(Tally { gamma, hadron, unlabelled, status, ..unknown })
     }
 }
 
@@ -657,7 +692,7 @@ fn score_windows(
             let Some(class) = class_of(source, &block, row)
                 .filter(|c| *c >= 0 && of_file.is_none_or(|f| f == *c || is_unknown(source, f)))
             else {
-                tally.other_class += 1;
+                tally.leave_out(of_file);
                 continue;
             };
             let keyed = split.key.is_some();
@@ -719,7 +754,7 @@ fn score_windows(
         if let Some(forest) = more.forest {
             forest.scores(&scored, &taken, &mut events.of_forest)?;
         }
-        more.pool.scores(scorer, &mut block, &taken, start, &mut events.without)?;
+        more.pool.scores(scorer, &mut block, &taken, [number, start], &mut events.without)?;
     }
     Ok(tally)
 }

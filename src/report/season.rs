@@ -561,7 +561,7 @@ fn energies(season: &Season) -> Result<Option<Assessed>> {
             measured(Some(bin.excess)),
             dash(bin.leak, leak_of_bin),
             measured(bin.corrected),
-            fixed(bin.significance, 2),
+            dash(bin.significance, |s| fixed(s, 2)),
             bin.upper_limit.map_or_else(String::new, |limit| number(limit, 3)),
         ]
     };

@@ -12,6 +12,7 @@ mod counting;
 mod folder;
 mod models;
 mod names;
+mod overlaps;
 mod pages;
 mod plan;
 mod showers;

@@ -1,6 +1,6 @@
 //! The figures of a season, from its counts: what `season.json` holds.
 
-use super::counting::area::{BinLeak, Simulation};
+use super::counting::area::{BinLeak, Simulation, TrueEnergies};
 use super::counting::candidates::Candidate;
 use super::counting::clock::DISAGREEMENT;
 use super::counting::combine::{self, Combined};
@@ -9,6 +9,7 @@ use super::counting::sums::Sum;
 use super::folder::{Counted, Folder};
 use super::models::Models;
 use super::names::{is_hash, number_name};
+use super::overlaps;
 use super::pages::pictures::Picture;
 use super::plan::{Plan, refuse_selections};
 use super::showers::{self, INDEPENDENT, Showers, Watch};
@@ -17,6 +18,7 @@ use crate::config::{Interval, OtherModel, SeasonSettings};
 use crate::data::schema::unix_time;
 use crate::data::selection::STATUS_BITS;
 use crate::error::{Fault, Result};
+use crate::statistics::measured::significant;
 use crate::statistics::{Distribution, Drift, Homogeneity, Leak, Measured, OnOff, ThresholdScan};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +38,10 @@ const LEAST_SIGNIFICANCE: f64 = -5.0;
 const LEAST_INSIDE: f64 = 0.01;
 /// Share of the counted events outside all bins of energy above which a warning says so.
 const MOST_OUTSIDE: f64 = 0.1;
+/// Share of the rows of a run without a score above which a warning says so.
+const MOST_WITHOUT_SCORE: f64 = 0.01;
+/// Share of the simulated gammas outside of the energies thrown above which a warning says so.
+const MOST_NOT_THROWN: f64 = 0.05;
 /// Runs that are all named where the same is odd about them.
 const NAMED_RUNS: usize = 4;
 
@@ -124,6 +130,7 @@ pub struct Tally {
     pub excess: Option<Measured>,
     /// The excess with what leaks into OFF given back.
     pub corrected: Option<Measured>,
+    /// Absent without counts.
     pub significance: Option<f64>,
     /// Of the runs with a live time alone.
     pub per_root_hour: Option<f64>,
@@ -175,7 +182,8 @@ pub struct EnergyBin {
     /// Of simulated gammas in this bin; absent without them.
     #[serde(default)]
     pub leak: Option<BinLeak>,
-    pub significance: f64,
+    /// Absent without counts.
+    pub significance: Option<f64>,
     pub upper_limit: Option<f64>,
 }
 
@@ -281,6 +289,8 @@ impl Season {
                 Some(reason) => refused.push((run, reason)),
             }
         }
+        warnings.extend(overlapping(&used));
+        warnings.extend(without_score(&used));
         let not_counted: BTreeSet<&RunKey> = refused.iter().map(|(run, _)| run.key).collect();
         let refused: Vec<Refused> =
             refused.iter().map(|(run, reason)| run.refused(reason.clone())).collect();
@@ -302,7 +312,7 @@ impl Season {
         let whole: Vec<&Dated> = used.iter().collect();
         let total = figures.group(None, None, &whole);
         if let Some(simulation) = &simulation {
-            warn_of_simulation(simulation, &used, &total, &mut warnings);
+            warn_of_simulation(simulation, &used, &total, &plan.edges, &mut warnings);
         }
         warn_of_energies(&total, &mut warnings);
         warn_of_background(&total.tally, &mut warnings);
@@ -571,6 +581,51 @@ fn told_together(warnings: Vec<String>) -> Vec<String> {
     told
 }
 
+/// Joins the first [`NAMED_RUNS`] names, and says how many more there are.
+fn first_named(names: &[String]) -> String {
+    let first = names[..names.len().min(NAMED_RUNS)].join(", ");
+    match names.len().saturating_sub(NAMED_RUNS) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// Returns a warning of runs of one telescope that overlap in time.
+fn overlapping(runs: &[Dated]) -> Option<String> {
+    let found = overlaps::of(&runs.iter().map(Dated::watch).collect::<Vec<_>>());
+    let pair = |of: &overlaps::Overlap| {
+        let [one, other] = of.runs.map(|run| runs[run].told());
+        format!("{one} and {other} by {:.1} s", of.ns as f64 / 1e9)
+    };
+    let pairs: Vec<String> = found.iter().map(pair).collect();
+    (!pairs.is_empty()).then(|| {
+        format!(
+            "runs of one telescope overlap in time, and their live time counts twice: {}; leave copies out; score runs of two telescopes below folders IACT01, IACT02, or with a key telescope_id",
+            first_named(&pairs)
+        )
+    })
+}
+
+/// Returns a warning of runs with many rows that have no score at the source.
+fn without_score(runs: &[Dated]) -> Option<String> {
+    let many = |run: &&Dated| {
+        let without = run.sum.events - run.sum.scored;
+        without as f64 > MOST_WITHOUT_SCORE * run.sum.events as f64
+    };
+    let told = |run: &Dated| {
+        let Portion { events, scored, .. } = run.sum;
+        format!("{} ({} of {events} rows)", run.told(), events - scored)
+    };
+    let named: Vec<String> = runs.iter().filter(many).map(told).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "more than {} % of the rows have no score (not finite, or outside a transform's domain): {}; live time includes them, so excess and counts per hour are too small by this share",
+            100.0 * MOST_WITHOUT_SCORE,
+            first_named(&named)
+        )
+    })
+}
+
 /// Warns if many of the events that count are outside all bins of energy.
 fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
     let counted = total.tally.on + total.tally.off.iter().sum::<u64>();
@@ -617,6 +672,7 @@ fn warn_of_simulation(
     simulation: &Simulation,
     used: &[Dated],
     total: &Group,
+    edges: &[f64],
     warnings: &mut Vec<String>,
 ) {
     // Without OFF positions nothing leaks.
@@ -648,6 +704,7 @@ fn warn_of_simulation(
             bin.low_tev, bin.high_tev
         ));
     }
+    warn_of_true_energies(simulation, edges, warnings);
     let offsets = used.iter().filter_map(|run| run.counts.offset);
     let offsets = offsets.reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]);
     if let (Some([least, most]), Some([low, high])) = (offsets, simulation.offset)
@@ -671,6 +728,35 @@ fn warn_of_simulation(
         warnings.push(
             "the simulated gammas were scored with other models than the season: leak and areas are not those of its selection".to_string(),
         );
+    }
+}
+
+/// Warns of true energies outside of all bins, and outside of those thrown.
+fn warn_of_true_energies(simulation: &Simulation, edges: &[f64], warnings: &mut Vec<String>) {
+    let Some(TrueEnergies { low_tev, high_tev, events, not_thrown }) = simulation.true_energies
+    else {
+        // With OFF positions the warning of the leak says so.
+        if simulation.thrown.is_some() && simulation.leak.positions == 0 {
+            warnings.push(
+                "the scores of the simulated gammas have no energy_true: no effective areas; score them with copy = [\"energy\"]".to_string(),
+            );
+        }
+        return;
+    };
+    let [low, high] = [low_tev, high_tev].map(|energy| significant(energy, 3));
+    if simulation.area.is_empty() {
+        let [first, last] = [edges.first(), edges.last()].map(|edge| edge.copied().unwrap_or(0.0));
+        warnings.push(format!(
+            "no effective areas: the true energies of the simulated gammas, {low} to {high} TeV, are outside of all bins of energy, {first} to {last} TeV; is their unit TeV, and do [energy] edges cover them?"
+        ));
+    }
+    if let Some(thrown) = &simulation.thrown
+        && not_thrown as f64 > MOST_NOT_THROWN * events as f64
+    {
+        let [first, last] = thrown.energy_tev;
+        warnings.push(format!(
+            "{not_thrown} of {events} simulated gammas have a true energy outside of {first} to {last} TeV, which [simulation] energy_tev says were thrown: they have {low} to {high} TeV; correct energy_tev, or the unit of their energies; effective areas and leak are wrong"
+        ));
     }
 }
 
@@ -731,6 +817,12 @@ fn scan(runs: &[Dated], plan: &Plan, total: &Group) -> Option<ThresholdScan> {
     ThresholdScan::new(&on, &off, alpha, hours)
 }
 
+/// Returns the upper limit of an excess that is not significant, also of no counts at all.
+fn limit_of(counts: &OnOff) -> Option<f64> {
+    let is_found = counts.counted_significance().is_some_and(|sigma| sigma >= LIMIT_BELOW);
+    (!is_found).then(|| counts.upper_limit())
+}
+
 /// How counts become figures.
 struct Figures<'a> {
     plan: &'a Plan,
@@ -769,17 +861,16 @@ impl Figures<'_> {
         };
         tally.off = of(&sum.counted);
         let Some(counts) = OnOff::new(tally.on, &tally.off) else { return tally };
-        let (excess, significance) = (counts.excess(), counts.significance());
+        let excess = counts.excess();
         tally.alpha = Some(counts.alpha);
         tally.excess = Some(excess);
         tally.corrected = self.leak.and_then(|leak| leak.corrected(excess));
-        tally.significance = Some(significance);
+        tally.significance = counts.counted_significance();
         let hours = live_s.filter(|s| *s > 0.0).map(|s| s / HOUR);
-        tally.per_root_hour =
-            timed.zip(hours).map(|(counts, hours)| counts.significance() / hours.sqrt());
-        // Where no event is inside the cuts at all, counts of 0 say nothing of a source.
-        let is_limited = significance < LIMIT_BELOW && sum.inside > 0;
-        tally.upper_limit = is_limited.then(|| counts.upper_limit());
+        tally.per_root_hour = timed
+            .zip(hours)
+            .and_then(|(of, hours)| Some(of.counted_significance()? / hours.sqrt()));
+        tally.upper_limit = limit_of(&counts);
         let given_back = |limit: f64| {
             let of = Measured { value: limit, error: 0.0 };
             self.leak.and_then(|leak| leak.corrected(of)).map(|limit| limit.value)
@@ -787,13 +878,15 @@ impl Figures<'_> {
         tally.upper_limit_corrected = tally.upper_limit.and_then(given_back);
         tally.homogeneity = Homogeneity::of(&tally.off);
         let naive_off = of(&sum.passing);
-        tally.naive = OnOff::new(tally.passing, &naive_off).map(|naive| Naive {
-            on: tally.passing,
-            excess: naive.excess(),
-            significance: naive.significance(),
-            off: naive_off,
-            overlapping: sum.overlapping,
-            overlapping_on: sum.overlapping_on,
+        tally.naive = OnOff::new(tally.passing, &naive_off).and_then(|naive| {
+            Some(Naive {
+                on: tally.passing,
+                excess: naive.excess(),
+                significance: naive.counted_significance()?,
+                off: naive_off,
+                overlapping: sum.overlapping,
+                overlapping_on: sum.overlapping_on,
+            })
         });
         tally
     }
@@ -852,7 +945,7 @@ impl Figures<'_> {
             let count = |k: usize| sum.get(k).copied().unwrap_or(0);
             let off: Vec<u64> = self.plan.off().map(count).collect();
             let counts = OnOff::new(count(0), &off)?;
-            let (excess, significance) = (counts.excess(), counts.significance());
+            let excess = counts.excess();
             Some(EnergyBin {
                 low_tev: pair[0],
                 high_tev: pair[1],
@@ -863,8 +956,8 @@ impl Figures<'_> {
                     .filter(|leak| leak.resolved)
                     .and_then(|leak| leak.counts.corrected(excess)),
                 leak,
-                significance,
-                upper_limit: (significance < LIMIT_BELOW).then(|| counts.upper_limit()),
+                significance: counts.counted_significance(),
+                upper_limit: limit_of(&counts),
             })
         };
         edges.windows(2).zip(&sums).enumerate().filter_map(bin).collect()

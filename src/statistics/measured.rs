@@ -49,16 +49,21 @@ fn end_error(n: f64) -> f64 {
 }
 
 impl Measured {
-    /// A difference in words: "higher by 0.0031 ± 0.0012", "lower by …".
+    /// A difference in words: "higher by 0.0031 ± 0.0012", "lower by …", "equal".
     pub fn compared(self) -> String {
         compared(self.value, |value| Measured { value, ..self }.to_string())
     }
 }
 
-/// A difference in words, its size as `text` has it.
+/// A difference in words, its size as `text` has it; one that is written as 0 is none.
 pub fn compared(difference: f64, text: impl FnOnce(f64) -> String) -> String {
     let way = if difference < 0.0 { "lower" } else { "higher" };
-    format!("{way} by {}", text(difference.abs()))
+    let size = text(difference.abs());
+    match size.strip_prefix("0 ") {
+        _ if size == "0" => "equal".to_string(),
+        Some(error) => format!("equal within {}", error.trim_start_matches("± ")),
+        None => format!("{way} by {size}"),
+    }
 }
 
 impl fmt::Display for Measured {
@@ -173,6 +178,9 @@ mod tests {
         let told = |value| Measured { value, error: 0.0012 }.compared();
         assert_eq!(told(-0.0106), "lower by 0.0106 ± 0.0012");
         assert_eq!(told(0.0106), "higher by 0.0106 ± 0.0012");
+        assert_eq!(told(0.0), "equal within 0.0012");
+        assert_eq!(Measured { value: 0.0, error: 0.0 }.compared(), "equal");
+        assert_eq!(compared(0.0, |size| significant(size, 3)), "equal");
     }
 
     #[test]

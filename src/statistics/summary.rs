@@ -176,6 +176,10 @@ impl Evaluation {
 
     fn classes(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let c = &self.at_threshold.confusion;
+        if self.at_bins.is_some() {
+            let note = "the threshold of all; `pass` of scores follows the bins";
+            line(f, "counts of classes below are by", note)?;
+        }
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "true class", "→ gamma", "→ hadron")?;
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "gamma", c.gamma_as_gamma, c.gamma_as_hadron)?;
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "hadron", c.hadron_as_gamma, c.hadron_as_hadron)?;

@@ -83,6 +83,7 @@ pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
     let config = &plan.config;
     let training_events = (plan.rows() as f64 * config.split.train).ceil() as u64;
     agree(world, few::check_rows(training_events, options.allow_few_events))?;
+    few::check_weights(world, &plan)?;
     let epochs: u64 = plan.stages.iter().map(|s| s.settings(&config.train).epochs).sum();
     let steps = training_events.div_ceil(config.train.batch) * epochs;
     // Held-out events cost a likelihood, a third of a gradient.

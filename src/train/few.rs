@@ -1,10 +1,12 @@
 //! Refuses samples that are too small to train on, or to choose a threshold on.
 
 use super::plan::Plan;
+use crate::comm::{World, agree, common};
 use crate::config::{Class, Mode};
-use crate::dataset::event_store::RowCounts;
+use crate::data::selection::shards::Dealing;
+use crate::dataset::event_store::{EventStore, Recipe, RowCounts};
 use crate::error::{Error, Fault, Result};
-use crate::statistics::Rule;
+use crate::statistics::{Calibration, Rule, Sum};
 
 /// Training events of a class below which nothing is learnt but the sample.
 pub const LEAST_TO_TRAIN: u64 = 50;
@@ -36,7 +38,7 @@ pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool
     Err(Fault::new(format!("{what} {class} events to train on"))
         .expected(format!("at least {least} usable rows of the class in the training part"))
         .found(format!(
-            "{} for training of {} rows read: {} of another class, {} outside the cuts, {} not usable",
+            "{} for training of {} rows read: {} of another or unknown class, {} outside the cuts, {} not usable",
             rows.train,
             rows.read,
             rows.other_class,
@@ -93,6 +95,42 @@ pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
         .advice(format!("give more events, or look at [split]; {ALLOW}"))
         .input();
     Err(fault)
+}
+
+/// Refuses weights that leave too few effective held-out events to calibrate a ratio, given the
+/// sums of the events for validation and for calibration, of gammas and of hadrons.
+///
+/// # Errors
+/// Input.
+pub fn check_calibration(gammas: [Sum; 2], hadrons: [Sum; 2]) -> Result<()> {
+    // The calibration part serves where both classes have one.
+    let part = usize::from(gammas[1].events > 0 && hadrons[1].events > 0);
+    Calibration::refuse_few([gammas[part], hadrons[part]])
+}
+
+/// Refuses such weights before a training, file by file: no more than one file is in memory.
+///
+/// # Errors
+/// Input; what reading the files gives.
+pub fn check_weights(world: &dyn World, plan: &Plan) -> Result<()> {
+    if plan.config.model.mode != Mode::Ratio || !plan.selection.has_weight() {
+        return Ok(());
+    }
+    let mut of_class = [[Sum::default(); 2]; 2];
+    for (class, sums) in [Class::Gamma, Class::Hadron].into_iter().zip(&mut of_class) {
+        let recipe = plan.recipe(class);
+        for source in plan.sources.iter().filter(|s| s.class.is_none_or(|own| own == class)) {
+            let shards = recipe.dealing.shards();
+            let dealing = Dealing::new(source.rows, shards, recipe.seed);
+            let recipe = Recipe { dealing, ..recipe };
+            let loaded = EventStore::load(world, std::slice::from_ref(source), &recipe);
+            let (store, _) = agree(world, loaded)?;
+            let held_out = store.held_out(world, shards)?;
+            sums.iter_mut().zip(held_out).for_each(|(sum, of_file)| *sum = sum.plus(of_file));
+        }
+    }
+    let [gammas, hadrons] = of_class;
+    common(check_calibration(gammas, hadrons))
 }
 
 /// Warns where a flow has many parameters for its events.

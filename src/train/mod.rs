@@ -27,6 +27,7 @@ pub use validate_inputs::{cut_flows, rehearse};
 
 use crate::comm::{StopFlag, World, agree, common, is_root, preflight, watch};
 use crate::config::Config;
+use crate::data::selection::Selection;
 use crate::dataset::duplicates;
 use crate::dataset::event_store::RowCounts;
 use crate::engine::{self, Place};
@@ -65,7 +66,10 @@ pub struct Summary {
     pub rows: RowCounts,
     pub epochs: u64,
     pub best_epoch: u64,
+    /// Sum over the flows.
     pub validation_nll: Option<f64>,
+    #[serde(skip)]
+    pub flows: usize,
     pub threshold: Option<f64>,
     /// Held-out hadrons that pass it, where their number limits the choice.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -182,16 +186,33 @@ fn open_folder(world: &dyn World, options: &Options) -> Result<Option<RunFolder>
 const OF_SIMULATION: [&str; 6] =
     ["energy", "energy_true", "x_max", "x_ground", "y_ground", "axis_scatter"];
 
+/// Returns the quantities of a selection that only a simulation knows, with what they are used
+/// for; weights are for labelled events alone.
+fn simulated_quantities(selection: &Selection) -> Option<String> {
+    let features = selection.features().iter().map(|feature| feature.name.as_str());
+    let uses: [(&str, Vec<&str>); 3] = [
+        ("features", features.collect()),
+        ("[cuts]", selection.cut_quantities().collect()),
+        ("thresholds.per", selection.bin_quantities().collect()),
+    ];
+    let of_use = |(place, names): &(&str, Vec<&str>)| {
+        let is_simulated = |name: &&&str| OF_SIMULATION.contains(*name);
+        let mut names: Vec<&str> = names.iter().filter(is_simulated).copied().collect();
+        names.sort_unstable();
+        names.dedup();
+        (!names.is_empty()).then(|| format!("{} in {place}", names.join(", ")))
+    };
+    let found: Vec<String> = uses.iter().filter_map(of_use).collect();
+    (!found.is_empty()).then(|| found.join("; "))
+}
+
 fn describe(world: &dyn World, plan: &Plan, threads: usize) {
     if !is_root(world) {
         return;
     }
-    let names = plan.selection.features().iter().map(|feature| feature.name.as_str());
-    let simulated: Vec<&str> = names.filter(|name| OF_SIMULATION.contains(name)).collect();
-    if !simulated.is_empty() {
+    if let Some(simulated) = simulated_quantities(&plan.selection) {
         log::warn!(
-            "features that only a simulation knows: {}; the model cannot score observations",
-            simulated.join(", ")
+            "quantities that only a simulation knows: {simulated}; the model cannot score observations"
         );
     }
     let (ranks, train) = (world.size(), &plan.config.train);

@@ -215,6 +215,7 @@ fn find(
             check_columns(&source, table, selection, config.split.key.as_deref())
         }
     };
+    refuse_shared(world, config, off.is_some())?;
     let Catalog { mut sources, mut said } = catalog::catalogue(world, &roles, schema, &look(true))?;
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
@@ -229,13 +230,9 @@ fn find(
     };
     let (mut compared, mut filed) = (Vec::new(), Vec::new());
     if off.is_some() {
-        // A file that is both would be compared with itself.
-        refuse_shared(world, &config.data.off, &config.data.hadron)?;
         compared = more(&config.data.hadron, Class::Hadron, sources.len())?;
     }
     if let Some(anomalies) = &config.anomalies {
-        // A file that is both would be contrasted with itself.
-        refuse_shared(world, own, &anomalies.files)?;
         // Their events are taken whatever class they say.
         filed = more(&anomalies.files, normal, sources.len() + compared.len())?;
     }
@@ -261,11 +258,21 @@ fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSou
     Ok(OffSource { run: run.to_string(), ..off })
 }
 
-/// Refuses a file that stands in both lists.
-fn refuse_shared(world: &dyn World, one: &[PathBuf], other: &[PathBuf]) -> Result<()> {
-    let both = [one, other].concat();
-    let look = is_root(world) && !both.is_empty();
-    agree(world, if look { list::list_files(&both).map(drop) } else { Ok(()) })
+/// Refuses a file that stands in two of the lists that the training reads: it would be contrasted
+/// or compared with itself.
+fn refuse_shared(world: &dyn World, config: &Config, is_off: bool) -> Result<()> {
+    let (data, mode, normal) = (&config.data, config.model.mode, config.model.normal);
+    let none: &[PathBuf] = &[];
+    let read = |class: Class| mode == Mode::Ratio || normal == class;
+    let of = |is_read: bool, files| if is_read { files } else { none };
+    let lists: [(&str, &[PathBuf]); 5] = [
+        ("data.gamma", of(read(Class::Gamma), &data.gamma)),
+        ("data.hadron", of(read(Class::Hadron), &data.hadron)),
+        ("data.off", of(is_off, &data.off)),
+        ("data.mixed", &data.mixed),
+        ("anomalies.files", config.anomalies.as_ref().map_or(none, |of| &of.files)),
+    ];
+    agree(world, if is_root(world) { list::refuse_shared(&lists) } else { Ok(()) })
 }
 
 /// Opens every needed column of a file; the features' units.

@@ -218,6 +218,7 @@ impl<'a> Job<'a> {
             stores.push(store);
             rows.push(counts);
         }
+        check_calibration(world, plan, &stores)?;
         if !options.allow_few_events {
             let classes = plan.populations.iter().filter_map(|p| match p {
                 Population::Real(class) => Some(*class),
@@ -680,6 +681,17 @@ fn deadline(
     let asked = stop_after.map(|after| (now + after, Stop::Time));
     let told = left.map(|left| (now + left, Stop::JobEnd));
     asked.into_iter().chain(told).min_by_key(|(end, _)| *end)
+}
+
+/// Refuses a ratio that cannot be calibrated, by the weights of its held-out events.
+fn check_calibration(world: &dyn World, plan: &Plan, stores: &[EventStore]) -> Result<()> {
+    let of = |class| plan.populations.iter().position(|p| *p == Population::Real(class));
+    let both = of(Class::Gamma).zip(of(Class::Hadron));
+    let Some((gammas, hadrons)) = both.filter(|_| plan.config.model.mode == Mode::Ratio) else {
+        return Ok(());
+    };
+    let held_out = |i: usize| stores[i].held_out(world, plan.dealing.shards());
+    common(few::check_calibration(held_out(gammas)?, held_out(hadrons)?))
 }
 
 fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {

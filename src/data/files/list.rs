@@ -119,6 +119,32 @@ fn list_pattern(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a file that two lists have, each of which is given with its name.
+///
+/// # Errors
+/// Input, with the file and both names; those of [`list_files`], but for files that one list has
+/// twice.
+pub fn refuse_shared(lists: &[(&str, &[PathBuf])]) -> Result<()> {
+    let mut known: BTreeMap<(u64, u64), (&str, PathBuf)> = BTreeMap::new();
+    for (name, paths) in lists.iter().filter(|(_, paths)| !paths.is_empty()) {
+        let mut files = Vec::new();
+        list_all(paths, &mut files)?;
+        for path in files {
+            let Ok(metadata) = std::fs::metadata(&path) else { continue };
+            let place = (metadata.dev(), metadata.ino());
+            let (other, first) = known.entry(place).or_insert_with(|| (name, path.clone()));
+            if other != name {
+                return Err(Fault::new(format!("{other} and {name} have the same file"))
+                    .file(&path)
+                    .found(format!("{} in {other}", path_text(first)))
+                    .advice("give it in one of them: its events cannot be both")
+                    .input());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a file that is there twice, or not at all; the lengths of all [bytes].
 pub(crate) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
     lengths(files)?.into_iter().collect()

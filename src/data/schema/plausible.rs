@@ -20,6 +20,9 @@ const FEWEST_ROWS: u64 = 20;
 const AXIS_ROWS: u64 = 100;
 /// Rounding of angles that were written as text.
 const ROUNDING: f64 = 1e-6;
+/// Quantities that differ from image to image.
+const VARYING: [&str; 8] =
+    ["size", "width", "length", "dist", "alpha", "con2", "skewness", "kurtosis"];
 /// A zenith angle beyond the horizon [deg].
 const BELOW_HORIZON_DEG: f64 = 91.0;
 
@@ -62,6 +65,7 @@ pub struct Finding {
 }
 
 const WRONG_SCALE: &str = "check in which unit the file holds this column (in HDF5 its attribute `units`), and the unit and factor under [quantities] of the schema; correct a copy of the schema, or widen its [plausible] where images are that large";
+const CONSTANT: &str = "the column is not filled, or holds another quantity: look at the file with `taiga-flow check`; scores of such events mean nothing";
 const RADIANS: &str = "these look like radians: check in which unit the file holds this column (in HDF5 its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
 const DEGREES: &str = "these look like degrees that are taken for radians: check in which unit the file holds this column (in HDF5 its attribute `units`), and correct the unit under [quantities] in a copy of the schema, or the file";
 
@@ -256,7 +260,23 @@ pub fn findings<'a>(
         let unit = table.unit(name).unwrap_or_default();
         let mut tally = Tally::new(table.schema().plausible.get(name), name, unit);
         tally.add(values);
-        tally.findings().into_iter().map(move |finding| (name, finding))
+        let constant = constant(name, unit, values);
+        tally.findings().into_iter().chain(constant).map(move |finding| (name, finding))
+    })
+}
+
+/// Returns a finding on a quantity of images that has one value in all of them.
+fn constant(name: &str, unit: &str, values: &[f32]) -> Option<Finding> {
+    let mut finite = values.iter().filter(|value| value.is_finite());
+    let first = finite.next().filter(|_| VARYING.contains(&name))?;
+    let rows = 1 + finite.clone().count() as u64;
+    (rows >= FEWEST_ROWS && finite.all(|value| value.to_bits() == first.to_bits())).then(|| {
+        Finding {
+            severe: false,
+            expected: "values that differ from image to image".to_string(),
+            found: format!("{first} {unit} in all {rows} rows that were looked at"),
+            advice: CONSTANT,
+        }
     })
 }
 
@@ -309,6 +329,19 @@ mod tests {
         assert!(found.len() == 1 && !found[0].severe, "{found:?}");
         assert_eq!(found[0].found, "11 of 1000 values outside");
         assert_eq!(findings("length", &[0.3, 3.5, 3.5]), [], "chance");
+    }
+
+    #[test]
+    fn image_quantity_of_one_value_is_a_finding() {
+        let mut widths = vec![0.12_f32; 400];
+        widths[7] = f32::NAN;
+        let found = constant("width", "deg", &widths).unwrap();
+        assert_eq!(found.found, "0.12 deg in all 399 rows that were looked at");
+        assert!(!found.severe);
+        assert_eq!(constant("tel_el", "deg", &widths), None, "of a run");
+        assert_eq!(constant("width", "deg", &widths[8..20]), None, "too few");
+        widths[8] = 0.13;
+        assert_eq!(constant("width", "deg", &widths), None);
     }
 
     #[test]

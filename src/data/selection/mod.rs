@@ -221,6 +221,21 @@ impl Selection {
         columns.map(|column| self.quantities[*column].as_str())
     }
 
+    /// Names of the quantities that the cuts are made of.
+    pub fn cut_quantities(&self) -> impl Iterator<Item = &str> {
+        let of_cut = |cut: &BoundCut| {
+            let limits = cut.min.iter().chain(&cut.max).flat_map(Limit::columns).copied();
+            [cut.column].into_iter().chain(limits).collect::<Vec<usize>>()
+        };
+        self.cuts.iter().flat_map(of_cut).map(|column| self.quantities[column].as_str())
+    }
+
+    /// Names of the quantities that the bins are made of.
+    pub fn bin_quantities(&self) -> impl Iterator<Item = &str> {
+        let columns = self.bins.iter().flat_map(|bins| bins.of.columns());
+        columns.map(|column| self.quantities[*column].as_str())
+    }
+
     /// The weight of a row, 1 where none is asked for; refused if negative or not finite.
     pub fn weight(&self, block: &Block, row: usize) -> Result<f64> {
         let Some(weight) = &self.weight else { return Ok(1.0) };

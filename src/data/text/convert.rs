@@ -16,6 +16,7 @@ use crate::data::files::protected::ProtectedInputs;
 use crate::data::files::stamp::{hash_file, same_content};
 use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::schema::plausible::Tally;
+use crate::data::schema::unix_time;
 use crate::data::schema::{Schema, Text};
 use crate::data::table::events;
 use crate::data::text::{self, Columns, Placement, Rows};
@@ -97,6 +98,13 @@ pub fn run(options: &Options) -> Result<Summary> {
         placement.check(options.class, text.class.is_some())?;
     }
     let mut job = Job::start(options, &schema, text, first)?;
+    if options.class == Some(Class::Gamma) && is_observed(&schema, text) {
+        job.warn(format!(
+            "{}: observed events are given as gammas: the dialect {} is of an experiment, and most of its events are hadrons; give --class hadron for background, or no class",
+            first.display(),
+            schema.name
+        ));
+    }
     let mut hashes = Vec::with_capacity(options.inputs.len());
     for input in &options.inputs {
         hashes.push(blake3::Hash::from_bytes(job.copy_rows(input)?).to_hex().to_string());
@@ -109,6 +117,11 @@ pub fn run(options: &Options) -> Result<Summary> {
     origin.extend(placed.as_deref().map(|text| ("source_placed_at", text)));
     let rows = job.finish(&origin)?;
     Ok(Summary { rows, ..summary })
+}
+
+/// Returns whether tables of a dialect are observed: they have a run in their names, or times.
+fn is_observed(schema: &Schema, text: &Text) -> bool {
+    text.run_of_name || schema.copy.contains_key(unix_time::COLUMN)
 }
 
 /// The hashes of the inputs, or the hash of the list where it is too long for a text.
@@ -182,6 +195,11 @@ impl<'a> Job<'a> {
         })
     }
 
+    fn warn(&mut self, text: String) {
+        log::warn!("{text}");
+        self.warnings.push(text);
+    }
+
     /// Appends the rows of one table; returns the hash of its bytes. A copy of an earlier table
     /// is refused.
     fn copy_rows(&mut self, input: &'a Path) -> Result<[u8; 32]> {
@@ -212,9 +230,7 @@ impl<'a> Job<'a> {
             self.append(&mut columns)?;
         }
         if count == 0 {
-            let text = format!("{}: the table has no rows", input.display());
-            log::warn!("{text}");
-            self.warnings.push(text);
+            self.warn(format!("{}: the table has no rows", input.display()));
         } else {
             self.known.insert(before, input);
         }
@@ -231,6 +247,7 @@ impl<'a> Job<'a> {
 
     /// Refuses a table with a quantity that is wrong as a whole; warns about what may be wrong.
     fn judge(&mut self, input: &Path, tallies: &[Tally]) -> Result<()> {
+        let mut texts = Vec::new();
         for ((name, _), tally) in self.outputs.iter().zip(tallies) {
             for finding in tally.findings() {
                 if finding.severe {
@@ -242,11 +259,10 @@ impl<'a> Job<'a> {
                         .advice(format!("{}, and give it as --dialect", finding.advice))
                         .input());
                 }
-                let text = format!("{}: {}", input.display(), finding.line(name));
-                log::warn!("{text}");
-                self.warnings.push(text);
+                texts.push(format!("{}: {}", input.display(), finding.line(name)));
             }
         }
+        texts.into_iter().for_each(|text| self.warn(text));
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
 use crate::season::folder::Counted;
 use crate::season::plan::Plan;
-use crate::statistics::{Leak, Measured, Sum};
+use crate::statistics::{Distribution, Leak, Measured, Sum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,6 +42,37 @@ pub struct Simulation {
     #[serde(skip)]
     pub selections: BTreeSet<(String, String)>,
     pub area: Vec<AreaBin>,
+    #[serde(skip)]
+    pub true_energies: Option<TrueEnergies>,
+}
+
+/// Relative distance within which an energy is that of an end of the range thrown.
+const ROUNDING: f64 = 0.01;
+
+/// True energies of the scored gammas.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrueEnergies {
+    pub low_tev: f64,
+    pub high_tev: f64,
+    pub events: u64,
+    /// Those outside of the range thrown, where it is known.
+    pub not_thrown: u64,
+}
+
+impl TrueEnergies {
+    /// `None` where no gamma has an energy.
+    fn of(energies: &Distribution, thrown: Option<&Thrown>) -> Option<TrueEnergies> {
+        let (low_tev, high_tev) = energies.quantile(0.0).zip(energies.quantile(1.0))?;
+        let is_outside = |energy: f64| {
+            thrown.is_some_and(|thrown| {
+                let [low, high] = thrown.energy_tev;
+                energy < (1.0 - ROUNDING) * low || energy > (1.0 + ROUNDING) * high
+            })
+        };
+        let not_thrown = energies.weighted(|energy| f64::from(u8::from(is_outside(energy))));
+        let (events, not_thrown) = (energies.events(), not_thrown.weight as u64);
+        Some(TrueEnergies { low_tev, high_tev, events, not_thrown })
+    }
 }
 
 /// The leak of the gammas of a bin of `energy`; its `events` are those that count anywhere.
@@ -89,6 +120,7 @@ impl Simulation {
         let mut area: Vec<AreaBin> = bins(&plan.edges);
         let (mut models, mut offsets) = (Vec::new(), Vec::new());
         let mut selections = BTreeSet::new();
+        let mut energies = Distribution::default();
         for run in counted.runs.values() {
             sample.take(run);
             for (bin, of) in area.iter_mut().zip(&run.true_energy) {
@@ -98,6 +130,7 @@ impl Simulation {
             models.extend(run.models.iter().cloned());
             selections.extend(run.selections.iter().cloned());
             offsets.extend(run.offset);
+            energies.merge(&run.true_energies);
         }
         if sample.events == 0 {
             return Err(Fault::new("there are no simulated gammas").file(path).input());
@@ -106,7 +139,7 @@ impl Simulation {
             bin.fill(settings.simulation.as_ref());
         }
         if area.iter().all(|bin| bin.events == 0) {
-            area.clear(); // without true energies
+            area.clear();
         }
         models.sort();
         models.dedup();
@@ -122,6 +155,7 @@ impl Simulation {
             offset: offsets.into_iter().reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])]),
             selections,
             area,
+            true_energies: TrueEnergies::of(&energies, settings.simulation.as_ref()),
         })
     }
 }

@@ -53,6 +53,9 @@ pub struct RunCounts {
     pub energy_of_source: bool,
     /// Simulated events per bin of the true energy.
     pub true_energy: Vec<TrueEnergy>,
+    /// True energies of all simulated events [TeV].
+    #[serde(default)]
+    pub true_energies: Distribution,
     /// Simulated gammas that count, per bin of `energy` and, last, all of them.
     #[serde(default)]
     pub gammas: Vec<CountedGammas>,
@@ -192,6 +195,7 @@ impl RunCounts {
             own.on += its.on;
             own.off += its.off;
         }
+        self.true_energies.merge(&other.true_energies);
         let bins = self.gammas.len().max(other.gammas.len());
         self.gammas.resize(bins, CountedGammas::default());
         for (own, its) in self.gammas.iter_mut().zip(&other.gammas) {

@@ -201,10 +201,12 @@ impl<'a> Counting<'a> {
         if status == 0 && good {
             drift(counts, columns, block, row);
         }
-        if let (Some(energy), true) = (columns.true_energy, plan.simulated)
-            && let Some(bin) = bin_of(block.copied[energy][row], &plan.edges)
-        {
-            counts.true_energy[bin].events += 1;
+        if let (Some(energy), true) = (columns.true_energy, plan.simulated) {
+            let energy = block.copied[energy][row];
+            counts.true_energies.add(energy);
+            if let Some(bin) = bin_of(energy, &plan.edges) {
+                counts.true_energy[bin].events += 1;
+            }
         }
         if !good {
             return;

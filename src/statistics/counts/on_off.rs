@@ -45,9 +45,14 @@ impl OnOff {
         }
     }
 
-    /// Significance of the excess, see [`li_ma`].
+    /// Significance of the excess, see [`li_ma`]; 0 without counts.
     pub fn significance(&self) -> f64 {
         li_ma(self.on as f64, self.off as f64, self.alpha)
+    }
+
+    /// Significance of the excess; `None` without counts.
+    pub fn counted_significance(&self) -> Option<f64> {
+        (self.on + self.off > 0).then(|| self.significance())
     }
 }
 

@@ -161,19 +161,30 @@ impl Calibration {
         let of = |class| events.iter().filter(move |e| e.1 == class);
         let sums = [Class::Gamma, Class::Hadron]
             .map(|class| of(class).fold(Sum::default(), |sum, event| sum.with(event.2)));
-        if !sums.iter().all(enough) {
-            let [gammas, hadrons] = sums.map(|sum| sum.effective().floor());
-            return Err(Fault::new("too few held-out events to calibrate")
-                .expected(format!("at least {LEAST_HADRONS} (effective) of each class"))
-                .found(format!("{gammas} gammas, {hadrons} hadrons"))
-                .advice("raise split.calibration or split.validation")
-                .input());
-        }
+        Calibration::refuse_few(sums)?;
         let one = sums.map(|sum| 0.5 / sum.effective());
         let Fitted { points, ends } = fitted(&events, sums.map(|sum| 0.5 / sum.weight), one);
         let [gammas, hadrons] = sums.map(|sum| sum.events);
         let (resolved, limits) = ends.map(|Ends { resolved, limits }| (resolved, limits)).unzip();
         Ok(Calibration { points, prior, gammas, hadrons, resolved, limits, cut_efficiency: None })
+    }
+
+    /// Refuses fewer than ten effective events of a class, given the sums of held-out gammas and
+    /// hadrons.
+    ///
+    /// # Errors
+    /// Input.
+    pub fn refuse_few(sums: [Sum; 2]) -> Result<()> {
+        if sums.iter().all(enough) {
+            return Ok(());
+        }
+        let text = |sum: Sum| format!("{:.1} of {}", sum.effective(), sum.events);
+        let [gammas, hadrons] = sums.map(text);
+        Err(Fault::new("too few held-out events to calibrate")
+            .expected(format!("at least {LEAST_HADRONS} effective events of each class, (Σw)²/Σw²"))
+            .found(format!("{gammas} gammas, {hadrons} hadrons"))
+            .advice("raise split.calibration or split.validation, or give data.weight that is less uneven")
+            .input())
     }
 
     /// With what the pre-cuts let pass, so that the prior is that of triggered events. Shares

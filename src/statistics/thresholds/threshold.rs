@@ -154,13 +154,25 @@ impl Rule {
             Rule::Fixed { value } => {
                 Fault::new("a fixed threshold must be a finite number").found(value).usage()
             }
-            Rule::GammaEfficiency { .. }
-            | Rule::HadronSurvival { .. }
-            | Rule::LargestQ
-            | Rule::Significance(_) => Fault::new("no threshold can be chosen")
-                .expected(format!("{self}, with at least {LEAST_HADRONS} hadrons that pass"))
-                .found(format!("{events} held-out events"))
+            Rule::GammaEfficiency { .. } => Fault::new("no threshold can be chosen")
+                .expected(format!("held-out gammas for {self}"))
+                .found(format!("{events} held-out gammas"))
+                .advice("hold more events out (split.calibration)")
+                .input(),
+            Rule::HadronSurvival { survival } => Fault::new("no threshold can be chosen")
+                .expected(format!(
+                    "at least {:.0} held-out hadrons (effective, where they have weights), so that {LEAST_HADRONS} pass at {self}",
+                    (LEAST_HADRONS as f64 / survival * (1.0 - 1e-9)).ceil()
+                ))
+                .found(format!("{events} held-out hadrons"))
                 .advice("hold more events out (split.calibration), or allow more hadrons")
+                .input(),
+            Rule::LargestQ | Rule::Significance(_) => Fault::new("no threshold can be chosen")
+                .expected(format!(
+                    "{self} where at least {LEAST_HADRONS} held-out hadrons (effective, where they have weights) and some gammas pass"
+                ))
+                .found(format!("{events} held-out events of both classes"))
+                .advice("hold more events out (split.calibration)")
                 .input(),
             Rule::Quantile { normal, fraction } => Fault::new("no threshold can be chosen")
                 .expected(format!("held-out {normal} events and a fraction within 0…1"))
@@ -295,6 +307,12 @@ mod tests {
         }
         let refused = Rule::HadronSurvival { survival: 1e-4 }.choose(&sample).unwrap_err();
         assert_eq!(refused.exit_code(), 3);
+        let text = refused.to_string();
+        assert!(text.contains("at least 100000 held-out hadrons"), "{text}");
+        assert!(
+            text.contains(&format!("found {} held-out hadrons", sample.hadron().len())),
+            "{text}"
+        );
         assert!(Rule::LargestQ.choose(&Sample::default()).is_err());
         for rule in [Rule::LargestQ, Rule::HadronSurvival { survival: 0.01 }] {
             let text = serde_json::to_string(&rule).unwrap();

@@ -48,6 +48,10 @@ const MOST_DIFFERENT: f64 = 0.01;
 const MOST_RUNS: usize = 100_000;
 /// Rows of each file of gammas that their share near the source is taken from.
 const GAMMA_ROWS: u64 = 262_144;
+/// Share of gammas among the hadrons, less three errors, above which a warning says so, and above
+/// which the files are refused.
+const NOTABLE_GAMMAS: f64 = 0.05;
+const MOST_GAMMAS: f64 = 0.5;
 /// Where no gammas tell how many lie outside of what is left out.
 const ASSUMED_INSIDE: f64 = 0.5;
 
@@ -182,6 +186,8 @@ impl OffSourceView {
                     .input());
             }
         }
+        let contamination = self.contamination(all, inside);
+        refuse_gammas(contamination.share)?;
         Ok(OffSourceCard {
             run: off.run.clone(),
             folds: off.folds,
@@ -190,7 +196,7 @@ impl OffSourceView {
             runs: all.runs.iter().copied().collect(),
             exclude_theta2: off.exclude_theta2,
             survival: (0..BINS).map(survival).collect(),
-            contamination: self.contamination(all, inside),
+            contamination,
             comparison: None,
         })
     }
@@ -279,7 +285,34 @@ impl OffSourceView {
             of.theta2,
             of.excess
         );
+        if surely_above(of.share, NOTABLE_GAMMAS) {
+            log::warn!(
+                "share of gammas among the training hadrons: {}, more than {:.0} %; the model learns \
+                 these gammas as hadrons: raise off_source.exclude_theta2, or leave out the runs of \
+                 a strong source",
+                of.share,
+                100.0 * NOTABLE_GAMMAS
+            );
+        }
     }
+}
+
+/// Returns whether a value exceeds a limit by more than three errors.
+fn surely_above(of: Measured, limit: f64) -> bool {
+    of.value - 3.0 * of.error > limit
+}
+
+/// Refuses experimental files that hold more gammas than hadrons.
+fn refuse_gammas(share: Measured) -> Result<()> {
+    if !surely_above(share, MOST_GAMMAS) {
+        return Ok(());
+    }
+    Err(Fault::new("most events of the experimental files are gammas of the source")
+        .column("data.off")
+        .expected(format!("a share of gammas below {MOST_GAMMAS}"))
+        .found(share)
+        .advice("list observed runs in data.off: gammas belong in data.gamma, simulated hadrons in data.hadron")
+        .input())
 }
 
 impl Slots {

@@ -70,8 +70,9 @@ impl Journal {
         status.step(p.step, events, |rate| {
             let best = p.best_nll().map_or("–".to_string(), |nll| format!("{nll:.4}"));
             let (epoch, step) = (p.epoch + 1, p.step_in_epoch);
+            let sum = if p.best.len() > 1 { " (sum over flows)" } else { "" };
             format!(
-                "epoch {epoch}/{epochs}, step {step}/{steps}: best held-out NLL {best}, {rate:.0} events/s"
+                "epoch {epoch}/{epochs}, step {step}/{steps}: best held-out NLL {best}{sum}, {rate:.0} events/s"
             )
         })
     }
@@ -90,8 +91,12 @@ impl Journal {
             (Some(stage), Some(loss)) => format!(" ({stage}: held-out loss {loss:.4})"),
             _ => String::new(),
         };
+        let sums = match epoch.flows.len() {
+            0 | 1 => String::new(),
+            flows => format!(" (sums over {flows} flows)"),
+        };
         self.say(&format!(
-            "epoch {}: training NLL {:.4}, held-out NLL {held_out}{loss}{best}",
+            "epoch {}: training NLL {:.4}, held-out NLL {held_out}{sums}{loss}{best}",
             epoch.epoch, epoch.train_nll
         ))
     }

@@ -309,6 +309,7 @@ fn summary(
         epochs: training.epochs,
         best_epoch: training.best_epoch,
         validation_nll: training.validation_nll,
+        flows: model.card.flows.len(),
         threshold: model.card.threshold.map(|t| t.value),
         limited_by_hadrons: model.card.threshold.and_then(|t| t.limited_by_hadrons),
         already_finished,
@@ -320,7 +321,11 @@ impl std::fmt::Display for Summary {
         let state = if self.already_finished { "finished before" } else { "finished" };
         writeln!(f, "{state}: {} epochs, best {}", self.epochs, self.best_epoch)?;
         if let Some(nll) = self.validation_nll {
-            writeln!(f, "held-out NLL: {nll:.4}")?;
+            let sum = match self.flows {
+                0 | 1 => String::new(),
+                flows => format!(", the sum over {flows} flows"),
+            };
+            writeln!(f, "held-out NLL: {nll:.4}{sum}")?;
         }
         if let Some(threshold) = self.threshold {
             let limit = self.limited_by_hadrons.map_or(String::new(), |hadrons| {
