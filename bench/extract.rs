@@ -9,7 +9,7 @@ use clap::Parser;
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use taiga_flow::comm::{Solo, StopFlag};
+use taiga_flow::comm::{SingleRank, StopFlag};
 use taiga_flow::config::Class;
 use taiga_flow::data::images::{Charge, ImageBlock, ImageFile};
 use taiga_flow::error::Result;
@@ -123,7 +123,7 @@ fn end_to_end(name: &str, path: &Path, folder: &Path, rounds: u16) -> Result<()>
     for _ in 0..rounds {
         let (images, seconds) = read_alone(path)?;
         let start = Instant::now();
-        extract::run(&Solo, &options, &StopFlag::default())?;
+        extract::run(&SingleRank, &options, &StopFlag::default())?;
         let whole = start.elapsed().as_secs_f64();
         reading.push(images as f64 / seconds);
         extracting.push(images as f64 / whole);

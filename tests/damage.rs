@@ -6,7 +6,7 @@ use crate::support::{
 };
 use std::collections::BTreeMap;
 use std::path::Path;
-use taiga_flow::comm::Solo;
+use taiga_flow::comm::SingleRank;
 use taiga_flow::config::{self, Hardware, SeasonSettings};
 use taiga_flow::data::images::{ImageBlock, ImageFile, camera_file};
 use taiga_flow::data::schema::expression::Expression;
@@ -159,7 +159,8 @@ fn in_memory() -> tempfile::TempDir {
 fn fuzz_model_card() {
     let model = Model::load(&trained().model).expect("a model").0;
     let whole = model.to_bytes().expect("bytes");
-    let place = Place::new(&Solo, Hardware { threads: 1, ..Hardware::default() }).expect("a place");
+    let place =
+        Place::new(&SingleRank, Hardware { threads: 1, ..Hardware::default() }).expect("a place");
     let length_of_header = u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
     let header: serde_json::Value =
         serde_json::from_slice(&whole[8..8 + length_of_header]).expect("JSON");
@@ -213,7 +214,7 @@ fn fuzz_scoring_ledger() {
     let lines: Vec<&str> = std::str::from_utf8(&whole).expect("a text").lines().collect();
     fuzz("scoring ledger", seed(), std::slice::from_ref(&whole), |bytes| {
         std::fs::write(&ledger, bytes).expect("a ledger");
-        let found = verify::verify(&Solo, output).expect("a verification");
+        let found = verify::verify(&SingleRank, output).expect("a verification");
         // What was altered or lost is told, unless no line is left.
         let text = String::from_utf8_lossy(bytes);
         let all = files.iter().all(|file| text.contains(&file.output_blake3));
@@ -231,7 +232,7 @@ fn fuzz_scoring_manifest() {
     // A part of a sharded scoring has a manifest of the same kind.
     fuzz("scoring manifest", seed(), &[whole], |bytes| {
         std::fs::write(&manifest, bytes).expect("a manifest");
-        match verify::verify(&Solo, output) {
+        match verify::verify(&SingleRank, output) {
             Ok(found) => assert!(found.files < 1000),
             Err(error) => assert_eq!(i32::from(error.exit_code()), INPUT, "{error}"),
         }

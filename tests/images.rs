@@ -421,7 +421,7 @@ fn files_that_are_no_images_are_refused_with_the_reason() {
 /// Flipped bytes and cut ends of every kind of input: refused or read, never a crash.
 #[test]
 fn damaged_image_files_never_crash() {
-    use taiga_flow::comm::{Solo, StopFlag};
+    use taiga_flow::comm::{SingleRank, StopFlag};
     use taiga_flow::extract::{Options, run};
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
@@ -456,7 +456,7 @@ fn damaged_image_files_never_crash() {
                 overwrite: true,
                 ..Options::default()
             };
-            match run(&Solo, &options, &StopFlag::default()) {
+            match run(&SingleRank, &options, &StopFlag::default()) {
                 Ok(_) => read += 1,
                 Err(error) => {
                     assert!([3, 5].contains(&error.exit_code()), "{name} {i}: {error}");

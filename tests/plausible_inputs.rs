@@ -408,7 +408,7 @@ fn cut_flows_are_equal_on_any_ranks() {
     simulated(folder.path().join("other.h5"), Class::Hadron, 70_000, seed());
     let sources = [source("wide.h5", Some(Class::Gamma)), source("other.h5", None)];
     let of = |ranks: usize| {
-        let flows = Threads::run(ranks, |world| cut_flow::count(world, &sources, &selection, None));
+        let flows = Threads::run(ranks, |comm| cut_flow::count(comm, &sources, &selection, None));
         flows.into_iter().map(|flow| flow.expect("a flow")).collect::<Vec<_>>()
     };
     let alone = of(1).remove(0);

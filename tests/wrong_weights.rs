@@ -5,7 +5,7 @@ use crate::support::{
     Case, arguments, configuration, folder, program, ranks, run, seed, simulated, training,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
-use taiga_flow::comm::{StopFlag, Threads, World};
+use taiga_flow::comm::{Communicator, StopFlag, Threads};
 use taiga_flow::config::Class;
 use taiga_flow::error::Result;
 use taiga_flow::train;
@@ -23,7 +23,7 @@ struct Corrupt<'a> {
     calls: AtomicUsize,
 }
 
-impl World for Corrupt<'_> {
+impl Communicator for Corrupt<'_> {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -71,8 +71,8 @@ fn weights_that_differ_on_one_rank_stop_the_run_and_name_it() {
         let (rank, call) = (stream.bits(2 * i as u64) as usize % 3, stream.bits(1) as usize % 30);
         println!("a wrong bit on rank {rank} in step {call}");
         let outcomes = Threads::run(3, |inner| {
-            let world = Corrupt { inner, rank, call, calls: AtomicUsize::new(0) };
-            train::run(&world, &options, &StopFlag::default())
+            let comm = Corrupt { inner, rank, call, calls: AtomicUsize::new(0) };
+            train::run(&comm, &options, &StopFlag::default())
         });
         for outcome in outcomes {
             let error = outcome.expect_err("a wrong weight");

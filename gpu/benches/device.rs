@@ -55,7 +55,7 @@ impl Case {
             params[dense.weight.start..dense.bias.end].iter_mut().for_each(|p| *p *= scale);
         }
         let mut flow = open(found, &spec)?;
-        flow.hold(batch, &mut [events.as_slice()].into_iter())?;
+        flow.upload_events(batch, &mut [events.as_slice()].into_iter())?;
         flow.begin(&Weights::new(params))?;
         let shards = (batch / 256).clamp(1, 64);
         Ok(Case { name, spec, batch, shards, flow, events, rates: vec![], shares: vec![] })

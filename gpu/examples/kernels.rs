@@ -29,7 +29,7 @@ fn launch_all(backend: Backend, spec: &FlowSpec) -> Result<String> {
     flow.begin(&Weights::new(zeros))?;
     flow.log_prob(&events, &mut out[..n])?;
     flow.inverse(&events, &mut out)?;
-    flow.hold(n, &mut [events.as_slice()].into_iter())?;
+    flow.upload_events(n, &mut [events.as_slice()].into_iter())?;
     let numbers: Vec<u32> = (0..n as u32).collect();
     let adam = Adam {
         divisor: n as f64,

@@ -299,8 +299,8 @@ fn steps_on_the_device_are_those_of_adam() {
         for found in all_devices() {
             let mut flow = open(&found, &spec).unwrap();
             let mut weights = Weights::new(params.clone());
-            flow.hold(3000, &mut table.chunks(35)).unwrap();
-            assert!(flow.room() >= 3000);
+            flow.upload_events(3000, &mut table.chunks(35)).unwrap();
+            assert!(flow.capacity() >= 3000);
             flow.begin(&weights).unwrap();
             let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
             let mut paper = Paper {
@@ -387,10 +387,10 @@ fn an_unusable_gradient_moves_no_weight() {
             second_moment: vec![0.25; params.len()],
         };
         let before = weights.clone();
-        flow.hold(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
-        let gone = flow.hold(2, &mut [[1.0; 4].as_slice()].into_iter());
+        flow.upload_events(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
+        let gone = flow.upload_events(2, &mut [[1.0; 4].as_slice()].into_iter());
         assert!(gone.is_err());
-        flow.hold(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
+        flow.upload_events(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
         flow.begin(&weights).unwrap();
         let events = Events::Held { numbers: &[0], flips: None };
         let batch = Batch { events, weights: None, offsets: &[0, 1], shards: 1 };

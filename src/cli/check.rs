@@ -1,6 +1,6 @@
 //! `check`: files one by one and together, and whether a training would take them.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::config::{self, Config};
 use crate::data::selection::Selection;
 use crate::data::selection::cut_flow::CutFlow;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// Checks the files of `options`, or without any those that the configuration names: then what
 /// its training would refuse is in the report too.
-pub fn run(world: &dyn World, mut options: Options, config: Option<&Path>) -> Result<Report> {
+pub fn run(comm: &dyn Communicator, mut options: Options, config: Option<&Path>) -> Result<Report> {
     let Some(path) = config else { return check::run(&options) };
     let config = config::load(path, &[])?;
     let Config { data, features, cuts, .. } = config.clone();
@@ -36,22 +36,22 @@ pub fn run(world: &dyn World, mut options: Options, config: Option<&Path>) -> Re
     if !options.quick && !config.cuts.is_empty() {
         // What cannot be read is in the report of its file.
         let cuts = if own {
-            train::cut_flows(world, &config)
+            train::cut_flows(comm, &config)
         } else {
-            cut_flows(world, &report, options.schema.as_deref(), &selection)
+            cut_flows(comm, &report, options.schema.as_deref(), &selection)
         };
         report.cuts = cuts.unwrap_or_default();
     }
     if own && report.outcome().is_ok() {
         report.training =
-            train::rehearse(world, &config, options.quick).err().map(|e| e.to_string());
+            train::validate_inputs(comm, &config, options.quick).err().map(|e| e.to_string());
     }
     Ok(report)
 }
 
 /// Counts what the cuts remove of the files of a report that can be read.
 fn cut_flows(
-    world: &dyn World,
+    comm: &dyn Communicator,
     report: &Report,
     schema: Option<&str>,
     selection: &Selection,
@@ -68,5 +68,5 @@ fn cut_flows(
             view: None,
         });
     }
-    cut_flow::count(world, &sources, selection, None)
+    cut_flow::count(comm, &sources, selection, None)
 }

@@ -1,7 +1,7 @@
 //! `extract`: the arguments as typed, and what they ask for.
 
 use super::{parse_duration, watchdog};
-use crate::comm::{StopFlag, World};
+use crate::comm::{Communicator, StopFlag};
 use crate::config::{Class, Run};
 use crate::dataset::failures::partial;
 use crate::error::Result;
@@ -128,7 +128,7 @@ impl CleaningArguments {
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let options = Options {
             inputs: self.inputs.clone(),
             output: self.output.clone(),
@@ -144,7 +144,7 @@ impl Arguments {
             threads: self.threads.unwrap_or(0),
             watchdog: watchdog(self.watchdog, Run::default()),
         };
-        extract::run(world, &options, &StopFlag::on_signals()?)
+        extract::run(comm, &options, &StopFlag::on_signals()?)
     }
 
     /// The outcome of the command: partial if more files failed than are allowed to.

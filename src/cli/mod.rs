@@ -18,7 +18,7 @@ mod status;
 mod sweep;
 mod verify;
 
-use crate::comm::{StopFlag, World, agree, is_root};
+use crate::comm::{Communicator, StopFlag, is_root, sync_result};
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data::files::protected::ProtectedInputs;
 use crate::data::selection::split::Part;
@@ -314,23 +314,23 @@ impl Cli {
         watchdog(given, Run::default())
     }
 
-    /// Runs the command as one rank of `world`.
-    pub fn run(&self, world: &dyn World) -> Result<()> {
+    /// Runs the command as one rank of `comm`.
+    pub fn run(&self, comm: &dyn Communicator) -> Result<()> {
         let overwrite = self.global.overwrite;
-        agree(world, self.protect_inputs())?;
-        let _lock = agree(world, if is_root(world) { self.lock() } else { Ok(None) })?;
+        sync_result(comm, self.protect_inputs())?;
+        let _lock = sync_result(comm, if is_root(comm) { self.lock() } else { Ok(None) })?;
         match &self.command {
-            Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
+            Command::Init { folder } => self.print(comm, &init::run(folder, overwrite)?),
             Command::Simulate(arguments) => match arguments.asked(overwrite)? {
-                Asked::Hillas(options) => self.print(world, &simulation::run(&options)?),
-                Asked::Images(options) => self.print(world, &simulation::images::run(&options)?),
+                Asked::Hillas(options) => self.print(comm, &simulation::run(&options)?),
+                Asked::Images(options) => self.print(comm, &simulation::images::run(&options)?),
             },
             Command::Extract(arguments) => {
-                let summary = arguments.run(world, overwrite)?;
-                self.print(world, &summary)?;
+                let summary = arguments.run(comm, overwrite)?;
+                self.print(comm, &summary)?;
                 arguments.outcome(&summary)
             }
-            Command::Anomalies(arguments) => self.print(world, &arguments.run(overwrite)?),
+            Command::Anomalies(arguments) => self.print(comm, &arguments.run(overwrite)?),
             Command::Convert { inputs, output, dialect, class, source_offset, seed } => {
                 let offset = source_offset.map(|offset_deg| Placement { offset_deg, seed: *seed });
                 let options = convert::Options {
@@ -341,7 +341,7 @@ impl Cli {
                     placement: offset,
                     overwrite,
                 };
-                self.print(world, &convert::run(&options)?)
+                self.print(comm, &convert::run(&options)?)
             }
             Command::Check { files, gamma, hadron, config, schema, quick } => {
                 let options = crate::dataset::check::Options {
@@ -352,43 +352,43 @@ impl Cli {
                     quick: *quick,
                     ..crate::dataset::check::Options::default()
                 };
-                let report = check::run(world, options, config.as_deref())?;
-                self.print(world, &report)?;
+                let report = check::run(comm, options, config.as_deref())?;
+                self.print(comm, &report)?;
                 report.outcome()
             }
-            Command::Train { .. } => self.train(world),
+            Command::Train { .. } => self.train(comm),
             Command::Sweep(arguments) => {
                 let lock_timeout = self.global.lock_timeout;
-                let sweep = arguments.run(world, sweep::Writing { overwrite, lock_timeout })?;
-                self.print(world, &sweep)?;
+                let sweep = arguments.run(comm, sweep::Writing { overwrite, lock_timeout })?;
+                self.print(comm, &sweep)?;
                 sweep::outcome(&sweep)
             }
             Command::ProbeFile(arguments) => arguments.run(),
-            Command::Status { run } => self.print(world, &status::run(run)?),
-            Command::Evaluate { .. } => self.evaluate(world),
+            Command::Status { run } => self.print(comm, &status::run(run)?),
+            Command::Evaluate { .. } => self.evaluate(comm),
             Command::Score(arguments) => {
-                let summary = arguments.run(world, overwrite)?;
-                self.print(world, &summary)?;
+                let summary = arguments.run(comm, overwrite)?;
+                self.print(comm, &summary)?;
                 arguments.outcome(&summary)
             }
             Command::Verify(arguments) => {
-                let verification = arguments.run(world)?;
-                self.print(world, &verification)?;
+                let verification = arguments.run(comm)?;
+                self.print(comm, &verification)?;
                 verification.outcome()
             }
             Command::Season(arguments) => {
-                let season = arguments.run(world, overwrite)?;
-                self.print(world, &season)?;
+                let season = arguments.run(comm, overwrite)?;
+                self.print(comm, &season)?;
                 crate::season::outcome(&season)
             }
             Command::Compare(arguments) => {
-                let comparison = arguments.run(world, overwrite)?;
-                self.print(world, &comparison)
+                let comparison = arguments.run(comm, overwrite)?;
+                self.print(comm, &comparison)
             }
             Command::Report { folders, output } => {
                 let inputs = report::load(folders)?;
                 report::write(&inputs, output, overwrite)?;
-                self.print(world, &Written { report: output.clone() })
+                self.print(comm, &Written { report: output.clone() })
             }
         }
     }
@@ -437,7 +437,7 @@ impl Cli {
         outputs.iter().try_for_each(|output| inputs.refuse(output))
     }
 
-    fn train(&self, world: &dyn World) -> Result<()> {
+    fn train(&self, comm: &dyn Communicator) -> Result<()> {
         let Command::Train {
             config,
             output,
@@ -452,7 +452,7 @@ impl Cli {
         else {
             return Ok(());
         };
-        let mut config = agree(world, config::load(config, set))?;
+        let mut config = sync_result(comm, config::load(config, set))?;
         device.apply(&mut config);
         let existing = match (self.global.overwrite, resume) {
             (true, _) => Existing::Replace,
@@ -471,15 +471,15 @@ impl Cli {
             lock_timeout: self.global.lock_timeout,
         };
         if *dry_run {
-            return self.print(world, &train::estimate::dry_run(world, &options)?);
+            return self.print(comm, &train::estimate::dry_run(comm, &options)?);
         }
-        match trained(world, &options, &StopFlag::on_signals()?)? {
-            Some(summary) => self.print(world, &summary),
+        match trained(comm, &options, &StopFlag::on_signals()?)? {
+            Some(summary) => self.print(comm, &summary),
             None => Ok(()),
         }
     }
 
-    fn evaluate(&self, world: &dyn World) -> Result<()> {
+    fn evaluate(&self, comm: &dyn Communicator) -> Result<()> {
         let Command::Evaluate {
             model,
             files,
@@ -517,17 +517,17 @@ impl Cli {
             observation: observation.asked()?,
             watchdog: device.watchdog(Run::default()),
         };
-        let evaluation = evaluate::run(world, &options)?;
-        if is_root(world) {
+        let evaluation = evaluate::run(comm, &options)?;
+        if is_root(comm) {
             let mut folders = vec![output.clone()];
             folders.extend(run_folder_of(model));
             report::write(&report::load(&folders)?, &output.join(report::PAGE), true)?;
         }
-        self.print(world, &evaluation)
+        self.print(comm, &evaluation)
     }
 
-    fn print(&self, world: &dyn World, result: &(impl Serialize + Display)) -> Result<()> {
-        if !is_root(world) {
+    fn print(&self, comm: &dyn Communicator, result: &(impl Serialize + Display)) -> Result<()> {
+        if !is_root(comm) {
             return Ok(());
         }
         let text = if self.global.json {
@@ -542,12 +542,12 @@ impl Cli {
 
 /// Trains, and writes the page of the run.
 fn trained(
-    world: &dyn World,
+    comm: &dyn Communicator,
     options: &train::Options,
     stop: &StopFlag,
 ) -> Result<Option<train::Summary>> {
     let page = options.output.join(report::PAGE);
-    train::run_and_conclude(world, options, stop, &|summary| {
+    train::run_and_conclude(comm, options, stop, &|summary| {
         // A run may have been killed between its model and its page.
         if summary.already_finished && page.is_file() {
             return Ok(());

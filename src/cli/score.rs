@@ -1,7 +1,7 @@
 //! `score`: the arguments as typed, and what they ask for.
 
 use super::{Device, parse_duration};
-use crate::comm::{StopFlag, World, agree};
+use crate::comm::{Communicator, StopFlag, sync_result};
 use crate::config::{self, Scoring};
 use crate::dataset::failures::partial;
 use crate::error::Result;
@@ -71,9 +71,9 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let loaded = config::load_for_scoring(self.config.as_deref(), &self.set);
-        let Scoring { score, run, data } = agree(world, loaded)?;
+        let Scoring { score, run, data } = sync_result(comm, loaded)?;
         let options = Options {
             model: self.model.clone(),
             output: self.output.clone(),
@@ -93,7 +93,7 @@ impl Arguments {
             watchdog: self.device.watchdog(run),
             probe_timeout: self.probe_timeout,
         };
-        score::run(world, &options, &StopFlag::on_signals()?)
+        score::run(comm, &options, &StopFlag::on_signals()?)
     }
 
     /// The outcome of the command: partial if more files failed than are allowed to.

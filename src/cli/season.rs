@@ -1,6 +1,6 @@
 //! `season`: the arguments as typed, and what they ask for.
 
-use crate::comm::{World, agree, is_root};
+use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::SeasonSettings;
 use crate::error::Result;
 use crate::report;
@@ -76,21 +76,21 @@ impl Arguments {
         [season::SEASON, report::SEASON_PAGE].map(|name| self.output.join(name)).to_vec()
     }
 
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Season> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Season> {
         let options = Options {
             scores: self.scores.clone(),
             output: self.output.clone(),
-            settings: agree(world, self.selection.settings())?,
+            settings: sync_result(comm, self.selection.settings())?,
             gamma_mc: self.gamma_mc.clone(),
             reference: self.reference.clone(),
             images: self.images.clone(),
             allow_failed: self.allow_failed,
             overwrite,
         };
-        let season = season::run(world, &options)?;
+        let season = season::run(comm, &options)?;
         let page = self.output.join(report::SEASON_PAGE);
         let write = || report::write_season(&season, &page);
-        agree(world, if is_root(world) { write() } else { Ok(()) })?;
+        sync_result(comm, if is_root(comm) { write() } else { Ok(()) })?;
         Ok(season)
     }
 }

@@ -1,7 +1,7 @@
 //! `status`: where a run is, for people.
 
 use crate::error::Result;
-use crate::train::run::run_status::{self, Standing, State};
+use crate::train::run::run_status::{self, RunStatus, State};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -14,13 +14,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Serialize)]
 pub struct Status {
     #[serde(flatten)]
-    standing: Standing,
+    standing: RunStatus,
     /// What the scheduler says of the job of the last start: state and reason.
     scheduler: Option<String>,
 }
 
 pub fn run(folder: &Path) -> Result<Status> {
-    let standing = run_status::standing(folder)?;
+    let standing = run_status::run_status(folder)?;
     let asks = standing.state != State::Finished;
     let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
     Ok(Status { standing, scheduler })

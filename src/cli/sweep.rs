@@ -7,14 +7,14 @@
 
 use super::left_out::{self, Planned, Worth};
 use super::{Device, trained};
-use crate::comm::{StopFlag, World, agree, common, is_root};
+use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
 use crate::config::{self, Run};
 use crate::error::{Error, Fault, Result};
 use crate::evaluate::{self, EVALUATION, Parts};
 use crate::model::Model;
 use crate::statistics::Evaluation;
 use crate::storage;
-use crate::train::run::run_status::{State, standing};
+use crate::train::run::run_status::{State, run_status};
 use crate::train::{self, Existing, MODEL};
 use clap::Args;
 use serde::Serialize;
@@ -113,12 +113,12 @@ pub struct Writing {
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World, writing: Writing) -> Result<Sweep> {
-        let grid = agree(world, self.planned())?;
-        let chosen = common(self.chosen(grid.len()))?;
+    pub fn run(&self, comm: &dyn Communicator, writing: Writing) -> Result<Sweep> {
+        let grid = sync_result(comm, self.planned())?;
+        let chosen = mark_shared(self.chosen(grid.len()))?;
         for planned in &grid {
             // All points must be possible before the first is trained.
-            agree(world, self.configuration(&planned.set))?;
+            sync_result(comm, self.configuration(&planned.set))?;
         }
         if self.dry_run {
             return Ok(self.told(&grid, &[]));
@@ -126,12 +126,12 @@ impl Arguments {
         let stop = StopFlag::on_signals()?;
         let mut failed = Vec::new();
         for point in chosen {
-            if is_root(world) {
+            if is_root(comm) {
                 log::info!("point {point} of {}: {}", grid.len(), grid[point].shown.join(", "));
             }
             let outcome = self
-                .train(world, point, &grid[point].set, writing, &stop)
-                .and_then(|()| self.evaluated(world, point, &grid[point].set));
+                .train(comm, point, &grid[point].set, writing, &stop)
+                .and_then(|()| self.evaluated(comm, point, &grid[point].set));
             match outcome {
                 Ok(()) => {}
                 // What a point is made of may be wrong, the others may still be right.
@@ -142,8 +142,8 @@ impl Arguments {
                 }
                 Err(error) => return Err(error),
             }
-            let written = if is_root(world) { self.write_table(&grid, &failed) } else { Ok(()) };
-            agree(world, written)?;
+            let written = if is_root(comm) { self.write_table(&grid, &failed) } else { Ok(()) };
+            sync_result(comm, written)?;
         }
         if let (Some(_), Some((_, error))) = (self.point, failed.first()) {
             return Err(error.clone());
@@ -165,18 +165,18 @@ impl Arguments {
     }
 
     /// Evaluates the model of a point, unless features stay or its evaluation is there.
-    fn evaluated(&self, world: &dyn World, point: usize, settings: &[String]) -> Result<()> {
+    fn evaluated(&self, comm: &dyn Communicator, point: usize, settings: &[String]) -> Result<()> {
         let model = self.folder(point).join(MODEL);
         if !self.leave_one_out {
             return Ok(());
         }
-        let done = agree(world, Ok(is_root(world) && auc_of(&self.folder(point)).is_some()))?;
+        let done = sync_result(comm, Ok(is_root(comm) && auc_of(&self.folder(point)).is_some()))?;
         let mut done = [i64::from(done)];
-        world.all_reduce_sum(&mut done)?;
+        comm.all_reduce_sum(&mut done)?;
         if done[0] > 0 {
             return Ok(());
         }
-        let config = agree(world, self.configuration(settings))?;
+        let config = sync_result(comm, self.configuration(settings))?;
         let data = config.data;
         let own = self.evaluate.is_empty();
         let of = |files: Vec<PathBuf>| if own { files } else { Vec::new() };
@@ -198,7 +198,7 @@ impl Arguments {
             observation: None,
             watchdog: self.device.watchdog(Run::default()),
         };
-        evaluate::run(world, &options).map(|_| ())
+        evaluate::run(comm, &options).map(|_| ())
     }
 
     fn chosen(&self, points: usize) -> Result<Vec<usize>> {
@@ -222,14 +222,14 @@ impl Arguments {
 
     fn train(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         point: usize,
         settings: &[String],
         writing: Writing,
         stop: &StopFlag,
     ) -> Result<()> {
         let options = train::Options {
-            config: agree(world, self.configuration(settings))?,
+            config: sync_result(comm, self.configuration(settings))?,
             output: self.folder(point),
             existing: if writing.overwrite { Existing::Replace } else { Existing::Resume },
             allow_engine_change: false,
@@ -239,7 +239,7 @@ impl Arguments {
             command: super::command_line(),
             lock_timeout: writing.lock_timeout,
         };
-        trained(world, &options, stop).map(|_| ())
+        trained(comm, &options, stop).map(|_| ())
     }
 
     fn folder(&self, point: usize) -> PathBuf {
@@ -289,15 +289,15 @@ impl Arguments {
 
 /// What lies in the folder of a point.
 fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
-    let standing = standing(&run).ok();
+    let status = run_status(&run).ok();
     let model = Model::load(&run.join(MODEL)).ok();
     let training = model.as_ref().map(|(model, _)| &model.card.training);
     Point {
         number,
         settings: settings.to_vec(),
-        state: standing.as_ref().map_or(State::NotBegun, |s| s.state),
-        ended: standing.as_ref().and_then(|s| s.ended.clone()),
-        epochs: training.map_or(standing.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
+        state: status.as_ref().map_or(State::NotBegun, |s| s.state),
+        ended: status.as_ref().and_then(|s| s.ended.clone()),
+        epochs: training.map_or(status.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
         best_epoch: training.map(|t| t.best_epoch),
         validation_nll: training.and_then(|t| t.validation_nll),
         threshold: model.as_ref().and_then(|(m, _)| m.card.threshold.map(|t| t.value)),

@@ -1,13 +1,13 @@
 //! How this process was launched, and the world that follows from it.
 //!
 //! Launchers tell their processes through the environment how many they are. One
-//! process, or nothing told, means [`Solo`](super::Solo) without touching MPI. Several
+//! process, or nothing told, means [`SingleRank`](super::SingleRank) without touching MPI. Several
 //! means MPI, whose world must then have the promised size: where launcher and MPI
 //! library speak different PMI, N lone copies would each do the whole work and write
 //! over each other, without a word.
 
 use super::mpi::{Mpi, abort_on_panic, library_version};
-use super::{Solo, World, agree, is_root, preflight};
+use super::{Communicator, SingleRank, is_root, preflight, sync_result};
 use crate::error::{Error, Fault, Result, path_text};
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -97,18 +97,18 @@ fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
 ///
 /// With MPI running, a panic on any thread ends all ranks with exit code 1, and a process of
 /// this node that is stopped or gone ends them within the deadline, if there is one.
-pub fn start(deadline: Option<Duration>) -> Result<Box<dyn World>> {
+pub fn start(deadline: Option<Duration>) -> Result<Box<dyn Communicator>> {
     let launch = launch(|name| std::env::var(name).ok());
     if matches!(launch, Launch::Alone | Launch::Ranks(..=1, _)) {
-        return Ok(Box::new(Solo));
+        return Ok(Box::new(SingleRank));
     }
     meet_launcher(&library_version(), |name| std::env::var(name).ok())?;
-    let world = Mpi::initialise(deadline)?;
+    let comm = Mpi::initialise(deadline)?;
     abort_on_panic();
-    agree(&world, promise_kept(launch, world.size()))?;
-    preflight::same_program(&world)?;
-    world.started();
-    Ok(Box::new(world))
+    sync_result(&comm, promise_kept(launch, comm.size()))?;
+    preflight::same_program(&comm)?;
+    comm.started();
+    Ok(Box::new(comm))
 }
 
 /// Whether an MPI library can find the other tasks of a step of `srun`: where it cannot, its
@@ -126,9 +126,11 @@ fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Resu
     let tasks = number(STEP_TASKS).unwrap_or(1);
     if !told(&["PMI_FD", "PMI_RANK"]) {
         // Every task of the step finds this by itself.
-        return Err(
-            strangers(&format!("{tasks} ranks ({STEP_TASKS})"), "`srun` without PMI").shared()
-        );
+        return Err(launcher_mismatch(
+            &format!("{tasks} ranks ({STEP_TASKS})"),
+            "`srun` without PMI",
+        )
+        .shared());
     }
     if number("SLURM_PROCID") == Some(0) {
         log::warn!(
@@ -144,10 +146,10 @@ fn promise_kept(launch: Launch, found: usize) -> Result<()> {
         Launch::Rank(rank, told_by) if rank >= found => format!("a rank {rank} ({told_by})"),
         _ => return Ok(()),
     };
-    Err(strangers(&expected, &format!("a world of {found}")))
+    Err(launcher_mismatch(&expected, &format!("a world of {found}")))
 }
 
-fn strangers(expected: &str, found: &str) -> Error {
+fn launcher_mismatch(expected: &str, found: &str) -> Error {
     Fault::new("the launcher and the MPI library do not find each other")
         .expected(expected)
         .found(found)
@@ -181,8 +183,8 @@ const STARTED: &str = "TAIGA_FLOW_STARTED";
 
 /// Creates the file that a job script has named, so that the script can tell a launcher that
 /// started nothing from a command that had nothing left to do. An existing file stays as it is.
-pub fn mark_start(world: &dyn World) {
-    let named = std::env::var_os(STARTED).filter(|path| !path.is_empty() && is_root(world));
+pub fn mark_start(comm: &dyn Communicator) {
+    let named = std::env::var_os(STARTED).filter(|path| !path.is_empty() && is_root(comm));
     let Some(path) = named else { return };
     let created = OpenOptions::new().write(true).create_new(true).open(&path);
     if let Err(error) = created.map(drop)

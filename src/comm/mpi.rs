@@ -3,7 +3,7 @@
 //! MPI's own error handling stays at `MPI_ERRORS_ARE_FATAL`: the Rust binding drops
 //! return codes, and with a dead peer a wrong sum has come back as success. A rank
 //! that unwinds or leaves by itself would wait in `MPI_Finalize` for ever, so
-//! [`abort_on_panic`] and [`World::abort`] end all ranks. MPI counts in i32, so long
+//! [`abort_on_panic`] and [`Communicator::abort`] end all ranks. MPI counts in i32, so long
 //! buffers travel in pieces. Only the main thread may call collectives; `abort`
 //! works from any thread.
 //!
@@ -22,12 +22,14 @@ use mpi::datatype::{AsDatatype, Buffer, Collection, PartitionMut, Pointer};
 use mpi::environment::{Threading, Universe};
 use mpi::point_to_point::{MatchedReceiveVec, send_receive_into};
 use mpi::topology::{Color, SimpleCommunicator};
-use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivalence, Root, Source};
+use mpi::traits::{
+    Communicator as _, CommunicatorCollectives, Destination, Equivalence, Root, Source,
+};
 
-use super::World;
+use super::Communicator;
 use super::lanes::{self, Buffers, Pairs};
 use super::packing::pack;
-use super::watchdog::process_monitor::{Neighbours, Phase};
+use super::watchdog::process_monitor::{Phase, ProcessMonitor};
 use crate::error::{Fault, Result};
 use crate::memory;
 use taiga_flow_gpu::panics;
@@ -103,13 +105,13 @@ pub(super) struct Mpi {
     /// Its drop waits for all ranks in `MPI_Finalize`.
     _universe: Universe,
     /// After the universe: it watches the end as well.
-    neighbours: Neighbours,
+    neighbours: ProcessMonitor,
 }
 
 impl Mpi {
     /// Initialises MPI. Where that fails, MPI itself tells why and ends the process.
     pub(super) fn initialise(deadline: Option<Duration>) -> Result<Mpi> {
-        let neighbours = Neighbours::watch(deadline, abort)?;
+        let neighbours = ProcessMonitor::watch(deadline, abort)?;
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| Fault::new("MPI was initialised twice in one process").internal())?;
         if threading < Threading::Funneled {
@@ -242,7 +244,7 @@ impl Drop for Mpi {
     }
 }
 
-impl World for Mpi {
+impl Communicator for Mpi {
     fn rank(&self) -> usize {
         self.rank
     }

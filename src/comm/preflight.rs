@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{World, agree, common, host, is_root};
+use super::{Communicator, host, is_root, mark_shared, sync_result};
 use crate::error::{Fault, Result};
 
 /// What rank 0 makes in the output folder for the others to see.
@@ -21,21 +21,21 @@ const MOST_SKEW: Duration = Duration::from_secs(30);
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Refuses ranks of which `what` differs: `mine` is text or a hash of it.
-pub fn same_on_all(world: &dyn World, what: &str, mine: &str, advice: &str) -> Result<()> {
-    if world.size() == 1 {
+pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
-    let all = world.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
+    let all = comm.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
     let Some(found) = differing(&all) else { return Ok(()) };
-    common(Err(Fault::new(format!("{what} is not the same on all ranks"))
+    mark_shared(Err(Fault::new(format!("{what} is not the same on all ranks"))
         .found(found)
         .advice(advice)
         .environment()))
 }
 
 /// Refuses ranks that run different builds of the program.
-pub fn same_program(world: &dyn World) -> Result<()> {
-    if world.size() == 1 {
+pub fn same_program(comm: &dyn Communicator) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
     let path = std::env::current_exe().unwrap_or_default();
@@ -51,7 +51,7 @@ pub fn same_program(world: &dyn World) -> Result<()> {
         "start the same file on every node: {} is what this rank runs; a path on a file system that all nodes share",
         path.display()
     );
-    same_on_all(world, "the program", &mine, &advice)
+    same_on_all(comm, "the program", &mine, &advice)
 }
 
 /// Those that are not of the majority, by value and with their hosts.
@@ -81,23 +81,23 @@ fn differing(all: &[Vec<u8>]) -> Option<String> {
 
 /// Refuses ranks whose clocks differ by much, and warns where they differ by little: ends of
 /// jobs, times of files and signs of life are then not what they seem.
-pub fn compare_clocks(world: &dyn World) -> Result<()> {
-    if world.size() == 1 {
+pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
-    world.barrier()?;
+    comm.barrier()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let all = world.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
+    let all = comm.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
     let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
     let Some((difference, told)) = skew(&texts) else { return Ok(()) };
     if difference > MOST_SKEW {
-        return common(Err(Fault::new("the clocks of the ranks differ")
+        return mark_shared(Err(Fault::new("the clocks of the ranks differ")
             .expected(format!("at most {} s", MOST_SKEW.as_secs()))
             .found(told)
             .advice("set the clocks of the nodes (NTP, chrony), or leave that node out: the end of the job and signs of life are judged by the clock")
             .environment()));
     }
-    if is_root(world) {
+    if is_root(comm) {
         log::warn!(
             "{told}: times in logs and of files, and the end of the job, are not what they seem"
         );
@@ -128,12 +128,12 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
 }
 
 /// Refuses an output folder that one of the ranks does not see: rank 0 names it, it exists.
-pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
+pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<()> {
     let mark = folder.map(|folder| {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         absolute.join(MARK)
     });
-    if world.size() == 1 {
+    if comm.size() == 1 {
         // A job that was killed may have left it.
         let _ = mark.map(std::fs::remove_file);
         return Ok(());
@@ -149,16 +149,16 @@ pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
         let fault = Fault::new("cannot write in the output folder").found(error);
         mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
     };
-    agree(world, made.map_err(cannot))?;
+    sync_result(comm, made.map_err(cannot))?;
     let mut told = mark.as_ref().map_or_else(Vec::new, |mark| {
         [word.as_bytes(), b"\n", mark.as_os_str().as_encoded_bytes()].concat()
     });
-    world.broadcast(&mut told)?;
+    comm.broadcast(&mut told)?;
     let told = String::from_utf8_lossy(&told).to_string();
     let (word, path) = told.split_once('\n').unwrap_or_default();
     let seen = path.is_empty() || is_seen(Path::new(path), word, SEEN_WITHIN);
     let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
-    let outcome = agree(world, outcome);
+    let outcome = sync_result(comm, outcome);
     // The mark is no output.
     let _ = mark.map(std::fs::remove_file);
     outcome
@@ -192,13 +192,13 @@ fn unseen(mark: &Path) -> crate::error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
 
     #[test]
     fn the_ranks_that_differ_are_named_with_what_they_have() {
-        let outcomes = Threads::run(5, |world| {
-            let mine = if world.rank() == 3 { "odd" } else { "even" };
-            same_on_all(world, "the configuration", mine, "copy it")
+        let outcomes = Threads::run(5, |comm| {
+            let mine = if comm.rank() == 3 { "odd" } else { "even" };
+            same_on_all(comm, "the configuration", mine, "copy it")
         });
         for outcome in outcomes {
             let error = outcome.unwrap_err();
@@ -208,7 +208,7 @@ mod tests {
                 assert!(text.contains(part), "'{part}' is not in: {text}");
             }
         }
-        for outcome in Threads::run(3, |world| same_on_all(world, "x", "same", "")) {
+        for outcome in Threads::run(3, |comm| same_on_all(comm, "x", "same", "")) {
             outcome.unwrap();
         }
     }
@@ -229,7 +229,7 @@ mod tests {
     fn a_folder_that_is_there_is_seen_and_left_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         for outcome in
-            Threads::run(3, |world| shared_folder(world, is_root(world).then_some(folder.path())))
+            Threads::run(3, |comm| shared_folder(comm, is_root(comm).then_some(folder.path())))
         {
             outcome.unwrap();
         }
@@ -240,7 +240,7 @@ mod tests {
         // What an earlier job has left says nothing of this one.
         std::fs::write(&mark, "another").unwrap();
         assert!(!is_seen(&mark, "word", short) && is_seen(&mark, "another", short));
-        shared_folder(&Solo, Some(folder.path())).unwrap();
+        shared_folder(&SingleRank, Some(folder.path())).unwrap();
         assert!(!mark.exists());
     }
 }

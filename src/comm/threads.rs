@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::World;
+use super::Communicator;
 use crate::error::{Error, Fault, Result};
 
 /// One rank among the threads of [`Threads::run`].
@@ -72,8 +72,8 @@ impl Threads {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..ranks)
                 .map(|rank| {
-                    let world = Threads { rank, size: ranks, meeting: Arc::clone(meeting) };
-                    scope.spawn(move || world.live(body))
+                    let comm = Threads { rank, size: ranks, meeting: Arc::clone(meeting) };
+                    scope.spawn(move || comm.live(body))
                 })
                 .collect();
             threads
@@ -175,7 +175,7 @@ fn ending(panic: &(dyn Any + Send)) -> (String, Error) {
     (how.clone(), Fault::new(how).internal())
 }
 
-impl World for Threads {
+impl Communicator for Threads {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -251,15 +251,15 @@ mod tests {
 
     #[test]
     fn collectives_hand_out_everything_in_rank_order_again_and_again() {
-        let outcomes = Threads::run(5, |world| {
+        let outcomes = Threads::run(5, |comm| {
             for round in 0..200 {
-                let mine = vec![round; world.rank()];
-                let all = world.all_gather(&mine)?;
+                let mine = vec![round; comm.rank()];
+                let all = comm.all_gather(&mine)?;
                 assert!(all.iter().enumerate().all(|(rank, told)| *told == vec![round; rank]));
-                let mut told = vec![round, world.rank() as u8];
-                world.broadcast(&mut told)?;
+                let mut told = vec![round, comm.rank() as u8];
+                comm.broadcast(&mut told)?;
                 assert_eq!(told, [round, 0]);
-                world.barrier()?;
+                comm.barrier()?;
             }
             Ok(())
         });
@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn a_failing_rank_does_not_leave_others_waiting() {
-        let outcomes = Threads::run(4, |world| match world.rank() {
+        let outcomes = Threads::run(4, |comm| match comm.rank() {
             2 => Err(failure()),
-            _ => world.barrier(),
+            _ => comm.barrier(),
         });
         for (rank, outcome) in outcomes.into_iter().enumerate() {
             let error = outcome.unwrap_err();
@@ -283,9 +283,9 @@ mod tests {
 
     #[test]
     fn a_panicking_rank_does_not_leave_others_waiting() {
-        let outcomes = Threads::run(3, |world| {
-            assert_ne!(world.rank(), 1, "broken promise");
-            world.all_reduce_sum(&mut [1])
+        let outcomes = Threads::run(3, |comm| {
+            assert_ne!(comm.rank(), 1, "broken promise");
+            comm.all_reduce_sum(&mut [1])
         });
         let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
         assert_eq!(codes, [5, 1, 5]);
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_rank_that_returns_early_does_not_leave_others_waiting() {
         let outcomes =
-            Threads::run(3, |world| if world.rank() == 0 { Ok(()) } else { world.barrier() });
+            Threads::run(3, |comm| if comm.rank() == 0 { Ok(()) } else { comm.barrier() });
         assert!(outcomes[0].is_ok());
         for outcome in &outcomes[1..] {
             assert!(outcome.as_ref().unwrap_err().to_string().contains("rank 0, which is done"));
@@ -304,11 +304,11 @@ mod tests {
 
     #[test]
     fn what_was_handed_out_stays_valid_when_a_rank_then_fails() {
-        let outcomes = Threads::run(8, |world| {
+        let outcomes = Threads::run(8, |comm| {
             let mut sum = [1];
-            world.all_reduce_sum(&mut sum)?;
+            comm.all_reduce_sum(&mut sum)?;
             assert_eq!(sum, [8]);
-            if world.rank() == 3 { Err(failure()) } else { Ok(()) }
+            if comm.rank() == 3 { Err(failure()) } else { Ok(()) }
         });
         for (rank, outcome) in outcomes.into_iter().enumerate() {
             assert_eq!(outcome.is_err(), rank == 3);
@@ -317,11 +317,11 @@ mod tests {
 
     #[test]
     fn abort_ends_every_rank_and_tells_its_code() {
-        let outcomes: Vec<Result<()>> = Threads::run(3, |world| {
-            if world.rank() == 0 {
-                world.abort(6);
+        let outcomes: Vec<Result<()>> = Threads::run(3, |comm| {
+            if comm.rank() == 0 {
+                comm.abort(6);
             }
-            world.barrier()
+            comm.barrier()
         });
         let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
         assert_eq!(codes, [6, 5, 5]);
@@ -329,10 +329,10 @@ mod tests {
 
     #[test]
     fn ranks_that_meet_for_different_things_are_told() {
-        let different = Threads::run(2, |world| {
-            if world.rank() == 0 { world.barrier() } else { world.all_gather(&[]).map(|_| ()) }
+        let different = Threads::run(2, |comm| {
+            if comm.rank() == 0 { comm.barrier() } else { comm.all_gather(&[]).map(|_| ()) }
         });
-        let lengths = Threads::run(2, |world| world.all_reduce_sum(&mut vec![0; world.rank()]));
+        let lengths = Threads::run(2, |comm| comm.all_reduce_sum(&mut vec![0; comm.rank()]));
         for outcome in different.into_iter().chain(lengths) {
             assert_eq!(outcome.unwrap_err().exit_code(), 1);
         }

@@ -4,10 +4,10 @@
 //! the rank with the least rows so far. Output paths never leave the output folder, and two inputs
 //! never share one.
 
-use super::catalog::{self, Tellable};
+use super::catalog::{self, Encode};
 use super::failures::Failure;
-use crate::comm::wire::{Telling, Told};
-use crate::comm::{Work, World, gather_values};
+use crate::comm::wire::{Decoder, Encoder};
+use crate::comm::{Communicator, Work, gather_values};
 use crate::data::files::list;
 use crate::data::files::protected::ProtectedInputs;
 use crate::error::{Error, Fault, Result};
@@ -41,20 +41,20 @@ impl Assignment {
     /// below the folder `output`: listed by rank 0, and refused where another rank does not see
     /// them.
     pub fn new(
-        world: &dyn World,
+        comm: &dyn Communicator,
         inputs: &[PathBuf],
         output: &Path,
         root: Option<&Path>,
     ) -> Result<Assignment> {
         let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
-        for listed in catalog::from_root(world, || list(inputs, output, root))? {
+        for listed in catalog::from_root(comm, || list(inputs, output, root))? {
             match listed {
                 Listed::Job(job) => jobs.push(job),
                 Listed::Unusable(failure) => unusable.push(failure),
             }
         }
         let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
-        catalog::see_listed(world, &files)?;
+        catalog::see_listed(comm, &files)?;
         jobs.iter_mut().for_each(|job| job.output = output.join(&job.name));
         Ok(Assignment { jobs, unusable })
     }
@@ -92,15 +92,15 @@ impl Assignment {
     /// order of the files. An error ends the survey.
     pub fn survey<T: Serialize + DeserializeOwned>(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         mut look: impl FnMut(&Job) -> Result<T>,
     ) -> Result<Vec<T>> {
         let mut mine: Vec<(usize, T)> = Vec::new();
-        for (i, job) in self.jobs.iter().enumerate().skip(world.rank()).step_by(world.size()) {
-            world.progress(Work::Reading, i as u64);
+        for (i, job) in self.jobs.iter().enumerate().skip(comm.rank()).step_by(comm.size()) {
+            comm.progress(Work::Reading, i as u64);
             mine.push((i, look(job)?));
         }
-        let all: BTreeMap<usize, T> = gather_values(world, &mine)?.into_iter().flatten().collect();
+        let all: BTreeMap<usize, T> = gather_values(comm, &mine)?.into_iter().flatten().collect();
         Ok(all.into_values().collect())
     }
 
@@ -127,8 +127,8 @@ enum Listed {
     Unusable(Failure),
 }
 
-impl Tellable for Listed {
-    fn tell(&self, telling: &mut Telling) {
+impl Encode for Listed {
+    fn encode(&self, telling: &mut Encoder) {
         match self {
             Listed::Job(job) => {
                 telling.number(0).number(job.bytes).path(&job.input);
@@ -141,7 +141,7 @@ impl Tellable for Listed {
         }
     }
 
-    fn hear(told: &mut Told) -> Result<Listed> {
+    fn decode(told: &mut Decoder) -> Result<Listed> {
         let exit_code = told.number()?;
         if exit_code > 0 {
             let (file, text) = (told.string()?, told.string()?);

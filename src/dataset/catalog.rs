@@ -11,8 +11,8 @@
 use super::host_copies;
 use super::output::extraction::Extractions;
 use super::source::Source;
-use crate::comm::wire::{Telling, Told};
-use crate::comm::{Work, World, agree, common, host, is_root};
+use crate::comm::wire::{Decoder, Encoder};
+use crate::comm::{Communicator, Work, host, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::files::list::{list_all, refuse_twice};
 use crate::data::files::stamp::{copied, hash_file_telling, hash_text, same_content};
@@ -40,24 +40,28 @@ pub struct Catalog {
 
 /// The files of all roles, in their order, with schema and rows; a file that stands twice,
 /// also in two roles, is refused. To be called by all ranks, each of which opens its share.
-pub fn sources(world: &dyn World, roles: &[Role], schema: Option<&str>) -> Result<Vec<Source>> {
-    Ok(catalogue(world, roles, schema, &|_, _| Ok(String::new()))?.sources)
+pub fn sources(
+    comm: &dyn Communicator,
+    roles: &[Role],
+    schema: Option<&str>,
+) -> Result<Vec<Source>> {
+    Ok(catalogue(comm, roles, schema, &|_, _| Ok(String::new()))?.sources)
 }
 
 /// The same, and what `look` says of them.
 pub fn catalogue(
-    world: &dyn World,
+    comm: &dyn Communicator,
     roles: &[Role],
     schema: Option<&str>,
     look: Look,
 ) -> Result<Catalog> {
-    let asked = agree(world, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
-    let listed = from_root(world, || list_roles(roles))?;
-    see_listed(world, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
+    let asked = sync_result(comm, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
+    let listed = from_root(comm, || list_roles(roles))?;
+    see_listed(comm, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
     let mut mine = Vec::new();
     let mut failure = None;
-    for (i, file) in listed.iter().enumerate().skip(world.rank()).step_by(world.size()) {
-        world.progress(Work::Reading, i as u64);
+    for (i, file) in listed.iter().enumerate().skip(comm.rank()).step_by(comm.size()) {
+        comm.progress(Work::Reading, i as u64);
         match file.open(asked.as_ref(), roles, look) {
             Ok(found) => mine.push((i, found)),
             Err(error) => {
@@ -66,10 +70,10 @@ pub fn catalogue(
             }
         }
     }
-    tell_first(world, failure)?;
-    let told = world.all_gather(&Found::tell_all(&mine))?;
+    tell_first(comm, failure)?;
+    let told = comm.all_gather(&Found::tell_all(&mine))?;
     drop(mine);
-    common(put_together(&listed, roles, asked.as_ref(), &told))
+    mark_shared(put_together(&listed, roles, asked.as_ref(), &told))
 }
 
 /// A file as rank 0 has listed it.
@@ -94,12 +98,12 @@ impl Listed {
     }
 }
 
-impl Tellable for Listed {
-    fn tell(&self, telling: &mut Telling) {
+impl Encode for Listed {
+    fn encode(&self, telling: &mut Encoder) {
         telling.number(self.role as u64).number(self.bytes).path(&self.path);
     }
 
-    fn hear(told: &mut Told) -> Result<Listed> {
+    fn decode(told: &mut Decoder) -> Result<Listed> {
         let (role, bytes) = (told.number()? as usize, told.number()?);
         Ok(Listed { role, bytes, path: told.path()? })
     }
@@ -118,7 +122,7 @@ impl Found {
     /// Of the files of a share, two numbers each; what was said of them once for all that
     /// it was said of.
     fn tell_all(share: &[(usize, Found)]) -> Vec<u8> {
-        let mut telling = Telling::default();
+        let mut telling = Encoder::default();
         telling.number(share.len() as u64);
         let mut said: BTreeMap<&str, usize> = BTreeMap::new();
         for (i, found) in share {
@@ -141,8 +145,8 @@ fn put_together(
 ) -> Result<Catalog> {
     let own: Vec<Arc<Schema>> = built_in()?.iter().cloned().map(Arc::new).collect();
     let broken = || Fault::new("ranks told of other files than were listed").internal();
-    let mut shares: Vec<Told> = told.iter().map(|bytes| Told::new(bytes)).collect();
-    let files = shares.iter_mut().map(Told::number).sum::<Result<u64>>()?;
+    let mut shares: Vec<Decoder> = told.iter().map(|bytes| Decoder::new(bytes)).collect();
+    let files = shares.iter_mut().map(Decoder::number).sum::<Result<u64>>()?;
     if files != listed.len() as u64 {
         return Err(broken());
     }
@@ -173,49 +177,49 @@ fn put_together(
 }
 
 /// Fails on all ranks if one did, with the fault of the first file, whichever rank has it.
-fn tell_first(world: &dyn World, failure: Option<(usize, Error)>) -> Result<()> {
+fn tell_first(comm: &dyn Communicator, failure: Option<(usize, Error)>) -> Result<()> {
     let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
-    let all = world.all_gather(&mine.to_le_bytes())?;
-    let first = all.iter().filter_map(|told| Told::new(told).number().ok()).min();
+    let all = comm.all_gather(&mine.to_le_bytes())?;
+    let first = all.iter().filter_map(|told| Decoder::new(told).number().ok()).min();
     let is_first = Some(mine) == first;
-    agree(world, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
+    sync_result(comm, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
 }
 
 /// What rank 0 tells all others.
-pub(super) trait Tellable: Sized {
-    fn tell(&self, telling: &mut Telling);
-    fn hear(told: &mut Told) -> Result<Self>;
+pub(super) trait Encode: Sized {
+    fn encode(&self, telling: &mut Encoder);
+    fn decode(told: &mut Decoder) -> Result<Self>;
 }
 
-impl Tellable for u64 {
-    fn tell(&self, telling: &mut Telling) {
+impl Encode for u64 {
+    fn encode(&self, telling: &mut Encoder) {
         telling.number(*self);
     }
 
-    fn hear(told: &mut Told) -> Result<u64> {
+    fn decode(told: &mut Decoder) -> Result<u64> {
         told.number()
     }
 }
 
 /// What rank 0 alone finds out, on all ranks: a file system is asked once for all.
-pub(super) fn from_root<T: Tellable>(
-    world: &dyn World,
+pub(super) fn from_root<T: Encode>(
+    comm: &dyn Communicator,
     find: impl FnOnce() -> Result<Vec<T>>,
 ) -> Result<Vec<T>> {
-    let found = agree(world, if is_root(world) { find() } else { Ok(Vec::new()) })?;
-    if world.size() == 1 {
+    let found = sync_result(comm, if is_root(comm) { find() } else { Ok(Vec::new()) })?;
+    if comm.size() == 1 {
         return Ok(found);
     }
-    let mut telling = Telling::default();
-    found.iter().for_each(|item| item.tell(&mut telling));
+    let mut telling = Encoder::default();
+    found.iter().for_each(|item| item.encode(&mut telling));
     let mut bytes = telling.into_bytes();
-    world.broadcast(&mut bytes)?;
-    if is_root(world) {
+    comm.broadcast(&mut bytes)?;
+    if is_root(comm) {
         return Ok(found);
     }
-    let (mut told, mut heard) = (Told::new(&bytes), Vec::new());
+    let (mut told, mut heard) = (Decoder::new(&bytes), Vec::new());
     while !told.is_over() {
-        heard.push(T::hear(&mut told)?);
+        heard.push(T::decode(&mut told)?);
     }
     Ok(heard)
 }
@@ -226,12 +230,12 @@ const LOOKED_FOR: usize = 16;
 /// Refuses ranks that do not see the files as rank 0 has listed them: path and length, and
 /// between hosts a sample of the content. Each
 /// looks for its share, and for some more where there are few; the ranks together look for all.
-pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()> {
-    if world.size() == 1 {
+pub(super) fn see_listed(comm: &dyn Communicator, files: &[(&Path, u64)]) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
-    let share = files.len().div_ceil(world.size());
-    let first = share * world.rank();
+    let share = files.len().div_ceil(comm.size());
+    let first = share * comm.rank();
     let looked_for = share.max(LOOKED_FOR).min(files.len());
     let unseen = (first..first + looked_for).map(|i| files[i % files.len()]).find_map(|file| {
         let (path, bytes) = file;
@@ -249,9 +253,9 @@ pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()
                 .environment(),
         )
     });
-    agree(world, unseen.map_or(Ok(()), Err))?;
+    sync_result(comm, unseen.map_or(Ok(()), Err))?;
     let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
-    host_copies::refuse_different(world, &host(), &paths)
+    host_copies::refuse_different(comm, &host(), &paths)
 }
 
 /// The files of all roles in their order.
@@ -273,8 +277,8 @@ fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
 
 /// blake3 of each file, which every rank gets. Two files of equal content are refused: their
 /// events would count twice.
-pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
-    let hashes = hashes(world, paths)?;
+pub fn hash_files(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
+    let hashes = hashes(comm, paths)?;
     let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
     for (path, hash) in paths.iter().zip(&hashes) {
         if let Some(other) = known.insert(hash, path) {
@@ -285,11 +289,11 @@ pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
 }
 
 /// blake3 of each file, which every rank gets; every rank hashes its share.
-fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
+fn hashes(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
     let mut mine = Vec::new();
     let mut failure = None;
-    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
-        match hash_file_telling(path, || world.progress(Work::Hashing, i as u64)) {
+    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % comm.size() == comm.rank()) {
+        match hash_file_telling(path, || comm.progress(Work::Hashing, i as u64)) {
             Ok(hash) => {
                 mine.extend((i as u64).to_le_bytes());
                 mine.extend(hash);
@@ -297,9 +301,9 @@ fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    agree(world, failure.map_or(Ok(()), Err))?;
+    sync_result(comm, failure.map_or(Ok(()), Err))?;
     let mut hashes = vec![String::new(); paths.len()];
-    for told in world.all_gather(&mine)? {
+    for told in comm.all_gather(&mine)? {
         for entry in told.as_chunks::<40>().0 {
             let (mut index, mut hash) = ([0; 8], [0; 32]);
             index.copy_from_slice(&entry[..8]);
@@ -315,11 +319,11 @@ fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// Input, with the first copy and its original; what reading a file gives.
-pub fn refuse_copies(world: &dyn World, sources: &[Source]) -> Result<()> {
+pub fn refuse_copies(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     let equal: Vec<&Source> =
-        of_equal_length(world, sources)?.into_iter().map(|i| &sources[i]).collect();
+        of_equal_length(comm, sources)?.into_iter().map(|i| &sources[i]).collect();
     let paths: Vec<&Path> = equal.iter().map(|source| source.path.as_path()).collect();
-    let hashes = hashes(world, &paths)?;
+    let hashes = hashes(comm, &paths)?;
     let mut known: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, hash) in equal.into_iter().zip(&hashes) {
         let Some(other) = known.insert(hash, source) else { continue };
@@ -331,21 +335,21 @@ pub fn refuse_copies(world: &dyn World, sources: &[Source]) -> Result<()> {
             });
             found = format!("{found}, given {other} and here {own}");
         }
-        return common(Err(copied(&source.path, found)));
+        return mark_shared(Err(copied(&source.path, found)));
     }
     Ok(())
 }
 
 /// Returns the files that have rows and the length of another one, in their order: all others
 /// differ in content. Rank 0 alone asks for lengths.
-fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> {
+fn of_equal_length(comm: &dyn Communicator, sources: &[Source]) -> Result<Vec<usize>> {
     let mut by_rows: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, source) in sources.iter().enumerate().filter(|(_, source)| source.rows > 0) {
         by_rows.entry(source.rows).or_default().push(i);
     }
     let alike: Vec<usize> = by_rows.into_values().filter(|of| of.len() > 1).flatten().collect();
     let length = |i: &usize| std::fs::metadata(&sources[*i].path).map_or(0, |data| data.len());
-    let lengths = from_root(world, || Ok(alike.iter().map(length).collect()))?;
+    let lengths = from_root(comm, || Ok(alike.iter().map(length).collect()))?;
     let mut by_length: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, length) in alike.into_iter().zip(lengths) {
         by_length.entry(length).or_default().push(i);
@@ -359,7 +363,7 @@ fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
     use crate::data::files::list::list_files;
     use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
 
@@ -426,10 +430,10 @@ mod tests {
         let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
         write(&a, 3, 1.0);
         write(&b, 3, 2.0);
-        let hashes = hash_files(&Solo, &[&a, &b]).unwrap();
+        let hashes = hash_files(&SingleRank, &[&a, &b]).unwrap();
         assert_eq!(hashes[0], blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
         std::fs::copy(&a, &c).unwrap();
-        let error = hash_files(&Solo, &[&a, &b, &c]).unwrap_err();
+        let error = hash_files(&SingleRank, &[&a, &b, &c]).unwrap_err();
         assert!(error.to_string().contains("same content"), "{error}");
     }
 
@@ -446,14 +450,14 @@ mod tests {
         };
         let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
         let different = [opened(&a, gamma), opened(&b, gamma)];
-        refuse_copies(&Solo, &different).unwrap();
+        refuse_copies(&SingleRank, &different).unwrap();
         for (class, told) in [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
         {
             let [one, other] = different.clone();
             let sources = [one, other, opened(&c, class)];
-            let error = refuse_copies(&Solo, &sources).unwrap_err();
+            let error = refuse_copies(&SingleRank, &sources).unwrap_err();
             assert!(error.exit_code() == 3 && error.to_string().contains(told), "{error}");
-            for told in Threads::run(3, |world| refuse_copies(world, &sources)) {
+            for told in Threads::run(3, |comm| refuse_copies(comm, &sources)) {
                 assert_eq!(told.unwrap_err().to_string(), error.to_string());
             }
         }
@@ -466,9 +470,9 @@ mod tests {
         write(&path, 3, 1.0);
         let paths = [path];
         let roles: [Role; 2] = [(&paths, Some(Class::Gamma)), (&paths, Some(Class::Hadron))];
-        let error = sources(&Solo, &roles, Some("taiga-events")).unwrap_err();
+        let error = sources(&SingleRank, &roles, Some("taiga-events")).unwrap_err();
         assert!(error.to_string().contains("listed twice"), "{error}");
-        let found = sources(&Solo, &roles[..1], Some("taiga-events")).unwrap();
+        let found = sources(&SingleRank, &roles[..1], Some("taiga-events")).unwrap();
         assert_eq!((found[0].rows, found[0].class), (3, Some(Class::Gamma)));
     }
 
@@ -490,14 +494,14 @@ mod tests {
         let roles: [Role; 3] =
             [(&files[0], Some(Class::Gamma)), (&[], None), (&files[1], Some(Class::Hadron))];
         let made = |ranks: usize, schema: Option<&'static str>| {
-            Threads::run(ranks, |world| {
+            Threads::run(ranks, |comm| {
                 let opened = std::cell::Cell::new(0);
                 let look = |source: &Source, table: &Table| {
                     opened.set(opened.get() + 1);
                     assert_eq!(table.rows(), source.rows);
                     Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
                 };
-                let found = catalogue(world, &roles, schema, &look)?;
+                let found = catalogue(comm, &roles, schema, &look)?;
                 let told: Vec<_> = found
                     .sources
                     .into_iter()
@@ -532,8 +536,7 @@ mod tests {
         }
         let roles: [Role; 1] = [(&files, Some(Class::Gamma))];
         for ranks in [1, 2, 3, 4] {
-            let outcomes =
-                Threads::run(ranks, |world| sources(world, &roles, Some("taiga-events")));
+            let outcomes = Threads::run(ranks, |comm| sources(comm, &roles, Some("taiga-events")));
             for outcome in outcomes {
                 let error = outcome.unwrap_err();
                 assert_eq!(error.exit_code(), 3);
@@ -550,7 +553,7 @@ mod tests {
         write(&path, 3, 1.0);
         let bytes = std::fs::metadata(&path).unwrap().len();
         let nowhere = folder.path().join("b.h5");
-        let seen = |files: &[(&Path, u64)]| Threads::run(3, |world| see_listed(world, files));
+        let seen = |files: &[(&Path, u64)]| Threads::run(3, |comm| see_listed(comm, files));
         assert!(seen(&[(&path, bytes)]).iter().all(Result::is_ok));
         assert!(seen(&[]).iter().all(Result::is_ok));
         for files in [[(&*path, bytes), (&*path, bytes - 1)], [(&*path, bytes), (&*nowhere, 0)]] {

@@ -7,7 +7,7 @@
 use super::event_store::{class_of, names_of};
 use super::sketch::{Name, Shape, Sketches};
 use super::source::Source;
-use crate::comm::{Solo, World, common};
+use crate::comm::{Communicator, SingleRank, mark_shared};
 use crate::config::{Class, Transform};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::features::Moments;
@@ -86,13 +86,13 @@ const MOST_REPEATED: f64 = 0.02;
 /// # Errors
 /// Input, where too many are equal.
 pub fn refuse_shared(
-    world: &dyn World,
+    comm: &dyn Communicator,
     before: &Sketches,
     of_class: &Sketches,
 ) -> Result<Option<String>> {
     let (mut before, mut of_class) = (before.contents.clone(), of_class.contents.clone());
-    before.merge(world)?;
-    of_class.merge(world)?;
+    before.merge(comm)?;
+    of_class.merge(comm)?;
     let repeated = of_class.names as f64 - of_class.distinct();
     let names = of_class.names as f64;
     let warning = (repeated > (MOST_REPEATED * names).max(SIGMAS * names.sqrt())).then(|| {
@@ -111,7 +111,7 @@ pub fn refuse_shared(
         return Ok(warning);
     }
     let percent = (100.0 * shared / first.min(second)).min(100.0);
-    common(Err(Fault::new("gammas and hadrons share events")
+    mark_shared(Err(Fault::new("gammas and hadrons share events")
         .expected("no event of both classes")
         .found(format!(
             "about {percent:.0} % of the events of the smaller class are also in the other"
@@ -148,7 +148,7 @@ pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Resul
     let mut found = Comparison::default();
     let none = Sketches::new(shape);
     for (before, of_class) in [(&none, gammas), (gammas, hadrons)] {
-        match refuse_shared(&Solo, before, of_class) {
+        match refuse_shared(&SingleRank, before, of_class) {
             Ok(repeated) => found.repeated = found.repeated.or(repeated),
             Err(Error::Input(fault)) => {
                 let files = holding_both(sources, selection, &sketches)?;
@@ -237,11 +237,12 @@ mod tests {
     fn classes_that_share_events_are_refused_on_any_ranks() {
         let first = std::process::id() % 1000;
         let verdict = |gammas: Range<u32>, hadrons: Range<u32>| {
-            let one = refuse_shared(&Solo, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));
+            let one =
+                refuse_shared(&SingleRank, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));
             let one = one.err().map(|error| error.to_string());
-            for told in Threads::run(3, |world| {
-                let of = |rows: &Range<u32>| of(rows.clone(), world.rank(), 3);
-                refuse_shared(world, &of(&gammas), &of(&hadrons))
+            for told in Threads::run(3, |comm| {
+                let of = |rows: &Range<u32>| of(rows.clone(), comm.rank(), 3);
+                refuse_shared(comm, &of(&gammas), &of(&hadrons))
             }) {
                 assert_eq!(told.err().map(|error| error.to_string()), one);
             }

@@ -6,7 +6,7 @@
 
 use super::event_store::{Opened, class_of};
 use super::source::{Source, Verdict};
-use crate::comm::{Work, World, agree};
+use crate::comm::{Communicator, Work, sync_result};
 use crate::config::Class;
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::selection::cut_flow::{CutCount, CutFlow};
@@ -60,7 +60,7 @@ impl Counts {
 /// # Errors
 /// Those of opening and reading the files, on every rank.
 pub fn count(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
     rows_per_file: Option<u64>,
@@ -71,10 +71,10 @@ pub fn count(
         names.push(OFF_SOURCE.to_string());
     }
     let mut counts = vec![Counts::new(names.len()); CLASSES.len()];
-    agree(world, read(world, sources, selection, rows_per_file, &mut counts))?;
+    sync_result(comm, read(comm, sources, selection, rows_per_file, &mut counts))?;
     let mut words: Vec<i64> =
         counts.iter_mut().flat_map(Counts::words).map(|word| *word as i64).collect();
-    world.all_reduce_sum(&mut words)?;
+    comm.all_reduce_sum(&mut words)?;
     let sums = counts.iter_mut().flat_map(Counts::words).zip(words);
     sums.for_each(|(word, sum)| *word = sum as u64);
     let flows = CLASSES.into_iter().zip(counts).filter(|(_, counts)| counts.rows > 0);
@@ -102,7 +102,7 @@ fn flow(
 
 /// This rank's windows of all files.
 fn read(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
     rows_per_file: Option<u64>,
@@ -114,7 +114,7 @@ fn read(
         let rows = source.rows.min(rows_per_file.unwrap_or(u64::MAX));
         let mut starts = Vec::new();
         for start in (0..rows).step_by(CHUNK_ROWS) {
-            if window % world.size() == world.rank() {
+            if window % comm.size() == comm.rank() {
                 starts.push(start);
             }
             window += 1;
@@ -122,7 +122,7 @@ fn read(
         if !starts.is_empty() {
             let mut opened = Opened::open(source, request(source, selection))?;
             for start in starts {
-                world.progress(Work::Reading, first + start);
+                comm.progress(Work::Reading, first + start);
                 let end = rows.min(start + CHUNK_ROWS as u64);
                 let notes = opened.read(start..end, first + start, &mut block)?;
                 let verdict = |row: usize| notes.get(row).map_or(Verdict::Use, |note| note.verdict);
@@ -171,7 +171,7 @@ fn add(
 /// Adds to an error about too few events of a class which cuts removed them. To be called by
 /// all ranks with the same error.
 pub fn explain(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
     class: Class,
@@ -179,7 +179,7 @@ pub fn explain(
 ) -> Error {
     let of_class = usize::from(class == Class::Hadron);
     // Where the files cannot be read again, the first error says more.
-    let flows = count(world, sources, selection, None).unwrap_or_default();
+    let flows = count(comm, sources, selection, None).unwrap_or_default();
     match flows.iter().find(|flow| flow.class == CLASSES[of_class]) {
         Some(flow) => error.also_found(&flow.summary()),
         None => error,

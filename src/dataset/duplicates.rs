@@ -8,7 +8,7 @@
 
 use super::event_store::class_of;
 use super::source::Source;
-use crate::comm::{Work, World, agree, common};
+use crate::comm::{Communicator, Work, mark_shared, sync_result};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::table::{Block, Reader, Request, Table};
 use crate::error::{Fault, Result};
@@ -30,41 +30,45 @@ struct Row {
 }
 
 /// Refuses duplicate events, on all ranks alike.
-pub fn refuse(world: &dyn World, sources: &[Source]) -> Result<()> {
+pub fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     const ADVICE: &str = "`taiga-flow check` lists all; remove the copies, or set data.allow_repeated_events = true where other events have the same numbers";
-    match find(world, sources)? {
+    match find(comm, sources)? {
         None => Ok(()),
-        Some(fault) => common(Err(fault.advice(ADVICE).input())),
+        Some(fault) => mark_shared(Err(fault.advice(ADVICE).input())),
     }
 }
 
 /// Finds duplicate events, on all ranks alike.
-pub fn find(world: &dyn World, sources: &[Source]) -> Result<Option<Fault>> {
+pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>> {
     let mut names = Vec::new();
-    let read = for_each_row(world, sources, |row| names.push(name(sources, row)));
-    agree(world, read)?;
-    let shared = shared_names(world, &mut names)?;
+    let read = for_each_row(comm, sources, |row| names.push(name(sources, row)));
+    sync_result(comm, read)?;
+    let shared = shared_names(comm, &mut names)?;
     drop(names);
     if shared.is_empty() {
         return Ok(None);
     }
     let mut mine = Vec::new();
-    let read = for_each_row(world, sources, |row| {
+    let read = for_each_row(comm, sources, |row| {
         if mine.len() < MOST_ROWS && shared.contains(&name(sources, row)) {
             mine.push(row.clone());
         }
     });
-    agree(world, read)?;
-    let rows = gather(world, &mine)?;
+    sync_result(comm, read)?;
+    let rows = gather(comm, &mine)?;
     let all = shared.len() < MOST_NAMES && rows.len() < MOST_ROWS;
-    common(compare(sources, rows, all))
+    mark_shared(compare(sources, rows, all))
 }
 
 /// This rank's share of all rows, one after the other.
-fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(&Row)) -> Result<()> {
+fn for_each_row(
+    comm: &dyn Communicator,
+    sources: &[Source],
+    mut take: impl FnMut(&Row),
+) -> Result<()> {
     let total: u128 = sources.iter().map(|source| u128::from(source.rows)).sum();
-    let cut = |rank: usize| (total * rank as u128 / world.size() as u128) as u64;
-    let mine = cut(world.rank())..cut(world.rank() + 1);
+    let cut = |rank: usize| (total * rank as u128 / comm.size() as u128) as u64;
+    let mine = cut(comm.rank())..cut(comm.rank() + 1);
     let (mut first, mut block) = (0, Block::default());
     let mut it = Row { source: 0, place: 0, class: 0, key: Vec::new() };
     for (index, source) in sources.iter().enumerate() {
@@ -76,7 +80,7 @@ fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(&Row
         }
         let Some(mut reader) = open(source)? else { continue };
         for (start, rows) in pieces(rows.start - file.start..rows.end - file.start) {
-            world.progress(Work::Reading, start);
+            comm.progress(Work::Reading, start);
             reader.read(rows, &mut block)?;
             for row in 0..block.rows {
                 (it.source, it.place) = (index, start + row as u64);
@@ -124,8 +128,8 @@ pub fn mixed(state: u64, word: u64) -> u64 {
 
 /// The least names that stand more than once over all ranks. Every rank looks after its share of
 /// the names, which it is told by all others.
-fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
-    let ranks = world.size();
+fn shared_names(comm: &dyn Communicator, names: &mut [u64]) -> Result<BTreeSet<u64>> {
+    let ranks = comm.size();
     let mut doubled = Vec::new();
     if ranks == 1 {
         doubled = repeated(names);
@@ -133,15 +137,15 @@ fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
         for owner in 0..ranks {
             let share = names.iter().filter(|name| **name % ranks as u64 == owner as u64);
             let bytes: Vec<u8> = share.flat_map(|name| name.to_le_bytes()).collect();
-            let told = world.all_gather(&bytes)?;
-            if owner == world.rank() {
+            let told = comm.all_gather(&bytes)?;
+            if owner == comm.rank() {
                 doubled =
                     repeated(&mut told.iter().flat_map(|bytes| words(bytes)).collect::<Vec<_>>());
             }
         }
     }
     let bytes: Vec<u8> = doubled.iter().flat_map(|name| name.to_le_bytes()).collect();
-    let told = world.all_gather(&bytes)?;
+    let told = comm.all_gather(&bytes)?;
     let all: BTreeSet<u64> = told.iter().flat_map(|bytes| words(bytes)).collect();
     Ok(all.into_iter().take(MOST_NAMES).collect())
 }
@@ -157,7 +161,7 @@ fn repeated(names: &mut [u64]) -> Vec<u64> {
 }
 
 /// The first rows of all ranks, on every rank.
-fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
+fn gather(comm: &dyn Communicator, mine: &[Row]) -> Result<Vec<Row>> {
     let mut bytes = Vec::new();
     for Row { source, place, class, key } in mine {
         let head = [*source as u64, *place, *class as u64, key.len() as u64];
@@ -165,7 +169,7 @@ fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
         bytes.extend(words.flat_map(u64::to_le_bytes));
     }
     let mut rows = Vec::new();
-    for told in world.all_gather(&bytes)? {
+    for told in comm.all_gather(&bytes)? {
         let mut words = words(&told);
         while let (Some(source), Some(place), Some(class), Some(length)) =
             (words.next(), words.next(), words.next(), words.next())
@@ -217,7 +221,7 @@ fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<Option<Fault
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
     use crate::config::Class;
     use crate::data::schema::Schema;
     use crate::data::table::events;
@@ -242,9 +246,9 @@ mod tests {
 
     /// The verdicts on one, two and three ranks, which must be the same.
     fn verdict(sources: &[Source]) -> Option<String> {
-        let one = refuse(&Solo, sources).err().map(|error| error.to_string());
+        let one = refuse(&SingleRank, sources).err().map(|error| error.to_string());
         for ranks in [2, 3] {
-            for told in Threads::run(ranks, |world| refuse(world, sources)) {
+            for told in Threads::run(ranks, |comm| refuse(comm, sources)) {
                 assert_eq!(told.err().map(|error| error.to_string()), one, "{ranks} ranks");
             }
         }

@@ -6,7 +6,7 @@
 
 use super::sketch::{self, Names, Sketches};
 use super::source::{Note, Source, Verdict, request};
-use crate::comm::{Work, World, gather_slots, host};
+use crate::comm::{Communicator, Work, gather_slots, host};
 use crate::config::{Class, Transform};
 use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
@@ -26,7 +26,7 @@ const WINDOW: u64 = 65_536;
 
 /// What is asked of every row.
 #[derive(Debug, Clone)]
-pub struct Recipe<'a> {
+pub struct RowSelection<'a> {
     pub selection: &'a Selection,
     pub splitter: &'a Splitter,
     /// Key columns of a shower; the schema's if absent.
@@ -188,9 +188,9 @@ impl RowCounts {
     }
 
     /// The counts of all ranks together, on every rank.
-    pub fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
+    pub fn reduce(mut self, comm: &dyn Communicator) -> Result<RowCounts> {
         let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         for (word, sum) in self.words().into_iter().zip(sums) {
             *word = sum as u64;
         }
@@ -201,14 +201,14 @@ impl RowCounts {
 impl EventStore {
     /// Reads this rank's shards; features are still quantities, not yet scaled.
     pub fn load(
-        world: &dyn World,
+        comm: &dyn Communicator,
         sources: &[Source],
-        recipe: &Recipe,
+        row_selection: &RowSelection,
     ) -> Result<(EventStore, RowCounts)> {
-        let features = recipe.selection.features().len();
-        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let features = row_selection.selection.features().len();
+        let (rank, ranks) = (comm.rank() as u64, comm.size() as u64);
         let empty = Rows::new(features);
-        let shards = (0..recipe.dealing.shards())
+        let shards = (0..row_selection.dealing.shards())
             .filter(|s| s % ranks == rank)
             .map(|id| Shard {
                 id,
@@ -217,15 +217,15 @@ impl EventStore {
                 calibration: empty.clone(),
             })
             .collect();
-        let signed = recipe.selection.features().iter().enumerate();
+        let signed = row_selection.selection.features().iter().enumerate();
         let signed =
             signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
-        let sketches = recipe.sketched.map(Sketches::new);
+        let sketches = row_selection.sketched.map(Sketches::new);
         let mut store = EventStore { shards, features, sketches, signed };
         let mut counts = RowCounts::default();
         let mut first = 0;
         for source in sources {
-            store.load_file(world, source, first, recipe, &mut counts)?;
+            store.load_file(comm, source, first, row_selection, &mut counts)?;
             first += source.rows;
         }
         Ok((store, counts))
@@ -233,15 +233,15 @@ impl EventStore {
 
     fn load_file(
         &mut self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         source: &Source,
         first: u64,
-        recipe: &Recipe,
+        row_selection: &RowSelection,
         counts: &mut RowCounts,
     ) -> Result<()> {
-        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let (rank, ranks) = (comm.rank() as u64, comm.size() as u64);
         let file = first..first + source.rows;
-        let pieces: Vec<(u64, Range<u64>)> = recipe
+        let pieces: Vec<(u64, Range<u64>)> = row_selection
             .dealing
             .pieces(rank, ranks)
             .map(|(shard, rows)| (shard, rows.start.max(file.start)..rows.end.min(file.end)))
@@ -250,13 +250,13 @@ impl EventStore {
         if pieces.is_empty() {
             return Ok(());
         }
-        if source.class.is_some_and(|class| class != recipe.class) {
+        if source.class.is_some_and(|class| class != row_selection.class) {
             let rows: u64 = pieces.iter().map(|(_, rows)| rows.end - rows.start).sum();
             counts.read += rows;
             counts.other_class += rows;
             return Ok(());
         }
-        let mut opened = Opened::new(source, recipe)?;
+        let mut opened = Opened::new(source, row_selection)?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -268,12 +268,12 @@ impl EventStore {
                 .max(1);
             let group = &pieces[next..next + window];
             let end = group[window - 1].1.end;
-            world.progress(Work::Reading, start);
+            comm.progress(Work::Reading, start);
             let notes = opened.read(start - first..end - first, start, &mut block)?;
             let seen = Viewed { opened: &opened, notes: &notes };
             for (shard, rows) in group {
                 let local = (rows.start - start) as usize..(rows.end - start) as usize;
-                self.take(&seen, recipe, &block, *shard / ranks, local, start, counts)
+                self.take(&seen, row_selection, &block, *shard / ranks, local, start, counts)
                     .map_err(|e| e.in_file(&source.path))?;
             }
             next += window;
@@ -286,21 +286,21 @@ impl EventStore {
     fn take(
         &mut self,
         seen: &Viewed,
-        recipe: &Recipe,
+        row_selection: &RowSelection,
         block: &Block,
         slot: u64,
         rows: Range<usize>,
         first: u64,
         counts: &mut RowCounts,
     ) -> Result<()> {
-        let noise = Stream::new(recipe.seed, "dequantise", &[]);
+        let noise = Stream::new(row_selection.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
         let mut judged = Judged::default();
-        recipe.selection.judge(Which::All, &columns, rows.clone(), &mut judged);
+        row_selection.selection.judge(Which::All, &columns, rows.clone(), &mut judged);
         for (row, status) in rows.zip(judged.status) {
             counts.read += 1;
-            if class_of(seen.opened.source, block, row) != Some(recipe.class.code()) {
+            if class_of(seen.opened.source, block, row) != Some(row_selection.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
@@ -308,7 +308,7 @@ impl EventStore {
             if status != 0 {
                 if status & NOT_FINITE != 0 {
                     counts.not_finite += 1;
-                    counts.excused[0] += u64::from(recipe.selection.fails_cut(block, row));
+                    counts.excused[0] += u64::from(row_selection.selection.fails_cut(block, row));
                 } else if status & OUT_OF_DOMAIN != 0 {
                     counts.out_of_domain += 1;
                     counts.excused[1] += u64::from(status & CUT != 0);
@@ -321,19 +321,24 @@ impl EventStore {
                 counts.on_source += 1;
                 continue;
             }
-            let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
-                let x = block.quantities[d][row];
-                if feature.quantum == 0.0 {
-                    return x;
-                }
-                let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
-                let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
-                // Noise must not carry a value out of the transform's domain.
-                if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
-            });
+            let event =
+                row_selection.selection.features().iter().enumerate().map(|(d, feature)| {
+                    let x = block.quantities[d][row];
+                    if feature.quantum == 0.0 {
+                        return x;
+                    }
+                    let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
+                    let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
+                    // Noise must not carry a value out of the transform's domain.
+                    if features::transform(feature, f64::from(noisy)).is_finite() {
+                        noisy
+                    } else {
+                        x
+                    }
+                });
             let part = match verdict {
                 Verdict::HeldOut => Part::Test,
-                _ => part_of(recipe, block, row),
+                _ => part_of(row_selection, block, row),
             };
             let (count, rows) = match part {
                 Part::Train => (&mut counts.train, &mut shard.train),
@@ -346,17 +351,17 @@ impl EventStore {
             };
             *count += 1;
             if let (Some(sketches), None) = (&mut self.sketches, &seen.opened.source.view) {
-                let keyed = recipe.key.is_some();
-                let class = recipe.class.code();
-                sketches.insert(&names_of(recipe.selection, block, row, class, keyed));
+                let keyed = row_selection.key.is_some();
+                let class = row_selection.class.code();
+                sketches.insert(&names_of(row_selection.selection, block, row, class, keyed));
             }
             rows.push(event);
-            if recipe.selection.has_weight() {
-                rows.weights.push(recipe.selection.weight(block, row)? as f32);
+            if row_selection.selection.has_weight() {
+                rows.weights.push(row_selection.selection.weight(block, row)? as f32);
             }
-            if recipe.selection.has_bins() && part != Part::Train {
+            if row_selection.selection.has_bins() && part != Part::Train {
                 let value = |column: usize| f64::from(block.quantities[column][row]);
-                rows.bins.push(recipe.selection.bin(value));
+                rows.bins.push(row_selection.selection.bin(value));
             }
         }
         Ok(())
@@ -365,7 +370,11 @@ impl EventStore {
     /// Divides all weights by their mean over the training events of all shards, so that
     /// they do not change the length of a step. Tells the effective number of training
     /// events, (Σw)²/Σw² (Kish 1965); `None` where all weights are 1.
-    pub fn normalise_weights(&mut self, world: &dyn World, shards: u64) -> Result<Option<f64>> {
+    pub fn normalise_weights(
+        &mut self,
+        comm: &dyn Communicator,
+        shards: u64,
+    ) -> Result<Option<f64>> {
         let mut slots = vec![None; 3 * shards as usize];
         for shard in &self.shards {
             let (sum, squares) = shard.train.weight_sums();
@@ -375,12 +384,12 @@ impl EventStore {
         }
         let weighted = self.shards.iter().any(|s| s.train.weights().is_some());
         let mut any = [i64::from(weighted)];
-        world.all_reduce_sum(&mut any)?;
+        comm.all_reduce_sum(&mut any)?;
         if any[0] == 0 {
             return Ok(None);
         }
         let mut total = [0.0; 3];
-        for words in gather_slots(world, &slots)?.chunks(3) {
+        for words in gather_slots(comm, &slots)?.chunks(3) {
             total.iter_mut().zip(words).for_each(|(t, w)| *t += w);
         }
         let [sum, squares, events] = total;
@@ -400,19 +409,23 @@ impl EventStore {
 
     /// Moments of the training events' coordinates over all shards, merged in the order
     /// of shards, so that they do not depend on the ranks.
-    pub fn moments(&self, world: &dyn World, recipe: &Recipe) -> Result<Moments> {
+    pub fn moments(
+        &self,
+        comm: &dyn Communicator,
+        row_selection: &RowSelection,
+    ) -> Result<Moments> {
         let features = self.features;
         let width = 1 + 2 * features;
-        let mut slots = vec![None; recipe.dealing.shards() as usize * width];
+        let mut slots = vec![None; row_selection.dealing.shards() as usize * width];
         let partial: Vec<Moments> =
-            self.shards.par_iter().map(|s| shard_moments(&s.train, recipe)).collect();
+            self.shards.par_iter().map(|s| shard_moments(&s.train, row_selection)).collect();
         for (shard, m) in self.shards.iter().zip(partial) {
             let words = [&[m.count], &m.mean[..], &m.deviation[..]].concat();
             let at = shard.id as usize * width;
             slots[at..at + width].iter_mut().zip(words).for_each(|(slot, word)| *slot = Some(word));
         }
         let mut moments = Moments::new(features);
-        for words in gather_slots(world, &slots)?.chunks(width) {
+        for words in gather_slots(comm, &slots)?.chunks(width) {
             moments.merge(&Moments {
                 count: words[0],
                 mean: words[1..=features].to_vec(),
@@ -524,38 +537,46 @@ impl EventStore {
     /// File and row of some training events, given as (shard of this rank, index in it):
     /// reads and sorts the rows of those shards once more.
     pub fn locate(
-        world: &dyn World,
+        comm: &dyn Communicator,
         sources: &[Source],
-        recipe: &Recipe,
+        row_selection: &RowSelection,
         wanted: &BTreeSet<(u64, u64)>,
     ) -> Result<BTreeMap<PathBuf, Vec<u64>>> {
-        let ranks = world.size() as u64;
+        let ranks = comm.size() as u64;
         let mut found: BTreeMap<PathBuf, Vec<u64>> = BTreeMap::new();
         let mut events: BTreeMap<u64, u64> = BTreeMap::new(); // of each shard so far
         let mut first = 0;
         for source in sources {
             let file = first..first + source.rows;
-            if source.class.is_some_and(|class| class != recipe.class) {
+            if source.class.is_some_and(|class| class != row_selection.class) {
                 first = file.end;
                 continue;
             }
-            let mut opened = Opened::new(source, recipe)?;
+            let mut opened = Opened::new(source, row_selection)?;
             let mut block = Block::default();
-            for (shard, rows) in recipe.dealing.pieces(world.rank() as u64, ranks) {
+            for (shard, rows) in row_selection.dealing.pieces(comm.rank() as u64, ranks) {
                 let rows = rows.start.max(file.start)..rows.end.min(file.end);
                 if rows.is_empty() || !wanted.iter().any(|(s, _)| *s == shard) {
                     continue;
                 }
-                world.progress(Work::Reading, rows.start);
+                comm.progress(Work::Reading, rows.start);
                 let local = rows.start - first..rows.end - first;
                 let notes = opened.read(local, rows.start, &mut block)?;
                 let seen = Viewed { opened: &opened, notes: &notes };
-                let (mut piece, _) = EventStore::load(world, &[], recipe)?;
+                let (mut piece, _) = EventStore::load(comm, &[], row_selection)?;
                 let before = events.entry(shard).or_default();
                 for row in 0..block.rows {
                     let mut counts = RowCounts::default();
                     let (slot, start) = (shard / ranks, rows.start);
-                    piece.take(&seen, recipe, &block, slot, row..row + 1, start, &mut counts)?;
+                    piece.take(
+                        &seen,
+                        row_selection,
+                        &block,
+                        slot,
+                        row..row + 1,
+                        start,
+                        &mut counts,
+                    )?;
                     if counts.train == 1 && wanted.contains(&(shard, *before)) {
                         let row = rows.start - first + row as u64;
                         found.entry(source.path.clone()).or_default().push(row);
@@ -640,8 +661,8 @@ pub(crate) struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    fn new(source: &'a Source, recipe: &Recipe) -> Result<Opened<'a>> {
-        Opened::open(source, request(source, recipe.selection, recipe.key))
+    fn new(source: &'a Source, row_selection: &RowSelection) -> Result<Opened<'a>> {
+        Opened::open(source, request(source, row_selection.selection, row_selection.key))
     }
 
     pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<Opened<'a>> {
@@ -659,7 +680,7 @@ impl<'a> Opened<'a> {
     ) -> Result<Vec<Note>> {
         self.reader.read(rows, block)?;
         let Some(view) = &self.source.view else { return Ok(Vec::new()) };
-        let seen = view.see(&self.read, &self.wanted, first, block);
+        let seen = view.apply(&self.read, &self.wanted, first, block);
         seen.map_err(|e| e.in_file(&self.source.path))
     }
 }
@@ -676,7 +697,7 @@ impl Viewed<'_> {
         let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
             return Verdict::Use;
         };
-        view.tell(&self.opened.wanted, block, row, note, usable);
+        view.observe(&self.opened.wanted, block, row, note, usable);
         note.verdict
     }
 }
@@ -689,8 +710,15 @@ pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
     }
 }
 
-fn part_of(recipe: &Recipe, block: &Block, row: usize) -> Part {
-    part(recipe.splitter, recipe.selection, block, row, recipe.class.code(), recipe.key.is_some())
+fn part_of(row_selection: &RowSelection, block: &Block, row: usize) -> Part {
+    part(
+        row_selection.splitter,
+        row_selection.selection,
+        block,
+        row,
+        row_selection.class.code(),
+        row_selection.key.is_some(),
+    )
 }
 
 /// The part of a row: by the key columns given, by the schema's, or by content.
@@ -719,8 +747,8 @@ pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, key
     Names { key: (!keys.is_empty()).then(key), content: sketch::name_of_content(content) }
 }
 
-fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {
-    let features = recipe.selection.features();
+fn shard_moments(rows: &Rows, row_selection: &RowSelection) -> Moments {
+    let features = row_selection.selection.features();
     let mut moments = Moments::new(features.len());
     let mut coordinates = vec![0.0; features.len()];
     for row in rows.rows() {

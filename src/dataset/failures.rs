@@ -1,7 +1,7 @@
 //! What became of the files of an archive: each rank's report, put together on all.
 
 use super::assignment::Assignment;
-use crate::comm::{World, common, gather_values};
+use crate::comm::{Communicator, gather_values, mark_shared};
 use crate::error::{Error, Fault, Result, path_text};
 use crate::memory;
 use serde::de::DeserializeOwned;
@@ -126,9 +126,13 @@ impl<F> Default for Report<F> {
 
 impl<F: Serialize + DeserializeOwned> Report<F> {
     /// All ranks' reports, files in the order of their outputs.
-    pub fn gather(&self, world: &dyn World, output: impl Fn(&F) -> &str) -> Result<Report<F>> {
+    pub fn gather(
+        &self,
+        comm: &dyn Communicator,
+        output: impl Fn(&F) -> &str,
+    ) -> Result<Report<F>> {
         let mut all = Report::default();
-        for report in gather_values(world, self)? {
+        for report in gather_values(comm, self)? {
             all.files.extend(report.files);
             all.failures.extend(report.failures);
         }
@@ -144,7 +148,7 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
         let (true, Some(first)) = (self.files.is_empty(), self.failures.first()) else {
             return Ok(());
         };
-        common(Err(first.to_error()))
+        mark_shared(Err(first.to_error()))
     }
 
     /// Input path → what was wrong with it; the outputs' names are those of the assignment.

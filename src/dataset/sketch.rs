@@ -4,7 +4,7 @@
 //! than have room, one in a power of two is kept, chosen by the name alone, so that shares
 //! can still be measured. The bits depend on the set of names only, not on ranks or order.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::error::Result;
 
 /// Bits set per name.
@@ -93,12 +93,12 @@ impl Sketch {
     ///
     /// # Errors
     /// Those of the reduction.
-    pub fn merge(&mut self, world: &dyn World) -> Result<()> {
-        if world.size() == 1 {
+    pub fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
+        if comm.size() == 1 {
             return Ok(());
         }
         let mut names = [self.names as i64];
-        world.all_reduce_sum(&mut names)?;
+        comm.all_reduce_sum(&mut names)?;
         self.names = names[0] as u64;
         let all = 8 * self.bits.len();
         for first in (0..all).step_by(PER_WORD * WORDS) {
@@ -108,7 +108,7 @@ impl Sketch {
                 let bit = i64::from(self.bits[place / 8] >> (place % 8) & 1);
                 words[i / PER_WORD] |= bit << (COUNT_BITS * (i % PER_WORD));
             }
-            world.all_reduce_sum(&mut words)?;
+            comm.all_reduce_sum(&mut words)?;
             for (i, place) in range.enumerate() {
                 let count = words[i / PER_WORD] >> (COUNT_BITS * (i % PER_WORD));
                 let set = count & ((1 << COUNT_BITS) - 1) != 0;
@@ -158,9 +158,9 @@ impl Sketches {
     ///
     /// # Errors
     /// Those of the reduction.
-    pub fn merge(&mut self, world: &dyn World) -> Result<()> {
-        self.keys.merge(world)?;
-        self.contents.merge(world)
+    pub fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
+        self.keys.merge(comm)?;
+        self.contents.merge(comm)
     }
 }
 
@@ -232,11 +232,11 @@ mod tests {
         let mut one = Sketch::new(Shape::new(40_000));
         (0..40_000).for_each(|i| one.insert(named(i % 30_000)));
         for ranks in [2, 3] {
-            let all = Threads::run(ranks, |world| {
+            let all = Threads::run(ranks, |comm| {
                 let mut mine = Sketch::new(Shape::new(40_000));
-                let rows = (0..40_000).skip(world.rank()).step_by(ranks);
+                let rows = (0..40_000).skip(comm.rank()).step_by(ranks);
                 rows.for_each(|i| mine.insert(named(i % 30_000)));
-                mine.merge(world).map(|()| mine)
+                mine.merge(comm).map(|()| mine)
             });
             assert!(all.into_iter().all(|sketch| sketch.unwrap() == one), "{ranks} ranks");
         }

@@ -6,7 +6,7 @@
 use super::check::ordered_pairs;
 use super::event_store;
 use super::source::Source;
-use crate::comm::{Work, World, agree, common, gather_values, is_root};
+use crate::comm::{Communicator, Work, gather_values, is_root, mark_shared, sync_result};
 use crate::data::schema::plausible;
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
@@ -40,15 +40,15 @@ pub struct Finding {
 /// # Errors
 /// Input, with the first such file; what reading a file gives.
 pub fn refuse_implausible(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
 ) -> Result<()> {
-    let all = find(world, sources, selection)?;
+    let all = find(comm, sources, selection)?;
     if let Some(first) = all.iter().find(|finding| finding.severe) {
-        return common(Err(first.refusal(&sources[first.file])));
+        return mark_shared(Err(first.refusal(&sources[first.file])));
     }
-    if is_root(world) {
+    if is_root(comm) {
         for finding in all.iter().take(MOST_WARNINGS) {
             log::warn!("{}", finding.line(sources));
         }
@@ -60,17 +60,21 @@ pub fn refuse_implausible(
 }
 
 /// Finds quantities that are not plausible, on all ranks alike, in the order of the files.
-pub fn find(world: &dyn World, sources: &[Source], selection: &Selection) -> Result<Vec<Finding>> {
+pub fn find(
+    comm: &dyn Communicator,
+    sources: &[Source],
+    selection: &Selection,
+) -> Result<Vec<Finding>> {
     let step = sources.len().div_ceil(MOST_FILES).max(1);
     let looked = (0..sources.len()).step_by(step).enumerate();
-    let mine = looked.filter(|(i, _)| i % world.size() == world.rank());
+    let mine = looked.filter(|(i, _)| i % comm.size() == comm.rank());
     let found = mine.map(|(_, file)| {
-        world.progress(Work::Reading, file as u64);
+        comm.progress(Work::Reading, file as u64);
         findings(file, &sources[file], selection)
     });
     let found: Vec<Finding> =
-        agree(world, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
-    let mut all: Vec<Finding> = gather_values(world, &found)?.into_iter().flatten().collect();
+        sync_result(comm, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
+    let mut all: Vec<Finding> = gather_values(comm, &found)?.into_iter().flatten().collect();
     all.sort_by_key(|finding| finding.file);
     Ok(all)
 }

@@ -117,12 +117,16 @@ impl Engine for CubeEngine {
         Ok(())
     }
 
-    fn room(&self) -> usize {
-        self.flow.room()
+    fn capacity(&self) -> usize {
+        self.flow.capacity()
     }
 
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
-        self.flow.hold(events, pieces).map_err(|e| fault(&e))
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()> {
+        self.flow.upload_events(events, pieces).map_err(|e| fault(&e))
     }
 
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()> {

@@ -17,9 +17,9 @@ pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
 pub use positions::{Images, OF_POSITION, Positions, Seen};
 pub use preparation::{Preparation, Prepared};
-pub use scorer::{More, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
+pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
 
-use crate::comm::{World, host, is_root};
+use crate::comm::{Communicator, host, is_root};
 use crate::config::{EngineChoice, Hardware};
 use crate::error::{Fault, Result};
 use cpu::{CpuEngine, Isa};
@@ -69,11 +69,15 @@ pub trait Engine {
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
 
     /// Events that it can keep for batches to name: none, where that gains nothing.
-    fn room(&self) -> usize {
+    fn capacity(&self) -> usize {
         0
     }
     /// Keeps so many scaled events, given in pieces (events, features).
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()>;
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()>;
     /// Takes over weights to train, by gradients of `shards` shards of all ranks.
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()>;
     /// Adds the gradient of a batch to the sums of the step; may not wait for it. The
@@ -109,18 +113,18 @@ impl Place {
     /// Threads: as asked, else the rank's cores, shared with the ranks of its node that
     /// may run on the same ones. A launcher that binds each rank to cores of its own has
     /// shared them out already.
-    pub fn new(world: &dyn World, hardware: Hardware) -> Result<Place> {
+    pub fn new(comm: &dyn Communicator, hardware: Hardware) -> Result<Place> {
         let mine = [host(), allowed_cores()].join("\n");
         let sharers =
-            world.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
+            comm.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = (cores / sharers.max(1)).max(1);
         Ok(Place {
             hardware,
             threads: if hardware.threads > 0 { hardware.threads } else { shared },
-            local_rank: world.local_rank(),
-            local_size: world.local_size(),
-            tells: is_root(world),
+            local_rank: comm.local_rank(),
+            local_size: comm.local_size(),
+            tells: is_root(comm),
         })
     }
 

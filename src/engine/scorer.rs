@@ -28,12 +28,12 @@ pub struct Scorer {
     flows: Vec<(String, Box<dyn Engine>)>, // the numerator of a ratio first
     normal: Class,
     log_det: f64,
-    more: More,
+    more: ExtraOutputs,
 }
 
 /// What is computed beside scores where it is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct More {
+pub struct ExtraOutputs {
     /// Densities per raw units.
     pub raw: bool,
     /// |z|² in the first flow.
@@ -80,13 +80,13 @@ impl Scorer {
             normal,
             flows,
             card,
-            more: More::default(),
+            more: ExtraOutputs::default(),
         })
     }
 
     /// With more figures.
     #[must_use]
-    pub fn with(mut self, more: More) -> Scorer {
+    pub fn with(mut self, more: ExtraOutputs) -> Scorer {
         self.preparation.raw = more.raw;
         Scorer { more, ..self }
     }

@@ -5,7 +5,7 @@
 //! file and row, from a seed.
 
 use super::Parts;
-use crate::comm::{Work, World};
+use crate::comm::{Communicator, Work};
 use crate::config::Class;
 use crate::data::files::stamp;
 use crate::data::selection::split::{Part, Splitter};
@@ -47,10 +47,10 @@ struct Event {
 
 impl Forest {
     /// Grows a forest from the train and validation parts of files with a class column.
-    pub fn grow(world: &dyn World, scorer: &Scorer, sources: &[Source]) -> Result<Forest> {
+    pub fn grow(comm: &dyn Communicator, scorer: &Scorer, sources: &[Source]) -> Result<Forest> {
         let mut classes = [Vec::new(), Vec::new()];
         for (number, source) in sources.iter().enumerate() {
-            take(world, scorer, source, number as u64, &mut classes)
+            take(comm, scorer, source, number as u64, &mut classes)
                 .map_err(|e| e.in_file(&source.path))?;
         }
         let [gamma, hadron] = classes.each_ref().map(|events| events.len() as u64);
@@ -122,7 +122,7 @@ pub fn refuse_overlap(grown: &[Source], evaluated: &[(&Source, Parts)]) -> Resul
 
 /// Takes up the usable events of the train and validation parts of a file, by class.
 fn take(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
     source: &Source,
     number: u64,
@@ -140,7 +140,7 @@ fn take(
     })?;
     let (mut block, mut scored) = (Block::default(), Scored::default());
     for start in (0..source.rows).step_by(WINDOW as usize) {
-        world.progress(Work::Reading, start);
+        comm.progress(Work::Reading, start);
         reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
         scorer.prepare_only(&block, &mut scored);
         for row in (0..block.rows).filter(|row| scored.status[*row] == 0) {

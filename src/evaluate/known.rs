@@ -1,7 +1,7 @@
 //! Recognises files that a model was trained on: by their hash, else by their events.
 
 use super::{Options, Parts, WINDOW, is_unknown, parts_of, trained_as};
-use crate::comm::{Work, World, agree, common, is_root};
+use crate::comm::{Communicator, Work, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::selection::split::Part;
 use crate::data::table::{Block, Request, Table};
@@ -33,7 +33,7 @@ pub struct Known<'c> {
 /// # Errors
 /// Input, where a file holds training events whose part cannot be found again.
 pub fn known<'c>(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &'c Scorer,
     sketches: &Sketches,
     sources: &[Source],
@@ -41,7 +41,7 @@ pub fn known<'c>(
 ) -> Result<Vec<Known<'c>>> {
     let mut all = Vec::with_capacity(sources.len());
     for source in sources {
-        let file = agree(world, trained_as(&scorer.card, source))?;
+        let file = sync_result(comm, trained_as(&scorer.card, source))?;
         let mut known = Known { file, parts: parts_of(file, options.part), warning: None };
         let all_parts = [Parts::Only(Part::Test), Parts::Default];
         if file.is_some() && !all_parts.contains(&options.part) {
@@ -51,10 +51,10 @@ pub fn known<'c>(
             ));
         }
         if known.parts == Parts::All && options.part == Parts::Default {
-            let seen = agree(world, Seen::count(world, scorer, sketches, source))?;
-            let seen = seen.reduce(world)?;
-            if let Some(warning) = common(seen.verdict(sketches, source))? {
-                if is_root(world) {
+            let seen = sync_result(comm, Seen::count(comm, scorer, sketches, source))?;
+            let seen = seen.reduce(comm)?;
+            if let Some(warning) = mark_shared(seen.verdict(sketches, source))? {
+                if is_root(comm) {
                     log::warn!("{warning}");
                 }
                 known.parts = Parts::Only(Part::Test);
@@ -82,7 +82,7 @@ struct Seen {
 impl Seen {
     /// Counts in this rank's windows.
     fn count(
-        world: &dyn World,
+        comm: &dyn Communicator,
         scorer: &Scorer,
         sketches: &Sketches,
         source: &Source,
@@ -105,13 +105,13 @@ impl Seen {
         let (mut block, mut scored) = (Block::default(), Scored::default());
         let windows = source.rows.div_ceil(WINDOW);
         let step = windows.div_ceil(MOST_WINDOWS).max(1);
-        let ranks = world.size() as u64;
+        let ranks = comm.size() as u64;
         for window in (0..windows).step_by(step as usize) {
-            if (window / step) % ranks != world.rank() as u64 {
+            if (window / step) % ranks != comm.rank() as u64 {
                 continue;
             }
             let start = window * WINDOW;
-            world.progress(Work::Reading, start);
+            comm.progress(Work::Reading, start);
             reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
             scorer.prepare_only(&block, &mut scored);
             seen.rows += block.rows as u64;
@@ -134,10 +134,10 @@ impl Seen {
         Ok(seen)
     }
 
-    fn reduce(self, world: &dyn World) -> Result<Seen> {
+    fn reduce(self, comm: &dyn Communicator) -> Result<Seen> {
         let Seen { keys: [a, b], contents: [c, d], events, keyed, rows } = self;
         let mut words = [a, b, c, d, events, keyed, rows].map(|n| n as i64);
-        world.all_reduce_sum(&mut words)?;
+        comm.all_reduce_sum(&mut words)?;
         let [a, b, c, d, events, keyed, rows] = words.map(|n| n as u64);
         Ok(Seen { keys: [a, b], contents: [c, d], events, keyed, rows })
     }

@@ -2,7 +2,7 @@
 //! lowest hashes of file and row, so that the choice does not depend on the ranks. Computed
 //! by the reference in f64, which any engine agrees with.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::config::{Class, Transform};
 use crate::error::Result;
 use crate::model::{Card, Model};
@@ -42,7 +42,7 @@ impl Choice {
     }
 
     /// The choice over the events of all ranks, on every rank.
-    pub fn gather(mut self, world: &dyn World, features: usize) -> Result<Choice> {
+    pub fn gather(mut self, comm: &dyn Communicator, features: usize) -> Result<Choice> {
         let width = 16 + 4 * features;
         let mut all = Choice::default();
         for (mine, all) in self.of.iter_mut().zip(&mut all.of) {
@@ -53,7 +53,7 @@ impl Choice {
                 bytes.extend(chosen.weight.to_le_bytes());
                 chosen.features.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
             }
-            for of_rank in world.all_gather(&bytes)? {
+            for of_rank in comm.all_gather(&bytes)? {
                 all.extend(of_rank.chunks_exact(width).map(Chosen::from_bytes));
             }
             lowest(all);
@@ -121,14 +121,14 @@ mod tests {
     fn the_choice_does_not_depend_on_ranks() {
         let rows = 3 * MOST as u64;
         let chosen = |ranks: usize| {
-            let all = Threads::run(ranks, |world| {
+            let all = Threads::run(ranks, |comm| {
                 let mut choice = Choice::default();
-                let mine = (0..rows).filter(|row| row / 100 % ranks as u64 == world.rank() as u64);
+                let mine = (0..rows).filter(|row| row / 100 % ranks as u64 == comm.rank() as u64);
                 for row in mine {
                     let class = if row % 3 == 0 { Class::Gamma } else { Class::Hadron };
                     choice.consider(class, [row % 2, row], row as f64, &[row as f32, 0.5]);
                 }
-                choice.gather(world, 2)
+                choice.gather(comm, 2)
             });
             all.into_iter().next().unwrap().unwrap()
         };

@@ -8,7 +8,7 @@ mod known;
 mod latent;
 mod left_out;
 
-use crate::comm::{Work, World, agree, common, gather_slots, is_root, watch};
+use crate::comm::{Communicator, Work, gather_slots, is_root, mark_shared, sync_result, watch};
 use crate::config::{Class, Hardware, Observation, Transform};
 use crate::data::files::stamp;
 use crate::data::schema::features::ScaledFeature;
@@ -24,7 +24,7 @@ use crate::dataset::values;
 use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{Card, DataFile, Model};
-use crate::statistics::comparison::baseline::Yardstick;
+use crate::statistics::comparison::baseline::Baseline;
 use crate::statistics::evaluation::Importance;
 use crate::statistics::{
     About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, FileCounts, LikenessTally,
@@ -84,12 +84,12 @@ pub struct Options {
 }
 
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
-pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
-    agree(world, storage::refuse_existing(&path, options.overwrite))?;
-    let root = is_root(world);
+    sync_result(comm, storage::refuse_existing(&path, options.overwrite))?;
+    let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
-    let outcome = watched(world, options);
+    let outcome = watched(comm, options);
     // What is refused leaves nothing behind.
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
         storage::remove_if_empty(&options.output, outermost);
@@ -97,51 +97,51 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     outcome
 }
 
-fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
-    let folder = is_root(world).then_some(options.output.as_path());
-    agree(world, folder.map_or(Ok(()), storage::create_folder))?;
-    let world: &dyn World = &watch(world, folder, options.watchdog)?;
-    let (model, hash) = agree(world, Model::load(&options.model))?;
-    let place = Place::new(world, options.hardware)?;
+fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
+    let folder = is_root(comm).then_some(options.output.as_path());
+    sync_result(comm, folder.map_or(Ok(()), storage::create_folder))?;
+    let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
+    let (model, hash) = sync_result(comm, Model::load(&options.model))?;
+    let place = Place::new(comm, options.hardware)?;
     engine::use_threads(place.threads);
     let weight = options.weight.clone().or(model.card.training.weight.clone());
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
-    let (sources, lacking) = sources(world, options, &model.card)?;
-    catalog::refuse_copies(world, &sources)?;
+    let (sources, lacking) = sources(comm, options, &model.card)?;
+    catalog::refuse_copies(comm, &sources)?;
     let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
     let scorer = match thresholds {
         Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
         None => scorer,
     };
-    let scorer = agree(world, scorer)?;
-    let duplicates = duplicates::find(world, &sources)?;
-    let implausible = values::find(world, &sources, scorer.selection())?;
+    let scorer = sync_result(comm, scorer)?;
+    let duplicates = duplicates::find(comm, &sources)?;
+    let implausible = values::find(comm, &sources, scorer.selection())?;
     let first_implausible = implausible.first().map(|first| first.refusal(&sources[first.file]));
     let implausible: Vec<String> = implausible.iter().map(|found| found.line(&sources)).collect();
-    let known = known::known(world, &scorer, &model.sketches, &sources, options)?;
+    let known = known::known(comm, &scorer, &model.sketches, &sources, options)?;
     let read = || Pool::read(&scorer, &sources);
-    let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
-    let forest = agree(world, forest(world, &scorer, &sources, &known, options))?;
+    let pool = sync_result(comm, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
+    let forest = sync_result(comm, forest(comm, &scorer, &sources, &known, options))?;
     let bounds = [Class::Gamma, Class::Hadron].map(|class| scorer.bounds(Some(class)));
     let cuts = options.baseline_cuts.then(|| Cuts::new(&sources)).transpose();
-    let cuts = agree(world, cuts)?;
+    let cuts = sync_result(comm, cuts)?;
     let (forest_of, cuts_of) = (forest.as_ref(), cuts.as_ref());
-    let more = More { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
+    let more = MeasureContext { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
     let mut events = Events::new(pool.features());
     let (mut files, mut unlabelled) = (Vec::new(), Vec::new());
     for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
         let place = (number as u64, source, known);
-        files.push(evaluate_file(world, &scorer, &more, place, &mut events, &mut unlabelled)?);
+        files.push(evaluate_file(comm, &scorer, &more, place, &mut events, &mut unlabelled)?);
     }
     let parts: Vec<Parts> = known.iter().map(|known| known.parts).collect();
-    let all = events.gather(world, scorer.card.features.len())?;
+    let all = events.gather(comm, scorer.card.features.len())?;
     let unlike = all.unlike(&bounds);
     if let (Some(first), true) = (unlike.first(), options.strict) {
-        return common(Err(refused_as_unlike(first)));
+        return mark_shared(Err(refused_as_unlike(first)));
     }
     if let (Some(error), true) = (first_implausible, options.strict) {
-        return common(Err(error));
+        return mark_shared(Err(error));
     }
     let latent = all.choice.latent(&scorer.card, &model);
     let about = About {
@@ -157,11 +157,11 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         prior: scorer.card.calibration.as_ref().map_or(About::default().prior, |of| of.prior),
     };
     let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
-    let yardstick = common(yardstick.transpose())?;
+    let yardstick = mark_shared(yardstick.transpose())?;
     let baseline_cuts =
         cuts.map(|cuts| CutsBaseline::of(cuts::NAME, &cuts.text(), all.of_cuts.clone()));
-    let baseline_cuts = common(baseline_cuts.transpose())?.flatten();
-    let evaluation = common(all.evaluate(&scorer.card, about, lacking.is_none()))?;
+    let baseline_cuts = mark_shared(baseline_cuts.transpose())?.flatten();
+    let evaluation = mark_shared(all.evaluate(&scorer.card, about, lacking.is_none()))?;
     let mut evaluation =
         evaluation.with_latent(latent).with_yardstick(yardstick).with_baseline_cuts(baseline_cuts);
     if let Some(lacking) = lacking {
@@ -175,13 +175,13 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     for warning in of_values.chain(implausible).chain(of_events) {
         evaluation = evaluation.with_warning(warning);
     }
-    let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
-    agree(world, written)?;
+    let written = if is_root(comm) { write(options, &evaluation) } else { Ok(()) };
+    sync_result(comm, written)?;
     Ok(evaluation)
 }
 
 /// What is computed of the evaluated events beside the model's scores.
-struct More<'a> {
+struct MeasureContext<'a> {
     pool: &'a Pool,
     forest: Option<&'a Forest>,
     /// What gammas and hadrons are compared with, where the model describes its training.
@@ -191,7 +191,7 @@ struct More<'a> {
 
 /// The forest to measure beside the model, where it was asked for.
 fn forest(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
     sources: &[Source],
     known: &[Known],
@@ -200,12 +200,12 @@ fn forest(
     if options.yardstick.is_empty() {
         return Ok(None);
     }
-    let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
-    catalog::refuse_copies(world, &own)?;
+    let own = catalog::sources(comm, &[(&options.yardstick, None)], options.schema.as_deref())?;
+    catalog::refuse_copies(comm, &own)?;
     let parts = known.iter().map(|known| known.parts);
     let evaluated: Vec<_> = sources.iter().zip(parts).collect();
     baseline::refuse_overlap(&own, &evaluated)?;
-    Forest::grow(world, scorer, &own).map(Some)
+    Forest::grow(comm, scorer, &own).map(Some)
 }
 
 fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
@@ -302,11 +302,11 @@ impl Events {
 
     /// All ranks' events on every rank; their order depends on the ranks, and nothing
     /// in an evaluation on their order.
-    fn gather(self, world: &dyn World, features: usize) -> Result<Events> {
+    fn gather(self, comm: &dyn Communicator, features: usize) -> Result<Events> {
         let mut all = Events::new(self.without.len());
         all.before_weights = self.before_weights;
         let mut counts = [self.before_cuts.gamma as i64, self.before_cuts.hadron as i64];
-        world.all_reduce_sum(&mut counts)?;
+        comm.all_reduce_sum(&mut counts)?;
         all.before_cuts = ClassCounts { gamma: counts[0] as u64, hadron: counts[1] as u64 };
         for (mine, all) in [(&self.score, &mut all.score), (&self.log_prob, &mut all.log_prob)]
             .into_iter()
@@ -315,31 +315,31 @@ impl Events {
             .chain(self.without.iter().zip(&mut all.without))
         {
             let bytes: Vec<u8> = mine.iter().flat_map(|x| x.to_le_bytes()).collect();
-            for of_rank in world.all_gather(&bytes)? {
+            for of_rank in comm.all_gather(&bytes)? {
                 all.extend(of_rank.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
             }
         }
         let mine: Vec<u8> = self.gamma.iter().map(|gamma| u8::from(*gamma)).collect();
-        all.gamma = world.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
+        all.gamma = comm.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
         let bytes: Vec<u8> = self.bin.iter().flat_map(|b| b.to_le_bytes()).collect();
-        for of_rank in world.all_gather(&bytes)? {
+        for of_rank in comm.all_gather(&bytes)? {
             all.bin.extend(of_rank.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)));
         }
         let bytes: Vec<u8> = self.weight.iter().flat_map(|w| w.to_le_bytes()).collect();
-        for of_rank in world.all_gather(&bytes)? {
+        for of_rank in comm.all_gather(&bytes)? {
             all.weight.extend(of_rank.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)));
         }
         let bytes: Vec<u8> = self.of_cuts.iter().flat_map(cut_event_bytes).collect();
-        for of_rank in world.all_gather(&bytes)? {
+        for of_rank in comm.all_gather(&bytes)? {
             all.of_cuts.extend(of_rank.as_chunks::<CUT_EVENT>().0.iter().map(cut_event));
         }
-        all.choice = self.choice.gather(world, features)?;
+        all.choice = self.choice.gather(comm, features)?;
         all.parameters = self.parameters;
         all.parameters.resize(features * 2 * parameters::BINS, 0);
-        world.all_reduce_sum(&mut all.parameters)?;
+        comm.all_reduce_sum(&mut all.parameters)?;
         for (all, mine) in all.likeness.iter_mut().zip(&self.likeness) {
             let mut words = mine.words(features);
-            world.all_reduce_sum(&mut words)?;
+            comm.all_reduce_sum(&mut words)?;
             *all = LikenessTally::from_words(&words);
         }
         Ok(all)
@@ -396,11 +396,11 @@ impl Events {
         Weights { expression, gamma_before_cuts, hadron_before_cuts }
     }
 
-    fn yardstick(&self, forest: &Forest, weighted: bool) -> Result<Yardstick> {
+    fn yardstick(&self, forest: &Forest, weighted: bool) -> Result<Baseline> {
         let name = format!("random forest of {} trees", forest.trees);
         let scores = [self.of_forest.as_slice(), &self.score];
         let weights = weighted.then_some(self.weight.as_slice());
-        Yardstick::of(name, forest.events, scores, &self.gamma, weights)
+        Baseline::of(name, forest.events, scores, &self.gamma, weights)
     }
 
     fn evaluate(&self, card: &Card, about: About, binned: bool) -> Result<Evaluation> {
@@ -505,7 +505,7 @@ impl Parts {
 /// The files, and why the model's thresholds by bins are left out, if they are: one lacks a
 /// quantity that bins are made of.
 fn sources(
-    world: &dyn World,
+    comm: &dyn Communicator,
     options: &Options,
     card: &Card,
 ) -> Result<(Vec<Source>, Option<String>)> {
@@ -526,9 +526,9 @@ fn sources(
         Ok(lacking.cloned().unwrap_or_default())
     };
     let Catalog { sources, said } =
-        catalog::catalogue(world, &roles, options.schema.as_deref(), &look)?;
+        catalog::catalogue(comm, &roles, options.schema.as_deref(), &look)?;
     if sources.is_empty() {
-        return common(Err(Fault::new("no files to evaluate")
+        return mark_shared(Err(Fault::new("no files to evaluate")
             .advice("give files, --gamma or --hadron")
             .usage()));
     }
@@ -540,24 +540,24 @@ fn sources(
 }
 
 fn evaluate_file(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
-    more: &More,
+    more: &MeasureContext,
     (number, source, known): (u64, &Source, &Known),
     events: &mut Events,
     warnings: &mut Vec<String>,
 ) -> Result<FileCounts> {
     let mut slots = vec![None; source.rows.div_ceil(WINDOW) as usize * 2 * Weighed::WORDS];
     let place = (number, source, known);
-    let outcome = score_windows(world, scorer, more, place, events, &mut slots);
-    let tally = agree(world, outcome)?.reduce(world)?;
-    for words in gather_slots(world, &slots)?.chunks_exact(2 * Weighed::WORDS) {
+    let outcome = score_windows(comm, scorer, more, place, events, &mut slots);
+    let tally = sync_result(comm, outcome)?.reduce(comm)?;
+    for words in gather_slots(comm, &slots)?.chunks_exact(2 * Weighed::WORDS) {
         let classes = words.chunks_exact(Weighed::WORDS);
         events.before_weights.iter_mut().zip(classes).for_each(|(of, words)| of.add_words(words));
     }
     if source.class.is_some() && tally.other_class == source.rows {
         let advice = "the files are swapped: exchange --gamma and --hadron";
-        return common(Err(roles::swapped(source, tally.other_class, advice)));
+        return mark_shared(Err(roles::swapped(source, tally.other_class, advice)));
     }
     let names = STATUS_BITS.iter().map(|(_, name)| (*name).to_string());
     let mut left_out: BTreeMap<String, ClassCounts> = names.zip(tally.status).collect();
@@ -590,13 +590,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn reduce(self, world: &dyn World) -> Result<Tally> {
+    fn reduce(self, comm: &dyn Communicator) -> Result<Tally> {
         let Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status } = self;
         let counts = [gamma, hadron, other_class, other_part, used_run, unlabelled];
         let mut sums = counts.to_vec();
         sums.extend(status.iter().flat_map(|of| [of.gamma, of.hadron]));
         let mut sums: Vec<i64> = sums.into_iter().map(|n| n as i64).collect();
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         let mut status = [ClassCounts::default(); STATUS_BITS.len()];
         for (of, [gamma, hadron]) in status.iter_mut().zip(sums[counts.len()..].as_chunks::<2>().0)
         {
@@ -611,9 +611,9 @@ impl Tally {
 /// Scores this rank's windows of a file; `slots` take what the events of each weigh
 /// (windows, classes, words).
 fn score_windows(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
-    more: &More,
+    more: &MeasureContext,
     (number, source, known): (u64, &Source, &Known),
     events: &mut Events,
     slots: &mut [Option<f64>],
@@ -644,9 +644,9 @@ fn score_windows(
     let (mut block, mut scored, mut tally) =
         (Block::default(), Scored::default(), Tally::default());
     let windows = source.rows.div_ceil(WINDOW);
-    for window in (0..windows).filter(|w| w % world.size() as u64 == world.rank() as u64) {
+    for window in (0..windows).filter(|w| w % comm.size() as u64 == comm.rank() as u64) {
         let start = window * WINDOW;
-        world.progress(Work::Scoring, start);
+        comm.progress(Work::Scoring, start);
         reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
         let runs = off.and_then(|_| block.keys.pop());
         scorer.score(&block, &mut scored)?;

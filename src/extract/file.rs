@@ -5,7 +5,7 @@ use super::columns::Layout;
 use super::manifest::ExtractedFile;
 use super::resume::SETTINGS;
 use super::{Options, not_of_hadrons};
-use crate::comm::{StopFlag, Work, World};
+use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp::{self, Stamp};
 use crate::data::images::{ImageBlock, ImageFile, ImageSet, Reader, Sigma, camera_file};
 use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
@@ -39,7 +39,7 @@ pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
 
 /// What all files of a rank are extracted with.
 pub struct Working<'a> {
-    pub world: &'a dyn World,
+    pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub camera: Option<&'a Camera>,
     /// Hash of the settings.
@@ -51,14 +51,14 @@ impl Working<'_> {
     /// Extracts one file into another; also returns size and time of change of the input. What stood
     /// under the name of the output was looked at before.
     pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
-        let Working { world, options, camera, settings, .. } = *self;
+        let Working { comm, options, camera, settings, .. } = *self;
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
         let stamp = Stamp::of(input);
         let hash_of = |path: &Path| {
-            let hash = stamp::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
+            let hash = stamp::hash_file_telling(path, || comm.progress(Work::Hashing, 0))?;
             Ok(stamp::hash_text(&hash))
         };
-        world.progress(Work::Extracting, 0);
+        comm.progress(Work::Extracting, 0);
         let file = ImageFile::open(input, pixels)?;
         let input_blake3 = hash_of(input)?;
         let sets = file.sets();
@@ -130,7 +130,7 @@ impl Working<'_> {
         let mut images = 0;
         for block in blocks {
             self.stop.refuse_if_requested()?;
-            self.world.progress(Work::Extracting, images);
+            self.comm.progress(Work::Extracting, images);
             images += block.rows as u64;
             let class = block.class.as_deref().unwrap_or_default();
             if matches!(plan.source, Source::Random(_))

@@ -19,7 +19,8 @@ pub use columns::Layout;
 pub use manifest::{ExtractedFile, MANIFEST, Summary};
 
 use crate::comm::{
-    StopFlag, World, agree, any_rank, common, is_root, preflight, value_of_root, watch,
+    Communicator, StopFlag, any_rank, is_root, mark_shared, preflight, sync_result, value_of_root,
+    watch,
 };
 use crate::config::Hardware;
 use crate::data::table::events::GAMMA;
@@ -99,11 +100,11 @@ type Report = failures::Report<ExtractedFile>;
 ///
 /// # Errors
 /// `Stopped` if the run was asked to stop: the same command resumes it.
-pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    common(check(options))?;
-    let root = is_root(world);
+pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    mark_shared(check(options))?;
+    let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
-    let outcome = extracted(world, options, stop);
+    let outcome = extracted(comm, options, stop);
     // What is refused leaves nothing behind.
     if outcome.is_err() && made.is_some() {
         // Already failing: a second error here could only hide the first.
@@ -117,55 +118,55 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     outcome
 }
 
-fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    let camera = agree(world, file::camera_asked(options))?;
+fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    let camera = sync_result(comm, file::camera_asked(options))?;
     let settings = resume::settings_hash(options, camera.as_ref());
     let (inputs, root) = (&options.inputs, options.root.as_deref());
-    let assignment = Assignment::new(world, inputs, &options.output, root)?;
+    let assignment = Assignment::new(comm, inputs, &options.output, root)?;
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
-    let threads = Place::new(world, hardware)?.threads;
+    let threads = Place::new(comm, hardware)?.threads;
     engine::use_threads(threads);
     let started = Started {
         overwrites: options.overwrite,
         model_blake3: None,
         settings_blake3: settings.clone(),
     };
-    let start = Start::new(world, &options.output, WHOLE, started)?;
+    let start = Start::new(comm, &options.output, WHOLE, started)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let prepare = || resume::prepare(&assignment, options, &settings);
-    let prepared = if is_root(world) { prepare() } else { Ok(Earlier::default()) };
-    let earlier = agree(world, prepared)?;
-    let is_read_only = any_rank(world, is_root(world) && storage::is_read_only(&options.output))?;
-    let output = is_root(world).then_some(options.output.as_path());
+    let prepared = if is_root(comm) { prepare() } else { Ok(Earlier::default()) };
+    let earlier = sync_result(comm, prepared)?;
+    let is_read_only = any_rank(comm, is_root(comm) && storage::is_read_only(&options.output))?;
+    let output = is_root(comm).then_some(options.output.as_path());
     let folder = output.filter(|_| !is_read_only);
     if !is_read_only {
-        preflight::shared_folder(world, folder)?;
+        preflight::shared_folder(comm, folder)?;
     }
-    let world: &dyn World = &watch(world, folder, options.watchdog)?;
+    let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
     let resumes_overwriting = start.resumes_overwriting;
-    let see = Surveyor { world, options, settings: &settings, resumes_overwriting, stop };
+    let see = Surveyor { comm, options, settings: &settings, resumes_overwriting, stop };
     let found = see.survey(&assignment)?;
     let left = left_of(&assignment, &found);
     if is_read_only && !left.jobs.is_empty() {
-        preflight::shared_folder(world, output)?; // says why nothing can be written
+        preflight::shared_folder(comm, output)?; // says why nothing can be written
     }
     let begin = || begin(&left, options, (&start, &settings), &earlier);
-    agree(world, if is_root(world) { begin() } else { Ok(()) })?;
-    if is_root(world) {
+    sync_result(comm, if is_root(comm) { begin() } else { Ok(()) })?;
+    if is_root(comm) {
         log::info!(
             "extracting {} file(s) on {} rank(s), {threads} thread(s) each",
             left.jobs.len(),
-            world.size()
+            comm.size()
         );
     }
-    let mut ledger = Ledger::new(&options.output, (world.rank(), world.size()));
+    let mut ledger = Ledger::new(&options.output, (comm.rank(), comm.size()));
     let mut report = Report::default();
-    if is_root(world) {
+    if is_root(comm) {
         report.failures.clone_from(&assignment.unusable);
     }
     let working =
-        file::Working { world, options, camera: camera.as_ref(), settings: &settings, stop };
-    for job in left.of_rank(world.rank(), world.size()) {
+        file::Working { comm, options, camera: camera.as_ref(), settings: &settings, stop };
+    for job in left.of_rank(comm.rank(), comm.size()) {
         stop.refuse_if_requested()?;
         match extract_file(&working, job, &mut ledger).map_err(or_lack_of_memory) {
             Ok(file) => report.files.push(file),
@@ -175,11 +176,11 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
             Err(error) => report.failures.push(Failure::new(&job.input, &error)),
         }
     }
-    if is_root(world) {
+    if is_root(comm) {
         add_found(&mut report, found);
     }
     let ending = Ending { options, assignment: &assignment, settings: &settings };
-    ending.finish(world, &earlier, &report)
+    ending.finish(comm, &earlier, &report)
 }
 
 /// The files whose outputs are not finished.
@@ -286,9 +287,9 @@ struct Ending<'a> {
 
 impl Ending<'_> {
     /// Puts the ranks' reports together and writes the manifest.
-    fn finish(&self, world: &dyn World, earlier: &Earlier, mine: &Report) -> Result<Summary> {
+    fn finish(&self, comm: &dyn Communicator, earlier: &Earlier, mine: &Report) -> Result<Summary> {
         let Ending { options, assignment, settings } = self;
-        let all = mine.gather(world, |file| &file.output)?;
+        let all = mine.gather(comm, |file| &file.output)?;
         let outcome = all.refuse_all_failed();
         let summary = Summary::new(settings, all.files.clone(), all.failed(assignment));
         let conclude = || {
@@ -308,7 +309,7 @@ impl Ending<'_> {
             }
             Ok(earlier.unresolved(&whole.files))
         };
-        let unresolved: BTreeMap<String, FailedFile> = value_of_root(world, conclude)?;
+        let unresolved: BTreeMap<String, FailedFile> = value_of_root(comm, conclude)?;
         outcome?;
         let failed = unresolved.into_iter().chain(summary.failed).collect();
         Ok(Summary { failed, ..summary })

@@ -8,7 +8,7 @@
 
 use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::{Camera, Options};
-use crate::comm::{StopFlag, Work, World};
+use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::finished::FinishedFile;
 use crate::data::files::stamp::{self, Stamp};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
@@ -105,7 +105,7 @@ pub enum Found {
 
 /// What a file is looked at with.
 pub struct Surveyor<'a> {
-    pub world: &'a dyn World,
+    pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub settings: &'a str,
     /// Whether an earlier start has begun to replace the outputs: those that it has finished
@@ -118,7 +118,7 @@ impl Surveyor<'_> {
     /// Looks at this rank's share of the files, and returns what all ranks have found.
     pub fn survey(&self, assignment: &Assignment) -> Result<Vec<Found>> {
         let entries: Entries<ExtractedFile> = ledger::read(&self.options.output)?.entries;
-        assignment.survey(self.world, |job| {
+        assignment.survey(self.comm, |job| {
             self.stop.refuse_if_requested()?;
             let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
             match self.look(job, known) {
@@ -176,7 +176,7 @@ impl Surveyor<'_> {
     }
 
     fn hash(&self, path: &Path) -> Result<String> {
-        let progress = || self.world.progress(Work::Hashing, 0);
+        let progress = || self.comm.progress(Work::Hashing, 0);
         Ok(stamp::hash_text(&stamp::hash_file_telling(path, progress)?))
     }
 }

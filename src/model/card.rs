@@ -7,7 +7,7 @@ use crate::config::{Anomalies, Class, Cut, Mode, Split};
 use crate::data::schema::features::{MEASURE, ScaledFeature};
 use crate::dataset::event_store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::statistics::{BinnedThresholds, Calibration, Measured, Normals, Threshold};
+use crate::statistics::{BinnedThresholds, Calibration, Measured, NullDistribution, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taiga_flow_gpu::random::Stream;
@@ -50,7 +50,7 @@ pub struct Card {
     pub calibration: Option<Calibration>,
     /// For p-values of a single flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub normals: Option<Normals>,
+    pub normals: Option<NullDistribution>,
     /// The events trained on, to recognise them and events unlike them; since version 6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,

@@ -6,7 +6,7 @@
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, comparison, plots, training};
 use crate::error::Result;
-use crate::statistics::comparison::baseline::Yardstick;
+use crate::statistics::comparison::baseline::Baseline;
 use crate::statistics::confusion::PositiveClass;
 use crate::statistics::evaluation::{AtSurvival, Importance, auc_text};
 use crate::statistics::latent::{Axis, Departure, Latent};
@@ -531,7 +531,7 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
 }
 
 /// The model beside a conventional classifier.
-fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
+fn yardstick(evaluation: &Evaluation, other: &Baseline) -> Table {
     let row = |name: &str, auc: Option<&Auc>, at: &[AtSurvival]| {
         let mut row = vec![name.to_owned(), dash(auc, auc_text)];
         for survival in [0.1, 0.01] {

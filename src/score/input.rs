@@ -2,7 +2,7 @@
 //! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
 //! source, and how far from the camera's centre the source was.
 
-use super::scoring_plan::{AtPositions, Recipe, Rows};
+use super::scoring_plan::{AtPositions, Rows, ScoringPlan};
 use crate::data::files::stamp::{self, Stamp};
 use crate::data::schema::Schema;
 use crate::data::schema::plausible;
@@ -44,15 +44,15 @@ pub struct Facts {
 
 impl Input {
     /// Opens and checks everything that can be checked without rows.
-    pub fn open(path: &Path, schema: &Schema, recipe: &Recipe) -> Result<Input> {
+    pub fn open(path: &Path, schema: &Schema, plan: &ScoringPlan) -> Result<Input> {
         let table = Table::open(path, schema)?;
-        check_units(&recipe.card, &table)?;
-        check_geometry(recipe, &table)?;
-        let keys = table.key_names().into_iter().filter(|_| recipe.keys).map(str::to_string);
+        check_units(&plan.card, &table)?;
+        check_geometry(plan, &table)?;
+        let keys = table.key_names().into_iter().filter(|_| plan.keys).map(str::to_string);
         let keys: Vec<String> = keys.collect();
         let known = table.quantities();
         let (mut quantities, mut slots) = (Vec::new(), Vec::new());
-        for wanted in &recipe.wanted {
+        for wanted in &plan.wanted {
             let there = wanted.as_ref().and_then(|w| {
                 let named = w.names.iter().find(|name| known.contains(&name.as_str()));
                 // What is needed and not there is told by the table itself.
@@ -61,7 +61,7 @@ impl Input {
             slots.push(there.is_some());
             quantities.extend(there.cloned());
         }
-        let class = recipe.keys && table.has_class();
+        let class = plan.keys && table.has_class();
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
         let reader = table.reader(&request)?;
         let quantities = request.quantities;
@@ -184,9 +184,9 @@ impl Facts {
 }
 
 /// Refuses a table whose centroid, axis or source is in another unit than deg.
-fn check_geometry(recipe: &Recipe, table: &Table) -> Result<()> {
-    let geometry = recipe.positions.iter().flat_map(|at| at.geometry);
-    for wanted in geometry.filter_map(|slot| recipe.wanted[slot].as_ref()) {
+fn check_geometry(plan: &ScoringPlan, table: &Table) -> Result<()> {
+    let geometry = plan.positions.iter().flat_map(|at| at.geometry);
+    for wanted in geometry.filter_map(|slot| plan.wanted[slot].as_ref()) {
         let mut units = wanted.names.iter().filter_map(|name| Some((name, table.unit(name)?)));
         if let Some((name, unit)) = units.next().filter(|(_, unit)| *unit != "deg") {
             return Err(Fault::new("source positions need degrees")

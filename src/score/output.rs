@@ -3,7 +3,7 @@
 
 use super::Format;
 use super::input::Facts;
-use super::scoring_plan::{Recipe, Rows};
+use super::scoring_plan::{Rows, ScoringPlan};
 use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::schema::unix_time;
 use crate::data::selection::{STATUS_BITS, UNUSABLE};
@@ -123,12 +123,12 @@ impl Output {
         Ok(Output { writer, class, time, counts: Counts::default() })
     }
 
-    pub fn append(&mut self, recipe: &Recipe, rows: &Rows) -> Result<()> {
-        self.counts.add(&rows.scored.status, recipe.width());
+    pub fn append(&mut self, plan: &ScoringPlan, rows: &Rows) -> Result<()> {
+        self.counts.add(&rows.scored.status, plan.width());
         if let Some(times) = self.time.and_then(|key| rows.block.keys.get(key)) {
             self.counts.add_times(times);
         }
-        self.append_values(&recipe.values(rows, self.class))
+        self.append_values(&plan.values(rows, self.class))
     }
 
     pub fn append_values(&mut self, values: &[Values]) -> Result<()> {
@@ -146,7 +146,13 @@ impl Output {
     }
 
     /// Gives the file its name; refuses if a row is missing.
-    pub fn finish(self, recipe: &Recipe, rows: u64, made_of: &MadeOf, facts: &Facts) -> Result<()> {
+    pub fn finish(
+        self,
+        plan: &ScoringPlan,
+        rows: u64,
+        made_of: &MadeOf,
+        facts: &Facts,
+    ) -> Result<()> {
         self.refuse_missing(rows)?;
         let writer = match self.writer {
             Writer::Columns(writer) => writer,
@@ -155,7 +161,7 @@ impl Output {
         let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
         let bits: Vec<String> =
             STATUS_BITS.iter().map(|(bit, name)| format!("{bit}: {name}")).collect();
-        let version = if recipe.positions.is_some() { VERSION_WITH_POSITIONS } else { VERSION };
+        let version = if plan.positions.is_some() { VERSION_WITH_POSITIONS } else { VERSION };
         let mut attributes = vec![
             text("format", FORMAT),
             ("version".to_string(), Attribute::Integer(version)),
@@ -167,16 +173,16 @@ impl Output {
             text("status_bits", &bits.join("; ")),
             ("complete".to_string(), Attribute::Integer(1)),
         ];
-        if let Some(at) = &recipe.positions {
+        if let Some(at) = &plan.positions {
             writer.group_attribute("positions", &Attribute::Numbers(at.angles.clone()))?;
             let offset = facts.offset.unwrap_or([f64::NAN; 2]).to_vec();
             attributes.push(("source_offset".to_string(), Attribute::Numbers(offset)));
         }
-        if !recipe.working_points.is_empty() {
-            let text = Attribute::Text(recipe.working_points_text());
+        if !plan.working_points.is_empty() {
+            let text = Attribute::Text(plan.working_points_text());
             writer.group_attribute("working_points", &text)?;
         }
-        if let Some(calibration) = recipe.written_calibration() {
+        if let Some(calibration) = plan.written_calibration() {
             for (name, ends) in [
                 ("resolved_scores", calibration.resolved),
                 ("gammaness_limits", calibration.gammaness_limits()),
@@ -186,8 +192,8 @@ impl Output {
                 writer.group_attribute(name, &Attribute::Numbers(ends.to_vec()))?;
             }
         }
-        if !recipe.quality.is_empty() {
-            writer.group_attribute("quality_bits", &Attribute::Text(recipe.quality_text()))?;
+        if !plan.quality.is_empty() {
+            writer.group_attribute("quality_bits", &Attribute::Text(plan.quality_text()))?;
         }
         writer.finish(&attributes).map(|_| ())
     }

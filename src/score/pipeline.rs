@@ -11,10 +11,10 @@
 use super::extracted::Extracted;
 use super::input::{Facts, Input};
 use super::output::{MadeOf, Output};
-use super::scheduler::{Costed, Pool, Task};
-use super::scoring_plan::{Recipe, Rows};
+use super::scheduler::{Costed, Task, WorkQueue};
+use super::scoring_plan::{Rows, ScoringPlan};
 use super::{Failure, Options, Report, ScoredFile, pieces, resume};
-use crate::comm::{StopFlag, Work, World};
+use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::schema::columns::ColumnSpec;
@@ -49,7 +49,7 @@ const TICK: Duration = Duration::from_millis(2);
 pub struct Shared<'a> {
     pub assignment: &'a Assignment,
     pub options: &'a Options,
-    pub recipe: &'a Recipe,
+    pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
     pub extracted: &'a Extracted,
     /// Of each file, where they are known.
@@ -95,10 +95,10 @@ struct Done {
 
 /// Does tasks until none are left; gives what became of the files.
 pub fn run(
-    world: &dyn World,
+    comm: &dyn Communicator,
     shared: &Shared,
     scorer: &Scorer,
-    pool: &mut Pool,
+    pool: &mut WorkQueue,
     (ledger, note): (Ledger, Note),
     stop: &StopFlag,
 ) -> Result<Report> {
@@ -118,7 +118,7 @@ pub fn run(
         });
         let writing = scope.spawn(move || write_all(shared, &writes, &done, &used_rows, ledger));
         let scored = Scoring {
-            world,
+            comm,
             shared,
             scorer,
             stop,
@@ -144,7 +144,7 @@ pub fn run(
 
 /// The rank's own thread.
 struct Scoring<'a, 'b> {
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     shared: &'a Shared<'b>,
     scorer: &'a Scorer,
     stop: &'a StopFlag,
@@ -169,7 +169,7 @@ struct Spent {
 }
 
 impl Scoring<'_, '_> {
-    fn go_on(mut self, pool: &mut Pool) -> Result<Report> {
+    fn go_on(mut self, pool: &mut WorkQueue) -> Result<Report> {
         // The file that is read, as far as it was looked at; none while one that has failed
         // is passed over.
         let (mut current, mut passed_over): (Option<(Task, Facts)>, Option<Task>) = (None, None);
@@ -178,7 +178,7 @@ impl Scoring<'_, '_> {
         let started = Instant::now();
         loop {
             self.refuse_to_go_on()?;
-            pool.tend()?;
+            pool.poll()?;
             self.take_outcomes(pool)?;
             while let Some((task, cost)) = pool.take() {
                 self.left += cost;
@@ -193,7 +193,7 @@ impl Scoring<'_, '_> {
                 let Spent { rows, scoring, engine } = self.time;
                 log::debug!(
                     "rank {}: {rows} rows in {:.3} s, {:.3} s of it scoring, of that {:.3} s in the engine",
-                    self.world.rank(),
+                    self.comm.rank(),
                     started.elapsed().as_secs_f64(),
                     scoring.as_secs_f64(),
                     engine.as_secs_f64()
@@ -216,18 +216,18 @@ impl Scoring<'_, '_> {
                 Read::Rows(mut rows, first) => {
                     let Some((task, facts)) = &mut current else { continue };
                     let job = &self.shared.assignment.jobs[task.job()];
-                    let recipe = self.shared.recipe;
+                    let plan = self.shared.plan;
                     let (began, before) = (Instant::now(), rows.scored.engine_time);
-                    recipe.score(self.scorer, &mut rows)?;
+                    plan.score(self.scorer, &mut rows)?;
                     self.time.rows += rows.block.rows as u64;
                     self.time.scoring += began.elapsed();
                     self.time.engine += rows.scored.engine_time.saturating_sub(before);
-                    let looked = match &recipe.positions {
+                    let looked = match &plan.positions {
                         Some(at) => facts.look(&rows, at, &job.input, first),
                         None => Ok(()),
                     };
                     if let Some(tally) = &mut likeness {
-                        recipe.compare(&rows, tally);
+                        plan.compare(&rows, tally);
                     }
                     let enough = first + rows.block.rows as u64 >= COMPARED;
                     let whole = if enough { likeness.take() } else { None };
@@ -265,7 +265,7 @@ impl Scoring<'_, '_> {
     }
 
     /// Hands over to the writing thread; answers other ranks while it is busy.
-    fn write(&mut self, mut write: Write, pool: &mut Pool) -> Result<()> {
+    fn write(&mut self, mut write: Write, pool: &mut WorkQueue) -> Result<()> {
         loop {
             write = match self.to_write.try_send(write) {
                 Err(TrySendError::Full(write)) => write,
@@ -276,14 +276,14 @@ impl Scoring<'_, '_> {
                 }
             };
             self.refuse_to_go_on()?;
-            pool.tend()?;
+            pool.poll()?;
             self.take_outcomes(pool)?;
             self.tell_progress();
             std::thread::sleep(TICK / 4);
         }
     }
 
-    fn take_outcomes(&mut self, pool: &mut Pool) -> Result<()> {
+    fn take_outcomes(&mut self, pool: &mut WorkQueue) -> Result<()> {
         loop {
             let Done { task, outcome } = match self.outcomes.try_recv() {
                 Ok(done) => done,
@@ -317,7 +317,7 @@ impl Scoring<'_, '_> {
         let signs = self.shared.signs.load(Ordering::Relaxed);
         // A rank without tasks waits for other ones: for their answer, or for them to end.
         if signs != self.signs || self.in_work == 0 {
-            self.world.progress(Work::Scoring, signs);
+            self.comm.progress(Work::Scoring, signs);
         }
         self.signs = signs;
     }
@@ -371,12 +371,11 @@ impl Reading<'_, '_> {
 
     /// Reads all rows of a task; whether it was done before.
     fn task(&mut self, task: &Task) -> Result<bool> {
-        let Shared { assignment, options, recipe, model_blake3, extracted, signs, .. } =
-            self.shared;
+        let Shared { assignment, options, plan, model_blake3, extracted, signs, .. } = self.shared;
         let job = &assignment.jobs[task.job()];
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
-        let mut input = Input::open(&job.input, &schema, recipe)?;
-        let settings = resume::settings_hash(model_blake3, &schema, options, recipe);
+        let mut input = Input::open(&job.input, &schema, plan)?;
+        let settings = resume::settings_hash(model_blake3, &schema, options, plan);
         let stamp = input.stamp();
         let rows = task.rows(input.rows());
         if rows.end > input.rows() {
@@ -413,7 +412,7 @@ impl Reading<'_, '_> {
                 } else {
                     rows.clone()
                 },
-                specs: recipe.specs(&input.keys, input.class),
+                specs: plan.specs(&input.keys, input.class),
                 class: input.class,
                 made_of,
                 stamp,
@@ -449,7 +448,7 @@ fn prepare_all(
                 let mut rows = spare_rows.try_recv().unwrap_or_default();
                 // Nobody waits for a spare block.
                 let _ = used_blocks.send(std::mem::replace(&mut rows.block, block));
-                shared.recipe.prepare(preparation, &mut rows);
+                shared.plan.prepare(preparation, &mut rows);
                 Read::Rows(rows, first)
             }
             Read::Begin(opened) => Read::Begin(opened),
@@ -484,7 +483,7 @@ fn write_all(
             Write::Rows(rows) => {
                 if let Some((_, output)) = &mut current {
                     let appended = match output {
-                        Ok(open) => open.append(shared.recipe, &rows),
+                        Ok(open) => open.append(shared.plan, &rows),
                         Err(_) => Ok(()),
                     };
                     match appended {
@@ -517,7 +516,7 @@ impl Shared<'_> {
     /// Warns of a file whose first rows are unlike the events that the model was trained on;
     /// with `--strict` refuses it.
     fn judge_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
-        let Some(found) = likeness.and_then(|tally| self.recipe.unlike(&tally)) else {
+        let Some(found) = likeness.and_then(|tally| self.plan.unlike(&tally)) else {
             return Ok(());
         };
         if !self.options.strict {
@@ -551,7 +550,7 @@ impl Shared<'_> {
         facts: Facts,
         ledger: &mut Ledger,
     ) -> Result<Option<ScoredFile>> {
-        let Shared { assignment, options, recipe, .. } = self;
+        let Shared { assignment, options, plan, .. } = self;
         let job = &assignment.jobs[opened.task.job()];
         let (rows, made_of) = (opened.rows.end - opened.rows.start, &opened.made_of);
         let told = || {
@@ -574,7 +573,7 @@ impl Shared<'_> {
         };
         facts.judge(&job.input)?;
         let counts = output.counts.clone();
-        output.finish(recipe, rows, made_of, &facts)?;
+        output.finish(plan, rows, made_of, &facts)?;
         let output_blake3 = stamp::hash_text(&stamp::hash_file_telling(&job.output, told)?);
         let file = ScoredFile {
             output: job.name.clone(),

@@ -8,7 +8,7 @@
 //! Anything else under the name of an output is refused, as ever.
 
 use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
-use super::scoring_plan::Recipe;
+use super::scoring_plan::ScoringPlan;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
 use crate::data::files::finished::{Column, FinishedFile};
 use crate::data::files::stamp;
@@ -27,25 +27,30 @@ use std::path::Path;
 const LONGEST_HEADER: u64 = 65_536;
 
 /// Hash of all that shapes an output besides its input.
-pub fn settings_hash(model: &str, schema: &Schema, options: &Options, recipe: &Recipe) -> String {
+pub fn settings_hash(
+    model: &str,
+    schema: &Schema,
+    options: &Options,
+    plan: &ScoringPlan,
+) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let (score, format) = (&options.score, options.format);
     // A row of another file format is another row.
-    let version = match &recipe.positions {
+    let version = match &plan.positions {
         Some(_) => format!("{version}, format {VERSION_WITH_POSITIONS}"),
         None => version.to_string(),
     };
-    let energy = recipe.energy_blake3();
+    let energy = plan.energy_blake3();
     let text = format!("{version}\n{model}\n{score:?}\n{format:?}\n{energy}\n{schema:?}");
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 /// Hash of the settings that all outputs of a folder share: those of [`settings_hash`] without
 /// the schema, which may differ between files.
-pub fn shared_settings(options: &Options, recipe: &Recipe) -> String {
+pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let text =
-        format!("{version}\n{:?}\n{:?}\n{}", options.score, options.format, recipe.energy_blake3());
+        format!("{version}\n{:?}\n{:?}\n{}", options.score, options.format, plan.energy_blake3());
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 

@@ -7,7 +7,7 @@ use crate::data::schema::columns::{ColumnSpec, Kind, Values};
 use crate::data::selection::{Judged, Selection, Which};
 use crate::data::table::Block;
 use crate::engine::{
-    Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
+    ExtraOutputs, Images, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
 };
 use crate::error::{Fault, Result};
 use crate::model::Card;
@@ -33,7 +33,7 @@ pub struct Wanted {
 
 /// All that is the same for every file.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct ScoringPlan {
     pub card: Card,
     /// In the order of `Block::quantities`; those of the model's selection come first, and
     /// `None` where they are computed at each position.
@@ -101,10 +101,10 @@ pub struct Rows {
     pass: Vec<u8>,     // (positions, rows)
 }
 
-impl Recipe {
+impl ScoringPlan {
     /// Of a model and a configuration; refuses what does not go together. Gives the scorer
     /// back, prepared for it.
-    pub fn new(score: &Score, scorer: Scorer) -> Result<(Recipe, Scorer)> {
+    pub fn new(score: &Score, scorer: Scorer) -> Result<(ScoringPlan, Scorer)> {
         score.validate()?;
         let working_points = working_points(score, &scorer.card)?;
         let pass = score.columns.contains(&ScoreColumn::Pass);
@@ -118,7 +118,8 @@ impl Recipe {
             score.columns.contains(&column) || points.map(|p| p.column).any(|c| c == column)
         };
         let uses_p_value = uses(ScoreColumn::PValue);
-        let more = More { raw: uses(ScoreColumn::LogProbRaw), chi2: uses(ScoreColumn::Chi2) };
+        let more =
+            ExtraOutputs { raw: uses(ScoreColumn::LogProbRaw), chi2: uses(ScoreColumn::Chi2) };
         let mut scorer = scorer.with(more);
         if score.positions.is_some() {
             scorer = scorer.at_positions();
@@ -175,7 +176,7 @@ impl Recipe {
         let copy = copy.collect();
         let calibrated = scorer.card.calibration.is_some();
         let columns = columns(score, &scorer, calibrated)?;
-        let recipe = Recipe {
+        let plan = ScoringPlan {
             card: scorer.card.clone(),
             wanted: slots.wanted,
             positions,
@@ -190,8 +191,8 @@ impl Recipe {
             p_value: uses_p_value,
             bounds: scorer.bounds(None),
         };
-        recipe.refuse_names_twice()?;
-        Ok((recipe, scorer))
+        plan.refuse_names_twice()?;
+        Ok((plan, scorer))
     }
 
     /// Positions per row.
@@ -238,7 +239,7 @@ impl Recipe {
         specs
     }
 
-    /// Their values, in the order of [`Recipe::specs`].
+    /// Their values, in the order of [`ScoringPlan::specs`].
     pub fn values<'a>(&self, rows: &'a Rows, class: bool) -> Vec<Values<'a>> {
         let mut values: Vec<Values> = rows.block.keys.iter().map(|k| Values::I64(k)).collect();
         if let (true, Some(class)) = (class, &rows.block.class) {

@@ -3,10 +3,10 @@
 
 use super::extracted::Extracted;
 use super::scheduler::{Costed, Task};
-use super::scoring_plan::Recipe;
+use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
-use crate::comm::{Work, World};
+use crate::comm::{Communicator, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::table::Table;
@@ -39,21 +39,21 @@ pub enum Found {
 
 /// Looks at this rank's share of the files, and gets what the others found.
 pub fn survey(
-    world: &dyn World,
+    comm: &dyn Communicator,
     assignment: &Assignment,
     known: &Entries<ScoredFile>,
     see: &Surveyor,
     ledger: &mut Ledger,
     note: &mut Note,
 ) -> Result<Vec<Found>> {
-    assignment.survey(world, |job| {
+    assignment.survey(comm, |job| {
         let failure = see.suspects.failure(&job.name).or(see.extracted.failure(&job.name));
         if let Some(failure) = failure {
             return Ok(Found::Failed(failure.clone()));
         }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
         note.begin(job);
-        let looked = note.finish(see.look(world, job, entries, ledger));
+        let looked = note.finish(see.look(comm, job, entries, ledger));
         match looked.map_err(or_lack_of_memory) {
             Ok(found) => Ok(found),
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
@@ -67,7 +67,7 @@ pub fn survey(
 /// What a file is looked at with.
 pub struct Surveyor<'a> {
     pub options: &'a Options,
-    pub recipe: &'a Recipe,
+    pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
     /// Whether nothing can be written into the output folder.
     pub is_read_only: bool,
@@ -81,7 +81,7 @@ pub struct Surveyor<'a> {
 impl Surveyor<'_> {
     fn look(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         job: &Job,
         known: &[Entry<ScoredFile>],
         ledger: &mut Ledger,
@@ -90,11 +90,11 @@ impl Surveyor<'_> {
         let exists = std::fs::symlink_metadata(&job.output).is_ok();
         let overwrite = self.options.overwrite;
         if exists && (!overwrite || self.resumes_overwriting) {
-            let hashed = || world.progress(Work::Hashing, 0);
+            let hashed = || comm.progress(Work::Hashing, 0);
             let input = stamp::hash_text(&stamp::hash_file_telling(&job.input, hashed)?);
             self.extracted.refuse_altered(&job.name, &job.input, &input)?;
             let (model, format) = (self.model_blake3, self.options.format);
-            let settings = resume::settings_hash(model, &schema, self.options, self.recipe);
+            let settings = resume::settings_hash(model, &schema, self.options, self.plan);
             let kept = match resume::finished(job, format, &settings, &input, known, &hashed) {
                 Ok(kept) if overwrite => kept.filter(|kept| kept.in_ledger),
                 Err(Error::Usage(_)) if overwrite => None,
@@ -116,8 +116,8 @@ impl Surveyor<'_> {
             }
         }
         let table = Table::open(&job.input, &schema)?;
-        let looking = |row| world.progress(Work::Hashing, row);
-        engine::refuse_used_runs(&self.recipe.card, &table, looking)?;
+        let looking = |row| comm.progress(Work::Hashing, row);
+        engine::refuse_used_runs(&self.plan.card, &table, looking)?;
         Ok(Found::Rows(table.rows()))
     }
 }
@@ -128,11 +128,11 @@ impl Surveyor<'_> {
 pub fn tasks(
     assignment: &Assignment,
     found: &[Found],
-    recipe: &Recipe,
+    plan: &ScoringPlan,
     split_rows: u64,
     ranks: usize,
 ) -> (Vec<Costed>, BTreeMap<usize, u64>) {
-    let positions = recipe.width() as u64;
+    let positions = plan.width() as u64;
     let left: Vec<Left> = assignment
         .jobs
         .iter()
@@ -211,14 +211,14 @@ fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
 pub fn check_room(
     assignment: &Assignment,
     found: &[Found],
-    recipe: &Recipe,
+    plan: &ScoringPlan,
     options: &Options,
 ) -> Result<()> {
     let Some(free) = storage::free_bytes(&options.output) else { return Ok(()) };
     let (mut least, mut most) = (0_u64, 0_u64);
     for (job, found) in assignment.jobs.iter().zip(found) {
         let Found::Rows(rows) = found else { continue };
-        let [low, high] = recipe.row_bytes(options.format == Format::Csv);
+        let [low, high] = plan.row_bytes(options.format == Format::Csv);
         let there = std::fs::metadata(&job.output).map_or(0, |m| m.len());
         least = least.saturating_add((rows * low).saturating_sub(there));
         most = most.saturating_add(rows * high);

@@ -12,7 +12,7 @@ use super::folder::{Counted, Folder, Listed, count};
 use super::models::Models;
 use super::plan::{Plan, refuse_selections};
 use super::summary::{Parts, Season, Tally};
-use crate::comm::{World, agree, common, gather_values, is_root};
+use crate::comm::{Communicator, gather_values, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::config::SeasonSettings;
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
@@ -120,10 +120,10 @@ impl Found {
 }
 
 /// Compares; every rank gets the comparison.
-pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Comparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
-        agree(world, storage::refuse_existing(path, options.overwrite))?;
+        sync_result(comm, storage::refuse_existing(path, options.overwrite))?;
     }
     let settings = &options.settings;
     let open = || -> Result<[Folder; 2]> {
@@ -133,27 +133,27 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         check_inputs(&folders)?;
         Ok(folders)
     };
-    let folders = agree(world, open())?;
+    let folders = sync_result(comm, open())?;
     let plan = |folder: &Folder| Plan::new(&folder.head()?, settings, false);
     let plans = || -> Result<[Plan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
-    let plans = agree(world, plans())?;
+    let plans = sync_result(comm, plans())?;
     if plans[0].positions != plans[1].positions {
-        return common(Err(Fault::new("the two were scored at other positions")
+        return mark_shared(Err(Fault::new("the two were scored at other positions")
             .expected(format!("{:?} deg", plans[0].positions))
             .found(format!("{:?} deg", plans[1].positions))
             .advice("score both with the same configuration")
             .input()));
     }
     let counts = [
-        count(world, &folders[0], &plans[0], settings)?,
-        count(world, &folders[1], &plans[1], settings)?,
+        count(comm, &folders[0], &plans[0], settings)?,
+        count(comm, &folders[1], &plans[1], settings)?,
     ];
     for (plan, counted) in plans.iter().zip(&counts) {
         let selections = counted.runs.values().flat_map(|run| &run.selections);
-        common(refuse_selections(&plan.told, selections))?;
+        mark_shared(refuse_selections(&plan.told, selections))?;
     }
-    let (sides, runs) = common(sides(&folders, &plans, counts, settings))?;
-    let pairs = Pairs { world, folders: &folders, plans: &plans };
+    let (sides, runs) = mark_shared(sides(&folders, &plans, counts, settings))?;
+    let pairs = Pairs { comm, folders: &folders, plans: &plans };
     let (found, bins) = pairs.go_through()?;
     let events: i64 = bins.all[0].iter().sum();
     let (products, sums) = pairs.second_pass(&bins)?;
@@ -174,11 +174,11 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         counted: found.counted,
         changed: found.changed,
     };
-    let written = match path.filter(|_| is_root(world)) {
+    let written = match path.filter(|_| is_root(comm)) {
         Some(path) => write(&path, &comparison),
         None => Ok(()),
     };
-    agree(world, written)?;
+    sync_result(comm, written)?;
     Ok(comparison)
 }
 
@@ -268,7 +268,7 @@ fn sides(
 
 /// Pairs of files, each read by one rank.
 struct Pairs<'a> {
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folders: &'a [Folder; 2],
     plans: &'a [Plan; 2],
 }
@@ -296,16 +296,16 @@ impl Bins {
     }
 
     /// The bins of all ranks, on every rank.
-    fn reduce(&mut self, world: &dyn World) -> Result<()> {
+    fn reduce(&mut self, comm: &dyn Communicator) -> Result<()> {
         for of_side in &mut self.all {
-            world.all_reduce_sum(of_side)?;
+            comm.all_reduce_sum(of_side)?;
         }
         for bins in self.labelled.iter_mut().flatten() {
             let mut ranks = [i64::from(!bins.is_empty())];
-            world.all_reduce_sum(&mut ranks)?;
+            comm.all_reduce_sum(&mut ranks)?;
             if ranks[0] > 0 {
                 bins.resize(RANK_BINS, 0);
-                world.all_reduce_sum(bins)?;
+                comm.all_reduce_sum(bins)?;
             }
         }
         Ok(())
@@ -322,14 +322,14 @@ impl Pairs<'_> {
         let mut found = Found::default();
         let mut bins = Bins::new();
         let mut outcome = Ok(());
-        for file in self.folders[0].of_rank(self.world.rank(), self.world.size()) {
+        for file in self.folders[0].of_rank(self.comm.rank(), self.comm.size()) {
             outcome = self.file(file, |pair| pair.take(&mut found, &mut bins));
             if outcome.is_err() {
                 break;
             }
         }
-        agree(self.world, outcome)?;
-        bins.reduce(self.world)?;
+        sync_result(self.comm, outcome)?;
+        bins.reduce(self.comm)?;
         Ok((self.gather(&found)?, bins))
     }
 
@@ -380,7 +380,7 @@ impl Pairs<'_> {
 
     fn gather(&self, mine: &Found) -> Result<Found> {
         let mut all = Found::default();
-        for found in gather_values(self.world, mine)? {
+        for found in gather_values(self.comm, mine)? {
             all.events += found.events;
             all.at_source.merge(found.at_source);
             all.off_source.merge(found.off_source);
@@ -400,7 +400,7 @@ impl Pairs<'_> {
             bins.labelled.each_ref().map(|side| side.each_ref().map(|b| doubled_placements(b)));
         let (mut products, mut sums) = (0_i128, [Sums::default(); 2]);
         let mut outcome = Ok(());
-        for file in self.folders[0].of_rank(self.world.rank(), self.world.size()) {
+        for file in self.folders[0].of_rank(self.comm.rank(), self.comm.size()) {
             outcome = self.file(file, |pair| {
                 let Some(of_event) = pair.rank_bins() else { return };
                 let [a, b] = of_event;
@@ -417,7 +417,7 @@ impl Pairs<'_> {
                 break;
             }
         }
-        agree(self.world, outcome)?;
+        sync_result(self.comm, outcome)?;
         self.gather_sums(products, sums)
     }
 
@@ -426,7 +426,7 @@ impl Pairs<'_> {
         let mine = std::iter::once(products).chain(sums.iter().flat_map(words));
         let bytes: Vec<u8> = mine.flat_map(i128::to_le_bytes).collect();
         let (mut products, mut all) = (0, [Sums::default(); 2]);
-        for bytes in self.world.all_gather(&bytes)? {
+        for bytes in self.comm.all_gather(&bytes)? {
             let numbers = bytes.as_chunks::<16>().0.iter().map(|b| i128::from_le_bytes(*b));
             let numbers: Vec<i128> = numbers.collect();
             let [product, own @ ..] = numbers.as_slice() else { continue };

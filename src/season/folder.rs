@@ -7,7 +7,7 @@ use super::counting::repeated::CountedEvents;
 use super::counting::scan::scan;
 use super::plan::Plan;
 use crate::bounded;
-use crate::comm::{Work, World, agree, common, gather_values};
+use crate::comm::{Communicator, Work, gather_values, mark_shared, sync_result};
 use crate::config::SeasonSettings;
 use crate::data::files::finished::FinishedFile;
 use crate::data::files::stamp::{hash_file_telling, hash_text};
@@ -261,7 +261,7 @@ struct Told {
 /// on no order. A file that cannot be used is listed; if none can, the first one's error is
 /// returned.
 pub fn count(
-    world: &dyn World,
+    comm: &dyn Communicator,
     folder: &Folder,
     plan: &Plan,
     settings: &SeasonSettings,
@@ -273,9 +273,9 @@ pub fn count(
         labels: Labels::default(),
     };
     let (mut failed, mut fatal) = (Vec::new(), Ok(()));
-    for file in folder.of_rank(world.rank(), world.size()) {
+    for file in folder.of_rank(comm.rank(), comm.size()) {
         let path = &file.path;
-        let is_same = file.refuse_altered(|| world.progress(Work::Hashing, 0));
+        let is_same = file.refuse_altered(|| comm.progress(Work::Hashing, 0));
         let scanned = is_same.and_then(|()| scan(path, &file.name, plan, settings));
         let outcome = scanned.and_then(|scanned| {
             let events: u64 = scanned.runs.values().map(|run| run.sum().events).sum();
@@ -306,7 +306,7 @@ pub fn count(
             }
         }
     }
-    agree(world, fatal)?;
+    sync_result(comm, fatal)?;
     let told = Told {
         runs: mine.runs.into_iter().collect(),
         candidates: mine.best.finish(),
@@ -314,9 +314,9 @@ pub fn count(
         events: mine.events,
         labels: mine.labels,
     };
-    let (mut counted, events) = merge(world, &told, plan, folder.files.len())?;
+    let (mut counted, events) = merge(comm, &told, plan, folder.files.len())?;
     if !settings.allow_repeated_events {
-        counted.warning = common(events.refuse_repeated(&folder.files, plan.simulated))?;
+        counted.warning = mark_shared(events.refuse_repeated(&folder.files, plan.simulated))?;
     }
     Ok(counted)
 }
@@ -340,7 +340,7 @@ impl Counting {
 }
 
 fn merge(
-    world: &dyn World,
+    comm: &dyn Communicator,
     mine: &Told,
     plan: &Plan,
     files: usize,
@@ -349,7 +349,7 @@ fn merge(
     let mut best = Best::new(plan.candidates);
     let mut failed = Vec::new();
     let mut events = CountedEvents::default();
-    for told in gather_values(world, mine)? {
+    for told in gather_values(comm, mine)? {
         for (key, counts) in told.runs {
             counted.runs.entry(key).or_default().merge(&counts);
         }
@@ -361,7 +361,7 @@ fn merge(
     counted.candidates = best.finish();
     failed.sort();
     if let (true, Some((_, code, text))) = (failed.len() == files, failed.first()) {
-        return common(Err(Error::from_code(*code, Fault::new(text.clone()))));
+        return mark_shared(Err(Error::from_code(*code, Fault::new(text.clone()))));
     }
     counted.failed = failed.into_iter().map(|(file, _, text)| (file, text)).collect();
     Ok((counted, events))

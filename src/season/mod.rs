@@ -29,7 +29,7 @@ pub use summary::{
     Cumulative, DriftOf, EnergyBin, Group, Naive, Night, PortionRow, RunRow, Scores, Season, Tally,
 };
 
-use crate::comm::{World, agree, common, is_root};
+use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::SeasonSettings;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
@@ -62,27 +62,27 @@ pub struct Options {
 
 /// Makes the report's figures and writes `season.json`; every rank gets them, pictures of
 /// candidates the root alone.
-pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
-    agree(world, storage::refuse_existing(&path, options.overwrite))?;
+    sync_result(comm, storage::refuse_existing(&path, options.overwrite))?;
     let settings = &options.settings;
-    let models = agree(world, Models::new(settings))?;
-    let folder = agree(world, Folder::open(&options.scores))?;
+    let models = sync_result(comm, Models::new(settings))?;
+    let folder = sync_result(comm, Folder::open(&options.scores))?;
     let total = folder.files.len() + folder.failed.len();
     let refuse = |counted: &folder::Counted| {
         let failed = summary::not_in_figures(&folder, counted);
-        common(refuse_failed(&folder.told, &failed, total, options.allow_failed))
+        mark_shared(refuse_failed(&folder.told, &failed, total, options.allow_failed))
     };
     refuse(&folder::Counted::default())?;
-    let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
-    let counted = count(world, &folder, &plan, settings)?;
+    let plan = sync_result(comm, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    let counted = count(comm, &folder, &plan, settings)?;
     refuse(&counted)?;
     let simulation = match &options.gamma_mc {
-        Some(path) => Some(simulated(world, path, &folder, &plan, settings)?),
+        Some(path) => Some(simulated(comm, path, &folder, &plan, settings)?),
         None => None,
     };
     let reference = match &options.reference {
-        Some(path) => Some(reference(world, path, &folder, settings)?),
+        Some(path) => Some(reference(comm, path, &folder, settings)?),
         None => None,
     };
     let own_reference = reference.as_ref().and_then(|(_, warning)| warning.clone());
@@ -95,7 +95,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
         simulation,
         reference: reference.as_ref().map(|(counted, _)| counted),
     });
-    let mut season = common(made)?;
+    let mut season = mark_shared(made)?;
     season.warnings.extend(own_reference);
     if !season.failed.is_empty() {
         season.warnings.push(format!(
@@ -103,12 +103,12 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
             season.failed.len()
         ));
     }
-    if let Some(folder) = options.images.as_deref().filter(|_| is_root(world)) {
+    if let Some(folder) = options.images.as_deref().filter(|_| is_root(comm)) {
         let (pictures, missing) = pages::pictures::pictures(&season.candidates, folder);
         season.pictures = pictures;
         season.warnings.extend(missing);
     }
-    agree(world, if is_root(world) { write(&path, &season) } else { Ok(()) })?;
+    sync_result(comm, if is_root(comm) { write(&path, &season) } else { Ok(()) })?;
     Ok(season)
 }
 
@@ -151,43 +151,43 @@ pub fn outcome(season: &Season) -> Result<()> {
 
 /// The simulated gammas at the same positions.
 fn simulated(
-    world: &dyn World,
+    comm: &dyn Communicator,
     path: &Path,
     season: &Folder,
     plan: &Plan,
     settings: &SeasonSettings,
 ) -> Result<Simulation> {
-    let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
+    let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
     if let Some((own, of_season)) = folder.shared(season).first() {
-        return common(Err(Fault::new("--gamma-mc holds events of the season itself")
+        return mark_shared(Err(Fault::new("--gamma-mc holds events of the season itself")
             .file(&own.path)
             .expected("scores of simulated gammas")
             .found(format!("the input of {}", of_season.path.display()))
             .advice("give the folder of the scored simulation: leak and areas would be those of the observation")
             .input()));
     }
-    let own = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, true)))?;
+    let own = sync_result(comm, folder.head().and_then(|head| Plan::new(&head, settings, true)))?;
     if own.positions != plan.positions || own.told != plan.told {
-        return common(Err(Fault::new("the simulated gammas were scored in another way")
+        return mark_shared(Err(Fault::new("the simulated gammas were scored in another way")
             .file(path)
             .expected(format!("{} at {:?} deg", plan.told, plan.positions))
             .found(format!("{} at {:?} deg", own.told, own.positions))
             .advice("score them with the configuration of the season")
             .input()));
     }
-    let counted = count(world, &folder, &own, settings)?;
-    common(Simulation::new(path, &counted, &own, settings))
+    let counted = count(comm, &folder, &own, settings)?;
+    mark_shared(Simulation::new(path, &counted, &own, settings))
 }
 
 /// The distributions of another scoring, and a warning where it holds events of the season.
 fn reference(
-    world: &dyn World,
+    comm: &dyn Communicator,
     path: &Path,
     season: &Folder,
     settings: &SeasonSettings,
 ) -> Result<(folder::Counted, Option<String>)> {
-    let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
-    let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
+    let plan = sync_result(comm, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
     let shared = folder.shared(season);
     let warning = shared.first().map(|(own, _)| {
         format!(
@@ -197,7 +197,7 @@ fn reference(
             own.name
         )
     });
-    Ok((count(world, &folder, &plan, settings)?, warning))
+    Ok((count(comm, &folder, &plan, settings)?, warning))
 }
 
 fn write(path: &Path, season: &Season) -> Result<()> {

@@ -25,7 +25,7 @@ impl Models {
 
     /// What speaks against a run's model; the first entry that fits decides, and where none
     /// fits any model is right.
-    pub fn objection(
+    pub fn rejection_reason(
         &self,
         telescope: Option<i64>,
         season: Option<&str>,
@@ -85,7 +85,7 @@ mod tests {
         };
         let models = Models::new(&settings).unwrap();
         let objects = |telescope, season: &str, model: &str| {
-            models.objection(telescope, Some(season), &model.repeat(64)).is_some()
+            models.rejection_reason(telescope, Some(season), &model.repeat(64)).is_some()
         };
         assert!(!objects(Some(1), "2022-2023", "a") && objects(Some(1), "2022-2023", "b"));
         assert!(!objects(Some(1), "2023-2024", "b") && objects(Some(1), "2023-2024", "a"));

@@ -132,7 +132,7 @@ impl Plan {
 
     /// Why positions of a source at these distances from the camera's centre [deg] are not
     /// alike; `None` where they are, or there is only one.
-    pub fn unlike(&self, offset: Option<[f64; 2]>) -> Option<String> {
+    pub fn offset_rejection(&self, offset: Option<[f64; 2]>) -> Option<String> {
         let limits = &self.rotation;
         match offset {
             _ if self.positions.len() < 2 => None,

@@ -276,7 +276,7 @@ impl Season {
         all.sort_by_key(Dated::order);
         for run in all {
             run.warn(&mut warnings);
-            match run.objection(plan, models, &mut warnings) {
+            match run.rejection_reason(plan, models, &mut warnings) {
                 None => used.push(run),
                 Some(reason) => refused.push((run, reason)),
             }
@@ -502,14 +502,15 @@ impl<'a> Dated<'a> {
     }
 
     /// Why the run must not be counted.
-    fn objection(
+    fn rejection_reason(
         &self,
         plan: &Plan,
         models: &Models,
         warnings: &mut Vec<String>,
     ) -> Option<String> {
         for model in &self.counts.models {
-            let objection = models.objection(self.key.telescope, self.season.as_deref(), model);
+            let objection =
+                models.rejection_reason(self.key.telescope, self.season.as_deref(), model);
             match (objection, models.other) {
                 (Some(reason), OtherModel::Refuse) => return Some(reason),
                 (Some(reason), OtherModel::Flag) => {
@@ -521,7 +522,7 @@ impl<'a> Dated<'a> {
         if self.counts.models.len() > 1 {
             return Some("its files were scored with several models".to_string());
         }
-        plan.unlike(self.counts.offset)
+        plan.offset_rejection(self.counts.offset)
     }
 }
 

@@ -7,7 +7,7 @@
 //! where the sample is too small or the score runs the wrong way.
 
 use super::band::{BandPoint, band};
-use super::comparison::baseline::Yardstick;
+use super::comparison::baseline::Baseline;
 use super::confusion::DEFAULT_PRIOR;
 use super::latent::Latent;
 use super::measured::{Measured, significant};
@@ -165,7 +165,7 @@ pub struct Evaluation {
     pub latent: Vec<Latent>,
     /// A conventional classifier on the same events, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub yardstick: Option<Yardstick>,
+    pub yardstick: Option<Baseline>,
     /// Standard cuts on the same events, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_cuts: Option<CutsBaseline>,
@@ -379,7 +379,7 @@ impl Evaluation {
     }
 
     #[must_use]
-    pub fn with_yardstick(mut self, yardstick: Option<Yardstick>) -> Evaluation {
+    pub fn with_yardstick(mut self, yardstick: Option<Baseline>) -> Evaluation {
         self.yardstick = yardstick;
         self
     }

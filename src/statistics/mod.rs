@@ -36,7 +36,7 @@ pub use evaluation::{About, Evaluation, FileCounts, Weights};
 pub use histogram::Histogram;
 pub use likeness::{Bounds, FeatureBounds, LikenessTally};
 pub use measured::Measured;
-pub use null_distribution::Normals;
+pub use null_distribution::NullDistribution;
 pub use parameters::ParameterHistogram;
 pub use roc::{Auc, Roc, RocPoint, WorkingPoint};
 pub use sample::{Sample, Sum};

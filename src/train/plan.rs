@@ -5,7 +5,7 @@
 
 use super::flows::{self, FlowPlan, Objective, Population};
 use super::objectives::off_source::OffSourceView;
-use crate::comm::{World, agree, is_root};
+use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::{Class, Config, Mode, OffSource};
 use crate::data::files::list;
 use crate::data::schema::canonical_unit;
@@ -15,11 +15,11 @@ use crate::data::selection::shower_key;
 use crate::data::selection::split::Splitter;
 use crate::data::table::Table;
 use crate::dataset::catalog::{self, Catalog};
-use crate::dataset::event_store::{self, Recipe};
+use crate::dataset::event_store::{self, RowSelection};
 use crate::dataset::output::extraction::Extractions;
 use crate::dataset::roles;
 use crate::dataset::sketch;
-use crate::dataset::source::{self, Source, View};
+use crate::dataset::source::{self, RowTransform, Source};
 use crate::dataset::values;
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
@@ -59,16 +59,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
-        let mut plan = Plan::without_hashes(world, config)?;
+    pub fn new(comm: &dyn Communicator, config: &Config) -> Result<Plan> {
+        let mut plan = Plan::without_hashes(comm, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
-        roles::refuse_swapped(world, &given, SWAPPED)?;
-        values::refuse_implausible(world, &given, &plan.selection)?;
+        roles::refuse_swapped(comm, &given, SWAPPED)?;
+        values::refuse_implausible(comm, &given, &plan.selection)?;
         let all = || plan.sources.iter().chain(&plan.filed);
         let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
-        let hashes = agree(world, catalog::hash_files(world, &paths))?;
+        let hashes = sync_result(comm, catalog::hash_files(comm, &paths))?;
         let refuse_altered = || Extractions::of(paths.iter().copied())?.refuse_altered(&hashes);
-        agree(world, if is_root(world) { refuse_altered() } else { Ok(()) })?;
+        sync_result(comm, if is_root(comm) { refuse_altered() } else { Ok(()) })?;
         let data = all().zip(hashes);
         plan.data = data
             .map(|(source, blake3)| DataFile { blake3, rows: source.rows, class: source.class })
@@ -79,17 +79,17 @@ impl Plan {
     }
 
     /// The plan before the files' content is hashed.
-    pub fn without_hashes(world: &dyn World, config: &Config) -> Result<Plan> {
-        agree(world, Plan::resolve(world, config))
+    pub fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<Plan> {
+        sync_result(comm, Plan::resolve(comm, config))
     }
 
-    fn resolve(world: &dyn World, config: &Config) -> Result<Plan> {
+    fn resolve(comm: &dyn Communicator, config: &Config) -> Result<Plan> {
         let spec = config.flow_spec();
         let shards = config.train.shards.unwrap_or_else(|| default_shards(config.train.batch));
-        if world.size() as u64 > shards {
+        if comm.size() as u64 > shards {
             return Err(Fault::new("more ranks than logical shards")
                 .expected(format!("at most {shards} ranks at batch {}", config.train.batch))
-                .found(world.size())
+                .found(comm.size())
                 .advice("start fewer ranks, or set train.shards or train.batch higher (both change the result)")
                 .usage());
         }
@@ -100,11 +100,11 @@ impl Plan {
         }
         let (mode, normal) = (config.model.mode, config.model.normal);
         let flows = flows::flows(mode, normal);
-        let off = config.off_source().map(|off| with_run(world, off, config)).transpose()?;
+        let off = config.off_source().map(|off| with_run(comm, off, config)).transpose()?;
         let off = off.map(|off| OffSourceView::new(off, config, &selection));
         let off = off.transpose()?.map(Arc::new);
         let Found { sources, compared, filed, units } =
-            find(world, config, off.as_ref(), &selection)?;
+            find(comm, config, off.as_ref(), &selection)?;
         let rows = sources.iter().map(|s| s.rows).sum();
         Ok(Plan {
             parameters: flows.len() * Layout::new(&spec).len(),
@@ -127,8 +127,8 @@ impl Plan {
     }
 
     /// What is asked of every row of a class.
-    pub fn recipe(&self, class: Class) -> Recipe<'_> {
-        Recipe {
+    pub fn row_selection(&self, class: Class) -> RowSelection<'_> {
+        RowSelection {
             selection: &self.selection,
             splitter: &self.splitter,
             key: self.config.split.key.as_deref(),
@@ -177,7 +177,7 @@ struct Found {
 /// The files of a training. Every needed column of every file has been opened then, by one of
 /// the ranks.
 fn find(
-    world: &dyn World,
+    comm: &dyn Communicator,
     config: &Config,
     off: Option<&Arc<OffSourceView>>,
     selection: &Selection,
@@ -202,7 +202,7 @@ fn find(
         [(own, Some(normal)), (other, Some(normal.other())), (&config.data.mixed, None)];
     let view = |source: &mut Source| {
         if source.class == Some(Class::Hadron) {
-            source.view = off.map(|off| Arc::clone(off) as Arc<dyn View>);
+            source.view = off.map(|off| Arc::clone(off) as Arc<dyn RowTransform>);
         }
     };
     let schema = config.data.schema.as_deref();
@@ -215,7 +215,7 @@ fn find(
             check_columns(&source, table, selection, config.split.key.as_deref())
         }
     };
-    let Catalog { mut sources, mut said } = catalog::catalogue(world, &roles, schema, &look(true))?;
+    let Catalog { mut sources, mut said } = catalog::catalogue(comm, &roles, schema, &look(true))?;
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
             .expected(format!("data.{normal} or data.mixed in the configuration"))
@@ -223,19 +223,19 @@ fn find(
     }
     sources.iter_mut().for_each(view);
     let mut more = |paths: &[PathBuf], class: Class, before: usize| -> Result<Vec<Source>> {
-        let found = catalog::catalogue(world, &[(paths, Some(class))], schema, &look(false))?;
+        let found = catalog::catalogue(comm, &[(paths, Some(class))], schema, &look(false))?;
         said.extend(found.said.into_iter().map(|(i, units)| (before + i, units)));
         Ok(found.sources)
     };
     let (mut compared, mut filed) = (Vec::new(), Vec::new());
     if off.is_some() {
         // A file that is both would be compared with itself.
-        refuse_shared(world, &config.data.off, &config.data.hadron)?;
+        refuse_shared(comm, &config.data.off, &config.data.hadron)?;
         compared = more(&config.data.hadron, Class::Hadron, sources.len())?;
     }
     if let Some(anomalies) = &config.anomalies {
         // A file that is both would be contrasted with itself.
-        refuse_shared(world, own, &anomalies.files)?;
+        refuse_shared(comm, own, &anomalies.files)?;
         // Their events are taken whatever class they say.
         filed = more(&anomalies.files, normal, sources.len() + compared.len())?;
     }
@@ -247,7 +247,7 @@ fn find(
 }
 
 /// Settings with the key of a run found out, where they leave that open.
-fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSource> {
+fn with_run(comm: &dyn Communicator, off: OffSource, config: &Config) -> Result<OffSource> {
     if !off.run.is_empty() {
         return Ok(off);
     }
@@ -255,17 +255,17 @@ fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSou
     let look = |_: &Source, table: &Table| {
         Ok(if table.key_names().contains(&RUN) { RUN } else { RUN_ID }.to_string())
     };
-    let found = catalog::catalogue(world, &roles, config.data.schema.as_deref(), &look)?;
+    let found = catalog::catalogue(comm, &roles, config.data.schema.as_deref(), &look)?;
     let all = found.said.iter().all(|(_, key)| key == RUN);
     let run = if all { RUN } else { RUN_ID };
     Ok(OffSource { run: run.to_string(), ..off })
 }
 
 /// Refuses a file that stands in both lists.
-fn refuse_shared(world: &dyn World, one: &[PathBuf], other: &[PathBuf]) -> Result<()> {
+fn refuse_shared(comm: &dyn Communicator, one: &[PathBuf], other: &[PathBuf]) -> Result<()> {
     let both = [one, other].concat();
-    let look = is_root(world) && !both.is_empty();
-    agree(world, if look { list::list_files(&both).map(drop) } else { Ok(()) })
+    let look = is_root(comm) && !both.is_empty();
+    sync_result(comm, if look { list::list_files(&both).map(drop) } else { Ok(()) })
 }
 
 /// Opens every needed column of a file; the features' units.

@@ -7,17 +7,17 @@
 //! published; a rank that differs is named, and nothing of it reaches the disk.
 
 use super::state::TrainState;
-use crate::comm::{World, common, host};
+use crate::comm::{Communicator, host, mark_shared};
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 
 /// Stops all ranks if their weights are not equal, bit by bit.
-pub fn check(world: &dyn World, state: &TrainState) -> Result<()> {
-    if world.size() == 1 {
+pub fn check(comm: &dyn Communicator, state: &TrainState) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
     let mine = [&digest(state), host().as_bytes()].concat();
-    let all = world.all_gather(&mine)?;
+    let all = comm.all_gather(&mine)?;
     let Some(odd) = odd_ranks(&all) else { return Ok(()) };
     let name = |rank: &usize| {
         let host = all[*rank].get(HASH_BYTES..).unwrap_or_default();
@@ -29,7 +29,7 @@ pub fn check(world: &dyn World, state: &TrainState) -> Result<()> {
     } else {
         format!("no majority; different weights on {}", names.join(", "))
     };
-    common(Err(Fault::new(format!("the weights of the ranks differ after step {}", state.progress.step))
+    mark_shared(Err(Fault::new(format!("the weights of the ranks differ after step {}", state.progress.step))
         .expected("the same bits on every rank")
         .found(found)
         .advice(
@@ -79,10 +79,10 @@ mod tests {
     use crate::comm::Threads;
 
     fn checked(ranks: usize, change: impl Fn(usize, &mut TrainState) + Sync) -> Vec<Result<()>> {
-        Threads::run(ranks, |world| {
+        Threads::run(ranks, |comm| {
             let mut state = TrainState::new(vec![0.5; 9], 1, 4);
-            change(world.rank(), &mut state);
-            check(world, &state)
+            change(comm.rank(), &mut state);
+            check(comm, &state)
         })
     }
 

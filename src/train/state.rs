@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
     /// Of all flows, one after the other. In training the engines hold them: these are
-    /// those of the last `Job::fetch`.
+    /// those of the last `Trainer::download_weights`.
     pub weights: Weights,
     /// EMA of the epoch with the lowest held-out NLL, flow by flow; in fine-tuning of that
     /// with the lowest held-out loss.

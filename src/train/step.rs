@@ -7,8 +7,8 @@ use super::objectives::quantile;
 use super::objectives::synthetic::Latent;
 use super::plan::Plan;
 use super::state::{Progress, TrainState};
-use super::trainer::Job;
-use crate::comm::World;
+use super::trainer::Trainer;
+use crate::comm::Communicator;
 use crate::config::FineTune;
 use crate::dataset::event_store::Gathered;
 use crate::engine::{Batch, Events};
@@ -87,14 +87,14 @@ fn loss_weights(events: &Gathered, weights: &[f64]) -> Vec<f32> {
     weights.iter().enumerate().map(|(i, w)| (w * own(i)) as f32).collect()
 }
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Gathers the events of the step the state is at, and sums the gradients of all flows.
-    pub fn gradient(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
-        self.gather(world, state)?;
+    pub fn gradient(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+        self.gather(comm, state)?;
         let stage = &self.plan.stages[state.progress.stage];
         let weight = stage.weight(state.progress.stage_step, self.stage_steps(stage));
         if !matches!(stage, Objective::Likelihood) {
-            self.step.ratio = self.ratio(world)?;
+            self.step.ratio = self.ratio(comm)?;
         }
         match stage {
             Objective::Likelihood => self.likelihood()?,
@@ -107,13 +107,13 @@ impl Job<'_> {
 
     /// Returns the normal events of the step for one unit of the second population's weight:
     /// of all ranks for anomalies, of the whole training for a real class.
-    fn ratio(&self, world: &dyn World) -> Result<f64> {
+    fn ratio(&self, comm: &dyn Communicator) -> Result<f64> {
         let [first, second] = [0, 1].map(|population| self.rows.get(population));
         if let (Some(first), Some(second)) = (first, second) {
             return Ok(first.train as f64 / second.train as f64);
         }
         let mut sums = [self.step.events(0) as i64, self.step.divisor(self.plan, 1)];
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         Ok(normals_per_anomaly(sums[0], sums[1]))
     }
 
@@ -133,7 +133,7 @@ impl Job<'_> {
         self.steps * stage.settings(&self.plan.config.train).epochs
     }
 
-    fn gather(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+    fn gather(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         let (plan, p) = (self.plan, &mut state.progress);
         let (seed, epoch, at) = (plan.config.train.seed, p.epoch, p.step_in_epoch);
         if self.names_events(p.stage) {
@@ -149,7 +149,7 @@ impl Job<'_> {
         for (store, events) in self.stores.iter().zip(&mut self.step.populations) {
             store.gather(seed, epoch, at, self.steps, events);
         }
-        self.follow_quantile(world, p)?;
+        self.follow_quantile(comm, p)?;
         let pushed = matches!(plan.stages[p.stage], Objective::Push(_));
         let wanted = pushed
             || plan.flows.iter().any(|f| plan.populations[f.population] == Population::Synthetic);
@@ -193,14 +193,14 @@ impl Job<'_> {
 
     /// Counts normal events below the running quantile, which begins as that of the first
     /// step that needs it.
-    fn follow_quantile(&mut self, world: &dyn World, p: &mut Progress) -> Result<()> {
+    fn follow_quantile(&mut self, comm: &dyn Communicator, p: &mut Progress) -> Result<()> {
         self.step.below = 0;
         let Some(fraction) = self.followed_quantile(p.stage) else { return Ok(()) };
         let normal = &self.step.populations[0];
         let mut log_prob = vec![0.0; normal.len()];
         self.engines[0].log_prob(&normal.rows, &mut log_prob)?;
         if p.quantile.is_none() {
-            p.quantile = quantile::quantile(world, &log_prob, fraction)?.map(f64::from);
+            p.quantile = quantile::quantile(comm, &log_prob, fraction)?.map(f64::from);
         }
         let below = |l: &&f32| p.quantile.is_some_and(|q| f64::from(**l) < q);
         self.step.below = log_prob.iter().filter(below).count() as u64;

@@ -480,13 +480,17 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
         })
     }
 
-    fn room(&self) -> usize {
+    fn capacity(&self) -> usize {
         let most = self.device.largest_buffer().min(self.device.memory_left());
         // Kernels count numbers in 32 bits.
         ((most / 4).min(u64::from(u32::MAX)) / self.features as u64) as usize
     }
 
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()> {
         let numbers = events * self.features;
         guarded(|| {
             self.table = None; // there may be no room for both

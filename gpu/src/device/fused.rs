@@ -7,7 +7,7 @@ use super::kernels::flow::{backward, forward, inverse};
 use super::kernels::gradient::{event_quads, pack, weight_gradient};
 use super::kernels::network::Shape;
 use super::packing::{Packing, Slots, shape};
-use super::tuning::{Knobs, knobs};
+use super::tuning::{LaunchConfig, launch_config};
 use crate::spec::FlowSpec;
 use cubecl::prelude::*;
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ use std::cell::RefCell;
 pub(crate) struct Fused {
     shape: Shape,
     clamp: f32,
-    knobs: Knobs,
+    config: LaunchConfig,
     packing: Packing,
     /// Packed hidden units, and output biases.
     weights: Buffer,
@@ -40,9 +40,10 @@ struct Kept {
 
 impl Fused {
     pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<Fused> {
-        let knobs = knobs(device.class, spec.features.div_ceil(2), device.processors());
-        let shape = shape(spec, knobs.tile);
-        let fours = (shape.tile * shape.quads()).max(knobs.grip.stage * event_quads(&shape));
+        let config = launch_config(device.class, spec.features.div_ceil(2), device.processors());
+        let shape = shape(spec, config.tile);
+        let fours =
+            (shape.tile * shape.quads()).max(config.gradient_tiling.stage * event_quads(&shape));
         let (needed, available) = (16 * fours as u64, device.shared_memory() as u64);
         if needed > available {
             return Err(DeviceError::TooLittle { what: "shared memory", needed, available });
@@ -61,7 +62,7 @@ impl Fused {
             clamp: spec.scale_clamp,
             packing,
             shape,
-            knobs,
+            config,
         })
     }
 
@@ -94,7 +95,7 @@ impl Fused {
         n: usize,
         kept: Option<&Kept>,
     ) {
-        let events = self.knobs.forward_events;
+        let events = self.config.forward_events;
         let [inputs, scales] =
             kept.map_or([&self.nothing[0], &self.nothing[1]], |k| [&k.inputs, &k.upstream]);
         // SAFETY: units beyond n read the last event and write nothing; the buffers have
@@ -102,8 +103,8 @@ impl Fused {
         unsafe {
             forward::launch_unchecked::<R>(
                 &device.client,
-                cubes(n.div_ceil(self.knobs.threads * events)),
-                CubeDim::new_1d(self.knobs.threads as u32),
+                cubes(n.div_ceil(self.config.threads * events)),
+                CubeDim::new_1d(self.config.threads as u32),
                 self.weights.arg(),
                 self.biases.arg(),
                 self.order.arg(),
@@ -163,11 +164,11 @@ impl<R: Runtime> Kernels<R> for Fused {
     }
 
     fn cubes(&self) -> usize {
-        self.networks() * self.knobs.grip.groups(&self.shape)
+        self.networks() * self.config.gradient_tiling.groups(&self.shape)
     }
 
     fn wanted_cubes(&self) -> usize {
-        self.knobs.cubes
+        self.config.cubes
     }
 
     fn set_params(&mut self, device: &Device<R>, params: Buffer) {
@@ -187,13 +188,13 @@ impl<R: Runtime> Kernels<R> for Fused {
     }
 
     fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()> {
-        let events = self.knobs.forward_events;
+        let events = self.config.forward_events;
         // SAFETY: as for `forward`.
         unsafe {
             inverse::launch_unchecked::<R>(
                 &device.client,
-                cubes(n.div_ceil(self.knobs.threads * events)),
-                CubeDim::new_1d(self.knobs.threads as u32),
+                cubes(n.div_ceil(self.config.threads * events)),
+                CubeDim::new_1d(self.config.threads as u32),
                 self.weights.arg(),
                 self.biases.arg(),
                 self.order.arg(),
@@ -210,18 +211,18 @@ impl<R: Runtime> Kernels<R> for Fused {
     }
 
     fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer> {
-        let (grip, shape, n) = (self.knobs.grip, self.shape, launch.n);
+        let (grip, shape, n) = (self.config.gradient_tiling, self.shape, launch.n);
         let kept = self.kept_for(device, n)?;
         self.launch_forward(device, &launch.rows, &launch.log_prob, n, Some(&kept));
-        let events = self.knobs.backward_events;
+        let events = self.config.backward_events;
         let cubes_y = launch.chunks as u32;
         // SAFETY: as for `forward`; tiles lie within the n events, ranges within the tiles,
         // and `sums` has room for both; the kernel checks the units that it owns.
         unsafe {
             backward::launch_unchecked::<R>(
                 &device.client,
-                cubes(n.div_ceil(self.knobs.threads * events)),
-                CubeDim::new_1d(self.knobs.threads as u32),
+                cubes(n.div_ceil(self.config.threads * events)),
+                CubeDim::new_1d(self.config.threads as u32),
                 self.weights.arg(),
                 self.back.arg(),
                 launch.loss_weights.arg(),

@@ -4,10 +4,10 @@ use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
 use super::flow::{Kernels, LAUNCH_EVENTS, LINE, Launch, Sums};
 use super::kernels::layered::{
-    Product, Square, add_conditioner, couple, couple_backward, density, density_backward, layer,
-    layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
+    GemmTiling, Product, add_conditioner, couple, couple_backward, density, density_backward,
+    layer, layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
 };
-use super::tuning::{Knobs, knobs};
+use super::tuning::{LaunchConfig, launch_config};
 use crate::layout::{Dense, Layout};
 use crate::spec::{FlowSpec, Network};
 use cubecl::prelude::*;
@@ -19,7 +19,7 @@ const MEMORY: usize = 2 << 30;
 pub(crate) struct Layered {
     spec: FlowSpec,
     layout: Layout,
-    square: Square,
+    tiling: GemmTiling,
     wanted_cubes: usize,
     params: Buffer,
     /// (blocks, features): the conditioning features of each block, then the others.
@@ -50,9 +50,9 @@ struct Scratch {
 
 impl Layered {
     pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<Layered> {
-        let Knobs { square, cubes, .. } =
-            knobs(device.class, spec.features.div_ceil(2), device.processors());
-        let needed = (8 * square.depth * square.edge()) as u64;
+        let LaunchConfig { gemm_tiling: tiling, cubes, .. } =
+            launch_config(device.class, spec.features.div_ceil(2), device.processors());
+        let needed = (8 * tiling.depth * tiling.edge()) as u64;
         let available = device.shared_memory() as u64;
         if needed > available {
             return Err(DeviceError::TooLittle { what: "shared memory", needed, available });
@@ -71,7 +71,7 @@ impl Layered {
             wanted_cubes: cubes,
             spec: spec.clone(),
             layout,
-            square,
+            tiling,
         })
     }
 
@@ -123,7 +123,7 @@ impl Layered {
         [from, x, out]: [&Buffer; 3],
         n: usize,
     ) {
-        let edge = self.square.edge();
+        let edge = self.tiling.edge();
         let rows = match product {
             Product::Forward { .. } => dense.outputs,
             Product::Backward { .. } => dense.inputs,
@@ -134,7 +134,7 @@ impl Layered {
             layer::launch_unchecked::<R>(
                 &device.client,
                 CubeCount::Static(n.div_ceil(edge) as u32, rows.div_ceil(edge) as u32, 1),
-                CubeDim::new_1d(self.square.threads() as u32),
+                CubeDim::new_1d(self.tiling.threads() as u32),
                 self.params.arg(),
                 from.arg(),
                 x.arg(),
@@ -144,7 +144,7 @@ impl Layered {
                 dense.outputs as u32,
                 n as u32,
                 product,
-                self.square,
+                self.tiling,
             );
         }
     }
@@ -281,7 +281,7 @@ impl Layered {
         let mut from = of_output;
         for (l, dense) in layers.iter().enumerate().rev() {
             let x = &s.layers[l];
-            let edge = self.square.edge();
+            let edge = self.tiling.edge();
             // SAFETY: the kernel checks rows and columns; tiles lie within the n events,
             // ranges within the tiles, partials have room for all parameters.
             unsafe {
@@ -292,7 +292,7 @@ impl Layered {
                         dense.outputs.div_ceil(edge) as u32,
                         launch.chunks as u32,
                     ),
-                    CubeDim::new_1d(self.square.threads() as u32),
+                    CubeDim::new_1d(self.tiling.threads() as u32),
                     from.arg(),
                     x.arg(),
                     launch.tiles.arg(),
@@ -305,7 +305,7 @@ impl Layered {
                     dense.outputs as u32,
                     self.layout.len() as u32,
                     n as u32,
-                    self.square,
+                    self.tiling,
                 );
             }
             let to = &s.backward[l % 2];
@@ -361,7 +361,7 @@ impl<R: Runtime> Kernels<R> for Layered {
 
     fn wanted_cubes(&self) -> usize {
         // Wide layers have many cubes without ranges.
-        let tiles = self.spec.hidden[0].div_ceil(self.square.edge());
+        let tiles = self.spec.hidden[0].div_ceil(self.tiling.edge());
         (self.wanted_cubes / (tiles * tiles)).clamp(1, 64)
     }
 

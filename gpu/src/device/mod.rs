@@ -76,10 +76,14 @@ pub trait DeviceFlow {
     /// Gradient sums and losses of a batch.
     fn gradient(&self, batch: &Batch) -> Result<Gradient>;
     /// Events that can be kept on the device at most.
-    fn room(&self) -> usize;
+    fn capacity(&self) -> usize;
     /// Keeps so many scaled events on the device, for batches to name: given in pieces
     /// (events, features).
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()>;
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()>;
     /// Computes log p of the events held, `turns` times over, and leaves it there: what
     /// scoring takes without the copies to and from the device.
     fn score_held(&self, turns: usize) -> Result<()>;

@@ -152,14 +152,14 @@ impl Record {
 
 /// The folder of the ranks' files.
 #[derive(Debug, Clone)]
-pub struct Beats {
+pub struct Heartbeats {
     folder: PathBuf,
     job: u64,
 }
 
-impl Beats {
-    pub fn within(output: &Path, job: u64) -> Beats {
-        Beats { folder: output.join(FOLDER), job }
+impl Heartbeats {
+    pub fn within(output: &Path, job: u64) -> Heartbeats {
+        Heartbeats { folder: output.join(FOLDER), job }
     }
 
     /// Makes the folder, without what an earlier job left in it.
@@ -268,16 +268,16 @@ mod tests {
     #[test]
     fn what_is_posted_is_read_by_the_same_job_only() {
         let folder = tempfile::tempdir().unwrap();
-        Beats::clear(folder.path()).unwrap();
-        let beats = Beats::within(folder.path(), 0xfeed);
+        Heartbeats::clear(folder.path()).unwrap();
+        let beats = Heartbeats::within(folder.path(), 0xfeed);
         assert_eq!(beats.read(2), None);
         for doing in [Doing::Working, Doing::Left, Doing::Waiting(Call::Barrier)] {
             let posted = Record { doing, beat: 1 << 60, host: "x".repeat(64), ..record() };
             beats.post(2, &posted).unwrap();
             assert_eq!(beats.read(2), Some(posted));
         }
-        assert_eq!(Beats::within(folder.path(), 0xbeef).read(2), None);
-        Beats::clear(folder.path()).unwrap();
+        assert_eq!(Heartbeats::within(folder.path(), 0xbeef).read(2), None);
+        Heartbeats::clear(folder.path()).unwrap();
         assert_eq!(beats.read(2), None);
     }
 
@@ -285,8 +285,8 @@ mod tests {
     fn signs_are_seen_from_outside_whatever_the_job() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(signs_of_life(folder.path()), []);
-        Beats::clear(folder.path()).unwrap();
-        let beats = Beats::within(folder.path(), 77);
+        Heartbeats::clear(folder.path()).unwrap();
+        let beats = Heartbeats::within(folder.path(), 77);
         for rank in [10, 2] {
             beats.post(rank, &record()).unwrap();
         }

@@ -2,7 +2,7 @@
 //! deadline, with a message that names it.
 //!
 //! A collective of MPI waits for ever for a rank that does not come. [`Watched`] counts
-//! the collectives a rank enters, and takes signs of progress ([`World::progress`])
+//! the collectives a rank enters, and takes signs of progress ([`Communicator::progress`])
 //! between them. A thread per rank writes both to the rank's file (`heartbeats`) some twenty
 //! times within the deadline, and reads the file of the next rank. Three things end the
 //! job with exit code 5:
@@ -28,10 +28,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{World, agree, host, is_root};
+use super::{Communicator, host, is_root, sync_result};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
-use heartbeats::{Beats, Call, Doing, Record, Work};
+use heartbeats::{Call, Doing, Heartbeats, Record, Work};
 
 /// Turns of the watching thread within a deadline, and limits of its pause.
 const TURNS: u32 = 20;
@@ -51,7 +51,7 @@ const UNSEEN: Duration = Duration::from_secs(120);
 
 /// A world whose collectives are watched.
 pub struct Watched<'a> {
-    inner: &'a dyn World,
+    inner: &'a dyn Communicator,
     watch: Option<Watch>,
 }
 
@@ -59,7 +59,7 @@ struct Watch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// Absent without other ranks.
-    beats: Option<Beats>,
+    beats: Option<Heartbeats>,
 }
 
 /// Returns the file that a rank is reading, for messages.
@@ -78,73 +78,73 @@ pub(super) struct Shared {
     news: Condvar,
 }
 
-/// Watches the collectives of `world` from now on, if it has ranks as processes and there
+/// Watches the collectives of `comm` from now on, if it has ranks as processes and there
 /// is a deadline. Rank 0 names a folder that all ranks see and may write in; the other
 /// ranks' is not asked for.
 pub fn watch<'a>(
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
 ) -> Result<Watched<'a>> {
-    watch_ranks(world, folder, deadline, Arc::new(|_| None))
+    watch_ranks(comm, folder, deadline, Arc::new(|_| None))
 }
 
 /// Does the same for ranks that read one file after the other, also for a single one; `reading`
 /// names the file.
 pub fn watch_reading<'a>(
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
     reading: ReadingOf,
 ) -> Result<Watched<'a>> {
-    let Some(deadline) = deadline.filter(|_| world.size() == 1) else {
-        return watch_ranks(world, folder, deadline, reading);
+    let Some(deadline) = deadline.filter(|_| comm.size() == 1) else {
+        return watch_ranks(comm, folder, deadline, reading);
     };
     remove_old_beats(folder);
     let shared = Arc::new(Shared::default());
     let thread = Some(alone::start(Arc::clone(&shared), deadline, reading)?);
-    Ok(Watched { inner: world, watch: Some(Watch { shared, thread, beats: None }) })
+    Ok(Watched { inner: comm, watch: Some(Watch { shared, thread, beats: None }) })
 }
 
 /// Removes what an earlier job that was killed may have left.
 fn remove_old_beats(folder: Option<&Path>) {
     if let Some(folder) = folder {
-        let _ = Beats::within(folder, 0).remove();
+        let _ = Heartbeats::within(folder, 0).remove();
     }
 }
 
 fn watch_ranks<'a>(
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
     reading: ReadingOf,
 ) -> Result<Watched<'a>> {
-    let passive = Watched { inner: world, watch: None };
+    let passive = Watched { inner: comm, watch: None };
     remove_old_beats(folder);
-    let (Some(deadline), Some(abort), true) = (deadline, world.aborter(), world.size() > 1) else {
+    let (Some(deadline), Some(abort), true) = (deadline, comm.aborter(), comm.size() > 1) else {
         return Ok(passive);
     };
     let absolute = folder.map(|f| std::path::absolute(f).unwrap_or_else(|_| f.to_path_buf()));
     let cleared = match &absolute {
-        Some(folder) => Beats::clear(folder).map_err(|error| unusable(folder, &error)),
+        Some(folder) => Heartbeats::clear(folder).map_err(|error| unusable(folder, &error)),
         None => Ok(()),
     };
-    agree(world, cleared)?;
+    sync_result(comm, cleared)?;
     let mut told = match &absolute {
         Some(folder) => [&new_job().to_le_bytes(), folder.as_os_str().as_encoded_bytes()].concat(),
         None => Vec::new(),
     };
-    world.broadcast(&mut told)?;
+    comm.broadcast(&mut told)?;
     let Some((job, folder)) = told.split_first_chunk::<8>() else { return Ok(passive) };
     let folder = Path::new(std::str::from_utf8(folder).unwrap_or_default());
-    let beats = Beats::within(folder, u64::from_le_bytes(*job));
+    let beats = Heartbeats::within(folder, u64::from_le_bytes(*job));
     let shared = Arc::new(Shared::default());
     let mut monitor =
-        Monitor::new(world, Arc::clone(&shared), beats.clone(), deadline, abort, reading);
+        Monitor::new(comm, Arc::clone(&shared), beats.clone(), deadline, abort, reading);
     // A folder that one rank cannot write in is no reason not to work.
     let posted = monitor.post().map_err(|error| unusable(folder, &error));
-    if let Err(error) = agree(world, posted) {
-        if is_root(world) {
+    if let Err(error) = sync_result(comm, posted) {
+        if is_root(comm) {
             log::warn!("no watchdog: {error}");
         }
         return Ok(passive);
@@ -153,9 +153,9 @@ fn watch_ranks<'a>(
         .name("watchdog".to_string())
         .spawn(move || monitor.run())
         .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
-    world.signs_watched(true);
+    comm.signs_watched(true);
     let watch = Watch { shared, thread: Some(thread), beats: Some(beats) };
-    Ok(Watched { inner: world, watch: Some(watch) })
+    Ok(Watched { inner: comm, watch: Some(watch) })
 }
 
 /// Between two turns of a watching thread.
@@ -186,7 +186,7 @@ impl Watched<'_> {
     }
 }
 
-impl World for Watched<'_> {
+impl Communicator for Watched<'_> {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -261,7 +261,7 @@ struct Monitor {
     rank: usize,
     size: usize,
     shared: Arc<Shared>,
-    beats: Beats,
+    beats: Heartbeats,
     pause: Duration,
     limit: Duration,
     abort: fn(u8) -> !,
@@ -313,16 +313,16 @@ impl Seen {
 
 impl Monitor {
     fn new(
-        world: &dyn World,
+        comm: &dyn Communicator,
         shared: Arc<Shared>,
-        beats: Beats,
+        beats: Heartbeats,
         deadline: Duration,
         abort: fn(u8) -> !,
         reading: ReadingOf,
     ) -> Monitor {
         Monitor {
-            rank: world.rank(),
-            size: world.size(),
+            rank: comm.rank(),
+            size: comm.size(),
             shared,
             beats,
             pause: pause_of(deadline),
@@ -592,12 +592,12 @@ mod tests {
 
     /// The monitor of rank 0 of two in a job whose files lie in `folder`.
     fn monitor(folder: &Path) -> Monitor {
-        Beats::clear(folder).unwrap();
+        Heartbeats::clear(folder).unwrap();
         Monitor {
             rank: 0,
             size: 2,
             shared: Arc::default(),
-            beats: Beats::within(folder, 7),
+            beats: Heartbeats::within(folder, 7),
             pause: Duration::from_millis(20),
             limit: Duration::from_secs(3),
             abort: |_| panic!("aborted"),

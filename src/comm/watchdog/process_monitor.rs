@@ -49,7 +49,7 @@ pub(crate) enum Phase {
 }
 
 /// The watch over this node's processes; it ends when this is dropped.
-pub(crate) struct Neighbours {
+pub(crate) struct ProcessMonitor {
     shared: Arc<Shared>,
 }
 
@@ -58,12 +58,12 @@ struct Shared {
     news: Condvar,
 }
 
-impl Neighbours {
+impl ProcessMonitor {
     /// Begins to watch; without a deadline nothing is watched. `abort` ends all ranks where
     /// MPI is running.
-    pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<Neighbours> {
+    pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
         let shared = Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() });
-        let neighbours = Neighbours { shared: Arc::clone(&shared) };
+        let neighbours = ProcessMonitor { shared: Arc::clone(&shared) };
         let (Some(deadline), Some(job)) = (deadline, Job::own()) else { return Ok(neighbours) };
         let watcher = Watcher {
             shared,
@@ -86,7 +86,7 @@ impl Neighbours {
     }
 }
 
-impl Drop for Neighbours {
+impl Drop for ProcessMonitor {
     fn drop(&mut self) {
         self.enter(Phase::Over);
     }

@@ -3,7 +3,7 @@
 
 use super::given;
 use super::ledger::{self, ListedFile};
-use crate::comm::{Work, World, common, gather_values, is_root};
+use crate::comm::{Communicator, Work, gather_values, is_root, mark_shared};
 use crate::data::files::stamp;
 use crate::dataset::failures::FailedFile;
 use crate::error::{Fault, Result};
@@ -41,7 +41,7 @@ pub struct Claims<'a, F> {
 /// Compares an output folder with its manifest. `look` checks what a file says of itself, once
 /// its content is known to be as it was written, and returns what is wrong.
 pub fn verify<F: ListedFile>(
-    world: &dyn World,
+    comm: &dyn Communicator,
     folder: &Path,
     claims: &Claims<F>,
     look: &dyn Fn(&Path, &F) -> std::result::Result<(), String>,
@@ -49,10 +49,10 @@ pub fn verify<F: ListedFile>(
     let mut wrong = BTreeMap::new();
     let mut bytes = 0;
     for (i, file) in claims.files.iter().enumerate() {
-        if i % world.size() != world.rank() {
+        if i % comm.size() != comm.rank() {
             continue;
         }
-        let progress = || world.progress(Work::Hashing, i as u64);
+        let progress = || comm.progress(Work::Hashing, i as u64);
         match check(folder, file, look, &progress) {
             Ok(length) => bytes += length,
             Err(found) => {
@@ -60,7 +60,7 @@ pub fn verify<F: ListedFile>(
             }
         }
     }
-    if is_root(world) {
+    if is_root(comm) {
         wrong.extend(ledger::duplicates(claims.files));
         let known = claims.files.iter().map(ListedFile::output).collect();
         wrong.extend(given::missing(folder, &known, claims.failed));
@@ -74,7 +74,7 @@ pub fn verify<F: ListedFile>(
         wrong: BTreeMap::new(),
         failed: claims.failed.iter().map(|(file, why)| (file.clone(), why.to_string())).collect(),
     };
-    for (bytes, wrong) in gather_values(world, &(bytes, wrong))? {
+    for (bytes, wrong) in gather_values(comm, &(bytes, wrong))? {
         all.bytes += bytes;
         all.wrong.extend(wrong);
     }
@@ -83,7 +83,7 @@ pub fn verify<F: ListedFile>(
         let found = format!("{rows} rows in its files, not the {} it tells", claims.rows);
         all.wrong.insert(MANIFEST.to_string(), found);
     }
-    common(Ok(all))
+    mark_shared(Ok(all))
 }
 
 /// Bytes of a file that is as the manifest says, or what is wrong with it.

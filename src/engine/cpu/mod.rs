@@ -90,7 +90,7 @@ impl Engine for CpuEngine {
         self.kernel.gradient(&self.pool, self.isa, &rows(batch)?, sums, loss)
     }
 
-    fn hold(&mut self, _: usize, _: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+    fn upload_events(&mut self, _: usize, _: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
         Ok(()) // it has no room, and asks for rows
     }
 

@@ -120,7 +120,7 @@ impl<'a> Counting<'a> {
             telescope: telescope_of(name).or_else(|| head.input.as_deref().and_then(telescope_of)),
             numbers: HashMap::new(),
             runs: Vec::new(),
-            best: Best::new(if plan.unlike(head.source_offset).is_some() {
+            best: Best::new(if plan.offset_rejection(head.source_offset).is_some() {
                 0 // its run will not be counted
             } else {
                 plan.candidates

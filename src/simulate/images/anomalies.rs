@@ -9,7 +9,7 @@
 //! made (`extract`), which are those of any image.
 
 use super::shower::{Lookup, Muon, SINGLE_PE, pair};
-use crate::comm::Solo;
+use crate::comm::SingleRank;
 use crate::data::images::{ImageBlock, ImageFile, ImageSet, ImageWriter, Images, Sigma};
 use crate::data::schema::columns::{ColumnSpec, Kind, Values};
 use crate::dataset::assignment::Assignment;
@@ -111,7 +111,7 @@ pub struct Summary {
 /// Makes an image of every gamma's image; files are written whole or not at all.
 pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
-    let assignment = Assignment::new(&Solo, &options.inputs, &options.output, None)?;
+    let assignment = Assignment::new(&SingleRank, &options.inputs, &options.output, None)?;
     if let Some(failure) = assignment.unusable.first() {
         return Err(failure.to_error());
     }

@@ -117,7 +117,8 @@ fn gammas_point_to_the_source_and_hadrons_do_not() {
         let output = folder.path().join(format!("{class}-hillas"));
         let options =
             extract::Options { inputs: vec![images], output: output.clone(), ..Default::default() };
-        let summary = extract::run(&crate::comm::Solo, &options, &StopFlag::default()).unwrap();
+        let summary =
+            extract::run(&crate::comm::SingleRank, &options, &StopFlag::default()).unwrap();
         assert_eq!(summary.images, 1500);
         let file = hdf5::File::open(output.join(format!("{class}.h5"))).unwrap();
         let size = file.dataset("events/size").unwrap().read_raw::<f32>().unwrap();

@@ -6,7 +6,7 @@
 //! classifier, a logistic regression on the scaled features, their squares and products,
 //! fitted on one half of the events and measured on the other, and the other way round.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::dataset::event_store::{EventStore, Rows};
 use crate::error::Result;
 use crate::model::{ComparedFeature, HadronComparison};
@@ -24,14 +24,14 @@ const NEWTON_STEPS: usize = 12;
 
 /// Compares scaled training events of two stores; `None` where there are too few.
 pub fn compare(
-    world: &dyn World,
+    comm: &dyn Communicator,
     names: &[String],
     real: &EventStore,
     simulated: &EventStore,
     shards: u64,
 ) -> Result<Option<HadronComparison>> {
-    let real = gathered(world, real, shards)?;
-    let simulated = gathered(world, simulated, shards)?;
+    let real = gathered(comm, real, shards)?;
+    let simulated = gathered(comm, simulated, shards)?;
     let width = names.len();
     let [n, m] = [&real, &simulated].map(|rows| rows.len() / width);
     if n.min(m) < FEWEST {
@@ -69,7 +69,7 @@ pub fn describe(comparison: &HadronComparison) -> String {
 
 /// Features (events, features) of at most [`MOST`] training events of all ranks: as many of
 /// each shard, in the order of shards.
-fn gathered(world: &dyn World, store: &EventStore, shards: u64) -> Result<Vec<f32>> {
+fn gathered(comm: &dyn Communicator, store: &EventStore, shards: u64) -> Result<Vec<f32>> {
     let most = MOST.div_ceil(shards as usize);
     let mut mine = Vec::new();
     for shard in &store.shards {
@@ -81,7 +81,7 @@ fn gathered(world: &dyn World, store: &EventStore, shards: u64) -> Result<Vec<f3
         values.for_each(|x| mine.extend(x.to_le_bytes()));
     }
     let mut of_shards: Vec<(u64, Vec<f32>)> = Vec::new();
-    for bytes in world.all_gather(&mine)? {
+    for bytes in comm.all_gather(&mine)? {
         let mut rest = bytes.as_slice();
         while let Some((head, more)) = rest.split_at_checked(16) {
             let word =

@@ -7,11 +7,11 @@
 //! those of another position, at least 45 deg away, and what is left of the hole is measured
 //! and judged.
 
-use crate::comm::{World, agree, common, is_root};
+use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::{Class, Config, LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
-use crate::dataset::source::{Note, Source, Verdict, View};
+use crate::dataset::source::{Note, RowTransform, Source, Verdict};
 use crate::error::{Fault, Result};
 use crate::hillas::{Axis, Rotation, Seen, disp, theta2};
 use crate::model::{Contamination, OffSourceCard};
@@ -129,12 +129,12 @@ impl OffSourceView {
     }
 
     /// What all ranks were told; refuses runs, geometry or a hole that cannot be used.
-    pub fn conclude(&self, world: &dyn World, gammas: &[&Source]) -> Result<OffSourceCard> {
+    pub fn conclude(&self, comm: &dyn Communicator, gammas: &[&Source]) -> Result<OffSourceCard> {
         let mine = self.with_told(|told| told.clone());
-        let all = mine.reduce(world)?;
-        let inside = agree(world, self.share_inside(gammas))?;
-        let card = common(self.judge(&all, inside))?;
-        if is_root(world) {
+        let all = mine.reduce(comm)?;
+        let inside = sync_result(comm, self.share_inside(gammas))?;
+        let card = mark_shared(self.judge(&all, inside))?;
+        if is_root(comm) {
             OffSourceView::tell_log(&all, &card);
         }
         Ok(card)
@@ -301,7 +301,7 @@ impl Slots {
     }
 }
 
-impl View for OffSourceView {
+impl RowTransform for OffSourceView {
     /// All that is wanted but what is computed, then geometry, shape and what is compared;
     /// the run is the last key.
     fn request(&self, table: &Table, mut wanted: Request) -> Result<Request> {
@@ -327,7 +327,7 @@ impl View for OffSourceView {
         Ok(wanted)
     }
 
-    fn see(
+    fn apply(
         &self,
         read: &Request,
         wanted: &Request,
@@ -393,7 +393,7 @@ impl View for OffSourceView {
         Ok(notes)
     }
 
-    fn tell(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool) {
+    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool) {
         let bit = |at: usize| u64::from(note.bits >> at & 1);
         let held_out = note.verdict == Verdict::HeldOut;
         let kept = u64::from(note.verdict == Verdict::Use);
@@ -441,13 +441,13 @@ impl Told {
     }
 
     /// Those of all ranks.
-    fn reduce(mut self, world: &dyn World) -> Result<Told> {
+    fn reduce(mut self, comm: &dyn Communicator) -> Result<Told> {
         let mut sums: Vec<i64> = self.words().into_iter().map(|word| *word as i64).collect();
         debug_assert_eq!(sums.len(), Told::WORDS);
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         self.words().into_iter().zip(sums).for_each(|(word, sum)| *word = sum as u64);
         let mine: Vec<u8> = self.runs.iter().flat_map(|run| run.to_le_bytes()).collect();
-        for bytes in world.all_gather(&mine)? {
+        for bytes in comm.all_gather(&mine)? {
             self.runs.extend(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)));
         }
         Ok(self)

@@ -1,7 +1,7 @@
 //! The population of synthetic anomalies: one for each normal event of a step, or of the
 //! held-out part, named by (seed, epoch, shard, place), which is a function of the plan.
 
-use crate::comm::{World, gather_slots};
+use crate::comm::{Communicator, gather_slots};
 use crate::config::{Anomalies, Generator};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::Selection;
@@ -37,7 +37,7 @@ pub struct Latent<'a> {
 impl Synthetic {
     /// Learns what the generators need from the scaled training events of all ranks.
     pub fn learn(
-        world: &dyn World,
+        comm: &dyn Communicator,
         anomalies: &Anomalies,
         features: &[ScaledFeature],
         store: &EventStore,
@@ -60,7 +60,7 @@ impl Synthetic {
             }
         }
         let mut sums = [0.0; Regression::WORDS];
-        for words in gather_slots(world, &slots)?.chunks(Regression::WORDS) {
+        for words in gather_slots(comm, &slots)?.chunks(Regression::WORDS) {
             sums.iter_mut().zip(words).for_each(|(s, w)| *s += w);
         }
         let con2 = if complete { Regression::solve(&sums) } else { None };
@@ -73,7 +73,7 @@ impl Synthetic {
                 .iter()
                 .flat_map(|s| s.train.rows().map(|row| features[d].quantity(row[d]) as f32))
                 .collect();
-            let limit = quantile::quantile(world, &all, p.dist_quantile)?;
+            let limit = quantile::quantile(comm, &all, p.dist_quantile)?;
             normals.dist.extend(limit.map(f64::from));
         }
         Ok(Synthetic { anomalies: anomalies.clone(), normals, seed, filed })

@@ -131,7 +131,11 @@ impl RunFolder {
     /// refused has been: a run that is to be replaced is set aside now. An unfinished one whose
     /// checkpoints `can_resume` accepts is resumed instead: it is what an earlier start of the
     /// same command has left, and gives the same model.
-    pub fn claim(&mut self, plan: &Plan, can_resume: impl FnOnce(&Path) -> bool) -> Result<()> {
+    pub fn claim_run_folder(
+        &mut self,
+        plan: &Plan,
+        can_resume: impl FnOnce(&Path) -> bool,
+    ) -> Result<()> {
         let is_unfinished = !self.file(MODEL).exists();
         if self.existing == Existing::Replace
             && is_unfinished
@@ -270,7 +274,7 @@ fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Solo;
+    use crate::comm::SingleRank;
     use crate::config::{self, Class};
     use crate::simulate;
     use crate::storage::faults::{KINDS, memory_folder, with_fault};
@@ -286,13 +290,13 @@ mod tests {
         simulate::run(&options).unwrap();
         let columns = "[features]\ncolumns = [{name = \"size\"}, {name = \"width\"}]";
         let text = format!("[data]\ngamma = [{:?}]\n{columns}\n", output.display().to_string());
-        Plan::new(&Solo, &config::parse(&text, &[]).unwrap()).unwrap()
+        Plan::new(&SingleRank, &config::parse(&text, &[]).unwrap()).unwrap()
     }
 
     /// What a run with a checkpoint and a model leaves.
     fn old_run(path: &Path, plan: &Plan) {
         let mut folder = RunFolder::open(path, Existing::Resume, SHORT).unwrap();
-        folder.claim(plan, |_| false).unwrap();
+        folder.claim_run_folder(plan, |_| false).unwrap();
         folder.add_provenance(&json!("old")).unwrap();
         for name in [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"] {
             storage::write_file(&path.join(name), b"old").unwrap();
@@ -309,7 +313,7 @@ mod tests {
     /// Begins a run in place of the old one, up to its first checkpoint.
     fn replace(path: &Path, plan: &Plan) -> Result<()> {
         let mut folder = RunFolder::open(path, Existing::Replace, SHORT)?;
-        folder.claim(plan, |_| false)?;
+        folder.claim_run_folder(plan, |_| false)?;
         folder.add_provenance(&json!("new"))?;
         storage::write_file(&path.join(METRICS), b"new")?;
         storage::write_file(&path.join("checkpoints/step-1/manifest.json"), b"new")?;
@@ -352,7 +356,7 @@ mod tests {
         drop(RunFolder::open(&path, Existing::Replace, SHORT).unwrap());
         assert!(is_old(&path));
         let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
-        folder.claim(&plan, |_| false).unwrap();
+        folder.claim_run_folder(&plan, |_| false).unwrap();
         assert!(is_old(&path.join(REPLACED)) && !is_old(&path));
         drop(folder); // refused after all, before the new run began
         assert!(is_old(&path) && !path.join(REPLACED).exists());
@@ -366,7 +370,7 @@ mod tests {
         old_run(&path, &plan);
         for _ in 0..2 {
             let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
-            folder.claim(&plan, |_| false).unwrap();
+            folder.claim_run_folder(&plan, |_| false).unwrap();
             folder.add_provenance(&json!("new")).unwrap();
             drop(folder);
             assert!(is_old(&path.join(REPLACED)));
@@ -379,7 +383,7 @@ mod tests {
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
         let mut folder = RunFolder::open(&path, Existing::Resume, SHORT).unwrap();
-        folder.claim(&plan, |_| false).unwrap();
+        folder.claim_run_folder(&plan, |_| false).unwrap();
         std::mem::forget(folder); // killed
         assert!(path.join(CONFIG).is_file());
         let mut other = plan.clone();
@@ -389,6 +393,6 @@ mod tests {
         storage::write_file(&path.join(lock::NAME), b"").unwrap();
         let mut folder = RunFolder::open(&path, Existing::Refuse, SHORT).unwrap();
         folder.check(&other).unwrap();
-        folder.claim(&other, |_| false).unwrap();
+        folder.claim_run_folder(&other, |_| false).unwrap();
     }
 }

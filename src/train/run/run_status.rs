@@ -41,7 +41,7 @@ pub enum State {
 
 /// What a run folder tells.
 #[derive(Debug, Clone, Serialize)]
-pub struct Standing {
+pub struct RunStatus {
     pub run: PathBuf,
     pub state: State,
     /// Starts so far; the fields below are of the last one.
@@ -74,7 +74,7 @@ pub struct Standing {
 }
 
 /// Looks at the folder of a run.
-pub fn standing(run: &Path) -> Result<Standing> {
+pub fn run_status(run: &Path) -> Result<RunStatus> {
     if !run.is_dir() {
         return Err(Fault::new("no such run")
             .file(run)
@@ -118,7 +118,7 @@ pub fn standing(run: &Path) -> Result<Standing> {
     let left = (state == State::Running)
         .then(|| seconds_left(step, steps?, number("from_step")?, number("unix_time")?))
         .flatten();
-    Ok(Standing {
+    Ok(RunStatus {
         run: run.to_path_buf(),
         state,
         starts: start.as_ref().map_or(0, |(starts, _)| *starts),
@@ -206,7 +206,7 @@ mod tests {
             ("checkpoints/step-9/manifest.json", "{}"),
             ("checkpoints/step-12.part/manifest.json", "{}"),
         ]);
-        let told = standing(run.path()).unwrap();
+        let told = run_status(run.path()).unwrap();
         assert_eq!(told.state, State::Running, "its log is a moment old");
         assert_eq!((told.starts, told.ranks, told.job.as_deref()), (2, Some(4), Some("17")));
         assert_eq!((told.epoch, told.epochs, told.step, told.steps), (2, Some(20), 10, Some(100)));
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn finished_stopped_and_never_begun_runs_are_told_apart() {
-        let state = |files: &[(&str, &str)]| standing(folder(files).path()).unwrap().state;
+        let state = |files: &[(&str, &str)]| run_status(folder(files).path()).unwrap().state;
         assert_eq!(state(&[(PROVENANCE, START), (MODEL, "x"), (LOG, "x")]), State::Finished);
         assert_eq!(state(&[(PROVENANCE, START)]), State::Stopped);
         let ended = |line: &str| state(&[(PROVENANCE, START), (LOG, line)]);
@@ -227,6 +227,6 @@ mod tests {
         assert_eq!(ended("ended with exit code 5: disk full\n"), State::Failed);
         assert_eq!(ended("ended with exit code 6: a\nepoch 3: b\n"), State::Running);
         assert_eq!(state(&[]), State::NotBegun);
-        assert_eq!(standing(Path::new("/nowhere/run")).unwrap_err().exit_code(), 2);
+        assert_eq!(run_status(Path::new("/nowhere/run")).unwrap_err().exit_code(), 2);
     }
 }
