@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use taiga_flow::comm::{Communicator, SingleRank};
 use taiga_flow::config::{self, Class};
 use taiga_flow::dataset::event_store::{EventStore, Gathered};
-use taiga_flow::engine::{self, Batch, Events, Place, Weights};
+use taiga_flow::engine::{self, Batch, Events, RankResources, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
@@ -50,7 +50,7 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
         .moments(&comm, &plan.row_selection(class))?
         .scaler(plan.selection.features(), &plan.units)?;
     store.scale(&scaler);
-    let place = Place::new(&comm, config.run.hardware())?;
+    let place = RankResources::new(&comm, config.run.hardware())?;
     let mut engine = engine::start(&place, &plan.spec)?;
     let shards = plan.dealing.shards() as usize;
     engine.begin(&Weights::new(initial_params(&plan.spec, 1)), shards)?;

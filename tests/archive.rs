@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
-use taiga_flow::hillas::{Axis, disp, rotated, theta2};
+use taiga_flow::hillas::{ImageAxis, disp, rotated, theta2};
 use taiga_flow_gpu::random::Stream;
 
 const INPUT: i32 = 3;
@@ -47,7 +47,7 @@ fn turned(events: &Events, k: usize, count: usize) -> Events {
     let seen = |row: usize| {
         let centroid = [f64::from(x[row]), f64::from(y[row])];
         let source = rotated([f64::from(sx[row]), f64::from(sy[row])], k, count);
-        Axis::from_degrees(centroid, f64::from(axis[row])).seen_from(source)
+        ImageAxis::from_degrees(centroid, f64::from(axis[row])).relative_to(source)
     };
     let rows = events.rows();
     *turned.feature("dist") = (0..rows).map(|row| seen(row).dist as f32).collect();
@@ -108,7 +108,7 @@ fn every_position_is_scored_as_a_file_whose_source_is_there() {
             }
             let centroid = [value("xc"), value("yc")];
             let source = rotated([value("source_x"), value("source_y")], k, 6);
-            let seen = Axis::from_degrees(centroid, value("axis")).seen_from(source);
+            let seen = ImageAxis::from_degrees(centroid, value("axis")).relative_to(source);
             let [s, w, l] = [&size, &width, &length].map(|c| f64::from(c[row]));
             let expected = theta2(&seen, disp(s, w, l, seen.dist), None);
             let found = f64::from(columns[4][k][row]);

@@ -11,7 +11,7 @@ use taiga_flow::config::{self, Hardware, SeasonSettings};
 use taiga_flow::data::images::{ImageBlock, ImageFile, camera_file};
 use taiga_flow::data::schema::expression::Expression;
 use taiga_flow::data::{Schema, text};
-use taiga_flow::engine::{Place, Scorer};
+use taiga_flow::engine::{RankResources, Scorer};
 use taiga_flow::hillas::{Camera, FOCAL_LENGTH_CM};
 use taiga_flow::model::{Card, Model};
 use taiga_flow::score::{Summary, verify};
@@ -139,8 +139,8 @@ fn fuzz_csv_table() {
     fuzz("CSV table", seed(), &corpus, |bytes| {
         std::fs::write(&path, bytes).expect("a table");
         let Ok(dialect) = text::detect(&path) else { return };
-        let Ok(mut rows) = text::Rows::open(&path, &dialect, [7; 32], None) else { return };
-        let (mut columns, mut read) = (text::Columns::default(), 0);
+        let Ok(mut rows) = text::TextRows::open(&path, &dialect, [7; 32], None) else { return };
+        let (mut columns, mut read) = (text::ParsedColumns::default(), 0);
         while let Ok(true) = rows.read(&mut columns) {
             read += columns.rows;
             assert!(columns.values.iter().flatten().all(|value| value.is_finite()));
@@ -159,8 +159,8 @@ fn in_memory() -> tempfile::TempDir {
 fn fuzz_model_card() {
     let model = Model::load(&trained().model).expect("a model").0;
     let whole = model.to_bytes().expect("bytes");
-    let place =
-        Place::new(&SingleRank, Hardware { threads: 1, ..Hardware::default() }).expect("a place");
+    let place = RankResources::new(&SingleRank, Hardware { threads: 1, ..Hardware::default() })
+        .expect("a place");
     let length_of_header = u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
     let header: serde_json::Value =
         serde_json::from_slice(&whole[8..8 + length_of_header]).expect("JSON");

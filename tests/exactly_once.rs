@@ -5,7 +5,7 @@ use crate::support::{
     Events, arguments, configuration, folder, json, program, ranks, seed, succeed, trained, tree,
 };
 use std::path::Path;
-use taiga_flow_gpu::random::{Permutation, Stream};
+use taiga_flow_gpu::random::{RandomPermutation, Stream};
 
 const NOT_FINITE: u32 = 1;
 const OUT_OF_DOMAIN: u32 = 2;
@@ -141,7 +141,7 @@ fn check(path: &Path, events: &Events, [not_finite, out_of_domain, cut]: &[Vec<u
 fn the_score_of_a_row_does_not_depend_on_its_place() {
     let (trained, folder) = (trained(), folder());
     let events = Events::read(&trained.gamma);
-    let shuffle = Permutation::new(events.rows() as u64, Stream::new(seed(), "shuffle", &[]));
+    let shuffle = RandomPermutation::new(events.rows() as u64, Stream::new(seed(), "shuffle", &[]));
     let order: Vec<usize> = (0..events.rows() as u64).map(|i| shuffle.at(i) as usize).collect();
     let shuffled = folder.path().join("shuffled.h5");
     events.chosen(&order).write(&shuffled);

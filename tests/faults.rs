@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::data::table::{Block, Request, Table};
-use taiga_flow::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Schema, Values};
+use taiga_flow::data::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter, Schema};
 use tempfile::TempDir;
 
 const INPUT: i32 = 3;
@@ -155,9 +155,9 @@ fn units_that_are_declared_and_wrong_or_undeclared_and_betrayed_by_the_values() 
 fn a_file_of_another_version() {
     let folder = folder();
     let path = folder.path().join("old.h5");
-    let specs = [ColumnSpec::new("size", Kind::F32, Some("p.e."))];
+    let specs = [ColumnSpec::new("size", ColumnType::F32, Some("p.e."))];
     let mut writer = ColumnWriter::create(&path, "events", &specs, false).expect("a file");
-    writer.append(&[Values::F32(&[1.0])]).expect("a row");
+    writer.append(&[ColumnValues::F32(&[1.0])]).expect("a row");
     let format = Attribute::Text("taiga-flow-events".to_string());
     let version = Attribute::Integer(2);
     writer.finish(&[("format".to_string(), format), ("version".to_string(), version)]).expect("it");

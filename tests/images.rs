@@ -6,7 +6,9 @@ use crate::support::{
 };
 use std::path::{Path, PathBuf};
 use taiga_flow::data::images::{ImageBlock, ImageFile};
-use taiga_flow::hillas::{Camera, Cleaner, Cleaning, Comparison, Parameters, Pixels, Thresholds};
+use taiga_flow::hillas::{
+    Camera, Cleaner, Cleaning, CleaningThresholds, ImagePixels, Parameters, ThresholdComparison,
+};
 use taiga_flow_gpu::random::Stream;
 
 /// Toy images, made by the program itself.
@@ -45,7 +47,7 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
     let folder = folder();
     let reference = include_str!("independent/hillas_reference.txt");
     let mut lines = reference.lines().filter(|line| !line.starts_with('#'));
-    let at_least = Cleaning { comparison: Comparison::AtLeast, ..Cleaning::default() };
+    let at_least = Cleaning { comparison: ThresholdComparison::AtLeast, ..Cleaning::default() };
     let (mut compared, mut ties) = (0, 0);
     for class in ["gamma", "hadron"] {
         let path = images(&folder.path().join(format!("{class}.h5")), class, 60, 7);
@@ -61,13 +63,13 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
             let sum: f64 = charge.iter().map(|q| f64::from(*q)).sum();
             let told: f64 = fields[0].parse().expect("a sum");
             assert!((sum - told).abs() < 1e-3, "other images: make the reference anew");
-            let mut found = Pixels::default();
+            let mut found = ImagePixels::default();
             Cleaner::new(at_least, 595).clean(&camera, charge, &[], &mut found);
             let kept: Vec<String> = found.kept.iter().map(u16::to_string).collect();
             let kept = if kept.is_empty() { "-".to_string() } else { kept.join(",") };
             assert_eq!(kept, fields[1], "{class} {row}");
             // The two rules differ only where a charge stands just on a threshold.
-            let mut strictly = Pixels::default();
+            let mut strictly = ImagePixels::default();
             Cleaner::new(Cleaning::default(), 595).clean(&camera, charge, &[], &mut strictly);
             let on_a_threshold = |q: &f32| [7.0f32, 14.0].contains(q);
             if strictly.kept != found.kept {
@@ -241,7 +243,7 @@ fn as_text(path: &Path, camera: &Camera, events: u64) -> String {
     let mut cleaner = Cleaner::new(Cleaning::default(), 595);
     for row in 0..block.rows {
         let charge = block.charge.image(row, 595, &mut buffer);
-        let mut found = Pixels::default();
+        let mut found = ImagePixels::default();
         cleaner.clean(camera, charge, &[], &mut found);
         let count = found.kept.len();
         let [scatter, event, _] = [0, 1, 2].map(|key| block.keys[key][row]);
@@ -478,8 +480,10 @@ fn the_same_input_gives_the_same_bytes() {
         json(&arguments!["extract", "-o", &at(name), &path]);
     }
     assert_eq!(hash(&at("a/images.h5")), hash(&at("b/images.h5")));
-    let sigma =
-        Cleaning { thresholds: Thresholds::Sigma { high: 6.0, low: 3.0 }, ..Cleaning::default() };
+    let sigma = Cleaning {
+        thresholds: CleaningThresholds::Sigma { high: 6.0, low: 3.0 },
+        ..Cleaning::default()
+    };
     assert!(sigma.needs_sigma());
     json(&arguments!["extract", "-o", &at("sigma"), "--cleaning", "sigma", &path]);
     assert_ne!(hash(&at("a/images.h5")), hash(&at("sigma/images.h5")));

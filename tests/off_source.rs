@@ -9,7 +9,7 @@ use crate::support::{
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::model::{Card, Model};
-use taiga_flow::simulate::toy::Event;
+use taiga_flow::simulate::toy::ToyEvent;
 
 const RUNS: i64 = 12;
 const HADRONS: u64 = 2500; // per run
@@ -24,7 +24,7 @@ struct Season {
     contamination: f64,
 }
 
-type Column = fn(&Event) -> f32;
+type Column = fn(&ToyEvent) -> f32;
 
 const COLUMNS: [(&str, Column); 12] = [
     ("size", |e| e.size),
@@ -41,7 +41,7 @@ const COLUMNS: [(&str, Column); 12] = [
     ("source_y", |e| e.source_y),
 ];
 
-fn write(path: &Path, events: &[Event], run: i64, class: i8) {
+fn write(path: &Path, events: &[ToyEvent], run: i64, class: i8) {
     let rows = events.len();
     let keys = vec![
         ("run_id".to_string(), vec![run; rows]),
@@ -67,7 +67,7 @@ impl Season {
             let mut events = part(Class::Hadron, HADRONS);
             let gammas = part(Class::Gamma, GAMMAS);
             for (which, events) in [(0, &gammas), (1, &events)] {
-                let away = |e: &&Event| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
+                let away = |e: &&ToyEvent| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
                 left[which] += events.iter().filter(away).count() as u64;
             }
             events.extend(gammas);
@@ -260,7 +260,8 @@ fn simulated_hadrons_that_differ_from_real_ones_are_told_before_training() {
     };
     assert!(comparison(&model).auc.expect("an AUC") < 0.6, "{:?}", comparison(&model));
     assert!(told.contains("tells them apart") && !told.contains("may learn"), "{told}");
-    let wider: Vec<Event> = events.iter().map(|e| Event { width: 1.4 * e.width, ..*e }).collect();
+    let wider: Vec<ToyEvent> =
+        events.iter().map(|e| ToyEvent { width: 1.4 * e.width, ..*e }).collect();
     let different = season.path("different.h5");
     write(&different, &wider, 1, 0);
     let (model, told) = season.train(&configuration, "different", &[&of(&different)]);

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use std::path::Path;
 use taiga_flow::config::Class;
-use taiga_flow::simulate::toy::Event;
+use taiga_flow::simulate::toy::ToyEvent;
 use taiga_flow::statistics::counts::disjoint::counted_at;
 use taiga_flow::statistics::distribution::distance_from_normal;
 use taiga_flow::statistics::{Leak, OnOff};
@@ -33,7 +33,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn take(&mut self, cuts: Cuts, event: &Event, key: [i64; 2]) {
+    fn take(&mut self, cuts: Cuts, event: &ToyEvent, key: [i64; 2]) {
         let seen = cuts.see_all(event);
         let passes = cuts.passes(&seen);
         self.overlapping_on += u64::from(passes & 1 == 1 && passes.count_ones() > 1);
@@ -174,7 +174,7 @@ fn planted_sources_are_found_and_empty_nights_are_normal_for_the_reference_cuts(
 }
 
 /// The score file of a run: events of a night in the order of their times.
-fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -> Scores {
+fn scores_of(cuts: Cuts, all: &[ToyEvent], run_id: i64, start_ns: i64, seed: u64) -> Scores {
     let stream = Stream::new(seed, "times and order", &[run_id as u64]);
     let mut time = start_ns;
     let (mut ids, mut times, mut portions) = (Vec::new(), Vec::new(), Vec::new());
@@ -244,11 +244,11 @@ fn runs(cuts: Cuts, count: u64, hadrons: u64, gammas: u64) -> Vec<Scores> {
         let seed = seed() + 1000 * n;
         let mut all = events(Class::Hadron, seed, 0..hadrons);
         all.extend(events(Class::Gamma, seed, 0..gammas));
-        let order = taiga_flow_gpu::random::Permutation::new(
+        let order = taiga_flow_gpu::random::RandomPermutation::new(
             all.len() as u64,
             Stream::new(seed, "order", &[]),
         );
-        let all: Vec<Event> = (0..all.len() as u64).map(|i| all[order.at(i) as usize]).collect();
+        let all: Vec<ToyEvent> = (0..all.len() as u64).map(|i| all[order.at(i) as usize]).collect();
         let start = EVENING + (n / 2) as i64 * DAY + (n % 2) as i64 * 7_200_000_000_000;
         scores_of(cuts, &all, n as i64 + 1, start, seed)
     };

@@ -57,7 +57,7 @@ impl Real for f32 {
 
 /// A flow with parameters of type `T`.
 #[derive(Debug, Clone)]
-pub struct Reference<T = f64> {
+pub struct ReferenceFlow<T = f64> {
     pub spec: FlowSpec,
     pub layout: Layout,
     pub params: Vec<T>, // (parameters)
@@ -71,10 +71,10 @@ struct BlockTrace<T> {
     scale: Vec<T>,            // (transformed) s
 }
 
-impl<T: Real> Reference<T> {
+impl<T: Real> ReferenceFlow<T> {
     #[must_use]
-    pub fn new(spec: &FlowSpec, params: &[f32]) -> Reference<T> {
-        Reference {
+    pub fn new(spec: &FlowSpec, params: &[f32]) -> ReferenceFlow<T> {
+        ReferenceFlow {
             spec: spec.clone(),
             layout: Layout::new(spec),
             params: params.iter().map(|p| T::from(*p)).collect(),
@@ -246,12 +246,12 @@ mod tests {
     use crate::random::Stream;
     use crate::spec::{Coupling, Permutation};
 
-    fn random_flow(spec: &FlowSpec, seed: u64, spread: f64) -> Reference {
+    fn random_flow(spec: &FlowSpec, seed: u64, spread: f64) -> ReferenceFlow {
         let stream = Stream::new(seed, "test weights", &[]);
         let count = Layout::new(spec).len();
         let params: Vec<f32> =
             (0..count as u64).map(|i| (spread * stream.normal(i)) as f32).collect();
-        Reference::new(spec, &params)
+        ReferenceFlow::new(spec, &params)
     }
 
     fn specs() -> Vec<FlowSpec> {

@@ -4,7 +4,7 @@
 //! specification is validated once, by [`FlowSpec::validate`]; everything that takes
 //! one afterwards relies on it.
 
-use crate::random::{Permutation as Shuffle, Stream};
+use crate::random::{RandomPermutation as Shuffle, Stream};
 use serde::{Deserialize, Serialize};
 
 /// Largest number of features; bounds every per-event buffer.

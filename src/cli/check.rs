@@ -5,7 +5,7 @@ use crate::config::{self, Config};
 use crate::data::selection::Selection;
 use crate::data::selection::cut_flow::CutFlow;
 use crate::data::{Schema, Table};
-use crate::dataset::check::{self, Options, Report};
+use crate::dataset::check::{self, CheckReport, Options};
 use crate::dataset::cut_flow;
 use crate::dataset::source::Source;
 use crate::error::Result;
@@ -15,7 +15,11 @@ use std::sync::Arc;
 
 /// Checks the files of `options`, or without any those that the configuration names: then what
 /// its training would refuse is in the report too.
-pub fn run(comm: &dyn Communicator, mut options: Options, config: Option<&Path>) -> Result<Report> {
+pub fn run(
+    comm: &dyn Communicator,
+    mut options: Options,
+    config: Option<&Path>,
+) -> Result<CheckReport> {
     let Some(path) = config else { return check::run(&options) };
     let config = config::load(path, &[])?;
     let Config { data, features, cuts, .. } = config.clone();
@@ -52,7 +56,7 @@ pub fn run(comm: &dyn Communicator, mut options: Options, config: Option<&Path>)
 /// Counts what the cuts remove of the files of a report that can be read.
 fn cut_flows(
     comm: &dyn Communicator,
-    report: &Report,
+    report: &CheckReport,
     schema: Option<&str>,
     selection: &Selection,
 ) -> Result<Vec<CutFlow>> {

@@ -3,7 +3,7 @@
 use super::season::Selection;
 use crate::comm::{Communicator, sync_result};
 use crate::error::Result;
-use crate::season::Comparison;
+use crate::season::SeasonComparison;
 use crate::season::compare::{self, Options};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ impl Arguments {
         self.output.iter().map(|folder| folder.join(compare::COMPARISON)).collect()
     }
 
-    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Comparison> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<SeasonComparison> {
         let options = Options {
             scores: [self.first.clone(), self.second.clone()],
             settings: sync_result(comm, self.selection.settings())?,

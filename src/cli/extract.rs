@@ -6,7 +6,7 @@ use crate::config::{Class, Run};
 use crate::dataset::failures::partial;
 use crate::error::Result;
 use crate::extract::{self, Options, Summary};
-use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
+use crate::hillas::{Cleaning, CleaningThresholds, Islands, ThresholdComparison};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -107,17 +107,18 @@ impl CleaningArguments {
     pub fn asked(&self) -> Cleaning {
         let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
         let thresholds = match self.cleaning {
-            CleaningName::Fixed => {
-                Thresholds::Fixed { high: level(self.high, 14.0), low: level(self.low, 7.0) }
-            }
+            CleaningName::Fixed => CleaningThresholds::Fixed {
+                high: level(self.high, 14.0),
+                low: level(self.low, 7.0),
+            },
             CleaningName::Sigma => {
-                Thresholds::Sigma { high: level(self.high, 6.0), low: level(self.low, 3.0) }
+                CleaningThresholds::Sigma { high: level(self.high, 6.0), low: level(self.low, 3.0) }
             }
-            CleaningName::Given => Thresholds::Given,
+            CleaningName::Given => CleaningThresholds::Given,
         };
         let comparison = match self.compare {
-            ComparisonName::Above => Comparison::Above,
-            ComparisonName::AtLeast => Comparison::AtLeast,
+            ComparisonName::Above => ThresholdComparison::Above,
+            ComparisonName::AtLeast => ThresholdComparison::AtLeast,
         };
         let islands = match self.islands {
             IslandsName::All => Islands::All,

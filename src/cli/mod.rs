@@ -25,7 +25,7 @@ use crate::data::selection::split::Part;
 use crate::data::text::Placement;
 use crate::data::text::convert;
 use crate::error::{Fault, Result, path_text};
-use crate::evaluate::{self, Parts};
+use crate::evaluate::{self, EvaluatedParts};
 use crate::report;
 use crate::simulate as simulation;
 use crate::storage::lock::OutputLock;
@@ -505,14 +505,14 @@ impl Cli {
             gamma: gamma.clone(),
             hadron: hadron.clone(),
             schema: schema.clone(),
-            part: part.map_or(Parts::Default, Parts::from),
+            part: part.map_or(EvaluatedParts::Default, EvaluatedParts::from),
             output: output.clone(),
             overwrite: self.global.overwrite,
             hardware: device.hardware(),
             weight: weight.clone(),
             importance: *importance,
             strict: *strict,
-            yardstick: yardstick.clone(),
+            baseline: yardstick.clone(),
             baseline_cuts: *baseline == Some(Baseline::Cuts),
             observation: observation.asked()?,
             watchdog: device.watchdog(Run::default()),
@@ -613,14 +613,14 @@ fn watchdog(given: Option<Duration>, mut run: Run) -> Option<Duration> {
     run.watchdog()
 }
 
-impl From<PartName> for Parts {
-    fn from(name: PartName) -> Parts {
+impl From<PartName> for EvaluatedParts {
+    fn from(name: PartName) -> EvaluatedParts {
         match name {
-            PartName::Train => Parts::Only(Part::Train),
-            PartName::Validation => Parts::Only(Part::Validation),
-            PartName::Calibration => Parts::Only(Part::Calibration),
-            PartName::Test => Parts::Only(Part::Test),
-            PartName::All => Parts::All,
+            PartName::Train => EvaluatedParts::Only(Part::Train),
+            PartName::Validation => EvaluatedParts::Only(Part::Validation),
+            PartName::Calibration => EvaluatedParts::Only(Part::Calibration),
+            PartName::Test => EvaluatedParts::Only(Part::Test),
+            PartName::All => EvaluatedParts::All,
         }
     }
 }

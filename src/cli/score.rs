@@ -2,7 +2,7 @@
 
 use super::{Device, parse_duration};
 use crate::comm::{Communicator, StopFlag, sync_result};
-use crate::config::{self, Scoring};
+use crate::config::{self, ScoringConfig};
 use crate::dataset::failures::partial;
 use crate::error::Result;
 use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
@@ -73,7 +73,7 @@ pub struct Arguments {
 impl Arguments {
     pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let loaded = config::load_for_scoring(self.config.as_deref(), &self.set);
-        let Scoring { score, run, data } = sync_result(comm, loaded)?;
+        let ScoringConfig { score, run, data } = sync_result(comm, loaded)?;
         let options = Options {
             model: self.model.clone(),
             output: self.output.clone(),

@@ -10,7 +10,7 @@ use super::{Device, trained};
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
 use crate::config::{self, Run};
 use crate::error::{Error, Fault, Result};
-use crate::evaluate::{self, EVALUATION, Parts};
+use crate::evaluate::{self, EVALUATION, EvaluatedParts};
 use crate::model::Model;
 use crate::statistics::Evaluation;
 use crate::storage;
@@ -186,14 +186,14 @@ impl Arguments {
             gamma: of(data.gamma),
             hadron: of(data.hadron),
             schema: data.schema,
-            part: Parts::Default,
+            part: EvaluatedParts::Default,
             output: self.folder(point).join(EVALUATION_FOLDER),
             overwrite: true,
             hardware: self.device.hardware(),
             weight: None,
             importance: false,
             strict: false,
-            yardstick: Vec::new(),
+            baseline: Vec::new(),
             baseline_cuts: false,
             observation: None,
             watchdog: self.device.watchdog(Run::default()),

@@ -3,7 +3,7 @@
 use crate::comm::{Communicator, sync_result};
 use crate::dataset::failures::partial;
 use crate::dataset::output::ledger;
-use crate::dataset::output::verification::Verification;
+use crate::dataset::output::verification::OutputVerification;
 use crate::error::{Fault, Result};
 use crate::{extract, score, train};
 use clap::Args;
@@ -24,7 +24,7 @@ pub enum Verified {
     Outputs {
         folder: PathBuf,
         #[serde(flatten)]
-        found: Verification,
+        found: OutputVerification,
     },
     Run {
         folder: PathBuf,

@@ -27,7 +27,7 @@ fn refusal(text: &str, overrides: &[&str]) -> String {
 fn a_small_configuration_gets_the_reference_network_by_default() {
     let config = parse(SMALL, &[]).unwrap();
     assert_eq!(config.flow_spec(), FlowSpec::reference_study(3));
-    assert_eq!(config.cuts["width"].max, Some(Bound::Expression("0.068*log10(size)".into())));
+    assert_eq!(config.cuts["width"].max, Some(CutBound::Expression("0.068*log10(size)".into())));
 }
 
 #[test]

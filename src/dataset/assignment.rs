@@ -49,8 +49,8 @@ impl Assignment {
         let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
         for listed in catalog::from_root(comm, || list(inputs, output, root))? {
             match listed {
-                Listed::Job(job) => jobs.push(job),
-                Listed::Unusable(failure) => unusable.push(failure),
+                ListedInput::Job(job) => jobs.push(job),
+                ListedInput::Unusable(failure) => unusable.push(failure),
             }
         }
         let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
@@ -122,35 +122,35 @@ impl Assignment {
 }
 
 /// An input as it is listed.
-enum Listed {
+enum ListedInput {
     Job(Job),
     Unusable(Failure),
 }
 
-impl Encode for Listed {
+impl Encode for ListedInput {
     fn encode(&self, telling: &mut Encoder) {
         match self {
-            Listed::Job(job) => {
+            ListedInput::Job(job) => {
                 telling.number(0).number(job.bytes).path(&job.input);
                 telling.text(job.name.as_bytes()).text(job.relative.as_bytes());
             }
-            Listed::Unusable(failure) => {
+            ListedInput::Unusable(failure) => {
                 telling.number(u64::from(failure.exit_code));
                 telling.text(failure.file.as_bytes()).text(failure.text.as_bytes());
             }
         }
     }
 
-    fn decode(told: &mut Decoder) -> Result<Listed> {
+    fn decode(told: &mut Decoder) -> Result<ListedInput> {
         let exit_code = told.number()?;
         if exit_code > 0 {
             let (file, text) = (told.string()?, told.string()?);
             let exit_code = u8::try_from(exit_code).unwrap_or(1);
-            return Ok(Listed::Unusable(Failure { file, exit_code, text }));
+            return Ok(ListedInput::Unusable(Failure { file, exit_code, text }));
         }
         let (bytes, input) = (told.number()?, told.path()?);
         let (name, relative) = (told.string()?, told.string()?);
-        Ok(Listed::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
+        Ok(ListedInput::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
     }
 }
 
@@ -192,7 +192,7 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
 }
 
 /// The files and the names of their outputs; no file twice.
-fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Listed>> {
+fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<ListedInput>> {
     let (placed, mut unusable) = places(inputs, output, root)?;
     let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
     let mut jobs = Vec::with_capacity(placed.len());
@@ -206,8 +206,8 @@ fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Li
         return Err(Fault::new("no input files").advice("give files or folders").input());
     }
     refuse_collisions(&jobs)?;
-    let unusable = unusable.into_iter().map(Listed::Unusable);
-    Ok(jobs.into_iter().map(Listed::Job).chain(unusable).collect())
+    let unusable = unusable.into_iter().map(ListedInput::Unusable);
+    Ok(jobs.into_iter().map(ListedInput::Job).chain(unusable).collect())
 }
 
 /// The files and the names of their outputs, and the files that no output can be named after.

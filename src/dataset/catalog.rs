@@ -15,7 +15,7 @@ use crate::comm::wire::{Decoder, Encoder};
 use crate::comm::{Communicator, Work, host, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::files::list::{list_all, refuse_twice};
-use crate::data::files::stamp::{copied, hash_file_telling, hash_text, same_content};
+use crate::data::files::stamp::{copied, hash_file_with_progress, hash_text, same_content};
 use crate::data::schema::{BUILT_IN, Schema, built_in};
 use crate::data::table::Table;
 use crate::error::{Error, Fault, Result, path_text};
@@ -70,22 +70,22 @@ pub fn catalogue(
             }
         }
     }
-    tell_first(comm, failure)?;
-    let told = comm.all_gather(&Found::tell_all(&mine))?;
+    sync_first_failure(comm, failure)?;
+    let told = comm.all_gather(&FileSummary::encode_all(&mine))?;
     drop(mine);
-    mark_shared(put_together(&listed, roles, asked.as_ref(), &told))
+    mark_shared(assemble(&listed, roles, asked.as_ref(), &told))
 }
 
 /// A file as rank 0 has listed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Listed {
+struct CatalogFile {
     path: PathBuf,
     role: usize,
     bytes: u64,
 }
 
-impl Listed {
-    fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<Found> {
+impl CatalogFile {
+    fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<FileSummary> {
         let schema = match asked {
             Some(schema) => Arc::clone(schema),
             None => Arc::new(Schema::detect(&self.path)?),
@@ -94,34 +94,34 @@ impl Listed {
         let number = BUILT_IN.iter().position(|(name, _)| *name == schema.name);
         let (source, table) = Source::open(&self.path, schema, roles[self.role].1)?;
         let said = look(&source, &table).map_err(|error| error.in_file(&self.path))?;
-        Ok(Found { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
+        Ok(FileSummary { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
     }
 }
 
-impl Encode for Listed {
+impl Encode for CatalogFile {
     fn encode(&self, telling: &mut Encoder) {
         telling.number(self.role as u64).number(self.bytes).path(&self.path);
     }
 
-    fn decode(told: &mut Decoder) -> Result<Listed> {
+    fn decode(told: &mut Decoder) -> Result<CatalogFile> {
         let (role, bytes) = (told.number()? as usize, told.number()?);
-        Ok(Listed { role, bytes, path: told.path()? })
+        Ok(CatalogFile { role, bytes, path: told.path()? })
     }
 }
 
 /// What a file was found to be.
 #[derive(Debug)]
-struct Found {
+struct FileSummary {
     rows: u64,
     /// Number of its built-in schema; that of all of them if it is another one.
     schema: usize,
     said: String,
 }
 
-impl Found {
+impl FileSummary {
     /// Of the files of a share, two numbers each; what was said of them once for all that
     /// it was said of.
-    fn tell_all(share: &[(usize, Found)]) -> Vec<u8> {
+    fn encode_all(share: &[(usize, FileSummary)]) -> Vec<u8> {
         let mut telling = Encoder::default();
         telling.number(share.len() as u64);
         let mut said: BTreeMap<&str, usize> = BTreeMap::new();
@@ -137,8 +137,8 @@ impl Found {
 }
 
 /// The files in their order, from what every rank tells of its share.
-fn put_together(
-    listed: &[Listed],
+fn assemble(
+    listed: &[CatalogFile],
     roles: &[Role],
     asked: Option<&Arc<Schema>>,
     told: &[Vec<u8>],
@@ -177,7 +177,7 @@ fn put_together(
 }
 
 /// Fails on all ranks if one did, with the fault of the first file, whichever rank has it.
-fn tell_first(comm: &dyn Communicator, failure: Option<(usize, Error)>) -> Result<()> {
+fn sync_first_failure(comm: &dyn Communicator, failure: Option<(usize, Error)>) -> Result<()> {
     let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
     let all = comm.all_gather(&mine.to_le_bytes())?;
     let first = all.iter().filter_map(|told| Decoder::new(told).number().ok()).min();
@@ -259,7 +259,7 @@ pub(super) fn see_listed(comm: &dyn Communicator, files: &[(&Path, u64)]) -> Res
 }
 
 /// The files of all roles in their order.
-fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
+fn list_roles(roles: &[Role]) -> Result<Vec<CatalogFile>> {
     let (mut files, mut of_role) = (Vec::new(), Vec::new());
     for (role, (paths, _)) in roles.iter().enumerate().filter(|(_, role)| !role.0.is_empty()) {
         list_all(paths, &mut files)?;
@@ -272,7 +272,7 @@ fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
     extractions.warn_of_absent(&given);
     drop(extractions);
     let all = files.into_iter().zip(of_role).zip(lengths);
-    Ok(all.map(|((path, role), bytes)| Listed { path, role, bytes }).collect())
+    Ok(all.map(|((path, role), bytes)| CatalogFile { path, role, bytes }).collect())
 }
 
 /// blake3 of each file, which every rank gets. Two files of equal content are refused: their
@@ -293,7 +293,7 @@ fn hashes(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
     let mut mine = Vec::new();
     let mut failure = None;
     for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % comm.size() == comm.rank()) {
-        match hash_file_telling(path, || comm.progress(Work::Hashing, i as u64)) {
+        match hash_file_with_progress(path, || comm.progress(Work::Hashing, i as u64)) {
             Ok(hash) => {
                 mine.extend((i as u64).to_le_bytes());
                 mine.extend(hash);
@@ -365,12 +365,12 @@ mod tests {
     use super::*;
     use crate::comm::{SingleRank, Threads};
     use crate::data::files::list::list_files;
-    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 
     fn write(path: &Path, rows: usize, value: f32) {
-        let specs = [ColumnSpec::new("size", Kind::F32, Some("p.e."))];
+        let specs = [ColumnSpec::new("size", ColumnType::F32, Some("p.e."))];
         let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
-        writer.append(&[Values::F32(&vec![value; rows])]).unwrap();
+        writer.append(&[ColumnValues::F32(&vec![value; rows])]).unwrap();
         writer.finish(&[]).unwrap();
     }
 

@@ -5,13 +5,13 @@
 //! `check` reads the files for it.
 
 use super::event_store::{class_of, names_of};
-use super::sketch::{Name, Shape, Sketches};
+use super::sketch::{Name, SketchShape, Sketches};
 use super::source::Source;
 use crate::comm::{Communicator, SingleRank, mark_shared};
 use crate::config::{Class, Transform};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::features::Moments;
-use crate::data::selection::{Judged, Selection, Which};
+use crate::data::selection::{Selection, SelectionOutcome, Which};
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Error, Fault, Result};
 
@@ -122,7 +122,7 @@ pub fn refuse_shared(
 
 /// Findings on the classes of files, worded as `train` words them.
 #[derive(Debug, Default)]
-pub struct Comparison {
+pub struct ClassComparison {
     /// Why training refuses the files, and the files that hold events of both classes.
     pub shared: Option<(Fault, Vec<usize>)>,
     /// Rows that repeat the features of others.
@@ -134,8 +134,8 @@ pub struct Comparison {
 ///
 /// # Errors
 /// Those of opening and reading the files.
-pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Result<Comparison> {
-    let shape = Shape::new(sources.iter().map(|source| source.rows).sum());
+pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Result<ClassComparison> {
+    let shape = SketchShape::new(sources.iter().map(|source| source.rows).sum());
     let mut sketches = [Sketches::new(shape), Sketches::new(shape)];
     let mut moments = [(); 2].map(|()| Moments::new(selection.features().len()));
     for source in sources {
@@ -145,7 +145,7 @@ pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Resul
         })?;
     }
     let [gammas, hadrons] = &sketches;
-    let mut found = Comparison::default();
+    let mut found = ClassComparison::default();
     let none = Sketches::new(shape);
     for (before, of_class) in [(&none, gammas), (gammas, hadrons)] {
         match refuse_shared(&SingleRank, before, of_class) {
@@ -199,12 +199,12 @@ fn for_each_event(
         class: source.class.is_none(),
         ..Request::default()
     })?;
-    let (mut block, mut judged) = (Block::default(), Judged::default());
+    let (mut block, mut judged) = (Block::default(), SelectionOutcome::default());
     let mut coordinates = vec![0.0; selection.features().len()];
     for start in (0..source.rows).step_by(CHUNK_ROWS) {
         reader.read(start..source.rows.min(start + CHUNK_ROWS as u64), &mut block)?;
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-        selection.judge(Which::All, &columns, 0..block.rows, &mut judged);
+        selection.evaluate(Which::All, &columns, 0..block.rows, &mut judged);
         for row in (0..block.rows).filter(|row| judged.status[*row] == 0) {
             let Some(class @ (0 | 1)) = class_of(source, &block, row) else { continue };
             for (d, x) in coordinates.iter_mut().enumerate() {
@@ -225,7 +225,7 @@ mod tests {
     use std::ops::Range;
 
     fn of(rows: Range<u32>, rank: usize, ranks: usize) -> Sketches {
-        let mut sketches = Sketches::new(Shape::new(60_000));
+        let mut sketches = Sketches::new(SketchShape::new(60_000));
         for row in rows.skip(rank).step_by(ranks) {
             let content = name_of_content([f32::from_bits(row), 1.0].into_iter());
             sketches.insert(&Names { key: None, content });

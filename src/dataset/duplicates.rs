@@ -10,7 +10,7 @@ use super::event_store::class_of;
 use super::source::Source;
 use crate::comm::{Communicator, Work, mark_shared, sync_result};
 use crate::data::schema::columns::CHUNK_ROWS;
-use crate::data::table::{Block, Reader, Request, Table};
+use crate::data::table::{Block, Request, Table, TableReader};
 use crate::error::{Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -22,7 +22,7 @@ const MOST_ROWS: usize = 1 << 16;
 
 /// A row whose name another one has: its file, its place there, its class and key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
+struct EventRow {
     source: usize,
     place: u64,
     class: i8,
@@ -64,13 +64,13 @@ pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>
 fn for_each_row(
     comm: &dyn Communicator,
     sources: &[Source],
-    mut take: impl FnMut(&Row),
+    mut take: impl FnMut(&EventRow),
 ) -> Result<()> {
     let total: u128 = sources.iter().map(|source| u128::from(source.rows)).sum();
     let cut = |rank: usize| (total * rank as u128 / comm.size() as u128) as u64;
     let mine = cut(comm.rank())..cut(comm.rank() + 1);
     let (mut first, mut block) = (0, Block::default());
-    let mut it = Row { source: 0, place: 0, class: 0, key: Vec::new() };
+    let mut it = EventRow { source: 0, place: 0, class: 0, key: Vec::new() };
     for (index, source) in sources.iter().enumerate() {
         let file = first..first + source.rows;
         let rows = mine.start.clamp(file.start, file.end)..mine.end.clamp(file.start, file.end);
@@ -100,7 +100,7 @@ fn pieces(rows: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
 }
 
 /// A reader of the keys of a table's rows; none if it has none.
-fn open(source: &Source) -> Result<Option<Reader>> {
+fn open(source: &Source) -> Result<Option<TableReader>> {
     let table = Table::open(&source.path, &source.schema)?;
     let columns = table.event_columns();
     if columns.is_empty() {
@@ -112,7 +112,7 @@ fn open(source: &Source) -> Result<Option<Reader>> {
 
 /// 64 bits of class and key. Keys of
 /// other columns have other names in all likelihood, and are told apart when compared.
-fn name(sources: &[Source], row: &Row) -> u64 {
+fn name(sources: &[Source], row: &EventRow) -> u64 {
     let words = row.key.iter().map(|word| *word as u64);
     let schema = sources[row.source].schema.name.len() as u64;
     words.fold(row.class as u64 ^ schema << 32, mixed)
@@ -161,9 +161,9 @@ fn repeated(names: &mut [u64]) -> Vec<u64> {
 }
 
 /// The first rows of all ranks, on every rank.
-fn gather(comm: &dyn Communicator, mine: &[Row]) -> Result<Vec<Row>> {
+fn gather(comm: &dyn Communicator, mine: &[EventRow]) -> Result<Vec<EventRow>> {
     let mut bytes = Vec::new();
-    for Row { source, place, class, key } in mine {
+    for EventRow { source, place, class, key } in mine {
         let head = [*source as u64, *place, *class as u64, key.len() as u64];
         let words = head.into_iter().chain(key.iter().map(|word| *word as u64));
         bytes.extend(words.flat_map(u64::to_le_bytes));
@@ -175,7 +175,7 @@ fn gather(comm: &dyn Communicator, mine: &[Row]) -> Result<Vec<Row>> {
             (words.next(), words.next(), words.next(), words.next())
         {
             let key = words.by_ref().take(length as usize).map(|word| word as i64).collect();
-            rows.push(Row { source: source as usize, place, class: class as i8, key });
+            rows.push(EventRow { source: source as usize, place, class: class as i8, key });
         }
     }
     rows.sort();
@@ -185,14 +185,14 @@ fn gather(comm: &dyn Communicator, mine: &[Row]) -> Result<Vec<Row>> {
 
 /// Compares whole keys, under the names of their columns; `all` says whether these are all
 /// rows there are to compare.
-fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<Option<Fault>> {
+fn compare(sources: &[Source], rows: Vec<EventRow>, all: bool) -> Result<Option<Fault>> {
     let mut columns = Vec::with_capacity(sources.len());
     for source in sources {
         columns.push(Table::open(&source.path, &source.schema)?.event_columns());
     }
     let mut known = BTreeMap::new();
     let (mut count, mut example) = (0u64, None);
-    for Row { source, place, class, key } in rows {
+    for EventRow { source, place, class, key } in rows {
         let first = *known
             .entry((columns[source].as_slice(), class, key.clone()))
             .or_insert((source, place));
@@ -225,27 +225,33 @@ mod tests {
     use crate::config::Class;
     use crate::data::schema::Schema;
     use crate::data::table::events;
-    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
     use std::path::Path;
 
     const GAMMA: Option<Class> = Some(Class::Gamma);
 
     fn file(path: &Path, key: &str, run: i64, events: &[i64], class: Option<Class>) -> Source {
         let specs = [
-            ColumnSpec::new("size", Kind::F32, None),
-            ColumnSpec::new("run_id", Kind::I64, None),
-            ColumnSpec::new(key, Kind::I64, None),
+            ColumnSpec::new("size", ColumnType::F32, None),
+            ColumnSpec::new("run_id", ColumnType::I64, None),
+            ColumnSpec::new(key, ColumnType::I64, None),
         ];
         let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
         let (size, runs) = (vec![1.0; events.len()], vec![run; events.len()]);
-        writer.append(&[Values::F32(&size), Values::I64(&runs), Values::I64(events)]).unwrap();
+        writer
+            .append(&[
+                ColumnValues::F32(&size),
+                ColumnValues::I64(&runs),
+                ColumnValues::I64(events),
+            ])
+            .unwrap();
         writer.finish(&events::attributes(&[])).unwrap();
         let schema = std::sync::Arc::new(Schema::detect(path).unwrap());
         Source::open(path, schema, class).unwrap().0
     }
 
     /// The verdicts on one, two and three ranks, which must be the same.
-    fn verdict(sources: &[Source]) -> Option<String> {
+    fn refusal(sources: &[Source]) -> Option<String> {
         let one = refuse(&SingleRank, sources).err().map(|error| error.to_string());
         for ranks in [2, 3] {
             for told in Threads::run(ranks, |comm| refuse(comm, sources)) {
@@ -266,12 +272,12 @@ mod tests {
         let other_run = file(&at("b.h5"), "event_id", 2, &b, GAMMA);
         let more = file(&at("c.h5"), "event_id", 1, &c, GAMMA);
         let once = [first, other_run, more];
-        assert_eq!(verdict(&once), None);
+        assert_eq!(refusal(&once), None);
         // Two of another file, and one of its own.
         (c[17], c[33], c[400]) = (n - 5, 3, n);
         let sources = [once.as_slice(), &[file(&at("d.h5"), "event_id", 1, &c, GAMMA)]].concat();
         let [a, b, _, d] = [0, 1, 2, 3].map(|i| sources[i].clone());
-        let text = verdict(&[a, b, d]).unwrap();
+        let text = refusal(&[a, b, d]).unwrap();
         assert!(text.contains("3 rows with the key of another"), "{text}");
         let places = ["d.h5", "row 17", &format!("row {}", n - 5), "a.h5", "run_id 1"];
         assert!(places.iter().all(|place| text.contains(place)), "{text}");
@@ -285,7 +291,7 @@ mod tests {
         for (i, of) in [|_| 5, |row: i64| row % 40_000].into_iter().enumerate() {
             let events: Vec<i64> = (0..n).map(of).collect();
             let path = folder.path().join(format!("{i}.h5"));
-            let text = verdict(&[file(&path, "event_id", 1, &events, GAMMA)]).unwrap();
+            let text = refusal(&[file(&path, "event_id", 1, &events, GAMMA)]).unwrap();
             assert!(text.contains("at least ") && text.contains("rows with the key"), "{text}");
         }
     }
@@ -298,13 +304,13 @@ mod tests {
         let hadron = Some(Class::Hadron);
         let gammas = file(&at("a.h5"), "event_id", 1, &events, GAMMA);
         assert_eq!(
-            verdict(&[gammas.clone(), file(&at("b.h5"), "event_id", 1, &events, hadron)]),
+            refusal(&[gammas.clone(), file(&at("b.h5"), "event_id", 1, &events, hadron)]),
             None
         );
         assert!(
-            verdict(&[gammas, file(&at("c.h5"), "event_id", 1, &events[..7], GAMMA)]).is_some()
+            refusal(&[gammas, file(&at("c.h5"), "event_id", 1, &events[..7], GAMMA)]).is_some()
         );
         let rows = file(&at("d.h5"), "row_hash", 1, &[5; 40], GAMMA);
-        assert_eq!(verdict(&[rows]), None);
+        assert_eq!(refusal(&[rows]), None);
     }
 }

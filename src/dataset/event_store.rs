@@ -5,14 +5,14 @@
 //! growing never doubles the memory.
 
 use super::sketch::{self, Names, Sketches};
-use super::source::{Note, Source, Verdict, request};
+use super::source::{RowNote, RowUse, Source, request};
 use crate::comm::{Communicator, Work, gather_slots, host};
 use crate::config::{Class, Transform};
 use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
 use crate::data::selection::split::{Part, Splitter};
-use crate::data::selection::{CUT, Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
-use crate::data::table::{Block, Reader, Request, Table};
+use crate::data::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection, SelectionOutcome, Which};
+use crate::data::table::{Block, Request, Table, TableReader};
 use crate::error::{Fault, Result};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,12 +37,12 @@ pub struct RowSelection<'a> {
     /// Seed of the dequantisation.
     pub seed: u64,
     /// The size of the sketches that remember the events, where they are to be remembered.
-    pub sketched: Option<sketch::Shape>,
+    pub sketched: Option<sketch::SketchShape>,
 }
 
 /// Events (events, features), row-major in chunks.
 #[derive(Debug, Clone)]
-pub struct Rows {
+pub struct EventRows {
     features: usize,
     len: usize,
     chunks: Vec<Vec<f32>>,
@@ -50,9 +50,9 @@ pub struct Rows {
     bins: Vec<u16>,    // (events); of events held out, where thresholds have bins
 }
 
-impl Rows {
-    fn new(features: usize) -> Rows {
-        Rows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
+impl EventRows {
+    fn new(features: usize) -> EventRows {
+        EventRows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -117,9 +117,9 @@ impl Rows {
 #[derive(Debug, Clone)]
 pub struct Shard {
     pub id: u64,
-    pub train: Rows,
-    pub validation: Rows,
-    pub calibration: Rows,
+    pub train: EventRows,
+    pub validation: EventRows,
+    pub calibration: EventRows,
 }
 
 /// The shards of one rank.
@@ -207,7 +207,7 @@ impl EventStore {
     ) -> Result<(EventStore, RowCounts)> {
         let features = row_selection.selection.features().len();
         let (rank, ranks) = (comm.rank() as u64, comm.size() as u64);
-        let empty = Rows::new(features);
+        let empty = EventRows::new(features);
         let shards = (0..row_selection.dealing.shards())
             .filter(|s| s % ranks == rank)
             .map(|id| Shard {
@@ -256,7 +256,7 @@ impl EventStore {
             counts.other_class += rows;
             return Ok(());
         }
-        let mut opened = Opened::new(source, row_selection)?;
+        let mut opened = OpenedSource::new(source, row_selection)?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -296,15 +296,15 @@ impl EventStore {
         let noise = Stream::new(row_selection.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-        let mut judged = Judged::default();
-        row_selection.selection.judge(Which::All, &columns, rows.clone(), &mut judged);
+        let mut judged = SelectionOutcome::default();
+        row_selection.selection.evaluate(Which::All, &columns, rows.clone(), &mut judged);
         for (row, status) in rows.zip(judged.status) {
             counts.read += 1;
             if class_of(seen.opened.source, block, row) != Some(row_selection.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
-            let verdict = seen.verdict(block, row, status == 0);
+            let verdict = seen.row_use(block, row, status == 0);
             if status != 0 {
                 if status & NOT_FINITE != 0 {
                     counts.not_finite += 1;
@@ -317,7 +317,7 @@ impl EventStore {
                 }
                 continue;
             }
-            if verdict == Verdict::OnSource {
+            if verdict == RowUse::OnSource {
                 counts.on_source += 1;
                 continue;
             }
@@ -337,7 +337,7 @@ impl EventStore {
                     }
                 });
             let part = match verdict {
-                Verdict::HeldOut => Part::Test,
+                RowUse::HeldOut => Part::Test,
                 _ => part_of(row_selection, block, row),
             };
             let (count, rows) = match part {
@@ -552,7 +552,7 @@ impl EventStore {
                 first = file.end;
                 continue;
             }
-            let mut opened = Opened::new(source, row_selection)?;
+            let mut opened = OpenedSource::new(source, row_selection)?;
             let mut block = Block::default();
             for (shard, rows) in row_selection.dealing.pieces(comm.rank() as u64, ranks) {
                 let rows = rows.start.max(file.start)..rows.end.min(file.end);
@@ -628,7 +628,7 @@ impl Gathered {
 
 /// Opens a source's columns for a request, and what its view needs for it. The file may have
 /// been listed by another rank.
-pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+pub fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)> {
     let table = Table::open(&source.path, &source.schema)?;
     if table.rows() != source.rows {
         return Err(Fault::new("the file is not what it was when the job began")
@@ -644,7 +644,11 @@ pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
 }
 
 /// The columns of a table that is open already.
-pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+pub fn open_columns(
+    table: &Table,
+    source: &Source,
+    wanted: &Request,
+) -> Result<(TableReader, Request)> {
     let read = match &source.view {
         Some(view) => view.request(table, wanted.clone())?,
         None => wanted.clone(),
@@ -653,21 +657,21 @@ pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<
 }
 
 /// A source with its columns open.
-pub(crate) struct Opened<'a> {
+pub(crate) struct OpenedSource<'a> {
     source: &'a Source,
-    reader: Reader,
+    reader: TableReader,
     read: Request,
     wanted: Request,
 }
 
-impl<'a> Opened<'a> {
-    fn new(source: &'a Source, row_selection: &RowSelection) -> Result<Opened<'a>> {
-        Opened::open(source, request(source, row_selection.selection, row_selection.key))
+impl<'a> OpenedSource<'a> {
+    fn new(source: &'a Source, row_selection: &RowSelection) -> Result<OpenedSource<'a>> {
+        OpenedSource::open(source, request(source, row_selection.selection, row_selection.key))
     }
 
-    pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<Opened<'a>> {
+    pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<OpenedSource<'a>> {
         let (reader, read) = open(source, &wanted)?;
-        Ok(Opened { source, reader, read, wanted })
+        Ok(OpenedSource { source, reader, read, wanted })
     }
 
     /// Reads rows as they are seen; `first` is the global number of the first. Without a view
@@ -677,7 +681,7 @@ impl<'a> Opened<'a> {
         rows: Range<u64>,
         first: u64,
         block: &mut Block,
-    ) -> Result<Vec<Note>> {
+    ) -> Result<Vec<RowNote>> {
         self.reader.read(rows, block)?;
         let Some(view) = &self.source.view else { return Ok(Vec::new()) };
         let seen = view.apply(&self.read, &self.wanted, first, block);
@@ -687,18 +691,18 @@ impl<'a> Opened<'a> {
 
 /// What stands beside a block.
 struct Viewed<'a> {
-    opened: &'a Opened<'a>,
-    notes: &'a [Note],
+    opened: &'a OpenedSource<'a>,
+    notes: &'a [RowNote],
 }
 
 impl Viewed<'_> {
     /// On a row of this rank; the view hears of it.
-    fn verdict(&self, block: &Block, row: usize, usable: bool) -> Verdict {
+    fn row_use(&self, block: &Block, row: usize, usable: bool) -> RowUse {
         let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
-            return Verdict::Use;
+            return RowUse::Use;
         };
         view.observe(&self.opened.wanted, block, row, note, usable);
-        note.verdict
+        note.row_use
     }
 }
 
@@ -747,7 +751,7 @@ pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, key
     Names { key: (!keys.is_empty()).then(key), content: sketch::name_of_content(content) }
 }
 
-fn shard_moments(rows: &Rows, row_selection: &RowSelection) -> Moments {
+fn shard_moments(rows: &EventRows, row_selection: &RowSelection) -> Moments {
     let features = row_selection.selection.features();
     let mut moments = Moments::new(features.len());
     let mut coordinates = vec![0.0; features.len()];

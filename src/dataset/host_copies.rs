@@ -8,7 +8,7 @@
 //! is read.
 
 use crate::comm::{Communicator, Work, mark_shared};
-use crate::data::files::stamp::{hash_file_telling, hash_text};
+use crate::data::files::stamp::{hash_file_with_progress, hash_text};
 use crate::error::{Fault, Result};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -44,7 +44,7 @@ pub(super) fn refuse_different(comm: &dyn Communicator, host: &str, files: &[&Pa
     let sampled = |i: usize| sample(files[i]);
     let suspects = hosts.differing(comm, &compared, &sampled)?;
     let whole = |i: usize| {
-        let hash = hash_file_telling(files[i], || comm.progress(Work::Hashing, i as u64));
+        let hash = hash_file_with_progress(files[i], || comm.progress(Work::Hashing, i as u64));
         hash.map_or_else(|error| error.to_string(), |hash| hash_text(&hash))
     };
     let different = hosts.differing(comm, &suspects, &whole)?;
@@ -63,7 +63,7 @@ pub(super) fn refuse_different(comm: &dyn Communicator, host: &str, files: &[&Pa
     mark_shared(Err(Fault::new("the content of an input is not the same on all hosts")
         .file(files[*first])
         .expected("one content")
-        .found(format!("{}; {} file(s) differ", told(&all), different.len()))
+        .found(format!("{}; {} file(s) differ", describe_hosts(&all), different.len()))
         .advice("name it by a path on a file system that all nodes of the job share, or copy it to all nodes again")
         .input()))
 }
@@ -157,7 +157,7 @@ fn blocks(bytes: u64) -> Vec<(u64, u64)> {
 }
 
 /// Hosts by value, those of the majority first.
-fn told(all: &[Vec<u8>]) -> String {
+fn describe_hosts(all: &[Vec<u8>]) -> String {
     let texts = all.iter().map(|told| String::from_utf8_lossy(told).to_string());
     let mut values: Vec<(String, Vec<String>)> = Vec::new();
     for (host, value) in

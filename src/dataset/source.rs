@@ -31,15 +31,15 @@ pub trait RowTransform: std::fmt::Debug + Send + Sync {
         wanted: &Request,
         first: u64,
         block: &mut Block,
-    ) -> Result<Vec<Note>>;
+    ) -> Result<Vec<RowNote>>;
     /// Hears of each row of this rank, once, and whether it can be used but for its verdict.
-    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool);
+    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &RowNote, usable: bool);
 }
 
 /// What a view says of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Note {
-    pub verdict: Verdict,
+pub struct RowNote {
+    pub row_use: RowUse,
     /// The run, by its key.
     pub run: i64,
     /// What the view wants to be reminded of.
@@ -47,7 +47,7 @@ pub struct Note {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RowUse {
     Use,
     /// Left out, as it may come from the source.
     OnSource,

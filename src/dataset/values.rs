@@ -24,7 +24,7 @@ const MOST_WIDER: f64 = 0.5;
 
 /// A quantity of a file that is not plausible.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Finding {
+pub struct FileFinding {
     /// Index of the file among the sources.
     pub file: usize,
     quantity: String,
@@ -64,7 +64,7 @@ pub fn find(
     comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
-) -> Result<Vec<Finding>> {
+) -> Result<Vec<FileFinding>> {
     let step = sources.len().div_ceil(MOST_FILES).max(1);
     let looked = (0..sources.len()).step_by(step).enumerate();
     let mine = looked.filter(|(i, _)| i % comm.size() == comm.rank());
@@ -72,17 +72,17 @@ pub fn find(
         comm.progress(Work::Reading, file as u64);
         findings(file, &sources[file], selection)
     });
-    let found: Vec<Finding> =
+    let found: Vec<FileFinding> =
         sync_result(comm, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
-    let mut all: Vec<Finding> = gather_values(comm, &found)?.into_iter().flatten().collect();
+    let mut all: Vec<FileFinding> = gather_values(comm, &found)?.into_iter().flatten().collect();
     all.sort_by_key(|finding| finding.file);
     Ok(all)
 }
 
-impl Finding {
+impl FileFinding {
     /// The finding as one line.
     pub fn line(&self, sources: &[Source]) -> String {
-        let Finding { quantity, expected, found, advice, .. } = self;
+        let FileFinding { quantity, expected, found, advice, .. } = self;
         let path = sources[self.file].path.display();
         format!("{path}: '{quantity}': expected {expected}, found {found}; {advice}")
     }
@@ -98,7 +98,7 @@ impl Finding {
     }
 }
 
-fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<Finding>> {
+fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<FileFinding>> {
     let table = Table::open(&source.path, &source.schema)?;
     let there = |name: &&String| table.unit(name).is_some();
     let quantities = selection.quantities().iter().filter(there).cloned().collect();
@@ -108,7 +108,7 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
     let mut block = Block::default();
     reader.read(0..table.rows().min(ROWS), &mut block)?;
     let of_values = plausible::findings(&table, &read.quantities, &block.quantities);
-    let of_values = of_values.map(|(name, found)| Finding {
+    let of_values = of_values.map(|(name, found)| FileFinding {
         file,
         quantity: name.clone(),
         severe: found.severe,
@@ -120,12 +120,12 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
 }
 
 /// Widths that exceed the lengths: the columns are exchanged.
-fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<Finding> {
+fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<FileFinding> {
     let mut pairs = ordered_pairs(names).into_iter();
     let mut pair = pairs.find(|pair| pair.names == ("width", "length"))?;
     pair.add(block);
     let wider = pair.rows;
-    (wider as f64 > MOST_WIDER * block.rows as f64).then(|| Finding {
+    (wider as f64 > MOST_WIDER * block.rows as f64).then(|| FileFinding {
         file,
         quantity: "width".to_string(),
         severe: true,

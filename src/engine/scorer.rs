@@ -6,7 +6,7 @@
 
 use super::positions::OF_POSITION;
 use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
-use super::{Engine, Place};
+use super::{Engine, RankResources};
 use crate::config::Class;
 use crate::data::schema::canonical_unit;
 use crate::data::schema::features::scaler_log_det;
@@ -64,7 +64,7 @@ pub struct Scored {
 }
 
 impl Scorer {
-    pub fn new(model: Model, place: &Place) -> Result<Scorer> {
+    pub fn new(model: Model, place: &RankResources) -> Result<Scorer> {
         let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
         let mut flows = Vec::new();

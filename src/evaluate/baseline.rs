@@ -4,7 +4,7 @@
 //! The forest is the same on every rank: it is grown from events in the order of a hash of
 //! file and row, from a seed.
 
-use super::Parts;
+use super::EvaluatedParts;
 use crate::comm::{Communicator, Work};
 use crate::config::Class;
 use crate::data::files::stamp;
@@ -29,17 +29,17 @@ const MOST: usize = 50_000;
 /// Rows read at a time.
 const WINDOW: u64 = 65_536;
 
-type Grown = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
+type FittedForest = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
 
 /// A forest that gives the share of gammas in the leaves of an event.
 pub struct Forest {
-    grown: Grown,
+    grown: FittedForest,
     pub trees: u64,
     pub events: ClassCounts,
 }
 
 /// An event that a forest is grown from.
-struct Event {
+struct TrainingEvent {
     key: u64,
     features: Vec<f64>, // scaled
     weight: f64,
@@ -64,7 +64,7 @@ impl Forest {
                 .input());
         }
         let labelled = classes.iter().zip([1.0, 0.0]);
-        let events: Vec<(&Event, f64)> =
+        let events: Vec<(&TrainingEvent, f64)> =
             labelled.flat_map(|(events, label)| events.iter().map(move |e| (e, label))).collect();
         let weights: Vec<f64> = events.iter().map(|(event, _)| event.weight).collect();
         let labels: Vec<f64> = events.iter().map(|(_, label)| *label).collect();
@@ -100,9 +100,9 @@ impl Forest {
 
 /// Refuses to grow a forest from events that are evaluated: of a file in both lists, no
 /// train or validation part may be.
-pub fn refuse_overlap(grown: &[Source], evaluated: &[(&Source, Parts)]) -> Result<()> {
+pub fn refuse_overlap(grown: &[Source], evaluated: &[(&Source, EvaluatedParts)]) -> Result<()> {
     for (source, parts) in evaluated {
-        let apart = matches!(parts, Parts::Only(Part::Test | Part::Calibration));
+        let apart = matches!(parts, EvaluatedParts::Only(Part::Test | Part::Calibration));
         if apart || !grown.iter().any(|own| own.rows == source.rows) {
             continue;
         }
@@ -126,7 +126,7 @@ fn take(
     scorer: &Scorer,
     source: &Source,
     number: u64,
-    classes: &mut [Vec<Event>; 2], // gammas, hadrons
+    classes: &mut [Vec<TrainingEvent>; 2], // gammas, hadrons
 ) -> Result<()> {
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
@@ -151,7 +151,7 @@ fn take(
                 continue;
             }
             let events = &mut classes[usize::from(class != Class::Gamma.code())];
-            events.push(Event {
+            events.push(TrainingEvent {
                 key: Stream::new(0, "forest", &[number]).bits(start + row as u64),
                 features: wide(scored.scaled(row)),
                 weight: scorer.selection().weight(&block, row)?,
@@ -165,7 +165,7 @@ fn take(
     Ok(())
 }
 
-fn lowest(events: &mut Vec<Event>) {
+fn lowest(events: &mut Vec<TrainingEvent>) {
     events.sort_by_key(|event| event.key);
     events.truncate(MOST);
 }

@@ -21,21 +21,21 @@ use crate::dataset::event_store::{class_of, part};
 use crate::dataset::roles;
 use crate::dataset::source::Source;
 use crate::dataset::values;
-use crate::engine::{self, Place, Scored, Scorer};
+use crate::engine::{self, RankResources, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{Card, DataFile, Model};
 use crate::statistics::comparison::baseline::Baseline;
 use crate::statistics::evaluation::Importance;
 use crate::statistics::{
-    About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, FileCounts, LikenessTally,
-    ParameterHistogram, Rule, Sample, Sum, Threshold, Weights, parameters,
+    About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, EventWeights, FileCounts,
+    LikenessTally, ParameterHistogram, Rule, Sample, Threshold, WeightSum, parameters,
 };
 use crate::storage;
 use baseline::Forest;
 use cuts::Cuts;
-use importance::Pool;
+use importance::FeatureValues;
 use known::Known;
-use latent::Choice;
+use latent::LatentSample;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub const EVALUATION: &str = "evaluation.json";
 
 /// Which part of the split is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
+pub enum EvaluatedParts {
     /// The test part of files the model was trained on, all of others.
     Default,
     Only(Part),
@@ -63,7 +63,7 @@ pub struct Options {
     pub gamma: Vec<PathBuf>,
     pub hadron: Vec<PathBuf>,
     pub schema: Option<String>,
-    pub part: Parts,
+    pub part: EvaluatedParts,
     pub output: PathBuf,
     pub overwrite: bool,
     pub hardware: Hardware,
@@ -72,7 +72,7 @@ pub struct Options {
     /// Whether to measure the reliance on each feature, which takes as many scorings more.
     pub importance: bool,
     /// Files to grow a random forest from, which is then measured beside the model.
-    pub yardstick: Vec<PathBuf>,
+    pub baseline: Vec<PathBuf>,
     /// Whether data unlike those of the training are refused.
     pub strict: bool,
     /// Whether standard cuts are applied to the same events.
@@ -102,7 +102,7 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     sync_result(comm, folder.map_or(Ok(()), storage::create_folder))?;
     let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
     let (model, hash) = sync_result(comm, Model::load(&options.model))?;
-    let place = Place::new(comm, options.hardware)?;
+    let place = RankResources::new(comm, options.hardware)?;
     engine::use_threads(place.threads);
     let weight = options.weight.clone().or(model.card.training.weight.clone());
     let weight = weight.filter(|text| text.trim() != "1");
@@ -120,23 +120,24 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let first_implausible = implausible.first().map(|first| first.refusal(&sources[first.file]));
     let implausible: Vec<String> = implausible.iter().map(|found| found.line(&sources)).collect();
     let known = known::known(comm, &scorer, &model.sketches, &sources, options)?;
-    let read = || Pool::read(&scorer, &sources);
-    let pool = sync_result(comm, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
+    let read = || FeatureValues::read(&scorer, &sources);
+    let pool =
+        sync_result(comm, options.importance.then(read).unwrap_or(Ok(FeatureValues::default())))?;
     let forest = sync_result(comm, forest(comm, &scorer, &sources, &known, options))?;
     let bounds = [Class::Gamma, Class::Hadron].map(|class| scorer.bounds(Some(class)));
     let cuts = options.baseline_cuts.then(|| Cuts::new(&sources)).transpose();
     let cuts = sync_result(comm, cuts)?;
     let (forest_of, cuts_of) = (forest.as_ref(), cuts.as_ref());
     let more = MeasureContext { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
-    let mut events = Events::new(pool.features());
+    let mut events = EvaluatedEvents::new(pool.features());
     let (mut files, mut unlabelled) = (Vec::new(), Vec::new());
     for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
         let place = (number as u64, source, known);
         files.push(evaluate_file(comm, &scorer, &more, place, &mut events, &mut unlabelled)?);
     }
-    let parts: Vec<Parts> = known.iter().map(|known| known.parts).collect();
+    let parts: Vec<EvaluatedParts> = known.iter().map(|known| known.parts).collect();
     let all = events.gather(comm, scorer.card.features.len())?;
-    let unlike = all.unlike(&bounds);
+    let unlike = all.likeness_warnings(&bounds);
     if let (Some(first), true) = (unlike.first(), options.strict) {
         return mark_shared(Err(refused_as_unlike(first)));
     }
@@ -156,14 +157,14 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
         weights: weight.map(|expression| all.weights_before_cuts(expression)),
         prior: scorer.card.calibration.as_ref().map_or(About::default().prior, |of| of.prior),
     };
-    let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
+    let yardstick = forest.map(|forest| all.baseline(&forest, about.weights.is_some()));
     let yardstick = mark_shared(yardstick.transpose())?;
     let baseline_cuts =
         cuts.map(|cuts| CutsBaseline::of(cuts::NAME, &cuts.text(), all.of_cuts.clone()));
     let baseline_cuts = mark_shared(baseline_cuts.transpose())?.flatten();
     let evaluation = mark_shared(all.evaluate(&scorer.card, about, lacking.is_none()))?;
     let mut evaluation =
-        evaluation.with_latent(latent).with_yardstick(yardstick).with_baseline_cuts(baseline_cuts);
+        evaluation.with_latent(latent).with_baseline(yardstick).with_baseline_cuts(baseline_cuts);
     if let Some(lacking) = lacking {
         evaluation = evaluation.with_warning(lacking);
     }
@@ -182,7 +183,7 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
 
 /// What is computed of the evaluated events beside the model's scores.
 struct MeasureContext<'a> {
-    pool: &'a Pool,
+    pool: &'a FeatureValues,
     forest: Option<&'a Forest>,
     /// What gammas and hadrons are compared with, where the model describes its training.
     bounds: &'a [Option<Bounds>; 2],
@@ -197,10 +198,10 @@ fn forest(
     known: &[Known],
     options: &Options,
 ) -> Result<Option<Forest>> {
-    if options.yardstick.is_empty() {
+    if options.baseline.is_empty() {
         return Ok(None);
     }
-    let own = catalog::sources(comm, &[(&options.yardstick, None)], options.schema.as_deref())?;
+    let own = catalog::sources(comm, &[(&options.baseline, None)], options.schema.as_deref())?;
     catalog::refuse_copies(comm, &own)?;
     let parts = known.iter().map(|known| known.parts);
     let evaluated: Vec<_> = sources.iter().zip(parts).collect();
@@ -216,7 +217,7 @@ fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
 
 /// Scores and labels of the events that are evaluated.
 #[derive(Debug, Default)]
-struct Events {
+struct EvaluatedEvents {
     score: Vec<f32>,
     log_prob: Vec<f32>,
     gammaness: Vec<f32>,    // NaN where the model is not calibrated
@@ -224,9 +225,9 @@ struct Events {
     of_cuts: Vec<CutEvent>, // all triggered events; empty where no cuts are asked for
     without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
     gamma: Vec<bool>,
-    bin: Vec<u16>,    // of the thresholds, where the model has them by bins
-    weight: Vec<f64>, // as given; 1 where events have none
-    choice: Choice,   // of whose latent points is told
+    bin: Vec<u16>,        // of the thresholds, where the model has them by bins
+    weight: Vec<f64>,     // as given; 1 where events have none
+    choice: LatentSample, // of whose latent points is told
     /// (features, classes, bins): how often a scaled feature is where.
     parameters: Vec<i64>,
     before_cuts: ClassCounts,
@@ -260,7 +261,7 @@ fn cut_event(bytes: &[u8; CUT_EVENT]) -> CutEvent {
 /// Weights of events of a class, in sums that do not depend on the ranks.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weighed {
-    sum: Sum,
+    sum: WeightSum,
     /// Events whose weight cannot be known, as a quantity in it is not finite.
     unknown: u64,
 }
@@ -277,33 +278,33 @@ impl Weighed {
     }
 
     fn words(self) -> [f64; Weighed::WORDS] {
-        let Sum { events, weight, squares } = self.sum;
+        let WeightSum { events, weight, squares } = self.sum;
         [events as f64, weight, squares, self.unknown as f64]
     }
 
     fn add_words(&mut self, words: &[f64]) {
         let [events, weight, squares, unknown] = [0, 1, 2, 3].map(|i| words[i]);
-        self.sum = self.sum.plus(Sum { events: events as u64, weight, squares });
+        self.sum = self.sum.plus(WeightSum { events: events as u64, weight, squares });
         self.unknown += unknown as u64;
     }
 
     /// Those of unknown weight count as the mean one.
-    fn all(self) -> Sum {
+    fn all(self) -> WeightSum {
         let mean = self.sum.weight / self.sum.events.max(1) as f64;
-        let unknown = Sum::of(self.unknown).scaled(mean);
+        let unknown = WeightSum::of(self.unknown).scaled(mean);
         self.sum.plus(unknown)
     }
 }
 
-impl Events {
-    fn new(features: usize) -> Events {
-        Events { without: vec![Vec::new(); features], ..Events::default() }
+impl EvaluatedEvents {
+    fn new(features: usize) -> EvaluatedEvents {
+        EvaluatedEvents { without: vec![Vec::new(); features], ..EvaluatedEvents::default() }
     }
 
     /// All ranks' events on every rank; their order depends on the ranks, and nothing
     /// in an evaluation on their order.
-    fn gather(self, comm: &dyn Communicator, features: usize) -> Result<Events> {
-        let mut all = Events::new(self.without.len());
+    fn gather(self, comm: &dyn Communicator, features: usize) -> Result<EvaluatedEvents> {
+        let mut all = EvaluatedEvents::new(self.without.len());
         all.before_weights = self.before_weights;
         let mut counts = [self.before_cuts.gamma as i64, self.before_cuts.hadron as i64];
         comm.all_reduce_sum(&mut counts)?;
@@ -346,7 +347,7 @@ impl Events {
     }
 
     /// How the events of each class differ from those of the training, where they do.
-    fn unlike(&self, bounds: &[Option<Bounds>; 2]) -> Vec<String> {
+    fn likeness_warnings(&self, bounds: &[Option<Bounds>; 2]) -> Vec<String> {
         let names = [Class::Gamma, Class::Hadron];
         let each = names.iter().zip(&self.likeness).zip(bounds);
         let found = each.filter_map(|((class, tally), bounds)| {
@@ -391,12 +392,12 @@ impl Events {
         features.filter(|f| f.edges.iter().all(|edge| edge.is_finite())).collect()
     }
 
-    fn weights_before_cuts(&self, expression: String) -> Weights {
+    fn weights_before_cuts(&self, expression: String) -> EventWeights {
         let [gamma_before_cuts, hadron_before_cuts] = self.before_weights.map(Weighed::all);
-        Weights { expression, gamma_before_cuts, hadron_before_cuts }
+        EventWeights { expression, gamma_before_cuts, hadron_before_cuts }
     }
 
-    fn yardstick(&self, forest: &Forest, weighted: bool) -> Result<Baseline> {
+    fn baseline(&self, forest: &Forest, weighted: bool) -> Result<Baseline> {
         let name = format!("random forest of {} trees", forest.trees);
         let scores = [self.of_forest.as_slice(), &self.score];
         let weights = weighted.then_some(self.weight.as_slice());
@@ -477,7 +478,7 @@ fn fallback_threshold(sample: &Sample, card: &Card) -> Result<Threshold> {
 }
 
 /// Returns the part of all files, or how many files each part is taken of.
-fn parts_text(parts: &[Parts]) -> String {
+fn parts_text(parts: &[EvaluatedParts]) -> String {
     let mut files: BTreeMap<&str, usize> = BTreeMap::new();
     parts.iter().for_each(|part| *files.entry(part.name()).or_default() += 1);
     let of = |(name, files): (&&str, &usize)| format!("'{name}' of {files} file(s)");
@@ -487,15 +488,15 @@ fn parts_text(parts: &[Parts]) -> String {
     }
 }
 
-impl Parts {
+impl EvaluatedParts {
     pub fn name(self) -> &'static str {
         match self {
-            Parts::Default => "default",
-            Parts::All => "all",
-            Parts::Only(Part::Train) => "train",
-            Parts::Only(Part::Validation) => "validation",
-            Parts::Only(Part::Calibration) => "calibration",
-            Parts::Only(Part::Test) => "test",
+            EvaluatedParts::Default => "default",
+            EvaluatedParts::All => "all",
+            EvaluatedParts::Only(Part::Train) => "train",
+            EvaluatedParts::Only(Part::Validation) => "validation",
+            EvaluatedParts::Only(Part::Calibration) => "calibration",
+            EvaluatedParts::Only(Part::Test) => "test",
         }
     }
 }
@@ -544,7 +545,7 @@ fn evaluate_file(
     scorer: &Scorer,
     more: &MeasureContext,
     (number, source, known): (u64, &Source, &Known),
-    events: &mut Events,
+    events: &mut EvaluatedEvents,
     warnings: &mut Vec<String>,
 ) -> Result<FileCounts> {
     let mut slots = vec![None; source.rows.div_ceil(WINDOW) as usize * 2 * Weighed::WORDS];
@@ -578,7 +579,7 @@ fn evaluate_file(
 
 /// Rows of one file by what became of them.
 #[derive(Debug, Clone, Default)]
-struct Tally {
+struct RowTally {
     gamma: u64,
     hadron: u64,
     other_class: u64,
@@ -589,9 +590,10 @@ struct Tally {
     status: [ClassCounts; STATUS_BITS.len()],
 }
 
-impl Tally {
-    fn reduce(self, comm: &dyn Communicator) -> Result<Tally> {
-        let Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status } = self;
+impl RowTally {
+    fn reduce(self, comm: &dyn Communicator) -> Result<RowTally> {
+        let RowTally { gamma, hadron, other_class, other_part, used_run, unlabelled, status } =
+            self;
         let counts = [gamma, hadron, other_class, other_part, used_run, unlabelled];
         let mut sums = counts.to_vec();
         sums.extend(status.iter().flat_map(|of| [of.gamma, of.hadron]));
@@ -604,7 +606,7 @@ impl Tally {
         }
         let [gamma, hadron, other_class, other_part, used_run, unlabelled] =
             [0, 1, 2, 3, 4, 5].map(|i| sums[i] as u64);
-        Ok(Tally { gamma, hadron, other_class, other_part, used_run, unlabelled, status })
+        Ok(RowTally { gamma, hadron, other_class, other_part, used_run, unlabelled, status })
     }
 }
 
@@ -615,9 +617,9 @@ fn score_windows(
     scorer: &Scorer,
     more: &MeasureContext,
     (number, source, known): (u64, &Source, &Known),
-    events: &mut Events,
+    events: &mut EvaluatedEvents,
     slots: &mut [Option<f64>],
-) -> Result<Tally> {
+) -> Result<RowTally> {
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
     refuse_unknown_weight(scorer, &table)?;
@@ -642,7 +644,7 @@ fn score_windows(
     let as_trained = known.file.and_then(|file| file.class).map(Class::code);
     let splitter = Splitter::new(split);
     let (mut block, mut scored, mut tally) =
-        (Block::default(), Scored::default(), Tally::default());
+        (Block::default(), Scored::default(), RowTally::default());
     let windows = source.rows.div_ceil(WINDOW);
     for window in (0..windows).filter(|w| w % comm.size() as u64 == comm.rank() as u64) {
         let start = window * WINDOW;
@@ -674,7 +676,7 @@ fn score_windows(
                 let class = as_trained.unwrap_or(class);
                 part(&splitter, scorer.selection(), &block, row, class, keyed)
             };
-            if let Parts::Only(wanted) = parts
+            if let EvaluatedParts::Only(wanted) = parts
                 && own_part() != wanted
             {
                 tally.other_part += 1;
@@ -744,8 +746,8 @@ fn take(
     row: usize,
     gamma: bool,
     weight: f64,
-    events: &mut Events,
-    tally: &mut Tally,
+    events: &mut EvaluatedEvents,
+    tally: &mut RowTally,
 ) -> bool {
     let before = &mut events.before_cuts;
     *(if gamma { &mut before.gamma } else { &mut before.hadron }) += 1;
@@ -780,10 +782,10 @@ fn refuse_unknown_weight(scorer: &Scorer, table: &Table) -> Result<()> {
 }
 
 /// What of a file is evaluated.
-fn parts_of(trained: Option<&DataFile>, asked: Parts) -> Parts {
+fn parts_of(trained: Option<&DataFile>, asked: EvaluatedParts) -> EvaluatedParts {
     match asked {
-        Parts::Default if trained.is_some() => Parts::Only(Part::Test),
-        Parts::Default => Parts::All,
+        EvaluatedParts::Default if trained.is_some() => EvaluatedParts::Only(Part::Test),
+        EvaluatedParts::Default => EvaluatedParts::All,
         chosen => chosen,
     }
 }
@@ -803,7 +805,7 @@ mod tests {
 
     #[test]
     fn parts_that_differ_are_told_with_their_files() {
-        let (all, test) = (Parts::All, Parts::Only(Part::Test));
+        let (all, test) = (EvaluatedParts::All, EvaluatedParts::Only(Part::Test));
         assert_eq!(parts_text(&[test, test]), "test");
         assert_eq!(parts_text(&[all, test, all]), "'all' of 2 file(s), 'test' of 1 file(s)");
     }

@@ -3,7 +3,7 @@
 use super::columns::{Image, Layout};
 use crate::data::images::ImageBlock;
 use crate::error::{Fault, Result};
-use crate::hillas::{Camera, Cleaner, Cleaning, Parameters, Pixels};
+use crate::hillas::{Camera, Cleaner, Cleaning, ImagePixels, Parameters};
 use rayon::prelude::*;
 
 /// Images that one thread takes at a time.
@@ -69,7 +69,7 @@ fn misfit(what: &str, expected: usize, found: usize) -> crate::error::Error {
 /// Working space of one thread.
 struct Worker {
     cleaner: Cleaner,
-    found: Pixels,
+    found: ImagePixels,
     buffer: Vec<f32>,
 }
 
@@ -79,7 +79,7 @@ impl Worker {
         if let Some(sigma) = &extractor.sigma {
             cleaner.set_sigma(sigma);
         }
-        Worker { cleaner, found: Pixels::default(), buffer: Vec::new() }
+        Worker { cleaner, found: ImagePixels::default(), buffer: Vec::new() }
     }
 
     fn image(

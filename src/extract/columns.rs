@@ -2,7 +2,7 @@
 //! TAIGA's Hillas tables have too has the name that `convert` gives it.
 
 use super::Options;
-use crate::data::schema::columns::{ColumnSpec, Kind};
+use crate::data::schema::columns::{ColumnSpec, ColumnType};
 use crate::hillas::{Parameters, rotated, status};
 
 /// A parameter that depends on the image alone: name, unit, value.
@@ -84,7 +84,9 @@ impl Layout {
     }
 
     pub fn specs(&self) -> impl Iterator<Item = ColumnSpec> {
-        self.names.iter().map(|(name, unit)| ColumnSpec::new(name.clone(), Kind::F32, Some(unit)))
+        self.names
+            .iter()
+            .map(|(name, unit)| ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit)))
     }
 
     /// Writes one image's row; returns its status.

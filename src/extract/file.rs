@@ -7,12 +7,13 @@ use super::resume::SETTINGS;
 use super::{Options, not_of_hadrons};
 use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp::{self, Stamp};
-use crate::data::images::{ImageBlock, ImageFile, ImageSet, Reader, Sigma, camera_file};
-use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::images::{ImageBlock, ImageFile, ImageReader, ImageSet, Sigma, camera_file};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::table::events;
 use crate::error::{Fault, Result};
 use crate::hillas::{
-    BUILT_IN_CAMERAS, Camera, Comparison, FOCAL_LENGTH_CM, Islands, STATUS_BITS, Thresholds,
+    BUILT_IN_CAMERAS, Camera, CleaningThresholds, FOCAL_LENGTH_CM, Islands, STATUS_BITS,
+    ThresholdComparison,
 };
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -55,7 +56,7 @@ impl Working<'_> {
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
         let stamp = Stamp::of(input);
         let hash_of = |path: &Path| {
-            let hash = stamp::hash_file_telling(path, || comm.progress(Work::Hashing, 0))?;
+            let hash = stamp::hash_file_with_progress(path, || comm.progress(Work::Hashing, 0))?;
             Ok(stamp::hash_text(&hash))
         };
         comm.progress(Work::Extracting, 0);
@@ -95,7 +96,7 @@ impl Working<'_> {
     /// All images of a reader, a block read while another is worked on.
     fn go_through(
         &self,
-        reader: Box<dyn Reader>,
+        reader: Box<dyn ImageReader>,
         extractor: &Extractor,
         plan: &Plan,
         writer: &mut ColumnWriter,
@@ -194,19 +195,19 @@ impl Plan {
         let copied: Vec<usize> =
             (0..set.columns.len()).filter(|i| !is_own(&set.columns[*i].0)).collect();
         let fixed_class = options.class.filter(|_| !set.has_class);
-        let keys = set.keys.iter().map(|name| ColumnSpec::new(name.clone(), Kind::I64, None));
+        let keys = set.keys.iter().map(|name| ColumnSpec::new(name.clone(), ColumnType::I64, None));
         let mut specs: Vec<ColumnSpec> = keys.collect();
         specs.extend(layout.specs());
         specs.extend(copied.iter().map(|i| {
             let (name, unit) = &set.columns[*i];
-            ColumnSpec::new(name.clone(), Kind::F32, Some(unit))
+            ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit))
         }));
         if at_source {
-            specs.extend(SOURCE.map(|name| ColumnSpec::new(name, Kind::F32, Some("deg"))));
+            specs.extend(SOURCE.map(|name| ColumnSpec::new(name, ColumnType::F32, Some("deg"))));
         }
-        specs.push(ColumnSpec::new("status", Kind::U32, None));
+        specs.push(ColumnSpec::new("status", ColumnType::U32, None));
         if set.has_class || fixed_class.is_some() {
-            specs.push(ColumnSpec::new("class", Kind::I8, None));
+            specs.push(ColumnSpec::new("class", ColumnType::I8, None));
         }
         Plan { specs, layout, copied, source, fixed_class }
     }
@@ -283,8 +284,8 @@ fn extractor(
     }
     let mut cleaning = options.cleaning;
     if set.is_cleaned {
-        cleaning.thresholds = Thresholds::Given;
-    } else if cleaning.thresholds == Thresholds::Given && !set.has_given {
+        cleaning.thresholds = CleaningThresholds::Given;
+    } else if cleaning.thresholds == CleaningThresholds::Given && !set.has_given {
         return Err(Fault::new("the file does not say which pixels belong to an image")
             .advice("choose --cleaning fixed or sigma")
             .input());
@@ -320,7 +321,7 @@ fn check_random(set: &ImageSet, camera: &Camera, offset: f64, options: &Options)
 
 /// Reads until the end, an error, or nobody wants more.
 fn read_ahead(
-    mut reader: Box<dyn Reader>,
+    mut reader: Box<dyn ImageReader>,
     images: usize,
     full: &SyncSender<ImageBlock>,
     empty: &Receiver<ImageBlock>,
@@ -341,16 +342,17 @@ fn append(
     plan: &Plan,
     writer: &mut ColumnWriter,
 ) -> Result<()> {
-    let mut values: Vec<Values> = block.keys.iter().map(|keys| Values::I64(keys)).collect();
-    values.extend(columns.iter().map(|column| Values::F32(column)));
-    values.extend(plan.copied.iter().map(|i| Values::F32(&block.columns[*i])));
+    let mut values: Vec<ColumnValues> =
+        block.keys.iter().map(|keys| ColumnValues::I64(keys)).collect();
+    values.extend(columns.iter().map(|column| ColumnValues::F32(column)));
+    values.extend(plan.copied.iter().map(|i| ColumnValues::F32(&block.columns[*i])));
     if !matches!(plan.source, Source::None) {
-        values.extend(sources.iter().map(|column| Values::F32(column)));
+        values.extend(sources.iter().map(|column| ColumnValues::F32(column)));
     }
-    values.push(Values::U32(&rows.status));
+    values.push(ColumnValues::U32(&rows.status));
     let class = plan.fixed_class.map(|class| vec![class; block.rows]);
     if let Some(class) = block.class.as_ref().or(class.as_ref()) {
-        values.push(Values::I8(class));
+        values.push(ColumnValues::I8(class));
     }
     writer.append(&values)
 }
@@ -382,13 +384,15 @@ fn describe(options: &Options, file: &ImageFile) -> String {
         return "as given".to_string();
     }
     let comparison = match cleaning.comparison {
-        Comparison::Above => ">",
-        Comparison::AtLeast => "≥",
+        ThresholdComparison::Above => ">",
+        ThresholdComparison::AtLeast => "≥",
     };
     let levels = match cleaning.thresholds {
-        Thresholds::Fixed { high, low } => format!("{comparison} {high} / {low} p.e."),
-        Thresholds::Sigma { high, low } => format!("{comparison} {high} / {low} pedestal σ"),
-        Thresholds::Given => return "as given".to_string(),
+        CleaningThresholds::Fixed { high, low } => format!("{comparison} {high} / {low} p.e."),
+        CleaningThresholds::Sigma { high, low } => {
+            format!("{comparison} {high} / {low} pedestal σ")
+        }
+        CleaningThresholds::Given => return "as given".to_string(),
     };
     match cleaning.islands {
         Islands::All => format!("{levels}, all islands"),

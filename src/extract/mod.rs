@@ -28,9 +28,9 @@ use crate::data::text::FIELD_RADIUS_DEG;
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::{self, FailedFile, Failure, or_lack_of_memory};
 use crate::dataset::output::given::Given;
-use crate::dataset::output::ledger::{self, Entry, Ledger};
+use crate::dataset::output::ledger::{self, Ledger, LedgerEntry};
 use crate::dataset::output::started::{self, Start, Started};
-use crate::engine::{self, Place};
+use crate::engine::{self, RankResources};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
 use crate::storage;
@@ -93,7 +93,7 @@ const WHOLE: (usize, usize) = (0, 1);
 /// Most positions of the source.
 const MOST_POSITIONS: usize = 64;
 
-type Report = failures::Report<ExtractedFile>;
+type Report = failures::RankReport<ExtractedFile>;
 
 /// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
@@ -124,7 +124,7 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let (inputs, root) = (&options.inputs, options.root.as_deref());
     let assignment = Assignment::new(comm, inputs, &options.output, root)?;
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
-    let threads = Place::new(comm, hardware)?.threads;
+    let threads = RankResources::new(comm, hardware)?.threads;
     engine::use_threads(threads);
     let started = Started {
         overwrites: options.overwrite,
@@ -215,7 +215,7 @@ fn begin(
 fn extract_file(working: &file::Working, job: &Job, ledger: &mut Ledger) -> Result<ExtractedFile> {
     let (file, input_stamp) = working.extract(&job.input, &job.output)?;
     let file = ExtractedFile { output: job.name.clone(), ..file };
-    ledger.add(&Entry {
+    ledger.add(&LedgerEntry {
         file: file.clone(),
         bytes: std::fs::metadata(&job.output).map_or(0, |data| data.len()),
         model_blake3: None,

@@ -14,13 +14,13 @@ use crate::data::files::stamp::{self, Stamp};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::failures::Failure;
 use crate::dataset::output::earlier::has_recorded_length;
-use crate::dataset::output::ledger::{self, Entries, Entry};
+use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-pub type Earlier = crate::dataset::output::earlier::Earlier<ExtractedFile>;
+pub type Earlier = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
 
 /// Root attribute of an output: the hash of its settings.
 pub const SETTINGS: &str = "settings_blake3";
@@ -131,7 +131,11 @@ impl Surveyor<'_> {
     }
 
     /// Returns the output of a job if it is finished, and a fault if it is of something else.
-    fn look(&self, job: &Job, known: &[Entry<ExtractedFile>]) -> Result<Option<ExtractedFile>> {
+    fn look(
+        &self,
+        job: &Job,
+        known: &[LedgerEntry<ExtractedFile>],
+    ) -> Result<Option<ExtractedFile>> {
         if std::fs::symlink_metadata(&job.output).is_err() {
             return Ok(None);
         }
@@ -161,7 +165,7 @@ impl Surveyor<'_> {
     }
 
     /// Returns the output of a ledger line, provided that it and its input are as they were.
-    fn recorded(&self, job: &Job, entry: &Entry<ExtractedFile>) -> Result<ExtractedFile> {
+    fn recorded(&self, job: &Job, entry: &LedgerEntry<ExtractedFile>) -> Result<ExtractedFile> {
         let metadata = std::fs::symlink_metadata(&job.output);
         let is_whole = metadata.is_ok_and(|data| data.is_file() && data.len() == entry.bytes);
         if !is_whole || self.hash(&job.output)? != entry.file.output_blake3 {
@@ -177,7 +181,7 @@ impl Surveyor<'_> {
 
     fn hash(&self, path: &Path) -> Result<String> {
         let progress = || self.comm.progress(Work::Hashing, 0);
-        Ok(stamp::hash_text(&stamp::hash_file_telling(path, progress)?))
+        Ok(stamp::hash_text(&stamp::hash_file_with_progress(path, progress)?))
     }
 }
 

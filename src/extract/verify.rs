@@ -4,7 +4,7 @@ use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::resume::SETTINGS;
 use crate::comm::{Communicator, sync_result};
 use crate::data::files::finished::FinishedFile;
-use crate::dataset::output::verification::{self, Claims, Verification};
+use crate::dataset::output::verification::{self, Claims, OutputVerification};
 use crate::error::{Fault, Result};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// `Input` if the extraction is not complete.
-pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<Verification> {
+pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerification> {
     let read = Summary::read(&folder.join(MANIFEST)).and_then(|summary| {
         summary.filter(|summary| summary.complete).ok_or_else(|| {
             Fault::new("the extraction is not complete")

@@ -12,6 +12,8 @@ mod parameters;
 mod positions;
 
 pub use camera::{BUILT_IN_CAMERAS, Camera, FOCAL_LENGTH_CM, PITCH_CM};
-pub use cleaning::{Cleaner, Cleaning, Comparison, Islands, Pixels, Thresholds};
+pub use cleaning::{
+    Cleaner, Cleaning, CleaningThresholds, ImagePixels, Islands, ThresholdComparison,
+};
 pub use parameters::{AtPosition, Parameters, STATUS_BITS, status};
-pub use positions::{Axis, Rotation, Seen, disp, rotated, theta2};
+pub use positions::{ImageAxis, RelativePosition, Rotation, disp, rotated, theta2};

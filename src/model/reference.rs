@@ -77,7 +77,7 @@ impl SketchCard {
                 .advice("copy the file again; it was altered after it was written")
                 .input());
         }
-        let shape = sketch::Shape { bytes: bits.len(), one_in: self.one_in };
+        let shape = sketch::SketchShape { bytes: bits.len(), one_in: self.one_in };
         Ok(Sketch { shape, bits: bits.to_vec(), names: self.names })
     }
 

@@ -20,7 +20,7 @@ pub use season::{SEASON_PAGE, write_season};
 
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
-use crate::season::Comparison;
+use crate::season::SeasonComparison;
 use crate::statistics::Evaluation;
 use minijinja::{Environment, UndefinedBehavior};
 
@@ -32,7 +32,7 @@ pub struct ReportInputs {
     pub title: String,
     pub run: Option<RunData>,
     pub evaluations: Vec<Evaluation>,
-    pub comparisons: Vec<Comparison>,
+    pub comparisons: Vec<SeasonComparison>,
 }
 
 /// What a run folder tells.

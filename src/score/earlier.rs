@@ -15,7 +15,7 @@ use crate::error::{Fault, Result};
 use crate::storage;
 use std::path::Path;
 
-pub type Earlier = crate::dataset::output::earlier::Earlier<ScoredFile>;
+pub type Earlier = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings. Failures that the manifests of

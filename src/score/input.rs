@@ -2,11 +2,11 @@
 //! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
 //! source, and how far from the camera's centre the source was.
 
-use super::scoring_plan::{AtPositions, Rows, ScoringPlan};
+use super::scoring_plan::{AtPositions, ScoredRows, ScoringPlan};
 use crate::data::files::stamp::{self, Stamp};
 use crate::data::schema::Schema;
 use crate::data::schema::plausible;
-use crate::data::table::{Block, Reader, Request, Table};
+use crate::data::table::{Block, Request, Table, TableReader};
 use crate::engine::check_units;
 use crate::error::{Fault, Result};
 use std::ops::Range;
@@ -25,7 +25,7 @@ const LEAST_OFFSET_DEG: f64 = 0.4;
 pub struct Input {
     path: PathBuf,
     pub table: Table,
-    reader: Reader,
+    reader: TableReader,
     quantities: Vec<String>, // that are read
     /// Whether the slot of a block is read.
     slots: Vec<bool>,
@@ -74,7 +74,7 @@ impl Input {
 
     /// blake3 of the file; `progress` is called on the way.
     pub fn hash(&self, progress: impl Fn()) -> Result<String> {
-        Ok(stamp::hash_text(&stamp::hash_file_telling(&self.path, progress)?))
+        Ok(stamp::hash_text(&stamp::hash_file_with_progress(&self.path, progress)?))
     }
 
     /// Tells whether the file was changed between two openings, also on different hosts.
@@ -111,7 +111,13 @@ impl Input {
 impl Facts {
     /// Looks at rows that were seen from all positions, the first of which is the source;
     /// `first` is the first of them in the file.
-    pub fn look(&mut self, rows: &Rows, at: &AtPositions, path: &Path, first: u64) -> Result<()> {
+    pub fn look(
+        &mut self,
+        rows: &ScoredRows,
+        at: &AtPositions,
+        path: &Path,
+        first: u64,
+    ) -> Result<()> {
         let column = |slot: usize| rows.block.quantities[slot].as_slice();
         let [.., source_x, source_y] = at.geometry.map(column);
         for (row, (x, y)) in source_x.iter().zip(source_y).enumerate() {
@@ -135,7 +141,7 @@ impl Facts {
         }
         let [dist, alpha] = at.own.map(column);
         self.compared += dist.len().max(alpha.len()) as u64;
-        let [seen_dist, seen_alpha] = rows.seen_at_source();
+        let [seen_dist, seen_alpha] = rows.at_source();
         // What is NaN in one of the two cannot be compared.
         let differs =
             |own: Option<&f32>, seen: f32| own.is_some_and(|own| (own - seen).abs() > WITHIN_DEG);

@@ -31,9 +31,9 @@ use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::{self, FailedFile, Failure};
 use crate::dataset::output::given::Given;
 use crate::dataset::output::ledger::{self, FailedEntry, Ledger, ListedFile};
-use crate::dataset::output::reading::Note;
+use crate::dataset::output::reading::ReadingNote;
 use crate::dataset::output::started::{self, Start, Started};
-use crate::engine::{self, Place, Scorer};
+use crate::engine::{self, RankResources, Scorer};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
 use crate::storage;
@@ -192,7 +192,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
         keep_own_runs(comm, &mut listed, &model.card, options, (&suspects, note))?;
     }
     let assignment = listed.part(options.shard);
-    let place = Place::new(comm, options.hardware)?;
+    let place = RankResources::new(comm, options.hardware)?;
     engine::use_threads(place.threads);
     let prepared = Scorer::new(model, &place).and_then(|s| ScoringPlan::new(&options.score, s));
     let (plan, scorer) = sync_result(comm, prepared)?;
@@ -353,7 +353,7 @@ fn keep_own_runs(
     listed: &mut Assignment,
     card: &Card,
     options: &Options,
-    (suspects, mut note): (&Suspects, Note),
+    (suspects, mut note): (&Suspects, ReadingNote),
 ) -> Result<()> {
     let used = |input: &Path| -> Result<bool> {
         let table = Table::open(input, &Schema::for_file(input, options.schema.as_deref())?)?;
@@ -388,7 +388,7 @@ impl Options {
     }
 }
 
-type Report = failures::Report<ScoredFile>;
+type Report = failures::RankReport<ScoredFile>;
 
 /// Takes up what was found before the work.
 fn take_up(report: &mut Report, found: Vec<Found>) {

@@ -3,8 +3,8 @@
 
 use super::Format;
 use super::input::Facts;
-use super::scoring_plan::{Rows, ScoringPlan};
-use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use super::scoring_plan::{ScoredRows, ScoringPlan};
+use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::schema::unix_time;
 use crate::data::selection::{STATUS_BITS, UNUSABLE};
 use crate::data::text::writer::TextWriter;
@@ -118,12 +118,13 @@ impl Output {
             Format::Hdf5 => Writer::Columns(ColumnWriter::create(path, GROUP, specs, overwrite)?),
             Format::Csv => Writer::Text(TextWriter::create(path, specs, overwrite)?),
         };
-        let is_time = |spec: &ColumnSpec| spec.name == unix_time::COLUMN && spec.kind == Kind::I64;
+        let is_time =
+            |spec: &ColumnSpec| spec.name == unix_time::COLUMN && spec.kind == ColumnType::I64;
         let time = specs.iter().position(is_time);
         Ok(Output { writer, class, time, counts: Counts::default() })
     }
 
-    pub fn append(&mut self, plan: &ScoringPlan, rows: &Rows) -> Result<()> {
+    pub fn append(&mut self, plan: &ScoringPlan, rows: &ScoredRows) -> Result<()> {
         self.counts.add(&rows.scored.status, plan.width());
         if let Some(times) = self.time.and_then(|key| rows.block.keys.get(key)) {
             self.counts.add_times(times);
@@ -131,7 +132,7 @@ impl Output {
         self.append_values(&plan.values(rows, self.class))
     }
 
-    pub fn append_values(&mut self, values: &[Values]) -> Result<()> {
+    pub fn append_values(&mut self, values: &[ColumnValues]) -> Result<()> {
         match &mut self.writer {
             Writer::Columns(writer) => writer.append(values),
             Writer::Text(writer) => writer.append(values),

@@ -4,8 +4,8 @@
 
 use super::input::Facts;
 use super::output::{Counts, GROUP, Output, PIECE_FORMAT};
-use crate::data::files::finished::{Column, FinishedFile};
-use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Values};
+use crate::data::files::finished::{FinishedColumn, FinishedFile};
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnValues};
 use crate::error::{Fault, Result};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -67,11 +67,11 @@ pub fn merge(
         output.counts.merge(&Counts::from_numbers(&file.numbers("counts")));
         for first in (0..length).step_by(CHUNK_ROWS) {
             let block = first..length.min(first + CHUNK_ROWS);
-            let columns: Vec<Column> = specs
+            let columns: Vec<FinishedColumn> = specs
                 .iter()
                 .map(|spec| file.read(GROUP, spec, block.clone()))
                 .collect::<Result<_>>()?;
-            let values: Vec<Values> = columns.iter().map(Column::values).collect();
+            let values: Vec<ColumnValues> = columns.iter().map(FinishedColumn::values).collect();
             output.append_values(&values)?;
             progress();
         }

@@ -12,7 +12,7 @@ use super::extracted::Extracted;
 use super::input::{Facts, Input};
 use super::output::{MadeOf, Output};
 use super::scheduler::{Costed, Task, WorkQueue};
-use super::scoring_plan::{Rows, ScoringPlan};
+use super::scoring_plan::{ScoredRows, ScoringPlan};
 use super::{Failure, Options, Report, ScoredFile, pieces, resume};
 use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp;
@@ -21,8 +21,8 @@ use crate::data::schema::columns::ColumnSpec;
 use crate::data::table::Block;
 use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::or_lack_of_memory;
-use crate::dataset::output::ledger::{Entry, Ledger};
-use crate::dataset::output::reading::Note;
+use crate::dataset::output::ledger::{Ledger, LedgerEntry};
+use crate::dataset::output::reading::ReadingNote;
 use crate::engine::{Preparation, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::LikenessTally;
@@ -81,7 +81,7 @@ enum Read<Rows> {
 /// What the writing thread is told.
 enum Write {
     Begin(Box<Opened>),
-    Rows(Box<Rows>),
+    Rows(Box<ScoredRows>),
     End(Facts),
     Kept(Task),
     Failed(Task, Error),
@@ -99,7 +99,7 @@ pub fn run(
     shared: &Shared,
     scorer: &Scorer,
     pool: &mut WorkQueue,
-    (ledger, note): (Ledger, Note),
+    (ledger, note): (Ledger, ReadingNote),
     stop: &StopFlag,
 ) -> Result<Report> {
     let (to_read, tasks) = channel();
@@ -149,7 +149,7 @@ struct Scoring<'a, 'b> {
     scorer: &'a Scorer,
     stop: &'a StopFlag,
     to_read: Sender<Costed>,
-    ready: Receiver<(Read<Box<Rows>>, u64)>,
+    ready: Receiver<(Read<Box<ScoredRows>>, u64)>,
     to_write: SyncSender<Write>,
     outcomes: Receiver<Done>,
     in_work: usize, // tasks that were begun and are not done
@@ -334,7 +334,7 @@ fn read_all(
     tasks: &Receiver<Costed>,
     read: &SyncSender<(Read<Block>, u64)>,
     spare: &Receiver<Block>,
-    mut note: Note,
+    mut note: ReadingNote,
 ) {
     for (task, cost) in tasks {
         let mut reading = Reading { shared, read, spare, cost, wanted: true };
@@ -439,8 +439,8 @@ fn prepare_all(
     shared: &Shared,
     preparation: &Preparation,
     blocks: &Receiver<(Read<Block>, u64)>,
-    ready: &SyncSender<(Read<Box<Rows>>, u64)>,
-    (spare_rows, used_blocks): &(Receiver<Box<Rows>>, Sender<Block>),
+    ready: &SyncSender<(Read<Box<ScoredRows>>, u64)>,
+    (spare_rows, used_blocks): &(Receiver<Box<ScoredRows>>, Sender<Block>),
 ) {
     for (read, cost) in blocks {
         let read = match read {
@@ -467,7 +467,7 @@ fn write_all(
     shared: &Shared,
     writes: &Receiver<Write>,
     done: &Sender<Done>,
-    used: &Sender<Box<Rows>>,
+    used: &Sender<Box<ScoredRows>>,
     mut ledger: Ledger,
 ) -> Result<()> {
     // The output that is written; none when it has failed.
@@ -516,7 +516,7 @@ impl Shared<'_> {
     /// Warns of a file whose first rows are unlike the events that the model was trained on;
     /// with `--strict` refuses it.
     fn judge_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
-        let Some(found) = likeness.and_then(|tally| self.plan.unlike(&tally)) else {
+        let Some(found) = likeness.and_then(|tally| self.plan.describe_difference(&tally)) else {
             return Ok(());
         };
         if !self.options.strict {
@@ -574,7 +574,7 @@ impl Shared<'_> {
         facts.judge(&job.input)?;
         let counts = output.counts.clone();
         output.finish(plan, rows, made_of, &facts)?;
-        let output_blake3 = stamp::hash_text(&stamp::hash_file_telling(&job.output, told)?);
+        let output_blake3 = stamp::hash_text(&stamp::hash_file_with_progress(&job.output, told)?);
         let file = ScoredFile {
             output: job.name.clone(),
             rows,
@@ -586,7 +586,7 @@ impl Shared<'_> {
             status: counts.by_name(),
         };
         let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
-        ledger.add(&Entry {
+        ledger.add(&LedgerEntry {
             file: file.clone(),
             bytes,
             model_blake3: Some(made_of.model.clone()),

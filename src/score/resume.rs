@@ -10,13 +10,13 @@
 use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
 use super::scoring_plan::ScoringPlan;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
-use crate::data::files::finished::{Column, FinishedFile};
+use crate::data::files::finished::{FinishedColumn, FinishedFile};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
-use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Kind};
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnType};
 use crate::data::schema::unix_time;
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
-use crate::dataset::output::ledger::{self, Entry};
+use crate::dataset::output::ledger::{self, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use std::collections::BTreeSet;
@@ -108,7 +108,7 @@ pub fn finished(
     format: Format,
     settings: &str,
     input_blake3: &str,
-    known: &[Entry<ScoredFile>],
+    known: &[LedgerEntry<ScoredFile>],
     progress: &dyn Fn(),
 ) -> Result<Option<Kept>> {
     let path = &job.output;
@@ -123,7 +123,7 @@ pub fn finished(
         entry.settings_blake3 == settings && entry.file.input_blake3 == input_blake3
     });
     if let Some(entry) = entry {
-        let hash = || stamp::hash_file_telling(path, progress);
+        let hash = || stamp::hash_file_with_progress(path, progress);
         let is_same =
             entry.bytes == metadata.len() && stamp::hash_text(&hash()?) == entry.file.output_blake3;
         if !is_same {
@@ -178,17 +178,23 @@ fn add_times(file: &FinishedFile, rows: u64, counts: &mut Counts) -> Result<()> 
     if !file.has(&format!("{GROUP}/{}", unix_time::COLUMN)) {
         return Ok(());
     }
-    let spec = ColumnSpec::new(unix_time::COLUMN, Kind::I64, None);
+    let spec = ColumnSpec::new(unix_time::COLUMN, ColumnType::I64, None);
     let rows = rows as usize;
     for first in (0..rows).step_by(CHUNK_ROWS) {
-        if let Column::I64(times) = file.read(GROUP, &spec, first..rows.min(first + CHUNK_ROWS))? {
+        if let FinishedColumn::I64(times) =
+            file.read(GROUP, &spec, first..rows.min(first + CHUNK_ROWS))?
+        {
             counts.add_times(&times);
         }
     }
     Ok(())
 }
 
-fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry<ScoredFile>, settings: &str) -> Error {
+fn differs(
+    other: &dyn Fn(&str) -> Error,
+    entry: &LedgerEntry<ScoredFile>,
+    settings: &str,
+) -> Error {
     if entry.settings_blake3 == settings {
         other("made from another content of its input, or changed since")
     } else {
@@ -201,7 +207,7 @@ fn is_of_model(
     job: &Job,
     model: &str,
     options: &Options,
-    known: Option<&Entry<ScoredFile>>,
+    known: Option<&LedgerEntry<ScoredFile>>,
 ) -> bool {
     let is_file = std::fs::symlink_metadata(&job.output).is_ok_and(|m| m.is_file());
     match (options.format, known) {

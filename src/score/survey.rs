@@ -12,8 +12,8 @@ use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
-use crate::dataset::output::ledger::{Entries, Entry, Ledger};
-use crate::dataset::output::reading::Note;
+use crate::dataset::output::ledger::{Entries, Ledger, LedgerEntry};
+use crate::dataset::output::reading::ReadingNote;
 use crate::engine;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
@@ -44,7 +44,7 @@ pub fn survey(
     known: &Entries<ScoredFile>,
     see: &Surveyor,
     ledger: &mut Ledger,
-    note: &mut Note,
+    note: &mut ReadingNote,
 ) -> Result<Vec<Found>> {
     assignment.survey(comm, |job| {
         let failure = see.suspects.failure(&job.name).or(see.extracted.failure(&job.name));
@@ -83,7 +83,7 @@ impl Surveyor<'_> {
         &self,
         comm: &dyn Communicator,
         job: &Job,
-        known: &[Entry<ScoredFile>],
+        known: &[LedgerEntry<ScoredFile>],
         ledger: &mut Ledger,
     ) -> Result<Found> {
         let schema = Schema::for_file(&job.input, self.options.schema.as_deref())?;
@@ -91,7 +91,7 @@ impl Surveyor<'_> {
         let overwrite = self.options.overwrite;
         if exists && (!overwrite || self.resumes_overwriting) {
             let hashed = || comm.progress(Work::Hashing, 0);
-            let input = stamp::hash_text(&stamp::hash_file_telling(&job.input, hashed)?);
+            let input = stamp::hash_text(&stamp::hash_file_with_progress(&job.input, hashed)?);
             self.extracted.refuse_altered(&job.name, &job.input, &input)?;
             let (model, format) = (self.model_blake3, self.options.format);
             let settings = resume::settings_hash(model, &schema, self.options, self.plan);
@@ -104,7 +104,7 @@ impl Surveyor<'_> {
                 log::info!("{} is finished already", job.output.display());
                 if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
-                    ledger.add(&Entry {
+                    ledger.add(&LedgerEntry {
                         file: kept.file.clone(),
                         bytes,
                         model_blake3: Some(model.to_string()),

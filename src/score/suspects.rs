@@ -11,7 +11,7 @@ use crate::comm::{
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::Failure;
 use crate::dataset::output::ledger::{self, FailedEntry, Ledger};
-use crate::dataset::output::reading::{Note, ReadingNotes};
+use crate::dataset::output::reading::{ReadingNote, ReadingNotes};
 use crate::dataset::probe;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ impl Suspects {
     }
 
     /// Returns the note of this rank.
-    pub fn note(&self, comm: &dyn Communicator, options: &Options) -> Note {
+    pub fn note(&self, comm: &dyn Communicator, options: &Options) -> ReadingNote {
         notes(options).note(comm.rank(), &self.probed)
     }
 }

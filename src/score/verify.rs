@@ -4,7 +4,7 @@ use super::output::FORMAT;
 use super::{MANIFEST, ScoredFile, Summary, pieces};
 use crate::comm::{Communicator, sync_result};
 use crate::data::files::finished::FinishedFile;
-use crate::dataset::output::verification::{self, Claims, Verification};
+use crate::dataset::output::verification::{self, Claims, OutputVerification};
 use crate::error::{Fault, Result};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// `Input` if the scoring is not complete.
-pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<Verification> {
+pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerification> {
     let manifest = folder.join(MANIFEST);
     let read = Summary::read(&manifest).and_then(|summary| {
         summary.filter(|summary| summary.complete).ok_or_else(|| {

@@ -18,9 +18,9 @@ use crate::config::SeasonSettings;
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::data::table::scores::{ScoreBlock, ScoreFile};
 use crate::error::{Error, Fault, Result};
-use crate::statistics::comparison::paired::{Sums, doubled_placements};
+use crate::statistics::comparison::paired::{PlacementSums, doubled_placements};
 use crate::statistics::distribution::ordered_bits;
-use crate::statistics::{Crossed, Measured, Paired, Selected, Sum};
+use crate::statistics::{Crossed, Measured, Paired, Selected, WeightSum};
 use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ pub struct Options {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
+pub struct SeasonComparison {
     pub format: String,
     pub first: Side,
     pub second: Side,
@@ -102,7 +102,7 @@ pub struct Changed {
 
 /// What one pass over all pairs of files finds.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Found {
+struct PairCounts {
     events: u64,
     at_source: Migration,
     off_source: Migration,
@@ -112,7 +112,7 @@ struct Found {
     labelled: Crossed,
 }
 
-impl Found {
+impl PairCounts {
     fn keep_first(&mut self) {
         self.changed.sort_by(|a, b| a.file.cmp(&b.file).then(a.row.cmp(&b.row)));
         self.changed.truncate(MOST_CHANGED);
@@ -120,7 +120,7 @@ impl Found {
 }
 
 /// Compares; every rank gets the comparison.
-pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Comparison> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonComparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
         sync_result(comm, storage::refuse_existing(path, options.overwrite))?;
@@ -153,14 +153,14 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Comparison> {
         mark_shared(refuse_selections(&plan.told, selections))?;
     }
     let (sides, runs) = mark_shared(sides(&folders, &plans, counts, settings))?;
-    let pairs = Pairs { comm, folders: &folders, plans: &plans };
+    let pairs = FilePairs { comm, folders: &folders, plans: &plans };
     let (found, bins) = pairs.go_through()?;
     let events: i64 = bins.all[0].iter().sum();
     let (products, sums) = pairs.second_pass(&bins)?;
     let rank_correlation = bins.correlation(events, products);
     let labelled = has_events(&found.labelled).then(|| Paired::of(sums, &found.labelled));
     let [first, second] = sides;
-    let comparison = Comparison {
+    let comparison = SeasonComparison {
         format: FORMAT.to_string(),
         first,
         second,
@@ -182,7 +182,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Comparison> {
     Ok(comparison)
 }
 
-fn write(path: &Path, comparison: &Comparison) -> Result<()> {
+fn write(path: &Path, comparison: &SeasonComparison) -> Result<()> {
     let json = serde_json::to_vec_pretty(comparison)
         .map_err(|e| Fault::new("cannot write the comparison").found(e).internal())?;
     storage::write_file(path, &json)
@@ -267,14 +267,14 @@ fn sides(
 }
 
 /// Pairs of files, each read by one rank.
-struct Pairs<'a> {
+struct FilePairs<'a> {
     comm: &'a dyn Communicator,
     folders: &'a [Folder; 2],
     plans: &'a [Plan; 2],
 }
 
 /// Events per bin of the scores of either side.
-struct Bins {
+struct ScoreBins {
     /// Of all events that both scored.
     all: [Vec<i64>; 2],
     /// Of those with a class, inside the cuts of both: (sides)(gammas, hadrons)(bins). Empty
@@ -282,9 +282,9 @@ struct Bins {
     labelled: [[Vec<i64>; 2]; 2],
 }
 
-impl Bins {
-    fn new() -> Bins {
-        Bins { all: [(); 2].map(|()| vec![0; RANK_BINS]), labelled: Default::default() }
+impl ScoreBins {
+    fn new() -> ScoreBins {
+        ScoreBins { all: [(); 2].map(|()| vec![0; RANK_BINS]), labelled: Default::default() }
     }
 
     fn add_labelled(&mut self, gamma: bool, of_event: [usize; 2]) {
@@ -317,10 +317,10 @@ impl Bins {
     }
 }
 
-impl Pairs<'_> {
-    fn go_through(&self) -> Result<(Found, Bins)> {
-        let mut found = Found::default();
-        let mut bins = Bins::new();
+impl FilePairs<'_> {
+    fn go_through(&self) -> Result<(PairCounts, ScoreBins)> {
+        let mut found = PairCounts::default();
+        let mut bins = ScoreBins::new();
         let mut outcome = Ok(());
         for file in self.folders[0].of_rank(self.comm.rank(), self.comm.size()) {
             outcome = self.file(file, |pair| pair.take(&mut found, &mut bins));
@@ -334,7 +334,7 @@ impl Pairs<'_> {
     }
 
     /// Calls `each` with every row of a pair of files.
-    fn file(&self, file: &Listed, mut each: impl FnMut(&Pair)) -> Result<()> {
+    fn file(&self, file: &Listed, mut each: impl FnMut(&RowPair)) -> Result<()> {
         // Both list the same names in the same order.
         let of_second = self.folders[1].files.iter().find(|other| other.name == file.name);
         let paths = [&file.path, of_second.map_or(&file.path, |other| &other.path)];
@@ -364,7 +364,7 @@ impl Pairs<'_> {
                 {
                     return Err(different_keys(paths[1], Some(first + row as u64)));
                 }
-                each(&Pair {
+                each(&RowPair {
                     file,
                     judges: &judges,
                     blocks: &blocks,
@@ -378,8 +378,8 @@ impl Pairs<'_> {
         Ok(())
     }
 
-    fn gather(&self, mine: &Found) -> Result<Found> {
-        let mut all = Found::default();
+    fn gather(&self, mine: &PairCounts) -> Result<PairCounts> {
+        let mut all = PairCounts::default();
         for found in gather_values(self.comm, mine)? {
             all.events += found.events;
             all.at_source.merge(found.at_source);
@@ -394,11 +394,11 @@ impl Pairs<'_> {
 
     /// What needs the bins of all events: the sum of the products of ranks, and the placements
     /// of labelled gammas and hadrons.
-    fn second_pass(&self, bins: &Bins) -> Result<(i128, [Sums; 2])> {
+    fn second_pass(&self, bins: &ScoreBins) -> Result<(i128, [PlacementSums; 2])> {
         let ranks = [doubled_ranks(&bins.all[0]), doubled_ranks(&bins.all[1])];
         let placements =
             bins.labelled.each_ref().map(|side| side.each_ref().map(|b| doubled_placements(b)));
-        let (mut products, mut sums) = (0_i128, [Sums::default(); 2]);
+        let (mut products, mut sums) = (0_i128, [PlacementSums::default(); 2]);
         let mut outcome = Ok(());
         for file in self.folders[0].of_rank(self.comm.rank(), self.comm.size()) {
             outcome = self.file(file, |pair| {
@@ -421,11 +421,15 @@ impl Pairs<'_> {
         self.gather_sums(products, sums)
     }
 
-    fn gather_sums(&self, products: i128, sums: [Sums; 2]) -> Result<(i128, [Sums; 2])> {
-        let words = |s: &Sums| [i128::from(s.events), s.first, s.second, s.squares];
+    fn gather_sums(
+        &self,
+        products: i128,
+        sums: [PlacementSums; 2],
+    ) -> Result<(i128, [PlacementSums; 2])> {
+        let words = |s: &PlacementSums| [i128::from(s.events), s.first, s.second, s.squares];
         let mine = std::iter::once(products).chain(sums.iter().flat_map(words));
         let bytes: Vec<u8> = mine.flat_map(i128::to_le_bytes).collect();
-        let (mut products, mut all) = (0, [Sums::default(); 2]);
+        let (mut products, mut all) = (0, [PlacementSums::default(); 2]);
         for bytes in self.comm.all_gather(&bytes)? {
             let numbers = bytes.as_chunks::<16>().0.iter().map(|b| i128::from_le_bytes(*b));
             let numbers: Vec<i128> = numbers.collect();
@@ -434,7 +438,7 @@ impl Pairs<'_> {
             for (sums, of_class) in all.iter_mut().zip(own.chunks_exact(4)) {
                 let events = u64::try_from(of_class[0]).unwrap_or_default();
                 let [first, second, squares] = [1, 2, 3].map(|i| of_class[i]);
-                sums.merge(&Sums { events, first, second, squares });
+                sums.merge(&PlacementSums { events, first, second, squares });
             }
         }
         Ok((products, all))
@@ -442,7 +446,7 @@ impl Pairs<'_> {
 }
 
 fn has_events(labelled: &Crossed) -> bool {
-    let events = |sum: &Sum| sum.events > 0;
+    let events = |sum: &WeightSum| sum.events > 0;
     labelled.gamma.iter().flatten().any(events) || labelled.hadron.iter().flatten().any(events)
 }
 
@@ -477,7 +481,7 @@ fn correlation(
 }
 
 /// One row of both scorings.
-struct Pair<'a> {
+struct RowPair<'a> {
     file: &'a Listed,
     judges: &'a [Judge<'a>; 2],
     blocks: &'a [ScoreBlock; 2],
@@ -486,8 +490,8 @@ struct Pair<'a> {
     file_row: u64,
 }
 
-impl Pair<'_> {
-    fn take(&self, found: &mut Found, bins: &mut Bins) {
+impl RowPair<'_> {
+    fn take(&self, found: &mut PairCounts, bins: &mut ScoreBins) {
         found.events += 1;
         let gamma = self.gamma();
         if let Some(of_event) = self.rank_bins() {
@@ -590,7 +594,7 @@ impl Migration {
     }
 }
 
-impl fmt::Display for Comparison {
+impl fmt::Display for SeasonComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAME: usize = 36;
         let (a, b) = (&self.first, &self.second);

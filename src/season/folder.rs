@@ -1,6 +1,6 @@
 //! A folder of score files: what its manifest lists, and reading all of them over ranks.
 
-use super::counting::candidates::{Best, Candidate};
+use super::counting::candidates::{BestCandidates, Candidate};
 use super::counting::counts::{RunCounts, RunKey};
 use super::counting::labels::Labels;
 use super::counting::repeated::CountedEvents;
@@ -10,7 +10,7 @@ use crate::bounded;
 use crate::comm::{Communicator, Work, gather_values, mark_shared, sync_result};
 use crate::config::SeasonSettings;
 use crate::data::files::finished::FinishedFile;
-use crate::data::files::stamp::{hash_file_telling, hash_text};
+use crate::data::files::stamp::{hash_file_with_progress, hash_text};
 use crate::data::files::walk::hdf5_files;
 use crate::data::table::scores::{self, Head, ScoreFile};
 use crate::dataset::failures::FailedFile;
@@ -53,7 +53,7 @@ impl Listed {
         if self.output_blake3.is_empty() {
             return Ok(());
         }
-        let found = hash_text(&hash_file_telling(&self.path, progress)?);
+        let found = hash_text(&hash_file_with_progress(&self.path, progress)?);
         if found == self.output_blake3 {
             return Ok(());
         }
@@ -268,7 +268,7 @@ pub fn count(
 ) -> Result<Counted> {
     let mut mine = Counting {
         runs: BTreeMap::new(),
-        best: Best::new(plan.candidates),
+        best: BestCandidates::new(plan.candidates),
         events: CountedEvents::default(),
         labels: Labels::default(),
     };
@@ -323,7 +323,7 @@ pub fn count(
 
 struct Counting {
     runs: BTreeMap<RunKey, RunCounts>,
-    best: Best,
+    best: BestCandidates,
     events: CountedEvents,
     labels: Labels,
 }
@@ -346,7 +346,7 @@ fn merge(
     files: usize,
 ) -> Result<(Counted, CountedEvents)> {
     let mut counted = Counted::default();
-    let mut best = Best::new(plan.candidates);
+    let mut best = BestCandidates::new(plan.candidates);
     let mut failed = Vec::new();
     let mut events = CountedEvents::default();
     for told in gather_values(comm, mine)? {

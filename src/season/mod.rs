@@ -18,7 +18,7 @@ mod showers;
 mod summary;
 pub mod time;
 
-pub use compare::{COMPARISON, Comparison, Migration, Side};
+pub use compare::{COMPARISON, Migration, SeasonComparison, Side};
 pub use counting::area::{AreaBin, BinLeak, Simulation};
 pub use counting::candidates::Candidate;
 pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};

@@ -1,6 +1,6 @@
 //! What decides about the events of a scoring: working point, positions, cuts, quality.
 
-use crate::config::{Interval, Positions, SeasonSettings};
+use crate::config::{Interval, OffPositionSettings, SeasonSettings};
 use crate::data::table::scores::Head;
 use crate::error::{Fault, Result};
 use crate::statistics::counts::disjoint::MOST_POSITIONS;
@@ -38,7 +38,7 @@ pub struct Plan {
     pub gap_ns: i64,
     pub edges: Vec<f64>,
     pub candidates: usize,
-    pub rotation: Positions,
+    pub rotation: OffPositionSettings,
     /// Keys that name a shower for all telescopes; empty if telescopes are independent.
     pub shower_key: Vec<String>,
     /// Gammas of a simulation, whose true energies count.

@@ -5,7 +5,7 @@
 //! whole whatever the order, and a bin is at most 0.4 % of its value wide. A distance is
 //! that of the binned distributions, short of the true one by less than the share of a bin.
 
-use super::Sum;
+use super::WeightSum;
 use super::tails::distance_p_value;
 use crate::config::DriftLimits;
 use serde::{Deserialize, Serialize};
@@ -83,12 +83,12 @@ impl Distribution {
     }
 
     /// Sum of a weight of the values, each taken as the middle of its bin.
-    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> Sum {
+    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> WeightSum {
         let of_bin = |(bin, count): (&u32, &u64)| {
             let weight = weight(middle(*bin));
-            Sum::of(*count).scaled(weight)
+            WeightSum::of(*count).scaled(weight)
         };
-        self.bins.iter().map(of_bin).fold(Sum::default(), Sum::plus)
+        self.bins.iter().map(of_bin).fold(WeightSum::default(), WeightSum::plus)
     }
 
     /// Counts by the least value that a bin holds, rising.
@@ -247,7 +247,7 @@ mod tests {
         let expected: f64 = values.iter().map(|x| x.abs().powf(-0.6)).sum();
         let found = of.weighted(|x| libm::pow(x.abs(), -0.6));
         assert!((found.weight / expected - 1.0).abs() < 1e-3 && found.events == 4000);
-        assert_eq!(of.weighted(|_| 1.0), Sum::of(4000));
+        assert_eq!(of.weighted(|_| 1.0), WeightSum::of(4000));
         let mut below = 0;
         for (least, count) in of.by_least_value() {
             let expected = values.iter().filter(|x| (**x as f32) < least as f32).count() as u64;

@@ -18,7 +18,7 @@ impl Display for Evaluation {
         writeln!(f, "{} · part {} · model {}", about.mode, about.part, short(&about.model))?;
         self.sample(f)?;
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_with_basis)))?;
-        if let Some(other) = &self.yardstick {
+        if let Some(other) = &self.baseline {
             let auc = or_dash(other.auc.as_ref().map(auc_text));
             let less = or_dash(other.difference.map(Measured::compared));
             line(f, &format!("  {}", other.name), format!("{auc}; the model's is {less}"))?;

@@ -580,8 +580,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Every operation on the disk passes here, except for the bytes themselves.
 fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<T>) -> Result<T> {
     #[cfg(test)]
-    if let faults::Fate::Failed(error) | faults::Fate::Torn(error) =
-        faults::fate(operation.starts_with("create"))
+    if let faults::FaultOutcome::Failed(error) | faults::FaultOutcome::Torn(error) =
+        faults::next_outcome(operation.starts_with("create"))
     {
         return Err(disk_fault(operation, path, &error.to_string(), error.kind()));
     }
@@ -591,10 +591,12 @@ fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<
 /// All bytes that files of our own get pass here.
 fn put(operation: &str, path: &Path, file: &mut File, bytes: &[u8]) -> Result<()> {
     #[cfg(test)]
-    let written = match faults::fate(true) {
-        faults::Fate::Done => file.write_all(bytes),
-        faults::Fate::Failed(error) => Err(error),
-        faults::Fate::Torn(error) => file.write_all(&bytes[..bytes.len() / 2]).and(Err(error)),
+    let written = match faults::next_outcome(true) {
+        faults::FaultOutcome::Done => file.write_all(bytes),
+        faults::FaultOutcome::Failed(error) => Err(error),
+        faults::FaultOutcome::Torn(error) => {
+            file.write_all(&bytes[..bytes.len() / 2]).and(Err(error))
+        }
     };
     #[cfg(not(test))]
     let written = file.write_all(bytes);
@@ -854,7 +856,7 @@ mod tests {
 
     /// Strikes every operation of `action` in turn, with every kind of fault, until one
     /// run of it comes through; `check` looks at what each left behind.
-    fn strike(action: impl Fn(&Path) -> Result<()>, check: impl Fn(&Path, bool)) {
+    fn inject_faults(action: impl Fn(&Path) -> Result<()>, check: impl Fn(&Path, bool)) {
         for kind in faults::KINDS {
             for n in 0.. {
                 let folder = faults::memory_folder();
@@ -875,14 +877,14 @@ mod tests {
     #[test]
     fn whatever_operation_fails_a_file_is_old_or_new_and_the_next_try_works() {
         let new = [7; 1000];
-        strike(
+        inject_faults(
             |folder| write_file(&folder.join("a"), &new),
             |folder, whole| {
                 let found = fs::read(folder.join("a")).unwrap();
                 assert!(found == new || (!whole && found == b"old"), "{} bytes", found.len());
             },
         );
-        strike(
+        inject_faults(
             |folder| write_file(&folder.join("deep/er/b"), &new),
             |folder, whole| {
                 let found = fs::read(folder.join("deep/er/b"));
@@ -921,7 +923,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let write = || write_file(&path, &[1; 12345]);
-        let (outcome, _) = faults::with_fault(0, faults::Kind::Full, write);
+        let (outcome, _) = faults::with_fault(0, faults::FaultKind::Full, write);
         let error = outcome.unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();

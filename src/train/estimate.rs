@@ -11,7 +11,7 @@ use super::{Options, describe};
 use crate::comm::{Communicator, preflight, sync_result};
 use crate::data::selection::cut_flow::CutFlow;
 use crate::dataset::cut_flow;
-use crate::engine::{self, Batch, Events, FixedSum, Place};
+use crate::engine::{self, Batch, Events, FixedSum, RankResources};
 use crate::error::Result;
 use crate::model::initial_params;
 use serde::Serialize;
@@ -75,7 +75,7 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
         super::SAME_CONFIGURATION,
     )?;
     let plan = Plan::new(comm, &options.config)?;
-    let place = Place::new(comm, options.config.run.hardware())?;
+    let place = RankResources::new(comm, options.config.run.hardware())?;
     engine::use_threads(place.threads);
     describe(comm, &plan, place.threads);
     let cuts = cut_flows(comm, &plan)?;
@@ -134,7 +134,7 @@ fn cut_flows(comm: &dyn Communicator, plan: &Plan) -> Result<Vec<CutFlow>> {
 }
 
 /// Events per second of gradient and update of all flows, and what computed them.
-fn measure(plan: &Plan, place: &Place) -> Result<(String, f64)> {
+fn measure(plan: &Plan, place: &RankResources) -> Result<(String, f64)> {
     let spec = &plan.spec;
     let params = initial_params(spec, 1);
     let mut engine = engine::start(place, spec)?;

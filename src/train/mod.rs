@@ -29,7 +29,7 @@ use crate::comm::{Communicator, StopFlag, is_root, mark_shared, preflight, sync_
 use crate::config::Config;
 use crate::dataset::duplicates;
 use crate::dataset::event_store::RowCounts;
-use crate::engine::{self, Place};
+use crate::engine::{self, RankResources};
 use crate::error::Result;
 use plan::Plan;
 use run::publish::finished;
@@ -99,7 +99,7 @@ pub fn run_and_conclude(
     let comm: &dyn Communicator =
         &watch(comm, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
     let plan = Plan::new(comm, &options.config)?;
-    let place = Place::new(comm, options.config.run.hardware())?;
+    let place = RankResources::new(comm, options.config.run.hardware())?;
     engine::use_threads(place.threads);
     describe(comm, &plan, place.threads);
     if options.dry_run {
@@ -131,7 +131,7 @@ fn prepare_trainer<'a>(
     options: &Options,
     plan: &'a Plan,
     folder: Option<RunFolder>,
-    place: &Place,
+    place: &RankResources,
 ) -> Result<Trainer<'a>> {
     if !options.config.data.allow_repeated_events {
         duplicates::refuse(comm, &plan.sources)?;

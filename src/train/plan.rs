@@ -140,9 +140,9 @@ impl Plan {
     }
 
     /// The size of the sketches that remember the events trained on.
-    pub fn sketched(&self) -> sketch::Shape {
+    pub fn sketched(&self) -> sketch::SketchShape {
         let rows: u64 = self.sources.iter().chain(&self.filed).map(|s| s.rows).sum();
-        sketch::Shape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
+        sketch::SketchShape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
     }
 
     pub fn rows(&self) -> u64 {

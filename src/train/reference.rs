@@ -7,7 +7,7 @@ use crate::comm::Communicator;
 use crate::config::{Class, Transform};
 use crate::data::schema::features::{ScaledFeature, inverse, scaler_log_det};
 use crate::error::Result;
-use crate::model::{ClassReference, FRACTIONS, Reference, SketchCard, Sketches};
+use crate::model::{ClassReference, FRACTIONS, ModelSketches, Reference, SketchCard};
 use std::collections::BTreeMap;
 
 /// The least coordinate of a power that is inverted.
@@ -15,7 +15,7 @@ const LEAST_COORDINATE: f64 = 1e-12;
 
 impl Trainer<'_> {
     /// Computes quantiles of every real class, and merges the sketches of all ranks.
-    pub fn reference(&mut self, comm: &dyn Communicator) -> Result<(Reference, Sketches)> {
+    pub fn reference(&mut self, comm: &dyn Communicator) -> Result<(Reference, ModelSketches)> {
         let mut classes = Vec::new();
         for (population, of) in self.plan.populations.iter().enumerate() {
             if let Population::Real(class) = of {
@@ -30,7 +30,7 @@ impl Trainer<'_> {
             keys: SketchCard::of(keys),
             contents: SketchCard::of(contents),
         };
-        let sketches = Sketches {
+        let sketches = ModelSketches {
             keys: reference.keys.is_some().then(|| keys.clone()),
             contents: reference.contents.is_some().then(|| contents.clone()),
         };

@@ -13,7 +13,7 @@ use crate::config::FineTune;
 use crate::dataset::event_store::Gathered;
 use crate::engine::{Batch, Events};
 use crate::error::Result;
-use crate::model::anomalies::Maker;
+use crate::model::anomalies::AnomalyMaker;
 
 /// Weights are summed over ranks as integers, in units of 1/UNITS.
 pub const UNITS: i64 = 1 << 20;
@@ -210,7 +210,7 @@ impl Trainer<'_> {
     /// The quantile of normal log p that a stage follows, if it does.
     pub fn followed_quantile(&self, stage: usize) -> Option<f64> {
         let low_density =
-            self.synthetic.as_ref().and_then(|s| Maker::low_density_quantile(&s.anomalies));
+            self.synthetic.as_ref().and_then(|s| AnomalyMaker::low_density_quantile(&s.anomalies));
         match &self.plan.stages[stage] {
             Objective::Push(fine_tune) => Some(fine_tune.push.quantile),
             _ => low_density,

@@ -14,7 +14,7 @@ use super::run::checkpoint;
 use super::run::journal::Journal;
 use super::run::run_folder::{CHECKPOINTS, RunFolder};
 use super::schedule::{adam, learning_rate};
-use super::state::{Best, TrainState};
+use super::state::{BestWeights, TrainState};
 use super::step::{Step, UNITS};
 use super::validation::ValidationMetrics;
 use crate::comm::{
@@ -582,7 +582,7 @@ impl<'a> Trainer<'a> {
             };
             if better {
                 let median = held_out.and_then(|h| h.median[f]);
-                state.progress.best[f] = Best { epoch, nll: now, median };
+                state.progress.best[f] = BestWeights { epoch, nll: now, median };
                 let range = FlowPlan::range(f, each);
                 state.best[range.clone()].copy_from_slice(&state.weights.ema[range]);
                 improved = true;

@@ -6,7 +6,7 @@ use crate::comm::Communicator;
 use crate::config::{Config, EngineChoice, Hardware};
 use crate::data::selection::cut_flow::CutFlow;
 use crate::dataset::cut_flow;
-use crate::engine::{self, Place};
+use crate::engine::{self, RankResources};
 use crate::error::Result;
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) ->
     }
     let hardware =
         Hardware { engine: EngineChoice::Cpu, threads: config.run.threads, share_devices: false };
-    let place = Place::new(comm, hardware)?;
+    let place = RankResources::new(comm, hardware)?;
     engine::use_threads(place.threads);
     let options = Options {
         config: config.clone(),

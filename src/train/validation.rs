@@ -10,7 +10,7 @@ use super::state::Progress;
 use super::trainer::Trainer;
 use crate::comm::{Communicator, gather_slots};
 use crate::data::schema::features::scaler_log_det;
-use crate::dataset::event_store::{Rows, Shard};
+use crate::dataset::event_store::{EventRows, Shard};
 use crate::error::Result;
 
 /// Held-out NLL of each flow on its own population; `None` where it is not finite.
@@ -100,7 +100,7 @@ impl Trainer<'_> {
     fn held_out_parts<'s>(
         &'s self,
         p: &Progress,
-        of: impl Fn(&'s Shard) -> &'s Rows,
+        of: impl Fn(&'s Shard) -> &'s EventRows,
     ) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         for (index, population) in self.plan.populations.iter().enumerate() {

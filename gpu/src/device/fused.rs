@@ -2,18 +2,18 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::flow::{Kernels, LAUNCH_EVENTS, LINE, Launch, Sums};
+use super::flow::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::kernels::flow::{backward, forward, inverse};
 use super::kernels::gradient::{event_quads, pack, weight_gradient};
-use super::kernels::network::Shape;
-use super::packing::{Packing, Slots, shape};
+use super::kernels::network::KernelShape;
+use super::packing::{FeatureSlots, Packing, shape};
 use super::tuning::{LaunchConfig, launch_config};
 use crate::spec::FlowSpec;
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
-pub(crate) struct Fused {
-    shape: Shape,
+pub(crate) struct FusedKernels {
+    shape: KernelShape,
     clamp: f32,
     config: LaunchConfig,
     packing: Packing,
@@ -25,12 +25,12 @@ pub(crate) struct Fused {
     order: Buffer,
     back: Buffer,
     nothing: [Buffer; 2],
-    kept: RefCell<Option<Kept>>,
+    kept: RefCell<Option<ForwardState>>,
 }
 
 /// What a forward pass leaves for the backward pass, for launches of so many events.
 #[derive(Clone)]
-struct Kept {
+struct ForwardState {
     events: usize,
     /// (blocks + 1, slots, events)
     inputs: Buffer,
@@ -38,8 +38,8 @@ struct Kept {
     upstream: Buffer,
 }
 
-impl Fused {
-    pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<Fused> {
+impl FusedKernels {
+    pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<FusedKernels> {
         let config = launch_config(device.class, spec.features.div_ceil(2), device.processors());
         let shape = shape(spec, config.tile);
         let fours =
@@ -49,8 +49,8 @@ impl Fused {
             return Err(DeviceError::TooLittle { what: "shared memory", needed, available });
         }
         let packing = Packing::new(spec, &shape);
-        let slots = Slots::new(spec);
-        Ok(Fused {
+        let slots = FeatureSlots::new(spec);
+        Ok(FusedKernels {
             weights: device.empty(packing.weights.len())?,
             biases: device.empty(packing.biases.len())?,
             weight_map: device.upload(&packing.weights),
@@ -93,7 +93,7 @@ impl Fused {
         rows: &Buffer,
         log_prob: &Buffer,
         n: usize,
-        kept: Option<&Kept>,
+        kept: Option<&ForwardState>,
     ) {
         let events = self.config.forward_events;
         let [inputs, scales] =
@@ -121,14 +121,14 @@ impl Fused {
         }
     }
 
-    fn kept_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<Kept> {
+    fn kept_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<ForwardState> {
         let mut kept = self.kept.borrow_mut();
         if let Some(kept) = kept.as_ref().filter(|k| k.events >= events) {
             return Ok(kept.clone());
         }
         // The old one goes first: there may be no room for both.
         *kept = None;
-        let new = Kept {
+        let new = ForwardState {
             events,
             inputs: device.empty((self.shape.blocks + 1) * 2 * self.shape.half * events)?,
             upstream: device.empty(self.networks() * self.shape.half * events)?,
@@ -138,7 +138,7 @@ impl Fused {
     }
 }
 
-impl<R: Runtime> Kernels<R> for Fused {
+impl<R: Runtime> Kernels<R> for FusedKernels {
     fn rows(&self) -> usize {
         self.networks() * self.shape.half
     }
@@ -167,7 +167,7 @@ impl<R: Runtime> Kernels<R> for Fused {
         self.networks() * self.config.gradient_tiling.groups(&self.shape)
     }
 
-    fn wanted_cubes(&self) -> usize {
+    fn target_cubes(&self) -> usize {
         self.config.cubes
     }
 
@@ -210,7 +210,12 @@ impl<R: Runtime> Kernels<R> for Fused {
         Ok(())
     }
 
-    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer> {
+    fn gradient(
+        &self,
+        device: &Device<R>,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+    ) -> Result<Buffer> {
         let (grip, shape, n) = (self.config.gradient_tiling, self.shape, launch.n);
         let kept = self.kept_for(device, n)?;
         self.launch_forward(device, &launch.rows, &launch.log_prob, n, Some(&kept));

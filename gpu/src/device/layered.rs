@@ -2,7 +2,7 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::flow::{Kernels, LAUNCH_EVENTS, LINE, Launch, Sums};
+use super::flow::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::kernels::layered::{
     GemmTiling, Product, add_conditioner, couple, couple_backward, density, density_backward,
     layer, layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
@@ -20,18 +20,18 @@ pub(crate) struct Layered {
     spec: FlowSpec,
     layout: Layout,
     tiling: GemmTiling,
-    wanted_cubes: usize,
+    target_cubes: usize,
     params: Buffer,
     /// (blocks, features): the conditioning features of each block, then the others.
     halves: Buffer,
     /// Conditioning features of each block.
     conditioning: Vec<usize>,
-    scratch: RefCell<Option<Scratch>>,
+    scratch: RefCell<Option<LayeredScratch>>,
 }
 
 /// Room for launches of so many events, each (numbers, events).
 #[derive(Clone)]
-struct Scratch {
+struct LayeredScratch {
     events: usize,
     /// Features before each block, and the latent.
     inputs: Buffer,
@@ -68,7 +68,7 @@ impl Layered {
             halves: device.upload(&halves),
             conditioning: splits.iter().map(|s| s.conditioner.len()).collect(),
             scratch: RefCell::new(None),
-            wanted_cubes: cubes,
+            target_cubes: cubes,
             spec: spec.clone(),
             layout,
             tiling,
@@ -89,7 +89,7 @@ impl Layered {
         [largest, all]
     }
 
-    fn scratch_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<Scratch> {
+    fn scratch_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<LayeredScratch> {
         let mut kept = self.scratch.borrow_mut();
         if let Some(scratch) = kept.as_ref().filter(|s| s.events >= events) {
             return Ok(scratch.clone());
@@ -100,7 +100,7 @@ impl Layered {
         let features = self.spec.features;
         let widest = self.spec.hidden.iter().copied().max().unwrap_or(0).max(features);
         let widths = [&[features], self.spec.hidden.as_slice(), &[features]].concat();
-        let scratch = Scratch {
+        let scratch = LayeredScratch {
             events,
             inputs: room((self.spec.blocks + 1) * features)?,
             scales: room(self.spec.blocks * features)?,
@@ -157,7 +157,7 @@ impl Layered {
         network: usize,
         out: &Buffer,
         n: usize,
-        s: &Scratch,
+        s: &LayeredScratch,
     ) {
         let layers = self.layout.network(block, network);
         for (l, dense) in layers.iter().enumerate() {
@@ -176,7 +176,7 @@ impl Layered {
         block: usize,
         first: usize,
         n: usize,
-        s: &Scratch,
+        s: &LayeredScratch,
     ) {
         // SAFETY: the kernel checks events; the halves name features.
         unsafe {
@@ -197,7 +197,13 @@ impl Layered {
     }
 
     /// Outputs of both networks of a block: into `sigma`, and into the last of `layers`.
-    fn launch_networks<R: Runtime>(&self, device: &Device<R>, block: usize, n: usize, s: &Scratch) {
+    fn launch_networks<R: Runtime>(
+        &self,
+        device: &Device<R>,
+        block: usize,
+        n: usize,
+        s: &LayeredScratch,
+    ) {
         for (i, network) in self.spec.networks().iter().enumerate() {
             let out = match network {
                 Network::Scale => &s.sigma,
@@ -213,7 +219,7 @@ impl Layered {
         rows: &Buffer,
         log_prob: &Buffer,
         n: usize,
-        s: &Scratch,
+        s: &LayeredScratch,
     ) {
         let (client, line) = (&device.client, CubeDim::new_1d(LINE as u32));
         let features = self.spec.features;
@@ -270,9 +276,9 @@ impl Layered {
         device: &Device<R>,
         (block, network): (usize, usize),
         of_output: &Buffer,
-        launch: &Launch,
-        sums: &Sums,
-        s: &Scratch,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+        s: &LayeredScratch,
     ) {
         let n = launch.n;
         // The activations are those of the network that ran last: compute them again.
@@ -359,10 +365,10 @@ impl<R: Runtime> Kernels<R> for Layered {
         1
     }
 
-    fn wanted_cubes(&self) -> usize {
+    fn target_cubes(&self) -> usize {
         // Wide layers have many cubes without ranges.
         let tiles = self.spec.hidden[0].div_ceil(self.tiling.edge());
-        (self.wanted_cubes / (tiles * tiles)).clamp(1, 64)
+        (self.target_cubes / (tiles * tiles)).clamp(1, 64)
     }
 
     fn set_params(&mut self, _: &Device<R>, params: Buffer) {
@@ -428,7 +434,12 @@ impl<R: Runtime> Kernels<R> for Layered {
         Ok(())
     }
 
-    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer> {
+    fn gradient(
+        &self,
+        device: &Device<R>,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+    ) -> Result<Buffer> {
         let (client, line, n) = (&device.client, CubeDim::new_1d(LINE as u32), launch.n);
         let features = self.spec.features;
         let s = self.scratch_for(device, n)?;

@@ -4,7 +4,7 @@ use super::device::{Buffer, Device};
 use super::error::{DeviceError, Result};
 use super::kernels::fixed::{add_wide, from_fixed, is_usable, to_fixed};
 use super::kernels::math::{exp, tanh};
-use super::{Backend, Batch, Events, devices, open, probe};
+use super::{Backend, DeviceBatch, Events, devices, open, probe};
 use crate::random::Stream;
 use crate::spec::FlowSpec;
 use cubecl::prelude::*;
@@ -169,7 +169,7 @@ fn a_batch_beyond_the_device_s_memory_is_refused_with_what_it_needs() {
     let events = vec![0.5; 40_000 * 4];
     let offsets = [0, 40_000];
     let batch =
-        Batch { events: Events::Rows(&events), weights: None, offsets: &offsets, shards: 1 };
+        DeviceBatch { events: Events::Rows(&events), weights: None, offsets: &offsets, shards: 1 };
     let refused = open(&found, &spec).unwrap().gradient(&batch).unwrap_err();
     assert!(
         matches!(refused, DeviceError::TooLittle { needed, available: 1_048_576, .. } if needed > 40_000 * 80),

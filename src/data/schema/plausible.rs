@@ -53,7 +53,7 @@ pub enum Direction {
 
 /// What is wrong with the values of a quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ImplausibleValues {
     /// The quantity as a whole is wrong; else a part of its rows, or it may be right.
     pub severe: bool,
     pub expected: String,
@@ -135,7 +135,7 @@ fn direction(name: &str) -> Option<Direction> {
 
 /// Counts of the values of one quantity.
 #[derive(Debug, Clone)]
-pub struct Tally {
+pub struct ValueTally {
     plausible: Plausible,
     unit: String,
     finite: u64,
@@ -145,10 +145,10 @@ pub struct Tally {
     largest: f64, // |value|
 }
 
-impl Tally {
+impl ValueTally {
     /// Of a quantity; `own` is what a schema says of it.
-    pub fn new(own: Option<&Plausible>, name: &str, unit: &str) -> Tally {
-        Tally {
+    pub fn new(own: Option<&Plausible>, name: &str, unit: &str) -> ValueTally {
+        ValueTally {
             plausible: Plausible::of(own, name, unit),
             unit: unit.to_string(),
             finite: 0,
@@ -179,12 +179,12 @@ impl Tally {
     }
 
     /// What is wrong, the worst first.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self) -> Vec<ImplausibleValues> {
         let ranges = self.of_median().or_else(|| self.of_range());
         ranges.into_iter().chain(self.of_direction()).collect()
     }
 
-    fn of_median(&self) -> Option<Finding> {
+    fn of_median(&self) -> Option<ImplausibleValues> {
         let [low, high] = self.plausible.median?;
         let (count, side) = if 2 * self.above > self.finite {
             (self.above, format!("above {high}"))
@@ -193,7 +193,7 @@ impl Tally {
         } else {
             return None;
         };
-        (self.finite >= FEWEST_ROWS).then(|| Finding {
+        (self.finite >= FEWEST_ROWS).then(|| ImplausibleValues {
             severe: true,
             expected: format!("a median from {low} to {high} {}", self.unit),
             found: format!("{count} of {} values {side} {}", self.finite, self.unit),
@@ -201,10 +201,10 @@ impl Tally {
         })
     }
 
-    fn of_range(&self) -> Option<Finding> {
+    fn of_range(&self) -> Option<ImplausibleValues> {
         let [low, high] = self.plausible.range?;
         let many = self.outside as f64 > MOST_OUTSIDE * self.finite as f64;
-        (many && self.outside >= FEWEST_OUTSIDE).then(|| Finding {
+        (many && self.outside >= FEWEST_OUTSIDE).then(|| ImplausibleValues {
             severe: false,
             expected: format!("values from {low} to {high} {}", self.unit),
             found: format!("{} of {} values outside", self.outside, self.finite),
@@ -212,7 +212,7 @@ impl Tally {
         })
     }
 
-    fn of_direction(&self) -> Option<Finding> {
+    fn of_direction(&self) -> Option<ImplausibleValues> {
         let direction = self.plausible.direction?;
         let degrees = self.unit == "deg";
         let (radians, most, rows) = match direction {
@@ -229,7 +229,7 @@ impl Tally {
         let found =
             |what: &str| format!("|values| up to {:.4} {} in {what}", self.largest, self.unit);
         if self.largest > most * (1.0 + ROUNDING) {
-            return Some(Finding {
+            return Some(ImplausibleValues {
                 severe: false,
                 expected: format!("a direction of at most {most:.4} {}", self.unit),
                 found: found(&format!("{} rows", self.finite)),
@@ -237,7 +237,7 @@ impl Tally {
             });
         }
         let small = self.largest > 0.0 && self.largest <= radians * (1.0 + ROUNDING);
-        (degrees && small && self.finite >= rows).then(|| Finding {
+        (degrees && small && self.finite >= rows).then(|| ImplausibleValues {
             severe: direction == Direction::Alpha,
             expected: "a direction in deg".to_string(),
             found: found(&format!("all {} rows", self.finite)),
@@ -251,16 +251,16 @@ pub fn findings<'a>(
     table: &'a Table,
     names: &'a [String],
     columns: &'a [Vec<f32>],
-) -> impl Iterator<Item = (&'a String, Finding)> {
+) -> impl Iterator<Item = (&'a String, ImplausibleValues)> {
     names.iter().zip(columns).flat_map(|(name, values)| {
         let unit = table.unit(name).unwrap_or_default();
-        let mut tally = Tally::new(table.schema().plausible.get(name), name, unit);
+        let mut tally = ValueTally::new(table.schema().plausible.get(name), name, unit);
         tally.add(values);
         tally.findings().into_iter().map(move |finding| (name, finding))
     })
 }
 
-impl Finding {
+impl ImplausibleValues {
     /// The finding as one line on the quantity `name`, with advice where to check.
     pub fn line(&self, name: &str) -> String {
         format!("'{name}': expected {}, found {}; {}", self.expected, self.found, self.advice)
@@ -272,8 +272,8 @@ mod tests {
     use super::*;
     use crate::data::Schema;
 
-    fn findings(name: &str, values: &[f32]) -> Vec<Finding> {
-        let mut tally = Tally::new(None, name, "deg");
+    fn findings(name: &str, values: &[f32]) -> Vec<ImplausibleValues> {
+        let mut tally = ValueTally::new(None, name, "deg");
         values.chunks(7).for_each(|values| tally.add(values));
         tally.findings()
     }
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn logarithms_of_sizes_and_distances_in_radians_are_severe() {
         let severe = |name: &str, unit: &str, values: &[f32]| {
-            let mut tally = Tally::new(None, name, unit);
+            let mut tally = ValueTally::new(None, name, unit);
             tally.add(values);
             tally.findings().iter().any(|finding| finding.severe)
         };
@@ -370,7 +370,7 @@ mod tests {
         let schema = Schema::parse(text, "own.toml").unwrap();
         let width = Plausible::of(schema.plausible.get("width"), "width", "deg");
         assert_eq!((width.range, width.median), (Some([0.0, 1.5]), Some([0.0, 5.0])));
-        let mut tally = Tally::new(schema.plausible.get("tel_tet"), "tel_tet", "deg");
+        let mut tally = ValueTally::new(schema.plausible.get("tel_tet"), "tel_tet", "deg");
         tally.add(&[0.5]);
         assert_eq!(tally.findings(), []);
         let text =

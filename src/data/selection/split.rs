@@ -5,7 +5,7 @@
 //! validation, calibration and test. All rows of a shower share a part; without keys,
 //! rows of equal content do.
 
-use crate::config::Split;
+use crate::config::SplitConfig;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    pub fn new(split: &Split) -> Splitter {
+    pub fn new(split: &SplitConfig) -> Splitter {
         let train = split.train;
         let validation = train + split.validation;
         Splitter {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn splitter(seed: u64) -> Splitter {
-        Splitter::new(&Split {
+        Splitter::new(&SplitConfig {
             train: 0.6,
             validation: 0.1,
             calibration: 0.1,

@@ -1,7 +1,7 @@
 //! Promises of reading, on files made here and on the public FACT files.
 
 use super::*;
-use crate::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use ::hdf5::Group;
 use ::hdf5::types::VarLenUnicode;
 
@@ -19,12 +19,12 @@ fn request(quantities: &[&str]) -> Request {
 /// An event file of the project's own format with `rows` rows.
 fn write_events(path: &Path, rows: usize, version: i64) {
     let specs = [
-        ColumnSpec::new("size", Kind::F32, Some("p.e.")),
-        ColumnSpec::new("width", Kind::F32, Some("deg")),
-        ColumnSpec::new("energy", Kind::F64, Some("TeV")),
-        ColumnSpec::new("run_id", Kind::I64, None),
-        ColumnSpec::new("event_id", Kind::I64, None),
-        ColumnSpec::new("class", Kind::I8, None),
+        ColumnSpec::new("size", ColumnType::F32, Some("p.e.")),
+        ColumnSpec::new("width", ColumnType::F32, Some("deg")),
+        ColumnSpec::new("energy", ColumnType::F64, Some("TeV")),
+        ColumnSpec::new("run_id", ColumnType::I64, None),
+        ColumnSpec::new("event_id", ColumnType::I64, None),
+        ColumnSpec::new("class", ColumnType::I8, None),
     ];
     let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
     let size: Vec<f32> = (0..rows).map(|row| row as f32 + 0.5).collect();
@@ -33,12 +33,12 @@ fn write_events(path: &Path, rows: usize, version: i64) {
     let event: Vec<i64> = (0..rows).map(|row| (1 << 60) + row as i64).collect();
     let class: Vec<i8> = (0..rows).map(|row| (row % 3) as i8 - 1).collect();
     let values = [
-        Values::F32(&size),
-        Values::F32(&width),
-        Values::F64(&energy),
-        Values::I64(&vec![7; rows]),
-        Values::I64(&event),
-        Values::I8(&class),
+        ColumnValues::F32(&size),
+        ColumnValues::F32(&width),
+        ColumnValues::F64(&energy),
+        ColumnValues::I64(&vec![7; rows]),
+        ColumnValues::I64(&event),
+        ColumnValues::I8(&class),
     ];
     writer.append(&values).unwrap();
     let format = ("format".to_string(), Attribute::Text("taiga-flow-events".to_string()));
@@ -187,9 +187,9 @@ fn booleans_and_integers_become_numbers_and_keys_keep_every_bit() {
 fn a_unit_that_contradicts_the_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
-    let specs = [ColumnSpec::new("width", Kind::F32, Some("mm"))];
+    let specs = [ColumnSpec::new("width", ColumnType::F32, Some("mm"))];
     let mut writer = ColumnWriter::create(&path, "events", &specs, false).unwrap();
-    writer.append(&[Values::F32(&[1.0])]).unwrap();
+    writer.append(&[ColumnValues::F32(&[1.0])]).unwrap();
     writer.finish(&[]).unwrap();
     let table = Table::open(&path, &own()).unwrap();
     let text = refusal(table.reader(&request(&["width"])));
@@ -205,9 +205,9 @@ fn another_version_or_format_is_refused_by_name() {
         assert!(text.contains("expected version 1, found version 2"), "{text}");
     }
     let scores = folder.path().join("b.h5");
-    let specs = [ColumnSpec::new("score", Kind::F32, None)];
+    let specs = [ColumnSpec::new("score", ColumnType::F32, None)];
     let mut writer = ColumnWriter::create(&scores, "scores", &specs, false).unwrap();
-    writer.append(&[Values::F32(&[1.0])]).unwrap();
+    writer.append(&[ColumnValues::F32(&[1.0])]).unwrap();
     let format = ("format".to_string(), Attribute::Text("taiga-flow-scores".to_string()));
     writer.finish(&[format]).unwrap();
     let text = refusal(Schema::detect(&scores));

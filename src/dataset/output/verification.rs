@@ -16,7 +16,7 @@ const MANIFEST: &str = "manifest.json";
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verification {
+pub struct OutputVerification {
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
@@ -45,7 +45,7 @@ pub fn verify<F: ListedFile>(
     folder: &Path,
     claims: &Claims<F>,
     look: &dyn Fn(&Path, &F) -> std::result::Result<(), String>,
-) -> Result<Verification> {
+) -> Result<OutputVerification> {
     let mut wrong = BTreeMap::new();
     let mut bytes = 0;
     for (i, file) in claims.files.iter().enumerate() {
@@ -66,7 +66,7 @@ pub fn verify<F: ListedFile>(
         wrong.extend(given::missing(folder, &known, claims.failed));
         wrong.extend(claims.unlisted(folder)?);
     }
-    let mut all = Verification {
+    let mut all = OutputVerification {
         files: claims.files.len() as u64,
         rows: claims.rows,
         bytes: 0,
@@ -95,7 +95,7 @@ fn check<F: ListedFile>(
 ) -> std::result::Result<u64, String> {
     let path = folder.join(file.output());
     let length = std::fs::metadata(&path).map_err(|e| format!("cannot be read: {e}"))?.len();
-    let hash = stamp::hash_file_telling(&path, progress).map_err(|e| e.to_string())?;
+    let hash = stamp::hash_file_with_progress(&path, progress).map_err(|e| e.to_string())?;
     let hash = stamp::hash_text(&hash);
     if hash != file.output_blake3() {
         return Err(format!("blake3 is {hash}, not {}", file.output_blake3()));
@@ -109,7 +109,7 @@ impl<F: ListedFile> Claims<'_, F> {
     fn unlisted(&self, folder: &Path) -> Result<BTreeMap<String, String>> {
         let mut wrong = BTreeMap::new();
         let known: BTreeSet<&str> = self.files.iter().map(ListedFile::output).collect();
-        let ledger::Contents { entries, damaged, .. } = ledger::read::<F>(folder)?;
+        let ledger::LedgerContents { entries, damaged, .. } = ledger::read::<F>(folder)?;
         for (name, lines) in damaged {
             wrong.insert(name, format!("{lines} line(s) are not as they were written"));
         }
@@ -156,9 +156,9 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-impl std::fmt::Display for Verification {
+impl std::fmt::Display for OutputVerification {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verification { files, rows, bytes, wrong, failed, has_ledger } = self;
+        let OutputVerification { files, rows, bytes, wrong, failed, has_ledger } = self;
         writeln!(f, "verified {files} file(s), {rows} rows, {bytes} bytes")?;
         if !has_ledger {
             writeln!(f, "no ledger: compared with the manifest alone; its inputs are not known")?;

@@ -12,11 +12,11 @@
 //! order. The leak of a bin of `energy` is that of the gammas in the same bin.
 
 use super::counts::{CountedGammas, RunCounts, grow};
-use crate::config::{SeasonSettings, Thrown};
+use crate::config::{SeasonSettings, ThrownShowers};
 use crate::error::{Fault, Result};
 use crate::season::folder::Counted;
 use crate::season::plan::Plan;
-use crate::statistics::{Leak, Measured, Sum};
+use crate::statistics::{Leak, Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub struct Simulation {
     /// Why the leaks are those of the spectrum thrown, and not of the source's.
     #[serde(default)]
     pub unweighted: Option<String>,
-    pub thrown: Option<Thrown>,
+    pub thrown: Option<ThrownShowers>,
     /// Least and greatest distance of the source from the camera's centre [deg].
     #[serde(default)]
     pub offset: Option<[f64; 2]>,
@@ -157,7 +157,11 @@ impl Sample {
     }
 
     /// The leak of all gammas, that of each bin of `energy`, and why they are not weighted.
-    fn leaks(&self, plan: &Plan, thrown: Option<&Thrown>) -> (Leak, Vec<BinLeak>, Option<String>) {
+    fn leaks(
+        &self,
+        plan: &Plan,
+        thrown: Option<&ThrownShowers>,
+    ) -> (Leak, Vec<BinLeak>, Option<String>) {
         let counted = |counts: &[u64], events: u64| Leak {
             on: counts[0],
             off: plan.off().map(|k| counts[k]).sum(),
@@ -212,14 +216,14 @@ fn bins(edges: &[f64]) -> Vec<AreaBin> {
 }
 
 impl AreaBin {
-    fn fill(&mut self, thrown: Option<&Thrown>) {
+    fn fill(&mut self, thrown: Option<&ThrownShowers>) {
         self.efficiency = Measured::fraction(self.on, self.events);
         let Some(thrown) = thrown else { return };
         let throws = thrown.between(self.low_tev, self.high_tev);
         let share = |passed: u64| {
             // The number of throws in a bin is known on average only.
-            let all = Sum { events: throws as u64, weight: throws, squares: throws };
-            Measured::share(Sum::of(passed), all)
+            let all = WeightSum { events: throws as u64, weight: throws, squares: throws };
+            Measured::share(WeightSum::of(passed), all)
         };
         let area = |share: Measured| Measured {
             value: share.value * thrown.area_m2(),
@@ -239,9 +243,9 @@ impl AreaBin {
 mod tests {
     use super::*;
 
-    fn thrown(index: f64, source_index: f64) -> Thrown {
+    fn thrown(index: f64, source_index: f64) -> ThrownShowers {
         let energy_tev = [1.0, 10.0];
-        Thrown { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
+        ThrownShowers { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::clock::Clock;
 use super::combine::Image;
-use crate::statistics::{Distribution, Sum};
+use crate::statistics::{Distribution, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +95,7 @@ impl CountedGammas {
     }
 
     /// Sums of a weight by true energy, ON and OFF.
-    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [Sum; 2] {
+    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [WeightSum; 2] {
         [self.on.weighted(&weight), self.off.weighted(&weight)]
     }
 }

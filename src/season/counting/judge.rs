@@ -1,7 +1,7 @@
 //! Whether an event passes, where, and at which position it counts.
 
 use crate::data::schema::unix_time;
-use crate::data::table::scores::{Head, ScoreBlock, Wanted};
+use crate::data::table::scores::{ColumnRequest, Head, ScoreBlock};
 use crate::season::plan::{Passing, Plan};
 use crate::statistics::counts::disjoint::{MOST_POSITIONS, counted_at};
 use taiga_flow_gpu::random::mix;
@@ -29,7 +29,7 @@ impl<'a> Judge<'a> {
         Judge { plan, columns: Columns::of(head, plan), file_number }
     }
 
-    pub fn wanted(&self) -> &Wanted {
+    pub fn wanted(&self) -> &ColumnRequest {
         &self.columns.wanted
     }
 
@@ -96,7 +96,7 @@ impl<'a> Judge<'a> {
 
 /// Where columns stand in a block.
 pub struct Columns {
-    pub wanted: Wanted,
+    pub wanted: ColumnRequest,
     pub keys: Keys,
     pub score: usize,
     pub cuts: Vec<usize>,
@@ -129,10 +129,10 @@ pub struct Keys {
 
 impl Columns {
     fn of(head: &Head, plan: &Plan) -> Columns {
-        let mut wanted = Wanted {
+        let mut wanted = ColumnRequest {
             keys: head.keys.clone(),
             pass: matches!(plan.passing, Passing::Point(_)),
-            ..Wanted::default()
+            ..ColumnRequest::default()
         };
         let key = |name: &str| head.keys.iter().position(|known| known == name);
         let (run, run_id) = (key("run"), key("run_id"));

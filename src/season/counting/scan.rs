@@ -1,6 +1,6 @@
 //! One score file read through: from rows to counts per run.
 
-use super::candidates::{Best, Candidate};
+use super::candidates::{BestCandidates, Candidate};
 use super::clock::Tick;
 use super::combine::{Image, shower_of};
 use super::counts::{
@@ -16,7 +16,7 @@ use crate::data::table::scores::{Head, ScoreBlock, ScoreFile};
 use crate::error::Result;
 use crate::season::names::telescope_of;
 use crate::season::plan::Plan;
-use crate::statistics::Bound;
+use crate::statistics::BoundSide;
 use crate::statistics::distribution::ordered_bits;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,7 +30,7 @@ const GAMMA: i8 = 1;
 #[derive(Debug, Default)]
 pub struct Scanned {
     pub runs: BTreeMap<RunKey, RunCounts>,
-    pub best: Best,
+    pub best: BestCandidates,
     pub events: CountedEvents,
     pub labels: Labels,
 }
@@ -61,7 +61,7 @@ struct Counting<'a> {
     telescope: Option<i64>,
     numbers: HashMap<(Option<i64>, Option<i64>), usize>,
     runs: Vec<OfRun>,
-    best: Best,
+    best: BestCandidates,
     events: CountedEvents,
     labels: Labels,
 }
@@ -120,7 +120,7 @@ impl<'a> Counting<'a> {
             telescope: telescope_of(name).or_else(|| head.input.as_deref().and_then(telescope_of)),
             numbers: HashMap::new(),
             runs: Vec::new(),
-            best: Best::new(if plan.offset_rejection(head.source_offset).is_some() {
+            best: BestCandidates::new(if plan.offset_rejection(head.source_offset).is_some() {
                 0 // its run will not be counted
             } else {
                 plan.candidates
@@ -322,7 +322,7 @@ impl<'a> Counting<'a> {
             let keys = keys.map(|(c, name)| (name.clone(), block.keys[c][row]));
             let probability =
                 |column: Option<usize>| column.and_then(|c| finite(block.at_source[c][row]));
-            let bound = Bound::of(f64::from(score), self.head.resolved_scores);
+            let bound = BoundSide::of(f64::from(score), self.head.resolved_scores);
             let limited = |column, limits: Option<[f64; 2]>| {
                 let limit = bound.zip(limits).map(|(bound, limits)| bound.limit(limits) as f32);
                 probability(column).map(|value| limit.unwrap_or(value))

@@ -20,7 +20,7 @@ fn options(output: &Path, class: Class, events: u64, seed: u64) -> Options {
     }
 }
 
-fn thrown(class: Class, showers: std::ops::Range<u64>) -> Vec<Vec<Thrown>> {
+fn thrown(class: Class, showers: std::ops::Range<u64>) -> Vec<Vec<TriggeredImage>> {
     let camera = Camera::by_name("taiga-595").unwrap();
     let sigma = vec![4.0f32; 595];
     let thrower = Thrower::new(class, 5, 1.2, &camera, &sigma);

@@ -7,7 +7,7 @@
 //! fitted on one half of the events and measured on the other, and the other way round.
 
 use crate::comm::Communicator;
-use crate::dataset::event_store::{EventStore, Rows};
+use crate::dataset::event_store::{EventRows, EventStore};
 use crate::error::Result;
 use crate::model::{ComparedFeature, HadronComparison};
 use crate::statistics::{Auc, Distribution, Sample};
@@ -73,7 +73,7 @@ fn gathered(comm: &dyn Communicator, store: &EventStore, shards: u64) -> Result<
     let most = MOST.div_ceil(shards as usize);
     let mut mine = Vec::new();
     for shard in &store.shards {
-        let rows: &Rows = &shard.train;
+        let rows: &EventRows = &shard.train;
         let taken = rows.len().min(most);
         mine.extend(shard.id.to_le_bytes());
         mine.extend((taken as u64).to_le_bytes());

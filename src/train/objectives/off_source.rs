@@ -11,9 +11,9 @@ use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::{Class, Config, LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
-use crate::dataset::source::{Note, RowTransform, Source, Verdict};
+use crate::dataset::source::{RowNote, RowTransform, RowUse, Source};
 use crate::error::{Fault, Result};
-use crate::hillas::{Axis, Rotation, Seen, disp, theta2};
+use crate::hillas::{ImageAxis, RelativePosition, Rotation, disp, theta2};
 use crate::model::{Contamination, OffSourceCard};
 use crate::statistics::Measured;
 use std::collections::BTreeSet;
@@ -333,7 +333,7 @@ impl RowTransform for OffSourceView {
         wanted: &Request,
         first: u64,
         block: &mut Block,
-    ) -> Result<Vec<Note>> {
+    ) -> Result<Vec<RowNote>> {
         let slots = Slots::of(read)?;
         let mut computed = [const { Vec::new() }; 3];
         let mut notes = Vec::with_capacity(block.rows);
@@ -361,11 +361,11 @@ impl RowTransform for OffSourceView {
             let figures = [at.dist, at.alpha(), theta2_of(&at, shape)];
             computed.iter_mut().zip(figures).for_each(|(c, x)| c.push(x as f32));
             let verdict = if held_out {
-                Verdict::HeldOut
+                RowUse::HeldOut
             } else if on_source < self.settings.exclude_theta2 {
-                Verdict::OnSource
+                RowUse::OnSource
             } else {
-                Verdict::Use
+                RowUse::Use
             };
             let mut bits = 0;
             for k in 0..COUNTED {
@@ -378,7 +378,7 @@ impl RowTransform for OffSourceView {
             };
             bits |= u32::from(slots.own.iter().any(Option::is_some)) << COMPARED_BIT;
             bits |= u32::from(own.into_iter().any(differs)) << DIFFERENT_BIT;
-            notes.push(Note { verdict, run, bits });
+            notes.push(RowNote { row_use: verdict, run, bits });
         }
         block.keys.pop();
         let of_file = std::mem::take(&mut block.quantities);
@@ -393,10 +393,10 @@ impl RowTransform for OffSourceView {
         Ok(notes)
     }
 
-    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool) {
+    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &RowNote, usable: bool) {
         let bit = |at: usize| u64::from(note.bits >> at & 1);
-        let held_out = note.verdict == Verdict::HeldOut;
-        let kept = u64::from(note.verdict == Verdict::Use);
+        let held_out = note.row_use == RowUse::HeldOut;
+        let kept = u64::from(note.row_use == RowUse::Use);
         let alpha = wanted.quantities.iter().position(|name| name == "alpha");
         let alpha = alpha.map_or(0.0, |slot| f64::from(block.quantities[slot][row]));
         let bin = ((alpha / 10.0).max(0.0) as usize).min(BINS - 1);
@@ -423,11 +423,11 @@ impl RowTransform for OffSourceView {
 
 /// How an image lies to its source, turned about the camera's centre; `geometry` is centroid,
 /// axis and source [deg].
-fn from([x, y, axis, source_x, source_y]: [f64; 5], turn: Rotation) -> Seen {
-    Axis::from_degrees([x, y], axis).seen_from(turn.of([source_x, source_y]))
+fn from([x, y, axis, source_x, source_y]: [f64; 5], turn: Rotation) -> RelativePosition {
+    ImageAxis::from_degrees([x, y], axis).relative_to(turn.of([source_x, source_y]))
 }
 
-fn theta2_of(seen: &Seen, [size, width, length]: [f64; 3]) -> f64 {
+fn theta2_of(seen: &RelativePosition, [size, width, length]: [f64; 3]) -> f64 {
     theta2(seen, disp(size, width, length, seen.dist), None)
 }
 

@@ -5,10 +5,10 @@ use crate::comm::{Communicator, gather_slots};
 use crate::config::{Anomalies, Generator};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::Selection;
-use crate::dataset::event_store::{EventStore, Gathered, Rows, Shard};
+use crate::dataset::event_store::{EventRows, EventStore, Gathered, Shard};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::model::anomalies::{Made, Maker, Normals, Regression};
+use crate::model::anomalies::{AnomalyMaker, AnomalyOutcome, NormalStatistics, Regression};
 use rayon::prelude::*;
 use taiga_flow_gpu::random::Stream;
 
@@ -21,7 +21,7 @@ const HELD_OUT: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Synthetic {
     pub anomalies: Anomalies,
-    normals: Normals,
+    normals: NormalStatistics,
     seed: u64,
     /// Events of `anomalies.files`, in the shards of the normal events.
     filed: Option<EventStore>,
@@ -64,7 +64,7 @@ impl Synthetic {
             sums.iter_mut().zip(words).for_each(|(s, w)| *s += w);
         }
         let con2 = if complete { Regression::solve(&sums) } else { None };
-        let mut normals = Normals { con2, dist: Vec::new() };
+        let mut normals = NormalStatistics { con2, dist: Vec::new() };
         let place = features.iter().position(|f| f.feature.name == "dist");
         for draw in &anomalies.generators {
             let (Generator::Physics(p), Some(d)) = (&draw.generator, place) else { continue };
@@ -119,7 +119,7 @@ impl Synthetic {
         features: &[ScaledFeature],
         selection: &Selection,
         shard: &Shard,
-        rows: &Rows,
+        rows: &EventRows,
         latent: &Latent,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         let events: Vec<f32> = rows.rows().flatten().copied().collect();
@@ -140,7 +140,7 @@ impl Synthetic {
         out: &mut [f32],
     ) -> Result<Vec<f32>> {
         let (width, train) = (features.len(), &named.shard.train);
-        let maker = Maker::new(&self.anomalies, features, selection, &self.normals);
+        let maker = AnomalyMaker::new(&self.anomalies, features, selection, &self.normals);
         let partner = |u: f64| train.get(((u * train.len() as f64) as usize).min(train.len() - 1));
         let rows = self.filed.as_ref().and_then(|store| {
             let shard = store.shards.iter().find(|shard| shard.id == named.shard.id)?;
@@ -150,14 +150,14 @@ impl Synthetic {
             let rows = rows.filter(|rows| !rows.is_empty())?;
             Some(rows.get(((u * rows.len() as f64) as usize).min(rows.len() - 1)))
         };
-        let made: Vec<Made> = out
+        let made: Vec<AnomalyOutcome> = out
             .par_chunks_mut(width)
             .zip(events.par_chunks(width))
             .zip(&named.places)
             .map(|((out, event), place)| {
                 // A held-out event of a shard without training events has no partner.
                 if train.is_empty() {
-                    return Made::Nothing;
+                    return AnomalyOutcome::Nothing;
                 }
                 let words = [named.epoch, named.shard.id, *place];
                 let stream = Stream::new(self.seed, "anomaly", &words);
@@ -184,20 +184,20 @@ struct Named<'a> {
 
 /// Turns latent points into events; tells which events can be used.
 fn through_the_flow(
-    maker: &Maker,
-    made: &[Made],
+    maker: &AnomalyMaker,
+    made: &[AnomalyOutcome],
     width: usize,
     latent: &Latent,
     out: &mut [f32],
 ) -> Result<Vec<bool>> {
-    let mut kept: Vec<bool> = made.iter().map(|m| *m != Made::Nothing).collect();
+    let mut kept: Vec<bool> = made.iter().map(|m| *m != AnomalyOutcome::Nothing).collect();
     for (row, made) in out.chunks_mut(width).zip(made) {
-        if *made == Made::Nothing {
+        if *made == AnomalyOutcome::Nothing {
             row.fill(0.0); // with weight 0, but a point that every flow knows
         }
     }
     let points: Vec<usize> =
-        (0..made.len()).filter(|i| matches!(made[*i], Made::Latent { .. })).collect();
+        (0..made.len()).filter(|i| matches!(made[*i], AnomalyOutcome::Latent { .. })).collect();
     if points.is_empty() {
         return Ok(kept);
     }
@@ -208,7 +208,7 @@ fn through_the_flow(
     let mut log_prob = vec![0.0; points.len()];
     latent.engine.log_prob(&x, &mut log_prob)?;
     for ((i, event), log_prob) in points.into_iter().zip(x.chunks(width)).zip(log_prob) {
-        let dense = made[i] == Made::Latent { below_quantile: true }
+        let dense = made[i] == AnomalyOutcome::Latent { below_quantile: true }
             && f64::from(log_prob) >= latent.quantile;
         kept[i] = maker.is_valid(event) && !dense;
         let row = &mut out[i * width..(i + 1) * width];

@@ -5,7 +5,9 @@ use crate::config::{Anomalies, Class, Config, Mode, NO_BIN};
 use crate::data::schema::features::MEASURE;
 use crate::dataset::event_store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::model::{self, Card, FlowCard, FlowTraining, Model, Reference, Sketches, Training};
+use crate::model::{
+    self, Card, FlowCard, FlowTraining, Model, ModelSketches, Reference, TrainingRecord,
+};
 use crate::statistics::thresholds::threshold::limit_text;
 use crate::statistics::{
     BinnedThresholds, Calibration, CutEfficiency, HeldOutEvent, NullDistribution, Rule, Sample,
@@ -28,7 +30,7 @@ struct Chosen {
     calibration: Option<Calibration>,
     normals: Option<NullDistribution>,
     reference: Reference,
-    sketches: Sketches,
+    sketches: ModelSketches,
 }
 
 impl Trainer<'_> {
@@ -221,7 +223,7 @@ impl Trainer<'_> {
             calibration,
             normals,
             reference: Some(reference),
-            training: Training {
+            training: TrainingRecord {
                 seed: config.train.seed,
                 configuration: training_hash(config)?,
                 data: plan.data.clone(),

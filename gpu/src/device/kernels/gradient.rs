@@ -5,7 +5,7 @@
 //! none, so the bits depend neither on the number of cubes nor on that of devices.
 
 use super::fixed::{add_wide, is_usable, to_fixed};
-use super::network::{Quad, Shape, before_activation, through_outputs};
+use super::network::{KernelShape, Quad, before_activation, through_outputs};
 use cubecl::prelude::*;
 
 /// How the weight gradient is shared out.
@@ -21,18 +21,18 @@ pub(crate) struct GradientTiling {
 
 impl GradientTiling {
     /// Cubes per network.
-    pub(crate) fn groups(&self, shape: &Shape) -> usize {
+    pub(crate) fn groups(&self, shape: &KernelShape) -> usize {
         shape.hidden.div_ceil(self.threads * self.owned)
     }
 }
 
 /// Numbers of a hidden unit that have a gradient: P weights in, the bias, P weights out.
-pub(crate) fn per_unit(shape: &Shape) -> usize {
+pub(crate) fn per_unit(shape: &KernelShape) -> usize {
     2 * shape.half + 1
 }
 
 /// Fours of numbers per event in shared memory: P inputs, P upstream gradients.
-pub(crate) fn event_quads(shape: &Shape) -> usize {
+pub(crate) fn event_quads(shape: &KernelShape) -> usize {
     (2 * shape.half).div_ceil(4)
 }
 
@@ -50,7 +50,7 @@ fn stage_events(
     end: usize,
     n: usize,
     #[comptime] tiling: GradientTiling,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let quads = comptime!(event_quads(&shape));
@@ -96,7 +96,7 @@ pub(crate) fn weight_gradient(
     flags: &mut Array<u32>,
     n: u32,
     #[comptime] tiling: GradientTiling,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
     let half = comptime!(shape.half);
@@ -197,7 +197,7 @@ fn add_event(
     sums: &mut Array<f32>,
     event: usize,
     #[comptime] tiling: GradientTiling,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let quads = comptime!(shape.quads());

@@ -138,14 +138,14 @@ fn end_pools_hold_ten_of_each_class() {
         let inside = |e: &&(f64, Class, f64)| if below { e.0 <= first[0] } else { e.0 >= last[0] };
         let of = |class: Class| {
             let own = fitted.iter().filter(inside).filter(|e| e.1 == class);
-            own.fold(Sum::default(), |sum, event| sum.with(event.2))
+            own.fold(WeightSum::default(), |sum, event| sum.with(event.2))
         };
         let sums = [Class::Gamma, Class::Hadron].map(of);
         assert!(sums.iter().all(enough), "seed {seed}: {sums:?}");
         // The log-odds are those of all its events, and one more of the class that is rare there.
         let total = [Class::Gamma, Class::Hadron].map(|class| {
             let own = fitted.iter().filter(|e| e.1 == class);
-            own.fold(Sum::default(), |sum, event| sum.with(event.2))
+            own.fold(WeightSum::default(), |sum, event| sum.with(event.2))
         });
         let shares = [0, 1].map(|class| {
             let one = if (class == 0) == below { 1.0 / total[class].effective() } else { 0.0 };
@@ -155,9 +155,9 @@ fn end_pools_hold_ten_of_each_class() {
         let said = if below { first[1] } else { last[1] };
         assert!((said - odds.ln()).abs() < 1e-9, "seed {seed}");
     }
-    let bound = |score| Bound::of(score, calibration.resolved);
-    assert_eq!(bound(low - 0.1), Some(Bound::AtMost));
-    assert_eq!(bound(high + 0.1), Some(Bound::AtLeast));
+    let bound = |score| BoundSide::of(score, calibration.resolved);
+    assert_eq!(bound(low - 0.1), Some(BoundSide::AtMost));
+    assert_eq!(bound(high + 0.1), Some(BoundSide::AtLeast));
     assert_eq!(bound(0.0), None);
 }
 
@@ -198,7 +198,7 @@ fn cards_of_older_versions_have_no_bounds() {
     let calibration: Calibration = serde_json::from_str(old).unwrap();
     calibration.validate().unwrap();
     assert_eq!((calibration.resolved, calibration.cut_efficiency), (None, None));
-    assert_eq!(Bound::of(1e9, calibration.resolved), None);
+    assert_eq!(BoundSide::of(1e9, calibration.resolved), None);
     assert!((calibration.prior_log_odds() - (1e-3_f64 / 0.999).ln()).abs() < 1e-12);
     let text = serde_json::to_string(&calibration).unwrap();
     assert!(!text.contains("resolved") && !text.contains("cut_efficiency"), "{text}");
