@@ -14,7 +14,7 @@ use taiga_flow::engine::{self, Batch, Events, RankResources, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
-use taiga_flow::train::plan::Plan;
+use taiga_flow::train::plan::TrainingPlan;
 use taiga_flow::train::schedule::adam;
 
 const EVENTS: u64 = 400_000;
@@ -44,7 +44,7 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
     let config =
         config::parse(text, &[files, "train.batch=8192".to_string(), "cuts={}".to_string()])?;
     let comm = SingleRank;
-    let plan = Plan::new(&comm, &config)?;
+    let plan = TrainingPlan::new(&comm, &config)?;
     let (mut store, _) = EventStore::load(&comm, &plan.sources, &plan.row_selection(class))?;
     let scaler = store
         .moments(&comm, &plan.row_selection(class))?

@@ -109,7 +109,7 @@ impl Error {
 
     /// Adds to what was found.
     #[must_use]
-    pub fn also_found(mut self, text: &str) -> Error {
+    pub fn add_finding(mut self, text: &str) -> Error {
         if let Some(fault) = self.fault_mut() {
             let found = fault.found.take();
             fault.found = Some(found.map_or(text.to_string(), |found| format!("{found}; {text}")));

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     };
     start_logging(&cli);
     comm::survive_file_size_limit();
-    tell_panics();
+    report_panics();
     let comm: Box<dyn Communicator> = if cli.command.is_parallel() {
         match comm::start(cli.deadline()) {
             Ok(comm) => comm,
@@ -74,7 +74,7 @@ fn report(error: &Error) -> ExitCode {
 }
 
 /// A panic is told, but for those that the GPU engine turns into errors.
-fn tell_panics() {
+fn report_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panics::note(panic) {

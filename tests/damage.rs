@@ -15,7 +15,7 @@ use taiga_flow::engine::{RankResources, Scorer};
 use taiga_flow::hillas::{Camera, FOCAL_LENGTH_CM};
 use taiga_flow::model::{Card, Model};
 use taiga_flow::score::{Summary, verify};
-use taiga_flow::train::run::checkpoint::{self, Identity};
+use taiga_flow::train::run::checkpoint::{self, CheckpointIdentity};
 use taiga_flow::train::state::TrainState;
 use taiga_flow_gpu::random::Stream;
 
@@ -99,7 +99,7 @@ fn fuzz_checkpoint() {
     });
     // The folder as it lies on disk.
     let folder = in_memory();
-    let identity = Identity { run_hash: "abc", engine: "cpu", shards: 4 };
+    let identity = CheckpointIdentity { run_hash: "abc", engine: "cpu", shards: 4 };
     checkpoint::save(folder.path(), &state(9), identity, 1).expect("a checkpoint");
     let path = folder.path().join("step-3/manifest.json");
     let whole = std::fs::read(&path).expect("a manifest");

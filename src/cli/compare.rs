@@ -1,6 +1,6 @@
 //! `compare`: the arguments as typed, and what they ask for.
 
-use super::season::Selection;
+use super::season::SelectionArguments;
 use crate::comm::{Communicator, sync_result};
 use crate::error::Result;
 use crate::season::SeasonComparison;
@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(short, long)]
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArguments,
 }
 
 impl Arguments {

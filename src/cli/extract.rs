@@ -104,7 +104,7 @@ enum IslandsName {
 
 impl CleaningArguments {
     /// The cleaning that is asked for.
-    pub fn asked(&self) -> Cleaning {
+    pub fn cleaning(&self) -> Cleaning {
         let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
         let thresholds = match self.cleaning {
             CleaningName::Fixed => CleaningThresholds::Fixed {
@@ -135,7 +135,7 @@ impl Arguments {
             output: self.output.clone(),
             root: self.root.clone(),
             camera: self.camera.clone(),
-            cleaning: self.cleaning.asked(),
+            cleaning: self.cleaning.cleaning(),
             source: self.source,
             random_source: self.random_source,
             positions: self.positions,

@@ -33,7 +33,7 @@ use crate::terminal;
 use crate::train::{self, Existing};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use simulate::Asked;
+use simulate::SimulationOptions;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub struct Global {
 
 /// Where to compute.
 #[derive(Debug, Clone, Args)]
-pub struct Device {
+pub struct DeviceArguments {
     /// Device to compute on [default: the configuration's, else auto]
     #[arg(long, value_enum)]
     engine: Option<EngineChoice>,
@@ -204,7 +204,7 @@ pub enum Command {
         #[arg(long)]
         allow_few_events: bool,
         #[command(flatten)]
-        device: Device,
+        device: DeviceArguments,
     },
     /// Train one model per point of a grid of settings, or without each feature in turn, with one
     /// table of all
@@ -259,7 +259,7 @@ pub enum Command {
         #[command(flatten)]
         observation: observation::Arguments,
         #[command(flatten)]
-        device: Device,
+        device: DeviceArguments,
     },
     /// Score event files: one output file per input file
     Score(score::Arguments),
@@ -321,9 +321,11 @@ impl Cli {
         let _lock = sync_result(comm, if is_root(comm) { self.lock() } else { Ok(None) })?;
         match &self.command {
             Command::Init { folder } => self.print(comm, &init::run(folder, overwrite)?),
-            Command::Simulate(arguments) => match arguments.asked(overwrite)? {
-                Asked::Hillas(options) => self.print(comm, &simulation::run(&options)?),
-                Asked::Images(options) => self.print(comm, &simulation::images::run(&options)?),
+            Command::Simulate(arguments) => match arguments.options(overwrite)? {
+                SimulationOptions::Hillas(options) => self.print(comm, &simulation::run(&options)?),
+                SimulationOptions::Images(options) => {
+                    self.print(comm, &simulation::images::run(&options)?)
+                }
             },
             Command::Extract(arguments) => {
                 let summary = arguments.run(comm, overwrite)?;
@@ -514,7 +516,7 @@ impl Cli {
             strict: *strict,
             baseline: yardstick.clone(),
             baseline_cuts: *baseline == Some(Baseline::Cuts),
-            observation: observation.asked()?,
+            observation: observation.observation()?,
             watchdog: device.watchdog(Run::default()),
         };
         let evaluation = evaluate::run(comm, &options)?;
@@ -580,7 +582,7 @@ impl Display for Written {
     }
 }
 
-impl Device {
+impl DeviceArguments {
     fn hardware(&self) -> Hardware {
         Hardware {
             engine: self.engine.unwrap_or_default(),

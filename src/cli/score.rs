@@ -1,6 +1,6 @@
 //! `score`: the arguments as typed, and what they ask for.
 
-use super::{Device, parse_duration};
+use super::{DeviceArguments, parse_duration};
 use crate::comm::{Communicator, StopFlag, sync_result};
 use crate::config::{self, ScoringConfig};
 use crate::dataset::failures::partial;
@@ -67,7 +67,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     probe_timeout: Duration,
     #[command(flatten)]
-    pub(super) device: Device,
+    pub(super) device: DeviceArguments,
 }
 
 impl Arguments {

@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(short, long)]
     pub(super) output: PathBuf,
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArguments,
     /// Folder of scores of simulated gammas, made as the others: for the leak and for areas
     #[arg(long, value_name = "DIR")]
     gamma_mc: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct Arguments {
 
 /// What is counted, for season and compare.
 #[derive(Debug, Args)]
-pub struct Selection {
+pub struct SelectionArguments {
     /// Settings (TOML, see configs/season/season.toml)
     #[arg(short, long)]
     config: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct Selection {
     threshold: Option<f64>,
 }
 
-impl Selection {
+impl SelectionArguments {
     pub(super) fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }

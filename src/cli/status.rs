@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub struct JobStatus {
     #[serde(flatten)]
-    standing: RunStatus,
+    run_status: RunStatus,
     /// What the scheduler says of the job of the last start: state and reason.
     scheduler: Option<String>,
 }
 
-pub fn run(folder: &Path) -> Result<Status> {
+pub fn run(folder: &Path) -> Result<JobStatus> {
     let standing = run_status::run_status(folder)?;
     let asks = standing.state != State::Finished;
     let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
-    Ok(Status { standing, scheduler })
+    Ok(JobStatus { run_status: standing, scheduler })
 }
 
 /// Asks Slurm, where there is one, and does not wait for it long.
@@ -49,9 +49,9 @@ fn ask(job: &str) -> Option<String> {
     Some(if text.is_empty() { "not in the queue".to_string() } else { text })
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for JobStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = &self.standing;
+        let s = &self.run_status;
         let state = match s.state {
             State::Finished => "finished",
             State::Running => "running",

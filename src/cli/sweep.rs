@@ -6,7 +6,7 @@
 //! With `--leave-one-out` the points are sets of features, and every model is evaluated.
 
 use super::left_out::{self, Planned, Worth};
-use super::{Device, trained};
+use super::{DeviceArguments, trained};
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
 use crate::config::{self, Run};
 use crate::error::{Error, Fault, Result};
@@ -64,12 +64,12 @@ pub struct Arguments {
     #[arg(long)]
     allow_few_events: bool,
     #[command(flatten)]
-    pub(super) device: Device,
+    pub(super) device: DeviceArguments,
 }
 
 /// One point of the grid and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Point {
+pub struct SweepPoint {
     #[serde(rename = "point")]
     pub number: usize,
     /// As for `--set`.
@@ -93,7 +93,7 @@ pub struct Point {
 #[derive(Debug, Serialize)]
 pub struct Sweep {
     pub output: PathBuf,
-    pub points: Vec<Point>,
+    pub points: Vec<SweepPoint>,
     /// The lowest held-out NLL.
     pub best: Option<usize>,
     /// Points of this call that failed, and why.
@@ -121,7 +121,7 @@ impl Arguments {
             sync_result(comm, self.configuration(&planned.set))?;
         }
         if self.dry_run {
-            return Ok(self.told(&grid, &[]));
+            return Ok(self.summary(&grid, &[]));
         }
         let stop = StopFlag::on_signals()?;
         let mut failed = Vec::new();
@@ -148,7 +148,7 @@ impl Arguments {
         if let (Some(_), Some((_, error))) = (self.point, failed.first()) {
             return Err(error.clone());
         }
-        Ok(self.told(&grid, &failed))
+        Ok(self.summary(&grid, &failed))
     }
 
     /// The trainings, in the order of their numbers.
@@ -246,14 +246,14 @@ impl Arguments {
         self.output.join(format!("point-{point}"))
     }
 
-    fn told(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Sweep {
+    fn summary(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Sweep {
         let look = |(i, planned): (usize, &Planned)| {
             let auc = if self.leave_one_out { auc_of(&self.folder(i)) } else { None };
             let found = look(i, &planned.shown, self.folder(i));
             let error = failed.iter().find(|(point, _)| *point == i).map(|(_, error)| error);
-            Point { auc, ..with_outcome(found, error) }
+            SweepPoint { auc, ..with_outcome(found, error) }
         };
-        let points: Vec<Point> = grid.iter().enumerate().map(look).collect();
+        let points: Vec<SweepPoint> = grid.iter().enumerate().map(look).collect();
         let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
         let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
         let features = left_out::worth(if self.leave_one_out { &points } else { &[] });
@@ -265,7 +265,7 @@ impl Arguments {
     /// Elements of an array write the table at the same time: each under a name of its own,
     /// and once more should a point have ended meanwhile.
     fn write_table(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Result<()> {
-        let mut sweep = self.told(grid, failed);
+        let mut sweep = self.summary(grid, failed);
         loop {
             let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
             storage::write_file(&own, sweep.table().as_bytes())?;
@@ -273,7 +273,7 @@ impl Arguments {
             if self.leave_one_out {
                 left_out::write_table(&sweep.features, &self.output)?;
             }
-            let now = self.told(grid, failed);
+            let now = self.summary(grid, failed);
             let ends = |sweep: &Sweep| {
                 const OVER: [State; 3] = [State::Finished, State::Diverged, State::Failed];
                 let over = sweep.points.iter().filter(|p| OVER.contains(&p.state));
@@ -288,11 +288,11 @@ impl Arguments {
 }
 
 /// What lies in the folder of a point.
-fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
+fn look(number: usize, settings: &[String], run: PathBuf) -> SweepPoint {
     let status = run_status(&run).ok();
     let model = Model::load(&run.join(MODEL)).ok();
     let training = model.as_ref().map(|(model, _)| &model.card.training);
-    Point {
+    SweepPoint {
         number,
         settings: settings.to_vec(),
         state: status.as_ref().map_or(State::NotBegun, |s| s.state),
@@ -308,11 +308,11 @@ fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
 }
 
 /// Returns a point as it was found, or as its training in this call has failed.
-fn with_outcome(found: Point, error: Option<&Error>) -> Point {
+fn with_outcome(found: SweepPoint, error: Option<&Error>) -> SweepPoint {
     let Some(error) = error.filter(|_| found.state != State::Finished) else { return found };
     let is_diverged = matches!(error, Error::Diverged(_));
     let state = if is_diverged { State::Diverged } else { State::Failed };
-    Point { state, ended: Some(error.to_string()), ..found }
+    SweepPoint { state, ended: Some(error.to_string()), ..found }
 }
 
 /// The AUC of the evaluation of the model in a folder; `None` where there is none of this model.

@@ -29,7 +29,7 @@ pub enum Verified {
     Run {
         folder: PathBuf,
         #[serde(flatten)]
-        found: train::run::verify::Verification,
+        found: train::run::verify::RunVerification,
     },
 }
 

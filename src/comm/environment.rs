@@ -34,7 +34,7 @@ const FIRST_SPECIAL_STEP: usize = 0xffff_fff0;
 
 /// What the environment tells, and which variable tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Launch {
+enum LaunchEnvironment {
     Alone,
     /// One of so many processes.
     Ranks(usize, &'static str),
@@ -45,18 +45,18 @@ enum Launch {
 /// How many processes the launcher says it started; `None` where no launcher tells.
 pub fn launched_ranks() -> Option<usize> {
     match launch(|name| std::env::var(name).ok()) {
-        Launch::Ranks(ranks, _) => Some(ranks),
-        Launch::Alone | Launch::Rank(..) => None,
+        LaunchEnvironment::Ranks(ranks, _) => Some(ranks),
+        LaunchEnvironment::Alone | LaunchEnvironment::Rank(..) => None,
     }
 }
 
 /// Which of its processes the launcher says this one is; 0 where it does not.
 pub fn launched_rank() -> usize {
-    rank_told(|name| std::env::var(name).ok()).unwrap_or(0)
+    environment_rank(|name| std::env::var(name).ok()).unwrap_or(0)
 }
 
 /// The same of a process with this environment; `None` where its launcher does not say.
-pub(super) fn rank_told(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
+pub(super) fn environment_rank(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
     const NAMES: [&str; 5] =
         ["OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
     NAMES.iter().find_map(|name| lookup(name)?.trim().parse().ok())
@@ -84,10 +84,10 @@ pub fn job_number() -> Option<String> {
 /// When the scheduler will end this job, where it tells: Slurm's `SLURM_JOB_END_TIME`, in
 /// seconds since 1970. A moment that has passed is of an earlier job.
 pub fn job_end() -> Option<SystemTime> {
-    job_end_told(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
+    parse_job_end(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
 }
 
-fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
+fn parse_job_end(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
     let seconds = told?.trim().parse().ok()?;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|end| *end > now)
 }
@@ -99,7 +99,7 @@ fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
 /// this node that is stopped or gone ends them within the deadline, if there is one.
 pub fn start(deadline: Option<Duration>) -> Result<Box<dyn Communicator>> {
     let launch = launch(|name| std::env::var(name).ok());
-    if matches!(launch, Launch::Alone | Launch::Ranks(..=1, _)) {
+    if matches!(launch, LaunchEnvironment::Alone | LaunchEnvironment::Ranks(..=1, _)) {
         return Ok(Box::new(SingleRank));
     }
     meet_launcher(&library_version(), |name| std::env::var(name).ok())?;
@@ -140,10 +140,14 @@ fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Resu
     Ok(())
 }
 
-fn promise_kept(launch: Launch, found: usize) -> Result<()> {
+fn promise_kept(launch: LaunchEnvironment, found: usize) -> Result<()> {
     let expected = match launch {
-        Launch::Ranks(ranks, told_by) if ranks != found => format!("{ranks} ranks ({told_by})"),
-        Launch::Rank(rank, told_by) if rank >= found => format!("a rank {rank} ({told_by})"),
+        LaunchEnvironment::Ranks(ranks, told_by) if ranks != found => {
+            format!("{ranks} ranks ({told_by})")
+        }
+        LaunchEnvironment::Rank(rank, told_by) if rank >= found => {
+            format!("a rank {rank} ({told_by})")
+        }
         _ => return Ok(()),
     };
     Err(launcher_mismatch(&expected, &format!("a world of {found}")))
@@ -161,15 +165,15 @@ fn launcher_mismatch(expected: &str, found: &str) -> Error {
         .environment()
 }
 
-fn launch(lookup: impl Fn(&str) -> Option<String>) -> Launch {
+fn launch(lookup: impl Fn(&str) -> Option<String>) -> LaunchEnvironment {
     let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
-    let told = |names: &[&'static str], launch: fn(usize, &'static str) -> Launch| {
+    let told = |names: &[&'static str], launch: fn(usize, &'static str) -> LaunchEnvironment| {
         names.iter().find_map(|name| number(name).map(|count| launch(count, name)))
     };
-    told(&COUNTS, Launch::Ranks)
-        .or_else(|| in_step(number).then(|| told(&[STEP_TASKS], Launch::Ranks))?)
-        .or_else(|| told(&RANKS, Launch::Rank))
-        .unwrap_or(Launch::Alone)
+    told(&COUNTS, LaunchEnvironment::Ranks)
+        .or_else(|| in_step(number).then(|| told(&[STEP_TASKS], LaunchEnvironment::Ranks))?)
+        .or_else(|| told(&RANKS, LaunchEnvironment::Rank))
+        .unwrap_or(LaunchEnvironment::Alone)
 }
 
 /// Whether `srun` started this process. A batch script is one process whatever the
@@ -204,7 +208,7 @@ pub fn host() -> String {
 mod tests {
     use super::*;
 
-    fn launched_with(variables: &[(&str, &str)]) -> Launch {
+    fn launched_with(variables: &[(&str, &str)]) -> LaunchEnvironment {
         launch(|name| {
             let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
             Some((*value).to_owned())
@@ -213,46 +217,49 @@ mod tests {
 
     #[test]
     fn a_plain_process_is_alone() {
-        assert_eq!(launched_with(&[]), Launch::Alone);
-        assert_eq!(launched_with(&[("OMPI_COMM_WORLD_SIZE", "many")]), Launch::Alone);
+        assert_eq!(launched_with(&[]), LaunchEnvironment::Alone);
+        assert_eq!(launched_with(&[("OMPI_COMM_WORLD_SIZE", "many")]), LaunchEnvironment::Alone);
     }
 
     #[test]
     fn every_launcher_is_heard() {
         for name in COUNTS {
-            assert_eq!(launched_with(&[(name, "4")]), Launch::Ranks(4, name));
+            assert_eq!(launched_with(&[(name, "4")]), LaunchEnvironment::Ranks(4, name));
         }
-        assert_eq!(launched_with(&[("PMIX_RANK", "3")]), Launch::Rank(3, "PMIX_RANK"));
+        assert_eq!(launched_with(&[("PMIX_RANK", "3")]), LaunchEnvironment::Rank(3, "PMIX_RANK"));
     }
 
     #[test]
     fn tasks_of_srun_are_ranks() {
         let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "8"), ("PMIX_RANK", "5")];
-        assert_eq!(launched_with(&step), Launch::Ranks(8, STEP_TASKS));
+        assert_eq!(launched_with(&step), LaunchEnvironment::Ranks(8, STEP_TASKS));
     }
 
     #[test]
     fn a_batch_script_is_alone_whatever_its_job_has() {
         let batch = [("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "64"), ("SLURM_PROCID", "0")];
-        assert_eq!(launched_with(&batch), Launch::Alone);
+        assert_eq!(launched_with(&batch), LaunchEnvironment::Alone);
         let interactive = [("SLURM_STEP_ID", "4294967290"), (STEP_TASKS, "64")];
-        assert_eq!(launched_with(&interactive), Launch::Alone);
+        assert_eq!(launched_with(&interactive), LaunchEnvironment::Alone);
     }
 
     #[test]
     fn the_daemons_of_mpirun_are_not_counted() {
         let nested = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "2"), ("OMPI_COMM_WORLD_SIZE", "16")];
-        assert_eq!(launched_with(&nested), Launch::Ranks(16, "OMPI_COMM_WORLD_SIZE"));
+        assert_eq!(launched_with(&nested), LaunchEnvironment::Ranks(16, "OMPI_COMM_WORLD_SIZE"));
     }
 
     #[test]
     fn lone_copies_are_refused_with_the_number_promised() {
-        let error = promise_kept(Launch::Ranks(4, STEP_TASKS), 1).unwrap_err();
+        let error = promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 1).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
         assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found a world of 1"));
         assert!(text.contains("srun --mpi=pmix"));
-        assert_eq!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(), 5);
+        assert_eq!(
+            promise_kept(LaunchEnvironment::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(),
+            5
+        );
     }
 
     #[test]
@@ -277,15 +284,15 @@ mod tests {
     #[test]
     fn the_end_of_the_job_is_heard_unless_it_has_passed() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(job_end_told(Some("1060"), now), Some(now + Duration::from_secs(60)));
+        assert_eq!(parse_job_end(Some("1060"), now), Some(now + Duration::from_secs(60)));
         for none in [None, Some("940"), Some("soon"), Some("-3"), Some("99999999999999999999")] {
-            assert_eq!(job_end_told(none, now), None);
+            assert_eq!(parse_job_end(none, now), None);
         }
     }
 
     #[test]
     fn kept_promises_pass() {
-        assert!(promise_kept(Launch::Ranks(4, STEP_TASKS), 4).is_ok());
-        assert!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 2).is_ok());
+        assert!(promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 4).is_ok());
+        assert!(promise_kept(LaunchEnvironment::Rank(1, "PMIX_RANK"), 2).is_ok());
     }
 }

@@ -27,7 +27,7 @@ use mpi::traits::{
 };
 
 use super::Communicator;
-use super::lanes::{self, Buffers, Pairs};
+use super::lanes::{self, Buffers, PairExchange};
 use super::packing::pack;
 use super::watchdog::process_monitor::{Phase, ProcessMonitor};
 use crate::error::{Fault, Result};
@@ -82,11 +82,11 @@ struct Nodes {
     /// Whether the way was asked for and is not to be chosen.
     fixed: bool,
     long_sums: Cell<u64>,
-    scratch: RefCell<Scratch>,
+    scratch: RefCell<SumScratch>,
 }
 
 #[derive(Default)]
-struct Scratch {
+struct SumScratch {
     whole: Vec<u64>, // (lanes, words of a share)
     share: Vec<u64>,
     signed: Vec<i64>,
@@ -138,7 +138,7 @@ impl Mpi {
             let colour = mpi.local_rank.min(lanes) as c_int;
             let lane =
                 mpi.world.split_by_color_with_key(Color::with_value(colour), mpi.world.rank());
-            let way = mpi.way_asked_for();
+            let way = mpi.requested_way();
             mpi.nodes = Some(Nodes {
                 lane: lane.filter(|_| mpi.local_rank < lanes),
                 fixed: way.is_some(),
@@ -158,7 +158,7 @@ impl Mpi {
     }
 
     /// Rank 0's answer, so that all have the same.
-    fn way_asked_for(&self) -> Option<Way> {
+    fn requested_way(&self) -> Option<Way> {
         let asked = std::env::var(CHOICE).unwrap_or_default();
         let known = Way::ALL.iter().position(|(_, name)| *name == asked);
         let mut told = known.map_or(0, |known| known as u64 + 1);
@@ -332,7 +332,7 @@ impl Communicator for Mpi {
 impl Nodes {
     /// Adds over the node, over the lane, and hands the sums out within the node.
     fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
-        let Scratch { whole, share, signed, buffers } = &mut *self.scratch.borrow_mut();
+        let SumScratch { whole, share, signed, buffers } = &mut *self.scratch.borrow_mut();
         let words = values.len().div_ceil(self.lanes);
         let split = self.lanes == self.node.size() as usize;
         // Summed as unsigned words, see `InPlace`.
@@ -375,7 +375,7 @@ impl Nodes {
 /// The ranks with one place on their nodes.
 struct Lane<'a>(&'a SimpleCommunicator);
 
-impl Pairs for Lane<'_> {
+impl PairExchange for Lane<'_> {
     fn rank(&self) -> usize {
         self.0.rank() as usize
     }

@@ -156,7 +156,7 @@ pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<(
     comm.broadcast(&mut told)?;
     let told = String::from_utf8_lossy(&told).to_string();
     let (word, path) = told.split_once('\n').unwrap_or_default();
-    let seen = path.is_empty() || is_seen(Path::new(path), word, SEEN_WITHIN);
+    let seen = path.is_empty() || is_visible(Path::new(path), word, SEEN_WITHIN);
     let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
     let outcome = sync_result(comm, outcome);
     // The mark is no output.
@@ -165,7 +165,7 @@ pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<(
 }
 
 /// Whether the mark comes into sight, with the word of this job and not of an earlier one.
-fn is_seen(mark: &Path, word: &str, within: Duration) -> bool {
+fn is_visible(mark: &Path, word: &str, within: Duration) -> bool {
     let since = Instant::now();
     // Reading the folder is what makes network file systems look again. A parent that is not
     // there will not come either.
@@ -236,10 +236,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let mark = folder.path().join(MARK);
         let short = Duration::from_millis(600);
-        assert!(!is_seen(&folder.path().join("nowhere/mark"), "word", short));
+        assert!(!is_visible(&folder.path().join("nowhere/mark"), "word", short));
         // What an earlier job has left says nothing of this one.
         std::fs::write(&mark, "another").unwrap();
-        assert!(!is_seen(&mark, "word", short) && is_seen(&mark, "another", short));
+        assert!(!is_visible(&mark, "word", short) && is_visible(&mark, "another", short));
         shared_folder(&SingleRank, Some(folder.path())).unwrap();
         assert!(!mark.exists());
     }

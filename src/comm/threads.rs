@@ -19,15 +19,15 @@ use crate::error::{Error, Fault, Result};
 pub struct Threads {
     rank: usize,
     size: usize,
-    meeting: Arc<Meeting>,
+    meeting: Arc<Rendezvous>,
 }
 
-struct Meeting {
-    table: Mutex<Table>,
+struct Rendezvous {
+    table: Mutex<RendezvousState>,
     news: Condvar,
 }
 
-struct Table {
+struct RendezvousState {
     /// Meetings held so far.
     held: u64,
     /// What has been laid down for the next meeting, by rank.
@@ -43,12 +43,12 @@ struct Table {
 
 #[derive(Clone)]
 struct Share {
-    call: Call,
+    call: CollectiveCall,
     bytes: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+enum CollectiveCall {
     Sum { values: usize },
     Gather,
     Broadcast,
@@ -67,7 +67,7 @@ impl Threads {
         ranks: usize,
         body: impl Fn(&Threads) -> Result<T> + Sync,
     ) -> Vec<Result<T>> {
-        let meeting = Arc::new(Meeting::of(ranks));
+        let meeting = Arc::new(Rendezvous::of(ranks));
         let (meeting, body) = (&meeting, &body);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..ranks)
@@ -105,7 +105,7 @@ impl Threads {
     }
 
     /// Lays down `bytes`, waits for all ranks to do so, and returns all in rank order.
-    fn meet(&self, call: Call, bytes: Vec<u8>) -> Result<Arc<Vec<Share>>> {
+    fn meet(&self, call: CollectiveCall, bytes: Vec<u8>) -> Result<Arc<Vec<Share>>> {
         let mut table = self.meeting.table();
         let before = table.held;
         table.laid[self.rank] = Some(Share { call, bytes });
@@ -128,21 +128,21 @@ impl Threads {
     }
 }
 
-impl Meeting {
-    fn of(ranks: usize) -> Meeting {
+impl Rendezvous {
+    fn of(ranks: usize) -> Rendezvous {
         let laid = vec![None; ranks];
         let mail = vec![VecDeque::new(); ranks];
-        let table = Table { held: 0, laid, handed_out: Arc::default(), gone: None, mail };
-        Meeting { table: Mutex::new(table), news: Condvar::new() }
+        let table = RendezvousState { held: 0, laid, handed_out: Arc::default(), gone: None, mail };
+        Rendezvous { table: Mutex::new(table), news: Condvar::new() }
     }
 
     /// No code panics while it holds the table, so a poisoned lock tells nothing.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, RendezvousState> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
+impl RendezvousState {
     fn hand_out(&mut self) {
         self.handed_out = Arc::new(self.laid.iter_mut().filter_map(Option::take).collect());
         self.held += 1;
@@ -191,7 +191,7 @@ impl Communicator for Threads {
 
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
         let bytes = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
-        let shares = self.meet(Call::Sum { values: values.len() }, bytes)?;
+        let shares = self.meet(CollectiveCall::Sum { values: values.len() }, bytes)?;
         values.fill(0);
         for share in shares.iter() {
             for (sum, bytes) in values.iter_mut().zip(share.bytes.as_chunks().0) {
@@ -202,19 +202,19 @@ impl Communicator for Threads {
     }
 
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let shares = self.meet(Call::Gather, mine.to_vec())?;
+        let shares = self.meet(CollectiveCall::Gather, mine.to_vec())?;
         Ok(shares.iter().map(|share| share.bytes.clone()).collect())
     }
 
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()> {
         let mine = if self.rank == 0 { bytes.clone() } else { Vec::new() };
-        let shares = self.meet(Call::Broadcast, mine)?;
+        let shares = self.meet(CollectiveCall::Broadcast, mine)?;
         bytes.clone_from(&shares[0].bytes);
         Ok(())
     }
 
     fn barrier(&self) -> Result<()> {
-        self.meet(Call::Barrier, Vec::new()).map(|_| ())
+        self.meet(CollectiveCall::Barrier, Vec::new()).map(|_| ())
     }
 
     fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {

@@ -181,7 +181,7 @@ pub fn explain(
     // Where the files cannot be read again, the first error says more.
     let flows = count(comm, sources, selection, None).unwrap_or_default();
     match flows.iter().find(|flow| flow.class == CLASSES[of_class]) {
-        Some(flow) => error.also_found(&flow.summary()),
+        Some(flow) => error.add_finding(&flow.summary()),
         None => error,
     }
 }

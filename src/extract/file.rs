@@ -1,7 +1,7 @@
 //! The extraction of one file: read ahead, work, write.
 
-use super::block::{Extractor, Rows};
-use super::columns::Layout;
+use super::block::{Extractor, ParameterRows};
+use super::columns::ColumnLayout;
 use super::manifest::ExtractedFile;
 use super::resume::SETTINGS;
 use super::{Options, not_of_hadrons};
@@ -26,7 +26,7 @@ const BLOCK_IMAGES: usize = 4096;
 const BLOCKS_AHEAD: usize = 2;
 
 /// The camera that was asked for, if one was.
-pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
+pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
     let Some(text) = &options.camera else { return Ok(None) };
     let path = Path::new(text);
     let is_name = !path.is_file() && path.extension().is_none() && path.components().count() < 2;
@@ -39,7 +39,7 @@ pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
 }
 
 /// What all files of a rank are extracted with.
-pub struct Working<'a> {
+pub struct FileExtractor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub camera: Option<&'a Camera>,
@@ -48,11 +48,11 @@ pub struct Working<'a> {
     pub stop: &'a StopFlag,
 }
 
-impl Working<'_> {
+impl FileExtractor<'_> {
     /// Extracts one file into another; also returns size and time of change of the input. What stood
     /// under the name of the output was looked at before.
     pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
-        let Working { comm, options, camera, settings, .. } = *self;
+        let FileExtractor { comm, options, camera, settings, .. } = *self;
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
         let stamp = Stamp::of(input);
         let hash_of = |path: &Path| {
@@ -66,7 +66,7 @@ impl Working<'_> {
         let Some(first) = sets.first() else {
             return Err(Fault::new("no images in the file").file(input).input());
         };
-        let plan = Plan::new(first, options);
+        let plan = ColumnPlan::new(first, options);
         let mut writer = ColumnWriter::create(output, events::GROUP, &plan.specs, true)?;
         let mut counts = [0u64; STATUS_BITS.len()];
         for (index, set) in sets.iter().enumerate() {
@@ -98,7 +98,7 @@ impl Working<'_> {
         &self,
         reader: Box<dyn ImageReader>,
         extractor: &Extractor,
-        plan: &Plan,
+        plan: &ColumnPlan,
         writer: &mut ColumnWriter,
         counts: &mut [u64],
     ) -> Result<()> {
@@ -122,11 +122,11 @@ impl Working<'_> {
         blocks: &Receiver<ImageBlock>,
         spare: &SyncSender<ImageBlock>,
         extractor: &Extractor,
-        plan: &Plan,
+        plan: &ColumnPlan,
         writer: &mut ColumnWriter,
         counts: &mut [u64],
     ) -> Result<()> {
-        let mut rows = Rows::default();
+        let mut rows = ParameterRows::default();
         let mut columns: Vec<Vec<f32>> = vec![Vec::new(); extractor.layout.width()];
         let mut images = 0;
         for block in blocks {
@@ -134,7 +134,7 @@ impl Working<'_> {
             self.comm.progress(Work::Extracting, images);
             images += block.rows as u64;
             let class = block.class.as_deref().unwrap_or_default();
-            if matches!(plan.source, Source::Random(_))
+            if matches!(plan.source, SourceChoice::Random(_))
                 && class.iter().any(|class| *class != events::HADRON)
             {
                 return Err(not_of_hadrons("rows of the class column that are not hadrons"));
@@ -160,7 +160,7 @@ impl Working<'_> {
 
 /// Where the source position of an image comes from.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+enum SourceChoice {
     None,
     /// Columns of the input [deg].
     Columns([usize; 2]),
@@ -170,27 +170,27 @@ enum Source {
 }
 
 /// Which columns go where.
-struct Plan {
+struct ColumnPlan {
     specs: Vec<ColumnSpec>,
-    layout: Layout,
+    layout: ColumnLayout,
     /// Columns of the input that are copied.
     copied: Vec<usize>,
-    source: Source,
+    source: SourceChoice,
     fixed_class: Option<i8>,
 }
 
-impl Plan {
-    fn new(set: &ImageSet, options: &Options) -> Plan {
+impl ColumnPlan {
+    fn new(set: &ImageSet, options: &Options) -> ColumnPlan {
         let find = |name: &str| set.columns.iter().position(|(known, _)| known == name);
         let columns = find("source_x").zip(find("source_y")).map(|(x, y)| [x, y]);
         let source = match (options.random_source, columns, options.source) {
-            (Some(offset), _, _) => Source::Random(offset),
-            (None, Some(columns), _) => Source::Columns(columns),
-            (None, None, Some(position)) => Source::Fixed(position),
-            (None, None, None) => Source::None,
+            (Some(offset), _, _) => SourceChoice::Random(offset),
+            (None, Some(columns), _) => SourceChoice::Columns(columns),
+            (None, None, Some(position)) => SourceChoice::Fixed(position),
+            (None, None, None) => SourceChoice::None,
         };
-        let at_source = !matches!(source, Source::None);
-        let layout = Layout::new(options, at_source);
+        let at_source = !matches!(source, SourceChoice::None);
+        let layout = ColumnLayout::new(options, at_source);
         let is_own = |name: &str| layout.has(name) || SOURCE.contains(&name);
         let copied: Vec<usize> =
             (0..set.columns.len()).filter(|i| !is_own(&set.columns[*i].0)).collect();
@@ -209,17 +209,17 @@ impl Plan {
         if set.has_class || fixed_class.is_some() {
             specs.push(ColumnSpec::new("class", ColumnType::I8, None));
         }
-        Plan { specs, layout, copied, source, fixed_class }
+        ColumnPlan { specs, layout, copied, source, fixed_class }
     }
 
     /// Source positions x and y of the rows of a block as they are written [deg]; empty
     /// without.
     fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
         match self.source {
-            Source::None => [Vec::new(), Vec::new()],
-            Source::Columns(columns) => columns.map(|c| block.columns[c].clone()),
-            Source::Fixed(position) => position.map(|x| vec![x as f32; block.rows]),
-            Source::Random(offset) => {
+            SourceChoice::None => [Vec::new(), Vec::new()],
+            SourceChoice::Columns(columns) => columns.map(|c| block.columns[c].clone()),
+            SourceChoice::Fixed(position) => position.map(|x| vec![x as f32; block.rows]),
+            SourceChoice::Random(offset) => {
                 let position = |row: usize| {
                     let words: Vec<u64> = block.keys.iter().map(|key| key[row] as u64).collect();
                     let stream = Stream::new(0, "random source position", &words);
@@ -240,7 +240,7 @@ fn extractor(
     set: &ImageSet,
     camera: Option<&Camera>,
     options: &Options,
-    plan: &Plan,
+    plan: &ColumnPlan,
 ) -> Result<Extractor> {
     let camera = match (camera, &set.geometry) {
         (Some(camera), _) => camera.clone(),
@@ -273,10 +273,10 @@ fn extractor(
                 .input());
         }
     }
-    if let Source::Random(offset) = plan.source {
+    if let SourceChoice::Random(offset) = plan.source {
         check_random(set, &camera, offset, options)?;
     }
-    if matches!(plan.source, Source::Random(_)) && set.keys.is_empty() {
+    if matches!(plan.source, SourceChoice::Random(_)) && set.keys.is_empty() {
         return Err(Fault::new("random source positions need keys")
             .expected("integer columns in the group `events`")
             .advice("give --source X,Y, or add keys to the file")
@@ -338,15 +338,15 @@ fn append(
     block: &ImageBlock,
     columns: &[Vec<f32>],
     sources: &[Vec<f32>; 2],
-    rows: &Rows,
-    plan: &Plan,
+    rows: &ParameterRows,
+    plan: &ColumnPlan,
     writer: &mut ColumnWriter,
 ) -> Result<()> {
     let mut values: Vec<ColumnValues> =
         block.keys.iter().map(|keys| ColumnValues::I64(keys)).collect();
     values.extend(columns.iter().map(|column| ColumnValues::F32(column)));
     values.extend(plan.copied.iter().map(|i| ColumnValues::F32(&block.columns[*i])));
-    if !matches!(plan.source, Source::None) {
+    if !matches!(plan.source, SourceChoice::None) {
         values.extend(sources.iter().map(|column| ColumnValues::F32(column)));
     }
     values.push(ColumnValues::U32(&rows.status));

@@ -14,8 +14,8 @@ mod manifest;
 mod resume;
 pub mod verify;
 
-pub use block::{Extractor, Rows};
-pub use columns::Layout;
+pub use block::{Extractor, ParameterRows};
+pub use columns::ColumnLayout;
 pub use manifest::{ExtractedFile, MANIFEST, Summary};
 
 use crate::comm::{
@@ -34,7 +34,7 @@ use crate::engine::{self, RankResources};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
 use crate::storage;
-use resume::{Earlier, Found, Surveyor};
+use resume::{EarlierExtractions, ExtractionSurveyor, FileState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -93,7 +93,7 @@ const WHOLE: (usize, usize) = (0, 1);
 /// Most positions of the source.
 const MOST_POSITIONS: usize = 64;
 
-type Report = failures::RankReport<ExtractedFile>;
+type ExtractionReport = failures::RankReport<ExtractedFile>;
 
 /// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
@@ -119,7 +119,7 @@ pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Resul
 }
 
 fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    let camera = sync_result(comm, file::camera_asked(options))?;
+    let camera = sync_result(comm, file::requested_camera(options))?;
     let settings = resume::settings_hash(options, camera.as_ref());
     let (inputs, root) = (&options.inputs, options.root.as_deref());
     let assignment = Assignment::new(comm, inputs, &options.output, root)?;
@@ -134,7 +134,7 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     let start = Start::new(comm, &options.output, WHOLE, started)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let prepare = || resume::prepare(&assignment, options, &settings);
-    let prepared = if is_root(comm) { prepare() } else { Ok(Earlier::default()) };
+    let prepared = if is_root(comm) { prepare() } else { Ok(EarlierExtractions::default()) };
     let earlier = sync_result(comm, prepared)?;
     let is_read_only = any_rank(comm, is_root(comm) && storage::is_read_only(&options.output))?;
     let output = is_root(comm).then_some(options.output.as_path());
@@ -144,7 +144,7 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
     }
     let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
     let resumes_overwriting = start.resumes_overwriting;
-    let see = Surveyor { comm, options, settings: &settings, resumes_overwriting, stop };
+    let see = ExtractionSurveyor { comm, options, settings: &settings, resumes_overwriting, stop };
     let found = see.survey(&assignment)?;
     let left = left_of(&assignment, &found);
     if is_read_only && !left.jobs.is_empty() {
@@ -160,12 +160,12 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
         );
     }
     let mut ledger = Ledger::new(&options.output, (comm.rank(), comm.size()));
-    let mut report = Report::default();
+    let mut report = ExtractionReport::default();
     if is_root(comm) {
         report.failures.clone_from(&assignment.unusable);
     }
     let working =
-        file::Working { comm, options, camera: camera.as_ref(), settings: &settings, stop };
+        file::FileExtractor { comm, options, camera: camera.as_ref(), settings: &settings, stop };
     for job in left.of_rank(comm.rank(), comm.size()) {
         stop.refuse_if_requested()?;
         match extract_file(&working, job, &mut ledger).map_err(or_lack_of_memory) {
@@ -177,16 +177,17 @@ fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Res
         }
     }
     if is_root(comm) {
-        add_found(&mut report, found);
+        add_surveyed(&mut report, found);
     }
-    let ending = Ending { options, assignment: &assignment, settings: &settings };
+    let ending = ExtractionEnd { options, assignment: &assignment, settings: &settings };
     ending.finish(comm, &earlier, &report)
 }
 
 /// The files whose outputs are not finished.
-fn left_of(assignment: &Assignment, found: &[Found]) -> Assignment {
+fn left_of(assignment: &Assignment, found: &[FileState]) -> Assignment {
     let left = assignment.jobs.iter().zip(found);
-    let left = left.filter(|(_, found)| matches!(found, Found::Left)).map(|(job, _)| job.clone());
+    let left =
+        left.filter(|(_, found)| matches!(found, FileState::Left)).map(|(job, _)| job.clone());
     Assignment { jobs: left.collect(), unusable: Vec::new() }
 }
 
@@ -196,7 +197,7 @@ fn begin(
     left: &Assignment,
     options: &Options,
     (start, settings): (&Start, &str),
-    earlier: &Earlier,
+    earlier: &EarlierExtractions,
 ) -> Result<()> {
     if left.jobs.is_empty() {
         return Ok(());
@@ -212,7 +213,11 @@ fn begin(
 }
 
 /// Extracts one file and adds it to the ledger.
-fn extract_file(working: &file::Working, job: &Job, ledger: &mut Ledger) -> Result<ExtractedFile> {
+fn extract_file(
+    working: &file::FileExtractor,
+    job: &Job,
+    ledger: &mut Ledger,
+) -> Result<ExtractedFile> {
     let (file, input_stamp) = working.extract(&job.input, &job.output)?;
     let file = ExtractedFile { output: job.name.clone(), ..file };
     ledger.add(&LedgerEntry {
@@ -226,12 +231,12 @@ fn extract_file(working: &file::Working, job: &Job, ledger: &mut Ledger) -> Resu
 }
 
 /// Adds what was found before the work.
-fn add_found(report: &mut Report, found: Vec<Found>) {
+fn add_surveyed(report: &mut ExtractionReport, found: Vec<FileState>) {
     for found in found {
         match found {
-            Found::Finished(file) => report.files.push(file),
-            Found::Failed(failure) => report.failures.push(failure),
-            Found::Left => {}
+            FileState::Finished(file) => report.files.push(file),
+            FileState::Failed(failure) => report.failures.push(failure),
+            FileState::Left => {}
         }
     }
 }
@@ -279,16 +284,21 @@ fn not_of_hadrons(found: &str) -> Error {
 }
 
 /// What the end of an extraction needs besides the ranks' reports.
-struct Ending<'a> {
+struct ExtractionEnd<'a> {
     options: &'a Options,
     assignment: &'a Assignment,
     settings: &'a str,
 }
 
-impl Ending<'_> {
+impl ExtractionEnd<'_> {
     /// Puts the ranks' reports together and writes the manifest.
-    fn finish(&self, comm: &dyn Communicator, earlier: &Earlier, mine: &Report) -> Result<Summary> {
-        let Ending { options, assignment, settings } = self;
+    fn finish(
+        &self,
+        comm: &dyn Communicator,
+        earlier: &EarlierExtractions,
+        mine: &ExtractionReport,
+    ) -> Result<Summary> {
+        let ExtractionEnd { options, assignment, settings } = self;
         let all = mine.gather(comm, |file| &file.output)?;
         let outcome = all.refuse_all_failed();
         let summary = Summary::new(settings, all.files.clone(), all.failed(assignment));

@@ -20,7 +20,7 @@ use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-pub type Earlier = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
+pub type EarlierExtractions = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
 
 /// Root attribute of an output: the hash of its settings.
 pub const SETTINGS: &str = "settings_blake3";
@@ -41,7 +41,11 @@ pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
 ///
 /// # Errors
 /// `Usage` if other files of the folder were extracted with other settings.
-pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Result<Earlier> {
+pub fn prepare(
+    assignment: &Assignment,
+    options: &Options,
+    settings: &str,
+) -> Result<EarlierExtractions> {
     let folder = &options.output;
     if !storage::is_read_only(folder) {
         ledger::remove_damaged_lines::<ExtractedFile>(folder)?;
@@ -54,11 +58,11 @@ pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Re
     }
     let earlier = match Summary::read(&manifest) {
         Ok(Some(summary)) => earlier(assignment, options, settings, summary)?,
-        Ok(None) => Earlier::default(),
+        Ok(None) => EarlierExtractions::default(),
         Err(error) if !options.overwrite => return Err(error),
         Err(error) => {
             log::warn!("{error}; files that earlier runs have extracted leave the manifest");
-            Earlier::default()
+            EarlierExtractions::default()
         }
     };
     storage::create_folder(folder)?;
@@ -71,8 +75,8 @@ fn earlier(
     options: &Options,
     settings: &str,
     summary: Summary,
-) -> Result<Earlier> {
-    let mut earlier = Earlier::new(summary.files, summary.failed, assignment);
+) -> Result<EarlierExtractions> {
+    let mut earlier = EarlierExtractions::new(summary.files, summary.failed, assignment);
     let same_settings = summary.settings_blake3.as_deref() == Some(settings);
     if let (Some(other), false) = (earlier.files.first(), same_settings) {
         return Err(Fault::new(
@@ -97,14 +101,14 @@ fn earlier(
 
 /// State of one file before the work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Found {
+pub enum FileState {
     Finished(ExtractedFile),
     Left,
     Failed(Failure),
 }
 
 /// What a file is looked at with.
-pub struct Surveyor<'a> {
+pub struct ExtractionSurveyor<'a> {
     pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub settings: &'a str,
@@ -114,18 +118,18 @@ pub struct Surveyor<'a> {
     pub stop: &'a StopFlag,
 }
 
-impl Surveyor<'_> {
+impl ExtractionSurveyor<'_> {
     /// Looks at this rank's share of the files, and returns what all ranks have found.
-    pub fn survey(&self, assignment: &Assignment) -> Result<Vec<Found>> {
+    pub fn survey(&self, assignment: &Assignment) -> Result<Vec<FileState>> {
         let entries: Entries<ExtractedFile> = ledger::read(&self.options.output)?.entries;
         assignment.survey(self.comm, |job| {
             self.stop.refuse_if_requested()?;
             let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
             match self.look(job, known) {
-                Ok(Some(file)) => Ok(Found::Finished(file)),
-                Ok(None) => Ok(Found::Left),
+                Ok(Some(file)) => Ok(FileState::Finished(file)),
+                Ok(None) => Ok(FileState::Left),
                 Err(error @ Error::Environment(_)) => Err(error),
-                Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+                Err(error) => Ok(FileState::Failed(Failure::new(&job.input, &error))),
             }
         })
     }

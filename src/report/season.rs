@@ -7,8 +7,8 @@ use super::view::{
 };
 use crate::error::Result;
 use crate::season::{
-    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, Group, INDEPENDENT, Night, Picture, PortionRow, RunRow,
-    Season, Showers, Simulation, THETA2_MAX, Tally, number_name, time,
+    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, EventTally, Group, INDEPENDENT, Night, Picture,
+    PortionRow, RunRow, Season, Showers, Simulation, THETA2_MAX, number_name, time,
 };
 use crate::statistics::measured::grouped;
 use crate::statistics::{Measured, SeasonScanPoint};
@@ -135,7 +135,7 @@ fn bound(showers: Showers) -> &'static str {
     }
 }
 
-fn gaps(tally: &Tally) -> String {
+fn gaps(tally: &EventTally) -> String {
     let text = match tally.gaps {
         0 => "no pauses".to_string(),
         n => format!("{} pauses of {} h together", grouped(n), fixed(tally.gap_s / HOUR, 2)),
@@ -278,7 +278,7 @@ fn count_figures(season: &Season) -> Result<Vec<ReportFigure>> {
     Ok(figures)
 }
 
-fn cut_flow(total: &Tally) -> ReportTable {
+fn cut_flow(total: &EventTally) -> ReportTable {
     let rows = [
         ("events", total.events),
         ("with a score", total.scored),
@@ -299,7 +299,7 @@ fn cut_flow(total: &Tally) -> ReportTable {
     }
 }
 
-fn rejected(total: &Tally) -> Option<ReportTable> {
+fn rejected(total: &EventTally) -> Option<ReportTable> {
     let reasons = total.status.iter().chain(&total.quality).filter(|(_, n)| **n > 0);
     let rows: Vec<Vec<String>> =
         reasons.map(|(reason, n)| vec![reason.clone(), grouped(*n)]).collect();
@@ -397,7 +397,7 @@ fn with_figures(head: &[&str]) -> Vec<String> {
 }
 
 /// What all tables of nights, runs and seasons have in common.
-fn figures_of(tally: &Tally) -> Vec<String> {
+fn figures_of(tally: &EventTally) -> Vec<String> {
     vec![
         grouped(tally.on),
         dash(expected(tally), |b| fixed(b, 1)),
@@ -412,7 +412,7 @@ fn figures_of(tally: &Tally) -> Vec<String> {
 }
 
 /// αN_off
-fn expected(tally: &Tally) -> Option<f64> {
+fn expected(tally: &EventTally) -> Option<f64> {
     tally.alpha.map(|alpha| alpha * tally.off.iter().sum::<u64>() as f64)
 }
 

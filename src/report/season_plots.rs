@@ -6,7 +6,7 @@ use super::plots::{
 };
 use super::view::number;
 use crate::error::Result;
-use crate::season::{AreaBin, Cumulative, EnergyBin, Pair, Picture, Scores};
+use crate::season::{AreaBin, Cumulative, EnergyBin, OnOffHistogram, Picture, ScoreHistogram};
 use crate::statistics::Measured;
 use plotters::prelude::*;
 use std::fmt::Write;
@@ -35,12 +35,17 @@ pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
 
 /// Events at the source as points over the mean of the OFF positions as an area; `None`
 /// without events.
-pub fn on_and_off(pair: &Pair, high: f64, alpha: f64, title: &str) -> Result<Option<String>> {
+pub fn on_and_off(
+    pair: &OnOffHistogram,
+    high: f64,
+    alpha: f64,
+    title: &str,
+) -> Result<Option<String>> {
     over_off(&pair.on, &pair.off, (0.0, high), alpha, title)
 }
 
 /// The same for the scores.
-pub fn scores(scores: &Scores, alpha: f64) -> Result<Option<String>> {
+pub fn scores(scores: &ScoreHistogram, alpha: f64) -> Result<Option<String>> {
     over_off(&scores.on, &scores.off, (scores.low, scores.high), alpha, "score")
 }
 
@@ -250,13 +255,13 @@ mod tests {
 
     #[test]
     fn plots_of_nothing_are_left_out_and_of_little_are_drawn() {
-        let empty = Pair { on: vec![0; 8], off: vec![0; 8] };
+        let empty = OnOffHistogram { on: vec![0; 8], off: vec![0; 8] };
         assert_eq!(on_and_off(&empty, 0.4, 0.2, "θ²").unwrap(), None);
-        assert_eq!(on_and_off(&Pair::default(), 0.4, 0.2, "θ²").unwrap(), None);
+        assert_eq!(on_and_off(&OnOffHistogram::default(), 0.4, 0.2, "θ²").unwrap(), None);
         assert_eq!(cumulative(&[]).unwrap(), None);
         assert_eq!(in_order(&[], "night", "excess").unwrap(), None);
         assert_eq!((energies(&[]).unwrap(), areas(&[]).unwrap()), (None, None));
-        let one = Pair { on: vec![0, 1, 0, 0], off: vec![0; 4] };
+        let one = OnOffHistogram { on: vec![0, 1, 0, 0], off: vec![0; 4] };
         let zero = Measured { value: 0.0, error: 0.0 };
         for drawing in [
             on_and_off(&one, 0.4, 0.2, "θ²").unwrap().unwrap(),

@@ -15,7 +15,7 @@ use crate::error::{Fault, Result};
 use crate::storage;
 use std::path::Path;
 
-pub type Earlier = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
+pub type EarlierScores = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings. Failures that the manifests of
@@ -29,17 +29,17 @@ pub fn read(
     model: &str,
     settings: &str,
     (entries, extracted): (&Entries<ScoredFile>, &Extracted),
-) -> Result<Earlier> {
+) -> Result<EarlierScores> {
     let manifest = match Summary::read(&options.output.join(MANIFEST)) {
         Ok(Some(manifest)) => manifest,
-        Ok(None) => return Ok(Earlier::default()),
+        Ok(None) => return Ok(EarlierScores::default()),
         Err(error) if options.overwrite => {
             log::warn!("{error}; files that earlier runs have scored leave the manifest");
-            return Ok(Earlier::default());
+            return Ok(EarlierScores::default());
         }
         Err(error) => return Err(error),
     };
-    let mut earlier = Earlier::new(manifest.files, manifest.failed, listed);
+    let mut earlier = EarlierScores::new(manifest.files, manifest.failed, listed);
     earlier.failed.retain(|_, file| !extracted.is_outdated(file));
     if let Some(other) = earlier.files.first() {
         let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
@@ -60,7 +60,7 @@ pub fn read(
 
 /// Marks the scoring as incomplete: the manifest then lists only the files of other runs, and
 /// is removed if there are none.
-pub fn begin(earlier: &Earlier, options: &Options, summary: Summary) -> Result<()> {
+pub fn begin(earlier: &EarlierScores, options: &Options, summary: Summary) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
     if earlier.files.is_empty() {
         return storage::remove_file(&manifest);
@@ -70,7 +70,7 @@ pub fn begin(earlier: &Earlier, options: &Options, summary: Summary) -> Result<(
 }
 
 /// Adds the files of other runs to those of this one.
-pub fn merged(earlier: &Earlier, mut summary: Summary) -> Summary {
+pub fn merged(earlier: &EarlierScores, mut summary: Summary) -> Summary {
     earlier.add_to(&mut summary.files, &mut summary.failed);
     summary.rows = summary.files.iter().map(|file| file.rows).sum();
     summary

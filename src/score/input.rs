@@ -22,7 +22,7 @@ const MOST_DIFFERENT: f64 = 0.01;
 const LEAST_OFFSET_DEG: f64 = 0.4;
 
 /// An input with its columns open.
-pub struct Input {
+pub struct ScoringInput {
     path: PathBuf,
     pub table: Table,
     reader: TableReader,
@@ -42,9 +42,9 @@ pub struct Facts {
     different: u64,
 }
 
-impl Input {
+impl ScoringInput {
     /// Opens and checks everything that can be checked without rows.
-    pub fn open(path: &Path, schema: &Schema, plan: &ScoringPlan) -> Result<Input> {
+    pub fn open(path: &Path, schema: &Schema, plan: &ScoringPlan) -> Result<ScoringInput> {
         let table = Table::open(path, schema)?;
         check_units(&plan.card, &table)?;
         check_geometry(plan, &table)?;
@@ -65,7 +65,7 @@ impl Input {
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
         let reader = table.reader(&request)?;
         let quantities = request.quantities;
-        Ok(Input { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
+        Ok(ScoringInput { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
     }
 
     pub fn rows(&self) -> u64 {
@@ -99,7 +99,7 @@ impl Input {
     }
 }
 
-impl Input {
+impl ScoringInput {
     /// Warns of quantities whose first values no telescope has, such as angles in another unit.
     fn warn_of_values(&self, values: &[Vec<f32>]) {
         for (name, finding) in plausible::findings(&self.table, &self.quantities, values) {
@@ -175,7 +175,7 @@ impl Facts {
     }
 
     /// Refuses a whole file whose own figures are not those of its geometry.
-    pub fn judge(&self, path: &Path) -> Result<()> {
+    pub fn refuse_wrong_geometry(&self, path: &Path) -> Result<()> {
         let allowed = MOST_DIFFERENT * self.compared as f64;
         if self.different as f64 <= allowed {
             return Ok(());

@@ -37,9 +37,9 @@ use crate::engine::{self, RankResources, Scorer};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
 use crate::storage;
-use earlier::Earlier;
+use earlier::EarlierScores;
 use extracted::Extracted;
-use pipeline::Shared;
+use pipeline::PipelineContext;
 use scheduler::WorkQueue;
 use scoring_plan::ScoringPlan;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use survey::{Found, Surveyor};
+use survey::{ScoringSurveyor, SurveyedFile};
 use suspects::Suspects;
 
 pub const MANIFEST: &str = "manifest.json";
@@ -205,7 +205,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let start = Start::new(comm, &options.output, options.shard, started)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let extracted = Extracted::read(comm, &listed, options)?;
-    let opening = Opening {
+    let opening = ScoringStart {
         comm,
         options,
         listed: &listed,
@@ -216,7 +216,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let whose = (hash.as_str(), settings.as_str());
     let prepare = || opening.prepare(whose, &extracted);
     let prepared = if is_root(comm) { prepare() } else { Ok(Default::default()) };
-    let (earlier, listing): (Earlier, String) = sync_result(comm, prepared)?;
+    let (earlier, listing): (EarlierScores, String) = sync_result(comm, prepared)?;
     let is_read_only = any_rank(comm, is_root(comm) && storage::is_read_only(&options.output))?;
     let output = is_root(comm).then_some(options.output.as_path());
     let folder = output.filter(|_| !is_read_only);
@@ -227,7 +227,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let comm: &dyn Communicator = &watch_reading(comm, folder, options.watchdog, reading)?;
     let mut ledger = Ledger::new(&options.output, shards::part_of(comm, options));
     let known = sync_result(comm, ledger::read(&options.output))?.entries;
-    let see = Surveyor {
+    let see = ScoringSurveyor {
         options,
         plan: &plan,
         model_blake3: &hash,
@@ -238,7 +238,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     };
     let mut note = suspects.note(comm, options);
     let found = survey::survey(comm, &assignment, &known, &see, &mut ledger, &mut note)?;
-    if is_read_only && found.iter().any(|found| matches!(found, Found::Rows(_))) {
+    if is_read_only && found.iter().any(|found| matches!(found, SurveyedFile::Rows(_))) {
         preflight::shared_folder(comm, output)?; // says why nothing can be written
     }
     let empty = summary(&hash, &plan, &settings);
@@ -257,7 +257,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     }
     let ranks = comm.size();
     let (tasks, merges) = survey::tasks(&assignment, &found, &plan, options.split_rows, ranks);
-    let shared = Shared {
+    let shared = PipelineContext {
         assignment: &assignment,
         options,
         plan: &plan,
@@ -273,12 +273,13 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
         report.failures.extend(assignment.unusable.iter().cloned());
     }
     let empty = Summary { failed: extracted.absent().clone(), ..empty };
-    let ending = Ending { options, assignment: &assignment, earlier: &earlier, listing: &listing };
+    let ending =
+        ScoringEnd { options, assignment: &assignment, earlier: &earlier, listing: &listing };
     ending.finish(comm, empty, &report)
 }
 
 /// What is done before the first file is scored.
-struct Opening<'a> {
+struct ScoringStart<'a> {
     comm: &'a dyn Communicator,
     options: &'a Options,
     /// All files, also those of other parts.
@@ -288,15 +289,15 @@ struct Opening<'a> {
     suspects: &'a Suspects,
 }
 
-impl Opening<'_> {
+impl ScoringStart<'_> {
     /// Refuses what stands in the way of the outputs of this model and these settings; returns
     /// the files of earlier runs, and the hash of the list of files.
     fn prepare(
         &self,
         (model, settings): (&str, &str),
         extracted: &Extracted,
-    ) -> Result<(Earlier, String)> {
-        let Opening { comm, options, listed, assignment, start, suspects } = *self;
+    ) -> Result<(EarlierScores, String)> {
+        let ScoringStart { comm, options, listed, assignment, start, suspects } = *self;
         // Of several parts, another may be writing.
         if options.shard.1 == 1 && !storage::is_read_only(&options.output) {
             ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
@@ -312,10 +313,11 @@ impl Opening<'_> {
     }
 
     /// Marks the outputs as unfinished if any are left to write.
-    fn begin(&self, found: &[Found], earlier: &Earlier, empty: Summary) -> Result<()> {
-        let Opening { comm, options, assignment, start, suspects, .. } = *self;
+    fn begin(&self, found: &[SurveyedFile], earlier: &EarlierScores, empty: Summary) -> Result<()> {
+        let ScoringStart { comm, options, assignment, start, suspects, .. } = *self;
         let left = assignment.jobs.iter().zip(found);
-        let left = left.filter(|(_, found)| matches!(found, Found::Rows(_))).map(|(job, _)| job);
+        let left =
+            left.filter(|(_, found)| matches!(found, SurveyedFile::Rows(_))).map(|(job, _)| job);
         let left: Vec<_> = left.collect();
         resume::remove_leftovers(options)?;
         if left.is_empty() {
@@ -388,32 +390,37 @@ impl Options {
     }
 }
 
-type Report = failures::RankReport<ScoredFile>;
+type ScoringReport = failures::RankReport<ScoredFile>;
 
 /// Takes up what was found before the work.
-fn take_up(report: &mut Report, found: Vec<Found>) {
+fn take_up(report: &mut ScoringReport, found: Vec<SurveyedFile>) {
     for found in found {
         match found {
-            Found::Finished(file) => report.files.push(file),
-            Found::Failed(failure) => report.failures.push(failure),
-            Found::Rows(_) => {}
+            SurveyedFile::Finished(file) => report.files.push(file),
+            SurveyedFile::Failed(failure) => report.failures.push(failure),
+            SurveyedFile::Rows(_) => {}
         }
     }
 }
 
 /// What the end of a scoring needs besides the ranks' reports.
-struct Ending<'a> {
+struct ScoringEnd<'a> {
     options: &'a Options,
     assignment: &'a Assignment,
-    earlier: &'a Earlier,
+    earlier: &'a EarlierScores,
     listing: &'a str,
 }
 
-impl Ending<'_> {
+impl ScoringEnd<'_> {
     /// Puts the ranks' reports together and writes the manifest. If nothing at all was scored,
     /// returns the first failure as an error.
-    fn finish(&self, comm: &dyn Communicator, empty: Summary, mine: &Report) -> Result<Summary> {
-        let Ending { options, earlier, listing, .. } = self;
+    fn finish(
+        &self,
+        comm: &dyn Communicator,
+        empty: Summary,
+        mine: &ScoringReport,
+    ) -> Result<Summary> {
+        let ScoringEnd { options, earlier, listing, .. } = self;
         let all = mine.gather(comm, |file| &file.output)?;
         // Other parts and earlier runs need a manifest all the same.
         let has_others = options.shard.1 > 1 || !earlier.files.is_empty();

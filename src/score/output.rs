@@ -23,7 +23,7 @@ pub const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
 
 /// What an output is made of: the blake3 of each, as its attributes tell.
 #[derive(Debug, Clone)]
-pub struct MadeOf {
+pub struct Provenance {
     /// Path of the input relative to the root.
     pub name: String,
     pub input: String,
@@ -34,7 +34,7 @@ pub struct MadeOf {
 
 /// Rows by what became of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StatusCounts {
     /// By status bit, over all positions.
     status: [u64; STATUS_BITS.len()],
     /// Without a score at any position.
@@ -45,7 +45,7 @@ pub struct Counts {
     pub implausible_times: u64,
 }
 
-impl Counts {
+impl StatusCounts {
     /// Takes up the status (positions, rows) of rows.
     pub fn add(&mut self, status: &[u32], positions: usize) {
         for (count, (bit, _)) in self.status.iter_mut().zip(STATUS_BITS) {
@@ -65,7 +65,7 @@ impl Counts {
         self.implausible_times += implausible.count() as u64;
     }
 
-    pub fn merge(&mut self, other: &Counts) {
+    pub fn merge(&mut self, other: &StatusCounts) {
         self.implausible_times += other.implausible_times;
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.unusable += other.unusable;
@@ -83,22 +83,23 @@ impl Counts {
         self.status.iter().chain(more).map(|n| *n as f64).collect()
     }
 
-    pub fn from_numbers(numbers: &[f64]) -> Counts {
+    pub fn from_numbers(numbers: &[f64]) -> StatusCounts {
         let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
         let [unusable, implausible_times, outside] = [0, 1, 2].map(|i| at(STATUS_BITS.len() + i));
-        let mut counts = Counts { unusable, outside, implausible_times, ..Counts::default() };
+        let mut counts =
+            StatusCounts { unusable, outside, implausible_times, ..StatusCounts::default() };
         counts.status.iter_mut().enumerate().for_each(|(i, count)| *count = at(i));
         counts
     }
 }
 
 /// An output file being written.
-pub struct Output {
+pub struct ScoreOutput {
     writer: Writer,
     class: bool,
     /// The column of times, which is one of the keys, where there is one.
     time: Option<usize>,
-    pub counts: Counts,
+    pub counts: StatusCounts,
 }
 
 enum Writer {
@@ -106,14 +107,14 @@ enum Writer {
     Text(TextWriter),
 }
 
-impl Output {
+impl ScoreOutput {
     pub fn create(
         path: &Path,
         format: Format,
         specs: &[ColumnSpec],
         class: bool,
         overwrite: bool,
-    ) -> Result<Output> {
+    ) -> Result<ScoreOutput> {
         let writer = match format {
             Format::Hdf5 => Writer::Columns(ColumnWriter::create(path, GROUP, specs, overwrite)?),
             Format::Csv => Writer::Text(TextWriter::create(path, specs, overwrite)?),
@@ -121,7 +122,7 @@ impl Output {
         let is_time =
             |spec: &ColumnSpec| spec.name == unix_time::COLUMN && spec.kind == ColumnType::I64;
         let time = specs.iter().position(is_time);
-        Ok(Output { writer, class, time, counts: Counts::default() })
+        Ok(ScoreOutput { writer, class, time, counts: StatusCounts::default() })
     }
 
     pub fn append(&mut self, plan: &ScoringPlan, rows: &ScoredRows) -> Result<()> {
@@ -151,7 +152,7 @@ impl Output {
         self,
         plan: &ScoringPlan,
         rows: u64,
-        made_of: &MadeOf,
+        made_of: &Provenance,
         facts: &Facts,
     ) -> Result<()> {
         self.refuse_missing(rows)?;

@@ -3,7 +3,7 @@
 //! it in one go gives. Pieces that a killed job left are used again.
 
 use super::input::Facts;
-use super::output::{Counts, GROUP, Output, PIECE_FORMAT};
+use super::output::{GROUP, PIECE_FORMAT, ScoreOutput, StatusCounts};
 use crate::data::files::finished::{FinishedColumn, FinishedFile};
 use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnValues};
 use crate::error::{Fault, Result};
@@ -50,7 +50,7 @@ pub fn merge(
     paths: &[(PathBuf, Range<u64>)],
     (settings, stamp): (&str, &str),
     specs: &[ColumnSpec],
-    output: &mut Output,
+    output: &mut ScoreOutput,
     progress: impl Fn(),
 ) -> Result<Facts> {
     let mut facts = Facts::default();
@@ -64,7 +64,7 @@ pub fn merge(
                 .input());
         };
         facts.merge(&Facts::from_numbers(&file.numbers("facts")));
-        output.counts.merge(&Counts::from_numbers(&file.numbers("counts")));
+        output.counts.merge(&StatusCounts::from_numbers(&file.numbers("counts")));
         for first in (0..length).step_by(CHUNK_ROWS) {
             let block = first..length.min(first + CHUNK_ROWS);
             let columns: Vec<FinishedColumn> = specs

@@ -9,11 +9,11 @@
 //! device or another rank ends the work.
 
 use super::extracted::Extracted;
-use super::input::{Facts, Input};
-use super::output::{MadeOf, Output};
+use super::input::{Facts, ScoringInput};
+use super::output::{Provenance, ScoreOutput};
 use super::scheduler::{Costed, Task, WorkQueue};
 use super::scoring_plan::{ScoredRows, ScoringPlan};
-use super::{Failure, Options, Report, ScoredFile, pieces, resume};
+use super::{Failure, Options, ScoredFile, ScoringReport, pieces, resume};
 use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
@@ -46,7 +46,7 @@ const COMPARED: u64 = 65_536;
 const TICK: Duration = Duration::from_millis(2);
 
 /// What the threads of a rank share.
-pub struct Shared<'a> {
+pub struct PipelineContext<'a> {
     pub assignment: &'a Assignment,
     pub options: &'a Options,
     pub plan: &'a ScoringPlan,
@@ -59,18 +59,18 @@ pub struct Shared<'a> {
 }
 
 /// A task that was begun: what its output is made of.
-struct Opened {
+struct OpenedTask {
     task: Task,
     rows: Range<u64>,
     specs: Vec<ColumnSpec>,
     class: bool,
-    made_of: MadeOf,
+    made_of: Provenance,
     stamp: String,
 }
 
 /// What the reading thread hands over, in the order of the files, and then the preparing one.
 enum Read<Rows> {
-    Begin(Box<Opened>),
+    Begin(Box<OpenedTask>),
     Rows(Rows, u64), // and the first of them in the file
     End,
     /// A piece that was there already.
@@ -80,7 +80,7 @@ enum Read<Rows> {
 
 /// What the writing thread is told.
 enum Write {
-    Begin(Box<Opened>),
+    Begin(Box<OpenedTask>),
     Rows(Box<ScoredRows>),
     End(Facts),
     Kept(Task),
@@ -96,12 +96,12 @@ struct Done {
 /// Does tasks until none are left; gives what became of the files.
 pub fn run(
     comm: &dyn Communicator,
-    shared: &Shared,
+    shared: &PipelineContext,
     scorer: &Scorer,
     pool: &mut WorkQueue,
     (ledger, note): (Ledger, ReadingNote),
     stop: &StopFlag,
-) -> Result<Report> {
+) -> Result<ScoringReport> {
     let (to_read, tasks) = channel();
     let (read, blocks) = sync_channel(WAITING);
     let (prepared, ready) = sync_channel(1);
@@ -117,7 +117,7 @@ pub fn run(
             prepare_all(shared, preparation, &blocks, &prepared, &spare);
         });
         let writing = scope.spawn(move || write_all(shared, &writes, &done, &used_rows, ledger));
-        let scored = Scoring {
+        let scored = RankScoring {
             comm,
             shared,
             scorer,
@@ -129,7 +129,7 @@ pub fn run(
             in_work: 0,
             left: 0,
             signs: 0,
-            report: Report::default(),
+            report: ScoringReport::default(),
             time: Spent::default(),
         }
         .go_on(pool);
@@ -143,9 +143,9 @@ pub fn run(
 }
 
 /// The rank's own thread.
-struct Scoring<'a, 'b> {
+struct RankScoring<'a, 'b> {
     comm: &'a dyn Communicator,
-    shared: &'a Shared<'b>,
+    shared: &'a PipelineContext<'b>,
     scorer: &'a Scorer,
     stop: &'a StopFlag,
     to_read: Sender<Costed>,
@@ -155,7 +155,7 @@ struct Scoring<'a, 'b> {
     in_work: usize, // tasks that were begun and are not done
     left: u64,      // cost of what is still to be read
     signs: u64,
-    report: Report,
+    report: ScoringReport,
     time: Spent,
 }
 
@@ -168,8 +168,8 @@ struct Spent {
     engine: Duration,
 }
 
-impl Scoring<'_, '_> {
-    fn go_on(mut self, pool: &mut WorkQueue) -> Result<Report> {
+impl RankScoring<'_, '_> {
+    fn go_on(mut self, pool: &mut WorkQueue) -> Result<ScoringReport> {
         // The file that is read, as far as it was looked at; none while one that has failed
         // is passed over.
         let (mut current, mut passed_over): (Option<(Task, Facts)>, Option<Task>) = (None, None);
@@ -177,7 +177,7 @@ impl Scoring<'_, '_> {
         let mut likeness: Option<LikenessTally> = None;
         let started = Instant::now();
         loop {
-            self.refuse_to_go_on()?;
+            self.check_stop()?;
             pool.poll()?;
             self.take_outcomes(pool)?;
             while let Some((task, cost)) = pool.take() {
@@ -200,7 +200,7 @@ impl Scoring<'_, '_> {
                 );
                 return Ok(self.report);
             }
-            self.tell_progress();
+            self.report_progress();
             let (read, cost) = match self.ready.recv_timeout(TICK) {
                 Ok(read) => read,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -232,7 +232,7 @@ impl Scoring<'_, '_> {
                     let enough = first + rows.block.rows as u64 >= COMPARED;
                     let whole = if enough { likeness.take() } else { None };
                     let looked =
-                        looked.and_then(|()| self.shared.judge_likeness(&job.input, whole));
+                        looked.and_then(|()| self.shared.check_likeness(&job.input, whole));
                     let write = match looked {
                         Ok(()) => Write::Rows(rows),
                         Err(error) => {
@@ -246,7 +246,7 @@ impl Scoring<'_, '_> {
                 Read::End => {
                     if let Some((task, facts)) = current.take() {
                         let input = &self.shared.assignment.jobs[task.job()].input;
-                        let write = match self.shared.judge_likeness(input, likeness.take()) {
+                        let write = match self.shared.check_likeness(input, likeness.take()) {
                             Ok(()) => Write::End(facts),
                             Err(error) => Write::Failed(task, error),
                         };
@@ -275,10 +275,10 @@ impl Scoring<'_, '_> {
                     return Err(Fault::new("the writing thread ended").internal());
                 }
             };
-            self.refuse_to_go_on()?;
+            self.check_stop()?;
             pool.poll()?;
             self.take_outcomes(pool)?;
-            self.tell_progress();
+            self.report_progress();
             std::thread::sleep(TICK / 4);
         }
     }
@@ -313,7 +313,7 @@ impl Scoring<'_, '_> {
     }
 
     /// The watchdog hears of blocks that were read and written, not of waiting for them.
-    fn tell_progress(&mut self) {
+    fn report_progress(&mut self) {
         let signs = self.shared.signs.load(Ordering::Relaxed);
         // A rank without tasks waits for other ones: for their answer, or for them to end.
         if signs != self.signs || self.in_work == 0 {
@@ -323,21 +323,21 @@ impl Scoring<'_, '_> {
     }
 
     /// A request to stop ends this rank, and with it the others; finished outputs stay.
-    fn refuse_to_go_on(&self) -> Result<()> {
+    fn check_stop(&self) -> Result<()> {
         self.stop.refuse_if_requested()
     }
 }
 
 /// The reading thread: tasks in their order, until nobody has more or wants them.
 fn read_all(
-    shared: &Shared,
+    shared: &PipelineContext,
     tasks: &Receiver<Costed>,
     read: &SyncSender<(Read<Block>, u64)>,
     spare: &Receiver<Block>,
     mut note: ReadingNote,
 ) {
     for (task, cost) in tasks {
-        let mut reading = Reading { shared, read, spare, cost, wanted: true };
+        let mut reading = TaskReader { shared, read, spare, cost, wanted: true };
         note.begin(&shared.assignment.jobs[task.job()]);
         let outcome = note.finish(reading.task(&task));
         let end = match outcome {
@@ -354,15 +354,15 @@ fn read_all(
     }
 }
 
-struct Reading<'a, 'b> {
-    shared: &'a Shared<'b>,
+struct TaskReader<'a, 'b> {
+    shared: &'a PipelineContext<'b>,
     read: &'a SyncSender<(Read<Block>, u64)>,
     spare: &'a Receiver<Block>,
     cost: u64, // that has not been handed over
     wanted: bool,
 }
 
-impl Reading<'_, '_> {
+impl TaskReader<'_, '_> {
     fn hand_over(&mut self, read: Read<Block>, cost: u64) {
         let cost = cost.min(self.cost);
         self.cost -= cost;
@@ -371,10 +371,11 @@ impl Reading<'_, '_> {
 
     /// Reads all rows of a task; whether it was done before.
     fn task(&mut self, task: &Task) -> Result<bool> {
-        let Shared { assignment, options, plan, model_blake3, extracted, signs, .. } = self.shared;
+        let PipelineContext { assignment, options, plan, model_blake3, extracted, signs, .. } =
+            self.shared;
         let job = &assignment.jobs[task.job()];
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
-        let mut input = Input::open(&job.input, &schema, plan)?;
+        let mut input = ScoringInput::open(&job.input, &schema, plan)?;
         let settings = resume::settings_hash(model_blake3, &schema, options, plan);
         let stamp = input.stamp();
         let rows = task.rows(input.rows());
@@ -398,14 +399,14 @@ impl Reading<'_, '_> {
         if !is_piece {
             extracted.refuse_altered(&job.name, &job.input, &hash)?;
         }
-        let made_of = MadeOf {
+        let made_of = Provenance {
             name: job.relative.clone(),
             input: hash,
             model: (*model_blake3).to_string(),
             settings,
         };
         self.hand_over(
-            Read::Begin(Box::new(Opened {
+            Read::Begin(Box::new(OpenedTask {
                 task: task.clone(),
                 rows: if matches!(task, Task::Merge { .. }) {
                     0..input.rows()
@@ -436,7 +437,7 @@ impl Reading<'_, '_> {
 
 /// The preparing thread: what comes before the engine, and the memory that goes round.
 fn prepare_all(
-    shared: &Shared,
+    shared: &PipelineContext,
     preparation: &Preparation,
     blocks: &Receiver<(Read<Block>, u64)>,
     ready: &SyncSender<(Read<Box<ScoredRows>>, u64)>,
@@ -464,14 +465,14 @@ fn prepare_all(
 
 /// The writing thread: outputs in the order of their tasks.
 fn write_all(
-    shared: &Shared,
+    shared: &PipelineContext,
     writes: &Receiver<Write>,
     done: &Sender<Done>,
     used: &Sender<Box<ScoredRows>>,
     mut ledger: Ledger,
 ) -> Result<()> {
     // The output that is written; none when it has failed.
-    let mut current: Option<(Box<Opened>, Result<Output>)> = None;
+    let mut current: Option<(Box<OpenedTask>, Result<ScoreOutput>)> = None;
     for write in writes {
         shared.signs.fetch_add(1, Ordering::Relaxed);
         let (task, outcome) = match write {
@@ -512,10 +513,10 @@ fn write_all(
     Ok(())
 }
 
-impl Shared<'_> {
+impl PipelineContext<'_> {
     /// Warns of a file whose first rows are unlike the events that the model was trained on;
     /// with `--strict` refuses it.
-    fn judge_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
+    fn check_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
         let Some(found) = likeness.and_then(|tally| self.plan.describe_difference(&tally)) else {
             return Ok(());
         };
@@ -531,26 +532,28 @@ impl Shared<'_> {
     }
 
     /// What stood under the name was looked at before.
-    fn create(&self, opened: &Opened) -> Result<Output> {
-        let Shared { assignment, options, .. } = self;
+    fn create(&self, opened: &OpenedTask) -> Result<ScoreOutput> {
+        let PipelineContext { assignment, options, .. } = self;
         let job = &assignment.jobs[opened.task.job()];
         match &opened.task {
             Task::Piece { .. } => {
                 let path = pieces::path_of(&options.output, &job.name, &opened.rows);
-                Output::create(&path, super::Format::Hdf5, &opened.specs, opened.class, true)
+                ScoreOutput::create(&path, super::Format::Hdf5, &opened.specs, opened.class, true)
             }
-            _ => Output::create(&job.output, options.format, &opened.specs, opened.class, true),
+            _ => {
+                ScoreOutput::create(&job.output, options.format, &opened.specs, opened.class, true)
+            }
         }
     }
 
     fn finish(
         &self,
-        opened: &Opened,
-        mut output: Output,
+        opened: &OpenedTask,
+        mut output: ScoreOutput,
         facts: Facts,
         ledger: &mut Ledger,
     ) -> Result<Option<ScoredFile>> {
-        let Shared { assignment, options, plan, .. } = self;
+        let PipelineContext { assignment, options, plan, .. } = self;
         let job = &assignment.jobs[opened.task.job()];
         let (rows, made_of) = (opened.rows.end - opened.rows.start, &opened.made_of);
         let told = || {
@@ -571,7 +574,7 @@ impl Shared<'_> {
                 pieces::merge(&paths, made, &opened.specs, &mut output, told)?
             }
         };
-        facts.judge(&job.input)?;
+        facts.refuse_wrong_geometry(&job.input)?;
         let counts = output.counts.clone();
         output.finish(plan, rows, made_of, &facts)?;
         let output_blake3 = stamp::hash_text(&stamp::hash_file_with_progress(&job.output, told)?);

@@ -7,7 +7,7 @@
 //! knows. A text table does not say what it was made of: there the ledger alone counts.
 //! Anything else under the name of an output is refused, as ever.
 
-use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
+use super::output::{FORMAT, GROUP, StatusCounts, VERSION_WITH_POSITIONS};
 use super::scoring_plan::ScoringPlan;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
 use crate::data::files::finished::{FinishedColumn, FinishedFile};
@@ -96,7 +96,7 @@ pub fn remove_leftovers(options: &Options) -> Result<()> {
 }
 
 /// An output that is kept.
-pub struct Kept {
+pub struct KeptOutput {
     pub file: ScoredFile,
     /// Whether a ledger has its line.
     pub in_ledger: bool,
@@ -110,7 +110,7 @@ pub fn finished(
     input_blake3: &str,
     known: &[LedgerEntry<ScoredFile>],
     progress: &dyn Fn(),
-) -> Result<Option<Kept>> {
+) -> Result<Option<KeptOutput>> {
     let path = &job.output;
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
     let other = |what: &str| {
@@ -132,7 +132,7 @@ pub fn finished(
     }
     if format == Format::Csv {
         return match (entry, known.last()) {
-            (Some(entry), _) => Ok(Some(Kept { file: entry.file.clone(), in_ledger: true })),
+            (Some(entry), _) => Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true })),
             (None, Some(entry)) => Err(differs(&other, entry, settings)),
             // Killed between the output and its line.
             (None, None) => Ok(None),
@@ -146,9 +146,9 @@ pub fn finished(
         return Err(other("made from another content of its input"));
     }
     if let Some(entry) = entry {
-        return Ok(Some(Kept { file: entry.file.clone(), in_ledger: true }));
+        return Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true }));
     }
-    let mut counts = Counts::default();
+    let mut counts = StatusCounts::default();
     let status = format!("{GROUP}/status");
     let rows = if file.has(&status) {
         file.for_each_block_u32(&status, |values, positions| counts.add(values, positions))?
@@ -170,11 +170,11 @@ pub fn finished(
         implausible_times: counts.implausible_times,
         status: counts.by_name(),
     };
-    Ok(Some(Kept { file, in_ledger: false }))
+    Ok(Some(KeptOutput { file, in_ledger: false }))
 }
 
 /// Counts the times of an output that are not plausible, where it has any.
-fn add_times(file: &FinishedFile, rows: u64, counts: &mut Counts) -> Result<()> {
+fn add_times(file: &FinishedFile, rows: u64, counts: &mut StatusCounts) -> Result<()> {
     if !file.has(&format!("{GROUP}/{}", unix_time::COLUMN)) {
         return Ok(());
     }

@@ -76,7 +76,7 @@ struct Manager {
     pieces: BTreeMap<usize, (usize, bool)>,
     merges: BTreeMap<usize, u64>, // cost
     waiting: Vec<usize>,
-    told: usize, // ranks that know that there is no more
+    informed: usize, // ranks that know that there is no more
 }
 
 impl Manager {
@@ -91,7 +91,7 @@ impl Manager {
         let cost = tasks.iter().map(|(_, cost)| cost).sum();
         let left = tasks.into();
         let (ranks, waiting) = (ranks as u64, Vec::new());
-        Manager { ranks, left, cost, pieces, merges, waiting, told: 0 }
+        Manager { ranks, left, cost, pieces, merges, waiting, informed: 0 }
     }
 
     /// The next share; empty if nothing is left now.
@@ -215,7 +215,7 @@ impl<'a> WorkQueue<'a> {
                 manager.waiting.push(rank);
                 continue;
             }
-            manager.told += usize::from(share.is_empty());
+            manager.informed += usize::from(share.is_empty());
             self.comm.send(rank, &message(SHARE, &share))?;
         }
         Ok(())
@@ -223,7 +223,7 @@ impl<'a> WorkQueue<'a> {
 
     /// Whether this rank has nothing more to do, nor to answer.
     pub fn is_over(&self) -> bool {
-        let others = self.manager.as_ref().is_none_or(|m| m.told + 1 >= self.comm.size());
+        let others = self.manager.as_ref().is_none_or(|m| m.informed + 1 >= self.comm.size());
         self.over && self.at_hand.is_empty() && others
     }
 }

@@ -4,7 +4,7 @@
 //! folder of the ledger; whoever finishes and finds all others finished writes the manifest of
 //! the whole, the very bytes of an undivided scoring.
 
-use super::earlier::{self, Earlier};
+use super::earlier::{self, EarlierScores};
 use super::{MANIFEST, Options, ScoredFile, Summary};
 use crate::comm::Communicator;
 use crate::dataset::assignment::Assignment;
@@ -98,7 +98,7 @@ pub fn listing_hash(listed: &Assignment) -> String {
 pub fn write_manifest(
     options: &Options,
     summary: &Summary,
-    earlier: &Earlier,
+    earlier: &EarlierScores,
     listing: &str,
 ) -> Result<Summary> {
     let target = options.output.join(MANIFEST);

@@ -31,7 +31,7 @@ const SMALL_SHARE: u64 = 4;
 
 /// What a file was found to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Found {
+pub enum SurveyedFile {
     Finished(ScoredFile),
     Rows(u64),
     Failed(Failure),
@@ -42,30 +42,31 @@ pub fn survey(
     comm: &dyn Communicator,
     assignment: &Assignment,
     known: &Entries<ScoredFile>,
-    see: &Surveyor,
+    surveyor: &ScoringSurveyor,
     ledger: &mut Ledger,
     note: &mut ReadingNote,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<SurveyedFile>> {
     assignment.survey(comm, |job| {
-        let failure = see.suspects.failure(&job.name).or(see.extracted.failure(&job.name));
+        let failure =
+            surveyor.suspects.failure(&job.name).or(surveyor.extracted.failure(&job.name));
         if let Some(failure) = failure {
-            return Ok(Found::Failed(failure.clone()));
+            return Ok(SurveyedFile::Failed(failure.clone()));
         }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
         note.begin(job);
-        let looked = note.finish(see.look(comm, job, entries, ledger));
+        let looked = note.finish(surveyor.look(comm, job, entries, ledger));
         match looked.map_err(or_lack_of_memory) {
             Ok(found) => Ok(found),
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                 Err(error)
             }
-            Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+            Err(error) => Ok(SurveyedFile::Failed(Failure::new(&job.input, &error))),
         }
     })
 }
 
 /// What a file is looked at with.
-pub struct Surveyor<'a> {
+pub struct ScoringSurveyor<'a> {
     pub options: &'a Options,
     pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
@@ -78,14 +79,14 @@ pub struct Surveyor<'a> {
     pub extracted: &'a Extracted,
 }
 
-impl Surveyor<'_> {
+impl ScoringSurveyor<'_> {
     fn look(
         &self,
         comm: &dyn Communicator,
         job: &Job,
         known: &[LedgerEntry<ScoredFile>],
         ledger: &mut Ledger,
-    ) -> Result<Found> {
+    ) -> Result<SurveyedFile> {
         let schema = Schema::for_file(&job.input, self.options.schema.as_deref())?;
         let exists = std::fs::symlink_metadata(&job.output).is_ok();
         let overwrite = self.options.overwrite;
@@ -112,13 +113,13 @@ impl Surveyor<'_> {
                         input_stamp: None,
                     })?;
                 }
-                return Ok(Found::Finished(kept.file));
+                return Ok(SurveyedFile::Finished(kept.file));
             }
         }
         let table = Table::open(&job.input, &schema)?;
         let looking = |row| comm.progress(Work::Hashing, row);
         engine::refuse_used_runs(&self.plan.card, &table, looking)?;
-        Ok(Found::Rows(table.rows()))
+        Ok(SurveyedFile::Rows(table.rows()))
     }
 }
 
@@ -127,7 +128,7 @@ impl Surveyor<'_> {
 /// `split_rows` rows are cut, as few as will do: a piece is written twice.
 pub fn tasks(
     assignment: &Assignment,
-    found: &[Found],
+    found: &[SurveyedFile],
     plan: &ScoringPlan,
     split_rows: u64,
     ranks: usize,
@@ -139,7 +140,7 @@ pub fn tasks(
         .zip(found)
         .enumerate()
         .filter_map(|(job, (of, found))| match found {
-            Found::Rows(rows) => {
+            SurveyedFile::Rows(rows) => {
                 let cost = rows * positions * SCORING_NS + of.bytes;
                 Some(Left { job, rows: *rows, cost })
             }
@@ -210,14 +211,14 @@ fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
 /// not fit without.
 pub fn check_room(
     assignment: &Assignment,
-    found: &[Found],
+    found: &[SurveyedFile],
     plan: &ScoringPlan,
     options: &Options,
 ) -> Result<()> {
     let Some(free) = storage::free_bytes(&options.output) else { return Ok(()) };
     let (mut least, mut most) = (0_u64, 0_u64);
     for (job, found) in assignment.jobs.iter().zip(found) {
-        let Found::Rows(rows) = found else { continue };
+        let SurveyedFile::Rows(rows) = found else { continue };
         let [low, high] = plan.row_bytes(options.format == Format::Csv);
         let there = std::fs::metadata(&job.output).map_or(0, |m| m.len());
         least = least.saturating_add((rows * low).saturating_sub(there));

@@ -29,7 +29,7 @@ pub struct Suspects {
 
 /// What a rank found out about a suspect.
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct ProbeResult {
     output: String,
     failure: Option<Failure>,
 }
@@ -46,9 +46,9 @@ impl Suspects {
         let named = value_of_root(comm, || named(options))?;
         let jobs = listed.jobs.iter().filter(|job| named.contains(&job.name));
         let own = jobs.skip(comm.rank()).step_by(comm.size());
-        let mine: Result<Vec<Found>> = own.map(|job| found(job, options, stop)).collect();
+        let mine: Result<Vec<ProbeResult>> = own.map(|job| probe(job, options, stop)).collect();
         let mut suspects = Suspects::default();
-        for Found { output, failure } in
+        for ProbeResult { output, failure } in
             gather_values(comm, &sync_result(comm, mine)?)?.into_iter().flatten()
         {
             match failure {
@@ -112,7 +112,7 @@ fn named(options: &Options) -> Result<BTreeSet<String>> {
     Ok(of_ledger.chain(left_behind).collect())
 }
 
-fn found(job: &Job, options: &Options, stop: &StopFlag) -> Result<Found> {
+fn probe(job: &Job, options: &Options, stop: &StopFlag) -> Result<ProbeResult> {
     log::warn!(
         "{}: an earlier start ended while it was read; a child process reads it first",
         job.input.display()
@@ -123,5 +123,5 @@ fn found(job: &Job, options: &Options, stop: &StopFlag) -> Result<Found> {
         log::warn!("{error}");
     }
     let failure = error.as_ref().map(|error: &Error| Failure::new(&job.input, error));
-    Ok(Found { output: job.name.clone(), failure })
+    Ok(ProbeResult { output: job.name.clone(), failure })
 }

@@ -7,11 +7,11 @@
 //! are exact in any order. Where events have a class, the same bins give the areas under both
 //! ROC curves and the error of their difference.
 
-use super::counting::judge::Judge;
-use super::folder::{Counted, Folder, Listed, count};
+use super::counting::event_classifier::EventClassifier;
+use super::folder::{Counted, Folder, ScoreFileEntry, count};
 use super::models::Models;
-use super::plan::{Plan, refuse_selections};
-use super::summary::{Parts, Season, Tally};
+use super::plan::{SeasonPlan, refuse_selections};
+use super::summary::{EventTally, Season, SeasonParts};
 use crate::comm::{Communicator, gather_values, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::config::SeasonSettings;
@@ -78,7 +78,7 @@ pub struct Side {
     pub point: String,
     pub threshold: Option<f64>,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,8 +134,8 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
         Ok(folders)
     };
     let folders = sync_result(comm, open())?;
-    let plan = |folder: &Folder| Plan::new(&folder.head()?, settings, false);
-    let plans = || -> Result<[Plan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
+    let plan = |folder: &Folder| SeasonPlan::new(&folder.head()?, settings, false);
+    let plans = || -> Result<[SeasonPlan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
     let plans = sync_result(comm, plans())?;
     if plans[0].positions != plans[1].positions {
         return mark_shared(Err(Fault::new("the two were scored at other positions")
@@ -150,7 +150,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
     ];
     for (plan, counted) in plans.iter().zip(&counts) {
         let selections = counted.runs.values().flat_map(|run| &run.selections);
-        mark_shared(refuse_selections(&plan.told, selections))?;
+        mark_shared(refuse_selections(&plan.label, selections))?;
     }
     let (sides, runs) = mark_shared(sides(&folders, &plans, counts, settings))?;
     let pairs = FilePairs { comm, folders: &folders, plans: &plans };
@@ -193,7 +193,7 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
     let [a, b] = folders;
     let refuse = |what: &str, expected: String, found: String| {
         Err(Fault::new(what.to_string())
-            .file(&b.told)
+            .file(&b.label)
             .expected(expected)
             .found(found)
             .advice("compare scorings of the same inputs")
@@ -207,7 +207,7 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
         let only = if of_a.contains(name) { "the first" } else { "the second" };
         return refuse(
             "the two are scorings of different inputs",
-            format!("the files of {}", a.told),
+            format!("the files of {}", a.label),
             format!("{name} in {only} alone"),
         );
     }
@@ -226,13 +226,13 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
 /// What both find on the runs that both can count.
 fn sides(
     folders: &[Folder; 2],
-    plans: &[Plan; 2],
+    plans: &[SeasonPlan; 2],
     mut counts: [Counted; 2],
     settings: &SeasonSettings,
 ) -> Result<([Side; 2], Vec<String>)> {
     let models = Models::new(settings)?;
     let season = |which: usize, counted: &Counted| {
-        Season::new(Parts {
+        Season::new(SeasonParts {
             folder: &folders[which],
             plan: &plans[which],
             settings,
@@ -251,7 +251,7 @@ fn sides(
     let in_both = first.runs.iter().filter(|run| both.contains(&(run.telescope, run.run.clone())));
     let names = in_both.map(|run| run.run.clone()).collect();
     for counted in &mut counts {
-        counted.runs.retain(|key, _| both.contains(&(key.telescope, key.told())));
+        counted.runs.retain(|key, _| both.contains(&(key.telescope, key.label())));
     }
     let side = |which: usize| -> Result<Side> {
         let season = season(which, &counts[which])?;
@@ -270,7 +270,7 @@ fn sides(
 struct FilePairs<'a> {
     comm: &'a dyn Communicator,
     folders: &'a [Folder; 2],
-    plans: &'a [Plan; 2],
+    plans: &'a [SeasonPlan; 2],
 }
 
 /// Events per bin of the scores of either side.
@@ -334,13 +334,13 @@ impl FilePairs<'_> {
     }
 
     /// Calls `each` with every row of a pair of files.
-    fn file(&self, file: &Listed, mut each: impl FnMut(&RowPair)) -> Result<()> {
+    fn file(&self, file: &ScoreFileEntry, mut each: impl FnMut(&RowPair)) -> Result<()> {
         // Both list the same names in the same order.
         let of_second = self.folders[1].files.iter().find(|other| other.name == file.name);
         let paths = [&file.path, of_second.map_or(&file.path, |other| &other.path)];
         let files = [ScoreFile::open(paths[0])?, ScoreFile::open(paths[1])?];
-        let judges =
-            [0, 1].map(|which| Judge::new(&files[which].head, &self.plans[which], &file.name));
+        let judges = [0, 1]
+            .map(|which| EventClassifier::new(&files[which].head, &self.plans[which], &file.name));
         if files[0].head.keys != files[1].head.keys {
             return Err(different_keys(paths[1], None));
         }
@@ -356,7 +356,7 @@ impl FilePairs<'_> {
                         .found(files[which].head.rows)
                         .input());
                 }
-                files[which].read(first..next, judges[which].wanted(), &mut blocks[which])?;
+                files[which].read(first..next, judges[which].request(), &mut blocks[which])?;
             }
             for row in 0..blocks[0].rows {
                 if (0..blocks[0].keys.len())
@@ -366,7 +366,7 @@ impl FilePairs<'_> {
                 }
                 each(&RowPair {
                     file,
-                    judges: &judges,
+                    classifiers: &judges,
                     blocks: &blocks,
                     keys: &files[0].head.keys,
                     row,
@@ -482,8 +482,8 @@ fn correlation(
 
 /// One row of both scorings.
 struct RowPair<'a> {
-    file: &'a Listed,
-    judges: &'a [Judge<'a>; 2],
+    file: &'a ScoreFileEntry,
+    classifiers: &'a [EventClassifier<'a>; 2],
     blocks: &'a [ScoreBlock; 2],
     keys: &'a [String],
     row: usize,
@@ -500,7 +500,7 @@ impl RowPair<'_> {
                 bins.add_labelled(gamma, of_event);
             }
         }
-        let passes = [0, 1].map(|w| self.judges[w].passes(&self.blocks[w], self.row));
+        let passes = [0, 1].map(|w| self.classifiers[w].passes(&self.blocks[w], self.row));
         if let Some(gamma) = gamma {
             found.labelled.add(gamma, passes.map(|passes| passes & 1 == 1), 1.0);
         }
@@ -510,8 +510,9 @@ impl RowPair<'_> {
             let of = if k == 0 { &mut found.at_source } else { &mut found.off_source };
             of.add(a, b);
         }
-        let places = [0, 1]
-            .map(|w| self.judges[w].place(passes[w], &self.blocks[w], self.row, self.file_row));
+        let places = [0, 1].map(|w| {
+            self.classifiers[w].place(passes[w], &self.blocks[w], self.row, self.file_row)
+        });
         let [a, b] = places.map(|place| place == Some(0));
         found.counted.add(a, b);
         if a != b {
@@ -521,7 +522,7 @@ impl RowPair<'_> {
                 file: self.file.name.clone(),
                 row: self.file_row,
                 keys: keys.collect(),
-                time_ns: self.judges[0].time_ns(&self.blocks[0], self.row),
+                time_ns: self.classifiers[0].time_ns(&self.blocks[0], self.row),
                 scores: [0, 1].map(|w| Some(self.score(w)).filter(|score| score.is_finite())),
                 counted_at: places,
             });
@@ -532,7 +533,7 @@ impl RowPair<'_> {
     }
 
     fn score(&self, which: usize) -> f32 {
-        self.judges[which].score(&self.blocks[which], self.row)
+        self.classifiers[which].score(&self.blocks[which], self.row)
     }
 
     /// Whether the event is a gamma, where both say so or both say that it is not.

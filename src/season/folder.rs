@@ -5,7 +5,7 @@ use super::counting::counts::{RunCounts, RunKey};
 use super::counting::labels::Labels;
 use super::counting::repeated::CountedEvents;
 use super::counting::scan::scan;
-use super::plan::Plan;
+use super::plan::SeasonPlan;
 use crate::bounded;
 use crate::comm::{Communicator, Work, gather_values, mark_shared, sync_result};
 use crate::config::SeasonSettings;
@@ -28,14 +28,14 @@ const MOST_ROWS: u64 = 1 << 40;
 /// What scorings have written, in one folder or several.
 #[derive(Debug)]
 pub struct Folder {
-    pub told: String,
-    pub files: Vec<Listed>, // by name
+    pub label: String,
+    pub files: Vec<ScoreFileEntry>, // by name
     /// Inputs that could not be scored, with the reason.
     pub failed: BTreeMap<String, FailedFile>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ScoreFileEntry {
     /// Path below the folder, with the folder's own where there are several.
     pub name: String,
     pub path: PathBuf,
@@ -47,7 +47,7 @@ pub struct Listed {
     pub output_blake3: String,
 }
 
-impl Listed {
+impl ScoreFileEntry {
     /// Refuses a file that is not as it was written.
     fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
         if self.output_blake3.is_empty() {
@@ -67,7 +67,7 @@ impl Listed {
 }
 
 #[derive(Deserialize)]
-struct Manifest {
+struct ScoreManifest {
     files: Vec<OfManifest>,
     #[serde(default)]
     failed: BTreeMap<String, FailedFile>,
@@ -95,7 +95,7 @@ struct OfManifest {
 impl Folder {
     pub fn open(paths: &[PathBuf]) -> Result<Folder> {
         let told: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let mut all = Folder { told: told.join(", "), files: Vec::new(), failed: BTreeMap::new() };
+        let mut all = Folder { label: told.join(", "), files: Vec::new(), failed: BTreeMap::new() };
         for path in paths {
             let manifest = read_manifest(path)?;
             refuse_unlisted(path, &manifest)?;
@@ -105,7 +105,14 @@ impl Folder {
                 let OfManifest { rows, unusable, outside, input_blake3, output_blake3, .. } = file;
                 let inside = rows.saturating_sub(unusable).saturating_sub(outside);
                 let path = below;
-                all.files.push(Listed { name, path, rows, inside, input_blake3, output_blake3 });
+                all.files.push(ScoreFileEntry {
+                    name,
+                    path,
+                    rows,
+                    inside,
+                    input_blake3,
+                    output_blake3,
+                });
             }
             all.failed.extend(manifest.failed);
         }
@@ -114,7 +121,7 @@ impl Folder {
         for file in all.files.iter().filter(|file| file.rows > 0) {
             if let Some(other) = inputs.insert(&file.input_blake3, &file.name) {
                 return Err(Fault::new("two score files have the same input")
-                    .file(&all.told)
+                    .file(&all.label)
                     .found(format!("{other} and {}", file.name))
                     .advice("leave one of them out: its events would count twice")
                     .input());
@@ -126,8 +133,8 @@ impl Folder {
     /// Returns a warning of files with fewer than `least` of their rows inside the model's cuts, as
     /// the scoring gave it.
     pub fn few_inside(&self, least: f64) -> Option<String> {
-        let few = |file: &&Listed| (file.inside as f64) < least * file.rows as f64;
-        let few: Vec<&Listed> = self.files.iter().filter(few).collect();
+        let few = |file: &&ScoreFileEntry| (file.inside as f64) < least * file.rows as f64;
+        let few: Vec<&ScoreFileEntry> = self.files.iter().filter(few).collect();
         let first = few.first()?;
         Some(format!(
             "{} of {} score files have less than {} % of their rows inside the model's cuts, such as {} ({} of {}): are units and schema of the scored files right?",
@@ -141,9 +148,12 @@ impl Folder {
     }
 
     /// Returns the files with rows that have the input of a file of another folder, with that file.
-    pub fn shared<'a>(&'a self, other: &'a Folder) -> Vec<(&'a Listed, &'a Listed)> {
-        let with_rows = |file: &&Listed| file.rows > 0;
-        let inputs: BTreeMap<&str, &Listed> =
+    pub fn shared<'a>(
+        &'a self,
+        other: &'a Folder,
+    ) -> Vec<(&'a ScoreFileEntry, &'a ScoreFileEntry)> {
+        let with_rows = |file: &&ScoreFileEntry| file.rows > 0;
+        let inputs: BTreeMap<&str, &ScoreFileEntry> =
             other.files.iter().filter(with_rows).map(|f| (f.input_blake3.as_str(), f)).collect();
         let own = self.files.iter().filter(with_rows);
         own.filter_map(|file| Some((file, *inputs.get(file.input_blake3.as_str())?))).collect()
@@ -158,12 +168,12 @@ impl Folder {
                 Err(error) => first = first.or(Some(error)),
             }
         }
-        Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.told).input()))
+        Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.label).input()))
     }
 
     /// The files that a rank reads, longest first; all ranks together read each once.
-    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Listed> {
-        let mut order: Vec<&Listed> = self.files.iter().collect();
+    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&ScoreFileEntry> {
+        let mut order: Vec<&ScoreFileEntry> = self.files.iter().collect();
         order.sort_by(|a, b| b.rows.cmp(&a.rows).then(a.name.cmp(&b.name)));
         let mut load = vec![0_u64; ranks];
         let mut mine = Vec::new();
@@ -180,7 +190,7 @@ impl Folder {
 
 /// Refuses a folder with score files that its manifest does not list: their events would be
 /// missing from all counts.
-fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
+fn refuse_unlisted(folder: &Path, manifest: &ScoreManifest) -> Result<()> {
     let listed: BTreeSet<PathBuf> =
         manifest.files.iter().map(|file| folder.join(&file.output)).collect();
     let mut found = hdf5_files(folder)?;
@@ -195,7 +205,7 @@ fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
         .input())
 }
 
-fn read_manifest(folder: &Path) -> Result<Manifest> {
+fn read_manifest(folder: &Path) -> Result<ScoreManifest> {
     let path = folder.join(MANIFEST);
     let fault = |what: &str| Fault::new(what.to_string()).file(&path);
     std::fs::metadata(&path).map_err(|e| {
@@ -207,7 +217,7 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
     bounded::refuse_irregular(&path)?;
     let text = bounded::read_text(&path, LARGEST_MANIFEST)
         .map_err(|e| fault("cannot read the manifest").found(e).input())?;
-    let manifest: Manifest = serde_json::from_str(&text)
+    let manifest: ScoreManifest = serde_json::from_str(&text)
         .map_err(|e| fault("cannot understand the manifest").found(e).input())?;
     if !manifest.complete {
         return Err(fault("the scoring is not complete")
@@ -249,7 +259,7 @@ pub struct Counted {
 
 /// What one rank has counted, as it travels.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct RankCounts {
     runs: Vec<(RunKey, RunCounts)>,
     candidates: Vec<Candidate>,
     failed: Vec<(String, u8, String)>,
@@ -263,10 +273,10 @@ struct Told {
 pub fn count(
     comm: &dyn Communicator,
     folder: &Folder,
-    plan: &Plan,
+    plan: &SeasonPlan,
     settings: &SeasonSettings,
 ) -> Result<Counted> {
-    let mut mine = Counting {
+    let mut mine = CountCollector {
         runs: BTreeMap::new(),
         best: BestCandidates::new(plan.candidates),
         events: CountedEvents::default(),
@@ -292,7 +302,7 @@ pub fn count(
         });
         match outcome {
             Ok(mut scanned) => {
-                let by_name = |known: &Listed| known.name.cmp(&file.name);
+                let by_name = |known: &ScoreFileEntry| known.name.cmp(&file.name);
                 let index = folder.files.binary_search_by(by_name);
                 scanned.events.of_file(index.unwrap_or_default());
                 mine.take(scanned);
@@ -307,7 +317,7 @@ pub fn count(
         }
     }
     sync_result(comm, fatal)?;
-    let told = Told {
+    let told = RankCounts {
         runs: mine.runs.into_iter().collect(),
         candidates: mine.best.finish(),
         failed,
@@ -321,14 +331,14 @@ pub fn count(
     Ok(counted)
 }
 
-struct Counting {
+struct CountCollector {
     runs: BTreeMap<RunKey, RunCounts>,
     best: BestCandidates,
     events: CountedEvents,
     labels: Labels,
 }
 
-impl Counting {
+impl CountCollector {
     fn take(&mut self, scanned: super::counting::scan::Scanned) {
         for (key, counts) in scanned.runs {
             self.runs.entry(key).or_default().merge(&counts);
@@ -341,8 +351,8 @@ impl Counting {
 
 fn merge(
     comm: &dyn Communicator,
-    mine: &Told,
-    plan: &Plan,
+    mine: &RankCounts,
+    plan: &SeasonPlan,
     files: usize,
 ) -> Result<(Counted, CountedEvents)> {
     let mut counted = Counted::default();

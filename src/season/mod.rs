@@ -21,12 +21,13 @@ pub mod time;
 pub use compare::{COMPARISON, Migration, SeasonComparison, Side};
 pub use counting::area::{AreaBin, BinLeak, Simulation};
 pub use counting::candidates::Candidate;
-pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
+pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, OnOffHistogram, THETA2_BINS, THETA2_MAX};
 pub use names::number_name;
 pub use pages::pictures::Picture;
 pub use showers::{INDEPENDENT, Showers};
 pub use summary::{
-    Cumulative, DriftOf, EnergyBin, Group, Naive, Night, PortionRow, RunRow, Scores, Season, Tally,
+    Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, RunRow,
+    ScoreHistogram, Season,
 };
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};
@@ -35,7 +36,7 @@ use crate::error::{Error, Fault, Result};
 use crate::storage;
 use folder::{Folder, count};
 use models::Models;
-use plan::Plan;
+use plan::SeasonPlan;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -71,10 +72,11 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let total = folder.files.len() + folder.failed.len();
     let refuse = |counted: &folder::Counted| {
         let failed = summary::not_in_figures(&folder, counted);
-        mark_shared(refuse_failed(&folder.told, &failed, total, options.allow_failed))
+        mark_shared(refuse_failed(&folder.label, &failed, total, options.allow_failed))
     };
     refuse(&folder::Counted::default())?;
-    let plan = sync_result(comm, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    let plan =
+        sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
     let counted = count(comm, &folder, &plan, settings)?;
     refuse(&counted)?;
     let simulation = match &options.gamma_mc {
@@ -86,7 +88,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
         None => None,
     };
     let own_reference = reference.as_ref().and_then(|(_, warning)| warning.clone());
-    let made = Season::new(summary::Parts {
+    let made = Season::new(summary::SeasonParts {
         folder: &folder,
         plan: &plan,
         settings,
@@ -154,7 +156,7 @@ fn simulated(
     comm: &dyn Communicator,
     path: &Path,
     season: &Folder,
-    plan: &Plan,
+    plan: &SeasonPlan,
     settings: &SeasonSettings,
 ) -> Result<Simulation> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
@@ -166,12 +168,13 @@ fn simulated(
             .advice("give the folder of the scored simulation: leak and areas would be those of the observation")
             .input()));
     }
-    let own = sync_result(comm, folder.head().and_then(|head| Plan::new(&head, settings, true)))?;
-    if own.positions != plan.positions || own.told != plan.told {
+    let own =
+        sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, true)))?;
+    if own.positions != plan.positions || own.label != plan.label {
         return mark_shared(Err(Fault::new("the simulated gammas were scored in another way")
             .file(path)
-            .expected(format!("{} at {:?} deg", plan.told, plan.positions))
-            .found(format!("{} at {:?} deg", own.told, own.positions))
+            .expected(format!("{} at {:?} deg", plan.label, plan.positions))
+            .found(format!("{} at {:?} deg", own.label, own.positions))
             .advice("score them with the configuration of the season")
             .input()));
     }
@@ -187,7 +190,8 @@ fn reference(
     settings: &SeasonSettings,
 ) -> Result<(folder::Counted, Option<String>)> {
     let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
-    let plan = sync_result(comm, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    let plan =
+        sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
     let shared = folder.shared(season);
     let warning = shared.first().map(|(own, _)| {
         format!(

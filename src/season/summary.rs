@@ -4,14 +4,14 @@ use super::counting::area::{BinLeak, Simulation};
 use super::counting::candidates::Candidate;
 use super::counting::clock::DISAGREEMENT;
 use super::counting::combine::{self, Combined};
-use super::counting::counts::{Pair, Portion, RunCounts, RunKey, grow};
+use super::counting::counts::{OnOffHistogram, Portion, RunCounts, RunKey, grow};
 use super::counting::sums::Sum;
 use super::folder::{Counted, Folder};
 use super::models::Models;
 use super::names::{is_hash, number_name};
 use super::pages::pictures::Picture;
-use super::plan::{Plan, refuse_selections};
-use super::showers::{self, INDEPENDENT, Showers, Watch};
+use super::plan::{SeasonPlan, refuse_selections};
+use super::showers::{self, INDEPENDENT, RunTimes, Showers};
 use super::time;
 use crate::config::{Interval, OtherModel, SeasonSettings};
 use crate::data::schema::unix_time;
@@ -40,9 +40,9 @@ const MOST_OUTSIDE: f64 = 0.1;
 const NAMED_RUNS: usize = 4;
 
 /// What a season is made of.
-pub struct Parts<'a> {
+pub struct SeasonParts<'a> {
     pub folder: &'a Folder,
-    pub plan: &'a Plan,
+    pub plan: &'a SeasonPlan,
     pub settings: &'a SeasonSettings,
     pub models: &'a Models,
     pub counted: &'a Counted,
@@ -71,9 +71,9 @@ pub struct Season {
     pub portions: Vec<PortionRow>,
     /// Run after run in time.
     pub cumulative: Vec<Cumulative>,
-    pub theta2: Pair,
-    pub alpha: Pair,
-    pub score: Option<Scores>,
+    pub theta2: OnOffHistogram,
+    pub alpha: OnOffHistogram,
+    pub score: Option<ScoreHistogram>,
     /// Other thresholds; absent without OFF positions or one threshold of the score.
     #[serde(default)]
     pub scan: Option<ThresholdScan>,
@@ -93,7 +93,7 @@ pub struct Season {
 
 /// Figures of any set of events.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct EventTally {
     pub events: u64,
     /// Cut flow at the source.
     pub scored: u64,
@@ -159,7 +159,7 @@ pub struct Group {
     #[serde(default)]
     pub repeated_images: u64,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
     pub energy: Vec<EnergyBin>,
 }
 
@@ -185,7 +185,7 @@ pub struct Night {
     pub telescope: Option<i64>,
     pub runs: u64,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -202,7 +202,7 @@ pub struct RunRow {
     pub offset: Option<[f64; 2]>,
     pub portions: u64,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
     pub drift: Vec<DriftOf>,
 }
 
@@ -216,7 +216,7 @@ pub struct PortionRow {
     pub name: String,
     pub start_ns: Option<i64>,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -240,7 +240,7 @@ pub struct Cumulative {
 
 /// Scores inside the cuts, at the source and at all counted OFF positions together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
+pub struct ScoreHistogram {
     pub low: f64,
     pub high: f64,
     pub on: Vec<u64>,
@@ -265,8 +265,8 @@ struct Dated<'a> {
 }
 
 impl Season {
-    pub fn new(parts: Parts) -> Result<Season> {
-        let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
+    pub fn new(parts: SeasonParts) -> Result<Season> {
+        let SeasonParts { folder, plan, settings, models, counted, simulation, reference } = parts;
         let mut warnings: Vec<String> = counted.warning.iter().cloned().collect();
         warnings.extend(counted.labels.warning(folder.files.len()));
         warnings.extend(folder.few_inside(LEAST_INSIDE));
@@ -291,7 +291,7 @@ impl Season {
         }
         let selections = used.iter().flat_map(|run| &run.counts.selections);
         let of_simulation = simulation.iter().flat_map(|s| &s.selections);
-        refuse_selections(&plan.told, selections.chain(of_simulation))?;
+        refuse_selections(&plan.label, selections.chain(of_simulation))?;
         let images = used.iter().map(|run| (run.key.telescope, &run.counts.images[..]));
         combine::check_keys(&plan.shower_key, images)?;
         let figures = Figures {
@@ -328,9 +328,9 @@ impl Season {
         let (theta2, alpha) = (pair(&used, |c| &c.theta2), pair(&used, |c| &c.alpha));
         let season = Season {
             format: FORMAT.to_string(),
-            scores: folder.told.clone(),
+            scores: folder.label.clone(),
             models: used_models.into_iter().cloned().collect(),
-            point: plan.told.clone(),
+            point: plan.label.clone(),
             threshold: plan.threshold,
             cuts: settings.cuts.clone(),
             positions: plan.positions.clone(),
@@ -347,7 +347,7 @@ impl Season {
             alpha,
             score: scores(&used),
             scan: scan(&used, plan, &total),
-            drift_reference: drifts.told,
+            drift_reference: drifts.label,
             candidates: counted
                 .candidates
                 .iter()
@@ -359,7 +359,7 @@ impl Season {
             simulation,
             refused,
             failed,
-            warnings: told_together(warnings),
+            warnings: merge_warnings(warnings),
         };
         Ok(season)
     }
@@ -386,7 +386,7 @@ fn by_date(mut nights: Vec<Night>) -> Vec<Night> {
 
 impl RunKey {
     /// The run's number, the first digits of its hash, or its file.
-    pub fn told(&self) -> String {
+    pub fn label(&self) -> String {
         self.run.map_or_else(|| self.file.clone(), number_name)
     }
 }
@@ -408,11 +408,11 @@ impl<'a> Dated<'a> {
     fn order(&self) -> (bool, Option<i64>, Option<i64>, String, Option<i64>) {
         let start = self.start();
         let number = self.key.run.filter(|run| !is_hash(*run));
-        (start.is_none(), start, number, self.key.told(), self.key.telescope)
+        (start.is_none(), start, number, self.key.label(), self.key.telescope)
     }
 
-    fn watch(&self) -> Watch<'a> {
-        Watch {
+    fn watch(&self) -> RunTimes<'a> {
+        RunTimes {
             telescope: self.key.telescope,
             segments: if self.start().is_some() { &self.counts.segments } else { &[] },
             overlaps: self.counts.overlapping_files().is_some(),
@@ -420,20 +420,20 @@ impl<'a> Dated<'a> {
     }
 
     fn refused(&self, reason: String) -> Refused {
-        let (run, telescope) = (self.key.told(), self.key.telescope);
+        let (run, telescope) = (self.key.label(), self.key.telescope);
         Refused { run, telescope, events: self.sum.events, reason }
     }
 
-    fn told(&self) -> String {
+    fn label(&self) -> String {
         match self.key.telescope {
-            Some(telescope) => format!("run {} of telescope {telescope}", self.key.told()),
-            None => format!("run {}", self.key.told()),
+            Some(telescope) => format!("run {} of telescope {telescope}", self.key.label()),
+            None => format!("run {}", self.key.label()),
         }
     }
 
     /// What is odd about the run and does not forbid to count it.
     fn warn(&self, warnings: &mut Vec<String>) {
-        let (told, clock) = (self.told(), &self.sum.clock);
+        let (told, clock) = (self.label(), &self.sum.clock);
         if clock.backwards > 0 {
             let place = clock.backwards_at.as_ref();
             let place =
@@ -475,7 +475,7 @@ impl<'a> Dated<'a> {
 
     /// Warns of times that are absent or not plausible.
     fn warn_of_times(&self, warnings: &mut Vec<String>) {
-        let (told, clock) = (self.told(), &self.sum.clock);
+        let (told, clock) = (self.label(), &self.sum.clock);
         if clock.has_times() {
             if let Some((file, row, time)) = &clock.implausible_at {
                 warnings.push(format!(
@@ -504,7 +504,7 @@ impl<'a> Dated<'a> {
     /// Why the run must not be counted.
     fn rejection_reason(
         &self,
-        plan: &Plan,
+        plan: &SeasonPlan,
         models: &Models,
         warnings: &mut Vec<String>,
     ) -> Option<String> {
@@ -514,7 +514,7 @@ impl<'a> Dated<'a> {
             match (objection, models.other) {
                 (Some(reason), OtherModel::Refuse) => return Some(reason),
                 (Some(reason), OtherModel::Flag) => {
-                    warnings.push(format!("{}: {reason}", self.told()));
+                    warnings.push(format!("{}: {reason}", self.label()));
                 }
                 (None, _) => {}
             }
@@ -528,7 +528,7 @@ impl<'a> Dated<'a> {
 
 /// The same of several runs is told once: with all of them, or with the first and the last of more
 /// than [`NAMED_RUNS`].
-fn told_together(warnings: Vec<String>) -> Vec<String> {
+fn merge_warnings(warnings: Vec<String>) -> Vec<String> {
     let parts = |warning: &str| {
         warning.split_once(": ").map(|(run, text)| (run.to_string(), text.to_string()))
     };
@@ -574,7 +574,7 @@ fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
 const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
 
 /// Warns of counts that no background gives, whatever the source.
-fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
+fn warn_of_background(total: &EventTally, warnings: &mut Vec<String>) {
     if (total.inside as f64) < LEAST_INSIDE * total.events as f64 {
         let few = match total.inside {
             0 => format!("none of {} events is", total.events),
@@ -676,8 +676,8 @@ fn sum_of(runs: &[&Dated]) -> Sum {
     sum
 }
 
-fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &Pair) -> Pair {
-    let mut sum = Pair::default();
+fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &OnOffHistogram) -> OnOffHistogram {
+    let mut sum = OnOffHistogram::default();
     for run in runs {
         grow(&mut sum.on, &of(run.counts).on);
         grow(&mut sum.off, &of(run.counts).off);
@@ -685,7 +685,7 @@ fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &Pair) -> Pair {
     sum
 }
 
-fn scores(runs: &[Dated]) -> Option<Scores> {
+fn scores(runs: &[Dated]) -> Option<ScoreHistogram> {
     let (mut on, mut off) = (Distribution::default(), Distribution::default());
     for run in runs {
         on.merge(&run.counts.score_on);
@@ -697,12 +697,12 @@ fn scores(runs: &[Dated]) -> Option<Scores> {
     let least = 1e-3 * low.abs().max(high.abs()).max(1e-3);
     let high = high.max(low + least);
     let bins = |of: &Distribution| of.histogram(low, high, SCORE_BINS);
-    Some(Scores { low, high, on: bins(&on), off: bins(&off) })
+    Some(ScoreHistogram { low, high, on: bins(&on), off: bins(&off) })
 }
 
 /// Counts at other thresholds, of all runs; `None` where images of a shower were combined,
 /// since each threshold leaves other images to choose from.
-fn scan(runs: &[Dated], plan: &Plan, total: &Group) -> Option<ThresholdScan> {
+fn scan(runs: &[Dated], plan: &SeasonPlan, total: &Group) -> Option<ThresholdScan> {
     let is_scanned = plan.is_scanned && total.repeated_images == 0;
     let alpha = total.tally.alpha.filter(|_| is_scanned)?;
     let (mut on, mut off) = (Distribution::default(), Distribution::default());
@@ -718,17 +718,17 @@ fn scan(runs: &[Dated], plan: &Plan, total: &Group) -> Option<ThresholdScan> {
 
 /// How counts become figures.
 struct Figures<'a> {
-    plan: &'a Plan,
+    plan: &'a SeasonPlan,
     leak: Option<Leak>,
     leaks: &'a [BinLeak], // (bins of energy)
 }
 
 impl Figures<'_> {
-    fn tally(&self, of: &Sum) -> Tally {
+    fn tally(&self, of: &Sum) -> EventTally {
         let (sum, clock, live_s) = (&of.all, &of.clock, of.live_s());
         let status = STATUS_BITS.iter().zip(sum.status);
         let quality = self.plan.quality_bits.iter().zip(&sum.quality);
-        let mut tally = Tally {
+        let mut tally = EventTally {
             events: sum.events,
             scored: sum.scored,
             inside: sum.inside,
@@ -746,7 +746,7 @@ impl Figures<'_> {
             gap_s: clock.gap_ns as f64 / 1e9,
             bad_s: clock.bad_ns as f64 / 1e9,
             delta_share: clock.delta_share(),
-            ..Tally::default()
+            ..EventTally::default()
         };
         let timed = self.on_off(&of.timed.counted);
         let of = |counts: &[u64]| -> Vec<u64> {
@@ -857,7 +857,7 @@ impl Figures<'_> {
 
     fn run(&self, run: &Dated, drift: Vec<DriftOf>) -> RunRow {
         RunRow {
-            run: run.key.told(),
+            run: run.key.label(),
             telescope: run.key.telescope,
             season: run.season.clone(),
             night: run.night.clone(),
@@ -874,7 +874,7 @@ impl Figures<'_> {
 
     fn portions(&self, run: &Dated) -> Vec<PortionRow> {
         let row = |(portion, counts): &(Option<i64>, Portion)| PortionRow {
-            run: run.key.told(),
+            run: run.key.label(),
             telescope: run.key.telescope,
             portion: *portion,
             name: portion.map_or_else(String::new, number_name),
@@ -913,7 +913,7 @@ impl Figures<'_> {
 
 /// What the distributions of a run are compared with.
 struct Drifts<'a> {
-    told: String,
+    label: String,
     reference: Option<BTreeMap<String, Distribution>>,
     /// All runs of a season and telescope.
     sums: BTreeMap<(Option<String>, Option<i64>), BTreeMap<String, Distribution>>,
@@ -944,7 +944,7 @@ impl<'a> Drifts<'a> {
             None => "the other runs of the same season and telescope",
         };
         Drifts {
-            told: told.to_string(),
+            label: told.to_string(),
             reference: reference.map(|counted| merged(&mut counted.runs.values())),
             sums: sums.collect(),
             settings,
@@ -991,10 +991,10 @@ mod tests {
                 warnings.push(format!("run {run}: no portions"));
             }
         }
-        let told = told_together(warnings);
+        let told = merge_warnings(warnings);
         assert_eq!(told[..2], ["all is well", "6 runs, run 0 to run 5: no times"]);
         assert_eq!(told[2..], ["run 0, run 1, run 2, run 3: no portions"]);
         let mixed = ["run 1: a", "b", "run 2: c"].map(str::to_string).to_vec();
-        assert_eq!(told_together(mixed.clone()), mixed);
+        assert_eq!(merge_warnings(mixed.clone()), mixed);
     }
 }

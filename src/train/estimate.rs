@@ -5,7 +5,7 @@
 //! nodes) is not in it. See `bench/scaling` for a model of that.
 
 use super::few;
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use super::run::checkpoint;
 use super::{Options, describe};
 use crate::comm::{Communicator, preflight, sync_result};
@@ -74,7 +74,7 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
         &options.config.hash()?,
         super::SAME_CONFIGURATION,
     )?;
-    let plan = Plan::new(comm, &options.config)?;
+    let plan = TrainingPlan::new(comm, &options.config)?;
     let place = RankResources::new(comm, options.config.run.hardware())?;
     engine::use_threads(place.threads);
     describe(comm, &plan, place.threads);
@@ -126,7 +126,7 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
 }
 
 /// What the cuts remove, from a bounded part of each file.
-fn cut_flows(comm: &dyn Communicator, plan: &Plan) -> Result<Vec<CutFlow>> {
+fn cut_flows(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<Vec<CutFlow>> {
     if plan.config.cuts.is_empty() {
         return Ok(Vec::new());
     }
@@ -134,7 +134,7 @@ fn cut_flows(comm: &dyn Communicator, plan: &Plan) -> Result<Vec<CutFlow>> {
 }
 
 /// Events per second of gradient and update of all flows, and what computed them.
-fn measure(plan: &Plan, place: &RankResources) -> Result<(String, f64)> {
+fn measure(plan: &TrainingPlan, place: &RankResources) -> Result<(String, f64)> {
     let spec = &plan.spec;
     let params = initial_params(spec, 1);
     let mut engine = engine::start(place, spec)?;

@@ -1,6 +1,6 @@
 //! Refuses samples that are too small to train on, or to choose a threshold on.
 
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use crate::config::{Class, Mode};
 use crate::dataset::event_store::RowCounts;
 use crate::error::{Error, Fault, Result};
@@ -21,7 +21,12 @@ const ALLOW: &str = "--allow-few-events trains nevertheless";
 ///
 /// # Errors
 /// Input.
-pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool) -> Result<()> {
+pub fn check_training(
+    rows: &RowCounts,
+    plan: &TrainingPlan,
+    class: Class,
+    allowed: bool,
+) -> Result<()> {
     let least = match plan.config.model.mode {
         Mode::OneClass if allowed => 1,
         Mode::OneClass => LEAST_TO_TRAIN,
@@ -58,7 +63,7 @@ pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool
 ///
 /// # Errors
 /// Input.
-pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &Plan) -> Result<()> {
+pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Result<()> {
     let rule = Rule::configured(&plan.config.calibration)?;
     let normal = plan.config.model.normal;
     let classes = rule.map_or(vec![normal], Rule::classes);
@@ -96,7 +101,7 @@ pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
 }
 
 /// Warns where a flow has many parameters for its events.
-pub fn warn_of_parameters(events: u64, class: Class, plan: &Plan) {
+pub fn warn_of_parameters(events: u64, class: Class, plan: &TrainingPlan) {
     let parameters = (plan.parameters / plan.flows.len()) as u64;
     if events * MOST_PARAMETERS < parameters {
         log::warn!(

@@ -31,7 +31,7 @@ use crate::dataset::duplicates;
 use crate::dataset::event_store::RowCounts;
 use crate::engine::{self, RankResources};
 use crate::error::Result;
-use plan::Plan;
+use plan::TrainingPlan;
 use run::publish::finished;
 use run::run_folder::RunFolder;
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub fn run_and_conclude(
     let deadline = options.config.run.watchdog();
     let comm: &dyn Communicator =
         &watch(comm, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
-    let plan = Plan::new(comm, &options.config)?;
+    let plan = TrainingPlan::new(comm, &options.config)?;
     let place = RankResources::new(comm, options.config.run.hardware())?;
     engine::use_threads(place.threads);
     describe(comm, &plan, place.threads);
@@ -129,7 +129,7 @@ pub fn run_and_conclude(
 fn prepare_trainer<'a>(
     comm: &dyn Communicator,
     options: &Options,
-    plan: &'a Plan,
+    plan: &'a TrainingPlan,
     folder: Option<RunFolder>,
     place: &RankResources,
 ) -> Result<Trainer<'a>> {
@@ -183,7 +183,7 @@ fn open_folder(comm: &dyn Communicator, options: &Options) -> Result<Option<RunF
 const OF_SIMULATION: [&str; 6] =
     ["energy", "energy_true", "x_max", "x_ground", "y_ground", "axis_scatter"];
 
-fn describe(comm: &dyn Communicator, plan: &Plan, threads: usize) {
+fn describe(comm: &dyn Communicator, plan: &TrainingPlan, threads: usize) {
     if !is_root(comm) {
         return;
     }

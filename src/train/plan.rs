@@ -4,7 +4,7 @@
 //! alike, before anything is written.
 
 use super::flows::{self, FlowPlan, Objective, Population};
-use super::objectives::off_source::OffSourceView;
+use super::objectives::off_source::OffSourceTransform;
 use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::{Class, Config, Mode, OffSource};
 use crate::data::files::list;
@@ -35,7 +35,7 @@ const RUN_ID: &str = "run_id";
 const SWAPPED: &str = "the files are swapped: exchange data.gamma and data.hadron, or list files of both classes under data.mixed";
 
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct TrainingPlan {
     pub config: Config,
     pub spec: FlowSpec,
     pub flows: Vec<FlowPlan>,
@@ -50,7 +50,7 @@ pub struct Plan {
     pub splitter: Splitter,
     pub dealing: Dealing,
     /// Hadrons from experimental files, and simulated ones they are compared with.
-    pub off: Option<Arc<OffSourceView>>,
+    pub off: Option<Arc<OffSourceTransform>>,
     pub compared: Vec<Source>,
     /// Files that synthetic anomalies are drawn from.
     pub filed: Vec<Source>,
@@ -58,9 +58,9 @@ pub struct Plan {
     pub run_hash: String,
 }
 
-impl Plan {
-    pub fn new(comm: &dyn Communicator, config: &Config) -> Result<Plan> {
-        let mut plan = Plan::without_hashes(comm, config)?;
+impl TrainingPlan {
+    pub fn new(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
+        let mut plan = TrainingPlan::without_hashes(comm, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
         roles::refuse_swapped(comm, &given, SWAPPED)?;
         values::refuse_implausible(comm, &given, &plan.selection)?;
@@ -79,11 +79,11 @@ impl Plan {
     }
 
     /// The plan before the files' content is hashed.
-    pub fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<Plan> {
-        sync_result(comm, Plan::resolve(comm, config))
+    pub fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
+        sync_result(comm, TrainingPlan::resolve(comm, config))
     }
 
-    fn resolve(comm: &dyn Communicator, config: &Config) -> Result<Plan> {
+    fn resolve(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         let spec = config.flow_spec();
         let shards = config.train.shards.unwrap_or_else(|| default_shards(config.train.batch));
         if comm.size() as u64 > shards {
@@ -101,12 +101,12 @@ impl Plan {
         let (mode, normal) = (config.model.mode, config.model.normal);
         let flows = flows::flows(mode, normal);
         let off = config.off_source().map(|off| with_run(comm, off, config)).transpose()?;
-        let off = off.map(|off| OffSourceView::new(off, config, &selection));
+        let off = off.map(|off| OffSourceTransform::new(off, config, &selection));
         let off = off.transpose()?.map(Arc::new);
-        let Found { sources, compared, filed, units } =
+        let InputFiles { sources, compared, filed, units } =
             find(comm, config, off.as_ref(), &selection)?;
         let rows = sources.iter().map(|s| s.rows).sum();
-        Ok(Plan {
+        Ok(TrainingPlan {
             parameters: flows.len() * Layout::new(&spec).len(),
             spec,
             flows,
@@ -164,7 +164,7 @@ pub fn run_hash(config: &Config, files: &[&str]) -> Result<String> {
 }
 
 /// Files in a fixed order, and what they say alike.
-struct Found {
+struct InputFiles {
     /// Whose rows can be of a class that is trained on.
     sources: Vec<Source>,
     /// Of simulated hadrons that experimental ones are compared with.
@@ -179,9 +179,9 @@ struct Found {
 fn find(
     comm: &dyn Communicator,
     config: &Config,
-    off: Option<&Arc<OffSourceView>>,
+    off: Option<&Arc<OffSourceTransform>>,
     selection: &Selection,
-) -> Result<Found> {
+) -> Result<InputFiles> {
     let of = |class| match class {
         Class::Gamma => &config.data.gamma,
         Class::Hadron if off.is_some() => &config.data.off,
@@ -243,7 +243,7 @@ fn find(
         let all = sources.iter().chain(&compared).chain(&filed);
         all.skip(i).map(|source| &*source.path).next().unwrap_or(Path::new(""))
     })?;
-    Ok(Found { sources, compared, filed, units })
+    Ok(InputFiles { sources, compared, filed, units })
 }
 
 /// Settings with the key of a run found out, where they leave that open.

@@ -4,8 +4,8 @@
 use super::flows::{Objective, Population};
 use super::objectives::contrast::{CrossEntropyAt, PushAt};
 use super::objectives::quantile;
-use super::objectives::synthetic::Latent;
-use super::plan::Plan;
+use super::objectives::synthetic::LatentContext;
+use super::plan::TrainingPlan;
 use super::state::{Progress, TrainState};
 use super::trainer::Trainer;
 use crate::comm::Communicator;
@@ -20,7 +20,7 @@ pub const UNITS: i64 = 1 << 20;
 
 /// What a step leaves behind on this rank; its gradient sums stay in the engines.
 #[derive(Debug)]
-pub struct Step {
+pub struct BatchStep {
     populations: Vec<Gathered>,
     /// Those of the step (epoch, step in the epoch) that comes next, made while the engines
     /// compute.
@@ -37,10 +37,10 @@ pub struct Step {
     ratio: f64,
 }
 
-impl Step {
-    pub fn new(flows: usize, populations: usize, own: usize, held: bool) -> Step {
+impl BatchStep {
+    pub fn new(flows: usize, populations: usize, own: usize, held: bool) -> BatchStep {
         let empty = vec![Gathered::default(); populations];
-        Step {
+        BatchStep {
             next: (None, empty.clone()),
             populations: empty,
             held,
@@ -58,7 +58,7 @@ impl Step {
 
     /// What a flow's gradient sum is divided by, in units of [`UNITS`]: the events of a real
     /// class, whose weights have mean 1, and the weights of anomalies, of which many may be 0.
-    pub fn divisor(&self, plan: &Plan, population: usize) -> i64 {
+    pub fn divisor(&self, plan: &TrainingPlan, population: usize) -> i64 {
         let events = &self.populations[population];
         match plan.populations[population] {
             Population::Real(_) => events.len() as i64 * UNITS,
@@ -158,8 +158,10 @@ impl Trainer<'_> {
         else {
             return Ok(());
         };
-        let latent =
-            Latent { engine: &*self.engines[0], quantile: p.quantile.unwrap_or(f64::INFINITY) };
+        let latent = LatentContext {
+            engine: &*self.engines[0],
+            quantile: p.quantile.unwrap_or(f64::INFINITY),
+        };
         synthetic.of_step(
             &self.scaler,
             &plan.selection,

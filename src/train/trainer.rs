@@ -8,14 +8,14 @@ use super::objectives::hadron_comparison;
 use super::objectives::off_source::of_class;
 use super::objectives::synthetic::Synthetic;
 use super::offending_events;
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use super::replicas;
 use super::run::checkpoint;
 use super::run::journal::Journal;
 use super::run::run_folder::{CHECKPOINTS, RunFolder};
 use super::schedule::{adam, learning_rate};
 use super::state::{BestWeights, TrainState};
-use super::step::{Step, UNITS};
+use super::step::{BatchStep, UNITS};
 use super::validation::ValidationMetrics;
 use crate::comm::{
     Communicator, StopFlag, StopReason, Work, gather_slots, host, is_root, job_end, job_number,
@@ -47,7 +47,7 @@ const INPUTS: &str = "data.gamma and data.hadron";
 
 /// One rank's part of a run.
 pub struct Trainer<'a> {
-    pub plan: &'a Plan,
+    pub plan: &'a TrainingPlan,
     pub stores: Vec<EventStore>, // (real populations)
     pub scaler: Vec<ScaledFeature>,
     pub rows: Vec<RowCounts>, // (real populations)
@@ -59,7 +59,7 @@ pub struct Trainer<'a> {
     pub engines: Vec<Box<dyn Engine>>, // (flows)
     /// Steps per epoch.
     pub steps: u64,
-    pub step: Step,
+    pub step: BatchStep,
     /// Rank 0's.
     pub journal: Option<Journal>,
     pub checkpoint_every: Duration,
@@ -80,7 +80,7 @@ fn warn(comm: &dyn Communicator, text: Option<String>) {
 /// Simulated hadrons beside the real ones that are trained on.
 fn compared(
     comm: &dyn Communicator,
-    plan: &Plan,
+    plan: &TrainingPlan,
     scaler: &[ScaledFeature],
     stores: &[EventStore],
 ) -> Result<Option<HadronComparison>> {
@@ -108,7 +108,7 @@ fn compared(
 /// Events of the files of anomalies, in the shards and parts of the normal events.
 fn filed(
     comm: &dyn Communicator,
-    plan: &Plan,
+    plan: &TrainingPlan,
     scaler: &[ScaledFeature],
     normal: &RowCounts,
 ) -> Result<Option<EventStore>> {
@@ -165,7 +165,7 @@ impl<'a> Trainer<'a> {
     pub fn prepare(
         comm: &dyn Communicator,
         options: &Options,
-        plan: &'a Plan,
+        plan: &'a TrainingPlan,
         folder: Option<RunFolder>,
         mut engines: Vec<Box<dyn Engine>>,
     ) -> Result<Trainer<'a>> {
@@ -257,7 +257,7 @@ impl<'a> Trainer<'a> {
         let held = sync_result(comm, upload_events(plan, &stores, &mut engines))?;
         Ok(Trainer {
             plan,
-            step: Step::new(flows, plan.populations.len(), own, held),
+            step: BatchStep::new(flows, plan.populations.len(), own, held),
             stores,
             scaler,
             steps: most.div_ceil(config.train.batch),
@@ -652,8 +652,8 @@ impl<'a> Trainer<'a> {
         sync_result(comm, saved.unwrap_or(Ok(())))
     }
 
-    fn identity(&self) -> checkpoint::Identity<'a> {
-        checkpoint::Identity {
+    fn identity(&self) -> checkpoint::CheckpointIdentity<'a> {
+        checkpoint::CheckpointIdentity {
             run_hash: &self.plan.run_hash,
             engine: self.engines[0].class(),
             shards: self.plan.dealing.shards(),
@@ -664,7 +664,7 @@ impl<'a> Trainer<'a> {
 /// Lets the engines keep the events of their flows, if there is room for all; tells whether
 /// they do.
 fn upload_events(
-    plan: &Plan,
+    plan: &TrainingPlan,
     stores: &[EventStore],
     engines: &mut [Box<dyn Engine>],
 ) -> Result<bool> {
@@ -697,7 +697,7 @@ fn deadline(
     asked.into_iter().chain(told).min_by_key(|(end, _)| *end)
 }
 
-fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
+fn check_events(rows: &RowCounts, plan: &TrainingPlan, class: Class) -> Result<()> {
     let (mode, normal) = (plan.config.model.mode, plan.config.model.normal);
     if rows.validation == 0 && mode != Mode::OneClass {
         return Err(Fault::new(format!("no held-out {class} showers"))
@@ -731,7 +731,7 @@ fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
 /// ranks with the same counts.
 fn explained(
     comm: &dyn Communicator,
-    plan: &Plan,
+    plan: &TrainingPlan,
     sources: &[Source],
     rows: &RowCounts,
     class: Class,
@@ -774,7 +774,7 @@ pub fn diverged(skipped: u64, culprits: &str) -> Error {
 fn provenance(
     comm: &dyn Communicator,
     options: &Options,
-    plan: &Plan,
+    plan: &TrainingPlan,
     engine: &str,
     state: &TrainState,
 ) -> serde_json::Value {

@@ -1,6 +1,6 @@
 //! What a training would refuse before its first step: all of it, without a run folder.
 
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use super::{Existing, Options, prepare_trainer};
 use crate::comm::Communicator;
 use crate::config::{Config, EngineChoice, Hardware};
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// Finds, reads and judges the files of a configuration as a training would; with `quick` their
 /// metadata alone.
 pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
-    let plan = Plan::new(comm, config)?;
+    let plan = TrainingPlan::new(comm, config)?;
     if quick {
         return Ok(());
     }
@@ -40,6 +40,6 @@ pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) ->
 /// # Errors
 /// Those of finding, opening and reading the files.
 pub fn cut_flows(comm: &dyn Communicator, config: &Config) -> Result<Vec<CutFlow>> {
-    let plan = Plan::without_hashes(comm, config)?;
+    let plan = TrainingPlan::without_hashes(comm, config)?;
     cut_flow::count(comm, &plan.sources, &plan.selection, None)
 }

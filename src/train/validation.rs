@@ -5,7 +5,7 @@
 use super::flows::{Objective, Population};
 use super::objectives::contrast::{CrossEntropyAt, PushAt};
 use super::objectives::quantile;
-use super::objectives::synthetic::Latent;
+use super::objectives::synthetic::LatentContext;
 use super::state::Progress;
 use super::trainer::Trainer;
 use crate::comm::{Communicator, gather_slots};
@@ -23,7 +23,7 @@ pub struct ValidationMetrics {
 }
 
 /// Held-out events of a population on this rank.
-struct Part {
+struct HeldOutEvents {
     events: Vec<Vec<f32>>,          // (own shards)(events, features)
     weights: Option<Vec<Vec<f32>>>, // (own shards)(events)
 }
@@ -61,7 +61,7 @@ impl Trainer<'_> {
         &self,
         comm: &dyn Communicator,
         p: &Progress,
-        parts: &[Part],
+        parts: &[HeldOutEvents],
         held_out: &ValidationMetrics,
     ) -> Result<Option<f64>> {
         let stage = &self.plan.stages[p.stage];
@@ -101,10 +101,10 @@ impl Trainer<'_> {
         &'s self,
         p: &Progress,
         of: impl Fn(&'s Shard) -> &'s EventRows,
-    ) -> Result<Vec<Part>> {
+    ) -> Result<Vec<HeldOutEvents>> {
         let mut parts = Vec::new();
         for (index, population) in self.plan.populations.iter().enumerate() {
-            let mut part = Part { events: Vec::new(), weights: None };
+            let mut part = HeldOutEvents { events: Vec::new(), weights: None };
             let mut all_weights = Vec::new();
             let store = self.stores.get(index).unwrap_or(&self.stores[0]);
             for shard in &store.shards {
@@ -112,7 +112,7 @@ impl Trainer<'_> {
                 let (events, weights) = match (population, &self.synthetic) {
                     (Population::Synthetic, Some(synthetic)) => {
                         let quantile = p.quantile.unwrap_or(f64::INFINITY);
-                        let latent = Latent { engine: &*self.engines[0], quantile };
+                        let latent = LatentContext { engine: &*self.engines[0], quantile };
                         let (events, weights) = synthetic.held_out(
                             &self.scaler,
                             &self.plan.selection,
@@ -137,7 +137,7 @@ impl Trainer<'_> {
         Ok(parts)
     }
 
-    fn log_prob_of_part(&self, flow: usize, part: &Part) -> Result<LogProb> {
+    fn log_prob_of_part(&self, flow: usize, part: &HeldOutEvents) -> Result<LogProb> {
         let mut all = Vec::new();
         for events in &part.events {
             let mut log_prob = vec![0.0; events.len() / self.plan.spec.features];
@@ -151,7 +151,7 @@ impl Trainer<'_> {
     fn mean(
         &self,
         comm: &dyn Communicator,
-        part: &Part,
+        part: &HeldOutEvents,
         value: impl Fn(usize, usize) -> f64,
     ) -> Result<f64> {
         let shards = self.plan.dealing.shards() as usize;

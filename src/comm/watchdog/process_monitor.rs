@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{GRACE, SILENT_SHARE, pause_of};
-use crate::comm::environment::{host, rank_told};
+use crate::comm::environment::{environment_rank, host};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
 
@@ -50,10 +50,10 @@ pub(crate) enum Phase {
 
 /// The watch over this node's processes; it ends when this is dropped.
 pub(crate) struct ProcessMonitor {
-    shared: Arc<Shared>,
+    shared: Arc<MonitorState>,
 }
 
-struct Shared {
+struct MonitorState {
     phase: Mutex<Phase>,
     news: Condvar,
 }
@@ -62,9 +62,12 @@ impl ProcessMonitor {
     /// Begins to watch; without a deadline nothing is watched. `abort` ends all ranks where
     /// MPI is running.
     pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
-        let shared = Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() });
+        let shared =
+            Arc::new(MonitorState { phase: Mutex::new(Phase::Start), news: Condvar::new() });
         let neighbours = ProcessMonitor { shared: Arc::clone(&shared) };
-        let (Some(deadline), Some(job)) = (deadline, Job::own()) else { return Ok(neighbours) };
+        let (Some(deadline), Some(job)) = (deadline, JobProcesses::own()) else {
+            return Ok(neighbours);
+        };
         let watcher = Watcher {
             shared,
             job,
@@ -94,7 +97,7 @@ impl Drop for ProcessMonitor {
 
 /// What the processes of one job on one node have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Job {
+struct JobProcesses {
     /// The launcher's name of the job; without one they have the same parent.
     name: Option<String>,
     parent: u32,
@@ -137,13 +140,13 @@ impl Stat {
     }
 }
 
-impl Job {
-    fn own() -> Option<Job> {
-        Job::of(std::process::id()).map(|(job, _)| job)
+impl JobProcesses {
+    fn own() -> Option<JobProcesses> {
+        JobProcesses::of(std::process::id()).map(|(job, _)| job)
     }
 
     /// The job of a process, and its number there.
-    fn of(process: u32) -> Option<(Job, usize)> {
+    fn of(process: u32) -> Option<(JobProcesses, usize)> {
         let program = fs::metadata(format!("/proc/{process}/exe")).ok()?;
         let bytes = fs::read(format!("/proc/{process}/environ")).ok()?;
         if bytes.len() > LARGEST_ENVIRONMENT {
@@ -156,11 +159,11 @@ impl Job {
         let lookup = |name: &str| variables.get(name).map(|value| (*value).to_string());
         let name = lookup("PMIX_NAMESPACE")
             .or_else(|| Some(format!("{}.{}", lookup("SLURM_JOB_ID")?, lookup("SLURM_STEP_ID")?)));
-        let (parent, rank) = (Stat::of(process)?.parent, rank_told(lookup)?);
-        Some((Job { name, parent, program: (program.dev(), program.ino()) }, rank))
+        let (parent, rank) = (Stat::of(process)?.parent, environment_rank(lookup)?);
+        Some((JobProcesses { name, parent, program: (program.dev(), program.ino()) }, rank))
     }
 
-    fn has(&self, other: &Job) -> bool {
+    fn has(&self, other: &JobProcesses) -> bool {
         let together = match (&self.name, &other.name) {
             (Some(own), Some(other)) => own == other,
             (None, None) => self.parent == other.parent,
@@ -175,7 +178,7 @@ impl Job {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         ids.filter_map(|id| {
-            let (_, rank) = Job::of(id).filter(|(job, _)| self.has(job))?;
+            let (_, rank) = JobProcesses::of(id).filter(|(job, _)| self.has(job))?;
             Some((rank, Process { id, started: Stat::of(id)?.started }))
         })
         .collect()
@@ -184,14 +187,14 @@ impl Job {
 
 /// What is known of a process.
 #[derive(Debug, Default)]
-struct Seen {
+struct ProcessHistory {
     stopped: Duration,
     gone: Duration,
     /// How long it has run, by the scheduler's account.
     ran: Option<String>,
 }
 
-impl Seen {
+impl ProcessHistory {
     /// Takes what is found after another `elapsed` of watching. What was continued for a
     /// moment in between has run.
     fn look(&mut self, stat: Option<Stat>, ran: Option<String>, elapsed: Duration) {
@@ -204,8 +207,8 @@ impl Seen {
 }
 
 struct Watcher {
-    shared: Arc<Shared>,
-    job: Job,
+    shared: Arc<MonitorState>,
+    job: JobProcesses,
     pause: Duration,
     limit: Duration,
     longest: Duration,
@@ -248,7 +251,7 @@ impl Watcher {
         phase: Phase,
         spent: Duration,
         known: &BTreeMap<usize, Process>,
-        seen: &BTreeMap<usize, Seen>,
+        seen: &BTreeMap<usize, ProcessHistory>,
     ) -> Option<Error> {
         // A rank that has nothing to do any more may leave before the others.
         let patience = match phase {
@@ -256,7 +259,7 @@ impl Watcher {
             Phase::Work => self.limit.max(SHORTEST),
             _ => Duration::MAX,
         };
-        let missing = |(rank, seen): (&usize, &Seen)| {
+        let missing = |(rank, seen): (&usize, &ProcessHistory)| {
             let (how, time) = match seen {
                 seen if seen.stopped >= self.limit => ("has been stopped for", seen.stopped),
                 seen if seen.gone >= patience => ("has been gone for", seen.gone),
@@ -303,7 +306,7 @@ impl Watcher {
         &self,
         phase: Phase,
         known: &BTreeMap<usize, Process>,
-        seen: &BTreeMap<usize, Seen>,
+        seen: &BTreeMap<usize, ProcessHistory>,
         complaint: &Error,
     ) -> ! {
         let runs = |rank: &&usize| {
@@ -327,7 +330,7 @@ impl Watcher {
     }
 }
 
-impl Shared {
+impl MonitorState {
     /// The phase after a pause, or sooner where it is another one than `last`.
     fn next(&self, pause: Duration, last: Phase) -> Phase {
         let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
@@ -338,7 +341,7 @@ impl Shared {
 
 fn look_at_all(
     known: &BTreeMap<usize, Process>,
-    seen: &mut BTreeMap<usize, Seen>,
+    seen: &mut BTreeMap<usize, ProcessHistory>,
     elapsed: Duration,
 ) {
     for (rank, process) in known {
@@ -372,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_continued_in_between_is_slow_and_not_stopped() {
-        let mut seen = Seen::default();
+        let mut seen = ProcessHistory::default();
         for turn in 0..10 {
             seen.look(Some(stat('T')), Some(format!("{turn}")), TURN);
         }
@@ -392,8 +395,11 @@ mod tests {
 
     fn watcher(limit: Duration) -> Watcher {
         Watcher {
-            shared: Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() }),
-            job: Job { name: None, parent: 1, program: (0, 0) },
+            shared: Arc::new(MonitorState {
+                phase: Mutex::new(Phase::Start),
+                news: Condvar::new(),
+            }),
+            job: JobProcesses { name: None, parent: 1, program: (0, 0) },
             pause: TURN,
             limit,
             longest: SHORTEST,
@@ -408,9 +414,12 @@ mod tests {
             (0..3).map(|rank| (rank, Process { id: 100 + rank as u32, started: 1 })).collect();
         let with = |stopped: u64, gone: u64| {
             let (stopped, gone) = (Duration::from_secs(stopped), Duration::from_secs(gone));
-            BTreeMap::from([(0, Seen::default()), (2, Seen { stopped, gone, ran: None })])
+            BTreeMap::from([
+                (0, ProcessHistory::default()),
+                (2, ProcessHistory { stopped, gone, ran: None }),
+            ])
         };
-        let told = |phase: Phase, spent: u64, seen: &BTreeMap<usize, Seen>| {
+        let told = |phase: Phase, spent: u64, seen: &BTreeMap<usize, ProcessHistory>| {
             let found = watcher.complaint(phase, Duration::from_secs(spent), &known, seen);
             found.map(|error| (error.exit_code(), error.to_string()))
         };

@@ -15,7 +15,7 @@ use super::counts::{CountedGammas, RunCounts, grow};
 use crate::config::{SeasonSettings, ThrownShowers};
 use crate::error::{Fault, Result};
 use crate::season::folder::Counted;
-use crate::season::plan::Plan;
+use crate::season::plan::SeasonPlan;
 use crate::statistics::{Leak, Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -75,7 +75,7 @@ impl Simulation {
     pub fn new(
         path: &Path,
         counted: &Counted,
-        plan: &Plan,
+        plan: &SeasonPlan,
         settings: &SeasonSettings,
     ) -> Result<Simulation> {
         if let Some((file, why)) = counted.failed.iter().next() {
@@ -85,7 +85,7 @@ impl Simulation {
                 .advice("the leak and the areas would be wrong without it")
                 .input());
         }
-        let mut sample = Sample::new(plan);
+        let mut sample = GammaCounts::new(plan);
         let mut area: Vec<AreaBin> = bins(&plan.edges);
         let (mut models, mut offsets) = (Vec::new(), Vec::new());
         let mut selections = BTreeSet::new();
@@ -127,7 +127,7 @@ impl Simulation {
 }
 
 /// Counts of all gammas together.
-struct Sample {
+struct GammaCounts {
     events: u64,
     counted: Vec<u64>,          // (positions)
     energy: Vec<Vec<u64>>,      // (bins of `energy`, positions)
@@ -135,10 +135,10 @@ struct Sample {
     energy_of_source: bool,
 }
 
-impl Sample {
-    fn new(plan: &Plan) -> Sample {
+impl GammaCounts {
+    fn new(plan: &SeasonPlan) -> GammaCounts {
         let bins = plan.edges.len() - 1;
-        Sample {
+        GammaCounts {
             events: 0,
             counted: vec![0; plan.positions.len()],
             energy: vec![vec![0; plan.positions.len()]; bins],
@@ -159,7 +159,7 @@ impl Sample {
     /// The leak of all gammas, that of each bin of `energy`, and why they are not weighted.
     fn leaks(
         &self,
-        plan: &Plan,
+        plan: &SeasonPlan,
         thrown: Option<&ThrownShowers>,
     ) -> (Leak, Vec<BinLeak>, Option<String>) {
         let counted = |counts: &[u64], events: u64| Leak {

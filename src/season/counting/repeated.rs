@@ -5,11 +5,11 @@
 //! keys or values alone, so that a file given twice is found whatever its size, on any number of
 //! ranks.
 
-use super::judge::Columns;
+use super::event_classifier::ScoreColumns;
 use crate::data::table::scores::ScoreBlock;
 use crate::dataset::duplicates::mixed;
 use crate::error::{Fault, Result};
-use crate::season::folder::Listed;
+use crate::season::folder::ScoreFileEntry;
 use serde::{Deserialize, Serialize};
 
 /// Events kept of a file, and of all files of a rank: 32 bytes each.
@@ -50,7 +50,7 @@ impl CountedEvents {
     /// Adds a row of a block.
     pub fn add(
         &mut self,
-        columns: &Columns,
+        columns: &ScoreColumns,
         block: &ScoreBlock,
         row: usize,
         file_row: u64,
@@ -106,7 +106,7 @@ impl CountedEvents {
     /// equal values alone are a warning.
     pub fn refuse_repeated(
         mut self,
-        files: &[Listed],
+        files: &[ScoreFileEntry],
         is_simulated: bool,
     ) -> Result<Option<String>> {
         self.events.sort_unstable();
@@ -182,8 +182,8 @@ mod tests {
     use std::path::PathBuf;
     use taiga_flow_gpu::random::Stream;
 
-    fn files() -> Vec<Listed> {
-        let listed = |name: &str| Listed {
+    fn files() -> Vec<ScoreFileEntry> {
+        let listed = |name: &str| ScoreFileEntry {
             name: name.to_string(),
             path: PathBuf::from(name),
             rows: 0,

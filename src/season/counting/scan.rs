@@ -2,12 +2,12 @@
 
 use super::candidates::{BestCandidates, Candidate};
 use super::clock::Tick;
-use super::combine::{Image, shower_of};
+use super::combine::{TelescopeImage, shower_of};
 use super::counts::{
     ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
     TrueEnergy,
 };
-use super::judge::{Columns, Judge, Verdict};
+use super::event_classifier::{EventClassifier, PositionOutcome, ScoreColumns};
 use super::labels::Labels;
 use super::repeated::CountedEvents;
 use crate::config::SeasonSettings;
@@ -15,7 +15,7 @@ use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::data::table::scores::{Head, ScoreBlock, ScoreFile};
 use crate::error::Result;
 use crate::season::names::telescope_of;
-use crate::season::plan::Plan;
+use crate::season::plan::SeasonPlan;
 use crate::statistics::BoundSide;
 use crate::statistics::distribution::ordered_bits;
 use std::collections::{BTreeMap, HashMap};
@@ -36,27 +36,32 @@ pub struct Scanned {
 }
 
 /// Reads `path`, which goes by `name` in reports.
-pub fn scan(path: &Path, name: &str, plan: &Plan, settings: &SeasonSettings) -> Result<Scanned> {
+pub fn scan(
+    path: &Path,
+    name: &str,
+    plan: &SeasonPlan,
+    settings: &SeasonSettings,
+) -> Result<Scanned> {
     let file = ScoreFile::open(path)?;
     let selection = plan.check(&file.head, path, settings)?;
-    let judge = Judge::new(&file.head, plan, name);
-    let mut counting = Counting::new(name, &file.head, &judge);
+    let judge = EventClassifier::new(&file.head, plan, name);
+    let mut counting = FileScan::new(name, &file.head, &judge);
     let mut block = ScoreBlock::default();
     let mut first = 0;
     while first < file.head.rows {
         let next = (first + BLOCK_ROWS).min(file.head.rows);
-        file.read(first..next, judge.wanted(), &mut block)?;
+        file.read(first..next, judge.request(), &mut block)?;
         counting.take(&block, first);
         first = next;
     }
     Ok(counting.finish(&selection))
 }
 /// The runs of a file while it is read.
-struct Counting<'a> {
+struct FileScan<'a> {
     name: &'a str,
     head: &'a Head,
-    plan: &'a Plan,
-    judge: &'a Judge<'a>,
+    plan: &'a SeasonPlan,
+    classifier: &'a EventClassifier<'a>,
     /// Of a file without a key for it.
     telescope: Option<i64>,
     numbers: HashMap<(Option<i64>, Option<i64>), usize>,
@@ -76,7 +81,7 @@ struct OfRun {
 }
 
 impl OfRun {
-    fn new(key: RunKey, plan: &Plan) -> OfRun {
+    fn new(key: RunKey, plan: &SeasonPlan) -> OfRun {
         let mut counts = RunCounts::default();
         counts.theta2.on = vec![0; THETA2_BINS];
         counts.theta2.off = vec![0; THETA2_BINS];
@@ -86,7 +91,7 @@ impl OfRun {
             .with_bins(plan)
     }
 
-    fn with_bins(mut self, plan: &Plan) -> OfRun {
+    fn with_bins(mut self, plan: &SeasonPlan) -> OfRun {
         let bins = plan.edges.len() - 1;
         self.counts.energy = vec![vec![0; plan.positions.len()]; bins];
         self.counts.true_energy =
@@ -97,7 +102,7 @@ impl OfRun {
     }
 
     /// The portion that events now belong to.
-    fn enter(&mut self, number: Option<i64>, plan: &Plan) {
+    fn enter(&mut self, number: Option<i64>, plan: &SeasonPlan) {
         if self.current.as_ref().is_some_and(|(known, _)| *known == number) {
             return;
         }
@@ -109,14 +114,14 @@ impl OfRun {
     }
 }
 
-impl<'a> Counting<'a> {
-    fn new(name: &'a str, head: &'a Head, judge: &'a Judge<'a>) -> Counting<'a> {
+impl<'a> FileScan<'a> {
+    fn new(name: &'a str, head: &'a Head, judge: &'a EventClassifier<'a>) -> FileScan<'a> {
         let plan = judge.plan;
-        Counting {
+        FileScan {
             name,
             head,
             plan,
-            judge,
+            classifier: judge,
             telescope: telescope_of(name).or_else(|| head.input.as_deref().and_then(telescope_of)),
             numbers: HashMap::new(),
             runs: Vec::new(),
@@ -132,7 +137,7 @@ impl<'a> Counting<'a> {
 
     fn take(&mut self, block: &ScoreBlock, first: u64) {
         self.labels.add(self.name, &block.class);
-        let keys = &self.judge.columns.keys;
+        let keys = &self.classifier.columns.keys;
         let at = |column: Option<usize>, row: usize| column.map(|c| block.keys[c][row]);
         for row in 0..block.rows {
             if self.plan.simulated && block.class.get(row).is_some_and(|class| *class != GAMMA) {
@@ -159,7 +164,7 @@ impl<'a> Counting<'a> {
     }
 
     fn event(&mut self, run: usize, block: &ScoreBlock, row: usize, file_row: u64) {
-        let Counting { plan, judge, runs, .. } = self;
+        let FileScan { plan, classifier: judge, runs, .. } = self;
         let columns = &judge.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
@@ -209,7 +214,7 @@ impl<'a> Counting<'a> {
         if !good {
             return;
         }
-        let (passes, inside) = self.judge(run, block, row);
+        let (passes, inside) = self.classify(run, block, row);
         if self.plan.is_scanned && inside != 0 {
             self.scan_highest(run, inside, block, row, file_row);
         }
@@ -227,7 +232,7 @@ impl<'a> Counting<'a> {
         row: usize,
         file_row: u64,
     ) {
-        let Counting { plan, judge, runs, .. } = self;
+        let FileScan { plan, classifier: judge, runs, .. } = self;
         let Some(place) = judge.place(inside, block, row, file_row) else { return };
         let counts = &mut runs[run].counts;
         let of = if place == 0 { &mut counts.highest_on } else { &mut counts.highest_off };
@@ -238,15 +243,17 @@ impl<'a> Counting<'a> {
 
     /// Bit k is whether the event passes at position k, and whether it is inside all cuts
     /// there; histograms are filled on the way.
-    fn judge(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
-        let Counting { plan, judge, runs, .. } = self;
+    fn classify(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
+        let FileScan { plan, classifier: judge, runs, .. } = self;
         let columns = &judge.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return (0, 0) };
         let counts = &mut of_run.counts;
         let (mut passes, mut all_inside) = (0, 0);
         for k in 0..plan.positions.len() {
-            let Some(Verdict { passing, inside, only }) = judge.at(block, row, k) else { continue };
+            let Some(PositionOutcome { passing, inside, only }) = judge.at(block, row, k) else {
+                continue;
+            };
             if k == 0 {
                 portion.selected += u64::from(inside);
             }
@@ -279,7 +286,7 @@ impl<'a> Counting<'a> {
 
     /// An event that passes counts once.
     fn count(&mut self, run: usize, passes: u64, block: &ScoreBlock, row: usize, file_row: u64) {
-        let Counting { plan, judge, runs, events, .. } = self;
+        let FileScan { plan, classifier: judge, runs, events, .. } = self;
         let columns = &judge.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
@@ -306,7 +313,7 @@ impl<'a> Counting<'a> {
         }
         if let (false, Some(size)) = (columns.shower.is_empty(), columns.size) {
             let words = columns.shower.iter().map(|key| block.keys[*key][row]);
-            counts.images.push(Image {
+            counts.images.push(TelescopeImage {
                 shower: shower_of(words),
                 size: ordered_bits(block.copied[size][row]),
                 place: place as u8,
@@ -350,7 +357,7 @@ impl<'a> Counting<'a> {
     }
 
     fn finish(self, selection: &str) -> Scanned {
-        let Counting { name, head, runs, best, events, labels, .. } = self;
+        let FileScan { name, head, runs, best, events, labels, .. } = self;
         let mut scanned = Scanned { runs: BTreeMap::new(), best, events, labels };
         for mut run in runs {
             if let Some((number, portion)) = run.current.take() {
@@ -373,7 +380,7 @@ impl<'a> Counting<'a> {
 }
 
 /// Log p at the source, and the copied quantities.
-fn drift(counts: &mut RunCounts, columns: &Columns, block: &ScoreBlock, row: usize) {
+fn drift(counts: &mut RunCounts, columns: &ScoreColumns, block: &ScoreBlock, row: usize) {
     let mut add = |name: &str, value: f32| match counts.drift.get_mut(name) {
         Some(of) => of.add(value),
         None => counts.drift.entry(name.to_string()).or_default().add(value),

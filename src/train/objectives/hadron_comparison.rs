@@ -47,7 +47,7 @@ pub fn compare(
         Some(ComparedFeature { name: name.clone(), ks: drift.ks, psi: drift.psi })
     };
     let features: Vec<_> = names.iter().enumerate().filter_map(feature).collect();
-    let auc = told_apart(&real, &simulated, width)?;
+    let auc = classifier_area(&real, &simulated, width)?;
     Ok(Some(HadronComparison { real: n as u64, simulated: m as u64, auc, features }))
 }
 
@@ -98,7 +98,7 @@ fn gathered(comm: &dyn Communicator, store: &EventStore, shards: u64) -> Result<
 }
 
 /// The area under the curve of the classifier, on events it was not fitted to.
-fn told_apart(real: &[f32], simulated: &[f32], width: usize) -> Result<Option<f64>> {
+fn classifier_area(real: &[f32], simulated: &[f32], width: usize) -> Result<Option<f64>> {
     let events = |rows: &[f32], of: bool| -> Vec<(Vec<f64>, bool)> {
         rows.chunks_exact(width).map(|row| (terms(row), of)).collect()
     };
@@ -194,15 +194,15 @@ mod tests {
     #[test]
     fn events_of_one_kind_are_not_told_apart_and_of_two_kinds_are() {
         let simulated = normals("simulated", 4000, |a, b| [a, b]);
-        let alike = told_apart(&normals("alike", 3000, |a, b| [a, b]), &simulated, 2).unwrap();
+        let alike = classifier_area(&normals("alike", 3000, |a, b| [a, b]), &simulated, 2).unwrap();
         assert!((alike.unwrap() - 0.5).abs() < 0.06, "{alike:?}");
         // Shifted by a standard deviation: Φ(1/√2) = 0.760.
         let shifted = normals("shifted", 3000, |a, b| [a + 1.0, b]);
-        let found = told_apart(&shifted, &simulated, 2).unwrap().unwrap();
+        let found = classifier_area(&shifted, &simulated, 2).unwrap().unwrap();
         assert!((found - 0.760).abs() < 0.03, "{found}");
         // Each feature as it was, but they hang together: no single feature shows it.
         let linked = normals("linked", 3000, |a, b| [a, 0.9 * a + 0.436 * b]);
-        assert!(told_apart(&linked, &simulated, 2).unwrap().unwrap() > 0.7);
+        assert!(classifier_area(&linked, &simulated, 2).unwrap().unwrap() > 0.7);
     }
 
     #[test]

@@ -53,15 +53,15 @@ const ASSUMED_INSIDE: f64 = 0.5;
 
 /// How experimental rows are seen; hears what becomes of them.
 #[derive(Debug)]
-pub struct OffSourceView {
+pub struct OffSourceTransform {
     settings: OffSource,
     seed: u64,
-    told: Mutex<Told>,
+    counts: Mutex<OffSourceCounts>,
 }
 
 /// What rows told, on this rank.
 #[derive(Debug, Clone, Default)]
-struct Told {
+struct OffSourceCounts {
     kept: [u64; BINS],
     all: [u64; BINS],
     near: [u64; COUNTED],
@@ -73,19 +73,19 @@ struct Told {
 }
 
 /// Where the columns of a request stand.
-struct Slots {
+struct RequestSlots {
     geometry: [usize; 5],
     shape: [usize; 3],
     own: [Option<usize>; 2],
     run: usize,
 }
 
-impl OffSourceView {
+impl OffSourceTransform {
     pub fn new(
         settings: OffSource,
         config: &Config,
         selection: &Selection,
-    ) -> Result<OffSourceView> {
+    ) -> Result<OffSourceTransform> {
         if let Some(name) =
             selection.quantities().iter().find(|name| OF_THE_SOURCE.contains(&name.as_str()))
         {
@@ -97,7 +97,7 @@ impl OffSourceView {
                 .advice("train without it")
                 .usage());
         }
-        Ok(OffSourceView { settings, seed: config.train.seed, told: Mutex::default() })
+        Ok(OffSourceTransform { settings, seed: config.train.seed, counts: Mutex::default() })
     }
 
     fn theta2_limit(&self) -> f64 {
@@ -123,24 +123,28 @@ impl OffSourceView {
         }
     }
 
-    fn with_told<T>(&self, act: impl FnOnce(&mut Told) -> T) -> T {
+    fn with_counts<T>(&self, act: impl FnOnce(&mut OffSourceCounts) -> T) -> T {
         // A thread that panicked while it held the lock has ended the process.
-        act(&mut self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// What all ranks were told; refuses runs, geometry or a hole that cannot be used.
     pub fn conclude(&self, comm: &dyn Communicator, gammas: &[&Source]) -> Result<OffSourceCard> {
-        let mine = self.with_told(|told| told.clone());
+        let mine = self.with_counts(|told| told.clone());
         let all = mine.reduce(comm)?;
         let inside = sync_result(comm, self.share_inside(gammas))?;
-        let card = mark_shared(self.judge(&all, inside))?;
+        let card = mark_shared(self.check_counts(&all, inside))?;
         if is_root(comm) {
-            OffSourceView::tell_log(&all, &card);
+            OffSourceTransform::log_summary(&all, &card);
         }
         Ok(card)
     }
 
-    fn judge(&self, all: &Told, inside: Option<[f64; 2]>) -> Result<OffSourceCard> {
+    fn check_counts(
+        &self,
+        all: &OffSourceCounts,
+        inside: Option<[f64; 2]>,
+    ) -> Result<OffSourceCard> {
         let off = &self.settings;
         if all.different as f64 > MOST_DIFFERENT * all.compared as f64 {
             return Err(Fault::new("dist and alpha are not those of centroid, axis and source")
@@ -198,7 +202,7 @@ impl OffSourceView {
     /// Gammas among the events that are not left out, before the cuts: their number follows
     /// from what is more near the source than near the other positions, and from how much more
     /// of a source's gammas are; some lie outside.
-    fn contamination(&self, all: &Told, inside: Option<[f64; 2]>) -> Contamination {
+    fn contamination(&self, all: &OffSourceCounts, inside: Option<[f64; 2]>) -> Contamination {
         let near = all.near.map(|count| count as f64);
         let others = COUNTED as f64 - 1.0;
         let off: f64 = near[1..].iter().sum();
@@ -251,7 +255,7 @@ impl OffSourceView {
         Ok((shares[0] > shares[1]).then_some(shares))
     }
 
-    fn tell_log(all: &Told, card: &OffSourceCard) {
+    fn log_summary(all: &OffSourceCounts, card: &OffSourceCard) {
         let of = &card.contamination;
         log::info!(
             "off the source: {} runs, those of fold {} of {} are kept for scoring ({} events)",
@@ -282,8 +286,8 @@ impl OffSourceView {
     }
 }
 
-impl Slots {
-    fn of(read: &Request) -> Result<Slots> {
+impl RequestSlots {
+    fn of(read: &Request) -> Result<RequestSlots> {
         let find = |names: &[&str]| {
             read.quantities.iter().rposition(|known| names.contains(&known.as_str()))
         };
@@ -292,7 +296,7 @@ impl Slots {
         };
         let [a, b, c, d, e] = GEOMETRY.map(needed);
         let [f, g, h] = SHAPE.map(|name| needed(&[name]));
-        Ok(Slots {
+        Ok(RequestSlots {
             geometry: [a?, b?, c?, d?, e?],
             shape: [f?, g?, h?],
             own: ["dist", "alpha"].map(|name| find(&[name])),
@@ -301,7 +305,7 @@ impl Slots {
     }
 }
 
-impl RowTransform for OffSourceView {
+impl RowTransform for OffSourceTransform {
     /// All that is wanted but what is computed, then geometry, shape and what is compared;
     /// the run is the last key.
     fn request(&self, table: &Table, mut wanted: Request) -> Result<Request> {
@@ -334,7 +338,7 @@ impl RowTransform for OffSourceView {
         first: u64,
         block: &mut Block,
     ) -> Result<Vec<RowNote>> {
-        let slots = Slots::of(read)?;
+        let slots = RequestSlots::of(read)?;
         let mut computed = [const { Vec::new() }; 3];
         let mut notes = Vec::with_capacity(block.rows);
         let limit = self.theta2_limit();
@@ -400,7 +404,7 @@ impl RowTransform for OffSourceView {
         let alpha = wanted.quantities.iter().position(|name| name == "alpha");
         let alpha = alpha.map_or(0.0, |slot| f64::from(block.quantities[slot][row]));
         let bin = ((alpha / 10.0).max(0.0) as usize).min(BINS - 1);
-        self.with_told(|told| {
+        self.with_counts(|told| {
             told.compared += bit(COMPARED_BIT);
             told.different += bit(DIFFERENT_BIT);
             if held_out {
@@ -431,7 +435,7 @@ fn theta2_of(seen: &RelativePosition, [size, width, length]: [f64; 3]) -> f64 {
     theta2(seen, disp(size, width, length, seen.dist), None)
 }
 
-impl Told {
+impl OffSourceCounts {
     const WORDS: usize = 2 * BINS + COUNTED + 4;
 
     fn words(&mut self) -> Vec<&mut u64> {
@@ -441,9 +445,9 @@ impl Told {
     }
 
     /// Those of all ranks.
-    fn reduce(mut self, comm: &dyn Communicator) -> Result<Told> {
+    fn reduce(mut self, comm: &dyn Communicator) -> Result<OffSourceCounts> {
         let mut sums: Vec<i64> = self.words().into_iter().map(|word| *word as i64).collect();
-        debug_assert_eq!(sums.len(), Told::WORDS);
+        debug_assert_eq!(sums.len(), OffSourceCounts::WORDS);
         comm.all_reduce_sum(&mut sums)?;
         self.words().into_iter().zip(sums).for_each(|(word, sum)| *word = sum as u64);
         let mine: Vec<u8> = self.runs.iter().flat_map(|run| run.to_le_bytes()).collect();

@@ -28,7 +28,7 @@ pub struct Synthetic {
 }
 
 /// What a latent point needs to become an event.
-pub struct Latent<'a> {
+pub struct LatentContext<'a> {
     pub engine: &'a dyn Engine,
     /// Quantile of normal log p that low-density events stay below.
     pub quantile: f64,
@@ -88,7 +88,7 @@ impl Synthetic {
         store: &EventStore,
         epoch: u64,
         normal: &Gathered,
-        latent: &Latent,
+        latent: &LatentContext,
         out: &mut Gathered,
     ) -> Result<()> {
         out.offsets.clone_from(&normal.offsets);
@@ -120,7 +120,7 @@ impl Synthetic {
         selection: &Selection,
         shard: &Shard,
         rows: &EventRows,
-        latent: &Latent,
+        latent: &LatentContext,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         let events: Vec<f32> = rows.rows().flatten().copied().collect();
         let mut made = vec![0.0; events.len()];
@@ -136,7 +136,7 @@ impl Synthetic {
         selection: &Selection,
         named: &Named,
         events: &[f32],
-        latent: &Latent,
+        latent: &LatentContext,
         out: &mut [f32],
     ) -> Result<Vec<f32>> {
         let (width, train) = (features.len(), &named.shard.train);
@@ -187,7 +187,7 @@ fn through_the_flow(
     maker: &AnomalyMaker,
     made: &[AnomalyOutcome],
     width: usize,
-    latent: &Latent,
+    latent: &LatentContext,
     out: &mut [f32],
 ) -> Result<Vec<bool>> {
     let mut kept: Vec<bool> = made.iter().map(|m| *m != AnomalyOutcome::Nothing).collect();

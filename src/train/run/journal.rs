@@ -5,7 +5,7 @@ use super::run_folder::{LOG, METRICS, RunFolder};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
 use crate::storage::AppendFile;
-use crate::train::plan::Plan;
+use crate::train::plan::TrainingPlan;
 use crate::train::progress::ProgressLog;
 use crate::train::state::{Progress, TrainState};
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Journal {
     /// will be done again.
     pub fn begin(
         &mut self,
-        plan: &Plan,
+        plan: &TrainingPlan,
         state: &TrainState,
         events: u64,
         steps: u64,

@@ -15,7 +15,7 @@ use crate::statistics::{
 };
 use crate::train::flows::{FlowPlan, Population};
 use crate::train::objectives::quantile;
-use crate::train::plan::Plan;
+use crate::train::plan::TrainingPlan;
 use crate::train::replicas;
 use crate::train::state::TrainState;
 use crate::train::trainer::{Trainer, diverged};
@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What is chosen on held-out events.
-struct Chosen {
+struct HeldOutChoices {
     threshold: Option<Threshold>,
     thresholds: Option<BinnedThresholds>,
     calibration: Option<Calibration>,
@@ -47,7 +47,8 @@ impl Trainer<'_> {
         let calibration = self.calibration(comm)?;
         let normals = self.normals(comm)?;
         let (reference, sketches) = self.reference(comm)?;
-        let chosen = Chosen { threshold, thresholds, calibration, normals, reference, sketches };
+        let chosen =
+            HeldOutChoices { threshold, thresholds, calibration, normals, reference, sketches };
         let model = self.model(state, chosen)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
@@ -187,8 +188,9 @@ impl Trainer<'_> {
         Ok(events)
     }
 
-    fn model(&self, state: &TrainState, chosen: Chosen) -> Result<Model> {
-        let Chosen { threshold, thresholds, calibration, normals, reference, sketches } = chosen;
+    fn model(&self, state: &TrainState, chosen: HeldOutChoices) -> Result<Model> {
+        let HeldOutChoices { threshold, thresholds, calibration, normals, reference, sketches } =
+            chosen;
         let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
         let each = plan.parameters / plan.flows.len();
         let (mut flows, mut params, mut trained) =
@@ -265,7 +267,7 @@ pub(crate) fn training_hash(config: &Config) -> Result<String> {
 pub fn finished(
     comm: &dyn Communicator,
     options: &Options,
-    plan: &Plan,
+    plan: &TrainingPlan,
 ) -> Result<Option<Summary>> {
     if options.existing == Existing::Replace {
         return Ok(None);

@@ -16,7 +16,7 @@ use crate::comm::preflight::MARK;
 use crate::error::{Fault, Result};
 use crate::storage;
 use crate::storage::lock::{self, OutputLock};
-use crate::train::plan::Plan;
+use crate::train::plan::TrainingPlan;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ impl RunFolder {
     }
 
     /// Refuses to go on with a run of another configuration.
-    pub fn check(&self, plan: &Plan) -> Result<()> {
+    pub fn check(&self, plan: &TrainingPlan) -> Result<()> {
         if self.existing == Existing::Replace || !has_run(&self.path) {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl RunFolder {
 
     /// Refuses a disk that has no room for a checkpoint: better now than after hours. Only a
     /// write tells, quotas are seen by nothing else.
-    pub fn check_room(&self, plan: &Plan) -> Result<()> {
+    pub fn check_room(&self, plan: &TrainingPlan) -> Result<()> {
         let probe = self.file(ROOM);
         let bytes = (checkpoint::bytes(plan.parameters) as usize).min(LARGEST_PROBE);
         let written = storage::write_file(&probe, &vec![0; bytes]);
@@ -133,7 +133,7 @@ impl RunFolder {
     /// same command has left, and gives the same model.
     pub fn claim_run_folder(
         &mut self,
-        plan: &Plan,
+        plan: &TrainingPlan,
         can_resume: impl FnOnce(&Path) -> bool,
     ) -> Result<()> {
         let is_unfinished = !self.file(MODEL).exists();
@@ -189,7 +189,7 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    fn check_same(&self, plan: &Plan) -> Result<()> {
+    fn check_same(&self, plan: &TrainingPlan) -> Result<()> {
         let path = self.file(CONFIG);
         let there = crate::config::load(&path, &[])?;
         if there.hash()? == plan.config.hash()? {
@@ -282,7 +282,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
 
     /// A plan on a few toy events in `folder`.
-    fn plan(folder: &Path) -> Plan {
+    fn plan(folder: &Path) -> TrainingPlan {
         let output = folder.join("gamma.h5");
         let (class, events, seed) = (Class::Gamma, 50, 1);
         let options =
@@ -290,11 +290,11 @@ mod tests {
         simulate::run(&options).unwrap();
         let columns = "[features]\ncolumns = [{name = \"size\"}, {name = \"width\"}]";
         let text = format!("[data]\ngamma = [{:?}]\n{columns}\n", output.display().to_string());
-        Plan::new(&SingleRank, &config::parse(&text, &[]).unwrap()).unwrap()
+        TrainingPlan::new(&SingleRank, &config::parse(&text, &[]).unwrap()).unwrap()
     }
 
     /// What a run with a checkpoint and a model leaves.
-    fn old_run(path: &Path, plan: &Plan) {
+    fn old_run(path: &Path, plan: &TrainingPlan) {
         let mut folder = RunFolder::open(path, Existing::Resume, SHORT).unwrap();
         folder.claim_run_folder(plan, |_| false).unwrap();
         folder.add_provenance(&json!("old")).unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     /// Begins a run in place of the old one, up to its first checkpoint.
-    fn replace(path: &Path, plan: &Plan) -> Result<()> {
+    fn replace(path: &Path, plan: &TrainingPlan) -> Result<()> {
         let mut folder = RunFolder::open(path, Existing::Replace, SHORT)?;
         folder.claim_run_folder(plan, |_| false)?;
         folder.add_provenance(&json!("new"))?;

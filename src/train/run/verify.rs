@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verification {
+pub struct RunVerification {
     pub checkpoints: u64,
     /// blake3 of the model file, if the run is finished.
     pub model_blake3: Option<String>,
@@ -22,7 +22,7 @@ pub struct Verification {
 }
 
 /// Verifies a run folder.
-pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<Verification> {
+pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
     let folder = run.join(CHECKPOINTS);
     let steps = checkpoint::list(&folder)?;
     let mut wrong = BTreeMap::new();
@@ -50,7 +50,7 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<Verification> {
     let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let mine = serde_json::to_vec(&(model, wrong)).map_err(broken)?;
     let checkpoints = steps.len() as u64;
-    let mut all = Verification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
+    let mut all = RunVerification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
     for told in comm.all_gather(&mine)? {
         let (model, wrong): (Option<String>, BTreeMap<String, String>) =
             serde_json::from_slice(&told).map_err(broken)?;
@@ -60,7 +60,7 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<Verification> {
     mark_shared(Ok(all))
 }
 
-impl std::fmt::Display for Verification {
+impl std::fmt::Display for RunVerification {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "verified {} checkpoint(s)", self.checkpoints)?;
         match &self.model_blake3 {
