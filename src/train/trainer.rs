@@ -192,14 +192,8 @@ impl<'a> Trainer<'a> {
             let checked = few::check_training(&counts, plan, *class, options.allow_few_events)
                 .and_then(|()| check_events(&counts, plan, *class));
             if let Err(error) = checked {
-                return mark_shared(Err(explained(
-                    comm,
-                    plan,
-                    &plan.sources,
-                    &counts,
-                    *class,
-                    error,
-                )));
+                let error = explained(comm, plan, &plan.sources, &counts, *class, error);
+                return mark_shared(Err(error));
             }
             if is_root(comm) {
                 few::warn_of_parameters(counts.train, *class, plan);

@@ -354,22 +354,22 @@ impl ColumnBuffer {
         }
         match (self, values) {
             (ColumnBuffer::F32(buffer), ColumnValues::F32(values)) => {
-                take(buffer, values, all, &rows)
+                take(buffer, values, all, &rows);
             }
             (ColumnBuffer::F64(buffer), ColumnValues::F64(values)) => {
-                take(buffer, values, all, &rows)
+                take(buffer, values, all, &rows);
             }
             (ColumnBuffer::I64(buffer), ColumnValues::I64(values)) => {
-                take(buffer, values, all, &rows)
+                take(buffer, values, all, &rows);
             }
             (ColumnBuffer::I8(buffer), ColumnValues::I8(values)) => {
-                take(buffer, values, all, &rows)
+                take(buffer, values, all, &rows);
             }
             (ColumnBuffer::U8(buffer), ColumnValues::U8(values)) => {
-                take(buffer, values, all, &rows)
+                take(buffer, values, all, &rows);
             }
             (ColumnBuffer::U32(buffer), ColumnValues::U32(values)) => {
-                take(buffer, values, all, &rows)
+                take(buffer, values, all, &rows);
             }
             _ => {} // `append` has checked the kinds
         }
