@@ -66,7 +66,7 @@ fn main() -> Result<()> {
         s[s.len() / 2]
     });
     if is_root(comm.as_ref()) {
-        let told = serde_json::json!({
+        let report = serde_json::json!({
             "case": "reduce",
             "ranks": comm.size(),
             "local_ranks": comm.local_size(),
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
             "plain_f32_fastest_s": fastest[1],
             "ratio": exact / plain,
         });
-        println!("{told}");
+        println!("{report}");
     }
     Ok(())
 }

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_found_and_far_ones_are_not() {
+    fn near_names_are_suggested_and_far_ones_are_not() {
         assert_eq!(nearest("widht", ["width", "length", "size"]), Some("width"));
         assert_eq!(nearest("energy", ["width", "length", "size"]), None);
     }

@@ -22,7 +22,7 @@ use taiga_flow_gpu::random::Stream;
 const INPUT: i32 = 3;
 
 #[test]
-fn a_model_file_truncated_anywhere_or_with_any_byte_flipped_is_never_loaded_silently() {
+fn damaged_model_file_never_loads_silently() {
     let whole = std::fs::read(&trained().model).expect("a model");
     let model = Model::from_bytes(&whole).expect("a model");
     for cut in (0..whole.len()).step_by(512).chain([whole.len() - 1]) {
@@ -50,7 +50,7 @@ fn a_model_file_truncated_anywhere_or_with_any_byte_flipped_is_never_loaded_sile
 }
 
 #[test]
-fn a_damaged_model_is_refused_by_the_commands_with_its_name() {
+fn damaged_model_is_refused_by_name() {
     let folder = folder();
     let whole = std::fs::read(&trained().model).expect("a model");
     let path = folder.path().join("model.safetensors");
@@ -240,7 +240,7 @@ fn fuzz_scoring_manifest() {
 }
 
 #[test]
-fn a_manifest_that_names_a_file_outside_of_its_folder_is_refused() {
+fn manifest_naming_outside_file_is_refused() {
     let folder = folder();
     let [_, manifest] = scored(folder.path());
     let text = std::fs::read_to_string(&manifest).expect("a manifest");

@@ -74,7 +74,7 @@ fn worst(events: &[f32], found: &[f32], flow: &Flow) -> f64 {
 }
 
 #[test]
-fn log_p_is_that_of_the_f64_reference_on_a_hundred_thousand_events() {
+fn log_p_agrees_with_f64_reference() {
     let flow = flow();
     let events = events(&flow.features);
     let mut found = vec![f32::NAN; events.len() / flow.spec.features];

@@ -133,8 +133,8 @@ folds = 3
         sets.iter().for_each(|set| {
             command.args(["--set", set]);
         });
-        let told = succeed(&mut command).stderr;
-        (output.join("model.safetensors"), told)
+        let printed = succeed(&mut command).stderr;
+        (output.join("model.safetensors"), printed)
     }
 
     fn refused(&self, configuration: &Path, sets: &[&str], code: i32, text: &str) {
@@ -155,7 +155,7 @@ fn card(model: &Path) -> Card {
 }
 
 #[test]
-fn hadrons_off_the_source_have_no_hole_their_gammas_are_stated_and_ranks_change_no_bit() {
+fn off_source_hadrons_have_no_hole_on_any_ranks() {
     let season = Season::new();
     let configuration = season.configuration("");
     let mut models = Vec::new();
@@ -187,7 +187,7 @@ fn hadrons_off_the_source_have_no_hole_their_gammas_are_stated_and_ranks_change_
 }
 
 #[test]
-fn positions_that_make_a_hole_and_runs_that_cannot_be_dealt_are_refused() {
+fn positions_with_hole_and_bad_runs_are_refused() {
     let season = Season::new();
     let configuration = season.configuration("");
     season.refused(&configuration, &["off_source.positions=[0.0]"], 2, "too near to the source");
@@ -208,7 +208,7 @@ fn positions_that_make_a_hole_and_runs_that_cannot_be_dealt_are_refused() {
 }
 
 #[test]
-fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
+fn no_event_is_scored_by_model_of_its_own_run() {
     let season = Season::new();
     let configuration = season.configuration("");
     let mut scored = vec![0; RUNS as usize];
@@ -237,40 +237,40 @@ fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
         let mut arguments = arguments!["evaluate", "-m", &model, "-o", &evaluation].to_vec();
         arguments.extend(arguments!["--gamma", &season.gamma, "--hadron"]);
         arguments.extend(season.files.iter().map(Into::into));
-        let told = json(&arguments);
-        let used = &told["unusable"]["of a run the model was trained on"];
+        let report = json(&arguments);
+        let used = &report["unusable"]["of a run the model was trained on"];
         let rows = off.runs.len() as u64 * (HADRONS + GAMMAS);
-        assert_eq!(used.as_u64(), Some(rows), "{}", told["unusable"]);
+        assert_eq!(used.as_u64(), Some(rows), "{}", report["unusable"]);
     }
     assert_eq!(scored, vec![1; RUNS as usize], "each run has one model that may score it");
 }
 
 #[test]
-fn simulated_hadrons_that_differ_from_real_ones_are_told_before_training() {
+fn differing_simulated_hadrons_are_reported() {
     let season = Season::new();
     let alike = season.path("alike.h5");
     let events = nights::events(Class::Hadron, seed() + 990, 0..8000);
     write(&alike, &events, 1, 0);
     let configuration = season.configuration("");
     let of = |path: &Path| format!("data.hadron=[{:?}]", path.display().to_string());
-    let (model, told) = season.train(&configuration, "alike", &[&of(&alike)]);
+    let (model, printed) = season.train(&configuration, "alike", &[&of(&alike)]);
     let comparison = |model: &Path| {
         let off = card(model).training.off_source.expect("what was done");
         off.comparison.expect("a comparison")
     };
     assert!(comparison(&model).auc.expect("an AUC") < 0.6, "{:?}", comparison(&model));
-    assert!(told.contains("tells them apart") && !told.contains("may learn"), "{told}");
+    assert!(printed.contains("tells them apart") && !printed.contains("may learn"), "{printed}");
     let wider: Vec<ToyEvent> =
         events.iter().map(|e| ToyEvent { width: 1.4 * e.width, ..*e }).collect();
     let different = season.path("different.h5");
     write(&different, &wider, 1, 0);
-    let (model, told) = season.train(&configuration, "different", &[&of(&different)]);
-    assert!(told.contains("; width") && told.contains("may learn"), "{told}");
+    let (model, printed) = season.train(&configuration, "different", &[&of(&different)]);
+    assert!(printed.contains("; width") && printed.contains("may learn"), "{printed}");
     assert!(comparison(&model).auc.expect("an AUC") > 0.6);
 }
 
 #[test]
-fn a_check_of_a_configuration_refuses_what_its_training_would() {
+fn check_refuses_what_training_would() {
     let season = Season::new();
     let configuration = season.configuration("");
     let check = |path: &Path, quick: bool| {
@@ -282,10 +282,10 @@ fn a_check_of_a_configuration_refuses_what_its_training_would() {
     };
     let good = check(&configuration, false);
     assert_eq!(good.code, Some(0), "{}", good.stderr);
-    let told: serde_json::Value = serde_json::from_str(&good.stdout).expect("a report");
-    let files = told["files"].as_array().expect("files");
+    let report: serde_json::Value = serde_json::from_str(&good.stdout).expect("a report");
+    let files = report["files"].as_array().expect("files");
     assert_eq!(files.len(), 1 + RUNS as usize, "the experimental files are among them");
-    assert!(told["training"].is_null());
+    assert!(report["training"].is_null());
 
     let spoiled = |name: &str, from: &str, to: &str| {
         let path = season.path(name);
@@ -294,17 +294,17 @@ fn a_check_of_a_configuration_refuses_what_its_training_would() {
         std::fs::write(&path, whole.replace(from, to)).expect("written");
         path
     };
-    let both = |path: &Path, quick: bool, told: &str| {
+    let both = |path: &Path, quick: bool, expected: &str| {
         let checked = check(path, quick);
-        assert_eq!(checked.code, Some(3), "{told}: {}{}", checked.stdout, checked.stderr);
+        assert_eq!(checked.code, Some(3), "{expected}: {}{}", checked.stdout, checked.stderr);
         assert!(
-            format!("{}{}", checked.stdout, checked.stderr).contains(told),
-            "{told}: {}",
+            format!("{}{}", checked.stdout, checked.stderr).contains(expected),
+            "{expected}: {}",
             checked.stderr
         );
         let output = season.path("refused");
         let trained = run(&mut program(&arguments!["train", "-c", path, "-o", &output]));
-        assert_ne!(trained.code, Some(0), "{told}: training refuses it too");
+        assert_ne!(trained.code, Some(0), "{expected}: training refuses it too");
     };
     let gone = spoiled("gone.toml", "run-*.h5", "gone-*.h5");
     both(&gone, true, "gone-");
@@ -335,7 +335,7 @@ fn a_check_of_a_configuration_refuses_what_its_training_would() {
 }
 
 #[test]
-fn telescopes_of_a_run_lie_in_one_fold_where_their_files_tell_the_run() {
+fn telescopes_of_a_run_are_in_one_fold() {
     let season = Season::new();
     // Pairs of files are the two telescopes of one run.
     for (number, path) in season.files.iter().enumerate() {

@@ -309,7 +309,7 @@ fn with_feature(path: PathBuf, name: &str, change: impl Fn(f32) -> f32) -> PathB
 }
 
 #[test]
-fn values_that_no_telescope_has_refuse_training_and_are_warned_of_in_scores() {
+fn impossible_values_refuse_training_warn_score() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let good = simulated(at("good.h5"), Class::Gamma, 1500, seed());
@@ -347,7 +347,7 @@ fn values_that_no_telescope_has_refuse_training_and_are_warned_of_in_scores() {
 }
 
 #[test]
-fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
+fn mislabelled_and_exchanged_classes_are_found() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let gamma = simulated(at("gamma.h5"), Class::Gamma, 3000, seed());
@@ -398,8 +398,8 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
     let outcome = ratio(&gamma, &hadron, "good");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
-    let told = outcome.stderr.matches("computing on the processor").count();
-    assert!(told <= 1, "{}", outcome.stderr);
+    let printed = outcome.stderr.matches("computing on the processor").count();
+    assert!(printed <= 1, "{}", outcome.stderr);
     let checked = check(&gamma, &hadron, &[]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     assert!(!checked.stdout.contains(swapped), "{}", checked.stdout);

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn normals_have_mean_0_variance_1_and_uniforms_mean_one_half() {
+    fn normals_and_uniforms_have_expected_moments() {
         let stream = Stream::new(3, "moments", &[]);
         let n = 200_000u64;
         let (mut sum, mut square, mut uniform) = (0.0, 0.0, 0.0);

@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn inverse_of_forward_returns_the_event_and_the_negative_log_determinant() {
+    fn inverse_of_forward_returns_event_and_log_det() {
         for (seed, spec) in specs().iter().enumerate() {
             let flow = random_flow(spec, seed as u64, 0.5);
             let x = event(spec, 40 + seed as u64);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_determinant_is_that_of_the_jacobian_by_finite_differences() {
+    fn log_det_agrees_with_finite_differences() {
         for (seed, spec) in specs().iter().enumerate() {
             let flow = random_flow(spec, 7 + seed as u64, 0.4);
             let x = event(spec, 60 + seed as u64);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameters_gradient_is_that_of_finite_differences() {
+    fn gradients_agree_with_finite_differences() {
         for (seed, spec) in specs().iter().enumerate() {
             let mut flow = random_flow(spec, 17 + seed as u64, 0.4);
             let x = event(spec, 80 + seed as u64);

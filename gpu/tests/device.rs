@@ -194,7 +194,7 @@ fn the_inverse_leads_back_to_the_event() {
 }
 
 #[test]
-fn the_bits_depend_neither_on_the_run_nor_on_the_number_of_devices() {
+fn bits_are_equal_on_any_run_and_devices() {
     let spec = FlowSpec { hidden: vec![37], blocks: 4, ..FlowSpec::reference_study(5) };
     let params = random_params(&spec, 3);
     let events = random(4, "events", 5000 * 5);
@@ -226,7 +226,7 @@ fn the_bits_depend_neither_on_the_run_nor_on_the_number_of_devices() {
 }
 
 #[test]
-fn an_event_that_is_not_finite_touches_only_itself() {
+fn non_finite_event_affects_only_itself() {
     let spec = FlowSpec { hidden: vec![24], blocks: 4, ..FlowSpec::reference_study(6) };
     let params = random_params(&spec, 8);
     for found in all_devices() {
@@ -423,7 +423,7 @@ fn an_unusable_gradient_moves_no_weight() {
 }
 
 #[test]
-fn a_step_of_several_batches_sums_them_all_and_the_next_begins_anew() {
+fn step_sums_its_batches_and_next_starts_at_zero() {
     let spec = FlowSpec { hidden: vec![13], blocks: 2, ..FlowSpec::reference_study(3) };
     let params = random_params(&spec, 70);
     for found in all_devices() {

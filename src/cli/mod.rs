@@ -242,8 +242,8 @@ pub enum Command {
         weight: Option<String>,
         /// Grow a random forest from the train and validation parts of these files (with a
         /// class column), and measure it beside the model
-        #[arg(long, num_args = 1.., value_name = "FILE")]
-        yardstick: Vec<PathBuf>,
+        #[arg(long = "yardstick", num_args = 1.., value_name = "FILE")]
+        forest: Vec<PathBuf>,
         /// Compare with a selection that needs no training: `cuts` are TAIGA's standard cuts,
         /// applied to the same events
         #[arg(long, value_enum, value_name = "NAME")]
@@ -426,8 +426,8 @@ impl Cli {
     /// after inputs are checked where the inputs are listed.
     fn protect_inputs(&self) -> Result<()> {
         let (inputs, outputs): (Vec<&Path>, Vec<PathBuf>) = match &self.command {
-            Command::Evaluate { model, files, gamma, hadron, yardstick, output, .. } => {
-                let files = [files, gamma, hadron, yardstick].into_iter().flatten();
+            Command::Evaluate { model, files, gamma, hadron, forest, output, .. } => {
+                let files = [files, gamma, hadron, forest].into_iter().flatten();
                 let inputs = files.map(PathBuf::as_path).chain([model.as_path()]).collect();
                 (inputs, vec![output.join(evaluate::EVALUATION), output.join(report::PAGE)])
             }
@@ -491,7 +491,7 @@ impl Cli {
             schema,
             output,
             weight,
-            yardstick,
+            forest,
             baseline,
             importance,
             strict,
@@ -514,7 +514,7 @@ impl Cli {
             weight: weight.clone(),
             importance: *importance,
             strict: *strict,
-            baseline: yardstick.clone(),
+            baseline: forest.clone(),
             baseline_cuts: *baseline == Some(Baseline::Cuts),
             observation: observation.observation()?,
             watchdog: device.watchdog(Run::default()),
@@ -652,7 +652,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent_and_every_argument_has_help() {
+    fn command_line_is_consistent_and_has_help() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             for argument in command.get_arguments() {

@@ -44,8 +44,8 @@ fn ask(job: &str) -> Option<String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let told = asked.wait_with_output().ok()?;
-    let text = String::from_utf8_lossy(&told.stdout).trim().to_string();
+    let answer = asked.wait_with_output().ok()?;
+    let text = String::from_utf8_lossy(&answer.stdout).trim().to_string();
     Some(if text.is_empty() { "not in the queue".to_string() } else { text })
 }
 
@@ -65,8 +65,11 @@ impl fmt::Display for JobStatus {
             writeln!(f, "  ended         {reason}")?;
         }
         if let Some(job) = &s.job {
-            let told = self.scheduler.as_ref().map_or(String::new(), |told| format!(", {told}"));
-            writeln!(f, "  job           {job}{told}")?;
+            let state_of_job = self
+                .scheduler
+                .as_ref()
+                .map_or(String::new(), |state_of_job| format!(", {state_of_job}"));
+            writeln!(f, "  job           {job}{state_of_job}")?;
         }
         if let (Some(ranks), Some(host)) = (s.ranks, &s.host) {
             let engine = s.engine.as_deref().unwrap_or("unknown engine");

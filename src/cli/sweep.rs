@@ -469,7 +469,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grid_is_the_product_of_its_values_the_last_changing_fastest() {
+    fn grid_is_product_last_value_changing_fastest() {
         let grids = ["a.b=1,2", "c=[3, 4],[5],{ seeded = 1 },\"x,y\""].map(str::to_string);
         let points = points(&grids).unwrap();
         assert_eq!(points.len(), 8);

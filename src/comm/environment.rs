@@ -74,10 +74,10 @@ pub fn is_launcher_variable(name: &OsStr) -> bool {
 
 /// The scheduler's number of this job, as its commands take it.
 pub fn job_number() -> Option<String> {
-    let told = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    match (told("SLURM_ARRAY_JOB_ID"), told("SLURM_ARRAY_TASK_ID")) {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
         (Some(job), Some(task)) => Some(format!("{job}_{task}")),
-        _ => told("SLURM_JOB_ID"),
+        _ => variable("SLURM_JOB_ID"),
     }
 }
 
@@ -87,8 +87,8 @@ pub fn job_end() -> Option<SystemTime> {
     parse_job_end(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
 }
 
-fn parse_job_end(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
-    let seconds = told?.trim().parse().ok()?;
+fn parse_job_end(text: Option<&str>, now: SystemTime) -> Option<SystemTime> {
+    let seconds = text?.trim().parse().ok()?;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|end| *end > now)
 }
 
@@ -115,16 +115,16 @@ pub fn start(deadline: Option<Duration>) -> Result<Box<dyn Communicator>> {
 /// own message comes late, is long, and does not say what to type.
 fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<()> {
     let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
-    let told = |names: &[&str]| names.iter().any(|name| lookup(name).is_some());
+    let is_set = |names: &[&str]| names.iter().any(|name| lookup(name).is_some());
     let open_mpi = library.contains("Open MPI");
     if !open_mpi
         || !in_step(number)
-        || told(&["PMIX_NAMESPACE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"])
+        || is_set(&["PMIX_NAMESPACE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"])
     {
         return Ok(());
     }
     let tasks = number(STEP_TASKS).unwrap_or(1);
-    if !told(&["PMI_FD", "PMI_RANK"]) {
+    if !is_set(&["PMI_FD", "PMI_RANK"]) {
         // Every task of the step finds this by itself.
         return Err(launcher_mismatch(
             &format!("{tasks} ranks ({STEP_TASKS})"),
@@ -167,12 +167,12 @@ fn launcher_mismatch(expected: &str, found: &str) -> Error {
 
 fn launch(lookup: impl Fn(&str) -> Option<String>) -> LaunchEnvironment {
     let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
-    let told = |names: &[&'static str], launch: fn(usize, &'static str) -> LaunchEnvironment| {
+    let find = |names: &[&'static str], launch: fn(usize, &'static str) -> LaunchEnvironment| {
         names.iter().find_map(|name| number(name).map(|count| launch(count, name)))
     };
-    told(&COUNTS, LaunchEnvironment::Ranks)
-        .or_else(|| in_step(number).then(|| told(&[STEP_TASKS], LaunchEnvironment::Ranks))?)
-        .or_else(|| told(&RANKS, LaunchEnvironment::Rank))
+    find(&COUNTS, LaunchEnvironment::Ranks)
+        .or_else(|| in_step(number).then(|| find(&[STEP_TASKS], LaunchEnvironment::Ranks))?)
+        .or_else(|| find(&RANKS, LaunchEnvironment::Rank))
         .unwrap_or(LaunchEnvironment::Alone)
 }
 
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_copies_are_refused_with_the_number_promised() {
+    fn lone_copies_are_refused_with_promised_number() {
         let error = promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 1).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn open_mpi_without_pmi_is_refused_before_it_starts() {
+    fn open_mpi_without_pmi_is_refused_before_start() {
         let met = |library: &str, more: &[(&str, &str)]| {
             let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "4"), ("SLURM_PROCID", "0")];
             meet_launcher(library, |name| {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_job_is_heard_unless_it_has_passed() {
+    fn job_end_is_read_unless_it_has_passed() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         assert_eq!(parse_job_end(Some("1060"), now), Some(now + Duration::from_secs(60)));
         for none in [None, Some("940"), Some("soon"), Some("-3"), Some("99999999999999999999")] {

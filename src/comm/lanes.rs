@@ -118,9 +118,9 @@ mod tests {
         }
         fn exchange(&self, with: usize, bytes: &[u8], received: &mut [u8]) -> usize {
             self.to[with].send(bytes.to_vec()).unwrap();
-            let told = self.from[with].recv().unwrap();
-            received[..told.len()].copy_from_slice(&told);
-            told.len()
+            let message = self.from[with].recv().unwrap();
+            received[..message.len()].copy_from_slice(&message);
+            message.len()
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rank_has_the_exact_sum_on_any_number_of_ranks_and_words() {
+    fn every_rank_has_the_exact_sum_on_any_ranks() {
         for size in 1..=9 {
             for words in [0, 1, 2, 7, 64, 1001] {
                 let mut expected = vec![0_i64; words];

@@ -84,13 +84,13 @@ pub fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> 
         Err(error) => [&[error.exit_code()], error.to_string().as_bytes()].concat(),
     };
     let all = comm.all_gather(&mine)?;
-    match (outcome, all.iter().enumerate().find(|(_, told)| !told.is_empty())) {
+    match (outcome, all.iter().enumerate().find(|(_, message)| !message.is_empty())) {
         (Ok(value), None) => Ok(value),
         // Rank 0 tells an error that several have in its own words.
         (Err(error), _) => Err(error.shared()),
-        (Ok(_), Some((rank, told))) => {
-            let text = String::from_utf8_lossy(&told[1..]);
-            Err(Error::from_code(told[0], Fault::new(format!("rank {rank}: {text}"))).shared())
+        (Ok(_), Some((rank, message))) => {
+            let text = String::from_utf8_lossy(&message[1..]);
+            Err(Error::from_code(message[0], Fault::new(format!("rank {rank}: {text}"))).shared())
         }
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_equal_on_every_rank_and_every_rank_count() {
+    fn sums_are_equal_on_any_rank_and_rank_count() {
         let alone = summed_by(1, 1000)[0];
         for ranks in [2, 3, 8] {
             assert_eq!(summed_by(ranks, 1000), vec![alone; ranks]);
@@ -147,13 +147,13 @@ mod tests {
     #[test]
     fn one_rank_among_threads_is_like_one_alone() {
         fn tour(comm: &dyn Communicator) -> Result<[Vec<u8>; 3]> {
-            let (mut sums, mut told) = (vec![3, -4], b"abc".to_vec());
+            let (mut sums, mut bytes) = (vec![3, -4], b"abc".to_vec());
             comm.all_reduce_sum(&mut sums)?;
-            comm.broadcast(&mut told)?;
+            comm.broadcast(&mut bytes)?;
             comm.barrier()?;
             assert!(is_root(comm) && (comm.local_rank(), comm.local_size()) == (0, 1));
             let sums = sums.into_iter().flat_map(i64::to_ne_bytes).collect();
-            Ok([sums, told, comm.all_gather(b"xyz")?.concat()])
+            Ok([sums, bytes, comm.all_gather(b"xyz")?.concat()])
         }
         let alone = tour(&SingleRank).unwrap();
         let threads = Threads::run(1, |comm| tour(comm)).pop().unwrap().unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn agree_gives_every_rank_an_error_with_the_failing_ranks_exit_code() {
+    fn sync_result_shares_failing_ranks_exit_code() {
         let outcomes = Threads::run(4, |comm| {
             let mine = if comm.rank() == 1 { Err(Fault::new("bad row").input()) } else { Ok(()) };
             sync_result(comm, mine)
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_in_the_order_of_their_sender_and_a_rank_that_is_gone_is_told() {
+    fn messages_keep_order_and_lost_rank_is_reported() {
         let outcomes = Threads::run(4, |comm| {
             let mut next = vec![0_u8; comm.size()];
             if comm.rank() > 0 {

@@ -105,13 +105,13 @@ pub(super) struct Mpi {
     /// Its drop waits for all ranks in `MPI_Finalize`.
     _universe: Universe,
     /// After the universe: it watches the end as well.
-    neighbours: ProcessMonitor,
+    monitor: ProcessMonitor,
 }
 
 impl Mpi {
     /// Initialises MPI. Where that fails, MPI itself tells why and ends the process.
     pub(super) fn initialise(deadline: Option<Duration>) -> Result<Mpi> {
-        let neighbours = ProcessMonitor::watch(deadline, abort)?;
+        let monitor = ProcessMonitor::watch(deadline, abort)?;
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| Fault::new("MPI was initialised twice in one process").internal())?;
         if threading < Threading::Funneled {
@@ -130,7 +130,7 @@ impl Mpi {
             nodes: None,
             world,
             _universe: universe,
-            neighbours,
+            monitor,
         };
         let sizes = mpi.gather_number(mpi.local_size);
         if mpi.local_size < mpi.size {
@@ -154,16 +154,16 @@ impl Mpi {
 
     /// All ranks have met: what follows can take as long as it takes.
     pub(super) fn started(&self) {
-        self.neighbours.enter(Phase::Work);
+        self.monitor.enter(Phase::Work);
     }
 
     /// Rank 0's answer, so that all have the same.
     fn requested_way(&self) -> Option<Way> {
         let asked = std::env::var(CHOICE).unwrap_or_default();
         let known = Way::ALL.iter().position(|(_, name)| *name == asked);
-        let mut told = known.map_or(0, |known| known as u64 + 1);
-        self.world.process_at_rank(0).broadcast_into(&mut told);
-        Way::ALL.get((told as usize).wrapping_sub(1)).map(|(way, _)| *way)
+        let mut choice = known.map_or(0, |known| known as u64 + 1);
+        self.world.process_at_rank(0).broadcast_into(&mut choice);
+        Way::ALL.get((choice as usize).wrapping_sub(1)).map(|(way, _)| *way)
     }
 
     fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
@@ -240,7 +240,7 @@ impl Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        self.neighbours.enter(Phase::End);
+        self.monitor.enter(Phase::End);
     }
 }
 
@@ -321,7 +321,7 @@ impl Communicator for Mpi {
     }
 
     fn signs_watched(&self, watched: bool) {
-        self.neighbours.enter(if watched { Phase::Watched } else { Phase::Work });
+        self.monitor.enter(if watched { Phase::Watched } else { Phase::Work });
     }
 
     fn aborter(&self) -> Option<fn(u8) -> !> {

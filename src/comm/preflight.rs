@@ -57,11 +57,11 @@ pub fn same_program(comm: &dyn Communicator) -> Result<()> {
 /// Those that are not of the majority, by value and with their hosts.
 fn differing(all: &[Vec<u8>]) -> Option<String> {
     let mut by_value: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
-    for (rank, told) in all.iter().enumerate() {
-        let line = told.iter().position(|byte| *byte == b'\n').unwrap_or(0);
-        let host = String::from_utf8_lossy(&told[..line]);
+    for (rank, message) in all.iter().enumerate() {
+        let line = message.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let host = String::from_utf8_lossy(&message[..line]);
         by_value
-            .entry(&told[(line + 1).min(told.len())..])
+            .entry(&message[(line + 1).min(message.len())..])
             .or_default()
             .push(format!("rank {rank} on {host}"));
     }
@@ -70,13 +70,13 @@ fn differing(all: &[Vec<u8>]) -> Option<String> {
     }
     let mut groups: Vec<(&[u8], Vec<String>)> = by_value.into_iter().collect();
     groups.sort_by_key(|(_, ranks)| std::cmp::Reverse(ranks.len()));
-    let told = |(value, ranks): &(&[u8], Vec<String>)| {
+    let describe = |(value, ranks): &(&[u8], Vec<String>)| {
         let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
         let more =
             if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
         format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
     };
-    Some(groups.iter().map(told).collect::<Vec<_>>().join("; "))
+    Some(groups.iter().map(describe).collect::<Vec<_>>().join("; "))
 }
 
 /// Refuses ranks whose clocks differ by much, and warns where they differ by little: ends of
@@ -89,17 +89,17 @@ pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let all = comm.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
     let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
-    let Some((difference, told)) = skew(&texts) else { return Ok(()) };
+    let Some((difference, difference_text)) = skew(&texts) else { return Ok(()) };
     if difference > MOST_SKEW {
         return mark_shared(Err(Fault::new("the clocks of the ranks differ")
             .expected(format!("at most {} s", MOST_SKEW.as_secs()))
-            .found(told)
+            .found(difference_text)
             .advice("set the clocks of the nodes (NTP, chrony), or leave that node out: the end of the job and signs of life are judged by the clock")
             .environment()));
     }
     if is_root(comm) {
         log::warn!(
-            "{told}: times in logs and of files, and the end of the job, are not what they seem"
+            "{difference_text}: times in logs and of files, and the end of the job, are not what they seem"
         );
     }
     Ok(())
@@ -111,10 +111,10 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
         let (time, host) = text.split_once(' ')?;
         Some((time.parse::<i128>().ok()?, host.to_string()))
     };
-    let told: Vec<(i128, String)> = all.iter().filter_map(read).collect();
-    let (first, _) = told.first()?;
+    let clocks: Vec<(i128, String)> = all.iter().filter_map(read).collect();
+    let (first, _) = clocks.first()?;
     let (rank, (time, host)) =
-        told.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
+        clocks.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
     let ahead = time - first;
     let difference = Duration::from_millis(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
     (difference > SKEW).then(|| {
@@ -150,12 +150,12 @@ pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<(
         mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
     };
     sync_result(comm, made.map_err(cannot))?;
-    let mut told = mark.as_ref().map_or_else(Vec::new, |mark| {
+    let mut message = mark.as_ref().map_or_else(Vec::new, |mark| {
         [word.as_bytes(), b"\n", mark.as_os_str().as_encoded_bytes()].concat()
     });
-    comm.broadcast(&mut told)?;
-    let told = String::from_utf8_lossy(&told).to_string();
-    let (word, path) = told.split_once('\n').unwrap_or_default();
+    comm.broadcast(&mut message)?;
+    let message = String::from_utf8_lossy(&message).to_string();
+    let (word, path) = message.split_once('\n').unwrap_or_default();
     let seen = path.is_empty() || is_visible(Path::new(path), word, SEEN_WITHIN);
     let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
     let outcome = sync_result(comm, outcome);
@@ -195,7 +195,7 @@ mod tests {
     use crate::comm::{SingleRank, Threads};
 
     #[test]
-    fn the_ranks_that_differ_are_named_with_what_they_have() {
+    fn differing_ranks_are_named_with_their_values() {
         let outcomes = Threads::run(5, |comm| {
             let mine = if comm.rank() == 3 { "odd" } else { "even" };
             same_on_all(comm, "the configuration", mine, "copy it")
@@ -214,19 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_is_told_and_a_slow_message_is_not() {
+    fn skewed_clock_is_reported_slow_message_is_not() {
         let times =
             |other: i64| vec!["1000000 a".to_string(), format!("{} node7", 1_000_000 + other)];
         assert_eq!(skew(&times(1500)), None);
         assert_eq!(skew(&times(-1999)), None);
-        let (difference, told) = skew(&times(-65_250)).unwrap();
+        let (difference, difference_text) = skew(&times(-65_250)).unwrap();
         assert_eq!(difference.as_millis(), 65_250);
-        assert!(told.contains("rank 1 on node7") && told.contains("65.2 s behind"), "{told}");
+        assert!(
+            difference_text.contains("rank 1 on node7")
+                && difference_text.contains("65.2 s behind"),
+            "{difference_text}"
+        );
         assert!(skew(&times(3000)).unwrap().1.contains("3.0 s ahead of"));
     }
 
     #[test]
-    fn a_folder_that_is_there_is_seen_and_left_as_it_was() {
+    fn existing_folder_is_visible_and_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         for outcome in
             Threads::run(3, |comm| shared_folder(comm, is_root(comm).then_some(folder.path())))

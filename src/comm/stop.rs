@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_noted_and_an_interrupt_counts_before_it() {
+    fn interrupt_takes_precedence_over_signal() {
         let stop = StopFlag::on_signals().unwrap();
         assert_eq!(stop.requested(), None);
         signal_hook::low_level::raise(SIGUSR2).unwrap();

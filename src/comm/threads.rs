@@ -250,15 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn collectives_hand_out_everything_in_rank_order_again_and_again() {
+    fn collectives_return_rank_order_every_time() {
         let outcomes = Threads::run(5, |comm| {
             for round in 0..200 {
                 let mine = vec![round; comm.rank()];
                 let all = comm.all_gather(&mine)?;
-                assert!(all.iter().enumerate().all(|(rank, told)| *told == vec![round; rank]));
-                let mut told = vec![round, comm.rank() as u8];
-                comm.broadcast(&mut told)?;
-                assert_eq!(told, [round, 0]);
+                assert!(
+                    all.iter().enumerate().all(|(rank, message)| *message == vec![round; rank])
+                );
+                let mut message = vec![round, comm.rank() as u8];
+                comm.broadcast(&mut message)?;
+                assert_eq!(message, [round, 0]);
                 comm.barrier()?;
             }
             Ok(())
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_rank_does_not_leave_others_waiting() {
+    fn panicking_rank_releases_the_others() {
         let outcomes = Threads::run(3, |comm| {
             assert_ne!(comm.rank(), 1, "broken promise");
             comm.all_reduce_sum(&mut [1])
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_returns_early_does_not_leave_others_waiting() {
+    fn early_returning_rank_releases_the_others() {
         let outcomes =
             Threads::run(3, |comm| if comm.rank() == 0 { Ok(()) } else { comm.barrier() });
         assert!(outcomes[0].is_ok());
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_out_stays_valid_when_a_rank_then_fails() {
+    fn shared_data_stays_valid_after_a_rank_fails() {
         let outcomes = Threads::run(8, |comm| {
             let mut sum = [1];
             comm.all_reduce_sum(&mut sum)?;

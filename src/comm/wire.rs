@@ -82,17 +82,20 @@ mod tests {
     #[test]
     fn what_was_put_comes_out_and_nothing_else_does() {
         let odd = PathBuf::from(OsStr::from_bytes(b"\xff\xfe/\n\0 a"));
-        let mut telling = Encoder::default();
-        telling.number(u64::MAX).path(&odd).text(b"").text("γ".as_bytes());
-        let bytes = telling.into_bytes();
-        let mut told = Decoder::new(&bytes);
-        assert_eq!((told.number().unwrap(), told.path().unwrap()), (u64::MAX, odd));
-        assert_eq!((told.string().unwrap(), told.string().unwrap()), (String::new(), "γ".into()));
-        assert!(told.is_over() && told.number().is_err());
+        let mut encoder = Encoder::default();
+        encoder.number(u64::MAX).path(&odd).text(b"").text("γ".as_bytes());
+        let bytes = encoder.into_bytes();
+        let mut decoder = Decoder::new(&bytes);
+        assert_eq!((decoder.number().unwrap(), decoder.path().unwrap()), (u64::MAX, odd));
+        assert_eq!(
+            (decoder.string().unwrap(), decoder.string().unwrap()),
+            (String::new(), "γ".into())
+        );
+        assert!(decoder.is_over() && decoder.number().is_err());
         // A length beyond the end, or beyond all ends.
         for end in [9, bytes.len() - 1] {
-            let mut told = Decoder::new(&bytes[..end]);
-            let fields = (told.number(), told.path(), told.text(), told.text());
+            let mut decoder = Decoder::new(&bytes[..end]);
+            let fields = (decoder.number(), decoder.path(), decoder.text(), decoder.text());
             assert!(fields.1.is_err() || fields.3.is_err(), "{end}");
         }
         assert!(Decoder::new(&[0xff; 8]).text().is_err());

@@ -128,28 +128,28 @@ enum ListedInput {
 }
 
 impl Encode for ListedInput {
-    fn encode(&self, telling: &mut Encoder) {
+    fn encode(&self, encoder: &mut Encoder) {
         match self {
             ListedInput::Job(job) => {
-                telling.number(0).number(job.bytes).path(&job.input);
-                telling.text(job.name.as_bytes()).text(job.relative.as_bytes());
+                encoder.number(0).number(job.bytes).path(&job.input);
+                encoder.text(job.name.as_bytes()).text(job.relative.as_bytes());
             }
             ListedInput::Unusable(failure) => {
-                telling.number(u64::from(failure.exit_code));
-                telling.text(failure.file.as_bytes()).text(failure.text.as_bytes());
+                encoder.number(u64::from(failure.exit_code));
+                encoder.text(failure.file.as_bytes()).text(failure.text.as_bytes());
             }
         }
     }
 
-    fn decode(told: &mut Decoder) -> Result<ListedInput> {
-        let exit_code = told.number()?;
+    fn decode(decoder: &mut Decoder) -> Result<ListedInput> {
+        let exit_code = decoder.number()?;
         if exit_code > 0 {
-            let (file, text) = (told.string()?, told.string()?);
+            let (file, text) = (decoder.string()?, decoder.string()?);
             let exit_code = u8::try_from(exit_code).unwrap_or(1);
             return Ok(ListedInput::Unusable(Failure { file, exit_code, text }));
         }
-        let (bytes, input) = (told.number()?, told.path()?);
-        let (name, relative) = (told.string()?, told.string()?);
+        let (bytes, input) = (decoder.number()?, decoder.path()?);
+        let (name, relative) = (decoder.string()?, decoder.string()?);
         Ok(ListedInput::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
     }
 }
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_has_one_rank_and_the_longest_go_first() {
+    fn files_have_one_rank_each_longest_first() {
         let jobs: Vec<Job> =
             [5, 100, 1, 40, 60].iter().enumerate().map(|(i, b)| job(&i.to_string(), *b)).collect();
         let assignment = Assignment { jobs, unusable: Vec::new() };
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_stay_below_the_folder_and_never_collide() {
+    fn outputs_stay_below_folder_without_collision() {
         let name = |input: &str, root: &str| {
             output_name(Path::new(input), Path::new(input), Some(Path::new(root)))
         };

@@ -71,9 +71,9 @@ pub fn catalogue(
         }
     }
     sync_first_failure(comm, failure)?;
-    let told = comm.all_gather(&FileSummary::encode_all(&mine))?;
+    let messages = comm.all_gather(&FileSummary::encode_all(&mine))?;
     drop(mine);
-    mark_shared(assemble(&listed, roles, asked.as_ref(), &told))
+    mark_shared(assemble(&listed, roles, asked.as_ref(), &messages))
 }
 
 /// A file as rank 0 has listed it.
@@ -99,13 +99,13 @@ impl CatalogFile {
 }
 
 impl Encode for CatalogFile {
-    fn encode(&self, telling: &mut Encoder) {
-        telling.number(self.role as u64).number(self.bytes).path(&self.path);
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.number(self.role as u64).number(self.bytes).path(&self.path);
     }
 
-    fn decode(told: &mut Decoder) -> Result<CatalogFile> {
-        let (role, bytes) = (told.number()? as usize, told.number()?);
-        Ok(CatalogFile { role, bytes, path: told.path()? })
+    fn decode(decoder: &mut Decoder) -> Result<CatalogFile> {
+        let (role, bytes) = (decoder.number()? as usize, decoder.number()?);
+        Ok(CatalogFile { role, bytes, path: decoder.path()? })
     }
 }
 
@@ -122,17 +122,17 @@ impl FileSummary {
     /// Of the files of a share, two numbers each; what was said of them once for all that
     /// it was said of.
     fn encode_all(share: &[(usize, FileSummary)]) -> Vec<u8> {
-        let mut telling = Encoder::default();
-        telling.number(share.len() as u64);
+        let mut encoder = Encoder::default();
+        encoder.number(share.len() as u64);
         let mut said: BTreeMap<&str, usize> = BTreeMap::new();
         for (i, found) in share {
-            telling.number(found.rows).number(found.schema as u64);
+            encoder.number(found.rows).number(found.schema as u64);
             said.entry(&found.said).or_insert(*i);
         }
         for (text, first) in said {
-            telling.number(first as u64).text(text.as_bytes());
+            encoder.number(first as u64).text(text.as_bytes());
         }
-        telling.into_bytes()
+        encoder.into_bytes()
     }
 }
 
@@ -141,11 +141,11 @@ fn assemble(
     listed: &[CatalogFile],
     roles: &[Role],
     asked: Option<&Arc<Schema>>,
-    told: &[Vec<u8>],
+    messages: &[Vec<u8>],
 ) -> Result<Catalog> {
     let own: Vec<Arc<Schema>> = built_in()?.iter().cloned().map(Arc::new).collect();
     let broken = || Fault::new("ranks told of other files than were listed").internal();
-    let mut shares: Vec<Decoder> = told.iter().map(|bytes| Decoder::new(bytes)).collect();
+    let mut shares: Vec<Decoder> = messages.iter().map(|bytes| Decoder::new(bytes)).collect();
     let files = shares.iter_mut().map(Decoder::number).sum::<Result<u64>>()?;
     if files != listed.len() as u64 {
         return Err(broken());
@@ -180,24 +180,24 @@ fn assemble(
 fn sync_first_failure(comm: &dyn Communicator, failure: Option<(usize, Error)>) -> Result<()> {
     let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
     let all = comm.all_gather(&mine.to_le_bytes())?;
-    let first = all.iter().filter_map(|told| Decoder::new(told).number().ok()).min();
+    let first = all.iter().filter_map(|message| Decoder::new(message).number().ok()).min();
     let is_first = Some(mine) == first;
     sync_result(comm, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
 }
 
 /// What rank 0 tells all others.
 pub(super) trait Encode: Sized {
-    fn encode(&self, telling: &mut Encoder);
-    fn decode(told: &mut Decoder) -> Result<Self>;
+    fn encode(&self, encoder: &mut Encoder);
+    fn decode(decoder: &mut Decoder) -> Result<Self>;
 }
 
 impl Encode for u64 {
-    fn encode(&self, telling: &mut Encoder) {
-        telling.number(*self);
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.number(*self);
     }
 
-    fn decode(told: &mut Decoder) -> Result<u64> {
-        told.number()
+    fn decode(decoder: &mut Decoder) -> Result<u64> {
+        decoder.number()
     }
 }
 
@@ -210,18 +210,18 @@ pub(super) fn from_root<T: Encode>(
     if comm.size() == 1 {
         return Ok(found);
     }
-    let mut telling = Encoder::default();
-    found.iter().for_each(|item| item.encode(&mut telling));
-    let mut bytes = telling.into_bytes();
+    let mut encoder = Encoder::default();
+    found.iter().for_each(|item| item.encode(&mut encoder));
+    let mut bytes = encoder.into_bytes();
     comm.broadcast(&mut bytes)?;
     if is_root(comm) {
         return Ok(found);
     }
-    let (mut told, mut heard) = (Decoder::new(&bytes), Vec::new());
-    while !told.is_over() {
-        heard.push(T::decode(&mut told)?);
+    let (mut decoder, mut items) = (Decoder::new(&bytes), Vec::new());
+    while !decoder.is_over() {
+        items.push(T::decode(&mut decoder)?);
     }
-    Ok(heard)
+    Ok(items)
 }
 
 /// Fewest files that a rank looks for, whatever its share of all.
@@ -303,8 +303,8 @@ fn hashes(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
     }
     sync_result(comm, failure.map_or(Ok(()), Err))?;
     let mut hashes = vec![String::new(); paths.len()];
-    for told in comm.all_gather(&mine)? {
-        for entry in told.as_chunks::<40>().0 {
+    for messages in comm.all_gather(&mine)? {
+        for entry in messages.as_chunks::<40>().0 {
             let (mut index, mut hash) = ([0; 8], [0; 32]);
             index.copy_from_slice(&entry[..8]);
             hash.copy_from_slice(&entry[8..]);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_patterns_and_lists_are_gone_through_in_a_fixed_order() {
+    fn inputs_are_listed_in_a_fixed_order() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_path_buf();
         write(&root.join("b/2.h5"), 5, 1.0);
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_pattern_is_a_name_where_it_is_there() {
+    fn existing_name_like_a_pattern_is_a_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("γ [1] *.h5");
         write(&path, 3, 1.0);
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_file_listed_twice_is_refused_under_any_name() {
+    fn same_file_twice_is_refused_under_any_name() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a.h5"), folder.path().join("b.h5"));
         write(&a, 3, 1.0);
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_equal_content_are_refused_when_hashed() {
+    fn files_of_equal_content_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
         write(&a, 3, 1.0);
@@ -451,14 +451,15 @@ mod tests {
         let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
         let different = [opened(&a, gamma), opened(&b, gamma)];
         refuse_copies(&SingleRank, &different).unwrap();
-        for (class, told) in [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
+        for (class, expected) in
+            [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
         {
             let [one, other] = different.clone();
             let sources = [one, other, opened(&c, class)];
             let error = refuse_copies(&SingleRank, &sources).unwrap_err();
-            assert!(error.exit_code() == 3 && error.to_string().contains(told), "{error}");
-            for told in Threads::run(3, |comm| refuse_copies(comm, &sources)) {
-                assert_eq!(told.unwrap_err().to_string(), error.to_string());
+            assert!(error.exit_code() == 3 && error.to_string().contains(expected), "{error}");
+            for outcome in Threads::run(3, |comm| refuse_copies(comm, &sources)) {
+                assert_eq!(outcome.unwrap_err().to_string(), error.to_string());
             }
         }
     }
@@ -488,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_ranks_makes_the_same_catalogue_and_each_opens_its_share() {
+    fn catalog_is_equal_on_any_ranks_reads_shared() {
         let folder = tempfile::tempdir().unwrap();
         let files = many(folder.path());
         let roles: [Role; 3] =
@@ -502,12 +503,12 @@ mod tests {
                     Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
                 };
                 let found = catalogue(comm, &roles, schema, &look)?;
-                let told: Vec<_> = found
+                let sources: Vec<_> = found
                     .sources
                     .into_iter()
                     .map(|s| (s.path, s.rows, s.class, s.schema.name.clone()))
                     .collect();
-                Ok((told, found.said, opened.get()))
+                Ok((sources, found.said, opened.get()))
             })
         };
         let alone = made(1, Some("taiga-events")).pop().unwrap().unwrap();
@@ -518,8 +519,8 @@ mod tests {
         for ranks in [2, 3, 5, 24] {
             let mut opened = 0;
             for outcome in made(ranks, Some("taiga-events")) {
-                let (told, said, count) = outcome.unwrap();
-                assert_eq!((&told, &said), (&alone.0, &alone.1), "{ranks} ranks");
+                let (sources, said, count) = outcome.unwrap();
+                assert_eq!((&sources, &said), (&alone.0, &alone.1), "{ranks} ranks");
                 assert!(count <= 23_usize.div_ceil(ranks));
                 opened += count;
             }
@@ -528,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_bad_files_the_first_is_told_on_any_number_of_ranks() {
+    fn first_bad_file_is_reported_on_any_ranks() {
         let folder = tempfile::tempdir().unwrap();
         let files = many(folder.path()).concat();
         for bad in [22, 9, 10, 17] {
@@ -547,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_a_rank_does_not_see_as_rank_0_does_is_refused() {
+    fn file_seen_differently_by_a_rank_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         write(&path, 3, 1.0);

@@ -234,17 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn classes_that_share_events_are_refused_on_any_ranks() {
+    fn classes_sharing_events_refused_on_any_ranks() {
         let first = std::process::id() % 1000;
         let verdict = |gammas: Range<u32>, hadrons: Range<u32>| {
             let one =
                 refuse_shared(&SingleRank, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));
             let one = one.err().map(|error| error.to_string());
-            for told in Threads::run(3, |comm| {
+            for evaluated in Threads::run(3, |comm| {
                 let of = |rows: &Range<u32>| of(rows.clone(), comm.rank(), 3);
                 refuse_shared(comm, &of(&gammas), &of(&hadrons))
             }) {
-                assert_eq!(told.err().map(|error| error.to_string()), one);
+                assert_eq!(evaluated.err().map(|error| error.to_string()), one);
             }
             one
         };

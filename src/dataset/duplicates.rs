@@ -137,16 +137,17 @@ fn shared_names(comm: &dyn Communicator, names: &mut [u64]) -> Result<BTreeSet<u
         for owner in 0..ranks {
             let share = names.iter().filter(|name| **name % ranks as u64 == owner as u64);
             let bytes: Vec<u8> = share.flat_map(|name| name.to_le_bytes()).collect();
-            let told = comm.all_gather(&bytes)?;
+            let messages = comm.all_gather(&bytes)?;
             if owner == comm.rank() {
-                doubled =
-                    repeated(&mut told.iter().flat_map(|bytes| words(bytes)).collect::<Vec<_>>());
+                doubled = repeated(
+                    &mut messages.iter().flat_map(|bytes| words(bytes)).collect::<Vec<_>>(),
+                );
             }
         }
     }
     let bytes: Vec<u8> = doubled.iter().flat_map(|name| name.to_le_bytes()).collect();
-    let told = comm.all_gather(&bytes)?;
-    let all: BTreeSet<u64> = told.iter().flat_map(|bytes| words(bytes)).collect();
+    let messages = comm.all_gather(&bytes)?;
+    let all: BTreeSet<u64> = messages.iter().flat_map(|bytes| words(bytes)).collect();
     Ok(all.into_iter().take(MOST_NAMES).collect())
 }
 
@@ -169,8 +170,8 @@ fn gather(comm: &dyn Communicator, mine: &[EventRow]) -> Result<Vec<EventRow>> {
         bytes.extend(words.flat_map(u64::to_le_bytes));
     }
     let mut rows = Vec::new();
-    for told in comm.all_gather(&bytes)? {
-        let mut words = words(&told);
+    for messages in comm.all_gather(&bytes)? {
+        let mut words = words(&messages);
         while let (Some(source), Some(place), Some(class), Some(length)) =
             (words.next(), words.next(), words.next(), words.next())
         {
@@ -254,15 +255,15 @@ mod tests {
     fn refusal(sources: &[Source]) -> Option<String> {
         let one = refuse(&SingleRank, sources).err().map(|error| error.to_string());
         for ranks in [2, 3] {
-            for told in Threads::run(ranks, |comm| refuse(comm, sources)) {
-                assert_eq!(told.err().map(|error| error.to_string()), one, "{ranks} ranks");
+            for messages in Threads::run(ranks, |comm| refuse(comm, sources)) {
+                assert_eq!(messages.err().map(|error| error.to_string()), one, "{ranks} ranks");
             }
         }
         one
     }
 
     #[test]
-    fn an_event_that_is_there_twice_is_found_on_any_ranks_with_both_its_places() {
+    fn duplicate_event_is_found_with_both_places() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let n = CHUNK_ROWS as i64 + 1000;
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn more_copies_than_are_counted_are_told_alike_on_any_ranks() {
+    fn many_copies_are_reported_alike_on_any_ranks() {
         let folder = tempfile::tempdir().unwrap();
         let n = MOST_ROWS as i64 + 77;
         // The same event in many rows, then many events twice.
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_numbers_of_the_other_class_and_equal_rows_of_text_are_no_copies() {
+    fn equal_keys_of_other_class_are_not_copies() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let events: Vec<i64> = (0..300).collect();

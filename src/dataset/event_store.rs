@@ -296,15 +296,15 @@ impl EventStore {
         let noise = Stream::new(row_selection.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-        let mut judged = SelectionOutcome::default();
-        row_selection.selection.evaluate(Which::All, &columns, rows.clone(), &mut judged);
-        for (row, status) in rows.zip(judged.status) {
+        let mut outcome = SelectionOutcome::default();
+        row_selection.selection.evaluate(Which::All, &columns, rows.clone(), &mut outcome);
+        for (row, status) in rows.zip(outcome.status) {
             counts.read += 1;
             if class_of(seen.opened.source, block, row) != Some(row_selection.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
-            let verdict = seen.row_use(block, row, status == 0);
+            let row_use = seen.row_use(block, row, status == 0);
             if status != 0 {
                 if status & NOT_FINITE != 0 {
                     counts.not_finite += 1;
@@ -317,7 +317,7 @@ impl EventStore {
                 }
                 continue;
             }
-            if verdict == RowUse::OnSource {
+            if row_use == RowUse::OnSource {
                 counts.on_source += 1;
                 continue;
             }
@@ -336,7 +336,7 @@ impl EventStore {
                         x
                     }
                 });
-            let part = match verdict {
+            let part = match row_use {
                 RowUse::HeldOut => Part::Test,
                 _ => part_of(row_selection, block, row),
             };

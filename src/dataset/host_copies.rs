@@ -158,7 +158,7 @@ fn blocks(bytes: u64) -> Vec<(u64, u64)> {
 
 /// Hosts by value, those of the majority first.
 fn describe_hosts(all: &[Vec<u8>]) -> String {
-    let texts = all.iter().map(|told| String::from_utf8_lossy(told).to_string());
+    let texts = all.iter().map(|message| String::from_utf8_lossy(message).to_string());
     let mut values: Vec<(String, Vec<String>)> = Vec::new();
     for (host, value) in
         texts.filter_map(|t| t.split_once('\n').map(|(h, v)| (h.to_string(), v.to_string())))

@@ -203,7 +203,7 @@ mod tests {
 
     /// One event at a time in plain f64, by angles and the published formulae.
     #[test]
-    fn figures_at_every_position_are_those_of_a_plain_computation() {
+    fn position_columns_agree_with_plain_computation() {
         let stream = Stream::new(u64::from(std::process::id()), "images", &[]);
         println!("images of process {}", std::process::id());
         let rows = 2 * ROWS_TOGETHER + 17;
@@ -261,22 +261,22 @@ mod tests {
                     let sign = if side == Disp::Head && skew < 0.0 { -1.0 } else { 1.0 };
                     let theta2 = d * d + dist * dist - sign * 2.0 * d * dist * cos.abs();
                     let at = |which: usize| f64::from(seen.column(which, k)[row]);
-                    let told = format!("position {k}, row {row}");
-                    assert!((at(0) - dist).abs() < 1e-6, "{told}");
+                    let context = format!("position {k}, row {row}");
+                    assert!((at(0) - dist).abs() < 1e-6, "{context}");
                     // acos is steep at small angles, asin at right ones.
-                    assert!((at(1) - alpha).abs() < 1e-4, "{told}: {} {alpha}", at(1));
+                    assert!((at(1) - alpha).abs() < 1e-4, "{context}: {} {alpha}", at(1));
                     // A step of DISP on either side of rounding is no error of geometry.
                     let steps = [0.9045, 1.206].iter().any(|s| (dist - s).abs() < 1e-6);
-                    assert!(steps || (at(3) - theta2).abs() < 1e-5 * (1.0 + theta2), "{told}");
+                    assert!(steps || (at(3) - theta2).abs() < 1e-5 * (1.0 + theta2), "{context}");
                     let near_right_angle = cos.abs() < 1e-6;
-                    assert!(near_right_angle || (at(2) - skew).abs() < 1e-6, "{told}");
+                    assert!(near_right_angle || (at(2) - skew).abs() < 1e-6, "{context}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_cannot_be_known_is_nan_and_nothing_else_is() {
+    fn only_undefined_values_are_nan() {
         let images = ImageColumns {
             centroid: [&[1.0, 1.0, f32::NAN], &[0.5, 0.5, 0.0]],
             axis: &[f32::NAN, 30.0, 30.0],

@@ -101,18 +101,18 @@ impl Preparation {
             .enumerate()
             .for_each_init(
                 SelectionOutcome::default,
-                |judged, (chunk, ((status, scaled), jacobian))| {
+                |outcome, (chunk, ((status, scaled), jacobian))| {
                     let first = chunk * ROWS_TOGETHER;
                     let rows = first..first + status.len();
-                    selection.evaluate(which, columns, rows.clone(), judged);
+                    selection.evaluate(which, columns, rows.clone(), outcome);
                     match fixed {
                         None => {
-                            status.copy_from_slice(&judged.status);
+                            status.copy_from_slice(&outcome.status);
                             scaled.fill(0.0);
                             jacobian.fill(0.0);
                         }
                         Some(fixed) => {
-                            let verdicts = judged.status.iter().zip(&fixed.status[rows.clone()]);
+                            let verdicts = outcome.status.iter().zip(&fixed.status[rows.clone()]);
                             let both = status.iter_mut().zip(verdicts);
                             both.for_each(|(status, (own, fixed))| *status = alone(own | fixed));
                             let of = rows.start * width..rows.end * width;
@@ -123,7 +123,7 @@ impl Preparation {
                     for d in own.iter().copied() {
                         let feature = &features[d];
                         let cells = scaled.iter_mut().skip(d).step_by(width);
-                        cells.zip(judged.coordinates(d)).for_each(|(z, c)| *z = feature.scale(*c));
+                        cells.zip(outcome.coordinates(d)).for_each(|(z, c)| *z = feature.scale(*c));
                     }
                     let unusable = |i: &usize| status[*i] & UNUSABLE != 0;
                     if *raw {

@@ -33,7 +33,7 @@ type FittedForest = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
 
 /// A forest that gives the share of gammas in the leaves of an event.
 pub struct Forest {
-    grown: FittedForest,
+    model: FittedForest,
     pub trees: u64,
     pub events: ClassCounts,
 }
@@ -76,13 +76,13 @@ impl Forest {
             .with_m((libm::sqrt(width as f64) as usize).max(1))
             .with_seed(scorer.card.training.seed);
         let weighted = scorer.selection().has_weight();
-        let grown = if weighted {
+        let model = if weighted {
             RandomForestRegressor::fit_with_weights(&rows, &labels, &weights, parameters)
         } else {
             RandomForestRegressor::fit(&rows, &labels, parameters)
         };
-        let grown = grown.map_err(|e| broken(&e))?;
-        Ok(Forest { grown, trees: TREES as u64, events: ClassCounts { gamma, hadron } })
+        let model = model.map_err(|e| broken(&e))?;
+        Ok(Forest { model, trees: TREES as u64, events: ClassCounts { gamma, hadron } })
     }
 
     /// Appends the share of gammas of some rows of a scored block.
@@ -92,7 +92,7 @@ impl Forest {
         }
         let features: Vec<Vec<f64>> = rows.iter().map(|row| wide(scored.scaled(*row))).collect();
         let rows = matrix(features.iter().map(Vec::as_slice))?;
-        let shares: Vec<f64> = self.grown.predict(&rows).map_err(|e| broken(&e))?;
+        let shares: Vec<f64> = self.model.predict(&rows).map_err(|e| broken(&e))?;
         out.extend(shares.into_iter().map(|share| share as f32));
         Ok(())
     }
@@ -100,14 +100,14 @@ impl Forest {
 
 /// Refuses to grow a forest from events that are evaluated: of a file in both lists, no
 /// train or validation part may be.
-pub fn refuse_overlap(grown: &[Source], evaluated: &[(&Source, EvaluatedParts)]) -> Result<()> {
+pub fn refuse_overlap(model: &[Source], evaluated: &[(&Source, EvaluatedParts)]) -> Result<()> {
     for (source, parts) in evaluated {
         let apart = matches!(parts, EvaluatedParts::Only(Part::Test | Part::Calibration));
-        if apart || !grown.iter().any(|own| own.rows == source.rows) {
+        if apart || !model.iter().any(|own| own.rows == source.rows) {
             continue;
         }
         let hash = stamp::hash_file(&source.path)?;
-        for own in grown.iter().filter(|own| own.rows == source.rows) {
+        for own in model.iter().filter(|own| own.rows == source.rows) {
             if stamp::hash_file(&own.path)? == hash {
                 return Err(Fault::new("the forest would be measured on events it was grown from")
                     .file(&own.path)

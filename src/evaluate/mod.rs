@@ -157,14 +157,14 @@ fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
         weights: weight.map(|expression| all.weights_before_cuts(expression)),
         prior: scorer.card.calibration.as_ref().map_or(About::default().prior, |of| of.prior),
     };
-    let yardstick = forest.map(|forest| all.baseline(&forest, about.weights.is_some()));
-    let yardstick = mark_shared(yardstick.transpose())?;
+    let baseline = forest.map(|forest| all.baseline(&forest, about.weights.is_some()));
+    let baseline = mark_shared(baseline.transpose())?;
     let baseline_cuts =
         cuts.map(|cuts| CutsBaseline::of(cuts::NAME, &cuts.text(), all.of_cuts.clone()));
     let baseline_cuts = mark_shared(baseline_cuts.transpose())?.flatten();
     let evaluation = mark_shared(all.evaluate(&scorer.card, about, lacking.is_none()))?;
     let mut evaluation =
-        evaluation.with_latent(latent).with_baseline(yardstick).with_baseline_cuts(baseline_cuts);
+        evaluation.with_latent(latent).with_baseline(baseline).with_baseline_cuts(baseline_cuts);
     if let Some(lacking) = lacking {
         evaluation = evaluation.with_warning(lacking);
     }

@@ -146,7 +146,7 @@ mod tests {
     use crate::hillas::Camera;
 
     #[test]
-    fn every_cell_of_a_row_is_filled_and_means_what_its_name_says() {
+    fn every_cell_is_filled_as_its_name_says() {
         let camera = Camera::by_name("taiga-595").unwrap();
         let charge: Vec<f32> = (0..595).map(|i| 10.0 + (i * 31 % 17) as f32).collect();
         let kept: Vec<u16> = (21..33).collect();

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn six_positions_lie_sixty_degrees_apart_at_equal_offsets() {
+    fn six_positions_are_sixty_degrees_apart() {
         let source = [0.7, -0.98];
         let all: Vec<[f64; 2]> = (0..6).map(|k| rotated(source, k, 6)).collect();
         assert_eq!((all[0], all[3]), (source, [-0.7, 0.98]));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_on_the_reference_point_or_without_an_axis_has_no_alpha() {
+    fn alpha_is_undefined_on_source_or_without_axis() {
         let at = |direction: f64| ImageAxis::from_degrees([0.5, -0.25], direction);
         assert!(at(30.0).relative_to([0.5, -0.25]).alpha().is_nan());
         assert!(at(f64::NAN).relative_to([0.0, 0.0]).alpha().is_nan());
@@ -228,7 +228,7 @@ mod tests {
 
     /// The law of cosines, as it is published, against the sum of squares that is computed.
     #[test]
-    fn theta2_is_the_law_of_cosines_and_the_nearer_of_two_points() {
+    fn theta2_is_law_of_cosines_of_nearer_point() {
         for i in 0..200 {
             let x = |k: i32| f64::from((i * 37 + k * 101) % 97) / 40.0 - 1.2;
             let axis = ImageAxis::from_degrees([x(1), x(2)], 75.0 * x(3));

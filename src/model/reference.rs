@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_of_a_range_differ_from_0_by_more_than_rounding() {
+    fn range_ends_differ_from_0_beyond_rounding() {
         let cleaned = |range: [f64; 2]| range.map(|end| without_rounding(end, range));
         assert_eq!(cleaned([-7e-10, 1.2]), [0.0, 1.2]);
         assert_eq!(cleaned([-90.0, 3e-9]), [-90.0, 0.0]);

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plots_of_nothing_are_left_out_and_of_little_are_drawn() {
+    fn empty_plots_are_omitted_small_ones_drawn() {
         let empty = OnOffHistogram { on: vec![0; 8], off: vec![0; 8] };
         assert_eq!(on_and_off(&empty, 0.4, 0.2, "θ²").unwrap(), None);
         assert_eq!(on_and_off(&OnOffHistogram::default(), 0.4, 0.2, "θ²").unwrap(), None);

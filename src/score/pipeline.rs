@@ -556,7 +556,7 @@ impl PipelineContext<'_> {
         let PipelineContext { assignment, options, plan, .. } = self;
         let job = &assignment.jobs[opened.task.job()];
         let (rows, made_of) = (opened.rows.end - opened.rows.start, &opened.made_of);
-        let told = || {
+        let report_progress = || {
             self.signs.fetch_add(1, Ordering::Relaxed);
         };
         let facts = match &opened.task {
@@ -571,13 +571,14 @@ impl PipelineContext<'_> {
                 };
                 let paths: Vec<_> = self.pieces[*index].iter().map(path).collect();
                 let made = (made_of.settings.as_str(), opened.stamp.as_str());
-                pieces::merge(&paths, made, &opened.specs, &mut output, told)?
+                pieces::merge(&paths, made, &opened.specs, &mut output, report_progress)?
             }
         };
         facts.refuse_wrong_geometry(&job.input)?;
         let counts = output.counts.clone();
         output.finish(plan, rows, made_of, &facts)?;
-        let output_blake3 = stamp::hash_text(&stamp::hash_file_with_progress(&job.output, told)?);
+        let output_blake3 =
+            stamp::hash_text(&stamp::hash_file_with_progress(&job.output, report_progress)?);
         let file = ScoredFile {
             output: job.name.clone(),
             rows,

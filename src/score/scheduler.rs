@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_task_goes_to_one_rank_and_pieces_are_put_together_once_all_are_there() {
+    fn every_task_has_one_rank_and_merges_come_last() {
         let stream = Stream::new(u64::from(std::process::id()), "tasks", &[]);
         println!("tasks of process {}", std::process::id());
         let (all, merges) = tasks(stream);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_rank_gets_less_and_the_first_shares_leave_half_of_the_work() {
+    fn slow_rank_gets_less_and_first_shares_half() {
         let tasks: Vec<Costed> =
             (0..400).map(|job| (Task::File { job }, 1_000_000_000 + job as u64)).collect();
         let mut manager = Manager::new(tasks.clone(), BTreeMap::new(), 4);

@@ -336,12 +336,12 @@ impl ScoringPlan {
     fn apply_quality_cuts(&self, rows: &mut ScoredRows) {
         rows.quality.clear();
         rows.quality.resize(if self.quality.is_empty() { 0 } else { rows.block.rows }, 0);
-        let mut judged = SelectionOutcome::default();
+        let mut outcome = SelectionOutcome::default();
         for (bit, quality) in self.quality.iter().enumerate() {
             let columns: Vec<&[f32]> =
                 quality.slots.iter().map(|slot| rows.block.quantities[*slot].as_slice()).collect();
-            quality.selection.evaluate(Which::All, &columns, 0..rows.block.rows, &mut judged);
-            for (mask, status) in rows.quality.iter_mut().zip(&judged.status) {
+            quality.selection.evaluate(Which::All, &columns, 0..rows.block.rows, &mut outcome);
+            for (mask, status) in rows.quality.iter_mut().zip(&outcome.status) {
                 *mask |= u32::from(*status != 0) << bit;
             }
         }
@@ -408,16 +408,16 @@ impl ScoringPlan {
     /// The attribute `working_points` of the outputs.
     pub fn working_points_text(&self) -> String {
         let points = self.working_points.iter().map(|point| {
-            let mut told =
+            let mut entry =
                 json!({"name": point.name, "threshold": point.threshold, "column": point.column});
             let own = self.card.thresholds.as_ref().filter(|_| point.threshold.is_none());
-            if let (Some(own), Some(told)) = (own, told.as_object_mut()) {
-                told.insert("per".into(), json!(own.per));
-                told.insert("edges".into(), json!(own.edges));
+            if let (Some(own), Some(entry)) = (own, entry.as_object_mut()) {
+                entry.insert("per".into(), json!(own.per));
+                entry.insert("edges".into(), json!(own.edges));
                 let thresholds: Vec<f64> = own.bins.iter().map(|bin| bin.threshold).collect();
-                told.insert("thresholds".into(), json!(thresholds));
+                entry.insert("thresholds".into(), json!(thresholds));
             }
-            told
+            entry
         });
         json!(points.collect::<Vec<_>>()).to_string()
     }

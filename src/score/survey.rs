@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_cut_only_where_whole_ones_cannot_be_shared_evenly() {
+    fn files_are_cut_only_where_shares_are_uneven() {
         let cut = |costs: &[u64], ranks: usize| -> Vec<usize> {
             cut(&files(costs), 100, ranks).into_iter().collect()
         };

@@ -103,11 +103,11 @@ fn notes(options: &Options) -> ReadingNotes {
 
 /// Returns the names of the outputs whose inputs are suspects.
 fn named(options: &Options) -> Result<BTreeSet<String>> {
-    let told = ledger::read::<ScoredFile>(&options.output)?;
+    let recorded = ledger::read::<ScoredFile>(&options.output)?;
     let unscored = |(output, entry): &(String, FailedEntry)| {
-        entry.quarantined && !told.entries.contains_key(output)
+        entry.quarantined && !recorded.entries.contains_key(output)
     };
-    let of_ledger = told.failed.clone().into_iter().filter(unscored).map(|(output, _)| output);
+    let of_ledger = recorded.failed.clone().into_iter().filter(unscored).map(|(output, _)| output);
     let left_behind = notes(options).left_behind()?.into_iter().map(|reading| reading.output);
     Ok(of_ledger.chain(left_behind).collect())
 }

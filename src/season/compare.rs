@@ -339,7 +339,7 @@ impl FilePairs<'_> {
         let of_second = self.folders[1].files.iter().find(|other| other.name == file.name);
         let paths = [&file.path, of_second.map_or(&file.path, |other| &other.path)];
         let files = [ScoreFile::open(paths[0])?, ScoreFile::open(paths[1])?];
-        let judges = [0, 1]
+        let classifiers = [0, 1]
             .map(|which| EventClassifier::new(&files[which].head, &self.plans[which], &file.name));
         if files[0].head.keys != files[1].head.keys {
             return Err(different_keys(paths[1], None));
@@ -356,7 +356,7 @@ impl FilePairs<'_> {
                         .found(files[which].head.rows)
                         .input());
                 }
-                files[which].read(first..next, judges[which].request(), &mut blocks[which])?;
+                files[which].read(first..next, classifiers[which].request(), &mut blocks[which])?;
             }
             for row in 0..blocks[0].rows {
                 if (0..blocks[0].keys.len())
@@ -366,7 +366,7 @@ impl FilePairs<'_> {
                 }
                 each(&RowPair {
                     file,
-                    classifiers: &judges,
+                    classifiers: &classifiers,
                     blocks: &blocks,
                     keys: &files[0].head.keys,
                     row,
@@ -611,10 +611,10 @@ impl fmt::Display for SeasonComparison {
         line("N_off", &|s| s.tally.off.iter().sum::<u64>().to_string())?;
         line("excess", &|s| s.tally.excess.map_or_else(dash, |x| x.to_string()))?;
         line("significance", &|s| s.tally.significance.map_or_else(dash, |x| format!("{x:.2}")))?;
-        let told = self.rank_correlation.map_or_else(dash, |rho| format!("{rho:.5}"));
+        let correlation = self.rank_correlation.map_or_else(dash, |rho| format!("{rho:.5}"));
         writeln!(
             f,
-            "  {:NAME$}{told:>24} of {} events",
+            "  {:NAME$}{correlation:>24} of {} events",
             "rank correlation at the source", self.scored
         )?;
         if let Some(labelled) = &self.labelled {

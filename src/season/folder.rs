@@ -94,8 +94,9 @@ struct OfManifest {
 
 impl Folder {
     pub fn open(paths: &[PathBuf]) -> Result<Folder> {
-        let told: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let mut all = Folder { label: told.join(", "), files: Vec::new(), failed: BTreeMap::new() };
+        let labels: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let mut all =
+            Folder { label: labels.join(", "), files: Vec::new(), failed: BTreeMap::new() };
         for path in paths {
             let manifest = read_manifest(path)?;
             refuse_unlisted(path, &manifest)?;
@@ -317,14 +318,14 @@ pub fn count(
         }
     }
     sync_result(comm, fatal)?;
-    let told = RankCounts {
+    let of_rank = RankCounts {
         runs: mine.runs.into_iter().collect(),
         candidates: mine.best.finish(),
         failed,
         events: mine.events,
         labels: mine.labels,
     };
-    let (mut counted, events) = merge(comm, &told, plan, folder.files.len())?;
+    let (mut counted, events) = merge(comm, &of_rank, plan, folder.files.len())?;
     if !settings.allow_repeated_events {
         counted.warning = mark_shared(events.refuse_repeated(&folder.files, plan.simulated))?;
     }
@@ -359,14 +360,14 @@ fn merge(
     let mut best = BestCandidates::new(plan.candidates);
     let mut failed = Vec::new();
     let mut events = CountedEvents::default();
-    for told in gather_values(comm, mine)? {
-        for (key, counts) in told.runs {
+    for of_rank in gather_values(comm, mine)? {
+        for (key, counts) in of_rank.runs {
             counted.runs.entry(key).or_default().merge(&counts);
         }
-        best.extend(told.candidates);
-        failed.extend(told.failed);
-        events.merge(told.events);
-        counted.labels.merge(told.labels);
+        best.extend(of_rank.candidates);
+        failed.extend(of_rank.failed);
+        events.merge(of_rank.events);
+        counted.labels.merge(of_rank.labels);
     }
     counted.candidates = best.finish();
     failed.sort();

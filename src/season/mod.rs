@@ -144,9 +144,9 @@ pub fn outcome(season: &Season) -> Result<()> {
     if season.refused.is_empty() {
         return Ok(());
     }
-    let told = season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason));
+    let reasons = season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason));
     let fault = Fault::new(format!("{} run(s) could not be counted", season.refused.len()))
-        .found(told.collect::<Vec<_>>().join("; "))
+        .found(reasons.collect::<Vec<_>>().join("; "))
         .advice("the report is of all others");
     Err(Error::Partial(Box::new(fault)).shared())
 }

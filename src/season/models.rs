@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_of_another_telescope_or_season_is_objected_to() {
+    fn model_of_other_telescope_or_season_rejected() {
         let entry = |telescope, season: Option<&str>, model: &str| ModelOf {
             telescope,
             season: season.map(str::to_string),

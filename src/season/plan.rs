@@ -48,7 +48,7 @@ pub struct SeasonPlan {
 impl SeasonPlan {
     /// Of the first file of a folder; the others must be alike.
     pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<SeasonPlan> {
-        let (passing, told, threshold) = passing(head, settings)?;
+        let (passing, label, threshold) = passing(head, settings)?;
         let by_score = match passing {
             PassCriterion::Threshold(_) => true,
             PassCriterion::Point(bit) => {
@@ -112,7 +112,7 @@ impl SeasonPlan {
             of_time.filter(|(_, name)| is_of_time(name)).fold(0, |bits, (i, _)| bits | 1 << i);
         Ok(SeasonPlan {
             passing,
-            label: told,
+            label,
             threshold,
             is_scanned: by_score && threshold.is_some() && !simulated,
             positions: head.positions.clone(),
@@ -229,8 +229,8 @@ fn check_shower_key(head: &Head, names: &[String]) -> Result<()> {
 /// The working point or threshold that was asked for.
 fn passing(head: &Head, settings: &SeasonSettings) -> Result<(PassCriterion, String, Option<f64>)> {
     if let Some(threshold) = settings.threshold {
-        let told = format!("score ≥ {threshold}");
-        return Ok((PassCriterion::Threshold(threshold), told, Some(threshold)));
+        let label = format!("score ≥ {threshold}");
+        return Ok((PassCriterion::Threshold(threshold), label, Some(threshold)));
     }
     let names: Vec<&str> = head.working_points.iter().map(|p| p.name.as_str()).collect();
     let index = match &settings.point {

@@ -433,13 +433,13 @@ impl<'a> Dated<'a> {
 
     /// What is odd about the run and does not forbid to count it.
     fn warn(&self, warnings: &mut Vec<String>) {
-        let (told, clock) = (self.label(), &self.sum.clock);
+        let (run, clock) = (self.label(), &self.sum.clock);
         if clock.backwards > 0 {
             let place = clock.backwards_at.as_ref();
             let place =
                 place.map_or(String::new(), |(file, row)| format!(", first at {file}, row {row}"));
             warnings.push(format!(
-                "{told}: the clock goes backwards {} time(s){place}; {}",
+                "{run}: the clock goes backwards {} time(s){place}; {}",
                 clock.backwards,
                 if clock.is_unordered() {
                     "its events are not in the order of time: it has no live time from them"
@@ -450,36 +450,36 @@ impl<'a> Dated<'a> {
         }
         if let Some((a, b)) = self.counts.overlapping_files() {
             warnings.push(format!(
-                "{told}: the times of {a} and {b} overlap, live time counts twice; if they are of two telescopes, score them below folders IACT01, IACT02, or with a key telescope_id"
+                "{run}: the times of {a} and {b} overlap, live time counts twice; if they are of two telescopes, score them below folders IACT01, IACT02, or with a key telescope_id"
             ));
         }
         let hashed = |number: Option<i64>| number.is_some_and(is_hash);
         if hashed(self.key.run) && self.counts.portions.iter().any(|(p, _)| p.is_some()) {
             warnings.push(format!(
-                "{told}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names tell the run (DDMMYY.RR…)"
+                "{run}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names tell the run (DDMMYY.RR…)"
             ));
         }
         if self.counts.portions.iter().all(|(number, _)| number.is_none()) {
-            warnings.push(format!("{told}: no portions; the run counts as one"));
+            warnings.push(format!("{run}: no portions; the run counts as one"));
         }
         if self.counts.energy_of_source {
             warnings.push(format!(
-                "{told}: not in the bins of energy: its score files hold energies at the source alone (format 2); score again with this version"
+                "{run}: not in the bins of energy: its score files hold energies at the source alone (format 2); score again with this version"
             ));
         }
         self.warn_of_times(warnings);
         if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
-            warnings.push(format!("{told}: the sum of delta_time is {share:.3} of the live time"));
+            warnings.push(format!("{run}: the sum of delta_time is {share:.3} of the live time"));
         }
     }
 
     /// Warns of times that are absent or not plausible.
     fn warn_of_times(&self, warnings: &mut Vec<String>) {
-        let (told, clock) = (self.label(), &self.sum.clock);
+        let (run, clock) = (self.label(), &self.sum.clock);
         if clock.has_times() {
             if let Some((file, row, time)) = &clock.implausible_at {
                 warnings.push(format!(
-                    "{told}: {} time(s) outside of 2000 to 2100, first {} at {file}, row {row}",
+                    "{run}: {} time(s) outside of 2000 to 2100, first {} at {file}, row {row}",
                     clock.implausible,
                     unix_time::describe(*time)
                 ));
@@ -498,7 +498,7 @@ impl<'a> Dated<'a> {
                 None => "times outside of 2000 to 2100 (unix_time_ns)".to_string(),
             },
         };
-        warnings.push(format!("{told}: {what}; {instead}"));
+        warnings.push(format!("{run}: {what}; {instead}"));
     }
 
     /// Why the run must not be counted.
@@ -509,9 +509,8 @@ impl<'a> Dated<'a> {
         warnings: &mut Vec<String>,
     ) -> Option<String> {
         for model in &self.counts.models {
-            let objection =
-                models.rejection_reason(self.key.telescope, self.season.as_deref(), model);
-            match (objection, models.other) {
+            let reason = models.rejection_reason(self.key.telescope, self.season.as_deref(), model);
+            match (reason, models.other) {
                 (Some(reason), OtherModel::Refuse) => return Some(reason),
                 (Some(reason), OtherModel::Flag) => {
                     warnings.push(format!("{}: {reason}", self.label()));
@@ -536,24 +535,24 @@ fn merge_warnings(warnings: Vec<String>) -> Vec<String> {
     for (run, text) in warnings.iter().filter_map(|w| parts(w)) {
         runs.entry(text).or_default().push(run);
     }
-    let mut told = Vec::new();
+    let mut merged = Vec::new();
     for warning in warnings {
         let of = parts(&warning).and_then(|(_, text)| Some((runs.get_mut(&text)?, text)));
         match of {
             Some((runs, text)) if runs.len() > 1 && runs.len() <= NAMED_RUNS => {
-                told.push(format!("{}: {text}", std::mem::take(runs).join(", ")));
+                merged.push(format!("{}: {text}", std::mem::take(runs).join(", ")));
             }
             Some((runs, text)) if runs.len() > NAMED_RUNS => {
                 let all = std::mem::take(runs);
                 let (first, last) = (&all[0], &all[all.len() - 1]);
-                told.push(format!("{} runs, {first} to {last}: {text}", all.len()));
+                merged.push(format!("{} runs, {first} to {last}: {text}", all.len()));
             }
             // Told with the first of them.
             Some((runs, _)) if runs.is_empty() => {}
-            _ => told.push(warning),
+            _ => merged.push(warning),
         }
     }
-    told
+    merged
 }
 
 /// Warns if many of the events that count are outside all bins of energy.
@@ -939,12 +938,12 @@ impl<'a> Drifts<'a> {
         let sums = groups
             .into_iter()
             .map(|(group, runs)| (group, merged(&mut runs.iter().map(|run| run.counts))));
-        let told = match reference {
+        let label = match reference {
             Some(_) => "the reference scores that were given",
             None => "the other runs of the same season and telescope",
         };
         Drifts {
-            label: told.to_string(),
+            label: label.to_string(),
             reference: reference.map(|counted| merged(&mut counted.runs.values())),
             sums: sums.collect(),
             settings,
@@ -991,9 +990,9 @@ mod tests {
                 warnings.push(format!("run {run}: no portions"));
             }
         }
-        let told = merge_warnings(warnings);
-        assert_eq!(told[..2], ["all is well", "6 runs, run 0 to run 5: no times"]);
-        assert_eq!(told[2..], ["run 0, run 1, run 2, run 3: no portions"]);
+        let merged = merge_warnings(warnings);
+        assert_eq!(merged[..2], ["all is well", "6 runs, run 0 to run 5: no times"]);
+        assert_eq!(merged[2..], ["run 0, run 1, run 2, run 3: no portions"]);
         let mixed = ["run 1: a", "b", "run 2: c"].map(str::to_string).to_vec();
         assert_eq!(merge_warnings(mixed.clone()), mixed);
     }

@@ -36,7 +36,7 @@ fn auc(gammas: &[ToyEvent], hadrons: &[ToyEvent], feature: fn(&ToyEvent) -> f32)
 }
 
 #[test]
-fn the_same_options_give_the_same_bytes_and_another_seed_does_not() {
+fn same_bytes_from_same_options_only() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
     let events = CHUNK_ROWS as u64 + 77;
@@ -78,7 +78,7 @@ fn every_feature_stays_in_its_physical_range() {
 }
 
 #[test]
-fn alpha_and_dist_follow_from_centroid_axis_and_source() {
+fn alpha_and_dist_follow_from_image_geometry() {
     for event in sample(Class::Gamma, 2_000).into_iter().chain(sample(Class::Hadron, 2_000)) {
         let [x, y, sx, sy] = [event.xc, event.yc, event.source_x, event.source_y].map(f64::from);
         // alpha by way of miss, the distance of the source from the axis.
@@ -92,7 +92,7 @@ fn alpha_and_dist_follow_from_centroid_axis_and_source() {
 }
 
 #[test]
-fn hadrons_are_isotropic_also_after_a_cut_on_dist() {
+fn hadrons_are_isotropic_after_a_cut_on_dist() {
     let hadrons = sample(Class::Hadron, 100_000);
     let chosen: Vec<&ToyEvent> =
         hadrons.iter().filter(|e| (0.36..1.44).contains(&e.dist)).collect();
@@ -106,7 +106,7 @@ fn hadrons_are_isotropic_also_after_a_cut_on_dist() {
 }
 
 #[test]
-fn hadrons_are_wider_longer_and_more_ragged_and_gammas_point_to_the_source() {
+fn hadrons_are_broader_gammas_point_to_source() {
     let (gammas, hadrons) = (sample(Class::Gamma, 50_000), sample(Class::Hadron, 50_000));
     for feature in [|e: &ToyEvent| e.width, |e: &ToyEvent| e.length] {
         let [median, tail] = [0.5, 0.99].map(|q| {
@@ -121,7 +121,7 @@ fn hadrons_are_wider_longer_and_more_ragged_and_gammas_point_to_the_source() {
 }
 
 #[test]
-fn no_single_feature_separates_the_classes_and_their_sizes_overlap() {
+fn no_single_feature_separates_the_classes() {
     let (gammas, hadrons) = (sample(Class::Gamma, 50_000), sample(Class::Hadron, 50_000));
     for (name, _, feature) in FEATURES.iter().filter(|(name, ..)| *name != "energy") {
         let auc = auc(&gammas, &hadrons, *feature);
@@ -152,7 +152,7 @@ fn keys_are_unique_over_events_classes_and_seeds() {
 }
 
 #[test]
-fn a_wrong_number_of_events_or_an_existing_output_is_refused() {
+fn wrong_count_or_existing_output_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     assert_eq!(run(&options(&path, Class::Gamma, 0, 1)).unwrap_err().exit_code(), 2);

@@ -222,7 +222,7 @@ mod tests {
     type Metric = fn(Measured, Measured) -> Measured;
 
     #[test]
-    fn errors_of_quality_and_purity_follow_from_differences() {
+    fn quality_and_purity_errors_follow_differences() {
         let gamma = Measured { value: 0.775, error: 0.01 };
         let hadron = Measured { value: 0.1, error: 0.004 };
         for figure in [quality as Metric, |g, h| purity(g, h, 1e-3)] {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn efficiencies_before_the_cuts_refer_to_all_triggered_events() {
+    fn efficiencies_before_cuts_are_of_all_triggered() {
         let before = [WeightSum::of(8), WeightSum::of(30)];
         let at = AtThreshold::of(&small(), 2.0, Some(before), 0.5).unwrap();
         let separation = at.before_cuts.unwrap();

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_keep_the_order_of_numbers_and_lie_close_to_them() {
+    fn bins_keep_order_and_stay_close_to_numbers() {
         let values =
             [-3e38_f32, -7.03, -7.0, -1e-3, -1e-30, 0.0, 1e-30, 0.5, 0.51, 8.0, 8.05, 3e38];
         for pair in values.windows(2) {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_and_least_values_equal_those_of_values() {
+    fn weights_and_minima_equal_those_of_values() {
         let of = normals(3, 4000, 8.0, 2.0);
         let stream = Stream::new(3, "normals", &[]);
         let values: Vec<f64> = (0..4000).map(|i| 8.0 + 2.0 * stream.normal(i)).collect();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distance_is_near_that_of_the_values_themselves() {
+    fn binned_distance_is_near_the_exact_one() {
         let (mean, n) = (0.3, 40_000);
         let drift = normals(5, n, mean, 1.0).drift_from(&normals(6, n, 0.0, 1.0)).unwrap();
         // Two normals of width 1, d apart, are Φ(d/2) − Φ(−d/2) apart.

@@ -380,8 +380,8 @@ impl Evaluation {
     }
 
     #[must_use]
-    pub fn with_baseline(mut self, yardstick: Option<Baseline>) -> Evaluation {
-        self.baseline = yardstick;
+    pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Evaluation {
+        self.baseline = baseline;
         self
     }
 
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_survives_json_with_and_without_a_class() {
+    fn evaluation_round_trips_with_or_without_class() {
         let one_class = Sample::new(&[1.0, f64::NAN, f64::INFINITY], &[true; 3]).unwrap();
         for sample in [ramp(1.0), one_class, Sample::default()] {
             let evaluation = Evaluation::new(About::default(), &sample, fixed(100.0))
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_enter_every_figure_and_few_effective_events_are_told() {
+    fn weights_enter_metrics_and_few_events_warn() {
         let scores: Vec<f64> = (0..400).map(|i| f64::from(i * 37 % 400)).collect();
         let gamma: Vec<bool> = scores.iter().map(|s| *s > 150.0).collect();
         let weights: Vec<f64> = (0..400).map(|i| if i % 90 == 0 { 1e4 } else { 1.0 }).collect();

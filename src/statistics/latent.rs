@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn points_of_a_normal_depart_no_more_than_chance_allows() {
+    fn normal_points_depart_only_by_chance() {
         let mut low = 0;
         for seed in 0..60 {
             let latent = LatentPoints::of("main", &names(), &points(seed, 700, |_, z| z)).unwrap();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn points_that_are_not_finite_or_weigh_nothing_are_left_out() {
+    fn non_finite_or_weightless_points_are_left_out() {
         let points = [(vec![f64::NAN, 0.0, 0.0], 1.0), (vec![0.0; 3], 0.0)];
         assert_eq!(LatentPoints::of("main", &names(), &points), None);
         let one = LatentPoints::of("main", &names(), &[(vec![0.1; 3], 2.0)]).unwrap();

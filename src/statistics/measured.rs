@@ -138,7 +138,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn figures_are_written_to_the_digits_of_their_error() {
+    fn values_are_written_to_their_errors_digits() {
         assert_eq!(Measured { value: 0.913_84, error: 0.001_21 }.to_string(), "0.9138 ± 0.0012");
         assert_eq!(Measured { value: 3.051, error: 0.14 }.to_string(), "3.05 ± 0.14");
         assert_eq!(Measured { value: 1.0, error: 0.0 }.to_string(), "1.0000");
@@ -170,9 +170,9 @@ mod tests {
 
     #[test]
     fn a_difference_is_told_by_its_side_and_size() {
-        let told = |value| Measured { value, error: 0.0012 }.compared();
-        assert_eq!(told(-0.0106), "lower by 0.0106 ± 0.0012");
-        assert_eq!(told(0.0106), "higher by 0.0106 ± 0.0012");
+        let compared = |value| Measured { value, error: 0.0012 }.compared();
+        assert_eq!(compared(-0.0106), "lower by 0.0106 ± 0.0012");
+        assert_eq!(compared(0.0106), "higher by 0.0106 ± 0.0012");
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_weighted_share_is_that_of_many_samples() {
+    fn weighted_share_error_agrees_with_samples() {
         let stream = Stream::new(u64::from(std::process::id()), "shares", &[]);
         let sample = |replica: u64| {
             let (mut passed, mut all) = (WeightSum::default(), WeightSum::default());

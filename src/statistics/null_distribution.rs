@@ -82,7 +82,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn p_values_are_those_of_counting_and_in_the_tail_exactly() {
+    fn p_values_agree_with_counting_exact_in_tail() {
         let stream = Stream::new(u64::from(std::process::id()), "normals", &[]);
         for events in [1_usize, 5, 64, 65, 3000] {
             let values: Vec<f64> = (0..events as u64).map(|i| -10.0 + stream.normal(i)).collect();

@@ -362,7 +362,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_area_is_that_of_all_pairs_and_of_the_curve(
+        fn area_agrees_with_all_pairs_and_the_curve(
             events in prop::collection::vec((0_u8..12, any::<bool>()), 2..80)
         ) {
             let scores: Vec<f64> = events.iter().map(|(s, _)| f64::from(*s) - 5.0).collect();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_of_n_is_as_n_equal_events_in_area_and_curve() {
+    fn weight_n_equals_n_events_in_area_and_curve() {
         let (scores, gamma) = two_normals(400, 300);
         let times = |i: usize| 1 + (i * 7 + i / 3) % 4;
         let weights: Vec<f64> = (0..700).map(|i| 2.5 * times(i) as f64).collect();
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_weighted_area_agrees_with_a_bootstrap() {
+    fn weighted_area_error_agrees_with_bootstrap() {
         let (scores, gamma) = two_normals(300, 200);
         let weights: Vec<f64> = (0..500).map(|i| 1.0 / (0.1 + (i % 17) as f64)).collect();
         let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn the_efficiency_at_a_survival_needs_ten_hadrons() {
+    fn efficiency_at_survival_needs_ten_hadrons() {
         let (scores, gamma) = two_normals(500, 500);
         let roc = Roc::of(&Sample::new(&scores, &gamma).unwrap());
         let at = roc.at_hadron_survival(0.1).unwrap();

@@ -251,7 +251,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn nan_is_excluded_and_counted_and_infinity_is_kept_in_order() {
+    fn nan_is_excluded_and_infinity_is_ordered() {
         let scores = [f32::NAN, 2.0, f32::NEG_INFINITY, f32::NAN, -0.0, f32::INFINITY];
         let sample = Sample::new(&scores, &[true, true, false, false, false, true]).unwrap();
         assert_eq!(sample.gamma(), [2.0, LARGEST_SCORE]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_cannot_be_used_are_refused_and_those_of_nan_scores_left_out() {
+    fn unusable_weights_refused_unless_score_is_nan() {
         for wrong in [-1.0, f64::NAN, f64::INFINITY] {
             let refused = Sample::weighted(&[1.0, 2.0], &[true, true], Some(&[1.0, wrong]));
             assert_eq!(refused.unwrap_err().exit_code(), 3);

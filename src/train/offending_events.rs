@@ -34,9 +34,9 @@ pub fn describe(
 ) -> Result<String> {
     let mine = sync_result(comm, of_this_rank(comm, trainer, epoch, step))?;
     let (mut bad, mut of, mut places) = (0, 0, Vec::new());
-    for told in comm.all_gather(mine.as_bytes())? {
-        let told = String::from_utf8_lossy(&told).to_string();
-        let mut lines = told.lines();
+    for message in comm.all_gather(mine.as_bytes())? {
+        let message = String::from_utf8_lossy(&message).to_string();
+        let mut lines = message.lines();
         let counts = lines.next().unwrap_or_default();
         let mut counts = counts.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
         bad += counts.next().unwrap_or(0);

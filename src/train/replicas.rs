@@ -62,15 +62,16 @@ fn digest(state: &TrainState) -> [u8; HASH_BYTES] {
 }
 
 /// The ranks whose hash is not that of most; all, where no hash is that of most.
-fn odd_ranks(told: &[Vec<u8>]) -> Option<Vec<usize>> {
-    let hash = |rank: usize| told[rank].get(..HASH_BYTES);
+fn odd_ranks(messages: &[Vec<u8>]) -> Option<Vec<usize>> {
+    let hash = |rank: usize| messages[rank].get(..HASH_BYTES);
     let mut by_hash: BTreeMap<Option<&[u8]>, usize> = BTreeMap::new();
-    (0..told.len()).for_each(|rank| *by_hash.entry(hash(rank)).or_default() += 1);
+    (0..messages.len()).for_each(|rank| *by_hash.entry(hash(rank)).or_default() += 1);
     if by_hash.len() == 1 {
         return None;
     }
-    let most = by_hash.iter().find(|(_, ranks)| 2 * **ranks > told.len()).map(|(hash, _)| *hash);
-    Some((0..told.len()).filter(|rank| most.is_none_or(|most| hash(*rank) != most)).collect())
+    let most =
+        by_hash.iter().find(|(_, ranks)| 2 * **ranks > messages.len()).map(|(hash, _)| *hash);
+    Some((0..messages.len()).filter(|rank| most.is_none_or(|most| hash(*rank) != most)).collect())
 }
 
 #[cfg(test)]
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_anywhere_stops_all_and_names_the_rank() {
+    fn one_flipped_bit_stops_all_and_names_the_rank() {
         let flip = |x: &mut f32| *x = f32::from_bits(x.to_bits() ^ 1);
         let changes: [fn(&mut TrainState) -> &mut f32; 5] = [
             |s| &mut s.weights.params[3],

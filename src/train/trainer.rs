@@ -470,8 +470,8 @@ impl<'a> Trainer<'a> {
                 return Ok(());
             }
             let (epoch, step) = (p.epoch, p.step_in_epoch - 1);
-            let culprits = offending_events::describe(comm, self, epoch, step)?;
-            return mark_shared(Err(diverged(p.skipped_in_a_row, &culprits)));
+            let offending = offending_events::describe(comm, self, epoch, step)?;
+            return mark_shared(Err(diverged(p.skipped_in_a_row, &offending)));
         }
         p.skipped_in_a_row = 0;
         p.updates += 1;
@@ -492,9 +492,9 @@ impl<'a> Trainer<'a> {
     pub fn log_step(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
         let events = agreed.events.iter().sum();
         let epochs = self.epochs();
-        let told =
+        let write =
             |journal: &mut Journal| journal.step(&state.progress, events, self.steps, epochs);
-        self.journal.as_mut().map_or(Ok(()), told)
+        self.journal.as_mut().map_or(Ok(()), write)
     }
 
     /// Epochs of all stages together.
@@ -687,8 +687,8 @@ fn deadline(
         left.saturating_sub(Duration::from_secs(margin_seconds))
     });
     let asked = stop_after.map(|after| (now + after, Stop::Time));
-    let told = left.map(|left| (now + left, Stop::JobEnd));
-    asked.into_iter().chain(told).min_by_key(|(end, _)| *end)
+    let of_job = left.map(|left| (now + left, Stop::JobEnd));
+    asked.into_iter().chain(of_job).min_by_key(|(end, _)| *end)
 }
 
 fn check_events(rows: &RowCounts, plan: &TrainingPlan, class: Class) -> Result<()> {
@@ -755,11 +755,11 @@ pub fn stopped(reason: Stop, state: &TrainState) -> Error {
     ))
 }
 
-pub fn diverged(skipped: u64, culprits: &str) -> Error {
+pub fn diverged(skipped: u64, offending: &str) -> Error {
     Error::Diverged(Box::new(
         Fault::new("training diverged")
             .found(format!(
-                "{skipped} steps in a row with gradients that are too large or not finite; {culprits}"
+                "{skipped} steps in a row with gradients that are too large or not finite; {offending}"
             ))
             .advice("lower train.learning_rate or train.clip_norm, and look at the data with `taiga-flow check`"),
     ))

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_parameter_has_one_place_for_its_value_and_one_for_its_gradient() {
+    fn every_parameter_has_value_and_gradient_place() {
         for (features, hidden, affine) in [(2, 1, true), (5, 7, false), (6, 130, true)] {
             let spec = FlowSpec {
                 hidden: vec![hidden],

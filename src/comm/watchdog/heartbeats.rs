@@ -269,17 +269,17 @@ mod tests {
     fn what_is_posted_is_read_by_the_same_job_only() {
         let folder = tempfile::tempdir().unwrap();
         Heartbeats::clear(folder.path()).unwrap();
-        let beats = Heartbeats::within(folder.path(), 0xfeed);
-        assert_eq!(beats.read(2), None);
+        let heartbeats = Heartbeats::within(folder.path(), 0xfeed);
+        assert_eq!(heartbeats.read(2), None);
         for doing in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)] {
             let posted =
                 Record { activity: doing, beat: 1 << 60, host: "x".repeat(64), ..record() };
-            beats.post(2, &posted).unwrap();
-            assert_eq!(beats.read(2), Some(posted));
+            heartbeats.post(2, &posted).unwrap();
+            assert_eq!(heartbeats.read(2), Some(posted));
         }
         assert_eq!(Heartbeats::within(folder.path(), 0xbeef).read(2), None);
         Heartbeats::clear(folder.path()).unwrap();
-        assert_eq!(beats.read(2), None);
+        assert_eq!(heartbeats.read(2), None);
     }
 
     #[test]
@@ -287,9 +287,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(signs_of_life(folder.path()), []);
         Heartbeats::clear(folder.path()).unwrap();
-        let beats = Heartbeats::within(folder.path(), 77);
+        let heartbeats = Heartbeats::within(folder.path(), 77);
         for rank in [10, 2] {
-            beats.post(rank, &record()).unwrap();
+            heartbeats.post(rank, &record()).unwrap();
         }
         std::fs::write(folder.path().join(FOLDER).join("rank-3"), "torn").unwrap();
         let signs = signs_of_life(folder.path());

@@ -130,17 +130,17 @@ fn watch_ranks<'a>(
         None => Ok(()),
     };
     sync_result(comm, cleared)?;
-    let mut told = match &absolute {
+    let mut message = match &absolute {
         Some(folder) => [&new_job().to_le_bytes(), folder.as_os_str().as_encoded_bytes()].concat(),
         None => Vec::new(),
     };
-    comm.broadcast(&mut told)?;
-    let Some((job, folder)) = told.split_first_chunk::<8>() else { return Ok(passive) };
+    comm.broadcast(&mut message)?;
+    let Some((job, folder)) = message.split_first_chunk::<8>() else { return Ok(passive) };
     let folder = Path::new(std::str::from_utf8(folder).unwrap_or_default());
-    let beats = Heartbeats::within(folder, u64::from_le_bytes(*job));
+    let heartbeats = Heartbeats::within(folder, u64::from_le_bytes(*job));
     let shared = Arc::new(WatchState::default());
     let mut monitor =
-        Monitor::new(comm, Arc::clone(&shared), beats.clone(), deadline, abort, reading);
+        Monitor::new(comm, Arc::clone(&shared), heartbeats.clone(), deadline, abort, reading);
     // A folder that one rank cannot write in is no reason not to work.
     let posted = monitor.post().map_err(|error| unusable(folder, &error));
     if let Err(error) = sync_result(comm, posted) {
@@ -154,7 +154,7 @@ fn watch_ranks<'a>(
         .spawn(move || monitor.run())
         .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
     comm.signs_watched(true);
-    let watch = Watch { shared, thread: Some(thread), heartbeats: Some(beats) };
+    let watch = Watch { shared, thread: Some(thread), heartbeats: Some(heartbeats) };
     Ok(Watched { inner: comm, watch: Some(watch) })
 }
 
@@ -244,15 +244,17 @@ impl Drop for Watched<'_> {
         *watch.shared.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         watch.shared.news.notify_all();
         let _ = watch.thread.take().map(JoinHandle::join);
-        let Some(beats) = watch.heartbeats.as_ref().filter(|_| is_root(self.inner)) else { return };
+        let Some(heartbeats) = watch.heartbeats.as_ref().filter(|_| is_root(self.inner)) else {
+            return;
+        };
         let since = Instant::now();
-        let left = |rank| beats.read(rank).is_some_and(|r| r.activity == Activity::Left);
-        let all_left = || beats.are_gone() || (1..self.inner.size()).all(left);
+        let left = |rank| heartbeats.read(rank).is_some_and(|r| r.activity == Activity::Left);
+        let all_left = || heartbeats.are_gone() || (1..self.inner.size()).all(left);
         while !all_left() && since.elapsed() < FAREWELL {
             std::thread::sleep(Duration::from_millis(5));
         }
         // What stays is overwritten by the next job.
-        let _ = beats.remove();
+        let _ = heartbeats.remove();
     }
 }
 
@@ -315,7 +317,7 @@ impl Monitor {
     fn new(
         comm: &dyn Communicator,
         shared: Arc<WatchState>,
-        beats: Heartbeats,
+        heartbeats: Heartbeats,
         deadline: Duration,
         abort: fn(u8) -> !,
         reading: ReadingOf,
@@ -324,7 +326,7 @@ impl Monitor {
             rank: comm.rank(),
             size: comm.size(),
             shared,
-            heartbeats: beats,
+            heartbeats,
             pause: pause_of(deadline),
             limit: deadline.mul_f64(SILENT_SHARE),
             abort,
@@ -361,7 +363,7 @@ impl Monitor {
     fn run(mut self) {
         let next = (self.rank + 1) % self.size;
         let (mut own, mut seen) = (RankHistory::default(), RankHistory::default());
-        let (mut watched, mut told, mut unposted) = (Duration::ZERO, false, false);
+        let (mut watched, mut reported, mut unposted) = (Duration::ZERO, false, false);
         let mut turn = Instant::now();
         while !self.shared.is_over(self.pause) {
             // A longer turn means that this process itself was stopped.
@@ -378,7 +380,7 @@ impl Monitor {
             own.look(posted.ok(), elapsed);
             seen.look(self.heartbeats.read(next), elapsed);
             if seen.last.is_none() {
-                if watched >= UNSEEN && !std::mem::replace(&mut told, true) {
+                if watched >= UNSEEN && !std::mem::replace(&mut reported, true) {
                     log::warn!(
                         "rank {} does not see the signs of life of rank {next}: the output folder is not \
                          shared, and a rank that hangs will not be noticed",
@@ -494,13 +496,13 @@ pub(super) fn advice(is_reading: bool) -> &'static str {
 }
 
 fn jammed(records: &[Option<&Record>], waited: Duration) -> Error {
-    let told = |(rank, record): (usize, Option<&Record>)| {
+    let describe = |(rank, record): (usize, Option<&Record>)| {
         let Record { activity: Activity::Waiting(call), host, entered, .. } = record? else {
             return None;
         };
         Some(format!("rank {rank} on {host} in {} {entered}", call.name()))
     };
-    let calls: Vec<String> = records.iter().copied().enumerate().filter_map(told).collect();
+    let calls: Vec<String> = records.iter().copied().enumerate().filter_map(describe).collect();
     Fault::new("all ranks wait, and no collective ends")
         .found(format!("for {:.1} s: {}", waited.as_secs_f64(), calls.join(", ")))
         .advice("look at the network between these nodes, and run the same command again")
@@ -531,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_grows_only_while_the_file_does_not_change() {
+    fn silence_grows_only_while_file_is_unchanged() {
         let mut seen = RankHistory::default();
         seen.look(Some(record(1, 1, 1, Activity::Working)), TURN);
         assert_eq!((seen.silent, seen.idle), (Duration::ZERO, Duration::ZERO));
@@ -549,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_waits_is_not_idle_and_one_that_works_does_not_wait() {
+    fn waiting_is_not_idle_nor_working_waiting() {
         let mut seen = RankHistory::default();
         for beat in 0..9 {
             seen.look(Some(record(beat, 5, 7, Activity::Waiting(Collective::Reduce))), TURN);
@@ -568,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_names_rank_host_step_and_collective() {
+    fn message_names_rank_host_step_and_collective() {
         let waits = record(9, 9, 1235, Activity::Waiting(Collective::Reduce));
         let gone = record(3, 3, 1234, Activity::Working);
         let error = missing(
@@ -620,13 +622,13 @@ mod tests {
         monitor.heartbeats.post(1, &other(0)).unwrap();
         let over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let (beats, over) = (&monitor.heartbeats, &over);
+            let (heartbeats, over) = (&monitor.heartbeats, &over);
             scope.spawn(move || {
                 for beat in 1.. {
                     if over.load(Ordering::Relaxed) {
                         break;
                     }
-                    beats.post(1, &other(beat)).unwrap();
+                    heartbeats.post(1, &other(beat)).unwrap();
                     std::thread::sleep(Duration::from_millis(2));
                 }
             });
@@ -637,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_lives_without_progress_is_stuck_and_one_with_progress_is_not() {
+    fn only_a_live_rank_without_progress_is_stuck() {
         let idle = RankHistory { idle: Duration::from_secs(4), ..RankHistory::default() };
         let waits = Activity::Waiting(Collective::Reduce);
         let error = diagnosis(&idle, waits, |beat| record(beat, 3, 4, Activity::Working)).unwrap();
@@ -655,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_all_wait_for_each_other_are_told_and_those_that_wait_for_work_are_not() {
+    fn deadlock_is_reported_waiting_for_work_is_not() {
         let long = RankHistory { waiting: Duration::from_secs(4), ..RankHistory::default() };
         let (waits, gathers) =
             (Activity::Waiting(Collective::Reduce), Activity::Waiting(Collective::Gather));

@@ -64,9 +64,9 @@ impl ProcessMonitor {
     pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
         let shared =
             Arc::new(MonitorState { phase: Mutex::new(Phase::Start), news: Condvar::new() });
-        let neighbours = ProcessMonitor { shared: Arc::clone(&shared) };
+        let monitor = ProcessMonitor { shared: Arc::clone(&shared) };
         let (Some(deadline), Some(job)) = (deadline, JobProcesses::own()) else {
-            return Ok(neighbours);
+            return Ok(monitor);
         };
         let watcher = Watcher {
             shared,
@@ -80,7 +80,7 @@ impl ProcessMonitor {
             .name("neighbours".to_string())
             .spawn(move || watcher.run())
             .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
-        Ok(neighbours)
+        Ok(monitor)
     }
 
     pub fn enter(&self, phase: Phase) {
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_blanks_and_parentheses_is_no_obstacle() {
+    fn name_with_blanks_and_parentheses_is_parsed() {
         let text =
             "4242 (a ) b (c) T 17 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 10 11";
         assert_eq!(Stat::parse(text), Some(Stat { state: 'T', parent: 17, started: 987_654 }));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_continued_in_between_is_slow_and_not_stopped() {
+    fn briefly_continued_process_is_slow_not_stopped() {
         let mut seen = ProcessHistory::default();
         for turn in 0..10 {
             seen.look(Some(stat('T')), Some(format!("{turn}")), TURN);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_stopped_or_gone_is_named_and_one_who_has_left_in_order_is_not() {
+    fn only_stopped_or_gone_processes_are_named() {
         let watcher = watcher(Duration::from_secs(2));
         let known: BTreeMap<usize, Process> =
             (0..3).map(|rank| (rank, Process { id: 100 + rank as u32, started: 1 })).collect();
@@ -419,7 +419,7 @@ mod tests {
                 (2, ProcessHistory { stopped, gone, ran: None }),
             ])
         };
-        let told = |phase: Phase, spent: u64, seen: &BTreeMap<usize, ProcessHistory>| {
+        let complaint = |phase: Phase, spent: u64, seen: &BTreeMap<usize, ProcessHistory>| {
             let found = watcher.complaint(phase, Duration::from_secs(spent), &known, seen);
             found.map(|error| (error.exit_code(), error.to_string()))
         };
@@ -428,24 +428,24 @@ mod tests {
             (Phase::Work, "a rank is missing"),
             (Phase::End, "the end of MPI"),
         ] {
-            let (code, text) = told(phase, 3, &with(2, 0)).expect("a complaint");
+            let (code, text) = complaint(phase, 3, &with(2, 0)).expect("a complaint");
             assert_eq!(code, 5);
             for part in [what, "rank 2 on ", &host(), "(process 102) has been stopped for 2.0 s"] {
                 assert!(text.contains(part), "'{part}' is not in: {text}");
             }
-            assert_eq!(told(phase, 3, &with(1, 0)), None);
+            assert_eq!(complaint(phase, 3, &with(1, 0)), None);
         }
-        let (_, text) = told(Phase::Start, 3, &with(0, 2)).expect("a complaint");
+        let (_, text) = complaint(Phase::Start, 3, &with(0, 2)).expect("a complaint");
         assert!(text.contains("has been gone for"), "{text}");
-        assert_eq!(told(Phase::Work, 30, &with(0, 30)), None);
-        assert!(told(Phase::Work, 70, &with(0, 61)).is_some());
-        assert_eq!(told(Phase::End, 30, &with(0, 30)), None);
+        assert_eq!(complaint(Phase::Work, 30, &with(0, 30)), None);
+        assert!(complaint(Phase::Work, 70, &with(0, 61)).is_some());
+        assert_eq!(complaint(Phase::End, 30, &with(0, 30)), None);
         // Of other nodes nothing is known but that they do not come.
         for (phase, limit) in [(Phase::Start, 60), (Phase::End, 600)] {
-            assert_eq!(told(phase, limit - 1, &with(0, 0)), None);
-            let (_, text) = told(phase, limit, &with(0, 0)).expect("a complaint");
+            assert_eq!(complaint(phase, limit - 1, &with(0, 0)), None);
+            let (_, text) = complaint(phase, limit, &with(0, 0)).expect("a complaint");
             assert!(text.contains("ranks 0, 1, 2 there on"), "{text}");
         }
-        assert_eq!(told(Phase::Work, 6000, &with(0, 0)), None);
+        assert_eq!(complaint(Phase::Work, 6000, &with(0, 0)), None);
     }
 }

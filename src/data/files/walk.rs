@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn links_back_up_and_to_listed_folders_add_nothing() {
+    fn links_to_parents_and_listed_folders_add_none() {
         let folder = archive();
         let root = folder.path().join("archive");
         let plain = names(&root);

@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_data_gives_byte_identical_files_however_it_was_appended() {
+    fn equal_data_gives_equal_bytes_however_appended() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
         let rows = CHUNK_ROWS + 1234;
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back_with_units_and_attributes() {
+    fn values_units_and_attributes_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let rows = 2 * CHUNK_ROWS;
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_several_positions_are_read_back_position_by_position() {
+    fn columns_of_several_positions_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let (rows, positions) = (CHUNK_ROWS + 77, 3);
         let mut files = Vec::new();
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_fit_the_columns_are_refused() {
+    fn values_unlike_their_columns_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let mut writer = ColumnWriter::create(&path, "events", &specs()[..2], false).unwrap();
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_output_is_replaced_only_on_request() {
+    fn existing_output_is_replaced_only_on_request() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         write(&path, 10, 10, false).unwrap();

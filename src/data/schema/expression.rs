@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_named_once_and_given_in_their_order() {
+    fn variables_are_named_once_and_in_order() {
         let bound = Expression::parse("0.068*log10(size) - dist[1]*size + x").unwrap();
         assert_eq!(bound.variables(), ["size", "dist[1]", "x"]);
         let found = bound.evaluate(&[100.0, 2.0, 1.0]);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_cannot_be_read_is_refused_with_the_place() {
+    fn unreadable_expression_is_refused_with_place() {
         for (text, part) in [
             ("", "a number, a name or '('"),
             ("1 +", "found the end"),

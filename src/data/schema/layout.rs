@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_from_a_pickled_list_and_from_nothing_else() {
+    fn names_are_read_only_from_a_pickled_list() {
         let names = |text: &str| pickled_names(text);
         let expected = Some(vec!["size".to_string(), "a b".to_string()]);
         assert_eq!(names("(lp0\nVsize\np1\naVa b\np2\na."), expected);

@@ -703,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_schemas_parse_and_know_the_six_features() {
+    fn built_in_schemas_parse_with_six_features() {
         let fact = Schema::by_name_or_path("fact").unwrap();
         for name in NEEDED {
             assert_eq!(fact.quantities[name].canonical, canonical_unit(name).unwrap());
@@ -717,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_is_answered_with_the_nearest_one_and_its_line() {
+    fn misspelt_key_names_nearest_key_and_line() {
         let text =
             "name = \"x\"\ngroup = \"e\"\n[quantities.size]\ncolunm = \"s\"\nunit = \"p.e.\"\n";
         let text = refusal(text);
@@ -749,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_found_by_name_or_path_and_a_misspelt_name_is_told() {
+    fn schema_by_name_or_path_and_misspelt_name() {
         let text = Schema::by_name_or_path("fatc").unwrap_err().to_string();
         assert!(text.contains("did you mean 'fact'?"), "{text}");
         let folder = tempfile::tempdir().unwrap();

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn logarithms_of_sizes_and_distances_in_radians_are_severe() {
+    fn log_sizes_and_radian_distances_are_severe() {
         let severe = |name: &str, unit: &str, values: &[f32]| {
             let mut tally = ValueTally::new(None, name, unit);
             tally.add(values);

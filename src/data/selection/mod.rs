@@ -310,10 +310,10 @@ impl Selection {
         which: Which,
         columns: &[&[f32]],
         rows: Range<usize>,
-        judged: &mut SelectionOutcome,
+        outcome: &mut SelectionOutcome,
     ) {
         let (part, count) = (self.part(which), rows.len());
-        let SelectionOutcome { status, coordinates, limits, variables } = judged;
+        let SelectionOutcome { status, coordinates, limits, variables } = outcome;
         status.clear();
         status.resize(count, 0);
         coordinates.resize(self.features.len() * count, 0.0);
@@ -466,20 +466,20 @@ mod tests {
     }
 
     fn status(size: f32, con2: f32, width: f32) -> u32 {
-        let mut judged = SelectionOutcome::default();
+        let mut outcome = SelectionOutcome::default();
         // Between rows of another verdict.
         let columns = [[-1.0, size, f32::NAN], [2.0, con2, 0.5], [9.0, width, 0.1]];
-        selection().evaluate(Which::All, &columns.each_ref().map(|c| &c[..]), 1..2, &mut judged);
-        judged.status[0]
+        selection().evaluate(Which::All, &columns.each_ref().map(|c| &c[..]), 1..2, &mut outcome);
+        outcome.status[0]
     }
 
     #[test]
-    fn features_come_first_and_cuts_add_what_they_need() {
+    fn features_come_first_then_columns_of_cuts() {
         assert_eq!(selection().quantities(), ["size", "con2", "width"]);
     }
 
     #[test]
-    fn fixed_and_varying_parts_together_judge_as_the_whole() {
+    fn fixed_and_varying_parts_equal_the_whole() {
         let split = selection().with_varying(&["con2", "size"]);
         let mut columns = [const { Vec::new() }; 3];
         for size in [1000.0_f32, 100.0, -5.0, f32::NAN] {
@@ -492,27 +492,27 @@ mod tests {
         let all = columns.each_ref().map(Vec::as_slice);
         // Memory of earlier rows does not tell.
         let judge = |selection: &Selection, which| {
-            let mut judged = SelectionOutcome::default();
-            selection.evaluate(which, &all, 0..30, &mut judged);
-            selection.evaluate(which, &all, 0..36, &mut judged);
-            judged
+            let mut outcome = SelectionOutcome::default();
+            selection.evaluate(which, &all, 0..30, &mut outcome);
+            selection.evaluate(which, &all, 0..36, &mut outcome);
+            outcome
         };
         let whole = judge(&selection(), Which::All);
         let (fixed, varying) = (judge(&split, Which::Fixed), judge(&split, Which::Varying));
         let together = fixed.status.iter().zip(&varying.status).map(|(f, v)| alone(f | v));
         assert_eq!(together.collect::<Vec<_>>(), whole.status);
-        let bits = |judged: &SelectionOutcome, d| {
-            judged.coordinates(d).iter().map(|c| c.to_bits()).collect::<Vec<_>>()
+        let bits = |outcome: &SelectionOutcome, d| {
+            outcome.coordinates(d).iter().map(|c| c.to_bits()).collect::<Vec<_>>()
         };
         for d in 0..2 {
             assert_eq!(bits(&varying, d), bits(&whole, d));
         }
         assert!(split.features_of(Which::Fixed).is_empty());
         assert_eq!(whole.status.iter().filter(|s| **s == 0).count(), 1);
-        let mut judged = SelectionOutcome::default();
+        let mut outcome = SelectionOutcome::default();
         let width: [&[f32]; 3] = [&[], &[], &[0.3, f32::NAN]];
-        split.evaluate(Which::Fixed, &width, 0..2, &mut judged);
-        assert_eq!(judged.status, [0, NOT_FINITE], "nothing fixed has a limit");
+        split.evaluate(Which::Fixed, &width, 0..2, &mut outcome);
+        assert_eq!(outcome.status, [0, NOT_FINITE], "nothing fixed has a limit");
     }
 
     /// One row at a time, as it is written in ARCHITECTURE.
@@ -531,10 +531,10 @@ mod tests {
             (0..rows).map(|row| value(c * rows + row, scale)).collect()
         };
         let columns = [column(0, 300.0), column(1, 1.2), column(2, 0.25)];
-        let mut judged = SelectionOutcome::default();
+        let mut outcome = SelectionOutcome::default();
         let selection = selection();
         let all = columns.each_ref().map(Vec::as_slice);
-        selection.evaluate(Which::All, &all, 0..rows as usize, &mut judged);
+        selection.evaluate(Which::All, &all, 0..rows as usize, &mut outcome);
         let mut found = [0; 3];
         for row in 0..rows as usize {
             let [size, con2, width] = columns.each_ref().map(|c| f64::from(c[row]));
@@ -545,9 +545,9 @@ mod tests {
             let both = [(domain, OUT_OF_DOMAIN), (inside, CUT)];
             let bits = both.iter().filter(|(good, _)| !good).map(|(_, bit)| bit);
             let expected = if finite { bits.sum() } else { NOT_FINITE };
-            assert_eq!(judged.status[row], expected, "{size} {con2} {width}");
+            assert_eq!(outcome.status[row], expected, "{size} {con2} {width}");
             for (d, coordinate) in at.iter().enumerate().filter(|_| expected & UNUSABLE == 0) {
-                assert_eq!(judged.coordinates(d)[row].to_bits(), coordinate.to_bits());
+                assert_eq!(outcome.coordinates(d)[row].to_bits(), coordinate.to_bits());
             }
             found[0] += usize::from(expected == 0);
             found[1] += usize::from(expected & CUT != 0);
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_row_is_no_bad_row_whatever_else_it_holds() {
+    fn cut_row_is_never_counted_as_bad() {
         let fails = |size: f32, con2: f32, width: f32| {
             let quantities = vec![vec![size], vec![con2], vec![width]];
             let block = Block { rows: 1, quantities, ..Block::default() };

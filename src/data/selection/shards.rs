@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_belongs_to_one_shard_whatever_the_ranks() {
+    fn every_row_has_one_shard_on_any_ranks() {
         for (rows, shards) in [(1u64, 1u64), (5, 4), (1000, 8), (16_384, 32), (100_003, 64)] {
             let dealing = Dealing::new(rows, shards, 9);
             let mut owner = vec![None; rows as usize];
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_take_every_position_once_and_differ_by_one_event_at_most() {
+    fn steps_take_every_position_once_and_evenly() {
         for (events, steps) in [(0, 3), (1, 1), (7, 3), (1000, 7), (3, 5)] {
             let mut next = 0;
             for step in 0..steps {

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_showers_share_a_part_and_seeds_and_classes_deal_anew() {
+    fn equal_showers_share_a_part_per_seed_and_class() {
         let differs =
             |a: &dyn Fn(i64) -> Part, b: &dyn Fn(i64) -> Part| (0..1000).any(|i| a(i) != b(i));
         let deal =

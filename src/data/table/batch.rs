@@ -235,8 +235,8 @@ impl Records {
             }
             start += (records.len() / bytes) as u64;
         });
-        let told = &columns[self.columns[0].0].0;
-        read.map_err(|error| told.read_fault(rows, &error))?;
+        let first = &columns[self.columns[0].0].0;
+        read.map_err(|error| first.read_fault(rows, &error))?;
         outcome
     }
 }

@@ -70,7 +70,7 @@ fn read_all(table: &Table, request: &Request) -> Block {
 }
 
 #[test]
-fn reading_across_chunk_and_block_edges_equals_reading_at_once() {
+fn reading_across_edges_equals_reading_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     let rows = 2 * 65_536 + 4321;
@@ -114,7 +114,7 @@ fn reading_across_chunk_and_block_edges_equals_reading_at_once() {
 }
 
 #[test]
-fn a_misspelt_quantity_or_column_is_answered_with_the_nearest() {
+fn misspelt_quantity_or_column_names_the_nearest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 10, 1);
@@ -137,7 +137,7 @@ fn a_misspelt_quantity_or_column_is_answered_with_the_nearest() {
 }
 
 #[test]
-fn columns_of_other_lengths_text_and_images_are_refused_by_name() {
+fn unfit_columns_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -158,7 +158,7 @@ fn columns_of_other_lengths_text_and_images_are_refused_by_name() {
 }
 
 #[test]
-fn booleans_and_integers_become_numbers_and_keys_keep_every_bit() {
+fn integers_become_numbers_and_keys_stay_exact() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -215,7 +215,7 @@ fn another_version_or_format_is_refused_by_name() {
 }
 
 #[test]
-fn a_file_that_fits_no_schema_is_told_what_was_found() {
+fn file_without_schema_is_refused_with_findings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| add(group, "energy", &[1.0]));
@@ -269,7 +269,7 @@ fn table_without_rows_opens_and_reads_nothing() {
 }
 
 #[test]
-fn a_checksum_that_does_not_agree_is_an_error_and_not_a_number() {
+fn wrong_checksum_is_an_error_not_a_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 70_000, 1);
@@ -302,7 +302,7 @@ fn patch(path: &Path, from: u64, to: u64) {
 }
 
 #[test]
-fn a_shape_that_its_storage_cannot_hold_is_refused_before_anything_is_allocated() {
+fn impossible_shape_is_refused_before_allocation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     for rows in [1u64 << 20, 1 << 45, 1 << 62, u64::MAX - 1] {
@@ -324,7 +324,7 @@ fn a_shape_that_its_storage_cannot_hold_is_refused_before_anything_is_allocated(
 }
 
 #[test]
-fn rows_that_were_never_written_are_not_read_as_zeros() {
+fn unwritten_rows_are_not_read_as_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -341,7 +341,7 @@ fn rows_that_were_never_written_are_not_read_as_zeros() {
 }
 
 #[test]
-fn a_class_or_key_that_means_nothing_is_refused_with_its_row() {
+fn invalid_class_or_key_is_refused_with_its_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -447,7 +447,7 @@ fn every_quantity_of_the_fact_files_can_be_read() {
 }
 
 #[test]
-fn a_damaged_byte_is_refused_or_harmless_but_never_another_number() {
+fn damaged_byte_never_gives_another_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 1000, 1);

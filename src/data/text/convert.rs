@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_known_by_the_name_of_the_table_or_of_its_folder() {
+    fn run_is_taken_from_table_or_folder_name() {
         let of = |path: &str| run_of_name(Path::new(path));
         assert_eq!(of("IACT01/121223.05_out_hillas_14_7.0fix.csv"), Some(20_231_212_005));
         assert_eq!(of("IACT02/121223.05_out_hillas_14_7.0fix.csv"), Some(20_231_212_005));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_row_in_any_file_refuses_the_conversion_and_leaves_nothing() {
+    fn bad_row_refuses_conversion_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let good = table(folder.path(), "good.csv", 3);
         let bad = folder.path().join("bad.csv");
@@ -471,7 +471,7 @@ mod tests {
 
     /// The published set, where the folder `TAIGA_FLOW_TEST_DATA` holds it.
     #[test]
-    fn the_magic_set_keeps_its_rows_and_classes_and_equal_rows_share_a_key() {
+    fn magic_set_keeps_rows_classes_and_row_keys() {
         let Some(data) = std::env::var_os("TAIGA_FLOW_TEST_DATA") else {
             eprintln!("skipped: TAIGA_FLOW_TEST_DATA is not set");
             return;

@@ -98,8 +98,8 @@ fn unknown_table(path: &Path, first: &[u8]) -> Error {
         let missing: Vec<&str> =
             schema.text_columns().into_iter().filter(|name| !header.contains(name)).collect();
         if !missing.is_empty() && missing.len() <= 3 {
-            let told = format!("for '{}' it lacks {}", schema.name, missing.join(", "));
-            near = Some(format!("{told}: {}", did_you_mean(missing[0], &header)));
+            let lacking = format!("for '{}' it lacks {}", schema.name, missing.join(", "));
+            near = Some(format!("{lacking}: {}", did_you_mean(missing[0], &header)));
         }
     }
     let known = format!("known dialects: {}", known.join("; "));
@@ -210,10 +210,10 @@ impl TextRows {
 
     /// Names and units of the values of a row.
     pub fn outputs(&self) -> Vec<(String, String)> {
-        let told = |output: &plan::OutputQuantity| {
+        let name_and_unit = |output: &plan::OutputQuantity| {
             (output.name.clone(), output.quantity.canonical.clone())
         };
-        self.plan.outputs.iter().map(told).collect()
+        self.plan.outputs.iter().map(name_and_unit).collect()
     }
 
     /// Reads the next rows, at most [`BLOCK_ROWS`], in place of what `columns` holds; false

@@ -39,7 +39,7 @@ fn refusal(text: &[u8]) -> Error {
 }
 
 #[test]
-fn every_text_schema_can_be_had_by_name_and_others_cannot() {
+fn only_text_schemas_are_available_by_name() {
     for schema in text_schemas().unwrap() {
         assert_eq!(dialect(&schema.name).unwrap().name, schema.name);
         assert!(!schema.text_columns().is_empty());
@@ -73,7 +73,7 @@ fn a_row_becomes_quantities_in_canonical_units() {
 }
 
 #[test]
-fn a_bad_row_is_told_with_line_column_expectation_and_finding() {
+fn bad_row_is_reported_with_line_and_column() {
     let cases = [
         (
             ROW.replace("16.0021", "abc"),
@@ -107,7 +107,7 @@ fn a_bad_row_is_told_with_line_column_expectation_and_finding() {
 }
 
 #[test]
-fn bytes_that_are_no_text_and_endless_lines_are_refused() {
+fn non_text_and_endless_lines_are_refused() {
     let error = refusal(&[ROW.as_bytes(), b"\n\xff\xfe,1\n"].concat());
     assert!(error.to_string().contains("text in UTF-8"), "{error}");
     let error = refusal(&vec![b'1'; 3 * MAX_LINE_BYTES + BUFFER]);
@@ -133,7 +133,7 @@ fn lines_are_whole_wherever_the_buffer_ends() {
 }
 
 #[test]
-fn a_table_of_no_known_dialect_is_refused_with_what_was_seen() {
+fn unknown_dialect_is_refused_with_findings() {
     let (_folder, path) = file(b"por,event_numb,time,size\n1,2,3,4\n");
     let error = detect(&path).unwrap_err();
     assert_eq!(error.exit_code(), 3);

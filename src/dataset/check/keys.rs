@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_there_twice_are_counted_by_pairs_of_files_in_any_number_of_passes() {
+    fn duplicates_are_counted_by_pairs_of_files() {
         let folder = tempfile::tempdir().unwrap();
         let columns = ["run_id", "event_id"].map(str::to_string).to_vec();
         let n = 1000i64;

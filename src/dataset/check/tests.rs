@@ -92,7 +92,7 @@ fn a_few_bad_values_are_a_warning_and_counted() {
 }
 
 #[test]
-fn wrong_units_constants_and_empty_columns_are_refused() {
+fn wrong_units_and_constants_are_refused() {
     type Damage = fn(&mut [Vec<f32>]);
     let cases: [(&str, Damage); 4] = [
         ("'alpha' is not 0 to 90 deg", |features| features[4].iter_mut().for_each(|a| *a *= 2.0)),
@@ -107,7 +107,7 @@ fn wrong_units_constants_and_empty_columns_are_refused() {
 }
 
 #[test]
-fn one_bad_file_does_not_stop_the_others_and_decides_the_outcome() {
+fn one_bad_file_decides_outcome_others_continue() {
     let folder = tempfile::tempdir().unwrap();
     let [good, bad, none] = ["good.h5", "bad.h5", "none.h5"].map(|name| folder.path().join(name));
     write(&good, &features());

@@ -350,8 +350,8 @@ mod tests {
         let mut ledger = Ledger::new(folder.path(), (0, 1));
         ledger.add(&entry).unwrap();
         ledger.add(&entry).unwrap();
-        let told = || read::<TestFile>(folder.path()).unwrap();
-        let found = || told().entries.remove("night-1/run-1.h5").unwrap_or_default();
+        let contents = || read::<TestFile>(folder.path()).unwrap();
+        let found = || contents().entries.remove("night-1/run-1.h5").unwrap_or_default();
         assert_eq!(found(), [entry.clone(), entry]);
         let path = folder.path().join(FOLDER).join("1-of-1.jsonl");
         let whole = std::fs::read(&path).unwrap();
@@ -361,18 +361,18 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(found().len(), 1, "byte {at}");
             let damaged = BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]);
-            assert_eq!(told().damaged, damaged);
+            assert_eq!(contents().damaged, damaged);
         }
         let failure = Failure { file: "in.h5".into(), exit_code: 3, text: "torn".into() };
         let failed = FailedEntry::new("night-1/run-2.h5", &failure, true);
         Ledger::new(folder.path(), (1, 2)).add_failed(&failed).unwrap();
-        assert_eq!(told().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
+        assert_eq!(contents().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(told().damaged, BTreeMap::new(), "torn by a death");
+        assert_eq!(contents().damaged, BTreeMap::new(), "torn by a death");
         let mut bytes = whole.clone();
         bytes[9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         remove_damaged_lines::<TestFile>(folder.path()).unwrap();
-        assert_eq!((found().len(), told().damaged.len(), told().failed.len()), (1, 0, 1));
+        assert_eq!((found().len(), contents().damaged.len(), contents().failed.len()), (1, 0, 1));
     }
 }

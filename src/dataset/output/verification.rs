@@ -114,9 +114,9 @@ impl<F: ListedFile> Claims<'_, F> {
             wrong.insert(name, format!("{lines} line(s) are not as they were written"));
         }
         for file in self.files.iter().filter(|_| !entries.is_empty()) {
-            let told =
+            let is_recorded =
                 entries.get(file.output()).is_some_and(|e| e.iter().any(|e| e.file == *file));
-            if !told {
+            if !is_recorded {
                 let found = "the ledger tells something else than the manifest";
                 wrong.insert(file.output().to_string(), found.to_string());
             }

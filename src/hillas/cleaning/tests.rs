@@ -80,7 +80,7 @@ fn every_pixel_survives_or_goes_as_the_rule_says() {
 }
 
 #[test]
-fn sigma_thresholds_are_those_of_each_pixel_and_dead_pixels_are_out() {
+fn sigma_thresholds_are_per_pixel_without_dead() {
     let camera = camera(595);
     let mut sigma: Vec<f32> = (0..595).map(|i| 1.0 + (i % 7) as f32 / 3.0).collect();
     (sigma[5], sigma[70], sigma[200]) = (0.0, f32::NAN, -1.0);
@@ -149,7 +149,7 @@ fn islands_are_counted_and_the_brightest_is_kept() {
 }
 
 #[test]
-fn pixels_that_are_given_are_taken_and_nothing_else() {
+fn only_given_pixels_are_kept() {
     let camera = camera(65);
     let mut given = vec![0u8; 65];
     (given[3], given[64], given[9]) = (1, 255, 1);

@@ -70,7 +70,7 @@ fn make(anomalies: &Anomalies, seed: u64) -> Vec<(AnomalyOutcome, Vec<f32>)> {
 }
 
 #[test]
-fn every_anomaly_is_a_possible_image_inside_the_cuts() {
+fn every_anomaly_is_possible_and_inside_cuts() {
     let (features, selection) = (features(), selection());
     for generator in all_pointwise() {
         let anomalies = mixture(generator.clone());
@@ -111,7 +111,7 @@ fn impossible_images_are_told_from_possible_ones() {
 }
 
 #[test]
-fn physics_made_directions_are_isotropic_and_images_are_broader() {
+fn physics_anomalies_are_isotropic_and_broader() {
     let made = make(&mixture(Generator::Physics(Physics::default())), 8);
     let (features, events) = (features(), normals(500, 3));
     let mean = |d: usize, of: &dyn Fn(usize) -> f32| {
@@ -169,7 +169,7 @@ fn filed_events() -> Vec<f32> {
 }
 
 #[test]
-fn events_of_a_file_come_as_they_stand_with_signs_for_what_is_signed() {
+fn file_events_are_unchanged_but_for_signs() {
     let made = make(&mixture(Generator::File {}), 9);
     let filed = filed_events();
     let signed: Vec<bool> =

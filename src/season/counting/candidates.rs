@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_kept_whatever_the_order_and_the_pieces() {
+    fn best_are_kept_in_any_order_and_pieces() {
         let stream = Stream::new(1, "scores", &[]);
         // Many equal scores.
         let all: Vec<Candidate> =

@@ -133,7 +133,7 @@ impl CountedEvents {
         }
         let [of_keys, of_values] = found;
         let least = if self.one_in == 1 { "" } else { "at least " };
-        let told = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
+        let describe = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
             let (first, second) = pair?;
             let file = |event: CountedEvent| files.get(event.file);
             let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
@@ -144,9 +144,9 @@ impl CountedEvents {
             );
             Some((file(second).map(|file| file.path.clone()), second.row, text))
         };
-        let refused = told(of_values).or_else(|| {
+        let refused = describe(of_values).or_else(|| {
             let name_one_event = self.are_named && !is_simulated;
-            told(of_keys).filter(|_| name_one_event)
+            describe(of_keys).filter(|_| name_one_event)
         });
         if let Some((path, row, text)) = refused {
             let fault = Fault::new("duplicate events").row(row);
@@ -158,10 +158,10 @@ impl CountedEvents {
                 .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")
                 .input());
         }
-        let copies = told(other_keys).map(|(_, _, text)| {
+        let copies = describe(other_keys).map(|(_, _, text)| {
             format!("Events with equal values and other keys: {text}. Copies count twice.")
         });
-        let warning = told(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
+        let warning = describe(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
             format!(
                 "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
             )
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_of_other_values_are_refused_where_the_telescope_is_known() {
+    fn equal_keys_refused_where_telescope_is_known() {
         let seed = u64::from(std::process::id());
         let mut events = of(0, 0..50, 0, seed);
         events.merge(of(1, 20..22, 1, seed));

@@ -44,13 +44,13 @@ pub fn scan(
 ) -> Result<Scanned> {
     let file = ScoreFile::open(path)?;
     let selection = plan.check(&file.head, path, settings)?;
-    let judge = EventClassifier::new(&file.head, plan, name);
-    let mut counting = FileScan::new(name, &file.head, &judge);
+    let classifier = EventClassifier::new(&file.head, plan, name);
+    let mut counting = FileScan::new(name, &file.head, &classifier);
     let mut block = ScoreBlock::default();
     let mut first = 0;
     while first < file.head.rows {
         let next = (first + BLOCK_ROWS).min(file.head.rows);
-        file.read(first..next, judge.request(), &mut block)?;
+        file.read(first..next, classifier.request(), &mut block)?;
         counting.take(&block, first);
         first = next;
     }
@@ -115,13 +115,13 @@ impl OfRun {
 }
 
 impl<'a> FileScan<'a> {
-    fn new(name: &'a str, head: &'a Head, judge: &'a EventClassifier<'a>) -> FileScan<'a> {
-        let plan = judge.plan;
+    fn new(name: &'a str, head: &'a Head, classifier: &'a EventClassifier<'a>) -> FileScan<'a> {
+        let plan = classifier.plan;
         FileScan {
             name,
             head,
             plan,
-            classifier: judge,
+            classifier,
             telescope: telescope_of(name).or_else(|| head.input.as_deref().and_then(telescope_of)),
             numbers: HashMap::new(),
             runs: Vec::new(),
@@ -164,8 +164,8 @@ impl<'a> FileScan<'a> {
     }
 
     fn event(&mut self, run: usize, block: &ScoreBlock, row: usize, file_row: u64) {
-        let FileScan { plan, classifier: judge, runs, .. } = self;
-        let columns = &judge.columns;
+        let FileScan { plan, classifier, runs, .. } = self;
+        let columns = &classifier.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
         let counts = &mut of_run.counts;
@@ -232,26 +232,27 @@ impl<'a> FileScan<'a> {
         row: usize,
         file_row: u64,
     ) {
-        let FileScan { plan, classifier: judge, runs, .. } = self;
-        let Some(place) = judge.place(inside, block, row, file_row) else { return };
+        let FileScan { plan, classifier, runs, .. } = self;
+        let Some(place) = classifier.place(inside, block, row, file_row) else { return };
         let counts = &mut runs[run].counts;
         let of = if place == 0 { &mut counts.highest_on } else { &mut counts.highest_off };
         if plan.kept[place] {
-            of.add(block.at_all[judge.columns.score][place][row]);
+            of.add(block.at_all[classifier.columns.score][place][row]);
         }
     }
 
     /// Bit k is whether the event passes at position k, and whether it is inside all cuts
     /// there; histograms are filled on the way.
     fn classify(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
-        let FileScan { plan, classifier: judge, runs, .. } = self;
-        let columns = &judge.columns;
+        let FileScan { plan, classifier, runs, .. } = self;
+        let columns = &classifier.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return (0, 0) };
         let counts = &mut of_run.counts;
         let (mut passes, mut all_inside) = (0, 0);
         for k in 0..plan.positions.len() {
-            let Some(PositionOutcome { passing, inside, only }) = judge.at(block, row, k) else {
+            let Some(PositionOutcome { passing, inside, only }) = classifier.at(block, row, k)
+            else {
                 continue;
             };
             if k == 0 {
@@ -286,15 +287,15 @@ impl<'a> FileScan<'a> {
 
     /// An event that passes counts once.
     fn count(&mut self, run: usize, passes: u64, block: &ScoreBlock, row: usize, file_row: u64) {
-        let FileScan { plan, classifier: judge, runs, events, .. } = self;
-        let columns = &judge.columns;
+        let FileScan { plan, classifier, runs, events, .. } = self;
+        let columns = &classifier.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
         if passes & (passes - 1) != 0 {
             portion.overlapping += 1;
             portion.overlapping_on += passes & 1;
         }
-        let Some(place) = judge.place(passes, block, row, file_row) else { return };
+        let Some(place) = classifier.place(passes, block, row, file_row) else { return };
         portion.counted[place] += 1;
         events.add(columns, block, row, file_row, of_run.key.telescope);
         let counts = &mut of_run.counts;
@@ -320,7 +321,7 @@ impl<'a> FileScan<'a> {
                 bin: bin.map(|bin| bin as u16),
             });
         }
-        let score = judge.score(block, row);
+        let score = classifier.score(block, row);
         if place == 0 && self.best.wants(score) {
             let finite = |value: f32| value.is_finite().then_some(value);
             let at_source =
@@ -346,7 +347,7 @@ impl<'a> FileScan<'a> {
                 keys: keys.collect(),
                 telescope: of_run.key.telescope,
                 run: of_run.key.run,
-                time_ns: judge.time_ns(block, row),
+                time_ns: classifier.time_ns(block, row),
                 dist: columns.dist.and_then(|c| finite(block.at_source[c][row])),
                 alpha: at_source(columns.alpha),
                 theta2: at_source(columns.theta2),

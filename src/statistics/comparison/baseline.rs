@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_paired_difference_is_that_of_many_samples() {
+    fn paired_difference_error_agrees_with_samples() {
         let mut found = Vec::new();
         for seed in 0..300 {
             let (model, other, gamma) = events(seed);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_events_changes_no_bit_and_one_class_has_no_difference() {
+    fn order_changes_no_bit_one_class_no_difference() {
         let (model, other, gamma) = events(7);
         let weights: Vec<f64> = (0..500).map(|i| 1.0 + f64::from(i % 7)).collect();
         let of = |order: &[usize]| {

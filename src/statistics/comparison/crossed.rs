@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn paired_difference_of_q_agrees_with_a_bootstrap() {
+    fn paired_q_difference_agrees_with_bootstrap() {
         let seed = u64::from(std::process::id());
         println!("seed {seed}");
         for weighted in [false, true] {

@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn significances_are_gammapys_to_a_millionth() {
-        let told = lines("li_ma");
-        assert!(told.len() >= 100);
+        let line = lines("li_ma");
+        assert!(line.len() >= 100);
         let mut largest = 0.0_f64;
-        for told in told {
-            let (counts, expected) = OnOff::of_line(&told);
+        for line in line {
+            let (counts, expected) = OnOff::of_line(&line);
             // gammapy's sign at N_on = αN_off is that of rounding; the size is 0 there.
             let difference = (counts.significance() - expected).abs();
             assert!(difference < 1e-6, "{counts:?}: {}, {expected}", counts.significance());

@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_bin_is_told_by_its_range() {
-        let told: Vec<String> = (0..4).map(|bin| range_text(&[1.0, 2.5, 7.0], bin)).collect();
-        assert_eq!(told, ["below 1", "1 … 2.5", "2.5 … 7", "from 7"]);
+        let texts: Vec<String> = (0..4).map(|bin| range_text(&[1.0, 2.5, 7.0], bin)).collect();
+        assert_eq!(texts, ["below 1", "1 … 2.5", "2.5 … 7", "from 7"]);
     }
 
     fn global(value: f64) -> Threshold {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bin_with_too_few_events_is_refused_or_says_that_its_threshold_is_of_all() {
+    fn sparse_bin_refused_or_uses_global_threshold() {
         let mut events = events(900, 2);
         let few = HeldOutEvent { score: 3.0, class: Class::Gamma, weight: 1.0, bin: 2 };
         events.extend([few; 19]);
@@ -358,10 +358,10 @@ mod tests {
         };
         let refused = choose(Few::Refuse, &events).unwrap_err();
         assert_eq!(refused.exit_code(), 3);
-        let told = refused.to_string();
+        let message = refused.to_string();
         assert!(
-            told.contains("from 2: 19 gammas, 0 hadrons") && !told.contains("below 1"),
-            "{told}"
+            message.contains("from 2: 19 gammas, 0 hadrons") && !message.contains("below 1"),
+            "{message}"
         );
         let fallen_back = choose(Few::Global, &events).unwrap();
         assert_eq!(fallen_back.with_global(), ["from 2"]);

@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quantile_is_the_inverse_distribution_function() {
+    fn quantile_is_inverse_distribution_function() {
         let ten: Vec<f64> = (1..=10).map(f64::from).collect();
         for (fraction, value) in
             [(0.0, 1.0), (0.05, 1.0), (0.1, 1.0), (0.11, 2.0), (0.5, 5.0), (1.0, 10.0)]
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_on_both_classes_do_what_they_say_or_are_refused() {
+    fn rules_on_both_classes_hold_or_are_refused() {
         let scores: Vec<f64> = (0..2000).map(|i| f64::from(i * 7919 % 2000)).collect();
         let gamma: Vec<bool> =
             scores.iter().map(|s| (*s as u32).is_multiple_of(2) && *s > 500.0).collect();

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_kind_are_not_told_apart_and_of_two_kinds_are() {
+    fn only_events_of_two_kinds_are_separated() {
         let simulated = normals("simulated", 4000, |a, b| [a, b]);
         let alike = classifier_area(&normals("alike", 3000, |a, b| [a, b]), &simulated, 2).unwrap();
         assert!((alike.unwrap() - 0.5).abs() < 0.06, "{alike:?}");
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn features_that_differ_are_named_where_the_two_are_told_apart() {
+    fn differing_features_are_named_on_separation() {
         let feature = |name: &str, ks, psi| ComparedFeature { name: name.into(), ks, psi };
         let features = vec![feature("size", 0.02, 0.01), feature("width", 0.3, 0.5)];
         let of =

@@ -130,7 +130,7 @@ impl OffSourceTransform {
 
     /// What all ranks were told; refuses runs, geometry or a hole that cannot be used.
     pub fn conclude(&self, comm: &dyn Communicator, gammas: &[&Source]) -> Result<OffSourceCard> {
-        let mine = self.with_counts(|told| told.clone());
+        let mine = self.with_counts(|counts| counts.clone());
         let all = mine.reduce(comm)?;
         let inside = sync_result(comm, self.share_inside(gammas))?;
         let card = mark_shared(self.check_counts(&all, inside))?;
@@ -364,7 +364,7 @@ impl RowTransform for OffSourceTransform {
             let on_source = theta2_of(&on, shape);
             let figures = [at.dist, at.alpha(), theta2_of(&at, shape)];
             computed.iter_mut().zip(figures).for_each(|(c, x)| c.push(x as f32));
-            let verdict = if held_out {
+            let row_use = if held_out {
                 RowUse::HeldOut
             } else if on_source < self.settings.exclude_theta2 {
                 RowUse::OnSource
@@ -382,7 +382,7 @@ impl RowTransform for OffSourceTransform {
             };
             bits |= u32::from(slots.own.iter().any(Option::is_some)) << COMPARED_BIT;
             bits |= u32::from(own.into_iter().any(differs)) << DIFFERENT_BIT;
-            notes.push(RowNote { row_use: verdict, run, bits });
+            notes.push(RowNote { row_use, run, bits });
         }
         block.keys.pop();
         let of_file = std::mem::take(&mut block.quantities);
@@ -404,22 +404,22 @@ impl RowTransform for OffSourceTransform {
         let alpha = wanted.quantities.iter().position(|name| name == "alpha");
         let alpha = alpha.map_or(0.0, |slot| f64::from(block.quantities[slot][row]));
         let bin = ((alpha / 10.0).max(0.0) as usize).min(BINS - 1);
-        self.with_counts(|told| {
-            told.compared += bit(COMPARED_BIT);
-            told.different += bit(DIFFERENT_BIT);
+        self.with_counts(|counts| {
+            counts.compared += bit(COMPARED_BIT);
+            counts.different += bit(DIFFERENT_BIT);
             if held_out {
-                told.held_out += u64::from(usable);
+                counts.held_out += u64::from(usable);
                 return;
             }
             // A key that names events is refused later; it must not fill the memory.
-            if told.runs.len() <= MOST_RUNS {
-                told.runs.insert(note.run);
+            if counts.runs.len() <= MOST_RUNS {
+                counts.runs.insert(note.run);
             }
-            told.used += kept;
-            told.near.iter_mut().enumerate().for_each(|(k, near)| *near += bit(k));
+            counts.used += kept;
+            counts.near.iter_mut().enumerate().for_each(|(k, near)| *near += bit(k));
             if usable {
-                told.all[bin] += 1;
-                told.kept[bin] += kept;
+                counts.all[bin] += 1;
+                counts.kept[bin] += kept;
             }
         });
     }

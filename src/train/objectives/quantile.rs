@@ -86,7 +86,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn the_quantile_over_ranks_is_that_of_all_values_sorted() {
+    fn quantile_over_ranks_is_that_of_sorted_values() {
         let stream = Stream::new(8, "quantile", &[]);
         let values: Vec<f32> = (0..1001).map(|i| (50.0 * stream.normal(i)) as f32).collect();
         let mut sorted: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_weight_is_a_value_that_stands_more_than_once() {
+    fn whole_weight_equals_repeated_value() {
         let stream = Stream::new(9, "weighted quantile", &[]);
         let values: Vec<f32> = (0..301).map(|i| stream.normal(i) as f32).collect();
         let times: Vec<usize> = (0..301).map(|i| (stream.bits(i) % 4) as usize).collect();

@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_taken_and_the_last_ones_are_kept() {
+    fn newest_is_loaded_and_last_ones_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         for step in [3, 9, 10, 21] {
             save(folder.path(), &state(step), IDENTITY, 3).unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_checkpoint_is_passed_over_and_never_loaded() {
+    fn damaged_checkpoint_is_skipped_never_loaded() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &state(1), IDENTITY, 3).unwrap();
         save(folder.path(), &state(2), IDENTITY, 3).unwrap();
@@ -347,7 +347,7 @@ mod tests {
 
     /// A flipped byte in the hash of the run is damage, not a checkpoint of another run.
     #[test]
-    fn a_manifest_with_another_hash_of_the_run_is_damaged_unless_it_was_written_so() {
+    fn manifest_with_changed_run_hash_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &state(1), IDENTITY, 3).unwrap();
         save(folder.path(), &state(2), IDENTITY, 3).unwrap();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_operation_fails_the_newest_checkpoint_is_the_old_or_the_new_one() {
+    fn failed_write_leaves_old_or_new_checkpoint() {
         for kind in KINDS {
             for n in 0.. {
                 let folder = memory_folder();
@@ -404,7 +404,7 @@ mod tests {
 
     /// Every file of the newest checkpoint damaged in every way: the older one is found.
     #[test]
-    fn truncated_anywhere_or_with_any_byte_flipped_a_checkpoint_is_never_loaded() {
+    fn truncated_or_flipped_checkpoint_never_loads() {
         let folder = memory_folder();
         let big = |step| {
             let mut state = TrainState::new((0..1500).map(|i| i as f32 + 0.5).collect(), 1, 2);

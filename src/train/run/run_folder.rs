@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_operation_fails_the_old_run_or_the_new_one_is_whole() {
+    fn failed_operation_leaves_old_or_new_run_whole() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         for kind in KINDS {
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_run_in_place_of_one_without_a_checkpoint_keeps_the_first() {
+    fn third_run_over_empty_second_keeps_the_first() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_which_no_run_began_is_free_for_any() {
+    fn folder_without_a_begun_run_is_free() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");

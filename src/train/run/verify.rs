@@ -51,9 +51,9 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
     let mine = serde_json::to_vec(&(model, wrong)).map_err(broken)?;
     let checkpoints = steps.len() as u64;
     let mut all = RunVerification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
-    for told in comm.all_gather(&mine)? {
+    for message in comm.all_gather(&mine)? {
         let (model, wrong): (Option<String>, BTreeMap<String, String>) =
-            serde_json::from_slice(&told).map_err(broken)?;
+            serde_json::from_slice(&message).map_err(broken)?;
         all.model_blake3 = all.model_blake3.or(model);
         all.wrong.extend(wrong);
     }
