@@ -68,7 +68,7 @@ impl Sketch {
         }
     }
 
-    /// Whether a name that [`Shape::keeps`] was inserted.
+    /// Whether a name that [`SketchShape::keeps`] was inserted.
     pub fn contains(&self, name: Name) -> bool {
         places(name, self.bits.len()).all(|place| self.bits[place / 8] >> (place % 8) & 1 == 1)
     }

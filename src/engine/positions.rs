@@ -9,7 +9,7 @@ use crate::config::{Disp, SourcePositions};
 use crate::hillas::{self, ImageAxis, Rotation, disp, theta2};
 use rayon::prelude::*;
 
-/// Quantities that are given once per position, in this order in [`Seen::column`].
+/// Quantities that are given once per position, in this order in [`PositionColumns::column`].
 pub const OF_POSITION: [&str; 4] = ["dist", "alpha", "skewness", "theta2"];
 
 /// Rows that are worked on by one thread at a time.

@@ -144,7 +144,7 @@ impl Cleaner {
 
     /// Chooses the pixels of an image. `charge` (pixels) in p.e.; `given` (pixels) is not 0
     /// where the input says that a pixel belongs to the image, and needed for
-    /// [`Thresholds::Given`] alone.
+    /// [`CleaningThresholds::Given`] alone.
     pub fn clean(
         &mut self,
         camera: &Camera,

@@ -2,7 +2,7 @@
 //!
 //! Pure functions of one image: [`Camera`] knows where the pixels are and who is whose
 //! neighbour, [`Cleaner`] chooses those that belong to the image, [`Parameters`] are their
-//! moments, and [`Axis::seen_from`] gives what depends on a reference point. Sums are f64 in
+//! moments, and [`ImageAxis::relative_to`] gives what depends on a reference point. Sums are f64 in
 //! the order of the pixels, so that the bits depend on nothing but the image; files and
 //! threads are left to others.
 

@@ -62,7 +62,7 @@ impl NullDistribution {
         (k + 1.0) / (self.events as f64 + 1.0)
     }
 
-    /// Refuses what was not made by [`Normals::of`].
+    /// Refuses what was not made by [`NullDistribution::of`].
     pub fn validate(&self) -> Result<()> {
         let finite = self.points.iter().flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|p| p[0][0] < p[1][0] && p[0][1] < p[1][1]);

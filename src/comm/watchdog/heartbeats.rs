@@ -20,7 +20,7 @@ const RECORD_BYTES: usize = 256;
 pub enum Activity {
     /// Work between collectives.
     Working,
-    /// It waits in a collective: [`Call`].
+    /// It waits in a collective: [`Collective`].
     Waiting(Collective),
     /// It has left in order and will come to no more collectives.
     Left,

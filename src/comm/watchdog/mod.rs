@@ -69,7 +69,7 @@ pub type ReadingOf = Arc<dyn Fn(usize) -> Option<String> + Send + Sync>;
 #[derive(Debug, Default)]
 pub(super) struct WatchState {
     entered: AtomicU64,
-    /// 0: none; else one more than the [`Call`].
+    /// 0: none; else one more than the [`Collective`].
     waiting: AtomicUsize,
     pub(super) ticks: AtomicU64,
     work: AtomicUsize,

@@ -2,7 +2,7 @@
 //!
 //! Three kinds are read, told apart by their content: the project's own image files (and
 //! any HDF5 file with `images/charge`), DL1 files of ctapipe, and TAIGA's text of cleaned
-//! images. A file holds one or more [`ImageSet`]s, one per camera; a [`Reader`] goes through
+//! images. A file holds one or more [`ImageSet`]s, one per camera; a [`ImageReader`] goes through
 //! one of them in order, in blocks of bounded size. Everything that can be refused without
 //! reading images is refused on opening. Left to others: what is done with an image.
 

@@ -54,7 +54,7 @@ impl ColumnData {
         }
     }
 
-    /// As [`Values::swap_f32`].
+    /// As [`ColumnData::swap_f32`].
     pub fn swap_i64(&mut self, other: &mut Vec<i64>) {
         if let ColumnData::I64(values) = self {
             std::mem::swap(values, other);

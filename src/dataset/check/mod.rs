@@ -2,7 +2,7 @@
 //!
 //! Promises: one pass over the rows in blocks, and further ones over the keys alone; one
 //! bad file does not stop the others; a file that should not be trained on is marked as
-//! refused, with the reason and counts, and [`Report::outcome`] is then an input error.
+//! refused, with the reason and counts, and [`CheckReport::outcome`] is then an input error.
 //! A quick check reads metadata only. How a report looks is `check::text`'s, what files
 //! have to do with each other `check::set`'s.
 

@@ -4,7 +4,7 @@
 //! draw comes from a stream that the caller names by (seed, epoch, event), so that it
 //! does not depend on ranks or on what else was drawn. Events are scaled features, row by
 //! row; what physics asks about (widths, angles) is worked out from them and back. A
-//! draw that no telescope could have recorded is made again: see [`Maker::is_valid`].
+//! draw that no telescope could have recorded is made again: see [`AnomalyMaker::is_valid`].
 
 mod chi_square;
 mod physics;
