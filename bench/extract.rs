@@ -9,11 +9,11 @@ use clap::Parser;
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use taiga_flow::comm::{Solo, StopFlag};
+use taiga_flow::comm::{SingleRank, StopFlag};
 use taiga_flow::config::Class;
 use taiga_flow::data::images::{Charge, ImageBlock, ImageFile};
 use taiga_flow::error::Result;
-use taiga_flow::extract::{self, Extractor, Layout, Options, Rows};
+use taiga_flow::extract::{self, ColumnLayout, Extractor, Options, ParameterRows};
 use taiga_flow::hillas::{Camera, Cleaning};
 use taiga_flow::simulate;
 use taiga_flow_gpu::random::Stream;
@@ -69,12 +69,12 @@ fn in_memory(threads: usize, rounds: u16) -> Result<()> {
     let extractor = Extractor {
         camera,
         cleaning: Cleaning::default(),
-        layout: Layout::new(&options, true),
+        layout: ColumnLayout::new(&options, true),
         sigma: None,
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let Ok(pool) = pool else { return Ok(()) };
-    let mut rows = Rows::default();
+    let mut rows = ParameterRows::default();
     let source = |_: usize| Some([1.2, 0.0]);
     let mut rates = Vec::new();
     for _ in 0..rounds {
@@ -123,7 +123,7 @@ fn end_to_end(name: &str, path: &Path, folder: &Path, rounds: u16) -> Result<()>
     for _ in 0..rounds {
         let (images, seconds) = read_alone(path)?;
         let start = Instant::now();
-        extract::run(&Solo, &options, &StopFlag::default())?;
+        extract::run(&SingleRank, &options, &StopFlag::default())?;
         let whole = start.elapsed().as_secs_f64();
         reading.push(images as f64 / seconds);
         extracting.push(images as f64 / whole);

@@ -22,7 +22,7 @@ const SUMS: usize = 50;
 const BITS: u32 = 38;
 
 fn main() -> Result<()> {
-    let world = comm::start(None)?;
+    let comm = comm::start(None)?;
     let argument = |i: usize, default: usize| {
         std::env::args()
             .filter(|a| a != "--bench")
@@ -31,29 +31,29 @@ fn main() -> Result<()> {
             .unwrap_or(default)
     };
     let (words, rounds, sums) = (argument(1, PARAMETERS), argument(2, ROUNDS), argument(3, SUMS));
-    if world.size() == 1 {
+    if comm.size() == 1 {
         println!("{}", serde_json::json!({ "case": "reduce", "skipped": "needs mpirun -n 2" }));
         return Ok(());
     }
     let plain = mpi::topology::SimpleCommunicator::world();
-    let stream = Stream::new(1, "reduce", &[world.rank() as u64]);
+    let stream = Stream::new(1, "reduce", &[comm.rank() as u64]);
     let gradient: Vec<i64> =
         (0..words as u64).map(|i| stream.bits(i) as i64 >> (63 - BITS)).collect();
     let mut exact = gradient.clone();
     let (mine, mut sum) = (vec![1.0_f32; words], vec![0.0_f32; words]);
     let mut seconds = [Vec::new(), Vec::new()];
     // The first one chooses the way.
-    world.all_reduce_sum(&mut exact)?;
+    comm.all_reduce_sum(&mut exact)?;
     // One sum after the other, as in training: links never rest.
     for _ in 0..rounds {
-        world.barrier()?;
+        comm.barrier()?;
         let since = Instant::now();
         for _ in 0..sums {
             exact.copy_from_slice(&gradient);
-            world.all_reduce_sum(&mut exact)?;
+            comm.all_reduce_sum(&mut exact)?;
         }
         seconds[0].push(since.elapsed().as_secs_f64() / sums as f64);
-        world.barrier()?;
+        comm.barrier()?;
         let since = Instant::now();
         for _ in 0..sums {
             plain.all_reduce_into(&mine[..], &mut sum[..], SystemOperation::sum());
@@ -65,11 +65,11 @@ fn main() -> Result<()> {
         s.sort_by(f64::total_cmp);
         s[s.len() / 2]
     });
-    if is_root(world.as_ref()) {
-        let told = serde_json::json!({
+    if is_root(comm.as_ref()) {
+        let report = serde_json::json!({
             "case": "reduce",
-            "ranks": world.size(),
-            "local_ranks": world.local_size(),
+            "ranks": comm.size(),
+            "local_ranks": comm.local_size(),
             "way": std::env::var("TAIGA_FLOW_REDUCTION").unwrap_or_else(|_| "chosen".to_string()),
             "parameters": words,
             "exact_s": exact,
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
             "plain_f32_fastest_s": fastest[1],
             "ratio": exact / plain,
         });
-        println!("{told}");
+        println!("{report}");
     }
     Ok(())
 }

@@ -7,14 +7,14 @@
 
 use serde_json::json;
 use std::time::{Duration, Instant};
-use taiga_flow::comm::{Solo, World};
+use taiga_flow::comm::{Communicator, SingleRank};
 use taiga_flow::config::{self, Class};
 use taiga_flow::dataset::event_store::{EventStore, Gathered};
-use taiga_flow::engine::{self, Batch, Events, Place, Weights};
+use taiga_flow::engine::{self, Batch, Events, RankResources, Weights};
 use taiga_flow::error::Result;
 use taiga_flow::model::initial_params;
 use taiga_flow::simulate;
-use taiga_flow::train::plan::Plan;
+use taiga_flow::train::plan::TrainingPlan;
 use taiga_flow::train::schedule::adam;
 
 const EVENTS: u64 = 400_000;
@@ -43,14 +43,14 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
     let files = format!("data.gamma=[{:?}]", path.display().to_string());
     let config =
         config::parse(text, &[files, "train.batch=8192".to_string(), "cuts={}".to_string()])?;
-    let world = Solo;
-    let plan = Plan::new(&world, &config)?;
-    let (mut store, _) = EventStore::load(&world, &plan.sources, &plan.recipe(class))?;
+    let comm = SingleRank;
+    let plan = TrainingPlan::new(&comm, &config)?;
+    let (mut store, _) = EventStore::load(&comm, &plan.sources, &plan.row_selection(class))?;
     let scaler = store
-        .moments(&world, &plan.recipe(class))?
+        .moments(&comm, &plan.row_selection(class))?
         .scaler(plan.selection.features(), &plan.units)?;
     store.scale(&scaler);
-    let place = Place::new(&world, config.run.hardware())?;
+    let place = RankResources::new(&comm, config.run.hardware())?;
     let mut engine = engine::start(&place, &plan.spec)?;
     let shards = plan.dealing.shards() as usize;
     engine.begin(&Weights::new(initial_params(&plan.spec, 1)), shards)?;
@@ -68,7 +68,7 @@ fn measure(folder: &std::path::Path) -> Result<serde_json::Value> {
         engine.collect(&mut loss)?;
         marks[2] = Instant::now();
         engine.sums(&mut sums)?;
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         marks[3] = Instant::now();
         let count = events.len() as f64;
         engine.update(Some(&sums), &adam(&config.train, 1e-4, step + 1, count))?;

@@ -109,7 +109,7 @@ impl Error {
 
     /// Adds to what was found.
     #[must_use]
-    pub fn also_found(mut self, text: &str) -> Error {
+    pub fn add_finding(mut self, text: &str) -> Error {
         if let Some(fault) = self.fault_mut() {
             let found = fault.found.take();
             fault.found = Some(found.map_or(text.to_string(), |found| format!("{found}; {text}")));
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_found_and_far_ones_are_not() {
+    fn near_names_are_suggested_and_far_ones_are_not() {
         assert_eq!(nearest("widht", ["width", "length", "size"]), Some("width"));
         assert_eq!(nearest("energy", ["width", "length", "size"]), None);
     }

@@ -5,7 +5,7 @@ use clap::error::ErrorKind;
 use std::io::Write;
 use std::process::ExitCode;
 use taiga_flow::cli::Cli;
-use taiga_flow::comm::{self, Solo, World, is_root};
+use taiga_flow::comm::{self, Communicator, SingleRank, is_root};
 use taiga_flow::error::{Error, Fault};
 use taiga_flow::memory;
 use taiga_flow::terminal::{print_error, printable, written};
@@ -25,25 +25,24 @@ fn main() -> ExitCode {
     };
     start_logging(&cli);
     comm::survive_file_size_limit();
-    tell_panics();
-    let world: Box<dyn World> = if cli.command.is_parallel() {
+    report_panics();
+    let comm: Box<dyn Communicator> = if cli.command.is_parallel() {
         match comm::start(cli.deadline()) {
-            Ok(world) => world,
+            Ok(comm) => comm,
             Err(error) => return report(&error),
         }
     } else {
-        Box::new(Solo)
+        Box::new(SingleRank)
     };
-    comm::mark_start(world.as_ref());
+    comm::mark_start(comm.as_ref());
     // A panic is a bug; under MPI the hook has ended all ranks before it comes here.
-    let outcome =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.run(world.as_ref())));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.run(comm.as_ref())));
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => leave(world.as_ref(), &error),
+        Ok(Err(error)) => leave(comm.as_ref(), &error),
         Err(panic) => match panic.downcast_ref::<String>() {
             Some(text) if memory::is_lack_of_threads(text) => {
-                leave(world.as_ref(), &lack_of_threads(text))
+                leave(comm.as_ref(), &lack_of_threads(text))
             }
             _ => ExitCode::from(1),
         },
@@ -56,12 +55,12 @@ fn lack_of_threads(text: &str) -> Error {
 }
 
 /// An error that all ranks know ends them in order; any other one ends them at once.
-fn leave(world: &dyn World, error: &Error) -> ExitCode {
-    if is_root(world) || !error.is_shared() {
+fn leave(comm: &dyn Communicator, error: &Error) -> ExitCode {
+    if is_root(comm) || !error.is_shared() {
         print_error(error);
     }
-    if world.size() > 1 && !error.is_shared() {
-        world.abort(error.exit_code());
+    if comm.size() > 1 && !error.is_shared() {
+        comm.abort(error.exit_code());
     }
     ExitCode::from(error.exit_code())
 }
@@ -75,7 +74,7 @@ fn report(error: &Error) -> ExitCode {
 }
 
 /// A panic is told, but for those that the GPU engine turns into errors.
-fn tell_panics() {
+fn report_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panics::note(panic) {

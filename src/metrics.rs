@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_reads_back_with_null_validation_and_null_loss() {
+    fn line_round_trips_with_null_losses() {
         let line = r#"{"epoch":1,"step":12,"train_nll":null,"validation_nll":null,
             "validation_nll_median":null,"learning_rate":0.001,"gradient_norm":3.2,
             "skipped_steps":0,"events":7842,"best":true}"#;

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_write_is_an_error_but_a_closed_pipe_is_not() {
+    fn failed_write_is_an_error_closed_pipe_is_not() {
         let error = written(write_line(&mut Full, "text")).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         written(Err(io::Error::from(ErrorKind::BrokenPipe))).unwrap();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
-use taiga_flow::hillas::{Axis, disp, rotated, theta2};
+use taiga_flow::hillas::{ImageAxis, disp, rotated, theta2};
 use taiga_flow_gpu::random::Stream;
 
 const INPUT: i32 = 3;
@@ -47,7 +47,7 @@ fn turned(events: &Events, k: usize, count: usize) -> Events {
     let seen = |row: usize| {
         let centroid = [f64::from(x[row]), f64::from(y[row])];
         let source = rotated([f64::from(sx[row]), f64::from(sy[row])], k, count);
-        Axis::from_degrees(centroid, f64::from(axis[row])).seen_from(source)
+        ImageAxis::from_degrees(centroid, f64::from(axis[row])).relative_to(source)
     };
     let rows = events.rows();
     *turned.feature("dist") = (0..rows).map(|row| seen(row).dist as f32).collect();
@@ -56,7 +56,7 @@ fn turned(events: &Events, k: usize, count: usize) -> Events {
 }
 
 #[test]
-fn every_position_is_scored_as_a_file_whose_source_is_there() {
+fn position_scores_equal_those_of_moved_source() {
     let (trained, folder) = (trained(), folder());
     let mut events = Events::read(&trained.hadron);
     // What cannot be used, at some positions or at all.
@@ -72,8 +72,8 @@ fn every_position_is_scored_as_a_file_whose_source_is_there() {
     std::fs::write(&config, format!("[score]\npositions = 6\n{ALL_COLUMNS}\n")).expect("a file");
     let output = folder.path().join("scores");
     let command = score(&trained.model, &output, &archive, &["-c", config.to_str().expect("text")]);
-    let told = succeed(&mut program(&command));
-    assert!(told.stdout.contains("outside a transform's domain"), "{}", told.stdout);
+    let printed = succeed(&mut program(&command));
+    assert!(printed.stdout.contains("outside a transform's domain"), "{}", printed.stdout);
     let at = output.join("run.h5");
     let columns: [Vec<Vec<f32>>; 5] =
         ["score", "log_prob_raw", "dist", "alpha", "theta2"].map(|name| column(&at, name));
@@ -108,7 +108,7 @@ fn every_position_is_scored_as_a_file_whose_source_is_there() {
             }
             let centroid = [value("xc"), value("yc")];
             let source = rotated([value("source_x"), value("source_y")], k, 6);
-            let seen = Axis::from_degrees(centroid, value("axis")).seen_from(source);
+            let seen = ImageAxis::from_degrees(centroid, value("axis")).relative_to(source);
             let [s, w, l] = [&size, &width, &length].map(|c| f64::from(c[row]));
             let expected = theta2(&seen, disp(s, w, l, seen.dist), None);
             let found = f64::from(columns[4][k][row]);
@@ -123,7 +123,7 @@ fn every_position_is_scored_as_a_file_whose_source_is_there() {
 }
 
 #[test]
-fn quality_working_points_p_values_and_copies_are_what_their_definitions_say() {
+fn score_columns_agree_with_their_definitions() {
     let (trained, folder) = (trained(), folder());
     let events = Events::read(&trained.gamma);
     let archive = folder.path().join("archive");
@@ -231,7 +231,7 @@ fn archive(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn outputs_are_the_same_bytes_for_any_ranks_shards_pieces_and_batches() {
+fn outputs_are_equal_on_any_ranks_and_pieces() {
     let (trained, folder) = (trained(), folder());
     let archive = archive(folder.path());
     let set = ["--set", "score.positions=3", "--set", "score.copy=[\"size\"]"];
@@ -272,7 +272,7 @@ fn outputs_are_the_same_bytes_for_any_ranks_shards_pieces_and_batches() {
 }
 
 #[test]
-fn a_grown_archive_costs_what_is_new_and_another_model_is_refused() {
+fn grown_archive_scores_only_new_files() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for i in 0..4 {
@@ -304,7 +304,7 @@ fn a_grown_archive_costs_what_is_new_and_another_model_is_refused() {
 }
 
 #[test]
-fn text_tables_hold_the_numbers_of_the_hdf5_files_and_are_resumed_too() {
+fn text_tables_equal_hdf5_and_are_resumed() {
     let (trained, folder) = (trained(), folder());
     let archive = archive(folder.path());
     let set = ["--set", "score.positions=2"];
@@ -340,7 +340,7 @@ fn text_tables_hold_the_numbers_of_the_hdf5_files_and_are_resumed_too() {
 }
 
 #[test]
-fn sources_that_positions_cannot_be_had_from_are_told_and_the_others_are_scored() {
+fn sources_without_positions_are_reported() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     let events = Events::read(&trained.gamma).chosen(&(0..3000).collect::<Vec<_>>());
@@ -386,7 +386,7 @@ fn sources_that_positions_cannot_be_had_from_are_told_and_the_others_are_scored(
 }
 
 #[test]
-fn verify_finds_whatever_was_changed_removed_or_added() {
+fn verify_finds_changed_removed_and_added_files() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for i in 0..5 {
@@ -397,12 +397,18 @@ fn verify_finds_whatever_was_changed_removed_or_added() {
     let verify = arguments!["verify", &output].to_vec();
     assert_eq!(json(&verify)["rows"], 1510);
     succeed(&mut ranks(2, &verify));
-    let refused = |told: &str| {
+    let refused = |expected: &str| {
         for count in [1, 2] {
             let outcome =
                 run(&mut if count == 1 { program(&verify) } else { ranks(count, &verify) });
-            assert_eq!(outcome.code, Some(INPUT), "{told}: {}{}", outcome.stdout, outcome.stderr);
-            assert!(outcome.stdout.contains(told), "{told}: {}", outcome.stdout);
+            assert_eq!(
+                outcome.code,
+                Some(INPUT),
+                "{expected}: {}{}",
+                outcome.stdout,
+                outcome.stderr
+            );
+            assert!(outcome.stdout.contains(expected), "{expected}: {}", outcome.stdout);
         }
     };
     let path = output.join("3.h5");
@@ -432,8 +438,8 @@ fn verify_finds_whatever_was_changed_removed_or_added() {
     assert!(outcome.stderr.contains("not complete"), "{}", outcome.stderr);
     // A run: its checkpoints and its model.
     let verify = arguments!["verify", &trained.run].to_vec();
-    let told = json(&verify);
-    assert_eq!(told["model_blake3"], hash(&trained.model));
+    let report = json(&verify);
+    assert_eq!(report["model_blake3"], hash(&trained.model));
     let copy = folder.path().join("run");
     let copied = std::process::Command::new("cp").arg("-a").args([&trained.run, &copy]).status();
     assert!(copied.expect("cp").success());
@@ -448,9 +454,9 @@ fn verify_finds_whatever_was_changed_removed_or_added() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused_before_any_work() {
+fn conflicting_options_are_refused_before_work() {
     let (trained, folder) = (trained(), folder());
-    for (set, told) in [
+    for (set, expected) in [
         ("score.columns=[\"theta2\"]", "score.positions"),
         ("score.columns=[\"gammaness\"]", "no gammaness"),
         ("score.positions=0", "1 to 32"),
@@ -464,7 +470,7 @@ fn what_does_not_go_together_is_refused_before_any_work() {
         let outcome =
             run(&mut program(&score(&trained.model, &output, &trained.gamma, &["--set", set])));
         assert_eq!(outcome.code, Some(USAGE), "{set}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(told), "{set}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
         assert!(!output.exists(), "{set}");
     }
 }

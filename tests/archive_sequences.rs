@@ -583,11 +583,11 @@ impl Sequence {
             () if wrong.is_empty() => 0,
             () => PARTIAL,
         };
-        let told = format!("{}{wrong:?}\n{}{}", self.history, outcome.stdout, outcome.stderr);
-        assert_eq!(outcome.code, Some(code), "{told}");
+        let context = format!("{}{wrong:?}\n{}{}", self.history, outcome.stdout, outcome.stderr);
+        assert_eq!(outcome.code, Some(code), "{context}");
         let complete = self.model.manifest.as_ref().is_some_and(|manifest| manifest.complete);
         for name in wrong.iter().filter(|_| complete) {
-            assert!(outcome.stdout.contains(name), "'{name}' is not named: {told}");
+            assert!(outcome.stdout.contains(name), "'{name}' is not named: {context}");
         }
     }
 
@@ -706,7 +706,7 @@ fn added_hard_link_is_named_by_verify() {
 }
 
 #[test]
-fn removed_input_that_failed_stays_until_it_is_forgotten() {
+fn removed_failed_input_stays_until_forgotten() {
     let name = || "night-0/run-0".to_string();
     let (change, remove) = (Operation::Change(name()), Operation::Remove(name()));
     let delete = Operation::DeleteOutput(name());

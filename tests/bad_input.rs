@@ -16,11 +16,11 @@ const PARTIAL: i32 = 4;
 const ENVIRONMENT: i32 = 5;
 
 /// Runs what must be refused; the folder must be as it was before.
-fn refuse(command: &mut Command, folder: &Path, code: i32, told: &[&str]) -> Outcome {
+fn refuse(command: &mut Command, folder: &Path, code: i32, expected: &[&str]) -> Outcome {
     let before = tree(folder);
     let outcome = run(command);
     assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
-    for text in told {
+    for text in expected {
         assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
     }
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
@@ -28,8 +28,8 @@ fn refuse(command: &mut Command, folder: &Path, code: i32, told: &[&str]) -> Out
     outcome
 }
 
-fn refused(arguments: &[OsString], folder: &Path, code: i32, told: &[&str]) -> Outcome {
-    let outcome = refuse(&mut program(arguments), folder, code, told);
+fn refused(arguments: &[OsString], folder: &Path, code: i32, expected: &[&str]) -> Outcome {
+    let outcome = refuse(&mut program(arguments), folder, code, expected);
     assert_eq!(outcome.stdout, "", "a refusal is no result");
     outcome
 }
@@ -40,21 +40,21 @@ fn events() -> Events {
 }
 
 /// A training and a scoring of the same bad file are both refused.
-fn refused_by_all(path: &Path, told: &[&str]) {
+fn refused_by_all(path: &Path, expected: &[&str]) {
     let folder = path.parent().expect("a folder");
     let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-    let told: Vec<&str> = told.iter().copied().chain([name, "advice: "]).collect();
+    let expected: Vec<&str> = expected.iter().copied().chain([name, "advice: "]).collect();
     let configuration = configuration(folder, path, "");
     let output = folder.join("output");
-    refused(&arguments!["train", "-c", &configuration, "-o", &output], folder, INPUT, &told);
+    refused(&arguments!["train", "-c", &configuration, "-o", &output], folder, INPUT, &expected);
     let model = &trained().model;
     let score = arguments!["score", "-m", model, "-o", &output, path];
     // The folder of outputs may stay: it is empty.
     std::fs::create_dir_all(&output).expect("a folder");
-    refused(&score, folder, INPUT, &told);
+    refused(&score, folder, INPUT, &expected);
     std::fs::remove_dir(&output).expect("an empty folder");
     let evaluate = arguments!["evaluate", "-m", model, "--gamma", path, "-o", &output];
-    refused(&evaluate, folder, INPUT, &told);
+    refused(&evaluate, folder, INPUT, &expected);
 }
 
 #[test]
@@ -80,10 +80,10 @@ fn columns_that_are_not_as_they_should_be() {
             &["not a column", "events/width", "expected one dimension", "[1500, 2]"],
         ),
     ];
-    for (name, odd, told) in cases {
+    for (name, odd, expected) in cases {
         let path = folder.path().join(format!("{name}.h5"));
         write_odd(&events, &path, "width", &odd);
-        refused_by_all(&path, told);
+        refused_by_all(&path, expected);
         std::fs::remove_file(&path).expect("the file");
     }
 }
@@ -111,9 +111,9 @@ fn files_that_are_no_files_of_events() {
             &["truncated", "copy or write it again"],
         ),
     ];
-    for (name, bytes, told) in cases {
+    for (name, bytes, expected) in cases {
         std::fs::write(path(name), bytes).expect("a file");
-        refused_by_all(&path(name), told);
+        refused_by_all(&path(name), expected);
         std::fs::remove_file(path(name)).expect("the file");
     }
     std::fs::write(path("gamma.h5"), &whole).expect("a file");
@@ -151,7 +151,7 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
 }
 
 #[test]
-fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
+fn unusable_rows_over_the_budget_are_refused() {
     let folder = folder();
     let mut events = events();
     for row in 0..90 {
@@ -170,22 +170,22 @@ fn rows_that_cannot_be_used_are_counted_and_refused_over_the_budget() {
     let (configuration, output) =
         (configuration(folder.path(), &path, "[train]\nepochs = 2\n"), folder.path().join("run"));
     let train = arguments!["train", "-c", &configuration, "-o", &output];
-    let told =
+    let printed =
         ["90 not finite", "30 outside a transform's domain", "0.01 of 3000", "data.bad_rows"];
-    refused(&train, folder.path(), INPUT, &told);
-    refuse(&mut ranks(2, &train), folder.path(), INPUT, &told);
+    refused(&train, folder.path(), INPUT, &printed);
+    refuse(&mut ranks(2, &train), folder.path(), INPUT, &printed);
     let within =
         arguments!["train", "-c", &configuration, "-o", &output, "--set", "data.bad_rows=0.05"];
-    let told = json(&within);
+    let report = json(&within);
     assert_eq!(
-        (told["rows"]["not_finite"].as_u64(), told["rows"]["out_of_domain"].as_u64()),
+        (report["rows"]["not_finite"].as_u64(), report["rows"]["out_of_domain"].as_u64()),
         (Some(180), Some(30))
     );
-    assert_eq!(told["rows"]["read"], 3000);
+    assert_eq!(report["rows"]["read"], 3000);
 }
 
 #[test]
-fn events_that_are_there_twice_are_not_trained_on() {
+fn duplicate_events_are_not_trained_on() {
     let folder = folder();
     let (first, at) = (events(), |name: &str| folder.path().join(name));
     let mut second = first.chosen(&(100..140).collect::<Vec<usize>>());
@@ -194,9 +194,9 @@ fn events_that_are_there_twice_are_not_trained_on() {
     second.write(&at("second.h5"));
     let configuration = configuration(folder.path(), &at("*.h5"), "[train]\nepochs = 2\n");
     let train = arguments!["train", "-c", &configuration, "-o", &at("run")];
-    let told = ["duplicate events", "second.h5", "40 rows", "row 100 of", "first.h5", "run_id"];
-    refused(&train, folder.path(), INPUT, &told);
-    refuse(&mut ranks(2, &train), folder.path(), INPUT, &told);
+    let expected = ["duplicate events", "second.h5", "40 rows", "row 100 of", "first.h5", "run_id"];
+    refused(&train, folder.path(), INPUT, &expected);
+    refuse(&mut ranks(2, &train), folder.path(), INPUT, &expected);
     let allowed =
         [&train[..], &arguments!["--set", "data.allow_repeated_events=true"][..]].concat();
     assert_eq!(json(&allowed)["rows"]["read"], 3040);
@@ -227,11 +227,11 @@ fn configurations_with_mistakes() {
         ("[split]\ntrain = 0.9\n", &["split", "expected 1"]),
         ("[train\n", &["line 23"]),
     ];
-    for (more, told) in cases {
+    for (more, expected) in cases {
         let configuration = configuration(folder.path(), gamma, more);
         let train = arguments!["train", "-c", &configuration, "-o", &output];
-        let told: Vec<&str> = told.iter().copied().chain(["configuration.toml"]).collect();
-        refused(&train, folder.path(), USAGE, &told);
+        let expected: Vec<&str> = expected.iter().copied().chain(["configuration.toml"]).collect();
+        refused(&train, folder.path(), USAGE, &expected);
     }
     let configuration = configuration(folder.path(), gamma, "");
     let settings: [(&str, &[&str]); 4] = [
@@ -240,9 +240,9 @@ fn configurations_with_mistakes() {
         ("train.epochs=-1", &["invalid value"]),
         ("model.blocks=1000", &["blocks", "256"]),
     ];
-    for (setting, told) in settings {
+    for (setting, expected) in settings {
         let train = arguments!["train", "-c", &configuration, "-o", &output, "--set", setting];
-        refused(&train, folder.path(), USAGE, told);
+        refused(&train, folder.path(), USAGE, expected);
     }
     let absent = folder.path().join("absent.toml");
     let train = arguments!["train", "-c", &absent, "-o", &output];
@@ -250,7 +250,7 @@ fn configurations_with_mistakes() {
 }
 
 #[test]
-fn outputs_that_exist_are_refused_before_any_work_and_stay_as_they_are() {
+fn existing_outputs_are_refused_and_unchanged() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
     let (file, table) = (at("events.h5"), at("table.csv"));
@@ -303,7 +303,7 @@ fn a_model_whose_features_do_not_match_the_file() {
     let output = folder.path().join("output");
     let path = folder.path().join("millimetres.h5");
     write_odd(&events, &path, "length", &Odd::Unit("mm"));
-    let told = ["millimetres.h5", "length", "expected deg", "found mm"];
+    let expected = ["millimetres.h5", "length", "expected deg", "found mm"];
     for command in ["score", "evaluate"] {
         std::fs::create_dir_all(&output).expect("a folder");
         let mut arguments = Vec::from(arguments![command, "-m", &trained().model, "-o", &output]);
@@ -311,7 +311,7 @@ fn a_model_whose_features_do_not_match_the_file() {
             arguments.push("--gamma".into());
         }
         arguments.push(path.clone().into());
-        refused(&arguments, folder.path(), INPUT, &told);
+        refused(&arguments, folder.path(), INPUT, &expected);
     }
     // Trained on a quantity that the file does not have.
     let configuration = configuration(folder.path(), &trained().gamma, "[train]\nepochs = 1\n");
@@ -362,7 +362,7 @@ fn models_that_are_none_or_damaged() {
 /// A bit flipped anywhere in a model file, in the header, in the card or in a weight, is
 /// refused, or changes nothing that is read (a blank, or the name of a default).
 #[test]
-fn a_flipped_bit_in_a_model_is_refused_or_harmless() {
+fn flipped_bit_in_a_model_refused_or_harmless() {
     use taiga_flow::model::Model;
     let whole = std::fs::read(&trained().model).expect("a model");
     let model = Model::from_bytes(&whole).expect("a whole model");
@@ -394,8 +394,8 @@ fn more_ranks_than_shards() {
     let output = folder.path().join("run");
     let train =
         arguments!["train", "-c", &trained.configuration, "-o", &output, "--set", "train.shards=2"];
-    let told = ["more ranks than logical shards", "at most 2 ranks", "found 3", "train.shards"];
-    let outcome = refuse(&mut ranks(3, &train), folder.path(), USAGE, &told);
+    let expected = ["more ranks than logical shards", "at most 2 ranks", "found 3", "train.shards"];
+    let outcome = refuse(&mut ranks(3, &train), folder.path(), USAGE, &expected);
     let times = outcome.stderr.matches("more ranks than logical shards").count();
     assert_eq!(times, 1, "told once, not by every rank: {}", outcome.stderr);
 }
@@ -410,8 +410,8 @@ fn lone_copies_that_a_launcher_started() {
         let mut command = program(arguments);
         command.env("OMPI_COMM_WORLD_SIZE", "4").env("OMPI_ALLOW_RUN_AS_ROOT", "1");
         command.env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        let told = ["expected 4 ranks", "found a world of 1", "advice: "];
-        refuse(&mut command, folder.path(), ENVIRONMENT, &told);
+        let expected = ["expected 4 ranks", "found a world of 1", "advice: "];
+        refuse(&mut command, folder.path(), ENVIRONMENT, &expected);
     }
 }
 
@@ -490,9 +490,9 @@ fn gammas_and_hadrons_that_are_swapped() {
         "-o",
         &output
     ];
-    let told = ["wholly of the other class", "hadron.h5", "swapped"];
-    refused(&evaluate, folder.path(), INPUT, &told);
-    refuse(&mut ranks(2, &evaluate), folder.path(), INPUT, &told);
+    let expected = ["wholly of the other class", "hadron.h5", "swapped"];
+    refused(&evaluate, folder.path(), INPUT, &expected);
+    refuse(&mut ranks(2, &evaluate), folder.path(), INPUT, &expected);
 }
 
 #[test]
@@ -538,7 +538,7 @@ fn the_same_events_twice() {
 
 /// A file of another telescope, told by its columns, one of which is misspelt.
 #[test]
-fn a_misspelt_column_of_a_foreign_file_is_named_as_well() {
+fn misspelt_column_of_foreign_file_is_named() {
     let folder = folder();
     let path = folder.path().join("fact-like.h5");
     let columns = [
@@ -558,13 +558,13 @@ fn a_misspelt_column_of_a_foreign_file_is_named_as_well() {
         group.new_dataset_builder().with_data(&[1.0f64, 2.0]).create(column).expect("a dataset");
     }
     drop((group, file));
-    let told = ["width", "is 'widht' meant to be 'width'?"];
-    refused_by_all(&path, &told);
+    let expected = ["width", "is 'widht' meant to be 'width'?"];
+    refused_by_all(&path, &expected);
 }
 
 /// Damage that shows only when the rows are read, after the output was begun.
 #[test]
-fn a_file_found_damaged_half_way_leaves_no_part_of_an_output() {
+fn file_damaged_half_way_leaves_no_output() {
     let folder = folder();
     let path = simulated(folder.path().join("long.h5"), Class::Gamma, 150_000, seed());
     let whole = std::fs::read(&path).expect("a file");

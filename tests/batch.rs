@@ -41,7 +41,7 @@ fn has_pending_user1(process: u32) -> bool {
 }
 
 #[test]
-fn a_training_near_its_time_limit_is_requeued_and_ends_with_the_same_bytes() {
+fn requeued_training_ends_with_same_bytes() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let case = Case::new(8000, SOME_SECONDS);
     let (output, log) = (case.at("run"), "train.log");
@@ -67,16 +67,16 @@ fn a_training_near_its_time_limit_is_requeued_and_ends_with_the_same_bytes() {
     slurm.start_again(&job, log);
     assert!(!output.join("model.safetensors").exists());
     let over = slurm.finish(&job, log);
-    let told = slurm.log(log);
-    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{told}");
+    let printed = slurm.log(log);
+    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{printed}");
     for part in ["stopped by SIGUSR1", "put back into the queue", "resumed at epoch"] {
-        assert!(told.contains(part), "'{part}' is not in: {told}");
+        assert!(printed.contains(part), "'{part}' is not in: {printed}");
     }
     assert_eq!(result(&output), expected);
 }
 
 #[test]
-fn a_node_that_dies_in_the_middle_costs_no_more_than_a_checkpoint() {
+fn dead_node_costs_at_most_one_checkpoint() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let case = Case::new(8000, SOME_SECONDS);
     let (output, log) = (case.at("run"), "train.log");
@@ -96,14 +96,14 @@ fn a_node_that_dies_in_the_middle_costs_no_more_than_a_checkpoint() {
     slurm.revive(node);
     slurm.start_again(&job, log);
     let over = slurm.finish(&job, log);
-    let told = slurm.log(log);
-    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{told}");
-    assert!(told.contains("resumed at epoch"), "{told}");
+    let printed = slurm.log(log);
+    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{printed}");
+    assert!(printed.contains("resumed at epoch"), "{printed}");
     assert_eq!(result(&output), expected);
 }
 
 #[test]
-fn where_jobs_may_not_be_requeued_another_one_goes_on_and_those_that_wait_wait_for_it() {
+fn next_job_continues_where_requeue_is_forbidden() {
     let Some(slurm) = Slurm::start(1, 4) else { return };
     let case = Case::new(8000, SOME_SECONDS);
     let (output, log) = (case.at("run"), "train.log");
@@ -114,16 +114,16 @@ fn where_jobs_may_not_be_requeued_another_one_goes_on_and_those_that_wait_wait_f
     let model = output.join("model.safetensors");
     let waits = format!("--dependency=afterok:{job}");
     let wrap = format!("--wrap=test -s {}", model.display());
-    let next = slurm.tell("sbatch", &arguments!["--parsable", waits, "--output=next.log", wrap]);
+    let next = slurm.query("sbatch", &arguments!["--parsable", waits, "--output=next.log", wrap]);
     wait_for_step(&slurm, &output, 3, log);
-    slurm.tell("scancel", &arguments!["--signal=USR1", &job]);
+    slurm.query("scancel", &arguments!["--signal=USR1", &job]);
     assert_eq!(slurm.finish(&job, log).exit_code, 75, "{}", slurm.log(log));
     let over = slurm.finish(&next, log);
-    let told = slurm.log(log);
-    assert_eq!(over.state, "COMPLETED", "{told}");
+    let printed = slurm.log(log);
+    assert_eq!(over.state, "COMPLETED", "{printed}");
     assert!(
-        told.contains("cannot be requeued: job") && told.contains("resumed at epoch"),
-        "{told}"
+        printed.contains("cannot be requeued: job") && printed.contains("resumed at epoch"),
+        "{printed}"
     );
     assert_eq!(result(&output), expected);
 }
@@ -166,7 +166,7 @@ fn an_array_of_jobs_scores_what_ranks_would() {
 }
 
 #[test]
-fn the_wrong_launcher_is_refused_before_anything_is_written() {
+fn wrong_launcher_is_refused_before_any_write() {
     let Some(slurm) = Slurm::start(1, 4) else { return };
     let case = Case::new(3000, SOME_SECONDS);
     // Open MPI without PMI is refused by the program, with one that it does not speak by MPI
@@ -176,12 +176,16 @@ fn the_wrong_launcher_is_refused_before_anything_is_written() {
         let (output, log) = (case.at("run"), "train.log");
         let job = slurm.submit(&[], "train.sbatch", &arguments![&case.configuration, &output], log);
         let over = slurm.finish(&job, log);
-        let told = slurm.log(log);
-        assert_eq!((over.state.as_str(), over.exit_code), ("FAILED", code), "{told}");
+        let printed = slurm.log(log);
+        assert_eq!((over.state.as_str(), over.exit_code), ("FAILED", code), "{printed}");
         for part in ["srun --mpi=pmix", "not put back into the queue"] {
-            assert!(told.contains(part), "'{part}' is not in: {told}");
+            assert!(printed.contains(part), "'{part}' is not in: {printed}");
         }
-        assert_eq!(told.matches("expected 4 ranks").count(), usize::from(code == 5), "{told}");
+        assert_eq!(
+            printed.matches("expected 4 ranks").count(),
+            usize::from(code == 5),
+            "{printed}"
+        );
         assert_eq!(over.restarts, 0);
         assert!(!output.exists());
         std::fs::remove_file(slurm.at(log)).expect("a log");
@@ -199,7 +203,7 @@ fn the_smoke_test_of_a_site_passes() {
 }
 
 #[test]
-fn dependent_jobs_go_the_whole_way_and_an_array_trains_the_points_of_a_grid() {
+fn dependent_jobs_and_array_sweep_complete() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let case = Case::new(8000, "[train]\nepochs = 3\nbatch = 2048\nshards = 4\n");
     let hadron = simulated(case.at("hadron.h5"), Class::Hadron, 3000, seed());
@@ -214,8 +218,8 @@ fn dependent_jobs_go_the_whole_way_and_an_array_trains_the_points_of_a_grid() {
         .env("ARCHIVE", &archive)
         .env("GAMMA", case.at("gamma.h5"))
         .env("HADRON", &hadron);
-    let told = succeed(&mut pipeline).stdout;
-    let jobs = told_jobs(&told);
+    let printed = succeed(&mut pipeline).stdout;
+    let jobs = listed_jobs(&printed);
     assert_eq!(
         jobs.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
         ["train", "evaluate", "score"]
@@ -245,12 +249,12 @@ fn dependent_jobs_go_the_whole_way_and_an_array_trains_the_points_of_a_grid() {
 }
 
 /// Jobs that a script has printed: name and number.
-fn told_jobs(told: &str) -> Vec<(&str, &str)> {
-    told.lines().filter_map(|line| line.split_once(' ')).map(|(n, id)| (n, id.trim())).collect()
+fn listed_jobs(expected: &str) -> Vec<(&str, &str)> {
+    expected.lines().filter_map(|line| line.split_once(' ')).map(|(n, id)| (n, id.trim())).collect()
 }
 
 #[test]
-fn images_go_the_whole_way_to_a_season_by_an_array_and_give_what_single_commands_give() {
+fn image_array_pipeline_equals_single_commands() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let case = Case::new(8000, "[train]\nepochs = 3\nbatch = 2048\nshards = 4\n");
     let (work, folder) = (slurm.at("the work"), case.at("camera images"));
@@ -272,12 +276,12 @@ fn images_go_the_whole_way_to_a_season_by_an_array_and_give_what_single_commands
         .env("SCORE", format!("-c {} --set score.keys=true", archive.display()))
         .env("SEASON", "--threshold -1000")
         .env("RANKS", "2");
-    let told = succeed(&mut pipeline).stdout;
-    let jobs = told_jobs(&told);
+    let printed = succeed(&mut pipeline).stdout;
+    let jobs = listed_jobs(&printed);
     let names: Vec<&str> = jobs.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ["extract", "train", "score", "season"]);
     let log_of = |name: &str, id: &str| match name {
-        "score" => slurm.tell("bash", &arguments!["-c", "cat 'the work'/score-*.log"]),
+        "score" => slurm.query("bash", &arguments!["-c", "cat 'the work'/score-*.log"]),
         _ => text(&work.join(format!("{name}-{id}.log"))),
     };
     for (name, id) in &jobs {
@@ -365,7 +369,7 @@ fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
 }
 
 #[test]
-fn a_pipeline_whose_first_job_fails_leaves_none_waiting() {
+fn failed_first_job_leaves_no_job_waiting() {
     let Some(slurm) = Slurm::start(1, 2) else { return };
     let case = Case::new(2000, "[train]\nepochs = 1\nbatch = 1024\nshards = 2\n");
     let mut pipeline = slurm.command("bash", &arguments!["jobs/pipeline.sh"]);
@@ -381,8 +385,8 @@ fn a_pipeline_whose_first_job_fails_leaves_none_waiting() {
         text(&case.configuration).replace("shards = 2", "shards = 1"),
     )
     .expect("a configuration");
-    let told = succeed(&mut pipeline).stdout;
-    let jobs = told_jobs(&told);
+    let printed = succeed(&mut pipeline).stdout;
+    let jobs = listed_jobs(&printed);
     assert_eq!(jobs.iter().map(|(n, _)| *n).collect::<Vec<_>>(), ["train", "score", "season"]);
     let log = format!("work/train-{}.log", jobs[0].1);
     let over = slurm.finish(jobs[0].1, &log);
@@ -395,7 +399,7 @@ fn a_pipeline_whose_first_job_fails_leaves_none_waiting() {
 }
 
 #[test]
-fn pipeline_goes_on_where_failed_files_are_allowed() {
+fn pipeline_continues_with_allowed_failures() {
     let Some(slurm) = Slurm::start(1, 4) else { return };
     let case = Case::new(3000, "[train]\nepochs = 2\nbatch = 1024\nshards = 4\n");
     let (images, work) = (slurm.at("images"), slurm.at("work"));
@@ -424,8 +428,8 @@ fn pipeline_goes_on_where_failed_files_are_allowed() {
             .env("SCORE", format!("-c {}", archive.display()))
             .env("SEASON", "--threshold -1000")
             .env("RANKS", "2");
-        let told = succeed(&mut pipeline).stdout;
-        let jobs = told_jobs(&told).into_iter();
+        let printed = succeed(&mut pipeline).stdout;
+        let jobs = listed_jobs(&printed).into_iter();
         jobs.map(|(name, id)| (name.to_string(), id.to_string())).collect::<Vec<_>>()
     };
     let ends = |jobs: &[(String, String)], name: &str| {
@@ -454,7 +458,7 @@ fn pipeline_goes_on_where_failed_files_are_allowed() {
 }
 
 #[test]
-fn a_sweep_element_that_is_stopped_goes_on_with_its_own_point() {
+fn stopped_sweep_element_resumes_its_own_point() {
     let Some(slurm) = Slurm::start(1, 2) else { return };
     let case = Case::new(8000, SOME_SECONDS);
     let output = slurm.at("sweep");
@@ -462,12 +466,12 @@ fn a_sweep_element_that_is_stopped_goes_on_with_its_own_point() {
     let array = slurm.submit(&["--array=1"], "sweep.sbatch", &grid, "sweep.log");
     let (id, run) = (format!("{array}_1"), output.join("point-1"));
     wait_for_step(&slurm, &run, 3, "sweep.log");
-    slurm.tell("scancel", &arguments!["--signal=USR1", &id]);
+    slurm.query("scancel", &arguments!["--signal=USR1", &id]);
     slurm.start_again(&id, "sweep.log");
     let over = slurm.finish(&id, "sweep.log");
-    let told = slurm.log("sweep.log");
-    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{told}");
-    assert!(told.contains("resumed at epoch"), "{told}");
+    let printed = slurm.log("sweep.log");
+    assert_eq!((over.state.as_str(), over.restarts), ("COMPLETED", 1), "{printed}");
+    assert!(printed.contains("resumed at epoch"), "{printed}");
     let whole = case.at("whole");
     succeed(&mut program(&case.train(&whole, &["--set", "train.seed=2"])));
     assert_eq!(result(&run), result(&whole));
@@ -476,7 +480,7 @@ fn a_sweep_element_that_is_stopped_goes_on_with_its_own_point() {
 
 /// Several hosts over TCP, and every way of a sum between them: the bits stay.
 #[test]
-fn hosts_that_share_no_memory_give_the_same_bytes_by_every_way_of_a_sum() {
+fn separate_hosts_give_same_bytes_by_every_sum() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     let hosts = sources.join("tests/slurm/hosts.sh");
     // SAFETY: geteuid(2) reads a number and cannot fail.
@@ -512,7 +516,7 @@ fn hosts_that_share_no_memory_give_the_same_bytes_by_every_way_of_a_sum() {
 
 /// As HTCondor starts them: part and number of parts as words (`jobs/condor/score.sub`).
 #[test]
-fn the_parts_that_htcondor_starts_score_the_whole_archive() {
+fn htcondor_parts_score_the_whole_archive() {
     let (trained, folder) = (trained(), crate::support::folder());
     let at = |name: &str| folder.path().join(name);
     let archive = at("the archive");
@@ -572,7 +576,7 @@ fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
 }
 
 #[test]
-fn launch_of_nothing_is_not_hidden_by_an_old_product() {
+fn old_product_does_not_hide_a_failed_launch() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     simulated(at("archive/a.h5"), Class::Gamma, 300, seed());

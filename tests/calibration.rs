@@ -110,8 +110,9 @@ fn posterior_counts_cuts_and_shows_bounds() {
     json(&arguments!["score", "-m", &model, "-o", &scores, "-c", &configuration, gamma, hadron]);
     let file = scores.join("gamma.h5");
     let group = hdf5::File::open(&file).and_then(|f| f.group("scores")).expect("scores");
-    let told = group.attr("resolved_scores").and_then(|a| a.read_raw::<f64>()).expect("a range");
-    assert_eq!(told, [low, high]);
+    let season_json =
+        group.attr("resolved_scores").and_then(|a| a.read_raw::<f64>()).expect("a range");
+    assert_eq!(season_json, [low, high]);
     let [score, gammaness, posterior] =
         ["score", "gammaness", "posterior"].map(|name| column::<f32>(&file, name));
     let odds = PRIOR / (1.0 - PRIOR) * shares.gamma / shares.hadron;
@@ -162,9 +163,9 @@ fn posterior_counts_cuts_and_shows_bounds() {
         run(&mut program(&arguments!["season", &scores, "-o", &season, "--threshold", "-1000000"]));
     assert_eq!(text.code, Some(0), "{}", text.stderr);
     assert!(text.stdout.contains("posterior ≥ "), "{}", text.stdout);
-    let told = std::fs::read_to_string(season.join("season.json")).expect("a file");
-    let told: Value = serde_json::from_str(&told).expect("JSON");
-    let candidates = told["candidates"].as_array().expect("candidates");
+    let season_json = std::fs::read_to_string(season.join("season.json")).expect("a file");
+    let season_json: Value = serde_json::from_str(&season_json).expect("JSON");
+    let candidates = season_json["candidates"].as_array().expect("candidates");
     for candidate in candidates {
         let beyond = number(&candidate["score"]) > high;
         assert_eq!(candidate["bound"].as_str(), beyond.then_some("at_least"), "{candidate}");
@@ -237,7 +238,7 @@ fn take(folder: &Path, model: &Path, class: Class, count: u64, weight: f64, rows
 /// hadrons: `TAIGA_FLOW_BAR_HADRONS=1000000`.
 #[test]
 #[ignore = "minutes: the posterior against 10⁷ fresh hadrons"]
-fn posterior_agrees_with_fresh_events_in_every_bin() {
+fn posterior_agrees_with_events_in_every_bin() {
     let hadrons = std::env::var("TAIGA_FLOW_BAR_HADRONS").ok();
     let hadrons = hadrons.map_or(BAR_HADRONS, |text| text.parse().expect("a number"));
     let gammas = hadrons / 20;

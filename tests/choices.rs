@@ -142,9 +142,12 @@ fn significance_rule_is_in_card_scan_and_page() {
     assert!(page.contains("Scan over thresholds") && page.contains("N_off"), "no scan");
     let more = ["--gamma-rate", "2", "--background-rate", "100", "--hours", "5"];
     let more = [&more[..], &["--off-positions", "3", "--overwrite"]].concat();
-    let told = succeed(&mut ranks(2, &case.evaluate(&model, "own", &more))).stdout;
-    assert!(told.contains("2 gammas and 100 background events per hour in 5 h, 3 OFF"), "{told}");
-    assert!(told.contains("the model's") && told.contains("largest σ"), "{told}");
+    let report = succeed(&mut ranks(2, &case.evaluate(&model, "own", &more))).stdout;
+    assert!(
+        report.contains("2 gammas and 100 background events per hour in 5 h, 3 OFF"),
+        "{report}"
+    );
+    assert!(report.contains("the model's") && report.contains("largest σ"), "{report}");
 }
 
 #[test]
@@ -186,15 +189,15 @@ fn largest_q_limited_by_hadrons_says_so() {
     for assignment in more {
         command.extend(arguments!["--set", assignment]);
     }
-    let told = succeed(&mut program(&command));
+    let printed = succeed(&mut program(&command));
     let model = output.join("model.safetensors");
     let threshold = Model::load(&model).expect("a model").0.card.threshold.expect("a threshold");
     let hadrons = threshold.limited_by_hadrons.expect("limited");
     assert!((10..20).contains(&hadrons), "{hadrons}");
     let limit = format!("limited by {hadrons} held-out hadrons");
-    assert!(told.stdout.contains(&limit) && told.stderr.contains(&limit), "{told:?}");
-    let told = succeed(&mut program(&case.evaluate(&model, "evaluation", &[]))).stdout;
-    assert!(told.contains(&limit), "{told}");
+    assert!(printed.stdout.contains(&limit) && printed.stderr.contains(&limit), "{printed:?}");
+    let report = succeed(&mut program(&case.evaluate(&model, "evaluation", &[]))).stdout;
+    assert!(report.contains(&limit), "{report}");
     let page = std::fs::read_to_string(case.path("evaluation").join("report.html"));
     assert!(page.expect("a page").contains(&limit));
 }
@@ -204,10 +207,10 @@ fn standard_cuts_are_compared_event_by_event() {
     let case = Case::new(8000);
     let model = case.train("cuts", "rule = { gamma-efficiency = 0.8 }");
     let command = case.evaluate(&model, "one", &["--baseline", "cuts", "--part", "all"]);
-    let told = succeed(&mut program(&command)).stdout;
+    let printed = succeed(&mut program(&command)).stdout;
     assert!(
-        told.contains("TAIGA's standard cuts") && told.contains("by DISP from alpha"),
-        "{told}"
+        printed.contains("TAIGA's standard cuts") && printed.contains("by DISP from alpha"),
+        "{printed}"
     );
     let text = std::fs::read_to_string(case.path("one").join("evaluation.json"));
     let evaluation: Value = serde_json::from_str(&text.expect("an evaluation")).expect("JSON");
@@ -309,8 +312,9 @@ fn two_models_have_paired_differences() {
     let error = number(&difference["error"]);
     assert!(error > 0.0 && error < own, "pairing gains: {error} of {own}");
     assert!(number(&labelled["quality_difference"]["error"]) > 0.0, "{labelled}");
-    let told = succeed(&mut ranks(2, &[&command[..], &arguments!["--overwrite"]].concat())).stdout;
-    assert!(told.contains("AUC, paired") && told.contains("the first is"), "{told}");
+    let printed =
+        succeed(&mut ranks(2, &[&command[..], &arguments!["--overwrite"]].concat())).stdout;
+    assert!(printed.contains("AUC, paired") && printed.contains("the first is"), "{printed}");
     let text = std::fs::read_to_string(output.join("comparison.json")).expect("a comparison");
     let again: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(&again["labelled"], labelled, "the same on any ranks");
@@ -377,12 +381,12 @@ fn features_are_left_out_one_by_one_with_seeds() {
 fn importance_is_called_reliance_of_the_model() {
     let case = Case::new(2000);
     let model = case.train("reliance", "");
-    let told = succeed(&mut program(&case.evaluate(&model, "reliance-of", &["--importance"])));
-    assert!(told.stdout.contains("reliance of this model on"), "{}", told.stdout);
-    assert!(told.stdout.contains("not what it is worth"), "{}", told.stdout);
+    let report = succeed(&mut program(&case.evaluate(&model, "reliance-of", &["--importance"])));
+    assert!(report.stdout.contains("reliance of this model on"), "{}", report.stdout);
+    assert!(report.stdout.contains("not what it is worth"), "{}", report.stdout);
     let page = std::fs::read_to_string(case.path("reliance-of").join("report.html"));
     let page = page.expect("a page");
     assert!(page.contains("Reliance of this model") && page.contains("--leave-one-out"));
-    let told = succeed(&mut program(&arguments!["help", "evaluate"])).stdout;
-    assert!(told.contains("reliance"), "{told}");
+    let printed = succeed(&mut program(&arguments!["help", "evaluate"])).stdout;
+    assert!(printed.contains("reliance"), "{printed}");
 }

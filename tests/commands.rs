@@ -45,25 +45,25 @@ fn help_is_quick_and_needs_no_mpi() {
 }
 
 #[test]
-fn with_json_every_command_prints_one_object_and_nothing_else() {
+fn json_output_is_one_object_for_every_command() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
     let table = at("table.csv");
     std::fs::write(&table, "28.8,16.0,2.6,0.39,0.2,27.7,22.0,-8.2,40.1,81.9,g\n").expect("a table");
-    let told = json(&arguments!["init", &at("start")]);
-    assert!(told["files"].as_array().is_some_and(|files| !files.is_empty()));
+    let report = json(&arguments!["init", &at("start")]);
+    assert!(report["files"].as_array().is_some_and(|files| !files.is_empty()));
     let simulated = at("events.h5");
-    let told =
+    let report =
         json(&arguments!["simulate", "-o", &simulated, "--class", "gamma", "--events", "2000"]);
-    assert_eq!(told["events"], 2000);
+    assert_eq!(report["events"], 2000);
     json(&arguments!["convert", &table, "-o", &at("converted.h5")]);
     assert!(json(&arguments!["check", &simulated])["files"].is_array());
     let again = arguments!["train", "-c", &trained.configuration, "-o", &trained.run];
-    let told = json(&again);
-    assert_eq!(told["already_finished"], true);
-    assert_eq!(told["model_blake3"], crate::support::hash(&trained.model));
+    let report = json(&again);
+    assert_eq!(report["already_finished"], true);
+    assert_eq!(report["model_blake3"], crate::support::hash(&trained.model));
     let evaluation = at("evaluation");
-    let told = json(&arguments![
+    let report = json(&arguments![
         "evaluate",
         "-m",
         &trained.model,
@@ -74,7 +74,7 @@ fn with_json_every_command_prints_one_object_and_nothing_else() {
         "-o",
         &evaluation
     ]);
-    assert!(told["auc"]["value"].as_f64().is_some_and(|auc| auc > 0.7), "{}", told["auc"]);
+    assert!(report["auc"]["value"].as_f64().is_some_and(|auc| auc > 0.7), "{}", report["auc"]);
     assert_eq!(
         json(&arguments!["score", "-m", &trained.model, "-o", &at("scores"), &simulated])["rows"],
         2000
@@ -87,7 +87,7 @@ fn with_json_every_command_prints_one_object_and_nothing_else() {
 fn results_go_to_stdout_and_messages_to_stderr() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("scores");
-    let told = succeed(&mut program(&arguments![
+    let printed = succeed(&mut program(&arguments![
         "score",
         "-m",
         &trained.model,
@@ -95,8 +95,12 @@ fn results_go_to_stdout_and_messages_to_stderr() {
         &output,
         &trained.gamma
     ]));
-    assert!(told.stdout.starts_with("scored 30000 rows in 1 file"), "{}", told.stdout);
-    assert!(!told.stdout.contains("INFO") && told.stderr.contains("INFO"), "{}", told.stderr);
+    assert!(printed.stdout.starts_with("scored 30000 rows in 1 file"), "{}", printed.stdout);
+    assert!(
+        !printed.stdout.contains("INFO") && printed.stderr.contains("INFO"),
+        "{}",
+        printed.stderr
+    );
     let refused = run(&mut program(&arguments![
         "score",
         "-m",
@@ -122,7 +126,7 @@ fn results_go_to_stdout_and_messages_to_stderr() {
 }
 
 #[test]
-fn the_configurations_of_init_are_accepted_as_they_are() {
+fn configurations_of_init_are_accepted() {
     let folder = folder();
     succeed(&mut program(&arguments!["init", folder.path()]));
     let mut tried = 0;
@@ -167,7 +171,7 @@ fn the_configurations_of_init_are_accepted_as_they_are() {
 }
 
 #[test]
-fn a_report_is_one_page_that_refers_to_nothing_outside() {
+fn report_is_one_self_contained_page() {
     let (trained, folder) = (trained(), folder());
     let evaluation = folder.path().join("evaluation");
     json(&arguments![
@@ -205,11 +209,11 @@ fn assert_self_contained(page: &str) {
 }
 
 #[test]
-fn the_simulation_is_called_a_toy_wherever_it_shows() {
+fn simulation_is_called_a_toy_everywhere() {
     let folder = folder();
     let path = folder.path().join("toy.h5");
     let help = succeed(&mut program(&arguments!["simulate", "--help"])).stdout;
-    let told = succeed(&mut program(&arguments![
+    let printed = succeed(&mut program(&arguments![
         "simulate", "-o", &path, "--class", "hadron", "--events", "100"
     ]));
     let file = hdf5::File::open(&path).expect("events");
@@ -219,13 +223,13 @@ fn the_simulation_is_called_a_toy_wherever_it_shows() {
         .expect("a text")
         .trim_end_matches('\0')
         .to_string();
-    for text in [&help, &told.stdout, &label] {
+    for text in [&help, &printed.stdout, &label] {
         assert!(text.contains("toy") && text.contains("not a detector simulation"), "{text}");
     }
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
+fn same_bytes_from_same_seed_only() {
     let folder = folder();
     let made = |name: &str, seed: u64| {
         let path = simulated(folder.path().join(name), Class::Hadron, 1000, seed);
@@ -236,7 +240,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_others() {
 }
 
 #[test]
-fn what_is_refused_leaves_no_folder_behind_however_deep_it_was_to_be() {
+fn refused_command_leaves_no_folder() {
     let folder = folder();
     let bad = folder.path().join("bad.h5");
     std::fs::write(&bad, b"no events").expect("a file");

@@ -6,23 +6,23 @@ use crate::support::{
 };
 use std::collections::BTreeMap;
 use std::path::Path;
-use taiga_flow::comm::Solo;
+use taiga_flow::comm::SingleRank;
 use taiga_flow::config::{self, Hardware, SeasonSettings};
 use taiga_flow::data::images::{ImageBlock, ImageFile, camera_file};
 use taiga_flow::data::schema::expression::Expression;
 use taiga_flow::data::{Schema, text};
-use taiga_flow::engine::{Place, Scorer};
+use taiga_flow::engine::{RankResources, Scorer};
 use taiga_flow::hillas::{Camera, FOCAL_LENGTH_CM};
 use taiga_flow::model::{Card, Model};
 use taiga_flow::score::{Summary, verify};
-use taiga_flow::train::run::checkpoint::{self, Identity};
+use taiga_flow::train::run::checkpoint::{self, CheckpointIdentity};
 use taiga_flow::train::state::TrainState;
 use taiga_flow_gpu::random::Stream;
 
 const INPUT: i32 = 3;
 
 #[test]
-fn a_model_file_truncated_anywhere_or_with_any_byte_flipped_is_never_loaded_silently() {
+fn damaged_model_file_never_loads_silently() {
     let whole = std::fs::read(&trained().model).expect("a model");
     let model = Model::from_bytes(&whole).expect("a model");
     for cut in (0..whole.len()).step_by(512).chain([whole.len() - 1]) {
@@ -50,7 +50,7 @@ fn a_model_file_truncated_anywhere_or_with_any_byte_flipped_is_never_loaded_sile
 }
 
 #[test]
-fn a_damaged_model_is_refused_by_the_commands_with_its_name() {
+fn damaged_model_is_refused_by_name() {
     let folder = folder();
     let whole = std::fs::read(&trained().model).expect("a model");
     let path = folder.path().join("model.safetensors");
@@ -99,7 +99,7 @@ fn fuzz_checkpoint() {
     });
     // The folder as it lies on disk.
     let folder = in_memory();
-    let identity = Identity { run_hash: "abc", engine: "cpu", shards: 4 };
+    let identity = CheckpointIdentity { run_hash: "abc", engine: "cpu", shards: 4 };
     checkpoint::save(folder.path(), &state(9), identity, 1).expect("a checkpoint");
     let path = folder.path().join("step-3/manifest.json");
     let whole = std::fs::read(&path).expect("a manifest");
@@ -139,8 +139,8 @@ fn fuzz_csv_table() {
     fuzz("CSV table", seed(), &corpus, |bytes| {
         std::fs::write(&path, bytes).expect("a table");
         let Ok(dialect) = text::detect(&path) else { return };
-        let Ok(mut rows) = text::Rows::open(&path, &dialect, [7; 32], None) else { return };
-        let (mut columns, mut read) = (text::Columns::default(), 0);
+        let Ok(mut rows) = text::TextRows::open(&path, &dialect, [7; 32], None) else { return };
+        let (mut columns, mut read) = (text::ParsedColumns::default(), 0);
         while let Ok(true) = rows.read(&mut columns) {
             read += columns.rows;
             assert!(columns.values.iter().flatten().all(|value| value.is_finite()));
@@ -159,7 +159,8 @@ fn in_memory() -> tempfile::TempDir {
 fn fuzz_model_card() {
     let model = Model::load(&trained().model).expect("a model").0;
     let whole = model.to_bytes().expect("bytes");
-    let place = Place::new(&Solo, Hardware { threads: 1, ..Hardware::default() }).expect("a place");
+    let place = RankResources::new(&SingleRank, Hardware { threads: 1, ..Hardware::default() })
+        .expect("a place");
     let length_of_header = u64::from_le_bytes(whole[..8].try_into().expect("8 bytes")) as usize;
     let header: serde_json::Value =
         serde_json::from_slice(&whole[8..8 + length_of_header]).expect("JSON");
@@ -213,7 +214,7 @@ fn fuzz_scoring_ledger() {
     let lines: Vec<&str> = std::str::from_utf8(&whole).expect("a text").lines().collect();
     fuzz("scoring ledger", seed(), std::slice::from_ref(&whole), |bytes| {
         std::fs::write(&ledger, bytes).expect("a ledger");
-        let found = verify::verify(&Solo, output).expect("a verification");
+        let found = verify::verify(&SingleRank, output).expect("a verification");
         // What was altered or lost is told, unless no line is left.
         let text = String::from_utf8_lossy(bytes);
         let all = files.iter().all(|file| text.contains(&file.output_blake3));
@@ -231,7 +232,7 @@ fn fuzz_scoring_manifest() {
     // A part of a sharded scoring has a manifest of the same kind.
     fuzz("scoring manifest", seed(), &[whole], |bytes| {
         std::fs::write(&manifest, bytes).expect("a manifest");
-        match verify::verify(&Solo, output) {
+        match verify::verify(&SingleRank, output) {
             Ok(found) => assert!(found.files < 1000),
             Err(error) => assert_eq!(i32::from(error.exit_code()), INPUT, "{error}"),
         }
@@ -239,7 +240,7 @@ fn fuzz_scoring_manifest() {
 }
 
 #[test]
-fn a_manifest_that_names_a_file_outside_of_its_folder_is_refused() {
+fn manifest_naming_outside_file_is_refused() {
     let folder = folder();
     let [_, manifest] = scored(folder.path());
     let text = std::fs::read_to_string(&manifest).expect("a manifest");

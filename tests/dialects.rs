@@ -47,17 +47,17 @@ fn read(table: &Table, request: &Request, window: u64) -> Block {
 }
 
 /// Compares what a table gives with what was written into it.
-fn compare(name: &str, table: &Table, told: &Value, tolerance: f64) {
-    assert_eq!(Value::from(table.rows()), told["rows"], "{name}");
+fn compare(name: &str, table: &Table, report: &Value, tolerance: f64) {
+    assert_eq!(Value::from(table.rows()), report["rows"], "{name}");
     let request = Request {
-        quantities: strings(&told["quantities"]),
-        keys: strings(&told["keys"]),
+        quantities: strings(&report["quantities"]),
+        keys: strings(&report["keys"]),
         class: true,
         ..Request::default()
     };
     let block = read(table, &request, 17);
     for (quantity, values) in request.quantities.iter().zip(&block.quantities) {
-        let written = told["quantities"][quantity].as_array().expect("numbers");
+        let written = report["quantities"][quantity].as_array().expect("numbers");
         assert_eq!(values.len(), written.len());
         for (row, (found, written)) in values.iter().zip(written).enumerate() {
             let (found, written) = (f64::from(*found), written.as_f64().unwrap_or(f64::NAN));
@@ -68,11 +68,11 @@ fn compare(name: &str, table: &Table, told: &Value, tolerance: f64) {
     }
     for (key, values) in request.keys.iter().zip(&block.keys) {
         let written: Vec<Option<i64>> =
-            told["keys"][key].as_array().expect("keys").iter().map(Value::as_i64).collect();
+            report["keys"][key].as_array().expect("keys").iter().map(Value::as_i64).collect();
         let found: Vec<Option<i64>> = values.iter().map(|value| Some(*value)).collect();
         assert_eq!(found, written, "{name}, {key}");
     }
-    match told["class"].as_array() {
+    match report["class"].as_array() {
         None => assert_eq!(block.class, None, "{name}"),
         Some(written) => {
             let found: Vec<i64> =
@@ -84,32 +84,32 @@ fn compare(name: &str, table: &Table, told: &Value, tolerance: f64) {
 }
 
 #[test]
-fn tables_of_every_tool_give_what_was_written_into_them() {
-    let told = expected();
+fn tables_of_every_tool_round_trip() {
+    let report = expected();
     let mut seen = 0;
-    for name in strings(&told["files"]).iter().filter(|name| name.contains(".h5")) {
+    for name in strings(&report["files"]).iter().filter(|name| name.contains(".h5")) {
         let schema = Schema::detect(&data(name)).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(schema.name, told["files"][name]["schema"], "{name}");
+        assert_eq!(schema.name, report["files"][name]["schema"], "{name}");
         let table = Table::open(&data(name), &schema).unwrap_or_else(|error| panic!("{error}"));
-        compare(name, &table, &told["files"][name], 2e-6);
+        compare(name, &table, &report["files"][name], 2e-6);
         seen += 1;
     }
     assert_eq!(seen, 9);
 }
 
 #[test]
-fn text_tables_of_every_dialect_become_event_files() {
-    let (told, folder) = (expected(), folder());
+fn every_text_dialect_becomes_an_event_file() {
+    let (summary, folder) = (expected(), folder());
     let mut seen = 0;
-    for name in strings(&told["files"]).iter().filter(|name| name.contains(".csv")) {
+    for name in strings(&summary["files"]).iter().filter(|name| name.contains(".csv")) {
         let output = folder.path().join(name).with_extension("h5");
         let found = text::detect(&data(name)).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(found.name, told["files"][name]["schema"], "{name}");
+        assert_eq!(found.name, summary["files"][name]["schema"], "{name}");
         let command = arguments!["convert", &data(name), "-o", &output];
-        assert_eq!(json(&command)["dialect"], told["files"][name]["schema"]);
+        assert_eq!(json(&command)["dialect"], summary["files"][name]["schema"]);
         let table = Table::open(&output, &Schema::detect(&output).expect("a schema"));
         // Six digits after the point are written.
-        compare(name, &table.expect("a table"), &told["files"][name], 2e-5);
+        compare(name, &table.expect("a table"), &summary["files"][name], 2e-5);
         let report = json(&arguments!["check", &output]);
         assert_eq!(report["files"][0]["refused"].as_array().map(Vec::len), Some(0), "{report}");
         seen += 1;
@@ -118,7 +118,7 @@ fn text_tables_of_every_dialect_become_event_files() {
 }
 
 #[test]
-fn two_conversions_of_one_table_are_the_same_bytes_and_showers_keep_their_scatters() {
+fn conversion_is_reproducible_and_keeps_scatters() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     for name in ["one.h5", "two.h5"] {
@@ -143,7 +143,7 @@ fn two_conversions_of_one_table_are_the_same_bytes_and_showers_keep_their_scatte
 }
 
 #[test]
-fn a_table_whose_own_alpha_contradicts_its_axis_is_refused() {
+fn table_with_contradictory_alpha_is_refused() {
     let folder = folder();
     let text = std::fs::read_to_string(data("taiga-mc.csv")).expect("a table");
     // The slope with its sign lost: a wrong axis.
@@ -170,7 +170,7 @@ fn a_table_whose_own_alpha_contradicts_its_axis_is_refused() {
 }
 
 #[test]
-fn hadrons_can_be_given_the_gammas_offset_at_seeded_azimuths() {
+fn hadrons_get_gamma_offset_at_seeded_azimuths() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     for (name, seed) in [("a.h5", "7"), ("b.h5", "7"), ("c.h5", "8")] {
@@ -242,7 +242,7 @@ fn a_schema_of_ones_own_reads_another_header() {
 }
 
 #[test]
-fn telescopes_and_portions_of_a_run_share_its_key_where_names_tell_the_run() {
+fn telescopes_and_portions_share_the_run_key() {
     let folder = folder();
     let table = std::fs::read_to_string(data("taiga-experiment.csv")).expect("a table");
     let place = |name: &str, table: &str| {

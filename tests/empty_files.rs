@@ -62,9 +62,9 @@ fn empty_event_files_are_scored_and_checked() {
         ("table", &["--format", "csv"]),
     ] {
         let command = scores(&trained.model, &at(name), &at("archive"), more);
-        let told = json(&command);
+        let summary = json(&command);
         assert_eq!(
-            (&told["rows"], &told["files"][0]["rows"]),
+            (&summary["rows"], &summary["files"][0]["rows"]),
             (&Value::from(300), &Value::from(0))
         );
         // Again, and by what the file says of itself.
@@ -76,8 +76,8 @@ fn empty_event_files_are_scored_and_checked() {
     assert_eq!(json(&alone)["rows"], 0);
     std::fs::remove_dir_all(at("alone/ledger")).expect("a ledger");
     assert_eq!(json(&alone)["rows"], 0);
-    let told = json(&arguments!["check", at("archive/empty.h5")]);
-    assert!(told["files"][0]["warnings"].to_string().contains("empty"), "{told}");
+    let summary = json(&arguments!["check", at("archive/empty.h5")]);
+    assert!(summary["files"][0]["warnings"].to_string().contains("empty"), "{summary}");
     succeed(&mut program(&arguments!["check", at("archive")]));
     // As another program writes one.
     write_odd(&Events::read(&trained.gamma), &at("other.h5"), "width", &Odd::Empty);
@@ -105,24 +105,27 @@ fn empty_image_files_are_extracted() {
     std::fs::create_dir(at("images")).expect("a folder");
     first_images(&at("images/empty.h5"), &at("full.h5"), 0);
     first_images(&at("images/some.h5"), &at("full.h5"), 5);
-    let told = json(&arguments!["extract", "-o", at("hillas"), at("images")]);
-    assert_eq!((&told["images"], &told["files"][0]["images"]), (&Value::from(5), &Value::from(0)));
+    let report = json(&arguments!["extract", "-o", at("hillas"), at("images")]);
+    assert_eq!(
+        (&report["images"], &report["files"][0]["images"]),
+        (&Value::from(5), &Value::from(0))
+    );
     succeed(&mut program(&arguments!["verify", at("hillas")]));
     let empty = at("hillas/empty.h5");
-    let told = json(&arguments!["check", &empty]);
-    assert_eq!(told["rows"], 0);
+    let report = json(&arguments!["check", &empty]);
+    assert_eq!(report["rows"], 0);
     assert_eq!(json(&scores(&trained().model, &at("scores"), &empty, &[]))["rows"], 0);
     // Images of which nothing survives the cleaning.
     let high = ["--high", "1e6", "--low", "1e6"].map(OsString::from);
     let dark = arguments!["extract", "-o", at("dark"), at("full.h5")];
     let dark: Vec<OsString> = dark.into_iter().chain(high).collect();
-    let told = json(&dark);
-    assert_eq!(told["files"][0]["status"]["no pixel survived"], 40);
-    let told = json(&arguments!["check", at("dark/full.h5")]);
-    assert!(told["files"][0]["warnings"].to_string().contains("no image survived"), "{told}");
-    let told = json(&scores(&trained().model, &at("dark-scores"), &at("dark/full.h5"), &[]));
+    let report = json(&dark);
+    assert_eq!(report["files"][0]["status"]["no pixel survived"], 40);
+    let report = json(&arguments!["check", at("dark/full.h5")]);
+    assert!(report["files"][0]["warnings"].to_string().contains("no image survived"), "{report}");
+    let report = json(&scores(&trained().model, &at("dark-scores"), &at("dark/full.h5"), &[]));
     assert_eq!(
-        (&told["rows"], &told["files"][0]["unusable"]),
+        (&report["rows"], &report["files"][0]["unusable"]),
         (&Value::from(40), &Value::from(40))
     );
     let positions = ["--set", "score.positions=2"];
@@ -140,10 +143,10 @@ fn tables_without_rows_are_converted() {
     let dialect = table_dialect(folder.path());
     std::fs::write(at("empty.csv"), format!("{TABLE_HEADER}\n")).expect("a table");
     let command = arguments!["convert", at("empty.csv"), "-o", at("out.h5"), "--dialect", &dialect];
-    let told = json(&command);
-    assert_eq!(told["rows"], 0);
-    assert!(told["warnings"].to_string().contains("no rows"), "{told}");
-    let told = json(&arguments!["check", at("out.h5")]);
-    assert_eq!(told["rows"], 0);
+    let report = json(&command);
+    assert_eq!(report["rows"], 0);
+    assert!(report["warnings"].to_string().contains("no rows"), "{report}");
+    let report = json(&arguments!["check", at("out.h5")]);
+    assert_eq!(report["rows"], 0);
     assert_eq!(json(&scores(&trained().model, &at("scores"), &at("out.h5"), &[]))["rows"], 0);
 }

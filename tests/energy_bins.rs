@@ -156,8 +156,8 @@ fn energy_of_source_alone_is_not_binned() {
     let event = |i: usize| Counted { place: i % 2, energy: 4.0, true_energy: 4.0 };
     let events: Vec<Counted> = (0..600).map(event).collect();
     let new = run_of(1, &events);
-    let told = season_of(good.path(), std::slice::from_ref(&new));
-    let bins = told["total"]["energy"].as_array().expect("bins").clone();
+    let report = season_of(good.path(), std::slice::from_ref(&new));
+    let bins = report["total"]["energy"].as_array().expect("bins").clone();
     let counts = |low: f64| {
         let bin = bins.iter().find(|bin| bin["low_tev"] == low).expect("a bin");
         [bin["on"].as_u64().unwrap(), bin["off"].as_u64().unwrap()]
@@ -168,14 +168,14 @@ fn energy_of_source_alone_is_not_binned() {
     let energy = of_source.column("energy").iter().step_by(2).copied().collect();
     of_source.at_positions.retain(|(name, _, _)| name != "energy");
     of_source.copied.push(("energy".to_string(), "TeV".to_string(), energy));
-    let told = season_of(mixed.path(), &[new, of_source.clone()]);
-    assert_eq!(told["total"]["on"], 600);
-    assert_eq!(told["total"]["energy"], Value::Array(bins), "bins of the new run alone");
-    let warnings = told["warnings"].to_string();
+    let report = season_of(mixed.path(), &[new, of_source.clone()]);
+    assert_eq!(report["total"]["on"], 600);
+    assert_eq!(report["total"]["energy"], Value::Array(bins), "bins of the new run alone");
+    let warnings = report["warnings"].to_string();
     assert!(warnings.contains("run 2") && warnings.contains("score again"), "{warnings}");
-    let told = season_of(old.path(), &[of_source]);
-    assert_eq!(told["total"]["energy"], Value::Array(Vec::new()));
-    assert!(told["candidates"].as_array().unwrap().iter().all(|c| c["energy"].is_null()));
+    let report = season_of(old.path(), &[of_source]);
+    assert_eq!(report["total"]["energy"], Value::Array(Vec::new()));
+    assert!(report["candidates"].as_array().unwrap().iter().all(|c| c["energy"].is_null()));
 }
 
 /// Gammas of a power law from 2 to 200 TeV. The more energy, the more count at the OFF
@@ -218,11 +218,11 @@ fn leak_per_bin_gives_back_the_planted_gammas() {
     let pull = |of: &Value, truth: usize| {
         (number(&of["corrected"]["value"]) - truth as f64) / number(&of["corrected"]["error"])
     };
-    let told = season("weighted", &simulation(2.6));
+    let report = season("weighted", &simulation(2.6));
     let on = planted.iter().filter(|event| event.place == 0).count();
-    assert!(pull(&told["total"], on).abs() < 4.5, "{}, {on}", told["total"]["corrected"]);
+    assert!(pull(&report["total"], on).abs() < 4.5, "{}, {on}", report["total"]["corrected"]);
     let (mut resolved, mut unresolved) = (0, 0);
-    for bin in told["total"]["energy"].as_array().expect("bins") {
+    for bin in report["total"]["energy"].as_array().expect("bins") {
         if bin["leak"]["resolved"] == false {
             assert!(bin["corrected"].is_null(), "{bin}");
             unresolved += 1;
@@ -236,7 +236,11 @@ fn leak_per_bin_gives_back_the_planted_gammas() {
         resolved += 1;
     }
     assert!(resolved >= 4 && unresolved >= 1, "{resolved} {unresolved}");
-    assert!(told["warnings"].to_string().contains("simulate more gammas"), "{}", told["warnings"]);
+    assert!(
+        report["warnings"].to_string().contains("simulate more gammas"),
+        "{}",
+        report["warnings"]
+    );
     // With the spectrum thrown, the leak is another one by far; it says so.
     let as_thrown = season("as-thrown", "");
     assert!(pull(&as_thrown["total"], on).abs() > 6.0, "{}", as_thrown["total"]["corrected"]);

@@ -5,7 +5,7 @@ use crate::support::{
     Events, arguments, configuration, folder, json, program, ranks, seed, succeed, trained, tree,
 };
 use std::path::Path;
-use taiga_flow_gpu::random::{Permutation, Stream};
+use taiga_flow_gpu::random::{RandomPermutation, Stream};
 
 const NOT_FINITE: u32 = 1;
 const OUT_OF_DOMAIN: u32 = 2;
@@ -73,7 +73,7 @@ fn spoil(events: &mut Events, stream: Stream) -> [Vec<usize>; 3] {
 }
 
 #[test]
-fn every_row_of_every_file_is_scored_once_in_order_on_any_number_of_ranks() {
+fn rows_are_scored_once_in_order_on_any_ranks() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive of 2019");
     let all = [Events::read(&trained.gamma), Events::read(&trained.hadron)];
@@ -92,10 +92,10 @@ fn every_row_of_every_file_is_scored_once_in_order_on_any_number_of_ranks() {
         inputs.push((*name, events, spoilt));
     }
     let output = folder.path().join("scores");
-    let told = json(&arguments!["score", "-m", &trained.model, "-o", &output, &archive]);
+    let report = json(&arguments!["score", "-m", &trained.model, "-o", &output, &archive]);
     let rows: usize = inputs.iter().map(|(_, events, _)| events.rows()).sum();
-    assert_eq!(told["rows"], rows);
-    assert_eq!(told["files"].as_array().map(Vec::len), Some(NAMES.len()));
+    assert_eq!(report["rows"], rows);
+    assert_eq!(report["files"].as_array().map(Vec::len), Some(NAMES.len()));
     for (name, events, spoilt) in &inputs {
         check(&output.join(Path::new(name).with_extension("h5")), events, spoilt);
     }
@@ -138,10 +138,10 @@ fn check(path: &Path, events: &Events, [not_finite, out_of_domain, cut]: &[Vec<u
 }
 
 #[test]
-fn the_score_of_a_row_does_not_depend_on_its_place() {
+fn score_does_not_depend_on_row_position() {
     let (trained, folder) = (trained(), folder());
     let events = Events::read(&trained.gamma);
-    let shuffle = Permutation::new(events.rows() as u64, Stream::new(seed(), "shuffle", &[]));
+    let shuffle = RandomPermutation::new(events.rows() as u64, Stream::new(seed(), "shuffle", &[]));
     let order: Vec<usize> = (0..events.rows() as u64).map(|i| shuffle.at(i) as usize).collect();
     let shuffled = folder.path().join("shuffled.h5");
     events.chosen(&order).write(&shuffled);

@@ -82,8 +82,8 @@ impl Extraction {
 
 fn refused(outcome: &Outcome, code: i32, part: &str) {
     assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
-    let told = [outcome.stdout.as_str(), &outcome.stderr].concat();
-    assert!(told.contains(part), "'{part}' is not in: {told}");
+    let expected = [outcome.stdout.as_str(), &outcome.stderr].concat();
+    assert!(expected.contains(part), "'{part}' is not in: {expected}");
 }
 
 fn failed(manifest: &Value) -> Vec<(String, String)> {
@@ -131,7 +131,7 @@ fn unfinished_extraction_is_refused() {
 }
 
 #[test]
-fn output_of_an_input_that_failed_later_is_not_used() {
+fn output_of_later_failed_input_is_not_used() {
     let extraction = Extraction::new();
     extraction.fail(1);
     assert!(extraction.hillas(1).exists(), "the old output is there");
@@ -188,7 +188,7 @@ fn altered_and_lost_outputs_fail() {
 }
 
 #[test]
-fn images_that_failed_are_missing_from_the_scores_however_inputs_are_named() {
+fn failed_images_are_missing_from_the_scores() {
     let extraction = Extraction::with_failure(1);
     let folder = extraction.folder.path().to_path_buf();
     let root = folder.to_str().expect("UTF-8");
@@ -252,7 +252,7 @@ fn failure_that_was_mended_leaves_the_scores() {
 }
 
 #[test]
-fn file_put_into_an_extraction_by_hand_is_not_scored() {
+fn file_added_to_extraction_is_not_scored() {
     let extraction = Extraction::new();
     let other: &Path = &extraction.at("hillas/night-0/other.h5");
     std::fs::copy(&trained().gamma, other).expect("a copy");

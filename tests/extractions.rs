@@ -104,7 +104,7 @@ fn finished_extraction_is_kept_without_reading() {
 }
 
 #[test]
-fn nights_extracted_one_by_one_stay_in_the_manifest() {
+fn nights_extracted_singly_stay_in_manifest() {
     let images = Images::new(6, 20);
     let input = images.at("images");
     let root = ["--root", input.to_str().expect("UTF-8")];
@@ -156,9 +156,9 @@ fn stopped_extraction_exits_with_75_and_resumes() {
     let mut stopped = 0;
     for (count, asked) in [(1, libc::SIGTERM), (2, libc::SIGUSR1), (1, libc::SIGUSR1)] {
         let _ = std::fs::remove_dir_all(&output);
-        let told = images.at("told");
+        let log_path = images.at("told");
         let start = &mut if count == 1 { program(&command) } else { ranks(count, &command) };
-        let mut running = Watched::start_told(start, &told);
+        let mut running = Watched::start_with_log(start, &log_path);
         while running.ended().is_none() && !output.join("ledger").is_dir() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -168,11 +168,11 @@ fn stopped_extraction_exits_with_75_and_resumes() {
             rank_processes(&running).iter().take(1).for_each(|process| signal(*process, asked));
         }
         let code = running.wait().code();
-        assert!(matches!(code, Some(75 | 0)), "{code:?}: {}", text(&told));
+        assert!(matches!(code, Some(75 | 0)), "{code:?}: {}", text(&log_path));
         stopped += usize::from(code == Some(75));
         assert_eq!(code == Some(0), output.join("manifest.json").exists());
         if code == Some(75) {
-            assert!(text(&told).contains("run the same command again"), "{}", text(&told));
+            assert!(text(&log_path).contains("run the same command again"), "{}", text(&log_path));
         }
         succeed(&mut ranks(3 - count, &command));
         assert_eq!(tree(&output), expected);
@@ -241,8 +241,8 @@ fn verify_understands_extractions() {
     let (input, output) = (images.at("images"), images.at("hillas"));
     succeed(&mut program(&images.extract("hillas", &input, &[])));
     let verify = arguments!["verify", &output];
-    let told = json(&verify);
-    assert_eq!((&told["files"], &told["has_ledger"]), (&Value::from(4), &Value::from(true)));
+    let report = json(&verify);
+    assert_eq!((&report["files"], &report["has_ledger"]), (&Value::from(4), &Value::from(true)));
     succeed(&mut ranks(2, &verify));
     let wrong = |part: &str| {
         let outcome = run(&mut program(&verify));
@@ -309,7 +309,7 @@ fn on_read_only_disk(place: &Path, command: &Command) -> Option<Outcome> {
 }
 
 #[test]
-fn finished_outputs_on_a_read_only_disk_are_complete() {
+fn finished_outputs_on_read_only_disk_complete() {
     let images = Images::new(3, 30);
     let archive = images.at("archive");
     for i in 0..3 {

@@ -33,7 +33,7 @@ fn on_small_disk(place: &Path, size: &str, script: &str) -> Option<crate::suppor
 }
 
 #[test]
-fn a_disk_that_fills_in_training_keeps_the_last_checkpoint_and_the_rest_goes_on_elsewhere() {
+fn full_disk_in_training_keeps_last_checkpoint() {
     // 2.2 MB of state; the disk holds one checkpoint and not two.
     let case = Case::new(3000, EVERY_STEP);
     let (place, kept, whole) = (case.at("disk"), case.at("kept"), case.at("whole"));
@@ -62,7 +62,7 @@ fn a_disk_that_fills_in_training_keeps_the_last_checkpoint_and_the_rest_goes_on_
 }
 
 #[test]
-fn a_disk_that_fills_in_scoring_is_told_and_leaves_no_half_of_an_output() {
+fn full_disk_in_scoring_leaves_no_partial_output() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for i in 0..3 {
@@ -96,7 +96,7 @@ fn a_disk_that_fills_in_scoring_is_told_and_leaves_no_half_of_an_output() {
 }
 
 #[test]
-fn a_disk_without_room_for_the_outputs_is_told_before_any_work() {
+fn too_small_disk_is_refused_before_any_work() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     simulated(archive.join("a.h5"), Class::Gamma, 90_000, seed());
@@ -127,7 +127,7 @@ fn operations(kind: &str) -> impl Iterator<Item = u64> {
 }
 
 #[test]
-fn whatever_operation_on_the_disk_fails_in_training_the_same_command_goes_on() {
+fn training_resumes_after_any_disk_fault() {
     let case = Case::new(
         1500,
         "[train]\nepochs = 2\nbatch = 512\nshards = 2\n[run]\ncheckpoint_seconds = 0\n",
@@ -141,21 +141,21 @@ fn whatever_operation_on_the_disk_fails_in_training_the_same_command_goes_on() {
             let output = case.at("run");
             let command = case.train(&output, &[]);
             let outcome = run(&mut struck(&command, &output, n, kind, &mark));
-            let told = format!("{kind} {n}: {}", outcome.stderr);
+            let context = format!("{kind} {n}: {}", outcome.stderr);
             let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
             let over = !mark.exists();
-            assert!(over || ends.contains(&outcome.code), "{:?} {told}", outcome.code);
+            assert!(over || ends.contains(&outcome.code), "{:?} {context}", outcome.code);
             if !over && outcome.code == Some(ENVIRONMENT) {
                 assert!(
                     outcome.stderr.contains("disk ") && outcome.stderr.contains("run"),
-                    "{told}"
+                    "{context}"
                 );
             }
             let again = succeed(&mut program(&command));
-            assert!(!again.stderr.contains("damaged"), "{told}{}", again.stderr);
-            assert_eq!(result(&output), expected, "{told}{}", again.stderr);
+            assert!(!again.stderr.contains("damaged"), "{context}{}", again.stderr);
+            assert_eq!(result(&output), expected, "{context}{}", again.stderr);
             let left: Vec<String> = outputs(&output).into_keys().collect();
-            assert!(!left.iter().any(|name| name.contains(".part")), "{told}{left:?}");
+            assert!(!left.iter().any(|name| name.contains(".part")), "{context}{left:?}");
             std::fs::remove_dir_all(&output).expect("the run");
             if over {
                 assert!(n > 20, "only {n} operations");
@@ -171,7 +171,7 @@ fn whatever_operation_on_the_disk_fails_in_training_the_same_command_goes_on() {
 }
 
 #[test]
-fn a_run_replaced_by_one_whose_disk_fails_is_whole_or_the_new_one_is() {
+fn replacing_run_on_bad_disk_leaves_one_whole() {
     let case = Case::new(
         1500,
         "[train]\nepochs = 2\nbatch = 512\nshards = 2\n[run]\ncheckpoint_seconds = 0\n",
@@ -205,7 +205,7 @@ fn a_run_replaced_by_one_whose_disk_fails_is_whole_or_the_new_one_is() {
 }
 
 #[test]
-fn whatever_operation_on_the_disk_fails_in_scoring_finished_outputs_stay_and_the_rest_follows() {
+fn scoring_resumes_after_any_disk_fault() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for (number, name) in ["one/a.h5", "two/b.h5", "c.h5"].into_iter().enumerate() {
@@ -223,20 +223,23 @@ fn whatever_operation_on_the_disk_fails_in_scoring_finished_outputs_stay_and_the
         for n in operations(kind) {
             let outcome = run(&mut struck(&score(&output), &output, n, kind, &mark));
             let over = !mark.exists();
-            let told = format!("{kind} {n}: {:?} {}", outcome.code, outcome.stderr);
+            let context = format!("{kind} {n}: {:?} {}", outcome.code, outcome.stderr);
             let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
-            assert!(over || ends.contains(&outcome.code), "{told}");
+            assert!(over || ends.contains(&outcome.code), "{context}");
             let found = if output.exists() { outputs(&output) } else { BTreeMap::new() };
             for (name, content) in &found {
                 let whole = expected.get(name) == Some(content);
-                assert!(whole || has_extension(name, "part"), "{name} is not whole: {told}");
-                assert!(kind == "death" || !has_extension(name, "part"), "{name} is left: {told}");
+                assert!(whole || has_extension(name, "part"), "{name} is not whole: {context}");
+                assert!(
+                    kind == "death" || !has_extension(name, "part"),
+                    "{name} is left: {context}"
+                );
             }
             if found.contains_key("manifest.json") {
-                assert_eq!(found, expected, "{told}");
+                assert_eq!(found, expected, "{context}");
             } else {
                 succeed(&mut program(&score(&output)));
-                assert_eq!(outputs(&output), expected, "{told}");
+                assert_eq!(outputs(&output), expected, "{context}");
             }
             let _ = std::fs::remove_dir_all(&output);
             if over {
@@ -279,20 +282,23 @@ fn with_rank_struck(
     let since = Instant::now();
     let outcome = run(&mut struck_ranks(2, command, victim, under, (n, kind), mark));
     let (took, code) = (since.elapsed(), outcome.code);
-    let told = format!("rank {victim}, {kind} {n}: {code:?} {}", outcome.stderr);
-    assert!(took < DEADLINE + LAUNCH, "{took:?} {told}");
+    let context = format!("rank {victim}, {kind} {n}: {code:?} {}", outcome.stderr);
+    assert!(took < DEADLINE + LAUNCH, "{took:?} {context}");
     if !mark.exists() {
-        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(code, Some(0), "{context}");
         return None;
     }
     if kind == "death" {
         // The launcher is there first.
-        assert!(code != Some(0) && told.contains(&format!("process rank {victim} ")), "{told}");
+        assert!(
+            code != Some(0) && context.contains(&format!("process rank {victim} ")),
+            "{context}"
+        );
     } else {
-        assert!([Some(ENVIRONMENT), Some(0)].contains(&code), "{told}");
+        assert!([Some(ENVIRONMENT), Some(0)].contains(&code), "{context}");
         if code == Some(ENVIRONMENT) {
             let named = ["disk ", "cannot write ", "no sign of life"];
-            assert!(named.iter().any(|part| told.contains(part)), "{told}");
+            assert!(named.iter().any(|part| context.contains(part)), "{context}");
         }
     }
     Some(outcome)
@@ -315,8 +321,8 @@ fn strike_rank(
             let outcome = with_rank_struck(command, victim, under, (n, kind), mark);
             missed = if outcome.is_some() { 0 } else { missed + 1 };
             *struck.entry(kind).or_insert(0) += u64::from(outcome.is_some());
-            let told = outcome.map_or(String::new(), |outcome| outcome.stderr);
-            check(&format!("rank {victim}, {kind} {n}: {told}"));
+            let message = outcome.map_or(String::new(), |outcome| outcome.stderr);
+            check(&format!("rank {victim}, {kind} {n}: {message}"));
             if is_soak() && missed == 2 {
                 break;
             }
@@ -330,7 +336,7 @@ fn strike_rank(
 }
 
 #[test]
-fn whatever_operation_fails_on_one_of_two_ranks_the_training_ends_in_time_and_goes_on() {
+fn two_rank_training_resumes_after_disk_fault() {
     let case = Case::new(
         1500,
         "[train]\nepochs = 2\nbatch = 512\nshards = 2\n[run]\ncheckpoint_seconds = 0\n",
@@ -341,16 +347,16 @@ fn whatever_operation_fails_on_one_of_two_ranks_the_training_ends_in_time_and_go
     let deadline = format!("{}s", DEADLINE.as_secs());
     let command = case.train(&output, &["--watchdog", &deadline]);
     let mut finished = 0;
-    let mut finish = |told: &str| {
+    let mut finish = |expected_text: &str| {
         // On one rank mostly, which is sooner done.
         finished += 1;
         let alone = finished % 4 > 0;
         let again = succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
-        assert!(!again.stderr.contains("damaged"), "{told}{}", again.stderr);
-        assert_eq!(result(&output), expected, "{told}{}", again.stderr);
+        assert!(!again.stderr.contains("damaged"), "{expected_text}{}", again.stderr);
+        assert_eq!(result(&output), expected, "{expected_text}{}", again.stderr);
         for name in outputs(&output).into_keys() {
             let left = [".part", ".seen", ".ranks", ".room"].iter().any(|end| name.ends_with(end));
-            assert!(!left, "{told}{name} is left");
+            assert!(!left, "{expected_text}{name} is left");
         }
         std::fs::remove_dir_all(&output).expect("the run");
     };
@@ -364,7 +370,7 @@ fn whatever_operation_fails_on_one_of_two_ranks_the_training_ends_in_time_and_go
 }
 
 #[test]
-fn whatever_operation_fails_on_one_of_two_ranks_the_scoring_ends_in_time_and_goes_on() {
+fn two_rank_scoring_resumes_after_disk_fault() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     // With six positions so much work that both ranks begin with some.
@@ -398,19 +404,22 @@ fn whatever_operation_fails_on_one_of_two_ranks_the_scoring_ends_in_time_and_goe
     let expected = tree(&whole);
     let command = score(&output);
     let mut finished = 0;
-    let mut finish = |told: &str| {
+    let mut finish = |expected_text: &str| {
         let found = if output.exists() { outputs(&output) } else { BTreeMap::new() };
         for (name, content) in found.iter().filter(|(name, _)| !name.starts_with('.')) {
             let whole = expected.get(name) == Some(content);
-            assert!(whole || has_extension(name, "part"), "{name} is not whole: {told}");
+            assert!(whole || has_extension(name, "part"), "{name} is not whole: {expected_text}");
         }
         // On one rank mostly, which is sooner done.
         finished += 1;
         let alone = finished % 4 > 0;
         succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
-        assert_eq!(outputs(&output), expected, "{told}");
+        assert_eq!(outputs(&output), expected, "{expected_text}");
         let scored = ledger(&output);
-        assert!(scored.len() == 7 && scored.values().all(|n| *n == 1), "{scored:?} {told}");
+        assert!(
+            scored.len() == 7 && scored.values().all(|n| *n == 1),
+            "{scored:?} {expected_text}"
+        );
         std::fs::remove_dir_all(&output).expect("the scores");
     };
     for victim in [0, 1] {

@@ -15,7 +15,7 @@ const MOST_PER_EVENT: f64 = 100_000.0;
 const ARITHMETIC_PER_EVENT: f64 = 21_504.0;
 
 #[test]
-fn a_training_step_takes_no_more_instructions_than_it_did() {
+fn training_step_stays_within_instruction_count() {
     if Command::new("valgrind").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "valgrind is missing");
         return skip("valgrind is not installed");
@@ -48,8 +48,10 @@ fn instructions(folder: &Path, gamma: &Path, epochs: u32) -> f64 {
         .arg(&config)
         .arg("-o")
         .arg(folder.join(format!("run-{epochs}")));
-    let told = succeed(&mut command).stderr;
-    let count =
-        told.lines().find_map(|line| line.split_once("Collected :")).map(|(_, count)| count.trim());
-    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in: {told}"))
+    let printed = succeed(&mut command).stderr;
+    let count = printed
+        .lines()
+        .find_map(|line| line.split_once("Collected :"))
+        .map(|(_, count)| count.trim());
+    count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count in: {printed}"))
 }

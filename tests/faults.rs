@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::data::table::{Block, Request, Table};
-use taiga_flow::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Schema, Values};
+use taiga_flow::data::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter, Schema};
 use tempfile::TempDir;
 
 const INPUT: i32 = 3;
@@ -25,7 +25,7 @@ fn check(arguments: &[OsString]) -> (Outcome, Value) {
 }
 
 /// All reasons and warnings of a report in one text.
-fn told(report: &Value, what: &str) -> String {
+fn messages_of(report: &Value, what: &str) -> String {
     let files = report["files"].as_array().expect("files");
     let lists = files.iter().filter_map(|file| file[what].as_array());
     lists.flatten().filter_map(Value::as_str).collect::<Vec<&str>>().join("\n")
@@ -40,7 +40,7 @@ fn finding(report: &Value, kind: &str) -> Value {
 fn refused(path: &Path, parts: &[&str]) {
     let (outcome, report) = check(&arguments![path]);
     assert_eq!(outcome.code, Some(INPUT), "{}: {report}", path.display());
-    let reasons = told(&report, "refused");
+    let reasons = messages_of(&report, "refused");
     for part in parts {
         assert!(reasons.contains(part), "{}: '{part}' is not in: {reasons}", path.display());
     }
@@ -64,7 +64,7 @@ fn a_good_file_has_no_fault_at_all() {
     let (outcome, report) = check(&arguments![&path]);
     assert_eq!(outcome.code, Some(0), "{report}");
     assert_eq!(
-        (told(&report, "refused"), told(&report, "warnings")),
+        (messages_of(&report, "refused"), messages_of(&report, "warnings")),
         (String::new(), String::new())
     );
     assert_eq!((report["rows"].as_u64(), &report["set"]), (Some(3000), &serde_json::json!([])));
@@ -88,7 +88,7 @@ fn truncated_foreign_and_empty_files() {
 }
 
 #[test]
-fn datasets_that_are_missing_of_wrong_type_or_length() {
+fn missing_or_mistyped_datasets() {
     let (folder, _, events) = toy(3000);
     let at = |name: &str| folder.path().join(name);
     write_odd(&events, &at("shorter.h5"), "width", &Odd::Shorter);
@@ -103,16 +103,16 @@ fn datasets_that_are_missing_of_wrong_type_or_length() {
         write_odd(&events, &at(name), "width", &odd);
         let (outcome, report) = check(&arguments![&at(name)]);
         assert_eq!(outcome.code, Some(0), "{report}");
-        assert!(told(&report, "warnings").contains("not there: width"), "{report}");
+        assert!(messages_of(&report, "warnings").contains("not there: width"), "{report}");
         let configuration = configuration(folder.path(), &at(name), "");
         let (outcome, report) = check(&arguments!["-c", &configuration]);
         assert_eq!(outcome.code, Some(INPUT), "{report}");
-        assert!(told(&report, "refused").contains(part), "{part}: {report}");
+        assert!(messages_of(&report, "refused").contains(part), "{part}: {report}");
     }
 }
 
 #[test]
-fn a_column_more_or_less_than_the_other_files_have() {
+fn extra_or_missing_column_in_one_file() {
     let (folder, path, mut events) = toy(500);
     events.features.push(("novelty".to_string(), vec![1.5; 500]));
     events.features.retain(|(name, _)| name != "skewness");
@@ -126,7 +126,7 @@ fn a_column_more_or_less_than_the_other_files_have() {
 }
 
 #[test]
-fn units_that_are_declared_and_wrong_or_undeclared_and_betrayed_by_the_values() {
+fn wrong_declared_and_undeclared_units() {
     let (folder, _, events) = toy(3000);
     let at = |name: &str| folder.path().join(name);
     for (column, unit, expected) in [
@@ -147,7 +147,7 @@ fn units_that_are_declared_and_wrong_or_undeclared_and_betrayed_by_the_values() 
     refused(&changed("radians.h5", "alpha", 0.017_453), &["never exceeds", "radians"]);
     refused(&changed("mm.h5", "length", 85.0), &["'length' is not 0 to 20 deg in", "of 3000 rows"]);
     let (_, report) = check(&arguments![&changed("ev.h5", "energy", 1e12)]);
-    let warnings = told(&report, "warnings");
+    let warnings = messages_of(&report, "warnings");
     assert!(warnings.contains("'energy' is not 0 to 1000000 TeV in 3000 of 3000"), "{report}");
 }
 
@@ -155,9 +155,9 @@ fn units_that_are_declared_and_wrong_or_undeclared_and_betrayed_by_the_values() 
 fn a_file_of_another_version() {
     let folder = folder();
     let path = folder.path().join("old.h5");
-    let specs = [ColumnSpec::new("size", Kind::F32, Some("p.e."))];
+    let specs = [ColumnSpec::new("size", ColumnType::F32, Some("p.e."))];
     let mut writer = ColumnWriter::create(&path, "events", &specs, false).expect("a file");
-    writer.append(&[Values::F32(&[1.0])]).expect("a row");
+    writer.append(&[ColumnValues::F32(&[1.0])]).expect("a row");
     let format = Attribute::Text("taiga-flow-events".to_string());
     let version = Attribute::Integer(2);
     writer.finish(&[("format".to_string(), format), ("version".to_string(), version)]).expect("it");
@@ -165,7 +165,7 @@ fn a_file_of_another_version() {
 }
 
 #[test]
-fn values_that_are_nan_infinite_impossible_or_all_the_same() {
+fn nan_infinite_impossible_and_constant_values() {
     let (folder, _, events) = toy(3000);
     let path = folder.path().join("values.h5");
     let with = |change: &dyn Fn(&mut Events)| {
@@ -192,7 +192,7 @@ fn values_that_are_nan_infinite_impossible_or_all_the_same() {
         (&2.into(), &1.into())
     );
     for text in ["'width' is NaN in 1 of 3000", "'con2' is not 0 to 1 in 3 of 3000"] {
-        assert!(told(&report, "warnings").contains(text), "{report}");
+        assert!(messages_of(&report, "warnings").contains(text), "{report}");
     }
     for (change, part) in [
         (
@@ -212,12 +212,12 @@ fn values_that_are_nan_infinite_impossible_or_all_the_same() {
     ] {
         let (outcome, report) = with(change);
         assert_eq!(outcome.code, Some(INPUT), "{report}");
-        assert!(told(&report, "refused").contains(part), "{part}: {report}");
+        assert!(messages_of(&report, "refused").contains(part), "{part}: {report}");
     }
 }
 
 #[test]
-fn keys_that_are_there_twice_in_a_file_and_in_two() {
+fn duplicate_keys_within_and_between_files() {
     let (folder, path, events) = toy(2000);
     let at = |name: &str| folder.path().join(name);
     let rows: Vec<usize> = (0..1000).chain(100..117).collect();
@@ -255,14 +255,14 @@ fn one_file_under_two_names_and_a_copy_of_it() {
 }
 
 #[test]
-fn gammas_and_hadrons_that_are_swapped_or_overlap() {
+fn swapped_or_overlapping_classes() {
     let (folder, gamma, events) = toy(1000);
     let at = |name: &str| folder.path().join(name);
     let hadron = simulated(at("hadron.h5"), Class::Hadron, 1000, seed());
     let swapped = arguments!["--gamma", &hadron, "--hadron", &gamma];
     let (outcome, report) = check(&swapped);
     assert_eq!(outcome.code, Some(INPUT), "{report}");
-    let reasons = told(&report, "refused");
+    let reasons = messages_of(&report, "refused");
     for part in [
         "given as gammas, but 1000 of 1000 rows are hadrons: the files are swapped",
         "given as hadrons",
@@ -368,7 +368,7 @@ fn a_table_of_more_than_two_to_the_31_rows() {
 }
 
 #[test]
-fn a_path_with_unicode_blanks_and_the_letters_of_patterns() {
+fn path_with_unicode_blanks_and_pattern_letters() {
     let (folder, path, _) = toy(300);
     let odd = folder.path().join("Таёжный γ [1] *?.h5");
     std::fs::rename(&path, &odd).expect("a new name");
@@ -377,15 +377,15 @@ fn a_path_with_unicode_blanks_and_the_letters_of_patterns() {
 }
 
 #[test]
-fn a_file_of_a_newer_hdf5_or_with_a_filter_that_is_not_known() {
+fn newer_hdf5_or_unknown_filter() {
     let (outcome, report) = check(&arguments![&generated("newer.h5"), "--schema", "taiga-events"]);
     assert_eq!(outcome.code, Some(INPUT), "{report}");
-    assert!(told(&report, "refused").contains("needs a newer HDF5 library"), "{report}");
+    assert!(messages_of(&report, "refused").contains("needs a newer HDF5 library"), "{report}");
     refused(&generated("blosc2.h5"), &["advice", "write it with gzip, lzf or blosc"]);
 }
 
 #[test]
-fn a_shape_that_is_absurd_is_refused_within_little_memory() {
+fn absurd_shape_is_refused_in_little_memory() {
     let folder = folder();
     let path = folder.path().join("absurd.h5");
     for rows in [1u64 << 33, 1 << 45, u64::MAX - 1] {
@@ -433,5 +433,5 @@ fn a_field_that_ends_outside_of_its_record() {
     std::fs::write(&path, bytes).expect("a file");
     let (outcome, report) = check(&arguments![&path, "--schema", "ctapipe"]);
     assert_eq!(outcome.code, Some(INPUT), "{report}");
-    assert!(told(&report, "refused").contains("end outside of their record"), "{report}");
+    assert!(messages_of(&report, "refused").contains("end outside of their record"), "{report}");
 }

@@ -48,8 +48,8 @@ fn whole_keys_of_floating_point_are_copied() {
     for name in ["run_id", "event_id"] {
         assert_eq!(keys(&at("scores/events.h5"), "scores", name), before.key(name), "{name}");
     }
-    let told = json(&arguments!["check", &input]);
-    assert_eq!(told["files"][0]["contents"]["keys"], serde_json::json!(["event_id", "run_id"]));
+    let report = json(&arguments!["check", &input]);
+    assert_eq!(report["files"][0]["contents"]["keys"], serde_json::json!(["event_id", "run_id"]));
     // The split goes by these keys: with and without floating point it is the same.
     let whole = at("whole.h5");
     before.write(&whole);
@@ -82,7 +82,7 @@ fn keys_with_fractions_are_refused_by_name() {
         ("large", 9_007_199_254_740_992.0, false, "2^53"),
         ("large32", 16_777_216.0, true, "2^24"),
     ];
-    for (i, (name, value, as_f32, told)) in cases.into_iter().enumerate() {
+    for (i, (name, value, as_f32, expected)) in cases.into_iter().enumerate() {
         let input = simulated(at(&format!("{name}.h5")), Class::Gamma, 300, seed() + i as u64);
         store_as_real(&input, "event_id", as_f32, Some((row, value)));
         let configuration = configuration(folder.path(), &input, "[train]\nepochs = 1\n");
@@ -98,7 +98,7 @@ fn keys_with_fractions_are_refused_by_name() {
             let outcome = run(&mut program(&command));
             assert_eq!(outcome.code, Some(3), "{command:?}: {}", outcome.stderr);
             let text = if says { &outcome.stderr } else { &outcome.stdout };
-            for part in ["event_id", &format!("row {row}"), told] {
+            for part in ["event_id", &format!("row {row}"), expected] {
                 assert!(text.contains(part), "{command:?}: '{part}' is not in: {text}");
             }
         }

@@ -53,8 +53,8 @@ fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
 fn fuzz(original: &Path) -> Result<(), String> {
     let folder = folder();
     let name = original.file_name().and_then(|name| name.to_str()).expect("a name");
-    let told = folder.path().join("told");
-    std::fs::write(&told, "").expect("a file");
+    let log = folder.path().join("told");
+    std::fs::write(&log, "").expect("a file");
     let (cases, seed) = (cases(), seed());
     let job = format!("{}\n{}\n{seed}\n{cases}", original.display(), folder.path().display());
     let mut child = Command::new(std::env::current_exe().expect("this program"))
@@ -64,7 +64,7 @@ fn fuzz(original: &Path) -> Result<(), String> {
         .stderr(std::fs::File::create(folder.path().join("errors")).expect("a file"))
         .spawn()
         .expect("a process");
-    let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
     let (mut seen, mut since) = (0, Instant::now());
     let status = loop {
         if let Some(status) = child.try_wait().expect("a child") {
@@ -81,15 +81,15 @@ fn fuzz(original: &Path) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     };
-    let told = lines();
-    let case = told.lines().rfind(|line| line.starts_with("case")).unwrap_or("at its start");
+    let log = lines();
+    let case = log.lines().rfind(|line| line.starts_with("case")).unwrap_or("at its start");
     let errors = std::fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
     match status {
         Some(status) if status.success() => {}
         Some(status) => return Err(format!("{name}, {case}, seed {seed}: {status}\n{errors}")),
         None => return Err(format!("{name}, {case}, seed {seed}: it hangs")),
     }
-    report(&format!("fuzz: {name}, seed {seed}: {}", told.lines().last().unwrap_or_default()));
+    report(&format!("fuzz: {name}, seed {seed}: {}", log.lines().last().unwrap_or_default()));
     Ok(())
 }
 
@@ -106,9 +106,9 @@ fn the_process_that_reads() {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
     let whole = std::fs::read(original).expect("a file");
     let path = folder.join(original.file_name().expect("a name"));
-    let told = std::fs::OpenOptions::new().append(true).open(folder.join("told"));
-    let mut told = told.expect("the file");
-    let mut tell = |line: String| told.write_all(line.as_bytes()).expect("a line");
+    let log = std::fs::OpenOptions::new().append(true).open(folder.join("told"));
+    let mut log = log.expect("the file");
+    let mut tell = |line: String| log.write_all(line.as_bytes()).expect("a line");
     let (mut refused, mut read_whole) = (0, 0);
     for case in 0..cases {
         let (bytes, what) = damaged(&whole, seed, case);

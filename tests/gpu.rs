@@ -26,7 +26,7 @@ fn validation_nll(run: &Path) -> f64 {
 }
 
 #[test]
-fn a_training_on_vulkan_has_the_same_bytes_on_any_number_of_ranks_and_ends_where_the_cpu_does() {
+fn vulkan_training_is_equal_on_any_ranks_and_cpu() {
     if !has_vulkan() {
         return;
     }
@@ -70,7 +70,7 @@ fn a_training_on_vulkan_has_the_same_bytes_on_any_number_of_ranks_and_ends_where
 }
 
 #[test]
-fn a_ratio_with_fine_tuning_on_vulkan_ends_where_the_cpu_does() {
+fn vulkan_fine_tuned_ratio_agrees_with_cpu() {
     if !has_vulkan() {
         return;
     }
@@ -119,7 +119,7 @@ fn lossy_vulkan(folder: &Path) -> Option<std::path::PathBuf> {
 }
 
 #[test]
-fn a_device_lost_in_the_middle_ends_the_run_and_its_checkpoint_goes_on_to_the_same_bytes() {
+fn lost_device_run_resumes_to_same_bytes() {
     if !has_vulkan() {
         return;
     }
@@ -144,11 +144,11 @@ fn a_device_lost_in_the_middle_ends_the_run_and_its_checkpoint_goes_on_to_the_sa
             .env("LD_LIBRARY_PATH", folder.path())
             .env("TAIGA_FLOW_TEST_VULKAN", &real)
             .env("TAIGA_FLOW_TEST_SUBMISSIONS", submissions.to_string());
-        let told = run(&mut command);
-        if told.code != Some(0) {
-            assert_eq!(told.code, Some(5), "{submissions}: {}", told.stderr);
-            assert!(told.stderr.contains("device"), "{submissions}: {}", told.stderr);
-            assert!(!told.stderr.contains("panicked"), "{submissions}: {}", told.stderr);
+        let printed = run(&mut command);
+        if printed.code != Some(0) {
+            assert_eq!(printed.code, Some(5), "{submissions}: {}", printed.stderr);
+            assert!(printed.stderr.contains("device"), "{submissions}: {}", printed.stderr);
+            assert!(!printed.stderr.contains("panicked"), "{submissions}: {}", printed.stderr);
             stopped += 1;
             succeed(&mut program(&train(&name)));
         }
@@ -159,7 +159,7 @@ fn a_device_lost_in_the_middle_ends_the_run_and_its_checkpoint_goes_on_to_the_sa
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_told_with_a_way_out() {
+fn missing_gpu_is_reported_with_advice() {
     let folder = folder();
     let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 2000, seed());
     let configuration = configuration(folder.path(), &gamma, SMALL);
@@ -167,7 +167,7 @@ fn a_gpu_that_is_not_there_is_told_with_a_way_out() {
         return skip("there is a CUDA device");
     }
     let output = folder.path().join("run");
-    let told = run(&mut program(&arguments![
+    let printed = run(&mut program(&arguments![
         "train",
         "-c",
         &configuration,
@@ -176,10 +176,14 @@ fn a_gpu_that_is_not_there_is_told_with_a_way_out() {
         "--engine",
         "cuda"
     ]));
-    assert_eq!(told.code, Some(5), "{}", told.stderr);
-    assert!(told.stderr.contains("no CUDA device"), "{}", told.stderr);
-    assert!(told.stderr.contains("--engine cpu"), "{}", told.stderr);
+    assert_eq!(printed.code, Some(5), "{}", printed.stderr);
+    assert!(printed.stderr.contains("no CUDA device"), "{}", printed.stderr);
+    assert!(printed.stderr.contains("--engine cpu"), "{}", printed.stderr);
     // By itself it takes the processor, and says why.
-    let told = succeed(&mut program(&arguments!["train", "-c", &configuration, "-o", &output]));
-    assert!(told.stderr.contains("computing on the processor: no CUDA device"), "{}", told.stderr);
+    let printed = succeed(&mut program(&arguments!["train", "-c", &configuration, "-o", &output]));
+    assert!(
+        printed.stderr.contains("computing on the processor: no CUDA device"),
+        "{}",
+        printed.stderr
+    );
 }

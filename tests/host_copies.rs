@@ -48,7 +48,7 @@ fn stale_copy(file: &Path, copy: &Path, at: u64, keep_time: bool) {
 }
 
 #[test]
-fn stale_copy_on_a_host_is_refused_by_file_and_host() {
+fn stale_copy_is_refused_by_file_and_host() {
     if !can_name_a_host() {
         return;
     }
@@ -113,7 +113,7 @@ fn equal_copy_on_a_host_is_accepted() {
 }
 
 #[test]
-fn long_file_on_another_mount_is_scored_in_pieces() {
+fn long_file_on_other_mount_is_scored_in_pieces() {
     if !can_mount() {
         return;
     }

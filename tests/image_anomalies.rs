@@ -163,7 +163,7 @@ fn each_way_changes_an_image_as_physics_says() {
 }
 
 #[test]
-fn images_have_the_same_bytes_on_any_threads_and_others_with_another_seed() {
+fn image_bytes_depend_only_on_the_seed() {
     let case = Case::new(2500);
     let one = case.make("one", &["--threads", "1"]);
     assert_eq!(hash(&case.make("two", &["--threads", "2"])), hash(&one));
@@ -185,12 +185,12 @@ fn images_have_the_same_bytes_on_any_threads_and_others_with_another_seed() {
 #[test]
 fn what_no_anomalies_can_be_made_of_is_refused() {
     let case = Case::new(60);
-    let refused = |more: &[&str], code: i32, told: &str| {
+    let refused = |more: &[&str], code: i32, expected: &str| {
         let output = case.path("refused");
         let mut command = program(&arguments!["anomalies", &case.gamma, "-o", &output]);
         let outcome = run(command.args(more));
         assert_eq!(outcome.code, Some(code), "{more:?}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(told), "{more:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(expected), "{more:?}: {}", outcome.stderr);
     };
     refused(&["--mix", "merge=1"], 2, "turned, merged, islands or muon");
     refused(&["--mix", "muon=-1"], 2, "weights of anomalies");
@@ -204,12 +204,12 @@ fn what_no_anomalies_can_be_made_of_is_refused() {
     let hadron = case.path("hadron.h5");
     simulate(&hadron, "hadron", 40, 3);
     let output = case.path("of-hadrons");
-    let told = json(&arguments!["anomalies", &hadron, "-o", &output]);
-    assert_eq!((told["images"].as_u64(), told["left_out"].as_u64()), (Some(0), Some(40)));
+    let report = json(&arguments!["anomalies", &hadron, "-o", &output]);
+    assert_eq!((report["images"].as_u64(), report["left_out"].as_u64()), (Some(0), Some(40)));
 }
 
 #[test]
-fn models_are_trained_against_made_images_with_the_same_bits_on_any_ranks() {
+fn image_anomaly_training_is_equal_on_any_ranks() {
     let case = Case::new(6000);
     let gamma = case.extract(&case.gamma, "gammas");
     let anomaly = case.extract(&case.make("made", &[]), "anomalies");
@@ -238,14 +238,14 @@ fn models_are_trained_against_made_images_with_the_same_bits_on_any_ranks() {
                 "evaluate", "-m", &model, "--gamma", &gamma, "--hadron", hadron, "-o", output
             ])
         };
-        let told = evaluate(&hadron, &evaluation);
-        let area = told["auc"]["value"].as_f64().expect("an AUC");
+        let report = evaluate(&hadron, &evaluation);
+        let area = report["auc"]["value"].as_f64().expect("an AUC");
         println!("{mode}: AUC {area} against toy hadrons");
         assert!(area > 0.75, "{mode}: {area}");
         // Of the files of a training only the test part is evaluated, anomalies too: a fifth
         // of the three quarters that are images of more than three pixels.
-        let told = evaluate(&anomaly, &case.path(&format!("{mode}-anomalies")));
-        let counts = [&told["counts"]["gamma"], &told["counts"]["hadron"]];
+        let context = evaluate(&anomaly, &case.path(&format!("{mode}-anomalies")));
+        let counts = [&context["counts"]["gamma"], &context["counts"]["hadron"]];
         let [gammas, anomalies] = counts.map(|n| n.as_f64().expect("a number"));
         assert!((0.1..0.2).contains(&(gammas / 6000.0)), "{gammas}");
         assert!((0.1..0.2).contains(&(anomalies / 6000.0)), "{anomalies}");
@@ -253,12 +253,12 @@ fn models_are_trained_against_made_images_with_the_same_bits_on_any_ranks() {
 }
 
 #[test]
-fn files_of_anomalies_that_cannot_be_used_are_refused() {
+fn unusable_anomaly_files_are_refused() {
     let case = Case::new(2000);
     let gamma = case.extract(&case.gamma, "gammas");
     let anomaly = case.extract(&case.make("made", &[]), "anomalies");
     let configuration = case.configuration("synthetic-ratio", &gamma, &anomaly, "");
-    let refused = |set: &str, code: i32, told: &str| {
+    let refused = |set: &str, code: i32, expected: &str| {
         let output = case.path("refused");
         let outcome = run(&mut program(&arguments![
             "train",
@@ -270,7 +270,7 @@ fn files_of_anomalies_that_cannot_be_used_are_refused() {
             set
         ]));
         assert_eq!(outcome.code, Some(code), "{set}: {}", outcome.stderr);
-        assert!(outcome.stderr.contains(told), "{set}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
     };
     refused("anomalies.files=[]", 2, "files of anomalies without use");
     refused("anomalies.generators=[{kind=\"noise\"}]", 2, "files of anomalies without use");

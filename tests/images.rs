@@ -6,7 +6,9 @@ use crate::support::{
 };
 use std::path::{Path, PathBuf};
 use taiga_flow::data::images::{ImageBlock, ImageFile};
-use taiga_flow::hillas::{Camera, Cleaner, Cleaning, Comparison, Parameters, Pixels, Thresholds};
+use taiga_flow::hillas::{
+    Camera, Cleaner, Cleaning, CleaningThresholds, ImagePixels, Parameters, ThresholdComparison,
+};
 use taiga_flow_gpu::random::Stream;
 
 /// Toy images, made by the program itself.
@@ -45,7 +47,7 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
     let folder = folder();
     let reference = include_str!("independent/hillas_reference.txt");
     let mut lines = reference.lines().filter(|line| !line.starts_with('#'));
-    let at_least = Cleaning { comparison: Comparison::AtLeast, ..Cleaning::default() };
+    let at_least = Cleaning { comparison: ThresholdComparison::AtLeast, ..Cleaning::default() };
     let (mut compared, mut ties) = (0, 0);
     for class in ["gamma", "hadron"] {
         let path = images(&folder.path().join(format!("{class}.h5")), class, 60, 7);
@@ -59,15 +61,15 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
             let charge = block.charge.image(row, 595, &mut buffer);
             let fields: Vec<&str> = lines.next().expect("a line").split(' ').collect();
             let sum: f64 = charge.iter().map(|q| f64::from(*q)).sum();
-            let told: f64 = fields[0].parse().expect("a sum");
-            assert!((sum - told).abs() < 1e-3, "other images: make the reference anew");
-            let mut found = Pixels::default();
+            let expected: f64 = fields[0].parse().expect("a sum");
+            assert!((sum - expected).abs() < 1e-3, "other images: make the reference anew");
+            let mut found = ImagePixels::default();
             Cleaner::new(at_least, 595).clean(&camera, charge, &[], &mut found);
             let kept: Vec<String> = found.kept.iter().map(u16::to_string).collect();
             let kept = if kept.is_empty() { "-".to_string() } else { kept.join(",") };
             assert_eq!(kept, fields[1], "{class} {row}");
             // The two rules differ only where a charge stands just on a threshold.
-            let mut strictly = Pixels::default();
+            let mut strictly = ImagePixels::default();
             Cleaner::new(Cleaning::default(), 595).clean(&camera, charge, &[], &mut strictly);
             let on_a_threshold = |q: &f32| [7.0f32, 14.0].contains(q);
             if strictly.kept != found.kept {
@@ -77,29 +79,30 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
             if fields.len() < 3 {
                 continue;
             }
-            let told: Vec<f64> = fields[2..].iter().map(|x| x.parse().expect("a number")).collect();
+            let expected: Vec<f64> =
+                fields[2..].iter().map(|x| x.parse().expect("a number")).collect();
             let image = Parameters::of(&camera, charge, &found.kept);
-            let near = |found: f64, told: f64, what: &str| {
-                let same = (found - told).abs() <= 1e-4 * told.abs().max(1e-3);
-                assert!(same, "{class} {row} {what}: {found}, ctapipe {told}");
+            let near = |found: f64, expected: f64, what: &str| {
+                let same = (found - expected).abs() <= 1e-4 * expected.abs().max(1e-3);
+                assert!(same, "{class} {row} {what}: {found}, ctapipe {expected}");
             };
-            near(image.size, told[0], "size");
-            near(image.x, told[1], "x");
-            near(image.y, told[2], "y");
+            near(image.size, expected[0], "size");
+            near(image.x, expected[1], "x");
+            near(image.y, expected[2], "y");
             if image.pixels < 3 {
                 continue;
             }
-            near(image.length, told[3], "length");
+            near(image.length, expected[3], "length");
             // ctapipe's width of a line is rounding; ours is 0.
             if image.width > 0.0 {
-                near(image.width, told[4], "width");
+                near(image.width, expected[4], "width");
             } else {
-                assert!(told[4] < 1e-6, "{class} {row}: {}", told[4]);
+                assert!(expected[4] < 1e-6, "{class} {row}: {}", expected[4]);
             }
-            let turn = (image.axis_deg() - told[5]).rem_euclid(180.0);
+            let turn = (image.axis_deg() - expected[5]).rem_euclid(180.0);
             assert!(turn.min(180.0 - turn) < 1e-4, "{class} {row}: {}", image.axis_deg());
-            near(image.skewness.abs(), told[6].abs(), "skewness");
-            near(image.kurtosis, told[7], "kurtosis");
+            near(image.skewness.abs(), expected[6].abs(), "skewness");
+            near(image.kurtosis, expected[7], "kurtosis");
             compared += 1;
         }
     }
@@ -108,7 +111,7 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
 }
 
 #[test]
-fn every_image_has_its_row_on_any_number_of_ranks_and_threads() {
+fn images_have_one_row_on_any_ranks_and_threads() {
     let folder = folder();
     let archive = folder.path().join("night 1");
     for (i, events) in [1u64, 37, 300].into_iter().enumerate() {
@@ -117,9 +120,9 @@ fn every_image_has_its_row_on_any_number_of_ranks_and_threads() {
         images(&archive.join(format!("run {i}.h5")), class, events, seed());
     }
     let output = folder.path().join("one");
-    let told = json(&arguments!["extract", "-o", &output, "--threads", "1", &archive]);
-    assert_eq!(told["images"], 338);
-    assert_eq!(told["files"].as_array().map(Vec::len), Some(3));
+    let report = json(&arguments!["extract", "-o", &output, "--threads", "1", &archive]);
+    assert_eq!(report["images"], 338);
+    assert_eq!(report["files"].as_array().map(Vec::len), Some(3));
     let expected = tree(&output);
     for count in [1usize, 2, 3] {
         let output = folder.path().join(format!("of {count}"));
@@ -141,12 +144,12 @@ fn every_image_has_its_row_on_any_number_of_ranks_and_threads() {
         assert_eq!(column(&input, "energy"), column(&output, "energy"));
     }
     // A training takes what came out as it is, and so does a check.
-    let told = json(&arguments!["check", &output.join("run 2.h5")]);
-    assert_eq!(told["files"][0]["contents"]["shower"][0], "run_id");
+    let report = json(&arguments!["check", &output.join("run 2.h5")]);
+    assert_eq!(report["files"][0]["contents"]["shower"][0], "run_id");
 }
 
 #[test]
-fn images_that_cannot_be_parametrised_are_rows_with_their_reason() {
+fn unparametrised_images_are_rows_with_reason() {
     let folder = folder();
     let path = images(&folder.path().join("images.h5"), "gamma", 30, seed());
     {
@@ -157,8 +160,8 @@ fn images_that_cannot_be_parametrised_are_rows_with_their_reason() {
         charge.write_raw(&values).expect("values");
     }
     let output = folder.path().join("hillas");
-    let told = json(&arguments!["extract", "-o", &output, &path]);
-    assert_eq!(told["files"][0]["status"]["no pixel survived"], 1);
+    let report = json(&arguments!["extract", "-o", &output, &path]);
+    assert_eq!(report["files"][0]["status"]["no pixel survived"], 1);
     let output = output.join("images.h5");
     assert_eq!(status(&output)[5] & 1, 1);
     assert_eq!((column(&output, "size")[5], column(&output, "num_pixels")[5]), (0.0, 0.0));
@@ -167,7 +170,7 @@ fn images_that_cannot_be_parametrised_are_rows_with_their_reason() {
 }
 
 #[test]
-fn off_positions_and_random_sources_are_as_asked_for() {
+fn off_positions_and_random_sources_as_requested() {
     let folder = folder();
     let path = images(&folder.path().join("images.h5"), "hadron", 40, seed());
     let output = folder.path().join("off");
@@ -190,19 +193,19 @@ fn off_positions_and_random_sources_are_as_asked_for() {
 
 /// A file as ctapipe's own writer makes it (`make_dl1.py`), two telescopes, fixed point.
 #[test]
-fn dl1_files_of_ctapipe_are_read_with_their_cameras() {
+fn ctapipe_dl1_files_are_read_with_cameras() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/independent/ctapipe-dl1.h5");
     let folder = folder();
     let output = folder.path().join("out");
-    let told = json(&arguments!["extract", "-o", &output, "--compare", "at-least", &path]);
-    assert_eq!(told["images"], 13);
+    let report = json(&arguments!["extract", "-o", &output, "--compare", "at-least", &path]);
+    assert_eq!(report["images"], 13);
     let file = ImageFile::open(&path, None).expect("images");
     assert_eq!(file.sets().iter().map(|set| set.pixels).collect::<Vec<_>>(), [91, 127]);
     let geometry = file.sets()[1].geometry.as_ref().expect("a camera");
     assert!((geometry.focal_length_cm.expect("a length") - 565.6).abs() < 1e-6);
     // What ctapipe's `tailcuts_clean` and `hillas_parameters` find in these images: size,
     // length, width and x, lengths as angles by the effective focal length.
-    let told: [[f32; 4]; 13] = [
+    let reference: [[f32; 4]; 13] = [
         [1509.6, 0.823_683, 0.441_608, 0.171_738],
         [2237.4, 0.838_479, 0.722_992, 0.075_767_7],
         [493.2, 0.550_585, 0.258_711, 0.629_251],
@@ -220,8 +223,11 @@ fn dl1_files_of_ctapipe_are_read_with_their_cameras() {
     for (place, name) in ["size", "length", "width", "xc"].into_iter().enumerate() {
         let found = column(&output.join("ctapipe-dl1.h5"), name);
         assert_eq!(found.len(), 13);
-        for (found, told) in found.iter().zip(told.map(|image| image[place])) {
-            assert!((found - told).abs() < 1e-4 * told.abs(), "{name}: {found}, ctapipe {told}");
+        for (found, reference) in found.iter().zip(reference.map(|image| image[place])) {
+            assert!(
+                (found - reference).abs() < 1e-4 * reference.abs(),
+                "{name}: {found}, ctapipe {reference}"
+            );
         }
     }
     let tel: Vec<i64> = hdf5::File::open(output.join("ctapipe-dl1.h5"))
@@ -241,7 +247,7 @@ fn as_text(path: &Path, camera: &Camera, events: u64) -> String {
     let mut cleaner = Cleaner::new(Cleaning::default(), 595);
     for row in 0..block.rows {
         let charge = block.charge.image(row, 595, &mut buffer);
-        let mut found = Pixels::default();
+        let mut found = ImagePixels::default();
         cleaner.clean(camera, charge, &[], &mut found);
         let count = found.kept.len();
         let [scatter, event, _] = [0, 1, 2].map(|key| block.keys[key][row]);
@@ -262,7 +268,7 @@ fn as_text(path: &Path, camera: &Camera, events: u64) -> String {
 }
 
 #[test]
-fn cleaned_image_text_gives_the_parameters_of_the_images_it_was_made_of() {
+fn cleaned_text_gives_parameters_of_its_images() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let path = images(&at("images.h5"), "gamma", 200, seed());
@@ -288,10 +294,10 @@ fn cleaned_image_text_gives_the_parameters_of_the_images_it_was_made_of() {
 }
 
 /// Runs what must be refused.
-fn refused(command: &[std::ffi::OsString], code: i32, told: &[&str]) -> Outcome {
+fn refused(command: &[std::ffi::OsString], code: i32, expected: &[&str]) -> Outcome {
     let outcome = run(&mut program(command));
     assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
-    for text in told {
+    for text in expected {
         assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
     }
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
@@ -300,7 +306,7 @@ fn refused(command: &[std::ffi::OsString], code: i32, told: &[&str]) -> Outcome 
 
 #[test]
 #[allow(clippy::too_many_lines)] // a list of cases
-fn files_that_are_no_images_are_refused_with_the_reason() {
+fn non_image_files_are_refused_with_reason() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let make = |name: &str, write: &dyn Fn(&hdf5::File)| {
@@ -376,10 +382,10 @@ fn files_that_are_no_images_are_refused_with_the_reason() {
         ("absurd.txt", &["not the header", "row 1"]),
         ("empty.h5", &["empty", "0 bytes"]),
     ];
-    for (name, told) in cases {
+    for (name, expected) in cases {
         let output = at("out");
-        let told: Vec<&str> = told.iter().copied().chain([name]).collect();
-        let outcome = refused(&arguments!["extract", "-o", &output, &at(name)], 3, &told);
+        let expected: Vec<&str> = expected.iter().copied().chain([name]).collect();
+        let outcome = refused(&arguments!["extract", "-o", &output, &at(name)], 3, &expected);
         assert_eq!(outcome.stdout, "");
         let left = if output.exists() { tree(&output).len() } else { 0 };
         assert_eq!(left, 0, "{name} left something behind");
@@ -421,7 +427,7 @@ fn files_that_are_no_images_are_refused_with_the_reason() {
 /// Flipped bytes and cut ends of every kind of input: refused or read, never a crash.
 #[test]
 fn damaged_image_files_never_crash() {
-    use taiga_flow::comm::{Solo, StopFlag};
+    use taiga_flow::comm::{SingleRank, StopFlag};
     use taiga_flow::extract::{Options, run};
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
@@ -456,7 +462,7 @@ fn damaged_image_files_never_crash() {
                 overwrite: true,
                 ..Options::default()
             };
-            match run(&Solo, &options, &StopFlag::default()) {
+            match run(&SingleRank, &options, &StopFlag::default()) {
                 Ok(_) => read += 1,
                 Err(error) => {
                     assert!([3, 5].contains(&error.exit_code()), "{name} {i}: {error}");
@@ -478,8 +484,10 @@ fn the_same_input_gives_the_same_bytes() {
         json(&arguments!["extract", "-o", &at(name), &path]);
     }
     assert_eq!(hash(&at("a/images.h5")), hash(&at("b/images.h5")));
-    let sigma =
-        Cleaning { thresholds: Thresholds::Sigma { high: 6.0, low: 3.0 }, ..Cleaning::default() };
+    let sigma = Cleaning {
+        thresholds: CleaningThresholds::Sigma { high: 6.0, low: 3.0 },
+        ..Cleaning::default()
+    };
     assert!(sigma.needs_sigma());
     json(&arguments!["extract", "-o", &at("sigma"), "--cleaning", "sigma", &path]);
     assert_ne!(hash(&at("a/images.h5")), hash(&at("sigma/images.h5")));

@@ -22,7 +22,7 @@ fn reading(python: &std::ffi::OsStr, model: &Path, events: &Path, scores: &Path)
 }
 
 #[test]
-fn numpy_gets_the_same_log_p_and_notices_where_it_differs() {
+fn numpy_gets_the_same_log_p() {
     let Some(python) = python() else { return };
     let (trained, folder) = (trained(), folder());
     let mut events = Events::read(&trained.hadron);

@@ -14,7 +14,7 @@ use taiga_flow::config::Class;
 use taiga_flow_gpu::random::Stream;
 
 #[test]
-fn a_training_killed_at_any_instant_ends_with_the_same_bytes_on_any_number_of_ranks() {
+fn killed_training_ends_with_same_bytes() {
     let case = Case::new(3000, EVERY_STEP);
     let (whole, output) = (case.at("whole"), case.at("run"));
     let rarely = ["--set", "run.checkpoint_seconds=3600"];
@@ -80,7 +80,7 @@ fn writes_checkpoint(run: &Path) -> bool {
 }
 
 #[test]
-fn a_scoring_killed_at_any_instant_ends_with_the_same_outputs() {
+fn killed_scoring_ends_with_same_outputs() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     let stream = Stream::new(seed(), "archive", &[]);
@@ -248,11 +248,11 @@ fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> 
     let mut stops = 0;
     loop {
         let outcome = run(&mut start(second));
-        let told = format!("{victim:?} of {first}, again on {second} after {pause:?}");
+        let context = format!("{victim:?} of {first}, again on {second} after {pause:?}");
         match outcome.code {
             Some(0) => break,
             Some(75) if stops < 3 => stops += 1,
-            code => panic!("{told}: {code:?} {}", outcome.stderr),
+            code => panic!("{context}: {code:?} {}", outcome.stderr),
         }
     }
     drop(job);
@@ -290,10 +290,10 @@ fn killed_training_restarts_within_a_second() {
     for trial in 0..count(3, 50) as u64 {
         std::fs::remove_dir_all(&output).expect("the last trial");
         let restart = restart(&command, stream, trial, took);
-        let told = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
-        assert_eq!(result(&output), expected, "{told} after {:?}", restart.pause);
+        let context = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
+        assert_eq!(result(&output), expected, "{context} after {:?}", restart.pause);
         succeed(&mut program(&arguments!["verify", &output]));
-        assert!(tree(&output).keys().all(|name| !name.contains(".part")), "{told}");
+        assert!(tree(&output).keys().all(|name| !name.contains(".part")), "{context}");
         restarts.push(restart);
     }
     report_restarts("train", &restarts);
@@ -334,8 +334,8 @@ fn killed_scoring_restarts_within_a_second() {
         for trial in 0..count(2, 50) as u64 {
             std::fs::remove_dir_all(&output).expect("the last trial");
             let restart = restart(&command, stream, trial, took);
-            let told = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
-            assert_eq!(tree(&output), expected, "{told} after {:?}", restart.pause);
+            let context = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
+            assert_eq!(tree(&output), expected, "{context} after {:?}", restart.pause);
             succeed(&mut program(&arguments!["verify", &output]));
             restarts.push(restart);
         }

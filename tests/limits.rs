@@ -18,7 +18,7 @@ const STOPPED: i32 = 75;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
 
 #[test]
-fn little_memory_is_not_reported_as_a_damaged_file() {
+fn low_memory_is_not_reported_as_damaged_file() {
     let folder = folder();
     let events = simulated(folder.path().join("events.h5"), Class::Gamma, 300_000, seed());
     let mut codes = Vec::new();
@@ -69,21 +69,21 @@ fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
     if !pipe.exists() {
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     }
-    let told = folder.join("told");
+    let log_path = folder.join("told");
     let output = folder.join("scores");
     let command = arguments!["score", "-m", &pipe, "-o", &output, &trained().gamma];
-    let mut watched = Watched::start_told(&mut program(&command), &told);
+    let mut watched = Watched::start_with_log(&mut program(&command), &log_path);
     // Until it waits in open(2).
     let asleep =
         |id: u32| text(std::path::Path::new(&format!("/proc/{id}/wchan"))) == "wait_for_partner";
     for _ in 0..200 {
-        assert_eq!(watched.ended(), None, "{}", text(&told));
+        assert_eq!(watched.ended(), None, "{}", text(&log_path));
         if asleep(watched.id()) {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    (watched, told)
+    (watched, log_path)
 }
 
 #[test]
@@ -92,12 +92,12 @@ fn second_signal_ends_a_program_that_waits() {
         [(libc::SIGTERM, "SIGTERM"), (libc::SIGHUP, "SIGHUP"), (libc::SIGINT, "SIGINT")]
     {
         let folder = folder();
-        let (mut watched, told) = waiting(folder.path());
+        let (mut watched, printed) = waiting(folder.path());
         signal(watched.id(), number);
         std::thread::sleep(Duration::from_millis(1200));
-        assert_eq!(watched.ended(), None, "{name}: {}", text(&told));
+        assert_eq!(watched.ended(), None, "{name}: {}", text(&printed));
         let heard = format!("{name} received: stopping");
-        assert!(text(&told).contains(&heard), "{}", text(&told));
+        assert!(text(&printed).contains(&heard), "{}", text(&printed));
         signal(watched.id(), number);
         let status = watched.wait();
         let expected = if number == libc::SIGINT { None } else { Some(number) };
@@ -119,7 +119,7 @@ fn two_signals_at_once_are_one_request() {
 }
 
 #[test]
-fn hangup_stops_after_a_checkpoint_unless_ignored() {
+fn hangup_stops_after_checkpoint_unless_ignored() {
     let case = Case::new(2000, LONG);
     let output = case.at("run");
     let mut training = Watched::start(&mut program(&case.train(&output, &[])));

@@ -9,8 +9,8 @@ use taiga_flow::data::selection::UNUSABLE;
 fn magic(folder: &Path) -> Option<PathBuf> {
     let input = public_data("magic04-dev.data")?;
     let events = folder.join("magic.h5");
-    let told = json(&arguments!["convert", &input, "-o", &events]);
-    println!("{told}");
+    let report = json(&arguments!["convert", &input, "-o", &events]);
+    println!("{report}");
     Some(events)
 }
 
@@ -48,12 +48,12 @@ fn magic_gammas_as_normal_reach_an_auc_of_0_9() {
 }
 
 #[test]
-fn magic_hadrons_as_normal_run_warn_and_tell_the_inverted_auc() {
+fn magic_hadrons_as_normal_warn_of_inverted_auc() {
     let folder = folder();
     let Some(events) = magic(folder.path()) else { return };
     let short = ["model.normal=hadron", "train.epochs=15", "model.hidden=[32]"];
-    let (model, told) = train(folder.path(), &events, &short);
-    assert!(told.contains("WARN") && told.contains("hadrons as normal"), "{told}");
+    let (model, printed) = train(folder.path(), &events, &short);
+    assert!(printed.contains("WARN") && printed.contains("hadrons as normal"), "{printed}");
     let output = folder.path().join("evaluation");
     json(&arguments!["evaluate", "-m", &model, &events, "-o", &output]);
     let text = std::fs::read_to_string(output.join("evaluation.json")).expect("the evaluation");
@@ -65,7 +65,7 @@ fn magic_hadrons_as_normal_run_warn_and_tell_the_inverted_auc() {
 }
 
 #[test]
-fn fact_files_are_checked_trained_on_scored_and_evaluated_as_they_are() {
+fn fact_files_work_in_every_command_unchanged() {
     let (Some(gamma), Some(proton)) =
         (public_data("fact-gamma.hdf5"), public_data("fact-proton.hdf5"))
     else {
@@ -87,8 +87,8 @@ fn fact_files_are_checked_trained_on_scored_and_evaluated_as_they_are() {
     succeed(&mut program(&arguments!["train", "-q", "-c", &configuration, "-o", &output]));
     let model = output.join("model.safetensors");
     let scores = folder.path().join("scores");
-    let told = json(&arguments!["score", "-m", &model, "-o", &scores, &gamma, &proton]);
-    assert_eq!(told["rows"], 2000);
+    let summary = json(&arguments!["score", "-m", &model, "-o", &scores, &gamma, &proton]);
+    assert_eq!(summary["rows"], 2000);
     let file = hdf5::File::open(scores.join("fact-gamma.h5")).expect("scores");
     let log_prob: Vec<f32> =
         file.dataset("scores/log_prob").and_then(|d| d.read_raw()).expect("log p");
@@ -107,10 +107,10 @@ fn fact_files_are_checked_trained_on_scored_and_evaluated_as_they_are() {
         "-o",
         &evaluation
     ];
-    let told = json(&command);
-    println!("FACT: AUC {} on {}", told["auc"], told["counts"]);
+    let summary = json(&command);
+    println!("FACT: AUC {} on {}", summary["auc"], summary["counts"]);
     // 200 training gammas more or less: only that gammas are told from protons at all.
-    assert!(auc(&told) > 0.6, "{}", told["auc"]);
+    assert!(auc(&summary) > 0.6, "{}", summary["auc"]);
 }
 
 #[test]

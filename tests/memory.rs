@@ -11,7 +11,7 @@ const FEATURES: u64 = 6;
 const MEGABYTE: u64 = 1_000_000;
 
 #[test]
-fn training_needs_its_shard_and_scoring_a_block_whatever_the_rows() {
+fn memory_is_bounded_by_shard_and_block() {
     let folder = folder();
     let events = simulated(folder.path().join("many.h5"), Class::Gamma, ROWS, seed());
     let more = "[train]\nepochs = 1\nbatch = 131072\n";
@@ -24,14 +24,14 @@ fn training_needs_its_shard_and_scoring_a_block_whatever_the_rows() {
         let peak = Watched::start(&mut command).peak_memory();
         let shard = ROWS * FEATURES * 4 / count as u64;
         let limit = shard * 13 / 10 + 200 * MEGABYTE;
-        let told = format!(
+        let context = format!(
             "training {ROWS} rows on {count} ranks: {} MB per rank, allowed {} MB",
             peak / MEGABYTE,
             limit / MEGABYTE
         );
-        println!("{told}");
+        println!("{context}");
         // A peak below the events themselves would mean that nothing was measured.
-        assert!((shard / 2..=limit).contains(&peak), "{told}");
+        assert!((shard / 2..=limit).contains(&peak), "{context}");
     }
     // Scores alone, and at six positions with all columns.
     let all =

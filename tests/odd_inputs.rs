@@ -144,7 +144,7 @@ fn name_that_is_not_utf8_fails_alone() {
 }
 
 #[test]
-fn name_that_is_not_utf8_is_named_by_each_command() {
+fn non_utf8_name_is_named_by_each_command() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let events = archive(folder.path());
@@ -226,9 +226,9 @@ fn endless_or_absurd_text_file_is_refused() {
         ] {
             let outcome = run(&mut program(&command));
             assert_eq!(outcome.code, Some(code), "{command:?}: {}", outcome.stderr);
-            let told =
+            let evaluated =
                 ["are read", "not a regular file"].iter().any(|t| outcome.stderr.contains(t));
-            assert!(told || command[1] == "--dialect", "{command:?}: {}", outcome.stderr);
+            assert!(evaluated || command[1] == "--dialect", "{command:?}: {}", outcome.stderr);
             assert!(!output.exists(), "{command:?}");
         }
     }
@@ -356,9 +356,9 @@ fn broken_link_is_named_by_each_command() {
                 }
                 let outcome = run(&mut program(&command));
                 assert_eq!(outcome.code, Some(INPUT), "{command:?}: {}", outcome.stderr);
-                let told = format!("{}{}", outcome.stdout, outcome.stderr);
+                let context = format!("{}{}", outcome.stdout, outcome.stderr);
                 for part in [link, "leads nowhere", target] {
-                    assert!(told.contains(part), "'{part}' is not in: {told}");
+                    assert!(context.contains(part), "'{part}' is not in: {context}");
                 }
                 assert!(!output.exists(), "{command:?}");
             }
@@ -397,16 +397,16 @@ fn pipe_as_a_table_or_list_is_refused_unopened() {
     ] {
         let outcome = run(&mut program(&command));
         assert_eq!(outcome.code, Some(code), "{command:?}: {}", outcome.stderr);
-        let told = format!("{}{}", outcome.stdout, outcome.stderr);
+        let context = format!("{}{}", outcome.stdout, outcome.stderr);
         for part in ["not a regular file", "write its content to a file first"] {
-            assert!(told.contains(part), "{command:?}: '{part}' is not in: {told}");
+            assert!(context.contains(part), "{command:?}: '{part}' is not in: {context}");
         }
         assert!(!output.exists(), "{command:?}");
     }
     // The standard input, where it is a pipe.
     let mut convert = program(&arguments!["convert", "/dev/stdin", "-o", &output]);
     let status = convert.stdin(std::process::Stdio::piped()).output().expect("a status");
-    let told = String::from_utf8_lossy(&status.stderr);
-    assert_eq!(status.status.code(), Some(INPUT), "{told}");
-    assert!(told.contains("not a regular file") && !told.contains("no rows"), "{told}");
+    let printed = String::from_utf8_lossy(&status.stderr);
+    assert_eq!(status.status.code(), Some(INPUT), "{printed}");
+    assert!(printed.contains("not a regular file") && !printed.contains("no rows"), "{printed}");
 }

@@ -66,9 +66,9 @@ fn irregular_output_is_refused_by_each_command() {
             for more in [&[][..], &["--overwrite"]] {
                 let outcome = run(program(&command).args(more));
                 assert_eq!(outcome.code, Some(USAGE), "{i} {kind} {command:?}: {}", outcome.stderr);
-                let told =
+                let printed =
                     ["not a regular file", "the output is a folder", "output exists already, and"];
-                assert!(told.iter().any(|t| outcome.stderr.contains(t)), "{}", outcome.stderr);
+                assert!(printed.iter().any(|t| outcome.stderr.contains(t)), "{}", outcome.stderr);
                 let left = std::fs::symlink_metadata(&path).expect("the output").file_type();
                 assert_eq!(
                     (left.is_fifo(), left.is_dir(), left.is_symlink()),

@@ -9,7 +9,7 @@ use crate::support::{
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::model::{Card, Model};
-use taiga_flow::simulate::toy::Event;
+use taiga_flow::simulate::toy::ToyEvent;
 
 const RUNS: i64 = 12;
 const HADRONS: u64 = 2500; // per run
@@ -24,7 +24,7 @@ struct Season {
     contamination: f64,
 }
 
-type Column = fn(&Event) -> f32;
+type Column = fn(&ToyEvent) -> f32;
 
 const COLUMNS: [(&str, Column); 12] = [
     ("size", |e| e.size),
@@ -41,7 +41,7 @@ const COLUMNS: [(&str, Column); 12] = [
     ("source_y", |e| e.source_y),
 ];
 
-fn write(path: &Path, events: &[Event], run: i64, class: i8) {
+fn write(path: &Path, events: &[ToyEvent], run: i64, class: i8) {
     let rows = events.len();
     let keys = vec![
         ("run_id".to_string(), vec![run; rows]),
@@ -67,7 +67,7 @@ impl Season {
             let mut events = part(Class::Hadron, HADRONS);
             let gammas = part(Class::Gamma, GAMMAS);
             for (which, events) in [(0, &gammas), (1, &events)] {
-                let away = |e: &&Event| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
+                let away = |e: &&ToyEvent| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
                 left[which] += events.iter().filter(away).count() as u64;
             }
             events.extend(gammas);
@@ -133,8 +133,8 @@ folds = 3
         sets.iter().for_each(|set| {
             command.args(["--set", set]);
         });
-        let told = succeed(&mut command).stderr;
-        (output.join("model.safetensors"), told)
+        let printed = succeed(&mut command).stderr;
+        (output.join("model.safetensors"), printed)
     }
 
     fn refused(&self, configuration: &Path, sets: &[&str], code: i32, text: &str) {
@@ -155,7 +155,7 @@ fn card(model: &Path) -> Card {
 }
 
 #[test]
-fn hadrons_off_the_source_have_no_hole_their_gammas_are_stated_and_ranks_change_no_bit() {
+fn off_source_hadrons_have_no_hole_on_any_ranks() {
     let season = Season::new();
     let configuration = season.configuration("");
     let mut models = Vec::new();
@@ -187,7 +187,7 @@ fn hadrons_off_the_source_have_no_hole_their_gammas_are_stated_and_ranks_change_
 }
 
 #[test]
-fn positions_that_make_a_hole_and_runs_that_cannot_be_dealt_are_refused() {
+fn positions_with_hole_and_bad_runs_are_refused() {
     let season = Season::new();
     let configuration = season.configuration("");
     season.refused(&configuration, &["off_source.positions=[0.0]"], 2, "too near to the source");
@@ -229,8 +229,8 @@ fn gammas_given_as_experimental_hadrons_are_refused() {
     season.refused(&configuration, &[&set], 3, "most events of the experimental files are gammas");
     // A strong source is warned of, and nothing of a usual one.
     let set = format!("data.off={strong:?}");
-    let (_, told) = season.train(&configuration, "strong", &[&set]);
-    assert!(told.contains("learns these gammas as hadrons"), "{told}");
+    let (_, printed) = season.train(&configuration, "strong", &[&set]);
+    assert!(printed.contains("learns these gammas as hadrons"), "{printed}");
     let clean: Vec<String> = season.files.iter().map(|path| path.display().to_string()).collect();
     for path in &clean {
         std::fs::remove_file(path).expect("removed");
@@ -240,12 +240,12 @@ fn gammas_given_as_experimental_hadrons_are_refused() {
         let hadrons = nights::events(Class::Hadron, seed() + 34, first..first + HADRONS);
         write(Path::new(path), &hadrons, 300 + number as i64, -1);
     }
-    let (_, told) = season.train(&configuration, "clean", &[]);
-    assert!(!told.contains("learns these gammas"), "{told}");
+    let (_, printed) = season.train(&configuration, "clean", &[]);
+    assert!(!printed.contains("learns these gammas"), "{printed}");
 }
 
 #[test]
-fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
+fn no_event_is_scored_by_model_of_its_own_run() {
     let season = Season::new();
     let configuration = season.configuration("");
     let mut scored = vec![0; RUNS as usize];
@@ -274,10 +274,10 @@ fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
         let mut arguments = arguments!["evaluate", "-m", &model, "-o", &evaluation].to_vec();
         arguments.extend(arguments!["--gamma", &season.gamma, "--hadron"]);
         arguments.extend(season.files.iter().map(Into::into));
-        let told = json(&arguments);
-        let used = &told["unusable"]["of a run the model was trained on"];
+        let report = json(&arguments);
+        let used = &report["unusable"]["of a run the model was trained on"];
         let rows = off.runs.len() as u64 * (HADRONS + GAMMAS);
-        assert_eq!(used.as_u64(), Some(rows), "{}", told["unusable"]);
+        assert_eq!(used.as_u64(), Some(rows), "{}", report["unusable"]);
     }
     assert_eq!(scored, vec![1; RUNS as usize], "each run has one model that may score it");
     let missing = |folds: &[u64], name: &str| -> bool {
@@ -293,30 +293,31 @@ fn no_event_is_scored_by_a_model_that_was_trained_on_its_run() {
 }
 
 #[test]
-fn simulated_hadrons_that_differ_from_real_ones_are_told_before_training() {
+fn differing_simulated_hadrons_are_reported() {
     let season = Season::new();
     let alike = season.path("alike.h5");
     let events = nights::events(Class::Hadron, seed() + 990, 0..8000);
     write(&alike, &events, 1, 0);
     let configuration = season.configuration("");
     let of = |path: &Path| format!("data.hadron=[{:?}]", path.display().to_string());
-    let (model, told) = season.train(&configuration, "alike", &[&of(&alike)]);
+    let (model, printed) = season.train(&configuration, "alike", &[&of(&alike)]);
     let comparison = |model: &Path| {
         let off = card(model).training.off_source.expect("what was done");
         off.comparison.expect("a comparison")
     };
     assert!(comparison(&model).auc.expect("an AUC") < 0.6, "{:?}", comparison(&model));
-    assert!(told.contains("tells them apart") && !told.contains("may learn"), "{told}");
-    let wider: Vec<Event> = events.iter().map(|e| Event { width: 1.4 * e.width, ..*e }).collect();
+    assert!(printed.contains("tells them apart") && !printed.contains("may learn"), "{printed}");
+    let wider: Vec<ToyEvent> =
+        events.iter().map(|e| ToyEvent { width: 1.4 * e.width, ..*e }).collect();
     let different = season.path("different.h5");
     write(&different, &wider, 1, 0);
-    let (model, told) = season.train(&configuration, "different", &[&of(&different)]);
-    assert!(told.contains("; width") && told.contains("may learn"), "{told}");
+    let (model, printed) = season.train(&configuration, "different", &[&of(&different)]);
+    assert!(printed.contains("; width") && printed.contains("may learn"), "{printed}");
     assert!(comparison(&model).auc.expect("an AUC") > 0.6);
 }
 
 #[test]
-fn a_check_of_a_configuration_refuses_what_its_training_would() {
+fn check_refuses_what_training_would() {
     let season = Season::new();
     let configuration = season.configuration("");
     let check = |path: &Path, quick: bool| {
@@ -328,10 +329,10 @@ fn a_check_of_a_configuration_refuses_what_its_training_would() {
     };
     let good = check(&configuration, false);
     assert_eq!(good.code, Some(0), "{}", good.stderr);
-    let told: serde_json::Value = serde_json::from_str(&good.stdout).expect("a report");
-    let files = told["files"].as_array().expect("files");
+    let report: serde_json::Value = serde_json::from_str(&good.stdout).expect("a report");
+    let files = report["files"].as_array().expect("files");
     assert_eq!(files.len(), 1 + RUNS as usize, "the experimental files are among them");
-    assert!(told["training"].is_null());
+    assert!(report["training"].is_null());
 
     let spoiled = |name: &str, from: &str, to: &str| {
         let path = season.path(name);
@@ -340,17 +341,17 @@ fn a_check_of_a_configuration_refuses_what_its_training_would() {
         std::fs::write(&path, whole.replace(from, to)).expect("written");
         path
     };
-    let both = |path: &Path, quick: bool, told: &str| {
+    let both = |path: &Path, quick: bool, expected: &str| {
         let checked = check(path, quick);
-        assert_eq!(checked.code, Some(3), "{told}: {}{}", checked.stdout, checked.stderr);
+        assert_eq!(checked.code, Some(3), "{expected}: {}{}", checked.stdout, checked.stderr);
         assert!(
-            format!("{}{}", checked.stdout, checked.stderr).contains(told),
-            "{told}: {}",
+            format!("{}{}", checked.stdout, checked.stderr).contains(expected),
+            "{expected}: {}",
             checked.stderr
         );
         let output = season.path("refused");
         let trained = run(&mut program(&arguments!["train", "-c", path, "-o", &output]));
-        assert_ne!(trained.code, Some(0), "{told}: training refuses it too");
+        assert_ne!(trained.code, Some(0), "{expected}: training refuses it too");
     };
     let gone = spoiled("gone.toml", "run-*.h5", "gone-*.h5");
     both(&gone, true, "gone-");
@@ -381,7 +382,7 @@ fn a_check_of_a_configuration_refuses_what_its_training_would() {
 }
 
 #[test]
-fn telescopes_of_a_run_lie_in_one_fold_where_their_files_tell_the_run() {
+fn telescopes_of_a_run_are_in_one_fold() {
     let season = Season::new();
     // Pairs of files are the two telescopes of one run.
     for (number, path) in season.files.iter().enumerate() {

@@ -15,7 +15,7 @@ use taiga_flow::comm::Threads;
 use taiga_flow::config::{Class, load};
 use taiga_flow::data::selection::Selection;
 use taiga_flow::data::table::{Block, Request, Table};
-use taiga_flow::data::{ColumnSpec, ColumnWriter, Kind, Schema, Values};
+use taiga_flow::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter, Schema};
 use taiga_flow::dataset::cut_flow;
 use taiga_flow::dataset::source::Source;
 use taiga_flow::hillas::Camera;
@@ -171,10 +171,10 @@ fn observed_events_given_as_gammas_are_warned_of() {
         outcome.stderr
     };
     let says = "observed events are given as gammas: the dialect taiga-experiment";
-    let told = of("gamma");
-    assert!(told.contains(says) && told.contains("--class hadron"), "{told}");
-    let told = of("hadron");
-    assert!(!told.contains("observed events"), "{told}");
+    let printed = of("gamma");
+    assert!(printed.contains(says) && printed.contains("--class hadron"), "{printed}");
+    let printed = of("hadron");
+    assert!(!printed.contains("observed events"), "{printed}");
 }
 
 #[test]
@@ -426,7 +426,7 @@ fn cut_flows_are_equal_on_any_ranks() {
     simulated(folder.path().join("other.h5"), Class::Hadron, 70_000, seed());
     let sources = [source("wide.h5", Some(Class::Gamma)), source("other.h5", None)];
     let of = |ranks: usize| {
-        let flows = Threads::run(ranks, |world| cut_flow::count(world, &sources, &selection, None));
+        let flows = Threads::run(ranks, |comm| cut_flow::count(comm, &sources, &selection, None));
         flows.into_iter().map(|flow| flow.expect("a flow")).collect::<Vec<_>>()
     };
     let alone = of(1).remove(0);
@@ -541,10 +541,14 @@ fn earlier_column_names_stay_readable() {
         [("num_pixels", "num_pix"), ("num_pix", "num_pixels"), ("kurtosis", "kurtosis_l")]
     {
         let path = folder.path().join(format!("{stored}.h5"));
-        let specs =
-            [ColumnSpec::new("size", Kind::F32, None), ColumnSpec::new(stored, Kind::F32, None)];
+        let specs = [
+            ColumnSpec::new("size", ColumnType::F32, None),
+            ColumnSpec::new(stored, ColumnType::F32, None),
+        ];
         let mut writer = ColumnWriter::create(&path, "events", &specs, false).expect("a file");
-        writer.append(&[Values::F32(&[100.0, 200.0]), Values::F32(&[5.0, 9.0])]).expect("rows");
+        writer
+            .append(&[ColumnValues::F32(&[100.0, 200.0]), ColumnValues::F32(&[5.0, 9.0])])
+            .expect("rows");
         writer.finish(&taiga_flow::data::table::events::attributes(&[])).expect("a file");
         assert_eq!(quantity(&path, asked).0, [5.0, 9.0]);
         let schema = Schema::detect(&path).expect("a schema");

@@ -31,7 +31,7 @@ fn refused(outcome: &Outcome, parts: &[&str]) {
 }
 
 #[test]
-fn ranks_with_different_configurations_are_refused() {
+fn ranks_with_unequal_configurations_are_refused() {
     let case = Case::new(2000, SHORT);
     let (output, other) = (case.at("run"), case.at("other.toml"));
     let changed = text(&case.configuration).replace("epochs = 2", "epochs = 3");
@@ -113,7 +113,7 @@ fn a_run_folder_that_is_not_shared_is_refused() {
 
 /// What a node has under the same path as the others, but not the same.
 #[test]
-fn another_configuration_or_model_under_the_same_path_on_a_node_is_refused() {
+fn differing_file_at_same_path_is_refused() {
     if !can_mount() {
         return;
     }
@@ -141,7 +141,7 @@ fn another_configuration_or_model_under_the_same_path_on_a_node_is_refused() {
 }
 
 #[test]
-fn inputs_that_a_rank_does_not_see_or_sees_others_of_are_refused() {
+fn inputs_seen_differently_by_a_rank_are_refused() {
     if !can_mount() {
         return;
     }
@@ -171,7 +171,7 @@ fn inputs_that_a_rank_does_not_see_or_sees_others_of_are_refused() {
 }
 
 #[test]
-fn clocks_that_differ_are_refused_and_a_little_is_told() {
+fn clock_skew_is_reported_or_refused() {
     let case = Case::new(2000, SHORT);
     let (run_folder, scores) = (case.at("run"), case.at("scores"));
     let train = case.train(&run_folder, &[]);
@@ -182,8 +182,8 @@ fn clocks_that_differ_are_refused_and_a_little_is_told() {
         (&score, 1, -86_400, "behind"),
     ] {
         let outcome = run(&mut skewed(2, command, victim, seconds));
-        let told = format!(" s {way} that of rank 0");
-        refused(&outcome, &["the clocks of the ranks differ", "the clock of rank 1 on ", &told]);
+        let context = format!(" s {way} that of rank 0");
+        refused(&outcome, &["the clocks of the ranks differ", "the clock of rank 1 on ", &context]);
         assert!(!run_folder.exists() && !scores.exists());
     }
     // What a cluster without a common clock drifts by changes no bit of a model.
@@ -195,7 +195,7 @@ fn clocks_that_differ_are_refused_and_a_little_is_told() {
 }
 
 #[test]
-fn a_full_or_read_only_disk_is_refused_before_the_first_step() {
+fn full_or_read_only_disk_is_refused_at_start() {
     if !can_mount() {
         return;
     }
@@ -219,12 +219,12 @@ fn a_full_or_read_only_disk_is_refused_before_the_first_step() {
     let files = [&trained().gamma, &trained().hadron];
     let score =
         arguments!["score", "-m", &trained().model, "-o", place.join("scores"), files[0], files[1]];
-    for (options, told) in [("size=64k", "disk full"), ("ro", "cannot")] {
+    for (options, expected) in [("size=64k", "disk full"), ("ro", "cannot")] {
         let job =
             [&["mpirun".into(), "-n".into(), "2".into(), PROGRAM.into()], &score[..]].concat();
         let outcome = run(&mut on_ranks_where(&place, options, &job));
         assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains(told), "'{told}' is not in: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(expected), "'{expected}' is not in: {}", outcome.stderr);
         assert!(!outcome.stderr.contains("scoring 2 file(s)"), "too late: {}", outcome.stderr);
     }
 }
@@ -253,26 +253,32 @@ fn refused_disk(outcome: &Outcome, parts: &[&str]) {
 }
 
 #[test]
-fn a_dry_run_says_what_a_training_needs_and_how_to_submit_it_and_writes_nothing() {
+fn dry_run_prints_needs_and_writes_nothing() {
     let case = Case::new(5000, SHORT);
     let output: PathBuf = case.at("run");
     let mut command = case.train(&output, &["--dry-run"]);
-    let told = succeed(&mut program(&command)).stdout;
+    let printed = succeed(&mut program(&command)).stdout;
     for part in ["4 shards", "events/s on one rank", "sbatch --ntasks=", "jobs/train.sbatch"] {
-        assert!(told.contains(part), "'{part}' is not in: {told}");
+        assert!(printed.contains(part), "'{part}' is not in: {printed}");
     }
     command.push("--json".into());
-    let told = succeed(&mut ranks(2, &command)).stdout;
-    let told: serde_json::Value = serde_json::from_str(&told).expect("one object");
-    assert!(told["events_per_s_per_rank"].as_f64().is_some_and(|rate| rate > 1000.0), "{told}");
-    assert_eq!(told["epochs"], 2);
-    let counts: Vec<u64> = told["ranks"]
+    let printed = succeed(&mut ranks(2, &command)).stdout;
+    let printed: serde_json::Value = serde_json::from_str(&printed).expect("one object");
+    assert!(
+        printed["events_per_s_per_rank"].as_f64().is_some_and(|rate| rate > 1000.0),
+        "{printed}"
+    );
+    assert_eq!(printed["epochs"], 2);
+    let counts: Vec<u64> = printed["ranks"]
         .as_array()
         .expect("ranks")
         .iter()
         .filter_map(|r| r["ranks"].as_u64())
         .collect();
     assert_eq!(counts, [1, 2, 4]);
-    assert!(told["sbatch"].as_str().is_some_and(|line| line.contains("--ntasks=2 ")), "{told}");
+    assert!(
+        printed["sbatch"].as_str().is_some_and(|line| line.contains("--ntasks=2 ")),
+        "{printed}"
+    );
     assert!(!output.exists());
 }

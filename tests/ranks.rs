@@ -48,12 +48,12 @@ fn result(run: &Path) -> (String, String) {
 const SHORT: &str = "[train]\nepochs = 4\nbatch = 2048\nlearning_rate = 1e-2\n";
 
 #[test]
-fn the_model_has_the_same_bytes_on_any_number_of_ranks_and_threads() {
+fn model_bytes_equal_on_any_ranks_and_threads() {
     let case = Case::new(SHORT);
     let alone = case.output("alone");
-    let told = succeed(program(&case.command(&alone, &[])).arg("--json"));
+    let printed = succeed(program(&case.command(&alone, &[])).arg("--json"));
     let expected = result(&alone);
-    assert!(told.stdout.contains(&expected.0), "{}", told.stdout);
+    assert!(printed.stdout.contains(&expected.0), "{}", printed.stdout);
     assert_eq!(expected.1.lines().count(), 4);
     for threads in ["2", "5"] {
         let output = case.output(&format!("threads-{threads}"));
@@ -72,7 +72,7 @@ fn the_model_has_the_same_bytes_on_any_number_of_ranks_and_threads() {
 }
 
 #[test]
-fn ranks_as_threads_of_one_process_give_the_same_bytes() {
+fn ranks_as_threads_give_the_same_bytes() {
     let case = Case::new(SHORT);
     let trained = |count: usize| {
         let output = case.output(&format!("threads-{count}"));
@@ -87,7 +87,7 @@ fn ranks_as_threads_of_one_process_give_the_same_bytes() {
 }
 
 #[test]
-fn killed_stopped_and_resumed_on_other_numbers_of_ranks_it_ends_with_the_same_bytes() {
+fn resuming_on_other_ranks_ends_with_same_bytes() {
     // A checkpoint after every step; 7 steps in each of 40 epochs.
     let case = Case::new(
         "[train]\nepochs = 40\nbatch = 2048\nlearning_rate = 1e-2\npatience = 0\n[run]\ncheckpoint_seconds = 0\n",
@@ -133,7 +133,7 @@ fn killed_stopped_and_resumed_on_other_numbers_of_ranks_it_ends_with_the_same_by
 }
 
 #[test]
-fn one_rank_that_dies_ends_all_and_the_rest_resume() {
+fn dead_rank_ends_all_and_training_resumes() {
     let case = Case::new(
         "[train]\nepochs = 40\nbatch = 2048\nlearning_rate = 1e-2\npatience = 0\n[run]\ncheckpoint_seconds = 0\n",
     );

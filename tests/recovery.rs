@@ -14,7 +14,7 @@ const INPUT: i32 = 3;
 const STOPPED: i32 = 75;
 
 #[test]
-fn a_refusal_with_overwrite_leaves_the_old_run_and_success_replaces_it() {
+fn overwrite_replaces_old_run_only_on_success() {
     let case = Case::new(3000, "[train]\nepochs = 2\nbatch = 512\n");
     let run_folder = case.at("run");
     let command = case.train(&run_folder, &["--overwrite"]);
@@ -37,7 +37,7 @@ fn a_refusal_with_overwrite_leaves_the_old_run_and_success_replaces_it() {
 }
 
 #[test]
-fn a_run_set_aside_for_one_that_is_killed_before_its_first_checkpoint_stays() {
+fn set_aside_run_survives_killed_replacement() {
     let case = Case::new(3000, "[train]\nepochs = 2\nbatch = 512\n");
     let run_folder = case.at("run");
     succeed(&mut program(&case.train(&run_folder, &[])));
@@ -60,7 +60,7 @@ fn a_run_set_aside_for_one_that_is_killed_before_its_first_checkpoint_stays() {
 }
 
 #[test]
-fn stopped_training_with_overwrite_is_resumed_by_the_same_command() {
+fn stopped_training_with_overwrite_is_resumed() {
     let case = Case::new(3000, "[train]\nepochs = 4\nbatch = 512\n");
     let (run_folder, whole) = (case.at("run"), case.at("whole"));
     succeed(&mut program(&case.train(&run_folder, &["--set", "train.seed=9"])));
@@ -84,7 +84,7 @@ fn stopped_training_with_overwrite_is_resumed_by_the_same_command() {
 }
 
 #[test]
-fn outputs_of_other_settings_or_inputs_are_refused_and_failed_files_can_be_mended() {
+fn outputs_of_other_settings_are_refused() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for i in 0..3 {

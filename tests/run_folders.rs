@@ -38,9 +38,9 @@ fn model_of_another_training_is_found() {
         let copy = copied(&whole, &format!("copy-{i}"));
         std::fs::copy(foreign.join("model.safetensors"), copy.join("model.safetensors"))
             .expect("a model");
-        let (names, told) = wrong(&copy);
-        assert_eq!(names, ["model.safetensors"], "{told}");
-        assert!(told.contains("of another training"), "{told}");
+        let (names, printed) = wrong(&copy);
+        assert_eq!(names, ["model.safetensors"], "{printed}");
+        assert!(printed.contains("of another training"), "{printed}");
     }
 }
 
@@ -54,9 +54,9 @@ fn missing_or_altered_record_is_named() {
     for name in records {
         let copy = copied(&whole, &format!("without-{name}"));
         std::fs::remove_file(copy.join(name)).expect("a record");
-        let (names, told) = wrong(&copy);
-        assert_eq!(names, [name], "{told}");
-        assert!(told.contains("missing"), "{told}");
+        let (names, printed) = wrong(&copy);
+        assert_eq!(names, [name], "{printed}");
+        assert!(printed.contains("missing"), "{printed}");
     }
     let metrics = read("metrics.jsonl");
     let lines: Vec<&str> = metrics.lines().collect();
@@ -81,8 +81,8 @@ fn missing_or_altered_record_is_named() {
         assert_ne!(*text, read(name), "{i}");
         let copy = copied(&whole, &format!("altered-{i}"));
         std::fs::write(copy.join(name), text).expect("a record");
-        let (names, told) = wrong(&copy);
-        assert_eq!(names, [*name], "{i}: {told}");
+        let (names, printed) = wrong(&copy);
+        assert_eq!(names, [*name], "{i}: {printed}");
     }
     // A run that was stopped has no model, and may have a torn line.
     let stopped = case.at("stopped");

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use std::path::Path;
 use taiga_flow::config::Class;
-use taiga_flow::simulate::toy::Event;
+use taiga_flow::simulate::toy::ToyEvent;
 use taiga_flow::statistics::counts::disjoint::counted_at;
 use taiga_flow::statistics::distribution::distance_from_normal;
 use taiga_flow::statistics::{Leak, OnOff};
@@ -33,7 +33,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn take(&mut self, cuts: Cuts, event: &Event, key: [i64; 2]) {
+    fn take(&mut self, cuts: Cuts, event: &ToyEvent, key: [i64; 2]) {
         let seen = cuts.see_all(event);
         let passes = cuts.passes(&seen);
         self.overlapping_on += u64::from(passes & 1 == 1 && passes.count_ones() > 1);
@@ -164,17 +164,17 @@ fn study(cuts: Cuts) {
 }
 
 #[test]
-fn planted_sources_are_found_and_empty_nights_are_normal_for_theta2() {
+fn planted_sources_are_found_by_theta2() {
     study(Cuts::Theta2);
 }
 
 #[test]
-fn planted_sources_are_found_and_empty_nights_are_normal_for_the_reference_cuts() {
+fn planted_sources_are_found_by_reference_cuts() {
     study(Cuts::Study);
 }
 
 /// The score file of a run: events of a night in the order of their times.
-fn scores_of(cuts: Cuts, all: &[Event], run_id: i64, start_ns: i64, seed: u64) -> Scores {
+fn scores_of(cuts: Cuts, all: &[ToyEvent], run_id: i64, start_ns: i64, seed: u64) -> Scores {
     let stream = Stream::new(seed, "times and order", &[run_id as u64]);
     let mut time = start_ns;
     let (mut ids, mut times, mut portions) = (Vec::new(), Vec::new(), Vec::new());
@@ -244,11 +244,11 @@ fn runs(cuts: Cuts, count: u64, hadrons: u64, gammas: u64) -> Vec<Scores> {
         let seed = seed() + 1000 * n;
         let mut all = events(Class::Hadron, seed, 0..hadrons);
         all.extend(events(Class::Gamma, seed, 0..gammas));
-        let order = taiga_flow_gpu::random::Permutation::new(
+        let order = taiga_flow_gpu::random::RandomPermutation::new(
             all.len() as u64,
             Stream::new(seed, "order", &[]),
         );
-        let all: Vec<Event> = (0..all.len() as u64).map(|i| all[order.at(i) as usize]).collect();
+        let all: Vec<ToyEvent> = (0..all.len() as u64).map(|i| all[order.at(i) as usize]).collect();
         let start = EVENING + (n / 2) as i64 * DAY + (n % 2) as i64 * 7_200_000_000_000;
         scores_of(cuts, &all, n as i64 + 1, start, seed)
     };
@@ -302,7 +302,7 @@ fn read_json(path: &Path) -> Value {
 }
 
 #[test]
-fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
+fn season_equals_plain_counts_on_any_ranks() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let planted = 320; // gammas in each of the runs
@@ -321,7 +321,7 @@ fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
     let ask = |name: &str| {
         arguments!["season", &scores, "-o", &at(name), "-c", &settings, "--gamma-mc", &mc]
     };
-    let told = json(&ask("report"));
+    let report = json(&ask("report"));
     let season = read_json(&at("report/season.json"));
     let counts = recount(&runs);
     let (once, naive) = (counts.once(), counts.naive());
@@ -372,7 +372,7 @@ fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
     let candidates = season["candidates"].as_array().unwrap();
     assert_eq!(candidates.len() as u64, once.on.min(1000));
     assert!(candidates[0]["score"].as_f64() >= candidates[1]["score"].as_f64());
-    assert!(told["total"]["on"] == once.on && season["failed"].as_object().unwrap().is_empty());
+    assert!(report["total"]["on"] == once.on && season["failed"].as_object().unwrap().is_empty());
     let page = std::fs::read_to_string(at("report/season.html")).expect("a page");
     assert!(page.matches("<svg").count() >= 7, "{}", page.matches("<svg").count());
     for outside in ["src=", "href=", "url(", "@import", "<script", "NaN"] {
@@ -394,7 +394,7 @@ fn a_season_of_files_is_what_stands_in_them_on_any_number_of_ranks() {
 }
 
 #[test]
-fn cuts_thresholds_and_dropped_positions_are_as_asked() {
+fn cuts_thresholds_and_positions_as_requested() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let runs = runs(Cuts::Study, 2, 3000, 50);
@@ -432,8 +432,8 @@ fn cuts_thresholds_and_dropped_positions_are_as_asked() {
     let mut higher = runs.clone();
     higher.iter_mut().for_each(|scores| scores.threshold += 0.7);
     let threshold = format!("{}", higher[0].threshold);
-    let told = season("higher", "", &["--threshold", &threshold]);
-    assert_eq!(told["total"]["on"], recount(&higher).counted[0]);
+    let report = season("higher", "", &["--threshold", &threshold]);
+    assert_eq!(report["total"]["on"], recount(&higher).counted[0]);
     let ignored = season("ignored", "[quality]\nignore = [\"star\"]\n", &[]);
     assert!(ignored["total"]["good"].as_u64() > whole["total"]["good"].as_u64());
     for wrong in
@@ -448,7 +448,7 @@ fn cuts_thresholds_and_dropped_positions_are_as_asked() {
 }
 
 #[test]
-fn runs_that_cannot_be_rotated_or_have_another_model_are_told_and_not_counted() {
+fn unusable_runs_are_reported_and_not_counted() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut runs = runs(Cuts::Study, 8, 800, 20);
@@ -477,21 +477,23 @@ fn runs_that_cannot_be_rotated_or_have_another_model_are_told_and_not_counted() 
     assert_eq!(refused, ["2", "3", "4", "5"]);
     for (index, reason) in ["too near", "not alike", "do not tell", "belongs to"].iter().enumerate()
     {
-        let told = season["refused"][index]["reason"].as_str().unwrap();
-        assert!(told.contains(reason), "{told}");
-        assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+        let found_reason = season["refused"][index]["reason"].as_str().unwrap();
+        assert!(found_reason.contains(reason), "{found_reason}");
+        assert!(outcome.stderr.contains(found_reason), "{}", outcome.stderr);
     }
     let kept: Vec<Scores> = [0, 5, 6, 7].into_iter().map(|i| runs[i].clone()).collect();
     assert_eq!(season["total"]["on"], recount(&kept).counted[0]);
     let warnings = season["warnings"].as_array().unwrap();
-    let told = |text: &str| warnings.iter().any(|w| w.as_str().unwrap().contains(text));
+    let warns_of = |text: &str| warnings.iter().any(|w| w.as_str().unwrap().contains(text));
     assert!(
-        told(
+        warns_of(
             "run 6 of telescope 1: the clock goes backwards 1 time(s), first at night-2/run-6.h5, row 100"
         ),
         "{warnings:?}"
     );
-    assert!(told("run 7 of telescope 1: no portions") && told("run 8 of telescope 1: no times"));
+    assert!(
+        warns_of("run 7 of telescope 1: no portions") && warns_of("run 8 of telescope 1: no times")
+    );
     assert!(
         season["candidates"]
             .as_array()
@@ -513,17 +515,17 @@ fn runs_that_cannot_be_rotated_or_have_another_model_are_told_and_not_counted() 
 type Change<'a> = &'a dyn Fn(&mut Scores);
 
 #[test]
-fn bad_folders_and_files_are_refused_by_name_and_never_stop_the_others() {
+fn bad_files_are_refused_and_others_continue() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut number = 0;
-    let mut season = |scores: &Path, code: i32, told: &[&str]| {
+    let mut season = |scores: &Path, code: i32, expected: &[&str]| {
         number += 1;
         let output = folder.path().join(format!("report-{number}"));
         let ask = arguments!["season", scores, "-o", &output];
         let outcome = run(&mut program(&ask));
         assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
-        for text in told {
+        for text in expected {
             assert!(outcome.stderr.contains(text), "no '{text}' in {}", outcome.stderr);
         }
         assert!(!output.join("season.json").exists());
@@ -546,10 +548,10 @@ fn bad_folders_and_files_are_refused_by_name_and_never_stop_the_others() {
         change(&mut bad[2]);
         let name = what.replace([' ', '\''], "");
         let scores = written(&at(&name), &bad);
-        let told = season(&scores, 4, &[what, "night-1/run-3.h5"]).expect("a season");
+        let expected = season(&scores, 4, &[what, "night-1/run-3.h5"]).expect("a season");
         let good: Vec<Scores> = [0, 1, 3].into_iter().map(|i| runs[i].clone()).collect();
-        assert_eq!(told["total"]["on"], recount(&good).counted[0], "{what}");
-        assert!(told["failed"]["night-1/run-3.h5"].is_string(), "{what}");
+        assert_eq!(expected["total"]["on"], recount(&good).counted[0], "{what}");
+        assert!(expected["failed"]["night-1/run-3.h5"].is_string(), "{what}");
     }
     let scores = written(&at("damaged"), &runs);
     let victim = scores.join("night-0/run-2.h5");
@@ -578,7 +580,7 @@ fn bad_folders_and_files_are_refused_by_name_and_never_stop_the_others() {
 }
 
 #[test]
-fn a_run_that_drifts_is_flagged_and_the_others_are_not() {
+fn only_the_drifting_run_is_flagged() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut runs = runs(Cuts::Study, 6, 6000, 20);
@@ -588,18 +590,18 @@ fn a_run_that_drifts_is_flagged_and_the_others_are_not() {
     let shifted: Vec<f32> = runs[4].column("log_prob").iter().map(|x| x - 2.0).collect();
     *runs[4].column("log_prob") = shifted;
     let scores = written(&at("scores"), &runs);
-    let drift = |told: &Value, index: usize, column: &str| -> Value {
-        let all = told["runs"][index]["drift"].as_array().expect("drift").clone();
+    let drift = |report: &Value, index: usize, column: &str| -> Value {
+        let all = report["runs"][index]["drift"].as_array().expect("drift").clone();
         all.into_iter().find(|d| d["column"] == column).expect("a column")
     };
     // Against the others, among which it is for them.
-    let told = json(&arguments!["season", &scores, "-o", &at("report")]);
+    let report = json(&arguments!["season", &scores, "-o", &at("report")]);
     let ask = arguments!["season", &scores, "-o", &at("second"), "--reference", &reference];
     let against = json(&ask);
     assert!(against["drift_reference"].as_str().unwrap().contains("reference"));
     for column in ["log_prob", "size"] {
-        let psi = |index: usize| drift(&told, index, column)["psi"].as_f64().unwrap();
-        assert_eq!(drift(&told, 4, column)["flagged"], true, "{column}");
+        let psi = |index: usize| drift(&report, index, column)["psi"].as_f64().unwrap();
+        assert_eq!(drift(&report, 4, column)["flagged"], true, "{column}");
         for index in 0..6 {
             assert!(psi(index) <= psi(4), "{column}, run {index}");
             let of_run = drift(&against, index, column);
@@ -609,7 +611,7 @@ fn a_run_that_drifts_is_flagged_and_the_others_are_not() {
 }
 
 #[test]
-fn scores_without_positions_give_rates_and_no_significance() {
+fn scores_without_positions_give_rates_only() {
     let folder = folder();
     let trained = crate::support::trained();
     let scores = folder.path().join("scores");
@@ -624,11 +626,11 @@ fn scores_without_positions_give_rates_and_no_significance() {
     ]));
     let output = folder.path().join("report");
     let ask = arguments!["season", &scores, "-o", &output, "--threshold", "-9"];
-    let told = json(&ask);
-    assert_eq!(told["total"]["events"], 30_000);
-    assert!(told["total"]["on"].as_u64().is_some_and(|on| on > 0));
-    assert!(told["total"]["significance"].is_null() && told["total"]["excess"].is_null());
-    let status = &told["total"]["status"];
+    let report = json(&ask);
+    assert_eq!(report["total"]["events"], 30_000);
+    assert!(report["total"]["on"].as_u64().is_some_and(|on| on > 0));
+    assert!(report["total"]["significance"].is_null() && report["total"]["excess"].is_null());
+    let status = &report["total"]["status"];
     let manifest = read_json(&scores.join("manifest.json"));
     assert_eq!(status["outside the cuts"], manifest["files"][0]["status"]["outside the cuts"]);
     let asked = run(&mut program(&arguments!["season", &scores, "-o", &folder.path().join("no")]));
@@ -656,24 +658,24 @@ fn two_scorings_are_compared_event_by_event() {
     assert!((same["rank_correlation"].as_f64().unwrap() - 1.0).abs() < 1e-12);
     assert_eq!(same["changed"], serde_json::json!([]));
     assert_eq!(same["counted"]["both"], recount(&first).counted[0]);
-    let told = json(&arguments!["compare", &a, &b, "-o", &at("compared")]);
+    let report = json(&arguments!["compare", &a, &b, "-o", &at("compared")]);
     let (of_a, of_b) = (recount(&first), recount(&second));
     for (side, counts) in [("first", of_a), ("second", of_b)] {
-        assert_eq!(told[side]["on"], counts.counted[0]);
-        let significance = told[side]["significance"].as_f64().unwrap();
+        assert_eq!(report[side]["on"], counts.counted[0]);
+        let significance = report[side]["significance"].as_f64().unwrap();
         assert!((significance - counts.once().significance()).abs() < 1e-9);
     }
-    let count = |of: &str, which: &str| told[of][which].as_u64().unwrap();
+    let count = |of: &str, which: &str| report[of][which].as_u64().unwrap();
     assert_eq!(count("at_source", "both") + count("at_source", "first_alone"), of_a.passing[0]);
     assert_eq!(count("at_source", "both") + count("at_source", "second_alone"), of_b.passing[0]);
     assert_eq!(count("counted", "both") + count("counted", "first_alone"), of_a.counted[0]);
-    let changed = told["changed"].as_array().unwrap().len() as u64;
+    let changed = report["changed"].as_array().unwrap().len() as u64;
     assert_eq!(changed, count("counted", "first_alone") + count("counted", "second_alone"));
     assert!(changed > 10);
     let rows: usize = first.iter().map(Scores::rows).sum();
-    assert_eq!(told["events"], rows);
+    assert_eq!(report["events"], rows);
     let expected = spearman(&first, &second);
-    let found = told["rank_correlation"].as_f64().unwrap();
+    let found = report["rank_correlation"].as_f64().unwrap();
     assert!((found - expected).abs() < 1e-4, "{found} {expected}");
     for count in [2, 3] {
         let name = format!("compared-{count}");
@@ -682,10 +684,10 @@ fn two_scorings_are_compared_event_by_event() {
         assert_eq!(hash(&path(&name)), hash(&path("compared")));
     }
     // Other inputs, other keys, other positions.
-    let refused = |other: &[Scores], name: &str, told: &str| {
+    let refused = |other: &[Scores], name: &str, report: &str| {
         let outcome = run(&mut program(&arguments!["compare", &a, &written(&at(name), other)]));
         assert_eq!(outcome.code, Some(3), "{name}: {}{}", outcome.stdout, outcome.stderr);
-        assert!(outcome.stderr.contains(told), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(report), "{}", outcome.stderr);
     };
     refused(&second[..3], "fewer", "different inputs");
     let mut other = second.clone();
@@ -725,7 +727,7 @@ fn spearman(first: &[Scores], second: &[Scores]) -> f64 {
 }
 
 #[test]
-fn candidates_have_the_pictures_of_their_own_events_and_no_others() {
+fn candidates_have_only_their_own_pictures() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut runs = runs(Cuts::Study, 2, 360, 40);
@@ -754,14 +756,14 @@ fn candidates_have_the_pictures_of_their_own_events_and_no_others() {
     }
     let scores = written(&at("scores"), &runs);
     let ask = arguments!["season", &scores, "-o", &at("report"), "--images", &at("images")];
-    let told = json(&ask);
-    let candidates = told["candidates"].as_array().unwrap();
+    let report = json(&ask);
+    let candidates = report["candidates"].as_array().unwrap();
     let shown = candidates.iter().take(24);
     let of_first = shown.filter(|c| c["file"] == "night-0/run-1.h5").count();
     let page = std::fs::read_to_string(at("report/season.html")).expect("a page");
     assert!(of_first > 0 && of_first < 24.min(candidates.len()), "{of_first}");
     assert_eq!(page.matches("Camera image").count(), of_first);
-    let warnings = told["warnings"].to_string();
+    let warnings = report["warnings"].to_string();
     assert!(warnings.contains("not all candidates of night-0/run-2.h5"), "{warnings}");
 }
 
@@ -771,8 +773,8 @@ fn scanned_thresholds_count_as_if_they_were_used() {
     let runs = runs(Cuts::Study, 2, 4000, 200);
     let scores = written(&folder.path().join("scores"), &runs);
     let ask = arguments!["season", &scores, "-o", &folder.path().join("report")];
-    let told = json(&ask);
-    let scan = &told["scan"];
+    let report = json(&ask);
+    let scan = &report["scan"];
     let points = scan["points"].as_array().expect("a scan");
     assert!(points.len() >= 15, "{}", points.len());
     let best = &scan["best"];
@@ -785,7 +787,7 @@ fn scanned_thresholds_count_as_if_they_were_used() {
         let significance = point["significance"].as_f64().unwrap();
         assert!((significance - once.significance()).abs() < 1e-9, "{point}");
     }
-    let used = told["total"]["significance"].as_f64().unwrap();
+    let used = report["total"]["significance"].as_f64().unwrap();
     assert!(best["significance"].as_f64().unwrap() >= 0.98 * used, "{best}, {used}");
     let page = std::fs::read_to_string(folder.path().join("report/season.html")).expect("a page");
     assert!(page.contains("Other thresholds") && page.contains("For planning only"));

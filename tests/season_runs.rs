@@ -99,8 +99,8 @@ fn season(at: &Path, files: &[(&str, Scores)], settings: &str) -> (Value, String
     let path = at.join("season.toml");
     std::fs::write(&path, settings).expect("settings");
     let output = at.join("report");
-    let told = json(&arguments!["season", &scores, "-o", &output, "-c", &path]);
-    (told, std::fs::read_to_string(output.join("season.html")).expect("a page"))
+    let report = json(&arguments!["season", &scores, "-o", &output, "-c", &path]);
+    (report, std::fs::read_to_string(output.join("season.html")).expect("a page"))
 }
 
 fn number(value: &Value) -> f64 {
@@ -124,13 +124,13 @@ fn counts(of: &Value) -> OnOff {
 }
 
 #[test]
-fn rate_of_a_night_with_bad_hours_is_the_true_one() {
+fn rate_of_night_with_bad_hours_is_true() {
     let folder = folder();
     // 7 Hz; of 4 h the last are bad, and only the first count.
     let mut plan = Plan { rate_hz: 7.0, events: 60_000, ..Plan::new(0) };
     plan.bad = Some([2000.0, 1e9]);
-    let (told, page) = season(folder.path(), &[("night.h5", plan.scores())], "");
-    let total = &told["total"];
+    let (report, page) = season(folder.path(), &[("night.h5", plan.scores())], "");
+    let total = &report["total"];
     let (live, rate) = (number(&total["live_s"]), number(&total["rate_hz"]));
     let error = (7.0 / live).sqrt();
     assert!((live - 2000.0).abs() < 2.0, "{live} s");
@@ -173,8 +173,8 @@ fn runs_go_by_run_in_order_of_time_with_portions() {
         }
         files.push((name, scores));
     }
-    let (told, page) = season(folder.path(), &files, "");
-    let runs = told["runs"].as_array().expect("runs");
+    let (report, page) = season(folder.path(), &files, "");
+    let runs = report["runs"].as_array().expect("runs");
     let found: Vec<(&str, i64)> = runs
         .iter()
         .map(|r| (r["run"].as_str().unwrap(), r["telescope"].as_i64().unwrap()))
@@ -184,23 +184,23 @@ fn runs_go_by_run_in_order_of_time_with_portions() {
         [("20221201004", 1), ("20221201005", 1), ("20221202001", 1), ("20221202001", 2)]
     );
     assert!(runs.iter().all(|run| run["portions"] == 2), "{runs:?}");
-    let portions = told["portions"].as_array().expect("portions");
+    let portions = report["portions"].as_array().expect("portions");
     let names: Vec<&str> = portions.iter().map(|p| p["name"].as_str().unwrap()).collect();
     let short = |number: u64| format!("{:016x}", hash_key(number))[..12].to_string();
     let [fourth, fifth] = [short(4), short(5)];
     assert_eq!(names, ["1", "2", &fourth, &fifth, "1", "2", "1", "2"]);
     // Live time does not end between portions.
-    let live = number(&told["total"]["live_s"]);
+    let live = number(&report["total"]["live_s"]);
     let spans: f64 =
         runs.iter().map(|r| (number(&r["end_ns"]) - number(&r["start_ns"])) / 1e9).sum();
     assert!((live - spans).abs() < 1e-3 && (live - 1000.0).abs() < 100.0, "{live} {spans}");
-    assert_eq!(told["candidates"][0]["run"].as_i64().map(|run| run / 100_000), Some(202_212));
+    assert_eq!(report["candidates"][0]["run"].as_i64().map(|run| run / 100_000), Some(202_212));
     for hash in 0..8 {
         assert!(!page.contains(&hash_key(hash).to_string()), "a hash as a number");
     }
     assert!(page.contains("20221201004"));
     // The same telescopes at other times do not share showers.
-    assert_eq!(told["total"]["showers"], "distinct");
+    assert_eq!(report["total"]["showers"], "distinct");
     let compared =
         json(&arguments!["compare", folder.path().join("scores"), folder.path().join("scores")]);
     let compared = texts(&compared["runs"]);
@@ -229,12 +229,12 @@ fn hashed_runs_are_short_and_warned_of() {
     let of_row = |row: usize| u64::from(row >= 200);
     scores.keys.push(("run_id".to_string(), (0..400).map(|r| hash_key(of_row(r))).collect()));
     scores.keys.push(("portion".to_string(), (0..400).map(|r| of_row(r) as i64).collect()));
-    let (told, page) = season(folder.path(), &[("table.h5", scores)], "");
+    let (report, page) = season(folder.path(), &[("table.h5", scores)], "");
     let runs: Vec<&str> =
-        told["runs"].as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
+        report["runs"].as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
     let short = |number: u64| format!("{:016x}", hash_key(number))[..12].to_string();
     assert_eq!(runs, [short(0), short(1)], "in the order of their times");
-    assert!(told["warnings"].to_string().contains("a portion counts as a run"), "{told}");
+    assert!(report["warnings"].to_string().contains("a portion counts as a run"), "{report}");
     assert!(page.contains(&short(0)) && !page.contains(&hash_key(0).to_string()));
 }
 
@@ -245,10 +245,10 @@ fn run_in_seconds_enters_no_time_and_is_named() {
     let mut other = with_key(Plan::new(1).scores(), "run", 20_221_201_002);
     other.key("unix_time_ns").iter_mut().for_each(|time| *time /= SECOND);
     let files = [("a.h5", timed.clone()), ("b.h5", other)];
-    let (told, page) = season(folder.path(), &files, "");
+    let (report, page) = season(folder.path(), &files, "");
     let alone = crate::support::folder();
     let (only, _) = season(alone.path(), &[("a.h5", timed)], "");
-    let (total, of_timed) = (&told["total"], &only["total"]);
+    let (total, of_timed) = (&report["total"], &only["total"]);
     for same in ["live_s", "live_events", "rate_hz", "per_root_hour", "gaps"] {
         assert_eq!(total[same], of_timed[same], "{same}");
     }
@@ -257,19 +257,19 @@ fn run_in_seconds_enters_no_time_and_is_named() {
         let points = of["scan"]["points"].as_array().expect("points").iter();
         points.filter(|point| !point["needed_of_found"].is_null()).count()
     };
-    assert!(found(&told) == 0 && found(&only) > 0, "{}", told["scan"]);
+    assert!(found(&report) == 0 && found(&only) > 0, "{}", report["scan"]);
     assert_eq!((&total["events"], &total["without_time"]), (&6000.into(), &2000.into()));
     assert!(total["on"].as_u64() > of_timed["on"].as_u64(), "counts are kept");
     let hours = number(&of_timed["live_s"]) / 3600.0;
     let sigma = counts(of_timed).significance();
     assert!((number(&total["per_root_hour"]) - sigma / hours.sqrt()).abs() < 1e-9);
-    let run = &told["runs"][1];
+    let run = &report["runs"][1];
     assert_eq!(run["run"], "20221201002");
     for absent in ["live_s", "rate_hz", "per_root_hour", "night", "season", "start_ns"] {
         assert!(run[absent].is_null(), "{absent}: {run}");
     }
-    assert_eq!(told["cumulative"].as_array().expect("steps").len(), 1);
-    let warnings = texts(&told["warnings"]);
+    assert_eq!(report["cumulative"].as_array().expect("steps").len(), 1);
+    let warnings = texts(&report["warnings"]);
     let named = "run 20221201002: times outside of 2000 to 2100: unix_time_ns holds s?; left out of live time, rates and σ/√h";
     assert!(warnings.iter().any(|warning| warning == named), "{warnings:?}");
     assert!(!page.contains("1969-12") && !page.contains("1970-01"), "no such year");
@@ -279,9 +279,9 @@ fn run_in_seconds_enters_no_time_and_is_named() {
     let mut few = Plan::new(0).scores();
     few.key("unix_time_ns")[7] = 0;
     few.key("unix_time_ns")[9] = 0;
-    let (told, _) = season(third.path(), &[("few.h5", few)], "");
-    assert!(number(&told["total"]["live_s"]) > 100.0);
-    let warnings = told["warnings"].to_string();
+    let (report, _) = season(third.path(), &[("few.h5", few)], "");
+    assert!(number(&report["total"]["live_s"]) > 100.0);
+    let warnings = report["warnings"].to_string();
     assert!(
         warnings.contains("2 time(s) outside of 2000 to 2100, first 0 at few.h5, row 7"),
         "{warnings}"
@@ -322,14 +322,14 @@ fn telescopes_of_one_shower_are_warned_of() {
     let mut second = scores.clone();
     second.input = "other.h5".to_string();
     let files = [("IACT01/a.h5", scores), ("IACT02/a.h5", second)];
-    let (told, page) = season(folder.path(), &files, "");
+    let (report, page) = season(folder.path(), &files, "");
     let sigma = |of: &Value| number(&of["significance"]);
-    let (one, sum) = (sigma(&told["groups"][0]), sigma(&told["total"]));
+    let (one, sum) = (sigma(&report["groups"][0]), sigma(&report["total"]));
     assert!(one > 2.0 && (sum / one - std::f64::consts::SQRT_2).abs() < 1e-6, "{one} {sum}");
-    assert_eq!(told["total"]["showers"], "independent");
-    assert!(told["groups"].as_array().unwrap().iter().all(|g| g["showers"] == "distinct"));
+    assert_eq!(report["total"]["showers"], "independent");
+    assert!(report["groups"].as_array().unwrap().iter().all(|g| g["showers"] == "distinct"));
     let warning = "telescopes are counted as independent: the same shower may count several times";
-    assert!(told["warnings"].to_string().contains(warning), "{told}");
+    assert!(report["warnings"].to_string().contains(warning), "{report}");
     assert!(page.contains(warning) && page.contains("≤ "), "no bound on the page");
     let text = succeed(&mut program(&arguments![
         "season",
@@ -358,8 +358,8 @@ fn telescopes_that_share_showers_are_combined() {
     let own = with_key(own, "run_id", 78);
     let files = [("IACT01/a.h5", first), ("IACT02/a.h5", second), ("IACT02/b.h5", own)];
     let key = "shower_key = [\"run_id\", \"event_id\"]\n";
-    let (told, page) = season(folder.path(), &files, key);
-    let total = &told["total"];
+    let (report, page) = season(folder.path(), &files, key);
+    let total = &report["total"];
     assert_eq!(total["showers"], "combined");
     // What the first telescope and the run of its own count, and what the second sees alone.
     let counted = |scores: &Scores| -> Vec<Option<(f32, usize)>> {
@@ -382,13 +382,13 @@ fn telescopes_that_share_showers_are_combined() {
     assert!(repeated > 100);
     assert_eq!(total["repeated_images"], repeated);
     // Images of one shower are not scanned as if they were independent.
-    assert!(told["scan"].is_null(), "{}", told["scan"]);
+    assert!(report["scan"].is_null(), "{}", report["scan"]);
     assert_eq!((&total["on"], &total["off"]), (&expected[0].into(), &expected[1..].into()));
     let sigma = OnOff::new(expected[0], &expected[1..]).expect("positions").significance();
     assert!((number(&total["significance"]) - sigma).abs() < 1e-9);
-    let steps = told["cumulative"].as_array().expect("steps");
+    let steps = report["cumulative"].as_array().expect("steps");
     assert!((number(&steps[steps.len() - 1]["significance"]) - sigma).abs() < 1e-9);
-    assert!(!told["warnings"].to_string().contains("independent") && !page.contains("≤ "));
+    assert!(!report["warnings"].to_string().contains("independent") && !page.contains("≤ "));
     for count in [2, 3] {
         let (scores, settings) = (folder.path().join("scores"), folder.path().join("season.toml"));
         let output = folder.path().join(format!("ranks-{count}"));
@@ -415,7 +415,7 @@ fn run_program(arguments: &[std::ffi::OsString]) -> crate::support::Outcome {
 }
 
 #[test]
-fn shifted_size_is_flagged_and_a_moving_telescope_not() {
+fn shifted_size_flagged_not_a_moving_telescope() {
     let folder = folder();
     let mut files: Vec<(String, Scores)> = (0..6)
         .map(|n| (format!("{n}.h5"), Plan { events: 20_000, ..Plan::new(n) }.scores()))
@@ -429,8 +429,8 @@ fn shifted_size_is_flagged_and_a_moving_telescope_not() {
     // A quarter more light: KS 0.07 for sizes as wide as these are.
     files[3].1.column("size").iter_mut().for_each(|size| *size *= 1.3);
     let files: Vec<(&str, Scores)> = files.iter().map(|(n, s)| (n.as_str(), s.clone())).collect();
-    let (told, _) = season(folder.path(), &files, "");
-    for (n, run) in told["runs"].as_array().expect("runs").iter().enumerate() {
+    let (report, _) = season(folder.path(), &files, "");
+    for (n, run) in report["runs"].as_array().expect("runs").iter().enumerate() {
         let drift = run["drift"].as_array().expect("drift");
         let columns: Vec<&str> = drift.iter().map(|d| d["column"].as_str().unwrap()).collect();
         assert_eq!(columns, ["log_prob", "size"], "what moves by design is left out");
@@ -445,8 +445,8 @@ fn shifted_size_is_flagged_and_a_moving_telescope_not() {
     }
     // The list is a setting.
     let again = crate::support::folder();
-    let (told, _) = season(again.path(), &files, "[drift]\nleave_out = [\"log_prob\"]\n");
-    let drift = told["runs"][0]["drift"].as_array().expect("drift");
+    let (report, _) = season(again.path(), &files, "[drift]\nleave_out = [\"log_prob\"]\n");
+    let drift = report["runs"][0]["drift"].as_array().expect("drift");
     assert_eq!(drift.len(), 2);
     assert!(drift.iter().any(|d| d["column"] == "tel_el" && d["flagged"] == true), "{drift:?}");
 }
@@ -466,14 +466,14 @@ fn convert_refuses_times_in_seconds() {
     let output = folder.path().join("out.h5");
     let outcome = run(&mut program(&arguments!["convert", "-o", &output, &path]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
-    let told = [
+    let expected = [
         "outside of 2000 to 2100",
         "unix_time_ns",
         "row 4",
         "1700000000",
         "holds s? TAIGA writes ns",
     ];
-    for text in told {
+    for text in expected {
         assert!(outcome.stderr.contains(text), "no '{text}' in {}", outcome.stderr);
     }
     assert!(!output.exists());
@@ -495,10 +495,10 @@ fn copies_of_a_table_that_differ_in_a_byte_are_found() {
         })
         .collect();
     let outcome = run(&mut program(&arguments!["check", &outputs[0], &outputs[1]]));
-    let told = [outcome.stdout, outcome.stderr].concat();
+    let printed = [outcome.stdout, outcome.stderr].concat();
     assert!(
-        outcome.code == Some(3) && told.contains("60 of 60 rows"),
-        "{:?}: {told}",
+        outcome.code == Some(3) && printed.contains("60 of 60 rows"),
+        "{:?}: {printed}",
         outcome.code
     );
 }
@@ -524,26 +524,26 @@ fn check_and_score_find_times_in_seconds() {
     succeed(&mut program(&arguments!["check", &good]));
     let outcome = run(&mut program(&arguments!["check", &bad]));
     assert_eq!(outcome.code, Some(3), "{}{}", outcome.stdout, outcome.stderr);
-    let told = "'unix_time_ns' is outside of 2000 to 2100 in 2000 of 2000 rows: 1669914000 (plausible in s) in row 0";
-    assert!(outcome.stdout.contains(told), "{}", outcome.stdout);
+    let expected = "'unix_time_ns' is outside of 2000 to 2100 in 2000 of 2000 rows: 1669914000 (plausible in s) in row 0";
+    assert!(outcome.stdout.contains(expected), "{}", outcome.stdout);
     // One wrong row of 2000 is a warning.
     succeed(&mut program(&arguments!["check", with_times(&at("one.h5"), 1)]));
     // Scores do not depend on times: warned of, counted, and the same again from the outputs.
     let score = |output: &str| {
         let score = arguments!["score", "-m", &trained().model, "-o", &at(output), &good, &bad];
-        let told = succeed(&mut program(&score)).stderr;
+        let printed = succeed(&mut program(&score)).stderr;
         let text = std::fs::read_to_string(at(output).join("manifest.json")).expect("a manifest");
-        (told, text)
+        (printed, text)
     };
-    let (told, manifest) = score("scores");
-    assert!(told.contains("bad.h5: 2000 of 2000 rows have a time"), "{told}");
-    assert!(!told.contains("good.h5: "), "{told}");
+    let (printed, manifest) = score("scores");
+    assert!(printed.contains("bad.h5: 2000 of 2000 rows have a time"), "{printed}");
+    assert!(!printed.contains("good.h5: "), "{printed}");
     let files: Value = serde_json::from_str(&manifest).expect("JSON");
     let of = |n: usize| files["files"][n]["implausible_times"].as_u64();
     assert_eq!((of(0), of(1)), (Some(2000), None), "{manifest}");
     std::fs::remove_dir_all(at("scores/ledger")).expect("a ledger");
-    let (told, again) = score("scores");
-    assert!(told.contains("bad.h5: 2000 of 2000 rows"), "{told}");
+    let (printed, again) = score("scores");
+    assert!(printed.contains("bad.h5: 2000 of 2000 rows"), "{printed}");
     assert_eq!(again, manifest);
     // And `season` leaves it out of its times.
     let threshold = ["--threshold", "-1e9"].map(std::ffi::OsString::from);
@@ -628,17 +628,17 @@ fn counts_over_positions_are_named_as_pairs() {
         &scores,
         &trained().hadron
     ];
-    let told = succeed(&mut program(&score)).stdout;
+    let printed = succeed(&mut program(&score)).stdout;
     let text = std::fs::read_to_string(scores.join("manifest.json")).expect("a manifest");
     let manifest: Value = serde_json::from_str(&text).expect("JSON");
     let cut = manifest["files"][0]["status"]["outside the cuts"].as_u64().expect("a count");
     let line = format!("{cut} of 180000 (event, position) pairs outside the cuts");
-    assert!(told.contains(&line), "no '{line}' in {told}");
+    assert!(printed.contains(&line), "no '{line}' in {printed}");
     assert_eq!(manifest["status_counts"], "(event, position) pairs");
     let plain = folder.path().join("plain");
     let score = arguments!["score", "-m", &trained().model, "-o", &plain, &trained().hadron];
-    let told = succeed(&mut program(&score)).stdout;
-    assert!(told.contains("rows outside the cuts") && !told.contains("pairs"), "{told}");
+    let printed = succeed(&mut program(&score)).stdout;
+    assert!(printed.contains("rows outside the cuts") && !printed.contains("pairs"), "{printed}");
     let text = std::fs::read_to_string(plain.join("manifest.json")).expect("a manifest");
     assert!(!text.contains("status_counts"));
 }
@@ -686,8 +686,8 @@ fn events_that_are_there_twice_are_refused() {
     let mut renamed = Scores { input: "renamed.h5".to_string(), ..one.clone() };
     renamed.key("run").fill(20_221_201_002);
     let at = folder();
-    let (told, _) = season(at.path(), &[("a.h5", one.clone()), ("c.h5", renamed)], "");
-    let warnings = texts(&told["warnings"]).join("; ");
+    let (report, _) = season(at.path(), &[("a.h5", one.clone()), ("c.h5", renamed)], "");
+    let warnings = texts(&report["warnings"]).join("; ");
     assert!(warnings.contains("equal values and other keys"), "{warnings}");
     // Within one file.
     let mut twice = one.clone();
@@ -712,7 +712,7 @@ fn events_that_are_there_twice_are_refused() {
 }
 
 #[test]
-fn simulations_and_own_scores_in_wrong_places_are_found() {
+fn misplaced_simulations_and_scores_are_found() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let [one, other, mc] = [1, 2, 3].map(|number| Plan::new(number).scores());
@@ -798,8 +798,8 @@ fn counts_of_none_have_a_limit_and_no_sigma() {
         ("a.h5", with_key(one, "run", 20_221_201_001)),
         ("b.h5", with_key(cut, "run", 20_221_201_002)),
     ];
-    let (told, page) = season(folder.path(), &files, "");
-    let [full, empty] = [&told["runs"][0], &told["runs"][1]];
+    let (report, page) = season(folder.path(), &files, "");
+    let [full, empty] = [&report["runs"][0], &report["runs"][1]];
     assert!(full["significance"].is_number());
     for absent in ["significance", "per_root_hour", "naive"] {
         assert!(empty[absent].is_null(), "{absent}: {empty}");
@@ -817,22 +817,22 @@ fn overlapping_runs_are_warned_of() {
     };
     let warnings = |files: &[(&str, Scores)]| {
         let folder = folder();
-        let (told, _) = season(folder.path(), files, "");
-        texts(&told["warnings"]).join("; ")
+        let (report, _) = season(folder.path(), files, "");
+        texts(&report["warnings"]).join("; ")
     };
     // 2000 events at 8 Hz take about 250 s.
     let files = [("a.h5", run(1, 0, 1)), ("b.h5", run(2, 60, 2)), ("c.h5", run(3, 3600, 3))];
-    let told = warnings(&files);
+    let printed = warnings(&files);
     let named = "runs of one telescope overlap in time, and their live time counts twice: \
                  run 20221201001 and run 20221201002 by ";
-    assert!(told.contains(named), "{told}");
-    assert!(!told.contains("and run 20221201003 by"), "{told}");
+    assert!(printed.contains(named), "{printed}");
+    assert!(!printed.contains("and run 20221201003 by"), "{printed}");
     let [a, b, c] = files;
     let apart = [("IACT01/a.h5", a.1.clone()), ("IACT02/b.h5", b.1)];
-    let told = warnings(&apart);
-    assert!(!told.contains("overlap in time"), "{told}");
-    let told = warnings(&[a, c]);
-    assert!(!told.contains("overlap in time"), "{told}");
+    let printed = warnings(&apart);
+    assert!(!printed.contains("overlap in time"), "{printed}");
+    let printed = warnings(&[a, c]);
+    assert!(!printed.contains("overlap in time"), "{printed}");
 }
 
 #[test]
@@ -846,8 +846,8 @@ fn runs_with_rows_without_a_score_are_named() {
         broken.status[of_row.clone()].fill(1);
         broken.column("score")[of_row].fill(f32::NAN);
     }
-    let (told, _) = season(folder.path(), &[("a.h5", whole), ("b.h5", broken)], "");
-    let warnings = texts(&told["warnings"]).join("; ");
+    let (report, _) = season(folder.path(), &[("a.h5", whole), ("b.h5", broken)], "");
+    let warnings = texts(&report["warnings"]).join("; ");
     assert!(warnings.contains("have no score"), "{warnings}");
     assert!(warnings.contains("run 20221201002 (100 of 2000 rows)"), "{warnings}");
     assert!(!warnings.contains("run 20221201001 ("), "{warnings}");
@@ -873,18 +873,21 @@ fn energies_that_were_not_thrown_are_warned_of() {
         std::fs::write(&path, text).expect("settings");
         let command =
             arguments!["season", &scores, "-o", &at(name), "-c", &path, "--gamma-mc", &mc];
-        let told = json(&command);
-        let areas = told["simulation"]["area"].as_array().expect("areas").len();
-        (areas, texts(&told["warnings"]).join("; "))
+        let report = json(&command);
+        let areas = report["simulation"]["area"].as_array().expect("areas").len();
+        (areas, texts(&report["warnings"]).join("; "))
     };
-    let (areas, told) = season("right", 1.0, "energy_tev = [1.0, 100.0]\n");
-    assert!(areas > 0 && !told.contains("true energ"), "{told}");
-    let (areas, told) = season("gev", 1000.0, "energy_tev = [1.0, 100.0]\n");
+    let (areas, printed) = season("right", 1.0, "energy_tev = [1.0, 100.0]\n");
+    assert!(areas > 0 && !printed.contains("true energ"), "{printed}");
+    let (areas, printed) = season("gev", 1000.0, "energy_tev = [1.0, 100.0]\n");
     assert_eq!(areas, 0);
-    assert!(told.contains("no effective areas: the true energies"), "{told}");
-    assert!(told.contains("outside of all bins of energy, 2 to 200 TeV"), "{told}");
-    assert!(told.contains("outside of 1 to 100 TeV, which [simulation] energy_tev"), "{told}");
+    assert!(printed.contains("no effective areas: the true energies"), "{printed}");
+    assert!(printed.contains("outside of all bins of energy, 2 to 200 TeV"), "{printed}");
+    assert!(
+        printed.contains("outside of 1 to 100 TeV, which [simulation] energy_tev"),
+        "{printed}"
+    );
     // About half of them are below 2 TeV.
-    let (areas, told) = season("narrow", 1.0, "energy_tev = [2.0, 100.0]\n");
-    assert!(areas > 0 && told.contains("outside of 2 to 100 TeV"), "{told}");
+    let (areas, printed) = season("narrow", 1.0, "energy_tev = [2.0, 100.0]\n");
+    assert!(areas > 0 && printed.contains("outside of 2 to 100 TeV"), "{printed}");
 }

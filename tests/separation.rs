@@ -94,7 +94,7 @@ learning_rate = 1e-2
 }
 
 #[test]
-fn every_mode_has_the_same_bytes_on_any_number_of_ranks() {
+fn every_mode_has_the_same_bytes_on_any_ranks() {
     let case = Case::new(4000);
     let hinge = format!("{PUSH}push = {{ form = \"hinge\" }}\n{ANOMALIES}");
     for (mode, data, more) in [
@@ -137,7 +137,7 @@ fn every_mode_has_the_same_bytes_on_any_number_of_ranks() {
 }
 
 #[test]
-fn a_ratio_stopped_in_either_stage_ends_with_the_same_bytes() {
+fn ratio_stopped_in_any_stage_ends_equal() {
     let case = Case::new(4000);
     let configuration = case.configuration("ratio", "", RATIO);
     let expected = hash(&case.train(&configuration, 1));
@@ -158,7 +158,7 @@ fn a_ratio_stopped_in_either_stage_ends_with_the_same_bytes() {
 }
 
 #[test]
-fn the_score_of_a_ratio_is_the_difference_of_its_flows_and_gammaness_rises_with_it() {
+fn ratio_score_is_the_difference_of_its_flows() {
     let case = Case::new(12_000);
     let model = case.train(&case.configuration("ratio", "", RATIO), 1);
     let (card, _) = Model::load(&model).map(|(m, h)| (m.card, h)).expect("a model");
@@ -219,7 +219,7 @@ fn area(events: &[(f64, bool, f64)]) -> f64 {
 }
 
 #[test]
-fn events_weigh_in_evaluation_what_they_weighed_in_training() {
+fn evaluation_weights_equal_training_weights() {
     let case = Case::new(8000);
     let expression = "(size/100)^1.5";
     let data = format!("weight = {expression:?}");
@@ -227,14 +227,14 @@ fn events_weigh_in_evaluation_what_they_weighed_in_training() {
     let card = Model::load(&model).expect("a model").0.card;
     assert_eq!((card.version, card.training.weight.as_deref()), (6, Some(expression)));
     let [gamma, hadron] = &case.events;
-    let told = |name: &str, more: &[&str]| {
+    let evaluated = |name: &str, more: &[&str]| {
         let output = case.path(name);
         let mut all = arguments!["evaluate", "-m", &model, gamma, hadron, "-o", &output].to_vec();
         all.extend(arguments!["--part", "all"]);
         all.extend(more.iter().map(Into::into));
         json(&all)
     };
-    let weighted = told("weighted", &[]);
+    let weighted = evaluated("weighted", &[]);
     assert_eq!(weighted["about"]["weights"]["expression"], expression);
     let scores = case.path("scores");
     json(&arguments!["score", "-m", &model, "-o", &scores, gamma, hadron]);
@@ -261,7 +261,7 @@ fn events_weigh_in_evaluation_what_they_weighed_in_training() {
         let expected = sums[class] * sums[class] / squares[class];
         assert!((effective / expected - 1.0).abs() < 1e-6, "{effective} {expected}");
     }
-    let plain = told("plain", &["--weight", "1"]);
+    let plain = evaluated("plain", &["--weight", "1"]);
     assert!(plain["effective"].is_null() && plain["about"]["weights"].is_null());
     events.iter_mut().for_each(|event| event.2 = 1.0);
     let unweighted = number(&plain["auc"]["value"]);
@@ -309,9 +309,9 @@ fn latent_points_of_a_flow_are_told_axis_by_axis() {
     let case = Case::new(6000);
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
-    let told =
+    let report =
         json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("evaluation")]);
-    let latent = told["latent"].as_array().expect("flows");
+    let latent = report["latent"].as_array().expect("flows");
     let flows: Vec<&str> = latent.iter().filter_map(|l| l["flow"].as_str()).collect();
     assert_eq!(flows, ["gamma", "hadron"]);
     for flow in latent {
@@ -329,7 +329,7 @@ fn latent_points_of_a_flow_are_told_axis_by_axis() {
 }
 
 #[test]
-fn a_forest_of_the_same_split_stands_beside_the_model() {
+fn forest_of_the_same_split_is_the_baseline() {
     let case = Case::new(4000);
     let model = case.train(&case.configuration("ratio", "weight = \"size^0.2\"", ""), 1);
     let card = Model::load(&model).expect("a model").0.card;
@@ -341,8 +341,8 @@ fn a_forest_of_the_same_split_stands_beside_the_model() {
         all.extend(arguments!["--yardstick", gamma, hadron]);
         all
     };
-    let told = json(&evaluate(&output, &[]));
-    let yardstick = &told["yardstick"];
+    let report = json(&evaluate(&output, &[]));
+    let yardstick = &report["yardstick"];
     for class in ["gamma", "hadron"] {
         let rows = card.training.flows[class].rows.expect("counts");
         assert_eq!(yardstick["trained_on"][class].as_u64(), Some(rows.train + rows.validation));
@@ -350,7 +350,7 @@ fn a_forest_of_the_same_split_stands_beside_the_model() {
     let number = |value: &serde_json::Value| value.as_f64().expect("a number");
     let area = number(&yardstick["auc"]["value"]);
     assert!(area > 0.8, "{area}");
-    let difference = number(&told["auc"]["value"]) - area;
+    let difference = number(&report["auc"]["value"]) - area;
     assert!((number(&yardstick["difference"]["value"]) - difference).abs() < 1e-9);
     let page = std::fs::read_to_string(output.join("report.html")).expect("a page");
     assert!(page.contains("random forest of 100 trees"));
@@ -426,12 +426,12 @@ fn a_class_swapped_is_noticed() {
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
     let output = case.path("evaluation");
-    let told = run(&mut program(&arguments![
+    let printed = run(&mut program(&arguments![
         "evaluate", "-m", &model, "--gamma", hadron, "--hadron", gamma, "-o", &output
     ]));
     // Files that say what they hold are refused; others would run and warn.
-    assert_eq!(told.code, Some(3), "{}", told.stderr);
-    assert!(told.stderr.contains("swapped"), "{}", told.stderr);
+    assert_eq!(printed.code, Some(3), "{}", printed.stderr);
+    assert!(printed.stderr.contains("swapped"), "{}", printed.stderr);
 }
 
 #[test]
@@ -448,7 +448,7 @@ fn a_model_of_version_1_is_still_read_to_the_bit() {
 }
 
 #[test]
-fn classes_that_are_swapped_and_features_that_do_not_fit_are_told() {
+fn swapped_classes_and_bad_features_are_reported() {
     let case = Case::new(4000);
     let configuration = case.configuration("ratio", "", "");
     let model = case.train(&configuration, 1);
@@ -462,17 +462,17 @@ fn classes_that_are_swapped_and_features_that_do_not_fit_are_told() {
         all.extend(more);
     }
     events.class.extend(&hadrons.class);
-    let told = |events: &Events, name: &str| {
+    let evaluated = |events: &Events, name: &str| {
         let path = case.path(name);
         events.write(&path);
         // Training events as of another class are refused unless all are asked for.
         let output = case.path(&format!("{name}-e"));
         json(&arguments!["evaluate", "-m", &model, "--part", "all", &path, "-o", output])
     };
-    let right = told(&events, "right.h5");
+    let right = evaluated(&events, "right.h5");
     assert!(!right["warnings"].to_string().contains("wrong way"), "{}", right["warnings"]);
     events.class.iter_mut().for_each(|class| *class = 1 - *class);
-    let wrong = told(&events, mixed.file_name().and_then(|n| n.to_str()).expect("a name"));
+    let wrong = evaluated(&events, mixed.file_name().and_then(|n| n.to_str()).expect("a name"));
     assert!(wrong["auc"]["value"].as_f64().expect("an AUC") < 0.3, "{}", wrong["auc"]);
     let warnings = wrong["warnings"].to_string();
     assert!(
@@ -515,14 +515,14 @@ fn classes_that_are_swapped_and_features_that_do_not_fit_are_told() {
 }
 
 #[test]
-fn parameters_and_log_likelihoods_of_both_classes_are_counted_and_shown() {
+fn parameters_and_likelihoods_are_reported() {
     let case = Case::new(4000);
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
     let output = case.path("evaluation");
     let all = arguments!["evaluate", "-m", &model, gamma, hadron, "--part", "all", "-o", &output];
-    let told = json(&all);
-    let parameters = told["parameters"].as_array().expect("parameters");
+    let report = json(&all);
+    let parameters = report["parameters"].as_array().expect("parameters");
     let names: Vec<&str> = parameters.iter().filter_map(|p| p["name"].as_str()).collect();
     assert_eq!(names, ["size", "width", "length", "con2", "dist", "alpha"]);
     for parameter in parameters {
@@ -553,7 +553,7 @@ fn parameters_and_log_likelihoods_of_both_classes_are_counted_and_shown() {
             }
         }
     }
-    let of = &told["log_likelihood"];
+    let of = &report["log_likelihood"];
     assert_eq!(of["flow"], "gamma");
     let gammas: u64 = of["histogram"]["gamma"]
         .as_array()
@@ -561,7 +561,7 @@ fn parameters_and_log_likelihoods_of_both_classes_are_counted_and_shown() {
         .iter()
         .filter_map(serde_json::Value::as_u64)
         .sum();
-    assert_eq!(Some(gammas), told["counts"]["gamma"].as_u64());
+    assert_eq!(Some(gammas), report["counts"]["gamma"].as_u64());
     let page = std::fs::read_to_string(output.join("report.html")).expect("a page");
     assert!(page.contains("Parameters by class") && page.contains("Log-likelihood in the flow"));
 }

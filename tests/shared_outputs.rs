@@ -131,7 +131,7 @@ fn copies_and_renamed_inputs_are_named() {
 }
 
 #[test]
-fn altered_outputs_are_found_by_the_same_command_and_by_season() {
+fn altered_outputs_are_found_by_score_and_season() {
     let archive = Archive::new(4);
     let (input, output) = (archive.at("archive"), archive.at("scores"));
     let score = Archive::score(&output, &input, &[]);
@@ -145,8 +145,8 @@ fn altered_outputs_are_found_by_the_same_command_and_by_season() {
     let season = arguments!["season", &output, "-o", archive.at("report"), "--threshold", "-99"];
     let outcome = run(&mut program(&season));
     assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
-    let told = [outcome.stdout, outcome.stderr].concat();
-    assert!(told.contains("not as it was written"), "{told}");
+    let expected = [outcome.stdout, outcome.stderr].concat();
+    assert!(expected.contains("not as it was written"), "{expected}");
     let outcome = run(&mut program(&score));
     assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("changed since it was written"), "{}", outcome.stdout);
@@ -156,7 +156,7 @@ fn altered_outputs_are_found_by_the_same_command_and_by_season() {
 }
 
 #[test]
-fn damaged_ledger_and_missing_record_of_inputs_are_mended() {
+fn damaged_ledger_and_lost_record_are_repaired() {
     let archive = Archive::new(4);
     let (input, output) = (archive.at("archive"), archive.at("scores"));
     let score = Archive::score(&output, &input, &[]);
@@ -366,7 +366,7 @@ fn same_score_command_twice_gives_one_result() {
 }
 
 #[test]
-fn held_output_is_waited_for_and_then_refused_with_75() {
+fn locked_output_is_awaited_then_refused_with_75() {
     let archive = Archive::new(1);
     let output = archive.at("scores");
     std::fs::create_dir_all(&output).expect("a folder");
@@ -398,12 +398,12 @@ fn training_restarts_at_once_after_a_kill() {
 fn moved_run_folder_ends_the_training() {
     let case = Case::new(2000, crate::support::LONG);
     let (output, moved) = (case.at("run"), case.at("moved"));
-    let told = case.at("messages");
-    let mut running = Watched::start_told(&mut program(&case.train(&output, &[])), &told);
+    let log_path = case.at("messages");
+    let mut running = Watched::start_with_log(&mut program(&case.train(&output, &[])), &log_path);
     crate::support::wait_for_step(&mut running, &output, 3);
     std::fs::rename(&output, &moved).expect("a move");
     let code = running.wait().code();
-    let text = std::fs::read_to_string(&told).expect("messages");
+    let text = std::fs::read_to_string(&log_path).expect("messages");
     assert_eq!(code, Some(5), "{text}");
     assert!(text.contains("moved, removed or replaced"), "{text}");
     assert!(!output.join("model.safetensors").exists());
@@ -450,7 +450,7 @@ fn output_that_is_an_input_is_refused() {
 }
 
 #[test]
-fn unwritable_streams_do_not_change_the_meaning_of_exit_codes() {
+fn unwritable_streams_do_not_change_exit_codes() {
     let archive = Archive::new(1);
     let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("/dev/full"));
     let missing =

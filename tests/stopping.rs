@@ -15,16 +15,16 @@ const ENVIRONMENT: i32 = 5;
 const STOPPED: i32 = 75;
 
 #[test]
-fn a_rank_that_is_stopped_or_dies_ends_the_job_within_the_deadline_and_is_named() {
+fn stopped_or_dead_rank_ends_job_and_is_named() {
     let case = Case::new(3000, LONG);
     let deadline = Duration::from_secs(5);
     let stream = Stream::new(seed(), "stop", &[]);
     for trial in 0..count(2, 20) as u64 {
         let (dies, victim) = (trial % 2 == 1, (stream.bits(2 * trial) % 4) as usize);
         let output = case.at(&format!("run-{trial}"));
-        let told = case.at(&format!("told-{trial}"));
+        let log = case.at(&format!("told-{trial}"));
         let command = case.train(&output, &["--watchdog", "5s"]);
-        let mut training = Watched::start_told(&mut ranks(4, &command), &told);
+        let mut training = Watched::start_with_log(&mut ranks(4, &command), &log);
         wait_for_step(&mut training, &output, 2 + stream.bits(2 * trial + 1) % 20);
         let processes = rank_processes(&training);
         assert_eq!(processes.len(), 4);
@@ -33,18 +33,18 @@ fn a_rank_that_is_stopped_or_dies_ends_the_job_within_the_deadline_and_is_named(
         let status = training.wait();
         let took = since.elapsed();
         assert!(!status.success());
-        let told = text(&told);
+        let log = text(&log);
         if dies {
             // The launcher is there first.
-            assert!(told.contains(&format!("process rank {victim} ")), "{told}");
+            assert!(log.contains(&format!("process rank {victim} ")), "{log}");
         } else {
-            assert_eq!(status.code(), Some(ENVIRONMENT), "{told}");
+            assert_eq!(status.code(), Some(ENVIRONMENT), "{log}");
             let host = text(Path::new("/proc/sys/kernel/hostname"));
             let process = format!("(process {})", processes[victim]);
             for part in ["is missing from all-", " step ", host.trim(), &process, "rank "] {
-                assert!(told.contains(part), "'{part}' is not in: {told}");
+                assert!(log.contains(part), "'{part}' is not in: {log}");
             }
-            assert_eq!(told.matches("is missing from").count(), 1, "{told}");
+            assert_eq!(log.matches("is missing from").count(), 1, "{log}");
         }
         let how = if dies { "killed" } else { "stopped" };
         report(&format!("watchdog: rank {how}, job over after {:.2} s", took.as_secs_f64()));
@@ -59,7 +59,7 @@ fn a_rank_that_is_stopped_or_dies_ends_the_job_within_the_deadline_and_is_named(
 }
 
 #[test]
-fn a_rank_that_is_stopped_while_scoring_ends_the_job_and_is_named() {
+fn rank_stopped_in_scoring_ends_job_and_is_named() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for i in 0..8 {
@@ -78,17 +78,17 @@ fn a_rank_that_is_stopped_while_scoring_ends_the_job_and_is_named() {
         "--watchdog",
         "5s"
     ];
-    let told = folder.path().join("told");
-    let mut scoring = Watched::start_told(&mut ranks(4, &command), &told);
+    let log = folder.path().join("told");
+    let mut scoring = Watched::start_with_log(&mut ranks(4, &command), &log);
     let is_part = |entry: std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "part");
     let begun = || std::fs::read_dir(&output).is_ok_and(|all| all.flatten().any(is_part));
     while !begun() {
-        assert_eq!(scoring.ended(), None, "{}", text(&told));
+        assert_eq!(scoring.ended(), None, "{}", text(&log));
         std::thread::sleep(Duration::from_millis(2));
     }
     signal(rank_processes(&scoring)[1 + seed() as usize % 3], libc::SIGSTOP);
-    assert_eq!(scoring.wait().code(), Some(ENVIRONMENT), "{}", text(&told));
-    assert!(text(&told).contains("is missing from"), "{}", text(&told));
+    assert_eq!(scoring.wait().code(), Some(ENVIRONMENT), "{}", text(&log));
+    assert!(text(&log).contains("is missing from"), "{}", text(&log));
     let whole = folder.path().join("whole");
     let alone = arguments!["score", "-m", &trained.model, "-o", &whole, &archive];
     succeed(&mut program(&alone));
@@ -97,11 +97,11 @@ fn a_rank_that_is_stopped_while_scoring_ends_the_job_and_is_named() {
 }
 
 #[test]
-fn a_rank_that_is_stopped_while_evaluating_ends_the_job_and_is_named() {
+fn rank_stopped_in_evaluation_ends_the_job() {
     let (trained, folder) = (trained(), folder());
     let gamma = simulated(folder.path().join("gamma.h5"), Class::Gamma, 1_500_000, seed());
     let hadron = simulated(folder.path().join("hadron.h5"), Class::Hadron, 4000, seed() + 1);
-    let (output, told) = (folder.path().join("evaluation"), folder.path().join("told"));
+    let (output, log) = (folder.path().join("evaluation"), folder.path().join("told"));
     let command = arguments![
         "evaluate",
         "-m",
@@ -117,20 +117,20 @@ fn a_rank_that_is_stopped_while_evaluating_ends_the_job_and_is_named() {
         "--watchdog",
         "4s"
     ];
-    let mut evaluating = Watched::start_told(&mut ranks(3, &command), &told);
+    let mut evaluating = Watched::start_with_log(&mut ranks(3, &command), &log);
     while !(0..3).all(|rank| output.join(format!(".ranks/rank-{rank}")).exists()) {
-        assert_eq!(evaluating.ended(), None, "{}", text(&told));
+        assert_eq!(evaluating.ended(), None, "{}", text(&log));
         std::thread::sleep(Duration::from_millis(2));
     }
     signal(rank_processes(&evaluating)[1 + seed() as usize % 2], libc::SIGSTOP);
-    assert_eq!(evaluating.wait().code(), Some(ENVIRONMENT), "{}", text(&told));
-    assert!(text(&told).contains("is missing from"), "{}", text(&told));
+    assert_eq!(evaluating.wait().code(), Some(ENVIRONMENT), "{}", text(&log));
+    assert!(text(&log).contains("is missing from"), "{}", text(&log));
     succeed(&mut ranks(2, &command));
     assert!(output.join("evaluation.json").exists() && !output.join(".ranks").exists());
 }
 
 #[test]
-fn a_rank_that_is_stopped_while_extracting_ends_the_job_and_is_named() {
+fn rank_stopped_in_extraction_ends_the_job() {
     let folder = folder();
     let images = folder.path().join("images");
     let first = images.join("0.h5");
@@ -155,20 +155,20 @@ fn a_rank_that_is_stopped_while_extracting_ends_the_job_and_is_named() {
         let file = hdf5::File::open_rw(&path).expect("a file");
         file.new_attr::<u64>().create("number").and_then(|a| a.write_scalar(&i)).expect("a number");
     }
-    let (output, told) = (folder.path().join("hillas"), folder.path().join("told"));
+    let (output, log) = (folder.path().join("hillas"), folder.path().join("told"));
     let extract = |output: &Path| {
         arguments!["extract", "-o", output, &images, "--threads", "1", "--watchdog", "4s"]
     };
-    let mut extracting = Watched::start_told(&mut ranks(3, &extract(&output)), &told);
+    let mut extracting = Watched::start_with_log(&mut ranks(3, &extract(&output)), &log);
     while !(0..3).all(|rank| output.join(format!(".ranks/rank-{rank}")).exists()) {
-        assert_eq!(extracting.ended(), None, "{}", text(&told));
+        assert_eq!(extracting.ended(), None, "{}", text(&log));
         std::thread::sleep(Duration::from_millis(2));
     }
     let victim = 1 + seed() as usize % 2;
     signal(rank_processes(&extracting)[victim], libc::SIGSTOP);
-    assert_eq!(extracting.wait().code(), Some(ENVIRONMENT), "{}", text(&told));
+    assert_eq!(extracting.wait().code(), Some(ENVIRONMENT), "{}", text(&log));
     for part in ["is missing from", &format!("rank {victim} on ")] {
-        assert!(text(&told).contains(part), "'{part}' is not in: {}", text(&told));
+        assert!(text(&log).contains(part), "'{part}' is not in: {}", text(&log));
     }
     let whole = folder.path().join("whole");
     succeed(&mut program(&extract(&whole)));
@@ -178,7 +178,7 @@ fn a_rank_that_is_stopped_while_extracting_ends_the_job_and_is_named() {
 }
 
 #[test]
-fn a_rank_that_is_stopped_or_dies_where_mpi_begins_or_ends_ends_the_job_and_is_named() {
+fn rank_lost_at_mpi_start_or_end_ends_the_job() {
     let case = Case::new(1500, "[train]\nepochs = 1\nbatch = 512\nshards = 4\n");
     let without_end = Case::new(1500, LONG);
     let stream = Stream::new(seed(), "where mpi begins", &[]);
@@ -195,13 +195,13 @@ fn a_rank_that_is_stopped_or_dies_where_mpi_begins_or_ends_ends_the_job_and_is_n
         ][trial as usize % 4];
         let dies = trial % 6 > 3;
         let sent = if dies { libc::SIGKILL } else { libc::SIGSTOP };
-        let (output, told) = (case.at(&format!("run-{trial}")), case.at(&format!("told-{trial}")));
+        let (output, log) = (case.at(&format!("run-{trial}")), case.at(&format!("told-{trial}")));
         let of = if place == within { &without_end } else { &case };
         // With the longer one the watching thread first looks when the start is over.
         let deadline = if place == "finalize" { 16 } else { 5 };
         let command = of.train(&output, &["--watchdog", &format!("{deadline}s")]);
         let since = Instant::now();
-        let mut job = Watched::start_told(&mut halted(4, &command, victim, place, sent), &told);
+        let mut job = Watched::start_with_log(&mut halted(4, &command, victim, place, sent), &log);
         let mut processes = Vec::new();
         while job.ended().is_none() {
             let found = rank_processes(&job);
@@ -209,22 +209,21 @@ fn a_rank_that_is_stopped_or_dies_where_mpi_begins_or_ends_ends_the_job_and_is_n
             std::thread::sleep(Duration::from_millis(5));
         }
         let status = job.wait();
-        let (took, told) = (since.elapsed(), text(&told));
-        let what = format!("{place}, signal {sent} to rank {victim}: {status}: {told}");
+        let (took, log) = (since.elapsed(), text(&log));
+        let what = format!("{place}, signal {sent} to rank {victim}: {status}: {log}");
         assert!(!status.success(), "{what}");
         if dies {
             // The launcher is there first. Of one that it has not heard of yet it does not
             // always say which it was.
-            let named = told.contains(&format!("process rank {victim} "));
-            let unheard =
-                ["before", "init"].contains(&place) && told.contains("non-zero exit code");
+            let named = log.contains(&format!("process rank {victim} "));
+            let unheard = ["before", "init"].contains(&place) && log.contains("non-zero exit code");
             assert!(named || unheard, "{what}");
         } else {
             assert_eq!(status.code(), Some(ENVIRONMENT), "{what}");
             let process = format!("(process {})", processes[victim]);
             let who = format!("rank {victim} on {} {process}", host.trim());
             for part in [phase, &who] {
-                assert!(told.contains(part), "'{part}' is not in: {what}");
+                assert!(log.contains(part), "'{part}' is not in: {what}");
             }
         }
         report(&format!(
@@ -243,7 +242,7 @@ fn a_rank_that_is_stopped_or_dies_where_mpi_begins_or_ends_ends_the_job_and_is_n
 }
 
 #[test]
-fn a_scoring_asked_to_stop_ends_with_75_and_the_same_command_goes_on() {
+fn stopped_scoring_exits_75_and_resumes() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
     for i in 0..6 {
@@ -256,19 +255,19 @@ fn a_scoring_asked_to_stop_ends_with_75_and_the_same_command_goes_on() {
     succeed(&mut program(&score(&whole)));
     for count in [1, 2] {
         let output = folder.path().join(format!("scores-{count}"));
-        let told = folder.path().join(format!("told-{count}"));
+        let log = folder.path().join(format!("told-{count}"));
         let command = score(&output);
         let mut command = if count == 1 { program(&command) } else { ranks(count, &command) };
-        let mut scoring = Watched::start_told(&mut command, &told);
+        let mut scoring = Watched::start_with_log(&mut command, &log);
         let finished = || (0..6).filter(|i| output.join(format!("{i}.h5")).exists()).count();
         while finished() < 1 {
-            assert_eq!(scoring.ended(), None, "{}", text(&told));
+            assert_eq!(scoring.ended(), None, "{}", text(&log));
             std::thread::sleep(Duration::from_millis(2));
         }
         let process = rank_processes(&scoring).last().copied().unwrap_or(scoring.id());
         signal(process, [libc::SIGTERM, libc::SIGUSR1][count - 1]);
-        assert_eq!(scoring.wait().code(), Some(STOPPED), "{}", text(&told));
-        assert!(text(&told).contains("run the same command again"), "{}", text(&told));
+        assert_eq!(scoring.wait().code(), Some(STOPPED), "{}", text(&log));
+        assert!(text(&log).contains("run the same command again"), "{}", text(&log));
         assert!((1..6).contains(&finished()));
         let outcome = succeed(&mut ranks(3 - count, &score(&output)));
         assert!(outcome.stderr.contains("finished already"), "{}", outcome.stderr);
@@ -282,9 +281,9 @@ fn a_scoring_asked_to_stop_ends_with_75_and_the_same_command_goes_on() {
 fn a_rank_that_only_takes_long_is_waited_for() {
     let case = Case::new(400_000, "[train]\nepochs = 1\nbatch = 65536\nshards = 2\n");
     let output = case.at("run");
-    let told = case.at("told");
+    let log = case.at("told");
     let command = case.train(&output, &["--watchdog", "1s", "--set", "model.hidden=[4]"]);
-    let mut training = Watched::start_told(&mut ranks(2, &command), &told);
+    let mut training = Watched::start_with_log(&mut ranks(2, &command), &log);
     let since = Instant::now();
     // Stopped and continued in turns much shorter than the deadline: slow, not silent.
     while training.ended().is_none() && since.elapsed() < Duration::from_secs(6) {
@@ -295,18 +294,18 @@ fn a_rank_that_only_takes_long_is_waited_for() {
         }
         std::thread::sleep(Duration::from_millis(40));
     }
-    assert!(training.wait().success(), "{}", text(&told));
+    assert!(training.wait().success(), "{}", text(&log));
 }
 
 #[test]
-fn a_signal_to_any_of_four_ranks_stops_all_within_a_step_after_a_checkpoint() {
+fn signal_to_any_rank_stops_all_after_checkpoint() {
     let case = Case::new(3000, LONG);
     let stream = Stream::new(seed(), "signals", &[]);
     let signals = [libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
     for trial in 0..count(3, 30) {
         let output = case.at(&format!("run-{trial}"));
-        let told = case.at(&format!("told-{trial}"));
-        let mut training = Watched::start_told(&mut ranks(4, &case.train(&output, &[])), &told);
+        let log = case.at(&format!("told-{trial}"));
+        let mut training = Watched::start_with_log(&mut ranks(4, &case.train(&output, &[])), &log);
         wait_for_step(&mut training, &output, 3);
         let victim = rank_processes(&training)[(stream.bits(trial as u64) % 4) as usize];
         // While one rank is stopped no step can end, so that the steps can be counted.
@@ -321,7 +320,7 @@ fn a_signal_to_any_of_four_ranks_stops_all_within_a_step_after_a_checkpoint() {
         let since = Instant::now();
         signal(victim, signals[trial % 3]);
         signal(victim, libc::SIGCONT);
-        assert_eq!(training.wait().code(), Some(STOPPED), "{}", text(&told));
+        assert_eq!(training.wait().code(), Some(STOPPED), "{}", text(&log));
         let after = newest_checkpoint(&output).expect("a checkpoint");
         let steps = after - before.expect("a checkpoint");
         report(&format!("stop protocol: {steps} step(s), {:.2} s", since.elapsed().as_secs_f64()));
@@ -335,7 +334,7 @@ fn a_signal_to_any_of_four_ranks_stops_all_within_a_step_after_a_checkpoint() {
 }
 
 #[test]
-fn the_end_of_the_job_that_the_scheduler_tells_stops_with_a_checkpoint() {
+fn scheduled_job_end_stops_with_a_checkpoint() {
     let case = Case::new(3000, LONG);
     let output = case.at("run");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -72,7 +72,7 @@ fn unwritable_streams_lose_no_output() {
 }
 
 #[test]
-fn unwritable_streams_of_readers_give_the_code_due() {
+fn unwritable_reader_streams_give_expected_code() {
     let writers = writers();
     let at = |name: &str| writers.place(name);
     let (model, archive) = (&trained().model, at("archive"));
@@ -133,23 +133,23 @@ impl<'a> Target<'a> {
     /// What must hold after the command was disturbed: no half of an output, and the same bytes
     /// after the same command.
     fn check(&self, outcome: &Outcome, how: &str) {
-        let told = format!("{}, {how}: {:?} {}", self.writer.name, outcome.code, outcome.stderr);
+        let context = format!("{}, {how}: {:?} {}", self.writer.name, outcome.code, outcome.stderr);
         let found = self.writer.bytes(self.place);
         if outcome.code == Some(0) {
-            assert_eq!(found, self.expected, "{told}");
+            assert_eq!(found, self.expected, "{context}");
         } else {
-            assert_eq!(outcome.code, Some(ENVIRONMENT), "{told}");
+            assert_eq!(outcome.code, Some(ENVIRONMENT), "{context}");
         }
         for (name, content) in &found {
-            assert!(!name.contains(".part"), "{name} is left: {told}");
+            assert!(!name.contains(".part"), "{name} is left: {context}");
             let is_output = ["h5", "csv", "html", "safetensors"].iter().any(|extension| {
                 Path::new(name).extension().is_some_and(|found| found == *extension)
             });
             let is_whole = self.expected.get(name) == Some(content);
-            assert!(!is_output || is_whole, "{name} is not whole: {told}");
+            assert!(!is_output || is_whole, "{name} is not whole: {context}");
         }
         self.writer.again(&self.line);
-        assert_eq!(self.writer.bytes(self.place), self.expected, "again: {told}");
+        assert_eq!(self.writer.bytes(self.place), self.expected, "again: {context}");
     }
 }
 
@@ -280,8 +280,8 @@ fn quotas_lose_nothing() {
             for (name, content) in &old {
                 let found = writer.bytes(&place);
                 let known = [Some(content), target.expected.get(name)];
-                let told = format!("{}, {blocks} KiB: {name}: {}", writer.name, outcome.stderr);
-                assert!(known.contains(&found.get(name)), "{told}");
+                let context = format!("{}, {blocks} KiB: {name}: {}", writer.name, outcome.stderr);
+                assert!(known.contains(&found.get(name)), "{context}");
             }
             writer.again(&target.line);
             assert_eq!(writer.bytes(&place), target.expected, "{}", writer.name);
@@ -294,7 +294,7 @@ fn quotas_lose_nothing() {
 }
 
 #[test]
-fn failed_write_of_the_last_file_ends_the_scoring() {
+fn failed_write_of_last_file_ends_scoring() {
     let writers = writers();
     let place = writers.place("last");
     let archive = writers.place("archive/night-1/run-3.h5");

@@ -24,10 +24,10 @@ fn models(output: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_sweep_is_its_trainings_alone_over_ranks_and_as_an_array() {
+fn sweep_equals_its_trainings_by_ranks_and_array() {
     let case = Case::new(3000, SHORT);
     let (alone, array) = (case.at("alone"), case.at("array"));
-    let told = succeed(&mut program(&sweep(&case, &alone, &[]))).stdout;
+    let printed = succeed(&mut program(&sweep(&case, &alone, &[]))).stdout;
     let expected = models(&alone);
     let single = case.at("single");
     let settings = ["--set", "train.learning_rate=1e-2", "--set", "model.hidden=[8]"];
@@ -40,7 +40,7 @@ fn a_sweep_is_its_trainings_alone_over_ranks_and_as_an_array() {
     assert_eq!(rows.len(), 5);
     let best = rows.iter().filter(|row| row.iter().any(|cell| cell.ends_with('*'))).count();
     assert_eq!(best, 1, "{table}");
-    assert!(told.contains("sweep.tsv"), "{told}");
+    assert!(printed.contains("sweep.tsv"), "{printed}");
     // Elements of an array, in any order, one of them over ranks and one twice.
     for point in ["3", "0", "2", "0"] {
         succeed(&mut program(&sweep(&case, &array, &["--point", point])));
@@ -53,7 +53,7 @@ fn a_sweep_is_its_trainings_alone_over_ranks_and_as_an_array() {
 }
 
 #[test]
-fn points_that_do_not_exist_and_grids_that_mean_nothing_are_refused_before_any_training() {
+fn invalid_points_and_grids_are_refused_first() {
     let case = Case::new(500, SHORT);
     let output = case.at("sweep");
     let refused = |more: &[&str], part: &str| {
@@ -72,7 +72,7 @@ fn points_that_do_not_exist_and_grids_that_mean_nothing_are_refused_before_any_t
 }
 
 #[test]
-fn the_status_of_a_run_is_told_before_during_and_after() {
+fn status_is_reported_before_during_and_after() {
     let case = Case::new(3000, SHORT);
     let output = case.at("run");
     let status = || json(&arguments!["status", &output]);
@@ -80,14 +80,17 @@ fn the_status_of_a_run_is_told_before_during_and_after() {
     assert_eq!(none.code, Some(2), "{}", none.stderr);
     let stopped = run(&mut program(&case.train(&output, &["--stop-after", "0s"])));
     assert_eq!(stopped.code, Some(75), "{}", stopped.stderr);
-    let told = status();
-    assert_eq!((told["step"].as_u64(), told["checkpoint_step"].as_u64()), (Some(1), Some(1)));
-    assert_eq!((told["epochs"].as_u64(), told["starts"].as_u64()), (Some(2), Some(1)));
+    let report = status();
+    assert_eq!((report["step"].as_u64(), report["checkpoint_step"].as_u64()), (Some(1), Some(1)));
+    assert_eq!((report["epochs"].as_u64(), report["starts"].as_u64()), (Some(2), Some(1)));
     let mut resumed = program(&case.train(&output, &[]));
     succeed(resumed.env("SLURM_JOB_ID", "4711"));
-    let told = status();
-    assert_eq!((told["state"].as_str(), told["job"].as_str()), (Some("finished"), Some("4711")));
-    assert_eq!((told["epoch"].as_u64(), told["starts"].as_u64()), (Some(2), Some(2)));
+    let report = status();
+    assert_eq!(
+        (report["state"].as_str(), report["job"].as_str()),
+        (Some("finished"), Some("4711"))
+    );
+    assert_eq!((report["epoch"].as_u64(), report["starts"].as_u64()), (Some(2), Some(2)));
     let text = succeed(&mut program(&arguments!["status", &output])).stdout;
     assert!(text.contains(": finished") && text.contains("held-out NLL"), "{text}");
 }
@@ -115,6 +118,6 @@ fn point_that_diverges_says_so() {
     assert_eq!((&points[1]["state"], &points[1]["ended"]), (&"finished".into(), &().into()));
     let run_folder = output.join("point-0");
     assert_eq!(json(&arguments!["status", &run_folder])["state"], "diverged");
-    let told = succeed(&mut program(&arguments!["status", &run_folder])).stdout;
-    assert!(told.contains(": diverged") && told.contains("training diverged"), "{told}");
+    let printed = succeed(&mut program(&arguments!["status", &run_folder])).stdout;
+    assert!(printed.contains(": diverged") && printed.contains("training diverged"), "{printed}");
 }

@@ -82,7 +82,7 @@ fn read<T: hdf5::H5Type>(path: &Path, column: &str) -> Vec<T> {
 }
 
 #[test]
-fn each_bin_has_its_threshold_which_scores_and_evaluations_apply() {
+fn bin_thresholds_apply_in_score_and_evaluate() {
     let case = Case::new();
     let bins = "[calibration]\nrule = { gamma-efficiency = 0.8 }\n\n[thresholds]\nper = \"size\"\nedges = [90.0, 180.0]\nleast = 40\n";
     let configuration = case.configuration("bins.toml", bins);
@@ -124,14 +124,14 @@ fn each_bin_has_its_threshold_which_scores_and_evaluations_apply() {
         }
     }
     assert!(differ > 20, "the bins mean something: {differ}");
-    let told = hdf5::File::open(scores.join("gamma.h5")).expect("scores");
-    let group = told.group("scores").expect("the group");
-    let told =
+    let stored = hdf5::File::open(scores.join("gamma.h5")).expect("scores");
+    let group = stored.group("scores").expect("the group");
+    let stored =
         group.attr("working_points").and_then(|a| a.read_scalar::<hdf5::types::FixedAscii<4096>>());
-    if let Ok(told) = told {
-        let told: serde_json::Value = serde_json::from_str(told.as_str()).expect("JSON");
-        assert!(told[0]["threshold"].is_null() && told[1]["threshold"].is_number(), "{told}");
-        assert_eq!(told[0]["edges"], serde_json::json!([90.0, 180.0]));
+    if let Ok(stored) = stored {
+        let stored: serde_json::Value = serde_json::from_str(stored.as_str()).expect("JSON");
+        assert!(stored[0]["threshold"].is_null() && stored[1]["threshold"].is_number(), "{stored}");
+        assert_eq!(stored[0]["edges"], serde_json::json!([90.0, 180.0]));
     }
 
     // Evaluations count what scores say, on any ranks.
@@ -159,12 +159,15 @@ fn each_bin_has_its_threshold_which_scores_and_evaluations_apply() {
     succeed(&mut ranks(2, &again));
     let file = |name: &str| std::fs::read(case.path(name).join("evaluation.json")).expect("one");
     assert!(file("evaluation") == file("ranked"), "the same bytes on two ranks");
-    let told = succeed(&mut program(&evaluate("shown"))).stdout;
-    assert!(told.contains("the threshold of all; `pass` of scores follows the bins"), "{told}");
+    let printed = succeed(&mut program(&evaluate("shown"))).stdout;
+    assert!(
+        printed.contains("the threshold of all; `pass` of scores follows the bins"),
+        "{printed}"
+    );
 }
 
 #[test]
-fn bins_of_what_changes_with_the_position_are_found_at_each_position() {
+fn position_dependent_bins_apply_per_position() {
     let case = Case::new();
     let bins = "[thresholds]\nper = \"log10(size) + dist\"\nedges = [3.4, 4.4]\nleast = 20\nfew = \"global\"\n";
     let model = case.train(&case.configuration("bins.toml", bins), "run", 1);
@@ -194,7 +197,7 @@ fn bins_of_what_changes_with_the_position_are_found_at_each_position() {
 }
 
 #[test]
-fn bins_with_too_few_events_are_refused_before_the_first_step_or_say_so() {
+fn sparse_bins_are_refused_before_training() {
     let case = Case::new();
     let bins = |few: &str| {
         format!("[thresholds]\nper = \"size\"\nedges = [90.0, 1e7]\nleast = 40\nfew = \"{few}\"\n")
@@ -216,8 +219,8 @@ fn bins_with_too_few_events_are_refused_before_the_first_step_or_say_so() {
         "{own:?}"
     );
     let [gamma, hadron] = &case.events;
-    let told = json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("e")]);
-    assert!(told["warnings"].to_string().contains("too few held-out events"), "{told}");
+    let report = json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("e")]);
+    assert!(report["warnings"].to_string().contains("too few held-out events"), "{report}");
     // A quantity that the files do not have.
     let unknown = case.configuration("unknown.toml", &bins("global").replace("size", "hight"));
     let outcome = run(&mut program(&arguments!["train", "-c", &unknown, "-o", &output]));
@@ -226,7 +229,7 @@ fn bins_with_too_few_events_are_refused_before_the_first_step_or_say_so() {
 }
 
 #[test]
-fn a_file_without_the_quantity_of_the_bins_is_scored_and_evaluated_without_them() {
+fn file_without_bin_quantity_is_scored_unbinned() {
     let case = Case::new();
     let bins = "[thresholds]\nper = \"con2\"\nedges = [0.6]\nfew = \"global\"\n";
     let model = case.train(&case.configuration("bins.toml", bins), "run", 1);
@@ -250,7 +253,8 @@ fn a_file_without_the_quantity_of_the_bins_is_scored_and_evaluated_without_them(
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("con2"), "{}", outcome.stderr);
     let hadron = &case.events[1];
-    let told = json(&arguments!["evaluate", "-m", &model, &without, hadron, "-o", case.path("e")]);
-    assert!(told["at_bins"].is_null());
-    assert!(told["warnings"].to_string().contains("without.h5 has no con2"), "{told}");
+    let report =
+        json(&arguments!["evaluate", "-m", &model, &without, hadron, "-o", case.path("e")]);
+    assert!(report["at_bins"].is_null());
+    assert!(report["warnings"].to_string().contains("without.h5 has no con2"), "{report}");
 }

@@ -208,7 +208,7 @@ fn the_sources_keep_to_their_floors() {
 }
 
 #[test]
-fn the_kernels_crate_needs_neither_ranks_nor_files_nor_flags() {
+fn kernel_crate_is_free_of_ranks_files_and_flags() {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu/Cargo.toml");
     let manifest = std::fs::read_to_string(manifest).expect("the manifest");
     for name in ["mpi", "hdf5", "hdf5-metno", "clap", "taiga-flow"] {

@@ -80,7 +80,7 @@ fn both(
 ) -> [End; 2] {
     let files = ["first", "second"].map(|name| place.with_extension(name));
     let start = |line: &[OsString], messages: &PathBuf| {
-        Watched::start_told(&mut writer.start(line, draws.on_ranks()), messages)
+        Watched::start_with_log(&mut writer.start(line, draws.on_ranks()), messages)
     };
     let first = start(lines[0], &files[0]);
     std::thread::sleep(draws.pause(took));
@@ -128,16 +128,16 @@ fn same_command(writers: &Writers, names: &[&str]) {
             clear(&place);
             let draws = Draws::new(writer.name, "same", trial);
             let ends = both(writer, [&line, &line], (&place, &draws, took));
-            let told = format!("{} {trial}: {ends:#?}", writer.name);
+            let context = format!("{} {trial}: {ends:#?}", writer.name);
             let output = writer.output(&place);
             // What resumes finds its output finished, all else refuses it by name.
             let is_due = |end: &End| {
                 end.is(0) || end.is(STOPPED) || !writer.resumes && end.has_refused(&output)
             };
-            assert!(ends.iter().all(is_due) && ends.iter().any(|end| end.is(0)), "{told}");
-            assert_eq!(writer.bytes(&place), expected, "{told}");
+            assert!(ends.iter().all(is_due) && ends.iter().any(|end| end.is(0)), "{context}");
+            assert_eq!(writer.bytes(&place), expected, "{context}");
             writer.again(&line);
-            assert_eq!(writer.bytes(&place), expected, "again: {told}");
+            assert_eq!(writer.bytes(&place), expected, "again: {context}");
             counts.add(&ends);
         }
         counts.report(writer, "same command");
@@ -158,8 +158,8 @@ fn other_settings(writers: &Writers, names: &[&str]) {
             clear(&place);
             let draws = Draws::new(writer.name, "other", trial);
             let ends = both(writer, [&lines[0], &lines[1]], (&place, &draws, took));
-            let told = format!("{} {trial}: {ends:#?}", writer.name);
-            check_winner(writer, &place, &lines, &ends, &expected, &told);
+            let context = format!("{} {trial}: {ends:#?}", writer.name);
+            check_winner(writer, &place, &lines, &ends, &expected, &context);
             counts.add(&ends);
         }
         counts.report(writer, "other settings");
@@ -173,15 +173,15 @@ fn check_winner(
     lines: &[Vec<OsString>; 2],
     ends: &[End; 2],
     expected: &[BTreeMap<String, String>; 2],
-    told: &str,
+    expected_text: &str,
 ) {
     let winner = usize::from(!ends[0].is(0));
-    assert!(ends[winner].is(0), "nobody has finished: {told}");
+    assert!(ends[winner].is(0), "nobody has finished: {expected_text}");
     let loser = &ends[1 - winner];
-    assert!(loser.is(STOPPED) || loser.has_refused(&writer.output(place)), "{told}");
-    assert_eq!(writer.bytes(place), expected[winner], "{told}");
+    assert!(loser.is(STOPPED) || loser.has_refused(&writer.output(place)), "{expected_text}");
+    assert_eq!(writer.bytes(place), expected[winner], "{expected_text}");
     writer.again(&lines[winner]);
-    assert_eq!(writer.bytes(place), expected[winner], "again: {told}");
+    assert_eq!(writer.bytes(place), expected[winner], "again: {expected_text}");
 }
 
 #[test]
@@ -225,15 +225,15 @@ fn sweeps_of_two_settings_share_no_point() {
             let draws = Draws::new(writer.name, "other", trial);
             let took = Duration::from_secs(1);
             let ends = both(writer, [&lines[0], &lines[1]], (&place, &draws, took));
-            let told = format!("{trial}: {ends:#?}");
-            assert!(!ends.iter().all(|end| end.is(0)), "{told}");
+            let context = format!("{trial}: {ends:#?}");
+            assert!(!ends.iter().all(|end| end.is(0)), "{context}");
             let due = [0, USAGE, PARTIAL, STOPPED];
-            assert!(ends.iter().all(|end| due.iter().any(|code| end.is(*code))), "{told}");
+            assert!(ends.iter().all(|end| due.iter().any(|code| end.is(*code))), "{context}");
             // Every model is the one of either sweep.
             for (name, content) in writer.bytes(&place) {
                 if name.ends_with("model.safetensors") {
                     let is_whole = |all: &BTreeMap<_, _>| all.get(&name) == Some(&content);
-                    assert!(expected.iter().any(is_whole), "{name}: {told}");
+                    assert!(expected.iter().any(is_whole), "{name}: {context}");
                 }
             }
             counts.add(&ends);
@@ -256,9 +256,9 @@ fn two_shards_at_once_make_one_whole() {
         let draws = Draws::new("shards", "whole", trial);
         let took = Duration::from_millis(300);
         let ends = both(whole, [&lines[0], &lines[1]], (&place, &draws, took));
-        let told = format!("{trial}: {ends:#?}");
-        assert!(ends.iter().all(|end| end.is(0)), "{told}");
-        assert_eq!(whole.bytes(&place), expected, "{told}");
+        let context = format!("{trial}: {ends:#?}");
+        assert!(ends.iter().all(|end| end.is(0)), "{context}");
+        assert_eq!(whole.bytes(&place), expected, "{context}");
         let verify = ["verify".into(), whole.output(&place).into()];
         succeed(&mut program(&verify));
     }
@@ -280,9 +280,9 @@ fn waiting_job_survives_the_failure_of_the_first() {
         let draws = Draws::new("score", "fails", trial);
         let took = Duration::from_millis(40);
         let ends = both(score, [&line, &line], (&place, &draws, took));
-        let told = format!("{trial}: {ends:#?}");
-        assert!(ends.iter().all(|end| end.is(3) || end.is(STOPPED)), "{told}");
+        let context = format!("{trial}: {ends:#?}");
+        assert!(ends.iter().all(|end| end.is(3) || end.is(STOPPED)), "{context}");
         let left = tree(&place);
-        assert!(left.values().all(|content| content == "/"), "{left:?} {told}");
+        assert!(left.values().all(|content| content == "/"), "{left:?} {context}");
     }
 }

@@ -59,13 +59,13 @@ impl Archive {
         loop {
             let started = if count == 1 { program(&command) } else { ranks(count, &command) };
             outcomes.push(run(&mut bad_reads(started, bad)));
-            let told: Vec<String> =
+            let context: Vec<String> =
                 outcomes.iter().map(|o| format!("{:?} {}", o.code, o.stderr)).collect();
             let done = [Some(0), Some(PARTIAL)].contains(&outcomes[outcomes.len() - 1].code);
             if done {
                 return outcomes;
             }
-            assert!(outcomes.len() < 8, "{}", told.join("\n---\n"));
+            assert!(outcomes.len() < 8, "{}", context.join("\n---\n"));
         }
     }
 }
@@ -142,12 +142,12 @@ fn files_that_end_or_stop_one_rank_are_left_out() {
 }
 
 #[test]
-fn files_that_end_or_stop_a_rank_of_3_are_left_out() {
+fn files_that_end_or_stop_a_rank_are_left_out() {
     ended_and_stopped(3);
 }
 
 #[test]
-fn files_that_end_their_reader_later_are_left_out() {
+fn files_that_end_their_reader_are_left_out() {
     let bad = ["late-bus.h5", "late-eio.h5", "late-segv.h5"];
     let archive = Archive::new(6, &bad);
     let expected = archive.expected(&bad);
@@ -181,14 +181,14 @@ fn failed_read_is_no_other_fault() {
         let mut read = seed() % 2;
         loop {
             let outcome = run(&mut bad_reads(program(&check), &format!("{name}:eio+{read}")));
-            let told = format!("read {read} of {name}: {}{}", outcome.stdout, outcome.stderr);
+            let context = format!("read {read} of {name}: {}{}", outcome.stdout, outcome.stderr);
             if outcome.stdout == whole.stdout {
                 break;
             }
-            assert_eq!(outcome.code, Some(3), "{told}");
-            assert!(!told.contains("never written"), "{told}");
-            let no_reason = told.contains("no built-in schema fits");
-            assert!(no_reason || told.contains("Input/output error"), "{told}");
+            assert_eq!(outcome.code, Some(3), "{context}");
+            assert!(!context.contains("never written"), "{context}");
+            let no_reason = context.contains("no built-in schema fits");
+            assert!(no_reason || context.contains("Input/output error"), "{context}");
             struck += 1;
             read += 1 + read / 8;
         }
@@ -278,8 +278,8 @@ fn night_that_fails_stays_in_the_manifest() {
         assert!(refused.stderr.contains(part), "'{part}' is not in: {}", refused.stderr);
     }
     assert!(!archive.at("refused/season.json").exists());
-    let told = season("allowed", &["--allow-failed", "1"]);
-    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    let report = season("allowed", &["--allow-failed", "1"]);
+    assert_eq!(report.code, Some(0), "{}", report.stderr);
     let page = std::fs::read_to_string(archive.at("allowed/season.html")).expect("a page");
     let json = std::fs::read_to_string(archive.at("allowed/season.json")).expect("a season");
     for text in [&page, &json] {

@@ -309,7 +309,7 @@ fn with_feature(path: PathBuf, name: &str, change: impl Fn(f32) -> f32) -> PathB
 }
 
 #[test]
-fn values_that_no_telescope_has_refuse_training_and_are_warned_of_in_scores() {
+fn impossible_values_refuse_training_warn_score() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let good = simulated(at("good.h5"), Class::Gamma, 1500, seed());
@@ -352,8 +352,8 @@ fn constant_image_quantity_is_warned_of() {
     let at = |name: &str| folder.path().join(name);
     let wrong = with_feature(at("constant.h5"), "width", |_| 0.12);
     let says = "'width': expected values that differ from image to image";
-    let told = evaluate(folder.path(), "evaluation", &wrong, &[]);
-    assert!(warnings(&told).contains(says), "{}", warnings(&told));
+    let printed = evaluate(folder.path(), "evaluation", &wrong, &[]);
+    assert!(warnings(&printed).contains(says), "{}", warnings(&printed));
     let score = arguments!["score", "-m", &trained().model, "-o", &at("scores"), &wrong];
     let scored = run(&mut program(&score));
     assert!(scored.code == Some(0) && scored.stderr.contains(says), "{}", scored.stderr);
@@ -372,14 +372,14 @@ fn quantities_of_simulations_are_warned_of() {
     for (set, place) in cases {
         let says = format!("only a simulation knows: energy in {place}");
         for more in [&["--dry-run"][..], &["--overwrite"]] {
-            let told = train(&configuration, &output, &[&["--set", set], more].concat());
-            assert_eq!(told.code, Some(0), "{}", told.stderr);
-            assert!(told.stderr.contains(&says), "no '{says}' in {}", told.stderr);
+            let printed = train(&configuration, &output, &[&["--set", set], more].concat());
+            assert_eq!(printed.code, Some(0), "{}", printed.stderr);
+            assert!(printed.stderr.contains(&says), "no '{says}' in {}", printed.stderr);
         }
     }
     // Weights are those of labelled events alone.
-    let told = train(&configuration, &output, &["--dry-run", "--set", "data.weight=\"energy\""]);
-    assert!(!told.stderr.contains("only a simulation knows"), "{}", told.stderr);
+    let printed = train(&configuration, &output, &["--dry-run", "--set", "data.weight=\"energy\""]);
+    assert!(!printed.stderr.contains("only a simulation knows"), "{}", printed.stderr);
 }
 
 /// Sets that train the ratio of two files.
@@ -489,7 +489,7 @@ fn events_of_unknown_class_are_left_out_as_such() {
 }
 
 #[test]
-fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
+fn mislabelled_and_exchanged_classes_are_found() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let gamma = simulated(at("gamma.h5"), Class::Gamma, 3000, seed());
@@ -540,8 +540,8 @@ fn hadrons_that_are_gammas_and_exchanged_classes_are_found() {
     let outcome = ratio(&gamma, &hadron, "good");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
-    let told = outcome.stderr.matches("computing on the processor").count();
-    assert!(told <= 1, "{}", outcome.stderr);
+    let printed = outcome.stderr.matches("computing on the processor").count();
+    assert!(printed <= 1, "{}", outcome.stderr);
     let checked = check(&gamma, &hadron, &[]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
     assert!(!checked.stdout.contains(swapped), "{}", checked.stdout);

@@ -5,7 +5,7 @@ use crate::support::{
     Case, arguments, configuration, folder, program, ranks, run, seed, simulated, training,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
-use taiga_flow::comm::{StopFlag, Threads, World};
+use taiga_flow::comm::{Communicator, StopFlag, Threads};
 use taiga_flow::config::Class;
 use taiga_flow::error::Result;
 use taiga_flow::train;
@@ -23,7 +23,7 @@ struct Corrupt<'a> {
     calls: AtomicUsize,
 }
 
-impl World for Corrupt<'_> {
+impl Communicator for Corrupt<'_> {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -62,7 +62,7 @@ impl World for Corrupt<'_> {
 }
 
 #[test]
-fn weights_that_differ_on_one_rank_stop_the_run_and_name_it() {
+fn differing_weights_stop_the_run_and_name_rank() {
     let case = Case::new(3000, "[train]\nepochs = 8\nbatch = 512\nshards = 4\n");
     let stream = Stream::new(seed(), "corrupt", &[]);
     for (i, set) in ["run.replica_steps=5", "run.replica_steps=1000000"].iter().enumerate() {
@@ -71,8 +71,8 @@ fn weights_that_differ_on_one_rank_stop_the_run_and_name_it() {
         let (rank, call) = (stream.bits(2 * i as u64) as usize % 3, stream.bits(1) as usize % 30);
         println!("a wrong bit on rank {rank} in step {call}");
         let outcomes = Threads::run(3, |inner| {
-            let world = Corrupt { inner, rank, call, calls: AtomicUsize::new(0) };
-            train::run(&world, &options, &StopFlag::default())
+            let comm = Corrupt { inner, rank, call, calls: AtomicUsize::new(0) };
+            train::run(&comm, &options, &StopFlag::default())
         });
         for outcome in outcomes {
             let error = outcome.expect_err("a wrong weight");
@@ -87,7 +87,7 @@ fn weights_that_differ_on_one_rank_stop_the_run_and_name_it() {
 
 /// One event whose gradient is beyond what can be summed exactly with so many shards.
 #[test]
-fn an_event_that_makes_training_diverge_is_named_with_file_and_row() {
+fn event_causing_divergence_is_named_with_row() {
     let folder = folder();
     let first = simulated(folder.path().join("a.h5"), Class::Gamma, 9000, seed());
     let mut events = crate::support::Events::read(&first);
@@ -120,8 +120,8 @@ fn an_event_that_makes_training_diverge_is_named_with_file_and_row() {
         ];
         let outcome = run(&mut if count == 1 { program(&train) } else { ranks(count, &train) });
         assert_eq!(outcome.code, Some(DIVERGED), "{}", outcome.stderr);
-        let told = format!("1 event(s) in rows {row} to {row} of {}", two.display());
-        for text in [told.as_str(), "4 steps in a row"] {
+        let context = format!("1 event(s) in rows {row} to {row} of {}", two.display());
+        for text in [context.as_str(), "4 steps in a row"] {
             assert!(outcome.stderr.contains(text), "'{text}' is not in: {}", outcome.stderr);
         }
         assert!(!output.join("model.safetensors").exists());

@@ -12,7 +12,8 @@
 
 use std::time::Instant;
 use taiga_flow_gpu::device::{
-    Adam, Backend, Batch, DeviceFlow, Events, Found, Result, Weights, devices, fma_peak, open,
+    Adam, Backend, DeviceBatch, DeviceFlow, DeviceInfo, Events, Result, Weights, devices, fma_peak,
+    open,
 };
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::random::Stream;
@@ -43,7 +44,7 @@ struct Options {
 }
 
 impl Case {
-    fn new(name: &'static str, found: &Found, spec: FlowSpec, batch: usize) -> Result<Case> {
+    fn new(name: &'static str, found: &DeviceInfo, spec: FlowSpec, batch: usize) -> Result<Case> {
         let layout = Layout::new(&spec);
         let stream = Stream::new(1, "benchmark", &[]);
         let events: Vec<f32> =
@@ -55,7 +56,7 @@ impl Case {
             params[dense.weight.start..dense.bias.end].iter_mut().for_each(|p| *p *= scale);
         }
         let mut flow = open(found, &spec)?;
-        flow.hold(batch, &mut [events.as_slice()].into_iter())?;
+        flow.upload_events(batch, &mut [events.as_slice()].into_iter())?;
         flow.begin(&Weights::new(params))?;
         let shards = (batch / 256).clamp(1, 64);
         Ok(Case { name, spec, batch, shards, flow, events, rates: vec![], shares: vec![] })
@@ -88,8 +89,12 @@ impl Case {
             match self.name {
                 "train" | "train-queued" => {
                     let events = Events::Held { numbers: &numbers, flips: None };
-                    let batch =
-                        Batch { events, weights: None, offsets: &offsets, shards: self.shards };
+                    let batch = DeviceBatch {
+                        events,
+                        weights: None,
+                        offsets: &offsets,
+                        shards: self.shards,
+                    };
                     let queued = if self.name == "train" { 1 } else { QUEUED };
                     for _ in 0..queued {
                         self.flow.add_gradient(&batch)?;

@@ -3,7 +3,7 @@
 //! computed is not looked at.
 
 use std::process::ExitCode;
-use taiga_flow_gpu::device::{Adam, Backend, Batch, Events, Result, Weights, devices, open};
+use taiga_flow_gpu::device::{Adam, Backend, DeviceBatch, Events, Result, Weights, devices, open};
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
 
@@ -29,7 +29,7 @@ fn launch_all(backend: Backend, spec: &FlowSpec) -> Result<String> {
     flow.begin(&Weights::new(zeros))?;
     flow.log_prob(&events, &mut out[..n])?;
     flow.inverse(&events, &mut out)?;
-    flow.hold(n, &mut [events.as_slice()].into_iter())?;
+    flow.upload_events(n, &mut [events.as_slice()].into_iter())?;
     let numbers: Vec<u32> = (0..n as u32).collect();
     let adam = Adam {
         divisor: n as f64,
@@ -42,7 +42,7 @@ fn launch_all(backend: Backend, spec: &FlowSpec) -> Result<String> {
     };
     for flips in [None, Some(numbers.as_slice())] {
         let events = Events::Held { numbers: &numbers, flips };
-        flow.add_gradient(&Batch { events, weights: None, offsets: &[0, n], shards: 1 })?;
+        flow.add_gradient(&DeviceBatch { events, weights: None, offsets: &[0, n], shards: 1 })?;
         flow.collect()?;
         flow.update(None, &adam)?;
     }

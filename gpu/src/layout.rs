@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_tile_the_vector_without_gap_or_overlap() {
+    fn tensors_tile_vector_without_gap_or_overlap() {
         for coupling in [Coupling::Affine, Coupling::Additive] {
             let spec = FlowSpec {
                 coupling,

@@ -101,17 +101,17 @@ impl Draws {
 /// A seeded permutation of 0…n−1 with random access and no memory: a four-round
 /// Feistel network on the next even number of bits, walked until it lands below n.
 #[derive(Debug, Clone, Copy)]
-pub struct Permutation {
+pub struct RandomPermutation {
     len: u64,
     half_bits: u32,
     stream: Stream,
 }
 
-impl Permutation {
+impl RandomPermutation {
     #[must_use]
-    pub fn new(len: u64, stream: Stream) -> Permutation {
+    pub fn new(len: u64, stream: Stream) -> RandomPermutation {
         let bits = u64::BITS - len.saturating_sub(1).leading_zeros();
-        Permutation { len, half_bits: bits.div_ceil(2).max(1), stream }
+        RandomPermutation { len, half_bits: bits.div_ceil(2).max(1), stream }
     }
 
     /// Where position `i` goes. `i` must be below the length.
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_permutation_visits_every_position_once() {
         for len in [1u64, 2, 3, 5, 64, 65, 1000, 4097] {
-            let permutation = Permutation::new(len, Stream::new(7, "test", &[len]));
+            let permutation = RandomPermutation::new(len, Stream::new(7, "test", &[len]));
             let mut seen = vec![false; len as usize];
             for i in 0..len {
                 let j = permutation.at(i) as usize;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn normals_have_mean_0_variance_1_and_uniforms_mean_one_half() {
+    fn normals_and_uniforms_have_expected_moments() {
         let stream = Stream::new(3, "moments", &[]);
         let n = 200_000u64;
         let (mut sum, mut square, mut uniform) = (0.0, 0.0, 0.0);

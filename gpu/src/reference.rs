@@ -57,7 +57,7 @@ impl Real for f32 {
 
 /// A flow with parameters of type `T`.
 #[derive(Debug, Clone)]
-pub struct Reference<T = f64> {
+pub struct ReferenceFlow<T = f64> {
     pub spec: FlowSpec,
     pub layout: Layout,
     pub params: Vec<T>, // (parameters)
@@ -71,10 +71,10 @@ struct BlockTrace<T> {
     scale: Vec<T>,            // (transformed) s
 }
 
-impl<T: Real> Reference<T> {
+impl<T: Real> ReferenceFlow<T> {
     #[must_use]
-    pub fn new(spec: &FlowSpec, params: &[f32]) -> Reference<T> {
-        Reference {
+    pub fn new(spec: &FlowSpec, params: &[f32]) -> ReferenceFlow<T> {
+        ReferenceFlow {
             spec: spec.clone(),
             layout: Layout::new(spec),
             params: params.iter().map(|p| T::from(*p)).collect(),
@@ -246,12 +246,12 @@ mod tests {
     use crate::random::Stream;
     use crate::spec::{Coupling, Permutation};
 
-    fn random_flow(spec: &FlowSpec, seed: u64, spread: f64) -> Reference {
+    fn random_flow(spec: &FlowSpec, seed: u64, spread: f64) -> ReferenceFlow {
         let stream = Stream::new(seed, "test weights", &[]);
         let count = Layout::new(spec).len();
         let params: Vec<f32> =
             (0..count as u64).map(|i| (spread * stream.normal(i)) as f32).collect();
-        Reference::new(spec, &params)
+        ReferenceFlow::new(spec, &params)
     }
 
     fn specs() -> Vec<FlowSpec> {
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn inverse_of_forward_returns_the_event_and_the_negative_log_determinant() {
+    fn inverse_of_forward_returns_event_and_log_det() {
         for (seed, spec) in specs().iter().enumerate() {
             let flow = random_flow(spec, seed as u64, 0.5);
             let x = event(spec, 40 + seed as u64);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_determinant_is_that_of_the_jacobian_by_finite_differences() {
+    fn log_det_agrees_with_finite_differences() {
         for (seed, spec) in specs().iter().enumerate() {
             let flow = random_flow(spec, 7 + seed as u64, 0.4);
             let x = event(spec, 60 + seed as u64);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parameters_gradient_is_that_of_finite_differences() {
+    fn gradients_agree_with_finite_differences() {
         for (seed, spec) in specs().iter().enumerate() {
             let mut flow = random_flow(spec, 17 + seed as u64, 0.4);
             let x = event(spec, 80 + seed as u64);

@@ -4,7 +4,7 @@
 //! specification is validated once, by [`FlowSpec::validate`]; everything that takes
 //! one afterwards relies on it.
 
-use crate::random::{Permutation as Shuffle, Stream};
+use crate::random::{RandomPermutation as Shuffle, Stream};
 use serde::{Deserialize, Serialize};
 
 /// Largest number of features; bounds every per-event buffer.
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn every_feature_is_transformed_in_every_pair_of_blocks() {
+    fn every_block_pair_transforms_every_feature() {
         for features in 2..=MAX_FEATURES {
             for permutation in [Permutation::Alternate, Permutation::Seeded(11)] {
                 let spec = FlowSpec { permutation, ..FlowSpec::reference_study(features) };
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_specification_out_of_limits_is_refused_with_what_was_found() {
+    fn out_of_range_specification_is_refused() {
         let spec = FlowSpec { features: 1, ..FlowSpec::reference_study(6) };
         assert_eq!(spec.validate().unwrap_err().found, "1");
         let spec = FlowSpec { scale_clamp: f32::NAN, ..FlowSpec::reference_study(6) };

@@ -3,15 +3,15 @@
 #![cfg(feature = "device")]
 
 use taiga_flow_gpu::device::{
-    Adam, Backend, Batch, DeviceFlow, Events, Found, Weights, devices, open,
+    Adam, Backend, DeviceBatch, DeviceFlow, DeviceInfo, Events, Weights, devices, open,
 };
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::random::Stream;
-use taiga_flow_gpu::reference::Reference;
+use taiga_flow_gpu::reference::ReferenceFlow;
 use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
 
-fn all_devices() -> Vec<Found> {
-    let found: Vec<Found> = [Backend::Cuda, Backend::Vulkan]
+fn all_devices() -> Vec<DeviceInfo> {
+    let found: Vec<DeviceInfo> = [Backend::Cuda, Backend::Vulkan]
         .into_iter()
         .filter_map(|b| devices(b).ok())
         .flatten()
@@ -77,7 +77,7 @@ fn specs() -> Vec<FlowSpec> {
     ]
 }
 
-fn start(found: &Found, spec: &FlowSpec, params: &[f32]) -> Box<dyn DeviceFlow> {
+fn start(found: &DeviceInfo, spec: &FlowSpec, params: &[f32]) -> Box<dyn DeviceFlow> {
     let mut flow = open(found, spec).unwrap();
     flow.set_params(params).unwrap();
     flow
@@ -89,8 +89,8 @@ fn log_prob_is_that_of_the_reference() {
         for (i, spec) in specs().into_iter().enumerate() {
             let params = random_params(&spec, i as u64);
             let flow = start(&found, &spec, &params);
-            let exact = Reference::<f64>::new(&spec, &params);
-            let plain = Reference::<f32>::new(&spec, &params);
+            let exact = ReferenceFlow::<f64>::new(&spec, &params);
+            let plain = ReferenceFlow::<f32>::new(&spec, &params);
             for events in [1, 65, 130] {
                 let rows = random(7 + i as u64, "events", events * spec.features);
                 let mut log_prob = vec![f32::from_bits(0x7fc0_dead); events];
@@ -123,8 +123,12 @@ fn gradients_are_those_of_the_reference() {
             let events = random(30 + i as u64, "events", count * spec.features);
             let weights = random(31 + i as u64, "weights", count);
             for weights in [None, Some(weights.as_slice())] {
-                let batch =
-                    Batch { events: Events::Rows(&events), weights, offsets: &offsets, shards: 8 };
+                let batch = DeviceBatch {
+                    events: Events::Rows(&events),
+                    weights,
+                    offsets: &offsets,
+                    shards: 8,
+                };
                 let gradient = flow.gradient(&batch).unwrap();
                 let (exact, loss) = reference_gradient(&spec, &params, &batch);
                 assert_eq!(gradient.unusable, 0);
@@ -145,8 +149,12 @@ fn gradients_are_those_of_the_reference() {
 }
 
 /// Σ weight · ∂(−log p)/∂params of a batch, and the loss of each shard, in f64.
-fn reference_gradient(spec: &FlowSpec, params: &[f32], batch: &Batch) -> (Vec<f64>, Vec<f64>) {
-    let exact = Reference::<f64>::new(spec, params);
+fn reference_gradient(
+    spec: &FlowSpec,
+    params: &[f32],
+    batch: &DeviceBatch,
+) -> (Vec<f64>, Vec<f64>) {
+    let exact = ReferenceFlow::<f64>::new(spec, params);
     let mut gradient = vec![0.0; params.len()];
     let mut losses = Vec::new();
     for range in batch.offsets.windows(2) {
@@ -169,7 +177,7 @@ fn the_inverse_leads_back_to_the_event() {
         for (i, spec) in specs().into_iter().enumerate() {
             let params = random_params(&spec, 40 + i as u64);
             let flow = start(&found, &spec, &params);
-            let exact = Reference::<f64>::new(&spec, &params);
+            let exact = ReferenceFlow::<f64>::new(&spec, &params);
             let rows = random(41 + i as u64, "events", 67 * spec.features);
             let mut latent = Vec::new();
             for row in rows.chunks(spec.features) {
@@ -186,7 +194,7 @@ fn the_inverse_leads_back_to_the_event() {
 }
 
 #[test]
-fn the_bits_depend_neither_on_the_run_nor_on_the_number_of_devices() {
+fn bits_are_equal_on_any_run_and_devices() {
     let spec = FlowSpec { hidden: vec![37], blocks: 4, ..FlowSpec::reference_study(5) };
     let params = random_params(&spec, 3);
     let events = random(4, "events", 5000 * 5);
@@ -196,7 +204,7 @@ fn the_bits_depend_neither_on_the_run_nor_on_the_number_of_devices() {
         let of = |first: usize, last: usize| {
             let (start, end) = (offsets[first], offsets[last]);
             let local: Vec<usize> = offsets[first..=last].iter().map(|o| o - start).collect();
-            let batch = Batch {
+            let batch = DeviceBatch {
                 events: Events::Rows(&events[start * 5..end * 5]),
                 weights: None,
                 offsets: &local,
@@ -218,7 +226,7 @@ fn the_bits_depend_neither_on_the_run_nor_on_the_number_of_devices() {
 }
 
 #[test]
-fn an_event_that_is_not_finite_touches_only_itself() {
+fn non_finite_event_affects_only_itself() {
     let spec = FlowSpec { hidden: vec![24], blocks: 4, ..FlowSpec::reference_study(6) };
     let params = random_params(&spec, 8);
     for found in all_devices() {
@@ -238,14 +246,14 @@ fn an_event_that_is_not_finite_touches_only_itself() {
                 assert_eq!(got[row].to_bits(), expected[row].to_bits(), "{found:?} row {row}");
             }
         }
-        let batch = Batch {
+        let batch = DeviceBatch {
             events: Events::Rows(&events),
             weights: None,
             offsets: &[0, 100, 200],
             shards: 2,
         };
         assert_eq!(flow.gradient(&batch).unwrap().unusable, 2);
-        let batch = Batch {
+        let batch = DeviceBatch {
             events: Events::Rows(&clean),
             weights: None,
             offsets: &[0, 100, 200],
@@ -299,8 +307,8 @@ fn steps_on_the_device_are_those_of_adam() {
         for found in all_devices() {
             let mut flow = open(&found, &spec).unwrap();
             let mut weights = Weights::new(params.clone());
-            flow.hold(3000, &mut table.chunks(35)).unwrap();
-            assert!(flow.room() >= 3000);
+            flow.upload_events(3000, &mut table.chunks(35)).unwrap();
+            assert!(flow.capacity() >= 3000);
             flow.begin(&weights).unwrap();
             let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
             let mut paper = Paper {
@@ -338,8 +346,9 @@ fn steps_on_the_device_are_those_of_adam() {
                 };
                 let offsets = [0, 700, 1500];
                 let held = Events::Held { numbers: &numbers, flips: Some(&flips) };
-                let batch = Batch { events: held, weights: None, offsets: &offsets, shards: 2 };
-                let rows = Batch { events: Events::Rows(&rows), ..batch };
+                let batch =
+                    DeviceBatch { events: held, weights: None, offsets: &offsets, shards: 2 };
+                let rows = DeviceBatch { events: Events::Rows(&rows), ..batch };
                 let now: Vec<f32> = paper.values[0].iter().map(|p| *p as f32).collect();
                 let (gradient, loss) = reference_gradient(&spec, &now, &rows);
                 // The same sums by another way, as from several devices.
@@ -387,13 +396,13 @@ fn an_unusable_gradient_moves_no_weight() {
             second_moment: vec![0.25; params.len()],
         };
         let before = weights.clone();
-        flow.hold(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
-        let gone = flow.hold(2, &mut [[1.0; 4].as_slice()].into_iter());
+        flow.upload_events(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
+        let gone = flow.upload_events(2, &mut [[1.0; 4].as_slice()].into_iter());
         assert!(gone.is_err());
-        flow.hold(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
+        flow.upload_events(1, &mut [[1.0, f32::NAN, 0.0, 2.0].as_slice()].into_iter()).unwrap();
         flow.begin(&weights).unwrap();
         let events = Events::Held { numbers: &[0], flips: None };
-        let batch = Batch { events, weights: None, offsets: &[0, 1], shards: 1 };
+        let batch = DeviceBatch { events, weights: None, offsets: &[0, 1], shards: 1 };
         let adam = Adam {
             divisor: 1.0,
             clip_norm: 1.0,
@@ -408,13 +417,13 @@ fn an_unusable_gradient_moves_no_weight() {
         flow.update(None, &adam).unwrap();
         flow.weights(&mut weights).unwrap();
         assert_eq!(weights, before);
-        let beyond = Batch { events: Events::Held { numbers: &[1], flips: None }, ..batch };
+        let beyond = DeviceBatch { events: Events::Held { numbers: &[1], flips: None }, ..batch };
         assert!(flow.add_gradient(&beyond).is_err());
     }
 }
 
 #[test]
-fn a_step_of_several_batches_sums_them_all_and_the_next_begins_anew() {
+fn step_sums_its_batches_and_next_starts_at_zero() {
     let spec = FlowSpec { hidden: vec![13], blocks: 2, ..FlowSpec::reference_study(3) };
     let params = random_params(&spec, 70);
     for found in all_devices() {
@@ -427,7 +436,7 @@ fn a_step_of_several_batches_sums_them_all_and_the_next_begins_anew() {
             for (seed, n) in sizes.into_iter().enumerate() {
                 let rows = random(71 + seed as u64, "events", n * 3);
                 let weights = random(72 + seed as u64, "weights", n);
-                let batch = Batch {
+                let batch = DeviceBatch {
                     events: Events::Rows(&rows),
                     weights: Some(&weights),
                     offsets: &[0, n],

@@ -43,7 +43,7 @@ impl Arguments {
             camera: self.camera.clone(),
             weights: weights(&self.mix)?,
             seed: self.seed,
-            cleaning: self.cleaning.asked(),
+            cleaning: self.cleaning.cleaning(),
             overwrite,
         })
     }

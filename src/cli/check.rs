@@ -1,11 +1,11 @@
 //! `check`: files one by one and together, and whether a training would take them.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::config::{self, Config};
 use crate::data::selection::Selection;
 use crate::data::selection::cut_flow::CutFlow;
 use crate::data::{Schema, Table};
-use crate::dataset::check::{self, Options, Report};
+use crate::dataset::check::{self, CheckReport, Options};
 use crate::dataset::cut_flow;
 use crate::dataset::source::Source;
 use crate::error::Result;
@@ -15,7 +15,11 @@ use std::sync::Arc;
 
 /// Checks the files of `options`, or without any those that the configuration names: then what
 /// its training would refuse is in the report too.
-pub fn run(world: &dyn World, mut options: Options, config: Option<&Path>) -> Result<Report> {
+pub fn run(
+    comm: &dyn Communicator,
+    mut options: Options,
+    config: Option<&Path>,
+) -> Result<CheckReport> {
     let Some(path) = config else { return check::run(&options) };
     let config = config::load(path, &[])?;
     let Config { data, features, cuts, .. } = config.clone();
@@ -36,23 +40,23 @@ pub fn run(world: &dyn World, mut options: Options, config: Option<&Path>) -> Re
     if !options.quick && !config.cuts.is_empty() {
         // What cannot be read is in the report of its file.
         let cuts = if own {
-            train::cut_flows(world, &config)
+            train::cut_flows(comm, &config)
         } else {
-            cut_flows(world, &report, options.schema.as_deref(), &selection)
+            cut_flows(comm, &report, options.schema.as_deref(), &selection)
         };
         report.cuts = cuts.unwrap_or_default();
     }
     if own && report.outcome().is_ok() {
         report.training =
-            train::rehearse(world, &config, options.quick).err().map(|e| e.to_string());
+            train::validate_inputs(comm, &config, options.quick).err().map(|e| e.to_string());
     }
     Ok(report)
 }
 
 /// Counts what the cuts remove of the files of a report that can be read.
 fn cut_flows(
-    world: &dyn World,
-    report: &Report,
+    comm: &dyn Communicator,
+    report: &CheckReport,
     schema: Option<&str>,
     selection: &Selection,
 ) -> Result<Vec<CutFlow>> {
@@ -68,5 +72,5 @@ fn cut_flows(
             view: None,
         });
     }
-    cut_flow::count(world, &sources, selection, None)
+    cut_flow::count(comm, &sources, selection, None)
 }

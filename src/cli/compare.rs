@@ -1,9 +1,9 @@
 //! `compare`: the arguments as typed, and what they ask for.
 
-use super::season::Selection;
-use crate::comm::{World, agree};
+use super::season::SelectionArguments;
+use crate::comm::{Communicator, sync_result};
 use crate::error::Result;
-use crate::season::Comparison;
+use crate::season::SeasonComparison;
 use crate::season::compare::{self, Options};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Arguments {
     #[arg(short, long)]
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArguments,
 }
 
 impl Arguments {
@@ -30,13 +30,13 @@ impl Arguments {
         self.output.iter().map(|folder| folder.join(compare::COMPARISON)).collect()
     }
 
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Comparison> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<SeasonComparison> {
         let options = Options {
             scores: [self.first.clone(), self.second.clone()],
-            settings: agree(world, self.selection.settings())?,
+            settings: sync_result(comm, self.selection.settings())?,
             output: self.output.clone(),
             overwrite,
         };
-        compare::run(world, &options)
+        compare::run(comm, &options)
     }
 }

@@ -1,12 +1,12 @@
 //! `extract`: the arguments as typed, and what they ask for.
 
 use super::{parse_duration, watchdog};
-use crate::comm::{StopFlag, World};
+use crate::comm::{Communicator, StopFlag};
 use crate::config::{Class, Run};
 use crate::dataset::failures::{partial, total};
 use crate::error::Result;
 use crate::extract::{self, Options, Summary};
-use crate::hillas::{Cleaning, Comparison, Islands, Thresholds};
+use crate::hillas::{Cleaning, CleaningThresholds, Islands, ThresholdComparison};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,20 +104,21 @@ enum IslandsName {
 
 impl CleaningArguments {
     /// The cleaning that is asked for.
-    pub fn asked(&self) -> Cleaning {
+    pub fn cleaning(&self) -> Cleaning {
         let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
         let thresholds = match self.cleaning {
-            CleaningName::Fixed => {
-                Thresholds::Fixed { high: level(self.high, 14.0), low: level(self.low, 7.0) }
-            }
+            CleaningName::Fixed => CleaningThresholds::Fixed {
+                high: level(self.high, 14.0),
+                low: level(self.low, 7.0),
+            },
             CleaningName::Sigma => {
-                Thresholds::Sigma { high: level(self.high, 6.0), low: level(self.low, 3.0) }
+                CleaningThresholds::Sigma { high: level(self.high, 6.0), low: level(self.low, 3.0) }
             }
-            CleaningName::Given => Thresholds::Given,
+            CleaningName::Given => CleaningThresholds::Given,
         };
         let comparison = match self.compare {
-            ComparisonName::Above => Comparison::Above,
-            ComparisonName::AtLeast => Comparison::AtLeast,
+            ComparisonName::Above => ThresholdComparison::Above,
+            ComparisonName::AtLeast => ThresholdComparison::AtLeast,
         };
         let islands = match self.islands {
             IslandsName::All => Islands::All,
@@ -128,13 +129,13 @@ impl CleaningArguments {
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let options = Options {
             inputs: self.inputs.clone(),
             output: self.output.clone(),
             root: self.root.clone(),
             camera: self.camera.clone(),
-            cleaning: self.cleaning.asked(),
+            cleaning: self.cleaning.cleaning(),
             source: self.source,
             random_source: self.random_source,
             positions: self.positions,
@@ -144,7 +145,7 @@ impl Arguments {
             threads: self.threads.unwrap_or(0),
             watchdog: watchdog(self.watchdog, Run::default()),
         };
-        extract::run(world, &options, &StopFlag::on_signals()?)
+        extract::run(comm, &options, &StopFlag::on_signals()?)
     }
 
     /// The outcome of the command: partial if more files failed than are allowed to.

@@ -4,7 +4,7 @@
 //! This is not the reliance of one model on a feature (`evaluate --importance`): a model that
 //! is trained without a feature takes what it can from those that are correlated with it.
 
-use super::sweep::Point;
+use super::sweep::SweepPoint;
 use crate::config::{Config, Feature};
 use crate::error::{Fault, Result};
 use crate::storage;
@@ -75,15 +75,15 @@ fn inline<'a>(features: impl Iterator<Item = &'a Feature>) -> Result<String> {
 
 /// Returns what each feature is worth, most first, from the points of a sweep; features without
 /// an AUC of the same seed in both sets are left out.
-pub fn worth(points: &[Point]) -> Vec<Worth> {
-    let of = |point: &Point, key: &str| {
+pub fn worth(points: &[SweepPoint]) -> Vec<Worth> {
+    let of = |point: &SweepPoint, key: &str| {
         let value = point.settings.iter().find_map(|s| s.strip_prefix(key)?.strip_prefix('='));
         value.unwrap_or_default().to_string()
     };
     let mut names: Vec<String> = points.iter().map(|p| of(p, "without")).collect();
     names.dedup();
     let auc = |name: &str, seed: &str| {
-        let wanted = |p: &&Point| of(p, "without") == name && of(p, "train.seed") == seed;
+        let wanted = |p: &&SweepPoint| of(p, "without") == name && of(p, "train.seed") == seed;
         points.iter().find(wanted).and_then(|p| p.auc)
     };
     let mut all = Vec::new();
@@ -166,8 +166,8 @@ mod tests {
         ]
     "#;
 
-    fn point(settings: &[&str], auc: f64) -> Point {
-        Point {
+    fn point(settings: &[&str], auc: f64) -> SweepPoint {
+        SweepPoint {
             number: 0,
             settings: settings.iter().map(|s| (*s).to_string()).collect(),
             run: "run".into(),

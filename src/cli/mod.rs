@@ -18,14 +18,14 @@ mod status;
 mod sweep;
 mod verify;
 
-use crate::comm::{StopFlag, World, agree, is_root};
+use crate::comm::{Communicator, StopFlag, is_root, sync_result};
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
 use crate::data::files::protected::ProtectedInputs;
 use crate::data::selection::split::Part;
 use crate::data::text::Placement;
 use crate::data::text::convert;
 use crate::error::{Fault, Result, path_text};
-use crate::evaluate::{self, Parts};
+use crate::evaluate::{self, EvaluatedParts};
 use crate::report;
 use crate::simulate as simulation;
 use crate::storage::lock::OutputLock;
@@ -33,7 +33,7 @@ use crate::terminal;
 use crate::train::{self, Existing};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use simulate::Asked;
+use simulate::SimulationOptions;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub struct Global {
 
 /// Where to compute.
 #[derive(Debug, Clone, Args)]
-pub struct Device {
+pub struct DeviceArguments {
     /// Device to compute on [default: the configuration's, else auto]
     #[arg(long, value_enum)]
     engine: Option<EngineChoice>,
@@ -204,7 +204,7 @@ pub enum Command {
         #[arg(long)]
         allow_few_events: bool,
         #[command(flatten)]
-        device: Device,
+        device: DeviceArguments,
     },
     /// Train one model per point of a grid of settings, or without each feature in turn, with one
     /// table of all
@@ -242,8 +242,8 @@ pub enum Command {
         weight: Option<String>,
         /// Grow a random forest from the train and validation parts of these files (with a
         /// class column), and measure it beside the model
-        #[arg(long, num_args = 1.., value_name = "FILE")]
-        yardstick: Vec<PathBuf>,
+        #[arg(long = "yardstick", num_args = 1.., value_name = "FILE")]
+        forest: Vec<PathBuf>,
         /// Compare with a selection that needs no training: `cuts` are TAIGA's standard cuts,
         /// applied to the same events
         #[arg(long, value_enum, value_name = "NAME")]
@@ -259,7 +259,7 @@ pub enum Command {
         #[command(flatten)]
         observation: observation::Arguments,
         #[command(flatten)]
-        device: Device,
+        device: DeviceArguments,
     },
     /// Score event files: one output file per input file
     Score(score::Arguments),
@@ -314,23 +314,25 @@ impl Cli {
         watchdog(given, Run::default())
     }
 
-    /// Runs the command as one rank of `world`.
-    pub fn run(&self, world: &dyn World) -> Result<()> {
+    /// Runs the command as one rank of `comm`.
+    pub fn run(&self, comm: &dyn Communicator) -> Result<()> {
         let overwrite = self.global.overwrite;
-        agree(world, self.protect_inputs())?;
-        let _lock = agree(world, if is_root(world) { self.lock() } else { Ok(None) })?;
+        sync_result(comm, self.protect_inputs())?;
+        let _lock = sync_result(comm, if is_root(comm) { self.lock() } else { Ok(None) })?;
         match &self.command {
-            Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
-            Command::Simulate(arguments) => match arguments.asked(overwrite)? {
-                Asked::Hillas(options) => self.print(world, &simulation::run(&options)?),
-                Asked::Images(options) => self.print(world, &simulation::images::run(&options)?),
+            Command::Init { folder } => self.print(comm, &init::run(folder, overwrite)?),
+            Command::Simulate(arguments) => match arguments.options(overwrite)? {
+                SimulationOptions::Hillas(options) => self.print(comm, &simulation::run(&options)?),
+                SimulationOptions::Images(options) => {
+                    self.print(comm, &simulation::images::run(&options)?)
+                }
             },
             Command::Extract(arguments) => {
-                let summary = arguments.run(world, overwrite)?;
-                self.print(world, &summary)?;
+                let summary = arguments.run(comm, overwrite)?;
+                self.print(comm, &summary)?;
                 arguments.outcome(&summary)
             }
-            Command::Anomalies(arguments) => self.print(world, &arguments.run(overwrite)?),
+            Command::Anomalies(arguments) => self.print(comm, &arguments.run(overwrite)?),
             Command::Convert { inputs, output, dialect, class, source_offset, seed } => {
                 let offset = source_offset.map(|offset_deg| Placement { offset_deg, seed: *seed });
                 let options = convert::Options {
@@ -341,7 +343,7 @@ impl Cli {
                     placement: offset,
                     overwrite,
                 };
-                self.print(world, &convert::run(&options)?)
+                self.print(comm, &convert::run(&options)?)
             }
             Command::Check { files, gamma, hadron, config, schema, quick } => {
                 let options = crate::dataset::check::Options {
@@ -352,43 +354,43 @@ impl Cli {
                     quick: *quick,
                     ..crate::dataset::check::Options::default()
                 };
-                let report = check::run(world, options, config.as_deref())?;
-                self.print(world, &report)?;
+                let report = check::run(comm, options, config.as_deref())?;
+                self.print(comm, &report)?;
                 report.outcome()
             }
-            Command::Train { .. } => self.train(world),
+            Command::Train { .. } => self.train(comm),
             Command::Sweep(arguments) => {
                 let lock_timeout = self.global.lock_timeout;
-                let sweep = arguments.run(world, sweep::Writing { overwrite, lock_timeout })?;
-                self.print(world, &sweep)?;
+                let sweep = arguments.run(comm, sweep::Writing { overwrite, lock_timeout })?;
+                self.print(comm, &sweep)?;
                 sweep::outcome(&sweep)
             }
             Command::ProbeFile(arguments) => arguments.run(),
-            Command::Status { run } => self.print(world, &status::run(run)?),
-            Command::Evaluate { .. } => self.evaluate(world),
+            Command::Status { run } => self.print(comm, &status::run(run)?),
+            Command::Evaluate { .. } => self.evaluate(comm),
             Command::Score(arguments) => {
-                let summary = arguments.run(world, overwrite)?;
-                self.print(world, &summary)?;
+                let summary = arguments.run(comm, overwrite)?;
+                self.print(comm, &summary)?;
                 arguments.outcome(&summary)
             }
             Command::Verify(arguments) => {
-                let verification = arguments.run(world)?;
-                self.print(world, &verification)?;
+                let verification = arguments.run(comm)?;
+                self.print(comm, &verification)?;
                 verification.outcome()
             }
             Command::Season(arguments) => {
-                let season = arguments.run(world, overwrite)?;
-                self.print(world, &season)?;
+                let season = arguments.run(comm, overwrite)?;
+                self.print(comm, &season)?;
                 crate::season::outcome(&season)
             }
             Command::Compare(arguments) => {
-                let comparison = arguments.run(world, overwrite)?;
-                self.print(world, &comparison)
+                let comparison = arguments.run(comm, overwrite)?;
+                self.print(comm, &comparison)
             }
             Command::Report { folders, output } => {
                 let inputs = report::load(folders)?;
                 report::write(&inputs, output, overwrite)?;
-                self.print(world, &Written { report: output.clone() })
+                self.print(comm, &Written { report: output.clone() })
             }
         }
     }
@@ -424,8 +426,8 @@ impl Cli {
     /// after inputs are checked where the inputs are listed.
     fn protect_inputs(&self) -> Result<()> {
         let (inputs, outputs): (Vec<&Path>, Vec<PathBuf>) = match &self.command {
-            Command::Evaluate { model, files, gamma, hadron, yardstick, output, .. } => {
-                let files = [files, gamma, hadron, yardstick].into_iter().flatten();
+            Command::Evaluate { model, files, gamma, hadron, forest, output, .. } => {
+                let files = [files, gamma, hadron, forest].into_iter().flatten();
                 let inputs = files.map(PathBuf::as_path).chain([model.as_path()]).collect();
                 (inputs, vec![output.join(evaluate::EVALUATION), output.join(report::PAGE)])
             }
@@ -437,7 +439,7 @@ impl Cli {
         outputs.iter().try_for_each(|output| inputs.refuse(output))
     }
 
-    fn train(&self, world: &dyn World) -> Result<()> {
+    fn train(&self, comm: &dyn Communicator) -> Result<()> {
         let Command::Train {
             config,
             output,
@@ -452,7 +454,7 @@ impl Cli {
         else {
             return Ok(());
         };
-        let mut config = agree(world, config::load(config, set))?;
+        let mut config = sync_result(comm, config::load(config, set))?;
         device.apply(&mut config);
         let existing = match (self.global.overwrite, resume) {
             (true, _) => Existing::Replace,
@@ -471,15 +473,15 @@ impl Cli {
             lock_timeout: self.global.lock_timeout,
         };
         if *dry_run {
-            return self.print(world, &train::estimate::dry_run(world, &options)?);
+            return self.print(comm, &train::estimate::dry_run(comm, &options)?);
         }
-        match trained(world, &options, &StopFlag::on_signals()?)? {
-            Some(summary) => self.print(world, &summary),
+        match trained(comm, &options, &StopFlag::on_signals()?)? {
+            Some(summary) => self.print(comm, &summary),
             None => Ok(()),
         }
     }
 
-    fn evaluate(&self, world: &dyn World) -> Result<()> {
+    fn evaluate(&self, comm: &dyn Communicator) -> Result<()> {
         let Command::Evaluate {
             model,
             files,
@@ -489,7 +491,7 @@ impl Cli {
             schema,
             output,
             weight,
-            yardstick,
+            forest,
             baseline,
             importance,
             strict,
@@ -505,29 +507,29 @@ impl Cli {
             gamma: gamma.clone(),
             hadron: hadron.clone(),
             schema: schema.clone(),
-            part: part.map_or(Parts::Default, Parts::from),
+            part: part.map_or(EvaluatedParts::Default, EvaluatedParts::from),
             output: output.clone(),
             overwrite: self.global.overwrite,
             hardware: device.hardware(),
             weight: weight.clone(),
             importance: *importance,
             strict: *strict,
-            yardstick: yardstick.clone(),
+            baseline: forest.clone(),
             baseline_cuts: *baseline == Some(Baseline::Cuts),
-            observation: observation.asked()?,
+            observation: observation.observation()?,
             watchdog: device.watchdog(Run::default()),
         };
-        let evaluation = evaluate::run(world, &options)?;
-        if is_root(world) {
+        let evaluation = evaluate::run(comm, &options)?;
+        if is_root(comm) {
             let mut folders = vec![output.clone()];
             folders.extend(run_folder_of(model));
             report::write(&report::load(&folders)?, &output.join(report::PAGE), true)?;
         }
-        self.print(world, &evaluation)
+        self.print(comm, &evaluation)
     }
 
-    fn print(&self, world: &dyn World, result: &(impl Serialize + Display)) -> Result<()> {
-        if !is_root(world) {
+    fn print(&self, comm: &dyn Communicator, result: &(impl Serialize + Display)) -> Result<()> {
+        if !is_root(comm) {
             return Ok(());
         }
         let text = if self.global.json {
@@ -542,12 +544,12 @@ impl Cli {
 
 /// Trains, and writes the page of the run.
 fn trained(
-    world: &dyn World,
+    comm: &dyn Communicator,
     options: &train::Options,
     stop: &StopFlag,
 ) -> Result<Option<train::Summary>> {
     let page = options.output.join(report::PAGE);
-    train::run_and_conclude(world, options, stop, &|summary| {
+    train::run_and_conclude(comm, options, stop, &|summary| {
         // A run may have been killed between its model and its page.
         if summary.already_finished && page.is_file() {
             return Ok(());
@@ -580,7 +582,7 @@ impl Display for Written {
     }
 }
 
-impl Device {
+impl DeviceArguments {
     fn hardware(&self) -> Hardware {
         Hardware {
             engine: self.engine.unwrap_or_default(),
@@ -613,14 +615,14 @@ fn watchdog(given: Option<Duration>, mut run: Run) -> Option<Duration> {
     run.watchdog()
 }
 
-impl From<PartName> for Parts {
-    fn from(name: PartName) -> Parts {
+impl From<PartName> for EvaluatedParts {
+    fn from(name: PartName) -> EvaluatedParts {
         match name {
-            PartName::Train => Parts::Only(Part::Train),
-            PartName::Validation => Parts::Only(Part::Validation),
-            PartName::Calibration => Parts::Only(Part::Calibration),
-            PartName::Test => Parts::Only(Part::Test),
-            PartName::All => Parts::All,
+            PartName::Train => EvaluatedParts::Only(Part::Train),
+            PartName::Validation => EvaluatedParts::Only(Part::Validation),
+            PartName::Calibration => EvaluatedParts::Only(Part::Calibration),
+            PartName::Test => EvaluatedParts::Only(Part::Test),
+            PartName::All => EvaluatedParts::All,
         }
     }
 }
@@ -650,7 +652,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent_and_every_argument_has_help() {
+    fn command_line_is_consistent_and_has_help() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
             for argument in command.get_arguments() {

@@ -1,8 +1,8 @@
 //! `score`: the arguments as typed, and what they ask for.
 
-use super::{Device, parse_duration};
-use crate::comm::{StopFlag, World, agree};
-use crate::config::{self, Scoring};
+use super::{DeviceArguments, parse_duration};
+use crate::comm::{Communicator, StopFlag, sync_result};
+use crate::config::{self, ScoringConfig};
 use crate::dataset::failures::{partial, total};
 use crate::error::Result;
 use crate::score::{self, BLOCK_ROWS, Format, Options, SPLIT_ROWS, Summary};
@@ -67,13 +67,13 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     probe_timeout: Duration,
     #[command(flatten)]
-    pub(super) device: Device,
+    pub(super) device: DeviceArguments,
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Summary> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Summary> {
         let loaded = config::load_for_scoring(self.config.as_deref(), &self.set);
-        let Scoring { score, run, data } = agree(world, loaded)?;
+        let ScoringConfig { score, run, data } = sync_result(comm, loaded)?;
         let options = Options {
             model: self.model.clone(),
             output: self.output.clone(),
@@ -93,7 +93,7 @@ impl Arguments {
             watchdog: self.device.watchdog(run),
             probe_timeout: self.probe_timeout,
         };
-        score::run(world, &options, &StopFlag::on_signals()?)
+        score::run(comm, &options, &StopFlag::on_signals()?)
     }
 
     /// The outcome of the command: partial if more files failed than are allowed to.

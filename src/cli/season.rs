@@ -1,6 +1,6 @@
 //! `season`: the arguments as typed, and what they ask for.
 
-use crate::comm::{World, agree, is_root};
+use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::SeasonSettings;
 use crate::error::Result;
 use crate::report;
@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(short, long)]
     pub(super) output: PathBuf,
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArguments,
     /// Folder of scores of simulated gammas, made as the others: for the leak and for areas
     #[arg(long, value_name = "DIR")]
     gamma_mc: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct Arguments {
 
 /// What is counted, for season and compare.
 #[derive(Debug, Args)]
-pub struct Selection {
+pub struct SelectionArguments {
     /// Settings (TOML, see configs/season/season.toml)
     #[arg(short, long)]
     config: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct Selection {
     threshold: Option<f64>,
 }
 
-impl Selection {
+impl SelectionArguments {
     pub(super) fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }
@@ -76,21 +76,21 @@ impl Arguments {
         [season::SEASON, report::SEASON_PAGE].map(|name| self.output.join(name)).to_vec()
     }
 
-    pub fn run(&self, world: &dyn World, overwrite: bool) -> Result<Season> {
+    pub fn run(&self, comm: &dyn Communicator, overwrite: bool) -> Result<Season> {
         let options = Options {
             scores: self.scores.clone(),
             output: self.output.clone(),
-            settings: agree(world, self.selection.settings())?,
+            settings: sync_result(comm, self.selection.settings())?,
             gamma_mc: self.gamma_mc.clone(),
             reference: self.reference.clone(),
             images: self.images.clone(),
             allow_failed: self.allow_failed,
             overwrite,
         };
-        let season = season::run(world, &options)?;
+        let season = season::run(comm, &options)?;
         let page = self.output.join(report::SEASON_PAGE);
         let write = || report::write_season(&season, &page);
-        agree(world, if is_root(world) { write() } else { Ok(()) })?;
+        sync_result(comm, if is_root(comm) { write() } else { Ok(()) })?;
         Ok(season)
     }
 }

@@ -48,18 +48,18 @@ enum Level {
 }
 
 /// What was asked for.
-pub enum Asked {
+pub enum SimulationOptions {
     Hillas(simulate::Options),
     Images(images::Options),
 }
 
 impl Arguments {
     /// Refuses options of images where none are made: what does nothing must not be given.
-    pub fn asked(&self, overwrite: bool) -> Result<Asked> {
+    pub fn options(&self, overwrite: bool) -> Result<SimulationOptions> {
         let (output, class) = (self.output.clone(), self.class);
         let (events, seed) = (self.events, self.seed);
         if matches!(self.level, Level::Images) {
-            return Ok(Asked::Images(images::Options {
+            return Ok(SimulationOptions::Images(images::Options {
                 output,
                 class,
                 events,
@@ -81,6 +81,6 @@ impl Arguments {
                 .advice("leave it out, or add --level images")
                 .usage());
         }
-        Ok(Asked::Hillas(simulate::Options { output, class, events, seed, overwrite }))
+        Ok(SimulationOptions::Hillas(simulate::Options { output, class, events, seed, overwrite }))
     }
 }

@@ -1,7 +1,7 @@
 //! `status`: where a run is, for people.
 
 use crate::error::Result;
-use crate::train::run::run_status::{self, Standing, State};
+use crate::train::run::run_status::{self, RunStatus, State};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub struct JobStatus {
     #[serde(flatten)]
-    standing: Standing,
+    run_status: RunStatus,
     /// What the scheduler says of the job of the last start: state and reason.
     scheduler: Option<String>,
 }
 
-pub fn run(folder: &Path) -> Result<Status> {
-    let standing = run_status::standing(folder)?;
+pub fn run(folder: &Path) -> Result<JobStatus> {
+    let standing = run_status::run_status(folder)?;
     let asks = standing.state != State::Finished;
     let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
-    Ok(Status { standing, scheduler })
+    Ok(JobStatus { run_status: standing, scheduler })
 }
 
 /// Asks Slurm, where there is one, and does not wait for it long.
@@ -44,14 +44,14 @@ fn ask(job: &str) -> Option<String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let told = asked.wait_with_output().ok()?;
-    let text = String::from_utf8_lossy(&told.stdout).trim().to_string();
+    let answer = asked.wait_with_output().ok()?;
+    let text = String::from_utf8_lossy(&answer.stdout).trim().to_string();
     Some(if text.is_empty() { "not in the queue".to_string() } else { text })
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for JobStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = &self.standing;
+        let s = &self.run_status;
         let state = match s.state {
             State::Finished => "finished",
             State::Running => "running",
@@ -65,8 +65,11 @@ impl fmt::Display for Status {
             writeln!(f, "  ended         {reason}")?;
         }
         if let Some(job) = &s.job {
-            let told = self.scheduler.as_ref().map_or(String::new(), |told| format!(", {told}"));
-            writeln!(f, "  job           {job}{told}")?;
+            let state_of_job = self
+                .scheduler
+                .as_ref()
+                .map_or(String::new(), |state_of_job| format!(", {state_of_job}"));
+            writeln!(f, "  job           {job}{state_of_job}")?;
         }
         if let (Some(ranks), Some(host)) = (s.ranks, &s.host) {
             let engine = s.engine.as_deref().unwrap_or("unknown engine");

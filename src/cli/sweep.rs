@@ -6,15 +6,15 @@
 //! With `--leave-one-out` the points are sets of features, and every model is evaluated.
 
 use super::left_out::{self, Planned, Worth};
-use super::{Device, trained};
-use crate::comm::{StopFlag, World, agree, common, is_root};
+use super::{DeviceArguments, trained};
+use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
 use crate::config::{self, Run};
 use crate::error::{Error, Fault, Result};
-use crate::evaluate::{self, EVALUATION, Parts};
+use crate::evaluate::{self, EVALUATION, EvaluatedParts};
 use crate::model::Model;
 use crate::statistics::Evaluation;
 use crate::storage;
-use crate::train::run::run_status::{State, standing};
+use crate::train::run::run_status::{State, run_status};
 use crate::train::{self, Existing, MODEL};
 use clap::Args;
 use serde::Serialize;
@@ -64,12 +64,12 @@ pub struct Arguments {
     #[arg(long)]
     allow_few_events: bool,
     #[command(flatten)]
-    pub(super) device: Device,
+    pub(super) device: DeviceArguments,
 }
 
 /// One point of the grid and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Point {
+pub struct SweepPoint {
     #[serde(rename = "point")]
     pub number: usize,
     /// As for `--set`.
@@ -93,7 +93,7 @@ pub struct Point {
 #[derive(Debug, Serialize)]
 pub struct Sweep {
     pub output: PathBuf,
-    pub points: Vec<Point>,
+    pub points: Vec<SweepPoint>,
     /// The lowest held-out NLL.
     pub best: Option<usize>,
     /// Points of this call that failed, and why.
@@ -113,25 +113,25 @@ pub struct Writing {
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World, writing: Writing) -> Result<Sweep> {
-        let grid = agree(world, self.planned())?;
-        let chosen = common(self.chosen(grid.len()))?;
+    pub fn run(&self, comm: &dyn Communicator, writing: Writing) -> Result<Sweep> {
+        let grid = sync_result(comm, self.planned())?;
+        let chosen = mark_shared(self.chosen(grid.len()))?;
         for planned in &grid {
             // All points must be possible before the first is trained.
-            agree(world, self.configuration(&planned.set))?;
+            sync_result(comm, self.configuration(&planned.set))?;
         }
         if self.dry_run {
-            return Ok(self.told(&grid, &[]));
+            return Ok(self.summary(&grid, &[]));
         }
         let stop = StopFlag::on_signals()?;
         let mut failed = Vec::new();
         for point in chosen {
-            if is_root(world) {
+            if is_root(comm) {
                 log::info!("point {point} of {}: {}", grid.len(), grid[point].shown.join(", "));
             }
             let outcome = self
-                .train(world, point, &grid[point].set, writing, &stop)
-                .and_then(|()| self.evaluated(world, point, &grid[point].set));
+                .train(comm, point, &grid[point].set, writing, &stop)
+                .and_then(|()| self.evaluated(comm, point, &grid[point].set));
             match outcome {
                 Ok(()) => {}
                 // What a point is made of may be wrong, the others may still be right.
@@ -142,13 +142,13 @@ impl Arguments {
                 }
                 Err(error) => return Err(error),
             }
-            let written = if is_root(world) { self.write_table(&grid, &failed) } else { Ok(()) };
-            agree(world, written)?;
+            let written = if is_root(comm) { self.write_table(&grid, &failed) } else { Ok(()) };
+            sync_result(comm, written)?;
         }
         if let (Some(_), Some((_, error))) = (self.point, failed.first()) {
             return Err(error.clone());
         }
-        Ok(self.told(&grid, &failed))
+        Ok(self.summary(&grid, &failed))
     }
 
     /// The trainings, in the order of their numbers.
@@ -165,18 +165,18 @@ impl Arguments {
     }
 
     /// Evaluates the model of a point, unless features stay or its evaluation is there.
-    fn evaluated(&self, world: &dyn World, point: usize, settings: &[String]) -> Result<()> {
+    fn evaluated(&self, comm: &dyn Communicator, point: usize, settings: &[String]) -> Result<()> {
         let model = self.folder(point).join(MODEL);
         if !self.leave_one_out {
             return Ok(());
         }
-        let done = agree(world, Ok(is_root(world) && auc_of(&self.folder(point)).is_some()))?;
+        let done = sync_result(comm, Ok(is_root(comm) && auc_of(&self.folder(point)).is_some()))?;
         let mut done = [i64::from(done)];
-        world.all_reduce_sum(&mut done)?;
+        comm.all_reduce_sum(&mut done)?;
         if done[0] > 0 {
             return Ok(());
         }
-        let config = agree(world, self.configuration(settings))?;
+        let config = sync_result(comm, self.configuration(settings))?;
         let data = config.data;
         let own = self.evaluate.is_empty();
         let of = |files: Vec<PathBuf>| if own { files } else { Vec::new() };
@@ -186,19 +186,19 @@ impl Arguments {
             gamma: of(data.gamma),
             hadron: of(data.hadron),
             schema: data.schema,
-            part: Parts::Default,
+            part: EvaluatedParts::Default,
             output: self.folder(point).join(EVALUATION_FOLDER),
             overwrite: true,
             hardware: self.device.hardware(),
             weight: None,
             importance: false,
             strict: false,
-            yardstick: Vec::new(),
+            baseline: Vec::new(),
             baseline_cuts: false,
             observation: None,
             watchdog: self.device.watchdog(Run::default()),
         };
-        evaluate::run(world, &options).map(|_| ())
+        evaluate::run(comm, &options).map(|_| ())
     }
 
     fn chosen(&self, points: usize) -> Result<Vec<usize>> {
@@ -222,14 +222,14 @@ impl Arguments {
 
     fn train(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         point: usize,
         settings: &[String],
         writing: Writing,
         stop: &StopFlag,
     ) -> Result<()> {
         let options = train::Options {
-            config: agree(world, self.configuration(settings))?,
+            config: sync_result(comm, self.configuration(settings))?,
             output: self.folder(point),
             existing: if writing.overwrite { Existing::Replace } else { Existing::Resume },
             allow_engine_change: false,
@@ -239,21 +239,21 @@ impl Arguments {
             command: super::command_line(),
             lock_timeout: writing.lock_timeout,
         };
-        trained(world, &options, stop).map(|_| ())
+        trained(comm, &options, stop).map(|_| ())
     }
 
     fn folder(&self, point: usize) -> PathBuf {
         self.output.join(format!("point-{point}"))
     }
 
-    fn told(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Sweep {
+    fn summary(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Sweep {
         let look = |(i, planned): (usize, &Planned)| {
             let auc = if self.leave_one_out { auc_of(&self.folder(i)) } else { None };
             let found = look(i, &planned.shown, self.folder(i));
             let error = failed.iter().find(|(point, _)| *point == i).map(|(_, error)| error);
-            Point { auc, ..with_outcome(found, error) }
+            SweepPoint { auc, ..with_outcome(found, error) }
         };
-        let points: Vec<Point> = grid.iter().enumerate().map(look).collect();
+        let points: Vec<SweepPoint> = grid.iter().enumerate().map(look).collect();
         let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
         let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
         let features = left_out::worth(if self.leave_one_out { &points } else { &[] });
@@ -265,7 +265,7 @@ impl Arguments {
     /// Elements of an array write the table at the same time: each under a name of its own,
     /// and once more should a point have ended meanwhile.
     fn write_table(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Result<()> {
-        let mut sweep = self.told(grid, failed);
+        let mut sweep = self.summary(grid, failed);
         loop {
             let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
             storage::write_file(&own, sweep.table().as_bytes())?;
@@ -273,7 +273,7 @@ impl Arguments {
             if self.leave_one_out {
                 left_out::write_table(&sweep.features, &self.output)?;
             }
-            let now = self.told(grid, failed);
+            let now = self.summary(grid, failed);
             let ends = |sweep: &Sweep| {
                 const OVER: [State; 3] = [State::Finished, State::Diverged, State::Failed];
                 let over = sweep.points.iter().filter(|p| OVER.contains(&p.state));
@@ -288,16 +288,16 @@ impl Arguments {
 }
 
 /// What lies in the folder of a point.
-fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
-    let standing = standing(&run).ok();
+fn look(number: usize, settings: &[String], run: PathBuf) -> SweepPoint {
+    let status = run_status(&run).ok();
     let model = Model::load(&run.join(MODEL)).ok();
     let training = model.as_ref().map(|(model, _)| &model.card.training);
-    Point {
+    SweepPoint {
         number,
         settings: settings.to_vec(),
-        state: standing.as_ref().map_or(State::NotBegun, |s| s.state),
-        ended: standing.as_ref().and_then(|s| s.ended.clone()),
-        epochs: training.map_or(standing.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
+        state: status.as_ref().map_or(State::NotBegun, |s| s.state),
+        ended: status.as_ref().and_then(|s| s.ended.clone()),
+        epochs: training.map_or(status.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
         best_epoch: training.map(|t| t.best_epoch),
         validation_nll: training.and_then(|t| t.validation_nll),
         threshold: model.as_ref().and_then(|(m, _)| m.card.threshold.map(|t| t.value)),
@@ -308,11 +308,11 @@ fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
 }
 
 /// Returns a point as it was found, or as its training in this call has failed.
-fn with_outcome(found: Point, error: Option<&Error>) -> Point {
+fn with_outcome(found: SweepPoint, error: Option<&Error>) -> SweepPoint {
     let Some(error) = error.filter(|_| found.state != State::Finished) else { return found };
     let is_diverged = matches!(error, Error::Diverged(_));
     let state = if is_diverged { State::Diverged } else { State::Failed };
-    Point { state, ended: Some(error.to_string()), ..found }
+    SweepPoint { state, ended: Some(error.to_string()), ..found }
 }
 
 /// The AUC of the evaluation of the model in a folder; `None` where there is none of this model.
@@ -469,7 +469,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grid_is_the_product_of_its_values_the_last_changing_fastest() {
+    fn grid_is_product_last_value_changing_fastest() {
         let grids = ["a.b=1,2", "c=[3, 4],[5],{ seeded = 1 },\"x,y\""].map(str::to_string);
         let points = points(&grids).unwrap();
         assert_eq!(points.len(), 8);

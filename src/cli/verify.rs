@@ -1,9 +1,9 @@
 //! `verify`: tells whether what was written is complete and unchanged.
 
-use crate::comm::{World, agree};
+use crate::comm::{Communicator, sync_result};
 use crate::dataset::failures::partial;
 use crate::dataset::output::ledger;
-use crate::dataset::output::verification::Verification;
+use crate::dataset::output::verification::OutputVerification;
 use crate::error::{Fault, Result};
 use crate::{extract, score, train};
 use clap::Args;
@@ -24,27 +24,27 @@ pub enum Verified {
     Outputs {
         folder: PathBuf,
         #[serde(flatten)]
-        found: Verification,
+        found: OutputVerification,
     },
     Run {
         folder: PathBuf,
         #[serde(flatten)]
-        found: train::run::verify::Verification,
+        found: train::run::verify::RunVerification,
     },
 }
 
 impl Arguments {
-    pub fn run(&self, world: &dyn World) -> Result<Verified> {
+    pub fn run(&self, comm: &dyn Communicator) -> Result<Verified> {
         let folder = self.folder.clone();
         if folder.join(train::CHECKPOINTS).is_dir() || folder.join(train::MODEL).is_file() {
-            let found = train::run::verify::verify(world, &folder)?;
+            let found = train::run::verify::verify(comm, &folder)?;
             return Ok(Verified::Run { folder, found });
         }
-        agree(world, refuse_other_folders(&folder))?;
+        sync_result(comm, refuse_other_folders(&folder))?;
         let found = if extract::Summary::is_at(&folder.join(extract::MANIFEST)) {
-            extract::verify::verify(world, &folder)?
+            extract::verify::verify(comm, &folder)?
         } else {
-            score::verify::verify(world, &folder)?
+            score::verify::verify(comm, &folder)?
         };
         Ok(Verified::Outputs { folder, found })
     }

@@ -1,13 +1,13 @@
 //! How this process was launched, and the world that follows from it.
 //!
 //! Launchers tell their processes through the environment how many they are. One
-//! process, or nothing told, means [`Solo`](super::Solo) without touching MPI. Several
+//! process, or nothing told, means [`SingleRank`](super::SingleRank) without touching MPI. Several
 //! means MPI, whose world must then have the promised size: where launcher and MPI
 //! library speak different PMI, N lone copies would each do the whole work and write
 //! over each other, without a word.
 
 use super::mpi::{Mpi, abort_on_panic, library_version};
-use super::{Solo, World, agree, is_root, preflight};
+use super::{Communicator, SingleRank, is_root, preflight, sync_result};
 use crate::error::{Error, Fault, Result, path_text};
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -34,7 +34,7 @@ const FIRST_SPECIAL_STEP: usize = 0xffff_fff0;
 
 /// What the environment tells, and which variable tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Launch {
+enum LaunchEnvironment {
     Alone,
     /// One of so many processes.
     Ranks(usize, &'static str),
@@ -45,18 +45,18 @@ enum Launch {
 /// How many processes the launcher says it started; `None` where no launcher tells.
 pub fn launched_ranks() -> Option<usize> {
     match launch(|name| std::env::var(name).ok()) {
-        Launch::Ranks(ranks, _) => Some(ranks),
-        Launch::Alone | Launch::Rank(..) => None,
+        LaunchEnvironment::Ranks(ranks, _) => Some(ranks),
+        LaunchEnvironment::Alone | LaunchEnvironment::Rank(..) => None,
     }
 }
 
 /// Which of its processes the launcher says this one is; 0 where it does not.
 pub fn launched_rank() -> usize {
-    rank_told(|name| std::env::var(name).ok()).unwrap_or(0)
+    environment_rank(|name| std::env::var(name).ok()).unwrap_or(0)
 }
 
 /// The same of a process with this environment; `None` where its launcher does not say.
-pub(super) fn rank_told(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
+pub(super) fn environment_rank(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
     const NAMES: [&str; 5] =
         ["OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
     NAMES.iter().find_map(|name| lookup(name)?.trim().parse().ok())
@@ -74,21 +74,21 @@ pub fn is_launcher_variable(name: &OsStr) -> bool {
 
 /// The scheduler's number of this job, as its commands take it.
 pub fn job_number() -> Option<String> {
-    let told = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-    match (told("SLURM_ARRAY_JOB_ID"), told("SLURM_ARRAY_TASK_ID")) {
+    let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
         (Some(job), Some(task)) => Some(format!("{job}_{task}")),
-        _ => told("SLURM_JOB_ID"),
+        _ => variable("SLURM_JOB_ID"),
     }
 }
 
 /// When the scheduler will end this job, where it tells: Slurm's `SLURM_JOB_END_TIME`, in
 /// seconds since 1970. A moment that has passed is of an earlier job.
 pub fn job_end() -> Option<SystemTime> {
-    job_end_told(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
+    parse_job_end(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
 }
 
-fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
-    let seconds = told?.trim().parse().ok()?;
+fn parse_job_end(text: Option<&str>, now: SystemTime) -> Option<SystemTime> {
+    let seconds = text?.trim().parse().ok()?;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|end| *end > now)
 }
 
@@ -97,38 +97,40 @@ fn job_end_told(told: Option<&str>, now: SystemTime) -> Option<SystemTime> {
 ///
 /// With MPI running, a panic on any thread ends all ranks with exit code 1, and a process of
 /// this node that is stopped or gone ends them within the deadline, if there is one.
-pub fn start(deadline: Option<Duration>) -> Result<Box<dyn World>> {
+pub fn start(deadline: Option<Duration>) -> Result<Box<dyn Communicator>> {
     let launch = launch(|name| std::env::var(name).ok());
-    if matches!(launch, Launch::Alone | Launch::Ranks(..=1, _)) {
-        return Ok(Box::new(Solo));
+    if matches!(launch, LaunchEnvironment::Alone | LaunchEnvironment::Ranks(..=1, _)) {
+        return Ok(Box::new(SingleRank));
     }
     meet_launcher(&library_version(), |name| std::env::var(name).ok())?;
-    let world = Mpi::initialise(deadline)?;
+    let comm = Mpi::initialise(deadline)?;
     abort_on_panic();
-    agree(&world, promise_kept(launch, world.size()))?;
-    preflight::same_program(&world)?;
-    world.started();
-    Ok(Box::new(world))
+    sync_result(&comm, promise_kept(launch, comm.size()))?;
+    preflight::same_program(&comm)?;
+    comm.started();
+    Ok(Box::new(comm))
 }
 
 /// Whether an MPI library can find the other tasks of a step of `srun`: where it cannot, its
 /// own message comes late, is long, and does not say what to type.
 fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<()> {
     let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
-    let told = |names: &[&str]| names.iter().any(|name| lookup(name).is_some());
+    let is_set = |names: &[&str]| names.iter().any(|name| lookup(name).is_some());
     let open_mpi = library.contains("Open MPI");
     if !open_mpi
         || !in_step(number)
-        || told(&["PMIX_NAMESPACE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"])
+        || is_set(&["PMIX_NAMESPACE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE"])
     {
         return Ok(());
     }
     let tasks = number(STEP_TASKS).unwrap_or(1);
-    if !told(&["PMI_FD", "PMI_RANK"]) {
+    if !is_set(&["PMI_FD", "PMI_RANK"]) {
         // Every task of the step finds this by itself.
-        return Err(
-            strangers(&format!("{tasks} ranks ({STEP_TASKS})"), "`srun` without PMI").shared()
-        );
+        return Err(launcher_mismatch(
+            &format!("{tasks} ranks ({STEP_TASKS})"),
+            "`srun` without PMI",
+        )
+        .shared());
     }
     if number("SLURM_PROCID") == Some(0) {
         log::warn!(
@@ -138,16 +140,20 @@ fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Resu
     Ok(())
 }
 
-fn promise_kept(launch: Launch, found: usize) -> Result<()> {
+fn promise_kept(launch: LaunchEnvironment, found: usize) -> Result<()> {
     let expected = match launch {
-        Launch::Ranks(ranks, told_by) if ranks != found => format!("{ranks} ranks ({told_by})"),
-        Launch::Rank(rank, told_by) if rank >= found => format!("a rank {rank} ({told_by})"),
+        LaunchEnvironment::Ranks(ranks, told_by) if ranks != found => {
+            format!("{ranks} ranks ({told_by})")
+        }
+        LaunchEnvironment::Rank(rank, told_by) if rank >= found => {
+            format!("a rank {rank} ({told_by})")
+        }
         _ => return Ok(()),
     };
-    Err(strangers(&expected, &format!("a world of {found}")))
+    Err(launcher_mismatch(&expected, &format!("a world of {found}")))
 }
 
-fn strangers(expected: &str, found: &str) -> Error {
+fn launcher_mismatch(expected: &str, found: &str) -> Error {
     Fault::new("the launcher and the MPI library do not find each other")
         .expected(expected)
         .found(found)
@@ -159,15 +165,15 @@ fn strangers(expected: &str, found: &str) -> Error {
         .environment()
 }
 
-fn launch(lookup: impl Fn(&str) -> Option<String>) -> Launch {
+fn launch(lookup: impl Fn(&str) -> Option<String>) -> LaunchEnvironment {
     let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
-    let told = |names: &[&'static str], launch: fn(usize, &'static str) -> Launch| {
+    let find = |names: &[&'static str], launch: fn(usize, &'static str) -> LaunchEnvironment| {
         names.iter().find_map(|name| number(name).map(|count| launch(count, name)))
     };
-    told(&COUNTS, Launch::Ranks)
-        .or_else(|| in_step(number).then(|| told(&[STEP_TASKS], Launch::Ranks))?)
-        .or_else(|| told(&RANKS, Launch::Rank))
-        .unwrap_or(Launch::Alone)
+    find(&COUNTS, LaunchEnvironment::Ranks)
+        .or_else(|| in_step(number).then(|| find(&[STEP_TASKS], LaunchEnvironment::Ranks))?)
+        .or_else(|| find(&RANKS, LaunchEnvironment::Rank))
+        .unwrap_or(LaunchEnvironment::Alone)
 }
 
 /// Whether `srun` started this process. A batch script is one process whatever the
@@ -181,8 +187,8 @@ const STARTED: &str = "TAIGA_FLOW_STARTED";
 
 /// Creates the file that a job script has named, so that the script can tell a launcher that
 /// started nothing from a command that had nothing left to do. An existing file stays as it is.
-pub fn mark_start(world: &dyn World) {
-    let named = std::env::var_os(STARTED).filter(|path| !path.is_empty() && is_root(world));
+pub fn mark_start(comm: &dyn Communicator) {
+    let named = std::env::var_os(STARTED).filter(|path| !path.is_empty() && is_root(comm));
     let Some(path) = named else { return };
     let created = OpenOptions::new().write(true).create_new(true).open(&path);
     if let Err(error) = created.map(drop)
@@ -202,7 +208,7 @@ pub fn host() -> String {
 mod tests {
     use super::*;
 
-    fn launched_with(variables: &[(&str, &str)]) -> Launch {
+    fn launched_with(variables: &[(&str, &str)]) -> LaunchEnvironment {
         launch(|name| {
             let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
             Some((*value).to_owned())
@@ -211,50 +217,53 @@ mod tests {
 
     #[test]
     fn a_plain_process_is_alone() {
-        assert_eq!(launched_with(&[]), Launch::Alone);
-        assert_eq!(launched_with(&[("OMPI_COMM_WORLD_SIZE", "many")]), Launch::Alone);
+        assert_eq!(launched_with(&[]), LaunchEnvironment::Alone);
+        assert_eq!(launched_with(&[("OMPI_COMM_WORLD_SIZE", "many")]), LaunchEnvironment::Alone);
     }
 
     #[test]
     fn every_launcher_is_heard() {
         for name in COUNTS {
-            assert_eq!(launched_with(&[(name, "4")]), Launch::Ranks(4, name));
+            assert_eq!(launched_with(&[(name, "4")]), LaunchEnvironment::Ranks(4, name));
         }
-        assert_eq!(launched_with(&[("PMIX_RANK", "3")]), Launch::Rank(3, "PMIX_RANK"));
+        assert_eq!(launched_with(&[("PMIX_RANK", "3")]), LaunchEnvironment::Rank(3, "PMIX_RANK"));
     }
 
     #[test]
     fn tasks_of_srun_are_ranks() {
         let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "8"), ("PMIX_RANK", "5")];
-        assert_eq!(launched_with(&step), Launch::Ranks(8, STEP_TASKS));
+        assert_eq!(launched_with(&step), LaunchEnvironment::Ranks(8, STEP_TASKS));
     }
 
     #[test]
     fn a_batch_script_is_alone_whatever_its_job_has() {
         let batch = [("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "64"), ("SLURM_PROCID", "0")];
-        assert_eq!(launched_with(&batch), Launch::Alone);
+        assert_eq!(launched_with(&batch), LaunchEnvironment::Alone);
         let interactive = [("SLURM_STEP_ID", "4294967290"), (STEP_TASKS, "64")];
-        assert_eq!(launched_with(&interactive), Launch::Alone);
+        assert_eq!(launched_with(&interactive), LaunchEnvironment::Alone);
     }
 
     #[test]
     fn the_daemons_of_mpirun_are_not_counted() {
         let nested = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "2"), ("OMPI_COMM_WORLD_SIZE", "16")];
-        assert_eq!(launched_with(&nested), Launch::Ranks(16, "OMPI_COMM_WORLD_SIZE"));
+        assert_eq!(launched_with(&nested), LaunchEnvironment::Ranks(16, "OMPI_COMM_WORLD_SIZE"));
     }
 
     #[test]
-    fn lone_copies_are_refused_with_the_number_promised() {
-        let error = promise_kept(Launch::Ranks(4, STEP_TASKS), 1).unwrap_err();
+    fn lone_copies_are_refused_with_promised_number() {
+        let error = promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 1).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
         assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found a world of 1"));
         assert!(text.contains("srun --mpi=pmix"));
-        assert_eq!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(), 5);
+        assert_eq!(
+            promise_kept(LaunchEnvironment::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(),
+            5
+        );
     }
 
     #[test]
-    fn open_mpi_without_pmi_is_refused_before_it_starts() {
+    fn open_mpi_without_pmi_is_refused_before_start() {
         let met = |library: &str, more: &[(&str, &str)]| {
             let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "4"), ("SLURM_PROCID", "0")];
             meet_launcher(library, |name| {
@@ -273,17 +282,17 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_job_is_heard_unless_it_has_passed() {
+    fn job_end_is_read_unless_it_has_passed() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
-        assert_eq!(job_end_told(Some("1060"), now), Some(now + Duration::from_secs(60)));
+        assert_eq!(parse_job_end(Some("1060"), now), Some(now + Duration::from_secs(60)));
         for none in [None, Some("940"), Some("soon"), Some("-3"), Some("99999999999999999999")] {
-            assert_eq!(job_end_told(none, now), None);
+            assert_eq!(parse_job_end(none, now), None);
         }
     }
 
     #[test]
     fn kept_promises_pass() {
-        assert!(promise_kept(Launch::Ranks(4, STEP_TASKS), 4).is_ok());
-        assert!(promise_kept(Launch::Rank(1, "PMIX_RANK"), 2).is_ok());
+        assert!(promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 4).is_ok());
+        assert!(promise_kept(LaunchEnvironment::Rank(1, "PMIX_RANK"), 2).is_ok());
     }
 }

@@ -1,17 +1,17 @@
 //! Sends values between ranks as JSON: findings and reports, not event data.
 
-use super::{World, agree, is_root};
+use super::{Communicator, is_root, sync_result};
 use crate::error::{Error, Fault, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Returns the values of all ranks, in rank order. A collective.
 pub fn gather_values<T: Serialize + DeserializeOwned>(
-    world: &dyn World,
+    comm: &dyn Communicator,
     mine: &T,
 ) -> Result<Vec<T>> {
-    let bytes = agree(world, serde_json::to_vec(mine).map_err(broken))?;
-    let all = world.all_gather(&bytes)?;
+    let bytes = sync_result(comm, serde_json::to_vec(mine).map_err(broken))?;
+    let all = comm.all_gather(&bytes)?;
     all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(broken)).collect()
 }
 
@@ -21,12 +21,12 @@ pub fn gather_values<T: Serialize + DeserializeOwned>(
 /// # Errors
 /// That of `find`, on all ranks.
 pub fn value_of_root<T: Serialize + DeserializeOwned>(
-    world: &dyn World,
+    comm: &dyn Communicator,
     find: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let encoded = || serde_json::to_vec(&find()?).map_err(broken);
-    let mut bytes = agree(world, if is_root(world) { encoded() } else { Ok(Vec::new()) })?;
-    world.broadcast(&mut bytes)?;
+    let mut bytes = sync_result(comm, if is_root(comm) { encoded() } else { Ok(Vec::new()) })?;
+    comm.broadcast(&mut bytes)?;
     serde_json::from_slice(&bytes).map_err(broken)
 }
 
@@ -41,9 +41,9 @@ mod tests {
 
     #[test]
     fn every_rank_gets_all_values_and_that_of_root() {
-        let found = Threads::run(3, |world| {
-            let all = gather_values(world, &(world.rank(), "a".to_string()))?;
-            let root = value_of_root(world, || Ok(format!("of {}", world.rank())))?;
+        let found = Threads::run(3, |comm| {
+            let all = gather_values(comm, &(comm.rank(), "a".to_string()))?;
+            let root = value_of_root(comm, || Ok(format!("of {}", comm.rank())))?;
             Ok((all, root))
         });
         for outcome in found {

@@ -10,7 +10,7 @@ use super::packing::{largest, pack, unpack};
 use crate::error::{Fault, Result};
 
 /// Ranks that exchange bytes in pairs.
-pub trait Pairs {
+pub trait PairExchange {
     fn rank(&self) -> usize;
     fn size(&self) -> usize;
     /// Sends bytes to a rank and receives those it sends into the first of `received`;
@@ -26,7 +26,11 @@ pub struct Buffers {
 }
 
 /// Adds `values` over all ranks of `pairs`, in place, on every rank (wrapping).
-pub fn all_reduce(pairs: &impl Pairs, values: &mut [i64], buffers: &mut Buffers) -> Result<()> {
+pub fn all_reduce(
+    pairs: &impl PairExchange,
+    values: &mut [i64],
+    buffers: &mut Buffers,
+) -> Result<()> {
     let (rank, size) = (pairs.rank(), pairs.size());
     let whole = 1 << size.ilog2();
     let mut exchange = |with: usize, values: &mut [i64], give, take, take_over: bool| {
@@ -64,7 +68,7 @@ pub fn all_reduce(pairs: &impl Pairs, values: &mut [i64], buffers: &mut Buffers)
 /// Sends one part of the vector and receives another, which replaces what is there or is
 /// added to it.
 fn trade(
-    pairs: &impl Pairs,
+    pairs: &impl PairExchange,
     with: usize,
     values: &mut [i64],
     give: std::ops::Range<usize>,
@@ -99,13 +103,13 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use taiga_flow_gpu::random::Stream;
 
-    struct Threads {
+    struct TestRanks {
         rank: usize,
         to: Vec<Sender<Vec<u8>>>,
         from: Vec<Receiver<Vec<u8>>>,
     }
 
-    impl Pairs for Threads {
+    impl PairExchange for TestRanks {
         fn rank(&self) -> usize {
             self.rank
         }
@@ -114,9 +118,9 @@ mod tests {
         }
         fn exchange(&self, with: usize, bytes: &[u8], received: &mut [u8]) -> usize {
             self.to[with].send(bytes.to_vec()).unwrap();
-            let told = self.from[with].recv().unwrap();
-            received[..told.len()].copy_from_slice(&told);
-            told.len()
+            let message = self.from[with].recv().unwrap();
+            received[..message.len()].copy_from_slice(&message);
+            message.len()
         }
     }
 
@@ -132,11 +136,11 @@ mod tests {
         }
         let ranks = to.into_iter().zip(from).enumerate().map(|(rank, (to, mut from))| {
             from.sort_by_key(|(sender, _)| *sender);
-            Threads { rank, to, from: from.into_iter().map(|(_, r)| r).collect() }
+            TestRanks { rank, to, from: from.into_iter().map(|(_, r)| r).collect() }
         });
-        let ranks: Vec<Threads> = ranks.collect();
+        let ranks: Vec<TestRanks> = ranks.collect();
         std::thread::scope(|scope| {
-            let run = |ranks: Threads| {
+            let run = |ranks: TestRanks| {
                 let mut values = of_rank(ranks.rank, words);
                 let mut buffers = Buffers::default();
                 all_reduce(&ranks, &mut values, &mut buffers).unwrap();
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rank_has_the_exact_sum_on_any_number_of_ranks_and_words() {
+    fn every_rank_has_the_exact_sum_on_any_ranks() {
         for size in 1..=9 {
             for words in [0, 1, 2, 7, 64, 1001] {
                 let mut expected = vec![0_i64; words];

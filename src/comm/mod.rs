@@ -1,6 +1,6 @@
 //! Ranks and what they say to each other.
 //!
-//! A [`World`] is a value passed down, never a global. Collectives carry integers
+//! A [`Communicator`] is a value passed down, never a global. Collectives carry integers
 //! and bytes only: sums of integers have the same bits on any number of ranks and
 //! in any order, sums of floats do not. Every collective must be called by all
 //! ranks in the same order.
@@ -22,7 +22,7 @@ pub use environment::{
     start,
 };
 pub use exchange::{gather_values, value_of_root};
-pub use single_rank::Solo;
+pub use single_rank::SingleRank;
 pub use stop::{StopFlag, StopReason, survive_file_size_limit};
 pub use threads::Threads;
 pub use watchdog::heartbeats::{FOLDER as SIGNS_OF_LIFE, RankSign, Work, signs_of_life};
@@ -31,7 +31,7 @@ pub use watchdog::{ReadingOf, Watched, watch, watch_reading};
 use crate::error::{Error, Fault, Result};
 
 /// One rank's view of all ranks.
-pub trait World {
+pub trait Communicator {
     fn rank(&self) -> usize;
     fn size(&self) -> usize;
     /// Rank among those on the same node (chooses the GPU).
@@ -46,7 +46,7 @@ pub trait World {
     /// Rank 0's bytes on every rank.
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()>;
     fn barrier(&self) -> Result<()>;
-    /// Sends a few kilobytes to another rank, which takes them by [`World::receive`].
+    /// Sends a few kilobytes to another rank, which takes them by [`Communicator::receive`].
     fn send(&self, _to: usize, _bytes: &[u8]) -> Result<()> {
         Err(Fault::new("this world has no messages").internal())
     }
@@ -69,50 +69,50 @@ pub trait World {
     }
 }
 
-pub fn is_root(world: &dyn World) -> bool {
-    world.rank() == 0
+pub fn is_root(comm: &dyn Communicator) -> bool {
+    comm.rank() == 0
 }
 
 /// Makes an outcome common to all ranks: if any rank failed, every rank gets an
 /// error of the lowest failing rank's exit code (its own error stays with it).
-pub fn agree<T>(world: &dyn World, outcome: Result<T>) -> Result<T> {
-    if world.size() == 1 {
+pub fn sync_result<T>(comm: &dyn Communicator, outcome: Result<T>) -> Result<T> {
+    if comm.size() == 1 {
         return outcome;
     }
     let mine = match &outcome {
         Ok(_) => Vec::new(),
         Err(error) => [&[error.exit_code()], error.to_string().as_bytes()].concat(),
     };
-    let all = world.all_gather(&mine)?;
-    match (outcome, all.iter().enumerate().find(|(_, told)| !told.is_empty())) {
+    let all = comm.all_gather(&mine)?;
+    match (outcome, all.iter().enumerate().find(|(_, message)| !message.is_empty())) {
         (Ok(value), None) => Ok(value),
         // Rank 0 tells an error that several have in its own words.
         (Err(error), _) => Err(error.shared()),
-        (Ok(_), Some((rank, told))) => {
-            let text = String::from_utf8_lossy(&told[1..]);
-            Err(Error::from_code(told[0], Fault::new(format!("rank {rank}: {text}"))).shared())
+        (Ok(_), Some((rank, message))) => {
+            let text = String::from_utf8_lossy(&message[1..]);
+            Err(Error::from_code(message[0], Fault::new(format!("rank {rank}: {text}"))).shared())
         }
     }
 }
 
 /// Returns on every rank whether any rank has said yes. A collective.
-pub fn any_rank(world: &dyn World, mine: bool) -> Result<bool> {
+pub fn any_rank(comm: &dyn Communicator, mine: bool) -> Result<bool> {
     let mut count = [i64::from(mine)];
-    world.all_reduce_sum(&mut count)?;
+    comm.all_reduce_sum(&mut count)?;
     Ok(count[0] > 0)
 }
 
 /// Marks an error that every rank has because it follows from what all ranks know.
-pub fn common<T>(outcome: Result<T>) -> Result<T> {
+pub fn mark_shared<T>(outcome: Result<T>) -> Result<T> {
     outcome.map_err(Error::shared)
 }
 
 /// Puts together what the ranks hold of `slots` values, each slot filled by at most
 /// one rank (the others pass `None`). Bits travel unchanged; empty slots are 0.
-pub fn gather_slots(world: &dyn World, slots: &[Option<f64>]) -> Result<Vec<f64>> {
+pub fn gather_slots(comm: &dyn Communicator, slots: &[Option<f64>]) -> Result<Vec<f64>> {
     let mut bits: Vec<i64> =
         slots.iter().map(|slot| slot.map_or(0, |x| x.to_bits() as i64)).collect();
-    world.all_reduce_sum(&mut bits)?;
+    comm.all_reduce_sum(&mut bits)?;
     Ok(bits.into_iter().map(|b| f64::from_bits(b as u64)).collect())
 }
 
@@ -123,12 +123,12 @@ mod tests {
     /// The same `terms` values summed by any number of ranks, dealt in turns.
     fn summed_by(ranks: usize, terms: usize) -> Vec<[i64; 2]> {
         let value = |i: usize| (i as i64).wrapping_mul(0x7f4a_7c15_9e37_79b9);
-        Threads::run(ranks, |world| {
+        Threads::run(ranks, |comm| {
             let mut sum = [0_i64; 2];
-            for i in (world.rank()..terms).step_by(world.size()) {
+            for i in (comm.rank()..terms).step_by(comm.size()) {
                 sum = [sum[0].wrapping_add(value(i)), sum[1].wrapping_sub(value(i))];
             }
-            world.all_reduce_sum(&mut sum)?;
+            comm.all_reduce_sum(&mut sum)?;
             Ok(sum)
         })
         .into_iter()
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_equal_on_every_rank_and_every_rank_count() {
+    fn sums_are_equal_on_any_rank_and_rank_count() {
         let alone = summed_by(1, 1000)[0];
         for ranks in [2, 3, 8] {
             assert_eq!(summed_by(ranks, 1000), vec![alone; ranks]);
@@ -146,25 +146,25 @@ mod tests {
 
     #[test]
     fn one_rank_among_threads_is_like_one_alone() {
-        fn tour(world: &dyn World) -> Result<[Vec<u8>; 3]> {
-            let (mut sums, mut told) = (vec![3, -4], b"abc".to_vec());
-            world.all_reduce_sum(&mut sums)?;
-            world.broadcast(&mut told)?;
-            world.barrier()?;
-            assert!(is_root(world) && (world.local_rank(), world.local_size()) == (0, 1));
+        fn tour(comm: &dyn Communicator) -> Result<[Vec<u8>; 3]> {
+            let (mut sums, mut bytes) = (vec![3, -4], b"abc".to_vec());
+            comm.all_reduce_sum(&mut sums)?;
+            comm.broadcast(&mut bytes)?;
+            comm.barrier()?;
+            assert!(is_root(comm) && (comm.local_rank(), comm.local_size()) == (0, 1));
             let sums = sums.into_iter().flat_map(i64::to_ne_bytes).collect();
-            Ok([sums, told, world.all_gather(b"xyz")?.concat()])
+            Ok([sums, bytes, comm.all_gather(b"xyz")?.concat()])
         }
-        let alone = tour(&Solo).unwrap();
-        let threads = Threads::run(1, |world| tour(world)).pop().unwrap().unwrap();
+        let alone = tour(&SingleRank).unwrap();
+        let threads = Threads::run(1, |comm| tour(comm)).pop().unwrap().unwrap();
         assert_eq!(alone, threads);
     }
 
     #[test]
-    fn agree_gives_every_rank_an_error_with_the_failing_ranks_exit_code() {
-        let outcomes = Threads::run(4, |world| {
-            let mine = if world.rank() == 1 { Err(Fault::new("bad row").input()) } else { Ok(()) };
-            agree(world, mine)
+    fn sync_result_shares_failing_ranks_exit_code() {
+        let outcomes = Threads::run(4, |comm| {
+            let mine = if comm.rank() == 1 { Err(Fault::new("bad row").input()) } else { Ok(()) };
+            sync_result(comm, mine)
         });
         for (rank, outcome) in outcomes.into_iter().enumerate() {
             let error = outcome.unwrap_err();
@@ -175,35 +175,35 @@ mod tests {
 
     #[test]
     fn agree_keeps_the_value_where_nobody_failed() {
-        let values = Threads::run(3, |world| agree(world, Ok(world.rank())));
+        let values = Threads::run(3, |comm| sync_result(comm, Ok(comm.rank())));
         assert_eq!(values.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]
-    fn messages_come_in_the_order_of_their_sender_and_a_rank_that_is_gone_is_told() {
-        let outcomes = Threads::run(4, |world| {
-            let mut next = vec![0_u8; world.size()];
-            if world.rank() > 0 {
+    fn messages_keep_order_and_lost_rank_is_reported() {
+        let outcomes = Threads::run(4, |comm| {
+            let mut next = vec![0_u8; comm.size()];
+            if comm.rank() > 0 {
                 for number in 0..100 {
-                    world.send(0, &[number, world.rank() as u8])?;
+                    comm.send(0, &[number, comm.rank() as u8])?;
                 }
-                return world.barrier();
+                return comm.barrier();
             }
             while next[1..].iter().any(|n| *n < 100) {
-                if let Some((from, bytes)) = world.receive()? {
+                if let Some((from, bytes)) = comm.receive()? {
                     assert_eq!(bytes, [next[from], from as u8]);
                     next[from] += 1;
                 }
             }
-            world.barrier()
+            comm.barrier()
         });
         assert!(outcomes.iter().all(Result::is_ok));
-        let outcomes = Threads::run(2, |world| {
-            if world.rank() == 1 {
+        let outcomes = Threads::run(2, |comm| {
+            if comm.rank() == 1 {
                 return Err(Fault::new("the disk is full").environment());
             }
             loop {
-                if world.receive()?.is_some() {
+                if comm.receive()?.is_some() {
                     return Ok(());
                 }
             }
@@ -215,14 +215,14 @@ mod tests {
     #[test]
     fn gather_slots_moves_bits_unchanged() {
         let bits = [0x7ff0_0000_dead_beef, 0xfff8_0000_0000_0001, (-0.0_f64).to_bits(), 1];
-        let gathered = Threads::run(3, |world| {
+        let gathered = Threads::run(3, |comm| {
             let slots: Vec<Option<f64>> = bits
                 .iter()
                 .enumerate()
-                .map(|(slot, bits)| (slot % 3 == world.rank()).then(|| f64::from_bits(*bits)))
+                .map(|(slot, bits)| (slot % 3 == comm.rank()).then(|| f64::from_bits(*bits)))
                 .chain([None])
                 .collect();
-            gather_slots(world, &slots)
+            gather_slots(comm, &slots)
         });
         for values in gathered {
             let values: Vec<u64> = values.unwrap().into_iter().map(f64::to_bits).collect();

@@ -3,7 +3,7 @@
 //! MPI's own error handling stays at `MPI_ERRORS_ARE_FATAL`: the Rust binding drops
 //! return codes, and with a dead peer a wrong sum has come back as success. A rank
 //! that unwinds or leaves by itself would wait in `MPI_Finalize` for ever, so
-//! [`abort_on_panic`] and [`World::abort`] end all ranks. MPI counts in i32, so long
+//! [`abort_on_panic`] and [`Communicator::abort`] end all ranks. MPI counts in i32, so long
 //! buffers travel in pieces. Only the main thread may call collectives; `abort`
 //! works from any thread.
 //!
@@ -22,12 +22,14 @@ use mpi::datatype::{AsDatatype, Buffer, Collection, PartitionMut, Pointer};
 use mpi::environment::{Threading, Universe};
 use mpi::point_to_point::{MatchedReceiveVec, send_receive_into};
 use mpi::topology::{Color, SimpleCommunicator};
-use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Equivalence, Root, Source};
+use mpi::traits::{
+    Communicator as _, CommunicatorCollectives, Destination, Equivalence, Root, Source,
+};
 
-use super::World;
-use super::lanes::{self, Buffers, Pairs};
+use super::Communicator;
+use super::lanes::{self, Buffers, PairExchange};
 use super::packing::pack;
-use super::watchdog::process_monitor::{Neighbours, Phase};
+use super::watchdog::process_monitor::{Phase, ProcessMonitor};
 use crate::error::{Fault, Result};
 use crate::memory;
 use taiga_flow_gpu::panics;
@@ -80,11 +82,11 @@ struct Nodes {
     /// Whether the way was asked for and is not to be chosen.
     fixed: bool,
     long_sums: Cell<u64>,
-    scratch: RefCell<Scratch>,
+    scratch: RefCell<SumScratch>,
 }
 
 #[derive(Default)]
-struct Scratch {
+struct SumScratch {
     whole: Vec<u64>, // (lanes, words of a share)
     share: Vec<u64>,
     signed: Vec<i64>,
@@ -103,13 +105,13 @@ pub(super) struct Mpi {
     /// Its drop waits for all ranks in `MPI_Finalize`.
     _universe: Universe,
     /// After the universe: it watches the end as well.
-    neighbours: Neighbours,
+    monitor: ProcessMonitor,
 }
 
 impl Mpi {
     /// Initialises MPI. Where that fails, MPI itself tells why and ends the process.
     pub(super) fn initialise(deadline: Option<Duration>) -> Result<Mpi> {
-        let neighbours = Neighbours::watch(deadline, abort)?;
+        let monitor = ProcessMonitor::watch(deadline, abort)?;
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
             .ok_or_else(|| Fault::new("MPI was initialised twice in one process").internal())?;
         if threading < Threading::Funneled {
@@ -128,7 +130,7 @@ impl Mpi {
             nodes: None,
             world,
             _universe: universe,
-            neighbours,
+            monitor,
         };
         let sizes = mpi.gather_number(mpi.local_size);
         if mpi.local_size < mpi.size {
@@ -136,7 +138,7 @@ impl Mpi {
             let colour = mpi.local_rank.min(lanes) as c_int;
             let lane =
                 mpi.world.split_by_color_with_key(Color::with_value(colour), mpi.world.rank());
-            let way = mpi.way_asked_for();
+            let way = mpi.requested_way();
             mpi.nodes = Some(Nodes {
                 lane: lane.filter(|_| mpi.local_rank < lanes),
                 fixed: way.is_some(),
@@ -152,16 +154,16 @@ impl Mpi {
 
     /// All ranks have met: what follows can take as long as it takes.
     pub(super) fn started(&self) {
-        self.neighbours.enter(Phase::Work);
+        self.monitor.enter(Phase::Work);
     }
 
     /// Rank 0's answer, so that all have the same.
-    fn way_asked_for(&self) -> Option<Way> {
+    fn requested_way(&self) -> Option<Way> {
         let asked = std::env::var(CHOICE).unwrap_or_default();
         let known = Way::ALL.iter().position(|(_, name)| *name == asked);
-        let mut told = known.map_or(0, |known| known as u64 + 1);
-        self.world.process_at_rank(0).broadcast_into(&mut told);
-        Way::ALL.get((told as usize).wrapping_sub(1)).map(|(way, _)| *way)
+        let mut choice = known.map_or(0, |known| known as u64 + 1);
+        self.world.process_at_rank(0).broadcast_into(&mut choice);
+        Way::ALL.get((choice as usize).wrapping_sub(1)).map(|(way, _)| *way)
     }
 
     fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
@@ -238,11 +240,11 @@ impl Mpi {
 
 impl Drop for Mpi {
     fn drop(&mut self) {
-        self.neighbours.enter(Phase::End);
+        self.monitor.enter(Phase::End);
     }
 }
 
-impl World for Mpi {
+impl Communicator for Mpi {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -319,7 +321,7 @@ impl World for Mpi {
     }
 
     fn signs_watched(&self, watched: bool) {
-        self.neighbours.enter(if watched { Phase::Watched } else { Phase::Work });
+        self.monitor.enter(if watched { Phase::Watched } else { Phase::Work });
     }
 
     fn aborter(&self) -> Option<fn(u8) -> !> {
@@ -330,7 +332,7 @@ impl World for Mpi {
 impl Nodes {
     /// Adds over the node, over the lane, and hands the sums out within the node.
     fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
-        let Scratch { whole, share, signed, buffers } = &mut *self.scratch.borrow_mut();
+        let SumScratch { whole, share, signed, buffers } = &mut *self.scratch.borrow_mut();
         let words = values.len().div_ceil(self.lanes);
         let split = self.lanes == self.node.size() as usize;
         // Summed as unsigned words, see `InPlace`.
@@ -373,7 +375,7 @@ impl Nodes {
 /// The ranks with one place on their nodes.
 struct Lane<'a>(&'a SimpleCommunicator);
 
-impl Pairs for Lane<'_> {
+impl PairExchange for Lane<'_> {
     fn rank(&self) -> usize {
         self.0.rank() as usize
     }

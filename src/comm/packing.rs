@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn any_words_come_back_and_small_ones_take_few_bytes() {
+    fn words_round_trip_and_small_ones_are_short() {
         let stream = Stream::new(3, "packing", &[]);
         let mut bytes = vec![0xab; 5];
         for words in [0, 1, 63, 64, 65, 1000] {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_too_few_too_many_or_wrong_are_refused() {
+    fn wrong_number_or_kind_of_bytes_is_refused() {
         let mut bytes = Vec::new();
         let end = pack(&(0..100).map(|i| i << 33).collect::<Vec<i64>>(), &mut bytes);
         bytes.truncate(end);

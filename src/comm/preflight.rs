@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{World, agree, common, host, is_root};
+use super::{Communicator, host, is_root, mark_shared, sync_result};
 use crate::error::{Fault, Result};
 
 /// What rank 0 makes in the output folder for the others to see.
@@ -21,21 +21,21 @@ const MOST_SKEW: Duration = Duration::from_secs(30);
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Refuses ranks of which `what` differs: `mine` is text or a hash of it.
-pub fn same_on_all(world: &dyn World, what: &str, mine: &str, advice: &str) -> Result<()> {
-    if world.size() == 1 {
+pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
-    let all = world.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
+    let all = comm.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
     let Some(found) = differing(&all) else { return Ok(()) };
-    common(Err(Fault::new(format!("{what} is not the same on all ranks"))
+    mark_shared(Err(Fault::new(format!("{what} is not the same on all ranks"))
         .found(found)
         .advice(advice)
         .environment()))
 }
 
 /// Refuses ranks that run different builds of the program.
-pub fn same_program(world: &dyn World) -> Result<()> {
-    if world.size() == 1 {
+pub fn same_program(comm: &dyn Communicator) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
     let path = std::env::current_exe().unwrap_or_default();
@@ -51,17 +51,17 @@ pub fn same_program(world: &dyn World) -> Result<()> {
         "start the same file on every node: {} is what this rank runs; a path on a file system that all nodes share",
         path.display()
     );
-    same_on_all(world, "the program", &mine, &advice)
+    same_on_all(comm, "the program", &mine, &advice)
 }
 
 /// Those that are not of the majority, by value and with their hosts.
 fn differing(all: &[Vec<u8>]) -> Option<String> {
     let mut by_value: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
-    for (rank, told) in all.iter().enumerate() {
-        let line = told.iter().position(|byte| *byte == b'\n').unwrap_or(0);
-        let host = String::from_utf8_lossy(&told[..line]);
+    for (rank, message) in all.iter().enumerate() {
+        let line = message.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let host = String::from_utf8_lossy(&message[..line]);
         by_value
-            .entry(&told[(line + 1).min(told.len())..])
+            .entry(&message[(line + 1).min(message.len())..])
             .or_default()
             .push(format!("rank {rank} on {host}"));
     }
@@ -70,36 +70,36 @@ fn differing(all: &[Vec<u8>]) -> Option<String> {
     }
     let mut groups: Vec<(&[u8], Vec<String>)> = by_value.into_iter().collect();
     groups.sort_by_key(|(_, ranks)| std::cmp::Reverse(ranks.len()));
-    let told = |(value, ranks): &(&[u8], Vec<String>)| {
+    let describe = |(value, ranks): &(&[u8], Vec<String>)| {
         let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
         let more =
             if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
         format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
     };
-    Some(groups.iter().map(told).collect::<Vec<_>>().join("; "))
+    Some(groups.iter().map(describe).collect::<Vec<_>>().join("; "))
 }
 
 /// Refuses ranks whose clocks differ by much, and warns where they differ by little: ends of
 /// jobs, times of files and signs of life are then not what they seem.
-pub fn compare_clocks(world: &dyn World) -> Result<()> {
-    if world.size() == 1 {
+pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
-    world.barrier()?;
+    comm.barrier()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let all = world.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
+    let all = comm.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
     let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
-    let Some((difference, told)) = skew(&texts) else { return Ok(()) };
+    let Some((difference, difference_text)) = skew(&texts) else { return Ok(()) };
     if difference > MOST_SKEW {
-        return common(Err(Fault::new("the clocks of the ranks differ")
+        return mark_shared(Err(Fault::new("the clocks of the ranks differ")
             .expected(format!("at most {} s", MOST_SKEW.as_secs()))
-            .found(told)
+            .found(difference_text)
             .advice("set the clocks of the nodes (NTP, chrony), or leave that node out: the end of the job and signs of life are judged by the clock")
             .environment()));
     }
-    if is_root(world) {
+    if is_root(comm) {
         log::warn!(
-            "{told}: times in logs and of files, and the end of the job, are not what they seem"
+            "{difference_text}: times in logs and of files, and the end of the job, are not what they seem"
         );
     }
     Ok(())
@@ -111,10 +111,10 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
         let (time, host) = text.split_once(' ')?;
         Some((time.parse::<i128>().ok()?, host.to_string()))
     };
-    let told: Vec<(i128, String)> = all.iter().filter_map(read).collect();
-    let (first, _) = told.first()?;
+    let clocks: Vec<(i128, String)> = all.iter().filter_map(read).collect();
+    let (first, _) = clocks.first()?;
     let (rank, (time, host)) =
-        told.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
+        clocks.iter().enumerate().max_by_key(|(_, (time, _))| (time - first).unsigned_abs())?;
     let ahead = time - first;
     let difference = Duration::from_millis(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
     (difference > SKEW).then(|| {
@@ -128,12 +128,12 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
 }
 
 /// Refuses an output folder that one of the ranks does not see: rank 0 names it, it exists.
-pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
+pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<()> {
     let mark = folder.map(|folder| {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         absolute.join(MARK)
     });
-    if world.size() == 1 {
+    if comm.size() == 1 {
         // A job that was killed may have left it.
         let _ = mark.map(std::fs::remove_file);
         return Ok(());
@@ -149,23 +149,23 @@ pub fn shared_folder(world: &dyn World, folder: Option<&Path>) -> Result<()> {
         let fault = Fault::new("cannot write in the output folder").found(error);
         mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
     };
-    agree(world, made.map_err(cannot))?;
-    let mut told = mark.as_ref().map_or_else(Vec::new, |mark| {
+    sync_result(comm, made.map_err(cannot))?;
+    let mut message = mark.as_ref().map_or_else(Vec::new, |mark| {
         [word.as_bytes(), b"\n", mark.as_os_str().as_encoded_bytes()].concat()
     });
-    world.broadcast(&mut told)?;
-    let told = String::from_utf8_lossy(&told).to_string();
-    let (word, path) = told.split_once('\n').unwrap_or_default();
-    let seen = path.is_empty() || is_seen(Path::new(path), word, SEEN_WITHIN);
+    comm.broadcast(&mut message)?;
+    let message = String::from_utf8_lossy(&message).to_string();
+    let (word, path) = message.split_once('\n').unwrap_or_default();
+    let seen = path.is_empty() || is_visible(Path::new(path), word, SEEN_WITHIN);
     let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
-    let outcome = agree(world, outcome);
+    let outcome = sync_result(comm, outcome);
     // The mark is no output.
     let _ = mark.map(std::fs::remove_file);
     outcome
 }
 
 /// Whether the mark comes into sight, with the word of this job and not of an earlier one.
-fn is_seen(mark: &Path, word: &str, within: Duration) -> bool {
+fn is_visible(mark: &Path, word: &str, within: Duration) -> bool {
     let since = Instant::now();
     // Reading the folder is what makes network file systems look again. A parent that is not
     // there will not come either.
@@ -192,13 +192,13 @@ fn unseen(mark: &Path) -> crate::error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
 
     #[test]
-    fn the_ranks_that_differ_are_named_with_what_they_have() {
-        let outcomes = Threads::run(5, |world| {
-            let mine = if world.rank() == 3 { "odd" } else { "even" };
-            same_on_all(world, "the configuration", mine, "copy it")
+    fn differing_ranks_are_named_with_their_values() {
+        let outcomes = Threads::run(5, |comm| {
+            let mine = if comm.rank() == 3 { "odd" } else { "even" };
+            same_on_all(comm, "the configuration", mine, "copy it")
         });
         for outcome in outcomes {
             let error = outcome.unwrap_err();
@@ -208,39 +208,43 @@ mod tests {
                 assert!(text.contains(part), "'{part}' is not in: {text}");
             }
         }
-        for outcome in Threads::run(3, |world| same_on_all(world, "x", "same", "")) {
+        for outcome in Threads::run(3, |comm| same_on_all(comm, "x", "same", "")) {
             outcome.unwrap();
         }
     }
 
     #[test]
-    fn a_clock_that_is_off_is_told_and_a_slow_message_is_not() {
+    fn skewed_clock_is_reported_slow_message_is_not() {
         let times =
             |other: i64| vec!["1000000 a".to_string(), format!("{} node7", 1_000_000 + other)];
         assert_eq!(skew(&times(1500)), None);
         assert_eq!(skew(&times(-1999)), None);
-        let (difference, told) = skew(&times(-65_250)).unwrap();
+        let (difference, difference_text) = skew(&times(-65_250)).unwrap();
         assert_eq!(difference.as_millis(), 65_250);
-        assert!(told.contains("rank 1 on node7") && told.contains("65.2 s behind"), "{told}");
+        assert!(
+            difference_text.contains("rank 1 on node7")
+                && difference_text.contains("65.2 s behind"),
+            "{difference_text}"
+        );
         assert!(skew(&times(3000)).unwrap().1.contains("3.0 s ahead of"));
     }
 
     #[test]
-    fn a_folder_that_is_there_is_seen_and_left_as_it_was() {
+    fn existing_folder_is_visible_and_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         for outcome in
-            Threads::run(3, |world| shared_folder(world, is_root(world).then_some(folder.path())))
+            Threads::run(3, |comm| shared_folder(comm, is_root(comm).then_some(folder.path())))
         {
             outcome.unwrap();
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let mark = folder.path().join(MARK);
         let short = Duration::from_millis(600);
-        assert!(!is_seen(&folder.path().join("nowhere/mark"), "word", short));
+        assert!(!is_visible(&folder.path().join("nowhere/mark"), "word", short));
         // What an earlier job has left says nothing of this one.
         std::fs::write(&mark, "another").unwrap();
-        assert!(!is_seen(&mark, "word", short) && is_seen(&mark, "another", short));
-        shared_folder(&Solo, Some(folder.path())).unwrap();
+        assert!(!is_visible(&mark, "word", short) && is_visible(&mark, "another", short));
+        shared_folder(&SingleRank, Some(folder.path())).unwrap();
         assert!(!mark.exists());
     }
 }

@@ -1,14 +1,14 @@
 //! The world of one rank: no MPI, no threads. A sum over one rank is the value
 //! itself, what is gathered is one's own, and nobody has to be waited for.
 
-use super::World;
+use super::Communicator;
 use crate::error::Result;
 
 /// The only rank there is.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Solo;
+pub struct SingleRank;
 
-impl World for Solo {
+impl Communicator for SingleRank {
     fn rank(&self) -> usize {
         0
     }

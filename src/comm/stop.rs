@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
-use super::World;
+use super::Communicator;
 use crate::error::{Error, Fault, Result};
 
 /// A launcher and a scheduler may both send the first signal: only one that comes later than
@@ -127,9 +127,9 @@ impl StopFlag {
     }
 
     /// What any rank has been asked, the same answer on every rank. A collective.
-    pub fn agreed(&self, world: &dyn World) -> Result<Option<StopReason>> {
+    pub fn agreed(&self, comm: &dyn Communicator) -> Result<Option<StopReason>> {
         let mut counts = self.counts();
-        world.all_reduce_sum(&mut counts)?;
+        comm.all_reduce_sum(&mut counts)?;
         Ok(StopReason::from_counts(&counts))
     }
 }
@@ -192,12 +192,12 @@ mod tests {
 
     #[test]
     fn a_request_to_one_rank_is_agreed_by_all() {
-        let answers = Threads::run(4, |world| {
+        let answers = Threads::run(4, |comm| {
             let stop = StopFlag::default();
-            if world.rank() == 2 {
+            if comm.rank() == 2 {
                 stop.raise(StopReason::User1);
             }
-            stop.agreed(world)
+            stop.agreed(comm)
         });
         for answer in answers {
             assert_eq!(answer.unwrap(), Some(StopReason::User1));
@@ -206,13 +206,13 @@ mod tests {
 
     #[test]
     fn nobody_stops_unasked() {
-        for answer in Threads::run(3, |world| StopFlag::default().agreed(world)) {
+        for answer in Threads::run(3, |comm| StopFlag::default().agreed(comm)) {
             assert_eq!(answer.unwrap(), None);
         }
     }
 
     #[test]
-    fn a_signal_is_noted_and_an_interrupt_counts_before_it() {
+    fn interrupt_takes_precedence_over_signal() {
         let stop = StopFlag::on_signals().unwrap();
         assert_eq!(stop.requested(), None);
         signal_hook::low_level::raise(SIGUSR2).unwrap();

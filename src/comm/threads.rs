@@ -12,22 +12,22 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::World;
+use super::Communicator;
 use crate::error::{Error, Fault, Result};
 
 /// One rank among the threads of [`Threads::run`].
 pub struct Threads {
     rank: usize,
     size: usize,
-    meeting: Arc<Meeting>,
+    meeting: Arc<Rendezvous>,
 }
 
-struct Meeting {
-    table: Mutex<Table>,
+struct Rendezvous {
+    table: Mutex<RendezvousState>,
     news: Condvar,
 }
 
-struct Table {
+struct RendezvousState {
     /// Meetings held so far.
     held: u64,
     /// What has been laid down for the next meeting, by rank.
@@ -43,12 +43,12 @@ struct Table {
 
 #[derive(Clone)]
 struct Share {
-    call: Call,
+    call: CollectiveCall,
     bytes: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+enum CollectiveCall {
     Sum { values: usize },
     Gather,
     Broadcast,
@@ -67,13 +67,13 @@ impl Threads {
         ranks: usize,
         body: impl Fn(&Threads) -> Result<T> + Sync,
     ) -> Vec<Result<T>> {
-        let meeting = Arc::new(Meeting::of(ranks));
+        let meeting = Arc::new(Rendezvous::of(ranks));
         let (meeting, body) = (&meeting, &body);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..ranks)
                 .map(|rank| {
-                    let world = Threads { rank, size: ranks, meeting: Arc::clone(meeting) };
-                    scope.spawn(move || world.live(body))
+                    let comm = Threads { rank, size: ranks, meeting: Arc::clone(meeting) };
+                    scope.spawn(move || comm.live(body))
                 })
                 .collect();
             threads
@@ -105,7 +105,7 @@ impl Threads {
     }
 
     /// Lays down `bytes`, waits for all ranks to do so, and returns all in rank order.
-    fn meet(&self, call: Call, bytes: Vec<u8>) -> Result<Arc<Vec<Share>>> {
+    fn meet(&self, call: CollectiveCall, bytes: Vec<u8>) -> Result<Arc<Vec<Share>>> {
         let mut table = self.meeting.table();
         let before = table.held;
         table.laid[self.rank] = Some(Share { call, bytes });
@@ -128,21 +128,21 @@ impl Threads {
     }
 }
 
-impl Meeting {
-    fn of(ranks: usize) -> Meeting {
+impl Rendezvous {
+    fn of(ranks: usize) -> Rendezvous {
         let laid = vec![None; ranks];
         let mail = vec![VecDeque::new(); ranks];
-        let table = Table { held: 0, laid, handed_out: Arc::default(), gone: None, mail };
-        Meeting { table: Mutex::new(table), news: Condvar::new() }
+        let table = RendezvousState { held: 0, laid, handed_out: Arc::default(), gone: None, mail };
+        Rendezvous { table: Mutex::new(table), news: Condvar::new() }
     }
 
     /// No code panics while it holds the table, so a poisoned lock tells nothing.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, RendezvousState> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Table {
+impl RendezvousState {
     fn hand_out(&mut self) {
         self.handed_out = Arc::new(self.laid.iter_mut().filter_map(Option::take).collect());
         self.held += 1;
@@ -175,7 +175,7 @@ fn ending(panic: &(dyn Any + Send)) -> (String, Error) {
     (how.clone(), Fault::new(how).internal())
 }
 
-impl World for Threads {
+impl Communicator for Threads {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -191,7 +191,7 @@ impl World for Threads {
 
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
         let bytes = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
-        let shares = self.meet(Call::Sum { values: values.len() }, bytes)?;
+        let shares = self.meet(CollectiveCall::Sum { values: values.len() }, bytes)?;
         values.fill(0);
         for share in shares.iter() {
             for (sum, bytes) in values.iter_mut().zip(share.bytes.as_chunks().0) {
@@ -202,19 +202,19 @@ impl World for Threads {
     }
 
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let shares = self.meet(Call::Gather, mine.to_vec())?;
+        let shares = self.meet(CollectiveCall::Gather, mine.to_vec())?;
         Ok(shares.iter().map(|share| share.bytes.clone()).collect())
     }
 
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()> {
         let mine = if self.rank == 0 { bytes.clone() } else { Vec::new() };
-        let shares = self.meet(Call::Broadcast, mine)?;
+        let shares = self.meet(CollectiveCall::Broadcast, mine)?;
         bytes.clone_from(&shares[0].bytes);
         Ok(())
     }
 
     fn barrier(&self) -> Result<()> {
-        self.meet(Call::Barrier, Vec::new()).map(|_| ())
+        self.meet(CollectiveCall::Barrier, Vec::new()).map(|_| ())
     }
 
     fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
@@ -250,16 +250,18 @@ mod tests {
     }
 
     #[test]
-    fn collectives_hand_out_everything_in_rank_order_again_and_again() {
-        let outcomes = Threads::run(5, |world| {
+    fn collectives_return_rank_order_every_time() {
+        let outcomes = Threads::run(5, |comm| {
             for round in 0..200 {
-                let mine = vec![round; world.rank()];
-                let all = world.all_gather(&mine)?;
-                assert!(all.iter().enumerate().all(|(rank, told)| *told == vec![round; rank]));
-                let mut told = vec![round, world.rank() as u8];
-                world.broadcast(&mut told)?;
-                assert_eq!(told, [round, 0]);
-                world.barrier()?;
+                let mine = vec![round; comm.rank()];
+                let all = comm.all_gather(&mine)?;
+                assert!(
+                    all.iter().enumerate().all(|(rank, message)| *message == vec![round; rank])
+                );
+                let mut message = vec![round, comm.rank() as u8];
+                comm.broadcast(&mut message)?;
+                assert_eq!(message, [round, 0]);
+                comm.barrier()?;
             }
             Ok(())
         });
@@ -270,9 +272,9 @@ mod tests {
 
     #[test]
     fn a_failing_rank_does_not_leave_others_waiting() {
-        let outcomes = Threads::run(4, |world| match world.rank() {
+        let outcomes = Threads::run(4, |comm| match comm.rank() {
             2 => Err(failure()),
-            _ => world.barrier(),
+            _ => comm.barrier(),
         });
         for (rank, outcome) in outcomes.into_iter().enumerate() {
             let error = outcome.unwrap_err();
@@ -282,10 +284,10 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_rank_does_not_leave_others_waiting() {
-        let outcomes = Threads::run(3, |world| {
-            assert_ne!(world.rank(), 1, "broken promise");
-            world.all_reduce_sum(&mut [1])
+    fn panicking_rank_releases_the_others() {
+        let outcomes = Threads::run(3, |comm| {
+            assert_ne!(comm.rank(), 1, "broken promise");
+            comm.all_reduce_sum(&mut [1])
         });
         let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
         assert_eq!(codes, [5, 1, 5]);
@@ -293,9 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_returns_early_does_not_leave_others_waiting() {
+    fn early_returning_rank_releases_the_others() {
         let outcomes =
-            Threads::run(3, |world| if world.rank() == 0 { Ok(()) } else { world.barrier() });
+            Threads::run(3, |comm| if comm.rank() == 0 { Ok(()) } else { comm.barrier() });
         assert!(outcomes[0].is_ok());
         for outcome in &outcomes[1..] {
             assert!(outcome.as_ref().unwrap_err().to_string().contains("rank 0, which is done"));
@@ -303,12 +305,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_out_stays_valid_when_a_rank_then_fails() {
-        let outcomes = Threads::run(8, |world| {
+    fn shared_data_stays_valid_after_a_rank_fails() {
+        let outcomes = Threads::run(8, |comm| {
             let mut sum = [1];
-            world.all_reduce_sum(&mut sum)?;
+            comm.all_reduce_sum(&mut sum)?;
             assert_eq!(sum, [8]);
-            if world.rank() == 3 { Err(failure()) } else { Ok(()) }
+            if comm.rank() == 3 { Err(failure()) } else { Ok(()) }
         });
         for (rank, outcome) in outcomes.into_iter().enumerate() {
             assert_eq!(outcome.is_err(), rank == 3);
@@ -317,11 +319,11 @@ mod tests {
 
     #[test]
     fn abort_ends_every_rank_and_tells_its_code() {
-        let outcomes: Vec<Result<()>> = Threads::run(3, |world| {
-            if world.rank() == 0 {
-                world.abort(6);
+        let outcomes: Vec<Result<()>> = Threads::run(3, |comm| {
+            if comm.rank() == 0 {
+                comm.abort(6);
             }
-            world.barrier()
+            comm.barrier()
         });
         let codes: Vec<u8> = outcomes.iter().map(|o| o.as_ref().unwrap_err().exit_code()).collect();
         assert_eq!(codes, [6, 5, 5]);
@@ -329,10 +331,10 @@ mod tests {
 
     #[test]
     fn ranks_that_meet_for_different_things_are_told() {
-        let different = Threads::run(2, |world| {
-            if world.rank() == 0 { world.barrier() } else { world.all_gather(&[]).map(|_| ()) }
+        let different = Threads::run(2, |comm| {
+            if comm.rank() == 0 { comm.barrier() } else { comm.all_gather(&[]).map(|_| ()) }
         });
-        let lengths = Threads::run(2, |world| world.all_reduce_sum(&mut vec![0; world.rank()]));
+        let lengths = Threads::run(2, |comm| comm.all_reduce_sum(&mut vec![0; comm.rank()]));
         for outcome in different.into_iter().chain(lengths) {
             assert_eq!(outcome.unwrap_err().exit_code(), 1);
         }

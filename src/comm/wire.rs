@@ -10,22 +10,22 @@ use std::path::{Path, PathBuf};
 
 /// Fields on their way to other ranks.
 #[derive(Debug, Default)]
-pub struct Telling {
+pub struct Encoder {
     bytes: Vec<u8>,
 }
 
-impl Telling {
-    pub fn number(&mut self, number: u64) -> &mut Telling {
+impl Encoder {
+    pub fn number(&mut self, number: u64) -> &mut Encoder {
         self.bytes.extend(number.to_le_bytes());
         self
     }
 
-    pub fn text(&mut self, text: &[u8]) -> &mut Telling {
+    pub fn text(&mut self, text: &[u8]) -> &mut Encoder {
         self.number(text.len() as u64).bytes.extend(text);
         self
     }
 
-    pub fn path(&mut self, path: &Path) -> &mut Telling {
+    pub fn path(&mut self, path: &Path) -> &mut Encoder {
         self.text(path.as_os_str().as_bytes())
     }
 
@@ -36,13 +36,13 @@ impl Telling {
 
 /// The same fields where they arrive.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct Decoder<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Told<'a> {
-    pub fn new(bytes: &'a [u8]) -> Told<'a> {
-        Told { rest: bytes }
+impl<'a> Decoder<'a> {
+    pub fn new(bytes: &'a [u8]) -> Decoder<'a> {
+        Decoder { rest: bytes }
     }
 
     pub fn is_over(&self) -> bool {
@@ -82,19 +82,22 @@ mod tests {
     #[test]
     fn what_was_put_comes_out_and_nothing_else_does() {
         let odd = PathBuf::from(OsStr::from_bytes(b"\xff\xfe/\n\0 a"));
-        let mut telling = Telling::default();
-        telling.number(u64::MAX).path(&odd).text(b"").text("γ".as_bytes());
-        let bytes = telling.into_bytes();
-        let mut told = Told::new(&bytes);
-        assert_eq!((told.number().unwrap(), told.path().unwrap()), (u64::MAX, odd));
-        assert_eq!((told.string().unwrap(), told.string().unwrap()), (String::new(), "γ".into()));
-        assert!(told.is_over() && told.number().is_err());
+        let mut encoder = Encoder::default();
+        encoder.number(u64::MAX).path(&odd).text(b"").text("γ".as_bytes());
+        let bytes = encoder.into_bytes();
+        let mut decoder = Decoder::new(&bytes);
+        assert_eq!((decoder.number().unwrap(), decoder.path().unwrap()), (u64::MAX, odd));
+        assert_eq!(
+            (decoder.string().unwrap(), decoder.string().unwrap()),
+            (String::new(), "γ".into())
+        );
+        assert!(decoder.is_over() && decoder.number().is_err());
         // A length beyond the end, or beyond all ends.
         for end in [9, bytes.len() - 1] {
-            let mut told = Told::new(&bytes[..end]);
-            let fields = (told.number(), told.path(), told.text(), told.text());
+            let mut decoder = Decoder::new(&bytes[..end]);
+            let fields = (decoder.number(), decoder.path(), decoder.text(), decoder.text());
             assert!(fields.1.is_err() || fields.3.is_err(), "{end}");
         }
-        assert!(Told::new(&[0xff; 8]).text().is_err());
+        assert!(Decoder::new(&[0xff; 8]).text().is_err());
     }
 }

@@ -13,7 +13,7 @@ const LARGEST_FILE: u64 = 1 << 20;
 /// What scoring takes from a configuration: of a training, or with these sections alone.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Scoring {
+pub struct ScoringConfig {
     pub score: Score,
     pub run: Run,
     pub data: DataOfScoring,
@@ -27,19 +27,19 @@ pub struct DataOfScoring {
 }
 
 /// Reads what scoring takes from a configuration file, if there is one, and overrides keys.
-pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<Scoring> {
+pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<ScoringConfig> {
     let text = path.map(read).transpose()?.unwrap_or_default();
     let parsed = parse_for_scoring(&text, overrides);
     parsed.map_err(|e| if let Some(path) = path { e.in_file(path) } else { e })
 }
 
-fn parse_for_scoring(text: &str, overrides: &[String]) -> Result<Scoring> {
+fn parse_for_scoring(text: &str, overrides: &[String]) -> Result<ScoringConfig> {
     let table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
     if table.contains_key("features") {
         let Config { score, run, data, .. } = parse(text, overrides)?;
-        return Ok(Scoring { score, run, data: DataOfScoring { schema: data.schema } });
+        return Ok(ScoringConfig { score, run, data: DataOfScoring { schema: data.schema } });
     }
-    let scoring: Scoring = with_overrides(text, overrides)?;
+    let scoring: ScoringConfig = with_overrides(text, overrides)?;
     scoring.score.validate()?;
     Ok(scoring)
 }

@@ -13,16 +13,18 @@ mod score;
 mod season;
 mod thresholds;
 
-pub use load::{Scoring, explain_toml, load, load_for_scoring, parse};
+pub use load::{ScoringConfig, explain_toml, load, load_for_scoring, parse};
 pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
 pub use observation::{OFF_POSITIONS, Observation};
 pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
-pub use season::{DriftLimits, Interval, ModelOf, OtherModel, Positions, SeasonSettings, Thrown};
+pub use season::{
+    DriftLimits, Interval, ModelOf, OffPositionSettings, OtherModel, SeasonSettings, ThrownShowers,
+};
 
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
-pub use thresholds::{Few, NO_BIN, Thresholds, bin_of};
+pub use thresholds::{BinnedThresholdConfig, Few, NO_BIN, bin_of};
 
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -40,9 +42,9 @@ pub struct Config {
     #[serde(default)]
     pub cuts: BTreeMap<String, Cut>,
     #[serde(default)]
-    pub split: Split,
+    pub split: SplitConfig,
     #[serde(default)]
-    pub model: Model,
+    pub model: ModelConfig,
     #[serde(default)]
     pub train: Train,
     /// Synthetic anomalies, in the modes that train on them.
@@ -55,10 +57,10 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTune>,
     #[serde(default)]
-    pub calibration: Calibration,
+    pub calibration: CalibrationConfig,
     /// The rule of the threshold bin by bin of a quantity, such as size or energy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub thresholds: Option<Thresholds>,
+    pub thresholds: Option<BinnedThresholdConfig>,
     #[serde(default)]
     pub score: Score,
     #[serde(default)]
@@ -147,23 +149,23 @@ pub enum Transform {
 #[serde(deny_unknown_fields)]
 pub struct Cut {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<Bound>,
+    pub min: Option<CutBound>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<Bound>,
+    pub max: Option<CutBound>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Bound {
+pub enum CutBound {
     Number(f64),
     Expression(String),
 }
 
-impl std::fmt::Display for Bound {
+impl std::fmt::Display for CutBound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Bound::Number(number) => write!(f, "{number}"),
-            Bound::Expression(text) => f.write_str(text),
+            CutBound::Number(number) => write!(f, "{number}"),
+            CutBound::Expression(text) => f.write_str(text),
         }
     }
 }
@@ -171,7 +173,7 @@ impl std::fmt::Display for Bound {
 /// Fractions of showers; they add up to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Split {
+pub struct SplitConfig {
     pub train: f64,
     pub validation: f64,
     pub calibration: f64,
@@ -219,7 +221,7 @@ impl Class {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Model {
+pub struct ModelConfig {
     pub mode: Mode,
     /// The class whose density is learnt.
     pub normal: Class,
@@ -261,7 +263,7 @@ pub struct Train {
 /// How the threshold is chosen on held-out normal events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Calibration {
+pub struct CalibrationConfig {
     /// Fraction of normal events that are called anomalous.
     pub quantile: f64,
     /// Share of gammas among triggered events that the posterior is for.
@@ -336,16 +338,16 @@ pub enum EngineChoice {
     Vulkan,
 }
 
-impl Default for Split {
-    fn default() -> Split {
-        Split { train: 0.7, validation: 0.1, calibration: 0.0, test: 0.2, seed: 1, key: None }
+impl Default for SplitConfig {
+    fn default() -> SplitConfig {
+        SplitConfig { train: 0.7, validation: 0.1, calibration: 0.0, test: 0.2, seed: 1, key: None }
     }
 }
 
-impl Default for Model {
-    fn default() -> Model {
+impl Default for ModelConfig {
+    fn default() -> ModelConfig {
         let reference = FlowSpec::reference_study(6);
-        Model {
+        ModelConfig {
             mode: Mode::OneClass,
             normal: Class::Gamma,
             blocks: reference.blocks,
@@ -378,10 +380,10 @@ impl Default for Train {
     }
 }
 
-impl Default for Calibration {
-    fn default() -> Calibration {
+impl Default for CalibrationConfig {
+    fn default() -> CalibrationConfig {
         // The fraction outside two sigma of a normal distribution.
-        Calibration {
+        CalibrationConfig {
             quantile: 0.0455,
             rule: None,
             prior: DEFAULT_PRIOR,
@@ -469,7 +471,7 @@ impl Config {
         self.validate_modes()?;
         self.validate_off_source()?;
         self.validate_score()?;
-        self.thresholds.iter().try_for_each(Thresholds::validate)?;
+        self.thresholds.iter().try_for_each(BinnedThresholdConfig::validate)?;
         let quantile = self.calibration.quantile;
         check(
             "calibration.quantile",
@@ -519,7 +521,7 @@ impl Config {
     fn validate_cuts(&self) -> Result<()> {
         for (name, cut) in &self.cuts {
             for (end, bound) in [("min", &cut.min), ("max", &cut.max)] {
-                if let Some(Bound::Number(bound)) = bound {
+                if let Some(CutBound::Number(bound)) = bound {
                     // Every comparison with NaN is false: no row would be left.
                     check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
                 }

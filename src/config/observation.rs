@@ -1,6 +1,6 @@
 //! The rates and the time of an observation that a threshold is chosen for.
 
-use super::{Calibration, ThresholdRule};
+use super::{CalibrationConfig, ThresholdRule};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,7 @@ impl std::fmt::Display for Observation {
     }
 }
 
-impl Calibration {
+impl CalibrationConfig {
     /// Returns the observation of `rule = "significance"`; `None` with another rule.
     ///
     /// # Errors

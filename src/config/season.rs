@@ -28,15 +28,15 @@ pub struct SeasonSettings {
     pub shower_key: Vec<String>,
     /// Counts events of equal keys as different ones.
     pub allow_repeated_events: bool,
-    pub quality: Quality,
-    pub positions: Positions,
+    pub quality: QualitySettings,
+    pub positions: OffPositionSettings,
     pub time: Time,
     pub energy: Energy,
     pub drift: DriftLimits,
     /// Candidates that are kept, those of the highest score.
     pub candidates: usize,
     /// How the simulated gammas were thrown.
-    pub simulation: Option<Thrown>,
+    pub simulation: Option<ThrownShowers>,
     /// Which model belongs to a telescope and season.
     pub models: Vec<ModelOf>,
     /// What becomes of runs of another model.
@@ -53,7 +53,7 @@ pub struct Interval {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Quality {
+pub struct QualitySettings {
     /// Quality cuts that are not applied.
     pub ignore: Vec<String>,
     /// Quality cuts that speak of a time and not of an image: the time before an event that
@@ -63,7 +63,7 @@ pub struct Quality {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Positions {
+pub struct OffPositionSettings {
     /// OFF positions that are not counted, such as one with a bright star [deg].
     pub drop: Vec<f64>,
     /// A source nearer to the camera's centre is not rotated [deg].
@@ -150,7 +150,7 @@ const MOVING: [&str; 20] = [
 /// Showers thrown at the telescope, of the spectrum dN/dE ∝ E^−index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Thrown {
+pub struct ThrownShowers {
     /// Throws: showers times the places each was thrown at.
     pub events: u64,
     /// Radius of the area they were thrown on, perpendicular to the shower [m].
@@ -191,8 +191,8 @@ impl Default for SeasonSettings {
             cuts: BTreeMap::new(),
             shower_key: Vec::new(),
             allow_repeated_events: false,
-            quality: Quality::default(),
-            positions: Positions::default(),
+            quality: QualitySettings::default(),
+            positions: OffPositionSettings::default(),
             time: Time::default(),
             energy: Energy::default(),
             drift: DriftLimits::default(),
@@ -204,16 +204,16 @@ impl Default for SeasonSettings {
     }
 }
 
-impl Default for Quality {
-    fn default() -> Quality {
+impl Default for QualitySettings {
+    fn default() -> QualitySettings {
         let of_time = ["tracking", "good", "weather_mark", "cr_portion", "tel_el"];
-        Quality { ignore: Vec::new(), of_time: of_time.map(str::to_string).to_vec() }
+        QualitySettings { ignore: Vec::new(), of_time: of_time.map(str::to_string).to_vec() }
     }
 }
 
-impl Default for Positions {
-    fn default() -> Positions {
-        Positions { drop: Vec::new(), least_offset: 0.4, offset_change: 0.05 }
+impl Default for OffPositionSettings {
+    fn default() -> OffPositionSettings {
+        OffPositionSettings { drop: Vec::new(), least_offset: 0.4, offset_change: 0.05 }
     }
 }
 
@@ -256,7 +256,7 @@ impl Interval {
     }
 }
 
-impl Thrown {
+impl ThrownShowers {
     /// Throws between two energies.
     pub fn between(&self, low: f64, high: f64) -> f64 {
         let [first, last] = self.energy_tev;
@@ -441,13 +441,13 @@ mod tests {
     #[test]
     fn throws_follow_the_spectrum() {
         let text = "events = 1000\nradius_m = 700.0\nindex = 2.0\nenergy_tev = [1.0, 100.0]";
-        let thrown: Thrown = toml::from_str(text).unwrap();
+        let thrown: ThrownShowers = toml::from_str(text).unwrap();
         assert!((thrown.source_index - 2.6).abs() < 1e-12);
         let share = thrown.between(1.0, 2.0) / 1000.0;
         assert!((share - 0.5 / 0.99).abs() < 1e-12);
         assert!((thrown.between(0.1, 1e9) - 1000.0).abs() < 1e-9);
         assert!(thrown.between(200.0, 300.0).abs() < 1e-12);
-        let flat = Thrown { index: 1.0, ..thrown };
+        let flat = ThrownShowers { index: 1.0, ..thrown };
         assert!((flat.between(1.0, 10.0) - 500.0).abs() < 1e-9);
     }
 

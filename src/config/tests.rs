@@ -24,10 +24,10 @@ fn refusal(text: &str, overrides: &[&str]) -> String {
 }
 
 #[test]
-fn a_small_configuration_gets_the_reference_network_by_default() {
+fn small_configuration_gets_reference_network() {
     let config = parse(SMALL, &[]).unwrap();
     assert_eq!(config.flow_spec(), FlowSpec::reference_study(3));
-    assert_eq!(config.cuts["width"].max, Some(Bound::Expression("0.068*log10(size)".into())));
+    assert_eq!(config.cuts["width"].max, Some(CutBound::Expression("0.068*log10(size)".into())));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn values_out_of_range_are_refused_by_name() {
 }
 
 #[test]
-fn only_the_run_section_may_change_without_changing_the_hash() {
+fn only_the_run_section_keeps_the_hash() {
     let hash = |set: &[&str]| {
         let set: Vec<String> = set.iter().map(ToString::to_string).collect();
         parse(SMALL, &set).unwrap().hash().unwrap()

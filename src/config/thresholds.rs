@@ -10,7 +10,7 @@ pub const MOST_EDGES: usize = 63;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Thresholds {
+pub struct BinnedThresholdConfig {
     /// A quantity, or an expression over quantities, such as "log10(size) + 0.2*dist".
     pub per: String,
     /// Where one bin ends and the next one begins, ascending: n edges make n + 1 bins, the
@@ -47,7 +47,7 @@ fn default_least() -> u64 {
     100
 }
 
-impl Thresholds {
+impl BinnedThresholdConfig {
     pub(super) fn validate(&self) -> Result<()> {
         let count = self.edges.len();
         let allowed = (1..=MOST_EDGES).contains(&count);
@@ -80,18 +80,22 @@ mod tests {
 
     #[test]
     fn bins_that_are_none_are_refused() {
-        let good =
-            Thresholds { per: "size".into(), edges: vec![1.0, 2.0], least: 1, few: Few::Refuse };
+        let good = BinnedThresholdConfig {
+            per: "size".into(),
+            edges: vec![1.0, 2.0],
+            least: 1,
+            few: Few::Refuse,
+        };
         good.validate().unwrap();
         for wrong in [
-            Thresholds { edges: vec![], ..good.clone() },
-            Thresholds { edges: vec![1.0, 1.0], ..good.clone() },
-            Thresholds { edges: vec![2.0, 1.0], ..good.clone() },
-            Thresholds { edges: vec![f64::NAN], ..good.clone() },
-            Thresholds { edges: vec![1.0, f64::INFINITY], ..good.clone() },
-            Thresholds { edges: (0..64).map(f64::from).collect(), ..good.clone() },
-            Thresholds { per: " ".into(), ..good.clone() },
-            Thresholds { least: 0, ..good.clone() },
+            BinnedThresholdConfig { edges: vec![], ..good.clone() },
+            BinnedThresholdConfig { edges: vec![1.0, 1.0], ..good.clone() },
+            BinnedThresholdConfig { edges: vec![2.0, 1.0], ..good.clone() },
+            BinnedThresholdConfig { edges: vec![f64::NAN], ..good.clone() },
+            BinnedThresholdConfig { edges: vec![1.0, f64::INFINITY], ..good.clone() },
+            BinnedThresholdConfig { edges: (0..64).map(f64::from).collect(), ..good.clone() },
+            BinnedThresholdConfig { per: " ".into(), ..good.clone() },
+            BinnedThresholdConfig { least: 0, ..good.clone() },
         ] {
             assert_eq!(wrong.validate().unwrap_err().exit_code(), 2, "{wrong:?}");
         }

@@ -13,6 +13,6 @@ pub mod table;
 pub mod text;
 
 pub use schema::Schema;
-pub use schema::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+pub use schema::columns::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 pub use schema::expression::Expression;
-pub use table::{Block, Reader, Request, Table};
+pub use table::{Block, Request, Table, TableReader};

@@ -4,10 +4,10 @@
 //! the rank with the least rows so far. Output paths never leave the output folder, and two inputs
 //! never share one.
 
-use super::catalog::{self, Tellable};
+use super::catalog::{self, Encode};
 use super::failures::Failure;
-use crate::comm::wire::{Telling, Told};
-use crate::comm::{Work, World, gather_values};
+use crate::comm::wire::{Decoder, Encoder};
+use crate::comm::{Communicator, Work, gather_values};
 use crate::data::files::list;
 use crate::data::files::protected::ProtectedInputs;
 use crate::error::{Error, Fault, Result};
@@ -41,20 +41,20 @@ impl Assignment {
     /// below the folder `output`: listed by rank 0, and refused where another rank does not see
     /// them.
     pub fn new(
-        world: &dyn World,
+        comm: &dyn Communicator,
         inputs: &[PathBuf],
         output: &Path,
         root: Option<&Path>,
     ) -> Result<Assignment> {
         let (mut jobs, mut unusable) = (Vec::new(), Vec::new());
-        for listed in catalog::from_root(world, || list(inputs, output, root))? {
+        for listed in catalog::from_root(comm, || list(inputs, output, root))? {
             match listed {
-                Listed::Job(job) => jobs.push(job),
-                Listed::Unusable(failure) => unusable.push(failure),
+                ListedInput::Job(job) => jobs.push(job),
+                ListedInput::Unusable(failure) => unusable.push(failure),
             }
         }
         let files: Vec<(&Path, u64)> = jobs.iter().map(|j| (j.input.as_path(), j.bytes)).collect();
-        catalog::see_listed(world, &files)?;
+        catalog::see_listed(comm, &files)?;
         jobs.iter_mut().for_each(|job| job.output = output.join(&job.name));
         Ok(Assignment { jobs, unusable })
     }
@@ -92,15 +92,15 @@ impl Assignment {
     /// order of the files. An error ends the survey.
     pub fn survey<T: Serialize + DeserializeOwned>(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         mut look: impl FnMut(&Job) -> Result<T>,
     ) -> Result<Vec<T>> {
         let mut mine: Vec<(usize, T)> = Vec::new();
-        for (i, job) in self.jobs.iter().enumerate().skip(world.rank()).step_by(world.size()) {
-            world.progress(Work::Reading, i as u64);
+        for (i, job) in self.jobs.iter().enumerate().skip(comm.rank()).step_by(comm.size()) {
+            comm.progress(Work::Reading, i as u64);
             mine.push((i, look(job)?));
         }
-        let all: BTreeMap<usize, T> = gather_values(world, &mine)?.into_iter().flatten().collect();
+        let all: BTreeMap<usize, T> = gather_values(comm, &mine)?.into_iter().flatten().collect();
         Ok(all.into_values().collect())
     }
 
@@ -122,35 +122,35 @@ impl Assignment {
 }
 
 /// An input as it is listed.
-enum Listed {
+enum ListedInput {
     Job(Job),
     Unusable(Failure),
 }
 
-impl Tellable for Listed {
-    fn tell(&self, telling: &mut Telling) {
+impl Encode for ListedInput {
+    fn encode(&self, encoder: &mut Encoder) {
         match self {
-            Listed::Job(job) => {
-                telling.number(0).number(job.bytes).path(&job.input);
-                telling.text(job.name.as_bytes()).text(job.relative.as_bytes());
+            ListedInput::Job(job) => {
+                encoder.number(0).number(job.bytes).path(&job.input);
+                encoder.text(job.name.as_bytes()).text(job.relative.as_bytes());
             }
-            Listed::Unusable(failure) => {
-                telling.number(u64::from(failure.exit_code));
-                telling.text(failure.file.as_bytes()).text(failure.text.as_bytes());
+            ListedInput::Unusable(failure) => {
+                encoder.number(u64::from(failure.exit_code));
+                encoder.text(failure.file.as_bytes()).text(failure.text.as_bytes());
             }
         }
     }
 
-    fn hear(told: &mut Told) -> Result<Listed> {
-        let exit_code = told.number()?;
+    fn decode(decoder: &mut Decoder) -> Result<ListedInput> {
+        let exit_code = decoder.number()?;
         if exit_code > 0 {
-            let (file, text) = (told.string()?, told.string()?);
+            let (file, text) = (decoder.string()?, decoder.string()?);
             let exit_code = u8::try_from(exit_code).unwrap_or(1);
-            return Ok(Listed::Unusable(Failure { file, exit_code, text }));
+            return Ok(ListedInput::Unusable(Failure { file, exit_code, text }));
         }
-        let (bytes, input) = (told.number()?, told.path()?);
-        let (name, relative) = (told.string()?, told.string()?);
-        Ok(Listed::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
+        let (bytes, input) = (decoder.number()?, decoder.path()?);
+        let (name, relative) = (decoder.string()?, decoder.string()?);
+        Ok(ListedInput::Job(Job { input, output: PathBuf::new(), name, relative, bytes }))
     }
 }
 
@@ -192,7 +192,7 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
 }
 
 /// The files and the names of their outputs; no file twice.
-fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Listed>> {
+fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<ListedInput>> {
     let (placed, mut unusable) = places(inputs, output, root)?;
     let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
     let mut jobs = Vec::with_capacity(placed.len());
@@ -206,8 +206,8 @@ fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Li
         return Err(Fault::new("no input files").advice("give files or folders").input());
     }
     refuse_collisions(&jobs)?;
-    let unusable = unusable.into_iter().map(Listed::Unusable);
-    Ok(jobs.into_iter().map(Listed::Job).chain(unusable).collect())
+    let unusable = unusable.into_iter().map(ListedInput::Unusable);
+    Ok(jobs.into_iter().map(ListedInput::Job).chain(unusable).collect())
 }
 
 /// The files and the names of their outputs, and the files that no output can be named after.
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_has_one_rank_and_the_longest_go_first() {
+    fn files_have_one_rank_each_longest_first() {
         let jobs: Vec<Job> =
             [5, 100, 1, 40, 60].iter().enumerate().map(|(i, b)| job(&i.to_string(), *b)).collect();
         let assignment = Assignment { jobs, unusable: Vec::new() };
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_stay_below_the_folder_and_never_collide() {
+    fn outputs_stay_below_folder_without_collision() {
         let name = |input: &str, root: &str| {
             output_name(Path::new(input), Path::new(input), Some(Path::new(root)))
         };

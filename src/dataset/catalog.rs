@@ -11,11 +11,11 @@
 use super::host_copies;
 use super::output::extraction::Extractions;
 use super::source::Source;
-use crate::comm::wire::{Telling, Told};
-use crate::comm::{Work, World, agree, common, host, is_root};
+use crate::comm::wire::{Decoder, Encoder};
+use crate::comm::{Communicator, Work, host, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::files::list::{list_all, refuse_twice};
-use crate::data::files::stamp::{copied, hash_file_telling, hash_text, same_content};
+use crate::data::files::stamp::{copied, hash_file_with_progress, hash_text, same_content};
 use crate::data::schema::{BUILT_IN, Schema, built_in};
 use crate::data::table::Table;
 use crate::error::{Error, Fault, Result, path_text};
@@ -40,24 +40,28 @@ pub struct Catalog {
 
 /// The files of all roles, in their order, with schema and rows; a file that stands twice,
 /// also in two roles, is refused. To be called by all ranks, each of which opens its share.
-pub fn sources(world: &dyn World, roles: &[Role], schema: Option<&str>) -> Result<Vec<Source>> {
-    Ok(catalogue(world, roles, schema, &|_, _| Ok(String::new()))?.sources)
+pub fn sources(
+    comm: &dyn Communicator,
+    roles: &[Role],
+    schema: Option<&str>,
+) -> Result<Vec<Source>> {
+    Ok(catalogue(comm, roles, schema, &|_, _| Ok(String::new()))?.sources)
 }
 
 /// The same, and what `look` says of them.
 pub fn catalogue(
-    world: &dyn World,
+    comm: &dyn Communicator,
     roles: &[Role],
     schema: Option<&str>,
     look: Look,
 ) -> Result<Catalog> {
-    let asked = agree(world, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
-    let listed = from_root(world, || list_roles(roles))?;
-    see_listed(world, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
+    let asked = sync_result(comm, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
+    let listed = from_root(comm, || list_roles(roles))?;
+    see_listed(comm, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
     let mut mine = Vec::new();
     let mut failure = None;
-    for (i, file) in listed.iter().enumerate().skip(world.rank()).step_by(world.size()) {
-        world.progress(Work::Reading, i as u64);
+    for (i, file) in listed.iter().enumerate().skip(comm.rank()).step_by(comm.size()) {
+        comm.progress(Work::Reading, i as u64);
         match file.open(asked.as_ref(), roles, look) {
             Ok(found) => mine.push((i, found)),
             Err(error) => {
@@ -66,22 +70,22 @@ pub fn catalogue(
             }
         }
     }
-    tell_first(world, failure)?;
-    let told = world.all_gather(&Found::tell_all(&mine))?;
+    sync_first_failure(comm, failure)?;
+    let messages = comm.all_gather(&FileSummary::encode_all(&mine))?;
     drop(mine);
-    common(put_together(&listed, roles, asked.as_ref(), &told))
+    mark_shared(assemble(&listed, roles, asked.as_ref(), &messages))
 }
 
 /// A file as rank 0 has listed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Listed {
+struct CatalogFile {
     path: PathBuf,
     role: usize,
     bytes: u64,
 }
 
-impl Listed {
-    fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<Found> {
+impl CatalogFile {
+    fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<FileSummary> {
         let schema = match asked {
             Some(schema) => Arc::clone(schema),
             None => Arc::new(Schema::detect(&self.path)?),
@@ -90,59 +94,59 @@ impl Listed {
         let number = BUILT_IN.iter().position(|(name, _)| *name == schema.name);
         let (source, table) = Source::open(&self.path, schema, roles[self.role].1)?;
         let said = look(&source, &table).map_err(|error| error.in_file(&self.path))?;
-        Ok(Found { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
+        Ok(FileSummary { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
     }
 }
 
-impl Tellable for Listed {
-    fn tell(&self, telling: &mut Telling) {
-        telling.number(self.role as u64).number(self.bytes).path(&self.path);
+impl Encode for CatalogFile {
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.number(self.role as u64).number(self.bytes).path(&self.path);
     }
 
-    fn hear(told: &mut Told) -> Result<Listed> {
-        let (role, bytes) = (told.number()? as usize, told.number()?);
-        Ok(Listed { role, bytes, path: told.path()? })
+    fn decode(decoder: &mut Decoder) -> Result<CatalogFile> {
+        let (role, bytes) = (decoder.number()? as usize, decoder.number()?);
+        Ok(CatalogFile { role, bytes, path: decoder.path()? })
     }
 }
 
 /// What a file was found to be.
 #[derive(Debug)]
-struct Found {
+struct FileSummary {
     rows: u64,
     /// Number of its built-in schema; that of all of them if it is another one.
     schema: usize,
     said: String,
 }
 
-impl Found {
+impl FileSummary {
     /// Of the files of a share, two numbers each; what was said of them once for all that
     /// it was said of.
-    fn tell_all(share: &[(usize, Found)]) -> Vec<u8> {
-        let mut telling = Telling::default();
-        telling.number(share.len() as u64);
+    fn encode_all(share: &[(usize, FileSummary)]) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        encoder.number(share.len() as u64);
         let mut said: BTreeMap<&str, usize> = BTreeMap::new();
         for (i, found) in share {
-            telling.number(found.rows).number(found.schema as u64);
+            encoder.number(found.rows).number(found.schema as u64);
             said.entry(&found.said).or_insert(*i);
         }
         for (text, first) in said {
-            telling.number(first as u64).text(text.as_bytes());
+            encoder.number(first as u64).text(text.as_bytes());
         }
-        telling.into_bytes()
+        encoder.into_bytes()
     }
 }
 
 /// The files in their order, from what every rank tells of its share.
-fn put_together(
-    listed: &[Listed],
+fn assemble(
+    listed: &[CatalogFile],
     roles: &[Role],
     asked: Option<&Arc<Schema>>,
-    told: &[Vec<u8>],
+    messages: &[Vec<u8>],
 ) -> Result<Catalog> {
     let own: Vec<Arc<Schema>> = built_in()?.iter().cloned().map(Arc::new).collect();
     let broken = || Fault::new("ranks told of other files than were listed").internal();
-    let mut shares: Vec<Told> = told.iter().map(|bytes| Told::new(bytes)).collect();
-    let files = shares.iter_mut().map(Told::number).sum::<Result<u64>>()?;
+    let mut shares: Vec<Decoder> = messages.iter().map(|bytes| Decoder::new(bytes)).collect();
+    let files = shares.iter_mut().map(Decoder::number).sum::<Result<u64>>()?;
     if files != listed.len() as u64 {
         return Err(broken());
     }
@@ -173,51 +177,51 @@ fn put_together(
 }
 
 /// Fails on all ranks if one did, with the fault of the first file, whichever rank has it.
-fn tell_first(world: &dyn World, failure: Option<(usize, Error)>) -> Result<()> {
+fn sync_first_failure(comm: &dyn Communicator, failure: Option<(usize, Error)>) -> Result<()> {
     let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
-    let all = world.all_gather(&mine.to_le_bytes())?;
-    let first = all.iter().filter_map(|told| Told::new(told).number().ok()).min();
+    let all = comm.all_gather(&mine.to_le_bytes())?;
+    let first = all.iter().filter_map(|message| Decoder::new(message).number().ok()).min();
     let is_first = Some(mine) == first;
-    agree(world, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
+    sync_result(comm, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
 }
 
 /// What rank 0 tells all others.
-pub(super) trait Tellable: Sized {
-    fn tell(&self, telling: &mut Telling);
-    fn hear(told: &mut Told) -> Result<Self>;
+pub(super) trait Encode: Sized {
+    fn encode(&self, encoder: &mut Encoder);
+    fn decode(decoder: &mut Decoder) -> Result<Self>;
 }
 
-impl Tellable for u64 {
-    fn tell(&self, telling: &mut Telling) {
-        telling.number(*self);
+impl Encode for u64 {
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.number(*self);
     }
 
-    fn hear(told: &mut Told) -> Result<u64> {
-        told.number()
+    fn decode(decoder: &mut Decoder) -> Result<u64> {
+        decoder.number()
     }
 }
 
 /// What rank 0 alone finds out, on all ranks: a file system is asked once for all.
-pub(super) fn from_root<T: Tellable>(
-    world: &dyn World,
+pub(super) fn from_root<T: Encode>(
+    comm: &dyn Communicator,
     find: impl FnOnce() -> Result<Vec<T>>,
 ) -> Result<Vec<T>> {
-    let found = agree(world, if is_root(world) { find() } else { Ok(Vec::new()) })?;
-    if world.size() == 1 {
+    let found = sync_result(comm, if is_root(comm) { find() } else { Ok(Vec::new()) })?;
+    if comm.size() == 1 {
         return Ok(found);
     }
-    let mut telling = Telling::default();
-    found.iter().for_each(|item| item.tell(&mut telling));
-    let mut bytes = telling.into_bytes();
-    world.broadcast(&mut bytes)?;
-    if is_root(world) {
+    let mut encoder = Encoder::default();
+    found.iter().for_each(|item| item.encode(&mut encoder));
+    let mut bytes = encoder.into_bytes();
+    comm.broadcast(&mut bytes)?;
+    if is_root(comm) {
         return Ok(found);
     }
-    let (mut told, mut heard) = (Told::new(&bytes), Vec::new());
-    while !told.is_over() {
-        heard.push(T::hear(&mut told)?);
+    let (mut decoder, mut items) = (Decoder::new(&bytes), Vec::new());
+    while !decoder.is_over() {
+        items.push(T::decode(&mut decoder)?);
     }
-    Ok(heard)
+    Ok(items)
 }
 
 /// Fewest files that a rank looks for, whatever its share of all.
@@ -226,12 +230,12 @@ const LOOKED_FOR: usize = 16;
 /// Refuses ranks that do not see the files as rank 0 has listed them: path and length, and
 /// between hosts a sample of the content. Each
 /// looks for its share, and for some more where there are few; the ranks together look for all.
-pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()> {
-    if world.size() == 1 {
+pub(super) fn see_listed(comm: &dyn Communicator, files: &[(&Path, u64)]) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
-    let share = files.len().div_ceil(world.size());
-    let first = share * world.rank();
+    let share = files.len().div_ceil(comm.size());
+    let first = share * comm.rank();
     let looked_for = share.max(LOOKED_FOR).min(files.len());
     let unseen = (first..first + looked_for).map(|i| files[i % files.len()]).find_map(|file| {
         let (path, bytes) = file;
@@ -249,13 +253,13 @@ pub(super) fn see_listed(world: &dyn World, files: &[(&Path, u64)]) -> Result<()
                 .environment(),
         )
     });
-    agree(world, unseen.map_or(Ok(()), Err))?;
+    sync_result(comm, unseen.map_or(Ok(()), Err))?;
     let paths: Vec<&Path> = files.iter().map(|(path, _)| *path).collect();
-    host_copies::refuse_different(world, &host(), &paths)
+    host_copies::refuse_different(comm, &host(), &paths)
 }
 
 /// The files of all roles in their order.
-fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
+fn list_roles(roles: &[Role]) -> Result<Vec<CatalogFile>> {
     let (mut files, mut of_role) = (Vec::new(), Vec::new());
     for (role, (paths, _)) in roles.iter().enumerate().filter(|(_, role)| !role.0.is_empty()) {
         list_all(paths, &mut files)?;
@@ -268,13 +272,13 @@ fn list_roles(roles: &[Role]) -> Result<Vec<Listed>> {
     extractions.warn_of_absent(&given);
     drop(extractions);
     let all = files.into_iter().zip(of_role).zip(lengths);
-    Ok(all.map(|((path, role), bytes)| Listed { path, role, bytes }).collect())
+    Ok(all.map(|((path, role), bytes)| CatalogFile { path, role, bytes }).collect())
 }
 
 /// blake3 of each file, which every rank gets. Two files of equal content are refused: their
 /// events would count twice.
-pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
-    let hashes = hashes(world, paths)?;
+pub fn hash_files(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
+    let hashes = hashes(comm, paths)?;
     let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
     for (path, hash) in paths.iter().zip(&hashes) {
         if let Some(other) = known.insert(hash, path) {
@@ -285,11 +289,11 @@ pub fn hash_files(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
 }
 
 /// blake3 of each file, which every rank gets; every rank hashes its share.
-fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
+fn hashes(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
     let mut mine = Vec::new();
     let mut failure = None;
-    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % world.size() == world.rank()) {
-        match hash_file_telling(path, || world.progress(Work::Hashing, i as u64)) {
+    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % comm.size() == comm.rank()) {
+        match hash_file_with_progress(path, || comm.progress(Work::Hashing, i as u64)) {
             Ok(hash) => {
                 mine.extend((i as u64).to_le_bytes());
                 mine.extend(hash);
@@ -297,10 +301,10 @@ fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
             Err(error) => failure = failure.or(Some(error)),
         }
     }
-    agree(world, failure.map_or(Ok(()), Err))?;
+    sync_result(comm, failure.map_or(Ok(()), Err))?;
     let mut hashes = vec![String::new(); paths.len()];
-    for told in world.all_gather(&mine)? {
-        for entry in told.as_chunks::<40>().0 {
+    for messages in comm.all_gather(&mine)? {
+        for entry in messages.as_chunks::<40>().0 {
             let (mut index, mut hash) = ([0; 8], [0; 32]);
             index.copy_from_slice(&entry[..8]);
             hash.copy_from_slice(&entry[8..]);
@@ -315,11 +319,11 @@ fn hashes(world: &dyn World, paths: &[&Path]) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// Input, with the first copy and its original; what reading a file gives.
-pub fn refuse_copies(world: &dyn World, sources: &[Source]) -> Result<()> {
+pub fn refuse_copies(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     let equal: Vec<&Source> =
-        of_equal_length(world, sources)?.into_iter().map(|i| &sources[i]).collect();
+        of_equal_length(comm, sources)?.into_iter().map(|i| &sources[i]).collect();
     let paths: Vec<&Path> = equal.iter().map(|source| source.path.as_path()).collect();
-    let hashes = hashes(world, &paths)?;
+    let hashes = hashes(comm, &paths)?;
     let mut known: BTreeMap<&str, &Source> = BTreeMap::new();
     for (source, hash) in equal.into_iter().zip(&hashes) {
         let Some(other) = known.insert(hash, source) else { continue };
@@ -331,21 +335,21 @@ pub fn refuse_copies(world: &dyn World, sources: &[Source]) -> Result<()> {
             });
             found = format!("{found}, given {other} and here {own}");
         }
-        return common(Err(copied(&source.path, found)));
+        return mark_shared(Err(copied(&source.path, found)));
     }
     Ok(())
 }
 
 /// Returns the files that have rows and the length of another one, in their order: all others
 /// differ in content. Rank 0 alone asks for lengths.
-fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> {
+fn of_equal_length(comm: &dyn Communicator, sources: &[Source]) -> Result<Vec<usize>> {
     let mut by_rows: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, source) in sources.iter().enumerate().filter(|(_, source)| source.rows > 0) {
         by_rows.entry(source.rows).or_default().push(i);
     }
     let alike: Vec<usize> = by_rows.into_values().filter(|of| of.len() > 1).flatten().collect();
     let length = |i: &usize| std::fs::metadata(&sources[*i].path).map_or(0, |data| data.len());
-    let lengths = from_root(world, || Ok(alike.iter().map(length).collect()))?;
+    let lengths = from_root(comm, || Ok(alike.iter().map(length).collect()))?;
     let mut by_length: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, length) in alike.into_iter().zip(lengths) {
         by_length.entry(length).or_default().push(i);
@@ -359,19 +363,19 @@ fn of_equal_length(world: &dyn World, sources: &[Source]) -> Result<Vec<usize>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
     use crate::data::files::list::list_files;
-    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 
     fn write(path: &Path, rows: usize, value: f32) {
-        let specs = [ColumnSpec::new("size", Kind::F32, Some("p.e."))];
+        let specs = [ColumnSpec::new("size", ColumnType::F32, Some("p.e."))];
         let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
-        writer.append(&[Values::F32(&vec![value; rows])]).unwrap();
+        writer.append(&[ColumnValues::F32(&vec![value; rows])]).unwrap();
         writer.finish(&[]).unwrap();
     }
 
     #[test]
-    fn folders_patterns_and_lists_are_gone_through_in_a_fixed_order() {
+    fn inputs_are_listed_in_a_fixed_order() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().to_path_buf();
         write(&root.join("b/2.h5"), 5, 1.0);
@@ -400,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_pattern_is_a_name_where_it_is_there() {
+    fn existing_name_like_a_pattern_is_a_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("γ [1] *.h5");
         write(&path, 3, 1.0);
@@ -408,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_file_listed_twice_is_refused_under_any_name() {
+    fn same_file_twice_is_refused_under_any_name() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (folder.path().join("a.h5"), folder.path().join("b.h5"));
         write(&a, 3, 1.0);
@@ -421,15 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn files_of_equal_content_are_refused_when_hashed() {
+    fn files_of_equal_content_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
         write(&a, 3, 1.0);
         write(&b, 3, 2.0);
-        let hashes = hash_files(&Solo, &[&a, &b]).unwrap();
+        let hashes = hash_files(&SingleRank, &[&a, &b]).unwrap();
         assert_eq!(hashes[0], blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
         std::fs::copy(&a, &c).unwrap();
-        let error = hash_files(&Solo, &[&a, &b, &c]).unwrap_err();
+        let error = hash_files(&SingleRank, &[&a, &b, &c]).unwrap_err();
         assert!(error.to_string().contains("same content"), "{error}");
     }
 
@@ -446,15 +450,16 @@ mod tests {
         };
         let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
         let different = [opened(&a, gamma), opened(&b, gamma)];
-        refuse_copies(&Solo, &different).unwrap();
-        for (class, told) in [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
+        refuse_copies(&SingleRank, &different).unwrap();
+        for (class, expected) in
+            [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
         {
             let [one, other] = different.clone();
             let sources = [one, other, opened(&c, class)];
-            let error = refuse_copies(&Solo, &sources).unwrap_err();
-            assert!(error.exit_code() == 3 && error.to_string().contains(told), "{error}");
-            for told in Threads::run(3, |world| refuse_copies(world, &sources)) {
-                assert_eq!(told.unwrap_err().to_string(), error.to_string());
+            let error = refuse_copies(&SingleRank, &sources).unwrap_err();
+            assert!(error.exit_code() == 3 && error.to_string().contains(expected), "{error}");
+            for outcome in Threads::run(3, |comm| refuse_copies(comm, &sources)) {
+                assert_eq!(outcome.unwrap_err().to_string(), error.to_string());
             }
         }
     }
@@ -466,9 +471,9 @@ mod tests {
         write(&path, 3, 1.0);
         let paths = [path];
         let roles: [Role; 2] = [(&paths, Some(Class::Gamma)), (&paths, Some(Class::Hadron))];
-        let error = sources(&Solo, &roles, Some("taiga-events")).unwrap_err();
+        let error = sources(&SingleRank, &roles, Some("taiga-events")).unwrap_err();
         assert!(error.to_string().contains("listed twice"), "{error}");
-        let found = sources(&Solo, &roles[..1], Some("taiga-events")).unwrap();
+        let found = sources(&SingleRank, &roles[..1], Some("taiga-events")).unwrap();
         assert_eq!((found[0].rows, found[0].class), (3, Some(Class::Gamma)));
     }
 
@@ -484,26 +489,26 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_ranks_makes_the_same_catalogue_and_each_opens_its_share() {
+    fn catalog_is_equal_on_any_ranks_reads_shared() {
         let folder = tempfile::tempdir().unwrap();
         let files = many(folder.path());
         let roles: [Role; 3] =
             [(&files[0], Some(Class::Gamma)), (&[], None), (&files[1], Some(Class::Hadron))];
         let made = |ranks: usize, schema: Option<&'static str>| {
-            Threads::run(ranks, |world| {
+            Threads::run(ranks, |comm| {
                 let opened = std::cell::Cell::new(0);
                 let look = |source: &Source, table: &Table| {
                     opened.set(opened.get() + 1);
                     assert_eq!(table.rows(), source.rows);
                     Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
                 };
-                let found = catalogue(world, &roles, schema, &look)?;
-                let told: Vec<_> = found
+                let found = catalogue(comm, &roles, schema, &look)?;
+                let sources: Vec<_> = found
                     .sources
                     .into_iter()
                     .map(|s| (s.path, s.rows, s.class, s.schema.name.clone()))
                     .collect();
-                Ok((told, found.said, opened.get()))
+                Ok((sources, found.said, opened.get()))
             })
         };
         let alone = made(1, Some("taiga-events")).pop().unwrap().unwrap();
@@ -514,8 +519,8 @@ mod tests {
         for ranks in [2, 3, 5, 24] {
             let mut opened = 0;
             for outcome in made(ranks, Some("taiga-events")) {
-                let (told, said, count) = outcome.unwrap();
-                assert_eq!((&told, &said), (&alone.0, &alone.1), "{ranks} ranks");
+                let (sources, said, count) = outcome.unwrap();
+                assert_eq!((&sources, &said), (&alone.0, &alone.1), "{ranks} ranks");
                 assert!(count <= 23_usize.div_ceil(ranks));
                 opened += count;
             }
@@ -524,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_bad_files_the_first_is_told_on_any_number_of_ranks() {
+    fn first_bad_file_is_reported_on_any_ranks() {
         let folder = tempfile::tempdir().unwrap();
         let files = many(folder.path()).concat();
         for bad in [22, 9, 10, 17] {
@@ -532,8 +537,7 @@ mod tests {
         }
         let roles: [Role; 1] = [(&files, Some(Class::Gamma))];
         for ranks in [1, 2, 3, 4] {
-            let outcomes =
-                Threads::run(ranks, |world| sources(world, &roles, Some("taiga-events")));
+            let outcomes = Threads::run(ranks, |comm| sources(comm, &roles, Some("taiga-events")));
             for outcome in outcomes {
                 let error = outcome.unwrap_err();
                 assert_eq!(error.exit_code(), 3);
@@ -544,13 +548,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_a_rank_does_not_see_as_rank_0_does_is_refused() {
+    fn file_seen_differently_by_a_rank_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         write(&path, 3, 1.0);
         let bytes = std::fs::metadata(&path).unwrap().len();
         let nowhere = folder.path().join("b.h5");
-        let seen = |files: &[(&Path, u64)]| Threads::run(3, |world| see_listed(world, files));
+        let seen = |files: &[(&Path, u64)]| Threads::run(3, |comm| see_listed(comm, files));
         assert!(seen(&[(&path, bytes)]).iter().all(Result::is_ok));
         assert!(seen(&[]).iter().all(Result::is_ok));
         for files in [[(&*path, bytes), (&*path, bytes - 1)], [(&*path, bytes), (&*nowhere, 0)]] {

@@ -5,13 +5,13 @@
 //! `check` reads the files for it.
 
 use super::event_store::{class_of, names_of};
-use super::sketch::{Name, Shape, Sketches};
+use super::sketch::{Name, SketchShape, Sketches};
 use super::source::Source;
-use crate::comm::{Solo, World, common};
+use crate::comm::{Communicator, SingleRank, mark_shared};
 use crate::config::{Class, Transform};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::features::Moments;
-use crate::data::selection::{Judged, Selection, Which};
+use crate::data::selection::{Selection, SelectionOutcome, Which};
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Error, Fault, Result};
 
@@ -86,13 +86,13 @@ const MOST_REPEATED: f64 = 0.02;
 /// # Errors
 /// Input, where too many are equal.
 pub fn refuse_shared(
-    world: &dyn World,
+    comm: &dyn Communicator,
     before: &Sketches,
     of_class: &Sketches,
 ) -> Result<Option<String>> {
     let (mut before, mut of_class) = (before.contents.clone(), of_class.contents.clone());
-    before.merge(world)?;
-    of_class.merge(world)?;
+    before.merge(comm)?;
+    of_class.merge(comm)?;
     let repeated = of_class.names as f64 - of_class.distinct();
     let names = of_class.names as f64;
     let warning = (repeated > (MOST_REPEATED * names).max(SIGMAS * names.sqrt())).then(|| {
@@ -111,7 +111,7 @@ pub fn refuse_shared(
         return Ok(warning);
     }
     let percent = (100.0 * shared / first.min(second)).min(100.0);
-    common(Err(Fault::new("gammas and hadrons share events")
+    mark_shared(Err(Fault::new("gammas and hadrons share events")
         .expected("no event of both classes")
         .found(format!(
             "about {percent:.0} % of the events of the smaller class are also in the other"
@@ -122,7 +122,7 @@ pub fn refuse_shared(
 
 /// Findings on the classes of files, worded as `train` words them.
 #[derive(Debug, Default)]
-pub struct Comparison {
+pub struct ClassComparison {
     /// Why training refuses the files, and the files that hold events of both classes.
     pub shared: Option<(Fault, Vec<usize>)>,
     /// Rows that repeat the features of others.
@@ -134,8 +134,8 @@ pub struct Comparison {
 ///
 /// # Errors
 /// Those of opening and reading the files.
-pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Result<Comparison> {
-    let shape = Shape::new(sources.iter().map(|source| source.rows).sum());
+pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Result<ClassComparison> {
+    let shape = SketchShape::new(sources.iter().map(|source| source.rows).sum());
     let mut sketches = [Sketches::new(shape), Sketches::new(shape)];
     let mut moments = [(); 2].map(|()| Moments::new(selection.features().len()));
     for source in sources {
@@ -145,10 +145,10 @@ pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Resul
         })?;
     }
     let [gammas, hadrons] = &sketches;
-    let mut found = Comparison::default();
+    let mut found = ClassComparison::default();
     let none = Sketches::new(shape);
     for (before, of_class) in [(&none, gammas), (gammas, hadrons)] {
-        match refuse_shared(&Solo, before, of_class) {
+        match refuse_shared(&SingleRank, before, of_class) {
             Ok(repeated) => found.repeated = found.repeated.or(repeated),
             Err(Error::Input(fault)) => {
                 let files = holding_both(sources, selection, &sketches)?;
@@ -199,12 +199,12 @@ fn for_each_event(
         class: source.class.is_none(),
         ..Request::default()
     })?;
-    let (mut block, mut judged) = (Block::default(), Judged::default());
+    let (mut block, mut judged) = (Block::default(), SelectionOutcome::default());
     let mut coordinates = vec![0.0; selection.features().len()];
     for start in (0..source.rows).step_by(CHUNK_ROWS) {
         reader.read(start..source.rows.min(start + CHUNK_ROWS as u64), &mut block)?;
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-        selection.judge(Which::All, &columns, 0..block.rows, &mut judged);
+        selection.evaluate(Which::All, &columns, 0..block.rows, &mut judged);
         for row in (0..block.rows).filter(|row| judged.status[*row] == 0) {
             let Some(class @ (0 | 1)) = class_of(source, &block, row) else { continue };
             for (d, x) in coordinates.iter_mut().enumerate() {
@@ -225,7 +225,7 @@ mod tests {
     use std::ops::Range;
 
     fn of(rows: Range<u32>, rank: usize, ranks: usize) -> Sketches {
-        let mut sketches = Sketches::new(Shape::new(60_000));
+        let mut sketches = Sketches::new(SketchShape::new(60_000));
         for row in rows.skip(rank).step_by(ranks) {
             let content = name_of_content([f32::from_bits(row), 1.0].into_iter());
             sketches.insert(&Names { key: None, content });
@@ -234,16 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn classes_that_share_events_are_refused_on_any_ranks() {
+    fn classes_sharing_events_refused_on_any_ranks() {
         let first = std::process::id() % 1000;
         let verdict = |gammas: Range<u32>, hadrons: Range<u32>| {
-            let one = refuse_shared(&Solo, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));
+            let one =
+                refuse_shared(&SingleRank, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));
             let one = one.err().map(|error| error.to_string());
-            for told in Threads::run(3, |world| {
-                let of = |rows: &Range<u32>| of(rows.clone(), world.rank(), 3);
-                refuse_shared(world, &of(&gammas), &of(&hadrons))
+            for evaluated in Threads::run(3, |comm| {
+                let of = |rows: &Range<u32>| of(rows.clone(), comm.rank(), 3);
+                refuse_shared(comm, &of(&gammas), &of(&hadrons))
             }) {
-                assert_eq!(told.err().map(|error| error.to_string()), one);
+                assert_eq!(evaluated.err().map(|error| error.to_string()), one);
             }
             one
         };

@@ -4,13 +4,13 @@
 //! any number of ranks. Reading costs a pass over the files, so a flow is made only where it is
 //! shown. Left to others: what a cut is (`selection`), and how rows are seen (`event_store`).
 
-use super::event_store::{Opened, class_of};
-use super::source::{Source, Verdict};
-use crate::comm::{Work, World, agree};
+use super::event_store::{OpenedSource, class_of};
+use super::source::{RowUse, Source};
+use crate::comm::{Communicator, Work, sync_result};
 use crate::config::Class;
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::selection::cut_flow::{CutCount, CutFlow};
-use crate::data::selection::{Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
+use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN, Selection, SelectionOutcome, Which};
 use crate::data::table::{Block, Request};
 use crate::error::{Error, Result};
 
@@ -22,16 +22,16 @@ const OFF_SOURCE: &str = "away from the source";
 
 /// Counts of one class, one entry per cut.
 #[derive(Debug, Clone)]
-struct Counts {
+struct ClassCutCounts {
     rows: u64,
     fails: Vec<u64>,
     alone: Vec<u64>,
     first: Vec<u64>,
 }
 
-impl Counts {
-    fn new(cuts: usize) -> Counts {
-        Counts { rows: 0, fails: vec![0; cuts], alone: vec![0; cuts], first: vec![0; cuts] }
+impl ClassCutCounts {
+    fn new(cuts: usize) -> ClassCutCounts {
+        ClassCutCounts { rows: 0, fails: vec![0; cuts], alone: vec![0; cuts], first: vec![0; cuts] }
     }
 
     /// Adds a row; bit c of `failed` is set where it fails cut c.
@@ -60,7 +60,7 @@ impl Counts {
 /// # Errors
 /// Those of opening and reading the files, on every rank.
 pub fn count(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
     rows_per_file: Option<u64>,
@@ -70,12 +70,12 @@ pub fn count(
     if sources.iter().any(|source| source.view.is_some()) {
         names.push(OFF_SOURCE.to_string());
     }
-    let mut counts = vec![Counts::new(names.len()); CLASSES.len()];
-    agree(world, read(world, sources, selection, rows_per_file, &mut counts))?;
+    let mut counts = vec![ClassCutCounts::new(names.len()); CLASSES.len()];
+    sync_result(comm, read(comm, sources, selection, rows_per_file, &mut counts))?;
     let mut words: Vec<i64> =
-        counts.iter_mut().flat_map(Counts::words).map(|word| *word as i64).collect();
-    world.all_reduce_sum(&mut words)?;
-    let sums = counts.iter_mut().flat_map(Counts::words).zip(words);
+        counts.iter_mut().flat_map(ClassCutCounts::words).map(|word| *word as i64).collect();
+    comm.all_reduce_sum(&mut words)?;
+    let sums = counts.iter_mut().flat_map(ClassCutCounts::words).zip(words);
     sums.for_each(|(word, sum)| *word = sum as u64);
     let flows = CLASSES.into_iter().zip(counts).filter(|(_, counts)| counts.rows > 0);
     Ok(flows.map(|(class, counts)| flow(class, rows_per_file, &names, &counts)).collect())
@@ -85,7 +85,7 @@ fn flow(
     class: &'static str,
     rows_per_file: Option<u64>,
     names: &[String],
-    counts: &Counts,
+    counts: &ClassCutCounts,
 ) -> CutFlow {
     let mut left = counts.rows;
     let cuts = names.iter().enumerate().map(|(c, name)| {
@@ -102,11 +102,11 @@ fn flow(
 
 /// This rank's windows of all files.
 fn read(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
     rows_per_file: Option<u64>,
-    counts: &mut [Counts],
+    counts: &mut [ClassCutCounts],
 ) -> Result<()> {
     let (mut window, mut first) = (0, 0);
     let mut block = Block::default();
@@ -114,18 +114,18 @@ fn read(
         let rows = source.rows.min(rows_per_file.unwrap_or(u64::MAX));
         let mut starts = Vec::new();
         for start in (0..rows).step_by(CHUNK_ROWS) {
-            if window % world.size() == world.rank() {
+            if window % comm.size() == comm.rank() {
                 starts.push(start);
             }
             window += 1;
         }
         if !starts.is_empty() {
-            let mut opened = Opened::open(source, request(source, selection))?;
+            let mut opened = OpenedSource::open(source, request(source, selection))?;
             for start in starts {
-                world.progress(Work::Reading, first + start);
+                comm.progress(Work::Reading, first + start);
                 let end = rows.min(start + CHUNK_ROWS as u64);
                 let notes = opened.read(start..end, first + start, &mut block)?;
-                let verdict = |row: usize| notes.get(row).map_or(Verdict::Use, |note| note.verdict);
+                let verdict = |row: usize| notes.get(row).map_or(RowUse::Use, |note| note.row_use);
                 add(source, selection, &block, verdict, counts);
             }
         }
@@ -146,19 +146,19 @@ fn add(
     source: &Source,
     selection: &Selection,
     block: &Block,
-    verdict: impl Fn(usize) -> Verdict,
-    counts: &mut [Counts],
+    verdict: impl Fn(usize) -> RowUse,
+    counts: &mut [ClassCutCounts],
 ) {
     let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-    let mut judged = Judged::default();
-    selection.judge(Which::All, &columns, 0..block.rows, &mut judged);
+    let mut judged = SelectionOutcome::default();
+    selection.evaluate(Which::All, &columns, 0..block.rows, &mut judged);
     let mut failed = Vec::new();
     let bounds = selection.failed_bounds(&columns, block.rows, &mut failed);
     for (row, mut failed) in failed.into_iter().enumerate() {
         let status = judged.status[row];
         failed |= u128::from(status & NOT_FINITE != 0) << bounds;
         failed |= u128::from(status & OUT_OF_DOMAIN != 0) << (bounds + 1);
-        failed |= u128::from(verdict(row) == Verdict::OnSource) << (bounds + 2);
+        failed |= u128::from(verdict(row) == RowUse::OnSource) << (bounds + 2);
         let class = match class_of(source, block, row) {
             Some(1) => 0,
             Some(0) => 1,
@@ -171,7 +171,7 @@ fn add(
 /// Adds to an error about too few events of a class which cuts removed them. To be called by
 /// all ranks with the same error.
 pub fn explain(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
     class: Class,
@@ -179,9 +179,9 @@ pub fn explain(
 ) -> Error {
     let of_class = usize::from(class == Class::Hadron);
     // Where the files cannot be read again, the first error says more.
-    let flows = count(world, sources, selection, None).unwrap_or_default();
+    let flows = count(comm, sources, selection, None).unwrap_or_default();
     match flows.iter().find(|flow| flow.class == CLASSES[of_class]) {
-        Some(flow) => error.also_found(&flow.summary()),
+        Some(flow) => error.add_finding(&flow.summary()),
         None => error,
     }
 }
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn counts_in_order_and_alone_add_up() {
-        let mut counts = Counts::new(4);
+        let mut counts = ClassCutCounts::new(4);
         for failed in [0b0000, 0b0001, 0b0011, 0b0010, 0b0010, 0b1100, 0b0000] {
             counts.add(failed);
         }

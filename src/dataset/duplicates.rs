@@ -8,9 +8,9 @@
 
 use super::event_store::class_of;
 use super::source::Source;
-use crate::comm::{Work, World, agree, common};
+use crate::comm::{Communicator, Work, mark_shared, sync_result};
 use crate::data::schema::columns::CHUNK_ROWS;
-use crate::data::table::{Block, Reader, Request, Table};
+use crate::data::table::{Block, Request, Table, TableReader};
 use crate::error::{Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -22,7 +22,7 @@ const MOST_ROWS: usize = 1 << 16;
 
 /// A row whose name another one has: its file, its place there, its class and key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
+struct EventRow {
     source: usize,
     place: u64,
     class: i8,
@@ -30,43 +30,47 @@ struct Row {
 }
 
 /// Refuses duplicate events, on all ranks alike.
-pub fn refuse(world: &dyn World, sources: &[Source]) -> Result<()> {
+pub fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     const ADVICE: &str = "`taiga-flow check` lists all; remove the copies, or set data.allow_repeated_events = true where other events have the same numbers";
-    match find(world, sources)? {
+    match find(comm, sources)? {
         None => Ok(()),
-        Some(fault) => common(Err(fault.advice(ADVICE).input())),
+        Some(fault) => mark_shared(Err(fault.advice(ADVICE).input())),
     }
 }
 
 /// Finds duplicate events, on all ranks alike.
-pub fn find(world: &dyn World, sources: &[Source]) -> Result<Option<Fault>> {
+pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>> {
     let mut names = Vec::new();
-    let read = for_each_row(world, sources, |row| names.push(name(sources, row)));
-    agree(world, read)?;
-    let shared = shared_names(world, &mut names)?;
+    let read = for_each_row(comm, sources, |row| names.push(name(sources, row)));
+    sync_result(comm, read)?;
+    let shared = shared_names(comm, &mut names)?;
     drop(names);
     if shared.is_empty() {
         return Ok(None);
     }
     let mut mine = Vec::new();
-    let read = for_each_row(world, sources, |row| {
+    let read = for_each_row(comm, sources, |row| {
         if mine.len() < MOST_ROWS && shared.contains(&name(sources, row)) {
             mine.push(row.clone());
         }
     });
-    agree(world, read)?;
-    let rows = gather(world, &mine)?;
+    sync_result(comm, read)?;
+    let rows = gather(comm, &mine)?;
     let all = shared.len() < MOST_NAMES && rows.len() < MOST_ROWS;
-    common(compare(sources, rows, all))
+    mark_shared(compare(sources, rows, all))
 }
 
 /// This rank's share of all rows, one after the other.
-fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(&Row)) -> Result<()> {
+fn for_each_row(
+    comm: &dyn Communicator,
+    sources: &[Source],
+    mut take: impl FnMut(&EventRow),
+) -> Result<()> {
     let total: u128 = sources.iter().map(|source| u128::from(source.rows)).sum();
-    let cut = |rank: usize| (total * rank as u128 / world.size() as u128) as u64;
-    let mine = cut(world.rank())..cut(world.rank() + 1);
+    let cut = |rank: usize| (total * rank as u128 / comm.size() as u128) as u64;
+    let mine = cut(comm.rank())..cut(comm.rank() + 1);
     let (mut first, mut block) = (0, Block::default());
-    let mut it = Row { source: 0, place: 0, class: 0, key: Vec::new() };
+    let mut it = EventRow { source: 0, place: 0, class: 0, key: Vec::new() };
     for (index, source) in sources.iter().enumerate() {
         let file = first..first + source.rows;
         let rows = mine.start.clamp(file.start, file.end)..mine.end.clamp(file.start, file.end);
@@ -76,7 +80,7 @@ fn for_each_row(world: &dyn World, sources: &[Source], mut take: impl FnMut(&Row
         }
         let Some(mut reader) = open(source)? else { continue };
         for (start, rows) in pieces(rows.start - file.start..rows.end - file.start) {
-            world.progress(Work::Reading, start);
+            comm.progress(Work::Reading, start);
             reader.read(rows, &mut block)?;
             for row in 0..block.rows {
                 (it.source, it.place) = (index, start + row as u64);
@@ -96,7 +100,7 @@ fn pieces(rows: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
 }
 
 /// A reader of the keys of a table's rows; none if it has none.
-fn open(source: &Source) -> Result<Option<Reader>> {
+fn open(source: &Source) -> Result<Option<TableReader>> {
     let table = Table::open(&source.path, &source.schema)?;
     let columns = table.event_columns();
     if columns.is_empty() {
@@ -108,7 +112,7 @@ fn open(source: &Source) -> Result<Option<Reader>> {
 
 /// 64 bits of class and key. Keys of
 /// other columns have other names in all likelihood, and are told apart when compared.
-fn name(sources: &[Source], row: &Row) -> u64 {
+fn name(sources: &[Source], row: &EventRow) -> u64 {
     let words = row.key.iter().map(|word| *word as u64);
     let schema = sources[row.source].schema.name.len() as u64;
     words.fold(row.class as u64 ^ schema << 32, mixed)
@@ -124,8 +128,8 @@ pub fn mixed(state: u64, word: u64) -> u64 {
 
 /// The least names that stand more than once over all ranks. Every rank looks after its share of
 /// the names, which it is told by all others.
-fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
-    let ranks = world.size();
+fn shared_names(comm: &dyn Communicator, names: &mut [u64]) -> Result<BTreeSet<u64>> {
+    let ranks = comm.size();
     let mut doubled = Vec::new();
     if ranks == 1 {
         doubled = repeated(names);
@@ -133,16 +137,17 @@ fn shared_names(world: &dyn World, names: &mut [u64]) -> Result<BTreeSet<u64>> {
         for owner in 0..ranks {
             let share = names.iter().filter(|name| **name % ranks as u64 == owner as u64);
             let bytes: Vec<u8> = share.flat_map(|name| name.to_le_bytes()).collect();
-            let told = world.all_gather(&bytes)?;
-            if owner == world.rank() {
-                doubled =
-                    repeated(&mut told.iter().flat_map(|bytes| words(bytes)).collect::<Vec<_>>());
+            let messages = comm.all_gather(&bytes)?;
+            if owner == comm.rank() {
+                doubled = repeated(
+                    &mut messages.iter().flat_map(|bytes| words(bytes)).collect::<Vec<_>>(),
+                );
             }
         }
     }
     let bytes: Vec<u8> = doubled.iter().flat_map(|name| name.to_le_bytes()).collect();
-    let told = world.all_gather(&bytes)?;
-    let all: BTreeSet<u64> = told.iter().flat_map(|bytes| words(bytes)).collect();
+    let messages = comm.all_gather(&bytes)?;
+    let all: BTreeSet<u64> = messages.iter().flat_map(|bytes| words(bytes)).collect();
     Ok(all.into_iter().take(MOST_NAMES).collect())
 }
 
@@ -157,21 +162,21 @@ fn repeated(names: &mut [u64]) -> Vec<u64> {
 }
 
 /// The first rows of all ranks, on every rank.
-fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
+fn gather(comm: &dyn Communicator, mine: &[EventRow]) -> Result<Vec<EventRow>> {
     let mut bytes = Vec::new();
-    for Row { source, place, class, key } in mine {
+    for EventRow { source, place, class, key } in mine {
         let head = [*source as u64, *place, *class as u64, key.len() as u64];
         let words = head.into_iter().chain(key.iter().map(|word| *word as u64));
         bytes.extend(words.flat_map(u64::to_le_bytes));
     }
     let mut rows = Vec::new();
-    for told in world.all_gather(&bytes)? {
-        let mut words = words(&told);
+    for messages in comm.all_gather(&bytes)? {
+        let mut words = words(&messages);
         while let (Some(source), Some(place), Some(class), Some(length)) =
             (words.next(), words.next(), words.next(), words.next())
         {
             let key = words.by_ref().take(length as usize).map(|word| word as i64).collect();
-            rows.push(Row { source: source as usize, place, class: class as i8, key });
+            rows.push(EventRow { source: source as usize, place, class: class as i8, key });
         }
     }
     rows.sort();
@@ -181,14 +186,14 @@ fn gather(world: &dyn World, mine: &[Row]) -> Result<Vec<Row>> {
 
 /// Compares whole keys, under the names of their columns; `all` says whether these are all
 /// rows there are to compare.
-fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<Option<Fault>> {
+fn compare(sources: &[Source], rows: Vec<EventRow>, all: bool) -> Result<Option<Fault>> {
     let mut columns = Vec::with_capacity(sources.len());
     for source in sources {
         columns.push(Table::open(&source.path, &source.schema)?.event_columns());
     }
     let mut known = BTreeMap::new();
     let (mut count, mut example) = (0u64, None);
-    for Row { source, place, class, key } in rows {
+    for EventRow { source, place, class, key } in rows {
         let first = *known
             .entry((columns[source].as_slice(), class, key.clone()))
             .or_insert((source, place));
@@ -217,42 +222,48 @@ fn compare(sources: &[Source], rows: Vec<Row>, all: bool) -> Result<Option<Fault
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
     use crate::config::Class;
     use crate::data::schema::Schema;
     use crate::data::table::events;
-    use crate::data::{ColumnSpec, ColumnWriter, Kind, Values};
+    use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
     use std::path::Path;
 
     const GAMMA: Option<Class> = Some(Class::Gamma);
 
     fn file(path: &Path, key: &str, run: i64, events: &[i64], class: Option<Class>) -> Source {
         let specs = [
-            ColumnSpec::new("size", Kind::F32, None),
-            ColumnSpec::new("run_id", Kind::I64, None),
-            ColumnSpec::new(key, Kind::I64, None),
+            ColumnSpec::new("size", ColumnType::F32, None),
+            ColumnSpec::new("run_id", ColumnType::I64, None),
+            ColumnSpec::new(key, ColumnType::I64, None),
         ];
         let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
         let (size, runs) = (vec![1.0; events.len()], vec![run; events.len()]);
-        writer.append(&[Values::F32(&size), Values::I64(&runs), Values::I64(events)]).unwrap();
+        writer
+            .append(&[
+                ColumnValues::F32(&size),
+                ColumnValues::I64(&runs),
+                ColumnValues::I64(events),
+            ])
+            .unwrap();
         writer.finish(&events::attributes(&[])).unwrap();
         let schema = std::sync::Arc::new(Schema::detect(path).unwrap());
         Source::open(path, schema, class).unwrap().0
     }
 
     /// The verdicts on one, two and three ranks, which must be the same.
-    fn verdict(sources: &[Source]) -> Option<String> {
-        let one = refuse(&Solo, sources).err().map(|error| error.to_string());
+    fn refusal(sources: &[Source]) -> Option<String> {
+        let one = refuse(&SingleRank, sources).err().map(|error| error.to_string());
         for ranks in [2, 3] {
-            for told in Threads::run(ranks, |world| refuse(world, sources)) {
-                assert_eq!(told.err().map(|error| error.to_string()), one, "{ranks} ranks");
+            for messages in Threads::run(ranks, |comm| refuse(comm, sources)) {
+                assert_eq!(messages.err().map(|error| error.to_string()), one, "{ranks} ranks");
             }
         }
         one
     }
 
     #[test]
-    fn an_event_that_is_there_twice_is_found_on_any_ranks_with_both_its_places() {
+    fn duplicate_event_is_found_with_both_places() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let n = CHUNK_ROWS as i64 + 1000;
@@ -262,45 +273,45 @@ mod tests {
         let other_run = file(&at("b.h5"), "event_id", 2, &b, GAMMA);
         let more = file(&at("c.h5"), "event_id", 1, &c, GAMMA);
         let once = [first, other_run, more];
-        assert_eq!(verdict(&once), None);
+        assert_eq!(refusal(&once), None);
         // Two of another file, and one of its own.
         (c[17], c[33], c[400]) = (n - 5, 3, n);
         let sources = [once.as_slice(), &[file(&at("d.h5"), "event_id", 1, &c, GAMMA)]].concat();
         let [a, b, _, d] = [0, 1, 2, 3].map(|i| sources[i].clone());
-        let text = verdict(&[a, b, d]).unwrap();
+        let text = refusal(&[a, b, d]).unwrap();
         assert!(text.contains("3 rows with the key of another"), "{text}");
         let places = ["d.h5", "row 17", &format!("row {}", n - 5), "a.h5", "run_id 1"];
         assert!(places.iter().all(|place| text.contains(place)), "{text}");
     }
 
     #[test]
-    fn more_copies_than_are_counted_are_told_alike_on_any_ranks() {
+    fn many_copies_are_reported_alike_on_any_ranks() {
         let folder = tempfile::tempdir().unwrap();
         let n = MOST_ROWS as i64 + 77;
         // The same event in many rows, then many events twice.
         for (i, of) in [|_| 5, |row: i64| row % 40_000].into_iter().enumerate() {
             let events: Vec<i64> = (0..n).map(of).collect();
             let path = folder.path().join(format!("{i}.h5"));
-            let text = verdict(&[file(&path, "event_id", 1, &events, GAMMA)]).unwrap();
+            let text = refusal(&[file(&path, "event_id", 1, &events, GAMMA)]).unwrap();
             assert!(text.contains("at least ") && text.contains("rows with the key"), "{text}");
         }
     }
 
     #[test]
-    fn equal_numbers_of_the_other_class_and_equal_rows_of_text_are_no_copies() {
+    fn equal_keys_of_other_class_are_not_copies() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let events: Vec<i64> = (0..300).collect();
         let hadron = Some(Class::Hadron);
         let gammas = file(&at("a.h5"), "event_id", 1, &events, GAMMA);
         assert_eq!(
-            verdict(&[gammas.clone(), file(&at("b.h5"), "event_id", 1, &events, hadron)]),
+            refusal(&[gammas.clone(), file(&at("b.h5"), "event_id", 1, &events, hadron)]),
             None
         );
         assert!(
-            verdict(&[gammas, file(&at("c.h5"), "event_id", 1, &events[..7], GAMMA)]).is_some()
+            refusal(&[gammas, file(&at("c.h5"), "event_id", 1, &events[..7], GAMMA)]).is_some()
         );
         let rows = file(&at("d.h5"), "row_hash", 1, &[5; 40], GAMMA);
-        assert_eq!(verdict(&[rows]), None);
+        assert_eq!(refusal(&[rows]), None);
     }
 }

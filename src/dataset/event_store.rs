@@ -5,16 +5,16 @@
 //! growing never doubles the memory.
 
 use super::sketch::{self, Names, Sketches};
-use super::source::{Note, Source, Verdict, request};
-use crate::comm::{Work, World, gather_slots, host};
+use super::source::{RowNote, RowUse, Source, request};
+use crate::comm::{Communicator, Work, gather_slots, host};
 use crate::config::{Class, Transform};
 use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
 use crate::data::selection::split::{Part, Splitter};
-use crate::data::selection::{CUT, Judged, NOT_FINITE, OUT_OF_DOMAIN, Selection, Which};
-use crate::data::table::{Block, Reader, Request, Table};
+use crate::data::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection, SelectionOutcome, Which};
+use crate::data::table::{Block, Request, Table, TableReader};
 use crate::error::{Fault, Result};
-use crate::statistics::Sum;
+use crate::statistics::WeightSum;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -27,7 +27,7 @@ const WINDOW: u64 = 65_536;
 
 /// What is asked of every row.
 #[derive(Debug, Clone)]
-pub struct Recipe<'a> {
+pub struct RowSelection<'a> {
     pub selection: &'a Selection,
     pub splitter: &'a Splitter,
     /// Key columns of a shower; the schema's if absent.
@@ -38,12 +38,12 @@ pub struct Recipe<'a> {
     /// Seed of the dequantisation.
     pub seed: u64,
     /// The size of the sketches that remember the events, where they are to be remembered.
-    pub sketched: Option<sketch::Shape>,
+    pub sketched: Option<sketch::SketchShape>,
 }
 
 /// Events (events, features), row-major in chunks.
 #[derive(Debug, Clone)]
-pub struct Rows {
+pub struct EventRows {
     features: usize,
     len: usize,
     chunks: Vec<Vec<f32>>,
@@ -51,9 +51,9 @@ pub struct Rows {
     bins: Vec<u16>,    // (events); of events held out, where thresholds have bins
 }
 
-impl Rows {
-    fn new(features: usize) -> Rows {
-        Rows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
+impl EventRows {
+    fn new(features: usize) -> EventRows {
+        EventRows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
     }
 
     pub fn len(&self) -> usize {
@@ -118,9 +118,9 @@ impl Rows {
 #[derive(Debug, Clone)]
 pub struct Shard {
     pub id: u64,
-    pub train: Rows,
-    pub validation: Rows,
-    pub calibration: Rows,
+    pub train: EventRows,
+    pub validation: EventRows,
+    pub calibration: EventRows,
 }
 
 /// The shards of one rank.
@@ -189,9 +189,9 @@ impl RowCounts {
     }
 
     /// The counts of all ranks together, on every rank.
-    pub fn reduce(mut self, world: &dyn World) -> Result<RowCounts> {
+    pub fn reduce(mut self, comm: &dyn Communicator) -> Result<RowCounts> {
         let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         for (word, sum) in self.words().into_iter().zip(sums) {
             *word = sum as u64;
         }
@@ -202,14 +202,14 @@ impl RowCounts {
 impl EventStore {
     /// Reads this rank's shards; features are still quantities, not yet scaled.
     pub fn load(
-        world: &dyn World,
+        comm: &dyn Communicator,
         sources: &[Source],
-        recipe: &Recipe,
+        row_selection: &RowSelection,
     ) -> Result<(EventStore, RowCounts)> {
-        let features = recipe.selection.features().len();
-        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
-        let empty = Rows::new(features);
-        let shards = (0..recipe.dealing.shards())
+        let features = row_selection.selection.features().len();
+        let (rank, ranks) = (comm.rank() as u64, comm.size() as u64);
+        let empty = EventRows::new(features);
+        let shards = (0..row_selection.dealing.shards())
             .filter(|s| s % ranks == rank)
             .map(|id| Shard {
                 id,
@@ -218,15 +218,15 @@ impl EventStore {
                 calibration: empty.clone(),
             })
             .collect();
-        let signed = recipe.selection.features().iter().enumerate();
+        let signed = row_selection.selection.features().iter().enumerate();
         let signed =
             signed.filter(|(_, f)| f.transform == Transform::Signed).map(|(d, _)| d).collect();
-        let sketches = recipe.sketched.map(Sketches::new);
+        let sketches = row_selection.sketched.map(Sketches::new);
         let mut store = EventStore { shards, features, sketches, signed };
         let mut counts = RowCounts::default();
         let mut first = 0;
         for source in sources {
-            store.load_file(world, source, first, recipe, &mut counts)?;
+            store.load_file(comm, source, first, row_selection, &mut counts)?;
             first += source.rows;
         }
         Ok((store, counts))
@@ -234,15 +234,15 @@ impl EventStore {
 
     fn load_file(
         &mut self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         source: &Source,
         first: u64,
-        recipe: &Recipe,
+        row_selection: &RowSelection,
         counts: &mut RowCounts,
     ) -> Result<()> {
-        let (rank, ranks) = (world.rank() as u64, world.size() as u64);
+        let (rank, ranks) = (comm.rank() as u64, comm.size() as u64);
         let file = first..first + source.rows;
-        let pieces: Vec<(u64, Range<u64>)> = recipe
+        let pieces: Vec<(u64, Range<u64>)> = row_selection
             .dealing
             .pieces(rank, ranks)
             .map(|(shard, rows)| (shard, rows.start.max(file.start)..rows.end.min(file.end)))
@@ -251,13 +251,13 @@ impl EventStore {
         if pieces.is_empty() {
             return Ok(());
         }
-        if source.class.is_some_and(|class| class != recipe.class) {
+        if source.class.is_some_and(|class| class != row_selection.class) {
             let rows: u64 = pieces.iter().map(|(_, rows)| rows.end - rows.start).sum();
             counts.read += rows;
             counts.other_class += rows;
             return Ok(());
         }
-        let mut opened = Opened::new(source, recipe)?;
+        let mut opened = OpenedSource::new(source, row_selection)?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -269,12 +269,12 @@ impl EventStore {
                 .max(1);
             let group = &pieces[next..next + window];
             let end = group[window - 1].1.end;
-            world.progress(Work::Reading, start);
+            comm.progress(Work::Reading, start);
             let notes = opened.read(start - first..end - first, start, &mut block)?;
             let seen = Viewed { opened: &opened, notes: &notes };
             for (shard, rows) in group {
                 let local = (rows.start - start) as usize..(rows.end - start) as usize;
-                self.take(&seen, recipe, &block, *shard / ranks, local, start, counts)
+                self.take(&seen, row_selection, &block, *shard / ranks, local, start, counts)
                     .map_err(|e| e.in_file(&source.path))?;
             }
             next += window;
@@ -287,29 +287,29 @@ impl EventStore {
     fn take(
         &mut self,
         seen: &Viewed,
-        recipe: &Recipe,
+        row_selection: &RowSelection,
         block: &Block,
         slot: u64,
         rows: Range<usize>,
         first: u64,
         counts: &mut RowCounts,
     ) -> Result<()> {
-        let noise = Stream::new(recipe.seed, "dequantise", &[]);
+        let noise = Stream::new(row_selection.seed, "dequantise", &[]);
         let shard = &mut self.shards[slot as usize];
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-        let mut judged = Judged::default();
-        recipe.selection.judge(Which::All, &columns, rows.clone(), &mut judged);
-        for (row, status) in rows.zip(judged.status) {
+        let mut outcome = SelectionOutcome::default();
+        row_selection.selection.evaluate(Which::All, &columns, rows.clone(), &mut outcome);
+        for (row, status) in rows.zip(outcome.status) {
             counts.read += 1;
-            if class_of(seen.opened.source, block, row) != Some(recipe.class.code()) {
+            if class_of(seen.opened.source, block, row) != Some(row_selection.class.code()) {
                 counts.other_class += 1;
                 continue;
             }
-            let verdict = seen.verdict(block, row, status == 0);
+            let row_use = seen.row_use(block, row, status == 0);
             if status != 0 {
                 if status & NOT_FINITE != 0 {
                     counts.not_finite += 1;
-                    counts.excused[0] += u64::from(recipe.selection.fails_cut(block, row));
+                    counts.excused[0] += u64::from(row_selection.selection.fails_cut(block, row));
                 } else if status & OUT_OF_DOMAIN != 0 {
                     counts.out_of_domain += 1;
                     counts.excused[1] += u64::from(status & CUT != 0);
@@ -318,23 +318,28 @@ impl EventStore {
                 }
                 continue;
             }
-            if verdict == Verdict::OnSource {
+            if row_use == RowUse::OnSource {
                 counts.on_source += 1;
                 continue;
             }
-            let event = recipe.selection.features().iter().enumerate().map(|(d, feature)| {
-                let x = block.quantities[d][row];
-                if feature.quantum == 0.0 {
-                    return x;
-                }
-                let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
-                let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
-                // Noise must not carry a value out of the transform's domain.
-                if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
-            });
-            let part = match verdict {
-                Verdict::HeldOut => Part::Test,
-                _ => part_of(recipe, block, row),
+            let event =
+                row_selection.selection.features().iter().enumerate().map(|(d, feature)| {
+                    let x = block.quantities[d][row];
+                    if feature.quantum == 0.0 {
+                        return x;
+                    }
+                    let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
+                    let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
+                    // Noise must not carry a value out of the transform's domain.
+                    if features::transform(feature, f64::from(noisy)).is_finite() {
+                        noisy
+                    } else {
+                        x
+                    }
+                });
+            let part = match row_use {
+                RowUse::HeldOut => Part::Test,
+                _ => part_of(row_selection, block, row),
             };
             let (count, rows) = match part {
                 Part::Train => (&mut counts.train, &mut shard.train),
@@ -347,17 +352,17 @@ impl EventStore {
             };
             *count += 1;
             if let (Some(sketches), None) = (&mut self.sketches, &seen.opened.source.view) {
-                let keyed = recipe.key.is_some();
-                let class = recipe.class.code();
-                sketches.insert(&names_of(recipe.selection, block, row, class, keyed));
+                let keyed = row_selection.key.is_some();
+                let class = row_selection.class.code();
+                sketches.insert(&names_of(row_selection.selection, block, row, class, keyed));
             }
             rows.push(event);
-            if recipe.selection.has_weight() {
-                rows.weights.push(recipe.selection.weight(block, row)? as f32);
+            if row_selection.selection.has_weight() {
+                rows.weights.push(row_selection.selection.weight(block, row)? as f32);
             }
-            if recipe.selection.has_bins() && part != Part::Train {
+            if row_selection.selection.has_bins() && part != Part::Train {
                 let value = |column: usize| f64::from(block.quantities[column][row]);
-                rows.bins.push(recipe.selection.bin(value));
+                rows.bins.push(row_selection.selection.bin(value));
             }
         }
         Ok(())
@@ -366,7 +371,11 @@ impl EventStore {
     /// Divides all weights by their mean over the training events of all shards, so that
     /// they do not change the length of a step. Tells the effective number of training
     /// events, (Σw)²/Σw² (Kish 1965); `None` where all weights are 1.
-    pub fn normalise_weights(&mut self, world: &dyn World, shards: u64) -> Result<Option<f64>> {
+    pub fn normalise_weights(
+        &mut self,
+        comm: &dyn Communicator,
+        shards: u64,
+    ) -> Result<Option<f64>> {
         let mut slots = vec![None; 3 * shards as usize];
         for shard in &self.shards {
             let (sum, squares) = shard.train.weight_sums();
@@ -376,12 +385,12 @@ impl EventStore {
         }
         let weighted = self.shards.iter().any(|s| s.train.weights().is_some());
         let mut any = [i64::from(weighted)];
-        world.all_reduce_sum(&mut any)?;
+        comm.all_reduce_sum(&mut any)?;
         if any[0] == 0 {
             return Ok(None);
         }
         let mut total = [0.0; 3];
-        for words in gather_slots(world, &slots)?.chunks(3) {
+        for words in gather_slots(comm, &slots)?.chunks(3) {
             total.iter_mut().zip(words).for_each(|(t, w)| *t += w);
         }
         let [sum, squares, events] = total;
@@ -400,7 +409,7 @@ impl EventStore {
     }
 
     /// Sums of the weights of the events for validation and for calibration, of all ranks.
-    pub fn held_out(&self, world: &dyn World, shards: u64) -> Result<[Sum; 2]> {
+    pub fn held_out(&self, comm: &dyn Communicator, shards: u64) -> Result<[WeightSum; 2]> {
         const WORDS: usize = 6;
         let mut slots = vec![None; WORDS * shards as usize];
         for shard in &self.shards {
@@ -412,11 +421,11 @@ impl EventStore {
             let of_shard = &mut slots[WORDS * shard.id as usize..];
             of_shard.iter_mut().zip(words).for_each(|(slot, word)| *slot = Some(word));
         }
-        let mut sums = [Sum::default(); 2];
-        for words in gather_slots(world, &slots)?.chunks_exact(WORDS) {
+        let mut sums = [WeightSum::default(); 2];
+        for words in gather_slots(comm, &slots)?.chunks_exact(WORDS) {
             for (sum, of_part) in sums.iter_mut().zip(words.as_chunks::<3>().0) {
                 let [events, weight, squares] = *of_part;
-                *sum = sum.plus(Sum { events: events as u64, weight, squares });
+                *sum = sum.plus(WeightSum { events: events as u64, weight, squares });
             }
         }
         Ok(sums)
@@ -424,19 +433,23 @@ impl EventStore {
 
     /// Moments of the training events' coordinates over all shards, merged in the order
     /// of shards, so that they do not depend on the ranks.
-    pub fn moments(&self, world: &dyn World, recipe: &Recipe) -> Result<Moments> {
+    pub fn moments(
+        &self,
+        comm: &dyn Communicator,
+        row_selection: &RowSelection,
+    ) -> Result<Moments> {
         let features = self.features;
         let width = 1 + 2 * features;
-        let mut slots = vec![None; recipe.dealing.shards() as usize * width];
+        let mut slots = vec![None; row_selection.dealing.shards() as usize * width];
         let partial: Vec<Moments> =
-            self.shards.par_iter().map(|s| shard_moments(&s.train, recipe)).collect();
+            self.shards.par_iter().map(|s| shard_moments(&s.train, row_selection)).collect();
         for (shard, m) in self.shards.iter().zip(partial) {
             let words = [&[m.count], &m.mean[..], &m.deviation[..]].concat();
             let at = shard.id as usize * width;
             slots[at..at + width].iter_mut().zip(words).for_each(|(slot, word)| *slot = Some(word));
         }
         let mut moments = Moments::new(features);
-        for words in gather_slots(world, &slots)?.chunks(width) {
+        for words in gather_slots(comm, &slots)?.chunks(width) {
             moments.merge(&Moments {
                 count: words[0],
                 mean: words[1..=features].to_vec(),
@@ -548,38 +561,46 @@ impl EventStore {
     /// File and row of some training events, given as (shard of this rank, index in it):
     /// reads and sorts the rows of those shards once more.
     pub fn locate(
-        world: &dyn World,
+        comm: &dyn Communicator,
         sources: &[Source],
-        recipe: &Recipe,
+        row_selection: &RowSelection,
         wanted: &BTreeSet<(u64, u64)>,
     ) -> Result<BTreeMap<PathBuf, Vec<u64>>> {
-        let ranks = world.size() as u64;
+        let ranks = comm.size() as u64;
         let mut found: BTreeMap<PathBuf, Vec<u64>> = BTreeMap::new();
         let mut events: BTreeMap<u64, u64> = BTreeMap::new(); // of each shard so far
         let mut first = 0;
         for source in sources {
             let file = first..first + source.rows;
-            if source.class.is_some_and(|class| class != recipe.class) {
+            if source.class.is_some_and(|class| class != row_selection.class) {
                 first = file.end;
                 continue;
             }
-            let mut opened = Opened::new(source, recipe)?;
+            let mut opened = OpenedSource::new(source, row_selection)?;
             let mut block = Block::default();
-            for (shard, rows) in recipe.dealing.pieces(world.rank() as u64, ranks) {
+            for (shard, rows) in row_selection.dealing.pieces(comm.rank() as u64, ranks) {
                 let rows = rows.start.max(file.start)..rows.end.min(file.end);
                 if rows.is_empty() || !wanted.iter().any(|(s, _)| *s == shard) {
                     continue;
                 }
-                world.progress(Work::Reading, rows.start);
+                comm.progress(Work::Reading, rows.start);
                 let local = rows.start - first..rows.end - first;
                 let notes = opened.read(local, rows.start, &mut block)?;
                 let seen = Viewed { opened: &opened, notes: &notes };
-                let (mut piece, _) = EventStore::load(world, &[], recipe)?;
+                let (mut piece, _) = EventStore::load(comm, &[], row_selection)?;
                 let before = events.entry(shard).or_default();
                 for row in 0..block.rows {
                     let mut counts = RowCounts::default();
                     let (slot, start) = (shard / ranks, rows.start);
-                    piece.take(&seen, recipe, &block, slot, row..row + 1, start, &mut counts)?;
+                    piece.take(
+                        &seen,
+                        row_selection,
+                        &block,
+                        slot,
+                        row..row + 1,
+                        start,
+                        &mut counts,
+                    )?;
                     if counts.train == 1 && wanted.contains(&(shard, *before)) {
                         let row = rows.start - first + row as u64;
                         found.entry(source.path.clone()).or_default().push(row);
@@ -631,7 +652,7 @@ impl Gathered {
 
 /// Opens a source's columns for a request, and what its view needs for it. The file may have
 /// been listed by another rank.
-pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+pub fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)> {
     let table = Table::open(&source.path, &source.schema)?;
     if table.rows() != source.rows {
         return Err(Fault::new("the file is not what it was when the job began")
@@ -647,7 +668,11 @@ pub fn open(source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
 }
 
 /// The columns of a table that is open already.
-pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<(Reader, Request)> {
+pub fn open_columns(
+    table: &Table,
+    source: &Source,
+    wanted: &Request,
+) -> Result<(TableReader, Request)> {
     let read = match &source.view {
         Some(view) => view.request(table, wanted.clone())?,
         None => wanted.clone(),
@@ -656,21 +681,21 @@ pub fn open_columns(table: &Table, source: &Source, wanted: &Request) -> Result<
 }
 
 /// A source with its columns open.
-pub(crate) struct Opened<'a> {
+pub(crate) struct OpenedSource<'a> {
     source: &'a Source,
-    reader: Reader,
+    reader: TableReader,
     read: Request,
     wanted: Request,
 }
 
-impl<'a> Opened<'a> {
-    fn new(source: &'a Source, recipe: &Recipe) -> Result<Opened<'a>> {
-        Opened::open(source, request(source, recipe.selection, recipe.key))
+impl<'a> OpenedSource<'a> {
+    fn new(source: &'a Source, row_selection: &RowSelection) -> Result<OpenedSource<'a>> {
+        OpenedSource::open(source, request(source, row_selection.selection, row_selection.key))
     }
 
-    pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<Opened<'a>> {
+    pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<OpenedSource<'a>> {
         let (reader, read) = open(source, &wanted)?;
-        Ok(Opened { source, reader, read, wanted })
+        Ok(OpenedSource { source, reader, read, wanted })
     }
 
     /// Reads rows as they are seen; `first` is the global number of the first. Without a view
@@ -680,28 +705,28 @@ impl<'a> Opened<'a> {
         rows: Range<u64>,
         first: u64,
         block: &mut Block,
-    ) -> Result<Vec<Note>> {
+    ) -> Result<Vec<RowNote>> {
         self.reader.read(rows, block)?;
         let Some(view) = &self.source.view else { return Ok(Vec::new()) };
-        let seen = view.see(&self.read, &self.wanted, first, block);
+        let seen = view.apply(&self.read, &self.wanted, first, block);
         seen.map_err(|e| e.in_file(&self.source.path))
     }
 }
 
 /// What stands beside a block.
 struct Viewed<'a> {
-    opened: &'a Opened<'a>,
-    notes: &'a [Note],
+    opened: &'a OpenedSource<'a>,
+    notes: &'a [RowNote],
 }
 
 impl Viewed<'_> {
     /// On a row of this rank; the view hears of it.
-    fn verdict(&self, block: &Block, row: usize, usable: bool) -> Verdict {
+    fn row_use(&self, block: &Block, row: usize, usable: bool) -> RowUse {
         let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
-            return Verdict::Use;
+            return RowUse::Use;
         };
-        view.tell(&self.opened.wanted, block, row, note, usable);
-        note.verdict
+        view.observe(&self.opened.wanted, block, row, note, usable);
+        note.row_use
     }
 }
 
@@ -713,8 +738,15 @@ pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
     }
 }
 
-fn part_of(recipe: &Recipe, block: &Block, row: usize) -> Part {
-    part(recipe.splitter, recipe.selection, block, row, recipe.class.code(), recipe.key.is_some())
+fn part_of(row_selection: &RowSelection, block: &Block, row: usize) -> Part {
+    part(
+        row_selection.splitter,
+        row_selection.selection,
+        block,
+        row,
+        row_selection.class.code(),
+        row_selection.key.is_some(),
+    )
 }
 
 /// The part of a row: by the key columns given, by the schema's, or by content.
@@ -743,8 +775,8 @@ pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, key
     Names { key: (!keys.is_empty()).then(key), content: sketch::name_of_content(content) }
 }
 
-fn shard_moments(rows: &Rows, recipe: &Recipe) -> Moments {
-    let features = recipe.selection.features();
+fn shard_moments(rows: &EventRows, row_selection: &RowSelection) -> Moments {
+    let features = row_selection.selection.features();
     let mut moments = Moments::new(features.len());
     let mut coordinates = vec![0.0; features.len()];
     for row in rows.rows() {

@@ -2,7 +2,7 @@
 
 use super::assignment::Assignment;
 use super::output::ledger::ListedFile;
-use crate::comm::{World, common, gather_values};
+use crate::comm::{Communicator, gather_values, mark_shared};
 use crate::error::{Error, Fault, Result, path_text};
 use crate::memory;
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ impl Failure {
         Failure {
             file: path_text(input),
             exit_code: error.exit_code(),
-            text: told_without(error, input),
+            text: without_file_name(error, input),
         }
     }
 
@@ -45,7 +45,7 @@ pub fn or_lack_of_memory(error: Error) -> Error {
 }
 
 /// The error's text, without the file's name in front.
-fn told_without(error: &Error, file: &Path) -> String {
+fn without_file_name(error: &Error, file: &Path) -> String {
     let text = error.to_string();
     text.strip_prefix(&format!("{}: ", path_text(file))).map_or(text.clone(), str::to_string)
 }
@@ -114,22 +114,26 @@ impl std::fmt::Display for FailedFile {
 
 /// Finished files, and those that failed.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Report<F> {
+pub struct RankReport<F> {
     pub files: Vec<F>,
     pub failures: Vec<Failure>,
 }
 
-impl<F> Default for Report<F> {
-    fn default() -> Report<F> {
-        Report { files: Vec::new(), failures: Vec::new() }
+impl<F> Default for RankReport<F> {
+    fn default() -> RankReport<F> {
+        RankReport { files: Vec::new(), failures: Vec::new() }
     }
 }
 
-impl<F: Serialize + DeserializeOwned> Report<F> {
+impl<F: Serialize + DeserializeOwned> RankReport<F> {
     /// All ranks' reports, files in the order of their outputs.
-    pub fn gather(&self, world: &dyn World, output: impl Fn(&F) -> &str) -> Result<Report<F>> {
-        let mut all = Report::default();
-        for report in gather_values(world, self)? {
+    pub fn gather(
+        &self,
+        comm: &dyn Communicator,
+        output: impl Fn(&F) -> &str,
+    ) -> Result<RankReport<F>> {
+        let mut all = RankReport::default();
+        for report in gather_values(comm, self)? {
             all.files.extend(report.files);
             all.failures.extend(report.failures);
         }
@@ -145,7 +149,7 @@ impl<F: Serialize + DeserializeOwned> Report<F> {
         let (true, Some(first)) = (self.files.is_empty(), self.failures.first()) else {
             return Ok(());
         };
-        common(Err(first.to_error()))
+        mark_shared(Err(first.to_error()))
     }
 
     /// Input path → what was wrong with it; the outputs' names are those of the assignment.

@@ -7,8 +7,8 @@
 //! of equal length and time that differs outside of the sample is not seen. On one host nothing
 //! is read.
 
-use crate::comm::{Work, World, common};
-use crate::data::files::stamp::{hash_file_telling, hash_text};
+use crate::comm::{Communicator, Work, mark_shared};
+use crate::data::files::stamp::{hash_file_with_progress, hash_text};
 use crate::error::{Fault, Result};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -32,24 +32,24 @@ const SHOWN: usize = 16; // letters of a hash
 ///
 /// # Errors
 /// `Input`, with the first such file and the hosts.
-pub(super) fn refuse_different(world: &dyn World, host: &str, files: &[&Path]) -> Result<()> {
-    if world.size() == 1 || files.is_empty() {
+pub(super) fn refuse_different(comm: &dyn Communicator, host: &str, files: &[&Path]) -> Result<()> {
+    if comm.size() == 1 || files.is_empty() {
         return Ok(());
     }
-    let hosts = Hosts::new(world, host)?;
+    let hosts = Hosts::new(comm, host)?;
     if hosts.count == 1 {
         return Ok(());
     }
     let compared = compared(files.len());
     let sampled = |i: usize| sample(files[i]);
-    let suspects = hosts.differing(world, &compared, &sampled)?;
+    let suspects = hosts.differing(comm, &compared, &sampled)?;
     let whole = |i: usize| {
-        let hash = hash_file_telling(files[i], || world.progress(Work::Hashing, i as u64));
+        let hash = hash_file_with_progress(files[i], || comm.progress(Work::Hashing, i as u64));
         hash.map_or_else(|error| error.to_string(), |hash| hash_text(&hash))
     };
-    let different = hosts.differing(world, &suspects, &whole)?;
+    let different = hosts.differing(comm, &suspects, &whole)?;
     let Some(first) = different.first() else {
-        if world.rank() == 0 && !suspects.is_empty() {
+        if comm.rank() == 0 && !suspects.is_empty() {
             log::info!(
                 "{} input(s) have other times of change on other hosts, but the same content",
                 suspects.len()
@@ -59,11 +59,11 @@ pub(super) fn refuse_different(world: &dyn World, host: &str, files: &[&Path]) -
     };
     // The message needs the values of all hosts.
     let mine = if hosts.place == 0 { format!("{host}\n{}", whole(*first)) } else { String::new() };
-    let all = world.all_gather(mine.as_bytes())?;
-    common(Err(Fault::new("the content of an input is not the same on all hosts")
+    let all = comm.all_gather(mine.as_bytes())?;
+    mark_shared(Err(Fault::new("the content of an input is not the same on all hosts")
         .file(files[*first])
         .expected("one content")
-        .found(format!("{}; {} file(s) differ", told(&all), different.len()))
+        .found(format!("{}; {} file(s) differ", describe_hosts(&all), different.len()))
         .advice("name it by a path on a file system that all nodes of the job share, or copy it to all nodes again")
         .input()))
 }
@@ -77,10 +77,10 @@ struct Hosts {
 }
 
 impl Hosts {
-    fn new(world: &dyn World, host: &str) -> Result<Hosts> {
-        let mut names = world.all_gather(host.as_bytes())?;
+    fn new(comm: &dyn Communicator, host: &str) -> Result<Hosts> {
+        let mut names = comm.all_gather(host.as_bytes())?;
         let is_own = |name: &&Vec<u8>| name.as_slice() == host.as_bytes();
-        let place = names[..world.rank()].iter().filter(is_own).count();
+        let place = names[..comm.rank()].iter().filter(is_own).count();
         let ranks = names.iter().filter(is_own).count();
         names.sort_unstable();
         names.dedup();
@@ -91,7 +91,7 @@ impl Hosts {
     /// the files. Hashes are summed: a host whose hash is not the mean of all sees that.
     fn differing(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         files: &[usize],
         value: &dyn Fn(usize) -> String,
     ) -> Result<Vec<usize>> {
@@ -100,18 +100,18 @@ impl Hosts {
         }
         let mut own = vec![0_i64; files.len()];
         for slot in (self.place..files.len()).step_by(self.ranks) {
-            world.progress(Work::Hashing, slot as u64);
+            comm.progress(Work::Hashing, slot as u64);
             let hash = blake3::hash(value(files[slot]).as_bytes());
             own[slot] = i64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]));
         }
         let mut sums = own.clone();
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         let mut differs = vec![0_i64; files.len()];
         for slot in (self.place..files.len()).step_by(self.ranks) {
             let expected = own[slot].wrapping_mul(self.count as i64);
             differs[slot] = i64::from(sums[slot] != expected);
         }
-        world.all_reduce_sum(&mut differs)?;
+        comm.all_reduce_sum(&mut differs)?;
         let differing = files.iter().zip(differs).filter(|(_, differs)| *differs > 0);
         Ok(differing.map(|(file, _)| *file).collect())
     }
@@ -157,8 +157,8 @@ fn blocks(bytes: u64) -> Vec<(u64, u64)> {
 }
 
 /// Hosts by value, those of the majority first.
-fn told(all: &[Vec<u8>]) -> String {
-    let texts = all.iter().map(|told| String::from_utf8_lossy(told).to_string());
+fn describe_hosts(all: &[Vec<u8>]) -> String {
+    let texts = all.iter().map(|message| String::from_utf8_lossy(message).to_string());
     let mut values: Vec<(String, Vec<String>)> = Vec::new();
     for (host, value) in
         texts.filter_map(|t| t.split_once('\n').map(|(h, v)| (h.to_string(), v.to_string())))
@@ -203,10 +203,10 @@ mod tests {
 
     /// Compares on `ranks` ranks, dealt to the hosts in turns.
     fn compare(ranks: usize, paths: &[Vec<PathBuf>]) -> Vec<Result<()>> {
-        Threads::run(ranks, |world| {
-            let host = world.rank() % paths.len();
+        Threads::run(ranks, |comm| {
+            let host = comm.rank() % paths.len();
             let own: Vec<&Path> = paths[host].iter().map(PathBuf::as_path).collect();
-            refuse_different(world, &format!("node{host}"), &own)
+            refuse_different(comm, &format!("node{host}"), &own)
         })
     }
 
@@ -257,8 +257,7 @@ mod tests {
     fn one_host_reads_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
-        let outcomes =
-            Threads::run(4, |world| refuse_different(world, "node", &[missing.as_path()]));
+        let outcomes = Threads::run(4, |comm| refuse_different(comm, "node", &[missing.as_path()]));
         assert!(outcomes.iter().all(Result::is_ok));
     }
 

@@ -48,7 +48,7 @@ pub fn run(
             return Ok(Some(unreadable(path, &format!("no child process: {error}")).environment()));
         }
     };
-    let mut child = Ending(child);
+    let mut child = ProbeProcess(child);
     let since = Instant::now();
     let status = loop {
         // What is not known to have ended has not.
@@ -64,7 +64,7 @@ pub fn run(
     };
     // A request to stop may have reached the child too.
     poll()?;
-    Ok(verdict(path, status, &child.message()))
+    Ok(probe_error(path, status, &child.message()))
 }
 
 fn command(path: &Path, schema: Option<&str>, limit: Duration) -> Command {
@@ -82,7 +82,7 @@ fn command(path: &Path, schema: Option<&str>, limit: Duration) -> Command {
     command
 }
 
-fn verdict(path: &Path, status: ExitStatus, message: &str) -> Option<Error> {
+fn probe_error(path: &Path, status: ExitStatus, message: &str) -> Option<Error> {
     let environment = Error::Environment(Box::default()).exit_code();
     match (status.signal(), status.code()) {
         (None, Some(0)) => None,
@@ -111,9 +111,9 @@ fn unreadable(path: &Path, found: &str) -> Fault {
 }
 
 /// A child that is ended when nobody waits for it any more.
-struct Ending(Child);
+struct ProbeProcess(Child);
 
-impl Ending {
+impl ProbeProcess {
     fn message(&mut self) -> String {
         let mut text = Vec::new();
         if let Some(output) = self.0.stdout.take() {
@@ -123,7 +123,7 @@ impl Ending {
     }
 }
 
-impl Drop for Ending {
+impl Drop for ProbeProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let since = Instant::now();

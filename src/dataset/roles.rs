@@ -1,7 +1,7 @@
 //! Compares the class column of a file with the class that the file was given as.
 
 use super::source::Source;
-use crate::comm::{Work, World, agree, common, is_root};
+use crate::comm::{Communicator, Work, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::table::{Block, Request, Table};
@@ -13,22 +13,22 @@ use crate::error::{Error, Fault, Result};
 ///
 /// # Errors
 /// Input, with the first such file; what reading a file gives.
-pub fn refuse_swapped(world: &dyn World, sources: &[Source], advice: &str) -> Result<()> {
+pub fn refuse_swapped(comm: &dyn Communicator, sources: &[Source], advice: &str) -> Result<()> {
     // Per file: rows of the other class, and of none.
     let mut others = vec![0_i64; 2 * sources.len()];
-    let mine = (0..sources.len()).filter(|i| i % world.size() == world.rank());
-    let counted = mine.map(|i| others_of(world, &sources[i]).map(|count| (i, count)));
-    let counted = agree(world, counted.collect::<Result<Vec<_>>>())?;
+    let mine = (0..sources.len()).filter(|i| i % comm.size() == comm.rank());
+    let counted = mine.map(|i| others_of(comm, &sources[i]).map(|count| (i, count)));
+    let counted = sync_result(comm, counted.collect::<Result<Vec<_>>>())?;
     for (i, count) in counted {
         others[2 * i..2 * i + 2].copy_from_slice(&count.map(|rows| rows as i64));
     }
-    world.all_reduce_sum(&mut others)?;
+    comm.all_reduce_sum(&mut others)?;
     for (source, counts) in sources.iter().zip(others.as_chunks::<2>().0) {
         let [others, unknown] = counts.map(|rows| rows as u64);
         if others > 0 && others == source.rows {
-            return common(Err(swapped(source, others, advice)));
+            return mark_shared(Err(swapped(source, others, advice)));
         }
-        if let (true, true, Some(class)) = (others > 0, is_root(world), source.class) {
+        if let (true, true, Some(class)) = (others > 0, is_root(comm), source.class) {
             log::warn!(
                 "{}: given as {class}s, but {others} of {} rows are {}s by its class column; list \
                  the file under data.mixed to train on its {class}s alone",
@@ -37,7 +37,7 @@ pub fn refuse_swapped(world: &dyn World, sources: &[Source], advice: &str) -> Re
                 class.other()
             );
         }
-        if let (true, true, Some(class)) = (unknown > 0, is_root(world), source.class) {
+        if let (true, true, Some(class)) = (unknown > 0, is_root(comm), source.class) {
             log::warn!("{}: {}", source.path.display(), unlabelled(unknown, source.rows, class));
         }
     }
@@ -64,7 +64,7 @@ pub fn unlabelled(unknown: u64, rows: u64, class: Class) -> String {
 
 /// Counts the rows whose class is known and is not the one that the file was given as, and those
 /// whose class is not known.
-fn others_of(world: &dyn World, source: &Source) -> Result<[u64; 2]> {
+fn others_of(comm: &dyn Communicator, source: &Source) -> Result<[u64; 2]> {
     let (Some(class), None) = (source.class, &source.view) else { return Ok([0; 2]) };
     let table = Table::open(&source.path, &source.schema)?;
     if !table.has_class() {
@@ -73,7 +73,7 @@ fn others_of(world: &dyn World, source: &Source) -> Result<[u64; 2]> {
     let mut reader = table.reader(&Request { class: true, ..Request::default() })?;
     let (mut block, mut others, mut unknown) = (Block::default(), 0, 0);
     for start in (0..source.rows).step_by(CHUNK_ROWS) {
-        world.progress(Work::Reading, start);
+        comm.progress(Work::Reading, start);
         reader.read(start..(start + CHUNK_ROWS as u64).min(source.rows), &mut block)?;
         let classes = block.class.as_deref().unwrap_or_default();
         others += classes.iter().filter(|code| **code >= 0 && **code != class.code()).count();

@@ -4,7 +4,7 @@
 //! than have room, one in a power of two is kept, chosen by the name alone, so that shares
 //! can still be measured. The bits depend on the set of names only, not on ranks or order.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::error::Result;
 
 /// Bits set per name.
@@ -24,19 +24,19 @@ pub type Name = [u64; 2];
 
 /// The size of a sketch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct SketchShape {
     pub bytes: usize,
     /// One of so many names is kept: a power of 2.
     pub one_in: u64,
 }
 
-impl Shape {
+impl SketchShape {
     /// Returns the shape for at most so many names.
-    pub fn new(names: u64) -> Shape {
+    pub fn new(names: u64) -> SketchShape {
         let most = 8 * LARGEST as u64 / BITS_PER_NAME;
         let one_in = names.div_ceil(most).max(1).next_power_of_two();
         let bytes = (names.div_ceil(one_in) * BITS_PER_NAME).div_ceil(8).max(64);
-        Shape { bytes: (bytes as usize).min(LARGEST), one_in }
+        SketchShape { bytes: (bytes as usize).min(LARGEST), one_in }
     }
 
     /// Whether a name is among those that are kept.
@@ -48,14 +48,14 @@ impl Shape {
 /// A set of names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sketch {
-    pub shape: Shape,
+    pub shape: SketchShape,
     pub bits: Vec<u8>,
     /// Names that were inserted and kept; the same one may have been several times.
     pub names: u64,
 }
 
 impl Sketch {
-    pub fn new(shape: Shape) -> Sketch {
+    pub fn new(shape: SketchShape) -> Sketch {
         Sketch { shape, bits: vec![0; shape.bytes], names: 0 }
     }
 
@@ -68,7 +68,7 @@ impl Sketch {
         }
     }
 
-    /// Whether a name that [`Shape::keeps`] was inserted.
+    /// Whether a name that [`SketchShape::keeps`] was inserted.
     pub fn contains(&self, name: Name) -> bool {
         places(name, self.bits.len()).all(|place| self.bits[place / 8] >> (place % 8) & 1 == 1)
     }
@@ -93,12 +93,12 @@ impl Sketch {
     ///
     /// # Errors
     /// Those of the reduction.
-    pub fn merge(&mut self, world: &dyn World) -> Result<()> {
-        if world.size() == 1 {
+    pub fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
+        if comm.size() == 1 {
             return Ok(());
         }
         let mut names = [self.names as i64];
-        world.all_reduce_sum(&mut names)?;
+        comm.all_reduce_sum(&mut names)?;
         self.names = names[0] as u64;
         let all = 8 * self.bits.len();
         for first in (0..all).step_by(PER_WORD * WORDS) {
@@ -108,7 +108,7 @@ impl Sketch {
                 let bit = i64::from(self.bits[place / 8] >> (place % 8) & 1);
                 words[i / PER_WORD] |= bit << (COUNT_BITS * (i % PER_WORD));
             }
-            world.all_reduce_sum(&mut words)?;
+            comm.all_reduce_sum(&mut words)?;
             for (i, place) in range.enumerate() {
                 let count = words[i / PER_WORD] >> (COUNT_BITS * (i % PER_WORD));
                 let set = count & ((1 << COUNT_BITS) - 1) != 0;
@@ -135,7 +135,7 @@ pub struct Sketches {
 }
 
 impl Sketches {
-    pub fn new(shape: Shape) -> Sketches {
+    pub fn new(shape: SketchShape) -> Sketches {
         Sketches { keys: Sketch::new(shape), contents: Sketch::new(shape) }
     }
 
@@ -158,9 +158,9 @@ impl Sketches {
     ///
     /// # Errors
     /// Those of the reduction.
-    pub fn merge(&mut self, world: &dyn World) -> Result<()> {
-        self.keys.merge(world)?;
-        self.contents.merge(world)
+    pub fn merge(&mut self, comm: &dyn Communicator) -> Result<()> {
+        self.keys.merge(comm)?;
+        self.contents.merge(comm)
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
         let seed = i64::from(std::process::id());
         println!("seed {seed}");
         for (count, one_in) in [(20, 1), (5000, 1), (1_000_000, 4)] {
-            let shape = Shape::new(count as u64);
+            let shape = SketchShape::new(count as u64);
             assert_eq!(shape.one_in, one_in);
             let mut sketch = Sketch::new(shape);
             (seed..seed + count).for_each(|i| sketch.insert(named(i)));
@@ -229,14 +229,14 @@ mod tests {
 
     #[test]
     fn sketch_of_any_ranks_has_the_same_bits() {
-        let mut one = Sketch::new(Shape::new(40_000));
+        let mut one = Sketch::new(SketchShape::new(40_000));
         (0..40_000).for_each(|i| one.insert(named(i % 30_000)));
         for ranks in [2, 3] {
-            let all = Threads::run(ranks, |world| {
-                let mut mine = Sketch::new(Shape::new(40_000));
-                let rows = (0..40_000).skip(world.rank()).step_by(ranks);
+            let all = Threads::run(ranks, |comm| {
+                let mut mine = Sketch::new(SketchShape::new(40_000));
+                let rows = (0..40_000).skip(comm.rank()).step_by(ranks);
                 rows.for_each(|i| mine.insert(named(i % 30_000)));
-                mine.merge(world).map(|()| mine)
+                mine.merge(comm).map(|()| mine)
             });
             assert!(all.into_iter().all(|sketch| sketch.unwrap() == one), "{ranks} ranks");
         }

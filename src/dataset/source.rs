@@ -16,30 +16,30 @@ pub struct Source {
     pub rows: u64,
     pub class: Option<Class>,
     /// Where its rows are not seen as they stand in the file.
-    pub view: Option<Arc<dyn View>>,
+    pub view: Option<Arc<dyn RowTransform>>,
 }
 
 /// Rows seen in another way than they stand in a file, such as from another source position.
-pub trait View: std::fmt::Debug + Send + Sync {
+pub trait RowTransform: std::fmt::Debug + Send + Sync {
     /// What is to be read of a table for the quantities of a request to be known.
     fn request(&self, table: &Table, wanted: Request) -> Result<Request>;
     /// From a block that was read by `read` to one of `wanted`, with a note on every row;
     /// `first` is the global number of the first. A block holds rows of other ranks too.
-    fn see(
+    fn apply(
         &self,
         read: &Request,
         wanted: &Request,
         first: u64,
         block: &mut Block,
-    ) -> Result<Vec<Note>>;
+    ) -> Result<Vec<RowNote>>;
     /// Hears of each row of this rank, once, and whether it can be used but for its verdict.
-    fn tell(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool);
+    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &RowNote, usable: bool);
 }
 
 /// What a view says of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Note {
-    pub verdict: Verdict,
+pub struct RowNote {
+    pub row_use: RowUse,
     /// The run, by its key.
     pub run: i64,
     /// What the view wants to be reminded of.
@@ -47,7 +47,7 @@ pub struct Note {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RowUse {
     Use,
     /// Left out, as it may come from the source.
     OnSource,

@@ -6,7 +6,7 @@
 use super::check::ordered_pairs;
 use super::event_store;
 use super::source::Source;
-use crate::comm::{Work, World, agree, common, gather_values, is_root};
+use crate::comm::{Communicator, Work, gather_values, is_root, mark_shared, sync_result};
 use crate::data::schema::plausible;
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
@@ -24,7 +24,7 @@ const MOST_WIDER: f64 = 0.5;
 
 /// A quantity of a file that is not plausible.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Finding {
+pub struct FileFinding {
     /// Index of the file among the sources.
     pub file: usize,
     quantity: String,
@@ -40,15 +40,15 @@ pub struct Finding {
 /// # Errors
 /// Input, with the first such file; what reading a file gives.
 pub fn refuse_implausible(
-    world: &dyn World,
+    comm: &dyn Communicator,
     sources: &[Source],
     selection: &Selection,
 ) -> Result<()> {
-    let all = find(world, sources, selection)?;
+    let all = find(comm, sources, selection)?;
     if let Some(first) = all.iter().find(|finding| finding.severe) {
-        return common(Err(first.refusal(&sources[first.file])));
+        return mark_shared(Err(first.refusal(&sources[first.file])));
     }
-    if is_root(world) {
+    if is_root(comm) {
         for finding in all.iter().take(MOST_WARNINGS) {
             log::warn!("{}", finding.line(sources));
         }
@@ -60,25 +60,29 @@ pub fn refuse_implausible(
 }
 
 /// Finds quantities that are not plausible, on all ranks alike, in the order of the files.
-pub fn find(world: &dyn World, sources: &[Source], selection: &Selection) -> Result<Vec<Finding>> {
+pub fn find(
+    comm: &dyn Communicator,
+    sources: &[Source],
+    selection: &Selection,
+) -> Result<Vec<FileFinding>> {
     let step = sources.len().div_ceil(MOST_FILES).max(1);
     let looked = (0..sources.len()).step_by(step).enumerate();
-    let mine = looked.filter(|(i, _)| i % world.size() == world.rank());
+    let mine = looked.filter(|(i, _)| i % comm.size() == comm.rank());
     let found = mine.map(|(_, file)| {
-        world.progress(Work::Reading, file as u64);
+        comm.progress(Work::Reading, file as u64);
         findings(file, &sources[file], selection)
     });
-    let found: Vec<Finding> =
-        agree(world, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
-    let mut all: Vec<Finding> = gather_values(world, &found)?.into_iter().flatten().collect();
+    let found: Vec<FileFinding> =
+        sync_result(comm, found.collect::<Result<Vec<_>>>())?.into_iter().flatten().collect();
+    let mut all: Vec<FileFinding> = gather_values(comm, &found)?.into_iter().flatten().collect();
     all.sort_by_key(|finding| finding.file);
     Ok(all)
 }
 
-impl Finding {
+impl FileFinding {
     /// The finding as one line.
     pub fn line(&self, sources: &[Source]) -> String {
-        let Finding { quantity, expected, found, advice, .. } = self;
+        let FileFinding { quantity, expected, found, advice, .. } = self;
         let path = sources[self.file].path.display();
         format!("{path}: '{quantity}': expected {expected}, found {found}; {advice}")
     }
@@ -94,7 +98,7 @@ impl Finding {
     }
 }
 
-fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<Finding>> {
+fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<FileFinding>> {
     let table = Table::open(&source.path, &source.schema)?;
     let there = |name: &&String| table.unit(name).is_some();
     let quantities = selection.quantities().iter().filter(there).cloned().collect();
@@ -104,7 +108,7 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
     let mut block = Block::default();
     reader.read(0..table.rows().min(ROWS), &mut block)?;
     let of_values = plausible::findings(&table, &read.quantities, &block.quantities);
-    let of_values = of_values.map(|(name, found)| Finding {
+    let of_values = of_values.map(|(name, found)| FileFinding {
         file,
         quantity: name.clone(),
         severe: found.severe,
@@ -116,12 +120,12 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
 }
 
 /// Widths that exceed the lengths: the columns are exchanged.
-fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<Finding> {
+fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<FileFinding> {
     let mut pairs = ordered_pairs(names).into_iter();
     let mut pair = pairs.find(|pair| pair.names == ("width", "length"))?;
     pair.add(block);
     let wider = pair.rows;
-    (wider as f64 > MOST_WIDER * block.rows as f64).then(|| Finding {
+    (wider as f64 > MOST_WIDER * block.rows as f64).then(|| FileFinding {
         file,
         quantity: "width".to_string(),
         severe: true,

@@ -1,13 +1,13 @@
 //! The engine on a GPU: an adapter to the kernels of the crate `taiga-flow-gpu`.
 
-use super::{Adam, Batch, Engine, FixedSum, Place, Weights};
+use super::{Adam, Batch, Engine, FixedSum, RankResources, Weights};
 use crate::config::EngineChoice;
 use crate::error::{Error, Fault, Result};
-use taiga_flow_gpu::device::{self, Backend, DeviceError, DeviceFlow, Found};
+use taiga_flow_gpu::device::{self, Backend, DeviceError, DeviceFlow, DeviceInfo};
 use taiga_flow_gpu::spec::FlowSpec;
 
 /// What was chosen.
-pub enum Choice {
+pub enum DeviceChoice {
     Device(Box<dyn Engine>),
     Cpu { reason: String },
 }
@@ -20,22 +20,22 @@ struct CubeEngine {
 }
 
 /// The device that was asked for, or for `auto` a GPU if there is one.
-pub fn start(choice: EngineChoice, place: &Place, spec: &FlowSpec) -> Result<Choice> {
+pub fn start(choice: EngineChoice, place: &RankResources, spec: &FlowSpec) -> Result<DeviceChoice> {
     let found = match choice {
         EngineChoice::Cuda => device::devices(Backend::Cuda).map_err(|e| fault(&e))?,
         EngineChoice::Vulkan => device::devices(Backend::Vulkan).map_err(|e| fault(&e))?,
         EngineChoice::Auto | EngineChoice::Cpu => match gpus() {
             Ok(found) => found,
-            Err(reason) => return Ok(Choice::Cpu { reason }),
+            Err(reason) => return Ok(DeviceChoice::Cpu { reason }),
         },
     };
     let found = share(&found, place)?;
     let flow = device::open(found, spec).map_err(|e| fault(&e))?;
-    Ok(Choice::Device(Box::new(CubeEngine { flow, backend: found.backend, shards: 1 })))
+    Ok(DeviceChoice::Device(Box::new(CubeEngine { flow, backend: found.backend, shards: 1 })))
 }
 
 /// Devices that are faster than the processor, or why there are none.
-fn gpus() -> std::result::Result<Vec<Found>, String> {
+fn gpus() -> std::result::Result<Vec<DeviceInfo>, String> {
     let why = match device::devices(Backend::Cuda) {
         Ok(found) => return Ok(found),
         Err(error) => error.to_string(),
@@ -45,12 +45,12 @@ fn gpus() -> std::result::Result<Vec<Found>, String> {
     let has_gpu = std::path::Path::new("/dev/dri").exists();
     let found = if has_gpu { device::devices(Backend::Vulkan) } else { Ok(Vec::new()) };
     let found = found.unwrap_or_default();
-    let found: Vec<Found> = found.into_iter().filter(Found::is_discrete).collect();
+    let found: Vec<DeviceInfo> = found.into_iter().filter(DeviceInfo::is_discrete).collect();
     if found.is_empty() { Err(format!("{why}; no GPU on Vulkan")) } else { Ok(found) }
 }
 
 /// The device of this rank: one each, by the rank within the node.
-fn share<'a>(found: &'a [Found], place: &Place) -> Result<&'a Found> {
+fn share<'a>(found: &'a [DeviceInfo], place: &RankResources) -> Result<&'a DeviceInfo> {
     let software = found.iter().all(|f| f.class == device::DeviceClass::Software);
     if place.local_size > found.len() && !place.hardware.share_devices && !software {
         return Err(Fault::new("more ranks on this node than GPUs")
@@ -117,12 +117,16 @@ impl Engine for CubeEngine {
         Ok(())
     }
 
-    fn room(&self) -> usize {
-        self.flow.room()
+    fn capacity(&self) -> usize {
+        self.flow.capacity()
     }
 
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
-        self.flow.hold(events, pieces).map_err(|e| fault(&e))
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()> {
+        self.flow.upload_events(events, pieces).map_err(|e| fault(&e))
     }
 
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()> {
@@ -158,7 +162,7 @@ impl Engine for CubeEngine {
     }
 }
 
-fn with_shards<'a>(batch: &Batch<'a>, shards: usize) -> device::Batch<'a> {
+fn with_shards<'a>(batch: &Batch<'a>, shards: usize) -> device::DeviceBatch<'a> {
     let Batch { events, weights, offsets } = *batch;
-    device::Batch { events, weights, offsets, shards }
+    device::DeviceBatch { events, weights, offsets, shards }
 }

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_is_too_large_or_not_finite_makes_its_shard_unusable() {
+    fn large_or_non_finite_component_is_unusable() {
         for bad in [f64::NAN, f64::INFINITY, -f64::INFINITY, (1u64 << 26) as f64] {
             let mut sum = FixedSum::new(3, 16);
             sum.add_shard(&[0.5, bad, 1.0]);

@@ -15,11 +15,11 @@ mod scorer;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
-pub use positions::{Images, OF_POSITION, Positions, Seen};
+pub use positions::{AssumedPositions, ImageColumns, OF_POSITION, PositionColumns};
 pub use preparation::{Preparation, Prepared};
-pub use scorer::{More, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
+pub use scorer::{ExtraOutputs, Scored, Scorer, check_units, refuse_used_runs, score, used_run};
 
-use crate::comm::{World, host, is_root};
+use crate::comm::{Communicator, host, is_root};
 use crate::config::{EngineChoice, Hardware};
 use crate::error::{Fault, Result};
 use cpu::{CpuEngine, Isa};
@@ -69,11 +69,15 @@ pub trait Engine {
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
 
     /// Events that it can keep for batches to name: none, where that gains nothing.
-    fn room(&self) -> usize {
+    fn capacity(&self) -> usize {
         0
     }
     /// Keeps so many scaled events, given in pieces (events, features).
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()>;
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()>;
     /// Takes over weights to train, by gradients of `shards` shards of all ranks.
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()>;
     /// Adds the gradient of a batch to the sums of the step; may not wait for it. The
@@ -95,58 +99,58 @@ pub trait Engine {
 
 /// What a rank may compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct RankResources {
     hardware: Hardware,
     /// Threads of this rank.
     pub threads: usize,
     local_rank: usize,
     local_size: usize,
     /// Whether this rank tells what was chosen.
-    tells: bool,
+    is_reporting: bool,
 }
 
-impl Place {
+impl RankResources {
     /// Threads: as asked, else the rank's cores, shared with the ranks of its node that
     /// may run on the same ones. A launcher that binds each rank to cores of its own has
     /// shared them out already.
-    pub fn new(world: &dyn World, hardware: Hardware) -> Result<Place> {
+    pub fn new(comm: &dyn Communicator, hardware: Hardware) -> Result<RankResources> {
         let mine = [host(), allowed_cores()].join("\n");
         let sharers =
-            world.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
+            comm.all_gather(mine.as_bytes())?.iter().filter(|r| **r == mine.as_bytes()).count();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = (cores / sharers.max(1)).max(1);
-        Ok(Place {
+        Ok(RankResources {
             hardware,
             threads: if hardware.threads > 0 { hardware.threads } else { shared },
-            local_rank: world.local_rank(),
-            local_size: world.local_size(),
-            tells: is_root(world),
+            local_rank: comm.local_rank(),
+            local_size: comm.local_size(),
+            is_reporting: is_root(comm),
         })
     }
 
     /// The same place for further flows: what was chosen is reported once.
     #[must_use]
-    pub fn for_flow(self, flow: usize) -> Place {
-        Place { tells: self.tells && flow == 0, ..self }
+    pub fn for_flow(self, flow: usize) -> RankResources {
+        RankResources { is_reporting: self.is_reporting && flow == 0, ..self }
     }
 
     /// This rank alone on the processor.
-    pub fn cpu(threads: usize) -> Place {
+    pub fn cpu(threads: usize) -> RankResources {
         let hardware = Hardware { engine: EngineChoice::Cpu, threads, share_devices: false };
-        Place { hardware, threads, local_rank: 0, local_size: 1, tells: false }
+        RankResources { hardware, threads, local_rank: 0, local_size: 1, is_reporting: false }
     }
 }
 
 /// The engine asked for, for flows of `spec`.
-pub fn start(place: &Place, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
+pub fn start(place: &RankResources, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
     let cpu = || CpuEngine::new(spec, place.threads, Isa::detect()).map(Box::new);
     match place.hardware.engine {
         EngineChoice::Cpu => Ok(cpu()?),
         #[cfg(feature = "gpu")]
         choice => match cube::start(choice, place, spec)? {
-            cube::Choice::Device(engine) => Ok(engine),
-            cube::Choice::Cpu { reason } => {
-                if place.tells {
+            cube::DeviceChoice::Device(engine) => Ok(engine),
+            cube::DeviceChoice::Cpu { reason } => {
+                if place.is_reporting {
                     log::info!("computing on the processor: {reason}");
                 }
                 Ok(cpu()?)

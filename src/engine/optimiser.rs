@@ -11,7 +11,7 @@ use taiga_flow_gpu::training::{Adam, Weights};
 
 /// Weights in training, and what the batches of a step come to.
 #[derive(Debug)]
-pub struct Training {
+pub struct WeightTraining {
     pub weights: Weights,
     pub sums: FixedSum,
     pub loss: Vec<f64>, // (shards of the batches)
@@ -21,11 +21,11 @@ pub struct Training {
     pub gradient_norm: Option<f64>,
 }
 
-impl Training {
+impl WeightTraining {
     /// Of `shards` parts of a batch that are summed, other ranks' included.
-    pub fn new(weights: Weights, shards: usize) -> Training {
+    pub fn new(weights: Weights, shards: usize) -> WeightTraining {
         let sums = FixedSum::new(weights.params.len(), shards);
-        Training { weights, sums, loss: Vec::new(), complete: true, gradient_norm: None }
+        WeightTraining { weights, sums, loss: Vec::new(), complete: true, gradient_norm: None }
     }
 
     /// Before a batch: begins a new step if the last one is complete.

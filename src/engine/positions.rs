@@ -6,10 +6,10 @@
 //! from.
 
 use crate::config::{Disp, SourcePositions};
-use crate::hillas::{self, Axis, Rotation, disp, theta2};
+use crate::hillas::{self, ImageAxis, Rotation, disp, theta2};
 use rayon::prelude::*;
 
-/// Quantities that are given once per position, in this order in [`Seen::column`].
+/// Quantities that are given once per position, in this order in [`PositionColumns::column`].
 pub const OF_POSITION: [&str; 4] = ["dist", "alpha", "skewness", "theta2"];
 
 /// Rows that are worked on by one thread at a time.
@@ -17,7 +17,7 @@ const ROWS_TOGETHER: usize = 2048;
 
 /// The assumed positions, and what is wanted at them.
 #[derive(Debug, Clone)]
-pub struct Positions {
+pub struct AssumedPositions {
     rotations: Vec<Rotation>,
     disp: Disp,
     theta2: bool,
@@ -26,7 +26,7 @@ pub struct Positions {
 
 /// Columns that the figures at a position are computed from; every slice (rows).
 #[derive(Debug, Clone, Copy)]
-pub struct Images<'a> {
+pub struct ImageColumns<'a> {
     pub centroid: [&'a [f32]; 2], // [deg]
     pub axis: &'a [f32],          // [deg]
     pub source: [&'a [f32]; 2],   // [deg]
@@ -38,18 +38,23 @@ pub struct Images<'a> {
 
 /// The figures of a block: (positions, rows); those not wanted are empty.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct PositionColumns {
     pub rows: usize,
     pub dist: Vec<f32>,     // [deg]
     pub alpha: Vec<f32>,    // [deg]
     pub skewness: Vec<f32>, // positive: the tail points away from the position
     pub theta2: Vec<f32>,   // [deg²]
-    axes: Vec<Axis>,        // (rows)
+    axes: Vec<ImageAxis>,   // (rows)
 }
 
-impl Positions {
+impl AssumedPositions {
     /// `theta2` and `skewness` say whether these are computed.
-    pub fn new(positions: &SourcePositions, disp: Disp, theta2: bool, skewness: bool) -> Positions {
+    pub fn new(
+        positions: &SourcePositions,
+        disp: Disp,
+        theta2: bool,
+        skewness: bool,
+    ) -> AssumedPositions {
         let rotations = match positions {
             SourcePositions::Equal(count) => {
                 (0..*count).map(|k| Rotation::step(k, *count)).collect()
@@ -58,7 +63,7 @@ impl Positions {
                 angles.iter().map(|angle| Rotation::degrees(*angle)).collect()
             }
         };
-        Positions { rotations, disp, theta2, skewness }
+        AssumedPositions { rotations, disp, theta2, skewness }
     }
 
     pub fn count(&self) -> usize {
@@ -75,7 +80,7 @@ impl Positions {
     }
 
     /// The figures of a block at all positions.
-    pub fn see(&self, images: &Images, seen: &mut Seen) {
+    pub fn compute(&self, images: &ImageColumns, seen: &mut PositionColumns) {
         let rows = images.axis.len();
         let all = rows * self.count();
         seen.rows = rows;
@@ -85,7 +90,7 @@ impl Positions {
         seen.theta2.resize(if self.theta2 { all } else { 0 }, 0.0);
         let axis = |row: usize| {
             let centroid = images.centroid.map(|c| f64::from(c[row]));
-            Axis::from_degrees(centroid, f64::from(images.axis[row]))
+            ImageAxis::from_degrees(centroid, f64::from(images.axis[row]))
         };
         (0..rows)
             .into_par_iter()
@@ -97,7 +102,13 @@ impl Positions {
         }
     }
 
-    fn see_from(&self, images: &Images, rotation: Rotation, k: usize, seen: &mut Seen) {
+    fn see_from(
+        &self,
+        images: &ImageColumns,
+        rotation: Rotation,
+        k: usize,
+        seen: &mut PositionColumns,
+    ) {
         let (rows, axes) = (seen.rows, &seen.axes);
         let skewness = pieces(&mut seen.skewness, k, rows);
         let theta2s = pieces(&mut seen.theta2, k, rows);
@@ -118,10 +129,10 @@ impl Positions {
                 for i in 0..dist.len() {
                     let row = first + i;
                     let source = images.source.map(|s| f64::from(s[row]));
-                    let at = axes[row].seen_from(rotation.of(source));
+                    let at = axes[row].relative_to(rotation.of(source));
                     let from_here = self.needs_skewness().then(|| {
                         // Back to the direction of the axis, then as seen from here.
-                        let own = axes[row].seen_from(source);
+                        let own = axes[row].relative_to(source);
                         at.skewness(own.skewness(f64::from(images.skewness[row])))
                     });
                     if let (Some(value), Some(cell)) = (from_here, skewness.get_mut(i)) {
@@ -140,7 +151,7 @@ impl Positions {
 
 /// Distance and angle of each image as seen from its source turned: (rows) each.
 fn dist_and_alpha(
-    axes: &[Axis],
+    axes: &[ImageAxis],
     [x, y]: [&[f32]; 2],
     rotation: Rotation,
     dist: &mut [f32],
@@ -153,12 +164,13 @@ fn dist_and_alpha(
     for ((dist, alpha), (axes, (x, y))) in out.by_ref().zip(images) {
         let mut seen = [[f64::NAN; LANES]; 2];
         for i in 0..dist.len() {
-            let at = axes[i].seen_from(rotation.of([f64::from(x[i]), f64::from(y[i])]));
+            let at = axes[i].relative_to(rotation.of([f64::from(x[i]), f64::from(y[i])]));
             (seen[0][i], seen[1][i]) = (at.dist, at.miss);
         }
         let mut angles = [0.0; LANES];
         for i in 0..LANES {
-            angles[i] = hillas::Seen { dist: seen[0][i], miss: seen[1][i], along: 0.0 }.alpha();
+            angles[i] =
+                hillas::RelativePosition { dist: seen[0][i], miss: seen[1][i], along: 0.0 }.alpha();
         }
         for i in 0..dist.len() {
             (dist[i], alpha[i]) = (seen[0][i] as f32, angles[i] as f32);
@@ -166,7 +178,7 @@ fn dist_and_alpha(
     }
 }
 
-impl Seen {
+impl PositionColumns {
     /// A column of [`OF_POSITION`] at position k: (rows).
     pub fn column(&self, which: usize, k: usize) -> &[f32] {
         let column = [&self.dist, &self.alpha, &self.skewness, &self.theta2][which];
@@ -191,7 +203,7 @@ mod tests {
 
     /// One event at a time in plain f64, by angles and the published formulae.
     #[test]
-    fn figures_at_every_position_are_those_of_a_plain_computation() {
+    fn position_columns_agree_with_plain_computation() {
         let stream = Stream::new(u64::from(std::process::id()), "images", &[]);
         println!("images of process {}", std::process::id());
         let rows = 2 * ROWS_TOGETHER + 17;
@@ -214,7 +226,7 @@ mod tests {
             azimuth.iter().map(|a| (1.2 * f(f64::from(*a))) as f32).collect()
         };
         let (source_x, source_y) = (on(libm::cos), on(libm::sin));
-        let images = Images {
+        let images = ImageColumns {
             centroid: [x, y],
             axis,
             source: [&source_x, &source_y],
@@ -227,9 +239,9 @@ mod tests {
             SourcePositions::Angles(vec![0.0, 51.5, -100.0, 180.0]),
         ];
         for (given, side) in given.iter().flat_map(|g| [(g, Disp::Near), (g, Disp::Head)]) {
-            let positions = Positions::new(given, side, true, true);
-            let mut seen = Seen::default();
-            positions.see(&images, &mut seen);
+            let positions = AssumedPositions::new(given, side, true, true);
+            let mut seen = PositionColumns::default();
+            positions.compute(&images, &mut seen);
             for (k, angle) in given.angles().iter().enumerate() {
                 for row in 0..rows {
                     let value = |column: &[f32]| f64::from(column[row]);
@@ -249,32 +261,32 @@ mod tests {
                     let sign = if side == Disp::Head && skew < 0.0 { -1.0 } else { 1.0 };
                     let theta2 = d * d + dist * dist - sign * 2.0 * d * dist * cos.abs();
                     let at = |which: usize| f64::from(seen.column(which, k)[row]);
-                    let told = format!("position {k}, row {row}");
-                    assert!((at(0) - dist).abs() < 1e-6, "{told}");
+                    let context = format!("position {k}, row {row}");
+                    assert!((at(0) - dist).abs() < 1e-6, "{context}");
                     // acos is steep at small angles, asin at right ones.
-                    assert!((at(1) - alpha).abs() < 1e-4, "{told}: {} {alpha}", at(1));
+                    assert!((at(1) - alpha).abs() < 1e-4, "{context}: {} {alpha}", at(1));
                     // A step of DISP on either side of rounding is no error of geometry.
                     let steps = [0.9045, 1.206].iter().any(|s| (dist - s).abs() < 1e-6);
-                    assert!(steps || (at(3) - theta2).abs() < 1e-5 * (1.0 + theta2), "{told}");
+                    assert!(steps || (at(3) - theta2).abs() < 1e-5 * (1.0 + theta2), "{context}");
                     let near_right_angle = cos.abs() < 1e-6;
-                    assert!(near_right_angle || (at(2) - skew).abs() < 1e-6, "{told}");
+                    assert!(near_right_angle || (at(2) - skew).abs() < 1e-6, "{context}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_cannot_be_known_is_nan_and_nothing_else_is() {
-        let images = Images {
+    fn only_undefined_values_are_nan() {
+        let images = ImageColumns {
             centroid: [&[1.0, 1.0, f32::NAN], &[0.5, 0.5, 0.0]],
             axis: &[f32::NAN, 30.0, 30.0],
             source: [&[1.2, 1.0, 1.0], &[0.0, 0.5, 0.5]],
             shape: [&[100.0; 3], &[0.1; 3], &[0.3; 3]],
             skewness: &[],
         };
-        let positions = Positions::new(&SourcePositions::Equal(2), Disp::Near, true, false);
-        let mut seen = Seen::default();
-        positions.see(&images, &mut seen);
+        let positions = AssumedPositions::new(&SourcePositions::Equal(2), Disp::Near, true, false);
+        let mut seen = PositionColumns::default();
+        positions.compute(&images, &mut seen);
         let nan = |values: &[f32]| values.iter().map(|v| v.is_nan()).collect::<Vec<_>>();
         assert_eq!(nan(&seen.dist), [false, false, true, false, false, true]);
         // The centroid of the second row lies on the source: no angle there.

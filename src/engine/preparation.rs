@@ -4,9 +4,9 @@
 //! Rows without a likelihood are zeros, with their status bits. At several assumed positions
 //! of the source, what does not depend on them is worked out once per row.
 
-use super::positions::{OF_POSITION, Seen};
+use super::positions::{OF_POSITION, PositionColumns};
 use crate::data::schema::features::{self, ScaledFeature};
-use crate::data::selection::{Judged, Selection, UNUSABLE, Which, alone};
+use crate::data::selection::{Selection, SelectionOutcome, UNUSABLE, Which, alone};
 use crate::data::table::Block;
 use rayon::prelude::*;
 
@@ -55,7 +55,7 @@ impl Preparation {
 
     /// The same for a block at the positions it was seen from. Its quantities are those of
     /// `selection.quantities()`, empty where they vary, then any others.
-    pub fn prepare_all(&self, block: &Block, seen: &Seen, prepared: &mut Prepared) {
+    pub fn prepare_all(&self, block: &Block, seen: &PositionColumns, prepared: &mut Prepared) {
         let positions = seen.dist.len() / seen.rows.max(1);
         let (rows, width) = (block.rows, self.features.len());
         prepared.resize(rows * positions, width);
@@ -99,41 +99,44 @@ impl Preparation {
             .zip(scaled.par_chunks_mut(ROWS_TOGETHER * width))
             .zip(jacobian.par_chunks_mut(ROWS_TOGETHER))
             .enumerate()
-            .for_each_init(Judged::default, |judged, (chunk, ((status, scaled), jacobian))| {
-                let first = chunk * ROWS_TOGETHER;
-                let rows = first..first + status.len();
-                selection.judge(which, columns, rows.clone(), judged);
-                match fixed {
-                    None => {
-                        status.copy_from_slice(&judged.status);
-                        scaled.fill(0.0);
-                        jacobian.fill(0.0);
+            .for_each_init(
+                SelectionOutcome::default,
+                |outcome, (chunk, ((status, scaled), jacobian))| {
+                    let first = chunk * ROWS_TOGETHER;
+                    let rows = first..first + status.len();
+                    selection.evaluate(which, columns, rows.clone(), outcome);
+                    match fixed {
+                        None => {
+                            status.copy_from_slice(&outcome.status);
+                            scaled.fill(0.0);
+                            jacobian.fill(0.0);
+                        }
+                        Some(fixed) => {
+                            let verdicts = outcome.status.iter().zip(&fixed.status[rows.clone()]);
+                            let both = status.iter_mut().zip(verdicts);
+                            both.for_each(|(status, (own, fixed))| *status = alone(own | fixed));
+                            let of = rows.start * width..rows.end * width;
+                            scaled.copy_from_slice(&fixed.scaled[of]);
+                            jacobian.copy_from_slice(&fixed.jacobian[rows.clone()]);
+                        }
                     }
-                    Some(fixed) => {
-                        let verdicts = judged.status.iter().zip(&fixed.status[rows.clone()]);
-                        let both = status.iter_mut().zip(verdicts);
-                        both.for_each(|(status, (own, fixed))| *status = alone(own | fixed));
-                        let of = rows.start * width..rows.end * width;
-                        scaled.copy_from_slice(&fixed.scaled[of]);
-                        jacobian.copy_from_slice(&fixed.jacobian[rows.clone()]);
+                    for d in own.iter().copied() {
+                        let feature = &features[d];
+                        let cells = scaled.iter_mut().skip(d).step_by(width);
+                        cells.zip(outcome.coordinates(d)).for_each(|(z, c)| *z = feature.scale(*c));
                     }
-                }
-                for d in own.iter().copied() {
-                    let feature = &features[d];
-                    let cells = scaled.iter_mut().skip(d).step_by(width);
-                    cells.zip(judged.coordinates(d)).for_each(|(z, c)| *z = feature.scale(*c));
-                }
-                let unusable = |i: &usize| status[*i] & UNUSABLE != 0;
-                if *raw {
-                    for i in (0..status.len()).filter(|i| !unusable(i)) {
-                        let quantity = |d: usize| f64::from(columns[d][first + i]);
-                        jacobian[i] += log_jacobian(features, own, quantity);
+                    let unusable = |i: &usize| status[*i] & UNUSABLE != 0;
+                    if *raw {
+                        for i in (0..status.len()).filter(|i| !unusable(i)) {
+                            let quantity = |d: usize| f64::from(columns[d][first + i]);
+                            jacobian[i] += log_jacobian(features, own, quantity);
+                        }
                     }
-                }
-                for i in (0..status.len()).filter(unusable) {
-                    scaled[i * width..(i + 1) * width].fill(0.0);
-                }
-            });
+                    for i in (0..status.len()).filter(unusable) {
+                        scaled[i * width..(i + 1) * width].fill(0.0);
+                    }
+                },
+            );
     }
 }
 

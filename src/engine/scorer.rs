@@ -6,7 +6,7 @@
 
 use super::positions::OF_POSITION;
 use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
-use super::{Engine, Place};
+use super::{Engine, RankResources};
 use crate::config::Class;
 use crate::data::schema::canonical_unit;
 use crate::data::schema::features::scaler_log_det;
@@ -28,12 +28,12 @@ pub struct Scorer {
     flows: Vec<(String, Box<dyn Engine>)>, // the numerator of a ratio first
     normal: Class,
     log_det: f64,
-    more: More,
+    more: ExtraOutputs,
 }
 
 /// What is computed beside scores where it is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct More {
+pub struct ExtraOutputs {
     /// Densities per raw units.
     pub raw: bool,
     /// |z|² in the first flow.
@@ -64,7 +64,7 @@ pub struct Scored {
 }
 
 impl Scorer {
-    pub fn new(model: Model, place: &Place) -> Result<Scorer> {
+    pub fn new(model: Model, place: &RankResources) -> Result<Scorer> {
         let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
         let mut flows = Vec::new();
@@ -80,13 +80,13 @@ impl Scorer {
             normal,
             flows,
             card,
-            more: More::default(),
+            more: ExtraOutputs::default(),
         })
     }
 
     /// With more figures.
     #[must_use]
-    pub fn with(mut self, more: More) -> Scorer {
+    pub fn with(mut self, more: ExtraOutputs) -> Scorer {
         self.preparation.raw = more.raw;
         Scorer { more, ..self }
     }

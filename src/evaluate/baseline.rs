@@ -4,8 +4,8 @@
 //! The forest is the same on every rank: it is grown from events in the order of a hash of
 //! file and row, from a seed.
 
-use super::Parts;
-use crate::comm::{Work, World};
+use super::EvaluatedParts;
+use crate::comm::{Communicator, Work};
 use crate::config::Class;
 use crate::data::files::stamp;
 use crate::data::selection::split::{Part, Splitter};
@@ -29,17 +29,17 @@ const MOST: usize = 50_000;
 /// Rows read at a time.
 const WINDOW: u64 = 65_536;
 
-type Grown = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
+type FittedForest = RandomForestRegressor<f64, f64, DenseMatrix<f64>, Vec<f64>>;
 
 /// A forest that gives the share of gammas in the leaves of an event.
 pub struct Forest {
-    grown: Grown,
+    model: FittedForest,
     pub trees: u64,
     pub events: ClassCounts,
 }
 
 /// An event that a forest is grown from.
-struct Event {
+struct TrainingEvent {
     key: u64,
     features: Vec<f64>, // scaled
     weight: f64,
@@ -47,10 +47,10 @@ struct Event {
 
 impl Forest {
     /// Grows a forest from the train and validation parts of files with a class column.
-    pub fn grow(world: &dyn World, scorer: &Scorer, sources: &[Source]) -> Result<Forest> {
+    pub fn grow(comm: &dyn Communicator, scorer: &Scorer, sources: &[Source]) -> Result<Forest> {
         let mut classes = [Vec::new(), Vec::new()];
         for (number, source) in sources.iter().enumerate() {
-            take(world, scorer, source, number as u64, &mut classes)
+            take(comm, scorer, source, number as u64, &mut classes)
                 .map_err(|e| e.in_file(&source.path))?;
         }
         let [gamma, hadron] = classes.each_ref().map(|events| events.len() as u64);
@@ -64,7 +64,7 @@ impl Forest {
                 .input());
         }
         let labelled = classes.iter().zip([1.0, 0.0]);
-        let events: Vec<(&Event, f64)> =
+        let events: Vec<(&TrainingEvent, f64)> =
             labelled.flat_map(|(events, label)| events.iter().map(move |e| (e, label))).collect();
         let weights: Vec<f64> = events.iter().map(|(event, _)| event.weight).collect();
         let labels: Vec<f64> = events.iter().map(|(_, label)| *label).collect();
@@ -76,13 +76,13 @@ impl Forest {
             .with_m((libm::sqrt(width as f64) as usize).max(1))
             .with_seed(scorer.card.training.seed);
         let weighted = scorer.selection().has_weight();
-        let grown = if weighted {
+        let model = if weighted {
             RandomForestRegressor::fit_with_weights(&rows, &labels, &weights, parameters)
         } else {
             RandomForestRegressor::fit(&rows, &labels, parameters)
         };
-        let grown = grown.map_err(|e| broken(&e))?;
-        Ok(Forest { grown, trees: TREES as u64, events: ClassCounts { gamma, hadron } })
+        let model = model.map_err(|e| broken(&e))?;
+        Ok(Forest { model, trees: TREES as u64, events: ClassCounts { gamma, hadron } })
     }
 
     /// Appends the share of gammas of some rows of a scored block.
@@ -92,7 +92,7 @@ impl Forest {
         }
         let features: Vec<Vec<f64>> = rows.iter().map(|row| wide(scored.scaled(*row))).collect();
         let rows = matrix(features.iter().map(Vec::as_slice))?;
-        let shares: Vec<f64> = self.grown.predict(&rows).map_err(|e| broken(&e))?;
+        let shares: Vec<f64> = self.model.predict(&rows).map_err(|e| broken(&e))?;
         out.extend(shares.into_iter().map(|share| share as f32));
         Ok(())
     }
@@ -100,14 +100,14 @@ impl Forest {
 
 /// Refuses to grow a forest from events that are evaluated: of a file in both lists, no
 /// train or validation part may be.
-pub fn refuse_overlap(grown: &[Source], evaluated: &[(&Source, Parts)]) -> Result<()> {
+pub fn refuse_overlap(model: &[Source], evaluated: &[(&Source, EvaluatedParts)]) -> Result<()> {
     for (source, parts) in evaluated {
-        let apart = matches!(parts, Parts::Only(Part::Test | Part::Calibration));
-        if apart || !grown.iter().any(|own| own.rows == source.rows) {
+        let apart = matches!(parts, EvaluatedParts::Only(Part::Test | Part::Calibration));
+        if apart || !model.iter().any(|own| own.rows == source.rows) {
             continue;
         }
         let hash = stamp::hash_file(&source.path)?;
-        for own in grown.iter().filter(|own| own.rows == source.rows) {
+        for own in model.iter().filter(|own| own.rows == source.rows) {
             if stamp::hash_file(&own.path)? == hash {
                 return Err(Fault::new("the forest would be measured on events it was grown from")
                     .file(&own.path)
@@ -122,11 +122,11 @@ pub fn refuse_overlap(grown: &[Source], evaluated: &[(&Source, Parts)]) -> Resul
 
 /// Takes up the usable events of the train and validation parts of a file, by class.
 fn take(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
     source: &Source,
     number: u64,
-    classes: &mut [Vec<Event>; 2], // gammas, hadrons
+    classes: &mut [Vec<TrainingEvent>; 2], // gammas, hadrons
 ) -> Result<()> {
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
@@ -140,7 +140,7 @@ fn take(
     })?;
     let (mut block, mut scored) = (Block::default(), Scored::default());
     for start in (0..source.rows).step_by(WINDOW as usize) {
-        world.progress(Work::Reading, start);
+        comm.progress(Work::Reading, start);
         reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
         scorer.prepare_only(&block, &mut scored);
         for row in (0..block.rows).filter(|row| scored.status[*row] == 0) {
@@ -151,7 +151,7 @@ fn take(
                 continue;
             }
             let events = &mut classes[usize::from(class != Class::Gamma.code())];
-            events.push(Event {
+            events.push(TrainingEvent {
                 key: Stream::new(0, "forest", &[number]).bits(start + row as u64),
                 features: wide(scored.scaled(row)),
                 weight: scorer.selection().weight(&block, row)?,
@@ -165,7 +165,7 @@ fn take(
     Ok(())
 }
 
-fn lowest(events: &mut Vec<Event>) {
+fn lowest(events: &mut Vec<TrainingEvent>) {
     events.sort_by_key(|event| event.key);
     events.truncate(MOST);
 }

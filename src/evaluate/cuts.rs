@@ -4,7 +4,7 @@ use crate::data::schema::canonical_unit;
 use crate::data::table::Table;
 use crate::dataset::source::Source;
 use crate::error::{Fault, Result};
-use crate::hillas::{Seen, disp, theta2};
+use crate::hillas::{RelativePosition, disp, theta2};
 
 pub const NAME: &str = "TAIGA's standard cuts";
 const NEEDED: [&str; 4] = ["size", "dist", "width", "length"];
@@ -98,7 +98,7 @@ impl Cuts {
                 Theta2::Disp => {
                     let alpha = value(4).to_radians();
                     let (miss, along) = (dist * libm::sin(alpha), dist * libm::cos(alpha));
-                    let seen = Seen { dist, miss: miss.abs(), along };
+                    let seen = RelativePosition { dist, miss: miss.abs(), along };
                     theta2(&seen, disp(size, width, length, dist), None) < MOST_THETA2
                 }
             }

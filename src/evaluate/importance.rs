@@ -16,15 +16,15 @@ const ROWS: u64 = 65_536;
 
 /// Values of the features of usable events, by class.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub struct FeatureValues {
     values: Vec<[Vec<f32>; 2]>, // (features)
 }
 
-impl Pool {
+impl FeatureValues {
     /// From the first rows of each file; the same on every rank.
-    pub fn read(scorer: &Scorer, sources: &[Source]) -> Result<Pool> {
+    pub fn read(scorer: &Scorer, sources: &[Source]) -> Result<FeatureValues> {
         let features = scorer.card.features.len();
-        let mut pool = Pool { values: vec![[Vec::new(), Vec::new()]; features] };
+        let mut pool = FeatureValues { values: vec![[Vec::new(), Vec::new()]; features] };
         let (mut block, mut scored) = (Block::default(), Scored::default());
         for source in sources {
             let table = Table::open(&source.path, &source.schema)?;

@@ -1,7 +1,7 @@
 //! Recognises files that a model was trained on: by their hash, else by their events.
 
-use super::{Options, Parts, WINDOW, is_unknown, parts_of, trained_as};
-use crate::comm::{Work, World, agree, common, is_root};
+use super::{EvaluatedParts, Options, WINDOW, is_unknown, parts_of, trained_as};
+use crate::comm::{Communicator, Work, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::selection::split::Part;
 use crate::data::table::{Block, Request, Table};
@@ -10,7 +10,7 @@ use crate::dataset::sketch::{Name, Sketch};
 use crate::dataset::source::Source;
 use crate::engine::{Scored, Scorer};
 use crate::error::{Error, Fault, Result};
-use crate::model::{DataFile, Sketches};
+use crate::model::{DataFile, ModelSketches};
 
 /// Windows of a file that are looked at, evenly spread.
 const MOST_WINDOWS: u64 = 16;
@@ -23,7 +23,7 @@ pub struct Known<'c> {
     /// The same file among those that were trained on.
     pub file: Option<&'c DataFile>,
     /// What of it is evaluated.
-    pub parts: Parts,
+    pub parts: EvaluatedParts,
     /// How it was recognised, where its hash was not.
     pub warning: Option<String>,
 }
@@ -33,31 +33,31 @@ pub struct Known<'c> {
 /// # Errors
 /// Input, where a file holds training events whose part cannot be found again.
 pub fn known<'c>(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &'c Scorer,
-    sketches: &Sketches,
+    sketches: &ModelSketches,
     sources: &[Source],
     options: &Options,
 ) -> Result<Vec<Known<'c>>> {
     let mut all = Vec::with_capacity(sources.len());
     for source in sources {
-        let file = agree(world, trained_as(&scorer.card, source))?;
+        let file = sync_result(comm, trained_as(&scorer.card, source))?;
         let mut known = Known { file, parts: parts_of(file, options.part), warning: None };
-        let all_parts = [Parts::Only(Part::Test), Parts::Default];
+        let all_parts = [EvaluatedParts::Only(Part::Test), EvaluatedParts::Default];
         if file.is_some() && !all_parts.contains(&options.part) {
             known.warning = Some(format!(
                 "{}: the model was trained on this file, and --part takes events that training has used: the figures are too good.",
                 source.path.display()
             ));
         }
-        if known.parts == Parts::All && options.part == Parts::Default {
-            let seen = agree(world, Seen::count(world, scorer, sketches, source))?;
-            let seen = seen.reduce(world)?;
-            if let Some(warning) = common(seen.verdict(sketches, source))? {
-                if is_root(world) {
+        if known.parts == EvaluatedParts::All && options.part == EvaluatedParts::Default {
+            let seen = sync_result(comm, TrainingOverlap::count(comm, scorer, sketches, source))?;
+            let seen = seen.reduce(comm)?;
+            if let Some(warning) = mark_shared(seen.warning(sketches, source))? {
+                if is_root(comm) {
                     log::warn!("{warning}");
                 }
-                known.parts = Parts::Only(Part::Test);
+                known.parts = EvaluatedParts::Only(Part::Test);
                 known.warning = Some(warning);
             }
         }
@@ -68,7 +68,7 @@ pub fn known<'c>(
 
 /// Events of a file, and how many of them are among those trained on.
 #[derive(Debug, Clone, Copy, Default)]
-struct Seen {
+struct TrainingOverlap {
     /// Names that could be found, and those that were: of showers, then of rows.
     keys: [u64; 2],
     contents: [u64; 2],
@@ -79,15 +79,15 @@ struct Seen {
     rows: u64,
 }
 
-impl Seen {
+impl TrainingOverlap {
     /// Counts in this rank's windows.
     fn count(
-        world: &dyn World,
+        comm: &dyn Communicator,
         scorer: &Scorer,
-        sketches: &Sketches,
+        sketches: &ModelSketches,
         source: &Source,
-    ) -> Result<Seen> {
-        let mut seen = Seen::default();
+    ) -> Result<TrainingOverlap> {
+        let mut seen = TrainingOverlap::default();
         if sketches.keys.is_none() && sketches.contents.is_none() {
             return Ok(seen);
         }
@@ -105,13 +105,13 @@ impl Seen {
         let (mut block, mut scored) = (Block::default(), Scored::default());
         let windows = source.rows.div_ceil(WINDOW);
         let step = windows.div_ceil(MOST_WINDOWS).max(1);
-        let ranks = world.size() as u64;
+        let ranks = comm.size() as u64;
         for window in (0..windows).step_by(step as usize) {
-            if (window / step) % ranks != world.rank() as u64 {
+            if (window / step) % ranks != comm.rank() as u64 {
                 continue;
             }
             let start = window * WINDOW;
-            world.progress(Work::Reading, start);
+            comm.progress(Work::Reading, start);
             reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
             scorer.prepare_only(&block, &mut scored);
             seen.rows += block.rows as u64;
@@ -134,17 +134,17 @@ impl Seen {
         Ok(seen)
     }
 
-    fn reduce(self, world: &dyn World) -> Result<Seen> {
-        let Seen { keys: [a, b], contents: [c, d], events, keyed, rows } = self;
+    fn reduce(self, comm: &dyn Communicator) -> Result<TrainingOverlap> {
+        let TrainingOverlap { keys: [a, b], contents: [c, d], events, keyed, rows } = self;
         let mut words = [a, b, c, d, events, keyed, rows].map(|n| n as i64);
-        world.all_reduce_sum(&mut words)?;
+        comm.all_reduce_sum(&mut words)?;
         let [a, b, c, d, events, keyed, rows] = words.map(|n| n as u64);
-        Ok(Seen { keys: [a, b], contents: [c, d], events, keyed, rows })
+        Ok(TrainingOverlap { keys: [a, b], contents: [c, d], events, keyed, rows })
     }
 
     /// Returns a warning where the events are those of training, and refuses them where their
     /// part of the split cannot be found.
-    fn verdict(&self, sketches: &Sketches, source: &Source) -> Result<Option<String>> {
+    fn warning(&self, sketches: &ModelSketches, source: &Source) -> Result<Option<String>> {
         let by_key = exceeds(self.keys, 0.0);
         let by_content = exceeds(self.contents, repeats(sketches.contents.as_ref()));
         let path = source.path.display();

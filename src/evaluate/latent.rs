@@ -2,14 +2,14 @@
 //! lowest hashes of file and row, so that the choice does not depend on the ranks. Computed
 //! by the reference in f64, which any engine agrees with.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::config::{Class, Transform};
 use crate::error::Result;
 use crate::model::{Card, Model};
-use crate::statistics::latent::Latent;
+use crate::statistics::latent::LatentPoints;
 use rayon::prelude::*;
 use taiga_flow_gpu::random::Stream;
-use taiga_flow_gpu::reference::Reference;
+use taiga_flow_gpu::reference::ReferenceFlow;
 
 /// Events of a class that are looked at, at most: distances of 0.02 are then seen.
 const MOST: usize = 4096;
@@ -18,7 +18,7 @@ const ANOMALY: &str = "anomaly";
 
 /// An event that was chosen.
 #[derive(Debug, Clone, PartialEq)]
-struct Chosen {
+struct LatentEvent {
     key: u64,
     weight: f64,
     features: Vec<f32>, // scaled
@@ -26,25 +26,25 @@ struct Chosen {
 
 /// The events chosen so far, by class.
 #[derive(Debug, Default)]
-pub struct Choice {
-    of: [Vec<Chosen>; 2], // gammas, hadrons
+pub struct LatentSample {
+    of: [Vec<LatentEvent>; 2], // gammas, hadrons
 }
 
-impl Choice {
+impl LatentSample {
     /// Considers an event, by the number of its file and its row.
     pub fn consider(&mut self, class: Class, place: [u64; 2], weight: f64, features: &[f32]) {
         let key = Stream::new(0, "latent points", &[place[0]]).bits(place[1]);
         let chosen = &mut self.of[usize::from(class == Class::Hadron)];
-        chosen.push(Chosen { key, weight, features: features.to_vec() });
+        chosen.push(LatentEvent { key, weight, features: features.to_vec() });
         if chosen.len() >= 2 * MOST {
             lowest(chosen);
         }
     }
 
     /// The choice over the events of all ranks, on every rank.
-    pub fn gather(mut self, world: &dyn World, features: usize) -> Result<Choice> {
+    pub fn gather(mut self, comm: &dyn Communicator, features: usize) -> Result<LatentSample> {
         let width = 16 + 4 * features;
-        let mut all = Choice::default();
+        let mut all = LatentSample::default();
         for (mine, all) in self.of.iter_mut().zip(&mut all.of) {
             lowest(mine);
             let mut bytes = Vec::with_capacity(mine.len() * width);
@@ -53,8 +53,8 @@ impl Choice {
                 bytes.extend(chosen.weight.to_le_bytes());
                 chosen.features.iter().for_each(|x| bytes.extend(x.to_le_bytes()));
             }
-            for of_rank in world.all_gather(&bytes)? {
-                all.extend(of_rank.chunks_exact(width).map(Chosen::from_bytes));
+            for of_rank in comm.all_gather(&bytes)? {
+                all.extend(of_rank.chunks_exact(width).map(LatentEvent::from_bytes));
             }
             lowest(all);
         }
@@ -62,14 +62,14 @@ impl Choice {
     }
 
     /// What the flows of a model make of them.
-    pub fn latent(&self, card: &Card, model: &Model) -> Vec<Latent> {
+    pub fn latent(&self, card: &Card, model: &Model) -> Vec<LatentPoints> {
         let names: Vec<String> = card.features.iter().map(|f| f.feature.name.clone()).collect();
         let signed = |d: &usize| card.features[*d].feature.transform == Transform::Signed;
         let signed: Vec<usize> = (0..names.len()).filter(signed).collect();
         let of_flow = |(name, flow): (&String, &crate::model::FlowCard)| {
             let params = model.flows.get(name).filter(|_| name != ANOMALY)?;
-            let reference = Reference::<f64>::new(&flow.spec, params);
-            let point = |chosen: &Chosen| {
+            let reference = ReferenceFlow::<f64>::new(&flow.spec, params);
+            let point = |chosen: &LatentEvent| {
                 let mut x: Vec<f64> = chosen.features.iter().map(|x| f64::from(*x)).collect();
                 // The flow has learnt both signs.
                 for (i, d) in signed.iter().enumerate() {
@@ -81,21 +81,21 @@ impl Choice {
             };
             let chosen = &self.of[usize::from(flow.class == Class::Hadron)];
             let points: Vec<_> = chosen.par_iter().map(point).collect();
-            Latent::of(name, &names, &points)
+            LatentPoints::of(name, &names, &points)
         };
         card.flows.iter().filter_map(of_flow).collect()
     }
 }
 
-impl Chosen {
-    fn from_bytes(bytes: &[u8]) -> Chosen {
+impl LatentEvent {
+    fn from_bytes(bytes: &[u8]) -> LatentEvent {
         let (head, features) = bytes.split_at(16);
         let word = |at: usize| {
             let mut word = [0; 8];
             word.copy_from_slice(&head[at..at + 8]);
             word
         };
-        Chosen {
+        LatentEvent {
             key: u64::from_le_bytes(word(0)),
             weight: f64::from_le_bytes(word(8)),
             features: features.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
@@ -104,9 +104,9 @@ impl Chosen {
 }
 
 /// Keeps those with the lowest keys, in their order; equal keys are told apart by content.
-fn lowest(chosen: &mut Vec<Chosen>) {
+fn lowest(chosen: &mut Vec<LatentEvent>) {
     chosen.sort_by(|a, b| {
-        let features = |c: &Chosen| c.features.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let features = |c: &LatentEvent| c.features.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         a.key.cmp(&b.key).then_with(|| features(a).cmp(&features(b)))
     });
     chosen.truncate(MOST);
@@ -121,14 +121,14 @@ mod tests {
     fn the_choice_does_not_depend_on_ranks() {
         let rows = 3 * MOST as u64;
         let chosen = |ranks: usize| {
-            let all = Threads::run(ranks, |world| {
-                let mut choice = Choice::default();
-                let mine = (0..rows).filter(|row| row / 100 % ranks as u64 == world.rank() as u64);
+            let all = Threads::run(ranks, |comm| {
+                let mut choice = LatentSample::default();
+                let mine = (0..rows).filter(|row| row / 100 % ranks as u64 == comm.rank() as u64);
                 for row in mine {
                     let class = if row % 3 == 0 { Class::Gamma } else { Class::Hadron };
                     choice.consider(class, [row % 2, row], row as f64, &[row as f32, 0.5]);
                 }
-                choice.gather(world, 2)
+                choice.gather(comm, 2)
             });
             all.into_iter().next().unwrap().unwrap()
         };

@@ -8,7 +8,7 @@ mod known;
 mod latent;
 mod left_out;
 
-use crate::comm::{Work, World, agree, common, gather_slots, is_root, watch};
+use crate::comm::{Communicator, Work, gather_slots, is_root, mark_shared, sync_result, watch};
 use crate::config::{Class, Hardware, Observation, Transform};
 use crate::data::files::{list, stamp};
 use crate::data::schema::features::ScaledFeature;
@@ -21,21 +21,21 @@ use crate::dataset::event_store::{class_of, part};
 use crate::dataset::roles;
 use crate::dataset::source::Source;
 use crate::dataset::values;
-use crate::engine::{self, Place, Scored, Scorer};
+use crate::engine::{self, RankResources, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{Card, DataFile, Model};
-use crate::statistics::comparison::baseline::Yardstick;
+use crate::statistics::comparison::baseline::Baseline;
 use crate::statistics::evaluation::Importance;
 use crate::statistics::{
-    About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, FileCounts, LikenessTally,
-    ParameterHistogram, Rule, Sample, Sum, Threshold, Weights, parameters,
+    About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, EventWeights, FileCounts,
+    LikenessTally, ParameterHistogram, Rule, Sample, Threshold, WeightSum, parameters,
 };
 use crate::storage;
 use baseline::Forest;
 use cuts::Cuts;
-use importance::Pool;
+use importance::FeatureValues;
 use known::Known;
-use latent::Choice;
+use latent::LatentSample;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub const EVALUATION: &str = "evaluation.json";
 
 /// Which part of the split is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parts {
+pub enum EvaluatedParts {
     /// The test part of files the model was trained on, all of others.
     Default,
     Only(Part),
@@ -63,7 +63,7 @@ pub struct Options {
     pub gamma: Vec<PathBuf>,
     pub hadron: Vec<PathBuf>,
     pub schema: Option<String>,
-    pub part: Parts,
+    pub part: EvaluatedParts,
     pub output: PathBuf,
     pub overwrite: bool,
     pub hardware: Hardware,
@@ -72,7 +72,7 @@ pub struct Options {
     /// Whether to measure the reliance on each feature, which takes as many scorings more.
     pub importance: bool,
     /// Files to grow a random forest from, which is then measured beside the model.
-    pub yardstick: Vec<PathBuf>,
+    pub baseline: Vec<PathBuf>,
     /// Whether data unlike those of the training are refused.
     pub strict: bool,
     /// Whether standard cuts are applied to the same events.
@@ -84,12 +84,12 @@ pub struct Options {
 }
 
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
-pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
-    agree(world, storage::refuse_existing(&path, options.overwrite))?;
-    let root = is_root(world);
+    sync_result(comm, storage::refuse_existing(&path, options.overwrite))?;
+    let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
-    let outcome = watched(world, options);
+    let outcome = watched(comm, options);
     // What is refused leaves nothing behind.
     if let (Err(_), Some(outermost)) = (&outcome, &made) {
         storage::remove_if_empty(&options.output, outermost);
@@ -97,52 +97,53 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     outcome
 }
 
-fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
-    let folder = is_root(world).then_some(options.output.as_path());
-    agree(world, folder.map_or(Ok(()), storage::create_folder))?;
-    let world: &dyn World = &watch(world, folder, options.watchdog)?;
-    let (model, hash) = agree(world, Model::load(&options.model))?;
-    let place = Place::new(world, options.hardware)?;
+fn watched(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
+    let folder = is_root(comm).then_some(options.output.as_path());
+    sync_result(comm, folder.map_or(Ok(()), storage::create_folder))?;
+    let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
+    let (model, hash) = sync_result(comm, Model::load(&options.model))?;
+    let place = RankResources::new(comm, options.hardware)?;
     engine::use_threads(place.threads);
     let weight = options.weight.clone().or(model.card.training.weight.clone());
     let weight = weight.filter(|text| text.trim() != "1");
     let scorer = Scorer::new(model.clone(), &place).and_then(|s| s.weighted(weight.as_deref()));
-    let (sources, lacking) = sources(world, options, &model.card)?;
-    catalog::refuse_copies(world, &sources)?;
+    let (sources, lacking) = sources(comm, options, &model.card)?;
+    catalog::refuse_copies(comm, &sources)?;
     let thresholds = model.card.thresholds.as_ref().filter(|_| lacking.is_none());
     let scorer = match thresholds {
         Some(bins) => scorer.and_then(|s| s.binned(&bins.per, &bins.edges)),
         None => scorer,
     };
-    let scorer = agree(world, scorer)?;
-    let duplicates = duplicates::find(world, &sources)?;
-    let implausible = values::find(world, &sources, scorer.selection())?;
+    let scorer = sync_result(comm, scorer)?;
+    let duplicates = duplicates::find(comm, &sources)?;
+    let implausible = values::find(comm, &sources, scorer.selection())?;
     let first_implausible = implausible.first().map(|first| first.refusal(&sources[first.file]));
     let implausible: Vec<String> = implausible.iter().map(|found| found.line(&sources)).collect();
-    let known = known::known(world, &scorer, &model.sketches, &sources, options)?;
-    let read = || Pool::read(&scorer, &sources);
-    let pool = agree(world, options.importance.then(read).unwrap_or(Ok(Pool::default())))?;
-    let forest = agree(world, forest(world, &scorer, &sources, &known, options))?;
+    let known = known::known(comm, &scorer, &model.sketches, &sources, options)?;
+    let read = || FeatureValues::read(&scorer, &sources);
+    let pool =
+        sync_result(comm, options.importance.then(read).unwrap_or(Ok(FeatureValues::default())))?;
+    let forest = sync_result(comm, forest(comm, &scorer, &sources, &known, options))?;
     let bounds = [Class::Gamma, Class::Hadron].map(|class| scorer.bounds(Some(class)));
     let cuts = options.baseline_cuts.then(|| Cuts::new(&sources)).transpose();
-    let cuts = agree(world, cuts)?;
+    let cuts = sync_result(comm, cuts)?;
     let (forest_of, cuts_of) = (forest.as_ref(), cuts.as_ref());
-    let more = More { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
-    let mut events = Events::new(pool.features());
+    let more = MeasureContext { pool: &pool, forest: forest_of, bounds: &bounds, cuts: cuts_of };
+    let mut events = EvaluatedEvents::new(pool.features());
     let (mut files, mut unlabelled) = (Vec::new(), Vec::new());
     for (number, (source, known)) in sources.iter().zip(&known).enumerate() {
         let place = (number as u64, source, known);
-        files.push(evaluate_file(world, &scorer, &more, place, &mut events, &mut unlabelled)?);
+        files.push(evaluate_file(comm, &scorer, &more, place, &mut events, &mut unlabelled)?);
     }
-    let parts: Vec<Parts> = known.iter().map(|known| known.parts).collect();
-    let all = events.gather(world, scorer.card.features.len())?;
-    common(all.refuse_weights(weight.as_deref()))?;
-    let unlike = all.unlike(&bounds);
+    let parts: Vec<EvaluatedParts> = known.iter().map(|known| known.parts).collect();
+    let all = events.gather(comm, scorer.card.features.len())?;
+    mark_shared(all.refuse_weights(weight.as_deref()))?;
+    let unlike = all.likeness_warnings(&bounds);
     if let (Some(first), true) = (unlike.first(), options.strict) {
-        return common(Err(refused_as_unlike(first)));
+        return mark_shared(Err(refused_as_unlike(first)));
     }
     if let (Some(error), true) = (first_implausible, options.strict) {
-        return common(Err(error));
+        return mark_shared(Err(error));
     }
     let latent = all.choice.latent(&scorer.card, &model);
     let about = About {
@@ -157,14 +158,14 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
         weights: weight.map(|expression| all.weights_before_cuts(expression)),
         prior: scorer.card.calibration.as_ref().map_or(About::default().prior, |of| of.prior),
     };
-    let yardstick = forest.map(|forest| all.yardstick(&forest, about.weights.is_some()));
-    let yardstick = common(yardstick.transpose())?;
+    let baseline = forest.map(|forest| all.baseline(&forest, about.weights.is_some()));
+    let baseline = mark_shared(baseline.transpose())?;
     let baseline_cuts =
         cuts.map(|cuts| CutsBaseline::of(cuts::NAME, &cuts.text(), all.of_cuts.clone()));
-    let baseline_cuts = common(baseline_cuts.transpose())?.flatten();
-    let evaluation = common(all.evaluate(&scorer.card, about, lacking.is_none()))?;
+    let baseline_cuts = mark_shared(baseline_cuts.transpose())?.flatten();
+    let evaluation = mark_shared(all.evaluate(&scorer.card, about, lacking.is_none()))?;
     let mut evaluation =
-        evaluation.with_latent(latent).with_yardstick(yardstick).with_baseline_cuts(baseline_cuts);
+        evaluation.with_latent(latent).with_baseline(baseline).with_baseline_cuts(baseline_cuts);
     if let Some(lacking) = lacking {
         evaluation = evaluation.with_warning(lacking);
     }
@@ -176,14 +177,14 @@ fn watched(world: &dyn World, options: &Options) -> Result<Evaluation> {
     for warning in of_values.chain(implausible).chain(of_events) {
         evaluation = evaluation.with_warning(warning);
     }
-    let written = if is_root(world) { write(options, &evaluation) } else { Ok(()) };
-    agree(world, written)?;
+    let written = if is_root(comm) { write(options, &evaluation) } else { Ok(()) };
+    sync_result(comm, written)?;
     Ok(evaluation)
 }
 
 /// What is computed of the evaluated events beside the model's scores.
-struct More<'a> {
-    pool: &'a Pool,
+struct MeasureContext<'a> {
+    pool: &'a FeatureValues,
     forest: Option<&'a Forest>,
     /// What gammas and hadrons are compared with, where the model describes its training.
     bounds: &'a [Option<Bounds>; 2],
@@ -192,21 +193,21 @@ struct More<'a> {
 
 /// The forest to measure beside the model, where it was asked for.
 fn forest(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
     sources: &[Source],
     known: &[Known],
     options: &Options,
 ) -> Result<Option<Forest>> {
-    if options.yardstick.is_empty() {
+    if options.baseline.is_empty() {
         return Ok(None);
     }
-    let own = catalog::sources(world, &[(&options.yardstick, None)], options.schema.as_deref())?;
-    catalog::refuse_copies(world, &own)?;
+    let own = catalog::sources(comm, &[(&options.baseline, None)], options.schema.as_deref())?;
+    catalog::refuse_copies(comm, &own)?;
     let parts = known.iter().map(|known| known.parts);
     let evaluated: Vec<_> = sources.iter().zip(parts).collect();
     baseline::refuse_overlap(&own, &evaluated)?;
-    Forest::grow(world, scorer, &own).map(Some)
+    Forest::grow(comm, scorer, &own).map(Some)
 }
 
 fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
@@ -217,7 +218,7 @@ fn write(options: &Options, evaluation: &Evaluation) -> Result<()> {
 
 /// Scores and labels of the events that are evaluated.
 #[derive(Debug, Default)]
-struct Events {
+struct EvaluatedEvents {
     score: Vec<f32>,
     log_prob: Vec<f32>,
     gammaness: Vec<f32>,    // NaN where the model is not calibrated
@@ -225,9 +226,9 @@ struct Events {
     of_cuts: Vec<CutEvent>, // all triggered events; empty where no cuts are asked for
     without: Vec<Vec<f32>>, // (features)(events): scores without a feature, where asked for
     gamma: Vec<bool>,
-    bin: Vec<u16>,    // of the thresholds, where the model has them by bins
-    weight: Vec<f64>, // as given; 1 where events have none
-    choice: Choice,   // of whose latent points is told
+    bin: Vec<u16>,        // of the thresholds, where the model has them by bins
+    weight: Vec<f64>,     // as given; 1 where events have none
+    choice: LatentSample, // of whose latent points is told
     /// (features, classes, bins): how often a scaled feature is where.
     parameters: Vec<i64>,
     before_cuts: ClassCounts,
@@ -261,7 +262,7 @@ fn cut_event(bytes: &[u8; CUT_EVENT]) -> CutEvent {
 /// Weights of events of a class, in sums that do not depend on the ranks.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weighed {
-    sum: Sum,
+    sum: WeightSum,
     /// Events whose weight cannot be known, as a quantity in it is not finite.
     unknown: u64,
 }
@@ -278,36 +279,36 @@ impl Weighed {
     }
 
     fn words(self) -> [f64; Weighed::WORDS] {
-        let Sum { events, weight, squares } = self.sum;
+        let WeightSum { events, weight, squares } = self.sum;
         [events as f64, weight, squares, self.unknown as f64]
     }
 
     fn add_words(&mut self, words: &[f64]) {
         let [events, weight, squares, unknown] = [0, 1, 2, 3].map(|i| words[i]);
-        self.sum = self.sum.plus(Sum { events: events as u64, weight, squares });
+        self.sum = self.sum.plus(WeightSum { events: events as u64, weight, squares });
         self.unknown += unknown as u64;
     }
 
     /// Those of unknown weight count as the mean one.
-    fn all(self) -> Sum {
+    fn all(self) -> WeightSum {
         let mean = self.sum.weight / self.sum.events.max(1) as f64;
-        let unknown = Sum::of(self.unknown).scaled(mean);
+        let unknown = WeightSum::of(self.unknown).scaled(mean);
         self.sum.plus(unknown)
     }
 }
 
-impl Events {
-    fn new(features: usize) -> Events {
-        Events { without: vec![Vec::new(); features], ..Events::default() }
+impl EvaluatedEvents {
+    fn new(features: usize) -> EvaluatedEvents {
+        EvaluatedEvents { without: vec![Vec::new(); features], ..EvaluatedEvents::default() }
     }
 
     /// All ranks' events on every rank; their order depends on the ranks, and nothing
     /// in an evaluation on their order.
-    fn gather(self, world: &dyn World, features: usize) -> Result<Events> {
-        let mut all = Events::new(self.without.len());
+    fn gather(self, comm: &dyn Communicator, features: usize) -> Result<EvaluatedEvents> {
+        let mut all = EvaluatedEvents::new(self.without.len());
         all.before_weights = self.before_weights;
         let mut counts = [self.before_cuts.gamma as i64, self.before_cuts.hadron as i64];
-        world.all_reduce_sum(&mut counts)?;
+        comm.all_reduce_sum(&mut counts)?;
         all.before_cuts = ClassCounts { gamma: counts[0] as u64, hadron: counts[1] as u64 };
         for (mine, all) in [(&self.score, &mut all.score), (&self.log_prob, &mut all.log_prob)]
             .into_iter()
@@ -316,38 +317,38 @@ impl Events {
             .chain(self.without.iter().zip(&mut all.without))
         {
             let bytes: Vec<u8> = mine.iter().flat_map(|x| x.to_le_bytes()).collect();
-            for of_rank in world.all_gather(&bytes)? {
+            for of_rank in comm.all_gather(&bytes)? {
                 all.extend(of_rank.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)));
             }
         }
         let mine: Vec<u8> = self.gamma.iter().map(|gamma| u8::from(*gamma)).collect();
-        all.gamma = world.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
+        all.gamma = comm.all_gather(&mine)?.concat().iter().map(|gamma| *gamma == 1).collect();
         let bytes: Vec<u8> = self.bin.iter().flat_map(|b| b.to_le_bytes()).collect();
-        for of_rank in world.all_gather(&bytes)? {
+        for of_rank in comm.all_gather(&bytes)? {
             all.bin.extend(of_rank.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)));
         }
         let bytes: Vec<u8> = self.weight.iter().flat_map(|w| w.to_le_bytes()).collect();
-        for of_rank in world.all_gather(&bytes)? {
+        for of_rank in comm.all_gather(&bytes)? {
             all.weight.extend(of_rank.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)));
         }
         let bytes: Vec<u8> = self.of_cuts.iter().flat_map(cut_event_bytes).collect();
-        for of_rank in world.all_gather(&bytes)? {
+        for of_rank in comm.all_gather(&bytes)? {
             all.of_cuts.extend(of_rank.as_chunks::<CUT_EVENT>().0.iter().map(cut_event));
         }
-        all.choice = self.choice.gather(world, features)?;
+        all.choice = self.choice.gather(comm, features)?;
         all.parameters = self.parameters;
         all.parameters.resize(features * 2 * parameters::BINS, 0);
-        world.all_reduce_sum(&mut all.parameters)?;
+        comm.all_reduce_sum(&mut all.parameters)?;
         for (all, mine) in all.likeness.iter_mut().zip(&self.likeness) {
             let mut words = mine.words(features);
-            world.all_reduce_sum(&mut words)?;
+            comm.all_reduce_sum(&mut words)?;
             *all = LikenessTally::from_words(&words);
         }
         Ok(all)
     }
 
     /// How the events of each class differ from those of the training, where they do.
-    fn unlike(&self, bounds: &[Option<Bounds>; 2]) -> Vec<String> {
+    fn likeness_warnings(&self, bounds: &[Option<Bounds>; 2]) -> Vec<String> {
         let names = [Class::Gamma, Class::Hadron];
         let each = names.iter().zip(&self.likeness).zip(bounds);
         let found = each.filter_map(|((class, tally), bounds)| {
@@ -398,7 +399,7 @@ impl Events {
         for class in [Class::Gamma, Class::Hadron] {
             let own = self.gamma.iter().zip(&self.weight);
             let own = own.filter(|(gamma, _)| **gamma == (class == Class::Gamma));
-            let sum = own.fold(Sum::default(), |sum, (_, weight)| sum.with(*weight));
+            let sum = own.fold(WeightSum::default(), |sum, (_, weight)| sum.with(*weight));
             if sum.events > 0 && sum.weight <= 0.0 {
                 return Err(Fault::new(format!("all weights of the {class}s are 0"))
                     .expected("a weight that gives some events of each class a number above 0")
@@ -412,16 +413,16 @@ impl Events {
         Ok(())
     }
 
-    fn weights_before_cuts(&self, expression: String) -> Weights {
+    fn weights_before_cuts(&self, expression: String) -> EventWeights {
         let [gamma_before_cuts, hadron_before_cuts] = self.before_weights.map(Weighed::all);
-        Weights { expression, gamma_before_cuts, hadron_before_cuts }
+        EventWeights { expression, gamma_before_cuts, hadron_before_cuts }
     }
 
-    fn yardstick(&self, forest: &Forest, weighted: bool) -> Result<Yardstick> {
+    fn baseline(&self, forest: &Forest, weighted: bool) -> Result<Baseline> {
         let name = format!("random forest of {} trees", forest.trees);
         let scores = [self.of_forest.as_slice(), &self.score];
         let weights = weighted.then_some(self.weight.as_slice());
-        Yardstick::of(name, forest.events, scores, &self.gamma, weights)
+        Baseline::of(name, forest.events, scores, &self.gamma, weights)
     }
 
     fn evaluate(&self, card: &Card, about: About, binned: bool) -> Result<Evaluation> {
@@ -498,7 +499,7 @@ fn fallback_threshold(sample: &Sample, card: &Card) -> Result<Threshold> {
 }
 
 /// Returns the part of all files, or how many files each part is taken of.
-fn parts_text(parts: &[Parts]) -> String {
+fn parts_text(parts: &[EvaluatedParts]) -> String {
     let mut files: BTreeMap<&str, usize> = BTreeMap::new();
     parts.iter().for_each(|part| *files.entry(part.name()).or_default() += 1);
     let of = |(name, files): (&&str, &usize)| format!("'{name}' of {files} file(s)");
@@ -508,15 +509,15 @@ fn parts_text(parts: &[Parts]) -> String {
     }
 }
 
-impl Parts {
+impl EvaluatedParts {
     pub fn name(self) -> &'static str {
         match self {
-            Parts::Default => "default",
-            Parts::All => "all",
-            Parts::Only(Part::Train) => "train",
-            Parts::Only(Part::Validation) => "validation",
-            Parts::Only(Part::Calibration) => "calibration",
-            Parts::Only(Part::Test) => "test",
+            EvaluatedParts::Default => "default",
+            EvaluatedParts::All => "all",
+            EvaluatedParts::Only(Part::Train) => "train",
+            EvaluatedParts::Only(Part::Validation) => "validation",
+            EvaluatedParts::Only(Part::Calibration) => "calibration",
+            EvaluatedParts::Only(Part::Test) => "test",
         }
     }
 }
@@ -526,7 +527,7 @@ impl Parts {
 /// The files, and why the model's thresholds by bins are left out, if they are: one lacks a
 /// quantity that bins are made of.
 fn sources(
-    world: &dyn World,
+    comm: &dyn Communicator,
     options: &Options,
     card: &Card,
 ) -> Result<(Vec<Source>, Option<String>)> {
@@ -537,7 +538,7 @@ fn sources(
     ];
     let lists: [(&str, &[PathBuf]); 3] =
         [("FILES", &options.files), ("--gamma", &options.gamma), ("--hadron", &options.hadron)];
-    agree(world, if is_root(world) { list::refuse_shared(&lists) } else { Ok(()) })?;
+    sync_result(comm, if is_root(comm) { list::refuse_shared(&lists) } else { Ok(()) })?;
     let per = card.thresholds.as_ref().map_or("", |thresholds| &thresholds.per);
     let mut bins = Selection::new(&[], &BTreeMap::new())?;
     if card.thresholds.is_some() {
@@ -550,9 +551,9 @@ fn sources(
         Ok(lacking.cloned().unwrap_or_default())
     };
     let Catalog { sources, said } =
-        catalog::catalogue(world, &roles, options.schema.as_deref(), &look)?;
+        catalog::catalogue(comm, &roles, options.schema.as_deref(), &look)?;
     if sources.is_empty() {
-        return common(Err(Fault::new("no files to evaluate")
+        return mark_shared(Err(Fault::new("no files to evaluate")
             .advice("give files, --gamma or --hadron")
             .usage()));
     }
@@ -564,24 +565,24 @@ fn sources(
 }
 
 fn evaluate_file(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
-    more: &More,
+    more: &MeasureContext,
     (number, source, known): (u64, &Source, &Known),
-    events: &mut Events,
+    events: &mut EvaluatedEvents,
     warnings: &mut Vec<String>,
 ) -> Result<FileCounts> {
     let mut slots = vec![None; source.rows.div_ceil(WINDOW) as usize * 2 * Weighed::WORDS];
     let place = (number, source, known);
-    let outcome = score_windows(world, scorer, more, place, events, &mut slots);
-    let tally = agree(world, outcome)?.reduce(world)?;
-    for words in gather_slots(world, &slots)?.chunks_exact(2 * Weighed::WORDS) {
+    let outcome = score_windows(comm, scorer, more, place, events, &mut slots);
+    let tally = sync_result(comm, outcome)?.reduce(comm)?;
+    for words in gather_slots(comm, &slots)?.chunks_exact(2 * Weighed::WORDS) {
         let classes = words.chunks_exact(Weighed::WORDS);
         events.before_weights.iter_mut().zip(classes).for_each(|(of, words)| of.add_words(words));
     }
     if source.class.is_some() && tally.other_class == source.rows {
         let advice = "the files are swapped: exchange --gamma and --hadron";
-        return common(Err(roles::swapped(source, tally.other_class, advice)));
+        return mark_shared(Err(roles::swapped(source, tally.other_class, advice)));
     }
     let names = STATUS_BITS.iter().map(|(_, name)| (*name).to_string());
     let mut left_out: BTreeMap<String, ClassCounts> = names.zip(tally.status).collect();
@@ -603,7 +604,7 @@ fn evaluate_file(
 
 /// Rows of one file by what became of them.
 #[derive(Debug, Clone, Default)]
-struct Tally {
+struct RowTally {
     gamma: u64,
     hadron: u64,
     other_class: u64,
@@ -616,21 +617,21 @@ struct Tally {
     status: [ClassCounts; STATUS_BITS.len()],
 }
 
-impl Tally {
+impl RowTally {
     /// Counts a row whose class, by the column of its file, is not evaluated.
     fn leave_out(&mut self, class: Option<i8>) {
         let is_known = class.is_some_and(|class| class >= 0);
         *(if is_known { &mut self.other_class } else { &mut self.no_class }) += 1;
     }
 
-    fn reduce(self, world: &dyn World) -> Result<Tally> {
-        let Tally { gamma, hadron, other_class, no_class, other_part, .. } = self;
-        let Tally { used_run, unlabelled, status, .. } = self;
+    fn reduce(self, comm: &dyn Communicator) -> Result<RowTally> {
+        let RowTally { gamma, hadron, other_class, no_class, other_part, .. } = self;
+        let RowTally { used_run, unlabelled, status, .. } = self;
         let counts = [gamma, hadron, other_class, no_class, other_part, used_run, unlabelled];
         let mut sums = counts.to_vec();
         sums.extend(status.iter().flat_map(|of| [of.gamma, of.hadron]));
         let mut sums: Vec<i64> = sums.into_iter().map(|n| n as i64).collect();
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         let mut status = [ClassCounts::default(); STATUS_BITS.len()];
         for (of, [gamma, hadron]) in status.iter_mut().zip(sums[counts.len()..].as_chunks::<2>().0)
         {
@@ -638,21 +639,22 @@ impl Tally {
         }
         let [gamma, hadron, other_class, no_class, other_part, used_run, unlabelled] =
             std::array::from_fn(|i| sums[i] as u64);
-        let unknown = Tally { other_class, no_class, other_part, used_run, ..Tally::default() };
-        Ok(Tally { gamma, hadron, unlabelled, status, ..unknown })
+        let unknown =
+            RowTally { other_class, no_class, other_part, used_run, ..RowTally::default() };
+        Ok(RowTally { gamma, hadron, unlabelled, status, ..unknown })
     }
 }
 
 /// Scores this rank's windows of a file; `slots` take what the events of each weigh
 /// (windows, classes, words).
 fn score_windows(
-    world: &dyn World,
+    comm: &dyn Communicator,
     scorer: &Scorer,
-    more: &More,
+    more: &MeasureContext,
     (number, source, known): (u64, &Source, &Known),
-    events: &mut Events,
+    events: &mut EvaluatedEvents,
     slots: &mut [Option<f64>],
-) -> Result<Tally> {
+) -> Result<RowTally> {
     let table = Table::open(&source.path, &source.schema)?;
     scorer.check_units(&table)?;
     refuse_unknown_weight(scorer, &table)?;
@@ -677,11 +679,11 @@ fn score_windows(
     let as_trained = known.file.and_then(|file| file.class).map(Class::code);
     let splitter = Splitter::new(split);
     let (mut block, mut scored, mut tally) =
-        (Block::default(), Scored::default(), Tally::default());
+        (Block::default(), Scored::default(), RowTally::default());
     let windows = source.rows.div_ceil(WINDOW);
-    for window in (0..windows).filter(|w| w % world.size() as u64 == world.rank() as u64) {
+    for window in (0..windows).filter(|w| w % comm.size() as u64 == comm.rank() as u64) {
         let start = window * WINDOW;
-        world.progress(Work::Scoring, start);
+        comm.progress(Work::Scoring, start);
         reader.read(start..(start + WINDOW).min(source.rows), &mut block)?;
         let runs = off.and_then(|_| block.keys.pop());
         scorer.score(&block, &mut scored)?;
@@ -709,7 +711,7 @@ fn score_windows(
                 let class = as_trained.unwrap_or(class);
                 part(&splitter, scorer.selection(), &block, row, class, keyed)
             };
-            if let Parts::Only(wanted) = parts
+            if let EvaluatedParts::Only(wanted) = parts
                 && own_part() != wanted
             {
                 tally.other_part += 1;
@@ -779,8 +781,8 @@ fn take(
     row: usize,
     gamma: bool,
     weight: f64,
-    events: &mut Events,
-    tally: &mut Tally,
+    events: &mut EvaluatedEvents,
+    tally: &mut RowTally,
 ) -> bool {
     let before = &mut events.before_cuts;
     *(if gamma { &mut before.gamma } else { &mut before.hadron }) += 1;
@@ -815,10 +817,10 @@ fn refuse_unknown_weight(scorer: &Scorer, table: &Table) -> Result<()> {
 }
 
 /// What of a file is evaluated.
-fn parts_of(trained: Option<&DataFile>, asked: Parts) -> Parts {
+fn parts_of(trained: Option<&DataFile>, asked: EvaluatedParts) -> EvaluatedParts {
     match asked {
-        Parts::Default if trained.is_some() => Parts::Only(Part::Test),
-        Parts::Default => Parts::All,
+        EvaluatedParts::Default if trained.is_some() => EvaluatedParts::Only(Part::Test),
+        EvaluatedParts::Default => EvaluatedParts::All,
         chosen => chosen,
     }
 }
@@ -838,7 +840,7 @@ mod tests {
 
     #[test]
     fn parts_that_differ_are_told_with_their_files() {
-        let (all, test) = (Parts::All, Parts::Only(Part::Test));
+        let (all, test) = (EvaluatedParts::All, EvaluatedParts::Only(Part::Test));
         assert_eq!(parts_text(&[test, test]), "test");
         assert_eq!(parts_text(&[all, test, all]), "'all' of 2 file(s), 'test' of 1 file(s)");
     }

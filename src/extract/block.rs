@@ -1,9 +1,9 @@
 //! A block of images to a block of rows, on all threads.
 
-use super::columns::{Image, Layout};
+use super::columns::{ColumnLayout, ParametrisedImage};
 use crate::data::images::ImageBlock;
 use crate::error::{Fault, Result};
-use crate::hillas::{Camera, Cleaner, Cleaning, Parameters, Pixels};
+use crate::hillas::{Camera, Cleaner, Cleaning, ImagePixels, Parameters};
 use rayon::prelude::*;
 
 /// Images that one thread takes at a time.
@@ -14,14 +14,14 @@ const PIECE: usize = 128;
 pub struct Extractor {
     pub camera: Camera,
     pub cleaning: Cleaning,
-    pub layout: Layout,
+    pub layout: ColumnLayout,
     /// Pedestal σ (pixels) if it is the same for all images.
     pub sigma: Option<Vec<f32>>,
 }
 
 /// Parameters of a block of images.
 #[derive(Debug, Clone, Default)]
-pub struct Rows {
+pub struct ParameterRows {
     /// (rows, columns of the layout)
     pub cells: Vec<f32>,
     pub status: Vec<u32>, // (rows)
@@ -35,7 +35,7 @@ impl Extractor {
         &self,
         block: &ImageBlock,
         source: &(dyn Fn(usize) -> Option<[f64; 2]> + Sync),
-        rows: &mut Rows,
+        rows: &mut ParameterRows,
     ) -> Result<()> {
         let pixels = self.camera.pixels();
         if let Some(sigma) = self.sigma.as_ref().filter(|sigma| sigma.len() != pixels) {
@@ -50,7 +50,7 @@ impl Extractor {
         let pieces =
             rows.cells.par_chunks_mut(PIECE * width).zip(rows.status.par_chunks_mut(PIECE));
         pieces.enumerate().for_each_init(
-            || Worker::new(self),
+            || BlockWorker::new(self),
             |worker, (piece, (cells, status))| {
                 let first = piece * PIECE;
                 for (i, (cells, status)) in cells.chunks_mut(width).zip(status).enumerate() {
@@ -67,19 +67,19 @@ fn misfit(what: &str, expected: usize, found: usize) -> crate::error::Error {
 }
 
 /// Working space of one thread.
-struct Worker {
+struct BlockWorker {
     cleaner: Cleaner,
-    found: Pixels,
+    found: ImagePixels,
     buffer: Vec<f32>,
 }
 
-impl Worker {
-    fn new(extractor: &Extractor) -> Worker {
+impl BlockWorker {
+    fn new(extractor: &Extractor) -> BlockWorker {
         let mut cleaner = Cleaner::new(extractor.cleaning, extractor.camera.pixels());
         if let Some(sigma) = &extractor.sigma {
             cleaner.set_sigma(sigma);
         }
-        Worker { cleaner, found: Pixels::default(), buffer: Vec::new() }
+        BlockWorker { cleaner, found: ImagePixels::default(), buffer: Vec::new() }
     }
 
     fn image(
@@ -103,6 +103,10 @@ impl Worker {
             parameters.status |= crate::hillas::status::BROKEN;
         }
         let (islands, largest_share) = (self.found.islands, self.found.largest_share);
-        extractor.layout.fill(&Image { parameters, islands, largest_share }, source, cells)
+        extractor.layout.fill(
+            &ParametrisedImage { parameters, islands, largest_share },
+            source,
+            cells,
+        )
     }
 }

@@ -2,14 +2,14 @@
 //! TAIGA's Hillas tables have too has the name that `convert` gives it.
 
 use super::Options;
-use crate::data::schema::columns::{ColumnSpec, Kind};
+use crate::data::schema::columns::{ColumnSpec, ColumnType};
 use crate::hillas::{Parameters, rotated, status};
 
 /// A parameter that depends on the image alone: name, unit, value.
-type Own = (&'static str, &'static str, fn(&Image) -> f64);
+type Own = (&'static str, &'static str, fn(&ParametrisedImage) -> f64);
 
 /// An image and how it came to be.
-pub struct Image {
+pub struct ParametrisedImage {
     pub parameters: Parameters,
     pub islands: u32,
     pub largest_share: f64,
@@ -51,15 +51,15 @@ const AT_SOURCE: [(&str, &str); 8] = [
 
 /// Which columns are written.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub struct ColumnLayout {
     names: Vec<(String, &'static str)>,
     at_source: bool,
     positions: usize,
 }
 
-impl Layout {
+impl ColumnLayout {
     /// All columns of images with or without a source position.
-    pub fn new(options: &Options, at_source: bool) -> Layout {
+    pub fn new(options: &Options, at_source: bool) -> ColumnLayout {
         let positions = if at_source { options.positions } else { 0 };
         let own = OWN.iter().map(|(name, unit, _)| ((*name).to_string(), *unit));
         let mut names: Vec<(String, &'static str)> = own.collect();
@@ -72,7 +72,7 @@ impl Layout {
             names.push((format!("dist_off{k}"), "deg"));
             names.push((format!("alpha_off{k}"), "deg"));
         }
-        Layout { names, at_source, positions }
+        ColumnLayout { names, at_source, positions }
     }
 
     pub fn width(&self) -> usize {
@@ -84,11 +84,18 @@ impl Layout {
     }
 
     pub fn specs(&self) -> impl Iterator<Item = ColumnSpec> {
-        self.names.iter().map(|(name, unit)| ColumnSpec::new(name.clone(), Kind::F32, Some(unit)))
+        self.names
+            .iter()
+            .map(|(name, unit)| ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit)))
     }
 
     /// Writes one image's row; returns its status.
-    pub fn fill(&self, image: &Image, source: Option<[f64; 2]>, row: &mut [f32]) -> u32 {
+    pub fn fill(
+        &self,
+        image: &ParametrisedImage,
+        source: Option<[f64; 2]>,
+        row: &mut [f32],
+    ) -> u32 {
         let mut status = image.parameters.status;
         let mut cells = row.iter_mut();
         let mut put = |value: f64| {
@@ -139,15 +146,15 @@ mod tests {
     use crate::hillas::Camera;
 
     #[test]
-    fn every_cell_of_a_row_is_filled_and_means_what_its_name_says() {
+    fn every_cell_is_filled_as_its_name_says() {
         let camera = Camera::by_name("taiga-595").unwrap();
         let charge: Vec<f32> = (0..595).map(|i| 10.0 + (i * 31 % 17) as f32).collect();
         let kept: Vec<u16> = (21..33).collect();
         let parameters = Parameters::of(&camera, &charge, &kept);
-        let image = Image { parameters, islands: 1, largest_share: 1.0 };
+        let image = ParametrisedImage { parameters, islands: 1, largest_share: 1.0 };
         for (at_source, positions) in [(false, 1), (true, 1), (true, 6)] {
             let options = Options { positions, ..Options::default() };
-            let layout = Layout::new(&options, at_source);
+            let layout = ColumnLayout::new(&options, at_source);
             let mut row = vec![f32::NEG_INFINITY; layout.width()];
             let source = [1.0, -0.5];
             layout.fill(&image, at_source.then_some(source), &mut row);

@@ -1,18 +1,19 @@
 //! The extraction of one file: read ahead, work, write.
 
-use super::block::{Extractor, Rows};
-use super::columns::Layout;
+use super::block::{Extractor, ParameterRows};
+use super::columns::ColumnLayout;
 use super::manifest::ExtractedFile;
 use super::resume::SETTINGS;
 use super::{Options, not_of_hadrons};
-use crate::comm::{StopFlag, Work, World};
+use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp::{self, Stamp};
-use crate::data::images::{ImageBlock, ImageFile, ImageSet, Reader, Sigma, camera_file};
-use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::images::{ImageBlock, ImageFile, ImageReader, ImageSet, Sigma, camera_file};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::table::events;
 use crate::error::{Fault, Result};
 use crate::hillas::{
-    BUILT_IN_CAMERAS, Camera, Comparison, FOCAL_LENGTH_CM, Islands, STATUS_BITS, Thresholds,
+    BUILT_IN_CAMERAS, Camera, CleaningThresholds, FOCAL_LENGTH_CM, Islands, STATUS_BITS,
+    ThresholdComparison,
 };
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,7 +26,7 @@ const BLOCK_IMAGES: usize = 4096;
 const BLOCKS_AHEAD: usize = 2;
 
 /// The camera that was asked for, if one was.
-pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
+pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
     let Some(text) = &options.camera else { return Ok(None) };
     let path = Path::new(text);
     let is_name = !path.is_file() && path.extension().is_none() && path.components().count() < 2;
@@ -38,8 +39,8 @@ pub fn camera_asked(options: &Options) -> Result<Option<Camera>> {
 }
 
 /// What all files of a rank are extracted with.
-pub struct Working<'a> {
-    pub world: &'a dyn World,
+pub struct FileExtractor<'a> {
+    pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub camera: Option<&'a Camera>,
     /// Hash of the settings.
@@ -47,25 +48,25 @@ pub struct Working<'a> {
     pub stop: &'a StopFlag,
 }
 
-impl Working<'_> {
+impl FileExtractor<'_> {
     /// Extracts one file into another; also returns size and time of change of the input. What stood
     /// under the name of the output was looked at before.
     pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
-        let Working { world, options, camera, settings, .. } = *self;
+        let FileExtractor { comm, options, camera, settings, .. } = *self;
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));
         let stamp = Stamp::of(input);
         let hash_of = |path: &Path| {
-            let hash = stamp::hash_file_telling(path, || world.progress(Work::Hashing, 0))?;
+            let hash = stamp::hash_file_with_progress(path, || comm.progress(Work::Hashing, 0))?;
             Ok(stamp::hash_text(&hash))
         };
-        world.progress(Work::Extracting, 0);
+        comm.progress(Work::Extracting, 0);
         let file = ImageFile::open(input, pixels)?;
         let input_blake3 = hash_of(input)?;
         let sets = file.sets();
         let Some(first) = sets.first() else {
             return Err(Fault::new("no images in the file").file(input).input());
         };
-        let plan = Plan::new(first, options);
+        let plan = ColumnPlan::new(first, options);
         let mut writer = ColumnWriter::create(output, events::GROUP, &plan.specs, true)?;
         let mut counts = [0u64; STATUS_BITS.len()];
         for (index, set) in sets.iter().enumerate() {
@@ -95,9 +96,9 @@ impl Working<'_> {
     /// All images of a reader, a block read while another is worked on.
     fn go_through(
         &self,
-        reader: Box<dyn Reader>,
+        reader: Box<dyn ImageReader>,
         extractor: &Extractor,
-        plan: &Plan,
+        plan: &ColumnPlan,
         writer: &mut ColumnWriter,
         counts: &mut [u64],
     ) -> Result<()> {
@@ -121,19 +122,19 @@ impl Working<'_> {
         blocks: &Receiver<ImageBlock>,
         spare: &SyncSender<ImageBlock>,
         extractor: &Extractor,
-        plan: &Plan,
+        plan: &ColumnPlan,
         writer: &mut ColumnWriter,
         counts: &mut [u64],
     ) -> Result<()> {
-        let mut rows = Rows::default();
+        let mut rows = ParameterRows::default();
         let mut columns: Vec<Vec<f32>> = vec![Vec::new(); extractor.layout.width()];
         let mut images = 0;
         for block in blocks {
             self.stop.refuse_if_requested()?;
-            self.world.progress(Work::Extracting, images);
+            self.comm.progress(Work::Extracting, images);
             images += block.rows as u64;
             let class = block.class.as_deref().unwrap_or_default();
-            if matches!(plan.source, Source::Random(_))
+            if matches!(plan.source, SourceChoice::Random(_))
                 && class.iter().any(|class| *class != events::HADRON)
             {
                 return Err(not_of_hadrons("rows of the class column that are not hadrons"));
@@ -159,7 +160,7 @@ impl Working<'_> {
 
 /// Where the source position of an image comes from.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+enum SourceChoice {
     None,
     /// Columns of the input [deg].
     Columns([usize; 2]),
@@ -169,56 +170,56 @@ enum Source {
 }
 
 /// Which columns go where.
-struct Plan {
+struct ColumnPlan {
     specs: Vec<ColumnSpec>,
-    layout: Layout,
+    layout: ColumnLayout,
     /// Columns of the input that are copied.
     copied: Vec<usize>,
-    source: Source,
+    source: SourceChoice,
     fixed_class: Option<i8>,
 }
 
-impl Plan {
-    fn new(set: &ImageSet, options: &Options) -> Plan {
+impl ColumnPlan {
+    fn new(set: &ImageSet, options: &Options) -> ColumnPlan {
         let find = |name: &str| set.columns.iter().position(|(known, _)| known == name);
         let columns = find("source_x").zip(find("source_y")).map(|(x, y)| [x, y]);
         let source = match (options.random_source, columns, options.source) {
-            (Some(offset), _, _) => Source::Random(offset),
-            (None, Some(columns), _) => Source::Columns(columns),
-            (None, None, Some(position)) => Source::Fixed(position),
-            (None, None, None) => Source::None,
+            (Some(offset), _, _) => SourceChoice::Random(offset),
+            (None, Some(columns), _) => SourceChoice::Columns(columns),
+            (None, None, Some(position)) => SourceChoice::Fixed(position),
+            (None, None, None) => SourceChoice::None,
         };
-        let at_source = !matches!(source, Source::None);
-        let layout = Layout::new(options, at_source);
+        let at_source = !matches!(source, SourceChoice::None);
+        let layout = ColumnLayout::new(options, at_source);
         let is_own = |name: &str| layout.has(name) || SOURCE.contains(&name);
         let copied: Vec<usize> =
             (0..set.columns.len()).filter(|i| !is_own(&set.columns[*i].0)).collect();
         let fixed_class = options.class.filter(|_| !set.has_class);
-        let keys = set.keys.iter().map(|name| ColumnSpec::new(name.clone(), Kind::I64, None));
+        let keys = set.keys.iter().map(|name| ColumnSpec::new(name.clone(), ColumnType::I64, None));
         let mut specs: Vec<ColumnSpec> = keys.collect();
         specs.extend(layout.specs());
         specs.extend(copied.iter().map(|i| {
             let (name, unit) = &set.columns[*i];
-            ColumnSpec::new(name.clone(), Kind::F32, Some(unit))
+            ColumnSpec::new(name.clone(), ColumnType::F32, Some(unit))
         }));
         if at_source {
-            specs.extend(SOURCE.map(|name| ColumnSpec::new(name, Kind::F32, Some("deg"))));
+            specs.extend(SOURCE.map(|name| ColumnSpec::new(name, ColumnType::F32, Some("deg"))));
         }
-        specs.push(ColumnSpec::new("status", Kind::U32, None));
+        specs.push(ColumnSpec::new("status", ColumnType::U32, None));
         if set.has_class || fixed_class.is_some() {
-            specs.push(ColumnSpec::new("class", Kind::I8, None));
+            specs.push(ColumnSpec::new("class", ColumnType::I8, None));
         }
-        Plan { specs, layout, copied, source, fixed_class }
+        ColumnPlan { specs, layout, copied, source, fixed_class }
     }
 
     /// Source positions x and y of the rows of a block as they are written [deg]; empty
     /// without.
     fn sources(&self, block: &ImageBlock) -> [Vec<f32>; 2] {
         match self.source {
-            Source::None => [Vec::new(), Vec::new()],
-            Source::Columns(columns) => columns.map(|c| block.columns[c].clone()),
-            Source::Fixed(position) => position.map(|x| vec![x as f32; block.rows]),
-            Source::Random(offset) => {
+            SourceChoice::None => [Vec::new(), Vec::new()],
+            SourceChoice::Columns(columns) => columns.map(|c| block.columns[c].clone()),
+            SourceChoice::Fixed(position) => position.map(|x| vec![x as f32; block.rows]),
+            SourceChoice::Random(offset) => {
                 let position = |row: usize| {
                     let words: Vec<u64> = block.keys.iter().map(|key| key[row] as u64).collect();
                     let stream = Stream::new(0, "random source position", &words);
@@ -239,7 +240,7 @@ fn extractor(
     set: &ImageSet,
     camera: Option<&Camera>,
     options: &Options,
-    plan: &Plan,
+    plan: &ColumnPlan,
 ) -> Result<Extractor> {
     let camera = match (camera, &set.geometry) {
         (Some(camera), _) => camera.clone(),
@@ -272,10 +273,10 @@ fn extractor(
                 .input());
         }
     }
-    if let Source::Random(offset) = plan.source {
+    if let SourceChoice::Random(offset) = plan.source {
         check_random(set, &camera, offset, options)?;
     }
-    if matches!(plan.source, Source::Random(_)) && set.keys.is_empty() {
+    if matches!(plan.source, SourceChoice::Random(_)) && set.keys.is_empty() {
         return Err(Fault::new("random source positions need keys")
             .expected("integer columns in the group `events`")
             .advice("give --source X,Y, or add keys to the file")
@@ -283,8 +284,8 @@ fn extractor(
     }
     let mut cleaning = options.cleaning;
     if set.is_cleaned {
-        cleaning.thresholds = Thresholds::Given;
-    } else if cleaning.thresholds == Thresholds::Given && !set.has_given {
+        cleaning.thresholds = CleaningThresholds::Given;
+    } else if cleaning.thresholds == CleaningThresholds::Given && !set.has_given {
         return Err(Fault::new("the file does not say which pixels belong to an image")
             .advice("choose --cleaning fixed or sigma")
             .input());
@@ -320,7 +321,7 @@ fn check_random(set: &ImageSet, camera: &Camera, offset: f64, options: &Options)
 
 /// Reads until the end, an error, or nobody wants more.
 fn read_ahead(
-    mut reader: Box<dyn Reader>,
+    mut reader: Box<dyn ImageReader>,
     images: usize,
     full: &SyncSender<ImageBlock>,
     empty: &Receiver<ImageBlock>,
@@ -337,20 +338,21 @@ fn append(
     block: &ImageBlock,
     columns: &[Vec<f32>],
     sources: &[Vec<f32>; 2],
-    rows: &Rows,
-    plan: &Plan,
+    rows: &ParameterRows,
+    plan: &ColumnPlan,
     writer: &mut ColumnWriter,
 ) -> Result<()> {
-    let mut values: Vec<Values> = block.keys.iter().map(|keys| Values::I64(keys)).collect();
-    values.extend(columns.iter().map(|column| Values::F32(column)));
-    values.extend(plan.copied.iter().map(|i| Values::F32(&block.columns[*i])));
-    if !matches!(plan.source, Source::None) {
-        values.extend(sources.iter().map(|column| Values::F32(column)));
+    let mut values: Vec<ColumnValues> =
+        block.keys.iter().map(|keys| ColumnValues::I64(keys)).collect();
+    values.extend(columns.iter().map(|column| ColumnValues::F32(column)));
+    values.extend(plan.copied.iter().map(|i| ColumnValues::F32(&block.columns[*i])));
+    if !matches!(plan.source, SourceChoice::None) {
+        values.extend(sources.iter().map(|column| ColumnValues::F32(column)));
     }
-    values.push(Values::U32(&rows.status));
+    values.push(ColumnValues::U32(&rows.status));
     let class = plan.fixed_class.map(|class| vec![class; block.rows]);
     if let Some(class) = block.class.as_ref().or(class.as_ref()) {
-        values.push(Values::I8(class));
+        values.push(ColumnValues::I8(class));
     }
     writer.append(&values)
 }
@@ -382,13 +384,15 @@ fn describe(options: &Options, file: &ImageFile) -> String {
         return "as given".to_string();
     }
     let comparison = match cleaning.comparison {
-        Comparison::Above => ">",
-        Comparison::AtLeast => "≥",
+        ThresholdComparison::Above => ">",
+        ThresholdComparison::AtLeast => "≥",
     };
     let levels = match cleaning.thresholds {
-        Thresholds::Fixed { high, low } => format!("{comparison} {high} / {low} p.e."),
-        Thresholds::Sigma { high, low } => format!("{comparison} {high} / {low} pedestal σ"),
-        Thresholds::Given => return "as given".to_string(),
+        CleaningThresholds::Fixed { high, low } => format!("{comparison} {high} / {low} p.e."),
+        CleaningThresholds::Sigma { high, low } => {
+            format!("{comparison} {high} / {low} pedestal σ")
+        }
+        CleaningThresholds::Given => return "as given".to_string(),
     };
     match cleaning.islands {
         Islands::All => format!("{levels}, all islands"),

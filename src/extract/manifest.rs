@@ -4,7 +4,7 @@
 //! While a run works, its manifest is marked as incomplete and lists the files of earlier runs
 //! alone, so that no kill can lose them.
 
-use super::resume::Earlier;
+use super::resume::EarlierExtractions;
 use crate::dataset::failures::FailedFile;
 use crate::dataset::output::extraction::FORMAT;
 pub use crate::dataset::output::extraction::MANIFEST;
@@ -107,7 +107,7 @@ impl Summary {
 
     /// Marks the extraction as incomplete: the manifest then lists only the files of earlier
     /// runs, and is removed if there are none.
-    pub(super) fn begin(folder: &Path, settings: &str, earlier: &Earlier) -> Result<()> {
+    pub(super) fn begin(folder: &Path, settings: &str, earlier: &EarlierExtractions) -> Result<()> {
         let manifest = folder.join(MANIFEST);
         if earlier.files.is_empty() {
             return storage::remove_file(&manifest);
@@ -118,13 +118,13 @@ impl Summary {
     }
 
     /// Writes the manifest of a folder, with the files of earlier runs, and returns it.
-    pub(super) fn write(&self, folder: &Path, earlier: &Earlier) -> Result<Summary> {
+    pub(super) fn write(&self, folder: &Path, earlier: &EarlierExtractions) -> Result<Summary> {
         let whole = self.clone().with_earlier(earlier);
         storage::write_if_changed(&folder.join(MANIFEST), &whole.to_bytes()?)?;
         Ok(whole)
     }
 
-    fn with_earlier(mut self, earlier: &Earlier) -> Summary {
+    fn with_earlier(mut self, earlier: &EarlierExtractions) -> Summary {
         earlier.add_to(&mut self.files, &mut self.failed);
         self.images = self.files.iter().map(|file| file.images).sum();
         self

@@ -14,12 +14,13 @@ mod manifest;
 mod resume;
 pub mod verify;
 
-pub use block::{Extractor, Rows};
-pub use columns::Layout;
+pub use block::{Extractor, ParameterRows};
+pub use columns::ColumnLayout;
 pub use manifest::{ExtractedFile, MANIFEST, Summary};
 
 use crate::comm::{
-    StopFlag, World, agree, any_rank, common, is_root, preflight, value_of_root, watch,
+    Communicator, StopFlag, any_rank, is_root, mark_shared, preflight, sync_result, value_of_root,
+    watch,
 };
 use crate::config::Hardware;
 use crate::data::table::events::GAMMA;
@@ -27,13 +28,13 @@ use crate::data::text::FIELD_RADIUS_DEG;
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::{self, FailedFile, Failure, or_lack_of_memory};
 use crate::dataset::output::given::Given;
-use crate::dataset::output::ledger::{self, Entry, Ledger};
+use crate::dataset::output::ledger::{self, Ledger, LedgerEntry};
 use crate::dataset::output::started::{self, Start, Started};
-use crate::engine::{self, Place};
+use crate::engine::{self, RankResources};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, Cleaning};
 use crate::storage;
-use resume::{Earlier, Found, Surveyor};
+use resume::{EarlierExtractions, ExtractionSurveyor, FileState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,18 +93,18 @@ const WHOLE: (usize, usize) = (0, 1);
 /// Most positions of the source.
 const MOST_POSITIONS: usize = 64;
 
-type Report = failures::Report<ExtractedFile>;
+type ExtractionReport = failures::RankReport<ExtractedFile>;
 
 /// Extracts all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
 ///
 /// # Errors
 /// `Stopped` if the run was asked to stop: the same command resumes it.
-pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    common(check(options))?;
-    let root = is_root(world);
+pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    mark_shared(check(options))?;
+    let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
-    let outcome = extracted(world, options, stop);
+    let outcome = extracted(comm, options, stop);
     // What is refused leaves nothing behind.
     if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
@@ -115,55 +116,55 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     outcome
 }
 
-fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    let camera = agree(world, file::camera_asked(options))?;
+fn extracted(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    let camera = sync_result(comm, file::requested_camera(options))?;
     let settings = resume::settings_hash(options, camera.as_ref());
     let (inputs, root) = (&options.inputs, options.root.as_deref());
-    let assignment = Assignment::new(world, inputs, &options.output, root)?;
+    let assignment = Assignment::new(comm, inputs, &options.output, root)?;
     let hardware = Hardware { threads: options.threads, ..Hardware::default() };
-    let threads = Place::new(world, hardware)?.threads;
+    let threads = RankResources::new(comm, hardware)?.threads;
     engine::use_threads(threads);
     let started = Started {
         overwrites: options.overwrite,
         model_blake3: None,
         settings_blake3: settings.clone(),
     };
-    let start = Start::new(world, &options.output, WHOLE, started)?;
+    let start = Start::new(comm, &options.output, WHOLE, started)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
     let prepare = || resume::prepare(&assignment, options, &settings);
-    let prepared = if is_root(world) { prepare() } else { Ok(Earlier::default()) };
-    let earlier = agree(world, prepared)?;
-    let is_read_only = any_rank(world, is_root(world) && storage::is_read_only(&options.output))?;
-    let output = is_root(world).then_some(options.output.as_path());
+    let prepared = if is_root(comm) { prepare() } else { Ok(EarlierExtractions::default()) };
+    let earlier = sync_result(comm, prepared)?;
+    let is_read_only = any_rank(comm, is_root(comm) && storage::is_read_only(&options.output))?;
+    let output = is_root(comm).then_some(options.output.as_path());
     let folder = output.filter(|_| !is_read_only);
     if !is_read_only {
-        preflight::shared_folder(world, folder)?;
+        preflight::shared_folder(comm, folder)?;
     }
-    let world: &dyn World = &watch(world, folder, options.watchdog)?;
+    let comm: &dyn Communicator = &watch(comm, folder, options.watchdog)?;
     let resumes_overwriting = start.resumes_overwriting;
-    let see = Surveyor { world, options, settings: &settings, resumes_overwriting, stop };
+    let see = ExtractionSurveyor { comm, options, settings: &settings, resumes_overwriting, stop };
     let found = see.survey(&assignment)?;
     let left = left_of(&assignment, &found);
     if is_read_only && !left.jobs.is_empty() {
-        preflight::shared_folder(world, output)?; // says why nothing can be written
+        preflight::shared_folder(comm, output)?; // says why nothing can be written
     }
     let begin = || begin(&left, options, (&start, &settings), &earlier);
-    agree(world, if is_root(world) { begin() } else { Ok(()) })?;
-    if is_root(world) {
+    sync_result(comm, if is_root(comm) { begin() } else { Ok(()) })?;
+    if is_root(comm) {
         log::info!(
             "extracting {} file(s) on {} rank(s), {threads} thread(s) each",
             left.jobs.len(),
-            world.size()
+            comm.size()
         );
     }
-    let mut ledger = Ledger::new(&options.output, (world.rank(), world.size()));
-    let mut report = Report::default();
-    if is_root(world) {
+    let mut ledger = Ledger::new(&options.output, (comm.rank(), comm.size()));
+    let mut report = ExtractionReport::default();
+    if is_root(comm) {
         report.failures.clone_from(&assignment.unusable);
     }
     let working =
-        file::Working { world, options, camera: camera.as_ref(), settings: &settings, stop };
-    for job in left.of_rank(world.rank(), world.size()) {
+        file::FileExtractor { comm, options, camera: camera.as_ref(), settings: &settings, stop };
+    for job in left.of_rank(comm.rank(), comm.size()) {
         stop.refuse_if_requested()?;
         match extract_file(&working, job, &mut ledger).map_err(or_lack_of_memory) {
             Ok(file) => report.files.push(file),
@@ -173,17 +174,18 @@ fn extracted(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Su
             Err(error) => report.failures.push(Failure::new(&job.input, &error)),
         }
     }
-    if is_root(world) {
-        add_found(&mut report, found);
+    if is_root(comm) {
+        add_surveyed(&mut report, found);
     }
-    let ending = Ending { options, assignment: &assignment, settings: &settings };
-    ending.finish(world, &earlier, &report)
+    let ending = ExtractionEnd { options, assignment: &assignment, settings: &settings };
+    ending.finish(comm, &earlier, &report)
 }
 
 /// The files whose outputs are not finished.
-fn left_of(assignment: &Assignment, found: &[Found]) -> Assignment {
+fn left_of(assignment: &Assignment, found: &[FileState]) -> Assignment {
     let left = assignment.jobs.iter().zip(found);
-    let left = left.filter(|(_, found)| matches!(found, Found::Left)).map(|(job, _)| job.clone());
+    let left =
+        left.filter(|(_, found)| matches!(found, FileState::Left)).map(|(job, _)| job.clone());
     Assignment { jobs: left.collect(), unusable: Vec::new() }
 }
 
@@ -193,7 +195,7 @@ fn begin(
     left: &Assignment,
     options: &Options,
     (start, settings): (&Start, &str),
-    earlier: &Earlier,
+    earlier: &EarlierExtractions,
 ) -> Result<()> {
     if left.jobs.is_empty() {
         return Ok(());
@@ -209,10 +211,14 @@ fn begin(
 }
 
 /// Extracts one file and adds it to the ledger.
-fn extract_file(working: &file::Working, job: &Job, ledger: &mut Ledger) -> Result<ExtractedFile> {
+fn extract_file(
+    working: &file::FileExtractor,
+    job: &Job,
+    ledger: &mut Ledger,
+) -> Result<ExtractedFile> {
     let (file, input_stamp) = working.extract(&job.input, &job.output)?;
     let file = ExtractedFile { output: job.name.clone(), ..file };
-    ledger.add(&Entry {
+    ledger.add(&LedgerEntry {
         file: file.clone(),
         bytes: std::fs::metadata(&job.output).map_or(0, |data| data.len()),
         model_blake3: None,
@@ -223,12 +229,12 @@ fn extract_file(working: &file::Working, job: &Job, ledger: &mut Ledger) -> Resu
 }
 
 /// Adds what was found before the work.
-fn add_found(report: &mut Report, found: Vec<Found>) {
+fn add_surveyed(report: &mut ExtractionReport, found: Vec<FileState>) {
     for found in found {
         match found {
-            Found::Finished(file) => report.files.push(file),
-            Found::Failed(failure) => report.failures.push(failure),
-            Found::Left => {}
+            FileState::Finished(file) => report.files.push(file),
+            FileState::Failed(failure) => report.failures.push(failure),
+            FileState::Left => {}
         }
     }
 }
@@ -276,17 +282,22 @@ fn not_of_hadrons(found: &str) -> Error {
 }
 
 /// What the end of an extraction needs besides the ranks' reports.
-struct Ending<'a> {
+struct ExtractionEnd<'a> {
     options: &'a Options,
     assignment: &'a Assignment,
     settings: &'a str,
 }
 
-impl Ending<'_> {
+impl ExtractionEnd<'_> {
     /// Puts the ranks' reports together and writes the manifest.
-    fn finish(&self, world: &dyn World, earlier: &Earlier, mine: &Report) -> Result<Summary> {
-        let Ending { options, assignment, settings } = self;
-        let all = mine.gather(world, |file| &file.output)?;
+    fn finish(
+        &self,
+        comm: &dyn Communicator,
+        earlier: &EarlierExtractions,
+        mine: &ExtractionReport,
+    ) -> Result<Summary> {
+        let ExtractionEnd { options, assignment, settings } = self;
+        let all = mine.gather(comm, |file| &file.output)?;
         let outcome = all.refuse_all_failed();
         let summary = Summary::new(settings, all.files.clone(), all.failed(assignment));
         let conclude = || {
@@ -306,7 +317,7 @@ impl Ending<'_> {
             }
             earlier.unresolved(&options.output, &whole.files)
         };
-        let unresolved: BTreeMap<String, FailedFile> = value_of_root(world, conclude)?;
+        let unresolved: BTreeMap<String, FailedFile> = value_of_root(comm, conclude)?;
         outcome?;
         let failed = unresolved.into_iter().chain(summary.failed).collect();
         Ok(Summary { failed, ..summary })

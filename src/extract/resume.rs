@@ -8,19 +8,19 @@
 
 use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::{Camera, Options};
-use crate::comm::{StopFlag, Work, World};
+use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::finished::FinishedFile;
 use crate::data::files::stamp::{self, Stamp};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::failures::Failure;
 use crate::dataset::output::earlier::has_recorded_length;
-use crate::dataset::output::ledger::{self, Entries, Entry};
+use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-pub type Earlier = crate::dataset::output::earlier::Earlier<ExtractedFile>;
+pub type EarlierExtractions = crate::dataset::output::earlier::EarlierFiles<ExtractedFile>;
 
 /// Root attribute of an output: the hash of its settings.
 pub const SETTINGS: &str = "settings_blake3";
@@ -41,7 +41,11 @@ pub fn settings_hash(options: &Options, camera: Option<&Camera>) -> String {
 ///
 /// # Errors
 /// `Usage` if other files of the folder were extracted with other settings.
-pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Result<Earlier> {
+pub fn prepare(
+    assignment: &Assignment,
+    options: &Options,
+    settings: &str,
+) -> Result<EarlierExtractions> {
     let folder = &options.output;
     if !storage::is_read_only(folder) {
         ledger::remove_damaged_lines::<ExtractedFile>(folder)?;
@@ -54,11 +58,11 @@ pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Re
     }
     let earlier = match Summary::read(&manifest) {
         Ok(Some(summary)) => earlier(assignment, options, settings, summary)?,
-        Ok(None) => Earlier::default(),
+        Ok(None) => EarlierExtractions::default(),
         Err(error) if !options.overwrite => return Err(error),
         Err(error) => {
             log::warn!("{error}; files that earlier runs have extracted leave the manifest");
-            Earlier::default()
+            EarlierExtractions::default()
         }
     };
     storage::create_folder(folder)?;
@@ -71,7 +75,7 @@ fn earlier(
     options: &Options,
     settings: &str,
     summary: Summary,
-) -> Result<Earlier> {
+) -> Result<EarlierExtractions> {
     let same_settings = summary.settings_blake3.as_deref() == Some(settings);
     let is_there = |file: &&ExtractedFile| options.output.join(&file.output).exists();
     if let (Some(other), false, false) =
@@ -83,7 +87,7 @@ fn earlier(
             .advice("choose another output, or give --overwrite to extract everything again")
             .usage());
     }
-    let mut earlier = Earlier::new(summary.files, summary.failed, assignment);
+    let mut earlier = EarlierExtractions::new(summary.files, summary.failed, assignment);
     if let (Some(other), false) = (earlier.files.first(), same_settings) {
         return Err(Fault::new(
             "the output folder holds other files extracted with other settings",
@@ -107,15 +111,15 @@ fn earlier(
 
 /// State of one file before the work.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Found {
+pub enum FileState {
     Finished(ExtractedFile),
     Left,
     Failed(Failure),
 }
 
 /// What a file is looked at with.
-pub struct Surveyor<'a> {
-    pub world: &'a dyn World,
+pub struct ExtractionSurveyor<'a> {
+    pub comm: &'a dyn Communicator,
     pub options: &'a Options,
     pub settings: &'a str,
     /// Whether an earlier start has begun to replace the outputs: those that it has finished
@@ -124,24 +128,28 @@ pub struct Surveyor<'a> {
     pub stop: &'a StopFlag,
 }
 
-impl Surveyor<'_> {
+impl ExtractionSurveyor<'_> {
     /// Looks at this rank's share of the files, and returns what all ranks have found.
-    pub fn survey(&self, assignment: &Assignment) -> Result<Vec<Found>> {
+    pub fn survey(&self, assignment: &Assignment) -> Result<Vec<FileState>> {
         let entries: Entries<ExtractedFile> = ledger::read(&self.options.output)?.entries;
-        assignment.survey(self.world, |job| {
+        assignment.survey(self.comm, |job| {
             self.stop.refuse_if_requested()?;
             let known = entries.get(&job.name).map_or(&[][..], Vec::as_slice);
             match self.look(job, known) {
-                Ok(Some(file)) => Ok(Found::Finished(file)),
-                Ok(None) => Ok(Found::Left),
+                Ok(Some(file)) => Ok(FileState::Finished(file)),
+                Ok(None) => Ok(FileState::Left),
                 Err(error @ Error::Environment(_)) => Err(error),
-                Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+                Err(error) => Ok(FileState::Failed(Failure::new(&job.input, &error))),
             }
         })
     }
 
     /// Returns the output of a job if it is finished, and a fault if it is of something else.
-    fn look(&self, job: &Job, known: &[Entry<ExtractedFile>]) -> Result<Option<ExtractedFile>> {
+    fn look(
+        &self,
+        job: &Job,
+        known: &[LedgerEntry<ExtractedFile>],
+    ) -> Result<Option<ExtractedFile>> {
         if std::fs::symlink_metadata(&job.output).is_err() {
             return Ok(None);
         }
@@ -171,7 +179,7 @@ impl Surveyor<'_> {
     }
 
     /// Returns the output of a ledger line, provided that it and its input are as they were.
-    fn recorded(&self, job: &Job, entry: &Entry<ExtractedFile>) -> Result<ExtractedFile> {
+    fn recorded(&self, job: &Job, entry: &LedgerEntry<ExtractedFile>) -> Result<ExtractedFile> {
         let metadata = std::fs::symlink_metadata(&job.output);
         let is_whole = metadata.is_ok_and(|data| data.is_file() && data.len() == entry.bytes);
         if !is_whole || self.hash(&job.output)? != entry.file.output_blake3 {
@@ -186,8 +194,8 @@ impl Surveyor<'_> {
     }
 
     fn hash(&self, path: &Path) -> Result<String> {
-        let progress = || self.world.progress(Work::Hashing, 0);
-        Ok(stamp::hash_text(&stamp::hash_file_telling(path, progress)?))
+        let progress = || self.comm.progress(Work::Hashing, 0);
+        Ok(stamp::hash_text(&stamp::hash_file_with_progress(path, progress)?))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::resume::SETTINGS;
-use crate::comm::{World, agree};
+use crate::comm::{Communicator, sync_result};
 use crate::data::files::finished::FinishedFile;
-use crate::dataset::output::verification::{self, Claims, Verification};
+use crate::dataset::output::verification::{self, Claims, OutputVerification};
 use crate::error::{Fault, Result};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// `Input` if the extraction is not complete.
-pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
+pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerification> {
     let read = Summary::read(&folder.join(MANIFEST)).and_then(|summary| {
         summary.filter(|summary| summary.complete).ok_or_else(|| {
             Fault::new("the extraction is not complete")
@@ -22,7 +22,7 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
                 .input()
         })
     });
-    let summary = agree(world, read)?;
+    let summary = sync_result(comm, read)?;
     let claims = Claims {
         files: &summary.files,
         rows: summary.images,
@@ -30,7 +30,7 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         left_out: &[],
     };
     let look = |path: &Path, file: &ExtractedFile| check_attributes(path, file, &summary);
-    verification::verify(world, folder, &claims, &look)
+    verification::verify(comm, folder, &claims, &look)
 }
 
 /// Compares what an output says of itself with the manifest.

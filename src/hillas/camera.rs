@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cameras_have_their_pixels_where_taiga_has_them() {
+    fn cameras_have_pixels_where_taiga_has_them() {
         let first = Camera::by_name("taiga-560").unwrap();
         let second = Camera::by_name("taiga-595").unwrap();
         assert_eq!((first.pixels(), second.pixels()), (560, 595));
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pixels_of_a_camera_with_one_missing_are_a_camera() {
+    fn camera_with_one_pixel_missing_is_accepted() {
         let mut camera = Camera::by_name("taiga-560").unwrap();
         camera.x_cm.remove(21);
         camera.y_cm.remove(21);

@@ -15,14 +15,14 @@ const WORD: usize = 64;
 /// How images are cleaned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cleaning {
-    pub thresholds: Thresholds,
-    pub comparison: Comparison,
+    pub thresholds: CleaningThresholds,
+    pub comparison: ThresholdComparison,
     pub islands: Islands,
 }
 
 /// Two levels, or the choice that came with the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Thresholds {
+pub enum CleaningThresholds {
     /// In p.e.
     Fixed { high: f64, low: f64 },
     /// In units of the pixel's pedestal σ.
@@ -33,7 +33,7 @@ pub enum Thresholds {
 
 /// What a charge must do to pass a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
+pub enum ThresholdComparison {
     /// Be greater, as in TAIGA's program.
     Above,
     /// Be as great or greater, as in ctapipe's `tailcuts_clean`.
@@ -52,8 +52,8 @@ impl Default for Cleaning {
     /// TAIGA's: more than 14 and 7 p.e., all islands.
     fn default() -> Cleaning {
         Cleaning {
-            thresholds: Thresholds::Fixed { high: 14.0, low: 7.0 },
-            comparison: Comparison::Above,
+            thresholds: CleaningThresholds::Fixed { high: 14.0, low: 7.0 },
+            comparison: ThresholdComparison::Above,
             islands: Islands::All,
         }
     }
@@ -62,7 +62,8 @@ impl Default for Cleaning {
 impl Cleaning {
     /// Refuses thresholds that are none.
     pub fn check(&self) -> Result<()> {
-        let (Thresholds::Fixed { high, low } | Thresholds::Sigma { high, low }) = self.thresholds
+        let (CleaningThresholds::Fixed { high, low } | CleaningThresholds::Sigma { high, low }) =
+            self.thresholds
         else {
             return Ok(());
         };
@@ -76,13 +77,13 @@ impl Cleaning {
     }
 
     pub fn needs_sigma(&self) -> bool {
-        matches!(self.thresholds, Thresholds::Sigma { .. })
+        matches!(self.thresholds, CleaningThresholds::Sigma { .. })
     }
 }
 
 /// What belongs to one image, in the order of the pixels.
 #[derive(Debug, Clone, Default)]
-pub struct Pixels {
+pub struct ImagePixels {
     pub kept: Vec<u16>,
     /// Connected parts before any was left out.
     pub islands: u32,
@@ -127,7 +128,7 @@ impl Cleaner {
     /// Takes the pedestal σ (pixels) of the images that follow [p.e.]. A pixel whose σ is
     /// no positive number is dead: it is part of no image.
     pub fn set_sigma(&mut self, sigma: &[f32]) {
-        let Thresholds::Sigma { high, low } = self.cleaning.thresholds else { return };
+        let CleaningThresholds::Sigma { high, low } = self.cleaning.thresholds else { return };
         let comparison = self.cleaning.comparison;
         let level = |level: f64| {
             sigma.iter().map(move |sigma| {
@@ -143,12 +144,18 @@ impl Cleaner {
 
     /// Chooses the pixels of an image. `charge` (pixels) in p.e.; `given` (pixels) is not 0
     /// where the input says that a pixel belongs to the image, and needed for
-    /// [`Thresholds::Given`] alone.
-    pub fn clean(&mut self, camera: &Camera, charge: &[f32], given: &[u8], image: &mut Pixels) {
+    /// [`CleaningThresholds::Given`] alone.
+    pub fn clean(
+        &mut self,
+        camera: &Camera,
+        charge: &[f32],
+        given: &[u8],
+        image: &mut ImagePixels,
+    ) {
         image.kept.clear();
         image.broken = false;
         match self.cleaning.thresholds {
-            Thresholds::Given => {
+            CleaningThresholds::Given => {
                 for (i, (charge, given)) in charge.iter().zip(given).enumerate() {
                     image.broken |= !charge.is_finite();
                     if *given != 0 && charge.is_finite() {
@@ -156,13 +163,13 @@ impl Cleaner {
                     }
                 }
             }
-            Thresholds::Fixed { high, low } => {
+            CleaningThresholds::Fixed { high, low } => {
                 let [low, high] =
                     [low, high].map(|level| self.cleaning.comparison.exclusive(level));
                 image.broken |= above(charge, |_| low, &mut self.low);
                 self.choose(camera, |i| charge[i] > high, image);
             }
-            Thresholds::Sigma { .. } => {
+            CleaningThresholds::Sigma { .. } => {
                 let (low, high) =
                     (std::mem::take(&mut self.sigma_low), std::mem::take(&mut self.sigma_high));
                 let levels = &low[..charge.len()];
@@ -175,7 +182,12 @@ impl Cleaner {
     }
 
     /// The pixels that survive, from the mask of those above the low threshold.
-    fn choose(&mut self, camera: &Camera, is_high: impl Fn(usize) -> bool, image: &mut Pixels) {
+    fn choose(
+        &mut self,
+        camera: &Camera,
+        is_high: impl Fn(usize) -> bool,
+        image: &mut ImagePixels,
+    ) {
         for (word, (low, high)) in self.low.iter().zip(&mut self.high).enumerate() {
             *high = 0;
             each(*low, |bit| *high |= u64::from(is_high(word * WORD + bit)) << bit);
@@ -195,7 +207,7 @@ impl Cleaner {
 
     /// Counts the islands; keeps the one with the largest charge if the others are to go.
     /// Of equal ones it is that with the lowest pixel.
-    fn islands(&mut self, camera: &Camera, charge: &[f32], image: &mut Pixels) {
+    fn islands(&mut self, camera: &Camera, charge: &[f32], image: &mut ImagePixels) {
         self.open.fill(0);
         for i in &image.kept {
             self.open[*i as usize / WORD] |= 1 << (*i as usize % WORD);
@@ -239,16 +251,16 @@ impl Cleaner {
     }
 }
 
-impl Comparison {
+impl ThresholdComparison {
     /// The f32 that a charge must exceed to pass `level` by this comparison, exactly.
     fn exclusive(self, level: f64) -> f32 {
         let nearest = level as f32;
         match self {
             // The largest f32 that is not above the level.
-            Comparison::Above if f64::from(nearest) > level => nearest.next_down(),
+            ThresholdComparison::Above if f64::from(nearest) > level => nearest.next_down(),
             // The largest f32 that is below the level.
-            Comparison::AtLeast if f64::from(nearest) >= level => nearest.next_down(),
-            Comparison::Above | Comparison::AtLeast => nearest,
+            ThresholdComparison::AtLeast if f64::from(nearest) >= level => nearest.next_down(),
+            ThresholdComparison::Above | ThresholdComparison::AtLeast => nearest,
         }
     }
 }

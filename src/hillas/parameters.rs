@@ -6,7 +6,7 @@
 //! cos 2ψ = −d/z, sin 2ψ = 2 sxy/z. Degenerate images are normal, and each has its bit.
 
 use super::Camera;
-use super::positions::Axis;
+use super::positions::ImageAxis;
 
 /// Bits of the status of an image, and their meaning.
 pub const STATUS_BITS: [(u32, &str); 6] = [
@@ -204,8 +204,8 @@ impl Parameters {
 
     /// What depends on the reference point [deg].
     pub fn at(&self, reference: [f64; 2]) -> AtPosition {
-        let axis = Axis { centroid: [self.x, self.y], direction: self.axis };
-        let seen = axis.seen_from(reference);
+        let axis = ImageAxis { centroid: [self.x, self.y], direction: self.axis };
+        let seen = axis.relative_to(reference);
         let (x, y) = (self.x - reference[0], self.y - reference[1]);
         let [sxx, syy, sxy] = self.moments;
         let across = (sxx * y * y - 2.0 * sxy * x * y + syy * x * x).max(0.0).sqrt();

@@ -49,7 +49,7 @@ pub fn rotated(source: [f64; 2], k: usize, count: usize) -> [f64; 2] {
 /// Centroid and direction of an image: all that its place relative to a reference point
 /// depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Axis {
+pub struct ImageAxis {
     pub centroid: [f64; 2], // [deg]
     /// (cos ψ, sin ψ) of the major axis; NaN without one.
     pub direction: [f64; 2],
@@ -57,7 +57,7 @@ pub struct Axis {
 
 /// How an image lies to a reference point. Lengths in deg.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Seen {
+pub struct RelativePosition {
     /// From the reference point to the centroid.
     pub dist: f64,
     /// From the reference point to the axis.
@@ -67,21 +67,21 @@ pub struct Seen {
     pub along: f64,
 }
 
-impl Axis {
+impl ImageAxis {
     /// From an angle of the axis [deg].
-    pub fn from_degrees(centroid: [f64; 2], angle: f64) -> Axis {
+    pub fn from_degrees(centroid: [f64; 2], angle: f64) -> ImageAxis {
         let angle = angle.to_radians();
-        Axis { centroid, direction: [libm::cos(angle), libm::sin(angle)] }
+        ImageAxis { centroid, direction: [libm::cos(angle), libm::sin(angle)] }
     }
 
     /// miss² = ½(U X² + V Y²) − 2 sxy X Y/z with U = 1 + d/z, V = 2 − U and X, Y relative to
     /// the reference is the square of X sin ψ − Y cos ψ, which is summed without
     /// cancellation.
     #[inline(always)]
-    pub fn seen_from(&self, reference: [f64; 2]) -> Seen {
+    pub fn relative_to(&self, reference: [f64; 2]) -> RelativePosition {
         let (x, y) = (self.centroid[0] - reference[0], self.centroid[1] - reference[1]);
         let [cos, sin] = self.direction;
-        Seen {
+        RelativePosition {
             dist: (x * x + y * y).sqrt(),
             miss: (x * sin - y * cos).abs(),
             along: x * cos + y * sin,
@@ -89,7 +89,7 @@ impl Axis {
     }
 }
 
-impl Seen {
+impl RelativePosition {
     /// Angle between the axis and the line to the reference point, 0…90 deg; NaN on the
     /// reference point and without an axis.
     #[inline(always)]
@@ -164,7 +164,7 @@ pub fn disp(size: f64, width: f64, length: f64, dist: f64) -> f64 {
 /// reference's side of the centroid, or with a tail that points toward the reference (a
 /// negative `skewness`) the one beyond it.
 #[inline(always)]
-pub fn theta2(seen: &Seen, disp: f64, skewness: Option<f64>) -> f64 {
+pub fn theta2(seen: &RelativePosition, disp: f64, skewness: Option<f64>) -> f64 {
     let toward = if skewness.is_some_and(|s| s < 0.0) { -disp } else { disp };
     // (|along| − disp)² + miss², which cannot be negative.
     let rest = seen.along.abs() - toward;
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn six_positions_lie_sixty_degrees_apart_at_equal_offsets() {
+    fn six_positions_are_sixty_degrees_apart() {
         let source = [0.7, -0.98];
         let all: Vec<[f64; 2]> = (0..6).map(|k| rotated(source, k, 6)).collect();
         assert_eq!((all[0], all[3]), (source, [-0.7, 0.98]));
@@ -217,22 +217,22 @@ mod tests {
     }
 
     #[test]
-    fn an_image_on_the_reference_point_or_without_an_axis_has_no_alpha() {
-        let at = |direction: f64| Axis::from_degrees([0.5, -0.25], direction);
-        assert!(at(30.0).seen_from([0.5, -0.25]).alpha().is_nan());
-        assert!(at(f64::NAN).seen_from([0.0, 0.0]).alpha().is_nan());
+    fn alpha_is_undefined_on_source_or_without_axis() {
+        let at = |direction: f64| ImageAxis::from_degrees([0.5, -0.25], direction);
+        assert!(at(30.0).relative_to([0.5, -0.25]).alpha().is_nan());
+        assert!(at(f64::NAN).relative_to([0.0, 0.0]).alpha().is_nan());
         // A sine that rounding carries above 1.
-        let across = Seen { dist: 1.0, miss: 1.0 + f64::EPSILON, along: 0.0 };
+        let across = RelativePosition { dist: 1.0, miss: 1.0 + f64::EPSILON, along: 0.0 };
         assert!((across.alpha() - 90.0).abs() < 1e-12);
     }
 
     /// The law of cosines, as it is published, against the sum of squares that is computed.
     #[test]
-    fn theta2_is_the_law_of_cosines_and_the_nearer_of_two_points() {
+    fn theta2_is_law_of_cosines_of_nearer_point() {
         for i in 0..200 {
             let x = |k: i32| f64::from((i * 37 + k * 101) % 97) / 40.0 - 1.2;
-            let axis = Axis::from_degrees([x(1), x(2)], 75.0 * x(3));
-            let seen = axis.seen_from([x(4), x(5)]);
+            let axis = ImageAxis::from_degrees([x(1), x(2)], 75.0 * x(3));
+            let seen = axis.relative_to([x(4), x(5)]);
             let (size, width, length) = (100.0 + 900.0 * x(6).abs(), 0.1, 0.3 + x(7).abs());
             let disp = disp(size, width, length, seen.dist);
             let cos = libm::cos(seen.alpha().to_radians());

@@ -3,11 +3,11 @@
 //! equal bytes.
 
 use super::reference::Reference;
-use crate::config::{Anomalies, Class, Cut, Mode, Split};
+use crate::config::{Anomalies, Class, Cut, Mode, SplitConfig};
 use crate::data::schema::features::{MEASURE, ScaledFeature};
 use crate::dataset::event_store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::statistics::{BinnedThresholds, Calibration, Measured, Normals, Threshold};
+use crate::statistics::{BinnedThresholds, Calibration, Measured, NullDistribution, Threshold};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use taiga_flow_gpu::random::Stream;
@@ -40,7 +40,7 @@ pub struct Card {
     pub features: Vec<ScaledFeature>,
     pub cuts: BTreeMap<String, Cut>,
     pub flows: BTreeMap<String, FlowCard>,
-    pub split: Split,
+    pub split: SplitConfig,
     pub threshold: Option<Threshold>,
     /// The same rule bin by bin of a quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,11 +50,11 @@ pub struct Card {
     pub calibration: Option<Calibration>,
     /// For p-values of a single flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub normals: Option<Normals>,
+    pub normals: Option<NullDistribution>,
     /// The events trained on, to recognise them and events unlike them; since version 6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    pub training: Training,
+    pub training: TrainingRecord,
     /// blake3 of this card as JSON with an empty checksum, then of the bytes of all
     /// weights: a bit that flips later is noticed before anything is scored.
     pub checksum: String,
@@ -72,7 +72,7 @@ pub struct FlowCard {
 
 /// How the model came about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Training {
+pub struct TrainingRecord {
     pub seed: u64,
     pub configuration: String, // hash
     /// blake3 and rows of each input file, in order.

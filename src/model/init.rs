@@ -23,12 +23,12 @@ pub fn initial_params(spec: &FlowSpec, seed: u64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taiga_flow_gpu::reference::Reference;
+    use taiga_flow_gpu::reference::ReferenceFlow;
 
     #[test]
     fn a_new_flow_is_the_identity() {
         let spec = FlowSpec::reference_study(6);
-        let flow: Reference = Reference::new(&spec, &initial_params(&spec, 5));
+        let flow: ReferenceFlow = ReferenceFlow::new(&spec, &initial_params(&spec, 5));
         let x = [0.3, -1.0, 2.0, 0.1, 0.0, -0.7];
         let (z, log_det) = flow.forward(&x);
         assert_eq!(z, x);

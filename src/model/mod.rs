@@ -9,9 +9,9 @@ mod store;
 
 pub use card::{
     Card, ComparedFeature, Contamination, DataFile, FORMAT, FlowCard, FlowTraining,
-    HadronComparison, OffSourceCard, Training, VERSION, VERSION_OF_SEVERAL, VERSION_WITH_BINS,
-    VERSION_WITH_NORMALS, VERSION_WITH_REFERENCE, VERSION_WITH_WEIGHT,
+    HadronComparison, OffSourceCard, TrainingRecord, VERSION, VERSION_OF_SEVERAL,
+    VERSION_WITH_BINS, VERSION_WITH_NORMALS, VERSION_WITH_REFERENCE, VERSION_WITH_WEIGHT,
 };
 pub use init::initial_params;
 pub use reference::{ClassReference, FRACTIONS, Reference, SketchCard};
-pub use store::{Model, Sketches};
+pub use store::{Model, ModelSketches};

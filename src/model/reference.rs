@@ -77,7 +77,7 @@ impl SketchCard {
                 .advice("copy the file again; it was altered after it was written")
                 .input());
         }
-        let shape = sketch::Shape { bytes: bits.len(), one_in: self.one_in };
+        let shape = sketch::SketchShape { bytes: bits.len(), one_in: self.one_in };
         Ok(Sketch { shape, bits: bits.to_vec(), names: self.names })
     }
 
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_of_a_range_differ_from_0_by_more_than_rounding() {
+    fn range_ends_differ_from_0_beyond_rounding() {
         let cleaned = |range: [f64; 2]| range.map(|end| without_rounding(end, range));
         assert_eq!(cleaned([-7e-10, 1.2]), [0.0, 1.2]);
         assert_eq!(cleaned([-90.0, 3e-9]), [-90.0, 0.0]);

@@ -25,7 +25,7 @@ const CONTENTS: &str = "reference.contents";
 
 /// Sketches of the events that a model was trained on.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sketches {
+pub struct ModelSketches {
     pub keys: Option<Sketch>,
     pub contents: Option<Sketch>,
 }
@@ -35,7 +35,7 @@ pub struct Sketches {
 pub struct Model {
     pub card: Card,
     pub flows: BTreeMap<String, Vec<f32>>,
-    pub sketches: Sketches,
+    pub sketches: ModelSketches,
 }
 
 impl Model {
@@ -122,8 +122,8 @@ impl Model {
             flows.insert(name.clone(), read_flow(&tensors, name, &layout)?);
         }
         let sketches = match &card.reference {
-            Some(reference) => Sketches::read(&tensors, reference)?,
-            None => Sketches::default(),
+            Some(reference) => ModelSketches::read(&tensors, reference)?,
+            None => ModelSketches::default(),
         };
         let model = Model { card, flows, sketches };
         let (expected, found) = (&model.card.checksum, model.checksum()?);
@@ -148,14 +148,14 @@ impl Model {
     }
 }
 
-impl Sketches {
+impl ModelSketches {
     fn named(&self) -> impl Iterator<Item = (&'static str, &Sketch)> {
         let keys = self.keys.iter().map(|sketch| (KEYS, sketch));
         keys.chain(self.contents.iter().map(|sketch| (CONTENTS, sketch)))
     }
 
     /// Reads and checks the sketches that a card names.
-    fn read(tensors: &SafeTensors, reference: &Reference) -> Result<Sketches> {
+    fn read(tensors: &SafeTensors, reference: &Reference) -> Result<ModelSketches> {
         let read = |name: &str, card: Option<&SketchCard>| -> Result<Option<Sketch>> {
             let Some(card) = card else { return Ok(None) };
             let fault = || Fault::new("the model's sketches do not fit its card").dataset(name);
@@ -166,7 +166,7 @@ impl Sketches {
             }
             card.sketch(view.data()).map(Some)
         };
-        Ok(Sketches {
+        Ok(ModelSketches {
             keys: read(KEYS, reference.keys.as_ref())?,
             contents: read(CONTENTS, reference.contents.as_ref())?,
         })

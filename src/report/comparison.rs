@@ -1,12 +1,12 @@
 //! Two scorings of the same inputs, as a section of a page.
 
-use super::view::{Assessed, Table, dash, fact, heads, measured, number};
-use crate::season::{Comparison, Migration, Side};
+use super::view::{Assessed, ReportTable, dash, fact, heads, measured, number};
+use crate::season::{Migration, SeasonComparison, Side};
 use crate::statistics::measured::grouped;
 use crate::statistics::{ClassCounts, Measured, Paired};
 
 /// Returns the section of a comparison.
-pub fn section(of: &Comparison) -> Assessed {
+pub fn section(of: &SeasonComparison) -> Assessed {
     let correlation = dash(of.rank_correlation, |rho| number(rho, 5));
     let mut headline = vec![fact(
         "rank correlation",
@@ -46,11 +46,11 @@ pub fn section(of: &Comparison) -> Assessed {
     }
 }
 
-fn sides(sides: [&Side; 2]) -> Table {
+fn sides(sides: [&Side; 2]) -> ReportTable {
     let row = |name: &str, text: &dyn Fn(&Side) -> String| {
         [name.to_owned()].into_iter().chain(sides.map(text)).collect()
     };
-    Table {
+    ReportTable {
         title: "Counts on the runs that both can count".to_owned(),
         head: heads(&["", "first", "second"]),
         rows: vec![
@@ -64,7 +64,7 @@ fn sides(sides: [&Side; 2]) -> Table {
 }
 
 /// The two as classifiers of labelled events, with paired differences.
-fn classifiers(of: &Paired) -> Table {
+fn classifiers(of: &Paired) -> ReportTable {
     let auc = |which: usize| dash(of.auc, |auc| number(auc[which], 4));
     let mut rows = vec![vec!["AUC".to_owned(), auc(0), auc(1), measured(of.auc_difference)]];
     if let Some([a, b]) = &of.selected {
@@ -86,19 +86,19 @@ fn classifiers(of: &Paired) -> Table {
         let difference = measured(of.quality_difference);
         rows.push(vec![name("Q"), measured(a.quality), measured(b.quality), difference]);
     }
-    Table {
+    ReportTable {
         title: "As classifiers of labelled events, differences paired event by event".to_owned(),
         head: heads(&["", "first", "second", "first less second"]),
         rows,
     }
 }
 
-fn migrations(of: &Comparison) -> Table {
+fn migrations(of: &SeasonComparison) -> ReportTable {
     let row = |name: &str, m: &Migration| {
         let counts = [m.both, m.first_alone, m.second_alone, m.neither].map(grouped);
         [name.to_owned()].into_iter().chain(counts).collect()
     };
-    Table {
+    ReportTable {
         title: "Events by what either does with them".to_owned(),
         head: heads(&["events", "both", "first alone", "second alone", "neither"]),
         rows: vec![

@@ -20,7 +20,7 @@ pub use season::{SEASON_PAGE, write_season};
 
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
-use crate::season::Comparison;
+use crate::season::SeasonComparison;
 use crate::statistics::Evaluation;
 use minijinja::{Environment, UndefinedBehavior};
 
@@ -32,7 +32,7 @@ pub struct ReportInputs {
     pub title: String,
     pub run: Option<RunData>,
     pub evaluations: Vec<Evaluation>,
-    pub comparisons: Vec<Comparison>,
+    pub comparisons: Vec<SeasonComparison>,
 }
 
 /// What a run folder tells.
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_refers_to_nothing_outside_and_escapes_what_files_say() {
+    fn page_is_self_contained_and_escapes_text() {
         let one = evaluation(&[0.0, 1.0, 2.0, 0.3], &[false, true, true, true], HOSTILE);
         let metrics = (1..5).map(|e| epoch(e, Some(9.0 / e as f64))).collect();
         let html = render(Some(run(metrics)), vec![one.clone(), one]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_a_run_or_without_evaluations_is_a_page() {
+    fn page_without_run_or_evaluations_renders() {
         assert_harmless(&render(None, Vec::new()));
         let html = render(Some(RunData::default()), Vec::new());
         assert!(html.contains("No evaluation yet") && html.contains("No epoch"));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn null_validation_and_broken_losses_are_left_out() {
+    fn null_and_non_finite_losses_are_left_out() {
         let html = render(Some(run(vec![epoch(1, None)])), Vec::new());
         assert!(html.contains("<svg") && !html.contains("best epoch"));
         let mut broken = epoch(2, Some(f64::INFINITY));

@@ -71,8 +71,8 @@ fn is_flat(value: &Value) -> bool {
 
 /// A small object, as a feature's: "unit deg · scale 0.3". Its name stands before it.
 fn on_one_line(map: &Map<String, Value>) -> String {
-    let told = map.iter().filter(|(name, value)| *name != "name" && **value != "");
-    let parts: Vec<String> = told
+    let shown = map.iter().filter(|(name, value)| *name != "name" && **value != "");
+    let parts: Vec<String> = shown
         .take(LONGEST_LIST)
         .map(|(name, value)| format!("{} {}", name.replace('_', " "), text_of(value)))
         .collect();
@@ -115,7 +115,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn objects_nest_and_lists_of_scalars_stay_on_a_line() {
+    fn objects_nest_and_scalar_lists_are_one_line() {
         let nodes =
             outline(&json!({"hidden": [512], "features": [{"name": "size", "unit": "p.e."}]}));
         assert_eq!(nodes.len(), 2);

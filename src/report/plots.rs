@@ -39,9 +39,9 @@ pub(super) type Chart<'a, 'b> =
 pub(super) type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<io::Error>>;
 
 /// Share of gammas and of hadrons that pass the threshold.
-pub type Working = Option<(f64, f64)>;
+pub type PlotPoint = Option<(f64, f64)>;
 
-pub(super) struct Axis<'t> {
+pub(super) struct PlotAxis<'t> {
     pub low: f64,
     pub high: f64,
     pub title: &'t str,
@@ -53,11 +53,11 @@ pub fn roc(
     points: &[RocPoint],
     band: &[BandPoint],
     other: &[RocPoint],
-    working: Working,
+    working: PlotPoint,
 ) -> Result<String> {
     let share = |x: &f64| axis_number(*x, 1.0);
-    let x = Axis { low: 0.0, high: 1.0, title: "hadron survival", label: &share };
-    let y = Axis { low: 0.0, high: 1.0, title: "gamma efficiency", label: &share };
+    let x = PlotAxis { low: 0.0, high: 1.0, title: "hadron survival", label: &share };
+    let y = PlotAxis { low: 0.0, high: 1.0, title: "gamma efficiency", label: &share };
     let curve_of = |points: &[RocPoint]| -> Vec<_> {
         points.iter().map(|p| (p.hadron_survival, p.gamma_efficiency)).collect()
     };
@@ -77,7 +77,7 @@ pub fn roc_logarithmic(
     points: &[RocPoint],
     band: &[BandPoint],
     other: &[RocPoint],
-    working: Working,
+    working: PlotPoint,
 ) -> Result<String> {
     let passing = |p: &&RocPoint| p.hadron_survival > 0.0;
     let curve_of = |points: &[RocPoint]| -> Vec<_> {
@@ -91,8 +91,8 @@ pub fn roc_logarithmic(
         let whole = (x - x.round()).abs() < 1e-6;
         if whole { power_of_ten(x.round() as i32) } else { String::new() }
     };
-    let x = Axis { low, high: 0.0, title: "hadron survival", label: &decade };
-    let y = Axis { low: 0.0, high: 1.0, title: "gamma efficiency", label: &share };
+    let x = PlotAxis { low, high: 0.0, title: "hadron survival", label: &decade };
+    let y = PlotAxis { low: 0.0, high: 1.0, title: "gamma efficiency", label: &share };
     let diagonal: Vec<_> = (0..=100)
         .map(|i| low * (1.0 - f64::from(i) / 100.0))
         .map(|x| (x, libm::pow(10.0, x)))
@@ -116,8 +116,8 @@ pub fn roc_logarithmic(
 /// word.
 pub fn reliability(bins: &[ReliabilityBin]) -> Result<String> {
     let share = |x: &f64| axis_number(*x, 1.0);
-    let x = Axis { low: 0.0, high: 1.0, title: "gammaness", label: &share };
-    let y = Axis { low: 0.0, high: 1.0, title: "share of gammas", label: &share };
+    let x = PlotAxis { low: 0.0, high: 1.0, title: "gammaness", label: &share };
+    let y = PlotAxis { low: 0.0, high: 1.0, title: "share of gammas", label: &share };
     svg("Reliability of gammaness", |area| {
         let mut chart = axes(area, &x, &y)?;
         dashed(&mut chart, &[(0.0, 0.0), (1.0, 1.0)], MUTED, 1)?;
@@ -157,8 +157,9 @@ pub fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Res
     }
     let tick = |x: &f64| axis_number(*x, span);
     let share = |y: &f64| axis_number(*y, top);
-    let x = Axis { low: histogram.low, high: histogram.high, title, label: &tick };
-    let y = Axis { low: 0.0, high: 1.08 * top, title: "share of the class per bin", label: &share };
+    let x = PlotAxis { low: histogram.low, high: histogram.high, title, label: &tick };
+    let y =
+        PlotAxis { low: 0.0, high: 1.08 * top, title: "share of the class per bin", label: &share };
     svg("Scores of both classes", |area| {
         let mut chart = axes(area, &x, &y)?;
         chart.draw_series([Polygon::new(gamma.clone(), GAMMA.mix(0.22))])?;
@@ -199,8 +200,9 @@ pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
         })
     };
     let share = |y: &f64| axis_number(*y, top);
-    let x = Axis { low: first as f64, high: end as f64, title, label: &tick };
-    let y = Axis { low: 0.0, high: 1.08 * top, title: "share of the class per bin", label: &share };
+    let x = PlotAxis { low: first as f64, high: end as f64, title, label: &tick };
+    let y =
+        PlotAxis { low: 0.0, high: 1.08 * top, title: "share of the class per bin", label: &share };
     svg("Distribution of a parameter", |area| {
         let mut chart = axes(area, &x, &y)?;
         chart.draw_series([Polygon::new(gamma.clone(), GAMMA.mix(0.22))])?;
@@ -226,8 +228,8 @@ pub fn losses(metrics: &[EpochMetrics]) -> Result<Option<String>> {
     };
     let nats = |y: &f64| axis_number(*y, high - low);
     let (first, last) = epoch_range(metrics);
-    let x = Axis { low: first, high: last, title: "epoch", label: &epochs };
-    let y = Axis { low, high, title: "NLL [nats per event]", label: &nats };
+    let x = PlotAxis { low: first, high: last, title: "epoch", label: &epochs };
+    let y = PlotAxis { low, high, title: "NLL [nats per event]", label: &nats };
     let clipped = |curve: &[(f64, f64)]| -> Vec<(f64, f64)> {
         curve.iter().map(|(x, y)| (*x, y.min(high))).collect()
     };
@@ -314,7 +316,7 @@ fn inline(text: &str, name: &str) -> String {
     )
 }
 
-pub(super) fn axes<'a, 'b>(area: &'a Area<'b>, x: &Axis, y: &Axis) -> Drawn<Chart<'a, 'b>> {
+pub(super) fn axes<'a, 'b>(area: &'a Area<'b>, x: &PlotAxis, y: &PlotAxis) -> Drawn<Chart<'a, 'b>> {
     let mut chart = ChartBuilder::on(area)
         .margin_top(10 * FINE)
         .margin_right(16 * FINE)

@@ -1,14 +1,17 @@
 //! The page of a season, from `season.json`'s figures to sections of texts and tables.
 
 use super::season_plots as plots;
-use super::view::{Assessed, Fact, Figure, Key, Page, Table, dash, fact, heads, measured, number};
+use super::view::{
+    Assessed, Fact, LegendEntry, Page, ReportFigure, ReportTable, dash, fact, heads, measured,
+    number,
+};
 use crate::error::Result;
 use crate::season::{
-    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, Group, INDEPENDENT, Night, Picture, PortionRow, RunRow,
-    Season, Showers, Simulation, THETA2_MAX, Tally, number_name, time,
+    ALPHA_MAX, AreaBin, BinLeak, EnergyBin, EventTally, Group, INDEPENDENT, Night, Picture,
+    PortionRow, RunRow, Season, Showers, Simulation, THETA2_MAX, number_name, time,
 };
 use crate::statistics::measured::grouped;
-use crate::statistics::{Measured, ScanPoint};
+use crate::statistics::{Measured, SeasonScanPoint};
 use crate::storage;
 use std::path::Path;
 
@@ -132,7 +135,7 @@ fn bound(showers: Showers) -> &'static str {
     }
 }
 
-fn gaps(tally: &Tally) -> String {
+fn gaps(tally: &EventTally) -> String {
     let text = match tally.gaps {
         0 => "no pauses".to_string(),
         n => format!("{} pauses of {} h together", grouped(n), fixed(tally.gap_s / HOUR, 2)),
@@ -205,14 +208,14 @@ fn facts(season: &Season) -> Vec<Fact> {
     facts
 }
 
-fn count_figures(season: &Season) -> Result<Vec<Figure>> {
+fn count_figures(season: &Season) -> Result<Vec<ReportFigure>> {
     let total = &season.total.tally;
     let mut figures = Vec::new();
     let Some(alpha) = total.alpha else { return Ok(figures) };
     let keys = || {
         vec![
-            Key::new("gamma dot-of", "at the source"),
-            Key::new("hadron area", "mean of the OFF positions"),
+            LegendEntry::new("gamma dot-of", "at the source"),
+            LegendEntry::new("hadron area", "mean of the OFF positions"),
         ]
     };
     let off: Vec<(f64, u64)> =
@@ -225,13 +228,13 @@ fn count_figures(season: &Season) -> Result<Vec<Figure>> {
             number(h.p_value, 2)
         )
     });
-    figures.push(Figure {
+    figures.push(ReportFigure {
         title: "Events per position".into(),
         svg: plots::positions(total.on, &off)?,
         keys: vec![
-            Key::new("gamma dot-of", "source"),
-            Key::new("hadron dot-of", "OFF"),
-            Key::new("hadron dashed", "their mean"),
+            LegendEntry::new("gamma dot-of", "source"),
+            LegendEntry::new("hadron dot-of", "OFF"),
+            LegendEntry::new("hadron dashed", "their mean"),
         ],
         caption: homogeneity,
     });
@@ -247,15 +250,20 @@ fn count_figures(season: &Season) -> Result<Vec<Figure>> {
     ];
     for (title, svg, caption) in shown {
         let Some(svg) = svg else { continue };
-        figures.push(Figure { title: title.into(), svg, keys: keys(), caption: caption.into() });
+        figures.push(ReportFigure {
+            title: title.into(),
+            svg,
+            keys: keys(),
+            caption: caption.into(),
+        });
     }
     if let Some(svg) = plots::cumulative(&season.cumulative)? {
-        figures.push(Figure {
+        figures.push(ReportFigure {
             title: "Significance against live time".into(),
             svg,
             keys: vec![
-                Key::new("gamma line", "run after run"),
-                Key::new("muted dashed", "a steady source"),
+                LegendEntry::new("gamma line", "run after run"),
+                LegendEntry::new("muted dashed", "a steady source"),
             ],
             caption: match season.total.showers {
                 Showers::Distinct | Showers::Combined => {
@@ -270,7 +278,7 @@ fn count_figures(season: &Season) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn cut_flow(total: &Tally) -> Table {
+fn cut_flow(total: &EventTally) -> ReportTable {
     let rows = [
         ("events", total.events),
         ("with a score", total.scored),
@@ -284,25 +292,25 @@ fn cut_flow(total: &Tally) -> Table {
         let percent = 100.0 * n as f64 / total.events.max(1) as f64;
         format!("{} %", number(percent, 3))
     };
-    Table {
+    ReportTable {
         title: "Cut flow at the source".into(),
         head: heads(&["", "events", "of all"]),
         rows: rows.map(|(name, n)| vec![name.to_string(), grouped(n), share(n)]).to_vec(),
     }
 }
 
-fn rejected(total: &Tally) -> Option<Table> {
+fn rejected(total: &EventTally) -> Option<ReportTable> {
     let reasons = total.status.iter().chain(&total.quality).filter(|(_, n)| **n > 0);
     let rows: Vec<Vec<String>> =
         reasons.map(|(reason, n)| vec![reason.clone(), grouped(*n)]).collect();
-    (!rows.is_empty()).then(|| Table {
+    (!rows.is_empty()).then(|| ReportTable {
         title: "Rejected at the source, by reason (an event can have several)".into(),
         head: heads(&["reason", "events"]),
         rows,
     })
 }
 
-fn of_positions(season: &Season) -> Option<Table> {
+fn of_positions(season: &Season) -> Option<ReportTable> {
     let total = &season.total.tally;
     let naive = total.naive.as_ref()?;
     let row =
@@ -334,14 +342,14 @@ fn of_positions(season: &Season) -> Option<Table> {
         String::new(),
         grouped(naive.overlapping_on),
     ]);
-    Some(Table {
+    Some(ReportTable {
         title: "Events per position; only those counted once are independent".into(),
         head: heads(&["position", "counted once", "wherever they pass"]),
         rows,
     })
 }
 
-fn groups(season: &Season) -> Table {
+fn groups(season: &Season) -> ReportTable {
     let row = |group: &Group| {
         let mut row = vec![
             group.season.clone().unwrap_or_else(|| "undated".to_string()),
@@ -369,7 +377,7 @@ fn groups(season: &Season) -> Table {
         }
         rows.push(sum);
     }
-    Table { title, head: with_figures(&head), rows }
+    ReportTable { title, head: with_figures(&head), rows }
 }
 
 const FIGURES: [&str; 9] = [
@@ -389,7 +397,7 @@ fn with_figures(head: &[&str]) -> Vec<String> {
 }
 
 /// What all tables of nights, runs and seasons have in common.
-fn figures_of(tally: &Tally) -> Vec<String> {
+fn figures_of(tally: &EventTally) -> Vec<String> {
     vec![
         grouped(tally.on),
         dash(expected(tally), |b| fixed(b, 1)),
@@ -404,7 +412,7 @@ fn figures_of(tally: &Tally) -> Vec<String> {
 }
 
 /// αN_off
-fn expected(tally: &Tally) -> Option<f64> {
+fn expected(tally: &EventTally) -> Option<f64> {
     tally.alpha.map(|alpha| alpha * tally.off.iter().sum::<u64>() as f64)
 }
 
@@ -423,10 +431,10 @@ fn nights(season: &Season) -> Result<Assessed> {
     if let Some(svg) =
         plots::in_order(&hourly, "night (and telescope), in order", "excess per hour")?
     {
-        figures.push(Figure {
+        figures.push(ReportFigure {
             title: "Excess night by night".into(),
             svg,
-            keys: vec![Key::new("gamma dot-of", "N on − α N off, per hour of live time")],
+            keys: vec![LegendEntry::new("gamma dot-of", "N on − α N off, per hour of live time")],
             caption: "Nights with times are those of the table below.".into(),
         });
     }
@@ -486,21 +494,21 @@ fn shortened<T>(
     all: &[T],
     row: impl Fn(&T) -> Vec<String>,
     most: usize,
-) -> Table {
+) -> ReportTable {
     let mut rows: Vec<Vec<String>> = all.iter().take(most).map(row).collect();
     if all.len() > most {
         let mut rest = vec![String::new(); head.len()];
         rest[0] = format!("and {} more, in season.json", grouped((all.len() - most) as u64));
         rows.push(rest);
     }
-    Table { title: title.to_string(), head, rows }
+    ReportTable { title: title.to_string(), head, rows }
 }
 
 /// Counts at other thresholds, with what they are good for.
 fn thresholds(season: &Season) -> Option<Assessed> {
     let scan = season.scan.as_ref()?;
     let per_hour = |rate: Option<f64>| dash(rate, |rate| number(rate, 3));
-    let row = |point: &ScanPoint| {
+    let row = |point: &SeasonScanPoint| {
         let is_best = scan.best.is_some_and(|best| best == *point);
         vec![
             fixed(point.threshold, 3),
@@ -545,7 +553,7 @@ fn thresholds(season: &Season) -> Option<Assessed> {
             ),
         ],
         warnings: vec![SCAN_WARNING.to_string()],
-        tables: vec![Table { title, head, rows: points.iter().map(row).collect() }],
+        tables: vec![ReportTable { title, head, rows: points.iter().map(row).collect() }],
         ..Assessed::default()
     })
 }
@@ -569,13 +577,13 @@ fn energies(season: &Season) -> Result<Option<Assessed>> {
         ["energy [TeV]", "N on", "N off", "excess", "leak", "leak given back", "σ", "below, 95 %"];
     Ok(Some(Assessed {
         heading: "Energy".into(),
-        figures: vec![Figure {
+        figures: vec![ReportFigure {
             title: "Excess against energy".into(),
             svg,
-            keys: vec![Key::new("gamma dot-of", "N on − α N off")],
+            keys: vec![LegendEntry::new("gamma dot-of", "N on − α N off")],
             caption: "An event has the energy at the position at which it counts; the leak given back is that of its bin.".into(),
         }],
-        tables: vec![Table {
+        tables: vec![ReportTable {
             title: "Excess per bin of energy".into(),
             head: heads(&head),
             rows: bins.iter().map(row).collect(),
@@ -646,12 +654,12 @@ fn simulation(season: &Season) -> Result<Option<Assessed>> {
         section.facts.push(fact("spectrum of the leak", weighted, ""));
     }
     if let Some(svg) = plots::areas(&simulation.area)? {
-        section.figures.push(Figure {
+        section.figures.push(ReportFigure {
             title: "Effective area".into(),
             svg,
             keys: vec![
-                Key::new("gamma line", "counted at the source"),
-                Key::new("muted dashed", "scored"),
+                LegendEntry::new("gamma line", "counted at the source"),
+                LegendEntry::new("muted dashed", "scored"),
             ],
             caption: "Against the true energy.".into(),
         });
@@ -665,7 +673,7 @@ fn simulation(season: &Season) -> Result<Option<Assessed>> {
             "area scored [m²]",
             "area counted [m²]",
         ];
-        section.tables.push(Table {
+        section.tables.push(ReportTable {
             title: "Efficiency and effective area".into(),
             head: heads(&head),
             rows: simulation.area.iter().map(row).collect(),
@@ -685,10 +693,10 @@ fn drift(season: &Season) -> Result<Option<Assessed>> {
         season.runs.iter().filter_map(of).map(|value| Measured { value, error: 0.0 }).collect();
     let mut figures = Vec::new();
     if let Some(svg) = plots::in_order(&values, "run, in order", "stability index (PSI)")? {
-        figures.push(Figure {
+        figures.push(ReportFigure {
             title: format!("Drift of {column} run by run"),
             svg,
-            keys: vec![Key::new("gamma dot-of", "population stability index")],
+            keys: vec![LegendEntry::new("gamma dot-of", "population stability index")],
             caption: format!(
                 "Against {}; above 0.25 a population is usually called another one.",
                 season.drift_reference
@@ -770,7 +778,7 @@ fn candidates(season: &Season) -> Option<Assessed> {
     let picture = |picture: &Picture| {
         let of = &season.candidates[picture.candidate];
         let brightest = picture.charge.iter().copied().fold(0.0, f32::max);
-        Figure {
+        ReportFigure {
             title: format!(
                 "Event {}, run {}",
                 key(&of.keys, "event_id"),
@@ -802,7 +810,7 @@ fn candidates(season: &Season) -> Option<Assessed> {
 fn left_out(season: &Season) -> Option<Assessed> {
     let mut tables = Vec::new();
     if !season.refused.is_empty() {
-        tables.push(Table {
+        tables.push(ReportTable {
             title: "Runs that were not counted".into(),
             head: heads(&["run", "telescope", "events", "reason"]),
             rows: season
@@ -815,7 +823,7 @@ fn left_out(season: &Season) -> Option<Assessed> {
         });
     }
     if !season.failed.is_empty() {
-        tables.push(Table {
+        tables.push(ReportTable {
             title: format!("Files that could not be scored or read: {}", season.failed.len()),
             head: heads(&["file", "reason"]),
             rows: season.failed.iter().map(|(file, why)| vec![file.clone(), why.clone()]).collect(),

@@ -1,30 +1,30 @@
 //! The plots of a season.
 
 use super::plots::{
-    Axis, Chart, Drawn, FINE, GAMMA, HADRON, INK, MUTED, axes, axis_number, dashed, line,
+    Chart, Drawn, FINE, GAMMA, HADRON, INK, MUTED, PlotAxis, axes, axis_number, dashed, line,
     power_of_ten, svg,
 };
 use super::view::number;
 use crate::error::Result;
-use crate::season::{AreaBin, Cumulative, EnergyBin, Pair, Picture, Scores};
+use crate::season::{AreaBin, Cumulative, EnergyBin, OnOffHistogram, Picture, ScoreHistogram};
 use crate::statistics::Measured;
 use plotters::prelude::*;
 use std::fmt::Write;
 
 /// A value with its error somewhere along an axis.
-type Point = (f64, Measured);
+type PlottedValue = (f64, Measured);
 
 /// N per position against its rotation, the mean of the OFF positions as a line.
 pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
     let poisson = |n: u64| Measured { value: n as f64, error: (n as f64).sqrt() };
-    let of_off: Vec<Point> = off.iter().map(|(angle, n)| (*angle, poisson(*n))).collect();
+    let of_off: Vec<PlottedValue> = off.iter().map(|(angle, n)| (*angle, poisson(*n))).collect();
     let of_on = [(0.0, poisson(on))];
     let mean = off.iter().map(|(_, n)| *n as f64).sum::<f64>() / off.len().max(1) as f64;
     let (low, high) = range(of_off.iter().chain(&of_on), Some(mean));
     let degrees = |x: &f64| format!("{x:.0}°");
     let counts = |y: &f64| axis_number(*y, high - low);
-    let x = Axis { low: -30.0, high: 360.0, title: "rotation of the source", label: &degrees };
-    let y = Axis { low, high, title: "events counted", label: &counts };
+    let x = PlotAxis { low: -30.0, high: 360.0, title: "rotation of the source", label: &degrees };
+    let y = PlotAxis { low, high, title: "events counted", label: &counts };
     svg("Events per position", |area| {
         let mut chart = axes(area, &x, &y)?;
         dashed(&mut chart, &[(x.low, mean), (x.high, mean)], HADRON, 1)?;
@@ -35,12 +35,17 @@ pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
 
 /// Events at the source as points over the mean of the OFF positions as an area; `None`
 /// without events.
-pub fn on_and_off(pair: &Pair, high: f64, alpha: f64, title: &str) -> Result<Option<String>> {
+pub fn on_and_off(
+    pair: &OnOffHistogram,
+    high: f64,
+    alpha: f64,
+    title: &str,
+) -> Result<Option<String>> {
     over_off(&pair.on, &pair.off, (0.0, high), alpha, title)
 }
 
 /// The same for the scores.
-pub fn scores(scores: &Scores, alpha: f64) -> Result<Option<String>> {
+pub fn scores(scores: &ScoreHistogram, alpha: f64) -> Result<Option<String>> {
     over_off(&scores.on, &scores.off, (scores.low, scores.high), alpha, "score")
 }
 
@@ -59,7 +64,7 @@ fn over_off(
     let last = first + width * bins as f64;
     let at = |bin: usize| first + (bin as f64 + 0.5) * width;
     let poisson = |n: u64| Measured { value: n as f64, error: (n as f64).sqrt() };
-    let of_on: Vec<Point> = (0..bins).map(|bin| (at(bin), poisson(on[bin]))).collect();
+    let of_on: Vec<PlottedValue> = (0..bins).map(|bin| (at(bin), poisson(on[bin]))).collect();
     let mut outline = vec![(first, 0.0)];
     for (bin, count) in off.iter().take(bins).enumerate() {
         let mean = alpha * *count as f64;
@@ -72,8 +77,8 @@ fn over_off(
     let span = last - first;
     let tick = |x: &f64| axis_number(*x, span);
     let counts = |y: &f64| axis_number(*y, top);
-    let x = Axis { low: first, high: last, title, label: &tick };
-    let y = Axis { low: 0.0, high: top, title: "events per bin", label: &counts };
+    let x = PlotAxis { low: first, high: last, title, label: &tick };
+    let y = PlotAxis { low: 0.0, high: top, title: "events per bin", label: &counts };
     svg(title, |area| {
         let mut chart = axes(area, &x, &y)?;
         chart.draw_series([Polygon::new(outline.clone(), HADRON.mix(0.22))])?;
@@ -96,8 +101,8 @@ pub fn cumulative(steps: &[Cumulative]) -> Result<Option<String>> {
     let (low, high) = padded(all().fold(0.0, f64::min), all().fold(1.0, f64::max));
     let hours = |x: &f64| axis_number(*x, last.hours);
     let sigma = |y: &f64| axis_number(*y, high - low);
-    let x = Axis { low: 0.0, high: last.hours, title: "live time [h]", label: &hours };
-    let y = Axis { low, high, title: "significance [σ]", label: &sigma };
+    let x = PlotAxis { low: 0.0, high: last.hours, title: "live time [h]", label: &hours };
+    let y = PlotAxis { low, high, title: "significance [σ]", label: &sigma };
     svg("Significance against live time", |area| {
         let mut chart = axes(area, &x, &y)?;
         dashed(&mut chart, &steady, MUTED, 1)?;
@@ -111,14 +116,15 @@ pub fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<S
     if values.is_empty() {
         return Ok(None);
     }
-    let of: Vec<Point> = values.iter().enumerate().map(|(i, v)| ((i + 1) as f64, *v)).collect();
+    let of: Vec<PlottedValue> =
+        values.iter().enumerate().map(|(i, v)| ((i + 1) as f64, *v)).collect();
     let (low, high) = range(of.iter(), Some(0.0));
     let whole = |x: &f64| {
         if x.fract().abs() < 1e-6 { format!("{x:.0}") } else { String::new() }
     };
     let tick = |y: &f64| axis_number(*y, high - low);
-    let x = Axis { low: 0.0, high: values.len() as f64 + 1.0, title, label: &whole };
-    let y = Axis { low, high, title: unit, label: &tick };
+    let x = PlotAxis { low: 0.0, high: values.len() as f64 + 1.0, title, label: &whole };
+    let y = PlotAxis { low, high, title: unit, label: &tick };
     svg(unit, |area| {
         let mut chart = axes(area, &x, &y)?;
         line(&mut chart, &[(x.low, 0.0), (x.high, 0.0)], INK, 1)?;
@@ -129,13 +135,13 @@ pub fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<S
 
 /// Excess per bin of energy.
 pub fn energies(bins: &[EnergyBin]) -> Result<Option<String>> {
-    let of: Vec<Point> =
+    let of: Vec<PlottedValue> =
         bins.iter().map(|bin| (middle(bin.low_tev, bin.high_tev), bin.excess)).collect();
     let Some((first, last)) = bins.first().zip(bins.last()) else { return Ok(None) };
     let (low, high) = range(of.iter(), Some(0.0));
     let tick = |y: &f64| axis_number(*y, high - low);
     let x = energy_axis(first.low_tev, last.high_tev);
-    let y = Axis { low, high, title: "excess", label: &tick };
+    let y = PlotAxis { low, high, title: "excess", label: &tick };
     svg("Excess against energy", |area| {
         let mut chart = axes(area, &x, &y)?;
         line(&mut chart, &[(x.low, 0.0), (x.high, 0.0)], INK, 1)?;
@@ -163,7 +169,7 @@ pub fn areas(bins: &[AreaBin]) -> Result<Option<String>> {
         if (y - y.round()).abs() < 1e-6 { power_of_ten(y.round() as i32) } else { String::new() }
     };
     let x = energy_axis(first.low_tev, last.high_tev);
-    let y = Axis { low, high, title: "effective area [m²]", label: &decade };
+    let y = PlotAxis { low, high, title: "effective area [m²]", label: &decade };
     svg("Effective area against energy", |area| {
         let mut chart = axes(area, &x, &y)?;
         dashed(&mut chart, &before, MUTED, 2)?;
@@ -210,13 +216,13 @@ fn middle(low: f64, high: f64) -> f64 {
     0.5 * (libm::log10(low) + libm::log10(high))
 }
 
-fn energy_axis<'t>(low: f64, high: f64) -> Axis<'t> {
+fn energy_axis<'t>(low: f64, high: f64) -> PlotAxis<'t> {
     let label = &|x: &f64| number(libm::pow(10.0, *x), 2);
-    Axis { low: libm::log10(low), high: libm::log10(high), title: "energy [TeV]", label }
+    PlotAxis { low: libm::log10(low), high: libm::log10(high), title: "energy [TeV]", label }
 }
 
 /// What holds all points with their errors, and `also`.
-fn range<'p>(points: impl Iterator<Item = &'p Point>, also: Option<f64>) -> (f64, f64) {
+fn range<'p>(points: impl Iterator<Item = &'p PlottedValue>, also: Option<f64>) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for (_, value) in points {
         low = low.min(value.value - value.error);
@@ -234,12 +240,12 @@ fn padded(low: f64, high: f64) -> (f64, f64) {
 }
 
 /// Points with error bars.
-fn points(chart: &mut Chart, of: &[Point], colour: RGBColor) -> Drawn {
+fn points(chart: &mut Chart, of: &[PlottedValue], colour: RGBColor) -> Drawn {
     for (x, value) in of {
         let (low, high) = (value.value - value.error, value.value + value.error);
         line(chart, &[(*x, low), (*x, high)], colour, 2)?;
     }
-    let dot = |(x, value): &Point| Circle::new((*x, value.value), 4 * FINE, colour.filled());
+    let dot = |(x, value): &PlottedValue| Circle::new((*x, value.value), 4 * FINE, colour.filled());
     chart.draw_series(of.iter().map(dot)).map(|_| ())
 }
 
@@ -248,14 +254,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plots_of_nothing_are_left_out_and_of_little_are_drawn() {
-        let empty = Pair { on: vec![0; 8], off: vec![0; 8] };
+    fn empty_plots_are_omitted_small_ones_drawn() {
+        let empty = OnOffHistogram { on: vec![0; 8], off: vec![0; 8] };
         assert_eq!(on_and_off(&empty, 0.4, 0.2, "θ²").unwrap(), None);
-        assert_eq!(on_and_off(&Pair::default(), 0.4, 0.2, "θ²").unwrap(), None);
+        assert_eq!(on_and_off(&OnOffHistogram::default(), 0.4, 0.2, "θ²").unwrap(), None);
         assert_eq!(cumulative(&[]).unwrap(), None);
         assert_eq!(in_order(&[], "night", "excess").unwrap(), None);
         assert_eq!((energies(&[]).unwrap(), areas(&[]).unwrap()), (None, None));
-        let one = Pair { on: vec![0, 1, 0, 0], off: vec![0; 4] };
+        let one = OnOffHistogram { on: vec![0, 1, 0, 0], off: vec![0; 4] };
         let zero = Measured { value: 0.0, error: 0.0 };
         for drawing in [
             on_and_off(&one, 0.4, 0.2, "θ²").unwrap().unwrap(),

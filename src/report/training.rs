@@ -1,7 +1,7 @@
 //! The training run as the page shows it: loss curves, the best and the last epoch.
 
 use super::plots;
-use super::view::{Figure, Key, Table, dash, number};
+use super::view::{LegendEntry, ReportFigure, ReportTable, dash, number};
 use crate::error::Result;
 use crate::metrics::EpochMetrics;
 use crate::statistics::measured::grouped;
@@ -15,21 +15,21 @@ pub fn best(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
     })
 }
 
-pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<Figure>> {
+pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
     let Some(svg) = plots::losses(metrics)? else { return Ok(None) };
     let held_out = metrics.iter().any(|m| m.validation_nll.is_some());
-    let mut keys = vec![Key::new("gamma line", "training")];
+    let mut keys = vec![LegendEntry::new("gamma line", "training")];
     if held_out {
-        keys.push(Key::new("hadron dashed", "held out"));
-        keys.push(Key::new("muted line", "held out, median"));
-        keys.push(Key::new("dot", "best epoch"));
+        keys.push(LegendEntry::new("hadron dashed", "held out"));
+        keys.push(LegendEntry::new("muted line", "held out, median"));
+        keys.push(LegendEntry::new("dot", "best epoch"));
     }
     let caption = "Mean negative log-likelihood per event. Losses far above the rest are drawn \
                    at the upper edge.";
-    Ok(Some(Figure { title: "Loss".into(), svg, keys, caption: caption.into() }))
+    Ok(Some(ReportFigure { title: "Loss".into(), svg, keys, caption: caption.into() }))
 }
 
-pub fn table(metrics: &[EpochMetrics]) -> Option<Table> {
+pub fn table(metrics: &[EpochMetrics]) -> Option<ReportTable> {
     let last = metrics.last()?;
     let mut rows = Vec::new();
     if let Some(best) = best(metrics) {
@@ -37,7 +37,7 @@ pub fn table(metrics: &[EpochMetrics]) -> Option<Table> {
     }
     rows.push(row("last", last));
     let skipped: u64 = metrics.iter().map(|m| m.skipped_steps).sum();
-    Some(Table {
+    Some(ReportTable {
         title: format!(
             "{} epochs, {} steps, {} skipped for gradients out of range",
             grouped(metrics.len() as u64),

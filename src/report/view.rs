@@ -6,10 +6,10 @@
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, comparison, plots, training};
 use crate::error::Result;
-use crate::statistics::comparison::baseline::Yardstick;
+use crate::statistics::comparison::baseline::Baseline;
 use crate::statistics::confusion::PositiveClass;
 use crate::statistics::evaluation::{AtSurvival, Importance, auc_text};
-use crate::statistics::latent::{Axis, Departure, Latent};
+use crate::statistics::latent::{Departure, LatentAxis, LatentPoints};
 use crate::statistics::measured::{compared, grouped, probability, significant};
 use crate::statistics::thresholds::bins::{AtBin, AtBins, range_text};
 use crate::statistics::thresholds::calibration::ReliabilityBin;
@@ -26,7 +26,7 @@ const MOST_FILES: usize = 200;
 pub struct Page {
     pub title: String,
     pub program: String,
-    pub overview: Option<Table>,
+    pub overview: Option<ReportTable>,
     pub evaluations: Vec<Assessed>,
     run: Option<Trained>,
 }
@@ -39,15 +39,15 @@ pub struct Assessed {
     pub headline: Vec<Fact>,
     pub warnings: Vec<String>,
     /// Of the parameters that the model is made of.
-    pub parameters: Vec<Figure>,
-    pub figures: Vec<Figure>,
-    pub tables: Vec<Table>,
+    pub parameters: Vec<ReportFigure>,
+    pub figures: Vec<ReportFigure>,
+    pub tables: Vec<ReportTable>,
 }
 
 #[derive(Serialize)]
 struct Trained {
-    figures: Vec<Figure>,
-    tables: Vec<Table>,
+    figures: Vec<ReportFigure>,
+    tables: Vec<ReportTable>,
     model: Vec<Node>,
     provenance: Vec<Node>,
     configuration: String,
@@ -62,30 +62,30 @@ pub struct Fact {
 }
 
 #[derive(Serialize)]
-pub struct Figure {
+pub struct ReportFigure {
     pub title: String,
     pub svg: String,
-    pub keys: Vec<Key>,
+    pub keys: Vec<LegendEntry>,
     pub caption: String,
 }
 
 /// An entry of a figure's legend; `mark` is a class of the style sheet.
 #[derive(Serialize)]
-pub struct Key {
+pub struct LegendEntry {
     mark: String,
     text: String,
 }
 
 #[derive(Serialize)]
-pub struct Table {
+pub struct ReportTable {
     pub title: String,
     pub head: Vec<String>,
     pub rows: Vec<Vec<String>>,
 }
 
-impl Key {
-    pub fn new(mark: &str, text: impl Into<String>) -> Key {
-        Key { mark: mark.to_owned(), text: text.into() }
+impl LegendEntry {
+    pub fn new(mark: &str, text: impl Into<String>) -> LegendEntry {
+        LegendEntry { mark: mark.to_owned(), text: text.into() }
     }
 }
 
@@ -132,7 +132,7 @@ impl Assessed {
         tables.extend([separations(evaluation), survivals(evaluation)]);
         tables.extend(evaluation.scan.as_ref().map(scan));
         tables.extend(evaluation.at_bins.as_ref().map(by_bins));
-        tables.extend(evaluation.yardstick.as_ref().map(|other| yardstick(evaluation, other)));
+        tables.extend(evaluation.baseline.as_ref().map(|other| baseline_table(evaluation, other)));
         tables.extend(evaluation.baseline_cuts.as_ref().map(baseline_cuts));
         tables.extend(files(&evaluation.about.files));
         tables.extend(reliability(evaluation));
@@ -228,11 +228,11 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
     ]
 }
 
-fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
+fn figures(evaluation: &Evaluation) -> Result<Vec<ReportFigure>> {
     let mut figures = Vec::new();
     if let Some(of) = &evaluation.log_likelihood {
         let Histogram { below, above, .. } = of.histogram;
-        figures.push(Figure {
+        figures.push(ReportFigure {
             title: format!("Log-likelihood in the flow '{}'", of.flow),
             svg: plots::scores(&of.histogram, "log p [nats]", None)?,
             keys: class_keys(evaluation),
@@ -240,7 +240,7 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
         });
     }
     if let Some(histogram) = &evaluation.histogram {
-        figures.push(Figure {
+        figures.push(ReportFigure {
             title: "Scores".into(),
             svg: plots::scores(
                 histogram,
@@ -249,7 +249,7 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
             )?,
             keys: class_keys(evaluation)
                 .into_iter()
-                .chain([Key::new("ink line", "threshold")])
+                .chain([LegendEntry::new("ink line", "threshold")])
                 .collect(),
             caption: clipped(histogram.below, histogram.above),
         });
@@ -258,16 +258,17 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
         let after = &evaluation.at_threshold.after_cuts;
         let working =
             after.gamma_efficiency.zip(after.hadron_survival).map(|(g, h)| (g.value, h.value));
-        let other = evaluation.yardstick.as_ref();
+        let other = evaluation.baseline.as_ref();
         let keys = || {
-            let mut keys = vec![Key::new("gamma line", "this score, with 68 % of a bootstrap")];
-            keys.extend(other.map(|other| Key::new("hadron dashed", &other.name)));
-            keys.push(Key::new("muted dashed", "no separation"));
-            keys.push(Key::new("dot", "threshold"));
+            let mut keys =
+                vec![LegendEntry::new("gamma line", "this score, with 68 % of a bootstrap")];
+            keys.extend(other.map(|other| LegendEntry::new("hadron dashed", &other.name)));
+            keys.push(LegendEntry::new("muted dashed", "no separation"));
+            keys.push(LegendEntry::new("dot", "threshold"));
             keys
         };
         let of_other = other.map_or(&[][..], |other| &other.roc);
-        let figure = |title: &str, svg, caption: &str| Figure {
+        let figure = |title: &str, svg, caption: &str| ReportFigure {
             title: title.into(),
             svg,
             keys: keys(),
@@ -285,12 +286,12 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
         figures.push(figure("ROC at low hadron survival", low, caption));
     }
     if !evaluation.reliability.is_empty() {
-        figures.push(Figure {
+        figures.push(ReportFigure {
             title: "Reliability of gammaness".into(),
             svg: plots::reliability(&evaluation.reliability)?,
             keys: vec![
-                Key::new("dot", "events of a tenth"),
-                Key::new("muted dashed", "as it says"),
+                LegendEntry::new("dot", "events of a tenth"),
+                LegendEntry::new("muted dashed", "as it says"),
             ],
             caption: "Both classes have equal weight.".into(),
         });
@@ -298,19 +299,19 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn class_keys(evaluation: &Evaluation) -> Vec<Key> {
+fn class_keys(evaluation: &Evaluation) -> Vec<LegendEntry> {
     let counts = evaluation.counts;
     vec![
-        Key::new("gamma area", format!("gammas ({})", grouped(counts.gamma))),
-        Key::new("hadron dashed", format!("hadrons ({})", grouped(counts.hadron))),
+        LegendEntry::new("gamma area", format!("gammas ({})", grouped(counts.gamma))),
+        LegendEntry::new("hadron dashed", format!("hadrons ({})", grouped(counts.hadron))),
     ]
 }
 
 /// Each feature in either class.
-fn parameters(evaluation: &Evaluation) -> Result<Vec<Figure>> {
+fn parameters(evaluation: &Evaluation) -> Result<Vec<ReportFigure>> {
     let figure = |of: &ParameterHistogram| {
         let unit = if of.unit == "1" { String::new() } else { format!(" [{}]", of.unit) };
-        Ok(Figure {
+        Ok(ReportFigure {
             title: of.name.clone(),
             svg: plots::parameter(of, &format!("{}{unit}", of.name))?,
             keys: class_keys(evaluation),
@@ -335,11 +336,11 @@ fn clipped(below: ClassCounts, above: ClassCounts) -> String {
     )
 }
 
-fn confusion(evaluation: &Evaluation) -> Table {
+fn confusion(evaluation: &Evaluation) -> ReportTable {
     let c = &evaluation.at_threshold.confusion;
     let row =
         |name: &str, a: u64, b: u64| vec![name.to_owned(), grouped(a), grouped(b), grouped(a + b)];
-    Table {
+    ReportTable {
         title: "Confusion matrix at the threshold".into(),
         head: heads(&["true class", "called gamma", "called hadron", "all"]),
         rows: vec![
@@ -349,20 +350,20 @@ fn confusion(evaluation: &Evaluation) -> Table {
     }
 }
 
-fn positives(evaluation: &Evaluation) -> Table {
+fn positives(evaluation: &Evaluation) -> ReportTable {
     let at = &evaluation.at_threshold;
     let row = |of: &PositiveClass| {
         let f1 = dash(of.f1, |x| number(x, 3));
         vec![of.positive.to_string(), measured(of.precision), measured(of.recall), f1]
     };
-    Table {
+    ReportTable {
         title: format!("Precision and recall at the threshold, for {}", mixture(evaluation.counts)),
         head: heads(&["positive class", "precision", "recall", "F1"]),
         rows: vec![row(&at.gamma_positive), row(&at.hadron_positive)],
     }
 }
 
-fn separations(evaluation: &Evaluation) -> Table {
+fn separations(evaluation: &Evaluation) -> ReportTable {
     let at = &evaluation.at_threshold;
     let row = |name: &str, s: &Separation| {
         let of = format!("{} / {}", grouped(s.of.gamma), grouped(s.of.hadron));
@@ -376,10 +377,10 @@ fn separations(evaluation: &Evaluation) -> Table {
     let prior = format!("purity at {}", at.after_cuts.prior);
     let head =
         ["relative to", "gammas / hadrons", "gamma efficiency", "hadron survival", "Q", &prior];
-    Table { title: "Efficiencies at the threshold".into(), head: heads(&head), rows }
+    ReportTable { title: "Efficiencies at the threshold".into(), head: heads(&head), rows }
 }
 
-fn survivals(evaluation: &Evaluation) -> Table {
+fn survivals(evaluation: &Evaluation) -> ReportTable {
     let rows = evaluation.at_survival.iter().map(|at| {
         let few = || evaluation.why_no_survival();
         vec![
@@ -390,7 +391,7 @@ fn survivals(evaluation: &Evaluation) -> Table {
             dash(at.point, |p| number(p.threshold, 5)),
         ]
     });
-    Table {
+    ReportTable {
         title: "Gamma efficiency at given hadron survival".into(),
         head: heads(&[
             "hadron survival",
@@ -404,7 +405,7 @@ fn survivals(evaluation: &Evaluation) -> Table {
 }
 
 /// Other thresholds, and what is expected of an observation with them.
-fn scan(scan: &Scan) -> Table {
+fn scan(scan: &Scan) -> ReportTable {
     let best = scan.best();
     let row = |(i, point): (usize, &ScanPoint)| {
         let notes = [(point.own, "the model’s"), (best == Some(i), "largest σ")];
@@ -437,11 +438,15 @@ fn scan(scan: &Scan) -> Table {
         Some(o) => format!("Scan over thresholds; counts expected of {o}"),
         None => "Scan over thresholds".to_owned(),
     };
-    Table { title, head: heads(&head), rows: scan.points.iter().enumerate().map(row).collect() }
+    ReportTable {
+        title,
+        head: heads(&head),
+        rows: scan.points.iter().enumerate().map(row).collect(),
+    }
 }
 
 /// The thresholds by bins, and what they do.
-fn by_bins(at: &AtBins) -> Table {
+fn by_bins(at: &AtBins) -> ReportTable {
     let row = |range: String, auc: String, threshold: String, of: &Separation| {
         let counts = format!("{} / {}", grouped(of.of.gamma), grouped(of.of.hadron));
         let [gamma, hadron, quality] =
@@ -459,7 +464,7 @@ fn by_bins(at: &AtBins) -> Table {
     if let Some(before) = &at.all.before_cuts {
         rows.push(row("of all triggered".into(), "–".into(), "of its bin".into(), before));
     }
-    Table {
+    ReportTable {
         title: format!("Thresholds per bin of {}", at.per),
         head: heads(&[
             &at.per,
@@ -474,7 +479,7 @@ fn by_bins(at: &AtBins) -> Table {
     }
 }
 
-fn reliability(evaluation: &Evaluation) -> Option<Table> {
+fn reliability(evaluation: &Evaluation) -> Option<ReportTable> {
     let row = |bin: &ReliabilityBin| {
         vec![
             format!("{} … {}", number(bin.low, 2), number(bin.high, 2)),
@@ -484,7 +489,7 @@ fn reliability(evaluation: &Evaluation) -> Option<Table> {
             grouped(bin.hadrons),
         ]
     };
-    (!evaluation.reliability.is_empty()).then(|| Table {
+    (!evaluation.reliability.is_empty()).then(|| ReportTable {
         title: "Reliability of gammaness, at equal numbers of both classes".into(),
         head: heads(&["gammaness", "mean", "share of gammas", "gammas", "hadrons"]),
         rows: evaluation.reliability.iter().map(row).collect(),
@@ -492,7 +497,7 @@ fn reliability(evaluation: &Evaluation) -> Option<Table> {
 }
 
 /// The same of the posterior, with the bounds that the calibration ends at.
-fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
+fn reliability_odds(evaluation: &Evaluation) -> Option<ReportTable> {
     let range = evaluation.calibrated.as_ref()?;
     let row = |bin: &ReliabilityBin| {
         let ratio = (bin.found.value > 0.0).then(|| bin.said / bin.found.value);
@@ -523,7 +528,7 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
         range.basis(),
         bounds.unwrap_or_default()
     );
-    (!evaluation.reliability_odds.is_empty()).then(|| Table {
+    (!evaluation.reliability_odds.is_empty()).then(|| ReportTable {
         title,
         head: heads(&["log-odds", "mean", "share of gammas", "ratio", "gammas", "hadrons"]),
         rows: evaluation.reliability_odds.iter().map(row).collect(),
@@ -531,7 +536,7 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<Table> {
 }
 
 /// The model beside a conventional classifier.
-fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
+fn baseline_table(evaluation: &Evaluation, other: &Baseline) -> ReportTable {
     let row = |name: &str, auc: Option<&Auc>, at: &[AtSurvival]| {
         let mut row = vec![name.to_owned(), dash(auc, auc_text)];
         for survival in [0.1, 0.01] {
@@ -543,7 +548,7 @@ fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
         row
     };
     let trained_on = mixture(other.trained_on);
-    Table {
+    ReportTable {
         title: format!(
             "Beside a {} grown from {trained_on}: AUC {}, paired",
             other.name,
@@ -558,7 +563,7 @@ fn yardstick(evaluation: &Evaluation, other: &Yardstick) -> Table {
 }
 
 /// Standard cuts and the model at the same hadron survival.
-fn baseline_cuts(of: &CutsBaseline) -> Table {
+fn baseline_cuts(of: &CutsBaseline) -> ReportTable {
     let row = |name: String, s: &Selected| {
         let [gamma, hadron] = [s.gamma_efficiency, s.hadron_survival].map(|m| measured(Some(m)));
         vec![name, gamma, hadron, grouped(s.hadrons), measured(s.quality)]
@@ -567,7 +572,7 @@ fn baseline_cuts(of: &CutsBaseline) -> Table {
     rows.extend(of.model.as_ref().map(|model| {
         row(format!("this score from {}", number(model.threshold, 5)), &model.selected)
     }));
-    Table {
+    ReportTable {
         title: format!(
             "Compared with {} ({}), of {} triggered gammas and {} hadrons: Q of the model is {}, paired",
             of.name,
@@ -582,19 +587,19 @@ fn baseline_cuts(of: &CutsBaseline) -> Table {
 }
 
 /// How normal the latent points of a flow's own class are.
-fn latent(latent: &Latent) -> Table {
+fn latent(latent: &LatentPoints) -> ReportTable {
     let departure = |d: &Departure| [number(d.distance, 2), number(d.p_value, 2)];
     let whole = [
         "|z|² against χ²".to_owned(),
         format!("{} of {}", number(latent.mean_chi2, 3), latent.degrees),
         String::new(),
     ];
-    let axis = |axis: &Axis| {
+    let axis = |axis: &LatentAxis| {
         let moments = [axis.feature.clone(), number(axis.mean, 2), number(axis.std, 3)];
         moments.into_iter().chain(departure(&axis.departure)).collect()
     };
     let whole = whole.into_iter().chain(departure(&latent.departure)).collect();
-    Table {
+    ReportTable {
         title: format!(
             "Latent normality of flow '{}', {} events: {} within two sigma (95.45 % were it normal)",
             latent.flow,
@@ -607,7 +612,7 @@ fn latent(latent: &Latent) -> Table {
 }
 
 /// Features by the reliance of the model on them, most first.
-fn importance(evaluation: &Evaluation) -> Option<Table> {
+fn importance(evaluation: &Evaluation) -> Option<ReportTable> {
     let auc = evaluation.auc?.value;
     let mut features: Vec<_> = evaluation.importance.iter().collect();
     features.sort_by(|a, b| a.auc_without.value.total_cmp(&b.auc_without.value));
@@ -615,7 +620,7 @@ fn importance(evaluation: &Evaluation) -> Option<Table> {
         let changed = compared(of.auc_without.value - auc, |size| number(size, 3));
         vec![of.feature.clone(), changed, auc_text(&of.auc_without)]
     };
-    (!features.is_empty()).then(|| Table {
+    (!features.is_empty()).then(|| ReportTable {
         title: "Reliance of this model on each feature: the AUC with its values exchanged between \
                 events. This is not what a feature is worth: correlated features share \
                 information, and a model trained without one takes it from the others (sweep \
@@ -626,7 +631,7 @@ fn importance(evaluation: &Evaluation) -> Option<Table> {
     })
 }
 
-fn files(files: &[FileCounts]) -> Option<Table> {
+fn files(files: &[FileCounts]) -> Option<ReportTable> {
     let row = |file: &FileCounts| {
         let unusable = file.unusable.values().sum::<u64>();
         vec![file.path.clone(), grouped(file.gamma), grouped(file.hadron), grouped(unusable)]
@@ -636,14 +641,14 @@ fn files(files: &[FileCounts]) -> Option<Table> {
         let rest = format!("and {} more files", files.len() - MOST_FILES);
         rows.push(vec![rest, String::new(), String::new(), String::new()]);
     }
-    (!rows.is_empty()).then(|| Table {
+    (!rows.is_empty()).then(|| ReportTable {
         title: format!("Events by file ({} files)", grouped(files.len() as u64)),
         head: heads(&["file", "gammas", "hadrons", "rows left out"]),
         rows,
     })
 }
 
-fn unusable(evaluation: &Evaluation) -> Option<Table> {
+fn unusable(evaluation: &Evaluation) -> Option<ReportTable> {
     let rows: Vec<Vec<String>> = evaluation
         .unusable
         .iter()
@@ -653,14 +658,14 @@ fn unusable(evaluation: &Evaluation) -> Option<Table> {
             vec![reason.clone(), grouped(*rows), gammas, dash(of, |of| grouped(of.hadron))]
         })
         .collect();
-    (!rows.is_empty()).then(|| Table {
+    (!rows.is_empty()).then(|| ReportTable {
         title: "Rows left out of the figures".into(),
         head: heads(&["reason", "rows", "gammas", "hadrons"]),
         rows,
     })
 }
 
-fn overview(evaluations: &[Evaluation]) -> Table {
+fn overview(evaluations: &[Evaluation]) -> ReportTable {
     let row = |e: &Evaluation| {
         let after = &e.at_threshold.after_cuts;
         vec![
@@ -686,7 +691,7 @@ fn overview(evaluations: &[Evaluation]) -> Table {
         "gammas at hadrons 0.1",
         "at 0.01",
     ];
-    Table {
+    ReportTable {
         title: "Overview; efficiencies at each threshold".into(),
         head: heads(&head),
         rows: evaluations.iter().map(row).collect(),

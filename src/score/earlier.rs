@@ -16,7 +16,7 @@ use crate::storage;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub type Earlier = crate::dataset::output::earlier::Earlier<ScoredFile>;
+pub type EarlierScores = crate::dataset::output::earlier::EarlierFiles<ScoredFile>;
 
 /// Reads the manifest of `options.output`; `listed` are all files of this run, also those of
 /// other shards, and `settings` is the hash of its settings. Failures that the manifests of
@@ -30,13 +30,13 @@ pub fn read(
     model: &str,
     settings: &str,
     (entries, extracted): (&Entries<ScoredFile>, &Extracted),
-) -> Result<Earlier> {
+) -> Result<EarlierScores> {
     let manifest = match Summary::read(&options.output.join(MANIFEST)) {
         Ok(Some(manifest)) => manifest,
-        Ok(None) => return Ok(Earlier::default()),
+        Ok(None) => return Ok(EarlierScores::default()),
         Err(error) if options.overwrite => {
             log::warn!("{error}; files that earlier runs have scored leave the manifest");
-            return Ok(Earlier::default());
+            return Ok(EarlierScores::default());
         }
         Err(error) => return Err(error),
     };
@@ -52,17 +52,18 @@ pub fn read(
             .advice("choose another output, or give --overwrite to score everything again")
             .usage());
     }
-    let mut earlier = Earlier { left_out, ..Earlier::new(manifest.files, manifest.failed, listed) };
+    let mut earlier =
+        EarlierScores { left_out, ..EarlierScores::new(manifest.files, manifest.failed, listed) };
     earlier.failed.retain(|_, file| !extracted.is_outdated(file));
-    if let Some(other) = earlier.files.first() {
-        if manifest.model_blake3 != model || !same_settings {
-            let what = if same_settings { "by another model" } else { "with other settings" };
-            return Err(Fault::new(format!("the output folder holds other files scored {what}"))
-                .file(&options.output)
-                .found(format!("{} and {} more", other.output, earlier.files.len() - 1))
-                .advice("choose another output, or score all inputs at once with --overwrite")
-                .usage());
-        }
+    if let Some(other) = earlier.files.first()
+        && (manifest.model_blake3 != model || !same_settings)
+    {
+        let what = if same_settings { "by another model" } else { "with other settings" };
+        return Err(Fault::new(format!("the output folder holds other files scored {what}"))
+            .file(&options.output)
+            .found(format!("{} and {} more", other.output, earlier.files.len() - 1))
+            .advice("choose another output, or score all inputs at once with --overwrite")
+            .usage());
     }
     earlier.find_lost(&options.inputs, options.forget_missing, |file| {
         is_present(&options.output, file, entries, model)
@@ -72,7 +73,7 @@ pub fn read(
 
 /// Marks the scoring as incomplete: the manifest then lists only the files of other runs, and
 /// is removed if there are none.
-pub fn begin(earlier: &Earlier, options: &Options, summary: Summary) -> Result<()> {
+pub fn begin(earlier: &EarlierScores, options: &Options, summary: Summary) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
     if earlier.files.is_empty() {
         return storage::remove_file(&manifest);
@@ -82,7 +83,7 @@ pub fn begin(earlier: &Earlier, options: &Options, summary: Summary) -> Result<(
 }
 
 /// Adds the files of other runs to those of this one.
-pub fn merged(earlier: &Earlier, mut summary: Summary) -> Summary {
+pub fn merged(earlier: &EarlierScores, mut summary: Summary) -> Summary {
     earlier.add_to(&mut summary.files, &mut summary.failed);
     summary.rows = summary.files.iter().map(|file| file.rows).sum();
     let scored: BTreeSet<&str> = summary.files.iter().map(|file| file.output.as_str()).collect();

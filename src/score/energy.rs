@@ -89,7 +89,7 @@ mod tests {
         "log10_size = [2.0, 3.0, 5.0]\ndist = [0.0, 2.0]\nlog10_energy = [[0, 1], [1, 2], [3, 5]]";
 
     #[test]
-    fn energies_are_exact_at_the_points_and_bilinear_between_them() {
+    fn energies_are_exact_at_nodes_bilinear_between() {
         let table = EnergyTable::parse(TABLE).unwrap();
         let log = |size: f64, dist: f64| libm::log10(table.energy(size, dist));
         for (size, dist, expected) in [

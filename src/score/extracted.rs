@@ -2,7 +2,7 @@
 //! up the images that are missing from it: they are missing from the scores too.
 
 use super::Options;
-use crate::comm::{World, value_of_root};
+use crate::comm::{Communicator, value_of_root};
 use crate::dataset::assignment::{self, Assignment};
 use crate::dataset::failures::{FailedFile, Failure};
 use crate::dataset::output::extraction::{self, AbsentOutput, Extractions};
@@ -29,8 +29,12 @@ impl Extracted {
     ///
     /// # Errors
     /// `Input` if an extraction has not finished.
-    pub fn read(world: &dyn World, listed: &Assignment, options: &Options) -> Result<Extracted> {
-        value_of_root(world, || {
+    pub fn read(
+        comm: &dyn Communicator,
+        listed: &Assignment,
+        options: &Options,
+    ) -> Result<Extracted> {
+        value_of_root(comm, || {
             let extractions = Extractions::of(listed.jobs.iter().map(|job| job.input.as_path()))?;
             extractions.warn_of_uncovered(&options.inputs);
             let mut found = Extracted {

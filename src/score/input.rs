@@ -2,11 +2,11 @@
 //! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
 //! source, and how far from the camera's centre the source was.
 
-use super::scoring_plan::{AtPositions, Recipe, Rows};
+use super::scoring_plan::{AtPositions, ScoredRows, ScoringPlan};
 use crate::data::files::stamp::{self, Stamp};
 use crate::data::schema::Schema;
 use crate::data::schema::plausible;
-use crate::data::table::{Block, Reader, Request, Table};
+use crate::data::table::{Block, Request, Table, TableReader};
 use crate::engine::check_units;
 use crate::error::{Fault, Result};
 use std::ops::Range;
@@ -22,10 +22,10 @@ const MOST_DIFFERENT: f64 = 0.01;
 const LEAST_OFFSET_DEG: f64 = 0.4;
 
 /// An input with its columns open.
-pub struct Input {
+pub struct ScoringInput {
     path: PathBuf,
     pub table: Table,
-    reader: Reader,
+    reader: TableReader,
     quantities: Vec<String>, // that are read
     /// Whether the slot of a block is read.
     slots: Vec<bool>,
@@ -42,17 +42,17 @@ pub struct Facts {
     different: u64,
 }
 
-impl Input {
+impl ScoringInput {
     /// Opens and checks everything that can be checked without rows.
-    pub fn open(path: &Path, schema: &Schema, recipe: &Recipe) -> Result<Input> {
+    pub fn open(path: &Path, schema: &Schema, plan: &ScoringPlan) -> Result<ScoringInput> {
         let table = Table::open(path, schema)?;
-        check_units(&recipe.card, &table)?;
-        check_geometry(recipe, &table)?;
-        let keys = table.key_names().into_iter().filter(|_| recipe.keys).map(str::to_string);
+        check_units(&plan.card, &table)?;
+        check_geometry(plan, &table)?;
+        let keys = table.key_names().into_iter().filter(|_| plan.keys).map(str::to_string);
         let keys: Vec<String> = keys.collect();
         let known = table.quantities();
         let (mut quantities, mut slots) = (Vec::new(), Vec::new());
-        for wanted in &recipe.wanted {
+        for wanted in &plan.wanted {
             let there = wanted.as_ref().and_then(|w| {
                 let named = w.names.iter().find(|name| known.contains(&name.as_str()));
                 // What is needed and not there is told by the table itself.
@@ -61,11 +61,11 @@ impl Input {
             slots.push(there.is_some());
             quantities.extend(there.cloned());
         }
-        let class = recipe.keys && table.has_class();
+        let class = plan.keys && table.has_class();
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
         let reader = table.reader(&request)?;
         let quantities = request.quantities;
-        Ok(Input { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
+        Ok(ScoringInput { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
     }
 
     pub fn rows(&self) -> u64 {
@@ -74,7 +74,7 @@ impl Input {
 
     /// blake3 of the file; `progress` is called on the way.
     pub fn hash(&self, progress: impl Fn()) -> Result<String> {
-        Ok(stamp::hash_text(&stamp::hash_file_telling(&self.path, progress)?))
+        Ok(stamp::hash_text(&stamp::hash_file_with_progress(&self.path, progress)?))
     }
 
     /// Returns the portable and the exact stamp of the file.
@@ -99,7 +99,7 @@ impl Input {
     }
 }
 
-impl Input {
+impl ScoringInput {
     /// Warns of quantities whose first values no telescope has, such as angles in another unit.
     fn warn_of_values(&self, values: &[Vec<f32>]) {
         for (name, finding) in plausible::findings(&self.table, &self.quantities, values) {
@@ -111,7 +111,13 @@ impl Input {
 impl Facts {
     /// Looks at rows that were seen from all positions, the first of which is the source;
     /// `first` is the first of them in the file.
-    pub fn look(&mut self, rows: &Rows, at: &AtPositions, path: &Path, first: u64) -> Result<()> {
+    pub fn look(
+        &mut self,
+        rows: &ScoredRows,
+        at: &AtPositions,
+        path: &Path,
+        first: u64,
+    ) -> Result<()> {
         let column = |slot: usize| rows.block.quantities[slot].as_slice();
         let [.., source_x, source_y] = at.geometry.map(column);
         for (row, (x, y)) in source_x.iter().zip(source_y).enumerate() {
@@ -135,7 +141,7 @@ impl Facts {
         }
         let [dist, alpha] = at.own.map(column);
         self.compared += dist.len().max(alpha.len()) as u64;
-        let [seen_dist, seen_alpha] = rows.seen_at_source();
+        let [seen_dist, seen_alpha] = rows.at_source();
         // What is NaN in one of the two cannot be compared.
         let differs =
             |own: Option<&f32>, seen: f32| own.is_some_and(|own| (own - seen).abs() > WITHIN_DEG);
@@ -169,7 +175,7 @@ impl Facts {
     }
 
     /// Refuses a whole file whose own figures are not those of its geometry.
-    pub fn judge(&self, path: &Path) -> Result<()> {
+    pub fn refuse_wrong_geometry(&self, path: &Path) -> Result<()> {
         let allowed = MOST_DIFFERENT * self.compared as f64;
         if self.different as f64 <= allowed {
             return Ok(());
@@ -184,9 +190,9 @@ impl Facts {
 }
 
 /// Refuses a table whose centroid, axis or source is in another unit than deg.
-fn check_geometry(recipe: &Recipe, table: &Table) -> Result<()> {
-    let geometry = recipe.positions.iter().flat_map(|at| at.geometry);
-    for wanted in geometry.filter_map(|slot| recipe.wanted[slot].as_ref()) {
+fn check_geometry(plan: &ScoringPlan, table: &Table) -> Result<()> {
+    let geometry = plan.positions.iter().flat_map(|at| at.geometry);
+    for wanted in geometry.filter_map(|slot| plan.wanted[slot].as_ref()) {
         let mut units = wanted.names.iter().filter_map(|name| Some((name, table.unit(name)?)));
         if let Some((name, unit)) = units.next().filter(|(_, unit)| *unit != "deg") {
             return Err(Fault::new("source positions need degrees")

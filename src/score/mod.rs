@@ -21,7 +21,8 @@ mod suspects;
 pub mod verify;
 
 use crate::comm::{
-    StopFlag, Work, World, agree, any_rank, is_root, preflight, value_of_root, watch_reading,
+    Communicator, StopFlag, Work, any_rank, is_root, preflight, sync_result, value_of_root,
+    watch_reading,
 };
 use crate::config::{Hardware, Score};
 use crate::data::schema::Schema;
@@ -30,23 +31,23 @@ use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::{self, FailedFile, Failure};
 use crate::dataset::output::given::Given;
 use crate::dataset::output::ledger::{self, FailedEntry, Ledger, ListedFile};
-use crate::dataset::output::reading::Note;
+use crate::dataset::output::reading::ReadingNote;
 use crate::dataset::output::started::{self, Start, Started};
-use crate::engine::{self, Place, Scorer};
+use crate::engine::{self, RankResources, Scorer};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model};
 use crate::storage;
-use earlier::Earlier;
+use earlier::EarlierScores;
 use extracted::Extracted;
-use pipeline::Shared;
-use scheduler::Pool;
-use scoring_plan::Recipe;
+use pipeline::PipelineContext;
+use scheduler::WorkQueue;
+use scoring_plan::ScoringPlan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use survey::{Found, Surveyor};
+use survey::{ScoringSurveyor, SurveyedFile};
 use suspects::Suspects;
 
 pub const MANIFEST: &str = "manifest.json";
@@ -161,10 +162,10 @@ fn complete() -> bool {
 
 /// Scores all inputs. Failed files are in the summary; if all failed, the first one's
 /// error is returned.
-pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    let root = is_root(world);
+pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
-    let outcome = scored(world, options, stop);
+    let outcome = scored(comm, options, stop);
     // What is refused leaves nothing behind.
     if root && outcome.is_err() {
         let ledger = options.output.join(ledger::FOLDER);
@@ -176,36 +177,36 @@ pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summ
     outcome
 }
 
-fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summary> {
-    let (model, hash) = agree(world, Model::load(&options.model))?;
+fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Summary> {
+    let (model, hash) = sync_result(comm, Model::load(&options.model))?;
     let shared = "name it by a path on a file system that all nodes of the job share";
-    preflight::same_on_all(world, "the model", &hash, shared)?;
-    preflight::compare_clocks(world)?;
+    preflight::same_on_all(comm, "the model", &hash, shared)?;
+    preflight::compare_clocks(comm)?;
     let (inputs, root) = (&options.inputs, options.root.as_deref());
     let mut listed =
-        Assignment::new(world, inputs, &options.output, root)?.with_extension(options.extension());
-    let suspects = Suspects::check(world, &listed, options, stop)?;
+        Assignment::new(comm, inputs, &options.output, root)?.with_extension(options.extension());
+    let suspects = Suspects::check(comm, &listed, options, stop)?;
     let mut left_out = Vec::new();
     if options.own_runs {
-        let note = suspects.note(world, options);
-        left_out = keep_own_runs(world, &mut listed, &model.card, options, (&suspects, note))?;
+        let note = suspects.note(comm, options);
+        left_out = keep_own_runs(comm, &mut listed, &model.card, options, (&suspects, note))?;
     }
     let assignment = listed.part(options.shard);
-    let place = Place::new(world, options.hardware)?;
+    let place = RankResources::new(comm, options.hardware)?;
     engine::use_threads(place.threads);
-    let prepared = Scorer::new(model, &place).and_then(|s| Recipe::new(&options.score, s));
-    let (recipe, scorer) = agree(world, prepared)?;
-    let settings = resume::shared_settings(options, &recipe);
+    let prepared = Scorer::new(model, &place).and_then(|s| ScoringPlan::new(&options.score, s));
+    let (plan, scorer) = sync_result(comm, prepared)?;
+    let settings = resume::shared_settings(options, &plan);
     let started = Started {
         overwrites: options.overwrite,
         model_blake3: Some(hash.clone()),
         settings_blake3: settings.clone(),
     };
-    let start = Start::new(world, &options.output, options.shard, started)?;
+    let start = Start::new(comm, &options.output, options.shard, started)?;
     let options = &Options { overwrite: start.overwrites(), ..options.clone() };
-    let extracted = Extracted::read(world, &listed, options)?;
-    let opening = Opening {
-        world,
+    let extracted = Extracted::read(comm, &listed, options)?;
+    let opening = ScoringStart {
+        comm,
         options,
         listed: &listed,
         assignment: &assignment,
@@ -214,71 +215,72 @@ fn scored(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Summa
     };
     let whose = (hash.as_str(), settings.as_str());
     let prepare = || opening.prepare(whose, &extracted);
-    let prepared = if is_root(world) { prepare() } else { Ok(Default::default()) };
-    let (earlier, listing): (Earlier, String) = agree(world, prepared)?;
-    let is_read_only = any_rank(world, is_root(world) && storage::is_read_only(&options.output))?;
-    let output = is_root(world).then_some(options.output.as_path());
+    let prepared = if is_root(comm) { prepare() } else { Ok(Default::default()) };
+    let (earlier, listing): (EarlierScores, String) = sync_result(comm, prepared)?;
+    let is_read_only = any_rank(comm, is_root(comm) && storage::is_read_only(&options.output))?;
+    let output = is_root(comm).then_some(options.output.as_path());
     let folder = output.filter(|_| !is_read_only);
     if !is_read_only {
-        preflight::shared_folder(world, folder)?;
+        preflight::shared_folder(comm, folder)?;
     }
     let reading = suspects::reading_of(options);
-    let world: &dyn World = &watch_reading(world, folder, options.watchdog, reading)?;
-    let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
-    let known = agree(world, ledger::read(&options.output))?.entries;
-    let see = Surveyor {
+    let comm: &dyn Communicator = &watch_reading(comm, folder, options.watchdog, reading)?;
+    let mut ledger = Ledger::new(&options.output, shards::part_of(comm, options));
+    let known = sync_result(comm, ledger::read(&options.output))?.entries;
+    let see = ScoringSurveyor {
         options,
-        recipe: &recipe,
+        plan: &plan,
         model_blake3: &hash,
         is_read_only,
         resumes_overwriting: start.resumes_overwriting,
         suspects: &suspects,
         extracted: &extracted,
     };
-    let mut note = suspects.note(world, options);
-    let found = survey::survey(world, &assignment, &known, &see, &mut ledger, &mut note)?;
-    if is_read_only && found.iter().any(|found| matches!(found, Found::Rows(_))) {
-        preflight::shared_folder(world, output)?; // says why nothing can be written
+    let mut note = suspects.note(comm, options);
+    let found = survey::survey(comm, &assignment, &known, &see, &mut ledger, &mut note)?;
+    if is_read_only && found.iter().any(|found| matches!(found, SurveyedFile::Rows(_))) {
+        preflight::shared_folder(comm, output)?; // says why nothing can be written
     }
-    let empty = Summary { left_out, ..summary(&hash, &recipe, &settings) };
+    let empty = Summary { left_out, ..summary(&hash, &plan, &settings) };
     let begin = || {
-        survey::check_room(&assignment, &found, &recipe, options)?;
+        survey::check_room(&assignment, &found, &plan, options)?;
         opening.begin(&found, &earlier, empty.clone())
     };
-    agree(world, if is_root(world) { begin() } else { Ok(()) })?;
-    if is_root(world) {
+    sync_result(comm, if is_root(comm) { begin() } else { Ok(()) })?;
+    if is_root(comm) {
         log::info!(
             "scoring {} file(s) on {} rank(s); {}",
             assignment.jobs.len(),
-            world.size(),
+            comm.size(),
             scorer.describe()
         );
     }
-    let ranks = world.size();
-    let (tasks, merges) = survey::tasks(&assignment, &found, &recipe, options.split_rows, ranks);
-    let shared = Shared {
+    let ranks = comm.size();
+    let (tasks, merges) = survey::tasks(&assignment, &found, &plan, options.split_rows, ranks);
+    let shared = PipelineContext {
         assignment: &assignment,
         options,
-        recipe: &recipe,
+        plan: &plan,
         model_blake3: &hash,
         extracted: &extracted,
         pieces: &survey::pieces(&assignment, &tasks),
         signs: AtomicU64::new(0),
     };
-    let mut pool = Pool::new(world, tasks, merges);
-    let mut report = pipeline::run(world, &shared, &scorer, &mut pool, (ledger, note), stop)?;
-    if is_root(world) {
+    let mut pool = WorkQueue::new(comm, tasks, merges);
+    let mut report = pipeline::run(comm, &shared, &scorer, &mut pool, (ledger, note), stop)?;
+    if is_root(comm) {
         take_up(&mut report, found);
         report.failures.extend(assignment.unusable.iter().cloned());
     }
     let empty = Summary { failed: extracted.absent().clone(), ..empty };
-    let ending = Ending { options, assignment: &assignment, earlier: &earlier, listing: &listing };
-    ending.finish(world, empty, &report)
+    let ending =
+        ScoringEnd { options, assignment: &assignment, earlier: &earlier, listing: &listing };
+    ending.finish(comm, empty, &report)
 }
 
 /// What is done before the first file is scored.
-struct Opening<'a> {
-    world: &'a dyn World,
+struct ScoringStart<'a> {
+    comm: &'a dyn Communicator,
     options: &'a Options,
     /// All files, also those of other parts.
     listed: &'a Assignment,
@@ -287,15 +289,15 @@ struct Opening<'a> {
     suspects: &'a Suspects,
 }
 
-impl Opening<'_> {
+impl ScoringStart<'_> {
     /// Refuses what stands in the way of the outputs of this model and these settings; returns
     /// the files of earlier runs, and the hash of the list of files.
     fn prepare(
         &self,
         (model, settings): (&str, &str),
         extracted: &Extracted,
-    ) -> Result<(Earlier, String)> {
-        let Opening { world, options, listed, assignment, start, suspects } = *self;
+    ) -> Result<(EarlierScores, String)> {
+        let ScoringStart { comm, options, listed, assignment, start, suspects } = *self;
         // Of several parts, another may be writing.
         if options.shard.1 == 1 && !storage::is_read_only(&options.output) {
             ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
@@ -304,17 +306,18 @@ impl Opening<'_> {
         let entries = ledger::read(&options.output)?.entries;
         let earlier = earlier::read(options, listed, model, settings, (&entries, extracted))?;
         if start.clears_ledgers(!earlier.files.is_empty()) {
-            shards::refuse_other_parts(options, world.size())?;
+            shards::refuse_other_parts(options, comm.size())?;
         }
-        suspects.record(world, options)?;
+        suspects.record(comm, options)?;
         Ok((earlier, shards::listing_hash(listed)))
     }
 
     /// Marks the outputs as unfinished if any are left to write.
-    fn begin(&self, found: &[Found], earlier: &Earlier, empty: Summary) -> Result<()> {
-        let Opening { world, options, assignment, start, suspects, .. } = *self;
+    fn begin(&self, found: &[SurveyedFile], earlier: &EarlierScores, empty: Summary) -> Result<()> {
+        let ScoringStart { comm, options, assignment, start, suspects, .. } = *self;
         let left = assignment.jobs.iter().zip(found);
-        let left = left.filter(|(_, found)| matches!(found, Found::Rows(_))).map(|(job, _)| job);
+        let left =
+            left.filter(|(_, found)| matches!(found, SurveyedFile::Rows(_))).map(|(job, _)| job);
         let left: Vec<_> = left.collect();
         resume::remove_leftovers(options)?;
         if left.is_empty() {
@@ -323,8 +326,8 @@ impl Opening<'_> {
         start.note(&options.output, options.shard)?;
         earlier::begin(earlier, options, empty)?;
         let clears_ledgers = start.clears_ledgers(!earlier.files.is_empty());
-        shards::begin(options, world.size(), clears_ledgers)?;
-        suspects.record(world, options)?;
+        shards::begin(options, comm.size(), clears_ledgers)?;
+        suspects.record(comm, options)?;
         for job in &left {
             pieces::remove_stale(&pieces::folder_of(&options.output, &job.name), &job.input)?;
         }
@@ -333,13 +336,13 @@ impl Opening<'_> {
 }
 
 /// A summary without files.
-fn summary(model: &str, recipe: &Recipe, settings: &str) -> Summary {
+fn summary(model: &str, plan: &ScoringPlan, settings: &str) -> Summary {
     Summary {
         format: "taiga-flow-scores 1".to_string(),
         model_blake3: model.to_string(),
         settings_blake3: Some(settings.to_string()),
-        positions: recipe.positions.as_ref().map(|at| at.angles.clone()),
-        status_counts: recipe.positions.as_ref().map(|_| PAIRS.to_string()),
+        positions: plan.positions.as_ref().map(|at| at.angles.clone()),
+        status_counts: plan.positions.as_ref().map(|_| PAIRS.to_string()),
         files: Vec::new(),
         rows: 0,
         failed: BTreeMap::new(),
@@ -353,18 +356,18 @@ fn summary(model: &str, recipe: &Recipe, settings: &str) -> Summary {
 /// names of their outputs. A file
 /// that cannot be looked at stays: it is told later.
 fn keep_own_runs(
-    world: &dyn World,
+    comm: &dyn Communicator,
     listed: &mut Assignment,
     card: &Card,
     options: &Options,
-    (suspects, mut note): (&Suspects, Note),
+    (suspects, mut note): (&Suspects, ReadingNote),
 ) -> Result<Vec<String>> {
     let used = |input: &Path| -> Result<bool> {
         let table = Table::open(input, &Schema::for_file(input, options.schema.as_deref())?)?;
-        Ok(engine::used_run(card, &table, |row| world.progress(Work::Hashing, row))?.is_some())
+        Ok(engine::used_run(card, &table, |row| comm.progress(Work::Hashing, row))?.is_some())
     };
     let mine = listed.jobs.iter().enumerate().map(|(i, job)| {
-        if i % world.size() != world.rank() || suspects.failure(&job.name).is_some() {
+        if i % comm.size() != comm.rank() || suspects.failure(&job.name).is_some() {
             return 0;
         }
         note.begin(job);
@@ -373,9 +376,9 @@ fn keep_own_runs(
         i64::from(is_used)
     });
     let mut left_out: Vec<i64> = mine.collect();
-    world.all_reduce_sum(&mut left_out)?;
+    comm.all_reduce_sum(&mut left_out)?;
     let count: i64 = left_out.iter().sum();
-    if is_root(world) && count > 0 {
+    if is_root(comm) && count > 0 {
         log::info!("{count} file(s) with runs that the model was trained on are left out");
     }
     let all = std::mem::take(&mut listed.jobs).into_iter().zip(left_out);
@@ -393,40 +396,45 @@ impl Options {
     }
 }
 
-type Report = failures::Report<ScoredFile>;
+type ScoringReport = failures::RankReport<ScoredFile>;
 
 /// Takes up what was found before the work.
-fn take_up(report: &mut Report, found: Vec<Found>) {
+fn take_up(report: &mut ScoringReport, found: Vec<SurveyedFile>) {
     for found in found {
         match found {
-            Found::Finished(file) => report.files.push(file),
-            Found::Failed(failure) => report.failures.push(failure),
-            Found::Rows(_) => {}
+            SurveyedFile::Finished(file) => report.files.push(file),
+            SurveyedFile::Failed(failure) => report.failures.push(failure),
+            SurveyedFile::Rows(_) => {}
         }
     }
 }
 
 /// What the end of a scoring needs besides the ranks' reports.
-struct Ending<'a> {
+struct ScoringEnd<'a> {
     options: &'a Options,
     assignment: &'a Assignment,
-    earlier: &'a Earlier,
+    earlier: &'a EarlierScores,
     listing: &'a str,
 }
 
-impl Ending<'_> {
+impl ScoringEnd<'_> {
     /// Puts the ranks' reports together and writes the manifest. If nothing at all was scored,
     /// returns the first failure as an error.
-    fn finish(&self, world: &dyn World, empty: Summary, mine: &Report) -> Result<Summary> {
-        let Ending { options, earlier, listing, .. } = self;
-        let all = mine.gather(world, |file| &file.output)?;
+    fn finish(
+        &self,
+        comm: &dyn Communicator,
+        empty: Summary,
+        mine: &ScoringReport,
+    ) -> Result<Summary> {
+        let ScoringEnd { options, earlier, listing, .. } = self;
+        let all = mine.gather(comm, |file| &file.output)?;
         // Other parts and earlier runs need a manifest all the same.
         let has_others = options.shard.1 > 1 || !earlier.files.is_empty();
-        if !any_rank(world, has_others)?
+        if !any_rank(comm, has_others)?
             && let Err(error) = all.refuse_all_failed()
         {
             let remove = || started::remove(&options.output, options.shard);
-            agree(world, if is_root(world) { remove() } else { Ok(()) })?;
+            sync_result(comm, if is_root(comm) { remove() } else { Ok(()) })?;
             return Err(error);
         }
         let summary = Summary {
@@ -445,13 +453,13 @@ impl Ending<'_> {
             storage::remove_dead_parts(&options.output, options.shard.1 == 1)?;
             Given::new(&options.inputs, options.root.as_deref(), options.extension())
                 .record(&options.output)?;
-            self.record_failures(world, &summary.failed)?;
+            self.record_failures(comm, &summary.failed)?;
             let written = shards::write_manifest(options, &summary, earlier, listing)?;
             started::remove(&options.output, options.shard)?;
             earlier.unresolved(&options.output, &written.files)
         };
-        let unresolved = value_of_root(world, conclude)?;
-        if is_root(world) {
+        let unresolved = value_of_root(comm, conclude)?;
+        if is_root(comm) {
             let files = summary.files.iter();
             files.flat_map(ScoredFile::warnings).for_each(|text| log::warn!("{text}"));
         }
@@ -462,14 +470,14 @@ impl Ending<'_> {
     /// Adds to the ledger the failures that it does not know.
     fn record_failures(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         failed: &BTreeMap<String, FailedFile>,
     ) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
         }
         let known = ledger::read::<ScoredFile>(&self.options.output)?.failed;
-        let part = shards::part_of(world, self.options);
+        let part = shards::part_of(comm, self.options);
         let mut ledger = Ledger::new(&self.options.output, part);
         for (input, FailedFile { output, reason, exit_code, .. }) in
             failed.iter().filter(|(_, failed)| failed.extraction.is_none())

@@ -3,8 +3,8 @@
 
 use super::Format;
 use super::input::Facts;
-use super::scoring_plan::{Recipe, Rows};
-use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use super::scoring_plan::{ScoredRows, ScoringPlan};
+use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::schema::unix_time;
 use crate::data::selection::{STATUS_BITS, UNUSABLE};
 use crate::data::text::writer::TextWriter;
@@ -23,7 +23,7 @@ pub const PIECE_FORMAT: &str = "taiga-flow-scores-piece";
 
 /// What an output is made of: the blake3 of each, as its attributes tell.
 #[derive(Debug, Clone)]
-pub struct MadeOf {
+pub struct Provenance {
     /// Path of the input relative to the root.
     pub name: String,
     pub input: String,
@@ -34,7 +34,7 @@ pub struct MadeOf {
 
 /// Rows by what became of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct StatusCounts {
     /// By status bit, over all positions.
     status: [u64; STATUS_BITS.len()],
     /// Without a score at any position.
@@ -45,7 +45,7 @@ pub struct Counts {
     pub implausible_times: u64,
 }
 
-impl Counts {
+impl StatusCounts {
     /// Takes up the status (positions, rows) of rows.
     pub fn add(&mut self, status: &[u32], positions: usize) {
         for (count, (bit, _)) in self.status.iter_mut().zip(STATUS_BITS) {
@@ -65,7 +65,7 @@ impl Counts {
         self.implausible_times += implausible.count() as u64;
     }
 
-    pub fn merge(&mut self, other: &Counts) {
+    pub fn merge(&mut self, other: &StatusCounts) {
         self.implausible_times += other.implausible_times;
         self.status.iter_mut().zip(other.status).for_each(|(a, b)| *a += b);
         self.unusable += other.unusable;
@@ -83,22 +83,23 @@ impl Counts {
         self.status.iter().chain(more).map(|n| *n as f64).collect()
     }
 
-    pub fn from_numbers(numbers: &[f64]) -> Counts {
+    pub fn from_numbers(numbers: &[f64]) -> StatusCounts {
         let at = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
         let [unusable, implausible_times, outside] = [0, 1, 2].map(|i| at(STATUS_BITS.len() + i));
-        let mut counts = Counts { unusable, outside, implausible_times, ..Counts::default() };
+        let mut counts =
+            StatusCounts { unusable, outside, implausible_times, ..StatusCounts::default() };
         counts.status.iter_mut().enumerate().for_each(|(i, count)| *count = at(i));
         counts
     }
 }
 
 /// An output file being written.
-pub struct Output {
+pub struct ScoreOutput {
     writer: Writer,
     class: bool,
     /// The column of times, which is one of the keys, where there is one.
     time: Option<usize>,
-    pub counts: Counts,
+    pub counts: StatusCounts,
 }
 
 enum Writer {
@@ -106,32 +107,33 @@ enum Writer {
     Text(TextWriter),
 }
 
-impl Output {
+impl ScoreOutput {
     pub fn create(
         path: &Path,
         format: Format,
         specs: &[ColumnSpec],
         class: bool,
         overwrite: bool,
-    ) -> Result<Output> {
+    ) -> Result<ScoreOutput> {
         let writer = match format {
             Format::Hdf5 => Writer::Columns(ColumnWriter::create(path, GROUP, specs, overwrite)?),
             Format::Csv => Writer::Text(TextWriter::create(path, specs, overwrite)?),
         };
-        let is_time = |spec: &ColumnSpec| spec.name == unix_time::COLUMN && spec.kind == Kind::I64;
+        let is_time =
+            |spec: &ColumnSpec| spec.name == unix_time::COLUMN && spec.kind == ColumnType::I64;
         let time = specs.iter().position(is_time);
-        Ok(Output { writer, class, time, counts: Counts::default() })
+        Ok(ScoreOutput { writer, class, time, counts: StatusCounts::default() })
     }
 
-    pub fn append(&mut self, recipe: &Recipe, rows: &Rows) -> Result<()> {
-        self.counts.add(&rows.scored.status, recipe.width());
+    pub fn append(&mut self, plan: &ScoringPlan, rows: &ScoredRows) -> Result<()> {
+        self.counts.add(&rows.scored.status, plan.width());
         if let Some(times) = self.time.and_then(|key| rows.block.keys.get(key)) {
             self.counts.add_times(times);
         }
-        self.append_values(&recipe.values(rows, self.class))
+        self.append_values(&plan.values(rows, self.class))
     }
 
-    pub fn append_values(&mut self, values: &[Values]) -> Result<()> {
+    pub fn append_values(&mut self, values: &[ColumnValues]) -> Result<()> {
         match &mut self.writer {
             Writer::Columns(writer) => writer.append(values),
             Writer::Text(writer) => writer.append(values),
@@ -146,7 +148,13 @@ impl Output {
     }
 
     /// Gives the file its name; refuses if a row is missing.
-    pub fn finish(self, recipe: &Recipe, rows: u64, made_of: &MadeOf, facts: &Facts) -> Result<()> {
+    pub fn finish(
+        self,
+        plan: &ScoringPlan,
+        rows: u64,
+        made_of: &Provenance,
+        facts: &Facts,
+    ) -> Result<()> {
         self.refuse_missing(rows)?;
         let writer = match self.writer {
             Writer::Columns(writer) => writer,
@@ -155,7 +163,7 @@ impl Output {
         let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
         let bits: Vec<String> =
             STATUS_BITS.iter().map(|(bit, name)| format!("{bit}: {name}")).collect();
-        let version = if recipe.positions.is_some() { VERSION_WITH_POSITIONS } else { VERSION };
+        let version = if plan.positions.is_some() { VERSION_WITH_POSITIONS } else { VERSION };
         let mut attributes = vec![
             text("format", FORMAT),
             ("version".to_string(), Attribute::Integer(version)),
@@ -167,16 +175,16 @@ impl Output {
             text("status_bits", &bits.join("; ")),
             ("complete".to_string(), Attribute::Integer(1)),
         ];
-        if let Some(at) = &recipe.positions {
+        if let Some(at) = &plan.positions {
             writer.group_attribute("positions", &Attribute::Numbers(at.angles.clone()))?;
             let offset = facts.offset.unwrap_or([f64::NAN; 2]).to_vec();
             attributes.push(("source_offset".to_string(), Attribute::Numbers(offset)));
         }
-        if !recipe.working_points.is_empty() {
-            let text = Attribute::Text(recipe.working_points_text());
+        if !plan.working_points.is_empty() {
+            let text = Attribute::Text(plan.working_points_text());
             writer.group_attribute("working_points", &text)?;
         }
-        if let Some(calibration) = recipe.written_calibration() {
+        if let Some(calibration) = plan.written_calibration() {
             for (name, ends) in [
                 ("resolved_scores", calibration.resolved),
                 ("gammaness_limits", calibration.gammaness_limits()),
@@ -186,8 +194,8 @@ impl Output {
                 writer.group_attribute(name, &Attribute::Numbers(ends.to_vec()))?;
             }
         }
-        if !recipe.quality.is_empty() {
-            writer.group_attribute("quality_bits", &Attribute::Text(recipe.quality_text()))?;
+        if !plan.quality.is_empty() {
+            writer.group_attribute("quality_bits", &Attribute::Text(plan.quality_text()))?;
         }
         writer.finish(&attributes).map(|_| ())
     }

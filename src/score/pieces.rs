@@ -3,10 +3,10 @@
 //! it in one go gives. Pieces that a killed job left are used again.
 
 use super::input::Facts;
-use super::output::{Counts, GROUP, Output, PIECE_FORMAT};
-use crate::data::files::finished::{Column, FinishedFile};
+use super::output::{GROUP, PIECE_FORMAT, ScoreOutput, StatusCounts};
+use crate::data::files::finished::{FinishedColumn, FinishedFile};
 use crate::data::files::stamp::Stamp;
-use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Values};
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnValues};
 use crate::error::{Fault, Result};
 use crate::storage;
 use std::ops::Range;
@@ -66,7 +66,7 @@ pub fn merge(
     paths: &[(PathBuf, Range<u64>)],
     (settings, stamp): (&str, &str),
     specs: &[ColumnSpec],
-    output: &mut Output,
+    output: &mut ScoreOutput,
     progress: impl Fn(),
 ) -> Result<Facts> {
     let mut facts = Facts::default();
@@ -80,14 +80,14 @@ pub fn merge(
                 .input());
         };
         facts.merge(&Facts::from_numbers(&file.numbers("facts")));
-        output.counts.merge(&Counts::from_numbers(&file.numbers("counts")));
+        output.counts.merge(&StatusCounts::from_numbers(&file.numbers("counts")));
         for first in (0..length).step_by(CHUNK_ROWS) {
             let block = first..length.min(first + CHUNK_ROWS);
-            let columns: Vec<Column> = specs
+            let columns: Vec<FinishedColumn> = specs
                 .iter()
                 .map(|spec| file.read(GROUP, spec, block.clone()))
                 .collect::<Result<_>>()?;
-            let values: Vec<Values> = columns.iter().map(Column::values).collect();
+            let values: Vec<ColumnValues> = columns.iter().map(FinishedColumn::values).collect();
             output.append_values(&values)?;
             progress();
         }

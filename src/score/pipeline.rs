@@ -9,20 +9,20 @@
 //! device or another rank ends the work.
 
 use super::extracted::Extracted;
-use super::input::{Facts, Input};
-use super::output::{MadeOf, Output};
-use super::scheduler::{Costed, Pool, Task};
-use super::scoring_plan::{Recipe, Rows};
-use super::{Failure, Options, Report, ScoredFile, pieces, resume};
-use crate::comm::{StopFlag, Work, World};
+use super::input::{Facts, ScoringInput};
+use super::output::{Provenance, ScoreOutput};
+use super::scheduler::{Costed, Task, WorkQueue};
+use super::scoring_plan::{ScoredRows, ScoringPlan};
+use super::{Failure, Options, ScoredFile, ScoringReport, pieces, resume};
+use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::schema::columns::ColumnSpec;
 use crate::data::table::Block;
 use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::or_lack_of_memory;
-use crate::dataset::output::ledger::{Entry, Ledger};
-use crate::dataset::output::reading::Note;
+use crate::dataset::output::ledger::{Ledger, LedgerEntry};
+use crate::dataset::output::reading::ReadingNote;
 use crate::engine::{Preparation, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::LikenessTally;
@@ -46,10 +46,10 @@ const COMPARED: u64 = 65_536;
 const TICK: Duration = Duration::from_millis(2);
 
 /// What the threads of a rank share.
-pub struct Shared<'a> {
+pub struct PipelineContext<'a> {
     pub assignment: &'a Assignment,
     pub options: &'a Options,
-    pub recipe: &'a Recipe,
+    pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
     pub extracted: &'a Extracted,
     /// Of each file, where they are known.
@@ -59,19 +59,19 @@ pub struct Shared<'a> {
 }
 
 /// A task that was begun: what its output is made of.
-struct Opened {
+struct OpenedTask {
     task: Task,
     rows: Range<u64>,
     specs: Vec<ColumnSpec>,
     class: bool,
-    made_of: MadeOf,
+    made_of: Provenance,
     /// The portable and the exact one of the input.
     stamps: [String; 2],
 }
 
 /// What the reading thread hands over, in the order of the files, and then the preparing one.
 enum Read<Rows> {
-    Begin(Box<Opened>),
+    Begin(Box<OpenedTask>),
     Rows(Rows, u64), // and the first of them in the file
     End,
     /// A piece that was there already.
@@ -81,8 +81,8 @@ enum Read<Rows> {
 
 /// What the writing thread is told.
 enum Write {
-    Begin(Box<Opened>),
-    Rows(Box<Rows>),
+    Begin(Box<OpenedTask>),
+    Rows(Box<ScoredRows>),
     End(Facts),
     Kept(Task),
     Failed(Task, Error),
@@ -96,13 +96,13 @@ struct Done {
 
 /// Does tasks until none are left; gives what became of the files.
 pub fn run(
-    world: &dyn World,
-    shared: &Shared,
+    comm: &dyn Communicator,
+    shared: &PipelineContext,
     scorer: &Scorer,
-    pool: &mut Pool,
-    (ledger, note): (Ledger, Note),
+    pool: &mut WorkQueue,
+    (ledger, note): (Ledger, ReadingNote),
     stop: &StopFlag,
-) -> Result<Report> {
+) -> Result<ScoringReport> {
     let (to_read, tasks) = channel();
     let (read, blocks) = sync_channel(WAITING);
     let (prepared, ready) = sync_channel(1);
@@ -118,8 +118,8 @@ pub fn run(
             prepare_all(shared, preparation, &blocks, &prepared, &spare);
         });
         let writing = scope.spawn(move || write_all(shared, &writes, &done, &used_rows, ledger));
-        let scored = Scoring {
-            world,
+        let scored = RankScoring {
+            comm,
             shared,
             scorer,
             stop,
@@ -130,7 +130,7 @@ pub fn run(
             in_work: 0,
             left: 0,
             signs: 0,
-            report: Report::default(),
+            report: ScoringReport::default(),
             time: Spent::default(),
         }
         .go_on(pool);
@@ -144,19 +144,19 @@ pub fn run(
 }
 
 /// The rank's own thread.
-struct Scoring<'a, 'b> {
-    world: &'a dyn World,
-    shared: &'a Shared<'b>,
+struct RankScoring<'a, 'b> {
+    comm: &'a dyn Communicator,
+    shared: &'a PipelineContext<'b>,
     scorer: &'a Scorer,
     stop: &'a StopFlag,
     to_read: Sender<Costed>,
-    ready: Receiver<(Read<Box<Rows>>, u64)>,
+    ready: Receiver<(Read<Box<ScoredRows>>, u64)>,
     to_write: SyncSender<Write>,
     outcomes: Receiver<Done>,
     in_work: usize, // tasks that were begun and are not done
     left: u64,      // cost of what is still to be read
     signs: u64,
-    report: Report,
+    report: ScoringReport,
     time: Spent,
 }
 
@@ -169,8 +169,8 @@ struct Spent {
     engine: Duration,
 }
 
-impl Scoring<'_, '_> {
-    fn go_on(mut self, pool: &mut Pool) -> Result<Report> {
+impl RankScoring<'_, '_> {
+    fn go_on(mut self, pool: &mut WorkQueue) -> Result<ScoringReport> {
         // The file that is read, as far as it was looked at; none while one that has failed
         // is passed over.
         let (mut current, mut passed_over): (Option<(Task, Facts)>, Option<Task>) = (None, None);
@@ -178,8 +178,8 @@ impl Scoring<'_, '_> {
         let mut likeness: Option<LikenessTally> = None;
         let started = Instant::now();
         loop {
-            self.refuse_to_go_on()?;
-            pool.tend()?;
+            self.check_stop()?;
+            pool.poll()?;
             self.take_outcomes(pool)?;
             while let Some((task, cost)) = pool.take() {
                 self.left += cost;
@@ -194,14 +194,14 @@ impl Scoring<'_, '_> {
                 let Spent { rows, scoring, engine } = self.time;
                 log::debug!(
                     "rank {}: {rows} rows in {:.3} s, {:.3} s of it scoring, of that {:.3} s in the engine",
-                    self.world.rank(),
+                    self.comm.rank(),
                     started.elapsed().as_secs_f64(),
                     scoring.as_secs_f64(),
                     engine.as_secs_f64()
                 );
                 return Ok(self.report);
             }
-            self.tell_progress();
+            self.report_progress();
             let (read, cost) = match self.ready.recv_timeout(TICK) {
                 Ok(read) => read,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -217,23 +217,23 @@ impl Scoring<'_, '_> {
                 Read::Rows(mut rows, first) => {
                     let Some((task, facts)) = &mut current else { continue };
                     let job = &self.shared.assignment.jobs[task.job()];
-                    let recipe = self.shared.recipe;
+                    let plan = self.shared.plan;
                     let (began, before) = (Instant::now(), rows.scored.engine_time);
-                    recipe.score(self.scorer, &mut rows)?;
+                    plan.score(self.scorer, &mut rows)?;
                     self.time.rows += rows.block.rows as u64;
                     self.time.scoring += began.elapsed();
                     self.time.engine += rows.scored.engine_time.saturating_sub(before);
-                    let looked = match &recipe.positions {
+                    let looked = match &plan.positions {
                         Some(at) => facts.look(&rows, at, &job.input, first),
                         None => Ok(()),
                     };
                     if let Some(tally) = &mut likeness {
-                        recipe.compare(&rows, tally);
+                        plan.compare(&rows, tally);
                     }
                     let enough = first + rows.block.rows as u64 >= COMPARED;
                     let whole = if enough { likeness.take() } else { None };
                     let looked =
-                        looked.and_then(|()| self.shared.judge_likeness(&job.input, whole));
+                        looked.and_then(|()| self.shared.check_likeness(&job.input, whole));
                     let write = match looked {
                         Ok(()) => Write::Rows(rows),
                         Err(error) => {
@@ -247,7 +247,7 @@ impl Scoring<'_, '_> {
                 Read::End => {
                     if let Some((task, facts)) = current.take() {
                         let input = &self.shared.assignment.jobs[task.job()].input;
-                        let write = match self.shared.judge_likeness(input, likeness.take()) {
+                        let write = match self.shared.check_likeness(input, likeness.take()) {
                             Ok(()) => Write::End(facts),
                             Err(error) => Write::Failed(task, error),
                         };
@@ -266,7 +266,7 @@ impl Scoring<'_, '_> {
     }
 
     /// Hands over to the writing thread; answers other ranks while it is busy.
-    fn write(&mut self, mut write: Write, pool: &mut Pool) -> Result<()> {
+    fn write(&mut self, mut write: Write, pool: &mut WorkQueue) -> Result<()> {
         loop {
             write = match self.to_write.try_send(write) {
                 Err(TrySendError::Full(write)) => write,
@@ -276,15 +276,15 @@ impl Scoring<'_, '_> {
                     return Err(Fault::new("the writing thread ended").internal());
                 }
             };
-            self.refuse_to_go_on()?;
-            pool.tend()?;
+            self.check_stop()?;
+            pool.poll()?;
             self.take_outcomes(pool)?;
-            self.tell_progress();
+            self.report_progress();
             std::thread::sleep(TICK / 4);
         }
     }
 
-    fn take_outcomes(&mut self, pool: &mut Pool) -> Result<()> {
+    fn take_outcomes(&mut self, pool: &mut WorkQueue) -> Result<()> {
         loop {
             let Done { task, outcome } = match self.outcomes.try_recv() {
                 Ok(done) => done,
@@ -314,31 +314,31 @@ impl Scoring<'_, '_> {
     }
 
     /// The watchdog hears of blocks that were read and written, not of waiting for them.
-    fn tell_progress(&mut self) {
+    fn report_progress(&mut self) {
         let signs = self.shared.signs.load(Ordering::Relaxed);
         // A rank without tasks waits for other ones: for their answer, or for them to end.
         if signs != self.signs || self.in_work == 0 {
-            self.world.progress(Work::Scoring, signs);
+            self.comm.progress(Work::Scoring, signs);
         }
         self.signs = signs;
     }
 
     /// A request to stop ends this rank, and with it the others; finished outputs stay.
-    fn refuse_to_go_on(&self) -> Result<()> {
+    fn check_stop(&self) -> Result<()> {
         self.stop.refuse_if_requested()
     }
 }
 
 /// The reading thread: tasks in their order, until nobody has more or wants them.
 fn read_all(
-    shared: &Shared,
+    shared: &PipelineContext,
     tasks: &Receiver<Costed>,
     read: &SyncSender<(Read<Block>, u64)>,
     spare: &Receiver<Block>,
-    mut note: Note,
+    mut note: ReadingNote,
 ) {
     for (task, cost) in tasks {
-        let mut reading = Reading { shared, read, spare, cost, wanted: true };
+        let mut reading = TaskReader { shared, read, spare, cost, wanted: true };
         note.begin(&shared.assignment.jobs[task.job()]);
         let outcome = note.finish(reading.task(&task));
         let end = match outcome {
@@ -355,15 +355,15 @@ fn read_all(
     }
 }
 
-struct Reading<'a, 'b> {
-    shared: &'a Shared<'b>,
+struct TaskReader<'a, 'b> {
+    shared: &'a PipelineContext<'b>,
     read: &'a SyncSender<(Read<Block>, u64)>,
     spare: &'a Receiver<Block>,
     cost: u64, // that has not been handed over
     wanted: bool,
 }
 
-impl Reading<'_, '_> {
+impl TaskReader<'_, '_> {
     fn hand_over(&mut self, read: Read<Block>, cost: u64) {
         let cost = cost.min(self.cost);
         self.cost -= cost;
@@ -372,12 +372,12 @@ impl Reading<'_, '_> {
 
     /// Reads all rows of a task; whether it was done before.
     fn task(&mut self, task: &Task) -> Result<bool> {
-        let Shared { assignment, options, recipe, model_blake3, extracted, signs, .. } =
+        let PipelineContext { assignment, options, plan, model_blake3, extracted, signs, .. } =
             self.shared;
         let job = &assignment.jobs[task.job()];
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
-        let mut input = Input::open(&job.input, &schema, recipe)?;
-        let settings = resume::settings_hash(model_blake3, &schema, options, recipe);
+        let mut input = ScoringInput::open(&job.input, &schema, plan)?;
+        let settings = resume::settings_hash(model_blake3, &schema, options, plan);
         let stamps = input.stamps();
         let rows = task.rows(input.rows());
         if rows.end > input.rows() {
@@ -400,21 +400,21 @@ impl Reading<'_, '_> {
         if !is_piece {
             extracted.refuse_altered(&job.name, &job.input, &hash)?;
         }
-        let made_of = MadeOf {
+        let made_of = Provenance {
             name: job.relative.clone(),
             input: hash,
             model: (*model_blake3).to_string(),
             settings,
         };
         self.hand_over(
-            Read::Begin(Box::new(Opened {
+            Read::Begin(Box::new(OpenedTask {
                 task: task.clone(),
                 rows: if matches!(task, Task::Merge { .. }) {
                     0..input.rows()
                 } else {
                     rows.clone()
                 },
-                specs: recipe.specs(&input.keys, input.class),
+                specs: plan.specs(&input.keys, input.class),
                 class: input.class,
                 made_of,
                 stamps,
@@ -438,11 +438,11 @@ impl Reading<'_, '_> {
 
 /// The preparing thread: what comes before the engine, and the memory that goes round.
 fn prepare_all(
-    shared: &Shared,
+    shared: &PipelineContext,
     preparation: &Preparation,
     blocks: &Receiver<(Read<Block>, u64)>,
-    ready: &SyncSender<(Read<Box<Rows>>, u64)>,
-    (spare_rows, used_blocks): &(Receiver<Box<Rows>>, Sender<Block>),
+    ready: &SyncSender<(Read<Box<ScoredRows>>, u64)>,
+    (spare_rows, used_blocks): &(Receiver<Box<ScoredRows>>, Sender<Block>),
 ) {
     for (read, cost) in blocks {
         let read = match read {
@@ -450,7 +450,7 @@ fn prepare_all(
                 let mut rows = spare_rows.try_recv().unwrap_or_default();
                 // Nobody waits for a spare block.
                 let _ = used_blocks.send(std::mem::replace(&mut rows.block, block));
-                shared.recipe.prepare(preparation, &mut rows);
+                shared.plan.prepare(preparation, &mut rows);
                 Read::Rows(rows, first)
             }
             Read::Begin(opened) => Read::Begin(opened),
@@ -466,14 +466,14 @@ fn prepare_all(
 
 /// The writing thread: outputs in the order of their tasks.
 fn write_all(
-    shared: &Shared,
+    shared: &PipelineContext,
     writes: &Receiver<Write>,
     done: &Sender<Done>,
-    used: &Sender<Box<Rows>>,
+    used: &Sender<Box<ScoredRows>>,
     mut ledger: Ledger,
 ) -> Result<()> {
     // The output that is written; none when it has failed.
-    let mut current: Option<(Box<Opened>, Result<Output>)> = None;
+    let mut current: Option<(Box<OpenedTask>, Result<ScoreOutput>)> = None;
     for write in writes {
         shared.signs.fetch_add(1, Ordering::Relaxed);
         let (task, outcome) = match write {
@@ -485,7 +485,7 @@ fn write_all(
             Write::Rows(rows) => {
                 if let Some((_, output)) = &mut current {
                     let appended = match output {
-                        Ok(open) => open.append(shared.recipe, &rows),
+                        Ok(open) => open.append(shared.plan, &rows),
                         Err(_) => Ok(()),
                     };
                     match appended {
@@ -514,11 +514,11 @@ fn write_all(
     Ok(())
 }
 
-impl Shared<'_> {
+impl PipelineContext<'_> {
     /// Warns of a file whose first rows are unlike the events that the model was trained on;
     /// with `--strict` refuses it.
-    fn judge_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
-        let Some(found) = likeness.and_then(|tally| self.recipe.unlike(&tally)) else {
+    fn check_likeness(&self, input: &Path, likeness: Option<LikenessTally>) -> Result<()> {
+        let Some(found) = likeness.and_then(|tally| self.plan.describe_difference(&tally)) else {
             return Ok(());
         };
         if !self.options.strict {
@@ -533,29 +533,31 @@ impl Shared<'_> {
     }
 
     /// What stood under the name was looked at before.
-    fn create(&self, opened: &Opened) -> Result<Output> {
-        let Shared { assignment, options, .. } = self;
+    fn create(&self, opened: &OpenedTask) -> Result<ScoreOutput> {
+        let PipelineContext { assignment, options, .. } = self;
         let job = &assignment.jobs[opened.task.job()];
         match &opened.task {
             Task::Piece { .. } => {
                 let path = pieces::path_of(&options.output, &job.name, &opened.rows);
-                Output::create(&path, super::Format::Hdf5, &opened.specs, opened.class, true)
+                ScoreOutput::create(&path, super::Format::Hdf5, &opened.specs, opened.class, true)
             }
-            _ => Output::create(&job.output, options.format, &opened.specs, opened.class, true),
+            _ => {
+                ScoreOutput::create(&job.output, options.format, &opened.specs, opened.class, true)
+            }
         }
     }
 
     fn finish(
         &self,
-        opened: &Opened,
-        mut output: Output,
+        opened: &OpenedTask,
+        mut output: ScoreOutput,
         facts: Facts,
         ledger: &mut Ledger,
     ) -> Result<Option<ScoredFile>> {
-        let Shared { assignment, options, recipe, .. } = self;
+        let PipelineContext { assignment, options, plan, .. } = self;
         let job = &assignment.jobs[opened.task.job()];
         let (rows, made_of) = (opened.rows.end - opened.rows.start, &opened.made_of);
-        let told = || {
+        let report_progress = || {
             self.signs.fetch_add(1, Ordering::Relaxed);
         };
         let facts = match &opened.task {
@@ -571,13 +573,14 @@ impl Shared<'_> {
                 };
                 let paths: Vec<_> = self.pieces[*index].iter().map(path).collect();
                 let made = (made_of.settings.as_str(), opened.stamps[0].as_str());
-                pieces::merge(&paths, made, &opened.specs, &mut output, told)?
+                pieces::merge(&paths, made, &opened.specs, &mut output, report_progress)?
             }
         };
-        facts.judge(&job.input)?;
+        facts.refuse_wrong_geometry(&job.input)?;
         let counts = output.counts.clone();
-        output.finish(recipe, rows, made_of, &facts)?;
-        let output_blake3 = stamp::hash_text(&stamp::hash_file_telling(&job.output, told)?);
+        output.finish(plan, rows, made_of, &facts)?;
+        let output_blake3 =
+            stamp::hash_text(&stamp::hash_file_with_progress(&job.output, report_progress)?);
         let file = ScoredFile {
             output: job.name.clone(),
             rows,
@@ -589,7 +592,7 @@ impl Shared<'_> {
             status: counts.by_name(),
         };
         let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
-        ledger.add(&Entry {
+        ledger.add(&LedgerEntry {
             file: file.clone(),
             bytes,
             model_blake3: Some(made_of.model.clone()),

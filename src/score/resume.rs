@@ -7,16 +7,16 @@
 //! knows. A text table does not say what it was made of: there the ledger alone counts.
 //! Anything else under the name of an output is refused, as ever.
 
-use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
-use super::scoring_plan::Recipe;
+use super::output::{FORMAT, GROUP, StatusCounts, VERSION_WITH_POSITIONS};
+use super::scoring_plan::ScoringPlan;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
-use crate::data::files::finished::{Column, FinishedFile};
+use crate::data::files::finished::{FinishedColumn, FinishedFile};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
-use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Kind};
+use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnType};
 use crate::data::schema::unix_time;
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
-use crate::dataset::output::ledger::{self, Entry};
+use crate::dataset::output::ledger::{self, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use std::collections::BTreeSet;
@@ -27,25 +27,30 @@ use std::path::Path;
 const LONGEST_HEADER: u64 = 65_536;
 
 /// Hash of all that shapes an output besides its input.
-pub fn settings_hash(model: &str, schema: &Schema, options: &Options, recipe: &Recipe) -> String {
+pub fn settings_hash(
+    model: &str,
+    schema: &Schema,
+    options: &Options,
+    plan: &ScoringPlan,
+) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let (score, format) = (&options.score, options.format);
     // A row of another file format is another row.
-    let version = match &recipe.positions {
+    let version = match &plan.positions {
         Some(_) => format!("{version}, format {VERSION_WITH_POSITIONS}"),
         None => version.to_string(),
     };
-    let energy = recipe.energy_blake3();
+    let energy = plan.energy_blake3();
     let text = format!("{version}\n{model}\n{score:?}\n{format:?}\n{energy}\n{schema:?}");
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 /// Hash of the settings that all outputs of a folder share: those of [`settings_hash`] without
 /// the schema, which may differ between files.
-pub fn shared_settings(options: &Options, recipe: &Recipe) -> String {
+pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let text =
-        format!("{version}\n{:?}\n{:?}\n{}", options.score, options.format, recipe.energy_blake3());
+        format!("{version}\n{:?}\n{:?}\n{}", options.score, options.format, plan.energy_blake3());
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
@@ -91,7 +96,7 @@ pub fn remove_leftovers(options: &Options) -> Result<()> {
 }
 
 /// An output that is kept.
-pub struct Kept {
+pub struct KeptOutput {
     pub file: ScoredFile,
     /// Whether a ledger has its line.
     pub in_ledger: bool,
@@ -103,9 +108,9 @@ pub fn finished(
     format: Format,
     settings: &str,
     input_blake3: &str,
-    known: &[Entry<ScoredFile>],
+    known: &[LedgerEntry<ScoredFile>],
     progress: &dyn Fn(),
-) -> Result<Option<Kept>> {
+) -> Result<Option<KeptOutput>> {
     let path = &job.output;
     let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
     let other = |what: &str| {
@@ -118,7 +123,7 @@ pub fn finished(
         entry.settings_blake3 == settings && entry.file.input_blake3 == input_blake3
     });
     if let Some(entry) = entry {
-        let hash = || stamp::hash_file_telling(path, progress);
+        let hash = || stamp::hash_file_with_progress(path, progress);
         let is_same =
             entry.bytes == metadata.len() && stamp::hash_text(&hash()?) == entry.file.output_blake3;
         if !is_same {
@@ -127,7 +132,7 @@ pub fn finished(
     }
     if format == Format::Csv {
         return match (entry, known.last()) {
-            (Some(entry), _) => Ok(Some(Kept { file: entry.file.clone(), in_ledger: true })),
+            (Some(entry), _) => Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true })),
             (None, Some(entry)) => Err(differs(&other, entry, settings)),
             // Killed between the output and its line.
             (None, None) => Ok(None),
@@ -141,9 +146,9 @@ pub fn finished(
         return Err(other("made from another content of its input"));
     }
     if let Some(entry) = entry {
-        return Ok(Some(Kept { file: entry.file.clone(), in_ledger: true }));
+        return Ok(Some(KeptOutput { file: entry.file.clone(), in_ledger: true }));
     }
-    let mut counts = Counts::default();
+    let mut counts = StatusCounts::default();
     let status = format!("{GROUP}/status");
     let rows = if file.has(&status) {
         file.for_each_block_u32(&status, |values, positions| counts.add(values, positions))?
@@ -165,25 +170,31 @@ pub fn finished(
         implausible_times: counts.implausible_times,
         status: counts.by_name(),
     };
-    Ok(Some(Kept { file, in_ledger: false }))
+    Ok(Some(KeptOutput { file, in_ledger: false }))
 }
 
 /// Counts the times of an output that are not plausible, where it has any.
-fn add_times(file: &FinishedFile, rows: u64, counts: &mut Counts) -> Result<()> {
+fn add_times(file: &FinishedFile, rows: u64, counts: &mut StatusCounts) -> Result<()> {
     if !file.has(&format!("{GROUP}/{}", unix_time::COLUMN)) {
         return Ok(());
     }
-    let spec = ColumnSpec::new(unix_time::COLUMN, Kind::I64, None);
+    let spec = ColumnSpec::new(unix_time::COLUMN, ColumnType::I64, None);
     let rows = rows as usize;
     for first in (0..rows).step_by(CHUNK_ROWS) {
-        if let Column::I64(times) = file.read(GROUP, &spec, first..rows.min(first + CHUNK_ROWS))? {
+        if let FinishedColumn::I64(times) =
+            file.read(GROUP, &spec, first..rows.min(first + CHUNK_ROWS))?
+        {
             counts.add_times(&times);
         }
     }
     Ok(())
 }
 
-fn differs(other: &dyn Fn(&str) -> Error, entry: &Entry<ScoredFile>, settings: &str) -> Error {
+fn differs(
+    other: &dyn Fn(&str) -> Error,
+    entry: &LedgerEntry<ScoredFile>,
+    settings: &str,
+) -> Error {
     if entry.settings_blake3 == settings {
         other("made from another content of its input, or changed since")
     } else {
@@ -196,7 +207,7 @@ fn is_of_model(
     job: &Job,
     model: &str,
     options: &Options,
-    known: Option<&Entry<ScoredFile>>,
+    known: Option<&LedgerEntry<ScoredFile>>,
 ) -> bool {
     let is_file = std::fs::symlink_metadata(&job.output).is_ok_and(|m| m.is_file());
     match (options.format, known) {

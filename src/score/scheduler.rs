@@ -7,7 +7,7 @@
 //! two-sided and few; rank 0 answers between two blocks of its own work. The pieces of one
 //! file may go to any ranks; when all are there, one rank is asked to put them together.
 
-use crate::comm::{World, is_root};
+use crate::comm::{Communicator, is_root};
 use crate::error::Result;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -76,7 +76,7 @@ struct Manager {
     pieces: BTreeMap<usize, (usize, bool)>,
     merges: BTreeMap<usize, u64>, // cost
     waiting: Vec<usize>,
-    told: usize, // ranks that know that there is no more
+    informed: usize, // ranks that know that there is no more
 }
 
 impl Manager {
@@ -91,7 +91,7 @@ impl Manager {
         let cost = tasks.iter().map(|(_, cost)| cost).sum();
         let left = tasks.into();
         let (ranks, waiting) = (ranks as u64, Vec::new());
-        Manager { ranks, left, cost, pieces, merges, waiting, told: 0 }
+        Manager { ranks, left, cost, pieces, merges, waiting, informed: 0 }
     }
 
     /// The next share; empty if nothing is left now.
@@ -132,8 +132,8 @@ impl Manager {
 }
 
 /// One rank's part of the dealing.
-pub struct Pool<'a> {
-    world: &'a dyn World,
+pub struct WorkQueue<'a> {
+    comm: &'a dyn Communicator,
     manager: Option<Manager>,
     at_hand: VecDeque<Costed>,
     asked: bool,
@@ -145,14 +145,18 @@ const SHARE: u8 = 1;
 const DONE: u8 = 2;
 const FAILED: u8 = 3;
 
-impl<'a> Pool<'a> {
+impl<'a> WorkQueue<'a> {
     /// All ranks bring the same tasks; `merges` is the cost of putting a file together.
-    pub fn new(world: &'a dyn World, tasks: Vec<Costed>, merges: BTreeMap<usize, u64>) -> Pool<'a> {
-        let mut manager = Manager::new(tasks, merges, world.size());
-        let shares: Vec<Vec<Costed>> = (0..world.size()).map(|_| manager.share()).collect();
-        let at_hand = shares.into_iter().nth(world.rank()).unwrap_or_default().into();
-        let manager = is_root(world).then_some(manager);
-        Pool { world, manager, at_hand, asked: false, over: false }
+    pub fn new(
+        comm: &'a dyn Communicator,
+        tasks: Vec<Costed>,
+        merges: BTreeMap<usize, u64>,
+    ) -> WorkQueue<'a> {
+        let mut manager = Manager::new(tasks, merges, comm.size());
+        let shares: Vec<Vec<Costed>> = (0..comm.size()).map(|_| manager.share()).collect();
+        let at_hand = shares.into_iter().nth(comm.rank()).unwrap_or_default().into();
+        let manager = is_root(comm).then_some(manager);
+        WorkQueue { comm, manager, at_hand, asked: false, over: false }
     }
 
     /// The next task that is at hand.
@@ -167,7 +171,7 @@ impl<'a> Pool<'a> {
         }
         let Some(manager) = &mut self.manager else {
             self.asked = true;
-            return self.world.send(0, &[ASK]);
+            return self.comm.send(0, &[ASK]);
         };
         self.at_hand = manager.share().into();
         self.over = self.at_hand.is_empty() && manager.is_over();
@@ -180,7 +184,7 @@ impl<'a> Pool<'a> {
             Some(manager) => manager.done(task, well),
             None if matches!(task, Task::Piece { .. }) => {
                 let kind = if well { DONE } else { FAILED };
-                self.world.send(0, &message(kind, &[(task.clone(), 0)]))?;
+                self.comm.send(0, &message(kind, &[(task.clone(), 0)]))?;
             }
             None => {}
         }
@@ -188,8 +192,8 @@ impl<'a> Pool<'a> {
     }
 
     /// Takes the messages that have come, and as rank 0 answers those who wait.
-    pub fn tend(&mut self) -> Result<()> {
-        while let Some((from, bytes)) = self.world.receive()? {
+    pub fn poll(&mut self) -> Result<()> {
+        while let Some((from, bytes)) = self.comm.receive()? {
             let (kind, tasks) = parse(&bytes);
             match (&mut self.manager, kind) {
                 (Some(manager), ASK) => manager.waiting.push(from),
@@ -211,15 +215,15 @@ impl<'a> Pool<'a> {
                 manager.waiting.push(rank);
                 continue;
             }
-            manager.told += usize::from(share.is_empty());
-            self.world.send(rank, &message(SHARE, &share))?;
+            manager.informed += usize::from(share.is_empty());
+            self.comm.send(rank, &message(SHARE, &share))?;
         }
         Ok(())
     }
 
     /// Whether this rank has nothing more to do, nor to answer.
     pub fn is_over(&self) -> bool {
-        let others = self.manager.as_ref().is_none_or(|m| m.told + 1 >= self.world.size());
+        let others = self.manager.as_ref().is_none_or(|m| m.informed + 1 >= self.comm.size());
         self.over && self.at_hand.is_empty() && others
     }
 }
@@ -238,7 +242,7 @@ fn parse(bytes: &[u8]) -> (u8, Vec<Costed>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::{Solo, Threads};
+    use crate::comm::{SingleRank, Threads};
     use taiga_flow_gpu::random::Stream;
 
     /// Files of very uneven length, of which the longest are in pieces.
@@ -260,12 +264,16 @@ mod tests {
     }
 
     /// Goes through the tasks as a rank does, failing some of them.
-    fn work(world: &dyn World, stream: Stream, fails: impl Fn(&Task) -> bool) -> Result<Vec<Task>> {
+    fn work(
+        comm: &dyn Communicator,
+        stream: Stream,
+        fails: impl Fn(&Task) -> bool,
+    ) -> Result<Vec<Task>> {
         let (tasks, merges) = tasks(stream);
-        let mut pool = Pool::new(world, tasks, merges);
+        let mut pool = WorkQueue::new(comm, tasks, merges);
         let mut done = Vec::new();
         while !pool.is_over() {
-            pool.tend()?;
+            pool.poll()?;
             match pool.take() {
                 Some((task, cost)) => {
                     std::thread::sleep(std::time::Duration::from_nanos(cost / 2000));
@@ -275,12 +283,12 @@ mod tests {
                 None => pool.ask()?,
             }
         }
-        world.barrier()?;
+        comm.barrier()?;
         Ok(done)
     }
 
     #[test]
-    fn every_task_goes_to_one_rank_and_pieces_are_put_together_once_all_are_there() {
+    fn every_task_has_one_rank_and_merges_come_last() {
         let stream = Stream::new(u64::from(std::process::id()), "tasks", &[]);
         println!("tasks of process {}", std::process::id());
         let (all, merges) = tasks(stream);
@@ -294,9 +302,9 @@ mod tests {
         expected.sort();
         for ranks in [1, 2, 3, 5] {
             let mut outcomes: Vec<Vec<Task>> = if ranks == 1 {
-                vec![work(&Solo, stream, fails).unwrap()]
+                vec![work(&SingleRank, stream, fails).unwrap()]
             } else {
-                let outcomes = Threads::run(ranks, |world| work(world, stream, fails));
+                let outcomes = Threads::run(ranks, |comm| work(comm, stream, fails));
                 outcomes.into_iter().map(Result::unwrap).collect()
             };
             let mut found: Vec<Task> = outcomes.drain(..).flatten().collect();
@@ -306,27 +314,27 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_rank_gets_less_and_the_first_shares_leave_half_of_the_work() {
+    fn slow_rank_gets_less_and_first_shares_half() {
         let tasks: Vec<Costed> =
             (0..400).map(|job| (Task::File { job }, 1_000_000_000 + job as u64)).collect();
         let mut manager = Manager::new(tasks.clone(), BTreeMap::new(), 4);
         let first: usize = (0..4).map(|_| manager.share().len()).sum();
         assert!((100..=200).contains(&first), "{first}");
-        let counts = Threads::run(2, |world| {
-            let mut pool = Pool::new(world, tasks.clone(), BTreeMap::new());
+        let counts = Threads::run(2, |comm| {
+            let mut pool = WorkQueue::new(comm, tasks.clone(), BTreeMap::new());
             let mut count = 0;
             while !pool.is_over() {
-                pool.tend()?;
+                pool.poll()?;
                 let Some((task, _)) = pool.take() else {
                     pool.ask()?;
                     continue;
                 };
-                let slow = if world.rank() == 1 { 9 } else { 1 };
+                let slow = if comm.rank() == 1 { 9 } else { 1 };
                 std::thread::sleep(std::time::Duration::from_micros(200 * slow));
                 pool.done(&task, true)?;
                 count += 1;
             }
-            world.barrier()?;
+            comm.barrier()?;
             Ok(count)
         });
         let counts: Vec<usize> = counts.into_iter().map(Result::unwrap).collect();

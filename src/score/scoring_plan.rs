@@ -3,11 +3,12 @@
 
 use super::energy::EnergyTable;
 use crate::config::{NO_BIN, Score, ScoreColumn, WorkingPoint};
-use crate::data::schema::columns::{ColumnSpec, Kind, Values};
-use crate::data::selection::{Judged, Selection, Which};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues};
+use crate::data::selection::{Selection, SelectionOutcome, Which};
 use crate::data::table::Block;
 use crate::engine::{
-    Images, More, OF_POSITION, Positions, Preparation, Prepared, Scored, Scorer, Seen,
+    AssumedPositions, ExtraOutputs, ImageColumns, OF_POSITION, PositionColumns, Preparation,
+    Prepared, Scored, Scorer,
 };
 use crate::error::{Fault, Result};
 use crate::model::Card;
@@ -24,7 +25,7 @@ const OF_THE_SOURCE: [&str; 4] = ["miss", "azwidth", "dist_anti", "alpha_anti"];
 
 /// A quantity that is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct QuantityRequest {
     /// The first of these that a file has.
     pub names: Vec<String>,
     /// A file without it is refused; else the column stays empty.
@@ -33,17 +34,17 @@ pub struct Wanted {
 
 /// All that is the same for every file.
 #[derive(Debug, Clone)]
-pub struct Recipe {
+pub struct ScoringPlan {
     pub card: Card,
     /// In the order of `Block::quantities`; those of the model's selection come first, and
     /// `None` where they are computed at each position.
-    pub wanted: Vec<Option<Wanted>>,
+    pub wanted: Vec<Option<QuantityRequest>>,
     pub positions: Option<AtPositions>,
     pub keys: bool,
-    pub quality: Vec<Quality>,
+    pub quality: Vec<QualityCut>,
     /// The model's thresholds by bins stand where a threshold is absent.
     pub working_points: Vec<WorkingPoint>,
-    bins: Option<Bins>,
+    bins: Option<ThresholdBins>,
     energy: Option<(EnergyTable, usize, Option<usize>)>, // with the slots of size and dist
     copy: Vec<(usize, String)>,
     columns: Vec<(ScoreColumn, usize, String)>, // which flow's, and its name
@@ -57,7 +58,7 @@ pub struct Recipe {
 #[derive(Debug, Clone)]
 pub struct AtPositions {
     pub angles: Vec<f64>, // [deg]
-    positions: Positions,
+    positions: AssumedPositions,
     pub geometry: [usize; 5],
     shape: Option<[usize; 3]>,
     skewness: Option<usize>,
@@ -67,13 +68,13 @@ pub struct AtPositions {
 
 /// Bins of the model's thresholds: where they find their quantities.
 #[derive(Debug, Clone)]
-struct Bins {
+struct ThresholdBins {
     selection: Selection,
-    places: Vec<Place>, // (quantities)
+    places: Vec<QuantityPlace>, // (quantities)
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum QuantityPlace {
     Slot(usize),
     /// Of [`OF_POSITION`], at each position.
     Position(usize),
@@ -81,7 +82,7 @@ enum Place {
 
 /// One bit of `quality`: where a cut finds its quantities.
 #[derive(Debug, Clone)]
-pub struct Quality {
+pub struct QualityCut {
     pub name: String,
     selection: Selection,
     slots: Vec<usize>,
@@ -89,11 +90,11 @@ pub struct Quality {
 
 /// All that is known of the rows of a block.
 #[derive(Debug, Default)]
-pub struct Rows {
+pub struct ScoredRows {
     pub block: Block,
     pub scored: Scored,
     prepared: Prepared,
-    seen: Seen,
+    seen: PositionColumns,
     quality: Vec<u32>, // (rows)
     energy: Vec<f32>,  // (positions, rows), TeV
     p_value: Vec<f32>, // (positions, rows)
@@ -101,24 +102,25 @@ pub struct Rows {
     pass: Vec<u8>,     // (positions, rows)
 }
 
-impl Recipe {
+impl ScoringPlan {
     /// Of a model and a configuration; refuses what does not go together. Gives the scorer
     /// back, prepared for it.
-    pub fn new(score: &Score, scorer: Scorer) -> Result<(Recipe, Scorer)> {
+    pub fn new(score: &Score, scorer: Scorer) -> Result<(ScoringPlan, Scorer)> {
         score.validate()?;
         let working_points = working_points(score, &scorer.card)?;
         let pass = score.columns.contains(&ScoreColumn::Pass);
         let by_bins = pass && working_points.iter().any(|point| point.threshold.is_none());
         let bins = scorer.card.thresholds.as_ref().filter(|_| by_bins);
-        let bins = bins.map(Bins::of).transpose()?;
+        let bins = bins.map(ThresholdBins::of).transpose()?;
         let bins_need =
-            |name: &str| bins.iter().flat_map(Bins::quantities).any(|known| known == name);
+            |name: &str| bins.iter().flat_map(ThresholdBins::quantities).any(|known| known == name);
         let uses = |column: ScoreColumn| {
             let points = working_points.iter().filter(|_| pass);
             score.columns.contains(&column) || points.map(|p| p.column).any(|c| c == column)
         };
         let uses_p_value = uses(ScoreColumn::PValue);
-        let more = More { raw: uses(ScoreColumn::LogProbRaw), chi2: uses(ScoreColumn::Chi2) };
+        let more =
+            ExtraOutputs { raw: uses(ScoreColumn::LogProbRaw), chi2: uses(ScoreColumn::Chi2) };
         let mut scorer = scorer.with(more);
         if score.positions.is_some() {
             scorer = scorer.at_positions();
@@ -135,16 +137,18 @@ impl Recipe {
                 .advice("score without [score] positions, or train without it")
                 .usage());
             }
-            wanted.push((!varying).then(|| Wanted { names: vec![name.clone()], needed: true }));
+            wanted.push(
+                (!varying).then(|| QuantityRequest { names: vec![name.clone()], needed: true }),
+            );
         }
-        let mut slots = Slots { wanted };
+        let mut slots = QuantitySlots { wanted };
         let positions = score.positions.as_ref().map(|given| {
             let theta2 = uses(ScoreColumn::Theta2)
                 || bins_need("theta2")
                 || scorer.selection().quantities().iter().any(|name| name == "theta2");
             let skewness = bins_need("skewness")
                 || scorer.selection().quantities().iter().any(|name| name == "skewness");
-            let positions = Positions::new(given, score.disp, theta2, skewness);
+            let positions = AssumedPositions::new(given, score.disp, theta2, skewness);
             AtPositions {
                 angles: given.angles(),
                 geometry: GEOMETRY.map(|names| slots.add(names, true)),
@@ -162,7 +166,7 @@ impl Recipe {
             let selection = Selection::new(&[], &BTreeMap::from([(name.clone(), cut.clone())]))?;
             refuse_of_position(score, selection.quantities(), "[score.quality]")?;
             let slots = selection.quantities().iter().map(|q| slots.add(&[q], true)).collect();
-            quality.push(Quality { name: name.clone(), selection, slots });
+            quality.push(QualityCut { name: name.clone(), selection, slots });
         }
         let energy = match &score.energy_table {
             None => None,
@@ -175,7 +179,7 @@ impl Recipe {
         let copy = copy.collect();
         let calibrated = scorer.card.calibration.is_some();
         let columns = columns(score, &scorer, calibrated)?;
-        let recipe = Recipe {
+        let plan = ScoringPlan {
             card: scorer.card.clone(),
             wanted: slots.wanted,
             positions,
@@ -190,8 +194,8 @@ impl Recipe {
             p_value: uses_p_value,
             bounds: scorer.bounds(None),
         };
-        recipe.refuse_names_twice()?;
-        Ok((recipe, scorer))
+        plan.refuse_names_twice()?;
+        Ok((plan, scorer))
     }
 
     /// Positions per row.
@@ -203,62 +207,67 @@ impl Recipe {
     pub fn specs(&self, keys: &[String], class: bool) -> Vec<ColumnSpec> {
         let positions = self.positions.as_ref().map(|p| p.positions.count());
         let mut specs: Vec<ColumnSpec> =
-            keys.iter().map(|k| ColumnSpec::new(k, Kind::I64, None)).collect();
+            keys.iter().map(|k| ColumnSpec::new(k, ColumnType::I64, None)).collect();
         if class {
-            specs.push(ColumnSpec::new("class", Kind::I8, None));
+            specs.push(ColumnSpec::new("class", ColumnType::I8, None));
         }
         specs.extend(self.copy.iter().map(|(slot, name)| {
             let unit = self.unit(*slot);
-            ColumnSpec::new(name, Kind::F32, unit)
+            ColumnSpec::new(name, ColumnType::F32, unit)
         }));
         if self.energy.is_some() {
-            specs.push(ColumnSpec::new("energy", Kind::F32, Some("TeV")).at_positions(positions));
+            specs.push(
+                ColumnSpec::new("energy", ColumnType::F32, Some("TeV")).at_positions(positions),
+            );
         }
         if !self.quality.is_empty() {
-            specs.push(ColumnSpec::new("quality", Kind::U32, None));
+            specs.push(ColumnSpec::new("quality", ColumnType::U32, None));
         }
         specs.extend(self.columns.iter().map(|(column, _, name)| {
             let (kind, unit) = match column {
                 ScoreColumn::Gammaness | ScoreColumn::Posterior | ScoreColumn::PValue => {
-                    (Kind::F32, Some("1"))
+                    (ColumnType::F32, Some("1"))
                 }
-                ScoreColumn::Chi2 => (Kind::F32, Some("1")),
-                ScoreColumn::Dist | ScoreColumn::Alpha => (Kind::F32, Some("deg")),
-                ScoreColumn::Theta2 => (Kind::F32, Some("deg^2")),
-                ScoreColumn::Pass => (Kind::U8, None),
+                ScoreColumn::Chi2 => (ColumnType::F32, Some("1")),
+                ScoreColumn::Dist | ScoreColumn::Alpha => (ColumnType::F32, Some("deg")),
+                ScoreColumn::Theta2 => (ColumnType::F32, Some("deg^2")),
+                ScoreColumn::Pass => (ColumnType::U8, None),
                 ScoreColumn::Score | ScoreColumn::LogProb | ScoreColumn::LogProbRaw => {
-                    (Kind::F32, Some("nat"))
+                    (ColumnType::F32, Some("nat"))
                 }
             };
             ColumnSpec::new(name, kind, unit).at_positions(positions)
         }));
         if self.status {
-            specs.push(ColumnSpec::new("status", Kind::U32, None).at_positions(positions));
+            specs.push(ColumnSpec::new("status", ColumnType::U32, None).at_positions(positions));
         }
         specs
     }
 
-    /// Their values, in the order of [`Recipe::specs`].
-    pub fn values<'a>(&self, rows: &'a Rows, class: bool) -> Vec<Values<'a>> {
-        let mut values: Vec<Values> = rows.block.keys.iter().map(|k| Values::I64(k)).collect();
+    /// Their values, in the order of [`ScoringPlan::specs`].
+    pub fn values<'a>(&self, rows: &'a ScoredRows, class: bool) -> Vec<ColumnValues<'a>> {
+        let mut values: Vec<ColumnValues> =
+            rows.block.keys.iter().map(|k| ColumnValues::I64(k)).collect();
         if let (true, Some(class)) = (class, &rows.block.class) {
-            values.push(Values::I8(class));
+            values.push(ColumnValues::I8(class));
         }
-        values.extend(self.copy.iter().map(|(slot, _)| Values::F32(&rows.block.quantities[*slot])));
+        values.extend(
+            self.copy.iter().map(|(slot, _)| ColumnValues::F32(&rows.block.quantities[*slot])),
+        );
         if self.energy.is_some() {
-            values.push(Values::F32(&rows.energy));
+            values.push(ColumnValues::F32(&rows.energy));
         }
         if !self.quality.is_empty() {
-            values.push(Values::U32(&rows.quality));
+            values.push(ColumnValues::U32(&rows.quality));
         }
         for (column, flow, _) in &self.columns {
             values.push(match column {
-                ScoreColumn::Pass => Values::U8(&rows.pass),
-                column => Values::F32(rows.figure(*column, *flow)),
+                ScoreColumn::Pass => ColumnValues::U8(&rows.pass),
+                column => ColumnValues::F32(rows.figure(*column, *flow)),
             });
         }
         if self.status {
-            values.push(Values::U32(&rows.scored.status));
+            values.push(ColumnValues::U32(&rows.scored.status));
         }
         values
     }
@@ -270,9 +279,9 @@ impl Recipe {
         let specs = self.specs(if self.keys { &keys } else { &[] }, self.keys);
         let one = |spec: &ColumnSpec| {
             let [low, high] = match (text, spec.kind) {
-                (false, Kind::F32) => [2, 4],
+                (false, ColumnType::F32) => [2, 4],
                 (false, kind) => [0, kind.bytes()],
-                (true, Kind::F32) => [4, 14],
+                (true, ColumnType::F32) => [4, 14],
                 (true, _) => [2, 20],
             };
             [low, high].map(|bytes| bytes * spec.width() as u64)
@@ -281,20 +290,20 @@ impl Recipe {
     }
 
     /// What comes before the engine, of the block in `rows`.
-    pub fn prepare(&self, preparation: &Preparation, rows: &mut Rows) {
-        let Rows { block, seen, prepared, .. } = rows;
+    pub fn prepare(&self, preparation: &Preparation, rows: &mut ScoredRows) {
+        let ScoredRows { block, seen, prepared, .. } = rows;
         match &self.positions {
             None => preparation.prepare(block, prepared),
             Some(at) => {
-                at.see(block, seen);
+                at.compute(block, seen);
                 preparation.prepare_all(block, seen, prepared);
             }
         }
-        self.judge_quality(rows);
+        self.apply_quality_cuts(rows);
     }
 
     /// Adds the rows at the first position to a comparison with the training events.
-    pub fn compare(&self, rows: &Rows, tally: &mut LikenessTally) {
+    pub fn compare(&self, rows: &ScoredRows, tally: &mut LikenessTally) {
         let Some(bounds) = &self.bounds else { return };
         for row in (0..rows.block.rows).filter(|row| rows.scored.status[*row] == 0) {
             let log_prob = rows.scored.log_prob.iter().map(|flow| flow[row]);
@@ -303,12 +312,12 @@ impl Recipe {
     }
 
     /// Describes how the rows of a file differ from those of the training, where they do.
-    pub fn unlike(&self, tally: &LikenessTally) -> Option<String> {
+    pub fn describe_difference(&self, tally: &LikenessTally) -> Option<String> {
         tally.describe(self.bounds.as_ref()?)
     }
 
     /// Everything else about prepared rows.
-    pub fn score(&self, scorer: &Scorer, rows: &mut Rows) -> Result<()> {
+    pub fn score(&self, scorer: &Scorer, rows: &mut ScoredRows) -> Result<()> {
         scorer.score_prepared(&mut rows.prepared, &mut rows.scored)?;
         self.look_up_energy(rows);
         if let (Some(normals), true) = (&self.card.normals, self.p_value) {
@@ -320,28 +329,28 @@ impl Recipe {
         if let Some(bins) = &self.bins {
             bins.find(rows);
         }
-        self.judge_working_points(rows);
+        self.apply_working_points(rows);
         Ok(())
     }
 
-    fn judge_quality(&self, rows: &mut Rows) {
+    fn apply_quality_cuts(&self, rows: &mut ScoredRows) {
         rows.quality.clear();
         rows.quality.resize(if self.quality.is_empty() { 0 } else { rows.block.rows }, 0);
-        let mut judged = Judged::default();
+        let mut outcome = SelectionOutcome::default();
         for (bit, quality) in self.quality.iter().enumerate() {
             let columns: Vec<&[f32]> =
                 quality.slots.iter().map(|slot| rows.block.quantities[*slot].as_slice()).collect();
-            quality.selection.judge(Which::All, &columns, 0..rows.block.rows, &mut judged);
-            for (mask, status) in rows.quality.iter_mut().zip(&judged.status) {
+            quality.selection.evaluate(Which::All, &columns, 0..rows.block.rows, &mut outcome);
+            for (mask, status) in rows.quality.iter_mut().zip(&outcome.status) {
                 *mask |= u32::from(*status != 0) << bit;
             }
         }
     }
 
     /// Looks up the energy of every row at each position, by the `dist` from that position.
-    fn look_up_energy(&self, rows: &mut Rows) {
+    fn look_up_energy(&self, rows: &mut ScoredRows) {
         let Some((table, size, own_dist)) = &self.energy else { return };
-        let Rows { block, seen, energy, .. } = rows;
+        let ScoredRows { block, seen, energy, .. } = rows;
         let size = &block.quantities[*size];
         energy.resize(self.width() * block.rows, f32::NAN);
         for (k, energy) in energy.chunks_mut(block.rows.max(1)).enumerate() {
@@ -356,7 +365,7 @@ impl Recipe {
         }
     }
 
-    fn judge_working_points(&self, rows: &mut Rows) {
+    fn apply_working_points(&self, rows: &mut ScoredRows) {
         let wanted = self.columns.iter().any(|(column, ..)| *column == ScoreColumn::Pass);
         let mut pass = std::mem::take(&mut rows.pass);
         pass.clear();
@@ -399,16 +408,16 @@ impl Recipe {
     /// The attribute `working_points` of the outputs.
     pub fn working_points_text(&self) -> String {
         let points = self.working_points.iter().map(|point| {
-            let mut told =
+            let mut entry =
                 json!({"name": point.name, "threshold": point.threshold, "column": point.column});
             let own = self.card.thresholds.as_ref().filter(|_| point.threshold.is_none());
-            if let (Some(own), Some(told)) = (own, told.as_object_mut()) {
-                told.insert("per".into(), json!(own.per));
-                told.insert("edges".into(), json!(own.edges));
+            if let (Some(own), Some(entry)) = (own, entry.as_object_mut()) {
+                entry.insert("per".into(), json!(own.per));
+                entry.insert("edges".into(), json!(own.edges));
                 let thresholds: Vec<f64> = own.bins.iter().map(|bin| bin.threshold).collect();
-                told.insert("thresholds".into(), json!(thresholds));
+                entry.insert("thresholds".into(), json!(thresholds));
             }
-            told
+            entry
         });
         json!(points.collect::<Vec<_>>()).to_string()
     }
@@ -431,9 +440,9 @@ impl Recipe {
     }
 }
 
-impl Rows {
+impl ScoredRows {
     /// `dist` and `alpha` at the first position.
-    pub fn seen_at_source(&self) -> [&[f32]; 2] {
+    pub fn at_source(&self) -> [&[f32]; 2] {
         [0, 1].map(|which| self.seen.column(which, 0))
     }
 
@@ -455,18 +464,18 @@ impl Rows {
     }
 }
 
-impl Bins {
-    fn of(thresholds: &BinnedThresholds) -> Result<Bins> {
+impl ThresholdBins {
+    fn of(thresholds: &BinnedThresholds) -> Result<ThresholdBins> {
         let selection = Selection::new(&[], &BTreeMap::new())?;
         let selection = selection.with_bins(&thresholds.per, &thresholds.edges)?;
-        Ok(Bins { selection, places: Vec::new() })
+        Ok(ThresholdBins { selection, places: Vec::new() })
     }
 
     fn quantities(&self) -> &[String] {
         self.selection.quantities()
     }
 
-    fn placed(mut self, slots: &mut Slots, at_positions: bool) -> Result<Bins> {
+    fn placed(mut self, slots: &mut QuantitySlots, at_positions: bool) -> Result<ThresholdBins> {
         let mut places = Vec::new();
         for name in self.quantities() {
             if at_positions && OF_THE_SOURCE.contains(&name.as_str()) {
@@ -480,8 +489,8 @@ impl Bins {
             }
             let of_position = OF_POSITION.iter().position(|known| known == name);
             places.push(match of_position.filter(|_| at_positions) {
-                Some(which) => Place::Position(which),
-                None => Place::Slot(slots.add(&[name], true)),
+                Some(which) => QuantityPlace::Position(which),
+                None => QuantityPlace::Slot(slots.add(&[name], true)),
             });
         }
         self.places = places;
@@ -489,13 +498,13 @@ impl Bins {
     }
 
     /// The bin of every row, at every position.
-    fn find(&self, rows: &mut Rows) {
-        let Rows { block, seen, bin, scored, .. } = rows;
+    fn find(&self, rows: &mut ScoredRows) {
+        let ScoredRows { block, seen, bin, scored, .. } = rows;
         bin.resize(scored.status.len(), NO_BIN);
         for (k, bin) in bin.chunks_mut(block.rows.max(1)).enumerate() {
-            let column = |place: &Place| match place {
-                Place::Slot(slot) => block.quantities[*slot].as_slice(),
-                Place::Position(which) => seen.column(*which, k),
+            let column = |place: &QuantityPlace| match place {
+                QuantityPlace::Slot(slot) => block.quantities[*slot].as_slice(),
+                QuantityPlace::Position(which) => seen.column(*which, k),
             };
             let columns: Vec<&[f32]> = self.places.iter().map(column).collect();
             bin.par_iter_mut().with_min_len(4096).enumerate().for_each(|(row, bin)| {
@@ -506,28 +515,28 @@ impl Bins {
 }
 
 impl AtPositions {
-    fn see(&self, block: &Block, seen: &mut Seen) {
+    fn compute(&self, block: &Block, seen: &mut PositionColumns) {
         let column = |slot: usize| block.quantities[slot].as_slice();
         let [x, y, axis, source_x, source_y] = self.geometry.map(column);
-        let images = Images {
+        let images = ImageColumns {
             centroid: [x, y],
             axis,
             source: [source_x, source_y],
             shape: self.shape.map_or([&[]; 3], |slots| slots.map(column)),
             skewness: self.skewness.map_or(&[], column),
         };
-        self.positions.see(&images, seen);
+        self.positions.compute(&images, seen);
     }
 }
 
 /// Quantities as they are asked for, each once.
-struct Slots {
-    wanted: Vec<Option<Wanted>>,
+struct QuantitySlots {
+    wanted: Vec<Option<QuantityRequest>>,
 }
 
-impl Slots {
+impl QuantitySlots {
     fn add(&mut self, names: &[&str], needed: bool) -> usize {
-        let known = |w: &Option<Wanted>| {
+        let known = |w: &Option<QuantityRequest>| {
             w.as_ref().is_some_and(|w| w.names == names || names == [w.names[0].as_str()])
         };
         if let Some(slot) = self.wanted.iter().position(known) {
@@ -537,7 +546,7 @@ impl Slots {
             return slot;
         }
         let names = names.iter().map(|name| (*name).to_string()).collect();
-        self.wanted.push(Some(Wanted { names, needed }));
+        self.wanted.push(Some(QuantityRequest { names, needed }));
         self.wanted.len() - 1
     }
 }

@@ -4,9 +4,9 @@
 //! folder of the ledger; whoever finishes and finds all others finished writes the manifest of
 //! the whole, the very bytes of an undivided scoring.
 
-use super::earlier::{self, Earlier};
+use super::earlier::{self, EarlierScores};
 use super::{MANIFEST, Options, ScoredFile, Summary};
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::dataset::assignment::Assignment;
 use crate::dataset::output::earlier::has_recorded_length;
 use crate::dataset::output::ledger;
@@ -16,9 +16,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Index and number of this rank's part, among the ranks of all shards.
-pub fn part_of(world: &dyn World, options: &Options) -> (usize, usize) {
+pub fn part_of(comm: &dyn Communicator, options: &Options) -> (usize, usize) {
     let (shard, shards) = options.shard;
-    (shard * world.size() + world.rank(), shards * world.size())
+    (shard * comm.size() + comm.rank(), shards * comm.size())
 }
 
 /// Refuses to overwrite a part where the outputs were made in other parts: their ledgers would
@@ -98,7 +98,7 @@ pub fn listing_hash(listed: &Assignment) -> String {
 pub fn write_manifest(
     options: &Options,
     summary: &Summary,
-    earlier: &Earlier,
+    earlier: &EarlierScores,
     listing: &str,
 ) -> Result<Summary> {
     let target = options.output.join(MANIFEST);

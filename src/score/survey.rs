@@ -3,17 +3,17 @@
 
 use super::extracted::Extracted;
 use super::scheduler::{Costed, Task};
-use super::scoring_plan::Recipe;
+use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
-use crate::comm::{Work, World};
+use crate::comm::{Communicator, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::table::Table;
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
-use crate::dataset::output::ledger::{Entries, Entry, Ledger};
-use crate::dataset::output::reading::Note;
+use crate::dataset::output::ledger::{Entries, Ledger, LedgerEntry};
+use crate::dataset::output::reading::ReadingNote;
 use crate::engine;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
@@ -31,7 +31,7 @@ const SMALL_SHARE: u64 = 4;
 
 /// What a file was found to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Found {
+pub enum SurveyedFile {
     Finished(ScoredFile),
     Rows(u64),
     Failed(Failure),
@@ -39,35 +39,36 @@ pub enum Found {
 
 /// Looks at this rank's share of the files, and gets what the others found.
 pub fn survey(
-    world: &dyn World,
+    comm: &dyn Communicator,
     assignment: &Assignment,
     known: &Entries<ScoredFile>,
-    see: &Surveyor,
+    surveyor: &ScoringSurveyor,
     ledger: &mut Ledger,
-    note: &mut Note,
-) -> Result<Vec<Found>> {
-    assignment.survey(world, |job| {
-        let failure = see.suspects.failure(&job.name).or(see.extracted.failure(&job.name));
+    note: &mut ReadingNote,
+) -> Result<Vec<SurveyedFile>> {
+    assignment.survey(comm, |job| {
+        let failure =
+            surveyor.suspects.failure(&job.name).or(surveyor.extracted.failure(&job.name));
         if let Some(failure) = failure {
-            return Ok(Found::Failed(failure.clone()));
+            return Ok(SurveyedFile::Failed(failure.clone()));
         }
         let entries = known.get(&job.name).map_or(&[][..], Vec::as_slice);
         note.begin(job);
-        let looked = note.finish(see.look(world, job, entries, ledger));
+        let looked = note.finish(surveyor.look(comm, job, entries, ledger));
         match looked.map_err(or_lack_of_memory) {
             Ok(found) => Ok(found),
             Err(error @ (Error::Environment(_) | Error::Stopped(_) | Error::Interrupted)) => {
                 Err(error)
             }
-            Err(error) => Ok(Found::Failed(Failure::new(&job.input, &error))),
+            Err(error) => Ok(SurveyedFile::Failed(Failure::new(&job.input, &error))),
         }
     })
 }
 
 /// What a file is looked at with.
-pub struct Surveyor<'a> {
+pub struct ScoringSurveyor<'a> {
     pub options: &'a Options,
-    pub recipe: &'a Recipe,
+    pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
     /// Whether nothing can be written into the output folder.
     pub is_read_only: bool,
@@ -78,23 +79,23 @@ pub struct Surveyor<'a> {
     pub extracted: &'a Extracted,
 }
 
-impl Surveyor<'_> {
+impl ScoringSurveyor<'_> {
     fn look(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         job: &Job,
-        known: &[Entry<ScoredFile>],
+        known: &[LedgerEntry<ScoredFile>],
         ledger: &mut Ledger,
-    ) -> Result<Found> {
+    ) -> Result<SurveyedFile> {
         let schema = Schema::for_file(&job.input, self.options.schema.as_deref())?;
         let exists = std::fs::symlink_metadata(&job.output).is_ok();
         let overwrite = self.options.overwrite;
         if exists && (!overwrite || self.resumes_overwriting) {
-            let hashed = || world.progress(Work::Hashing, 0);
-            let input = stamp::hash_text(&stamp::hash_file_telling(&job.input, hashed)?);
+            let hashed = || comm.progress(Work::Hashing, 0);
+            let input = stamp::hash_text(&stamp::hash_file_with_progress(&job.input, hashed)?);
             self.extracted.refuse_altered(&job.name, &job.input, &input)?;
             let (model, format) = (self.model_blake3, self.options.format);
-            let settings = resume::settings_hash(model, &schema, self.options, self.recipe);
+            let settings = resume::settings_hash(model, &schema, self.options, self.plan);
             let kept = match resume::finished(job, format, &settings, &input, known, &hashed) {
                 Ok(kept) if overwrite => kept.filter(|kept| kept.in_ledger),
                 Err(Error::Usage(_)) if overwrite => None,
@@ -104,7 +105,7 @@ impl Surveyor<'_> {
                 log::info!("{} is finished already", job.output.display());
                 if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
-                    ledger.add(&Entry {
+                    ledger.add(&LedgerEntry {
                         file: kept.file.clone(),
                         bytes,
                         model_blake3: Some(model.to_string()),
@@ -112,13 +113,13 @@ impl Surveyor<'_> {
                         input_stamp: None,
                     })?;
                 }
-                return Ok(Found::Finished(kept.file));
+                return Ok(SurveyedFile::Finished(kept.file));
             }
         }
         let table = Table::open(&job.input, &schema)?;
-        let looking = |row| world.progress(Work::Hashing, row);
-        engine::refuse_used_runs(&self.recipe.card, &table, looking)?;
-        Ok(Found::Rows(table.rows()))
+        let looking = |row| comm.progress(Work::Hashing, row);
+        engine::refuse_used_runs(&self.plan.card, &table, looking)?;
+        Ok(SurveyedFile::Rows(table.rows()))
     }
 }
 
@@ -127,19 +128,19 @@ impl Surveyor<'_> {
 /// `split_rows` rows are cut, as few as will do: a piece is written twice.
 pub fn tasks(
     assignment: &Assignment,
-    found: &[Found],
-    recipe: &Recipe,
+    found: &[SurveyedFile],
+    plan: &ScoringPlan,
     split_rows: u64,
     ranks: usize,
 ) -> (Vec<Costed>, BTreeMap<usize, u64>) {
-    let positions = recipe.width() as u64;
+    let positions = plan.width() as u64;
     let left: Vec<Left> = assignment
         .jobs
         .iter()
         .zip(found)
         .enumerate()
         .filter_map(|(job, (of, found))| match found {
-            Found::Rows(rows) => {
+            SurveyedFile::Rows(rows) => {
                 let cost = rows * positions * SCORING_NS + of.bytes;
                 Some(Left { job, rows: *rows, cost })
             }
@@ -210,15 +211,15 @@ fn longest_share(mut whole: Vec<u64>, of_cut: u64, ranks: usize) -> f64 {
 /// not fit without.
 pub fn check_room(
     assignment: &Assignment,
-    found: &[Found],
-    recipe: &Recipe,
+    found: &[SurveyedFile],
+    plan: &ScoringPlan,
     options: &Options,
 ) -> Result<()> {
     let Some(free) = storage::free_bytes(&options.output) else { return Ok(()) };
     let (mut least, mut most) = (0_u64, 0_u64);
     for (job, found) in assignment.jobs.iter().zip(found) {
-        let Found::Rows(rows) = found else { continue };
-        let [low, high] = recipe.row_bytes(options.format == Format::Csv);
+        let SurveyedFile::Rows(rows) = found else { continue };
+        let [low, high] = plan.row_bytes(options.format == Format::Csv);
         let there = std::fs::metadata(&job.output).map_or(0, |m| m.len());
         least = least.saturating_add((rows * low).saturating_sub(there));
         most = most.saturating_add(rows * high);
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_cut_only_where_whole_ones_cannot_be_shared_evenly() {
+    fn files_are_cut_only_where_shares_are_uneven() {
         let cut = |costs: &[u64], ranks: usize| -> Vec<usize> {
             cut(&files(costs), 100, ranks).into_iter().collect()
         };

@@ -5,11 +5,13 @@
 //! since (the ledger says so).
 
 use super::{Options, ScoredFile, shards};
-use crate::comm::{ReadingOf, StopFlag, World, agree, gather_values, is_root, value_of_root};
+use crate::comm::{
+    Communicator, ReadingOf, StopFlag, gather_values, is_root, sync_result, value_of_root,
+};
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::Failure;
 use crate::dataset::output::ledger::{self, FailedEntry, Ledger};
-use crate::dataset::output::reading::{Note, ReadingNotes};
+use crate::dataset::output::reading::{ReadingNote, ReadingNotes};
 use crate::dataset::probe;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -27,7 +29,7 @@ pub struct Suspects {
 
 /// What a rank found out about a suspect.
 #[derive(Serialize, Deserialize)]
-struct Found {
+struct ProbeResult {
     output: String,
     failure: Option<Failure>,
 }
@@ -36,18 +38,18 @@ impl Suspects {
     /// Reads the suspects among the files in child processes, shared between ranks, and records
     /// those that must not be read.
     pub fn check(
-        world: &dyn World,
+        comm: &dyn Communicator,
         listed: &Assignment,
         options: &Options,
         stop: &StopFlag,
     ) -> Result<Suspects> {
-        let named = value_of_root(world, || named(options))?;
+        let named = value_of_root(comm, || named(options))?;
         let jobs = listed.jobs.iter().filter(|job| named.contains(&job.name));
-        let own = jobs.skip(world.rank()).step_by(world.size());
-        let mine: Result<Vec<Found>> = own.map(|job| found(job, options, stop)).collect();
+        let own = jobs.skip(comm.rank()).step_by(comm.size());
+        let mine: Result<Vec<ProbeResult>> = own.map(|job| probe(job, options, stop)).collect();
         let mut suspects = Suspects::default();
-        for Found { output, failure } in
-            gather_values(world, &agree(world, mine)?)?.into_iter().flatten()
+        for ProbeResult { output, failure } in
+            gather_values(comm, &sync_result(comm, mine)?)?.into_iter().flatten()
         {
             match failure {
                 Some(failure) => drop(suspects.quarantined.insert(output, failure)),
@@ -55,20 +57,20 @@ impl Suspects {
             }
         }
         let record = || {
-            suspects.record(world, options)?;
+            suspects.record(comm, options)?;
             notes(options).clear()
         };
-        agree(world, if is_root(world) { record() } else { Ok(()) })?;
+        sync_result(comm, if is_root(comm) { record() } else { Ok(()) })?;
         Ok(suspects)
     }
 
     /// Writes the files that must not be read to the ledger, which knows them at the next start.
-    pub fn record(&self, world: &dyn World, options: &Options) -> Result<()> {
+    pub fn record(&self, comm: &dyn Communicator, options: &Options) -> Result<()> {
         if self.quarantined.is_empty() {
             return Ok(());
         }
         let known = ledger::read::<ScoredFile>(&options.output)?.failed;
-        let mut ledger = Ledger::new(&options.output, shards::part_of(world, options));
+        let mut ledger = Ledger::new(&options.output, shards::part_of(comm, options));
         for (output, failure) in &self.quarantined {
             let entry = FailedEntry::new(output, failure, true);
             if known.get(output) != Some(&entry) {
@@ -84,8 +86,8 @@ impl Suspects {
     }
 
     /// Returns the note of this rank.
-    pub fn note(&self, world: &dyn World, options: &Options) -> Note {
-        notes(options).note(world.rank(), &self.probed)
+    pub fn note(&self, comm: &dyn Communicator, options: &Options) -> ReadingNote {
+        notes(options).note(comm.rank(), &self.probed)
     }
 }
 
@@ -101,16 +103,16 @@ fn notes(options: &Options) -> ReadingNotes {
 
 /// Returns the names of the outputs whose inputs are suspects.
 fn named(options: &Options) -> Result<BTreeSet<String>> {
-    let told = ledger::read::<ScoredFile>(&options.output)?;
+    let recorded = ledger::read::<ScoredFile>(&options.output)?;
     let unscored = |(output, entry): &(String, FailedEntry)| {
-        entry.quarantined && !told.entries.contains_key(output)
+        entry.quarantined && !recorded.entries.contains_key(output)
     };
-    let of_ledger = told.failed.clone().into_iter().filter(unscored).map(|(output, _)| output);
+    let of_ledger = recorded.failed.clone().into_iter().filter(unscored).map(|(output, _)| output);
     let left_behind = notes(options).left_behind()?.into_iter().map(|reading| reading.output);
     Ok(of_ledger.chain(left_behind).collect())
 }
 
-fn found(job: &Job, options: &Options, stop: &StopFlag) -> Result<Found> {
+fn probe(job: &Job, options: &Options, stop: &StopFlag) -> Result<ProbeResult> {
     log::warn!(
         "{}: an earlier start ended while it was read; a child process reads it first",
         job.input.display()
@@ -121,5 +123,5 @@ fn found(job: &Job, options: &Options, stop: &StopFlag) -> Result<Found> {
         log::warn!("{error}");
     }
     let failure = error.as_ref().map(|error: &Error| Failure::new(&job.input, error));
-    Ok(Found { output: job.name.clone(), failure })
+    Ok(ProbeResult { output: job.name.clone(), failure })
 }

@@ -2,9 +2,9 @@
 
 use super::output::FORMAT;
 use super::{MANIFEST, ScoredFile, Summary, pieces};
-use crate::comm::{World, agree};
+use crate::comm::{Communicator, sync_result};
 use crate::data::files::finished::FinishedFile;
-use crate::dataset::output::verification::{self, Claims, Verification};
+use crate::dataset::output::verification::{self, Claims, OutputVerification};
 use crate::error::{Fault, Result};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// `Input` if the scoring is not complete.
-pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
+pub fn verify(comm: &dyn Communicator, folder: &Path) -> Result<OutputVerification> {
     let manifest = folder.join(MANIFEST);
     let read = Summary::read(&manifest).and_then(|summary| {
         summary.filter(|summary| summary.complete).ok_or_else(|| {
@@ -23,7 +23,7 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
                 .input()
         })
     });
-    let summary = agree(world, read)?;
+    let summary = sync_result(comm, read)?;
     let claims = Claims {
         files: &summary.files,
         rows: summary.rows,
@@ -31,7 +31,7 @@ pub fn verify(world: &dyn World, folder: &Path) -> Result<Verification> {
         left_out: &summary.left_out,
     };
     let look = |path: &Path, file: &ScoredFile| check_attributes(path, file, &summary);
-    let mut found = verification::verify(world, folder, &claims, &look)?;
+    let mut found = verification::verify(comm, folder, &claims, &look)?;
     if folder.join(pieces::FOLDER).exists() {
         found.wrong.insert(pieces::FOLDER.to_string(), "is left over".to_string());
     }

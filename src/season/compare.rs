@@ -7,20 +7,20 @@
 //! are exact in any order. Where events have a class, the same bins give the areas under both
 //! ROC curves and the error of their difference.
 
-use super::counting::judge::Judge;
-use super::folder::{Counted, Folder, Listed, count};
+use super::counting::event_classifier::EventClassifier;
+use super::folder::{Counted, Folder, ScoreFileEntry, count};
 use super::models::Models;
-use super::plan::{Plan, refuse_selections};
-use super::summary::{Parts, Season, Tally};
-use crate::comm::{World, agree, common, gather_values, is_root};
+use super::plan::{SeasonPlan, refuse_selections};
+use super::summary::{EventTally, Season, SeasonParts};
+use crate::comm::{Communicator, gather_values, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::config::SeasonSettings;
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::data::table::scores::{ScoreBlock, ScoreFile};
 use crate::error::{Error, Fault, Result};
-use crate::statistics::comparison::paired::{Sums, doubled_placements};
+use crate::statistics::comparison::paired::{PlacementSums, doubled_placements};
 use crate::statistics::distribution::ordered_bits;
-use crate::statistics::{Crossed, Measured, Paired, Selected, Sum};
+use crate::statistics::{Crossed, Measured, Paired, Selected, WeightSum};
 use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ pub struct Options {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
+pub struct SeasonComparison {
     pub format: String,
     pub first: Side,
     pub second: Side,
@@ -78,7 +78,7 @@ pub struct Side {
     pub point: String,
     pub threshold: Option<f64>,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ pub struct Changed {
 
 /// What one pass over all pairs of files finds.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Found {
+struct PairCounts {
     events: u64,
     at_source: Migration,
     off_source: Migration,
@@ -112,7 +112,7 @@ struct Found {
     labelled: Crossed,
 }
 
-impl Found {
+impl PairCounts {
     fn keep_first(&mut self) {
         self.changed.sort_by(|a, b| a.file.cmp(&b.file).then(a.row.cmp(&b.row)));
         self.changed.truncate(MOST_CHANGED);
@@ -120,10 +120,10 @@ impl Found {
 }
 
 /// Compares; every rank gets the comparison.
-pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonComparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
-        agree(world, storage::refuse_existing(path, options.overwrite))?;
+        sync_result(comm, storage::refuse_existing(path, options.overwrite))?;
     }
     let settings = &options.settings;
     let open = || -> Result<[Folder; 2]> {
@@ -133,34 +133,34 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         check_inputs(&folders)?;
         Ok(folders)
     };
-    let folders = agree(world, open())?;
-    let plan = |folder: &Folder| Plan::new(&folder.head()?, settings, false);
-    let plans = || -> Result<[Plan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
-    let plans = agree(world, plans())?;
+    let folders = sync_result(comm, open())?;
+    let plan = |folder: &Folder| SeasonPlan::new(&folder.head()?, settings, false);
+    let plans = || -> Result<[SeasonPlan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
+    let plans = sync_result(comm, plans())?;
     if plans[0].positions != plans[1].positions {
-        return common(Err(Fault::new("the two were scored at other positions")
+        return mark_shared(Err(Fault::new("the two were scored at other positions")
             .expected(format!("{:?} deg", plans[0].positions))
             .found(format!("{:?} deg", plans[1].positions))
             .advice("score both with the same configuration")
             .input()));
     }
     let counts = [
-        count(world, &folders[0], &plans[0], settings)?,
-        count(world, &folders[1], &plans[1], settings)?,
+        count(comm, &folders[0], &plans[0], settings)?,
+        count(comm, &folders[1], &plans[1], settings)?,
     ];
     for (plan, counted) in plans.iter().zip(&counts) {
         let selections = counted.runs.values().flat_map(|run| &run.selections);
-        common(refuse_selections(&plan.told, selections))?;
+        mark_shared(refuse_selections(&plan.label, selections))?;
     }
-    let (sides, runs) = common(sides(&folders, &plans, counts, settings))?;
-    let pairs = Pairs { world, folders: &folders, plans: &plans };
+    let (sides, runs) = mark_shared(sides(&folders, &plans, counts, settings))?;
+    let pairs = FilePairs { comm, folders: &folders, plans: &plans };
     let (found, bins) = pairs.go_through()?;
     let events: i64 = bins.all[0].iter().sum();
     let (products, sums) = pairs.second_pass(&bins)?;
     let rank_correlation = bins.correlation(events, products);
     let labelled = has_events(&found.labelled).then(|| Paired::of(sums, &found.labelled));
     let [first, second] = sides;
-    let comparison = Comparison {
+    let comparison = SeasonComparison {
         format: FORMAT.to_string(),
         first,
         second,
@@ -174,15 +174,15 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         counted: found.counted,
         changed: found.changed,
     };
-    let written = match path.filter(|_| is_root(world)) {
+    let written = match path.filter(|_| is_root(comm)) {
         Some(path) => write(&path, &comparison),
         None => Ok(()),
     };
-    agree(world, written)?;
+    sync_result(comm, written)?;
     Ok(comparison)
 }
 
-fn write(path: &Path, comparison: &Comparison) -> Result<()> {
+fn write(path: &Path, comparison: &SeasonComparison) -> Result<()> {
     let json = serde_json::to_vec_pretty(comparison)
         .map_err(|e| Fault::new("cannot write the comparison").found(e).internal())?;
     storage::write_file(path, &json)
@@ -193,7 +193,7 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
     let [a, b] = folders;
     let refuse = |what: &str, expected: String, found: String| {
         Err(Fault::new(what.to_string())
-            .file(&b.told)
+            .file(&b.label)
             .expected(expected)
             .found(found)
             .advice("compare scorings of the same inputs")
@@ -207,7 +207,7 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
         let only = if of_a.contains(name) { "the first" } else { "the second" };
         return refuse(
             "the two are scorings of different inputs",
-            format!("the files of {}", a.told),
+            format!("the files of {}", a.label),
             format!("{name} in {only} alone"),
         );
     }
@@ -226,13 +226,13 @@ fn check_inputs(folders: &[Folder; 2]) -> Result<()> {
 /// What both find on the runs that both can count.
 fn sides(
     folders: &[Folder; 2],
-    plans: &[Plan; 2],
+    plans: &[SeasonPlan; 2],
     mut counts: [Counted; 2],
     settings: &SeasonSettings,
 ) -> Result<([Side; 2], Vec<String>)> {
     let models = Models::new(settings)?;
     let season = |which: usize, counted: &Counted| {
-        Season::new(Parts {
+        Season::new(SeasonParts {
             folder: &folders[which],
             plan: &plans[which],
             settings,
@@ -251,7 +251,7 @@ fn sides(
     let in_both = first.runs.iter().filter(|run| both.contains(&(run.telescope, run.run.clone())));
     let names = in_both.map(|run| run.run.clone()).collect();
     for counted in &mut counts {
-        counted.runs.retain(|key, _| both.contains(&(key.telescope, key.told())));
+        counted.runs.retain(|key, _| both.contains(&(key.telescope, key.label())));
     }
     let side = |which: usize| -> Result<Side> {
         let season = season(which, &counts[which])?;
@@ -267,14 +267,14 @@ fn sides(
 }
 
 /// Pairs of files, each read by one rank.
-struct Pairs<'a> {
-    world: &'a dyn World,
+struct FilePairs<'a> {
+    comm: &'a dyn Communicator,
     folders: &'a [Folder; 2],
-    plans: &'a [Plan; 2],
+    plans: &'a [SeasonPlan; 2],
 }
 
 /// Events per bin of the scores of either side.
-struct Bins {
+struct ScoreBins {
     /// Of all events that both scored.
     all: [Vec<i64>; 2],
     /// Of those with a class, inside the cuts of both: (sides)(gammas, hadrons)(bins). Empty
@@ -282,9 +282,9 @@ struct Bins {
     labelled: [[Vec<i64>; 2]; 2],
 }
 
-impl Bins {
-    fn new() -> Bins {
-        Bins { all: [(); 2].map(|()| vec![0; RANK_BINS]), labelled: Default::default() }
+impl ScoreBins {
+    fn new() -> ScoreBins {
+        ScoreBins { all: [(); 2].map(|()| vec![0; RANK_BINS]), labelled: Default::default() }
     }
 
     fn add_labelled(&mut self, gamma: bool, of_event: [usize; 2]) {
@@ -296,16 +296,16 @@ impl Bins {
     }
 
     /// The bins of all ranks, on every rank.
-    fn reduce(&mut self, world: &dyn World) -> Result<()> {
+    fn reduce(&mut self, comm: &dyn Communicator) -> Result<()> {
         for of_side in &mut self.all {
-            world.all_reduce_sum(of_side)?;
+            comm.all_reduce_sum(of_side)?;
         }
         for bins in self.labelled.iter_mut().flatten() {
             let mut ranks = [i64::from(!bins.is_empty())];
-            world.all_reduce_sum(&mut ranks)?;
+            comm.all_reduce_sum(&mut ranks)?;
             if ranks[0] > 0 {
                 bins.resize(RANK_BINS, 0);
-                world.all_reduce_sum(bins)?;
+                comm.all_reduce_sum(bins)?;
             }
         }
         Ok(())
@@ -317,30 +317,30 @@ impl Bins {
     }
 }
 
-impl Pairs<'_> {
-    fn go_through(&self) -> Result<(Found, Bins)> {
-        let mut found = Found::default();
-        let mut bins = Bins::new();
+impl FilePairs<'_> {
+    fn go_through(&self) -> Result<(PairCounts, ScoreBins)> {
+        let mut found = PairCounts::default();
+        let mut bins = ScoreBins::new();
         let mut outcome = Ok(());
-        for file in self.folders[0].of_rank(self.world.rank(), self.world.size()) {
+        for file in self.folders[0].of_rank(self.comm.rank(), self.comm.size()) {
             outcome = self.file(file, |pair| pair.take(&mut found, &mut bins));
             if outcome.is_err() {
                 break;
             }
         }
-        agree(self.world, outcome)?;
-        bins.reduce(self.world)?;
+        sync_result(self.comm, outcome)?;
+        bins.reduce(self.comm)?;
         Ok((self.gather(&found)?, bins))
     }
 
     /// Calls `each` with every row of a pair of files.
-    fn file(&self, file: &Listed, mut each: impl FnMut(&Pair)) -> Result<()> {
+    fn file(&self, file: &ScoreFileEntry, mut each: impl FnMut(&RowPair)) -> Result<()> {
         // Both list the same names in the same order.
         let of_second = self.folders[1].files.iter().find(|other| other.name == file.name);
         let paths = [&file.path, of_second.map_or(&file.path, |other| &other.path)];
         let files = [ScoreFile::open(paths[0])?, ScoreFile::open(paths[1])?];
-        let judges =
-            [0, 1].map(|which| Judge::new(&files[which].head, &self.plans[which], &file.name));
+        let classifiers = [0, 1]
+            .map(|which| EventClassifier::new(&files[which].head, &self.plans[which], &file.name));
         if files[0].head.keys != files[1].head.keys {
             return Err(different_keys(paths[1], None));
         }
@@ -356,7 +356,7 @@ impl Pairs<'_> {
                         .found(files[which].head.rows)
                         .input());
                 }
-                files[which].read(first..next, judges[which].wanted(), &mut blocks[which])?;
+                files[which].read(first..next, classifiers[which].request(), &mut blocks[which])?;
             }
             for row in 0..blocks[0].rows {
                 if (0..blocks[0].keys.len())
@@ -364,9 +364,9 @@ impl Pairs<'_> {
                 {
                     return Err(different_keys(paths[1], Some(first + row as u64)));
                 }
-                each(&Pair {
+                each(&RowPair {
                     file,
-                    judges: &judges,
+                    classifiers: &classifiers,
                     blocks: &blocks,
                     keys: &files[0].head.keys,
                     row,
@@ -378,9 +378,9 @@ impl Pairs<'_> {
         Ok(())
     }
 
-    fn gather(&self, mine: &Found) -> Result<Found> {
-        let mut all = Found::default();
-        for found in gather_values(self.world, mine)? {
+    fn gather(&self, mine: &PairCounts) -> Result<PairCounts> {
+        let mut all = PairCounts::default();
+        for found in gather_values(self.comm, mine)? {
             all.events += found.events;
             all.at_source.merge(found.at_source);
             all.off_source.merge(found.off_source);
@@ -394,13 +394,13 @@ impl Pairs<'_> {
 
     /// What needs the bins of all events: the sum of the products of ranks, and the placements
     /// of labelled gammas and hadrons.
-    fn second_pass(&self, bins: &Bins) -> Result<(i128, [Sums; 2])> {
+    fn second_pass(&self, bins: &ScoreBins) -> Result<(i128, [PlacementSums; 2])> {
         let ranks = [doubled_ranks(&bins.all[0]), doubled_ranks(&bins.all[1])];
         let placements =
             bins.labelled.each_ref().map(|side| side.each_ref().map(|b| doubled_placements(b)));
-        let (mut products, mut sums) = (0_i128, [Sums::default(); 2]);
+        let (mut products, mut sums) = (0_i128, [PlacementSums::default(); 2]);
         let mut outcome = Ok(());
-        for file in self.folders[0].of_rank(self.world.rank(), self.world.size()) {
+        for file in self.folders[0].of_rank(self.comm.rank(), self.comm.size()) {
             outcome = self.file(file, |pair| {
                 let Some(of_event) = pair.rank_bins() else { return };
                 let [a, b] = of_event;
@@ -417,16 +417,20 @@ impl Pairs<'_> {
                 break;
             }
         }
-        agree(self.world, outcome)?;
+        sync_result(self.comm, outcome)?;
         self.gather_sums(products, sums)
     }
 
-    fn gather_sums(&self, products: i128, sums: [Sums; 2]) -> Result<(i128, [Sums; 2])> {
-        let words = |s: &Sums| [i128::from(s.events), s.first, s.second, s.squares];
+    fn gather_sums(
+        &self,
+        products: i128,
+        sums: [PlacementSums; 2],
+    ) -> Result<(i128, [PlacementSums; 2])> {
+        let words = |s: &PlacementSums| [i128::from(s.events), s.first, s.second, s.squares];
         let mine = std::iter::once(products).chain(sums.iter().flat_map(words));
         let bytes: Vec<u8> = mine.flat_map(i128::to_le_bytes).collect();
-        let (mut products, mut all) = (0, [Sums::default(); 2]);
-        for bytes in self.world.all_gather(&bytes)? {
+        let (mut products, mut all) = (0, [PlacementSums::default(); 2]);
+        for bytes in self.comm.all_gather(&bytes)? {
             let numbers = bytes.as_chunks::<16>().0.iter().map(|b| i128::from_le_bytes(*b));
             let numbers: Vec<i128> = numbers.collect();
             let [product, own @ ..] = numbers.as_slice() else { continue };
@@ -434,7 +438,7 @@ impl Pairs<'_> {
             for (sums, of_class) in all.iter_mut().zip(own.chunks_exact(4)) {
                 let events = u64::try_from(of_class[0]).unwrap_or_default();
                 let [first, second, squares] = [1, 2, 3].map(|i| of_class[i]);
-                sums.merge(&Sums { events, first, second, squares });
+                sums.merge(&PlacementSums { events, first, second, squares });
             }
         }
         Ok((products, all))
@@ -442,7 +446,7 @@ impl Pairs<'_> {
 }
 
 fn has_events(labelled: &Crossed) -> bool {
-    let events = |sum: &Sum| sum.events > 0;
+    let events = |sum: &WeightSum| sum.events > 0;
     labelled.gamma.iter().flatten().any(events) || labelled.hadron.iter().flatten().any(events)
 }
 
@@ -477,17 +481,17 @@ fn correlation(
 }
 
 /// One row of both scorings.
-struct Pair<'a> {
-    file: &'a Listed,
-    judges: &'a [Judge<'a>; 2],
+struct RowPair<'a> {
+    file: &'a ScoreFileEntry,
+    classifiers: &'a [EventClassifier<'a>; 2],
     blocks: &'a [ScoreBlock; 2],
     keys: &'a [String],
     row: usize,
     file_row: u64,
 }
 
-impl Pair<'_> {
-    fn take(&self, found: &mut Found, bins: &mut Bins) {
+impl RowPair<'_> {
+    fn take(&self, found: &mut PairCounts, bins: &mut ScoreBins) {
         found.events += 1;
         let gamma = self.gamma();
         if let Some(of_event) = self.rank_bins() {
@@ -496,7 +500,7 @@ impl Pair<'_> {
                 bins.add_labelled(gamma, of_event);
             }
         }
-        let passes = [0, 1].map(|w| self.judges[w].passes(&self.blocks[w], self.row));
+        let passes = [0, 1].map(|w| self.classifiers[w].passes(&self.blocks[w], self.row));
         if let Some(gamma) = gamma {
             found.labelled.add(gamma, passes.map(|passes| passes & 1 == 1), 1.0);
         }
@@ -506,8 +510,9 @@ impl Pair<'_> {
             let of = if k == 0 { &mut found.at_source } else { &mut found.off_source };
             of.add(a, b);
         }
-        let places = [0, 1]
-            .map(|w| self.judges[w].place(passes[w], &self.blocks[w], self.row, self.file_row));
+        let places = [0, 1].map(|w| {
+            self.classifiers[w].place(passes[w], &self.blocks[w], self.row, self.file_row)
+        });
         let [a, b] = places.map(|place| place == Some(0));
         found.counted.add(a, b);
         if a != b {
@@ -517,7 +522,7 @@ impl Pair<'_> {
                 file: self.file.name.clone(),
                 row: self.file_row,
                 keys: keys.collect(),
-                time_ns: self.judges[0].time_ns(&self.blocks[0], self.row),
+                time_ns: self.classifiers[0].time_ns(&self.blocks[0], self.row),
                 scores: [0, 1].map(|w| Some(self.score(w)).filter(|score| score.is_finite())),
                 counted_at: places,
             });
@@ -528,7 +533,7 @@ impl Pair<'_> {
     }
 
     fn score(&self, which: usize) -> f32 {
-        self.judges[which].score(&self.blocks[which], self.row)
+        self.classifiers[which].score(&self.blocks[which], self.row)
     }
 
     /// Whether the event is a gamma, where both say so or both say that it is not.
@@ -590,7 +595,7 @@ impl Migration {
     }
 }
 
-impl fmt::Display for Comparison {
+impl fmt::Display for SeasonComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAME: usize = 36;
         let (a, b) = (&self.first, &self.second);
@@ -606,10 +611,10 @@ impl fmt::Display for Comparison {
         line("N_off", &|s| s.tally.off.iter().sum::<u64>().to_string())?;
         line("excess", &|s| s.tally.excess.map_or_else(dash, |x| x.to_string()))?;
         line("significance", &|s| s.tally.significance.map_or_else(dash, |x| format!("{x:.2}")))?;
-        let told = self.rank_correlation.map_or_else(dash, |rho| format!("{rho:.5}"));
+        let correlation = self.rank_correlation.map_or_else(dash, |rho| format!("{rho:.5}"));
         writeln!(
             f,
-            "  {:NAME$}{told:>24} of {} events",
+            "  {:NAME$}{correlation:>24} of {} events",
             "rank correlation at the source", self.scored
         )?;
         if let Some(labelled) = &self.labelled {

@@ -1,16 +1,16 @@
 //! A folder of score files: what its manifest lists, and reading all of them over ranks.
 
-use super::counting::candidates::{Best, Candidate};
+use super::counting::candidates::{BestCandidates, Candidate};
 use super::counting::counts::{RunCounts, RunKey};
 use super::counting::labels::Labels;
 use super::counting::repeated::CountedEvents;
 use super::counting::scan::scan;
-use super::plan::Plan;
+use super::plan::SeasonPlan;
 use crate::bounded;
-use crate::comm::{Work, World, agree, common, gather_values};
+use crate::comm::{Communicator, Work, gather_values, mark_shared, sync_result};
 use crate::config::SeasonSettings;
 use crate::data::files::finished::FinishedFile;
-use crate::data::files::stamp::{hash_file_telling, hash_text};
+use crate::data::files::stamp::{hash_file_with_progress, hash_text};
 use crate::data::files::walk::hdf5_files;
 use crate::data::table::scores::{self, Head, ScoreFile};
 use crate::dataset::failures::FailedFile;
@@ -28,8 +28,8 @@ const MOST_ROWS: u64 = 1 << 40;
 /// What scorings have written, in one folder or several.
 #[derive(Debug)]
 pub struct Folder {
-    pub told: String,
-    pub files: Vec<Listed>, // by name
+    pub label: String,
+    pub files: Vec<ScoreFileEntry>, // by name
     /// Inputs that could not be scored, with the reason.
     pub failed: BTreeMap<String, FailedFile>,
     /// Outputs that are missing in all folders because the models were trained on their runs.
@@ -37,7 +37,7 @@ pub struct Folder {
 }
 
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ScoreFileEntry {
     /// Path below the folder, with the folder's own where there are several.
     pub name: String,
     pub path: PathBuf,
@@ -49,14 +49,14 @@ pub struct Listed {
     pub output_blake3: String,
 }
 
-impl Listed {
+impl ScoreFileEntry {
     /// Refuses a file that is not as it was written.
     fn refuse_altered(&self, progress: impl Fn()) -> Result<()> {
         // A file that is gone is named by its reader.
         if self.output_blake3.is_empty() || !self.path.exists() {
             return Ok(());
         }
-        let found = hash_text(&hash_file_telling(&self.path, progress)?);
+        let found = hash_text(&hash_file_with_progress(&self.path, progress)?);
         if found == self.output_blake3 {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Listed {
 }
 
 #[derive(Deserialize)]
-struct Manifest {
+struct ScoreManifest {
     files: Vec<OfManifest>,
     #[serde(default)]
     failed: BTreeMap<String, FailedFile>,
@@ -99,9 +99,9 @@ struct OfManifest {
 
 impl Folder {
     pub fn open(paths: &[PathBuf]) -> Result<Folder> {
-        let told: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let labels: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let mut all = Folder {
-            told: told.join(", "),
+            label: labels.join(", "),
             files: Vec::new(),
             failed: BTreeMap::new(),
             left_out: Vec::new(),
@@ -118,7 +118,14 @@ impl Folder {
                 let OfManifest { rows, unusable, outside, input_blake3, output_blake3, .. } = file;
                 let inside = rows.saturating_sub(unusable).saturating_sub(outside);
                 let path = below;
-                all.files.push(Listed { name, path, rows, inside, input_blake3, output_blake3 });
+                all.files.push(ScoreFileEntry {
+                    name,
+                    path,
+                    rows,
+                    inside,
+                    input_blake3,
+                    output_blake3,
+                });
             }
             all.failed.extend(manifest.failed);
         }
@@ -130,7 +137,7 @@ impl Folder {
         for file in all.files.iter().filter(|file| file.rows > 0) {
             if let Some(other) = inputs.insert(&file.input_blake3, &file.name) {
                 return Err(Fault::new("two score files have the same input")
-                    .file(&all.told)
+                    .file(&all.label)
                     .found(format!("{other} and {}", file.name))
                     .advice("leave one of them out: its events would count twice")
                     .input());
@@ -142,8 +149,8 @@ impl Folder {
     /// Returns a warning of files with fewer than `least` of their rows inside the model's cuts, as
     /// the scoring gave it.
     pub fn few_inside(&self, least: f64) -> Option<String> {
-        let few = |file: &&Listed| (file.inside as f64) < least * file.rows as f64;
-        let few: Vec<&Listed> = self.files.iter().filter(few).collect();
+        let few = |file: &&ScoreFileEntry| (file.inside as f64) < least * file.rows as f64;
+        let few: Vec<&ScoreFileEntry> = self.files.iter().filter(few).collect();
         let first = few.first()?;
         Some(format!(
             "{} of {} score files have less than {} % of their rows inside the model's cuts, such as {} ({} of {}): are units and schema of the scored files right?",
@@ -157,9 +164,12 @@ impl Folder {
     }
 
     /// Returns the files with rows that have the input of a file of another folder, with that file.
-    pub fn shared<'a>(&'a self, other: &'a Folder) -> Vec<(&'a Listed, &'a Listed)> {
-        let with_rows = |file: &&Listed| file.rows > 0;
-        let inputs: BTreeMap<&str, &Listed> =
+    pub fn shared<'a>(
+        &'a self,
+        other: &'a Folder,
+    ) -> Vec<(&'a ScoreFileEntry, &'a ScoreFileEntry)> {
+        let with_rows = |file: &&ScoreFileEntry| file.rows > 0;
+        let inputs: BTreeMap<&str, &ScoreFileEntry> =
             other.files.iter().filter(with_rows).map(|f| (f.input_blake3.as_str(), f)).collect();
         let own = self.files.iter().filter(with_rows);
         own.filter_map(|file| Some((file, *inputs.get(file.input_blake3.as_str())?))).collect()
@@ -174,12 +184,12 @@ impl Folder {
                 Err(error) => first = first.or(Some(error)),
             }
         }
-        Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.told).input()))
+        Err(first.unwrap_or_else(|| Fault::new("no score files").file(&self.label).input()))
     }
 
     /// The files that a rank reads, longest first; all ranks together read each once.
-    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Listed> {
-        let mut order: Vec<&Listed> = self.files.iter().collect();
+    pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&ScoreFileEntry> {
+        let mut order: Vec<&ScoreFileEntry> = self.files.iter().collect();
         order.sort_by(|a, b| b.rows.cmp(&a.rows).then(a.name.cmp(&b.name)));
         let mut load = vec![0_u64; ranks];
         let mut mine = Vec::new();
@@ -196,7 +206,7 @@ impl Folder {
 
 /// Refuses a folder with score files that its manifest does not list: their events would be
 /// missing from all counts.
-fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
+fn refuse_unlisted(folder: &Path, manifest: &ScoreManifest) -> Result<()> {
     let listed: BTreeSet<PathBuf> =
         manifest.files.iter().map(|file| folder.join(&file.output)).collect();
     let mut found = hdf5_files(folder)?;
@@ -211,7 +221,7 @@ fn refuse_unlisted(folder: &Path, manifest: &Manifest) -> Result<()> {
         .input())
 }
 
-fn read_manifest(folder: &Path) -> Result<Manifest> {
+fn read_manifest(folder: &Path) -> Result<ScoreManifest> {
     let path = folder.join(MANIFEST);
     let fault = |what: &str| Fault::new(what.to_string()).file(&path);
     std::fs::metadata(&path).map_err(|e| {
@@ -223,7 +233,7 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
     bounded::refuse_irregular(&path)?;
     let text = bounded::read_text(&path, LARGEST_MANIFEST)
         .map_err(|e| fault("cannot read the manifest").found(e).input())?;
-    let manifest: Manifest = serde_json::from_str(&text)
+    let manifest: ScoreManifest = serde_json::from_str(&text)
         .map_err(|e| fault("cannot understand the manifest").found(e).input())?;
     if !manifest.complete {
         return Err(fault("the scoring is not complete")
@@ -265,7 +275,7 @@ pub struct Counted {
 
 /// What one rank has counted, as it travels.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct RankCounts {
     runs: Vec<(RunKey, RunCounts)>,
     candidates: Vec<Candidate>,
     failed: Vec<(String, u8, String)>,
@@ -277,21 +287,21 @@ struct Told {
 /// on no order. A file that cannot be used is listed; if none can, the first one's error is
 /// returned.
 pub fn count(
-    world: &dyn World,
+    comm: &dyn Communicator,
     folder: &Folder,
-    plan: &Plan,
+    plan: &SeasonPlan,
     settings: &SeasonSettings,
 ) -> Result<Counted> {
-    let mut mine = Counting {
+    let mut mine = CountCollector {
         runs: BTreeMap::new(),
-        best: Best::new(plan.candidates),
+        best: BestCandidates::new(plan.candidates),
         events: CountedEvents::default(),
         labels: Labels::default(),
     };
     let (mut failed, mut fatal) = (Vec::new(), Ok(()));
-    for file in folder.of_rank(world.rank(), world.size()) {
+    for file in folder.of_rank(comm.rank(), comm.size()) {
         let path = &file.path;
-        let is_same = file.refuse_altered(|| world.progress(Work::Hashing, 0));
+        let is_same = file.refuse_altered(|| comm.progress(Work::Hashing, 0));
         let scanned = is_same.and_then(|()| scan(path, &file.name, plan, settings));
         let outcome = scanned.and_then(|scanned| {
             let events: u64 = scanned.runs.values().map(|run| run.sum().events).sum();
@@ -308,7 +318,7 @@ pub fn count(
         });
         match outcome {
             Ok(mut scanned) => {
-                let by_name = |known: &Listed| known.name.cmp(&file.name);
+                let by_name = |known: &ScoreFileEntry| known.name.cmp(&file.name);
                 let index = folder.files.binary_search_by(by_name);
                 scanned.events.of_file(index.unwrap_or_default());
                 mine.take(scanned);
@@ -322,29 +332,29 @@ pub fn count(
             }
         }
     }
-    agree(world, fatal)?;
-    let told = Told {
+    sync_result(comm, fatal)?;
+    let of_rank = RankCounts {
         runs: mine.runs.into_iter().collect(),
         candidates: mine.best.finish(),
         failed,
         events: mine.events,
         labels: mine.labels,
     };
-    let (mut counted, events) = merge(world, &told, plan, folder.files.len())?;
+    let (mut counted, events) = merge(comm, &of_rank, plan, folder.files.len())?;
     if !settings.allow_repeated_events {
-        counted.warning = common(events.refuse_repeated(&folder.files, plan.simulated))?;
+        counted.warning = mark_shared(events.refuse_repeated(&folder.files, plan.simulated))?;
     }
     Ok(counted)
 }
 
-struct Counting {
+struct CountCollector {
     runs: BTreeMap<RunKey, RunCounts>,
-    best: Best,
+    best: BestCandidates,
     events: CountedEvents,
     labels: Labels,
 }
 
-impl Counting {
+impl CountCollector {
     fn take(&mut self, scanned: super::counting::scan::Scanned) {
         for (key, counts) in scanned.runs {
             self.runs.entry(key).or_default().merge(&counts);
@@ -356,28 +366,28 @@ impl Counting {
 }
 
 fn merge(
-    world: &dyn World,
-    mine: &Told,
-    plan: &Plan,
+    comm: &dyn Communicator,
+    mine: &RankCounts,
+    plan: &SeasonPlan,
     files: usize,
 ) -> Result<(Counted, CountedEvents)> {
     let mut counted = Counted::default();
-    let mut best = Best::new(plan.candidates);
+    let mut best = BestCandidates::new(plan.candidates);
     let mut failed = Vec::new();
     let mut events = CountedEvents::default();
-    for told in gather_values(world, mine)? {
-        for (key, counts) in told.runs {
+    for of_rank in gather_values(comm, mine)? {
+        for (key, counts) in of_rank.runs {
             counted.runs.entry(key).or_default().merge(&counts);
         }
-        best.extend(told.candidates);
-        failed.extend(told.failed);
-        events.merge(told.events);
-        counted.labels.merge(told.labels);
+        best.extend(of_rank.candidates);
+        failed.extend(of_rank.failed);
+        events.merge(of_rank.events);
+        counted.labels.merge(of_rank.labels);
     }
     counted.candidates = best.finish();
     failed.sort();
     if let (true, Some((_, code, text))) = (failed.len() == files, failed.first()) {
-        return common(Err(Error::from_code(*code, Fault::new(text.clone()))));
+        return mark_shared(Err(Error::from_code(*code, Fault::new(text.clone()))));
     }
     counted.failed = failed.into_iter().map(|(file, _, text)| (file, text)).collect();
     Ok((counted, events))

@@ -19,24 +19,25 @@ mod showers;
 mod summary;
 pub mod time;
 
-pub use compare::{COMPARISON, Comparison, Migration, Side};
+pub use compare::{COMPARISON, Migration, SeasonComparison, Side};
 pub use counting::area::{AreaBin, BinLeak, Simulation};
 pub use counting::candidates::Candidate;
-pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, Pair, THETA2_BINS, THETA2_MAX};
+pub use counting::counts::{ALPHA_BINS, ALPHA_MAX, OnOffHistogram, THETA2_BINS, THETA2_MAX};
 pub use names::number_name;
 pub use pages::pictures::Picture;
 pub use showers::{INDEPENDENT, Showers};
 pub use summary::{
-    Cumulative, DriftOf, EnergyBin, Group, Naive, Night, PortionRow, RunRow, Scores, Season, Tally,
+    Cumulative, DriftOf, EnergyBin, EventTally, Group, Naive, Night, PortionRow, RunRow,
+    ScoreHistogram, Season,
 };
 
-use crate::comm::{World, agree, common, is_root};
+use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::SeasonSettings;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use folder::{Folder, count};
 use models::Models;
-use plan::Plan;
+use plan::SeasonPlan;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -63,31 +64,32 @@ pub struct Options {
 
 /// Makes the report's figures and writes `season.json`; every rank gets them, pictures of
 /// candidates the root alone.
-pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
+pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
-    agree(world, storage::refuse_existing(&path, options.overwrite))?;
+    sync_result(comm, storage::refuse_existing(&path, options.overwrite))?;
     let settings = &options.settings;
-    let models = agree(world, Models::new(settings))?;
-    let folder = agree(world, Folder::open(&options.scores))?;
+    let models = sync_result(comm, Models::new(settings))?;
+    let folder = sync_result(comm, Folder::open(&options.scores))?;
     let total = folder.files.len() + folder.failed.len();
     let refuse = |counted: &folder::Counted| {
         let failed = summary::not_in_figures(&folder, counted);
-        common(refuse_failed(&folder.told, &failed, total, options.allow_failed))
+        mark_shared(refuse_failed(&folder.label, &failed, total, options.allow_failed))
     };
     refuse(&folder::Counted::default())?;
-    let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
-    let counted = count(world, &folder, &plan, settings)?;
+    let plan =
+        sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
+    let counted = count(comm, &folder, &plan, settings)?;
     refuse(&counted)?;
     let simulation = match &options.gamma_mc {
-        Some(path) => Some(simulated(world, path, &folder, &plan, settings)?),
+        Some(path) => Some(simulated(comm, path, &folder, &plan, settings)?),
         None => None,
     };
     let reference = match &options.reference {
-        Some(path) => Some(reference(world, path, &folder, settings)?),
+        Some(path) => Some(reference(comm, path, &folder, settings)?),
         None => None,
     };
     let own_reference = reference.as_ref().and_then(|(_, warning)| warning.clone());
-    let made = Season::new(summary::Parts {
+    let made = Season::new(summary::SeasonParts {
         folder: &folder,
         plan: &plan,
         settings,
@@ -96,7 +98,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
         simulation,
         reference: reference.as_ref().map(|(counted, _)| counted),
     });
-    let mut season = common(made)?;
+    let mut season = mark_shared(made)?;
     season.warnings.extend(own_reference);
     if let Some(first) = folder.left_out.first() {
         season.warnings.push(format!(
@@ -110,12 +112,12 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
             season.failed.len()
         ));
     }
-    if let Some(folder) = options.images.as_deref().filter(|_| is_root(world)) {
+    if let Some(folder) = options.images.as_deref().filter(|_| is_root(comm)) {
         let (pictures, missing) = pages::pictures::pictures(&season.candidates, folder);
         season.pictures = pictures;
         season.warnings.extend(missing);
     }
-    agree(world, if is_root(world) { write(&path, &season) } else { Ok(()) })?;
+    sync_result(comm, if is_root(comm) { write(&path, &season) } else { Ok(()) })?;
     Ok(season)
 }
 
@@ -149,52 +151,54 @@ pub fn outcome(season: &Season) -> Result<()> {
     if season.refused.is_empty() {
         return Ok(());
     }
-    let told = season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason));
+    let reasons = season.refused.iter().map(|r| format!("{}: {}", r.run, r.reason));
     let fault = Fault::new(format!("{} run(s) could not be counted", season.refused.len()))
-        .found(told.collect::<Vec<_>>().join("; "))
+        .found(reasons.collect::<Vec<_>>().join("; "))
         .advice("the report is of all others");
     Err(Error::Partial(Box::new(fault)).shared())
 }
 
 /// The simulated gammas at the same positions.
 fn simulated(
-    world: &dyn World,
+    comm: &dyn Communicator,
     path: &Path,
     season: &Folder,
-    plan: &Plan,
+    plan: &SeasonPlan,
     settings: &SeasonSettings,
 ) -> Result<Simulation> {
-    let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
+    let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
     if let Some((own, of_season)) = folder.shared(season).first() {
-        return common(Err(Fault::new("--gamma-mc holds events of the season itself")
+        return mark_shared(Err(Fault::new("--gamma-mc holds events of the season itself")
             .file(&own.path)
             .expected("scores of simulated gammas")
             .found(format!("the input of {}", of_season.path.display()))
             .advice("give the folder of the scored simulation: leak and areas would be those of the observation")
             .input()));
     }
-    let own = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, true)))?;
-    if own.positions != plan.positions || own.told != plan.told {
-        return common(Err(Fault::new("the simulated gammas were scored in another way")
+    let own =
+        sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, true)))?;
+    if own.positions != plan.positions || own.label != plan.label {
+        return mark_shared(Err(Fault::new("the simulated gammas were scored in another way")
             .file(path)
-            .expected(format!("{} at {:?} deg", plan.told, plan.positions))
-            .found(format!("{} at {:?} deg", own.told, own.positions))
+            .expected(format!("{} at {:?} deg", plan.label, plan.positions))
+            .found(format!("{} at {:?} deg", own.label, own.positions))
             .advice("score them with the configuration of the season")
             .input()));
     }
-    let counted = count(world, &folder, &own, settings)?;
-    common(Simulation::new(path, &counted, &own, settings))
+    let counted = count(comm, &folder, &own, settings)?;
+    mark_shared(Simulation::new(path, &counted, &own, settings))
 }
 
 /// The distributions of another scoring, and a warning where it holds events of the season.
 fn reference(
-    world: &dyn World,
+    comm: &dyn Communicator,
     path: &Path,
     season: &Folder,
     settings: &SeasonSettings,
 ) -> Result<(folder::Counted, Option<String>)> {
-    let folder = agree(world, Folder::open(&[path.to_path_buf()]))?;
-    let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
+    let folder = sync_result(comm, Folder::open(&[path.to_path_buf()]))?;
+    let plan =
+        sync_result(comm, folder.head().and_then(|head| SeasonPlan::new(&head, settings, false)))?;
     let shared = folder.shared(season);
     let warning = shared.first().map(|(own, _)| {
         format!(
@@ -204,7 +208,7 @@ fn reference(
             own.name
         )
     });
-    Ok((count(world, &folder, &plan, settings)?, warning))
+    Ok((count(comm, &folder, &plan, settings)?, warning))
 }
 
 fn write(path: &Path, season: &Season) -> Result<()> {

@@ -25,7 +25,7 @@ impl Models {
 
     /// What speaks against a run's model; the first entry that fits decides, and where none
     /// fits any model is right.
-    pub fn objection(
+    pub fn rejection_reason(
         &self,
         telescope: Option<i64>,
         season: Option<&str>,
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_of_another_telescope_or_season_is_objected_to() {
+    fn model_of_other_telescope_or_season_rejected() {
         let entry = |telescope, season: Option<&str>, model: &str| ModelOf {
             telescope,
             season: season.map(str::to_string),
@@ -85,7 +85,7 @@ mod tests {
         };
         let models = Models::new(&settings).unwrap();
         let objects = |telescope, season: &str, model: &str| {
-            models.objection(telescope, Some(season), &model.repeat(64)).is_some()
+            models.rejection_reason(telescope, Some(season), &model.repeat(64)).is_some()
         };
         assert!(!objects(Some(1), "2022-2023", "a") && objects(Some(1), "2022-2023", "b"));
         assert!(!objects(Some(1), "2023-2024", "b") && objects(Some(1), "2023-2024", "a"));

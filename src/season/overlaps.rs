@@ -1,6 +1,6 @@
 //! Finds runs of one telescope whose times overlap: their live time counts twice.
 
-use super::showers::Watch;
+use super::showers::RunTimes;
 use std::collections::BTreeMap;
 
 /// Longest overlap of two runs that is left alone [ns]: clocks are set between runs.
@@ -15,7 +15,7 @@ pub struct Overlap {
 
 /// Returns the pairs of runs of one telescope that overlap, in the order of the list. Of several
 /// runs at one time, each is in a pair, but not all pairs are listed.
-pub fn of(runs: &[Watch]) -> Vec<Overlap> {
+pub fn of(runs: &[RunTimes]) -> Vec<Overlap> {
     let mut segments: Vec<(Option<i64>, i64, i64, usize)> = Vec::new();
     for (number, run) in runs.iter().enumerate() {
         let of_run = run.segments.iter().map(|(start, end, _)| (*start, *end));
@@ -48,16 +48,16 @@ mod tests {
     type Run<'a> = (i64, &'a [[i64; 2]]);
 
     fn of_runs(runs: &[Run]) -> Vec<Overlap> {
-        let times = |times: &[[i64; 2]]| -> Vec<(i64, i64, String)> {
+        let in_ns = |times: &[[i64; 2]]| -> Vec<(i64, i64, String)> {
             times.iter().map(|[a, b]| (a * SECOND, b * SECOND, "a.h5".to_string())).collect()
         };
-        let segments: Vec<_> = runs.iter().map(|(_, of_run)| times(of_run)).collect();
-        let watches = runs.iter().zip(&segments).map(|(run, segments)| Watch {
+        let segments: Vec<_> = runs.iter().map(|(_, of_run)| in_ns(of_run)).collect();
+        let times = runs.iter().zip(&segments).map(|(run, segments)| RunTimes {
             telescope: Some(run.0),
             segments,
             overlaps: false,
         });
-        of(&watches.collect::<Vec<Watch>>())
+        of(&times.collect::<Vec<RunTimes>>())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What decides about the events of a scoring: working point, positions, cuts, quality.
 
-use crate::config::{Interval, Positions, SeasonSettings};
+use crate::config::{Interval, OffPositionSettings, SeasonSettings};
 use crate::data::table::scores::Head;
 use crate::error::{Fault, Result};
 use crate::statistics::counts::disjoint::MOST_POSITIONS;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// What decides whether an event passes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Passing {
+pub enum PassCriterion {
     /// A bit of `pass`.
     Point(u8),
     /// A least score, inside the cuts.
@@ -19,10 +19,10 @@ pub enum Passing {
 
 /// What is the same for all files of a folder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    pub passing: Passing,
+pub struct SeasonPlan {
+    pub passing: PassCriterion,
     /// Name of the working point, or "score ≥ t".
-    pub told: String,
+    pub label: String,
     /// Absent where it differs between bins of a quantity.
     pub threshold: Option<f64>,
     /// Whether events pass by their score and one threshold, so that others can be tried.
@@ -38,20 +38,20 @@ pub struct Plan {
     pub gap_ns: i64,
     pub edges: Vec<f64>,
     pub candidates: usize,
-    pub rotation: Positions,
+    pub rotation: OffPositionSettings,
     /// Keys that name a shower for all telescopes; empty if telescopes are independent.
     pub shower_key: Vec<String>,
     /// Gammas of a simulation, whose true energies count.
     pub simulated: bool,
 }
 
-impl Plan {
+impl SeasonPlan {
     /// Of the first file of a folder; the others must be alike.
-    pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<Plan> {
-        let (passing, told, threshold) = passing(head, settings)?;
+    pub fn new(head: &Head, settings: &SeasonSettings, simulated: bool) -> Result<SeasonPlan> {
+        let (passing, label, threshold) = passing(head, settings)?;
         let by_score = match passing {
-            Passing::Threshold(_) => true,
-            Passing::Point(bit) => {
+            PassCriterion::Threshold(_) => true,
+            PassCriterion::Point(bit) => {
                 let column = head.working_points.get(usize::from(bit)).map(|p| p.column.as_str());
                 matches!(column, Some("score" | ""))
             }
@@ -110,9 +110,9 @@ impl Plan {
         let of_time = head.quality_bits.iter().enumerate().take(32);
         let of_time =
             of_time.filter(|(_, name)| is_of_time(name)).fold(0, |bits, (i, _)| bits | 1 << i);
-        Ok(Plan {
+        Ok(SeasonPlan {
             passing,
-            told,
+            label,
             threshold,
             is_scanned: by_score && threshold.is_some() && !simulated,
             positions: head.positions.clone(),
@@ -132,7 +132,7 @@ impl Plan {
 
     /// Why positions of a source at these distances from the camera's centre [deg] are not
     /// alike; `None` where they are, or there is only one.
-    pub fn unlike(&self, offset: Option<[f64; 2]>) -> Option<String> {
+    pub fn offset_rejection(&self, offset: Option<[f64; 2]>) -> Option<String> {
         let limits = &self.rotation;
         match offset {
             _ if self.positions.len() < 2 => None,
@@ -157,7 +157,7 @@ impl Plan {
 
     /// Refuses a file that is not like the first one; returns its own threshold as text.
     pub fn check(&self, head: &Head, path: &Path, settings: &SeasonSettings) -> Result<String> {
-        let own = Plan::new(head, settings, self.simulated).map_err(|e| e.in_file(path))?;
+        let own = SeasonPlan::new(head, settings, self.simulated).map_err(|e| e.in_file(path))?;
         let fault = |what: &str| Fault::new(what.to_string()).file(path);
         if own.positions != self.positions {
             return Err(fault("scored at other positions than the first file")
@@ -166,10 +166,10 @@ impl Plan {
                 .advice("make reports of equal scorings")
                 .input());
         }
-        if own.passing != self.passing || own.told != self.told {
+        if own.passing != self.passing || own.label != self.label {
             return Err(fault("other working points than the first file")
-                .expected(&self.told)
-                .found(&own.told)
+                .expected(&self.label)
+                .found(&own.label)
                 .input());
         }
         if own.quality_bits != self.quality_bits {
@@ -227,10 +227,10 @@ fn check_shower_key(head: &Head, names: &[String]) -> Result<()> {
 }
 
 /// The working point or threshold that was asked for.
-fn passing(head: &Head, settings: &SeasonSettings) -> Result<(Passing, String, Option<f64>)> {
+fn passing(head: &Head, settings: &SeasonSettings) -> Result<(PassCriterion, String, Option<f64>)> {
     if let Some(threshold) = settings.threshold {
-        let told = format!("score ≥ {threshold}");
-        return Ok((Passing::Threshold(threshold), told, Some(threshold)));
+        let label = format!("score ≥ {threshold}");
+        return Ok((PassCriterion::Threshold(threshold), label, Some(threshold)));
     }
     let names: Vec<&str> = head.working_points.iter().map(|p| p.name.as_str()).collect();
     let index = match &settings.point {
@@ -249,5 +249,5 @@ fn passing(head: &Head, settings: &SeasonSettings) -> Result<(Passing, String, O
             .usage());
     };
     let point = &head.working_points[index];
-    Ok((Passing::Point(index as u8), point.name.clone(), point.threshold))
+    Ok((PassCriterion::Point(index as u8), point.name.clone(), point.threshold))
 }

@@ -26,7 +26,7 @@ pub const INDEPENDENT: &str = "telescopes are counted as independent: the same s
 
 /// The times of one run, file by file.
 #[derive(Debug, Clone, Copy)]
-pub struct Watch<'a> {
+pub struct RunTimes<'a> {
     pub telescope: Option<i64>,
     /// First and last time of each file [ns]; empty if not known.
     pub segments: &'a [(i64, i64, String)],
@@ -36,7 +36,7 @@ pub struct Watch<'a> {
 
 /// Returns how the showers of some runs count: independent where two telescopes watched at
 /// the same time, or may have.
-pub fn of(runs: &[Watch]) -> Showers {
+pub fn of(runs: &[RunTimes]) -> Showers {
     if runs.iter().any(|run| run.overlaps) {
         return Showers::Independent;
     }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn telescopes_share_showers_when_they_overlap() {
         let (early, late, long) = (segment(0, 10), segment(20, 30), segment(5, 25));
-        let watch = |telescope: i64, segments| Watch {
+        let watch = |telescope: i64, segments| RunTimes {
             telescope: Some(telescope),
             segments,
             overlaps: false,
@@ -87,7 +87,7 @@ mod tests {
         // Without times they may.
         assert_eq!(of(&[watch(1, &early), watch(2, &[])]), Showers::Independent);
         // Files of one run that overlap are those of several telescopes.
-        let overlaps = Watch { telescope: None, segments: &early, overlaps: true };
+        let overlaps = RunTimes { telescope: None, segments: &early, overlaps: true };
         assert_eq!(of(&[overlaps]), Showers::Independent);
     }
 }

@@ -4,15 +4,15 @@ use super::counting::area::{BinLeak, Simulation, TrueEnergies};
 use super::counting::candidates::Candidate;
 use super::counting::clock::DISAGREEMENT;
 use super::counting::combine::{self, Combined};
-use super::counting::counts::{Pair, Portion, RunCounts, RunKey, grow};
+use super::counting::counts::{OnOffHistogram, Portion, RunCounts, RunKey, grow};
 use super::counting::sums::Sum;
 use super::folder::{Counted, Folder};
 use super::models::Models;
 use super::names::{is_hash, number_name};
 use super::overlaps;
 use super::pages::pictures::Picture;
-use super::plan::{Plan, refuse_selections};
-use super::showers::{self, INDEPENDENT, Showers, Watch};
+use super::plan::{SeasonPlan, refuse_selections};
+use super::showers::{self, INDEPENDENT, RunTimes, Showers};
 use super::time;
 use crate::config::{Interval, OtherModel, SeasonSettings};
 use crate::data::schema::unix_time;
@@ -46,9 +46,9 @@ const MOST_NOT_THROWN: f64 = 0.05;
 const NAMED_RUNS: usize = 4;
 
 /// What a season is made of.
-pub struct Parts<'a> {
+pub struct SeasonParts<'a> {
     pub folder: &'a Folder,
-    pub plan: &'a Plan,
+    pub plan: &'a SeasonPlan,
     pub settings: &'a SeasonSettings,
     pub models: &'a Models,
     pub counted: &'a Counted,
@@ -77,9 +77,9 @@ pub struct Season {
     pub portions: Vec<PortionRow>,
     /// Run after run in time.
     pub cumulative: Vec<Cumulative>,
-    pub theta2: Pair,
-    pub alpha: Pair,
-    pub score: Option<Scores>,
+    pub theta2: OnOffHistogram,
+    pub alpha: OnOffHistogram,
+    pub score: Option<ScoreHistogram>,
     /// Other thresholds; absent without OFF positions or one threshold of the score.
     #[serde(default)]
     pub scan: Option<ThresholdScan>,
@@ -99,7 +99,7 @@ pub struct Season {
 
 /// Figures of any set of events.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct EventTally {
     pub events: u64,
     /// Cut flow at the source.
     pub scored: u64,
@@ -166,7 +166,7 @@ pub struct Group {
     #[serde(default)]
     pub repeated_images: u64,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
     pub energy: Vec<EnergyBin>,
 }
 
@@ -193,7 +193,7 @@ pub struct Night {
     pub telescope: Option<i64>,
     pub runs: u64,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -210,7 +210,7 @@ pub struct RunRow {
     pub offset: Option<[f64; 2]>,
     pub portions: u64,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
     pub drift: Vec<DriftOf>,
 }
 
@@ -224,7 +224,7 @@ pub struct PortionRow {
     pub name: String,
     pub start_ns: Option<i64>,
     #[serde(flatten)]
-    pub tally: Tally,
+    pub tally: EventTally,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -248,7 +248,7 @@ pub struct Cumulative {
 
 /// Scores inside the cuts, at the source and at all counted OFF positions together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
+pub struct ScoreHistogram {
     pub low: f64,
     pub high: f64,
     pub on: Vec<u64>,
@@ -273,8 +273,8 @@ struct Dated<'a> {
 }
 
 impl Season {
-    pub fn new(parts: Parts) -> Result<Season> {
-        let Parts { folder, plan, settings, models, counted, simulation, reference } = parts;
+    pub fn new(parts: SeasonParts) -> Result<Season> {
+        let SeasonParts { folder, plan, settings, models, counted, simulation, reference } = parts;
         let mut warnings: Vec<String> = counted.warning.iter().cloned().collect();
         warnings.extend(counted.labels.warning(folder.files.len()));
         warnings.extend(folder.few_inside(LEAST_INSIDE));
@@ -284,7 +284,7 @@ impl Season {
         all.sort_by_key(Dated::order);
         for run in all {
             run.warn(&mut warnings);
-            match run.objection(plan, models, &mut warnings) {
+            match run.rejection_reason(plan, models, &mut warnings) {
                 None => used.push(run),
                 Some(reason) => refused.push((run, reason)),
             }
@@ -301,7 +301,7 @@ impl Season {
         }
         let selections = used.iter().flat_map(|run| &run.counts.selections);
         let of_simulation = simulation.iter().flat_map(|s| &s.selections);
-        refuse_selections(&plan.told, selections.chain(of_simulation))?;
+        refuse_selections(&plan.label, selections.chain(of_simulation))?;
         let images = used.iter().map(|run| (run.key.telescope, &run.counts.images[..]));
         combine::check_keys(&plan.shower_key, images)?;
         let figures = Figures {
@@ -338,9 +338,9 @@ impl Season {
         let (theta2, alpha) = (pair(&used, |c| &c.theta2), pair(&used, |c| &c.alpha));
         let season = Season {
             format: FORMAT.to_string(),
-            scores: folder.told.clone(),
+            scores: folder.label.clone(),
             models: used_models.into_iter().cloned().collect(),
-            point: plan.told.clone(),
+            point: plan.label.clone(),
             threshold: plan.threshold,
             cuts: settings.cuts.clone(),
             positions: plan.positions.clone(),
@@ -357,7 +357,7 @@ impl Season {
             alpha,
             score: scores(&used),
             scan: scan(&used, plan, &total),
-            drift_reference: drifts.told,
+            drift_reference: drifts.label,
             candidates: counted
                 .candidates
                 .iter()
@@ -369,7 +369,7 @@ impl Season {
             simulation,
             refused,
             failed,
-            warnings: told_together(warnings),
+            warnings: merge_warnings(warnings),
         };
         Ok(season)
     }
@@ -396,7 +396,7 @@ fn by_date(mut nights: Vec<Night>) -> Vec<Night> {
 
 impl RunKey {
     /// The run's number, the first digits of its hash, or its file.
-    pub fn told(&self) -> String {
+    pub fn label(&self) -> String {
         self.run.map_or_else(|| self.file.clone(), number_name)
     }
 }
@@ -418,11 +418,11 @@ impl<'a> Dated<'a> {
     fn order(&self) -> (bool, Option<i64>, Option<i64>, String, Option<i64>) {
         let start = self.start();
         let number = self.key.run.filter(|run| !is_hash(*run));
-        (start.is_none(), start, number, self.key.told(), self.key.telescope)
+        (start.is_none(), start, number, self.key.label(), self.key.telescope)
     }
 
-    fn watch(&self) -> Watch<'a> {
-        Watch {
+    fn watch(&self) -> RunTimes<'a> {
+        RunTimes {
             telescope: self.key.telescope,
             segments: if self.start().is_some() { &self.counts.segments } else { &[] },
             overlaps: self.counts.overlapping_files().is_some(),
@@ -430,26 +430,26 @@ impl<'a> Dated<'a> {
     }
 
     fn refused(&self, reason: String) -> Refused {
-        let (run, telescope) = (self.key.told(), self.key.telescope);
+        let (run, telescope) = (self.key.label(), self.key.telescope);
         Refused { run, telescope, events: self.sum.events, reason }
     }
 
-    fn told(&self) -> String {
+    fn label(&self) -> String {
         match self.key.telescope {
-            Some(telescope) => format!("run {} of telescope {telescope}", self.key.told()),
-            None => format!("run {}", self.key.told()),
+            Some(telescope) => format!("run {} of telescope {telescope}", self.key.label()),
+            None => format!("run {}", self.key.label()),
         }
     }
 
     /// What is odd about the run and does not forbid to count it.
     fn warn(&self, warnings: &mut Vec<String>) {
-        let (told, clock) = (self.told(), &self.sum.clock);
+        let (run, clock) = (self.label(), &self.sum.clock);
         if clock.backwards > 0 {
             let place = clock.backwards_at.as_ref();
             let place =
                 place.map_or(String::new(), |(file, row)| format!(", first at {file}, row {row}"));
             warnings.push(format!(
-                "{told}: the clock goes backwards {} time(s){place}; {}",
+                "{run}: the clock goes backwards {} time(s){place}; {}",
                 clock.backwards,
                 if clock.is_unordered() {
                     "its events are not in the order of time: it has no live time from them"
@@ -460,38 +460,38 @@ impl<'a> Dated<'a> {
         }
         if let Some((a, b)) = self.counts.overlapping_files() {
             warnings.push(format!(
-                "{told}: the times of {a} and {b} overlap, live time counts twice; if they are of two telescopes, score them below folders IACT01, IACT02, or with a key telescope_id"
+                "{run}: the times of {a} and {b} overlap, live time counts twice; if they are of two telescopes, score them below folders IACT01, IACT02, or with a key telescope_id"
             ));
         }
         let hashed = |number: Option<i64>| number.is_some_and(is_hash);
         if hashed(self.key.run) && self.counts.portions.iter().any(|(p, _)| p.is_some()) {
             warnings.push(format!(
-                "{told}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names tell the run (DDMMYY.RR…)"
+                "{run}: named by a hash of file and portion, so a portion counts as a run; convert tables whose names tell the run (DDMMYY.RR…)"
             ));
         }
         if self.counts.portions.iter().all(|(number, _)| number.is_none()) {
-            warnings.push(format!("{told}: no portions; the run counts as one"));
+            warnings.push(format!("{run}: no portions; the run counts as one"));
         }
         if self.counts.energy_of_source {
             warnings.push(format!(
-                "{told}: not in the bins of energy: its score files hold energies at the source alone (format 2); score again with this version"
+                "{run}: not in the bins of energy: its score files hold energies at the source alone (format 2); score again with this version"
             ));
         }
         self.warn_of_times(warnings);
         if let Some(share) = clock.delta_share().filter(|s| (s - 1.0).abs() > DISAGREEMENT) {
             let (by, less) = (100.0 * DISAGREEMENT, if share < 1.0 { "below" } else { "above" });
             warnings.push(format!(
-                "{told}: the sum of delta_time is more than {by} % {less} the live time: rows are missing, or times are wrong"
+                "{run}: the sum of delta_time is more than {by} % {less} the live time: rows are missing, or times are wrong"
             ));
         }
     }
 
     /// Warns of times that are absent or not plausible.
     fn warn_of_times(&self, warnings: &mut Vec<String>) {
-        let (told, clock) = (self.told(), &self.sum.clock);
+        let (run, clock) = (self.label(), &self.sum.clock);
         if clock.unusable_deltas > 1 && !clock.has_deltas() {
             warnings.push(format!(
-                "{told}: delta_time is not used: {} of {} values are not above 0 or exceed the allowed pause; seconds are expected",
+                "{run}: delta_time is not used: {} of {} values are not above 0 or exceed the allowed pause; seconds are expected",
                 clock.unusable_deltas,
                 clock.unusable_deltas + clock.deltas
             ));
@@ -504,7 +504,7 @@ impl<'a> Dated<'a> {
         if clock.has_times() {
             if let Some((file, row, time)) = &clock.implausible_at {
                 warnings.push(format!(
-                    "{told}: {} time(s) outside of 2000 to 2100, first {} at {file}, row {row}",
+                    "{run}: {} time(s) outside of 2000 to 2100, first {} at {file}, row {row}",
                     clock.implausible,
                     unix_time::describe(*time)
                 ));
@@ -513,7 +513,7 @@ impl<'a> Dated<'a> {
                 let events = clock.stalled.max(clock.live_events);
                 let then = if clock.stands_still() { instead } else { "these are not live" };
                 warnings
-                    .push(format!("{told}: the clock stands still during {events} events; {then}"));
+                    .push(format!("{run}: the clock stands still during {events} events; {then}"));
             }
             return;
         }
@@ -524,22 +524,22 @@ impl<'a> Dated<'a> {
                 None => "times outside of 2000 to 2100 (unix_time_ns)".to_string(),
             },
         };
-        warnings.push(format!("{told}: {what}; {instead}"));
+        warnings.push(format!("{run}: {what}; {instead}"));
     }
 
     /// Why the run must not be counted.
-    fn objection(
+    fn rejection_reason(
         &self,
-        plan: &Plan,
+        plan: &SeasonPlan,
         models: &Models,
         warnings: &mut Vec<String>,
     ) -> Option<String> {
         for model in &self.counts.models {
-            let objection = models.objection(self.key.telescope, self.season.as_deref(), model);
-            match (objection, models.other) {
+            let reason = models.rejection_reason(self.key.telescope, self.season.as_deref(), model);
+            match (reason, models.other) {
                 (Some(reason), OtherModel::Refuse) => return Some(reason),
                 (Some(reason), OtherModel::Flag) => {
-                    warnings.push(format!("{}: {reason}", self.told()));
+                    warnings.push(format!("{}: {reason}", self.label()));
                 }
                 (None, _) => {}
             }
@@ -547,13 +547,13 @@ impl<'a> Dated<'a> {
         if self.counts.models.len() > 1 {
             return Some("its files were scored with several models".to_string());
         }
-        plan.unlike(self.counts.offset)
+        plan.offset_rejection(self.counts.offset)
     }
 }
 
 /// The same of several runs is told once: with all of them, or with the first and the last of more
 /// than [`NAMED_RUNS`].
-fn told_together(warnings: Vec<String>) -> Vec<String> {
+fn merge_warnings(warnings: Vec<String>) -> Vec<String> {
     let parts = |warning: &str| {
         warning.split_once(": ").map(|(run, text)| (run.to_string(), text.to_string()))
     };
@@ -561,24 +561,24 @@ fn told_together(warnings: Vec<String>) -> Vec<String> {
     for (run, text) in warnings.iter().filter_map(|w| parts(w)) {
         runs.entry(text).or_default().push(run);
     }
-    let mut told = Vec::new();
+    let mut merged = Vec::new();
     for warning in warnings {
         let of = parts(&warning).and_then(|(_, text)| Some((runs.get_mut(&text)?, text)));
         match of {
             Some((runs, text)) if runs.len() > 1 && runs.len() <= NAMED_RUNS => {
-                told.push(format!("{}: {text}", std::mem::take(runs).join(", ")));
+                merged.push(format!("{}: {text}", std::mem::take(runs).join(", ")));
             }
             Some((runs, text)) if runs.len() > NAMED_RUNS => {
                 let all = std::mem::take(runs);
                 let first = &all[0];
-                told.push(format!("{} runs, such as {first}: {text}", all.len()));
+                merged.push(format!("{} runs, such as {first}: {text}", all.len()));
             }
             // Told with the first of them.
             Some((runs, _)) if runs.is_empty() => {}
-            _ => told.push(warning),
+            _ => merged.push(warning),
         }
     }
-    told
+    merged
 }
 
 /// Joins the first [`NAMED_RUNS`] names, and says how many more there are.
@@ -594,7 +594,7 @@ fn first_named(names: &[String]) -> String {
 fn overlapping(runs: &[Dated]) -> Option<String> {
     let found = overlaps::of(&runs.iter().map(Dated::watch).collect::<Vec<_>>());
     let pair = |of: &overlaps::Overlap| {
-        let [one, other] = of.runs.map(|run| runs[run].told());
+        let [one, other] = of.runs.map(|run| runs[run].label());
         format!("{one} and {other} by {:.1} s", of.ns as f64 / 1e9)
     };
     let pairs: Vec<String> = found.iter().map(pair).collect();
@@ -612,11 +612,11 @@ fn without_score(runs: &[Dated]) -> Option<String> {
         let without = run.sum.events - run.sum.scored;
         without as f64 > MOST_WITHOUT_SCORE * run.sum.events as f64
     };
-    let told = |run: &Dated| {
+    let counted = |run: &Dated| {
         let Portion { events, scored, .. } = run.sum;
-        format!("{} ({} of {events} rows)", run.told(), events - scored)
+        format!("{} ({} of {events} rows)", run.label(), events - scored)
     };
-    let named: Vec<String> = runs.iter().filter(many).map(told).collect();
+    let named: Vec<String> = runs.iter().filter(many).map(counted).collect();
     (!named.is_empty()).then(|| {
         format!(
             "more than {} % of the rows have no score (not finite, or outside a transform's domain): {}; live time includes them, so excess and counts per hour are too small by this share",
@@ -644,7 +644,7 @@ fn warn_of_energies(total: &Group, warnings: &mut Vec<String>) {
 const ADVICE: &str = "are the units of centroid, axis and source position right, and is there no star at a position?";
 
 /// Warns of counts that no background gives, whatever the source.
-fn warn_of_background(total: &Tally, warnings: &mut Vec<String>) {
+fn warn_of_background(total: &EventTally, warnings: &mut Vec<String>) {
     if (total.inside as f64) < LEAST_INSIDE * total.events as f64 {
         let few = match total.inside {
             0 => format!("none of {} events is", total.events),
@@ -777,8 +777,8 @@ fn sum_of(runs: &[&Dated]) -> Sum {
     sum
 }
 
-fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &Pair) -> Pair {
-    let mut sum = Pair::default();
+fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &OnOffHistogram) -> OnOffHistogram {
+    let mut sum = OnOffHistogram::default();
     for run in runs {
         grow(&mut sum.on, &of(run.counts).on);
         grow(&mut sum.off, &of(run.counts).off);
@@ -786,7 +786,7 @@ fn pair(runs: &[Dated], of: impl Fn(&RunCounts) -> &Pair) -> Pair {
     sum
 }
 
-fn scores(runs: &[Dated]) -> Option<Scores> {
+fn scores(runs: &[Dated]) -> Option<ScoreHistogram> {
     let (mut on, mut off) = (Distribution::default(), Distribution::default());
     for run in runs {
         on.merge(&run.counts.score_on);
@@ -798,12 +798,12 @@ fn scores(runs: &[Dated]) -> Option<Scores> {
     let least = 1e-3 * low.abs().max(high.abs()).max(1e-3);
     let high = high.max(low + least);
     let bins = |of: &Distribution| of.histogram(low, high, SCORE_BINS);
-    Some(Scores { low, high, on: bins(&on), off: bins(&off) })
+    Some(ScoreHistogram { low, high, on: bins(&on), off: bins(&off) })
 }
 
 /// Counts at other thresholds, of all runs; `None` where images of a shower were combined,
 /// since each threshold leaves other images to choose from.
-fn scan(runs: &[Dated], plan: &Plan, total: &Group) -> Option<ThresholdScan> {
+fn scan(runs: &[Dated], plan: &SeasonPlan, total: &Group) -> Option<ThresholdScan> {
     let is_scanned = plan.is_scanned && total.repeated_images == 0;
     let alpha = total.tally.alpha.filter(|_| is_scanned)?;
     let (mut on, mut off) = (Distribution::default(), Distribution::default());
@@ -825,17 +825,17 @@ fn limit_of(counts: &OnOff) -> Option<f64> {
 
 /// How counts become figures.
 struct Figures<'a> {
-    plan: &'a Plan,
+    plan: &'a SeasonPlan,
     leak: Option<Leak>,
     leaks: &'a [BinLeak], // (bins of energy)
 }
 
 impl Figures<'_> {
-    fn tally(&self, of: &Sum) -> Tally {
+    fn tally(&self, of: &Sum) -> EventTally {
         let (sum, clock, live_s) = (&of.all, &of.clock, of.live_s());
         let status = STATUS_BITS.iter().zip(sum.status);
         let quality = self.plan.quality_bits.iter().zip(&sum.quality);
-        let mut tally = Tally {
+        let mut tally = EventTally {
             events: sum.events,
             scored: sum.scored,
             inside: sum.inside,
@@ -853,7 +853,7 @@ impl Figures<'_> {
             gap_s: clock.gap_ns as f64 / 1e9,
             bad_s: clock.bad_ns as f64 / 1e9,
             delta_share: clock.delta_share(),
-            ..Tally::default()
+            ..EventTally::default()
         };
         let timed = self.on_off(&of.timed.counted);
         let of = |counts: &[u64]| -> Vec<u64> {
@@ -965,7 +965,7 @@ impl Figures<'_> {
 
     fn run(&self, run: &Dated, drift: Vec<DriftOf>) -> RunRow {
         RunRow {
-            run: run.key.told(),
+            run: run.key.label(),
             telescope: run.key.telescope,
             season: run.season.clone(),
             night: run.night.clone(),
@@ -982,7 +982,7 @@ impl Figures<'_> {
 
     fn portions(&self, run: &Dated) -> Vec<PortionRow> {
         let row = |(portion, counts): &(Option<i64>, Portion)| PortionRow {
-            run: run.key.told(),
+            run: run.key.label(),
             telescope: run.key.telescope,
             portion: *portion,
             name: portion.map_or_else(String::new, number_name),
@@ -1021,7 +1021,7 @@ impl Figures<'_> {
 
 /// What the distributions of a run are compared with.
 struct Drifts<'a> {
-    told: String,
+    label: String,
     reference: Option<BTreeMap<String, Distribution>>,
     /// All runs of a season and telescope.
     sums: BTreeMap<(Option<String>, Option<i64>), BTreeMap<String, Distribution>>,
@@ -1047,12 +1047,12 @@ impl<'a> Drifts<'a> {
         let sums = groups
             .into_iter()
             .map(|(group, runs)| (group, merged(&mut runs.iter().map(|run| run.counts))));
-        let told = match reference {
+        let label = match reference {
             Some(_) => "the reference scores that were given",
             None => "the other runs of the same season and telescope",
         };
         Drifts {
-            told: told.to_string(),
+            label: label.to_string(),
             reference: reference.map(|counted| merged(&mut counted.runs.values())),
             sums: sums.collect(),
             settings,
@@ -1099,10 +1099,10 @@ mod tests {
                 warnings.push(format!("run {run}: no portions"));
             }
         }
-        let told = told_together(warnings);
-        assert_eq!(told[..2], ["all is well", "6 runs, such as run 0: no times"]);
-        assert_eq!(told[2..], ["run 0, run 1, run 2, run 3: no portions"]);
+        let merged = merge_warnings(warnings);
+        assert_eq!(merged[..2], ["all is well", "6 runs, such as run 0: no times"]);
+        assert_eq!(merged[2..], ["run 0, run 1, run 2, run 3: no portions"]);
         let mixed = ["run 1: a", "b", "run 2: c"].map(str::to_string).to_vec();
-        assert_eq!(told_together(mixed.clone()), mixed);
+        assert_eq!(merge_warnings(mixed.clone()), mixed);
     }
 }

@@ -15,10 +15,12 @@ use serde::Serialize;
 use taiga_flow_gpu::random::Stream;
 
 pub use crate::config::Class;
-use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::schema::columns::{
+    CHUNK_ROWS, ColumnSpec, ColumnType, ColumnValues, ColumnWriter,
+};
 use crate::data::table::events;
 use crate::error::{Error, Fault, Result};
-pub use toy::Event;
+pub use toy::ToyEvent;
 
 /// Stands in the help text and, as the attribute `simulation`, in every file written.
 pub const NOTICE: &str = "toy Hillas-level Monte Carlo, not a detector simulation";
@@ -91,7 +93,7 @@ pub fn run(options: &Options) -> Result<Summary> {
 }
 
 /// The events of a range of indices, in order.
-fn simulate(class: Class, stream: Stream, indices: std::ops::Range<u64>) -> Result<Vec<Event>> {
+fn simulate(class: Class, stream: Stream, indices: std::ops::Range<u64>) -> Result<Vec<ToyEvent>> {
     indices
         .into_par_iter()
         .map(|index| toy::event(class, stream, index).ok_or_else(|| no_trigger(index)))
@@ -106,9 +108,9 @@ fn no_trigger(index: u64) -> Error {
 }
 
 /// A stored feature: name, unit, and where the event holds it.
-type Feature = (&'static str, &'static str, fn(&Event) -> f32);
+type StoredFeature = (&'static str, &'static str, fn(&ToyEvent) -> f32);
 
-const FEATURES: [Feature; 13] = [
+const FEATURES: [StoredFeature; 13] = [
     ("size", "p.e.", |event| event.size),
     ("length", "deg", |event| event.length),
     ("width", "deg", |event| event.width),
@@ -125,23 +127,28 @@ const FEATURES: [Feature; 13] = [
 ];
 
 fn columns() -> Vec<ColumnSpec> {
-    let keys = ["run_id", "event_id"].map(|name| ColumnSpec::new(name, Kind::I64, None));
+    let keys = ["run_id", "event_id"].map(|name| ColumnSpec::new(name, ColumnType::I64, None));
     let features =
-        FEATURES.iter().map(|(name, unit, _)| ColumnSpec::new(*name, Kind::F32, Some(unit)));
-    let class = ColumnSpec::new("class", Kind::I8, None);
+        FEATURES.iter().map(|(name, unit, _)| ColumnSpec::new(*name, ColumnType::F32, Some(unit)));
+    let class = ColumnSpec::new("class", ColumnType::I8, None);
     keys.into_iter().chain(features).chain([class]).collect()
 }
 
-fn append(writer: &mut ColumnWriter, block: &[Event], first: u64, options: &Options) -> Result<()> {
+fn append(
+    writer: &mut ColumnWriter,
+    block: &[ToyEvent],
+    first: u64,
+    options: &Options,
+) -> Result<()> {
     let indices = first..first + block.len() as u64;
     let (runs, numbers): (Vec<i64>, Vec<i64>) =
         indices.map(|index| keys(options.seed, options.class, index)).unzip();
     let features: Vec<Vec<f32>> =
         FEATURES.par_iter().map(|(_, _, feature)| block.iter().map(feature).collect()).collect();
     let class = vec![options.class.code(); block.len()];
-    let mut values = vec![Values::I64(&runs), Values::I64(&numbers)];
-    values.extend(features.iter().map(|feature| Values::F32(feature)));
-    values.push(Values::I8(&class));
+    let mut values = vec![ColumnValues::I64(&runs), ColumnValues::I64(&numbers)];
+    values.extend(features.iter().map(|feature| ColumnValues::F32(feature)));
+    values.push(ColumnValues::I8(&class));
     writer.append(&values)
 }
 

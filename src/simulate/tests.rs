@@ -9,18 +9,18 @@ fn options(output: &Path, class: Class, events: u64, seed: u64) -> Options {
     Options { output: output.to_path_buf(), class, events, seed, overwrite: false }
 }
 
-fn sample(class: Class, events: u64) -> Vec<Event> {
+fn sample(class: Class, events: u64) -> Vec<ToyEvent> {
     simulate(class, toy::stream(5, class), 0..events).unwrap()
 }
 
-fn quantile(events: &[Event], feature: fn(&Event) -> f32, q: f64) -> f32 {
+fn quantile(events: &[ToyEvent], feature: fn(&ToyEvent) -> f32, q: f64) -> f32 {
     let mut values: Vec<f32> = events.iter().map(feature).collect();
     values.sort_by(f32::total_cmp);
     values[(q * (values.len() - 1) as f64) as usize]
 }
 
 /// Probability that a gamma has the smaller value.
-fn auc(gammas: &[Event], hadrons: &[Event], feature: fn(&Event) -> f32) -> f64 {
+fn auc(gammas: &[ToyEvent], hadrons: &[ToyEvent], feature: fn(&ToyEvent) -> f32) -> f64 {
     let mut all: Vec<(f32, bool)> = gammas.iter().map(|e| (feature(e), true)).collect();
     all.extend(hadrons.iter().map(|e| (feature(e), false)));
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -36,7 +36,7 @@ fn auc(gammas: &[Event], hadrons: &[Event], feature: fn(&Event) -> f32) -> f64 {
 }
 
 #[test]
-fn the_same_options_give_the_same_bytes_and_another_seed_does_not() {
+fn same_bytes_from_same_options_only() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
     let events = CHUNK_ROWS as u64 + 77;
@@ -78,7 +78,7 @@ fn every_feature_stays_in_its_physical_range() {
 }
 
 #[test]
-fn alpha_and_dist_follow_from_centroid_axis_and_source() {
+fn alpha_and_dist_follow_from_image_geometry() {
     for event in sample(Class::Gamma, 2_000).into_iter().chain(sample(Class::Hadron, 2_000)) {
         let [x, y, sx, sy] = [event.xc, event.yc, event.source_x, event.source_y].map(f64::from);
         // alpha by way of miss, the distance of the source from the axis.
@@ -92,9 +92,10 @@ fn alpha_and_dist_follow_from_centroid_axis_and_source() {
 }
 
 #[test]
-fn hadrons_are_isotropic_also_after_a_cut_on_dist() {
+fn hadrons_are_isotropic_after_a_cut_on_dist() {
     let hadrons = sample(Class::Hadron, 100_000);
-    let chosen: Vec<&Event> = hadrons.iter().filter(|e| (0.36..1.44).contains(&e.dist)).collect();
+    let chosen: Vec<&ToyEvent> =
+        hadrons.iter().filter(|e| (0.36..1.44).contains(&e.dist)).collect();
     let mut counts = [0u64; 9];
     for event in &chosen {
         counts[((event.alpha / 10.0) as usize).min(8)] += 1;
@@ -105,22 +106,22 @@ fn hadrons_are_isotropic_also_after_a_cut_on_dist() {
 }
 
 #[test]
-fn hadrons_are_wider_longer_and_more_ragged_and_gammas_point_to_the_source() {
+fn hadrons_are_broader_gammas_point_to_source() {
     let (gammas, hadrons) = (sample(Class::Gamma, 50_000), sample(Class::Hadron, 50_000));
-    for feature in [|e: &Event| e.width, |e: &Event| e.length] {
+    for feature in [|e: &ToyEvent| e.width, |e: &ToyEvent| e.length] {
         let [median, tail] = [0.5, 0.99].map(|q| {
-            let of = |events: &[Event]| f64::from(quantile(events, feature, q));
+            let of = |events: &[ToyEvent]| f64::from(quantile(events, feature, q));
             of(&hadrons) / of(&gammas)
         });
         assert!(median > 1.1 && tail > median, "{median} {tail}");
     }
     assert!(quantile(&gammas, |e| e.alpha, 0.5) < 20.0);
-    let bright: Vec<Event> = gammas.iter().copied().filter(|e| e.size > 1000.0).collect();
+    let bright: Vec<ToyEvent> = gammas.iter().copied().filter(|e| e.size > 1000.0).collect();
     assert!(quantile(&bright, |e| e.alpha, 0.5) < 0.6 * quantile(&gammas, |e| e.alpha, 0.5));
 }
 
 #[test]
-fn no_single_feature_separates_the_classes_and_their_sizes_overlap() {
+fn no_single_feature_separates_the_classes() {
     let (gammas, hadrons) = (sample(Class::Gamma, 50_000), sample(Class::Hadron, 50_000));
     for (name, _, feature) in FEATURES.iter().filter(|(name, ..)| *name != "energy") {
         let auc = auc(&gammas, &hadrons, *feature);
@@ -151,7 +152,7 @@ fn keys_are_unique_over_events_classes_and_seeds() {
 }
 
 #[test]
-fn a_wrong_number_of_events_or_an_existing_output_is_refused() {
+fn wrong_count_or_existing_output_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     assert_eq!(run(&options(&path, Class::Gamma, 0, 1)).unwrap_err().exit_code(), 2);

@@ -15,7 +15,7 @@ use taiga_flow_gpu::random::{Draws, Stream};
 /// One image. `dist` and `alpha` belong to the source position that stands beside
 /// them: they are computed from the stored centroid, axis and source.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Event {
+pub struct ToyEvent {
     pub size: f32,       // [p.e.]
     pub length: f32,     // [deg]
     pub width: f32,      // [deg], 0 for an image on one line
@@ -69,7 +69,7 @@ pub fn stream(seed: u64, class: Class) -> Stream {
 }
 
 /// Event `index` of a class, `None` if no shower of [`MAX_ATTEMPTS`] triggered.
-pub fn event(class: Class, stream: Stream, index: u64) -> Option<Event> {
+pub fn event(class: Class, stream: Stream, index: u64) -> Option<ToyEvent> {
     (0..MAX_ATTEMPTS).find_map(|attempt| {
         let first = (index * MAX_ATTEMPTS + attempt) * PAIRS_PER_ATTEMPT;
         let mut draws = Draws { stream, next: first };
@@ -83,8 +83,8 @@ pub fn event(class: Class, stream: Stream, index: u64) -> Option<Event> {
 }
 
 /// One gamma shower from the source, if it triggers inside the field.
-fn gamma(draws: &mut Draws) -> Option<Event> {
-    let shower = Shower::thrown(&GAMMA, draws)?;
+fn gamma(draws: &mut Draws) -> Option<ToyEvent> {
+    let shower = TriggeredShower::thrown(&GAMMA, draws)?;
     let source = source_position(draws);
     let distance_km = distance_of_maximum(shower.energy_tev, draws);
     let dist = degrees(libm::atan(shower.impact_km / distance_km));
@@ -111,8 +111,8 @@ fn gamma(draws: &mut Draws) -> Option<Event> {
 ///
 /// The source it is compared with lies where the gammas' does, so that the
 /// generator's choice of source position cannot be learnt.
-fn hadron(draws: &mut Draws) -> Option<Event> {
-    let shower = Shower::thrown(&HADRON, draws)?;
+fn hadron(draws: &mut Draws) -> Option<ToyEvent> {
+    let shower = TriggeredShower::thrown(&HADRON, draws)?;
     let source = source_position(draws);
     // Uniform directions, thinned toward the edge: density ∝ 1 − (r / field)².
     let radius = FIELD_DEG * libm::sqrt(1.0 - libm::sqrt(1.0 - draws.uniform()));
@@ -129,20 +129,20 @@ fn hadron(draws: &mut Draws) -> Option<Event> {
 }
 
 /// Energy, impact and light of a shower that triggered the camera.
-struct Shower {
+struct TriggeredShower {
     energy_tev: f64,
     impact_km: f64,
     size: f64, // [p.e.]
     log_size: f64,
 }
 
-impl Shower {
-    fn thrown(primary: &Primary, draws: &mut Draws) -> Option<Shower> {
+impl TriggeredShower {
+    fn thrown(primary: &Primary, draws: &mut Draws) -> Option<TriggeredShower> {
         let energy_tev = power_law(primary, draws.uniform());
         let impact_km = 0.7 * libm::sqrt(draws.uniform());
         let fluctuation = libm::exp(primary.fluctuation * draws.normal());
         let size = primary.light * libm::pow(energy_tev, 1.1) * lateral(impact_km) * fluctuation;
-        (draws.uniform() < trigger(size)).then(|| Shower {
+        (draws.uniform() < trigger(size)).then(|| TriggeredShower {
             energy_tev,
             impact_km,
             size,
@@ -193,7 +193,7 @@ fn image_shape(length: f64, width: f64, size: f64, draws: &mut Draws) -> (f64, f
 
 /// Share of the two brightest pixels: falls with size and with the image's area,
 /// because more pixels survive the cleaning.
-fn concentration(shower: &Shower, length: f64, width: f64, scatter: f64) -> f64 {
+fn concentration(shower: &TriggeredShower, length: f64, width: f64, scatter: f64) -> f64 {
     let log_odds = 0.45
         - 1.6 * (shower.log_size - 2.0)
         - 0.6 * libm::log((width + 0.05) / 0.15)
@@ -204,7 +204,7 @@ fn concentration(shower: &Shower, length: f64, width: f64, scatter: f64) -> f64 
 
 /// Error of a gamma image's axis [deg]: small for bright and elongated images,
 /// large where the image is round or lies on top of the source.
-fn axis_error(shower: &Shower, dist: f64, roundness: f64) -> f64 {
+fn axis_error(shower: &TriggeredShower, dist: f64, roundness: f64) -> f64 {
     let near = 0.5 / dist.max(0.05);
     let noise =
         15.0 * (roundness / 0.4 + 0.3) * libm::sqrt(150.0 / shower.size * (1.0 + near * near));
@@ -213,18 +213,18 @@ fn axis_error(shower: &Shower, dist: f64, roundness: f64) -> f64 {
 
 /// Rounds to what the file stores and derives `dist` and `alpha` from exactly that.
 fn assemble(
-    shower: &Shower,
+    shower: &TriggeredShower,
     source: [f64; 2],
     centroid: [f64; 2],
     axis_deg: f64,
     shape: [f64; 4],
-) -> Event {
+) -> ToyEvent {
     let [xc, yc, source_x, source_y] =
         [centroid[0], centroid[1], source[0], source[1]].map(|v| v as f32);
     let axis = (axis_deg - 180.0 * libm::floor((axis_deg + 90.0) / 180.0)) as f32;
     let (dist, alpha) = dist_and_alpha([xc, yc], axis, [source_x, source_y]);
     let [length, width, con2, skewness] = shape.map(|v| v as f32);
-    Event {
+    ToyEvent {
         size: shower.size as f32,
         length,
         width,

@@ -6,7 +6,7 @@
 //! that its counts do not define is `None`. The matrix counts events; where they have
 //! weights, all shares are shares of weight.
 
-use super::{Class, ClassCounts, Measured, Sample, Sum};
+use super::{Class, ClassCounts, Measured, Sample, WeightSum};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -83,8 +83,8 @@ impl Confusion {
 
 /// Both classes, by what the threshold calls them: (as gammas, as hadrons).
 struct Called {
-    gamma: [Sum; 2],
-    hadron: [Sum; 2],
+    gamma: [WeightSum; 2],
+    hadron: [WeightSum; 2],
 }
 
 impl Called {
@@ -93,7 +93,7 @@ impl Called {
             let passing = sample.from(class, sample.of(class).partition_point(|s| *s < threshold));
             let all = sample.from(class, 0);
             let rest = |all: f64, passing: f64| (all - passing).max(0.0);
-            let others = Sum {
+            let others = WeightSum {
                 events: all.events - passing.events,
                 weight: rest(all.weight, passing.weight),
                 squares: rest(all.squares, passing.squares),
@@ -118,7 +118,7 @@ impl Called {
     }
 
     /// Efficiencies of the events that pass, relative to gammas and hadrons `of`.
-    fn separation(&self, of: [Sum; 2], prior: f64) -> Separation {
+    fn separation(&self, of: [WeightSum; 2], prior: f64) -> Separation {
         let gamma_efficiency = Measured::share(self.gamma[0], of[0]);
         let hadron_survival = Measured::share(self.hadron[0], of[1]);
         let both = gamma_efficiency.zip(hadron_survival.filter(|h| h.value > 0.0));
@@ -139,7 +139,7 @@ impl AtThreshold {
     pub fn of(
         sample: &Sample,
         threshold: f64,
-        before_cuts: Option<[Sum; 2]>,
+        before_cuts: Option<[WeightSum; 2]>,
         prior: f64,
     ) -> Result<AtThreshold> {
         let confusion = Confusion::at(sample, threshold);
@@ -154,7 +154,7 @@ impl AtThreshold {
         }
         let called = Called::at(sample, threshold);
         let classes = [Class::Gamma, Class::Hadron];
-        let scaled = |[gammas, hadrons]: [Sum; 2]| {
+        let scaled = |[gammas, hadrons]: [WeightSum; 2]| {
             [gammas.scaled(sample.scale(Class::Gamma)), hadrons.scaled(sample.scale(Class::Hadron))]
         };
         Ok(AtThreshold {
@@ -219,13 +219,13 @@ mod tests {
         assert!(near(at.after_cuts.purity, 0.75 / (0.75 + 1.0 / 3.0)));
     }
 
-    type Figure = fn(Measured, Measured) -> Measured;
+    type Metric = fn(Measured, Measured) -> Measured;
 
     #[test]
-    fn errors_of_quality_and_purity_follow_from_differences() {
+    fn quality_and_purity_errors_follow_differences() {
         let gamma = Measured { value: 0.775, error: 0.01 };
         let hadron = Measured { value: 0.1, error: 0.004 };
-        for figure in [quality as Figure, |g, h| purity(g, h, 1e-3)] {
+        for figure in [quality as Metric, |g, h| purity(g, h, 1e-3)] {
             let slope = |g: f64, h: f64| {
                 let shifted = |sign: f64| {
                     figure(
@@ -242,13 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn efficiencies_before_the_cuts_refer_to_all_triggered_events() {
-        let before = [Sum::of(8), Sum::of(30)];
+    fn efficiencies_before_cuts_are_of_all_triggered() {
+        let before = [WeightSum::of(8), WeightSum::of(30)];
         let at = AtThreshold::of(&small(), 2.0, Some(before), 0.5).unwrap();
         let separation = at.before_cuts.unwrap();
         assert!(near(separation.gamma_efficiency, 3.0 / 8.0));
         assert!(near(separation.hadron_survival, 1.0 / 30.0));
-        let fewer = [Sum::of(3), Sum::of(30)];
+        let fewer = [WeightSum::of(3), WeightSum::of(30)];
         assert!(AtThreshold::of(&small(), 2.0, Some(fewer), 0.5).is_err());
     }
 
@@ -259,7 +259,7 @@ mod tests {
         let gamma = [true, true, true, false, false, false];
         let weights = [5.0, 1.0, 4.0, 0.5, 0.25, 0.25];
         let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
-        let before = [Sum::default().with(20.0).with(0.0).with(0.0), Sum::of(3)];
+        let before = [WeightSum::default().with(20.0).with(0.0).with(0.0), WeightSum::of(3)];
         let at = AtThreshold::of(&sample, 2.0, Some(before), 0.5).unwrap();
         assert_eq!((at.confusion.gamma_as_gamma, at.confusion.hadron_as_gamma), (2, 1));
         assert!(near(at.after_cuts.gamma_efficiency, 0.5));

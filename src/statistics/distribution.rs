@@ -5,7 +5,7 @@
 //! whole whatever the order, and a bin is at most 0.4 % of its value wide. A distance is
 //! that of the binned distributions, short of the true one by less than the share of a bin.
 
-use super::Sum;
+use super::WeightSum;
 use super::tails::distance_p_value;
 use crate::config::DriftLimits;
 use serde::{Deserialize, Serialize};
@@ -83,12 +83,12 @@ impl Distribution {
     }
 
     /// Sum of a weight of the values, each taken as the middle of its bin.
-    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> Sum {
+    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> WeightSum {
         let of_bin = |(bin, count): (&u32, &u64)| {
             let weight = weight(middle(*bin));
-            Sum::of(*count).scaled(weight)
+            WeightSum::of(*count).scaled(weight)
         };
-        self.bins.iter().map(of_bin).fold(Sum::default(), Sum::plus)
+        self.bins.iter().map(of_bin).fold(WeightSum::default(), WeightSum::plus)
     }
 
     /// Counts by the least value that a bin holds, rising.
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_keep_the_order_of_numbers_and_lie_close_to_them() {
+    fn bins_keep_order_and_stay_close_to_numbers() {
         let values =
             [-3e38_f32, -7.03, -7.0, -1e-3, -1e-30, 0.0, 1e-30, 0.5, 0.51, 8.0, 8.05, 3e38];
         for pair in values.windows(2) {
@@ -240,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn weights_and_least_values_equal_those_of_values() {
+    fn weights_and_minima_equal_those_of_values() {
         let of = normals(3, 4000, 8.0, 2.0);
         let stream = Stream::new(3, "normals", &[]);
         let values: Vec<f64> = (0..4000).map(|i| 8.0 + 2.0 * stream.normal(i)).collect();
         let expected: f64 = values.iter().map(|x| x.abs().powf(-0.6)).sum();
         let found = of.weighted(|x| libm::pow(x.abs(), -0.6));
         assert!((found.weight / expected - 1.0).abs() < 1e-3 && found.events == 4000);
-        assert_eq!(of.weighted(|_| 1.0), Sum::of(4000));
+        assert_eq!(of.weighted(|_| 1.0), WeightSum::of(4000));
         let mut below = 0;
         for (least, count) in of.by_least_value() {
             let expected = values.iter().filter(|x| (**x as f32) < least as f32).count() as u64;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distance_is_near_that_of_the_values_themselves() {
+    fn binned_distance_is_near_the_exact_one() {
         let (mean, n) = (0.3, 40_000);
         let drift = normals(5, n, mean, 1.0).drift_from(&normals(6, n, 0.0, 1.0)).unwrap();
         // Two normals of width 1, d apart, are Φ(d/2) − Φ(−d/2) apart.

@@ -7,9 +7,9 @@
 //! where the sample is too small or the score runs the wrong way.
 
 use super::band::{BandPoint, band};
-use super::comparison::baseline::Yardstick;
+use super::comparison::baseline::Baseline;
 use super::confusion::DEFAULT_PRIOR;
-use super::latent::Latent;
+use super::latent::LatentPoints;
 use super::measured::{Measured, significant};
 use super::roc::{LEAST_HADRONS, enough};
 use super::sample::weighted_rank;
@@ -18,7 +18,8 @@ use super::thresholds::calibration::{
 };
 use super::{
     AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, CutsBaseline,
-    Histogram, ParameterHistogram, Roc, RocPoint, Sample, Scan, Sum, Threshold, WorkingPoint,
+    Histogram, ParameterHistogram, Roc, RocPoint, RocWorkingPoint, Sample, Scan, Threshold,
+    WeightSum,
 };
 use crate::config::Observation;
 use crate::error::{Fault, Result};
@@ -57,17 +58,17 @@ pub struct About {
     pub observation: Option<Observation>,
     /// What events weigh, where they have weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weights: Option<Weights>,
+    pub weights: Option<EventWeights>,
 }
 
 /// Weights of events. Within a class they are relative; the mixture of the classes stays that
 /// of their numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Weights {
+pub struct EventWeights {
     pub expression: String,
     /// Triggered and cleaned events of [`About::before_cuts`], with weights as given.
-    pub gamma_before_cuts: Sum,
-    pub hadron_before_cuts: Sum,
+    pub gamma_before_cuts: WeightSum,
+    pub hadron_before_cuts: WeightSum,
 }
 
 impl Default for About {
@@ -89,11 +90,11 @@ impl Default for About {
 
 impl About {
     /// Gammas and hadrons before the cuts, as they weigh.
-    fn weighed_before_cuts(&self) -> Option<[Sum; 2]> {
+    fn weighed_before_cuts(&self) -> Option<[WeightSum; 2]> {
         let counts = self.before_cuts?;
         Some(match &self.weights {
             Some(weights) => [weights.gamma_before_cuts, weights.hadron_before_cuts],
-            None => [counts.gamma, counts.hadron].map(Sum::of),
+            None => [counts.gamma, counts.hadron].map(WeightSum::of),
         })
     }
 }
@@ -132,7 +133,7 @@ pub struct NormalNll {
 pub struct AtSurvival {
     pub hadron_survival: f64,
     /// `None` where fewer than 10 hadrons pass.
-    pub point: Option<WorkingPoint>,
+    pub point: Option<RocWorkingPoint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -162,10 +163,10 @@ pub struct Evaluation {
     pub normal_nll: Option<NormalNll>,
     /// How normal the latent points of the flows' own classes are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub latent: Vec<Latent>,
+    pub latent: Vec<LatentPoints>,
     /// A conventional classifier on the same events, where it was asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub yardstick: Option<Yardstick>,
+    #[serde(rename = "yardstick", default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     /// Standard cuts on the same events, where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_cuts: Option<CutsBaseline>,
@@ -242,7 +243,7 @@ impl Evaluation {
             at_bins: None,
             normal_nll: None,
             latent: Vec::new(),
-            yardstick: None,
+            baseline: None,
             baseline_cuts: None,
             reliability: Vec::new(),
             reliability_odds: Vec::new(),
@@ -373,14 +374,14 @@ impl Evaluation {
     }
 
     #[must_use]
-    pub fn with_latent(mut self, latent: Vec<Latent>) -> Evaluation {
+    pub fn with_latent(mut self, latent: Vec<LatentPoints>) -> Evaluation {
         self.latent = latent;
         self
     }
 
     #[must_use]
-    pub fn with_yardstick(mut self, yardstick: Option<Yardstick>) -> Evaluation {
-        self.yardstick = yardstick;
+    pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Evaluation {
+        self.baseline = baseline;
         self
     }
 
@@ -529,7 +530,7 @@ pub fn auc_text(auc: &Auc) -> String {
 }
 
 /// Shares of the weight of gammas and hadrons before the cuts that the sample has.
-fn inside(sample: &Sample, before_cuts: [Sum; 2]) -> [f64; 2] {
+fn inside(sample: &Sample, before_cuts: [WeightSum; 2]) -> [f64; 2] {
     let [gammas, hadrons] = before_cuts;
     [(Class::Gamma, gammas), (Class::Hadron, hadrons)].map(|(class, before)| {
         let before = before.weight * sample.scale(class);
@@ -587,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_survives_json_with_and_without_a_class() {
+    fn evaluation_round_trips_with_or_without_class() {
         let one_class = Sample::new(&[1.0, f64::NAN, f64::INFINITY], &[true; 3]).unwrap();
         for sample in [ramp(1.0), one_class, Sample::default()] {
             let evaluation = Evaluation::new(About::default(), &sample, fixed(100.0))
@@ -626,13 +627,13 @@ mod tests {
     }
 
     #[test]
-    fn weights_enter_every_figure_and_few_effective_events_are_told() {
+    fn weights_enter_metrics_and_few_events_warn() {
         let scores: Vec<f64> = (0..400).map(|i| f64::from(i * 37 % 400)).collect();
         let gamma: Vec<bool> = scores.iter().map(|s| *s > 150.0).collect();
         let weights: Vec<f64> = (0..400).map(|i| if i % 90 == 0 { 1e4 } else { 1.0 }).collect();
         let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
         let of = |class| sample.from(class, 0).scaled(1.0 / sample.scale(class));
-        let weights_told = Weights {
+        let weights_told = EventWeights {
             expression: "energy^-1".to_owned(),
             gamma_before_cuts: of(Class::Gamma),
             hadron_before_cuts: of(Class::Hadron),

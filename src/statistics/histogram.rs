@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outliers_are_clipped_into_the_end_bins_and_counted() {
+    fn outliers_are_clipped_to_end_bins_and_counted() {
         let mut scores: Vec<f64> = (0..1000).map(f64::from).collect();
         scores.extend([-1e9, 1e9, f64::INFINITY]);
         let mut gamma = vec![true; 1000];
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_of_one_in_fifty_does_not_flatten_the_rest() {
+    fn thin_tail_does_not_flatten_the_rest() {
         let mut scores: Vec<f64> = (0..980).map(|i| f64::from(i % 98) / 98.0).collect();
         scores.extend((0..20).map(|i| -1000.0 - f64::from(i)));
         let sample = Sample::new(&scores, &[false; 1000]).unwrap();

@@ -3,7 +3,7 @@
 //! normal. What departs says where the density is wrong, and how far a χ² rule can be used.
 
 use super::tails::{chi2_above, distance_p_value, normal_below};
-use super::{Measured, Sum};
+use super::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Share of χ² outside of the ball of two sigma.
@@ -11,7 +11,7 @@ const OUTSIDE: f64 = super::thresholds::threshold::TWO_SIGMA_TAIL;
 
 /// Latent points of held-out events of the class that a flow has learnt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Latent {
+pub struct LatentPoints {
     pub flow: String,
     /// Events looked at: a seeded choice where there are many.
     pub events: u64,
@@ -23,12 +23,12 @@ pub struct Latent {
     pub inside_two_sigma: Measured,
     /// Of |z|² from χ².
     pub departure: Departure,
-    pub axes: Vec<Axis>,
+    pub axes: Vec<LatentAxis>,
 }
 
 /// One axis of the latent space, which goes by the feature in its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Axis {
+pub struct LatentAxis {
     pub feature: String,
     pub mean: f64,
     pub std: f64,
@@ -43,10 +43,10 @@ pub struct Departure {
     pub p_value: f64,
 }
 
-impl Latent {
+impl LatentPoints {
     /// Of points z (events, features) with their weights; `None` without finite points that
     /// weigh anything.
-    pub fn of(flow: &str, features: &[String], points: &[(Vec<f64>, f64)]) -> Option<Latent> {
+    pub fn of(flow: &str, features: &[String], points: &[(Vec<f64>, f64)]) -> Option<LatentPoints> {
         let usable = |p: &&(Vec<f64>, f64)| p.0.iter().all(|z| z.is_finite()) && p.1 > 0.0;
         let points: Vec<_> = points.iter().filter(usable).collect();
         let degrees = features.len() as u64;
@@ -54,7 +54,7 @@ impl Latent {
         let chi2: Vec<(f64, f64)> = points.iter().map(|(z, w)| (square(z), *w)).collect();
         let sum = |of: &dyn Fn(f64) -> bool| {
             let kept = chi2.iter().filter(|(x, _)| of(*x));
-            kept.fold(Sum::default(), |sum, (_, w)| sum.with(*w))
+            kept.fold(WeightSum::default(), |sum, (_, w)| sum.with(*w))
         };
         let inside = sum(&|x| chi2_above(x, degrees) >= OUTSIDE);
         let axis = |(d, feature): (usize, &String)| {
@@ -62,14 +62,14 @@ impl Latent {
             let mean = mean(&values);
             let squares: Vec<_> =
                 values.iter().map(|(z, w)| ((z - mean) * (z - mean), *w)).collect();
-            Axis {
+            LatentAxis {
                 feature: feature.clone(),
                 mean,
                 std: self::mean(&squares).sqrt(),
                 departure: Departure::of(values, normal_below),
             }
         };
-        Some(Latent {
+        Some(LatentPoints {
             flow: flow.to_owned(),
             events: points.len() as u64,
             degrees,
@@ -91,7 +91,7 @@ impl Departure {
     /// Of (value, weight) from the distribution whose share below a value is `below`.
     fn of(mut values: Vec<(f64, f64)>, below: impl Fn(f64) -> f64) -> Departure {
         values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        let all = values.iter().fold(Sum::default(), |sum, (_, w)| sum.with(*w));
+        let all = values.iter().fold(WeightSum::default(), |sum, (_, w)| sum.with(*w));
         let (mut so_far, mut distance) = (0.0, 0.0_f64);
         for (value, weight) in &values {
             let expected = below(*value);
@@ -122,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn points_of_a_normal_depart_no_more_than_chance_allows() {
+    fn normal_points_depart_only_by_chance() {
         let mut low = 0;
         for seed in 0..60 {
-            let latent = Latent::of("main", &names(), &points(seed, 700, |_, z| z)).unwrap();
+            let latent = LatentPoints::of("main", &names(), &points(seed, 700, |_, z| z)).unwrap();
             assert_eq!((latent.events, latent.degrees), (700, 3));
             assert!((latent.mean_chi2 - 3.0).abs() < 0.6, "{latent:?}");
             let inside = latent.inside_two_sigma;
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn an_axis_that_departs_is_named() {
         let wrong = points(7, 4000, |d, z| if d == 1 { 0.3 + 1.2 * z } else { z });
-        let latent = Latent::of("gamma", &names(), &wrong).unwrap();
+        let latent = LatentPoints::of("gamma", &names(), &wrong).unwrap();
         let [size, width, alpha] = &latent.axes[..] else { panic!("{latent:?}") };
         assert_eq!(width.feature, "width");
         assert!((width.mean - 0.3).abs() < 0.1 && (width.std - 1.2).abs() < 0.06, "{width:?}");
@@ -150,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn points_that_are_not_finite_or_weigh_nothing_are_left_out() {
+    fn non_finite_or_weightless_points_are_left_out() {
         let points = [(vec![f64::NAN, 0.0, 0.0], 1.0), (vec![0.0; 3], 0.0)];
-        assert_eq!(Latent::of("main", &names(), &points), None);
-        let one = Latent::of("main", &names(), &[(vec![0.1; 3], 2.0)]).unwrap();
+        assert_eq!(LatentPoints::of("main", &names(), &points), None);
+        let one = LatentPoints::of("main", &names(), &[(vec![0.1; 3], 2.0)]).unwrap();
         assert_eq!(one.events, 1);
         assert!(one.departure.p_value.is_finite());
     }

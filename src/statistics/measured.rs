@@ -3,7 +3,7 @@
 //! A measured value is printed to two significant digits of its error
 //! ("0.9138 ± 0.0012"), other numbers to a stated number of significant digits.
 
-use super::Sum;
+use super::WeightSum;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -18,14 +18,14 @@ impl Measured {
     /// `passed` of `total` events with the binomial error √(p(1−p)/n), or that of
     /// [`end_error`] where none or all pass; `None` without events.
     pub fn fraction(passed: u64, total: u64) -> Option<Measured> {
-        Measured::share(Sum::of(passed), Sum::of(total))
+        Measured::share(WeightSum::of(passed), WeightSum::of(total))
     }
 
     /// The share of the weight of `all` events that `passed` of them have. Error of a ratio
     /// of sums over independent events, √((1−p)² Σ_passed w² + p² Σ_others w²)/Σw, which is
     /// the binomial one for equal weights, or that of [`end_error`] where none or all pass;
     /// `None` without weight.
-    pub fn share(passed: Sum, all: Sum) -> Option<Measured> {
+    pub fn share(passed: WeightSum, all: WeightSum) -> Option<Measured> {
         if all.weight.is_nan() || all.weight <= 0.0 {
             return None;
         }
@@ -143,7 +143,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn figures_are_written_to_the_digits_of_their_error() {
+    fn values_are_written_to_their_errors_digits() {
         assert_eq!(Measured { value: 0.913_84, error: 0.001_21 }.to_string(), "0.9138 ± 0.0012");
         assert_eq!(Measured { value: 3.051, error: 0.14 }.to_string(), "3.05 ± 0.14");
         assert_eq!(Measured { value: 1.0, error: 0.0 }.to_string(), "1.0000");
@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn a_difference_is_told_by_its_side_and_size() {
-        let told = |value| Measured { value, error: 0.0012 }.compared();
-        assert_eq!(told(-0.0106), "lower by 0.0106 ± 0.0012");
-        assert_eq!(told(0.0106), "higher by 0.0106 ± 0.0012");
-        assert_eq!(told(0.0), "equal within 0.0012");
+        let describe = |value| Measured { value, error: 0.0012 }.compared();
+        assert_eq!(describe(-0.0106), "lower by 0.0106 ± 0.0012");
+        assert_eq!(describe(0.0106), "higher by 0.0106 ± 0.0012");
+        assert_eq!(describe(0.0), "equal within 0.0012");
         assert_eq!(Measured { value: 0.0, error: 0.0 }.compared(), "equal");
         assert_eq!(compared(0.0, |size| significant(size, 3)), "equal");
     }
@@ -193,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_weighted_share_is_that_of_many_samples() {
+    fn weighted_share_error_agrees_with_samples() {
         let stream = Stream::new(u64::from(std::process::id()), "shares", &[]);
         let sample = |replica: u64| {
-            let (mut passed, mut all) = (Sum::default(), Sum::default());
+            let (mut passed, mut all) = (WeightSum::default(), WeightSum::default());
             for i in 0..300 {
                 let at = 2 * (300 * replica + i);
                 let weight = 1.0 / (0.05 + stream.uniform(at));
@@ -214,9 +214,9 @@ mod tests {
         assert!((mean - 0.3).abs() < 0.01, "{mean}");
         // Four standard errors of a variance of 600.
         assert!((said / spread).ln().abs() < 0.25, "{said} {spread}");
-        let binomial = Measured::share(Sum::of(50), Sum::of(100)).unwrap();
+        let binomial = Measured::share(WeightSum::of(50), WeightSum::of(100)).unwrap();
         assert!((binomial.error - 0.05).abs() < 1e-15);
-        assert_eq!(Measured::share(Sum::default(), Sum::default()), None);
+        assert_eq!(Measured::share(WeightSum::default(), WeightSum::default()), None);
     }
 
     /// Wilson's interval at z = 1 by its formula, of k of n events.
@@ -239,9 +239,9 @@ mod tests {
             assert!(none.error < 1.5 * one.error && none.error > 0.9 * one.error);
         }
         // Equal weights of any size are as none; unequal ones leave fewer events.
-        let equal = Measured::share(Sum::default(), Sum::of(50).scaled(7.0)).unwrap();
+        let equal = Measured::share(WeightSum::default(), WeightSum::of(50).scaled(7.0)).unwrap();
         assert!((equal.error - 1.0 / 51.0).abs() < 1e-12);
-        let unequal = Sum::default().with(10.0).with(1.0).with(1.0);
+        let unequal = WeightSum::default().with(10.0).with(1.0).with(1.0);
         let all = Measured::share(unequal, unequal).unwrap();
         assert!(all.error > 0.4, "{all:?}");
     }

@@ -11,16 +11,16 @@ const MOST_POINTS: usize = 192;
 
 /// Order statistics of log p of held-out events of the normal class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Normals {
+pub struct NullDistribution {
     pub normal: Class,
     pub events: u64,
     /// Ascending log p, and how many events have at most that.
     pub points: Vec<[f64; 2]>,
 }
 
-impl Normals {
+impl NullDistribution {
     /// Of log p of held-out events; `None` without any that is finite.
-    pub fn of(normal: Class, mut log_prob: Vec<f64>) -> Option<Normals> {
+    pub fn of(normal: Class, mut log_prob: Vec<f64>) -> Option<NullDistribution> {
         log_prob.retain(|l| l.is_finite());
         log_prob.sort_unstable_by(f64::total_cmp);
         let events = log_prob.len();
@@ -40,7 +40,7 @@ impl Normals {
                 points.push([value, rank]);
             }
         }
-        (events > 0).then_some(Normals { normal, events: events as u64, points })
+        (events > 0).then_some(NullDistribution { normal, events: events as u64, points })
     }
 
     /// (k + 1)/(n + 1), k of n held-out normal events having at most this one's log p; from
@@ -62,7 +62,7 @@ impl Normals {
         (k + 1.0) / (self.events as f64 + 1.0)
     }
 
-    /// Refuses what was not made by [`Normals::of`].
+    /// Refuses what was not made by [`NullDistribution::of`].
     pub fn validate(&self) -> Result<()> {
         let finite = self.points.iter().flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|p| p[0][0] < p[1][0] && p[0][1] < p[1][1]);
@@ -82,17 +82,17 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn p_values_are_those_of_counting_and_in_the_tail_exactly() {
+    fn p_values_agree_with_counting_exact_in_tail() {
         let stream = Stream::new(u64::from(std::process::id()), "normals", &[]);
         for events in [1_usize, 5, 64, 65, 3000] {
             let values: Vec<f64> = (0..events as u64).map(|i| -10.0 + stream.normal(i)).collect();
-            let normals = Normals::of(Class::Gamma, values.clone()).unwrap();
+            let normals = NullDistribution::of(Class::Gamma, values.clone()).unwrap();
             normals.validate().unwrap();
             let counted = |x: f64| {
                 let k = values.iter().filter(|v| **v <= x).count();
                 (k as f64 + 1.0) / (events as f64 + 1.0)
             };
-            let mirrored = Normals { normal: Class::Hadron, ..normals.clone() };
+            let mirrored = NullDistribution { normal: Class::Hadron, ..normals.clone() };
             for i in 0..2000 {
                 let x = -10.0 + 1.3 * stream.normal(100_000 + i);
                 let (found, exact) = (normals.p_value(x), counted(x));
@@ -102,8 +102,8 @@ mod tests {
                 assert_eq!(mirrored.p_value(-x).to_bits(), found.to_bits());
             }
         }
-        assert!(Normals::of(Class::Gamma, vec![f64::NAN]).is_none());
-        let normals = Normals::of(Class::Gamma, vec![1.0; 7]).unwrap();
+        assert!(NullDistribution::of(Class::Gamma, vec![f64::NAN]).is_none());
+        let normals = NullDistribution::of(Class::Gamma, vec![1.0; 7]).unwrap();
         assert_eq!(normals.points, [[1.0, 7.0]]);
         assert_eq!([normals.p_value(0.9), normals.p_value(1.0)], [0.125, 1.0]);
         assert!(normals.p_value(f64::NAN).is_nan());

@@ -7,7 +7,7 @@
 //! weights.
 
 use super::tails::beta_below;
-use super::{Class, Measured, Sample, Sum};
+use super::{Class, Measured, Sample, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Fewer hadrons than this do not measure a survival.
@@ -129,18 +129,18 @@ fn placement_variance(of: &[f64], among: &[f64]) -> Option<f64> {
 
 /// Events with `score >= threshold`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Passing {
+pub struct PassingCounts {
     pub threshold: f64,
-    pub gammas: Sum,
-    pub hadrons: Sum,
+    pub gammas: WeightSum,
+    pub hadrons: WeightSum,
 }
 
 /// The whole curve in counts, from "nothing passes" to "everything passes".
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roc {
-    pub points: Vec<Passing>,
-    pub gammas: Sum,
-    pub hadrons: Sum,
+    pub points: Vec<PassingCounts>,
+    pub gammas: WeightSum,
+    pub hadrons: WeightSum,
 }
 
 /// A point of the curve as plotted.
@@ -153,7 +153,7 @@ pub struct RocPoint {
 
 /// The curve read at a given hadron survival.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct WorkingPoint {
+pub struct RocWorkingPoint {
     pub threshold: f64,
     /// The error is that of the efficiency at this survival: of the gammas that pass, and of
     /// the threshold, which so many hadrons determine.
@@ -164,7 +164,7 @@ pub struct WorkingPoint {
     pub hadrons: u64,
 }
 
-impl WorkingPoint {
+impl RocWorkingPoint {
     /// Gamma efficiency over the root of hadron survival. The survival is given: what the
     /// hadrons leave uncertain is part of the efficiency's error.
     pub fn quality(&self) -> Measured {
@@ -181,14 +181,14 @@ impl Roc {
         let mut points = Vec::new();
         while let Some(threshold) = highest(&gamma[..below_gamma], &hadron[..below_hadron]) {
             if points.is_empty() {
-                let (gammas, hadrons) = (Sum::default(), Sum::default());
-                points.push(Passing { threshold: threshold.next_up(), gammas, hadrons });
+                let (gammas, hadrons) = (WeightSum::default(), WeightSum::default());
+                points.push(PassingCounts { threshold: threshold.next_up(), gammas, hadrons });
             }
             below_gamma = gamma[..below_gamma].partition_point(|s| *s < threshold);
             below_hadron = hadron[..below_hadron].partition_point(|s| *s < threshold);
             let gammas = sample.from(Class::Gamma, below_gamma);
             let hadrons = sample.from(Class::Hadron, below_hadron);
-            points.push(Passing { threshold, gammas, hadrons });
+            points.push(PassingCounts { threshold, gammas, hadrons });
         }
         let [gammas, hadrons] = [Class::Gamma, Class::Hadron].map(|c| sample.from(c, 0));
         Roc { points, gammas, hadrons }
@@ -223,14 +223,14 @@ impl Roc {
     }
 
     /// Monotone along the curve, from 0 to 1.
-    fn way(&self, point: &Passing) -> f64 {
+    fn way(&self, point: &PassingCounts) -> f64 {
         let gamma = point.gammas.weight / self.gammas.weight;
         let hadron = point.hadrons.weight / self.hadrons.weight;
         let decades = libm::log1p(point.hadrons.weight) / libm::log1p(self.hadrons.weight);
         (gamma + hadron + decades) / 3.0
     }
 
-    fn rates(&self, point: &Passing) -> RocPoint {
+    fn rates(&self, point: &PassingCounts) -> RocPoint {
         RocPoint {
             threshold: point.threshold,
             gamma_efficiency: point.gammas.weight / self.gammas.weight,
@@ -240,7 +240,7 @@ impl Roc {
 
     /// The lowest threshold that lets at most a share `survival` of the hadrons
     /// pass; `None` where fewer than [`LEAST_HADRONS`] effective ones do, or without gammas.
-    pub fn at_hadron_survival(&self, survival: f64) -> Option<WorkingPoint> {
+    pub fn at_hadron_survival(&self, survival: f64) -> Option<RocWorkingPoint> {
         let allowed = survival * self.hadrons.weight * (1.0 + 1e-12);
         let after = self.points.partition_point(|p| p.hadrons.weight <= allowed);
         let point = self.points.get(after.checked_sub(1)?)?;
@@ -249,7 +249,7 @@ impl Roc {
         }
         let gamma_efficiency = Measured::share(point.gammas, self.gammas)?;
         let of_threshold = libm::sqrt(self.variance_of_threshold(point, survival));
-        Some(WorkingPoint {
+        Some(RocWorkingPoint {
             threshold: point.threshold,
             gamma_efficiency: Measured {
                 error: libm::hypot(gamma_efficiency.error, of_threshold),
@@ -266,7 +266,7 @@ impl Roc {
     /// s the survival of that hadron in the sample, a replica stops there or above with
     /// probability `I_s(k + 1, n − k)`. It is (`dε_γ/dε_h`)² `ε_h`(1−`ε_h`)/n where the curve is
     /// straight. Weighted events count as the effective number that passes.
-    fn variance_of_threshold(&self, point: &Passing, survival: f64) -> f64 {
+    fn variance_of_threshold(&self, point: &PassingCounts, survival: f64) -> f64 {
         let all = self.hadrons.weight;
         let n = point.hadrons.effective() * all / point.hadrons.weight;
         let k = libm::floor(survival * n * (1.0 + 1e-12));
@@ -298,7 +298,7 @@ impl Roc {
 const WIDE: f64 = 9.0;
 
 /// Whether so many hadrons measure a survival.
-pub(super) fn enough(hadrons: &Sum) -> bool {
+pub(super) fn enough(hadrons: &WeightSum) -> bool {
     hadrons.effective() >= LEAST_HADRONS as f64 * (1.0 - 1e-9)
 }
 
@@ -316,9 +316,9 @@ mod tests {
     use taiga_flow_gpu::random::{self as stream, Stream};
 
     /// A small linear congruential generator: tests need the same numbers everywhere.
-    struct Draws(u64);
+    struct Generator(u64);
 
-    impl Draws {
+    impl Generator {
         fn uniform(&mut self) -> f64 {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (self.0 >> 11) as f64 / (1_u64 << 53) as f64
@@ -329,7 +329,7 @@ mod tests {
     }
 
     fn two_normals(gammas: usize, hadrons: usize) -> (Vec<f64>, Vec<bool>) {
-        let mut draws = Draws(7);
+        let mut draws = Generator(7);
         let gamma: Vec<bool> = (0..gammas + hadrons).map(|i| i < gammas).collect();
         let scores = gamma.iter().map(|&g| draws.normal() + if g { 1.0 } else { 0.0 }).collect();
         (scores, gamma)
@@ -362,7 +362,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_area_is_that_of_all_pairs_and_of_the_curve(
+        fn area_agrees_with_all_pairs_and_the_curve(
             events in prop::collection::vec((0_u8..12, any::<bool>()), 2..80)
         ) {
             let scores: Vec<f64> = events.iter().map(|(s, _)| f64::from(*s) - 5.0).collect();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_of_n_is_as_n_equal_events_in_area_and_curve() {
+    fn weight_n_equals_n_events_in_area_and_curve() {
         let (scores, gamma) = two_normals(400, 300);
         let times = |i: usize| 1 + (i * 7 + i / 3) % 4;
         let weights: Vec<f64> = (0..700).map(|i| 2.5 * times(i) as f64).collect();
@@ -402,12 +402,12 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_weighted_area_agrees_with_a_bootstrap() {
+    fn weighted_area_error_agrees_with_bootstrap() {
         let (scores, gamma) = two_normals(300, 200);
         let weights: Vec<f64> = (0..500).map(|i| 1.0 / (0.1 + (i % 17) as f64)).collect();
         let sample = Sample::weighted(&scores, &gamma, Some(&weights)).unwrap();
         let error = Auc::of(&sample).unwrap().error.unwrap();
-        let mut draws = Draws(13);
+        let mut draws = Generator(13);
         let areas: Vec<f64> = (0..1000)
             .map(|_| {
                 let mut pick = |i: usize| {
@@ -452,7 +452,7 @@ mod tests {
         let (scores, gamma) = two_normals(300, 200);
         let error = Auc::of(&Sample::new(&scores, &gamma).unwrap()).unwrap().error.unwrap();
         let (of_gamma, of_hadron) = scores.split_at(300);
-        let mut draws = Draws(11);
+        let mut draws = Generator(11);
         let mut pick = |from: &[f64]| from[(draws.uniform() * from.len() as f64) as usize];
         let areas: Vec<f64> = (0..1000)
             .map(|_| {
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn the_efficiency_at_a_survival_needs_ten_hadrons() {
+    fn efficiency_at_survival_needs_ten_hadrons() {
         let (scores, gamma) = two_normals(500, 500);
         let roc = Roc::of(&Sample::new(&scores, &gamma).unwrap());
         let at = roc.at_hadron_survival(0.1).unwrap();

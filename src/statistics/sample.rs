@@ -13,24 +13,24 @@ const LARGEST_SCORE: f64 = f32::MAX as f64;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
-    gamma: Scores,
-    hadron: Scores,
+    gamma: ClassScores,
+    hadron: ClassScores,
     excluded: ClassCounts,
     infinite: u64,
 }
 
 /// The events of one class.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Scores {
-    score: Vec<f64>,  // (events), ascending
-    weight: Vec<f64>, // (events), of mean 1; empty where all are 1
-    above: Vec<Sum>,  // (events): each with all above it; empty where all weights are 1
-    scale: f64,       // from weights as given to those of mean 1
+struct ClassScores {
+    score: Vec<f64>,       // (events), ascending
+    weight: Vec<f64>,      // (events), of mean 1; empty where all are 1
+    above: Vec<WeightSum>, // (events): each with all above it; empty where all weights are 1
+    scale: f64,            // from weights as given to those of mean 1
 }
 
 /// Some events, and what they weigh together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sum {
+pub struct WeightSum {
     pub events: u64,
     /// Σw
     pub weight: f64,
@@ -38,16 +38,16 @@ pub struct Sum {
     pub squares: f64,
 }
 
-impl Sum {
+impl WeightSum {
     /// So many events of weight 1.
-    pub fn of(events: u64) -> Sum {
-        Sum { events, weight: events as f64, squares: events as f64 }
+    pub fn of(events: u64) -> WeightSum {
+        WeightSum { events, weight: events as f64, squares: events as f64 }
     }
 
     /// With one more event.
     #[must_use]
-    pub fn with(self, weight: f64) -> Sum {
-        Sum {
+    pub fn with(self, weight: f64) -> WeightSum {
+        WeightSum {
             events: self.events + 1,
             weight: self.weight + weight,
             squares: self.squares + weight * weight,
@@ -55,8 +55,8 @@ impl Sum {
     }
 
     #[must_use]
-    pub fn plus(self, other: Sum) -> Sum {
-        Sum {
+    pub fn plus(self, other: WeightSum) -> WeightSum {
+        WeightSum {
             events: self.events + other.events,
             weight: self.weight + other.weight,
             squares: self.squares + other.squares,
@@ -65,8 +65,8 @@ impl Sum {
 
     /// Were each weight so many times what it is.
     #[must_use]
-    pub fn scaled(self, scale: f64) -> Sum {
-        Sum { weight: self.weight * scale, squares: self.squares * scale * scale, ..self }
+    pub fn scaled(self, scale: f64) -> WeightSum {
+        WeightSum { weight: self.weight * scale, squares: self.squares * scale * scale, ..self }
     }
 
     /// How many events of equal weight would be as good: (Σw)²/Σw² (Kish 1965).
@@ -103,7 +103,7 @@ impl Sample {
                 classes[usize::from(!is_gamma)].push((score, weights.map_or(1.0, |w| w[i])));
             }
         }
-        let [gamma, hadron] = classes.map(|events| Scores::of(events, weights.is_some()));
+        let [gamma, hadron] = classes.map(|events| ClassScores::of(events, weights.is_some()));
         (sample.gamma, sample.hadron) = (gamma?, hadron?);
         Ok(sample)
     }
@@ -134,7 +134,7 @@ impl Sample {
         &self.class(class).score
     }
 
-    fn class(&self, class: Class) -> &Scores {
+    fn class(&self, class: Class) -> &ClassScores {
         match class {
             Class::Gamma => &self.gamma,
             Class::Hadron => &self.hadron,
@@ -153,10 +153,10 @@ impl Sample {
     }
 
     /// The events of a class from the `from`-th score on.
-    pub fn from(&self, class: Class, from: usize) -> Sum {
+    pub fn from(&self, class: Class, from: usize) -> WeightSum {
         let scores = self.class(class);
         if scores.weight.is_empty() {
-            return Sum::of(scores.score.len().saturating_sub(from) as u64);
+            return WeightSum::of(scores.score.len().saturating_sub(from) as u64);
         }
         scores.above.get(from).copied().unwrap_or_default()
     }
@@ -164,7 +164,7 @@ impl Sample {
     /// Empirical quantile of a class, as [`super::thresholds::threshold::quantile`]: the smallest
     /// score with at least a share `fraction` of the weight at or below it.
     pub fn quantile(&self, class: Class, fraction: f64) -> Option<f64> {
-        let Scores { score, weight, .. } = self.class(class);
+        let ClassScores { score, weight, .. } = self.class(class);
         if weight.is_empty() {
             return super::thresholds::threshold::quantile(score, fraction);
         }
@@ -173,7 +173,7 @@ impl Sample {
 
     /// The negative of the quantile of the negated scores.
     pub fn mirrored_quantile(&self, class: Class, fraction: f64) -> Option<f64> {
-        let Scores { score, weight, .. } = self.class(class);
+        let ClassScores { score, weight, .. } = self.class(class);
         let rank = if weight.is_empty() {
             super::thresholds::threshold::quantile_rank(score.len(), fraction)
         } else {
@@ -184,7 +184,7 @@ impl Sample {
 
     /// Events with a usable score.
     pub fn counts(&self) -> ClassCounts {
-        let count = |scores: &Scores| scores.score.len() as u64;
+        let count = |scores: &ClassScores| scores.score.len() as u64;
         ClassCounts { gamma: count(&self.gamma), hadron: count(&self.hadron) }
     }
 
@@ -199,14 +199,14 @@ impl Sample {
     }
 }
 
-impl Scores {
+impl ClassScores {
     /// Of (score, weight) in any order.
-    fn of(mut events: Vec<(f64, f64)>, weighted: bool) -> Result<Scores> {
+    fn of(mut events: Vec<(f64, f64)>, weighted: bool) -> Result<ClassScores> {
         // Weights of equal scores in one order too: sums must not depend on the ranks.
         events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let score = events.iter().map(|event| event.0).collect();
         if !weighted {
-            return Ok(Scores { score, ..Scores::default() });
+            return Ok(ClassScores { score, ..ClassScores::default() });
         }
         if let Some((_, weight)) = events.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
             return Err(Fault::new("a weight that cannot be used")
@@ -217,13 +217,13 @@ impl Scores {
         let total: f64 = events.iter().map(|event| event.1).sum();
         let scale = if total > 0.0 { events.len() as f64 / total } else { 0.0 };
         let weight: Vec<f64> = events.iter().map(|event| event.1 * scale).collect();
-        let mut above = vec![Sum::default(); weight.len()];
-        let mut sum = Sum::default();
+        let mut above = vec![WeightSum::default(); weight.len()];
+        let mut sum = WeightSum::default();
         for (place, weight) in above.iter_mut().zip(&weight).rev() {
             sum = sum.with(*weight);
             *place = sum;
         }
-        Ok(Scores { score, weight, above, scale })
+        Ok(ClassScores { score, weight, above, scale })
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn nan_is_excluded_and_counted_and_infinity_is_kept_in_order() {
+    fn nan_is_excluded_and_infinity_is_ordered() {
         let scores = [f32::NAN, 2.0, f32::NEG_INFINITY, f32::NAN, -0.0, f32::INFINITY];
         let sample = Sample::new(&scores, &[true, true, false, false, false, true]).unwrap();
         assert_eq!(sample.gamma(), [2.0, LARGEST_SCORE]);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_cannot_be_used_are_refused_and_those_of_nan_scores_left_out() {
+    fn unusable_weights_refused_unless_score_is_nan() {
         for wrong in [-1.0, f64::NAN, f64::INFINITY] {
             let refused = Sample::weighted(&[1.0, 2.0], &[true, true], Some(&[1.0, wrong]));
             assert_eq!(refused.unwrap_err().exit_code(), 3);

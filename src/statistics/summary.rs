@@ -18,7 +18,7 @@ impl Display for Evaluation {
         writeln!(f, "{} · part {} · model {}", about.mode, about.part, short(&about.model))?;
         self.sample(f)?;
         line(f, "AUC", or_dash(self.auc.as_ref().map(auc_with_basis)))?;
-        if let Some(other) = &self.yardstick {
+        if let Some(other) = &self.baseline {
             let auc = or_dash(other.auc.as_ref().map(auc_text));
             let less = or_dash(other.difference.map(Measured::compared));
             line(f, &format!("  {}", other.name), format!("{auc}; the model's is {less}"))?;
@@ -112,7 +112,7 @@ impl Evaluation {
     fn by_bins(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(at) = &self.at_bins else { return Ok(()) };
         line(f, &format!("thresholds per {}", at.per), "gammas, hadrons that pass; Q")?;
-        let told = |of: &Separation| {
+        let describe = |of: &Separation| {
             let [gamma, hadron] = [of.gamma_efficiency, of.hadron_survival].map(figure);
             format!("{gamma}, {hadron}; {}", figure(of.quality))
         };
@@ -120,9 +120,9 @@ impl Evaluation {
             let note = if bin.global { " (that of all)" } else { "" };
             let value = significant(bin.threshold, 5);
             let name = format!("  {}", range_text(&at.edges, i));
-            line(f, &name, format!("{} at {value}{note}", told(&bin.after_cuts)))?;
+            line(f, &name, format!("{} at {value}{note}", describe(&bin.after_cuts)))?;
         }
-        line(f, "  all bins together", told(&at.all.after_cuts))
+        line(f, "  all bins together", describe(&at.all.after_cuts))
     }
 
     /// What the area loses with the values of a feature exchanged, most first.
@@ -238,7 +238,7 @@ mod tests {
     use crate::statistics::{About, ClassCounts, Evaluation, Rule, Sample};
 
     #[test]
-    fn a_summary_is_aligned_and_says_dash_for_nothing() {
+    fn summary_is_aligned_with_dash_for_missing() {
         let sample = Sample::new(&[1.0, 2.0, 3.0], &[true; 3]).unwrap();
         let threshold = Rule::Fixed { value: 1.5 }.choose(&sample).unwrap();
         let before_cuts = Some(ClassCounts { gamma: 5, hadron: 0 });

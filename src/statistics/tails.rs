@@ -135,21 +135,21 @@ mod tests {
 
     #[test]
     fn tails_agree_with_scipy() {
-        let close = |got: f64, expected: f64, told: &[f64]| {
+        let close = |got: f64, expected: f64, line: &[f64]| {
             let allowed = 1e-12_f64.max(1e-10 * expected);
-            assert!((got - expected).abs() < allowed, "{told:?}: {got}, scipy {expected}");
+            assert!((got - expected).abs() < allowed, "{line:?}: {got}, scipy {expected}");
         };
         let mut compared = 0;
-        for told in lines("chi2") {
-            close(chi2_above(told[1], told[0] as u64), told[2], &told);
+        for line in lines("chi2") {
+            close(chi2_above(line[1], line[0] as u64), line[2], &line);
             compared += 1;
         }
-        for told in lines("kolmogorov") {
-            close(kolmogorov_above(told[0]), told[1], &told);
+        for line in lines("kolmogorov") {
+            close(kolmogorov_above(line[0]), line[1], &line);
             compared += 1;
         }
-        for told in lines("normal") {
-            close(normal_below(told[0]), told[1], &told);
+        for line in lines("normal") {
+            close(normal_below(line[0]), line[1], &line);
             compared += 1;
         }
         assert!(compared > 70);
@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn p_values_of_distances_are_near_the_exact_ones() {
-        for told in lines("ks") {
-            let [distance, events, exact] = told[..] else { panic!("{told:?}") };
+        for line in lines("ks") {
+            let [distance, events, exact] = line[..] else { panic!("{line:?}") };
             let p = distance_p_value(distance, events);
-            assert!((p - exact).abs() < 0.01 * exact + 0.002, "{told:?}: {p}");
+            assert!((p - exact).abs() < 0.01 * exact + 0.002, "{line:?}: {p}");
         }
         assert!((distance_p_value(0.0, 10.0) - 1.0).abs() < 1e-12);
     }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FaultKind {
     /// One operation fails with an I/O error.
     InputOutput,
     /// From the Nth on nothing can grow any more.
@@ -18,22 +18,23 @@ pub enum Kind {
     Death,
 }
 
-pub const KINDS: [Kind; 4] = [Kind::InputOutput, Kind::Full, Kind::Short, Kind::Death];
+pub const KINDS: [FaultKind; 4] =
+    [FaultKind::InputOutput, FaultKind::Full, FaultKind::Short, FaultKind::Death];
 
 #[derive(Debug, Clone, Copy)]
-struct Plan {
+struct FaultPlan {
     /// Operations that still succeed.
     left: u64,
-    kind: Kind,
+    kind: FaultKind,
     struck: bool,
 }
 
 thread_local! {
-    static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
+    static PLAN: Cell<Option<FaultPlan>> = const { Cell::new(None) };
 }
 
 /// What becomes of an operation.
-pub enum Fate {
+pub enum FaultOutcome {
     Done,
     Failed(io::Error),
     /// Half of the bytes are written, then it fails.
@@ -41,8 +42,8 @@ pub enum Fate {
 }
 
 /// Runs `action` with its operation `n` (from 0) struck; whether it came to that.
-pub fn with_fault<T>(n: u64, kind: Kind, action: impl FnOnce() -> T) -> (T, bool) {
-    PLAN.set(Some(Plan { left: n, kind, struck: false }));
+pub fn with_fault<T>(n: u64, kind: FaultKind, action: impl FnOnce() -> T) -> (T, bool) {
+    PLAN.set(Some(FaultPlan { left: n, kind, struck: false }));
     let outcome = action();
     let struck = PLAN.take().is_some_and(|plan| plan.struck);
     (outcome, struck)
@@ -56,24 +57,26 @@ pub fn memory_folder() -> tempfile::TempDir {
 }
 
 /// To be asked before every operation; `grows` if it needs space.
-pub fn fate(grows: bool) -> Fate {
-    let Some(mut plan) = PLAN.get() else { return Fate::Done };
+pub fn next_outcome(grows: bool) -> FaultOutcome {
+    let Some(mut plan) = PLAN.get() else { return FaultOutcome::Done };
     let first = plan.left == 0 && !plan.struck;
     plan.left = plan.left.saturating_sub(1);
     plan.struck |= first;
     PLAN.set(Some(plan));
     if !plan.struck {
-        return Fate::Done;
+        return FaultOutcome::Done;
     }
     let full = || io::Error::new(ErrorKind::StorageFull, "No space left on device (injected)");
     match plan.kind {
-        Kind::InputOutput if first => {
-            Fate::Failed(io::Error::other("Input/output error (injected)"))
+        FaultKind::InputOutput if first => {
+            FaultOutcome::Failed(io::Error::other("Input/output error (injected)"))
         }
-        Kind::Short if grows && first => Fate::Torn(full()),
-        Kind::Full | Kind::Short if grows => Fate::Failed(full()),
-        Kind::Death if grows && first => Fate::Torn(io::Error::other("dead (injected)")),
-        Kind::Death => Fate::Failed(io::Error::other("dead (injected)")),
-        _ => Fate::Done,
+        FaultKind::Short if grows && first => FaultOutcome::Torn(full()),
+        FaultKind::Full | FaultKind::Short if grows => FaultOutcome::Failed(full()),
+        FaultKind::Death if grows && first => {
+            FaultOutcome::Torn(io::Error::other("dead (injected)"))
+        }
+        FaultKind::Death => FaultOutcome::Failed(io::Error::other("dead (injected)")),
+        _ => FaultOutcome::Done,
     }
 }

@@ -47,11 +47,11 @@ pub struct OutputLock {
 struct Held {
     file: File,
     path: PathBuf,
-    mode: Mode,
+    mode: LockMode,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum LockMode {
     Exclusive,
     /// Several shards of one scoring.
     Shared,
@@ -87,7 +87,7 @@ impl OutputLock {
     /// # Errors
     /// `Stopped` (exit code 75) if another job still holds the lock after `timeout`.
     pub fn folder(folder: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
-        OutputLock::take(folder, &[(OsStr::new(NAME).into(), Mode::Exclusive)], timeout)
+        OutputLock::take(folder, &[(OsStr::new(NAME).into(), LockMode::Exclusive)], timeout)
     }
 
     /// Locks part `index` of `count` of a folder; other parts can be locked at the same time.
@@ -100,7 +100,7 @@ impl OutputLock {
         timeout: Duration,
     ) -> Result<Option<OutputLock>> {
         let own = format!("{NAME}-{}-of-{count}", index + 1);
-        let files = [(PathBuf::from(NAME), Mode::Shared), (own.into(), Mode::Exclusive)];
+        let files = [(PathBuf::from(NAME), LockMode::Shared), (own.into(), LockMode::Exclusive)];
         OutputLock::take(folder, &files, timeout)
     }
 
@@ -112,12 +112,12 @@ impl OutputLock {
         let name = target.file_name().unwrap_or_default();
         let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
         let own = format!(".{}{NAME}", &hash[..16]);
-        OutputLock::take(&storage::parent_of(target), &[(own.into(), Mode::Exclusive)], timeout)
+        OutputLock::take(&storage::parent_of(target), &[(own.into(), LockMode::Exclusive)], timeout)
     }
 
     fn take(
         folder: &Path,
-        files: &[(PathBuf, Mode)],
+        files: &[(PathBuf, LockMode)],
         timeout: Duration,
     ) -> Result<Option<OutputLock>> {
         let created = storage::outermost_missing(folder);
@@ -180,7 +180,7 @@ impl Drop for OutputLock {
     fn drop(&mut self) {
         for held in self.held.drain(..).rev() {
             // A shared lock file is removed by its last holder.
-            let is_last = held.mode != Mode::Shared || held.file.try_lock().is_ok();
+            let is_last = held.mode != LockMode::Shared || held.file.try_lock().is_ok();
             if self.leaves_files {
                 let _ = held.file.set_len(0);
             } else if is_last && is_same_file(&held.file, &held.path) {
@@ -193,11 +193,11 @@ impl Drop for OutputLock {
     }
 }
 
-fn try_lock(path: &Path, mode: Mode) -> std::io::Result<std::result::Result<Held, Busy>> {
+fn try_lock(path: &Path, mode: LockMode) -> std::io::Result<std::result::Result<Held, Busy>> {
     let mut file =
         OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
     let outcome = match mode {
-        Mode::Shared => file.try_lock_shared(),
+        LockMode::Shared => file.try_lock_shared(),
         _ => file.try_lock(),
     };
     match outcome {
@@ -210,7 +210,7 @@ fn try_lock(path: &Path, mode: Mode) -> std::io::Result<std::result::Result<Held
         }
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    if mode == Mode::Exclusive {
+    if mode == LockMode::Exclusive {
         write_holder(&mut file);
     }
     Ok(Ok(Held { file, path: path.to_path_buf(), mode }))
@@ -235,7 +235,7 @@ fn lock_by_existence(path: &Path) -> std::io::Result<std::result::Result<Held, B
                  by this file alone",
                 path.display()
             );
-            Ok(Ok(Held { file, path: path.to_path_buf(), mode: Mode::ByExistence }))
+            Ok(Ok(Held { file, path: path.to_path_buf(), mode: LockMode::ByExistence }))
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Err(Busy::Held(None))),
         Err(error) => Err(error),

@@ -299,16 +299,16 @@ impl StagedFile {
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
-    let mut told = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    let mut stats = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: statvfs(3) reads a text that ends with 0, and writes the struct that it is
     // given room for; it is looked at only where the call says that it was filled.
-    let told = unsafe {
-        if libc::statvfs(path.as_ptr(), told.as_mut_ptr()) != 0 {
+    let stats = unsafe {
+        if libc::statvfs(path.as_ptr(), stats.as_mut_ptr()) != 0 {
             return None;
         }
-        told.assume_init()
+        stats.assume_init()
     };
-    Some(told.f_bavail.saturating_mul(told.f_frsize))
+    Some(stats.f_bavail.saturating_mul(stats.f_frsize))
 }
 
 /// A file of lines that only grows: ledgers, metrics, logs. One writer per file.
@@ -572,8 +572,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Every operation on the disk passes here, except for the bytes themselves.
 fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<T>) -> Result<T> {
     #[cfg(test)]
-    if let faults::Fate::Failed(error) | faults::Fate::Torn(error) =
-        faults::fate(operation.starts_with("create"))
+    if let faults::FaultOutcome::Failed(error) | faults::FaultOutcome::Torn(error) =
+        faults::next_outcome(operation.starts_with("create"))
     {
         return Err(disk_fault(operation, path, &error.to_string(), error.kind()));
     }
@@ -583,10 +583,12 @@ fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<
 /// All bytes that files of our own get pass here.
 fn put(operation: &str, path: &Path, file: &mut File, bytes: &[u8]) -> Result<()> {
     #[cfg(test)]
-    let written = match faults::fate(true) {
-        faults::Fate::Done => file.write_all(bytes),
-        faults::Fate::Failed(error) => Err(error),
-        faults::Fate::Torn(error) => file.write_all(&bytes[..bytes.len() / 2]).and(Err(error)),
+    let written = match faults::next_outcome(true) {
+        faults::FaultOutcome::Done => file.write_all(bytes),
+        faults::FaultOutcome::Failed(error) => Err(error),
+        faults::FaultOutcome::Torn(error) => {
+            file.write_all(&bytes[..bytes.len() / 2]).and(Err(error))
+        }
     };
     #[cfg(not(test))]
     let written = file.write_all(bytes);
@@ -672,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_output_is_refused_unless_it_may_be_replaced() {
+    fn existing_output_is_refused_unless_replaceable() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         write_file(&path, b"one").unwrap();
@@ -734,7 +736,7 @@ mod tests {
     }
 
     #[test]
-    fn link_to_a_file_is_replaced_and_its_target_stays() {
+    fn link_to_a_file_is_replaced_target_stays() {
         let folder = tempfile::tempdir().unwrap();
         let (link, target) = (folder.path().join("link"), folder.path().join("target"));
         write_file(&target, b"old").unwrap();
@@ -749,7 +751,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_stage_leaves_nothing_and_the_old_file_stays() {
+    fn dropped_stage_leaves_only_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         write_file(&path, b"old").unwrap();
@@ -807,7 +809,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_made_for_nothing_go_and_those_that_were_there_or_are_used_stay() {
+    fn only_unused_new_folders_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let (there, deep) = (folder.path().join("there"), folder.path().join("there/a/b/c"));
         create_folder(&there).unwrap();
@@ -846,7 +848,7 @@ mod tests {
 
     /// Strikes every operation of `action` in turn, with every kind of fault, until one
     /// run of it comes through; `check` looks at what each left behind.
-    fn strike(action: impl Fn(&Path) -> Result<()>, check: impl Fn(&Path, bool)) {
+    fn inject_faults(action: impl Fn(&Path) -> Result<()>, check: impl Fn(&Path, bool)) {
         for kind in faults::KINDS {
             for n in 0.. {
                 let folder = faults::memory_folder();
@@ -865,16 +867,16 @@ mod tests {
     }
 
     #[test]
-    fn whatever_operation_fails_a_file_is_old_or_new_and_the_next_try_works() {
+    fn failed_write_leaves_old_or_new_file() {
         let new = [7; 1000];
-        strike(
+        inject_faults(
             |folder| write_file(&folder.join("a"), &new),
             |folder, whole| {
                 let found = fs::read(folder.join("a")).unwrap();
                 assert!(found == new || (!whole && found == b"old"), "{} bytes", found.len());
             },
         );
-        strike(
+        inject_faults(
             |folder| write_file(&folder.join("deep/er/b"), &new),
             |folder, whole| {
                 let found = fs::read(folder.join("deep/er/b"));
@@ -884,7 +886,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_operation_fails_an_append_file_holds_whole_lines_when_taken_up_again() {
+    fn failed_append_leaves_whole_lines_on_resume() {
         let lines = ["first", "second", "third"];
         for kind in faults::KINDS {
             for n in 0.. {
@@ -909,11 +911,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_with_the_room_that_was_needed() {
+    fn full_disk_is_reported_with_needed_space() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let write = || write_file(&path, &[1; 12345]);
-        let (outcome, _) = faults::with_fault(0, faults::Kind::Full, write);
+        let (outcome, _) = faults::with_fault(0, faults::FaultKind::Full, write);
         let error = outcome.unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();

@@ -2,16 +2,16 @@
 //! step, and their choice, which comes after the last one.
 
 use super::flows::Population;
-use super::trainer::Job;
-use crate::comm::{World, common, is_root};
+use super::trainer::Trainer;
+use crate::comm::{Communicator, is_root, mark_shared};
 use crate::config::Class;
 use crate::dataset::event_store::RowCounts;
 use crate::error::{Error, Fault, Result};
 use crate::statistics::{BinnedThresholds, ClassCounts, Rule, Threshold};
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Refuses bins with too few held-out events, as the configuration says.
-    pub fn check_bins(&self, world: &dyn World) -> Result<()> {
+    pub fn check_bins(&self, comm: &dyn Communicator) -> Result<()> {
         let Some(settings) = &self.plan.config.thresholds else { return Ok(()) };
         let bins = settings.edges.len() + 1;
         let calibration = self.has_calibration();
@@ -25,7 +25,7 @@ impl Job<'_> {
                 }
             }
         }
-        world.all_reduce_sum(&mut counts)?;
+        comm.all_reduce_sum(&mut counts)?;
         let of_bin = |bin: usize| ClassCounts {
             gamma: counts[bin] as u64,
             hadron: counts[bins + bin] as u64,
@@ -33,36 +33,37 @@ impl Job<'_> {
         let held_out: i64 = counts.iter().sum();
         let counts: Vec<ClassCounts> = (0..bins).map(of_bin).collect();
         if held_out == 0 {
-            return common(Err(nothing_held_out()));
+            return mark_shared(Err(nothing_held_out()));
         }
-        let rule = common(self.threshold_rule())?;
-        common(BinnedThresholds::refuse_few(settings, rule, &counts))
+        let rule = mark_shared(self.threshold_rule())?;
+        mark_shared(BinnedThresholds::refuse_few(settings, rule, &counts))
     }
 
     /// The rule of the threshold in every bin that was asked for.
     pub fn thresholds(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         global: Option<Threshold>,
     ) -> Result<Option<BinnedThresholds>> {
         let Some(settings) = &self.plan.config.thresholds else { return Ok(None) };
         let Some(global) = global else {
-            return common(Err(nothing_held_out()));
+            return mark_shared(Err(nothing_held_out()));
         };
-        let events = self.gathered_scores(world)?;
+        let events = self.gathered_scores(comm)?;
         let weighted = self.plan.selection.has_weight();
-        let rule = common(self.threshold_rule())?;
-        let chosen = common(BinnedThresholds::choose(settings, rule, &events, weighted, global))?;
+        let rule = mark_shared(self.threshold_rule())?;
+        let chosen =
+            mark_shared(BinnedThresholds::choose(settings, rule, &events, weighted, global))?;
         let fallen_back = chosen.with_global();
         let limited = chosen.limited();
-        if is_root(world) && !limited.is_empty() {
+        if is_root(comm) && !limited.is_empty() {
             log::warn!(
                 "thresholds per {}: {}; a higher one may be better (hold more events out)",
                 settings.per,
                 limited.join(", ")
             );
         }
-        if is_root(world) && !fallen_back.is_empty() {
+        if is_root(comm) && !fallen_back.is_empty() {
             log::warn!(
                 "thresholds per {}: too few held-out events, the threshold of all is taken: {}",
                 settings.per,

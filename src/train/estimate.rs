@@ -5,13 +5,13 @@
 //! nodes) is not in it. See `bench/scaling` for a model of that.
 
 use super::few;
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use super::run::checkpoint;
 use super::{Options, describe};
-use crate::comm::{World, agree, preflight};
+use crate::comm::{Communicator, preflight, sync_result};
 use crate::data::selection::cut_flow::CutFlow;
 use crate::dataset::cut_flow;
-use crate::engine::{self, Batch, Events, FixedSum, Place};
+use crate::engine::{self, Batch, Events, FixedSum, RankResources};
 use crate::error::Result;
 use crate::model::initial_params;
 use serde::Serialize;
@@ -67,29 +67,29 @@ pub struct PerRanks {
 }
 
 /// Checks all that a training checks before it reads, and says what it would need.
-pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
+pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     preflight::same_on_all(
-        world,
+        comm,
         "the configuration",
         &options.config.hash()?,
         super::SAME_CONFIGURATION,
     )?;
-    let plan = Plan::new(world, &options.config)?;
-    let place = Place::new(world, options.config.run.hardware())?;
+    let plan = TrainingPlan::new(comm, &options.config)?;
+    let place = RankResources::new(comm, options.config.run.hardware())?;
     engine::use_threads(place.threads);
-    describe(world, &plan, place.threads);
-    let cuts = cut_flows(world, &plan)?;
-    let (engine, rate) = agree(world, measure(&plan, &place))?;
+    describe(comm, &plan, place.threads);
+    let cuts = cut_flows(comm, &plan)?;
+    let (engine, rate) = sync_result(comm, measure(&plan, &place))?;
     let config = &plan.config;
     let training_events = (plan.rows() as f64 * config.split.train).ceil() as u64;
-    agree(world, few::check_rows(training_events, options.allow_few_events))?;
-    few::check_weights(world, &plan)?;
+    sync_result(comm, few::check_rows(training_events, options.allow_few_events))?;
+    few::check_weights(comm, &plan)?;
     let epochs: u64 = plan.stages.iter().map(|s| s.settings(&config.train).epochs).sum();
     let steps = training_events.div_ceil(config.train.batch) * epochs;
     // Held-out events cost a likelihood, a third of a gradient.
     let held_out = config.split.validation / (3.0 * config.split.train);
     let events = training_events as f64 * epochs as f64 * (1.0 + held_out);
-    let (shards, mine) = (plan.dealing.shards(), world.size() as u64);
+    let (shards, mine) = (plan.dealing.shards(), comm.size() as u64);
     let of = |ranks: u64| PerRanks {
         ranks,
         memory_bytes_per_rank: plan.memory(ranks, place.threads as u64) + BASE,
@@ -127,15 +127,15 @@ pub fn dry_run(world: &dyn World, options: &Options) -> Result<Estimate> {
 }
 
 /// What the cuts remove, from a bounded part of each file.
-fn cut_flows(world: &dyn World, plan: &Plan) -> Result<Vec<CutFlow>> {
+fn cut_flows(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<Vec<CutFlow>> {
     if plan.config.cuts.is_empty() {
         return Ok(Vec::new());
     }
-    cut_flow::count(world, &plan.sources, &plan.selection, Some(ROWS_PER_FILE))
+    cut_flow::count(comm, &plan.sources, &plan.selection, Some(ROWS_PER_FILE))
 }
 
 /// Events per second of gradient and update of all flows, and what computed them.
-fn measure(plan: &Plan, place: &Place) -> Result<(String, f64)> {
+fn measure(plan: &TrainingPlan, place: &RankResources) -> Result<(String, f64)> {
     let spec = &plan.spec;
     let params = initial_params(spec, 1);
     let mut engine = engine::start(place, spec)?;

@@ -1,12 +1,12 @@
 //! Refuses samples that are too small to train on, or to choose a threshold on.
 
-use super::plan::Plan;
-use crate::comm::{World, agree, common};
+use super::plan::TrainingPlan;
+use crate::comm::{Communicator, mark_shared, sync_result};
 use crate::config::{Class, Mode};
 use crate::data::selection::shards::Dealing;
-use crate::dataset::event_store::{EventStore, Recipe, RowCounts};
+use crate::dataset::event_store::{EventStore, RowCounts, RowSelection};
 use crate::error::{Error, Fault, Result};
-use crate::statistics::{Calibration, Rule, Sum};
+use crate::statistics::{Calibration, Rule, WeightSum};
 
 /// Training events of a class below which nothing is learnt but the sample.
 pub const LEAST_TO_TRAIN: u64 = 50;
@@ -23,7 +23,12 @@ const ALLOW: &str = "--allow-few-events trains nevertheless";
 ///
 /// # Errors
 /// Input.
-pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool) -> Result<()> {
+pub fn check_training(
+    rows: &RowCounts,
+    plan: &TrainingPlan,
+    class: Class,
+    allowed: bool,
+) -> Result<()> {
     let least = match plan.config.model.mode {
         Mode::OneClass if allowed => 1,
         Mode::OneClass => LEAST_TO_TRAIN,
@@ -60,7 +65,7 @@ pub fn check_training(rows: &RowCounts, plan: &Plan, class: Class, allowed: bool
 ///
 /// # Errors
 /// Input.
-pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &Plan) -> Result<()> {
+pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Result<()> {
     let rule = Rule::configured(&plan.config.calibration)?;
     let normal = plan.config.model.normal;
     let classes = rule.map_or(vec![normal], Rule::classes);
@@ -102,7 +107,7 @@ pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
 ///
 /// # Errors
 /// Input.
-pub fn check_calibration(gammas: [Sum; 2], hadrons: [Sum; 2]) -> Result<()> {
+pub fn check_calibration(gammas: [WeightSum; 2], hadrons: [WeightSum; 2]) -> Result<()> {
     // The calibration part serves where both classes have one.
     let part = usize::from(gammas[1].events > 0 && hadrons[1].events > 0);
     Calibration::refuse_few([gammas[part], hadrons[part]])
@@ -112,29 +117,29 @@ pub fn check_calibration(gammas: [Sum; 2], hadrons: [Sum; 2]) -> Result<()> {
 ///
 /// # Errors
 /// Input; what reading the files gives.
-pub fn check_weights(world: &dyn World, plan: &Plan) -> Result<()> {
+pub fn check_weights(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<()> {
     if plan.config.model.mode != Mode::Ratio || !plan.selection.has_weight() {
         return Ok(());
     }
-    let mut of_class = [[Sum::default(); 2]; 2];
+    let mut of_class = [[WeightSum::default(); 2]; 2];
     for (class, sums) in [Class::Gamma, Class::Hadron].into_iter().zip(&mut of_class) {
-        let recipe = plan.recipe(class);
+        let row_selection = plan.row_selection(class);
         for source in plan.sources.iter().filter(|s| s.class.is_none_or(|own| own == class)) {
-            let shards = recipe.dealing.shards();
-            let dealing = Dealing::new(source.rows, shards, recipe.seed);
-            let recipe = Recipe { dealing, ..recipe };
-            let loaded = EventStore::load(world, std::slice::from_ref(source), &recipe);
-            let (store, _) = agree(world, loaded)?;
-            let held_out = store.held_out(world, shards)?;
+            let shards = row_selection.dealing.shards();
+            let dealing = Dealing::new(source.rows, shards, row_selection.seed);
+            let row_selection = RowSelection { dealing, ..row_selection };
+            let loaded = EventStore::load(comm, std::slice::from_ref(source), &row_selection);
+            let (store, _) = sync_result(comm, loaded)?;
+            let held_out = store.held_out(comm, shards)?;
             sums.iter_mut().zip(held_out).for_each(|(sum, of_file)| *sum = sum.plus(of_file));
         }
     }
     let [gammas, hadrons] = of_class;
-    common(check_calibration(gammas, hadrons))
+    mark_shared(check_calibration(gammas, hadrons))
 }
 
 /// Warns where a flow has many parameters for its events.
-pub fn warn_of_parameters(events: u64, class: Class, plan: &Plan) {
+pub fn warn_of_parameters(events: u64, class: Class, plan: &TrainingPlan) {
     let parameters = (plan.parameters / plan.flows.len()) as u64;
     if events * MOST_PARAMETERS < parameters {
         log::warn!(

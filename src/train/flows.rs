@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_flow_has_a_population_and_the_first_stands_for_the_normal_class() {
+    fn every_flow_has_population_first_is_normal() {
         for mode in [Mode::OneClass, Mode::SyntheticPush, Mode::SyntheticRatio, Mode::Ratio] {
             for normal in [Class::Gamma, Class::Hadron] {
                 let (flows, populations) = (flows(mode, normal), populations(mode, normal));

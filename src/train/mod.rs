@@ -23,23 +23,23 @@ mod validate_inputs;
 mod validation;
 
 pub use run::run_folder::{CHECKPOINTS, CONFIG, Existing, METRICS, MODEL, PROVENANCE};
-pub use validate_inputs::{cut_flows, rehearse};
+pub use validate_inputs::{cut_flows, validate_inputs};
 
-use crate::comm::{StopFlag, World, agree, common, is_root, preflight, watch};
+use crate::comm::{Communicator, StopFlag, is_root, mark_shared, preflight, sync_result, watch};
 use crate::config::Config;
 use crate::data::selection::Selection;
 use crate::dataset::duplicates;
 use crate::dataset::event_store::RowCounts;
-use crate::engine::{self, Place};
+use crate::engine::{self, RankResources};
 use crate::error::Result;
-use plan::Plan;
+use plan::TrainingPlan;
 use run::publish::finished;
 use run::run_folder::RunFolder;
 use serde::Serialize;
 use state::TrainState;
 use std::path::PathBuf;
 use std::time::Duration;
-use trainer::{Job, stopped};
+use trainer::{Trainer, stopped};
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -80,106 +80,107 @@ pub struct Summary {
 const SAME_CONFIGURATION: &str = "give a configuration on a file system that all nodes share; a copy on each node may be an old one";
 
 /// Trains, or goes on training, until the end or a request to stop.
-pub fn run(world: &dyn World, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
-    run_and_conclude(world, options, stop, &|_| Ok(()))
+pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
+    run_and_conclude(comm, options, stop, &|_| Ok(()))
 }
 
 /// Trains as [`run`] does; rank 0 then calls `conclude`, which may write into the run folder:
 /// it is still locked.
 pub fn run_and_conclude(
-    world: &dyn World,
+    comm: &dyn Communicator,
     options: &Options,
     stop: &StopFlag,
     conclude: &dyn Fn(&Summary) -> Result<()>,
 ) -> Result<Option<Summary>> {
-    let concluded = |world: &dyn World, summary: &Summary| {
-        agree(world, if is_root(world) { conclude(summary) } else { Ok(()) })
+    let concluded = |comm: &dyn Communicator, summary: &Summary| {
+        sync_result(comm, if is_root(comm) { conclude(summary) } else { Ok(()) })
     };
-    preflight::same_on_all(
-        world,
-        "the configuration",
-        &options.config.hash()?,
-        SAME_CONFIGURATION,
-    )?;
-    preflight::compare_clocks(world)?;
-    let folder = open_folder(world, options)?;
-    preflight::shared_folder(world, folder.as_ref().map(|f| f.path.as_path()))?;
+    preflight::same_on_all(comm, "the configuration", &options.config.hash()?, SAME_CONFIGURATION)?;
+    preflight::compare_clocks(comm)?;
+    let folder = open_folder(comm, options)?;
+    preflight::shared_folder(comm, folder.as_ref().map(|f| f.path.as_path()))?;
     let deadline = options.config.run.watchdog();
-    let world: &dyn World = &watch(world, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
-    let plan = Plan::new(world, &options.config)?;
-    let place = Place::new(world, options.config.run.hardware())?;
+    let comm: &dyn Communicator =
+        &watch(comm, folder.as_ref().map(|f| f.path.as_path()), deadline)?;
+    let plan = TrainingPlan::new(comm, &options.config)?;
+    let place = RankResources::new(comm, options.config.run.hardware())?;
     engine::use_threads(place.threads);
-    describe(world, &plan, place.threads);
+    describe(comm, &plan, place.threads);
     if options.dry_run {
         return Ok(None);
     }
     let of_folder = |check: &dyn Fn(&RunFolder) -> Result<()>| {
-        agree(world, folder.as_ref().map_or(Ok(()), check))
+        sync_result(comm, folder.as_ref().map_or(Ok(()), check))
     };
     of_folder(&|folder| folder.check(&plan))?;
-    if let Some(summary) = finished(world, options, &plan)? {
-        concluded(world, &summary)?;
+    if let Some(summary) = finished(comm, options, &plan)? {
+        concluded(comm, &summary)?;
         return Ok(Some(summary));
     }
     of_folder(&|folder| folder.check_room(&plan))?;
-    let mut job = made_ready(world, options, &plan, folder, &place)?;
-    job.claim(world, options)?;
-    let mut state = job.resume(world, options)?;
-    job.begin(world, options, &state)?;
-    let trained = train(world, &mut job, &mut state, stop);
-    let published = trained.and_then(|()| job.publish(world, &state));
-    let summary = published.inspect_err(|error| job.log_end(error))?;
-    concluded(world, &summary)?;
+    let mut trainer = prepare_trainer(comm, options, &plan, folder, &place)?;
+    trainer.claim_run_folder(comm, options)?;
+    let mut state = trainer.resume(comm, options)?;
+    trainer.begin(comm, options, &state)?;
+    let trained = train(comm, &mut trainer, &mut state, stop);
+    let published = trained.and_then(|()| trainer.publish(comm, &state));
+    let summary = published.inspect_err(|error| trainer.log_end(error))?;
+    concluded(comm, &summary)?;
     Ok(Some(summary))
 }
 
 /// Engines started, events read and judged: the last that can be refused before the first step.
-fn made_ready<'a>(
-    world: &dyn World,
+fn prepare_trainer<'a>(
+    comm: &dyn Communicator,
     options: &Options,
-    plan: &'a Plan,
+    plan: &'a TrainingPlan,
     folder: Option<RunFolder>,
-    place: &Place,
-) -> Result<Job<'a>> {
+    place: &RankResources,
+) -> Result<Trainer<'a>> {
     if !options.config.data.allow_repeated_events {
-        duplicates::refuse(world, &plan.sources)?;
+        duplicates::refuse(comm, &plan.sources)?;
     }
     let start = |flow| engine::start(&place.for_flow(flow), &plan.spec);
     let engines = (0..plan.flows.len()).map(start).collect::<Result<Vec<_>>>();
-    let engines = agree(world, engines)?;
-    let job = Job::prepare(world, options, plan, folder, engines)?;
-    job.check_bins(world)?;
-    Ok(job)
+    let engines = sync_result(comm, engines)?;
+    let trainer = Trainer::prepare(comm, options, plan, folder, engines)?;
+    trainer.check_bins(comm)?;
+    Ok(trainer)
 }
 
 /// The training loop.
-fn train(world: &dyn World, job: &mut Job, state: &mut TrainState, stop: &StopFlag) -> Result<()> {
-    while job.goes_on(state) {
-        job.begin_epoch(state)?;
-        for _ in state.progress.step_in_epoch..job.steps {
-            job.gradient(world, state)?;
-            let agreed = job.reduce(world, stop)?;
-            job.update(world, state, &agreed)?;
-            job.compare(world, state)?;
-            job.tell(state, &agreed)?;
+fn train(
+    comm: &dyn Communicator,
+    trainer: &mut Trainer,
+    state: &mut TrainState,
+    stop: &StopFlag,
+) -> Result<()> {
+    while trainer.advance_to_next_epoch(state) {
+        trainer.begin_epoch(state)?;
+        for _ in state.progress.step_in_epoch..trainer.steps {
+            trainer.gradient(comm, state)?;
+            let agreed = trainer.reduce(comm, stop)?;
+            trainer.update(comm, state, &agreed)?;
+            trainer.check_replicas(comm, state)?;
+            trainer.log_step(state, &agreed)?;
             if agreed.checkpoint || agreed.stop.is_some() {
-                job.save(world, state)?;
+                trainer.save(comm, state)?;
             }
             if let Some(reason) = agreed.stop {
-                return common(Err(stopped(reason, state)));
+                return mark_shared(Err(stopped(reason, state)));
             }
         }
-        job.end_epoch(world, state)?;
+        trainer.end_epoch(comm, state)?;
     }
     Ok(())
 }
 
 /// Rank 0 opens and locks the run folder; a dry run leaves it alone.
-fn open_folder(world: &dyn World, options: &Options) -> Result<Option<RunFolder>> {
-    let opens = is_root(world) && !options.dry_run;
+fn open_folder(comm: &dyn Communicator, options: &Options) -> Result<Option<RunFolder>> {
+    let opens = is_root(comm) && !options.dry_run;
     let folder =
         opens.then(|| RunFolder::open(&options.output, options.existing, options.lock_timeout));
-    agree(world, folder.transpose())
+    sync_result(comm, folder.transpose())
 }
 
 /// Quantities that a simulation knows and an observation does not.
@@ -206,8 +207,8 @@ fn simulated_quantities(selection: &Selection) -> Option<String> {
     (!found.is_empty()).then(|| found.join("; "))
 }
 
-fn describe(world: &dyn World, plan: &Plan, threads: usize) {
-    if !is_root(world) {
+fn describe(comm: &dyn Communicator, plan: &TrainingPlan, threads: usize) {
+    if !is_root(comm) {
         return;
     }
     if let Some(simulated) = simulated_quantities(&plan.selection) {
@@ -215,7 +216,7 @@ fn describe(world: &dyn World, plan: &Plan, threads: usize) {
             "quantities that only a simulation knows: {simulated}; the model cannot score observations"
         );
     }
-    let (ranks, train) = (world.size(), &plan.config.train);
+    let (ranks, train) = (comm.size(), &plan.config.train);
     log::info!(
         "{} rows in {} file(s); {}; {} features, {} blocks of hidden {:?}: {} parameters",
         plan.rows(),

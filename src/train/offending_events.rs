@@ -5,8 +5,8 @@
 //! reading their shards once more.
 
 use super::flows::Population;
-use super::trainer::Job;
-use crate::comm::{World, agree};
+use super::trainer::Trainer;
+use crate::comm::{Communicator, sync_result};
 use crate::dataset::event_store::{EventStore, Gathered};
 use crate::engine::{Batch, Engine, Events, FixedSum};
 use crate::error::Result;
@@ -19,19 +19,24 @@ const MOST: usize = 1000;
 /// Events of this rank's last batch whose gradient of −log p, in the flow of their own
 /// population, is not usable by itself: (shard, index in the shard's training events).
 #[derive(Debug, Default)]
-struct Culprits {
+struct OffendingEvents {
     events: BTreeSet<(u64, u64)>,
     /// All events looked at.
     of: usize,
 }
 
 /// Tells, on all ranks alike, which events of a step's batch are to blame.
-pub fn describe(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
-    let mine = agree(world, of_this_rank(world, job, epoch, step))?;
+pub fn describe(
+    comm: &dyn Communicator,
+    trainer: &Trainer,
+    epoch: u64,
+    step: u64,
+) -> Result<String> {
+    let mine = sync_result(comm, of_this_rank(comm, trainer, epoch, step))?;
     let (mut bad, mut of, mut places) = (0, 0, Vec::new());
-    for told in world.all_gather(mine.as_bytes())? {
-        let told = String::from_utf8_lossy(&told).to_string();
-        let mut lines = told.lines();
+    for message in comm.all_gather(mine.as_bytes())? {
+        let message = String::from_utf8_lossy(&message).to_string();
+        let mut lines = message.lines();
         let counts = lines.next().unwrap_or_default();
         let mut counts = counts.split(' ').map(|n| n.parse::<u64>().unwrap_or(0));
         bad += counts.next().unwrap_or(0);
@@ -50,20 +55,25 @@ pub fn describe(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<S
 }
 
 /// Events to blame and events looked at, then a line per file.
-fn of_this_rank(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<String> {
-    let plan = job.plan;
+fn of_this_rank(
+    comm: &dyn Communicator,
+    trainer: &Trainer,
+    epoch: u64,
+    step: u64,
+) -> Result<String> {
+    let plan = trainer.plan;
     let (mut bad, mut of, mut lines) = (0, 0, String::new());
     for (flow, population) in plan.flows.iter().map(|f| f.population).enumerate() {
         // Anomalies are made anew for every step; they have no rows.
         let Population::Real(class) = plan.populations[population] else { continue };
-        let found = find(job, flow, population, epoch, step)?;
+        let found = find(trainer, flow, population, epoch, step)?;
         bad += found.events.len();
         of += found.of;
         if found.events.is_empty() || found.events.len() == found.of {
             continue;
         }
         let wanted = found.events.into_iter().take(MOST).collect();
-        let rows = EventStore::locate(world, &plan.sources, &plan.recipe(class), &wanted)?;
+        let rows = EventStore::locate(comm, &plan.sources, &plan.row_selection(class), &wanted)?;
         for (file, rows) in rows {
             let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else {
                 continue;
@@ -76,11 +86,17 @@ fn of_this_rank(world: &dyn World, job: &Job, epoch: u64, step: u64) -> Result<S
 }
 
 /// Takes the gradient of each event of the batch by itself.
-fn find(job: &Job, flow: usize, population: usize, epoch: u64, step: u64) -> Result<Culprits> {
-    let mut found = Culprits::default();
+fn find(
+    trainer: &Trainer,
+    flow: usize,
+    population: usize,
+    epoch: u64,
+    step: u64,
+) -> Result<OffendingEvents> {
+    let mut found = OffendingEvents::default();
     let mut batch = Gathered::default();
-    let (plan, store) = (job.plan, &job.stores[population]);
-    store.gather(plan.config.train.seed, epoch, step, job.steps, &mut batch);
+    let (plan, store) = (trainer.plan, &trainer.stores[population]);
+    store.gather(plan.config.train.seed, epoch, step, trainer.steps, &mut batch);
     let features = plan.spec.features;
     let parameters = plan.parameters / plan.flows.len();
     let mut sums = FixedSum::new(parameters, plan.dealing.shards() as usize);
@@ -88,7 +104,7 @@ fn find(job: &Job, flow: usize, population: usize, epoch: u64, step: u64) -> Res
         for at in batch.offsets[slot]..batch.offsets[slot + 1] {
             found.of += 1;
             let event = &batch.rows[at * features..(at + 1) * features];
-            if !is_usable(job.engines[flow].as_ref(), event, &mut sums)? {
+            if !is_usable(trainer.engines[flow].as_ref(), event, &mut sums)? {
                 found.events.insert((shard.id, batch.places[at]));
             }
         }

@@ -4,8 +4,8 @@
 //! alike, before anything is written.
 
 use super::flows::{self, FlowPlan, Objective, Population};
-use super::objectives::off_source::OffSourceView;
-use crate::comm::{World, agree, is_root};
+use super::objectives::off_source::OffSourceTransform;
+use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::{Class, Config, Mode, OffSource};
 use crate::data::files::list;
 use crate::data::schema::canonical_unit;
@@ -15,11 +15,11 @@ use crate::data::selection::shower_key;
 use crate::data::selection::split::Splitter;
 use crate::data::table::Table;
 use crate::dataset::catalog::{self, Catalog};
-use crate::dataset::event_store::{self, Recipe};
+use crate::dataset::event_store::{self, RowSelection};
 use crate::dataset::output::extraction::Extractions;
 use crate::dataset::roles;
 use crate::dataset::sketch;
-use crate::dataset::source::{self, Source, View};
+use crate::dataset::source::{self, RowTransform, Source};
 use crate::dataset::values;
 use crate::error::{Fault, Result};
 use crate::model::DataFile;
@@ -35,7 +35,7 @@ const RUN_ID: &str = "run_id";
 const SWAPPED: &str = "the files are swapped: exchange data.gamma and data.hadron, or list files of both classes under data.mixed";
 
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct TrainingPlan {
     pub config: Config,
     pub spec: FlowSpec,
     pub flows: Vec<FlowPlan>,
@@ -50,7 +50,7 @@ pub struct Plan {
     pub splitter: Splitter,
     pub dealing: Dealing,
     /// Hadrons from experimental files, and simulated ones they are compared with.
-    pub off: Option<Arc<OffSourceView>>,
+    pub off: Option<Arc<OffSourceTransform>>,
     pub compared: Vec<Source>,
     /// Files that synthetic anomalies are drawn from.
     pub filed: Vec<Source>,
@@ -58,17 +58,17 @@ pub struct Plan {
     pub run_hash: String,
 }
 
-impl Plan {
-    pub fn new(world: &dyn World, config: &Config) -> Result<Plan> {
-        let mut plan = Plan::without_hashes(world, config)?;
+impl TrainingPlan {
+    pub fn new(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
+        let mut plan = TrainingPlan::without_hashes(comm, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
-        roles::refuse_swapped(world, &given, SWAPPED)?;
-        values::refuse_implausible(world, &given, &plan.selection)?;
+        roles::refuse_swapped(comm, &given, SWAPPED)?;
+        values::refuse_implausible(comm, &given, &plan.selection)?;
         let all = || plan.sources.iter().chain(&plan.filed);
         let paths: Vec<&Path> = all().map(|source| source.path.as_path()).collect();
-        let hashes = agree(world, catalog::hash_files(world, &paths))?;
+        let hashes = sync_result(comm, catalog::hash_files(comm, &paths))?;
         let refuse_altered = || Extractions::of(paths.iter().copied())?.refuse_altered(&hashes);
-        agree(world, if is_root(world) { refuse_altered() } else { Ok(()) })?;
+        sync_result(comm, if is_root(comm) { refuse_altered() } else { Ok(()) })?;
         let data = all().zip(hashes);
         plan.data = data
             .map(|(source, blake3)| DataFile { blake3, rows: source.rows, class: source.class })
@@ -79,17 +79,17 @@ impl Plan {
     }
 
     /// The plan before the files' content is hashed.
-    pub fn without_hashes(world: &dyn World, config: &Config) -> Result<Plan> {
-        agree(world, Plan::resolve(world, config))
+    pub fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
+        sync_result(comm, TrainingPlan::resolve(comm, config))
     }
 
-    fn resolve(world: &dyn World, config: &Config) -> Result<Plan> {
+    fn resolve(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         let spec = config.flow_spec();
         let shards = config.train.shards.unwrap_or_else(|| default_shards(config.train.batch));
-        if world.size() as u64 > shards {
+        if comm.size() as u64 > shards {
             return Err(Fault::new("more ranks than logical shards")
                 .expected(format!("at most {shards} ranks at batch {}", config.train.batch))
-                .found(world.size())
+                .found(comm.size())
                 .advice("start fewer ranks, or set train.shards or train.batch higher (both change the result)")
                 .usage());
         }
@@ -100,13 +100,13 @@ impl Plan {
         }
         let (mode, normal) = (config.model.mode, config.model.normal);
         let flows = flows::flows(mode, normal);
-        let off = config.off_source().map(|off| with_run(world, off, config)).transpose()?;
-        let off = off.map(|off| OffSourceView::new(off, config, &selection));
+        let off = config.off_source().map(|off| with_run(comm, off, config)).transpose()?;
+        let off = off.map(|off| OffSourceTransform::new(off, config, &selection));
         let off = off.transpose()?.map(Arc::new);
-        let Found { sources, compared, filed, units } =
-            find(world, config, off.as_ref(), &selection)?;
+        let InputFiles { sources, compared, filed, units } =
+            find(comm, config, off.as_ref(), &selection)?;
         let rows = sources.iter().map(|s| s.rows).sum();
-        Ok(Plan {
+        Ok(TrainingPlan {
             parameters: flows.len() * Layout::new(&spec).len(),
             spec,
             flows,
@@ -127,8 +127,8 @@ impl Plan {
     }
 
     /// What is asked of every row of a class.
-    pub fn recipe(&self, class: Class) -> Recipe<'_> {
-        Recipe {
+    pub fn row_selection(&self, class: Class) -> RowSelection<'_> {
+        RowSelection {
             selection: &self.selection,
             splitter: &self.splitter,
             key: self.config.split.key.as_deref(),
@@ -140,9 +140,9 @@ impl Plan {
     }
 
     /// The size of the sketches that remember the events trained on.
-    pub fn sketched(&self) -> sketch::Shape {
+    pub fn sketched(&self) -> sketch::SketchShape {
         let rows: u64 = self.sources.iter().chain(&self.filed).map(|s| s.rows).sum();
-        sketch::Shape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
+        sketch::SketchShape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
     }
 
     pub fn rows(&self) -> u64 {
@@ -164,7 +164,7 @@ pub fn run_hash(config: &Config, files: &[&str]) -> Result<String> {
 }
 
 /// Files in a fixed order, and what they say alike.
-struct Found {
+struct InputFiles {
     /// Whose rows can be of a class that is trained on.
     sources: Vec<Source>,
     /// Of simulated hadrons that experimental ones are compared with.
@@ -177,11 +177,11 @@ struct Found {
 /// The files of a training. Every needed column of every file has been opened then, by one of
 /// the ranks.
 fn find(
-    world: &dyn World,
+    comm: &dyn Communicator,
     config: &Config,
-    off: Option<&Arc<OffSourceView>>,
+    off: Option<&Arc<OffSourceTransform>>,
     selection: &Selection,
-) -> Result<Found> {
+) -> Result<InputFiles> {
     let of = |class| match class {
         Class::Gamma => &config.data.gamma,
         Class::Hadron if off.is_some() => &config.data.off,
@@ -202,7 +202,7 @@ fn find(
         [(own, Some(normal)), (other, Some(normal.other())), (&config.data.mixed, None)];
     let view = |source: &mut Source| {
         if source.class == Some(Class::Hadron) {
-            source.view = off.map(|off| Arc::clone(off) as Arc<dyn View>);
+            source.view = off.map(|off| Arc::clone(off) as Arc<dyn RowTransform>);
         }
     };
     let schema = config.data.schema.as_deref();
@@ -215,8 +215,8 @@ fn find(
             check_columns(&source, table, selection, config.split.key.as_deref())
         }
     };
-    refuse_shared(world, config, off.is_some())?;
-    let Catalog { mut sources, mut said } = catalog::catalogue(world, &roles, schema, &look(true))?;
+    refuse_shared(comm, config, off.is_some())?;
+    let Catalog { mut sources, mut said } = catalog::catalogue(comm, &roles, schema, &look(true))?;
     if sources.is_empty() {
         return Err(Fault::new("no files to train on")
             .expected(format!("data.{normal} or data.mixed in the configuration"))
@@ -224,7 +224,7 @@ fn find(
     }
     sources.iter_mut().for_each(view);
     let mut more = |paths: &[PathBuf], class: Class, before: usize| -> Result<Vec<Source>> {
-        let found = catalog::catalogue(world, &[(paths, Some(class))], schema, &look(false))?;
+        let found = catalog::catalogue(comm, &[(paths, Some(class))], schema, &look(false))?;
         said.extend(found.said.into_iter().map(|(i, units)| (before + i, units)));
         Ok(found.sources)
     };
@@ -240,11 +240,11 @@ fn find(
         let all = sources.iter().chain(&compared).chain(&filed);
         all.skip(i).map(|source| &*source.path).next().unwrap_or(Path::new(""))
     })?;
-    Ok(Found { sources, compared, filed, units })
+    Ok(InputFiles { sources, compared, filed, units })
 }
 
 /// Settings with the key of a run found out, where they leave that open.
-fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSource> {
+fn with_run(comm: &dyn Communicator, off: OffSource, config: &Config) -> Result<OffSource> {
     if !off.run.is_empty() {
         return Ok(off);
     }
@@ -252,7 +252,7 @@ fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSou
     let look = |_: &Source, table: &Table| {
         Ok(if table.key_names().contains(&RUN) { RUN } else { RUN_ID }.to_string())
     };
-    let found = catalog::catalogue(world, &roles, config.data.schema.as_deref(), &look)?;
+    let found = catalog::catalogue(comm, &roles, config.data.schema.as_deref(), &look)?;
     let all = found.said.iter().all(|(_, key)| key == RUN);
     let run = if all { RUN } else { RUN_ID };
     Ok(OffSource { run: run.to_string(), ..off })
@@ -260,7 +260,7 @@ fn with_run(world: &dyn World, off: OffSource, config: &Config) -> Result<OffSou
 
 /// Refuses a file that stands in two of the lists that the training reads: it would be contrasted
 /// or compared with itself.
-fn refuse_shared(world: &dyn World, config: &Config, is_off: bool) -> Result<()> {
+fn refuse_shared(comm: &dyn Communicator, config: &Config, is_off: bool) -> Result<()> {
     let (data, mode, normal) = (&config.data, config.model.mode, config.model.normal);
     let none: &[PathBuf] = &[];
     let read = |class: Class| mode == Mode::Ratio || normal == class;
@@ -272,7 +272,7 @@ fn refuse_shared(world: &dyn World, config: &Config, is_off: bool) -> Result<()>
         ("data.mixed", &data.mixed),
         ("anomalies.files", config.anomalies.as_ref().map_or(none, |of| &of.files)),
     ];
-    agree(world, if is_root(world) { list::refuse_shared(&lists) } else { Ok(()) })
+    sync_result(comm, if is_root(comm) { list::refuse_shared(&lists) } else { Ok(()) })
 }
 
 /// Opens every needed column of a file; the features' units.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
-pub struct Status {
+pub struct ProgressLog {
     log: AppendFile,
     bar: Option<ProgressBar>,
     interval: Duration,
@@ -17,8 +17,8 @@ pub struct Status {
     events: u64,
 }
 
-impl Status {
-    pub fn new(log: &Path, steps: u64, interval: Duration) -> Result<Status> {
+impl ProgressLog {
+    pub fn new(log: &Path, steps: u64, interval: Duration) -> Result<ProgressLog> {
         let bar =
             (std::io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)).then(|| {
                 let style =
@@ -26,7 +26,13 @@ impl Status {
                 ProgressBar::new(steps)
                     .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
             });
-        Ok(Status { log: AppendFile::resume(log)?, bar, interval, last: Instant::now(), events: 0 })
+        Ok(ProgressLog {
+            log: AppendFile::resume(log)?,
+            bar,
+            interval,
+            last: Instant::now(),
+            events: 0,
+        })
     }
 
     /// A line of its own, at once.
@@ -64,7 +70,7 @@ impl Status {
     }
 }
 
-impl Drop for Status {
+impl Drop for ProgressLog {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -2,27 +2,27 @@
 
 use super::flows::Population;
 use super::objectives::quantile;
-use super::trainer::Job;
-use crate::comm::World;
+use super::trainer::Trainer;
+use crate::comm::Communicator;
 use crate::config::{Class, Transform};
 use crate::data::schema::features::{ScaledFeature, inverse, scaler_log_det};
 use crate::error::Result;
-use crate::model::{ClassReference, FRACTIONS, Reference, SketchCard, Sketches};
+use crate::model::{ClassReference, FRACTIONS, ModelSketches, Reference, SketchCard};
 use std::collections::BTreeMap;
 
 /// The least coordinate of a power that is inverted.
 const LEAST_COORDINATE: f64 = 1e-12;
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Computes quantiles of every real class, and merges the sketches of all ranks.
-    pub fn reference(&mut self, world: &dyn World) -> Result<(Reference, Sketches)> {
+    pub fn reference(&mut self, comm: &dyn Communicator) -> Result<(Reference, ModelSketches)> {
         let mut classes = Vec::new();
         for (population, of) in self.plan.populations.iter().enumerate() {
             if let Population::Real(class) = of {
-                classes.push(self.class_reference(world, population, *class)?);
+                classes.push(self.class_reference(comm, population, *class)?);
             }
         }
-        self.sketches.merge(world)?;
+        self.sketches.merge(comm)?;
         let [keys, contents] = [&self.sketches.keys, &self.sketches.contents];
         let reference = Reference {
             fractions: FRACTIONS.to_vec(),
@@ -30,7 +30,7 @@ impl Job<'_> {
             keys: SketchCard::of(keys),
             contents: SketchCard::of(contents),
         };
-        let sketches = Sketches {
+        let sketches = ModelSketches {
             keys: reference.keys.is_some().then(|| keys.clone()),
             contents: reference.contents.is_some().then(|| contents.clone()),
         };
@@ -39,7 +39,7 @@ impl Job<'_> {
 
     fn class_reference(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         population: usize,
         class: Class,
     ) -> Result<ClassReference> {
@@ -47,7 +47,7 @@ impl Job<'_> {
         for (d, feature) in self.scaler.iter().enumerate() {
             let rows = self.stores[population].shards.iter().flat_map(|s| s.train.rows());
             let values: Vec<f32> = rows.map(|row| magnitude(feature, row[d])).collect();
-            let found = quantile::quantiles(world, &values, &FRACTIONS)?;
+            let found = quantile::quantiles(comm, &values, &FRACTIONS)?;
             let mut found: Vec<f64> = found.into_iter().map(|z| quantity(feature, z)).collect();
             // A falling transform turns the order round; the fractions are symmetric.
             found.sort_unstable_by(f64::total_cmp);
@@ -55,7 +55,7 @@ impl Job<'_> {
         }
         let (rows, calibration) = (&self.rows[population], self.has_calibration());
         let log_prob = self.own_log_prob(population, calibration)?;
-        let log_prob = quantile::quantiles(world, &log_prob, &FRACTIONS)?;
+        let log_prob = quantile::quantiles(comm, &log_prob, &FRACTIONS)?;
         Ok(ClassReference {
             class,
             events: rows.train,

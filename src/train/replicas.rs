@@ -7,17 +7,17 @@
 //! published; a rank that differs is named, and nothing of it reaches the disk.
 
 use super::state::TrainState;
-use crate::comm::{World, common, host};
+use crate::comm::{Communicator, host, mark_shared};
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 
 /// Stops all ranks if their weights are not equal, bit by bit.
-pub fn check(world: &dyn World, state: &TrainState) -> Result<()> {
-    if world.size() == 1 {
+pub fn check(comm: &dyn Communicator, state: &TrainState) -> Result<()> {
+    if comm.size() == 1 {
         return Ok(());
     }
     let mine = [&digest(state), host().as_bytes()].concat();
-    let all = world.all_gather(&mine)?;
+    let all = comm.all_gather(&mine)?;
     let Some(odd) = odd_ranks(&all) else { return Ok(()) };
     let name = |rank: &usize| {
         let host = all[*rank].get(HASH_BYTES..).unwrap_or_default();
@@ -29,7 +29,7 @@ pub fn check(world: &dyn World, state: &TrainState) -> Result<()> {
     } else {
         format!("no majority; different weights on {}", names.join(", "))
     };
-    common(Err(Fault::new(format!("the weights of the ranks differ after step {}", state.progress.step))
+    mark_shared(Err(Fault::new(format!("the weights of the ranks differ after step {}", state.progress.step))
         .expected("the same bits on every rank")
         .found(found)
         .advice(
@@ -62,15 +62,16 @@ fn digest(state: &TrainState) -> [u8; HASH_BYTES] {
 }
 
 /// The ranks whose hash is not that of most; all, where no hash is that of most.
-fn odd_ranks(told: &[Vec<u8>]) -> Option<Vec<usize>> {
-    let hash = |rank: usize| told[rank].get(..HASH_BYTES);
+fn odd_ranks(messages: &[Vec<u8>]) -> Option<Vec<usize>> {
+    let hash = |rank: usize| messages[rank].get(..HASH_BYTES);
     let mut by_hash: BTreeMap<Option<&[u8]>, usize> = BTreeMap::new();
-    (0..told.len()).for_each(|rank| *by_hash.entry(hash(rank)).or_default() += 1);
+    (0..messages.len()).for_each(|rank| *by_hash.entry(hash(rank)).or_default() += 1);
     if by_hash.len() == 1 {
         return None;
     }
-    let most = by_hash.iter().find(|(_, ranks)| 2 * **ranks > told.len()).map(|(hash, _)| *hash);
-    Some((0..told.len()).filter(|rank| most.is_none_or(|most| hash(*rank) != most)).collect())
+    let most =
+        by_hash.iter().find(|(_, ranks)| 2 * **ranks > messages.len()).map(|(hash, _)| *hash);
+    Some((0..messages.len()).filter(|rank| most.is_none_or(|most| hash(*rank) != most)).collect())
 }
 
 #[cfg(test)]
@@ -79,10 +80,10 @@ mod tests {
     use crate::comm::Threads;
 
     fn checked(ranks: usize, change: impl Fn(usize, &mut TrainState) + Sync) -> Vec<Result<()>> {
-        Threads::run(ranks, |world| {
+        Threads::run(ranks, |comm| {
             let mut state = TrainState::new(vec![0.5; 9], 1, 4);
-            change(world.rank(), &mut state);
-            check(world, &state)
+            change(comm.rank(), &mut state);
+            check(comm, &state)
         })
     }
 
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_anywhere_stops_all_and_names_the_rank() {
+    fn one_flipped_bit_stops_all_and_names_the_rank() {
         let flip = |x: &mut f32| *x = f32::from_bits(x.to_bits() ^ 1);
         let changes: [fn(&mut TrainState) -> &mut f32; 5] = [
             |s| &mut s.weights.params[3],

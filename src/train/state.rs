@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
     /// Of all flows, one after the other. In training the engines hold them: these are
-    /// those of the last `Job::fetch`.
+    /// those of the last `Trainer::download_weights`.
     pub weights: Weights,
     /// EMA of the epoch with the lowest held-out NLL, flow by flow; in fine-tuning of that
     /// with the lowest held-out loss.
@@ -48,7 +48,7 @@ pub struct Progress {
     pub best_epoch: u64,
     /// Held-out loss of the best epoch of a fine-tuning.
     pub best_loss: Option<f64>,
-    pub best: Vec<Best>, // (flows)
+    pub best: Vec<BestWeights>, // (flows)
     /// Held-out NLL of the first flow when the likelihood stage was over.
     pub likelihood_nll: Option<f64>,
     /// Running quantile of normal log p, where a mode follows it.
@@ -58,7 +58,7 @@ pub struct Progress {
 
 /// The best weights of a flow so far: when, and how they did on held-out events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub struct BestWeights {
     pub epoch: u64,
     pub nll: Option<f64>,
     pub median: Option<f64>,
@@ -94,7 +94,7 @@ impl TrainState {
                 gradient_norm: 0.0,
                 best_epoch: 0,
                 best_loss: None,
-                best: vec![Best::default(); flows],
+                best: vec![BestWeights::default(); flows],
                 likelihood_nll: None,
                 quantile: None,
                 history: Vec::new(),

@@ -4,23 +4,23 @@
 use super::flows::{Objective, Population};
 use super::objectives::contrast::{CrossEntropyAt, PushAt};
 use super::objectives::quantile;
-use super::objectives::synthetic::Latent;
-use super::plan::Plan;
+use super::objectives::synthetic::LatentContext;
+use super::plan::TrainingPlan;
 use super::state::{Progress, TrainState};
-use super::trainer::Job;
-use crate::comm::World;
+use super::trainer::Trainer;
+use crate::comm::Communicator;
 use crate::config::FineTune;
 use crate::dataset::event_store::Gathered;
 use crate::engine::{Batch, Events};
 use crate::error::Result;
-use crate::model::anomalies::Maker;
+use crate::model::anomalies::AnomalyMaker;
 
 /// Weights are summed over ranks as integers, in units of 1/UNITS.
 pub const UNITS: i64 = 1 << 20;
 
 /// What a step leaves behind on this rank; its gradient sums stay in the engines.
 #[derive(Debug)]
-pub struct Step {
+pub struct BatchStep {
     populations: Vec<Gathered>,
     /// Those of the step (epoch, step in the epoch) that comes next, made while the engines
     /// compute.
@@ -37,10 +37,10 @@ pub struct Step {
     ratio: f64,
 }
 
-impl Step {
-    pub fn new(flows: usize, populations: usize, own: usize, held: bool) -> Step {
+impl BatchStep {
+    pub fn new(flows: usize, populations: usize, own: usize, held: bool) -> BatchStep {
         let empty = vec![Gathered::default(); populations];
-        Step {
+        BatchStep {
             next: (None, empty.clone()),
             populations: empty,
             held,
@@ -58,7 +58,7 @@ impl Step {
 
     /// What a flow's gradient sum is divided by, in units of [`UNITS`]: the events of a real
     /// class, whose weights have mean 1, and the weights of anomalies, of which many may be 0.
-    pub fn divisor(&self, plan: &Plan, population: usize) -> i64 {
+    pub fn divisor(&self, plan: &TrainingPlan, population: usize) -> i64 {
         let events = &self.populations[population];
         match plan.populations[population] {
             Population::Real(_) => events.len() as i64 * UNITS,
@@ -87,14 +87,14 @@ fn loss_weights(events: &Gathered, weights: &[f64]) -> Vec<f32> {
     weights.iter().enumerate().map(|(i, w)| (w * own(i)) as f32).collect()
 }
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Gathers the events of the step the state is at, and sums the gradients of all flows.
-    pub fn gradient(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
-        self.gather(world, state)?;
+    pub fn gradient(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+        self.gather(comm, state)?;
         let stage = &self.plan.stages[state.progress.stage];
         let weight = stage.weight(state.progress.stage_step, self.stage_steps(stage));
         if !matches!(stage, Objective::Likelihood) {
-            self.step.ratio = self.ratio(world)?;
+            self.step.ratio = self.ratio(comm)?;
         }
         match stage {
             Objective::Likelihood => self.likelihood()?,
@@ -107,13 +107,13 @@ impl Job<'_> {
 
     /// Returns the normal events of the step for one unit of the second population's weight:
     /// of all ranks for anomalies, of the whole training for a real class.
-    fn ratio(&self, world: &dyn World) -> Result<f64> {
+    fn ratio(&self, comm: &dyn Communicator) -> Result<f64> {
         let [first, second] = [0, 1].map(|population| self.rows.get(population));
         if let (Some(first), Some(second)) = (first, second) {
             return Ok(first.train as f64 / second.train as f64);
         }
         let mut sums = [self.step.events(0) as i64, self.step.divisor(self.plan, 1)];
-        world.all_reduce_sum(&mut sums)?;
+        comm.all_reduce_sum(&mut sums)?;
         Ok(normals_per_anomaly(sums[0], sums[1]))
     }
 
@@ -133,7 +133,7 @@ impl Job<'_> {
         self.steps * stage.settings(&self.plan.config.train).epochs
     }
 
-    fn gather(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+    fn gather(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         let (plan, p) = (self.plan, &mut state.progress);
         let (seed, epoch, at) = (plan.config.train.seed, p.epoch, p.step_in_epoch);
         if self.names_events(p.stage) {
@@ -149,7 +149,7 @@ impl Job<'_> {
         for (store, events) in self.stores.iter().zip(&mut self.step.populations) {
             store.gather(seed, epoch, at, self.steps, events);
         }
-        self.follow_quantile(world, p)?;
+        self.follow_quantile(comm, p)?;
         let pushed = matches!(plan.stages[p.stage], Objective::Push(_));
         let wanted = pushed
             || plan.flows.iter().any(|f| plan.populations[f.population] == Population::Synthetic);
@@ -158,8 +158,10 @@ impl Job<'_> {
         else {
             return Ok(());
         };
-        let latent =
-            Latent { engine: &*self.engines[0], quantile: p.quantile.unwrap_or(f64::INFINITY) };
+        let latent = LatentContext {
+            engine: &*self.engines[0],
+            quantile: p.quantile.unwrap_or(f64::INFINITY),
+        };
         synthetic.of_step(
             &self.scaler,
             &plan.selection,
@@ -193,14 +195,14 @@ impl Job<'_> {
 
     /// Counts normal events below the running quantile, which begins as that of the first
     /// step that needs it.
-    fn follow_quantile(&mut self, world: &dyn World, p: &mut Progress) -> Result<()> {
+    fn follow_quantile(&mut self, comm: &dyn Communicator, p: &mut Progress) -> Result<()> {
         self.step.below = 0;
         let Some(fraction) = self.followed_quantile(p.stage) else { return Ok(()) };
         let normal = &self.step.populations[0];
         let mut log_prob = vec![0.0; normal.len()];
         self.engines[0].log_prob(&normal.rows, &mut log_prob)?;
         if p.quantile.is_none() {
-            p.quantile = quantile::quantile(world, &log_prob, fraction)?.map(f64::from);
+            p.quantile = quantile::quantile(comm, &log_prob, fraction)?.map(f64::from);
         }
         let below = |l: &&f32| p.quantile.is_some_and(|q| f64::from(**l) < q);
         self.step.below = log_prob.iter().filter(below).count() as u64;
@@ -210,7 +212,7 @@ impl Job<'_> {
     /// The quantile of normal log p that a stage follows, if it does.
     pub fn followed_quantile(&self, stage: usize) -> Option<f64> {
         let low_density =
-            self.synthetic.as_ref().and_then(|s| Maker::low_density_quantile(&s.anomalies));
+            self.synthetic.as_ref().and_then(|s| AnomalyMaker::low_density_quantile(&s.anomalies));
         match &self.plan.stages[stage] {
             Objective::Push(fine_tune) => Some(fine_tune.push.quantile),
             _ => low_density,

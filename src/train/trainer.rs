@@ -8,25 +8,25 @@ use super::objectives::hadron_comparison;
 use super::objectives::off_source::of_class;
 use super::objectives::synthetic::Synthetic;
 use super::offending_events;
-use super::plan::Plan;
+use super::plan::TrainingPlan;
 use super::replicas;
 use super::run::checkpoint;
 use super::run::journal::Journal;
 use super::run::run_folder::{CHECKPOINTS, RunFolder};
 use super::schedule::{adam, learning_rate};
-use super::state::{Best, TrainState};
-use super::step::{Step, UNITS};
-use super::validation::HeldOut;
+use super::state::{BestWeights, TrainState};
+use super::step::{BatchStep, UNITS};
+use super::validation::ValidationMetrics;
 use crate::comm::{
-    StopFlag, StopReason, Work, World, agree, common, gather_slots, host, is_root, job_end,
-    job_number,
+    Communicator, StopFlag, StopReason, Work, gather_slots, host, is_root, job_end, job_number,
+    mark_shared, sync_result,
 };
 use crate::config::{Class, Mode, Train};
 use crate::data::schema::features::{Moments, ScaledFeature, scaler_log_det};
 use crate::data::selection::shards::Dealing;
 use crate::dataset::classes;
 use crate::dataset::cut_flow;
-use crate::dataset::event_store::{EventStore, Recipe, RowCounts, check_budget};
+use crate::dataset::event_store::{EventStore, RowCounts, RowSelection, check_budget};
 use crate::dataset::sketch::Sketches;
 use crate::dataset::source::Source;
 use crate::engine::{Engine, Weights};
@@ -46,8 +46,8 @@ const FEWEST_EVENTS: u64 = 100;
 const INPUTS: &str = "data.gamma and data.hadron";
 
 /// One rank's part of a run.
-pub struct Job<'a> {
-    pub plan: &'a Plan,
+pub struct Trainer<'a> {
+    pub plan: &'a TrainingPlan,
     pub stores: Vec<EventStore>, // (real populations)
     pub scaler: Vec<ScaledFeature>,
     pub rows: Vec<RowCounts>, // (real populations)
@@ -59,7 +59,7 @@ pub struct Job<'a> {
     pub engines: Vec<Box<dyn Engine>>, // (flows)
     /// Steps per epoch.
     pub steps: u64,
-    pub step: Step,
+    pub step: BatchStep,
     /// Rank 0's.
     pub journal: Option<Journal>,
     pub checkpoint_every: Duration,
@@ -71,32 +71,32 @@ pub struct Job<'a> {
     pub deadline: Option<(Instant, Stop)>,
 }
 
-fn warn(world: &dyn World, text: Option<String>) {
-    if let Some(text) = text.filter(|_| is_root(world)) {
+fn warn(comm: &dyn Communicator, text: Option<String>) {
+    if let Some(text) = text.filter(|_| is_root(comm)) {
         log::warn!("{text}");
     }
 }
 
 /// Simulated hadrons beside the real ones that are trained on.
 fn compared(
-    world: &dyn World,
-    plan: &Plan,
+    comm: &dyn Communicator,
+    plan: &TrainingPlan,
     scaler: &[ScaledFeature],
     stores: &[EventStore],
 ) -> Result<Option<HadronComparison>> {
     let is_hadron = |p: &Population| *p == Population::Real(Class::Hadron);
     let Some(real) = plan.populations.iter().position(is_hadron) else { return Ok(None) };
-    let recipe = plan.recipe(Class::Hadron);
+    let row_selection = plan.row_selection(Class::Hadron);
     let rows = plan.compared.iter().map(|source| source.rows).sum();
     let dealing = Dealing::new(rows, plan.dealing.shards(), plan.config.train.seed);
-    let recipe = Recipe { dealing, ..recipe };
-    let loaded = EventStore::load(world, &plan.compared, &recipe);
-    let (mut simulated, _) = agree(world, loaded)?;
+    let row_selection = RowSelection { dealing, ..row_selection };
+    let loaded = EventStore::load(comm, &plan.compared, &row_selection);
+    let (mut simulated, _) = sync_result(comm, loaded)?;
     simulated.scale(scaler);
     let names: Vec<String> = plan.selection.features().iter().map(|f| f.name.clone()).collect();
     let shards = plan.dealing.shards();
-    let found = hadron_comparison::compare(world, &names, &stores[real], &simulated, shards)?;
-    if let Some(found) = found.as_ref().filter(|_| is_root(world)) {
+    let found = hadron_comparison::compare(comm, &names, &stores[real], &simulated, shards)?;
+    if let Some(found) = found.as_ref().filter(|_| is_root(comm)) {
         log::info!("{}", hadron_comparison::describe(found));
         if found.differs() {
             log::warn!("{}", found.warning());
@@ -107,22 +107,23 @@ fn compared(
 
 /// Events of the files of anomalies, in the shards and parts of the normal events.
 fn filed(
-    world: &dyn World,
-    plan: &Plan,
+    comm: &dyn Communicator,
+    plan: &TrainingPlan,
     scaler: &[ScaledFeature],
     normal: &RowCounts,
 ) -> Result<Option<EventStore>> {
     if plan.filed.is_empty() {
         return Ok(None);
     }
-    let recipe = plan.recipe(plan.config.model.normal);
-    let recipe = Recipe { sketched: Some(plan.sketched()), ..recipe };
+    let row_selection = plan.row_selection(plan.config.model.normal);
+    let row_selection = RowSelection { sketched: Some(plan.sketched()), ..row_selection };
     let rows = plan.filed.iter().map(|source| source.rows).sum();
     let dealing = Dealing::new(rows, plan.dealing.shards(), plan.config.train.seed);
-    let recipe = Recipe { dealing, ..recipe };
-    let (mut store, counts) = agree(world, EventStore::load(world, &plan.filed, &recipe))?;
-    let counts = counts.reduce(world)?;
-    common(check_budget(&counts, plan.config.data.bad_rows))?;
+    let row_selection = RowSelection { dealing, ..row_selection };
+    let (mut store, counts) =
+        sync_result(comm, EventStore::load(comm, &plan.filed, &row_selection))?;
+    let counts = counts.reduce(comm)?;
+    mark_shared(check_budget(&counts, plan.config.data.bad_rows))?;
     let held_out = normal.validation == 0 || counts.validation > 0;
     if counts.train < FEWEST_EVENTS || !held_out {
         let found = format!("{} to train on, {} held out", counts.train, counts.validation);
@@ -132,7 +133,7 @@ fn filed(
             .advice("give more events in anomalies.files, or look at the cuts")
             .input();
         let class = plan.config.model.normal;
-        return common(Err(explained(world, plan, &plan.filed, &counts, class, error)));
+        return mark_shared(Err(explained(comm, plan, &plan.filed, &counts, class, error)));
     }
     store.scale(scaler);
     Ok(Some(store))
@@ -159,55 +160,57 @@ pub enum Stop {
     JobEnd,
 }
 
-impl<'a> Job<'a> {
+impl<'a> Trainer<'a> {
     /// Reads this rank's shards and scales them.
     pub fn prepare(
-        world: &dyn World,
+        comm: &dyn Communicator,
         options: &Options,
-        plan: &'a Plan,
+        plan: &'a TrainingPlan,
         folder: Option<RunFolder>,
         mut engines: Vec<Box<dyn Engine>>,
-    ) -> Result<Job<'a>> {
+    ) -> Result<Trainer<'a>> {
         let (mut stores, mut rows, mut off_source) = (Vec::new(), Vec::new(), None);
         let shards = plan.dealing.shards() as usize;
         let mut moments = Moments::new(plan.spec.features);
         let mut sketches = Sketches::new(plan.sketched());
         for population in &plan.populations {
             let Population::Real(class) = population else { continue };
-            let recipe = Recipe { sketched: Some(plan.sketched()), ..plan.recipe(*class) };
+            let row_selection =
+                RowSelection { sketched: Some(plan.sketched()), ..plan.row_selection(*class) };
             let (mut store, counts) =
-                agree(world, EventStore::load(world, &plan.sources, &recipe))?;
-            let counts = counts.reduce(world)?;
+                sync_result(comm, EventStore::load(comm, &plan.sources, &row_selection))?;
+            let counts = counts.reduce(comm)?;
             if let Some(of_class) = store.sketches.take() {
-                warn(world, classes::refuse_shared(world, &sketches, &of_class)?);
+                warn(comm, classes::refuse_shared(comm, &sketches, &of_class)?);
                 sketches.join(&of_class);
             }
             if let Some(off) = plan.off.as_ref().filter(|_| *class == Class::Hadron) {
                 let gammas = of_class(&plan.sources, Class::Gamma);
-                off_source = Some(off.conclude(world, &gammas)?);
+                off_source = Some(off.conclude(comm, &gammas)?);
             }
-            common(check_budget(&counts, plan.config.data.bad_rows))?;
+            mark_shared(check_budget(&counts, plan.config.data.bad_rows))?;
             let checked = few::check_training(&counts, plan, *class, options.allow_few_events)
                 .and_then(|()| check_events(&counts, plan, *class));
             if let Err(error) = checked {
-                return common(Err(explained(world, plan, &plan.sources, &counts, *class, error)));
+                let error = explained(comm, plan, &plan.sources, &counts, *class, error);
+                return mark_shared(Err(error));
             }
-            if is_root(world) {
+            if is_root(comm) {
                 few::warn_of_parameters(counts.train, *class, plan);
             }
-            let effective = common(store.normalise_weights(world, shards as u64))?;
-            if let Some(effective) = effective.filter(|_| is_root(world)) {
+            let effective = mark_shared(store.normalise_weights(comm, shards as u64))?;
+            if let Some(effective) = effective.filter(|_| is_root(comm)) {
                 log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
             }
-            let of_class = store.moments(world, &recipe)?;
+            let of_class = store.moments(comm, &row_selection)?;
             let (selection, units) = (&plan.selection, &plan.units);
-            common(classes::refuse_constant(&of_class, selection, units, *class))?;
+            mark_shared(classes::refuse_constant(&of_class, selection, units, *class))?;
             if !stores.is_empty() {
                 let [gammas, hadrons] = match class {
                     Class::Gamma => [&of_class, &moments],
                     Class::Hadron => [&moments, &of_class],
                 };
-                warn(world, classes::swapped(gammas, hadrons, selection, INPUTS));
+                warn(comm, classes::swapped(gammas, hadrons, selection, INPUTS));
             }
             // Merging into nothing would round: a model of one class keeps its moments' bits.
             if stores.is_empty() {
@@ -218,38 +221,38 @@ impl<'a> Job<'a> {
             stores.push(store);
             rows.push(counts);
         }
-        check_calibration(world, plan, &stores)?;
+        check_calibration(comm, plan, &stores)?;
         if !options.allow_few_events {
             let classes = plan.populations.iter().filter_map(|p| match p {
                 Population::Real(class) => Some(*class),
                 Population::Synthetic => None,
             });
             let of_class: Vec<_> = classes.zip(rows.iter().copied()).collect();
-            common(few::check_threshold(&of_class, plan))?;
+            mark_shared(few::check_threshold(&of_class, plan))?;
         }
-        let scaler = common(moments.scaler(plan.selection.features(), &plan.units))?;
+        let scaler = mark_shared(moments.scaler(plan.selection.features(), &plan.units))?;
         stores.iter_mut().for_each(|store| store.scale(&scaler));
         if let (Some(off), false) = (&mut off_source, plan.compared.is_empty()) {
-            off.comparison = compared(world, plan, &scaler, &stores)?;
+            off.comparison = compared(comm, plan, &scaler, &stores)?;
         }
         let (config, seed) = (&plan.config, plan.config.train.seed);
         let synthetic = match &config.anomalies {
             Some(a) => {
-                let mut filed = filed(world, plan, &scaler, &rows[0])?;
+                let mut filed = filed(comm, plan, &scaler, &rows[0])?;
                 if let Some(of_filed) = filed.as_mut().and_then(|f| f.sketches.take()) {
                     sketches.join(&of_filed);
                 }
                 let (shards, normal) = (shards as u64, &stores[0]);
-                Some(Synthetic::learn(world, a, &scaler, normal, shards, seed, filed)?)
+                Some(Synthetic::learn(comm, a, &scaler, normal, shards, seed, filed)?)
             }
             None => None,
         };
         let most = rows.iter().map(|r| r.train).max().unwrap_or(0);
         let (flows, own) = (plan.flows.len(), stores[0].shards.len());
-        let held = agree(world, hold(plan, &stores, &mut engines))?;
-        Ok(Job {
+        let held = sync_result(comm, upload_events(plan, &stores, &mut engines))?;
+        Ok(Trainer {
             plan,
-            step: Step::new(flows, plan.populations.len(), own, held),
+            step: BatchStep::new(flows, plan.populations.len(), own, held),
             stores,
             scaler,
             steps: most.div_ceil(config.train.batch),
@@ -268,15 +271,16 @@ impl<'a> Job<'a> {
     }
 
     /// Takes the run folder for this run, now that nothing can be refused any more.
-    pub fn claim(&mut self, world: &dyn World, options: &Options) -> Result<()> {
+    pub fn claim_run_folder(&mut self, comm: &dyn Communicator, options: &Options) -> Result<()> {
         let (plan, identity) = (self.plan, self.identity());
         let can_resume = |folder: &Path| {
             let (parameters, other_engine) = (plan.parameters, options.allow_engine_change);
             let newest = checkpoint::newest(folder, identity, parameters, other_engine);
             newest.is_ok_and(|state| state.is_some())
         };
-        let claimed = self.journal.as_mut().map(|journal| journal.folder.claim(plan, can_resume));
-        agree(world, claimed.unwrap_or(Ok(())))
+        let claimed =
+            self.journal.as_mut().map(|journal| journal.folder.claim_run_folder(plan, can_resume));
+        sync_result(comm, claimed.unwrap_or(Ok(())))
     }
 
     /// Hands each engine the parameters of its flow.
@@ -302,7 +306,7 @@ impl<'a> Job<'a> {
     }
 
     /// Brings the state up to what the engines hold.
-    fn fetch(&self, state: &mut TrainState) -> Result<()> {
+    fn download_weights(&self, state: &mut TrainState) -> Result<()> {
         let each = self.plan.parameters / self.plan.flows.len();
         let mut of_flow = Weights::new(vec![0.0; each]);
         let mut norm: Option<f64> = None;
@@ -323,20 +327,20 @@ impl<'a> Job<'a> {
     }
 
     /// The newest checkpoint's state on all ranks, or a new one.
-    pub fn resume(&self, world: &dyn World, options: &Options) -> Result<TrainState> {
+    pub fn resume(&self, comm: &dyn Communicator, options: &Options) -> Result<TrainState> {
         let found = self.journal.as_ref().map(|journal| {
             let folder = journal.folder.file(CHECKPOINTS);
             let parameters = self.plan.parameters;
             checkpoint::newest(&folder, self.identity(), parameters, options.allow_engine_change)
         });
-        let found = agree(world, found.transpose())?.flatten();
+        let found = sync_result(comm, found.transpose())?.flatten();
         let (mut weights, mut progress) = match found.as_ref().map(TrainState::to_bytes).transpose()
         {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => return Err(error),
         };
-        world.broadcast(&mut weights)?;
-        world.broadcast(&mut progress)?;
+        comm.broadcast(&mut weights)?;
+        comm.broadcast(&mut progress)?;
         if weights.is_empty() {
             let (seed, flows) = (self.plan.config.train.seed, self.plan.flows.len());
             // Each flow from weights of its own.
@@ -350,7 +354,7 @@ impl<'a> Job<'a> {
     /// Opens the files that grow, and says how the run begins.
     pub fn begin(
         &mut self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         options: &Options,
         state: &TrainState,
     ) -> Result<()> {
@@ -358,14 +362,14 @@ impl<'a> Job<'a> {
         let events = self.rows.iter().map(|rows| rows.train).sum();
         let (plan, steps, epochs) = (self.plan, self.steps, self.epochs());
         let opened = self.journal.as_mut().map_or(Ok(()), |journal| {
-            let mut entry = provenance(world, options, plan, &engine, state);
+            let mut entry = provenance(comm, options, plan, &engine, state);
             entry["steps"] = (steps * epochs).into();
             entry["epochs"] = epochs.into();
             entry["job"] = job_number().into();
             journal.begin(plan, state, events, steps, epochs, &entry)?;
-            journal.say(&format!("{} rank(s); {engine}", world.size()))
+            journal.say(&format!("{} rank(s); {engine}", comm.size()))
         });
-        agree(world, opened)
+        sync_result(comm, opened)
     }
 
     /// Writes into the log why this start has ended, for those who look at the folder later.
@@ -376,7 +380,7 @@ impl<'a> Job<'a> {
     }
 
     /// Whether there is more to train; moves on to the next stage where one is over.
-    pub fn goes_on(&self, state: &mut TrainState) -> bool {
+    pub fn advance_to_next_epoch(&self, state: &mut TrainState) -> bool {
         let over = |state: &TrainState| {
             let (p, train) = (&state.progress, self.settings(state));
             let impatient = train.patience > 0
@@ -394,12 +398,12 @@ impl<'a> Job<'a> {
     }
 
     /// Adds gradient sums over all ranks, exactly, and agrees on what to do.
-    pub fn reduce(&mut self, world: &dyn World, stop: &StopFlag) -> Result<Agreed> {
+    pub fn reduce(&mut self, comm: &dyn Communicator, stop: &StopFlag) -> Result<Agreed> {
         let due = self.journal.is_some() && self.last_checkpoint.elapsed() >= self.checkpoint_every;
         let late =
             self.deadline.filter(|(end, _)| self.journal.is_some() && Instant::now() >= *end);
         let late = late.map_or(0, |(_, why)| if why == Stop::JobEnd { 2 } else { 1 });
-        let alone = world.size() == 1;
+        let alone = comm.size() == 1;
         let mut values = vec![0; if alone { 0 } else { self.plan.parameters }];
         if !alone {
             let each = self.plan.parameters / self.plan.flows.len();
@@ -414,7 +418,7 @@ impl<'a> Job<'a> {
         let (flows, step) = (&self.plan.flows, &self.step);
         values.extend(flows.iter().map(|f| step.events(f.population) as i64));
         values.extend(flows.iter().map(|f| step.divisor(self.plan, f.population)));
-        world.all_reduce_sum(&mut values)?;
+        comm.all_reduce_sum(&mut values)?;
         let words = values.split_off(parameters);
         let (signals, more) = words[3..].split_at(StopReason::ALL.len());
         let time = match words[2] {
@@ -437,7 +441,7 @@ impl<'a> Job<'a> {
     /// Moves the weights, or skips the step on all ranks together.
     pub fn update(
         &mut self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         state: &mut TrainState,
         agreed: &Agreed,
     ) -> Result<()> {
@@ -449,7 +453,7 @@ impl<'a> Job<'a> {
         p.step += 1;
         p.stage_step += 1;
         p.step_in_epoch += 1;
-        world.progress(Work::Training, p.step);
+        comm.progress(Work::Training, p.step);
         if let (Some(fraction), Some(quantile)) = (followed, &mut p.quantile) {
             let features = self.plan.spec.features;
             *quantile = follow(*quantile, agreed.below, agreed.normals, fraction, features);
@@ -467,8 +471,8 @@ impl<'a> Job<'a> {
                 return Ok(());
             }
             let (epoch, step) = (p.epoch, p.step_in_epoch - 1);
-            let culprits = offending_events::describe(world, self, epoch, step)?;
-            return common(Err(diverged(p.skipped_in_a_row, &culprits)));
+            let offending = offending_events::describe(comm, self, epoch, step)?;
+            return mark_shared(Err(diverged(p.skipped_in_a_row, &offending)));
         }
         p.skipped_in_a_row = 0;
         p.updates += 1;
@@ -486,12 +490,12 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    pub fn tell(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
+    pub fn log_step(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
         let events = agreed.events.iter().sum();
         let epochs = self.epochs();
-        let told =
+        let write =
             |journal: &mut Journal| journal.step(&state.progress, events, self.steps, epochs);
-        self.journal.as_mut().map_or(Ok(()), told)
+        self.journal.as_mut().map_or(Ok(()), write)
     }
 
     /// Epochs of all stages together.
@@ -500,11 +504,11 @@ impl<'a> Job<'a> {
     }
 
     /// Measures the epoch, notes the best weights, and begins the next.
-    pub fn end_epoch(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
-        self.gather_losses(world, state)?;
-        self.fetch(state)?;
+    pub fn end_epoch(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+        self.gather_losses(comm, state)?;
+        self.download_weights(state)?;
         self.set_params(&state.weights.ema)?;
-        let held_out = self.held_out(world, &state.progress)?;
+        let held_out = self.held_out(comm, &state.progress)?;
         let improved = self.note_best(state, held_out.as_ref());
         let train = self.settings(state);
         let stage = &self.plan.stages[state.progress.stage];
@@ -544,14 +548,14 @@ impl<'a> Job<'a> {
         p.loss.fill(0.0);
         let written = self.journal.as_mut().map_or(Ok(()), |journal| journal.end_epoch(&epoch));
         p.history.push(epoch);
-        agree(world, written)?;
-        common(self.check_bound(state, held_out.as_ref()))
+        sync_result(comm, written)?;
+        mark_shared(self.check_bound(state, held_out.as_ref()))
     }
 
     /// Keeps the weights that did best on held-out events: each flow's by its likelihood,
     /// or all together by the loss of a fine-tuning. Without held-out events the last
     /// weights are the ones to publish.
-    fn note_best(&self, state: &mut TrainState, held_out: Option<&HeldOut>) -> bool {
+    fn note_best(&self, state: &mut TrainState, held_out: Option<&ValidationMetrics>) -> bool {
         let epoch = state.progress.epoch + 1;
         let each = self.plan.parameters / self.plan.flows.len();
         let fine_tuned = state.progress.stage > 0;
@@ -573,7 +577,7 @@ impl<'a> Job<'a> {
             };
             if better {
                 let median = held_out.and_then(|h| h.median[f]);
-                state.progress.best[f] = Best { epoch, nll: now, median };
+                state.progress.best[f] = BestWeights { epoch, nll: now, median };
                 let range = FlowPlan::range(f, each);
                 state.best[range.clone()].copy_from_slice(&state.weights.ema[range]);
                 improved = true;
@@ -586,7 +590,7 @@ impl<'a> Job<'a> {
     }
 
     /// A push may deform the density of normal events, within bounds.
-    fn check_bound(&self, state: &TrainState, held_out: Option<&HeldOut>) -> Result<()> {
+    fn check_bound(&self, state: &TrainState, held_out: Option<&ValidationMetrics>) -> Result<()> {
         let p = &state.progress;
         let Objective::Push(fine_tune) = &self.plan.stages[p.stage] else { return Ok(()) };
         let (Some(before), Some(held_out)) = (p.likelihood_nll, held_out) else { return Ok(()) };
@@ -603,7 +607,7 @@ impl<'a> Job<'a> {
     }
 
     /// The epoch's losses of all shards on all ranks.
-    fn gather_losses(&self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+    fn gather_losses(&self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         let shards = self.plan.dealing.shards() as usize;
         let mut slots = vec![None; state.progress.loss.len()];
         for f in 0..self.plan.flows.len() {
@@ -612,24 +616,24 @@ impl<'a> Job<'a> {
                 slots[at] = Some(state.progress.loss[at]);
             }
         }
-        state.progress.loss = gather_slots(world, &slots)?;
+        state.progress.loss = gather_slots(comm, &slots)?;
         Ok(())
     }
 
     /// Every so many steps: whether all ranks still hold the same weights.
-    pub fn compare(&self, world: &dyn World, state: &mut TrainState) -> Result<()> {
+    pub fn check_replicas(&self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         let every = self.plan.config.run.replica_steps;
-        if every > 0 && world.size() > 1 && state.progress.step.is_multiple_of(every) {
-            agree(world, self.fetch(state))?;
-            return replicas::check(world, state);
+        if every > 0 && comm.size() > 1 && state.progress.step.is_multiple_of(every) {
+            sync_result(comm, self.download_weights(state))?;
+            return replicas::check(comm, state);
         }
         Ok(())
     }
 
-    pub fn save(&mut self, world: &dyn World, state: &mut TrainState) -> Result<()> {
-        agree(world, self.fetch(state))?;
-        replicas::check(world, state)?;
-        self.gather_losses(world, state)?;
+    pub fn save(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
+        sync_result(comm, self.download_weights(state))?;
+        replicas::check(comm, state)?;
+        self.gather_losses(comm, state)?;
         let since = Instant::now();
         let identity = self.identity();
         let keep = self.plan.config.run.keep;
@@ -640,11 +644,11 @@ impl<'a> Job<'a> {
         });
         self.last_checkpoint = Instant::now();
         self.saved = (self.saved.0 + 1, self.saved.1 + since.elapsed());
-        agree(world, saved.unwrap_or(Ok(())))
+        sync_result(comm, saved.unwrap_or(Ok(())))
     }
 
-    fn identity(&self) -> checkpoint::Identity<'a> {
-        checkpoint::Identity {
+    fn identity(&self) -> checkpoint::CheckpointIdentity<'a> {
+        checkpoint::CheckpointIdentity {
             run_hash: &self.plan.run_hash,
             engine: self.engines[0].class(),
             shards: self.plan.dealing.shards(),
@@ -654,15 +658,20 @@ impl<'a> Job<'a> {
 
 /// Lets the engines keep the events of their flows, if there is room for all; tells whether
 /// they do.
-fn hold(plan: &Plan, stores: &[EventStore], engines: &mut [Box<dyn Engine>]) -> Result<bool> {
+fn upload_events(
+    plan: &TrainingPlan,
+    stores: &[EventStore],
+    engines: &mut [Box<dyn Engine>],
+) -> Result<bool> {
     let of_flow = |f: usize| stores.get(plan.flows[f].population);
-    let fits = |f: usize| of_flow(f).is_some_and(|store| store.train_len() <= engines[f].room());
+    let fits =
+        |f: usize| of_flow(f).is_some_and(|store| store.train_len() <= engines[f].capacity());
     if !(0..engines.len()).all(fits) {
         return Ok(false);
     }
     for (f, engine) in engines.iter_mut().enumerate() {
         let Some(store) = of_flow(f) else { continue };
-        engine.hold(store.train_len(), &mut store.train_rows())?;
+        engine.upload_events(store.train_len(), &mut store.train_rows())?;
     }
     Ok(true)
 }
@@ -679,22 +688,26 @@ fn deadline(
         left.saturating_sub(Duration::from_secs(margin_seconds))
     });
     let asked = stop_after.map(|after| (now + after, Stop::Time));
-    let told = left.map(|left| (now + left, Stop::JobEnd));
-    asked.into_iter().chain(told).min_by_key(|(end, _)| *end)
+    let of_job = left.map(|left| (now + left, Stop::JobEnd));
+    asked.into_iter().chain(of_job).min_by_key(|(end, _)| *end)
 }
 
 /// Refuses a ratio that cannot be calibrated, by the weights of its held-out events.
-fn check_calibration(world: &dyn World, plan: &Plan, stores: &[EventStore]) -> Result<()> {
+fn check_calibration(
+    comm: &dyn Communicator,
+    plan: &TrainingPlan,
+    stores: &[EventStore],
+) -> Result<()> {
     let of = |class| plan.populations.iter().position(|p| *p == Population::Real(class));
     let both = of(Class::Gamma).zip(of(Class::Hadron));
     let Some((gammas, hadrons)) = both.filter(|_| plan.config.model.mode == Mode::Ratio) else {
         return Ok(());
     };
-    let held_out = |i: usize| stores[i].held_out(world, plan.dealing.shards());
-    common(few::check_calibration(held_out(gammas)?, held_out(hadrons)?))
+    let held_out = |i: usize| stores[i].held_out(comm, plan.dealing.shards());
+    mark_shared(few::check_calibration(held_out(gammas)?, held_out(hadrons)?))
 }
 
-fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
+fn check_events(rows: &RowCounts, plan: &TrainingPlan, class: Class) -> Result<()> {
     let (mode, normal) = (plan.config.model.mode, plan.config.model.normal);
     if rows.validation == 0 && mode != Mode::OneClass {
         return Err(Fault::new(format!("no held-out {class} showers"))
@@ -727,8 +740,8 @@ fn check_events(rows: &RowCounts, plan: &Plan, class: Class) -> Result<()> {
 /// Names the cuts in a refusal for too few events, if cuts removed any. To be called by all
 /// ranks with the same counts.
 fn explained(
-    world: &dyn World,
-    plan: &Plan,
+    comm: &dyn Communicator,
+    plan: &TrainingPlan,
     sources: &[Source],
     rows: &RowCounts,
     class: Class,
@@ -737,7 +750,7 @@ fn explained(
     if rows.cut + rows.not_finite + rows.out_of_domain == 0 {
         return error;
     }
-    cut_flow::explain(world, sources, &plan.selection, class, error)
+    cut_flow::explain(comm, sources, &plan.selection, class, error)
 }
 
 pub fn stopped(reason: Stop, state: &TrainState) -> Error {
@@ -758,20 +771,20 @@ pub fn stopped(reason: Stop, state: &TrainState) -> Error {
     ))
 }
 
-pub fn diverged(skipped: u64, culprits: &str) -> Error {
+pub fn diverged(skipped: u64, offending: &str) -> Error {
     Error::Diverged(Box::new(
         Fault::new("training diverged")
             .found(format!(
-                "{skipped} steps in a row with gradients that are too large or not finite; {culprits}"
+                "{skipped} steps in a row with gradients that are too large or not finite; {offending}"
             ))
             .advice("lower train.learning_rate or train.clip_norm, and look at the data with `taiga-flow check`"),
     ))
 }
 
 fn provenance(
-    world: &dyn World,
+    comm: &dyn Communicator,
     options: &Options,
-    plan: &Plan,
+    plan: &TrainingPlan,
     engine: &str,
     state: &TrainState,
 ) -> serde_json::Value {
@@ -788,7 +801,7 @@ fn provenance(
         "configuration": plan.run_hash,
         "unix_time": since_epoch.map_or(0, |t| t.as_secs()),
         "host": host(),
-        "ranks": world.size(),
+        "ranks": comm.size(),
         "engine": engine,
         "from_step": state.progress.step,
         "files": files,

@@ -1,25 +1,25 @@
 //! What a training would refuse before its first step: all of it, without a run folder.
 
-use super::plan::Plan;
-use super::{Existing, Options, made_ready};
-use crate::comm::World;
+use super::plan::TrainingPlan;
+use super::{Existing, Options, prepare_trainer};
+use crate::comm::Communicator;
 use crate::config::{Config, EngineChoice, Hardware};
 use crate::data::selection::cut_flow::CutFlow;
 use crate::dataset::cut_flow;
-use crate::engine::{self, Place};
+use crate::engine::{self, RankResources};
 use crate::error::Result;
 use std::path::PathBuf;
 
 /// Finds, reads and judges the files of a configuration as a training would; with `quick` their
 /// metadata alone.
-pub fn rehearse(world: &dyn World, config: &Config, quick: bool) -> Result<()> {
-    let plan = Plan::new(world, config)?;
+pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
+    let plan = TrainingPlan::new(comm, config)?;
     if quick {
         return Ok(());
     }
     let hardware =
         Hardware { engine: EngineChoice::Cpu, threads: config.run.threads, share_devices: false };
-    let place = Place::new(world, hardware)?;
+    let place = RankResources::new(comm, hardware)?;
     engine::use_threads(place.threads);
     let options = Options {
         config: config.clone(),
@@ -32,14 +32,14 @@ pub fn rehearse(world: &dyn World, config: &Config, quick: bool) -> Result<()> {
         command: String::new(),
         lock_timeout: std::time::Duration::ZERO,
     };
-    made_ready(world, &options, &plan, None, &place).map(drop)
+    prepare_trainer(comm, &options, &plan, None, &place).map(drop)
 }
 
 /// Counts what the cuts remove of the files that a training of this configuration reads.
 ///
 /// # Errors
 /// Those of finding, opening and reading the files.
-pub fn cut_flows(world: &dyn World, config: &Config) -> Result<Vec<CutFlow>> {
-    let plan = Plan::without_hashes(world, config)?;
-    cut_flow::count(world, &plan.sources, &plan.selection, None)
+pub fn cut_flows(comm: &dyn Communicator, config: &Config) -> Result<Vec<CutFlow>> {
+    let plan = TrainingPlan::without_hashes(comm, config)?;
+    cut_flow::count(comm, &plan.sources, &plan.selection, None)
 }

@@ -5,17 +5,17 @@
 use super::flows::{Objective, Population};
 use super::objectives::contrast::{CrossEntropyAt, PushAt};
 use super::objectives::quantile;
-use super::objectives::synthetic::Latent;
+use super::objectives::synthetic::LatentContext;
 use super::state::Progress;
-use super::trainer::Job;
-use crate::comm::{World, gather_slots};
+use super::trainer::Trainer;
+use crate::comm::{Communicator, gather_slots};
 use crate::data::schema::features::scaler_log_det;
-use crate::dataset::event_store::{Rows, Shard};
+use crate::dataset::event_store::{EventRows, Shard};
 use crate::error::Result;
 
 /// Held-out NLL of each flow on its own population; `None` where it is not finite.
 #[derive(Debug, Clone, PartialEq)]
-pub struct HeldOut {
+pub struct ValidationMetrics {
     pub mean: Vec<Option<f64>>,   // (flows)
     pub median: Vec<Option<f64>>, // (flows)
     /// Loss of a fine-tuning at its full weight.
@@ -23,7 +23,7 @@ pub struct HeldOut {
 }
 
 /// Held-out events of a population on this rank.
-struct Part {
+struct HeldOutEvents {
     events: Vec<Vec<f32>>,          // (own shards)(events, features)
     weights: Option<Vec<Vec<f32>>>, // (own shards)(events)
 }
@@ -31,34 +31,38 @@ struct Part {
 /// log p (own shards)(events).
 type LogProb = Vec<Vec<f32>>;
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Measures the validation events with the engines' weights; `None` without any.
-    pub fn held_out(&self, world: &dyn World, p: &Progress) -> Result<Option<HeldOut>> {
+    pub fn held_out(
+        &self,
+        comm: &dyn Communicator,
+        p: &Progress,
+    ) -> Result<Option<ValidationMetrics>> {
         let flows = &self.plan.flows;
         let parts = self.held_out_parts(p, |shard| &shard.validation)?;
         let log_det = scaler_log_det(&self.scaler);
         let finite = |nll: f64| Some(nll).filter(|nll| nll.is_finite());
-        let mut held_out = HeldOut { mean: Vec::new(), median: Vec::new(), loss: None };
+        let mut held_out = ValidationMetrics { mean: Vec::new(), median: Vec::new(), loss: None };
         for (f, flow) in flows.iter().enumerate() {
             let part = &parts[flow.population];
             let log_prob = self.log_prob_of_part(f, part)?;
-            let mean = self.mean(world, part, |s, i| f64::from(log_prob[s][i]))?;
+            let mean = self.mean(comm, part, |s, i| f64::from(log_prob[s][i]))?;
             let (values, weights) = (log_prob.concat(), part.weights.as_ref().map(|w| w.concat()));
-            let median = quantile::weighted(world, &values, weights.as_deref(), 0.5)?;
+            let median = quantile::weighted(comm, &values, weights.as_deref(), 0.5)?;
             held_out.mean.push(finite(-mean - log_det));
             held_out.median.push(median.and_then(|m| finite(-f64::from(m) - log_det)));
         }
-        held_out.loss = self.held_out_loss(world, p, &parts, &held_out)?;
+        held_out.loss = self.held_out_loss(comm, p, &parts, &held_out)?;
         let any = self.rows.iter().all(|rows| rows.validation > 0);
         Ok(any.then_some(held_out))
     }
 
     fn held_out_loss(
         &self,
-        world: &dyn World,
+        comm: &dyn Communicator,
         p: &Progress,
-        parts: &[Part],
-        held_out: &HeldOut,
+        parts: &[HeldOutEvents],
+        held_out: &ValidationMetrics,
     ) -> Result<Option<f64>> {
         let stage = &self.plan.stages[p.stage];
         let likelihood: Option<f64> = held_out.mean.iter().copied().sum();
@@ -73,8 +77,8 @@ impl Job<'_> {
                 };
                 let [normal, anomalies] =
                     [self.log_prob_of_part(0, &parts[0])?, self.log_prob_of_part(0, &parts[1])?];
-                self.mean(world, &parts[0], |s, i| push.loss_of_normal(normal[s][i]))?
-                    + self.mean(world, &parts[1], |s, i| push.loss_of_anomaly(anomalies[s][i]))?
+                self.mean(comm, &parts[0], |s, i| push.loss_of_normal(normal[s][i]))?
+                    + self.mean(comm, &parts[1], |s, i| push.loss_of_anomaly(anomalies[s][i]))?
             }
             Objective::CrossEntropy(fine_tune) => {
                 // The loss itself does not depend on the ratio.
@@ -82,7 +86,7 @@ impl Job<'_> {
                 let mut sum = 0.0;
                 for (population, part) in parts.iter().enumerate() {
                     let [a, b] = [self.log_prob_of_part(0, part)?, self.log_prob_of_part(1, part)?];
-                    sum += self.mean(world, part, |s, i| {
+                    sum += self.mean(comm, part, |s, i| {
                         entropy.loss(population == 0, [a[s][i], b[s][i]])
                     })?;
                 }
@@ -96,11 +100,11 @@ impl Job<'_> {
     fn held_out_parts<'s>(
         &'s self,
         p: &Progress,
-        of: impl Fn(&'s Shard) -> &'s Rows,
-    ) -> Result<Vec<Part>> {
+        of: impl Fn(&'s Shard) -> &'s EventRows,
+    ) -> Result<Vec<HeldOutEvents>> {
         let mut parts = Vec::new();
         for (index, population) in self.plan.populations.iter().enumerate() {
-            let mut part = Part { events: Vec::new(), weights: None };
+            let mut part = HeldOutEvents { events: Vec::new(), weights: None };
             let mut all_weights = Vec::new();
             let store = self.stores.get(index).unwrap_or(&self.stores[0]);
             for shard in &store.shards {
@@ -108,7 +112,7 @@ impl Job<'_> {
                 let (events, weights) = match (population, &self.synthetic) {
                     (Population::Synthetic, Some(synthetic)) => {
                         let quantile = p.quantile.unwrap_or(f64::INFINITY);
-                        let latent = Latent { engine: &*self.engines[0], quantile };
+                        let latent = LatentContext { engine: &*self.engines[0], quantile };
                         let (events, weights) = synthetic.held_out(
                             &self.scaler,
                             &self.plan.selection,
@@ -133,7 +137,7 @@ impl Job<'_> {
         Ok(parts)
     }
 
-    fn log_prob_of_part(&self, flow: usize, part: &Part) -> Result<LogProb> {
+    fn log_prob_of_part(&self, flow: usize, part: &HeldOutEvents) -> Result<LogProb> {
         let mut all = Vec::new();
         for events in &part.events {
             let mut log_prob = vec![0.0; events.len() / self.plan.spec.features];
@@ -146,8 +150,8 @@ impl Job<'_> {
     /// Weighted mean of a value (own shard, event) over all held-out events of a population.
     fn mean(
         &self,
-        world: &dyn World,
-        part: &Part,
+        comm: &dyn Communicator,
+        part: &HeldOutEvents,
         value: impl Fn(usize, usize) -> f64,
     ) -> Result<f64> {
         let shards = self.plan.dealing.shards() as usize;
@@ -160,12 +164,12 @@ impl Job<'_> {
             slots[id] = Some((0..events).map(|i| weight(i) * value(s, i)).sum());
             slots[shards + id] = Some((0..events).map(weight).sum());
         }
-        let words = gather_slots(world, &slots)?;
+        let words = gather_slots(comm, &slots)?;
         let sum = |of: &[f64]| of.iter().sum::<f64>();
         Ok(sum(&words[..shards]) / sum(&words[shards..]))
     }
 
-    /// Bins of the events of [`Job::held_out_scores`], in their order.
+    /// Bins of the events of [`Trainer::held_out_scores`], in their order.
     pub fn held_out_bins(&self, population: usize, calibration: bool) -> Vec<u16> {
         let part = |shard: &Shard| -> Vec<u16> {
             let rows = if calibration { &shard.calibration } else { &shard.validation };

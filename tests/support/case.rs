@@ -93,7 +93,7 @@ pub fn training(configuration: &Path, set: &[String], output: &Path) -> Options 
 
 /// Trains on ranks that are threads of this process.
 pub fn train_on_threads(options: &Options, ranks: usize) {
-    for outcome in Threads::run(ranks, |world| train::run(world, options, &StopFlag::default())) {
+    for outcome in Threads::run(ranks, |comm| train::run(comm, options, &StopFlag::default())) {
         outcome.expect("a training").expect("a summary");
     }
 }

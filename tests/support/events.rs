@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use taiga_flow::data::schema::canonical_unit;
-use taiga_flow::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use taiga_flow::data::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 
 /// All columns of an event file.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,17 +57,18 @@ impl Events {
     }
 
     pub fn write(&self, path: &Path) {
-        let keys = self.keys.iter().map(|(name, _)| ColumnSpec::new(name, Kind::I64, None));
+        let keys = self.keys.iter().map(|(name, _)| ColumnSpec::new(name, ColumnType::I64, None));
         let features = self
             .features
             .iter()
-            .map(|(name, _)| ColumnSpec::new(name, Kind::F32, canonical_unit(name)));
-        let class = ColumnSpec::new("class", Kind::I8, None);
+            .map(|(name, _)| ColumnSpec::new(name, ColumnType::F32, canonical_unit(name)));
+        let class = ColumnSpec::new("class", ColumnType::I8, None);
         let specs: Vec<ColumnSpec> = keys.chain(features).chain([class]).collect();
         let mut writer = ColumnWriter::create(path, "events", &specs, false).expect("a file");
-        let keys = self.keys.iter().map(|(_, values)| Values::I64(values));
-        let features = self.features.iter().map(|(_, values)| Values::F32(values));
-        let values: Vec<Values> = keys.chain(features).chain([Values::I8(&self.class)]).collect();
+        let keys = self.keys.iter().map(|(_, values)| ColumnValues::I64(values));
+        let features = self.features.iter().map(|(_, values)| ColumnValues::F32(values));
+        let values: Vec<ColumnValues> =
+            keys.chain(features).chain([ColumnValues::I8(&self.class)]).collect();
         writer.append(&values).expect("rows");
         let format = Attribute::Text("taiga-flow-events".to_string());
         let attributes =

@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 use taiga_flow::config::Class;
-use taiga_flow::simulate::toy::{self, Event};
+use taiga_flow::simulate::toy::{self, ToyEvent};
 use taiga_flow_gpu::random::Stream;
 
 /// 1 ON and 5 OFF positions, 60 deg apart.
@@ -37,7 +37,7 @@ pub struct Seen {
     pub inside: bool,
 }
 
-fn coordinates(event: &Event, dist: f64) -> [f64; 5] {
+fn coordinates(event: &ToyEvent, dist: f64) -> [f64; 5] {
     let [size, width, length, con2] =
         [event.size, event.width, event.length, event.con2].map(f64::from);
     [size.log10(), (width + 0.01).ln(), (length + 0.01).ln(), (con2 / (1.0 - con2)).ln(), dist]
@@ -53,7 +53,7 @@ fn density() -> &'static Density {
     static DENSITY: OnceLock<Density> = OnceLock::new();
     DENSITY.get_or_init(|| {
         let stream = toy::stream(TRAINING_SEED, Class::Gamma);
-        let gammas: Vec<Event> =
+        let gammas: Vec<ToyEvent> =
             (0..20_000).filter_map(|i| toy::event(Class::Gamma, stream, i)).collect();
         let n = gammas.len() as f64;
         let of: Vec<[f64; 5]> = gammas.iter().map(|e| coordinates(e, f64::from(e.dist))).collect();
@@ -71,7 +71,7 @@ fn density() -> &'static Density {
 
 /// Hadrons of the field, those of a shape that can pass; nights are drawn from them.
 pub struct Pool {
-    pub hadrons: Vec<Event>,
+    pub hadrons: Vec<ToyEvent>,
     /// Of how many triggered.
     pub thrown: u64,
 }
@@ -80,13 +80,13 @@ impl Pool {
     /// Hadron `number` of a night: any of the pool, turned by any angle about the camera's
     /// centre. The field is isotropic, so this is as good as another shower; and draws are
     /// independent, whatever the pool.
-    pub fn draw(&self, night: Stream, number: u64) -> Event {
+    pub fn draw(&self, night: Stream, number: u64) -> ToyEvent {
         let index = night.bits(2 * number) % self.hadrons.len() as u64;
         let event = self.hadrons[index as usize];
         let turn = std::f64::consts::TAU * night.uniform(2 * number + 1);
         let (sin, cos) = turn.sin_cos();
         let [x, y] = [event.xc, event.yc].map(f64::from);
-        Event {
+        ToyEvent {
             xc: (cos * x - sin * y) as f32,
             yc: (sin * x + cos * y) as f32,
             axis: (f64::from(event.axis) + turn.to_degrees()) as f32,
@@ -97,7 +97,7 @@ impl Pool {
 
 impl Cuts {
     /// The cuts that do not depend on the source's position.
-    fn has_shape(self, event: &Event) -> bool {
+    fn has_shape(self, event: &ToyEvent) -> bool {
         let [size, width, length] = [event.size, event.width, event.length].map(f64::from);
         match self {
             Cuts::Theta2 => {
@@ -117,7 +117,7 @@ impl Cuts {
     }
 
     /// The event at the source position turned by `ANGLES[k]` about the camera's centre.
-    pub fn see(self, event: &Event, k: usize) -> Seen {
+    pub fn see(self, event: &ToyEvent, k: usize) -> Seen {
         let angle = ANGLES[k].to_radians();
         let [sx, sy] = [event.source_x, event.source_y].map(f64::from);
         let source = [angle.cos() * sx - angle.sin() * sy, angle.sin() * sx + angle.cos() * sy];
@@ -151,7 +151,7 @@ impl Cuts {
     }
 
     /// The event at all positions.
-    pub fn see_all(self, event: &Event) -> [Seen; POSITIONS] {
+    pub fn see_all(self, event: &ToyEvent) -> [Seen; POSITIONS] {
         std::array::from_fn(|k| self.see(event, k))
     }
 
@@ -159,7 +159,7 @@ impl Cuts {
     pub fn threshold(self) -> f32 {
         static THRESHOLDS: [OnceLock<f32>; 2] = [OnceLock::new(), OnceLock::new()];
         *THRESHOLDS[self as usize].get_or_init(|| {
-            let inside = |event: &Event| Some(self.see(event, 0)).filter(|seen| seen.inside);
+            let inside = |event: &ToyEvent| Some(self.see(event, 0)).filter(|seen| seen.inside);
             let mut scores: Vec<f32> =
                 calibration().iter().filter_map(inside).map(|seen| seen.score).collect();
             scores.sort_by(f32::total_cmp);
@@ -176,13 +176,13 @@ impl Cuts {
 }
 
 /// Gammas of a seed of their own.
-pub fn calibration() -> &'static [Event] {
-    static GAMMAS: OnceLock<Vec<Event>> = OnceLock::new();
+pub fn calibration() -> &'static [ToyEvent] {
+    static GAMMAS: OnceLock<Vec<ToyEvent>> = OnceLock::new();
     GAMMAS.get_or_init(|| events(Class::Gamma, CALIBRATION_SEED, 0..CALIBRATION_GAMMAS))
 }
 
 /// Events of a class by number.
-pub fn events(class: Class, seed: u64, numbers: std::ops::Range<u64>) -> Vec<Event> {
+pub fn events(class: Class, seed: u64, numbers: std::ops::Range<u64>) -> Vec<ToyEvent> {
     let stream = toy::stream(seed, class);
     numbers.filter_map(|i| toy::event(class, stream, i)).collect()
 }

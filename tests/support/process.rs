@@ -41,16 +41,16 @@ pub fn ranks(ranks: usize, arguments: &[OsString]) -> Command {
 
 pub fn run(command: &mut Command) -> Outcome {
     let started = std::mem::replace(command, Command::new("true"));
-    let told = format!("{started:?}");
+    let context = format!("{started:?}");
     let output = assert_cmd::Command::from_std(started)
         .timeout(LIMIT)
         .output()
-        .unwrap_or_else(|e| panic!("cannot run {told}: {e}"));
+        .unwrap_or_else(|e| panic!("cannot run {context}: {e}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_string();
     Outcome {
         code: output.status.code(),
         stdout: text(&output.stdout),
-        stderr: format!("{told}\n{}", text(&output.stderr)),
+        stderr: format!("{context}\n{}", text(&output.stderr)),
     }
 }
 
@@ -88,8 +88,8 @@ impl Watched {
     }
 
     /// The same, with its messages in a file.
-    pub fn start_told(command: &mut Command, told: &Path) -> Watched {
-        let file = std::fs::File::create(told).expect("a file for messages");
+    pub fn start_with_log(command: &mut Command, log_path: &Path) -> Watched {
+        let file = std::fs::File::create(log_path).expect("a file for messages");
         let child = command
             .stdout(Stdio::null())
             .stderr(file)

@@ -58,10 +58,10 @@ impl Slurm {
             .stdout(Stdio::piped())
             .spawn()
             .expect("bash");
-        let mut told = String::new();
+        let mut printed = String::new();
         let output = daemons.stdout.take().expect("its output");
-        BufReader::new(output).read_line(&mut told).expect("a line");
-        assert_eq!(told, "up\n", "no cluster");
+        BufReader::new(output).read_line(&mut printed).expect("a line");
+        assert_eq!(printed, "up\n", "no cluster");
         let slurm = Slurm { daemons, folder };
         let mut copied = Command::new("cp");
         copied.arg("-r").arg(sources.join("jobs")).arg(slurm.folder.path());
@@ -88,12 +88,12 @@ impl Slurm {
     }
 
     /// A command of Slurm, in the folder; what it says on standard output.
-    pub fn tell(&self, command: &str, arguments: &[OsString]) -> String {
+    pub fn query(&self, command: &str, arguments: &[OsString]) -> String {
         let output = self.command(command, arguments).output().expect("Slurm's commands");
-        let (told, wrong) =
+        let (printed, wrong) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{command} {arguments:?}: {told}{wrong}");
-        told.trim().to_string()
+        assert!(output.status.success(), "{command} {arguments:?}: {printed}{wrong}");
+        printed.trim().to_string()
     }
 
     pub fn command(&self, command: &str, arguments: &[OsString]) -> Command {
@@ -112,7 +112,7 @@ impl Slurm {
         all.extend(options.iter().map(OsString::from));
         all.push(format!("jobs/{script}").into());
         all.extend(more.iter().cloned());
-        self.tell("sbatch", &all)
+        self.query("sbatch", &all)
     }
 
     pub fn log(&self, name: &str) -> String {
@@ -120,8 +120,8 @@ impl Slurm {
     }
 
     pub fn job(&self, id: &str) -> Job {
-        let told = self.tell("scontrol", &arguments!["show", "job", "--oneliner", id]);
-        let last = told.lines().last().unwrap_or_default();
+        let printed = self.query("scontrol", &arguments!["show", "job", "--oneliner", id]);
+        let last = printed.lines().last().unwrap_or_default();
         let fact = |name: &str| {
             let found =
                 last.split_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='));
@@ -159,7 +159,7 @@ impl Slurm {
         while is_there() && since.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(100));
         }
-        self.tell("scontrol", &arguments!["update", format!("jobid={id}"), "StartTime=now"]);
+        self.query("scontrol", &arguments!["update", format!("jobid={id}"), "StartTime=now"]);
     }
 
     /// Whether a node still has something of the job's last step.

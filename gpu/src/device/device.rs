@@ -2,7 +2,7 @@
 
 use super::error::{DeviceError, Result};
 use super::tuning::DeviceClass;
-use super::{Backend, Found};
+use super::{Backend, DeviceInfo};
 use crate::panics;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -36,7 +36,7 @@ impl Buffer {
 }
 
 impl<R: Runtime> Device<R> {
-    pub(crate) fn open(device: &R::Device, found: &Found) -> Result<Device<R>> {
+    pub(crate) fn open(device: &R::Device, found: &DeviceInfo) -> Result<Device<R>> {
         let client = guarded(|| Ok(R::client(device)))?;
         let backend = match found.backend {
             Backend::Cuda => "cuda",

@@ -5,8 +5,8 @@ use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result, expect_len};
 use super::kernels::gradient::{reduce, row_sums};
 use super::kernels::training::{adam, count_flags, gather, place, squares};
-use super::tiles::{Plan, Tile};
-use super::{Adam, Batch, DeviceFlow, Events, Gradient, Summed, Weights, guarded};
+use super::tiles::{Tile, TilePlan};
+use super::{Adam, DeviceBatch, DeviceFlow, Events, Gradient, Summed, Weights, guarded};
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
@@ -34,7 +34,7 @@ pub(crate) trait Kernels<R: Runtime> {
     /// Cubes of the gradient for one range of tiles.
     fn cubes(&self) -> usize;
     /// Cubes that the gradient should have.
-    fn wanted_cubes(&self) -> usize;
+    fn target_cubes(&self) -> usize;
     fn set_params(&mut self, device: &Device<R>, params: Buffer);
     /// log p of `rows` (n, features) into `log_prob` (n).
     fn log_prob(
@@ -47,11 +47,16 @@ pub(crate) trait Kernels<R: Runtime> {
     /// Rows of `latent` (n, features).
     fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()>;
     /// log p and the gradient's partials of a launch. Gives the buffer of `rows` (rows, n).
-    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer>;
+    fn gradient(
+        &self,
+        device: &Device<R>,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+    ) -> Result<Buffer>;
 }
 
 /// Events of one launch on the device.
-pub(crate) struct Launch {
+pub(crate) struct EventLaunch {
     pub(crate) n: usize,
     /// (n, features)
     pub(crate) rows: Buffer,
@@ -73,7 +78,7 @@ pub(crate) struct Launch {
 
 /// Where a gradient's sums are made; grows with the largest batch seen.
 #[derive(Clone)]
-pub(crate) struct Sums {
+pub(crate) struct GradientSums {
     events: usize,
     tiles: usize,
     /// (events)
@@ -96,7 +101,7 @@ struct Total {
 }
 
 /// Weights and all that moves with them, each (parameters).
-struct Training {
+struct TrainingBuffers {
     params: Buffer,
     ema: Buffer,
     first_moment: Buffer,
@@ -113,15 +118,15 @@ pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
     features: usize,
     parameters: usize,
     gradient_map: Buffer,
-    sums: RefCell<Option<Sums>>,
+    sums: RefCell<Option<GradientSums>>,
     /// Of a gradient by itself, and of the step in progress.
     total: Total,
     step_total: Total,
     /// Batches of the step in progress: tiles, and the losses of these.
-    step: Vec<(Plan, Vec<Buffer>)>,
+    step: Vec<(TilePlan, Vec<Buffer>)>,
     /// Events that stay (rows, features), and their number.
     table: Option<(Buffer, usize)>,
-    training: Option<Training>,
+    training: Option<TrainingBuffers>,
 }
 
 impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
@@ -152,12 +157,12 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
     }
 
     fn chunks(&self, tiles: usize) -> usize {
-        let per_chunk = (tiles * self.kernels.cubes() / self.kernels.wanted_cubes()).max(1);
+        let per_chunk = (tiles * self.kernels.cubes() / self.kernels.target_cubes()).max(1);
         let fit = self.device.largest_buffer() / (8 * self.kernels.stride() as u64);
         tiles.div_ceil(per_chunk).min(fit.clamp(1, 65_535) as usize)
     }
 
-    fn sums_for(&self, events: usize, tiles: usize) -> Result<Sums> {
+    fn sums_for(&self, events: usize, tiles: usize) -> Result<GradientSums> {
         let mut kept = self.sums.borrow_mut();
         if let Some(sums) = kept.as_ref().filter(|s| s.events >= events && s.tiles >= tiles) {
             return Ok(sums.clone());
@@ -169,7 +174,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         let per_event = self.kernels.event_bytes() + 4 * (self.features + 3);
         let partials = 8 * self.chunks(tiles) * self.kernels.stride();
         self.device.expect_memory((held + per_event * events + partials) as u64)?;
-        let sums = Sums {
+        let sums = GradientSums {
             events,
             tiles,
             log_prob: self.device.empty(events)?,
@@ -181,14 +186,19 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         Ok(sums)
     }
 
-    fn launch(&self, batch: &Batch, tiles: &[Tile], sums: &Sums) -> Result<Launch> {
+    fn launch(
+        &self,
+        batch: &DeviceBatch,
+        tiles: &[Tile],
+        sums: &GradientSums,
+    ) -> Result<EventLaunch> {
         let (start, end) = (tiles[0].start, tiles[tiles.len() - 1].end());
         let table: Vec<u32> =
             tiles.iter().flat_map(|t| [(t.start - start) as u32, t.count as u32]).collect();
         let bounds: Vec<f32> = tiles.iter().map(|t| t.bound).collect();
         let ranges = self.ranges(tiles.len());
         let device = &self.device;
-        Ok(Launch {
+        Ok(EventLaunch {
             n: end - start,
             rows: match batch.events {
                 Events::Rows(rows) => {
@@ -247,7 +257,13 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
     }
 
     /// Sums of rows and losses over the tiles.
-    fn launch_row_sums(&self, launch: &Launch, rows: &Buffer, tiles: usize, sums: &Sums) {
+    fn launch_row_sums(
+        &self,
+        launch: &EventLaunch,
+        rows: &Buffer,
+        tiles: usize,
+        sums: &GradientSums,
+    ) {
         let count = self.kernels.rows();
         // SAFETY: tiles lie within the n events of the launch, and `sums` has room for as
         // many rows and tiles.
@@ -272,10 +288,10 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
 
     fn launch_reduce(
         &self,
-        launch: &Launch,
+        launch: &EventLaunch,
         tiles: usize,
         first: bool,
-        sums: &Sums,
+        sums: &GradientSums,
         total: &Total,
     ) {
         // SAFETY: the kernel checks its index against the number of parameters; the map
@@ -300,7 +316,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
-    fn launch_tally(&self, launch: &Launch, tiles: usize, first: bool, total: &Total) {
+    fn launch_tally(&self, launch: &EventLaunch, tiles: usize, first: bool, total: &Total) {
         // SAFETY: there are as many flags as tiles.
         unsafe {
             count_flags::launch_unchecked::<R>(
@@ -316,13 +332,19 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
-    fn plan(&self, batch: &Batch) -> Result<Plan> {
-        Plan::new(batch, self.features, self.kernels.launch_events(&self.device)[1])
+    fn plan(&self, batch: &DeviceBatch) -> Result<TilePlan> {
+        TilePlan::new(batch, self.features, self.kernels.launch_events(&self.device)[1])
     }
 
     /// Adds a batch's gradient to `total`, or begins with it; gives the losses of its tiles,
     /// launch by launch.
-    fn sum(&self, plan: &Plan, batch: &Batch, begins: bool, total: &Total) -> Result<Vec<Buffer>> {
+    fn sum(
+        &self,
+        plan: &TilePlan,
+        batch: &DeviceBatch,
+        begins: bool,
+        total: &Total,
+    ) -> Result<Vec<Buffer>> {
         let Some((events, tiles)) = plan.largest() else { return Ok(Vec::new()) };
         let sums = self.sums_for(events, tiles)?;
         let mut losses = Vec::new();
@@ -339,7 +361,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
 
     /// Waits for batches that are summed in `total`: the losses of their shards and the
     /// number of unusable tiles.
-    fn wait(&self, batches: &[(Plan, Vec<Buffer>)], total: &Total) -> Result<Summed> {
+    fn wait(&self, batches: &[(TilePlan, Vec<Buffer>)], total: &Total) -> Result<Summed> {
         let shards = batches.iter().map(|(plan, _)| plan.shards()).max().unwrap_or(0);
         let mut summed = Summed { unusable: 0, loss: vec![0.0; shards] };
         if batches.iter().all(|(_, losses)| losses.is_empty()) {
@@ -466,7 +488,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
         })
     }
 
-    fn gradient(&self, batch: &Batch) -> Result<Gradient> {
+    fn gradient(&self, batch: &DeviceBatch) -> Result<Gradient> {
         guarded(|| {
             let plan = self.plan(batch)?;
             let mut sums = vec![0; self.parameters];
@@ -480,13 +502,17 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
         })
     }
 
-    fn room(&self) -> usize {
+    fn capacity(&self) -> usize {
         let most = self.device.largest_buffer().min(self.device.memory_left());
         // Kernels count numbers in 32 bits.
         ((most / 4).min(u64::from(u32::MAX)) / self.features as u64) as usize
     }
 
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()> {
         let numbers = events * self.features;
         guarded(|| {
             self.table = None; // there may be no room for both
@@ -541,7 +567,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
             let [params, ema, first_moment, second_moment] =
                 weights.all().map(|values| device.upload(values));
             self.kernels.set_params(device, params.clone());
-            self.training = Some(Training {
+            self.training = Some(TrainingBuffers {
                 params,
                 ema,
                 first_moment,
@@ -554,7 +580,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
         })
     }
 
-    fn add_gradient(&mut self, batch: &Batch) -> Result<()> {
+    fn add_gradient(&mut self, batch: &DeviceBatch) -> Result<()> {
         let begins = self.step.iter().all(|(_, losses)| losses.is_empty());
         guarded(|| {
             let plan = self.plan(batch)?;

@@ -2,20 +2,20 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::flow::{Kernels, LAUNCH_EVENTS, LINE, Launch, Sums};
+use super::flow::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::kernels::flow::{backward, forward, inverse};
 use super::kernels::gradient::{event_quads, pack, weight_gradient};
-use super::kernels::network::Shape;
-use super::packing::{Packing, Slots, shape};
-use super::tuning::{Knobs, knobs};
+use super::kernels::network::KernelShape;
+use super::packing::{FeatureSlots, Packing, shape};
+use super::tuning::{LaunchConfig, launch_config};
 use crate::spec::FlowSpec;
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
-pub(crate) struct Fused {
-    shape: Shape,
+pub(crate) struct FusedKernels {
+    shape: KernelShape,
     clamp: f32,
-    knobs: Knobs,
+    config: LaunchConfig,
     packing: Packing,
     /// Packed hidden units, and output biases.
     weights: Buffer,
@@ -25,12 +25,12 @@ pub(crate) struct Fused {
     order: Buffer,
     back: Buffer,
     nothing: [Buffer; 2],
-    kept: RefCell<Option<Kept>>,
+    kept: RefCell<Option<ForwardState>>,
 }
 
 /// What a forward pass leaves for the backward pass, for launches of so many events.
 #[derive(Clone)]
-struct Kept {
+struct ForwardState {
     events: usize,
     /// (blocks + 1, slots, events)
     inputs: Buffer,
@@ -38,18 +38,19 @@ struct Kept {
     upstream: Buffer,
 }
 
-impl Fused {
-    pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<Fused> {
-        let knobs = knobs(device.class, spec.features.div_ceil(2), device.processors());
-        let shape = shape(spec, knobs.tile);
-        let fours = (shape.tile * shape.quads()).max(knobs.grip.stage * event_quads(&shape));
+impl FusedKernels {
+    pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<FusedKernels> {
+        let config = launch_config(device.class, spec.features.div_ceil(2), device.processors());
+        let shape = shape(spec, config.tile);
+        let fours =
+            (shape.tile * shape.quads()).max(config.gradient_tiling.stage * event_quads(&shape));
         let (needed, available) = (16 * fours as u64, device.shared_memory() as u64);
         if needed > available {
             return Err(DeviceError::TooLittle { what: "shared memory", needed, available });
         }
         let packing = Packing::new(spec, &shape);
-        let slots = Slots::new(spec);
-        Ok(Fused {
+        let slots = FeatureSlots::new(spec);
+        Ok(FusedKernels {
             weights: device.empty(packing.weights.len())?,
             biases: device.empty(packing.biases.len())?,
             weight_map: device.upload(&packing.weights),
@@ -61,7 +62,7 @@ impl Fused {
             clamp: spec.scale_clamp,
             packing,
             shape,
-            knobs,
+            config,
         })
     }
 
@@ -92,9 +93,9 @@ impl Fused {
         rows: &Buffer,
         log_prob: &Buffer,
         n: usize,
-        kept: Option<&Kept>,
+        kept: Option<&ForwardState>,
     ) {
-        let events = self.knobs.forward_events;
+        let events = self.config.forward_events;
         let [inputs, scales] =
             kept.map_or([&self.nothing[0], &self.nothing[1]], |k| [&k.inputs, &k.upstream]);
         // SAFETY: units beyond n read the last event and write nothing; the buffers have
@@ -102,8 +103,8 @@ impl Fused {
         unsafe {
             forward::launch_unchecked::<R>(
                 &device.client,
-                cubes(n.div_ceil(self.knobs.threads * events)),
-                CubeDim::new_1d(self.knobs.threads as u32),
+                cubes(n.div_ceil(self.config.threads * events)),
+                CubeDim::new_1d(self.config.threads as u32),
                 self.weights.arg(),
                 self.biases.arg(),
                 self.order.arg(),
@@ -120,14 +121,14 @@ impl Fused {
         }
     }
 
-    fn kept_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<Kept> {
+    fn kept_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<ForwardState> {
         let mut kept = self.kept.borrow_mut();
         if let Some(kept) = kept.as_ref().filter(|k| k.events >= events) {
             return Ok(kept.clone());
         }
         // The old one goes first: there may be no room for both.
         *kept = None;
-        let new = Kept {
+        let new = ForwardState {
             events,
             inputs: device.empty((self.shape.blocks + 1) * 2 * self.shape.half * events)?,
             upstream: device.empty(self.networks() * self.shape.half * events)?,
@@ -137,7 +138,7 @@ impl Fused {
     }
 }
 
-impl<R: Runtime> Kernels<R> for Fused {
+impl<R: Runtime> Kernels<R> for FusedKernels {
     fn rows(&self) -> usize {
         self.networks() * self.shape.half
     }
@@ -163,11 +164,11 @@ impl<R: Runtime> Kernels<R> for Fused {
     }
 
     fn cubes(&self) -> usize {
-        self.networks() * self.knobs.grip.groups(&self.shape)
+        self.networks() * self.config.gradient_tiling.groups(&self.shape)
     }
 
-    fn wanted_cubes(&self) -> usize {
-        self.knobs.cubes
+    fn target_cubes(&self) -> usize {
+        self.config.cubes
     }
 
     fn set_params(&mut self, device: &Device<R>, params: Buffer) {
@@ -187,13 +188,13 @@ impl<R: Runtime> Kernels<R> for Fused {
     }
 
     fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()> {
-        let events = self.knobs.forward_events;
+        let events = self.config.forward_events;
         // SAFETY: as for `forward`.
         unsafe {
             inverse::launch_unchecked::<R>(
                 &device.client,
-                cubes(n.div_ceil(self.knobs.threads * events)),
-                CubeDim::new_1d(self.knobs.threads as u32),
+                cubes(n.div_ceil(self.config.threads * events)),
+                CubeDim::new_1d(self.config.threads as u32),
                 self.weights.arg(),
                 self.biases.arg(),
                 self.order.arg(),
@@ -209,19 +210,24 @@ impl<R: Runtime> Kernels<R> for Fused {
         Ok(())
     }
 
-    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer> {
-        let (grip, shape, n) = (self.knobs.grip, self.shape, launch.n);
+    fn gradient(
+        &self,
+        device: &Device<R>,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+    ) -> Result<Buffer> {
+        let (grip, shape, n) = (self.config.gradient_tiling, self.shape, launch.n);
         let kept = self.kept_for(device, n)?;
         self.launch_forward(device, &launch.rows, &launch.log_prob, n, Some(&kept));
-        let events = self.knobs.backward_events;
+        let events = self.config.backward_events;
         let cubes_y = launch.chunks as u32;
         // SAFETY: as for `forward`; tiles lie within the n events, ranges within the tiles,
         // and `sums` has room for both; the kernel checks the units that it owns.
         unsafe {
             backward::launch_unchecked::<R>(
                 &device.client,
-                cubes(n.div_ceil(self.knobs.threads * events)),
-                CubeDim::new_1d(self.knobs.threads as u32),
+                cubes(n.div_ceil(self.config.threads * events)),
+                CubeDim::new_1d(self.config.threads as u32),
                 self.weights.arg(),
                 self.back.arg(),
                 launch.loss_weights.arg(),

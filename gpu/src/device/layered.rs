@@ -2,12 +2,12 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::flow::{Kernels, LAUNCH_EVENTS, LINE, Launch, Sums};
+use super::flow::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::kernels::layered::{
-    Product, Square, add_conditioner, couple, couple_backward, density, density_backward, layer,
-    layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
+    GemmTiling, Product, add_conditioner, couple, couple_backward, density, density_backward,
+    layer, layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
 };
-use super::tuning::{Knobs, knobs};
+use super::tuning::{LaunchConfig, launch_config};
 use crate::layout::{Dense, Layout};
 use crate::spec::{FlowSpec, Network};
 use cubecl::prelude::*;
@@ -19,19 +19,19 @@ const MEMORY: usize = 2 << 30;
 pub(crate) struct Layered {
     spec: FlowSpec,
     layout: Layout,
-    square: Square,
-    wanted_cubes: usize,
+    tiling: GemmTiling,
+    target_cubes: usize,
     params: Buffer,
     /// (blocks, features): the conditioning features of each block, then the others.
     halves: Buffer,
     /// Conditioning features of each block.
     conditioning: Vec<usize>,
-    scratch: RefCell<Option<Scratch>>,
+    scratch: RefCell<Option<LayeredScratch>>,
 }
 
 /// Room for launches of so many events, each (numbers, events).
 #[derive(Clone)]
-struct Scratch {
+struct LayeredScratch {
     events: usize,
     /// Features before each block, and the latent.
     inputs: Buffer,
@@ -50,9 +50,9 @@ struct Scratch {
 
 impl Layered {
     pub(crate) fn new<R: Runtime>(device: &Device<R>, spec: &FlowSpec) -> Result<Layered> {
-        let Knobs { square, cubes, .. } =
-            knobs(device.class, spec.features.div_ceil(2), device.processors());
-        let needed = (8 * square.depth * square.edge()) as u64;
+        let LaunchConfig { gemm_tiling: tiling, cubes, .. } =
+            launch_config(device.class, spec.features.div_ceil(2), device.processors());
+        let needed = (8 * tiling.depth * tiling.edge()) as u64;
         let available = device.shared_memory() as u64;
         if needed > available {
             return Err(DeviceError::TooLittle { what: "shared memory", needed, available });
@@ -68,10 +68,10 @@ impl Layered {
             halves: device.upload(&halves),
             conditioning: splits.iter().map(|s| s.conditioner.len()).collect(),
             scratch: RefCell::new(None),
-            wanted_cubes: cubes,
+            target_cubes: cubes,
             spec: spec.clone(),
             layout,
-            square,
+            tiling,
         })
     }
 
@@ -89,7 +89,7 @@ impl Layered {
         [largest, all]
     }
 
-    fn scratch_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<Scratch> {
+    fn scratch_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<LayeredScratch> {
         let mut kept = self.scratch.borrow_mut();
         if let Some(scratch) = kept.as_ref().filter(|s| s.events >= events) {
             return Ok(scratch.clone());
@@ -100,7 +100,7 @@ impl Layered {
         let features = self.spec.features;
         let widest = self.spec.hidden.iter().copied().max().unwrap_or(0).max(features);
         let widths = [&[features], self.spec.hidden.as_slice(), &[features]].concat();
-        let scratch = Scratch {
+        let scratch = LayeredScratch {
             events,
             inputs: room((self.spec.blocks + 1) * features)?,
             scales: room(self.spec.blocks * features)?,
@@ -123,7 +123,7 @@ impl Layered {
         [from, x, out]: [&Buffer; 3],
         n: usize,
     ) {
-        let edge = self.square.edge();
+        let edge = self.tiling.edge();
         let rows = match product {
             Product::Forward { .. } => dense.outputs,
             Product::Backward { .. } => dense.inputs,
@@ -134,7 +134,7 @@ impl Layered {
             layer::launch_unchecked::<R>(
                 &device.client,
                 CubeCount::Static(n.div_ceil(edge) as u32, rows.div_ceil(edge) as u32, 1),
-                CubeDim::new_1d(self.square.threads() as u32),
+                CubeDim::new_1d(self.tiling.threads() as u32),
                 self.params.arg(),
                 from.arg(),
                 x.arg(),
@@ -144,7 +144,7 @@ impl Layered {
                 dense.outputs as u32,
                 n as u32,
                 product,
-                self.square,
+                self.tiling,
             );
         }
     }
@@ -157,7 +157,7 @@ impl Layered {
         network: usize,
         out: &Buffer,
         n: usize,
-        s: &Scratch,
+        s: &LayeredScratch,
     ) {
         let layers = self.layout.network(block, network);
         for (l, dense) in layers.iter().enumerate() {
@@ -176,7 +176,7 @@ impl Layered {
         block: usize,
         first: usize,
         n: usize,
-        s: &Scratch,
+        s: &LayeredScratch,
     ) {
         // SAFETY: the kernel checks events; the halves name features.
         unsafe {
@@ -197,7 +197,13 @@ impl Layered {
     }
 
     /// Outputs of both networks of a block: into `sigma`, and into the last of `layers`.
-    fn launch_networks<R: Runtime>(&self, device: &Device<R>, block: usize, n: usize, s: &Scratch) {
+    fn launch_networks<R: Runtime>(
+        &self,
+        device: &Device<R>,
+        block: usize,
+        n: usize,
+        s: &LayeredScratch,
+    ) {
         for (i, network) in self.spec.networks().iter().enumerate() {
             let out = match network {
                 Network::Scale => &s.sigma,
@@ -213,7 +219,7 @@ impl Layered {
         rows: &Buffer,
         log_prob: &Buffer,
         n: usize,
-        s: &Scratch,
+        s: &LayeredScratch,
     ) {
         let (client, line) = (&device.client, CubeDim::new_1d(LINE as u32));
         let features = self.spec.features;
@@ -270,9 +276,9 @@ impl Layered {
         device: &Device<R>,
         (block, network): (usize, usize),
         of_output: &Buffer,
-        launch: &Launch,
-        sums: &Sums,
-        s: &Scratch,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+        s: &LayeredScratch,
     ) {
         let n = launch.n;
         // The activations are those of the network that ran last: compute them again.
@@ -281,7 +287,7 @@ impl Layered {
         let mut from = of_output;
         for (l, dense) in layers.iter().enumerate().rev() {
             let x = &s.layers[l];
-            let edge = self.square.edge();
+            let edge = self.tiling.edge();
             // SAFETY: the kernel checks rows and columns; tiles lie within the n events,
             // ranges within the tiles, partials have room for all parameters.
             unsafe {
@@ -292,7 +298,7 @@ impl Layered {
                         dense.outputs.div_ceil(edge) as u32,
                         launch.chunks as u32,
                     ),
-                    CubeDim::new_1d(self.square.threads() as u32),
+                    CubeDim::new_1d(self.tiling.threads() as u32),
                     from.arg(),
                     x.arg(),
                     launch.tiles.arg(),
@@ -305,7 +311,7 @@ impl Layered {
                     dense.outputs as u32,
                     self.layout.len() as u32,
                     n as u32,
-                    self.square,
+                    self.tiling,
                 );
             }
             let to = &s.backward[l % 2];
@@ -359,10 +365,10 @@ impl<R: Runtime> Kernels<R> for Layered {
         1
     }
 
-    fn wanted_cubes(&self) -> usize {
+    fn target_cubes(&self) -> usize {
         // Wide layers have many cubes without ranges.
-        let tiles = self.spec.hidden[0].div_ceil(self.square.edge());
-        (self.wanted_cubes / (tiles * tiles)).clamp(1, 64)
+        let tiles = self.spec.hidden[0].div_ceil(self.tiling.edge());
+        (self.target_cubes / (tiles * tiles)).clamp(1, 64)
     }
 
     fn set_params(&mut self, _: &Device<R>, params: Buffer) {
@@ -428,7 +434,12 @@ impl<R: Runtime> Kernels<R> for Layered {
         Ok(())
     }
 
-    fn gradient(&self, device: &Device<R>, launch: &Launch, sums: &Sums) -> Result<Buffer> {
+    fn gradient(
+        &self,
+        device: &Device<R>,
+        launch: &EventLaunch,
+        sums: &GradientSums,
+    ) -> Result<Buffer> {
         let (client, line, n) = (&device.client, CubeDim::new_1d(LINE as u32), launch.n);
         let features = self.spec.features;
         let s = self.scratch_for(device, n)?;

@@ -17,7 +17,7 @@ mod tiles;
 mod tuning;
 
 pub use error::{DeviceError, Result};
-pub use probe::{Backend, Found, devices};
+pub use probe::{Backend, DeviceInfo, devices};
 pub use tuning::DeviceClass;
 
 pub use crate::training::{Adam, Events, Weights};
@@ -28,7 +28,7 @@ use cubecl::prelude::Runtime;
 use cubecl::wgpu::WgpuRuntime;
 use device::{Device, guarded};
 use flow::Flow;
-use fused::Fused;
+use fused::FusedKernels;
 use layered::Layered;
 
 /// What the gradients of a step came to.
@@ -42,7 +42,7 @@ pub struct Summed {
 
 /// Events of one step, shard after shard.
 #[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
+pub struct DeviceBatch<'a> {
     pub events: Events<'a>,
     /// Loss weight per event; 1 for all if absent.
     pub weights: Option<&'a [f32]>,
@@ -74,12 +74,16 @@ pub trait DeviceFlow {
     /// Scaled events (events, features) that latent points of the same shape come from.
     fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()>;
     /// Gradient sums and losses of a batch.
-    fn gradient(&self, batch: &Batch) -> Result<Gradient>;
+    fn gradient(&self, batch: &DeviceBatch) -> Result<Gradient>;
     /// Events that can be kept on the device at most.
-    fn room(&self) -> usize;
+    fn capacity(&self) -> usize;
     /// Keeps so many scaled events on the device, for batches to name: given in pieces
     /// (events, features).
-    fn hold(&mut self, events: usize, pieces: &mut dyn Iterator<Item = &[f32]>) -> Result<()>;
+    fn upload_events(
+        &mut self,
+        events: usize,
+        pieces: &mut dyn Iterator<Item = &[f32]>,
+    ) -> Result<()>;
     /// Computes log p of the events held, `turns` times over, and leaves it there: what
     /// scoring takes without the copies to and from the device.
     fn score_held(&self, turns: usize) -> Result<()>;
@@ -87,7 +91,7 @@ pub trait DeviceFlow {
     fn begin(&mut self, weights: &Weights) -> Result<()>;
     /// Adds the gradient of a batch to the sums of the step, which stay on the device, and
     /// does not wait for it. The first batch after `collect` begins a new step.
-    fn add_gradient(&mut self, batch: &Batch) -> Result<()>;
+    fn add_gradient(&mut self, batch: &DeviceBatch) -> Result<()>;
     /// Waits for the step's gradients.
     fn collect(&mut self) -> Result<Summed>;
     /// The step's sums (parameters), in units of 2⁻³².
@@ -102,7 +106,7 @@ pub trait DeviceFlow {
 }
 
 /// A flow of `spec` on the device `found`, its parameters not yet set.
-pub fn open(found: &Found, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
+pub fn open(found: &DeviceInfo, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
     guarded(|| match found.backend {
         Backend::Cuda => {
             flow(Device::<CudaRuntime>::open(&probe::cuda_device(found), found)?, spec)
@@ -115,7 +119,7 @@ pub fn open(found: &Found, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
 
 fn flow<R: Runtime>(device: Device<R>, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
     if spec.hidden.len() == 1 {
-        let kernels = Fused::new(&device, spec)?;
+        let kernels = FusedKernels::new(&device, spec)?;
         return Ok(Box::new(Flow::new(device, kernels, spec.features)?));
     }
     let kernels = Layered::new(&device, spec)?;
@@ -123,7 +127,7 @@ fn flow<R: Runtime>(device: Device<R>, spec: &FlowSpec) -> Result<Box<dyn Device
 }
 
 /// The device's peak of f32 multiply-adds, in 10⁹ per second: the best of ten launches.
-pub fn fma_peak(found: &Found) -> Result<f64> {
+pub fn fma_peak(found: &DeviceInfo) -> Result<f64> {
     guarded(|| match found.backend {
         Backend::Cuda => {
             peak::measure(&Device::<CudaRuntime>::open(&probe::cuda_device(found), found)?)

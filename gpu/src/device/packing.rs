@@ -2,7 +2,7 @@
 //! features, and partial sums of gradients.
 
 use super::kernels::gradient::per_unit;
-use super::kernels::network::Shape;
+use super::kernels::network::KernelShape;
 use crate::layout::Layout;
 use crate::spec::{Coupling, FlowSpec, Permutation};
 
@@ -25,11 +25,11 @@ pub(crate) struct Packing {
 
 /// The shape that kernels are compiled for, with at most `tile` hidden units in shared
 /// memory at a time.
-pub(crate) fn shape(spec: &FlowSpec, tile: usize) -> Shape {
+pub(crate) fn shape(spec: &FlowSpec, tile: usize) -> KernelShape {
     let hidden = spec.hidden[0];
     // Tiles of equal length leave the least padding.
     let tiles = hidden.div_ceil(tile);
-    Shape {
+    KernelShape {
         features: spec.features,
         blocks: spec.blocks,
         hidden,
@@ -41,7 +41,7 @@ pub(crate) fn shape(spec: &FlowSpec, tile: usize) -> Shape {
 }
 
 impl Packing {
-    pub(crate) fn new(spec: &FlowSpec, shape: &Shape) -> Packing {
+    pub(crate) fn new(spec: &FlowSpec, shape: &KernelShape) -> Packing {
         let layout = Layout::new(spec);
         let networks = shape.blocks * shape.networks();
         let (padded, half) = (shape.padded(), shape.half);
@@ -82,7 +82,7 @@ impl Packing {
 
 /// The features of an event in slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Slots {
+pub(crate) struct FeatureSlots {
     /// First the feature of each slot in the first pair of blocks, then for each further
     /// pair the slot that each of its slots comes from, then the feature of each slot in
     /// the last pair.
@@ -92,8 +92,8 @@ pub(crate) struct Slots {
     pub(crate) back: Vec<u32>,
 }
 
-impl Slots {
-    pub(crate) fn new(spec: &FlowSpec) -> Slots {
+impl FeatureSlots {
+    pub(crate) fn new(spec: &FlowSpec) -> FeatureSlots {
         let slots = 2 * spec.features.div_ceil(2);
         let pairs = spec.blocks.div_ceil(2);
         let features = |pair: usize| -> Vec<u32> {
@@ -113,7 +113,7 @@ impl Slots {
             before = now;
         }
         order.extend(before);
-        Slots { order, back }
+        FeatureSlots { order, back }
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_parameter_has_one_place_for_its_value_and_one_for_its_gradient() {
+    fn every_parameter_has_value_and_gradient_place() {
         for (features, hidden, affine) in [(2, 1, true), (5, 7, false), (6, 130, true)] {
             let spec = FlowSpec {
                 hidden: vec![hidden],
@@ -162,7 +162,7 @@ mod tests {
             permutation: Permutation::Seeded(3),
             ..FlowSpec::reference_study(7)
         };
-        let slots = Slots::new(&spec);
+        let slots = FeatureSlots::new(&spec);
         let width = 8;
         let mut now: Vec<u32> = slots.order[..width].to_vec();
         for pair in 1..3 {

@@ -13,7 +13,7 @@ pub enum Backend {
 
 /// A device that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct DeviceInfo {
     pub backend: Backend,
     pub class: DeviceClass,
     pub name: String,
@@ -21,18 +21,18 @@ pub struct Found {
     pub memory: Option<u64>,
     /// Among those of its backend and kind.
     pub(super) index: usize,
-    kind: Kind,
+    kind: DeviceKind,
 }
 
-impl Found {
+impl DeviceInfo {
     /// Whether it is a GPU with a memory of its own.
     pub fn is_discrete(&self) -> bool {
-        self.kind == Kind::Discrete
+        self.kind == DeviceKind::Discrete
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum DeviceKind {
     Discrete,
     Integrated,
     Virtual,
@@ -40,7 +40,7 @@ enum Kind {
 }
 
 /// The devices of a backend, the fastest kind first; none is an error that says why.
-pub fn devices(backend: Backend) -> Result<Vec<Found>> {
+pub fn devices(backend: Backend) -> Result<Vec<DeviceInfo>> {
     match backend {
         Backend::Cuda => cuda(),
         Backend::Vulkan => vulkan(),
@@ -51,7 +51,7 @@ fn missing(device: &'static str, reason: impl Into<String>) -> DeviceError {
     DeviceError::Missing { device, reason: reason.into() }
 }
 
-fn cuda() -> Result<Vec<Found>> {
+fn cuda() -> Result<Vec<DeviceInfo>> {
     use cudarc::driver::{result as driver, sys};
     const CUDA: &str = "CUDA device";
     let failed = |e: driver::DriverError| missing(CUDA, format!("the driver says {e:?}"));
@@ -84,38 +84,38 @@ fn cuda() -> Result<Vec<Found>> {
             let device = driver::device::get(index).map_err(failed)?;
             // SAFETY: the device is one that the driver has just named.
             let memory = unsafe { driver::device::total_mem(device) }.map_err(failed)?;
-            Ok(Found {
+            Ok(DeviceInfo {
                 backend: Backend::Cuda,
                 class: DeviceClass::Cuda,
                 name: driver::device::get_name(device).map_err(failed)?,
                 memory: Some(memory as u64),
                 index: index as usize,
-                kind: Kind::Discrete,
+                kind: DeviceKind::Discrete,
             })
         })
         .collect()
 }
 
-fn vulkan() -> Result<Vec<Found>> {
+fn vulkan() -> Result<Vec<DeviceInfo>> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::VULKAN,
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let adapters = cubecl::future::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<DeviceInfo> = Vec::new();
     for adapter in adapters {
         let info = adapter.get_info();
         let kind = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => Kind::Discrete,
-            wgpu::DeviceType::IntegratedGpu => Kind::Integrated,
-            wgpu::DeviceType::VirtualGpu => Kind::Virtual,
-            wgpu::DeviceType::Cpu => Kind::Software,
+            wgpu::DeviceType::DiscreteGpu => DeviceKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => DeviceKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => DeviceKind::Virtual,
+            wgpu::DeviceType::Cpu => DeviceKind::Software,
             wgpu::DeviceType::Other => continue,
         };
         let class =
-            if kind == Kind::Software { DeviceClass::Software } else { DeviceClass::Vulkan };
+            if kind == DeviceKind::Software { DeviceClass::Software } else { DeviceClass::Vulkan };
         let index = found.iter().filter(|f| f.kind == kind).count();
-        found.push(Found {
+        found.push(DeviceInfo {
             backend: Backend::Vulkan,
             class,
             name: info.name,
@@ -132,16 +132,16 @@ fn vulkan() -> Result<Vec<Found>> {
 }
 
 /// The same device in the runtime's words.
-pub(super) fn cuda_device(found: &Found) -> CudaDevice {
+pub(super) fn cuda_device(found: &DeviceInfo) -> CudaDevice {
     CudaDevice::new(found.index)
 }
 
 /// The same device in the runtime's words.
-pub(super) fn wgpu_device(found: &Found) -> WgpuDevice {
+pub(super) fn wgpu_device(found: &DeviceInfo) -> WgpuDevice {
     match found.kind {
-        Kind::Discrete => WgpuDevice::DiscreteGpu(found.index),
-        Kind::Integrated => WgpuDevice::IntegratedGpu(found.index),
-        Kind::Virtual => WgpuDevice::VirtualGpu(found.index),
-        Kind::Software => WgpuDevice::Cpu,
+        DeviceKind::Discrete => WgpuDevice::DiscreteGpu(found.index),
+        DeviceKind::Integrated => WgpuDevice::IntegratedGpu(found.index),
+        DeviceKind::Virtual => WgpuDevice::VirtualGpu(found.index),
+        DeviceKind::Software => WgpuDevice::Cpu,
     }
 }

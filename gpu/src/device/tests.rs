@@ -4,7 +4,7 @@ use super::device::{Buffer, Device};
 use super::error::{DeviceError, Result};
 use super::kernels::fixed::{add_wide, from_fixed, is_usable, to_fixed};
 use super::kernels::math::{exp, tanh};
-use super::{Backend, Batch, Events, devices, open, probe};
+use super::{Backend, DeviceBatch, Events, devices, open, probe};
 use crate::random::Stream;
 use crate::spec::FlowSpec;
 use cubecl::prelude::*;
@@ -33,7 +33,7 @@ fn round_all(values: &Array<f32>, words: &mut Array<u32>, back: &mut Array<f32>,
 }
 
 #[test]
-fn rounding_to_integers_is_exact_with_ties_to_even() {
+fn integer_rounding_is_exact_with_ties_to_even() {
     let stream = Stream::new(12, "fixed", &[]);
     // Random bits below 2³⁰, and values around every exponent and tie.
     let mut values: Vec<f32> = (0..20_000)
@@ -143,7 +143,7 @@ fn ask_for(device: &Device<WgpuRuntime>, room: usize, out: &Buffer) -> Result<[f
 }
 
 #[test]
-fn a_launch_that_asks_for_too_much_is_an_error_and_never_stale_data() {
+fn oversized_launch_is_an_error_not_stale_data() {
     let device = vulkan();
     let out = device.upload(&[7.0_f32; 32]);
     assert_eq!(ask_for(&device, 1024, &out).unwrap(), [1.0; 32]);
@@ -154,7 +154,7 @@ fn a_launch_that_asks_for_too_much_is_an_error_and_never_stale_data() {
 }
 
 #[test]
-fn a_buffer_beyond_the_device_is_refused_with_what_it_needs() {
+fn oversized_buffer_is_refused_with_its_needs() {
     let device = vulkan();
     let most = device.largest_buffer() / 4;
     let refused = device.empty(most as usize + 1).unwrap_err();
@@ -162,14 +162,14 @@ fn a_buffer_beyond_the_device_is_refused_with_what_it_needs() {
 }
 
 #[test]
-fn a_batch_beyond_the_device_s_memory_is_refused_with_what_it_needs() {
+fn oversized_batch_is_refused_with_its_needs() {
     let mut found = devices(Backend::Vulkan).unwrap().remove(0);
     found.memory = Some(1 << 20);
     let spec = FlowSpec { hidden: vec![8], blocks: 2, ..FlowSpec::reference_study(4) };
     let events = vec![0.5; 40_000 * 4];
     let offsets = [0, 40_000];
     let batch =
-        Batch { events: Events::Rows(&events), weights: None, offsets: &offsets, shards: 1 };
+        DeviceBatch { events: Events::Rows(&events), weights: None, offsets: &offsets, shards: 1 };
     let refused = open(&found, &spec).unwrap().gradient(&batch).unwrap_err();
     assert!(
         matches!(refused, DeviceError::TooLittle { needed, available: 1_048_576, .. } if needed > 40_000 * 80),

@@ -1,7 +1,7 @@
 //! A batch in tiles, and tiles in launches.
 
 use super::error::{DeviceError, Result, expect_len};
-use super::{Batch, Events};
+use super::{DeviceBatch, Events};
 
 /// Events whose gradient is summed in f32 before it is rounded to integers: part of the
 /// definition of the result, on every device.
@@ -24,16 +24,16 @@ impl Tile {
     }
 }
 
-pub(crate) struct Plan {
+pub(crate) struct TilePlan {
     tiles: Vec<Tile>,
     /// First tile of each launch, and the number of tiles.
     starts: Vec<usize>,
     shards: usize,
 }
 
-impl Plan {
+impl TilePlan {
     /// Tiles of a batch, in launches of at most `most` events.
-    pub(crate) fn new(batch: &Batch, features: usize, most: usize) -> Result<Plan> {
+    pub(crate) fn new(batch: &DeviceBatch, features: usize, most: usize) -> Result<TilePlan> {
         let events = batch.offsets.last().copied().unwrap_or(0);
         match batch.events {
             Events::Rows(rows) => {
@@ -76,7 +76,7 @@ impl Plan {
             }
         }
         starts.push(tiles.len());
-        Ok(Plan { tiles, starts, shards: batch.offsets.len().saturating_sub(1) })
+        Ok(TilePlan { tiles, starts, shards: batch.offsets.len().saturating_sub(1) })
     }
 
     /// Shards of the batch.
@@ -110,9 +110,13 @@ mod tests {
     fn tiles_and_launches_hold_every_event_once() {
         let offsets = [0, 1, 1, 1025, 5000];
         let events = vec![0.0; 5000 * 2];
-        let batch =
-            Batch { events: Events::Rows(&events), weights: None, offsets: &offsets, shards: 16 };
-        let plan = Plan::new(&batch, 2, 1500).unwrap();
+        let batch = DeviceBatch {
+            events: Events::Rows(&events),
+            weights: None,
+            offsets: &offsets,
+            shards: 16,
+        };
+        let plan = TilePlan::new(&batch, 2, 1500).unwrap();
         let tiles: Vec<Tile> = plan.launches().flatten().copied().collect();
         let mut next = 0;
         for tile in &tiles {
@@ -128,18 +132,26 @@ mod tests {
 
     #[test]
     fn a_batch_that_does_not_fit_together_is_refused() {
-        let batch =
-            Batch { events: Events::Rows(&[0.0; 6]), weights: None, offsets: &[0, 4], shards: 1 };
-        assert!(Plan::new(&batch, 2, 4096).is_err());
-        let batch = Batch {
+        let batch = DeviceBatch {
+            events: Events::Rows(&[0.0; 6]),
+            weights: None,
+            offsets: &[0, 4],
+            shards: 1,
+        };
+        assert!(TilePlan::new(&batch, 2, 4096).is_err());
+        let batch = DeviceBatch {
             events: Events::Rows(&[0.0; 6]),
             weights: Some(&[1.0]),
             offsets: &[0, 3],
             shards: 1,
         };
-        assert!(Plan::new(&batch, 2, 4096).is_err());
-        let batch =
-            Batch { events: Events::Rows(&[0.0; 6]), weights: None, offsets: &[4, 3], shards: 1 };
-        assert!(Plan::new(&batch, 2, 4096).is_err());
+        assert!(TilePlan::new(&batch, 2, 4096).is_err());
+        let batch = DeviceBatch {
+            events: Events::Rows(&[0.0; 6]),
+            weights: None,
+            offsets: &[4, 3],
+            shards: 1,
+        };
+        assert!(TilePlan::new(&batch, 2, 4096).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Ends a process without other ranks that makes no progress: nobody else watches it.
 
-use super::{SILENT_SHARE, Shared, pause_of};
+use super::{SILENT_SHARE, WatchState, pause_of};
 use crate::comm::ReadingOf;
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// Starts a thread that ends this process with exit code 5 after half of the deadline without
 /// progress. The time that the process itself was stopped does not count.
 pub(super) fn start(
-    shared: Arc<Shared>,
+    shared: Arc<WatchState>,
     deadline: Duration,
     reading: ReadingOf,
 ) -> Result<JoinHandle<()>> {
@@ -22,7 +22,7 @@ pub(super) fn start(
         .map_err(|error| Fault::new("cannot start a thread").found(error).environment())
 }
 
-fn run(shared: &Shared, deadline: Duration, reading: &ReadingOf) {
+fn run(shared: &WatchState, deadline: Duration, reading: &ReadingOf) {
     let (pause, limit) = (pause_of(deadline), deadline.mul_f64(SILENT_SHARE));
     let (mut ticks, mut idle) = (shared.ticks.load(Ordering::Relaxed), Duration::ZERO);
     let mut turn = Instant::now();

@@ -17,17 +17,17 @@ const RECORD_BYTES: usize = 256;
 
 /// What a rank's main thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
+pub enum Activity {
     /// Work between collectives.
     Working,
-    /// It waits in a collective: [`Call`].
-    Waiting(Call),
+    /// It waits in a collective: [`Collective`].
+    Waiting(Collective),
     /// It has left in order and will come to no more collectives.
     Left,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum Collective {
     Reduce,
     Gather,
     Broadcast,
@@ -46,11 +46,11 @@ pub enum Work {
     Extracting,
 }
 
-const CALLS: [(Call, &str); 4] = [
-    (Call::Reduce, "all-reduce"),
-    (Call::Gather, "all-gather"),
-    (Call::Broadcast, "broadcast"),
-    (Call::Barrier, "barrier"),
+const CALLS: [(Collective, &str); 4] = [
+    (Collective::Reduce, "all-reduce"),
+    (Collective::Gather, "all-gather"),
+    (Collective::Broadcast, "broadcast"),
+    (Collective::Barrier, "barrier"),
 ];
 
 const WORKS: [(Work, &str); 7] = [
@@ -63,9 +63,9 @@ const WORKS: [(Work, &str); 7] = [
     (Work::Extracting, "extracting"),
 ];
 
-impl Call {
-    pub fn of(code: usize) -> Call {
-        CALLS.get(code).map_or(Call::Barrier, |(call, _)| *call)
+impl Collective {
+    pub fn of(code: usize) -> Collective {
+        CALLS.get(code).map_or(Collective::Barrier, |(call, _)| *call)
     }
 
     pub fn name(self) -> &'static str {
@@ -86,7 +86,7 @@ pub struct Record {
     pub beat: u64,
     /// Collectives entered so far.
     pub entered: u64,
-    pub doing: Doing,
+    pub activity: Activity,
     /// Signs of progress so far.
     pub ticks: u64,
     pub work: Work,
@@ -99,10 +99,10 @@ pub struct Record {
 impl Record {
     /// `job`: files of an earlier job mean nothing.
     fn to_line(&self, job: u64) -> String {
-        let doing = match self.doing {
-            Doing::Working => "working",
-            Doing::Waiting(call) => call.name(),
-            Doing::Left => "left",
+        let doing = match self.activity {
+            Activity::Working => "working",
+            Activity::Waiting(call) => call.name(),
+            Activity::Left => "left",
         };
         let Record { beat, entered, ticks, at, process, host, .. } = self;
         let work = WORKS[self.work as usize].1;
@@ -123,16 +123,16 @@ impl Record {
         let job = u64::from_str_radix(next()?, 16).ok()?;
         let (beat, entered) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let doing = match next()? {
-            "working" => Doing::Working,
-            "left" => Doing::Left,
-            call => Doing::Waiting(CALLS.iter().find(|(_, name)| *name == call)?.0),
+            "working" => Activity::Working,
+            "left" => Activity::Left,
+            call => Activity::Waiting(CALLS.iter().find(|(_, name)| *name == call)?.0),
         };
         let ticks = next()?.parse().ok()?;
         let work = next()?;
         let work = WORKS.iter().find(|(_, name)| *name == work)?.0;
         let (at, process) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let host = next()?.to_string();
-        let record = Record { beat, entered, doing, ticks, work, at, process, host };
+        let record = Record { beat, entered, activity: doing, ticks, work, at, process, host };
         (next()? == ".").then_some((job, record))
     }
 
@@ -152,14 +152,14 @@ impl Record {
 
 /// The folder of the ranks' files.
 #[derive(Debug, Clone)]
-pub struct Beats {
+pub struct Heartbeats {
     folder: PathBuf,
     job: u64,
 }
 
-impl Beats {
-    pub fn within(output: &Path, job: u64) -> Beats {
-        Beats { folder: output.join(FOLDER), job }
+impl Heartbeats {
+    pub fn within(output: &Path, job: u64) -> Heartbeats {
+        Heartbeats { folder: output.join(FOLDER), job }
     }
 
     /// Makes the folder, without what an earlier job left in it.
@@ -250,7 +250,7 @@ mod tests {
         Record {
             beat: 7,
             entered: 1234,
-            doing: Doing::Waiting(Call::Gather),
+            activity: Activity::Waiting(Collective::Gather),
             ticks: 99,
             work: Work::Training,
             at: 57,
@@ -268,27 +268,28 @@ mod tests {
     #[test]
     fn what_is_posted_is_read_by_the_same_job_only() {
         let folder = tempfile::tempdir().unwrap();
-        Beats::clear(folder.path()).unwrap();
-        let beats = Beats::within(folder.path(), 0xfeed);
-        assert_eq!(beats.read(2), None);
-        for doing in [Doing::Working, Doing::Left, Doing::Waiting(Call::Barrier)] {
-            let posted = Record { doing, beat: 1 << 60, host: "x".repeat(64), ..record() };
-            beats.post(2, &posted).unwrap();
-            assert_eq!(beats.read(2), Some(posted));
+        Heartbeats::clear(folder.path()).unwrap();
+        let heartbeats = Heartbeats::within(folder.path(), 0xfeed);
+        assert_eq!(heartbeats.read(2), None);
+        for doing in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)] {
+            let posted =
+                Record { activity: doing, beat: 1 << 60, host: "x".repeat(64), ..record() };
+            heartbeats.post(2, &posted).unwrap();
+            assert_eq!(heartbeats.read(2), Some(posted));
         }
-        assert_eq!(Beats::within(folder.path(), 0xbeef).read(2), None);
-        Beats::clear(folder.path()).unwrap();
-        assert_eq!(beats.read(2), None);
+        assert_eq!(Heartbeats::within(folder.path(), 0xbeef).read(2), None);
+        Heartbeats::clear(folder.path()).unwrap();
+        assert_eq!(heartbeats.read(2), None);
     }
 
     #[test]
     fn signs_are_seen_from_outside_whatever_the_job() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(signs_of_life(folder.path()), []);
-        Beats::clear(folder.path()).unwrap();
-        let beats = Beats::within(folder.path(), 77);
+        Heartbeats::clear(folder.path()).unwrap();
+        let heartbeats = Heartbeats::within(folder.path(), 77);
         for rank in [10, 2] {
-            beats.post(rank, &record()).unwrap();
+            heartbeats.post(rank, &record()).unwrap();
         }
         std::fs::write(folder.path().join(FOLDER).join("rank-3"), "torn").unwrap();
         let signs = signs_of_life(folder.path());

@@ -2,7 +2,7 @@
 //! deadline, with a message that names it.
 //!
 //! A collective of MPI waits for ever for a rank that does not come. [`Watched`] counts
-//! the collectives a rank enters, and takes signs of progress ([`World::progress`])
+//! the collectives a rank enters, and takes signs of progress ([`Communicator::progress`])
 //! between them. A thread per rank writes both to the rank's file (`heartbeats`) some twenty
 //! times within the deadline, and reads the file of the next rank. Three things end the
 //! job with exit code 5:
@@ -28,10 +28,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{World, agree, host, is_root};
+use super::{Communicator, host, is_root, sync_result};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
-use heartbeats::{Beats, Call, Doing, Record, Work};
+use heartbeats::{Activity, Collective, Heartbeats, Record, Work};
 
 /// Turns of the watching thread within a deadline, and limits of its pause.
 const TURNS: u32 = 20;
@@ -51,15 +51,15 @@ const UNSEEN: Duration = Duration::from_secs(120);
 
 /// A world whose collectives are watched.
 pub struct Watched<'a> {
-    inner: &'a dyn World,
+    inner: &'a dyn Communicator,
     watch: Option<Watch>,
 }
 
 struct Watch {
-    shared: Arc<Shared>,
+    shared: Arc<WatchState>,
     thread: Option<JoinHandle<()>>,
     /// Absent without other ranks.
-    beats: Option<Beats>,
+    heartbeats: Option<Heartbeats>,
 }
 
 /// Returns the file that a rank is reading, for messages.
@@ -67,9 +67,9 @@ pub type ReadingOf = Arc<dyn Fn(usize) -> Option<String> + Send + Sync>;
 
 /// What the main thread tells its monitor.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct WatchState {
     entered: AtomicU64,
-    /// 0: none; else one more than the [`Call`].
+    /// 0: none; else one more than the [`Collective`].
     waiting: AtomicUsize,
     pub(super) ticks: AtomicU64,
     work: AtomicUsize,
@@ -78,73 +78,73 @@ pub(super) struct Shared {
     news: Condvar,
 }
 
-/// Watches the collectives of `world` from now on, if it has ranks as processes and there
+/// Watches the collectives of `comm` from now on, if it has ranks as processes and there
 /// is a deadline. Rank 0 names a folder that all ranks see and may write in; the other
 /// ranks' is not asked for.
 pub fn watch<'a>(
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
 ) -> Result<Watched<'a>> {
-    watch_ranks(world, folder, deadline, Arc::new(|_| None))
+    watch_ranks(comm, folder, deadline, Arc::new(|_| None))
 }
 
 /// Does the same for ranks that read one file after the other, also for a single one; `reading`
 /// names the file.
 pub fn watch_reading<'a>(
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
     reading: ReadingOf,
 ) -> Result<Watched<'a>> {
-    let Some(deadline) = deadline.filter(|_| world.size() == 1) else {
-        return watch_ranks(world, folder, deadline, reading);
+    let Some(deadline) = deadline.filter(|_| comm.size() == 1) else {
+        return watch_ranks(comm, folder, deadline, reading);
     };
-    remove_old_beats(folder);
-    let shared = Arc::new(Shared::default());
+    remove_old_heartbeats(folder);
+    let shared = Arc::new(WatchState::default());
     let thread = Some(alone::start(Arc::clone(&shared), deadline, reading)?);
-    Ok(Watched { inner: world, watch: Some(Watch { shared, thread, beats: None }) })
+    Ok(Watched { inner: comm, watch: Some(Watch { shared, thread, heartbeats: None }) })
 }
 
 /// Removes what an earlier job that was killed may have left.
-fn remove_old_beats(folder: Option<&Path>) {
+fn remove_old_heartbeats(folder: Option<&Path>) {
     if let Some(folder) = folder {
-        let _ = Beats::within(folder, 0).remove();
+        let _ = Heartbeats::within(folder, 0).remove();
     }
 }
 
 fn watch_ranks<'a>(
-    world: &'a dyn World,
+    comm: &'a dyn Communicator,
     folder: Option<&Path>,
     deadline: Option<Duration>,
     reading: ReadingOf,
 ) -> Result<Watched<'a>> {
-    let passive = Watched { inner: world, watch: None };
-    remove_old_beats(folder);
-    let (Some(deadline), Some(abort), true) = (deadline, world.aborter(), world.size() > 1) else {
+    let passive = Watched { inner: comm, watch: None };
+    remove_old_heartbeats(folder);
+    let (Some(deadline), Some(abort), true) = (deadline, comm.aborter(), comm.size() > 1) else {
         return Ok(passive);
     };
     let absolute = folder.map(|f| std::path::absolute(f).unwrap_or_else(|_| f.to_path_buf()));
     let cleared = match &absolute {
-        Some(folder) => Beats::clear(folder).map_err(|error| unusable(folder, &error)),
+        Some(folder) => Heartbeats::clear(folder).map_err(|error| unusable(folder, &error)),
         None => Ok(()),
     };
-    agree(world, cleared)?;
-    let mut told = match &absolute {
+    sync_result(comm, cleared)?;
+    let mut message = match &absolute {
         Some(folder) => [&new_job().to_le_bytes(), folder.as_os_str().as_encoded_bytes()].concat(),
         None => Vec::new(),
     };
-    world.broadcast(&mut told)?;
-    let Some((job, folder)) = told.split_first_chunk::<8>() else { return Ok(passive) };
+    comm.broadcast(&mut message)?;
+    let Some((job, folder)) = message.split_first_chunk::<8>() else { return Ok(passive) };
     let folder = Path::new(std::str::from_utf8(folder).unwrap_or_default());
-    let beats = Beats::within(folder, u64::from_le_bytes(*job));
-    let shared = Arc::new(Shared::default());
+    let heartbeats = Heartbeats::within(folder, u64::from_le_bytes(*job));
+    let shared = Arc::new(WatchState::default());
     let mut monitor =
-        Monitor::new(world, Arc::clone(&shared), beats.clone(), deadline, abort, reading);
+        Monitor::new(comm, Arc::clone(&shared), heartbeats.clone(), deadline, abort, reading);
     // A folder that one rank cannot write in is no reason not to work.
     let posted = monitor.post().map_err(|error| unusable(folder, &error));
-    if let Err(error) = agree(world, posted) {
-        if is_root(world) {
+    if let Err(error) = sync_result(comm, posted) {
+        if is_root(comm) {
             log::warn!("no watchdog: {error}");
         }
         return Ok(passive);
@@ -153,9 +153,9 @@ fn watch_ranks<'a>(
         .name("watchdog".to_string())
         .spawn(move || monitor.run())
         .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
-    world.signs_watched(true);
-    let watch = Watch { shared, thread: Some(thread), beats: Some(beats) };
-    Ok(Watched { inner: world, watch: Some(watch) })
+    comm.signs_watched(true);
+    let watch = Watch { shared, thread: Some(thread), heartbeats: Some(heartbeats) };
+    Ok(Watched { inner: comm, watch: Some(watch) })
 }
 
 /// Between two turns of a watching thread.
@@ -175,7 +175,7 @@ fn new_job() -> u64 {
 }
 
 impl Watched<'_> {
-    fn meet<T>(&self, call: Call, collective: impl FnOnce() -> T) -> T {
+    fn meet<T>(&self, call: Collective, collective: impl FnOnce() -> T) -> T {
         let Some(Watch { shared, .. }) = &self.watch else { return collective() };
         shared.entered.fetch_add(1, Ordering::Relaxed);
         shared.waiting.store(1 + call as usize, Ordering::Release);
@@ -186,7 +186,7 @@ impl Watched<'_> {
     }
 }
 
-impl World for Watched<'_> {
+impl Communicator for Watched<'_> {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
@@ -200,16 +200,16 @@ impl World for Watched<'_> {
         self.inner.local_size()
     }
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
-        self.meet(Call::Reduce, || self.inner.all_reduce_sum(values))
+        self.meet(Collective::Reduce, || self.inner.all_reduce_sum(values))
     }
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.meet(Call::Gather, || self.inner.all_gather(mine))
+        self.meet(Collective::Gather, || self.inner.all_gather(mine))
     }
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<()> {
-        self.meet(Call::Broadcast, || self.inner.broadcast(bytes))
+        self.meet(Collective::Broadcast, || self.inner.broadcast(bytes))
     }
     fn barrier(&self) -> Result<()> {
-        self.meet(Call::Barrier, || self.inner.barrier())
+        self.meet(Collective::Barrier, || self.inner.barrier())
     }
     fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
         self.inner.send(to, bytes)
@@ -244,15 +244,17 @@ impl Drop for Watched<'_> {
         *watch.shared.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
         watch.shared.news.notify_all();
         let _ = watch.thread.take().map(JoinHandle::join);
-        let Some(beats) = watch.beats.as_ref().filter(|_| is_root(self.inner)) else { return };
+        let Some(heartbeats) = watch.heartbeats.as_ref().filter(|_| is_root(self.inner)) else {
+            return;
+        };
         let since = Instant::now();
-        let left = |rank| beats.read(rank).is_some_and(|r| r.doing == Doing::Left);
-        let all_left = || beats.are_gone() || (1..self.inner.size()).all(left);
+        let left = |rank| heartbeats.read(rank).is_some_and(|r| r.activity == Activity::Left);
+        let all_left = || heartbeats.are_gone() || (1..self.inner.size()).all(left);
         while !all_left() && since.elapsed() < FAREWELL {
             std::thread::sleep(Duration::from_millis(5));
         }
         // What stays is overwritten by the next job.
-        let _ = beats.remove();
+        let _ = heartbeats.remove();
     }
 }
 
@@ -260,8 +262,8 @@ impl Drop for Watched<'_> {
 struct Monitor {
     rank: usize,
     size: usize,
-    shared: Arc<Shared>,
-    beats: Beats,
+    shared: Arc<WatchState>,
+    heartbeats: Heartbeats,
     pause: Duration,
     limit: Duration,
     abort: fn(u8) -> !,
@@ -273,7 +275,7 @@ struct Monitor {
 
 /// What is known of a watched rank.
 #[derive(Debug, Default)]
-struct Seen {
+struct RankHistory {
     last: Option<Record>,
     /// How long its file has not changed.
     silent: Duration,
@@ -283,7 +285,7 @@ struct Seen {
     waiting: Duration,
 }
 
-impl Seen {
+impl RankHistory {
     /// Takes what was read after another `elapsed` of watching.
     fn look(&mut self, found: Option<Record>, elapsed: Duration) {
         let same = |key: fn(&Record) -> u64| match (&self.last, &found) {
@@ -294,7 +296,7 @@ impl Seen {
         };
         let (beat, ticks, entered) = (same(|r| r.beat), same(|r| r.ticks), same(|r| r.entered));
         let waits = |record: &Option<Record>| {
-            record.as_ref().is_some_and(|r| matches!(r.doing, Doing::Waiting(_)))
+            record.as_ref().is_some_and(|r| matches!(r.activity, Activity::Waiting(_)))
         };
         let (waited, waits) = (waits(&self.last), waits(&found));
         let grown = |kept: bool, time: Duration| if kept { time + elapsed } else { Duration::ZERO };
@@ -307,24 +309,24 @@ impl Seen {
     }
 
     fn has_left(&self) -> bool {
-        self.last.as_ref().is_some_and(|r| r.doing == Doing::Left)
+        self.last.as_ref().is_some_and(|r| r.activity == Activity::Left)
     }
 }
 
 impl Monitor {
     fn new(
-        world: &dyn World,
-        shared: Arc<Shared>,
-        beats: Beats,
+        comm: &dyn Communicator,
+        shared: Arc<WatchState>,
+        heartbeats: Heartbeats,
         deadline: Duration,
         abort: fn(u8) -> !,
         reading: ReadingOf,
     ) -> Monitor {
         Monitor {
-            rank: world.rank(),
-            size: world.size(),
+            rank: comm.rank(),
+            size: comm.size(),
             shared,
-            beats,
+            heartbeats,
             pause: pause_of(deadline),
             limit: deadline.mul_f64(SILENT_SHARE),
             abort,
@@ -340,9 +342,9 @@ impl Monitor {
         self.beat += 1;
         Record {
             beat: self.beat,
-            doing: match shared.waiting.load(Ordering::Acquire) {
-                0 => Doing::Working,
-                code => Doing::Waiting(Call::of(code - 1)),
+            activity: match shared.waiting.load(Ordering::Acquire) {
+                0 => Activity::Working,
+                code => Activity::Waiting(Collective::of(code - 1)),
             },
             entered: shared.entered.load(Ordering::Relaxed),
             ticks: shared.ticks.load(Ordering::Relaxed),
@@ -355,13 +357,13 @@ impl Monitor {
 
     fn post(&mut self) -> std::io::Result<Record> {
         let record = self.record();
-        self.beats.post(self.rank, &record).map(|()| record)
+        self.heartbeats.post(self.rank, &record).map(|()| record)
     }
 
     fn run(mut self) {
         let next = (self.rank + 1) % self.size;
-        let (mut own, mut seen) = (Seen::default(), Seen::default());
-        let (mut watched, mut told, mut unposted) = (Duration::ZERO, false, false);
+        let (mut own, mut seen) = (RankHistory::default(), RankHistory::default());
+        let (mut watched, mut reported, mut unposted) = (Duration::ZERO, false, false);
         let mut turn = Instant::now();
         while !self.shared.is_over(self.pause) {
             // A longer turn means that this process itself was stopped.
@@ -376,9 +378,9 @@ impl Monitor {
                 log::warn!("rank {} cannot write its signs of life: {error}", self.rank);
             }
             own.look(posted.ok(), elapsed);
-            seen.look(self.beats.read(next), elapsed);
+            seen.look(self.heartbeats.read(next), elapsed);
             if seen.last.is_none() {
-                if watched >= UNSEEN && !std::mem::replace(&mut told, true) {
+                if watched >= UNSEEN && !std::mem::replace(&mut reported, true) {
                     log::warn!(
                         "rank {} does not see the signs of life of rank {next}: the output folder is not \
                          shared, and a rank that hangs will not be noticed",
@@ -397,19 +399,19 @@ impl Monitor {
                 self.end_all(complaint.exit_code());
             }
         }
-        let farewell = Record { doing: Doing::Left, ..self.record() };
-        let _ = self.beats.post(self.rank, &farewell);
+        let farewell = Record { activity: Activity::Left, ..self.record() };
+        let _ = self.heartbeats.post(self.rank, &farewell);
     }
 
     /// Looks at all ranks, and some turns later once more; what is wrong, if it still is.
-    fn investigate(&self, next: usize, suspect: &Seen) -> Option<Error> {
-        let mut all: Vec<Seen> = (0..self.size).map(|_| Seen::default()).collect();
+    fn investigate(&self, next: usize, suspect: &RankHistory) -> Option<Error> {
+        let mut all: Vec<RankHistory> = (0..self.size).map(|_| RankHistory::default()).collect();
         for elapsed in [Duration::ZERO, self.pause * LOOK_TURNS] {
             if self.shared.is_over(elapsed) {
                 return None;
             }
             for (rank, seen) in all.iter_mut().enumerate() {
-                seen.look(self.beats.read(rank), elapsed);
+                seen.look(self.heartbeats.read(rank), elapsed);
             }
         }
         // Nobody writes this rank's own file while this thread is here.
@@ -440,7 +442,7 @@ impl Monitor {
     }
 }
 
-impl Shared {
+impl WatchState {
     /// Whether the rank has left, after waiting for it for some time.
     pub(super) fn is_over(&self, pause: Duration) -> bool {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
@@ -465,9 +467,9 @@ fn missing(records: &[Option<&Record>], ranks: &[usize], why: &str, reading: &Re
     };
     let is_reading = ranks.iter().any(|rank| reading(*rank).is_some());
     let who: Vec<String> = ranks.iter().map(who).collect();
-    let waiting = records.iter().flatten().filter_map(|r| match r.doing {
-        Doing::Waiting(call) => Some((r.entered, call, r)),
-        Doing::Working | Doing::Left => None,
+    let waiting = records.iter().flatten().filter_map(|r| match r.activity {
+        Activity::Waiting(call) => Some((r.entered, call, r)),
+        Activity::Working | Activity::Left => None,
     });
     let furthest = waiting.max_by_key(|(entered, ..)| *entered);
     let collective = if let Some((number, call, r)) = furthest {
@@ -494,13 +496,13 @@ pub(super) fn advice(is_reading: bool) -> &'static str {
 }
 
 fn jammed(records: &[Option<&Record>], waited: Duration) -> Error {
-    let told = |(rank, record): (usize, Option<&Record>)| {
-        let Record { doing: Doing::Waiting(call), host, entered, .. } = record? else {
+    let describe = |(rank, record): (usize, Option<&Record>)| {
+        let Record { activity: Activity::Waiting(call), host, entered, .. } = record? else {
             return None;
         };
         Some(format!("rank {rank} on {host} in {} {entered}", call.name()))
     };
-    let calls: Vec<String> = records.iter().copied().enumerate().filter_map(told).collect();
+    let calls: Vec<String> = records.iter().copied().enumerate().filter_map(describe).collect();
     Fault::new("all ranks wait, and no collective ends")
         .found(format!("for {:.1} s: {}", waited.as_secs_f64(), calls.join(", ")))
         .advice("look at the network between these nodes, and run the same command again")
@@ -511,11 +513,11 @@ fn jammed(records: &[Option<&Record>], waited: Duration) -> Error {
 mod tests {
     use super::*;
 
-    fn record(beat: u64, ticks: u64, entered: u64, doing: Doing) -> Record {
+    fn record(beat: u64, ticks: u64, entered: u64, doing: Activity) -> Record {
         Record {
             beat,
             entered,
-            doing,
+            activity: doing,
             ticks,
             work: Work::Training,
             at: 57,
@@ -531,46 +533,46 @@ mod tests {
     }
 
     #[test]
-    fn silence_grows_only_while_the_file_does_not_change() {
-        let mut seen = Seen::default();
-        seen.look(Some(record(1, 1, 1, Doing::Working)), TURN);
+    fn silence_grows_only_while_file_is_unchanged() {
+        let mut seen = RankHistory::default();
+        seen.look(Some(record(1, 1, 1, Activity::Working)), TURN);
         assert_eq!((seen.silent, seen.idle), (Duration::ZERO, Duration::ZERO));
         for _ in 0..4 {
-            seen.look(Some(record(1, 1, 1, Doing::Working)), TURN);
+            seen.look(Some(record(1, 1, 1, Activity::Working)), TURN);
         }
         // A record that cannot be read is no sign of life, and the last one stays known.
         seen.look(None, TURN);
         assert_eq!((seen.silent, seen.idle), (5 * TURN, 5 * TURN));
         assert_eq!(seen.last.as_ref().map(|r| r.beat), Some(1));
-        seen.look(Some(record(2, 1, 1, Doing::Working)), TURN);
+        seen.look(Some(record(2, 1, 1, Activity::Working)), TURN);
         assert_eq!((seen.silent, seen.idle), (Duration::ZERO, 6 * TURN));
-        seen.look(Some(record(3, 2, 1, Doing::Working)), TURN);
+        seen.look(Some(record(3, 2, 1, Activity::Working)), TURN);
         assert_eq!(seen.idle, Duration::ZERO);
     }
 
     #[test]
-    fn a_rank_that_waits_is_not_idle_and_one_that_works_does_not_wait() {
-        let mut seen = Seen::default();
+    fn waiting_is_not_idle_nor_working_waiting() {
+        let mut seen = RankHistory::default();
         for beat in 0..9 {
-            seen.look(Some(record(beat, 5, 7, Doing::Waiting(Call::Reduce))), TURN);
+            seen.look(Some(record(beat, 5, 7, Activity::Waiting(Collective::Reduce))), TURN);
         }
         assert_eq!(
             (seen.silent, seen.idle, seen.waiting),
             (Duration::ZERO, Duration::ZERO, 8 * TURN)
         );
-        seen.look(Some(record(10, 5, 8, Doing::Waiting(Call::Reduce))), TURN);
+        seen.look(Some(record(10, 5, 8, Activity::Waiting(Collective::Reduce))), TURN);
         assert_eq!(seen.waiting, Duration::ZERO);
         // Hours of reading, a tick in every turn.
         for beat in 11..1000 {
-            seen.look(Some(record(beat, beat, 8, Doing::Working)), TURN);
+            seen.look(Some(record(beat, beat, 8, Activity::Working)), TURN);
         }
         assert_eq!((seen.silent, seen.idle, seen.waiting), Default::default());
     }
 
     #[test]
-    fn the_message_names_rank_host_step_and_collective() {
-        let waits = record(9, 9, 1235, Doing::Waiting(Call::Reduce));
-        let gone = record(3, 3, 1234, Doing::Working);
+    fn message_names_rank_host_step_and_collective() {
+        let waits = record(9, 9, 1235, Activity::Waiting(Collective::Reduce));
+        let gone = record(3, 3, 1234, Activity::Working);
         let error = missing(
             &[Some(&waits), None, Some(&gone)],
             &[2],
@@ -585,19 +587,19 @@ mod tests {
         let reads: ReadingOf = Arc::new(|rank| (rank == 1).then(|| "run-7.h5".to_string()));
         let text = missing(&[Some(&waits), Some(&gone)], &[1], "", &reads).to_string();
         assert!(text.contains("step 57, reading run-7.h5") && text.contains("child"), "{text}");
-        let works = record(9, 9, 41, Doing::Working);
+        let works = record(9, 9, 41, Activity::Working);
         let text = missing(&[Some(&works), Some(&gone)], &[1], "", &unknown()).to_string();
         assert!(text.contains("collective 1235"), "{text}");
     }
 
     /// The monitor of rank 0 of two in a job whose files lie in `folder`.
     fn monitor(folder: &Path) -> Monitor {
-        Beats::clear(folder).unwrap();
+        Heartbeats::clear(folder).unwrap();
         Monitor {
             rank: 0,
             size: 2,
             shared: Arc::default(),
-            beats: Beats::within(folder, 7),
+            heartbeats: Heartbeats::within(folder, 7),
             pause: Duration::from_millis(20),
             limit: Duration::from_secs(3),
             abort: |_| panic!("aborted"),
@@ -609,20 +611,24 @@ mod tests {
     }
 
     /// What rank 0 finds out about rank 1, whose file is written again and again.
-    fn found(suspect: &Seen, mine: Doing, other: impl Fn(u64) -> Record + Send) -> Option<Error> {
+    fn diagnosis(
+        suspect: &RankHistory,
+        mine: Activity,
+        other: impl Fn(u64) -> Record + Send,
+    ) -> Option<Error> {
         let folder = tempfile::tempdir().unwrap();
         let monitor = monitor(folder.path());
-        monitor.beats.post(0, &record(1, 1, 5, mine)).unwrap();
-        monitor.beats.post(1, &other(0)).unwrap();
+        monitor.heartbeats.post(0, &record(1, 1, 5, mine)).unwrap();
+        monitor.heartbeats.post(1, &other(0)).unwrap();
         let over = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let (beats, over) = (&monitor.beats, &over);
+            let (heartbeats, over) = (&monitor.heartbeats, &over);
             scope.spawn(move || {
                 for beat in 1.. {
                     if over.load(Ordering::Relaxed) {
                         break;
                     }
-                    beats.post(1, &other(beat)).unwrap();
+                    heartbeats.post(1, &other(beat)).unwrap();
                     std::thread::sleep(Duration::from_millis(2));
                 }
             });
@@ -633,32 +639,33 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_lives_without_progress_is_stuck_and_one_with_progress_is_not() {
-        let idle = Seen { idle: Duration::from_secs(4), ..Seen::default() };
-        let waits = Doing::Waiting(Call::Reduce);
-        let error = found(&idle, waits, |beat| record(beat, 3, 4, Doing::Working)).unwrap();
+    fn only_a_live_rank_without_progress_is_stuck() {
+        let idle = RankHistory { idle: Duration::from_secs(4), ..RankHistory::default() };
+        let waits = Activity::Waiting(Collective::Reduce);
+        let error = diagnosis(&idle, waits, |beat| record(beat, 3, 4, Activity::Working)).unwrap();
         let text = error.to_string();
         for part in ["missing from all-reduce 5", "no progress for 4.0 s of rank 1 on node7"] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
         }
-        assert!(found(&idle, waits, |beat| record(beat, beat, 4, Doing::Working)).is_none());
+        assert!(diagnosis(&idle, waits, |beat| record(beat, beat, 4, Activity::Working)).is_none());
         // Silent a moment ago, and alive now.
-        let silent = Seen { silent: Duration::from_secs(4), ..Seen::default() };
-        assert!(found(&silent, waits, |beat| record(beat, 3, 4, Doing::Working)).is_none());
-        let error = found(&silent, waits, |_| record(9, 3, 4, Doing::Working)).unwrap();
+        let silent = RankHistory { silent: Duration::from_secs(4), ..RankHistory::default() };
+        assert!(diagnosis(&silent, waits, |beat| record(beat, 3, 4, Activity::Working)).is_none());
+        let error = diagnosis(&silent, waits, |_| record(9, 3, 4, Activity::Working)).unwrap();
         assert!(error.to_string().contains("no sign of life for 4.0 s of rank 1"), "{error}");
-        assert!(found(&silent, waits, |_| record(9, 3, 4, Doing::Left)).is_none());
+        assert!(diagnosis(&silent, waits, |_| record(9, 3, 4, Activity::Left)).is_none());
     }
 
     #[test]
-    fn ranks_that_all_wait_for_each_other_are_told_and_those_that_wait_for_work_are_not() {
-        let long = Seen { waiting: Duration::from_secs(4), ..Seen::default() };
-        let (waits, gathers) = (Doing::Waiting(Call::Reduce), Doing::Waiting(Call::Gather));
-        let error = found(&long, waits, |beat| record(beat, 3, 5, gathers)).unwrap();
+    fn deadlock_is_reported_waiting_for_work_is_not() {
+        let long = RankHistory { waiting: Duration::from_secs(4), ..RankHistory::default() };
+        let (waits, gathers) =
+            (Activity::Waiting(Collective::Reduce), Activity::Waiting(Collective::Gather));
+        let error = diagnosis(&long, waits, |beat| record(beat, 3, 5, gathers)).unwrap();
         let text = error.to_string();
         for part in ["all ranks wait", "rank 0 on node7 in all-reduce 5", "in all-gather 5"] {
             assert!(text.contains(part), "'{part}' is not in: {text}");
         }
-        assert!(found(&long, waits, |beat| record(beat, beat, 5, Doing::Working)).is_none());
+        assert!(diagnosis(&long, waits, |beat| record(beat, beat, 5, Activity::Working)).is_none());
     }
 }

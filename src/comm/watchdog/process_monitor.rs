@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{GRACE, SILENT_SHARE, pause_of};
-use crate::comm::environment::{host, rank_told};
+use crate::comm::environment::{environment_rank, host};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
 
@@ -49,22 +49,25 @@ pub(crate) enum Phase {
 }
 
 /// The watch over this node's processes; it ends when this is dropped.
-pub(crate) struct Neighbours {
-    shared: Arc<Shared>,
+pub(crate) struct ProcessMonitor {
+    shared: Arc<MonitorState>,
 }
 
-struct Shared {
+struct MonitorState {
     phase: Mutex<Phase>,
     news: Condvar,
 }
 
-impl Neighbours {
+impl ProcessMonitor {
     /// Begins to watch; without a deadline nothing is watched. `abort` ends all ranks where
     /// MPI is running.
-    pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<Neighbours> {
-        let shared = Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() });
-        let neighbours = Neighbours { shared: Arc::clone(&shared) };
-        let (Some(deadline), Some(job)) = (deadline, Job::own()) else { return Ok(neighbours) };
+    pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
+        let shared =
+            Arc::new(MonitorState { phase: Mutex::new(Phase::Start), news: Condvar::new() });
+        let monitor = ProcessMonitor { shared: Arc::clone(&shared) };
+        let (Some(deadline), Some(job)) = (deadline, JobProcesses::own()) else {
+            return Ok(monitor);
+        };
         let watcher = Watcher {
             shared,
             job,
@@ -77,7 +80,7 @@ impl Neighbours {
             .name("neighbours".to_string())
             .spawn(move || watcher.run())
             .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
-        Ok(neighbours)
+        Ok(monitor)
     }
 
     pub fn enter(&self, phase: Phase) {
@@ -86,7 +89,7 @@ impl Neighbours {
     }
 }
 
-impl Drop for Neighbours {
+impl Drop for ProcessMonitor {
     fn drop(&mut self) {
         self.enter(Phase::Over);
     }
@@ -94,7 +97,7 @@ impl Drop for Neighbours {
 
 /// What the processes of one job on one node have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Job {
+struct JobProcesses {
     /// The launcher's name of the job; without one they have the same parent.
     name: Option<String>,
     parent: u32,
@@ -137,13 +140,13 @@ impl Stat {
     }
 }
 
-impl Job {
-    fn own() -> Option<Job> {
-        Job::of(std::process::id()).map(|(job, _)| job)
+impl JobProcesses {
+    fn own() -> Option<JobProcesses> {
+        JobProcesses::of(std::process::id()).map(|(job, _)| job)
     }
 
     /// The job of a process, and its number there.
-    fn of(process: u32) -> Option<(Job, usize)> {
+    fn of(process: u32) -> Option<(JobProcesses, usize)> {
         let program = fs::metadata(format!("/proc/{process}/exe")).ok()?;
         let bytes = fs::read(format!("/proc/{process}/environ")).ok()?;
         if bytes.len() > LARGEST_ENVIRONMENT {
@@ -156,11 +159,11 @@ impl Job {
         let lookup = |name: &str| variables.get(name).map(|value| (*value).to_string());
         let name = lookup("PMIX_NAMESPACE")
             .or_else(|| Some(format!("{}.{}", lookup("SLURM_JOB_ID")?, lookup("SLURM_STEP_ID")?)));
-        let (parent, rank) = (Stat::of(process)?.parent, rank_told(lookup)?);
-        Some((Job { name, parent, program: (program.dev(), program.ino()) }, rank))
+        let (parent, rank) = (Stat::of(process)?.parent, environment_rank(lookup)?);
+        Some((JobProcesses { name, parent, program: (program.dev(), program.ino()) }, rank))
     }
 
-    fn has(&self, other: &Job) -> bool {
+    fn has(&self, other: &JobProcesses) -> bool {
         let together = match (&self.name, &other.name) {
             (Some(own), Some(other)) => own == other,
             (None, None) => self.parent == other.parent,
@@ -175,7 +178,7 @@ impl Job {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         ids.filter_map(|id| {
-            let (_, rank) = Job::of(id).filter(|(job, _)| self.has(job))?;
+            let (_, rank) = JobProcesses::of(id).filter(|(job, _)| self.has(job))?;
             Some((rank, Process { id, started: Stat::of(id)?.started }))
         })
         .collect()
@@ -184,14 +187,14 @@ impl Job {
 
 /// What is known of a process.
 #[derive(Debug, Default)]
-struct Seen {
+struct ProcessHistory {
     stopped: Duration,
     gone: Duration,
     /// How long it has run, by the scheduler's account.
     ran: Option<String>,
 }
 
-impl Seen {
+impl ProcessHistory {
     /// Takes what is found after another `elapsed` of watching. What was continued for a
     /// moment in between has run.
     fn look(&mut self, stat: Option<Stat>, ran: Option<String>, elapsed: Duration) {
@@ -204,8 +207,8 @@ impl Seen {
 }
 
 struct Watcher {
-    shared: Arc<Shared>,
-    job: Job,
+    shared: Arc<MonitorState>,
+    job: JobProcesses,
     pause: Duration,
     limit: Duration,
     longest: Duration,
@@ -248,7 +251,7 @@ impl Watcher {
         phase: Phase,
         spent: Duration,
         known: &BTreeMap<usize, Process>,
-        seen: &BTreeMap<usize, Seen>,
+        seen: &BTreeMap<usize, ProcessHistory>,
     ) -> Option<Error> {
         // A rank that has nothing to do any more may leave before the others.
         let patience = match phase {
@@ -256,7 +259,7 @@ impl Watcher {
             Phase::Work => self.limit.max(SHORTEST),
             _ => Duration::MAX,
         };
-        let missing = |(rank, seen): (&usize, &Seen)| {
+        let missing = |(rank, seen): (&usize, &ProcessHistory)| {
             let (how, time) = match seen {
                 seen if seen.stopped >= self.limit => ("has been stopped for", seen.stopped),
                 seen if seen.gone >= patience => ("has been gone for", seen.gone),
@@ -303,7 +306,7 @@ impl Watcher {
         &self,
         phase: Phase,
         known: &BTreeMap<usize, Process>,
-        seen: &BTreeMap<usize, Seen>,
+        seen: &BTreeMap<usize, ProcessHistory>,
         complaint: &Error,
     ) -> ! {
         let runs = |rank: &&usize| {
@@ -327,7 +330,7 @@ impl Watcher {
     }
 }
 
-impl Shared {
+impl MonitorState {
     /// The phase after a pause, or sooner where it is another one than `last`.
     fn next(&self, pause: Duration, last: Phase) -> Phase {
         let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
@@ -338,7 +341,7 @@ impl Shared {
 
 fn look_at_all(
     known: &BTreeMap<usize, Process>,
-    seen: &mut BTreeMap<usize, Seen>,
+    seen: &mut BTreeMap<usize, ProcessHistory>,
     elapsed: Duration,
 ) {
     for (rank, process) in known {
@@ -359,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_blanks_and_parentheses_is_no_obstacle() {
+    fn name_with_blanks_and_parentheses_is_parsed() {
         let text =
             "4242 (a ) b (c) T 17 4242 4242 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 10 11";
         assert_eq!(Stat::parse(text), Some(Stat { state: 'T', parent: 17, started: 987_654 }));
@@ -371,8 +374,8 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_continued_in_between_is_slow_and_not_stopped() {
-        let mut seen = Seen::default();
+    fn briefly_continued_process_is_slow_not_stopped() {
+        let mut seen = ProcessHistory::default();
         for turn in 0..10 {
             seen.look(Some(stat('T')), Some(format!("{turn}")), TURN);
         }
@@ -392,8 +395,11 @@ mod tests {
 
     fn watcher(limit: Duration) -> Watcher {
         Watcher {
-            shared: Arc::new(Shared { phase: Mutex::new(Phase::Start), news: Condvar::new() }),
-            job: Job { name: None, parent: 1, program: (0, 0) },
+            shared: Arc::new(MonitorState {
+                phase: Mutex::new(Phase::Start),
+                news: Condvar::new(),
+            }),
+            job: JobProcesses { name: None, parent: 1, program: (0, 0) },
             pause: TURN,
             limit,
             longest: SHORTEST,
@@ -402,15 +408,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_stopped_or_gone_is_named_and_one_who_has_left_in_order_is_not() {
+    fn only_stopped_or_gone_processes_are_named() {
         let watcher = watcher(Duration::from_secs(2));
         let known: BTreeMap<usize, Process> =
             (0..3).map(|rank| (rank, Process { id: 100 + rank as u32, started: 1 })).collect();
         let with = |stopped: u64, gone: u64| {
             let (stopped, gone) = (Duration::from_secs(stopped), Duration::from_secs(gone));
-            BTreeMap::from([(0, Seen::default()), (2, Seen { stopped, gone, ran: None })])
+            BTreeMap::from([
+                (0, ProcessHistory::default()),
+                (2, ProcessHistory { stopped, gone, ran: None }),
+            ])
         };
-        let told = |phase: Phase, spent: u64, seen: &BTreeMap<usize, Seen>| {
+        let complaint = |phase: Phase, spent: u64, seen: &BTreeMap<usize, ProcessHistory>| {
             let found = watcher.complaint(phase, Duration::from_secs(spent), &known, seen);
             found.map(|error| (error.exit_code(), error.to_string()))
         };
@@ -419,24 +428,24 @@ mod tests {
             (Phase::Work, "a rank is missing"),
             (Phase::End, "the end of MPI"),
         ] {
-            let (code, text) = told(phase, 3, &with(2, 0)).expect("a complaint");
+            let (code, text) = complaint(phase, 3, &with(2, 0)).expect("a complaint");
             assert_eq!(code, 5);
             for part in [what, "rank 2 on ", &host(), "(process 102) has been stopped for 2.0 s"] {
                 assert!(text.contains(part), "'{part}' is not in: {text}");
             }
-            assert_eq!(told(phase, 3, &with(1, 0)), None);
+            assert_eq!(complaint(phase, 3, &with(1, 0)), None);
         }
-        let (_, text) = told(Phase::Start, 3, &with(0, 2)).expect("a complaint");
+        let (_, text) = complaint(Phase::Start, 3, &with(0, 2)).expect("a complaint");
         assert!(text.contains("has been gone for"), "{text}");
-        assert_eq!(told(Phase::Work, 30, &with(0, 30)), None);
-        assert!(told(Phase::Work, 70, &with(0, 61)).is_some());
-        assert_eq!(told(Phase::End, 30, &with(0, 30)), None);
+        assert_eq!(complaint(Phase::Work, 30, &with(0, 30)), None);
+        assert!(complaint(Phase::Work, 70, &with(0, 61)).is_some());
+        assert_eq!(complaint(Phase::End, 30, &with(0, 30)), None);
         // Of other nodes nothing is known but that they do not come.
         for (phase, limit) in [(Phase::Start, 60), (Phase::End, 600)] {
-            assert_eq!(told(phase, limit - 1, &with(0, 0)), None);
-            let (_, text) = told(phase, limit, &with(0, 0)).expect("a complaint");
+            assert_eq!(complaint(phase, limit - 1, &with(0, 0)), None);
+            let (_, text) = complaint(phase, limit, &with(0, 0)).expect("a complaint");
             assert!(text.contains("ranks 0, 1, 2 there on"), "{text}");
         }
-        assert_eq!(told(Phase::Work, 6000, &with(0, 0)), None);
+        assert_eq!(complaint(Phase::Work, 6000, &with(0, 0)), None);
     }
 }

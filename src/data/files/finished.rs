@@ -3,7 +3,7 @@
 
 use crate::data::hdf5;
 use crate::data::schema::EVENT_FORMAT;
-use crate::data::schema::columns::{ColumnSpec, Kind, Values};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues};
 use crate::error::{Fault, Result};
 use ::hdf5::{File, H5Type};
 use std::ops::Range;
@@ -63,10 +63,10 @@ impl FinishedFile {
         let shape = self.file.dataset(column).map_err(fault)?.shape();
         let rows = shape.first().copied().unwrap_or(0);
         let positions = shape.get(1).copied();
-        let spec = ColumnSpec::new(column, Kind::U32, None).at_positions(positions);
+        let spec = ColumnSpec::new(column, ColumnType::U32, None).at_positions(positions);
         for first in (0..rows).step_by(BLOCK_ROWS) {
             let next = (first + BLOCK_ROWS).min(rows);
-            if let Column::U32(values) = self.read("", &spec, first..next)? {
+            if let FinishedColumn::U32(values) = self.read("", &spec, first..next)? {
                 each(&values, spec.width());
             }
         }
@@ -74,7 +74,12 @@ impl FinishedFile {
     }
 
     /// Rows of a column that was written by this specification.
-    pub fn read(&self, group: &str, spec: &ColumnSpec, rows: Range<usize>) -> Result<Column> {
+    pub fn read(
+        &self,
+        group: &str,
+        spec: &ColumnSpec,
+        rows: Range<usize>,
+    ) -> Result<FinishedColumn> {
         let name = format!("{group}/{}", spec.name);
         let name = name.trim_start_matches('/');
         let fault = |error: ::hdf5::Error| hdf5::read_fault(&self.path, name, &error);
@@ -93,12 +98,12 @@ impl FinishedFile {
                 .input());
         }
         match spec.kind {
-            Kind::F32 => all(&dataset, spec, &rows).map(Column::F32),
-            Kind::F64 => all(&dataset, spec, &rows).map(Column::F64),
-            Kind::I64 => all(&dataset, spec, &rows).map(Column::I64),
-            Kind::I8 => all(&dataset, spec, &rows).map(Column::I8),
-            Kind::U8 => all(&dataset, spec, &rows).map(Column::U8),
-            Kind::U32 => all(&dataset, spec, &rows).map(Column::U32),
+            ColumnType::F32 => all(&dataset, spec, &rows).map(FinishedColumn::F32),
+            ColumnType::F64 => all(&dataset, spec, &rows).map(FinishedColumn::F64),
+            ColumnType::I64 => all(&dataset, spec, &rows).map(FinishedColumn::I64),
+            ColumnType::I8 => all(&dataset, spec, &rows).map(FinishedColumn::I8),
+            ColumnType::U8 => all(&dataset, spec, &rows).map(FinishedColumn::U8),
+            ColumnType::U32 => all(&dataset, spec, &rows).map(FinishedColumn::U32),
         }
         .map_err(fault)
     }
@@ -124,7 +129,7 @@ fn all<T: H5Type + Clone>(
 
 /// Values of a column that was read: (rows), or (positions, rows).
 #[derive(Debug, Clone, PartialEq)]
-pub enum Column {
+pub enum FinishedColumn {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
@@ -133,15 +138,15 @@ pub enum Column {
     U32(Vec<u32>),
 }
 
-impl Column {
-    pub fn values(&self) -> Values<'_> {
+impl FinishedColumn {
+    pub fn values(&self) -> ColumnValues<'_> {
         match self {
-            Column::F32(values) => Values::F32(values),
-            Column::F64(values) => Values::F64(values),
-            Column::I64(values) => Values::I64(values),
-            Column::I8(values) => Values::I8(values),
-            Column::U8(values) => Values::U8(values),
-            Column::U32(values) => Values::U32(values),
+            FinishedColumn::F32(values) => ColumnValues::F32(values),
+            FinishedColumn::F64(values) => ColumnValues::F64(values),
+            FinishedColumn::I64(values) => ColumnValues::I64(values),
+            FinishedColumn::I8(values) => ColumnValues::I8(values),
+            FinishedColumn::U8(values) => ColumnValues::U8(values),
+            FinishedColumn::U32(values) => ColumnValues::U32(values),
         }
     }
 }

@@ -181,7 +181,7 @@ pub(crate) fn lengths(files: &[PathBuf]) -> Result<Vec<Result<u64>>> {
 pub(crate) fn unreachable(path: &Path, error: &std::io::Error) -> Error {
     match walk::broken_link(path, error) {
         Some(fault) => fault.input(),
-        None if error.kind() == ErrorKind::NotFound => not_found(path),
+        None if error.kind() == ErrorKind::NotFound => missing_path(path),
         None => Fault::new("cannot read the file")
             .file(path)
             .found(error)
@@ -191,7 +191,7 @@ pub(crate) fn unreachable(path: &Path, error: &std::io::Error) -> Error {
 }
 
 /// The fault of a path that is not there, with the nearest name beside it.
-fn not_found(path: &Path) -> Error {
+fn missing_path(path: &Path) -> Error {
     let fault = Fault::new("file not found").file(path);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -23,46 +23,49 @@ const DEEPEST_FOLDER: usize = 32;
 /// nowhere.
 pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
     let parts = pattern.components().filter(|component| *component != Component::CurDir);
-    let parts = parts.map(|component| Part::new(component.as_os_str()));
-    let parts: Vec<Part> = parts.collect::<std::result::Result<_, _>>().map_err(|error| {
-        Fault::new("cannot follow the pattern").file(pattern).found(error).input()
-    })?;
+    let parts = parts.map(|component| PatternPart::new(component.as_os_str()));
+    let parts: Vec<PatternPart> =
+        parts.collect::<std::result::Result<_, _>>().map_err(|error| {
+            Fault::new("cannot follow the pattern").file(pattern).found(error).input()
+        })?;
     let only_folders = pattern.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let mut search = Search { found: BTreeSet::new(), only_folders };
+    let mut search = PatternSearch { found: BTreeSet::new(), only_folders };
     search.folder(Path::new(""), &parts, 0)?;
     Ok(search.found)
 }
 
 /// A component of a pattern.
-enum Part {
+enum PatternPart {
     Name(OsString),
     Fits(Pattern),
     /// `**`
     Folders,
 }
 
-impl Part {
-    fn new(component: &OsStr) -> std::result::Result<Part, glob::PatternError> {
+impl PatternPart {
+    fn new(component: &OsStr) -> std::result::Result<PatternPart, glob::PatternError> {
         match component.to_str() {
-            Some("**") => Ok(Part::Folders),
-            Some(text) if text.contains(['*', '?', '[']) => Pattern::new(text).map(Part::Fits),
-            _ => Ok(Part::Name(component.to_os_string())),
+            Some("**") => Ok(PatternPart::Folders),
+            Some(text) if text.contains(['*', '?', '[']) => {
+                Pattern::new(text).map(PatternPart::Fits)
+            }
+            _ => Ok(PatternPart::Name(component.to_os_string())),
         }
     }
 }
 
-struct Search {
+struct PatternSearch {
     found: BTreeSet<PathBuf>,
     only_folders: bool,
 }
 
-impl Search {
+impl PatternSearch {
     /// Adds what fits `parts` in a folder.
-    fn folder(&mut self, folder: &Path, parts: &[Part], depth: usize) -> Result<()> {
+    fn folder(&mut self, folder: &Path, parts: &[PatternPart], depth: usize) -> Result<()> {
         let Some((part, rest)) = parts.split_first() else { return Ok(()) };
         match part {
-            Part::Name(name) => self.path(folder.join(name), None, rest),
-            Part::Fits(pattern) => {
+            PatternPart::Name(name) => self.path(folder.join(name), None, rest),
+            PatternPart::Fits(pattern) => {
                 let fits = |name: &OsStr| pattern.matches(&name.to_string_lossy());
                 let shows_hidden = pattern.as_str().starts_with('.');
                 for (name, kind) in listed(folder)?.into_iter().filter(|(name, _)| fits(name)) {
@@ -74,7 +77,7 @@ impl Search {
                 }
                 Ok(())
             }
-            Part::Folders => {
+            PatternPart::Folders => {
                 self.folder(folder, rest, depth)?;
                 self.folders_below(folder, parts, depth)
             }
@@ -82,7 +85,7 @@ impl Search {
     }
 
     /// Adds what fits `parts`, of which the first is `**`, in the folders below a folder.
-    fn folders_below(&mut self, folder: &Path, parts: &[Part], depth: usize) -> Result<()> {
+    fn folders_below(&mut self, folder: &Path, parts: &[PatternPart], depth: usize) -> Result<()> {
         if depth > DEEPEST_FOLDER {
             return Err(walk::too_deep(folder, DEEPEST_FOLDER));
         }
@@ -102,7 +105,7 @@ impl Search {
     }
 
     /// Adds a path that fits the pattern so far, or what fits the rest of it below the path.
-    fn path(&mut self, path: PathBuf, kind: Option<FileType>, rest: &[Part]) -> Result<()> {
+    fn path(&mut self, path: PathBuf, kind: Option<FileType>, rest: &[PatternPart]) -> Result<()> {
         let is_last = rest.is_empty();
         if is_last && kind.is_some() && !self.only_folders {
             self.found.insert(path);

@@ -64,27 +64,27 @@ impl Stamp {
 
 /// blake3 of a file's content, streamed.
 pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
-    hash_file_telling(path, || ())
+    hash_file_with_progress(path, || ())
 }
 
 /// The same, with a call whenever some of the file has been read.
-pub fn hash_file_telling(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
+pub fn hash_file_with_progress(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
     };
     bounded::refuse_irregular(path)?;
-    let file = Heard { file: File::open(path).map_err(unreadable)?, progress };
+    let file = ProgressReader { file: File::open(path).map_err(unreadable)?, progress };
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file).map_err(unreadable)?;
     Ok(*hasher.finalize().as_bytes())
 }
 
-struct Heard<F> {
+struct ProgressReader<F> {
     file: File,
     progress: F,
 }
 
-impl<F: Fn()> Read for Heard<F> {
+impl<F: Fn()> Read for ProgressReader<F> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         (self.progress)();
         self.file.read(buffer)

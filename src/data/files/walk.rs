@@ -19,7 +19,7 @@ const DEEPEST_FOLDER: usize = 32;
 const MOST_LOGGED: usize = 5;
 
 /// Device and inode.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
 /// Returns the HDF5 files in a folder and below; hidden entries are left out.
 ///
@@ -42,15 +42,15 @@ pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
 #[derive(Default)]
 struct Walk {
     root: PathBuf,
-    files: Vec<Found>,
+    files: Vec<WalkedFile>,
     /// Folders that links have led to.
-    linked: BTreeSet<Identity>,
+    linked: BTreeSet<FileIdentity>,
     /// Folders that are reached without links; collected at the first link.
-    unlinked: Option<BTreeSet<Identity>>,
+    unlinked: Option<BTreeSet<FileIdentity>>,
     left_out: Vec<PathBuf>,
 }
 
-struct Found {
+struct WalkedFile {
     path: PathBuf,
     is_linked: bool,
 }
@@ -87,7 +87,7 @@ impl Walk {
 
     fn file(&mut self, path: PathBuf, is_linked: bool) {
         if is_hdf5_name(&path) {
-            self.files.push(Found { path, is_linked });
+            self.files.push(WalkedFile { path, is_linked });
         }
     }
 
@@ -107,9 +107,9 @@ impl Walk {
         if !self.files.iter().any(|file| file.is_linked) {
             return;
         }
-        let of = |file: &Found| std::fs::metadata(&file.path).ok().map(|m| identity(&m));
-        let identities: Vec<Option<Identity>> = self.files.iter().map(of).collect();
-        let mut kept: BTreeMap<Identity, usize> = BTreeMap::new();
+        let of = |file: &WalkedFile| std::fs::metadata(&file.path).ok().map(|m| identity(&m));
+        let identities: Vec<Option<FileIdentity>> = self.files.iter().map(of).collect();
+        let mut kept: BTreeMap<FileIdentity, usize> = BTreeMap::new();
         for linked in [false, true] {
             let files = self.files.iter().zip(&identities).enumerate();
             for (i, (_, identity)) in files.filter(|(_, (file, _))| file.is_linked == linked) {
@@ -185,7 +185,7 @@ pub(crate) fn listed(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
 
 /// The folder and all below that are reached without links; what cannot be listed is left to
 /// the walk itself.
-fn unlinked_folders(root: &Path) -> BTreeSet<Identity> {
+fn unlinked_folders(root: &Path) -> BTreeSet<FileIdentity> {
     let mut found = BTreeSet::new();
     let mut waiting = vec![root.to_path_buf()];
     while let Some(folder) = waiting.pop() {
@@ -198,7 +198,7 @@ fn unlinked_folders(root: &Path) -> BTreeSet<Identity> {
     found
 }
 
-fn identity(metadata: &Metadata) -> Identity {
+fn identity(metadata: &Metadata) -> FileIdentity {
     (metadata.dev(), metadata.ino())
 }
 
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn links_back_up_and_to_listed_folders_add_nothing() {
+    fn links_to_parents_and_listed_folders_add_none() {
         let folder = archive();
         let root = folder.path().join("archive");
         let plain = names(&root);

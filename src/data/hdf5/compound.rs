@@ -8,7 +8,7 @@
 //! a read are bounded. Numbers come as they are stored, and are converted here: the library
 //! takes longer for that than for unpacking them.
 
-use super::numbers::{Numbers, describe_type, is_unusual, numbers_of_type};
+use super::numbers::{NumberClass, describe_type, is_unusual, numbers_of_type};
 use super::rows;
 use hdf5::sync::sync;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
@@ -36,18 +36,18 @@ const LARGEST_READ: usize = 1 << 20; // bytes
 pub(crate) struct Field {
     pub name: String,
     /// Of one item; a text that says what it is if it is no number.
-    pub numbers: Result<Numbers, String>,
+    pub numbers: Result<NumberClass, String>,
     /// Length of an array; 1 for a scalar.
     pub items: usize,
     pub is_array: bool,
     /// Where it lies in the record of the file [bytes].
     offset: usize,
-    memory: Option<Memory>,
+    memory: Option<MemoryField>,
 }
 
 /// A field in memory: the machine's own number of the stored width.
 #[derive(Debug, Clone)]
-struct Memory {
+struct MemoryField {
     dtype: Datatype,
     item: Item,
     /// Whether the bytes of the file are those in memory.
@@ -182,15 +182,15 @@ fn array_of(dtype: &Datatype) -> Result<Option<(Datatype, usize)>> {
     })
 }
 
-fn numbers_of(item: &Datatype, items: usize) -> Result<Numbers, String> {
+fn numbers_of(item: &Datatype, items: usize) -> Result<NumberClass, String> {
     if items == 0 || items > MOST_ITEMS {
         return Err("an array of several dimensions or of absurd length".to_string());
     }
     // PyTables stores truth values as bit fields of one byte.
     let bits = class_of(item) == H5T_class_t::H5T_BITFIELD && item.size() == 1;
-    let numbers = if bits { Some(Numbers::Boolean) } else { numbers_of_type(item) };
+    let numbers = if bits { Some(NumberClass::Boolean) } else { numbers_of_type(item) };
     match numbers {
-        Some(Numbers::Boolean) if items > 1 => Err("an array of truth values".to_string()),
+        Some(NumberClass::Boolean) if items > 1 => Err("an array of truth values".to_string()),
         Some(_) if !bits && is_unusual(item) => Err("an unusual number format".to_string()),
         Some(numbers) => Ok(numbers),
         None => Err(describe_type(item)),
@@ -200,28 +200,28 @@ fn numbers_of(item: &Datatype, items: usize) -> Result<Numbers, String> {
 fn memory_of(
     stored: &Datatype,
     stored_item: &Datatype,
-    numbers: Numbers,
+    numbers: NumberClass,
     items: usize,
     is_array: bool,
-) -> Result<Memory> {
+) -> Result<MemoryField> {
     let (item, word) = match numbers {
-        Numbers::Real if stored_item.size() == 4 => {
+        NumberClass::Real if stored_item.size() == 4 => {
             (Item::F32, TypeDescriptor::Float(FloatSize::U4))
         }
         // Among them those of two bytes.
-        Numbers::Real => (Item::F64, TypeDescriptor::Float(FloatSize::U8)),
-        Numbers::Integer(size) => (Item::Integer(size), TypeDescriptor::Integer(size)),
-        Numbers::Unsigned(size) => (Item::Unsigned(size), TypeDescriptor::Unsigned(size)),
+        NumberClass::Real => (Item::F64, TypeDescriptor::Float(FloatSize::U8)),
+        NumberClass::Integer(size) => (Item::Integer(size), TypeDescriptor::Integer(size)),
+        NumberClass::Unsigned(size) => (Item::Unsigned(size), TypeDescriptor::Unsigned(size)),
         // A truth value stays the byte that it is.
-        Numbers::Boolean => {
+        NumberClass::Boolean => {
             let item = Item::Unsigned(IntSize::U1);
-            return Ok(Memory { dtype: stored.clone(), item, is_stored: true });
+            return Ok(MemoryField { dtype: stored.clone(), item, is_stored: true });
         }
     };
     let array = |word| TypeDescriptor::FixedArray(Box::new(word), items);
     let dtype = Datatype::from_descriptor(&if is_array { array(word) } else { word })?;
     let is_stored = dtype == *stored;
-    Ok(Memory { dtype, item, is_stored })
+    Ok(MemoryField { dtype, item, is_stored })
 }
 
 /// Whether the library writes the bytes of a record as they are in the file: no member is a
@@ -294,7 +294,7 @@ impl RecordReader {
         // SAFETY: a new type of a positive size, owned at once.
         let memory = sync(|| unsafe { own(H5Tcreate(H5T_class_t::H5T_COMPOUND, bytes)) })?;
         let (mut slots, mut offset) = (Vec::with_capacity(wanted.len()), 0);
-        for (field, Memory { dtype, item, .. }) in wanted {
+        for (field, MemoryField { dtype, item, .. }) in wanted {
             let name = CString::new(field.name.as_str()).map_err(|e| e.to_string())?;
             // SAFETY: both types live; the field ends within the record, which is as long
             // as all of them together.

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_of_length_zero_are_refused_by_name_and_sound_ones_are_not() {
+    fn only_chunks_of_length_zero_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = old_file(folder.path());
         let file = File::open(&path).unwrap();

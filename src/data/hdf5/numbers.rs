@@ -37,7 +37,7 @@ pub(crate) fn whole(value: f64, exact: f64) -> Option<i64> {
 
 /// The class of numbers that a dataset holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Numbers {
+pub(crate) enum NumberClass {
     Real,
     Integer(IntSize),
     Unsigned(IntSize),
@@ -46,7 +46,7 @@ pub(crate) enum Numbers {
 
 /// Where in its dataset a column lies.
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub(crate) enum ColumnPlace {
     Whole,
     /// One item of a field of a record.
     Field {
@@ -91,8 +91,8 @@ pub(crate) struct StoredColumn {
     pub name: String,
     /// Its name within the dataset, if it is only a part of it.
     column: Option<String>,
-    pub place: Place,
-    pub numbers: Numbers,
+    pub place: ColumnPlace,
+    pub numbers: NumberClass,
     pub fixed_point: Option<FixedPoint>,
     pub rows: u64,
     unit: Option<String>,
@@ -144,7 +144,7 @@ impl StoredColumn {
             path: path.to_path_buf(),
             name: full,
             column: None,
-            place: Place::Whole,
+            place: ColumnPlace::Whole,
             numbers,
             fixed_point: None,
             rows,
@@ -174,7 +174,7 @@ impl StoredColumn {
             path: path.to_path_buf(),
             name: full,
             column: Some(name.to_string()),
-            place: Place::Field { field: field.clone(), item },
+            place: ColumnPlace::Field { field: field.clone(), item },
             numbers,
             fixed_point: meta.fixed_point,
             rows,
@@ -198,7 +198,7 @@ impl StoredColumn {
             path: path.to_path_buf(),
             name: full,
             column: Some(name.to_string()),
-            place: Place::Matrix { column, columns },
+            place: ColumnPlace::Matrix { column, columns },
             numbers,
             fixed_point: None,
             rows,
@@ -234,7 +234,7 @@ impl StoredColumn {
     /// Refuses a shape that the storage cannot hold, before anything is allocated.
     pub fn check_storage(&self, file_bytes: u64) -> Result<()> {
         let columns = match self.place {
-            Place::Matrix { columns, .. } => columns as u64,
+            ColumnPlace::Matrix { columns, .. } => columns as u64,
             _ => 1,
         };
         let items = self.rows.checked_mul(columns).filter(|_| self.rows <= MOST_ROWS);
@@ -294,7 +294,7 @@ impl StoredColumn {
     /// Appends rows as f32.
     pub fn append_f32(&self, rows: &Range<u64>, values: &mut Vec<f32>) -> Result<()> {
         match self.numbers {
-            Numbers::Boolean => self.append_flags(rows, values),
+            NumberClass::Boolean => self.append_flags(rows, values),
             _ => self.append(rows, values),
         }
     }
@@ -302,7 +302,7 @@ impl StoredColumn {
     /// Appends rows as f64.
     pub fn append_f64(&self, rows: &Range<u64>, values: &mut Vec<f64>) -> Result<()> {
         match self.numbers {
-            Numbers::Boolean => self.append_flags(rows, values),
+            NumberClass::Boolean => self.append_flags(rows, values),
             _ => self.append(rows, values),
         }
     }
@@ -310,9 +310,9 @@ impl StoredColumn {
     /// Appends rows as i64; the column must hold integers that fit.
     pub fn append_i64(&self, rows: &Range<u64>, values: &mut Vec<i64>) -> Result<()> {
         match self.numbers {
-            Numbers::Boolean => self.append_flags(rows, values),
+            NumberClass::Boolean => self.append_flags(rows, values),
             // The library would clip what does not fit, and two keys would become one.
-            Numbers::Unsigned(IntSize::U8) => {
+            NumberClass::Unsigned(IntSize::U8) => {
                 let mut stored: Vec<u64> = Vec::new();
                 self.append(rows, &mut stored)?;
                 for (row, value) in stored.into_iter().enumerate() {
@@ -327,7 +327,7 @@ impl StoredColumn {
                 Ok(())
             }
             // The library would cut fractions off.
-            Numbers::Real => {
+            NumberClass::Real => {
                 let mut stored: Vec<f64> = Vec::new();
                 self.append(rows, &mut stored)?;
                 for (row, value) in stored.into_iter().enumerate() {
@@ -359,7 +359,7 @@ impl StoredColumn {
     /// tell it from its neighbours.
     pub fn whole(&self, row: u64, value: f64) -> Result<i64> {
         let bytes = match &self.place {
-            Place::Field { field, .. } => field.item_bytes(),
+            ColumnPlace::Field { field, .. } => field.item_bytes(),
             _ => self.item_bytes() as usize,
         };
         let (exact, limit) = match bytes {
@@ -526,13 +526,13 @@ fn first_item(index: u64, counts: &[u64], chunk: &[usize]) -> Vec<u64> {
 }
 
 /// The class of numbers of a type; none if it is something else.
-pub(crate) fn numbers_of_type(dtype: &Datatype) -> Option<Numbers> {
+pub(crate) fn numbers_of_type(dtype: &Datatype) -> Option<NumberClass> {
     match dtype.to_descriptor() {
-        Ok(TypeDescriptor::Float(_)) => Some(Numbers::Real),
-        Ok(TypeDescriptor::Integer(size)) => Some(Numbers::Integer(size)),
-        Ok(TypeDescriptor::Unsigned(size)) => Some(Numbers::Unsigned(size)),
-        Ok(TypeDescriptor::Boolean) => Some(Numbers::Boolean),
-        Err(_) if is_half(dtype) => Some(Numbers::Real),
+        Ok(TypeDescriptor::Float(_)) => Some(NumberClass::Real),
+        Ok(TypeDescriptor::Integer(size)) => Some(NumberClass::Integer(size)),
+        Ok(TypeDescriptor::Unsigned(size)) => Some(NumberClass::Unsigned(size)),
+        Ok(TypeDescriptor::Boolean) => Some(NumberClass::Boolean),
+        Err(_) if is_half(dtype) => Some(NumberClass::Real),
         _ => None,
     }
 }
@@ -552,7 +552,7 @@ pub(crate) fn describe_type(dtype: &Datatype) -> String {
 }
 
 /// The class of numbers of a dataset, or a refusal of what is none.
-fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<Numbers> {
+fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<NumberClass> {
     let dtype = dataset.dtype();
     if dtype.as_ref().is_ok_and(is_unusual) {
         return Err(Fault::new("not a usual number format")

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_read_from_two_columns_and_from_taigas_eight() {
+    fn positions_are_read_from_two_or_eight_columns() {
         let two = parse("# camera\n1.5 -2\n\n3,4.25 # last\n").unwrap();
         assert_eq!((two.x_cm, two.y_cm), (vec![1.5, 3.0], vec![-2.0, 4.25]));
         let eight =

@@ -6,7 +6,7 @@
 //! for fields that are arrays: names and types are looked at before anything is read, since
 //! the library fills what it does not find with zeros and says that all is well.
 
-use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
 use crate::data::hdf5::rows::stored_chunks;
 use crate::error::{Error, Fault, Result};
@@ -40,7 +40,7 @@ pub(super) struct Dl1File {
 
 /// How a field is wanted in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Memory {
+enum FieldType {
     Integer,
     Real,
     RealArray(usize),
@@ -48,12 +48,12 @@ enum Memory {
     Bytes(usize),
 }
 
-impl Memory {
+impl FieldType {
     fn bytes(self) -> usize {
         match self {
-            Memory::Integer | Memory::Real => 8,
-            Memory::RealArray(items) => 4 * items,
-            Memory::Bytes(items) => items,
+            FieldType::Integer | FieldType::Real => 8,
+            FieldType::RealArray(items) => 4 * items,
+            FieldType::Bytes(items) => items,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Dl1File {
         for name in names {
             let table = format!("{IMAGES}/{name}");
             let telescope = name["tel_".len()..].parse::<i64>().ok();
-            let opened = Table::open(path, &file, &table)?;
+            let opened = Dl1Table::open(path, &file, &table)?;
             // One without images stands for all where there are none at all.
             if opened.rows == 0 && !(sets.is_empty() && Some(&name) == last.as_ref()) {
                 continue;
@@ -107,32 +107,32 @@ impl Dl1File {
 
     pub fn reader(&self, index: usize) -> Result<Dl1Reader> {
         let file = hdf5::open_with_cache(&self.path, LARGEST_READ)?;
-        let table = Table::open(&self.path, &file, &self.tables[index])?;
+        let table = Dl1Table::open(&self.path, &file, &self.tables[index])?;
         Ok(Dl1Reader { table, next: 0, wants_mask: self.sets[index].has_given, _file: file })
     }
 }
 
 /// One table of images, checked.
-struct Table {
+struct Dl1Table {
     path: PathBuf,
     name: String,
     dataset: Dataset,
     rows: u64,
     pixels: usize,
     has_mask: bool,
-    transform: Option<FixedPoint>,
+    transform: Option<ChargeScale>,
 }
 
 /// Charge = (stored − offset)/scale, with three stored values that mean no number.
 #[derive(Debug, Clone, Copy)]
-struct FixedPoint {
+struct ChargeScale {
     scale: f64,
     offset: f64,
     special: [Option<(f64, f32)>; 3], // stored value, meaning
 }
 
-impl Table {
-    fn open(path: &Path, file: &File, name: &str) -> Result<Table> {
+impl Dl1Table {
+    fn open(path: &Path, file: &File, name: &str) -> Result<Dl1Table> {
         let dataset = file.dataset(name).map_err(|error| hdf5::read_fault(path, name, &error))?;
         let rows = rows_of(path, name, &dataset)?;
         let fault = |what: &str| Fault::new(what).file(path).dataset(name);
@@ -154,8 +154,8 @@ impl Table {
         }
         let mask = field_of(&dataset, "image_mask")?;
         let has_mask = mask.is_some_and(|(_, items)| items == pixels);
-        let transform = FixedPoint::of(&dataset, "image");
-        Ok(Table {
+        let transform = ChargeScale::of(&dataset, "image");
+        Ok(Dl1Table {
             path: path.into(),
             name: name.into(),
             dataset,
@@ -167,8 +167,8 @@ impl Table {
     }
 }
 
-impl FixedPoint {
-    fn of(dataset: &Dataset, field: &str) -> Option<FixedPoint> {
+impl ChargeScale {
+    fn of(dataset: &Dataset, field: &str) -> Option<ChargeScale> {
         let index = field_number(dataset, field)?;
         let text = |what: &str| hdf5::text_attribute(dataset, &format!("CTAFIELD_{index}_{what}"));
         if text("TRANSFORM").as_deref() != Some("fixed_point") {
@@ -179,7 +179,7 @@ impl FixedPoint {
             attribute.read_scalar::<f64>().ok()
         };
         let special = |what: &str, meaning: f32| number(what).map(|stored| (stored, meaning));
-        Some(FixedPoint {
+        Some(ChargeScale {
             scale: number("TRANSFORM_SCALE")?,
             offset: number("TRANSFORM_OFFSET")?,
             special: [
@@ -198,20 +198,20 @@ impl FixedPoint {
 }
 
 pub(super) struct Dl1Reader {
-    table: Table,
+    table: Dl1Table,
     next: u64,
     wants_mask: bool,
     _file: File, // keeps the chunk cache
 }
 
-impl Reader for Dl1Reader {
+impl ImageReader for Dl1Reader {
     fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool> {
         let table = &self.table;
-        let mut fields: Vec<(&str, Memory)> =
-            KEYS.iter().map(|name| (*name, Memory::Integer)).collect();
-        fields.push(("image", Memory::RealArray(table.pixels)));
+        let mut fields: Vec<(&str, FieldType)> =
+            KEYS.iter().map(|name| (*name, FieldType::Integer)).collect();
+        fields.push(("image", FieldType::RealArray(table.pixels)));
         if self.wants_mask {
-            fields.push(("image_mask", Memory::Bytes(table.pixels)));
+            fields.push(("image_mask", FieldType::Bytes(table.pixels)));
         }
         let record: usize = fields.iter().map(|(_, memory)| memory.bytes()).sum();
         let rows = rows.min(LARGEST_READ / record).max(1) as u64;
@@ -257,7 +257,7 @@ fn camera_of(
     let (Some(telescope), Some(layout)) = (telescope, layout) else {
         return Ok(None);
     };
-    let integers = |name: &str| numbers(path, &layout_name, &layout, name, Memory::Integer);
+    let integers = |name: &str| numbers(path, &layout_name, &layout, name, FieldType::Integer);
     let (ids, cameras) = (integers("tel_id")?, integers("camera_index")?);
     let optics = integers("optics_index")?;
     let Some(row) = ids.iter().position(|id| (*id - telescope as f64).abs() < 0.5) else {
@@ -276,7 +276,7 @@ fn camera_of(
                 .found(unit.unwrap_or_else(|| "none".to_string()))
                 .input());
         }
-        let values = numbers(path, &name, &dataset, field, Memory::Real)?;
+        let values = numbers(path, &name, &dataset, field, FieldType::Real)?;
         Ok(values.into_iter().map(|m| 100.0 * m).collect::<Vec<f64>>())
     };
     let (x_cm, y_cm) = (metres("pix_x")?, metres("pix_y")?);
@@ -300,7 +300,7 @@ fn focal_length(path: &Path, file: &File, row: f64) -> Result<Option<f64>> {
         if field_of(&dataset, field)?.is_none() {
             continue;
         }
-        let lengths = numbers(path, &name, &dataset, field, Memory::Real)?;
+        let lengths = numbers(path, &name, &dataset, field, FieldType::Real)?;
         let length = lengths.get(row as usize).copied().filter(|m| m.is_finite() && *m > 0.0);
         if length.is_some() {
             return Ok(length.map(|m| 100.0 * m));
@@ -327,12 +327,12 @@ fn numbers(
     name: &str,
     dataset: &Dataset,
     field: &str,
-    memory: Memory,
+    memory: FieldType,
 ) -> Result<Vec<f64>> {
     let rows = rows_of(path, name, dataset)?;
     let wanted = match field_of(dataset, field)? {
         Some((H5T_class_t::H5T_INTEGER, 1)) => true,
-        Some((H5T_class_t::H5T_FLOAT, 1)) => memory == Memory::Real,
+        Some((H5T_class_t::H5T_FLOAT, 1)) => memory == FieldType::Real,
         _ => false,
     };
     if !wanted || rows > MOST_PIXELS as u64 {
@@ -345,7 +345,7 @@ fn numbers(
     }
     let bytes = read(path, name, dataset, &[(field, memory)], 0..rows)?;
     let value = |eight: &[u8; 8]| match memory {
-        Memory::Integer => i64::from_ne_bytes(*eight) as f64,
+        FieldType::Integer => i64::from_ne_bytes(*eight) as f64,
         _ => f64::from_ne_bytes(*eight),
     };
     Ok(bytes.as_chunks::<8>().0.iter().map(value).collect())
@@ -430,7 +430,7 @@ fn read(
     path: &Path,
     name: &str,
     dataset: &Dataset,
-    fields: &[(&str, Memory)],
+    fields: &[(&str, FieldType)],
     rows: Range<u64>,
 ) -> Result<Vec<u8>> {
     let record: usize = fields.iter().map(|(_, memory)| memory.bytes()).sum();
@@ -468,7 +468,7 @@ fn read(
 }
 
 /// The compound type of the wanted fields, to be closed by the caller.
-fn memory_type(dataset: &Dataset, fields: &[(&str, Memory)], record: usize) -> Result<hid_t> {
+fn memory_type(dataset: &Dataset, fields: &[(&str, FieldType)], record: usize) -> Result<hid_t> {
     let dtype = dataset
         .dtype()
         .map_err(|error| Fault::new("cannot read the type of a table").found(error).input())?;
@@ -492,12 +492,12 @@ fn memory_type(dataset: &Dataset, fields: &[(&str, Memory)], record: usize) -> R
             let (mut offset, mut whole) = (0, memory >= 0);
             for ((_, kind), name) in fields.iter().zip(&names) {
                 let (item, owned) = match kind {
-                    Memory::Integer => (integer.id(), false),
-                    Memory::Real => (real.id(), false),
-                    Memory::RealArray(items) => {
+                    FieldType::Integer => (integer.id(), false),
+                    FieldType::Real => (real.id(), false),
+                    FieldType::RealArray(items) => {
                         (H5Tarray_create2(single.id(), 1, &(*items as u64)), true)
                     }
-                    Memory::Bytes(items) => {
+                    FieldType::Bytes(items) => {
                         let index = H5Tget_member_index(dtype.id(), name.as_ptr());
                         let member = H5Tget_member_type(dtype.id(), index.max(0) as u32);
                         whole &= index >= 0 && H5Tget_size(member) == *items;

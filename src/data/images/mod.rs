@@ -2,7 +2,7 @@
 //!
 //! Three kinds are read, told apart by their content: the project's own image files (and
 //! any HDF5 file with `images/charge`), DL1 files of ctapipe, and TAIGA's text of cleaned
-//! images. A file holds one or more [`ImageSet`]s, one per camera; a [`Reader`] goes through
+//! images. A file holds one or more [`ImageSet`]s, one per camera; a [`ImageReader`] goes through
 //! one of them in order, in blocks of bounded size. Everything that can be refused without
 //! reading images is refused on opening. Left to others: what is done with an image.
 
@@ -15,7 +15,7 @@ mod write;
 
 pub use camera::camera_file;
 pub use own::{FORMAT, VERSION};
-pub use write::{ImageWriter, Images, OFFSET, SCALE};
+pub use write::{ImageSettings, ImageWriter, OFFSET, SCALE};
 
 use crate::data::hdf5;
 use crate::error::{Fault, Result};
@@ -110,16 +110,16 @@ impl Charge {
 }
 
 /// An open file of images.
-pub struct ImageFile(Kind);
+pub struct ImageFile(ImageFormat);
 
-enum Kind {
+enum ImageFormat {
     Own(own::OwnFile),
     Dl1(dl1::Dl1File),
     Text(text::TextFile),
 }
 
 /// Goes through the images of one set.
-pub trait Reader: Send {
+pub trait ImageReader: Send {
     /// Replaces the block by the next images, about `rows` of them; false at the end.
     fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool>;
 }
@@ -130,48 +130,48 @@ impl ImageFile {
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<ImageFile> {
         hdf5::file_length(path)?;
         if !hdf5::is_hdf5(path) && is_text(path) {
-            return Ok(ImageFile(Kind::Text(text::TextFile::open(path, camera)?)));
+            return Ok(ImageFile(ImageFormat::Text(text::TextFile::open(path, camera)?)));
         }
         if dl1::is_dl1(&hdf5::open(path)?) {
-            return Ok(ImageFile(Kind::Dl1(dl1::Dl1File::open(path)?)));
+            return Ok(ImageFile(ImageFormat::Dl1(dl1::Dl1File::open(path)?)));
         }
-        Ok(ImageFile(Kind::Own(own::OwnFile::open(path)?)))
+        Ok(ImageFile(ImageFormat::Own(own::OwnFile::open(path)?)))
     }
 
     /// What kind of file it is, for outputs.
     pub fn kind(&self) -> &'static str {
         match &self.0 {
-            Kind::Own(_) => own::FORMAT,
-            Kind::Dl1(_) => "ctapipe DL1",
-            Kind::Text(_) => "TAIGA cleaned images",
+            ImageFormat::Own(_) => own::FORMAT,
+            ImageFormat::Dl1(_) => "ctapipe DL1",
+            ImageFormat::Text(_) => "TAIGA cleaned images",
         }
     }
 
     pub fn sets(&self) -> &[ImageSet] {
         match &self.0 {
-            Kind::Own(file) => file.sets(),
-            Kind::Dl1(file) => file.sets(),
-            Kind::Text(file) => file.sets(),
+            ImageFormat::Own(file) => file.sets(),
+            ImageFormat::Dl1(file) => file.sets(),
+            ImageFormat::Text(file) => file.sets(),
         }
     }
 
     /// A reader of the set `index`.
-    pub fn reader(&self, index: usize) -> Result<Box<dyn Reader>> {
+    pub fn reader(&self, index: usize) -> Result<Box<dyn ImageReader>> {
         if index >= self.sets().len() {
             return Err(Fault::new("no such set of images").found(index).internal());
         }
         Ok(match &self.0 {
-            Kind::Own(file) => Box::new(file.reader()?),
-            Kind::Dl1(file) => Box::new(file.reader(index)?),
-            Kind::Text(file) => Box::new(file.reader()?),
+            ImageFormat::Own(file) => Box::new(file.reader()?),
+            ImageFormat::Dl1(file) => Box::new(file.reader(index)?),
+            ImageFormat::Text(file) => Box::new(file.reader()?),
         })
     }
 
     /// Attributes that say what a simulated file is, to be handed on: name, text.
     pub fn origin(&self) -> Vec<(String, String)> {
         match &self.0 {
-            Kind::Own(file) => file.origin(),
-            Kind::Dl1(_) | Kind::Text(_) => Vec::new(),
+            ImageFormat::Own(file) => file.origin(),
+            ImageFormat::Dl1(_) | ImageFormat::Text(_) => Vec::new(),
         }
     }
 }

@@ -7,9 +7,9 @@
 //! of 64 bits is a key, as in event files.
 
 use super::read::{Stored, Table2};
-use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
-use crate::data::hdf5::numbers::{Numbers, StoredColumn};
+use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
 use crate::data::schema::normal_unit;
 use crate::data::table::events;
 use crate::error::{Fault, Result};
@@ -35,7 +35,7 @@ impl OwnFile {
     pub fn open(path: &Path) -> Result<OwnFile> {
         let file = hdf5::open(path)?;
         check_format(path, &file)?;
-        let opened = Opened::new(path, &file)?;
+        let opened = ImageDatasets::new(path, &file)?;
         let set = ImageSet {
             pixels: opened.charge.pixels,
             geometry: geometry(path, &file, opened.charge.pixels)?,
@@ -68,18 +68,18 @@ impl OwnFile {
     }
 
     pub fn reader(&self) -> Result<OwnReader> {
-        let opened = Opened::new(&self.path, &hdf5::open(&self.path)?)?;
+        let opened = ImageDatasets::new(&self.path, &hdf5::open(&self.path)?)?;
         let bytes = opened.charge.cache_bytes(1);
         // The library takes the cache from the first opening of a file that is open.
         drop(opened);
         let file = hdf5::open_with_cache(&self.path, bytes.max(1 << 20))?;
-        let opened = Opened::new(&self.path, &file)?;
+        let opened = ImageDatasets::new(&self.path, &file)?;
         Ok(OwnReader { opened, _file: file, next: 0 })
     }
 }
 
 /// The datasets of a file, open and checked.
-struct Opened {
+struct ImageDatasets {
     charge: Table2,
     sigma: Option<Table2>,
     keys: Vec<(String, StoredColumn)>,
@@ -87,8 +87,8 @@ struct Opened {
     class: Option<StoredColumn>,
 }
 
-impl Opened {
-    fn new(path: &Path, file: &File) -> Result<Opened> {
+impl ImageDatasets {
+    fn new(path: &Path, file: &File) -> Result<ImageDatasets> {
         let bytes = hdf5::file_length(path)?;
         let images = hdf5::group(path, file, "images")?;
         let charge = Table2::open(path, &images, "charge", bytes)?;
@@ -103,7 +103,7 @@ impl Opened {
         }
         let sigma = per_image_sigma(path, &images, &charge, bytes)?;
         let mut opened =
-            Opened { charge, sigma, keys: Vec::new(), columns: Vec::new(), class: None };
+            ImageDatasets { charge, sigma, keys: Vec::new(), columns: Vec::new(), class: None };
         if file.link_exists("events") {
             opened.take_columns(path, &hdf5::group(path, file, "events")?, bytes)?;
         }
@@ -131,7 +131,7 @@ impl Opened {
             if name == "class" {
                 column.check_integer("classes")?;
                 self.class = Some(column);
-            } else if column.numbers == Numbers::Integer(IntSize::U8)
+            } else if column.numbers == NumberClass::Integer(IntSize::U8)
                 || events::KEYS.contains(&name.as_str())
             {
                 self.keys.push((name, column));
@@ -272,14 +272,14 @@ fn cm(unit: &str) -> Option<f64> {
 }
 
 pub(super) struct OwnReader {
-    opened: Opened,
+    opened: ImageDatasets,
     _file: File, // keeps the chunk cache
     next: u64,
 }
 
-impl Reader for OwnReader {
+impl ImageReader for OwnReader {
     fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool> {
-        let Opened { charge, sigma, keys, columns, class } = &self.opened;
+        let ImageDatasets { charge, sigma, keys, columns, class } = &self.opened;
         // Whole chunks, so that none is unpacked twice.
         let chunk = charge.chunk_images().max(1);
         let rows = rows.div_ceil(chunk).max(1) * chunk;

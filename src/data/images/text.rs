@@ -9,7 +9,7 @@
 //! the file is therefore read twice. A line that does not fit refuses the file with its
 //! number; nothing is skipped. Memory is bounded by a block and the camera.
 
-use super::{Charge, Geometry, ImageBlock, ImageSet, MOST_PIXELS, Reader, Sigma};
+use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::text::convert::run_of_name;
 use crate::data::text::key_of_bytes;
 use crate::error::{Error, Fault, Result};
@@ -32,8 +32,8 @@ const EV_FROM: f64 = 1e9;
 pub(super) struct TextFile {
     path: PathBuf,
     sets: [ImageSet; 1],
-    pixels: Pixels,
-    columns: Columns,
+    pixels: PixelLookup,
+    columns: HeaderColumns,
     file_keys: Vec<i64>,
 }
 
@@ -44,24 +44,24 @@ const IMAGE_KEYS: [&str; 3] = ["axis_scatter", "clean_number", "event_id"];
 
 /// Which optional columns every header of the file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Columns {
+struct HeaderColumns {
     source: bool,
     energy_in_ev: bool,
 }
 
 /// Finds the pixel at a place.
 #[derive(Debug, Clone, Default)]
-struct Pixels {
+struct PixelLookup {
     at: HashMap<[i64; 2], u16>,
 }
 
-impl Pixels {
+impl PixelLookup {
     fn cell(x: f64, y: f64, step: f64) -> [i64; 2] {
         [libm::rint(x / step) as i64, libm::rint(y / step) as i64]
     }
 
     fn find(&self, x: f64, y: f64) -> Option<u16> {
-        let [column, row] = Pixels::cell(x, y, STEP_CM);
+        let [column, row] = PixelLookup::cell(x, y, STEP_CM);
         // Rounding may put equal places into neighbouring cells.
         let near = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)];
         near.iter().find_map(|(dx, dy)| self.at.get(&[column + dx, row + dy]).copied())
@@ -71,9 +71,9 @@ impl Pixels {
 impl TextFile {
     /// Reads the file once; `camera` gives the pixels, x and y [cm], where known.
     pub fn open(path: &Path, camera: Option<(&[f64], &[f64])>) -> Result<TextFile> {
-        let mut lines = Lines::open(path)?.hashed();
+        let mut lines = HashedLines::open(path)?.hashed();
         let mut found: HashMap<[i64; 2], [f64; 2]> = HashMap::new();
-        let mut columns: Option<Columns> = None;
+        let mut columns: Option<HeaderColumns> = None;
         let mut images = 0u64;
         while let Some(header) = lines.header()? {
             let known = *columns.get_or_insert(header.columns());
@@ -85,7 +85,9 @@ impl TextFile {
             }
             for _ in 0..header.pixels {
                 let pixel = lines.pixel()?;
-                found.entry(Pixels::cell(pixel.x, pixel.y, STEP_CM)).or_insert([pixel.x, pixel.y]);
+                found
+                    .entry(PixelLookup::cell(pixel.x, pixel.y, STEP_CM))
+                    .or_insert([pixel.x, pixel.y]);
                 if found.len() > 4 * MOST_PIXELS {
                     return Err(lines.fault("more pixels than a camera has"));
                 }
@@ -127,7 +129,7 @@ impl TextFile {
 
     pub fn reader(&self) -> Result<TextReader> {
         Ok(TextReader {
-            lines: Lines::open(&self.path)?,
+            lines: HashedLines::open(&self.path)?,
             pixels: self.pixels.clone(),
             count: self.sets[0].pixels,
             columns: self.columns,
@@ -138,14 +140,14 @@ impl TextFile {
 
 /// The pixels that a file names, in the order of their rows; places that differ by rounding
 /// are one.
-fn union(mut places: Vec<[f64; 2]>) -> (Pixels, Geometry) {
+fn union(mut places: Vec<[f64; 2]>) -> (PixelLookup, Geometry) {
     places.sort_by(|a, b| a[1].total_cmp(&b[1]).then(a[0].total_cmp(&b[0])));
-    let mut pixels = Pixels::default();
+    let mut pixels = PixelLookup::default();
     let mut geometry =
         Geometry { x_cm: vec![], y_cm: vec![], focal_length_cm: Some(FOCAL_LENGTH_CM) };
     for [x, y] in places {
         if pixels.find(x, y).is_none() {
-            pixels.at.insert(Pixels::cell(x, y, STEP_CM), geometry.x_cm.len() as u16);
+            pixels.at.insert(PixelLookup::cell(x, y, STEP_CM), geometry.x_cm.len() as u16);
             geometry.x_cm.push(x);
             geometry.y_cm.push(y);
         }
@@ -159,13 +161,13 @@ fn assign(
     places: &[[f64; 2]],
     x_cm: &[f64],
     y_cm: &[f64],
-) -> Result<(Pixels, Geometry)> {
-    let mut pixels = Pixels::default();
+) -> Result<(PixelLookup, Geometry)> {
+    let mut pixels = PixelLookup::default();
     for [x, y] in places {
         let distance = |i: usize| libm::hypot(x_cm[i] - x, y_cm[i] - y);
         let nearest = (0..x_cm.len()).min_by(|a, b| distance(*a).total_cmp(&distance(*b)));
         match nearest.filter(|i| distance(*i) < NEAR_CM) {
-            Some(pixel) => pixels.at.insert(Pixels::cell(*x, *y, STEP_CM), pixel as u16),
+            Some(pixel) => pixels.at.insert(PixelLookup::cell(*x, *y, STEP_CM), pixel as u16),
             None => {
                 return Err(Fault::new("a pixel of the images is not in the camera")
                     .file(path)
@@ -194,8 +196,8 @@ struct Header {
 }
 
 impl Header {
-    fn columns(&self) -> Columns {
-        Columns { source: self.source.is_some(), energy_in_ev: self.energy >= EV_FROM }
+    fn columns(&self) -> HeaderColumns {
+        HeaderColumns { source: self.source.is_some(), energy_in_ev: self.energy >= EV_FROM }
     }
 }
 
@@ -206,7 +208,7 @@ struct Pixel {
 }
 
 /// The lines of a file, one in memory at a time.
-struct Lines {
+struct HashedLines {
     reader: BufReader<File>,
     path: PathBuf,
     line: String,
@@ -215,11 +217,11 @@ struct Lines {
     hash: Option<blake3::Hasher>,
 }
 
-impl Lines {
-    fn open(path: &Path) -> Result<Lines> {
+impl HashedLines {
+    fn open(path: &Path) -> Result<HashedLines> {
         let file = File::open(path)
             .map_err(|error| Fault::new("cannot read the file").file(path).found(error).input())?;
-        Ok(Lines {
+        Ok(HashedLines {
             reader: BufReader::with_capacity(1 << 18, file),
             path: path.into(),
             line: String::new(),
@@ -229,8 +231,8 @@ impl Lines {
     }
 
     /// Hashes the bytes as they are read.
-    fn hashed(self) -> Lines {
-        Lines { hash: Some(blake3::Hasher::new()), ..self }
+    fn hashed(self) -> HashedLines {
+        HashedLines { hash: Some(blake3::Hasher::new()), ..self }
     }
 
     /// Takes the next line that is not blank; false at the end.
@@ -323,14 +325,14 @@ impl Lines {
 }
 
 pub(super) struct TextReader {
-    lines: Lines,
-    pixels: Pixels,
+    lines: HashedLines,
+    pixels: PixelLookup,
     count: usize,
-    columns: Columns,
+    columns: HeaderColumns,
     file_keys: Vec<i64>,
 }
 
-impl Reader for TextReader {
+impl ImageReader for TextReader {
     fn next(&mut self, rows: usize, block: &mut ImageBlock) -> Result<bool> {
         let deg_per_cm = (1.0 / FOCAL_LENGTH_CM).to_degrees();
         let to_tev = if self.columns.energy_in_ev { 1e-12 } else { 1.0 };

@@ -7,7 +7,7 @@
 
 use super::own::{FORMAT, VERSION};
 use crate::data::hdf5::write_fault;
-use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnWriter, Values, write_text};
+use crate::data::schema::columns::{Attribute, ColumnSpec, ColumnValues, ColumnWriter, write_text};
 use crate::error::{Fault, Result};
 use hdf5::Dataset;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub const OFFSET: f32 = -200.0;
 
 /// What all images of a file share.
 #[derive(Debug, Clone, Copy)]
-pub struct Images<'a> {
+pub struct ImageSettings<'a> {
     pub x_cm: &'a [f64], // (pixels)
     pub y_cm: &'a [f64], // (pixels)
     pub focal_length_cm: f64,
@@ -41,7 +41,7 @@ pub struct ImageWriter {
 impl ImageWriter {
     pub fn create(
         path: &Path,
-        images: &Images,
+        images: &ImageSettings,
         columns: &[ColumnSpec],
         overwrite: bool,
     ) -> Result<ImageWriter> {
@@ -53,8 +53,8 @@ impl ImageWriter {
     }
 
     /// Appends images with their columns: `charge` (images, pixels) [p.e.].
-    pub fn append(&mut self, charge: &[f32], columns: &[Values]) -> Result<()> {
-        let images = columns.first().map_or(0, Values::len);
+    pub fn append(&mut self, charge: &[f32], columns: &[ColumnValues]) -> Result<()> {
+        let images = columns.first().map_or(0, ColumnValues::len);
         if charge.len() != images * self.pixels {
             return Err(Fault::new("images and columns differ in number")
                 .expected(images * self.pixels)
@@ -113,7 +113,7 @@ fn ndarray_view(
 }
 
 /// Creates the groups beside the columns.
-fn start(columns: &ColumnWriter, images: &Images) -> hdf5::Result<Dataset> {
+fn start(columns: &ColumnWriter, images: &ImageSettings) -> hdf5::Result<Dataset> {
     let file = columns.file();
     let group = |name: &str| file.create_group_builder().obj_track_times(false).create(name);
     let camera = group("camera")?;

@@ -28,7 +28,7 @@ const LONGEST_TEXT: usize = 4096;
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnType {
     F32,
     F64,
     I64,
@@ -37,12 +37,12 @@ pub enum Kind {
     U32,
 }
 
-impl Kind {
+impl ColumnType {
     pub fn bytes(self) -> u64 {
         match self {
-            Kind::I8 | Kind::U8 => 1,
-            Kind::F32 | Kind::U32 => 4,
-            Kind::F64 | Kind::I64 => 8,
+            ColumnType::I8 | ColumnType::U8 => 1,
+            ColumnType::F32 | ColumnType::U32 => 4,
+            ColumnType::F64 | ColumnType::I64 => 8,
         }
     }
 }
@@ -51,14 +51,14 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSpec {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ColumnType,
     pub unit: Option<String>,
     /// Values per row, of a two-dimensional dataset.
     pub positions: Option<usize>,
 }
 
 impl ColumnSpec {
-    pub fn new(name: impl Into<String>, kind: Kind, unit: Option<&str>) -> ColumnSpec {
+    pub fn new(name: impl Into<String>, kind: ColumnType, unit: Option<&str>) -> ColumnSpec {
         ColumnSpec { name: name.into(), kind, unit: unit.map(str::to_string), positions: None }
     }
 
@@ -77,7 +77,7 @@ impl ColumnSpec {
 /// Rows of one column to append; of several positions (positions, rows): all rows of the
 /// first position, then those of the next.
 #[derive(Debug, Clone, Copy)]
-pub enum Values<'a> {
+pub enum ColumnValues<'a> {
     F32(&'a [f32]),
     F64(&'a [f64]),
     I64(&'a [i64]),
@@ -86,26 +86,26 @@ pub enum Values<'a> {
     U32(&'a [u32]),
 }
 
-impl Values<'_> {
-    pub fn kind(&self) -> Kind {
+impl ColumnValues<'_> {
+    pub fn kind(&self) -> ColumnType {
         match self {
-            Values::F32(_) => Kind::F32,
-            Values::F64(_) => Kind::F64,
-            Values::I64(_) => Kind::I64,
-            Values::I8(_) => Kind::I8,
-            Values::U8(_) => Kind::U8,
-            Values::U32(_) => Kind::U32,
+            ColumnValues::F32(_) => ColumnType::F32,
+            ColumnValues::F64(_) => ColumnType::F64,
+            ColumnValues::I64(_) => ColumnType::I64,
+            ColumnValues::I8(_) => ColumnType::I8,
+            ColumnValues::U8(_) => ColumnType::U8,
+            ColumnValues::U32(_) => ColumnType::U32,
         }
     }
 
     pub fn len(&self) -> usize {
         match self {
-            Values::F32(values) => values.len(),
-            Values::F64(values) => values.len(),
-            Values::I64(values) => values.len(),
-            Values::I8(values) => values.len(),
-            Values::U8(values) => values.len(),
-            Values::U32(values) => values.len(),
+            ColumnValues::F32(values) => values.len(),
+            ColumnValues::F64(values) => values.len(),
+            ColumnValues::I64(values) => values.len(),
+            ColumnValues::I8(values) => values.len(),
+            ColumnValues::U8(values) => values.len(),
+            ColumnValues::U32(values) => values.len(),
         }
     }
 
@@ -127,7 +127,7 @@ pub enum Attribute {
 pub struct ColumnWriter {
     // The datasets close before the file, and the file before the part is removed:
     // fields are dropped in this order.
-    columns: Vec<Column>,
+    columns: Vec<OutputColumn>,
     group: Group,
     file: File,
     staged: Staged,
@@ -135,14 +135,14 @@ pub struct ColumnWriter {
     buffered: usize, // waiting for their chunk to fill
 }
 
-struct Column {
+struct OutputColumn {
     spec: ColumnSpec,
     dataset: Dataset,
-    buffer: Buffer,
+    buffer: ColumnBuffer,
 }
 
 /// Rows of one column that wait for their chunk to fill: (positions)(rows).
-enum Buffer {
+enum ColumnBuffer {
     F32(Vec<Vec<f32>>),
     F64(Vec<Vec<f64>>),
     I64(Vec<Vec<i64>>),
@@ -174,7 +174,7 @@ impl ColumnWriter {
             file.create_group_builder().obj_track_times(false).create(group).map_err(failed)?;
         let columns = specs
             .iter()
-            .map(|spec| Column::create(&group, spec))
+            .map(|spec| OutputColumn::create(&group, spec))
             .collect::<hdf5::Result<Vec<_>>>()
             .map_err(failed)?;
         Ok(ColumnWriter { columns, group, file, staged, rows: 0, buffered: 0 })
@@ -202,7 +202,7 @@ impl ColumnWriter {
     }
 
     /// Appends equally many rows to every column, in the order of the specs.
-    pub fn append(&mut self, values: &[Values]) -> Result<()> {
+    pub fn append(&mut self, values: &[ColumnValues]) -> Result<()> {
         let rows = self.check(values)?;
         let mut done = 0;
         while done < rows {
@@ -250,7 +250,7 @@ impl ColumnWriter {
     }
 
     /// Rows of a piece to append, if its shape is that of the columns.
-    fn check(&self, values: &[Values]) -> Result<usize> {
+    fn check(&self, values: &[ColumnValues]) -> Result<usize> {
         if values.len() != self.columns.len() {
             return Err(self.mismatch(
                 "columns",
@@ -259,7 +259,7 @@ impl ColumnWriter {
             ));
         }
         let width = self.columns.first().map_or(1, |column| column.spec.width());
-        let rows = values.first().map_or(0, Values::len) / width.max(1);
+        let rows = values.first().map_or(0, ColumnValues::len) / width.max(1);
         for (column, values) in self.columns.iter().zip(values) {
             let name = &column.spec.name;
             if values.kind() != column.spec.kind {
@@ -298,8 +298,8 @@ impl ColumnWriter {
     }
 }
 
-impl Column {
-    fn create(group: &Group, spec: &ColumnSpec) -> hdf5::Result<Column> {
+impl OutputColumn {
+    fn create(group: &Group, spec: &ColumnSpec) -> hdf5::Result<OutputColumn> {
         fn start<T: H5Type>(
             group: &Group,
             spec: &ColumnSpec,
@@ -307,19 +307,19 @@ impl Column {
             let buffer = (0..spec.width()).map(|_| Vec::new()).collect();
             Ok((new_dataset::<T>(group, spec)?, buffer))
         }
-        let with = |(dataset, buffer): (Dataset, Buffer)| -> hdf5::Result<Column> {
+        let with = |(dataset, buffer): (Dataset, ColumnBuffer)| -> hdf5::Result<OutputColumn> {
             if let Some(unit) = &spec.unit {
                 write_attribute(&dataset, "units", &Attribute::Text(unit.clone()))?;
             }
-            Ok(Column { spec: spec.clone(), dataset, buffer })
+            Ok(OutputColumn { spec: spec.clone(), dataset, buffer })
         };
         with(match spec.kind {
-            Kind::F32 => start(group, spec).map(|(d, b)| (d, Buffer::F32(b)))?,
-            Kind::F64 => start(group, spec).map(|(d, b)| (d, Buffer::F64(b)))?,
-            Kind::I64 => start(group, spec).map(|(d, b)| (d, Buffer::I64(b)))?,
-            Kind::I8 => start(group, spec).map(|(d, b)| (d, Buffer::I8(b)))?,
-            Kind::U8 => start(group, spec).map(|(d, b)| (d, Buffer::U8(b)))?,
-            Kind::U32 => start(group, spec).map(|(d, b)| (d, Buffer::U32(b)))?,
+            ColumnType::F32 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::F32(b)))?,
+            ColumnType::F64 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::F64(b)))?,
+            ColumnType::I64 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::I64(b)))?,
+            ColumnType::I8 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::I8(b)))?,
+            ColumnType::U8 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::U8(b)))?,
+            ColumnType::U32 => start(group, spec).map(|(d, b)| (d, ColumnBuffer::U32(b)))?,
         })
     }
 
@@ -333,19 +333,19 @@ impl Column {
         }
         let two = self.spec.positions.is_some();
         match &mut self.buffer {
-            Buffer::F32(values) => write_rows(&self.dataset, values, first, two),
-            Buffer::F64(values) => write_rows(&self.dataset, values, first, two),
-            Buffer::I64(values) => write_rows(&self.dataset, values, first, two),
-            Buffer::I8(values) => write_rows(&self.dataset, values, first, two),
-            Buffer::U8(values) => write_rows(&self.dataset, values, first, two),
-            Buffer::U32(values) => write_rows(&self.dataset, values, first, two),
+            ColumnBuffer::F32(values) => write_rows(&self.dataset, values, first, two),
+            ColumnBuffer::F64(values) => write_rows(&self.dataset, values, first, two),
+            ColumnBuffer::I64(values) => write_rows(&self.dataset, values, first, two),
+            ColumnBuffer::I8(values) => write_rows(&self.dataset, values, first, two),
+            ColumnBuffer::U8(values) => write_rows(&self.dataset, values, first, two),
+            ColumnBuffer::U32(values) => write_rows(&self.dataset, values, first, two),
         }
     }
 }
 
-impl Buffer {
+impl ColumnBuffer {
     /// Takes a range of the rows of a piece of `all` rows.
-    fn extend(&mut self, values: &Values, all: usize, rows: Range<usize>) {
+    fn extend(&mut self, values: &ColumnValues, all: usize, rows: Range<usize>) {
         fn take<T: Copy>(buffer: &mut [Vec<T>], values: &[T], all: usize, rows: &Range<usize>) {
             for (position, buffer) in buffer.iter_mut().enumerate() {
                 let first = position * all;
@@ -353,12 +353,24 @@ impl Buffer {
             }
         }
         match (self, values) {
-            (Buffer::F32(buffer), Values::F32(values)) => take(buffer, values, all, &rows),
-            (Buffer::F64(buffer), Values::F64(values)) => take(buffer, values, all, &rows),
-            (Buffer::I64(buffer), Values::I64(values)) => take(buffer, values, all, &rows),
-            (Buffer::I8(buffer), Values::I8(values)) => take(buffer, values, all, &rows),
-            (Buffer::U8(buffer), Values::U8(values)) => take(buffer, values, all, &rows),
-            (Buffer::U32(buffer), Values::U32(values)) => take(buffer, values, all, &rows),
+            (ColumnBuffer::F32(buffer), ColumnValues::F32(values)) => {
+                take(buffer, values, all, &rows);
+            }
+            (ColumnBuffer::F64(buffer), ColumnValues::F64(values)) => {
+                take(buffer, values, all, &rows);
+            }
+            (ColumnBuffer::I64(buffer), ColumnValues::I64(values)) => {
+                take(buffer, values, all, &rows);
+            }
+            (ColumnBuffer::I8(buffer), ColumnValues::I8(values)) => {
+                take(buffer, values, all, &rows);
+            }
+            (ColumnBuffer::U8(buffer), ColumnValues::U8(values)) => {
+                take(buffer, values, all, &rows);
+            }
+            (ColumnBuffer::U32(buffer), ColumnValues::U32(values)) => {
+                take(buffer, values, all, &rows);
+            }
             _ => {} // `append` has checked the kinds
         }
     }
@@ -423,11 +435,11 @@ mod tests {
 
     fn specs() -> Vec<ColumnSpec> {
         vec![
-            ColumnSpec::new("width", Kind::F32, Some("deg")),
-            ColumnSpec::new("energy", Kind::F64, Some("TeV")),
-            ColumnSpec::new("event_id", Kind::I64, None),
-            ColumnSpec::new("class", Kind::I8, None),
-            ColumnSpec::new("status", Kind::U32, None),
+            ColumnSpec::new("width", ColumnType::F32, Some("deg")),
+            ColumnSpec::new("energy", ColumnType::F64, Some("TeV")),
+            ColumnSpec::new("event_id", ColumnType::I64, None),
+            ColumnSpec::new("class", ColumnType::I8, None),
+            ColumnSpec::new("status", ColumnType::U32, None),
         ]
     }
 
@@ -442,11 +454,11 @@ mod tests {
         for first in (0..rows).step_by(piece) {
             let range = first..(first + piece).min(rows);
             writer.append(&[
-                Values::F32(&width[range.clone()]),
-                Values::F64(&energy[range.clone()]),
-                Values::I64(&event_id[range.clone()]),
-                Values::I8(&class[range.clone()]),
-                Values::U32(&status[range]),
+                ColumnValues::F32(&width[range.clone()]),
+                ColumnValues::F64(&energy[range.clone()]),
+                ColumnValues::I64(&event_id[range.clone()]),
+                ColumnValues::I8(&class[range.clone()]),
+                ColumnValues::U32(&status[range]),
             ])?;
         }
         writer.finish(&[
@@ -457,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_data_gives_byte_identical_files_however_it_was_appended() {
+    fn equal_data_gives_equal_bytes_however_appended() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
         let rows = CHUNK_ROWS + 1234;
@@ -471,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back_with_units_and_attributes() {
+    fn values_units_and_attributes_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let rows = 2 * CHUNK_ROWS;
@@ -496,16 +508,17 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_several_positions_are_read_back_position_by_position() {
+    fn columns_of_several_positions_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let (rows, positions) = (CHUNK_ROWS + 77, 3);
         let mut files = Vec::new();
         for (name, piece) in [("a.h5", 40_000), ("b.h5", rows)] {
             let path = folder.path().join(name);
             let specs = [
-                ColumnSpec::new("score", Kind::F32, Some("nat")).at_positions(Some(positions)),
-                ColumnSpec::new("pass", Kind::U8, None).at_positions(Some(positions)),
-                ColumnSpec::new("event_id", Kind::I64, None),
+                ColumnSpec::new("score", ColumnType::F32, Some("nat"))
+                    .at_positions(Some(positions)),
+                ColumnSpec::new("pass", ColumnType::U8, None).at_positions(Some(positions)),
+                ColumnSpec::new("event_id", ColumnType::I64, None),
             ];
             let mut writer = ColumnWriter::create(&path, "scores", &specs, false).unwrap();
             for first in (0..rows).step_by(piece) {
@@ -514,7 +527,11 @@ mod tests {
                 let score: Vec<f32> = (0..positions).flat_map(all).map(|v| v as f32).collect();
                 let pass: Vec<u8> = (0..positions).flat_map(all).map(|v| v as u8).collect();
                 let event_id: Vec<i64> = (first..next).map(|row| row as i64).collect();
-                let values = [Values::F32(&score), Values::U8(&pass), Values::I64(&event_id)];
+                let values = [
+                    ColumnValues::F32(&score),
+                    ColumnValues::U8(&pass),
+                    ColumnValues::I64(&event_id),
+                ];
                 writer.append(&values).unwrap();
             }
             let angles = Attribute::Numbers(vec![0.0, 120.0, 240.0]);
@@ -543,26 +560,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let mut writer = ColumnWriter::create(&path, "events", &specs()[..1], false).unwrap();
-        writer.append(&[Values::F32(&vec![1.0; CHUNK_ROWS + 5])]).unwrap();
+        writer.append(&[ColumnValues::F32(&vec![1.0; CHUNK_ROWS + 5])]).unwrap();
         assert_eq!(writer.rows(), CHUNK_ROWS as u64 + 5);
         drop(writer);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
-    fn values_that_do_not_fit_the_columns_are_refused() {
+    fn values_unlike_their_columns_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         let mut writer = ColumnWriter::create(&path, "events", &specs()[..2], false).unwrap();
-        assert!(writer.append(&[Values::F32(&[1.0])]).is_err());
-        assert!(writer.append(&[Values::F32(&[1.0]), Values::F32(&[1.0])]).is_err());
-        let error = writer.append(&[Values::F32(&[1.0]), Values::F64(&[])]).unwrap_err();
+        assert!(writer.append(&[ColumnValues::F32(&[1.0])]).is_err());
+        assert!(writer.append(&[ColumnValues::F32(&[1.0]), ColumnValues::F32(&[1.0])]).is_err());
+        let error =
+            writer.append(&[ColumnValues::F32(&[1.0]), ColumnValues::F64(&[])]).unwrap_err();
         assert!(error.to_string().contains("energy"), "{error}");
         assert_eq!(writer.finish(&[]).unwrap(), 0);
     }
 
     #[test]
-    fn an_existing_output_is_replaced_only_on_request() {
+    fn existing_output_is_replaced_only_on_request() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.h5");
         write(&path, 10, 10, false).unwrap();

@@ -45,9 +45,9 @@ const PI: &str = "pi";
 #[derive(Clone)]
 pub struct Expression {
     text: String,
-    variables: Vec<String>, // in order of first appearance
-    steps: Vec<Step>,       // operands before operators
-    depth: usize,           // operands that wait at once
+    variables: Vec<String>,  // in order of first appearance
+    steps: Vec<Instruction>, // operands before operators
+    depth: usize,            // operands that wait at once
 }
 
 /// Its text: the same in every process, unlike the addresses of functions.
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Expression {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum Instruction {
     Number(f64),
     Variable(usize),
     Unary(Unary),
@@ -111,8 +111,9 @@ impl Expression {
             })
             .collect();
         for step in &mut self.steps {
-            if let Step::Variable(index) = *step {
-                *step = values[index].map_or(Step::Variable(new_index[index]), Step::Number);
+            if let Instruction::Variable(index) = *step {
+                *step = values[index]
+                    .map_or(Instruction::Variable(new_index[index]), Instruction::Number);
             }
         }
         self.variables =
@@ -183,23 +184,23 @@ impl Expression {
         let mut top = 0; // `checked_depth` has shown that it stays within the stack
         for step in &self.steps {
             match *step {
-                Step::Number(value) => {
+                Instruction::Number(value) => {
                     stack[top] = [value; N];
                     top += 1;
                 }
-                Step::Variable(index) => {
+                Instruction::Variable(index) => {
                     stack[top] = load(index);
                     top += 1;
                 }
-                Step::Unary(function) => {
+                Instruction::Unary(function) => {
                     stack[top - 1].iter_mut().for_each(|a| *a = function(*a));
                 }
-                Step::Negate => stack[top - 1].iter_mut().for_each(|a| *a = -*a),
-                Step::Binary(function) => binary(stack, &mut top, function),
-                Step::Add => binary(stack, &mut top, |a, b| a + b),
-                Step::Subtract => binary(stack, &mut top, |a, b| a - b),
-                Step::Multiply => binary(stack, &mut top, |a, b| a * b),
-                Step::Divide => binary(stack, &mut top, |a, b| a / b),
+                Instruction::Negate => stack[top - 1].iter_mut().for_each(|a| *a = -*a),
+                Instruction::Binary(function) => binary(stack, &mut top, function),
+                Instruction::Add => binary(stack, &mut top, |a, b| a + b),
+                Instruction::Subtract => binary(stack, &mut top, |a, b| a - b),
+                Instruction::Multiply => binary(stack, &mut top, |a, b| a * b),
+                Instruction::Divide => binary(stack, &mut top, |a, b| a / b),
             }
         }
         stack[0]
@@ -210,8 +211,8 @@ impl Expression {
         let (mut top, mut highest) = (0, 0);
         for step in &self.steps {
             match step {
-                Step::Number(_) | Step::Variable(_) => top += 1,
-                Step::Unary(_) | Step::Negate => {}
+                Instruction::Number(_) | Instruction::Variable(_) => top += 1,
+                Instruction::Unary(_) | Instruction::Negate => {}
                 _ => top -= 1,
             }
             highest = highest.max(top);
@@ -239,7 +240,7 @@ struct Parser<'a> {
     at: usize, // byte
     depth: usize,
     variables: Vec<String>,
-    steps: Vec<Step>,
+    steps: Vec<Instruction>,
 }
 
 impl<'a> Parser<'a> {
@@ -252,7 +253,7 @@ impl<'a> Parser<'a> {
         self.term()?;
         while let Some(operator) = self.accept(&['+', '-']) {
             self.term()?;
-            self.steps.push(if operator == '+' { Step::Add } else { Step::Subtract });
+            self.steps.push(if operator == '+' { Instruction::Add } else { Instruction::Subtract });
         }
         self.depth -= 1;
         Ok(())
@@ -263,7 +264,11 @@ impl<'a> Parser<'a> {
         self.signed()?;
         while let Some(operator) = self.accept(&['*', '/']) {
             self.signed()?;
-            self.steps.push(if operator == '*' { Step::Multiply } else { Step::Divide });
+            self.steps.push(if operator == '*' {
+                Instruction::Multiply
+            } else {
+                Instruction::Divide
+            });
         }
         Ok(())
     }
@@ -276,7 +281,7 @@ impl<'a> Parser<'a> {
         }
         self.power()?;
         if negative {
-            self.steps.push(Step::Negate);
+            self.steps.push(Instruction::Negate);
         }
         Ok(())
     }
@@ -291,7 +296,7 @@ impl<'a> Parser<'a> {
             }
             self.signed()?;
             self.depth -= 1;
-            self.steps.push(Step::Binary(libm::pow));
+            self.steps.push(Instruction::Binary(libm::pow));
         }
         Ok(())
     }
@@ -329,7 +334,7 @@ impl<'a> Parser<'a> {
         let text = &self.text[self.at..self.at + length];
         let value: f64 = text.parse().map_err(|_| self.unexpected("a number"))?;
         self.at += length;
-        self.steps.push(Step::Number(value));
+        self.steps.push(Instruction::Number(value));
         Ok(())
     }
 
@@ -340,7 +345,7 @@ impl<'a> Parser<'a> {
             return self.call(name, start);
         }
         if name == PI {
-            self.steps.push(Step::Number(std::f64::consts::PI));
+            self.steps.push(Instruction::Number(std::f64::consts::PI));
         } else if is_function(name) {
             return Err(self.unexpected(&format!("'(' after the function '{name}'")));
         } else {
@@ -349,7 +354,7 @@ impl<'a> Parser<'a> {
                 self.variables.push(name.to_string());
                 self.variables.len() - 1
             });
-            self.steps.push(Step::Variable(index));
+            self.steps.push(Instruction::Variable(index));
         }
         Ok(())
     }
@@ -359,12 +364,12 @@ impl<'a> Parser<'a> {
         self.sum()?;
         if let Some((_, function)) = UNARY.iter().find(|(known, _)| *known == name) {
             self.expect(')')?;
-            self.steps.push(Step::Unary(*function));
+            self.steps.push(Instruction::Unary(*function));
         } else if let Some((_, function)) = BINARY.iter().find(|(known, _)| *known == name) {
             self.expect(',')?;
             self.sum()?;
             self.expect(')')?;
-            self.steps.push(Step::Binary(*function));
+            self.steps.push(Instruction::Binary(*function));
         } else {
             self.at = start;
             let known: Vec<&str> = function_names().collect();
@@ -517,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_named_once_and_given_in_their_order() {
+    fn variables_are_named_once_and_in_order() {
         let bound = Expression::parse("0.068*log10(size) - dist[1]*size + x").unwrap();
         assert_eq!(bound.variables(), ["size", "dist[1]", "x"]);
         let found = bound.evaluate(&[100.0, 2.0, 1.0]);
@@ -535,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_cannot_be_read_is_refused_with_the_place() {
+    fn unreadable_expression_is_refused_with_place() {
         for (text, part) in [
             ("", "a number, a name or '('"),
             ("1 +", "found the end"),

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_of_a_signed_feature_is_zero_and_its_scale_that_of_both_signs() {
+    fn signed_feature_has_zero_mean_symmetric_scale() {
         let mut moments = Moments::new(1);
         for x in [1.0, 2.0, 3.0] {
             moments.add(&[x]);

@@ -28,7 +28,7 @@ const NAMES: [&str; 3] = ["columns", "column_names", "names"];
 /// Kinds of tables that a schema may be restricted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum LayoutKind {
     Columns,
     Compound,
     Pandas,
@@ -37,18 +37,18 @@ pub enum Kind {
 
 /// A table that was found, or one of several that continue each other.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct TableLayout {
     /// Its path in the file.
     pub name: String,
-    pub kind: Kind,
-    columns: Columns,
+    pub kind: LayoutKind,
+    columns: LayoutColumns,
 }
 
 #[derive(Debug)]
-enum Columns {
+enum LayoutColumns {
     Datasets(Group),
     Record { dataset: Dataset, columns: Vec<FieldColumn> },
-    Matrices(Vec<Matrix>),
+    Matrices(Vec<MatrixDataset>),
 }
 
 #[derive(Debug)]
@@ -61,19 +61,21 @@ struct FieldColumn {
 
 /// A dataset (rows, columns).
 #[derive(Debug)]
-struct Matrix {
+struct MatrixDataset {
     dataset: Dataset,
     names: Vec<String>,
     units: Vec<String>,
 }
 
-impl Layout {
+impl TableLayout {
     /// Names of all columns.
     pub fn names(&self) -> Vec<String> {
         match &self.columns {
-            Columns::Datasets(group) => group.member_names().unwrap_or_default(),
-            Columns::Record { columns, .. } => columns.iter().map(|c| c.name.clone()).collect(),
-            Columns::Matrices(matrices) => {
+            LayoutColumns::Datasets(group) => group.member_names().unwrap_or_default(),
+            LayoutColumns::Record { columns, .. } => {
+                columns.iter().map(|c| c.name.clone()).collect()
+            }
+            LayoutColumns::Matrices(matrices) => {
                 matrices.iter().flat_map(|matrix| matrix.names.iter().cloned()).collect()
             }
         }
@@ -82,8 +84,8 @@ impl Layout {
     /// The column of that name, if it is one of numbers.
     pub fn column(&self, path: &Path, name: &str) -> Result<StoredColumn> {
         match &self.columns {
-            Columns::Datasets(group) => StoredColumn::open(path, group, name),
-            Columns::Record { dataset, columns } => {
+            LayoutColumns::Datasets(group) => StoredColumn::open(path, group, name),
+            LayoutColumns::Record { dataset, columns } => {
                 let Some(column) = columns.iter().find(|column| column.name == name) else {
                     return Err(self.missing(path, name));
                 };
@@ -91,7 +93,7 @@ impl Layout {
                 let meta = field_meta(path, dataset, *index, &field.name)?;
                 StoredColumn::field(path, dataset, name, field, *item, meta)
             }
-            Columns::Matrices(matrices) => {
+            LayoutColumns::Matrices(matrices) => {
                 for matrix in matrices {
                     if let Some(index) = matrix.names.iter().position(|known| known == name) {
                         let unit = matrix.units.get(index).filter(|unit| !unit.is_empty());
@@ -123,8 +125,8 @@ pub(crate) fn find(
     path: &Path,
     file: &File,
     place: &str,
-    kind: Option<Kind>,
-) -> Result<Vec<Layout>> {
+    kind: Option<LayoutKind>,
+) -> Result<Vec<TableLayout>> {
     let root = file.as_group().map_err(|error| hdf5::read_fault(path, "/", &error))?;
     if place == ANYWHERE {
         return only_table(path, &root, kind).map(|layout| vec![layout]);
@@ -193,7 +195,7 @@ impl Links for Group {
 }
 
 /// The table at a place without patterns.
-pub(crate) fn open(path: &Path, file: &File, place: &str) -> Result<Layout> {
+pub(crate) fn open(path: &Path, file: &File, place: &str) -> Result<TableLayout> {
     let kind = if place.is_empty() { None } else { file.loc_type_by_name(place).ok() };
     if kind == Some(LocationType::Dataset) {
         let dataset = file.dataset(place).map_err(|error| hdf5::read_fault(path, place, &error))?;
@@ -202,15 +204,19 @@ pub(crate) fn open(path: &Path, file: &File, place: &str) -> Result<Layout> {
     of_group(path, place, hdf5::group(path, file, place)?)
 }
 
-fn of_dataset(path: &Path, place: &str, dataset: &Dataset) -> Result<Layout> {
+fn of_dataset(path: &Path, place: &str, dataset: &Dataset) -> Result<TableLayout> {
     let name = place.to_string();
     if compound::is_record(dataset) {
         let columns = record_columns(path, place, dataset)?;
-        let columns = Columns::Record { dataset: dataset.clone(), columns };
-        return Ok(Layout { name, kind: Kind::Compound, columns });
+        let columns = LayoutColumns::Record { dataset: dataset.clone(), columns };
+        return Ok(TableLayout { name, kind: LayoutKind::Compound, columns });
     }
     if let Some(matrix) = matrix(dataset, None) {
-        return Ok(Layout { name, kind: Kind::Matrix, columns: Columns::Matrices(vec![matrix]) });
+        return Ok(TableLayout {
+            name,
+            kind: LayoutKind::Matrix,
+            columns: LayoutColumns::Matrices(vec![matrix]),
+        });
     }
     Err(Fault::new("not a table")
         .file(path)
@@ -221,22 +227,22 @@ fn of_dataset(path: &Path, place: &str, dataset: &Dataset) -> Result<Layout> {
         .input())
 }
 
-fn of_group(path: &Path, place: &str, group: Group) -> Result<Layout> {
+fn of_group(path: &Path, place: &str, group: Group) -> Result<TableLayout> {
     let name = place.to_string();
     match hdf5::text_attribute(&group, "pandas_type").as_deref() {
         Some("frame_table") => {
             let dataset =
                 group.dataset("table").map_err(|error| hdf5::read_fault(path, place, &error))?;
             let columns = record_columns(path, place, &dataset)?;
-            return Ok(Layout {
+            return Ok(TableLayout {
                 name,
-                kind: Kind::Pandas,
-                columns: Columns::Record { dataset, columns },
+                kind: LayoutKind::Pandas,
+                columns: LayoutColumns::Record { dataset, columns },
             });
         }
         Some("frame") => {
-            let columns = Columns::Matrices(pandas_blocks(path, place, &group)?);
-            return Ok(Layout { name, kind: Kind::Pandas, columns });
+            let columns = LayoutColumns::Matrices(pandas_blocks(path, place, &group)?);
+            return Ok(TableLayout { name, kind: LayoutKind::Pandas, columns });
         }
         Some(other) => {
             return Err(Fault::new("not a table of pandas")
@@ -251,13 +257,17 @@ fn of_group(path: &Path, place: &str, group: Group) -> Result<Layout> {
     let names = group.member_names().map_err(|error| hdf5::read_fault(path, place, &error))?;
     let matrices = matrices_of(path, &group, &names)?;
     if !matrices.is_empty() {
-        return Ok(Layout { name, kind: Kind::Matrix, columns: Columns::Matrices(matrices) });
+        return Ok(TableLayout {
+            name,
+            kind: LayoutKind::Matrix,
+            columns: LayoutColumns::Matrices(matrices),
+        });
     }
-    Ok(Layout { name, kind: Kind::Columns, columns: Columns::Datasets(group) })
+    Ok(TableLayout { name, kind: LayoutKind::Columns, columns: LayoutColumns::Datasets(group) })
 }
 
 /// The matrices of a group that have names.
-fn matrices_of(path: &Path, group: &Group, names: &[String]) -> Result<Vec<Matrix>> {
+fn matrices_of(path: &Path, group: &Group, names: &[String]) -> Result<Vec<MatrixDataset>> {
     let open = |name: &String| hdf5::present(path, name, group.dataset(name));
     let beside = NAMES.iter().find_map(|name| names.iter().find(|known| known == name));
     let beside = beside.map(open).transpose()?.flatten().and_then(|dataset| texts(&dataset));
@@ -271,13 +281,13 @@ fn matrices_of(path: &Path, group: &Group, names: &[String]) -> Result<Vec<Matri
 
 /// A numeric dataset (rows, columns) with as many names as columns: its own, or those
 /// beside it.
-fn matrix(dataset: &Dataset, beside: Option<&[String]>) -> Option<Matrix> {
+fn matrix(dataset: &Dataset, beside: Option<&[String]>) -> Option<MatrixDataset> {
     let shape = dataset.shape();
     let [_, columns] = shape[..] else { return None };
     let own = NAMES.iter().find_map(|name| text_list(dataset, name));
     let names = own.or_else(|| beside.map(<[String]>::to_vec))?;
     let units = ["units", "unit"].iter().find_map(|name| text_list(dataset, name));
-    (names.len() == columns && columns <= MOST_COLUMNS).then(|| Matrix {
+    (names.len() == columns && columns <= MOST_COLUMNS).then(|| MatrixDataset {
         dataset: dataset.clone(),
         names,
         units: units.unwrap_or_default(),
@@ -337,7 +347,7 @@ fn pickled_names(text: &str) -> Option<Vec<String>> {
 
 /// Blocks of a frame in pandas' fixed format: `blockN_values` (rows, columns) with
 /// `blockN_items`.
-fn pandas_blocks(path: &Path, place: &str, group: &Group) -> Result<Vec<Matrix>> {
+fn pandas_blocks(path: &Path, place: &str, group: &Group) -> Result<Vec<MatrixDataset>> {
     let names = group.member_names().map_err(|error| hdf5::read_fault(path, place, &error))?;
     let blocks = names.iter().filter_map(|name| name.strip_suffix("_values"));
     let mut matrices = Vec::new();
@@ -350,7 +360,7 @@ fn pandas_blocks(path: &Path, place: &str, group: &Group) -> Result<Vec<Matrix>>
         // A block of texts or objects is no matrix of numbers.
         let (Some(names), [_, columns]) = (texts(&items), &dataset.shape()[..]) else { continue };
         if names.len() == *columns && names.len() <= MOST_COLUMNS {
-            matrices.push(Matrix { dataset, names, units: Vec::new() });
+            matrices.push(MatrixDataset { dataset, names, units: Vec::new() });
         }
     }
     if matrices.is_empty() {
@@ -364,11 +374,11 @@ fn pandas_blocks(path: &Path, place: &str, group: &Group) -> Result<Vec<Matrix>>
 }
 
 /// The only table below a group.
-fn only_table(path: &Path, root: &Group, kind: Option<Kind>) -> Result<Layout> {
+fn only_table(path: &Path, root: &Group, kind: Option<LayoutKind>) -> Result<TableLayout> {
     let mut found = Vec::new();
     let mut seen = 0;
     search(path, root, "", 0, &mut seen, &mut found)?;
-    found.retain(|layout: &Layout| kind.is_none_or(|kind| kind == layout.kind));
+    found.retain(|layout: &TableLayout| kind.is_none_or(|kind| kind == layout.kind));
     let names: Vec<String> = found.iter().map(|layout| layout.name.clone()).collect();
     match (found.pop(), names.len()) {
         (Some(layout), 1) => Ok(layout),
@@ -392,7 +402,7 @@ fn search(
     place: &str,
     depth: usize,
     seen: &mut usize,
-    found: &mut Vec<Layout>,
+    found: &mut Vec<TableLayout>,
 ) -> Result<()> {
     let names = group.member_names().map_err(|error| hdf5::read_fault(path, place, &error))?;
     for name in names {
@@ -408,7 +418,7 @@ fn search(
                     continue;
                 };
                 match hdf5::unless_system(of_group(path, &inner, group.clone()))? {
-                    Some(layout) if layout.kind != Kind::Columns => found.push(layout),
+                    Some(layout) if layout.kind != LayoutKind::Columns => found.push(layout),
                     _ => search(path, &group, &inner, depth + 1, seen, found)?,
                 }
             }
@@ -508,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_from_a_pickled_list_and_from_nothing_else() {
+    fn names_are_read_only_from_a_pickled_list() {
         let names = |text: &str| pickled_names(text);
         let expected = Some(vec!["size".to_string(), "a b".to_string()]);
         assert_eq!(names("(lp0\nVsize\np1\naVa b\np2\na."), expected);

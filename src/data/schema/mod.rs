@@ -17,7 +17,7 @@ use crate::bounded;
 use crate::config::explain_toml;
 use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use expression::Expression;
-use layout::Kind;
+use layout::LayoutKind;
 use plausible::Plausible;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ pub struct Schema {
     /// may hold `*`. None for text tables.
     pub place: Option<String>,
     /// The only layout that fits, if that is so.
-    pub layout: Option<Kind>,
+    pub layout: Option<LayoutKind>,
     /// Every numeric column is a quantity of its own name.
     pub open: bool,
     /// Root attributes `format` and `version`, if files of this schema carry them.
@@ -99,7 +99,7 @@ pub struct Schema {
     pub copy: BTreeMap<String, String>,
     /// Datasets of the shower key: the first list that is wholly there counts.
     pub shower: Vec<Vec<String>>,
-    pub class: Option<Class>,
+    pub class: Option<ClassColumn>,
     /// Columns that, as far as they are there, name one row together.
     pub event: Vec<String>,
     /// Second ways to quantities, for comparison.
@@ -157,7 +157,7 @@ pub struct TextClass {
 /// One quantity: `scale` × source, in the canonical unit.
 #[derive(Debug, Clone)]
 pub struct Quantity {
-    pub source: Source,
+    pub source: QuantitySource,
     /// Unit of the source.
     pub unit: String,
     pub canonical: String,
@@ -178,18 +178,18 @@ impl Quantity {
 
 /// Where the values of a quantity come from.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum QuantitySource {
     Column(String),
     /// Its variables are columns.
     Expression(Expression),
 }
 
-impl Source {
+impl QuantitySource {
     /// The datasets that are read for it.
     pub fn columns(&self) -> &[String] {
         match self {
-            Source::Column(name) => std::slice::from_ref(name),
-            Source::Expression(expression) => expression.variables(),
+            QuantitySource::Column(name) => std::slice::from_ref(name),
+            QuantitySource::Expression(expression) => expression.variables(),
         }
     }
 }
@@ -197,13 +197,13 @@ impl Source {
 /// The column of the class, and which of its values mean what. Without lists the values
 /// are 1 gamma, 0 hadron, −1 unknown; with lists all other values are unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Class {
+pub struct ClassColumn {
     pub column: String,
     pub gamma: Vec<i64>,
     pub hadron: Vec<i64>,
 }
 
-impl Class {
+impl ClassColumn {
     /// 1 gamma, 0 hadron, −1 unknown; none for a value that means nothing.
     pub fn meaning(&self, value: i64) -> Option<i8> {
         if self.gamma.is_empty() && self.hadron.is_empty() {
@@ -376,7 +376,7 @@ impl Schema {
     fn columns_in(&self, path: &Path, file: &::hdf5::File) -> Result<Vec<String>> {
         let Some(place) = &self.place else { return Ok(Vec::new()) };
         let layouts = hdf5::unless_system(layout::find(path, file, place, self.layout))?;
-        Ok(layouts.and_then(|all| all.first().map(layout::Layout::names)).unwrap_or_default())
+        Ok(layouts.and_then(|all| all.first().map(layout::TableLayout::names)).unwrap_or_default())
     }
 
     /// Columns of the needed quantities that are not among `found`.
@@ -457,7 +457,7 @@ struct SchemaEntry {
     description: String,
     group: Option<String>,
     table: Option<String>,
-    layout: Option<Kind>,
+    layout: Option<LayoutKind>,
     #[serde(default)]
     open: bool,
     format: Option<String>,
@@ -596,7 +596,7 @@ impl SchemaEntry {
             quantities,
             copy: self.keys.copy,
             shower: shower.into_iter().filter(|columns| !columns.is_empty()).collect(),
-            class: self.class.map(|entry| Class {
+            class: self.class.map(|entry| ClassColumn {
                 column: entry.column,
                 gamma: entry.gamma,
                 hadron: entry.hadron,
@@ -613,9 +613,9 @@ impl SchemaEntry {
 impl QuantityEntry {
     fn resolve(self, name: &str, constants: &BTreeMap<String, f64>) -> Result<Quantity> {
         let source = match (self.column, self.expression) {
-            (Some(column), None) => Source::Column(column),
+            (Some(column), None) => QuantitySource::Column(column),
             (None, Some(text)) => {
-                Source::Expression(Expression::parse(&text)?.with_constants(constants))
+                QuantitySource::Expression(Expression::parse(&text)?.with_constants(constants))
             }
             _ => {
                 return Err(quantity_fault(name, "needs a source")
@@ -703,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_schemas_parse_and_know_the_six_features() {
+    fn built_in_schemas_parse_with_six_features() {
         let fact = Schema::by_name_or_path("fact").unwrap();
         for name in NEEDED {
             assert_eq!(fact.quantities[name].canonical, canonical_unit(name).unwrap());
@@ -717,7 +717,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_is_answered_with_the_nearest_one_and_its_line() {
+    fn misspelt_key_names_nearest_key_and_line() {
         let text =
             "name = \"x\"\ngroup = \"e\"\n[quantities.size]\ncolunm = \"s\"\nunit = \"p.e.\"\n";
         let text = refusal(text);
@@ -749,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_found_by_name_or_path_and_a_misspelt_name_is_told() {
+    fn schema_by_name_or_path_and_misspelt_name() {
         let text = Schema::by_name_or_path("fatc").unwrap_err().to_string();
         assert!(text.contains("did you mean 'fact'?"), "{text}");
         let folder = tempfile::tempdir().unwrap();
@@ -768,9 +768,9 @@ mod tests {
 
     #[test]
     fn class_values_mean_what_the_schema_says() {
-        let plain = Class { column: "class".into(), gamma: vec![], hadron: vec![] };
+        let plain = ClassColumn { column: "class".into(), gamma: vec![], hadron: vec![] };
         assert_eq!([1, 0, -1, 2].map(|v| plain.meaning(v)), [Some(1), Some(0), Some(-1), None]);
-        let corsika = Class { column: "id".into(), gamma: vec![1], hadron: vec![14, 402] };
+        let corsika = ClassColumn { column: "id".into(), gamma: vec![1], hadron: vec![14, 402] };
         assert_eq!([1, 402, 3].map(|v| corsika.meaning(v)), [Some(1), Some(0), Some(-1)]);
     }
 }

@@ -56,7 +56,7 @@ pub enum Direction {
 
 /// What is wrong with the values of a quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct ImplausibleValues {
     /// The quantity as a whole is wrong; else a part of its rows, or it may be right.
     pub severe: bool,
     pub expected: String,
@@ -139,7 +139,7 @@ fn direction(name: &str) -> Option<Direction> {
 
 /// Counts of the values of one quantity.
 #[derive(Debug, Clone)]
-pub struct Tally {
+pub struct ValueTally {
     plausible: Plausible,
     unit: String,
     finite: u64,
@@ -149,10 +149,10 @@ pub struct Tally {
     largest: f64, // |value|
 }
 
-impl Tally {
+impl ValueTally {
     /// Of a quantity; `own` is what a schema says of it.
-    pub fn new(own: Option<&Plausible>, name: &str, unit: &str) -> Tally {
-        Tally {
+    pub fn new(own: Option<&Plausible>, name: &str, unit: &str) -> ValueTally {
+        ValueTally {
             plausible: Plausible::of(own, name, unit),
             unit: unit.to_string(),
             finite: 0,
@@ -183,12 +183,12 @@ impl Tally {
     }
 
     /// What is wrong, the worst first.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self) -> Vec<ImplausibleValues> {
         let ranges = self.of_median().or_else(|| self.of_range());
         ranges.into_iter().chain(self.of_direction()).collect()
     }
 
-    fn of_median(&self) -> Option<Finding> {
+    fn of_median(&self) -> Option<ImplausibleValues> {
         let [low, high] = self.plausible.median?;
         let (count, side) = if 2 * self.above > self.finite {
             (self.above, format!("above {high}"))
@@ -197,7 +197,7 @@ impl Tally {
         } else {
             return None;
         };
-        (self.finite >= FEWEST_ROWS).then(|| Finding {
+        (self.finite >= FEWEST_ROWS).then(|| ImplausibleValues {
             severe: true,
             expected: format!("a median from {low} to {high} {}", self.unit),
             found: format!("{count} of {} values {side} {}", self.finite, self.unit),
@@ -205,10 +205,10 @@ impl Tally {
         })
     }
 
-    fn of_range(&self) -> Option<Finding> {
+    fn of_range(&self) -> Option<ImplausibleValues> {
         let [low, high] = self.plausible.range?;
         let many = self.outside as f64 > MOST_OUTSIDE * self.finite as f64;
-        (many && self.outside >= FEWEST_OUTSIDE).then(|| Finding {
+        (many && self.outside >= FEWEST_OUTSIDE).then(|| ImplausibleValues {
             severe: false,
             expected: format!("values from {low} to {high} {}", self.unit),
             found: format!("{} of {} values outside", self.outside, self.finite),
@@ -216,7 +216,7 @@ impl Tally {
         })
     }
 
-    fn of_direction(&self) -> Option<Finding> {
+    fn of_direction(&self) -> Option<ImplausibleValues> {
         let direction = self.plausible.direction?;
         let degrees = self.unit == "deg";
         let (radians, most, rows) = match direction {
@@ -233,7 +233,7 @@ impl Tally {
         let found =
             |what: &str| format!("|values| up to {:.4} {} in {what}", self.largest, self.unit);
         if self.largest > most * (1.0 + ROUNDING) {
-            return Some(Finding {
+            return Some(ImplausibleValues {
                 severe: false,
                 expected: format!("a direction of at most {most:.4} {}", self.unit),
                 found: found(&format!("{} rows", self.finite)),
@@ -241,7 +241,7 @@ impl Tally {
             });
         }
         let small = self.largest > 0.0 && self.largest <= radians * (1.0 + ROUNDING);
-        (degrees && small && self.finite >= rows).then(|| Finding {
+        (degrees && small && self.finite >= rows).then(|| ImplausibleValues {
             severe: direction == Direction::Alpha,
             expected: "a direction in deg".to_string(),
             found: found(&format!("all {} rows", self.finite)),
@@ -255,10 +255,10 @@ pub fn findings<'a>(
     table: &'a Table,
     names: &'a [String],
     columns: &'a [Vec<f32>],
-) -> impl Iterator<Item = (&'a String, Finding)> {
+) -> impl Iterator<Item = (&'a String, ImplausibleValues)> {
     names.iter().zip(columns).flat_map(|(name, values)| {
         let unit = table.unit(name).unwrap_or_default();
-        let mut tally = Tally::new(table.schema().plausible.get(name), name, unit);
+        let mut tally = ValueTally::new(table.schema().plausible.get(name), name, unit);
         tally.add(values);
         let constant = constant(name, unit, values);
         tally.findings().into_iter().chain(constant).map(move |finding| (name, finding))
@@ -266,12 +266,12 @@ pub fn findings<'a>(
 }
 
 /// Returns a finding on a quantity of images that has one value in all of them.
-fn constant(name: &str, unit: &str, values: &[f32]) -> Option<Finding> {
+fn constant(name: &str, unit: &str, values: &[f32]) -> Option<ImplausibleValues> {
     let mut finite = values.iter().filter(|value| value.is_finite());
     let first = finite.next().filter(|_| VARYING.contains(&name))?;
     let rows = 1 + finite.clone().count() as u64;
     (rows >= FEWEST_ROWS && finite.all(|value| value.to_bits() == first.to_bits())).then(|| {
-        Finding {
+        ImplausibleValues {
             severe: false,
             expected: "values that differ from image to image".to_string(),
             found: format!("{first} {unit} in all {rows} rows that were looked at"),
@@ -280,7 +280,7 @@ fn constant(name: &str, unit: &str, values: &[f32]) -> Option<Finding> {
     })
 }
 
-impl Finding {
+impl ImplausibleValues {
     /// The finding as one line on the quantity `name`, with advice where to check.
     pub fn line(&self, name: &str) -> String {
         format!("'{name}': expected {}, found {}; {}", self.expected, self.found, self.advice)
@@ -292,8 +292,8 @@ mod tests {
     use super::*;
     use crate::data::Schema;
 
-    fn findings(name: &str, values: &[f32]) -> Vec<Finding> {
-        let mut tally = Tally::new(None, name, "deg");
+    fn findings(name: &str, values: &[f32]) -> Vec<ImplausibleValues> {
+        let mut tally = ValueTally::new(None, name, "deg");
         values.chunks(7).for_each(|values| tally.add(values));
         tally.findings()
     }
@@ -379,9 +379,9 @@ mod tests {
     }
 
     #[test]
-    fn logarithms_of_sizes_and_distances_in_radians_are_severe() {
+    fn log_sizes_and_radian_distances_are_severe() {
         let severe = |name: &str, unit: &str, values: &[f32]| {
-            let mut tally = Tally::new(None, name, unit);
+            let mut tally = ValueTally::new(None, name, unit);
             tally.add(values);
             tally.findings().iter().any(|finding| finding.severe)
         };
@@ -403,7 +403,7 @@ mod tests {
         let schema = Schema::parse(text, "own.toml").unwrap();
         let width = Plausible::of(schema.plausible.get("width"), "width", "deg");
         assert_eq!((width.range, width.median), (Some([0.0, 1.5]), Some([0.0, 5.0])));
-        let mut tally = Tally::new(schema.plausible.get("tel_tet"), "tel_tet", "deg");
+        let mut tally = ValueTally::new(schema.plausible.get("tel_tet"), "tel_tet", "deg");
         tally.add(&[0.5]);
         assert_eq!(tally.findings(), []);
         let text =

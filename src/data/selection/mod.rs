@@ -12,7 +12,7 @@ pub mod split;
 use super::schema::expression::Expression;
 use super::schema::features;
 use super::table::Block;
-use crate::config::{Bound, Cut, Feature, NO_BIN, bin_of};
+use crate::config::{Cut, CutBound, Feature, NO_BIN, bin_of};
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -41,11 +41,11 @@ pub struct Selection {
     quantities: Vec<String>, // features first, then what only cuts or the weight need
     cuts: Vec<BoundCut>,
     weight: Option<Limit>,
-    bins: Option<Bins>,
+    bins: Option<QuantityBins>,
     varying: Vec<bool>, // (quantities) those given per assumed source position
-    whole: Part,
-    fixed: Part,  // what does not depend on the position
-    moving: Part, // what does
+    whole: SelectionPart,
+    fixed: SelectionPart,  // what does not depend on the position
+    moving: SelectionPart, // what does
 }
 
 /// What of a row is judged: all of it, or, where quantities are given once per assumed source
@@ -59,7 +59,7 @@ pub enum Which {
 
 /// The verdict on some rows. Its memory is used again.
 #[derive(Debug, Default)]
-pub struct Judged {
+pub struct SelectionOutcome {
     /// (rows); 0 is usable.
     pub status: Vec<u32>,
     coordinates: Vec<f64>,    // (features, rows)
@@ -67,7 +67,7 @@ pub struct Judged {
     variables: Vec<Vec<f64>>, // (variables of an expression)(rows)
 }
 
-impl Judged {
+impl SelectionOutcome {
     /// Coordinates of a feature that was judged: (rows), finite unless the row's status has
     /// one of the bits [`UNUSABLE`].
     pub fn coordinates(&self, feature: usize) -> &[f64] {
@@ -78,7 +78,7 @@ impl Judged {
 
 /// What is judged together: quantities, features and cuts by their numbers.
 #[derive(Debug, Clone, Default)]
-struct Part {
+struct SelectionPart {
     quantities: Vec<usize>,
     features: Vec<usize>,
     cuts: Vec<usize>,
@@ -98,7 +98,7 @@ const MOST_BOUNDS: usize = 120;
 
 /// A quantity whose range is divided into bins.
 #[derive(Debug, Clone)]
-struct Bins {
+struct QuantityBins {
     of: Limit,
     edges: Vec<f64>,
 }
@@ -144,7 +144,7 @@ impl Selection {
 
     /// Works out what belongs together.
     fn in_parts(mut self) -> Selection {
-        let part = |of: &dyn Fn(bool) -> bool| Part {
+        let part = |of: &dyn Fn(bool) -> bool| SelectionPart {
             quantities: (0..self.quantities.len()).filter(|q| of(self.varying[*q])).collect(),
             features: (0..self.features.len()).filter(|f| of(self.varying[*f])).collect(),
             cuts: (0..self.cuts.len()).filter(|c| of(self.cuts[*c].varying)).collect(),
@@ -172,7 +172,7 @@ impl Selection {
         &self.part(which).features
     }
 
-    fn part(&self, which: Which) -> &Part {
+    fn part(&self, which: Which) -> &SelectionPart {
         match which {
             Which::All => &self.whole,
             Which::Fixed => &self.fixed,
@@ -187,7 +187,7 @@ impl Selection {
 
     /// With an expression for the weight of an event; its quantities are read too.
     pub fn with_weight(mut self, weight: Option<&str>) -> Result<Selection> {
-        let bound = weight.map(|text| Bound::Expression(text.to_string()));
+        let bound = weight.map(|text| CutBound::Expression(text.to_string()));
         self.weight = limit(&mut self.quantities, bound.as_ref())?;
         self.varying.resize(self.quantities.len(), false);
         Ok(self.in_parts())
@@ -195,8 +195,8 @@ impl Selection {
 
     /// With bins of a quantity or an expression, whose quantities are read too.
     pub fn with_bins(mut self, per: &str, edges: &[f64]) -> Result<Selection> {
-        let of = limit(&mut self.quantities, Some(&Bound::Expression(per.to_string())))?;
-        self.bins = of.map(|of| Bins { of, edges: edges.to_vec() });
+        let of = limit(&mut self.quantities, Some(&CutBound::Expression(per.to_string())))?;
+        self.bins = of.map(|of| QuantityBins { of, edges: edges.to_vec() });
         self.varying.resize(self.quantities.len(), false);
         Ok(self.in_parts())
     }
@@ -320,9 +320,15 @@ impl Selection {
     /// Judges rows of `columns`, which are those of [`Selection::quantities`] in their order;
     /// what is not judged may be empty. A row with a quantity that is not finite has
     /// [`NOT_FINITE`] and no other bit.
-    pub fn judge(&self, which: Which, columns: &[&[f32]], rows: Range<usize>, judged: &mut Judged) {
+    pub fn evaluate(
+        &self,
+        which: Which,
+        columns: &[&[f32]],
+        rows: Range<usize>,
+        outcome: &mut SelectionOutcome,
+    ) {
         let (part, count) = (self.part(which), rows.len());
-        let Judged { status, coordinates, limits, variables } = judged;
+        let SelectionOutcome { status, coordinates, limits, variables } = outcome;
         status.clear();
         status.resize(count, 0);
         coordinates.resize(self.features.len() * count, 0.0);
@@ -436,11 +442,11 @@ fn index_of(quantities: &mut Vec<String>, name: &str) -> usize {
     })
 }
 
-fn limit(quantities: &mut Vec<String>, bound: Option<&Bound>) -> Result<Option<Limit>> {
+fn limit(quantities: &mut Vec<String>, bound: Option<&CutBound>) -> Result<Option<Limit>> {
     Ok(match bound {
         None => None,
-        Some(Bound::Number(x)) => Some(Limit::Number(*x)),
-        Some(Bound::Expression(text)) => {
+        Some(CutBound::Number(x)) => Some(Limit::Number(*x)),
+        Some(CutBound::Expression(text)) => {
             let expression = Expression::parse(text)?;
             let columns = expression.variables().iter().map(|v| index_of(quantities, v)).collect();
             Some(Limit::Expression { expression, columns })
@@ -464,10 +470,10 @@ mod tests {
         };
         let features = [feature("size", Transform::Log10), feature("con2", Transform::Logit)];
         let cuts: BTreeMap<String, Cut> = [
-            ("size".to_string(), Cut { min: Some(Bound::Number(100.0)), max: None }),
+            ("size".to_string(), Cut { min: Some(CutBound::Number(100.0)), max: None }),
             (
                 "width".to_string(),
-                Cut { min: None, max: Some(Bound::Expression("0.068*log10(size)".into())) },
+                Cut { min: None, max: Some(CutBound::Expression("0.068*log10(size)".into())) },
             ),
         ]
         .into();
@@ -475,20 +481,20 @@ mod tests {
     }
 
     fn status(size: f32, con2: f32, width: f32) -> u32 {
-        let mut judged = Judged::default();
+        let mut outcome = SelectionOutcome::default();
         // Between rows of another verdict.
         let columns = [[-1.0, size, f32::NAN], [2.0, con2, 0.5], [9.0, width, 0.1]];
-        selection().judge(Which::All, &columns.each_ref().map(|c| &c[..]), 1..2, &mut judged);
-        judged.status[0]
+        selection().evaluate(Which::All, &columns.each_ref().map(|c| &c[..]), 1..2, &mut outcome);
+        outcome.status[0]
     }
 
     #[test]
-    fn features_come_first_and_cuts_add_what_they_need() {
+    fn features_come_first_then_columns_of_cuts() {
         assert_eq!(selection().quantities(), ["size", "con2", "width"]);
     }
 
     #[test]
-    fn fixed_and_varying_parts_together_judge_as_the_whole() {
+    fn fixed_and_varying_parts_equal_the_whole() {
         let split = selection().with_varying(&["con2", "size"]);
         let mut columns = [const { Vec::new() }; 3];
         for size in [1000.0_f32, 100.0, -5.0, f32::NAN] {
@@ -501,27 +507,27 @@ mod tests {
         let all = columns.each_ref().map(Vec::as_slice);
         // Memory of earlier rows does not tell.
         let judge = |selection: &Selection, which| {
-            let mut judged = Judged::default();
-            selection.judge(which, &all, 0..30, &mut judged);
-            selection.judge(which, &all, 0..36, &mut judged);
-            judged
+            let mut outcome = SelectionOutcome::default();
+            selection.evaluate(which, &all, 0..30, &mut outcome);
+            selection.evaluate(which, &all, 0..36, &mut outcome);
+            outcome
         };
         let whole = judge(&selection(), Which::All);
         let (fixed, varying) = (judge(&split, Which::Fixed), judge(&split, Which::Varying));
         let together = fixed.status.iter().zip(&varying.status).map(|(f, v)| alone(f | v));
         assert_eq!(together.collect::<Vec<_>>(), whole.status);
-        let bits = |judged: &Judged, d| {
-            judged.coordinates(d).iter().map(|c| c.to_bits()).collect::<Vec<_>>()
+        let bits = |outcome: &SelectionOutcome, d| {
+            outcome.coordinates(d).iter().map(|c| c.to_bits()).collect::<Vec<_>>()
         };
         for d in 0..2 {
             assert_eq!(bits(&varying, d), bits(&whole, d));
         }
         assert!(split.features_of(Which::Fixed).is_empty());
         assert_eq!(whole.status.iter().filter(|s| **s == 0).count(), 1);
-        let mut judged = Judged::default();
+        let mut outcome = SelectionOutcome::default();
         let width: [&[f32]; 3] = [&[], &[], &[0.3, f32::NAN]];
-        split.judge(Which::Fixed, &width, 0..2, &mut judged);
-        assert_eq!(judged.status, [0, NOT_FINITE], "nothing fixed has a limit");
+        split.evaluate(Which::Fixed, &width, 0..2, &mut outcome);
+        assert_eq!(outcome.status, [0, NOT_FINITE], "nothing fixed has a limit");
     }
 
     /// One row at a time, as it is written in ARCHITECTURE.
@@ -540,10 +546,10 @@ mod tests {
             (0..rows).map(|row| value(c * rows + row, scale)).collect()
         };
         let columns = [column(0, 300.0), column(1, 1.2), column(2, 0.25)];
-        let mut judged = Judged::default();
+        let mut outcome = SelectionOutcome::default();
         let selection = selection();
         let all = columns.each_ref().map(Vec::as_slice);
-        selection.judge(Which::All, &all, 0..rows as usize, &mut judged);
+        selection.evaluate(Which::All, &all, 0..rows as usize, &mut outcome);
         let mut found = [0; 3];
         for row in 0..rows as usize {
             let [size, con2, width] = columns.each_ref().map(|c| f64::from(c[row]));
@@ -554,9 +560,9 @@ mod tests {
             let both = [(domain, OUT_OF_DOMAIN), (inside, CUT)];
             let bits = both.iter().filter(|(good, _)| !good).map(|(_, bit)| bit);
             let expected = if finite { bits.sum() } else { NOT_FINITE };
-            assert_eq!(judged.status[row], expected, "{size} {con2} {width}");
+            assert_eq!(outcome.status[row], expected, "{size} {con2} {width}");
             for (d, coordinate) in at.iter().enumerate().filter(|_| expected & UNUSABLE == 0) {
-                assert_eq!(judged.coordinates(d)[row].to_bits(), coordinate.to_bits());
+                assert_eq!(outcome.coordinates(d)[row].to_bits(), coordinate.to_bits());
             }
             found[0] += usize::from(expected == 0);
             found[1] += usize::from(expected & CUT != 0);
@@ -566,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_row_is_no_bad_row_whatever_else_it_holds() {
+    fn cut_row_is_never_counted_as_bad() {
         let fails = |size: f32, con2: f32, width: f32| {
             let quantities = vec![vec![size], vec![con2], vec![width]];
             let block = Block { rows: 1, quantities, ..Block::default() };

@@ -6,7 +6,7 @@
 //! epoch; step t of T takes positions ⌊n·t/T⌋ … ⌊n·(t+1)/T⌋ of it, n its events.
 
 use std::ops::Range;
-use taiga_flow_gpu::random::{Permutation, Stream};
+use taiga_flow_gpu::random::{RandomPermutation, Stream};
 
 /// Longest block, so that a reader's buffer stays small.
 const LONGEST_BLOCK: u64 = 65_536;
@@ -53,7 +53,7 @@ impl Dealing {
 
     pub fn shard_of(&self, block: u64) -> u64 {
         let stream = Stream::new(self.seed, "deal", &[block / self.shards]);
-        Permutation::new(self.shards, stream).at(block % self.shards)
+        RandomPermutation::new(self.shards, stream).at(block % self.shards)
     }
 
     /// Pieces (shard, global rows) of this rank, in ascending order of rows.
@@ -71,8 +71,8 @@ pub fn step_range(events: u64, step: u64, steps: u64) -> Range<u64> {
 }
 
 /// The order of a shard's events in an epoch.
-pub fn epoch_order(events: u64, seed: u64, epoch: u64, shard: u64) -> Permutation {
-    Permutation::new(events, Stream::new(seed, "epoch order", &[epoch, shard]))
+pub fn epoch_order(events: u64, seed: u64, epoch: u64, shard: u64) -> RandomPermutation {
+    RandomPermutation::new(events, Stream::new(seed, "epoch order", &[epoch, shard]))
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_belongs_to_one_shard_whatever_the_ranks() {
+    fn every_row_has_one_shard_on_any_ranks() {
         for (rows, shards) in [(1u64, 1u64), (5, 4), (1000, 8), (16_384, 32), (100_003, 64)] {
             let dealing = Dealing::new(rows, shards, 9);
             let mut owner = vec![None; rows as usize];
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_take_every_position_once_and_differ_by_one_event_at_most() {
+    fn steps_take_every_position_once_and_evenly() {
         for (events, steps) in [(0, 3), (1, 1), (7, 3), (1000, 7), (3, 5)] {
             let mut next = 0;
             for step in 0..steps {

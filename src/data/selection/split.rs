@@ -5,7 +5,7 @@
 //! validation, calibration and test. All rows of a shower share a part; without keys,
 //! rows of equal content do.
 
-use crate::config::Split;
+use crate::config::SplitConfig;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    pub fn new(split: &Split) -> Splitter {
+    pub fn new(split: &SplitConfig) -> Splitter {
         let train = split.train;
         let validation = train + split.validation;
         Splitter {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn splitter(seed: u64) -> Splitter {
-        Splitter::new(&Split {
+        Splitter::new(&SplitConfig {
             train: 0.6,
             validation: 0.1,
             calibration: 0.1,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_showers_share_a_part_and_seeds_and_classes_deal_anew() {
+    fn equal_showers_share_a_part_per_seed_and_class() {
         let differs =
             |a: &dyn Fn(i64) -> Part, b: &dyn Fn(i64) -> Part| (0..1000).any(|i| a(i) != b(i));
         let deal =

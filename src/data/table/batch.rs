@@ -5,7 +5,7 @@
 //! range and a few megabytes. Left to others: what the columns mean (`table`).
 
 use crate::data::hdf5::compound::{Field, RecordReader, Slot};
-use crate::data::hdf5::numbers::{Numbers, Place, StoredColumn};
+use crate::data::hdf5::numbers::{ColumnPlace, NumberClass, StoredColumn};
 use crate::error::Result;
 use hdf5::types::IntSize;
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub(super) enum Want {
 
 /// Values of one column: (rows).
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Values {
+pub(super) enum ColumnData {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
@@ -29,48 +29,48 @@ pub(super) enum Values {
 /// Rows of a matrix are read so many bytes at a time.
 const LARGEST_READ: usize = 32 << 20;
 
-impl Values {
-    pub fn new(want: Want) -> Values {
+impl ColumnData {
+    pub fn new(want: Want) -> ColumnData {
         match want {
-            Want::F32 => Values::F32(Vec::new()),
-            Want::F64 => Values::F64(Vec::new()),
-            Want::I64 => Values::I64(Vec::new()),
+            Want::F32 => ColumnData::F32(Vec::new()),
+            Want::F64 => ColumnData::F64(Vec::new()),
+            Want::I64 => ColumnData::I64(Vec::new()),
         }
     }
 
     /// Forgets the values and keeps their memory.
     pub fn clear(&mut self) {
         match self {
-            Values::F32(values) => values.clear(),
-            Values::F64(values) => values.clear(),
-            Values::I64(values) => values.clear(),
+            ColumnData::F32(values) => values.clear(),
+            ColumnData::F64(values) => values.clear(),
+            ColumnData::I64(values) => values.clear(),
         }
     }
 
     /// Exchanges the values with those of a block.
     pub fn swap_f32(&mut self, other: &mut Vec<f32>) {
-        if let Values::F32(values) = self {
+        if let ColumnData::F32(values) = self {
             std::mem::swap(values, other);
         }
     }
 
-    /// As [`Values::swap_f32`].
+    /// As [`ColumnData::swap_f32`].
     pub fn swap_i64(&mut self, other: &mut Vec<i64>) {
-        if let Values::I64(values) = self {
+        if let ColumnData::I64(values) = self {
             std::mem::swap(values, other);
         }
     }
 
     pub fn f64(&self) -> &[f64] {
         match self {
-            Values::F64(values) => values,
+            ColumnData::F64(values) => values,
             _ => &[],
         }
     }
 
     pub fn i64(&self) -> &[i64] {
         match self {
-            Values::I64(values) => values,
+            ColumnData::I64(values) => values,
             _ => &[],
         }
     }
@@ -78,7 +78,7 @@ impl Values {
 
 /// Columns that are read together.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct ColumnBatch {
     columns: Vec<(StoredColumn, Want)>,
     records: Vec<Records>,
     matrices: Vec<Vec<usize>>, // columns of one dataset
@@ -93,20 +93,20 @@ struct Records {
 
 /// Memory that is used from read to read.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(super) struct ReadScratch {
     records: Vec<u8>,
     words: Vec<u64>,
 }
 
-impl Batch {
-    pub fn new(columns: Vec<(StoredColumn, Want)>) -> Result<Batch> {
+impl ColumnBatch {
+    pub fn new(columns: Vec<(StoredColumn, Want)>) -> Result<ColumnBatch> {
         let mut of_records: Vec<Vec<usize>> = Vec::new();
         let mut matrices: Vec<Vec<usize>> = Vec::new();
         for (index, (column, _)) in columns.iter().enumerate() {
             let groups = match column.place {
-                Place::Whole => continue,
-                Place::Field { .. } => &mut of_records,
-                Place::Matrix { .. } => &mut matrices,
+                ColumnPlace::Whole => continue,
+                ColumnPlace::Field { .. } => &mut of_records,
+                ColumnPlace::Matrix { .. } => &mut matrices,
             };
             let same = |group: &&mut Vec<usize>| columns[group[0]].0.name == column.name;
             match groups.iter_mut().find(same) {
@@ -115,7 +115,7 @@ impl Batch {
             }
         }
         let records = of_records.iter().map(|group| Records::new(&columns, group));
-        Ok(Batch { records: records.collect::<Result<_>>()?, matrices, columns })
+        Ok(ColumnBatch { records: records.collect::<Result<_>>()?, matrices, columns })
     }
 
     pub fn columns(&self) -> &[(StoredColumn, Want)] {
@@ -126,15 +126,15 @@ impl Batch {
     pub fn read(
         &self,
         rows: &Range<u64>,
-        values: &mut [Values],
-        scratch: &mut Scratch,
+        values: &mut [ColumnData],
+        scratch: &mut ReadScratch,
     ) -> Result<()> {
         for ((column, _), values) in self.columns.iter().zip(values.iter_mut()) {
-            if matches!(column.place, Place::Whole) {
+            if matches!(column.place, ColumnPlace::Whole) {
                 match values {
-                    Values::F32(values) => column.append_f32(rows, values)?,
-                    Values::F64(values) => column.append_f64(rows, values)?,
-                    Values::I64(values) => column.append_i64(rows, values)?,
+                    ColumnData::F32(values) => column.append_f32(rows, values)?,
+                    ColumnData::F64(values) => column.append_f64(rows, values)?,
+                    ColumnData::I64(values) => column.append_i64(rows, values)?,
                 }
             }
         }
@@ -147,9 +147,14 @@ impl Batch {
         Ok(())
     }
 
-    fn read_matrix(&self, group: &[usize], rows: &Range<u64>, values: &mut [Values]) -> Result<()> {
+    fn read_matrix(
+        &self,
+        group: &[usize],
+        rows: &Range<u64>,
+        values: &mut [ColumnData],
+    ) -> Result<()> {
         let place = |index: &usize| match self.columns[*index].0.place {
-            Place::Matrix { column, .. } => column,
+            ColumnPlace::Matrix { column, .. } => column,
             _ => 0,
         };
         let first = group.iter().map(place).min().unwrap_or(0);
@@ -162,10 +167,10 @@ impl Batch {
             let piece = start..rows.end.min(start + step);
             let range = piece.start as usize..piece.end as usize;
             let words: hdf5::Result<Vec<u64>> = match numbers {
-                Numbers::Integer(_) => dataset
+                NumberClass::Integer(_) => dataset
                     .read_slice_2d::<i64, _>((range, first..end))
                     .map(|array| array.iter().map(|value| *value as u64).collect()),
-                Numbers::Unsigned(_) => dataset
+                NumberClass::Unsigned(_) => dataset
                     .read_slice_2d::<u64, _>((range, first..end))
                     .map(|array| array.into_raw_vec_and_offset().0),
                 _ => dataset
@@ -189,7 +194,7 @@ impl Records {
         let mut fields: Vec<&Field> = Vec::new();
         let mut slots = Vec::new();
         for index in group {
-            let Place::Field { field, item } = &columns[*index].0.place else { continue };
+            let ColumnPlace::Field { field, item } = &columns[*index].0.place else { continue };
             let known = fields.iter().position(|known| known.name == field.name);
             slots.push((*index, known.unwrap_or(fields.len()), *item));
             if known.is_none() {
@@ -208,17 +213,17 @@ impl Records {
         &self,
         columns: &[(StoredColumn, Want)],
         rows: &Range<u64>,
-        values: &mut [Values],
-        scratch: &mut Scratch,
+        values: &mut [ColumnData],
+        scratch: &mut ReadScratch,
     ) -> Result<()> {
         let mut start = rows.start;
         let mut outcome = Ok(());
         let bytes = self.reader.record_bytes();
-        let Scratch { records, words } = scratch;
+        let ReadScratch { records, words } = scratch;
         let read = self.reader.read(rows.clone(), records, |records| {
             for (index, slot) in &self.columns {
                 let (column, values) = (&columns[*index].0, &mut values[*index]);
-                if let (Values::F32(values), None) = (&mut *values, column.fixed_point)
+                if let (ColumnData::F32(values), None) = (&mut *values, column.fixed_point)
                     && slot.append_f32(records, bytes, values)
                 {
                     continue;
@@ -230,8 +235,8 @@ impl Records {
             }
             start += (records.len() / bytes) as u64;
         });
-        let told = &columns[self.columns[0].0].0;
-        read.map_err(|error| told.read_fault(rows, &error))?;
+        let first = &columns[self.columns[0].0].0;
+        read.map_err(|error| first.read_fault(rows, &error))?;
         outcome
     }
 }
@@ -241,7 +246,7 @@ fn convert(
     column: &StoredColumn,
     first: u64,
     words: impl Iterator<Item = u64>,
-    values: &mut Values,
+    values: &mut ColumnData,
 ) -> Result<()> {
     let numbers = column.numbers;
     let real = |word: u64| match column.fixed_point {
@@ -250,13 +255,13 @@ fn convert(
     };
     match values {
         // Once from the stored number, as the library does it.
-        Values::F32(values) => values.extend(words.map(|word| match numbers {
-            Numbers::Integer(_) if column.fixed_point.is_none() => word as i64 as f32,
-            Numbers::Unsigned(_) if column.fixed_point.is_none() => word as f32,
+        ColumnData::F32(values) => values.extend(words.map(|word| match numbers {
+            NumberClass::Integer(_) if column.fixed_point.is_none() => word as i64 as f32,
+            NumberClass::Unsigned(_) if column.fixed_point.is_none() => word as f32,
             _ => real(word) as f32,
         })),
-        Values::F64(values) => values.extend(words.map(real)),
-        Values::I64(values) => {
+        ColumnData::F64(values) => values.extend(words.map(real)),
+        ColumnData::I64(values) => {
             for (row, word) in words.enumerate() {
                 values.push(integer(column, first + row as u64, word)?);
             }
@@ -265,23 +270,23 @@ fn convert(
     Ok(())
 }
 
-fn number(numbers: Numbers, word: u64) -> f64 {
+fn number(numbers: NumberClass, word: u64) -> f64 {
     match numbers {
-        Numbers::Real => f64::from_bits(word),
-        Numbers::Integer(_) => word as i64 as f64,
-        Numbers::Unsigned(_) => word as f64,
-        Numbers::Boolean => f64::from(word as u8),
+        NumberClass::Real => f64::from_bits(word),
+        NumberClass::Integer(_) => word as i64 as f64,
+        NumberClass::Unsigned(_) => word as f64,
+        NumberClass::Boolean => f64::from(word as u8),
     }
 }
 
 fn integer(column: &StoredColumn, row: u64, word: u64) -> Result<i64> {
     match column.numbers {
-        Numbers::Boolean => Ok(i64::from(word as u8)),
-        Numbers::Unsigned(IntSize::U8) => i64::try_from(word).map_err(|_| {
+        NumberClass::Boolean => Ok(i64::from(word as u8)),
+        NumberClass::Unsigned(IntSize::U8) => i64::try_from(word).map_err(|_| {
             let fault = column.fault("key too large").row(row);
             fault.expected(format!("at most {}", i64::MAX)).found(word).input()
         }),
-        Numbers::Real => column.whole(row, f64::from_bits(word)),
-        Numbers::Integer(_) | Numbers::Unsigned(_) => Ok(word as i64),
+        NumberClass::Real => column.whole(row, f64::from_bits(word)),
+        NumberClass::Integer(_) | NumberClass::Unsigned(_) => Ok(word as i64),
     }
 }

@@ -15,14 +15,14 @@ pub mod scores;
 
 use super::files::stamp::Stamp;
 use super::hdf5;
-use super::hdf5::numbers::{Numbers, StoredColumn};
-use super::schema::layout::{self, Layout};
+use super::hdf5::numbers::{NumberClass, StoredColumn};
+use super::schema::layout::{self, TableLayout};
 use super::schema::unix_time;
-use super::schema::{Class, Quantity, Schema, Source, canonical_unit, normal_unit};
+use super::schema::{ClassColumn, Quantity, QuantitySource, Schema, canonical_unit, normal_unit};
 use crate::error::{Error, Fault, Result, did_you_mean};
 use ::hdf5::File;
 use ::hdf5::types::IntSize;
-use batch::{Batch, Scratch, Values, Want};
+use batch::{ColumnBatch, ColumnData, ReadScratch, Want};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -39,18 +39,18 @@ pub struct Table {
     path: PathBuf,
     schema: Schema,
     rows: u64,
-    parts: Vec<Part>,
+    parts: Vec<TablePart>,
     quantities: BTreeMap<String, Quantity>, // whose columns are all there
     keys: BTreeMap<String, String>,         // name → dataset
     shower: Vec<String>,
-    class: Option<Class>,
+    class: Option<ClassColumn>,
     columns: BTreeSet<String>, // of all parts
     stamp: Option<Stamp>,
 }
 
 /// One of the places in a file whose rows follow each other.
 #[derive(Debug, Clone)]
-struct Part {
+struct TablePart {
     /// Path in the file.
     place: String,
     /// Rows of the table.
@@ -116,7 +116,7 @@ impl Table {
     /// with rows have. A part without rows counts only if it is `alone`.
     fn add_part(
         &mut self,
-        layout: &Layout,
+        layout: &TableLayout,
         names: &mut BTreeSet<String>,
         alone: bool,
     ) -> Result<()> {
@@ -139,7 +139,7 @@ impl Table {
             names.retain(|name| mine.contains(name));
         }
         let end = self.rows.saturating_add(rows);
-        self.parts.push(Part { place: layout.name.clone(), rows: self.rows..end });
+        self.parts.push(TablePart { place: layout.name.clone(), rows: self.rows..end });
         self.rows = end;
         Ok(())
     }
@@ -236,9 +236,9 @@ impl Table {
 
     /// Opens the requested columns and checks them. A shower key or class that the file
     /// does not have is left out of the blocks; a quantity or key is refused.
-    pub fn reader(&self, request: &Request) -> Result<Reader> {
+    pub fn reader(&self, request: &Request) -> Result<TableReader> {
         let reader = self.reader_with_cache(request, SMALL_CACHE)?;
-        let wanted = reader.wanted_cache();
+        let wanted = reader.cache_bytes();
         if wanted <= SMALL_CACHE {
             return Ok(reader);
         }
@@ -247,14 +247,14 @@ impl Table {
         self.reader_with_cache(request, wanted)
     }
 
-    fn reader_with_cache(&self, request: &Request, cache: usize) -> Result<Reader> {
+    fn reader_with_cache(&self, request: &Request, cache: usize) -> Result<TableReader> {
         let file = hdf5::open_with_cache(&self.path, cache)?;
         let bytes = hdf5::file_length(&self.path)?;
-        let mut plan = Plans::default();
+        let mut plan = BlockPlan::default();
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             let layout = layout::open(&self.path, &file, &part.place)?;
-            let mut opening = Opening {
+            let mut opening = PartOpener {
                 table: self,
                 layout,
                 rows: part.rows.end - part.rows.start,
@@ -264,20 +264,20 @@ impl Table {
             };
             // The columns of all parts are the same and in the same order.
             plan = opening.plan(request)?;
-            parts.push((part.rows.clone(), Batch::new(opening.columns)?));
+            parts.push((part.rows.clone(), ColumnBatch::new(opening.columns)?));
         }
         let (path, stamp) = (self.path.clone(), self.stamp);
         let wants = parts.first().map(|(_, batch)| batch.columns()).unwrap_or_default();
-        let values = wants.iter().map(|(_, want)| Values::new(*want)).collect();
-        let scratch = Scratch::default();
-        Ok(Reader { _file: file, path, rows: self.rows, parts, plan, stamp, values, scratch })
+        let values = wants.iter().map(|(_, want)| ColumnData::new(*want)).collect();
+        let scratch = ReadScratch::default();
+        Ok(TableReader { _file: file, path, rows: self.rows, parts, plan, stamp, values, scratch })
     }
 
     /// Rows of the first needed column of a part; that the others agree is checked when
     /// they are read.
     fn count_rows(
         &self,
-        layout: &Layout,
+        layout: &TableLayout,
         names: &[String],
         quantities: &BTreeMap<String, Quantity>,
     ) -> Result<u64> {
@@ -323,7 +323,7 @@ impl Table {
         }
     }
 
-    fn nothing_there(&self, layout: &Layout, names: &[String]) -> Error {
+    fn nothing_there(&self, layout: &TableLayout, names: &[String]) -> Error {
         // Where all columns are there and none can be opened, the reason is the file's.
         let features = ["size", "width", "length"].iter().filter(|_| self.schema.open);
         for name in features.filter(|name| names.iter().any(|known| known == *name)) {
@@ -370,7 +370,7 @@ fn known_columns(
 /// Quantities and keys of an open schema: every numeric column under its own name.
 fn open_columns(
     path: &Path,
-    layout: &Layout,
+    layout: &TableLayout,
     names: &[String],
     schema: &Schema,
 ) -> (BTreeMap<String, Quantity>, BTreeMap<String, String>) {
@@ -382,14 +382,14 @@ fn open_columns(
         let named = events::KEYS.contains(&name.as_str())
             || schema.event.contains(name)
             || schema.shower.iter().flatten().any(|n| n == name);
-        let is_key = column.numbers == Numbers::Integer(IntSize::U8);
+        let is_key = column.numbers == NumberClass::Integer(IntSize::U8);
         if is_key || named && column.check_integer("keys").is_ok() {
             keys.insert(name.clone(), name.clone());
             continue;
         }
         let declared = || column.unit().map_or("1".to_string(), normal_unit);
         let unit = canonical_unit(name).map_or_else(declared, str::to_string);
-        let source = Source::Column(name.clone());
+        let source = QuantitySource::Column(name.clone());
         let quantity = Quantity { source, canonical: unit.clone(), unit, scale: 1.0, larger: None };
         quantities.entry(name.clone()).or_insert(quantity);
     }
@@ -403,18 +403,18 @@ fn shorten(names: &[String]) -> String {
 }
 
 /// A part of a table whose columns are being opened and checked.
-struct Opening<'a> {
+struct PartOpener<'a> {
     table: &'a Table,
-    layout: Layout,
+    layout: TableLayout,
     rows: u64,  // of the part
     bytes: u64, // of the file
     columns: Vec<(StoredColumn, Want)>,
     checked: BTreeSet<String>, // datasets whose storage was looked at
 }
 
-impl Opening<'_> {
-    fn plan(&mut self, request: &Request) -> Result<Plans> {
-        let mut plan = Plans::default();
+impl PartOpener<'_> {
+    fn plan(&mut self, request: &Request) -> Result<BlockPlan> {
+        let mut plan = BlockPlan::default();
         for name in &request.quantities {
             plan.quantities.push(self.quantity(name)?);
         }
@@ -461,13 +461,13 @@ impl Opening<'_> {
     }
 
     /// How a quantity is read; columns that are computed with are read once each.
-    fn quantity(&mut self, name: &str) -> Result<Plan> {
+    fn quantity(&mut self, name: &str) -> Result<QuantityPlan> {
         let Some(quantity) = self.table.quantity(name) else {
             return Err(self.missing_quantity(name));
         };
         let column = match &quantity.source {
-            Source::Column(column) => column,
-            Source::Expression(expression) => {
+            QuantitySource::Column(column) => column,
+            QuantitySource::Expression(expression) => {
                 let mut columns = Vec::new();
                 for name in expression.variables() {
                     let index = self.share(name)?;
@@ -476,7 +476,7 @@ impl Opening<'_> {
                     }
                     columns.push(index);
                 }
-                return Ok(Plan::Computed {
+                return Ok(QuantityPlan::Computed {
                     columns,
                     expression: expression.clone(),
                     scale: quantity.scale,
@@ -486,9 +486,9 @@ impl Opening<'_> {
         let stored = self.layout.column(&self.table.path, column)?;
         let scale = scale_of(name, quantity, &stored)?;
         if is_one(scale) {
-            return Ok(Plan::Direct(self.column(column, Want::F32)?));
+            return Ok(QuantityPlan::Direct(self.column(column, Want::F32)?));
         }
-        Ok(Plan::Scaled { column: self.share(column)?, scale })
+        Ok(QuantityPlan::Scaled { column: self.share(column)?, scale })
     }
 
     fn share(&mut self, name: &str) -> Result<usize> {
@@ -560,7 +560,7 @@ fn check_column_unit(column: &StoredColumn, expected: &str) -> Result<()> {
 
 /// How one quantity comes from the columns that are read.
 #[derive(Debug)]
-enum Plan {
+enum QuantityPlan {
     Direct(usize),
     Scaled { column: usize, scale: f64 },
     Computed { expression: super::Expression, columns: Vec<usize>, scale: f64 },
@@ -568,26 +568,26 @@ enum Plan {
 
 /// What a block is made of: indices of columns.
 #[derive(Debug, Default)]
-struct Plans {
-    quantities: Vec<Plan>,
+struct BlockPlan {
+    quantities: Vec<QuantityPlan>,
     keys: Vec<usize>,
     shower: Vec<usize>,
-    class: Option<(usize, Class)>,
+    class: Option<(usize, ClassColumn)>,
 }
 
 /// Open columns, ready to be read by ranges of rows.
-pub struct Reader {
+pub struct TableReader {
     _file: File, // keeps the chunk cache
     path: PathBuf,
     rows: u64,
-    parts: Vec<(Range<u64>, Batch)>, // rows of the table
-    plan: Plans,
+    parts: Vec<(Range<u64>, ColumnBatch)>, // rows of the table
+    plan: BlockPlan,
     stamp: Option<Stamp>,
-    values: Vec<Values>, // (columns)
-    scratch: Scratch,
+    values: Vec<ColumnData>, // (columns)
+    scratch: ReadScratch,
 }
 
-impl Reader {
+impl TableReader {
     pub fn rows(&self) -> u64 {
         self.rows
     }
@@ -630,10 +630,10 @@ impl Reader {
 
     /// Exchanges the columns that are taken as they are with those of a block.
     fn exchange(&mut self, block: &mut Block) {
-        let Plans { quantities, keys, shower, .. } = &self.plan;
+        let BlockPlan { quantities, keys, shower, .. } = &self.plan;
         block.quantities.resize_with(quantities.len(), Vec::new);
         for (plan, quantity) in quantities.iter().zip(&mut block.quantities) {
-            if let Plan::Direct(column) = plan {
+            if let QuantityPlan::Direct(column) = plan {
                 self.values[*column].swap_f32(quantity);
             }
         }
@@ -647,7 +647,7 @@ impl Reader {
 
     /// All columns in the rows, which may lie in several parts.
     fn columns(&mut self, rows: &Range<u64>) -> Result<()> {
-        self.values.iter_mut().for_each(Values::clear);
+        self.values.iter_mut().for_each(ColumnData::clear);
         for (part, batch) in &self.parts {
             let (start, end) = (rows.start.max(part.start), rows.end.min(part.end));
             if start < end {
@@ -658,7 +658,13 @@ impl Reader {
         Ok(())
     }
 
-    fn classes(&self, index: usize, class: &Class, values: &[i64], first: u64) -> Result<Vec<i8>> {
+    fn classes(
+        &self,
+        index: usize,
+        class: &ClassColumn,
+        values: &[i64],
+        first: u64,
+    ) -> Result<Vec<i8>> {
         let meaning = |(row, value): (usize, &i64)| {
             class.meaning(*value).ok_or_else(|| {
                 let fault = match self.parts.first() {
@@ -678,22 +684,22 @@ impl Reader {
     }
 
     /// Two chunks of the column with the largest ones: a block may end inside a chunk.
-    fn wanted_cache(&self) -> usize {
+    fn cache_bytes(&self) -> usize {
         let columns = self.parts.iter().flat_map(|(_, batch)| batch.columns());
         columns.map(|(column, _)| 2 * column.chunk_bytes()).max().unwrap_or(0)
     }
 }
 
-impl Plan {
+impl QuantityPlan {
     /// Fills a quantity that is not taken as it is.
-    fn compute(&self, read: &[Values], rows: usize, quantity: &mut Vec<f32>) {
+    fn compute(&self, read: &[ColumnData], rows: usize, quantity: &mut Vec<f32>) {
         match self {
-            Plan::Direct(_) => {}
-            Plan::Scaled { column, scale } => {
+            QuantityPlan::Direct(_) => {}
+            QuantityPlan::Scaled { column, scale } => {
                 quantity.clear();
                 quantity.extend(read[*column].f64().iter().map(|value| (value * scale) as f32));
             }
-            Plan::Computed { expression, columns, scale } => {
+            QuantityPlan::Computed { expression, columns, scale } => {
                 let columns: Vec<&[f64]> =
                     columns.iter().map(|column| read[*column].f64()).collect();
                 quantity.clear();

@@ -6,7 +6,7 @@
 //! are refused. Columns of `scores` are one value per event, or one per event and position.
 //! Left to others: what the values mean for a season.
 
-use crate::data::hdf5::numbers::{Numbers, StoredColumn};
+use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
 use crate::data::hdf5::{
     self, integer_attribute, number_list_attribute, pair_attribute, text_attribute,
 };
@@ -50,7 +50,7 @@ const UNITS: [(&str, &[&str]); 5] = [
 
 /// A threshold that the scoring applied: bit i of `pass` is that of the i-th.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct WorkingPoint {
+pub struct AppliedThreshold {
     pub name: String,
     /// Absent where it differs between bins of a quantity.
     #[serde(default)]
@@ -65,7 +65,7 @@ pub struct Head {
     pub rows: u64,
     /// Rotation of each source position against the real source [deg]; the first is 0.
     pub positions: Vec<f64>,
-    pub working_points: Vec<WorkingPoint>,
+    pub working_points: Vec<AppliedThreshold>,
     /// Names of the quality cuts, by bit.
     pub quality_bits: Vec<String>,
     /// Least and greatest distance of the source from the camera's centre [deg].
@@ -109,7 +109,7 @@ impl Head {
 /// Columns to read: names of keys, of f32 per event, and of f32 per event and position,
 /// these at all positions or at the first alone.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct ColumnRequest {
     pub keys: Vec<String>,
     pub copied: Vec<String>,
     pub at_all: Vec<String>,
@@ -135,11 +135,11 @@ pub struct ScoreBlock {
 pub struct ScoreFile {
     pub head: Head,
     path: PathBuf,
-    columns: BTreeMap<String, Column>,
+    columns: BTreeMap<String, ScoreDataset>,
     _file: File,
 }
 
-struct Column {
+struct ScoreDataset {
     dataset: Dataset,
     is_matrix: bool,
 }
@@ -229,16 +229,16 @@ impl ScoreFile {
             (_, "status" | "pass") => head.has_pass |= name == "pass",
             (_, "class") => head.has_class = true,
             (_, "quality") => head.has_quality = true,
-            (Numbers::Integer(IntSize::U8), _) if dimensions == 1 => {
+            (NumberClass::Integer(IntSize::U8), _) if dimensions == 1 => {
                 head.keys.push(name.to_string());
             }
-            (Numbers::Real, _) if dimensions == 2 || many == 1 && is_of_position(name) => {
+            (NumberClass::Real, _) if dimensions == 2 || many == 1 && is_of_position(name) => {
                 head.of_position.push(name.to_string());
             }
-            (Numbers::Real, _) => head.copied.push(name.to_string()),
+            (NumberClass::Real, _) => head.copied.push(name.to_string()),
             _ => return Ok(()),
         }
-        self.columns.insert(name.to_string(), Column { dataset, is_matrix: dimensions == 2 });
+        self.columns.insert(name.to_string(), ScoreDataset { dataset, is_matrix: dimensions == 2 });
         Ok(())
     }
 
@@ -286,7 +286,12 @@ impl ScoreFile {
     }
 
     /// Reads rows; what was in the block before is replaced.
-    pub fn read(&self, rows: Range<u64>, wanted: &Wanted, block: &mut ScoreBlock) -> Result<()> {
+    pub fn read(
+        &self,
+        rows: Range<u64>,
+        wanted: &ColumnRequest,
+        block: &mut ScoreBlock,
+    ) -> Result<()> {
         let positions = self.head.positions.len();
         block.rows = (rows.end - rows.start) as usize;
         block.keys = self.all(&wanted.keys, &rows)?;

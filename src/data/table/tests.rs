@@ -1,7 +1,7 @@
 //! Promises of reading, on files made here and on the public FACT files.
 
 use super::*;
-use crate::data::{Attribute, ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use ::hdf5::Group;
 use ::hdf5::types::VarLenUnicode;
 
@@ -19,12 +19,12 @@ fn request(quantities: &[&str]) -> Request {
 /// An event file of the project's own format with `rows` rows.
 fn write_events(path: &Path, rows: usize, version: i64) {
     let specs = [
-        ColumnSpec::new("size", Kind::F32, Some("p.e.")),
-        ColumnSpec::new("width", Kind::F32, Some("deg")),
-        ColumnSpec::new("energy", Kind::F64, Some("TeV")),
-        ColumnSpec::new("run_id", Kind::I64, None),
-        ColumnSpec::new("event_id", Kind::I64, None),
-        ColumnSpec::new("class", Kind::I8, None),
+        ColumnSpec::new("size", ColumnType::F32, Some("p.e.")),
+        ColumnSpec::new("width", ColumnType::F32, Some("deg")),
+        ColumnSpec::new("energy", ColumnType::F64, Some("TeV")),
+        ColumnSpec::new("run_id", ColumnType::I64, None),
+        ColumnSpec::new("event_id", ColumnType::I64, None),
+        ColumnSpec::new("class", ColumnType::I8, None),
     ];
     let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
     let size: Vec<f32> = (0..rows).map(|row| row as f32 + 0.5).collect();
@@ -33,12 +33,12 @@ fn write_events(path: &Path, rows: usize, version: i64) {
     let event: Vec<i64> = (0..rows).map(|row| (1 << 60) + row as i64).collect();
     let class: Vec<i8> = (0..rows).map(|row| (row % 3) as i8 - 1).collect();
     let values = [
-        Values::F32(&size),
-        Values::F32(&width),
-        Values::F64(&energy),
-        Values::I64(&vec![7; rows]),
-        Values::I64(&event),
-        Values::I8(&class),
+        ColumnValues::F32(&size),
+        ColumnValues::F32(&width),
+        ColumnValues::F64(&energy),
+        ColumnValues::I64(&vec![7; rows]),
+        ColumnValues::I64(&event),
+        ColumnValues::I8(&class),
     ];
     writer.append(&values).unwrap();
     let format = ("format".to_string(), Attribute::Text("taiga-flow-events".to_string()));
@@ -70,7 +70,7 @@ fn read_all(table: &Table, request: &Request) -> Block {
 }
 
 #[test]
-fn reading_across_chunk_and_block_edges_equals_reading_at_once() {
+fn reading_across_edges_equals_reading_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     let rows = 2 * 65_536 + 4321;
@@ -114,7 +114,7 @@ fn reading_across_chunk_and_block_edges_equals_reading_at_once() {
 }
 
 #[test]
-fn a_misspelt_quantity_or_column_is_answered_with_the_nearest() {
+fn misspelt_quantity_or_column_names_the_nearest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 10, 1);
@@ -137,7 +137,7 @@ fn a_misspelt_quantity_or_column_is_answered_with_the_nearest() {
 }
 
 #[test]
-fn columns_of_other_lengths_text_and_images_are_refused_by_name() {
+fn unfit_columns_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -158,7 +158,7 @@ fn columns_of_other_lengths_text_and_images_are_refused_by_name() {
 }
 
 #[test]
-fn booleans_and_integers_become_numbers_and_keys_keep_every_bit() {
+fn integers_become_numbers_and_keys_stay_exact() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -187,9 +187,9 @@ fn booleans_and_integers_become_numbers_and_keys_keep_every_bit() {
 fn a_unit_that_contradicts_the_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
-    let specs = [ColumnSpec::new("width", Kind::F32, Some("mm"))];
+    let specs = [ColumnSpec::new("width", ColumnType::F32, Some("mm"))];
     let mut writer = ColumnWriter::create(&path, "events", &specs, false).unwrap();
-    writer.append(&[Values::F32(&[1.0])]).unwrap();
+    writer.append(&[ColumnValues::F32(&[1.0])]).unwrap();
     writer.finish(&[]).unwrap();
     let table = Table::open(&path, &own()).unwrap();
     let text = refusal(table.reader(&request(&["width"])));
@@ -205,9 +205,9 @@ fn another_version_or_format_is_refused_by_name() {
         assert!(text.contains("expected version 1, found version 2"), "{text}");
     }
     let scores = folder.path().join("b.h5");
-    let specs = [ColumnSpec::new("score", Kind::F32, None)];
+    let specs = [ColumnSpec::new("score", ColumnType::F32, None)];
     let mut writer = ColumnWriter::create(&scores, "scores", &specs, false).unwrap();
-    writer.append(&[Values::F32(&[1.0])]).unwrap();
+    writer.append(&[ColumnValues::F32(&[1.0])]).unwrap();
     let format = ("format".to_string(), Attribute::Text("taiga-flow-scores".to_string()));
     writer.finish(&[format]).unwrap();
     let text = refusal(Schema::detect(&scores));
@@ -215,7 +215,7 @@ fn another_version_or_format_is_refused_by_name() {
 }
 
 #[test]
-fn a_file_that_fits_no_schema_is_told_what_was_found() {
+fn file_without_schema_is_refused_with_findings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| add(group, "energy", &[1.0]));
@@ -269,7 +269,7 @@ fn table_without_rows_opens_and_reads_nothing() {
 }
 
 #[test]
-fn a_checksum_that_does_not_agree_is_an_error_and_not_a_number() {
+fn wrong_checksum_is_an_error_not_a_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 70_000, 1);
@@ -302,7 +302,7 @@ fn patch(path: &Path, from: u64, to: u64) {
 }
 
 #[test]
-fn a_shape_that_its_storage_cannot_hold_is_refused_before_anything_is_allocated() {
+fn impossible_shape_is_refused_before_allocation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     for rows in [1u64 << 20, 1 << 45, 1 << 62, u64::MAX - 1] {
@@ -324,7 +324,7 @@ fn a_shape_that_its_storage_cannot_hold_is_refused_before_anything_is_allocated(
 }
 
 #[test]
-fn rows_that_were_never_written_are_not_read_as_zeros() {
+fn unwritten_rows_are_not_read_as_zeros() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -341,7 +341,7 @@ fn rows_that_were_never_written_are_not_read_as_zeros() {
 }
 
 #[test]
-fn a_class_or_key_that_means_nothing_is_refused_with_its_row() {
+fn invalid_class_or_key_is_refused_with_its_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     plain(&path, |group| {
@@ -447,7 +447,7 @@ fn every_quantity_of_the_fact_files_can_be_read() {
 }
 
 #[test]
-fn a_damaged_byte_is_refused_or_harmless_but_never_another_number() {
+fn damaged_byte_never_gives_another_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 1000, 1);

@@ -14,12 +14,12 @@ use serde::Serialize;
 use crate::config::Class;
 use crate::data::files::protected::ProtectedInputs;
 use crate::data::files::stamp::{hash_file, same_content};
-use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
-use crate::data::schema::plausible::Tally;
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
+use crate::data::schema::plausible::ValueTally;
 use crate::data::schema::unix_time;
 use crate::data::schema::{Schema, Text};
 use crate::data::table::events;
-use crate::data::text::{self, Columns, Placement, Rows};
+use crate::data::text::{self, ParsedColumns, Placement, TextRows};
 use crate::error::{Fault, Result};
 use crate::storage::refuse_existing;
 
@@ -97,7 +97,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     if let Some(placement) = options.placement {
         placement.check(options.class, text.class.is_some())?;
     }
-    let mut job = Job::start(options, &schema, text, first)?;
+    let mut job = Conversion::start(options, &schema, text, first)?;
     if options.class == Some(Class::Gamma) && is_observed(&schema, text) {
         job.warn(format!(
             "{}: observed events are given as gammas: the dialect {} is of an experiment, and most of its events are hadrons; give --class hadron for background, or no class",
@@ -152,7 +152,7 @@ fn distinct_inputs(options: &Options) -> Result<&Path> {
 }
 
 /// A conversion on its way.
-struct Job<'a> {
+struct Conversion<'a> {
     options: &'a Options,
     schema: &'a Schema,
     writer: ColumnWriter,
@@ -166,21 +166,21 @@ struct Job<'a> {
     known: BTreeMap<[u8; 32], &'a Path>, // tables with rows so far, by the hash of their bytes
 }
 
-impl<'a> Job<'a> {
+impl<'a> Conversion<'a> {
     fn start(
         options: &'a Options,
         schema: &'a Schema,
         text: &Text,
         first: &Path,
-    ) -> Result<Job<'a>> {
-        let outputs = Rows::open(first, schema, [0; 32], options.placement)?.outputs();
+    ) -> Result<Conversion<'a>> {
+        let outputs = TextRows::open(first, schema, [0; 32], options.placement)?.outputs();
         let has_class = text.class.is_some() || options.class.is_some();
         let has_run = text.run_of_name && run_of_name(first).is_some();
         let columns = columns(schema, text, &outputs, has_class, has_run);
         let writer =
             ColumnWriter::create(&options.output, events::GROUP, &columns, options.overwrite)?;
         let given = options.class.map(Class::code);
-        Ok(Job {
+        Ok(Conversion {
             options,
             schema,
             writer,
@@ -207,7 +207,7 @@ impl<'a> Job<'a> {
         if let Some(other) = self.known.get(&before) {
             return Err(same_content(input, other));
         }
-        let mut rows = Rows::open(input, self.schema, before, self.options.placement)?;
+        let mut rows = TextRows::open(input, self.schema, before, self.options.placement)?;
         if self.has_run {
             let run = run_of_name(input).ok_or_else(|| {
                 Fault::new("the name does not tell the run, as the first table's does")
@@ -219,10 +219,10 @@ impl<'a> Job<'a> {
             rows = rows.with_run(run);
         }
         let tally = |(name, unit): &(String, String)| {
-            Tally::new(self.schema.plausible.get(name), name, unit)
+            ValueTally::new(self.schema.plausible.get(name), name, unit)
         };
-        let mut tallies: Vec<Tally> = self.outputs.iter().map(tally).collect();
-        let mut columns = Columns::default();
+        let mut tallies: Vec<ValueTally> = self.outputs.iter().map(tally).collect();
+        let mut columns = ParsedColumns::default();
         let mut count = 0u64;
         while rows.read(&mut columns)? {
             count += columns.rows as u64;
@@ -241,12 +241,12 @@ impl<'a> Job<'a> {
                 .input());
         }
         refuse_different(input, &rows)?;
-        self.judge(input, &tallies)?;
+        self.check_tallies(input, &tallies)?;
         Ok(before)
     }
 
     /// Refuses a table with a quantity that is wrong as a whole; warns about what may be wrong.
-    fn judge(&mut self, input: &Path, tallies: &[Tally]) -> Result<()> {
+    fn check_tallies(&mut self, input: &Path, tallies: &[ValueTally]) -> Result<()> {
         let mut texts = Vec::new();
         for ((name, _), tally) in self.outputs.iter().zip(tallies) {
             for finding in tally.findings() {
@@ -266,17 +266,18 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn append(&mut self, columns: &mut Columns) -> Result<()> {
+    fn append(&mut self, columns: &mut ParsedColumns) -> Result<()> {
         if let Some(class) = self.given {
             columns.class.fill(class);
         }
         let count = |wanted: i8| columns.class.iter().filter(|class| **class == wanted).count();
         self.gammas += count(events::GAMMA) as u64;
         self.hadrons += count(events::HADRON) as u64;
-        let mut values: Vec<Values> = columns.keys.iter().map(|key| Values::I64(key)).collect();
-        values.extend(columns.values.iter().map(|feature| Values::F32(feature)));
+        let mut values: Vec<ColumnValues> =
+            columns.keys.iter().map(|key| ColumnValues::I64(key)).collect();
+        values.extend(columns.values.iter().map(|feature| ColumnValues::F32(feature)));
         if self.has_class {
-            values.push(Values::I8(&columns.class));
+            values.push(ColumnValues::I8(&columns.class));
         }
         self.writer.append(&values)
     }
@@ -324,7 +325,7 @@ fn run_of(name: &str) -> Option<i64> {
 }
 
 /// Refuses a table whose own values contradict those computed from its other columns.
-fn refuse_different(input: &Path, rows: &Rows) -> Result<()> {
+fn refuse_different(input: &Path, rows: &TextRows) -> Result<()> {
     let (differences, all) = rows.differences();
     for (name, (count, within)) in differences {
         if count as f64 > MOST_DIFFERENT * all as f64 {
@@ -346,13 +347,14 @@ fn columns(
     has_class: bool,
     has_run: bool,
 ) -> Vec<ColumnSpec> {
-    let key = |name: &str| ColumnSpec::new(name, Kind::I64, None);
+    let key = |name: &str| ColumnSpec::new(name, ColumnType::I64, None);
     let hash = text.row_hash.then(|| key("row_hash"));
     let run = text.run.is_some().then(|| key("run_id"));
     let named = has_run.then(|| key("run"));
     let copied = schema.copy.keys().map(|name| key(name));
-    let features = outputs.iter().map(|(name, unit)| ColumnSpec::new(name, Kind::F32, Some(unit)));
-    let class = has_class.then(|| ColumnSpec::new("class", Kind::I8, None));
+    let features =
+        outputs.iter().map(|(name, unit)| ColumnSpec::new(name, ColumnType::F32, Some(unit)));
+    let class = has_class.then(|| ColumnSpec::new("class", ColumnType::I8, None));
     hash.into_iter().chain(run).chain(named).chain(copied).chain(features).chain(class).collect()
 }
 
@@ -394,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_known_by_the_name_of_the_table_or_of_its_folder() {
+    fn run_is_taken_from_table_or_folder_name() {
         let of = |path: &str| run_of_name(Path::new(path));
         assert_eq!(of("IACT01/121223.05_out_hillas_14_7.0fix.csv"), Some(20_231_212_005));
         assert_eq!(of("IACT02/121223.05_out_hillas_14_7.0fix.csv"), Some(20_231_212_005));
@@ -434,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_row_in_any_file_refuses_the_conversion_and_leaves_nothing() {
+    fn bad_row_refuses_conversion_and_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let good = table(folder.path(), "good.csv", 3);
         let bad = folder.path().join("bad.csv");
@@ -485,7 +487,7 @@ mod tests {
 
     /// The published set, where the folder `TAIGA_FLOW_TEST_DATA` holds it.
     #[test]
-    fn the_magic_set_keeps_its_rows_and_classes_and_equal_rows_share_a_key() {
+    fn magic_set_keeps_rows_classes_and_row_keys() {
         let Some(data) = std::env::var_os("TAIGA_FLOW_TEST_DATA") else {
             eprintln!("skipped: TAIGA_FLOW_TEST_DATA is not set");
             return;

@@ -12,7 +12,7 @@ pub(super) const BUFFER: usize = 1 << 20;
 
 /// The lines of a file that are not blank, without their ends.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct TextLines {
     path: PathBuf,
     file: File,
     hasher: blake3::Hasher,
@@ -22,14 +22,14 @@ pub(super) struct Lines {
     pub number: u64, // of the line given out last, from 1, as editors count
 }
 
-impl Lines {
-    pub fn open(path: &Path) -> Result<Lines> {
+impl TextLines {
+    pub fn open(path: &Path) -> Result<TextLines> {
         // A conversion opens it more than once.
         bounded::refuse_irregular(path)?;
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let path = path.to_path_buf();
         let hasher = blake3::Hasher::new();
-        Ok(Lines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 })
+        Ok(TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 })
     }
 
     /// The next line with something in it.

@@ -16,8 +16,8 @@ pub mod writer;
 use super::schema::{self, Schema};
 use crate::config::Class;
 use crate::error::{Error, Fault, Result, did_you_mean};
-use lines::Lines;
-use plan::Plan;
+use lines::TextLines;
+use plan::TextPlan;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -56,13 +56,13 @@ fn text_schemas() -> Result<Vec<&'static Schema>> {
 /// The dialect that the first lines of a file fit; a row of the right number of columns
 /// with a wrong value is told as such.
 pub fn detect(path: &Path) -> Result<Schema> {
-    let mut lines = Lines::open(path)?;
+    let mut lines = TextLines::open(path)?;
     let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
     let first = first.to_vec();
     let mut complaint = None;
     for schema in text_schemas()? {
         let Some(text) = &schema.text else { continue };
-        match Plan::bind(schema, text, &first, None) {
+        match TextPlan::bind(schema, text, &first, None) {
             Ok(_) if text.header => return Ok(schema.clone()),
             Ok(mut plan) => match plan.accepts(&first) {
                 Ok(()) => return Ok(schema.clone()),
@@ -98,8 +98,8 @@ fn unknown_table(path: &Path, first: &[u8]) -> Error {
         let missing: Vec<&str> =
             schema.text_columns().into_iter().filter(|name| !header.contains(name)).collect();
         if !missing.is_empty() && missing.len() <= 3 {
-            let told = format!("for '{}' it lacks {}", schema.name, missing.join(", "));
-            near = Some(format!("{told}: {}", did_you_mean(missing[0], &header)));
+            let lacking = format!("for '{}' it lacks {}", schema.name, missing.join(", "));
+            near = Some(format!("{lacking}: {}", did_you_mean(missing[0], &header)));
         }
     }
     let known = format!("known dialects: {}", known.join("; "));
@@ -117,7 +117,7 @@ fn is_image_header(line: &[u8]) -> bool {
 
 /// What lines say: quantities in the order of the outputs, keys in that of their names.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Columns {
+pub struct ParsedColumns {
     pub rows: usize,
     pub values: Vec<Vec<f32>>, // (outputs, rows)
     pub keys: Vec<Vec<i64>>,   // (keys, rows)
@@ -171,52 +171,54 @@ impl Placement {
 
 /// The rows of one file, one after the other.
 #[derive(Debug)]
-pub struct Rows {
-    lines: Lines,
-    plan: Plan,
+pub struct TextRows {
+    lines: TextLines,
+    plan: TextPlan,
     /// The first line, where it is a row.
     first: Option<Vec<u8>>,
     count: u64,
 }
 
-impl Rows {
+impl TextRows {
     /// `file` is the hash of the content, of which keys are made.
     pub fn open(
         path: &Path,
         schema: &Schema,
         file: [u8; 32],
         placement: Option<Placement>,
-    ) -> Result<Rows> {
+    ) -> Result<TextRows> {
         let Some(text) = &schema.text else {
             return Err(Fault::new("not a schema of text tables").found(&schema.name).usage());
         };
-        let mut lines = Lines::open(path)?;
+        let mut lines = TextLines::open(path)?;
         let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
         let first = first.to_vec();
-        let mut plan =
-            Plan::bind(schema, text, &first, Some(file)).map_err(|fault| lines.place(*fault))?;
+        let mut plan = TextPlan::bind(schema, text, &first, Some(file))
+            .map_err(|fault| lines.place(*fault))?;
         if let Some(placement) = placement {
             plan.place_source(schema, placement).map_err(|fault| fault.usage())?;
         }
-        Ok(Rows { lines, plan, first: (!text.header).then_some(first), count: 0 })
+        Ok(TextRows { lines, plan, first: (!text.header).then_some(first), count: 0 })
     }
 
     /// With a key `run` that is the same for all rows.
     #[must_use]
-    pub fn with_run(mut self, run: i64) -> Rows {
+    pub fn with_run(mut self, run: i64) -> TextRows {
         self.plan.set_run(run);
         self
     }
 
     /// Names and units of the values of a row.
     pub fn outputs(&self) -> Vec<(String, String)> {
-        let told = |output: &plan::Output| (output.name.clone(), output.quantity.canonical.clone());
-        self.plan.outputs.iter().map(told).collect()
+        let name_and_unit = |output: &plan::OutputQuantity| {
+            (output.name.clone(), output.quantity.canonical.clone())
+        };
+        self.plan.outputs.iter().map(name_and_unit).collect()
     }
 
     /// Reads the next rows, at most [`BLOCK_ROWS`], in place of what `columns` holds; false
     /// at the end of the file.
-    pub fn read(&mut self, columns: &mut Columns) -> Result<bool> {
+    pub fn read(&mut self, columns: &mut ParsedColumns) -> Result<bool> {
         self.plan.begin(columns);
         while columns.rows < BLOCK_ROWS {
             let outcome = if let Some(first) = self.first.take() {

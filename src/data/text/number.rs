@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_those_of_the_standard_library() {
+    fn whole_numbers_agree_with_standard_library() {
         let stream = Stream::new(8, "whole", &[]);
         for i in 0..20_000u64 {
             let text = format!("{}", (stream.bits(i) as i64) >> (stream.bits(i + 1) % 64));

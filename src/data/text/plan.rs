@@ -1,24 +1,24 @@
 //! A schema bound to the columns of one text table: from lines to columns of rows.
 
 use super::number::{number, split, whole};
-use super::{Columns, Parsed, Placement};
+use super::{Parsed, ParsedColumns, Placement};
 use crate::data::schema::unix_time;
-use crate::data::schema::{self, Quantity, Schema, Source, Text};
+use crate::data::schema::{self, Quantity, QuantitySource, Schema, Text};
 use crate::data::table::events::{GAMMA, HADRON, UNKNOWN};
 use crate::error::{Fault, did_you_mean};
 use taiga_flow_gpu::random::Stream;
 
 /// A schema bound to the columns of a file.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct TextPlan {
     columns: usize,
     fields: Vec<(usize, usize)>, // begin and end of each column in the line
-    inputs: Vec<Input>,
+    inputs: Vec<NumberColumn>,
     numbers: Vec<Vec<f64>>, // (inputs, rows)
-    pub outputs: Vec<Output>,
-    keys: Vec<Key>,
+    pub outputs: Vec<OutputQuantity>,
+    keys: Vec<KeyColumn>,
     class: Option<(usize, schema::TextClass)>,
-    pub comparisons: Vec<Comparison>,
+    pub comparisons: Vec<ColumnComparison>,
     source: Option<([(usize, f64); 2], Placement)>, // inputs x and y with their scales
     text: Text,
     scratch: Vec<u8>,
@@ -27,29 +27,29 @@ pub(super) struct Plan {
 
 /// A column that is read as a number.
 #[derive(Debug)]
-struct Input {
+struct NumberColumn {
     name: String,
     column: usize,
     limits: Option<[f64; 2]>,
 }
 
 #[derive(Debug)]
-pub(super) struct Output {
+pub(super) struct OutputQuantity {
     pub name: String,
     pub quantity: Quantity,
     arguments: Vec<usize>, // inputs
 }
 
 #[derive(Debug)]
-pub(super) struct Comparison {
-    pub first: Output,
-    second: Output,
+pub(super) struct ColumnComparison {
+    pub first: OutputQuantity,
+    second: OutputQuantity,
     pub within: f64,
     pub rows: u64, // that differ by more
 }
 
 #[derive(Debug)]
-enum Key {
+enum KeyColumn {
     Column {
         name: String,
         column: usize,
@@ -67,14 +67,14 @@ enum Key {
     Fixed(i64),
 }
 
-impl Plan {
+impl TextPlan {
     /// Finds the columns in the header, or takes them as the schema lists them.
     pub fn bind(
         schema: &Schema,
         text: &Text,
         first: &[u8],
         file: Option<[u8; 32]>,
-    ) -> Parsed<Plan> {
+    ) -> Parsed<TextPlan> {
         let own = |name: &str| String::from(name.trim());
         let names: Vec<String> = if text.header {
             String::from_utf8_lossy(first).split(',').map(own).collect()
@@ -89,7 +89,7 @@ impl Plan {
         if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
             return Err(Box::new(Fault::new("a column is there twice").column(twice.1)));
         }
-        let mut plan = Plan {
+        let mut plan = TextPlan {
             columns,
             fields: Vec::with_capacity(columns),
             inputs: Vec::new(),
@@ -113,7 +113,12 @@ impl Plan {
             let Some(quantity) = schema.quantities.get(name) else { continue };
             let first = plan.output(&names, name, quantity)?;
             let second = plan.output(&names, name, &compare.quantity)?;
-            plan.comparisons.push(Comparison { first, second, within: compare.within, rows: 0 });
+            plan.comparisons.push(ColumnComparison {
+                first,
+                second,
+                within: compare.within,
+                rows: 0,
+            });
         }
         // All numbers are looked at, also those that nothing is made of.
         for name in text.limits.keys() {
@@ -134,25 +139,25 @@ impl Plan {
         file: [u8; 32],
     ) -> Parsed<()> {
         if text.row_hash {
-            self.keys.push(Key::RowHash);
+            self.keys.push(KeyColumn::RowHash);
         }
         if let Some(columns) = &text.run {
             let columns = columns.iter().map(|name| Ok((name.clone(), position(names, name)?)));
             let columns = columns.collect::<Parsed<_>>()?;
-            self.keys.push(Key::Run { file, columns, last: None });
+            self.keys.push(KeyColumn::Run { file, columns, last: None });
         }
         for (key, name) in &schema.copy {
             let (column, is_time) = (position(names, name)?, key == unix_time::COLUMN);
-            self.keys.push(Key::Column { name: name.clone(), column, is_time });
+            self.keys.push(KeyColumn::Column { name: name.clone(), column, is_time });
         }
         Ok(())
     }
 
     /// Adds the key `run`, after those that are made of rows and file.
     pub fn set_run(&mut self, run: i64) {
-        let made = |key: &Key| !matches!(key, Key::Column { .. });
+        let made = |key: &KeyColumn| !matches!(key, KeyColumn::Column { .. });
         let place = self.keys.iter().filter(|key| made(key)).count();
-        self.keys.insert(place, Key::Fixed(run));
+        self.keys.insert(place, KeyColumn::Fixed(run));
     }
 
     fn input(&mut self, names: &[String], name: &str) -> Parsed<usize> {
@@ -160,22 +165,31 @@ impl Plan {
             return Ok(known);
         }
         let limits = self.text.limits.get(name).copied();
-        self.inputs.push(Input { name: name.to_string(), column: position(names, name)?, limits });
+        self.inputs.push(NumberColumn {
+            name: name.to_string(),
+            column: position(names, name)?,
+            limits,
+        });
         Ok(self.inputs.len() - 1)
     }
 
-    fn output(&mut self, names: &[String], name: &str, quantity: &Quantity) -> Parsed<Output> {
+    fn output(
+        &mut self,
+        names: &[String],
+        name: &str,
+        quantity: &Quantity,
+    ) -> Parsed<OutputQuantity> {
         let columns = quantity.source.columns().to_vec();
         let arguments = columns.iter().map(|column| self.input(names, column));
         let arguments = arguments.collect::<Parsed<_>>()?;
-        Ok(Output { name: name.to_string(), quantity: quantity.clone(), arguments })
+        Ok(OutputQuantity { name: name.to_string(), quantity: quantity.clone(), arguments })
     }
 
     /// Replaces the source; quantities of the file's own source position are left out.
     pub fn place_source(&mut self, schema: &Schema, placement: Placement) -> Parsed<()> {
         let of = |name: &str| {
             let output = self.outputs.iter().find(|output| output.name == name)?;
-            let column = matches!(output.quantity.source, Source::Column(_));
+            let column = matches!(output.quantity.source, QuantitySource::Column(_));
             column.then(|| (output.arguments[0], output.quantity.scale))
         };
         let (Some(x), Some(y)) = (of("source_x"), of("source_y")) else {
@@ -189,7 +203,7 @@ impl Plan {
     }
 
     /// Begins a new block of rows.
-    pub fn begin(&mut self, columns: &mut Columns) {
+    pub fn begin(&mut self, columns: &mut ParsedColumns) {
         self.numbers.iter_mut().for_each(Vec::clear);
         columns.rows = 0;
         columns.keys.resize_with(self.keys.len(), Vec::new);
@@ -199,13 +213,13 @@ impl Plan {
 
     /// Whether a line is a row.
     pub fn accepts(&mut self, line: &[u8]) -> Parsed<()> {
-        let mut columns = Columns::default();
+        let mut columns = ParsedColumns::default();
         self.begin(&mut columns);
         self.parse(line, &mut columns)
     }
 
     /// Adds the row of one line.
-    pub fn parse(&mut self, line: &[u8], columns: &mut Columns) -> Parsed<()> {
+    pub fn parse(&mut self, line: &[u8], columns: &mut ParsedColumns) -> Parsed<()> {
         split(line, &mut self.fields);
         if self.fields.len() != self.columns {
             return Err(self.wrong_columns(line));
@@ -224,7 +238,7 @@ impl Plan {
     }
 
     /// Makes the quantities of all rows of the block.
-    pub fn finish(&mut self, columns: &mut Columns) {
+    pub fn finish(&mut self, columns: &mut ParsedColumns) {
         let [values, other] = &mut self.values;
         for comparison in &mut self.comparisons {
             comparison.first.evaluate(&self.numbers, values);
@@ -254,15 +268,15 @@ impl Plan {
     fn read_keys(&mut self, line: &[u8], columns: &mut [Vec<i64>]) -> Parsed<()> {
         for (key, column) in self.keys.iter_mut().zip(columns) {
             column.push(match key {
-                Key::Column { name, column, is_time } => {
+                KeyColumn::Column { name, column, is_time } => {
                     let value = integer(name, field(line, self.fields[*column]))?;
                     if *is_time && !unix_time::is_plausible(value) {
                         return Err(Box::new(unix_time::fault(value).column(name.as_str())));
                     }
                     value
                 }
-                Key::Fixed(run) => *run,
-                Key::RowHash => {
+                KeyColumn::Fixed(run) => *run,
+                KeyColumn::RowHash => {
                     self.scratch.clear();
                     for place in &self.fields {
                         self.scratch.extend_from_slice(field(line, *place));
@@ -270,7 +284,7 @@ impl Plan {
                     }
                     hash(&self.scratch)
                 }
-                Key::Run { file, columns, last } => {
+                KeyColumn::Run { file, columns, last } => {
                     // Of many rows, one after the other, the key is the same.
                     self.scratch.clear();
                     self.scratch.extend_from_slice(file);
@@ -298,7 +312,7 @@ fn place(
     numbers: &mut [Vec<f64>],
     [x, y]: [(usize, f64); 2],
     placement: Placement,
-    columns: &Columns,
+    columns: &ParsedColumns,
     has_class: bool,
 ) {
     let mut words = Vec::with_capacity(columns.keys.len());
@@ -313,13 +327,13 @@ fn place(
     }
 }
 
-impl Output {
+impl OutputQuantity {
     /// Fills `values` with those of all rows, in the canonical unit.
     fn evaluate(&self, numbers: &[Vec<f64>], values: &mut Vec<f64>) {
         values.clear();
         match &self.quantity.source {
-            Source::Column(_) => values.extend_from_slice(&numbers[self.arguments[0]]),
-            Source::Expression(expression) => {
+            QuantitySource::Column(_) => values.extend_from_slice(&numbers[self.arguments[0]]),
+            QuantitySource::Expression(expression) => {
                 let arguments: Vec<&[f64]> =
                     self.arguments.iter().map(|input| numbers[*input].as_slice()).collect();
                 let rows = numbers.first().map_or(0, Vec::len);
@@ -330,7 +344,7 @@ impl Output {
     }
 }
 
-impl Comparison {
+impl ColumnComparison {
     /// Rows where one of the two is not finite are judged by neither.
     fn add(&mut self, first: &[f64], second: &[f64]) {
         let differ = |(a, b): &(&f64, &f64)| (*a - *b).abs() > self.within;
@@ -361,7 +375,7 @@ fn field(line: &[u8], (begin, end): (usize, usize)) -> &[u8] {
 
 const OTHER_UNIT: &str = "check in which unit the table holds this column; if the unit, the factor or [text] limits of the dialect differ, correct a copy of its schema and give it as --dialect";
 
-impl Input {
+impl NumberColumn {
     fn parse(&self, text: &[u8], not_finite: bool) -> Parsed<f64> {
         let number = number(text);
         let possible = |number: f64| match self.limits {

@@ -18,8 +18,8 @@ fn file(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &Path) -> Result<Rows> {
-    Rows::open(path, &magic(), [0; 32], None)
+fn open(path: &Path) -> Result<TextRows> {
+    TextRows::open(path, &magic(), [0; 32], None)
 }
 
 /// The error that a file with these bytes gives.
@@ -29,7 +29,7 @@ fn refusal(text: &[u8]) -> Error {
         Ok(rows) => rows,
         Err(error) => return error,
     };
-    let mut columns = Columns::default();
+    let mut columns = ParsedColumns::default();
     loop {
         match rows.read(&mut columns) {
             Ok(more) => assert!(more, "accepted"),
@@ -39,7 +39,7 @@ fn refusal(text: &[u8]) -> Error {
 }
 
 #[test]
-fn every_text_schema_can_be_had_by_name_and_others_cannot() {
+fn only_text_schemas_are_available_by_name() {
     for schema in text_schemas().unwrap() {
         assert_eq!(dialect(&schema.name).unwrap().name, schema.name);
         assert!(!schema.text_columns().is_empty());
@@ -56,7 +56,7 @@ fn a_row_becomes_quantities_in_canonical_units() {
         file(format!("{ROW}\r\n\r\n {ROW}\n{}", ROW.replace('g', "h")).as_bytes());
     assert_eq!(detect(&path).unwrap().name, "magic");
     let mut rows = open(&path).unwrap();
-    let mut read = Columns::default();
+    let mut read = ParsedColumns::default();
     assert!(rows.read(&mut read).unwrap());
     let values = |row: usize| read.values.iter().map(|v| v[row]).collect::<Vec<f32>>();
     let expected =
@@ -68,12 +68,12 @@ fn a_row_becomes_quantities_in_canonical_units() {
     assert_eq!(values(0), values(1));
     let keys = &read.keys[0];
     assert!(keys[0] > 0 && keys[0] == keys[1] && keys[0] != keys[2]);
-    assert!(!rows.read(&mut Columns::default()).unwrap());
+    assert!(!rows.read(&mut ParsedColumns::default()).unwrap());
     assert_eq!(rows.source_hash(), blake3::hash(&std::fs::read(&path).unwrap()));
 }
 
 #[test]
-fn a_bad_row_is_told_with_line_column_expectation_and_finding() {
+fn bad_row_is_reported_with_line_and_column() {
     let cases = [
         (
             ROW.replace("16.0021", "abc"),
@@ -107,7 +107,7 @@ fn a_bad_row_is_told_with_line_column_expectation_and_finding() {
 }
 
 #[test]
-fn bytes_that_are_no_text_and_endless_lines_are_refused() {
+fn non_text_and_endless_lines_are_refused() {
     let error = refusal(&[ROW.as_bytes(), b"\n\xff\xfe,1\n"].concat());
     assert!(error.to_string().contains("text in UTF-8"), "{error}");
     let error = refusal(&vec![b'1'; 3 * MAX_LINE_BYTES + BUFFER]);
@@ -121,7 +121,7 @@ fn lines_are_whole_wherever_the_buffer_ends() {
         (0..lines).map(|i| ROW.replace("28.7967", &format!("{}.5", i % 999))).collect::<Vec<_>>();
     let (_folder, path) = file(text.join("\n").as_bytes());
     let mut rows = open(&path).unwrap();
-    let (mut columns, mut read) = (Columns::default(), Vec::new());
+    let (mut columns, mut read) = (ParsedColumns::default(), Vec::new());
     while rows.read(&mut columns).unwrap() {
         read.extend_from_slice(&columns.values[1]);
     }
@@ -133,7 +133,7 @@ fn lines_are_whole_wherever_the_buffer_ends() {
 }
 
 #[test]
-fn a_table_of_no_known_dialect_is_refused_with_what_was_seen() {
+fn unknown_dialect_is_refused_with_findings() {
     let (_folder, path) = file(b"por,event_numb,time,size\n1,2,3,4\n");
     let error = detect(&path).unwrap_err();
     assert_eq!(error.exit_code(), 3);

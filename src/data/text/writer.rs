@@ -4,7 +4,7 @@
 //! several positions are `name[0]`, `name[1]`, …; equal data gives equal bytes; the file has
 //! its name only when it is whole.
 
-use crate::data::schema::columns::{ColumnSpec, Values};
+use crate::data::schema::columns::{ColumnSpec, ColumnValues};
 use crate::error::Result;
 use crate::storage::StagedFile;
 use std::fmt::Write;
@@ -40,7 +40,7 @@ impl TextWriter {
 
     /// Appends equally many rows to every column, in the order of the specs; values of
     /// several positions are (positions, rows).
-    pub fn append(&mut self, values: &[Values]) -> Result<()> {
+    pub fn append(&mut self, values: &[ColumnValues]) -> Result<()> {
         let rows = values.first().zip(self.widths.first()).map_or(0, |(v, w)| v.len() / w);
         for first in (0..rows).step_by(BLOCK_ROWS) {
             self.text.clear();
@@ -75,22 +75,22 @@ pub fn header(specs: &[ColumnSpec]) -> String {
     names.collect::<Vec<_>>().join(",") + "\n"
 }
 
-fn push(text: &mut String, values: &Values, at: usize) {
+fn push(text: &mut String, values: &ColumnValues, at: usize) {
     // Writing to a text cannot fail.
     let _ = match values {
-        Values::F32(values) => write!(text, "{}", values[at]),
-        Values::F64(values) => write!(text, "{}", values[at]),
-        Values::I64(values) => write!(text, "{}", values[at]),
-        Values::I8(values) => write!(text, "{}", values[at]),
-        Values::U8(values) => write!(text, "{}", values[at]),
-        Values::U32(values) => write!(text, "{}", values[at]),
+        ColumnValues::F32(values) => write!(text, "{}", values[at]),
+        ColumnValues::F64(values) => write!(text, "{}", values[at]),
+        ColumnValues::I64(values) => write!(text, "{}", values[at]),
+        ColumnValues::I8(values) => write!(text, "{}", values[at]),
+        ColumnValues::U8(values) => write!(text, "{}", values[at]),
+        ColumnValues::U32(values) => write!(text, "{}", values[at]),
     };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Kind;
+    use crate::data::ColumnType;
 
     #[test]
     fn numbers_are_read_back_to_the_same_bits() {
@@ -101,11 +101,11 @@ mod tests {
             (0..2 * rows as u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761))).collect();
         let key: Vec<i64> = (0..rows as i64).map(|i| i64::MAX - i).collect();
         let specs = [
-            ColumnSpec::new("event_id", Kind::I64, None),
-            ColumnSpec::new("score", Kind::F32, Some("nat")).at_positions(Some(2)),
+            ColumnSpec::new("event_id", ColumnType::I64, None),
+            ColumnSpec::new("score", ColumnType::F32, Some("nat")).at_positions(Some(2)),
         ];
         let mut writer = TextWriter::create(&path, &specs, false).unwrap();
-        writer.append(&[Values::I64(&key), Values::F32(&score)]).unwrap();
+        writer.append(&[ColumnValues::I64(&key), ColumnValues::F32(&score)]).unwrap();
         assert_eq!(writer.rows(), rows as u64);
         assert!(!path.exists());
         writer.finish().unwrap();

@@ -49,7 +49,7 @@ fn duplicates_in_passes(tables: &[Keyed], keys_per_pass: u64) -> Result<Vec<Dupl
 }
 
 /// One key: its words or a hash of them, where it stands.
-type Entry = (u128, u32, u64);
+type KeyEntry = (u128, u32, u64);
 
 fn look(
     group: &[&Keyed],
@@ -57,7 +57,7 @@ fn look(
     passes: u64,
     found: &mut BTreeMap<(usize, usize), Duplicates>,
 ) -> Result<()> {
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<KeyEntry> = Vec::new();
     for (slot, (_, table, columns)) in group.iter().enumerate() {
         let table = table.with_shower(columns.clone());
         let mut reader = table.reader(&Request { shower: true, ..Request::default() })?;
@@ -128,24 +128,26 @@ fn read_key(table: &Table, columns: &[String], row: u64) -> Result<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{ColumnSpec, ColumnWriter, Kind, Schema, Values};
+    use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter, Schema};
     use std::path::Path;
 
     fn table(path: &Path, run: &[i64], event: &[i64]) -> Table {
         let specs = [
-            ColumnSpec::new("size", Kind::F32, None),
-            ColumnSpec::new("run_id", Kind::I64, None),
-            ColumnSpec::new("event_id", Kind::I64, None),
+            ColumnSpec::new("size", ColumnType::F32, None),
+            ColumnSpec::new("run_id", ColumnType::I64, None),
+            ColumnSpec::new("event_id", ColumnType::I64, None),
         ];
         let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
         let size = vec![1.0; run.len()];
-        writer.append(&[Values::F32(&size), Values::I64(run), Values::I64(event)]).unwrap();
+        writer
+            .append(&[ColumnValues::F32(&size), ColumnValues::I64(run), ColumnValues::I64(event)])
+            .unwrap();
         writer.finish(&[]).unwrap();
         Table::open(path, &Schema::by_name_or_path("taiga-events").unwrap()).unwrap()
     }
 
     #[test]
-    fn rows_that_are_there_twice_are_counted_by_pairs_of_files_in_any_number_of_passes() {
+    fn duplicates_are_counted_by_pairs_of_files() {
         let folder = tempfile::tempdir().unwrap();
         let columns = ["run_id", "event_id"].map(str::to_string).to_vec();
         let n = 1000i64;

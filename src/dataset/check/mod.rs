@@ -2,7 +2,7 @@
 //!
 //! Promises: one pass over the rows in blocks, and further ones over the keys alone; one
 //! bad file does not stop the others; a file that should not be trained on is marked as
-//! refused, with the reason and counts, and [`Report::outcome`] is then an input error.
+//! refused, with the reason and counts, and [`CheckReport::outcome`] is then an input error.
 //! A quick check reads metadata only. How a report looks is `check::text`'s, what files
 //! have to do with each other `check::set`'s.
 
@@ -26,8 +26,8 @@ use crate::data::selection::Selection;
 use crate::data::selection::cut_flow::CutFlow;
 use crate::data::table::{Block, Request, Table};
 use crate::error::{Error, Fault, Result, path_text};
-pub use set::Finding;
-use set::Member;
+pub use set::SetFinding;
+use set::SetMember;
 
 /// The six features of the default model: what is wrong with one of them matters most.
 const FEATURES: [&str; 6] = ["size", "length", "width", "dist", "alpha", "con2"];
@@ -103,9 +103,9 @@ pub struct Options {
 
 /// What was found in all files, in the order given, and in the set of them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     pub files: Vec<FileReport>,
-    pub set: Vec<Finding>,
+    pub set: Vec<SetFinding>,
     /// Of all files that can be read.
     pub rows: u64,
     pub bytes: u64,
@@ -124,7 +124,7 @@ pub struct FileReport {
     /// The class that it was given as.
     pub role: Option<Class>,
     /// Absent if the file could not be read.
-    pub contents: Option<Contents>,
+    pub contents: Option<FileContents>,
     /// Why training would refuse the file; empty if it would not.
     pub refused: Vec<String>,
     pub warnings: Vec<String>,
@@ -139,11 +139,11 @@ fn as_text<S: serde::Serializer>(
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Contents {
+pub struct FileContents {
     pub schema: String,
     pub rows: u64,
     pub bytes: u64,
-    pub columns: Vec<Column>,
+    pub columns: Vec<ColumnReport>,
     pub keys: Vec<String>,
     /// Columns that name the shower of an event; a split is made by them.
     pub shower: Vec<String>,
@@ -152,7 +152,7 @@ pub struct Contents {
 
 /// One quantity over all rows; minimum, mean and maximum are those of its finite values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Column {
+pub struct ColumnReport {
     pub name: String,
     pub unit: String,
     pub min: Option<f64>,
@@ -172,7 +172,7 @@ pub struct Classes {
     pub unknown: u64,
 }
 
-impl Report {
+impl CheckReport {
     /// An input error if one of the files should not be trained on.
     pub fn outcome(&self) -> Result<()> {
         let refused =
@@ -202,7 +202,7 @@ const OFF_SOURCE: [&str; 3] = ["dist", "alpha", "theta2"];
 
 /// Checks files through the schema of that name or path, or each through the one that
 /// fits it.
-pub fn run(options: &Options) -> Result<Report> {
+pub fn run(options: &Options) -> Result<CheckReport> {
     let roles = [
         (&options.files, None),
         (&options.gamma, Some(Class::Gamma)),
@@ -236,11 +236,11 @@ pub fn run(options: &Options) -> Result<Report> {
         .collect();
     extractions.warn_of_absent(&given);
     drop(extractions);
-    let members: Vec<Member> = checked
+    let members: Vec<SetMember> = checked
         .iter()
         .zip(&files)
         .filter(|(_, (.., number))| *number != ANOMALIES)
-        .map(|(checked, _)| Member {
+        .map(|(checked, _)| SetMember {
             report: &checked.report,
             role: checked.report.role,
             table: checked.table.clone(),
@@ -251,7 +251,7 @@ pub fn run(options: &Options) -> Result<Report> {
     if !options.quick {
         let simulated = members.iter().zip(&files);
         let simulated = simulated.filter(|(_, (.., number))| *number != OFF);
-        let simulated: Vec<&Member> = simulated.map(|(member, _)| member).collect();
+        let simulated: Vec<&SetMember> = simulated.map(|(member, _)| member).collect();
         set.extend(set::of_classes(&simulated, options.selection.as_ref())?);
     }
     drop(members);
@@ -259,7 +259,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let contents = || files.iter().filter_map(|file| file.contents.as_ref());
     let rows = contents().map(|contents| contents.rows).sum();
     let bytes = contents().map(|contents| contents.bytes).sum();
-    Ok(Report { files, set, rows, bytes, training: None, cuts: Vec::new() })
+    Ok(CheckReport { files, set, rows, bytes, training: None, cuts: Vec::new() })
 }
 
 /// What a path stands for; what is wrong with a file itself is for its report.
@@ -278,7 +278,7 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>> {
 struct Checked {
     report: FileReport,
     table: Option<Table>,
-    sources: SourcePositions,
+    sources: SourceOffsets,
 }
 
 fn check_file(
@@ -308,19 +308,19 @@ fn check_file(
                 report.add(role.is_some(), empty(contents.rows));
             } else if !options.quick {
                 for (column, tally) in contents.columns.iter().zip(&counts.tallies) {
-                    report.judge(column, contents.rows);
+                    report.check_column(column, contents.rows);
                     report.add_findings(&column.name, &tally.plausible);
                 }
             }
             for pair in &counts.disorder {
-                report.judge_order(pair, contents.rows);
+                report.check_order(pair, contents.rows);
             }
             for difference in &counts.differences {
-                report.judge_difference(difference, contents.rows);
+                report.check_difference(difference, contents.rows);
             }
-            report.judge_times(&counts.times, contents.rows);
+            report.check_times(&counts.times, contents.rows);
             if !off {
-                report.judge_role(&contents);
+                report.check_role(&contents);
             }
             report.contents = Some(contents);
             Checked { report, table: Some(table), sources: counts.sources }
@@ -328,7 +328,7 @@ fn check_file(
         Err(error) => {
             let refused = vec![without_file(&error)];
             let report = FileReport { path, role, contents: None, refused, warnings: vec![] };
-            Checked { report, table: None, sources: SourcePositions::default() }
+            Checked { report, table: None, sources: SourceOffsets::default() }
         }
     }
 }
@@ -341,7 +341,11 @@ fn without_file(error: &Error) -> String {
 }
 
 /// One pass over a file, or only its metadata.
-fn examine(path: &Path, schema: Option<&Schema>, quick: bool) -> Result<(Contents, Table, Counts)> {
+fn examine(
+    path: &Path,
+    schema: Option<&Schema>,
+    quick: bool,
+) -> Result<(FileContents, Table, FileCheck)> {
     let schema = match schema {
         Some(schema) => schema.clone(),
         None => Schema::detect(path)?,
@@ -351,7 +355,7 @@ fn examine(path: &Path, schema: Option<&Schema>, quick: bool) -> Result<(Content
     let quantities = owned(table.quantities());
     let keys = owned(table.key_names());
     let request = Request { quantities, keys, shower: true, class: true };
-    let mut counts = Counts::new(&table, &request);
+    let mut counts = FileCheck::new(&table, &request);
     if quick {
         table.reader(&request)?;
     } else {
@@ -361,7 +365,7 @@ fn examine(path: &Path, schema: Option<&Schema>, quick: bool) -> Result<(Content
         let unit = table.unit(name).unwrap_or_default();
         tally.column(name, unit.to_string())
     });
-    let contents = Contents {
+    let contents = FileContents {
         schema: schema.name.clone(),
         rows: table.rows(),
         bytes: std::fs::metadata(path).map_or(0, |data| data.len()),
@@ -375,13 +379,13 @@ fn examine(path: &Path, schema: Option<&Schema>, quick: bool) -> Result<(Content
 
 /// Distances of the assumed source from the camera's centre [deg].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct SourcePositions {
+pub struct SourceOffsets {
     rows: u64,
     sum: f64,
     squares: f64,
 }
 
-impl SourcePositions {
+impl SourceOffsets {
     fn add(&mut self, x: f32, y: f32) {
         let square = f64::from(x) * f64::from(x) + f64::from(y) * f64::from(y);
         if square.is_finite() {
@@ -391,7 +395,7 @@ impl SourcePositions {
         }
     }
 
-    fn merge(&mut self, other: &SourcePositions) {
+    fn merge(&mut self, other: &SourceOffsets) {
         self.rows += other.rows;
         self.sum += other.sum;
         self.squares += other.squares;
@@ -405,12 +409,12 @@ impl SourcePositions {
 }
 
 /// What is counted on the way through the rows of a file.
-struct Counts {
-    tallies: Vec<Tally>, // (quantities)
+struct FileCheck {
+    tallies: Vec<ColumnTally>, // (quantities)
     disorder: Vec<Disorder>,
     differences: Vec<Difference>,
     classes: Classes,
-    sources: SourcePositions,
+    sources: SourceOffsets,
     source: Option<[usize; 2]>, // quantities of the source's position
     times: Times,
 }
@@ -436,18 +440,18 @@ impl Times {
     }
 }
 
-impl Counts {
-    fn new(table: &Table, request: &Request) -> Counts {
+impl FileCheck {
+    fn new(table: &Table, request: &Request) -> FileCheck {
         let index = |name: &str| request.quantities.iter().position(|known| known == name);
         let in_degrees =
             ["source_x", "source_y"].iter().all(|name| table.unit(name) == Some("deg"));
         let source = index("source_x").zip(index("source_y")).filter(|_| in_degrees);
-        Counts {
-            tallies: request.quantities.iter().map(|name| Tally::new(table, name)).collect(),
+        FileCheck {
+            tallies: request.quantities.iter().map(|name| ColumnTally::new(table, name)).collect(),
             disorder: ordered_pairs(&request.quantities),
             differences: Vec::new(),
             classes: Classes::default(),
-            sources: SourcePositions::default(),
+            sources: SourceOffsets::default(),
             source: source.map(|(x, y)| [x, y]),
             times: Times {
                 key: request.keys.iter().position(|key| key == unix_time::COLUMN),
@@ -482,10 +486,10 @@ impl Counts {
 
     /// Whether no row has an image that survived its cleaning: no light, and no parameters.
     fn has_no_image(&self) -> bool {
-        let rows = |tally: &Tally| tally.finite + tally.nan + tally.infinite;
+        let rows = |tally: &ColumnTally| tally.finite + tally.nan + tally.infinite;
         let of = |name: &str| self.tallies.iter().find(|tally| tally.name == name);
-        let is_dark = |tally: &Tally| tally.max <= 0.0 && tally.infinite == 0;
-        let is_nan = |tally: &Tally| rows(tally) > 0 && tally.nan == rows(tally);
+        let is_dark = |tally: &ColumnTally| tally.max <= 0.0 && tally.infinite == 0;
+        let is_nan = |tally: &ColumnTally| rows(tally) > 0 && tally.nan == rows(tally);
         of("size").is_some_and(is_dark)
             && ["length", "width"].iter().all(|n| of(n).is_some_and(is_nan))
     }
@@ -542,9 +546,9 @@ impl Classes {
 }
 
 /// What is counted of one column on the way through its rows.
-struct Tally {
+struct ColumnTally {
     name: String,
-    plausible: plausible::Tally,
+    plausible: plausible::ValueTally,
     limits: Option<Limits>,
     finite: u64,
     sum: f64,
@@ -555,12 +559,12 @@ struct Tally {
     impossible: u64,
 }
 
-impl Tally {
-    fn new(table: &Table, name: &str) -> Tally {
+impl ColumnTally {
+    fn new(table: &Table, name: &str) -> ColumnTally {
         let unit = table.unit(name).unwrap_or_default();
-        Tally {
+        ColumnTally {
             name: name.to_string(),
-            plausible: plausible::Tally::new(table.schema().plausible.get(name), name, unit),
+            plausible: plausible::ValueTally::new(table.schema().plausible.get(name), name, unit),
             limits: physical_limits(name),
             finite: 0,
             sum: 0.0,
@@ -591,9 +595,9 @@ impl Tally {
         }
     }
 
-    fn column(&self, name: &str, unit: String) -> Column {
+    fn column(&self, name: &str, unit: String) -> ColumnReport {
         let known = |value: f64| (self.finite > 0).then_some(value);
-        Column {
+        ColumnReport {
             name: name.to_string(),
             unit,
             min: known(self.min),
@@ -631,7 +635,7 @@ pub(crate) fn ordered_pairs(names: &[String]) -> Vec<Disorder> {
     ORDERED.iter().filter_map(pair).collect()
 }
 
-fn missing(contents: &Contents, role: Option<Class>) -> Vec<String> {
+fn missing(contents: &FileContents, role: Option<Class>) -> Vec<String> {
     let has = |name: &&str| contents.columns.iter().any(|column| column.name == **name);
     let absent: Vec<&str> = FEATURES.into_iter().filter(|name| !has(name)).collect();
     let mut warnings = Vec::new();
@@ -659,8 +663,8 @@ fn missing(contents: &Contents, role: Option<Class>) -> Vec<String> {
 impl FileReport {
     /// What is wrong with one column. NaN is allowed (an image on a line has no slope):
     /// such rows are flagged, never used.
-    fn judge(&mut self, column: &Column, rows: u64) {
-        let Column { name, nan, infinite, impossible, .. } = column;
+    fn check_column(&mut self, column: &ColumnReport, rows: u64) {
+        let ColumnReport { name, nan, infinite, impossible, .. } = column;
         let is_feature = FEATURES.contains(&name.as_str());
         let bad = infinite + impossible;
         if is_feature && *nan == rows {
@@ -684,14 +688,14 @@ impl FileReport {
 
     /// Values that no telescope has. Features that are wrong as a whole, or in more than 1 %
     /// of the rows, refuse the file; all else is a warning.
-    fn add_findings(&mut self, name: &str, tally: &plausible::Tally) {
+    fn add_findings(&mut self, name: &str, tally: &plausible::ValueTally) {
         let is_feature = FEATURES.contains(&name);
         for finding in tally.findings() {
             self.add(finding.severe || is_feature, finding.line(name));
         }
     }
 
-    fn judge_order(&mut self, pair: &Disorder, rows: u64) {
+    fn check_order(&mut self, pair: &Disorder, rows: u64) {
         if pair.rows == 0 {
             return;
         }
@@ -700,7 +704,7 @@ impl FileReport {
         self.add(FEATURES.contains(&smaller) && too_many(pair.rows, rows), text);
     }
 
-    fn judge_difference(&mut self, difference: &Difference, rows: u64) {
+    fn check_difference(&mut self, difference: &Difference, rows: u64) {
         let Difference { name, within, rows: bad, .. } = difference;
         if *bad > 0 {
             let text = format!(
@@ -712,7 +716,7 @@ impl FileReport {
     }
 
     /// Times in another unit than ns, or of no telescope's life.
-    fn judge_times(&mut self, times: &Times, rows: u64) {
+    fn check_times(&mut self, times: &Times, rows: u64) {
         let Some((row, time)) = times.first else { return };
         let text = format!(
             "'{}' is outside of 2000 to 2100 in {} rows: {} in row {row}; TAIGA writes ns since 1970",
@@ -724,7 +728,7 @@ impl FileReport {
     }
 
     /// A file of one class that holds the other.
-    fn judge_role(&mut self, contents: &Contents) {
+    fn check_role(&mut self, contents: &FileContents) {
         let (Some(role), Some(counts)) = (self.role, contents.classes) else { return };
         let (other, count) = match role {
             Class::Gamma => (Class::Hadron, counts.hadron),
@@ -763,7 +767,7 @@ fn share(count: u64, rows: u64) -> String {
     format!("{count} of {rows}")
 }
 
-fn describe(column: &Column, rows: u64) -> String {
+fn describe(column: &ColumnReport, rows: u64) -> String {
     let bad = share(column.infinite + column.impossible, rows);
     let possible = match physical_limits(&column.name) {
         Some(Limits { low, high: Some(high), .. }) => format!("{low} to {high}"),

@@ -5,7 +5,7 @@
 use super::super::classes;
 use super::super::source::Source;
 use super::keys::{Duplicates, Keyed, duplicates};
-use super::{FEATURES, FileReport, SourcePositions};
+use super::{FEATURES, FileReport, SourceOffsets};
 use crate::config::{Class, Feature, Transform};
 use crate::data::files::stamp::{Stamp, hash_file};
 use crate::data::selection::Selection;
@@ -28,7 +28,7 @@ const OVERLAP: &str = "overlap";
 
 /// Something that shows only when files are looked at together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct SetFinding {
     /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
     /// `columns-differ`, `units-differ`, `source-positions`, `shared-events`, `repeated-rows`,
     /// `swapped-classes`.
@@ -41,22 +41,22 @@ pub struct Finding {
 }
 
 /// A file as the set sees it.
-pub struct Member<'a> {
+pub struct SetMember<'a> {
     pub report: &'a FileReport,
     pub role: Option<Class>,
     /// None if it cannot be read.
     pub table: Option<Table>,
-    pub sources: SourcePositions,
+    pub sources: SourceOffsets,
 }
 
 /// Looks at all files together; contents and keys only if `deep`.
-pub fn findings(members: &[Member], deep: bool) -> Vec<Finding> {
+pub fn findings(members: &[SetMember], deep: bool) -> Vec<SetFinding> {
     let mut found = same_files(members);
     let twice: Vec<PathBuf> = found.iter().flat_map(|f| f.files.iter().skip(1).cloned()).collect();
     found.extend(differences(members));
     found.extend(source_positions(members));
     if deep {
-        let fresh: Vec<&Member> = members
+        let fresh: Vec<&SetMember> = members
             .iter()
             .enumerate()
             .filter(|(i, m)| !twice.contains(&m.report.path) || is_first(members, *i))
@@ -66,20 +66,20 @@ pub fn findings(members: &[Member], deep: bool) -> Vec<Finding> {
         let copied: Vec<PathBuf> =
             copies.iter().flat_map(|f| f.files.iter().skip(1).cloned()).collect();
         found.extend(copies);
-        let fresh: Vec<&Member> =
+        let fresh: Vec<&SetMember> =
             fresh.into_iter().filter(|m| !copied.contains(&m.report.path)).collect();
         found.extend(same_events(&fresh));
     }
     found
 }
 
-fn is_first(members: &[Member], index: usize) -> bool {
+fn is_first(members: &[SetMember], index: usize) -> bool {
     let place = |i: usize| Stamp::of(&members[i].report.path).map(|stamp| stamp.file());
     (0..index).all(|other| place(other) != place(index))
 }
 
-fn same_files(members: &[Member]) -> Vec<Finding> {
-    let mut known: BTreeMap<(u64, u64), &Member> = BTreeMap::new();
+fn same_files(members: &[SetMember]) -> Vec<SetFinding> {
+    let mut known: BTreeMap<(u64, u64), &SetMember> = BTreeMap::new();
     let mut found = Vec::new();
     for member in members {
         let Some(stamp) = Stamp::of(&member.report.path) else { continue };
@@ -95,18 +95,18 @@ fn same_files(members: &[Member]) -> Vec<Finding> {
 }
 
 /// Two files, refused together; those of gammas and of hadrons overlap.
-fn refusal(members: &[&Member], kind: &'static str, mut text: String, rows: u64) -> Finding {
+fn refusal(members: &[&SetMember], kind: &'static str, mut text: String, rows: u64) -> SetFinding {
     let roles: Vec<Class> = members.iter().filter_map(|member| class_of(member)).collect();
     let overlap = roles.len() == 2 && roles[0] != roles[1];
     if overlap {
         text += ": as gammas and as hadrons";
     }
     let files = members.iter().map(|member| member.report.path.clone()).collect();
-    Finding { kind: if overlap { OVERLAP } else { kind }, text, files, rows, refused: true }
+    SetFinding { kind: if overlap { OVERLAP } else { kind }, text, files, rows, refused: true }
 }
 
 /// The class of all events of a file, as given, or as its column says.
-fn class_of(member: &Member) -> Option<Class> {
+fn class_of(member: &SetMember) -> Option<Class> {
     let classes = member.report.contents.as_ref().and_then(|contents| contents.classes);
     member.role.or(match classes {
         Some(counts) if counts.hadron == 0 && counts.gamma > 0 => Some(Class::Gamma),
@@ -116,8 +116,8 @@ fn class_of(member: &Member) -> Option<Class> {
 }
 
 /// Files of equal length are hashed; others cannot be equal. Files without rows may be.
-fn same_contents(members: &[&Member]) -> Vec<Finding> {
-    let mut by_length: BTreeMap<u64, Vec<&Member>> = BTreeMap::new();
+fn same_contents(members: &[&SetMember]) -> Vec<SetFinding> {
+    let mut by_length: BTreeMap<u64, Vec<&SetMember>> = BTreeMap::new();
     for member in members {
         let contents = member.report.contents.as_ref().filter(|contents| contents.rows > 0);
         let bytes = contents.map_or(0, |contents| contents.bytes);
@@ -127,7 +127,7 @@ fn same_contents(members: &[&Member]) -> Vec<Finding> {
     }
     let mut found = Vec::new();
     for equal in by_length.values().filter(|members| members.len() > 1) {
-        let mut known: BTreeMap<[u8; 32], &Member> = BTreeMap::new();
+        let mut known: BTreeMap<[u8; 32], &SetMember> = BTreeMap::new();
         for member in equal {
             let Ok(hash) = hash_file(&member.report.path) else { continue };
             let Some(other) = known.get(&hash) else {
@@ -143,21 +143,27 @@ fn same_contents(members: &[&Member]) -> Vec<Finding> {
     found
 }
 
-fn same_events(members: &[&Member]) -> Vec<Finding> {
-    let keyed = |(index, member): (usize, &&Member)| {
+fn same_events(members: &[&SetMember]) -> Vec<SetFinding> {
+    let keyed = |(index, member): (usize, &&SetMember)| {
         let table = member.table.clone()?;
         let (rows, shower) = (table.event_columns(), table.shower_columns());
         Some((index, table, if rows.is_empty() { shower } else { rows }))
     };
     let tables: Vec<Keyed> = members.iter().enumerate().filter_map(keyed).collect();
     match duplicates(&tables) {
-        Ok(all) => all.iter().map(|duplicates| told(members, &tables, duplicates)).collect(),
+        Ok(all) => {
+            all.iter().map(|duplicates| duplicate_finding(members, &tables, duplicates)).collect()
+        }
         // A column that cannot be read is told in the report of its file.
         Err(_) => Vec::new(),
     }
 }
 
-fn told(members: &[&Member], tables: &[Keyed], duplicates: &Duplicates) -> Finding {
+fn duplicate_finding(
+    members: &[&SetMember],
+    tables: &[Keyed],
+    duplicates: &Duplicates,
+) -> SetFinding {
     let Duplicates { first, second, rows, example } = duplicates;
     let (one, two) = (members[*first], members[*second]);
     let columns = tables.iter().find(|(index, _, _)| index == second).map(|(_, _, c)| c.clone());
@@ -174,7 +180,7 @@ fn told(members: &[&Member], tables: &[Keyed], duplicates: &Duplicates) -> Findi
             example.1, example.0
         );
         let files = vec![two.report.path.clone()];
-        return Finding { kind: "same-events", text, files, rows: *rows, refused: sure };
+        return SetFinding { kind: "same-events", text, files, rows: *rows, refused: sure };
     }
     let text = format!(
         "{path}: {rows} of {all} rows have keys that are in {} as well, such as row {} ({key})",
@@ -184,14 +190,14 @@ fn told(members: &[&Member], tables: &[Keyed], duplicates: &Duplicates) -> Findi
     let finding = refusal(&[one, two], "same-events", text, *rows);
     if finding.kind == OVERLAP && !same_values([one, two], [example.0, example.1]) {
         let text = finding.text + ", but other values: their runs are numbered alike";
-        return Finding { kind: "same-numbers", text, refused: false, ..finding };
+        return SetFinding { kind: "same-numbers", text, refused: false, ..finding };
     }
-    Finding { refused: sure, ..finding }
+    SetFinding { refused: sure, ..finding }
 }
 
 /// Whether two rows agree in all quantities that both tables have; where they cannot be
 /// read, they may.
-fn same_values(members: [&Member; 2], rows: [u64; 2]) -> bool {
+fn same_values(members: [&SetMember; 2], rows: [u64; 2]) -> bool {
     let [Some(one), Some(two)] = members.map(|member| member.table.as_ref()) else { return true };
     let theirs = two.quantities();
     let quantities: Vec<String> =
@@ -209,11 +215,11 @@ fn same_values(members: [&Member; 2], rows: [u64; 2]) -> bool {
 }
 
 /// Columns and units against those of the first file.
-fn differences(members: &[Member]) -> Vec<Finding> {
+fn differences(members: &[SetMember]) -> Vec<SetFinding> {
     let readable = members.iter().filter_map(|m| Some((m, m.report.contents.as_ref()?)));
     let readable: Vec<_> = readable.collect();
     let Some(((first, contents), others)) = readable.split_first() else { return Vec::new() };
-    let names = |columns: &[super::Column]| -> Vec<String> {
+    let names = |columns: &[super::ColumnReport]| -> Vec<String> {
         columns.iter().map(|column| column.name.clone()).collect()
     };
     let reference = names(&contents.columns);
@@ -235,7 +241,7 @@ fn differences(members: &[Member]) -> Vec<Finding> {
             let (one, two) = (&first.report.path, &member.report.path);
             let text = format!("{}: {text}, unlike {}", two.display(), one.display());
             let files = vec![one.clone(), two.clone()];
-            found.push(Finding { kind, text, files, rows: 0, refused });
+            found.push(SetFinding { kind, text, files, rows: 0, refused });
         };
         if !text.is_empty() {
             tell("columns-differ", text.join(" and "), false);
@@ -252,8 +258,8 @@ fn differences(members: &[Member]) -> Vec<Finding> {
 }
 
 /// Gammas and hadrons whose sources lie differently in the camera.
-fn source_positions(members: &[Member]) -> Vec<Finding> {
-    let mut by_class = [SourcePositions::default(); 2];
+fn source_positions(members: &[SetMember]) -> Vec<SetFinding> {
+    let mut by_class = [SourceOffsets::default(); 2];
     let mut files: [Vec<PathBuf>; 2] = [Vec::new(), Vec::new()];
     for member in members.iter().filter(|member| member.sources.rows > 0) {
         let Some(class) = class_of(member) else { continue };
@@ -276,7 +282,7 @@ fn source_positions(members: &[Member]) -> Vec<Finding> {
         of_hadron.0, of_hadron.1, of_gamma.0, of_gamma.1, of_gamma.0
     );
     let rows = hadron.rows;
-    vec![Finding { kind: "source-positions", text, files: files.concat(), rows, refused: false }]
+    vec![SetFinding { kind: "source-positions", text, files: files.concat(), rows, refused: false }]
 }
 
 /// Compares gammas with hadrons, as a training of both does: by the features of `selection`, or
@@ -284,11 +290,14 @@ fn source_positions(members: &[Member]) -> Vec<Finding> {
 ///
 /// # Errors
 /// Those of reading the files.
-pub fn of_classes(members: &[&Member], selection: Option<&Selection>) -> Result<Vec<Finding>> {
+pub fn of_classes(
+    members: &[&SetMember],
+    selection: Option<&Selection>,
+) -> Result<Vec<SetFinding>> {
     let selection = &selection.map_or_else(default_selection, |given| Ok(given.clone()))?;
     // A copy is a finding of its own.
     let copies = same_contents(members);
-    let is_copy = |member: &Member| {
+    let is_copy = |member: &SetMember| {
         copies.iter().any(|found| found.files.iter().skip(1).any(|f| *f == member.report.path))
     };
     let comparable: Vec<Source> = members
@@ -300,7 +309,7 @@ pub fn of_classes(members: &[&Member], selection: Option<&Selection>) -> Result<
     let inputs = if by_role { "--gamma and --hadron" } else { "the codes of the class column" };
     let found = classes::compare(&comparable, selection, inputs)?;
     let path = |source: &Source| source.path.clone();
-    let finding = |kind, text, files, refused| Finding { kind, text, files, rows: 0, refused };
+    let finding = |kind, text, files, refused| SetFinding { kind, text, files, rows: 0, refused };
     let all = || comparable.iter().map(path).collect();
     let mut findings = Vec::new();
     if let Some((fault, files)) = found.shared {
@@ -328,7 +337,7 @@ fn default_selection() -> Result<Selection> {
 }
 
 /// Returns a file whose classes can be compared.
-fn comparable(member: &Member, selection: &Selection) -> Option<Source> {
+fn comparable(member: &SetMember, selection: &Selection) -> Option<Source> {
     let table = member.table.as_ref()?;
     let known = table.quantities();
     let has_all = selection.quantities().iter().all(|name| known.contains(&name.as_str()));
@@ -342,6 +351,6 @@ fn comparable(member: &Member, selection: &Selection) -> Option<Source> {
 }
 
 /// Whether a file stands in a finding that refuses it.
-pub fn refuses(findings: &[Finding], path: &Path) -> bool {
+pub fn refuses(findings: &[SetFinding], path: &Path) -> bool {
     findings.iter().any(|f| f.refused && f.files.iter().any(|file| file == path))
 }

@@ -1,7 +1,7 @@
 //! The checker finds what is wrong, and goes on to the next file.
 
 use super::*;
-use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::table::events;
 
 const ROWS: usize = CHUNK_ROWS + 1000;
@@ -21,23 +21,24 @@ fn features() -> Vec<Vec<f32>> {
 /// An event file with these features, keys and classes by turns.
 fn write(path: &Path, features: &[Vec<f32>]) {
     let mut specs = vec![
-        ColumnSpec::new("run_id", Kind::I64, None),
-        ColumnSpec::new("event_id", Kind::I64, None),
-        ColumnSpec::new("class", Kind::I8, None),
+        ColumnSpec::new("run_id", ColumnType::I64, None),
+        ColumnSpec::new("event_id", ColumnType::I64, None),
+        ColumnSpec::new("class", ColumnType::I8, None),
     ];
-    specs.extend(FEATURES.iter().map(|name| ColumnSpec::new(*name, Kind::F32, None)));
+    specs.extend(FEATURES.iter().map(|name| ColumnSpec::new(*name, ColumnType::F32, None)));
     let run = vec![7i64; ROWS];
     let event: Vec<i64> = (0..ROWS as i64).collect();
     let class: Vec<i8> = (0..ROWS).map(|i| (i % 2) as i8).collect();
-    let mut values = vec![Values::I64(&run), Values::I64(&event), Values::I8(&class)];
-    values.extend(features.iter().map(|feature| Values::F32(feature)));
+    let mut values =
+        vec![ColumnValues::I64(&run), ColumnValues::I64(&event), ColumnValues::I8(&class)];
+    values.extend(features.iter().map(|feature| ColumnValues::F32(feature)));
     let mut writer = ColumnWriter::create(path, events::GROUP, &specs, true).unwrap();
     writer.append(&values).unwrap();
     writer.finish(&events::attributes(&[])).unwrap();
 }
 
 /// What is found in files without roles.
-fn run(files: &[PathBuf], schema: Option<&str>) -> Result<Report> {
+fn run(files: &[PathBuf], schema: Option<&str>) -> Result<CheckReport> {
     let schema = schema.map(str::to_string);
     super::run(&Options { files: files.to_vec(), schema, ..Options::default() })
 }
@@ -91,9 +92,9 @@ fn a_few_bad_values_are_a_warning_and_counted() {
 }
 
 #[test]
-fn wrong_units_constants_and_empty_columns_are_refused() {
-    type Spoil = fn(&mut [Vec<f32>]);
-    let cases: [(&str, Spoil); 4] = [
+fn wrong_units_and_constants_are_refused() {
+    type Damage = fn(&mut [Vec<f32>]);
+    let cases: [(&str, Damage); 4] = [
         ("'alpha' is not 0 to 90 deg", |features| features[4].iter_mut().for_each(|a| *a *= 2.0)),
         ("'width' exceeds 'length'", |features| features.swap(1, 2)),
         ("'con2' is the same in every row", |features| features[5].fill(0.5)),
@@ -106,7 +107,7 @@ fn wrong_units_constants_and_empty_columns_are_refused() {
 }
 
 #[test]
-fn one_bad_file_does_not_stop_the_others_and_decides_the_outcome() {
+fn one_bad_file_decides_outcome_others_continue() {
     let folder = tempfile::tempdir().unwrap();
     let [good, bad, none] = ["good.h5", "bad.h5", "none.h5"].map(|name| folder.path().join(name));
     write(&good, &features());

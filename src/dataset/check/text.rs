@@ -2,10 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Classes, Column, Contents, FileReport, Report, set};
+use super::{CheckReport, Classes, ColumnReport, FileContents, FileReport, set};
 use crate::error::path_text;
 
-impl Display for Report {
+impl Display for CheckReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for (index, file) in self.files.iter().enumerate() {
             if index > 0 {
@@ -38,7 +38,7 @@ impl Display for FileReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.contents {
             Some(contents) => {
-                let Contents { schema, rows, bytes, .. } = contents;
+                let FileContents { schema, rows, bytes, .. } = contents;
                 let path = path_text(&self.path);
                 writeln!(f, "{path}: {rows} rows, {}, schema {schema}", size(*bytes))?;
                 write!(f, "{contents}")?;
@@ -55,7 +55,7 @@ impl Display for FileReport {
     }
 }
 
-impl Display for Contents {
+impl Display for FileContents {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let head = ["column", "unit", "min", "mean", "max", "remarks"].map(str::to_string);
         let cells: Vec<[String; 6]> =
@@ -76,7 +76,7 @@ impl Display for Contents {
     }
 }
 
-fn cells(column: &Column) -> [String; 6] {
+fn cells(column: &ColumnReport) -> [String; 6] {
     let counts =
         [(column.nan, "NaN"), (column.infinite, "infinite"), (column.impossible, "impossible")];
     let mut remarks: Vec<String> = counts

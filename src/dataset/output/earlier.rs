@@ -15,7 +15,7 @@ const SHOWN: usize = 3;
 
 /// Files of earlier runs, apart from those of this one.
 #[derive(Debug, Clone)]
-pub struct Earlier<F> {
+pub struct EarlierFiles<F> {
     pub files: Vec<F>,
     /// Input path → why it failed.
     pub failed: BTreeMap<String, FailedFile>,
@@ -26,9 +26,9 @@ pub struct Earlier<F> {
     pub left_out: Vec<String>,
 }
 
-impl<F> Default for Earlier<F> {
-    fn default() -> Earlier<F> {
-        Earlier {
+impl<F> Default for EarlierFiles<F> {
+    fn default() -> EarlierFiles<F> {
+        EarlierFiles {
             files: Vec::new(),
             failed: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -37,20 +37,20 @@ impl<F> Default for Earlier<F> {
     }
 }
 
-impl<F: ListedFile> Earlier<F> {
+impl<F: ListedFile> EarlierFiles<F> {
     /// Takes from a manifest what is not of the files of this run, `listed`.
     pub fn new(
         files: Vec<F>,
         failed: BTreeMap<String, FailedFile>,
         listed: &Assignment,
-    ) -> Earlier<F> {
+    ) -> EarlierFiles<F> {
         let own: BTreeSet<&str> = listed.jobs.iter().map(|job| job.name.as_str()).collect();
         let inputs: BTreeSet<String> =
             listed.jobs.iter().map(|job| path_text(&job.input)).collect();
         let (mut files, mut failed) = (files, failed);
         files.retain(|file| !own.contains(file.output()));
         failed.retain(|input, file| !inputs.contains(input) && !own.contains(file.output.as_str()));
-        Earlier { files, failed, ..Earlier::default() }
+        EarlierFiles { files, failed, ..EarlierFiles::default() }
     }
 
     /// Finds the files that are no longer as they were written, and the failed inputs that no

@@ -24,11 +24,11 @@ const LEDGER_HEAD: u64 = 1 << 16;
 
 /// The part of the manifest that readers of the event files need.
 #[derive(Deserialize)]
-struct Manifest {
+struct ExtractionManifest {
     #[serde(default)]
     format: String,
     #[serde(default)]
-    files: Vec<Output>,
+    files: Vec<ManifestOutput>,
     #[serde(default)]
     failed: BTreeMap<String, FailedFile>,
     #[serde(default = "complete")]
@@ -36,7 +36,7 @@ struct Manifest {
 }
 
 #[derive(Deserialize)]
-struct Output {
+struct ManifestOutput {
     output: String,
     output_blake3: String,
 }
@@ -58,7 +58,7 @@ struct Extraction {
 
 /// Name of a file within an extraction.
 #[derive(Debug, Clone)]
-struct Member {
+struct ExtractedMember {
     extraction: usize,
     name: String,
 }
@@ -68,7 +68,7 @@ struct Member {
 pub struct Extractions<'a> {
     files: Vec<&'a Path>,
     /// By file; `None` for a file that belongs to no extraction.
-    members: Vec<Option<Member>>,
+    members: Vec<Option<ExtractedMember>>,
     all: Vec<Extraction>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Extractions<'a> {
     /// # Errors
     /// `Input` if an extraction has not finished, or its manifest cannot be read.
     pub fn of(files: impl IntoIterator<Item = &'a Path>) -> Result<Extractions<'a>> {
-        let mut search = Search::default();
+        let mut search = ExtractionSearch::default();
         let files: Vec<&Path> = files.into_iter().collect();
         let members = files.iter().map(|file| search.member(file)).collect::<Result<_>>()?;
         Ok(Extractions { files, members, all: search.extractions })
@@ -104,7 +104,7 @@ impl<'a> Extractions<'a> {
     pub fn unlisted(&self) -> impl Iterator<Item = (&Path, Error)> {
         let files = self.files.iter().zip(&self.members);
         files.filter_map(|(file, member)| {
-            let Member { extraction, name } = member.as_ref()?;
+            let ExtractedMember { extraction, name } = member.as_ref()?;
             let Extraction { folder, outputs, .. } = &self.all[*extraction];
             (!outputs.contains_key(name)).then(|| (*file, unlisted(file, folder)))
         })
@@ -112,7 +112,7 @@ impl<'a> Extractions<'a> {
 
     /// Returns the hash that a file had when it was extracted, by its place in the list.
     pub fn recorded_hash(&self, file: usize) -> Option<&str> {
-        let Member { extraction, name } = self.members.get(file)?.as_ref()?;
+        let ExtractedMember { extraction, name } = self.members.get(file)?.as_ref()?;
         self.all[*extraction].outputs.get(name).map(String::as_str)
     }
 
@@ -345,7 +345,7 @@ impl Extraction {
 
 /// The search for extractions, each folder being looked at once.
 #[derive(Default)]
-struct Search {
+struct ExtractionSearch {
     extractions: Vec<Extraction>,
     /// Canonical folder → the extraction that it is in.
     known: HashMap<PathBuf, Option<usize>>,
@@ -353,14 +353,14 @@ struct Search {
     places: HashMap<PathBuf, PathBuf>,
 }
 
-impl Search {
-    fn member(&mut self, file: &Path) -> Result<Option<Member>> {
+impl ExtractionSearch {
+    fn member(&mut self, file: &Path) -> Result<Option<ExtractedMember>> {
         let Some(place) = self.place(file) else { return Ok(None) };
         let Some(folder) = place.parent() else { return Ok(None) };
         let Some(extraction) = self.extraction_of(folder)? else { return Ok(None) };
         let below = place.strip_prefix(&self.extractions[extraction].folder).ok();
         let name = below.and_then(Path::to_str).map(str::to_string);
-        Ok(name.map(|name| Member { extraction, name }))
+        Ok(name.map(|name| ExtractedMember { extraction, name }))
     }
 
     /// The canonical path of a file.
@@ -398,7 +398,7 @@ impl Search {
 /// Reads the extraction whose output folder this is; `None` if it is that of none.
 fn read(folder: &Path) -> Result<Option<Extraction>> {
     let path = folder.join(MANIFEST);
-    let manifest = match ledger::read_manifest::<Manifest>(&path) {
+    let manifest = match ledger::read_manifest::<ExtractionManifest>(&path) {
         Ok(Some(manifest)) if manifest.format == FORMAT => manifest,
         Ok(None) if has_begun(folder) => return Err(unfinished(folder, "no manifest")),
         Err(error) if has_begun(folder) => return Err(unfinished(folder, &error.to_string())),

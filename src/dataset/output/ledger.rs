@@ -30,7 +30,7 @@ pub trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry<F> {
+pub struct LedgerEntry<F> {
     #[serde(flatten)]
     pub file: F,
     /// Bytes of the output.
@@ -105,7 +105,7 @@ impl Ledger {
         Ledger { path: output.join(FOLDER).join(name), file: None }
     }
 
-    pub fn add<F: ListedFile>(&mut self, entry: &Entry<F>) -> Result<()> {
+    pub fn add<F: ListedFile>(&mut self, entry: &LedgerEntry<F>) -> Result<()> {
         self.append(entry)
     }
 
@@ -205,11 +205,11 @@ pub fn is_ledger(path: &Path) -> bool {
 }
 
 /// The entries of a folder by output, in the order of their ledgers.
-pub type Entries<F> = BTreeMap<String, Vec<Entry<F>>>;
+pub type Entries<F> = BTreeMap<String, Vec<LedgerEntry<F>>>;
 
 /// Contents of all ledgers of an output folder.
 #[derive(Debug)]
-pub struct Contents<F> {
+pub struct LedgerContents<F> {
     pub entries: Entries<F>,
     /// The last failure, by output; the file may have been finished since.
     pub failed: BTreeMap<String, FailedEntry>,
@@ -219,12 +219,15 @@ pub struct Contents<F> {
 }
 
 /// Reads all ledgers; a line that is torn or damaged is no entry.
-pub fn read<F: ListedFile>(output: &Path) -> Result<Contents<F>> {
-    let mut contents =
-        Contents { entries: BTreeMap::new(), failed: BTreeMap::new(), damaged: BTreeMap::new() };
+pub fn read<F: ListedFile>(output: &Path) -> Result<LedgerContents<F>> {
+    let mut contents = LedgerContents {
+        entries: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        damaged: BTreeMap::new(),
+    };
     for path in files(output)? {
         for line in text(&path)?.split_inclusive(|byte| *byte == b'\n') {
-            if let Some(entry) = Line::<Entry<F>>::read(line) {
+            if let Some(entry) = Line::<LedgerEntry<F>>::read(line) {
                 let output = entry.file.output().to_string();
                 contents.entries.entry(output).or_default().push(entry);
             } else if let Some(entry) = Line::<FailedEntry>::read(line) {
@@ -244,7 +247,8 @@ pub fn remove_damaged_lines<F: ListedFile>(output: &Path) -> Result<()> {
     for path in files(output)? {
         let text = text(&path)?;
         let is_good = |line: &&[u8]| {
-            Line::<Entry<F>>::read(line).is_some() || Line::<FailedEntry>::read(line).is_some()
+            Line::<LedgerEntry<F>>::read(line).is_some()
+                || Line::<FailedEntry>::read(line).is_some()
         };
         let lines = || text.split_inclusive(|byte| *byte == b'\n');
         let damaged = lines().filter(|line| line.ends_with(b"\n") && !is_good(line)).count();
@@ -302,7 +306,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    struct File {
+    struct TestFile {
         output: String,
         rows: u64,
         input_blake3: String,
@@ -310,7 +314,7 @@ mod tests {
         status: BTreeMap<String, u64>,
     }
 
-    impl ListedFile for File {
+    impl ListedFile for TestFile {
         fn output(&self) -> &str {
             &self.output
         }
@@ -328,7 +332,7 @@ mod tests {
     #[test]
     fn a_line_that_was_altered_says_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let file = File {
+        let file = TestFile {
             output: "night-1/run-1.h5".to_string(),
             rows: 1234,
             input_blake3: "a".repeat(64),
@@ -336,7 +340,7 @@ mod tests {
             status: BTreeMap::from([("not finite".to_string(), 7)]),
         };
         let hash = "c".repeat(64);
-        let entry = Entry {
+        let entry = LedgerEntry {
             file,
             bytes: 99,
             model_blake3: Some(hash.clone()),
@@ -346,8 +350,8 @@ mod tests {
         let mut ledger = Ledger::new(folder.path(), (0, 1));
         ledger.add(&entry).unwrap();
         ledger.add(&entry).unwrap();
-        let told = || read::<File>(folder.path()).unwrap();
-        let found = || told().entries.remove("night-1/run-1.h5").unwrap_or_default();
+        let contents = || read::<TestFile>(folder.path()).unwrap();
+        let found = || contents().entries.remove("night-1/run-1.h5").unwrap_or_default();
         assert_eq!(found(), [entry.clone(), entry]);
         let path = folder.path().join(FOLDER).join("1-of-1.jsonl");
         let whole = std::fs::read(&path).unwrap();
@@ -357,18 +361,18 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             assert_eq!(found().len(), 1, "byte {at}");
             let damaged = BTreeMap::from([("ledger/1-of-1.jsonl".to_string(), 1)]);
-            assert_eq!(told().damaged, damaged);
+            assert_eq!(contents().damaged, damaged);
         }
         let failure = Failure { file: "in.h5".into(), exit_code: 3, text: "torn".into() };
         let failed = FailedEntry::new("night-1/run-2.h5", &failure, true);
         Ledger::new(folder.path(), (1, 2)).add_failed(&failed).unwrap();
-        assert_eq!(told().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
+        assert_eq!(contents().failed, BTreeMap::from([("night-1/run-2.h5".to_string(), failed)]));
         std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(told().damaged, BTreeMap::new(), "torn by a death");
+        assert_eq!(contents().damaged, BTreeMap::new(), "torn by a death");
         let mut bytes = whole.clone();
         bytes[9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        remove_damaged_lines::<File>(folder.path()).unwrap();
-        assert_eq!((found().len(), told().damaged.len(), told().failed.len()), (1, 0, 1));
+        remove_damaged_lines::<TestFile>(folder.path()).unwrap();
+        assert_eq!((found().len(), contents().damaged.len(), contents().failed.len()), (1, 0, 1));
     }
 }

@@ -46,10 +46,17 @@ impl ReadingNotes {
 
     /// Returns the note of a rank, which writes it; `probed` are the outputs whose inputs a child
     /// process could read.
-    pub fn note(&self, rank: usize, probed: &BTreeSet<String>) -> Note {
+    pub fn note(&self, rank: usize, probed: &BTreeSet<String>) -> ReadingNote {
         let path = self.folder.join(format!("{}{rank}.{EXTENSION}", self.prefix()));
         let probed = probed.clone();
-        Note { path, file: None, is_kept: false, has_failed: false, probed, is_probed: false }
+        ReadingNote {
+            path,
+            file: None,
+            is_kept: false,
+            has_failed: false,
+            probed,
+            is_probed: false,
+        }
     }
 
     /// Returns what a rank is reading.
@@ -105,7 +112,7 @@ fn read(path: &Path) -> Option<Reading> {
 
 /// The note of one rank; removed when dropped, unless the rank panics or it is kept.
 #[derive(Debug)]
-pub struct Note {
+pub struct ReadingNote {
     path: PathBuf,
     file: Option<NoteFile>,
     is_kept: bool,
@@ -115,7 +122,7 @@ pub struct Note {
     is_probed: bool,
 }
 
-impl Note {
+impl ReadingNote {
     /// Notes that the input of a job is being read.
     pub fn begin(&mut self, job: &Job) {
         let reading = Reading {
@@ -170,7 +177,7 @@ impl Note {
     }
 }
 
-impl Drop for Note {
+impl Drop for ReadingNote {
     fn drop(&mut self) {
         if let Some(file) = self.file.take()
             && !self.is_kept

@@ -6,7 +6,7 @@
 
 use super::ledger;
 use crate::bounded;
-use crate::comm::{World, value_of_root};
+use crate::comm::{Communicator, value_of_root};
 use crate::error::{Fault, Result};
 use crate::storage;
 use serde::{Deserialize, Serialize};
@@ -60,13 +60,13 @@ pub struct Start {
 impl Start {
     /// Compares a start with the note of an earlier one, on rank 0. A collective.
     pub fn new(
-        world: &dyn World,
+        comm: &dyn Communicator,
         output: &Path,
         part: (usize, usize),
         started: Started,
     ) -> Result<Start> {
         let resumes_overwriting =
-            value_of_root(world, || Ok(started.resumes_overwriting(output, part)))?;
+            value_of_root(comm, || Ok(started.resumes_overwriting(output, part)))?;
         let overwrites = started.overwrites || resumes_overwriting;
         Ok(Start { started: Started { overwrites, ..started }, resumes_overwriting })
     }

@@ -3,7 +3,7 @@
 
 use super::given;
 use super::ledger::{self, ListedFile};
-use crate::comm::{Work, World, common, gather_values, is_root};
+use crate::comm::{Communicator, Work, gather_values, is_root, mark_shared};
 use crate::data::files::stamp;
 use crate::dataset::failures::FailedFile;
 use crate::error::{Fault, Result};
@@ -16,7 +16,7 @@ const MANIFEST: &str = "manifest.json";
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verification {
+pub struct OutputVerification {
     pub files: u64,
     pub rows: u64,
     pub bytes: u64,
@@ -46,19 +46,19 @@ pub struct Claims<'a, F> {
 /// Compares an output folder with its manifest. `look` checks what a file says of itself, once
 /// its content is known to be as it was written, and returns what is wrong.
 pub fn verify<F: ListedFile>(
-    world: &dyn World,
+    comm: &dyn Communicator,
     folder: &Path,
     claims: &Claims<F>,
     look: &dyn Fn(&Path, &F) -> std::result::Result<(), String>,
-) -> Result<Verification> {
+) -> Result<OutputVerification> {
     let mut wrong = BTreeMap::new();
     let mut bytes = 0;
     let mut absent = Vec::new();
     for (i, file) in claims.files.iter().enumerate() {
-        if i % world.size() != world.rank() {
+        if i % comm.size() != comm.rank() {
             continue;
         }
-        let progress = || world.progress(Work::Hashing, i as u64);
+        let progress = || comm.progress(Work::Hashing, i as u64);
         match check(folder, file, look, &progress) {
             Ok(length) => bytes += length,
             Err(found) => {
@@ -66,7 +66,7 @@ pub fn verify<F: ListedFile>(
             }
         }
     }
-    if is_root(world) {
+    if is_root(comm) {
         wrong.extend(ledger::duplicates(claims.files));
         let left_out = claims.left_out.iter().map(String::as_str);
         let known = claims.files.iter().map(ListedFile::output).chain(left_out).collect();
@@ -75,7 +75,7 @@ pub fn verify<F: ListedFile>(
         absent = inputs.absent;
         wrong.extend(claims.unlisted(folder)?);
     }
-    let mut all = Verification {
+    let mut all = OutputVerification {
         files: claims.files.len() as u64,
         rows: claims.rows,
         bytes: 0,
@@ -84,7 +84,7 @@ pub fn verify<F: ListedFile>(
         absent_inputs: Vec::new(),
         failed: claims.failed.iter().map(|(file, why)| (file.clone(), why.to_string())).collect(),
     };
-    for (bytes, wrong, absent) in gather_values(world, &(bytes, wrong, absent))? {
+    for (bytes, wrong, absent) in gather_values(comm, &(bytes, wrong, absent))? {
         all.absent_inputs.extend(absent);
         all.bytes += bytes;
         all.wrong.extend(wrong);
@@ -94,7 +94,7 @@ pub fn verify<F: ListedFile>(
         let found = format!("{rows} rows in its files, not the {} it tells", claims.rows);
         all.wrong.insert(MANIFEST.to_string(), found);
     }
-    common(Ok(all))
+    mark_shared(Ok(all))
 }
 
 /// Bytes of a file that is as the manifest says, or what is wrong with it.
@@ -106,7 +106,7 @@ fn check<F: ListedFile>(
 ) -> std::result::Result<u64, String> {
     let path = folder.join(file.output());
     let length = std::fs::metadata(&path).map_err(|e| format!("cannot be read: {e}"))?.len();
-    let hash = stamp::hash_file_telling(&path, progress).map_err(|e| e.to_string())?;
+    let hash = stamp::hash_file_with_progress(&path, progress).map_err(|e| e.to_string())?;
     let hash = stamp::hash_text(&hash);
     if hash != file.output_blake3() {
         return Err(format!("blake3 is {hash}, not {}", file.output_blake3()));
@@ -120,14 +120,14 @@ impl<F: ListedFile> Claims<'_, F> {
     fn unlisted(&self, folder: &Path) -> Result<BTreeMap<String, String>> {
         let mut wrong = BTreeMap::new();
         let known: BTreeSet<&str> = self.files.iter().map(ListedFile::output).collect();
-        let ledger::Contents { entries, damaged, .. } = ledger::read::<F>(folder)?;
+        let ledger::LedgerContents { entries, damaged, .. } = ledger::read::<F>(folder)?;
         for (name, lines) in damaged {
             wrong.insert(name, format!("{lines} line(s) are not as they were written"));
         }
         for file in self.files.iter().filter(|_| !entries.is_empty()) {
-            let told =
+            let is_recorded =
                 entries.get(file.output()).is_some_and(|e| e.iter().any(|e| e.file == *file));
-            if !told {
+            if !is_recorded {
                 let found = "the ledger tells something else than the manifest";
                 wrong.insert(file.output().to_string(), found.to_string());
             }
@@ -167,9 +167,9 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-impl std::fmt::Display for Verification {
+impl std::fmt::Display for OutputVerification {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Verification { files, rows, bytes, wrong, failed, has_ledger, .. } = self;
+        let OutputVerification { files, rows, bytes, wrong, failed, has_ledger, .. } = self;
         writeln!(f, "verified {files} file(s), {rows} rows, {bytes} bytes")?;
         if !has_ledger {
             writeln!(f, "no ledger: compared with the manifest alone; its inputs are not known")?;

@@ -17,7 +17,7 @@ const MOST_GROUPS: usize = groups(16);
 
 /// Per-thread working space, reused from tile to tile.
 #[derive(Debug, Clone)]
-pub struct Scratch<const P: usize> {
+pub struct FusedScratch<const P: usize> {
     pub pass: Pass,
     pub sums: Vec<BlockSums>, // (blocks)
     local: Local<P>,
@@ -38,14 +38,14 @@ pub struct BlockSums {
     pub shift: NetworkSums,
 }
 
-impl<const P: usize> Scratch<P> {
-    pub fn new(flow: &Packed<P>) -> Scratch<P> {
+impl<const P: usize> FusedScratch<P> {
+    pub fn new(flow: &Packed<P>) -> FusedScratch<P> {
         let sums = |n: &PackedNetwork<P>| NetworkSums::new(n.units.len(), P);
         let of_block = |b: &PackedBlock<P>| BlockSums {
             scale: b.scale.as_ref().map(sums),
             shift: sums(&b.shift),
         };
-        Scratch {
+        FusedScratch {
             pass: Pass::new(flow.blocks.len(), P),
             sums: flow.blocks.iter().map(of_block).collect(),
             local: Local {
@@ -65,11 +65,11 @@ impl<const P: usize> Scratch<P> {
     }
 }
 
-vectorised!(pub fn gradient<P>(flow: &Packed<P>, scratch: &mut Scratch<P>) = gradient_body);
+vectorised!(pub fn gradient<P>(flow: &Packed<P>, scratch: &mut FusedScratch<P>) = gradient_body);
 
 /// Adds the loaded tile's gradient to `scratch.sums`, and writes its losses.
 #[inline(always)]
-fn gradient_body<V: Vector, const P: usize>(flow: &Packed<P>, scratch: &mut Scratch<P>) {
+fn gradient_body<V: Vector, const P: usize>(flow: &Packed<P>, scratch: &mut FusedScratch<P>) {
     forward::<V, P>(flow, &mut scratch.pass);
     for b in (0..flow.blocks.len()).rev() {
         backward::<V, P>(b, &flow.blocks[b], flow.scale_clamp, scratch);
@@ -118,9 +118,9 @@ fn backward<V: Vector, const P: usize>(
     b: usize,
     block: &PackedBlock<P>,
     clamp: f32,
-    scratch: &mut Scratch<P>,
+    scratch: &mut FusedScratch<P>,
 ) {
-    let Scratch { pass, local, sums } = scratch;
+    let FusedScratch { pass, local, sums } = scratch;
     let (vectors, bound) = (pass.tile.vectors, pass.bound);
     for buffer in [&mut local.x, &mut local.g_scale, &mut local.g_shift, &mut local.g_x] {
         buffer.clear();

@@ -16,13 +16,13 @@ pub const TOGETHER: usize = 4;
 
 /// Features of a tile in lanes, padded with zero events.
 #[derive(Debug, Clone, Default)]
-pub struct Tile {
+pub struct LaneTile {
     pub x: Vec<Lanes>, // (features, vectors)
     pub vectors: usize,
     pub events: usize,
 }
 
-impl Tile {
+impl LaneTile {
     /// Loads row-major events (events, features).
     pub fn load(&mut self, features: usize, rows: &[f32]) {
         self.events = rows.len() / features;
@@ -63,16 +63,20 @@ impl Tile {
 }
 
 /// Clamped log-scale and shift of a block for K vectors.
-pub struct Coupling<const P: usize, const K: usize> {
+pub struct CouplingLanes<const P: usize, const K: usize> {
     pub scale: [[Lanes; K]; P],
     pub shift: [[Lanes; K]; P],
 }
 
-vectorised!(pub fn log_prob<P>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32]) = log_prob_body);
-vectorised!(pub fn inverse<P>(flow: &Packed<P>, tile: &mut Tile) = inverse_body);
+vectorised!(pub fn log_prob<P>(flow: &Packed<P>, tile: &mut LaneTile, out: &mut [f32]) = log_prob_body);
+vectorised!(pub fn inverse<P>(flow: &Packed<P>, tile: &mut LaneTile) = inverse_body);
 
 #[inline(always)]
-fn log_prob_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile, out: &mut [f32]) {
+fn log_prob_body<V: Vector, const P: usize>(
+    flow: &Packed<P>,
+    tile: &mut LaneTile,
+    out: &mut [f32],
+) {
     let mut first = 0;
     while first + TOGETHER <= tile.vectors {
         log_prob_vectors::<V, P, TOGETHER>(flow, tile, first, out);
@@ -87,7 +91,7 @@ fn log_prob_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile, o
 #[inline(always)]
 fn log_prob_vectors<V: Vector, const P: usize, const K: usize>(
     flow: &Packed<P>,
-    tile: &mut Tile,
+    tile: &mut LaneTile,
     first: usize,
     out: &mut [f32],
 ) {
@@ -139,7 +143,7 @@ pub fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
 #[inline(always)]
 pub fn standard_normal<V: Vector>(
     features: usize,
-    tile: &Tile,
+    tile: &LaneTile,
     vector: usize,
     log_det: V,
 ) -> Lanes {
@@ -155,7 +159,7 @@ pub fn standard_normal<V: Vector>(
 }
 
 #[inline(always)]
-fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile) {
+fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut LaneTile) {
     for vector in 0..tile.vectors {
         for block in flow.blocks.iter().rev() {
             let coupling = couple::<V, P, 1>(block, flow.scale_clamp, tile, vector);
@@ -172,9 +176,9 @@ fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut Tile) {
 pub fn couple<V: Vector, const P: usize, const K: usize>(
     block: &PackedBlock<P>,
     clamp: f32,
-    tile: &Tile,
+    tile: &LaneTile,
     first: usize,
-) -> Coupling<P, K> {
+) -> CouplingLanes<P, K> {
     let mut x = [[V::splat(0.0); K]; P];
     for (c, &d) in block.split.conditioner.iter().enumerate() {
         for k in 0..K {
@@ -197,7 +201,7 @@ pub fn couple<V: Vector, const P: usize, const K: usize>(
             mu[c][k].store(&mut shift[c][k]);
         }
     }
-    Coupling { scale, shift }
+    CouplingLanes { scale, shift }
 }
 
 /// One hidden layer of rectified units, summed unit by unit.

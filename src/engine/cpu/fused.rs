@@ -1,64 +1,64 @@
 //! The kernel for networks with one hidden layer: fused, so that the layer is never
 //! stored, at a padding P of at least half of the features.
 
-use super::backward::{self, Scratch};
+use super::backward::{self, FusedScratch};
 use super::dispatch::Isa;
-use super::forward::{self, Tile};
+use super::forward::{self, LaneTile};
 use super::pass::Pass;
 use super::tiles::TileKernel;
 use super::weights::Packed;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
-pub struct Fused<const P: usize> {
+pub struct FusedKernel<const P: usize> {
     spec: FlowSpec,
     layout: Layout,
     flow: Packed<P>,
 }
 
-impl<const P: usize> Fused<P> {
+impl<const P: usize> FusedKernel<P> {
     /// A flow of `spec` with all parameters zero.
-    pub fn new(spec: &FlowSpec) -> Fused<P> {
+    pub fn new(spec: &FlowSpec) -> FusedKernel<P> {
         let layout = Layout::new(spec);
         let flow = Packed::new(spec, &layout, &vec![0.0; layout.len()]);
-        Fused { spec: spec.clone(), layout, flow }
+        FusedKernel { spec: spec.clone(), layout, flow }
     }
 }
 
-impl<const P: usize> TileKernel for Fused<P> {
+impl<const P: usize> TileKernel for FusedKernel<P> {
     type Work = ();
-    type Scratch = Scratch<P>;
+    type Scratch = FusedScratch<P>;
     const SCORE_TILE: usize = 1024;
 
     fn set_params(&mut self, params: &[f32]) {
         self.flow = Packed::new(&self.spec, &self.layout, params);
     }
 
-    fn log_prob(&self, isa: Isa, tile: &mut Tile, (): &mut (), out: &mut [f32]) {
+    fn log_prob(&self, isa: Isa, tile: &mut LaneTile, (): &mut (), out: &mut [f32]) {
         forward::log_prob::<P>(isa, &self.flow, tile, out);
     }
 
-    fn inverse(&self, isa: Isa, tile: &mut Tile, (): &mut ()) {
+    fn inverse(&self, isa: Isa, tile: &mut LaneTile, (): &mut ()) {
         forward::inverse::<P>(isa, &self.flow, tile);
     }
 
-    fn scratch(&self) -> Scratch<P> {
-        Scratch::new(&self.flow)
+    fn scratch(&self) -> FusedScratch<P> {
+        FusedScratch::new(&self.flow)
     }
 
-    fn pass(scratch: &mut Scratch<P>) -> &mut Pass {
+    fn pass(scratch: &mut FusedScratch<P>) -> &mut Pass {
         &mut scratch.pass
     }
 
-    fn clear(scratch: &mut Scratch<P>) {
+    fn clear(scratch: &mut FusedScratch<P>) {
         scratch.clear();
     }
 
-    fn gradient(&self, isa: Isa, scratch: &mut Scratch<P>) {
+    fn gradient(&self, isa: Isa, scratch: &mut FusedScratch<P>) {
         backward::gradient::<P>(isa, &self.flow, scratch);
     }
 
-    fn collect(&self, scratch: &Scratch<P>, flat: &mut [i64]) {
+    fn collect(&self, scratch: &FusedScratch<P>, flat: &mut [i64]) {
         let networks = self.spec.networks().len();
         for (b, block) in scratch.sums.iter().enumerate() {
             if let Some(scale) = &block.scale {

@@ -6,7 +6,7 @@
 //! recomputes the hidden layers of one network at a time on the way back.
 
 use super::dispatch::{Isa, vectorised};
-use super::forward::{Tile, affine, affine_back, clamped, standard_normal};
+use super::forward::{LaneTile, affine, affine_back, clamped, standard_normal};
 use super::lanes::{Lanes, ZERO};
 use super::pass::Pass;
 use super::product::{Finish, LayerSums, Matrix, add_gradient, multiply, transpose};
@@ -20,10 +20,10 @@ pub struct General {
     clamp: f32,
     features: usize,
     layout: Layout,
-    blocks: Vec<Block>,
+    blocks: Vec<CouplingBlock>,
 }
 
-struct Block {
+struct CouplingBlock {
     split: Split,
     networks: Vec<(Network, Vec<Layer>)>,
 }
@@ -50,7 +50,7 @@ impl Layer {
 
 /// What the networks of a block make of a tile.
 #[derive(Default)]
-pub struct Work {
+pub struct CouplingWork {
     x: Vec<Lanes>,           // (conditioning features, vectors)
     hidden: Vec<Vec<Lanes>>, // (hidden layers) of (width, vectors): one network's
     scale: Vec<Lanes>,       // (transformed features, vectors) s
@@ -59,9 +59,9 @@ pub struct Work {
 }
 
 /// Per-thread working space and sums of a gradient.
-pub struct Scratch {
+pub struct GradientScratch {
     pass: Pass,
-    work: Work,
+    work: CouplingWork,
     sums: Vec<Vec<Vec<LayerSums>>>, // (blocks, networks, layers)
     g_scale: Vec<Lanes>,            // (transformed features, vectors) ∂L/∂σ
     g_shift: Vec<Lanes>,            // (transformed features, vectors) ∂L/∂μ
@@ -76,7 +76,7 @@ impl General {
         let layout = Layout::new(spec);
         let network = |b: usize, n: usize| layout.network(b, n).iter().map(Layer::zero).collect();
         let blocks = (0..spec.blocks)
-            .map(|b| Block {
+            .map(|b| CouplingBlock {
                 split: spec.split(b),
                 networks: spec
                     .networks()
@@ -90,7 +90,7 @@ impl General {
     }
 
     /// s and μ of a block.
-    fn couple(&self, isa: Isa, block: &Block, tile: &Tile, work: &mut Work) {
+    fn couple(&self, isa: Isa, block: &CouplingBlock, tile: &LaneTile, work: &mut CouplingWork) {
         let vectors = tile.vectors;
         gather(tile, &block.split.conditioner, &mut work.x);
         for output in [&mut work.scale, &mut work.shift] {
@@ -112,7 +112,7 @@ impl General {
     }
 
     /// All blocks, keeping what the way back needs.
-    fn forward(&self, isa: Isa, pass: &mut Pass, work: &mut Work) {
+    fn forward(&self, isa: Isa, pass: &mut Pass, work: &mut CouplingWork) {
         work.start(pass.tile.vectors);
         for (b, block) in self.blocks.iter().enumerate() {
             self.couple(isa, block, &pass.tile, work);
@@ -122,8 +122,8 @@ impl General {
     }
 
     /// Block b, from ∂L/∂y to ∂L/∂x; leaves the tile as it was before the block.
-    fn backward(&self, isa: Isa, b: usize, scratch: &mut Scratch) {
-        let Block { split, networks } = &self.blocks[b];
+    fn backward(&self, isa: Isa, b: usize, scratch: &mut GradientScratch) {
+        let CouplingBlock { split, networks } = &self.blocks[b];
         let vectors = scratch.pass.tile.vectors;
         gather(&scratch.pass.tile, &split.conditioner, &mut scratch.work.x);
         scratch.g_scale.resize(split.transformed.len() * vectors, ZERO);
@@ -143,7 +143,7 @@ impl General {
 }
 
 /// The features of a tile that condition a block.
-fn gather(tile: &Tile, features: &[usize], x: &mut Vec<Lanes>) {
+fn gather(tile: &LaneTile, features: &[usize], x: &mut Vec<Lanes>) {
     x.clear();
     for d in features {
         x.extend_from_slice(&tile.x[d * tile.vectors..][..tile.vectors]);
@@ -170,8 +170,13 @@ fn run_hidden(
 
 /// Adds the gradient of network (block, number) to its sums, layer by layer from the
 /// last; ∂L/∂ output in `upstream` becomes ∂L/∂ input.
-fn network_backward(isa: Isa, layers: &[Layer], (b, n): (usize, usize), scratch: &mut Scratch) {
-    let Scratch { pass, work, sums, upstream, below, transposed, .. } = scratch;
+fn network_backward(
+    isa: Isa,
+    layers: &[Layer],
+    (b, n): (usize, usize),
+    scratch: &mut GradientScratch,
+) {
+    let GradientScratch { pass, work, sums, upstream, below, transposed, .. } = scratch;
     let vectors = pass.tile.vectors;
     for l in (0..layers.len()).rev() {
         let input = if l > 0 { &work.hidden[l - 1] } else { &work.x };
@@ -185,7 +190,7 @@ fn network_backward(isa: Isa, layers: &[Layer], (b, n): (usize, usize), scratch:
     }
 }
 
-impl Work {
+impl CouplingWork {
     fn start(&mut self, vectors: usize) {
         self.log_det.clear();
         self.log_det.resize(vectors, ZERO);
@@ -193,8 +198,8 @@ impl Work {
 }
 
 impl TileKernel for General {
-    type Work = Work;
-    type Scratch = Scratch;
+    type Work = CouplingWork;
+    type Scratch = GradientScratch;
     const SCORE_TILE: usize = GRADIENT_TILE;
 
     fn set_params(&mut self, params: &[f32]) {
@@ -208,7 +213,7 @@ impl TileKernel for General {
         });
     }
 
-    fn log_prob(&self, isa: Isa, tile: &mut Tile, work: &mut Work, out: &mut [f32]) {
+    fn log_prob(&self, isa: Isa, tile: &mut LaneTile, work: &mut CouplingWork, out: &mut [f32]) {
         work.start(tile.vectors);
         for block in &self.blocks {
             self.couple(isa, block, tile, work);
@@ -217,14 +222,14 @@ impl TileKernel for General {
         densities(isa, self.features, &work.log_det, tile, out);
     }
 
-    fn inverse(&self, isa: Isa, tile: &mut Tile, work: &mut Work) {
+    fn inverse(&self, isa: Isa, tile: &mut LaneTile, work: &mut CouplingWork) {
         for block in self.blocks.iter().rev() {
             self.couple(isa, block, tile, work);
             invert(isa, &block.split.transformed, work, tile);
         }
     }
 
-    fn scratch(&self) -> Scratch {
+    fn scratch(&self) -> GradientScratch {
         let network =
             |b: usize, n: usize| self.layout.network(b, n).iter().map(LayerSums::new).collect();
         let sums = self
@@ -232,9 +237,9 @@ impl TileKernel for General {
             .iter()
             .enumerate()
             .map(|(b, block)| (0..block.networks.len()).map(|n| network(b, n)).collect());
-        Scratch {
+        GradientScratch {
             pass: Pass::new(self.blocks.len(), self.features.div_ceil(2)),
-            work: Work::default(),
+            work: CouplingWork::default(),
             sums: sums.collect(),
             g_scale: Vec::new(),
             g_shift: Vec::new(),
@@ -244,22 +249,22 @@ impl TileKernel for General {
         }
     }
 
-    fn pass(scratch: &mut Scratch) -> &mut Pass {
+    fn pass(scratch: &mut GradientScratch) -> &mut Pass {
         &mut scratch.pass
     }
 
-    fn clear(scratch: &mut Scratch) {
+    fn clear(scratch: &mut GradientScratch) {
         scratch.sums.iter_mut().flatten().flatten().for_each(LayerSums::clear);
     }
 
-    fn gradient(&self, isa: Isa, scratch: &mut Scratch) {
+    fn gradient(&self, isa: Isa, scratch: &mut GradientScratch) {
         self.forward(isa, &mut scratch.pass, &mut scratch.work);
         for b in (0..self.blocks.len()).rev() {
             self.backward(isa, b, scratch);
         }
     }
 
-    fn collect(&self, scratch: &Scratch, flat: &mut [i64]) {
+    fn collect(&self, scratch: &GradientScratch, flat: &mut [i64]) {
         let layers = scratch.sums.iter().flatten().flatten();
         for (sums, dense) in layers.zip(self.layout.layers()) {
             sums.add_to(dense, flat);
@@ -268,25 +273,25 @@ impl TileKernel for General {
 }
 
 vectorised!(fn clamp_all(clamp: f32, scale: &mut [Lanes]) = clamp_all_body);
-vectorised!(fn transform(features: &[usize], work: &mut Work, tile: &mut Tile) = transform_body);
-vectorised!(fn invert(features: &[usize], work: &Work, tile: &mut Tile) = invert_body);
+vectorised!(fn transform(features: &[usize], work: &mut CouplingWork, tile: &mut LaneTile) = transform_body);
+vectorised!(fn invert(features: &[usize], work: &CouplingWork, tile: &mut LaneTile) = invert_body);
 vectorised!(fn densities(
     features: usize,
     log_det: &[Lanes],
-    tile: &Tile,
+    tile: &LaneTile,
     out: &mut [f32],
 ) = densities_body);
 vectorised!(fn transform_kept(
     block: usize,
     features: &[usize],
-    work: &mut Work,
+    work: &mut CouplingWork,
     pass: &mut Pass,
 ) = transform_kept_body);
 vectorised!(fn turn(features: usize, log_det: &[Lanes], pass: &mut Pass) = turn_body);
 vectorised!(fn transform_back(
     block: (usize, f32), // number, clamp
     features: &[usize],
-    scratch: &mut Scratch,
+    scratch: &mut GradientScratch,
 ) = transform_back_body);
 vectorised!(fn add_upstream(features: &[usize], g: &[Lanes], pass: &mut Pass) = add_upstream_body);
 
@@ -298,7 +303,7 @@ fn clamp_all_body<V: Vector>(clamp: f32, scale: &mut [Lanes]) {
 }
 
 #[inline(always)]
-fn transform_body<V: Vector>(features: &[usize], work: &mut Work, tile: &mut Tile) {
+fn transform_body<V: Vector>(features: &[usize], work: &mut CouplingWork, tile: &mut LaneTile) {
     for (c, &d) in features.iter().enumerate() {
         for v in 0..tile.vectors {
             let (scale, shift) =
@@ -313,7 +318,7 @@ fn transform_body<V: Vector>(features: &[usize], work: &mut Work, tile: &mut Til
 fn transform_kept_body<V: Vector>(
     block: usize,
     features: &[usize],
-    work: &mut Work,
+    work: &mut CouplingWork,
     pass: &mut Pass,
 ) {
     let vectors = pass.tile.vectors;
@@ -327,7 +332,7 @@ fn transform_kept_body<V: Vector>(
 }
 
 #[inline(always)]
-fn invert_body<V: Vector>(features: &[usize], work: &Work, tile: &mut Tile) {
+fn invert_body<V: Vector>(features: &[usize], work: &CouplingWork, tile: &mut LaneTile) {
     for (c, &d) in features.iter().enumerate() {
         for v in 0..tile.vectors {
             let at = c * tile.vectors + v;
@@ -338,7 +343,7 @@ fn invert_body<V: Vector>(features: &[usize], work: &Work, tile: &mut Tile) {
 }
 
 #[inline(always)]
-fn densities_body<V: Vector>(features: usize, log_det: &[Lanes], tile: &Tile, out: &mut [f32]) {
+fn densities_body<V: Vector>(features: usize, log_det: &[Lanes], tile: &LaneTile, out: &mut [f32]) {
     for v in 0..tile.vectors {
         let log_prob = standard_normal(features, tile, v, V::load(&log_det[v]));
         tile.store_vector(v, &log_prob, out);
@@ -356,7 +361,7 @@ fn turn_body<V: Vector>(features: usize, log_det: &[Lanes], pass: &mut Pass) {
 fn transform_back_body<V: Vector>(
     (block, clamp): (usize, f32),
     features: &[usize],
-    scratch: &mut Scratch,
+    scratch: &mut GradientScratch,
 ) {
     let vectors = scratch.pass.tile.vectors;
     for (c, &d) in features.iter().enumerate() {

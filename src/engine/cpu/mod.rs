@@ -20,10 +20,10 @@ mod weights;
 pub use dispatch::Isa;
 pub(crate) use dispatch::vectorised;
 
-use super::optimiser::Training;
+use super::optimiser::WeightTraining;
 use super::{Adam, Batch, Engine, Events, FixedSum, Weights};
 use crate::error::{Fault, Result};
-use fused::Fused;
+use fused::FusedKernel;
 use general::General;
 use taiga_flow_gpu::spec::FlowSpec;
 use tiles::{TileKernel, Tiled};
@@ -33,7 +33,7 @@ pub struct CpuEngine {
     kernel: Box<dyn Kernel>,
     isa: Isa,
     pool: rayon::ThreadPool,
-    training: Option<Training>,
+    training: Option<WeightTraining>,
 }
 
 impl CpuEngine {
@@ -90,13 +90,13 @@ impl Engine for CpuEngine {
         self.kernel.gradient(&self.pool, self.isa, &rows(batch)?, sums, loss)
     }
 
-    fn hold(&mut self, _: usize, _: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
+    fn upload_events(&mut self, _: usize, _: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
         Ok(()) // it has no room, and asks for rows
     }
 
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()> {
         self.set_params(&weights.params)?;
-        self.training = Some(Training::new(weights.clone(), shards));
+        self.training = Some(WeightTraining::new(weights.clone(), shards));
         Ok(())
     }
 
@@ -193,15 +193,15 @@ fn kernel(spec: &FlowSpec, threads: usize) -> Box<dyn Kernel> {
         return tiled(spec, threads, General::new(spec));
     }
     match spec.features.div_ceil(2) {
-        1 => tiled(spec, threads, Fused::<1>::new(spec)),
-        2 => tiled(spec, threads, Fused::<2>::new(spec)),
-        3 => tiled(spec, threads, Fused::<3>::new(spec)),
-        4 => tiled(spec, threads, Fused::<4>::new(spec)),
-        5 => tiled(spec, threads, Fused::<5>::new(spec)),
-        6 => tiled(spec, threads, Fused::<6>::new(spec)),
-        7 | 8 => tiled(spec, threads, Fused::<8>::new(spec)),
-        9..=12 => tiled(spec, threads, Fused::<12>::new(spec)),
-        _ => tiled(spec, threads, Fused::<16>::new(spec)),
+        1 => tiled(spec, threads, FusedKernel::<1>::new(spec)),
+        2 => tiled(spec, threads, FusedKernel::<2>::new(spec)),
+        3 => tiled(spec, threads, FusedKernel::<3>::new(spec)),
+        4 => tiled(spec, threads, FusedKernel::<4>::new(spec)),
+        5 => tiled(spec, threads, FusedKernel::<5>::new(spec)),
+        6 => tiled(spec, threads, FusedKernel::<6>::new(spec)),
+        7 | 8 => tiled(spec, threads, FusedKernel::<8>::new(spec)),
+        9..=12 => tiled(spec, threads, FusedKernel::<12>::new(spec)),
+        _ => tiled(spec, threads, FusedKernel::<16>::new(spec)),
     }
 }
 

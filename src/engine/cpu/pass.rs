@@ -4,13 +4,13 @@
 //!
 //! Kept values of block b stand at `kept(b, c, v)`: its c-th transformed feature, vector v.
 
-use super::forward::{Tile, affine, standard_normal};
+use super::forward::{LaneTile, affine, standard_normal};
 use super::lanes::{self, LANES, Lanes, ZERO};
 use super::vector::{GROUP, Vector};
 
 #[derive(Debug, Clone, Default)]
 pub struct Pass {
-    pub tile: Tile,
+    pub tile: LaneTile,
     pub loss: Vec<f32>, // (events) weight · (−log p)
     /// Largest magnitude (exclusive) of a component of one tile.
     pub bound: f32,

@@ -3,7 +3,7 @@
 use super::*;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::random::Stream;
-use taiga_flow_gpu::reference::Reference;
+use taiga_flow_gpu::reference::ReferenceFlow;
 use taiga_flow_gpu::spec::{Coupling, Permutation};
 
 fn random_params(spec: &FlowSpec, seed: u64) -> Vec<f32> {
@@ -62,11 +62,11 @@ fn row_f64(row: &[f32]) -> Vec<f64> {
 }
 
 #[test]
-fn log_prob_agrees_with_the_reference_at_odd_sizes() {
+fn log_prob_agrees_with_reference_at_odd_sizes() {
     for (n, spec) in specs().iter().enumerate() {
         let params = random_params(spec, n as u64);
-        let reference: Reference = Reference::new(spec, &params);
-        let plain: Reference<f32> = Reference::new(spec, &params);
+        let reference: ReferenceFlow = ReferenceFlow::new(spec, &params);
+        let plain: ReferenceFlow<f32> = ReferenceFlow::new(spec, &params);
         let engine = engine(spec, &params, 2, Isa::detect());
         for count in [1, 15, 17, 65, 1025] {
             let events = random_events(spec.features, count, 100 + n as u64);
@@ -87,7 +87,7 @@ fn log_prob_agrees_with_the_reference_at_odd_sizes() {
 fn inverse_of_forward_returns_the_event() {
     for (n, spec) in specs().iter().enumerate() {
         let params = random_params(spec, 30 + n as u64);
-        let reference: Reference = Reference::new(spec, &params);
+        let reference: ReferenceFlow = ReferenceFlow::new(spec, &params);
         let engine = engine(spec, &params, 2, Isa::detect());
         let events = random_events(spec.features, 77, 200 + n as u64);
         let latent: Vec<f32> = events
@@ -109,7 +109,7 @@ fn reference_gradient(
     events: &[f32],
     weights: &[f32],
 ) -> (Vec<f64>, f64) {
-    let reference: Reference = Reference::new(spec, params);
+    let reference: ReferenceFlow = ReferenceFlow::new(spec, params);
     let mut gradient = vec![0.0; params.len()];
     let mut loss = 0.0;
     for (row, w) in events.chunks(spec.features).zip(weights) {
@@ -120,7 +120,7 @@ fn reference_gradient(
 }
 
 #[test]
-fn gradients_agree_with_the_reference_at_odd_sizes_and_weights() {
+fn gradients_agree_with_reference_at_odd_sizes() {
     for (n, spec) in specs().iter().enumerate() {
         let params = random_params(spec, 60 + n as u64);
         let engine = engine(spec, &params, 2, Isa::detect());
@@ -148,7 +148,7 @@ fn gradients_agree_with_the_reference_at_odd_sizes_and_weights() {
 }
 
 #[test]
-fn bits_depend_on_neither_instruction_set_nor_threads() {
+fn bits_are_equal_on_any_isa_and_threads() {
     let reference = FlowSpec::reference_study(6);
     for spec in [
         reference.clone(),
@@ -231,7 +231,7 @@ fn a_nan_in_one_event_touches_only_that_event() {
 }
 
 #[test]
-fn an_event_that_is_not_finite_makes_its_shard_unusable() {
+fn non_finite_event_makes_its_shard_unusable() {
     for hidden in [vec![33], vec![7, 33]] {
         let spec = FlowSpec { hidden, ..FlowSpec::reference_study(6) };
         let params = random_params(&spec, 4);

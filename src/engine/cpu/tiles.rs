@@ -6,7 +6,7 @@
 //! start, so that a sum depends neither on the other shards nor on the threads.
 
 use super::dispatch::Isa;
-use super::forward::Tile;
+use super::forward::LaneTile;
 use super::pass::Pass;
 use super::{Kernel, RowBatch};
 use crate::engine::FixedSum;
@@ -32,9 +32,9 @@ pub trait TileKernel: Send + Sync {
     fn set_params(&mut self, params: &[f32]);
     /// log p of the tile's events into `out` (events); leaves their latent points in the
     /// tile.
-    fn log_prob(&self, isa: Isa, tile: &mut Tile, work: &mut Self::Work, out: &mut [f32]);
+    fn log_prob(&self, isa: Isa, tile: &mut LaneTile, work: &mut Self::Work, out: &mut [f32]);
     /// Turns latent points into events.
-    fn inverse(&self, isa: Isa, tile: &mut Tile, work: &mut Self::Work);
+    fn inverse(&self, isa: Isa, tile: &mut LaneTile, work: &mut Self::Work);
 
     fn scratch(&self) -> Self::Scratch;
     fn pass(scratch: &mut Self::Scratch) -> &mut Pass;
@@ -50,11 +50,11 @@ pub trait TileKernel: Send + Sync {
 pub struct Tiled<T: TileKernel> {
     features: usize,
     kernel: T,
-    workers: Vec<Mutex<Worker<T::Scratch>>>, // (threads)
+    workers: Vec<Mutex<TileWorker<T::Scratch>>>, // (threads)
 }
 
 /// What one thread owns during a gradient.
-struct Worker<S> {
+struct TileWorker<S> {
     scratch: S,
     unusable: u64,
 }
@@ -73,7 +73,7 @@ impl<T: TileKernel> Tiled<T> {
 
     pub fn new(features: usize, threads: usize, kernel: T) -> Tiled<T> {
         let workers = (0..threads)
-            .map(|_| Mutex::new(Worker { scratch: kernel.scratch(), unusable: 0 }))
+            .map(|_| Mutex::new(TileWorker { scratch: kernel.scratch(), unusable: 0 }))
             .collect();
         Tiled { features, kernel, workers }
     }
@@ -84,7 +84,7 @@ impl<T: TileKernel> Tiled<T> {
         isa: Isa,
         batch: &RowBatch,
         tile: &TileOf,
-        worker: &mut Worker<T::Scratch>,
+        worker: &mut TileWorker<T::Scratch>,
     ) -> f64 {
         let rows =
             &batch.events[tile.events.start * self.features..tile.events.end * self.features];
@@ -103,7 +103,7 @@ impl<T: TileKernel> Tiled<T> {
         batch: &RowBatch,
         tiles: &[TileOf],
         next: &AtomicUsize,
-        mut worker: MutexGuard<Worker<T::Scratch>>,
+        mut worker: MutexGuard<TileWorker<T::Scratch>>,
     ) -> Vec<(usize, f64)> {
         let mut done = Vec::new();
         T::clear(&mut worker.scratch);
@@ -141,7 +141,7 @@ impl<T: TileKernel> Kernel for Tiled<T> {
         out.par_chunks_mut(T::SCORE_TILE)
             .zip(events.par_chunks(width))
             .with_max_len(Self::TILES_TOGETHER)
-            .for_each_init(<(Tile, T::Work)>::default, |(tile, work), (out, rows)| {
+            .for_each_init(<(LaneTile, T::Work)>::default, |(tile, work), (out, rows)| {
                 tile.load(self.features, rows);
                 self.kernel.log_prob(isa, tile, work, out);
             });
@@ -153,7 +153,7 @@ impl<T: TileKernel> Kernel for Tiled<T> {
             .zip(chi2.par_chunks_mut(T::SCORE_TILE))
             .zip(events.par_chunks(width))
             .with_max_len(Self::TILES_TOGETHER)
-            .for_each_init(<(Tile, T::Work)>::default, |(tile, work), ((out, chi2), rows)| {
+            .for_each_init(<(LaneTile, T::Work)>::default, |(tile, work), ((out, chi2), rows)| {
                 tile.load(self.features, rows);
                 self.kernel.log_prob(isa, tile, work, out);
                 tile.squares(self.features, chi2);
@@ -166,7 +166,7 @@ impl<T: TileKernel> Kernel for Tiled<T> {
             .par_chunks_mut(width)
             .zip(latent.par_chunks(width))
             .with_max_len(Self::TILES_TOGETHER)
-            .for_each_init(<(Tile, T::Work)>::default, |(tile, work), (events, rows)| {
+            .for_each_init(<(LaneTile, T::Work)>::default, |(tile, work), (events, rows)| {
                 tile.load(self.features, rows);
                 self.kernel.inverse(isa, tile, work);
                 tile.store(self.features, events);

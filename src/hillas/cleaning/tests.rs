@@ -10,13 +10,13 @@ fn plainly(
     charge: &[f32],
     high: f64,
     low: f64,
-    comparison: Comparison,
+    comparison: ThresholdComparison,
 ) -> Vec<u16> {
     let passes = |i: usize, level: f64| {
         let q = f64::from(charge[i]);
         let over = match comparison {
-            Comparison::Above => q > level,
-            Comparison::AtLeast => q >= level,
+            ThresholdComparison::Above => q > level,
+            ThresholdComparison::AtLeast => q >= level,
         };
         over && q.is_finite()
     };
@@ -63,11 +63,12 @@ fn image(pixels: usize, number: u64) -> Vec<f32> {
 fn every_pixel_survives_or_goes_as_the_rule_says() {
     for (number, pixels) in [7, 63, 64, 65, 129, 559, 595].into_iter().enumerate() {
         let camera = camera(pixels);
-        for comparison in [Comparison::Above, Comparison::AtLeast] {
-            let thresholds = Thresholds::Fixed { high: 14.0, low: 7.0 };
+        for comparison in [ThresholdComparison::Above, ThresholdComparison::AtLeast] {
+            let thresholds = CleaningThresholds::Fixed { high: 14.0, low: 7.0 };
             let cleaning = Cleaning { thresholds, comparison, ..Cleaning::default() };
             let mut cleaner = Cleaner::new(cleaning, pixels);
-            let mut found = Pixels { kept: vec![9999; 5], broken: false, ..Pixels::default() };
+            let mut found =
+                ImagePixels { kept: vec![9999; 5], broken: false, ..ImagePixels::default() };
             for repeat in 0..20 {
                 let charge = image(pixels, (number * 100 + repeat) as u64);
                 cleaner.clean(&camera, &charge, &[], &mut found);
@@ -79,14 +80,14 @@ fn every_pixel_survives_or_goes_as_the_rule_says() {
 }
 
 #[test]
-fn sigma_thresholds_are_those_of_each_pixel_and_dead_pixels_are_out() {
+fn sigma_thresholds_are_per_pixel_without_dead() {
     let camera = camera(595);
     let mut sigma: Vec<f32> = (0..595).map(|i| 1.0 + (i % 7) as f32 / 3.0).collect();
     (sigma[5], sigma[70], sigma[200]) = (0.0, f32::NAN, -1.0);
-    let thresholds = Thresholds::Sigma { high: 6.0, low: 3.0 };
+    let thresholds = CleaningThresholds::Sigma { high: 6.0, low: 3.0 };
     let mut cleaner = Cleaner::new(Cleaning { thresholds, ..Cleaning::default() }, 595);
     cleaner.set_sigma(&sigma);
-    let mut found = Pixels::default();
+    let mut found = ImagePixels::default();
     for number in 0..20 {
         let charge = image(595, number);
         // In units of σ the thresholds are the same everywhere.
@@ -99,7 +100,10 @@ fn sigma_thresholds_are_those_of_each_pixel_and_dead_pixels_are_out() {
             (q - 6.0).abs() < 1e-5 || (q - 3.0).abs() < 1e-5
         };
         if !(0..595).any(|i| on_the_edge(&i)) {
-            assert_eq!(found.kept, plainly(&camera, &relative, 6.0, 3.0, Comparison::Above));
+            assert_eq!(
+                found.kept,
+                plainly(&camera, &relative, 6.0, 3.0, ThresholdComparison::Above)
+            );
         }
         assert!(!found.kept.iter().any(|i| [5, 70, 200].contains(i)));
     }
@@ -110,8 +114,8 @@ fn a_threshold_is_exact_whatever_it_is() {
     for level in [7.0, 7.3, 14.0, 0.1, 1e-3, 6.0 * f64::from(3.7f32)] {
         let nearest = level as f32;
         for q in [nearest.next_down(), nearest, nearest.next_up()] {
-            assert_eq!(q > Comparison::Above.exclusive(level), f64::from(q) > level);
-            assert_eq!(q > Comparison::AtLeast.exclusive(level), f64::from(q) >= level);
+            assert_eq!(q > ThresholdComparison::Above.exclusive(level), f64::from(q) > level);
+            assert_eq!(q > ThresholdComparison::AtLeast.exclusive(level), f64::from(q) >= level);
         }
     }
 }
@@ -131,12 +135,12 @@ fn islands_are_counted_and_the_brightest_is_kept() {
         [centre].into_iter().chain(all).collect()
     };
     far.iter().for_each(|i| charge[*i] = 30.0);
-    let mut all = Pixels::default();
+    let mut all = ImagePixels::default();
     Cleaner::new(Cleaning::default(), 595).clean(&camera, &charge, &[], &mut all);
     assert_eq!((all.islands, all.kept.len()), (2, 14));
     assert!((all.largest_share - 0.6).abs() < 1e-12);
     let largest = Cleaning { islands: Islands::Largest, ..Cleaning::default() };
-    let mut one = Pixels::default();
+    let mut one = ImagePixels::default();
     Cleaner::new(largest, 595).clean(&camera, &charge, &[], &mut one);
     let mut expected: Vec<u16> = far.iter().map(|i| *i as u16).collect();
     expected.sort_unstable();
@@ -145,14 +149,14 @@ fn islands_are_counted_and_the_brightest_is_kept() {
 }
 
 #[test]
-fn pixels_that_are_given_are_taken_and_nothing_else() {
+fn only_given_pixels_are_kept() {
     let camera = camera(65);
     let mut given = vec![0u8; 65];
     (given[3], given[64], given[9]) = (1, 255, 1);
     let mut charge = vec![-1.0; 65];
     charge[9] = f32::NAN;
-    let cleaning = Cleaning { thresholds: Thresholds::Given, ..Cleaning::default() };
-    let mut found = Pixels::default();
+    let cleaning = Cleaning { thresholds: CleaningThresholds::Given, ..Cleaning::default() };
+    let mut found = ImagePixels::default();
     Cleaner::new(cleaning, 65).clean(&camera, &charge, &given, &mut found);
     assert_eq!((found.kept, found.broken), (vec![3, 64], true));
 }
@@ -161,7 +165,9 @@ fn pixels_that_are_given_are_taken_and_nothing_else() {
 fn impossible_thresholds_are_refused() {
     for (high, low) in [(7.0, 14.0), (7.0, 0.0), (7.0, -1.0), (f64::NAN, 7.0), (f64::INFINITY, 7.0)]
     {
-        for thresholds in [Thresholds::Fixed { high, low }, Thresholds::Sigma { high, low }] {
+        for thresholds in
+            [CleaningThresholds::Fixed { high, low }, CleaningThresholds::Sigma { high, low }]
+        {
             let cleaning = Cleaning { thresholds, ..Cleaning::default() };
             assert_eq!(cleaning.check().unwrap_err().exit_code(), 2, "{high} {low}");
         }

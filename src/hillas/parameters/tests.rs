@@ -104,7 +104,7 @@ fn the_moments_are_those_of_the_formulae() {
 }
 
 #[test]
-fn the_tail_away_from_the_source_has_positive_skewness() {
+fn tail_away_from_source_has_positive_skewness() {
     let camera = camera();
     let mut charge = vec![0.0f32; 595];
     // A row of pixels that fades toward positive x, seen from either side.
@@ -127,7 +127,7 @@ fn the_tail_away_from_the_source_has_positive_skewness() {
 }
 
 #[test]
-fn degenerate_images_have_their_bits_and_never_a_wrong_number() {
+fn degenerate_images_have_bits_not_wrong_values() {
     let camera = camera();
     let mut charge = vec![30.0f32; 595];
     let of = |charge: &[f32], kept: &[u16]| Parameters::of(&camera, charge, kept);
@@ -162,7 +162,7 @@ fn degenerate_images_have_their_bits_and_never_a_wrong_number() {
 }
 
 #[test]
-fn images_on_a_line_have_width_zero_in_every_direction() {
+fn images_on_a_line_have_width_zero() {
     let camera = camera();
     let mut lines = 0;
     for start in 0..595 {
@@ -192,7 +192,7 @@ fn images_on_a_line_have_width_zero_in_every_direction() {
 }
 
 #[test]
-fn a_bright_image_with_one_faint_pixel_beside_its_line_is_not_on_a_line() {
+fn one_faint_pixel_off_the_line_gives_width() {
     let camera = camera();
     let mut charge = vec![0.0f32; 595];
     let centre = 21;

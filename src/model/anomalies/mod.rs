@@ -4,7 +4,7 @@
 //! draw comes from a stream that the caller names by (seed, epoch, event), so that it
 //! does not depend on ranks or on what else was drawn. Events are scaled features, row by
 //! row; what physics asks about (widths, angles) is worked out from them and back. A
-//! draw that no telescope could have recorded is made again: see [`Maker::is_valid`].
+//! draw that no telescope could have recorded is made again: see [`AnomalyMaker::is_valid`].
 
 mod chi_square;
 mod physics;
@@ -22,7 +22,7 @@ const WORDS: u64 = 256;
 
 /// What normal events tell the generators.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Normals {
+pub struct NormalStatistics {
     /// Coordinate of con2 from size, width and length; absent if one of them is no feature.
     pub con2: Option<Regression>,
     /// Quantile of dist of each physics generator, in the order of the mixture [deg].
@@ -31,22 +31,22 @@ pub struct Normals {
 
 /// Makes anomalies of one mixture.
 #[derive(Debug)]
-pub struct Maker<'a> {
+pub struct AnomalyMaker<'a> {
     features: &'a [ScaledFeature],
     selection: &'a Selection,
     attempts: u64,
-    draws: Vec<(f64, Source<'a>)>, // cumulative weight, generator
+    draws: Vec<(f64, AnomalySource<'a>)>, // cumulative weight, generator
 }
 
 #[derive(Debug)]
-enum Source<'a> {
+enum AnomalySource<'a> {
     Plain(&'a Generator),
     Physics(PhysicsMaker),
 }
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Made {
+pub enum AnomalyOutcome {
     /// The anomaly is there.
     Whole,
     /// A latent point is there, for the inverse flow.
@@ -55,30 +55,30 @@ pub enum Made {
     Nothing,
 }
 
-impl<'a> Maker<'a> {
+impl<'a> AnomalyMaker<'a> {
     pub fn new(
         anomalies: &'a Anomalies,
         features: &'a [ScaledFeature],
         selection: &'a Selection,
-        normals: &Normals,
-    ) -> Maker<'a> {
+        normals: &NormalStatistics,
+    ) -> AnomalyMaker<'a> {
         let total: f64 = anomalies.generators.iter().map(|d| d.weight).sum();
         let (mut cumulative, mut dist) = (0.0, normals.dist.iter());
         let mut draws = Vec::new();
         for Draw { weight, generator } in &anomalies.generators {
             cumulative += weight / total;
             let source = match generator {
-                Generator::Physics(p) => Source::Physics(PhysicsMaker::new(
+                Generator::Physics(p) => AnomalySource::Physics(PhysicsMaker::new(
                     *p,
                     features,
                     normals.con2.as_ref(),
                     dist.next().copied(),
                 )),
-                plain => Source::Plain(plain),
+                plain => AnomalySource::Plain(plain),
             };
             draws.push((cumulative, source));
         }
-        Maker { features, selection, attempts: anomalies.attempts, draws }
+        AnomalyMaker { features, selection, attempts: anomalies.attempts, draws }
     }
 
     /// Writes an anomaly made from `event` into `out`, both (features). `partner` gives
@@ -90,39 +90,39 @@ impl<'a> Maker<'a> {
         partner: impl Fn(f64) -> &'e [f32],
         filed: impl Fn(f64) -> Option<&'e [f32]>,
         out: &mut [f32],
-    ) -> Made {
+    ) -> AnomalyOutcome {
         let choice = stream.uniform(0);
         let source = self.draws.iter().find(|(edge, _)| choice < *edge).or(self.draws.last());
-        let Some((_, source)) = source else { return Made::Nothing };
+        let Some((_, source)) = source else { return AnomalyOutcome::Nothing };
         for attempt in 1..=self.attempts {
-            let draw = Numbers { stream, first: attempt * WORDS };
+            let draw = AttemptDraws { stream, first: attempt * WORDS };
             match source {
-                Source::Physics(physics) => physics.make(draw, self.features, event, out),
-                Source::Plain(Generator::LatentShell { quantile }) => {
+                AnomalySource::Physics(physics) => physics.make(draw, self.features, event, out),
+                AnomalySource::Plain(Generator::LatentShell { quantile }) => {
                     shell(draw, *quantile, out);
-                    return Made::Latent { below_quantile: false };
+                    return AnomalyOutcome::Latent { below_quantile: false };
                 }
-                Source::Plain(Generator::LowDensity { spread, .. }) => {
+                AnomalySource::Plain(Generator::LowDensity { spread, .. }) => {
                     for (d, z) in out.iter_mut().enumerate() {
                         *z = (spread * draw.normal(d)) as f32;
                     }
-                    return Made::Latent { below_quantile: true };
+                    return AnomalyOutcome::Latent { below_quantile: true };
                 }
-                Source::Plain(Generator::File {}) => match filed(draw.uniform(0)) {
+                AnomalySource::Plain(Generator::File {}) => match filed(draw.uniform(0)) {
                     Some(row) => self.take(draw, row, out),
-                    None => return Made::Nothing,
+                    None => return AnomalyOutcome::Nothing,
                 },
-                Source::Plain(generator) => plain(generator, draw, event, &partner, out),
+                AnomalySource::Plain(generator) => plain(generator, draw, event, &partner, out),
             }
             if self.is_valid(out) {
-                return Made::Whole;
+                return AnomalyOutcome::Whole;
             }
         }
-        Made::Nothing
+        AnomalyOutcome::Nothing
     }
 
     /// An event as it stands in a file, with signs for what is signed.
-    fn take(&self, draw: Numbers, row: &[f32], out: &mut [f32]) {
+    fn take(&self, draw: AttemptDraws, row: &[f32], out: &mut [f32]) {
         out.copy_from_slice(row);
         for (d, (x, feature)) in out.iter_mut().zip(self.features).enumerate() {
             let signed = feature.feature.transform == Transform::Signed;
@@ -169,12 +169,12 @@ impl<'a> Maker<'a> {
 
 /// The random numbers of one attempt.
 #[derive(Debug, Clone, Copy)]
-struct Numbers {
+struct AttemptDraws {
     stream: Stream,
     first: u64,
 }
 
-impl Numbers {
+impl AttemptDraws {
     fn uniform(self, n: usize) -> f64 {
         self.stream.uniform(self.first + n as u64)
     }
@@ -186,7 +186,7 @@ impl Numbers {
 }
 
 /// A latent point with a radius beyond the quantile of χ² (D degrees of freedom).
-fn shell(draw: Numbers, quantile: f64, out: &mut [f32]) {
+fn shell(draw: AttemptDraws, quantile: f64, out: &mut [f32]) {
     let direction: Vec<f64> = (0..out.len()).map(|d| draw.normal(d)).collect();
     let norm = libm::sqrt(direction.iter().map(|z| z * z).sum()).max(f64::MIN_POSITIVE);
     let beyond = quantile + (1.0 - quantile) * draw.uniform(0);
@@ -198,7 +198,7 @@ fn shell(draw: Numbers, quantile: f64, out: &mut [f32]) {
 
 fn plain<'e>(
     generator: &Generator,
-    draw: Numbers,
+    draw: AttemptDraws,
     event: &[f32],
     partner: &impl Fn(f64) -> &'e [f32],
     out: &mut [f32],

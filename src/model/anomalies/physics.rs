@@ -11,7 +11,7 @@
 use crate::config::{Physics, Transform};
 use crate::data::schema::features::{self, ScaledFeature};
 
-use super::Numbers;
+use super::AttemptDraws;
 
 /// Smallest width and length that enter a logarithm [deg]: images on one line have 0.
 const THINNEST: f64 = 0.003;
@@ -139,7 +139,13 @@ impl PhysicsMaker {
         PhysicsMaker { physics, places: Places::of(features), con2: con2.cloned(), dist }
     }
 
-    pub fn make(&self, draw: Numbers, features: &[ScaledFeature], event: &[f32], out: &mut [f32]) {
+    pub fn make(
+        &self,
+        draw: AttemptDraws,
+        features: &[ScaledFeature],
+        event: &[f32],
+        out: &mut [f32],
+    ) {
         out.copy_from_slice(event);
         let (p, at) = (&self.physics, &self.places);
         let quantity = |d: Option<usize>| d.map(|d| features[d].quantity(event[d]));

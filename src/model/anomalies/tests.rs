@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Bound, Cut, Feature, Physics, Transform};
+use crate::config::{Cut, CutBound, Feature, Physics, Transform};
 use std::collections::BTreeMap;
 
 fn scaled(name: &str, transform: Transform, mean: f64, std: f64) -> ScaledFeature {
@@ -21,7 +21,7 @@ fn features() -> Vec<ScaledFeature> {
 
 fn selection() -> Selection {
     let features: Vec<Feature> = features().into_iter().map(|f| f.feature).collect();
-    let cut = |min| Cut { min: Some(Bound::Number(min)), max: None };
+    let cut = |min| Cut { min: Some(CutBound::Number(min)), max: None };
     let cuts: BTreeMap<String, Cut> =
         [("size".to_string(), cut(100.0)), ("leakage".to_string(), cut(3.0))].into();
     Selection::new(&features, &cuts).unwrap()
@@ -48,15 +48,15 @@ fn normals(count: usize, seed: u64) -> Vec<f32> {
     (0..count as u64 * 6).map(|i| 0.7 * stream.normal(i) as f32).collect()
 }
 
-fn context(features: &[ScaledFeature], events: &[f32]) -> Normals {
+fn context(features: &[ScaledFeature], events: &[f32]) -> NormalStatistics {
     let con2 = Regression::solve(&Regression::sums(features, events.chunks(6)).unwrap());
-    Normals { con2, dist: vec![1.2] }
+    NormalStatistics { con2, dist: vec![1.2] }
 }
 
-fn make(anomalies: &Anomalies, seed: u64) -> Vec<(Made, Vec<f32>)> {
+fn make(anomalies: &Anomalies, seed: u64) -> Vec<(AnomalyOutcome, Vec<f32>)> {
     let (features, selection, events) = (features(), selection(), normals(500, 3));
     let normals = context(&features, &events);
-    let maker = Maker::new(anomalies, &features, &selection, &normals);
+    let maker = AnomalyMaker::new(anomalies, &features, &selection, &normals);
     let partner = |u: f64| &events[(u * 500.0) as usize * 6..][..6];
     let kept = filed_events();
     let filed = |u: f64| kept.get((u * 7.0) as usize * 6..).and_then(|rest| rest.get(..6));
@@ -70,15 +70,16 @@ fn make(anomalies: &Anomalies, seed: u64) -> Vec<(Made, Vec<f32>)> {
 }
 
 #[test]
-fn every_anomaly_is_a_possible_image_inside_the_cuts() {
+fn every_anomaly_is_possible_and_inside_cuts() {
     let (features, selection) = (features(), selection());
     for generator in all_pointwise() {
         let anomalies = mixture(generator.clone());
-        let maker = Maker::new(&anomalies, &features, &selection, &Normals::default());
+        let maker =
+            AnomalyMaker::new(&anomalies, &features, &selection, &NormalStatistics::default());
         let made = make(&anomalies, 5);
-        let whole = made.iter().filter(|(m, _)| *m == Made::Whole).count();
+        let whole = made.iter().filter(|(m, _)| *m == AnomalyOutcome::Whole).count();
         assert!(whole > 450, "{generator:?}: {whole}");
-        for (_, event) in made.iter().filter(|(m, _)| *m == Made::Whole) {
+        for (_, event) in made.iter().filter(|(m, _)| *m == AnomalyOutcome::Whole) {
             let of = |d: usize| features[d].quantity(event[d]);
             assert!(of(0) > 100.0 && of(1) <= of(2) && of(1) >= 0.0, "{generator:?}");
             assert!(of(3) > 0.0 && of(3) <= 1.0 && of(4) >= 0.0 && (0.0..=90.0).contains(&of(5)));
@@ -100,7 +101,7 @@ fn an_anomaly_is_a_function_of_its_name_alone() {
 fn impossible_images_are_told_from_possible_ones() {
     let (features, selection) = (features(), selection());
     let anomalies = mixture(Generator::Noise { spread: 1.0 });
-    let maker = Maker::new(&anomalies, &features, &selection, &Normals::default());
+    let maker = AnomalyMaker::new(&anomalies, &features, &selection, &NormalStatistics::default());
     assert!(maker.is_valid(&[0.0; 6]));
     for (d, z) in [(0, -5.0), (1, 9.0), (1, f32::NAN), (3, 1e4), (4, -9.0), (5, 4.0), (5, -4.0)] {
         let mut event = [0.0; 6];
@@ -110,7 +111,7 @@ fn impossible_images_are_told_from_possible_ones() {
 }
 
 #[test]
-fn physics_made_directions_are_isotropic_and_images_are_broader() {
+fn physics_anomalies_are_isotropic_and_broader() {
     let made = make(&mixture(Generator::Physics(Physics::default())), 8);
     let (features, events) = (features(), normals(500, 3));
     let mean = |d: usize, of: &dyn Fn(usize) -> f32| {
@@ -154,9 +155,9 @@ fn a_mixture_draws_its_generators_by_weight() {
         attempts: 64,
     };
     let made = make(&anomalies, 4);
-    let latent = made.iter().filter(|(m, _)| matches!(m, Made::Latent { .. })).count();
+    let latent = made.iter().filter(|(m, _)| matches!(m, AnomalyOutcome::Latent { .. })).count();
     assert!((320..430).contains(&latent), "{latent} of 500");
-    for (_, z) in made.iter().filter(|(m, _)| matches!(m, Made::Latent { .. })) {
+    for (_, z) in made.iter().filter(|(m, _)| matches!(m, AnomalyOutcome::Latent { .. })) {
         let square: f32 = z.iter().map(|z| z * z).sum();
         assert!(square > 16.8, "inside the shell: {square}"); // χ²₆ at 0.99
     }
@@ -168,14 +169,14 @@ fn filed_events() -> Vec<f32> {
 }
 
 #[test]
-fn events_of_a_file_come_as_they_stand_with_signs_for_what_is_signed() {
+fn file_events_are_unchanged_but_for_signs() {
     let made = make(&mixture(Generator::File {}), 9);
     let filed = filed_events();
     let signed: Vec<bool> =
         features().iter().map(|f| f.feature.transform == Transform::Signed).collect();
     let (mut seen, mut flipped) = (std::collections::BTreeSet::new(), 0);
     for (outcome, event) in &made {
-        assert_eq!(*outcome, Made::Whole);
+        assert_eq!(*outcome, AnomalyOutcome::Whole);
         let from = filed.chunks(6).position(|row| {
             let same = |(d, (x, y)): (usize, (&f32, &f32))| x == y || signed[d] && *x == -*y;
             event.iter().zip(row).enumerate().all(same)

@@ -12,11 +12,11 @@
 //! order. The leak of a bin of `energy` is that of the gammas in the same bin.
 
 use super::counts::{CountedGammas, RunCounts, grow};
-use crate::config::{SeasonSettings, Thrown};
+use crate::config::{SeasonSettings, ThrownShowers};
 use crate::error::{Fault, Result};
 use crate::season::folder::Counted;
-use crate::season::plan::Plan;
-use crate::statistics::{Distribution, Leak, Measured, Sum};
+use crate::season::plan::SeasonPlan;
+use crate::statistics::{Distribution, Leak, Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub struct Simulation {
     /// Why the leaks are those of the spectrum thrown, and not of the source's.
     #[serde(default)]
     pub unweighted: Option<String>,
-    pub thrown: Option<Thrown>,
+    pub thrown: Option<ThrownShowers>,
     /// Least and greatest distance of the source from the camera's centre [deg].
     #[serde(default)]
     pub offset: Option<[f64; 2]>,
@@ -61,7 +61,7 @@ pub struct TrueEnergies {
 
 impl TrueEnergies {
     /// `None` where no gamma has an energy.
-    fn of(energies: &Distribution, thrown: Option<&Thrown>) -> Option<TrueEnergies> {
+    fn of(energies: &Distribution, thrown: Option<&ThrownShowers>) -> Option<TrueEnergies> {
         let (low_tev, high_tev) = energies.quantile(0.0).zip(energies.quantile(1.0))?;
         let is_outside = |energy: f64| {
             thrown.is_some_and(|thrown| {
@@ -106,7 +106,7 @@ impl Simulation {
     pub fn new(
         path: &Path,
         counted: &Counted,
-        plan: &Plan,
+        plan: &SeasonPlan,
         settings: &SeasonSettings,
     ) -> Result<Simulation> {
         if let Some((file, why)) = counted.failed.iter().next() {
@@ -116,7 +116,7 @@ impl Simulation {
                 .advice("the leak and the areas would be wrong without it")
                 .input());
         }
-        let mut sample = Sample::new(plan);
+        let mut sample = GammaCounts::new(plan);
         let mut area: Vec<AreaBin> = bins(&plan.edges);
         let (mut models, mut offsets) = (Vec::new(), Vec::new());
         let mut selections = BTreeSet::new();
@@ -161,7 +161,7 @@ impl Simulation {
 }
 
 /// Counts of all gammas together.
-struct Sample {
+struct GammaCounts {
     events: u64,
     counted: Vec<u64>,          // (positions)
     energy: Vec<Vec<u64>>,      // (bins of `energy`, positions)
@@ -169,10 +169,10 @@ struct Sample {
     energy_of_source: bool,
 }
 
-impl Sample {
-    fn new(plan: &Plan) -> Sample {
+impl GammaCounts {
+    fn new(plan: &SeasonPlan) -> GammaCounts {
         let bins = plan.edges.len() - 1;
-        Sample {
+        GammaCounts {
             events: 0,
             counted: vec![0; plan.positions.len()],
             energy: vec![vec![0; plan.positions.len()]; bins],
@@ -191,7 +191,11 @@ impl Sample {
     }
 
     /// The leak of all gammas, that of each bin of `energy`, and why they are not weighted.
-    fn leaks(&self, plan: &Plan, thrown: Option<&Thrown>) -> (Leak, Vec<BinLeak>, Option<String>) {
+    fn leaks(
+        &self,
+        plan: &SeasonPlan,
+        thrown: Option<&ThrownShowers>,
+    ) -> (Leak, Vec<BinLeak>, Option<String>) {
         let counted = |counts: &[u64], events: u64| Leak {
             on: counts[0],
             off: plan.off().map(|k| counts[k]).sum(),
@@ -246,14 +250,14 @@ fn bins(edges: &[f64]) -> Vec<AreaBin> {
 }
 
 impl AreaBin {
-    fn fill(&mut self, thrown: Option<&Thrown>) {
+    fn fill(&mut self, thrown: Option<&ThrownShowers>) {
         self.efficiency = Measured::fraction(self.on, self.events);
         let Some(thrown) = thrown else { return };
         let throws = thrown.between(self.low_tev, self.high_tev);
         let share = |passed: u64| {
             // The number of throws in a bin is known on average only.
-            let all = Sum { events: throws as u64, weight: throws, squares: throws };
-            Measured::share(Sum::of(passed), all)
+            let all = WeightSum { events: throws as u64, weight: throws, squares: throws };
+            Measured::share(WeightSum::of(passed), all)
         };
         let area = |share: Measured| Measured {
             value: share.value * thrown.area_m2(),
@@ -273,9 +277,9 @@ impl AreaBin {
 mod tests {
     use super::*;
 
-    fn thrown(index: f64, source_index: f64) -> Thrown {
+    fn thrown(index: f64, source_index: f64) -> ThrownShowers {
         let energy_tev = [1.0, 10.0];
-        Thrown { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
+        ThrownShowers { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The events counted at the source that have the highest scores.
 
-use crate::statistics::Bound;
+use crate::statistics::BoundSide;
 use crate::statistics::measured::{probability, significant};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -17,7 +17,7 @@ pub struct Candidate {
     pub posterior: Option<f32>,
     /// Where these two are bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bound: Option<Bound>,
+    pub bound: Option<BoundSide>,
     pub telescope: Option<i64>,
     pub run: Option<i64>,
     /// All keys of the score file.
@@ -52,16 +52,16 @@ impl Candidate {
 
 /// The best candidates so far, at most as many as are kept.
 #[derive(Debug, Default)]
-pub struct Best {
+pub struct BestCandidates {
     kept: usize,
     candidates: Vec<Candidate>,
     /// None below this is wanted.
     least: Option<f32>,
 }
 
-impl Best {
-    pub fn new(kept: usize) -> Best {
-        Best { kept, candidates: Vec::new(), least: None }
+impl BestCandidates {
+    pub fn new(kept: usize) -> BestCandidates {
+        BestCandidates { kept, candidates: Vec::new(), least: None }
     }
 
     /// Whether a score may belong to the best.
@@ -124,9 +124,9 @@ mod tests {
     fn probabilities_beyond_the_range_are_bounds() {
         let with = |bound| Candidate { bound, ..candidate(1.0, 0) }.probability(0.0361);
         assert_eq!(with(None), "0.0361");
-        assert_eq!(with(Some(Bound::AtLeast)), "≥ 0.0361");
-        assert_eq!(with(Some(Bound::AtMost)), "≤ 0.0361");
-        let at_least = Candidate { bound: Some(Bound::AtLeast), ..candidate(1.0, 0) };
+        assert_eq!(with(Some(BoundSide::AtLeast)), "≥ 0.0361");
+        assert_eq!(with(Some(BoundSide::AtMost)), "≤ 0.0361");
+        let at_least = Candidate { bound: Some(BoundSide::AtLeast), ..candidate(1.0, 0) };
         assert_eq!(at_least.probability(0.999_95), "≥ 0.9999500");
         assert_eq!(at_least.probability(1.0), "≥ 1 − 2.98e-8");
         // Files of older versions have neither.
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_are_kept_whatever_the_order_and_the_pieces() {
+    fn best_are_kept_in_any_order_and_pieces() {
         let stream = Stream::new(1, "scores", &[]);
         // Many equal scores.
         let all: Vec<Candidate> =
@@ -145,9 +145,9 @@ mod tests {
         expected.sort_by(Candidate::order);
         expected.truncate(37);
         for pieces in [1, 3, 8] {
-            let mut whole = Best::new(37);
+            let mut whole = BestCandidates::new(37);
             for piece in 0..pieces {
-                let mut best = Best::new(37);
+                let mut best = BestCandidates::new(37);
                 for one in all.iter().rev().filter(|c| c.row % pieces == piece) {
                     if best.wants(one.score) {
                         best.add(one.clone());
@@ -157,6 +157,6 @@ mod tests {
             }
             assert_eq!(whole.finish(), expected);
         }
-        assert!(!Best::new(0).wants(1.0) && !Best::new(3).wants(f32::NAN));
+        assert!(!BestCandidates::new(0).wants(1.0) && !BestCandidates::new(3).wants(f32::NAN));
     }
 }

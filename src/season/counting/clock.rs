@@ -244,12 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_not_live_and_a_clock_that_goes_back_is_counted() {
-        let told = clock(&[0, SECOND, 3 * SECOND, 100 * SECOND, 99 * SECOND, 101 * SECOND]);
-        assert_eq!(told.live_ns, 5 * SECOND as u64);
-        assert_eq!((told.gaps, told.gap_ns, told.backwards), (1, 97 * SECOND as u64, 1));
-        assert_eq!((told.first, told.last), (Some(EVENING), Some(EVENING + 101 * SECOND)));
-        assert_eq!((told.live_events, told.timed), (3, 6));
+    fn pauses_are_dead_time_and_steps_back_counted() {
+        let counted = clock(&[0, SECOND, 3 * SECOND, 100 * SECOND, 99 * SECOND, 101 * SECOND]);
+        assert_eq!(counted.live_ns, 5 * SECOND as u64);
+        assert_eq!((counted.gaps, counted.gap_ns, counted.backwards), (1, 97 * SECOND as u64, 1));
+        assert_eq!((counted.first, counted.last), (Some(EVENING), Some(EVENING + 101 * SECOND)));
+        assert_eq!((counted.live_events, counted.timed), (3, 6));
         let mut wild = Clock::default();
         for time in [i64::MIN, 0, i64::MAX] {
             assert_eq!(wild.tick(time, None, 10 * SECOND, true), Tick::Implausible);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn delta_times_stand_beside_or_in_for_missing_times() {
+    fn delta_times_complement_or_replace_times() {
         let mut only = Clock::default();
         for seconds in [f32::NAN, 0.5, 0.25] {
             only.delta(seconds, 10 * SECOND, true);
@@ -305,8 +305,10 @@ mod tests {
         assert_eq!((part.stalled, part.live_ns), (499, 950 * SECOND as u64));
         assert_eq!(part.live(), Some((950 * SECOND as u64, 9500)));
         // Most of them: no live time.
-        let times: Vec<i64> =
-            steps(0, 500).chain([50 * SECOND; 4500]).chain(steps(501, 10)).collect();
+        let times: Vec<i64> = steps(0, 500)
+            .chain(std::iter::repeat_n(50 * SECOND, 4500))
+            .chain(steps(501, 10))
+            .collect();
         assert_eq!(clock(&times).live(), None);
         // A clock that counts seconds at 30 Hz.
         let coarse: Vec<i64> = (0..3000).map(|i| i / 30 * SECOND).collect();

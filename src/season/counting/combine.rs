@@ -8,7 +8,7 @@
 
 use super::counts::{grow, take_off};
 use crate::error::{Fault, Result};
-use crate::season::plan::Plan;
+use crate::season::plan::SeasonPlan;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::collections::hash_map::Entry;
 
 /// An image that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Image {
+pub struct TelescopeImage {
     /// 128 bits that stand for the key of its shower.
     pub shower: [u64; 2],
     /// Size, in bits of the order of sizes.
@@ -47,14 +47,14 @@ pub fn shower_of(words: impl ExactSizeIterator<Item = i64>) -> [u64; 2] {
 /// Showers of runs that are added one after the other.
 #[derive(Debug, Default)]
 pub struct Combined {
-    best: HashMap<[u64; 2], (Image, Option<i64>)>,
+    best: HashMap<[u64; 2], (TelescopeImage, Option<i64>)>,
     /// Images that do not count, per position, and per bin of energy and position.
     pub removed: Vec<u64>,
     pub removed_energy: Vec<Vec<u64>>,
 }
 
 impl Combined {
-    pub fn new(plan: &Plan) -> Combined {
+    pub fn new(plan: &SeasonPlan) -> Combined {
         let positions = plan.positions.len();
         Combined {
             best: HashMap::new(),
@@ -64,8 +64,9 @@ impl Combined {
     }
 
     /// Adds the images of a run.
-    pub fn add(&mut self, images: &[Image], telescope: Option<i64>) {
-        let rank = |(image, telescope): &(Image, Option<i64>)| (image.size, Reverse(*telescope));
+    pub fn add(&mut self, images: &[TelescopeImage], telescope: Option<i64>) {
+        let rank =
+            |(image, telescope): &(TelescopeImage, Option<i64>)| (image.size, Reverse(*telescope));
         for image in images {
             let new = (*image, telescope);
             let loser = match self.best.entry(image.shower) {
@@ -107,7 +108,7 @@ impl Combined {
 /// Refuses a key that names two images of one telescope.
 pub fn check_keys<'a>(
     names: &[String],
-    runs: impl Iterator<Item = (Option<i64>, &'a [Image])>,
+    runs: impl Iterator<Item = (Option<i64>, &'a [TelescopeImage])>,
 ) -> Result<()> {
     let mut all: Vec<(Option<i64>, [u64; 2])> = runs
         .flat_map(|(telescope, images)| images.iter().map(move |image| (telescope, image.shower)))
@@ -134,11 +135,11 @@ pub fn check_keys<'a>(
 mod tests {
     use super::*;
 
-    fn image(shower: u64, size: u32, place: u8) -> Image {
-        Image { shower: [shower, 0], size, place, bin: (place < 2).then_some(0) }
+    fn image(shower: u64, size: u32, place: u8) -> TelescopeImage {
+        TelescopeImage { shower: [shower, 0], size, place, bin: (place < 2).then_some(0) }
     }
 
-    fn of(runs: &[(i64, &[Image])]) -> Combined {
+    fn of(runs: &[(i64, &[TelescopeImage])]) -> Combined {
         let mut all = Combined {
             removed: vec![0; 3],
             removed_energy: vec![vec![0; 3]],
@@ -153,7 +154,7 @@ mod tests {
         let first = [image(1, 100, 0), image(2, 50, 1), image(3, 7, 2)];
         let second = [image(1, 90, 1), image(2, 60, 2), image(4, 1, 0)];
         let third = [image(1, 100, 2), image(5, 9, 0)];
-        let runs: [(i64, &[Image]); 3] = [(1, &first), (2, &second), (3, &third)];
+        let runs: [(i64, &[TelescopeImage]); 3] = [(1, &first), (2, &second), (3, &third)];
         // Shower 1 counts at 0 (telescope 1 before 3), shower 2 at 2.
         let removed = vec![0, 2, 1];
         for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
@@ -171,7 +172,8 @@ mod tests {
     fn key_of_two_events_of_one_telescope_is_refused() {
         let names = ["run", "event_id"].map(str::to_string);
         let (one, two) = ([image(7, 1, 0), image(8, 1, 0)], [image(7, 1, 1)]);
-        let check = |runs: &[(Option<i64>, &[Image])]| check_keys(&names, runs.iter().copied());
+        let check =
+            |runs: &[(Option<i64>, &[TelescopeImage])]| check_keys(&names, runs.iter().copied());
         check(&[(Some(1), &one), (Some(2), &two)]).unwrap();
         let error = check(&[(Some(1), &one), (Some(1), &two)]).unwrap_err();
         assert_eq!(error.exit_code(), 3);

@@ -2,8 +2,8 @@
 //! of files, blocks and ranks.
 
 use super::clock::Clock;
-use super::combine::Image;
-use crate::statistics::{Distribution, Sum};
+use super::combine::TelescopeImage;
+use crate::statistics::{Distribution, WeightSum};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,8 +36,8 @@ pub struct RunCounts {
     /// Least and greatest source offset [deg]; absent if a file does not tell.
     pub offset: Option<[f64; 2]>,
     pub portions: Vec<(Option<i64>, Portion)>, // rising
-    pub theta2: Pair,
-    pub alpha: Pair,
+    pub theta2: OnOffHistogram,
+    pub alpha: OnOffHistogram,
     pub score_on: Distribution,
     pub score_off: Distribution,
     /// Scores inside the cuts, of each event at the position of its highest one alone: at the
@@ -63,14 +63,14 @@ pub struct RunCounts {
     pub drift: BTreeMap<String, Distribution>,
     /// Images that count, where those of a shower are to be combined.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub images: Vec<Image>,
+    pub images: Vec<TelescopeImage>,
     /// First and last time of the run in each file [ns].
     pub segments: Vec<(i64, i64, String)>, // rising
 }
 
 /// Histograms at the source and at all counted OFF positions together.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pair {
+pub struct OnOffHistogram {
     pub on: Vec<u64>,
     pub off: Vec<u64>,
 }
@@ -98,7 +98,7 @@ impl CountedGammas {
     }
 
     /// Sums of a weight by true energy, ON and OFF.
-    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [Sum; 2] {
+    pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> [WeightSum; 2] {
         [self.on.weighted(&weight), self.off.weighted(&weight)]
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod candidates;
 pub(crate) mod clock;
 pub(crate) mod combine;
 pub(crate) mod counts;
-pub(crate) mod judge;
+pub(crate) mod event_classifier;
 pub(crate) mod labels;
 pub(crate) mod repeated;
 pub(crate) mod scan;

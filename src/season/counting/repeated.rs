@@ -5,11 +5,11 @@
 //! keys or values alone, so that a file given twice is found whatever its size, on any number of
 //! ranks.
 
-use super::judge::{Columns, Keys};
+use super::event_classifier::{Keys, ScoreColumns};
 use crate::data::table::scores::ScoreBlock;
 use crate::dataset::duplicates::mixed;
 use crate::error::{Fault, Result};
-use crate::season::folder::Listed;
+use crate::season::folder::ScoreFileEntry;
 use serde::{Deserialize, Serialize};
 
 /// Events kept of a file, and of all files of a rank: 32 bytes each.
@@ -50,7 +50,7 @@ impl CountedEvents {
     /// Adds a row of a block.
     pub fn add(
         &mut self,
-        columns: &Columns,
+        columns: &ScoreColumns,
         block: &ScoreBlock,
         row: usize,
         file_row: u64,
@@ -111,7 +111,7 @@ impl CountedEvents {
     /// equal values alone are a warning.
     pub fn refuse_repeated(
         mut self,
-        files: &[Listed],
+        files: &[ScoreFileEntry],
         is_simulated: bool,
     ) -> Result<Option<String>> {
         self.events.sort_unstable();
@@ -138,7 +138,7 @@ impl CountedEvents {
         }
         let [of_keys, of_values] = found;
         let least = if self.one_in == 1 { "" } else { "at least " };
-        let told = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
+        let describe = |(count, pair): (u64, Option<(CountedEvent, CountedEvent)>)| {
             let (first, second) = pair?;
             let file = |event: CountedEvent| files.get(event.file);
             let name = |event| file(event).map_or(String::new(), |file| file.name.clone());
@@ -149,9 +149,9 @@ impl CountedEvents {
             );
             Some((file(second).map(|file| file.path.clone()), second.row, text))
         };
-        let refused = told(of_values).or_else(|| {
+        let refused = describe(of_values).or_else(|| {
             let name_one_event = self.are_named && !is_simulated;
-            told(of_keys).filter(|_| name_one_event)
+            describe(of_keys).filter(|_| name_one_event)
         });
         if let Some((path, row, text)) = refused {
             let fault = Fault::new("duplicate events").row(row);
@@ -163,10 +163,10 @@ impl CountedEvents {
                 .advice("remove the copies from the scores; if the events differ, set allow_repeated_events = true in the settings")
                 .input());
         }
-        let copies = told(other_keys).map(|(_, _, text)| {
+        let copies = describe(other_keys).map(|(_, _, text)| {
             format!("Events with equal values and other keys: {text}. Copies count twice.")
         });
-        let warning = told(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
+        let warning = describe(of_keys).filter(|_| !is_simulated).map(|(_, _, text)| {
             format!(
                 "Events with equal keys: {text}. They count twice, unless several telescopes recorded them."
             )
@@ -187,8 +187,8 @@ mod tests {
     use std::path::PathBuf;
     use taiga_flow_gpu::random::Stream;
 
-    fn files() -> Vec<Listed> {
-        let listed = |name: &str| Listed {
+    fn files() -> Vec<ScoreFileEntry> {
+        let listed = |name: &str| ScoreFileEntry {
             name: name.to_string(),
             path: PathBuf::from(name),
             rows: 0,
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_of_other_values_are_refused_where_the_telescope_is_known() {
+    fn equal_keys_refused_where_telescope_is_known() {
         let seed = u64::from(std::process::id());
         let mut events = of(0, 0..50, 0, seed);
         events.merge(of(1, 20..22, 1, seed));

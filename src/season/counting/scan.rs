@@ -1,13 +1,13 @@
 //! One score file read through: from rows to counts per run.
 
-use super::candidates::{Best, Candidate};
+use super::candidates::{BestCandidates, Candidate};
 use super::clock::Tick;
-use super::combine::{Image, shower_of};
+use super::combine::{TelescopeImage, shower_of};
 use super::counts::{
     ALPHA_BINS, ALPHA_MAX, CountedGammas, Portion, RunCounts, RunKey, THETA2_BINS, THETA2_MAX,
     TrueEnergy,
 };
-use super::judge::{Columns, Judge, Verdict};
+use super::event_classifier::{EventClassifier, PositionOutcome, ScoreColumns};
 use super::labels::Labels;
 use super::repeated::CountedEvents;
 use crate::config::SeasonSettings;
@@ -15,8 +15,8 @@ use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::data::table::scores::{Head, ScoreBlock, ScoreFile};
 use crate::error::Result;
 use crate::season::names::telescope_of;
-use crate::season::plan::Plan;
-use crate::statistics::Bound;
+use crate::season::plan::SeasonPlan;
+use crate::statistics::BoundSide;
 use crate::statistics::distribution::ordered_bits;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,38 +30,43 @@ const GAMMA: i8 = 1;
 #[derive(Debug, Default)]
 pub struct Scanned {
     pub runs: BTreeMap<RunKey, RunCounts>,
-    pub best: Best,
+    pub best: BestCandidates,
     pub events: CountedEvents,
     pub labels: Labels,
 }
 
 /// Reads `path`, which goes by `name` in reports.
-pub fn scan(path: &Path, name: &str, plan: &Plan, settings: &SeasonSettings) -> Result<Scanned> {
+pub fn scan(
+    path: &Path,
+    name: &str,
+    plan: &SeasonPlan,
+    settings: &SeasonSettings,
+) -> Result<Scanned> {
     let file = ScoreFile::open(path)?;
     let selection = plan.check(&file.head, path, settings)?;
-    let judge = Judge::new(&file.head, plan, name);
-    let mut counting = Counting::new(name, &file.head, &judge);
+    let classifier = EventClassifier::new(&file.head, plan, name);
+    let mut counting = FileScan::new(name, &file.head, &classifier);
     let mut block = ScoreBlock::default();
     let mut first = 0;
     while first < file.head.rows {
         let next = (first + BLOCK_ROWS).min(file.head.rows);
-        file.read(first..next, judge.wanted(), &mut block)?;
+        file.read(first..next, classifier.request(), &mut block)?;
         counting.take(&block, first);
         first = next;
     }
     Ok(counting.finish(&selection))
 }
 /// The runs of a file while it is read.
-struct Counting<'a> {
+struct FileScan<'a> {
     name: &'a str,
     head: &'a Head,
-    plan: &'a Plan,
-    judge: &'a Judge<'a>,
+    plan: &'a SeasonPlan,
+    classifier: &'a EventClassifier<'a>,
     /// Of a file without a key for it.
     telescope: Option<i64>,
     numbers: HashMap<(Option<i64>, Option<i64>), usize>,
     runs: Vec<OfRun>,
-    best: Best,
+    best: BestCandidates,
     events: CountedEvents,
     labels: Labels,
 }
@@ -76,7 +81,7 @@ struct OfRun {
 }
 
 impl OfRun {
-    fn new(key: RunKey, plan: &Plan) -> OfRun {
+    fn new(key: RunKey, plan: &SeasonPlan) -> OfRun {
         let mut counts = RunCounts::default();
         counts.theta2.on = vec![0; THETA2_BINS];
         counts.theta2.off = vec![0; THETA2_BINS];
@@ -86,7 +91,7 @@ impl OfRun {
             .with_bins(plan)
     }
 
-    fn with_bins(mut self, plan: &Plan) -> OfRun {
+    fn with_bins(mut self, plan: &SeasonPlan) -> OfRun {
         let bins = plan.edges.len() - 1;
         self.counts.energy = vec![vec![0; plan.positions.len()]; bins];
         self.counts.true_energy =
@@ -97,7 +102,7 @@ impl OfRun {
     }
 
     /// The portion that events now belong to.
-    fn enter(&mut self, number: Option<i64>, plan: &Plan) {
+    fn enter(&mut self, number: Option<i64>, plan: &SeasonPlan) {
         if self.current.as_ref().is_some_and(|(known, _)| *known == number) {
             return;
         }
@@ -109,18 +114,18 @@ impl OfRun {
     }
 }
 
-impl<'a> Counting<'a> {
-    fn new(name: &'a str, head: &'a Head, judge: &'a Judge<'a>) -> Counting<'a> {
-        let plan = judge.plan;
-        Counting {
+impl<'a> FileScan<'a> {
+    fn new(name: &'a str, head: &'a Head, classifier: &'a EventClassifier<'a>) -> FileScan<'a> {
+        let plan = classifier.plan;
+        FileScan {
             name,
             head,
             plan,
-            judge,
+            classifier,
             telescope: telescope_of(name).or_else(|| head.input.as_deref().and_then(telescope_of)),
             numbers: HashMap::new(),
             runs: Vec::new(),
-            best: Best::new(if plan.unlike(head.source_offset).is_some() {
+            best: BestCandidates::new(if plan.offset_rejection(head.source_offset).is_some() {
                 0 // its run will not be counted
             } else {
                 plan.candidates
@@ -132,7 +137,7 @@ impl<'a> Counting<'a> {
 
     fn take(&mut self, block: &ScoreBlock, first: u64) {
         self.labels.add(self.name, &block.class);
-        let keys = &self.judge.columns.keys;
+        let keys = &self.classifier.columns.keys;
         let at = |column: Option<usize>, row: usize| column.map(|c| block.keys[c][row]);
         for row in 0..block.rows {
             if self.plan.simulated && block.class.get(row).is_some_and(|class| *class != GAMMA) {
@@ -159,8 +164,8 @@ impl<'a> Counting<'a> {
     }
 
     fn event(&mut self, run: usize, block: &ScoreBlock, row: usize, file_row: u64) {
-        let Counting { plan, judge, runs, .. } = self;
-        let columns = &judge.columns;
+        let FileScan { plan, classifier, runs, .. } = self;
+        let columns = &classifier.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
         let counts = &mut of_run.counts;
@@ -211,7 +216,7 @@ impl<'a> Counting<'a> {
         if !good {
             return;
         }
-        let (passes, inside) = self.judge(run, block, row);
+        let (passes, inside) = self.classify(run, block, row);
         if self.plan.is_scanned && inside != 0 {
             self.scan_highest(run, inside, block, row, file_row);
         }
@@ -229,26 +234,29 @@ impl<'a> Counting<'a> {
         row: usize,
         file_row: u64,
     ) {
-        let Counting { plan, judge, runs, .. } = self;
-        let Some(place) = judge.place(inside, block, row, file_row) else { return };
+        let FileScan { plan, classifier, runs, .. } = self;
+        let Some(place) = classifier.place(inside, block, row, file_row) else { return };
         let counts = &mut runs[run].counts;
         let of = if place == 0 { &mut counts.highest_on } else { &mut counts.highest_off };
         if plan.kept[place] {
-            of.add(block.at_all[judge.columns.score][place][row]);
+            of.add(block.at_all[classifier.columns.score][place][row]);
         }
     }
 
     /// Bit k is whether the event passes at position k, and whether it is inside all cuts
     /// there; histograms are filled on the way.
-    fn judge(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
-        let Counting { plan, judge, runs, .. } = self;
-        let columns = &judge.columns;
+    fn classify(&mut self, run: usize, block: &ScoreBlock, row: usize) -> (u64, u64) {
+        let FileScan { plan, classifier, runs, .. } = self;
+        let columns = &classifier.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return (0, 0) };
         let counts = &mut of_run.counts;
         let (mut passes, mut all_inside) = (0, 0);
         for k in 0..plan.positions.len() {
-            let Some(Verdict { passing, inside, only }) = judge.at(block, row, k) else { continue };
+            let Some(PositionOutcome { passing, inside, only }) = classifier.at(block, row, k)
+            else {
+                continue;
+            };
             if k == 0 {
                 portion.selected += u64::from(inside);
             }
@@ -281,15 +289,15 @@ impl<'a> Counting<'a> {
 
     /// An event that passes counts once.
     fn count(&mut self, run: usize, passes: u64, block: &ScoreBlock, row: usize, file_row: u64) {
-        let Counting { plan, judge, runs, events, .. } = self;
-        let columns = &judge.columns;
+        let FileScan { plan, classifier, runs, events, .. } = self;
+        let columns = &classifier.columns;
         let of_run = &mut runs[run];
         let Some((_, portion)) = &mut of_run.current else { return };
         if passes & (passes - 1) != 0 {
             portion.overlapping += 1;
             portion.overlapping_on += passes & 1;
         }
-        let Some(place) = judge.place(passes, block, row, file_row) else { return };
+        let Some(place) = classifier.place(passes, block, row, file_row) else { return };
         portion.counted[place] += 1;
         events.add(columns, block, row, file_row, of_run.key.telescope);
         let counts = &mut of_run.counts;
@@ -308,14 +316,14 @@ impl<'a> Counting<'a> {
         }
         if let (false, Some(size)) = (columns.shower.is_empty(), columns.size) {
             let words = columns.shower.iter().map(|key| block.keys[*key][row]);
-            counts.images.push(Image {
+            counts.images.push(TelescopeImage {
                 shower: shower_of(words),
                 size: ordered_bits(block.copied[size][row]),
                 place: place as u8,
                 bin: bin.map(|bin| bin as u16),
             });
         }
-        let score = judge.score(block, row);
+        let score = classifier.score(block, row);
         if place == 0 && self.best.wants(score) {
             let finite = |value: f32| value.is_finite().then_some(value);
             let at_source =
@@ -324,7 +332,7 @@ impl<'a> Counting<'a> {
             let keys = keys.map(|(c, name)| (name.clone(), block.keys[c][row]));
             let probability =
                 |column: Option<usize>| column.and_then(|c| finite(block.at_source[c][row]));
-            let bound = Bound::of(f64::from(score), self.head.resolved_scores);
+            let bound = BoundSide::of(f64::from(score), self.head.resolved_scores);
             let limited = |column, limits: Option<[f64; 2]>| {
                 let limit = bound.zip(limits).map(|(bound, limits)| bound.limit(limits) as f32);
                 probability(column).map(|value| limit.unwrap_or(value))
@@ -341,7 +349,7 @@ impl<'a> Counting<'a> {
                 keys: keys.collect(),
                 telescope: of_run.key.telescope,
                 run: of_run.key.run,
-                time_ns: judge.time_ns(block, row),
+                time_ns: classifier.time_ns(block, row),
                 dist: columns.dist.and_then(|c| finite(block.at_source[c][row])),
                 alpha: at_source(columns.alpha),
                 theta2: at_source(columns.theta2),
@@ -352,7 +360,7 @@ impl<'a> Counting<'a> {
     }
 
     fn finish(self, selection: &str) -> Scanned {
-        let Counting { name, head, runs, best, events, labels, .. } = self;
+        let FileScan { name, head, runs, best, events, labels, .. } = self;
         let mut scanned = Scanned { runs: BTreeMap::new(), best, events, labels };
         for mut run in runs {
             if let Some((number, portion)) = run.current.take() {
@@ -375,7 +383,7 @@ impl<'a> Counting<'a> {
 }
 
 /// Log p at the source, and the copied quantities.
-fn drift(counts: &mut RunCounts, columns: &Columns, block: &ScoreBlock, row: usize) {
+fn drift(counts: &mut RunCounts, columns: &ScoreColumns, block: &ScoreBlock, row: usize) {
     let mut add = |name: &str, value: f32| match counts.drift.get_mut(name) {
         Some(of) => of.add(value),
         None => counts.drift.entry(name.to_string()).or_default().add(value),

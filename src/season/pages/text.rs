@@ -2,7 +2,7 @@
 
 use crate::season::counting::candidates::Candidate;
 use crate::season::showers::{INDEPENDENT, Showers};
-use crate::season::summary::{Group, Season, Tally};
+use crate::season::summary::{EventTally, Group, Season};
 use crate::statistics::measured::significant;
 use std::fmt::{self, Display, Formatter};
 
@@ -84,7 +84,7 @@ fn row(f: &mut Formatter<'_>, group: &Group) -> fmt::Result {
     writeln!(f, "{:>10}", tally.significance.map_or_else(dash, |s| format!("{s:.2}")))
 }
 
-fn tally(f: &mut Formatter<'_>, tally: &Tally, positions: &[f64]) -> fmt::Result {
+fn tally(f: &mut Formatter<'_>, tally: &EventTally, positions: &[f64]) -> fmt::Result {
     line(f, "events", tally.events)?;
     line(f, "with a score, at the source", tally.scored)?;
     line(f, "inside the model's cuts", tally.inside)?;

@@ -9,12 +9,14 @@
 //! made (`extract`), which are those of any image.
 
 use super::shower::{Lookup, Muon, SINGLE_PE, pair};
-use crate::comm::Solo;
-use crate::data::images::{ImageBlock, ImageFile, ImageSet, ImageWriter, Images, Sigma};
-use crate::data::schema::columns::{ColumnSpec, Kind, Values};
+use crate::comm::SingleRank;
+use crate::data::images::{ImageBlock, ImageFile, ImageSet, ImageSettings, ImageWriter, Sigma};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues};
 use crate::dataset::assignment::Assignment;
 use crate::error::{Fault, Result};
-use crate::hillas::{Camera, Cleaner, Cleaning, FOCAL_LENGTH_CM, Parameters, Pixels, Thresholds};
+use crate::hillas::{
+    Camera, Cleaner, Cleaning, CleaningThresholds, FOCAL_LENGTH_CM, ImagePixels, Parameters,
+};
 use crate::storage;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -111,7 +113,7 @@ pub struct Summary {
 /// Makes an image of every gamma's image; files are written whole or not at all.
 pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
-    let assignment = Assignment::new(&Solo, &options.inputs, &options.output, None)?;
+    let assignment = Assignment::new(&SingleRank, &options.inputs, &options.output, None)?;
     if let Some(failure) = assignment.unusable.first() {
         return Err(failure.to_error());
     }
@@ -160,17 +162,17 @@ fn file(input: &Path, output: &Path, options: &Options, summary: &mut Summary) -
     let (camera, focal_length_cm) = camera_of(set, named)?;
     let mut cleaning = options.cleaning;
     if set.is_cleaned {
-        cleaning.thresholds = Thresholds::Given;
+        cleaning.thresholds = CleaningThresholds::Given;
     }
     let sigma = sigma_of(set, &camera, &cleaning)?;
-    let images = Images {
+    let images = ImageSettings {
         x_cm: camera.x_cm(),
         y_cm: camera.y_cm(),
         focal_length_cm,
         pedestal_sigma: &sigma,
     };
     let mut writer = ImageWriter::create(output, &images, &columns(set)?, options.overwrite)?;
-    let maker = Maker::new(&camera, &sigma, set, cleaning, options);
+    let maker = AnomalyImageMaker::new(&camera, &sigma, set, cleaning, options);
     let mut reader = file.reader(0)?;
     let (mut block, mut first) = (ImageBlock::default(), 0);
     while reader.next(BLOCK_IMAGES, &mut block)? {
@@ -239,9 +241,10 @@ fn columns(set: &ImageSet) -> Result<Vec<ColumnSpec>> {
         return Err(Fault::new("images that are made already").column(KEY).input());
     }
     let keys = set.keys.iter().map(String::as_str).chain([KEY]);
-    let keys = keys.map(|name| ColumnSpec::new(name, Kind::I64, None));
-    let quantity = |(name, unit): &(String, String)| ColumnSpec::new(name, Kind::F32, Some(unit));
-    let class = ColumnSpec::new("class", Kind::I8, None);
+    let keys = keys.map(|name| ColumnSpec::new(name, ColumnType::I64, None));
+    let quantity =
+        |(name, unit): &(String, String)| ColumnSpec::new(name, ColumnType::F32, Some(unit));
+    let class = ColumnSpec::new("class", ColumnType::I8, None);
     Ok(keys.chain(set.columns.iter().map(quantity)).chain([class]).collect())
 }
 
@@ -249,7 +252,7 @@ fn append(
     writer: &mut ImageWriter,
     set: &ImageSet,
     block: &ImageBlock,
-    made: &[Made],
+    made: &[AnomalyImage],
 ) -> Result<()> {
     let charge: Vec<f32> = made.iter().flat_map(|one| one.charge.iter().copied()).collect();
     let mut keys: Vec<Vec<i64>> =
@@ -257,7 +260,7 @@ fn append(
     keys.push(made.iter().map(|one| one.making as i64).collect());
     let quantity = |c: usize| -> Vec<f32> {
         let place = SOURCE.iter().position(|name| *name == set.columns[c].0);
-        let value = |one: &Made| match (place, one.source) {
+        let value = |one: &AnomalyImage| match (place, one.source) {
             (Some(axis), Some(source)) => source[axis] as f32,
             _ => block.columns[c][one.row],
         };
@@ -266,16 +269,16 @@ fn append(
     let quantities: Vec<Vec<f32>> = (0..set.columns.len()).map(quantity).collect();
     // What they are not is known, what they are is not.
     let class = vec![-1; made.len()];
-    let mut values: Vec<Values> = keys.iter().map(|key| Values::I64(key)).collect();
-    values.extend(quantities.iter().map(|quantity| Values::F32(quantity)));
-    values.push(Values::I8(&class));
+    let mut values: Vec<ColumnValues> = keys.iter().map(|key| ColumnValues::I64(key)).collect();
+    values.extend(quantities.iter().map(|quantity| ColumnValues::F32(quantity)));
+    values.push(ColumnValues::I8(&class));
     writer.append(&charge, &values)
 }
 
 const SOURCE: [&str; 2] = ["source_x", "source_y"];
 
 /// An image that was made.
-struct Made {
+struct AnomalyImage {
     row: usize, // of the block
     making: Making,
     charge: Vec<f32>,         // (pixels) [p.e.]
@@ -307,7 +310,7 @@ impl Light {
     }
 }
 
-struct Maker<'a> {
+struct AnomalyImageMaker<'a> {
     camera: &'a Camera,
     lookup: Lookup,
     sigma: &'a [f32],
@@ -318,20 +321,20 @@ struct Maker<'a> {
     threshold_pe: f64,
 }
 
-impl<'a> Maker<'a> {
+impl<'a> AnomalyImageMaker<'a> {
     fn new(
         camera: &'a Camera,
         sigma: &'a [f32],
         set: &ImageSet,
         cleaning: Cleaning,
         options: &Options,
-    ) -> Maker<'a> {
+    ) -> AnomalyImageMaker<'a> {
         let place = |name: &str| set.columns.iter().position(|(known, _)| known == name);
         let mean = sigma.iter().map(|s| f64::from(*s)).sum::<f64>() / sigma.len().max(1) as f64;
         let threshold_pe = match cleaning.thresholds {
-            Thresholds::Fixed { high, .. } => high,
-            Thresholds::Sigma { high, .. } => high * mean,
-            Thresholds::Given => USUAL_HIGH_PE,
+            CleaningThresholds::Fixed { high, .. } => high,
+            CleaningThresholds::Sigma { high, .. } => high * mean,
+            CleaningThresholds::Given => USUAL_HIGH_PE,
         };
         let total: f64 = options.weights.iter().sum();
         let mut cumulative = [0.0; 4];
@@ -340,7 +343,7 @@ impl<'a> Maker<'a> {
             sum += weight / total;
             *edge = sum;
         }
-        Maker {
+        AnomalyImageMaker {
             camera,
             lookup: Lookup::new(camera),
             sigma,
@@ -353,7 +356,7 @@ impl<'a> Maker<'a> {
     }
 
     /// An image of each gamma of a block, in order; `first` is the number of its first row.
-    fn block(&self, block: &ImageBlock, first: u64) -> Vec<Made> {
+    fn block(&self, block: &ImageBlock, first: u64) -> Vec<AnomalyImage> {
         let pixels = self.camera.pixels();
         let is_gamma = |row: usize| block.class.as_ref().is_none_or(|class| class[row] != 0);
         let rows: Vec<usize> = (0..block.rows).filter(|row| is_gamma(*row)).collect();
@@ -362,7 +365,7 @@ impl<'a> Maker<'a> {
             if self.cleaning.needs_sigma() {
                 cleaner.set_sigma(self.sigma);
             }
-            (cleaner, Pixels::default(), Vec::new())
+            (cleaner, ImagePixels::default(), Vec::new())
         };
         let lights: Vec<Light> = rows
             .par_iter()
@@ -401,7 +404,7 @@ impl<'a> Maker<'a> {
         i: usize,
         mut charge: Vec<f32>,
         draws: &mut Draws,
-    ) -> Made {
+    ) -> AnomalyImage {
         let source_of = |i: usize| -> Option<[f64; 2]> {
             let source = self.source?.map(|c| f64::from(block.columns[c][rows[i]]));
             source.iter().all(|x| x.is_finite()).then_some(source)
@@ -436,7 +439,7 @@ impl<'a> Maker<'a> {
             let offset = libm::hypot(x, y);
             [offset * libm::cos(azimuth), offset * libm::sin(azimuth)]
         });
-        Made { row: rows[i], making, charge, source }
+        AnomalyImage { row: rows[i], making, charge, source }
     }
 
     /// Adds another image as a sub-shower: weaker than or as strong as the first, along its axis

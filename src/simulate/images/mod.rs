@@ -10,13 +10,13 @@ pub mod anomalies;
 mod shower;
 
 use super::{Class, MAX_EVENTS, keys};
-use crate::data::images::{ImageWriter, Images};
-use crate::data::schema::columns::{ColumnSpec, Kind, Values};
+use crate::data::images::{ImageSettings, ImageWriter};
+use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues};
 use crate::error::{Error, Fault, Result};
 use crate::hillas::{Camera, FOCAL_LENGTH_CM};
 use rayon::prelude::*;
 use serde::Serialize;
-use shower::{Thrower, Thrown};
+use shower::{Thrower, TriggeredImage};
 use std::path::PathBuf;
 use taiga_flow_gpu::random::Stream;
 
@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
     let camera = Camera::by_name(&options.camera)?;
     let sigma = pedestal_sigma(options, camera.pixels());
-    let images = Images {
+    let images = ImageSettings {
         x_cm: camera.x_cm(),
         y_cm: camera.y_cm(),
         focal_length_cm: FOCAL_LENGTH_CM,
@@ -127,9 +127,9 @@ fn pedestal_sigma(options: &Options, pixels: usize) -> Vec<f32> {
 }
 
 /// The images of a range of groups, in order.
-fn simulate(thrower: &Thrower, groups: std::ops::Range<u64>) -> Result<Vec<Event>> {
+fn simulate(thrower: &Thrower, groups: std::ops::Range<u64>) -> Result<Vec<ShowerImage>> {
     let showers = groups.start * MEMBERS.len() as u64..groups.end * MEMBERS.len() as u64;
-    let images: Vec<Vec<Thrown>> = showers
+    let images: Vec<Vec<TriggeredImage>> = showers
         .clone()
         .into_par_iter()
         .map(|shower| {
@@ -138,16 +138,16 @@ fn simulate(thrower: &Thrower, groups: std::ops::Range<u64>) -> Result<Vec<Event
         })
         .collect::<Result<_>>()?;
     let numbered = showers.zip(images);
-    let events = |(shower, images): (u64, Vec<Thrown>)| {
-        images.into_iter().map(move |thrown| Event { shower, thrown })
+    let events = |(shower, images): (u64, Vec<TriggeredImage>)| {
+        images.into_iter().map(move |thrown| ShowerImage { shower, thrown })
     };
     Ok(numbered.flat_map(events).collect())
 }
 
 /// An image of a shower.
-struct Event {
+struct ShowerImage {
     shower: u64,
-    thrown: Thrown,
+    thrown: TriggeredImage,
 }
 
 fn no_trigger(shower: u64) -> Error {
@@ -158,9 +158,9 @@ fn no_trigger(shower: u64) -> Error {
 }
 
 /// A stored quantity: name, unit, and where an image holds it.
-type Quantity = (&'static str, &'static str, fn(&Thrown) -> f64);
+type StoredQuantity = (&'static str, &'static str, fn(&TriggeredImage) -> f64);
 
-const QUANTITIES: [Quantity; 4] = [
+const QUANTITIES: [StoredQuantity; 4] = [
     ("energy", "TeV", |t| t.energy_tev),
     ("impact", "m", |t| 1000.0 * t.impact_km),
     ("source_x", "deg", |t| t.source[0]),
@@ -169,13 +169,14 @@ const QUANTITIES: [Quantity; 4] = [
 
 fn columns() -> Vec<ColumnSpec> {
     let keys = ["run_id", "event_id", "axis_scatter"];
-    let keys = keys.map(|name| ColumnSpec::new(name, Kind::I64, None)).into_iter();
-    let quantities =
-        QUANTITIES.iter().map(|(name, unit, _)| ColumnSpec::new(*name, Kind::F32, Some(unit)));
-    keys.chain(quantities).chain([ColumnSpec::new("class", Kind::I8, None)]).collect()
+    let keys = keys.map(|name| ColumnSpec::new(name, ColumnType::I64, None)).into_iter();
+    let quantities = QUANTITIES
+        .iter()
+        .map(|(name, unit, _)| ColumnSpec::new(*name, ColumnType::F32, Some(unit)));
+    keys.chain(quantities).chain([ColumnSpec::new("class", ColumnType::I8, None)]).collect()
 }
 
-fn append(writer: &mut ImageWriter, block: &[Event], options: &Options) -> Result<()> {
+fn append(writer: &mut ImageWriter, block: &[ShowerImage], options: &Options) -> Result<()> {
     let (runs, numbers): (Vec<i64>, Vec<i64>) =
         block.iter().map(|event| keys(options.seed, options.class, event.shower)).unzip();
     let scatters: Vec<i64> = block.iter().map(|event| event.thrown.scatter as i64).collect();
@@ -186,9 +187,10 @@ fn append(writer: &mut ImageWriter, block: &[Event], options: &Options) -> Resul
     let class = vec![options.class.code(); block.len()];
     let charge: Vec<f32> =
         block.iter().flat_map(|event| event.thrown.charge.iter().copied()).collect();
-    let mut values = vec![Values::I64(&runs), Values::I64(&numbers), Values::I64(&scatters)];
-    values.extend(quantities.iter().map(|quantity| Values::F32(quantity)));
-    values.push(Values::I8(&class));
+    let mut values =
+        vec![ColumnValues::I64(&runs), ColumnValues::I64(&numbers), ColumnValues::I64(&scatters)];
+    values.extend(quantities.iter().map(|quantity| ColumnValues::F32(quantity)));
+    values.push(ColumnValues::I8(&class));
     writer.append(&charge, &values)
 }
 

@@ -35,7 +35,7 @@ pub const SINGLE_PE: f64 = 0.4;
 const HADRON_RADIUS_DEG: f64 = 5.0;
 
 /// A triggered image.
-pub struct Thrown {
+pub struct TriggeredImage {
     pub charge: Vec<f32>, // (pixels) [p.e.]
     pub energy_tev: f64,
     pub impact_km: f64,
@@ -58,12 +58,12 @@ pub struct Thrower<'a> {
 struct Shower {
     light: f64,       // inside the Cherenkov disc [p.e.]
     source: [f64; 2], // [deg]
-    parts: Vec<Part>,
+    parts: Vec<SubShower>,
     muon: Option<Muon>,
 }
 
 /// A sub-shower.
-struct Part {
+struct SubShower {
     share: f64,          // of the light
     direction: [f64; 2], // [deg]
     core_km: [f64; 2],   // relative to the shower's
@@ -99,11 +99,11 @@ impl<'a> Thrower<'a> {
 
     /// The first `members` triggered images of shower `number`; none if no attempt of
     /// [`MAX_ATTEMPTS`] had as many.
-    pub fn shower(&self, number: u64, members: usize) -> Option<Vec<Thrown>> {
+    pub fn shower(&self, number: u64, members: usize) -> Option<Vec<TriggeredImage>> {
         (0..MAX_ATTEMPTS).find_map(|attempt| self.attempt(number, attempt, members))
     }
 
-    fn attempt(&self, number: u64, attempt: u64, members: usize) -> Option<Vec<Thrown>> {
+    fn attempt(&self, number: u64, attempt: u64, members: usize) -> Option<Vec<TriggeredImage>> {
         let class = self.class.code() as u64;
         let stream = |words: &[u64]| {
             let words = [&[class, number, attempt], words].concat();
@@ -119,7 +119,7 @@ impl<'a> Thrower<'a> {
         if bright < members {
             return None;
         }
-        let shower = self.grown(energy_tev, light, &mut draws);
+        let shower = self.develop(energy_tev, light, &mut draws);
         let mut images = Vec::new();
         for (scatter, place) in places.iter().enumerate() {
             if images.len() == members || expected(place) < FAINTEST {
@@ -127,7 +127,7 @@ impl<'a> Thrower<'a> {
             }
             let mut draws = stream(&[1 + scatter as u64]);
             if let Some(charge) = self.image(&shower, *place, &mut draws) {
-                images.push(Thrown {
+                images.push(TriggeredImage {
                     charge,
                     energy_tev,
                     impact_km: libm::hypot(place[0], place[1]),
@@ -139,7 +139,7 @@ impl<'a> Thrower<'a> {
         (images.len() == members).then_some(images)
     }
 
-    fn grown(&self, energy_tev: f64, light: f64, draws: &mut Draws) -> Shower {
+    fn develop(&self, energy_tev: f64, light: f64, draws: &mut Draws) -> Shower {
         let azimuth = TAU * draws.uniform();
         let source = [self.offset_deg * libm::cos(azimuth), self.offset_deg * libm::sin(azimuth)];
         let maximum_km = toy::distance_of_maximum(energy_tev, draws);
@@ -147,7 +147,7 @@ impl<'a> Thrower<'a> {
             Class::Gamma => Shower {
                 light,
                 source,
-                parts: vec![Part {
+                parts: vec![SubShower {
                     share: 1.0,
                     direction: source,
                     core_km: [0.0; 2],
@@ -230,7 +230,7 @@ fn place(draws: &mut Draws) -> [f64; 2] {
 
 /// The parts of a hadronic shower: shares of the light from a broken stick, directions off
 /// by transverse momentum, depths of their own.
-fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<Part> {
+fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<SubShower> {
     let count = 1 + draws.poisson(2.0);
     let weights: Vec<f64> = (0..count).map(|_| -libm::log(1.0 - draws.uniform())).collect();
     let total: f64 = weights.iter().sum();
@@ -238,7 +238,7 @@ fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<P
         let share = weight / total;
         // Weak parts come from slow particles: they are off by more.
         let off = 0.08 + 0.25 * (1.0 - share);
-        Part {
+        SubShower {
             share,
             direction: [direction[0] + off * draws.normal(), direction[1] + off * draws.normal()],
             core_km: [0.03 * draws.normal(), 0.03 * draws.normal()],
@@ -250,7 +250,7 @@ fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<P
     weights.iter().map(part).collect()
 }
 
-impl Part {
+impl SubShower {
     /// Where a photoelectron is seen [deg].
     fn photoelectron(&self, core_km: [f64; 2], draws: &mut Draws) -> [f64; 2] {
         let impact = libm::hypot(core_km[0], core_km[1]);

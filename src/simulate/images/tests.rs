@@ -20,7 +20,7 @@ fn options(output: &Path, class: Class, events: u64, seed: u64) -> Options {
     }
 }
 
-fn thrown(class: Class, showers: std::ops::Range<u64>) -> Vec<Vec<Thrown>> {
+fn thrown(class: Class, showers: std::ops::Range<u64>) -> Vec<Vec<TriggeredImage>> {
     let camera = Camera::by_name("taiga-595").unwrap();
     let sigma = vec![4.0f32; 595];
     let thrower = Thrower::new(class, 5, 1.2, &camera, &sigma);
@@ -28,7 +28,7 @@ fn thrown(class: Class, showers: std::ops::Range<u64>) -> Vec<Vec<Thrown>> {
 }
 
 #[test]
-fn the_same_options_give_the_same_bytes_on_any_number_of_threads() {
+fn same_options_give_same_bytes_on_any_threads() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
     let threads = |n: usize| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
@@ -41,7 +41,7 @@ fn the_same_options_give_the_same_bytes_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_file_says_what_it_is_and_holds_its_camera_its_noise_and_its_keys() {
+fn file_holds_format_camera_noise_and_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.h5");
     let summary = run(&options(&path, Class::Gamma, 23, 3)).unwrap();
@@ -73,7 +73,7 @@ fn a_file_says_what_it_is_and_holds_its_camera_its_noise_and_its_keys() {
 }
 
 #[test]
-fn charges_come_back_within_a_step_of_what_was_drawn() {
+fn charges_round_trip_within_one_step() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.h5");
     let camera = Camera::by_name("taiga-560").unwrap();
@@ -117,7 +117,8 @@ fn gammas_point_to_the_source_and_hadrons_do_not() {
         let output = folder.path().join(format!("{class}-hillas"));
         let options =
             extract::Options { inputs: vec![images], output: output.clone(), ..Default::default() };
-        let summary = extract::run(&crate::comm::Solo, &options, &StopFlag::default()).unwrap();
+        let summary =
+            extract::run(&crate::comm::SingleRank, &options, &StopFlag::default()).unwrap();
         assert_eq!(summary.images, 1500);
         let file = hdf5::File::open(output.join(format!("{class}.h5"))).unwrap();
         let size = file.dataset("events/size").unwrap().read_raw::<f32>().unwrap();

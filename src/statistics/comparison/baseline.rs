@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const CURVE_POINTS: usize = 400;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Yardstick {
+pub struct Baseline {
     /// "random forest of 100 trees"
     pub name: String,
     /// Events it was trained on.
@@ -21,7 +21,7 @@ pub struct Yardstick {
     pub roc: Vec<RocPoint>,
 }
 
-impl Yardstick {
+impl Baseline {
     /// `scores` of the yardstick and of the model, true class (true = gamma) and weight of the
     /// same events.
     pub fn of(
@@ -30,14 +30,14 @@ impl Yardstick {
         [scores, model]: [&[f32]; 2],
         gamma: &[bool],
         weights: Option<&[f64]>,
-    ) -> Result<Yardstick> {
+    ) -> Result<Baseline> {
         let sample = Sample::weighted(scores, gamma, weights)?;
         let roc = Roc::of(&sample);
         let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
             hadron_survival,
             point: roc.at_hadron_survival(hadron_survival),
         });
-        Ok(Yardstick {
+        Ok(Baseline {
             name,
             trained_on,
             auc: Auc::of(&sample),
@@ -110,12 +110,12 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_a_paired_difference_is_that_of_many_samples() {
+    fn paired_difference_error_agrees_with_samples() {
         let mut found = Vec::new();
         for seed in 0..300 {
             let (model, other, gamma) = events(seed);
             let yardstick =
-                Yardstick::of("f".into(), ClassCounts::default(), [&other, &model], &gamma, None)
+                Baseline::of("f".into(), ClassCounts::default(), [&other, &model], &gamma, None)
                     .unwrap();
             let both = |s: &[f32]| Auc::of(&Sample::new(s, &gamma).unwrap()).unwrap();
             let difference = yardstick.difference.unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_events_changes_no_bit_and_one_class_has_no_difference() {
+    fn order_changes_no_bit_one_class_no_difference() {
         let (model, other, gamma) = events(7);
         let weights: Vec<f64> = (0..500).map(|i| 1.0 + f64::from(i % 7)).collect();
         let of = |order: &[usize]| {
@@ -142,14 +142,14 @@ mod tests {
             let gamma: Vec<bool> = order.iter().map(|i| gamma[*i]).collect();
             let weights: Vec<f64> = order.iter().map(|i| weights[*i]).collect();
             let counts = ClassCounts::default();
-            Yardstick::of("f".into(), counts, [&other, &model], &gamma, Some(&weights)).unwrap()
+            Baseline::of("f".into(), counts, [&other, &model], &gamma, Some(&weights)).unwrap()
         };
         let forward: Vec<usize> = (0..500).collect();
         let backward: Vec<usize> = (0..500).rev().collect();
         assert_eq!(of(&forward), of(&backward));
         let gammas = vec![true; 500];
         let counts = ClassCounts::default();
-        let one = Yardstick::of("f".into(), counts, [&other, &model], &gammas, None).unwrap();
+        let one = Baseline::of("f".into(), counts, [&other, &model], &gammas, None).unwrap();
         assert_eq!((one.auc, one.difference), (None, None));
     }
 }

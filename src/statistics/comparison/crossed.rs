@@ -2,16 +2,16 @@
 //! error, which the events that both pass or both fail have no part in.
 
 use crate::statistics::confusion::quality;
-use crate::statistics::{Measured, Sum};
+use crate::statistics::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Events of a class by whether the first and the second selection pass them.
-pub type Table = [[Sum; 2]; 2];
+pub type CrossTable = [[WeightSum; 2]; 2];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Crossed {
-    pub gamma: Table,
-    pub hadron: Table,
+    pub gamma: CrossTable,
+    pub hadron: CrossTable,
 }
 
 /// A selection relative to all events of the table.
@@ -89,7 +89,7 @@ impl Crossed {
 
     /// Gamma efficiency and hadron survival of either.
     fn both(&self) -> Option<[[f64; 2]; 2]> {
-        let share = |table: &Table, which| passing(table, which).weight / all(table).weight;
+        let share = |table: &CrossTable, which| passing(table, which).weight / all(table).weight;
         let of = |which| [share(&self.gamma, which), share(&self.hadron, which)];
         let both = [of(0), of(1)];
         let usable = |[g, h]: &[f64; 2]| g.is_finite() && h.is_finite() && *h > 0.0;
@@ -110,7 +110,7 @@ impl Crossed {
 }
 
 /// Variance of a weighted mean of what each event contributes, by how it passes (0 or 1).
-fn variance(table: &Table, influence: impl Fn([f64; 2]) -> f64) -> f64 {
+fn variance(table: &CrossTable, influence: impl Fn([f64; 2]) -> f64) -> f64 {
     let mut sum = 0.0;
     for (a, row) in table.iter().enumerate() {
         for (b, cell) in row.iter().enumerate() {
@@ -122,12 +122,12 @@ fn variance(table: &Table, influence: impl Fn([f64; 2]) -> f64) -> f64 {
     sum / (weight * weight)
 }
 
-fn passing(table: &Table, which: usize) -> Sum {
+fn passing(table: &CrossTable, which: usize) -> WeightSum {
     if which == 0 { table[1][0].plus(table[1][1]) } else { table[0][1].plus(table[1][1]) }
 }
 
-fn all(table: &Table) -> Sum {
-    table.iter().flatten().fold(Sum::default(), |sum, cell| sum.plus(*cell))
+fn all(table: &CrossTable) -> WeightSum {
+    table.iter().flatten().fold(WeightSum::default(), |sum, cell| sum.plus(*cell))
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn paired_difference_of_q_agrees_with_a_bootstrap() {
+    fn paired_q_difference_agrees_with_bootstrap() {
         let seed = u64::from(std::process::id());
         println!("seed {seed}");
         for weighted in [false, true] {

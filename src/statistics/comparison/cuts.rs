@@ -6,7 +6,7 @@
 
 use super::crossed::{Crossed, Selected};
 use crate::error::Result;
-use crate::statistics::roc::Passing;
+use crate::statistics::roc::PassingCounts;
 use crate::statistics::{Class, ClassCounts, Measured, Roc, Sample};
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +122,7 @@ fn fill_weights(events: &mut [CutEvent]) {
 /// The lowest point that this weight of hadrons or less passes, and dε_γ/dε_h there in weights,
 /// over as many hadrons on either side as the number of them is uncertain by; no slope where
 /// all events with a score pass.
-fn at_weight(roc: &Roc, allowed: f64) -> Option<(Passing, Option<f64>)> {
+fn at_weight(roc: &Roc, allowed: f64) -> Option<(PassingCounts, Option<f64>)> {
     let allowed = allowed * (1.0 + 1e-12);
     let after = roc.points.partition_point(|p| p.hadrons.weight <= allowed);
     let point = *roc.points.get(after.checked_sub(1)?)?;

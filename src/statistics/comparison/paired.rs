@@ -22,14 +22,14 @@ pub fn doubled_placements(bins: &[i64]) -> Vec<i64> {
 /// Sums over the events of a class: of the doubled placements of both scores, and of the
 /// squared difference of these.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sums {
+pub struct PlacementSums {
     pub events: u64,
     pub first: i128,
     pub second: i128,
     pub squares: i128,
 }
 
-impl Sums {
+impl PlacementSums {
     /// Adds an event with these doubled placements.
     pub fn add(&mut self, [first, second]: [i64; 2]) {
         let difference = i128::from(first) - i128::from(second);
@@ -40,7 +40,7 @@ impl Sums {
     }
 
     /// Adds the events of other files.
-    pub fn merge(&mut self, other: &Sums) {
+    pub fn merge(&mut self, other: &PlacementSums) {
         self.events += other.events;
         self.first += other.first;
         self.second += other.second;
@@ -79,7 +79,7 @@ pub struct Paired {
 
 impl Paired {
     /// Returns the comparison from sums over gammas and hadrons, and from the events that pass.
-    pub fn of([gammas, hadrons]: [Sums; 2], crossed: &Crossed) -> Paired {
+    pub fn of([gammas, hadrons]: [PlacementSums; 2], crossed: &Crossed) -> Paired {
         let (m, n) = (gammas.events as f64, hadrons.events as f64);
         let auc = (gammas.events > 0 && hadrons.events > 0)
             .then(|| [gammas.first, gammas.second].map(|sum| sum as f64 / (2.0 * m * n)));
@@ -89,7 +89,8 @@ impl Paired {
             Some((of_gammas + of_hadrons).sqrt())
         };
         let value = (gammas.first - gammas.second) as f64 / (2.0 * m * n);
-        let all = |table: &super::crossed::Table| table.iter().flatten().map(|s| s.events).sum();
+        let all =
+            |table: &super::crossed::CrossTable| table.iter().flatten().map(|s| s.events).sum();
         Paired {
             events: ClassCounts { gamma: gammas.events, hadron: hadrons.events },
             auc,
@@ -108,10 +109,10 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     /// Scores of two models in whole numbers, and the class.
-    type Events = Vec<([usize; 2], bool)>;
+    type PairedEvents = Vec<([usize; 2], bool)>;
     const BINS: usize = 400;
 
-    fn events(seed: u64) -> Events {
+    fn events(seed: u64) -> PairedEvents {
         let stream = Stream::new(seed, "paired", &[]);
         let event = |i: u64| {
             let gamma = i % 5 < 2;
@@ -134,7 +135,7 @@ mod tests {
             .iter()
             .map(|classes| classes.iter().map(|bins| doubled_placements(bins)).collect())
             .collect();
-        let mut sums = [Sums::default(); 2];
+        let mut sums = [PlacementSums::default(); 2];
         let mut crossed = Crossed::default();
         for (of, gamma) in events {
             let other = usize::from(*gamma);
@@ -164,7 +165,7 @@ mod tests {
         let many = 1500;
         let again = |replica: u64| {
             let draw = |i: u64| events[(draws.uniform(1500 * replica + i) * 1500.0) as usize];
-            let drawn: Events = (0..1500).map(draw).collect();
+            let drawn: PairedEvents = (0..1500).map(draw).collect();
             let again = paired(&drawn);
             let quality = again.quality_difference.map(|q| q.value);
             [again.auc_difference.unwrap().value, quality.unwrap()]
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn events_of_one_class_have_no_paired_area() {
-        let gammas: Events = events(3).into_iter().filter(|e| e.1).collect();
+        let gammas: PairedEvents = events(3).into_iter().filter(|e| e.1).collect();
         let said = paired(&gammas);
         assert_eq!((said.auc, said.auc_difference, said.quality_difference), (None, None, None));
         assert_eq!(said.events.hadron, 0);

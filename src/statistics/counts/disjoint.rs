@@ -38,7 +38,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn an_event_counts_once_where_its_score_is_highest() {
+    fn event_counts_once_at_its_highest_score() {
         let scores = [1.0, 5.0, 3.0, -2.0];
         assert_eq!(counted_at(0, &scores, &[7]), None);
         assert_eq!(counted_at(0b1000, &scores, &[7]), Some(3));

@@ -5,7 +5,7 @@
 //! they are independent Poisson numbers, which everything here assumes.
 
 use crate::statistics::tails::chi2_above;
-use crate::statistics::{Measured, Sum};
+use crate::statistics::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Significance of counts, or of expected numbers of counts, by eq. 17 of Li and Ma (1983),
@@ -90,7 +90,7 @@ pub struct Leak {
     /// Weights of those counted at the source and at all OFF positions, from the spectrum
     /// thrown to that of the source; absent where all gammas weigh the same.
     #[serde(default)]
-    pub weights: Option<[Sum; 2]>,
+    pub weights: Option<[WeightSum; 2]>,
 }
 
 impl Leak {
@@ -104,7 +104,7 @@ impl Leak {
         if self.on == 0 || self.positions == 0 {
             return None;
         }
-        let [on, off] = self.weights.unwrap_or([Sum::of(self.on), Sum::of(self.off)]);
+        let [on, off] = self.weights.unwrap_or([WeightSum::of(self.on), WeightSum::of(self.off)]);
         let (all, positions) = (on.plus(off), self.positions as f64);
         let at_source = on.weight / all.weight;
         // off/on = 1/at_source − 1
@@ -139,7 +139,7 @@ impl Leak {
 }
 
 /// Standard error of the share of the weight of `all` events that `part` of them have.
-fn share_error(part: Sum, all: Sum) -> f64 {
+fn share_error(part: WeightSum, all: WeightSum) -> f64 {
     let share = part.weight / all.weight;
     let rest = (all.squares - part.squares).max(0.0);
     let variance = (1.0 - share) * (1.0 - share) * part.squares + share * share * rest;
@@ -163,11 +163,11 @@ mod tests {
 
     #[test]
     fn significances_are_gammapys_to_a_millionth() {
-        let told = lines("li_ma");
-        assert!(told.len() >= 100);
+        let line = lines("li_ma");
+        assert!(line.len() >= 100);
         let mut largest = 0.0_f64;
-        for told in told {
-            let (counts, expected) = OnOff::of_line(&told);
+        for line in line {
+            let (counts, expected) = OnOff::of_line(&line);
             // gammapy's sign at N_on = αN_off is that of rounding; the size is 0 there.
             let difference = (counts.significance() - expected).abs();
             assert!(difference < 1e-6, "{counts:?}: {}, {expected}", counts.significance());
@@ -240,7 +240,7 @@ mod tests {
     fn leak_weighted_equals_sum_of_weights() {
         let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
         let one = |replica: u64| {
-            let mut sums = [Sum::default(); 2];
+            let mut sums = [WeightSum::default(); 2];
             for i in 0..600 {
                 let at = 2 * (600 * replica + i);
                 let which = usize::from(stream.uniform(at) < 0.4);
@@ -257,7 +257,7 @@ mod tests {
         let said = found.iter().map(|m| m.error * m.error).sum::<f64>() / n;
         assert!((mean - 0.4 / 0.6 / 5.0).abs() < 5.0 * (spread / n).sqrt() + 1e-3, "{mean}");
         assert!((said / spread).ln().abs() < 0.35, "{said} {spread}");
-        let same = Leak { weights: Some([Sum::of(80), Sum::of(30)]), ..leak(80, 30) };
+        let same = Leak { weights: Some([WeightSum::of(80), WeightSum::of(30)]), ..leak(80, 30) };
         assert_eq!(same.share(), leak(80, 30).share());
     }
 }

@@ -25,9 +25,9 @@ const LISTED: usize = 25;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ThresholdScan {
     /// Rising; all counts of one are about a fixed factor below those of the one before.
-    pub points: Vec<ScanPoint>,
+    pub points: Vec<SeasonScanPoint>,
     /// The highest significance of all thresholds that leave ten OFF events.
-    pub best: Option<ScanPoint>,
+    pub best: Option<SeasonScanPoint>,
     /// Of `needed_per_hour`.
     pub needed_sigma: f64,
     pub needed_hours: f64,
@@ -35,7 +35,7 @@ pub struct ThresholdScan {
 
 /// Events of at least a score.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ScanPoint {
+pub struct SeasonScanPoint {
     pub threshold: f64,
     pub on: u64,
     pub off: u64,
@@ -70,13 +70,13 @@ impl ThresholdScan {
         for (threshold, counts) in &counts {
             let left = all(counts) as f64 / most as f64;
             if step < LISTED && left <= libm::pow(factor, step as f64) * (1.0 + 1e-9) {
-                points.push(ScanPoint::new(*threshold, counts, hours));
+                points.push(SeasonScanPoint::new(*threshold, counts, hours));
                 while step < LISTED && left <= libm::pow(factor, step as f64) * (1.0 + 1e-9) {
                     step += 1;
                 }
             }
         }
-        let best = best.map(|(threshold, counts)| ScanPoint::new(threshold, &counts, hours));
+        let best = best.map(|(threshold, counts)| SeasonScanPoint::new(threshold, &counts, hours));
         Some(ThresholdScan { points, best, needed_sigma: SIGMA, needed_hours: HOURS })
     }
 }
@@ -102,13 +102,13 @@ fn counts_from(on: &Distribution, off: &Distribution, alpha: f64) -> Vec<(f64, O
     counts
 }
 
-impl ScanPoint {
-    fn new(threshold: f64, counts: &OnOff, hours: Option<f64>) -> ScanPoint {
+impl SeasonScanPoint {
+    fn new(threshold: f64, counts: &OnOff, hours: Option<f64>) -> SeasonScanPoint {
         let excess = counts.excess();
         let hours = hours.filter(|hours| *hours > 0.0);
         let needed = hours.map(|hours| needed_excess(counts, hours) / HOURS);
         let found = hours.map(|hours| excess.value / hours).filter(|rate| *rate > 0.0);
-        ScanPoint {
+        SeasonScanPoint {
             threshold,
             on: counts.on,
             off: counts.off,
@@ -190,17 +190,17 @@ mod tests {
     fn needed_excess_reaches_five_sigma() {
         for (on, off, hours) in [(400, 1000, 20.0), (40, 35, 5.0), (900_000, 4_000_000, 100.0)] {
             let counts = OnOff { on, off, alpha: 0.2 };
-            let point = ScanPoint::new(1.0, &counts, Some(hours));
+            let point = SeasonScanPoint::new(1.0, &counts, Some(hours));
             let needed = point.needed_per_hour.unwrap();
             let off = off as f64 / hours * HOURS;
             let reached = li_ma(0.2 * off + needed * HOURS, off, 0.2);
             assert!((reached - SIGMA).abs() < 1e-6, "{counts:?}: {reached}");
         }
         let none = OnOff { on: 0, off: 0, alpha: 0.2 };
-        let point = ScanPoint::new(1.0, &none, Some(4.0));
+        let point = SeasonScanPoint::new(1.0, &none, Some(4.0));
         assert!((point.needed_per_hour.unwrap() - LEAST_EXCESS / HOURS).abs() < 1e-12);
         assert_eq!(point.needed_of_found, None);
-        assert_eq!(ScanPoint::new(1.0, &none, None).needed_per_hour, None);
+        assert_eq!(SeasonScanPoint::new(1.0, &none, None).needed_per_hour, None);
     }
 
     #[test]

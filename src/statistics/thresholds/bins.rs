@@ -5,11 +5,13 @@
 //! [`super::threshold`]. An event whose quantity has no value is in no bin and never passes.
 
 use super::threshold::limit_text;
-use crate::config::{Few, NO_BIN, Thresholds};
+use crate::config::{BinnedThresholdConfig, Few, NO_BIN};
 use crate::error::{Fault, Result};
 use crate::statistics::confusion::AtThreshold;
 use crate::statistics::roc::{Auc, LEAST_HADRONS};
-use crate::statistics::{Class, ClassCounts, Confusion, Rule, Sample, Separation, Sum, Threshold};
+use crate::statistics::{
+    Class, ClassCounts, Confusion, Rule, Sample, Separation, Threshold, WeightSum,
+};
 use serde::{Deserialize, Serialize};
 
 /// Thresholds by bins of a quantity, as the model card holds them.
@@ -60,7 +62,7 @@ impl BinnedThresholds {
     /// Chooses the threshold of every bin on held-out events; `weighted` says whether their
     /// weights mean anything.
     pub fn choose(
-        settings: &Thresholds,
+        settings: &BinnedThresholdConfig,
         rule: Rule,
         events: &[HeldOutEvent],
         weighted: bool,
@@ -92,13 +94,17 @@ impl BinnedThresholds {
         if settings.few == Few::Refuse && !refused.is_empty() {
             return Err(few_events(settings, rule, &refused));
         }
-        let Thresholds { per, edges, .. } = settings.clone();
+        let BinnedThresholdConfig { per, edges, .. } = settings.clone();
         Ok(BinnedThresholds { per, edges, bins })
     }
 
     /// Refuses bins that have too few held-out events for the rule, if such are to be refused;
     /// `counts` (bins) are known before there is a score.
-    pub fn refuse_few(settings: &Thresholds, rule: Rule, counts: &[ClassCounts]) -> Result<()> {
+    pub fn refuse_few(
+        settings: &BinnedThresholdConfig,
+        rule: Rule,
+        counts: &[ClassCounts],
+    ) -> Result<()> {
         let of = |counts: &ClassCounts, class| match class {
             Class::Gamma => counts.gamma,
             Class::Hadron => counts.hadron,
@@ -175,7 +181,11 @@ fn described(edges: &[f64], bin: usize, events: ClassCounts) -> String {
     format!("{}: {} gammas, {} hadrons", range_text(edges, bin), events.gamma, events.hadron)
 }
 
-fn few_events(settings: &Thresholds, rule: Rule, refused: &[String]) -> crate::error::Error {
+fn few_events(
+    settings: &BinnedThresholdConfig,
+    rule: Rule,
+    refused: &[String],
+) -> crate::error::Error {
     let classes: Vec<String> = rule.classes().iter().map(|c| format!("{c}s")).collect();
     let hadrons = if rule.needs_hadrons() {
         format!(", and {LEAST_HADRONS} hadrons that pass")
@@ -228,7 +238,7 @@ impl AtBins {
         gamma: &[bool],
         bin: &[u16],
         weights: Option<&[f64]>,
-        before_cuts: Option<[Sum; 2]>,
+        before_cuts: Option<[WeightSum; 2]>,
         prior: f64,
     ) -> Result<AtBins> {
         // The difference of two numbers is at least 0 exactly where the one is at least the
@@ -271,8 +281,8 @@ mod tests {
     use super::*;
     use taiga_flow_gpu::random::Stream;
 
-    fn settings(edges: &[f64], few: Few) -> Thresholds {
-        Thresholds { per: "size".into(), edges: edges.to_vec(), least: 20, few }
+    fn settings(edges: &[f64], few: Few) -> BinnedThresholdConfig {
+        BinnedThresholdConfig { per: "size".into(), edges: edges.to_vec(), least: 20, few }
     }
 
     fn stream() -> Stream {
@@ -296,8 +306,8 @@ mod tests {
 
     #[test]
     fn a_bin_is_told_by_its_range() {
-        let told: Vec<String> = (0..4).map(|bin| range_text(&[1.0, 2.5, 7.0], bin)).collect();
-        assert_eq!(told, ["below 1", "1 … 2.5", "2.5 … 7", "from 7"]);
+        let texts: Vec<String> = (0..4).map(|bin| range_text(&[1.0, 2.5, 7.0], bin)).collect();
+        assert_eq!(texts, ["below 1", "1 … 2.5", "2.5 … 7", "from 7"]);
     }
 
     fn global(value: f64) -> Threshold {
@@ -338,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bin_with_too_few_events_is_refused_or_says_that_its_threshold_is_of_all() {
+    fn sparse_bin_refused_or_uses_global_threshold() {
         let mut events = events(900, 2);
         let few = HeldOutEvent { score: 3.0, class: Class::Gamma, weight: 1.0, bin: 2 };
         events.extend([few; 19]);
@@ -348,10 +358,10 @@ mod tests {
         };
         let refused = choose(Few::Refuse, &events).unwrap_err();
         assert_eq!(refused.exit_code(), 3);
-        let told = refused.to_string();
+        let message = refused.to_string();
         assert!(
-            told.contains("from 2: 19 gammas, 0 hadrons") && !told.contains("below 1"),
-            "{told}"
+            message.contains("from 2: 19 gammas, 0 hadrons") && !message.contains("below 1"),
+            "{message}"
         );
         let fallen_back = choose(Few::Global, &events).unwrap();
         assert_eq!(fallen_back.with_global(), ["from 2"]);

@@ -13,7 +13,7 @@
 
 use crate::error::{Fault, Result};
 use crate::statistics::roc::{LEAST_HADRONS, enough};
-use crate::statistics::{Class, ClassCounts, Measured, Sum};
+use crate::statistics::{Class, ClassCounts, Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
 /// Points kept at most: a card is read by people too.
@@ -58,17 +58,17 @@ pub struct CutEfficiency {
 /// On which side of the figure the truth lies, where a figure is a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
+pub enum BoundSide {
     AtMost,
     AtLeast,
 }
 
-impl Bound {
+impl BoundSide {
     /// Of the probability at a score, with the scores between which it is resolved.
-    pub fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<Bound> {
+    pub fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<BoundSide> {
         match resolved {
-            Some([low, _]) if score < low => Some(Bound::AtMost),
-            Some([_, high]) if score > high => Some(Bound::AtLeast),
+            Some([low, _]) if score < low => Some(BoundSide::AtMost),
+            Some([_, high]) if score > high => Some(BoundSide::AtLeast),
             _ => None,
         }
     }
@@ -76,22 +76,22 @@ impl Bound {
     /// The limit on its side, of an upper limit below and a lower limit above.
     pub fn limit(self, [upper, lower]: [f64; 2]) -> f64 {
         match self {
-            Bound::AtMost => upper,
-            Bound::AtLeast => lower,
+            BoundSide::AtMost => upper,
+            BoundSide::AtLeast => lower,
         }
     }
 
     pub fn sign(self) -> &'static str {
         match self {
-            Bound::AtMost => "≤",
-            Bound::AtLeast => "≥",
+            BoundSide::AtMost => "≤",
+            BoundSide::AtLeast => "≥",
         }
     }
 }
 
 /// Adjacent events of one probability.
 #[derive(Debug, Clone, Copy)]
-struct Pool {
+struct IsotonicBlock {
     low: f64,
     high: f64,
     score: f64, // Σ weight · score
@@ -101,22 +101,22 @@ struct Pool {
     squares: [f64; 2],
 }
 
-impl Pool {
+impl IsotonicBlock {
     /// Of events with the weights of their classes scaled; `None` of none.
-    fn of(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Option<Pool> {
+    fn of(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Option<IsotonicBlock> {
         let one = |&(score, class, weight): &(f64, Class, f64)| {
             let of_class = usize::from(class != Class::Gamma);
             let all = weight * scale[of_class];
             let gamma = if class == Class::Gamma { all } else { 0.0 };
             let mut squares = [0.0; 2];
             squares[of_class] = all * all;
-            Pool { low: score, high: score, score: all * score, gamma, all, squares }
+            IsotonicBlock { low: score, high: score, score: all * score, gamma, all, squares }
         };
-        events.iter().map(one).reduce(Pool::joined)
+        events.iter().map(one).reduce(IsotonicBlock::joined)
     }
 
-    fn joined(self, above: Pool) -> Pool {
-        Pool {
+    fn joined(self, above: IsotonicBlock) -> IsotonicBlock {
+        IsotonicBlock {
             low: self.low,
             high: above.high,
             score: self.score + above.score,
@@ -127,8 +127,8 @@ impl Pool {
     }
 
     /// With more weight of gammas, and of hadrons.
-    fn with(self, [gamma, hadron]: [f64; 2]) -> Pool {
-        Pool { gamma: self.gamma + gamma, all: self.all + gamma + hadron, ..self }
+    fn with(self, [gamma, hadron]: [f64; 2]) -> IsotonicBlock {
+        IsotonicBlock { gamma: self.gamma + gamma, all: self.all + gamma + hadron, ..self }
     }
 
     fn share(&self) -> f64 {
@@ -160,7 +160,7 @@ impl Calibration {
         });
         let of = |class| events.iter().filter(move |e| e.1 == class);
         let sums = [Class::Gamma, Class::Hadron]
-            .map(|class| of(class).fold(Sum::default(), |sum, event| sum.with(event.2)));
+            .map(|class| of(class).fold(WeightSum::default(), |sum, event| sum.with(event.2)));
         Calibration::refuse_few(sums)?;
         let one = sums.map(|sum| 0.5 / sum.effective());
         let Fitted { points, ends } = fitted(&events, sums.map(|sum| 0.5 / sum.weight), one);
@@ -174,11 +174,11 @@ impl Calibration {
     ///
     /// # Errors
     /// Input.
-    pub fn refuse_few(sums: [Sum; 2]) -> Result<()> {
+    pub fn refuse_few(sums: [WeightSum; 2]) -> Result<()> {
         if sums.iter().all(enough) {
             return Ok(());
         }
-        let text = |sum: Sum| format!("{:.1} of {}", sum.effective(), sum.events);
+        let text = |sum: WeightSum| format!("{:.1} of {}", sum.effective(), sum.events);
         let [gammas, hadrons] = sums.map(text);
         Err(Fault::new("too few held-out events to calibrate")
             .expected(format!("at least {LEAST_HADRONS} effective events of each class, (Σw)²/Σw²"))
@@ -260,9 +260,9 @@ impl Calibration {
         let mut all = ClassCounts::default();
         for (score, gamma) in scores.iter().zip(gamma) {
             *(if *gamma { &mut all.gamma } else { &mut all.hadron }) += 1;
-            let bound = Bound::of(f64::from(*score), self.resolved);
+            let bound = BoundSide::of(f64::from(*score), self.resolved);
             let Some(bound) = bound else { continue };
-            let counts = &mut beyond[usize::from(bound == Bound::AtLeast)];
+            let counts = &mut beyond[usize::from(bound == BoundSide::AtLeast)];
             *(if *gamma { &mut counts.gamma } else { &mut counts.hadron }) += 1;
         }
         let ends = |of: fn(&Calibration, f64) -> f64| {
@@ -345,7 +345,7 @@ struct Ends {
 impl Ends {
     /// `None` where the log-odds of the end pools do not rise. Log-odds, since shares that
     /// differ in their last bit can have log-odds in either order.
-    fn of([below, above]: &[Pool; 2], resolved: [f64; 2]) -> Option<Ends> {
+    fn of([below, above]: &[IsotonicBlock; 2], resolved: [f64; 2]) -> Option<Ends> {
         let limits = [
             below.log_odds() + LIMIT_SIGMAS * below.error(),
             above.log_odds() - LIMIT_SIGMAS * above.error(),
@@ -364,7 +364,7 @@ fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2], one: [f64; 2]) -> Fitte
         apart(&pools(events, lower..upper, scale), one)
     };
     let unresolved = || {
-        let all = Pool::of(events, scale);
+        let all = IsotonicBlock::of(events, scale);
         let points = all.iter().map(|all| [all.mean(), all.log_odds()]).collect();
         Fitted { points, ends: None }
     };
@@ -372,7 +372,7 @@ fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2], one: [f64; 2]) -> Fitte
 }
 
 /// `None` where the ends do not differ.
-fn apart(pools: &[Pool], one: [f64; 2]) -> Option<Fitted> {
+fn apart(pools: &[IsotonicBlock], one: [f64; 2]) -> Option<Fitted> {
     let [first, inner @ .., last] = pools else { return None };
     let ends = [first.with([one[0], 0.0]), last.with([0.0, one[1]])];
     let found = Ends::of(&ends, [first.mean(), last.mean()])?;
@@ -383,7 +383,7 @@ fn apart(pools: &[Pool], one: [f64; 2]) -> Option<Fitted> {
 /// scores together.
 fn resolving<'e>(events: impl ExactSizeIterator<Item = &'e (f64, Class, f64)>) -> usize {
     let count = events.len();
-    let mut sums = [Sum::default(); 2];
+    let mut sums = [WeightSum::default(); 2];
     let mut last = f64::NAN;
     for (i, (score, class, weight)) in events.enumerate() {
         if sums.iter().all(enough) && last.total_cmp(score).is_ne() {
@@ -405,8 +405,8 @@ fn overlapping(
     scale: [f64; 2],
     one: [f64; 2],
 ) -> Option<Fitted> {
-    let below = Pool::of(below, scale)?.with([one[0], 0.0]);
-    let above = Pool::of(above, scale)?.with([0.0, one[1]]);
+    let below = IsotonicBlock::of(below, scale)?.with([one[0], 0.0]);
+    let above = IsotonicBlock::of(above, scale)?.with([0.0, one[1]]);
     let resolved = [above.low, below.high];
     let points = vec![
         [resolved[0].next_down(), below.log_odds()],
@@ -418,7 +418,7 @@ fn overlapping(
 
 /// Score and log-odds. Those of the end pools begin at their edges, so that all of their
 /// events have the odds of the pool; so the outer half of the pools next to them keeps its own.
-fn points([first, last]: [Pool; 2], inner: &[Pool]) -> Vec<[f64; 2]> {
+fn points([first, last]: [IsotonicBlock; 2], inner: &[IsotonicBlock]) -> Vec<[f64; 2]> {
     let (mut least, most) = (first.log_odds(), last.log_odds());
     let mut points = vec![[first.high, least]];
     for (i, pool) in inner.iter().enumerate() {
@@ -507,14 +507,15 @@ fn binned(mut events: Vec<Labelled>, edges: &[f64], odds: f64) -> Vec<Reliabilit
     events.retain(|event| event.said.is_finite() && event.weight > 0.0);
     // Sums must not depend on the order in which events come.
     events.sort_unstable_by(|a, b| a.said.total_cmp(&b.said).then(a.weight.total_cmp(&b.weight)));
-    let mut counts = vec![[Sum::default(); 2]; edges.len() - 1]; // gammas, hadrons
+    let mut counts = vec![[WeightSum::default(); 2]; edges.len() - 1]; // gammas, hadrons
     let mut sums = vec![[0.0; 2]; edges.len() - 1];
     for Labelled { bin, said, gamma, weight } in events {
         let class = usize::from(!gamma);
         counts[bin][class] = counts[bin][class].with(weight);
         sums[bin][class] += weight * said;
     }
-    let all = [0, 1].map(|class| counts.iter().map(|c| c[class]).fold(Sum::default(), Sum::plus));
+    let all = [0, 1]
+        .map(|class| counts.iter().map(|c| c[class]).fold(WeightSum::default(), WeightSum::plus));
     if all.iter().any(|sum| sum.weight <= 0.0) {
         return Vec::new();
     }
@@ -555,12 +556,12 @@ fn pools(
     events: &[(f64, Class, f64)],
     inner: std::ops::Range<usize>,
     scale: [f64; 2],
-) -> Vec<Pool> {
-    let mut pools: Vec<Pool> = Vec::new();
+) -> Vec<IsotonicBlock> {
+    let mut pools: Vec<IsotonicBlock> = Vec::new();
     let one = inner.clone().map(|i| i..i + 1);
     let ranges =
         std::iter::once(0..inner.start).chain(one).chain(std::iter::once(inner.end..events.len()));
-    for mut pool in ranges.filter_map(|range| Pool::of(&events[range], scale)) {
+    for mut pool in ranges.filter_map(|range| IsotonicBlock::of(&events[range], scale)) {
         // Equal scores have one probability; a share that does not rise joins the pool before.
         let mut join = pools.last().is_some_and(|before| before.high.total_cmp(&pool.low).is_eq());
         while let Some(before) =

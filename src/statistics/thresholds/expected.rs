@@ -8,7 +8,7 @@
 
 use crate::config::Observation;
 use crate::statistics::counts::on_off::li_ma;
-use crate::statistics::roc::{Passing, enough};
+use crate::statistics::roc::{PassingCounts, enough};
 use crate::statistics::tails::normal_below;
 use crate::statistics::{Roc, Sample};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,10 @@ fn sensitivity(gammas: f64, background: f64, off: f64, alpha: f64) -> Option<f64
 
 /// Returns the point of the curve with the largest expected significance among those that
 /// at least ten hadrons pass.
-pub(super) fn most_significant(sample: &Sample, observation: &Observation) -> Option<Passing> {
+pub(super) fn most_significant(
+    sample: &Sample,
+    observation: &Observation,
+) -> Option<PassingCounts> {
     let roc = Roc::of(sample);
     let points = thinned(&roc);
     let smoothed = smoothed(&roc, &points);
@@ -91,9 +94,9 @@ pub(super) fn most_significant(sample: &Sample, observation: &Observation) -> Op
 }
 
 /// Points with enough hadrons, about evenly spread in the logarithm of their weight.
-fn thinned(roc: &Roc) -> Vec<Passing> {
-    let usable = |p: &&Passing| enough(&p.hadrons) && p.gammas.weight > 0.0;
-    let points: Vec<&Passing> = roc.points.iter().filter(usable).collect();
+fn thinned(roc: &Roc) -> Vec<PassingCounts> {
+    let usable = |p: &&PassingCounts| enough(&p.hadrons) && p.gammas.weight > 0.0;
+    let points: Vec<&PassingCounts> = roc.points.iter().filter(usable).collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
     let [low, high] = [first, last].map(|p| libm::log(p.hadrons.weight));
     let step = (high - low).max(1e-9) / POINTS as f64;
@@ -111,11 +114,11 @@ fn thinned(roc: &Roc) -> Vec<Passing> {
 }
 
 /// Smoothed gamma efficiencies at points of the curve.
-fn smoothed(roc: &Roc, points: &[Passing]) -> Vec<f64> {
-    let shares = |p: &Passing| [p.gammas.weight / roc.gammas.weight, survival(roc, p)];
+fn smoothed(roc: &Roc, points: &[PassingCounts]) -> Vec<f64> {
+    let shares = |p: &PassingCounts| [p.gammas.weight / roc.gammas.weight, survival(roc, p)];
     // (quantile of hadrons, quantile of gammas, logarithm of hadrons, weight) of each point
     // that has both.
-    let coordinates = |p: &Passing| {
+    let coordinates = |p: &PassingCounts| {
         let [gamma, hadron] = shares(p);
         let inside = |share: f64| share > 0.0 && share < 1.0 - 1e-9;
         (inside(gamma) && inside(hadron)).then(|| {
@@ -129,14 +132,14 @@ fn smoothed(roc: &Roc, points: &[Passing]) -> Vec<f64> {
         })
     };
     let known: Vec<[f64; 4]> = points.iter().filter_map(coordinates).collect();
-    let smooth = |p: &Passing| {
+    let smooth = |p: &PassingCounts| {
         let at = coordinates(p).and_then(|[x, _, log, _]| local_line(&known, x, log));
         at.map_or(shares(p)[0], normal_below)
     };
     points.iter().map(smooth).collect()
 }
 
-fn survival(roc: &Roc, point: &Passing) -> f64 {
+fn survival(roc: &Roc, point: &PassingCounts) -> f64 {
     point.hadrons.weight / roc.hadrons.weight
 }
 

@@ -8,7 +8,7 @@ use super::expected::most_significant;
 use crate::config::{self, Observation, ThresholdRule};
 use crate::error::{Fault, Result};
 use crate::statistics::measured::significant;
-use crate::statistics::roc::{LEAST_HADRONS, Passing, enough};
+use crate::statistics::roc::{LEAST_HADRONS, PassingCounts, enough};
 use crate::statistics::{Class, Roc, Sample};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -61,7 +61,7 @@ impl Rule {
     ///
     /// # Errors
     /// A usage error where the rule lacks a rate of the observation.
-    pub fn configured(settings: &config::Calibration) -> Result<Option<Rule>> {
+    pub fn configured(settings: &config::CalibrationConfig) -> Result<Option<Rule>> {
         let observation = settings.observation()?;
         Ok(settings.rule.and_then(|rule| match rule {
             ThresholdRule::GammaEfficiency(efficiency) => {
@@ -95,7 +95,7 @@ impl Rule {
     /// negative": the threshold is the next number above it.
     pub fn choose(self, held_out: &Sample) -> Result<Threshold> {
         let mut limited_by_hadrons = None;
-        let mut of_point = |point: Option<Passing>| {
+        let mut of_point = |point: Option<PassingCounts>| {
             let few = point.filter(|p| p.hadrons.effective() < LIMITED_BELOW);
             limited_by_hadrons = few.map(|p| p.hadrons.events);
             let counts = held_out.counts();
@@ -196,9 +196,9 @@ pub fn limit_text(hadrons: u64) -> String {
 }
 
 /// The point of the largest Q where at least ten hadrons pass.
-fn largest_q(sample: &Sample) -> Option<Passing> {
+fn largest_q(sample: &Sample) -> Option<PassingCounts> {
     let roc = Roc::of(sample);
-    let quality = |p: &Passing| p.gammas.weight / libm::sqrt(p.hadrons.weight);
+    let quality = |p: &PassingCounts| p.gammas.weight / libm::sqrt(p.hadrons.weight);
     let measured = roc.points.iter().filter(|p| enough(&p.hadrons) && p.gammas.weight > 0.0);
     measured.max_by(|a, b| quality(a).total_cmp(&quality(b))).copied()
 }
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quantile_is_the_inverse_distribution_function() {
+    fn quantile_is_inverse_distribution_function() {
         let ten: Vec<f64> = (1..=10).map(f64::from).collect();
         for (fraction, value) in
             [(0.0, 1.0), (0.05, 1.0), (0.1, 1.0), (0.11, 2.0), (0.5, 5.0), (1.0, 10.0)]
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_on_both_classes_do_what_they_say_or_are_refused() {
+    fn rules_on_both_classes_hold_or_are_refused() {
         let scores: Vec<f64> = (0..2000).map(|i| f64::from(i * 7919 % 2000)).collect();
         let gamma: Vec<bool> =
             scores.iter().map(|s| (*s as u32).is_multiple_of(2) && *s > 500.0).collect();

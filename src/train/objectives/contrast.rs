@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_has_a_bound_and_an_anomaly_far_below_is_left_alone() {
+    fn push_is_bounded_and_spares_far_anomalies() {
         let push = push(PushForm::Softplus);
         assert!(push.of_anomaly(-1e30).abs() < 1e-12);
         assert!((push.of_anomaly(1e30) + 0.7).abs() < 1e-12);

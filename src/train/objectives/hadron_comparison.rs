@@ -6,8 +6,8 @@
 //! classifier, a logistic regression on the scaled features, their squares and products,
 //! fitted on one half of the events and measured on the other, and the other way round.
 
-use crate::comm::World;
-use crate::dataset::event_store::{EventStore, Rows};
+use crate::comm::Communicator;
+use crate::dataset::event_store::{EventRows, EventStore};
 use crate::error::Result;
 use crate::model::{ComparedFeature, HadronComparison};
 use crate::statistics::{Auc, Distribution, Sample};
@@ -24,14 +24,14 @@ const NEWTON_STEPS: usize = 12;
 
 /// Compares scaled training events of two stores; `None` where there are too few.
 pub fn compare(
-    world: &dyn World,
+    comm: &dyn Communicator,
     names: &[String],
     real: &EventStore,
     simulated: &EventStore,
     shards: u64,
 ) -> Result<Option<HadronComparison>> {
-    let real = gathered(world, real, shards)?;
-    let simulated = gathered(world, simulated, shards)?;
+    let real = gathered(comm, real, shards)?;
+    let simulated = gathered(comm, simulated, shards)?;
     let width = names.len();
     let [n, m] = [&real, &simulated].map(|rows| rows.len() / width);
     if n.min(m) < FEWEST {
@@ -47,7 +47,7 @@ pub fn compare(
         Some(ComparedFeature { name: name.clone(), ks: drift.ks, psi: drift.psi })
     };
     let features: Vec<_> = names.iter().enumerate().filter_map(feature).collect();
-    let auc = told_apart(&real, &simulated, width)?;
+    let auc = classifier_area(&real, &simulated, width)?;
     Ok(Some(HadronComparison { real: n as u64, simulated: m as u64, auc, features }))
 }
 
@@ -69,11 +69,11 @@ pub fn describe(comparison: &HadronComparison) -> String {
 
 /// Features (events, features) of at most [`MOST`] training events of all ranks: as many of
 /// each shard, in the order of shards.
-fn gathered(world: &dyn World, store: &EventStore, shards: u64) -> Result<Vec<f32>> {
+fn gathered(comm: &dyn Communicator, store: &EventStore, shards: u64) -> Result<Vec<f32>> {
     let most = MOST.div_ceil(shards as usize);
     let mut mine = Vec::new();
     for shard in &store.shards {
-        let rows: &Rows = &shard.train;
+        let rows: &EventRows = &shard.train;
         let taken = rows.len().min(most);
         mine.extend(shard.id.to_le_bytes());
         mine.extend((taken as u64).to_le_bytes());
@@ -81,7 +81,7 @@ fn gathered(world: &dyn World, store: &EventStore, shards: u64) -> Result<Vec<f3
         values.for_each(|x| mine.extend(x.to_le_bytes()));
     }
     let mut of_shards: Vec<(u64, Vec<f32>)> = Vec::new();
-    for bytes in world.all_gather(&mine)? {
+    for bytes in comm.all_gather(&mine)? {
         let mut rest = bytes.as_slice();
         while let Some((head, more)) = rest.split_at_checked(16) {
             let word =
@@ -98,7 +98,7 @@ fn gathered(world: &dyn World, store: &EventStore, shards: u64) -> Result<Vec<f3
 }
 
 /// The area under the curve of the classifier, on events it was not fitted to.
-fn told_apart(real: &[f32], simulated: &[f32], width: usize) -> Result<Option<f64>> {
+fn classifier_area(real: &[f32], simulated: &[f32], width: usize) -> Result<Option<f64>> {
     let events = |rows: &[f32], of: bool| -> Vec<(Vec<f64>, bool)> {
         rows.chunks_exact(width).map(|row| (terms(row), of)).collect()
     };
@@ -192,21 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_kind_are_not_told_apart_and_of_two_kinds_are() {
+    fn only_events_of_two_kinds_are_separated() {
         let simulated = normals("simulated", 4000, |a, b| [a, b]);
-        let alike = told_apart(&normals("alike", 3000, |a, b| [a, b]), &simulated, 2).unwrap();
+        let alike = classifier_area(&normals("alike", 3000, |a, b| [a, b]), &simulated, 2).unwrap();
         assert!((alike.unwrap() - 0.5).abs() < 0.06, "{alike:?}");
         // Shifted by a standard deviation: Φ(1/√2) = 0.760.
         let shifted = normals("shifted", 3000, |a, b| [a + 1.0, b]);
-        let found = told_apart(&shifted, &simulated, 2).unwrap().unwrap();
+        let found = classifier_area(&shifted, &simulated, 2).unwrap().unwrap();
         assert!((found - 0.760).abs() < 0.03, "{found}");
         // Each feature as it was, but they hang together: no single feature shows it.
         let linked = normals("linked", 3000, |a, b| [a, 0.9 * a + 0.436 * b]);
-        assert!(told_apart(&linked, &simulated, 2).unwrap().unwrap() > 0.7);
+        assert!(classifier_area(&linked, &simulated, 2).unwrap().unwrap() > 0.7);
     }
 
     #[test]
-    fn features_that_differ_are_named_where_the_two_are_told_apart() {
+    fn differing_features_are_named_on_separation() {
         let feature = |name: &str, ks, psi| ComparedFeature { name: name.into(), ks, psi };
         let features = vec![feature("size", 0.02, 0.01), feature("width", 0.3, 0.5)];
         let of =

@@ -7,13 +7,13 @@
 //! those of another position, at least 45 deg away, and what is left of the hole is measured
 //! and judged.
 
-use crate::comm::{World, agree, common, is_root};
+use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::{Class, Config, LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
-use crate::dataset::source::{Note, Source, Verdict, View};
+use crate::dataset::source::{RowNote, RowTransform, RowUse, Source};
 use crate::error::{Fault, Result};
-use crate::hillas::{Axis, Rotation, Seen, disp, theta2};
+use crate::hillas::{ImageAxis, RelativePosition, Rotation, disp, theta2};
 use crate::model::{Contamination, OffSourceCard};
 use crate::statistics::Measured;
 use std::collections::BTreeSet;
@@ -57,15 +57,15 @@ const ASSUMED_INSIDE: f64 = 0.5;
 
 /// How experimental rows are seen; hears what becomes of them.
 #[derive(Debug)]
-pub struct OffSourceView {
+pub struct OffSourceTransform {
     settings: OffSource,
     seed: u64,
-    told: Mutex<Told>,
+    counts: Mutex<OffSourceCounts>,
 }
 
 /// What rows told, on this rank.
 #[derive(Debug, Clone, Default)]
-struct Told {
+struct OffSourceCounts {
     kept: [u64; BINS],
     all: [u64; BINS],
     near: [u64; COUNTED],
@@ -77,19 +77,19 @@ struct Told {
 }
 
 /// Where the columns of a request stand.
-struct Slots {
+struct RequestSlots {
     geometry: [usize; 5],
     shape: [usize; 3],
     own: [Option<usize>; 2],
     run: usize,
 }
 
-impl OffSourceView {
+impl OffSourceTransform {
     pub fn new(
         settings: OffSource,
         config: &Config,
         selection: &Selection,
-    ) -> Result<OffSourceView> {
+    ) -> Result<OffSourceTransform> {
         if let Some(name) =
             selection.quantities().iter().find(|name| OF_THE_SOURCE.contains(&name.as_str()))
         {
@@ -101,7 +101,7 @@ impl OffSourceView {
                 .advice("train without it")
                 .usage());
         }
-        Ok(OffSourceView { settings, seed: config.train.seed, told: Mutex::default() })
+        Ok(OffSourceTransform { settings, seed: config.train.seed, counts: Mutex::default() })
     }
 
     fn theta2_limit(&self) -> f64 {
@@ -127,24 +127,28 @@ impl OffSourceView {
         }
     }
 
-    fn with_told<T>(&self, act: impl FnOnce(&mut Told) -> T) -> T {
+    fn with_counts<T>(&self, act: impl FnOnce(&mut OffSourceCounts) -> T) -> T {
         // A thread that panicked while it held the lock has ended the process.
-        act(&mut self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        act(&mut self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// What all ranks were told; refuses runs, geometry or a hole that cannot be used.
-    pub fn conclude(&self, world: &dyn World, gammas: &[&Source]) -> Result<OffSourceCard> {
-        let mine = self.with_told(|told| told.clone());
-        let all = mine.reduce(world)?;
-        let inside = agree(world, self.share_inside(gammas))?;
-        let card = common(self.judge(&all, inside))?;
-        if is_root(world) {
-            OffSourceView::tell_log(&all, &card);
+    pub fn conclude(&self, comm: &dyn Communicator, gammas: &[&Source]) -> Result<OffSourceCard> {
+        let mine = self.with_counts(|counts| counts.clone());
+        let all = mine.reduce(comm)?;
+        let inside = sync_result(comm, self.share_inside(gammas))?;
+        let card = mark_shared(self.check_counts(&all, inside))?;
+        if is_root(comm) {
+            OffSourceTransform::log_summary(&all, &card);
         }
         Ok(card)
     }
 
-    fn judge(&self, all: &Told, inside: Option<[f64; 2]>) -> Result<OffSourceCard> {
+    fn check_counts(
+        &self,
+        all: &OffSourceCounts,
+        inside: Option<[f64; 2]>,
+    ) -> Result<OffSourceCard> {
         let off = &self.settings;
         if all.different as f64 > MOST_DIFFERENT * all.compared as f64 {
             return Err(Fault::new("dist and alpha are not those of centroid, axis and source")
@@ -204,7 +208,7 @@ impl OffSourceView {
     /// Gammas among the events that are not left out, before the cuts: their number follows
     /// from what is more near the source than near the other positions, and from how much more
     /// of a source's gammas are; some lie outside.
-    fn contamination(&self, all: &Told, inside: Option<[f64; 2]>) -> Contamination {
+    fn contamination(&self, all: &OffSourceCounts, inside: Option<[f64; 2]>) -> Contamination {
         let near = all.near.map(|count| count as f64);
         let others = COUNTED as f64 - 1.0;
         let off: f64 = near[1..].iter().sum();
@@ -257,7 +261,7 @@ impl OffSourceView {
         Ok((shares[0] > shares[1]).then_some(shares))
     }
 
-    fn tell_log(all: &Told, card: &OffSourceCard) {
+    fn log_summary(all: &OffSourceCounts, card: &OffSourceCard) {
         let of = &card.contamination;
         log::info!(
             "off the source: {} runs, those of fold {} of {} are kept for scoring ({} events)",
@@ -315,8 +319,8 @@ fn refuse_gammas(share: Measured) -> Result<()> {
         .input())
 }
 
-impl Slots {
-    fn of(read: &Request) -> Result<Slots> {
+impl RequestSlots {
+    fn of(read: &Request) -> Result<RequestSlots> {
         let find = |names: &[&str]| {
             read.quantities.iter().rposition(|known| names.contains(&known.as_str()))
         };
@@ -325,7 +329,7 @@ impl Slots {
         };
         let [a, b, c, d, e] = GEOMETRY.map(needed);
         let [f, g, h] = SHAPE.map(|name| needed(&[name]));
-        Ok(Slots {
+        Ok(RequestSlots {
             geometry: [a?, b?, c?, d?, e?],
             shape: [f?, g?, h?],
             own: ["dist", "alpha"].map(|name| find(&[name])),
@@ -334,7 +338,7 @@ impl Slots {
     }
 }
 
-impl View for OffSourceView {
+impl RowTransform for OffSourceTransform {
     /// All that is wanted but what is computed, then geometry, shape and what is compared;
     /// the run is the last key.
     fn request(&self, table: &Table, mut wanted: Request) -> Result<Request> {
@@ -360,14 +364,14 @@ impl View for OffSourceView {
         Ok(wanted)
     }
 
-    fn see(
+    fn apply(
         &self,
         read: &Request,
         wanted: &Request,
         first: u64,
         block: &mut Block,
-    ) -> Result<Vec<Note>> {
-        let slots = Slots::of(read)?;
+    ) -> Result<Vec<RowNote>> {
+        let slots = RequestSlots::of(read)?;
         let mut computed = [const { Vec::new() }; 3];
         let mut notes = Vec::with_capacity(block.rows);
         let limit = self.theta2_limit();
@@ -393,12 +397,12 @@ impl View for OffSourceView {
             let on_source = theta2_of(&on, shape);
             let figures = [at.dist, at.alpha(), theta2_of(&at, shape)];
             computed.iter_mut().zip(figures).for_each(|(c, x)| c.push(x as f32));
-            let verdict = if held_out {
-                Verdict::HeldOut
+            let row_use = if held_out {
+                RowUse::HeldOut
             } else if on_source < self.settings.exclude_theta2 {
-                Verdict::OnSource
+                RowUse::OnSource
             } else {
-                Verdict::Use
+                RowUse::Use
             };
             let mut bits = 0;
             for k in 0..COUNTED {
@@ -411,7 +415,7 @@ impl View for OffSourceView {
             };
             bits |= u32::from(slots.own.iter().any(Option::is_some)) << COMPARED_BIT;
             bits |= u32::from(own.into_iter().any(differs)) << DIFFERENT_BIT;
-            notes.push(Note { verdict, run, bits });
+            notes.push(RowNote { row_use, run, bits });
         }
         block.keys.pop();
         let of_file = std::mem::take(&mut block.quantities);
@@ -426,29 +430,29 @@ impl View for OffSourceView {
         Ok(notes)
     }
 
-    fn tell(&self, wanted: &Request, block: &Block, row: usize, note: &Note, usable: bool) {
+    fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &RowNote, usable: bool) {
         let bit = |at: usize| u64::from(note.bits >> at & 1);
-        let held_out = note.verdict == Verdict::HeldOut;
-        let kept = u64::from(note.verdict == Verdict::Use);
+        let held_out = note.row_use == RowUse::HeldOut;
+        let kept = u64::from(note.row_use == RowUse::Use);
         let alpha = wanted.quantities.iter().position(|name| name == "alpha");
         let alpha = alpha.map_or(0.0, |slot| f64::from(block.quantities[slot][row]));
         let bin = ((alpha / 10.0).max(0.0) as usize).min(BINS - 1);
-        self.with_told(|told| {
-            told.compared += bit(COMPARED_BIT);
-            told.different += bit(DIFFERENT_BIT);
+        self.with_counts(|counts| {
+            counts.compared += bit(COMPARED_BIT);
+            counts.different += bit(DIFFERENT_BIT);
             if held_out {
-                told.held_out += u64::from(usable);
+                counts.held_out += u64::from(usable);
                 return;
             }
             // A key that names events is refused later; it must not fill the memory.
-            if told.runs.len() <= MOST_RUNS {
-                told.runs.insert(note.run);
+            if counts.runs.len() <= MOST_RUNS {
+                counts.runs.insert(note.run);
             }
-            told.used += kept;
-            told.near.iter_mut().enumerate().for_each(|(k, near)| *near += bit(k));
+            counts.used += kept;
+            counts.near.iter_mut().enumerate().for_each(|(k, near)| *near += bit(k));
             if usable {
-                told.all[bin] += 1;
-                told.kept[bin] += kept;
+                counts.all[bin] += 1;
+                counts.kept[bin] += kept;
             }
         });
     }
@@ -456,15 +460,15 @@ impl View for OffSourceView {
 
 /// How an image lies to its source, turned about the camera's centre; `geometry` is centroid,
 /// axis and source [deg].
-fn from([x, y, axis, source_x, source_y]: [f64; 5], turn: Rotation) -> Seen {
-    Axis::from_degrees([x, y], axis).seen_from(turn.of([source_x, source_y]))
+fn from([x, y, axis, source_x, source_y]: [f64; 5], turn: Rotation) -> RelativePosition {
+    ImageAxis::from_degrees([x, y], axis).relative_to(turn.of([source_x, source_y]))
 }
 
-fn theta2_of(seen: &Seen, [size, width, length]: [f64; 3]) -> f64 {
+fn theta2_of(seen: &RelativePosition, [size, width, length]: [f64; 3]) -> f64 {
     theta2(seen, disp(size, width, length, seen.dist), None)
 }
 
-impl Told {
+impl OffSourceCounts {
     const WORDS: usize = 2 * BINS + COUNTED + 4;
 
     fn words(&mut self) -> Vec<&mut u64> {
@@ -474,13 +478,13 @@ impl Told {
     }
 
     /// Those of all ranks.
-    fn reduce(mut self, world: &dyn World) -> Result<Told> {
+    fn reduce(mut self, comm: &dyn Communicator) -> Result<OffSourceCounts> {
         let mut sums: Vec<i64> = self.words().into_iter().map(|word| *word as i64).collect();
-        debug_assert_eq!(sums.len(), Told::WORDS);
-        world.all_reduce_sum(&mut sums)?;
+        debug_assert_eq!(sums.len(), OffSourceCounts::WORDS);
+        comm.all_reduce_sum(&mut sums)?;
         self.words().into_iter().zip(sums).for_each(|(word, sum)| *word = sum as u64);
         let mine: Vec<u8> = self.runs.iter().flat_map(|run| run.to_le_bytes()).collect();
-        for bytes in world.all_gather(&mine)? {
+        for bytes in comm.all_gather(&mine)? {
             self.runs.extend(bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)));
         }
         Ok(self)

@@ -4,7 +4,7 @@
 //! 16 bits finds the bin, one of the lower 16 bits within it the value. Histograms are
 //! summed over ranks as integers, so the result depends on the values alone.
 
-use crate::comm::World;
+use crate::comm::Communicator;
 use crate::error::Result;
 use crate::statistics::thresholds::threshold::quantile_rank;
 
@@ -15,15 +15,15 @@ const UNITS: f64 = (1u64 << 20) as f64;
 
 /// The quantile of all ranks' values (see `statistics::thresholds::threshold::quantile`); NaN are
 /// left out. `None` without values.
-pub fn quantile(world: &dyn World, values: &[f32], fraction: f64) -> Result<Option<f32>> {
-    weighted(world, values, None, fraction)
+pub fn quantile(comm: &dyn Communicator, values: &[f32], fraction: f64) -> Result<Option<f32>> {
+    weighted(comm, values, None, fraction)
 }
 
 /// The quantiles of several fractions; empty without values.
-pub fn quantiles(world: &dyn World, values: &[f32], fractions: &[f64]) -> Result<Vec<f32>> {
+pub fn quantiles(comm: &dyn Communicator, values: &[f32], fractions: &[f64]) -> Result<Vec<f32>> {
     let mut found = Vec::with_capacity(fractions.len());
     for fraction in fractions {
-        found.extend(quantile(world, values, *fraction)?);
+        found.extend(quantile(comm, values, *fraction)?);
     }
     Ok(found)
 }
@@ -31,7 +31,7 @@ pub fn quantiles(world: &dyn World, values: &[f32], fractions: &[f64]) -> Result
 /// The same where each value counts by its weight (values), if there are any. Weights are
 /// summed as integers; all ranks must have weights, or none.
 pub fn weighted(
-    world: &dyn World,
+    comm: &dyn Communicator,
     values: &[f32],
     weights: Option<&[f32]>,
     fraction: f64,
@@ -42,7 +42,7 @@ pub fn weighted(
     for (i, key) in keys(values) {
         upper[(key >> 16) as usize] += units(i);
     }
-    world.all_reduce_sum(&mut upper)?;
+    comm.all_reduce_sum(&mut upper)?;
     let count: i64 = upper.iter().sum();
     let Some(mut rank) = quantile_rank(count as usize, fraction).filter(|_| count > 0) else {
         return Ok(None);
@@ -52,7 +52,7 @@ pub fn weighted(
     for (i, key) in keys(values).filter(|(_, key)| (key >> 16) as usize == bin) {
         lower[(key & 0xFFFF) as usize] += units(i);
     }
-    world.all_reduce_sum(&mut lower)?;
+    comm.all_reduce_sum(&mut lower)?;
     let key = (bin << 16 | locate(&lower, &mut rank)) as u32;
     Ok(Some(value(key)))
 }
@@ -86,17 +86,17 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn the_quantile_over_ranks_is_that_of_all_values_sorted() {
+    fn quantile_over_ranks_is_that_of_sorted_values() {
         let stream = Stream::new(8, "quantile", &[]);
         let values: Vec<f32> = (0..1001).map(|i| (50.0 * stream.normal(i)) as f32).collect();
         let mut sorted: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
         sorted.sort_by(f64::total_cmp);
         for fraction in [0.0, 0.0455, 0.5, 0.999, 1.0] {
             for ranks in [1, 3] {
-                let found = Threads::run(ranks, |world| {
+                let found = Threads::run(ranks, |comm| {
                     let mine: Vec<f32> =
-                        values.iter().copied().skip(world.rank()).step_by(ranks).collect();
-                    quantile(world, &mine, fraction)
+                        values.iter().copied().skip(comm.rank()).step_by(ranks).collect();
+                    quantile(comm, &mine, fraction)
                 });
                 for outcome in found {
                     let expected =
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_weight_is_a_value_that_stands_more_than_once() {
+    fn whole_weight_equals_repeated_value() {
         let stream = Stream::new(9, "weighted quantile", &[]);
         let values: Vec<f32> = (0..301).map(|i| stream.normal(i) as f32).collect();
         let times: Vec<usize> = (0..301).map(|i| (stream.bits(i) % 4) as usize).collect();
@@ -116,19 +116,19 @@ mod tests {
         let repeated: Vec<f32> =
             values.iter().zip(&times).flat_map(|(x, t)| vec![*x; *t]).collect();
         for fraction in [0.0455, 0.5, 0.93] {
-            let found = Threads::run(2, |world| {
-                let half = |x: &[f32]| x[world.rank() * 150..][..150 + world.rank()].to_vec();
-                weighted(world, &half(&values), Some(&half(&weights)), fraction)
+            let found = Threads::run(2, |comm| {
+                let half = |x: &[f32]| x[comm.rank() * 150..][..150 + comm.rank()].to_vec();
+                weighted(comm, &half(&values), Some(&half(&weights)), fraction)
             });
             let expected =
-                Threads::run(1, |world| quantile(world, &repeated, fraction)).remove(0).unwrap();
+                Threads::run(1, |comm| quantile(comm, &repeated, fraction)).remove(0).unwrap();
             assert!(found.into_iter().all(|q| q.unwrap() == expected), "{fraction}");
         }
     }
 
     #[test]
     fn no_values_have_no_quantile() {
-        let outcome = Threads::run(2, |world| quantile(world, &[f32::NAN], 0.5));
+        let outcome = Threads::run(2, |comm| quantile(comm, &[f32::NAN], 0.5));
         assert!(outcome.into_iter().all(|q| q.unwrap().is_none()));
     }
 }

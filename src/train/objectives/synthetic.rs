@@ -1,14 +1,14 @@
 //! The population of synthetic anomalies: one for each normal event of a step, or of the
 //! held-out part, named by (seed, epoch, shard, place), which is a function of the plan.
 
-use crate::comm::{World, gather_slots};
+use crate::comm::{Communicator, gather_slots};
 use crate::config::{Anomalies, Generator};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::Selection;
-use crate::dataset::event_store::{EventStore, Gathered, Rows, Shard};
+use crate::dataset::event_store::{EventRows, EventStore, Gathered, Shard};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::model::anomalies::{Made, Maker, Normals, Regression};
+use crate::model::anomalies::{AnomalyMaker, AnomalyOutcome, NormalStatistics, Regression};
 use rayon::prelude::*;
 use taiga_flow_gpu::random::Stream;
 
@@ -21,14 +21,14 @@ const HELD_OUT: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Synthetic {
     pub anomalies: Anomalies,
-    normals: Normals,
+    normals: NormalStatistics,
     seed: u64,
     /// Events of `anomalies.files`, in the shards of the normal events.
     filed: Option<EventStore>,
 }
 
 /// What a latent point needs to become an event.
-pub struct Latent<'a> {
+pub struct LatentContext<'a> {
     pub engine: &'a dyn Engine,
     /// Quantile of normal log p that low-density events stay below.
     pub quantile: f64,
@@ -37,7 +37,7 @@ pub struct Latent<'a> {
 impl Synthetic {
     /// Learns what the generators need from the scaled training events of all ranks.
     pub fn learn(
-        world: &dyn World,
+        comm: &dyn Communicator,
         anomalies: &Anomalies,
         features: &[ScaledFeature],
         store: &EventStore,
@@ -60,11 +60,11 @@ impl Synthetic {
             }
         }
         let mut sums = [0.0; Regression::WORDS];
-        for words in gather_slots(world, &slots)?.chunks(Regression::WORDS) {
+        for words in gather_slots(comm, &slots)?.chunks(Regression::WORDS) {
             sums.iter_mut().zip(words).for_each(|(s, w)| *s += w);
         }
         let con2 = if complete { Regression::solve(&sums) } else { None };
-        let mut normals = Normals { con2, dist: Vec::new() };
+        let mut normals = NormalStatistics { con2, dist: Vec::new() };
         let place = features.iter().position(|f| f.feature.name == "dist");
         for draw in &anomalies.generators {
             let (Generator::Physics(p), Some(d)) = (&draw.generator, place) else { continue };
@@ -73,7 +73,7 @@ impl Synthetic {
                 .iter()
                 .flat_map(|s| s.train.rows().map(|row| features[d].quantity(row[d]) as f32))
                 .collect();
-            let limit = quantile::quantile(world, &all, p.dist_quantile)?;
+            let limit = quantile::quantile(comm, &all, p.dist_quantile)?;
             normals.dist.extend(limit.map(f64::from));
         }
         Ok(Synthetic { anomalies: anomalies.clone(), normals, seed, filed })
@@ -88,7 +88,7 @@ impl Synthetic {
         store: &EventStore,
         epoch: u64,
         normal: &Gathered,
-        latent: &Latent,
+        latent: &LatentContext,
         out: &mut Gathered,
     ) -> Result<()> {
         out.offsets.clone_from(&normal.offsets);
@@ -119,8 +119,8 @@ impl Synthetic {
         features: &[ScaledFeature],
         selection: &Selection,
         shard: &Shard,
-        rows: &Rows,
-        latent: &Latent,
+        rows: &EventRows,
+        latent: &LatentContext,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
         let events: Vec<f32> = rows.rows().flatten().copied().collect();
         let mut made = vec![0.0; events.len()];
@@ -136,11 +136,11 @@ impl Synthetic {
         selection: &Selection,
         named: &Named,
         events: &[f32],
-        latent: &Latent,
+        latent: &LatentContext,
         out: &mut [f32],
     ) -> Result<Vec<f32>> {
         let (width, train) = (features.len(), &named.shard.train);
-        let maker = Maker::new(&self.anomalies, features, selection, &self.normals);
+        let maker = AnomalyMaker::new(&self.anomalies, features, selection, &self.normals);
         let partner = |u: f64| train.get(((u * train.len() as f64) as usize).min(train.len() - 1));
         let rows = self.filed.as_ref().and_then(|store| {
             let shard = store.shards.iter().find(|shard| shard.id == named.shard.id)?;
@@ -150,14 +150,14 @@ impl Synthetic {
             let rows = rows.filter(|rows| !rows.is_empty())?;
             Some(rows.get(((u * rows.len() as f64) as usize).min(rows.len() - 1)))
         };
-        let made: Vec<Made> = out
+        let made: Vec<AnomalyOutcome> = out
             .par_chunks_mut(width)
             .zip(events.par_chunks(width))
             .zip(&named.places)
             .map(|((out, event), place)| {
                 // A held-out event of a shard without training events has no partner.
                 if train.is_empty() {
-                    return Made::Nothing;
+                    return AnomalyOutcome::Nothing;
                 }
                 let words = [named.epoch, named.shard.id, *place];
                 let stream = Stream::new(self.seed, "anomaly", &words);
@@ -184,20 +184,20 @@ struct Named<'a> {
 
 /// Turns latent points into events; tells which events can be used.
 fn through_the_flow(
-    maker: &Maker,
-    made: &[Made],
+    maker: &AnomalyMaker,
+    made: &[AnomalyOutcome],
     width: usize,
-    latent: &Latent,
+    latent: &LatentContext,
     out: &mut [f32],
 ) -> Result<Vec<bool>> {
-    let mut kept: Vec<bool> = made.iter().map(|m| *m != Made::Nothing).collect();
+    let mut kept: Vec<bool> = made.iter().map(|m| *m != AnomalyOutcome::Nothing).collect();
     for (row, made) in out.chunks_mut(width).zip(made) {
-        if *made == Made::Nothing {
+        if *made == AnomalyOutcome::Nothing {
             row.fill(0.0); // with weight 0, but a point that every flow knows
         }
     }
     let points: Vec<usize> =
-        (0..made.len()).filter(|i| matches!(made[*i], Made::Latent { .. })).collect();
+        (0..made.len()).filter(|i| matches!(made[*i], AnomalyOutcome::Latent { .. })).collect();
     if points.is_empty() {
         return Ok(kept);
     }
@@ -208,7 +208,7 @@ fn through_the_flow(
     let mut log_prob = vec![0.0; points.len()];
     latent.engine.log_prob(&x, &mut log_prob)?;
     for ((i, event), log_prob) in points.into_iter().zip(x.chunks(width)).zip(log_prob) {
-        let dense = made[i] == Made::Latent { below_quantile: true }
+        let dense = made[i] == AnomalyOutcome::Latent { below_quantile: true }
             && f64::from(log_prob) >= latent.quantile;
         kept[i] = maker.is_valid(event) && !dense;
         let row = &mut out[i * width..(i + 1) * width];

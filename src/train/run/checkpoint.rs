@@ -29,7 +29,7 @@ pub fn bytes(parameters: usize) -> u64 {
 
 /// What a checkpoint belongs to and what its files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct CheckpointManifest {
     pub format: String,
     pub step: u64,
     /// Configuration without `[run]`, and the data's content.
@@ -42,23 +42,24 @@ pub struct Manifest {
     checksum: String,
 }
 
-impl Manifest {
+impl CheckpointManifest {
     fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(self)
             .map_err(|e| Fault::new("cannot write the manifest").found(e).internal())
     }
 
-    fn sealed(self) -> Result<Manifest> {
-        let open = Manifest { checksum: String::new(), ..self };
+    fn sealed(self) -> Result<CheckpointManifest> {
+        let open = CheckpointManifest { checksum: String::new(), ..self };
         let checksum = blake3::hash(&open.to_bytes()?).to_hex().to_string();
-        Ok(Manifest { checksum, ..open })
+        Ok(CheckpointManifest { checksum, ..open })
     }
 
     /// The manifest in the bytes of its file, which must be the very ones written.
-    fn from_bytes(bytes: &[u8]) -> Result<Manifest> {
+    fn from_bytes(bytes: &[u8]) -> Result<CheckpointManifest> {
         let damaged =
             |e: &dyn std::fmt::Display| Fault::new("not a whole checkpoint").found(e).input();
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
+        let manifest: CheckpointManifest =
+            serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
         if manifest.format != FORMAT {
             return Err(damaged(&format!("format '{}'", manifest.format)));
         }
@@ -84,7 +85,7 @@ impl FileEntry {
 
 /// What must be equal for a checkpoint to go on with this run.
 #[derive(Debug, Clone, Copy)]
-pub struct Identity<'a> {
+pub struct CheckpointIdentity<'a> {
     pub run_hash: &'a str,
     pub engine: &'a str,
     pub shards: u64,
@@ -92,7 +93,12 @@ pub struct Identity<'a> {
 
 /// Writes `folder/step-N`, then removes all but the newest `keep`. The best weights so
 /// far are part of every state.
-pub fn save(folder: &Path, state: &TrainState, identity: Identity, keep: usize) -> Result<()> {
+pub fn save(
+    folder: &Path,
+    state: &TrainState,
+    identity: CheckpointIdentity,
+    keep: usize,
+) -> Result<()> {
     storage::sweep_folder(folder)?;
     let target = folder.join(format!("step-{}", state.progress.step));
     let part = storage::part_path(&target);
@@ -112,7 +118,7 @@ pub fn save(folder: &Path, state: &TrainState, identity: Identity, keep: usize) 
 }
 
 /// Writes the files of a checkpoint into a new folder, the manifest last.
-fn fill(part: &Path, state: &TrainState, identity: Identity) -> Result<()> {
+fn fill(part: &Path, state: &TrainState, identity: CheckpointIdentity) -> Result<()> {
     storage::create_folder(part)?;
     let (weights, progress) = state.to_bytes()?;
     let mut files = BTreeMap::new();
@@ -120,7 +126,7 @@ fn fill(part: &Path, state: &TrainState, identity: Identity) -> Result<()> {
         storage::write_file(&part.join(name), bytes)?;
         files.insert(name.to_string(), FileEntry::of(bytes));
     }
-    let manifest = Manifest {
+    let manifest = CheckpointManifest {
         format: FORMAT.to_string(),
         step: state.progress.step,
         run_hash: identity.run_hash.to_string(),
@@ -146,7 +152,7 @@ pub fn newest_step(folder: &Path) -> Option<u64> {
 /// Refuses one of another configuration, data, shard count or engine.
 pub fn newest(
     folder: &Path,
-    identity: Identity,
+    identity: CheckpointIdentity,
     parameters: usize,
     allow_engine_change: bool,
 ) -> Result<Option<TrainState>> {
@@ -172,9 +178,9 @@ pub fn newest(
 }
 
 fn check(
-    manifest: &Manifest,
+    manifest: &CheckpointManifest,
     path: &Path,
-    identity: Identity,
+    identity: CheckpointIdentity,
     allow_engine_change: bool,
 ) -> Result<()> {
     let fault = |what: &str, expected: &str, found: &str, advice: &str| {
@@ -208,12 +214,13 @@ fn check(
     Ok(())
 }
 
-fn read(path: &Path, parameters: usize) -> Result<(Manifest, TrainState)> {
+fn read(path: &Path, parameters: usize) -> Result<(CheckpointManifest, TrainState)> {
     let damaged = |e: &dyn std::fmt::Display| {
         Fault::new("not a whole checkpoint").file(path).found(e).input()
     };
-    let manifest = Manifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
-        .map_err(|e| e.in_file(path))?;
+    let manifest =
+        CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
+            .map_err(|e| e.in_file(path))?;
     let file = |name: &str| -> Result<Vec<u8>> {
         let length = manifest.files.get(name).map_or(0, |entry| entry.bytes);
         let bytes = read_file(&path.join(name), length.min(LARGEST_FILE))?;
@@ -244,8 +251,9 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
 
 /// Refuses a checkpoint whose files are not those of its manifest.
 pub fn verify(path: &Path) -> Result<()> {
-    let manifest = Manifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
-        .map_err(|e| e.in_file(path))?;
+    let manifest =
+        CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
+            .map_err(|e| e.in_file(path))?;
     for (name, entry) in &manifest.files {
         let bytes = read_file(&path.join(name), entry.bytes.min(LARGEST_FILE))?;
         if *entry != FileEntry::of(&bytes) {
@@ -297,7 +305,8 @@ mod tests {
     use crate::storage::faults::{KINDS, memory_folder, with_fault};
     use taiga_flow_gpu::random::Stream;
 
-    const IDENTITY: Identity = Identity { run_hash: "abc", engine: "cpu", shards: 2 };
+    const IDENTITY: CheckpointIdentity =
+        CheckpointIdentity { run_hash: "abc", engine: "cpu", shards: 2 };
 
     fn state(step: u64) -> TrainState {
         let mut state = TrainState::new(vec![step as f32; 5], 1, 2);
@@ -306,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_taken_and_the_last_ones_are_kept() {
+    fn newest_is_loaded_and_last_ones_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         for step in [3, 9, 10, 21] {
             save(folder.path(), &state(step), IDENTITY, 3).unwrap();
@@ -316,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_checkpoint_is_passed_over_and_never_loaded() {
+    fn damaged_checkpoint_is_skipped_never_loaded() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &state(1), IDENTITY, 3).unwrap();
         save(folder.path(), &state(2), IDENTITY, 3).unwrap();
@@ -338,7 +347,7 @@ mod tests {
 
     /// A flipped byte in the hash of the run is damage, not a checkpoint of another run.
     #[test]
-    fn a_manifest_with_another_hash_of_the_run_is_damaged_unless_it_was_written_so() {
+    fn manifest_with_changed_run_hash_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &state(1), IDENTITY, 3).unwrap();
         save(folder.path(), &state(2), IDENTITY, 3).unwrap();
@@ -352,9 +361,9 @@ mod tests {
     fn another_configuration_or_engine_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &state(1), IDENTITY, 3).unwrap();
-        let other = Identity { run_hash: "abd", ..IDENTITY };
+        let other = CheckpointIdentity { run_hash: "abd", ..IDENTITY };
         assert_eq!(newest(folder.path(), other, 5, false).unwrap_err().exit_code(), 2);
-        let other = Identity { engine: "cuda", ..IDENTITY };
+        let other = CheckpointIdentity { engine: "cuda", ..IDENTITY };
         assert_eq!(newest(folder.path(), other, 5, false).unwrap_err().exit_code(), 2);
         assert!(newest(folder.path(), other, 5, true).unwrap().is_some());
     }
@@ -366,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_operation_fails_the_newest_checkpoint_is_the_old_or_the_new_one() {
+    fn failed_write_leaves_old_or_new_checkpoint() {
         for kind in KINDS {
             for n in 0.. {
                 let folder = memory_folder();
@@ -395,7 +404,7 @@ mod tests {
 
     /// Every file of the newest checkpoint damaged in every way: the older one is found.
     #[test]
-    fn truncated_anywhere_or_with_any_byte_flipped_a_checkpoint_is_never_loaded() {
+    fn truncated_or_flipped_checkpoint_never_loads() {
         let folder = memory_folder();
         let big = |step| {
             let mut state = TrainState::new((0..1500).map(|i| i as f32 + 0.5).collect(), 1, 2);

@@ -6,7 +6,7 @@ const PREFIX: &str = "ended with exit code ";
 
 /// Why a start has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
+pub struct RunEnding {
     /// Exit code of the program.
     pub code: u8,
     pub reason: String,
@@ -19,9 +19,9 @@ pub fn line(error: &Error) -> String {
 }
 
 /// Reads a line that [`line`] has written; `None` for any other one.
-pub fn read(line: &str) -> Option<Ending> {
+pub fn read(line: &str) -> Option<RunEnding> {
     let (code, reason) = line.strip_prefix(PREFIX)?.split_once(": ")?;
-    Some(Ending { code: code.parse().ok()?, reason: reason.to_string() })
+    Some(RunEnding { code: code.parse().ok()?, reason: reason.to_string() })
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::run_folder::{LOG, METRICS, RunFolder};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
 use crate::storage::AppendFile;
-use crate::train::plan::Plan;
-use crate::train::progress::Status;
+use crate::train::plan::TrainingPlan;
+use crate::train::progress::ProgressLog;
 use crate::train::state::{Progress, TrainState};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct Journal {
     pub folder: RunFolder,
     metrics: Option<AppendFile>,
-    status: Option<Status>,
+    status: Option<ProgressLog>,
 }
 
 impl Journal {
@@ -27,7 +27,7 @@ impl Journal {
     /// will be done again.
     pub fn begin(
         &mut self,
-        plan: &Plan,
+        plan: &TrainingPlan,
         state: &TrainState,
         events: u64,
         steps: u64,
@@ -41,7 +41,7 @@ impl Journal {
         }
         self.metrics = Some(metrics);
         let interval = Duration::from_secs(plan.config.run.status_seconds);
-        self.status = Some(Status::new(&self.folder.file(LOG), steps * epochs, interval)?);
+        self.status = Some(ProgressLog::new(&self.folder.file(LOG), steps * epochs, interval)?);
         let shards = plan.dealing.shards();
         self.say(&format!(
             "training on {events} events in {shards} shards, {steps} steps in each of {epochs} epochs"

@@ -1,50 +1,54 @@
 //! From the best weights to a model file: the threshold, the card, the summary.
 
-use crate::comm::{World, agree, common, is_root};
+use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::{Anomalies, Class, Config, Mode, NO_BIN};
 use crate::data::schema::features::MEASURE;
 use crate::dataset::event_store::RowCounts;
 use crate::error::{Fault, Result};
-use crate::model::{self, Card, FlowCard, FlowTraining, Model, Reference, Sketches, Training};
+use crate::model::{
+    self, Card, FlowCard, FlowTraining, Model, ModelSketches, Reference, TrainingRecord,
+};
 use crate::statistics::thresholds::threshold::limit_text;
 use crate::statistics::{
-    BinnedThresholds, Calibration, CutEfficiency, HeldOutEvent, Normals, Rule, Sample, Threshold,
+    BinnedThresholds, Calibration, CutEfficiency, HeldOutEvent, NullDistribution, Rule, Sample,
+    Threshold,
 };
 use crate::train::flows::{FlowPlan, Population};
 use crate::train::objectives::quantile;
-use crate::train::plan::Plan;
+use crate::train::plan::TrainingPlan;
 use crate::train::replicas;
 use crate::train::state::TrainState;
-use crate::train::trainer::{Job, diverged};
+use crate::train::trainer::{Trainer, diverged};
 use crate::train::{Existing, MODEL, Options, Summary};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What is chosen on held-out events.
-struct Chosen {
+struct HeldOutChoices {
     threshold: Option<Threshold>,
     thresholds: Option<BinnedThresholds>,
     calibration: Option<Calibration>,
-    normals: Option<Normals>,
+    normals: Option<NullDistribution>,
     reference: Reference,
-    sketches: Sketches,
+    sketches: ModelSketches,
 }
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Chooses the threshold, calibrates, and writes the model file.
-    pub fn publish(&mut self, world: &dyn World, state: &TrainState) -> Result<Summary> {
-        replicas::check(world, state)?;
+    pub fn publish(&mut self, comm: &dyn Communicator, state: &TrainState) -> Result<Summary> {
+        replicas::check(comm, state)?;
         if state.best.iter().any(|p| !p.is_finite()) {
             let skipped = state.progress.skipped_in_a_row;
-            return common(Err(diverged(skipped, "the weights to publish are not finite")));
+            return mark_shared(Err(diverged(skipped, "the weights to publish are not finite")));
         }
         self.set_params(&state.best)?;
-        let threshold = self.threshold(world)?;
-        let thresholds = self.thresholds(world, threshold)?;
-        let calibration = self.calibration(world)?;
-        let normals = self.normals(world)?;
-        let (reference, sketches) = self.reference(world)?;
-        let chosen = Chosen { threshold, thresholds, calibration, normals, reference, sketches };
+        let threshold = self.threshold(comm)?;
+        let thresholds = self.thresholds(comm, threshold)?;
+        let calibration = self.calibration(comm)?;
+        let normals = self.normals(comm)?;
+        let (reference, sketches) = self.reference(comm)?;
+        let chosen =
+            HeldOutChoices { threshold, thresholds, calibration, normals, reference, sketches };
         let model = self.model(state, chosen)?;
         let ((checkpoints, saving), all) = (self.saved, self.began.elapsed());
         let written = self.journal.as_mut().map(|journal| {
@@ -60,23 +64,23 @@ impl Job<'_> {
             journal.say(&format!("finished: {} with blake3 {hash}", path.display()))?;
             Ok(journal.folder.path.clone())
         });
-        let run = agree(world, written.transpose())?.unwrap_or_default();
+        let run = sync_result(comm, written.transpose())?.unwrap_or_default();
         summary(&model, run, model.card.training.rows, false)
     }
 
     /// By the rule asked for, else the quantile of what the score is among held-out normal
     /// events: log p, or the difference of two.
-    fn threshold(&self, world: &dyn World) -> Result<Option<Threshold>> {
+    fn threshold(&self, comm: &dyn Communicator) -> Result<Option<Threshold>> {
         if self.plan.config.calibration.rule.is_some() {
-            let rule = common(self.threshold_rule())?;
-            let events = self.gathered_scores(world)?;
+            let rule = mark_shared(self.threshold_rule())?;
+            let events = self.gathered_scores(comm)?;
             let scores: Vec<f64> = events.iter().map(|e| e.score).collect();
             let gamma: Vec<bool> = events.iter().map(|e| e.class == Class::Gamma).collect();
             let weights: Vec<f64> = events.iter().map(|e| e.weight).collect();
             let weights = self.plan.selection.has_weight().then_some(weights.as_slice());
             let sample = Sample::weighted(&scores, &gamma, weights);
-            let chosen = common(sample.and_then(|s| rule.choose(&s)))?;
-            if let Some(limit) = chosen.limit_text().filter(|_| is_root(world)) {
+            let chosen = mark_shared(sample.and_then(|s| rule.choose(&s)))?;
+            if let Some(limit) = chosen.limit_text().filter(|_| is_root(comm)) {
                 log::warn!(
                     "threshold by {rule}: {limit}; a higher one may be better (hold more events \
                      out: split.calibration)"
@@ -93,7 +97,7 @@ impl Job<'_> {
         }
         let rows = &self.rows[0];
         let events = if calibration { rows.calibration } else { rows.validation };
-        let quantile = quantile::weighted(world, &scores, weights.as_deref(), fraction)?;
+        let quantile = quantile::weighted(comm, &scores, weights.as_deref(), fraction)?;
         Ok(quantile.map(|q| {
             let value = match normal {
                 Class::Gamma => f64::from(q),
@@ -106,22 +110,22 @@ impl Job<'_> {
 
     /// From scores to probabilities on held-out events of both classes, where both are
     /// real.
-    fn calibration(&self, world: &dyn World) -> Result<Option<Calibration>> {
+    fn calibration(&self, comm: &dyn Communicator) -> Result<Option<Calibration>> {
         if self.plan.config.model.mode != Mode::Ratio {
             return Ok(None);
         }
         let prior = self.plan.config.calibration.prior;
-        let events = self.gathered_scores(world)?;
+        let events = self.gathered_scores(comm)?;
         let events = events.iter().map(|e| (e.score, e.class, e.weight)).collect();
         let shares = self.cut_efficiency();
-        if shares.is_none() && is_root(world) {
+        if shares.is_none() && is_root(comm) {
             log::warn!(
                 "the posterior's prior refers to events that pass the pre-cuts: the share of \
                  triggered events that do is not known"
             );
         }
         let fitted = Calibration::fit(events, prior);
-        common(fitted.map(|calibration| Some(calibration.with_cut_efficiency(shares))))
+        mark_shared(fitted.map(|calibration| Some(calibration.with_cut_efficiency(shares))))
     }
 
     /// Shares of the rows of each real class, of all parts and unweighted, that are usable and
@@ -139,7 +143,7 @@ impl Job<'_> {
 
     /// What p-values of a single flow are taken from: the events that chose the threshold,
     /// each counting as one. Weighted events are none to count.
-    fn normals(&self, world: &dyn World) -> Result<Option<Normals>> {
+    fn normals(&self, comm: &dyn Communicator) -> Result<Option<NullDistribution>> {
         if self.plan.flows.len() > 1 || self.plan.selection.has_weight() {
             return Ok(None);
         }
@@ -149,16 +153,16 @@ impl Job<'_> {
         let normal = self.plan.config.model.normal;
         let sign = if normal == Class::Gamma { 1.0 } else { -1.0 };
         let mut log_prob = Vec::new();
-        for bytes in world.all_gather(&mine)? {
+        for bytes in comm.all_gather(&mine)? {
             let scores = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
             log_prob.extend(scores.map(|score| sign * f64::from(score)));
         }
-        Ok(Normals::of(normal, log_prob))
+        Ok(NullDistribution::of(normal, log_prob))
     }
 
     /// Score, class, weight and bin of the held-out events of all real populations, of all
     /// ranks: those for calibration, else those for validation.
-    pub(crate) fn gathered_scores(&self, world: &dyn World) -> Result<Vec<HeldOutEvent>> {
+    pub(crate) fn gathered_scores(&self, comm: &dyn Communicator) -> Result<Vec<HeldOutEvent>> {
         let calibration = self.has_calibration();
         let mut events = Vec::new();
         for (population, of) in self.plan.populations.iter().enumerate() {
@@ -171,7 +175,7 @@ impl Job<'_> {
                 bytes.extend(weights.as_ref().map_or(1.0, |w| w[i]).to_le_bytes());
                 bytes.extend(bins.get(i).map_or(NO_BIN, |bin| *bin).to_le_bytes());
             }
-            for event in world.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<10>().0) {
+            for event in comm.all_gather(&bytes)?.iter().flat_map(|b| b.as_chunks::<10>().0) {
                 let [a, b, c, d, e, f, g, h, bin @ ..] = *event;
                 events.push(HeldOutEvent {
                     score: f64::from(f32::from_le_bytes([a, b, c, d])),
@@ -184,8 +188,9 @@ impl Job<'_> {
         Ok(events)
     }
 
-    fn model(&self, state: &TrainState, chosen: Chosen) -> Result<Model> {
-        let Chosen { threshold, thresholds, calibration, normals, reference, sketches } = chosen;
+    fn model(&self, state: &TrainState, chosen: HeldOutChoices) -> Result<Model> {
+        let HeldOutChoices { threshold, thresholds, calibration, normals, reference, sketches } =
+            chosen;
         let (config, p, plan) = (&self.plan.config, &state.progress, self.plan);
         let each = plan.parameters / plan.flows.len();
         let (mut flows, mut params, mut trained) =
@@ -220,7 +225,7 @@ impl Job<'_> {
             calibration,
             normals,
             reference: Some(reference),
-            training: Training {
+            training: TrainingRecord {
                 seed: config.train.seed,
                 configuration: training_hash(config)?,
                 data: plan.data.clone(),
@@ -259,32 +264,36 @@ pub(crate) fn training_hash(config: &Config) -> Result<String> {
 }
 
 /// The summary of a run that is finished already, on all ranks.
-pub fn finished(world: &dyn World, options: &Options, plan: &Plan) -> Result<Option<Summary>> {
+pub fn finished(
+    comm: &dyn Communicator,
+    options: &Options,
+    plan: &TrainingPlan,
+) -> Result<Option<Summary>> {
     if options.existing == Existing::Replace {
         return Ok(None);
     }
     let path = options.output.join(MODEL);
-    let loaded = is_root(world)
-        .then(|| if path.is_file() { Model::load(&path).map(Some) } else { Ok(None) });
-    let loaded = agree(world, loaded.transpose())?.flatten();
+    let loaded =
+        is_root(comm).then(|| if path.is_file() { Model::load(&path).map(Some) } else { Ok(None) });
+    let loaded = sync_result(comm, loaded.transpose())?.flatten();
     let mut bytes = match &loaded {
         Some((model, _)) => model.to_bytes()?,
         None => Vec::new(),
     };
-    world.broadcast(&mut bytes)?;
+    comm.broadcast(&mut bytes)?;
     if bytes.is_empty() {
         return Ok(None);
     }
     let model = Model::from_bytes(&bytes)?;
     if model.card.training.data != plan.data {
-        return common(Err(Fault::new("the run is finished, on other data")
+        return mark_shared(Err(Fault::new("the run is finished, on other data")
             .file(&path)
             .advice("choose another folder, or give --overwrite to begin anew")
             .usage()));
     }
     let same_version = model.card.code_version == env!("CARGO_PKG_VERSION");
     if same_version && model.card.training.configuration != training_hash(&plan.config)? {
-        return common(Err(Fault::new("the run is finished, with another configuration")
+        return mark_shared(Err(Fault::new("the run is finished, with another configuration")
             .file(&path)
             .expected("the same configuration apart from [run]")
             .advice("choose another folder, or give --overwrite to begin anew")

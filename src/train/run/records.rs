@@ -29,20 +29,20 @@ type Wrong = BTreeMap<String, String>;
 
 #[derive(Deserialize)]
 struct Provenance {
-    starts: Vec<Start>,
+    starts: Vec<RecordedStart>,
 }
 
 /// What a start has recorded of its configuration and data.
 #[derive(Deserialize)]
-struct Start {
+struct RecordedStart {
     code_version: String,
     /// Hash of the configuration and of the content of the files.
     configuration: String,
-    files: Vec<File>,
+    files: Vec<RecordedFile>,
 }
 
 #[derive(Deserialize)]
-struct File {
+struct RecordedFile {
     blake3: String,
 }
 
@@ -81,7 +81,7 @@ fn read(path: &Path) -> std::result::Result<String, String> {
 }
 
 /// Returns what the last start has recorded.
-fn last_start(path: &Path) -> std::result::Result<Start, String> {
+fn last_start(path: &Path) -> std::result::Result<RecordedStart, String> {
     let provenance: Provenance =
         serde_json::from_str(&read(path)?).map_err(|error| format!("not readable: {error}"))?;
     provenance.starts.into_iter().next_back().ok_or_else(|| "no start is recorded".to_string())
@@ -90,7 +90,7 @@ fn last_start(path: &Path) -> std::result::Result<Start, String> {
 /// Returns the configuration, if it is the one that the last start has recorded.
 fn known_configuration(
     path: &Path,
-    start: Option<&Start>,
+    start: Option<&RecordedStart>,
     card: Option<&Card>,
 ) -> std::result::Result<Config, String> {
     let config = config::parse(&read(path)?, &[]).map_err(|error| error.to_string())?;
@@ -113,7 +113,7 @@ fn known_configuration(
 }
 
 /// Why a model is not of this run, if it is not.
-fn foreign(card: &Card, config: Option<&Config>, start: Option<&Start>) -> Option<String> {
+fn foreign(card: &Card, config: Option<&Config>, start: Option<&RecordedStart>) -> Option<String> {
     let training = &card.training;
     let hash = config.filter(|_| card.code_version == VERSION).map(training_hash);
     if hash.is_some_and(|hash| hash.is_ok_and(|hash| hash != training.configuration)) {

@@ -16,7 +16,7 @@ use crate::comm::preflight::MARK;
 use crate::error::{Fault, Result};
 use crate::storage;
 use crate::storage::lock::{self, OutputLock};
-use crate::train::plan::Plan;
+use crate::train::plan::TrainingPlan;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ impl RunFolder {
     }
 
     /// Refuses to go on with a run of another configuration.
-    pub fn check(&self, plan: &Plan) -> Result<()> {
+    pub fn check(&self, plan: &TrainingPlan) -> Result<()> {
         if self.existing == Existing::Replace || !has_run(&self.path) {
             return Ok(());
         }
@@ -119,7 +119,7 @@ impl RunFolder {
 
     /// Refuses a disk that has no room for a checkpoint: better now than after hours. Only a
     /// write tells, quotas are seen by nothing else.
-    pub fn check_room(&self, plan: &Plan) -> Result<()> {
+    pub fn check_room(&self, plan: &TrainingPlan) -> Result<()> {
         let probe = self.file(ROOM);
         let bytes = (checkpoint::bytes(plan.parameters) as usize).min(LARGEST_PROBE);
         let written = storage::write_file(&probe, &vec![0; bytes]);
@@ -131,7 +131,11 @@ impl RunFolder {
     /// refused has been: a run that is to be replaced is set aside now. An unfinished one whose
     /// checkpoints `can_resume` accepts is resumed instead: it is what an earlier start of the
     /// same command has left, and gives the same model.
-    pub fn claim(&mut self, plan: &Plan, can_resume: impl FnOnce(&Path) -> bool) -> Result<()> {
+    pub fn claim_run_folder(
+        &mut self,
+        plan: &TrainingPlan,
+        can_resume: impl FnOnce(&Path) -> bool,
+    ) -> Result<()> {
         let is_unfinished = !self.file(MODEL).exists();
         if self.existing == Existing::Replace
             && is_unfinished
@@ -185,7 +189,7 @@ impl RunFolder {
         self.path.join(name)
     }
 
-    fn check_same(&self, plan: &Plan) -> Result<()> {
+    fn check_same(&self, plan: &TrainingPlan) -> Result<()> {
         let path = self.file(CONFIG);
         let there = crate::config::load(&path, &[])?;
         if there.hash()? == plan.config.hash()? {
@@ -270,7 +274,7 @@ fn remove(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comm::Solo;
+    use crate::comm::SingleRank;
     use crate::config::{self, Class};
     use crate::simulate;
     use crate::storage::faults::{KINDS, memory_folder, with_fault};
@@ -278,7 +282,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
 
     /// A plan on a few toy events in `folder`.
-    fn plan(folder: &Path) -> Plan {
+    fn plan(folder: &Path) -> TrainingPlan {
         let output = folder.join("gamma.h5");
         let (class, events, seed) = (Class::Gamma, 50, 1);
         let options =
@@ -286,13 +290,13 @@ mod tests {
         simulate::run(&options).unwrap();
         let columns = "[features]\ncolumns = [{name = \"size\"}, {name = \"width\"}]";
         let text = format!("[data]\ngamma = [{:?}]\n{columns}\n", output.display().to_string());
-        Plan::new(&Solo, &config::parse(&text, &[]).unwrap()).unwrap()
+        TrainingPlan::new(&SingleRank, &config::parse(&text, &[]).unwrap()).unwrap()
     }
 
     /// What a run with a checkpoint and a model leaves.
-    fn old_run(path: &Path, plan: &Plan) {
+    fn old_run(path: &Path, plan: &TrainingPlan) {
         let mut folder = RunFolder::open(path, Existing::Resume, SHORT).unwrap();
-        folder.claim(plan, |_| false).unwrap();
+        folder.claim_run_folder(plan, |_| false).unwrap();
         folder.add_provenance(&json!("old")).unwrap();
         for name in [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"] {
             storage::write_file(&path.join(name), b"old").unwrap();
@@ -307,9 +311,9 @@ mod tests {
     }
 
     /// Begins a run in place of the old one, up to its first checkpoint.
-    fn replace(path: &Path, plan: &Plan) -> Result<()> {
+    fn replace(path: &Path, plan: &TrainingPlan) -> Result<()> {
         let mut folder = RunFolder::open(path, Existing::Replace, SHORT)?;
-        folder.claim(plan, |_| false)?;
+        folder.claim_run_folder(plan, |_| false)?;
         folder.add_provenance(&json!("new"))?;
         storage::write_file(&path.join(METRICS), b"new")?;
         storage::write_file(&path.join("checkpoints/step-1/manifest.json"), b"new")?;
@@ -317,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_operation_fails_the_old_run_or_the_new_one_is_whole() {
+    fn failed_operation_leaves_old_or_new_run_whole() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         for kind in KINDS {
@@ -352,21 +356,21 @@ mod tests {
         drop(RunFolder::open(&path, Existing::Replace, SHORT).unwrap());
         assert!(is_old(&path));
         let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
-        folder.claim(&plan, |_| false).unwrap();
+        folder.claim_run_folder(&plan, |_| false).unwrap();
         assert!(is_old(&path.join(REPLACED)) && !is_old(&path));
         drop(folder); // refused after all, before the new run began
         assert!(is_old(&path) && !path.join(REPLACED).exists());
     }
 
     #[test]
-    fn a_third_run_in_place_of_one_without_a_checkpoint_keeps_the_first() {
+    fn third_run_over_empty_second_keeps_the_first() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
         old_run(&path, &plan);
         for _ in 0..2 {
             let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
-            folder.claim(&plan, |_| false).unwrap();
+            folder.claim_run_folder(&plan, |_| false).unwrap();
             folder.add_provenance(&json!("new")).unwrap();
             drop(folder);
             assert!(is_old(&path.join(REPLACED)));
@@ -374,12 +378,12 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_in_which_no_run_began_is_free_for_any() {
+    fn folder_without_a_begun_run_is_free() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
         let mut folder = RunFolder::open(&path, Existing::Resume, SHORT).unwrap();
-        folder.claim(&plan, |_| false).unwrap();
+        folder.claim_run_folder(&plan, |_| false).unwrap();
         std::mem::forget(folder); // killed
         assert!(path.join(CONFIG).is_file());
         let mut other = plan.clone();
@@ -389,6 +393,6 @@ mod tests {
         storage::write_file(&path.join(lock::NAME), b"").unwrap();
         let mut folder = RunFolder::open(&path, Existing::Refuse, SHORT).unwrap();
         folder.check(&other).unwrap();
-        folder.claim(&other, |_| false).unwrap();
+        folder.claim_run_folder(&other, |_| false).unwrap();
     }
 }

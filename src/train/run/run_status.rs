@@ -41,7 +41,7 @@ pub enum State {
 
 /// What a run folder tells.
 #[derive(Debug, Clone, Serialize)]
-pub struct Standing {
+pub struct RunStatus {
     pub run: PathBuf,
     pub state: State,
     /// Starts so far; the fields below are of the last one.
@@ -74,7 +74,7 @@ pub struct Standing {
 }
 
 /// Looks at the folder of a run.
-pub fn standing(run: &Path) -> Result<Standing> {
+pub fn run_status(run: &Path) -> Result<RunStatus> {
     if !run.is_dir() {
         return Err(Fault::new("no such run")
             .file(run)
@@ -110,15 +110,16 @@ pub fn standing(run: &Path) -> Result<Standing> {
         (false, Some(_), None) if running => State::Running,
         (false, Some(_), None) => State::Stopped,
     };
-    let told = [last.map(|m| m.step), newest, signs.iter().filter_map(|sign| sign.step).max()];
-    let step = told.into_iter().flatten().max().unwrap_or(0);
+    let steps_seen =
+        [last.map(|m| m.step), newest, signs.iter().filter_map(|sign| sign.step).max()];
+    let step = steps_seen.into_iter().flatten().max().unwrap_or(0);
     let steps = number("steps");
     let held_out = |m: &EpochMetrics| Some((m.validation_nll?, m.epoch));
     let best = metrics.iter().filter_map(held_out).min_by(|a, b| a.0.total_cmp(&b.0));
     let left = (state == State::Running)
         .then(|| seconds_left(step, steps?, number("from_step")?, number("unix_time")?))
         .flatten();
-    Ok(Standing {
+    Ok(RunStatus {
         run: run.to_path_buf(),
         state,
         starts: start.as_ref().map_or(0, |(starts, _)| *starts),
@@ -149,8 +150,8 @@ pub fn standing(run: &Path) -> Result<Standing> {
 /// The number of starts, and what the last one left.
 fn last_start(run: &Path) -> Option<(usize, Value)> {
     let text = std::fs::read(run.join(PROVENANCE)).ok()?;
-    let told: Value = serde_json::from_slice(&text).ok()?;
-    let starts = told.get("starts")?.as_array()?;
+    let entry: Value = serde_json::from_slice(&text).ok()?;
+    let starts = entry.get("starts")?.as_array()?;
     Some((starts.len(), starts.last()?.clone()))
 }
 
@@ -197,7 +198,7 @@ mod tests {
     const EPOCH: &str = r#"{"epoch":2,"step":10,"train_nll":1.5,"validation_nll":1.25,"validation_nll_median":1.0,"learning_rate":0.001,"gradient_norm":1,"skipped_steps":1,"events":9,"best":true}"#;
 
     #[test]
-    fn a_run_is_told_from_its_files_also_where_the_last_line_is_torn() {
+    fn status_is_read_despite_a_torn_last_line() {
         let torn = format!("{EPOCH}\n{{\"epoch\":3,\"st");
         let run = folder(&[
             (PROVENANCE, START),
@@ -206,19 +207,22 @@ mod tests {
             ("checkpoints/step-9/manifest.json", "{}"),
             ("checkpoints/step-12.part/manifest.json", "{}"),
         ]);
-        let told = standing(run.path()).unwrap();
-        assert_eq!(told.state, State::Running, "its log is a moment old");
-        assert_eq!((told.starts, told.ranks, told.job.as_deref()), (2, Some(4), Some("17")));
-        assert_eq!((told.epoch, told.epochs, told.step, told.steps), (2, Some(20), 10, Some(100)));
-        assert_eq!((told.best_epoch, told.validation_nll), (Some(2), Some(1.25)));
-        assert_eq!((told.checkpoint_step, told.skipped_steps), (Some(9), 1));
-        assert_eq!(told.last_line.as_deref(), Some("step 11"));
-        assert!(told.seconds_left.is_some_and(|s| s > 0.0));
+        let status = run_status(run.path()).unwrap();
+        assert_eq!(status.state, State::Running, "its log is a moment old");
+        assert_eq!((status.starts, status.ranks, status.job.as_deref()), (2, Some(4), Some("17")));
+        assert_eq!(
+            (status.epoch, status.epochs, status.step, status.steps),
+            (2, Some(20), 10, Some(100))
+        );
+        assert_eq!((status.best_epoch, status.validation_nll), (Some(2), Some(1.25)));
+        assert_eq!((status.checkpoint_step, status.skipped_steps), (Some(9), 1));
+        assert_eq!(status.last_line.as_deref(), Some("step 11"));
+        assert!(status.seconds_left.is_some_and(|s| s > 0.0));
     }
 
     #[test]
-    fn finished_stopped_and_never_begun_runs_are_told_apart() {
-        let state = |files: &[(&str, &str)]| standing(folder(files).path()).unwrap().state;
+    fn finished_stopped_and_new_runs_are_distinct() {
+        let state = |files: &[(&str, &str)]| run_status(folder(files).path()).unwrap().state;
         assert_eq!(state(&[(PROVENANCE, START), (MODEL, "x"), (LOG, "x")]), State::Finished);
         assert_eq!(state(&[(PROVENANCE, START)]), State::Stopped);
         let ended = |line: &str| state(&[(PROVENANCE, START), (LOG, line)]);
@@ -227,6 +231,6 @@ mod tests {
         assert_eq!(ended("ended with exit code 5: disk full\n"), State::Failed);
         assert_eq!(ended("ended with exit code 6: a\nepoch 3: b\n"), State::Running);
         assert_eq!(state(&[]), State::NotBegun);
-        assert_eq!(standing(Path::new("/nowhere/run")).unwrap_err().exit_code(), 2);
+        assert_eq!(run_status(Path::new("/nowhere/run")).unwrap_err().exit_code(), 2);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::checkpoint;
 use super::records;
-use crate::comm::{World, common, is_root};
+use crate::comm::{Communicator, is_root, mark_shared};
 use crate::error::{Fault, Result};
 use crate::model::Model;
 use crate::train::{CHECKPOINTS, MODEL};
@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verification {
+pub struct RunVerification {
     pub checkpoints: u64,
     /// blake3 of the model file, if the run is finished.
     pub model_blake3: Option<String>,
@@ -22,19 +22,19 @@ pub struct Verification {
 }
 
 /// Verifies a run folder.
-pub fn verify(world: &dyn World, run: &Path) -> Result<Verification> {
+pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
     let folder = run.join(CHECKPOINTS);
     let steps = checkpoint::list(&folder)?;
     let mut wrong = BTreeMap::new();
     for (i, step) in steps.iter().enumerate() {
-        if i % world.size() == world.rank()
+        if i % comm.size() == comm.rank()
             && let Err(error) = checkpoint::verify(&folder.join(format!("step-{step}")))
         {
             wrong.insert(format!("{CHECKPOINTS}/step-{step}"), error.to_string());
         }
     }
     let mut model = None;
-    if is_root(world) {
+    if is_root(comm) {
         let loaded = run.join(MODEL).exists().then(|| Model::load(&run.join(MODEL))).transpose();
         let loaded = loaded.unwrap_or_else(|error| {
             wrong.insert(MODEL.to_string(), error.to_string());
@@ -50,17 +50,17 @@ pub fn verify(world: &dyn World, run: &Path) -> Result<Verification> {
     let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
     let mine = serde_json::to_vec(&(model, wrong)).map_err(broken)?;
     let checkpoints = steps.len() as u64;
-    let mut all = Verification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
-    for told in world.all_gather(&mine)? {
+    let mut all = RunVerification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
+    for message in comm.all_gather(&mine)? {
         let (model, wrong): (Option<String>, BTreeMap<String, String>) =
-            serde_json::from_slice(&told).map_err(broken)?;
+            serde_json::from_slice(&message).map_err(broken)?;
         all.model_blake3 = all.model_blake3.or(model);
         all.wrong.extend(wrong);
     }
-    common(Ok(all))
+    mark_shared(Ok(all))
 }
 
-impl std::fmt::Display for Verification {
+impl std::fmt::Display for RunVerification {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "verified {} checkpoint(s)", self.checkpoints)?;
         match &self.model_blake3 {

@@ -7,7 +7,7 @@
 //! weights that touch it are zero.
 
 use super::math::{exp, tanh};
-use super::network::{Quad, Shape, network, network_backward};
+use super::network::{KernelShape, Quad, network, network_backward};
 use cubecl::prelude::*;
 
 /// The position of this unit's event `e`, of the n events of a launch.
@@ -25,7 +25,7 @@ fn read_events(
     x: &mut Array<f32>,
     #[comptime] at: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     #[unroll]
     for slot in 0..comptime!(2 * shape.half) {
@@ -50,7 +50,7 @@ fn shuffle(
     order: &Array<u32>,
     at: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let slots = comptime!(2 * shape.half);
     // An array that is indexed at run time cannot stay in registers: use another one.
@@ -86,7 +86,7 @@ fn keep_inputs(
     block: usize,
     n: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let slots = comptime!(2 * shape.half);
     #[unroll]
@@ -116,7 +116,7 @@ fn coupling(
     #[comptime] first: usize,
     #[comptime] keep: bool,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let second = comptime!(half - first);
@@ -169,7 +169,7 @@ pub(crate) fn forward(
     clamp: f32,
     #[comptime] keep: bool,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
     let half = comptime!(shape.half);
@@ -263,7 +263,7 @@ pub(crate) fn inverse(
     n: u32,
     clamp: f32,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
     let half = comptime!(shape.half);
@@ -309,7 +309,7 @@ fn uncouple(
     clamp: f32,
     #[comptime] first: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let second = comptime!(half - first);
@@ -350,7 +350,7 @@ pub(crate) fn backward(
     n: u32,
     clamp: f32,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
     let half = comptime!(shape.half);
@@ -425,7 +425,7 @@ fn coupling_backward(
     clamp: f32,
     #[comptime] first: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let second = comptime!(half - first);

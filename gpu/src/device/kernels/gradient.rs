@@ -5,12 +5,12 @@
 //! none, so the bits depend neither on the number of cubes nor on that of devices.
 
 use super::fixed::{add_wide, is_usable, to_fixed};
-use super::network::{Quad, Shape, before_activation, through_outputs};
+use super::network::{KernelShape, Quad, before_activation, through_outputs};
 use cubecl::prelude::*;
 
 /// How the weight gradient is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Grip {
+pub(crate) struct GradientTiling {
     /// Units of a cube.
     pub(crate) threads: usize,
     /// Hidden units of one network that each of them owns.
@@ -19,20 +19,20 @@ pub(crate) struct Grip {
     pub(crate) stage: usize,
 }
 
-impl Grip {
+impl GradientTiling {
     /// Cubes per network.
-    pub(crate) fn groups(&self, shape: &Shape) -> usize {
+    pub(crate) fn groups(&self, shape: &KernelShape) -> usize {
         shape.hidden.div_ceil(self.threads * self.owned)
     }
 }
 
 /// Numbers of a hidden unit that have a gradient: P weights in, the bias, P weights out.
-pub(crate) fn per_unit(shape: &Shape) -> usize {
+pub(crate) fn per_unit(shape: &KernelShape) -> usize {
     2 * shape.half + 1
 }
 
 /// Fours of numbers per event in shared memory: P inputs, P upstream gradients.
-pub(crate) fn event_quads(shape: &Shape) -> usize {
+pub(crate) fn event_quads(shape: &KernelShape) -> usize {
     (2 * shape.half).div_ceil(4)
 }
 
@@ -49,13 +49,13 @@ fn stage_events(
     start: usize,
     end: usize,
     n: usize,
-    #[comptime] grip: Grip,
-    #[comptime] shape: Shape,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let quads = comptime!(event_quads(&shape));
     sync_cube();
-    for i in range_stepped(UNIT_POS as usize, comptime!(grip.stage), comptime!(grip.threads)) {
+    for i in range_stepped(UNIT_POS as usize, comptime!(tiling.stage), comptime!(tiling.threads)) {
         let at = start + i;
         #[unroll]
         for q in 0..quads {
@@ -95,28 +95,28 @@ pub(crate) fn weight_gradient(
     partials: &mut Array<u32>,
     flags: &mut Array<u32>,
     n: u32,
-    #[comptime] grip: Grip,
-    #[comptime] shape: Shape,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
     let half = comptime!(shape.half);
     let quads = comptime!(shape.quads());
     let numbers = comptime!(per_unit(&shape));
-    let owned = comptime!(grip.owned);
+    let owned = comptime!(tiling.owned);
     let padded = comptime!(shape.padded());
     let networks = comptime!(shape.networks());
-    let network = CUBE_POS_X as usize / comptime!(grip.groups(&shape));
-    let group = CUBE_POS_X as usize % comptime!(grip.groups(&shape));
+    let network = CUBE_POS_X as usize / comptime!(tiling.groups(&shape));
+    let group = CUBE_POS_X as usize % comptime!(tiling.groups(&shape));
     let block = network / networks;
     let first_input = block * comptime!(2 * half) + (block % 2) * half;
-    let first_unit = group * comptime!(grip.threads * owned) + UNIT_POS as usize;
+    let first_unit = group * comptime!(tiling.threads * owned) + UNIT_POS as usize;
 
-    let mut staged = SharedMemory::<Quad>::new(comptime!(grip.stage * event_quads(&shape)));
+    let mut staged = SharedMemory::<Quad>::new(comptime!(tiling.stage * event_quads(&shape)));
     let mut row = Array::<f32>::new(comptime!(4 * quads * owned));
     let mut sums = Array::<f32>::new(comptime!(numbers * owned));
     #[unroll]
     for u in 0..owned {
-        let unit = min(first_unit + comptime!(u * grip.threads), comptime!(padded - 1));
+        let unit = min(first_unit + comptime!(u * tiling.threads), comptime!(padded - 1));
         #[unroll]
         for q in 0..quads {
             let four = weights[(network * padded + unit) * quads + q];
@@ -136,9 +136,9 @@ pub(crate) fn weight_gradient(
         for i in 0..comptime!(numbers * owned) {
             sums[i] = 0.0f32;
         }
-        let stages = (count + comptime!(grip.stage - 1)) / comptime!(grip.stage);
+        let stages = (count + comptime!(tiling.stage - 1)) / comptime!(tiling.stage);
         for s in 0..stages {
-            let from = start + s * comptime!(grip.stage);
+            let from = start + s * comptime!(tiling.stage);
             stage_events(
                 &mut staged,
                 inputs,
@@ -148,17 +148,17 @@ pub(crate) fn weight_gradient(
                 from,
                 start + count,
                 n,
-                grip,
+                tiling,
                 shape,
             );
-            let here = min(start + count - from, comptime!(grip.stage));
+            let here = min(start + count - from, comptime!(tiling.stage));
             for i in 0..here {
-                add_event(&staged, &row, &mut sums, i, grip, shape);
+                add_event(&staged, &row, &mut sums, i, tiling, shape);
             }
         }
         #[unroll]
         for u in 0..owned {
-            let unit = first_unit + comptime!(u * grip.threads);
+            let unit = first_unit + comptime!(u * tiling.threads);
             if unit < padded {
                 #[unroll]
                 for k in 0..numbers {
@@ -196,8 +196,8 @@ fn add_event(
     rows: &Array<f32>,
     sums: &mut Array<f32>,
     event: usize,
-    #[comptime] grip: Grip,
-    #[comptime] shape: Shape,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let quads = comptime!(shape.quads());
@@ -212,7 +212,7 @@ fn add_event(
         }
     }
     #[unroll]
-    for u in 0..comptime!(grip.owned) {
+    for u in 0..comptime!(tiling.owned) {
         let at = comptime!(4 * u * quads);
         let mut row = Array::<f32>::new(comptime!(4 * quads));
         #[unroll]

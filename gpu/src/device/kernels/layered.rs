@@ -19,14 +19,14 @@ pub(crate) enum Product {
 
 /// A cube computes (`side` · `each`)² numbers, each of its `side`² units `each`².
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Square {
+pub(crate) struct GemmTiling {
     pub(crate) side: usize,
     pub(crate) each: usize,
     /// Terms of the sums in shared memory at a time.
     pub(crate) depth: usize,
 }
 
-impl Square {
+impl GemmTiling {
     pub(crate) fn edge(&self) -> usize {
         self.side * self.each
     }
@@ -42,15 +42,15 @@ fn multiply(
     a: &SharedMemory<f32>,
     b: &SharedMemory<f32>,
     sums: &mut Array<f32>,
-    #[comptime] square: Square,
+    #[comptime] tiling: GemmTiling,
 ) {
-    let (side, each) = comptime!((square.side, square.each));
-    let edge = comptime!(square.edge());
+    let (side, each) = comptime!((tiling.side, tiling.each));
+    let edge = comptime!(tiling.edge());
     let down = UNIT_POS as usize / side;
     let across = UNIT_POS as usize % side;
     let mut left = Array::<f32>::new(each);
     let mut right = Array::<f32>::new(each);
-    for k in 0..comptime!(square.depth) {
+    for k in 0..comptime!(tiling.depth) {
         #[unroll]
         for i in 0..each {
             left[i] = a[k * edge + down + comptime!(i * side)];
@@ -81,18 +81,18 @@ pub(crate) fn layer(
     outputs: u32,
     n: u32,
     #[comptime] product: Product,
-    #[comptime] square: Square,
+    #[comptime] tiling: GemmTiling,
 ) {
-    let (side, each) = comptime!((square.side, square.each));
-    let edge = comptime!(square.edge());
+    let (side, each) = comptime!((tiling.side, tiling.each));
+    let edge = comptime!(tiling.edge());
     let forward = comptime!(matches!(product, Product::Forward { .. }));
     let (inputs, outputs, n) = (inputs as usize, outputs as usize, n as usize);
     let weight = weight as usize;
     let rows = if comptime!(forward) { outputs } else { inputs };
     let terms = if comptime!(forward) { inputs } else { outputs };
-    let mut a = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
-    let mut b = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
-    let mut sums = Array::<f32>::new(comptime!(square.each * square.each));
+    let mut a = SharedMemory::<f32>::new(comptime!(tiling.depth * tiling.edge()));
+    let mut b = SharedMemory::<f32>::new(comptime!(tiling.depth * tiling.edge()));
+    let mut sums = Array::<f32>::new(comptime!(tiling.each * tiling.each));
     let top = CUBE_POS_Y as usize * edge;
     let first = CUBE_POS_X as usize * edge;
     let down = UNIT_POS as usize / side;
@@ -110,12 +110,12 @@ pub(crate) fn layer(
             sums[comptime!(i * each + j)] = start;
         }
     }
-    for k in range_stepped(0usize, terms, comptime!(square.depth)) {
+    for k in range_stepped(0usize, terms, comptime!(tiling.depth)) {
         sync_cube();
         for i in range_stepped(
             UNIT_POS as usize,
-            comptime!(square.depth * square.edge()),
-            comptime!(square.threads()),
+            comptime!(tiling.depth * tiling.edge()),
+            comptime!(tiling.threads()),
         ) {
             let term = k + i / edge;
             let row = top + i % edge;
@@ -138,7 +138,7 @@ pub(crate) fn layer(
             b[i] = v;
         }
         sync_cube();
-        multiply(&a, &b, &mut sums, square);
+        multiply(&a, &b, &mut sums, tiling);
     }
     #[unroll]
     for i in 0..each {
@@ -181,14 +181,14 @@ pub(crate) fn layer_gradient(
     outputs: u32,
     parameters: u32,
     n: u32,
-    #[comptime] square: Square,
+    #[comptime] tiling: GemmTiling,
 ) {
-    let (side, each) = comptime!((square.side, square.each));
-    let edge = comptime!(square.edge());
+    let (side, each) = comptime!((tiling.side, tiling.each));
+    let edge = comptime!(tiling.edge());
     let (inputs, outputs, n) = (inputs as usize, outputs as usize, n as usize);
-    let mut a = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
-    let mut b = SharedMemory::<f32>::new(comptime!(square.depth * square.edge()));
-    let mut sums = Array::<f32>::new(comptime!(square.each * square.each));
+    let mut a = SharedMemory::<f32>::new(comptime!(tiling.depth * tiling.edge()));
+    let mut b = SharedMemory::<f32>::new(comptime!(tiling.depth * tiling.edge()));
+    let mut sums = Array::<f32>::new(comptime!(tiling.each * tiling.each));
     let top = CUBE_POS_Y as usize * edge;
     let first = CUBE_POS_X as usize * edge;
     let down = UNIT_POS as usize / side;
@@ -199,19 +199,19 @@ pub(crate) fn layer_gradient(
         let start = tiles[2 * tile] as usize;
         let stop = start + tiles[2 * tile + 1] as usize;
         #[unroll]
-        for i in 0..comptime!(square.each * square.each) {
+        for i in 0..comptime!(tiling.each * tiling.each) {
             sums[i] = 0.0f32;
         }
-        for from in range_stepped(start, stop, comptime!(square.depth)) {
+        for from in range_stepped(start, stop, comptime!(tiling.depth)) {
             sync_cube();
             for i in range_stepped(
                 UNIT_POS as usize,
-                comptime!(square.depth * square.edge()),
-                comptime!(square.threads()),
+                comptime!(tiling.depth * tiling.edge()),
+                comptime!(tiling.threads()),
             ) {
                 // Neighbours in a cube read neighbouring events.
-                let k = i % comptime!(square.depth);
-                let line = i / comptime!(square.depth);
+                let k = i % comptime!(tiling.depth);
+                let line = i / comptime!(tiling.depth);
                 let event = from + k;
                 let (row, column) = (top + line, first + line);
                 let mut up = 0.0f32;
@@ -230,7 +230,7 @@ pub(crate) fn layer_gradient(
                 b[k * edge + line] = value;
             }
             sync_cube();
-            multiply(&a, &b, &mut sums, square);
+            multiply(&a, &b, &mut sums, tiling);
         }
         #[unroll]
         for i in 0..each {
@@ -407,14 +407,14 @@ pub(crate) fn density(
 ) {
     let (n, at) = (n as usize, ABSOLUTE_POS);
     if at < n {
-        let mut square = 0.0f32;
+        let mut tiling = 0.0f32;
         #[unroll]
         for d in 0..features {
             let z = inputs[comptime!(blocks * features + d) * n + at];
-            square = fma(z, z, square);
+            tiling = fma(z, z, tiling);
         }
         let normal = comptime!(features as f32 * 0.918_938_5f32);
-        log_prob[at] = log_det[at] - 0.5f32 * square - normal;
+        log_prob[at] = log_det[at] - 0.5f32 * tiling - normal;
     }
 }
 

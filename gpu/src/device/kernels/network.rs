@@ -12,7 +12,7 @@ pub(crate) type Quad = Vector<f32, Const<4>>;
 
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Shape {
+pub(crate) struct KernelShape {
     pub(crate) features: usize,
     pub(crate) blocks: usize,
     /// Hidden units of a network.
@@ -26,7 +26,7 @@ pub(crate) struct Shape {
     pub(crate) tile: usize,
 }
 
-impl Shape {
+impl KernelShape {
     /// Networks of a block.
     pub(crate) fn networks(&self) -> usize {
         1 + usize::from(self.affine)
@@ -54,7 +54,7 @@ fn stage(
     staged: &mut SharedMemory<Quad>,
     index: usize,
     tile: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let quads = comptime!(shape.tile * shape.quads());
     sync_cube();
@@ -71,7 +71,7 @@ pub(crate) fn read_unit(
     staged: &SharedMemory<Quad>,
     unit: usize,
     row: &mut Array<f32>,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     #[unroll]
     for q in 0..comptime!(shape.quads()) {
@@ -89,7 +89,7 @@ pub(crate) fn before_activation(
     row: &Array<f32>,
     x: &Array<f32>,
     #[comptime] at: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) -> f32 {
     let mut sum = row[comptime!(shape.half)];
     #[unroll]
@@ -112,7 +112,7 @@ pub(crate) fn network(
     index: usize,
     #[comptime] first: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     #[unroll]
@@ -155,7 +155,7 @@ pub(crate) fn network_backward(
     index: usize,
     #[comptime] first: usize,
     #[comptime] events: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) {
     let half = comptime!(shape.half);
     let mut row = Array::<f32>::new(comptime!(4 * shape.quads()));
@@ -184,7 +184,7 @@ pub(crate) fn through_outputs(
     row: &Array<f32>,
     upstream: &Array<f32>,
     #[comptime] at: usize,
-    #[comptime] shape: Shape,
+    #[comptime] shape: KernelShape,
 ) -> f32 {
     let mut sum = row[comptime!(shape.half + 1)] * upstream[at];
     #[unroll]

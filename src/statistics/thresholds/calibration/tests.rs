@@ -16,7 +16,7 @@ fn events(count: u64, seed: u64) -> Vec<(f64, Class, f64)> {
 }
 
 #[test]
-fn gammaness_is_the_probability_at_equal_numbers_whatever_the_mixture() {
+fn gammaness_is_probability_at_equal_numbers() {
     let calibration = Calibration::fit(events(80_000, 3), 1e-3).unwrap();
     calibration.validate().unwrap();
     for s in [-1.5, -0.5, 0.0, 0.3, 1.2] {
@@ -29,7 +29,7 @@ fn gammaness_is_the_probability_at_equal_numbers_whatever_the_mixture() {
 }
 
 #[test]
-fn gammaness_means_what_it_says_on_other_events_of_another_mixture() {
+fn gammaness_holds_on_fresh_events_other_mixture() {
     let calibration = Calibration::fit(events(40_000, 5), 1e-3).unwrap();
     let other: Vec<_> = events(60_000, 6).into_iter().filter(|e| e.0 > -2.0).collect();
     let said: Vec<f32> = other.iter().map(|e| calibration.gammaness(e.0) as f32).collect();
@@ -67,7 +67,7 @@ fn no_event_is_ever_certain_and_nan_stays_nan() {
 }
 
 #[test]
-fn ties_and_few_events_and_broken_points_are_seen_to() {
+fn ties_few_events_and_bad_points_are_handled() {
     let tied: Vec<(f64, Class, f64)> = (0..40)
         .map(|i| (1.0, if i % 2 == 0 { Class::Gamma } else { Class::Hadron }, 1.0))
         .collect();

@@ -138,14 +138,14 @@ fn end_pools_hold_ten_of_each_class() {
         let inside = |e: &&(f64, Class, f64)| if below { e.0 <= first[0] } else { e.0 >= last[0] };
         let of = |class: Class| {
             let own = fitted.iter().filter(inside).filter(|e| e.1 == class);
-            own.fold(Sum::default(), |sum, event| sum.with(event.2))
+            own.fold(WeightSum::default(), |sum, event| sum.with(event.2))
         };
         let sums = [Class::Gamma, Class::Hadron].map(of);
         assert!(sums.iter().all(enough), "seed {seed}: {sums:?}");
         // The log-odds are those of all its events, and one more of the class that is rare there.
         let total = [Class::Gamma, Class::Hadron].map(|class| {
             let own = fitted.iter().filter(|e| e.1 == class);
-            own.fold(Sum::default(), |sum, event| sum.with(event.2))
+            own.fold(WeightSum::default(), |sum, event| sum.with(event.2))
         });
         let shares = [0, 1].map(|class| {
             let one = if (class == 0) == below { 1.0 / total[class].effective() } else { 0.0 };
@@ -155,9 +155,9 @@ fn end_pools_hold_ten_of_each_class() {
         let said = if below { first[1] } else { last[1] };
         assert!((said - odds.ln()).abs() < 1e-9, "seed {seed}");
     }
-    let bound = |score| Bound::of(score, calibration.resolved);
-    assert_eq!(bound(low - 0.1), Some(Bound::AtMost));
-    assert_eq!(bound(high + 0.1), Some(Bound::AtLeast));
+    let bound = |score| BoundSide::of(score, calibration.resolved);
+    assert_eq!(bound(low - 0.1), Some(BoundSide::AtMost));
+    assert_eq!(bound(high + 0.1), Some(BoundSide::AtLeast));
     assert_eq!(bound(0.0), None);
 }
 
@@ -198,7 +198,7 @@ fn cards_of_older_versions_have_no_bounds() {
     let calibration: Calibration = serde_json::from_str(old).unwrap();
     calibration.validate().unwrap();
     assert_eq!((calibration.resolved, calibration.cut_efficiency), (None, None));
-    assert_eq!(Bound::of(1e9, calibration.resolved), None);
+    assert_eq!(BoundSide::of(1e9, calibration.resolved), None);
     assert!((calibration.prior_log_odds() - (1e-3_f64 / 0.999).ln()).abs() < 1e-12);
     let text = serde_json::to_string(&calibration).unwrap();
     assert!(!text.contains("resolved") && !text.contains("cut_efficiency"), "{text}");
@@ -244,7 +244,7 @@ fn reliability_in_log_odds_is_that_at_the_prior() {
 }
 
 #[test]
-fn limits_beyond_the_resolved_range_hold_and_calibrations_can_be_used() {
+fn limits_beyond_resolved_range_hold() {
     let seed = 1000 * u64::from(std::process::id());
     let (mut broken, mut ends) = (0_u32, 0_u32);
     for replica in 0..400 {
@@ -276,15 +276,15 @@ fn limits_beyond_the_resolved_range_hold_and_calibrations_can_be_used() {
 fn events_that_contradict_a_limit_are_found() {
     let seed = u64::from(std::process::id());
     let calibration = Calibration::fit(events(5000, 5000, seed), 1e-3).unwrap();
-    let told = |gammas: u64, hadrons: u64, shift: f64, seed: u64| {
+    let contradicted = |gammas: u64, hadrons: u64, shift: f64, seed: u64| {
         let all = events(gammas, hadrons, seed);
         let is_gamma: Vec<bool> = all.iter().map(|e| e.1 == Class::Gamma).collect();
         let moved = |e: &(f64, Class, f64)| e.0 + if e.1 == Class::Gamma { 0.0 } else { shift };
         let scores: Vec<f32> = all.iter().map(|e| moved(e) as f32).collect();
         calibration.range(&scores, &is_gamma).contradicted
     };
-    assert_eq!(told(20_000, 20_000, 0.0, seed + 1), [false; 2], "seed {seed}");
+    assert_eq!(contradicted(20_000, 20_000, 0.0, seed + 1), [false; 2], "seed {seed}");
     // Hadrons with higher scores than those of the calibration.
-    assert!(told(20_000, 20_000, 2.0, seed + 2)[1], "seed {seed}");
-    assert_eq!(told(3, 3, 2.0, seed + 3), [false; 2], "seed {seed}");
+    assert!(contradicted(20_000, 20_000, 2.0, seed + 2)[1], "seed {seed}");
+    assert_eq!(contradicted(3, 3, 2.0, seed + 3), [false; 2], "seed {seed}");
 }

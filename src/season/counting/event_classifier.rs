@@ -1,35 +1,35 @@
 //! Whether an event passes, where, and at which position it counts.
 
 use crate::data::schema::unix_time;
-use crate::data::table::scores::{Head, ScoreBlock, Wanted};
-use crate::season::plan::{Passing, Plan};
+use crate::data::table::scores::{ColumnRequest, Head, ScoreBlock};
+use crate::season::plan::{PassCriterion, SeasonPlan};
 use crate::statistics::counts::disjoint::{MOST_POSITIONS, counted_at};
 use taiga_flow_gpu::random::mix;
 
 /// What a file's rows are judged by: the plan, and where each column stands in a block.
-pub struct Judge<'a> {
-    pub plan: &'a Plan,
-    pub columns: Columns,
+pub struct EventClassifier<'a> {
+    pub plan: &'a SeasonPlan,
+    pub columns: ScoreColumns,
     /// Stands for the file in keys of events that have none.
     file_number: i64,
 }
 
 /// What becomes of an event at one position.
-pub struct Verdict<'a> {
+pub struct PositionOutcome<'a> {
     pub passing: bool,
     /// Inside the report's own cuts; else the cut that fails, if it is the only one.
     pub inside: bool,
     pub only: Option<&'a str>,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> EventClassifier<'a> {
     /// For the files of a plan; `name` is that of the file.
-    pub fn new(head: &Head, plan: &'a Plan, name: &str) -> Judge<'a> {
+    pub fn new(head: &Head, plan: &'a SeasonPlan, name: &str) -> EventClassifier<'a> {
         let file_number = name.bytes().fold(0, |state, byte| mix(state ^ u64::from(byte))) as i64;
-        Judge { plan, columns: Columns::of(head, plan), file_number }
+        EventClassifier { plan, columns: ScoreColumns::of(head, plan), file_number }
     }
 
-    pub fn wanted(&self) -> &Wanted {
+    pub fn request(&self) -> &ColumnRequest {
         &self.columns.wanted
     }
 
@@ -53,13 +53,13 @@ impl<'a> Judge<'a> {
     }
 
     /// `None` where the event has no score, or is outside the model's cuts.
-    pub fn at(&self, block: &ScoreBlock, row: usize, k: usize) -> Option<Verdict<'a>> {
+    pub fn at(&self, block: &ScoreBlock, row: usize, k: usize) -> Option<PositionOutcome<'a>> {
         if block.status[k][row] != 0 {
             return None;
         }
         let passing = match self.plan.passing {
-            Passing::Point(bit) => block.pass[k][row] >> bit & 1 == 1,
-            Passing::Threshold(threshold) => {
+            PassCriterion::Point(bit) => block.pass[k][row] >> bit & 1 == 1,
+            PassCriterion::Threshold(threshold) => {
                 f64::from(block.at_all[self.columns.score][k][row]) >= threshold
             }
         };
@@ -68,7 +68,7 @@ impl<'a> Judge<'a> {
             cuts.filter(|((_, cut), column)| !cut.contains(block.at_all[**column][k][row]));
         let (first, second) = (failed.next(), failed.next());
         let only = first.filter(|_| second.is_none()).map(|((name, _), _)| name.as_str());
-        Some(Verdict { passing, inside: first.is_none(), only })
+        Some(PositionOutcome { passing, inside: first.is_none(), only })
     }
 
     /// Where an event counts that passes somewhere. It goes by its run and number where it
@@ -95,8 +95,8 @@ impl<'a> Judge<'a> {
 }
 
 /// Where columns stand in a block.
-pub struct Columns {
-    pub wanted: Wanted,
+pub struct ScoreColumns {
+    pub wanted: ColumnRequest,
     pub keys: Keys,
     pub score: usize,
     pub cuts: Vec<usize>,
@@ -127,12 +127,12 @@ pub struct Keys {
     pub time: Option<usize>,
 }
 
-impl Columns {
-    fn of(head: &Head, plan: &Plan) -> Columns {
-        let mut wanted = Wanted {
+impl ScoreColumns {
+    fn of(head: &Head, plan: &SeasonPlan) -> ScoreColumns {
+        let mut wanted = ColumnRequest {
             keys: head.keys.clone(),
-            pass: matches!(plan.passing, Passing::Point(_)),
-            ..Wanted::default()
+            pass: matches!(plan.passing, PassCriterion::Point(_)),
+            ..ColumnRequest::default()
         };
         let key = |name: &str| head.keys.iter().position(|known| known == name);
         let (run, run_id) = (key("run"), key("run_id"));
@@ -163,7 +163,7 @@ impl Columns {
         let features = head.copied.iter().filter(|name| !not_features.contains(&name.as_str()));
         let drift: Vec<String> = features.cloned().collect();
         let drift = drift.iter().map(|name| index_of(&mut wanted.copied, name)).collect();
-        Columns {
+        ScoreColumns {
             wanted,
             keys,
             score,
