@@ -349,7 +349,12 @@ fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
     assert_eq!(slurm.finish(&job, "other.log").exit_code, 2, "{}", slurm.log("other.log"));
     let more = [&more[..], &arguments!["--overwrite"]].concat();
     let job = slurm.submit(&restarted, "run.sbatch", &more, "again-2.log");
-    assert_eq!(slurm.finish(&job, "again-2.log").state, "COMPLETED", "{}", slurm.log("again-2.log"));
+    assert_eq!(
+        slurm.finish(&job, "again-2.log").state,
+        "COMPLETED",
+        "{}",
+        slurm.log("again-2.log")
+    );
     // An extraction keeps what is finished.
     let hillas = work.join("hillas");
     let more = arguments![&hillas, ".", "extract", "-o", &hillas, "--compare", "at-least", &folder];
