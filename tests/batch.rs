@@ -334,7 +334,7 @@ fn image_array_pipeline_equals_single_commands() {
 
 /// Starts commands again whose outputs are finished, as Slurm does and as a user does.
 fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
-    // What keeps nothing begins anew where Slurm starts it again, and only there.
+    // What keeps nothing begins again only where it may replace what it did not write.
     let counted = work.join("season");
     let more = arguments![
         &counted,
@@ -348,9 +348,17 @@ fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
     ];
     let job = slurm.submit(&[], "run.sbatch", &more, "again.log");
     assert_eq!(slurm.finish(&job, "again.log").exit_code, 2, "{}", slurm.log("again.log"));
-    let job =
-        slurm.submit(&["--export=ALL,TAIGA_FLOW_RESTARTED=1"], "run.sbatch", &more, "anew.log");
-    assert_eq!(slurm.finish(&job, "anew.log").state, "COMPLETED", "{}", slurm.log("anew.log"));
+    let restarted = ["--export=ALL,TAIGA_FLOW_RESTARTED=1"];
+    let job = slurm.submit(&restarted, "run.sbatch", &more, "other.log");
+    assert_eq!(slurm.finish(&job, "other.log").exit_code, 2, "{}", slurm.log("other.log"));
+    let more = [&more[..], &arguments!["--overwrite"]].concat();
+    let job = slurm.submit(&restarted, "run.sbatch", &more, "again-2.log");
+    assert_eq!(
+        slurm.finish(&job, "again-2.log").state,
+        "COMPLETED",
+        "{}",
+        slurm.log("again-2.log")
+    );
     // An extraction keeps what is finished.
     let hillas = work.join("hillas");
     let more = arguments![&hillas, ".", "extract", "-o", &hillas, "--compare", "at-least", &folder];
@@ -543,6 +551,12 @@ fn htcondor_parts_score_the_whole_archive() {
 /// Runs a command by `jobs/lib.sh` with a launcher that starts it only in the attempts of
 /// `launches` (a digit each), and with a `sleep` that does not wait.
 fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
+    run(&mut supervising(folder, launches, command))
+}
+
+/// Returns the command of [`supervised`]. With `LOST_NODE` set, the launcher ends the script as the
+/// loss of its node would, once the program has ended.
+fn supervising(folder: &Path, launches: &str, command: &[OsString]) -> Command {
     let tools = folder.join("tools");
     std::fs::create_dir_all(&tools).expect("a folder");
     let write = |name: &str, text: String| {
@@ -558,7 +572,8 @@ fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
         format!(
             "echo x >>'{0}'; n=$(grep -c x '{0}')\n\
              while [[ $1 == --* ]]; do shift; done\n\
-             [[ {launches} == *$n* ]] || exit 0\nexec \"$@\"",
+             [[ {launches} == *$n* ]] || exit 0\n\
+             [ -z \"${{LOST_NODE:-}}\" ] || {{ \"$@\"; kill -9 $PPID; exit; }}\nexec \"$@\"",
             count.display()
         ),
     );
@@ -572,7 +587,7 @@ fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
         .env("TAIGA_FLOW_JOBS", jobs)
         .env("TAIGA_FLOW_PROGRAM", env!("CARGO_BIN_EXE_taiga-flow"))
         .env("TAIGA_FLOW_LAUNCH", "srun");
-    run(&mut bash)
+    bash
 }
 
 #[test]
@@ -608,4 +623,48 @@ fn old_product_does_not_hide_a_failed_launch() {
         .filter(|name| name.starts_with('.'))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn restarted_job_replaces_only_what_it_has_written() {
+    let folder = folder();
+    let (output, name) = (folder.path().join("out/report"), "page.html");
+    let page = output.join(name);
+    let job = |restarts: &str, more: &[&str]| {
+        let mut command =
+            Vec::from(arguments![&output, name, "report", &trained().run, "-o", &page]);
+        command.extend(more.iter().map(OsString::from));
+        let mut bash = supervising(folder.path(), "123", &command);
+        bash.env("SLURM_JOB_ID", "4711").env("SLURM_RESTART_COUNT", restarts);
+        bash
+    };
+    let notes = || {
+        let list = [folder.path().to_path_buf(), folder.path().join("out")];
+        let entries = list.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().to_string());
+        names.filter(|name| name.contains("4711")).count()
+    };
+    let code = |bash: &mut Command| {
+        let outcome = run(bash);
+        println!("{}{}", outcome.stdout, outcome.stderr);
+        outcome.code
+    };
+    // A page of somebody else is refused by every start.
+    std::fs::create_dir_all(&output).expect("a folder");
+    let other = "<!doctype html>\nof somebody else";
+    std::fs::write(&page, other).expect("a page");
+    for restarts in ["0", "1", "2"] {
+        assert_eq!(code(&mut job(restarts, &[])), Some(2));
+        assert_eq!((text(&page).as_str(), notes()), (other, 0));
+    }
+    // Unless it was to be replaced from the beginning.
+    assert_eq!(code(&mut job("1", &["--overwrite"])), Some(0));
+    assert_ne!(text(&page), other);
+    // What the first start has written before its node was lost is replaced by the next.
+    std::fs::remove_dir_all(folder.path().join("out")).expect("the folder");
+    assert_eq!(code(job("0", &[]).env("LOST_NODE", "1")), None);
+    assert!(page.is_file());
+    assert_eq!((notes(), code(&mut job("1", &[])), notes()), (1, Some(0), 0));
+    // It has ended: a later start of the same number refuses.
+    assert_eq!(code(&mut job("2", &[])), Some(2));
 }

@@ -2,6 +2,7 @@
 
 use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::SeasonSettings;
+use crate::data::files::output_kind::OutputKind;
 use crate::error::Result;
 use crate::report;
 use crate::season::{self, Options, Season};
@@ -87,8 +88,10 @@ impl Arguments {
             allow_failed: self.allow_failed,
             overwrite,
         };
-        let season = season::run(comm, &options)?;
         let page = self.output.join(report::SEASON_PAGE);
+        let check = || OutputKind::Page.refuse_existing(&page, overwrite);
+        sync_result(comm, if is_root(comm) { check() } else { Ok(()) })?;
+        let season = season::run(comm, &options)?;
         let write = || report::write_season(&season, &page);
         sync_result(comm, if is_root(comm) { write() } else { Ok(()) })?;
         Ok(season)

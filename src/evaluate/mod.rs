@@ -10,6 +10,7 @@ mod left_out;
 
 use crate::comm::{Communicator, Work, gather_slots, is_root, mark_shared, sync_result, watch};
 use crate::config::{Class, Hardware, Observation, Transform};
+use crate::data::files::output_kind::OutputKind;
 use crate::data::files::{list, stamp};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::split::{Part, Splitter};
@@ -25,7 +26,7 @@ use crate::engine::{self, RankResources, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{Card, DataFile, Model};
 use crate::statistics::comparison::baseline::Baseline;
-use crate::statistics::evaluation::Importance;
+use crate::statistics::evaluation::{FORMAT, Importance};
 use crate::statistics::{
     About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, EventWeights, FileCounts,
     LikenessTally, ParameterHistogram, Rule, Sample, Threshold, WeightSum, parameters,
@@ -86,7 +87,8 @@ pub struct Options {
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
 pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
-    sync_result(comm, storage::refuse_existing(&path, options.overwrite))?;
+    let kind = OutputKind::Json(FORMAT);
+    sync_result(comm, kind.refuse_existing(&path, options.overwrite))?;
     let root = is_root(comm);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = watched(comm, options);

@@ -11,10 +11,12 @@ use super::counting::event_classifier::EventClassifier;
 use super::folder::{Counted, Folder, ScoreFileEntry, count};
 use super::models::Models;
 use super::plan::{SeasonPlan, refuse_selections};
+use super::refuse_failed;
 use super::summary::{EventTally, Season, SeasonParts};
 use crate::comm::{Communicator, gather_values, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::config::SeasonSettings;
+use crate::data::files::output_kind::OutputKind;
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::data::table::scores::{ScoreBlock, ScoreFile};
 use crate::error::{Error, Fault, Result};
@@ -23,7 +25,7 @@ use crate::statistics::distribution::ordered_bits;
 use crate::statistics::{Crossed, Measured, Paired, Selected, WeightSum};
 use crate::storage;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +45,8 @@ pub struct Options {
     pub settings: SeasonSettings,
     /// Folder for `comparison.json`.
     pub output: Option<PathBuf>,
+    /// Most files of either that may be missing because they could not be scored.
+    pub allow_failed: usize,
     pub overwrite: bool,
 }
 
@@ -77,6 +81,9 @@ pub struct Side {
     pub models: Vec<String>,
     pub point: String,
     pub threshold: Option<f64>,
+    /// Files that are in no figure, with the reason.
+    #[serde(default)]
+    pub failed: BTreeMap<String, String>,
     #[serde(flatten)]
     pub tally: EventTally,
 }
@@ -123,7 +130,8 @@ impl PairCounts {
 pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonComparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
-        sync_result(comm, storage::refuse_existing(path, options.overwrite))?;
+        let kind = OutputKind::Json(FORMAT);
+        sync_result(comm, kind.refuse_existing(path, options.overwrite))?;
     }
     let settings = &options.settings;
     let open = || -> Result<[Folder; 2]> {
@@ -134,6 +142,9 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
         Ok(folders)
     };
     let folders = sync_result(comm, open())?;
+    for folder in &folders {
+        mark_shared(refuse_failed(folder, &Counted::default(), options.allow_failed))?;
+    }
     let plan = |folder: &Folder| SeasonPlan::new(&folder.head()?, settings, false);
     let plans = || -> Result<[SeasonPlan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
     let plans = sync_result(comm, plans())?;
@@ -148,6 +159,7 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<SeasonCompariso
         count(comm, &folders[0], &plans[0], settings)?,
         count(comm, &folders[1], &plans[1], settings)?,
     ];
+    mark_shared(refuse_unreadable(&counts))?;
     for (plan, counted) in plans.iter().zip(&counts) {
         let selections = counted.runs.values().flat_map(|run| &run.selections);
         mark_shared(refuse_selections(&plan.label, selections))?;
@@ -186,6 +198,17 @@ fn write(path: &Path, comparison: &SeasonComparison) -> Result<()> {
     let json = serde_json::to_vec_pretty(comparison)
         .map_err(|e| Fault::new("cannot write the comparison").found(e).internal())?;
     storage::write_file(path, &json)
+}
+
+/// Refuses score files that cannot be used: their events would be missing from one side.
+fn refuse_unreadable(counts: &[Counted; 2]) -> Result<()> {
+    let mut failed = counts.iter().flat_map(|counted| &counted.failed);
+    let Some((file, why)) = failed.next() else { return Ok(()) };
+    Err(Fault::new("a score file cannot be compared")
+        .file(file)
+        .found(format!("{why}, and {} more", failed.count()))
+        .advice("run `taiga-flow verify` on both folders, and score these inputs again")
+        .input())
 }
 
 /// Refuses scorings of different inputs.
@@ -260,6 +283,7 @@ fn sides(
             models: season.models,
             point: season.point,
             threshold: season.threshold,
+            failed: season.failed,
             tally: season.total.tally,
         })
     };
@@ -636,6 +660,9 @@ impl fmt::Display for SeasonComparison {
                 f,
                 "  {name:NAME$}{both:>12}{first_alone:>12}{second_alone:>12}{neither:>12}"
             )?;
+        }
+        for (file, why) in a.failed.iter().chain(&b.failed).collect::<BTreeMap<_, _>>() {
+            writeln!(f, "  in no figure: {file}: {why}")?;
         }
         Ok(())
     }

@@ -33,12 +33,12 @@ pub use summary::{
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::SeasonSettings;
+use crate::data::files::output_kind::OutputKind;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use folder::{Folder, count};
 use models::Models;
 use plan::SeasonPlan;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub const SEASON: &str = "season.json";
@@ -66,14 +66,13 @@ pub struct Options {
 /// candidates the root alone.
 pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
-    sync_result(comm, storage::refuse_existing(&path, options.overwrite))?;
+    sync_result(comm, OutputKind::Json(summary::FORMAT).refuse_existing(&path, options.overwrite))?;
     let settings = &options.settings;
     let models = sync_result(comm, Models::new(settings))?;
     let folder = sync_result(comm, Folder::open(&options.scores))?;
     let total = folder.files.len() + folder.failed.len();
     let refuse = |counted: &folder::Counted| {
-        let failed = summary::not_in_figures(&folder, counted);
-        mark_shared(refuse_failed(&folder.label, &failed, total, options.allow_failed))
+        mark_shared(refuse_failed(&folder, counted, options.allow_failed))
     };
     refuse(&folder::Counted::default())?;
     let plan =
@@ -121,13 +120,10 @@ pub fn run(comm: &dyn Communicator, options: &Options) -> Result<Season> {
     Ok(season)
 }
 
-/// Refuses to count a season of which more files are missing than are allowed to.
-fn refuse_failed(
-    scores: &str,
-    failed: &BTreeMap<String, String>,
-    total: usize,
-    allowed: usize,
-) -> Result<()> {
+/// Refuses scores of which more files are missing than are allowed to.
+fn refuse_failed(folder: &Folder, counted: &folder::Counted, allowed: usize) -> Result<()> {
+    let failed = summary::not_in_figures(folder, counted);
+    let total = folder.files.len() + folder.failed.len();
     if failed.len() <= allowed {
         return Ok(());
     }
@@ -136,7 +132,7 @@ fn refuse_failed(
         failed.iter().take(NAMED).map(|(file, why)| format!("{file}: {why}")).collect();
     let fault =
         Fault::new(format!("{} of {total} files could not be scored or read", failed.len()))
-            .file(scores)
+            .file(&folder.label)
             .expected(format!("at most {allowed} (--allow-failed)"))
             .found(format!("{}{more}", named.join("; ")))
             .advice(format!(

@@ -17,6 +17,7 @@ use crate::train::flows::{FlowPlan, Population};
 use crate::train::objectives::quantile;
 use crate::train::plan::TrainingPlan;
 use crate::train::replicas;
+use crate::train::run::ending::FINISHED;
 use crate::train::state::TrainState;
 use crate::train::trainer::{Trainer, diverged};
 use crate::train::{Existing, MODEL, Options, Summary};
@@ -61,7 +62,7 @@ impl Trainer<'_> {
             let path = journal.folder.file(MODEL);
             let hash = model.save(&path)?;
             journal.folder.forget_replaced()?;
-            journal.say(&format!("finished: {} with blake3 {hash}", path.display()))?;
+            journal.say(&format!("{FINISHED}{} with blake3 {hash}", path.display()))?;
             Ok(journal.folder.path.clone())
         });
         let run = sync_result(comm, written.transpose())?.unwrap_or_default();
