@@ -41,27 +41,34 @@ alone() {
     supervise "$1" "$2" "$TAIGA_FLOW_PROGRAM" "${@:3}"
 }
 
-# Whether the command keeps what an earlier start has finished; the others begin anew.
+# Whether the command keeps what an earlier start has finished; the others begin again.
 keeps() { [[ $begun == train || $begun == score || $begun == sweep || $begun == extract ]]; }
 
 supervise() {
-    local output=$1 product=$2 status child marker since ending= tries=3
+    local output=$1 product=$2 status child marker since tries=3
+    ending= requeued=
     shift 2
-    # What keeps its outputs must not begin anew at every start, and what does not must.
+    # A later start resumes what it keeps, and replaces the rest only if this job has written it.
     if [ "${TAIGA_FLOW_RESTARTED:-${SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
         local word words=()
         for word in "$@"; do
-            [ "$word" = --overwrite ] || words+=("$word")
+            [ "$word" = --overwrite ] && keeps || words+=("$word")
         done
-        keeps || words+=(--overwrite)
+        TAIGA_FLOW_NOTE=${TAIGA_FLOW_NOTE:-$(find_note "$output")}
+        [ -f "$TAIGA_FLOW_NOTE" ] || TAIGA_FLOW_NOTE=
+        [ -z "$TAIGA_FLOW_NOTE" ] || [[ " ${words[*]} " == *" --overwrite "* ]] || words+=(--overwrite)
         set -- "${words[@]}"
+    else
+        TAIGA_FLOW_NOTE=
+        keeps || holds_outputs "$output" || TAIGA_FLOW_NOTE=$(write_note "$output")
     fi
+    export TAIGA_FLOW_NOTE
     # Next to the outputs: the file system that rank 0 writes to, wherever it runs.
     marker=$(mktemp -p "$(existing "$output")" .taiga-flow-job.XXXXXX 2>/dev/null || mktemp) ||
         fail "no temporary file can be made for the state of the job"
     # The program makes this file when its ranks are connected.
     export TAIGA_FLOW_STARTED=$marker.started
-    trap 'rm -f "$marker" "$TAIGA_FLOW_STARTED"' EXIT
+    trap 'rm -f "$marker" "$TAIGA_FLOW_STARTED"; drop_note "$output"' EXIT
     # Slurm signals ranks by itself; a signal to this shell alone is handed on. SIGTERM is a
     # cancellation or a preemption, after which Slurm knows better than we whether to go on.
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
@@ -105,6 +112,40 @@ supervise() {
         go_on "$output" "$marker" "$status"
     fi
     exit "$status"
+}
+
+# Name of the note that there were no outputs at the first start of this job: what a later start
+# finds then is of this job. The note is next to the output, and goes with the job.
+note_name() {
+    printf '.taiga-flow-job-%s\n' "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+}
+
+write_note() { # OUTPUT
+    local note
+    [ -n "${SLURM_JOB_ID:-}" ] || return 0
+    note=$(existing "$1")/$(note_name)
+    ! : 2>/dev/null >"$note" || printf '%s\n' "$note"
+}
+
+find_note() { # OUTPUT
+    local folder=$1 name
+    [ -n "${SLURM_JOB_ID:-}" ] || return 0
+    name=$(note_name)
+    while folder=$(dirname "$folder"); do
+        [ ! -f "$folder/$name" ] || { printf '%s\n' "$folder/$name"; return; }
+        [[ $folder != / && $folder != . ]] || return 0
+    done
+}
+
+# Removes the note, but where Slurm may start a job again whose outputs are there.
+drop_note() { # OUTPUT
+    [ -n "${TAIGA_FLOW_NOTE:-}" ] || return 0
+    [ -n "${ending:-}${requeued:-}" ] && holds_outputs "$1" || rm -f "$TAIGA_FLOW_NOTE"
+}
+
+# Whether there is a file below a folder that a command may have written.
+holds_outputs() { # OUTPUT
+    [ -n "$(find "$1" -type f \( -name '*.json' -o -name '*.html' -o -name '*.h5' -o -name '*.csv' \) -print -quit 2>/dev/null)" ]
 }
 
 # Whether ranks have run at all. srun reports success where it could launch no task, and
@@ -152,6 +193,7 @@ go_on() {
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     if [ -z "${TAIGA_FLOW_RESTARTED:-}" ] && scontrol requeue "$job" 2>/dev/null; then
         say "put back into the queue, to go on"
+        requeued=1
         rm -f "$marker" "$TAIGA_FLOW_STARTED"
         # Slurm ends this script; should it be slow, an exit code must not come first.
         sleep 60
@@ -180,6 +222,7 @@ follow_up() {
         export SHARDS=${SHARDS:-$SLURM_ARRAY_TASK_COUNT}
     fi
     export TAIGA_FLOW_RESTARTED=$(($1 + 1))
+    requeued=1
     if ! next=$(sbatch --parsable "${options[@]}" "$0" "${arguments[@]}"); then
         say "this job cannot be requeued, and no job could be submitted to go on: submit it again"
         return 0

@@ -539,6 +539,12 @@ fn the_parts_that_htcondor_starts_score_the_whole_archive() {
 /// Runs a command by `jobs/lib.sh` with a launcher that starts it only in the attempts of
 /// `launches` (a digit each), and with a `sleep` that does not wait.
 fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
+    run(&mut supervising(folder, launches, command))
+}
+
+/// Returns the command of [`supervised`]. With `LOST_NODE` set, the launcher ends the script as the
+/// loss of its node would, once the program has ended.
+fn supervising(folder: &Path, launches: &str, command: &[OsString]) -> Command {
     let tools = folder.join("tools");
     std::fs::create_dir_all(&tools).expect("a folder");
     let write = |name: &str, text: String| {
@@ -554,7 +560,8 @@ fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
         format!(
             "echo x >>'{0}'; n=$(grep -c x '{0}')\n\
              while [[ $1 == --* ]]; do shift; done\n\
-             [[ {launches} == *$n* ]] || exit 0\nexec \"$@\"",
+             [[ {launches} == *$n* ]] || exit 0\n\
+             [ -z \"${{LOST_NODE:-}}\" ] || {{ \"$@\"; kill -9 $PPID; exit; }}\nexec \"$@\"",
             count.display()
         ),
     );
@@ -568,7 +575,7 @@ fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
         .env("TAIGA_FLOW_JOBS", jobs)
         .env("TAIGA_FLOW_PROGRAM", env!("CARGO_BIN_EXE_taiga-flow"))
         .env("TAIGA_FLOW_LAUNCH", "srun");
-    run(&mut bash)
+    bash
 }
 
 #[test]
@@ -604,4 +611,48 @@ fn launch_of_nothing_is_not_hidden_by_an_old_product() {
         .filter(|name| name.starts_with('.'))
         .collect();
     assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn restarted_job_replaces_only_what_it_has_written() {
+    let folder = folder();
+    let (output, name) = (folder.path().join("out/report"), "page.html");
+    let page = output.join(name);
+    let job = |restarts: &str, more: &[&str]| {
+        let mut command =
+            Vec::from(arguments![&output, name, "report", &trained().run, "-o", &page]);
+        command.extend(more.iter().map(OsString::from));
+        let mut bash = supervising(folder.path(), "123", &command);
+        bash.env("SLURM_JOB_ID", "4711").env("SLURM_RESTART_COUNT", restarts);
+        bash
+    };
+    let notes = || {
+        let list = [folder.path().to_path_buf(), folder.path().join("out")];
+        let entries = list.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().to_string());
+        names.filter(|name| name.contains("4711")).count()
+    };
+    let code = |bash: &mut Command| {
+        let outcome = run(bash);
+        println!("{}{}", outcome.stdout, outcome.stderr);
+        outcome.code
+    };
+    // A page of somebody else is refused by every start.
+    std::fs::create_dir_all(&output).expect("a folder");
+    let other = "<!doctype html>\nof somebody else";
+    std::fs::write(&page, other).expect("a page");
+    for restarts in ["0", "1", "2"] {
+        assert_eq!(code(&mut job(restarts, &[])), Some(2));
+        assert_eq!((text(&page).as_str(), notes()), (other, 0));
+    }
+    // Unless it was to be replaced from the beginning.
+    assert_eq!(code(&mut job("1", &["--overwrite"])), Some(0));
+    assert_ne!(text(&page), other);
+    // What the first start has written before its node was lost is replaced by the next.
+    std::fs::remove_dir_all(folder.path().join("out")).expect("the folder");
+    assert_eq!(code(job("0", &[]).env("LOST_NODE", "1")), None);
+    assert!(page.is_file());
+    assert_eq!((notes(), code(&mut job("1", &[])), notes()), (1, Some(0), 0));
+    // It has ended: a later start of the same number refuses.
+    assert_eq!(code(&mut job("2", &[])), Some(2));
 }

@@ -262,3 +262,37 @@ fn what_is_refused_leaves_no_folder_behind_however_deep_it_was_to_be() {
     run(&mut program(&arguments!["evaluate", "-m", model, "--gamma", &bad, "-o", &deep]));
     assert!(folder.path().join("a").is_dir() && !folder.path().join("a/b").exists());
 }
+
+#[test]
+fn report_refuses_an_argument_that_adds_nothing() {
+    let (trained, folder) = (trained(), folder());
+    let at = |name: &str| folder.path().join(name);
+    let evaluation = at("evaluation");
+    let evaluate = arguments!["evaluate", "-q", "-m", &trained.model, "-o", &evaluation];
+    let files = arguments!["--gamma", &trained.gamma, "--hadron", &trained.hadron];
+    succeed(&mut program(&[&evaluate[..], &files].concat()));
+    let without = at("without");
+    std::fs::create_dir(&without).expect("a folder");
+    std::fs::copy(evaluation.join("report.html"), without.join("report.html")).expect("a page");
+    std::fs::create_dir(at("season")).expect("a folder");
+    std::fs::write(at("season/season.json"), "{}").expect("a season");
+    let second = at("second");
+    std::fs::create_dir(&second).expect("a folder");
+    std::fs::copy(trained.run.join("config.toml"), second.join("config.toml")).expect("a copy");
+    let page = at("page.html");
+    let others = ["nix", "without", "season", "second", "evaluation/evaluation.json"];
+    for name in others {
+        let (run_folder, other) = (&trained.run, at(name));
+        for order in [[run_folder, &evaluation, &other], [&evaluation, run_folder, &other]] {
+            let [a, b, c] = order;
+            let outcome = run(&mut program(&arguments!["report", a, b, c, "-o", &page]));
+            assert_eq!(outcome.code, Some(2), "{name}: {}", outcome.stderr);
+            let named = other.display().to_string();
+            assert!(outcome.stderr.lines().any(|line| line.contains(&named)), "{}", outcome.stderr);
+            assert!(!page.exists());
+        }
+    }
+    // A run with an evaluation in it is shown with both.
+    let whole = [&trained.run, &evaluation].map(OsString::from);
+    succeed(&mut program(&[&arguments!["report", "-o", &page][..], &whole].concat()));
+}

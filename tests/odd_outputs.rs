@@ -97,3 +97,70 @@ fn link_to_a_file_is_replaced_by_the_output() {
     assert!(!link.is_symlink() && hash(&link) != before);
     assert_eq!(hash(&target), before);
 }
+
+/// Runs a command with `--overwrite` where `foreign` has the name of its output.
+fn assert_kept(command: &[OsString], output: &Path, foreign: &[u8]) {
+    std::fs::create_dir_all(output.parent().expect("a folder")).expect("a folder");
+    std::fs::write(output, foreign).expect("a file");
+    let outcome = run(program(command).arg("--overwrite"));
+    assert_eq!(outcome.code, Some(USAGE), "{command:?}: {}", outcome.stderr);
+    let (name, told) = (output.display().to_string(), &outcome.stderr);
+    assert!(told.contains("not an output of this command") && told.contains(&name), "{told}");
+    assert_eq!(std::fs::read(output).expect("the file"), foreign, "{command:?}");
+    std::fs::remove_file(output).expect("the file");
+}
+
+#[test]
+fn overwrite_replaces_only_outputs_of_the_command() {
+    let folder = folder();
+    let output = folder.path().join("out");
+    let mut all = commands(folder.path(), &output);
+    all.truncate(all.len() - 1); // `init` writes texts that users change
+    let read = |path: &Path| std::fs::read(path).expect("a file");
+    let model = read(&trained().model);
+    let mut made = Vec::new();
+    for (command, path) in &all {
+        for foreign in [&model[..], b"[train]\nepochs = 3\n", b"{\"format\": \"other 1\"}"] {
+            assert_kept(command, path, foreign);
+        }
+        succeed(&mut program(command));
+        succeed(program(command).arg("--overwrite"));
+        made.push(read(path));
+        std::fs::remove_dir_all(&output).expect("the folder");
+    }
+    // Files of other commands of the program: of each another one.
+    for (i, (command, path)) in all.iter().enumerate() {
+        for (j, (other, _)) in all.iter().enumerate().filter(|(j, _)| *j != i) {
+            assert_ne!(made[i], made[j], "{command:?} {other:?}");
+            assert_kept(command, path, &made[j]);
+        }
+    }
+}
+
+#[test]
+fn season_replaces_only_pages_and_its_own_json() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    simulated(at("archive/a.h5"), Class::Hadron, 300, 1);
+    let model = &trained().model;
+    let scores = at("scores");
+    let score = arguments!["score", "-q", "-m", model, "-o", &scores, at("archive")];
+    succeed(program(&score).args(["--set", "score.positions=2"]));
+    let least = ["--threshold", "-1000"].map(OsString::from);
+    let out = at("out");
+    let season = [&arguments!["season", &scores, "-o", &out][..], &least].concat();
+    let compare = [&arguments!["compare", &scores, &scores, "-o", &out][..], &least].concat();
+    let files = [(&season, "season.json"), (&season, "season.html"), (&compare, "comparison.json")];
+    for (command, name) in files {
+        assert_kept(command, &out.join(name), b"[train]\nepochs = 3\n");
+    }
+    succeed(&mut program(&season));
+    succeed(&mut program(&compare));
+    let of_season = std::fs::read(out.join("season.json")).expect("a season");
+    assert_kept(&compare, &out.join("comparison.json"), &of_season);
+    std::fs::remove_file(out.join("season.json")).expect("the season");
+    // Its page is there, and was not asked to be replaced.
+    let outcome = run(&mut program(&season));
+    assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
+    succeed(program(&season).arg("--overwrite"));
+}

@@ -2,6 +2,7 @@
 
 use crate::comm::{World, agree, is_root};
 use crate::config::SeasonSettings;
+use crate::data::files::output_kind::OutputKind;
 use crate::error::Result;
 use crate::report;
 use crate::season::{self, Options, Season};
@@ -87,8 +88,10 @@ impl Arguments {
             allow_failed: self.allow_failed,
             overwrite,
         };
-        let season = season::run(world, &options)?;
         let page = self.output.join(report::SEASON_PAGE);
+        let check = || OutputKind::Page.refuse_existing(&page, overwrite);
+        agree(world, if is_root(world) { check() } else { Ok(()) })?;
+        let season = season::run(world, &options)?;
         let write = || report::write_season(&season, &page);
         agree(world, if is_root(world) { write() } else { Ok(()) })?;
         Ok(season)

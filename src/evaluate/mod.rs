@@ -10,6 +10,7 @@ mod left_out;
 
 use crate::comm::{Work, World, agree, common, gather_slots, is_root, watch};
 use crate::config::{Class, Hardware, Observation, Transform};
+use crate::data::files::output_kind::OutputKind;
 use crate::data::files::{list, stamp};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::split::{Part, Splitter};
@@ -25,7 +26,7 @@ use crate::engine::{self, Place, Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::model::{Card, DataFile, Model};
 use crate::statistics::comparison::baseline::Yardstick;
-use crate::statistics::evaluation::Importance;
+use crate::statistics::evaluation::{FORMAT, Importance};
 use crate::statistics::{
     About, Auc, Bounds, ClassCounts, CutEvent, CutsBaseline, Evaluation, FileCounts, LikenessTally,
     ParameterHistogram, Rule, Sample, Sum, Threshold, Weights, parameters,
@@ -86,7 +87,8 @@ pub struct Options {
 /// Scores all files and writes `evaluation.json`; every rank gets the evaluation.
 pub fn run(world: &dyn World, options: &Options) -> Result<Evaluation> {
     let path = options.output.join(EVALUATION);
-    agree(world, storage::refuse_existing(&path, options.overwrite))?;
+    let kind = OutputKind::Json(FORMAT);
+    agree(world, kind.refuse_existing(&path, options.overwrite))?;
     let root = is_root(world);
     let made = root.then(|| storage::outermost_missing(&options.output)).flatten();
     let outcome = watched(world, options);

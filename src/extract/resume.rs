@@ -10,6 +10,7 @@ use super::manifest::{ExtractedFile, MANIFEST, Summary};
 use super::{Camera, Options};
 use crate::comm::{StopFlag, Work, World};
 use crate::data::files::finished::FinishedFile;
+use crate::data::files::output_kind::OutputKind;
 use crate::data::files::stamp::{self, Stamp};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::failures::Failure;
@@ -48,9 +49,14 @@ pub fn prepare(assignment: &Assignment, options: &Options, settings: &str) -> Re
     }
     let manifest = folder.join(MANIFEST);
     let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
+    let entries: Entries<ExtractedFile> = ledger::read(folder)?.entries;
     for job in &assignment.jobs {
         inputs.refuse(&job.output)?;
         refuse_links(folder, &job.output)?;
+        if options.overwrite {
+            let is_recorded = entries.contains_key(&job.name);
+            OutputKind::Extraction.refuse_other(&job.output, is_recorded)?;
+        }
     }
     let earlier = match Summary::read(&manifest) {
         Ok(Some(summary)) => earlier(assignment, options, settings, summary)?,

@@ -2,61 +2,32 @@
 
 use super::{ReportInputs, RunData};
 use crate::bounded;
-use crate::error::{Fault, Result};
+use crate::data::files::output_kind::OutputKind;
+use crate::error::{Error, Fault, Result};
 use crate::evaluate::EVALUATION;
 use crate::metrics::EpochMetrics;
 use crate::model::Model;
-use crate::season::COMPARISON;
+use crate::season::{COMPARISON, SEASON};
 use crate::storage;
 use crate::train::{CONFIG, METRICS, MODEL, PROVENANCE};
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Name of the page in run folders and evaluation folders.
 pub const PAGE: &str = "report.html";
-const PAGE_START: &[u8; 14] = b"<!doctype html";
-/// Of a page, before its first tag [bytes].
-const LONGEST_HEAD: u64 = 4096;
 /// Largest text file read.
 const LARGEST_FILE: u64 = 256 << 20;
 
 /// Reads the first run among the folders, all evaluations in them or one below, each once (an
 /// evaluation may lie in the run's own folder), and comparisons of two scorings.
+///
+/// # Errors
+/// `Usage` for a folder that adds nothing to the page.
 pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
     let mut inputs = ReportInputs::default();
     let mut seen = BTreeSet::new();
     for folder in folders {
-        if inputs.run.is_none() && folder.join(CONFIG).is_file() {
-            inputs.run = Some(load_run(folder)?);
-            inputs.title = title(folder);
-        }
-        let comparison = folder.join(COMPARISON);
-        if comparison.is_file() && seen.insert(comparison.canonicalize().unwrap_or_default()) {
-            inputs.comparisons.push(parse(&comparison)?);
-        }
-        let mut found = vec![folder.join(EVALUATION)];
-        if let Ok(entries) = std::fs::read_dir(folder) {
-            let mut below: Vec<PathBuf> =
-                entries.flatten().map(|e| e.path().join(EVALUATION)).collect();
-            below.sort();
-            found.extend(below);
-        }
-        for path in found.iter().filter(|p| p.is_file()) {
-            if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                continue;
-            }
-            inputs.evaluations.push(parse(path)?);
-        }
-    }
-    let nothing = inputs.evaluations.is_empty() && inputs.comparisons.is_empty();
-    if inputs.run.is_none() && nothing {
-        return Err(Fault::new("nothing to report on")
-            .expected(format!(
-                "a run folder ({CONFIG}), an evaluation ({EVALUATION}) or a comparison ({COMPARISON})"
-            ))
-            .found(folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", "))
-            .usage());
+        add(folder, &mut inputs, &mut seen)?;
     }
     if inputs.title.is_empty() {
         inputs.title = folders.first().map_or(String::new(), |f| title(f));
@@ -64,28 +35,93 @@ pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
     Ok(inputs)
 }
 
-/// Renders the page and writes it, whole.
-pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
-    storage::refuse_existing(output, overwrite)?;
-    refuse_other_file(output)?;
-    storage::write_file(output, super::page(inputs)?.as_bytes())
+/// Adds what a folder holds; `seen` are the folders of runs, evaluations and comparisons so far.
+fn add(folder: &Path, inputs: &mut ReportInputs, seen: &mut BTreeSet<PathBuf>) -> Result<()> {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let run = folder.join(CONFIG);
+    let is_run = run.is_file();
+    if is_run && inputs.run.is_none() {
+        inputs.run = Some(load_run(folder)?);
+        inputs.title = title(folder);
+        seen.insert(place(&run));
+    }
+    let comparison = folder.join(COMPARISON);
+    let has_comparison = comparison.is_file();
+    if has_comparison && seen.insert(place(&comparison)) {
+        inputs.comparisons.push(parse(&comparison)?);
+    }
+    let evaluations = evaluations(folder);
+    for path in &evaluations {
+        if seen.insert(place(path)) {
+            inputs.evaluations.push(parse(path)?);
+        }
+    }
+    let adds = has_comparison || !evaluations.is_empty();
+    if is_run && !seen.contains(&place(&run)) {
+        return refuse_second_run(folder, adds);
+    }
+    if is_run || adds { Ok(()) } else { Err(nothing_to_report(folder)) }
 }
 
-/// Refuses to replace a file that is not a page, such as a model or a log.
-fn refuse_other_file(output: &Path) -> Result<()> {
-    let mut head = Vec::new();
-    let Ok(file) = std::fs::File::open(output) else { return Ok(()) };
-    let read = file.take(LONGEST_HEAD).read_to_end(&mut head);
-    let text = head.trim_ascii_start();
-    let is_page = text.get(..PAGE_START.len()).is_some_and(|t| t.eq_ignore_ascii_case(PAGE_START));
-    if read.is_ok() && (text.is_empty() || is_page) {
+/// Returns the evaluations of a folder and of the folders in it.
+fn evaluations(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.join(EVALUATION)];
+    if let Ok(entries) = std::fs::read_dir(folder) {
+        let mut below: Vec<PathBuf> =
+            entries.flatten().map(|e| e.path().join(EVALUATION)).collect();
+        below.sort();
+        found.extend(below);
+    }
+    for path in found.iter().skip(1).filter(|path| !path.is_file()) {
+        if path.with_file_name(PAGE).is_file() && !path.with_file_name(CONFIG).is_file() {
+            log::warn!("{} is missing: the page leaves this evaluation out", path.display());
+        }
+    }
+    found.retain(|path| path.is_file());
+    found
+}
+
+/// Refuses a second run, or warns of it where its folder adds an evaluation.
+fn refuse_second_run(folder: &Path, adds: bool) -> Result<()> {
+    if adds {
+        log::warn!(
+            "{}: the page shows its evaluations; its run is not the first",
+            folder.display()
+        );
         return Ok(());
     }
-    Err(Fault::new("the file to replace is not a page")
-        .file(output)
-        .expected("an HTML page, or a name that is not in use")
-        .advice("choose another output, such as report.html")
+    Err(Fault::new("a page shows one run")
+        .file(folder)
+        .found("a second run without evaluations")
+        .advice("write a page for each run, or give the folders of their evaluations")
         .usage())
+}
+
+fn nothing_to_report(folder: &Path) -> Error {
+    let found = match std::fs::metadata(folder) {
+        Ok(data) if data.is_dir() && folder.join(SEASON).is_file() => "a season",
+        Ok(data) if data.is_dir() => "a folder without any of these",
+        Ok(_) => "not a folder",
+        Err(_) => "no such folder",
+    };
+    let advice = match found {
+        "a season" => "open season.html, which `season` wrote next to it",
+        _ => "leave the argument out, or write its run or evaluation again",
+    };
+    Fault::new("nothing to report on")
+        .file(folder)
+        .expected(format!(
+            "a run folder ({CONFIG}), an evaluation ({EVALUATION}) or a comparison ({COMPARISON})"
+        ))
+        .found(found)
+        .advice(advice)
+        .usage()
+}
+
+/// Renders the page and writes it, whole.
+pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
+    OutputKind::Page.refuse_existing(output, overwrite)?;
+    storage::write_file(output, super::page(inputs)?.as_bytes())
 }
 
 fn load_run(folder: &Path) -> Result<RunData> {
@@ -142,25 +178,6 @@ fn title(folder: &Path) -> String {
 mod tests {
     use super::*;
     use crate::statistics::{About, Evaluation, Rule, Sample};
-
-    #[test]
-    fn only_a_page_is_replaced_by_a_page() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        for (name, text, code) in [
-            ("page.html", "\n\n<!DOCTYPE html>\n<html>", None),
-            ("empty", "", None),
-            ("new.html", "", None),
-            ("model.safetensors", "{\"__metadata__\": {}}", Some(2)),
-            ("short", "<!", Some(2)),
-        ] {
-            if name != "new.html" {
-                std::fs::write(at(name), text).unwrap();
-            }
-            let refused = refuse_other_file(&at(name)).err().map(|error| error.exit_code());
-            assert_eq!(refused, code, "{name}");
-        }
-    }
 
     #[test]
     fn an_evaluation_in_its_runs_folder_is_read_once() {

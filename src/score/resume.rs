@@ -11,6 +11,7 @@ use super::output::{Counts, FORMAT, GROUP, VERSION_WITH_POSITIONS};
 use super::scoring_plan::Recipe;
 use super::{Format, MANIFEST, Options, ScoredFile, Summary};
 use crate::data::files::finished::{Column, FinishedFile};
+use crate::data::files::output_kind::OutputKind;
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, Kind};
@@ -72,9 +73,18 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
         let known = entries.get(&job.name).and_then(|e| e.last());
         if !is_of_model(job, model, options, known) {
             storage::refuse_existing(&job.output, options.overwrite)?;
+            output_kind(options.format).refuse_other(&job.output, known.is_some())?;
         }
     }
     storage::create_folder(&options.output)
+}
+
+/// Returns what an output of this format is recognised by.
+fn output_kind(format: Format) -> OutputKind {
+    match format {
+        Format::Hdf5 => OutputKind::Scores,
+        Format::Csv => OutputKind::Other("a table of scores", begins_as_scores),
+    }
 }
 
 /// Makes the folders of the outputs.

@@ -15,6 +15,7 @@ use serde::Serialize;
 use taiga_flow_gpu::random::Stream;
 
 pub use crate::config::Class;
+use crate::data::files::output_kind::OutputKind;
 use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnWriter, Kind, Values};
 use crate::data::table::events;
 use crate::error::{Error, Fault, Result};
@@ -70,6 +71,7 @@ pub fn run(options: &Options) -> Result<Summary> {
             .found(options.events)
             .usage());
     }
+    OutputKind::Simulation.refuse_existing(&options.output, options.overwrite)?;
     let stream = toy::stream(options.seed, options.class);
     let columns = columns();
     let mut writer =

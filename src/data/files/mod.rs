@@ -2,6 +2,7 @@
 
 pub mod finished;
 pub mod list;
+pub mod output_kind;
 pub mod pattern;
 pub mod protected;
 pub mod stamp;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::config::Class;
+use crate::data::files::output_kind::OutputKind;
 use crate::data::files::protected::ProtectedInputs;
 use crate::data::files::stamp::{hash_file, same_content};
 use crate::data::schema::columns::{ColumnSpec, ColumnWriter, Kind, Values};
@@ -21,7 +22,6 @@ use crate::data::schema::{Schema, Text};
 use crate::data::table::events;
 use crate::data::text::{self, Columns, Placement, Rows};
 use crate::error::{Fault, Result};
-use crate::storage::refuse_existing;
 
 /// A quantity that differs from the file's own in more than this share of the rows was
 /// computed from wrong units, a wrong axis or a wrong sign.
@@ -76,7 +76,7 @@ impl fmt::Display for Summary {
 
 /// Converts all inputs into the output, whole or not at all.
 pub fn run(options: &Options) -> Result<Summary> {
-    refuse_existing(&options.output, options.overwrite)?;
+    OutputKind::Conversion.refuse_existing(&options.output, options.overwrite)?;
     let first = distinct_inputs(options)?;
     let named = options.dialect.as_deref().map(Path::new);
     let inputs = options.inputs.iter().map(PathBuf::as_path).chain(named);

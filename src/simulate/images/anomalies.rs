@@ -10,6 +10,7 @@
 
 use super::shower::{Lookup, Muon, SINGLE_PE, pair};
 use crate::comm::Solo;
+use crate::data::files::output_kind::OutputKind;
 use crate::data::images::{ImageBlock, ImageFile, ImageSet, ImageWriter, Images, Sigma};
 use crate::data::schema::columns::{ColumnSpec, Kind, Values};
 use crate::dataset::assignment::Assignment;
@@ -118,7 +119,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     let inputs = assignment.protected(options.camera.as_deref().map(Path::new));
     for job in &assignment.jobs {
         inputs.refuse(&job.output)?;
-        storage::refuse_existing(&job.output, options.overwrite)?;
+        OutputKind::Anomalies.refuse_existing(&job.output, options.overwrite)?;
     }
     assignment.remove_dead_parts()?;
     let mut summary =

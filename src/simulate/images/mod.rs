@@ -10,6 +10,7 @@ pub mod anomalies;
 mod shower;
 
 use super::{Class, MAX_EVENTS, keys};
+use crate::data::files::output_kind::OutputKind;
 use crate::data::images::{ImageWriter, Images};
 use crate::data::schema::columns::{ColumnSpec, Kind, Values};
 use crate::error::{Error, Fault, Result};
@@ -70,6 +71,7 @@ impl std::fmt::Display for Summary {
 /// Writes `options.events` triggered images to the output, whole or not at all.
 pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
+    OutputKind::Simulation.refuse_existing(&options.output, options.overwrite)?;
     let camera = Camera::by_name(&options.camera)?;
     let sigma = pedestal_sigma(options, camera.pixels());
     let images = Images {
