@@ -330,7 +330,7 @@ fn images_go_the_whole_way_to_a_season_by_an_array_and_give_what_single_commands
 
 /// Starts commands again whose outputs are finished, as Slurm does and as a user does.
 fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
-    // What keeps nothing begins anew where Slurm starts it again, and only there.
+    // What keeps nothing begins again only where it may replace what it did not write.
     let counted = work.join("season");
     let more = arguments![
         &counted,
@@ -344,9 +344,17 @@ fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
     ];
     let job = slurm.submit(&[], "run.sbatch", &more, "again.log");
     assert_eq!(slurm.finish(&job, "again.log").exit_code, 2, "{}", slurm.log("again.log"));
-    let job =
-        slurm.submit(&["--export=ALL,TAIGA_FLOW_RESTARTED=1"], "run.sbatch", &more, "anew.log");
-    assert_eq!(slurm.finish(&job, "anew.log").state, "COMPLETED", "{}", slurm.log("anew.log"));
+    let restarted = ["--export=ALL,TAIGA_FLOW_RESTARTED=1"];
+    let job = slurm.submit(&restarted, "run.sbatch", &more, "other.log");
+    assert_eq!(slurm.finish(&job, "other.log").exit_code, 2, "{}", slurm.log("other.log"));
+    let more = [&more[..], &arguments!["--overwrite"]].concat();
+    let job = slurm.submit(&restarted, "run.sbatch", &more, "again-2.log");
+    assert_eq!(
+        slurm.finish(&job, "again-2.log").state,
+        "COMPLETED",
+        "{}",
+        slurm.log("again-2.log")
+    );
     // An extraction keeps what is finished.
     let hillas = work.join("hillas");
     let more = arguments![&hillas, ".", "extract", "-o", &hillas, "--compare", "at-least", &folder];

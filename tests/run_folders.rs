@@ -1,6 +1,6 @@
 //! `verify` of a run folder: its records and its model belong to each other.
 
-use crate::support::{Case, arguments, program, run, seed, succeed};
+use crate::support::{Case, arguments, program, run, seed, succeed, tree};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -90,4 +90,88 @@ fn missing_or_altered_record_is_named() {
     assert_eq!(outcome.code, Some(75), "{}", outcome.stderr);
     std::fs::write(stopped.join("metrics.jsonl"), "{\"epoch\"").expect("a torn line");
     assert_eq!(wrong(&stopped).0, [""; 0]);
+}
+
+/// Replaces the checkpoints of a run by those of another one.
+fn exchange_checkpoints(run_folder: &Path, other: &Path) {
+    let own = run_folder.join("checkpoints");
+    std::fs::remove_dir_all(&own).expect("checkpoints");
+    let copy = Command::new("cp").arg("-a").args([&other.join("checkpoints"), &own]).status();
+    assert!(copy.expect("cp").success());
+}
+
+#[test]
+fn checkpoints_of_another_run_are_found() {
+    let case = Case::new(1500, SHORT);
+    let stopped = |name: &str, more: &[&str]| {
+        let path = case.at(name);
+        let more = [&["--stop-after", "0s"][..], more].concat();
+        assert_eq!(run(&mut program(&case.train(&path, &more))).code, Some(75));
+        path
+    };
+    let finished = case.at("finished");
+    succeed(&mut program(&case.train(&finished, &[])));
+    let other = format!("train.seed={}", 10 + seed() % 1000);
+    let foreign = stopped("foreign", &["--set", &other]);
+    for run_folder in [stopped("stopped", &[]), finished] {
+        exchange_checkpoints(&run_folder, &foreign);
+        let (names, told) = wrong(&run_folder);
+        assert!(names.iter().all(|name| name.starts_with("checkpoints/step-")), "{told}");
+        assert!(!names.is_empty() && told.contains("of another run"), "{told}");
+    }
+}
+
+#[test]
+fn removed_model_of_a_finished_run_is_named() {
+    let case = Case::new(1500, SHORT);
+    let (whole, model) = (case.at("run"), "model.safetensors");
+    succeed(&mut program(&case.train(&whole, &[])));
+    let before = std::fs::read(whole.join(model)).expect("a model");
+    std::fs::remove_file(whole.join(model)).expect("a model");
+    let (names, told) = wrong(&whole);
+    assert!(names == [model] && told.contains("missing"), "{told}");
+    // Also without the log that says finished.
+    let copy = copied(&whole, "without-log");
+    std::fs::remove_file(copy.join("train.log")).expect("a log");
+    assert_eq!(wrong(&copy).0, [model]);
+    // The same command writes it again.
+    succeed(&mut program(&case.train(&whole, &[])));
+    assert_eq!(std::fs::read(whole.join(model)).expect("a model"), before);
+    assert_eq!(wrong(&whole).0, [""; 0]);
+}
+
+#[test]
+fn run_folder_is_refused_as_an_output() {
+    let case = Case::new(1500, SHORT);
+    let whole = case.at("run");
+    succeed(&mut program(&case.train(&whole, &[])));
+    let (model, gamma) = (whole.join("model.safetensors"), case.at("gamma.h5"));
+    let before = tree(&whole);
+    let score = arguments!["score", "-m", &model, "-o", &whole, &gamma];
+    for command in [
+        &score[..],
+        &arguments!["extract", "-o", &whole, &gamma],
+        &arguments!["anomalies", "-o", &whole, &gamma],
+        &arguments!["evaluate", "-m", &model, "-o", &whole, "--gamma", &gamma, "--hadron", &gamma],
+        &arguments!["season", &gamma, "-o", &whole],
+        &arguments!["compare", &gamma, &gamma, "-o", &whole],
+    ] {
+        for more in [&[][..], &["--overwrite"]] {
+            let outcome = run(program(command).args(more));
+            assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("holds a run"), "{}", outcome.stderr);
+        }
+    }
+    assert_eq!(tree(&whole), before);
+    // Scores that an earlier version has written there are verified too.
+    let scores = case.at("scores");
+    succeed(&mut program(&arguments!["score", "-m", &model, "-o", &scores, &gamma]));
+    let copy = Command::new("cp").arg("-a").args([&scores.join("."), &whole]).status();
+    assert!(copy.expect("cp").success());
+    let (names, told) = wrong(&whole);
+    assert!(names.is_empty() && told.contains("checkpoint") && told.contains("rows"), "{told}");
+    std::fs::remove_file(whole.join("gamma.h5")).expect("scores");
+    assert_eq!(wrong(&whole).0, ["gamma.h5"]);
+    std::fs::remove_file(whole.join("metrics.jsonl")).expect("metrics");
+    assert_eq!(wrong(&whole).0, ["metrics.jsonl", "gamma.h5"]);
 }

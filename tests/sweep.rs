@@ -1,6 +1,6 @@
 //! A sweep gives what its trainings would give one by one, and tells where each is.
 
-use crate::support::{Case, arguments, hash, json, program, ranks, run, succeed, text};
+use crate::support::{Case, arguments, hash, json, program, ranks, run, seed, succeed, text};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -117,4 +117,80 @@ fn point_that_diverges_says_so() {
     assert_eq!(json(&arguments!["status", &run_folder])["state"], "diverged");
     let told = succeed(&mut program(&arguments!["status", &run_folder])).stdout;
     assert!(told.contains(": diverged") && told.contains("training diverged"), "{told}");
+}
+
+fn rows(output: &Path) -> Vec<Vec<String>> {
+    let table = text(&output.join("sweep.tsv"));
+    table.lines().map(|line| line.split('\t').map(String::from).collect()).collect()
+}
+
+#[test]
+fn run_of_other_settings_has_no_figures_in_the_table() {
+    let case = Case::new(1500, SHORT);
+    let output = case.at("sweep");
+    let sweep = |grid: &str, more: &[&str]| {
+        let command = arguments!["sweep", "-q", "-c", &case.configuration, "-o", &output];
+        let grid = arguments!["--grid", grid, "--threads", "1"];
+        run(program(&[&command[..], &grid].concat()).args(more))
+    };
+    let first = sweep("train.learning_rate=1e-3,3e-3", &[]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let state = |line: usize| rows(&output)[line][2].clone();
+    assert_eq!((state(1), state(2)), ("finished".to_string(), "finished".to_string()));
+    // Point 0 is the same, point 1 is not.
+    let other = sweep("train.learning_rate=1e-3,1e-2", &["--point", "0"]);
+    assert_eq!(other.code, Some(0), "{}", other.stderr);
+    let table = rows(&output);
+    assert_eq!(table[2][1..6], ["1e-2", "other-settings", "0", "-", "-"], "{table:?}");
+    assert!(table[1][5].ends_with('*'), "{table:?}");
+    assert!(other.stdout.contains("point 1: its folder holds a run of other settings"));
+    // All others are of other settings, and those that this call trains fail.
+    for more in [&["--point", "1"][..], &[]] {
+        let refused = sweep("train.learning_rate=1e-3,1e-2", more);
+        assert_ne!(refused.code, Some(0), "{}", refused.stdout);
+        assert_eq!(rows(&output)[2][2], "other-settings");
+    }
+    let base = sweep("train.learning_rate=1e-3,3e-3", &["--set", "train.epochs=3"]);
+    assert_ne!(base.code, Some(0), "{}", base.stdout);
+    let table = rows(&output);
+    let listed = |row: &Vec<String>| row[2] == "other-settings" && !row[5].ends_with('*');
+    assert!(table[1..].iter().all(listed), "{table:?}");
+    // A model of another training in the folder of a point is not its own.
+    let model = |point: usize| output.join(format!("point-{point}/model.safetensors"));
+    std::fs::copy(model(0), model(1)).expect("a model");
+    let listed = sweep("train.learning_rate=1e-3,3e-3", &["--dry-run", "--json"]).stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(listed["points"][1]["state"], "other-settings", "{listed}");
+    assert_eq!((&listed["points"][0]["state"], &listed["best"]), (&"finished".into(), &0.into()));
+}
+
+#[test]
+fn run_of_other_data_has_no_figures_in_the_table() {
+    let case = Case::new(1500, SHORT);
+    let output = case.at("sweep");
+    let sweep = |more: &[&str]| {
+        let command = arguments!["sweep", "-q", "-c", &case.configuration, "-o", &output];
+        let grid = arguments!["--grid", "train.seed=1,2", "--threads", "1"];
+        run(program(&[&command[..], &grid].concat()).args(more))
+    };
+    assert_eq!(sweep(&["--point", "1"]).code, Some(0));
+    let gamma = case.at("gamma.h5");
+    std::fs::remove_file(&gamma).expect("the events");
+    crate::support::simulated(gamma, taiga_flow::config::Class::Gamma, 1600, seed() + 1);
+    assert_eq!(sweep(&["--point", "0"]).code, Some(0));
+    let table = rows(&output);
+    assert_eq!((table[1][2].as_str(), table[2][2].as_str()), ("finished", "other-data"));
+    assert!(table[1][5].ends_with('*') && table[2][5] == "-", "{table:?}");
+    assert_ne!(sweep(&[]).code, Some(0));
+}
+
+#[test]
+fn points_of_different_measures_have_no_best() {
+    let case = Case::new(1500, SHORT);
+    let output = case.at("sweep");
+    let command = arguments!["sweep", "-q", "-c", &case.configuration, "-o", &output, "--grid"];
+    let cuts = arguments!["cuts.size={ min = 60 },{ min = 80 }", "--threads", "1"];
+    let told = succeed(&mut program(&[&command[..], &cuts].concat())).stdout;
+    assert!(told.contains("no point is marked as the best"), "{told}");
+    assert!(!text(&output.join("sweep.tsv")).contains('*'));
 }

@@ -285,6 +285,30 @@ fn night_that_fails_stays_in_the_manifest() {
     for text in [&page, &json] {
         assert!(text.contains("1 of 4 files are in no figure") && text.contains("bad.h5"));
     }
+    // And for a comparison.
+    let compare = |more: &[&str]| {
+        let all = arguments!["compare", &output, &output, "-o", archive.at("compared")];
+        run(program(&all).args(["--threshold", "-1000"]).args(more))
+    };
+    let refused = compare(&[]);
+    assert_eq!(refused.code, Some(PARTIAL), "{}", refused.stderr);
+    for part in ["1 of 4 files", "bad.h5", "--allow-failed 1"] {
+        assert!(refused.stderr.contains(part), "'{part}' is not in: {}", refused.stderr);
+    }
+    let written = archive.at("compared/comparison.json");
+    assert!(!written.exists());
+    let told = compare(&["--allow-failed", "1"]);
+    assert_eq!(told.code, Some(0), "{}", told.stderr);
+    assert!(told.stdout.contains("in no figure") && told.stdout.contains("bad.h5"), "{told:?}");
+    let json: Value =
+        serde_json::from_slice(&std::fs::read(written).expect("a comparison")).expect("JSON");
+    for side in ["first", "second"] {
+        let failed = json[side]["failed"].as_object().expect("failed files");
+        assert!(failed.len() == 1 && failed.keys().all(|name| name.ends_with("bad.h5")));
+    }
+    let page = archive.at("compared.html");
+    succeed(&mut program(&arguments!["report", archive.at("compared"), "-o", &page]));
+    assert!(std::fs::read_to_string(page).expect("a page").contains("bad.h5"));
     // Mended, it is a file like any other.
     std::fs::write(&bad, good).expect("a file");
     assert_eq!(night(3).code, Some(0));

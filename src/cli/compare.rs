@@ -19,6 +19,9 @@ pub struct Arguments {
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
+    /// Compare although at most so many files of either could not be scored; they are named
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    allow_failed: usize,
 }
 
 impl Arguments {
@@ -35,6 +38,7 @@ impl Arguments {
             scores: [self.first.clone(), self.second.clone()],
             settings: agree(world, self.selection.settings())?,
             output: self.output.clone(),
+            allow_failed: self.allow_failed,
             overwrite,
         };
         compare::run(world, &options)

@@ -4,7 +4,7 @@
 //! This is not the reliance of one model on a feature (`evaluate --importance`): a model that
 //! is trained without a feature takes what it can from those that are correlated with it.
 
-use super::sweep::Point;
+use super::sweep_points::Point;
 use crate::config::{Config, Feature};
 use crate::error::{Fault, Result};
 use crate::storage;
@@ -13,6 +13,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 pub const TABLE: &str = "leave-one-out.tsv";
+pub const TABLE_START: &str = "feature\tseeds\t";
 /// Name of the set of all features.
 pub const NOTHING: &str = "-";
 
@@ -152,6 +153,7 @@ pub fn text(worth: &[Worth]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::sweep_points::PointState;
     use crate::config;
     use crate::train::run::run_status::State;
 
@@ -171,7 +173,7 @@ mod tests {
             number: 0,
             settings: settings.iter().map(|s| (*s).to_string()).collect(),
             run: "run".into(),
-            state: State::Finished,
+            state: PointState::Run(State::Finished),
             ended: None,
             epochs: 1,
             best_epoch: None,

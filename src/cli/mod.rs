@@ -16,10 +16,12 @@ mod season;
 mod simulate;
 mod status;
 mod sweep;
+mod sweep_points;
 mod verify;
 
 use crate::comm::{StopFlag, World, agree, is_root};
 use crate::config::{self, Class, Config, EngineChoice, Hardware, Run};
+use crate::data::files::output_kind::OutputKind;
 use crate::data::files::protected::ProtectedInputs;
 use crate::data::selection::split::Part;
 use crate::data::text::Placement;
@@ -30,6 +32,7 @@ use crate::report;
 use crate::simulate as simulation;
 use crate::storage::lock::OutputLock;
 use crate::terminal;
+use crate::train::run::run_folder::refuse_run;
 use crate::train::{self, Existing};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -318,6 +321,7 @@ impl Cli {
     pub fn run(&self, world: &dyn World) -> Result<()> {
         let overwrite = self.global.overwrite;
         agree(world, self.protect_inputs())?;
+        agree(world, self.output_folder().map_or(Ok(()), refuse_run))?;
         let _lock = agree(world, if is_root(world) { self.lock() } else { Ok(None) })?;
         match &self.command {
             Command::Init { folder } => self.print(world, &init::run(folder, overwrite)?),
@@ -420,6 +424,19 @@ impl Cli {
         }
     }
 
+    /// Returns the output folder of a command that must not write into the folder of a run.
+    fn output_folder(&self) -> Option<&Path> {
+        match &self.command {
+            Command::Score(arguments) => Some(&arguments.output),
+            Command::Extract(arguments) => Some(&arguments.output),
+            Command::Anomalies(arguments) => Some(&arguments.output),
+            Command::Season(arguments) => Some(&arguments.output),
+            Command::Compare(arguments) => arguments.output.as_deref(),
+            Command::Evaluate { output, .. } => Some(output),
+            _ => None,
+        }
+    }
+
     /// Refuses outputs of fixed names that the command also reads; outputs that are named
     /// after inputs are checked where the inputs are listed.
     fn protect_inputs(&self) -> Result<()> {
@@ -517,11 +534,14 @@ impl Cli {
             observation: observation.asked()?,
             watchdog: device.watchdog(Run::default()),
         };
+        let page = output.join(report::PAGE);
+        let check = || OutputKind::Page.refuse_existing(&page, self.global.overwrite);
+        agree(world, if is_root(world) { check() } else { Ok(()) })?;
         let evaluation = evaluate::run(world, &options)?;
         if is_root(world) {
             let mut folders = vec![output.clone()];
             folders.extend(run_folder_of(model));
-            report::write(&report::load(&folders)?, &output.join(report::PAGE), true)?;
+            report::write(&report::load(&folders)?, &page, true)?;
         }
         self.print(world, &evaluation)
     }
@@ -566,7 +586,8 @@ fn command_line() -> String {
 /// The run folder a model lies in, if it lies in one.
 fn run_folder_of(model: &Path) -> Option<PathBuf> {
     let folder = model.parent()?.to_path_buf();
-    folder.join(train::METRICS).is_file().then_some(folder)
+    let is_run = [train::METRICS, train::CONFIG].iter().all(|name| folder.join(name).is_file());
+    is_run.then_some(folder)
 }
 
 #[derive(Debug, Serialize)]

@@ -6,15 +6,16 @@
 //! With `--leave-one-out` the points are sets of features, and every model is evaluated.
 
 use super::left_out::{self, Planned, Worth};
+use super::sweep_points::{self, Expected, Point, relative};
 use super::{Device, trained};
 use crate::comm::{StopFlag, World, agree, common, is_root};
 use crate::config::{self, Run};
+use crate::data::files::output_kind::OutputKind;
 use crate::error::{Error, Fault, Result};
 use crate::evaluate::{self, EVALUATION, Parts};
 use crate::model::Model;
 use crate::statistics::Evaluation;
 use crate::storage;
-use crate::train::run::run_status::{State, standing};
 use crate::train::{self, Existing, MODEL};
 use clap::Args;
 use serde::Serialize;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub const TABLE: &str = "sweep.tsv";
+const TABLE_START: &str = "point\t";
 /// Folder of a point's evaluation, below its own.
 const EVALUATION_FOLDER: &str = "evaluation";
 /// More are a slip of the keyboard.
@@ -67,34 +69,11 @@ pub struct Arguments {
     pub(super) device: Device,
 }
 
-/// One point of the grid and what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Point {
-    #[serde(rename = "point")]
-    pub number: usize,
-    /// As for `--set`.
-    pub settings: Vec<String>,
-    pub run: PathBuf,
-    pub state: State,
-    /// Why its training ended without a model, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended: Option<String>,
-    pub epochs: u64,
-    pub best_epoch: Option<u64>,
-    /// Of the published weights: lower is better.
-    pub validation_nll: Option<f64>,
-    pub threshold: Option<f64>,
-    pub model_blake3: Option<String>,
-    /// Of the evaluation of a model whose features were chosen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auc: Option<f64>,
-}
-
 #[derive(Debug, Serialize)]
 pub struct Sweep {
     pub output: PathBuf,
     pub points: Vec<Point>,
-    /// The lowest held-out NLL.
+    /// The lowest held-out NLL, where those of the points can be compared.
     pub best: Option<usize>,
     /// Points of this call that failed, and why.
     pub failed: Vec<(usize, String)>,
@@ -103,6 +82,21 @@ pub struct Sweep {
     pub features: Vec<Worth>,
     #[serde(skip)]
     leave_one_out: bool,
+    #[serde(skip)]
+    is_comparable: bool,
+}
+
+/// The points of a sweep, in the order of their numbers.
+struct Grid {
+    planned: Vec<Planned>,
+    expected: Vec<Expected>,
+}
+
+/// What became of the points of this call.
+#[derive(Default)]
+struct Outcomes {
+    trained: Vec<usize>,
+    failed: Vec<(usize, Error)>,
 }
 
 /// How runs are written.
@@ -114,41 +108,54 @@ pub struct Writing {
 
 impl Arguments {
     pub fn run(&self, world: &dyn World, writing: Writing) -> Result<Sweep> {
-        let grid = agree(world, self.planned())?;
-        let chosen = common(self.chosen(grid.len()))?;
-        for planned in &grid {
-            // All points must be possible before the first is trained.
-            agree(world, self.configuration(&planned.set))?;
-        }
+        let planned = agree(world, self.planned())?;
+        let chosen = common(self.chosen(planned.len()))?;
+        // All points must be possible before the first is trained.
+        let expected = |planned: &Planned| Expected::new(&self.configuration(&planned.set)?);
+        let expected = planned.iter().map(expected).collect::<Result<Vec<_>>>();
+        let grid = Grid { expected: agree(world, expected)?, planned };
         if self.dry_run {
-            return Ok(self.told(&grid, &[]));
+            return Ok(self.told(&grid, &Outcomes::default()));
         }
+        agree(world, if is_root(world) { self.refuse_other_tables() } else { Ok(()) })?;
         let stop = StopFlag::on_signals()?;
-        let mut failed = Vec::new();
+        let mut outcomes = Outcomes::default();
         for point in chosen {
+            let Planned { shown, set } = &grid.planned[point];
             if is_root(world) {
-                log::info!("point {point} of {}: {}", grid.len(), grid[point].shown.join(", "));
+                log::info!("point {point} of {}: {}", grid.planned.len(), shown.join(", "));
             }
             let outcome = self
-                .train(world, point, &grid[point].set, writing, &stop)
-                .and_then(|()| self.evaluated(world, point, &grid[point].set));
+                .train(world, point, set, writing, &stop)
+                .and_then(|()| self.evaluated(world, point, set));
             match outcome {
-                Ok(()) => {}
+                Ok(()) => outcomes.trained.push(point),
                 // What a point is made of may be wrong, the others may still be right.
                 Err(error @ (Error::Diverged(_) | Error::Input(_) | Error::Usage(_)))
-                    if error.is_shared() =>
+                    if error.is_shared() || world.size() == 1 =>
                 {
-                    failed.push((point, error));
+                    outcomes.failed.push((point, error));
                 }
                 Err(error) => return Err(error),
             }
-            let written = if is_root(world) { self.write_table(&grid, &failed) } else { Ok(()) };
-            agree(world, written)?;
+            let write = || self.write_table(&grid, &outcomes);
+            agree(world, if is_root(world) { write() } else { Ok(()) })?;
         }
-        if let (Some(_), Some((_, error))) = (self.point, failed.first()) {
+        if let (Some(_), Some((_, error))) = (self.point, outcomes.failed.first()) {
             return Err(error.clone());
         }
-        Ok(self.told(&grid, &failed))
+        Ok(self.told(&grid, &outcomes))
+    }
+
+    /// Refuses to replace files that are not tables of a sweep.
+    fn refuse_other_tables(&self) -> Result<()> {
+        let table = self.output.join(TABLE);
+        OutputKind::Text(TABLE_START).refuse_existing(&table, true)?;
+        let table = self.output.join(left_out::TABLE);
+        if !self.leave_one_out {
+            return Ok(());
+        }
+        OutputKind::Text(left_out::TABLE_START).refuse_existing(&table, true)
     }
 
     /// The trainings, in the order of their numbers.
@@ -246,26 +253,41 @@ impl Arguments {
         self.output.join(format!("point-{point}"))
     }
 
-    fn told(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Sweep {
-        let look = |(i, planned): (usize, &Planned)| {
-            let auc = if self.leave_one_out { auc_of(&self.folder(i)) } else { None };
-            let found = look(i, &planned.shown, self.folder(i));
-            let error = failed.iter().find(|(point, _)| *point == i).map(|(_, error)| error);
-            Point { auc, ..with_outcome(found, error) }
+    fn told(&self, grid: &Grid, outcomes: &Outcomes) -> Sweep {
+        let of_call = |(i, planned): (usize, &Planned)| {
+            let found = Point::read(i, &planned.shown, self.folder(i), &grid.expected[i]);
+            let error = outcomes.failed.iter().find(|(point, _)| *point == i);
+            found.with_outcome(error.map(|(_, error)| error))
         };
-        let points: Vec<Point> = grid.iter().enumerate().map(look).collect();
+        let mut points: Vec<Point> = grid.planned.iter().enumerate().map(of_call).collect();
+        sweep_points::mark_other_data(&mut points, &outcomes.trained);
+        if self.leave_one_out {
+            for point in points.iter_mut().filter(|point| !point.is_foreign()) {
+                point.auc = auc_of(&point.run);
+            }
+        }
+        let is_comparable = !self.leave_one_out && sweep_points::are_comparable(&grid.expected);
         let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
         let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
-        let features = left_out::worth(if self.leave_one_out { &points } else { &[] });
-        let (output, leave_one_out) = (self.output.clone(), self.leave_one_out);
-        let failed = failed.iter().map(|(point, error)| (*point, error.to_string())).collect();
-        Sweep { output, points, best, failed, features, leave_one_out }
+        let failed = outcomes.failed.iter().map(|(point, error)| (*point, error.to_string()));
+        // What was trained in this call and does not count any more: its data have changed since.
+        let lost = points.iter().filter(|p| p.is_foreign() && outcomes.trained.contains(&p.number));
+        let lost = lost.map(|point| (point.number, point.ended.clone().unwrap_or_default()));
+        Sweep {
+            output: self.output.clone(),
+            best: best.filter(|_| is_comparable),
+            failed: failed.chain(lost).collect(),
+            features: left_out::worth(if self.leave_one_out { &points } else { &[] }),
+            leave_one_out: self.leave_one_out,
+            is_comparable,
+            points,
+        }
     }
 
     /// Elements of an array write the table at the same time: each under a name of its own,
     /// and once more should a point have ended meanwhile.
-    fn write_table(&self, grid: &[Planned], failed: &[(usize, Error)]) -> Result<()> {
-        let mut sweep = self.told(grid, failed);
+    fn write_table(&self, grid: &Grid, outcomes: &Outcomes) -> Result<()> {
+        let mut sweep = self.told(grid, outcomes);
         loop {
             let own = self.output.join(format!(".{TABLE}-{}", std::process::id()));
             storage::write_file(&own, sweep.table().as_bytes())?;
@@ -273,10 +295,9 @@ impl Arguments {
             if self.leave_one_out {
                 left_out::write_table(&sweep.features, &self.output)?;
             }
-            let now = self.told(grid, failed);
+            let now = self.told(grid, outcomes);
             let ends = |sweep: &Sweep| {
-                const OVER: [State; 3] = [State::Finished, State::Diverged, State::Failed];
-                let over = sweep.points.iter().filter(|p| OVER.contains(&p.state));
+                let over = sweep.points.iter().filter(|p| p.is_over());
                 over.count() + sweep.points.iter().filter(|p| p.auc.is_some()).count()
             };
             if ends(&now) == ends(&sweep) {
@@ -285,34 +306,6 @@ impl Arguments {
             sweep = now;
         }
     }
-}
-
-/// What lies in the folder of a point.
-fn look(number: usize, settings: &[String], run: PathBuf) -> Point {
-    let standing = standing(&run).ok();
-    let model = Model::load(&run.join(MODEL)).ok();
-    let training = model.as_ref().map(|(model, _)| &model.card.training);
-    Point {
-        number,
-        settings: settings.to_vec(),
-        state: standing.as_ref().map_or(State::NotBegun, |s| s.state),
-        ended: standing.as_ref().and_then(|s| s.ended.clone()),
-        epochs: training.map_or(standing.as_ref().map_or(0, |s| s.epoch), |t| t.epochs),
-        best_epoch: training.map(|t| t.best_epoch),
-        validation_nll: training.and_then(|t| t.validation_nll),
-        threshold: model.as_ref().and_then(|(m, _)| m.card.threshold.map(|t| t.value)),
-        model_blake3: model.as_ref().map(|(_, hash)| hash.clone()),
-        auc: None,
-        run,
-    }
-}
-
-/// Returns a point as it was found, or as its training in this call has failed.
-fn with_outcome(found: Point, error: Option<&Error>) -> Point {
-    let Some(error) = error.filter(|_| found.state != State::Finished) else { return found };
-    let is_diverged = matches!(error, Error::Diverged(_));
-    let state = if is_diverged { State::Diverged } else { State::Failed };
-    Point { state, ended: Some(error.to_string()), ..found }
 }
 
 /// The AUC of the evaluation of the model in a folder; `None` where there is none of this model.
@@ -434,11 +427,9 @@ impl Sweep {
     }
 }
 
+const INCOMPARABLE: &str = "no point is marked as the best: validation NLLs of different features or \
+events have different measures and cannot be compared";
 const NAMES: [&str; 6] = ["state", "epochs", "best_epoch", "validation_nll", "threshold", "run"];
-
-fn relative(path: &Path, folder: &Path) -> String {
-    path.strip_prefix(folder).unwrap_or(path).display().to_string()
-}
 
 impl fmt::Display for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -455,6 +446,9 @@ impl fmt::Display for Sweep {
             self.points.iter().filter_map(|p| Some((p.number, p.ended.as_ref()?)))
         {
             writeln!(f, "point {point}: {reason}")?;
+        }
+        if !self.is_comparable {
+            writeln!(f, "{INCOMPARABLE}")?;
         }
         if self.leave_one_out {
             write!(f, "{}", left_out::text(&self.features))?;

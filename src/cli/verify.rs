@@ -5,7 +5,8 @@ use crate::dataset::failures::partial;
 use crate::dataset::output::ledger;
 use crate::dataset::output::verification::Verification;
 use crate::error::{Fault, Result};
-use crate::{extract, score, train};
+use crate::train::run::{self, run_folder::holds_run};
+use crate::{extract, score};
 use clap::Args;
 use serde::Serialize;
 use std::fmt;
@@ -29,31 +30,52 @@ pub enum Verified {
     Run {
         folder: PathBuf,
         #[serde(flatten)]
-        found: train::run::verify::Verification,
+        found: run::verify::Verification,
     },
+    /// A run, and outputs of another command that were written into its folder.
+    Both { folder: PathBuf, run: run::verify::Verification, outputs: Verification },
 }
 
 impl Arguments {
     pub fn run(&self, world: &dyn World) -> Result<Verified> {
         let folder = self.folder.clone();
-        if folder.join(train::CHECKPOINTS).is_dir() || folder.join(train::MODEL).is_file() {
-            let found = train::run::verify::verify(world, &folder)?;
-            return Ok(Verified::Run { folder, found });
+        let has_run = holds_run(&folder);
+        if !has_run {
+            agree(world, refuse_other_folders(&folder))?;
         }
-        agree(world, refuse_other_folders(&folder))?;
-        let found = if extract::Summary::is_at(&folder.join(extract::MANIFEST)) {
-            extract::verify::verify(world, &folder)?
-        } else {
-            score::verify::verify(world, &folder)?
+        let found = has_run.then(|| run::verify::verify(world, &folder)).transpose()?;
+        let Some(run) = found else {
+            let found = outputs(world, &folder)?;
+            return Ok(Verified::Outputs { folder, found });
         };
-        Ok(Verified::Outputs { folder, found })
+        if !has_outputs(&folder) {
+            return Ok(Verified::Run { folder, found: run });
+        }
+        let outputs = outputs(world, &folder)?;
+        Ok(Verified::Both { folder, run, outputs })
     }
+}
+
+/// Verifies the outputs of `score` or `extract` in a folder.
+fn outputs(world: &dyn World, folder: &Path) -> Result<Verification> {
+    if extract::Summary::is_at(&folder.join(extract::MANIFEST)) {
+        extract::verify::verify(world, folder)
+    } else {
+        score::verify::verify(world, folder)
+    }
+}
+
+fn has_outputs(folder: &Path) -> bool {
+    has_manifest(folder) || ledger::exists(folder)
+}
+
+fn has_manifest(folder: &Path) -> bool {
+    [score::MANIFEST, extract::MANIFEST].iter().any(|name| folder.join(name).is_file())
 }
 
 /// Refuses a folder that no command of the program has written into.
 fn refuse_other_folders(folder: &Path) -> Result<()> {
-    let manifests = [score::MANIFEST, extract::MANIFEST];
-    if manifests.iter().any(|name| folder.join(name).is_file()) {
+    if has_manifest(folder) {
         return Ok(());
     }
     if ledger::exists(folder) {
@@ -75,18 +97,14 @@ fn refuse_other_folders(folder: &Path) -> Result<()> {
 impl Verified {
     /// Refused if anything is wrong; partial if files could not be scored.
     pub fn outcome(&self) -> Result<()> {
-        let (folder, wrong) = match self {
-            Verified::Outputs { folder, found } => (folder, &found.wrong),
-            Verified::Run { folder, found } => (folder, &found.wrong),
-        };
-        let Some((file, why)) = wrong.iter().next() else {
-            return match self {
-                Verified::Outputs { found, .. } => {
-                    let total = found.failed.len() + found.files as usize;
-                    partial(&found.failed, total, "process", 0)
-                }
-                Verified::Run { .. } => Ok(()),
-            };
+        let (folder, run, outputs) = self.parts();
+        let of_run = run.iter().flat_map(|found| &found.wrong);
+        let wrong: Vec<_> = of_run.chain(outputs.iter().flat_map(|found| &found.wrong)).collect();
+        let Some((file, why)) = wrong.first() else {
+            return outputs.map_or(Ok(()), |found| {
+                let total = found.failed.len() + found.files as usize;
+                partial(&found.failed, total, "process", 0)
+            });
         };
         Err(Fault::new(format!("{} thing(s) are not as they were written", wrong.len()))
             .file(folder)
@@ -95,13 +113,20 @@ impl Verified {
             .input()
             .shared())
     }
+
+    fn parts(&self) -> (&Path, Option<&run::verify::Verification>, Option<&Verification>) {
+        match self {
+            Verified::Outputs { folder, found } => (folder, None, Some(found)),
+            Verified::Run { folder, found } => (folder, Some(found), None),
+            Verified::Both { folder, run, outputs } => (folder, Some(run), Some(outputs)),
+        }
+    }
 }
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Verified::Outputs { found, .. } => found.fmt(f),
-            Verified::Run { found, .. } => found.fmt(f),
-        }
+        let (_, run, outputs) = self.parts();
+        run.map_or(Ok(()), |found| found.fmt(f))?;
+        outputs.map_or(Ok(()), |found| found.fmt(f))
     }
 }

@@ -31,6 +31,11 @@ pub fn section(of: &Comparison) -> Assessed {
                 .to_owned(),
         );
     }
+    for (name, side) in [("first", &of.first), ("second", &of.second)] {
+        let failed = side.failed.iter();
+        warnings
+            .extend(failed.map(|(file, why)| format!("In no figure of the {name}: {file}: {why}")));
+    }
     let facts = [("first", &of.first), ("second", &of.second)]
         .map(|(name, side)| fact(name, &side.scores, side.models.join(", ")));
     let mut tables = vec![sides([&of.first, &of.second])];

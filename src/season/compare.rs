@@ -11,10 +11,12 @@ use super::counting::judge::Judge;
 use super::folder::{Counted, Folder, Listed, count};
 use super::models::Models;
 use super::plan::{Plan, refuse_selections};
+use super::refuse_failed;
 use super::summary::{Parts, Season, Tally};
 use crate::comm::{World, agree, common, gather_values, is_root};
 use crate::config::Class;
 use crate::config::SeasonSettings;
+use crate::data::files::output_kind::OutputKind;
 use crate::data::selection::{NOT_FINITE, OUT_OF_DOMAIN};
 use crate::data::table::scores::{ScoreBlock, ScoreFile};
 use crate::error::{Error, Fault, Result};
@@ -23,7 +25,7 @@ use crate::statistics::distribution::ordered_bits;
 use crate::statistics::{Crossed, Measured, Paired, Selected, Sum};
 use crate::storage;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +45,8 @@ pub struct Options {
     pub settings: SeasonSettings,
     /// Folder for `comparison.json`.
     pub output: Option<PathBuf>,
+    /// Most files of either that may be missing because they could not be scored.
+    pub allow_failed: usize,
     pub overwrite: bool,
 }
 
@@ -77,6 +81,9 @@ pub struct Side {
     pub models: Vec<String>,
     pub point: String,
     pub threshold: Option<f64>,
+    /// Files that are in no figure, with the reason.
+    #[serde(default)]
+    pub failed: BTreeMap<String, String>,
     #[serde(flatten)]
     pub tally: Tally,
 }
@@ -123,7 +130,8 @@ impl Found {
 pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
     let path = options.output.as_ref().map(|folder| folder.join(COMPARISON));
     if let Some(path) = &path {
-        agree(world, storage::refuse_existing(path, options.overwrite))?;
+        let kind = OutputKind::Json(FORMAT);
+        agree(world, kind.refuse_existing(path, options.overwrite))?;
     }
     let settings = &options.settings;
     let open = || -> Result<[Folder; 2]> {
@@ -134,6 +142,9 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         Ok(folders)
     };
     let folders = agree(world, open())?;
+    for folder in &folders {
+        common(refuse_failed(folder, &Counted::default(), options.allow_failed))?;
+    }
     let plan = |folder: &Folder| Plan::new(&folder.head()?, settings, false);
     let plans = || -> Result<[Plan; 2]> { Ok([plan(&folders[0])?, plan(&folders[1])?]) };
     let plans = agree(world, plans())?;
@@ -148,6 +159,7 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Comparison> {
         count(world, &folders[0], &plans[0], settings)?,
         count(world, &folders[1], &plans[1], settings)?,
     ];
+    common(refuse_unreadable(&counts))?;
     for (plan, counted) in plans.iter().zip(&counts) {
         let selections = counted.runs.values().flat_map(|run| &run.selections);
         common(refuse_selections(&plan.told, selections))?;
@@ -186,6 +198,17 @@ fn write(path: &Path, comparison: &Comparison) -> Result<()> {
     let json = serde_json::to_vec_pretty(comparison)
         .map_err(|e| Fault::new("cannot write the comparison").found(e).internal())?;
     storage::write_file(path, &json)
+}
+
+/// Refuses score files that cannot be used: their events would be missing from one side.
+fn refuse_unreadable(counts: &[Counted; 2]) -> Result<()> {
+    let mut failed = counts.iter().flat_map(|counted| &counted.failed);
+    let Some((file, why)) = failed.next() else { return Ok(()) };
+    Err(Fault::new("a score file cannot be compared")
+        .file(file)
+        .found(format!("{why}, and {} more", failed.count()))
+        .advice("run `taiga-flow verify` on both folders, and score these inputs again")
+        .input())
 }
 
 /// Refuses scorings of different inputs.
@@ -260,6 +283,7 @@ fn sides(
             models: season.models,
             point: season.point,
             threshold: season.threshold,
+            failed: season.failed,
             tally: season.total.tally,
         })
     };
@@ -631,6 +655,9 @@ impl fmt::Display for Comparison {
                 f,
                 "  {name:NAME$}{both:>12}{first_alone:>12}{second_alone:>12}{neither:>12}"
             )?;
+        }
+        for (file, why) in a.failed.iter().chain(&b.failed).collect::<BTreeMap<_, _>>() {
+            writeln!(f, "  in no figure: {file}: {why}")?;
         }
         Ok(())
     }

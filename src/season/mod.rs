@@ -32,12 +32,12 @@ pub use summary::{
 
 use crate::comm::{World, agree, common, is_root};
 use crate::config::SeasonSettings;
+use crate::data::files::output_kind::OutputKind;
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use folder::{Folder, count};
 use models::Models;
 use plan::Plan;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub const SEASON: &str = "season.json";
@@ -65,15 +65,13 @@ pub struct Options {
 /// candidates the root alone.
 pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     let path = options.output.join(SEASON);
-    agree(world, storage::refuse_existing(&path, options.overwrite))?;
+    agree(world, OutputKind::Json(summary::FORMAT).refuse_existing(&path, options.overwrite))?;
     let settings = &options.settings;
     let models = agree(world, Models::new(settings))?;
     let folder = agree(world, Folder::open(&options.scores))?;
     let total = folder.files.len() + folder.failed.len();
-    let refuse = |counted: &folder::Counted| {
-        let failed = summary::not_in_figures(&folder, counted);
-        common(refuse_failed(&folder.told, &failed, total, options.allow_failed))
-    };
+    let refuse =
+        |counted: &folder::Counted| common(refuse_failed(&folder, counted, options.allow_failed));
     refuse(&folder::Counted::default())?;
     let plan = agree(world, folder.head().and_then(|head| Plan::new(&head, settings, false)))?;
     let counted = count(world, &folder, &plan, settings)?;
@@ -119,13 +117,10 @@ pub fn run(world: &dyn World, options: &Options) -> Result<Season> {
     Ok(season)
 }
 
-/// Refuses to count a season of which more files are missing than are allowed to.
-fn refuse_failed(
-    scores: &str,
-    failed: &BTreeMap<String, String>,
-    total: usize,
-    allowed: usize,
-) -> Result<()> {
+/// Refuses scores of which more files are missing than are allowed to.
+fn refuse_failed(folder: &Folder, counted: &folder::Counted, allowed: usize) -> Result<()> {
+    let failed = summary::not_in_figures(folder, counted);
+    let total = folder.files.len() + folder.failed.len();
     if failed.len() <= allowed {
         return Ok(());
     }
@@ -134,7 +129,7 @@ fn refuse_failed(
         failed.iter().take(NAMED).map(|(file, why)| format!("{file}: {why}")).collect();
     let fault =
         Fault::new(format!("{} of {total} files could not be scored or read", failed.len()))
-            .file(scores)
+            .file(&folder.told)
             .expected(format!("at most {allowed} (--allow-failed)"))
             .found(format!("{}{more}", named.join("; ")))
             .advice(format!(

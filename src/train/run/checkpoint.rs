@@ -242,8 +242,8 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| unreadable(&e))
 }
 
-/// Refuses a checkpoint whose files are not those of its manifest.
-pub fn verify(path: &Path) -> Result<()> {
+/// Refuses a checkpoint whose files are not those of its manifest; returns the hash of its run.
+pub fn verify(path: &Path) -> Result<String> {
     let manifest = Manifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
         .map_err(|e| e.in_file(path))?;
     for (name, entry) in &manifest.files {
@@ -253,20 +253,22 @@ pub fn verify(path: &Path) -> Result<()> {
             return Err(fault.found(format!("{name} does not match the manifest")).input());
         }
     }
-    Ok(())
+    Ok(manifest.run_hash)
 }
 
-/// Returns the metrics of the finished epochs that the newest whole checkpoint of a folder holds;
-/// `None` where there is no whole one.
-pub fn history(folder: &Path) -> Result<Option<Vec<EpochMetrics>>> {
+/// Returns the metrics of the finished epochs that the newest whole checkpoint of a folder holds,
+/// of those that `is_own` accepts by the hash of their run; `None` where there is none.
+pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Vec<EpochMetrics>>> {
     for step in list(folder)?.iter().rev() {
         let path = folder.join(format!("step-{step}"));
-        let read = || -> Result<Progress> {
-            verify(&path)?;
+        let read = || -> Result<Option<Progress>> {
+            if !is_own(&verify(&path)?) {
+                return Ok(None);
+            }
             serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
                 .map_err(|e| Fault::new("not a whole checkpoint").file(&path).found(e).input())
         };
-        if let Ok(progress) = read() {
+        if let Ok(Some(progress)) = read() {
             return Ok(Some(progress.history));
         }
     }

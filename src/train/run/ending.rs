@@ -1,7 +1,10 @@
-//! Writes and reads the last line of a run's log: why a start has ended without a model.
+//! Writes and reads lines of a run's log: how a start begins, and how it has ended.
 
 use crate::error::Error;
 
+/// How the line of a start begins, and that of a published model.
+pub const STARTED: &str = "training on ";
+pub const FINISHED: &str = "finished: ";
 const PREFIX: &str = "ended with exit code ";
 
 /// Why a start has ended.
@@ -18,6 +21,12 @@ pub fn line(error: &Error) -> String {
     format!("{PREFIX}{}: {reason}", error.exit_code())
 }
 
+/// Whether the last start in a log has published its model.
+pub fn has_finished(log: &str) -> bool {
+    let last = log.lines().rfind(|line| line.starts_with(STARTED) || line.starts_with(FINISHED));
+    last.is_some_and(|line| line.starts_with(FINISHED))
+}
+
 /// Reads a line that [`line`] has written; `None` for any other one.
 pub fn read(line: &str) -> Option<Ending> {
     let (code, reason) = line.strip_prefix(PREFIX)?.split_once(": ")?;
@@ -28,6 +37,14 @@ pub fn read(line: &str) -> Option<Ending> {
 mod tests {
     use super::*;
     use crate::error::Fault;
+
+    #[test]
+    fn log_of_a_later_start_is_not_finished() {
+        let finished = format!("{STARTED}9 events\nepoch 1\n{FINISHED}model with blake3 a\n");
+        assert!(has_finished(&finished));
+        assert!(!has_finished(&format!("{finished}{STARTED}9 events\nepoch 2\n")));
+        assert!(!has_finished(""));
+    }
 
     #[test]
     fn line_is_read_back() {

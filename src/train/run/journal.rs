@@ -1,6 +1,6 @@
 //! What rank 0 writes while a run goes on: metrics per epoch, the log, the status.
 
-use super::ending;
+use super::ending::{self, STARTED};
 use super::run_folder::{LOG, METRICS, RunFolder};
 use crate::error::{Error, Fault, Result};
 use crate::metrics::EpochMetrics;
@@ -44,7 +44,7 @@ impl Journal {
         self.status = Some(Status::new(&self.folder.file(LOG), steps * epochs, interval)?);
         let shards = plan.dealing.shards();
         self.say(&format!(
-            "training on {events} events in {shards} shards, {steps} steps in each of {epochs} epochs"
+            "{STARTED}{events} events in {shards} shards, {steps} steps in each of {epochs} epochs"
         ))?;
         let p = &state.progress;
         if p.step == 0 {

@@ -4,7 +4,7 @@ pub mod checkpoint;
 mod ending;
 pub(crate) mod journal;
 pub(crate) mod publish;
-mod records;
+pub(crate) mod records;
 pub(crate) mod run_folder;
 pub mod run_status;
 pub mod verify;

@@ -14,6 +14,7 @@ use crate::train::flows::{FlowPlan, Population};
 use crate::train::objectives::quantile;
 use crate::train::plan::Plan;
 use crate::train::replicas;
+use crate::train::run::ending::FINISHED;
 use crate::train::state::TrainState;
 use crate::train::trainer::{Job, diverged};
 use crate::train::{Existing, MODEL, Options, Summary};
@@ -57,7 +58,7 @@ impl Job<'_> {
             let path = journal.folder.file(MODEL);
             let hash = model.save(&path)?;
             journal.folder.forget_replaced()?;
-            journal.say(&format!("finished: {} with blake3 {hash}", path.display()))?;
+            journal.say(&format!("{FINISHED}{} with blake3 {hash}", path.display()))?;
             Ok(journal.folder.path.clone())
         });
         let run = agree(world, written.transpose())?.unwrap_or_default();

@@ -1,13 +1,15 @@
 //! Checks that the records of a run folder belong to each other and to its model.
 //!
 //! `config.toml` is compared with the hash in `provenance.json`, the model with the configuration
-//! and the files that both name, `metrics.jsonl` with the model and the newest checkpoint. Hashes
+//! and the files that both name, `metrics.jsonl` with the model and the newest checkpoint. A model
+//! must be there if `train.log` says that the run has finished. Hashes
 //! of a configuration are compared within one version of the program. Not covered are `[run]` in
 //! the configuration, and times and hosts in the provenance: no other record holds them.
 
-use super::checkpoint;
 use super::journal::json_line;
 use super::publish::training_hash;
+use super::run_folder::{LOG, holds_run};
+use super::{checkpoint, ending};
 use crate::bounded;
 use crate::config::{self, Config};
 use crate::error::Result;
@@ -18,7 +20,7 @@ use crate::train::{CHECKPOINTS, CONFIG, METRICS, MODEL, PROVENANCE};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest record read [bytes].
 const LARGEST_FILE: u64 = 1 << 30;
@@ -39,11 +41,72 @@ struct Start {
     /// Hash of the configuration and of the content of the files.
     configuration: String,
     files: Vec<File>,
+    /// Most epochs that it trains.
+    epochs: Option<u64>,
+    unix_time: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct File {
+    path: Option<PathBuf>,
     blake3: String,
+}
+
+/// Hashes of a configuration, to compare run folders with.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Of all but `[run]`.
+    hash: String,
+    /// Of what shapes the weights, as model cards have it.
+    training: String,
+}
+
+impl Configuration {
+    pub fn new(config: &Config) -> Result<Configuration> {
+        Ok(Configuration { hash: config.hash()?, training: training_hash(config)? })
+    }
+
+    /// Whether the run in a folder, if there is one, has this configuration, and its model too;
+    /// `card` is that of the model.
+    pub fn is_of(&self, run: &Path, card: Option<&Card>) -> bool {
+        let card = card.filter(|card| card.code_version == VERSION);
+        if card.is_some_and(|card| card.training.configuration != self.training) {
+            return false;
+        }
+        // A configuration without a run was left by a start that was refused.
+        let path = run.join(CONFIG);
+        if !holds_run(run) || card.is_some() && !path.exists() {
+            return true;
+        }
+        let hash = read(&path).ok().and_then(|text| config::parse(&text, &[]).ok()?.hash().ok());
+        hash.as_ref() == Some(&self.hash)
+    }
+}
+
+/// The files that the last start of a run has read.
+#[derive(Debug)]
+pub struct RecordedFiles {
+    /// Time of the start [s since 1970].
+    pub started_unix: u64,
+    /// Path → hash of the content.
+    by_path: BTreeMap<PathBuf, String>,
+}
+
+impl RecordedFiles {
+    /// Returns a file of both whose content differs.
+    pub fn other_content(&self, other: &RecordedFiles) -> Option<&Path> {
+        let differs = |(path, hash): &(&PathBuf, &String)| {
+            other.by_path.get(*path).is_some_and(|known| known != *hash)
+        };
+        self.by_path.iter().find(differs).map(|(path, _)| path.as_path())
+    }
+}
+
+/// Returns the files of the last start of a run; `None` where no start is recorded.
+pub fn files(run: &Path) -> Option<RecordedFiles> {
+    let start = last_start(&run.join(PROVENANCE)).ok()?;
+    let files = start.files.into_iter().filter_map(|file| Some((file.path?, file.blake3)));
+    Some(RecordedFiles { started_unix: start.unix_time.unwrap_or(0), by_path: files.collect() })
 }
 
 /// Returns what is wrong with the records of a run folder; `card` is that of its model.
@@ -62,11 +125,43 @@ pub fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
     // The metrics are not those of another training's model.
     let own = card.filter(|_| foreign.is_none());
     foreign.into_iter().for_each(|why| mark(MODEL, why));
-    let history = checkpoint::history(&run.join(CHECKPOINTS))?;
+    let hashes = run_hashes(run);
+    let history = checkpoint::history(&run.join(CHECKPOINTS), |hash| is_own(&hashes, hash))?;
     let text = read(&run.join(METRICS));
     let metrics = text.and_then(|text| check_metrics(&text, own, history.as_deref()));
-    metrics.unwrap_or_else(|why| mark(METRICS, why));
+    let epochs = metrics.unwrap_or_else(|why| {
+        mark(METRICS, why);
+        0
+    });
+    if std::fs::symlink_metadata(run.join(MODEL)).is_err() {
+        let most = start.and_then(|start| start.epochs);
+        let is_over = most.is_some_and(|most| most > 0 && epochs >= most);
+        lost_model(run, is_over).into_iter().for_each(|why| mark(MODEL, why));
+    }
     Ok(wrong)
+}
+
+/// Returns the hashes of configuration and data that the starts of a run have recorded; none
+/// where they cannot be read.
+pub fn run_hashes(run: &Path) -> Vec<String> {
+    let read = read(&run.join(PROVENANCE)).ok();
+    let provenance: Option<Provenance> = read.and_then(|text| serde_json::from_str(&text).ok());
+    let starts = provenance.map_or(Vec::new(), |provenance| provenance.starts);
+    starts.into_iter().map(|start| start.configuration).collect()
+}
+
+/// Whether a checkpoint with this hash is of a run with these; all are where none is known.
+pub fn is_own(hashes: &[String], hash: &str) -> bool {
+    hashes.is_empty() || hashes.iter().any(|own| own == hash)
+}
+
+/// Returns why a missing model is a loss; `None` where the run has not finished. A run without a
+/// log has finished if its metrics are those of all epochs (`is_over`).
+fn lost_model(run: &Path, is_over: bool) -> Option<String> {
+    match read(&run.join(LOG)) {
+        Ok(log) => ending::has_finished(&log).then(|| format!("missing, and {LOG} says finished")),
+        Err(_) => is_over.then(|| format!("missing, and {METRICS} has all epochs")),
+    }
 }
 
 /// Returns the text of a record, or why it cannot be read.
@@ -129,12 +224,12 @@ fn foreign(card: &Card, config: Option<&Config>, start: Option<&Start>) -> Optio
 
 /// Checks the lines of the metrics: every epoch once, as in the newest checkpoint, and as many as
 /// the model was trained for. A torn last line is allowed where there is no model: a killed
-/// training leaves one.
+/// training leaves one. Returns the number of epochs.
 fn check_metrics(
     text: &str,
     card: Option<&Card>,
     history: Option<&[EpochMetrics]>,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<u64, String> {
     let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
     if card.is_some() && whole.len() < text.len() {
         return Err("the last line is torn".to_string());
@@ -160,6 +255,6 @@ fn check_metrics(
         (Some(last), Some(card)) if last.step != card.training.steps => {
             Err(format!("expected {} steps, found {}", card.training.steps, last.step))
         }
-        _ => Ok(()),
+        _ => Ok(epochs),
     }
 }

@@ -220,6 +220,26 @@ fn identity(path: &Path) -> Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Whether a folder holds anything of a run that a job would resume or `verify` checks.
+pub fn holds_run(path: &Path) -> bool {
+    has_run(path) || path.join(CHECKPOINTS).is_dir() || path.join(MODEL).is_file()
+}
+
+/// Refuses the folder of a run as the output of another command.
+///
+/// # Errors
+/// `Usage`.
+pub fn refuse_run(path: &Path) -> Result<()> {
+    if !holds_run(path) {
+        return Ok(());
+    }
+    Err(Fault::new("the output folder holds a run")
+        .file(path)
+        .expected("a folder of its own for the output")
+        .advice(format!("choose a folder below it, such as {}", path.join("scores").display()))
+        .usage())
+}
+
 /// A run has begun here: it has left a provenance.
 fn has_run(path: &Path) -> bool {
     path.join(PROVENANCE).is_file()

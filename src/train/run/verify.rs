@@ -6,7 +6,7 @@ use super::records;
 use crate::comm::{World, common, is_root};
 use crate::error::{Fault, Result};
 use crate::model::Model;
-use crate::train::{CHECKPOINTS, MODEL};
+use crate::train::{CHECKPOINTS, MODEL, PROVENANCE};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,12 +26,19 @@ pub fn verify(world: &dyn World, run: &Path) -> Result<Verification> {
     let folder = run.join(CHECKPOINTS);
     let steps = checkpoint::list(&folder)?;
     let mut wrong = BTreeMap::new();
+    let hashes = records::run_hashes(run);
     for (i, step) in steps.iter().enumerate() {
-        if i % world.size() == world.rank()
-            && let Err(error) = checkpoint::verify(&folder.join(format!("step-{step}")))
-        {
-            wrong.insert(format!("{CHECKPOINTS}/step-{step}"), error.to_string());
+        if i % world.size() != world.rank() {
+            continue;
         }
+        let why = match checkpoint::verify(&folder.join(format!("step-{step}"))) {
+            Ok(hash) if records::is_own(&hashes, &hash) => continue,
+            Ok(hash) => {
+                format!("of another run: its hash {hash} is not that of a start in {PROVENANCE}")
+            }
+            Err(error) => error.to_string(),
+        };
+        wrong.insert(format!("{CHECKPOINTS}/step-{step}"), why);
     }
     let mut model = None;
     if is_root(world) {
