@@ -299,14 +299,18 @@ mod tests {
         assert_eq!((frozen.live_events, frozen.live()), (49, None));
         let steps = |from: i64, n: i64| (from..from + n).map(|i| i * SECOND / 10);
         // 500 events of 10 000 at one time are left out, the rate is that of the others.
-        let times: Vec<i64> =
-            steps(0, 5000).chain([500 * SECOND; 500]).chain(steps(5001, 4500)).collect();
+        let times: Vec<i64> = steps(0, 5000)
+            .chain(std::iter::repeat_n(500 * SECOND, 500))
+            .chain(steps(5001, 4500))
+            .collect();
         let part = clock(&times);
         assert_eq!((part.stalled, part.live_ns), (499, 950 * SECOND as u64));
         assert_eq!(part.live(), Some((950 * SECOND as u64, 9500)));
         // Most of them: no live time.
-        let times: Vec<i64> =
-            steps(0, 500).chain([50 * SECOND; 4500]).chain(steps(501, 10)).collect();
+        let times: Vec<i64> = steps(0, 500)
+            .chain(std::iter::repeat_n(50 * SECOND, 4500))
+            .chain(steps(501, 10))
+            .collect();
         assert_eq!(clock(&times).live(), None);
         // A clock that counts seconds at 30 Hz.
         let coarse: Vec<i64> = (0..3000).map(|i| i / 30 * SECOND).collect();
