@@ -24,7 +24,7 @@ trap 'rm -rf "$staging"' EXIT
 mkdir -p "$staging/$name/bin" "$folder"
 cp "$program" "$staging/$name/bin/"
 strip "$staging/$name/bin/taiga-flow"
-cp -r README.md ARCHITECTURE.md LICENSE-MIT LICENSE-APACHE configs "$staging/$name/"
+cp -r README.md ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md CITATION.cff docs LICENSE-MIT LICENSE-APACHE configs "$staging/$name/"
 mkdir "$staging/$name/jobs"
 cp -r jobs/*.sbatch jobs/*.sh jobs/README.md jobs/apptainer.def jobs/condor "$staging/$name/jobs/"
 {

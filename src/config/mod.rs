@@ -526,6 +526,10 @@ impl Config {
                     check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
                 }
             }
+            if let (Some(Bound::Number(min)), Some(Bound::Number(max))) = (&cut.min, &cut.max) {
+                let found = format!("min {min}, max {max}");
+                check(&format!("cuts.{name}"), found, min < max, "min below max")?;
+            }
         }
         Ok(())
     }

@@ -55,6 +55,7 @@ fn values_out_of_range_are_refused_by_name() {
     assert!(refusal(SMALL, &["split.train=0.9"]).contains("sum of the split"));
     assert!(refusal(SMALL, &["model.blocks=0"]).contains("blocks"));
     assert!(refusal(SMALL, &["cuts.size.min=nan"]).contains("cuts.size.min"));
+    assert!(refusal(SMALL, &["cuts.size={min=60,max=60}"]).contains("min below max"));
     assert!(refusal(SMALL, &["run.watchdog_seconds=-1"]).contains("watchdog"));
     assert!(refusal(SMALL, &["epochs"]).contains("section.key=value"));
     assert!(refusal(SMALL, &["train.learning_rate=nan"]).contains("learning_rate"));

@@ -299,8 +299,10 @@ mod tests {
         assert_eq!((frozen.live_events, frozen.live()), (49, None));
         let steps = |from: i64, n: i64| (from..from + n).map(|i| i * SECOND / 10);
         // 500 events of 10 000 at one time are left out, the rate is that of the others.
-        let times: Vec<i64> =
-            steps(0, 5000).chain([500 * SECOND; 500]).chain(steps(5001, 4500)).collect();
+        let times: Vec<i64> = steps(0, 5000)
+            .chain(std::iter::repeat_n(500 * SECOND, 500))
+            .chain(steps(5001, 4500))
+            .collect();
         let part = clock(&times);
         assert_eq!((part.stalled, part.live_ns), (499, 950 * SECOND as u64));
         assert_eq!(part.live(), Some((950 * SECOND as u64, 9500)));

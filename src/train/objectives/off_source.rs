@@ -175,6 +175,9 @@ impl OffSourceTransform {
                 .advice("give more runs, fewer off_source.folds, or name the key of a run in off_source.run")
                 .input());
         }
+        // Before the survival: gammas cut a hole into alpha wherever they are seen from.
+        let contamination = self.contamination(all, inside);
+        refuse_gammas(contamination.share)?;
         let survival =
             |bin: usize| (all.all[bin] > 0).then(|| all.kept[bin] as f64 / all.all[bin] as f64);
         let [kept, seen] = [&all.kept, &all.all].map(|counts| counts.iter().sum::<u64>() as f64);
@@ -190,8 +193,6 @@ impl OffSourceTransform {
                     .input());
             }
         }
-        let contamination = self.contamination(all, inside);
-        refuse_gammas(contamination.share)?;
         Ok(OffSourceCard {
             run: off.run.clone(),
             folds: off.folds,
