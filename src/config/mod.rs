@@ -20,7 +20,7 @@ pub use modes::{
 pub use observation::{OFF_POSITIONS, Observation};
 pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
 pub use season::{
-    DriftLimits, Interval, ModelOf, OffPositionSettings, OtherModel, SeasonSettings, ThrownShowers,
+    DriftLimits, Interval, ModelOf, OffPositionSettings, OtherModel, SeasonSettings, Thrown,
 };
 
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};

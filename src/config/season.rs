@@ -36,7 +36,7 @@ pub struct SeasonSettings {
     /// Candidates that are kept, those of the highest score.
     pub candidates: usize,
     /// How the simulated gammas were thrown.
-    pub simulation: Option<ThrownShowers>,
+    pub simulation: Option<Thrown>,
     /// Which model belongs to a telescope and season.
     pub models: Vec<ModelOf>,
     /// What becomes of runs of another model.
@@ -150,7 +150,7 @@ const MOVING: [&str; 20] = [
 /// Showers thrown at the telescope, of the spectrum dN/dE ∝ E^−index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ThrownShowers {
+pub struct Thrown {
     /// Throws: showers times the places each was thrown at.
     pub events: u64,
     /// Radius of the area they were thrown on, perpendicular to the shower [m].
@@ -256,7 +256,7 @@ impl Interval {
     }
 }
 
-impl ThrownShowers {
+impl Thrown {
     /// Throws between two energies.
     pub fn between(&self, low: f64, high: f64) -> f64 {
         let [first, last] = self.energy_tev;
@@ -441,13 +441,13 @@ mod tests {
     #[test]
     fn throws_follow_the_spectrum() {
         let text = "events = 1000\nradius_m = 700.0\nindex = 2.0\nenergy_tev = [1.0, 100.0]";
-        let thrown: ThrownShowers = toml::from_str(text).unwrap();
+        let thrown: Thrown = toml::from_str(text).unwrap();
         assert!((thrown.source_index - 2.6).abs() < 1e-12);
         let share = thrown.between(1.0, 2.0) / 1000.0;
         assert!((share - 0.5 / 0.99).abs() < 1e-12);
         assert!((thrown.between(0.1, 1e9) - 1000.0).abs() < 1e-9);
         assert!(thrown.between(200.0, 300.0).abs() < 1e-12);
-        let flat = ThrownShowers { index: 1.0, ..thrown };
+        let flat = Thrown { index: 1.0, ..thrown };
         assert!((flat.between(1.0, 10.0) - 500.0).abs() < 1e-9);
     }
 

@@ -196,11 +196,23 @@ impl QuantitySource {
 
 /// The column of the class, and which of its values mean what. Without lists the values
 /// are 1 gamma, 0 hadron, −1 unknown; with lists all other values are unknown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClassColumn {
     pub column: String,
     pub gamma: Vec<i64>,
     pub hadron: Vec<i64>,
+}
+
+/// Names it as in earlier versions: hashes of the settings of outputs contain this text.
+impl std::fmt::Debug for ClassColumn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ClassColumn { column, gamma, hadron } = self;
+        f.debug_struct("Class")
+            .field("column", column)
+            .field("gamma", gamma)
+            .field("hadron", hadron)
+            .finish()
+    }
 }
 
 impl ClassColumn {
@@ -700,6 +712,13 @@ mod tests {
         let error = Schema::parse(text, "own.toml").unwrap_err();
         assert_eq!(error.exit_code(), 2);
         error.to_string()
+    }
+
+    #[test]
+    fn class_column_keeps_its_text_in_settings_hashes() {
+        let class = ClassColumn { column: "kind".into(), gamma: vec![1], hadron: vec![0, 2] };
+        let text = r#"Class { column: "kind", gamma: [1], hadron: [0, 2] }"#;
+        assert_eq!(format!("{class:?}"), text);
     }
 
     #[test]

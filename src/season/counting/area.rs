@@ -12,7 +12,7 @@
 //! order. The leak of a bin of `energy` is that of the gammas in the same bin.
 
 use super::counts::{CountedGammas, RunCounts, grow};
-use crate::config::{SeasonSettings, ThrownShowers};
+use crate::config::{SeasonSettings, Thrown};
 use crate::error::{Fault, Result};
 use crate::season::folder::Counted;
 use crate::season::plan::SeasonPlan;
@@ -34,7 +34,7 @@ pub struct Simulation {
     /// Why the leaks are those of the spectrum thrown, and not of the source's.
     #[serde(default)]
     pub unweighted: Option<String>,
-    pub thrown: Option<ThrownShowers>,
+    pub thrown: Option<Thrown>,
     /// Least and greatest distance of the source from the camera's centre [deg].
     #[serde(default)]
     pub offset: Option<[f64; 2]>,
@@ -194,7 +194,7 @@ impl GammaCounts {
     fn leaks(
         &self,
         plan: &SeasonPlan,
-        thrown: Option<&ThrownShowers>,
+        thrown: Option<&Thrown>,
     ) -> (Leak, Vec<BinLeak>, Option<String>) {
         let counted = |counts: &[u64], events: u64| Leak {
             on: counts[0],
@@ -250,7 +250,7 @@ fn bins(edges: &[f64]) -> Vec<AreaBin> {
 }
 
 impl AreaBin {
-    fn fill(&mut self, thrown: Option<&ThrownShowers>) {
+    fn fill(&mut self, thrown: Option<&Thrown>) {
         self.efficiency = Measured::fraction(self.on, self.events);
         let Some(thrown) = thrown else { return };
         let throws = thrown.between(self.low_tev, self.high_tev);
@@ -277,9 +277,9 @@ impl AreaBin {
 mod tests {
     use super::*;
 
-    fn thrown(index: f64, source_index: f64) -> ThrownShowers {
+    fn thrown(index: f64, source_index: f64) -> Thrown {
         let energy_tev = [1.0, 10.0];
-        ThrownShowers { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
+        Thrown { events: 10_000, radius_m: 500.0, index, energy_tev, source_index }
     }
 
     #[test]
