@@ -526,7 +526,8 @@ impl Config {
                     check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
                 }
             }
-            if let (Some(Bound::Number(min)), Some(Bound::Number(max))) = (&cut.min, &cut.max) {
+            if let (Some(CutBound::Number(min)), Some(CutBound::Number(max))) = (&cut.min, &cut.max)
+            {
                 let found = format!("min {min}, max {max}");
                 check(&format!("cuts.{name}"), found, min < max, "min below max")?;
             }

@@ -61,7 +61,7 @@ pub struct TrueEnergies {
 
 impl TrueEnergies {
     /// `None` where no gamma has an energy.
-    fn of(energies: &Distribution, thrown: Option<&ThrownShowers>) -> Option<TrueEnergies> {
+    fn of(energies: &Distribution, thrown: Option<&Thrown>) -> Option<TrueEnergies> {
         let (low_tev, high_tev) = energies.quantile(0.0).zip(energies.quantile(1.0))?;
         let is_outside = |energy: f64| {
             thrown.is_some_and(|thrown| {
