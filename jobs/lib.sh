@@ -195,7 +195,9 @@ go_on() {
         say "put back into the queue, to go on"
         requeued=1
         rm -f "$marker" "$TAIGA_FLOW_STARTED"
-        # Slurm ends this script; should it be slow, an exit code must not come first.
+        # Slurm ends this script, after its KillWait. An exit of its own, also by SIGTERM, can count
+        # as the end of the job.
+        trap '' TERM
         sleep 60
         return 0
     fi
