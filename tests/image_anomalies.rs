@@ -275,7 +275,7 @@ fn unusable_anomaly_files_are_refused() {
     refused("anomalies.files=[]", 2, "files of anomalies without use");
     refused("anomalies.generators=[{kind=\"noise\"}]", 2, "files of anomalies without use");
     refused("anomalies.files=[\"nowhere.h5\"]", 3, "nowhere.h5");
-    refused(&format!("anomalies.files=[{:?}]", gamma.display().to_string()), 3, "twice");
+    refused(&format!("anomalies.files=[{:?}]", gamma.display().to_string()), 3, "the same file");
     let few = case.path("few.h5");
     simulate(&few, "gamma", 60, 9);
     let few = case.extract(&few, "few");
