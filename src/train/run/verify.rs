@@ -3,8 +3,8 @@
 
 use super::checkpoint;
 use super::records;
-use crate::comm::{Communicator, is_root, mark_shared};
-use crate::error::{Fault, Result};
+use crate::comm::{Communicator, gather_values, is_root, mark_shared, sync_result};
+use crate::error::Result;
 use crate::model::Model;
 use crate::train::{CHECKPOINTS, MODEL, PROVENANCE};
 use serde::Serialize;
@@ -41,7 +41,7 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
         wrong.insert(format!("{CHECKPOINTS}/step-{step}"), why);
     }
     let mut model = None;
-    if is_root(comm) {
+    let mut look_at_records = || {
         let loaded = run.join(MODEL).exists().then(|| Model::load(&run.join(MODEL))).transpose();
         let loaded = loaded.unwrap_or_else(|error| {
             wrong.insert(MODEL.to_string(), error.to_string());
@@ -53,14 +53,13 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
             wrong.entry(name).or_insert(why);
         }
         model = loaded.map(|(_, hash)| hash);
-    }
-    let broken = |e: serde_json::Error| Fault::new("cannot exchange findings").found(e).internal();
-    let mine = serde_json::to_vec(&(model, wrong)).map_err(broken)?;
+        Ok(())
+    };
+    // A fault of rank 0 must not leave the others waiting.
+    sync_result(comm, if is_root(comm) { look_at_records() } else { Ok(()) })?;
     let checkpoints = steps.len() as u64;
     let mut all = RunVerification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
-    for message in comm.all_gather(&mine)? {
-        let (model, wrong): (Option<String>, BTreeMap<String, String>) =
-            serde_json::from_slice(&message).map_err(broken)?;
+    for (model, wrong) in gather_values(comm, &(model, wrong))? {
         all.model_blake3 = all.model_blake3.or(model);
         all.wrong.extend(wrong);
     }
