@@ -14,7 +14,7 @@ use crate::data::files::output_kind::OutputKind;
 use crate::data::files::stamp::{self, Stamp};
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
 use crate::dataset::failures::Failure;
-use crate::dataset::output::earlier::has_recorded_length;
+use crate::dataset::output::earlier::{has_recorded_length, refuse_other_settings};
 use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
@@ -83,15 +83,9 @@ fn earlier(
     summary: Summary,
 ) -> Result<EarlierExtractions> {
     let same_settings = summary.settings_blake3.as_deref() == Some(settings);
-    let is_there = |file: &&ExtractedFile| options.output.join(&file.output).exists();
-    if let (Some(other), false, false) =
-        (summary.files.iter().find(is_there), same_settings, options.overwrite)
-    {
-        return Err(Fault::new("the output folder holds files extracted with other settings")
-            .file(&options.output)
-            .found(&other.output)
-            .advice("choose another output, or give --overwrite to extract everything again")
-            .usage());
+    if !same_settings && !options.overwrite {
+        let again = "extract everything again";
+        refuse_other_settings(&options.output, &summary.files, "extracted", again)?;
     }
     let mut earlier = EarlierExtractions::new(summary.files, summary.failed, assignment);
     if let (Some(other), false) = (earlier.files.first(), same_settings) {

@@ -9,7 +9,7 @@ use super::output::FORMAT;
 use super::{MANIFEST, Options, ScoredFile, Summary};
 use crate::data::files::finished::FinishedFile;
 use crate::dataset::assignment::Assignment;
-use crate::dataset::output::earlier::has_recorded_length;
+use crate::dataset::output::earlier::{has_recorded_length, refuse_other_settings};
 use crate::dataset::output::ledger::Entries;
 use crate::error::{Fault, Result};
 use crate::storage;
@@ -42,15 +42,9 @@ pub fn read(
     };
     let left_out = manifest.left_out;
     let same_settings = manifest.settings_blake3.as_deref().is_none_or(|s| s == settings);
-    let is_there = |file: &&ScoredFile| options.output.join(&file.output).exists();
-    if let (Some(other), false, false) =
-        (manifest.files.iter().find(is_there), same_settings, options.overwrite)
-    {
-        return Err(Fault::new("the output folder holds files scored with other settings")
-            .file(&options.output)
-            .found(&other.output)
-            .advice("choose another output, or give --overwrite to score everything again")
-            .usage());
+    if !same_settings && !options.overwrite {
+        let again = "score everything again";
+        refuse_other_settings(&options.output, &manifest.files, "scored", again)?;
     }
     let mut earlier =
         EarlierScores { left_out, ..EarlierScores::new(manifest.files, manifest.failed, listed) };

@@ -297,18 +297,17 @@ impl ScoringStart<'_> {
         (model, settings): (&str, &str),
         extracted: &Extracted,
     ) -> Result<(EarlierScores, String)> {
-        let ScoringStart { comm, options, listed, assignment, start, suspects } = *self;
+        let ScoringStart { comm, options, listed, assignment, start, .. } = *self;
         // Of several parts, another may be writing.
         if options.shard.1 == 1 && !storage::is_read_only(&options.output) {
             ledger::remove_damaged_lines::<ScoredFile>(&options.output)?;
         }
-        resume::prepare(assignment, options, model)?;
         let entries = ledger::read(&options.output)?.entries;
+        resume::prepare(assignment, options, model, &entries)?;
         let earlier = earlier::read(options, listed, model, settings, (&entries, extracted))?;
         if start.clears_ledgers(!earlier.files.is_empty()) {
             shards::refuse_other_parts(options, comm.size())?;
         }
-        suspects.record(comm, options)?;
         Ok((earlier, shards::listing_hash(listed)))
     }
 
@@ -327,6 +326,7 @@ impl ScoringStart<'_> {
         earlier::begin(earlier, options, empty)?;
         let clears_ledgers = start.clears_ledgers(!earlier.files.is_empty());
         shards::begin(options, comm.size(), clears_ledgers)?;
+        // Ledgers that were removed had them.
         suspects.record(comm, options)?;
         for job in &left {
             pieces::remove_stale(&pieces::folder_of(&options.output, &job.name), &job.input)?;

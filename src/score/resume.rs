@@ -17,7 +17,7 @@ use crate::data::schema::Schema;
 use crate::data::schema::columns::{CHUNK_ROWS, ColumnSpec, ColumnType};
 use crate::data::schema::unix_time;
 use crate::dataset::assignment::{Assignment, Job, refuse_links};
-use crate::dataset::output::ledger::{self, LedgerEntry};
+use crate::dataset::output::ledger::{self, Entries, LedgerEntry};
 use crate::error::{Error, Fault, Result};
 use crate::storage;
 use std::collections::BTreeSet;
@@ -55,8 +55,14 @@ pub fn shared_settings(options: &Options, plan: &ScoringPlan) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-/// Refuses what stands in the way of the outputs; makes the output folder.
-pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Result<()> {
+/// Refuses what stands in the way of the outputs, of which the ledgers have `entries`; makes the
+/// output folder.
+pub fn prepare(
+    assignment: &Assignment,
+    options: &Options,
+    model: &str,
+    entries: &Entries<ScoredFile>,
+) -> Result<()> {
     let manifest = options.output.join(MANIFEST);
     match Summary::read(&manifest) {
         Ok(Some(summary)) if summary.model_blake3 != model && !options.overwrite => {
@@ -70,7 +76,6 @@ pub fn prepare(assignment: &Assignment, options: &Options, model: &str) -> Resul
         Err(error) if !options.overwrite => return Err(error),
         Ok(_) | Err(_) => {}
     }
-    let entries = ledger::read(&options.output)?.entries;
     let inputs = assignment.protected(Some(options.model.as_path()));
     for job in &assignment.jobs {
         inputs.refuse(&job.output)?;

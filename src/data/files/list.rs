@@ -34,9 +34,21 @@ pub(crate) fn list_all(paths: &[PathBuf], files: &mut Vec<PathBuf>) -> Result<()
     Ok(())
 }
 
+/// The list of an argument `@LIST`; a name that is there is a name, whatever letters it has.
+pub fn list_in(given: &Path) -> Option<&Path> {
+    let list = given.to_str()?.strip_prefix('@')?;
+    std::fs::symlink_metadata(given).is_err().then_some(Path::new(list))
+}
+
+/// Whether an argument is a pattern, and not the name of something that is there.
+pub fn is_pattern(given: &Path) -> bool {
+    std::fs::symlink_metadata(given).is_err()
+        && list_in(given).is_none()
+        && given.to_str().is_some_and(pattern::has_wildcards)
+}
+
 /// What one path stands for; nothing is said about a file that is there twice.
 pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let text = path.to_str().unwrap_or_default();
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         // The link to a file is an input of its own, also where the file is not there now.
@@ -44,12 +56,10 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
             files.push(path.to_path_buf());
             return Ok(());
         }
-        // A name that is there is a name, whatever letters it has.
-        Err(error) if path.is_symlink() => return Err(unreachable(path, &error)),
         Err(error) => {
-            return match text.strip_prefix('@') {
-                Some(list) => list_of(Path::new(list), files),
-                None if text.contains(['*', '?', '[']) => list_pattern(path, files),
+            return match list_in(path) {
+                Some(list) => list_of(list, files),
+                None if is_pattern(path) => list_pattern(path, files),
                 None => Err(unreachable(path, &error)),
             };
         }
@@ -78,9 +88,8 @@ fn list_of(list: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Returns the paths given, with the lines of `@list` in the place of the list.
 pub(crate) fn expand_lists(given: &Path) -> Vec<PathBuf> {
-    let list = given.to_str().and_then(|text| text.strip_prefix('@'));
-    match list.filter(|_| std::fs::metadata(given).is_err()) {
-        Some(list) => lines_of(Path::new(list)).unwrap_or_default(),
+    match list_in(given) {
+        Some(list) => lines_of(list).unwrap_or_default(),
         None => vec![given.to_path_buf()],
     }
 }

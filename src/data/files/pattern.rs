@@ -35,6 +35,11 @@ pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
 }
 
 /// A component of a pattern.
+/// Whether a text has a letter that stands for others.
+pub fn has_wildcards(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
 enum PatternPart {
     Name(OsString),
     Fits(Pattern),
@@ -46,9 +51,7 @@ impl PatternPart {
     fn new(component: &OsStr) -> std::result::Result<PatternPart, glob::PatternError> {
         match component.to_str() {
             Some("**") => Ok(PatternPart::Folders),
-            Some(text) if text.contains(['*', '?', '[']) => {
-                Pattern::new(text).map(PatternPart::Fits)
-            }
+            Some(text) if has_wildcards(text) => Pattern::new(text).map(PatternPart::Fits),
             _ => Ok(PatternPart::Name(component.to_os_string())),
         }
     }

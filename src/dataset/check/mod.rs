@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::output::extraction::Extractions;
 use super::roles;
 use crate::config::Class;
-use crate::data::files::list::list_path;
+use crate::data::files::list::{is_pattern, list_in, list_path};
 use crate::data::schema::Schema;
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::plausible;
@@ -265,9 +265,8 @@ pub fn run(options: &Options) -> Result<CheckReport> {
 /// What a path stands for; what is wrong with a file itself is for its report.
 fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let text = path.to_string_lossy();
     let missing = std::fs::metadata(path).is_err();
-    if missing && !text.starts_with('@') && !text.contains(['*', '?', '[']) {
+    if missing && list_in(path).is_none() && !is_pattern(path) {
         return Ok(vec![path.to_path_buf()]);
     }
     list_path(path, &mut files)?;

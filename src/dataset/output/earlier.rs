@@ -6,7 +6,7 @@
 use super::ledger::{self, Entries, ListedFile};
 use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::FailedFile;
-use crate::error::{Result, path_text};
+use crate::error::{Fault, Result, path_text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -121,6 +121,27 @@ impl<F: ListedFile> EarlierFiles<F> {
             failed.entry(input.clone()).or_insert_with(|| reason.clone());
         }
     }
+}
+
+/// Refuses to add to outputs that were `made` ("scored") with other settings; `again` says how to
+/// replace them.
+///
+/// # Errors
+/// `Usage` if one of the files is there.
+pub fn refuse_other_settings<F: ListedFile>(
+    output: &Path,
+    files: &[F],
+    made: &str,
+    again: &str,
+) -> Result<()> {
+    let Some(other) = files.iter().find(|file| output.join(file.output()).exists()) else {
+        return Ok(());
+    };
+    Err(Fault::new(format!("the output folder holds files {made} with other settings"))
+        .file(output)
+        .found(other.output())
+        .advice(format!("choose another output, or give --overwrite to {again}"))
+        .usage())
 }
 
 /// Returns whether an output has the length that its ledger states; `None` if no ledger has it.

@@ -6,6 +6,7 @@
 
 use super::ledger;
 use crate::bounded;
+use crate::data::files::list::{is_pattern, list_in};
 use crate::data::files::{pattern, walk};
 use crate::dataset::assignment;
 use crate::dataset::failures::FailedFile;
@@ -35,8 +36,8 @@ impl Given {
     /// Inputs whose outputs have the name `extension`.
     pub fn new(inputs: &[PathBuf], root: Option<&Path>, extension: &str) -> Given {
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
-        let absolute = |path: &Path| match list_of(path) {
-            Some(list) => PathBuf::from(format!("@{}", absolute(Path::new(list)).display())),
+        let absolute = |path: &Path| match list_in(path) {
+            Some(list) => PathBuf::from(format!("@{}", absolute(list).display())),
             None => absolute(path),
         };
         // A record is a text: paths that are not UTF-8 are not in it.
@@ -142,23 +143,12 @@ fn is_here(given: &Path) -> bool {
     if given.symlink_metadata().is_ok() {
         return true;
     }
-    if let Some(list) = list_of(given) {
-        return Path::new(list).exists();
+    if let Some(list) = list_in(given) {
+        return list.exists();
     }
     let is_plain = |part: &Path| !is_pattern(part);
     is_pattern(given)
         && given.ancestors().skip(1).find(|part| is_plain(part)).is_some_and(Path::exists)
-}
-
-fn is_pattern(given: &Path) -> bool {
-    given.symlink_metadata().is_err()
-        && list_of(given).is_none()
-        && given.to_str().is_some_and(|text| text.contains(['*', '?', '[']))
-}
-
-/// The list of an argument `@LIST`.
-fn list_of(given: &Path) -> Option<&str> {
-    given.to_str()?.strip_prefix('@').filter(|_| given.symlink_metadata().is_err())
 }
 
 /// Whether an input of a manifest, which may be relative, is this file.
