@@ -1,5 +1,5 @@
-//! Bad input is refused with a message that names the place, what was expected and what
-//! was found, with advice and the right exit code; nothing half-written is left behind.
+//! Bad input is refused with the right exit code. The message has the position, the expected and
+//! the found value, and advice. No partial output remains.
 
 use crate::support::{
     Events, Odd, Outcome, arguments, configuration, folder, json, program, ranks, run, seed,
@@ -15,7 +15,7 @@ const INPUT: i32 = 3;
 const PARTIAL: i32 = 4;
 const ENVIRONMENT: i32 = 5;
 
-/// Runs what must be refused; the folder must be as it was before.
+/// Runs a command that must be refused; the folder must stay as it was.
 fn refuse(command: &mut Command, folder: &Path, code: i32, expected: &[&str]) -> Outcome {
     let before = tree(folder);
     let outcome = run(command);
@@ -34,12 +34,12 @@ fn refused(arguments: &[OsString], folder: &Path, code: i32, expected: &[&str]) 
     outcome
 }
 
-/// A few toy gammas.
+/// Returns some toy gammas.
 fn events() -> Events {
     Events::read(&trained().gamma).chosen(&(0..3000).collect::<Vec<usize>>())
 }
 
-/// A training and a scoring of the same bad file are both refused.
+/// Checks that training and scoring both refuse a bad file.
 fn refused_by_all(path: &Path, expected: &[&str]) {
     let folder = path.parent().expect("a folder");
     let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -49,7 +49,7 @@ fn refused_by_all(path: &Path, expected: &[&str]) {
     refused(&arguments!["train", "-c", &configuration, "-o", &output], folder, INPUT, &expected);
     let model = &trained().model;
     let score = arguments!["score", "-m", model, "-o", &output, path];
-    // The folder of outputs may stay: it is empty.
+    // An empty output folder may stay.
     std::fs::create_dir_all(&output).expect("a folder");
     refused(&score, folder, INPUT, &expected);
     std::fs::remove_dir(&output).expect("an empty folder");
@@ -157,7 +157,7 @@ fn unusable_rows_over_the_budget_are_refused() {
     for row in 0..90 {
         events.feature("width")[31 * row] = [f32::NAN, f32::INFINITY][row % 2];
         events.feature("size")[31 * row] = 100.0; // inside the cut
-        // Outside of it: counted as not finite, and no part of the budget.
+        // Outside the cut: counted as not finite, but not part of the budget.
         events.feature("size")[31 * row + 2] = 59.0;
         events.feature("width")[31 * row + 2] = f32::NAN;
     }
@@ -313,7 +313,7 @@ fn a_model_whose_features_do_not_match_the_file() {
         arguments.push(path.clone().into());
         refused(&arguments, folder.path(), INPUT, &expected);
     }
-    // Trained on a quantity that the file does not have.
+    // Train on a quantity that the file does not have.
     let configuration = configuration(folder.path(), &trained().gamma, "[train]\nepochs = 1\n");
     let model = folder.path().join("run");
     let column = "features.columns=[{name=\"skewness\"},{name=\"size\",transform=\"log10\"}]";
@@ -359,8 +359,8 @@ fn models_that_are_none_or_damaged() {
     }
 }
 
-/// A bit flipped anywhere in a model file, in the header, in the card or in a weight, is
-/// refused, or changes nothing that is read (a blank, or the name of a default).
+/// A flipped bit anywhere in a model file (header, card or weight) is refused, or changes nothing
+/// that is read, such as a space or the name of a default.
 #[test]
 fn flipped_bit_in_a_model_refused_or_harmless() {
     use taiga_flow::model::Model;
@@ -370,7 +370,8 @@ fn flipped_bit_in_a_model_refused_or_harmless() {
     let stream = taiga_flow_gpu::random::Stream::new(seed(), "flip", &[]);
     let mut harmless = 0;
     for i in 0..3000 {
-        // As many in the header, which holds the card, as in the weights behind it.
+        // Half of the flips are in the header, which contains the card, half in the weights behind
+        // it.
         let place = if i % 2 == 0 { 0..weights } else { weights..whole.len() };
         let at = place.start + (stream.bits(2 * i) % place.len() as u64) as usize;
         let mut flipped = whole.clone();
@@ -513,7 +514,7 @@ fn an_output_folder_that_cannot_be_written() {
         refused(&train, folder.path(), ENVIRONMENT, &["closed", "ermission"]);
     }
     std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o755)).expect("a mode");
-    // Below something that is no folder, nobody can write.
+    // A path below a regular file cannot be created by any user.
     let file = folder.path().join("file");
     std::fs::write(&file, "precious").expect("a file");
     let simulate =
@@ -536,7 +537,7 @@ fn the_same_events_twice() {
     refused(&score, folder.path(), INPUT, &["listed twice", "other.h5"]);
 }
 
-/// A file of another telescope, told by its columns, one of which is misspelt.
+/// A misspelt column in a file of another telescope, which is recognised by its columns.
 #[test]
 fn misspelt_column_of_foreign_file_is_named() {
     let folder = folder();
@@ -562,7 +563,7 @@ fn misspelt_column_of_foreign_file_is_named() {
     refused_by_all(&path, &expected);
 }
 
-/// Damage that shows only when the rows are read, after the output was begun.
+/// Damage that is only noticed when the rows are read, after the output was begun.
 #[test]
 fn file_damaged_half_way_leaves_no_output() {
     let folder = folder();
@@ -580,7 +581,7 @@ fn file_damaged_half_way_leaves_no_output() {
         let before = tree(folder.path());
         let outcome = run(&mut program(&score));
         if outcome.code == Some(0) {
-            // A column that is not read.
+            // The damaged column is not read.
             std::fs::remove_dir_all(&output).expect("the outputs");
             std::fs::create_dir(&output).expect("a folder");
             continue;

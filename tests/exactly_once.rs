@@ -1,5 +1,5 @@
-//! Scoring loses nothing and doubles nothing: every row of every file once, in order,
-//! with its keys, whatever the names, the values and the number of ranks.
+//! Scoring writes every row of every file exactly once, in order and with its keys, for any file
+//! names, values and number of ranks.
 
 use crate::support::{
     Events, arguments, configuration, folder, json, program, ranks, seed, succeed, trained, tree,
@@ -11,7 +11,7 @@ const NOT_FINITE: u32 = 1;
 const OUT_OF_DOMAIN: u32 = 2;
 const CUT: u32 = 4;
 
-/// Names as they occur, and as they should not.
+/// Usual and unusual file names.
 const NAMES: [&str; 5] = [
     "run 1.h5",
     "season 2019/γ-лучи 10%.hdf5",
@@ -44,7 +44,7 @@ impl Scores {
     }
 }
 
-/// Spoils some rows of both classes; the rows without a finite value, outside a
+/// Puts unusable values into rows of both classes. Returns the rows that are not finite, outside a
 /// domain, and outside the cut.
 fn spoil(events: &mut Events, stream: Stream) -> [Vec<usize>; 3] {
     let mut rows = [Vec::new(), Vec::new(), Vec::new()];
@@ -79,7 +79,7 @@ fn rows_are_scored_once_in_order_on_any_ranks() {
     let all = [Events::read(&trained.gamma), Events::read(&trained.hadron)];
     let mut inputs = Vec::new();
     for (i, name) in NAMES.iter().enumerate() {
-        // One row; a few; as many as cross a block of 65 536 (rows repeat, keys do not).
+        // One row, a few, and more than a block of 65 536. Rows repeat, keys do not.
         let rows = [1, 777, 5000, 30_000, 70_000][i];
         let source = &all[i % 2];
         let chosen: Vec<usize> = (0..rows).map(|row| row % source.rows()).collect();
@@ -123,10 +123,10 @@ fn check(path: &Path, events: &Events, [not_finite, out_of_domain, cut]: &[Vec<u
         let status = scores.status[row];
         let what = || format!("{}, row {row}: status {status}", path.display());
         if out_of_domain.contains(&row) {
-            // A size outside the domain is outside the cut as well.
+            // A size outside the domain is also outside the cut.
             assert!(status == OUT_OF_DOMAIN || status == unknown_cut, "{}", what());
         } else if expected[row] == 0 {
-            // Toy events below the cut of 60 p.e. exist besides the spoilt ones.
+            // Some toy events are below the cut of 60 p.e. in addition to the changed ones.
             assert_eq!(status & !CUT, 0, "{}", what());
         } else {
             assert_eq!(status, expected[row], "{}", what());

@@ -1,5 +1,5 @@
-//! Disks that fill and operations that fail, each in turn: what was whole stays whole, and
-//! the same command goes on to the same bytes.
+//! Full disks and failing disk operations, each in turn: finished files stay intact, and the same
+//! command resumes and ends with the same bytes.
 
 use crate::support::{
     Case, EVERY_STEP, Outcome, arguments, folder, has_extension, hash, is_soak, ledger,
@@ -34,7 +34,7 @@ fn on_small_disk(place: &Path, size: &str, script: &str) -> Option<crate::suppor
 
 #[test]
 fn full_disk_in_training_keeps_last_checkpoint() {
-    // 2.2 MB of state; the disk holds one checkpoint and not two.
+    // A checkpoint has 2.2 MB: the disk has room for one, but not for two.
     let case = Case::new(3000, EVERY_STEP);
     let (place, kept, whole) = (case.at("disk"), case.at("kept"), case.at("whole"));
     let wide = ["--set", "model.hidden=[2000]", "--set", "train.epochs=2"];
@@ -86,7 +86,7 @@ fn full_disk_in_scoring_leaves_no_partial_output() {
     let found = tree(&kept);
     assert!(!found.keys().any(|name| has_extension(name, "part")), "{found:?}");
     assert!(!found.is_empty() && found.len() < 3, "{found:?}");
-    // Elsewhere, the same command goes on.
+    // On another disk, the same command resumes.
     let score = |output: &Path| arguments!["score", "-m", &trained.model, "-o", output, &archive];
     let whole = folder.path().join("whole");
     succeed(&mut program(&score(&whole)));
@@ -111,15 +111,15 @@ fn too_small_disk_is_refused_before_any_work() {
     );
     let Some(outcome) = on_small_disk(&place, "300k", &format!("{{ {script}; }}")) else { return };
     assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
-    // Two f32 columns, half of each at the best.
+    // Two f32 columns, of which compression removes half at best.
     for part in ["no room for the outputs", "room for 360000 bytes at the least", "bytes free"] {
         assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
     }
-    assert_eq!(outcome.stdout, "", "something was begun");
+    assert_eq!(outcome.stdout, "", "work was started");
 }
 
-/// Which operations of a command are struck: all of them in a soak, else the first ones
-/// and then ever fewer, from a place that changes from run to run.
+/// Returns the operations to fail: all in a soak, otherwise increasingly sparse ones from a random
+/// start.
 fn operations(kind: &str) -> impl Iterator<Item = u64> {
     let first = seed() % 7 + kind.len() as u64 % 3;
     let step = move |n: &u64| Some(if is_soak() { n + 1 } else { n + 5 + n / 4 });
@@ -255,23 +255,23 @@ fn scoring_resumes_after_any_disk_fault() {
     report(&format!("faults in scoring, all finished with the same bytes: {struck_operations:?}"));
 }
 
-/// The watchdog's deadline where one of two ranks is struck, and how long a launcher may take
-/// on a machine with more work than cores.
+/// Watchdog deadline of the tests in which one of two ranks fails, and the time that a launcher
+/// may need on a machine with more processes than cores.
 const DEADLINE: Duration = Duration::from_secs(10);
 const LAUNCH: Duration = Duration::from_secs(20);
 
-/// Which operations of a rank are struck: all in a soak, else some of about `most`.
+/// Returns the operations of a rank to fail: all in a soak, otherwise three of about `most`.
 fn drawn(victim: usize, kind: &str, most: u64) -> Vec<u64> {
     if is_soak() {
         return (0..10_000).collect();
     }
     let stream = Stream::new(seed(), kind, &[victim as u64, most]);
-    // One of the first, where the job is being made ready, and two anywhere.
+    // One of the first operations, which prepare the job, and two random ones.
     vec![stream.bits(0) % 8, stream.bits(1) % most, stream.bits(2) % most]
 }
 
-/// What a job of two ranks came to whose rank `victim` was struck at operation `n`; `None` if
-/// it had no such operation.
+/// Runs a job of two ranks in which operation `n` of rank `victim` fails. Returns `None` if the
+/// rank had no such operation.
 fn with_rank_struck(
     command: &[OsString],
     victim: usize,
@@ -289,7 +289,7 @@ fn with_rank_struck(
         return None;
     }
     if kind == "death" {
-        // The launcher is there first.
+        // The launcher may report the death before the watchdog does.
         assert!(
             code != Some(0) && context.contains(&format!("process rank {victim} ")),
             "{context}"
@@ -304,8 +304,8 @@ fn with_rank_struck(
     Some(outcome)
 }
 
-/// Strikes operations of one rank with all kinds; `check` looks at what each job left, and
-/// finishes it. Returns how many were struck, by kind.
+/// Lets operations of one rank fail in all ways. `check` evaluates what each job left, and
+/// finishes it. Returns how many operations failed, by kind.
 fn strike_rank(
     command: &[OsString],
     victim: usize,
@@ -348,7 +348,7 @@ fn two_rank_training_resumes_after_disk_fault() {
     let command = case.train(&output, &["--watchdog", &deadline]);
     let mut finished = 0;
     let mut finish = |expected_text: &str| {
-        // On one rank mostly, which is sooner done.
+        // Mostly on one rank, because it is faster.
         finished += 1;
         let alone = finished % 4 > 0;
         let again = succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
@@ -360,7 +360,7 @@ fn two_rank_training_resumes_after_disk_fault() {
         }
         std::fs::remove_dir_all(&output).expect("the run");
     };
-    // Rank 0 alone writes the run; the others only write their signs of life.
+    // Only rank 0 writes the run; the other ranks write only their heartbeats.
     for (victim, under, most) in [(0, output.clone(), 170), (1, output.join(".ranks"), 5)] {
         let struck = strike_rank(&command, victim, &under, most, &mark, &mut finish);
         report(&format!(
@@ -373,11 +373,11 @@ fn two_rank_training_resumes_after_disk_fault() {
 fn two_rank_scoring_resumes_after_disk_fault() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
-    // With six positions so much work that both ranks begin with some.
+    // Six positions make enough work for both ranks.
     for i in 0..6 {
         simulated(archive.join(format!("{i}/a.h5")), Class::Gamma, 20_000, seed() + i);
     }
-    // Long enough to be cut into pieces.
+    // Long enough to be split into pieces.
     simulated(archive.join("long.h5"), Class::Gamma, 140_000, seed());
     let score = |output: &Path| {
         let deadline = format!("{}s", DEADLINE.as_secs());
@@ -410,7 +410,7 @@ fn two_rank_scoring_resumes_after_disk_fault() {
             let whole = expected.get(name) == Some(content);
             assert!(whole || has_extension(name, "part"), "{name} is not whole: {expected_text}");
         }
-        // On one rank mostly, which is sooner done.
+        // Mostly on one rank, because it is faster.
         finished += 1;
         let alone = finished % 4 > 0;
         succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
@@ -430,8 +430,8 @@ fn two_rank_scoring_resumes_after_disk_fault() {
     }
 }
 
-/// What is in a folder of outputs, without a lock file that could not be removed: it locks nobody
-/// out.
+/// Returns the content of an output folder without a lock file that could not be removed; such a
+/// file locks nothing.
 fn outputs(folder: &Path) -> BTreeMap<String, String> {
     let mut found = tree(folder);
     found.remove(".lock");

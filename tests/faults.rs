@@ -1,4 +1,4 @@
-//! The faults that files arrive with: each is named, counted, and has its exit code.
+//! Defects of input files are named and counted, and each has its exit code.
 
 use crate::support::{
     Events, Odd, Outcome, arguments, configuration, folder, json, program, run, seed, simulated,
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const INPUT: i32 = 3;
 
-/// Runs `check --json`; the report, whatever the outcome.
+/// Runs `check --json`, and returns its report for any outcome.
 fn check(arguments: &[OsString]) -> (Outcome, Value) {
     let outcome = run(program(&arguments!["check"]).args(arguments).arg("--json"));
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
@@ -24,14 +24,14 @@ fn check(arguments: &[OsString]) -> (Outcome, Value) {
     (outcome, report)
 }
 
-/// All reasons and warnings of a report in one text.
+/// Joins all reasons and warnings of a report into one text.
 fn messages_of(report: &Value, what: &str) -> String {
     let files = report["files"].as_array().expect("files");
     let lists = files.iter().filter_map(|file| file[what].as_array());
     lists.flatten().filter_map(Value::as_str).collect::<Vec<&str>>().join("\n")
 }
 
-/// The finding of a kind about the set of files.
+/// Returns the finding of one kind about the set of files.
 fn finding(report: &Value, kind: &str) -> Value {
     let set = report["set"].as_array().expect("findings");
     set.iter().find(|f| f["kind"] == kind).unwrap_or_else(|| panic!("no {kind}: {report}")).clone()
@@ -46,7 +46,7 @@ fn refused(path: &Path, parts: &[&str]) {
     }
 }
 
-/// A folder with toy gammas in it, and these events.
+/// Creates a folder with a file of toy gammas, and returns its events.
 fn toy(rows: u64) -> (TempDir, PathBuf, Events) {
     let folder = folder();
     let path = simulated(folder.path().join("toy.h5"), Class::Gamma, rows, seed());
@@ -93,7 +93,7 @@ fn missing_or_mistyped_datasets() {
     let at = |name: &str| folder.path().join(name);
     write_odd(&events, &at("shorter.h5"), "width", &Odd::Shorter);
     refused(&at("shorter.h5"), &["columns differ in length", "2999 rows", "3000 rows"]);
-    // What a configuration needs is refused; without one it is a warning.
+    // A missing quantity is an error if a configuration needs it, and otherwise a warning.
     for (name, odd, part) in [
         ("missing.h5", Odd::Renamed("zzz"), "quantity 'width' is not available"),
         ("misspelt.h5", Odd::Renamed("widht"), "did you mean 'widht'?"),
@@ -271,7 +271,7 @@ fn swapped_or_overlapping_classes() {
     }
     let (outcome, report) = check(&arguments!["--gamma", &gamma, "--hadron", &hadron]);
     assert_eq!(outcome.code, Some(0), "{report}");
-    // Some gammas, said to be hadrons.
+    // Some gammas, given as hadrons.
     let mut some = events.chosen(&(0..70).collect::<Vec<usize>>());
     some.class.fill(0);
     some.write(&at("some.h5"));
@@ -280,7 +280,7 @@ fn swapped_or_overlapping_classes() {
     let found = finding(&report, "overlap");
     assert_eq!(found["rows"], 70);
     assert!(found["text"].to_string().contains("as gammas and as hadrons"), "{found}");
-    // Other events with the same numbers.
+    // Different events with the same keys.
     some.feature("size").iter_mut().for_each(|size| *size *= 1.5);
     std::fs::remove_file(at("some.h5")).expect("the file");
     some.write(&at("some.h5"));
@@ -325,7 +325,7 @@ fn a_file_that_changes_while_it_is_read() {
     let mut reader = table.reader(&request).expect("a reader");
     let mut block = Block::default();
     reader.read(0..1000, &mut block).expect("rows");
-    // As a copy that is still running would.
+    // As a copy that is still running would do.
     let mut file = std::fs::OpenOptions::new().append(true).open(&path).expect("the file");
     file.write_all(b"more").expect("more");
     let error = reader.read(1000..2000, &mut block).expect_err("a refusal");
@@ -355,7 +355,7 @@ fn a_table_of_more_than_two_to_the_31_rows() {
     drop((group, file));
     let data = std::fs::metadata(&path).expect("a file");
     let stored = 512 * std::os::unix::fs::MetadataExt::blocks(&data);
-    assert!(stored < 64 << 20, "this file system holds no sparse files: {stored} bytes");
+    assert!(stored < 64 << 20, "this file system does not support sparse files: {stored} bytes");
     let report = json(&arguments!["check", &path, "--quick", "--schema", "taiga-events"]);
     assert_eq!(report["rows"].as_u64(), Some(rows as u64));
     let schema = Schema::by_name_or_path("taiga-events").expect("a schema");
@@ -414,7 +414,7 @@ fn absurd_shape_is_refused_in_little_memory() {
     }
 }
 
-/// The library itself reads what lies behind the record, or crashes.
+/// The HDF5 library itself would read memory behind the record, or crash.
 #[test]
 fn a_field_that_ends_outside_of_its_record() {
     let folder = folder();

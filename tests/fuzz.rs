@@ -1,9 +1,9 @@
-//! Bytes flipped at random and files cut short, of every kind of input: never a crash, a
-//! hang, or memory without bound; what is not read is refused as input.
+//! Input files of every kind with flipped bits or truncated: the program never crashes, hangs or
+//! allocates without limit. A file that is not read is refused with exit code 3.
 //!
-//! The files of one kind are read in a process of its own with little memory, so that a
-//! crash of the HDF5 library is seen. By itself the test damages 60 files of each kind, others
-//! every time; a soak 2000, or as many as `TAIGA_FLOW_FUZZ` says.
+//! The files of one kind are read in a separate process with little memory, so that a crash of the
+//! HDF5 library is noticed. By default the test damages 60 files of each kind, differently in
+//! every run. A soak damages 2000, or as many as `TAIGA_FLOW_FUZZ` states.
 
 use crate::support::{
     arguments, count, folder, program, report, seed, simulated, succeed, trained,
@@ -20,19 +20,19 @@ use taiga_flow::dataset::check;
 use taiga_flow::error::Result;
 use taiga_flow_gpu::random::Stream;
 
-/// Address space of the process that reads; by itself it takes a fifth.
+/// Address space limit of the process that reads [bytes]; it normally uses a fifth of this.
 const MEMORY: u64 = 3 << 30;
-/// Between two files.
+/// Time limit between two files.
 const LIMIT: Duration = Duration::from_secs(60);
 const JOB: &str = "TAIGA_FLOW_FUZZ_JOB";
 
-/// How many files of a kind are damaged.
+/// Returns how many files of a kind are damaged.
 fn cases() -> u64 {
     let asked = std::env::var("TAIGA_FLOW_FUZZ").ok().and_then(|text| text.parse().ok());
     asked.unwrap_or(count(60, 2000) as u64)
 }
 
-/// A file damaged in the `case`-th way, and what was done to it.
+/// Returns a file with damage number `case`, and a description of the damage.
 fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
     let stream = Stream::new(seed, "fuzz", &[whole.len() as u64]);
     let bits = |word: u64| stream.bits(8 * case + word);
@@ -49,7 +49,7 @@ fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
     (bytes, format!("bit {} flipped in bytes {places:?}", bits(6) % 8))
 }
 
-/// Damages a file in many ways, each read by the process below.
+/// Damages a file in many ways; the process below reads each version.
 fn fuzz(original: &Path) -> Result<(), String> {
     let folder = folder();
     let name = original.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -126,7 +126,7 @@ fn the_process_that_reads() {
     tell(format!("{refused} refused, {read_whole} read, of {cases}\n"));
 }
 
-/// Reads a file as the command does whose input it is: its name says which.
+/// Reads a file as the command does whose input it is; its name determines the kind.
 fn read(path: &Path) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.starts_with("images") || name.contains("dl1") {
@@ -164,7 +164,7 @@ fn generated(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// Damages files of several kinds; all of them, also where one fails.
+/// Damages files of several kinds, and continues after a failure.
 fn fuzz_all(originals: &[PathBuf]) {
     let failed: Vec<String> = originals.iter().filter_map(|path| fuzz(path).err()).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));

@@ -1,4 +1,4 @@
-//! Killed at any instant, training, scoring and extraction end with the same bytes.
+//! Training, scoring and extraction killed at any time end with the same bytes after a restart.
 
 use crate::support::writers::end_all;
 use crate::support::{
@@ -28,7 +28,7 @@ fn killed_training_ends_with_same_bytes() {
     let stream = Stream::new(seed(), "kills", &[]);
     let trials = count(6, 200);
     let (mut inside, mut too_late, mut ran) = (0, 0, 0);
-    // On a busy machine few of them strike the writing of a checkpoint: go on until enough do.
+    // On a busy machine few kills hit the writing of a checkpoint: repeat until enough do.
     for trial in 0..8 * trials {
         if trial >= trials && 4 * inside >= trial {
             break;
@@ -38,7 +38,8 @@ fn killed_training_ends_with_same_bytes() {
         let draw = |i: u64| stream.bits(8 * trial as u64 + i);
         let mut training = Watched::start(&mut ranks(2, &command));
         let processes = if trial % 2 == 0 {
-            // Into the writing of a checkpoint: its folder has no name yet.
+            // Kill during the writing of a checkpoint: its folder does not have its final name
+            // yet.
             let first = draw(0) % 25;
             while training.ended().is_none() && newest_checkpoint(&output).unwrap_or(0) < first {
                 std::thread::sleep(Duration::from_millis(1));
@@ -88,7 +89,7 @@ fn killed_scoring_ends_with_same_outputs() {
         let name = format!("night-{}/run-{i}.h5", i % 7);
         simulated(archive.join(name), Class::Gamma, 100 + stream.bits(i) % 3000, seed() + i);
     }
-    // Long enough to be cut into pieces.
+    // Long enough to be split into pieces.
     simulated(archive.join("night-3/long.h5"), Class::Gamma, 140_000, seed() + 50);
     let output = folder.path().join("scores");
     let command =
@@ -109,7 +110,7 @@ fn killed_scoring_ends_with_same_outputs() {
         let processes = rank_processes(&scoring);
         let killed = if draw(1) % 2 == 0 { processes.len() } else { 1 };
         processes.iter().take(killed).for_each(|process| end(*process));
-        // Of the launcher too nothing may be left.
+        // The launcher must have ended too.
         drop(scoring);
         let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
         let is_output = |name: &str| has_extension(name, "h5") && !name.starts_with(".pieces");
@@ -165,7 +166,7 @@ fn killed_extraction_ends_with_the_same_outputs() {
         let extraction = Watched::start(&mut ranks(2, &command));
         std::thread::sleep(took.mul_f64(1.1 * draw(0) as f64 / u64::MAX as f64));
         let processes = rank_processes(&extraction);
-        // All ranks, the first or the second; else the launcher.
+        // Kill all ranks, the first, the second, or the launcher.
         let killed = match draw(1) % 4 {
             0 => &processes[..],
             1 => &processes[..processes.len().min(1)],
@@ -195,7 +196,7 @@ fn killed_extraction_ends_with_the_same_outputs() {
     ));
 }
 
-/// What is killed: one rank, the launcher, or all.
+/// The processes to kill: one rank, the launcher, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Rank,
@@ -203,19 +204,19 @@ enum Victim {
     All,
 }
 
-/// A killed job whose command was started again at once.
+/// A killed job whose command was restarted immediately.
 struct Restart {
     victim: Victim,
     /// Ranks of the killed job and of the next one.
     ranks: [usize; 2],
     pause: Duration,
-    /// How often the command stopped with 75 before it ended with 0.
+    /// How often the command exited with 75 before it exited with 0.
     stops: usize,
     was_running: bool,
 }
 
-/// Starts `command` on some ranks, kills what is drawn within about `took`, and starts it
-/// again after 0 to 1 s on another number of ranks, until it ends with 0.
+/// Starts `command` on some ranks, kills random processes within about the duration `took`, and
+/// restarts it after 0 to 1 s on another number of ranks until it exits with 0.
 fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> Restart {
     let draw = |i: u64| stream.bits(8 * trial + i);
     let share = |i: u64| draw(i) as f64 / u64::MAX as f64;
@@ -260,7 +261,7 @@ fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> 
     Restart { victim, ranks: [first, second], pause, stops, was_running }
 }
 
-/// Says what was killed and how often a restart had to wait longer than it does by default.
+/// Reports which processes were killed, and how often a restart exited with 75.
 fn report_restarts(name: &str, restarts: &[Restart]) {
     let of = |victim| restarts.iter().filter(|r| r.victim == victim).count();
     let running = restarts.iter().filter(|restart| restart.was_running).count();
@@ -307,7 +308,7 @@ fn killed_scoring_restarts_within_a_second() {
         let name = format!("night-{}/run-{i}.h5", i % 4);
         simulated(archive.join(name), Class::Gamma, 1000 + 800 * i, 300 + i);
     }
-    // Long enough to be cut into pieces.
+    // Long enough to be split into pieces.
     simulated(archive.join("night-3/long.h5"), Class::Gamma, 140_000, 400);
     for format in ["hdf5", "csv"] {
         let output = folder.path().join("scores");

@@ -1,4 +1,4 @@
-//! The same bits on any number of ranks and threads, and after any kill and resume.
+//! Training gives the same bits on any number of ranks and threads, and after any kill and resume.
 
 use crate::support::{
     Watched, arguments, configuration, end, folder, hash, newest_checkpoint, program,
@@ -11,7 +11,7 @@ use taiga_flow::config::Class;
 
 const EVENTS: u64 = 20_000;
 
-/// A training of some seconds, and the folder of its inputs.
+/// A training of some seconds, and its input folder.
 struct Case {
     folder: tempfile::TempDir,
     configuration: PathBuf,
@@ -39,7 +39,7 @@ impl Case {
     }
 }
 
-/// What must be equal: the model's bytes and the metrics' text.
+/// Returns the values that must be equal between runs: model hash and metrics text.
 fn result(run: &Path) -> (String, String) {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     (hash(&run.join("model.safetensors")), metrics)
@@ -65,7 +65,7 @@ fn model_bytes_equal_on_any_ranks_and_threads() {
         succeed(&mut ranks(count, &case.command(&output, &[])));
         assert_eq!(result(&output), expected, "{count} ranks");
     }
-    // Equality means something: another seed gives other bytes.
+    // Negative control: another seed gives other bytes.
     let other = case.output("other");
     succeed(&mut program(&case.command(&other, &["--set", "train.seed=2"])));
     assert_ne!(result(&other).0, expected.0);
@@ -126,7 +126,7 @@ fn resuming_on_other_ranks_ends_with_same_bytes() {
 
     succeed(&mut ranks(3, &command));
     assert_eq!(result(&output), expected);
-    // A finished run stays as it is.
+    // A finished run is not changed.
     let again = succeed(&mut ranks(2, &command));
     assert!(again.stdout.contains("finished before"), "{}", again.stdout);
     assert_eq!(result(&output), expected);

@@ -1,5 +1,5 @@
-//! Several jobs and one output: jobs that run at the same time, archives that grow between
-//! runs, outputs that are inputs, and streams that cannot be written.
+//! Several jobs with one output: concurrent jobs, archives that grow between runs, outputs that
+//! are also inputs, and streams that cannot be written.
 
 use crate::support::{
     Case, EVERY_STEP, Outcome, Watched, arguments, end, folder, hash, program, ranks, run,
@@ -53,7 +53,7 @@ fn manifest(output: &Path) -> Value {
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// Outputs that a manifest lists, with how often.
+/// Returns the outputs that a manifest lists, with the number of entries.
 fn listed(output: &Path) -> BTreeMap<String, usize> {
     let mut listed = BTreeMap::new();
     for file in manifest(output)["files"].as_array().expect("files") {
@@ -172,7 +172,7 @@ fn damaged_ledger_and_lost_record_are_repaired() {
     assert!(outcome.stdout.contains("are not as they were written"), "{}", outcome.stdout);
     succeed(&mut program(&score));
     assert_eq!(verified(&output).code, Some(0));
-    // A truncated manifest is named, and nothing is to be overwritten.
+    // A truncated manifest is named, and the advice is not to overwrite.
     let manifest = output.join("manifest.json");
     let whole = std::fs::read(&manifest).expect("a manifest");
     std::fs::write(&manifest, &whole[..whole.len() / 2]).expect("a manifest");
@@ -245,7 +245,7 @@ fn output_that_vanishes_during_the_work_is_missed() {
     let is_running = scoring.ended().is_none();
     std::fs::remove_file(first().expect("an output")).expect("an output");
     let code = scoring.wait().code();
-    // The file may have been removed before its ledger line was written: then its rank failed.
+    // If the file was removed before its ledger line was written, its rank fails.
     assert!(code == Some(4) || !is_running, "{code:?}");
     if code == Some(4) {
         succeed(&mut program(&Archive::score(&output, &input, &[])));
@@ -261,7 +261,7 @@ fn pieces_of_another_content_are_not_used() {
     simulated(old.clone(), Class::Gamma, 400_000, 1);
     simulated(new.clone(), Class::Gamma, 400_000, 2);
     let bytes = |path: &Path| std::fs::metadata(path).expect("a file").len();
-    // Equal in length and time of change, as a copy by rsync can be.
+    // Equal length and modification time, as after a copy by rsync.
     let longer = bytes(&old).max(bytes(&new));
     for path in [&old, &new] {
         let file = File::options().write(true).open(path).expect("a file");
@@ -280,7 +280,7 @@ fn pieces_of_another_content_are_not_used() {
     }
     end(scoring.id());
     drop(scoring);
-    assert!(pieces() > 0, "no piece was left");
+    assert!(pieces() > 0, "no piece exists");
     std::fs::rename(&new, &old).expect("another content");
     succeed(&mut ranks(2, &score));
     let clean = archive.at("clean");
@@ -456,13 +456,13 @@ fn unwritable_streams_do_not_change_exit_codes() {
     let missing =
         arguments!["score", "-m", archive.at("none"), "-o", archive.at("o"), archive.at("archive")];
     let status = program(&missing).stderr(full()).status().expect("a status");
-    assert_eq!(status.code(), Some(3), "an error keeps its code without a readable stderr");
+    assert_eq!(status.code(), Some(3), "an error keeps its code without a writable stderr");
     let check = arguments!["check", archive.at("archive")];
     let status = program(&check).stdout(full()).stderr(Stdio::null()).status().expect("a status");
-    assert_eq!(status.code(), Some(5), "a result that is lost is an error");
+    assert_eq!(status.code(), Some(5), "a result that cannot be written is an error");
     let status = program(&arguments!["--help"]).stdout(full()).stderr(Stdio::null()).status();
     assert_eq!(status.expect("a status").code(), Some(5));
-    // A reader that closes the pipe has what it wants.
+    // A reader that closes the pipe early is not an error.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let status = program(&check).stdout(Stdio::from(writer)).stderr(Stdio::null()).status();

@@ -1,5 +1,5 @@
-//! Ranks that are stopped, die, or are asked to stop: the job ends in time, says who was
-//! missing, and the same command goes on.
+//! Ranks that are stopped, die, or get a stop request: the job ends in time, reports the missing
+//! rank, and the same command resumes.
 
 use crate::support::{
     Case, LONG, Watched, arguments, count, folder, halted, is_soak, newest_checkpoint, program,
@@ -35,7 +35,7 @@ fn stopped_or_dead_rank_ends_job_and_is_named() {
         assert!(!status.success());
         let log = text(&log);
         if dies {
-            // The launcher is there first.
+            // The launcher may report the death before the watchdog does.
             assert!(log.contains(&format!("process rank {victim} ")), "{log}");
         } else {
             assert_eq!(status.code(), Some(ENVIRONMENT), "{log}");
@@ -48,13 +48,13 @@ fn stopped_or_dead_rank_ends_job_and_is_named() {
         }
         let how = if dies { "killed" } else { "stopped" };
         report(&format!("watchdog: rank {how}, job over after {:.2} s", took.as_secs_f64()));
-        // On a machine with more work than cores the launcher itself may take its time.
+        // On a machine with more processes than cores, the launcher itself may be slow.
         assert!(took < deadline + Duration::from_secs(if is_soak() { 0 } else { 5 }), "{took:?}");
         let again = case.train(&output, &["--stop-after", "0s"]);
         let outcome = run(&mut ranks(2, &again));
         assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
         assert!(outcome.stderr.contains("resumed at epoch"), "{}", outcome.stderr);
-        assert!(!output.join(".ranks").exists(), "signs of life are left behind");
+        assert!(!output.join(".ranks").exists(), "heartbeats are left behind");
     }
 }
 
@@ -151,7 +151,7 @@ fn rank_stopped_in_extraction_ends_the_job() {
     for i in 1..24_u64 {
         let path = images.join(format!("{i}.h5"));
         std::fs::copy(&first, &path).expect("a copy");
-        // Copies of equal content would be refused.
+        // Copies with equal content would be refused.
         let file = hdf5::File::open_rw(&path).expect("a file");
         file.new_attr::<u64>().create("number").and_then(|a| a.write_scalar(&i)).expect("a number");
     }
@@ -197,7 +197,7 @@ fn rank_lost_at_mpi_start_or_end_ends_the_job() {
         let sent = if dies { libc::SIGKILL } else { libc::SIGSTOP };
         let (output, log) = (case.at(&format!("run-{trial}")), case.at(&format!("told-{trial}")));
         let of = if place == within { &without_end } else { &case };
-        // With the longer one the watching thread first looks when the start is over.
+        // With a longer deadline, the watchdog first checks after the start of MPI.
         let deadline = if place == "finalize" { 16 } else { 5 };
         let command = of.train(&output, &["--watchdog", &format!("{deadline}s")]);
         let since = Instant::now();
@@ -213,8 +213,8 @@ fn rank_lost_at_mpi_start_or_end_ends_the_job() {
         let what = format!("{place}, signal {sent} to rank {victim}: {status}: {log}");
         assert!(!status.success(), "{what}");
         if dies {
-            // The launcher is there first. Of one that it has not heard of yet it does not
-            // always say which it was.
+            // The launcher may report the death first. It does not always name a rank that has not
+            // yet contacted it.
             let named = log.contains(&format!("process rank {victim} "));
             let unheard = ["before", "init"].contains(&place) && log.contains("non-zero exit code");
             assert!(named || unheard, "{what}");
@@ -230,7 +230,7 @@ fn rank_lost_at_mpi_start_or_end_ends_the_job() {
             "watchdog: rank halted at {place}, job over after {:.2} s",
             took.as_secs_f64()
         ));
-        // The start of the job is in it.
+        // The time includes the start of the job.
         assert!(took < Duration::from_secs(deadline + 5), "{took:?}: {what}");
         if place == within {
             let again = of.train(&output, &["--stop-after", "0s"]);
@@ -275,8 +275,8 @@ fn stopped_scoring_exits_75_and_resumes() {
     }
 }
 
-/// Reading that takes longer than the deadline is no reason to end a job, as long as it
-/// goes on: the ranks wait for rank 0, which is slowed down.
+/// Slow reading does not end a job as long as it makes progress: the other ranks wait for rank 0,
+/// which is slowed down.
 #[test]
 fn a_rank_that_only_takes_long_is_waited_for() {
     let case = Case::new(400_000, "[train]\nepochs = 1\nbatch = 65536\nshards = 2\n");
@@ -285,7 +285,8 @@ fn a_rank_that_only_takes_long_is_waited_for() {
     let command = case.train(&output, &["--watchdog", "1s", "--set", "model.hidden=[4]"]);
     let mut training = Watched::start_with_log(&mut ranks(2, &command), &log);
     let since = Instant::now();
-    // Stopped and continued in turns much shorter than the deadline: slow, not silent.
+    // Stopped and continued in intervals much shorter than the deadline: slow, but with
+    // heartbeats.
     while training.ended().is_none() && since.elapsed() < Duration::from_secs(6) {
         if let Some(process) = rank_processes(&training).first() {
             signal(*process, libc::SIGSTOP);
@@ -308,7 +309,7 @@ fn signal_to_any_rank_stops_all_after_checkpoint() {
         let mut training = Watched::start_with_log(&mut ranks(4, &case.train(&output, &[])), &log);
         wait_for_step(&mut training, &output, 3);
         let victim = rank_processes(&training)[(stream.bits(trial as u64) % 4) as usize];
-        // While one rank is stopped no step can end, so that the steps can be counted.
+        // While one rank is stopped, no step can end, so the steps can be counted.
         signal(victim, libc::SIGSTOP);
         let (mut before, mut quiet) = (newest_checkpoint(&output), 0);
         while quiet < 10 {
@@ -324,7 +325,7 @@ fn signal_to_any_rank_stops_all_after_checkpoint() {
         let after = newest_checkpoint(&output).expect("a checkpoint");
         let steps = after - before.expect("a checkpoint");
         report(&format!("stop protocol: {steps} step(s), {:.2} s", since.elapsed().as_secs_f64()));
-        // The step in which the rank was stopped, or the one after its reduction.
+        // The step in which the rank was stopped, or the next one if its reduction was over.
         assert!(steps <= 2, "{steps} steps after the signal");
         let again = run(&mut program(&case.train(&output, &["--stop-after", "0s"])));
         assert!(again.stderr.contains("resumed at epoch"), "{}", again.stderr);
@@ -345,5 +346,5 @@ fn scheduled_job_end_stops_with_a_checkpoint() {
     assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("stopped by the end of the job"), "{}", outcome.stderr);
     let done = newest_checkpoint(&output).expect("a checkpoint");
-    assert!(done > 1, "it stopped at once");
+    assert!(done > 1, "it stopped after one step");
 }

@@ -1,5 +1,5 @@
-//! One bad file does not cost the others: files that cannot be read, that end the process which
-//! reads them, or that stop it, are named and left out, and everything else is scored.
+//! Bad files do not affect the others: files that cannot be read, that kill the reading process,
+//! or that stop it, are named and left out. All other files are scored.
 
 use crate::support::{
     Outcome, arguments, bad_reads, end, folder, ledger, program, ranks, run, seed, simulated,
@@ -13,7 +13,7 @@ use taiga_flow::config::Class;
 
 const PARTIAL: i32 = 4;
 
-/// An archive of good files and some that are bad for their readers.
+/// An archive of good files, and of files that will be bad for their reader.
 struct Archive {
     folder: tempfile::TempDir,
     good: usize,
@@ -41,7 +41,7 @@ impl Archive {
         all
     }
 
-    /// The outputs of the good files alone.
+    /// Returns the outputs of the good files.
     fn expected(&self, bad: &[&str]) -> Vec<Value> {
         let whole = self.at("whole");
         succeed(&mut program(&self.score(&whole, &[])));
@@ -52,7 +52,7 @@ impl Archive {
         good
     }
 
-    /// Starts the same command until it ends by itself; returns all outcomes.
+    /// Repeats the same command until it finishes, and returns all outcomes.
     fn until_done(&self, output: &Path, count: usize, more: &[&str], bad: &str) -> Vec<Outcome> {
         let command = self.score(output, more);
         let mut outcomes = Vec::new();
@@ -75,7 +75,7 @@ fn manifest(output: &Path) -> Value {
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// The failed files of a manifest: output, exit code and reason.
+/// Returns the failed files of a manifest: output, exit code and reason.
 fn failed(output: &Path) -> Vec<(String, u64, String)> {
     let manifest = manifest(output);
     assert_eq!(manifest["complete"], Value::Null, "complete");
@@ -90,7 +90,7 @@ fn verified(output: &Path) -> Outcome {
     run(&mut program(&arguments!["verify", output]))
 }
 
-/// The watchdog finds a rank that stands still within half of its deadline.
+/// With these limits, the watchdog finds a rank without progress within half of its deadline.
 const LIMITS: [&str; 4] = ["--watchdog", "12s", "--probe-timeout", "3s"];
 
 fn ended_and_stopped(count: usize) {
@@ -122,7 +122,8 @@ fn ended_and_stopped(count: usize) {
     let verified = verified(&output);
     assert_eq!(verified.code, Some(PARTIAL), "{}", verified.stderr);
     assert!(verified.stdout.contains("abort.h5") && verified.stdout.contains("hang.h5"));
-    // They are read by child processes at each start, and by the program once they are mended.
+    // Child processes read these files at each start. Once repaired, the program reads them
+    // itself.
     let again = archive.until_done(&output, count, &LIMITS, how);
     assert_eq!((again.len(), again[0].code), (1, Some(PARTIAL)), "{}", again[0].stderr);
     let mended = archive.until_done(&output, count, &LIMITS, "");
@@ -152,11 +153,11 @@ fn files_that_end_their_reader_are_left_out() {
     let archive = Archive::new(6, &bad);
     let expected = archive.expected(&bad);
     let output = archive.at("scores");
-    // After the file was opened and looked at.
+    // The reads after the file was opened and checked.
     let how = "/late-bus.h5:bus+40,/late-eio.h5:eio+46,/late-segv.h5:segv+40";
     let outcomes = archive.until_done(&output, 1, &LIMITS, how);
-    // The child process makes fewer reads, so that it does not meet the failing one: such a file
-    // costs a second restart where another one ends the process in between.
+    // The child process makes fewer reads than the program, so it may not reach the failing one.
+    // Such a file costs a second restart if another one kills the process in between.
     assert!(outcomes.len() <= bad.len() + 2, "{} starts", outcomes.len());
     let named = failed(&output);
     assert_eq!(named.iter().map(|(output, ..)| output.as_str()).collect::<Vec<_>>(), bad);
@@ -166,8 +167,8 @@ fn files_that_end_their_reader_are_left_out() {
     assert_eq!(manifest(&output)["files"].as_array(), Some(&expected));
 }
 
-/// Reads of a file that fail are reported as failures of the system, wherever they strike. The
-/// library does not give the reason where it goes through the links of a group.
+/// Failed reads of a file are reported as system errors, wherever they occur. The HDF5 library
+/// gives no reason when it follows the links of a group.
 #[test]
 fn failed_read_is_no_other_fault() {
     let folder = folder();
@@ -201,7 +202,7 @@ fn killed_reader_makes_no_good_file_fail() {
     let archive = Archive::new(8, &["night-1/slow.h5"]);
     let output = archive.at("scores");
     let command = archive.score(&output, &[]);
-    // It hangs, somebody kills it, and on the second try the disk is well again.
+    // The read hangs, a user kills the process, and at the second attempt the disk works again.
     let mut scoring = bad_reads(program(&command), "/slow.h5:hang").spawn().expect("a process");
     let note = output.join("ledger/1-of-1-0.reading");
     while !std::fs::read_to_string(&note).unwrap_or_default().contains("slow.h5") {
@@ -226,7 +227,7 @@ fn parts_with_failed_files_make_a_whole() {
     let shard = |which: &str, more: &[&str]| {
         run(&mut program(&archive.score(&output, &[&["--shard", which], more].concat()))).code
     };
-    // One file per part, so that one part has nothing but the bad one.
+    // One file per shard, so that one shard has only the bad file.
     let codes: Vec<Option<i32>> = (1..=5).map(|i| shard(&format!("{i}/5"), &[])).collect();
     assert_eq!(codes.iter().filter(|code| **code == Some(PARTIAL)).count(), 1, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 4, "{codes:?}");
@@ -236,7 +237,7 @@ fn parts_with_failed_files_make_a_whole() {
     let part = 1 + codes.iter().position(|code| *code == Some(PARTIAL)).expect("a part");
     assert_eq!(shard(&format!("{part}/5"), &["--allow-failed", "1"]), Some(0));
     std::fs::write(&bad, good).expect("a file");
-    // The parts were dealt by length: all are dealt again.
+    // Files are assigned to shards by length, so all files are assigned again.
     let codes: Vec<Option<i32>> =
         (1..=5).map(|i| shard(&format!("{i}/5"), &["--overwrite"])).collect();
     assert!(codes.iter().skip(4).all(|code| *code == Some(0)), "{codes:?}");
@@ -267,7 +268,7 @@ fn night_that_fails_stays_in_the_manifest() {
     let outcome = verified(&output);
     assert_eq!(outcome.code, Some(PARTIAL), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("bad.h5"), "{}", outcome.stderr);
-    // Also for the season.
+    // The season report also needs `--allow-failed`.
     let season = |name: &str, more: &[&str]| {
         let all = arguments!["season", &output, "-o", archive.at(name), "--threshold", "-1000"];
         run(program(&all).args(more))
@@ -285,7 +286,7 @@ fn night_that_fails_stays_in_the_manifest() {
     for text in [&page, &json] {
         assert!(text.contains("1 of 4 files are in no figure") && text.contains("bad.h5"));
     }
-    // And for a comparison.
+    // So does a comparison.
     let compare = |more: &[&str]| {
         let all = arguments!["compare", &output, &output, "-o", archive.at("compared")];
         run(program(&all).args(["--threshold", "-1000"]).args(more))
@@ -312,7 +313,7 @@ fn night_that_fails_stays_in_the_manifest() {
     let page = archive.at("compared.html");
     succeed(&mut program(&arguments!["report", archive.at("compared"), "-o", &page]));
     assert!(std::fs::read_to_string(page).expect("a page").contains("bad.h5"));
-    // Mended, it is a file like any other.
+    // The repaired file is scored like the others.
     std::fs::write(&bad, good).expect("a file");
     assert_eq!(night(3).code, Some(0));
     assert!(failed(&output).is_empty());

@@ -1,4 +1,4 @@
-//! Event files as tests want them: read, changed, and written with any defect.
+//! Reads and changes event files, and writes them with any defect.
 
 use std::path::Path;
 use taiga_flow::data::schema::canonical_unit;
@@ -44,7 +44,7 @@ impl Events {
         &found.unwrap_or_else(|| panic!("no key {name}")).1
     }
 
-    /// The rows of the given numbers, in their order.
+    /// Returns the rows with the given numbers, in their order.
     pub fn chosen(&self, rows: &[usize]) -> Events {
         fn take<T: Copy>(values: &[T], rows: &[usize]) -> Vec<T> {
             rows.iter().map(|row| values[*row]).collect()
@@ -77,7 +77,7 @@ impl Events {
     }
 }
 
-/// A column that is not as it should be.
+/// A defect of a column.
 #[derive(Debug, Clone)]
 pub enum Odd {
     Text,
@@ -88,8 +88,8 @@ pub enum Odd {
     Empty,
 }
 
-/// Writes events as another program would, with one column (or all, for
-/// [`Odd::Empty`]) gone wrong.
+/// Writes events as another program would, with a defect in one column (or in all, for
+/// [`Odd::Empty`]).
 pub fn write_odd(events: &Events, path: &Path, column: &str, odd: &Odd) {
     let file = hdf5::File::create(path).expect("a file");
     let format: hdf5::types::VarLenUnicode = "taiga-flow-events".parse().expect("a text");
