@@ -44,14 +44,14 @@ fn turned(events: &Events, k: usize, count: usize) -> Events {
     let mut turned = events.clone();
     let of = |name: &str| events.clone().feature(name).clone();
     let [x, y, axis, sx, sy] = ["xc", "yc", "axis", "source_x", "source_y"].map(of);
-    let seen = |row: usize| {
+    let axis = |row: usize| {
         let centroid = [f64::from(x[row]), f64::from(y[row])];
         let source = rotated([f64::from(sx[row]), f64::from(sy[row])], k, count);
         ImageAxis::from_degrees(centroid, f64::from(axis[row])).relative_to(source)
     };
     let rows = events.rows();
-    *turned.feature("dist") = (0..rows).map(|row| seen(row).dist as f32).collect();
-    *turned.feature("alpha") = (0..rows).map(|row| seen(row).alpha() as f32).collect();
+    *turned.feature("dist") = (0..rows).map(|row| axis(row).dist as f32).collect();
+    *turned.feature("alpha") = (0..rows).map(|row| axis(row).alpha() as f32).collect();
     turned
 }
 
@@ -110,9 +110,9 @@ fn position_scores_equal_those_of_moved_source() {
             }
             let centroid = [value("xc"), value("yc")];
             let source = rotated([value("source_x"), value("source_y")], k, 6);
-            let seen = ImageAxis::from_degrees(centroid, value("axis")).relative_to(source);
+            let axis = ImageAxis::from_degrees(centroid, value("axis")).relative_to(source);
             let [s, w, l] = [&size, &width, &length].map(|c| f64::from(c[row]));
-            let expected = theta2(&seen, disp(s, w, l, seen.dist), None);
+            let expected = theta2(&axis, disp(s, w, l, axis.dist), None);
             let found = f64::from(columns[4][k][row]);
             assert!((found - expected).abs() < 1e-6 * (1.0 + expected), "row {row}");
         }
@@ -357,11 +357,11 @@ fn sources_without_positions_are_reported() {
     let mut without = events.clone();
     without.features.retain(|(name, _)| name != "source_x");
     without.write(&archive.join("without.h5"));
-    crate::support::write_odd(
+    crate::support::write_with_defect(
         &events,
         &archive.join("unit.h5"),
         "source_y",
-        &crate::support::Odd::Unit("cm"),
+        &crate::support::Defect::Unit("cm"),
     );
     let output = folder.path().join("scores");
     let command = score(&trained.model, &output, &archive, &["--set", "score.positions=6"]);

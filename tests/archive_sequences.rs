@@ -1,8 +1,8 @@
 //! Random sequences of archive changes and scorings, compared with a model of the output folder.
 
 use crate::support::{
-    Watched, arguments, count, end, folder, program, ranks, report, run, seed, simulated, succeed,
-    trained,
+    Watched, arguments, folder, kill, print_line, program, ranks, repetitions, run, seed,
+    simulated, succeed, trained,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -494,7 +494,7 @@ impl Sequence {
         let part_before = std::fs::read(&part).ok();
         let scoring = Watched::start(&mut program(&self.line(scope, rerun)));
         std::thread::sleep(after);
-        end(scoring.id());
+        kill(scoring.id());
         let ended = scoring.wait().code();
         let _ = writeln!(self.history, "  → {ended:?}");
         assert!(ended.is_none() || ended == Some(code), "{}", self.history);
@@ -664,7 +664,7 @@ fn is_part(path: &Path) -> bool {
 
 #[test]
 fn random_sequences_agree_with_the_model() {
-    let sequences = count(3, 200);
+    let sequences = repetitions(3, 200);
     let (mut steps, mut killed) = (0, 0);
     for number in 0..sequences as u64 {
         let mut sequence = Sequence::new(number);
@@ -677,10 +677,10 @@ fn random_sequences_agree_with_the_model() {
         sequence.finish();
         killed += sequence.killed;
         if number % 20 == 19 {
-            report(&format!("archive sequences: {} of {sequences} so far", number + 1));
+            print_line(&format!("archive sequences: {} of {sequences} so far", number + 1));
         }
     }
-    report(&format!(
+    print_line(&format!(
         "archive sequences: {sequences} of {sequences} agree with the model: {steps} operations, {killed} kills (seed {})",
         seed()
     ));

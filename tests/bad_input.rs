@@ -2,8 +2,8 @@
 //! the found value, and advice. No partial output remains.
 
 use crate::support::{
-    Events, Odd, Outcome, arguments, configuration, folder, json, program, ranks, run, seed,
-    simulated, succeed, trained, tree, write_odd,
+    Defect, Events, Outcome, arguments, configuration, folder, json, program, ranks, run, seed,
+    simulated, succeed, trained, tree, write_with_defect,
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -58,38 +58,38 @@ fn refused_by_all(path: &Path, expected: &[&str]) {
 }
 
 #[test]
-fn columns_that_are_not_as_they_should_be() {
+fn invalid_columns_are_refused() {
     let folder = folder();
     let events = events();
-    let cases: [(&str, Odd, &[&str]); 5] = [
-        ("misspelt", Odd::Renamed("widht"), &["'width'", "did you mean 'widht'?"]),
-        ("missing", Odd::Renamed("zzz"), &["'width'", "size, "]),
+    let cases: [(&str, Defect, &[&str]); 5] = [
+        ("misspelt", Defect::Renamed("widht"), &["'width'", "did you mean 'widht'?"]),
+        ("missing", Defect::Renamed("zzz"), &["'width'", "size, "]),
         (
             "text",
-            Odd::Text,
+            Defect::Text,
             &["not a numeric column", "events/width", "expected numbers, found text"],
         ),
         (
             "shorter",
-            Odd::Shorter,
+            Defect::Shorter,
             &["differ in length", "events/width", "expected 3000 rows", "found 2999 rows"],
         ),
         (
             "table",
-            Odd::Table,
+            Defect::Table,
             &["not a column", "events/width", "expected one dimension", "[1500, 2]"],
         ),
     ];
     for (name, odd, expected) in cases {
         let path = folder.path().join(format!("{name}.h5"));
-        write_odd(&events, &path, "width", &odd);
+        write_with_defect(&events, &path, "width", &odd);
         refused_by_all(&path, expected);
         std::fs::remove_file(&path).expect("the file");
     }
 }
 
 #[test]
-fn files_that_are_no_files_of_events() {
+fn non_event_files_are_refused() {
     let folder = folder();
     let whole = std::fs::read(&trained().gamma).expect("a file");
     let path = |name: &str| folder.path().join(name);
@@ -136,7 +136,7 @@ fn files_that_are_no_files_of_events() {
 }
 
 #[test]
-fn a_truncated_file_is_refused_wherever_it_ends() {
+fn file_truncated_anywhere_is_refused() {
     let folder = folder();
     let whole = std::fs::read(&trained().gamma).expect("a file");
     let path = folder.path().join("cut.h5");
@@ -203,7 +203,7 @@ fn duplicate_events_are_not_trained_on() {
 }
 
 #[test]
-fn options_that_would_do_nothing_are_refused() {
+fn options_without_effect_are_refused() {
     let folder = folder();
     let output = folder.path().join("gamma.h5");
     for option in [["--camera", "taiga-560"], ["--noise", "3"], ["--offset", "0"]] {
@@ -215,7 +215,7 @@ fn options_that_would_do_nothing_are_refused() {
 }
 
 #[test]
-fn configurations_with_mistakes() {
+fn invalid_configurations_are_refused() {
     let folder = folder();
     let gamma = &trained().gamma;
     let output = folder.path().join("run");
@@ -297,12 +297,12 @@ fn existing_outputs_are_refused_and_unchanged() {
 }
 
 #[test]
-fn a_model_whose_features_do_not_match_the_file() {
+fn model_with_other_features_is_refused() {
     let folder = folder();
     let events = events();
     let output = folder.path().join("output");
     let path = folder.path().join("millimetres.h5");
-    write_odd(&events, &path, "length", &Odd::Unit("mm"));
+    write_with_defect(&events, &path, "length", &Defect::Unit("mm"));
     let expected = ["millimetres.h5", "length", "expected deg", "found mm"];
     for command in ["score", "evaluate"] {
         std::fs::create_dir_all(&output).expect("a folder");
@@ -336,7 +336,7 @@ fn a_model_whose_features_do_not_match_the_file() {
 }
 
 #[test]
-fn models_that_are_none_or_damaged() {
+fn invalid_or_damaged_models_are_refused() {
     let (trained, folder) = (trained(), folder());
     let whole = std::fs::read(&trained.model).expect("a model");
     let path = folder.path().join("model.safetensors");
@@ -390,7 +390,7 @@ fn flipped_bit_in_a_model_refused_or_harmless() {
 }
 
 #[test]
-fn more_ranks_than_shards() {
+fn more_ranks_than_shards_are_refused() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("run");
     let train =
@@ -398,11 +398,11 @@ fn more_ranks_than_shards() {
     let expected = ["more ranks than logical shards", "at most 2 ranks", "found 3", "train.shards"];
     let outcome = refuse(&mut ranks(3, &train), folder.path(), USAGE, &expected);
     let times = outcome.stderr.matches("more ranks than logical shards").count();
-    assert_eq!(times, 1, "told once, not by every rank: {}", outcome.stderr);
+    assert_eq!(times, 1, "printed once, not by every rank: {}", outcome.stderr);
 }
 
 #[test]
-fn lone_copies_that_a_launcher_started() {
+fn processes_without_mpi_world_are_refused() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("output");
     let train = arguments!["train", "-c", &trained.configuration, "-o", &output];
@@ -426,7 +426,7 @@ fn one_bad_file_does_not_stop_the_others() {
         own.feature("dist")[0] += 0.01 * number as f32;
         own.write(&archive.join(name));
     }
-    write_odd(&events, &archive.join("b.h5"), "dist", &Odd::Text);
+    write_with_defect(&events, &archive.join("b.h5"), "dist", &Defect::Text);
     let mut whole = std::fs::read(archive.join("d.h5")).expect("a file");
     whole.truncate(5000);
     std::fs::write(archive.join("e.h5"), whole).expect("a file");
@@ -451,7 +451,7 @@ fn one_bad_file_does_not_stop_the_others() {
 }
 
 #[test]
-fn inputs_whose_outputs_would_collide() {
+fn inputs_with_equal_outputs_are_refused() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| -> PathBuf { folder.path().join(name) };
     let events = events();
@@ -477,7 +477,7 @@ fn inputs_whose_outputs_would_collide() {
 }
 
 #[test]
-fn gammas_and_hadrons_that_are_swapped() {
+fn swapped_gammas_and_hadrons_are_refused() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("evaluation");
     let evaluate = arguments![
@@ -497,7 +497,7 @@ fn gammas_and_hadrons_that_are_swapped() {
 }
 
 #[test]
-fn an_output_folder_that_cannot_be_written() {
+fn unwritable_output_folder_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let (trained, folder) = (trained(), folder());
     let closed = folder.path().join("closed");
@@ -523,7 +523,7 @@ fn an_output_folder_that_cannot_be_written() {
 }
 
 #[test]
-fn the_same_events_twice() {
+fn files_given_twice_are_refused() {
     let (trained, folder) = (trained(), folder());
     let copy = folder.path().join("copy.h5");
     std::fs::copy(&trained.gamma, &copy).expect("a copy");
@@ -597,7 +597,7 @@ fn file_damaged_half_way_leaves_no_output() {
 }
 
 #[test]
-fn positions_next_to_each_other_are_refused() {
+fn adjacent_positions_are_refused() {
     let (trained, folder) = (trained(), folder());
     for positions in ["[0,360]", "[0,0]", "[0,10]", "[0,180,-180]"] {
         let set = format!("score.positions={positions}");

@@ -87,13 +87,13 @@ fn dead_node_costs_at_most_one_checkpoint() {
     let node = ["node1", "node2"][(seed() % 2) as usize];
     let ranks = slurm.ranks(Some(node));
     assert_eq!(ranks.len(), 2, "{}", slurm.log(log));
-    slurm.cut_off(node);
+    slurm.kill_node(node);
     let left = newest_checkpoint(&output).expect("a checkpoint");
     println!("{node} died after step {left}");
     let again = |job: &Job| job.restarts == 1 && job.state == "PENDING";
     slurm.wait_for(&job, log, again);
     assert!(!output.join("model.safetensors").exists(), "it ended before the node died");
-    slurm.revive(node);
+    slurm.restart_daemon(node);
     slurm.start_again(&job, log);
     let over = slurm.finish(&job, log);
     let printed = slurm.log(log);
@@ -129,7 +129,7 @@ fn next_job_continues_where_requeue_is_forbidden() {
 }
 
 #[test]
-fn an_array_of_jobs_scores_what_ranks_would() {
+fn job_array_scores_equal_those_of_ranks() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let trained = trained();
     let archive = slurm.at("archive");
@@ -193,7 +193,7 @@ fn wrong_launcher_is_refused_before_any_write() {
 }
 
 #[test]
-fn the_smoke_test_of_a_site_passes() {
+fn smoke_test_of_a_site_passes() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let options = ["--nodes=2", "--ntasks=4"];
     let job = slurm.submit(&options, "smoke.sbatch", &[], "smoke.log");
@@ -550,13 +550,13 @@ fn htcondor_parts_score_the_whole_archive() {
 
 /// Runs a command by `jobs/lib.sh`. Its launcher starts the command only in the attempts given by
 /// `launches` (one digit each), and its `sleep` does not wait.
-fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
-    run(&mut supervising(folder, launches, command))
+fn run_with_launches(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
+    run(&mut command_with_launches(folder, launches, command))
 }
 
-/// Returns the command of [`supervised`]. With `LOST_NODE` set, the launcher kills the script
+/// Returns the command of [`run_with_launches`]. With `LOST_NODE` set, the launcher kills the script
 /// after the program has ended, as the loss of its node would.
-fn supervising(folder: &Path, launches: &str, command: &[OsString]) -> Command {
+fn command_with_launches(folder: &Path, launches: &str, command: &[OsString]) -> Command {
     let tools = folder.join("tools");
     std::fs::create_dir_all(&tools).expect("a folder");
     let write = |name: &str, text: String| {
@@ -591,28 +591,28 @@ fn supervising(folder: &Path, launches: &str, command: &[OsString]) -> Command {
 }
 
 #[test]
-fn old_product_does_not_hide_a_failed_launch() {
+fn old_output_does_not_hide_a_failed_launch() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     simulated(at("archive/a.h5"), Class::Gamma, 300, seed());
     let (output, model) = (at("out/scores"), &trained().model);
     let command =
         arguments![&output, "manifest.json", "score", "-m", model, "-o", &output, at("archive")];
-    let outcome = supervised(folder.path(), "3", &command);
+    let outcome = run_with_launches(folder.path(), "3", &command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     assert_eq!(outcome.stdout.matches("without having launched").count(), 2, "{}", outcome.stdout);
     // All outputs are finished: the program writes nothing, but it did run.
     let before = tree(&output);
-    let outcome = supervised(folder.path(), "1", &command);
+    let outcome = run_with_launches(folder.path(), "1", &command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     assert!(!outcome.stdout.contains("without having launched"), "{}", outcome.stdout);
     assert_eq!(tree(&output), before);
     // The old output exists, and no attempt starts the program.
     simulated(at("archive/b.h5"), Class::Gamma, 300, seed() + 1);
-    let outcome = supervised(folder.path(), "none", &command);
+    let outcome = run_with_launches(folder.path(), "none", &command);
     assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
     assert!(outcome.stdout.contains("the program was not started"), "{}", outcome.stdout);
-    let outcome = supervised(folder.path(), "2", &command);
+    let outcome = run_with_launches(folder.path(), "2", &command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     assert!(output.join("b.h5").is_file());
     // No temporary file of the jobs remains.
@@ -626,7 +626,7 @@ fn old_product_does_not_hide_a_failed_launch() {
 }
 
 #[test]
-fn restarted_job_replaces_only_what_it_has_written() {
+fn restarted_job_replaces_only_its_own_files() {
     let folder = folder();
     let (output, name) = (folder.path().join("out/report"), "page.html");
     let page = output.join(name);
@@ -634,7 +634,7 @@ fn restarted_job_replaces_only_what_it_has_written() {
         let mut command =
             Vec::from(arguments![&output, name, "report", &trained().run, "-o", &page]);
         command.extend(more.iter().map(OsString::from));
-        let mut bash = supervising(folder.path(), "123", &command);
+        let mut bash = command_with_launches(folder.path(), "123", &command);
         bash.env("SLURM_JOB_ID", "4711").env("SLURM_RESTART_COUNT", restarts);
         bash
     };

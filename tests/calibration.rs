@@ -81,7 +81,7 @@ fn number(value: &Value) -> f64 {
 
 /// Model card, score file, evaluation and season report agree on one calibration.
 #[test]
-fn posterior_counts_cuts_and_shows_bounds() {
+fn posterior_includes_cuts_and_bounds() {
     let (folder, seed) = (folder(), seed());
     let at = |name: &str| folder.path().join(name);
     // Few gammas, so that some hadrons are beyond the resolved range at each end.

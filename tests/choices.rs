@@ -174,7 +174,7 @@ fn rates_without_use_or_missing_are_refused() {
 }
 
 #[test]
-fn largest_q_limited_by_hadrons_says_so() {
+fn largest_q_limited_by_hadrons_is_reported() {
     // Gammas point at the source and hadrons do not, so Q rises with the threshold until some
     // forty held-out hadrons limit it. The rule is written with '_'.
     let case = Case::new(1500);

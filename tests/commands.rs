@@ -269,7 +269,7 @@ fn refused_command_leaves_no_folder() {
 }
 
 #[test]
-fn report_refuses_an_argument_that_adds_nothing() {
+fn redundant_report_argument_is_refused() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
     let evaluation = at("evaluation");

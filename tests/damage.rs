@@ -2,7 +2,8 @@
 //! unlimited memory use.
 
 use crate::support::{
-    arguments, count, folder, fuzz, program, report, run, seed, simulated, succeed, trained,
+    arguments, folder, fuzz, print_line, program, repetitions, run, seed, simulated, succeed,
+    trained,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +30,7 @@ fn damaged_model_file_never_loads_silently() {
         assert!(Model::from_bytes(&whole[..cut]).is_err(), "cut at {cut}");
     }
     let stream = Stream::new(seed(), "flips", &[]);
-    let (flips, mut harmless) = (count(1000, 100_000) as u64, 0);
+    let (flips, mut harmless) = (repetitions(1000, 100_000) as u64, 0);
     for flip in 0..flips {
         let at = (stream.bits(2 * flip) % whole.len() as u64) as usize;
         let by = (stream.bits(2 * flip + 1) % 255 + 1) as u8;
@@ -46,7 +47,7 @@ fn damaged_model_file_never_loads_silently() {
             }
         }
     }
-    report(&format!("model file: {flips} flips, {harmless} of them of one blank to another"));
+    print_line(&format!("model file: {flips} flips, {harmless} of them of one blank to another"));
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn fuzz_model_card() {
     let card = header["__metadata__"]["taiga-flow"].as_str().expect("a card").to_string();
     fuzz("model card", seed(), &[card.into_bytes()], |bytes| {
         let Ok(card) = serde_json::from_slice::<Card>(bytes) else { return };
-        let text = serde_json::to_string(&sealed(card, &model.flows)).expect("JSON");
+        let text = serde_json::to_string(&with_checksum(card, &model.flows)).expect("JSON");
         let mut header = header.clone();
         header["__metadata__"]["taiga-flow"] = text.into();
         let header = header.to_string();
@@ -181,7 +182,7 @@ fn fuzz_model_card() {
 }
 
 /// Returns a card with its correct checksum (see docs/src/reference/formats/model.md).
-fn sealed(card: Card, flows: &BTreeMap<String, Vec<f32>>) -> Card {
+fn with_checksum(card: Card, flows: &BTreeMap<String, Vec<f32>>) -> Card {
     let card = Card { checksum: String::new(), ..card };
     let mut hasher = blake3::Hasher::new();
     hasher.update(&serde_json::to_vec(&card).expect("JSON"));

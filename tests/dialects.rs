@@ -215,7 +215,7 @@ fn hadrons_get_gamma_offset_at_seeded_azimuths() {
 }
 
 #[test]
-fn a_schema_of_ones_own_reads_another_header() {
+fn user_schema_reads_other_header() {
     let folder = folder();
     let own = include_str!("../configs/schema/taiga-mc.toml").replace("\"width\"", "\"breadth\"");
     let schema = folder.path().join("own.toml");

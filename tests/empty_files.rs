@@ -2,8 +2,8 @@
 //! training needs their events.
 
 use crate::support::{
-    Events, Odd, Outcome, TABLE_HEADER, arguments, configuration, folder, json, program, run, seed,
-    simulated, simulated_images, succeed, table_dialect, text, trained, write_odd,
+    Defect, Events, Outcome, TABLE_HEADER, arguments, configuration, folder, json, program, run,
+    seed, simulated, simulated_images, succeed, table_dialect, text, trained, write_with_defect,
 };
 use serde_json::Value;
 use std::ffi::OsString;
@@ -80,7 +80,7 @@ fn empty_event_files_are_scored_and_checked() {
     assert!(summary["files"][0]["warnings"].to_string().contains("empty"), "{summary}");
     succeed(&mut program(&arguments!["check", at("archive")]));
     // An empty file as another program writes it.
-    write_odd(&Events::read(&trained.gamma), &at("other.h5"), "width", &Odd::Empty);
+    write_with_defect(&Events::read(&trained.gamma), &at("other.h5"), "width", &Defect::Empty);
     let other = scores(&trained.model, &at("other"), &at("other.h5"), &[]);
     assert_eq!(json(&other)["rows"], 0);
     succeed(&mut program(&arguments!["check", at("other.h5")]));

@@ -195,7 +195,7 @@ fn gammas(index: f64, count: u64, stream: Stream) -> Vec<Counted> {
 }
 
 #[test]
-fn leak_per_bin_gives_back_the_planted_gammas() {
+fn leak_per_bin_recovers_planted_gammas() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let stream = |name: &str| Stream::new(seed(), name, &[]);

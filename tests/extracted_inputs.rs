@@ -226,7 +226,7 @@ fn failed_images_are_missing_from_the_scores() {
 }
 
 #[test]
-fn failure_that_was_mended_leaves_the_scores() {
+fn repaired_failure_leaves_the_manifest() {
     let extraction = Extraction::with_failure(1);
     let (outcome, _) = extraction.score(&[extraction.at("hillas")], &[]);
     refused(&outcome, 4, "was not extracted");

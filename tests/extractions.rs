@@ -156,10 +156,10 @@ fn stopped_extraction_exits_with_75_and_resumes() {
     let mut stopped = 0;
     for (count, asked) in [(1, libc::SIGTERM), (2, libc::SIGUSR1), (1, libc::SIGUSR1)] {
         let _ = std::fs::remove_dir_all(&output);
-        let log_path = images.at("told");
+        let log_path = images.at("log");
         let start = &mut if count == 1 { program(&command) } else { ranks(count, &command) };
         let mut running = Watched::start_with_log(start, &log_path);
-        while running.ended().is_none() && !output.join("ledger").is_dir() {
+        while running.exit_status().is_none() && !output.join("ledger").is_dir() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if count == 1 {
@@ -190,7 +190,7 @@ fn killed_extraction_keeps_earlier_nights() {
     succeed(&mut program(&night(0)));
     let output = images.at("hillas");
     let mut running = Watched::start(&mut program(&night(1)));
-    while running.ended().is_none() && manifest(&output)["complete"] != Value::Bool(false) {
+    while running.exit_status().is_none() && manifest(&output)["complete"] != Value::Bool(false) {
         std::hint::spin_loop();
     }
     drop(running);
@@ -216,7 +216,7 @@ fn killed_overwrite_of_an_extraction_is_resumed() {
             Watched::start(&mut program(&images.extract("hillas", &input, &overwrite)));
         let lines = || text(&output.join("ledger/1-of-1.jsonl")).lines().count();
         let is_begun = || output.join("ledger/started.json").exists();
-        while running.ended().is_none() && !(is_begun() && (1..8).contains(&lines())) {
+        while running.exit_status().is_none() && !(is_begun() && (1..8).contains(&lines())) {
             std::hint::spin_loop();
         }
         drop(running);
@@ -236,7 +236,7 @@ fn killed_overwrite_of_an_extraction_is_resumed() {
 }
 
 #[test]
-fn verify_understands_extractions() {
+fn verify_checks_extractions() {
     let images = Images::new(4, 20);
     let (input, output) = (images.at("images"), images.at("hillas"));
     succeed(&mut program(&images.extract("hillas", &input, &[])));

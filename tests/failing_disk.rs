@@ -3,8 +3,8 @@
 
 use crate::support::{
     Case, EVERY_STEP, Outcome, arguments, folder, has_extension, hash, is_soak, ledger,
-    newest_checkpoint, program, ranks, report, result, run, seed, simulated, skip, struck,
-    struck_ranks, succeed, trained, tree,
+    newest_checkpoint, print_line, program, ranks, ranks_with_disk_fault, result, run, seed,
+    simulated, skip, succeed, trained, tree, with_disk_fault,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -135,12 +135,12 @@ fn training_resumes_after_any_disk_fault() {
     let (whole, mark) = (case.at("whole"), case.at("mark"));
     succeed(&mut program(&case.train(&whole, &[])));
     let expected = result(&whole);
-    let mut struck_operations = BTreeMap::new();
-    for kind in crate::support::KINDS {
+    let mut failed_operations = BTreeMap::new();
+    for kind in crate::support::FAULT_KINDS {
         for n in operations(kind) {
             let output = case.at("run");
             let command = case.train(&output, &[]);
-            let outcome = run(&mut struck(&command, &output, n, kind, &mark));
+            let outcome = run(&mut with_disk_fault(&command, &output, n, kind, &mark));
             let context = format!("{kind} {n}: {}", outcome.stderr);
             let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
             let over = !mark.exists();
@@ -161,13 +161,15 @@ fn training_resumes_after_any_disk_fault() {
                 assert!(n > 20, "only {n} operations");
                 break;
             }
-            *struck_operations.entry(kind).or_insert(0) += 1;
+            *failed_operations.entry(kind).or_insert(0) += 1;
             if is_soak() && n % 20 == 0 {
-                report(&format!("faults: {kind} in operation {n}"));
+                print_line(&format!("faults: {kind} in operation {n}"));
             }
         }
     }
-    report(&format!("faults in training, all resumed to the same bytes: {struck_operations:?}"));
+    print_line(&format!(
+        "faults in training, all resumed to the same bytes: {failed_operations:?}"
+    ));
 }
 
 #[test]
@@ -180,13 +182,13 @@ fn replacing_run_on_bad_disk_leaves_one_whole() {
     succeed(&mut program(&case.train(&old, &["--set", "train.seed=3"])));
     let before = hash(&old.join("model.safetensors"));
     let output = case.at("run");
-    for kind in crate::support::KINDS {
+    for kind in crate::support::FAULT_KINDS {
         for n in operations(kind) {
             assert!(
                 Command::new("cp").arg("-a").args([&old, &output]).status().expect("cp").success()
             );
             let command = case.train(&output, &["--overwrite"]);
-            let outcome = run(&mut struck(&command, &output, n, kind, &mark));
+            let outcome = run(&mut with_disk_fault(&command, &output, n, kind, &mark));
             let over = !mark.exists();
             let is_old = |place: &str| {
                 let model = output.join(place).join("model.safetensors");
@@ -218,10 +220,10 @@ fn scoring_resumes_after_any_disk_fault() {
     let mark = folder.path().join("mark");
     succeed(&mut program(&score(&whole)));
     let expected = tree(&whole);
-    let mut struck_operations = BTreeMap::new();
-    for kind in crate::support::KINDS {
+    let mut failed_operations = BTreeMap::new();
+    for kind in crate::support::FAULT_KINDS {
         for n in operations(kind) {
-            let outcome = run(&mut struck(&score(&output), &output, n, kind, &mark));
+            let outcome = run(&mut with_disk_fault(&score(&output), &output, n, kind, &mark));
             let over = !mark.exists();
             let context = format!("{kind} {n}: {:?} {}", outcome.code, outcome.stderr);
             let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
@@ -246,13 +248,15 @@ fn scoring_resumes_after_any_disk_fault() {
                 assert!(n > 20, "only {n} operations");
                 break;
             }
-            *struck_operations.entry(kind).or_insert(0) += 1;
+            *failed_operations.entry(kind).or_insert(0) += 1;
             if is_soak() && n % 20 == 0 {
-                report(&format!("faults: {kind} in operation {n}"));
+                print_line(&format!("faults: {kind} in operation {n}"));
             }
         }
     }
-    report(&format!("faults in scoring, all finished with the same bytes: {struck_operations:?}"));
+    print_line(&format!(
+        "faults in scoring, all finished with the same bytes: {failed_operations:?}"
+    ));
 }
 
 /// Watchdog deadline of the tests in which one of two ranks fails, and the time that a launcher
@@ -272,7 +276,7 @@ fn drawn(victim: usize, kind: &str, most: u64) -> Vec<u64> {
 
 /// Runs a job of two ranks in which operation `n` of rank `victim` fails. Returns `None` if the
 /// rank had no such operation.
-fn with_rank_struck(
+fn run_with_rank_fault(
     command: &[OsString],
     victim: usize,
     under: &Path,
@@ -280,7 +284,7 @@ fn with_rank_struck(
     mark: &Path,
 ) -> Option<Outcome> {
     let since = Instant::now();
-    let outcome = run(&mut struck_ranks(2, command, victim, under, (n, kind), mark));
+    let outcome = run(&mut ranks_with_disk_fault(2, command, victim, under, (n, kind), mark));
     let (took, code) = (since.elapsed(), outcome.code);
     let context = format!("rank {victim}, {kind} {n}: {code:?} {}", outcome.stderr);
     assert!(took < DEADLINE + LAUNCH, "{took:?} {context}");
@@ -306,7 +310,7 @@ fn with_rank_struck(
 
 /// Lets operations of one rank fail in all ways. `check` evaluates what each job left, and
 /// finishes it. Returns how many operations failed, by kind.
-fn strike_rank(
+fn fail_rank_operations(
     command: &[OsString],
     victim: usize,
     under: &Path,
@@ -314,25 +318,25 @@ fn strike_rank(
     mark: &Path,
     mut check: impl FnMut(&str),
 ) -> BTreeMap<&'static str, u64> {
-    let mut struck = BTreeMap::new();
-    for kind in crate::support::KINDS {
+    let mut failed = BTreeMap::new();
+    for kind in crate::support::FAULT_KINDS {
         let mut missed = 0;
         for n in drawn(victim, kind, most) {
-            let outcome = with_rank_struck(command, victim, under, (n, kind), mark);
+            let outcome = run_with_rank_fault(command, victim, under, (n, kind), mark);
             missed = if outcome.is_some() { 0 } else { missed + 1 };
-            *struck.entry(kind).or_insert(0) += u64::from(outcome.is_some());
+            *failed.entry(kind).or_insert(0) += u64::from(outcome.is_some());
             let message = outcome.map_or(String::new(), |outcome| outcome.stderr);
             check(&format!("rank {victim}, {kind} {n}: {message}"));
             if is_soak() && missed == 2 {
                 break;
             }
             if is_soak() && n % 20 == 0 {
-                report(&format!("faults: rank {victim}, {kind} in operation {n}"));
+                print_line(&format!("faults: rank {victim}, {kind} in operation {n}"));
             }
         }
     }
-    assert!(struck.values().sum::<u64>() > 3, "{struck:?}");
-    struck
+    assert!(failed.values().sum::<u64>() > 3, "{failed:?}");
+    failed
 }
 
 #[test]
@@ -362,9 +366,9 @@ fn two_rank_training_resumes_after_disk_fault() {
     };
     // Only rank 0 writes the run; the other ranks write only their heartbeats.
     for (victim, under, most) in [(0, output.clone(), 170), (1, output.join(".ranks"), 5)] {
-        let struck = strike_rank(&command, victim, &under, most, &mark, &mut finish);
-        report(&format!(
-            "faults in training, rank {victim} of 2 struck, all resumed to the same bytes: {struck:?}"
+        let failed = fail_rank_operations(&command, victim, &under, most, &mark, &mut finish);
+        print_line(&format!(
+            "faults in training, rank {victim} of 2, all resumed to the same bytes: {failed:?}"
         ));
     }
 }
@@ -423,9 +427,9 @@ fn two_rank_scoring_resumes_after_disk_fault() {
         std::fs::remove_dir_all(&output).expect("the scores");
     };
     for victim in [0, 1] {
-        let struck = strike_rank(&command, victim, &output, 70, &mark, &mut finish);
-        report(&format!(
-            "faults in scoring, rank {victim} of 2 struck, all finished with the same bytes: {struck:?}"
+        let failed = fail_rank_operations(&command, victim, &output, 70, &mark, &mut finish);
+        print_line(&format!(
+            "faults in scoring, rank {victim} of 2, all finished with the same bytes: {failed:?}"
         ));
     }
 }

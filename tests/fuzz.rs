@@ -6,7 +6,7 @@
 //! every run. A soak damages 2000, or as many as `TAIGA_FLOW_FUZZ` states.
 
 use crate::support::{
-    arguments, count, folder, program, report, seed, simulated, succeed, trained,
+    arguments, folder, print_line, program, repetitions, seed, simulated, succeed, trained,
 };
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const JOB: &str = "TAIGA_FLOW_FUZZ_JOB";
 /// Returns how many files of a kind are damaged.
 fn cases() -> u64 {
     let asked = std::env::var("TAIGA_FLOW_FUZZ").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(count(60, 2000) as u64)
+    asked.unwrap_or(repetitions(60, 2000) as u64)
 }
 
 /// Returns a file with damage number `case`, and a description of the damage.
@@ -39,8 +39,8 @@ fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
     let mut bytes = whole.to_vec();
     if case % 4 == 3 {
         bytes.truncate((bits(0) % whole.len() as u64) as usize);
-        let what = format!("cut to {} bytes", bytes.len());
-        return (bytes, what);
+        let description = format!("cut to {} bytes", bytes.len());
+        return (bytes, description);
     }
     let count = 1 + bits(1) % 3;
     let places: Vec<usize> =
@@ -53,12 +53,12 @@ fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
 fn fuzz(original: &Path) -> Result<(), String> {
     let folder = folder();
     let name = original.file_name().and_then(|name| name.to_str()).expect("a name");
-    let log = folder.path().join("told");
+    let log = folder.path().join("log");
     std::fs::write(&log, "").expect("a file");
     let (cases, seed) = (cases(), seed());
     let job = format!("{}\n{}\n{seed}\n{cases}", original.display(), folder.path().display());
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "fuzz::the_process_that_reads", "--ignored", "--nocapture"])
+        .args(["--exact", "fuzz::reader_process", "--ignored", "--nocapture"])
         .env(JOB, job)
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(folder.path().join("errors")).expect("a file"))
@@ -89,13 +89,13 @@ fn fuzz(original: &Path) -> Result<(), String> {
         Some(status) => return Err(format!("{name}, {case}, seed {seed}: {status}\n{errors}")),
         None => return Err(format!("{name}, {case}, seed {seed}: it hangs")),
     }
-    report(&format!("fuzz: {name}, seed {seed}: {}", log.lines().last().unwrap_or_default()));
+    print_line(&format!("fuzz: {name}, seed {seed}: {}", log.lines().last().unwrap_or_default()));
     Ok(())
 }
 
 #[test]
 #[ignore = "started by the tests beside it"]
-fn the_process_that_reads() {
+fn reader_process() {
     let Ok(job) = std::env::var(JOB) else { return };
     let words: Vec<&str> = job.lines().collect();
     let (original, folder) = (Path::new(words[0]), Path::new(words[1]));
@@ -106,13 +106,13 @@ fn the_process_that_reads() {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
     let whole = std::fs::read(original).expect("a file");
     let path = folder.join(original.file_name().expect("a name"));
-    let log = std::fs::OpenOptions::new().append(true).open(folder.join("told"));
+    let log = std::fs::OpenOptions::new().append(true).open(folder.join("log"));
     let mut log = log.expect("the file");
-    let mut tell = |line: String| log.write_all(line.as_bytes()).expect("a line");
+    let mut log_line = |line: String| log.write_all(line.as_bytes()).expect("a line");
     let (mut refused, mut read_whole) = (0, 0);
     for case in 0..cases {
-        let (bytes, what) = damaged(&whole, seed, case);
-        tell(format!("case {case}, {what}\n"));
+        let (bytes, description) = damaged(&whole, seed, case);
+        log_line(format!("case {case}, {description}\n"));
         std::fs::write(&path, bytes).expect("a file");
         let outcome = read(&path);
         match outcome {
@@ -123,7 +123,7 @@ fn the_process_that_reads() {
             }
         }
     }
-    tell(format!("{refused} refused, {read_whole} read, of {cases}\n"));
+    log_line(format!("{refused} refused, {read_whole} read, of {cases}\n"));
 }
 
 /// Reads a file as the command does whose input it is; its name determines the kind.
@@ -171,30 +171,30 @@ fn fuzz_all(originals: &[PathBuf]) {
 }
 
 #[test]
-fn damaged_event_files() {
+fn damaged_event_files_never_crash() {
     let folder = folder();
     fuzz_all(&[simulated(folder.path().join("events.h5"), Class::Gamma, 300, seed())]);
 }
 
 #[test]
-fn damaged_compound_tables() {
+fn damaged_compound_tables_never_crash() {
     let names =
         ["ctapipe.h5", "lstchain.h5", "pandas-table.h5", "pandas-columns.h5", "pytables.h5"];
     fuzz_all(&names.map(generated));
 }
 
 #[test]
-fn damaged_columns_and_matrices() {
+fn damaged_columns_and_matrices_never_crash() {
     fuzz_all(&["fact-like.h5", "pandas-fixed.h5", "matrix.h5"].map(generated));
 }
 
 #[test]
-fn damaged_text_tables() {
+fn damaged_text_tables_never_crash() {
     fuzz_all(&["taiga-experiment.csv", "taiga-mc.csv", "taiga-mc-newer.csv"].map(generated));
 }
 
 #[test]
-fn damaged_image_files() {
+fn fuzzed_image_files_never_crash() {
     let folder = folder();
     let own = folder.path().join("images.h5");
     let simulate = arguments!["simulate", "--level", "images", "-o", &own];
@@ -205,7 +205,7 @@ fn damaged_image_files() {
 }
 
 #[test]
-fn damaged_score_files() {
+fn damaged_score_files_never_crash() {
     let (trained, folder) = (trained(), folder());
     let input = simulated(folder.path().join("scores.h5"), Class::Gamma, 300, seed());
     let output = folder.path().join("output");

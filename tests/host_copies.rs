@@ -1,7 +1,7 @@
 //! Hosts that read different files: stale copies are refused with file and host, while other
 //! mounts of the same files are accepted.
 
-use crate::preflight::{after, can_mount, with_another};
+use crate::preflight::{after, can_mount, run_two_commands};
 use crate::support::{
     Case, Outcome, arguments, folder, hash, program, ranks, run, seed, simulated, skip, succeed,
     trained, tree,
@@ -18,14 +18,14 @@ const SHORT: &str = "[train]\nepochs = 1\nbatch = 1024\nshards = 4\n";
 
 /// Runs two ranks, the second on a host of its own after a shell command there.
 fn with_other_host(prepared: &str, arguments: &[OsString]) -> Outcome {
-    let mut line = after(&format!("hostname elsewhere && {prepared}"), arguments);
+    let mut line = after(&format!("hostname with_own_disk && {prepared}"), arguments);
     line.insert(1, "-u".into()); // option of `unshare`
-    with_another(arguments, &line)
+    run_two_commands(arguments, &line)
 }
 
 fn can_name_a_host() -> bool {
     let mut tried = Command::new("unshare");
-    tried.args(["-r", "-u", "hostname", "elsewhere"]);
+    tried.args(["-r", "-u", "hostname", "with_own_disk"]);
     let works = tried.output().is_ok_and(|o| o.status.success());
     if !works {
         skip("hosts cannot be named here (unshare -r -u)");
@@ -82,7 +82,7 @@ fn stale_copy_is_refused_by_file_and_host() {
         let outcome = with_other_host(&bind, command);
         assert_eq!(outcome.code, Some(REFUSED), "{command:?}: {}", outcome.stderr);
         for part in
-            ["gamma.h5: the content of an input is not the same on all hosts", " on elsewhere"]
+            ["gamma.h5: the content of an input is not the same on all hosts", " on with_own_disk"]
         {
             assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
         }
@@ -137,7 +137,7 @@ fn long_file_on_other_mount_is_scored_in_pieces() {
         at("archive/long.h5").display()
     );
     let (shared, alone) = (at("shared"), at("alone"));
-    let outcome = with_another(&score(&shared), &after(&other, &score(&shared)));
+    let outcome = run_two_commands(&score(&shared), &after(&other, &score(&shared)));
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let rows = |line: &str| {
         let (_, rest) = line.split_once("rank 0: ").or_else(|| line.split_once("rank 1: "))?;

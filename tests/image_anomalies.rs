@@ -108,7 +108,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 #[test]
-fn each_way_changes_an_image_as_physics_says() {
+fn each_kind_changes_images_as_expected() {
     let case = Case::new(3000);
     let own = case.extract(&case.gamma, "own");
     let of = |path: &Path, name: &str| column(path, name);
@@ -183,7 +183,7 @@ fn image_bytes_depend_only_on_the_seed() {
 }
 
 #[test]
-fn what_no_anomalies_can_be_made_of_is_refused() {
+fn unsuitable_images_and_mixes_are_refused() {
     let case = Case::new(60);
     let refused = |more: &[&str], code: i32, expected: &str| {
         let output = case.path("refused");

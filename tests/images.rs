@@ -44,7 +44,7 @@ fn status(path: &Path) -> Vec<u32> {
 /// tests where TAIGA's rule differs. The script `tests/independent/hillas_reference.py` describes
 /// how the reference numbers were made.
 #[test]
-fn parameters_and_cleaning_are_those_of_ctapipe() {
+fn cleaning_and_parameters_equal_ctapipe() {
     let folder = folder();
     let reference = include_str!("independent/hillas_reference.txt");
     let mut lines = reference.lines().filter(|line| !line.starts_with('#'));
@@ -63,7 +63,10 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
             let fields: Vec<&str> = lines.next().expect("a line").split(' ').collect();
             let sum: f64 = charge.iter().map(|q| f64::from(*q)).sum();
             let expected: f64 = fields[0].parse().expect("a sum");
-            assert!((sum - expected).abs() < 1e-3, "the images have changed: create the reference again");
+            assert!(
+                (sum - expected).abs() < 1e-3,
+                "the images have changed: create the reference again"
+            );
             let mut found = ImagePixels::default();
             Cleaner::new(at_least, 595).clean(&camera, charge, &[], &mut found);
             let kept: Vec<String> = found.kept.iter().map(u16::to_string).collect();
@@ -478,7 +481,7 @@ fn damaged_image_files_never_crash() {
 }
 
 #[test]
-fn the_same_input_gives_the_same_bytes() {
+fn same_input_gives_same_bytes() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let path = images(&at("images.h5"), "gamma", 50, seed());

@@ -90,7 +90,7 @@ fn log_p_agrees_with_f64_reference() {
 }
 
 #[test]
-fn what_is_mapped_forward_comes_back() {
+fn inverse_of_forward_returns_the_events() {
     let flow = flow();
     let events = events(&flow.features);
     let features = flow.spec.features;

@@ -69,7 +69,7 @@ fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
     if !pipe.exists() {
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     }
-    let log_path = folder.join("told");
+    let log_path = folder.join("log");
     let output = folder.join("scores");
     let command = arguments!["score", "-m", &pipe, "-o", &output, &trained().gamma];
     let mut watched = Watched::start_with_log(&mut program(&command), &log_path);
@@ -77,7 +77,7 @@ fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
     let asleep =
         |id: u32| text(std::path::Path::new(&format!("/proc/{id}/wchan"))) == "wait_for_partner";
     for _ in 0..200 {
-        assert_eq!(watched.ended(), None, "{}", text(&log_path));
+        assert_eq!(watched.exit_status(), None, "{}", text(&log_path));
         if asleep(watched.id()) {
             break;
         }
@@ -87,7 +87,7 @@ fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
 }
 
 #[test]
-fn second_signal_ends_a_program_that_waits() {
+fn second_signal_ends_a_waiting_program() {
     for (number, name) in
         [(libc::SIGTERM, "SIGTERM"), (libc::SIGHUP, "SIGHUP"), (libc::SIGINT, "SIGINT")]
     {
@@ -95,9 +95,9 @@ fn second_signal_ends_a_program_that_waits() {
         let (mut watched, printed) = waiting(folder.path());
         signal(watched.id(), number);
         std::thread::sleep(Duration::from_millis(1200));
-        assert_eq!(watched.ended(), None, "{name}: {}", text(&printed));
-        let heard = format!("{name} received: stopping");
-        assert!(text(&printed).contains(&heard), "{}", text(&printed));
+        assert_eq!(watched.exit_status(), None, "{name}: {}", text(&printed));
+        let message = format!("{name} received: stopping");
+        assert!(text(&printed).contains(&message), "{}", text(&printed));
         signal(watched.id(), number);
         let status = watched.wait();
         let expected = if number == libc::SIGINT { None } else { Some(number) };

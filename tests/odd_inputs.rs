@@ -73,7 +73,7 @@ fn refused(outcome: &Outcome, code: i32, parts: &[&str]) {
 }
 
 #[test]
-fn folder_with_links_back_up_is_walked_once() {
+fn folder_with_link_loops_is_walked_once() {
     let folder = folder();
     let (events, images) = (archive(folder.path()), images(folder.path()));
     let at = |name: &str| folder.path().join(name);
@@ -173,7 +173,7 @@ fn non_utf8_name_is_named_by_each_command() {
 }
 
 #[test]
-fn long_name_is_a_fault_of_its_file_alone() {
+fn long_name_fails_only_its_file() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let events = at("archive");

@@ -115,7 +115,7 @@ fn assert_kept(command: &[OsString], output: &Path, foreign: &[u8]) {
 }
 
 #[test]
-fn overwrite_replaces_only_outputs_of_the_command() {
+fn overwrite_replaces_only_outputs_of_command() {
     let folder = folder();
     let output = folder.path().join("out");
     let mut all = commands(folder.path(), &output);

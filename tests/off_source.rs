@@ -68,7 +68,7 @@ impl Season {
             let mut events = part(Class::Hadron, HADRONS);
             let gammas = part(Class::Gamma, GAMMAS);
             for (which, events) in [(0, &gammas), (1, &events)] {
-                let away = |e: &&ToyEvent| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
+                let away = |e: &&ToyEvent| Cuts::Study.project(e, 0).theta2 >= EXCLUDED;
                 left[which] += events.iter().filter(away).count() as u64;
             }
             events.extend(gammas);
@@ -209,7 +209,7 @@ fn positions_with_hole_and_bad_runs_are_refused() {
 }
 
 #[test]
-fn gammas_given_as_experimental_hadrons_are_refused() {
+fn gammas_given_as_hadron_data_are_refused() {
     let season = Season::new();
     let (mut gammas, mut strong) = (Vec::new(), Vec::new());
     for number in 0..6_i64 {
@@ -318,7 +318,7 @@ fn differing_simulated_hadrons_are_reported() {
 }
 
 #[test]
-fn check_refuses_what_training_would() {
+fn check_refuses_like_training() {
     let season = Season::new();
     let configuration = season.configuration("");
     let check = |path: &Path, quick: bool| {
@@ -335,7 +335,7 @@ fn check_refuses_what_training_would() {
     assert_eq!(files.len(), 1 + RUNS as usize, "experimental files are included");
     assert!(report["training"].is_null());
 
-    let spoiled = |name: &str, from: &str, to: &str| {
+    let changed = |name: &str, from: &str, to: &str| {
         let path = season.path(name);
         let whole = text(&configuration);
         assert!(whole.contains(from), "{from}");
@@ -354,13 +354,13 @@ fn check_refuses_what_training_would() {
         let trained = run(&mut program(&arguments!["train", "-c", path, "-o", &output]));
         assert_ne!(trained.code, Some(0), "{expected}: training must refuse it too");
     };
-    let gone = spoiled("gone.toml", "run-*.h5", "gone-*.h5");
+    let gone = changed("gone.toml", "run-*.h5", "gone-*.h5");
     both(&gone, true, "gone-");
-    let one = spoiled("one.toml", "run-*.h5", "run-00.h5");
+    let one = changed("one.toml", "run-*.h5", "run-00.h5");
     both(&one, false, "too few runs");
-    let keyless = spoiled("keyless.toml", "folds = 3", "folds = 3\nrun = \"night\"");
+    let keyless = changed("keyless.toml", "folds = 3", "folds = 3\nrun = \"night\"");
     both(&keyless, true, "night");
-    let hole = spoiled(
+    let hole = changed(
         "hole.toml",
         &format!("exclude_theta2 = {EXCLUDED}"),
         "exclude_theta2 = 1.0\npositions = [45.0]",
@@ -368,7 +368,7 @@ fn check_refuses_what_training_would() {
     both(&hole, false, "cuts a hole into alpha");
     // A file given both as data and as simulation.
     let first = season.files[0].display().to_string();
-    let twice = spoiled("twice.toml", "off = [", &format!("hadron = [{first:?}]\noff = ["));
+    let twice = changed("twice.toml", "off = [", &format!("hadron = [{first:?}]\noff = ["));
     both(&twice, true, "run-00.h5");
     // An axis other than the one that alpha was computed with.
     let path = season.path("run-00.h5");

@@ -1,7 +1,7 @@
 //! Training gives the same bits on any number of ranks and threads, and after any kill and resume.
 
 use crate::support::{
-    Watched, arguments, configuration, end, folder, hash, newest_checkpoint, program,
+    Watched, arguments, configuration, folder, hash, kill, newest_checkpoint, program,
     rank_processes, ranks, run, seed, send_user1, simulated, succeed, train_on_threads, training,
     wait_for_step,
 };
@@ -105,7 +105,7 @@ fn resuming_on_other_ranks_ends_with_same_bytes() {
     wait_for_step(&mut training, &output, first_kill);
     let processes = rank_processes(&training);
     assert_eq!(processes.len(), 2);
-    processes.into_iter().for_each(end);
+    processes.into_iter().for_each(kill);
     assert!(!training.wait().success());
     assert!(!output.join("model.safetensors").exists());
     let killed_at = newest_checkpoint(&output).expect("a checkpoint");
@@ -142,7 +142,7 @@ fn dead_rank_ends_all_and_training_resumes() {
     let mut training = Watched::start(&mut ranks(3, &command));
     wait_for_step(&mut training, &output, 3 + seed() % 20);
     let processes = rank_processes(&training);
-    end(processes[(seed() % 3) as usize]);
+    kill(processes[(seed() % 3) as usize]);
     assert!(!training.wait().success());
     assert!(!output.join("model.safetensors").exists());
     let outcome = succeed(&mut program(&command));

@@ -2,7 +2,7 @@
 //! with its finished files.
 
 use crate::support::{
-    Case, Watched, arguments, configuration, end, folder, hash, json, program, ranks, run, seed,
+    Case, Watched, arguments, configuration, folder, hash, json, kill, program, ranks, run, seed,
     simulated, succeed, text, trained, tree,
 };
 use std::path::Path;
@@ -46,10 +46,10 @@ fn set_aside_run_survives_killed_replacement() {
     let mut training = Watched::start(&mut program(&case.train(&run_folder, &rarely)));
     let lines = |run: &Path| text(&run.join("metrics.jsonl")).lines().count();
     while !run_folder.join("replaced/model.safetensors").exists() || lines(&run_folder) < 3 {
-        assert_eq!(training.ended(), None);
+        assert_eq!(training.exit_status(), None);
         std::thread::sleep(Duration::from_millis(2));
     }
-    end(training.id());
+    kill(training.id());
     assert!(!training.wait().success());
     assert_eq!(hash(&run_folder.join("replaced/model.safetensors")), old);
     // After one checkpoint of the new run, the old one may be removed.

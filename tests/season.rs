@@ -34,13 +34,13 @@ struct Counts {
 
 impl Counts {
     fn take(&mut self, cuts: Cuts, event: &ToyEvent, key: [i64; 2]) {
-        let seen = cuts.see_all(event);
-        let passes = cuts.passes(&seen);
+        let projections = cuts.project_all(event);
+        let passes = cuts.passes(&projections);
         self.overlapping_on += u64::from(passes & 1 == 1 && passes.count_ones() > 1);
         for (k, count) in self.passing.iter_mut().enumerate() {
             *count += passes >> k & 1;
         }
-        if let Some(k) = counted_at(passes, &seen.map(|seen| seen.score), &key) {
+        if let Some(k) = counted_at(passes, &projections.map(|at| at.score), &key) {
             self.counted[k] += 1;
         }
     }
@@ -186,15 +186,15 @@ fn scores_of(cuts: Cuts, all: &[ToyEvent], run_id: i64, start_ns: i64, seed: u64
         ids.push(number as i64);
         times.push(time);
         portions.push((time - start_ns) / 120_000_000_000);
-        for seen in cuts.see_all(event) {
+        for at in cuts.project_all(event) {
             // Some rows have no score.
             let broken = number % 97 == 13;
-            let values = [seen.dist, seen.alpha, seen.theta2].map(|v| v as f32);
+            let values = [at.dist, at.alpha, at.theta2].map(|v| v as f32);
             columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-            columns[3].push(if broken { f32::NAN } else { seen.score });
-            columns[4].push(if broken { f32::NAN } else { seen.score });
+            columns[3].push(if broken { f32::NAN } else { at.score });
+            columns[4].push(if broken { f32::NAN } else { at.score });
             columns[5].push(event.energy_tev);
-            status.push(match (broken, seen.inside) {
+            status.push(match (broken, at.inside) {
                 (true, _) => 1,
                 (false, true) => 0,
                 (false, false) => 4,
@@ -727,7 +727,7 @@ fn spearman(first: &[Scores], second: &[Scores]) -> f64 {
 }
 
 #[test]
-fn candidates_have_only_their_own_pictures() {
+fn candidates_have_only_their_own_images() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut runs = runs(Cuts::Study, 2, 360, 40);
@@ -768,7 +768,7 @@ fn candidates_have_only_their_own_pictures() {
 }
 
 #[test]
-fn scanned_thresholds_count_as_if_they_were_used() {
+fn scan_counts_equal_those_of_each_threshold() {
     let folder = folder();
     let runs = runs(Cuts::Study, 2, 4000, 200);
     let scores = written(&folder.path().join("scores"), &runs);

@@ -124,7 +124,7 @@ fn counts(of: &Value) -> OnOff {
 }
 
 #[test]
-fn rate_of_night_with_bad_hours_is_true() {
+fn rate_excludes_hours_of_bad_weather() {
     let folder = folder();
     // 7 Hz; the last of 4 h are bad, and only the first count.
     let mut plan = Plan { rate_hz: 7.0, events: 60_000, ..Plan::new(0) };
@@ -142,7 +142,7 @@ fn rate_of_night_with_bad_hours_is_true() {
 }
 
 #[test]
-fn runs_go_by_run_in_order_of_time_with_portions() {
+fn portions_join_runs_in_time_order() {
     let folder = folder();
     // Two telescopes, three runs, two portions each. run_id is a hash per file and portion, and
     // the order of the hashes differs from the order in time.
@@ -239,7 +239,7 @@ fn hashed_runs_are_short_and_warned_of() {
 }
 
 #[test]
-fn run_in_seconds_enters_no_time_and_is_named() {
+fn run_with_times_in_seconds_is_excluded() {
     let folder = folder();
     let timed = with_key(Plan { events: 4000, ..Plan::new(0) }.scores(), "run", 20_221_201_001);
     let mut other = with_key(Plan::new(1).scores(), "run", 20_221_201_002);
@@ -481,7 +481,7 @@ fn convert_refuses_times_in_seconds() {
 }
 
 #[test]
-fn copies_of_a_table_that_differ_in_a_byte_are_found() {
+fn copies_differing_in_a_byte_are_found() {
     let folder = folder();
     let outputs: Vec<PathBuf> = ["", "\n"]
         .iter()
@@ -646,7 +646,7 @@ fn counts_over_positions_are_named_as_pairs() {
 }
 
 #[test]
-fn events_that_are_there_twice_are_refused() {
+fn duplicate_events_in_a_season_are_refused() {
     let refused = |files: &[(&str, Scores)], settings: &str, texts: &[&str]| {
         let folder = folder();
         let at = folder.path();
@@ -791,7 +791,7 @@ fn misplaced_simulations_and_scores_are_found() {
 }
 
 #[test]
-fn counts_of_none_have_a_limit_and_no_sigma() {
+fn zero_counts_have_a_limit_and_no_sigma() {
     let folder = folder();
     let [one, mut cut] = [1, 2].map(|number| Plan::new(number).scores());
     // The cuts of the model remove all events of the second run.
@@ -856,7 +856,7 @@ fn runs_with_rows_without_a_score_are_named() {
 }
 
 #[test]
-fn energies_that_were_not_thrown_are_warned_of() {
+fn energies_outside_simulation_are_warned_of() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let scores = write_folder(&at("scores"), &[("a.h5", &Plan::new(1).scores())]);

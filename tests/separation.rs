@@ -305,7 +305,7 @@ fn evaluation_weights_equal_training_weights() {
 }
 
 #[test]
-fn latent_points_of_a_flow_are_told_axis_by_axis() {
+fn latent_points_are_reported_per_axis() {
     let case = Case::new(6000);
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
@@ -378,7 +378,7 @@ fn forest_of_the_same_split_is_the_baseline() {
 }
 
 #[test]
-fn what_does_not_fit_a_mode_is_refused_by_name() {
+fn options_unfit_for_a_mode_are_refused() {
     let case = Case::new(3000);
     let refused = |configuration: &Path, sets: &[&str], code: i32, text: &str| {
         let output = case.path("refused");
@@ -421,7 +421,7 @@ fn what_does_not_fit_a_mode_is_refused_by_name() {
 }
 
 #[test]
-fn a_class_swapped_is_noticed() {
+fn swapped_classes_in_evaluation_are_refused() {
     let case = Case::new(8000);
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
@@ -435,7 +435,7 @@ fn a_class_swapped_is_noticed() {
 }
 
 #[test]
-fn a_model_of_version_1_is_still_read_to_the_bit() {
+fn model_of_version_1_keeps_its_bytes() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/model-v1.safetensors");
     let (model, hash) = Model::load(&path).expect("a model of version 1");
     assert_eq!(hash, "ec8d005aa6ba50c6ad5ec53a7a53d3f682a031a6dd975b82a74bf59b8e24bc14");

@@ -2,7 +2,7 @@
 //! are also inputs, and streams that cannot be written.
 
 use crate::support::{
-    Case, EVERY_STEP, Outcome, Watched, arguments, end, folder, hash, program, ranks, run,
+    Case, EVERY_STEP, Outcome, Watched, arguments, folder, hash, kill, program, ranks, run,
     simulated, succeed, trained, tree,
 };
 use serde_json::Value;
@@ -89,7 +89,7 @@ fn shards_of_a_grown_archive_do_not_merge() {
 }
 
 #[test]
-fn output_of_another_part_that_is_gone_is_missed() {
+fn missing_output_of_other_shard_is_reported() {
     let archive = Archive::new(6);
     let (input, output) = (archive.at("archive"), archive.at("scores"));
     let shard =
@@ -187,7 +187,7 @@ fn damaged_ledger_and_lost_record_are_repaired() {
 }
 
 #[test]
-fn verify_looks_at_lists_and_patterns_and_says_what_is_not_here() {
+fn verify_finds_new_files_of_lists_and_patterns() {
     let archive = Archive::new(4);
     let (input, list) = (archive.at("archive"), archive.at("list"));
     std::fs::write(&list, "archive/night-0\narchive/night-1\n").expect("a list");
@@ -226,7 +226,7 @@ fn settings_of_a_grown_archive_are_refused() {
 }
 
 #[test]
-fn output_that_vanishes_during_the_work_is_missed() {
+fn output_removed_during_run_is_reported() {
     let archive = Archive::new(4);
     for run in 0..12 {
         let path = archive.at("archive").join(format!("night-9/run-{run}.h5"));
@@ -239,10 +239,10 @@ fn output_that_vanishes_during_the_work_is_missed() {
         let mut names = files.map(|entry| entry.path());
         names.find(|path| path.extension().is_some_and(|extension| extension == "h5"))
     };
-    while first().is_none() && scoring.ended().is_none() {
+    while first().is_none() && scoring.exit_status().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    let is_running = scoring.ended().is_none();
+    let is_running = scoring.exit_status().is_none();
     std::fs::remove_file(first().expect("an output")).expect("an output");
     let code = scoring.wait().code();
     // If the file was removed before its ledger line was written, its rank fails.
@@ -278,7 +278,7 @@ fn pieces_of_another_content_are_not_used() {
     while pieces() == 0 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    end(scoring.id());
+    kill(scoring.id());
     drop(scoring);
     assert!(pieces() > 0, "no piece exists");
     std::fs::rename(&new, &old).expect("another content");
@@ -336,7 +336,7 @@ fn added_input_is_named_by_verify() {
 }
 
 #[test]
-fn outputs_below_the_inputs_are_no_inputs() {
+fn outputs_below_inputs_are_not_read() {
     let archive = Archive::new(3);
     let input = archive.at("archive");
     let output = input.join("scores");

@@ -3,7 +3,7 @@
 
 use crate::support::writers::{Writer, clear, writers};
 use crate::support::{
-    Outcome, arguments, count, program, report, run, seed, skip, succeed, trained,
+    Outcome, arguments, print_line, program, repetitions, run, seed, skip, succeed, trained,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -38,7 +38,7 @@ fn through(shell: &str, line: &[OsString]) -> Command {
 /// Returns the ways for one command: two of them, or all in a soak.
 fn drawn(name: &str) -> impl Iterator<Item = (&'static str, &'static str, i32)> {
     let first = Stream::new(seed(), name, &[]).bits(0) as usize % STREAMS.len();
-    (0..count(2, STREAMS.len())).map(move |i| STREAMS[(first + 2 * i) % STREAMS.len()])
+    (0..repetitions(2, STREAMS.len())).map(move |i| STREAMS[(first + 2 * i) % STREAMS.len()])
 }
 
 /// Returns the exit code of the program with the streams that `shell` sets up.
@@ -57,7 +57,7 @@ fn unwritable_streams_lose_no_output() {
     let mut tried = 0;
     for writer in &writers.all {
         let line = writer.line(&place);
-        let expected = writer.undisturbed(&line, &place);
+        let expected = writer.expected_bytes(&line, &place);
         for (name, shell, due) in drawn(writer.name) {
             clear(&place);
             let code = code_with(shell, &line);
@@ -68,7 +68,9 @@ fn unwritable_streams_lose_no_output() {
         writer.again(&line);
         assert_eq!(writer.bytes(&place), expected, "{}", writer.name);
     }
-    report(&format!("streams: {tried} of {tried} commands with the code due and whole outputs"));
+    print_line(&format!(
+        "streams: {tried} of {tried} commands with the code due and whole outputs"
+    ));
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn on_disk(target: &Target, options: &str, kept: &Path) -> Outcome {
 }
 
 #[test]
-fn full_disks_lose_nothing() {
+fn full_disks_lose_no_output() {
     if !can_mount() {
         return;
     }
@@ -202,7 +204,7 @@ fn full_disks_lose_nothing() {
     for writer in &writers.all {
         let target = Target::new(writer, &place);
         let stream = Stream::new(seed(), "full disks", &[target.total]);
-        for trial in 0..count(1, 12) {
+        for trial in 0..repetitions(1, 12) {
             // From no space to slightly more than needed.
             let share = stream.bits(trial as u64) as f64 / u64::MAX as f64;
             let bytes = (4096.0 + 1.3 * share * target.total as f64) as u64;
@@ -219,7 +221,7 @@ fn full_disks_lose_nothing() {
             fits += usize::from(!ended);
         }
     }
-    report(&format!(
+    print_line(&format!(
         "full disks: {0} of {0} with the code due and the same bytes again, {full} full, {fits} large enough (seed {1})",
         full + fits,
         seed()
@@ -250,11 +252,11 @@ fn read_only_disks_are_refused() {
         assert_eq!(outcome.code, Some(due), "{} is finished: {}", writer.name, outcome.stderr);
         assert_eq!(writer.bytes(&place), target.expected, "{}", writer.name);
     }
-    report(&format!("read-only disks: {0} of {0} refused", writers.all.len()));
+    print_line(&format!("read-only disks: {0} of {0} refused", writers.all.len()));
 }
 
 #[test]
-fn quotas_lose_nothing() {
+fn quotas_lose_no_output() {
     let writers = writers();
     let place = writers.place("quota");
     let (mut ended, mut tried) = (0, 0);
@@ -262,7 +264,7 @@ fn quotas_lose_nothing() {
         let target = Target::new(writer, &place);
         let stream = Stream::new(seed(), "quotas", &[target.total]);
         let other = writer.other(&place).filter(|_| !writer.resumes);
-        for trial in 0..count(1, 12) {
+        for trial in 0..repetitions(1, 12) {
             let share = stream.bits(trial as u64) as f64 / u64::MAX as f64;
             let blocks = (share * target.longest as f64 / 1024.0) as u64;
             let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
@@ -287,7 +289,7 @@ fn quotas_lose_nothing() {
             assert_eq!(writer.bytes(&place), target.expected, "{}", writer.name);
         }
     }
-    report(&format!(
+    print_line(&format!(
         "quotas: {ended} of {tried} with exit code 5 and the same bytes again (seed {})",
         seed()
     ));
@@ -306,7 +308,7 @@ fn failed_write_of_last_file_ends_scoring() {
                 argument.clone_from(&archive);
             }
         }
-        for _ in 0..count(5, 50) {
+        for _ in 0..repetitions(5, 50) {
             clear(&place);
             let outcome = run(&mut through("ulimit -f 1; exec \"$0\" \"$@\"", &line));
             assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);

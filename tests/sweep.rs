@@ -96,7 +96,7 @@ fn status_is_reported_before_during_and_after() {
 }
 
 #[test]
-fn point_that_diverges_says_so() {
+fn diverged_point_is_reported() {
     let case = Case::new(2000, "[train]\nepochs = 3\nbatch = 512\nshards = 2\nskip_limit = 2\n");
     let output = case.at("sweep");
     let grid = "train.learning_rate=1e30,1e-3";
@@ -128,7 +128,7 @@ fn rows(output: &Path) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn run_of_other_settings_has_no_figures_in_the_table() {
+fn run_with_other_settings_has_no_metrics() {
     let case = Case::new(1500, SHORT);
     let output = case.at("sweep");
     let sweep = |grid: &str, more: &[&str]| {
@@ -168,7 +168,7 @@ fn run_of_other_settings_has_no_figures_in_the_table() {
 }
 
 #[test]
-fn run_of_other_data_has_no_figures_in_the_table() {
+fn run_with_other_data_has_no_metrics() {
     let case = Case::new(1500, SHORT);
     let output = case.at("sweep");
     let sweep = |more: &[&str]| {
@@ -188,12 +188,12 @@ fn run_of_other_data_has_no_figures_in_the_table() {
 }
 
 #[test]
-fn points_of_different_measures_have_no_best() {
+fn incomparable_points_have_no_best() {
     let case = Case::new(1500, SHORT);
     let output = case.at("sweep");
     let command = arguments!["sweep", "-q", "-c", &case.configuration, "-o", &output, "--grid"];
     let cuts = arguments!["cuts.size={ min = 60 },{ min = 80 }", "--threads", "1"];
-    let told = succeed(&mut program(&[&command[..], &cuts].concat())).stdout;
-    assert!(told.contains("no point is marked as the best"), "{told}");
+    let printed = succeed(&mut program(&[&command[..], &cuts].concat())).stdout;
+    assert!(printed.contains("no point is marked as the best"), "{printed}");
     assert!(!text(&output.join("sweep.tsv")).contains('*'));
 }

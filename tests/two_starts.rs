@@ -2,7 +2,7 @@
 //! it, the other waits, and no output is a mixture of both.
 
 use crate::support::writers::{Writer, Writers, clear, writers};
-use crate::support::{Watched, count, program, report, seed, succeed, text, tree};
+use crate::support::{Watched, print_line, program, repetitions, seed, succeed, text, tree};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ impl Counts {
 
     fn report(&self, writer: &Writer, how: &str) {
         let Counts { trials, finished, refused, stopped } = self;
-        report(&format!(
+        print_line(&format!(
             "two starts, {how}: {}: {trials} of {trials} with the right bytes; the other job: {finished} found it finished, {refused} refused it, {stopped} stopped with 75 (seed {})",
             writer.name,
             seed()
@@ -122,10 +122,10 @@ fn same_command(writers: &Writers, names: &[&str]) {
         let place = writers.place(&format!("same-{}", writer.name));
         let line = writer.line(&place);
         let since = Instant::now();
-        let expected = writer.undisturbed(&line, &place);
+        let expected = writer.expected_bytes(&line, &place);
         let took = since.elapsed();
         let mut counts = Counts::default();
-        for trial in 0..count(1, 20) {
+        for trial in 0..repetitions(1, 20) {
             clear(&place);
             let draws = Draws::new(writer.name, "same", trial);
             let ends = both(writer, [&line, &line], (&place, &draws, took));
@@ -151,11 +151,11 @@ fn other_settings(writers: &Writers, names: &[&str]) {
         let Some(other) = writer.other(&place) else { continue };
         let lines = [writer.line(&place), other];
         let since = Instant::now();
-        let expected = [&lines[0], &lines[1]].map(|line| writer.undisturbed(line, &place));
+        let expected = [&lines[0], &lines[1]].map(|line| writer.expected_bytes(line, &place));
         let took = since.elapsed() / 2;
         assert_ne!(expected[0], expected[1], "{}", writer.name);
         let mut counts = Counts::default();
-        for trial in 0..count(1, 20) {
+        for trial in 0..repetitions(1, 20) {
             clear(&place);
             let draws = Draws::new(writer.name, "other", trial);
             let ends = both(writer, [&lines[0], &lines[1]], (&place, &draws, took));
@@ -220,9 +220,9 @@ fn sweeps_of_two_settings_share_no_point() {
     for writer in writers.named(&["sweep"]) {
         let place = writers.place("sweeps");
         let lines = [writer.line(&place), writer.other(&place).expect("other settings")];
-        let expected = [&lines[0], &lines[1]].map(|line| writer.undisturbed(line, &place));
+        let expected = [&lines[0], &lines[1]].map(|line| writer.expected_bytes(line, &place));
         let mut counts = Counts::default();
-        for trial in 0..count(1, 20) {
+        for trial in 0..repetitions(1, 20) {
             clear(&place);
             let draws = Draws::new(writer.name, "other", trial);
             let took = Duration::from_secs(1);
@@ -245,15 +245,15 @@ fn sweeps_of_two_settings_share_no_point() {
 }
 
 #[test]
-fn two_shards_at_once_make_one_whole() {
+fn two_shards_at_once_complete_the_output() {
     let writers = writers();
     let whole = writers.named(&["score"]).next().expect("a command");
     let place = writers.place("shards");
     let line = whole.line(&place);
-    let expected = whole.undisturbed(&line, &place);
+    let expected = whole.expected_bytes(&line, &place);
     let shard = |which: &str| [&line[..], &["--shard", which].map(OsString::from)].concat();
     let lines = [shard("1/2"), shard("2/2")];
-    for trial in 0..count(1, 20) {
+    for trial in 0..repetitions(1, 20) {
         clear(&place);
         let draws = Draws::new("shards", "whole", trial);
         let took = Duration::from_millis(300);
@@ -264,7 +264,7 @@ fn two_shards_at_once_make_one_whole() {
         let verify = ["verify".into(), whole.output(&place).into()];
         succeed(&mut program(&verify));
     }
-    report(&format!("two starts, both shards: {0} of {0} whole", count(1, 20)));
+    print_line(&format!("two starts, both shards: {0} of {0} whole", repetitions(1, 20)));
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn waiting_job_survives_the_failure_of_the_first() {
     let mut line = score.line(&place);
     let input = line.len() - 1;
     line[input] = writers.place("missing").into();
-    for trial in 0..count(5, 100) {
+    for trial in 0..repetitions(5, 100) {
         clear(&place);
         let draws = Draws::new("score", "fails", trial);
         let took = Duration::from_millis(40);

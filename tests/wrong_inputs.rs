@@ -196,7 +196,7 @@ fn training_events_in_another_file_are_known() {
 }
 
 /// Writes gammas with sizes and shapes far from those of the training telescope.
-fn of_another_telescope(gamma: &Path, output: PathBuf) -> PathBuf {
+fn of_larger_telescope(gamma: &Path, output: PathBuf) -> PathBuf {
     let mut events = Events::read(gamma);
     events.feature("size").iter_mut().for_each(|x| *x *= 30.0);
     for name in ["width", "length"] {
@@ -211,7 +211,7 @@ fn data_unlike_training_are_warned_of_or_refused() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
     let fresh = simulated(at("fresh.h5"), Class::Gamma, 4000, seed() + 78);
-    let other = of_another_telescope(&fresh, at("other.h5"));
+    let other = of_larger_telescope(&fresh, at("other.h5"));
     let usual = evaluate(folder.path(), "usual", &fresh, &["--strict"]);
     assert!(!warnings(&usual).contains("unlike"), "{}", warnings(&usual));
     let unlike = evaluate(folder.path(), "unlike", &other, &[]);
@@ -465,7 +465,7 @@ fn file_of_two_roles_is_named_with_both() {
 }
 
 #[test]
-fn events_of_unknown_class_are_left_out_as_such() {
+fn events_of_unknown_class_are_excluded() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut events = Events::read(&simulated(at("toy.h5"), Class::Gamma, 600, seed() + 9));
@@ -621,7 +621,7 @@ fn copies_of_a_file_are_not_evaluated() {
 }
 
 #[test]
-fn events_left_out_are_told_by_class() {
+fn excluded_events_are_reported_by_class() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 11);

@@ -92,12 +92,12 @@ fn event_causing_divergence_is_named_with_row() {
     let mut events = crate::support::Events::read(&first);
     let last = events.chosen(&(5000..9000).collect::<Vec<_>>());
     let row = (seed() % 4000) as usize;
-    let mut spoilt = last.clone();
-    ["dist", "alpha"].iter().for_each(|name| spoilt.feature(name)[row] = 3e38);
+    let mut changed = last.clone();
+    ["dist", "alpha"].iter().for_each(|name| changed.feature(name)[row] = 3e38);
     events = events.chosen(&(0..5000).collect::<Vec<_>>());
     let (one, two) = (folder.path().join("one.h5"), folder.path().join("two.h5"));
     events.write(&one);
-    spoilt.write(&two);
+    changed.write(&two);
     let more = "[split]\ntrain = 1.0\nvalidation = 0.0\ncalibration = 0.0\ntest = 0.0\n\
                 [train]\nepochs = 100\nbatch = 65536\nshards = 65536\nskip_limit = 3\n";
     let configuration = configuration(folder.path(), &one, more);

@@ -3,7 +3,7 @@
 //!
 //! It has no coverage feedback and needs no tool to be installed.
 
-use super::strike::{is_soak, report};
+use super::inject::{is_soak, print_line};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,7 +68,7 @@ pub fn fuzz(target: &str, seed: u64, corpus: &[Vec<u8>], mut feed: impl FnMut(&[
         assert!(largest < LARGEST_ALLOCATION, "{largest} bytes at once: {}", place());
         inputs += 1;
     }
-    report(&format!(
+    print_line(&format!(
         "fuzz: {target}, seed {seed}: {inputs} inputs, at most {} ms and {} kB at once",
         longest.as_millis(),
         largest / 1000

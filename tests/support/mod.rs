@@ -4,26 +4,27 @@
 mod case;
 mod events;
 mod fuzz;
+mod inject;
 pub mod nights;
 mod process;
 pub mod scores;
 mod slurm;
-mod strike;
 pub mod writers;
 
 pub use case::{
     Case, EVERY_STEP, LONG, has_extension, ledger, result, text, train_on_threads, training,
 };
-pub use events::{Events, Odd, write_odd};
+pub use events::{Defect, Events, write_with_defect};
 pub use fuzz::fuzz;
+pub use inject::{
+    FAULT_KINDS, is_soak, newest_checkpoint, print_line, rank_processes, ranks_with_clock_skew,
+    ranks_with_disk_fault, ranks_with_signal, repetitions, wait_for_step, with_bad_reads,
+    with_disk_fault,
+};
 pub use process::{
-    Outcome, Watched, descendants, end, json, program, ranks, run, send_user1, signal, succeed,
+    Outcome, Watched, descendants, json, kill, program, ranks, run, send_user1, signal, succeed,
 };
 pub use slurm::{Job, Slurm};
-pub use strike::{
-    KINDS, bad_reads, count, halted, is_soak, newest_checkpoint, rank_processes, report, skewed,
-    struck, struck_ranks, wait_for_step,
-};
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -44,13 +45,13 @@ pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     let seed = *SEED.get_or_init(|| {
         let given = std::env::var("TAIGA_FLOW_TEST_SEED").ok();
-        given.map_or_else(fresh_seed, |text| text.parse().expect("a number"))
+        given.map_or_else(random_seed, |text| text.parse().expect("a number"))
     });
     println!("random inputs from TAIGA_FLOW_TEST_SEED={seed}");
     seed
 }
 
-fn fresh_seed() -> u64 {
+fn random_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::from(now.expect("a clock after 1970").subsec_nanos())
 }

@@ -29,7 +29,7 @@ pub enum Cuts {
 
 /// Image parameters of an event with respect to one source position.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct Projection {
     pub dist: f64,   // [deg]
     pub alpha: f64,  // [deg]
     pub theta2: f64, // [deg²]
@@ -118,7 +118,7 @@ impl Cuts {
 
     /// Returns the event with respect to the source position rotated by `ANGLES[k]` about the
     /// camera centre.
-    pub fn see(self, event: &ToyEvent, k: usize) -> Seen {
+    pub fn project(self, event: &ToyEvent, k: usize) -> Projection {
         let angle = ANGLES[k].to_radians();
         let [sx, sy] = [event.source_x, event.source_y].map(f64::from);
         let source = [angle.cos() * sx - angle.sin() * sy, angle.sin() * sx + angle.cos() * sy];
@@ -148,30 +148,30 @@ impl Cuts {
         for (x, [mean, std]) in coordinates(event, dist).into_iter().zip(of.moments) {
             score -= 0.5 * ((x - mean) / std) * ((x - mean) / std);
         }
-        Seen { dist, alpha, theta2, score: score as f32, inside }
+        Projection { dist, alpha, theta2, score: score as f32, inside }
     }
 
     /// Returns the event with respect to all positions.
-    pub fn see_all(self, event: &ToyEvent) -> [Seen; POSITIONS] {
-        std::array::from_fn(|k| self.see(event, k))
+    pub fn project_all(self, event: &ToyEvent) -> [Projection; POSITIONS] {
+        std::array::from_fn(|k| self.project(event, k))
     }
 
     /// Returns the threshold chosen on gammas at the source, from a seed that no night has.
     pub fn threshold(self) -> f32 {
         static THRESHOLDS: [OnceLock<f32>; 2] = [OnceLock::new(), OnceLock::new()];
         *THRESHOLDS[self as usize].get_or_init(|| {
-            let inside = |event: &ToyEvent| Some(self.see(event, 0)).filter(|seen| seen.inside);
+            let inside = |event: &ToyEvent| Some(self.project(event, 0)).filter(|at| at.inside);
             let mut scores: Vec<f32> =
-                calibration().iter().filter_map(inside).map(|seen| seen.score).collect();
+                calibration().iter().filter_map(inside).map(|at| at.score).collect();
             scores.sort_by(f32::total_cmp);
             scores[((1.0 - EFFICIENCY) * scores.len() as f64) as usize]
         })
     }
 
     /// Returns the positions at which the event passes, as bits.
-    pub fn passes(self, seen: &[Seen; POSITIONS]) -> u64 {
+    pub fn passes(self, projections: &[Projection; POSITIONS]) -> u64 {
         let threshold = self.threshold();
-        let pass = |k: &usize| seen[*k].inside && seen[*k].score >= threshold;
+        let pass = |k: &usize| projections[*k].inside && projections[*k].score >= threshold;
         (0..POSITIONS).filter(pass).fold(0, |bits, k| bits | 1 << k)
     }
 }

@@ -103,14 +103,14 @@ impl Watched {
     }
 
     /// Returns the exit status if the process has ended.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         assert!(self.started.elapsed() < LIMIT, "still running after {LIMIT:?}");
         self.child.try_wait().expect("a child")
     }
 
     pub fn wait(mut self) -> ExitStatus {
         loop {
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 return status;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -125,7 +125,7 @@ impl Watched {
             // `/proc` of an ended process is empty, so the peak is polled.
             let processes = descendants(self.id()).into_iter().chain([self.id()]);
             peak = peak.max(processes.filter_map(resident_peak).max().unwrap_or(0));
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 assert!(status.success(), "{status}");
                 return peak;
             }
@@ -138,7 +138,7 @@ impl Drop for Watched {
     fn drop(&mut self) {
         // A failing test must not leave ranks behind.
         for process in descendants(self.id()) {
-            end(process);
+            kill(process);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -182,7 +182,7 @@ pub fn descendants(process: u32) -> Vec<u32> {
 }
 
 /// Kills a process without warning, like a crash of its node.
-pub fn end(process: u32) {
+pub fn kill(process: u32) {
     signal(process, libc::SIGKILL);
 }
 

@@ -1,7 +1,7 @@
 //! Starts a real Slurm cluster of virtual nodes on this machine (`tests/slurm/cluster.sh`), and
 //! submits jobs to it.
 
-use super::process::end;
+use super::process::kill;
 use super::{arguments, case::text, folder, skip};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -155,7 +155,8 @@ impl Slurm {
         self.wait_for(id, log, |job| job.state == "PENDING");
         let since = Instant::now();
         // Cleanup of the last start must not hit the next one.
-        let is_there = || self.sockets(id) || self.of_jobs(None).into_iter().any(|p| is_of(p, id));
+        let is_there =
+            || self.sockets(id) || self.job_processes(None).into_iter().any(|p| belongs_to(p, id));
         while is_there() && since.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -181,11 +182,11 @@ impl Slurm {
         let is_rank = |process: &u32| {
             text(&PathBuf::from(format!("/proc/{process}/comm"))).starts_with("taiga-flow")
         };
-        self.of_jobs(node).into_iter().filter(is_rank).collect()
+        self.job_processes(node).into_iter().filter(is_rank).collect()
     }
 
     /// Returns the processes of jobs: batch scripts, `srun`, ranks.
-    fn of_jobs(&self, node: Option<&str>) -> Vec<u32> {
+    fn job_processes(&self, node: Option<&str>) -> Vec<u32> {
         let conf = format!("SLURM_CONF={}", self.at("slurm/slurm.conf").display());
         let mine = |process: &u32| {
             let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
@@ -199,9 +200,9 @@ impl Slurm {
     }
 
     /// Kills everything that runs on a node at once, like a power cut.
-    pub fn cut_off(&self, node: &str) {
-        end(self.daemon(node));
-        let jobs = self.of_jobs(Some(node));
+    pub fn kill_node(&self, node: &str) {
+        kill(self.daemon(node));
+        let jobs = self.job_processes(Some(node));
         let parent = |process: &u32| {
             let status = text(&PathBuf::from(format!("/proc/{process}/status")));
             status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok())
@@ -211,7 +212,7 @@ impl Slurm {
         };
         // The step daemons are killed first, because they would report to the controller.
         let steps: Vec<u32> = jobs.iter().filter_map(parent).filter(is_step).collect();
-        steps.into_iter().chain(jobs).for_each(end);
+        steps.into_iter().chain(jobs).for_each(kill);
     }
 
     /// Returns the process id of a daemon: `slurmctld`, `node1`, ….
@@ -222,8 +223,8 @@ impl Slurm {
     }
 
     /// Starts the daemon of a node again; `cluster.sh` stops it together with the others.
-    # [allow(clippy::zombie_processes)] // the daemon outlives this call; `cluster.sh` stops it
-    pub fn revive(&self, node: &str) {
+    #[allow(clippy::zombie_processes)] // the daemon outlives this call; `cluster.sh` stops it
+    pub fn restart_daemon(&self, node: &str) {
         let conf = self.at("slurm/slurm.conf");
         let daemon = self
             .command("slurmd", &arguments!["-D", "-N", node, "-f", conf])
@@ -246,7 +247,7 @@ impl Drop for Slurm {
 }
 
 /// Returns whether a process belongs to a job, or to an array element given as `JOB_ELEMENT`.
-fn is_of(process: u32, id: &str) -> bool {
+fn belongs_to(process: u32, id: &str) -> bool {
     let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
     let has = |wanted: String| environment.split(|b| *b == 0).any(|v| v == wanted.as_bytes());
     match id.split_once('_') {

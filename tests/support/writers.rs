@@ -1,6 +1,6 @@
 //! All commands that write files, with their inputs, for tests that disturb each of them.
 
-use super::process::{end, program, ranks, succeed};
+use super::process::{kill, program, ranks, succeed};
 use super::{arguments, configuration, simulated, trained, tree};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -75,7 +75,7 @@ impl Writer {
 
     /// Runs the command without disturbance below a new `place`, returns its bytes and removes
     /// them.
-    pub fn undisturbed(&self, line: &[OsString], place: &Path) -> BTreeMap<String, String> {
+    pub fn expected_bytes(&self, line: &[OsString], place: &Path) -> BTreeMap<String, String> {
         clear(place);
         succeed(&mut program(line));
         let found = self.bytes(place);
@@ -244,8 +244,10 @@ impl Inputs<'_> {
         ];
         let other = arguments!["--set", "train.seed=3"];
         vec![
-            Writer::new("train", "run", &train, Some(&[&train[..], &other].concat())).of_runs(),
-            Writer::new("sweep", "sweep", &sweep, Some(&[&sweep[..], &other].concat())).of_runs(),
+            Writer::new("train", "run", &train, Some(&[&train[..], &other].concat()))
+                .with_run_folders(),
+            Writer::new("sweep", "sweep", &sweep, Some(&[&sweep[..], &other].concat()))
+                .with_run_folders(),
         ]
     }
 
@@ -318,7 +320,7 @@ impl Writer {
         Writer { resumes: true, is_parallel: true, ..self }
     }
 
-    fn of_runs(self) -> Writer {
+    fn with_run_folders(self) -> Writer {
         Writer { resumes: true, is_parallel: true, is_run: true, ..self }
     }
 }
@@ -345,8 +347,8 @@ fn table(seed: u32) -> String {
 }
 
 /// Kills processes that may already have ended, and waits until all have.
-pub fn end_all(processes: &[u32]) {
-    processes.iter().for_each(|process| end(*process));
+pub fn kill_all(processes: &[u32]) {
+    processes.iter().for_each(|process| kill(*process));
     let is_there = |process: &&u32| Path::new(&format!("/proc/{process}/exe")).exists();
     while processes.iter().any(|process| is_there(&process)) {
         std::thread::sleep(std::time::Duration::from_millis(2));

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-pub const KINDS: [&str; 4] = ["eio", "enospc", "short", "death"];
+pub const FAULT_KINDS: [&str; 4] = ["eio", "enospc", "short", "death"];
 
 /// Returns whether the full counts are requested, as `tests/soak.sh` does.
 pub fn is_soak() -> bool {
@@ -17,12 +17,12 @@ pub fn is_soak() -> bool {
 }
 
 /// Returns how often a random test repeats.
-pub fn count(short: usize, full: usize) -> usize {
+pub fn repetitions(short: usize, full: usize) -> usize {
     if is_soak() { full } else { short }
 }
 
 /// Prints a line that a soak keeps, also past the output capture of the test harness.
-pub fn report(line: &str) {
+pub fn print_line(line: &str) {
     println!("{line}");
     if is_soak() {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
@@ -52,7 +52,7 @@ fn library() -> &'static Path {
 
 /// Returns a command of ranks of which one gets a signal where MPI begins or ends (see
 /// `tests/halt.c`).
-pub fn halted(
+pub fn ranks_with_signal(
     count: usize,
     arguments: &[OsString],
     victim: usize,
@@ -69,7 +69,7 @@ pub fn halted(
 
 /// Adds bad reads to a command: its processes end or stop where HDF5 reads certain files (see
 /// `tests/bad_reads.c`).
-pub fn bad_reads(mut command: Command, how: &str) -> Command {
+pub fn with_bad_reads(mut command: Command, how: &str) -> Command {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| compiled("bad_reads"));
     command.env("LD_PRELOAD", library).env("BAD_READS", how);
@@ -78,7 +78,12 @@ pub fn bad_reads(mut command: Command, how: &str) -> Command {
 
 /// Returns a command of ranks of which one has a clock that is wrong by some seconds (see
 /// `tests/clock.c`).
-pub fn skewed(count: usize, arguments: &[OsString], victim: usize, seconds: i64) -> Command {
+pub fn ranks_with_clock_skew(
+    count: usize,
+    arguments: &[OsString],
+    victim: usize,
+    seconds: i64,
+) -> Command {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| compiled("clock"));
     let mut command = ranks(count, arguments);
@@ -88,7 +93,7 @@ pub fn skewed(count: usize, arguments: &[OsString], victim: usize, seconds: i64)
 
 /// Returns a command of ranks of which one has a disk fault in operation `n` on files below
 /// `under`.
-pub fn struck_ranks(
+pub fn ranks_with_disk_fault(
     count: usize,
     arguments: &[OsString],
     victim: usize,
@@ -109,7 +114,13 @@ pub fn struck_ranks(
 
 /// Returns the program with a disk fault in operation `n` on files below `under`; the fault
 /// creates `mark`.
-pub fn struck(arguments: &[OsString], under: &Path, n: u64, kind: &str, mark: &Path) -> Command {
+pub fn with_disk_fault(
+    arguments: &[OsString],
+    under: &Path,
+    n: u64,
+    kind: &str,
+    mark: &Path,
+) -> Command {
     let _ = std::fs::remove_file(mark);
     let mut command = program(arguments);
     command
@@ -141,7 +152,7 @@ pub fn newest_checkpoint(run: &Path) -> Option<u64> {
 /// Waits until a running training has a checkpoint of at least this step.
 pub fn wait_for_step(training: &mut Watched, run: &Path, step: u64) {
     while newest_checkpoint(run).is_none_or(|newest| newest < step) {
-        assert_eq!(training.ended(), None, "it ended before step {step}");
+        assert_eq!(training.exit_status(), None, "it ended before step {step}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
