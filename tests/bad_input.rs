@@ -283,7 +283,7 @@ fn existing_outputs_are_refused_and_unchanged() {
     let run_folder = trained.run.parent().expect("a folder");
     let train =
         arguments!["train", "-c", &trained.configuration, "-o", &trained.run, "--resume", "never"];
-    refused(&train, run_folder, USAGE, &["the run exists already", "--resume auto"]);
+    refused(&train, run_folder, USAGE, &["the run already exists", "--resume auto"]);
     let train = arguments![
         "train",
         "-c",
@@ -293,7 +293,7 @@ fn existing_outputs_are_refused_and_unchanged() {
         "--set",
         "train.seed=9"
     ];
-    refused(&train, run_folder, USAGE, &["another configuration", "--overwrite"]);
+    refused(&train, run_folder, USAGE, &["a different configuration", "--overwrite"]);
 }
 
 #[test]

@@ -182,9 +182,5 @@ fn missing_gpu_is_reported_with_advice() {
     assert!(printed.stderr.contains("--engine cpu"), "{}", printed.stderr);
     // By default the processor is used, with a message that gives the reason.
     let printed = succeed(&mut program(&arguments!["train", "-c", &configuration, "-o", &output]));
-    assert!(
-        printed.stderr.contains("computing on the processor: no CUDA device"),
-        "{}",
-        printed.stderr
-    );
+    assert!(printed.stderr.contains("computing on the CPU: no CUDA device"), "{}", printed.stderr);
 }

@@ -201,7 +201,7 @@ fn positions_with_hole_and_bad_runs_are_refused() {
     season.refused(&configuration, &["data.off=[]"], 2, "without data.off");
     season.refused(&configuration, &["off_source.run=\"event\""], 3, "event");
     let far = ["off_source.exclude_theta2=1.0", "off_source.positions=[45.0]"];
-    season.refused(&configuration, &far, 3, "cuts a hole into alpha");
+    season.refused(&configuration, &far, 3, "causes a hole in alpha");
     let one = format!("data.off=[{:?}]", season.files[0].display().to_string());
     season.refused(&configuration, &[&one], 3, "too few runs");
     let skewed = r#"features.columns=[{name="size",transform="log10"},{name="skewness"}]"#;
@@ -365,8 +365,8 @@ fn check_refuses_like_training() {
         &format!("exclude_theta2 = {EXCLUDED}"),
         "exclude_theta2 = 1.0\npositions = [45.0]",
     );
-    both(&hole, false, "cuts a hole into alpha");
-    // A file given both as data and as simulation.
+    both(&hole, false, "causes a hole in alpha");
+    // A file that is data and simulation at once.
     let first = season.files[0].display().to_string();
     let twice = changed("twice.toml", "off = [", &format!("hadron = [{first:?}]\noff = ["));
     both(&twice, true, "run-00.h5");

@@ -80,7 +80,7 @@ fn stopped_training_with_overwrite_is_resumed() {
     assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
     let other = case.train(&whole, &["--overwrite", "--set", "train.seed=9"]);
     let outcome = succeed(&mut program(&other));
-    assert!(!outcome.stderr.contains("resumed, not replaced"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("resuming instead of replacing"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn model_of_another_training_is_found() {
             .expect("a model");
         let (names, printed) = wrong(&copy);
         assert_eq!(names, ["model.safetensors"], "{printed}");
-        assert!(printed.contains("of another training"), "{printed}");
+        assert!(printed.contains("from a different training"), "{printed}");
     }
 }
 
@@ -117,7 +117,7 @@ fn checkpoints_of_another_run_are_found() {
         exchange_checkpoints(&run_folder, &foreign);
         let (names, printed) = wrong(&run_folder);
         assert!(names.iter().all(|name| name.starts_with("checkpoints/step-")), "{printed}");
-        assert!(!names.is_empty() && printed.contains("of another run"), "{printed}");
+        assert!(!names.is_empty() && printed.contains("from a different run"), "{printed}");
     }
 }
 
@@ -159,7 +159,7 @@ fn run_folder_is_refused_as_an_output() {
         for more in [&[][..], &["--overwrite"]] {
             let outcome = run(program(command).args(more));
             assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
-            assert!(outcome.stderr.contains("holds a run"), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("contains a run"), "{}", outcome.stderr);
         }
     }
     assert_eq!(tree(&whole), before);

@@ -372,7 +372,7 @@ fn quantities_of_simulations_are_warned_of() {
     let bins = "thresholds={per=\"log10(energy)\",edges=[1.0],few=\"global\"}";
     let cases = [("cuts.energy.min=0.1", "[cuts]"), (bins, "thresholds.per")];
     for (set, place) in cases {
-        let says = format!("only a simulation knows: energy in {place}");
+        let says = format!("only simulations have: energy in {place}");
         for more in [&["--dry-run"][..], &["--overwrite"]] {
             let printed = train(&configuration, &output, &[&["--set", set], more].concat());
             assert_eq!(printed.code, Some(0), "{}", printed.stderr);
@@ -381,7 +381,7 @@ fn quantities_of_simulations_are_warned_of() {
     }
     // Only labelled events have weights.
     let printed = train(&configuration, &output, &["--dry-run", "--set", "data.weight=\"energy\""]);
-    assert!(!printed.stderr.contains("only a simulation knows"), "{}", printed.stderr);
+    assert!(!printed.stderr.contains("only simulations have"), "{}", printed.stderr);
 }
 
 /// Returns the `--set` values of a ratio training of two files.
@@ -542,7 +542,7 @@ fn mislabelled_and_exchanged_classes_are_found() {
     let outcome = ratio(&gamma, &hadron, "good");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
-    let printed = outcome.stderr.matches("computing on the processor").count();
+    let printed = outcome.stderr.matches("computing on the CPU").count();
     assert!(printed <= 1, "{}", outcome.stderr);
     let checked = check(&gamma, &hadron, &[]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
