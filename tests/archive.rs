@@ -1,5 +1,5 @@
-//! Archives: every position of every row scored as a file that says so would be, the same
-//! bytes however the work is divided, and nothing done twice.
+//! Archive scoring: each position of each row has the score of a file with that position. The
+//! bytes do not depend on the distribution of the work, and finished work is not repeated.
 
 use crate::support::{
     Events, arguments, folder, has_extension, hash, json, ledger, program, ranks, run, seed,
@@ -21,7 +21,7 @@ const UNUSABLE: u32 = 3;
 
 const ALL_COLUMNS: &str = r#"columns = ["score", "log_prob", "log_prob_raw", "dist", "alpha", "theta2", "chi2", "p_value", "pass"]"#;
 
-/// A column of a score file: (positions)(rows).
+/// Reads a column of a score file: (positions)(rows).
 fn column<T: hdf5::H5Type + Copy>(path: &Path, name: &str) -> Vec<Vec<T>> {
     let file = hdf5::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let dataset = file.dataset(&format!("scores/{name}")).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -39,19 +39,19 @@ fn score(model: &Path, output: &Path, inputs: &Path, more: &[&str]) -> Vec<OsStr
     all
 }
 
-/// The events as if the source were turned by k of `count` steps.
+/// Returns the events as if the source were rotated by k of `count` steps.
 fn turned(events: &Events, k: usize, count: usize) -> Events {
     let mut turned = events.clone();
     let of = |name: &str| events.clone().feature(name).clone();
     let [x, y, axis, sx, sy] = ["xc", "yc", "axis", "source_x", "source_y"].map(of);
-    let seen = |row: usize| {
+    let axis = |row: usize| {
         let centroid = [f64::from(x[row]), f64::from(y[row])];
         let source = rotated([f64::from(sx[row]), f64::from(sy[row])], k, count);
         ImageAxis::from_degrees(centroid, f64::from(axis[row])).relative_to(source)
     };
     let rows = events.rows();
-    *turned.feature("dist") = (0..rows).map(|row| seen(row).dist as f32).collect();
-    *turned.feature("alpha") = (0..rows).map(|row| seen(row).alpha() as f32).collect();
+    *turned.feature("dist") = (0..rows).map(|row| axis(row).dist as f32).collect();
+    *turned.feature("alpha") = (0..rows).map(|row| axis(row).alpha() as f32).collect();
     turned
 }
 
@@ -59,7 +59,7 @@ fn turned(events: &Events, k: usize, count: usize) -> Events {
 fn position_scores_equal_those_of_moved_source() {
     let (trained, folder) = (trained(), folder());
     let mut events = Events::read(&trained.hadron);
-    // What cannot be used, at some positions or at all.
+    // Rows that cannot be used, at some positions or at all.
     events.feature("width")[3] = f32::NAN;
     events.feature("axis")[4] = f32::NAN;
     events.feature("source_x")[5] = f32::NAN;
@@ -90,12 +90,14 @@ fn position_scores_equal_those_of_moved_source() {
         let plain = plain.join(format!("turned-{k}.h5"));
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert!(bits(&columns[0][k]) == bits(&column(&plain, "score")[0]), "position {k}");
-        // What varies is added apart: the sum of logarithms may round otherwise.
+        // Varying coordinates are added separately, so the sum of logarithms may round
+        // differently.
         for (a, b) in columns[1][k].iter().zip(&column::<f32>(&plain, "log_prob_raw")[0]) {
             assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()) || a.is_nan() && b.is_nan());
         }
         let mut plain_status = column::<u32>(&plain, "status");
-        // A file that has dist but no source is used; here nothing is known.
+        // The plain file has `dist`, so its row without a source is used. Other positions need the
+        // source.
         plain_status[0][5] = 1;
         assert_eq!(status[k], plain_status[0], "position {k}");
         let (mut of_position, turned) = (of_position.clone(), of_position);
@@ -104,13 +106,13 @@ fn position_scores_equal_those_of_moved_source() {
         for row in (0..events.rows()).filter(|row| status[k][*row] & UNUSABLE == 0) {
             let value = |name: &str| f64::from(turned.clone().feature(name)[row]);
             if row % 997 != 0 {
-                continue; // a copy of all columns per value
+                continue; // a copied column with one value per event
             }
             let centroid = [value("xc"), value("yc")];
             let source = rotated([value("source_x"), value("source_y")], k, 6);
-            let seen = ImageAxis::from_degrees(centroid, value("axis")).relative_to(source);
+            let axis = ImageAxis::from_degrees(centroid, value("axis")).relative_to(source);
             let [s, w, l] = [&size, &width, &length].map(|c| f64::from(c[row]));
-            let expected = theta2(&seen, disp(s, w, l, seen.dist), None);
+            let expected = theta2(&axis, disp(s, w, l, axis.dist), None);
             let found = f64::from(columns[4][k][row]);
             assert!((found - expected).abs() < 1e-6 * (1.0 + expected), "row {row}");
         }
@@ -195,7 +197,7 @@ column = "p_value"
     // Training events are as normal as held-out ones: the p-values are about uniform.
     let below = p_values[0].iter().filter(|p| **p < 0.2).count() as f64 / events.rows() as f64;
     assert!((below - 0.2).abs() < 0.03, "{below}");
-    // |z|² of six standard normal numbers has the mean 6, about.
+    // |z|² of six standard normal numbers has mean 6.
     let mean = chi2[0].iter().filter(|c| c.is_finite()).map(|c| f64::from(*c)).sum::<f64>();
     let mean = mean / events.rows() as f64;
     assert!((4.0..8.0).contains(&mean), "{mean}");
@@ -216,7 +218,7 @@ column = "p_value"
     assert_eq!(version, 3);
 }
 
-/// An archive of very uneven files, the longest longer than two blocks.
+/// Writes an archive of very uneven files; the longest is longer than two blocks.
 fn archive(folder: &Path) -> PathBuf {
     let archive = folder.join("archive");
     let stream = Stream::new(seed(), "uneven archive", &[]);
@@ -242,7 +244,7 @@ fn outputs_are_equal_on_any_ranks_and_pieces() {
     let lines: BTreeMap<String, usize> =
         expected.keys().filter(|n| has_extension(n, "h5")).map(|n| (n.clone(), 1)).collect();
     assert_eq!(ledger(&whole), lines);
-    // Whole files on two ranks; and pieces of all files that have more than a chunk.
+    // Whole files on two ranks, and pieces of all files that have more than a chunk.
     for (count, split) in [(2, "1000000"), (2, "65536"), (3, "65536"), (5, "65536")] {
         let output = folder.path().join(format!("ranks-{count}-{split}"));
         let more = [&set[..], &["--split-rows", split]].concat();
@@ -265,7 +267,7 @@ fn outputs_are_equal_on_any_ranks_and_pieces() {
     assert_eq!(tree(&output), expected, "three shards");
     assert_eq!(ledger(&output), lines, "three shards");
     succeed(&mut program(&arguments!["verify", &output]));
-    // A shard that is done again does nothing.
+    // Running a finished shard again does nothing.
     let more = [&set[..], &["--shard", "2/3"]].concat();
     succeed(&mut program(&score(&trained.model, &output, &archive, &more)));
     assert_eq!((tree(&output), ledger(&output)), (expected, lines));
@@ -355,11 +357,11 @@ fn sources_without_positions_are_reported() {
     let mut without = events.clone();
     without.features.retain(|(name, _)| name != "source_x");
     without.write(&archive.join("without.h5"));
-    crate::support::write_odd(
+    crate::support::write_with_defect(
         &events,
         &archive.join("unit.h5"),
         "source_y",
-        &crate::support::Odd::Unit("cm"),
+        &crate::support::Defect::Unit("cm"),
     );
     let output = folder.path().join("scores");
     let command = score(&trained.model, &output, &archive, &["--set", "score.positions=6"]);
@@ -379,7 +381,7 @@ fn sources_without_positions_are_reported() {
         assert_eq!(names, ["good.h5", "manifest.json"]);
         std::fs::remove_dir_all(&output).expect("the outputs");
     }
-    // At the source itself nothing is turned.
+    // At the source itself nothing is rotated.
     let command =
         score(&trained.model, &output, &archive.join("near.h5"), &["--set", "score.positions=1"]);
     succeed(&mut program(&command));
@@ -436,7 +438,7 @@ fn verify_finds_changed_removed_and_added_files() {
     let outcome = run(&mut program(&verify));
     assert_eq!(outcome.code, Some(INPUT), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("not complete"), "{}", outcome.stderr);
-    // A run: its checkpoints and its model.
+    // Verify a run: its checkpoints and its model.
     let verify = arguments!["verify", &trained.run].to_vec();
     let report = json(&verify);
     assert_eq!(report["model_blake3"], hash(&trained.model));

@@ -1,9 +1,8 @@
-//! Archives that grow, shrink and change between scorings: random sequences of operations,
-//! compared with a model of what the output folder must hold.
+//! Random sequences of archive changes and scorings, compared with a model of the output folder.
 
 use crate::support::{
-    Watched, arguments, count, end, folder, program, ranks, report, run, seed, simulated, succeed,
-    trained,
+    Watched, arguments, folder, kill, print_line, program, ranks, repetitions, run, seed,
+    simulated, succeed, trained,
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +23,9 @@ const PARTIAL: i32 = 4;
 /// Longest time until a kill.
 const LATEST_KILL: Duration = Duration::from_millis(500);
 
-/// Contents of files are numbered; equal numbers are equal bytes.
+/// Number of a file content; equal numbers mean equal bytes.
 type Content = u64;
-/// Path below the archive, also of the output below the output folder, without extension.
+/// Path below the archive or below the output folder, without extension.
 type Name = String;
 type Files = BTreeMap<Name, Content>;
 
@@ -36,25 +35,25 @@ enum Operation {
     Add(Name),
     Remove(Name),
     Change(Name),
-    /// A copy of a file, under a second name.
+    /// Copies a file to a second name.
     Copy(Name, Name),
-    /// A hard link to a file.
+    /// Creates a hard link to a file.
     Link(Name, Name),
     Score(Scope),
     /// Scores on two ranks.
     ScoreOnRanks,
     /// Scores all files again.
     Overwrite,
-    /// Scores all files; outputs and failed inputs that are gone leave the manifest.
+    /// Scores all files; outputs and failed inputs that no longer exist leave the manifest.
     Forget,
-    /// Starts a scoring, perhaps of all files again, and kills it after so long.
+    /// Starts a scoring, perhaps of all files again, and kills it after this time.
     Interrupt(Scope, Rerun, Duration),
     DeleteOutput(Name),
     /// Changes the number of shards.
     Parts(usize),
 }
 
-/// What a scoring does with outputs and entries of earlier ones.
+/// Treatment of outputs and entries of earlier scorings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rerun {
     Keep,
@@ -62,7 +61,7 @@ enum Rerun {
     Forget,
 }
 
-/// The files that a scoring is to score.
+/// The files that a scoring has to score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Scope {
     All,
@@ -71,7 +70,7 @@ enum Scope {
     Shard(usize, usize),
 }
 
-/// What the manifest of an output folder lists.
+/// Content of the manifest of an output folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Manifest {
     files: Files,
@@ -79,7 +78,7 @@ struct Manifest {
     complete: bool,
 }
 
-/// What the manifest of a shard lists.
+/// Content of the manifest of a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part {
     listing: Files,
@@ -87,21 +86,21 @@ struct Part {
     failed: BTreeSet<Name>,
 }
 
-/// What the file system says of an input.
+/// File system attributes of an input.
 #[derive(Debug, Clone, Copy)]
 struct OnDisk {
     bytes: u64,
     inode: u64,
 }
 
-/// What archive and output folder must hold.
+/// Expected state of archive and output folder.
 #[derive(Debug, Clone, Default)]
 struct Model {
     archive: Files,
     outputs: Files,
     manifest: Option<Manifest>,
     parts: BTreeMap<(usize, usize), Part>,
-    /// Folders that were scored: the archive as a whole, or nights.
+    /// Folders that were scored: the whole archive, or nights.
     given: BTreeSet<Option<String>>,
     /// Whether outputs are being replaced: a scoring with `--overwrite` was killed.
     overwriting: bool,
@@ -116,7 +115,7 @@ impl Model {
         self.archive.iter().filter(|(n, _)| is_in(n)).map(|(n, c)| (n.clone(), *c)).collect()
     }
 
-    /// Predicts a scoring: its exit code, and what the folder then holds.
+    /// Predicts the exit code of a scoring, and updates the expected state.
     fn score(&mut self, scope: &Scope, rerun: Rerun, disk: &BTreeMap<Name, OnDisk>) -> i32 {
         let listed = self.listed(scope);
         let inodes: BTreeSet<u64> = listed.keys().map(|name| disk[name].inode).collect();
@@ -132,7 +131,7 @@ impl Model {
         };
         let failed: BTreeSet<Name> = mine.iter().filter(|name| is_stale(name)).cloned().collect();
         let (earlier, lost) = self.earlier(&listed, scope, rerun == Rerun::Forget);
-        // Other parts and the files of other runs need a manifest all the same.
+        // Other shards, and files of earlier runs, need a manifest in any case.
         let is_alone = shard.1 == 1 && earlier.files.is_empty();
         if is_alone && !mine.is_empty() && failed.len() == mine.len() {
             return USAGE;
@@ -188,7 +187,7 @@ impl Model {
         if failed.is_empty() && !lost && !is_doubled { 0 } else { PARTIAL }
     }
 
-    /// The entries of other runs that stay in the manifest, and whether some are lost.
+    /// Returns the entries of earlier runs that stay in the manifest, and whether some are lost.
     fn earlier(&self, listed: &Files, scope: &Scope, forget: bool) -> (Manifest, bool) {
         let Some(mut earlier) = self.manifest.clone() else { return Default::default() };
         earlier.files.retain(|name, _| !listed.contains_key(name));
@@ -209,7 +208,7 @@ impl Model {
         (earlier, lost)
     }
 
-    /// The manifest while a scoring works.
+    /// Updates the manifest to its state while a scoring runs.
     fn begin(&mut self, earlier: &Manifest, shard: (usize, usize)) {
         self.manifest = (!earlier.files.is_empty()).then(|| earlier.clone());
         if shard.1 > 1 {
@@ -217,7 +216,7 @@ impl Model {
         }
     }
 
-    /// What `verify` must name, if anything.
+    /// Returns the names that `verify` must report.
     fn wrong(&self) -> BTreeSet<String> {
         let Some(manifest) = self.manifest.as_ref().filter(|manifest| manifest.complete) else {
             return BTreeSet::from(["not complete".to_string()]);
@@ -241,7 +240,7 @@ impl Model {
         wrong
     }
 
-    /// Whether nothing but failed inputs is wrong.
+    /// Returns whether only failed inputs are reported.
     fn only_failed(&self, wrong: &BTreeSet<String>) -> bool {
         let Some(manifest) = &self.manifest else { return false };
         let is_unlisted =
@@ -254,7 +253,7 @@ fn night_of(name: &str) -> &str {
     name.split('/').next().unwrap_or_default()
 }
 
-/// The files of a shard: longest first, each to the shard with the fewest bytes so far.
+/// Returns the files of a shard: longest first, each to the shard with the fewest bytes so far.
 fn part(listed: &Files, disk: &BTreeMap<Name, OnDisk>, (k, n): (usize, usize)) -> BTreeSet<Name> {
     let mut order: Vec<&Name> = listed.keys().collect();
     order.sort_by(|a, b| disk[*b].bytes.cmp(&disk[*a].bytes).then(a.cmp(b)));
@@ -270,7 +269,7 @@ fn part(listed: &Files, disk: &BTreeMap<Name, OnDisk>, (k, n): (usize, usize)) -
     mine
 }
 
-/// A sequence: archive and output folder, and the model of both.
+/// A sequence: archive, output folder, and their expected state.
 struct Sequence {
     folder: TempDir,
     stream: Stream,
@@ -279,10 +278,10 @@ struct Sequence {
     next: Content,
     shards: usize,
     extension: &'static str,
-    /// What was done so far, for a failure.
+    /// Operations so far, for the message of a failure.
     history: String,
     killed: usize,
-    /// Whether the last kill has left parts, which the next scoring removes.
+    /// Whether the last kill has left temporary files, which the next scoring removes.
     leaves_parts: bool,
 }
 
@@ -329,7 +328,7 @@ impl Sequence {
         self.output().join(format!("{name}.{}", self.extension))
     }
 
-    /// Writes a file with a content of its own.
+    /// Writes a file with a new content.
     fn write(&mut self, name: &str) {
         self.next += 1;
         let path = self.input(name);
@@ -400,7 +399,7 @@ impl Sequence {
         }
     }
 
-    /// The command line of a scoring.
+    /// Returns the command line of a scoring.
     fn line(&self, scope: &Scope, rerun: Rerun) -> Vec<OsString> {
         let model = &trained().model;
         let archive = self.archive();
@@ -483,8 +482,8 @@ impl Sequence {
         self.leaves_parts &= code == INPUT;
     }
 
-    /// Kills a scoring, and takes up what it has left, which must be what was there before, or
-    /// what a whole scoring leaves, or something in between.
+    /// Kills a scoring and reads the state it left. It must be the state before, the state after a
+    /// complete scoring, or one between them.
     fn interrupt(&mut self, scope: &Scope, rerun: Rerun, after: Duration) {
         let disk = self.on_disk();
         let before = self.model.clone();
@@ -495,7 +494,7 @@ impl Sequence {
         let part_before = std::fs::read(&part).ok();
         let scoring = Watched::start(&mut program(&self.line(scope, rerun)));
         std::thread::sleep(after);
-        end(scoring.id());
+        kill(scoring.id());
         let ended = scoring.wait().code();
         let _ = writeln!(self.history, "  → {ended:?}");
         assert!(ended.is_none() || ended == Some(code), "{}", self.history);
@@ -542,7 +541,7 @@ impl Sequence {
         }
     }
 
-    /// Reads a manifest; contents are told by the numbers of rows.
+    /// Reads a manifest; the number of rows identifies a content.
     fn read_manifest(&self, path: &Path) -> Option<Manifest> {
         let text = std::fs::read(path).ok()?;
         let read: Value = serde_json::from_slice(&text).expect("JSON");
@@ -591,8 +590,8 @@ impl Sequence {
         }
     }
 
-    /// Follows the advice of the program until all is right: then the outputs are those of a
-    /// scoring from scratch.
+    /// Follows the advice of the program until `verify` passes. Then the outputs must equal those
+    /// of a scoring from scratch.
     fn finish(&mut self) {
         let archive = self.model.archive.clone();
         let mut seen = BTreeSet::new();
@@ -623,14 +622,14 @@ impl Sequence {
     }
 }
 
-/// Rows of a file: its content is told by them.
+/// Rows of a file with content 0; the number of rows identifies a content.
 const ROWS: u64 = 20;
 
 fn rows_of(content: Content) -> u64 {
     ROWS + content
 }
 
-/// Outputs below a folder, with the numbers of their contents.
+/// Collects the outputs below a folder with their content numbers.
 fn walk(root: &Path, folder: &Path, extension: &str, found: &mut Files) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -650,7 +649,7 @@ fn walk(root: &Path, folder: &Path, extension: &str, found: &mut Files) {
     }
 }
 
-/// Whether a kill has left the part of an output or of a manifest below a folder.
+/// Returns whether a kill has left a temporary file of an output or a manifest below a folder.
 fn has_parts(folder: &Path) -> bool {
     std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
         let path = entry.path();
@@ -665,7 +664,7 @@ fn is_part(path: &Path) -> bool {
 
 #[test]
 fn random_sequences_agree_with_the_model() {
-    let sequences = count(3, 200);
+    let sequences = repetitions(3, 200);
     let (mut steps, mut killed) = (0, 0);
     for number in 0..sequences as u64 {
         let mut sequence = Sequence::new(number);
@@ -678,16 +677,16 @@ fn random_sequences_agree_with_the_model() {
         sequence.finish();
         killed += sequence.killed;
         if number % 20 == 19 {
-            report(&format!("archive sequences: {} of {sequences} so far", number + 1));
+            print_line(&format!("archive sequences: {} of {sequences} so far", number + 1));
         }
     }
-    report(&format!(
+    print_line(&format!(
         "archive sequences: {sequences} of {sequences} agree with the model: {steps} operations, {killed} kills (seed {})",
         seed()
     ));
 }
 
-/// A sequence without random operations.
+/// Runs a fixed sequence of operations.
 fn scripted(operations: &[Operation]) -> Sequence {
     let mut sequence = Sequence::new(0);
     for operation in operations {
@@ -727,7 +726,7 @@ fn killed_overwrite_is_resumed_without_the_flag() {
 #[test]
 fn leftover_parts_are_removed_by_the_next_run() {
     let mut sequence = scripted(&[ALL]);
-    // Of another host: nobody holds the lock.
+    // Temporary files of another host: no process holds the lock.
     let names = ["manifest.json", "night-0/run-0.h5", "ledger/1-of-2.json"];
     let parts = names.map(|name| sequence.output().join(format!("{name}.0123abcd-4194305.part")));
     let own = sequence.output().join("ledger/notes.part");

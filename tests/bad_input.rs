@@ -1,9 +1,9 @@
-//! Bad input is refused with a message that names the place, what was expected and what
-//! was found, with advice and the right exit code; nothing half-written is left behind.
+//! Bad input is refused with the right exit code. The message has the position, the expected and
+//! the found value, and advice. No partial output remains.
 
 use crate::support::{
-    Events, Odd, Outcome, arguments, configuration, folder, json, program, ranks, run, seed,
-    simulated, succeed, trained, tree, write_odd,
+    Defect, Events, Outcome, arguments, configuration, folder, json, program, ranks, run, seed,
+    simulated, succeed, trained, tree, write_with_defect,
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const INPUT: i32 = 3;
 const PARTIAL: i32 = 4;
 const ENVIRONMENT: i32 = 5;
 
-/// Runs what must be refused; the folder must be as it was before.
+/// Runs a command that must be refused; the folder must stay as it was.
 fn refuse(command: &mut Command, folder: &Path, code: i32, expected: &[&str]) -> Outcome {
     let before = tree(folder);
     let outcome = run(command);
@@ -34,12 +34,12 @@ fn refused(arguments: &[OsString], folder: &Path, code: i32, expected: &[&str]) 
     outcome
 }
 
-/// A few toy gammas.
+/// Returns some toy gammas.
 fn events() -> Events {
     Events::read(&trained().gamma).chosen(&(0..3000).collect::<Vec<usize>>())
 }
 
-/// A training and a scoring of the same bad file are both refused.
+/// Checks that training and scoring both refuse a bad file.
 fn refused_by_all(path: &Path, expected: &[&str]) {
     let folder = path.parent().expect("a folder");
     let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
@@ -49,7 +49,7 @@ fn refused_by_all(path: &Path, expected: &[&str]) {
     refused(&arguments!["train", "-c", &configuration, "-o", &output], folder, INPUT, &expected);
     let model = &trained().model;
     let score = arguments!["score", "-m", model, "-o", &output, path];
-    // The folder of outputs may stay: it is empty.
+    // An empty output folder may stay.
     std::fs::create_dir_all(&output).expect("a folder");
     refused(&score, folder, INPUT, &expected);
     std::fs::remove_dir(&output).expect("an empty folder");
@@ -58,38 +58,38 @@ fn refused_by_all(path: &Path, expected: &[&str]) {
 }
 
 #[test]
-fn columns_that_are_not_as_they_should_be() {
+fn invalid_columns_are_refused() {
     let folder = folder();
     let events = events();
-    let cases: [(&str, Odd, &[&str]); 5] = [
-        ("misspelt", Odd::Renamed("widht"), &["'width'", "did you mean 'widht'?"]),
-        ("missing", Odd::Renamed("zzz"), &["'width'", "size, "]),
+    let cases: [(&str, Defect, &[&str]); 5] = [
+        ("misspelt", Defect::Renamed("widht"), &["'width'", "did you mean 'widht'?"]),
+        ("missing", Defect::Renamed("zzz"), &["'width'", "size, "]),
         (
             "text",
-            Odd::Text,
+            Defect::Text,
             &["not a numeric column", "events/width", "expected numbers, found text"],
         ),
         (
             "shorter",
-            Odd::Shorter,
+            Defect::Shorter,
             &["differ in length", "events/width", "expected 3000 rows", "found 2999 rows"],
         ),
         (
             "table",
-            Odd::Table,
+            Defect::Table,
             &["not a column", "events/width", "expected one dimension", "[1500, 2]"],
         ),
     ];
     for (name, odd, expected) in cases {
         let path = folder.path().join(format!("{name}.h5"));
-        write_odd(&events, &path, "width", &odd);
+        write_with_defect(&events, &path, "width", &odd);
         refused_by_all(&path, expected);
         std::fs::remove_file(&path).expect("the file");
     }
 }
 
 #[test]
-fn files_that_are_no_files_of_events() {
+fn non_event_files_are_refused() {
     let folder = folder();
     let whole = std::fs::read(&trained().gamma).expect("a file");
     let path = |name: &str| folder.path().join(name);
@@ -136,7 +136,7 @@ fn files_that_are_no_files_of_events() {
 }
 
 #[test]
-fn a_truncated_file_is_refused_wherever_it_ends() {
+fn file_truncated_anywhere_is_refused() {
     let folder = folder();
     let whole = std::fs::read(&trained().gamma).expect("a file");
     let path = folder.path().join("cut.h5");
@@ -157,7 +157,7 @@ fn unusable_rows_over_the_budget_are_refused() {
     for row in 0..90 {
         events.feature("width")[31 * row] = [f32::NAN, f32::INFINITY][row % 2];
         events.feature("size")[31 * row] = 100.0; // inside the cut
-        // Outside of it: counted as not finite, and no part of the budget.
+        // Outside the cut: counted as not finite, but not part of the budget.
         events.feature("size")[31 * row + 2] = 59.0;
         events.feature("width")[31 * row + 2] = f32::NAN;
     }
@@ -203,7 +203,7 @@ fn duplicate_events_are_not_trained_on() {
 }
 
 #[test]
-fn options_that_would_do_nothing_are_refused() {
+fn options_without_effect_are_refused() {
     let folder = folder();
     let output = folder.path().join("gamma.h5");
     for option in [["--camera", "taiga-560"], ["--noise", "3"], ["--offset", "0"]] {
@@ -215,7 +215,7 @@ fn options_that_would_do_nothing_are_refused() {
 }
 
 #[test]
-fn configurations_with_mistakes() {
+fn invalid_configurations_are_refused() {
     let folder = folder();
     let gamma = &trained().gamma;
     let output = folder.path().join("run");
@@ -283,7 +283,7 @@ fn existing_outputs_are_refused_and_unchanged() {
     let run_folder = trained.run.parent().expect("a folder");
     let train =
         arguments!["train", "-c", &trained.configuration, "-o", &trained.run, "--resume", "never"];
-    refused(&train, run_folder, USAGE, &["the run exists already", "--resume auto"]);
+    refused(&train, run_folder, USAGE, &["the run already exists", "--resume auto"]);
     let train = arguments![
         "train",
         "-c",
@@ -293,16 +293,16 @@ fn existing_outputs_are_refused_and_unchanged() {
         "--set",
         "train.seed=9"
     ];
-    refused(&train, run_folder, USAGE, &["another configuration", "--overwrite"]);
+    refused(&train, run_folder, USAGE, &["a different configuration", "--overwrite"]);
 }
 
 #[test]
-fn a_model_whose_features_do_not_match_the_file() {
+fn model_with_other_features_is_refused() {
     let folder = folder();
     let events = events();
     let output = folder.path().join("output");
     let path = folder.path().join("millimetres.h5");
-    write_odd(&events, &path, "length", &Odd::Unit("mm"));
+    write_with_defect(&events, &path, "length", &Defect::Unit("mm"));
     let expected = ["millimetres.h5", "length", "expected deg", "found mm"];
     for command in ["score", "evaluate"] {
         std::fs::create_dir_all(&output).expect("a folder");
@@ -313,7 +313,7 @@ fn a_model_whose_features_do_not_match_the_file() {
         arguments.push(path.clone().into());
         refused(&arguments, folder.path(), INPUT, &expected);
     }
-    // Trained on a quantity that the file does not have.
+    // Train on a quantity that the file does not have.
     let configuration = configuration(folder.path(), &trained().gamma, "[train]\nepochs = 1\n");
     let model = folder.path().join("run");
     let column = "features.columns=[{name=\"skewness\"},{name=\"size\",transform=\"log10\"}]";
@@ -336,7 +336,7 @@ fn a_model_whose_features_do_not_match_the_file() {
 }
 
 #[test]
-fn models_that_are_none_or_damaged() {
+fn invalid_or_damaged_models_are_refused() {
     let (trained, folder) = (trained(), folder());
     let whole = std::fs::read(&trained.model).expect("a model");
     let path = folder.path().join("model.safetensors");
@@ -359,8 +359,8 @@ fn models_that_are_none_or_damaged() {
     }
 }
 
-/// A bit flipped anywhere in a model file, in the header, in the card or in a weight, is
-/// refused, or changes nothing that is read (a blank, or the name of a default).
+/// A flipped bit anywhere in a model file (header, card or weight) is refused, or changes nothing
+/// that is read, such as a space or the name of a default.
 #[test]
 fn flipped_bit_in_a_model_refused_or_harmless() {
     use taiga_flow::model::Model;
@@ -370,7 +370,8 @@ fn flipped_bit_in_a_model_refused_or_harmless() {
     let stream = taiga_flow_gpu::random::Stream::new(seed(), "flip", &[]);
     let mut harmless = 0;
     for i in 0..3000 {
-        // As many in the header, which holds the card, as in the weights behind it.
+        // Half of the flips are in the header, which contains the card, half in the weights behind
+        // it.
         let place = if i % 2 == 0 { 0..weights } else { weights..whole.len() };
         let at = place.start + (stream.bits(2 * i) % place.len() as u64) as usize;
         let mut flipped = whole.clone();
@@ -389,7 +390,7 @@ fn flipped_bit_in_a_model_refused_or_harmless() {
 }
 
 #[test]
-fn more_ranks_than_shards() {
+fn more_ranks_than_shards_are_refused() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("run");
     let train =
@@ -397,11 +398,11 @@ fn more_ranks_than_shards() {
     let expected = ["more ranks than logical shards", "at most 2 ranks", "found 3", "train.shards"];
     let outcome = refuse(&mut ranks(3, &train), folder.path(), USAGE, &expected);
     let times = outcome.stderr.matches("more ranks than logical shards").count();
-    assert_eq!(times, 1, "told once, not by every rank: {}", outcome.stderr);
+    assert_eq!(times, 1, "printed once, not by every rank: {}", outcome.stderr);
 }
 
 #[test]
-fn lone_copies_that_a_launcher_started() {
+fn processes_without_mpi_world_are_refused() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("output");
     let train = arguments!["train", "-c", &trained.configuration, "-o", &output];
@@ -425,7 +426,7 @@ fn one_bad_file_does_not_stop_the_others() {
         own.feature("dist")[0] += 0.01 * number as f32;
         own.write(&archive.join(name));
     }
-    write_odd(&events, &archive.join("b.h5"), "dist", &Odd::Text);
+    write_with_defect(&events, &archive.join("b.h5"), "dist", &Defect::Text);
     let mut whole = std::fs::read(archive.join("d.h5")).expect("a file");
     whole.truncate(5000);
     std::fs::write(archive.join("e.h5"), whole).expect("a file");
@@ -450,7 +451,7 @@ fn one_bad_file_does_not_stop_the_others() {
 }
 
 #[test]
-fn inputs_whose_outputs_would_collide() {
+fn inputs_with_equal_outputs_are_refused() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| -> PathBuf { folder.path().join(name) };
     let events = events();
@@ -476,7 +477,7 @@ fn inputs_whose_outputs_would_collide() {
 }
 
 #[test]
-fn gammas_and_hadrons_that_are_swapped() {
+fn swapped_gammas_and_hadrons_are_refused() {
     let (trained, folder) = (trained(), folder());
     let output = folder.path().join("evaluation");
     let evaluate = arguments![
@@ -496,7 +497,7 @@ fn gammas_and_hadrons_that_are_swapped() {
 }
 
 #[test]
-fn an_output_folder_that_cannot_be_written() {
+fn unwritable_output_folder_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let (trained, folder) = (trained(), folder());
     let closed = folder.path().join("closed");
@@ -513,7 +514,7 @@ fn an_output_folder_that_cannot_be_written() {
         refused(&train, folder.path(), ENVIRONMENT, &["closed", "ermission"]);
     }
     std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o755)).expect("a mode");
-    // Below something that is no folder, nobody can write.
+    // A path below a regular file cannot be created by any user.
     let file = folder.path().join("file");
     std::fs::write(&file, "precious").expect("a file");
     let simulate =
@@ -522,7 +523,7 @@ fn an_output_folder_that_cannot_be_written() {
 }
 
 #[test]
-fn the_same_events_twice() {
+fn files_given_twice_are_refused() {
     let (trained, folder) = (trained(), folder());
     let copy = folder.path().join("copy.h5");
     std::fs::copy(&trained.gamma, &copy).expect("a copy");
@@ -536,7 +537,7 @@ fn the_same_events_twice() {
     refused(&score, folder.path(), INPUT, &["listed twice", "other.h5"]);
 }
 
-/// A file of another telescope, told by its columns, one of which is misspelt.
+/// A misspelt column in a file of another telescope, which is recognised by its columns.
 #[test]
 fn misspelt_column_of_foreign_file_is_named() {
     let folder = folder();
@@ -562,7 +563,7 @@ fn misspelt_column_of_foreign_file_is_named() {
     refused_by_all(&path, &expected);
 }
 
-/// Damage that shows only when the rows are read, after the output was begun.
+/// Damage that is only noticed when the rows are read, after the output was begun.
 #[test]
 fn file_damaged_half_way_leaves_no_output() {
     let folder = folder();
@@ -580,7 +581,7 @@ fn file_damaged_half_way_leaves_no_output() {
         let before = tree(folder.path());
         let outcome = run(&mut program(&score));
         if outcome.code == Some(0) {
-            // A column that is not read.
+            // The damaged column is not read.
             std::fs::remove_dir_all(&output).expect("the outputs");
             std::fs::create_dir(&output).expect("a folder");
             continue;
@@ -596,7 +597,7 @@ fn file_damaged_half_way_leaves_no_output() {
 }
 
 #[test]
-fn positions_next_to_each_other_are_refused() {
+fn adjacent_positions_are_refused() {
     let (trained, folder) = (trained(), folder());
     for positions in ["[0,360]", "[0,0]", "[0,10]", "[0,180,-180]"] {
         let set = format!("score.positions={positions}");

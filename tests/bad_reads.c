@@ -1,12 +1,12 @@
-/* Preloaded into a process, ends or stops it where the HDF5 library reads certain files.
+/* Preloaded library that kills or stops a process where the HDF5 library reads certain files.
  *
  *   BAD_READS=NAME:KIND[+N],…
  *
- * A file whose path ends with NAME is struck at the Nth positioned read of it (0 if not given),
- * which the HDF5 library uses and the program's own reading does not. KIND is
+ * The fault occurs at the Nth positioned read (from 0, default 0) of a file whose path ends with
+ * NAME. The HDF5 library uses positioned reads; the program itself does not. KIND is
  *   abort, segv, bus   the process gets the signal
  *   hang               the read never returns
- *   spin               the same, with a core kept busy
+ *   spin               the read never returns and keeps a core busy
  *   eio                the read fails with EIO
  */
 #define _GNU_SOURCE
@@ -33,10 +33,10 @@ static long reads[FILES];
 
 __attribute__((constructor)) static void start(void)
 {
-    const char *told = getenv("BAD_READS");
+    const char *setting = getenv("BAD_READS");
     char copy[4096], *rest = copy, *one;
-    if (!told) return;
-    snprintf(copy, sizeof copy, "%s", told);
+    if (!setting) return;
+    snprintf(copy, sizeof copy, "%s", setting);
     while ((one = strsep(&rest, ",")) && count < BAD) {
         char *plus = strchr(one, '+');
         bad[count].first = plus ? atol(plus + 1) : 0;

@@ -1,5 +1,5 @@
-//! The job scripts as a user submits them, under a real Slurm: what is interrupted goes on
-//! by itself and ends with the same bytes.
+//! Job scripts as a user submits them, under a real Slurm: interrupted work resumes automatically
+//! and ends with the same bytes.
 
 use crate::support::{
     Case, Job, Outcome, Slurm, arguments, folder, has_extension, newest_checkpoint, program,
@@ -14,14 +14,14 @@ use taiga_flow::config::Class;
 const SOME_SECONDS: &str = "[train]\nepochs = 40\nbatch = 2048\nshards = 8\nlearning_rate = 1e-2\npatience = 0\n\
                             [run]\ncheckpoint_seconds = 0\n";
 
-/// A training in a cluster, and the result of the same one without any disturbance.
+/// Runs a training without disturbance as one process, and returns its result.
 fn training(case: &Case) -> (String, String) {
     let whole = case.at("whole");
     succeed(&mut program(&case.train(&whole, &["--set", "run.checkpoint_seconds=3600"])));
     result(&whole)
 }
 
-/// Waits until a run has a checkpoint of some step.
+/// Waits until a run has a checkpoint of at least this step.
 fn wait_for_step(slurm: &Slurm, run: &Path, step: u64, log: &str) {
     let since = Instant::now();
     while newest_checkpoint(run).is_none_or(|newest| newest < step) {
@@ -30,7 +30,7 @@ fn wait_for_step(slurm: &Slurm, run: &Path, step: u64, log: &str) {
     }
 }
 
-/// Whether a process has been sent SIGUSR1 and not heard it yet.
+/// Returns whether SIGUSR1 is pending for a process.
 fn has_pending_user1(process: u32) -> bool {
     let status = text(Path::new(&format!("/proc/{process}/status")));
     let mask = |name: &str| {
@@ -49,8 +49,8 @@ fn requeued_training_ends_with_same_bytes() {
     let more = arguments![&case.configuration, &output];
     let limits = ["--time=1", "--signal=USR1@50"];
     let job = slurm.submit(&limits, "train.sbatch", &more, log);
-    // The training takes seconds, and the signal comes when Slurm has the time: until then
-    // the ranks stand still.
+    // The training takes seconds, but Slurm may send the signal later. Until then the ranks are
+    // stopped.
     wait_for_step(&slurm, &output, 5, log);
     let ranks = slurm.ranks(None);
     assert_eq!(ranks.len(), 4, "{}", slurm.log(log));
@@ -83,17 +83,17 @@ fn dead_node_costs_at_most_one_checkpoint() {
     let expected = training(&case);
     let job = slurm.submit(&[], "train.sbatch", &arguments![&case.configuration, &output], log);
     wait_for_step(&slurm, &output, 3 + seed() % 20, log);
-    // The node with the batch script is node 1; both can die.
+    // Node 1 runs the batch script; either node can be killed.
     let node = ["node1", "node2"][(seed() % 2) as usize];
     let ranks = slurm.ranks(Some(node));
     assert_eq!(ranks.len(), 2, "{}", slurm.log(log));
-    slurm.cut_off(node);
+    slurm.kill_node(node);
     let left = newest_checkpoint(&output).expect("a checkpoint");
     println!("{node} died after step {left}");
     let again = |job: &Job| job.restarts == 1 && job.state == "PENDING";
     slurm.wait_for(&job, log, again);
     assert!(!output.join("model.safetensors").exists(), "it ended before the node died");
-    slurm.revive(node);
+    slurm.restart_daemon(node);
     slurm.start_again(&job, log);
     let over = slurm.finish(&job, log);
     let printed = slurm.log(log);
@@ -108,7 +108,7 @@ fn next_job_continues_where_requeue_is_forbidden() {
     let case = Case::new(8000, SOME_SECONDS);
     let (output, log) = (case.at("run"), "train.log");
     let expected = training(&case);
-    // A follow-up must not begin anew.
+    // A follow-up job must not start from scratch.
     let more = arguments![&case.configuration, &output, "--overwrite"];
     let job = slurm.submit(&["--no-requeue"], "train.sbatch", &more, log);
     let model = output.join("model.safetensors");
@@ -129,7 +129,7 @@ fn next_job_continues_where_requeue_is_forbidden() {
 }
 
 #[test]
-fn an_array_of_jobs_scores_what_ranks_would() {
+fn job_array_scores_equal_those_of_ranks() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let trained = trained();
     let archive = slurm.at("archive");
@@ -158,7 +158,7 @@ fn an_array_of_jobs_scores_what_ranks_would() {
     };
     assert_eq!(scores(&array).len(), 7);
     assert_eq!(scores(&array), scores(&ranks));
-    // Some elements alone keep their parts only if the number of all is told.
+    // If only some array elements run, the total number of shards must be given.
     let job = slurm.submit(&["--array=1,2"], "score-array.sbatch", &more, "some-%a.log");
     let over = slurm.finish(&format!("{job}_1"), "some-1.log");
     assert_eq!(over.exit_code, 2, "{}", slurm.log("some-1.log"));
@@ -169,8 +169,8 @@ fn an_array_of_jobs_scores_what_ranks_would() {
 fn wrong_launcher_is_refused_before_any_write() {
     let Some(slurm) = Slurm::start(1, 4) else { return };
     let case = Case::new(3000, SOME_SECONDS);
-    // Open MPI without PMI is refused by the program, with one that it does not speak by MPI
-    // itself after the same advice.
+    // Without PMI the program refuses the launch. With a PMI version that Open MPI does not speak,
+    // MPI itself refuses after the same advice.
     for (launch, code) in [("srun --mpi=none", 5), ("srun --mpi=pmi2", 1)] {
         slurm.settings(launch);
         let (output, log) = (case.at("run"), "train.log");
@@ -193,7 +193,7 @@ fn wrong_launcher_is_refused_before_any_write() {
 }
 
 #[test]
-fn the_smoke_test_of_a_site_passes() {
+fn smoke_test_of_a_site_passes() {
     let Some(slurm) = Slurm::start(2, 2) else { return };
     let options = ["--nodes=2", "--ntasks=4"];
     let job = slurm.submit(&options, "smoke.sbatch", &[], "smoke.log");
@@ -248,7 +248,7 @@ fn dependent_jobs_and_array_sweep_complete() {
     assert_eq!(table.matches("finished").count(), 4, "{table}");
 }
 
-/// Jobs that a script has printed: name and number.
+/// Returns the jobs that a script has printed: name and number.
 fn listed_jobs(expected: &str) -> Vec<(&str, &str)> {
     expected.lines().filter_map(|line| line.split_once(' ')).map(|(n, id)| (n, id.trim())).collect()
 }
@@ -294,7 +294,7 @@ fn image_array_pipeline_equals_single_commands() {
             assert_eq!(slurm.finish(&id, "").state, "COMPLETED", "{name}: {}", log_of(name, &id));
         }
     }
-    // The same by hand, without ranks, arrays or Slurm.
+    // The same steps by hand, without ranks, arrays or Slurm.
     let by_hand = |name: &str| case.at("by hand").join(name);
     let model = work.join("run/model.safetensors");
     let extract = arguments!["extract", "-o", by_hand("hillas"), "--compare", "at-least", &folder];
@@ -332,9 +332,9 @@ fn image_array_pipeline_equals_single_commands() {
     restarted_commands(&slurm, &work, &folder);
 }
 
-/// Starts commands again whose outputs are finished, as Slurm does and as a user does.
+/// Runs finished commands again, as Slurm does and as a user does.
 fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
-    // What keeps nothing begins again only where it may replace what it did not write.
+    // A command that does not resume starts again only if it may replace files it did not write.
     let counted = work.join("season");
     let more = arguments![
         &counted,
@@ -359,7 +359,7 @@ fn restarted_commands(slurm: &Slurm, work: &Path, folder: &Path) {
         "{}",
         slurm.log("again-2.log")
     );
-    // An extraction keeps what is finished.
+    // An extraction keeps finished outputs.
     let hillas = work.join("hillas");
     let more = arguments![&hillas, ".", "extract", "-o", &hillas, "--compare", "at-least", &folder];
     let job = slurm.submit(&[], "run.sbatch", &more, "resumed.log");
@@ -418,7 +418,7 @@ fn pipeline_continues_with_allowed_failures() {
         let command = arguments!["simulate", "--seed", seed, "-o", &output];
         succeed(program(&command).args(of_images));
     }
-    // One file that cannot be extracted, and another one that cannot be scored.
+    // One file cannot be extracted, and another one cannot be scored.
     let halve = |path: &Path| {
         let bytes = std::fs::read(path).expect("a file");
         std::fs::write(path, &bytes[..bytes.len() / 2]).expect("a file");
@@ -453,7 +453,7 @@ fn pipeline_continues_with_allowed_failures() {
     let (name, reason) = failed.iter().next().expect("a failed file");
     assert!(failed.len() == 1 && name.ends_with("run-2.h5"), "{failed:?}");
     assert!(reason.as_str().is_some_and(|r| r.contains("was not extracted")), "{failed:?}");
-    // Without leave the jobs after it are cancelled, and the rest is scored all the same.
+    // With `ALLOW_FAILED=0` the later jobs are cancelled; the remaining files are still scored.
     let hillas = work.join("hillas");
     halve(&hillas.join("run-1.h5"));
     let other = slurm.at("other");
@@ -486,7 +486,7 @@ fn stopped_sweep_element_resumes_its_own_point() {
     assert!(!output.join("point-0").exists());
 }
 
-/// Several hosts over TCP, and every way of a sum between them: the bits stay.
+/// Several hosts over TCP, with every algorithm of the sum between them: equal bytes.
 #[test]
 fn separate_hosts_give_same_bytes_by_every_sum() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -522,7 +522,7 @@ fn separate_hosts_give_same_bytes_by_every_sum() {
     }
 }
 
-/// As HTCondor starts them: part and number of parts as words (`jobs/condor/score.sub`).
+/// HTCondor passes shard number and number of shards as words (`jobs/condor/score.sub`).
 #[test]
 fn htcondor_parts_score_the_whole_archive() {
     let (trained, folder) = (trained(), crate::support::folder());
@@ -548,15 +548,15 @@ fn htcondor_parts_score_the_whole_archive() {
     assert_eq!(scores(&at("parts")), scores(&at("whole")));
 }
 
-/// Runs a command by `jobs/lib.sh` with a launcher that starts it only in the attempts of
-/// `launches` (a digit each), and with a `sleep` that does not wait.
-fn supervised(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
-    run(&mut supervising(folder, launches, command))
+/// Runs a command by `jobs/lib.sh`. Its launcher starts the command only in the attempts given by
+/// `launches` (one digit each), and its `sleep` does not wait.
+fn run_with_launches(folder: &Path, launches: &str, command: &[OsString]) -> Outcome {
+    run(&mut command_with_launches(folder, launches, command))
 }
 
-/// Returns the command of [`supervised`]. With `LOST_NODE` set, the launcher ends the script as the
-/// loss of its node would, once the program has ended.
-fn supervising(folder: &Path, launches: &str, command: &[OsString]) -> Command {
+/// Returns the command of [`run_with_launches`]. With `LOST_NODE` set, the launcher kills the script
+/// after the program has ended, as the loss of its node would.
+fn command_with_launches(folder: &Path, launches: &str, command: &[OsString]) -> Command {
     let tools = folder.join("tools");
     std::fs::create_dir_all(&tools).expect("a folder");
     let write = |name: &str, text: String| {
@@ -591,31 +591,31 @@ fn supervising(folder: &Path, launches: &str, command: &[OsString]) -> Command {
 }
 
 #[test]
-fn old_product_does_not_hide_a_failed_launch() {
+fn old_output_does_not_hide_a_failed_launch() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     simulated(at("archive/a.h5"), Class::Gamma, 300, seed());
     let (output, model) = (at("out/scores"), &trained().model);
     let command =
         arguments![&output, "manifest.json", "score", "-m", model, "-o", &output, at("archive")];
-    let outcome = supervised(folder.path(), "3", &command);
+    let outcome = run_with_launches(folder.path(), "3", &command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     assert_eq!(outcome.stdout.matches("without having launched").count(), 2, "{}", outcome.stdout);
-    // All is done: the program writes nothing, and has run all the same.
+    // All outputs are finished: the program writes nothing, but it did run.
     let before = tree(&output);
-    let outcome = supervised(folder.path(), "1", &command);
+    let outcome = run_with_launches(folder.path(), "1", &command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     assert!(!outcome.stdout.contains("without having launched"), "{}", outcome.stdout);
     assert_eq!(tree(&output), before);
-    // The old product is there, and no attempt starts the program.
+    // The old output exists, and no attempt starts the program.
     simulated(at("archive/b.h5"), Class::Gamma, 300, seed() + 1);
-    let outcome = supervised(folder.path(), "none", &command);
+    let outcome = run_with_launches(folder.path(), "none", &command);
     assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
     assert!(outcome.stdout.contains("the program was not started"), "{}", outcome.stdout);
-    let outcome = supervised(folder.path(), "2", &command);
+    let outcome = run_with_launches(folder.path(), "2", &command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     assert!(output.join("b.h5").is_file());
-    // Nothing is left of the jobs.
+    // No temporary file of the jobs remains.
     let left = std::fs::read_dir(folder.path()).expect("a folder").flatten();
     let left: Vec<_> = left
         .chain(std::fs::read_dir(at("out")).expect("a folder").flatten())
@@ -626,7 +626,7 @@ fn old_product_does_not_hide_a_failed_launch() {
 }
 
 #[test]
-fn restarted_job_replaces_only_what_it_has_written() {
+fn restarted_job_replaces_only_its_own_files() {
     let folder = folder();
     let (output, name) = (folder.path().join("out/report"), "page.html");
     let page = output.join(name);
@@ -634,7 +634,7 @@ fn restarted_job_replaces_only_what_it_has_written() {
         let mut command =
             Vec::from(arguments![&output, name, "report", &trained().run, "-o", &page]);
         command.extend(more.iter().map(OsString::from));
-        let mut bash = supervising(folder.path(), "123", &command);
+        let mut bash = command_with_launches(folder.path(), "123", &command);
         bash.env("SLURM_JOB_ID", "4711").env("SLURM_RESTART_COUNT", restarts);
         bash
     };
@@ -649,7 +649,7 @@ fn restarted_job_replaces_only_what_it_has_written() {
         println!("{}{}", outcome.stdout, outcome.stderr);
         outcome.code
     };
-    // A page of somebody else is refused by every start.
+    // A page that the job did not write is refused by every start.
     std::fs::create_dir_all(&output).expect("a folder");
     let other = "<!doctype html>\nof somebody else";
     std::fs::write(&page, other).expect("a page");
@@ -657,14 +657,14 @@ fn restarted_job_replaces_only_what_it_has_written() {
         assert_eq!(code(&mut job(restarts, &[])), Some(2));
         assert_eq!((text(&page).as_str(), notes()), (other, 0));
     }
-    // Unless it was to be replaced from the beginning.
+    // It is replaced if `--overwrite` was given from the beginning.
     assert_eq!(code(&mut job("1", &["--overwrite"])), Some(0));
     assert_ne!(text(&page), other);
-    // What the first start has written before its node was lost is replaced by the next.
+    // A page that the first start wrote before its node was lost is replaced by the next start.
     std::fs::remove_dir_all(folder.path().join("out")).expect("the folder");
     assert_eq!(code(job("0", &[]).env("LOST_NODE", "1")), None);
     assert!(page.is_file());
     assert_eq!((notes(), code(&mut job("1", &[])), notes()), (1, Some(0), 0));
-    // It has ended: a later start of the same number refuses.
+    // The job has ended: a later start with the same number refuses.
     assert_eq!(code(&mut job("2", &[])), Some(2));
 }

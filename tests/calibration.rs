@@ -1,5 +1,5 @@
-//! Probabilities mean what they say: the posterior of a trained ratio against events that it
-//! has never seen, with the cuts in its prior and bounds where nothing is resolved.
+//! Calibrated probabilities: the posterior of a trained ratio agrees with the class fractions of
+//! unseen events, its prior includes the cuts, and it has bounds outside the resolved range.
 
 use crate::support::{
     Events, arguments, folder, json, program, run, seed, simulated, train_on_threads, training,
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::model::Model;
 
-/// Of the full bar, fixed: it is one experiment.
+/// Seed of the full comparison; it is fixed because the bar belongs to one experiment.
 const BAR_SEED: u64 = 20_261_130;
 const BAR_HADRONS: u64 = 10_000_000;
-/// Rows of a file of the full bar.
+/// Rows per file of the full comparison.
 const CHUNK: u64 = 1_000_000;
 const PRIOR: f64 = 1e-3;
 
@@ -79,12 +79,12 @@ fn number(value: &Value) -> f64 {
     value.as_f64().expect("a number")
 }
 
-/// The card, the score file, the evaluation and the season say the same of one calibration.
+/// Model card, score file, evaluation and season report agree on one calibration.
 #[test]
-fn posterior_counts_cuts_and_shows_bounds() {
+fn posterior_includes_cuts_and_bounds() {
     let (folder, seed) = (folder(), seed());
     let at = |name: &str| folder.path().join(name);
-    // So few gammas that hadrons beyond the resolved range are found at either end.
+    // Few gammas, so that some hadrons are beyond the resolved range at each end.
     let events = [
         simulated(at("gamma.h5"), Class::Gamma, 6000, seed),
         simulated(at("hadron.h5"), Class::Hadron, 12_000, seed + 1),
@@ -102,7 +102,7 @@ fn posterior_counts_cuts_and_shows_bounds() {
         let passed = size.iter().zip(&width).filter(|of| inside(*of)).count();
         assert!((said - passed as f64 / size.len() as f64).abs() < 1e-12, "seed {seed}");
     }
-    assert!(shares.gamma > 1.05 * shares.hadron, "the cuts tell the classes apart: {shares:?}");
+    assert!(shares.gamma > 1.05 * shares.hadron, "the cuts separate the classes: {shares:?}");
     let [low, high] = calibration.resolved.expect("a resolved range");
 
     let scores = at("scores");
@@ -157,7 +157,7 @@ fn posterior_counts_cuts_and_shows_bounds() {
         assert!((number(&bin["found"]["value"]) - g / (g + h)).abs() < 1e-9, "{bin}");
     }
 
-    // The best events of a season lie beyond what is resolved.
+    // The best events of a season are beyond the resolved range.
     let season = at("season");
     let text =
         run(&mut program(&arguments!["season", &scores, "-o", &season, "--threshold", "-1000000"]));
@@ -176,7 +176,7 @@ fn posterior_counts_cuts_and_shows_bounds() {
     assert!(page.contains("≥ "), "the page shows bounds");
 }
 
-/// Events in a range of log-odds, as they weigh at the prior.
+/// Events in a range of log-odds, weighted to the prior.
 #[derive(Debug, Default, Clone, Copy)]
 struct Row {
     low: i32,
@@ -201,7 +201,7 @@ impl Row {
     }
 }
 
-/// Scores fresh toy events and takes those inside the cuts up.
+/// Scores new toy events, and adds those inside the cuts to `rows`.
 fn take(folder: &Path, model: &Path, class: Class, count: u64, weight: f64, rows: &mut [Row]) {
     let class_index = usize::from(class != Class::Gamma);
     let mut first = 0;
@@ -230,12 +230,12 @@ fn take(folder: &Path, model: &Path, class: Class, count: u64, weight: f64, rows
     }
 }
 
-/// The whole bar: 10⁷ hadrons that trigger, and gammas planted at the prior (more of them that
-/// weigh less, so that their number does not limit the comparison). The band is that of the
-/// calibration's own events in the bin, and of the fresh ones.
+/// The full comparison: 10⁷ triggered hadrons, and gammas planted at the prior. More gammas with
+/// smaller weights are used, so that their number does not limit the comparison. The error band
+/// combines the calibration events of the bin and the new events.
 ///
-/// `cargo test --release --test promises calibration:: -- --ignored --nocapture`; fewer
-/// hadrons: `TAIGA_FLOW_BAR_HADRONS=1000000`.
+/// Run it by `cargo test --release --test promises calibration:: -- --ignored --nocapture`.
+/// `TAIGA_FLOW_BAR_HADRONS=1000000` uses fewer hadrons.
 #[test]
 #[ignore = "minutes: the posterior against 10⁷ fresh hadrons"]
 fn posterior_agrees_with_events_in_every_bin() {
@@ -264,7 +264,7 @@ fn posterior_agrees_with_events_in_every_bin() {
     let weight = PRIOR / (1.0 - PRIOR) * hadrons as f64 / gammas as f64;
     take(folder.path(), &model, Class::Gamma, gammas, weight, &mut rows);
     take(folder.path(), &model, Class::Hadron, hadrons, 1.0, &mut rows);
-    // Bins in which the calibration resolves something: ten of its events of each class.
+    // Bins that the calibration resolves: at least ten of its events of each class.
     let mut joined: Vec<Row> = Vec::new();
     let enough = |row: &Row| row.calibration.iter().all(|n| *n >= 10.0);
     for row in rows {
@@ -282,7 +282,7 @@ fn posterior_agrees_with_events_in_every_bin() {
     println!("resolved scores {}, posterior there {}", range["scores"], range["posterior"]);
     println!("{hadrons} hadrons triggered, gammas at {PRIOR}, {gammas} drawn");
     println!("log-odds        said       true       said/true  95 % band       gammas  hadrons");
-    // All bins together at 95 %: z of 1 − 0.025/m.
+    // A 95 % band for all m bins together: z of 1 − 0.025/m.
     let together = match joined.len() {
         0..=4 => 2.50,
         5..=8 => 2.74,
@@ -296,7 +296,7 @@ fn posterior_agrees_with_events_in_every_bin() {
         let (said, truth) = (row.said / all, row.weight[0] / all);
         let counts = row.calibration.iter().chain(&row.events);
         let error = counts.map(|n| 1.0 / n.max(1.0)).sum::<f64>().sqrt();
-        // Of the odds; a share near 1 varies less.
+        // The error is that of the log-odds; a share near 1 varies less.
         let log_odds = |p: f64| (p / (1.0 - p)).ln();
         let deviation = log_odds(said) - log_odds(truth);
         let band = [-1.96, 1.96].map(|z| ((z * error).exp() - 1.0) * (1.0 - truth) + 1.0);

@@ -1,5 +1,5 @@
-//! How to choose: thresholds for an observation and where their choice ends, a scan over
-//! thresholds, TAIGA's cuts as a baseline, two models on the same events, features left out.
+//! Choices by evaluations: thresholds for an observation, scans over thresholds, TAIGA's cuts as a
+//! baseline, two models on the same events, and features left out.
 
 use crate::support::{
     Events, arguments, folder, json, program, ranks, run, seed, simulated, succeed,
@@ -14,7 +14,7 @@ use taiga_flow::statistics::counts::on_off::li_ma;
 
 const SIGNIFICANCE: &str = "rule = \"significance\"\ngamma_rate_per_hour = 4.0\nbackground_rate_per_hour = 3000.0\nhours = 20.0\n";
 
-/// Toy events of both classes and ratios trained on them.
+/// Toy events of both classes, and ratio models trained on them.
 struct Case {
     folder: tempfile::TempDir,
     events: [PathBuf; 2],
@@ -76,7 +76,7 @@ learning_rate = 1e-2
         path
     }
 
-    /// Trains with `[calibration]` as given.
+    /// Trains with the given `[calibration]`.
     fn train(&self, name: &str, calibration: &str) -> PathBuf {
         self.train_with(name, calibration, &[])
     }
@@ -126,7 +126,7 @@ fn significance_rule_is_in_card_scan_and_page() {
     assert!((number(&own[0]["threshold"]) - threshold.value).abs() < 1e-12);
     let at = &evaluation["at_threshold"];
     let share = |of: &str, which: &str| number(&at[of][which]["value"]);
-    // Rates are those before the cuts: what passes is the share of all triggered events.
+    // Expected counts use efficiencies before the cuts: passing events per triggered event.
     let gammas = 80.0 * share("before_cuts", "gamma_efficiency");
     let background = 60_000.0 * share("before_cuts", "hadron_survival");
     let expected = &own[0]["expected"];
@@ -134,7 +134,7 @@ fn significance_rule_is_in_card_scan_and_page() {
     assert!((number(&expected["off"]) / (5.0 * background) - 1.0).abs() < 1e-9, "{expected}");
     let sigma = li_ma(gammas + background, 5.0 * background, 0.2);
     assert!((number(&expected["significance"]) / sigma - 1.0).abs() < 1e-9, "{expected}");
-    // On other events than those that chose it: near the best of the rows.
+    // Other events than those that chose the threshold: its significance is near the best row.
     let best = points.iter().map(|p| number(&p["expected"]["significance"])).fold(0.0, f64::max);
     assert!(sigma > 0.8 * best, "{sigma} of {best}");
 
@@ -174,9 +174,9 @@ fn rates_without_use_or_missing_are_refused() {
 }
 
 #[test]
-fn largest_q_limited_by_hadrons_says_so() {
-    // Gammas point at the source and hadrons do not: Q rises with the threshold up to the limit
-    // of some forty held-out hadrons. The rule is spelt with '_'.
+fn largest_q_limited_by_hadrons_is_reported() {
+    // Gammas point at the source and hadrons do not, so Q rises with the threshold until some
+    // forty held-out hadrons limit it. The rule is written with '_'.
     let case = Case::new(1500);
     let mut gammas = Events::read(&case.events[0]);
     gammas.feature("alpha").iter_mut().for_each(|alpha| *alpha *= 0.02);
@@ -215,7 +215,7 @@ fn standard_cuts_are_compared_event_by_event() {
     let text = std::fs::read_to_string(case.path("one").join("evaluation.json"));
     let evaluation: Value = serde_json::from_str(&text.expect("an evaluation")).expect("JSON");
     let cuts = &evaluation["baseline_cuts"];
-    // The cuts by hand, with θ² of the nearer of the two points on the axis.
+    // The cuts computed by hand, with θ² of the nearer of the two points on the axis.
     let (mut passed, mut all) = ([0.0; 2], [0.0; 2]);
     for (class, path) in case.events.iter().enumerate() {
         let mut events = Events::read(path);
@@ -247,7 +247,7 @@ fn standard_cuts_are_compared_event_by_event() {
             passed[class] += f64::from(u8::from(shape && theta2 < 0.05));
         }
     }
-    assert!(passed[0] > 20.0 && passed[1] >= 1.0, "the cuts mean something: {passed:?}");
+    assert!(passed[0] > 20.0 && passed[1] >= 1.0, "the cuts select events: {passed:?}");
     let value = |of: &str| number(&cuts["selected"][of]["value"]);
     assert!((value("gamma_efficiency") - passed[0] / all[0]).abs() < 1e-9, "{cuts}");
     assert!((value("hadron_survival") - passed[1] / all[1]).abs() < 1e-9, "{cuts}");
@@ -264,7 +264,7 @@ fn standard_cuts_are_compared_event_by_event() {
     assert_eq!(&over_ranks["baseline_cuts"], cuts);
 }
 
-/// Runs an evaluation and reads what it wrote.
+/// Runs an evaluation and reads its JSON file.
 fn json_of(command: &mut std::process::Command, output: &Path) -> Value {
     succeed(command);
     let text = std::fs::read_to_string(output.join("evaluation.json")).expect("an evaluation");
@@ -278,7 +278,7 @@ fn two_models_have_paired_differences() {
         case.train("a", "rule = { gamma-efficiency = 0.8 }"),
         case.train_with("b", "rule = { hadron-survival = 0.1 }", &["train.seed=2"]),
     ];
-    // Events that neither model has seen.
+    // Events that neither model was trained on.
     let fresh = |name: &str, class, seed| simulated(case.path(name), class, 5000, seed);
     let events = [
         fresh("new-gamma.h5", Class::Gamma, seed() + 7),
@@ -299,7 +299,7 @@ fn two_models_have_paired_differences() {
     let comparison = json(&command);
     let labelled = &comparison["labelled"];
     let auc = |which: usize| number(&evaluations[which]["auc"]["value"]);
-    // Scores to 12 bits: areas to a few in 10⁵.
+    // Scores are stored with 12 bits, so areas agree to some 1e-5.
     for which in [0, 1] {
         assert!((number(&labelled["auc"][which]) - auc(which)).abs() < 1e-4, "{labelled}");
         let of = &evaluations[which]["at_threshold"]["before_cuts"]["quality"];
@@ -349,7 +349,7 @@ fn features_are_left_out_one_by_one_with_seeds() {
     let features = sweep["features"].as_array().expect("features");
     assert_eq!(features.len(), 3);
     let of = |name: &str| features.iter().find(|f| f["feature"] == name).expect("a feature");
-    // Toy hadrons have no source: without alpha little is left.
+    // Toy hadrons have no source: without alpha little separation remains.
     let alpha = of("alpha");
     assert_eq!(features[0]["feature"], "alpha", "{features:?}");
     assert!(number(&alpha["lost"]) > 3.0 * number(&alpha["error"]), "{alpha}");
@@ -367,7 +367,7 @@ fn features_are_left_out_one_by_one_with_seeds() {
     assert!((number(&alpha["spread"]) - spread).abs() < 1e-12, "{alpha}");
     let text = std::fs::read_to_string(output.join("leave-one-out.tsv")).expect("a table");
     assert_eq!(text.lines().count(), 4, "{text}");
-    // NLLs of different feature sets are of different measures.
+    // NLLs of different feature sets cannot be compared.
     assert!(sweep["best"].is_null(), "{}", sweep["best"]);
     let table = std::fs::read_to_string(output.join("sweep.tsv")).expect("a table");
     assert!(!table.contains('*'), "{table}");

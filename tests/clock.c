@@ -1,6 +1,6 @@
-/* Preloaded into the ranks of a job, sets the clock of one of them wrong.
+/* Preloaded library that shifts the clock of one rank of a job.
  *
- *   CLOCK=RANK:SECONDS      added to its time of day; intervals stay what they are
+ *   CLOCK=RANK:SECONDS      added to its time of day; time intervals do not change
  */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -1,5 +1,5 @@
-//! The command line keeps its word: help without MPI, one JSON object, results apart
-//! from messages, configurations that work, a page that needs nothing else.
+//! Behaviour of the command line: help without MPI, one JSON object per command, results separate
+//! from messages, valid configurations, and a self-contained page.
 
 use crate::support::{
     arguments, configuration, folder, json, program, ranks, run, simulated, succeed, trained, tree,
@@ -30,7 +30,7 @@ const COMMANDS: [&str; 15] = [
 #[test]
 fn help_is_quick_and_needs_no_mpi() {
     let mut all = program(&arguments!["--help"]);
-    // A launcher that promises four ranks: starting MPI here would fail.
+    // The environment of a launcher with four ranks: starting MPI here would fail.
     let outcome = succeed(all.env("OMPI_COMM_WORLD_SIZE", "4"));
     for command in COMMANDS {
         assert!(outcome.stdout.contains(&format!("\n  {command} ")), "{}", outcome.stdout);
@@ -134,10 +134,10 @@ fn configurations_of_init_are_accepted() {
         if entry.path().is_dir() {
             continue; // schemas
         }
-        // The files it names, as a user would have put them there.
+        // The files that the configuration names, as a user would have put them there.
         let loaded = config::load(&entry.path(), &[]).expect("a configuration");
         if loaded.anomalies.is_some_and(|anomalies| !anomalies.files.is_empty()) {
-            // As its head says.
+            // The commands in the head of the file.
             for line in [
                 "simulate --level images -o images/gamma.h5 --class gamma --events 300",
                 "anomalies images/gamma.h5 -o made",
@@ -196,14 +196,15 @@ fn report_is_one_self_contained_page() {
     }
 }
 
-/// No address that a browser would load; names of XML namespaces are no addresses.
+/// Checks that a page has no address that a browser would load. Names of XML namespaces are not
+/// addresses.
 fn assert_self_contained(page: &str) {
     for attribute in ["src=", "href=", "url(", "@import", "<link", "<script"] {
         for (at, _) in page.match_indices(attribute) {
             let place: String = page[at..].chars().take(60).collect();
             let inner = place[attribute.len()..].trim_start_matches(['"', '\'']);
             let harmless = inner.starts_with('#') || inner.starts_with("data:");
-            assert!(harmless, "refers to something outside: {place}");
+            assert!(harmless, "refers to an external resource: {place}");
         }
     }
 }
@@ -261,14 +262,14 @@ fn refused_command_leaves_no_folder() {
             assert_eq!(left, ["bad.h5", "configuration.toml"], "{command:?} on {count} rank(s)");
         }
     }
-    // What was there before stays, also where it is empty.
+    // Existing folders stay, also empty ones.
     std::fs::create_dir(folder.path().join("a")).expect("a folder");
     run(&mut program(&arguments!["evaluate", "-m", model, "--gamma", &bad, "-o", &deep]));
     assert!(folder.path().join("a").is_dir() && !folder.path().join("a/b").exists());
 }
 
 #[test]
-fn report_refuses_an_argument_that_adds_nothing() {
+fn redundant_report_argument_is_refused() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
     let evaluation = at("evaluation");
@@ -296,7 +297,7 @@ fn report_refuses_an_argument_that_adds_nothing() {
             assert!(!page.exists());
         }
     }
-    // A run with an evaluation in it is shown with both.
+    // A run with an evaluation inside is shown with both.
     let whole = [&trained.run, &evaluation].map(OsString::from);
     succeed(&mut program(&[&arguments!["report", "-o", &page][..], &whole].concat()));
 }

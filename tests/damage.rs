@@ -1,8 +1,9 @@
-//! Damaged and hostile files: never loaded silently, never a crash, a hang, or memory
-//! without bound.
+//! Damaged and hostile files are never loaded without an error, and never cause a crash, a hang or
+//! unlimited memory use.
 
 use crate::support::{
-    arguments, count, folder, fuzz, program, report, run, seed, simulated, succeed, trained,
+    arguments, folder, fuzz, print_line, program, repetitions, run, seed, simulated, succeed,
+    trained,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,24 +30,24 @@ fn damaged_model_file_never_loads_silently() {
         assert!(Model::from_bytes(&whole[..cut]).is_err(), "cut at {cut}");
     }
     let stream = Stream::new(seed(), "flips", &[]);
-    let (flips, mut harmless) = (count(1000, 100_000) as u64, 0);
+    let (flips, mut harmless) = (repetitions(1000, 100_000) as u64, 0);
     for flip in 0..flips {
         let at = (stream.bits(2 * flip) % whole.len() as u64) as usize;
         let by = (stream.bits(2 * flip + 1) % 255 + 1) as u8;
         let mut flipped = whole.clone();
         flipped[at] ^= by;
-        // Blanks pad the header: another kind of blank there changes nothing.
+        // Spaces pad the header: another whitespace character there changes nothing.
         match Model::from_bytes(&flipped) {
             Err(error) => {
                 assert_eq!(i32::from(error.exit_code()), INPUT, "byte {at} by {by}: {error}");
             }
             Ok(found) => {
-                assert!(found == model && whole[at] == b' ', "byte {at} by {by} was not noticed");
+                assert!(found == model && whole[at] == b' ', "byte {at} by {by} was not detected");
                 harmless += 1;
             }
         }
     }
-    report(&format!("model file: {flips} flips, {harmless} of them of one blank to another"));
+    print_line(&format!("model file: {flips} flips, {harmless} of them of one blank to another"));
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn fuzz_model_file() {
     let small = std::fs::read(&trained().model).expect("a model");
     fuzz("model", seed(), &[small], |bytes| {
         if let Ok(found) = Model::from_bytes(bytes) {
-            assert_eq!(found, model, "altered, and not noticed");
+            assert_eq!(found, model, "altered, but not detected");
         }
     });
 }
@@ -90,14 +91,14 @@ fn state(parameters: usize) -> TrainState {
 
 #[test]
 fn fuzz_checkpoint() {
-    // The contents, past the checksums that would refuse nearly all changes.
+    // The contents without their checksums, which would refuse nearly all changes.
     let (weights, progress) = state(9).to_bytes().expect("bytes");
     let corpus = [weights.clone(), progress.clone()];
     fuzz("checkpoint contents", seed(), &corpus, |bytes| {
         let _ = TrainState::from_bytes(bytes, &progress, 9);
         let _ = TrainState::from_bytes(&weights, bytes, 9);
     });
-    // The folder as it lies on disk.
+    // The folder on disk.
     let folder = in_memory();
     let identity = CheckpointIdentity { run_hash: "abc", engine: "cpu", shards: 4 };
     checkpoint::save(folder.path(), &state(9), identity, 1).expect("a checkpoint");
@@ -122,7 +123,7 @@ fn fuzz_configuration() {
     fuzz("configuration", seed(), &corpus, |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         if let Ok(config) = config::parse(text, &[]) {
-            // What is accepted can be written and read again.
+            // An accepted configuration can be written and read again.
             let written = config.to_toml().expect("TOML");
             assert_eq!(config::parse(&written, &[]).expect("the same"), config);
         }
@@ -149,12 +150,12 @@ fn fuzz_csv_table() {
     });
 }
 
-/// A folder in memory where there is one: a million small files.
+/// Creates a folder in memory where possible, because it gets a million small files.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| folder())
 }
 
-/// The card past its checksum, which is made anew for every card that can be read at all.
+/// The card without its checksum, which is recomputed for every card that can be parsed.
 #[test]
 fn fuzz_model_card() {
     let model = Model::load(&trained().model).expect("a model").0;
@@ -167,7 +168,7 @@ fn fuzz_model_card() {
     let card = header["__metadata__"]["taiga-flow"].as_str().expect("a card").to_string();
     fuzz("model card", seed(), &[card.into_bytes()], |bytes| {
         let Ok(card) = serde_json::from_slice::<Card>(bytes) else { return };
-        let text = serde_json::to_string(&sealed(card, &model.flows)).expect("JSON");
+        let text = serde_json::to_string(&with_checksum(card, &model.flows)).expect("JSON");
         let mut header = header.clone();
         header["__metadata__"]["taiga-flow"] = text.into();
         let header = header.to_string();
@@ -180,8 +181,8 @@ fn fuzz_model_card() {
     });
 }
 
-/// A card with the checksum that belongs to it (ARCHITECTURE, model file).
-fn sealed(card: Card, flows: &BTreeMap<String, Vec<f32>>) -> Card {
+/// Returns a card with its correct checksum (see docs/src/reference/formats/model.md).
+fn with_checksum(card: Card, flows: &BTreeMap<String, Vec<f32>>) -> Card {
     let card = Card { checksum: String::new(), ..card };
     let mut hasher = blake3::Hasher::new();
     hasher.update(&serde_json::to_vec(&card).expect("JSON"));
@@ -192,7 +193,7 @@ fn sealed(card: Card, flows: &BTreeMap<String, Vec<f32>>) -> Card {
     Card { checksum: hasher.finalize().to_hex().to_string(), ..card }
 }
 
-/// A folder of score tables with its ledger and manifest, and the paths of these two.
+/// Writes a folder of score tables, and returns the paths of its ledger and manifest.
 fn scored(folder: &Path) -> [std::path::PathBuf; 2] {
     let archive = folder.join("archive");
     for i in 0..3 {
@@ -215,7 +216,7 @@ fn fuzz_scoring_ledger() {
     fuzz("scoring ledger", seed(), std::slice::from_ref(&whole), |bytes| {
         std::fs::write(&ledger, bytes).expect("a ledger");
         let found = verify::verify(&SingleRank, output).expect("a verification");
-        // What was altered or lost is told, unless no line is left.
+        // A changed or lost line is reported, unless no valid line is left.
         let text = String::from_utf8_lossy(bytes);
         let all = files.iter().all(|file| text.contains(&file.output_blake3));
         let none = !text.lines().any(|line| lines.contains(&line));
@@ -229,7 +230,7 @@ fn fuzz_scoring_manifest() {
     let [_, manifest] = scored(folder.path());
     let output = manifest.parent().expect("a folder");
     let whole = std::fs::read(&manifest).expect("a manifest");
-    // A part of a sharded scoring has a manifest of the same kind.
+    // The manifest of a shard has the same format.
     fuzz("scoring manifest", seed(), &[whole], |bytes| {
         std::fs::write(&manifest, bytes).expect("a manifest");
         match verify::verify(&SingleRank, output) {
@@ -288,7 +289,7 @@ fn fuzz_cleaned_image_text() {
                     assert_eq!(block.given.len(), block.rows * set.pixels);
                     assert!(block.keys.iter().all(|key| key.len() == block.rows));
                 }
-                // An image has a line at the least.
+                // An image has at least one line.
                 assert!(images <= bytes.len() / 2);
             }
         }
@@ -322,7 +323,7 @@ fn fuzz_camera_text() {
 fn fuzz_season_settings() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/season/season.toml");
     let commented = std::fs::read_to_string(configs).expect("settings");
-    // The same with every key in force.
+    // The same settings with every key active.
     let is_key = |line: &&str| line.starts_with('[') || line.contains(" = ");
     let plain = commented.lines().map(|line| line.trim_start_matches("# "));
     let all = plain.filter(is_key).collect::<Vec<&str>>().join("\n");
@@ -330,7 +331,7 @@ fn fuzz_season_settings() {
     fuzz("season settings", seed(), &corpus, |bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return };
         if let Ok(settings) = SeasonSettings::parse(text) {
-            settings.validate().expect("what was accepted");
+            settings.validate().expect("accepted settings");
             for pair in settings.energy.edges.windows(2) {
                 let thrown = settings.simulation.as_ref().map(|s| s.between(pair[0], pair[1]));
                 assert!(thrown.is_none_or(|n| n.is_nan() || n >= 0.0));
@@ -367,7 +368,7 @@ fn fuzz_expression() {
         if let Ok(expression) = Expression::parse(text) {
             let values = vec![0.5; expression.variables().len()];
             let value = expression.evaluate(&values);
-            // What was read once reads the same again.
+            // A parsed expression has the same value when its text is parsed again.
             let again = Expression::parse(expression.text()).expect("the same").evaluate(&values);
             assert_eq!(value.to_bits(), again.to_bits());
         }

@@ -1,5 +1,5 @@
-//! Files of every dialect, written by its own tool (`tests/data/make_tables.py`), go in
-//! without a script and give the quantities that the tool's user would compute.
+//! Files of every dialect, written by its own tool (`tests/data/make_tables.py`), are read without
+//! a script. The quantities equal those that a user of the tool would compute.
 
 use crate::support::{arguments, folder, json, program, run, succeed};
 use serde_json::Value;
@@ -13,7 +13,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn expected() -> Value {
-    let text = std::fs::read_to_string(data("expected.json")).expect("what is in the files");
+    let text = std::fs::read_to_string(data("expected.json")).expect("the expected contents");
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -21,7 +21,7 @@ fn strings(object: &Value) -> Vec<String> {
     object.as_object().expect("an object").keys().cloned().collect()
 }
 
-/// A table as it is read, in windows of an odd length.
+/// Reads a table in windows of an odd length.
 fn read(table: &Table, request: &Request, window: u64) -> Block {
     let mut reader = table.reader(request).expect("a reader");
     let mut whole = Block {
@@ -46,7 +46,7 @@ fn read(table: &Table, request: &Request, window: u64) -> Block {
     whole
 }
 
-/// Compares what a table gives with what was written into it.
+/// Compares the quantities of a table with the values that were written.
 fn compare(name: &str, table: &Table, report: &Value, tolerance: f64) {
     assert_eq!(Value::from(table.rows()), report["rows"], "{name}");
     let request = Request {
@@ -108,7 +108,7 @@ fn every_text_dialect_becomes_an_event_file() {
         let command = arguments!["convert", &data(name), "-o", &output];
         assert_eq!(json(&command)["dialect"], summary["files"][name]["schema"]);
         let table = Table::open(&output, &Schema::detect(&output).expect("a schema"));
-        // Six digits after the point are written.
+        // Tables have six digits after the decimal point.
         compare(name, &table.expect("a table"), &summary["files"][name], 2e-5);
         let report = json(&arguments!["check", &output]);
         assert_eq!(report["files"][0]["refused"].as_array().map(Vec::len), Some(0), "{report}");
@@ -136,7 +136,7 @@ fn conversion_is_reproducible_and_keeps_scatters() {
     let mut block = Block::default();
     table.reader(&request).expect("a reader").read(0..table.rows(), &mut block).expect("rows");
     assert_eq!(block.class, Some(vec![1; 60]));
-    // Three images of every shower.
+    // Each shower has three images.
     let showers: std::collections::BTreeSet<(i64, i64)> =
         block.shower[0].iter().copied().zip(block.shower[1].iter().copied()).collect();
     assert_eq!(showers.len(), 20);
@@ -146,7 +146,7 @@ fn conversion_is_reproducible_and_keeps_scatters() {
 fn table_with_contradictory_alpha_is_refused() {
     let folder = folder();
     let text = std::fs::read_to_string(data("taiga-mc.csv")).expect("a table");
-    // The slope with its sign lost: a wrong axis.
+    // Axis without its sign: a wrong axis.
     let axis = text.lines().next().and_then(|l| l.split(',').position(|name| name == "a_axis"));
     let axis = axis.expect("the axis");
     let mut wrong = String::new();
@@ -208,15 +208,14 @@ fn hadrons_get_gamma_offset_at_seeded_azimuths() {
         let slope = f64::from(axis[row]).to_radians();
         let sine = (slope.cos() * dy - slope.sin() * dx).abs() / dx.hypot(dy);
         assert!((sine.asin().to_degrees() - f64::from(alpha[row])).abs() < 0.02);
-        // All images of a shower see the same source.
     }
     assert!(quadrants.iter().all(|count| *count > 0), "{quadrants:?}");
-    // What belonged to the file's own source is not there any more.
+    // Columns that belonged to the file's own source are removed.
     assert!(!table.quantities().contains(&"alpha_anti"));
 }
 
 #[test]
-fn a_schema_of_ones_own_reads_another_header() {
+fn user_schema_reads_other_header() {
     let folder = folder();
     let own = include_str!("../configs/schema/taiga-mc.toml").replace("\"width\"", "\"breadth\"");
     let schema = folder.path().join("own.toml");
@@ -251,7 +250,7 @@ fn telescopes_and_portions_share_the_run_key() {
         std::fs::write(&path, table).expect("a table");
         path
     };
-    // Another telescope has other rows in its table.
+    // The table of another telescope has other rows.
     let lines: Vec<&str> = table.lines().collect();
     let other = lines[..lines.len() - 1].join("\n") + "\n";
     let first = place("IACT01/121223.05_out_hillas_14_7.0fix.csv", &table);

@@ -282,7 +282,7 @@ fn table_of_layers_names_every_module() {
 }
 
 #[test]
-fn faults_of_documents_are_found() {
+fn defects_of_documents_are_found() {
     let document = root().join("README.md");
     for link in ["no-such-page.md", "README.md#no-such-heading", "#no-such-heading"] {
         assert!(fault_of_link(&document, link).is_some(), "{link}");

@@ -1,23 +1,23 @@
-//! Files without rows, and files of which nothing survives: healthy empty outputs, except where
-//! a training would need their events.
+//! Files without rows, and files without usable events, give valid empty outputs, unless a
+//! training needs their events.
 
 use crate::support::{
-    Events, Odd, Outcome, TABLE_HEADER, arguments, configuration, folder, json, program, run, seed,
-    simulated, simulated_images, succeed, table_dialect, text, trained, write_odd,
+    Defect, Events, Outcome, TABLE_HEADER, arguments, configuration, folder, json, program, run,
+    seed, simulated, simulated_images, succeed, table_dialect, text, trained, write_with_defect,
 };
 use serde_json::Value;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 
-/// An event file of no rows, with all columns of a simulated one.
+/// Writes an event file without rows, with all columns of a simulated one.
 fn empty_events(path: &Path, like: &Path) {
     let mut events = Events::read(like);
     events = events.chosen(&[]);
     events.write(path);
 }
 
-/// An image file of the first images of another one.
+/// Writes an image file with the first images of another one.
 fn first_images(path: &Path, from: &Path, images: usize) {
     std::fs::copy(from, path).expect("a copy");
     let file = hdf5::File::open_rw(path).expect("images");
@@ -53,7 +53,7 @@ fn empty_event_files_are_scored_and_checked() {
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("archive")).expect("a folder");
     empty_events(&at("archive/empty.h5"), &trained.gamma);
-    // Two files without rows may have the same content.
+    // Two files without rows may have equal content.
     std::fs::copy(at("archive/empty.h5"), at("archive/other.h5")).expect("a copy");
     simulated(at("archive/full.h5"), Class::Gamma, 300, seed());
     for (name, more) in [
@@ -67,11 +67,11 @@ fn empty_event_files_are_scored_and_checked() {
             (&summary["rows"], &summary["files"][0]["rows"]),
             (&Value::from(300), &Value::from(0))
         );
-        // Again, and by what the file says of itself.
+        // Run again; then verify by the attributes of the file.
         assert_eq!(json(&command)["rows"], 300, "{name}");
         succeed(&mut program(&arguments!["verify", at(name)]));
     }
-    // Alone, and on two ranks.
+    // As one process, and on two ranks.
     let alone = scores(&trained.model, &at("alone"), &at("archive/empty.h5"), &[]);
     assert_eq!(json(&alone)["rows"], 0);
     std::fs::remove_dir_all(at("alone/ledger")).expect("a ledger");
@@ -79,12 +79,12 @@ fn empty_event_files_are_scored_and_checked() {
     let summary = json(&arguments!["check", at("archive/empty.h5")]);
     assert!(summary["files"][0]["warnings"].to_string().contains("empty"), "{summary}");
     succeed(&mut program(&arguments!["check", at("archive")]));
-    // As another program writes one.
-    write_odd(&Events::read(&trained.gamma), &at("other.h5"), "width", &Odd::Empty);
+    // An empty file as another program writes it.
+    write_with_defect(&Events::read(&trained.gamma), &at("other.h5"), "width", &Defect::Empty);
     let other = scores(&trained.model, &at("other"), &at("other.h5"), &[]);
     assert_eq!(json(&other)["rows"], 0);
     succeed(&mut program(&arguments!["check", at("other.h5")]));
-    // A season counts nothing of it.
+    // A season counts no events of it.
     let season = arguments!["season", at("positions"), "-o", at("season"), "--threshold", "-1000"];
     succeed(&mut program(&season));
     let report: Value = serde_json::from_str(&text(&at("season/season.json"))).expect("JSON");
@@ -115,7 +115,7 @@ fn empty_image_files_are_extracted() {
     let report = json(&arguments!["check", &empty]);
     assert_eq!(report["rows"], 0);
     assert_eq!(json(&scores(&trained().model, &at("scores"), &empty, &[]))["rows"], 0);
-    // Images of which nothing survives the cleaning.
+    // Images that have no pixel after cleaning.
     let high = ["--high", "1e6", "--low", "1e6"].map(OsString::from);
     let dark = arguments!["extract", "-o", at("dark"), at("full.h5")];
     let dark: Vec<OsString> = dark.into_iter().chain(high).collect();

@@ -1,5 +1,5 @@
-//! Excess per bin of energy: an event has the energy of the position at which it counts, and
-//! a background without a source has none in any bin.
+//! Excess per energy bin: an event has the energy at the position where it counts, and a
+//! background without a source has no excess in any bin.
 
 use crate::support::scores::{Scores, write_folder};
 use crate::support::{arguments, folder, json, program, seed, simulated, succeed, trained};
@@ -13,12 +13,12 @@ use taiga_flow_gpu::random::Stream;
 const TABLE: &str = "log10_size = [1.0, 6.0]\ndist = [0.0, 9.0]\n\
                      log10_energy = [[-0.8, 2.35], [3.7, 6.85]]\n";
 
-/// log10 of the energy in TABLE.
+/// Returns log10 of the energy by TABLE.
 fn log10_energy(size: f32, dist: f32) -> f64 {
     -0.8 + 0.9 * (f64::from(size).log10() - 1.0) + 0.35 * f64::from(dist)
 }
 
-/// Scores toy events of one class at six positions, with TABLE.
+/// Scores toy events of one class at six positions with TABLE.
 fn scored(folder: &Path, name: &str, class: Class, events: u64, more: &str) -> PathBuf {
     let at = |name: &str| folder.join(name);
     let input = simulated(at(&format!("{name}.h5")), class, events, seed() + 77);
@@ -81,9 +81,9 @@ fn background_energy_bins_have_no_excess() {
     println!("{sigmas:.2?}; {} ON, {} OFF in the bins", count("on"), count("off"));
     assert!(count("on") > 10_000);
     assert!(sigmas.iter().all(|sigma| sigma.abs() < 5.0), "{sigmas:?}");
-    // The sum of the squares of 10 normal numbers is above 45 once in a million times.
+    // The sum of the squares of 10 standard normal numbers exceeds 45 once in a million times.
     assert!(sigmas.iter().map(|sigma| sigma * sigma).sum::<f64>() < 45.0, "{sigmas:?}");
-    // As many of the OFF events as of the ON events are in a bin.
+    // The share of OFF events inside the bins equals that of ON events.
     let off: u64 = total["off"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum();
     let inside = |n: u64, all: u64| n as f64 / all as f64;
     let on = total["on"].as_u64().unwrap();
@@ -91,7 +91,7 @@ fn background_energy_bins_have_no_excess() {
     assert!(difference.abs() < 5.0 * 0.5 / (on as f64).sqrt(), "{difference}");
 }
 
-/// An event that counts at the source (0) or the opposite position (1).
+/// An event that counts at the source (0) or at the opposite position (1).
 #[derive(Clone, Copy)]
 struct Counted {
     place: usize,
@@ -99,7 +99,8 @@ struct Counted {
     true_energy: f32, // [TeV]
 }
 
-/// A run of such events; at the other position each fails, and has ten times its energy.
+/// Returns a run of such events. At the other position each event fails, and has ten times the
+/// energy.
 fn run_of(number: i64, events: &[Counted]) -> Scores {
     let start = 1_669_914_000_000_000_000 + number * 86_400_000_000_000;
     let rows_of = |value: &dyn Fn(&Counted, bool) -> f32| -> Vec<f32> {
@@ -163,14 +164,14 @@ fn energy_of_source_alone_is_not_binned() {
         [bin["on"].as_u64().unwrap(), bin["off"].as_u64().unwrap()]
     };
     assert_eq!((counts(3.2), counts(31.7)), ([300, 300], [0, 0]));
-    // The same with one energy per event, as files of version 2 have it.
+    // A file of version 2 with the same events has one energy per event.
     let mut of_source = run_of(2, &events);
     let energy = of_source.column("energy").iter().step_by(2).copied().collect();
     of_source.at_positions.retain(|(name, _, _)| name != "energy");
     of_source.copied.push(("energy".to_string(), "TeV".to_string(), energy));
     let report = season_of(mixed.path(), &[new, of_source.clone()]);
     assert_eq!(report["total"]["on"], 600);
-    assert_eq!(report["total"]["energy"], Value::Array(bins), "bins of the new run alone");
+    assert_eq!(report["total"]["energy"], Value::Array(bins), "only bins of the new run");
     let warnings = report["warnings"].to_string();
     assert!(warnings.contains("run 2") && warnings.contains("score again"), "{warnings}");
     let report = season_of(old.path(), &[of_source]);
@@ -178,8 +179,8 @@ fn energy_of_source_alone_is_not_binned() {
     assert!(report["candidates"].as_array().unwrap().iter().all(|c| c["energy"].is_null()));
 }
 
-/// Gammas of a power law from 2 to 200 TeV. The more energy, the more count at the OFF
-/// position: 5 % at 2 TeV, 40 % from 10 TeV on.
+/// Draws gammas of a power law from 2 to 200 TeV. The share that counts at the OFF position rises
+/// with energy: 5 % at 2 TeV, 40 % from 10 TeV.
 fn gammas(index: f64, count: u64, stream: Stream) -> Vec<Counted> {
     let k = 1.0 - index;
     let one = |i: u64| {
@@ -194,11 +195,11 @@ fn gammas(index: f64, count: u64, stream: Stream) -> Vec<Counted> {
 }
 
 #[test]
-fn leak_per_bin_gives_back_the_planted_gammas() {
+fn leak_per_bin_recovers_planted_gammas() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let stream = |name: &str| Stream::new(seed(), name, &[]);
-    // No background: the gammas that count at the source are those of the file.
+    // Without background, the gammas that count at the source are those of the file.
     let planted = gammas(2.6, 30_000, stream("season"));
     let thrown = gammas(2.0, 30_000, stream("thrown"));
     let scores = written(&at("scores"), &[run_of(1, &planted)]);
@@ -241,7 +242,7 @@ fn leak_per_bin_gives_back_the_planted_gammas() {
         "{}",
         report["warnings"]
     );
-    // With the spectrum thrown, the leak is another one by far; it says so.
+    // With the simulated spectrum the leak differs strongly, and a warning reports it.
     let as_thrown = season("as-thrown", "");
     assert!(pull(&as_thrown["total"], on).abs() > 6.0, "{}", as_thrown["total"]["corrected"]);
     let warnings = as_thrown["warnings"].to_string();

@@ -1,5 +1,5 @@
-//! Scoring loses nothing and doubles nothing: every row of every file once, in order,
-//! with its keys, whatever the names, the values and the number of ranks.
+//! Scoring writes every row of every file exactly once, in order and with its keys, for any file
+//! names, values and number of ranks.
 
 use crate::support::{
     Events, arguments, configuration, folder, json, program, ranks, seed, succeed, trained, tree,
@@ -11,7 +11,7 @@ const NOT_FINITE: u32 = 1;
 const OUT_OF_DOMAIN: u32 = 2;
 const CUT: u32 = 4;
 
-/// Names as they occur, and as they should not.
+/// Usual and unusual file names.
 const NAMES: [&str; 5] = [
     "run 1.h5",
     "season 2019/γ-лучи 10%.hdf5",
@@ -44,9 +44,9 @@ impl Scores {
     }
 }
 
-/// Spoils some rows of both classes; the rows without a finite value, outside a
+/// Puts unusable values into rows of both classes. Returns the rows that are not finite, outside a
 /// domain, and outside the cut.
-fn spoil(events: &mut Events, stream: Stream) -> [Vec<usize>; 3] {
+fn make_unusable(events: &mut Events, stream: Stream) -> [Vec<usize>; 3] {
     let mut rows = [Vec::new(), Vec::new(), Vec::new()];
     for row in 0..events.rows() {
         let values = [
@@ -79,7 +79,7 @@ fn rows_are_scored_once_in_order_on_any_ranks() {
     let all = [Events::read(&trained.gamma), Events::read(&trained.hadron)];
     let mut inputs = Vec::new();
     for (i, name) in NAMES.iter().enumerate() {
-        // One row; a few; as many as cross a block of 65 536 (rows repeat, keys do not).
+        // One row, a few, and more than a block of 65 536. Rows repeat, keys do not.
         let rows = [1, 777, 5000, 30_000, 70_000][i];
         let source = &all[i % 2];
         let chosen: Vec<usize> = (0..rows).map(|row| row % source.rows()).collect();
@@ -87,17 +87,17 @@ fn rows_are_scored_once_in_order_on_any_ranks() {
         events.keys.iter_mut().for_each(|(_, keys)| {
             keys.iter_mut().enumerate().for_each(|(row, key)| *key = (row * 10 + i) as i64);
         });
-        let spoilt = spoil(&mut events, Stream::new(seed(), "spoil", &[i as u64]));
+        let changed = make_unusable(&mut events, Stream::new(seed(), "spoil", &[i as u64]));
         events.write(&archive.join(name));
-        inputs.push((*name, events, spoilt));
+        inputs.push((*name, events, changed));
     }
     let output = folder.path().join("scores");
     let report = json(&arguments!["score", "-m", &trained.model, "-o", &output, &archive]);
     let rows: usize = inputs.iter().map(|(_, events, _)| events.rows()).sum();
     assert_eq!(report["rows"], rows);
     assert_eq!(report["files"].as_array().map(Vec::len), Some(NAMES.len()));
-    for (name, events, spoilt) in &inputs {
-        check(&output.join(Path::new(name).with_extension("h5")), events, spoilt);
+    for (name, events, changed) in &inputs {
+        check(&output.join(Path::new(name).with_extension("h5")), events, changed);
     }
     let found = tree(&output);
     let is_output = |name: &&String| Path::new(name).extension().is_some_and(|e| e == "h5");
@@ -121,19 +121,19 @@ fn check(path: &Path, events: &Events, [not_finite, out_of_domain, cut]: &[Vec<u
     let unknown_cut = OUT_OF_DOMAIN | CUT;
     for row in 0..events.rows() {
         let status = scores.status[row];
-        let what = || format!("{}, row {row}: status {status}", path.display());
+        let context = || format!("{}, row {row}: status {status}", path.display());
         if out_of_domain.contains(&row) {
-            // A size outside the domain is outside the cut as well.
-            assert!(status == OUT_OF_DOMAIN || status == unknown_cut, "{}", what());
+            // A size outside the domain is also outside the cut.
+            assert!(status == OUT_OF_DOMAIN || status == unknown_cut, "{}", context());
         } else if expected[row] == 0 {
-            // Toy events below the cut of 60 p.e. exist besides the spoilt ones.
-            assert_eq!(status & !CUT, 0, "{}", what());
+            // Some toy events are below the cut of 60 p.e. in addition to the changed ones.
+            assert_eq!(status & !CUT, 0, "{}", context());
         } else {
-            assert_eq!(status, expected[row], "{}", what());
+            assert_eq!(status, expected[row], "{}", context());
         }
         let scored = status & (NOT_FINITE | OUT_OF_DOMAIN) == 0;
-        assert_eq!(scores.log_prob[row].is_finite(), scored, "{}", what());
-        assert_eq!(scores.score[row].to_bits(), scores.log_prob[row].to_bits(), "{}", what());
+        assert_eq!(scores.log_prob[row].is_finite(), scored, "{}", context());
+        assert_eq!(scores.score[row].to_bits(), scores.log_prob[row].to_bits(), "{}", context());
     }
 }
 
@@ -157,7 +157,7 @@ fn score_does_not_depend_on_row_position() {
 }
 
 #[test]
-fn the_columns_asked_for_are_written() {
+fn requested_columns_are_written() {
     let (trained, folder) = (trained(), folder());
     let more = "[score]\ncolumns = [\"log_prob_raw\", \"score\"]\n";
     let configuration = configuration(folder.path(), &trained.gamma, more);

@@ -1,5 +1,5 @@
-//! Extractions as inputs: `score`, `train` and `check` compare them with their manifest, so that
-//! no event is missing, old or altered in silence.
+//! Extractions as inputs: `score`, `train` and `check` compare them with their manifest. No event
+//! is missing, outdated or altered without an error.
 
 use crate::support::{
     Outcome, arguments, configuration, folder, program, ranks, run, seed, simulated_images,
@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// Four image files of two nights, extracted into `hillas`.
+/// Four image files of two nights, extracted to `hillas`.
 struct Extraction {
     folder: TempDir,
 }
@@ -44,7 +44,7 @@ impl Extraction {
         Vec::from(arguments!["extract", "-o", self.at("hillas"), self.at("images")])
     }
 
-    /// Scores inputs into a new folder; returns the outcome and the manifest, if there is one.
+    /// Scores inputs to a new folder. Returns the outcome, and the manifest if it exists.
     fn score(&self, inputs: &[PathBuf], more: &[&str]) -> (Outcome, Value) {
         let output = self.at("scores");
         let _ = std::fs::remove_dir_all(&output);
@@ -56,7 +56,7 @@ impl Extraction {
         (outcome, serde_json::from_str(&manifest).unwrap_or_default())
     }
 
-    /// Trains on the extraction, as far as the first look at the data.
+    /// Starts a dry run of a training on the extraction.
     fn train(&self) -> Outcome {
         let small = "[train]\nepochs = 1\n";
         let path = configuration(self.folder.path(), &self.at("hillas"), small);
@@ -71,7 +71,7 @@ impl Extraction {
         assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
     }
 
-    /// Extracts the images of a file that could not be read from the start.
+    /// Returns an extraction of which one input could never be read.
     fn with_failure(file: u64) -> Extraction {
         let extraction = Extraction { folder: folder() };
         (0..4).for_each(|file| extraction.write_images(file, 0));
@@ -123,7 +123,7 @@ fn unfinished_extraction_is_refused() {
         let outcome = run(&mut program(&arguments!["check", extraction.at("hillas")]));
         refused(&outcome, 3, "has not finished");
     }
-    // Files that were copied to another folder are what they are.
+    // Files copied out of an extraction are ordinary event files.
     std::fs::create_dir(extraction.at("copied")).expect("a folder");
     std::fs::copy(extraction.hillas(0), extraction.at("copied/run.h5")).expect("a copy");
     let (outcome, _) = extraction.score(&[extraction.at("copied")], &[]);
@@ -134,7 +134,7 @@ fn unfinished_extraction_is_refused() {
 fn output_of_later_failed_input_is_not_used() {
     let extraction = Extraction::new();
     extraction.fail(1);
-    assert!(extraction.hillas(1).exists(), "the old output is there");
+    assert!(extraction.hillas(1).exists(), "the old output exists");
     let (outcome, manifest) = extraction.score(&[extraction.at("hillas")], &[]);
     refused(&outcome, 4, "not in the manifest of the extraction");
     assert_eq!(manifest["files"].as_array().map(Vec::len), Some(3));
@@ -142,7 +142,7 @@ fn output_of_later_failed_input_is_not_used() {
     refused(&extraction.train(), 3, "not in the manifest of the extraction");
     let outcome = run(&mut program(&arguments!["check", extraction.at("hillas")]));
     refused(&outcome, 3, "not in the manifest of the extraction");
-    // Mended images make it whole.
+    // With repaired images the extraction is complete.
     extraction.write_images(1, 1);
     std::fs::remove_file(extraction.hillas(1)).expect("an output");
     succeed(&mut program(&extraction.extract()));
@@ -209,14 +209,14 @@ fn failed_images_are_missing_from_the_scores() {
         assert_eq!(failed.len(), 1, "{input:?}: {manifest}");
         assert_eq!(failed[0].0, output, "{input:?}");
     }
-    // A folder above, where the model is, too.
+    // The input is the parent folder of the extraction.
     let above = extraction.at("above");
     std::fs::create_dir(&above).expect("a folder");
     std::fs::rename(extraction.at("hillas"), above.join("hillas")).expect("moved");
     let (outcome, manifest) = extraction.score(&[above], &[]);
     refused(&outcome, 4, "was not extracted");
     assert_eq!(failed(&manifest)[0].0, "hillas/night-0/run-1.h5");
-    // Other nights are not concerned; single files are taken as they are, with a warning.
+    // Other nights are not affected. Single files are accepted with a warning.
     let night = extraction.at("above/hillas/night-1");
     let (outcome, _) = extraction.score(std::slice::from_ref(&night), &[]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
@@ -226,7 +226,7 @@ fn failed_images_are_missing_from_the_scores() {
 }
 
 #[test]
-fn failure_that_was_mended_leaves_the_scores() {
+fn repaired_failure_leaves_the_manifest() {
     let extraction = Extraction::with_failure(1);
     let (outcome, _) = extraction.score(&[extraction.at("hillas")], &[]);
     refused(&outcome, 4, "was not extracted");

@@ -1,5 +1,5 @@
-//! Extractions that stop, resume and grow: finished files are kept, `verify` understands the
-//! folder, and what is finished needs no writable disk.
+//! Extractions that stop, resume and grow keep finished files. `verify` checks their folder, and a
+//! finished extraction needs no writable disk.
 
 use crate::support::{
     Outcome, Watched, arguments, folder, json, ledger, program, rank_processes, ranks, run, seed,
@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 use taiga_flow::config::Class;
 
-/// Image files of some nights, two a night.
+/// Image files of several nights, two files per night.
 struct Images {
     folder: tempfile::TempDir,
 }
@@ -54,7 +54,7 @@ fn refused(outcome: &Outcome, code: i32, part: &str) {
     assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
 }
 
-/// Changes one byte of a file and sets its time of change.
+/// Changes one byte of a file and sets its modification time.
 fn alter(path: &Path, modified: std::time::SystemTime) {
     let mut bytes = std::fs::read(path).expect("a file");
     let last = bytes.len() - 1;
@@ -71,7 +71,7 @@ fn finished_extraction_is_kept_without_reading() {
     let command = images.extract("hillas", &input, &[]);
     succeed(&mut program(&command));
     let before = tree(&output);
-    // An input whose size and time are unchanged is not read: nobody notices this.
+    // An input with unchanged size and time is not read, so its changed content stays unnoticed.
     let first = images.input(0);
     let modified = std::fs::metadata(&first).and_then(|data| data.modified()).expect("a time");
     alter(&first, modified);
@@ -81,21 +81,21 @@ fn finished_extraction_is_kept_without_reading() {
         assert!(outcome.stderr.contains("is finished already"), "{}", outcome.stderr);
         assert_eq!(tree(&output), before);
     }
-    // With another time it is, and a changed content is refused.
+    // With another time it is read, and the changed content is refused.
     let file = File::options().write(true).open(&first).expect("a file");
     file.set_modified(modified + Duration::from_secs(5)).expect("a time");
     refused(&run(&mut program(&command)), 4, "1 of 4 files failed");
-    // The content of before, with a new time, is what it was.
+    // The original content with a new time is accepted.
     alter(&first, modified + Duration::from_secs(9));
     succeed(&mut program(&command));
     assert_eq!(tree(&output), before);
     assert!(ledger(&output).values().all(|times| *times == 1));
-    // New files are extracted, the others kept.
+    // New files are extracted, and finished ones are kept.
     images.add(4, 20);
     succeed(&mut program(&command));
     assert_eq!(ledger(&output).len(), 5);
     assert!(ledger(&output).values().all(|times| *times == 1));
-    // A finished output that was changed is refused.
+    // A changed output is refused.
     let changed = output.join("night-0/run-1.h5");
     std::fs::write(&changed, "no events").expect("a file");
     let outcome = run(&mut program(&command));
@@ -115,14 +115,14 @@ fn nights_extracted_singly_stay_in_manifest() {
     succeed(&mut program(&images.extract("whole", &input, &[])));
     assert_eq!(tree(&images.at("hillas")), tree(&images.at("whole")));
     succeed(&mut program(&arguments!["verify", images.at("hillas")]));
-    // Other settings do not mix.
+    // Different settings in one folder are refused.
     let before = tree(&images.at("hillas"));
     images.add(6, 20);
     let other = [&root[..], &["--high", "20"]].concat();
     let outcome = run(&mut program(&images.extract("hillas", &input.join("night-3"), &other)));
     refused(&outcome, 2, "with other settings");
     assert_eq!(tree(&images.at("hillas")), before);
-    // A night that fails leaves the others complete.
+    // A night with a failed input leaves the others complete.
     let bad = input.join("night-9/run-9.h5");
     std::fs::create_dir_all(input.join("night-9")).expect("a folder");
     std::fs::write(&bad, "no images").expect("a file");
@@ -130,7 +130,7 @@ fn nights_extracted_singly_stay_in_manifest() {
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert_eq!(manifest(&images.at("hillas"))["files"].as_array().map(Vec::len), Some(6));
     assert!(manifest(&images.at("hillas"))["complete"].is_null());
-    // An output that was taken away stays in the manifest until it is to be forgotten.
+    // A removed output stays in the manifest until `--forget-missing`.
     std::fs::remove_file(images.at("hillas/night-0/run-0.h5")).expect("an output");
     let outcome = run(&mut program(&images.extract("hillas", &input.join("night-3"), &root)));
     refused(&outcome, 4, "night-0/run-0.h5");
@@ -156,10 +156,10 @@ fn stopped_extraction_exits_with_75_and_resumes() {
     let mut stopped = 0;
     for (count, asked) in [(1, libc::SIGTERM), (2, libc::SIGUSR1), (1, libc::SIGUSR1)] {
         let _ = std::fs::remove_dir_all(&output);
-        let log_path = images.at("told");
+        let log_path = images.at("log");
         let start = &mut if count == 1 { program(&command) } else { ranks(count, &command) };
         let mut running = Watched::start_with_log(start, &log_path);
-        while running.ended().is_none() && !output.join("ledger").is_dir() {
+        while running.exit_status().is_none() && !output.join("ledger").is_dir() {
             std::thread::sleep(Duration::from_millis(1));
         }
         if count == 1 {
@@ -190,7 +190,7 @@ fn killed_extraction_keeps_earlier_nights() {
     succeed(&mut program(&night(0)));
     let output = images.at("hillas");
     let mut running = Watched::start(&mut program(&night(1)));
-    while running.ended().is_none() && manifest(&output)["complete"] != Value::Bool(false) {
+    while running.exit_status().is_none() && manifest(&output)["complete"] != Value::Bool(false) {
         std::hint::spin_loop();
     }
     drop(running);
@@ -216,12 +216,12 @@ fn killed_overwrite_of_an_extraction_is_resumed() {
             Watched::start(&mut program(&images.extract("hillas", &input, &overwrite)));
         let lines = || text(&output.join("ledger/1-of-1.jsonl")).lines().count();
         let is_begun = || output.join("ledger/started.json").exists();
-        while running.ended().is_none() && !(is_begun() && (1..8).contains(&lines())) {
+        while running.exit_status().is_none() && !(is_begun() && (1..8).contains(&lines())) {
             std::hint::spin_loop();
         }
         drop(running);
         let finished = lines();
-        // Neither old nor new files are taken for an extraction.
+        // Neither old nor new files are accepted as a complete extraction.
         if is_begun() {
             let score = arguments!["score", "-m", &trained().model, "-o", images.at("s"), &output];
             refused(&run(&mut program(&score)), 3, "has not finished");
@@ -236,7 +236,7 @@ fn killed_overwrite_of_an_extraction_is_resumed() {
 }
 
 #[test]
-fn verify_understands_extractions() {
+fn verify_checks_extractions() {
     let images = Images::new(4, 20);
     let (input, output) = (images.at("images"), images.at("hillas"));
     succeed(&mut program(&images.extract("hillas", &input, &[])));
@@ -262,7 +262,7 @@ fn verify_understands_extractions() {
     images.add(4, 20);
     wrong("run-4.h5 is in no manifest");
     std::fs::remove_file(images.input(4)).expect("an input");
-    // Twice in the manifest.
+    // An output listed twice in the manifest.
     let path = output.join("manifest.json");
     let before = text(&path);
     let mut doubled = manifest(&output);
@@ -275,7 +275,7 @@ fn verify_understands_extractions() {
     wrong("is listed twice in the manifest");
     std::fs::write(&path, before).expect("a file");
     succeed(&mut program(&verify));
-    // Without a ledger it says so.
+    // A missing ledger is reported.
     std::fs::remove_dir_all(output.join("ledger")).expect("a ledger");
     let outcome = succeed(&mut program(&verify));
     assert!(outcome.stdout.contains("no ledger"), "{}", outcome.stdout);
@@ -286,7 +286,7 @@ fn verify_understands_extractions() {
     assert!(outcome.stderr.contains("advice"), "{}", outcome.stderr);
 }
 
-/// Runs a command where `place` cannot be written to; `None` where nothing can be mounted.
+/// Runs a command with `place` mounted read-only. Returns `None` where mounting is not possible.
 fn on_read_only_disk(place: &Path, command: &Command) -> Option<Outcome> {
     let mount = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
     let isolated = |script: &str| {
@@ -339,7 +339,7 @@ fn finished_outputs_on_read_only_disk_complete() {
         }
         assert_eq!(tree(&output), before, "{name}");
     }
-    // What is not finished cannot be, and the reason is the disk.
+    // An unfinished output cannot be written, and the message names the disk as the reason.
     images.add(3, 20);
     simulated(archive.join("run-3.h5"), Class::Gamma, 200, seed() + 3);
     for (name, command) in &commands[..2] {

@@ -1,10 +1,10 @@
-//! Disks that fill and operations that fail, each in turn: what was whole stays whole, and
-//! the same command goes on to the same bytes.
+//! Full disks and failing disk operations, each in turn: finished files stay intact, and the same
+//! command resumes and ends with the same bytes.
 
 use crate::support::{
     Case, EVERY_STEP, Outcome, arguments, folder, has_extension, hash, is_soak, ledger,
-    newest_checkpoint, program, ranks, report, result, run, seed, simulated, skip, struck,
-    struck_ranks, succeed, trained, tree,
+    newest_checkpoint, print_line, program, ranks, ranks_with_disk_fault, result, run, seed,
+    simulated, skip, succeed, trained, tree, with_disk_fault,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ fn on_small_disk(place: &Path, size: &str, script: &str) -> Option<crate::suppor
 
 #[test]
 fn full_disk_in_training_keeps_last_checkpoint() {
-    // 2.2 MB of state; the disk holds one checkpoint and not two.
+    // A checkpoint has 2.2 MB: the disk has room for one, but not for two.
     let case = Case::new(3000, EVERY_STEP);
     let (place, kept, whole) = (case.at("disk"), case.at("kept"), case.at("whole"));
     let wide = ["--set", "model.hidden=[2000]", "--set", "train.epochs=2"];
@@ -86,7 +86,7 @@ fn full_disk_in_scoring_leaves_no_partial_output() {
     let found = tree(&kept);
     assert!(!found.keys().any(|name| has_extension(name, "part")), "{found:?}");
     assert!(!found.is_empty() && found.len() < 3, "{found:?}");
-    // Elsewhere, the same command goes on.
+    // On another disk, the same command resumes.
     let score = |output: &Path| arguments!["score", "-m", &trained.model, "-o", output, &archive];
     let whole = folder.path().join("whole");
     succeed(&mut program(&score(&whole)));
@@ -111,15 +111,15 @@ fn too_small_disk_is_refused_before_any_work() {
     );
     let Some(outcome) = on_small_disk(&place, "300k", &format!("{{ {script}; }}")) else { return };
     assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
-    // Two f32 columns, half of each at the best.
+    // Two f32 columns, of which compression removes half at best.
     for part in ["no room for the outputs", "room for 360000 bytes at the least", "bytes free"] {
         assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
     }
-    assert_eq!(outcome.stdout, "", "something was begun");
+    assert_eq!(outcome.stdout, "", "work was started");
 }
 
-/// Which operations of a command are struck: all of them in a soak, else the first ones
-/// and then ever fewer, from a place that changes from run to run.
+/// Returns the operations to fail: all in a soak, otherwise increasingly sparse ones from a random
+/// start.
 fn operations(kind: &str) -> impl Iterator<Item = u64> {
     let first = seed() % 7 + kind.len() as u64 % 3;
     let step = move |n: &u64| Some(if is_soak() { n + 1 } else { n + 5 + n / 4 });
@@ -135,12 +135,12 @@ fn training_resumes_after_any_disk_fault() {
     let (whole, mark) = (case.at("whole"), case.at("mark"));
     succeed(&mut program(&case.train(&whole, &[])));
     let expected = result(&whole);
-    let mut struck_operations = BTreeMap::new();
-    for kind in crate::support::KINDS {
+    let mut failed_operations = BTreeMap::new();
+    for kind in crate::support::FAULT_KINDS {
         for n in operations(kind) {
             let output = case.at("run");
             let command = case.train(&output, &[]);
-            let outcome = run(&mut struck(&command, &output, n, kind, &mark));
+            let outcome = run(&mut with_disk_fault(&command, &output, n, kind, &mark));
             let context = format!("{kind} {n}: {}", outcome.stderr);
             let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
             let over = !mark.exists();
@@ -161,13 +161,15 @@ fn training_resumes_after_any_disk_fault() {
                 assert!(n > 20, "only {n} operations");
                 break;
             }
-            *struck_operations.entry(kind).or_insert(0) += 1;
+            *failed_operations.entry(kind).or_insert(0) += 1;
             if is_soak() && n % 20 == 0 {
-                report(&format!("faults: {kind} in operation {n}"));
+                print_line(&format!("faults: {kind} in operation {n}"));
             }
         }
     }
-    report(&format!("faults in training, all resumed to the same bytes: {struck_operations:?}"));
+    print_line(&format!(
+        "faults in training, all resumed to the same bytes: {failed_operations:?}"
+    ));
 }
 
 #[test]
@@ -180,13 +182,13 @@ fn replacing_run_on_bad_disk_leaves_one_whole() {
     succeed(&mut program(&case.train(&old, &["--set", "train.seed=3"])));
     let before = hash(&old.join("model.safetensors"));
     let output = case.at("run");
-    for kind in crate::support::KINDS {
+    for kind in crate::support::FAULT_KINDS {
         for n in operations(kind) {
             assert!(
                 Command::new("cp").arg("-a").args([&old, &output]).status().expect("cp").success()
             );
             let command = case.train(&output, &["--overwrite"]);
-            let outcome = run(&mut struck(&command, &output, n, kind, &mark));
+            let outcome = run(&mut with_disk_fault(&command, &output, n, kind, &mark));
             let over = !mark.exists();
             let is_old = |place: &str| {
                 let model = output.join(place).join("model.safetensors");
@@ -218,10 +220,10 @@ fn scoring_resumes_after_any_disk_fault() {
     let mark = folder.path().join("mark");
     succeed(&mut program(&score(&whole)));
     let expected = tree(&whole);
-    let mut struck_operations = BTreeMap::new();
-    for kind in crate::support::KINDS {
+    let mut failed_operations = BTreeMap::new();
+    for kind in crate::support::FAULT_KINDS {
         for n in operations(kind) {
-            let outcome = run(&mut struck(&score(&output), &output, n, kind, &mark));
+            let outcome = run(&mut with_disk_fault(&score(&output), &output, n, kind, &mark));
             let over = !mark.exists();
             let context = format!("{kind} {n}: {:?} {}", outcome.code, outcome.stderr);
             let ends = if kind == "death" { [None, None] } else { [Some(ENVIRONMENT), Some(0)] };
@@ -246,33 +248,35 @@ fn scoring_resumes_after_any_disk_fault() {
                 assert!(n > 20, "only {n} operations");
                 break;
             }
-            *struck_operations.entry(kind).or_insert(0) += 1;
+            *failed_operations.entry(kind).or_insert(0) += 1;
             if is_soak() && n % 20 == 0 {
-                report(&format!("faults: {kind} in operation {n}"));
+                print_line(&format!("faults: {kind} in operation {n}"));
             }
         }
     }
-    report(&format!("faults in scoring, all finished with the same bytes: {struck_operations:?}"));
+    print_line(&format!(
+        "faults in scoring, all finished with the same bytes: {failed_operations:?}"
+    ));
 }
 
-/// The watchdog's deadline where one of two ranks is struck, and how long a launcher may take
-/// on a machine with more work than cores.
+/// Watchdog deadline of the tests in which one of two ranks fails, and the time that a launcher
+/// may need on a machine with more processes than cores.
 const DEADLINE: Duration = Duration::from_secs(10);
 const LAUNCH: Duration = Duration::from_secs(20);
 
-/// Which operations of a rank are struck: all in a soak, else some of about `most`.
+/// Returns the operations of a rank to fail: all in a soak, otherwise three of about `most`.
 fn drawn(victim: usize, kind: &str, most: u64) -> Vec<u64> {
     if is_soak() {
         return (0..10_000).collect();
     }
     let stream = Stream::new(seed(), kind, &[victim as u64, most]);
-    // One of the first, where the job is being made ready, and two anywhere.
+    // One of the first operations, which prepare the job, and two random ones.
     vec![stream.bits(0) % 8, stream.bits(1) % most, stream.bits(2) % most]
 }
 
-/// What a job of two ranks came to whose rank `victim` was struck at operation `n`; `None` if
-/// it had no such operation.
-fn with_rank_struck(
+/// Runs a job of two ranks in which operation `n` of rank `victim` fails. Returns `None` if the
+/// rank had no such operation.
+fn run_with_rank_fault(
     command: &[OsString],
     victim: usize,
     under: &Path,
@@ -280,7 +284,7 @@ fn with_rank_struck(
     mark: &Path,
 ) -> Option<Outcome> {
     let since = Instant::now();
-    let outcome = run(&mut struck_ranks(2, command, victim, under, (n, kind), mark));
+    let outcome = run(&mut ranks_with_disk_fault(2, command, victim, under, (n, kind), mark));
     let (took, code) = (since.elapsed(), outcome.code);
     let context = format!("rank {victim}, {kind} {n}: {code:?} {}", outcome.stderr);
     assert!(took < DEADLINE + LAUNCH, "{took:?} {context}");
@@ -289,7 +293,7 @@ fn with_rank_struck(
         return None;
     }
     if kind == "death" {
-        // The launcher is there first.
+        // The launcher may report the death before the watchdog does.
         assert!(
             code != Some(0) && context.contains(&format!("process rank {victim} ")),
             "{context}"
@@ -304,9 +308,9 @@ fn with_rank_struck(
     Some(outcome)
 }
 
-/// Strikes operations of one rank with all kinds; `check` looks at what each job left, and
-/// finishes it. Returns how many were struck, by kind.
-fn strike_rank(
+/// Lets operations of one rank fail in all ways. `check` evaluates what each job left, and
+/// finishes it. Returns how many operations failed, by kind.
+fn fail_rank_operations(
     command: &[OsString],
     victim: usize,
     under: &Path,
@@ -314,25 +318,25 @@ fn strike_rank(
     mark: &Path,
     mut check: impl FnMut(&str),
 ) -> BTreeMap<&'static str, u64> {
-    let mut struck = BTreeMap::new();
-    for kind in crate::support::KINDS {
+    let mut failed = BTreeMap::new();
+    for kind in crate::support::FAULT_KINDS {
         let mut missed = 0;
         for n in drawn(victim, kind, most) {
-            let outcome = with_rank_struck(command, victim, under, (n, kind), mark);
+            let outcome = run_with_rank_fault(command, victim, under, (n, kind), mark);
             missed = if outcome.is_some() { 0 } else { missed + 1 };
-            *struck.entry(kind).or_insert(0) += u64::from(outcome.is_some());
+            *failed.entry(kind).or_insert(0) += u64::from(outcome.is_some());
             let message = outcome.map_or(String::new(), |outcome| outcome.stderr);
             check(&format!("rank {victim}, {kind} {n}: {message}"));
             if is_soak() && missed == 2 {
                 break;
             }
             if is_soak() && n % 20 == 0 {
-                report(&format!("faults: rank {victim}, {kind} in operation {n}"));
+                print_line(&format!("faults: rank {victim}, {kind} in operation {n}"));
             }
         }
     }
-    assert!(struck.values().sum::<u64>() > 3, "{struck:?}");
-    struck
+    assert!(failed.values().sum::<u64>() > 3, "{failed:?}");
+    failed
 }
 
 #[test]
@@ -348,7 +352,7 @@ fn two_rank_training_resumes_after_disk_fault() {
     let command = case.train(&output, &["--watchdog", &deadline]);
     let mut finished = 0;
     let mut finish = |expected_text: &str| {
-        // On one rank mostly, which is sooner done.
+        // Mostly on one rank, because it is faster.
         finished += 1;
         let alone = finished % 4 > 0;
         let again = succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
@@ -360,11 +364,11 @@ fn two_rank_training_resumes_after_disk_fault() {
         }
         std::fs::remove_dir_all(&output).expect("the run");
     };
-    // Rank 0 alone writes the run; the others only write their signs of life.
+    // Only rank 0 writes the run; the other ranks write only their heartbeats.
     for (victim, under, most) in [(0, output.clone(), 170), (1, output.join(".ranks"), 5)] {
-        let struck = strike_rank(&command, victim, &under, most, &mark, &mut finish);
-        report(&format!(
-            "faults in training, rank {victim} of 2 struck, all resumed to the same bytes: {struck:?}"
+        let failed = fail_rank_operations(&command, victim, &under, most, &mark, &mut finish);
+        print_line(&format!(
+            "faults in training, rank {victim} of 2, all resumed to the same bytes: {failed:?}"
         ));
     }
 }
@@ -373,11 +377,11 @@ fn two_rank_training_resumes_after_disk_fault() {
 fn two_rank_scoring_resumes_after_disk_fault() {
     let (trained, folder) = (trained(), folder());
     let archive = folder.path().join("archive");
-    // With six positions so much work that both ranks begin with some.
+    // Six positions make enough work for both ranks.
     for i in 0..6 {
         simulated(archive.join(format!("{i}/a.h5")), Class::Gamma, 20_000, seed() + i);
     }
-    // Long enough to be cut into pieces.
+    // Long enough to be split into pieces.
     simulated(archive.join("long.h5"), Class::Gamma, 140_000, seed());
     let score = |output: &Path| {
         let deadline = format!("{}s", DEADLINE.as_secs());
@@ -410,7 +414,7 @@ fn two_rank_scoring_resumes_after_disk_fault() {
             let whole = expected.get(name) == Some(content);
             assert!(whole || has_extension(name, "part"), "{name} is not whole: {expected_text}");
         }
-        // On one rank mostly, which is sooner done.
+        // Mostly on one rank, because it is faster.
         finished += 1;
         let alone = finished % 4 > 0;
         succeed(&mut if alone { program(&command) } else { ranks(2, &command) });
@@ -423,15 +427,15 @@ fn two_rank_scoring_resumes_after_disk_fault() {
         std::fs::remove_dir_all(&output).expect("the scores");
     };
     for victim in [0, 1] {
-        let struck = strike_rank(&command, victim, &output, 70, &mark, &mut finish);
-        report(&format!(
-            "faults in scoring, rank {victim} of 2 struck, all finished with the same bytes: {struck:?}"
+        let failed = fail_rank_operations(&command, victim, &output, 70, &mark, &mut finish);
+        print_line(&format!(
+            "faults in scoring, rank {victim} of 2, all finished with the same bytes: {failed:?}"
         ));
     }
 }
 
-/// What is in a folder of outputs, without a lock file that could not be removed: it locks nobody
-/// out.
+/// Returns the content of an output folder without a lock file that could not be removed; such a
+/// file locks nothing.
 fn outputs(folder: &Path) -> BTreeMap<String, String> {
     let mut found = tree(folder);
     found.remove(".lock");

@@ -1,7 +1,8 @@
-//! The engine stays on its fast path: instructions are counted, not seconds, so that the
-//! figure does not depend on how busy the machine is. valgrind has no AVX-512 and counts
-//! the AVX2 kernels; a call per multiply-add, which is what is left when a kernel is
-//! compiled without its instruction set, costs many times the bound.
+//! The engine stays on its fast path, measured by instruction count, which does not depend on the
+//! load of the machine.
+//!
+//! valgrind has no AVX-512, so it counts the AVX2 kernels. A kernel compiled without its
+//! instruction set calls a function per multiply-add, which exceeds the limit many times.
 
 use crate::support::{configuration, folder, seed, simulated, skip, succeed};
 use std::path::Path;
@@ -9,8 +10,8 @@ use std::process::Command;
 use taiga_flow::config::Class;
 
 const EVENTS: u64 = 1024;
-/// 172 032 multiply-adds in registers of 8 are 21 504 instructions; loads, stores and lane
-/// sums bring them to 83 000 in the tests' profile.
+/// 172 032 multiply-adds in registers of 8 are 21 504 instructions. With loads, stores and lane
+/// sums, the test profile needs 83 000.
 const MOST_PER_EVENT: f64 = 100_000.0;
 const ARITHMETIC_PER_EVENT: f64 = 21_504.0;
 
@@ -29,11 +30,11 @@ fn training_step_stays_within_instruction_count() {
     assert!(per_event < MOST_PER_EVENT, "{per_event} instructions per event");
     assert!(
         per_event > ARITHMETIC_PER_EVENT,
-        "{per_event} is less than the arithmetic: a wrong count"
+        "{per_event} is less than the arithmetic: the count is wrong"
     );
 }
 
-/// Instructions of a training of the reference network, on one thread.
+/// Counts the instructions of a training of the reference network on one thread.
 fn instructions(folder: &Path, gamma: &Path, epochs: u32) -> f64 {
     let more = "[split]\ntrain = 1.0\nvalidation = 0.0\ncalibration = 0.0\ntest = 0.0";
     let config = configuration(folder, gamma, more);

@@ -1,17 +1,17 @@
-/* Preloaded into a process, strikes one of its operations on files below a folder: the
- * process's own writes and those of the HDF5 library alike.
+/* Preloaded library that makes one operation on files below a folder fail, whether the program
+ * itself or the HDF5 library calls it.
  *
  *   FAULT_UNDER=/absolute/folder  FAULT=N:KIND  FAULT_MARK=/absolute/file  [FAULT_RANK=R]
  *
- * With FAULT_RANK only that rank of Open MPI is struck, and the ranks' signs of life, which
- * come by the clock, are not counted unless FAULT_UNDER is their folder.
- * Operation N (from 0) is struck, and the file FAULT_MARK made when it is. KIND is
- *   eio     it fails with EIO, once
- *   enospc  it and all later ones that need space fail with ENOSPC
- *   short   a write writes half of its bytes and says so; what needs space then fails
+ * With FAULT_RANK the fault occurs only on that rank of Open MPI. Heartbeats depend on the clock,
+ * so they are not counted unless FAULT_UNDER is their folder.
+ * The fault occurs in operation N (from 0), and then creates the file FAULT_MARK. KIND is
+ *   eio     the operation fails once with EIO
+ *   enospc  this operation and all later ones that need space fail with ENOSPC
+ *   short   a write writes and reports half of its bytes; later operations that need space fail
  *   death   a write writes half of its bytes; then the process gets SIGKILL
- * Counted are: opening to create or write, writing, truncating, syncing, renaming,
- * removing, making folders.
+ * Counted operations: opening to create or write, writing, truncating, syncing, renaming,
+ * removing, creating folders.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,10 +30,10 @@ enum { EIO_ONCE, FULL, SHORT, DEATH };
 enum { DONE, FAILED, TORN };
 #define FILES 4096
 
-static char ours[FILES]; /* open files and folders below FAULT_UNDER */
+static char ours[FILES]; /* whether a file descriptor is below FAULT_UNDER */
 static const char *under, *mark;
 static long left = -1;
-static int kind, struck, of_ranks;
+static int kind, triggered, has_rank;
 
 #define REAL(name, ...) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))(__VA_ARGS__)
 
@@ -44,7 +44,7 @@ __attribute__((constructor)) static void start(void)
     mark = getenv("FAULT_MARK");
     if (!fault || !under || !mark) { under = NULL; return; }
     const char *victim = getenv("FAULT_RANK"), *rank = getenv("OMPI_COMM_WORLD_RANK");
-    of_ranks = victim != NULL;
+    has_rank = victim != NULL;
     if (victim && (!rank || strcmp(victim, rank))) { under = NULL; return; }
     left = strtol(fault, NULL, 10);
     const char *name = strchr(fault, ':') ? strchr(fault, ':') + 1 : "";
@@ -54,23 +54,23 @@ __attribute__((constructor)) static void start(void)
 static int below(const char *path)
 {
     if (!under || !path || strncmp(path, under, strlen(under))) return 0;
-    return !of_ranks || strstr(under, "/.ranks") || !strstr(path, "/.ranks");
+    return !has_rank || strstr(under, "/.ranks") || !strstr(path, "/.ranks");
 }
 
 static int known(int fd) { return under && fd >= 0 && fd < FILES && ours[fd]; }
 
 static void die(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
-/* What becomes of the next operation; of a write that is struck, half is written. */
-static int fate(int grows, int writes)
+/* Returns the outcome of the next operation: DONE, FAILED, or TORN for half a write. */
+static int next_outcome(int grows, int writes)
 {
-    int first = !struck && left-- == 0;
+    int first = !triggered && left-- == 0;
     if (first) {
-        struck = 1;
+        triggered = 1;
         int fd = REAL(open, mark, O_CREAT | O_WRONLY, 0644);
         if (fd >= 0) REAL(close, fd);
     }
-    if (!struck) return DONE;
+    if (!triggered) return DONE;
     if (kind == DEATH) { if (first && writes) return TORN; die(); }
     if (kind == EIO_ONCE) { errno = EIO; return first ? FAILED : DONE; }
     if (kind == SHORT && first && writes) return TORN;
@@ -91,7 +91,7 @@ static int keep(int fd, int is_ours)
         mode_t mode = (flags & O_CREAT) ? va_arg(more, mode_t) : 0;         \
         va_end(more);                                                       \
         int mine = below(path);                                             \
-        if (mine && (flags & O_ACCMODE) != O_RDONLY && fate((flags & O_CREAT) != 0, 0)) return -1; \
+        if (mine && (flags & O_ACCMODE) != O_RDONLY && next_outcome((flags & O_CREAT) != 0, 0)) return -1; \
         return keep(REAL(name, path, flags, mode), mine);                   \
     }
 OPEN(open)
@@ -104,7 +104,7 @@ OPEN(open64)
         mode_t mode = (flags & O_CREAT) ? va_arg(more, mode_t) : 0;         \
         va_end(more);                                                       \
         int mine = below(path) || known(folder);                            \
-        if (mine && (flags & O_ACCMODE) != O_RDONLY && fate((flags & O_CREAT) != 0, 0)) return -1; \
+        if (mine && (flags & O_ACCMODE) != O_RDONLY && next_outcome((flags & O_CREAT) != 0, 0)) return -1; \
         return keep(REAL(name, folder, path, flags, mode), mine);           \
     }
 OPENAT(openat)
@@ -118,7 +118,7 @@ int close(int fd)
 
 ssize_t write(int fd, const void *bytes, size_t count)
 {
-    switch (known(fd) ? fate(1, 1) : DONE) {
+    switch (known(fd) ? next_outcome(1, 1) : DONE) {
     case FAILED: return -1;
     case TORN: {
         ssize_t half = REAL(write, fd, bytes, count / 2);
@@ -132,7 +132,7 @@ ssize_t write(int fd, const void *bytes, size_t count)
 #define PWRITE(name, offset_type)                                           \
     ssize_t name(int fd, const void *bytes, size_t count, offset_type at)   \
     {                                                                       \
-        switch (known(fd) ? fate(1, 1) : DONE) {                            \
+        switch (known(fd) ? next_outcome(1, 1) : DONE) {                            \
         case FAILED: return -1;                                             \
         case TORN: {                                                        \
             ssize_t half = REAL(name, fd, bytes, count / 2, at);            \
@@ -145,15 +145,15 @@ ssize_t write(int fd, const void *bytes, size_t count)
 PWRITE(pwrite, off_t)
 PWRITE(pwrite64, off64_t)
 
-int fsync(int fd) { return known(fd) && fate(0, 0) ? -1 : REAL(fsync, fd); }
-int fdatasync(int fd) { return known(fd) && fate(0, 0) ? -1 : REAL(fdatasync, fd); }
-int ftruncate(int fd, off_t length) { return known(fd) && fate(0, 0) ? -1 : REAL(ftruncate, fd, length); }
-int ftruncate64(int fd, off64_t length) { return known(fd) && fate(0, 0) ? -1 : REAL(ftruncate64, fd, length); }
-int rename(const char *from, const char *to) { return below(to) && fate(0, 0) ? -1 : REAL(rename, from, to); }
-int unlink(const char *path) { return below(path) && fate(0, 0) ? -1 : REAL(unlink, path); }
-int rmdir(const char *path) { return below(path) && fate(0, 0) ? -1 : REAL(rmdir, path); }
-int mkdir(const char *path, mode_t mode) { return below(path) && fate(1, 0) ? -1 : REAL(mkdir, path, mode); }
+int fsync(int fd) { return known(fd) && next_outcome(0, 0) ? -1 : REAL(fsync, fd); }
+int fdatasync(int fd) { return known(fd) && next_outcome(0, 0) ? -1 : REAL(fdatasync, fd); }
+int ftruncate(int fd, off_t length) { return known(fd) && next_outcome(0, 0) ? -1 : REAL(ftruncate, fd, length); }
+int ftruncate64(int fd, off64_t length) { return known(fd) && next_outcome(0, 0) ? -1 : REAL(ftruncate64, fd, length); }
+int rename(const char *from, const char *to) { return below(to) && next_outcome(0, 0) ? -1 : REAL(rename, from, to); }
+int unlink(const char *path) { return below(path) && next_outcome(0, 0) ? -1 : REAL(unlink, path); }
+int rmdir(const char *path) { return below(path) && next_outcome(0, 0) ? -1 : REAL(rmdir, path); }
+int mkdir(const char *path, mode_t mode) { return below(path) && next_outcome(1, 0) ? -1 : REAL(mkdir, path, mode); }
 int unlinkat(int folder, const char *path, int flags)
 {
-    return (below(path) || known(folder)) && fate(0, 0) ? -1 : REAL(unlinkat, folder, path, flags);
+    return (below(path) || known(folder)) && next_outcome(0, 0) ? -1 : REAL(unlinkat, folder, path, flags);
 }

@@ -1,8 +1,8 @@
-//! The faults that files arrive with: each is named, counted, and has its exit code.
+//! Defects of input files are named and counted, and each has its exit code.
 
 use crate::support::{
-    Events, Odd, Outcome, arguments, configuration, folder, json, program, run, seed, simulated,
-    skip, write_odd,
+    Defect, Events, Outcome, arguments, configuration, folder, json, program, run, seed, simulated,
+    skip, write_with_defect,
 };
 use serde_json::Value;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const INPUT: i32 = 3;
 
-/// Runs `check --json`; the report, whatever the outcome.
+/// Runs `check --json`, and returns its report for any outcome.
 fn check(arguments: &[OsString]) -> (Outcome, Value) {
     let outcome = run(program(&arguments!["check"]).args(arguments).arg("--json"));
     assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
@@ -24,14 +24,14 @@ fn check(arguments: &[OsString]) -> (Outcome, Value) {
     (outcome, report)
 }
 
-/// All reasons and warnings of a report in one text.
+/// Joins all reasons and warnings of a report into one text.
 fn messages_of(report: &Value, what: &str) -> String {
     let files = report["files"].as_array().expect("files");
     let lists = files.iter().filter_map(|file| file[what].as_array());
     lists.flatten().filter_map(Value::as_str).collect::<Vec<&str>>().join("\n")
 }
 
-/// The finding of a kind about the set of files.
+/// Returns the finding of one kind about the set of files.
 fn finding(report: &Value, kind: &str) -> Value {
     let set = report["set"].as_array().expect("findings");
     set.iter().find(|f| f["kind"] == kind).unwrap_or_else(|| panic!("no {kind}: {report}")).clone()
@@ -46,7 +46,7 @@ fn refused(path: &Path, parts: &[&str]) {
     }
 }
 
-/// A folder with toy gammas in it, and these events.
+/// Creates a folder with a file of toy gammas, and returns its events.
 fn toy(rows: u64) -> (TempDir, PathBuf, Events) {
     let folder = folder();
     let path = simulated(folder.path().join("toy.h5"), Class::Gamma, rows, seed());
@@ -59,7 +59,7 @@ fn generated(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_good_file_has_no_fault_at_all() {
+fn good_file_has_no_findings() {
     let (_folder, path, _) = toy(3000);
     let (outcome, report) = check(&arguments![&path]);
     assert_eq!(outcome.code, Some(0), "{report}");
@@ -71,7 +71,7 @@ fn a_good_file_has_no_fault_at_all() {
 }
 
 #[test]
-fn truncated_foreign_and_empty_files() {
+fn unreadable_and_foreign_files_are_refused() {
     let (folder, path, _) = toy(3000);
     let whole = std::fs::read(&path).expect("a file");
     let at = |name: &str| folder.path().join(name);
@@ -88,19 +88,19 @@ fn truncated_foreign_and_empty_files() {
 }
 
 #[test]
-fn missing_or_mistyped_datasets() {
+fn missing_or_mistyped_datasets_are_found() {
     let (folder, _, events) = toy(3000);
     let at = |name: &str| folder.path().join(name);
-    write_odd(&events, &at("shorter.h5"), "width", &Odd::Shorter);
+    write_with_defect(&events, &at("shorter.h5"), "width", &Defect::Shorter);
     refused(&at("shorter.h5"), &["columns differ in length", "2999 rows", "3000 rows"]);
-    // What a configuration needs is refused; without one it is a warning.
+    // A missing quantity is an error if a configuration needs it, and otherwise a warning.
     for (name, odd, part) in [
-        ("missing.h5", Odd::Renamed("zzz"), "quantity 'width' is not available"),
-        ("misspelt.h5", Odd::Renamed("widht"), "did you mean 'widht'?"),
-        ("text.h5", Odd::Text, "expected numbers, found text"),
-        ("table.h5", Odd::Table, "expected one dimension"),
+        ("missing.h5", Defect::Renamed("zzz"), "quantity 'width' is not available"),
+        ("misspelt.h5", Defect::Renamed("widht"), "did you mean 'widht'?"),
+        ("text.h5", Defect::Text, "expected numbers, found text"),
+        ("table.h5", Defect::Table, "expected one dimension"),
     ] {
-        write_odd(&events, &at(name), "width", &odd);
+        write_with_defect(&events, &at(name), "width", &odd);
         let (outcome, report) = check(&arguments![&at(name)]);
         assert_eq!(outcome.code, Some(0), "{report}");
         assert!(messages_of(&report, "warnings").contains("not there: width"), "{report}");
@@ -112,7 +112,7 @@ fn missing_or_mistyped_datasets() {
 }
 
 #[test]
-fn extra_or_missing_column_in_one_file() {
+fn column_missing_in_one_file_is_found() {
     let (folder, path, mut events) = toy(500);
     events.features.push(("novelty".to_string(), vec![1.5; 500]));
     events.features.retain(|(name, _)| name != "skewness");
@@ -126,7 +126,7 @@ fn extra_or_missing_column_in_one_file() {
 }
 
 #[test]
-fn wrong_declared_and_undeclared_units() {
+fn wrong_units_are_found() {
     let (folder, _, events) = toy(3000);
     let at = |name: &str| folder.path().join(name);
     for (column, unit, expected) in [
@@ -135,7 +135,7 @@ fn wrong_declared_and_undeclared_units() {
         ("length", "mm", "expected deg, found mm"),
     ] {
         let path = at(&format!("{column}.h5"));
-        write_odd(&events, &path, column, &Odd::Unit(unit));
+        write_with_defect(&events, &path, column, &Defect::Unit(unit));
         refused(&path, &[expected, column]);
     }
     let changed = |name: &str, column: &str, factor: f32| {
@@ -152,7 +152,7 @@ fn wrong_declared_and_undeclared_units() {
 }
 
 #[test]
-fn a_file_of_another_version() {
+fn file_of_other_version_is_refused() {
     let folder = folder();
     let path = folder.path().join("old.h5");
     let specs = [ColumnSpec::new("size", ColumnType::F32, Some("p.e."))];
@@ -165,7 +165,7 @@ fn a_file_of_another_version() {
 }
 
 #[test]
-fn nan_infinite_impossible_and_constant_values() {
+fn unusable_and_constant_values_are_counted() {
     let (folder, _, events) = toy(3000);
     let path = folder.path().join("values.h5");
     let with = |change: &dyn Fn(&mut Events)| {
@@ -217,7 +217,7 @@ fn nan_infinite_impossible_and_constant_values() {
 }
 
 #[test]
-fn duplicate_keys_within_and_between_files() {
+fn duplicate_keys_are_found_across_files() {
     let (folder, path, events) = toy(2000);
     let at = |name: &str| folder.path().join(name);
     let rows: Vec<usize> = (0..1000).chain(100..117).collect();
@@ -235,7 +235,7 @@ fn duplicate_keys_within_and_between_files() {
 }
 
 #[test]
-fn one_file_under_two_names_and_a_copy_of_it() {
+fn links_and_copies_of_a_file_are_found() {
     let (folder, path, _) = toy(500);
     let at = |name: &str| folder.path().join(name);
     std::os::unix::fs::symlink(&path, at("link.h5")).expect("a link");
@@ -255,7 +255,7 @@ fn one_file_under_two_names_and_a_copy_of_it() {
 }
 
 #[test]
-fn swapped_or_overlapping_classes() {
+fn swapped_or_overlapping_classes_are_found() {
     let (folder, gamma, events) = toy(1000);
     let at = |name: &str| folder.path().join(name);
     let hadron = simulated(at("hadron.h5"), Class::Hadron, 1000, seed());
@@ -271,7 +271,7 @@ fn swapped_or_overlapping_classes() {
     }
     let (outcome, report) = check(&arguments!["--gamma", &gamma, "--hadron", &hadron]);
     assert_eq!(outcome.code, Some(0), "{report}");
-    // Some gammas, said to be hadrons.
+    // Some gammas, given as hadrons.
     let mut some = events.chosen(&(0..70).collect::<Vec<usize>>());
     some.class.fill(0);
     some.write(&at("some.h5"));
@@ -280,7 +280,7 @@ fn swapped_or_overlapping_classes() {
     let found = finding(&report, "overlap");
     assert_eq!(found["rows"], 70);
     assert!(found["text"].to_string().contains("as gammas and as hadrons"), "{found}");
-    // Other events with the same numbers.
+    // Different events with the same keys.
     some.feature("size").iter_mut().for_each(|size| *size *= 1.5);
     std::fs::remove_file(at("some.h5")).expect("the file");
     some.write(&at("some.h5"));
@@ -290,7 +290,7 @@ fn swapped_or_overlapping_classes() {
 }
 
 #[test]
-fn hadrons_whose_sources_were_drawn_in_a_circle() {
+fn hadron_sources_on_a_circle_are_found() {
     let (folder, gamma, _) = toy(1000);
     let path = simulated(folder.path().join("hadron.h5"), Class::Hadron, 1000, seed());
     let mut events = Events::read(&path);
@@ -306,7 +306,7 @@ fn hadrons_whose_sources_were_drawn_in_a_circle() {
 }
 
 #[test]
-fn a_file_without_permission_to_read() {
+fn file_without_read_permission_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let (_folder, path, _) = toy(100);
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).expect("a mode");
@@ -317,7 +317,7 @@ fn a_file_without_permission_to_read() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read() {
+fn file_changed_while_read_is_refused() {
     let (_folder, path, _) = toy(3000);
     let schema = Schema::detect(&path).expect("a schema");
     let table = Table::open(&path, &schema).expect("a table");
@@ -325,7 +325,7 @@ fn a_file_that_changes_while_it_is_read() {
     let mut reader = table.reader(&request).expect("a reader");
     let mut block = Block::default();
     reader.read(0..1000, &mut block).expect("rows");
-    // As a copy that is still running would.
+    // As a copy that is still running would do.
     let mut file = std::fs::OpenOptions::new().append(true).open(&path).expect("the file");
     file.write_all(b"more").expect("more");
     let error = reader.read(1000..2000, &mut block).expect_err("a refusal");
@@ -334,7 +334,7 @@ fn a_file_that_changes_while_it_is_read() {
 }
 
 #[test]
-fn a_table_of_more_than_two_to_the_31_rows() {
+fn table_of_more_than_2_31_rows_is_read() {
     let folder = folder();
     let path = folder.path().join("long.h5");
     let rows = (1usize << 31) + 1_000_003;
@@ -355,7 +355,7 @@ fn a_table_of_more_than_two_to_the_31_rows() {
     drop((group, file));
     let data = std::fs::metadata(&path).expect("a file");
     let stored = 512 * std::os::unix::fs::MetadataExt::blocks(&data);
-    assert!(stored < 64 << 20, "this file system holds no sparse files: {stored} bytes");
+    assert!(stored < 64 << 20, "this file system does not support sparse files: {stored} bytes");
     let report = json(&arguments!["check", &path, "--quick", "--schema", "taiga-events"]);
     assert_eq!(report["rows"].as_u64(), Some(rows as u64));
     let schema = Schema::by_name_or_path("taiga-events").expect("a schema");
@@ -368,7 +368,7 @@ fn a_table_of_more_than_two_to_the_31_rows() {
 }
 
 #[test]
-fn path_with_unicode_blanks_and_pattern_letters() {
+fn path_with_spaces_and_wildcards_is_read() {
     let (folder, path, _) = toy(300);
     let odd = folder.path().join("Таёжный γ [1] *?.h5");
     std::fs::rename(&path, &odd).expect("a new name");
@@ -377,7 +377,7 @@ fn path_with_unicode_blanks_and_pattern_letters() {
 }
 
 #[test]
-fn newer_hdf5_or_unknown_filter() {
+fn newer_hdf5_or_unknown_filter_is_refused() {
     let (outcome, report) = check(&arguments![&generated("newer.h5"), "--schema", "taiga-events"]);
     assert_eq!(outcome.code, Some(INPUT), "{report}");
     assert!(messages_of(&report, "refused").contains("needs a newer HDF5 library"), "{report}");
@@ -414,9 +414,9 @@ fn absurd_shape_is_refused_in_little_memory() {
     }
 }
 
-/// The library itself reads what lies behind the record, or crashes.
+/// The HDF5 library itself would read memory behind the record, or crash.
 #[test]
-fn a_field_that_ends_outside_of_its_record() {
+fn field_outside_its_record_is_refused() {
     let folder = folder();
     let mut bytes = std::fs::read(generated("ctapipe.h5")).expect("a file");
     let name = b"morphology_n_pixels\0\0\0\0\0"; // padded; the offset follows, 4 bytes

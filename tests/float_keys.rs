@@ -1,5 +1,5 @@
-//! Keys that another program has stored as floating point: copied exactly where they are
-//! integers, refused by column, row and value where they are not.
+//! Keys stored as floating point are copied exactly if they are integers. Otherwise they are
+//! refused with column, row and value.
 
 use crate::support::{
     Events, TABLE_HEADER, arguments, configuration, folder, json, program, run, seed, simulated,
@@ -30,7 +30,7 @@ fn store_as_real(path: &Path, name: &str, as_f32: bool, change: Option<(usize, f
 fn keys(path: &Path, group: &str, name: &str) -> Vec<i64> {
     let file = hdf5::File::open(path).expect("a file");
     let dataset = file.dataset(&format!("{group}/{name}")).expect("a key");
-    assert!(dataset.dtype().is_ok_and(|dtype| dtype.is::<i64>()), "{name} is no i64");
+    assert!(dataset.dtype().is_ok_and(|dtype| dtype.is::<i64>()), "{name} is not i64");
     dataset.read_raw().expect("keys")
 }
 
@@ -38,7 +38,7 @@ fn keys(path: &Path, group: &str, name: &str) -> Vec<i64> {
 fn whole_keys_of_floating_point_are_copied() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
-    // f64 holds the keys of small seeds exactly.
+    // f64 represents the keys of small seeds exactly.
     let small = seed() % 1000;
     let input = simulated(at("events.h5"), Class::Gamma, 400, small);
     let before = Events::read(&input);
@@ -50,7 +50,7 @@ fn whole_keys_of_floating_point_are_copied() {
     }
     let report = json(&arguments!["check", &input]);
     assert_eq!(report["files"][0]["contents"]["keys"], serde_json::json!(["event_id", "run_id"]));
-    // The split goes by these keys: with and without floating point it is the same.
+    // The split depends on these keys: it is the same with and without floating point.
     let whole = at("whole.h5");
     before.write(&whole);
     let train = |data: &Path, run: &str| {
@@ -62,7 +62,7 @@ fn whole_keys_of_floating_point_are_copied() {
         std::fs::read_to_string(at(run).join("metrics.jsonl")).expect("metrics")
     };
     assert_eq!(train(&input, "a"), train(&whole, "b"));
-    // Images.
+    // Image files.
     simulated_images(&at("images.h5"), "gamma", 30, small);
     let run_ids = keys(&at("images.h5"), "events", "run_id");
     store_as_real(&at("images.h5"), "run_id", false, None);

@@ -1,12 +1,12 @@
-//! Bytes flipped at random and files cut short, of every kind of input: never a crash, a
-//! hang, or memory without bound; what is not read is refused as input.
+//! Input files of every kind with flipped bits or truncated: the program never crashes, hangs or
+//! allocates without limit. A file that is not read is refused with exit code 3.
 //!
-//! The files of one kind are read in a process of its own with little memory, so that a
-//! crash of the HDF5 library is seen. By itself the test damages 60 files of each kind, others
-//! every time; a soak 2000, or as many as `TAIGA_FLOW_FUZZ` says.
+//! The files of one kind are read in a separate process with little memory, so that a crash of the
+//! HDF5 library is noticed. By default the test damages 60 files of each kind, differently in
+//! every run. A soak damages 2000, or as many as `TAIGA_FLOW_FUZZ` states.
 
 use crate::support::{
-    arguments, count, folder, program, report, seed, simulated, succeed, trained,
+    arguments, folder, print_line, program, repetitions, seed, simulated, succeed, trained,
 };
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,27 +20,27 @@ use taiga_flow::dataset::check;
 use taiga_flow::error::Result;
 use taiga_flow_gpu::random::Stream;
 
-/// Address space of the process that reads; by itself it takes a fifth.
+/// Address space limit of the process that reads [bytes]; it normally uses a fifth of this.
 const MEMORY: u64 = 3 << 30;
-/// Between two files.
+/// Time limit between two files.
 const LIMIT: Duration = Duration::from_secs(60);
 const JOB: &str = "TAIGA_FLOW_FUZZ_JOB";
 
-/// How many files of a kind are damaged.
+/// Returns how many files of a kind are damaged.
 fn cases() -> u64 {
     let asked = std::env::var("TAIGA_FLOW_FUZZ").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(count(60, 2000) as u64)
+    asked.unwrap_or(repetitions(60, 2000) as u64)
 }
 
-/// A file damaged in the `case`-th way, and what was done to it.
+/// Returns a file with damage number `case`, and a description of the damage.
 fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
     let stream = Stream::new(seed, "fuzz", &[whole.len() as u64]);
     let bits = |word: u64| stream.bits(8 * case + word);
     let mut bytes = whole.to_vec();
     if case % 4 == 3 {
         bytes.truncate((bits(0) % whole.len() as u64) as usize);
-        let what = format!("cut to {} bytes", bytes.len());
-        return (bytes, what);
+        let description = format!("cut to {} bytes", bytes.len());
+        return (bytes, description);
     }
     let count = 1 + bits(1) % 3;
     let places: Vec<usize> =
@@ -49,16 +49,16 @@ fn damaged(whole: &[u8], seed: u64, case: u64) -> (Vec<u8>, String) {
     (bytes, format!("bit {} flipped in bytes {places:?}", bits(6) % 8))
 }
 
-/// Damages a file in many ways, each read by the process below.
+/// Damages a file in many ways; the process below reads each version.
 fn fuzz(original: &Path) -> Result<(), String> {
     let folder = folder();
     let name = original.file_name().and_then(|name| name.to_str()).expect("a name");
-    let log = folder.path().join("told");
+    let log = folder.path().join("log");
     std::fs::write(&log, "").expect("a file");
     let (cases, seed) = (cases(), seed());
     let job = format!("{}\n{}\n{seed}\n{cases}", original.display(), folder.path().display());
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "fuzz::the_process_that_reads", "--ignored", "--nocapture"])
+        .args(["--exact", "fuzz::reader_process", "--ignored", "--nocapture"])
         .env(JOB, job)
         .stdout(Stdio::null())
         .stderr(std::fs::File::create(folder.path().join("errors")).expect("a file"))
@@ -89,13 +89,13 @@ fn fuzz(original: &Path) -> Result<(), String> {
         Some(status) => return Err(format!("{name}, {case}, seed {seed}: {status}\n{errors}")),
         None => return Err(format!("{name}, {case}, seed {seed}: it hangs")),
     }
-    report(&format!("fuzz: {name}, seed {seed}: {}", log.lines().last().unwrap_or_default()));
+    print_line(&format!("fuzz: {name}, seed {seed}: {}", log.lines().last().unwrap_or_default()));
     Ok(())
 }
 
 #[test]
 #[ignore = "started by the tests beside it"]
-fn the_process_that_reads() {
+fn reader_process() {
     let Ok(job) = std::env::var(JOB) else { return };
     let words: Vec<&str> = job.lines().collect();
     let (original, folder) = (Path::new(words[0]), Path::new(words[1]));
@@ -106,13 +106,13 @@ fn the_process_that_reads() {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
     let whole = std::fs::read(original).expect("a file");
     let path = folder.join(original.file_name().expect("a name"));
-    let log = std::fs::OpenOptions::new().append(true).open(folder.join("told"));
+    let log = std::fs::OpenOptions::new().append(true).open(folder.join("log"));
     let mut log = log.expect("the file");
-    let mut tell = |line: String| log.write_all(line.as_bytes()).expect("a line");
+    let mut log_line = |line: String| log.write_all(line.as_bytes()).expect("a line");
     let (mut refused, mut read_whole) = (0, 0);
     for case in 0..cases {
-        let (bytes, what) = damaged(&whole, seed, case);
-        tell(format!("case {case}, {what}\n"));
+        let (bytes, description) = damaged(&whole, seed, case);
+        log_line(format!("case {case}, {description}\n"));
         std::fs::write(&path, bytes).expect("a file");
         let outcome = read(&path);
         match outcome {
@@ -123,10 +123,10 @@ fn the_process_that_reads() {
             }
         }
     }
-    tell(format!("{refused} refused, {read_whole} read, of {cases}\n"));
+    log_line(format!("{refused} refused, {read_whole} read, of {cases}\n"));
 }
 
-/// Reads a file as the command does whose input it is: its name says which.
+/// Reads a file as the command does whose input it is; its name determines the kind.
 fn read(path: &Path) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.starts_with("images") || name.contains("dl1") {
@@ -164,37 +164,37 @@ fn generated(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// Damages files of several kinds; all of them, also where one fails.
+/// Damages files of several kinds, and continues after a failure.
 fn fuzz_all(originals: &[PathBuf]) {
     let failed: Vec<String> = originals.iter().filter_map(|path| fuzz(path).err()).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 #[test]
-fn damaged_event_files() {
+fn damaged_event_files_never_crash() {
     let folder = folder();
     fuzz_all(&[simulated(folder.path().join("events.h5"), Class::Gamma, 300, seed())]);
 }
 
 #[test]
-fn damaged_compound_tables() {
+fn damaged_compound_tables_never_crash() {
     let names =
         ["ctapipe.h5", "lstchain.h5", "pandas-table.h5", "pandas-columns.h5", "pytables.h5"];
     fuzz_all(&names.map(generated));
 }
 
 #[test]
-fn damaged_columns_and_matrices() {
+fn damaged_columns_and_matrices_never_crash() {
     fuzz_all(&["fact-like.h5", "pandas-fixed.h5", "matrix.h5"].map(generated));
 }
 
 #[test]
-fn damaged_text_tables() {
+fn damaged_text_tables_never_crash() {
     fuzz_all(&["taiga-experiment.csv", "taiga-mc.csv", "taiga-mc-newer.csv"].map(generated));
 }
 
 #[test]
-fn damaged_image_files() {
+fn fuzzed_image_files_never_crash() {
     let folder = folder();
     let own = folder.path().join("images.h5");
     let simulate = arguments!["simulate", "--level", "images", "-o", &own];
@@ -205,7 +205,7 @@ fn damaged_image_files() {
 }
 
 #[test]
-fn damaged_score_files() {
+fn damaged_score_files_never_crash() {
     let (trained, folder) = (trained(), folder());
     let input = simulated(folder.path().join("scores.h5"), Class::Gamma, 300, seed());
     let output = folder.path().join("output");

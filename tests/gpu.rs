@@ -1,4 +1,4 @@
-//! The engine on a GPU: here on Vulkan computed by the processor.
+//! The GPU engine, tested on a Vulkan device that is emulated by the processor.
 
 use crate::support::{
     arguments, configuration, folder, hash, program, ranks, run, seed, simulated, skip, succeed,
@@ -8,7 +8,7 @@ use taiga_flow::config::Class;
 
 const SMALL: &str = "[train]\nepochs = 3\nbatch = 2048\nlearning_rate = 1e-2\n";
 
-/// Whether there is a Vulkan device to test on.
+/// Returns whether a Vulkan device is available.
 fn has_vulkan() -> bool {
     let found = taiga_flow_gpu::device::devices(taiga_flow_gpu::device::Backend::Vulkan);
     if let Err(error) = &found {
@@ -17,7 +17,7 @@ fn has_vulkan() -> bool {
     found.is_ok()
 }
 
-/// Held-out NLL of the last epoch.
+/// Returns the held-out NLL of the last epoch.
 fn validation_nll(run: &Path) -> f64 {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     let last: serde_json::Value =
@@ -101,7 +101,8 @@ fn vulkan_fine_tuned_ratio_agrees_with_cpu() {
     assert!((cpu - vulkan).abs() < 1e-3, "{cpu} and {vulkan}");
 }
 
-/// A folder with `tests/lost_device.c` in place of the Vulkan loader, and the real one.
+/// Creates a folder with `tests/lost_device.c` as Vulkan loader, and returns it with the real
+/// loader.
 fn lossy_vulkan(folder: &Path) -> Option<std::path::PathBuf> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
     let real = folders.into_iter().map(|f| Path::new(f).join("libvulkan.so.1"));
@@ -109,7 +110,7 @@ fn lossy_vulkan(folder: &Path) -> Option<std::path::PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lost_device.c");
     let made = std::process::Command::new("cc")
         .args(["-std=gnu11", "-Wall", "-Werror", "-O1", "-shared", "-fPIC"])
-        // It stays when it is closed, and is found by its name before the real one.
+        // It must stay loaded after it is closed, and be found by its name before the real loader.
         .args(["-Wl,-z,nodelete", "-Wl,-soname,libvulkan.so.1", "-o"])
         .args([folder.join("libvulkan.so.1").as_os_str(), source.as_os_str()])
         .arg("-ldl")
@@ -134,9 +135,9 @@ fn lost_device_run_resumes_to_same_bytes() {
     let train = |name: &str| {
         arguments!["train", "-c", &configuration, "-o", output(name), "--engine", "vulkan"]
     };
-    succeed(&mut program(&train("undisturbed")));
+    succeed(&mut program(&train("expected_bytes")));
     let mut stopped = 0;
-    // One submission or many are made of a step's launches: strike early and late.
+    // A step is one or many submissions: lose the device early and late.
     for (i, submissions) in [3, 12, 40, 90, 200].into_iter().enumerate() {
         let name = format!("lost-{i}");
         let mut command = program(&train(&name));
@@ -153,7 +154,7 @@ fn lost_device_run_resumes_to_same_bytes() {
             succeed(&mut program(&train(&name)));
         }
         let model = |name: &str| hash(&output(name).join("model.safetensors"));
-        assert_eq!(model(&name), model("undisturbed"), "{submissions}");
+        assert_eq!(model(&name), model("expected_bytes"), "{submissions}");
     }
     assert!(stopped >= 3, "the device was lost {stopped} time(s) only");
 }
@@ -179,11 +180,7 @@ fn missing_gpu_is_reported_with_advice() {
     assert_eq!(printed.code, Some(5), "{}", printed.stderr);
     assert!(printed.stderr.contains("no CUDA device"), "{}", printed.stderr);
     assert!(printed.stderr.contains("--engine cpu"), "{}", printed.stderr);
-    // By itself it takes the processor, and says why.
+    // By default the processor is used, with a message that gives the reason.
     let printed = succeed(&mut program(&arguments!["train", "-c", &configuration, "-o", &output]));
-    assert!(
-        printed.stderr.contains("computing on the processor: no CUDA device"),
-        "{}",
-        printed.stderr
-    );
+    assert!(printed.stderr.contains("computing on the CPU: no CUDA device"), "{}", printed.stderr);
 }

@@ -1,12 +1,12 @@
-/* Preloaded into the ranks of a job, sends one of them a signal where MPI begins or ends.
+/* Preloaded library that sends a signal to one rank of a job where MPI begins or ends.
  *
  *   HALT=RANK:PLACE:SIGNAL
  *
  * PLACE is
- *   before    the program has not begun
- *   init      it calls MPI_Init
- *   N         N microseconds after that, from another thread
- *   finalize  it calls MPI_Finalize
+ *   before    before the program starts
+ *   init      when it calls MPI_Init
+ *   N         N microseconds after MPI_Init, from another thread
+ *   finalize  when it calls MPI_Finalize
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
-//! Hosts that do not read the same files: stale copies are refused by file and host, and other
-//! mounts of the same files are no difference.
+//! Hosts that read different files: stale copies are refused with file and host, while other
+//! mounts of the same files are accepted.
 
-use crate::preflight::{after, can_mount, with_another};
+use crate::preflight::{after, can_mount, run_two_commands};
 use crate::support::{
     Case, Outcome, arguments, folder, hash, program, ranks, run, seed, simulated, skip, succeed,
     trained, tree,
@@ -16,16 +16,16 @@ use taiga_flow_gpu::random::Stream;
 const REFUSED: i32 = 3;
 const SHORT: &str = "[train]\nepochs = 1\nbatch = 1024\nshards = 4\n";
 
-/// Two ranks, the second of which is on a host of its own, after a command on it.
+/// Runs two ranks, the second on a host of its own after a shell command there.
 fn with_other_host(prepared: &str, arguments: &[OsString]) -> Outcome {
-    let mut line = after(&format!("hostname elsewhere && {prepared}"), arguments);
-    line.insert(1, "-u".into()); // of `unshare`
-    with_another(arguments, &line)
+    let mut line = after(&format!("hostname with_own_disk && {prepared}"), arguments);
+    line.insert(1, "-u".into()); // option of `unshare`
+    run_two_commands(arguments, &line)
 }
 
 fn can_name_a_host() -> bool {
     let mut tried = Command::new("unshare");
-    tried.args(["-r", "-u", "hostname", "elsewhere"]);
+    tried.args(["-r", "-u", "hostname", "with_own_disk"]);
     let works = tried.output().is_ok_and(|o| o.status.success());
     if !works {
         skip("hosts cannot be named here (unshare -r -u)");
@@ -33,7 +33,7 @@ fn can_name_a_host() -> bool {
     works && can_mount()
 }
 
-/// A copy of equal length with one other byte; whether its time of change is that of the file.
+/// Writes a copy of equal length with one byte changed, and optionally the same modification time.
 fn stale_copy(file: &Path, copy: &Path, at: u64, keep_time: bool) {
     std::fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
     std::fs::copy(file, copy).expect("a copy");
@@ -82,7 +82,7 @@ fn stale_copy_is_refused_by_file_and_host() {
         let outcome = with_other_host(&bind, command);
         assert_eq!(outcome.code, Some(REFUSED), "{command:?}: {}", outcome.stderr);
         for part in
-            ["gamma.h5: the content of an input is not the same on all hosts", " on elsewhere"]
+            ["gamma.h5: the content of an input is not the same on all hosts", " on with_own_disk"]
         {
             assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
         }
@@ -101,7 +101,7 @@ fn equal_copy_on_a_host_is_accepted() {
     }
     let case = Case::new(2000, SHORT);
     let (gamma, copy) = (case.at("gamma.h5"), case.at("copy.h5"));
-    std::fs::copy(&gamma, &copy).expect("a copy"); // with a time of change of its own
+    std::fs::copy(&gamma, &copy).expect("a copy"); // with its own modification time
     let bind = format!("mount --bind '{}' '{}'", copy.display(), gamma.display());
     let (shared, alone) = (case.at("shared"), case.at("alone"));
     let outcome = with_other_host(&bind, &case.train(&shared, &[]));
@@ -129,7 +129,7 @@ fn long_file_on_other_mount_is_scored_in_pieces() {
         let model = &trained().model;
         arguments!["score", "-v", "--threads", "1", "-m", model, "-o", output, at("archive")]
     };
-    // The same file by content and time, in a file system with another number.
+    // The same content and time, but in a file system with another device number.
     let other = format!(
         "mount -t tmpfs tmpfs '{}' && cp -p '{}' '{}'",
         at("archive").display(),
@@ -137,7 +137,7 @@ fn long_file_on_other_mount_is_scored_in_pieces() {
         at("archive/long.h5").display()
     );
     let (shared, alone) = (at("shared"), at("alone"));
-    let outcome = with_another(&score(&shared), &after(&other, &score(&shared)));
+    let outcome = run_two_commands(&score(&shared), &after(&other, &score(&shared)));
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let rows = |line: &str| {
         let (_, rest) = line.split_once("rank 0: ").or_else(|| line.split_once("rank 1: "))?;
@@ -147,7 +147,7 @@ fn long_file_on_other_mount_is_scored_in_pieces() {
     assert!(shares.len() == 2 && shares.iter().all(|rows| *rows > 0), "{}", outcome.stderr);
     succeed(&mut program(&score(&alone)));
     assert_eq!(tree(&shared), tree(&alone));
-    // Nothing is left to do for any ranks.
+    // No work is left on any number of ranks.
     let again = run(&mut ranks(2, &score(&shared)));
     assert!(again.stderr.contains("is finished already"), "{}", again.stderr);
 }

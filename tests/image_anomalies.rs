@@ -1,5 +1,5 @@
-//! Images made to stand for hadrons: from gammas alone, the same on any threads, different in the
-//! way that physics says, and a class to train against.
+//! Synthetic image anomalies, which represent hadrons: made from gammas alone, equal on any number
+//! of threads, changed as physics predicts, and usable as a training class.
 
 use crate::support::{
     arguments, folder, hash, json, program, run, seed, succeed, train_on_threads, training,
@@ -32,7 +32,7 @@ impl Case {
         self.folder.path().join(name)
     }
 
-    /// Makes anomalies of the gammas; gives the file.
+    /// Makes anomalies of the gammas, and returns their file.
     fn make(&self, name: &str, more: &[&str]) -> PathBuf {
         let output = self.path(name);
         let mut command = program(&arguments!["anomalies", &self.gamma, "-o", &output]);
@@ -108,7 +108,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 #[test]
-fn each_way_changes_an_image_as_physics_says() {
+fn each_kind_changes_images_as_expected() {
     let case = Case::new(3000);
     let own = case.extract(&case.gamma, "own");
     let of = |path: &Path, name: &str| column(path, name);
@@ -116,7 +116,7 @@ fn each_way_changes_an_image_as_physics_says() {
         let images = case.make(way, &["--mix", &format!("{way}=1")]);
         case.extract(&images, &format!("{way}-events"))
     };
-    // Medians, over the images that were changed, of what a parameter is to what it was.
+    // Median ratio of a parameter after and before the change, over the changed images.
     let grown = |path: &Path, way: i64, name: &str| {
         let ways = keys(path, "anomaly");
         let (now, before) = (of(path, name), of(&own, name));
@@ -129,7 +129,7 @@ fn each_way_changes_an_image_as_physics_says() {
     for name in ["size", "length", "width", "con2", "num_pixels"] {
         let [now, before] = [of(&turned, name), of(&own, name)]
             .map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<u32>>());
-        assert!(now == before, "{name}: the image stays");
+        assert!(now == before, "{name}: the image is unchanged");
     }
     let alpha = median(of(&turned, "alpha").iter().map(|x| f64::from(*x)).collect());
     let before = median(of(&own, "alpha").iter().map(|x| f64::from(*x)).collect());
@@ -145,19 +145,19 @@ fn each_way_changes_an_image_as_physics_says() {
             ["size", "length", "width", "con2", "num_islands"].map(|q| grown(path, way, q));
         println!("{name:10} {figures:8.3?}");
     }
-    // Two sub-showers are brighter and wider than one, and less concentrated.
+    // Two merged showers are brighter and wider than one, and less concentrated.
     assert!(grown(&merged, 1, "size") > 1.3 && grown(&merged, 1, "size") < 2.0);
     assert!(grown(&merged, 1, "width") > 1.05 && grown(&merged, 1, "con2") < 0.9);
-    // Islands far from the image make it longer and wider, by much, and are counted.
+    // Islands far from the image make it much longer and wider, and are counted.
     assert!(grown(&islands, 2, "length") > 1.5 && grown(&islands, 2, "width") > 1.2);
     assert!(grown(&islands, 2, "num_islands") >= 2.0);
     assert!(grown(&islands, 2, "con2") < 0.85);
-    // An arc is light along a line of its own: longer, less concentrated.
+    // A muon arc is light along its own line: longer, less concentrated.
     assert!(grown(&muon, 3, "length") > 1.2 && grown(&muon, 3, "con2") < 0.85);
     assert!(grown(&muon, 3, "size") > 1.1);
     for path in [&turned, &merged, &islands, &muon] {
         for key in ["run_id", "event_id", "axis_scatter"] {
-            assert_eq!(keys(path, key), keys(&own, key), "a shower keeps its name");
+            assert_eq!(keys(path, key), keys(&own, key), "a shower keeps its keys");
         }
     }
 }
@@ -175,7 +175,7 @@ fn image_bytes_depend_only_on_the_seed() {
     }
     let only =
         keys(&case.extract(&case.make("mix", &["--mix", "merged=1", "muon=3"]), "m"), "anomaly");
-    // Nothing is added to images of three pixels or fewer.
+    // Images of three pixels or fewer are not changed.
     let of = |way: i64| only.iter().filter(|w| **w == way).count() as f64;
     assert!(of(2) == 0.0 && of(0) < 0.4 * only.len() as f64, "{}", of(0));
     let muons = of(3) / (of(1) + of(3));
@@ -183,7 +183,7 @@ fn image_bytes_depend_only_on_the_seed() {
 }
 
 #[test]
-fn what_no_anomalies_can_be_made_of_is_refused() {
+fn unsuitable_images_and_mixes_are_refused() {
     let case = Case::new(60);
     let refused = |more: &[&str], code: i32, expected: &str| {
         let output = case.path("refused");
@@ -200,7 +200,7 @@ fn what_no_anomalies_can_be_made_of_is_refused() {
     let outcome = run(&mut program(&arguments!["anomalies", &made, "-o", case.path("twice")]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("made already"), "{}", outcome.stderr);
-    // Nothing is made of hadrons.
+    // Hadron images are not changed.
     let hadron = case.path("hadron.h5");
     simulate(&hadron, "hadron", 40, 3);
     let output = case.path("of-hadrons");
@@ -229,8 +229,8 @@ fn image_anomaly_training_is_equal_on_any_ranks() {
         let model = train(1);
         assert_eq!(hash(&train(3)), hash(&model), "{mode}");
         let card = Model::load(&model).expect("a model").0.card;
-        assert_eq!(card.training.data.len(), 2, "the anomalies are among the data");
-        let anomalies = card.training.anomalies.expect("how they were made");
+        assert_eq!(card.training.data.len(), 2, "the card lists the anomaly file");
+        let anomalies = card.training.anomalies.expect("settings of the anomalies");
         assert!(anomalies.files.is_empty(), "no paths");
         let evaluation = case.path(&format!("{mode}-evaluation"));
         let evaluate = |hadron: &Path, output: &Path| {
@@ -242,8 +242,8 @@ fn image_anomaly_training_is_equal_on_any_ranks() {
         let area = report["auc"]["value"].as_f64().expect("an AUC");
         println!("{mode}: AUC {area} against toy hadrons");
         assert!(area > 0.75, "{mode}: {area}");
-        // Of the files of a training only the test part is evaluated, anomalies too: a fifth
-        // of the three quarters that are images of more than three pixels.
+        // Only the test part of training files is evaluated, also for anomalies: a fifth of the
+        // three quarters of the images that have more than three pixels.
         let context = evaluate(&anomaly, &case.path(&format!("{mode}-anomalies")));
         let counts = [&context["counts"]["gamma"], &context["counts"]["hadron"]];
         let [gammas, anomalies] = counts.map(|n| n.as_f64().expect("a number"));

@@ -1,5 +1,5 @@
-//! Images become Hillas parameters: the same as ctapipe finds, a row per image in order,
-//! the same bytes on any number of ranks and threads, from every kind of file.
+//! Images become Hillas parameters: the values of ctapipe, one row per image in order, and the
+//! same bytes on any number of ranks and threads, from every kind of file.
 
 use crate::support::{
     Outcome, arguments, folder, hash, json, program, ranks, run, seed, succeed, tree,
@@ -11,7 +11,7 @@ use taiga_flow::hillas::{
 };
 use taiga_flow_gpu::random::Stream;
 
-/// Toy images, made by the program itself.
+/// Writes toy images by the program itself.
 fn images(path: &Path, class: &str, events: u64, seed: u64) -> PathBuf {
     succeed(&mut program(&arguments![
         "simulate",
@@ -40,10 +40,11 @@ fn status(path: &Path) -> Vec<u32> {
     file.dataset("events/status").and_then(|d| d.read_raw()).expect("status")
 }
 
-/// Pixel by pixel and parameter by parameter what ctapipe finds (the script beside the
-/// numbers tells how they were made), and where TAIGA's rule differs.
+/// Compares cleaning and parameters with ctapipe, pixel by pixel and parameter by parameter, and
+/// tests where TAIGA's rule differs. The script `tests/independent/hillas_reference.py` describes
+/// how the reference numbers were made.
 #[test]
-fn parameters_and_cleaning_are_those_of_ctapipe() {
+fn cleaning_and_parameters_equal_ctapipe() {
     let folder = folder();
     let reference = include_str!("independent/hillas_reference.txt");
     let mut lines = reference.lines().filter(|line| !line.starts_with('#'));
@@ -62,13 +63,16 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
             let fields: Vec<&str> = lines.next().expect("a line").split(' ').collect();
             let sum: f64 = charge.iter().map(|q| f64::from(*q)).sum();
             let expected: f64 = fields[0].parse().expect("a sum");
-            assert!((sum - expected).abs() < 1e-3, "other images: make the reference anew");
+            assert!(
+                (sum - expected).abs() < 1e-3,
+                "the images have changed: create the reference again"
+            );
             let mut found = ImagePixels::default();
             Cleaner::new(at_least, 595).clean(&camera, charge, &[], &mut found);
             let kept: Vec<String> = found.kept.iter().map(u16::to_string).collect();
             let kept = if kept.is_empty() { "-".to_string() } else { kept.join(",") };
             assert_eq!(kept, fields[1], "{class} {row}");
-            // The two rules differ only where a charge stands just on a threshold.
+            // The two rules differ only for charges exactly on a threshold.
             let mut strictly = ImagePixels::default();
             Cleaner::new(Cleaning::default(), 595).clean(&camera, charge, &[], &mut strictly);
             let on_a_threshold = |q: &f32| [7.0f32, 14.0].contains(q);
@@ -93,7 +97,7 @@ fn parameters_and_cleaning_are_those_of_ctapipe() {
                 continue;
             }
             near(image.length, expected[3], "length");
-            // ctapipe's width of a line is rounding; ours is 0.
+            // ctapipe's width of a line is a rounding error; ours is 0.
             if image.width > 0.0 {
                 near(image.width, expected[4], "width");
             } else {
@@ -143,7 +147,7 @@ fn images_have_one_row_on_any_ranks_and_threads() {
         }
         assert_eq!(column(&input, "energy"), column(&output, "energy"));
     }
-    // A training takes what came out as it is, and so does a check.
+    // The output can be checked and used for training without changes.
     let report = json(&arguments!["check", &output.join("run 2.h5")]);
     assert_eq!(report["files"][0]["contents"]["shower"][0], "run_id");
 }
@@ -191,7 +195,7 @@ fn off_positions_and_random_sources_as_requested() {
     assert!(x.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 1e-3));
 }
 
-/// A file as ctapipe's own writer makes it (`make_dl1.py`), two telescopes, fixed point.
+/// A file by ctapipe's own writer (`make_dl1.py`): two telescopes, fixed point.
 #[test]
 fn ctapipe_dl1_files_are_read_with_cameras() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/independent/ctapipe-dl1.h5");
@@ -203,8 +207,8 @@ fn ctapipe_dl1_files_are_read_with_cameras() {
     assert_eq!(file.sets().iter().map(|set| set.pixels).collect::<Vec<_>>(), [91, 127]);
     let geometry = file.sets()[1].geometry.as_ref().expect("a camera");
     assert!((geometry.focal_length_cm.expect("a length") - 565.6).abs() < 1e-6);
-    // What ctapipe's `tailcuts_clean` and `hillas_parameters` find in these images: size,
-    // length, width and x, lengths as angles by the effective focal length.
+    // Results of ctapipe's `tailcuts_clean` and `hillas_parameters` for these images: size,
+    // length, width and x; lengths are angles by the effective focal length.
     let reference: [[f32; 4]; 13] = [
         [1509.6, 0.823_683, 0.441_608, 0.171_738],
         [2237.4, 0.838_479, 0.722_992, 0.075_767_7],
@@ -236,7 +240,8 @@ fn ctapipe_dl1_files_are_read_with_cameras() {
     assert_eq!(tel.iter().filter(|tel| **tel == 7).count(), 7);
 }
 
-/// Text as TAIGA's program writes it, of images cleaned here: the same parameters.
+/// Returns cleaned images as text in the format of TAIGA's program: it must give the same
+/// parameters.
 fn as_text(path: &Path, camera: &Camera, events: u64) -> String {
     use std::fmt::Write;
     let mut block = ImageBlock::default();
@@ -293,7 +298,7 @@ fn cleaned_text_gives_parameters_of_its_images() {
     assert_eq!(column(&direct, "edge"), column(&at("text/clean.h5"), "edge"));
 }
 
-/// Runs what must be refused.
+/// Runs a command that must be refused.
 fn refused(command: &[std::ffi::OsString], code: i32, expected: &[&str]) -> Outcome {
     let outcome = run(&mut program(command));
     assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
@@ -388,9 +393,9 @@ fn non_image_files_are_refused_with_reason() {
         let outcome = refused(&arguments!["extract", "-o", &output, &at(name)], 3, &expected);
         assert_eq!(outcome.stdout, "");
         let left = if output.exists() { tree(&output).len() } else { 0 };
-        assert_eq!(left, 0, "{name} left something behind");
+        assert_eq!(left, 0, "{name} left a file");
     }
-    // With a camera the first one is fine; with another, none is.
+    // With the right camera the first file is accepted; with another camera it is refused.
     let output = at("good");
     json(&arguments!["extract", "-o", &output, "--camera", "taiga-595", &at("no-camera.h5")]);
     let command =
@@ -424,7 +429,7 @@ fn non_image_files_are_refused_with_reason() {
     assert_eq!(tree(&at("mixed")).len(), 2);
 }
 
-/// Flipped bytes and cut ends of every kind of input: refused or read, never a crash.
+/// Flipped bytes and truncation in every kind of input: refused or read, never a crash.
 #[test]
 fn damaged_image_files_never_crash() {
     use taiga_flow::comm::{SingleRank, StopFlag};
@@ -449,7 +454,7 @@ fn damaged_image_files_never_crash() {
                 damaged.truncate(at_byte(0));
             } else {
                 damaged[at_byte(1)] = stream.bits(7_000_000 + i) as u8;
-                // Headers lie at the front.
+                // Headers are at the front.
                 let front = at_byte(2) % 4096.min(whole.len());
                 damaged[front] ^= 1 << (i % 8);
             }
@@ -476,7 +481,7 @@ fn damaged_image_files_never_crash() {
 }
 
 #[test]
-fn the_same_input_gives_the_same_bytes() {
+fn same_input_gives_same_bytes() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let path = images(&at("images.h5"), "gamma", 50, seed());

@@ -1,5 +1,5 @@
-//! A model file can be read without us: a script with numpy and safetensors alone gets
-//! the same log p from it and the raw columns.
+//! A model file can be read without this program: a script with only numpy and safetensors
+//! computes the same log p from it and the raw columns.
 
 use crate::support::{
     Events, Outcome, arguments, folder, program, run, seed, skip, succeed, trained,
@@ -7,7 +7,7 @@ use crate::support::{
 use std::path::Path;
 use std::process::Command;
 
-/// The interpreter with numpy, safetensors and h5py that `tests/run.sh` sets up.
+/// Returns the interpreter with numpy, safetensors and h5py that `tests/run.sh` sets up.
 fn python() -> Option<std::ffi::OsString> {
     let python = std::env::var_os("TAIGA_FLOW_PYTHON");
     if python.is_none() {
@@ -40,7 +40,7 @@ fn numpy_gets_the_same_log_p() {
         println!("{}", outcome.stdout);
         assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     }
-    // The script is no yes-man: one value off by a thousandth, in one row, is told.
+    // The script must detect one value that is wrong by a thousandth in one row.
     let scores = output.join("gamma.h5");
     let file = hdf5::File::open_rw(&scores).expect("the scores");
     let dataset = file.dataset("scores/log_prob").expect("log p");

@@ -1,10 +1,10 @@
-//! Killed at any instant, training, scoring and extraction end with the same bytes.
+//! Training, scoring and extraction killed at any time end with the same bytes after a restart.
 
-use crate::support::writers::end_all;
+use crate::support::writers::kill_all;
 use crate::support::{
-    Case, EVERY_STEP, Watched, arguments, count, descendants, end, folder, has_extension, is_soak,
-    ledger, newest_checkpoint, program, rank_processes, ranks, report, result, run, seed,
-    simulated, simulated_images, succeed, trained, tree,
+    Case, EVERY_STEP, Watched, arguments, descendants, folder, has_extension, is_soak, kill,
+    ledger, newest_checkpoint, print_line, program, rank_processes, ranks, repetitions, result,
+    run, seed, simulated, simulated_images, succeed, trained, tree,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,9 +26,9 @@ fn killed_training_ends_with_same_bytes() {
     let took = since.elapsed();
     assert_eq!(result(&output), expected);
     let stream = Stream::new(seed(), "kills", &[]);
-    let trials = count(6, 200);
+    let trials = repetitions(6, 200);
     let (mut inside, mut too_late, mut ran) = (0, 0, 0);
-    // On a busy machine few of them strike the writing of a checkpoint: go on until enough do.
+    // On a busy machine few kills hit the writing of a checkpoint: repeat until enough do.
     for trial in 0..8 * trials {
         if trial >= trials && 4 * inside >= trial {
             break;
@@ -38,13 +38,16 @@ fn killed_training_ends_with_same_bytes() {
         let draw = |i: u64| stream.bits(8 * trial as u64 + i);
         let mut training = Watched::start(&mut ranks(2, &command));
         let processes = if trial % 2 == 0 {
-            // Into the writing of a checkpoint: its folder has no name yet.
+            // Kill during the writing of a checkpoint: its folder does not have its final name
+            // yet.
             let first = draw(0) % 25;
-            while training.ended().is_none() && newest_checkpoint(&output).unwrap_or(0) < first {
+            while training.exit_status().is_none()
+                && newest_checkpoint(&output).unwrap_or(0) < first
+            {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let processes = rank_processes(&training);
-            while training.ended().is_none() && !writes_checkpoint(&output) {
+            while training.exit_status().is_none() && !writes_checkpoint(&output) {
                 std::hint::spin_loop();
             }
             processes
@@ -53,14 +56,14 @@ fn killed_training_ends_with_same_bytes() {
             rank_processes(&training)
         };
         match draw(1) % 3 {
-            0 => processes.iter().for_each(|process| end(*process)),
-            1 => processes.iter().take(1).for_each(|process| end(*process)),
-            _ => processes.iter().skip(1).for_each(|process| end(*process)),
+            0 => processes.iter().for_each(|process| kill(*process)),
+            1 => processes.iter().take(1).for_each(|process| kill(*process)),
+            _ => processes.iter().skip(1).for_each(|process| kill(*process)),
         }
         too_late += usize::from(training.wait().success());
         inside += usize::from(writes_checkpoint(&output));
         if is_soak() && trial % 20 == 19 {
-            report(&format!("training killed: {} of {trials} so far", trial + 1));
+            print_line(&format!("training killed: {} of {trials} so far", trial + 1));
         }
         let resumed = 1 + (draw(2) % 3) as usize;
         let outcome =
@@ -68,7 +71,7 @@ fn killed_training_ends_with_same_bytes() {
         assert!(!outcome.stderr.contains("damaged"), "trial {trial}: {}", outcome.stderr);
         assert_eq!(result(&output), expected, "trial {trial}: {}", outcome.stderr);
     }
-    report(&format!(
+    print_line(&format!(
         "training killed: {ran} of {ran} with the same bytes, {inside} inside checkpoint writing, {too_late} after the end"
     ));
     assert!(4 * inside >= ran, "only {inside} of {ran} inside checkpoint writing");
@@ -88,7 +91,7 @@ fn killed_scoring_ends_with_same_outputs() {
         let name = format!("night-{}/run-{i}.h5", i % 7);
         simulated(archive.join(name), Class::Gamma, 100 + stream.bits(i) % 3000, seed() + i);
     }
-    // Long enough to be cut into pieces.
+    // Long enough to be split into pieces.
     simulated(archive.join("night-3/long.h5"), Class::Gamma, 140_000, seed() + 50);
     let output = folder.path().join("scores");
     let command =
@@ -99,7 +102,7 @@ fn killed_scoring_ends_with_same_outputs() {
     succeed(&mut ranks(2, &command));
     let took = since.elapsed();
     let expected = tree(&output);
-    let trials = count(6, 200);
+    let trials = repetitions(6, 200);
     let (mut complete, mut resumed_files) = (0, 0);
     for trial in 0..trials as u64 {
         std::fs::remove_dir_all(&output).expect("the last trial");
@@ -108,8 +111,8 @@ fn killed_scoring_ends_with_same_outputs() {
         std::thread::sleep(took.mul_f64(1.1 * draw(0) as f64 / u64::MAX as f64));
         let processes = rank_processes(&scoring);
         let killed = if draw(1) % 2 == 0 { processes.len() } else { 1 };
-        processes.iter().take(killed).for_each(|process| end(*process));
-        // Of the launcher too nothing may be left.
+        processes.iter().take(killed).for_each(|process| kill(*process));
+        // The launcher must have ended too.
         drop(scoring);
         let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
         let is_output = |name: &str| has_extension(name, "h5") && !name.starts_with(".pieces");
@@ -125,7 +128,7 @@ fn killed_scoring_ends_with_same_outputs() {
             continue;
         }
         if is_soak() && trial % 20 == 19 {
-            report(&format!("scoring killed: {} of {trials} so far", trial + 1));
+            print_line(&format!("scoring killed: {} of {trials} so far", trial + 1));
         }
         let count = 1 + (draw(2) % 3) as usize;
         succeed(&mut if count == 1 { program(&command) } else { ranks(count, &command) });
@@ -134,7 +137,7 @@ fn killed_scoring_ends_with_same_outputs() {
         assert_eq!(scored.len(), 51, "trial {trial}");
         assert!(scored.values().all(|times| *times == 1), "trial {trial}: {scored:?}");
     }
-    report(&format!(
+    print_line(&format!(
         "scoring killed: {trials} of {trials} with the same outputs, {resumed_files} finished files kept, {complete} killed after the end"
     ));
 }
@@ -157,7 +160,7 @@ fn killed_extraction_ends_with_the_same_outputs() {
     succeed(&mut ranks(2, &command));
     let took = since.elapsed();
     let expected = tree(&output);
-    let trials = count(6, 50);
+    let trials = repetitions(6, 50);
     let (mut complete, mut kept) = (0, 0);
     for trial in 0..trials as u64 {
         std::fs::remove_dir_all(&output).expect("the last trial");
@@ -165,14 +168,14 @@ fn killed_extraction_ends_with_the_same_outputs() {
         let extraction = Watched::start(&mut ranks(2, &command));
         std::thread::sleep(took.mul_f64(1.1 * draw(0) as f64 / u64::MAX as f64));
         let processes = rank_processes(&extraction);
-        // All ranks, the first or the second; else the launcher.
+        // Kill all ranks, the first, the second, or the launcher.
         let killed = match draw(1) % 4 {
             0 => &processes[..],
             1 => &processes[..processes.len().min(1)],
             2 => &processes[processes.len().min(1)..],
             _ => &[],
         };
-        killed.iter().for_each(|process| end(*process));
+        killed.iter().for_each(|process| kill(*process));
         drop(extraction);
         let found = if output.exists() { tree(&output) } else { BTreeMap::new() };
         for (name, content) in found.iter().filter(|(name, _)| has_extension(name, "h5")) {
@@ -181,7 +184,7 @@ fn killed_extraction_ends_with_the_same_outputs() {
         }
         complete += usize::from(found.contains_key("manifest.json"));
         if is_soak() && trial % 10 == 9 {
-            report(&format!("extraction killed: {} of {trials} so far", trial + 1));
+            print_line(&format!("extraction killed: {} of {trials} so far", trial + 1));
         }
         let count = 1 + (draw(2) % 3) as usize;
         succeed(&mut if count == 1 { program(&command) } else { ranks(count, &command) });
@@ -190,12 +193,12 @@ fn killed_extraction_ends_with_the_same_outputs() {
         assert_eq!(extracted.len(), files as usize, "trial {trial}");
         assert!(extracted.values().all(|times| *times == 1), "trial {trial}: {extracted:?}");
     }
-    report(&format!(
+    print_line(&format!(
         "extraction killed: {trials} of {trials} with the same outputs, {kept} finished files kept, {complete} killed after the end"
     ));
 }
 
-/// What is killed: one rank, the launcher, or all.
+/// The processes to kill: one rank, the launcher, or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Victim {
     Rank,
@@ -203,19 +206,19 @@ enum Victim {
     All,
 }
 
-/// A killed job whose command was started again at once.
+/// A killed job whose command was restarted immediately.
 struct Restart {
     victim: Victim,
     /// Ranks of the killed job and of the next one.
     ranks: [usize; 2],
     pause: Duration,
-    /// How often the command stopped with 75 before it ended with 0.
+    /// How often the command exited with 75 before it exited with 0.
     stops: usize,
     was_running: bool,
 }
 
-/// Starts `command` on some ranks, kills what is drawn within about `took`, and starts it
-/// again after 0 to 1 s on another number of ranks, until it ends with 0.
+/// Starts `command` on some ranks, kills random processes within about the duration `took`, and
+/// restarts it after 0 to 1 s on another number of ranks until it exits with 0.
 fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> Restart {
     let draw = |i: u64| stream.bits(8 * trial + i);
     let share = |i: u64| draw(i) as f64 / u64::MAX as f64;
@@ -232,15 +235,15 @@ fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> 
     };
     let all = descendants(job.id());
     let processes = rank_processes(&job);
-    let was_running = job.ended().is_none();
+    let was_running = job.exit_status().is_none();
     match victim {
         Victim::Rank if !processes.is_empty() => {
-            end(processes[draw(3) as usize % processes.len()]);
+            kill(processes[draw(3) as usize % processes.len()]);
         }
-        Victim::Rank | Victim::Launcher => end(job.id()),
+        Victim::Rank | Victim::Launcher => kill(job.id()),
         Victim::All => {
-            end(job.id());
-            all.iter().for_each(|process| end(*process));
+            kill(job.id());
+            all.iter().for_each(|process| kill(*process));
         }
     }
     let pause = Duration::from_secs(1).mul_f64(share(4));
@@ -256,16 +259,16 @@ fn restart(command: &[OsString], stream: Stream, trial: u64, took: Duration) -> 
         }
     }
     drop(job);
-    end_all(&all);
+    kill_all(&all);
     Restart { victim, ranks: [first, second], pause, stops, was_running }
 }
 
-/// Says what was killed and how often a restart had to wait longer than it does by default.
+/// Reports which processes were killed, and how often a restart exited with 75.
 fn report_restarts(name: &str, restarts: &[Restart]) {
     let of = |victim| restarts.iter().filter(|r| r.victim == victim).count();
     let running = restarts.iter().filter(|restart| restart.was_running).count();
     let stops: usize = restarts.iter().map(|restart| restart.stops).sum();
-    report(&format!(
+    print_line(&format!(
         "restarts of {name}: {0} of {0} with the same bytes: {1} after the kill of a rank, {2} of the launcher, {3} of all; {running} while it ran; {stops} stops with 75 (seed {4})",
         restarts.len(),
         of(Victim::Rank),
@@ -287,7 +290,7 @@ fn killed_training_restarts_within_a_second() {
     let took = since.elapsed();
     let stream = Stream::new(seed(), "restarts of train", &[]);
     let mut restarts = Vec::new();
-    for trial in 0..count(3, 50) as u64 {
+    for trial in 0..repetitions(3, 50) as u64 {
         std::fs::remove_dir_all(&output).expect("the last trial");
         let restart = restart(&command, stream, trial, took);
         let context = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);
@@ -307,7 +310,7 @@ fn killed_scoring_restarts_within_a_second() {
         let name = format!("night-{}/run-{i}.h5", i % 4);
         simulated(archive.join(name), Class::Gamma, 1000 + 800 * i, 300 + i);
     }
-    // Long enough to be cut into pieces.
+    // Long enough to be split into pieces.
     simulated(archive.join("night-3/long.h5"), Class::Gamma, 140_000, 400);
     for format in ["hdf5", "csv"] {
         let output = folder.path().join("scores");
@@ -331,7 +334,7 @@ fn killed_scoring_restarts_within_a_second() {
         let expected = tree(&output);
         let stream = Stream::new(seed(), "restarts of score", &[format.len() as u64]);
         let mut restarts = Vec::new();
-        for trial in 0..count(2, 50) as u64 {
+        for trial in 0..repetitions(2, 50) as u64 {
             std::fs::remove_dir_all(&output).expect("the last trial");
             let restart = restart(&command, stream, trial, took);
             let context = format!("{trial}: {:?} of {:?}", restart.victim, restart.ranks);

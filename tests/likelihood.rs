@@ -1,5 +1,5 @@
-//! log p is right: the engine against the f64 reference, event by event, on a trained
-//! model and 10⁵ events, many of which are far from what it was trained on.
+//! log p of the engine agrees with the f64 reference, event by event, for a trained model and 10⁵
+//! events, many of which are far from its training data.
 
 use crate::support::{folder, seed, simulated, trained};
 use rayon::prelude::*;
@@ -15,7 +15,7 @@ const EVENTS_PER_CLASS: u64 = 50_000;
 const BAR: f64 = 1e-5;
 const INVERSE_BAR: f64 = 1e-4;
 
-/// Scaled events of both classes: (events, features).
+/// Returns scaled events of both classes: (events, features).
 fn events(features: &[ScaledFeature]) -> Vec<f32> {
     let folder = folder();
     let mut events = Vec::new();
@@ -53,8 +53,8 @@ fn engine(flow: &Flow) -> Box<dyn engine::Engine> {
     engine
 }
 
-/// Largest |Δ| relative to its bar, by the accuracy rule: the bar, or three times the
-/// error of a plain f32 loop where that is more.
+/// Returns the largest |Δ| relative to its limit. The limit is `BAR` (relative above 1), or three
+/// times the error of a plain f32 loop if that is larger.
 fn worst(events: &[f32], found: &[f32], flow: &Flow) -> f64 {
     let (exact, plain): (ReferenceFlow<f64>, ReferenceFlow<f32>) = (
         ReferenceFlow::new(&flow.spec, &flow.params),
@@ -83,14 +83,14 @@ fn log_p_agrees_with_f64_reference() {
     let worst_found = worst(&events, &found, &flow);
     println!("largest difference: {worst_found:.3} of its bar");
     assert!(worst_found <= 1.0);
-    // The measure itself: one value off by a thousandth is noticed.
+    // Test of the comparison itself: one value wrong by a thousandth exceeds the limit.
     let row = (seed() % EVENTS_PER_CLASS) as usize;
     found[row] += 1e-3 * found[row].abs().max(1.0);
     assert!(worst(&events, &found, &flow) > 1.0);
 }
 
 #[test]
-fn what_is_mapped_forward_comes_back() {
+fn inverse_of_forward_returns_the_events() {
     let flow = flow();
     let events = events(&flow.features);
     let features = flow.spec.features;

@@ -1,5 +1,5 @@
-//! Limits of the system and requests to stop while nothing moves: little memory is no damaged
-//! file, signals are heard where the program waits, and no change of a file goes unnoticed.
+//! Limits of the system and stop requests: lack of memory is not reported as a damaged file,
+//! signals are handled while the program waits, and in-place changes of a file are noticed.
 
 use crate::support::{
     Case, LONG, Watched, arguments, folder, program, run, seed, signal, simulated, text, trained,
@@ -31,7 +31,7 @@ fn low_memory_is_not_reported_as_damaged_file() {
         command.args(arguments!["-o", &output, &events]);
         let outcome = run(&mut command);
         println!("{megabytes} MB: {:?}", outcome.code);
-        // A library that does not look at a failed allocation dies by a signal, or exits.
+        // A library that ignores a failed allocation is killed by a signal, or exits.
         assert_ne!(outcome.code, Some(3), "{megabytes} MB: {}", outcome.stderr);
         assert!(!outcome.stderr.contains("damaged"), "{}", outcome.stderr);
         let has_advice = outcome.code != Some(ENVIRONMENT) || outcome.stderr.contains("ulimit");
@@ -63,21 +63,21 @@ fn in_place_change_with_the_old_time_is_noticed() {
     assert!(error.to_string().contains("changed while it was read"), "{error}");
 }
 
-/// A scoring that waits for its model: nobody writes into that pipe.
+/// Starts a scoring that waits for its model, a pipe without a writer.
 fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
     let pipe = folder.join("model.safetensors");
     if !pipe.exists() {
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
     }
-    let log_path = folder.join("told");
+    let log_path = folder.join("log");
     let output = folder.join("scores");
     let command = arguments!["score", "-m", &pipe, "-o", &output, &trained().gamma];
     let mut watched = Watched::start_with_log(&mut program(&command), &log_path);
-    // Until it waits in open(2).
+    // Wait until it sleeps in open(2).
     let asleep =
         |id: u32| text(std::path::Path::new(&format!("/proc/{id}/wchan"))) == "wait_for_partner";
     for _ in 0..200 {
-        assert_eq!(watched.ended(), None, "{}", text(&log_path));
+        assert_eq!(watched.exit_status(), None, "{}", text(&log_path));
         if asleep(watched.id()) {
             break;
         }
@@ -87,7 +87,7 @@ fn waiting(folder: &std::path::Path) -> (Watched, std::path::PathBuf) {
 }
 
 #[test]
-fn second_signal_ends_a_program_that_waits() {
+fn second_signal_ends_a_waiting_program() {
     for (number, name) in
         [(libc::SIGTERM, "SIGTERM"), (libc::SIGHUP, "SIGHUP"), (libc::SIGINT, "SIGINT")]
     {
@@ -95,9 +95,9 @@ fn second_signal_ends_a_program_that_waits() {
         let (mut watched, printed) = waiting(folder.path());
         signal(watched.id(), number);
         std::thread::sleep(Duration::from_millis(1200));
-        assert_eq!(watched.ended(), None, "{name}: {}", text(&printed));
-        let heard = format!("{name} received: stopping");
-        assert!(text(&printed).contains(&heard), "{}", text(&printed));
+        assert_eq!(watched.exit_status(), None, "{name}: {}", text(&printed));
+        let message = format!("{name} received: stopping");
+        assert!(text(&printed).contains(&message), "{}", text(&printed));
         signal(watched.id(), number);
         let status = watched.wait();
         let expected = if number == libc::SIGINT { None } else { Some(number) };
@@ -112,7 +112,7 @@ fn two_signals_at_once_are_one_request() {
     let output = case.at("run");
     let mut training = Watched::start(&mut program(&case.train(&output, &[])));
     wait_for_step(&mut training, &output, 2);
-    // As a launcher and a scheduler do.
+    // A launcher and a scheduler both send one.
     signal(training.id(), libc::SIGTERM);
     signal(training.id(), libc::SIGTERM);
     assert_eq!(training.wait().code(), Some(STOPPED));
@@ -126,7 +126,7 @@ fn hangup_stops_after_checkpoint_unless_ignored() {
     wait_for_step(&mut training, &output, 2);
     signal(training.id(), libc::SIGHUP);
     assert_eq!(training.wait().code(), Some(STOPPED));
-    // Under nohup it goes on.
+    // Under nohup the training continues.
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", PROGRAM]).args(case.train(&output, &[]));
     let mut training = Watched::start(&mut shell);

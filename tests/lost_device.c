@@ -1,7 +1,7 @@
 /*
- * A Vulkan loader whose device gets lost: named libvulkan.so.1 and put before the real one
- * (TAIGA_FLOW_TEST_VULKAN), it passes all calls on, until the number of submissions that
- * TAIGA_FLOW_TEST_SUBMISSIONS names: from there on all fail with VK_ERROR_DEVICE_LOST.
+ * Vulkan loader whose device gets lost. It is named libvulkan.so.1 and found before the real
+ * loader, to which it forwards all calls (TAIGA_FLOW_TEST_VULKAN). After the number of submissions
+ * in TAIGA_FLOW_TEST_SUBMISSIONS, all submissions fail with VK_ERROR_DEVICE_LOST.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,12 +20,12 @@ static get real_instance, real_device;
 static submit real_submit;
 static atomic_long submissions;
 
-static int lossy_submit(void *queue, uint32_t count, const void *what, void *fence)
+static int lossy_submit(void *queue, uint32_t count, const void *infos, void *fence)
 {
     const char *last = getenv("TAIGA_FLOW_TEST_SUBMISSIONS");
     if (last && atomic_fetch_add(&submissions, 1) >= atol(last))
         return DEVICE_LOST;
-    return real_submit(queue, count, what, fence);
+    return real_submit(queue, count, infos, fence);
 }
 
 static function from_device(void *device, const char *name)

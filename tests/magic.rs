@@ -1,5 +1,5 @@
-//! The road on public telescope data: MAGIC's set to the promised AUC, FACT's files as
-//! they are.
+//! Public telescope data: MAGIC's data set reaches the promised AUC, and FACT's files are used
+//! unchanged.
 
 use crate::support::{arguments, configuration, folder, json, program, public_data, run, succeed};
 use serde_json::Value;
@@ -14,7 +14,7 @@ fn magic(folder: &Path) -> Option<PathBuf> {
     Some(events)
 }
 
-/// `configs/magic.toml` on a converted file.
+/// Trains `configs/magic.toml` on a converted file.
 fn train(folder: &Path, events: &Path, more: &[&str]) -> (PathBuf, String) {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/magic.toml");
     let output = folder.join(format!("run-{}", more.len()));

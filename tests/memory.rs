@@ -1,5 +1,5 @@
-//! Memory is bounded: in training by the events of the rank, in scoring by nothing that
-//! grows with the file.
+//! Memory use is bounded: in training by the events of the rank, in scoring independently of the
+//! file length.
 
 use crate::support::{
     Watched, arguments, configuration, folder, program, ranks, seed, simulated, trained,
@@ -30,10 +30,10 @@ fn memory_is_bounded_by_shard_and_block() {
             limit / MEGABYTE
         );
         println!("{context}");
-        // A peak below the events themselves would mean that nothing was measured.
+        // A peak below the size of the events would mean that the measurement failed.
         assert!((shard / 2..=limit).contains(&peak), "{context}");
     }
-    // Scores alone, and at six positions with all columns.
+    // Scores alone, and six positions with all columns.
     let all =
         r#"score.columns=["score", "log_prob", "dist", "alpha", "theta2", "p_value", "pass"]"#;
     for (name, more) in [("plain", &[][..]), ("six", &["--set", "score.positions=6", "--set", all])]

@@ -1,5 +1,5 @@
-//! Inputs that are no plain files under plain names: links that lead back up, names that are
-//! not UTF-8 or very long, devices and pipes. What is odd fails by name, and all else is done.
+//! Inputs that are not regular files with ordinary names: link loops, names that are not UTF-8 or
+//! very long, devices and pipes. Such an input fails by name, and all others are processed.
 
 use crate::support::{
     Case, Outcome, arguments, folder, json, program, ranks, run, seed, simulated, succeed, text,
@@ -15,15 +15,15 @@ use taiga_flow::config::Class;
 const USAGE: i32 = 2;
 const INPUT: i32 = 3;
 const PARTIAL: i32 = 4;
-/// How messages show a name that is not UTF-8.
+/// Form of a name that is not UTF-8 in messages.
 const ESCAPED: &str = "run-\\xff\\xe9.h5";
 
-/// The name of [`ESCAPED`].
+/// Returns the name of [`ESCAPED`].
 fn not_utf8() -> &'static OsStr {
     OsStr::from_bytes(b"run-\xff\xe9.h5")
 }
 
-/// An archive of events in two nights.
+/// Writes an archive of events of two nights.
 fn archive(root: &Path) -> PathBuf {
     let archive = root.join("archive");
     for (i, name) in ["a.h5", "night-1/b.h5", "night-2/c.h5"].into_iter().enumerate() {
@@ -32,7 +32,7 @@ fn archive(root: &Path) -> PathBuf {
     archive
 }
 
-/// Links back up and to what is there anyway.
+/// Adds links to parent folders and to listed files.
 fn add_links(archive: &Path) {
     for (target, link) in [
         (".", "0-here"),
@@ -73,7 +73,7 @@ fn refused(outcome: &Outcome, code: i32, parts: &[&str]) {
 }
 
 #[test]
-fn folder_with_links_back_up_is_walked_once() {
+fn folder_with_link_loops_is_walked_once() {
     let folder = folder();
     let (events, images) = (archive(folder.path()), images(folder.path()));
     let at = |name: &str| folder.path().join(name);
@@ -160,20 +160,20 @@ fn non_utf8_name_is_named_by_each_command() {
         refused(&outcome, INPUT, &["1 of 4 file(s) cannot be used", ESCAPED]);
         assert!(outcome.stdout.contains("c.h5"), "{}", outcome.stdout);
     }
-    // A table is read by its bytes.
+    // A table may have any name, because it is read as bytes.
     let table = folder.path().join(OsStr::from_bytes(b"table-\xff.csv"));
     let rows = "28.7967,16.0021,2.6449,0.3918,0.1982,27.7004,22.011,-8.2027,40.092,81.8828,g\n";
     std::fs::write(&table, rows).expect("a table");
     let convert = arguments!["convert", &table, "-o", at("table.h5"), "--dialect", "magic"];
     succeed(&mut program(&convert));
-    // A command line that is not UTF-8 is recorded, escaped.
+    // An argument that is not UTF-8 is recorded in escaped form.
     let output = folder.path().join(OsStr::from_bytes(b"run-\xff"));
     succeed(&mut program(&case.train(&output, &[])));
     assert!(output.join("model.safetensors").is_file());
 }
 
 #[test]
-fn long_name_is_a_fault_of_its_file_alone() {
+fn long_name_fails_only_its_file() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let events = at("archive");
@@ -183,7 +183,7 @@ fn long_name_is_a_fault_of_its_file_alone() {
     }
     simulated(events.join("short.h5"), Class::Gamma, 140_000, seed());
     succeed(&mut program(&score(&at("hdf5"), &events)));
-    // `.csv` is a letter longer than `.h5`.
+    // `.csv` is one letter longer than `.h5`.
     let csv = [score(&at("csv"), &events), arguments!["--format", "csv"].to_vec()].concat();
     for n in [1, 2] {
         let outcome = run(&mut ranks(n, &csv));
@@ -238,7 +238,7 @@ fn endless_or_absurd_text_file_is_refused() {
     ] {
         refused(&run(&mut program(&convert)), INPUT, &["/dev/zero: "]);
     }
-    // A pipe of usual length is read.
+    // A pipe of ordinary length is read.
     let given = std::fs::File::open(&trained().configuration).expect("a configuration");
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let feeding = std::thread::spawn(move || {
@@ -309,7 +309,8 @@ fn broken_link_to_a_file_fails_alone() {
             refused(&verified, PARTIAL, &[lost]);
         }
     }
-    // A link that is added later is named by `verify`, and once it leads to its file all is done.
+    // `verify` names a link that is added later. Once the link leads to its file, everything
+    // succeeds.
     let mut night = score(&at("plain-0"), &at("archive/night-2"));
     night.extend(arguments!["--root", at("archive")]);
     succeed(&mut program(&night));
@@ -352,7 +353,7 @@ fn broken_link_is_named_by_each_command() {
                 let partial =
                     is_file && ["score", "extract"].iter().any(|name| command[0] == *name);
                 if partial {
-                    continue; // it fails alone
+                    continue; // the file fails alone
                 }
                 let outcome = run(&mut program(&command));
                 assert_eq!(outcome.code, Some(INPUT), "{command:?}: {}", outcome.stderr);
@@ -403,7 +404,7 @@ fn pipe_as_a_table_or_list_is_refused_unopened() {
         }
         assert!(!output.exists(), "{command:?}");
     }
-    // The standard input, where it is a pipe.
+    // The standard input as a pipe.
     let mut convert = program(&arguments!["convert", "/dev/stdin", "-o", &output]);
     let status = convert.stdin(std::process::Stdio::piped()).output().expect("a status");
     let printed = String::from_utf8_lossy(&status.stderr);

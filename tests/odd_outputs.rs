@@ -1,4 +1,5 @@
-//! Outputs whose name belongs to a pipe, socket, folder or link: only regular files are replaced.
+//! An output whose name belongs to a pipe, socket, folder or link: only regular files are
+//! replaced.
 
 use crate::support::{arguments, folder, hash, program, run, simulated, succeed, trained};
 use std::ffi::OsString;
@@ -10,7 +11,7 @@ use taiga_flow::config::Class;
 const USAGE: i32 = 2;
 const ROW: &str = "28.7967,16.0021,2.6449,0.3918,0.1982,27.7004,22.011,-8.2027,40.092,81.8828,g\n";
 
-/// Each command that writes files, with the name of one of them below a folder.
+/// Returns each command that writes files, with the path of one of its files below a folder.
 fn commands(root: &Path, folder: &Path) -> Vec<(Vec<OsString>, PathBuf)> {
     let (gamma, model, run) = (&trained().gamma, &trained().model, &trained().run);
     let (table, out) = (root.join("table.csv"), |name: &str| folder.join(name));
@@ -98,7 +99,7 @@ fn link_to_a_file_is_replaced_by_the_output() {
     assert_eq!(hash(&target), before);
 }
 
-/// Runs a command with `--overwrite` where `foreign` has the name of its output.
+/// Checks that a command with `--overwrite` keeps a file `foreign` at the path of its output.
 fn assert_kept(command: &[OsString], output: &Path, foreign: &[u8]) {
     std::fs::create_dir_all(output.parent().expect("a folder")).expect("a folder");
     std::fs::write(output, foreign).expect("a file");
@@ -114,7 +115,7 @@ fn assert_kept(command: &[OsString], output: &Path, foreign: &[u8]) {
 }
 
 #[test]
-fn overwrite_replaces_only_outputs_of_the_command() {
+fn overwrite_replaces_only_outputs_of_command() {
     let folder = folder();
     let output = folder.path().join("out");
     let mut all = commands(folder.path(), &output);
@@ -131,7 +132,7 @@ fn overwrite_replaces_only_outputs_of_the_command() {
         made.push(read(path));
         std::fs::remove_dir_all(&output).expect("the folder");
     }
-    // Files of other commands of the program: of each another one.
+    // Files of all other commands of the program.
     for (i, (command, path)) in all.iter().enumerate() {
         for (j, (other, _)) in all.iter().enumerate().filter(|(j, _)| *j != i) {
             assert_ne!(made[i], made[j], "{command:?} {other:?}");
@@ -162,7 +163,7 @@ fn season_replaces_only_pages_and_its_own_json() {
     let of_season = std::fs::read(out.join("season.json")).expect("a season");
     assert_kept(&compare, &out.join("comparison.json"), &of_season);
     std::fs::remove_file(out.join("season.json")).expect("the season");
-    // Its page is there, and was not asked to be replaced.
+    // Its page exists, and `--overwrite` was not given.
     let outcome = run(&mut program(&season));
     assert_eq!(outcome.code, Some(USAGE), "{}", outcome.stderr);
     succeed(program(&season).arg("--overwrite"));

@@ -1,5 +1,6 @@
-//! Hadrons from experimental files: no false hole, the gammas among them stated, no event
-//! scored by a model that saw its run, and what simulation and data differ in told before.
+//! Hadrons from experimental files: no artificial hole, a stated gamma contamination, no event
+//! scored by a model trained on its run, and early reports of differences between simulation and
+//! data.
 
 use crate::support::nights::{self, Cuts};
 use crate::support::{
@@ -55,7 +56,7 @@ fn write(path: &Path, events: &[ToyEvent], run: i64, class: i8) {
 }
 
 impl Season {
-    /// Runs of hadrons with gammas of the source among them, of unknown class.
+    /// Writes runs of hadrons of unknown class that contain gammas of the source.
     fn new() -> Season {
         let folder = folder();
         let (mut files, mut left) = (Vec::new(), [0u64; 2]);
@@ -67,7 +68,7 @@ impl Season {
             let mut events = part(Class::Hadron, HADRONS);
             let gammas = part(Class::Gamma, GAMMAS);
             for (which, events) in [(0, &gammas), (1, &events)] {
-                let away = |e: &&ToyEvent| Cuts::Study.see(e, 0).theta2 >= EXCLUDED;
+                let away = |e: &&ToyEvent| Cuts::Study.project(e, 0).theta2 >= EXCLUDED;
                 left[which] += events.iter().filter(away).count() as u64;
             }
             events.extend(gammas);
@@ -167,12 +168,12 @@ fn off_source_hadrons_have_no_hole_on_any_ranks() {
     assert!(models.iter().all(|model| hash(model) == hash(&models[0])));
     let card = card(&models[0]);
     assert_eq!(card.version, 6);
-    let off = card.training.off_source.expect("what was done");
+    let off = card.training.off_source.expect("a record of the selection");
     assert!(off.runs.len() < RUNS as usize && !off.runs.is_empty());
     let survival: Vec<f64> = off.survival.iter().flatten().copied().collect();
     let mean = survival.iter().sum::<f64>() / survival.len() as f64;
     assert_eq!(survival.len(), 9);
-    assert!(mean < 0.99, "something was left out: {survival:?}");
+    assert!(mean < 0.99, "no event was excluded: {survival:?}");
     assert!(survival.iter().all(|s| (s / mean - 1.0).abs() < 0.06), "{survival:?}");
     let rows = card.training.flows["hadron"].rows.expect("counts");
     assert!(rows.on_source > 0 && rows.test > 0, "{rows:?}");
@@ -183,7 +184,7 @@ fn off_source_hadrons_have_no_hole_on_any_ranks() {
         (share.value - truth).abs() < 4.0 * share.error + 0.1 * truth,
         "{share}, truly {truth}"
     );
-    assert!(share.error < 0.5 * truth, "{share}, truly {truth}: measured at all");
+    assert!(share.error < 0.5 * truth, "{share}, truly {truth}: too imprecise");
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn positions_with_hole_and_bad_runs_are_refused() {
     season.refused(&configuration, &["data.off=[]"], 2, "without data.off");
     season.refused(&configuration, &["off_source.run=\"event\""], 3, "event");
     let far = ["off_source.exclude_theta2=1.0", "off_source.positions=[45.0]"];
-    season.refused(&configuration, &far, 3, "cuts a hole into alpha");
+    season.refused(&configuration, &far, 3, "causes a hole in alpha");
     let one = format!("data.off=[{:?}]", season.files[0].display().to_string());
     season.refused(&configuration, &[&one], 3, "too few runs");
     let skewed = r#"features.columns=[{name="size",transform="log10"},{name="skewness"}]"#;
@@ -208,7 +209,7 @@ fn positions_with_hole_and_bad_runs_are_refused() {
 }
 
 #[test]
-fn gammas_given_as_experimental_hadrons_are_refused() {
+fn gammas_given_as_hadron_data_are_refused() {
     let season = Season::new();
     let (mut gammas, mut strong) = (Vec::new(), Vec::new());
     for number in 0..6_i64 {
@@ -227,7 +228,7 @@ fn gammas_given_as_experimental_hadrons_are_refused() {
     let configuration = season.configuration("");
     let set = format!("data.off={gammas:?}");
     season.refused(&configuration, &[&set], 3, "most events of the experimental files are gammas");
-    // A strong source is warned of, and nothing of a usual one.
+    // A strong source causes a warning, a usual one does not.
     let set = format!("data.off={strong:?}");
     let (_, printed) = season.train(&configuration, "strong", &[&set]);
     assert!(printed.contains("learns these gammas as hadrons"), "{printed}");
@@ -252,7 +253,7 @@ fn no_event_is_scored_by_model_of_its_own_run() {
     for fold in 0..3 {
         let set = format!("off_source.fold={fold}");
         let (model, _) = season.train(&configuration, &format!("fold-{fold}"), &[&set]);
-        let off = card(&model).training.off_source.expect("what was done");
+        let off = card(&model).training.off_source.expect("a record of the selection");
         let refusing = season.path(&format!("refused-{fold}"));
         let mut command = program(&arguments!["score", "-m", &model, "-o", &refusing]);
         let outcome = run(command.args(&season.files));
@@ -279,7 +280,7 @@ fn no_event_is_scored_by_model_of_its_own_run() {
         let rows = off.runs.len() as u64 * (HADRONS + GAMMAS);
         assert_eq!(used.as_u64(), Some(rows), "{}", report["unusable"]);
     }
-    assert_eq!(scored, vec![1; RUNS as usize], "each run has one model that may score it");
+    assert_eq!(scored, vec![1; RUNS as usize], "one model may score each run");
     let missing = |folds: &[u64], name: &str| -> bool {
         let mut season_of = program(&arguments!["season", "-o", season.path(name)]);
         season_of.args(["--threshold", "-1000"]);
@@ -302,7 +303,7 @@ fn differing_simulated_hadrons_are_reported() {
     let of = |path: &Path| format!("data.hadron=[{:?}]", path.display().to_string());
     let (model, printed) = season.train(&configuration, "alike", &[&of(&alike)]);
     let comparison = |model: &Path| {
-        let off = card(model).training.off_source.expect("what was done");
+        let off = card(model).training.off_source.expect("a record of the selection");
         off.comparison.expect("a comparison")
     };
     assert!(comparison(&model).auc.expect("an AUC") < 0.6, "{:?}", comparison(&model));
@@ -317,7 +318,7 @@ fn differing_simulated_hadrons_are_reported() {
 }
 
 #[test]
-fn check_refuses_what_training_would() {
+fn check_refuses_like_training() {
     let season = Season::new();
     let configuration = season.configuration("");
     let check = |path: &Path, quick: bool| {
@@ -331,10 +332,10 @@ fn check_refuses_what_training_would() {
     assert_eq!(good.code, Some(0), "{}", good.stderr);
     let report: serde_json::Value = serde_json::from_str(&good.stdout).expect("a report");
     let files = report["files"].as_array().expect("files");
-    assert_eq!(files.len(), 1 + RUNS as usize, "the experimental files are among them");
+    assert_eq!(files.len(), 1 + RUNS as usize, "experimental files are included");
     assert!(report["training"].is_null());
 
-    let spoiled = |name: &str, from: &str, to: &str| {
+    let changed = |name: &str, from: &str, to: &str| {
         let path = season.path(name);
         let whole = text(&configuration);
         assert!(whole.contains(from), "{from}");
@@ -351,32 +352,32 @@ fn check_refuses_what_training_would() {
         );
         let output = season.path("refused");
         let trained = run(&mut program(&arguments!["train", "-c", path, "-o", &output]));
-        assert_ne!(trained.code, Some(0), "{expected}: training refuses it too");
+        assert_ne!(trained.code, Some(0), "{expected}: training must refuse it too");
     };
-    let gone = spoiled("gone.toml", "run-*.h5", "gone-*.h5");
+    let gone = changed("gone.toml", "run-*.h5", "gone-*.h5");
     both(&gone, true, "gone-");
-    let one = spoiled("one.toml", "run-*.h5", "run-00.h5");
+    let one = changed("one.toml", "run-*.h5", "run-00.h5");
     both(&one, false, "too few runs");
-    let keyless = spoiled("keyless.toml", "folds = 3", "folds = 3\nrun = \"night\"");
+    let keyless = changed("keyless.toml", "folds = 3", "folds = 3\nrun = \"night\"");
     both(&keyless, true, "night");
-    let hole = spoiled(
+    let hole = changed(
         "hole.toml",
         &format!("exclude_theta2 = {EXCLUDED}"),
         "exclude_theta2 = 1.0\npositions = [45.0]",
     );
-    both(&hole, false, "cuts a hole into alpha");
+    both(&hole, false, "causes a hole in alpha");
     // A file that is data and simulation at once.
     let first = season.files[0].display().to_string();
-    let twice = spoiled("twice.toml", "off = [", &format!("hadron = [{first:?}]\noff = ["));
+    let twice = changed("twice.toml", "off = [", &format!("hadron = [{first:?}]\noff = ["));
     both(&twice, true, "run-00.h5");
-    // An axis that is not the one alpha was computed with.
+    // An axis other than the one that alpha was computed with.
     let path = season.path("run-00.h5");
     let mut events = Events::read(&path);
     events.feature("axis").iter_mut().for_each(|axis| *axis += 40.0);
     std::fs::remove_file(&path).expect("removed");
     events.write(&path);
     both(&configuration, false, "alpha");
-    // And one that is damaged.
+    // A damaged file.
     std::fs::write(&path, b"nothing").expect("written");
     both(&configuration, true, "run-00.h5");
 }
@@ -384,7 +385,7 @@ fn check_refuses_what_training_would() {
 #[test]
 fn telescopes_of_a_run_are_in_one_fold() {
     let season = Season::new();
-    // Pairs of files are the two telescopes of one run.
+    // Each pair of files is two telescopes of one run.
     for (number, path) in season.files.iter().enumerate() {
         let mut events = Events::read(path);
         let rows = events.rows();
@@ -394,16 +395,17 @@ fn telescopes_of_a_run_are_in_one_fold() {
     }
     let configuration = season.configuration("");
     let (model, _) = season.train(&configuration, "runs", &[]);
-    let off = card(&model).training.off_source.expect("what was done");
+    let off = card(&model).training.off_source.expect("a record of the selection");
     assert_eq!(off.run, "run");
     assert!(off.runs.iter().all(|run| (1000..1000 + RUNS / 2).contains(run)), "{:?}", off.runs);
-    // With a name that is asked for, or where one file does not tell it, files count.
+    // With another key by `off_source.run`, or if one file lacks the key `run`, files count as
+    // runs.
     let (model, _) = season.train(&configuration, "named", &["off_source.run=run_id"]);
-    assert_eq!(card(&model).training.off_source.expect("what was done").run, "run_id");
+    assert_eq!(card(&model).training.off_source.expect("a record").run, "run_id");
     let mut events = Events::read(&season.files[3]);
     events.features.retain(|(name, _)| name != "run"); // read as floating point
     std::fs::remove_file(&season.files[3]).expect("removed");
     events.write(&season.files[3]);
     let (model, _) = season.train(&configuration, "mixed", &[]);
-    assert_eq!(card(&model).training.off_source.expect("what was done").run, "run_id");
+    assert_eq!(card(&model).training.off_source.expect("a record").run, "run_id");
 }

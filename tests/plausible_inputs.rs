@@ -1,6 +1,7 @@
-//! Inputs that would give meaningless results are refused or warned about: angles in another
-//! unit, sources moved away from gammas, images of impossible size, cuts that remove all events,
-//! and images of one shower in several parts of a split.
+//! Inputs that would give meaningless results are refused or cause a warning.
+//!
+//! The tests use angles in other units, displaced sources of gammas, impossible image sizes, cuts
+//! that remove all events, and images of one shower in several parts of a split.
 
 use crate::support::{
     Events, Outcome, arguments, configuration, folder, json, program, public_data, run, seed,
@@ -25,7 +26,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// A sample table with some columns changed: (column, new value of an old one).
+/// A changed column of a sample table: (column, function of the old value).
 type Change<'a> = (&'a str, &'a dyn Fn(f64) -> f64);
 
 fn changed(name: &str, output: &Path, changes: &[Change]) -> PathBuf {
@@ -48,7 +49,7 @@ fn changed(name: &str, output: &Path, changes: &[Change]) -> PathBuf {
     output.to_path_buf()
 }
 
-/// Runs what must end with this code and say all of these texts on standard error.
+/// Runs a command that must exit with this code and print all of these texts on standard error.
 fn refused(command: &[OsString], code: i32, texts: &[&str]) -> Outcome {
     let outcome = run(&mut program(command));
     assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
@@ -58,7 +59,7 @@ fn refused(command: &[OsString], code: i32, texts: &[&str]) -> Outcome {
     outcome
 }
 
-/// One column of an event file, through the schema that fits it.
+/// Reads one column of an event file through the schema that fits it.
 fn quantity(path: &Path, name: &str) -> (Vec<f32>, String) {
     let schema = Schema::detect(path).expect("a schema");
     let table = Table::open(path, &schema).expect("a table");
@@ -121,7 +122,7 @@ fn directions_in_another_unit_warn() {
     }
     let summary = json(&arguments!["--overwrite", "convert", &table, "-o", &output]);
     assert_eq!(texts(&summary["warnings"]).len(), 1, "{summary}");
-    // Experimental tables have degrees.
+    // Experimental tables use degrees.
     let radians = |_: f64| 0.959_931;
     let table =
         changed("taiga-experiment.csv", &folder.path().join("r.csv"), &[("tel_el", &radians)]);
@@ -324,7 +325,7 @@ fn public_tables_are_plausible() {
     }
 }
 
-/// Toy gammas with widths three times too large, and a configuration that cuts on them.
+/// Writes toy gammas with three times their width, and a configuration that cuts on it.
 fn wide_events(folder: &Path) -> (PathBuf, Events) {
     let gamma = simulated(folder.join("toy.h5"), Class::Gamma, 3000, seed());
     let mut events = Events::read(&gamma);
@@ -342,7 +343,8 @@ fn wide_events(folder: &Path) -> (PathBuf, Events) {
     (path, events)
 }
 
-/// Cuts in their order, and how many rows fail each, only it, and are left: counted row by row.
+/// Returns for each cut in order how many rows fail it, fail only it, and remain: counted row by
+/// row.
 fn counted(events: &mut Events) -> [Vec<u64>; 3] {
     let columns = ["size", "width", "con2", "length", "dist", "alpha"]
         .map(|name| events.feature(name).clone());
@@ -453,7 +455,8 @@ fn training_names_the_cuts_that_removed_events() {
     assert!(!output.join("model.safetensors").exists());
 }
 
-/// Text of cleaned images: showers thrown several times, as TAIGA's program writes it.
+/// Returns a text of cleaned images in the format of TAIGA's program, with several scatters per
+/// shower.
 fn image_text(showers: u64, throws: u64, seed: u64) -> String {
     let camera = Camera::by_name("taiga-595").expect("a camera");
     let stream = Stream::new(seed, "image text", &[]);
@@ -521,7 +524,7 @@ fn image_text_has_the_keys_of_hillas_tables() {
             report["files"][file]["contents"]["columns"].as_array().cloned().unwrap_or_default();
         columns.iter().filter_map(|c| c["name"].as_str().map(str::to_string)).collect()
     };
-    // What images give and Hillas tables do not: signs along the axis, and the charge at the edge.
+    // Columns of images that Hillas tables lack: signs along the axis, and the charge at the edge.
     let tables = [names(2), names(3)].concat();
     let own: Vec<String> = names(0).into_iter().filter(|name| !tables.contains(name)).collect();
     assert_eq!(own, ["leakage", "skewness_l", "status"]);

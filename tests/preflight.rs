@@ -1,8 +1,8 @@
-//! What would go wrong later on some rank is refused before the first step, with advice.
+//! Errors that would occur later on some rank are refused before the first step, with advice.
 
 use crate::support::{
-    Case, Outcome, arguments, has_extension, program, ranks, result, run, skewed, skip, succeed,
-    text, trained, tree,
+    Case, Outcome, arguments, has_extension, program, ranks, ranks_with_clock_skew, result, run,
+    skip, succeed, text, trained, tree,
 };
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ const ENVIRONMENT: i32 = 5;
 const SHORT: &str = "[train]\nepochs = 2\nbatch = 1024\nshards = 4\n";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
 
-/// Two ranks, the second of which is started with another command line.
-pub fn with_another(first: &[OsString], second: &[OsString]) -> Outcome {
+/// Runs two ranks, the second with another command line.
+pub fn run_two_commands(first: &[OsString], second: &[OsString]) -> Outcome {
     let mut command = ranks(1, first);
     command.args([":", "-n", "1"]).args(second);
     run(&mut command)
@@ -38,7 +38,7 @@ fn ranks_with_unequal_configurations_are_refused() {
     std::fs::write(&other, changed).expect("a configuration");
     let first = case.train(&output, &[]);
     let second = arguments!["train", "-c", &other, "-o", &output, "--threads", "1"];
-    let outcome = with_another(&first, &command_of(Path::new(PROGRAM), &second));
+    let outcome = run_two_commands(&first, &command_of(Path::new(PROGRAM), &second));
     refused(&outcome, &["the configuration is not the same on all ranks", "of rank 1 on"]);
     assert!(!output.exists());
 }
@@ -48,33 +48,33 @@ fn ranks_with_different_builds_are_refused() {
     let case = Case::new(2000, SHORT);
     let (output, other) = (case.at("run"), case.at("taiga-flow"));
     let mut bytes = std::fs::read(PROGRAM).expect("the program");
-    bytes.push(0); // what is behind an ELF file changes nothing but its hash
+    bytes.push(0); // a byte after the ELF image changes only the hash of the file
     std::fs::write(&other, bytes).expect("a copy");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&other, executable).expect("a program");
     let command = case.train(&output, &[]);
-    let outcome = with_another(&command, &command_of(&other, &command));
+    let outcome = run_two_commands(&command, &command_of(&other, &command));
     refused(&outcome, &["the program is not the same on all ranks", "start the same file"]);
     assert_eq!(outcome.stderr.matches("is not the same").count(), 1, "{}", outcome.stderr);
     assert!(!output.exists());
-    // The very same file under another name is the same program.
+    // A copy of the same file is the same program.
     std::fs::copy(PROGRAM, &other).expect("a copy");
-    let outcome = with_another(&command, &command_of(&other, &command));
+    let outcome = run_two_commands(&command, &command_of(&other, &command));
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
 }
 
-/// A command line that runs the program where `folder` is a file system of its own.
-fn elsewhere(folder: &Path, options: &str, arguments: &[OsString]) -> Vec<OsString> {
+/// Returns a command line that runs the program with a file system of its own at `folder`.
+fn with_own_disk(folder: &Path, options: &str, arguments: &[OsString]) -> Vec<OsString> {
     after(&format!("mount -t tmpfs -o {options} tmpfs '{}'", folder.display()), arguments)
 }
 
-/// The same where another file, or folder, lies under the name of one.
-fn with_instead(other: &Path, path: &Path, arguments: &[OsString]) -> Vec<OsString> {
+/// Returns a command line that runs the program with another file or folder mounted at `path`.
+fn with_bind_mount(other: &Path, path: &Path, arguments: &[OsString]) -> Vec<OsString> {
     let bind = format!("mount --bind '{}' '{}'", other.display(), path.display());
     after(&bind, arguments)
 }
 
-/// A command line that runs the program in a world of its own, after a command in it.
+/// Returns a command line that runs the program in its own mount namespace, after a command there.
 pub fn after(prepared: &str, arguments: &[OsString]) -> Vec<OsString> {
     let mount = format!("{prepared} && exec \"$0\" \"$@\"");
     let shell = arguments!["unshare", "-r", "-m", "sh", "-c", mount, PROGRAM];
@@ -92,7 +92,7 @@ pub fn can_mount() -> bool {
 }
 
 #[test]
-fn a_run_folder_that_is_not_shared_is_refused() {
+fn run_folder_not_shared_is_refused() {
     if !can_mount() {
         return;
     }
@@ -100,18 +100,18 @@ fn a_run_folder_that_is_not_shared_is_refused() {
     let place = case.at("local");
     std::fs::create_dir(&place).expect("a folder");
     let command = case.train(&place.join("run"), &[]);
-    let outcome = with_another(&command, &elsewhere(&place, "size=9m", &command));
+    let outcome = run_two_commands(&command, &with_own_disk(&place, "size=9m", &command));
     refused(&outcome, &["is not shared by all ranks", "nothing of it on"]);
     assert!(tree(&place).is_empty(), "{:?}", tree(&place));
-    // The same for scores, of which every rank writes some.
+    // The same for scores, because every rank writes some.
     let score =
         arguments!["score", "-m", &trained().model, "-o", place.join("scores"), &trained().gamma];
-    let outcome = with_another(&score, &elsewhere(&place, "size=9m", &score));
+    let outcome = run_two_commands(&score, &with_own_disk(&place, "size=9m", &score));
     refused(&outcome, &["is not shared by all ranks"]);
     assert!(!tree(&place).keys().any(|name| has_extension(name, "h5")), "{:?}", tree(&place));
 }
 
-/// What a node has under the same path as the others, but not the same.
+/// A file that differs on a node although its path is the same.
 #[test]
 fn differing_file_at_same_path_is_refused() {
     if !can_mount() {
@@ -122,7 +122,8 @@ fn differing_file_at_same_path_is_refused() {
     std::fs::write(&other, text(&case.configuration).replace("hidden = [24]", "hidden = [25]"))
         .expect("a configuration");
     let command = case.train(&output, &[]);
-    let outcome = with_another(&command, &with_instead(&other, &case.configuration, &command));
+    let outcome =
+        run_two_commands(&command, &with_bind_mount(&other, &case.configuration, &command));
     refused(&outcome, &["the configuration is not the same on all ranks", "of rank 1 on"]);
     assert!(!output.exists());
 
@@ -131,12 +132,12 @@ fn differing_file_at_same_path_is_refused() {
     let (run, scores) = (case.at("other"), case.at("scores"));
     succeed(&mut program(&case.train(&run, &[])));
     let score = arguments!["score", "-m", &model, "-o", &scores, &trained().gamma];
-    let instead = with_instead(&run.join("model.safetensors"), &model, &score);
-    let outcome = with_another(&score, &instead);
+    let instead = with_bind_mount(&run.join("model.safetensors"), &model, &score);
+    let outcome = run_two_commands(&score, &instead);
     refused(&outcome, &["the model is not the same on all ranks", "of rank 1 on"]);
     assert!(!scores.exists());
-    // The very same model from another place is the same model.
-    let outcome = with_another(&score, &with_instead(&trained().model, &model, &score));
+    // A copy of the same model at another path is the same model.
+    let outcome = run_two_commands(&score, &with_bind_mount(&trained().model, &model, &score));
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
 }
 
@@ -160,10 +161,10 @@ fn inputs_seen_differently_by_a_rank_are_refused() {
     let extract = arguments!["extract", "-o", &scores, &archive];
     for command in [&train[..], &score, &extract] {
         for (line, found) in [
-            (elsewhere(&archive, "size=1m", command), "No such file"),
-            (with_instead(&old, &archive, command), " bytes, on "),
+            (with_own_disk(&archive, "size=1m", command), "No such file"),
+            (with_bind_mount(&old, &archive, command), " bytes, on "),
         ] {
-            let outcome = with_another(command, &line);
+            let outcome = run_two_commands(command, &line);
             refused(&outcome, &["an input is not the same on all ranks", "rank 1: ", found]);
             assert!(!run.exists() && !scores.exists());
         }
@@ -181,15 +182,15 @@ fn clock_skew_is_reported_or_refused() {
         (&train, 0, 45, "behind"),
         (&score, 1, -86_400, "behind"),
     ] {
-        let outcome = run(&mut skewed(2, command, victim, seconds));
+        let outcome = run(&mut ranks_with_clock_skew(2, command, victim, seconds));
         let context = format!(" s {way} that of rank 0");
         refused(&outcome, &["the clocks of the ranks differ", "the clock of rank 1 on ", &context]);
         assert!(!run_folder.exists() && !scores.exists());
     }
-    // What a cluster without a common clock drifts by changes no bit of a model.
+    // The usual clock drift of a cluster does not change the model.
     let whole = case.at("whole");
     succeed(&mut program(&case.train(&whole, &[])));
-    let outcome = succeed(&mut skewed(2, &train, 1, -7));
+    let outcome = succeed(&mut ranks_with_clock_skew(2, &train, 1, -7));
     assert!(outcome.stderr.contains("behind that of rank 0"), "{}", outcome.stderr);
     assert_eq!(result(&run_folder), result(&whole));
 }
@@ -202,40 +203,40 @@ fn full_or_read_only_disk_is_refused_at_start() {
     let case = Case::new(2000, SHORT);
     let place = case.at("disk");
     std::fs::create_dir(&place).expect("a folder");
-    // 2.2 MB of state.
+    // A checkpoint has 2.2 MB.
     let command = case.train(&place.join("run"), &["--set", "model.hidden=[2000]"]);
     let on = |options: &str| {
-        let line = elsewhere(&place, options, &command);
+        let line = with_own_disk(&place, options, &command);
         run(Command::new(&line[0]).args(&line[1..]))
     };
     let outcome = on("size=1m");
     refused_disk(&outcome, &["disk full", "room for "]);
     let outcome = on("ro");
     refused_disk(&outcome, &["cannot"]);
-    // One that has room goes on to the end.
+    // A disk with enough space succeeds.
     let outcome = on("size=20m");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    // Scores of 30 000 events, of which both ranks write some, on a disk that both see.
+    // Scores of 30 000 events per file: both ranks write to a disk that both see.
     let files = [&trained().gamma, &trained().hadron];
     let score =
         arguments!["score", "-m", &trained().model, "-o", place.join("scores"), files[0], files[1]];
     for (options, expected) in [("size=64k", "disk full"), ("ro", "cannot")] {
         let job =
             [&["mpirun".into(), "-n".into(), "2".into(), PROGRAM.into()], &score[..]].concat();
-        let outcome = run(&mut on_ranks_where(&place, options, &job));
+        let outcome = run(&mut ranks_with_own_disk(&place, options, &job));
         assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);
         assert!(outcome.stderr.contains(expected), "'{expected}' is not in: {}", outcome.stderr);
         assert!(!outcome.stderr.contains("scoring 2 file(s)"), "too late: {}", outcome.stderr);
     }
 }
 
-/// A launcher and its ranks where `folder` is a file system of their own.
-fn on_ranks_where(folder: &Path, options: &str, job: &[OsString]) -> Command {
+/// Returns a launcher and its ranks with a file system of their own at `folder`.
+fn ranks_with_own_disk(folder: &Path, options: &str, job: &[OsString]) -> Command {
     let mount =
         format!("mount -t tmpfs -o {options} tmpfs '{}' && exec \"$0\" \"$@\"", folder.display());
     let mut command = Command::new("unshare");
     command.args(["-r", "-m", "sh", "-c", &mount]).args(job);
-    // Of a launcher: what its environment says.
+    // Set the launcher's environment variables.
     for (name, value) in ranks(2, &[]).get_envs() {
         if let Some(value) = value {
             command.env(name, value);

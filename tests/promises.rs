@@ -1,8 +1,8 @@
-//! What the program promises, tested from outside: one module per promise.
+//! Tests of the program from outside: one module per property.
 //!
-//! Inputs are made afresh for every run, from a seed that a failing test prints;
-//! `TAIGA_FLOW_TEST_SEED` repeats it. Public data are looked for in the folder that
-//! `TAIGA_FLOW_TEST_DATA` names. `tests/run.sh` sets everything up.
+//! Inputs are generated in every run from a seed that a failing test prints.
+//! `TAIGA_FLOW_TEST_SEED` repeats a run with this seed. `TAIGA_FLOW_TEST_DATA` names the folder of
+//! public data. `tests/run.sh` sets up everything.
 
 mod archive;
 mod archive_sequences;

@@ -1,7 +1,7 @@
-//! The same bits on any number of ranks and threads, and after any kill and resume.
+//! Training gives the same bits on any number of ranks and threads, and after any kill and resume.
 
 use crate::support::{
-    Watched, arguments, configuration, end, folder, hash, newest_checkpoint, program,
+    Watched, arguments, configuration, folder, hash, kill, newest_checkpoint, program,
     rank_processes, ranks, run, seed, send_user1, simulated, succeed, train_on_threads, training,
     wait_for_step,
 };
@@ -11,7 +11,7 @@ use taiga_flow::config::Class;
 
 const EVENTS: u64 = 20_000;
 
-/// A training of some seconds, and the folder of its inputs.
+/// A training of some seconds, and its input folder.
 struct Case {
     folder: tempfile::TempDir,
     configuration: PathBuf,
@@ -39,7 +39,7 @@ impl Case {
     }
 }
 
-/// What must be equal: the model's bytes and the metrics' text.
+/// Returns the values that must be equal between runs: model hash and metrics text.
 fn result(run: &Path) -> (String, String) {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     (hash(&run.join("model.safetensors")), metrics)
@@ -65,7 +65,7 @@ fn model_bytes_equal_on_any_ranks_and_threads() {
         succeed(&mut ranks(count, &case.command(&output, &[])));
         assert_eq!(result(&output), expected, "{count} ranks");
     }
-    // Equality means something: another seed gives other bytes.
+    // Negative control: another seed gives other bytes.
     let other = case.output("other");
     succeed(&mut program(&case.command(&other, &["--set", "train.seed=2"])));
     assert_ne!(result(&other).0, expected.0);
@@ -105,7 +105,7 @@ fn resuming_on_other_ranks_ends_with_same_bytes() {
     wait_for_step(&mut training, &output, first_kill);
     let processes = rank_processes(&training);
     assert_eq!(processes.len(), 2);
-    processes.into_iter().for_each(end);
+    processes.into_iter().for_each(kill);
     assert!(!training.wait().success());
     assert!(!output.join("model.safetensors").exists());
     let killed_at = newest_checkpoint(&output).expect("a checkpoint");
@@ -126,7 +126,7 @@ fn resuming_on_other_ranks_ends_with_same_bytes() {
 
     succeed(&mut ranks(3, &command));
     assert_eq!(result(&output), expected);
-    // A finished run stays as it is.
+    // A finished run is not changed.
     let again = succeed(&mut ranks(2, &command));
     assert!(again.stdout.contains("finished before"), "{}", again.stdout);
     assert_eq!(result(&output), expected);
@@ -142,7 +142,7 @@ fn dead_rank_ends_all_and_training_resumes() {
     let mut training = Watched::start(&mut ranks(3, &command));
     wait_for_step(&mut training, &output, 3 + seed() % 20);
     let processes = rank_processes(&training);
-    end(processes[(seed() % 3) as usize]);
+    kill(processes[(seed() % 3) as usize]);
     assert!(!training.wait().success());
     assert!(!output.join("model.safetensors").exists());
     let outcome = succeed(&mut program(&command));

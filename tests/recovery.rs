@@ -1,8 +1,8 @@
-//! What was there stays until what replaces it is whole, and an interrupted scoring goes on
-//! with what it has finished.
+//! Existing files stay until their replacement is complete, and an interrupted scoring resumes
+//! with its finished files.
 
 use crate::support::{
-    Case, Watched, arguments, configuration, end, folder, hash, json, program, ranks, run, seed,
+    Case, Watched, arguments, configuration, folder, hash, json, kill, program, ranks, run, seed,
     simulated, succeed, text, trained, tree,
 };
 use std::path::Path;
@@ -20,7 +20,7 @@ fn overwrite_replaces_old_run_only_on_success() {
     let command = case.train(&run_folder, &["--overwrite"]);
     succeed(&mut program(&command));
     let before = tree(&run_folder);
-    // Found only when the rows are read: too many of them cannot be used.
+    // This error is only found when the rows are read: too many of them are unusable.
     let bad = case.train(&run_folder, &["--overwrite", "--set", "data.bad_rows=0.0", "--set"]);
     let column = "features.columns=[{name=\"asym\",transform=\"log10\"},{name=\"size\"}]";
     for count in [1, 2] {
@@ -46,13 +46,13 @@ fn set_aside_run_survives_killed_replacement() {
     let mut training = Watched::start(&mut program(&case.train(&run_folder, &rarely)));
     let lines = |run: &Path| text(&run.join("metrics.jsonl")).lines().count();
     while !run_folder.join("replaced/model.safetensors").exists() || lines(&run_folder) < 3 {
-        assert_eq!(training.ended(), None);
+        assert_eq!(training.exit_status(), None);
         std::thread::sleep(Duration::from_millis(2));
     }
-    end(training.id());
+    kill(training.id());
     assert!(!training.wait().success());
     assert_eq!(hash(&run_folder.join("replaced/model.safetensors")), old);
-    // One checkpoint of the new run, and the old one may go.
+    // After one checkpoint of the new run, the old one may be removed.
     let stopped = [&rarely[1..], &["--stop-after", "0s"]].concat();
     let outcome = run(&mut program(&case.train(&run_folder, &stopped)));
     assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
@@ -75,12 +75,12 @@ fn stopped_training_with_overwrite_is_resumed() {
     succeed(&mut program(&overwrite));
     succeed(&mut program(&case.train(&whole, &[])));
     assert_eq!(hash(&run_folder.join("model.safetensors")), hash(&whole.join("model.safetensors")));
-    // An unfinished run of another seed is replaced.
+    // `--overwrite` replaces an unfinished run of another seed.
     let outcome = run(&mut program(&case.train(&whole, &["--overwrite", "--stop-after", "0s"])));
     assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
     let other = case.train(&whole, &["--overwrite", "--set", "train.seed=9"]);
     let outcome = succeed(&mut program(&other));
-    assert!(!outcome.stderr.contains("resumed, not replaced"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("resuming instead of replacing"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn outputs_of_other_settings_are_refused() {
     assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("another content of its input"), "{}", outcome.stdout);
     assert_eq!(json(&[&command[..], &arguments!["--overwrite"]].concat())["rows"], 900);
-    // Through a link nothing is written.
+    // Nothing is written through a link.
     let (outside, linked) = (folder.path().join("outside"), folder.path().join("linked"));
     std::fs::create_dir_all(&outside).expect("a folder");
     std::fs::create_dir_all(&linked).expect("a folder");

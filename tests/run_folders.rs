@@ -1,4 +1,4 @@
-//! `verify` of a run folder: its records and its model belong to each other.
+//! `verify` checks that the records and the model of a run folder belong together.
 
 use crate::support::{Case, arguments, program, run, seed, succeed, tree};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn copied(run: &Path, name: &str) -> PathBuf {
     copy
 }
 
-/// The files that `verify` finds wrong, and what it says.
+/// Returns the files that `verify` reports, and its output.
 fn wrong(run_folder: &Path) -> (Vec<String>, String) {
     let outcome = run(&mut program(&arguments!["verify", run_folder]));
     let lines = outcome.stdout.lines().filter_map(|line| line.strip_prefix("wrong: "));
@@ -31,7 +31,7 @@ fn model_of_another_training_is_found() {
     let whole = case.at("run");
     succeed(&mut program(&case.train(&whole, &[])));
     assert_eq!(wrong(&whole).0, [""; 0]);
-    // Another seed, and other data.
+    // Models of another seed and of other data.
     succeed(&mut program(&case.train(&case.at("seed"), &["--set", "train.seed=7"])));
     succeed(&mut program(&other.train(&other.at("run"), &[])));
     for (i, foreign) in [case.at("seed"), other.at("run")].iter().enumerate() {
@@ -40,7 +40,7 @@ fn model_of_another_training_is_found() {
             .expect("a model");
         let (names, printed) = wrong(&copy);
         assert_eq!(names, ["model.safetensors"], "{printed}");
-        assert!(printed.contains("of another training"), "{printed}");
+        assert!(printed.contains("from a different training"), "{printed}");
     }
 }
 
@@ -84,7 +84,7 @@ fn missing_or_altered_record_is_named() {
         let (names, printed) = wrong(&copy);
         assert_eq!(names, [*name], "{i}: {printed}");
     }
-    // A run that was stopped has no model, and may have a torn line.
+    // A stopped run has no model, and may have an incomplete line.
     let stopped = case.at("stopped");
     let outcome = run(&mut program(&case.train(&stopped, &["--stop-after", "0s"])));
     assert_eq!(outcome.code, Some(75), "{}", outcome.stderr);
@@ -92,7 +92,7 @@ fn missing_or_altered_record_is_named() {
     assert_eq!(wrong(&stopped).0, [""; 0]);
 }
 
-/// Replaces the checkpoints of a run by those of another one.
+/// Replaces the checkpoints of a run by those of another run.
 fn exchange_checkpoints(run_folder: &Path, other: &Path) {
     let own = run_folder.join("checkpoints");
     std::fs::remove_dir_all(&own).expect("checkpoints");
@@ -117,7 +117,7 @@ fn checkpoints_of_another_run_are_found() {
         exchange_checkpoints(&run_folder, &foreign);
         let (names, printed) = wrong(&run_folder);
         assert!(names.iter().all(|name| name.starts_with("checkpoints/step-")), "{printed}");
-        assert!(!names.is_empty() && printed.contains("of another run"), "{printed}");
+        assert!(!names.is_empty() && printed.contains("from a different run"), "{printed}");
     }
 }
 
@@ -130,11 +130,11 @@ fn removed_model_of_a_finished_run_is_named() {
     std::fs::remove_file(whole.join(model)).expect("a model");
     let (names, printed) = wrong(&whole);
     assert!(names == [model] && printed.contains("missing"), "{printed}");
-    // Also without the log that says finished.
+    // The same without the log, which records the end of the training.
     let copy = copied(&whole, "without-log");
     std::fs::remove_file(copy.join("train.log")).expect("a log");
     assert_eq!(wrong(&copy).0, [model]);
-    // The same command writes it again.
+    // The same command writes the model again.
     succeed(&mut program(&case.train(&whole, &[])));
     assert_eq!(std::fs::read(whole.join(model)).expect("a model"), before);
     assert_eq!(wrong(&whole).0, [""; 0]);
@@ -159,11 +159,11 @@ fn run_folder_is_refused_as_an_output() {
         for more in [&[][..], &["--overwrite"]] {
             let outcome = run(program(command).args(more));
             assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
-            assert!(outcome.stderr.contains("holds a run"), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("contains a run"), "{}", outcome.stderr);
         }
     }
     assert_eq!(tree(&whole), before);
-    // Scores that an earlier version has written there are verified too.
+    // Scores that an earlier version wrote to a run folder are also verified.
     let scores = case.at("scores");
     succeed(&mut program(&arguments!["score", "-m", &model, "-o", &scores, &gamma]));
     let copy = Command::new("cp").arg("-a").args([&scores.join("."), &whole]).status();

@@ -1,5 +1,5 @@
-//! A season tells the truth: planted sources are found as strong as they are, nights
-//! without one are normal, and what stands in the report is what stands in the files.
+//! The season report is correct: planted sources have their true excess, nights without a source
+//! are consistent with no signal, and the report agrees with the files.
 
 use crate::support::nights::{ANGLES, Cuts, POSITIONS, Pool, calibration, events, poisson};
 use crate::support::scores::{Scores, write_folder};
@@ -14,17 +14,17 @@ use taiga_flow::statistics::distribution::distance_from_normal;
 use taiga_flow::statistics::{Leak, OnOff};
 use taiga_flow_gpu::random::Stream;
 
-/// Nights of the study, fixed: it is one experiment with stated bars.
+/// Seed of the study; it is fixed because the limits belong to one experiment.
 const STUDY_SEED: u64 = 20_261_122;
 const NULL_NIGHTS: u64 = 1000;
 const PLANTED_NIGHTS: u64 = 100;
 const MEAN_ON: f64 = 60.0;
-/// Excess of a planted night, mean.
+/// Mean excess of a planted night.
 const MEAN_EXCESS: f64 = 40.0;
-/// Hadrons that nights are drawn from.
+/// Triggered hadrons that nights are drawn from.
 const POOL: u64 = 500_000;
 
-/// Counts of a night, each event once, and wherever it passes.
+/// Counts of a night: at one position per event, and at every position where an event passes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     counted: [u64; POSITIONS],
@@ -34,13 +34,13 @@ struct Counts {
 
 impl Counts {
     fn take(&mut self, cuts: Cuts, event: &ToyEvent, key: [i64; 2]) {
-        let seen = cuts.see_all(event);
-        let passes = cuts.passes(&seen);
+        let projections = cuts.project_all(event);
+        let passes = cuts.passes(&projections);
         self.overlapping_on += u64::from(passes & 1 == 1 && passes.count_ones() > 1);
         for (k, count) in self.passing.iter_mut().enumerate() {
             *count += passes >> k & 1;
         }
-        if let Some(k) = counted_at(passes, &seen.map(|seen| seen.score), &key) {
+        if let Some(k) = counted_at(passes, &projections.map(|at| at.score), &key) {
             self.counted[k] += 1;
         }
     }
@@ -54,7 +54,7 @@ impl Counts {
     }
 }
 
-/// A night of `hadrons` that triggered and `gammas` from the source, means.
+/// Simulates a night with mean numbers of triggered `hadrons` and of `gammas` from the source.
 fn night(cuts: Cuts, pool: &Pool, number: u64, hadrons: f64, gammas: f64) -> Counts {
     let seed = STUDY_SEED + number;
     let stream = |name: &str| Stream::new(seed, name, &[cuts as u64]);
@@ -65,7 +65,7 @@ fn night(cuts: Cuts, pool: &Pool, number: u64, hadrons: f64, gammas: f64) -> Cou
         let event = pool.draw(stream("which hadron"), draw);
         counts.take(cuts, &event, [seed as i64, draw as i64]);
     }
-    // Gammas of the two selections are others, so that the two studies are independent.
+    // The two selections use different gammas, so that the two studies are independent.
     let first = cuts as u64 * (1 << 40);
     let gammas = events(Class::Gamma, seed, first..first + poisson(gammas, stream("gammas")));
     for (number, event) in gammas.iter().enumerate() {
@@ -74,7 +74,7 @@ fn night(cuts: Cuts, pool: &Pool, number: u64, hadrons: f64, gammas: f64) -> Cou
     counts
 }
 
-/// Hadrons of a night for a mean of MEAN_ON counted at a position, from other draws.
+/// Returns the hadrons per night for a mean count of MEAN_ON per position, from other draws.
 fn hadrons_per_night(cuts: Cuts, pool: &Pool) -> f64 {
     let mut counts = Counts::default();
     let (stream, draws) = (Stream::new(5, "rate", &[]), 400_000);
@@ -92,7 +92,7 @@ fn mean_and_width(values: &[f64]) -> (f64, f64) {
     (mean, (square / (n - 1.0)).sqrt())
 }
 
-/// So many times the stated numbers of nights, for a closer look.
+/// Returns the factor by which more nights than stated are simulated.
 fn closer_look() -> u64 {
     let asked = std::env::var("TAIGA_FLOW_NIGHTS_TIMES").ok();
     asked.map_or(1, |text| text.parse().expect("a number"))
@@ -173,7 +173,7 @@ fn planted_sources_are_found_by_reference_cuts() {
     study(Cuts::Study);
 }
 
-/// The score file of a run: events of a night in the order of their times.
+/// Returns the score file of a run: events of a night in time order.
 fn scores_of(cuts: Cuts, all: &[ToyEvent], run_id: i64, start_ns: i64, seed: u64) -> Scores {
     let stream = Stream::new(seed, "times and order", &[run_id as u64]);
     let mut time = start_ns;
@@ -186,15 +186,15 @@ fn scores_of(cuts: Cuts, all: &[ToyEvent], run_id: i64, start_ns: i64, seed: u64
         ids.push(number as i64);
         times.push(time);
         portions.push((time - start_ns) / 120_000_000_000);
-        for seen in cuts.see_all(event) {
-            // A row without a score now and then.
+        for at in cuts.project_all(event) {
+            // Some rows have no score.
             let broken = number % 97 == 13;
-            let values = [seen.dist, seen.alpha, seen.theta2].map(|v| v as f32);
+            let values = [at.dist, at.alpha, at.theta2].map(|v| v as f32);
             columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-            columns[3].push(if broken { f32::NAN } else { seen.score });
-            columns[4].push(if broken { f32::NAN } else { seen.score });
+            columns[3].push(if broken { f32::NAN } else { at.score });
+            columns[4].push(if broken { f32::NAN } else { at.score });
             columns[5].push(event.energy_tev);
-            status.push(match (broken, seen.inside) {
+            status.push(match (broken, at.inside) {
                 (true, _) => 1,
                 (false, true) => 0,
                 (false, false) => 4,
@@ -238,7 +238,7 @@ fn scores_of(cuts: Cuts, all: &[ToyEvent], run_id: i64, start_ns: i64, seed: u64
 const EVENING: i64 = 1_669_914_000_000_000_000;
 const DAY: i64 = 86_400_000_000_000;
 
-/// A season of runs on a source, two a night.
+/// Returns a season of runs on a source, two per night.
 fn runs(cuts: Cuts, count: u64, hadrons: u64, gammas: u64) -> Vec<Scores> {
     let one = |n: u64| {
         let seed = seed() + 1000 * n;
@@ -268,7 +268,7 @@ fn written(folder: &Path, runs: &[Scores]) -> std::path::PathBuf {
     write_folder(folder, &files)
 }
 
-/// Counts of files, told from their columns by the rules of the documentation.
+/// Counts the events of files from their columns by the rules of the documentation.
 fn recount(runs: &[Scores]) -> Counts {
     let mut counts = Counts::default();
     for scores in runs {
@@ -335,7 +335,7 @@ fn season_equals_plain_counts_on_any_ranks() {
     assert!(once.significance() > 5.0, "the planted source: {}", once.significance());
     let rows: usize = runs.iter().map(Scores::rows).sum();
     assert_eq!(total["events"], rows);
-    // Live time: from the first to the last event of each run, less what bad weather ends.
+    // Live time: from the first to the last event of each run, without bad weather at its end.
     let expected: i64 = runs
         .iter()
         .map(|scores| {
@@ -357,13 +357,13 @@ fn season_equals_plain_counts_on_any_ranks() {
         season["portions"].as_array().unwrap().iter().map(|p| p["on"].as_u64().unwrap()).sum();
     assert_eq!(of_portions, once.on);
     assert!(season["portions"].as_array().unwrap().len() > 12);
-    // The leak, and with it the gammas that there really are, counted at the source.
+    // The leak and the corrected number of gammas.
     let leak = &season["simulation"]["leak"];
     assert!(leak["on"].as_u64().unwrap() > 1000);
     let corrected = &total["corrected"];
     let good = 1.0 - (1.0 / 50.0 + 1.0 / 31.0 + 1.0 / 97.0);
     let of_mc = leak["on"].as_f64().unwrap() / leak["events"].as_f64().unwrap();
-    // 1 of 97 simulated ones has no score either.
+    // 1 of 97 simulated events has no score either.
     let planted = (6 * planted) as f64 * of_mc / (1.0 - 1.0 / 97.0) * good;
     let (value, error) =
         (corrected["value"].as_f64().unwrap(), corrected["error"].as_f64().unwrap());
@@ -409,7 +409,7 @@ fn cuts_thresholds_and_positions_as_requested() {
     let whole = season("whole", "", &[]);
     let dropped = season("dropped", "[positions]\ndrop = [180.0]\n", &[]);
     assert_eq!(dropped["off_positions"], serde_json::json!([60.0, 120.0, 240.0, 300.0]));
-    // What the dropped position took stays there: the others keep their counts.
+    // Events counted at the dropped position stay there: the other counts do not change.
     for (k, of_whole) in [0, 1, 3, 4].into_iter().enumerate() {
         assert_eq!(dropped["total"]["off"][k], whole["total"]["off"][of_whole]);
     }
@@ -427,7 +427,7 @@ fn cuts_thresholds_and_positions_as_requested() {
     assert_eq!(cut["total"]["on"], counts.counted[0]);
     assert_eq!(cut["total"]["off"], serde_json::json!(counts.counted[1..]));
     assert!(cut["total"]["passing"].as_u64() < whole["total"]["passing"].as_u64());
-    // alpha's own cut does not hide alpha's distribution.
+    // The cut on alpha does not change the distribution of alpha.
     assert_eq!(cut["alpha"], whole["alpha"]);
     let mut higher = runs.clone();
     higher.iter_mut().for_each(|scores| scores.threshold += 0.7);
@@ -456,7 +456,7 @@ fn unusable_runs_are_reported_and_not_counted() {
     runs[2].source_offset = Some([1.0, 1.3]);
     runs[3].source_offset = None;
     runs[4].model = "cd".repeat(32);
-    // Odd, and counted all the same.
+    // Unusual, but counted.
     runs[5].key("unix_time_ns")[100] -= 3_000_000_000;
     runs[6].keys.retain(|(name, _)| name != "portion");
     runs[7].keys.retain(|(name, _)| name != "unix_time_ns");
@@ -471,7 +471,7 @@ fn unusable_runs_are_reported_and_not_counted() {
     let outcome = run(&mut program(&ask));
     assert_eq!(outcome.code, Some(4), "{}", outcome.stderr);
     let season = read_json(&at("report/season.json"));
-    // A run without times belongs to no season; the entry is for any.
+    // A run without times belongs to no season; the entry of `[[models]]` applies to any season.
     let refused: Vec<&str> =
         season["refused"].as_array().unwrap().iter().map(|r| r["run"].as_str().unwrap()).collect();
     assert_eq!(refused, ["2", "3", "4", "5"]);
@@ -511,7 +511,7 @@ fn unusable_runs_are_reported_and_not_counted() {
     assert!(season["warnings"].to_string().contains("belongs to this telescope"));
 }
 
-/// What spoils a file.
+/// A change that makes a file invalid.
 type Change<'a> = &'a dyn Fn(&mut Scores);
 
 #[test]
@@ -566,13 +566,13 @@ fn bad_files_are_refused_and_others_continue() {
     let mut near = runs.clone();
     near.iter_mut().for_each(|s| s.source_offset = Some([0.2, 0.2]));
     season(&written(&at("near"), &near), 3, &["too near"]);
-    // A place that cannot be written to.
+    // An output folder that is not writable.
     let scores = written(&at("good"), &runs);
     let in_the_way = at("in-the-way");
     std::fs::write(&in_the_way, "a file").unwrap();
     let outcome = run(&mut program(&arguments!["season", &scores, "-o", &in_the_way]));
     assert_eq!(outcome.code, Some(5), "{}", outcome.stderr);
-    // An existing report is refused, unless it may be replaced.
+    // An existing report is refused without `--overwrite`.
     let again = arguments!["season", &scores, "-o", &at("again")];
     succeed(&mut program(&again));
     assert_eq!(run(&mut program(&again)).code, Some(2));
@@ -594,7 +594,7 @@ fn only_the_drifting_run_is_flagged() {
         let all = report["runs"][index]["drift"].as_array().expect("drift").clone();
         all.into_iter().find(|d| d["column"] == column).expect("a column")
     };
-    // Against the others, among which it is for them.
+    // Compared with the other runs: the changed run is part of their reference.
     let report = json(&arguments!["season", &scores, "-o", &at("report")]);
     let ask = arguments!["season", &scores, "-o", &at("second"), "--reference", &reference];
     let against = json(&ask);
@@ -701,7 +701,7 @@ fn two_scorings_are_compared_event_by_event() {
     refused(&turned, "turned", "other positions");
 }
 
-/// Rank correlation at the source by sorting.
+/// Returns the rank correlation at the source, computed by sorting.
 fn spearman(first: &[Scores], second: &[Scores]) -> f64 {
     let scores = |runs: &[Scores]| -> Vec<f32> {
         runs.iter()
@@ -727,7 +727,7 @@ fn spearman(first: &[Scores], second: &[Scores]) -> f64 {
 }
 
 #[test]
-fn candidates_have_only_their_own_pictures() {
+fn candidates_have_only_their_own_images() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut runs = runs(Cuts::Study, 2, 360, 40);
@@ -751,7 +751,7 @@ fn candidates_have_only_their_own_pictures() {
             dataset.read_raw::<i64>().expect("keys")
         };
         *scores.key("event_id") = keys("event_id");
-        // The second file of images is of other events.
+        // The second image file has other events.
         *scores.key("run_id") = keys("run_id").iter().map(|run| run + index as i64).collect();
     }
     let scores = written(&at("scores"), &runs);
@@ -768,7 +768,7 @@ fn candidates_have_only_their_own_pictures() {
 }
 
 #[test]
-fn scanned_thresholds_count_as_if_they_were_used() {
+fn scan_counts_equal_those_of_each_threshold() {
     let folder = folder();
     let runs = runs(Cuts::Study, 2, 4000, 200);
     let scores = written(&folder.path().join("scores"), &runs);

@@ -1,5 +1,5 @@
-//! Runs of a season as TAIGA's tables name them: grouped, ordered and timed as they were
-//! taken, with rates of live time alone, and telescopes that see the same showers.
+//! Runs of a season with the names of TAIGA's tables: grouping, order, times, rates of live time,
+//! and telescopes that record the same showers.
 
 use crate::support::scores::{Scores, write_folder};
 use crate::support::{
@@ -17,16 +17,16 @@ const EVENING: i64 = 1_669_914_000 * SECOND;
 const POSITIONS: usize = 6;
 const THRESHOLD: f64 = 0.0;
 
-/// What a run is made of.
+/// Parameters of a simulated run.
 #[derive(Clone)]
 struct Plan {
     number: u64,
     events: u64,
     start_ns: i64,
     rate_hz: f64,
-    /// Share of events that pass at the source beyond those of any position.
+    /// Additional share of events that pass at the source.
     excess: f64,
-    /// From here on the weather is bad [s after the start], and for so long.
+    /// Start and duration of bad weather [s after the start].
     bad: Option<[f64; 2]>,
 }
 
@@ -36,7 +36,7 @@ impl Plan {
         Plan { number, events: 2000, start_ns, rate_hz: 8.0, excess: 0.02, bad: None }
     }
 
-    /// Scores at six positions, of which about one in fifty passes at each.
+    /// Draws scores at six positions; about one in fifty passes at each.
     fn scores(&self) -> Scores {
         let stream = |name: &str| Stream::new(seed(), name, &[self.number]);
         let (steps, draws, sizes) = (stream("steps"), stream("draws"), stream("sizes"));
@@ -80,19 +80,19 @@ impl Plan {
     }
 }
 
-/// Adds a key that is the same for all rows.
+/// Adds a key with one value for all rows.
 fn with_key(mut scores: Scores, name: &str, value: i64) -> Scores {
     let rows = scores.rows();
     scores.keys.push((name.to_string(), vec![value; rows]));
     scores
 }
 
-/// A key of 63 random bits, as hashes are.
+/// Returns a key of 63 random bits, like a hash.
 fn hash_key(number: u64) -> i64 {
     (mix(number ^ 0x5eed) >> 1 | 1 << 61) as i64
 }
 
-/// Writes the files and makes their report.
+/// Writes the files and creates their report.
 fn season(at: &Path, files: &[(&str, Scores)], settings: &str) -> (Value, String) {
     let listed: Vec<(&str, &Scores)> = files.iter().map(|(name, s)| (*name, s)).collect();
     let scores = write_folder(&at.join("scores"), &listed);
@@ -112,7 +112,7 @@ fn texts(value: &Value) -> Vec<String> {
     all.map(|text| text.as_str().expect("a text").to_string()).collect()
 }
 
-/// Counts of a row of figures.
+/// Returns the counts of a row of the report.
 fn counts(of: &Value) -> OnOff {
     let off: Vec<u64> = of["off"]
         .as_array()
@@ -124,9 +124,9 @@ fn counts(of: &Value) -> OnOff {
 }
 
 #[test]
-fn rate_of_night_with_bad_hours_is_true() {
+fn rate_excludes_hours_of_bad_weather() {
     let folder = folder();
-    // 7 Hz; of 4 h the last are bad, and only the first count.
+    // 7 Hz; the last of 4 h are bad, and only the first count.
     let mut plan = Plan { rate_hz: 7.0, events: 60_000, ..Plan::new(0) };
     plan.bad = Some([2000.0, 1e9]);
     let (report, page) = season(folder.path(), &[("night.h5", plan.scores())], "");
@@ -136,16 +136,16 @@ fn rate_of_night_with_bad_hours_is_true() {
     assert!((live - 2000.0).abs() < 2.0, "{live} s");
     assert!((rate - 7.0).abs() < 5.0 * error, "{rate} ± {error} Hz");
     assert!((number(&total["live_events"]) / live - rate).abs() < 1e-9);
-    // All events over the same time would be four times as many.
+    // All events divided by the live time would give four times the rate.
     assert!(number(&total["events"]) / live > 4.0 * rate);
     assert!(page.contains("events in live time"));
 }
 
 #[test]
-fn runs_go_by_run_in_order_of_time_with_portions() {
+fn portions_join_runs_in_time_order() {
     let folder = folder();
-    // Two telescopes, three runs, two portions each; run_id is a hash per file and portion,
-    // and hashes are in another order than times.
+    // Two telescopes, three runs, two portions each. run_id is a hash per file and portion, and
+    // the order of the hashes differs from the order in time.
     let mut files = Vec::new();
     for (index, (name, telescope, run)) in [
         ("IACT02/021222.01_a.h5", 2, 20_221_202_001),
@@ -189,17 +189,17 @@ fn runs_go_by_run_in_order_of_time_with_portions() {
     let short = |number: u64| format!("{:016x}", hash_key(number))[..12].to_string();
     let [fourth, fifth] = [short(4), short(5)];
     assert_eq!(names, ["1", "2", &fourth, &fifth, "1", "2", "1", "2"]);
-    // Live time does not end between portions.
+    // Live time continues between portions.
     let live = number(&report["total"]["live_s"]);
     let spans: f64 =
         runs.iter().map(|r| (number(&r["end_ns"]) - number(&r["start_ns"])) / 1e9).sum();
     assert!((live - spans).abs() < 1e-3 && (live - 1000.0).abs() < 100.0, "{live} {spans}");
     assert_eq!(report["candidates"][0]["run"].as_i64().map(|run| run / 100_000), Some(202_212));
     for hash in 0..8 {
-        assert!(!page.contains(&hash_key(hash).to_string()), "a hash as a number");
+        assert!(!page.contains(&hash_key(hash).to_string()), "a hash is shown as a number");
     }
     assert!(page.contains("20221201004"));
-    // The same telescopes at other times do not share showers.
+    // The same telescopes at other times have no showers in common.
     assert_eq!(report["total"]["showers"], "distinct");
     let compared =
         json(&arguments!["compare", folder.path().join("scores"), folder.path().join("scores")]);
@@ -233,13 +233,13 @@ fn hashed_runs_are_short_and_warned_of() {
     let runs: Vec<&str> =
         report["runs"].as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap()).collect();
     let short = |number: u64| format!("{:016x}", hash_key(number))[..12].to_string();
-    assert_eq!(runs, [short(0), short(1)], "in the order of their times");
+    assert_eq!(runs, [short(0), short(1)], "in time order");
     assert!(report["warnings"].to_string().contains("a portion counts as a run"), "{report}");
     assert!(page.contains(&short(0)) && !page.contains(&hash_key(0).to_string()));
 }
 
 #[test]
-fn run_in_seconds_enters_no_time_and_is_named() {
+fn run_with_times_in_seconds_is_excluded() {
     let folder = folder();
     let timed = with_key(Plan { events: 4000, ..Plan::new(0) }.scores(), "run", 20_221_201_001);
     let mut other = with_key(Plan::new(1).scores(), "run", 20_221_201_002);
@@ -252,7 +252,7 @@ fn run_in_seconds_enters_no_time_and_is_named() {
     for same in ["live_s", "live_events", "rate_hz", "per_root_hour", "gaps"] {
         assert_eq!(total[same], of_timed[same], "{same}");
     }
-    // Counts of all runs over the hours of some are no rate.
+    // Counts of all runs divided by the hours of some of them would not be a rate.
     let found = |of: &Value| {
         let points = of["scan"]["points"].as_array().expect("points").iter();
         points.filter(|point| !point["needed_of_found"].is_null()).count()
@@ -272,9 +272,9 @@ fn run_in_seconds_enters_no_time_and_is_named() {
     let warnings = texts(&report["warnings"]);
     let named = "run 20221201002: times outside of 2000 to 2100: unix_time_ns holds s?; left out of live time, rates and σ/√h";
     assert!(warnings.iter().any(|warning| warning == named), "{warnings:?}");
-    assert!(!page.contains("1969-12") && !page.contains("1970-01"), "no such year");
+    assert!(!page.contains("1969-12") && !page.contains("1970-01"), "an impossible year");
     assert!(page.contains("without times"));
-    // A time or two that are wrong are told, and nothing else.
+    // One or two wrong times only cause a warning.
     let third = crate::support::folder();
     let mut few = Plan::new(0).scores();
     few.key("unix_time_ns")[7] = 0;
@@ -300,7 +300,7 @@ fn one_name_for_two_thresholds_is_refused() {
     };
     for (other, code) in [
         (with(THRESHOLD + 1.0, "ab"), 3),
-        // Another model has a threshold of its own.
+        // Another model with its own threshold.
         (with(THRESHOLD + 1.0, "cd"), 0),
         (with(THRESHOLD, "ab"), 0),
     ] {
@@ -317,7 +317,7 @@ fn one_name_for_two_thresholds_is_refused() {
 #[test]
 fn telescopes_of_one_shower_are_warned_of() {
     let folder = folder();
-    // Both telescopes see the same showers: their sum says more than there is.
+    // Both telescopes record the same showers, so their sum overstates the significance.
     let scores = with_key(Plan { excess: 0.05, ..Plan::new(0) }.scores(), "run", 20_221_201_001);
     let mut second = scores.clone();
     second.input = "other.h5".to_string();
@@ -330,7 +330,7 @@ fn telescopes_of_one_shower_are_warned_of() {
     assert!(report["groups"].as_array().unwrap().iter().all(|g| g["showers"] == "distinct"));
     let warning = "telescopes are counted as independent: the same shower may count several times";
     assert!(report["warnings"].to_string().contains(warning), "{report}");
-    assert!(page.contains(warning) && page.contains("≤ "), "no bound on the page");
+    assert!(page.contains(warning) && page.contains("≤ "), "no upper limit on the page");
     let text = succeed(&mut program(&arguments![
         "season",
         folder.path().join("scores"),
@@ -344,14 +344,14 @@ fn telescopes_of_one_shower_are_warned_of() {
 #[test]
 fn telescopes_that_share_showers_are_combined() {
     let folder = folder();
-    // The second telescope sees the same showers less bright, and one of its own run.
+    // The second telescope records the same showers with half the size, and has a run of its own.
     let plan = Plan { excess: 0.05, ..Plan::new(0) };
     let run = |scores| with_key(with_key(scores, "run", 20_221_201_001), "run_id", 77);
     let first = run(plan.scores());
     let mut second = first.clone();
     second.input = "second.h5".to_string();
     second.column("size").iter_mut().for_each(|size| *size *= 0.5);
-    // Scored elsewhere: its own positions must not count.
+    // Its best positions differ and must not count.
     let scores = second.column("score");
     scores.chunks_mut(POSITIONS).for_each(|of_event| of_event.rotate_right(1));
     let own = with_key(Plan::new(9).scores(), "run", 20_221_201_002);
@@ -361,7 +361,8 @@ fn telescopes_that_share_showers_are_combined() {
     let (report, page) = season(folder.path(), &files, key);
     let total = &report["total"];
     assert_eq!(total["showers"], "combined");
-    // What the first telescope and the run of its own count, and what the second sees alone.
+    // Expected: counts of the first telescope and of the separate run, and showers that only the
+    // second telescope counts.
     let counted = |scores: &Scores| -> Vec<Option<(f32, usize)>> {
         let of = &scores.at_positions[0].2;
         let best = |event: &[f32]| {
@@ -381,7 +382,7 @@ fn telescopes_that_share_showers_are_combined() {
     counted(&files[2].1).into_iter().flatten().for_each(|(_, k)| expected[k] += 1);
     assert!(repeated > 100);
     assert_eq!(total["repeated_images"], repeated);
-    // Images of one shower are not scanned as if they were independent.
+    // Images of one shower are not scanned, because they are not independent.
     assert!(report["scan"].is_null(), "{}", report["scan"]);
     assert_eq!((&total["on"], &total["off"]), (&expected[0].into(), &expected[1..].into()));
     let sigma = OnOff::new(expected[0], &expected[1..]).expect("positions").significance();
@@ -397,7 +398,7 @@ fn telescopes_that_share_showers_are_combined() {
         let file = |of: &Path| hash(&of.join("season.json"));
         assert_eq!(file(&output), file(&folder.path().join("report")), "{count} ranks");
     }
-    // Keys that are not there, or name two events of one telescope.
+    // Keys that do not exist, or are equal for two events of one telescope.
     let refused = |key: &str, code: i32, text: &str| {
         let path = folder.path().join("wrong.toml");
         std::fs::write(&path, key).expect("settings");
@@ -426,24 +427,24 @@ fn shifted_size_flagged_not_a_moving_telescope() {
         scores.copied.push(("tel_el".to_string(), "deg".to_string(), elevation));
         *scores = with_key(scores.clone(), "run", 20_221_201_000 + n as i64);
     }
-    // A quarter more light: KS 0.07 for sizes as wide as these are.
+    // 30 % larger sizes: KS 0.07 for a size distribution this wide.
     files[3].1.column("size").iter_mut().for_each(|size| *size *= 1.3);
     let files: Vec<(&str, Scores)> = files.iter().map(|(n, s)| (n.as_str(), s.clone())).collect();
     let (report, _) = season(folder.path(), &files, "");
     for (n, run) in report["runs"].as_array().expect("runs").iter().enumerate() {
         let drift = run["drift"].as_array().expect("drift");
         let columns: Vec<&str> = drift.iter().map(|d| d["column"].as_str().unwrap()).collect();
-        assert_eq!(columns, ["log_prob", "size"], "what moves by design is left out");
+        assert_eq!(columns, ["log_prob", "size"], "columns that change by design are excluded");
         for of in drift {
             let expected = n == 3 && of["column"] == "size";
             assert_eq!(of["flagged"], expected, "run {n}: {of}");
             if expected {
                 let ks = number(&of["ks"]);
-                assert!((0.05..0.1).contains(&ks), "an effect that the old limits let pass: {of}");
+                assert!((0.05..0.1).contains(&ks), "not detected by the old limits: {of}");
             }
         }
     }
-    // The list is a setting.
+    // The list of columns is a setting.
     let again = crate::support::folder();
     let (report, _) = season(again.path(), &files, "[drift]\nleave_out = [\"log_prob\"]\n");
     let drift = report["runs"][0]["drift"].as_array().expect("drift");
@@ -480,7 +481,7 @@ fn convert_refuses_times_in_seconds() {
 }
 
 #[test]
-fn copies_of_a_table_that_differ_in_a_byte_are_found() {
+fn copies_differing_in_a_byte_are_found() {
     let folder = folder();
     let outputs: Vec<PathBuf> = ["", "\n"]
         .iter()
@@ -503,7 +504,7 @@ fn copies_of_a_table_that_differ_in_a_byte_are_found() {
     );
 }
 
-/// Toy hadrons with times, of which so many rows from the first on are in seconds.
+/// Writes toy hadrons with times; the first `in_seconds` rows have seconds.
 fn with_times(path: &Path, in_seconds: usize) -> PathBuf {
     let mut events = Events::read(&trained().hadron).chosen(&(0..2000).collect::<Vec<usize>>());
     let time = |row: usize| EVENING + row as i64 * SECOND / 8;
@@ -528,7 +529,8 @@ fn check_and_score_find_times_in_seconds() {
     assert!(outcome.stdout.contains(expected), "{}", outcome.stdout);
     // One wrong row of 2000 is a warning.
     succeed(&mut program(&arguments!["check", with_times(&at("one.h5"), 1)]));
-    // Scores do not depend on times: warned of, counted, and the same again from the outputs.
+    // Scores do not depend on times: wrong times are counted with a warning, also when the outputs
+    // are read again.
     let score = |output: &str| {
         let score = arguments!["score", "-m", &trained().model, "-o", &at(output), &good, &bad];
         let printed = succeed(&mut program(&score)).stderr;
@@ -545,7 +547,7 @@ fn check_and_score_find_times_in_seconds() {
     let (printed, again) = score("scores");
     assert!(printed.contains("bad.h5: 2000 of 2000 rows"), "{printed}");
     assert_eq!(again, manifest);
-    // And `season` leaves it out of its times.
+    // `season` excludes the file from all times.
     let threshold = ["--threshold", "-1e9"].map(std::ffi::OsString::from);
     let ask = arguments!["season", &at("scores"), "-o", &at("report")];
     let season = json(&[&ask[..], &threshold[..]].concat());
@@ -560,7 +562,7 @@ fn nan_counts_of_card_score_and_evaluate_agree() {
     let mut holes = [0_u64; 2];
     for row in 0..3000 {
         match stream.bits(row as u64) % 10 {
-            // Not finite, inside the cuts and outside of them.
+            // Not finite, inside and outside the cuts.
             0 | 1 => {
                 let outside = stream.bits(row as u64) % 10 == 1;
                 events.feature("width")[row] = f32::NAN;
@@ -644,7 +646,7 @@ fn counts_over_positions_are_named_as_pairs() {
 }
 
 #[test]
-fn events_that_are_there_twice_are_refused() {
+fn duplicate_events_in_a_season_are_refused() {
     let refused = |files: &[(&str, Scores)], settings: &str, texts: &[&str]| {
         let folder = folder();
         let at = folder.path();
@@ -676,20 +678,20 @@ fn events_that_are_there_twice_are_refused() {
     };
     let [one, other] = [1, 2].map(numbered);
     refused(&[("a.h5", one.clone()), ("b.h5", other.clone())], "", &[]);
-    // The same events under another name and content hash.
+    // The same events with another name and content hash.
     let copy = Scores { input: "copy.h5".to_string(), ..one.clone() };
     let files = [("a.h5", one.clone()), ("b.h5", other), ("c.h5", copy.clone())];
     let says = ["duplicate events", " duplicates among", "a.h5", "c.h5"];
     refused(&files, "", &says);
     refused(&files, "allow_repeated_events = true\n", &[]);
-    // Under other keys.
+    // The same events with other keys.
     let mut renamed = Scores { input: "renamed.h5".to_string(), ..one.clone() };
     renamed.key("run").fill(20_221_201_002);
     let at = folder();
     let (report, _) = season(at.path(), &[("a.h5", one.clone()), ("c.h5", renamed)], "");
     let warnings = texts(&report["warnings"]).join("; ");
     assert!(warnings.contains("equal values and other keys"), "{warnings}");
-    // Within one file.
+    // Duplicates within one file.
     let mut twice = one.clone();
     for (_, values) in &mut twice.keys {
         values.extend_from_within(..);
@@ -702,7 +704,7 @@ fn events_that_are_there_twice_are_refused() {
         bits.extend_from_within(..);
     }
     refused(&[("a.h5", twice)], "", &["duplicate events", "a.h5"]);
-    // Other scores of the same keys: one event only where the telescope is known.
+    // Other scores with the same keys are the same event only if the telescope is known.
     let mut again = copy;
     again.column("size").iter_mut().for_each(|size| *size *= 1.01);
     let files = [("IACT01/a.h5", one.clone()), ("IACT01/b.h5", again.clone())];
@@ -718,7 +720,7 @@ fn misplaced_simulations_and_scores_are_found() {
     let [one, other, mc] = [1, 2, 3].map(|number| Plan::new(number).scores());
     let scores = write_folder(&at("scores"), &[("a.h5", &one), ("b.h5", &other)]);
     let gammas = write_folder(&at("mc"), &[("g.h5", &mc)]);
-    // Another scoring of the season's own input, in another folder.
+    // Another scoring of an input of the season, in another folder.
     let own = write_folder(&at("own"), &[("g.h5", &mc), ("h.h5", &one)]);
     let season = |output: &str, more: &[std::ffi::OsString]| {
         let command = arguments!["season", &scores, "-o", &at(output)];
@@ -740,7 +742,7 @@ fn misplaced_simulations_and_scores_are_found() {
     let warning = "1 of 2 files of --reference are files of the season, such as h.h5";
     assert!(referred.stdout.contains(warning), "{}", referred.stdout);
     assert!(good.stdout.contains("spectrum thrown"), "{}", good.stdout);
-    // Without OFF positions there is no leak to warn of.
+    // Without OFF positions there is no leak, and no warning about it.
     let [one_alone, mc_alone] = [&one, &mc].map(|scores| {
         let mut alone = scores.clone();
         alone.positions.truncate(1);
@@ -762,7 +764,7 @@ fn misplaced_simulations_and_scores_are_found() {
     let group = file.group("scores").expect("the group");
     group.new_dataset_builder().with_data(&classes).create("class").expect("a class column");
     drop((group, file));
-    // The manifest is of the file as it is now.
+    // Update the manifest to the changed file.
     let path = scores.join("manifest.json");
     let text = std::fs::read_to_string(&path).expect("a manifest");
     let mut manifest: Value = serde_json::from_str(&text).expect("JSON");
@@ -772,13 +774,13 @@ fn misplaced_simulations_and_scores_are_found() {
     for part in ["1 of 2 score files", "b.h5 (500 gammas, 1000 hadrons)", "--gamma-mc"] {
         assert!(labelled.stdout.contains(part), "no '{part}' in {}", labelled.stdout);
     }
-    // As the manifest of a scoring says where no row of a file is inside the cuts.
+    // The manifest of a file with almost no row inside the cuts.
     manifest["files"][0]["outside"] = 1995.into();
     std::fs::write(&path, manifest.to_string()).expect("a manifest");
     let outside = run_program(&season("outside", &[]));
     let warning = "1 of 2 score files have less than 1 % of their rows inside the model's cuts, such as a.h5 (5 of 2000)";
     assert!(outside.stdout.contains(warning), "{}", outside.stdout);
-    // No event passes: there is no excess to tell.
+    // No event passes, so no excess is reported.
     let none = run_program(&season("none", &arguments!["--threshold", "9"]));
     assert!(none.stdout.contains("none: no event counts at any position"), "{}", none.stdout);
     assert!(!none.stdout.contains("0.0000"), "{}", none.stdout);
@@ -789,10 +791,10 @@ fn misplaced_simulations_and_scores_are_found() {
 }
 
 #[test]
-fn counts_of_none_have_a_limit_and_no_sigma() {
+fn zero_counts_have_a_limit_and_no_sigma() {
     let folder = folder();
     let [one, mut cut] = [1, 2].map(|number| Plan::new(number).scores());
-    // The model's cuts leave nothing of the second run.
+    // The cuts of the model remove all events of the second run.
     cut.status.fill(4);
     let files = [
         ("a.h5", with_key(one, "run", 20_221_201_001)),
@@ -854,7 +856,7 @@ fn runs_with_rows_without_a_score_are_named() {
 }
 
 #[test]
-fn energies_that_were_not_thrown_are_warned_of() {
+fn energies_outside_simulation_are_warned_of() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let scores = write_folder(&at("scores"), &[("a.h5", &Plan::new(1).scores())]);
@@ -862,7 +864,7 @@ fn energies_that_were_not_thrown_are_warned_of() {
     let season = |name: &str, unit: f64, settings: &str| {
         let mut mc = Plan { excess: 0.5, ..Plan::new(7) }.scores();
         mc.input = format!("{name}.h5");
-        // Of the index 2, between 1 and 100 TeV.
+        // Spectral index 2, from 1 to 100 TeV.
         let energy = |row: u64| (unit / (1.0 - 0.99 * stream.uniform(row))) as f32;
         let energies = (0..mc.rows() as u64).map(energy).collect();
         mc.copied.push(("energy_true".to_string(), "TeV".to_string(), energies));

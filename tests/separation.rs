@@ -1,5 +1,5 @@
-//! Models of several flows: the same bits on any ranks, what their scores mean, and what
-//! is refused.
+//! Models with several flows: equal bits on any number of ranks, the meaning of their scores, and
+//! refused inputs.
 
 use crate::support::{
     Events, arguments, folder, hash, json, program, ranks, run, seed, simulated, succeed,
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::model::Model;
 
-/// Every kind of generator, of which some need the flow itself.
+/// Generators of every kind; some of them need the flow itself.
 const ANOMALIES: &str = r#"
 [anomalies]
 generators = [
@@ -123,7 +123,7 @@ fn every_mode_has_the_same_bytes_on_any_ranks() {
         assert_ne!(
             hash(&other.join("model.safetensors")),
             expected,
-            "{mode}: the seed means something"
+            "{mode}: another seed must give another model"
         );
         std::fs::remove_dir_all(&other).expect("removed");
     }
@@ -142,9 +142,9 @@ fn ratio_stopped_in_any_stage_ends_equal() {
     let configuration = case.configuration("ratio", "", RATIO);
     let expected = hash(&case.train(&configuration, 1));
     let output = case.path("stopped");
-    // A step, then the rest in turns of as much as a hundredth of a second holds.
+    // Stop after one step, then alternate with up to a hundredth of a second.
     for turn in 0.. {
-        assert!(turn < 500, "it never ends");
+        assert!(turn < 500, "the training does not end");
         let time = if turn % 2 == 0 { "0s" } else { "0.01s" };
         let command =
             arguments!["train", "-q", "-c", &configuration, "-o", &output, "--stop-after", time];
@@ -201,7 +201,7 @@ fn ratio_score_is_the_difference_of_its_flows() {
     assert!(evaluation["auc"]["value"].as_f64().expect("an AUC") > 0.8, "{}", evaluation["auc"]);
 }
 
-/// Weighted area under the curve, pair by pair.
+/// Returns the weighted area under the curve, computed pair by pair.
 fn area(events: &[(f64, bool, f64)]) -> f64 {
     let (mut wins, mut pairs) = (0.0, 0.0);
     for gamma in events.iter().filter(|e| e.1) {
@@ -266,15 +266,15 @@ fn evaluation_weights_equal_training_weights() {
     events.iter_mut().for_each(|event| event.2 = 1.0);
     let unweighted = number(&plain["auc"]["value"]);
     assert!((unweighted - area(&events)).abs() < 1e-6);
-    assert!((unweighted - found).abs() > 1e-4, "weights mean something");
-    // Any ranks, the same file.
+    assert!((unweighted - found).abs() > 1e-4, "the weights have no effect");
+    // On two ranks the same file.
     let ranked = case.path("ranked");
     let all =
         arguments!["evaluate", "-q", "-m", &model, gamma, hadron, "--part", "all", "-o", &ranked];
     succeed(&mut ranks(2, &all));
     let read =
         |folder: &str| std::fs::read(case.path(folder).join("evaluation.json")).expect("one");
-    assert!(read("weighted") == read("ranked"), "the same bytes on two ranks");
+    assert!(read("weighted") == read("ranked"), "different bytes on two ranks");
     let refused = run(&mut program(&arguments![
         "evaluate",
         "-m",
@@ -305,7 +305,7 @@ fn evaluation_weights_equal_training_weights() {
 }
 
 #[test]
-fn latent_points_of_a_flow_are_told_axis_by_axis() {
+fn latent_points_are_reported_per_axis() {
     let case = Case::new(6000);
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
@@ -357,7 +357,7 @@ fn forest_of_the_same_split_is_the_baseline() {
     let ranked = case.path("ranked");
     succeed(&mut ranks(2, &evaluate(&ranked, &["-q"])));
     let read = |folder: &Path| std::fs::read(folder.join("evaluation.json")).expect("one");
-    assert!(read(&output) == read(&ranked), "the same bytes on two ranks");
+    assert!(read(&output) == read(&ranked), "different bytes on two ranks");
     let refused = run(&mut program(&evaluate(&case.path("no"), &["--part", "all"])));
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     assert!(refused.stderr.contains("events it was grown from"), "{}", refused.stderr);
@@ -378,7 +378,7 @@ fn forest_of_the_same_split_is_the_baseline() {
 }
 
 #[test]
-fn what_does_not_fit_a_mode_is_refused_by_name() {
+fn options_unfit_for_a_mode_are_refused() {
     let case = Case::new(3000);
     let refused = |configuration: &Path, sets: &[&str], code: i32, text: &str| {
         let output = case.path("refused");
@@ -421,7 +421,7 @@ fn what_does_not_fit_a_mode_is_refused_by_name() {
 }
 
 #[test]
-fn a_class_swapped_is_noticed() {
+fn swapped_classes_in_evaluation_are_refused() {
     let case = Case::new(8000);
     let model = case.train(&case.configuration("ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
@@ -429,13 +429,13 @@ fn a_class_swapped_is_noticed() {
     let printed = run(&mut program(&arguments![
         "evaluate", "-m", &model, "--gamma", hadron, "--hadron", gamma, "-o", &output
     ]));
-    // Files that say what they hold are refused; others would run and warn.
+    // Labelled files are refused; unlabelled ones would only cause a warning.
     assert_eq!(printed.code, Some(3), "{}", printed.stderr);
     assert!(printed.stderr.contains("swapped"), "{}", printed.stderr);
 }
 
 #[test]
-fn a_model_of_version_1_is_still_read_to_the_bit() {
+fn model_of_version_1_keeps_its_bytes() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/model-v1.safetensors");
     let (model, hash) = Model::load(&path).expect("a model of version 1");
     assert_eq!(hash, "ec8d005aa6ba50c6ad5ec53a7a53d3f682a031a6dd975b82a74bf59b8e24bc14");
@@ -452,7 +452,7 @@ fn swapped_classes_and_bad_features_are_reported() {
     let case = Case::new(4000);
     let configuration = case.configuration("ratio", "", "");
     let model = case.train(&configuration, 1);
-    // Labels the wrong way round: no file is wholly of another class than it was given as.
+    // Swapped labels in a mixed file, which has no declared class that could disagree.
     let mixed = case.path("swapped.h5");
     let [mut events, hadrons] = case.events.each_ref().map(|path| Events::read(path));
     for ((_, all), (_, more)) in events.keys.iter_mut().zip(&hadrons.keys) {
@@ -465,7 +465,7 @@ fn swapped_classes_and_bad_features_are_reported() {
     let evaluated = |events: &Events, name: &str| {
         let path = case.path(name);
         events.write(&path);
-        // Training events as of another class are refused unless all are asked for.
+        // Training events with another class are refused, except with `--part all`.
         let output = case.path(&format!("{name}-e"));
         json(&arguments!["evaluate", "-m", &model, "--part", "all", &path, "-o", output])
     };
@@ -480,7 +480,7 @@ fn swapped_classes_and_bad_features_are_reported() {
         "{warnings}"
     );
 
-    // A feature that is the same in all events of both classes.
+    // A feature that is constant in both classes.
     let constant = case.path("constant");
     std::fs::create_dir(&constant).expect("a folder");
     for path in &case.events {
@@ -497,10 +497,10 @@ fn swapped_classes_and_bad_features_are_reported() {
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("width"), "{}", refused.stderr);
 
-    // Two flows of one model have one list of features, transforms and cuts; a card that says
-    // otherwise is none.
+    // The flows of one model share one list of features, transforms and cuts. A card that
+    // disagrees is invalid.
     let card = Model::load(&model).expect("a model").0.card;
-    card.validate().expect("as it was written");
+    card.validate().expect("a valid card");
     for flow in ["gamma", "hadron"] {
         let mut other = card.clone();
         other.flows.get_mut(flow).expect("a flow").spec.features = 5;
@@ -542,7 +542,7 @@ fn parameters_and_likelihoods_are_reported() {
             let counts = numbers(class);
             let all: f64 = counts.iter().sum();
             assert!((all - inside.len() as f64).abs() < 0.5, "{name}: {all} {}", inside.len());
-            // Values next to an edge may fall on its other side.
+            // Values close to an edge may be counted on its other side.
             for (bin, count) in counts.iter().enumerate().take(39).skip(1) {
                 let slack = 1e-4 * (edges[bin + 1] - edges[bin]);
                 let within = |by: f64| {

@@ -1,8 +1,8 @@
-//! Several jobs and one output: jobs that run at the same time, archives that grow between
-//! runs, outputs that are inputs, and streams that cannot be written.
+//! Several jobs with one output: concurrent jobs, archives that grow between runs, outputs that
+//! are also inputs, and streams that cannot be written.
 
 use crate::support::{
-    Case, EVERY_STEP, Outcome, Watched, arguments, end, folder, hash, program, ranks, run,
+    Case, EVERY_STEP, Outcome, Watched, arguments, folder, hash, kill, program, ranks, run,
     simulated, succeed, trained, tree,
 };
 use serde_json::Value;
@@ -53,7 +53,7 @@ fn manifest(output: &Path) -> Value {
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// Outputs that a manifest lists, with how often.
+/// Returns the outputs that a manifest lists, with the number of entries.
 fn listed(output: &Path) -> BTreeMap<String, usize> {
     let mut listed = BTreeMap::new();
     for file in manifest(output)["files"].as_array().expect("files") {
@@ -89,7 +89,7 @@ fn shards_of_a_grown_archive_do_not_merge() {
 }
 
 #[test]
-fn output_of_another_part_that_is_gone_is_missed() {
+fn missing_output_of_other_shard_is_reported() {
     let archive = Archive::new(6);
     let (input, output) = (archive.at("archive"), archive.at("scores"));
     let shard =
@@ -172,7 +172,7 @@ fn damaged_ledger_and_lost_record_are_repaired() {
     assert!(outcome.stdout.contains("are not as they were written"), "{}", outcome.stdout);
     succeed(&mut program(&score));
     assert_eq!(verified(&output).code, Some(0));
-    // A truncated manifest is named, and nothing is to be overwritten.
+    // A truncated manifest is named, and the advice is not to overwrite.
     let manifest = output.join("manifest.json");
     let whole = std::fs::read(&manifest).expect("a manifest");
     std::fs::write(&manifest, &whole[..whole.len() / 2]).expect("a manifest");
@@ -187,7 +187,7 @@ fn damaged_ledger_and_lost_record_are_repaired() {
 }
 
 #[test]
-fn verify_looks_at_lists_and_patterns_and_says_what_is_not_here() {
+fn verify_finds_new_files_of_lists_and_patterns() {
     let archive = Archive::new(4);
     let (input, list) = (archive.at("archive"), archive.at("list"));
     std::fs::write(&list, "archive/night-0\narchive/night-1\n").expect("a list");
@@ -226,7 +226,7 @@ fn settings_of_a_grown_archive_are_refused() {
 }
 
 #[test]
-fn output_that_vanishes_during_the_work_is_missed() {
+fn output_removed_during_run_is_reported() {
     let archive = Archive::new(4);
     for run in 0..12 {
         let path = archive.at("archive").join(format!("night-9/run-{run}.h5"));
@@ -239,13 +239,13 @@ fn output_that_vanishes_during_the_work_is_missed() {
         let mut names = files.map(|entry| entry.path());
         names.find(|path| path.extension().is_some_and(|extension| extension == "h5"))
     };
-    while first().is_none() && scoring.ended().is_none() {
+    while first().is_none() && scoring.exit_status().is_none() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    let is_running = scoring.ended().is_none();
+    let is_running = scoring.exit_status().is_none();
     std::fs::remove_file(first().expect("an output")).expect("an output");
     let code = scoring.wait().code();
-    // The file may have been removed before its ledger line was written: then its rank failed.
+    // If the file was removed before its ledger line was written, its rank fails.
     assert!(code == Some(4) || !is_running, "{code:?}");
     if code == Some(4) {
         succeed(&mut program(&Archive::score(&output, &input, &[])));
@@ -261,7 +261,7 @@ fn pieces_of_another_content_are_not_used() {
     simulated(old.clone(), Class::Gamma, 400_000, 1);
     simulated(new.clone(), Class::Gamma, 400_000, 2);
     let bytes = |path: &Path| std::fs::metadata(path).expect("a file").len();
-    // Equal in length and time of change, as a copy by rsync can be.
+    // Equal length and modification time, as after a copy by rsync.
     let longer = bytes(&old).max(bytes(&new));
     for path in [&old, &new] {
         let file = File::options().write(true).open(path).expect("a file");
@@ -278,9 +278,9 @@ fn pieces_of_another_content_are_not_used() {
     while pieces() == 0 {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    end(scoring.id());
+    kill(scoring.id());
     drop(scoring);
-    assert!(pieces() > 0, "no piece was left");
+    assert!(pieces() > 0, "no piece exists");
     std::fs::rename(&new, &old).expect("another content");
     succeed(&mut ranks(2, &score));
     let clean = archive.at("clean");
@@ -336,7 +336,7 @@ fn added_input_is_named_by_verify() {
 }
 
 #[test]
-fn outputs_below_the_inputs_are_no_inputs() {
+fn outputs_below_inputs_are_not_read() {
     let archive = Archive::new(3);
     let input = archive.at("archive");
     let output = input.join("scores");
@@ -456,13 +456,13 @@ fn unwritable_streams_do_not_change_exit_codes() {
     let missing =
         arguments!["score", "-m", archive.at("none"), "-o", archive.at("o"), archive.at("archive")];
     let status = program(&missing).stderr(full()).status().expect("a status");
-    assert_eq!(status.code(), Some(3), "an error keeps its code without a readable stderr");
+    assert_eq!(status.code(), Some(3), "an error keeps its code without a writable stderr");
     let check = arguments!["check", archive.at("archive")];
     let status = program(&check).stdout(full()).stderr(Stdio::null()).status().expect("a status");
-    assert_eq!(status.code(), Some(5), "a result that is lost is an error");
+    assert_eq!(status.code(), Some(5), "a result that cannot be written is an error");
     let status = program(&arguments!["--help"]).stdout(full()).stderr(Stdio::null()).status();
     assert_eq!(status.expect("a status").code(), Some(5));
-    // A reader that closes the pipe has what it wants.
+    // A reader that closes the pipe early is not an error.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let status = program(&check).stdout(Stdio::from(writer)).stderr(Stdio::null()).status();

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# The tests of what must not be lost, at their full counts: 200 kills of training and of
-# scoring, a fault of every kind in every operation on the disk of one rank and of either of
-# two, a million inputs per fuzz target, 2000 damaged files of each kind, ranks stopped and
-# killed, signals, every writing command started twice and on disks that are full or read-only,
-# 200 sequences of changes of an archive. Takes some hours; what it prints is kept in
-# bench/runs/, group by group, so that a soak that is ended early says how far it came.
+# Runs the durability tests at their full counts. Takes some hours. They contain
+#   200 kills of training and of scoring,
+#   a fault of every kind in every disk operation of a single process and of either of two ranks,
+#   a million inputs per fuzz target, and 2000 damaged files of each kind,
+#   stopped and killed ranks, and signals,
+#   every writing command started twice, and on full or read-only disks,
+#   200 sequences of changes of an archive.
+# The output goes to FOLDER group by group, so that an interrupted soak keeps its results. Failing
+# inputs of the fuzzers are kept in FOLDER/failures.
 #
 #   bash tests/soak.sh FOLDER [groups, such as failing_disk:: kills::]
 #
@@ -19,8 +22,10 @@ groups=("$@")
 )
 read -ra features <<< "${SOAK_FEATURES:-}"
 mkdir -p "$output"
+TAIGA_FLOW_FAILURES=$(realpath "$output")/failures
+export TAIGA_FLOW_FAILURES
 
-# What a group has shown so far, without the lines that only say that it goes on.
+# Appends the results of a group, without its progress lines.
 keep() {
     grep -a '^\(test \|watchdog:\|stop protocol:\|faults in\|training killed\|scoring killed\|fuzz:\|model file:\|restarts of\|two starts\|archive sequences:\|streams:\|full disks:\|read-only disks:\|quotas:\|test result\)' "$output/soak.log" \
         | grep -av ' so far$' | sed 's/^\(test .* \.\.\. \)random inputs.*/\1/' | sort -u >> "$output/soak.txt" || true
@@ -32,12 +37,12 @@ keep() {
     grep -m1 'model name' /proc/cpuinfo || true
 } >> "$output/soak.txt"
 status=0
-# Ended from outside: how far each test of this group came, too.
+# On a signal, also keeps the progress of each test of this group.
 end() {
     kill $! 2>/dev/null || true
     grep -a '^faults: \| so far$' "$output/soak.log" | tail -n 6 >> "$output/soak.txt" || true
     keep
-    echo "# ended in $group after $((SECONDS - started)) s" >> "$output/soak.txt"
+    echo "# interrupted in $group after $((SECONDS - started)) s" >> "$output/soak.txt"
     exit 143
 }
 trap end TERM INT

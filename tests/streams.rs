@@ -1,9 +1,9 @@
-//! Streams and disks that cannot be written, for every command: the exit code is the one due,
-//! nothing is lost, and the same command then ends with the same bytes.
+//! Streams and disks that cannot be written, for every command: the exit code is right, no output
+//! is lost, and the same command then ends with the same bytes.
 
 use crate::support::writers::{Writer, clear, writers};
 use crate::support::{
-    Outcome, arguments, count, program, report, run, seed, skip, succeed, trained,
+    Outcome, arguments, print_line, program, repetitions, run, seed, skip, succeed, trained,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use taiga_flow_gpu::random::Stream;
 const ENVIRONMENT: i32 = 5;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
 
-/// Ways in which a stream cannot be written: name, shell redirection, exit code.
+/// Ways to make a stream unwritable: name, shell redirection, exit code.
 const STREAMS: [(&str, &str, i32); 7] = [
     ("full stdout", "exec \"$0\" \"$@\" >/dev/full", ENVIRONMENT),
     ("full stderr", "exec \"$0\" \"$@\" 2>/dev/full", 0),
@@ -25,23 +25,23 @@ const STREAMS: [(&str, &str, i32); 7] = [
     ("both to a closed pipe", BROKEN_PIPE, 0),
 ];
 
-/// The reader is gone before the program starts; the exit code is the program's.
+/// Pipe whose reader ends before the program starts; the exit code is that of the program.
 const BROKEN_PIPE: &str = "{ { sleep 0.05; \"$0\" \"$@\" 2>&1; echo $? >&3; } | true; } 3>&1 >&4";
 
-/// Runs the program through a line of shell.
+/// Returns the program started through a shell line.
 fn through(shell: &str, line: &[OsString]) -> Command {
     let mut command = Command::new("bash");
     command.args(["-c", shell, PROGRAM]).args(line).env_remove("TAIGA_FLOW_LOG");
     command
 }
 
-/// Ways for one command: two of them, and all in a soak.
+/// Returns the ways for one command: two of them, or all in a soak.
 fn drawn(name: &str) -> impl Iterator<Item = (&'static str, &'static str, i32)> {
     let first = Stream::new(seed(), name, &[]).bits(0) as usize % STREAMS.len();
-    (0..count(2, STREAMS.len())).map(move |i| STREAMS[(first + 2 * i) % STREAMS.len()])
+    (0..repetitions(2, STREAMS.len())).map(move |i| STREAMS[(first + 2 * i) % STREAMS.len()])
 }
 
-/// The exit code of the program with streams as `shell` makes them.
+/// Returns the exit code of the program with the streams that `shell` sets up.
 fn code_with(shell: &str, line: &[OsString]) -> Option<i32> {
     if shell != BROKEN_PIPE {
         return run(&mut through(shell, line)).code;
@@ -57,7 +57,7 @@ fn unwritable_streams_lose_no_output() {
     let mut tried = 0;
     for writer in &writers.all {
         let line = writer.line(&place);
-        let expected = writer.undisturbed(&line, &place);
+        let expected = writer.expected_bytes(&line, &place);
         for (name, shell, due) in drawn(writer.name) {
             clear(&place);
             let code = code_with(shell, &line);
@@ -68,7 +68,9 @@ fn unwritable_streams_lose_no_output() {
         writer.again(&line);
         assert_eq!(writer.bytes(&place), expected, "{}", writer.name);
     }
-    report(&format!("streams: {tried} of {tried} commands with the code due and whole outputs"));
+    print_line(&format!(
+        "streams: {tried} of {tried} commands with the code due and whole outputs"
+    ));
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn unwritable_reader_streams_give_expected_code() {
     }
 }
 
-/// Where the output of a command is written, and what it must come to.
+/// Output location of a command, and the expected result.
 struct Target<'a> {
     writer: &'a Writer,
     place: &'a Path,
@@ -130,8 +132,8 @@ impl<'a> Target<'a> {
         Target { writer, place, line, expected, total, longest }
     }
 
-    /// What must hold after the command was disturbed: no half of an output, and the same bytes
-    /// after the same command.
+    /// Checks the output of a disturbed command: no partial file, and the expected bytes after the
+    /// same command.
     fn check(&self, outcome: &Outcome, how: &str) {
         let context = format!("{}, {how}: {:?} {}", self.writer.name, outcome.code, outcome.stderr);
         let found = self.writer.bytes(self.place);
@@ -153,7 +155,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Lengths of all files below a folder.
+/// Returns the lengths of all files below a folder.
 fn sizes(folder: &Path) -> Vec<u64> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
@@ -177,7 +179,7 @@ fn can_mount() -> bool {
     works
 }
 
-/// Runs a command where `place` is a file system of its own, and copies what is then there to
+/// Runs a command with a file system of its own at `place`, and copies its final content to
 /// `kept`.
 fn on_disk(target: &Target, options: &str, kept: &Path) -> Outcome {
     let place = target.place.display();
@@ -192,7 +194,7 @@ fn on_disk(target: &Target, options: &str, kept: &Path) -> Outcome {
 }
 
 #[test]
-fn full_disks_lose_nothing() {
+fn full_disks_lose_no_output() {
     if !can_mount() {
         return;
     }
@@ -202,8 +204,8 @@ fn full_disks_lose_nothing() {
     for writer in &writers.all {
         let target = Target::new(writer, &place);
         let stream = Stream::new(seed(), "full disks", &[target.total]);
-        for trial in 0..count(1, 12) {
-            // From nothing to a little more than enough.
+        for trial in 0..repetitions(1, 12) {
+            // From no space to slightly more than needed.
             let share = stream.bits(trial as u64) as f64 / u64::MAX as f64;
             let bytes = (4096.0 + 1.3 * share * target.total as f64) as u64;
             clear(&place);
@@ -219,7 +221,7 @@ fn full_disks_lose_nothing() {
             fits += usize::from(!ended);
         }
     }
-    report(&format!(
+    print_line(&format!(
         "full disks: {0} of {0} with the code due and the same bytes again, {full} full, {fits} large enough (seed {1})",
         full + fits,
         seed()
@@ -240,21 +242,21 @@ fn read_only_disks_are_refused() {
         assert_eq!(outcome.code, Some(ENVIRONMENT), "{}: {}", writer.name, outcome.stderr);
         assert!(outcome.stderr.contains("cannot "), "{}: {}", writer.name, outcome.stderr);
         target.check(&outcome, "a read-only disk");
-        // What is finished stays finished.
+        // A finished output stays finished.
         let mut bound = Command::new("unshare");
         let mount = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
         bound.args(["-r", "-m", "bash", "-c", mount]).arg(&place).arg(PROGRAM).args(&target.line);
         let outcome = run(&mut bound);
-        // A sweep writes its table each time.
+        // A sweep writes its table in every run.
         let due = if writer.name == "sweep" { ENVIRONMENT } else { 2 * i32::from(!writer.resumes) };
         assert_eq!(outcome.code, Some(due), "{} is finished: {}", writer.name, outcome.stderr);
         assert_eq!(writer.bytes(&place), target.expected, "{}", writer.name);
     }
-    report(&format!("read-only disks: {0} of {0} refused", writers.all.len()));
+    print_line(&format!("read-only disks: {0} of {0} refused", writers.all.len()));
 }
 
 #[test]
-fn quotas_lose_nothing() {
+fn quotas_lose_no_output() {
     let writers = writers();
     let place = writers.place("quota");
     let (mut ended, mut tried) = (0, 0);
@@ -262,7 +264,7 @@ fn quotas_lose_nothing() {
         let target = Target::new(writer, &place);
         let stream = Stream::new(seed(), "quotas", &[target.total]);
         let other = writer.other(&place).filter(|_| !writer.resumes);
-        for trial in 0..count(1, 12) {
+        for trial in 0..repetitions(1, 12) {
             let share = stream.bits(trial as u64) as f64 / u64::MAX as f64;
             let blocks = (share * target.longest as f64 / 1024.0) as u64;
             let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
@@ -271,7 +273,7 @@ fn quotas_lose_nothing() {
             assert_eq!(outcome.code, Some(ENVIRONMENT), "{}: {}", writer.name, outcome.stderr);
             target.check(&outcome, &format!("files of {blocks} KiB at most"));
             (ended, tried) = (ended + 1, tried + 1);
-            // What was there before stays until the new output is whole.
+            // An existing output stays until the new one is complete.
             let Some(other) = &other else { continue };
             succeed(&mut program(&[&other[..], &["--overwrite".into()]].concat()));
             let old = writer.bytes(&place);
@@ -287,7 +289,7 @@ fn quotas_lose_nothing() {
             assert_eq!(writer.bytes(&place), target.expected, "{}", writer.name);
         }
     }
-    report(&format!(
+    print_line(&format!(
         "quotas: {ended} of {tried} with exit code 5 and the same bytes again (seed {})",
         seed()
     ));
@@ -306,7 +308,7 @@ fn failed_write_of_last_file_ends_scoring() {
                 argument.clone_from(&archive);
             }
         }
-        for _ in 0..count(5, 50) {
+        for _ in 0..repetitions(5, 50) {
             clear(&place);
             let outcome = run(&mut through("ulimit -f 1; exec \"$0\" \"$@\"", &line));
             assert_eq!(outcome.code, Some(ENVIRONMENT), "{}", outcome.stderr);

@@ -1,4 +1,4 @@
-//! A sweep gives what its trainings would give one by one, and tells where each is.
+//! A sweep gives the same results as separate trainings, and reports the status of each.
 
 use crate::support::{Case, arguments, hash, json, program, ranks, run, seed, succeed, text};
 use std::ffi::OsString;
@@ -41,7 +41,7 @@ fn sweep_equals_its_trainings_by_ranks_and_array() {
     let best = rows.iter().filter(|row| row.iter().any(|cell| cell.ends_with('*'))).count();
     assert_eq!(best, 1, "{table}");
     assert!(printed.contains("sweep.tsv"), "{printed}");
-    // Elements of an array, in any order, one of them over ranks and one twice.
+    // Elements of an array in any order, one of them on several ranks and one repeated.
     for point in ["3", "0", "2", "0"] {
         succeed(&mut program(&sweep(&case, &array, &["--point", point])));
     }
@@ -96,7 +96,7 @@ fn status_is_reported_before_during_and_after() {
 }
 
 #[test]
-fn point_that_diverges_says_so() {
+fn diverged_point_is_reported() {
     let case = Case::new(2000, "[train]\nepochs = 3\nbatch = 512\nshards = 2\nskip_limit = 2\n");
     let output = case.at("sweep");
     let grid = "train.learning_rate=1e30,1e-3";
@@ -110,7 +110,7 @@ fn point_that_diverges_says_so() {
         table.lines().nth(line).and_then(|line| line.split('\t').nth(2)).map(str::to_string)
     };
     assert_eq!((state(1).as_deref(), state(2).as_deref()), (Some("diverged"), Some("finished")));
-    // Later and elsewhere, the folder alone tells it.
+    // In a later call, the status is read from the folder alone.
     let listed = json(&[&command[..], &arguments!["--dry-run"]].concat());
     let points = listed["points"].as_array().expect("points");
     assert_eq!(points[0]["state"], "diverged");
@@ -128,7 +128,7 @@ fn rows(output: &Path) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn run_of_other_settings_has_no_figures_in_the_table() {
+fn run_with_other_settings_has_no_metrics() {
     let case = Case::new(1500, SHORT);
     let output = case.at("sweep");
     let sweep = |grid: &str, more: &[&str]| {
@@ -147,7 +147,7 @@ fn run_of_other_settings_has_no_figures_in_the_table() {
     assert_eq!(table[2][1..6], ["1e-2", "other-settings", "0", "-", "-"], "{table:?}");
     assert!(table[1][5].ends_with('*'), "{table:?}");
     assert!(other.stdout.contains("point 1: its folder holds a run of other settings"));
-    // All others are of other settings, and those that this call trains fail.
+    // All other runs have other settings, and calls that would train them fail.
     for more in [&["--point", "1"][..], &[]] {
         let refused = sweep("train.learning_rate=1e-3,1e-2", more);
         assert_ne!(refused.code, Some(0), "{}", refused.stdout);
@@ -158,7 +158,7 @@ fn run_of_other_settings_has_no_figures_in_the_table() {
     let table = rows(&output);
     let listed = |row: &Vec<String>| row[2] == "other-settings" && !row[5].ends_with('*');
     assert!(table[1..].iter().all(listed), "{table:?}");
-    // A model of another training in the folder of a point is not its own.
+    // A model copied from another point is not accepted.
     let model = |point: usize| output.join(format!("point-{point}/model.safetensors"));
     std::fs::copy(model(0), model(1)).expect("a model");
     let listed = sweep("train.learning_rate=1e-3,3e-3", &["--dry-run", "--json"]).stdout;
@@ -168,7 +168,7 @@ fn run_of_other_settings_has_no_figures_in_the_table() {
 }
 
 #[test]
-fn run_of_other_data_has_no_figures_in_the_table() {
+fn run_with_other_data_has_no_metrics() {
     let case = Case::new(1500, SHORT);
     let output = case.at("sweep");
     let sweep = |more: &[&str]| {
@@ -188,12 +188,12 @@ fn run_of_other_data_has_no_figures_in_the_table() {
 }
 
 #[test]
-fn points_of_different_measures_have_no_best() {
+fn incomparable_points_have_no_best() {
     let case = Case::new(1500, SHORT);
     let output = case.at("sweep");
     let command = arguments!["sweep", "-q", "-c", &case.configuration, "-o", &output, "--grid"];
     let cuts = arguments!["cuts.size={ min = 60 },{ min = 80 }", "--threads", "1"];
-    let told = succeed(&mut program(&[&command[..], &cuts].concat())).stdout;
-    assert!(told.contains("no point is marked as the best"), "{told}");
+    let printed = succeed(&mut program(&[&command[..], &cuts].concat())).stdout;
+    assert!(printed.contains("no point is marked as the best"), "{printed}");
     assert!(!text(&output.join("sweep.tsv")).contains('*'));
 }

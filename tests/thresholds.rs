@@ -1,5 +1,6 @@
-//! Thresholds per bin of a quantity: chosen on the bin's own events, the same on any ranks,
-//! applied by scores and shown by evaluations; too few events are refused before the first step.
+//! Thresholds per bin of a quantity: chosen on the events of the bin, equal on any number of
+//! ranks, applied by scoring and shown by evaluations. Too few events are refused before the first
+//! step.
 
 use crate::support::{
     Events, arguments, folder, hash, json, program, ranks, run, seed, simulated, succeed, text,
@@ -99,7 +100,7 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
     );
     let global = Model::load(&model).expect("a model").0.card.threshold.expect("one for all");
 
-    // Scores: bit 0 by the event's own bin, bit 1 by the one threshold that was given.
+    // Scores: bit 0 by the bin of the event, bit 1 by the given global threshold.
     let score = case.path("score.toml");
     let points = format!(
         "[score]\ncolumns = [\"score\", \"pass\"]\nworking_points = [{{ name = \"own\" }}, {{ name = \"all\", threshold = {:?} }}]\n",
@@ -123,7 +124,7 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
             differ += u64::from(expected[0] != expected[1]);
         }
     }
-    assert!(differ > 20, "the bins mean something: {differ}");
+    assert!(differ > 20, "the bins change few results: {differ}");
     let stored = hdf5::File::open(scores.join("gamma.h5")).expect("scores");
     let group = stored.group("scores").expect("the group");
     let stored =
@@ -134,7 +135,7 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
         assert_eq!(stored[0]["edges"], serde_json::json!([90.0, 180.0]));
     }
 
-    // Evaluations count what scores say, on any ranks.
+    // Evaluations have the same counts as scores, on any number of ranks.
     let evaluate = |name: &str| {
         let output = case.path(name);
         arguments!["evaluate", "-m", &model, "--part", "all", gamma, hadron, "-o", &output].to_vec()
@@ -158,7 +159,7 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
     again.push("-q".into());
     succeed(&mut ranks(2, &again));
     let file = |name: &str| std::fs::read(case.path(name).join("evaluation.json")).expect("one");
-    assert!(file("evaluation") == file("ranked"), "the same bytes on two ranks");
+    assert!(file("evaluation") == file("ranked"), "different bytes on two ranks");
     let printed = succeed(&mut program(&evaluate("shown"))).stdout;
     assert!(
         printed.contains("the threshold of all; `pass` of scores follows the bins"),
@@ -185,7 +186,7 @@ fn position_dependent_bins_apply_per_position() {
         let size = f64::from(size[place / 2]).log10();
         let value = size + f64::from(dist[place]);
         if own.edges.iter().any(|edge| (value - edge).abs() < 1e-9) {
-            continue; // another logarithm may fall on the other side
+            continue; // the logarithm may be rounded to the other side
         }
         let bin = bin_of(&own.edges, value);
         let passes = status[place] == 0 && f64::from(score[place]) >= own.of(bin);

@@ -1,8 +1,8 @@
-//! Every command that writes, started twice on one output at almost the same time: one job
-//! writes it, the other waits, and no output is a mixture of both.
+//! Every command that writes, started twice on one output at almost the same time: one job writes
+//! it, the other waits, and no output is a mixture of both.
 
 use crate::support::writers::{Writer, Writers, clear, writers};
-use crate::support::{Watched, count, program, report, seed, succeed, text, tree};
+use crate::support::{Watched, print_line, program, repetitions, seed, succeed, text, tree};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -31,19 +31,20 @@ impl Draws {
         Draws { stream: Stream::new(seed(), &format!("two starts {name} {mode}"), &[]), trial }
     }
 
-    /// A number from 0 to 1.
+    /// Draws a number from 0 to 1.
     fn share(&self, draw: u64) -> f64 {
         self.stream.bits(8 * self.trial + draw) as f64 / u64::MAX as f64
     }
 
-    /// Time between both starts: in every other trial not longer than the first job takes.
+    /// Draws the time between both starts. In every other trial it is at most the duration of the
+    /// first job.
     fn pause(&self, took: Duration) -> Duration {
         let longest = Duration::from_secs(2);
         let longest = if self.trial.is_multiple_of(2) { took.min(longest) } else { longest };
         longest.mul_f64(self.share(0))
     }
 
-    /// Options that change no output: half of the second jobs wait only briefly.
+    /// Draws options that do not change the output: half of the second jobs wait only briefly.
     fn patience(&self) -> Vec<OsString> {
         let short = self.share(1) < 0.5;
         if short { ["--lock-timeout", "0.1s"].map(OsString::from).into() } else { Vec::new() }
@@ -66,7 +67,7 @@ impl End {
         self.code == Some(code)
     }
 
-    /// Whether the job has refused an output, which it names.
+    /// Returns whether the job has refused an output, which it names.
     fn has_refused(&self, output: &Path) -> bool {
         self.is(USAGE) && self.messages.contains(&*output.to_string_lossy())
     }
@@ -89,7 +90,7 @@ fn both(
     [0, 1].map(|i| End { code: codes[i], messages: text(&files[i]) })
 }
 
-/// Counts what became of the second jobs.
+/// Counts of the results of the second jobs.
 #[derive(Debug, Default)]
 struct Counts {
     trials: usize,
@@ -108,7 +109,7 @@ impl Counts {
 
     fn report(&self, writer: &Writer, how: &str) {
         let Counts { trials, finished, refused, stopped } = self;
-        report(&format!(
+        print_line(&format!(
             "two starts, {how}: {}: {trials} of {trials} with the right bytes; the other job: {finished} found it finished, {refused} refused it, {stopped} stopped with 75 (seed {})",
             writer.name,
             seed()
@@ -121,16 +122,16 @@ fn same_command(writers: &Writers, names: &[&str]) {
         let place = writers.place(&format!("same-{}", writer.name));
         let line = writer.line(&place);
         let since = Instant::now();
-        let expected = writer.undisturbed(&line, &place);
+        let expected = writer.expected_bytes(&line, &place);
         let took = since.elapsed();
         let mut counts = Counts::default();
-        for trial in 0..count(1, 20) {
+        for trial in 0..repetitions(1, 20) {
             clear(&place);
             let draws = Draws::new(writer.name, "same", trial);
             let ends = both(writer, [&line, &line], (&place, &draws, took));
             let context = format!("{} {trial}: {ends:#?}", writer.name);
             let output = writer.output(&place);
-            // What resumes finds its output finished, all else refuses it by name.
+            // A command that resumes finds its output finished; all others refuse it by name.
             let is_due = |end: &End| {
                 end.is(0) || end.is(STOPPED) || !writer.resumes && end.has_refused(&output)
             };
@@ -150,11 +151,11 @@ fn other_settings(writers: &Writers, names: &[&str]) {
         let Some(other) = writer.other(&place) else { continue };
         let lines = [writer.line(&place), other];
         let since = Instant::now();
-        let expected = [&lines[0], &lines[1]].map(|line| writer.undisturbed(line, &place));
+        let expected = [&lines[0], &lines[1]].map(|line| writer.expected_bytes(line, &place));
         let took = since.elapsed() / 2;
         assert_ne!(expected[0], expected[1], "{}", writer.name);
         let mut counts = Counts::default();
-        for trial in 0..count(1, 20) {
+        for trial in 0..repetitions(1, 20) {
             clear(&place);
             let draws = Draws::new(writer.name, "other", trial);
             let ends = both(writer, [&lines[0], &lines[1]], (&place, &draws, took));
@@ -166,7 +167,8 @@ fn other_settings(writers: &Writers, names: &[&str]) {
     }
 }
 
-/// One of two jobs with different settings has written the output, and the other refuses it.
+/// Checks that one of two jobs with different settings has written the output, and the other
+/// refused it.
 fn check_winner(
     writer: &Writer,
     place: &Path,
@@ -176,7 +178,7 @@ fn check_winner(
     expected_text: &str,
 ) {
     let winner = usize::from(!ends[0].is(0));
-    assert!(ends[winner].is(0), "nobody has finished: {expected_text}");
+    assert!(ends[winner].is(0), "no job has finished: {expected_text}");
     let loser = &ends[1 - winner];
     assert!(loser.is(STOPPED) || loser.has_refused(&writer.output(place)), "{expected_text}");
     assert_eq!(writer.bytes(place), expected[winner], "{expected_text}");
@@ -218,9 +220,9 @@ fn sweeps_of_two_settings_share_no_point() {
     for writer in writers.named(&["sweep"]) {
         let place = writers.place("sweeps");
         let lines = [writer.line(&place), writer.other(&place).expect("other settings")];
-        let expected = [&lines[0], &lines[1]].map(|line| writer.undisturbed(line, &place));
+        let expected = [&lines[0], &lines[1]].map(|line| writer.expected_bytes(line, &place));
         let mut counts = Counts::default();
-        for trial in 0..count(1, 20) {
+        for trial in 0..repetitions(1, 20) {
             clear(&place);
             let draws = Draws::new(writer.name, "other", trial);
             let took = Duration::from_secs(1);
@@ -229,7 +231,7 @@ fn sweeps_of_two_settings_share_no_point() {
             assert!(!ends.iter().all(|end| end.is(0)), "{context}");
             let due = [0, USAGE, PARTIAL, STOPPED];
             assert!(ends.iter().all(|end| due.iter().any(|code| end.is(*code))), "{context}");
-            // Every model is the one of either sweep.
+            // Every model belongs to one of the two sweeps.
             for (name, content) in writer.bytes(&place) {
                 if name.ends_with("model.safetensors") {
                     let is_whole = |all: &BTreeMap<_, _>| all.get(&name) == Some(&content);
@@ -243,15 +245,15 @@ fn sweeps_of_two_settings_share_no_point() {
 }
 
 #[test]
-fn two_shards_at_once_make_one_whole() {
+fn two_shards_at_once_complete_the_output() {
     let writers = writers();
     let whole = writers.named(&["score"]).next().expect("a command");
     let place = writers.place("shards");
     let line = whole.line(&place);
-    let expected = whole.undisturbed(&line, &place);
+    let expected = whole.expected_bytes(&line, &place);
     let shard = |which: &str| [&line[..], &["--shard", which].map(OsString::from)].concat();
     let lines = [shard("1/2"), shard("2/2")];
-    for trial in 0..count(1, 20) {
+    for trial in 0..repetitions(1, 20) {
         clear(&place);
         let draws = Draws::new("shards", "whole", trial);
         let took = Duration::from_millis(300);
@@ -262,20 +264,20 @@ fn two_shards_at_once_make_one_whole() {
         let verify = ["verify".into(), whole.output(&place).into()];
         succeed(&mut program(&verify));
     }
-    report(&format!("two starts, both shards: {0} of {0} whole", count(1, 20)));
+    print_line(&format!("two starts, both shards: {0} of {0} whole", repetitions(1, 20)));
 }
 
 #[test]
 fn waiting_job_survives_the_failure_of_the_first() {
-    // The first job creates the output folder, fails, and removes it again while the second
-    // waits for its lock.
+    // The first job creates the output folder, fails, and removes it, while the second waits for
+    // its lock.
     let writers = writers();
     let score = writers.named(&["score"]).next().expect("a command");
     let place = writers.place("fails");
     let mut line = score.line(&place);
     let input = line.len() - 1;
     line[input] = writers.place("missing").into();
-    for trial in 0..count(5, 100) {
+    for trial in 0..repetitions(5, 100) {
         clear(&place);
         let draws = Draws::new("score", "fails", trial);
         let took = Duration::from_millis(40);

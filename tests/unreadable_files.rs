@@ -1,9 +1,9 @@
-//! One bad file does not cost the others: files that cannot be read, that end the process which
-//! reads them, or that stop it, are named and left out, and everything else is scored.
+//! Bad files do not affect the others: files that cannot be read, that kill the reading process,
+//! or that stop it, are named and left out. All other files are scored.
 
 use crate::support::{
-    Outcome, arguments, bad_reads, end, folder, ledger, program, ranks, run, seed, simulated,
-    succeed, trained, tree,
+    Outcome, arguments, folder, kill, ledger, program, ranks, run, seed, simulated, succeed,
+    trained, tree, with_bad_reads,
 };
 use serde_json::Value;
 use std::ffi::OsString;
@@ -13,7 +13,7 @@ use taiga_flow::config::Class;
 
 const PARTIAL: i32 = 4;
 
-/// An archive of good files and some that are bad for their readers.
+/// An archive of good files, and of files that will be bad for their reader.
 struct Archive {
     folder: tempfile::TempDir,
     good: usize,
@@ -41,7 +41,7 @@ impl Archive {
         all
     }
 
-    /// The outputs of the good files alone.
+    /// Returns the outputs of the good files.
     fn expected(&self, bad: &[&str]) -> Vec<Value> {
         let whole = self.at("whole");
         succeed(&mut program(&self.score(&whole, &[])));
@@ -52,13 +52,19 @@ impl Archive {
         good
     }
 
-    /// Starts the same command until it ends by itself; returns all outcomes.
-    fn until_done(&self, output: &Path, count: usize, more: &[&str], bad: &str) -> Vec<Outcome> {
+    /// Repeats the same command until it finishes, and returns all outcomes.
+    fn run_until_done(
+        &self,
+        output: &Path,
+        count: usize,
+        more: &[&str],
+        bad: &str,
+    ) -> Vec<Outcome> {
         let command = self.score(output, more);
         let mut outcomes = Vec::new();
         loop {
             let started = if count == 1 { program(&command) } else { ranks(count, &command) };
-            outcomes.push(run(&mut bad_reads(started, bad)));
+            outcomes.push(run(&mut with_bad_reads(started, bad)));
             let context: Vec<String> =
                 outcomes.iter().map(|o| format!("{:?} {}", o.code, o.stderr)).collect();
             let done = [Some(0), Some(PARTIAL)].contains(&outcomes[outcomes.len() - 1].code);
@@ -75,7 +81,7 @@ fn manifest(output: &Path) -> Value {
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// The failed files of a manifest: output, exit code and reason.
+/// Returns the failed files of a manifest: output, exit code and reason.
 fn failed(output: &Path) -> Vec<(String, u64, String)> {
     let manifest = manifest(output);
     assert_eq!(manifest["complete"], Value::Null, "complete");
@@ -90,16 +96,16 @@ fn verified(output: &Path) -> Outcome {
     run(&mut program(&arguments!["verify", output]))
 }
 
-/// The watchdog finds a rank that stands still within half of its deadline.
+/// With these limits, the watchdog finds a rank without progress within half of its deadline.
 const LIMITS: [&str; 4] = ["--watchdog", "12s", "--probe-timeout", "3s"];
 
-fn ended_and_stopped(count: usize) {
+fn check_aborts_and_hangs(count: usize) {
     let bad = ["night-1/abort.h5", "night-2/hang.h5"];
     let archive = Archive::new(20, &bad);
     let expected = archive.expected(&bad);
     let output = archive.at("scores");
     let how = "/abort.h5:abort,/hang.h5:hang";
-    let outcomes = archive.until_done(&output, count, &LIMITS, how);
+    let outcomes = archive.run_until_done(&output, count, &LIMITS, how);
     assert!(outcomes.len() <= 3, "{} starts", outcomes.len());
     println!("{count} rank(s): {} restart(s)", outcomes.len() - 1);
     let stopped = outcomes.iter().find(|o| o.stderr.contains("no progress for"));
@@ -122,10 +128,11 @@ fn ended_and_stopped(count: usize) {
     let verified = verified(&output);
     assert_eq!(verified.code, Some(PARTIAL), "{}", verified.stderr);
     assert!(verified.stdout.contains("abort.h5") && verified.stdout.contains("hang.h5"));
-    // They are read by child processes at each start, and by the program once they are mended.
-    let again = archive.until_done(&output, count, &LIMITS, how);
+    // Child processes read these files at each start. Once repaired, the program reads them
+    // itself.
+    let again = archive.run_until_done(&output, count, &LIMITS, how);
     assert_eq!((again.len(), again[0].code), (1, Some(PARTIAL)), "{}", again[0].stderr);
-    let mended = archive.until_done(&output, count, &LIMITS, "");
+    let mended = archive.run_until_done(&output, count, &LIMITS, "");
     assert_eq!((mended.len(), mended[0].code), (1, Some(0)), "{}", mended[0].stderr);
     assert_eq!(tree(&output), tree(&archive.at("whole")));
     assert!(
@@ -137,26 +144,26 @@ fn ended_and_stopped(count: usize) {
 }
 
 #[test]
-fn files_that_end_or_stop_one_rank_are_left_out() {
-    ended_and_stopped(1);
+fn crashing_files_are_excluded_on_one_rank() {
+    check_aborts_and_hangs(1);
 }
 
 #[test]
-fn files_that_end_or_stop_a_rank_are_left_out() {
-    ended_and_stopped(3);
+fn crashing_files_are_excluded_on_three_ranks() {
+    check_aborts_and_hangs(3);
 }
 
 #[test]
-fn files_that_end_their_reader_are_left_out() {
+fn late_crashing_files_are_excluded() {
     let bad = ["late-bus.h5", "late-eio.h5", "late-segv.h5"];
     let archive = Archive::new(6, &bad);
     let expected = archive.expected(&bad);
     let output = archive.at("scores");
-    // After the file was opened and looked at.
+    // The reads after the file was opened and checked.
     let how = "/late-bus.h5:bus+40,/late-eio.h5:eio+46,/late-segv.h5:segv+40";
-    let outcomes = archive.until_done(&output, 1, &LIMITS, how);
-    // The child process makes fewer reads, so that it does not meet the failing one: such a file
-    // costs a second restart where another one ends the process in between.
+    let outcomes = archive.run_until_done(&output, 1, &LIMITS, how);
+    // The child process makes fewer reads than the program, so it may not reach the failing one.
+    // Such a file costs a second restart if another one kills the process in between.
     assert!(outcomes.len() <= bad.len() + 2, "{} starts", outcomes.len());
     let named = failed(&output);
     assert_eq!(named.iter().map(|(output, ..)| output.as_str()).collect::<Vec<_>>(), bad);
@@ -166,10 +173,10 @@ fn files_that_end_their_reader_are_left_out() {
     assert_eq!(manifest(&output)["files"].as_array(), Some(&expected));
 }
 
-/// Reads of a file that fail are reported as failures of the system, wherever they strike. The
-/// library does not give the reason where it goes through the links of a group.
+/// Failed reads of a file are reported as system errors, wherever they occur. The HDF5 library
+/// gives no reason when it follows the links of a group.
 #[test]
-fn failed_read_is_no_other_fault() {
+fn failed_read_is_reported_as_system_error() {
     let folder = folder();
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/ctapipe.h5");
     let chunked = simulated(folder.path().join("chunked.h5"), Class::Gamma, 70_000, seed());
@@ -177,10 +184,10 @@ fn failed_read_is_no_other_fault() {
         let name = format!("/{}", path.file_name().expect("a name").to_string_lossy());
         let check = arguments!["check", &path, "--json"];
         let whole = run(&mut program(&check));
-        let mut struck = 0;
+        let mut failed_reads = 0;
         let mut read = seed() % 2;
         loop {
-            let outcome = run(&mut bad_reads(program(&check), &format!("{name}:eio+{read}")));
+            let outcome = run(&mut with_bad_reads(program(&check), &format!("{name}:eio+{read}")));
             let context = format!("read {read} of {name}: {}{}", outcome.stdout, outcome.stderr);
             if outcome.stdout == whole.stdout {
                 break;
@@ -189,26 +196,27 @@ fn failed_read_is_no_other_fault() {
             assert!(!context.contains("never written"), "{context}");
             let no_reason = context.contains("no built-in schema fits");
             assert!(no_reason || context.contains("Input/output error"), "{context}");
-            struck += 1;
+            failed_reads += 1;
             read += 1 + read / 8;
         }
-        assert!(struck > 3, "only {struck} reads of {name}");
+        assert!(failed_reads > 3, "only {failed_reads} reads of {name}");
     }
 }
 
 #[test]
-fn killed_reader_makes_no_good_file_fail() {
+fn killed_reader_does_not_fail_good_files() {
     let archive = Archive::new(8, &["night-1/slow.h5"]);
     let output = archive.at("scores");
     let command = archive.score(&output, &[]);
-    // It hangs, somebody kills it, and on the second try the disk is well again.
-    let mut scoring = bad_reads(program(&command), "/slow.h5:hang").spawn().expect("a process");
+    // The read hangs, a user kills the process, and at the second attempt the disk works again.
+    let mut scoring =
+        with_bad_reads(program(&command), "/slow.h5:hang").spawn().expect("a process");
     let note = output.join("ledger/1-of-1-0.reading");
     while !std::fs::read_to_string(&note).unwrap_or_default().contains("slow.h5") {
         assert_eq!(scoring.try_wait().expect("a child"), None, "it ended");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    end(scoring.id());
+    kill(scoring.id());
     let _ = scoring.wait();
     let outcome = succeed(&mut program(&command));
     assert!(outcome.stderr.contains("a child process reads it first"), "{}", outcome.stderr);
@@ -217,7 +225,7 @@ fn killed_reader_makes_no_good_file_fail() {
 }
 
 #[test]
-fn parts_with_failed_files_make_a_whole() {
+fn shards_with_failed_files_complete() {
     let archive = Archive::new(4, &["night-1/bad.h5"]);
     let output = archive.at("scores");
     let bad = archive.at("archive/night-1/bad.h5");
@@ -226,7 +234,7 @@ fn parts_with_failed_files_make_a_whole() {
     let shard = |which: &str, more: &[&str]| {
         run(&mut program(&archive.score(&output, &[&["--shard", which], more].concat()))).code
     };
-    // One file per part, so that one part has nothing but the bad one.
+    // One file per shard, so that one shard has only the bad file.
     let codes: Vec<Option<i32>> = (1..=5).map(|i| shard(&format!("{i}/5"), &[])).collect();
     assert_eq!(codes.iter().filter(|code| **code == Some(PARTIAL)).count(), 1, "{codes:?}");
     assert_eq!(codes.iter().filter(|code| **code == Some(0)).count(), 4, "{codes:?}");
@@ -236,7 +244,7 @@ fn parts_with_failed_files_make_a_whole() {
     let part = 1 + codes.iter().position(|code| *code == Some(PARTIAL)).expect("a part");
     assert_eq!(shard(&format!("{part}/5"), &["--allow-failed", "1"]), Some(0));
     std::fs::write(&bad, good).expect("a file");
-    // The parts were dealt by length: all are dealt again.
+    // Files are assigned to shards by length, so all files are assigned again.
     let codes: Vec<Option<i32>> =
         (1..=5).map(|i| shard(&format!("{i}/5"), &["--overwrite"])).collect();
     assert!(codes.iter().skip(4).all(|code| *code == Some(0)), "{codes:?}");
@@ -267,7 +275,7 @@ fn night_that_fails_stays_in_the_manifest() {
     let outcome = verified(&output);
     assert_eq!(outcome.code, Some(PARTIAL), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("bad.h5"), "{}", outcome.stderr);
-    // Also for the season.
+    // The season report also needs `--allow-failed`.
     let season = |name: &str, more: &[&str]| {
         let all = arguments!["season", &output, "-o", archive.at(name), "--threshold", "-1000"];
         run(program(&all).args(more))
@@ -285,7 +293,7 @@ fn night_that_fails_stays_in_the_manifest() {
     for text in [&page, &json] {
         assert!(text.contains("1 of 4 files are in no figure") && text.contains("bad.h5"));
     }
-    // And for a comparison.
+    // So does a comparison.
     let compare = |more: &[&str]| {
         let all = arguments!["compare", &output, &output, "-o", archive.at("compared")];
         run(program(&all).args(["--threshold", "-1000"]).args(more))
@@ -312,7 +320,7 @@ fn night_that_fails_stays_in_the_manifest() {
     let page = archive.at("compared.html");
     succeed(&mut program(&arguments!["report", archive.at("compared"), "-o", &page]));
     assert!(std::fs::read_to_string(page).expect("a page").contains("bad.h5"));
-    // Mended, it is a file like any other.
+    // The repaired file is scored like the others.
     std::fs::write(&bad, good).expect("a file");
     assert_eq!(night(3).code, Some(0));
     assert!(failed(&output).is_empty());
@@ -320,7 +328,7 @@ fn night_that_fails_stays_in_the_manifest() {
 }
 
 #[test]
-fn demo_refuses_a_folder_that_is_not_its_own() {
+fn demo_in_foreign_folder_is_refused() {
     let folder = folder();
     let kept = folder.path().join("run/model.safetensors");
     std::fs::create_dir_all(folder.path().join("run")).expect("a folder");

@@ -1,5 +1,6 @@
-//! Inputs that would give meaningless results are refused or warned of by name: swapped
-//! roles, tiny samples, training events under another hash, data unlike the training's.
+//! Inputs that would give meaningless results are refused, or cause a warning that names them.
+//! Examples are swapped roles, tiny samples, training events with another hash, and data unlike
+//! the training data.
 
 use crate::support::{
     Events, Outcome, arguments, configuration, folder, hash, json, program, ranks, run, seed,
@@ -45,7 +46,7 @@ fn swapped_class_column_refuses_training() {
     refused(&train(&of_hadrons, &output, &swapped), 3, &["wholly of the other class"]);
     let over_ranks = arguments!["train", "-c", &of_hadrons, "-o", &output, "--threads", "1"];
     refused(&run(&mut ranks(2, &over_ranks)), 3, &says);
-    // A file of both classes given as one of gammas is warned of; as a mixed one it is not.
+    // A mixed file given as gammas causes a warning; given as mixed it does not.
     let mut mixed = Events::read(&gamma);
     mixed.class[..300].fill(Class::Hadron.code());
     let path = folder.path().join("mixed.h5");
@@ -73,7 +74,7 @@ fn few_events_are_refused_unless_allowed() {
     let allowed = train(&of_few, &at("few"), &["--allow-few-events"]);
     assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
     assert!(allowed.stderr.contains("parameters: fewer than a tenth"), "{}", allowed.stderr);
-    // Enough to train on, but about 6 to choose a threshold on.
+    // Enough to train on, but only about 6 events for the threshold.
     let more = simulated(at("more.h5"), Class::Gamma, 120, seed());
     let set = format!("data.gamma=[{:?}]", more.display().to_string());
     let says = ["too few events to choose a threshold", "at least 20 gamma", "validation part"];
@@ -87,7 +88,7 @@ fn few_events_are_refused_unless_allowed() {
     refused(&run(&mut program(&point)), 3, &["too few events to choose"]);
     let waived = [grid.as_slice(), &arguments!["--allow-few-events"]].concat();
     succeed(&mut program(&waived));
-    // The flag changes no model.
+    // The flag does not change a model.
     let enough = simulated(at("enough.h5"), Class::Gamma, 1000, seed());
     let set = format!("data.gamma=[{:?}]", enough.display().to_string());
     let of = |name: &str, more: &[&str]| {
@@ -98,7 +99,7 @@ fn few_events_are_refused_unless_allowed() {
     assert_eq!(of("one", &[]), of("other", &["--allow-few-events"]));
 }
 
-/// The evaluation of some gammas next to the hadrons of the trained model.
+/// Evaluates gammas together with the hadrons of the trained model.
 fn evaluate(folder: &Path, name: &str, gamma: &Path, more: &[&str]) -> Value {
     let trained = trained();
     let mut all = Vec::from(arguments!["evaluate", "-m", &trained.model, "--gamma", gamma]);
@@ -131,7 +132,7 @@ fn training_events_in_another_file_are_known() {
     let text = warnings(&found);
     assert!(text.contains("copy.h5") && text.contains("another hash"), "{text}");
     assert!(text.contains("--part all"), "{text}");
-    // Found on any ranks alike, and left alone where all parts are asked for.
+    // The result is equal on any number of ranks. With `--part all` there is no warning.
     let over_ranks = arguments![
         "evaluate",
         "-m",
@@ -150,7 +151,7 @@ fn training_events_in_another_file_are_known() {
     assert_eq!(read("ranks"), read("copy"));
     let all = evaluate(folder.path(), "all", &copy, &["--part", "all"]);
     assert!(gammas(&all) > 4 * gammas(&known) && !warnings(&all).contains("another hash"));
-    // A tenth of a file of other events is enough to notice.
+    // A tenth of the file is enough to be noticed.
     let fresh = simulated(at("fresh.h5"), Class::Gamma, 9000, seed() + 77);
     let unseen = evaluate(folder.path(), "fresh", &fresh, &[]);
     assert!(!warnings(&unseen).contains("training events"), "{}", warnings(&unseen));
@@ -168,8 +169,8 @@ fn training_events_in_another_file_are_known() {
     partly.write(&at("partly.h5"));
     let found = evaluate(folder.path(), "partly", &at("partly.h5"), &[]);
     assert!(warnings(&found).contains("partly.h5"), "{}", warnings(&found));
-    // Other values under known keys are said to be so; known values under other keys leave
-    // no way to the test part.
+    // Known keys with other values are reported as such. Known values with other keys cannot be
+    // assigned to the test part.
     let mut other = events.clone();
     other.feature("size").iter_mut().for_each(|x| *x *= 1.01);
     other.write(&at("other.h5"));
@@ -194,8 +195,8 @@ fn training_events_in_another_file_are_known() {
     refused(&outcome, 3, &says);
 }
 
-/// Gammas as a larger telescope with finer pixels would see them.
-fn of_another_telescope(gamma: &Path, output: PathBuf) -> PathBuf {
+/// Writes gammas with sizes and shapes far from those of the training telescope.
+fn of_larger_telescope(gamma: &Path, output: PathBuf) -> PathBuf {
     let mut events = Events::read(gamma);
     events.feature("size").iter_mut().for_each(|x| *x *= 30.0);
     for name in ["width", "length"] {
@@ -210,7 +211,7 @@ fn data_unlike_training_are_warned_of_or_refused() {
     let (trained, folder) = (trained(), folder());
     let at = |name: &str| folder.path().join(name);
     let fresh = simulated(at("fresh.h5"), Class::Gamma, 4000, seed() + 78);
-    let other = of_another_telescope(&fresh, at("other.h5"));
+    let other = of_larger_telescope(&fresh, at("other.h5"));
     let usual = evaluate(folder.path(), "usual", &fresh, &["--strict"]);
     assert!(!warnings(&usual).contains("unlike"), "{}", warnings(&usual));
     let unlike = evaluate(folder.path(), "unlike", &other, &[]);
@@ -232,7 +233,7 @@ fn data_unlike_training_are_warned_of_or_refused() {
     ]));
     refused(&strict, 3, &["unlike", "width", "--strict"]);
     assert!(!at("strict").join("evaluation.json").exists());
-    // Scores are the same with and without; hadrons are no alarm for a flow of gammas.
+    // `--strict` does not change scores. Hadrons cause no warning for a flow of gammas.
     let score = |name: &str, more: &[&str]| {
         let mut all = Vec::from(arguments!["score", "-m", &trained.model, "-o", &at(name)]);
         all.extend(arguments![&other, &fresh, &trained.hadron, "--threads", "1"]);
@@ -250,8 +251,8 @@ fn data_unlike_training_are_warned_of_or_refused() {
     assert!(["fresh.h5", "hadron.h5"].iter().all(|name| all[*name] == strict[*name]));
 }
 
-/// Epochs of a training with anomalies of which many drafts are impossible, where one attempt
-/// is made for each; the weights hardly move.
+/// Trains with anomalies of which many drafts are impossible, with a limited number of attempts,
+/// and returns the epochs. The weights hardly change.
 fn epochs(folder: &Path, mode: &str, attempts: u64, more: &str) -> Vec<Value> {
     let gamma = folder.join("gamma.h5");
     if !gamma.exists() {
@@ -273,17 +274,18 @@ fn epochs(folder: &Path, mode: &str, attempts: u64, more: &str) -> Vec<Value> {
 #[test]
 fn impossible_drafts_do_not_thin_the_loss() {
     let folder = folder();
-    // The NLL logged in training is a mean over the anomalies, as the held-out one is.
+    // The training NLL is a mean over the anomalies, like the held-out NLL.
     for attempts in [1, 100] {
         let epoch = epochs(folder.path(), "synthetic-ratio", attempts, "").remove(0);
         let flow = &epoch["flows"][1];
         let [train, held_out] =
             ["train_nll", "validation_nll"].map(|key| flow[key].as_f64().expect("an NLL"));
         assert_eq!(flow["flow"], "anomaly");
-        // Of 2000 held-out drafts 4 in 10 are possible; they spread by some 10 nats around 17.
+        // 4 in 10 of the 2000 held-out drafts are possible; their NLLs spread by some 10 nats
+        // around 17.
         assert!((train - held_out).abs() < 2.0, "{attempts}: {train} and {held_out}");
     }
-    // The weight of anomalies does not depend on how many drafts are possible.
+    // The weight of anomalies does not depend on the number of possible drafts.
     let push = "[fine_tune]\nepochs = 1\nlearning_rate = 1e-9\nweight = 30.0\nramp = 0.0\n\
                 nll_bound = 1000.0\n";
     let norm = |attempts: u64| {
@@ -299,7 +301,7 @@ fn impossible_drafts_do_not_thin_the_loss() {
 /// A change of a feature.
 type Change = fn(f32) -> f32;
 
-/// Toy gammas with a feature changed.
+/// Writes toy gammas with one feature changed.
 fn with_feature(path: PathBuf, name: &str, change: impl Fn(f32) -> f32) -> PathBuf {
     let gamma = simulated(path.with_extension("toy.h5"), Class::Gamma, 1500, seed());
     let mut events = Events::read(&gamma);
@@ -326,7 +328,7 @@ fn impossible_values_refuse_training_warn_score() {
         let set = format!("data.gamma=[{:?}]", wrong.display().to_string());
         let texts = &[name, says];
         let output = at("refused");
-        // The cut on the size leaves nothing of its logarithm.
+        // The cut on the size would remove all events whose size is a logarithm.
         let sets = ["--set", set.as_str(), "--set", "cuts.size.min=0"];
         refused(&train(&of_good, &output, &sets), 3, texts);
         refused(&train(&of_good, &output, &[&sets[..], &["--dry-run"]].concat()), 3, texts);
@@ -370,19 +372,19 @@ fn quantities_of_simulations_are_warned_of() {
     let bins = "thresholds={per=\"log10(energy)\",edges=[1.0],few=\"global\"}";
     let cases = [("cuts.energy.min=0.1", "[cuts]"), (bins, "thresholds.per")];
     for (set, place) in cases {
-        let says = format!("only a simulation knows: energy in {place}");
+        let says = format!("only simulations have: energy in {place}");
         for more in [&["--dry-run"][..], &["--overwrite"]] {
             let printed = train(&configuration, &output, &[&["--set", set], more].concat());
             assert_eq!(printed.code, Some(0), "{}", printed.stderr);
             assert!(printed.stderr.contains(&says), "no '{says}' in {}", printed.stderr);
         }
     }
-    // Weights are those of labelled events alone.
+    // Only labelled events have weights.
     let printed = train(&configuration, &output, &["--dry-run", "--set", "data.weight=\"energy\""]);
-    assert!(!printed.stderr.contains("only a simulation knows"), "{}", printed.stderr);
+    assert!(!printed.stderr.contains("only simulations have"), "{}", printed.stderr);
 }
 
-/// Sets that train the ratio of two files.
+/// Returns the `--set` values of a ratio training of two files.
 fn ratio_of(gamma: &Path, hadron: &Path) -> Vec<String> {
     let files = |name: &str, path: &Path| format!("data.{name}=[{:?}]", path.display().to_string());
     let mode = "model.mode=ratio".to_string();
@@ -413,7 +415,7 @@ fn weights_that_leave_no_events_are_refused() {
     refused(&weighted("zero", "0*dist"), 3, &["all weights of the gammas are 0", "0*dist"]);
     assert!(!at("zero").exists());
     assert_eq!(weighted("even", "1 + dist").code, Some(0));
-    // A weight that few events have: a ratio cannot be calibrated, which is known at once.
+    // A weight that few events have: a ratio cannot be calibrated, which is detected at the start.
     let gamma = simulated(at("gamma.h5"), Class::Gamma, 3000, seed());
     let hadron = simulated(at("hadron.h5"), Class::Hadron, 3000, seed() + 1);
     let configuration = configuration(folder.path(), &gamma, SHORT);
@@ -432,7 +434,7 @@ fn weights_that_leave_no_events_are_refused() {
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
     let trained = train(&configuration, &at("run"), &sets);
     assert_eq!(trained.code, Some(0), "{}", trained.stderr);
-    // What is called a likelihood is that of both flows.
+    // The reported likelihood is the sum of both flows.
     assert!(trained.stdout.contains(", the sum over 2 flows"), "{}", trained.stdout);
     assert!(trained.stderr.contains(" (sums over 2 flows)"), "{}", trained.stderr);
 }
@@ -463,7 +465,7 @@ fn file_of_two_roles_is_named_with_both() {
 }
 
 #[test]
-fn events_of_unknown_class_are_left_out_as_such() {
+fn events_of_unknown_class_are_excluded() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let mut events = Events::read(&simulated(at("toy.h5"), Class::Gamma, 600, seed() + 9));
@@ -502,7 +504,7 @@ fn mislabelled_and_exchanged_classes_are_found() {
         events.write(&path);
         path
     };
-    // Half of the hadrons are gammas, under other numbers.
+    // Half of the hadrons are gammas with new keys.
     let [mut some, others] = [&gamma, &hadron].map(|path| Events::read(path));
     let half: Vec<usize> = (0..1500).collect();
     some = some.chosen(&half);
@@ -540,7 +542,7 @@ fn mislabelled_and_exchanged_classes_are_found() {
     let outcome = ratio(&gamma, &hadron, "good");
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert!(!outcome.stderr.contains(swapped), "{}", outcome.stderr);
-    let printed = outcome.stderr.matches("computing on the processor").count();
+    let printed = outcome.stderr.matches("computing on the CPU").count();
     assert!(printed <= 1, "{}", outcome.stderr);
     let checked = check(&gamma, &hadron, &[]);
     assert_eq!(checked.code, Some(0), "{}", checked.stdout);
@@ -587,7 +589,7 @@ fn copies_of_a_file_are_not_evaluated() {
     let at = |name: &str| folder.path().join(name);
     let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 9);
     let hadron = simulated(at("hadron.h5"), Class::Hadron, 600, seed() + 10);
-    // Without keys no event can be told from another.
+    // Without keys, events cannot be identified.
     for path in [&gamma, &hadron] {
         let mut events = Events::read(path);
         std::fs::remove_file(path).expect("a file to replace");
@@ -619,7 +621,7 @@ fn copies_of_a_file_are_not_evaluated() {
 }
 
 #[test]
-fn events_left_out_are_told_by_class() {
+fn excluded_events_are_reported_by_class() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
     let gamma = simulated(at("gamma.h5"), Class::Gamma, 600, seed() + 11);

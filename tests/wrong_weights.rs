@@ -1,5 +1,5 @@
-//! Weights that go wrong end the run, and the message says where: a rank whose weights
-//! differ, an event whose gradient cannot be used.
+//! Wrong weights end the run, and the message gives the cause: a rank whose weights differ, or an
+//! event with an unusable gradient.
 
 use crate::support::{
     Case, arguments, configuration, folder, program, ranks, run, seed, simulated, training,
@@ -14,8 +14,7 @@ use taiga_flow_gpu::random::Stream;
 const ENVIRONMENT: i32 = 5;
 const DIVERGED: i32 = 6;
 
-/// A world in which one rank gets a wrong sum in one of the reductions, as a flipped bit
-/// in its memory would make it.
+/// A communicator in which one rank gets a wrong sum in one reduction, like a flipped memory bit.
 struct Corrupt<'a> {
     inner: &'a Threads,
     rank: usize,
@@ -38,7 +37,7 @@ impl Communicator for Corrupt<'_> {
     }
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
         self.inner.all_reduce_sum(values)?;
-        // Gradients: longer than counts and losses, shorter than histograms.
+        // Gradients are longer than counts and losses, and shorter than histograms.
         if (1000..10_000).contains(&values.len())
             && self.calls.fetch_add(1, Ordering::Relaxed) == self.call
             && self.rank() == self.rank
@@ -80,12 +79,12 @@ fn differing_weights_stop_the_run_and_name_rank() {
             let named = format!("found rank {rank} on");
             assert!(error.to_string().contains(&named), "'{named}' is not in: {error}");
         }
-        // Neither a checkpoint nor a model of weights that are not to be trusted.
+        // No checkpoint or model of unreliable weights is written.
         assert!(!output.join("model.safetensors").exists());
     }
 }
 
-/// One event whose gradient is beyond what can be summed exactly with so many shards.
+/// One event whose gradient is too large for an exact sum with so many shards.
 #[test]
 fn event_causing_divergence_is_named_with_row() {
     let folder = folder();
@@ -93,12 +92,12 @@ fn event_causing_divergence_is_named_with_row() {
     let mut events = crate::support::Events::read(&first);
     let last = events.chosen(&(5000..9000).collect::<Vec<_>>());
     let row = (seed() % 4000) as usize;
-    let mut spoilt = last.clone();
-    ["dist", "alpha"].iter().for_each(|name| spoilt.feature(name)[row] = 3e38);
+    let mut changed = last.clone();
+    ["dist", "alpha"].iter().for_each(|name| changed.feature(name)[row] = 3e38);
     events = events.chosen(&(0..5000).collect::<Vec<_>>());
     let (one, two) = (folder.path().join("one.h5"), folder.path().join("two.h5"));
     events.write(&one);
-    spoilt.write(&two);
+    changed.write(&two);
     let more = "[split]\ntrain = 1.0\nvalidation = 0.0\ncalibration = 0.0\ntest = 0.0\n\
                 [train]\nepochs = 100\nbatch = 65536\nshards = 65536\nskip_limit = 3\n";
     let configuration = configuration(folder.path(), &one, more);
@@ -126,7 +125,7 @@ fn event_causing_divergence_is_named_with_row() {
         }
         assert!(!output.join("model.safetensors").exists());
     }
-    // A rate that no weight survives: no event is to blame.
+    // A learning rate that makes all weights diverge: no event is named.
     let output = folder.path().join("fast");
     let train = arguments![
         "train",

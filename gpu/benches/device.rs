@@ -1,14 +1,15 @@
-//! Events per second on a GPU, and the share of its f32 multiply-add peak, measured in the
-//! same rounds. A binary of its own that needs only a driver; one JSON object per line.
+//! Measures events per second on a GPU, and the share of its f32 multiply-add peak.
+//!
+//! Both are measured in the same rounds. The program needs only a driver and prints one JSON object
+//! per line.
 //!
 //!     cargo bench -p taiga-flow-gpu --features device --bench device -- [cuda|vulkan]
 //!         [--case score|train] [--rounds N] [--batch N]
 //!
-//! A training step is gather, gradient, exact sum, update and the packing of the new
-//! weights, with the events on the device. `train` waits for each step, as a training does,
-//! `train-queued` for every sixteenth: what it is faster by is what the host costs. Scoring
-//! is counted without the copies to and from the device (`score`) and with them
-//! (`score-with-copies`).
+//! A training step is gather, gradient, exact sum, update and packing of the new weights, with the
+//! events on the device. `train` waits for each step, as training does. `train-queued` waits for
+//! every sixteenth step; the difference is the cost of the host. `score` is scoring without the
+//! copies to and from the device, `score-with-copies` includes them.
 
 use std::time::Instant;
 use taiga_flow_gpu::device::{
@@ -22,7 +23,7 @@ use taiga_flow_gpu::spec::FlowSpec;
 /// Shortest measurement of a case in a round, in seconds.
 const SLICE: f64 = 0.4;
 const CASES: [&str; 4] = ["score", "score-with-copies", "train", "train-queued"];
-/// Steps that `train-queued` puts into the queue before it waits.
+/// Steps that `train-queued` queues before it waits.
 const QUEUED: usize = 16;
 
 struct Case {
@@ -62,6 +63,7 @@ impl Case {
         Ok(Case { name, spec, batch, shards, flow, events, rates: vec![], shares: vec![] })
     }
 
+    /// Returns the multiply-adds per event.
     fn work(&self) -> u64 {
         if self.name.starts_with("train") {
             self.spec.training_fma()
@@ -70,7 +72,7 @@ impl Case {
         }
     }
 
-    /// Runs for at least a slice; the events per second.
+    /// Runs the case for at least a slice of time; returns the events per second.
     fn measure(&mut self) -> Result<f64> {
         let mut out = vec![0.0; self.batch];
         let numbers: Vec<u32> = (0..self.batch as u32).collect();
@@ -116,6 +118,7 @@ impl Case {
         Ok((turns * self.batch) as f64 / start.elapsed().as_secs_f64())
     }
 
+    /// Prints the result as one JSON object.
     fn line(&self, device: &str, peak: f64) {
         let rate = median(&self.rates);
         println!(
@@ -155,7 +158,7 @@ fn options() -> std::result::Result<Options, String> {
                 let case = words.next().filter(|w| CASES.contains(&w.as_str()));
                 options.case = Some(case.ok_or(format!("--case one of {CASES:?}"))?);
             }
-            // What `cargo bench` adds.
+            // An argument that `cargo bench` adds.
             "--bench" => {}
             _ => return Err(format!("unknown: {word}")),
         }

@@ -1,6 +1,7 @@
-//! Compiles and launches every kernel once for some networks, on the first device of the
-//! backend given (`cuda` or `vulkan`): for checks of what a compiler makes of them. What is
-//! computed is not looked at.
+//! Compiles and launches every kernel once for several networks, without checking the results.
+//!
+//! It runs on the first device of the given backend (`cuda` or `vulkan`) and shows whether the
+//! compiler accepts the kernels.
 
 use std::process::ExitCode;
 use taiga_flow_gpu::device::{Adam, Backend, DeviceBatch, Events, Result, Weights, devices, open};

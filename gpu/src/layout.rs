@@ -1,4 +1,4 @@
-//! Where each weight stands in the flat vector of parameters.
+//! Positions of the weights in the flat vector of parameters.
 //!
 //! Order: block by block; within a block the scale network (affine coupling only),
 //! then the shift network; within a network layer by layer, each as its weight
@@ -28,6 +28,7 @@ pub struct Tensor {
     pub range: Range<usize>,
 }
 
+/// Layers of all networks of a flow, in the order of the flat vector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     layers: Vec<Dense>,
@@ -37,6 +38,7 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Computes the layout of the parameters of `spec`.
     #[must_use]
     pub fn new(spec: &FlowSpec) -> Layout {
         let mut layers = Vec::new();
@@ -63,7 +65,7 @@ impl Layout {
         }
     }
 
-    /// Number of parameters.
+    /// Returns the number of parameters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -74,21 +76,21 @@ impl Layout {
         self.len == 0
     }
 
-    /// All layers in the order of the flat vector.
+    /// Returns all layers in the order of the flat vector.
     #[must_use]
     pub fn layers(&self) -> &[Dense] {
         &self.layers
     }
 
-    /// The layers of one network, from input to output; `network` counts within the
-    /// block in the order of [`FlowSpec::networks`].
+    /// Returns the layers of one network, from input to output. `network` is an index into
+    /// [`FlowSpec::networks`].
     #[must_use]
     pub fn network(&self, block: usize, network: usize) -> &[Dense] {
         let start = (block * self.networks + network) * self.layers_per_network;
         &self.layers[start..start + self.layers_per_network]
     }
 
-    /// Names and shapes as they stand in a model file, without the flow's prefix:
+    /// Returns names and shapes as written to a model file, without the prefix of the flow:
     /// `blocks.0.scale.0.weight`.
     #[must_use]
     pub fn tensors(&self) -> Vec<Tensor> {
@@ -116,7 +118,7 @@ mod tests {
     use crate::spec::Coupling;
 
     #[test]
-    fn the_reference_network_has_57_392_parameters() {
+    fn reference_network_has_57_392_parameters() {
         assert_eq!(Layout::new(&FlowSpec::reference_study(6)).len(), 57_392);
     }
 
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_found_by_block_and_order() {
+    fn network_of_block_is_found_by_its_index() {
         let layout = Layout::new(&FlowSpec { hidden: vec![7, 5], ..FlowSpec::reference_study(5) });
         let layers = layout.network(3, 1);
         assert_eq!(layers.len(), 3);

@@ -1,5 +1,6 @@
-//! The flow itself: specification, flat parameter layout, the f64 reference that
-//! defines every number, and (behind the feature `device`) kernels for GPUs.
+//! The flow: specification, parameter layout, reference in f64, and GPU kernels.
+//!
+//! The reference defines every result. The kernels need the feature `device`.
 
 #![cfg_attr(test, allow(clippy::float_cmp))]
 

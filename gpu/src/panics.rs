@@ -1,22 +1,27 @@
-//! Panics that are errors: runtimes of GPUs fail by panics in places, which are caught and
-//! told as errors. A panic hook asks here whether there is anything to tell.
+//! Converts panics of GPU runtimes into errors.
+//!
+//! The runtimes report some failures by a panic. [`guard`] catches it, and a panic hook calls
+//! [`note`] to learn that the panic need not be printed.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-/// Threads that the runtime starts are named so, with what they serve after it.
+/// Name prefix of the threads that the runtime starts.
 const RUNTIME_THREAD: &str = "DS";
 
 thread_local! {
     static GUARDS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What the first of the panics said, which later ones follow from.
+/// Message of the first panic; later panics are its consequences.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Runs what may panic by way of an error, and gives its reason then.
+/// Runs a function that may panic, and returns the message of the panic as an error.
+///
+/// # Errors
+/// The message of the first panic inside `run`.
 pub fn guard<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     GUARDS.set(GUARDS.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(run));
@@ -27,7 +32,7 @@ pub fn guard<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// For a panic hook: notes a panic that becomes an error, and tells whether it is one.
+/// Records a panic that becomes an error, and returns whether it is one. For panic hooks.
 pub fn note(panic: &PanicHookInfo) -> bool {
     if !is_guarded() {
         return false;
@@ -44,7 +49,7 @@ fn text(payload: &(dyn Any + Send)) -> Option<String> {
     text.or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
 }
 
-/// Whether a panic on this thread is one that becomes an error.
+/// Returns whether a panic on this thread becomes an error.
 pub fn is_guarded() -> bool {
     let thread = std::thread::current();
     GUARDS.get() > 0 || thread.name().is_some_and(|name| name.starts_with(RUNTIME_THREAD))
@@ -55,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_expected_inside_of_guards_only() {
+    fn panic_is_guarded_inside_guards_only() {
         assert!(!is_guarded());
         let inner = guard(|| {
             let caught = guard(|| std::panic::resume_unwind(Box::new("lost")));

@@ -1,16 +1,15 @@
-//! Random numbers that depend on *what* they are for and on nothing else.
+//! Random numbers as functions of seed, purpose and index.
 //!
-//! A [`Stream`] is named by a seed and a few words (purpose, epoch, shard, …); its
-//! n-th number is a function of the name and n alone. So a draw for global event i
-//! is the same on any rank, in any order, after any restart.
+//! A [`Stream`] is named by a seed and a few words (purpose, epoch, shard, …). Its n-th number is a
+//! function of the name and n alone. So a draw for global event i is the same on any rank, in any
+//! order, after any restart.
 //!
-//! The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood,
-//! OOPSLA 2014); logarithms and cosines come from `libm`, so that bits do not
-//! depend on the platform.
+//! The mixing function is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+//! Logarithms and cosines are those of `libm`, so that bits do not depend on the platform.
 
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// SplitMix64's finaliser: a bijection of 64-bit words with full avalanche.
+/// Mixes a word by SplitMix64's finaliser: a bijection of 64-bit words with full avalanche.
 #[must_use]
 pub const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -18,14 +17,15 @@ pub const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A named, random-access sequence of 64-bit words.
+/// A named sequence of 64-bit words with random access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     key: u64,
 }
 
 impl Stream {
-    /// `purpose` keeps streams of one seed apart: `Stream::new(seed, "init", &[block])`.
+    /// Creates the stream of a name: `Stream::new(seed, "init", &[block])`. Streams of different
+    /// `purpose` are independent.
     #[must_use]
     pub fn new(seed: u64, purpose: &str, words: &[u64]) -> Stream {
         let mut key = mix(seed.wrapping_add(GOLDEN));
@@ -38,19 +38,19 @@ impl Stream {
         Stream { key }
     }
 
-    /// The n-th word.
+    /// Returns the n-th word.
     #[must_use]
     pub const fn bits(self, n: u64) -> u64 {
         mix(self.key.wrapping_add(n.wrapping_add(1).wrapping_mul(GOLDEN)))
     }
 
-    /// Uniform in [0, 1), 53 bits.
+    /// Returns a uniform number in [0, 1) with 53 random bits.
     #[must_use]
     pub fn uniform(self, n: u64) -> f64 {
         (self.bits(n) >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Standard normal (Box and Muller 1958); uses words 2n and 2n + 1.
+    /// Returns a standard normal number (Box and Muller 1958); uses words 2n and 2n + 1.
     #[must_use]
     pub fn normal(self, n: u64) -> f64 {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.uniform(2 * n)));
@@ -58,7 +58,7 @@ impl Stream {
     }
 }
 
-/// A stream read in order: every draw takes a pair of words.
+/// A stream that is read in order; every draw uses two words.
 #[derive(Debug, Clone)]
 pub struct Draws {
     pub stream: Stream,
@@ -66,24 +66,25 @@ pub struct Draws {
 }
 
 impl Draws {
+    /// Starts at the first word of `stream`.
     #[must_use]
     pub fn new(stream: Stream) -> Draws {
         Draws { stream, next: 0 }
     }
 
-    /// Uniform in [0, 1).
+    /// Draws a uniform number in [0, 1).
     pub fn uniform(&mut self) -> f64 {
         self.next += 1;
         self.stream.uniform(2 * (self.next - 1))
     }
 
-    /// Standard normal.
+    /// Draws a standard normal number.
     pub fn normal(&mut self) -> f64 {
         self.next += 1;
         self.stream.normal(self.next - 1)
     }
 
-    /// A Poisson number (Knuth, 3.4.1); beyond a mean of 30 a normal one, rounded.
+    /// Draws a Poisson number (Knuth, 3.4.1); above a mean of 30 a rounded normal number.
     pub fn poisson(&mut self, mean: f64) -> u64 {
         if mean > 30.0 {
             return (mean + libm::sqrt(mean) * self.normal()).max(0.0).round_ties_even() as u64;
@@ -98,8 +99,8 @@ impl Draws {
     }
 }
 
-/// A seeded permutation of 0…n−1 with random access and no memory: a four-round
-/// Feistel network on the next even number of bits, walked until it lands below n.
+/// A seeded permutation of 0…n−1 with random access and without a table: a four-round Feistel
+/// network on the next even number of bits, repeated until the result is below n.
 #[derive(Debug, Clone, Copy)]
 pub struct RandomPermutation {
     len: u64,
@@ -108,13 +109,14 @@ pub struct RandomPermutation {
 }
 
 impl RandomPermutation {
+    /// Creates the permutation of 0…`len`−1 that `stream` defines.
     #[must_use]
     pub fn new(len: u64, stream: Stream) -> RandomPermutation {
         let bits = u64::BITS - len.saturating_sub(1).leading_zeros();
         RandomPermutation { len, half_bits: bits.div_ceil(2).max(1), stream }
     }
 
-    /// Where position `i` goes. `i` must be below the length.
+    /// Returns the image of position `i`, which must be below the length.
     #[must_use]
     pub fn at(&self, i: u64) -> u64 {
         debug_assert!(i < self.len);
@@ -141,13 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_permutation_visits_every_position_once() {
+    fn permutation_visits_every_position_once() {
         for len in [1u64, 2, 3, 5, 64, 65, 1000, 4097] {
             let permutation = RandomPermutation::new(len, Stream::new(7, "test", &[len]));
             let mut seen = vec![false; len as usize];
             for i in 0..len {
                 let j = permutation.at(i) as usize;
-                assert!(!seen[j], "length {len}: {j} twice");
+                assert!(!seen[j], "length {len}: duplicate {j}");
                 seen[j] = true;
             }
         }

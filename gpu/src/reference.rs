@@ -1,6 +1,8 @@
-//! The flow event by event: in f64 the definition that every engine is tested
-//! against, in f32 the plain loop whose error is the yardstick of accuracy bars
-//! (strongly curved networks amplify any rounding). Written to be read.
+//! Reference implementation of the flow, one event at a time.
+//!
+//! In f64 it is the definition that every engine is tested against. In f32 it is the plain loop
+//! whose rounding error sets the accuracy tolerances, because strongly curved networks amplify any
+//! rounding.
 //!
 //! For each block, with x_a the conditioning and x_b the transformed features:
 //! s = a·tanh(σ(x_a)/a), y_a = x_a, y_b = x_b·exp(s) + μ(x_a), and
@@ -15,7 +17,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 /// ln √(2π)
 pub const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 
-/// The floating-point type of a reference: f64, or f32 as a yardstick.
+/// Floating-point type of a reference flow: f64 as the definition, f32 to measure rounding.
 pub trait Real:
     Copy
     + PartialOrd
@@ -63,7 +65,7 @@ pub struct ReferenceFlow<T = f64> {
     pub params: Vec<T>, // (parameters)
 }
 
-/// What the backward pass needs of a block's forward pass.
+/// Intermediate values of a block's forward pass that its backward pass reads.
 struct BlockTrace<T> {
     split: Split,
     input: Vec<T>,            // (features)
@@ -72,6 +74,7 @@ struct BlockTrace<T> {
 }
 
 impl<T: Real> ReferenceFlow<T> {
+    /// Creates a flow from parameters in the order of [`Layout`].
     #[must_use]
     pub fn new(spec: &FlowSpec, params: &[f32]) -> ReferenceFlow<T> {
         ReferenceFlow {
@@ -81,14 +84,14 @@ impl<T: Real> ReferenceFlow<T> {
         }
     }
 
-    /// Log-likelihood of one scaled event x (features).
+    /// Returns the log-likelihood of one scaled event x (features).
     #[must_use]
     pub fn log_prob(&self, x: &[T]) -> T {
         let (z, log_det) = self.forward(x);
         log_det + log_normal(&z)
     }
 
-    /// Latent z and log|det ∂z/∂x|.
+    /// Returns the latent z (features) and log|det ∂z/∂x|.
     #[must_use]
     pub fn forward(&self, x: &[T]) -> (Vec<T>, T) {
         let mut x = x.to_vec();
@@ -100,7 +103,7 @@ impl<T: Real> ReferenceFlow<T> {
         (x, log_det)
     }
 
-    /// The event x that z comes from, and log|det ∂x/∂z|.
+    /// Returns the event x (features) of the latent z, and log|det ∂x/∂z|.
     #[must_use]
     pub fn inverse(&self, z: &[T]) -> (Vec<T>, T) {
         let mut x = z.to_vec();
@@ -116,7 +119,7 @@ impl<T: Real> ReferenceFlow<T> {
         (x, log_det)
     }
 
-    /// Log-likelihood of x; adds weight · ∂(−log p)/∂params to `gradient`.
+    /// Returns the log-likelihood of x and adds weight · ∂(−log p)/∂params to `gradient`.
     pub fn add_gradient(&self, x: &[T], weight: T, gradient: &mut [T]) -> T {
         let mut z = x.to_vec();
         let traces: Vec<BlockTrace<T>> =
@@ -141,7 +144,7 @@ impl<T: Real> ReferenceFlow<T> {
         BlockTrace { split, input, hidden, scale }
     }
 
-    /// Clamped log-scale, shift, and the activations of both networks.
+    /// Returns the clamped log-scale, the shift, and the activations of both networks.
     #[allow(clippy::type_complexity)]
     fn networks(&self, block: usize, split: &Split, x: &[T]) -> (Vec<T>, Vec<T>, Vec<Vec<Vec<T>>>) {
         let clamp = T::from(self.spec.scale_clamp);
@@ -184,8 +187,8 @@ impl<T: Real> ReferenceFlow<T> {
         let (mut g_scale, mut g_shift) = (Vec::new(), Vec::new());
         for (k, &i) in trace.split.transformed.iter().enumerate() {
             let s = trace.scale[k];
-            // ∂L/∂s = g_y · x · e^s − weight (the log-determinant's part); through the
-            // clamp ∂s/∂σ = 1 − (s/a)²
+            // ∂L/∂s = g_y · x · e^s − weight (from the log-determinant); through the clamp
+            // ∂s/∂σ = 1 − (s/a)²
             let g_s = g[i] * trace.input[i] * s.exp() - weight;
             g_scale.push(g_s * (T::from(1.0) - (s / clamp) * (s / clamp)));
             g_shift.push(g[i]);
@@ -235,7 +238,7 @@ impl<T: Real> ReferenceFlow<T> {
     }
 }
 
-/// log N(z; 0, 1)
+/// Returns log N(z; 0, 1).
 fn log_normal<T: Real>(z: &[T]) -> T {
     z.iter().map(|v| T::from(-0.5) * *v * *v - T::LN_SQRT_2PI).sum()
 }

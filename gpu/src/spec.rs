@@ -1,18 +1,18 @@
-//! What a flow is: a RealNVP of coupling blocks (Dinh et al. 2017), as numbers.
+//! Specification of a flow: a RealNVP of coupling blocks (Dinh et al. 2017).
 //!
-//! A [`FlowSpec`] with a flat vector of parameters (see `layout`) is a model. The
-//! specification is validated once, by [`FlowSpec::validate`]; everything that takes
-//! one afterwards relies on it.
+//! A [`FlowSpec`] with a flat vector of parameters (see `layout`) is a model.
+//! [`FlowSpec::validate`] checks the specification once; all other code relies on that check.
 
 use crate::random::{RandomPermutation as Shuffle, Stream};
 use serde::{Deserialize, Serialize};
 
-/// Largest number of features; bounds every per-event buffer.
+/// Largest number of features; bounds every buffer of one event.
 pub const MAX_FEATURES: usize = 32;
 pub const MAX_BLOCKS: usize = 256;
 pub const MAX_HIDDEN_LAYERS: usize = 8;
 pub const MAX_HIDDEN_WIDTH: usize = 16_384;
 
+/// Shape of a flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowSpec {
@@ -27,6 +27,7 @@ pub struct FlowSpec {
     pub permutation: Permutation,
 }
 
+/// Transformation of a coupling block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Coupling {
@@ -36,27 +37,27 @@ pub enum Coupling {
     Additive,
 }
 
-/// Which features condition and which are transformed, block by block.
+/// Assignment of features to the conditioning and the transformed half of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Permutation {
-    /// The first half conditions the even blocks, the second half the odd ones.
+    /// The first half of the features conditions the even blocks, the second half the odd ones.
     Alternate,
-    /// Blocks come in pairs; each pair halves a seeded permutation of the features
-    /// and its second block swaps the halves, so every feature moves in every pair.
+    /// Blocks form pairs. Each pair halves a seeded permutation of the features, and its second
+    /// block swaps the halves, so each pair transforms every feature.
     Seeded(u64),
 }
 
-/// The two index sets of a block, each ascending.
+/// The two index sets of a block, each in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// Features that pass unchanged and feed the networks.
+    /// Features that pass unchanged and are the input of the networks.
     pub conditioner: Vec<usize>,
     /// Features that are scaled and shifted.
     pub transformed: Vec<usize>,
 }
 
-/// A specification outside the limits.
+/// Error for a specification outside the limits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: expected {expected}, found {found}")]
 pub struct SpecError {
@@ -66,7 +67,7 @@ pub struct SpecError {
 }
 
 impl FlowSpec {
-    /// The reference study's network (arXiv 2510.20334) for D features.
+    /// Returns the network of the reference study (arXiv 2510.20334) for D features.
     #[must_use]
     pub fn reference_study(features: usize) -> FlowSpec {
         FlowSpec {
@@ -79,6 +80,10 @@ impl FlowSpec {
         }
     }
 
+    /// Checks all numbers against their limits.
+    ///
+    /// # Errors
+    /// [`SpecError`] with the first field outside its limits.
     pub fn validate(&self) -> Result<(), SpecError> {
         within("features", self.features, 2, MAX_FEATURES)?;
         within("blocks", self.blocks, 1, MAX_BLOCKS)?;
@@ -96,7 +101,7 @@ impl FlowSpec {
         Ok(())
     }
 
-    /// The index sets of `block`.
+    /// Returns the index sets of `block`.
     #[must_use]
     pub fn split(&self, block: usize) -> Split {
         let order = self.order(block / 2);
@@ -111,7 +116,7 @@ impl FlowSpec {
         Split { conditioner, transformed }
     }
 
-    /// Networks per block: the scale network first, then the shift network.
+    /// Returns the networks of each block: the scale network first, then the shift network.
     #[must_use]
     pub fn networks(&self) -> &'static [Network] {
         match self.coupling {
@@ -120,7 +125,7 @@ impl FlowSpec {
         }
     }
 
-    /// Fused multiply-adds of one forward pass of one event: the matrix products
+    /// Counts the fused multiply-adds of one forward pass of one event: the matrix products.
     #[must_use]
     pub fn forward_fma(&self) -> u64 {
         (0..self.blocks)
@@ -128,9 +133,9 @@ impl FlowSpec {
             .sum()
     }
 
-    /// Fused multiply-adds of one training step of one event: forward (1), backward
-    /// with respect to inputs (1) and to weights (1), and the recomputed hidden
-    /// layers (all products but the output layer's).
+    /// Counts the fused multiply-adds of one training step of one event: forward (1), backward with
+    /// respect to inputs (1) and to weights (1), and the recomputed hidden layers (all products
+    /// except the output layer's).
     #[must_use]
     pub fn training_fma(&self) -> u64 {
         let outputs =
@@ -165,7 +170,7 @@ impl FlowSpec {
     }
 }
 
-/// The networks of a block.
+/// Network of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Network {
     /// σ(x_a), the unclamped log-scale.
@@ -196,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_of_the_reference_network_is_as_published() {
+    fn reference_network_work_matches_publication() {
         let spec = FlowSpec::reference_study(6);
         assert_eq!(spec.forward_fma(), 49_152);
         assert_eq!(spec.training_fma(), 172_032);

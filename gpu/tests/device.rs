@@ -1,5 +1,5 @@
-//! The kernels against the reference, on every device there is. A binary of its own that
-//! needs only a driver.
+//! Tests of the kernels against the reference, on every available device. A program that needs only
+//! a driver.
 #![cfg(feature = "device")]
 
 use taiga_flow_gpu::device::{
@@ -25,12 +25,12 @@ fn random(seed: u64, purpose: &str, count: usize) -> Vec<f32> {
     (0..count as u64).map(|i| stream.normal(i) as f32).collect()
 }
 
-/// Weights of the size that training gives.
+/// Returns random weights with the magnitudes of a trained model.
 fn random_params(spec: &FlowSpec, seed: u64) -> Vec<f32> {
     let layout = Layout::new(spec);
     let mut params = random(seed, "params", layout.len());
     for dense in layout.layers() {
-        // The last layer is small, as it is where a training starts from the identity.
+        // The last layer is small, as training starts from the identity.
         let last = if spec.blocks > 8 { 0.1 } else { 0.4 };
         let scale = if dense.layer < spec.hidden.len() { 1.0 } else { last };
         let scale = scale / (dense.inputs as f32).sqrt();
@@ -84,7 +84,7 @@ fn start(found: &DeviceInfo, spec: &FlowSpec, params: &[f32]) -> Box<dyn DeviceF
 }
 
 #[test]
-fn log_prob_is_that_of_the_reference() {
+fn log_prob_matches_reference() {
     for found in all_devices() {
         for (i, spec) in specs().into_iter().enumerate() {
             let params = random_params(&spec, i as u64);
@@ -98,12 +98,12 @@ fn log_prob_is_that_of_the_reference() {
                 for (row, got) in rows.chunks(spec.features).zip(&log_prob) {
                     let wide: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
                     let expected = exact.log_prob(&wide);
-                    let yardstick = (f64::from(plain.log_prob(row)) - expected).abs();
+                    let plain_error = (f64::from(plain.log_prob(row)) - expected).abs();
                     let size = expected.abs().max(1.0);
                     let error = (f64::from(*got) - expected).abs();
                     assert!(
-                        error <= (2e-6 * size).max(3.0 * yardstick),
-                        "{found:?} {spec:?}: {got} for {expected}, plain f32 {yardstick:.1e}"
+                        error <= (2e-6 * size).max(3.0 * plain_error),
+                        "{found:?} {spec:?}: {got} for {expected}, plain f32 {plain_error:.1e}"
                     );
                 }
             }
@@ -112,7 +112,7 @@ fn log_prob_is_that_of_the_reference() {
 }
 
 #[test]
-fn gradients_are_those_of_the_reference() {
+fn gradients_match_reference() {
     for found in all_devices() {
         for (i, spec) in specs().into_iter().enumerate() {
             let params = random_params(&spec, 20 + i as u64);
@@ -148,7 +148,7 @@ fn gradients_are_those_of_the_reference() {
     }
 }
 
-/// Σ weight · ∂(−log p)/∂params of a batch, and the loss of each shard, in f64.
+/// Computes Σ weight · ∂(−log p)/∂params of a batch, and the loss of each shard, in f64.
 fn reference_gradient(
     spec: &FlowSpec,
     params: &[f32],
@@ -172,7 +172,7 @@ fn reference_gradient(
 }
 
 #[test]
-fn the_inverse_leads_back_to_the_event() {
+fn inverse_returns_the_event() {
     for found in all_devices() {
         for (i, spec) in specs().into_iter().enumerate() {
             let params = random_params(&spec, 40 + i as u64);
@@ -264,7 +264,7 @@ fn non_finite_event_affects_only_itself() {
 }
 
 #[test]
-fn arguments_that_do_not_fit_are_refused() {
+fn arguments_of_wrong_length_are_refused() {
     let spec = FlowSpec { hidden: vec![8], blocks: 2, ..FlowSpec::reference_study(4) };
     for found in all_devices() {
         let mut flow = open(&found, &spec).unwrap();
@@ -274,7 +274,7 @@ fn arguments_that_do_not_fit_are_refused() {
     }
 }
 
-/// Adam as the paper writes it, in f64, with clipping and the running mean.
+/// Adam as published, in f64, with clipping and the running mean.
 struct Paper {
     values: [Vec<f64>; 4], // params, mean, first and second moment
 }
@@ -299,7 +299,7 @@ impl Paper {
 }
 
 #[test]
-fn steps_on_the_device_are_those_of_adam() {
+fn steps_on_device_match_adam() {
     for (s, hidden) in [vec![21], vec![9, 14]].into_iter().enumerate() {
         let spec = FlowSpec { hidden, blocks: 3, ..FlowSpec::reference_study(5) };
         let params = random_params(&spec, 50 + s as u64);
@@ -351,7 +351,7 @@ fn steps_on_the_device_are_those_of_adam() {
                 let rows = DeviceBatch { events: Events::Rows(&rows), ..batch };
                 let now: Vec<f32> = paper.values[0].iter().map(|p| *p as f32).collect();
                 let (gradient, loss) = reference_gradient(&spec, &now, &rows);
-                // The same sums by another way, as from several devices.
+                // The same sums from another function, as if from several devices.
                 let sums = flow.gradient(&rows).unwrap();
                 assert_eq!(flow.gradient(&batch).unwrap(), sums);
                 if k == 1 {
@@ -384,7 +384,7 @@ fn steps_on_the_device_are_those_of_adam() {
 }
 
 #[test]
-fn an_unusable_gradient_moves_no_weight() {
+fn unusable_gradient_changes_no_weight() {
     let spec = FlowSpec { hidden: vec![9], blocks: 2, ..FlowSpec::reference_study(4) };
     let params = random_params(&spec, 60);
     for found in all_devices() {
@@ -430,7 +430,7 @@ fn step_sums_its_batches_and_next_starts_at_zero() {
         let mut flow = open(&found, &spec).unwrap();
         flow.begin(&Weights::new(params.clone())).unwrap();
         let mut sums = vec![7; params.len()];
-        // The second batch is larger than the first: what is summed must not get lost.
+        // The second batch is larger than the first: earlier sums must not be lost.
         for sizes in [[40, 2500], [0, 900], [300, 0], [0, 0]] {
             let (mut expected, mut loss) = (vec![0_i64; params.len()], 0.0);
             for (seed, n) in sizes.into_iter().enumerate() {

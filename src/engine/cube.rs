@@ -6,7 +6,7 @@ use crate::error::{Error, Fault, Result};
 use taiga_flow_gpu::device::{self, Backend, DeviceError, DeviceFlow, DeviceInfo};
 use taiga_flow_gpu::spec::FlowSpec;
 
-/// What was chosen.
+/// A GPU engine, or the reason to use the CPU.
 pub enum DeviceChoice {
     Device(Box<dyn Engine>),
     Cpu { reason: String },
@@ -15,11 +15,11 @@ pub enum DeviceChoice {
 struct CubeEngine {
     flow: Box<dyn DeviceFlow>,
     backend: Backend,
-    /// All shards, of which a batch has some.
+    /// Number of all shards; a batch has some of them.
     shards: usize,
 }
 
-/// The device that was asked for, or for `auto` a GPU if there is one.
+/// Opens the configured device; with `auto`, a GPU if there is one.
 pub fn start(choice: EngineChoice, place: &RankResources, spec: &FlowSpec) -> Result<DeviceChoice> {
     let found = match choice {
         EngineChoice::Cuda => device::devices(Backend::Cuda).map_err(|e| fault(&e))?,
@@ -34,14 +34,14 @@ pub fn start(choice: EngineChoice, place: &RankResources, spec: &FlowSpec) -> Re
     Ok(DeviceChoice::Device(Box::new(CubeEngine { flow, backend: found.backend, shards: 1 })))
 }
 
-/// Devices that are faster than the processor, or why there are none.
+/// Returns the devices that are faster than the CPU, or the reason why there are none.
 fn gpus() -> std::result::Result<Vec<DeviceInfo>, String> {
     let why = match device::devices(Backend::Cuda) {
         Ok(found) => return Ok(found),
         Err(error) => error.to_string(),
     };
-    // A GPU has a device file; without one a driver that computes on the processor would be
-    // started, and stopped again, for nothing.
+    // A GPU has a device file. Without this check a software driver would be started and stopped
+    // for nothing.
     let has_gpu = std::path::Path::new("/dev/dri").exists();
     let found = if has_gpu { device::devices(Backend::Vulkan) } else { Ok(Vec::new()) };
     let found = found.unwrap_or_default();
@@ -49,14 +49,14 @@ fn gpus() -> std::result::Result<Vec<DeviceInfo>, String> {
     if found.is_empty() { Err(format!("{why}; no GPU on Vulkan")) } else { Ok(found) }
 }
 
-/// The device of this rank: one each, by the rank within the node.
+/// Selects the device of this rank by its number within the node: one device per rank.
 fn share<'a>(found: &'a [DeviceInfo], place: &RankResources) -> Result<&'a DeviceInfo> {
     let software = found.iter().all(|f| f.class == device::DeviceClass::Software);
     if place.local_size > found.len() && !place.hardware.share_devices && !software {
         return Err(Fault::new("more ranks on this node than GPUs")
             .expected(format!("at most {} rank(s) per node", found.len()))
             .found(place.local_size)
-            .advice("start fewer ranks per node (--ntasks-per-node), or say --share-devices")
+            .advice("start fewer ranks per node (--ntasks-per-node), or use --share-devices")
             .environment());
     }
     Ok(&found[place.local_rank % found.len()])
@@ -64,14 +64,14 @@ fn share<'a>(found: &'a [DeviceInfo], place: &RankResources) -> Result<&'a Devic
 
 fn fault(error: &DeviceError) -> Error {
     let advice = match error {
-        DeviceError::Missing { .. } => "compute on the processor: --engine cpu",
+        DeviceError::Missing { .. } => "compute on the CPU: --engine cpu",
         DeviceError::TooLittle { .. } => {
             "lower train.batch or the width of the network, or compute with --engine cpu"
         }
-        DeviceError::Argument { .. } => "this is a mistake in the program: report it",
+        DeviceError::Argument { .. } => "this is a bug in taiga-flow: please report it",
         DeviceError::Failed { .. } => {
-            "a training goes on from its last checkpoint by the same command; --engine cpu needs \
-             no device"
+            "run the same command again to resume training from the last checkpoint; \
+             --engine cpu needs no device"
         }
     };
     let fault = Fault::new(error.to_string()).advice(advice);

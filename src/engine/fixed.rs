@@ -1,12 +1,12 @@
-//! Exact sums: integers in units of 2⁻³².
+//! Exact sums as integers in units of 2⁻³².
 //!
-//! A shard's gradient sum (or that of a fixed part of it) is rounded to 64-bit integers
-//! once; from there on, sums over shards, threads, ranks and nodes are integer sums, which are associative:
-//! neither order nor rank count can change a bit. A component that is not finite,
-//! or not below 2³⁰ divided by the number of shards, counts its shard as unusable:
-//! then no sum of all shards can overflow unnoticed.
+//! The gradient sum of a shard, or of a fixed part of it, is rounded to 64-bit integers once. Sums
+//! over shards, threads, ranks and nodes are then integer sums, which are associative: neither
+//! order nor rank count can change a bit. A component that is not finite, or not below 2³⁰ divided
+//! by the number of shards, makes its shard unusable. So no sum of all shards can overflow
+//! undetected.
 
-/// 1.0 in fixed-point units.
+/// The number 1.0 in fixed-point units.
 pub const FIXED_ONE: f64 = 4_294_967_296.0;
 
 /// Gradient sums of some of the `shards` logical shards.
@@ -19,21 +19,23 @@ pub struct FixedSum {
 }
 
 impl FixedSum {
+    /// Creates sums of 0 for `parameters` parameters and `shards` logical shards on all ranks.
     pub fn new(parameters: usize, shards: usize) -> FixedSum {
         FixedSum { values: vec![0; parameters], unusable: 0, shards }
     }
 
+    /// Sets all sums to 0.
     pub fn clear(&mut self) {
         self.values.fill(0);
         self.unusable = 0;
     }
 
-    /// Largest magnitude (exclusive) of one shard's component.
+    /// Returns the largest magnitude (exclusive) of one shard's component.
     pub fn bound(&self) -> f64 {
         (1u64 << 30) as f64 / self.shards as f64
     }
 
-    /// All logical shards, those of other ranks included.
+    /// Returns the number of logical shards on all ranks.
     pub fn shards(&self) -> usize {
         self.shards
     }

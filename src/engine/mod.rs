@@ -1,8 +1,8 @@
-//! One flow on one device: log-likelihood, gradient sums, sampling.
+//! Engines: log-likelihood, inverse, gradient and update of one flow on one device.
 //!
-//! Events come scaled (see `data::schema::features`), row by row; an engine never sees raw
-//! columns, files or ranks. Gradient sums leave it as integers, so that whatever
-//! adds them up afterwards, in whatever order, gets the same bits.
+//! Events are scaled (see `data::schema::features`), row by row; an engine does not know raw
+//! columns, files or ranks. It returns gradient sums as integers, so sums over shards, threads and
+//! ranks have the same bits in any order.
 
 pub mod cpu;
 #[cfg(feature = "gpu")]
@@ -26,30 +26,30 @@ use cpu::{CpuEngine, Isa};
 use taiga_flow_gpu::spec::FlowSpec;
 pub use taiga_flow_gpu::training::{Adam, Events, Weights};
 
-/// Events of one step, all logical shards of this rank one after the other.
+/// Events of one step, ordered by the logical shards of this rank.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch<'a> {
     pub events: Events<'a>,
     /// Loss weight per event; 1 for all if absent.
     pub weights: Option<&'a [f32]>,
-    /// Shard i holds events `offsets[i]..offsets[i + 1]`; one more than shards.
+    /// Shard i has the events `offsets[i]..offsets[i + 1]`; one element more than shards.
     pub offsets: &'a [usize],
 }
 
-/// A trained or training flow on a device.
+/// A flow on a device, for scoring or training.
 ///
-/// In training the engine holds the weights, the sums of a step, and if it `holds` them
-/// the events: then nothing but a few numbers moves in a step.
+/// In training the engine has the weights and the sums of a step. If it also stores the events, a
+/// step transfers only a few numbers.
 pub trait Engine {
-    /// What runs where, for logs: "cpu, AVX-512, 2 threads".
+    /// Returns device and configuration for logs: "cpu, AVX-512, 2 threads".
     fn describe(&self) -> String;
-    /// Device class, recorded in checkpoints: bits are equal within one class.
+    /// Returns the device class, which checkpoints record: bits are equal within one class.
     fn class(&self) -> &'static str;
-    /// Takes over new parameters (flat, see `taiga_flow_gpu::layout`).
+    /// Sets the parameters (flat, see `taiga_flow_gpu::layout`).
     fn set_params(&mut self, params: &[f32]) -> Result<()>;
-    /// log p of scaled events (events, features) into `log_prob` (events).
+    /// Computes log p of scaled events (events, features) into `log_prob` (events).
     fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()>;
-    /// The same, and |z|² of the latent points into `chi2` (events).
+    /// Computes log p, and |z|² of the latent points into `chi2` (events).
     fn log_prob_and_chi2(
         &self,
         events: &[f32],
@@ -57,47 +57,47 @@ pub trait Engine {
         chi2: &mut [f32],
     ) -> Result<()> {
         let _ = (events, log_prob, chi2);
-        Err(Fault::new("this engine gives no |z|²")
+        Err(Fault::new("this engine does not compute |z|²")
             .found(self.class())
             .advice("leave chi2 out of [score] columns, or compute with --engine cpu")
             .usage())
     }
-    /// Scaled events (events, features) that latent points of the same shape come from.
+    /// Computes the scaled events (events, features) of latent points of the same shape.
     fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()>;
-    /// Adds Σ weight · ∂(−log p)/∂params of every shard to `sums`, and writes
-    /// Σ weight · (−log p) per shard to `loss` (shards), in f64.
+    /// Adds Σ weight · ∂(−log p)/∂params of every shard to `sums`, and writes Σ weight · (−log p)
+    /// per shard to `loss` (shards), in f64.
     fn gradient(&self, batch: &Batch, sums: &mut FixedSum, loss: &mut [f64]) -> Result<()>;
 
-    /// Events that it can keep for batches to name: none, where that gains nothing.
+    /// Returns the number of events that it can store for batches; 0 if storing has no advantage.
     fn capacity(&self) -> usize {
         0
     }
-    /// Keeps so many scaled events, given in pieces (events, features).
+    /// Stores `events` scaled events, given in pieces (events, features).
     fn upload_events(
         &mut self,
         events: usize,
         pieces: &mut dyn Iterator<Item = &[f32]>,
     ) -> Result<()>;
-    /// Takes over weights to train, by gradients of `shards` shards of all ranks.
+    /// Sets weights to train, with gradients of `shards` shards on all ranks together.
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()>;
-    /// Adds the gradient of a batch to the sums of the step; may not wait for it. The
-    /// first batch after `collect` begins a new step.
+    /// Adds the gradient of a batch to the sums of the step, possibly without waiting. The first
+    /// batch after `collect` starts a new step.
     fn add_gradient(&mut self, batch: &Batch) -> Result<()>;
-    /// Waits for the step's gradients: writes Σ weight · (−log p) per shard to `loss`
-    /// (shards) and gives the number of parts of shards that cannot be added.
+    /// Waits for the gradients of the step, writes Σ weight · (−log p) per shard to `loss`
+    /// (shards), and returns the number of parts of shards that cannot be added.
     fn collect(&mut self, loss: &mut [f64]) -> Result<u64>;
-    /// The step's sums (parameters), in units of 2⁻³².
+    /// Copies the sums of the step (parameters), in units of 2⁻³².
     fn sums(&self, sums: &mut [i64]) -> Result<()>;
-    /// Updates the weights from the step's sums, or from `sums` of all ranks; the bits are
-    /// those of one rank with all of the batch.
+    /// Updates the weights from the sums of the step, or from `sums` of all ranks. The bits are
+    /// those of one rank with the whole batch.
     fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()>;
-    /// Norm of the mean gradient of the last update since `begin`, before clipping.
+    /// Returns the norm of the mean gradient of the last update since `begin`, before clipping.
     fn gradient_norm(&self) -> Result<Option<f64>>;
-    /// The weights in training, into vectors of their length.
+    /// Copies the weights in training into vectors of their length.
     fn weights(&self, weights: &mut Weights) -> Result<()>;
 }
 
-/// What a rank may compute on.
+/// Hardware that a rank may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RankResources {
     hardware: Hardware,
@@ -105,14 +105,14 @@ pub struct RankResources {
     pub threads: usize,
     local_rank: usize,
     local_size: usize,
-    /// Whether this rank tells what was chosen.
+    /// Whether this rank logs the choice of the engine.
     is_reporting: bool,
 }
 
 impl RankResources {
-    /// Threads: as asked, else the rank's cores, shared with the ranks of its node that
-    /// may run on the same ones. A launcher that binds each rank to cores of its own has
-    /// shared them out already.
+    /// Determines the threads of this rank: the configured number, or else its cores divided by the
+    /// ranks on its node with the same allowed cores. A launcher that binds each rank to its own
+    /// cores has already divided them.
     pub fn new(comm: &dyn Communicator, hardware: Hardware) -> Result<RankResources> {
         let mine = [host(), allowed_cores()].join("\n");
         let sharers =
@@ -128,20 +128,20 @@ impl RankResources {
         })
     }
 
-    /// The same place for further flows: what was chosen is reported once.
+    /// Returns the resources for flow number `flow`: only the first flow logs the engine.
     #[must_use]
     pub fn for_flow(self, flow: usize) -> RankResources {
         RankResources { is_reporting: self.is_reporting && flow == 0, ..self }
     }
 
-    /// This rank alone on the processor.
+    /// Returns resources for a single rank on the CPU.
     pub fn cpu(threads: usize) -> RankResources {
         let hardware = Hardware { engine: EngineChoice::Cpu, threads, share_devices: false };
         RankResources { hardware, threads, local_rank: 0, local_size: 1, is_reporting: false }
     }
 }
 
-/// The engine asked for, for flows of `spec`.
+/// Starts the configured engine for a flow of `spec`.
 pub fn start(place: &RankResources, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
     let cpu = || CpuEngine::new(spec, place.threads, Isa::detect()).map(Box::new);
     match place.hardware.engine {
@@ -151,7 +151,7 @@ pub fn start(place: &RankResources, spec: &FlowSpec) -> Result<Box<dyn Engine>> 
             cube::DeviceChoice::Device(engine) => Ok(engine),
             cube::DeviceChoice::Cpu { reason } => {
                 if place.is_reporting {
-                    log::info!("computing on the processor: {reason}");
+                    log::info!("computing on the CPU: {reason}");
                 }
                 Ok(cpu()?)
             }
@@ -167,9 +167,9 @@ pub fn start(place: &RankResources, spec: &FlowSpec) -> Result<Box<dyn Engine>> 
     }
 }
 
-/// Makes work outside of engines (reading, ordering events) use as many threads.
+/// Sets the number of threads for work outside engines (reading, ordering events).
 pub fn use_threads(threads: usize) {
-    // The pool can be made once in a process; later calls find it as it is.
+    // The global pool can be built once per process; later calls do not change it.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 

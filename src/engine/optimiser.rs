@@ -1,34 +1,34 @@
-//! Training on the processor: the gradient sums of a step, and Adam (Kingma and Ba 2015)
-//! with gradient clipping and the running mean of the weights (EMA) that is published.
+//! Training state of the CPU engine: gradient sums of a step, and the update by Adam.
 //!
-//! Every rank applies the same update to the same reduced gradient, so that parameters
-//! stay equal without being sent around. The loops are compiled per instruction set, as
-//! the engine's kernels are: without one, a fused multiply-add is a function call.
+//! The update (Kingma and Ba 2015) has gradient clipping and the running mean of the weights (EMA)
+//! that is published. Every rank applies the same update to the same reduced gradient, so
+//! parameters stay equal without communication. The loops are compiled per instruction set, like
+//! the kernels of the engine: without one, a fused multiply-add is a function call.
 
 use super::cpu::{Isa, vectorised};
 use super::{FIXED_ONE, FixedSum};
 use taiga_flow_gpu::training::{Adam, Weights};
 
-/// Weights in training, and what the batches of a step come to.
+/// Weights in training, and the sums of the current step.
 #[derive(Debug)]
 pub struct WeightTraining {
     pub weights: Weights,
     pub sums: FixedSum,
     pub loss: Vec<f64>, // (shards of the batches)
-    /// The step's sums are complete: the next batch begins anew.
+    /// Whether the sums of the step are complete; the next batch then starts a new step.
     pub complete: bool,
-    /// Of the last update.
+    /// Norm of the mean gradient of the last update.
     pub gradient_norm: Option<f64>,
 }
 
 impl WeightTraining {
-    /// Of `shards` parts of a batch that are summed, other ranks' included.
+    /// Creates the state for `shards` summed parts of a batch, including those of other ranks.
     pub fn new(weights: Weights, shards: usize) -> WeightTraining {
         let sums = FixedSum::new(weights.params.len(), shards);
         WeightTraining { weights, sums, loss: Vec::new(), complete: true, gradient_norm: None }
     }
 
-    /// Before a batch: begins a new step if the last one is complete.
+    /// Starts a new step if the last one is complete. Called before each batch.
     pub fn begin_batch(&mut self) {
         if std::mem::take(&mut self.complete) {
             self.sums.clear();
@@ -36,21 +36,21 @@ impl WeightTraining {
         }
     }
 
-    /// Adds the losses of a batch to the step's.
+    /// Adds the losses of a batch to those of the step.
     pub fn add_loss(&mut self, of_batch: &[f64]) {
         let shards = self.loss.len().max(of_batch.len());
         self.loss.resize(shards, 0.0);
         self.loss.iter_mut().zip(of_batch).for_each(|(loss, batch)| *loss += batch);
     }
 
-    /// One update from the step's sums, or from `sums`.
+    /// Updates the weights from the sums of the step, or from `sums`.
     pub fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) {
         let sums = sums.unwrap_or(&self.sums.values);
         self.gradient_norm = Some(update(&mut self.weights, sums, adam));
     }
 }
 
-/// One update from the fixed-point gradient sum, to be divided by `adam.divisor`. Returns the
+/// Updates the weights from the fixed-point gradient sum, divided by `adam.divisor`. Returns the
 /// norm of the mean gradient before clipping.
 pub fn update(weights: &mut Weights, sums: &[i64], adam: &Adam) -> f64 {
     let isa = Isa::detect();
@@ -67,7 +67,7 @@ vectorised!(fn step(weights: &mut Weights, sums: &[i64], adam: &Adam, scale: f64
 vectorised!(fn euclidean_norm(sums: &[i64], norm: &mut f64) = euclidean_norm_body);
 
 #[inline(always)]
-#[allow(clippy::extra_unused_type_parameters)] // the loops vectorise by themselves
+#[allow(clippy::extra_unused_type_parameters)] // the compiler vectorises the loops
 fn step_body<V>(weights: &mut Weights, sums: &[i64], a: &Adam, scale: f64) {
     let count = sums.len();
     let [params, ema, first, second] = weights.all_mut().map(|values| &mut values[..count]);
@@ -80,9 +80,9 @@ fn step_body<V>(weights: &mut Weights, sums: &[i64], a: &Adam, scale: f64) {
     }
 }
 
-/// In eight running sums: a fixed order that vectorises.
+/// Computes the norm in eight partial sums: a fixed order that is vectorised.
 #[inline(always)]
-#[allow(clippy::extra_unused_type_parameters)] // the loops vectorise by themselves
+#[allow(clippy::extra_unused_type_parameters)] // the compiler vectorises the loops
 fn euclidean_norm_body<V>(sums: &[i64], norm: &mut f64) {
     let mut squares = [0.0_f64; 8];
     let (chunks, rest) = sums.as_chunks::<8>();

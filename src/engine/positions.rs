@@ -1,21 +1,19 @@
-//! What a block of events looks like from assumed positions of the source.
+//! Computes the quantities of a block of events that depend on an assumed source position.
 //!
-//! Centroid, axis and shape of an event are read once; `dist`, `alpha`, the sign of the
-//! skewness and θ² are computed at each position, in f64, and rounded to f32 once, as files
-//! hold them. Left to others: what is done with them (`scorer`), and where the columns come
-//! from.
+//! Centroid, axis and shape of an event are read once. `dist`, `alpha`, the sign of the skewness
+//! and θ² are computed at each position in f64 and rounded once to f32, the type of the files.
 
 use crate::config::{Disp, SourcePositions};
 use crate::hillas::{self, ImageAxis, Rotation, disp, theta2};
 use rayon::prelude::*;
 
-/// Quantities that are given once per position, in this order in [`PositionColumns::column`].
+/// Quantities that depend on the position, in the order of [`PositionColumns::column`].
 pub const OF_POSITION: [&str; 4] = ["dist", "alpha", "skewness", "theta2"];
 
-/// Rows that are worked on by one thread at a time.
+/// Rows that one thread processes at a time.
 const ROWS_TOGETHER: usize = 2048;
 
-/// The assumed positions, and what is wanted at them.
+/// The assumed positions, and the quantities to compute at them.
 #[derive(Debug, Clone)]
 pub struct AssumedPositions {
     rotations: Vec<Rotation>,
@@ -24,19 +22,19 @@ pub struct AssumedPositions {
     skewness: bool,
 }
 
-/// Columns that the figures at a position are computed from; every slice (rows).
+/// Input columns of the quantities at a position; every slice (rows).
 #[derive(Debug, Clone, Copy)]
 pub struct ImageColumns<'a> {
     pub centroid: [&'a [f32]; 2], // [deg]
     pub axis: &'a [f32],          // [deg]
     pub source: [&'a [f32]; 2],   // [deg]
-    /// size, width, length; empty where θ² is not wanted.
+    /// size, width, length; empty if θ² is not computed.
     pub shape: [&'a [f32]; 3],
-    /// As seen from the source; empty where it is not wanted.
+    /// Skewness relative to the source; empty if it is not used.
     pub skewness: &'a [f32],
 }
 
-/// The figures of a block: (positions, rows); those not wanted are empty.
+/// Quantities of a block: (positions, rows); columns that are not computed are empty.
 #[derive(Debug, Clone, Default)]
 pub struct PositionColumns {
     pub rows: usize,
@@ -48,7 +46,7 @@ pub struct PositionColumns {
 }
 
 impl AssumedPositions {
-    /// `theta2` and `skewness` say whether these are computed.
+    /// Creates the positions; `theta2` and `skewness` select these optional quantities.
     pub fn new(
         positions: &SourcePositions,
         disp: Disp,
@@ -66,20 +64,22 @@ impl AssumedPositions {
         AssumedPositions { rotations, disp, theta2, skewness }
     }
 
+    /// Returns the number of positions.
     pub fn count(&self) -> usize {
         self.rotations.len()
     }
 
-    /// Whether the skewness is read: for itself, or to know the head from the tail.
+    /// Returns whether the skewness is read: as a quantity, or to distinguish head and tail.
     pub fn needs_skewness(&self) -> bool {
         self.skewness || (self.theta2 && self.disp == Disp::Head)
     }
 
+    /// Returns whether size, width and length are read.
     pub fn needs_shape(&self) -> bool {
         self.theta2
     }
 
-    /// The figures of a block at all positions.
+    /// Computes the quantities of a block at all positions.
     pub fn compute(&self, images: &ImageColumns, seen: &mut PositionColumns) {
         let rows = images.axis.len();
         let all = rows * self.count();
@@ -102,6 +102,7 @@ impl AssumedPositions {
         }
     }
 
+    /// Computes the quantities of a block at position k.
     fn see_from(
         &self,
         images: &ImageColumns,
@@ -131,7 +132,7 @@ impl AssumedPositions {
                     let source = images.source.map(|s| f64::from(s[row]));
                     let at = axes[row].relative_to(rotation.of(source));
                     let from_here = self.needs_skewness().then(|| {
-                        // Back to the direction of the axis, then as seen from here.
+                        // The skewness along the axis, then relative to this position.
                         let own = axes[row].relative_to(source);
                         at.skewness(own.skewness(f64::from(images.skewness[row])))
                     });
@@ -149,7 +150,7 @@ impl AssumedPositions {
     }
 }
 
-/// Distance and angle of each image as seen from its source turned: (rows) each.
+/// Computes distance and angle of each image relative to its rotated source: (rows) each.
 fn dist_and_alpha(
     axes: &[ImageAxis],
     [x, y]: [&[f32]; 2],
@@ -157,7 +158,7 @@ fn dist_and_alpha(
     dist: &mut [f32],
     alpha: &mut [f32],
 ) {
-    // So many at once become vectors.
+    // A loop over this many images is vectorised.
     const LANES: usize = 8;
     let mut out = dist.chunks_mut(LANES).zip(alpha.chunks_mut(LANES));
     let images = axes.chunks(LANES).zip(x.chunks(LANES).zip(y.chunks(LANES)));
@@ -179,15 +180,15 @@ fn dist_and_alpha(
 }
 
 impl PositionColumns {
-    /// A column of [`OF_POSITION`] at position k: (rows).
+    /// Returns a column of [`OF_POSITION`] at position k: (rows).
     pub fn column(&self, which: usize, k: usize) -> &[f32] {
         let column = [&self.dist, &self.alpha, &self.skewness, &self.theta2][which];
         column.get(k * self.rows..(k + 1) * self.rows).unwrap_or_default()
     }
 }
 
-/// The rows of position k in pieces of [`ROWS_TOGETHER`]; empty ones of a column that is
-/// not wanted.
+/// Divides the rows of position k into pieces of [`ROWS_TOGETHER`]; the pieces are empty if the
+/// column is not computed.
 fn pieces(column: &mut [f32], k: usize, rows: usize) -> Vec<&mut [f32]> {
     let count = rows.div_ceil(ROWS_TOGETHER);
     match column.get_mut(k * rows..(k + 1) * rows) {
@@ -201,9 +202,9 @@ mod tests {
     use super::*;
     use taiga_flow_gpu::random::Stream;
 
-    /// One event at a time in plain f64, by angles and the published formulae.
+    /// Compares with plain f64 code for one event at a time, by angles and the published formulae.
     #[test]
-    fn position_columns_agree_with_plain_computation() {
+    fn position_columns_match_plain_computation() {
         let stream = Stream::new(u64::from(std::process::id()), "images", &[]);
         println!("images of process {}", std::process::id());
         let rows = 2 * ROWS_TOGETHER + 17;
@@ -263,9 +264,10 @@ mod tests {
                     let at = |which: usize| f64::from(seen.column(which, k)[row]);
                     let context = format!("position {k}, row {row}");
                     assert!((at(0) - dist).abs() < 1e-6, "{context}");
-                    // acos is steep at small angles, asin at right ones.
+                    // acos is steep near 0 deg, asin near 90 deg.
                     assert!((at(1) - alpha).abs() < 1e-4, "{context}: {} {alpha}", at(1));
-                    // A step of DISP on either side of rounding is no error of geometry.
+                    // If rounding decides about a step of DISP, a difference is not an error of
+                    // geometry.
                     let steps = [0.9045, 1.206].iter().any(|s| (dist - s).abs() < 1e-6);
                     assert!(steps || (at(3) - theta2).abs() < 1e-5 * (1.0 + theta2), "{context}");
                     let near_right_angle = cos.abs() < 1e-6;
@@ -289,7 +291,7 @@ mod tests {
         positions.compute(&images, &mut seen);
         let nan = |values: &[f32]| values.iter().map(|v| v.is_nan()).collect::<Vec<_>>();
         assert_eq!(nan(&seen.dist), [false, false, true, false, false, true]);
-        // The centroid of the second row lies on the source: no angle there.
+        // The centroid of the second row is at the source: there is no angle.
         assert_eq!(nan(&seen.alpha), [true, true, true, true, false, true]);
         assert_eq!(nan(&seen.theta2), [true, false, true, true, false, true]);
         assert!(seen.skewness.is_empty());

@@ -1,8 +1,7 @@
-//! From a block of a table to the scaled features of its rows: what scoring does before the
-//! engine, on any thread.
+//! Computes the scaled features of the rows of a block, without an engine and on any thread.
 //!
-//! Rows without a likelihood are zeros, with their status bits. At several assumed positions
-//! of the source, what does not depend on them is worked out once per row.
+//! Rows without a likelihood are zeros and have status bits. With several assumed source positions,
+//! values that do not depend on the position are computed once per row.
 
 use super::positions::{OF_POSITION, PositionColumns};
 use crate::data::schema::features::{self, ScaledFeature};
@@ -10,19 +9,19 @@ use crate::data::selection::{Selection, SelectionOutcome, UNUSABLE, Which, alone
 use crate::data::table::Block;
 use rayon::prelude::*;
 
-/// Rows that are worked on by one thread at a time.
+/// Rows that one thread processes at a time.
 pub(super) const ROWS_TOGETHER: usize = 2048;
 
-/// What is asked of every row.
+/// Selection and features that are computed for every row.
 #[derive(Debug, Clone)]
 pub struct Preparation {
     pub(super) selection: Selection,
     features: Vec<ScaledFeature>,
-    /// Whether Jacobians are wanted.
+    /// Whether Jacobians are computed.
     pub(super) raw: bool,
 }
 
-/// Rows ready for an engine: (positions, rows), with one position where none are assumed.
+/// Scaled rows for an engine: (positions, rows), with one position if none are assumed.
 #[derive(Debug, Clone, Default)]
 pub struct Prepared {
     pub(super) status: Vec<u32>,
@@ -32,20 +31,21 @@ pub struct Prepared {
     fixed: Fixed,
 }
 
-/// What is the same at every position: (rows).
+/// Values that are the same at every position: (rows).
 #[derive(Debug, Clone, Default)]
 struct Fixed {
     status: Vec<u32>,
-    scaled: Vec<f32>, // (rows, features), 0 where a feature varies
+    scaled: Vec<f32>, // (rows, features), 0 for features that depend on the position
     jacobian: Vec<f64>,
 }
 
 impl Preparation {
+    /// Creates the preparation of `features` for the rows of `selection`.
     pub fn new(selection: Selection, features: &[ScaledFeature]) -> Preparation {
         Preparation { selection, features: features.to_vec(), raw: false }
     }
 
-    /// Status, scaled features and Jacobian of every row; unusable rows are zeros.
+    /// Computes status, scaled features and Jacobian of every row; unusable rows are zeros.
     pub fn prepare(&self, block: &Block, prepared: &mut Prepared) {
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
         prepared.resize(block.rows, self.features.len());
@@ -53,8 +53,8 @@ impl Preparation {
         self.prepare_part(Which::All, &columns, None, status, scaled, jacobian);
     }
 
-    /// The same for a block at the positions it was seen from. Its quantities are those of
-    /// `selection.quantities()`, empty where they vary, then any others.
+    /// Prepares a block at several positions. Its quantities are those of `selection.quantities()`,
+    /// empty if they depend on the position, followed by any others.
     pub fn prepare_all(&self, block: &Block, seen: &PositionColumns, prepared: &mut Prepared) {
         let positions = seen.dist.len() / seen.rows.max(1);
         let (rows, width) = (block.rows, self.features.len());
@@ -82,7 +82,7 @@ impl Preparation {
         }
     }
 
-    /// A part of all features, of rows that are as in `fixed` in the others.
+    /// Computes the features of `which`; the other features are copied from `fixed`.
     fn prepare_part(
         &self,
         which: Which,
@@ -140,13 +140,13 @@ impl Preparation {
     }
 }
 
-/// Σ ln|dc/dx| of some features.
+/// Returns Σ ln|dc/dx| of the features `of`.
 fn log_jacobian(features: &[ScaledFeature], of: &[usize], quantity: impl Fn(usize) -> f64) -> f64 {
     of.iter().map(|d| features::log_jacobian(&features[*d].feature, quantity(*d))).sum()
 }
 
 impl Prepared {
-    /// The scaled features of a row.
+    /// Returns the scaled features of a row.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.scaled[row * self.features..(row + 1) * self.features]
     }

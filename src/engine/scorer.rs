@@ -1,8 +1,8 @@
-//! From a block of a table to scores, with the card of a model and an engine.
+//! Scores the blocks of a table with the card of a model and an engine.
 //!
-//! The one path that scoring and evaluation share: the same selection, coordinates and
-//! scaler as in training. Rows without a likelihood get NaN and their status bits; rows
-//! outside the cuts get both a likelihood and the bit.
+//! Scoring and evaluation both use this code: selection, coordinates and scaler are those of
+//! training. Rows without a likelihood get NaN and status bits. Rows outside the cuts get both a
+//! likelihood and the status bit.
 
 use super::positions::OF_POSITION;
 use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
@@ -18,10 +18,10 @@ use crate::statistics::Bounds;
 use rayon::prelude::*;
 use std::time::{Duration, Instant};
 
-/// Rows read at a time where only runs are looked at.
+/// Rows per block when only the run numbers are read.
 const ROWS_READ: usize = 1 << 18;
 
-/// A model ready to score.
+/// A model with its engines.
 pub struct Scorer {
     pub card: Card,
     preparation: Preparation,
@@ -31,7 +31,7 @@ pub struct Scorer {
     more: ExtraOutputs,
 }
 
-/// What is computed beside scores where it is asked for.
+/// Optional outputs in addition to the scores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExtraOutputs {
     /// Densities per raw units.
@@ -40,30 +40,31 @@ pub struct ExtraOutputs {
     pub chi2: bool,
 }
 
-/// Scores of a block; every vector (positions, rows), with one position where none are
-/// assumed.
+/// Scores of a block; every vector (positions, rows), with one position if none are assumed.
 #[derive(Debug, Clone, Default)]
 pub struct Scored {
     pub status: Vec<u32>,
     /// Higher is more gamma-like.
     pub score: Vec<f32>,
-    /// Density of the transformed, unscaled features, of each flow.
+    /// Density of the transformed, unscaled features, per flow.
     pub log_prob: Vec<Vec<f32>>, // (flows)(positions, rows)
-    /// Density per raw units; empty unless asked for.
+    /// Density per raw units; empty unless requested.
     pub log_prob_raw: Vec<Vec<f32>>, // (flows)(positions, rows)
-    /// |z|² of the latent point in the first flow; empty unless asked for.
+    /// |z|² of the latent point in the first flow; empty unless requested.
     pub chi2: Vec<f32>,
-    /// Probability of a gamma at equal numbers; empty if the model is not calibrated.
+    /// Probability of a gamma for equal numbers of both classes; empty if the model is not
+    /// calibrated.
     pub gammaness: Vec<f32>,
-    /// The same at the model's prior share of gammas among triggered events (among those that
-    /// pass the pre-cuts, of models of older versions).
+    /// Probability of a gamma at the model's prior share of gammas among triggered events. For
+    /// models of older versions, the share is that among events that pass the pre-cuts.
     pub posterior: Vec<f32>,
-    /// Spent in the engine so far.
+    /// Total time in the engine.
     pub engine_time: Duration,
     prepared: Prepared,
 }
 
 impl Scorer {
+    /// Starts one engine per flow of the model and sets its parameters.
     pub fn new(model: Model, place: &RankResources) -> Result<Scorer> {
         let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
@@ -84,66 +85,66 @@ impl Scorer {
         })
     }
 
-    /// With more figures.
+    /// Enables optional outputs.
     #[must_use]
     pub fn with(mut self, more: ExtraOutputs) -> Scorer {
         self.preparation.raw = more.raw;
         Scorer { more, ..self }
     }
 
-    /// With an expression for the weight of an event (`selection.weight`); its quantities are
-    /// read too.
+    /// Adds the expression for the weight of an event (`selection.weight`) and its quantities.
     pub fn weighted(mut self, weight: Option<&str>) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_weight(weight)?;
         Ok(self)
     }
 
-    /// With bins of a quantity or an expression (`selection.bin`); its quantities are read too.
+    /// Adds bins of a quantity or an expression (`selection.bin`) and its quantities.
     pub fn binned(mut self, per: &str, edges: &[f64]) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_bins(per, edges)?;
         Ok(self)
     }
 
-    /// For several assumed positions of the source ([`Scorer::score_at`]).
+    /// Prepares for several assumed source positions ([`Scorer::score_at`]).
     #[must_use]
     pub fn at_positions(mut self) -> Scorer {
         self.preparation.selection = self.preparation.selection.with_varying(&OF_POSITION);
         self
     }
 
-    /// What is asked of every row, and which quantities that takes.
+    /// Returns the selection, which lists the quantities to read.
     pub fn selection(&self) -> &Selection {
         &self.preparation.selection
     }
 
-    /// The part that needs no engine, for another thread.
+    /// Returns the part that needs no engine, for use on another thread.
     pub fn preparation(&self) -> &Preparation {
         &self.preparation
     }
 
+    /// Returns the description of the first engine for logs.
     pub fn describe(&self) -> String {
         self.flows.first().map_or_else(String::new, |(_, engine)| engine.describe())
     }
 
-    /// Names of the flows, in the order of `Scored::log_prob`.
+    /// Returns the names of the flows, in the order of `Scored::log_prob`.
     pub fn flow_names(&self) -> Vec<&str> {
         self.flows.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// What events of a class, or of an unknown one, are compared with; `None` if the model
-    /// does not describe the events it was trained on.
+    /// Returns the bounds to compare events of a class with, or of unknown class; `None` if the
+    /// model does not describe its training events.
     pub fn bounds(&self, class: Option<Class>) -> Option<Bounds> {
         let flows: Vec<Class> = self.card.flows_in_order().map(|(_, flow)| flow.class).collect();
         let reference = self.card.reference.as_ref()?;
         Some(reference.bounds(&self.card.features, &flows, class))
     }
 
-    /// Refuses a table whose features have other units than the model's.
+    /// Returns an error if a feature of the table has a different unit than in the model.
     pub fn check_units(&self, table: &Table) -> Result<()> {
         check_units(&self.card, table)
     }
 
-    /// Scores a block read with `selection().quantities()`.
+    /// Scores a block that was read with `selection().quantities()`.
     pub fn score(&self, block: &Block, scored: &mut Scored) -> Result<()> {
         let mut prepared = std::mem::take(&mut scored.prepared);
         self.preparation.prepare(block, &mut prepared);
@@ -152,13 +153,13 @@ impl Scorer {
         outcome
     }
 
-    /// Status and scaled features of a block, without scores.
+    /// Computes status and scaled features of a block, without scores.
     pub fn prepare_only(&self, block: &Block, scored: &mut Scored) {
         self.preparation.prepare(block, &mut scored.prepared);
         std::mem::swap(&mut scored.prepared.status, &mut scored.status);
     }
 
-    /// From prepared features to all scores; takes over the status.
+    /// Computes all scores from prepared features; moves the status to `scored`.
     pub fn score_prepared(&self, prepared: &mut Prepared, scored: &mut Scored) -> Result<()> {
         std::mem::swap(&mut prepared.status, &mut scored.status);
         let (all, flows) = (scored.status.len(), self.flows.len());
@@ -210,7 +211,7 @@ impl Scorer {
             scores().map(gammaness).collect_into_vec(&mut scored.gammaness);
             let posterior = |s: &f32| calibration.posterior(f64::from(*s)) as f32;
             scores().map(posterior).collect_into_vec(&mut scored.posterior);
-            // The prior is that of events that pass the cuts.
+            // The prior is the share among events that pass the cuts.
             if calibration.cut_efficiency.is_some() {
                 let rows = scored.posterior.par_iter_mut().with_min_len(ROWS_TOGETHER).zip(status);
                 let outside = rows.filter(|(_, status)| *status & CUT != 0);
@@ -221,13 +222,13 @@ impl Scorer {
     }
 }
 
-/// Refuses a table whose features have other units than the model's.
+/// Returns an error if a feature of the table has a different unit than in the card.
 pub fn check_units(card: &Card, table: &Table) -> Result<()> {
     for feature in &card.features {
         let name = &feature.feature.name;
         let unit = table.unit(name).or(canonical_unit(name)).unwrap_or("1");
         if unit != feature.unit {
-            return Err(Fault::new("the file's unit is not the model's")
+            return Err(Fault::new("the unit in the file differs from that of the model")
                 .file(table.path())
                 .column(name)
                 .expected(&feature.unit)
@@ -239,9 +240,9 @@ pub fn check_units(card: &Card, table: &Table) -> Result<()> {
     Ok(())
 }
 
-/// The first row of a run that the model was trained on, and the run: what a model says of its
-/// own training hadrons is too good. Simulated gammas have no such run. `progress` is called
-/// on the way.
+/// Returns the first row, and its run, of a run that the model was trained on. Scores of the
+/// model's own training hadrons are biased. Simulated gammas have no such run. `progress` is called
+/// with the number of rows read so far.
 pub fn used_run(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<Option<(u64, i64)>> {
     let Some(off) = &card.training.off_source else { return Ok(None) };
     if !table.key_names().contains(&off.run.as_str()) {
@@ -264,7 +265,7 @@ pub fn used_run(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<Op
     Ok(None)
 }
 
-/// Refuses a table with events of a run that the model was trained on.
+/// Returns an error if the table has events of a run that the model was trained on.
 pub fn refuse_used_runs(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<()> {
     let used = used_run(card, table, progress)?;
     let Some(((row, run), off)) = used.zip(card.training.off_source.as_ref()) else {
@@ -277,13 +278,13 @@ pub fn refuse_used_runs(card: &Card, table: &Table, progress: impl Fn(u64)) -> R
         .column(&off.run)
         .expected(format!("runs of fold {} of {}, or of no training file", off.fold, off.folds))
         .found(format!("run {run} of fold {fold}"))
-        .advice("score it with the model of that fold; --own-runs leaves such files to it")
+        .advice("score it with the model of that fold; --own-runs skips such files")
         .input())
 }
 
-/// The score of an event from its log p in the flows of a model: log p of the normal
-/// class, less that of the flow it is contrasted with; negative where hadrons are normal,
-/// so that higher is always more gamma-like.
+/// Computes the score of an event from its log p in the flows of a model: log p of the normal class
+/// minus log p of the other flow, if any. The sign is reversed if hadrons are normal, so higher is
+/// always more gamma-like.
 pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
     let difference = log_prob.into_iter().reduce(|first, second| first - second);
     let difference = difference.unwrap_or(f64::NAN) as f32;
@@ -294,7 +295,7 @@ pub fn score(normal: Class, log_prob: impl IntoIterator<Item = f64>) -> f32 {
 }
 
 impl Scored {
-    /// The scaled features of a row, zeros where it is unusable.
+    /// Returns the scaled features of a row; zeros if the row is unusable.
     pub fn scaled(&self, row: usize) -> &[f32] {
         self.prepared.row(row)
     }

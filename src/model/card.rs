@@ -1,6 +1,6 @@
-//! The model card: everything besides weights that scoring needs, and how the model
-//! came about. Holds no rank count, time, host or path, so that equal training gives
-//! equal bytes.
+//! The model card: everything except the weights that scoring needs, and a record of the training.
+//!
+//! It has no rank count, time, host or path, so that equal training gives equal bytes.
 
 use super::reference::Reference;
 use crate::config::{Anomalies, Class, Cut, Mode, SplitConfig};
@@ -14,63 +14,63 @@ use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::spec::{FlowSpec, Split as FeatureSplit};
 
 pub const FORMAT: &str = "taiga-flow-model";
-/// Written where a model has one flow and no calibration, so that older programs read it.
+/// Version of models with one flow and no calibration, so that older programs can read them.
 pub const VERSION: u32 = 1;
-/// Models of several flows, or with a calibration.
+/// Version of models with several flows, or with a calibration.
 pub const VERSION_OF_SEVERAL: u32 = 2;
-/// Models that give p-values.
+/// Version of models with p-values.
 pub const VERSION_WITH_NORMALS: u32 = 3;
-/// Models of weighted events, or of hadrons taken off a source.
+/// Version of models of weighted events, or of off-source hadrons.
 pub const VERSION_WITH_WEIGHT: u32 = 4;
-/// Models with thresholds by bins, which older programs would pass over.
+/// Version of models with thresholds by bins, which older programs would ignore.
 pub const VERSION_WITH_BINS: u32 = 5;
-/// Models that describe the events they were trained on: all that are written now.
+/// Version of models that describe their training events: all new models.
 pub const VERSION_WITH_REFERENCE: u32 = 6;
 
+/// The card of a model, stored as JSON in the model file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
     pub format: String,
     pub version: u32,
     pub code_version: String,
     pub mode: Mode,
-    /// The class modelled; absent where several are.
+    /// The normal class; absent if there are several.
     pub normal: Option<Class>,
-    /// What log p is the density of.
+    /// Measure with respect to which log p is a density.
     pub measure: String,
     pub features: Vec<ScaledFeature>,
     pub cuts: BTreeMap<String, Cut>,
     pub flows: BTreeMap<String, FlowCard>,
     pub split: SplitConfig,
     pub threshold: Option<Threshold>,
-    /// The same rule bin by bin of a quantity.
+    /// The same rule per bin of a quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<BinnedThresholds>,
-    /// From scores to probabilities, where both classes were held out.
+    /// Conversion of scores to probabilities, if both classes were held out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// For p-values of a single flow.
+    /// Distribution of normal scores for p-values of a single flow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normals: Option<NullDistribution>,
-    /// The events trained on, to recognise them and events unlike them; since version 6.
+    /// The training events, to recognise them and events unlike them; since version 6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
     pub training: TrainingRecord,
-    /// blake3 of this card as JSON with an empty checksum, then of the bytes of all
-    /// weights: a bit that flips later is noticed before anything is scored.
+    /// blake3 of this card as JSON with an empty checksum, then of the bytes of all weights. A bit
+    /// that flips later is detected before scoring.
     pub checksum: String,
 }
 
-/// One flow of the model; its tensors carry its name as prefix.
+/// One flow of the model; its name is the prefix of its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowCard {
     pub class: Class,
     pub spec: FlowSpec,
-    /// Index sets of each block, written out so that any reader can do without our
-    /// permutations.
+    /// Index sets of each block, so that readers need not compute the permutations.
     pub splits: Vec<FeatureSplit>,
 }
 
-/// How the model came about.
+/// Record of the training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRecord {
     pub seed: u64,
@@ -84,21 +84,21 @@ pub struct TrainingRecord {
     pub skipped_steps: u64,
     pub validation_nll: Option<f64>,
     pub validation_nll_median: Option<f64>,
-    /// What differs between the flows, where there are several or anomalies are involved.
+    /// Values that differ between the flows, if there are several or anomalies are used.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub flows: BTreeMap<String, FlowTraining>,
-    /// How synthetic anomalies were made.
+    /// Generators of synthetic anomalies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomalies: Option<Anomalies>,
-    /// The expression for the weight of an event, which evaluation uses too.
+    /// Expression for the weight of an event, which evaluation also uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<String>,
-    /// How hadrons were taken from experimental files, if they were.
+    /// Selection of hadrons from experimental files, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_source: Option<OffSourceCard>,
 }
 
-/// How one flow came about; NLLs are those of its own held-out population.
+/// Record of one flow; NLLs are those of its own held-out events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowTraining {
     /// Rows of its class; absent for synthetic anomalies.
@@ -109,6 +109,7 @@ pub struct FlowTraining {
     pub validation_nll_median: Option<f64>,
 }
 
+/// An input file of the training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
     pub blake3: String,
@@ -116,21 +117,21 @@ pub struct DataFile {
     pub class: Option<Class>,
 }
 
-/// Hadrons from experimental files, taken off the source.
+/// Hadrons from experimental files, selected off the source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OffSourceCard {
-    /// Key that names a run.
+    /// Name of the key with the run number.
     pub run: String,
-    /// Runs of this fold of so many were not trained on.
+    /// Number of folds; runs of `fold` were not used for training.
     pub folds: u64,
     pub fold: u64,
     pub seed: u64,
-    /// The runs whose events were used, ascending: no event of them is scored.
+    /// Runs whose events were used, ascending; none of their events is scored.
     pub runs: Vec<i64>,
-    /// Events with a smaller θ² at the source were left out [deg²].
+    /// Events with a smaller θ² at the source were excluded [deg²].
     pub exclude_theta2: f64,
-    /// Share of events that were not left out, by alpha at the training position in bins of
-    /// 10 deg; null where there were none.
+    /// Share of events that were not excluded, by alpha at the training position in bins of 10 deg;
+    /// null for bins without events.
     pub survival: Vec<Option<f64>>,
     pub contamination: Contamination,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,26 +141,27 @@ pub struct OffSourceCard {
 /// Gammas of the source among the training hadrons.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Contamination {
-    /// Within this of a position [deg²] ...
+    /// Largest θ² of the regions that are counted [deg²].
     pub theta2: f64,
-    /// ... there were so many more events at the source than elsewhere,
+    /// Number of events in the region at the source in excess of other regions.
     pub excess: Measured,
-    /// and so many of the simulated gammas lie; half are assumed to where it is not known.
+    /// Share of simulated gammas in the region; if unknown, one half is assumed.
     pub share_inside: Option<f64>,
-    /// Share of gammas among the training events, before the cuts, that follows.
+    /// Resulting share of gammas among the training events, before the cuts.
     pub share: Measured,
 }
 
-/// Simulated hadrons beside real ones.
+/// Comparison of simulated with real hadrons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HadronComparison {
     pub real: u64,
     pub simulated: u64,
-    /// Of a small classifier that tells one from the other.
+    /// AUC of a small classifier that separates the two.
     pub auc: Option<f64>,
     pub features: Vec<ComparedFeature>,
 }
 
+/// Differences of one feature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ComparedFeature {
     pub name: String,
@@ -169,48 +171,50 @@ pub struct ComparedFeature {
     pub psi: f64,
 }
 
-/// A classifier that does better than this tells real hadrons from simulated ones.
+/// AUC above which the comparison classifier separates real from simulated hadrons.
 const TELLS_APART: f64 = 0.6;
-/// A feature that differs by more is named.
+/// KS distance or PSI above which the warning names a feature.
 const NAMED: f64 = 0.1;
 
 impl HadronComparison {
+    /// Returns whether the comparison classifier separates the two.
     pub fn differs(&self) -> bool {
         self.auc.is_some_and(|auc| auc > TELLS_APART)
     }
 
-    /// What is to be said where the two differ.
+    /// Returns the warning for different hadrons.
     pub fn warning(&self) -> String {
         let mut named: Vec<&ComparedFeature> =
             self.features.iter().filter(|f| f.psi > NAMED || f.ks > NAMED).collect();
         named.sort_by(|a, b| b.ks.total_cmp(&a.ks));
         let names: Vec<&str> = named.iter().map(|f| f.name.as_str()).collect();
         let names = match names.as_slice() {
-            [] => "no feature alone, but how they hang together".to_string(),
+            [] => "no single feature, but their correlations".to_string(),
             names => names.join(", "),
         };
         format!(
-            "Real hadrons are not the simulated ones (AUC {:.3}; {names}): a model of simulated \
-             gammas and real hadrons may learn the simulation. Train again without these features \
-             and compare.",
+            "Real hadrons differ from the simulated ones (AUC {:.3}; {names}): a model of \
+             simulated gammas and real hadrons may learn the simulation. Train again without these \
+             features and compare.",
             self.auc.unwrap_or(0.5)
         )
     }
 }
 
 impl OffSourceCard {
-    /// The fold of a run.
+    /// Returns the fold of a run.
     pub fn fold_of(seed: u64, run: i64, folds: u64) -> u64 {
         Stream::new(seed, "fold of a run", &[]).bits(run as u64) % folds.max(1)
     }
 
-    /// Whether a model was trained on events of a run.
+    /// Returns whether the model was trained on events of a run.
     pub fn has_used(&self, run: i64) -> bool {
         self.runs.binary_search(&run).is_ok()
     }
 }
 
 impl FlowCard {
+    /// Creates the card of a flow with its index sets.
     pub fn new(class: Class, spec: &FlowSpec) -> FlowCard {
         let splits = (0..spec.blocks).map(|block| spec.split(block)).collect();
         FlowCard { class, spec: spec.clone(), splits }
@@ -218,7 +222,7 @@ impl FlowCard {
 }
 
 impl Card {
-    /// "one-class, gammas normal"
+    /// Returns the mode for messages: "one-class, gammas normal".
     pub fn mode_text(&self) -> String {
         match self.normal {
             Some(class) => format!("{}, {class}s normal", self.mode.name()),
@@ -226,7 +230,7 @@ impl Card {
         }
     }
 
-    /// "log p", "−log p", "log p(gamma) − log p(hadron)"
+    /// Returns the score as a formula: "log p", "−log p", "log p(gamma) − log p(hadron)".
     pub fn score_text(&self) -> String {
         let names: Vec<&String> = self.flows_in_order().map(|(name, _)| name).collect();
         match (names.as_slice(), self.score_class()) {
@@ -237,13 +241,13 @@ impl Card {
         }
     }
 
-    /// The class that a high log p of the first flow speaks for.
+    /// Returns the class for which the first flow gives a high log p.
     pub fn score_class(&self) -> Class {
         let only = || self.flows.values().next().map_or(Class::Gamma, |flow| flow.class);
         self.normal.unwrap_or(if self.flows.len() == 1 { only() } else { Class::Gamma })
     }
 
-    /// The flows, that of the normal class (or of gammas) first.
+    /// Returns the flows, that of the normal class (or of gammas) first.
     pub fn flows_in_order(&self) -> impl Iterator<Item = (&String, &FlowCard)> {
         let first = self.score_class();
         let of =
@@ -251,7 +255,10 @@ impl Card {
         self.flows.iter().filter(of(true)).chain(self.flows.iter().filter(of(false)))
     }
 
-    /// Refuses a card that this program cannot score with.
+    /// Checks that this program can score with the card.
+    ///
+    /// # Errors
+    /// Input error with the first value that it cannot use.
     pub fn validate(&self) -> Result<()> {
         let refuse = |what: &str, expected: String, found: String| {
             Fault::new(what)
@@ -300,7 +307,7 @@ impl Card {
         if let Some(off) = &self.training.off_source
             && !off.runs.is_sorted()
         {
-            return Err(refuse("unknown runs", "ascending runs".into(), "others".into()));
+            return Err(refuse("invalid runs", "ascending runs".into(), "unsorted runs".into()));
         }
         for flow in self.flows.values() {
             flow.validate(self.features.len())?;
@@ -311,7 +318,7 @@ impl Card {
             .find(|f| !(f.mean.is_finite() && f.std.is_finite() && f.std > 0.0));
         if let Some(feature) = unusable {
             let found = format!("mean {}, standard deviation {}", feature.mean, feature.std);
-            return Err(Fault::new("a scaler that cannot be used")
+            return Err(Fault::new("invalid scaler")
                 .column(&feature.feature.name)
                 .found(found)
                 .input());
@@ -334,8 +341,8 @@ impl FlowCard {
                 .input());
         }
         if *self != FlowCard::new(self.class, &self.spec) {
-            return Err(fault("the index sets of the blocks are not those of the specification")
-                .advice("the file was written by another version, or altered")
+            return Err(fault("the index sets of the blocks differ from the specification")
+                .advice("the file was written by a different version, or changed")
                 .input());
         }
         Ok(())

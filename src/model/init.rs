@@ -1,12 +1,13 @@
-//! First parameters of a flow: a function of the seed and the layout alone.
+//! Initial parameters of a flow, as a function of the seed and the layout.
 //!
-//! Hidden layers: uniform within ±1/√inputs, as is usual for rectified units; the last
-//! layer of each network is zero, so that the flow starts as the identity.
+//! Hidden layers are uniform within ±1/√inputs, as is usual for rectified units. The last layer of
+//! each network is zero, so the flow starts as the identity.
 
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::random::Stream;
 use taiga_flow_gpu::spec::FlowSpec;
 
+/// Draws the initial parameters (parameters).
 pub fn initial_params(spec: &FlowSpec, seed: u64) -> Vec<f32> {
     let layout = Layout::new(spec);
     let stream = Stream::new(seed, "initial parameters", &[]);
@@ -26,7 +27,7 @@ mod tests {
     use taiga_flow_gpu::reference::ReferenceFlow;
 
     #[test]
-    fn a_new_flow_is_the_identity() {
+    fn new_flow_is_the_identity() {
         let spec = FlowSpec::reference_study(6);
         let flow: ReferenceFlow = ReferenceFlow::new(&spec, &initial_params(&spec, 5));
         let x = [0.3, -1.0, 2.0, 0.1, 0.0, -0.7];

@@ -1,5 +1,4 @@
-//! A flow as a thing to keep: first parameters, the card, the file; and the synthetic
-//! anomalies that stand against it.
+//! Models: initial parameters, card, model file, and synthetic anomalies.
 
 pub mod anomalies;
 mod card;

@@ -1,5 +1,4 @@
-//! Describes the events that a model was trained on: by this, events that it has seen and
-//! events unlike them are recognised.
+//! Describes the training events of a model, to recognise these events and events unlike them.
 
 use crate::config::{Class, Transform};
 use crate::data::schema::features::ScaledFeature;
@@ -12,17 +11,17 @@ use std::collections::BTreeMap;
 /// Fractions of the quantiles in a new card.
 pub const FRACTIONS: [f64; 7] = [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99];
 
-/// The events that a model was trained on.
+/// Training events of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
-    /// Fractions of all quantiles, ascending; the first and the last bound what is usual.
+    /// Fractions of all quantiles, ascending; the first and the last bound the usual range.
     pub fractions: Vec<f64>,
-    /// Each real class that was trained on.
+    /// Each real class in the training events.
     pub classes: Vec<ClassReference>,
-    /// Sketch of the showers, named by class and key; absent where no file has keys.
+    /// Sketch of the showers, identified by class and key; absent if no file has keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<SketchCard>,
-    /// Sketch of the rows, named by the values of their features.
+    /// Sketch of the rows, identified by the values of their features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<SketchCard>,
 }
@@ -37,17 +36,17 @@ pub struct ClassReference {
     pub features: BTreeMap<String, Vec<f64>>,
     /// Held-out events.
     pub held_out: u64,
-    /// Quantiles of log p in the flow of this class over the held-out events [nats]; empty
-    /// without any.
+    /// Quantiles of log p in the flow of this class over the held-out events [nats]; empty without
+    /// held-out events.
     pub log_prob: Vec<f64>,
 }
 
-/// A sketch; its bits are a tensor of bytes of the model file.
+/// A sketch; its bits are a tensor of bytes in the model file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SketchCard {
-    /// Names that were inserted.
+    /// Number of inserted names.
     pub names: u64,
-    /// One of so many names is kept: a power of 2.
+    /// One in this many names is kept; a power of 2.
     pub one_in: u64,
     pub bytes: u64,
     pub blake3: String,
@@ -67,14 +66,14 @@ impl SketchCard {
     /// Returns the sketch of this card with the bits of the model file.
     ///
     /// # Errors
-    /// Input, if the bits are not those that were written.
+    /// Input error if the bits differ from those that were written.
     pub fn sketch(&self, bits: &[u8]) -> Result<Sketch> {
         let found = blake3::hash(bits).to_hex().to_string();
         if bits.len() as u64 != self.bytes || found != self.blake3 {
             return Err(Fault::new("the model file is damaged")
                 .expected(format!("a sketch of {} bytes, {}", self.bytes, self.blake3))
                 .found(format!("{} bytes, {found}", bits.len()))
-                .advice("copy the file again; it was altered after it was written")
+                .advice("copy the file again; it was changed after it was written")
                 .input());
         }
         let shape = sketch::SketchShape { bytes: bits.len(), one_in: self.one_in };
@@ -87,17 +86,17 @@ impl SketchCard {
     }
 }
 
-/// Nats below the least likely 1 % of the held-out events.
+/// Nats below the 1 % quantile of the held-out events.
 const LOG_PROB_MARGIN: f64 = 50.0;
-/// Of a scaled coordinate that was a quantity in between.
+/// Rounding of a scaled coordinate after conversion to a quantity and back.
 const ROUNDING: f32 = 1e-3;
-/// Of a quantity, relative to the larger end of its range.
+/// Rounding of a quantity, relative to the larger end of its range.
 const ROUNDING_OF_RANGE: f64 = 1e-6;
-/// Widths that the usual range of a feature is widened by: of events of a class that was
-/// trained on, and of others.
+/// Widths by which the usual range of a feature is extended: for events of a trained class, and for
+/// others.
 const WIDTHS: [f32; 2] = [0.5, 1.0];
 
-/// Returns 0 for an end of a range that differs from 0 by rounding alone: quantiles come back
+/// Returns 0 for an end of a range that differs from 0 by rounding only. Quantiles are computed
 /// through the inverse of a coordinate.
 fn without_rounding(end: f64, range: [f64; 2]) -> f64 {
     let size = range[0].abs().max(range[1].abs());
@@ -105,9 +104,9 @@ fn without_rounding(end: f64, range: [f64; 2]) -> f64 {
 }
 
 impl Reference {
-    /// Returns what events of a class are compared with; without a class, or of one that was
-    /// not trained on, the ranges of all classes together. `flows` are the classes of the
-    /// flows, in their order.
+    /// Returns the bounds to compare events of a class with. Without a class, or for a class that
+    /// was not trained on, these are the ranges of all classes together. `flows` has the classes of
+    /// the flows, in their order.
     pub fn bounds(
         &self,
         features: &[ScaledFeature],
@@ -132,7 +131,7 @@ impl Reference {
             if !(low.is_finite() && high.is_finite()) {
                 return None;
             }
-            // A value that all events share comes back rounded.
+            // A value that all events share may differ by rounding.
             let margin = widths * (high - low) + ROUNDING;
             Some(FeatureBounds {
                 name: name.clone(),
@@ -148,21 +147,21 @@ impl Reference {
             of_flow.log_prob.first().map(|least| least - LOG_PROB_MARGIN)
         };
         Bounds {
-            // A reference of other features compares nothing.
+            // A reference with other features cannot be compared.
             features: features.iter().map(of_feature).collect::<Option<_>>().unwrap_or_default(),
             least_log_prob: flows.iter().map(least).collect(),
         }
     }
 
-    /// Returns the quantiles of a class, where it was trained on.
+    /// Returns the quantiles of a class, if it was trained on.
     pub fn of(&self, class: Class) -> Option<&ClassReference> {
         self.classes.iter().find(|of| of.class == class)
     }
 
-    /// Refuses a section that cannot be compared with.
+    /// Checks that events can be compared with this section.
     ///
     /// # Errors
-    /// Input, if quantiles are missing, not finite or not ascending.
+    /// Input error if quantiles are missing, not finite or not ascending.
     pub fn validate(&self) -> Result<()> {
         let ascending = |q: &[f64]| q.iter().all(|x| x.is_finite()) && q.is_sorted();
         let count = self.fractions.len();
@@ -187,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn range_ends_differ_from_0_beyond_rounding() {
+    fn range_end_within_rounding_becomes_0() {
         let cleaned = |range: [f64; 2]| range.map(|end| without_rounding(end, range));
         assert_eq!(cleaned([-7e-10, 1.2]), [0.0, 1.2]);
         assert_eq!(cleaned([-90.0, 3e-9]), [-90.0, 0.0]);

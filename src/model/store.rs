@@ -1,8 +1,8 @@
-//! Model files: safetensors with the card as JSON under one metadata key.
+//! Reads and writes model files: safetensors with the card as JSON in one metadata key.
 //!
-//! One key only, because the order of several is random and equal models must be equal
-//! bytes. A file is checked against its card before any weight is used: names, shapes,
-//! finite values, the checksum; anything else is refused by name.
+//! There is only one key, because the order of several is random and equal models must have equal
+//! bytes. A file is checked against its card before any weight is used: names, shapes, finite
+//! values, checksum. Any difference is an error that names it.
 
 use super::card::Card;
 use super::reference::{Reference, SketchCard};
@@ -16,14 +16,14 @@ use std::path::Path;
 use taiga_flow_gpu::layout::Layout;
 
 const CARD_KEY: &str = "taiga-flow";
-/// Largest model file read: the largest flow the limits allow is far below.
+/// Largest model file that is read; the largest flow within the limits is much smaller.
 const LARGEST_FILE: u64 = 4 << 30;
 
-/// Tensors of the bits of the sketches.
+/// Tensors with the bits of the sketches.
 const KEYS: &str = "reference.keys";
 const CONTENTS: &str = "reference.contents";
 
-/// Sketches of the events that a model was trained on.
+/// Sketches of the training events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelSketches {
     pub keys: Option<Sketch>,
@@ -39,7 +39,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// The bytes of the model file: a function of the model alone.
+    /// Returns the bytes of the model file, a function of the model alone.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let broken =
             |e: &dyn std::fmt::Display| Fault::new("cannot write the model").found(e).internal();
@@ -71,7 +71,7 @@ impl Model {
         safetensors::serialize(views, Some(metadata)).map_err(|e| broken(&e))
     }
 
-    /// Writes the file, whole or not at all; returns its blake3.
+    /// Writes the file atomically; returns its blake3.
     pub fn save(&self, path: &Path) -> Result<String> {
         let bytes = self.to_bytes()?;
         storage::write_file(path, &bytes)?;
@@ -88,7 +88,7 @@ impl Model {
         Ok((model, blake3::hash(&bytes).to_hex().to_string()))
     }
 
-    /// The model in the bytes of a file.
+    /// Parses and checks the bytes of a model file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Model> {
         let not_a_model = |e: &dyn std::fmt::Display| {
             Fault::new("not a taiga-flow model")
@@ -103,15 +103,15 @@ impl Model {
         let card: Card =
             serde_json::from_str(text).map_err(|e| not_a_model(&format!("a card with {e}")))?;
         card.validate()?;
-        // A field whose name is damaged would be taken as absent.
+        // A field with a damaged name would be read as absent.
         if serde_json::to_string(&card).is_ok_and(|written| written != *text) {
-            return Err(damaged("a card as it is written", "other text that reads the same"));
+            return Err(damaged("the card as written", "different text with the same meaning"));
         }
         let tensors = SafeTensors::deserialize(bytes).map_err(|e| not_a_model(&e))?;
         let mut flows = BTreeMap::new();
         for (name, flow) in &card.flows {
             let layout = Layout::new(&flow.spec);
-            // Before memory is taken for what a card merely says.
+            // Check before allocating the memory that the card asks for.
             if layout.len() > bytes.len() / size_of::<f32>() {
                 return Err(not_a_model(&format!(
                     "{} weights in {} bytes",
@@ -133,7 +133,7 @@ impl Model {
         Ok(model)
     }
 
-    /// What the card's `checksum` must be.
+    /// Computes the value of the card's `checksum`.
     fn checksum(&self) -> Result<String> {
         let card = Card { checksum: String::new(), ..self.card.clone() };
         let json = serde_json::to_vec(&card)
@@ -154,11 +154,11 @@ impl ModelSketches {
         keys.chain(self.contents.iter().map(|sketch| (CONTENTS, sketch)))
     }
 
-    /// Reads and checks the sketches that a card names.
+    /// Reads and checks the sketches in the card.
     fn read(tensors: &SafeTensors, reference: &Reference) -> Result<ModelSketches> {
         let read = |name: &str, card: Option<&SketchCard>| -> Result<Option<Sketch>> {
             let Some(card) = card else { return Ok(None) };
-            let fault = || Fault::new("the model's sketches do not fit its card").dataset(name);
+            let fault = || Fault::new("the model's sketches do not match its card").dataset(name);
             let view = tensors.tensor(name).map_err(|e| fault().found(e).input())?;
             if view.dtype() != Dtype::U8 {
                 let found = format!("{:?}", view.dtype());
@@ -177,7 +177,7 @@ fn damaged(expected: &str, found: &str) -> Error {
     Fault::new("the model file is damaged")
         .expected(expected)
         .found(found)
-        .advice("copy the file again; it was altered after it was written")
+        .advice("copy the file again; it was changed after it was written")
         .input()
 }
 
@@ -185,7 +185,7 @@ fn read_flow(tensors: &SafeTensors, flow: &str, layout: &Layout) -> Result<Vec<f
     let mut params = vec![0.0; layout.len()];
     for tensor in layout.tensors() {
         let name = format!("{flow}.{}", tensor.name);
-        let fault = || Fault::new("the model's weights do not fit its card").dataset(&name);
+        let fault = || Fault::new("the model's weights do not match its card").dataset(&name);
         let view = tensors.tensor(&name).map_err(|e| fault().found(e).input())?;
         if view.dtype() != Dtype::F32 || view.shape() != tensor.shape {
             return Err(fault()

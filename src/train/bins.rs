@@ -1,5 +1,5 @@
-//! Thresholds per bin of a quantity: whether the events suffice, which is known before the first
-//! step, and their choice, which comes after the last one.
+//! Thresholds per bin of a quantity: checks the number of events before the first step, and chooses
+//! the thresholds after the last one.
 
 use super::flows::Population;
 use super::trainer::Trainer;
@@ -10,7 +10,7 @@ use crate::error::{Error, Fault, Result};
 use crate::statistics::{BinnedThresholds, ClassCounts, Rule, Threshold};
 
 impl Trainer<'_> {
-    /// Refuses bins with too few held-out events, as the configuration says.
+    /// Returns an error if a bin has too few held-out events for the configured rule.
     pub fn check_bins(&self, comm: &dyn Communicator) -> Result<()> {
         let Some(settings) = &self.plan.config.thresholds else { return Ok(()) };
         let bins = settings.edges.len() + 1;
@@ -39,7 +39,7 @@ impl Trainer<'_> {
         mark_shared(BinnedThresholds::refuse_few(settings, rule, &counts))
     }
 
-    /// The rule of the threshold in every bin that was asked for.
+    /// Chooses the threshold of every configured bin by the rule of the model.
     pub fn thresholds(
         &self,
         comm: &dyn Communicator,
@@ -65,7 +65,7 @@ impl Trainer<'_> {
         }
         if is_root(comm) && !fallen_back.is_empty() {
             log::warn!(
-                "thresholds per {}: too few held-out events, the threshold of all is taken: {}",
+                "thresholds per {}: too few held-out events, the global threshold is used: {}",
                 settings.per,
                 fallen_back.join(", ")
             );
@@ -73,8 +73,8 @@ impl Trainer<'_> {
         Ok(Some(chosen))
     }
 
-    /// The rule that chooses the threshold of the model. Rates of an observation are those
-    /// before the cuts, and the shares inside them are those of the rows that were read.
+    /// Returns the rule for the threshold of the model. Rates of an observation refer to events
+    /// before the cuts; the shares that pass the cuts are those of the rows that were read.
     pub fn threshold_rule(&self) -> Result<Rule> {
         let config = &self.plan.config;
         let quantile =
@@ -93,7 +93,7 @@ impl Trainer<'_> {
         Ok(rule.of_part([inside(Class::Gamma), inside(Class::Hadron)]))
     }
 
-    /// Whether there are events for calibration; else those for validation serve.
+    /// Returns whether there are events for calibration; otherwise the validation events are used.
     pub fn has_calibration(&self) -> bool {
         self.rows.iter().all(|rows| rows.calibration > 0)
     }

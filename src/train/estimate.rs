@@ -1,8 +1,8 @@
-//! What a training will need: `train --dry-run`.
+//! Estimates the resources of a training: `train --dry-run`.
 //!
-//! The time of a step is measured on this machine, on made-up events of the right shape, and
-//! divided by the number of ranks; what ranks add to it (sums over the network, uneven
-//! nodes) is not in it. See `bench/scaling` for a model of that.
+//! The time of a step is measured on this machine, on random events of the same shape, and divided
+//! by the number of ranks. The estimate does not include costs of ranks (sums over the network,
+//! nodes of different speed). `bench/scaling` has a model of these.
 
 use super::few;
 use super::plan::TrainingPlan;
@@ -18,20 +18,21 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use taiga_flow_gpu::random::Stream;
 
-/// Rows of each file that the cut flow is counted on.
+/// Rows of each file for the cut flow.
 const ROWS_PER_FILE: u64 = 65_536;
-/// How long steps are measured.
+/// Duration of the measurement of steps.
 const SLICE: Duration = Duration::from_millis(400);
 /// Events of a measured step.
 const EVENTS: usize = 4096;
-/// Fewest events per rank and step that are worth a rank.
+/// Fewest events per rank and step at which more ranks are useful.
 const FEWEST: u64 = 1024;
-/// Beside events and weights: program, MPI, buffers of reading [bytes].
+/// Memory in addition to events and weights: program, MPI, buffers of reading [bytes].
 const BASE: u64 = 200 << 20;
-/// Time limits are asked for with this factor, and no shorter than so long.
+/// Factor on the estimated time for the time limit, and the shortest limit.
 const MARGIN: f64 = 1.5;
 const SHORTEST_S: f64 = 900.0;
 
+/// Estimated resources of a training.
 #[derive(Debug, Clone, Serialize)]
 pub struct Estimate {
     pub rows: u64,
@@ -39,24 +40,24 @@ pub struct Estimate {
     pub parameters: usize,
     pub shards: u64,
     pub batch: u64,
-    /// At most: cuts leave fewer.
+    /// Upper limit: cuts leave fewer.
     pub training_events: u64,
     pub steps: u64,
     pub epochs: u64,
     pub engine: String,
     pub threads: usize,
-    /// Gradient and update on one rank, measured here.
+    /// Gradient and update on one rank, measured on this machine.
     pub events_per_s_per_rank: f64,
     pub checkpoint_bytes: u64,
-    /// The ranks this was started with, and other numbers.
+    /// Estimates for the number of ranks of this start, and for other numbers.
     pub ranks: Vec<PerRanks>,
     pub sbatch: String,
-    /// What the cuts remove of the first rows of each file.
+    /// Events removed by the cuts in the first rows of each file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cuts: Vec<CutFlow>,
 }
 
-/// What to expect from a number of ranks.
+/// Estimate for a number of ranks.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct PerRanks {
     pub ranks: u64,
@@ -66,7 +67,7 @@ pub struct PerRanks {
     pub events_per_step: u64,
 }
 
-/// Checks all that a training checks before it reads, and says what it would need.
+/// Runs all checks of a training that do not read events, and estimates its resources.
 pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     preflight::same_on_all(
         comm,
@@ -86,7 +87,7 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     few::check_weights(comm, &plan)?;
     let epochs: u64 = plan.stages.iter().map(|s| s.settings(&config.train).epochs).sum();
     let steps = training_events.div_ceil(config.train.batch) * epochs;
-    // Held-out events cost a likelihood, a third of a gradient.
+    // Held-out events need a likelihood, a third of the work of a gradient.
     let held_out = config.split.validation / (3.0 * config.split.train);
     let events = training_events as f64 * epochs as f64 * (1.0 + held_out);
     let (shards, mine) = (plan.dealing.shards(), comm.size() as u64);
@@ -102,7 +103,7 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     counts.sort_unstable();
     counts.dedup();
     let ranks: Vec<PerRanks> = counts.into_iter().map(of).collect();
-    // As many ranks as were started; else as many as have enough to do.
+    // Suggest the number of ranks of this start; for a single rank, as many as are useful.
     let useful = std::iter::successors(Some(1), |r| Some(2 * r))
         .take_while(|r| *r <= shards && of(*r).events_per_step >= FEWEST)
         .last();
@@ -126,7 +127,7 @@ pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     })
 }
 
-/// What the cuts remove, from a bounded part of each file.
+/// Counts the events that the cuts remove, from the first rows of each file.
 fn cut_flows(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<Vec<CutFlow>> {
     if plan.config.cuts.is_empty() {
         return Ok(Vec::new());
@@ -134,7 +135,7 @@ fn cut_flows(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<Vec<CutFlow
     cut_flow::count(comm, &plan.sources, &plan.selection, Some(ROWS_PER_FILE))
 }
 
-/// Events per second of gradient and update of all flows, and what computed them.
+/// Measures events per second of gradient and update of all flows; returns the engine too.
 fn measure(plan: &TrainingPlan, place: &RankResources) -> Result<(String, f64)> {
     let spec = &plan.spec;
     let params = initial_params(spec, 1);
@@ -151,7 +152,7 @@ fn measure(plan: &TrainingPlan, place: &RankResources) -> Result<(String, f64)> 
         engine.set_params(&params)?;
         engine.gradient(&batch, &mut sums, &mut loss)
     };
-    once()?; // kernels are compiled, threads started
+    once()?; // compiles kernels and starts threads
     let (since, mut steps) = (Instant::now(), 0);
     while since.elapsed() < SLICE {
         once()?;
@@ -161,10 +162,11 @@ fn measure(plan: &TrainingPlan, place: &RankResources) -> Result<(String, f64)> 
     Ok((engine.describe(), rate / plan.flows.len() as f64))
 }
 
+/// Returns a command line that submits the training to Slurm.
 fn sbatch(suggested: PerRanks, threads: usize, options: &Options) -> String {
     let seconds = (suggested.seconds * MARGIN).max(SHORTEST_S);
     let minutes = (seconds / 60.0).ceil() as u64;
-    // Slurm's --mem-per-cpu, in whole hundreds of megabytes.
+    // Unit of --mem-per-cpu: whole hundreds of megabytes.
     let memory =
         (suggested.memory_bytes_per_rank / threads as u64).div_ceil(100_000_000).max(2) * 100;
     let output = options.output.display();

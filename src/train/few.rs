@@ -1,4 +1,4 @@
-//! Refuses samples that are too small to train on, or to choose a threshold on.
+//! Refuses samples that are too small for training or for choosing a threshold.
 
 use super::plan::TrainingPlan;
 use crate::comm::{Communicator, mark_shared, sync_result};
@@ -8,21 +8,21 @@ use crate::dataset::event_store::{EventStore, RowCounts, RowSelection};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::{Calibration, Rule, WeightSum};
 
-/// Training events of a class below which nothing is learnt but the sample.
+/// Fewest training events of a class; with fewer, a flow only learns the sample.
 pub const LEAST_TO_TRAIN: u64 = 50;
-/// The same where two densities are compared; not to be waived.
+/// Fewest training events of each class if two densities are compared; cannot be waived.
 const LEAST_OF_TWO: u64 = 100;
-/// Held-out events of a class below which a threshold is a matter of chance.
+/// Fewest held-out events of a class for a threshold; with fewer, it is random.
 const LEAST_TO_CHOOSE: u64 = 20;
-/// Parameters for one training event that are warned of.
+/// Parameters per training event above which a warning is given.
 const MOST_PARAMETERS: u64 = 10;
 
-const ALLOW: &str = "--allow-few-events trains nevertheless";
+const ALLOW: &str = "--allow-few-events skips this check";
 
-/// Refuses fewer training events of a class than [`LEAST_TO_TRAIN`].
+/// Returns an error if a class has fewer training events than [`LEAST_TO_TRAIN`].
 ///
 /// # Errors
-/// Input.
+/// Input error.
 pub fn check_training(
     rows: &RowCounts,
     plan: &TrainingPlan,
@@ -43,7 +43,7 @@ pub fn check_training(
     Err(Fault::new(format!("{what} {class} events to train on"))
         .expected(format!("at least {least} usable rows of the class in the training part"))
         .found(format!(
-            "{} for training of {} rows read: {} of another or unknown class, {} outside the cuts, {} not usable",
+                        "{} for training of {} rows read: {} of the other or unknown class, {} outside the cuts, {} not usable",
             rows.train,
             rows.read,
             rows.other_class,
@@ -60,16 +60,16 @@ pub fn check_training(
         .input())
 }
 
-/// Refuses fewer held-out events than [`LEAST_TO_CHOOSE`] of a class that the threshold is
-/// chosen on; without any, the quantile of a single class chooses none.
+/// Returns an error if a class has fewer held-out events than [`LEAST_TO_CHOOSE`] for the
+/// threshold. Without any held-out events, the quantile of a single class is not chosen.
 ///
 /// # Errors
-/// Input.
+/// Input error.
 pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Result<()> {
     let rule = Rule::configured(&plan.config.calibration)?;
     let normal = plan.config.model.normal;
     let classes = rule.map_or(vec![normal], Rule::classes);
-    // A rule takes the calibration part where every class has one, a quantile its own.
+    // A rule uses the calibration part if every class has one, a quantile that of its class.
     let calibration = match rule {
         Some(_) => rows.iter().all(|(_, rows)| rows.calibration > 0),
         None => rows.iter().any(|(class, rows)| *class == normal && rows.calibration > 0),
@@ -89,7 +89,7 @@ pub fn check_threshold(rows: &[(Class, RowCounts)], plan: &TrainingPlan) -> Resu
     Ok(())
 }
 
-/// Refuses a training whose files cannot have enough events, before they are read.
+/// Returns an error if the files cannot have enough events, before they are read.
 pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
     if allowed || training >= LEAST_TO_TRAIN {
         return Ok(());
@@ -102,21 +102,21 @@ pub fn check_rows(training: u64, allowed: bool) -> Result<()> {
     Err(fault)
 }
 
-/// Refuses weights that leave too few effective held-out events to calibrate a ratio, given the
-/// sums of the events for validation and for calibration, of gammas and of hadrons.
+/// Returns an error if weights leave too few effective held-out events to calibrate a ratio. The
+/// arguments are the sums over the events for validation and for calibration.
 ///
 /// # Errors
-/// Input.
+/// Input error.
 pub fn check_calibration(gammas: [WeightSum; 2], hadrons: [WeightSum; 2]) -> Result<()> {
-    // The calibration part serves where both classes have one.
+    // The calibration part is used if both classes have one.
     let part = usize::from(gammas[1].events > 0 && hadrons[1].events > 0);
     Calibration::refuse_few([gammas[part], hadrons[part]])
 }
 
-/// Refuses such weights before a training, file by file: no more than one file is in memory.
+/// Checks these weights before a training, file by file, with only one file in memory.
 ///
 /// # Errors
-/// Input; what reading the files gives.
+/// Input error, or an error of reading the files.
 pub fn check_weights(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<()> {
     if plan.config.model.mode != Mode::Ratio || !plan.selection.has_weight() {
         return Ok(());
@@ -138,13 +138,13 @@ pub fn check_weights(comm: &dyn Communicator, plan: &TrainingPlan) -> Result<()>
     mark_shared(check_calibration(gammas, hadrons))
 }
 
-/// Warns where a flow has many parameters for its events.
+/// Logs a warning if a flow has many parameters for its events.
 pub fn warn_of_parameters(events: u64, class: Class, plan: &TrainingPlan) {
     let parameters = (plan.parameters / plan.flows.len()) as u64;
     if events * MOST_PARAMETERS < parameters {
         log::warn!(
             "{events} {class} events to train a flow of {parameters} parameters: fewer than a \
-             tenth; expect it to learn the sample by heart, and lower model.blocks or model.hidden"
+             tenth; expect overfitting, and lower model.blocks or model.hidden"
         );
     }
 }

@@ -1,8 +1,8 @@
-//! Which flows a mode trains, on which events, and in which stages.
+//! Flows, populations and stages of each training mode.
 //!
-//! All flows of a model have one specification, one set of coordinates and one scaler,
-//! so that their log p have one measure. They are trained side by side: a step has a
-//! batch of each population. The parameters of all flows lie one after the other.
+//! All flows of a model have one specification, one set of coordinates and one scaler, so that
+//! their log p have the same measure. They are trained together: each step has a batch of each
+//! population. The parameters of all flows are stored one after the other.
 
 use crate::config::{Class, Config, FineTune, Mode, Train};
 use std::ops::Range;
@@ -11,40 +11,40 @@ use std::ops::Range;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowPlan {
     pub name: &'static str,
-    /// The class it stands for; a flow on anomalies stands for the other one.
+    /// Class that the flow represents; a flow of anomalies represents the other class.
     pub class: Class,
-    /// The population it learns the density of.
+    /// Index of the population whose density it learns.
     pub population: usize,
 }
 
-/// Where the events of a population come from.
+/// Origin of the events of a population.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Population {
-    /// Events of a class, as they stand in the files.
+    /// Events of a class in the files.
     Real(Class),
     /// Anomalies made from the events of the first population.
     Synthetic,
 }
 
-/// What a stage minimises.
+/// Loss that a stage minimises.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Objective {
-    /// Each flow's negative log-likelihood on its own population.
+    /// Negative log-likelihood of each flow on its own population.
     Likelihood,
-    /// The same, and anomalies are pushed below a quantile of normal events.
+    /// Likelihood, and anomalies are pushed below a quantile of normal events.
     Push(FineTune),
-    /// The same, and the cross-entropy of the difference of the two log-likelihoods.
+    /// Likelihood, and the cross-entropy of the difference of the two log-likelihoods.
     CrossEntropy(FineTune),
 }
 
 impl FlowPlan {
-    /// Where its parameters lie, each flow having `parameters`.
+    /// Returns the range of its parameters, if each flow has `parameters`.
     pub fn range(index: usize, parameters: usize) -> Range<usize> {
         index * parameters..(index + 1) * parameters
     }
 }
 
-/// The flows of a mode; the first stands for the normal class.
+/// Returns the flows of a mode; the first represents the normal class.
 pub fn flows(mode: Mode, normal: Class) -> Vec<FlowPlan> {
     let first = |name| FlowPlan { name, class: normal, population: 0 };
     let other = |name| FlowPlan { name, class: normal.other(), population: 1 };
@@ -56,7 +56,7 @@ pub fn flows(mode: Mode, normal: Class) -> Vec<FlowPlan> {
     }
 }
 
-/// The populations of a mode; the first is the normal class.
+/// Returns the populations of a mode; the first is the normal class.
 pub fn populations(mode: Mode, normal: Class) -> Vec<Population> {
     let first = Population::Real(normal);
     match mode {
@@ -66,7 +66,7 @@ pub fn populations(mode: Mode, normal: Class) -> Vec<Population> {
     }
 }
 
-/// The stages of a training, in their order.
+/// Returns the stages of a training in order.
 pub fn stages(config: &Config) -> Vec<Objective> {
     let fine_tune = config.fine_tune.clone().map(|fine_tune| match config.model.mode {
         Mode::SyntheticPush => Objective::Push(fine_tune),
@@ -76,6 +76,7 @@ pub fn stages(config: &Config) -> Vec<Objective> {
 }
 
 impl Objective {
+    /// Returns the name of the stage in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Objective::Likelihood => "likelihood",
@@ -84,6 +85,7 @@ impl Objective {
         }
     }
 
+    /// Returns the settings of a fine-tuning stage.
     pub fn fine_tune(&self) -> Option<&FineTune> {
         match self {
             Objective::Likelihood => None,
@@ -91,7 +93,7 @@ impl Objective {
         }
     }
 
-    /// The settings of the optimiser in this stage.
+    /// Returns the settings of the optimiser in this stage.
     pub fn settings(&self, train: &Train) -> Train {
         match self.fine_tune() {
             None => train.clone(),
@@ -104,7 +106,8 @@ impl Objective {
         }
     }
 
-    /// Weight of what is added to the likelihood, at step `step` of `steps` of the stage.
+    /// Returns the weight of the term in addition to the likelihood, at step `step` of `steps` of
+    /// the stage.
     pub fn weight(&self, step: u64, steps: u64) -> f64 {
         let Some(f) = self.fine_tune() else { return 0.0 };
         let ramp = f.ramp * steps as f64;
@@ -130,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_weight_rises_over_the_ramp_and_then_stays() {
+    fn weight_rises_during_ramp_then_is_constant() {
         let fine_tune = FineTune { weight: 3.0, ramp: 0.5, ..FineTune::default() };
         let stage = Objective::CrossEntropy(fine_tune.clone());
         assert!((stage.weight(0, 100) - 0.06).abs() < 1e-12);

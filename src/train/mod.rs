@@ -1,8 +1,8 @@
-//! Training: the loop, and what stands around it.
+//! Training: the loop, and its preparation.
 //!
-//! Every decision (skip, checkpoint, stop, best) is made from reduced values, so that
-//! all ranks make the same; every sum that reaches a weight is a sum of integers or is
-//! taken in the order of shards, so that the result does not depend on the ranks.
+//! Every decision (skip, checkpoint, stop, best) is made from reduced values, so all ranks decide
+//! the same. Every sum that affects a weight is a sum of integers or is computed in the order of
+//! shards, so the result does not depend on the ranks.
 
 mod bins;
 pub mod estimate;
@@ -41,6 +41,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use trainer::{Trainer, stopped};
 
+/// Options of `train`.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub config: Config,
@@ -49,15 +50,15 @@ pub struct Options {
     pub allow_engine_change: bool,
     pub stop_after: Option<Duration>,
     pub dry_run: bool,
-    /// Whether samples are trained on that are too small to learn from.
+    /// Whether to train on samples that are too small to learn from.
     pub allow_few_events: bool,
-    /// The command as typed, for the provenance.
+    /// Command line, for the provenance.
     pub command: String,
-    /// How long to wait for another job that writes the same run.
+    /// Time to wait for another job that writes the same run.
     pub lock_timeout: Duration,
 }
 
-/// What a training came to.
+/// Result of a training.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     pub run: PathBuf,
@@ -71,7 +72,7 @@ pub struct Summary {
     #[serde(skip)]
     pub flows: usize,
     pub threshold: Option<f64>,
-    /// Held-out hadrons that pass it, where their number limits the choice.
+    /// Held-out hadrons that pass it, if their number limits the choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_by_hadrons: Option<u64>,
     pub already_finished: bool,
@@ -79,13 +80,13 @@ pub struct Summary {
 
 const SAME_CONFIGURATION: &str = "give a configuration on a file system that all nodes share; a copy on each node may be an old one";
 
-/// Trains, or goes on training, until the end or a request to stop.
+/// Trains or resumes training until the end or a request to stop.
 pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
     run_and_conclude(comm, options, stop, &|_| Ok(()))
 }
 
-/// Trains as [`run`] does; rank 0 then calls `conclude`, which may write into the run folder:
-/// it is still locked.
+/// Trains as [`run`] does; rank 0 then calls `conclude`, which may write into the run folder,
+/// because the folder is still locked.
 pub fn run_and_conclude(
     comm: &dyn Communicator,
     options: &Options,
@@ -129,7 +130,7 @@ pub fn run_and_conclude(
     Ok(Some(summary))
 }
 
-/// Engines started, events read and judged: the last that can be refused before the first step.
+/// Starts the engines, and reads and checks the events: the last checks before the first step.
 fn prepare_trainer<'a>(
     comm: &dyn Communicator,
     options: &Options,
@@ -148,7 +149,7 @@ fn prepare_trainer<'a>(
     Ok(trainer)
 }
 
-/// The training loop.
+/// Runs the training loop.
 fn train(
     comm: &dyn Communicator,
     trainer: &mut Trainer,
@@ -175,7 +176,7 @@ fn train(
     Ok(())
 }
 
-/// Rank 0 opens and locks the run folder; a dry run leaves it alone.
+/// Opens and locks the run folder on rank 0; a dry run does not touch it.
 fn open_folder(comm: &dyn Communicator, options: &Options) -> Result<Option<RunFolder>> {
     let opens = is_root(comm) && !options.dry_run;
     let folder =
@@ -183,12 +184,12 @@ fn open_folder(comm: &dyn Communicator, options: &Options) -> Result<Option<RunF
     sync_result(comm, folder.transpose())
 }
 
-/// Quantities that a simulation knows and an observation does not.
+/// Quantities that simulations have and observations do not.
 const OF_SIMULATION: [&str; 6] =
     ["energy", "energy_true", "x_max", "x_ground", "y_ground", "axis_scatter"];
 
-/// Returns the quantities of a selection that only a simulation knows, with what they are used
-/// for; weights are for labelled events alone.
+/// Returns the quantities of a selection that only simulations have, with their use. Weights are
+/// not included: they are for labelled events only.
 fn simulated_quantities(selection: &Selection) -> Option<String> {
     let features = selection.features().iter().map(|feature| feature.name.as_str());
     let uses: [(&str, Vec<&str>); 3] = [
@@ -207,13 +208,14 @@ fn simulated_quantities(selection: &Selection) -> Option<String> {
     (!found.is_empty()).then(|| found.join("; "))
 }
 
+/// Logs the plan on rank 0.
 fn describe(comm: &dyn Communicator, plan: &TrainingPlan, threads: usize) {
     if !is_root(comm) {
         return;
     }
     if let Some(simulated) = simulated_quantities(&plan.selection) {
         log::warn!(
-            "quantities that only a simulation knows: {simulated}; the model cannot score observations"
+            "quantities that only simulations have: {simulated}; the model cannot score observations"
         );
     }
     let (ranks, train) = (comm.size(), &plan.config.train);

@@ -1,8 +1,7 @@
-//! Which events make a gradient unusable, with their files and rows.
+//! Finds the events that make a gradient unusable, with their files and rows.
 //!
-//! Asked once, when a run ends as diverged; so nothing is kept for it during training.
-//! Events do not know their rows: the rows of the few that are to blame are found by
-//! reading their shards once more.
+//! This is done once, when a run ends as diverged, so training keeps nothing for it. Events do not
+//! know their rows: the shards of the offending events are read again to find the rows.
 
 use super::flows::Population;
 use super::trainer::Trainer;
@@ -13,19 +12,19 @@ use crate::error::Result;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Of more events than this the rows are not looked for.
+/// Rows are searched for at most this many events.
 const MOST: usize = 1000;
 
-/// Events of this rank's last batch whose gradient of −log p, in the flow of their own
-/// population, is not usable by itself: (shard, index in the shard's training events).
+/// Events of this rank's last batch whose own gradient of −log p, in the flow of their population,
+/// is not usable: (shard, index in the shard's training events).
 #[derive(Debug, Default)]
 struct OffendingEvents {
     events: BTreeSet<(u64, u64)>,
-    /// All events looked at.
+    /// Number of events checked.
     of: usize,
 }
 
-/// Tells, on all ranks alike, which events of a step's batch are to blame.
+/// Describes the offending events of a step's batch, identically on all ranks.
 pub fn describe(
     comm: &dyn Communicator,
     trainer: &Trainer,
@@ -44,9 +43,9 @@ pub fn describe(
         places.extend(lines.map(str::to_string));
     }
     Ok(if bad == 0 {
-        "no single event of the last batch is to blame, only their sum".to_string()
+        "no single event of the last batch is unusable, only their sum".to_string()
     } else if bad == of {
-        format!("all {of} events of the last batch: the weights themselves have run away")
+        format!("all {of} events of the last batch: the weights have diverged")
     } else if places.is_empty() {
         format!("{bad} of the {of} events of the last batch")
     } else {
@@ -54,7 +53,7 @@ pub fn describe(
     })
 }
 
-/// Events to blame and events looked at, then a line per file.
+/// Returns the numbers of offending and checked events, then a line per file.
 fn of_this_rank(
     comm: &dyn Communicator,
     trainer: &Trainer,
@@ -64,7 +63,7 @@ fn of_this_rank(
     let plan = trainer.plan;
     let (mut bad, mut of, mut lines) = (0, 0, String::new());
     for (flow, population) in plan.flows.iter().map(|f| f.population).enumerate() {
-        // Anomalies are made anew for every step; they have no rows.
+        // Anomalies are made for each step; they have no rows.
         let Population::Real(class) = plan.populations[population] else { continue };
         let found = find(trainer, flow, population, epoch, step)?;
         bad += found.events.len();
@@ -85,7 +84,7 @@ fn of_this_rank(
     Ok(format!("{bad} {of}\n{lines}"))
 }
 
-/// Takes the gradient of each event of the batch by itself.
+/// Computes the gradient of each event of the batch separately.
 fn find(
     trainer: &Trainer,
     flow: usize,

@@ -1,7 +1,6 @@
-//! From a configuration to a plan: files found and hashed, rows counted, shards fixed.
+//! Resolves a configuration to a plan: files found and hashed, rows counted, shards fixed.
 //!
-//! Everything that can be refused without reading events is refused here, on all ranks
-//! alike, before anything is written.
+//! All checks that do not read events are made here, on all ranks, before anything is written.
 
 use super::flows::{self, FlowPlan, Objective, Population};
 use super::objectives::off_source::OffSourceTransform;
@@ -28,12 +27,13 @@ use std::sync::Arc;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
-/// Keys that name a run: the run itself, which telescopes and portions share, or a part of it.
+/// Keys of a run: the run itself, which telescopes and portions share, or a part of it.
 const RUN: &str = "run";
 const RUN_ID: &str = "run_id";
 
 const SWAPPED: &str = "the files are swapped: exchange data.gamma and data.hadron, or list files of both classes under data.mixed";
 
+/// Plan of a training, equal on all ranks.
 #[derive(Debug, Clone)]
 pub struct TrainingPlan {
     pub config: Config,
@@ -49,16 +49,17 @@ pub struct TrainingPlan {
     pub units: Vec<String>, // (features)
     pub splitter: Splitter,
     pub dealing: Dealing,
-    /// Hadrons from experimental files, and simulated ones they are compared with.
+    /// Hadrons from experimental files, and the simulated ones to compare with.
     pub off: Option<Arc<OffSourceTransform>>,
     pub compared: Vec<Source>,
-    /// Files that synthetic anomalies are drawn from.
+    /// Files of synthetic anomalies.
     pub filed: Vec<Source>,
-    /// Configuration without `[run]`, and the data's content.
+    /// Hash of the configuration without `[run]` and of the content of the data.
     pub run_hash: String,
 }
 
 impl TrainingPlan {
+    /// Resolves and checks a configuration, and hashes its files.
     pub fn new(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         let mut plan = TrainingPlan::without_hashes(comm, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();
@@ -78,7 +79,7 @@ impl TrainingPlan {
         Ok(plan)
     }
 
-    /// The plan before the files' content is hashed.
+    /// Resolves a configuration without hashing the content of its files.
     pub fn without_hashes(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         sync_result(comm, TrainingPlan::resolve(comm, config))
     }
@@ -126,7 +127,7 @@ impl TrainingPlan {
         })
     }
 
-    /// What is asked of every row of a class.
+    /// Returns the selection for the rows of a class.
     pub fn row_selection(&self, class: Class) -> RowSelection<'_> {
         RowSelection {
             selection: &self.selection,
@@ -139,17 +140,19 @@ impl TrainingPlan {
         }
     }
 
-    /// The size of the sketches that remember the events trained on.
+    /// Returns the size of the sketches of the training events.
     pub fn sketched(&self) -> sketch::SketchShape {
         let rows: u64 = self.sources.iter().chain(&self.filed).map(|s| s.rows).sum();
         sketch::SketchShape::new((rows as f64 * (1.0 - self.config.split.test)).ceil() as u64)
     }
 
+    /// Returns the number of rows in all files.
     pub fn rows(&self) -> u64 {
         self.sources.iter().map(|s| s.rows).sum()
     }
 
-    /// Bytes that one rank of `ranks` needs: its events, and the optimiser's state.
+    /// Returns the bytes that one rank of `ranks` needs: its events, and the state of the
+    /// optimiser.
     pub fn memory(&self, ranks: u64, threads: u64) -> u64 {
         let events = self.rows().div_ceil(ranks) * 4 * self.spec.features as u64;
         let weights = self.parameters as u64 * (5 * 4 + 16 + threads * 24);
@@ -163,19 +166,18 @@ pub fn run_hash(config: &Config, files: &[&str]) -> Result<String> {
     Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
 
-/// Files in a fixed order, and what they say alike.
+/// Files in a fixed order, with their common units.
 struct InputFiles {
-    /// Whose rows can be of a class that is trained on.
+    /// Files with rows of the trained classes.
     sources: Vec<Source>,
-    /// Of simulated hadrons that experimental ones are compared with.
+    /// Files of simulated hadrons to compare experimental ones with.
     compared: Vec<Source>,
-    /// Of anomalies.
+    /// Files of anomalies.
     filed: Vec<Source>,
     units: Vec<String>, // (features)
 }
 
-/// The files of a training. Every needed column of every file has been opened then, by one of
-/// the ranks.
+/// Finds the files of a training. One of the ranks has opened every needed column of every file.
 fn find(
     comm: &dyn Communicator,
     config: &Config,
@@ -192,7 +194,7 @@ fn find(
     let (own, other) = (of(normal), of(normal.other()));
     if !both && !other.is_empty() {
         log::info!(
-            "{} training reads the normal class only; the other class's files are not used",
+            "{} training reads the normal class only; the files of the other class are not used",
             mode.name()
         );
     }
@@ -233,7 +235,7 @@ fn find(
         compared = more(&config.data.hadron, Class::Hadron, sources.len())?;
     }
     if let Some(anomalies) = &config.anomalies {
-        // Their events are taken whatever class they say.
+        // All their events are used, whatever their class.
         filed = more(&anomalies.files, normal, sources.len() + compared.len())?;
     }
     let units = same_units(&said, |i| {
@@ -243,7 +245,7 @@ fn find(
     Ok(InputFiles { sources, compared, filed, units })
 }
 
-/// Settings with the key of a run found out, where they leave that open.
+/// Determines the key of a run from the files, if the settings leave it open.
 fn with_run(comm: &dyn Communicator, off: OffSource, config: &Config) -> Result<OffSource> {
     if !off.run.is_empty() {
         return Ok(off);
@@ -258,8 +260,8 @@ fn with_run(comm: &dyn Communicator, off: OffSource, config: &Config) -> Result<
     Ok(OffSource { run: run.to_string(), ..off })
 }
 
-/// Refuses a file that stands in two of the lists that the training reads: it would be contrasted
-/// or compared with itself.
+/// Returns an error if a file is in two of the lists that the training reads: it would be compared
+/// with itself.
 fn refuse_shared(comm: &dyn Communicator, config: &Config, is_off: bool) -> Result<()> {
     let (data, mode, normal) = (&config.data, config.model.mode, config.model.normal);
     let none: &[PathBuf] = &[];
@@ -275,7 +277,7 @@ fn refuse_shared(comm: &dyn Communicator, config: &Config, is_off: bool) -> Resu
     sync_result(comm, if is_root(comm) { list::refuse_shared(&lists) } else { Ok(()) })
 }
 
-/// Opens every needed column of a file; the features' units.
+/// Opens every needed column of a file; returns the units of the features.
 fn check_columns(
     source: &Source,
     table: &Table,
@@ -287,11 +289,10 @@ fn check_columns(
         shower_key::refuse_scattered(table)?;
     }
     serde_json::to_string(&feature_units(table, selection))
-        .map_err(|e| Fault::new("cannot tell units").found(e).internal())
+        .map_err(|e| Fault::new("cannot encode units").found(e).internal())
 }
 
-/// The units that were said of files, each with the first file they were said of; refuses
-/// others than those of the first file.
+/// Returns the units of the first file; differing units of a later file are an error.
 fn same_units<'a>(
     said: &[(usize, String)],
     path: impl Fn(usize) -> &'a Path,
@@ -311,7 +312,7 @@ fn same_units<'a>(
     }
 }
 
-/// The unit of each feature as a table gives it.
+/// Returns the unit of each feature in a table.
 pub fn feature_units(table: &Table, selection: &Selection) -> Vec<String> {
     let unit = |name: &str| table.unit(name).or(canonical_unit(name)).unwrap_or("1").to_string();
     selection.features().iter().map(|f| unit(&f.name)).collect()

@@ -1,5 +1,5 @@
-//! How a run tells where it is: a bar on a terminal, a line per interval in a batch
-//! log, and the same lines in `train.log`. From rank 0 only.
+//! Reports the progress of a run: a bar on a terminal, otherwise a line per interval, and the same
+//! lines in `train.log`. Rank 0 only.
 
 use crate::error::Result;
 use crate::storage::AppendFile;
@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Progress bar and log file of a run.
 #[derive(Debug)]
 pub struct ProgressLog {
     log: AppendFile,
@@ -18,6 +19,7 @@ pub struct ProgressLog {
 }
 
 impl ProgressLog {
+    /// Opens the log; the bar is shown on a terminal only.
     pub fn new(log: &Path, steps: u64, interval: Duration) -> Result<ProgressLog> {
         let bar =
             (std::io::stderr().is_terminal() && log::log_enabled!(log::Level::Info)).then(|| {
@@ -35,7 +37,7 @@ impl ProgressLog {
         })
     }
 
-    /// A line of its own, at once.
+    /// Logs a line immediately, in the log file too.
     pub fn say(&mut self, line: &str) -> Result<()> {
         match &self.bar {
             Some(bar) => bar.suspend(|| log::info!("{line}")),
@@ -44,12 +46,12 @@ impl ProgressLog {
         self.log.append_line(line)
     }
 
-    /// A line for the log alone.
+    /// Writes a line to the log file only.
     pub fn log(&mut self, line: &str) -> Result<()> {
         self.log.append_line(line)
     }
 
-    /// A step is done; says so if the last line is old enough.
+    /// Counts a step with `events` events; logs `line` of the rate if the interval has passed.
     pub fn step(&mut self, step: u64, events: u64, line: impl Fn(f64) -> String) -> Result<()> {
         self.events += events;
         if let Some(bar) = &self.bar {

@@ -1,4 +1,4 @@
-//! Describes the events of a training for its model card.
+//! Describes the training events for the model card.
 
 use super::flows::Population;
 use super::objectives::quantile;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::{ClassReference, FRACTIONS, ModelSketches, Reference, SketchCard};
 use std::collections::BTreeMap;
 
-/// The least coordinate of a power that is inverted.
+/// Smallest coordinate of a power that is inverted.
 const LEAST_COORDINATE: f64 = 1e-12;
 
 impl Trainer<'_> {
@@ -49,7 +49,7 @@ impl Trainer<'_> {
             let values: Vec<f32> = rows.map(|row| magnitude(feature, row[d])).collect();
             let found = quantile::quantiles(comm, &values, &FRACTIONS)?;
             let mut found: Vec<f64> = found.into_iter().map(|z| quantity(feature, z)).collect();
-            // A falling transform turns the order round; the fractions are symmetric.
+            // A decreasing transform reverses the order; the fractions are symmetric.
             found.sort_unstable_by(f64::total_cmp);
             features.insert(feature.feature.name.clone(), found);
         }
@@ -65,7 +65,7 @@ impl Trainer<'_> {
         })
     }
 
-    /// Finite log p of this rank's held-out events of a population in its own flow.
+    /// Returns the finite log p of this rank's held-out events of a population in its own flow.
     fn own_log_prob(&self, population: usize, calibration: bool) -> Result<Vec<f32>> {
         let own = self.plan.flows.iter().position(|flow| flow.population == population);
         let Some(own) = own else { return Ok(Vec::new()) };
@@ -84,14 +84,14 @@ impl Trainer<'_> {
     }
 }
 
-/// The quantity at a scaled value. Rounding may carry a power next to 0 below it, where it has no
-/// inverse.
+/// Returns the quantity of a scaled value. Rounding may move a power near 0 below 0, where it has
+/// no inverse.
 fn quantity(feature: &ScaledFeature, scaled: f32) -> f64 {
     let found = feature.quantity(scaled);
     if found.is_finite() { found } else { inverse(&feature.feature, LEAST_COORDINATE) }
 }
 
-/// The scaled value without the sign that training draws.
+/// Returns the scaled value without the sign that training draws.
 fn magnitude(feature: &ScaledFeature, scaled: f32) -> f32 {
     match feature.feature.transform {
         Transform::Signed => scaled.abs(),
@@ -106,7 +106,7 @@ mod tests {
     use crate::data::schema::features::transform;
 
     #[test]
-    fn quantity_next_to_zero_is_finite() {
+    fn quantity_near_zero_is_finite() {
         for exponent in [0.7, -0.7] {
             let name = "dist".to_string();
             let transform_of = Transform::Power;

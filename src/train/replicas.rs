@@ -1,17 +1,17 @@
-//! Whether all ranks hold the same weights.
+//! Checks that all ranks have the same weights.
 //!
-//! Weights are never sent around: every rank makes the same update from the same reduced
-//! gradient. A flipped bit in one rank's memory, or a processor that computes wrong,
-//! would part the ranks for good, and without a word. So the hash of the state is
-//! gathered every so many steps, before each checkpoint, and before the model is
-//! published; a rank that differs is named, and nothing of it reaches the disk.
+//! Weights are never sent: every rank applies the same update to the same reduced gradient. A
+//! flipped bit in the memory of one rank, or a faulty processor, would make the ranks differ
+//! permanently and silently. So the hash of the state is gathered at a fixed interval of steps,
+//! before each checkpoint, and before the model is published. A rank that differs is named, and
+//! nothing is written to disk.
 
 use super::state::TrainState;
 use crate::comm::{Communicator, host, mark_shared};
 use crate::error::{Fault, Result};
 use std::collections::BTreeMap;
 
-/// Stops all ranks if their weights are not equal, bit by bit.
+/// Returns an error on all ranks if their weights are not equal bit by bit.
 pub fn check(comm: &dyn Communicator, state: &TrainState) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
@@ -29,19 +29,22 @@ pub fn check(comm: &dyn Communicator, state: &TrainState) -> Result<()> {
     } else {
         format!("no majority; different weights on {}", names.join(", "))
     };
-    mark_shared(Err(Fault::new(format!("the weights of the ranks differ after step {}", state.progress.step))
-        .expected("the same bits on every rank")
-        .found(found)
-        .advice(
-            "its memory or processor is not to be trusted: leave that node out, and run the same command \
-             again; it goes on from a checkpoint in which all ranks were equal",
-        )
-        .environment()))
+    mark_shared(Err(Fault::new(format!(
+        "the weights of the ranks differ after step {}",
+        state.progress.step
+    ))
+    .expected("the same bits on every rank")
+    .found(found)
+    .advice(
+        "memory or processor of this node may be faulty: exclude the node, and run the same \
+         command again; it resumes from a checkpoint in which all ranks were equal",
+    )
+    .environment()))
 }
 
 const HASH_BYTES: usize = blake3::OUT_LEN;
 
-/// Hash of everything that all ranks must hold alike.
+/// Computes the hash of everything that must be equal on all ranks.
 fn digest(state: &TrainState) -> [u8; HASH_BYTES] {
     let mut hasher = blake3::Hasher::new();
     let w = &state.weights;
@@ -61,7 +64,7 @@ fn digest(state: &TrainState) -> [u8; HASH_BYTES] {
     *hasher.finalize().as_bytes()
 }
 
-/// The ranks whose hash is not that of most; all, where no hash is that of most.
+/// Returns the ranks whose hash differs from that of the majority; all, if there is no majority.
 fn odd_ranks(messages: &[Vec<u8>]) -> Option<Vec<usize>> {
     let hash = |rank: usize| messages[rank].get(..HASH_BYTES);
     let mut by_hash: BTreeMap<Option<&[u8]>, usize> = BTreeMap::new();
@@ -88,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_ranks_pass_whatever_their_own_losses() {
+    fn equal_ranks_pass_with_any_losses() {
         for ranks in [1, 2, 5] {
             let outcomes = checked(ranks, |rank, state| state.progress.loss[1] = rank as f64);
             outcomes.into_iter().for_each(|outcome| outcome.unwrap());
@@ -96,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_stops_all_and_names_the_rank() {
+    fn flipped_bit_stops_all_and_names_the_rank() {
         let flip = |x: &mut f32| *x = f32::from_bits(x.to_bits() ^ 1);
         let changes: [fn(&mut TrainState) -> &mut f32; 5] = [
             |s| &mut s.weights.params[3],
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_majority_all_are_named() {
+    fn all_ranks_are_named_without_a_majority() {
         let outcomes = checked(2, |rank, state| state.progress.updates = rank as u64);
         let text = outcomes[0].as_ref().unwrap_err().to_string();
         assert!(text.contains("no majority") && text.contains("rank 0") && text.contains("rank 1"));

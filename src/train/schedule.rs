@@ -1,28 +1,29 @@
-//! How far a step goes: the learning rate of each step, and the numbers of its update.
+//! Learning rate of each step, and the coefficients of its update.
 
 use crate::config::Train;
 use taiga_flow_gpu::training::Adam;
 
-/// The `update`-th update, counted from 1, from a gradient sum that is divided by `divisor`.
+/// Returns the coefficients of the `update`-th update, counted from 1, for a gradient sum that is
+/// divided by `divisor`.
 pub fn adam(train: &Train, rate: f64, update: u64, divisor: f64) -> Adam {
     let exponent = update as f64;
     let bias1 = 1.0 - libm::pow(train.beta1, exponent);
     let bias2 = 1.0 - libm::pow(train.beta2, exponent);
-    // Early on the running mean is over what there is.
+    // For the first updates the running mean decays faster.
     let decay = train.ema.min((1.0 + exponent) / (10.0 + exponent));
     Adam {
         divisor,
         clip_norm: train.clip_norm,
         beta1: train.beta1 as f32,
         beta2: train.beta2 as f32,
-        // θ ← θ − α·m̂/(√v̂ + ε), with both corrections drawn into two factors
+        // θ ← θ − α·m̂/(√v̂ + ε), with both corrections as two factors
         step: (rate * libm::sqrt(bias2) / bias1) as f32,
         epsilon: (train.epsilon * libm::sqrt(bias2)) as f32,
         keep: (1.0 - decay) as f32,
     }
 }
 
-/// Learning rate of a step: linear warm-up, then half a cosine down to `final_rate`.
+/// Returns the learning rate of a step: linear warm-up, then half a cosine down to `final_rate`.
 pub fn learning_rate(train: &Train, step: u64, steps: u64) -> f64 {
     let warm_up = libm::ceil(train.warm_up * steps as f64);
     let done = step as f64 + 1.0;
@@ -40,8 +41,8 @@ mod tests {
     use crate::engine::{FIXED_ONE, update};
     use taiga_flow_gpu::training::Weights;
 
-    /// Adam as the paper writes it, in f64.
-    fn by_the_paper(gradients: &[f64], rate: f64) -> f64 {
+    /// Computes Adam as published, in f64.
+    fn published_adam(gradients: &[f64], rate: f64) -> f64 {
         let (mut theta, mut m, mut v) = (0.3, 0.0, 0.0);
         let (beta1, beta2, epsilon) = (0.9_f64, 0.999_f64, 1e-8);
         for (t, g) in gradients.iter().enumerate() {
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_are_those_of_adam() {
+    fn updates_match_adam() {
         let train = Train::default();
         let gradients = [0.5, -1.5, 2.0, 0.25];
         let mut weights = Weights::new(vec![0.3]);
@@ -64,11 +65,11 @@ mod tests {
             let norm = update(&mut weights, &sums, &adam(&train, 0.01, t as u64 + 1, 10.0));
             assert!((norm - f64::abs(*g)).abs() < 1e-9);
         }
-        assert!((f64::from(weights.params[0]) - by_the_paper(&gradients, 0.01)).abs() < 1e-6);
+        assert!((f64::from(weights.params[0]) - published_adam(&gradients, 0.01)).abs() < 1e-6);
     }
 
     #[test]
-    fn a_large_gradient_is_clipped_to_the_norm() {
+    fn large_gradient_is_clipped_to_the_norm() {
         let train = Train { clip_norm: 1.0, ..Train::default() };
         let sums = [(300.0 * FIXED_ONE) as i64, (400.0 * FIXED_ONE) as i64];
         let mut weights = Weights::new(vec![0.0, 0.0]);
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_rises_then_falls_to_its_end() {
+    fn rate_rises_then_falls_to_its_end() {
         let train =
             Train { learning_rate: 1.0, warm_up: 0.1, final_rate: 0.01, ..Train::default() };
         let rates: Vec<f64> = (0..100).map(|s| learning_rate(&train, s, 100)).collect();

@@ -1,4 +1,4 @@
-//! Everything that a resumed training needs: one struct, saved and restored whole.
+//! The complete state of a training, which checkpoints save and restore as a whole.
 
 use crate::engine::Weights;
 use crate::error::{Fault, Result};
@@ -6,57 +6,58 @@ use crate::metrics::EpochMetrics;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-/// Weights, progress, and what has been measured so far.
+/// Weights, progress, and the measurements so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainState {
-    /// Of all flows, one after the other. In training the engines hold them: these are
-    /// those of the last `Trainer::download_weights`.
+    /// Weights of all flows, one after the other. During training the engines have the current
+    /// ones; these are those of the last `Flows::download_weights`.
     pub weights: Weights,
-    /// EMA of the epoch with the lowest held-out NLL, flow by flow; in fine-tuning of that
-    /// with the lowest held-out loss.
+    /// Running mean of the weights in the epoch with the lowest held-out NLL, per flow; in
+    /// fine-tuning, in the epoch with the lowest held-out loss.
     pub best: Vec<f32>, // (parameters of all flows)
     pub progress: Progress,
 }
 
+/// Counters and metrics of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Index of the stage, and what is done of it.
+    /// Index of the stage, with the epochs and steps done in it.
     pub stage: usize,
     pub stage_epoch: u64,
     pub stage_step: u64,
-    /// Epochs completed, of all stages.
+    /// Epochs completed in all stages.
     pub epoch: u64,
-    /// Steps of the current epoch that are done.
+    /// Steps done in the current epoch.
     pub step_in_epoch: u64,
-    /// Steps done since the start, skipped ones included.
+    /// Steps done since the start, including skipped ones.
     pub step: u64,
     /// Updates done in this stage: steps that were not skipped.
     pub updates: u64,
     pub skipped: u64,
     pub skipped_in_a_row: u64,
     pub skipped_in_epoch: u64,
-    /// Events of the current epoch that updates have seen, by flow.
+    /// Events of the current epoch that were used for updates, per flow.
     pub events_in_epoch: Vec<u64>, // (flows)
-    /// What their loss is divided by: their number, or the sum of weights of anomalies.
-    /// Absent in older checkpoints.
+    /// Divisor of their loss: their number, or the sum of the weights of anomalies. Absent in older
+    /// checkpoints.
     #[serde(default)]
     pub weight_in_epoch: Vec<f64>, // (flows)
     /// Loss of the current epoch per flow and shard, in shard order.
     pub loss: Vec<f64>, // (flows, shards)
     pub gradient_norm: f64,
-    /// The latest epoch in which something was better than ever in this stage.
+    /// Latest epoch with an improvement in this stage.
     pub best_epoch: u64,
     /// Held-out loss of the best epoch of a fine-tuning.
     pub best_loss: Option<f64>,
     pub best: Vec<BestWeights>, // (flows)
-    /// Held-out NLL of the first flow when the likelihood stage was over.
+    /// Held-out NLL of the first flow at the end of the likelihood stage.
     pub likelihood_nll: Option<f64>,
-    /// Running quantile of normal log p, where a mode follows it.
+    /// Running quantile of normal log p, if the mode uses it.
     pub quantile: Option<f64>,
     pub history: Vec<EpochMetrics>,
 }
 
-/// The best weights of a flow so far: when, and how they did on held-out events.
+/// Epoch and held-out metrics of the best weights of a flow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BestWeights {
     pub epoch: u64,
@@ -65,14 +66,15 @@ pub struct BestWeights {
 }
 
 impl Progress {
-    /// Held-out NLL of the best weights, of all flows together.
+    /// Returns the held-out NLL of the best weights, summed over all flows.
     pub fn best_nll(&self) -> Option<f64> {
         self.best.iter().map(|b| b.nll).sum()
     }
 }
 
 impl TrainState {
-    /// `params` of all flows, one after the other.
+    /// Creates the state before the first step; `params` has those of all flows, one after the
+    /// other.
     pub fn new(params: Vec<f32>, flows: usize, shards: usize) -> TrainState {
         TrainState {
             best: params.clone(),
@@ -102,7 +104,7 @@ impl TrainState {
         }
     }
 
-    /// Begins the next stage from the best weights, with a new optimiser.
+    /// Starts the next stage from the best weights, with a new optimiser.
     pub fn next_stage(&mut self) {
         self.weights = Weights::new(self.best.clone());
         let p = &mut self.progress;
@@ -124,7 +126,7 @@ impl TrainState {
         ]
     }
 
-    /// Weights as safetensors, progress as JSON.
+    /// Returns the weights as safetensors and the progress as JSON.
     pub fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let broken = |e: &dyn std::fmt::Display| {
             Fault::new("cannot write the checkpoint").found(e).internal()
@@ -147,7 +149,7 @@ impl TrainState {
         Ok((weights, progress))
     }
 
-    /// The state in the bytes of a checkpoint, for `parameters` weights.
+    /// Parses the bytes of a checkpoint with `parameters` weights.
     pub fn from_bytes(weights: &[u8], progress: &[u8], parameters: usize) -> Result<TrainState> {
         let fault =
             |what: &str, e: &dyn std::fmt::Display| Fault::new(what.to_string()).found(e).input();
@@ -156,7 +158,7 @@ impl TrainState {
         let read = |name: &str| -> Result<Vec<f32>> {
             let view = tensors.tensor(name).map_err(|e| fault("not a checkpoint", &e))?;
             if view.dtype() != Dtype::F32 || view.shape() != [parameters] {
-                return Err(Fault::new("a checkpoint of another network")
+                return Err(Fault::new("the checkpoint has a different network")
                     .dataset(name)
                     .expected(format!("{parameters} f32"))
                     .found(format!("{:?} of shape {:?}", view.dtype(), view.shape()))
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_comes_back_bit_by_bit() {
+    fn state_is_restored_bit_by_bit() {
         let mut state = TrainState::new(vec![0.1, -0.0, f32::MIN_POSITIVE / 4.0], 1, 2);
         state.progress.loss = vec![0.1 + 0.2, 1e300];
         state.progress.best[0].nll = Some(f64::MIN_POSITIVE);
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_of_another_network_is_refused() {
+    fn checkpoint_of_different_network_is_refused() {
         let (weights, progress) = TrainState::new(vec![0.0; 3], 1, 1).to_bytes().unwrap();
         assert_eq!(TrainState::from_bytes(&weights, &progress, 4).unwrap_err().exit_code(), 3);
         assert!(TrainState::from_bytes(&weights[..40], &progress, 3).is_err());

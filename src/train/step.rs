@@ -1,5 +1,5 @@
-//! One step on one rank: the events of each population, their loss weights, and the
-//! gradient sums of each flow.
+//! One step on one rank: the events of each population, their loss weights, and the gradient of
+//! each flow.
 
 use super::flows::{Objective, Population};
 use super::objectives::contrast::{CrossEntropyAt, PushAt};
@@ -18,14 +18,13 @@ use crate::model::anomalies::AnomalyMaker;
 /// Weights are summed over ranks as integers, in units of 1/UNITS.
 pub const UNITS: i64 = 1 << 20;
 
-/// What a step leaves behind on this rank; its gradient sums stay in the engines.
+/// State of a step on this rank; its gradient sums are in the engines.
 #[derive(Debug)]
 pub struct BatchStep {
     populations: Vec<Gathered>,
-    /// Those of the step (epoch, step in the epoch) that comes next, made while the engines
-    /// compute.
+    /// Events of the next step (epoch, step in the epoch), prepared while the engines compute.
     next: (Option<(u64, u64)>, Vec<Gathered>),
-    /// Whether the engines hold the training events.
+    /// Whether the engines have the training events.
     held: bool,
     /// Parts of shards whose gradient cannot be added.
     pub unusable: u64,
@@ -33,7 +32,7 @@ pub struct BatchStep {
     pub losses: Vec<Vec<f64>>, // (flows)(own shards)
     /// Normal events with log p below the running quantile.
     pub below: u64,
-    /// Normal events of all ranks for one unit of the second population's weight.
+    /// Normal events of all ranks per unit of weight of the second population.
     ratio: f64,
 }
 
@@ -51,13 +50,13 @@ impl BatchStep {
         }
     }
 
-    /// Events of a population in this step.
+    /// Returns the number of events of a population in this step.
     pub fn events(&self, population: usize) -> usize {
         self.populations[population].len()
     }
 
-    /// What a flow's gradient sum is divided by, in units of [`UNITS`]: the events of a real
-    /// class, whose weights have mean 1, and the weights of anomalies, of which many may be 0.
+    /// Returns the divisor of a flow's gradient sum in units of [`UNITS`]: the events of a real
+    /// class, whose weights have mean 1, or the weights of anomalies, many of which may be 0.
     pub fn divisor(&self, plan: &TrainingPlan, population: usize) -> i64 {
         let events = &self.populations[population];
         match plan.populations[population] {
@@ -76,19 +75,19 @@ fn weight_units(events: &Gathered) -> i64 {
     }
 }
 
-/// Returns how many normal events there are for one unit of the anomalies' weight.
+/// Returns the number of normal events per unit of the anomalies' weight.
 fn normals_per_anomaly(normals: i64, anomaly_units: i64) -> f64 {
     if anomaly_units <= 0 { 1.0 } else { normals as f64 * UNITS as f64 / anomaly_units as f64 }
 }
 
-/// Multiplies loss weights by the events' own.
+/// Multiplies loss weights by the weights of the events.
 fn loss_weights(events: &Gathered, weights: &[f64]) -> Vec<f32> {
     let own = |i: usize| events.weights().map_or(1.0, |own| f64::from(own[i]));
     weights.iter().enumerate().map(|(i, w)| (w * own(i)) as f32).collect()
 }
 
 impl Trainer<'_> {
-    /// Gathers the events of the step the state is at, and sums the gradients of all flows.
+    /// Gathers the events of the current step, and sums the gradients of all flows.
     pub fn gradient(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         self.gather(comm, state)?;
         let stage = &self.plan.stages[state.progress.stage];
@@ -105,8 +104,8 @@ impl Trainer<'_> {
         self.collect(matches!(stage, Objective::Likelihood))
     }
 
-    /// Returns the normal events of the step for one unit of the second population's weight:
-    /// of all ranks for anomalies, of the whole training for a real class.
+    /// Returns the number of normal events in the step per unit of weight of the second population:
+    /// on all ranks for anomalies, in the whole training for a real class.
     fn ratio(&self, comm: &dyn Communicator) -> Result<f64> {
         let [first, second] = [0, 1].map(|population| self.rows.get(population));
         if let (Some(first), Some(second)) = (first, second) {
@@ -117,7 +116,7 @@ impl Trainer<'_> {
         Ok(normals_per_anomaly(sums[0], sums[1]))
     }
 
-    /// Waits for the engines. In the likelihood stage a flow's loss is that of its gradient.
+    /// Waits for the engines. In the likelihood stage the loss of a flow is that of its gradient.
     fn collect(&mut self, likelihood: bool) -> Result<()> {
         self.step.unusable = 0;
         let mut of_weights = vec![0.0; self.stores[0].shards.len()];
@@ -128,7 +127,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// Steps of a whole stage.
+    /// Returns the number of steps of a whole stage.
     pub fn stage_steps(&self, stage: &Objective) -> u64 {
         self.steps * stage.settings(&self.plan.config.train).epochs
     }
@@ -173,14 +172,14 @@ impl Trainer<'_> {
         )
     }
 
-    /// Whether all that a stage needs of its events are their numbers.
+    /// Returns whether a stage needs only the indices of its events.
     fn names_events(&self, stage: usize) -> bool {
         self.step.held
             && matches!(self.plan.stages[stage], Objective::Likelihood)
             && self.followed_quantile(stage).is_none()
     }
 
-    /// Names the events of the next step, while the engines compute this one.
+    /// Selects the events of the next step while the engines compute the current one.
     fn gather_next(&mut self, p: &Progress) {
         if !self.names_events(p.stage) {
             return;
@@ -193,8 +192,8 @@ impl Trainer<'_> {
         self.step.next.0 = Some((epoch, at));
     }
 
-    /// Counts normal events below the running quantile, which begins as that of the first
-    /// step that needs it.
+    /// Counts normal events below the running quantile, which is initialised in the first step that
+    /// needs it.
     fn follow_quantile(&mut self, comm: &dyn Communicator, p: &mut Progress) -> Result<()> {
         self.step.below = 0;
         let Some(fraction) = self.followed_quantile(p.stage) else { return Ok(()) };
@@ -209,7 +208,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    /// The quantile of normal log p that a stage follows, if it does.
+    /// Returns the quantile of normal log p that a stage tracks, if any.
     pub fn followed_quantile(&self, stage: usize) -> Option<f64> {
         let low_density =
             self.synthetic.as_ref().and_then(|s| AnomalyMaker::low_density_quantile(&s.anomalies));
@@ -244,7 +243,8 @@ impl Trainer<'_> {
         };
         let (normal, anomalies) = (self.log_prob_of(0, 0)?, self.log_prob_of(0, 1)?);
         let of_normal: Vec<f64> = normal.iter().map(|l| push.of_normal(*l)).collect();
-        // The sum is divided by the normal events: anomalies must count as their mean.
+        // The sum is divided by the number of normal events: anomalies must contribute as
+        // their mean.
         let ratio = self.step.ratio;
         let of_anomaly: Vec<f64> = anomalies.iter().map(|l| ratio * push.of_anomaly(*l)).collect();
         self.own_loss(0, &normal);
@@ -278,7 +278,7 @@ impl Trainer<'_> {
         Ok(log_prob)
     }
 
-    /// Adds the gradient of a population with loss weights beside the events' own.
+    /// Adds the gradient of a population with loss weights in addition to those of the events.
     fn weighted_gradient(&mut self, flow: usize, population: usize, weights: &[f64]) -> Result<()> {
         let events = &self.step.populations[population];
         let weights = loss_weights(events, weights);
@@ -286,7 +286,7 @@ impl Trainer<'_> {
         self.engines[flow].add_gradient(&Batch { events: rows, weights, offsets: &events.offsets })
     }
 
-    /// The negative log-likelihood of a flow's own population, shard by shard.
+    /// Computes the negative log-likelihood of a flow's own population, shard by shard.
     fn own_loss(&mut self, flow: usize, log_prob: &[f32]) {
         let events = &self.step.populations[self.plan.flows[flow].population];
         for (loss, range) in self.step.losses[flow].iter_mut().zip(events.offsets.windows(2)) {
@@ -303,7 +303,7 @@ mod tests {
     use crate::config::Push;
     use taiga_flow_gpu::random::Stream;
 
-    /// The mean gradient of a push, where an anomaly at `log_prob` has `gradient`.
+    /// Computes the mean gradient of a push if an anomaly at `log_prob` has `gradient`.
     fn push_of(anomalies: &Gathered, normals: i64, log_prob: &[f32], gradient: &[f64]) -> f64 {
         let push = PushAt { push: Push::default(), weight: 0.7, features: 3, quantile: -9.0 };
         let ratio = normals_per_anomaly(normals, weight_units(anomalies));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn push_is_the_same_for_any_share_of_drafts() {
+    fn push_is_equal_for_any_share_of_drafts() {
         let seed = u64::from(std::process::id());
         println!("seed {seed}");
         let stream = Stream::new(seed, "drafts", &[]);
@@ -325,7 +325,7 @@ mod tests {
         let gradient: Vec<f64> =
             (0..events).map(|i| 1.0 + stream.normal(9000 + i as u64)).collect();
         let weight = |i: usize| 0.5 + stream.uniform(20_000 + i as u64) as f32;
-        // Drafts of which about half are impossible, and the possible ones alone.
+        // Drafts of which about half are impossible, compared with the possible ones alone.
         let mut drafts = vec![0.0; events];
         kept.iter().for_each(|i| drafts[*i] = weight(*i));
         let gathered = |weights: Vec<f32>| Gathered {
@@ -342,14 +342,14 @@ mod tests {
         let log_prob: Vec<f32> = log_prob.into_iter().map(|l| l as f32).collect();
         let whole = push_of(&gathered(of_kept), 1000, &log_prob, &gradient);
         assert!((half / whole - 1.0).abs() < 1e-5, "{half} and {whole}");
-        // The mean over the possible ones, worked out on its own.
+        // The mean over the possible ones, computed directly.
         let weights: Vec<f64> = kept.iter().map(|i| f64::from(weight(*i))).collect();
         let push = PushAt { push: Push::default(), weight: 0.7, features: 3, quantile: -9.0 };
         let terms = log_prob.iter().zip(&gradient).zip(&weights);
         let sum: f64 = terms.map(|((l, g), w)| w * push.of_anomaly(*l) * g).sum();
         let mean = sum / weights.iter().sum::<f64>();
         assert!((half / mean - 1.0).abs() < 1e-5, "{half} and {mean}");
-        // No possible draft at all pushes nothing.
+        // Without a possible draft the push is 0.
         assert!(push_of(&gathered(vec![0.0; 3]), 1000, &[-1.0; 3], &[1.0; 3]).abs() < 1e-12);
     }
 }

@@ -1,4 +1,4 @@
-//! One rank's part of a run: its events, the engine, and the steps of the loop.
+//! One rank's part of a run: its events, its engines, and the operations of the loop.
 
 use super::Options;
 use super::few;
@@ -39,10 +39,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// Steps per epoch below which the batch is probably too large for the sample.
 const FEWEST_STEPS: u64 = 4;
 
-/// Events of a class below which two classes cannot be told apart by densities.
+/// Fewest events of a class for comparing two classes by densities.
 const FEWEST_EVENTS: u64 = 100;
 
-/// Options that give the files of both classes.
+/// Options for the files of both classes.
 const INPUTS: &str = "data.gamma and data.hadron";
 
 /// One rank's part of a run.
@@ -51,23 +51,23 @@ pub struct Trainer<'a> {
     pub stores: Vec<EventStore>, // (real populations)
     pub scaler: Vec<ScaledFeature>,
     pub rows: Vec<RowCounts>, // (real populations)
-    /// How hadrons were taken from experimental files, if they were.
+    /// Selection of hadrons from experimental files, if any.
     pub off_source: Option<OffSourceCard>,
     pub synthetic: Option<Synthetic>,
-    /// Names of this rank's events.
+    /// Sketches of this rank's events.
     pub sketches: Sketches,
     pub engines: Vec<Box<dyn Engine>>, // (flows)
     /// Steps per epoch.
     pub steps: u64,
     pub step: BatchStep,
-    /// Rank 0's.
+    /// Journal, on rank 0 only.
     pub journal: Option<Journal>,
     pub checkpoint_every: Duration,
     pub last_checkpoint: Instant,
     pub began: Instant,
-    /// Checkpoints of this start, and the time they took.
+    /// Checkpoints of this start, and their total time.
     pub saved: (u32, Duration),
-    /// When to stop, and why then.
+    /// Time and reason of the stop, if any.
     pub deadline: Option<(Instant, Stop)>,
 }
 
@@ -77,7 +77,7 @@ fn warn(comm: &dyn Communicator, text: Option<String>) {
     }
 }
 
-/// Simulated hadrons beside the real ones that are trained on.
+/// Compares simulated hadrons with the real ones that are trained on.
 fn compared(
     comm: &dyn Communicator,
     plan: &TrainingPlan,
@@ -105,7 +105,7 @@ fn compared(
     Ok(found)
 }
 
-/// Events of the files of anomalies, in the shards and parts of the normal events.
+/// Loads the files of anomalies, in the shards and parts of the normal events.
 fn filed(
     comm: &dyn Communicator,
     plan: &TrainingPlan,
@@ -130,7 +130,7 @@ fn filed(
         let error = Fault::new("too few events in the files of anomalies")
             .expected(format!("{FEWEST_EVENTS} or more, and some held out"))
             .found(found)
-            .advice("give more events in anomalies.files, or look at the cuts")
+            .advice("give more events in anomalies.files, or check the cuts")
             .input();
         let class = plan.config.model.normal;
         return mark_shared(Err(explained(comm, plan, &plan.filed, &counts, class, error)));
@@ -139,20 +139,21 @@ fn filed(
     Ok(Some(store))
 }
 
-/// What all ranks know after a step.
+/// Reduced values of a step, equal on all ranks.
 pub struct Agreed {
     pub events: Vec<u64>, // (flows)
-    /// What each flow's gradient sum is divided by.
+    /// Divisor of each flow's gradient sum.
     divisors: Vec<f64>, // (flows)
     pub unusable: u64,
     pub stop: Option<Stop>,
     pub checkpoint: bool,
-    /// Sums of all ranks; one rank's stay in its engines.
+    /// Sums of all ranks; a single rank's sums stay in its engines.
     sums: Option<Vec<i64>>, // (parameters of all flows)
     below: u64,
     normals: u64,
 }
 
+/// Reason to stop before the end of the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     Signal(StopReason),
@@ -200,7 +201,10 @@ impl<'a> Trainer<'a> {
             }
             let effective = mark_shared(store.normalise_weights(comm, shards as u64))?;
             if let Some(effective) = effective.filter(|_| is_root(comm)) {
-                log::info!("weights: {} {class} events count as {effective:.1}", counts.train);
+                log::info!(
+                    "weights: the effective number of {} {class} events is {effective:.1}",
+                    counts.train
+                );
             }
             let of_class = store.moments(comm, &row_selection)?;
             let (selection, units) = (&plan.selection, &plan.units);
@@ -212,7 +216,8 @@ impl<'a> Trainer<'a> {
                 };
                 warn(comm, classes::swapped(gammas, hadrons, selection, INPUTS));
             }
-            // Merging into nothing would round: a model of one class keeps its moments' bits.
+            // Merging with empty moments would round: a model of one class keeps the bits of its
+            // moments.
             if stores.is_empty() {
                 moments = of_class;
             } else {
@@ -270,7 +275,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Takes the run folder for this run, now that nothing can be refused any more.
+    /// Claims the run folder for this run, after all checks.
     pub fn claim_run_folder(&mut self, comm: &dyn Communicator, options: &Options) -> Result<()> {
         let (plan, identity) = (self.plan, self.identity());
         let can_resume = |folder: &Path| {
@@ -283,7 +288,7 @@ impl<'a> Trainer<'a> {
         sync_result(comm, claimed.unwrap_or(Ok(())))
     }
 
-    /// Hands each engine the parameters of its flow.
+    /// Sets the parameters of each engine to those of its flow.
     pub fn set_params(&mut self, params: &[f32]) -> Result<()> {
         let each = self.plan.parameters / self.plan.flows.len();
         for (engine, params) in self.engines.iter_mut().zip(params.chunks(each)) {
@@ -292,10 +297,10 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Hands each engine the weights of its flow to train.
+    /// Sets the weights to train of each engine to those of its flow.
     pub fn begin_epoch(&mut self, state: &TrainState) -> Result<()> {
         let each = self.plan.parameters / self.plan.flows.len();
-        // A gradient may be taken of all populations: each has its share of the range.
+        // A gradient may be that of all populations, so each one has its share of the range.
         let shards = self.plan.dealing.shards() as usize * self.plan.populations.len();
         for (f, engine) in self.engines.iter_mut().enumerate() {
             let [params, ema, first_moment, second_moment] =
@@ -305,7 +310,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Brings the state up to what the engines hold.
+    /// Updates the state to the weights of the engines.
     fn download_weights(&self, state: &mut TrainState) -> Result<()> {
         let each = self.plan.parameters / self.plan.flows.len();
         let mut of_flow = Weights::new(vec![0.0; each]);
@@ -321,12 +326,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Settings of the optimiser in the state's stage.
+    /// Returns the settings of the optimiser in the current stage.
     fn settings(&self, state: &TrainState) -> Train {
         self.plan.stages[state.progress.stage].settings(&self.plan.config.train)
     }
 
-    /// The newest checkpoint's state on all ranks, or a new one.
+    /// Returns the state of the newest checkpoint on all ranks, or a new one.
     pub fn resume(&self, comm: &dyn Communicator, options: &Options) -> Result<TrainState> {
         let found = self.journal.as_ref().map(|journal| {
             let folder = journal.folder.file(CHECKPOINTS);
@@ -343,7 +348,7 @@ impl<'a> Trainer<'a> {
         comm.broadcast(&mut progress)?;
         if weights.is_empty() {
             let (seed, flows) = (self.plan.config.train.seed, self.plan.flows.len());
-            // Each flow from weights of its own.
+            // Each flow has different initial weights.
             let params = |f| initial_params(&self.plan.spec, seed.wrapping_add(f));
             let params: Vec<f32> = (0..flows as u64).flat_map(params).collect();
             return Ok(TrainState::new(params, flows, self.plan.dealing.shards() as usize));
@@ -351,7 +356,7 @@ impl<'a> Trainer<'a> {
         TrainState::from_bytes(&weights, &progress, self.plan.parameters)
     }
 
-    /// Opens the files that grow, and says how the run begins.
+    /// Opens the growing files, and logs the start.
     pub fn begin(
         &mut self,
         comm: &dyn Communicator,
@@ -372,14 +377,14 @@ impl<'a> Trainer<'a> {
         sync_result(comm, opened)
     }
 
-    /// Writes into the log why this start has ended, for those who look at the folder later.
+    /// Logs the reason for the end of this start, for later readers of the folder.
     pub fn log_end(&mut self, error: &Error) {
         if let Some(journal) = &mut self.journal {
             journal.log_end(error);
         }
     }
 
-    /// Whether there is more to train; moves on to the next stage where one is over.
+    /// Returns whether there is more to train; advances to the next stage at the end of one.
     pub fn advance_to_next_epoch(&self, state: &mut TrainState) -> bool {
         let over = |state: &TrainState| {
             let (p, train) = (&state.progress, self.settings(state));
@@ -397,7 +402,7 @@ impl<'a> Trainer<'a> {
         true
     }
 
-    /// Adds gradient sums over all ranks, exactly, and agrees on what to do.
+    /// Adds gradient sums over all ranks exactly, with the flags for common decisions.
     pub fn reduce(&mut self, comm: &dyn Communicator, stop: &StopFlag) -> Result<Agreed> {
         let due = self.journal.is_some() && self.last_checkpoint.elapsed() >= self.checkpoint_every;
         let late =
@@ -438,7 +443,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Moves the weights, or skips the step on all ranks together.
+    /// Updates the weights, or skips the step on all ranks together.
     pub fn update(
         &mut self,
         comm: &dyn Communicator,
@@ -490,6 +495,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Logs the step if the interval has passed.
     pub fn log_step(&mut self, state: &TrainState, agreed: &Agreed) -> Result<()> {
         let events = agreed.events.iter().sum();
         let epochs = self.epochs();
@@ -498,12 +504,12 @@ impl<'a> Trainer<'a> {
         self.journal.as_mut().map_or(Ok(()), write)
     }
 
-    /// Epochs of all stages together.
+    /// Returns the number of epochs of all stages together.
     pub fn epochs(&self) -> u64 {
         self.plan.stages.iter().map(|s| s.settings(&self.plan.config.train).epochs).sum()
     }
 
-    /// Measures the epoch, notes the best weights, and begins the next.
+    /// Measures the epoch, records the best weights, and starts the next epoch.
     pub fn end_epoch(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         self.gather_losses(comm, state)?;
         self.download_weights(state)?;
@@ -552,9 +558,9 @@ impl<'a> Trainer<'a> {
         mark_shared(self.check_bound(state, held_out.as_ref()))
     }
 
-    /// Keeps the weights that did best on held-out events: each flow's by its likelihood,
-    /// or all together by the loss of a fine-tuning. Without held-out events the last
-    /// weights are the ones to publish.
+    /// Keeps the weights with the best held-out metrics: for each flow by its likelihood, or for
+    /// all flows together by the loss of a fine-tuning. Without held-out events, the last weights
+    /// are published.
     fn note_best(&self, state: &mut TrainState, held_out: Option<&ValidationMetrics>) -> bool {
         let epoch = state.progress.epoch + 1;
         let each = self.plan.parameters / self.plan.flows.len();
@@ -589,7 +595,7 @@ impl<'a> Trainer<'a> {
         improved
     }
 
-    /// A push may deform the density of normal events, within bounds.
+    /// Returns an error if a push has raised the NLL of normal events beyond its bound.
     fn check_bound(&self, state: &TrainState, held_out: Option<&ValidationMetrics>) -> Result<()> {
         let p = &state.progress;
         let Objective::Push(fine_tune) = &self.plan.stages[p.stage] else { return Ok(()) };
@@ -599,14 +605,14 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         Err(Error::Diverged(Box::new(
-            Fault::new("the push has deformed the density of normal events beyond its bound")
+                        Fault::new("the push has raised the NLL of normal events beyond its bound")
                 .expected(format!("a held-out NLL of at most {before:.3} + {} nats", fine_tune.nll_bound))
                 .found(format!("{now:.3} nats with weight {} and margin {}", fine_tune.weight, fine_tune.push.margin))
                 .advice("lower fine_tune.weight or fine_tune.learning_rate, raise fine_tune.push.margin, or allow more with fine_tune.nll_bound"),
         )))
     }
 
-    /// The epoch's losses of all shards on all ranks.
+    /// Gathers the losses of the epoch of all shards on all ranks.
     fn gather_losses(&self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         let shards = self.plan.dealing.shards() as usize;
         let mut slots = vec![None; state.progress.loss.len()];
@@ -620,7 +626,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Every so many steps: whether all ranks still hold the same weights.
+    /// Checks at the configured interval that all ranks have the same weights.
     pub fn check_replicas(&self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         let every = self.plan.config.run.replica_steps;
         if every > 0 && comm.size() > 1 && state.progress.step.is_multiple_of(every) {
@@ -630,6 +636,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Writes a checkpoint.
     pub fn save(&mut self, comm: &dyn Communicator, state: &mut TrainState) -> Result<()> {
         sync_result(comm, self.download_weights(state))?;
         replicas::check(comm, state)?;
@@ -656,8 +663,8 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Lets the engines keep the events of their flows, if there is room for all; tells whether
-/// they do.
+/// Stores the events in the engines if they have enough memory for all; returns whether they are
+/// stored.
 fn upload_events(
     plan: &TrainingPlan,
     stores: &[EventStore],
@@ -676,7 +683,7 @@ fn upload_events(
     Ok(true)
 }
 
-/// The earlier of what the user asked for and the scheduler's end of the job less a margin.
+/// Returns the earlier of `stop_after` and the scheduler's end of the job minus a margin.
 fn deadline(
     stop_after: Option<Duration>,
     job_end: Option<SystemTime>,
@@ -692,7 +699,7 @@ fn deadline(
     asked.into_iter().chain(of_job).min_by_key(|(end, _)| *end)
 }
 
-/// Refuses a ratio that cannot be calibrated, by the weights of its held-out events.
+/// Returns an error if a ratio cannot be calibrated with the weights of its held-out events.
 fn check_calibration(
     comm: &dyn Communicator,
     plan: &TrainingPlan,
@@ -707,11 +714,14 @@ fn check_calibration(
     mark_shared(few::check_calibration(held_out(gammas)?, held_out(hadrons)?))
 }
 
+/// Checks the split of a class, and warns of settings that rarely give a good model.
 fn check_events(rows: &RowCounts, plan: &TrainingPlan, class: Class) -> Result<()> {
     let (mode, normal) = (plan.config.model.mode, plan.config.model.normal);
     if rows.validation == 0 && mode != Mode::OneClass {
         return Err(Fault::new(format!("no held-out {class} showers"))
-            .expected("split.validation above 0: fine-tuning and ratios are judged on events they have not seen")
+            .expected(
+                "split.validation above 0: fine-tuning and ratios are evaluated on held-out events",
+            )
             .found(format!("{} of {} rows for validation", rows.validation, rows.read))
             .usage());
     }
@@ -730,15 +740,15 @@ fn check_events(rows: &RowCounts, plan: &TrainingPlan, class: Class) -> Result<(
     }
     if normal == Class::Hadron && !mode.is_ratio() {
         log::warn!(
-            "hadrons as normal: gammas lie inside the dense core of the hadron cloud, so the score of such a model \
+            "hadrons as normal: gammas are inside the dense core of the hadron distribution, so the score of such a model \
              is usually at chance or inverted; train with gammas as normal, or with both classes"
         );
     }
     Ok(())
 }
 
-/// Names the cuts in a refusal for too few events, if cuts removed any. To be called by all
-/// ranks with the same counts.
+/// Adds the effect of the cuts to an error about too few events, if cuts removed any. All ranks
+/// call it with the same counts.
 fn explained(
     comm: &dyn Communicator,
     plan: &TrainingPlan,
@@ -753,12 +763,13 @@ fn explained(
     cut_flow::explain(comm, sources, &plan.selection, class, error)
 }
 
+/// Returns the error of a stopped training.
 pub fn stopped(reason: Stop, state: &TrainState) -> Error {
     let why = match reason {
         Stop::Signal(StopReason::Interrupt) => return Error::Interrupted,
         Stop::Signal(signal) => signal.to_string(),
         Stop::Time => "--stop-after".to_string(),
-        Stop::JobEnd => "the end of the job, which is near,".to_string(),
+        Stop::JobEnd => "the end of the job".to_string(),
     };
     let p = &state.progress;
     Error::Stopped(Box::new(
@@ -767,20 +778,22 @@ pub fn stopped(reason: Stop, state: &TrainState) -> Error {
             p.epoch + 1,
             p.step_in_epoch
         ))
-        .advice("run the same command again to go on"),
+        .advice("run the same command again to resume"),
     ))
 }
 
+/// Returns the error of a diverged training.
 pub fn diverged(skipped: u64, offending: &str) -> Error {
     Error::Diverged(Box::new(
         Fault::new("training diverged")
             .found(format!(
                 "{skipped} steps in a row with gradients that are too large or not finite; {offending}"
             ))
-            .advice("lower train.learning_rate or train.clip_norm, and look at the data with `taiga-flow check`"),
+                        .advice("lower train.learning_rate or train.clip_norm, and check the data with `taiga-flow check`"),
     ))
 }
 
+/// Returns the entry of this start in `provenance.json`.
 fn provenance(
     comm: &dyn Communicator,
     options: &Options,

@@ -1,4 +1,4 @@
-//! What a training would refuse before its first step: all of it, without a run folder.
+//! Runs all checks of a training before its first step, without a run folder.
 
 use super::plan::TrainingPlan;
 use super::{Existing, Options, prepare_trainer};
@@ -10,8 +10,8 @@ use crate::engine::{self, RankResources};
 use crate::error::Result;
 use std::path::PathBuf;
 
-/// Finds, reads and judges the files of a configuration as a training would; with `quick` their
-/// metadata alone.
+/// Finds, reads and checks the files of a configuration as a training would; with `quick`, their
+/// metadata only.
 pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
     let plan = TrainingPlan::new(comm, config)?;
     if quick {

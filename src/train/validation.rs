@@ -1,6 +1,6 @@
-//! What the epoch is judged by: likelihoods, and losses of fine-tuning, of held-out events.
+//! Metrics of an epoch on held-out events: likelihoods, and losses of fine-tuning.
 //!
-//! Sums are taken per shard and added in the order of shards; medians are exact.
+//! Sums are computed per shard and added in the order of shards; medians are exact.
 
 use super::flows::{Objective, Population};
 use super::objectives::contrast::{CrossEntropyAt, PushAt};
@@ -13,7 +13,7 @@ use crate::data::schema::features::scaler_log_det;
 use crate::dataset::event_store::{EventRows, Shard};
 use crate::error::Result;
 
-/// Held-out NLL of each flow on its own population; `None` where it is not finite.
+/// Held-out NLL of each flow on its own population; `None` if it is not finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidationMetrics {
     pub mean: Vec<Option<f64>>,   // (flows)
@@ -32,7 +32,7 @@ struct HeldOutEvents {
 type LogProb = Vec<Vec<f32>>;
 
 impl Trainer<'_> {
-    /// Measures the validation events with the engines' weights; `None` without any.
+    /// Evaluates the validation events with the weights of the engines; `None` without events.
     pub fn held_out(
         &self,
         comm: &dyn Communicator,
@@ -57,6 +57,7 @@ impl Trainer<'_> {
         Ok(any.then_some(held_out))
     }
 
+    /// Returns the held-out loss of a fine-tuning stage; `None` for the likelihood.
     fn held_out_loss(
         &self,
         comm: &dyn Communicator,
@@ -81,7 +82,7 @@ impl Trainer<'_> {
                     + self.mean(comm, &parts[1], |s, i| push.loss_of_anomaly(anomalies[s][i]))?
             }
             Objective::CrossEntropy(fine_tune) => {
-                // The loss itself does not depend on the ratio.
+                // The loss does not depend on the ratio.
                 let entropy = CrossEntropyAt { weight: fine_tune.weight, ratio: 1.0 };
                 let mut sum = 0.0;
                 for (population, part) in parts.iter().enumerate() {
@@ -96,7 +97,7 @@ impl Trainer<'_> {
         Ok(likelihood.map(|l| l + more).filter(|l| l.is_finite()))
     }
 
-    /// Held-out events of every population.
+    /// Collects the held-out events of every population.
     fn held_out_parts<'s>(
         &'s self,
         p: &Progress,
@@ -137,6 +138,7 @@ impl Trainer<'_> {
         Ok(parts)
     }
 
+    /// Computes log p of held-out events in a flow.
     fn log_prob_of_part(&self, flow: usize, part: &HeldOutEvents) -> Result<LogProb> {
         let mut all = Vec::new();
         for events in &part.events {
@@ -147,7 +149,8 @@ impl Trainer<'_> {
         Ok(all)
     }
 
-    /// Weighted mean of a value (own shard, event) over all held-out events of a population.
+    /// Computes the weighted mean of a value (own shard, event) over all held-out events of a
+    /// population.
     fn mean(
         &self,
         comm: &dyn Communicator,
@@ -169,7 +172,7 @@ impl Trainer<'_> {
         Ok(sum(&words[..shards]) / sum(&words[shards..]))
     }
 
-    /// Bins of the events of [`Trainer::held_out_scores`], in their order.
+    /// Returns the bins of the events of [`Trainer::held_out_scores`], in the same order.
     pub fn held_out_bins(&self, population: usize, calibration: bool) -> Vec<u16> {
         let part = |shard: &Shard| -> Vec<u16> {
             let rows = if calibration { &shard.calibration } else { &shard.validation };
@@ -178,9 +181,8 @@ impl Trainer<'_> {
         self.stores[population].shards.iter().flat_map(part).collect()
     }
 
-    /// Scores of held-out events of a real population on this rank, with their weights, as
-    /// a scorer computes them: the calibration part, or the validation part where there is
-    /// none.
+    /// Computes scores and weights of held-out events of a real population on this rank, as a
+    /// scorer does: the calibration part, or the validation part if there is none.
     pub fn held_out_scores(
         &self,
         population: usize,

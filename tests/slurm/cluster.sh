@@ -1,18 +1,17 @@
 #!/bin/bash
-# A real Slurm on this machine, from Debian's packages (slurm-wlm, munge), as root and
+# Starts a real Slurm on this machine, from Debian's packages (slurm-wlm, munge), as root and
 # without systemd: one controller and some virtual nodes, all on this host.
 #
 #   tests/slurm/cluster.sh FOLDER NODES CPUS_PER_NODE
 #
-# Prints "up" when all nodes are idle (some seconds), stays in the foreground, and stops
-# everything when its standard input ends: a caller that dies leaves nothing behind. What a
-# caller needs stands in FOLDER then: slurm.conf (as SLURM_CONF), pids (name and process of
-# each daemon), log/.
+# Prints "up" when all nodes are idle (some seconds), and stays in the foreground. When its standard
+# input ends it stops everything, so a caller that dies leaves no processes. FOLDER then contains
+# slurm.conf (for SLURM_CONF), pids (name and process id of each daemon), and log/.
 set -euo pipefail
 folder=$(realpath -m "$1") nodes=$2 cpus=$3
 host=$(uname -n)
 host=${host%%.*}
-# Ports that another cluster on this machine will hardly have.
+# Ports that another cluster on this machine is unlikely to use.
 port=$((17000 + $$ % 1800 * 8))
 
 for needed in munged slurmctld slurmd srun; do
@@ -85,7 +84,7 @@ stop() {
     while read -r name process; do
         kill -9 "$process" 2>/dev/null
     done <"$folder/pids"
-    # Steps outlive their daemons by design: what still has this cluster's configuration goes too.
+    # Steps outlive their daemons by design: kill those with the configuration of this cluster.
     for process in $(pgrep slurmstepd); do
         ! grep -qz "SLURM_CONF=$SLURM_CONF" "/proc/$process/environ" 2>/dev/null || kill -9 "$process" 2>/dev/null
     done

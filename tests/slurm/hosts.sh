@@ -1,13 +1,13 @@
 #!/bin/bash
-# Several hosts on one machine, as root: network namespaces joined by a bridge, each with a
-# name, a link of limited bandwidth and a /dev/shm of its own, so that MPI talks TCP between
-# them and shared memory within.
+# Simulates several hosts on one machine, as root: network namespaces connected by a bridge. Each has
+# its own name, link of limited bandwidth and /dev/shm, so that MPI uses TCP between the hosts and
+# shared memory within a host.
 #
-#   tests/slurm/hosts.sh RANKS_PER_HOST HOSTS RATE COMMAND…      RATE: as tc takes it (1gbit), or none
+#   tests/slurm/hosts.sh RANKS_PER_HOST HOSTS RATE COMMAND…      RATE: in units of tc (1gbit), or none
 #
-# Runs COMMAND under mpirun on all hosts, and takes everything down again. OMPI_… and
-# TAIGA_FLOW_… of the environment go to the ranks. Names and networks hold this process's
-# number: several can run side by side.
+# Runs COMMAND under mpirun on all hosts, and then removes them. Environment variables OMPI_MCA_…
+# and TAIGA_FLOW_… are passed to the ranks. Names and networks contain the number of this process,
+# so several instances can run at the same time.
 set -euo pipefail
 ranks=$1 hosts=$2 rate=$3
 shift 3
@@ -23,7 +23,7 @@ down() {
     set +e
     trap - EXIT
     for i in $(seq 0 "$hosts"); do
-        # Nothing may outlive its host.
+        # Kill all processes of the host.
         ip netns pids "tf$id-$i" 2>/dev/null | xargs -r kill -9 2>/dev/null
         ip netns del "tf$id-$i" 2>/dev/null
         rm -rf "/etc/netns/tf$id-$i"
@@ -47,10 +47,10 @@ for i in $(seq "$hosts"); do
     ip -n "$name" addr add "$network.$i/24" dev eth0
     ip -n "$name" link set eth0 up
     ip -n "$bridge" link set "p$i" master bridge0 up
-    # What clusters use; a machine's own default may pace its packets.
+    # As clusters use; the default of this machine may pace its packets.
     ip netns exec "$name" sysctl -qw net.ipv4.tcp_congestion_control=cubic 2>/dev/null || true
-    # Packets must fit into the bucket, and it must last from one look at the clock to the
-    # next. What it holds is free after a pause: measure messages one after the other.
+    # The bucket must hold a packet, and last for one interval of the kernel's clock. After a pause
+    # a full bucket is sent without limit, so measure messages in direct succession.
     ip -n "$name" link set eth0 gso_max_size 32768
     [ "$rate" = none ] ||
         ip netns exec "$name" tc qdisc add dev eth0 root tbf rate "$rate" burst 64kb latency 100ms
@@ -61,7 +61,7 @@ for i in $(seq "$hosts"); do
     { echo "127.0.0.1 localhost"; for j in $(seq "$hosts"); do echo "$network.$j tf$id-$j"; done; } >"/etc/netns/tf$id-$i/hosts"
 done
 
-# What mpirun starts its daemons with: AGENT HOST COMMAND…
+# Agent by which mpirun starts its daemons: AGENT HOST COMMAND…
 cat >"$folder/agent" <<'AGENT'
 #!/bin/bash
 while [[ $1 == -* ]]; do shift; done

@@ -1,4 +1,4 @@
-//! A small training and the folder of its inputs, and what comes out of it.
+//! A small training with its input folder, and readers of its results.
 
 use super::{configuration, folder, hash, seed, simulated};
 use std::collections::BTreeMap;
@@ -8,14 +8,14 @@ use taiga_flow::comm::{StopFlag, Threads};
 use taiga_flow::config::{self, Class};
 use taiga_flow::train::{self, Existing, Options};
 
-/// A training that writes a checkpoint after every step, and can be shared by 4 ranks.
+/// A training that writes a checkpoint after every step; its 4 shards allow up to 4 ranks.
 pub const EVERY_STEP: &str = "[train]\nepochs = 8\nbatch = 512\nshards = 4\nlearning_rate = 1e-2\npatience = 0\n\
                           [run]\ncheckpoint_seconds = 0\n";
-/// The same for as long as somebody wants to look at it.
+/// The same training with practically unlimited epochs, for tests that stop it.
 pub const LONG: &str = "[train]\nepochs = 100000\nbatch = 512\nshards = 4\nlearning_rate = 1e-2\npatience = 0\n\
                     [run]\ncheckpoint_seconds = 0\n";
 
-/// A training of some seconds; its files go with it.
+/// A training of some seconds. Dropping it removes its files.
 pub struct Case {
     pub folder: tempfile::TempDir,
     pub configuration: PathBuf,
@@ -42,23 +42,23 @@ impl Case {
     }
 }
 
-/// What must be equal: the model's bytes and the metrics' text.
+/// Returns the values that must be equal between runs: model hash and metrics text.
 pub fn result(run: &Path) -> (String, String) {
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     (hash(&run.join("model.safetensors")), metrics)
 }
 
-/// Whether a path ends in that extension.
+/// Returns whether a path has the given extension.
 pub fn has_extension(name: &str, extension: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == extension)
 }
 
-/// The text of a file; nothing if it is not there.
+/// Returns the text of a file, or an empty text if the file does not exist.
 pub fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Lines of all ledgers of a scoring, by output.
+/// Counts the ledger lines of a scoring per output.
 pub fn ledger(output: &Path) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
     for entry in std::fs::read_dir(output.join("ledger")).expect("a ledger").flatten() {
@@ -74,7 +74,8 @@ pub fn ledger(output: &Path) -> BTreeMap<String, usize> {
     lines
 }
 
-/// What a training of `configuration` with some keys set is asked for, one thread a rank.
+/// Returns the options of a training of `configuration` with some keys set, on one thread per
+/// rank.
 pub fn training(configuration: &Path, set: &[String], output: &Path) -> Options {
     let mut config = config::load(configuration, set).expect("a configuration");
     config.run.threads = 1;

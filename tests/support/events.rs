@@ -1,4 +1,4 @@
-//! Event files as tests want them: read, changed, and written with any defect.
+//! Reads and changes event files, and writes them with any defect.
 
 use std::path::Path;
 use taiga_flow::data::schema::canonical_unit;
@@ -44,7 +44,7 @@ impl Events {
         &found.unwrap_or_else(|| panic!("no key {name}")).1
     }
 
-    /// The rows of the given numbers, in their order.
+    /// Returns the rows with the given numbers, in their order.
     pub fn chosen(&self, rows: &[usize]) -> Events {
         fn take<T: Copy>(values: &[T], rows: &[usize]) -> Vec<T> {
             rows.iter().map(|row| values[*row]).collect()
@@ -77,9 +77,9 @@ impl Events {
     }
 }
 
-/// A column that is not as it should be.
+/// A defect of a column.
 #[derive(Debug, Clone)]
-pub enum Odd {
+pub enum Defect {
     Text,
     Shorter,
     Table,
@@ -88,9 +88,9 @@ pub enum Odd {
     Empty,
 }
 
-/// Writes events as another program would, with one column (or all, for
-/// [`Odd::Empty`]) gone wrong.
-pub fn write_odd(events: &Events, path: &Path, column: &str, odd: &Odd) {
+/// Writes events as another program would, with a defect in one column (or in all, for
+/// [`Defect::Empty`]).
+pub fn write_with_defect(events: &Events, path: &Path, column: &str, odd: &Defect) {
     let file = hdf5::File::create(path).expect("a file");
     let format: hdf5::types::VarLenUnicode = "taiga-flow-events".parse().expect("a text");
     let attribute = file.new_attr::<hdf5::types::VarLenUnicode>().create("format").expect("one");
@@ -102,7 +102,7 @@ pub fn write_odd(events: &Events, path: &Path, column: &str, odd: &Odd) {
         group.new_dataset_builder().with_data(values).create(name).expect("a dataset")
     };
     for (name, values) in &events.features {
-        if matches!(odd, Odd::Empty) {
+        if matches!(odd, Defect::Empty) {
             write(name, &[]);
             continue;
         }
@@ -111,31 +111,31 @@ pub fn write_odd(events: &Events, path: &Path, column: &str, odd: &Odd) {
             continue;
         }
         match odd {
-            Odd::Text => {
+            Defect::Text => {
                 let word: hdf5::types::FixedAscii<8> =
                     hdf5::types::FixedAscii::from_ascii(b"narrow").expect("a word");
                 let words = vec![word; values.len()];
                 group.new_dataset_builder().with_data(&words).create(column).expect("words");
             }
-            Odd::Shorter => {
+            Defect::Shorter => {
                 write(name, &values[1..]);
             }
-            Odd::Table => {
+            Defect::Table => {
                 let shape = (values.len() / 2, 2);
                 let table = group.new_dataset::<f32>().shape(shape).create(column);
                 table.expect("a table").write_raw(&values[..2 * shape.0]).expect("values");
             }
-            Odd::Renamed(other) => {
+            Defect::Renamed(other) => {
                 write(other, values);
             }
-            Odd::Unit(unit) => {
+            Defect::Unit(unit) => {
                 let dataset = write(name, values);
                 let text: hdf5::types::VarLenUnicode = unit.parse().expect("a text");
                 let attribute =
                     dataset.new_attr::<hdf5::types::VarLenUnicode>().create("units").expect("one");
                 attribute.write_scalar(&text).expect("a unit");
             }
-            Odd::Empty => {}
+            Defect::Empty => {}
         }
     }
 }

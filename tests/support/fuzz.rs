@@ -1,14 +1,16 @@
-//! A plain fuzzer: mutates valid inputs by a seeded stream, and watches for panics, long
-//! times and large allocations. No coverage feedback, no tool to install.
+//! A simple fuzzer: mutates valid inputs from a seeded stream, and detects panics, long run times
+//! and large allocations.
+//!
+//! It has no coverage feedback and needs no tool to be installed.
 
-use super::strike::{is_soak, report};
+use super::inject::{is_soak, print_line};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use taiga_flow_gpu::random::Stream;
 
-/// No input of a fuzz target is longer than some kilobytes, and none may ask for more.
+/// Inputs of a fuzz target have some kilobytes at most, so no allocation may be larger.
 const LARGEST_ALLOCATION: usize = 64 << 20;
 const LONGEST: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(4);
@@ -21,14 +23,14 @@ thread_local! {
 }
 
 fn note(bytes: usize) {
-    // A thread that ends has no such cell any more.
+    // The cell no longer exists in a thread that ends.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(bytes)));
 }
 
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-// SAFETY: every call goes to the system's allocator as it is; only sizes are noted.
+// SAFETY: every call is passed unchanged to the system's allocator; only sizes are recorded.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size());
@@ -47,7 +49,7 @@ unsafe impl GlobalAlloc for Watching {
     }
 }
 
-/// Feeds mutations of `corpus` to `feed`: for some seconds, or a million in a soak.
+/// Passes mutations of `corpus` to `feed`: for some seconds, or a million in a soak.
 pub fn fuzz(target: &str, seed: u64, corpus: &[Vec<u8>], mut feed: impl FnMut(&[u8])) {
     let since = Instant::now();
     let (mut inputs, mut longest, mut largest) = (0, Duration::ZERO, 0);
@@ -66,14 +68,14 @@ pub fn fuzz(target: &str, seed: u64, corpus: &[Vec<u8>], mut feed: impl FnMut(&[
         assert!(largest < LARGEST_ALLOCATION, "{largest} bytes at once: {}", place());
         inputs += 1;
     }
-    report(&format!(
+    print_line(&format!(
         "fuzz: {target}, seed {seed}: {inputs} inputs, at most {} ms and {} kB at once",
         longest.as_millis(),
         largest / 1000
     ));
 }
 
-/// A valid input with one to six changes.
+/// Returns a valid input with one to six changes.
 fn mutated(corpus: &[Vec<u8>], stream: Stream) -> Vec<u8> {
     let mut drawn = 0;
     let mut draw = |below: usize| {
@@ -113,7 +115,7 @@ fn mutated(corpus: &[Vec<u8>], stream: Stream) -> Vec<u8> {
     bytes
 }
 
-/// Numbers that programs fall over.
+/// Numbers that often cause errors in programs.
 const NUMBERS: [&str; 20] = [
     "0",
     "-1",
@@ -137,7 +139,7 @@ const NUMBERS: [&str; 20] = [
     "1000000",
 ];
 
-/// Puts another number in the place of the next one.
+/// Replaces the next number at or after `from` by another one.
 fn replace_number(bytes: &mut Vec<u8>, from: usize, which: usize) {
     let is_digit = |byte: &u8| byte.is_ascii_digit();
     let Some(start) = bytes[from.min(bytes.len())..].iter().position(is_digit) else { return };

@@ -1,29 +1,30 @@
-//! What the tests share: running the program alone and over ranks, made-up inputs, a
-//! trained model, and looking at what lies in a folder.
+//! Shared parts of the tests: running the program, generated inputs, a trained model, and
+//! comparison of folders.
 
 mod case;
 mod events;
 mod fuzz;
+mod inject;
 pub mod nights;
 mod process;
 pub mod scores;
 mod slurm;
-mod strike;
 pub mod writers;
 
 pub use case::{
     Case, EVERY_STEP, LONG, has_extension, ledger, result, text, train_on_threads, training,
 };
-pub use events::{Events, Odd, write_odd};
+pub use events::{Defect, Events, write_with_defect};
 pub use fuzz::fuzz;
+pub use inject::{
+    FAULT_KINDS, is_soak, newest_checkpoint, print_line, rank_processes, ranks_with_clock_skew,
+    ranks_with_disk_fault, ranks_with_signal, repetitions, wait_for_step, with_bad_reads,
+    with_disk_fault,
+};
 pub use process::{
-    Outcome, Watched, descendants, end, json, program, ranks, run, send_user1, signal, succeed,
+    Outcome, Watched, descendants, json, kill, program, ranks, run, send_user1, signal, succeed,
 };
 pub use slurm::{Job, Slurm};
-pub use strike::{
-    KINDS, bad_reads, count, halted, is_soak, newest_checkpoint, rank_processes, report, skewed,
-    struck, struck_ranks, wait_for_step,
-};
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,34 +34,34 @@ use taiga_flow::config::Class;
 use taiga_flow::simulate;
 use tempfile::TempDir;
 
-/// Arguments of a command line from anything that is text or a path.
+/// Converts texts and paths to the arguments of a command line.
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => { [$(std::ffi::OsString::from($argument)),*] };
 }
 pub(crate) use arguments;
 
-/// The seed of this run's random inputs.
+/// Returns the seed of the random inputs of this run, and prints it.
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     let seed = *SEED.get_or_init(|| {
         let given = std::env::var("TAIGA_FLOW_TEST_SEED").ok();
-        given.map_or_else(fresh_seed, |text| text.parse().expect("a number"))
+        given.map_or_else(random_seed, |text| text.parse().expect("a number"))
     });
     println!("random inputs from TAIGA_FLOW_TEST_SEED={seed}");
     seed
 }
 
-fn fresh_seed() -> u64 {
+fn random_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::from(now.expect("a clock after 1970").subsec_nanos())
 }
 
-/// A folder of a test's own, on the disk that the build uses.
+/// Creates a folder for one test, on the disk of the build.
 pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder")
 }
 
-/// A file of toy events.
+/// Writes a file of toy events.
 pub fn simulated(path: PathBuf, class: Class, events: u64, seed: u64) -> PathBuf {
     let output = path.clone();
     let options = simulate::Options { output, class, events, seed, overwrite: false };
@@ -68,10 +69,10 @@ pub fn simulated(path: PathBuf, class: Class, events: u64, seed: u64) -> PathBuf
     path
 }
 
-/// The header of tables of [`table_dialect`].
+/// Header of the tables of [`table_dialect`].
 pub const TABLE_HEADER: &str = "event_number,size,length,width,con2,dist,alpha";
 
-/// Writes a dialect of text tables with the features and one key; returns its path.
+/// Writes a schema of text tables with the features and one key, and returns its path.
 pub fn table_dialect(folder: &Path) -> PathBuf {
     let path = folder.join("tables.toml");
     let text = r#"
@@ -96,7 +97,7 @@ copy = { event_id = "event_number" }
     path
 }
 
-/// A file of toy images; `class` is `gamma` or `hadron`.
+/// Writes a file of toy images; `class` is `gamma` or `hadron`.
 pub fn simulated_images(path: &Path, class: &str, events: u64, seed: u64) {
     let simulate = arguments![
         "simulate",
@@ -115,7 +116,7 @@ pub fn simulated_images(path: &Path, class: &str, events: u64, seed: u64) {
     succeed(&mut program(&simulate));
 }
 
-/// A small configuration on one file of gammas; `more` is put at its end.
+/// Writes a small configuration for one file of gammas; `more` is appended to it.
 pub fn configuration(folder: &Path, gamma: &Path, more: &str) -> PathBuf {
     let path = folder.join("configuration.toml");
     let text = format!(
@@ -173,8 +174,8 @@ pub fn trained() -> &'static Trained {
     })
 }
 
-/// A folder for as long as this process lives; those of processes that have ended are
-/// removed, since nothing runs at the end of a test binary.
+/// Creates a folder that all tests of this process share. Folders of processes that have ended are
+/// removed here, because no code runs at the end of a test binary.
 fn shared_folder() -> PathBuf {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in std::fs::read_dir(base).expect("the temporary folder").flatten() {
@@ -189,7 +190,8 @@ fn shared_folder() -> PathBuf {
     folder
 }
 
-/// A public file; `None`, said aloud, where it is absent and nobody asked for it.
+/// Returns the path of a public file. Returns `None` with a message if it is absent and
+/// `TAIGA_FLOW_TEST_DATA` is not set.
 pub fn public_data(name: &str) -> Option<PathBuf> {
     let asked = std::env::var_os("TAIGA_FLOW_TEST_DATA").map(PathBuf::from);
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
@@ -202,13 +204,13 @@ pub fn public_data(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says, past the capture of test output, that something was not tested.
+/// Reports that something was not tested, also past the output capture of the test harness.
 pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
-/// Everything below a folder: relative path → hash of the content, or `/`. Ledgers tell who
-/// did what when, and are left out.
+/// Returns everything below a folder as relative path → content hash, or `/` for a folder. Ledgers
+/// are left out, because they record ranks and times.
 pub fn tree(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     walk(folder, folder, &mut found);
@@ -231,7 +233,7 @@ fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// blake3 of a file.
+/// Returns the blake3 hash of a file.
 pub fn hash(path: &Path) -> String {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     blake3::hash(&bytes).to_hex().to_string()

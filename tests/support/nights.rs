@@ -1,8 +1,8 @@
-//! Nights on a source, made of toy events: isotropic hadrons, and gammas from the source.
+//! Simulated nights on a source: isotropic toy hadrons, and gammas from the source.
 //!
-//! An event is seen from every position anew, by formulae written here and not taken from
-//! the program. Its score is log p of a normal density in the coordinates of the reference
-//! study, fitted to gammas of other seeds: a flow of no blocks.
+//! The image parameters at every position are computed by formulae written here, not by the
+//! program. The score is log p of a normal density in the coordinates of the reference study,
+//! fitted to gammas of other seeds: a flow without blocks.
 
 use std::sync::OnceLock;
 use taiga_flow::config::Class;
@@ -12,24 +12,24 @@ use taiga_flow_gpu::random::Stream;
 /// 1 ON and 5 OFF positions, 60 deg apart.
 pub const POSITIONS: usize = 6;
 pub const ANGLES: [f64; POSITIONS] = [0.0, 60.0, 120.0, 180.0, 240.0, 300.0];
-/// Seeds of what thresholds and leaks come from; nights have others.
+/// Seeds of the density and of the calibration; nights have other seeds.
 const TRAINING_SEED: u64 = 1_000_001;
 const CALIBRATION_SEED: u64 = 1_000_002;
 const CALIBRATION_GAMMAS: u64 = 400_000;
-/// Gammas of the calibration above the threshold, of those inside the cuts.
+/// Share of the calibration gammas inside the cuts that are above the threshold.
 const EFFICIENCY: f64 = 0.7;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cuts {
     /// TAIGA's mono shape cuts with θ² < 0.05 deg².
     Theta2,
-    /// Those of the reference study: alpha < 20 deg, dist < 3 deg.
+    /// Cuts of the reference study: alpha < 20 deg, dist < 3 deg.
     Study,
 }
 
-/// An event at one position.
+/// Image parameters of an event with respect to one source position.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct Projection {
     pub dist: f64,   // [deg]
     pub alpha: f64,  // [deg]
     pub theta2: f64, // [deg²]
@@ -43,7 +43,7 @@ fn coordinates(event: &ToyEvent, dist: f64) -> [f64; 5] {
     [size.log10(), (width + 0.01).ln(), (length + 0.01).ln(), (con2 / (1.0 - con2)).ln(), dist]
 }
 
-/// Mean and standard deviation of each coordinate of gammas, and the rms of alpha.
+/// Mean and standard deviation of each coordinate of gammas, and the 68 % quantile of alpha.
 struct Density {
     moments: [[f64; 2]; 5],
     alpha: f64,
@@ -69,17 +69,17 @@ fn density() -> &'static Density {
     })
 }
 
-/// Hadrons of the field, those of a shape that can pass; nights are drawn from them.
+/// Hadrons of the field with a shape that can pass; nights are drawn from them.
 pub struct Pool {
     pub hadrons: Vec<ToyEvent>,
-    /// Of how many triggered.
+    /// Number of triggered showers that the hadrons were selected from.
     pub thrown: u64,
 }
 
 impl Pool {
-    /// Hadron `number` of a night: any of the pool, turned by any angle about the camera's
-    /// centre. The field is isotropic, so this is as good as another shower; and draws are
-    /// independent, whatever the pool.
+    /// Draws hadron `number` of a night: any hadron of the pool, rotated by a random angle about
+    /// the camera centre. The field is isotropic, so a rotated hadron is as good as another
+    /// shower. Draws are independent, whatever the pool is.
     pub fn draw(&self, night: Stream, number: u64) -> ToyEvent {
         let index = night.bits(2 * number) % self.hadrons.len() as u64;
         let event = self.hadrons[index as usize];
@@ -96,7 +96,7 @@ impl Pool {
 }
 
 impl Cuts {
-    /// The cuts that do not depend on the source's position.
+    /// Returns whether an event passes the cuts that do not depend on the source position.
     fn has_shape(self, event: &ToyEvent) -> bool {
         let [size, width, length] = [event.size, event.width, event.length].map(f64::from);
         match self {
@@ -116,8 +116,9 @@ impl Cuts {
         Pool { hadrons, thrown }
     }
 
-    /// The event at the source position turned by `ANGLES[k]` about the camera's centre.
-    pub fn see(self, event: &ToyEvent, k: usize) -> Seen {
+    /// Returns the event with respect to the source position rotated by `ANGLES[k]` about the
+    /// camera centre.
+    pub fn project(self, event: &ToyEvent, k: usize) -> Projection {
         let angle = ANGLES[k].to_radians();
         let [sx, sy] = [event.source_x, event.source_y].map(f64::from);
         let source = [angle.cos() * sx - angle.sin() * sy, angle.sin() * sx + angle.cos() * sy];
@@ -147,47 +148,47 @@ impl Cuts {
         for (x, [mean, std]) in coordinates(event, dist).into_iter().zip(of.moments) {
             score -= 0.5 * ((x - mean) / std) * ((x - mean) / std);
         }
-        Seen { dist, alpha, theta2, score: score as f32, inside }
+        Projection { dist, alpha, theta2, score: score as f32, inside }
     }
 
-    /// The event at all positions.
-    pub fn see_all(self, event: &ToyEvent) -> [Seen; POSITIONS] {
-        std::array::from_fn(|k| self.see(event, k))
+    /// Returns the event with respect to all positions.
+    pub fn project_all(self, event: &ToyEvent) -> [Projection; POSITIONS] {
+        std::array::from_fn(|k| self.project(event, k))
     }
 
-    /// Chosen on gammas at the source, of a seed that no night has.
+    /// Returns the threshold chosen on gammas at the source, from a seed that no night has.
     pub fn threshold(self) -> f32 {
         static THRESHOLDS: [OnceLock<f32>; 2] = [OnceLock::new(), OnceLock::new()];
         *THRESHOLDS[self as usize].get_or_init(|| {
-            let inside = |event: &ToyEvent| Some(self.see(event, 0)).filter(|seen| seen.inside);
+            let inside = |event: &ToyEvent| Some(self.project(event, 0)).filter(|at| at.inside);
             let mut scores: Vec<f32> =
-                calibration().iter().filter_map(inside).map(|seen| seen.score).collect();
+                calibration().iter().filter_map(inside).map(|at| at.score).collect();
             scores.sort_by(f32::total_cmp);
             scores[((1.0 - EFFICIENCY) * scores.len() as f64) as usize]
         })
     }
 
-    /// Bit k is whether the event passes at position k.
-    pub fn passes(self, seen: &[Seen; POSITIONS]) -> u64 {
+    /// Returns the positions at which the event passes, as bits.
+    pub fn passes(self, projections: &[Projection; POSITIONS]) -> u64 {
         let threshold = self.threshold();
-        let pass = |k: &usize| seen[*k].inside && seen[*k].score >= threshold;
+        let pass = |k: &usize| projections[*k].inside && projections[*k].score >= threshold;
         (0..POSITIONS).filter(pass).fold(0, |bits, k| bits | 1 << k)
     }
 }
 
-/// Gammas of a seed of their own.
+/// Returns gammas of a seed that no night has.
 pub fn calibration() -> &'static [ToyEvent] {
     static GAMMAS: OnceLock<Vec<ToyEvent>> = OnceLock::new();
     GAMMAS.get_or_init(|| events(Class::Gamma, CALIBRATION_SEED, 0..CALIBRATION_GAMMAS))
 }
 
-/// Events of a class by number.
+/// Returns the events of a class with these numbers.
 pub fn events(class: Class, seed: u64, numbers: std::ops::Range<u64>) -> Vec<ToyEvent> {
     let stream = toy::stream(seed, class);
     numbers.filter_map(|i| toy::event(class, stream, i)).collect()
 }
 
-/// A Poisson number: steps of a process of unit rate (Knuth's way, without underflow).
+/// Draws a Poisson number: steps of a process of unit rate (Knuth's method, without underflow).
 pub fn poisson(mean: f64, stream: Stream) -> u64 {
     let (mut time, mut count) = (0.0, 0);
     loop {

@@ -1,4 +1,4 @@
-//! Running the program, bounded in time: alone, over MPI ranks, and watched.
+//! Runs the program with a time limit: as one process, over MPI ranks, or in the background.
 
 use serde_json::Value;
 use std::ffi::OsString;
@@ -7,12 +7,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
-/// Nothing a test starts may take longer.
+/// Time limit of everything that a test starts.
 const LIMIT: Duration = Duration::from_secs(240);
 
 #[derive(Debug)]
 pub struct Outcome {
-    /// Absent if a signal ended the process.
+    /// `None` if a signal ended the process.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -24,7 +24,7 @@ pub fn program(arguments: &[OsString]) -> Command {
     command
 }
 
-/// The program as `ranks` MPI ranks on this machine, also as root and on few cores.
+/// Returns the program as `ranks` MPI ranks on this machine, also as root and on few cores.
 pub fn ranks(ranks: usize, arguments: &[OsString]) -> Command {
     let mut command = Command::new("mpirun");
     command
@@ -54,14 +54,14 @@ pub fn run(command: &mut Command) -> Outcome {
     }
 }
 
-/// Runs what must succeed; returns what it said.
+/// Runs a command that must succeed, and returns its output.
 pub fn succeed(command: &mut Command) -> Outcome {
     let outcome = run(command);
     assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
     outcome
 }
 
-/// Runs with `--json` what must succeed, and reads its one object.
+/// Runs a command with `--json` that must succeed, and parses its one object.
 pub fn json(arguments: &[OsString]) -> Value {
     let outcome = succeed(program(arguments).arg("--json"));
     let object: Value = serde_json::from_str(&outcome.stdout)
@@ -70,14 +70,14 @@ pub fn json(arguments: &[OsString]) -> Value {
     object
 }
 
-/// A running program whose memory is read until it ends.
+/// A program that runs in the background.
 pub struct Watched {
     child: Child,
     started: Instant,
 }
 
 impl Watched {
-    /// Starts it with its output thrown away: nobody reads the pipes meanwhile.
+    /// Starts a command and discards its output, because no thread reads the pipes meanwhile.
     pub fn start(command: &mut Command) -> Watched {
         let child = command
             .stdout(Stdio::null())
@@ -87,7 +87,7 @@ impl Watched {
         Watched { child, started: Instant::now() }
     }
 
-    /// The same, with its messages in a file.
+    /// Starts a command and writes its messages to a file.
     pub fn start_with_log(command: &mut Command, log_path: &Path) -> Watched {
         let file = std::fs::File::create(log_path).expect("a file for messages");
         let child = command
@@ -102,31 +102,30 @@ impl Watched {
         self.child.id()
     }
 
-    /// How it has ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    /// Returns the exit status if the process has ended.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         assert!(self.started.elapsed() < LIMIT, "still running after {LIMIT:?}");
         self.child.try_wait().expect("a child")
     }
 
     pub fn wait(mut self) -> ExitStatus {
         loop {
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 return status;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Waits for its success; returns the largest resident memory of any one process of
-    /// the program in it, in bytes.
+    /// Waits until the command succeeds, and returns the largest resident memory of any of its
+    /// processes of the program, in bytes.
     pub fn peak_memory(mut self) -> u64 {
         let mut peak = 0;
         loop {
-            // Of a process that has ended nothing can be read, so the peak so far is
-            // read again and again.
+            // `/proc` of an ended process is empty, so the peak is polled.
             let processes = descendants(self.id()).into_iter().chain([self.id()]);
             peak = peak.max(processes.filter_map(resident_peak).max().unwrap_or(0));
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 assert!(status.success(), "{status}");
                 return peak;
             }
@@ -139,14 +138,14 @@ impl Drop for Watched {
     fn drop(&mut self) {
         // A failing test must not leave ranks behind.
         for process in descendants(self.id()) {
-            end(process);
+            kill(process);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Peak resident memory of a process of the program (not of a launcher), in bytes.
+/// Returns the peak resident memory of a process of the program (not of a launcher), in bytes.
 fn resident_peak(process: u32) -> Option<u64> {
     let folder = format!("/proc/{process}");
     let program = std::fs::read_link(format!("{folder}/exe")).ok()?;
@@ -158,14 +157,14 @@ fn resident_peak(process: u32) -> Option<u64> {
     Some(1024 * line.split_whitespace().nth(1)?.parse::<u64>().ok()?)
 }
 
-/// Children, their children, and so on.
+/// Returns all descendants of a process.
 pub fn descendants(process: u32) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // The name of the program, in parentheses, may hold blanks.
+        // The name of the program, in parentheses, may contain spaces.
         let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
         if let Some(parent) = parent.and_then(|parent| parent.parse::<u32>().ok()) {
@@ -182,12 +181,12 @@ pub fn descendants(process: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// Ends a process as a crash of its node would.
-pub fn end(process: u32) {
+/// Kills a process without warning, like a crash of its node.
+pub fn kill(process: u32) {
     signal(process, libc::SIGKILL);
 }
 
-/// What Slurm sends some minutes before the time limit.
+/// Sends SIGUSR1, which Slurm sends some minutes before the time limit.
 pub fn send_user1(process: u32) {
     signal(process, libc::SIGUSR1);
 }

@@ -1,12 +1,11 @@
-//! Folders of score files with source positions, as a scoring writes them, or with any
-//! defect.
+//! Writes folders of score files with source positions, as `score` does, or with any defect.
 
 use hdf5::types::VarLenUnicode;
 use hdf5::{Group, H5Type, Location};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// One score file; every position-wise column is (rows · positions), row by row.
+/// One score file; columns per position are (rows · positions), row by row.
 #[derive(Debug, Clone)]
 pub struct Scores {
     pub positions: Vec<f64>,
@@ -44,7 +43,7 @@ impl Scores {
         text(&file, "model_blake3", &self.model);
         text(&file, "input_blake3", &blake3::hash(self.input.as_bytes()).to_hex());
         text(&file, "input", &self.input);
-        // Energies were those at the source until version 3.
+        // Until version 3, the energy was that at the source.
         let is_old = self.copied.iter().any(|(name, _, _)| name == "energy");
         integer(&file, "version", if is_old { 2 } else { 3 });
         integer(&file, "complete", 1);

@@ -1,7 +1,7 @@
-//! A real Slurm of virtual nodes on this machine (`tests/slurm/cluster.sh`), for as long as
-//! a test wants it, and jobs in it.
+//! Starts a real Slurm cluster of virtual nodes on this machine (`tests/slurm/cluster.sh`), and
+//! submits jobs to it.
 
-use super::process::end;
+use super::process::kill;
 use super::{arguments, case::text, folder, skip};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -10,17 +10,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_taiga-flow");
-/// No job of a test may take longer.
+/// Time limit of a job of a test.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// A cluster, and a folder with `jobs/` as a user has it, but for `env.sh`.
+/// A cluster, and a folder with `jobs/` as a user has it, except `env.sh`.
 pub struct Slurm {
-    /// Stops everything when its standard input ends.
+    /// Stops all daemons when its standard input ends.
     daemons: Child,
     pub folder: tempfile::TempDir,
 }
 
-/// A job as the controller knows it.
+/// A job as the controller reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     pub state: String,
@@ -30,8 +30,8 @@ pub struct Job {
 }
 
 impl Slurm {
-    /// `None`, said aloud, where Slurm is not installed or may not be started;
-    /// `TAIGA_FLOW_SLURM=required` makes that a failure.
+    /// Starts a cluster. Returns `None` with a message where Slurm is not installed or cannot be
+    /// started; `TAIGA_FLOW_SLURM=required` makes this a failure.
     pub fn start(nodes: usize, cpus: usize) -> Option<Slurm> {
         let installed = ["/usr/sbin/munged", "/usr/sbin/slurmctld", "/usr/sbin/slurmd"]
             .iter()
@@ -72,8 +72,8 @@ impl Slurm {
 
     /// Writes `env.sh` as a site would.
     pub fn settings(&self, launch: &str) {
-        // Several nodes on one host share no memory: MPI must not believe so. More ranks
-        // than cores must not spin.
+        // Virtual nodes share this host, but MPI must not use shared memory between them. More
+        // ranks than cores must not spin.
         let text = format!(
             "TAIGA_FLOW_PROGRAM={PROGRAM}\nTAIGA_FLOW_LAUNCH='{launch}'\nTAIGA_FLOW_RESTARTS=5\n\
              export TAIGA_FLOW_PROGRAM TAIGA_FLOW_LAUNCH TAIGA_FLOW_RESTARTS\n\
@@ -87,7 +87,7 @@ impl Slurm {
         self.folder.path().join(name)
     }
 
-    /// A command of Slurm, in the folder; what it says on standard output.
+    /// Runs a Slurm command in the folder, and returns its standard output.
     pub fn query(&self, command: &str, arguments: &[OsString]) -> String {
         let output = self.command(command, arguments).output().expect("Slurm's commands");
         let (printed, wrong) =
@@ -106,7 +106,7 @@ impl Slurm {
         prepared
     }
 
-    /// Submits one of the job scripts; its log is `log`.
+    /// Submits one of the job scripts, with the log file `log`, and returns the job id.
     pub fn submit(&self, options: &[&str], script: &str, more: &[OsString], log: &str) -> String {
         let mut all = Vec::from(arguments!["--parsable", format!("--output={log}")]);
         all.extend(options.iter().map(OsString::from));
@@ -136,7 +136,7 @@ impl Slurm {
         }
     }
 
-    /// Waits until `wanted` of a job, looking again and again.
+    /// Polls a job until `wanted` holds.
     pub fn wait_for(&self, id: &str, log: &str, wanted: impl Fn(&Job) -> bool) -> Job {
         let since = Instant::now();
         loop {
@@ -149,20 +149,21 @@ impl Slurm {
         }
     }
 
-    /// Lets a job that waits after a requeue start as soon as its last step is out of the
-    /// way: Slurm itself would wait two minutes.
+    /// Starts a requeued job as soon as its last step has ended. Slurm itself would wait two
+    /// minutes.
     pub fn start_again(&self, id: &str, log: &str) {
         self.wait_for(id, log, |job| job.state == "PENDING");
         let since = Instant::now();
-        // The end of the last start must not strike the next one.
-        let is_there = || self.sockets(id) || self.of_jobs(None).into_iter().any(|p| is_of(p, id));
+        // Cleanup of the last start must not hit the next one.
+        let is_there =
+            || self.sockets(id) || self.job_processes(None).into_iter().any(|p| belongs_to(p, id));
         while is_there() && since.elapsed() < Duration::from_secs(20) {
             std::thread::sleep(Duration::from_millis(100));
         }
         self.query("scontrol", &arguments!["update", format!("jobid={id}"), "StartTime=now"]);
     }
 
-    /// Whether a node still has something of the job's last step.
+    /// Returns whether a node still has sockets of the last step of the job.
     fn sockets(&self, id: &str) -> bool {
         let name = format!("stepd.slurm.pmix.{id}.");
         let folders = std::fs::read_dir(self.at("slurm/spool")).expect("spool").flatten();
@@ -176,16 +177,16 @@ impl Slurm {
         self.wait_for(id, log, |job| OVER.contains(&job.state.as_str()))
     }
 
-    /// Ranks of the program in this cluster on a virtual node, or on all.
+    /// Returns the ranks of the program in this cluster, on one virtual node or on all.
     pub fn ranks(&self, node: Option<&str>) -> Vec<u32> {
         let is_rank = |process: &u32| {
             text(&PathBuf::from(format!("/proc/{process}/comm"))).starts_with("taiga-flow")
         };
-        self.of_jobs(node).into_iter().filter(is_rank).collect()
+        self.job_processes(node).into_iter().filter(is_rank).collect()
     }
 
-    /// Processes of jobs: batch scripts, `srun`, ranks.
-    fn of_jobs(&self, node: Option<&str>) -> Vec<u32> {
+    /// Returns the processes of jobs: batch scripts, `srun`, ranks.
+    fn job_processes(&self, node: Option<&str>) -> Vec<u32> {
         let conf = format!("SLURM_CONF={}", self.at("slurm/slurm.conf").display());
         let mine = |process: &u32| {
             let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
@@ -198,10 +199,10 @@ impl Slurm {
         ids.filter(mine).collect()
     }
 
-    /// Ends all that runs on a node at once, as a power cut would.
-    pub fn cut_off(&self, node: &str) {
-        end(self.daemon(node));
-        let jobs = self.of_jobs(Some(node));
+    /// Kills everything that runs on a node at once, like a power cut.
+    pub fn kill_node(&self, node: &str) {
+        kill(self.daemon(node));
+        let jobs = self.job_processes(Some(node));
         let parent = |process: &u32| {
             let status = text(&PathBuf::from(format!("/proc/{process}/status")));
             status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok())
@@ -209,21 +210,21 @@ impl Slurm {
         let is_step = |process: &u32| {
             text(&PathBuf::from(format!("/proc/{process}/comm"))).starts_with("slurmstepd")
         };
-        // The daemons of the steps go first: they would tell the controller.
+        // The step daemons are killed first, because they would report to the controller.
         let steps: Vec<u32> = jobs.iter().filter_map(parent).filter(is_step).collect();
-        steps.into_iter().chain(jobs).for_each(end);
+        steps.into_iter().chain(jobs).for_each(kill);
     }
 
-    /// The process of a daemon: `slurmctld`, `node1`, ….
+    /// Returns the process id of a daemon: `slurmctld`, `node1`, ….
     pub fn daemon(&self, name: &str) -> u32 {
         let pids = text(&self.at("slurm/pids"));
         let line = pids.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|id| id.parse().ok()).expect("a daemon of that name")
     }
 
-    /// Starts the daemon of a node again; `cluster.sh` ends it with the others.
-    #[allow(clippy::zombie_processes)] // it outlives this call, and the process of the tests waits for nobody
-    pub fn revive(&self, node: &str) {
+    /// Starts the daemon of a node again; `cluster.sh` stops it together with the others.
+    #[allow(clippy::zombie_processes)] // the daemon outlives this call; `cluster.sh` stops it
+    pub fn restart_daemon(&self, node: &str) {
         let conf = self.at("slurm/slurm.conf");
         let daemon = self
             .command("slurmd", &arguments!["-D", "-N", node, "-f", conf])
@@ -245,8 +246,8 @@ impl Drop for Slurm {
     }
 }
 
-/// Whether a process is of a job, or of an element of an array as `JOB_ELEMENT`.
-fn is_of(process: u32, id: &str) -> bool {
+/// Returns whether a process belongs to a job, or to an array element given as `JOB_ELEMENT`.
+fn belongs_to(process: u32, id: &str) -> bool {
     let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
     let has = |wanted: String| environment.split(|b| *b == 0).any(|v| v == wanted.as_bytes());
     match id.split_once('_') {

@@ -1,6 +1,6 @@
-//! Every command that writes, with inputs of its own, for tests that disturb all of them.
+//! All commands that write files, with their inputs, for tests that disturb each of them.
 
-use super::process::{end, program, ranks, succeed};
+use super::process::{kill, program, ranks, succeed};
 use super::{arguments, configuration, simulated, trained, tree};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,39 +10,39 @@ use std::process::Command;
 use std::sync::OnceLock;
 use taiga_flow::config::Class;
 
-/// Stands for the output in a command line.
+/// Placeholder for the output in a command line.
 const OUTPUT: &str = "OUTPUT";
-/// Files of runs that tell times, and what is written at certain times.
+/// Files of runs that contain times, or are written at times that vary.
 const TIMED: [&str; 4] = ["provenance.json", "train.log", "report.html", "checkpoints"];
 
 /// A command that writes one file or one folder.
 pub struct Writer {
     pub name: &'static str,
     line: Vec<OsString>,
-    /// The same with other settings or another model; none where there are no settings.
+    /// The same command with other settings or another model; `None` if it has no settings.
     other: Option<Vec<OsString>>,
     /// Name of the output.
     output: &'static str,
-    /// Whether the command ends with 0 where its output is finished, instead of refusing it.
+    /// Whether the command exits with 0 if its output is finished, instead of refusing it.
     pub resumes: bool,
     pub is_parallel: bool,
-    /// Whether the output is a run folder, or holds some.
+    /// Whether the output is a run folder, or contains run folders.
     is_run: bool,
 }
 
-/// All commands that write; their inputs go with it.
+/// All commands that write, and the folder of their inputs.
 pub struct Writers {
     pub folder: PathBuf,
     pub all: Vec<Writer>,
 }
 
 impl Writer {
-    /// The command line that writes below `place`.
+    /// Returns the command line that writes below `place`.
     pub fn line(&self, place: &Path) -> Vec<OsString> {
         self.filled(&self.line, place)
     }
 
-    /// The command line with other settings, if there are any.
+    /// Returns the command line with other settings, if it has any.
     pub fn other(&self, place: &Path) -> Option<Vec<OsString>> {
         self.other.as_ref().map(|line| self.filled(line, place))
     }
@@ -59,8 +59,8 @@ impl Writer {
         place.join(self.output)
     }
 
-    /// The output below `place` and what lies next to it, apart from what tells times: path →
-    /// hash.
+    /// Returns the output below `place` and the files next to it as path → hash, without the files
+    /// in [`TIMED`].
     pub fn bytes(&self, place: &Path) -> BTreeMap<String, String> {
         if !place.exists() {
             return BTreeMap::new();
@@ -73,8 +73,9 @@ impl Writer {
         found
     }
 
-    /// Runs the command undisturbed below a new `place`; returns its bytes and removes them.
-    pub fn undisturbed(&self, line: &[OsString], place: &Path) -> BTreeMap<String, String> {
+    /// Runs the command without disturbance below a new `place`, returns its bytes and removes
+    /// them.
+    pub fn expected_bytes(&self, line: &[OsString], place: &Path) -> BTreeMap<String, String> {
         clear(place);
         succeed(&mut program(line));
         let found = self.bytes(place);
@@ -92,19 +93,19 @@ impl Writer {
         succeed(&mut program(&line))
     }
 
-    /// The command alone, or on two ranks where it can share its work.
+    /// Returns the command as one process, or on two ranks if it can distribute its work.
     pub fn start(&self, line: &[OsString], on_ranks: bool) -> Command {
         if on_ranks && self.is_parallel { ranks(2, line) } else { program(line) }
     }
 }
 
-/// Empties a folder, which is created if needed.
+/// Empties a folder, and creates it if needed.
 pub fn clear(place: &Path) {
     let _ = std::fs::remove_dir_all(place);
     std::fs::create_dir_all(place).expect("a folder");
 }
 
-/// The commands with their inputs, shared by all tests of this process.
+/// Returns the commands with their inputs, shared by all tests of this process.
 pub fn writers() -> &'static Writers {
     static WRITERS: OnceLock<Writers> = OnceLock::new();
     WRITERS.get_or_init(|| {
@@ -117,18 +118,18 @@ pub fn writers() -> &'static Writers {
 }
 
 impl Writers {
-    /// A place for outputs that nobody else uses.
+    /// Returns a new folder for outputs.
     pub fn place(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The commands of these names.
+    /// Returns the commands with these names.
     pub fn named<'a>(&'a self, names: &'a [&str]) -> impl Iterator<Item = &'a Writer> {
         self.all.iter().filter(move |writer| names.contains(&writer.name))
     }
 }
 
-/// What the commands read.
+/// Inputs of the commands.
 struct Inputs<'a> {
     folder: &'a Path,
     configuration: PathBuf,
@@ -161,7 +162,7 @@ impl Inputs<'_> {
         self.folder.join(name)
     }
 
-    /// Inputs that the program itself makes: images, scores, evaluations.
+    /// Creates the inputs that the program itself writes: images, scores, evaluations.
     fn derived(&self) {
         let run = |line: &[OsString]| succeed(&mut program(line));
         for (class, seed) in [("gamma", "1"), ("hadron", "2")] {
@@ -243,8 +244,10 @@ impl Inputs<'_> {
         ];
         let other = arguments!["--set", "train.seed=3"];
         vec![
-            Writer::new("train", "run", &train, Some(&[&train[..], &other].concat())).of_runs(),
-            Writer::new("sweep", "sweep", &sweep, Some(&[&sweep[..], &other].concat())).of_runs(),
+            Writer::new("train", "run", &train, Some(&[&train[..], &other].concat()))
+                .with_run_folders(),
+            Writer::new("sweep", "sweep", &sweep, Some(&[&sweep[..], &other].concat()))
+                .with_run_folders(),
         ]
     }
 
@@ -317,12 +320,12 @@ impl Writer {
         Writer { resumes: true, is_parallel: true, ..self }
     }
 
-    fn of_runs(self) -> Writer {
+    fn with_run_folders(self) -> Writer {
         Writer { resumes: true, is_parallel: true, is_run: true, ..self }
     }
 }
 
-/// A table of the dialect of MAGIC.
+/// Returns a table in the dialect of MAGIC.
 fn table(seed: u32) -> String {
     let mut text = String::new();
     for row in 0..400 {
@@ -343,9 +346,9 @@ fn table(seed: u32) -> String {
     text
 }
 
-/// Ends processes that may have ended, and waits until they have.
-pub fn end_all(processes: &[u32]) {
-    processes.iter().for_each(|process| end(*process));
+/// Kills processes that may already have ended, and waits until all have.
+pub fn kill_all(processes: &[u32]) {
+    processes.iter().for_each(|process| kill(*process));
     let is_there = |process: &&u32| Path::new(&format!("/proc/{process}/exe")).exists();
     while processes.iter().any(|process| is_there(&process)) {
         std::thread::sleep(std::time::Duration::from_millis(2));

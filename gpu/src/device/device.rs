@@ -1,4 +1,4 @@
-//! A device with its queue: buffers, launches, and their errors.
+//! An open device with its queue: buffers, launches, and their errors.
 
 use super::error::{DeviceError, Result};
 use super::tuning::DeviceClass;
@@ -7,7 +7,7 @@ use crate::panics;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-/// A runtime's device, opened.
+/// An open device of a runtime.
 pub(crate) struct Device<R: Runtime> {
     pub(crate) client: ComputeClient<R>,
     pub(crate) class: DeviceClass,
@@ -24,9 +24,9 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// As an argument of a kernel.
+    /// Returns the buffer as an argument of a kernel.
     pub(crate) fn arg<R: Runtime>(&self) -> ArrayArg<R> {
-        // SAFETY: the handle was made with room for `len` numbers of 32 bits.
+        // SAFETY: the handle was created with space for `len` numbers of 32 bits.
         unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
     }
 
@@ -36,6 +36,7 @@ impl Buffer {
 }
 
 impl<R: Runtime> Device<R> {
+    /// Opens the device that `found` describes.
     pub(crate) fn open(device: &R::Device, found: &DeviceInfo) -> Result<Device<R>> {
         let client = guarded(|| Ok(R::client(device)))?;
         let backend = match found.backend {
@@ -46,7 +47,7 @@ impl<R: Runtime> Device<R> {
         Ok(Device { client, class: found.class, name, memory: found.memory })
     }
 
-    /// Refuses what needs more bytes than the device has.
+    /// Returns an error if more bytes are needed than the device has.
     pub(crate) fn expect_memory(&self, needed: u64) -> Result<()> {
         match self.memory {
             Some(available) if needed > available => {
@@ -56,35 +57,37 @@ impl<R: Runtime> Device<R> {
         }
     }
 
-    /// Bytes that one buffer may have at most.
+    /// Returns the largest size of one buffer, in bytes.
     pub(crate) fn largest_buffer(&self) -> u64 {
         let page = self.client.properties().memory.max_page_size;
         // Kernels count in 32 bits.
         page.min(1 << 33)
     }
 
-    /// Bytes of memory for events that stay, next to what a batch needs: half of all.
+    /// Returns the bytes of memory for stored events: half of all, the rest is for batches.
     pub(crate) fn memory_left(&self) -> u64 {
         self.memory.map_or(u64::MAX, |bytes| bytes / 2)
     }
 
+    /// Returns the bytes of shared memory per cube.
     pub(crate) fn shared_memory(&self) -> usize {
         self.client.properties().hardware.max_shared_memory_size
     }
 
-    /// Processors to keep busy, or a guess.
+    /// Returns the number of multiprocessors, or 32 if it is unknown.
     pub(crate) fn processors(&self) -> usize {
         self.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(32) as usize
     }
 
+    /// Copies values into a new buffer.
     pub(crate) fn upload<T: CubeElement>(&self, values: &[T]) -> Buffer {
         let bytes = T::as_bytes(values);
         Buffer { handle: self.client.create_from_slice(bytes), len: values.len() }
     }
 
-    /// A buffer of `len` numbers of 32 bits, of any content.
+    /// Allocates a buffer of `len` numbers of 32 bits with undefined content.
     pub(crate) fn empty(&self, len: usize) -> Result<Buffer> {
-        // Some devices have no empty buffers.
+        // Some devices do not support buffers of length 0.
         let bytes = 4 * len.max(1) as u64;
         if bytes > self.largest_buffer() {
             return Err(DeviceError::TooLittle {
@@ -96,13 +99,13 @@ impl<R: Runtime> Device<R> {
         Ok(Buffer { handle: self.client.empty(bytes as usize), len: len.max(1) })
     }
 
-    /// Waits for all that was launched, and tells if any of it failed: without this a read
-    /// gives what was there before.
+    /// Waits for all launches and returns an error if one failed. Without this call a read could
+    /// return stale data.
     pub(crate) fn finish(&self) -> Result<()> {
         cubecl::future::block_on(self.client.sync()).map_err(failed)
     }
 
-    /// All numbers of some buffers, as words.
+    /// Reads all numbers of several buffers, as words.
     pub(crate) fn read_all<'a>(
         &self,
         buffers: impl Iterator<Item = &'a Buffer>,
@@ -116,6 +119,7 @@ impl<R: Runtime> Device<R> {
             .collect()
     }
 
+    /// Reads the first numbers of a buffer.
     pub(crate) fn read<T: CubeElement + Copy>(
         &self,
         buffer: &Buffer,
@@ -136,7 +140,7 @@ impl<R: Runtime> Device<R> {
     }
 }
 
-/// Cubes in a row, over two axes since one has a limit.
+/// Returns a grid of at least `count` cubes, over two axes because each axis has a limit.
 pub(crate) fn cubes(count: usize) -> CubeCount {
     const AXIS: usize = 65_535;
     if count <= AXIS {
@@ -146,13 +150,13 @@ pub(crate) fn cubes(count: usize) -> CubeCount {
     CubeCount::Static(count.div_ceil(rows) as u32, rows as u32, 1)
 }
 
-/// Runs what calls the runtime, whose own failures are panics in places.
+/// Runs a function that calls the runtime, and converts a panic of the runtime into an error.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     panics::guard(run).unwrap_or_else(|reason| Err(failed(reason)))
 }
 
 fn failed(error: impl std::fmt::Display) -> DeviceError {
-    // The cause without the backtrace that follows it.
+    // Keep the cause, drop the backtrace.
     let text = error.to_string();
     let reason = text.split("Backtrace").next().unwrap_or_default().trim().replace('\n', " ");
     DeviceError::Failed { reason }

@@ -1,5 +1,5 @@
-//! What is the same for all networks: batches cut into launches, copies to and from the
-//! device, and the sums that a gradient leaves there.
+//! Code that all networks share: launches of a batch, copies to and from the device, and gradient
+//! sums.
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result, expect_len};
@@ -10,33 +10,34 @@ use super::{Adam, DeviceBatch, DeviceFlow, Events, Gradient, Summed, Weights, gu
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
-/// Units per cube of the kernels that only move or add numbers.
+/// Threads per cube of the kernels that only copy or add numbers.
 pub(crate) const LINE: usize = 256;
-/// Units per cube of `row_sums`: part of the order of sums.
+/// Threads per cube of `row_sums`; part of the order of summation.
 const ROW: usize = 128;
-/// Parts of the gradient's norm: part of the order of its sum.
+/// Parts of the gradient's norm; part of the order of its summation.
 const PARTS: usize = 64;
-/// Events of one launch at most.
+/// Largest number of events in one launch.
 pub(crate) const LAUNCH_EVENTS: usize = 1 << 20;
 
 /// The kernels for one kind of network.
 pub(crate) trait Kernels<R: Runtime> {
-    /// Numbers of a network's outputs whose sums over events are gradients of their own.
+    /// Returns the number of network outputs per event whose sums over events are bias gradients.
     fn rows(&self) -> usize;
-    /// Gradients that are summed in partials.
+    /// Returns the number of gradients in a partial sum.
     fn stride(&self) -> usize;
-    /// For each parameter its place in a partial, or from `stride` on its row.
+    /// Returns for each parameter its position in a partial, or `stride` plus its row.
     fn gradient_map(&self) -> Vec<u32>;
-    /// Events of one launch that fit, without and with gradient.
+    /// Returns the largest number of events of a launch, without and with gradient.
     fn launch_events(&self, device: &Device<R>) -> [usize; 2];
-    /// Bytes per event that a gradient keeps.
+    /// Returns the bytes per event that a gradient needs.
     fn event_bytes(&self) -> usize;
-    /// Cubes of the gradient for one range of tiles.
+    /// Returns the number of cubes of the gradient for one range of tiles.
     fn cubes(&self) -> usize;
-    /// Cubes that the gradient should have.
+    /// Returns the number of cubes that the gradient should have.
     fn target_cubes(&self) -> usize;
+    /// Sets the parameters (flat, see `layout`).
     fn set_params(&mut self, device: &Device<R>, params: Buffer);
-    /// log p of `rows` (n, features) into `log_prob` (n).
+    /// Computes log p of `rows` (n, features) into `log_prob` (n).
     fn log_prob(
         &self,
         device: &Device<R>,
@@ -44,9 +45,10 @@ pub(crate) trait Kernels<R: Runtime> {
         log_prob: &Buffer,
         n: usize,
     ) -> Result<()>;
-    /// Rows of `latent` (n, features).
+    /// Computes `rows` (n, features) from `latent` of the same shape.
     fn inverse(&self, device: &Device<R>, latent: &Buffer, rows: &Buffer, n: usize) -> Result<()>;
-    /// log p and the gradient's partials of a launch. Gives the buffer of `rows` (rows, n).
+    /// Computes log p and the partial gradients of a launch; returns the buffer of `rows` (rows,
+    /// n).
     fn gradient(
         &self,
         device: &Device<R>,
@@ -70,13 +72,13 @@ pub(crate) struct EventLaunch {
     /// First tile of each range, and the number of tiles.
     pub(crate) ranges: Buffer,
     pub(crate) chunks: usize,
-    /// Set for tiles with a component that cannot be added.
+    /// Set for each tile with a component that cannot be added.
     pub(crate) flags: Buffer,
     /// Loss of each tile.
     losses: Buffer,
 }
 
-/// Where a gradient's sums are made; grows with the largest batch seen.
+/// Buffers for the sums of a gradient; they grow with the largest batch.
 #[derive(Clone)]
 pub(crate) struct GradientSums {
     events: usize,
@@ -91,27 +93,28 @@ pub(crate) struct GradientSums {
     pub(crate) partials: Buffer,
 }
 
-/// What the batches of a step come to.
+/// Sums over the batches of a step.
 #[derive(Clone)]
 struct Total {
-    /// (parameters) of two words
+    /// (parameters), two words each
     sums: Buffer,
     /// Unusable tiles.
     tally: Buffer,
 }
 
-/// Weights and all that moves with them, each (parameters).
+/// Weights in training with their running mean and moments, each (parameters).
 struct TrainingBuffers {
     params: Buffer,
     ema: Buffer,
     first_moment: Buffer,
     second_moment: Buffer,
-    /// Squares of the gradient, and its norm.
+    /// Parts of the squared norm of the gradient, and the norm.
     parts: Buffer,
     norm: Buffer,
     updated: bool,
 }
 
+/// A flow on a device, for any kind of network.
 pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
     device: Device<R>,
     kernels: K,
@@ -119,17 +122,18 @@ pub(crate) struct Flow<R: Runtime, K: Kernels<R>> {
     parameters: usize,
     gradient_map: Buffer,
     sums: RefCell<Option<GradientSums>>,
-    /// Of a gradient by itself, and of the step in progress.
+    /// Sums of a single gradient, and of the step in progress.
     total: Total,
     step_total: Total,
-    /// Batches of the step in progress: tiles, and the losses of these.
+    /// Batches of the step in progress: tiles and their losses.
     step: Vec<(TilePlan, Vec<Buffer>)>,
-    /// Events that stay (rows, features), and their number.
+    /// Stored events (events, features), and their number.
     table: Option<(Buffer, usize)>,
     training: Option<TrainingBuffers>,
 }
 
 impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
+    /// Allocates the buffers of a flow without parameters.
     pub(crate) fn new(device: Device<R>, kernels: K, features: usize) -> Result<Flow<R, K>> {
         let map = kernels.gradient_map();
         let total = || -> Result<Total> {
@@ -150,24 +154,28 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         })
     }
 
-    /// First tile of each range that a cube takes, and the number of tiles.
+    /// Returns the first tile of each range of tiles, and the number of tiles.
     fn ranges(&self, tiles: usize) -> Vec<u32> {
         let chunks = self.chunks(tiles);
         (0..=chunks).map(|c| (c * tiles / chunks) as u32).collect()
     }
 
+    /// Returns the number of ranges, so that there are enough cubes and the partials fit into a
+    /// buffer.
     fn chunks(&self, tiles: usize) -> usize {
         let per_chunk = (tiles * self.kernels.cubes() / self.kernels.target_cubes()).max(1);
         let fit = self.device.largest_buffer() / (8 * self.kernels.stride() as u64);
         tiles.div_ceil(per_chunk).min(fit.clamp(1, 65_535) as usize)
     }
 
+    /// Returns buffers for `events` events and `tiles` tiles; allocates them if the existing ones
+    /// are too small.
     fn sums_for(&self, events: usize, tiles: usize) -> Result<GradientSums> {
         let mut kept = self.sums.borrow_mut();
         if let Some(sums) = kept.as_ref().filter(|s| s.events >= events && s.tiles >= tiles) {
             return Ok(sums.clone());
         }
-        // The old ones go first: there may be no room for both.
+        // Release the old buffers first: there may not be enough memory for both.
         let old = kept.take().map_or((0, 0), |s| (s.events, s.tiles));
         let (events, tiles) = (events.max(old.0), tiles.max(old.1));
         let held = self.table.as_ref().map_or(0, |(table, _)| 4 * table.len());
@@ -186,6 +194,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         Ok(sums)
     }
 
+    /// Uploads the events and tiles of one launch.
     fn launch(
         &self,
         batch: &DeviceBatch,
@@ -222,23 +231,23 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         })
     }
 
-    /// Rows of the table that stays on the device.
+    /// Copies rows of the stored events by index.
     fn gather(&self, numbers: &[u32], flips: Option<&[u32]>) -> Result<Buffer> {
         let Some((table, count)) = &self.table else {
-            return Err(DeviceError::Argument { what: "events held", expected: 1, found: 0 });
+            return Err(DeviceError::Argument { what: "stored events", expected: 1, found: 0 });
         };
         let largest = numbers.iter().copied().max().unwrap_or(0) as usize;
         if largest >= *count {
             return Err(DeviceError::Argument {
-                what: "number of an event held",
+                what: "index of a stored event",
                 expected: *count,
                 found: largest,
             });
         }
         let rows = self.device.empty(numbers.len() * self.features)?;
         let flips_buffer = self.device.upload(flips.unwrap_or(&[0]));
-        // SAFETY: all numbers are those of rows of the table; flips are as many, or not
-        // asked for.
+        // SAFETY: all indices are below the number of stored events; there are as many flips, or
+        // the kernel does not read them.
         unsafe {
             gather::launch_unchecked::<R>(
                 &self.device.client,
@@ -256,7 +265,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         Ok(rows)
     }
 
-    /// Sums of rows and losses over the tiles.
+    /// Launches the sums of rows and losses over the tiles.
     fn launch_row_sums(
         &self,
         launch: &EventLaunch,
@@ -265,8 +274,8 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         sums: &GradientSums,
     ) {
         let count = self.kernels.rows();
-        // SAFETY: tiles lie within the n events of the launch, and `sums` has room for as
-        // many rows and tiles.
+        // SAFETY: tiles lie within the n events of the launch, and `sums` is large enough for these
+        // rows and tiles.
         unsafe {
             row_sums::launch_unchecked::<R>(
                 &self.device.client,
@@ -286,6 +295,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
+    /// Launches the addition of a launch's gradient to `total`.
     fn launch_reduce(
         &self,
         launch: &EventLaunch,
@@ -294,8 +304,8 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         sums: &GradientSums,
         total: &Total,
     ) {
-        // SAFETY: the kernel checks its index against the number of parameters; the map
-        // was made for these partials and rows.
+        // SAFETY: the kernel checks its index against the number of parameters; the map belongs to
+        // these partials and rows.
         unsafe {
             reduce::launch_unchecked::<R>(
                 &self.device.client,
@@ -316,6 +326,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
+    /// Launches the count of unusable tiles.
     fn launch_tally(&self, launch: &EventLaunch, tiles: usize, first: bool, total: &Total) {
         // SAFETY: there are as many flags as tiles.
         unsafe {
@@ -332,12 +343,13 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         }
     }
 
+    /// Divides a batch into tiles and launches.
     fn plan(&self, batch: &DeviceBatch) -> Result<TilePlan> {
         TilePlan::new(batch, self.features, self.kernels.launch_events(&self.device)[1])
     }
 
-    /// Adds a batch's gradient to `total`, or begins with it; gives the losses of its tiles,
-    /// launch by launch.
+    /// Adds the gradient of a batch to `total`, or overwrites `total` if `begins`. Returns the
+    /// losses of the tiles, launch by launch.
     fn sum(
         &self,
         plan: &TilePlan,
@@ -359,7 +371,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         Ok(losses)
     }
 
-    /// Waits for batches that are summed in `total`: the losses of their shards and the
+    /// Waits for the batches that are summed in `total`; returns the losses of their shards and the
     /// number of unusable tiles.
     fn wait(&self, batches: &[(TilePlan, Vec<Buffer>)], total: &Total) -> Result<Summed> {
         let shards = batches.iter().map(|(plan, _)| plan.shards()).max().unwrap_or(0);
@@ -371,7 +383,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         let mut words = self.device.read_all(buffers)?.into_iter();
         for (plan, _) in batches {
             for (tiles, losses) in plan.launches().zip(words.by_ref()) {
-                // Those of the tiles in their order.
+                // Add the losses in the order of the tiles.
                 for (tile, bits) in tiles.iter().zip(losses) {
                     summed.loss[tile.shard] += f64::from(f32::from_bits(bits));
                 }
@@ -382,6 +394,7 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         Ok(summed)
     }
 
+    /// Reads the sums of a step.
     fn read_sums(&self, total: &Total, sums: &mut [i64]) -> Result<()> {
         let mut words = vec![0_u32; 2 * self.parameters];
         self.device.read(&total.sums, &mut words)?;
@@ -391,14 +404,14 @@ impl<R: Runtime, K: Kernels<R>> Flow<R, K> {
         Ok(())
     }
 
-    /// One update from sums on the device; packs the new weights.
+    /// Launches one update from sums on the device, and packs the new weights.
     fn launch_update(&mut self, total: &Total, adam_step: &Adam) -> Result<()> {
         let Some(t) = &mut self.training else { return Err(not_training()) };
         t.updated = true;
         let to_mean = (1.0 / adam_step.divisor) as f32;
         let params = t.params.clone();
-        // SAFETY: all buffers have one number per parameter, or two words; the kernels
-        // check their index against it.
+        // SAFETY: all buffers have one number per parameter, or two words; the kernels check their
+        // index against that length.
         unsafe {
             squares::launch_unchecked::<R>(
                 &self.device.client,
@@ -459,7 +472,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
     fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()> {
         expect_len("numbers of the events", log_prob.len() * self.features, events.len())?;
         guarded(|| {
-            // The next launch is on its way while the last one is read.
+            // Launch the next part before reading the last one.
             let mut waiting: Option<(Buffer, &mut [f32])> = None;
             let most = self.kernels.launch_events(&self.device)[0];
             for (rows, out) in events.chunks(most * self.features).zip(log_prob.chunks_mut(most)) {
@@ -515,7 +528,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
     ) -> Result<()> {
         let numbers = events * self.features;
         guarded(|| {
-            self.table = None; // there may be no room for both
+            self.table = None; // there may not be enough memory for both
             let table = self.device.empty(numbers)?;
             let mut first = 0;
             for piece in pieces {
@@ -546,7 +559,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
 
     fn score_held(&self, turns: usize) -> Result<()> {
         let Some((table, count)) = &self.table else {
-            return Err(DeviceError::Argument { what: "events held", expected: 1, found: 0 });
+            return Err(DeviceError::Argument { what: "stored events", expected: 1, found: 0 });
         };
         guarded(|| {
             let most = self.kernels.launch_events(&self.device)[0];
@@ -594,7 +607,7 @@ impl<R: Runtime, K: Kernels<R>> DeviceFlow for Flow<R, K> {
         let step = std::mem::take(&mut self.step);
         guarded(|| {
             if step.iter().all(|(_, losses)| losses.is_empty()) {
-                // Nothing was launched, and what lies there is of the step before.
+                // Nothing was launched: the buffers contain the sums of the previous step.
                 self.step_total.sums = self.device.upload(&vec![0_u32; 2 * self.parameters]);
                 self.step_total.tally = self.device.upload(&[0_u32]);
             }

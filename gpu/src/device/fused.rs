@@ -1,4 +1,4 @@
-//! Networks with one hidden layer: all blocks in one launch.
+//! Networks with one hidden layer: one launch for all blocks.
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
@@ -12,12 +12,13 @@ use crate::spec::FlowSpec;
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
+/// Kernels of a flow whose networks have one hidden layer.
 pub(crate) struct FusedKernels {
     shape: KernelShape,
     clamp: f32,
     config: LaunchConfig,
     packing: Packing,
-    /// Packed hidden units, and output biases.
+    /// Packed hidden units, and biases of the outputs.
     weights: Buffer,
     biases: Buffer,
     weight_map: Buffer,
@@ -28,13 +29,13 @@ pub(crate) struct FusedKernels {
     kept: RefCell<Option<ForwardState>>,
 }
 
-/// What a forward pass leaves for the backward pass, for launches of so many events.
+/// Results of a forward pass that the backward pass reads, for launches of at most `events` events.
 #[derive(Clone)]
 struct ForwardState {
     events: usize,
     /// (blocks + 1, slots, events)
     inputs: Buffer,
-    /// (blocks, networks, P, events): s, then the gradients of the networks' outputs.
+    /// (blocks, networks, P, events): first s, then the gradients of the networks' outputs.
     upstream: Buffer,
 }
 
@@ -70,9 +71,10 @@ impl FusedKernels {
         self.shape.blocks * self.shape.networks()
     }
 
+    /// Launches the copy of the parameters into the order of `map`.
     fn launch_pack<R: Runtime>(device: &Device<R>, params: &Buffer, map: &Buffer, packed: &Buffer) {
-        // SAFETY: the kernel checks its index against the number of values, and those of
-        // the map against the number of parameters.
+        // SAFETY: the kernel checks its index against the number of values, and the indices of the
+        // map against the number of parameters.
         unsafe {
             pack::launch_unchecked::<R>(
                 &device.client,
@@ -87,6 +89,8 @@ impl FusedKernels {
         }
     }
 
+    /// Launches the forward pass of n events; with `kept`, its results for the backward pass go
+    /// there.
     fn launch_forward<R: Runtime>(
         &self,
         device: &Device<R>,
@@ -98,8 +102,8 @@ impl FusedKernels {
         let events = self.config.forward_events;
         let [inputs, scales] =
             kept.map_or([&self.nothing[0], &self.nothing[1]], |k| [&k.inputs, &k.upstream]);
-        // SAFETY: units beyond n read the last event and write nothing; the buffers have
-        // room for n events, as their makers see to.
+        // SAFETY: threads beyond n read the last event and write nothing; the callers allocate all
+        // buffers for n events.
         unsafe {
             forward::launch_unchecked::<R>(
                 &device.client,
@@ -121,12 +125,13 @@ impl FusedKernels {
         }
     }
 
+    /// Returns buffers for `events` events, and allocates them if the existing ones are too small.
     fn kept_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<ForwardState> {
         let mut kept = self.kept.borrow_mut();
         if let Some(kept) = kept.as_ref().filter(|k| k.events >= events) {
             return Ok(kept.clone());
         }
-        // The old one goes first: there may be no room for both.
+        // Release the old buffers first: there may not be enough memory for both.
         *kept = None;
         let new = ForwardState {
             events,
@@ -221,8 +226,8 @@ impl<R: Runtime> Kernels<R> for FusedKernels {
         self.launch_forward(device, &launch.rows, &launch.log_prob, n, Some(&kept));
         let events = self.config.backward_events;
         let cubes_y = launch.chunks as u32;
-        // SAFETY: as for `forward`; tiles lie within the n events, ranges within the tiles,
-        // and `sums` has room for both; the kernel checks the units that it owns.
+        // SAFETY: as for `forward`. Tiles lie within the n events, ranges within the tiles, and
+        // `sums` is large enough for both. The kernel checks the hidden units that it owns.
         unsafe {
             backward::launch_unchecked::<R>(
                 &device.client,

@@ -1,4 +1,4 @@
-//! Networks with several hidden layers: a launch per layer, activations in memory.
+//! Networks with several hidden layers: one launch per layer, activations in device memory.
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
@@ -13,23 +13,24 @@ use crate::spec::{FlowSpec, Network};
 use cubecl::prelude::*;
 use std::cell::RefCell;
 
-/// Bytes that the activations of a launch may take.
+/// Largest memory for the activations of a launch, in bytes.
 const MEMORY: usize = 2 << 30;
 
+/// Kernels of a flow whose networks have several hidden layers.
 pub(crate) struct Layered {
     spec: FlowSpec,
     layout: Layout,
     tiling: GemmTiling,
     target_cubes: usize,
     params: Buffer,
-    /// (blocks, features): the conditioning features of each block, then the others.
+    /// (blocks, features): the conditioning features of each block, then the transformed ones.
     halves: Buffer,
-    /// Conditioning features of each block.
+    /// Number of conditioning features of each block.
     conditioning: Vec<usize>,
     scratch: RefCell<Option<LayeredScratch>>,
 }
 
-/// Room for launches of so many events, each (numbers, events).
+/// Buffers for launches of at most `events` events, each (numbers, events).
 #[derive(Clone)]
 struct LayeredScratch {
     events: usize,
@@ -44,7 +45,7 @@ struct LayeredScratch {
     layers: Vec<Buffer>,
     /// Outputs of the scale network, and their gradients.
     sigma: Buffer,
-    /// Gradients on their way through a network, in turn.
+    /// Gradients within a network, alternating between two buffers.
     backward: [Buffer; 2],
 }
 
@@ -79,7 +80,7 @@ impl Layered {
         self.spec.networks().len() == 2
     }
 
-    /// Numbers per event of the largest buffer, and of all.
+    /// Returns the numbers per event in the largest buffer and in all buffers.
     fn numbers(&self) -> [usize; 2] {
         let features = self.spec.features;
         let widest = self.spec.hidden.iter().copied().max().unwrap_or(0).max(features);
@@ -89,12 +90,13 @@ impl Layered {
         [largest, all]
     }
 
+    /// Returns buffers for `events` events, and allocates them if the existing ones are too small.
     fn scratch_for<R: Runtime>(&self, device: &Device<R>, events: usize) -> Result<LayeredScratch> {
         let mut kept = self.scratch.borrow_mut();
         if let Some(scratch) = kept.as_ref().filter(|s| s.events >= events) {
             return Ok(scratch.clone());
         }
-        // The old one goes first: there may be no room for both.
+        // Release the old buffers first: there may not be enough memory for both.
         *kept = None;
         let room = |numbers: usize| device.empty(numbers * events);
         let features = self.spec.features;
@@ -114,7 +116,7 @@ impl Layered {
         Ok(scratch)
     }
 
-    /// A layer's product into `out`, with `x` the layer's input.
+    /// Launches a layer's product into `out`, with `x` the layer's input.
     fn launch_layer<R: Runtime>(
         &self,
         device: &Device<R>,
@@ -128,8 +130,8 @@ impl Layered {
             Product::Forward { .. } => dense.outputs,
             Product::Backward { .. } => dense.inputs,
         };
-        // SAFETY: the kernel checks rows and events; buffers have room for the layer's
-        // inputs and outputs of n events, the parameters are those of the layout.
+        // SAFETY: the kernel checks rows and events. The buffers are large enough for the layer's
+        // inputs and outputs of n events; the parameters are those of the layout.
         unsafe {
             layer::launch_unchecked::<R>(
                 &device.client,
@@ -149,7 +151,7 @@ impl Layered {
         }
     }
 
-    /// Output of a network into `out`, its input and activations into `layers`.
+    /// Launches a network: its output into `out`, its input and activations into `layers`.
     fn launch_network<R: Runtime>(
         &self,
         device: &Device<R>,
@@ -169,7 +171,8 @@ impl Layered {
         }
     }
 
-    /// The conditioning features of `block` out of the columns from `first` on.
+    /// Launches the copy of the conditioning features of `block` from the columns starting at
+    /// `first`.
     fn launch_conditioner<R: Runtime>(
         &self,
         device: &Device<R>,
@@ -178,7 +181,7 @@ impl Layered {
         n: usize,
         s: &LayeredScratch,
     ) {
-        // SAFETY: the kernel checks events; the halves name features.
+        // SAFETY: the kernel checks events; `halves` has feature indices only.
         unsafe {
             take_conditioner::launch_unchecked::<R>(
                 &device.client,
@@ -196,7 +199,7 @@ impl Layered {
         }
     }
 
-    /// Outputs of both networks of a block: into `sigma`, and into the last of `layers`.
+    /// Launches both networks of a block; outputs go to `sigma` and to the last of `layers`.
     fn launch_networks<R: Runtime>(
         &self,
         device: &Device<R>,
@@ -213,6 +216,7 @@ impl Layered {
         }
     }
 
+    /// Launches the forward pass of `rows` (n, features) into `log_prob` (n).
     fn launch_forward<R: Runtime>(
         &self,
         device: &Device<R>,
@@ -223,7 +227,7 @@ impl Layered {
     ) {
         let (client, line) = (&device.client, CubeDim::new_1d(LINE as u32));
         let features = self.spec.features;
-        // SAFETY: the kernels check events; the scratch has room for n of them.
+        // SAFETY: the kernels check events; the scratch buffers are large enough for n events.
         unsafe {
             to_columns::launch_unchecked::<R>(
                 client,
@@ -269,7 +273,7 @@ impl Layered {
         }
     }
 
-    /// Gradients of one network's parameters, and what reaches the conditioning features.
+    /// Launches the gradients of one network's parameters and of its conditioning features.
     /// `of_output` (outputs, n) is the gradient with respect to the network's output.
     fn launch_network_backward<R: Runtime>(
         &self,
@@ -281,15 +285,15 @@ impl Layered {
         s: &LayeredScratch,
     ) {
         let n = launch.n;
-        // The activations are those of the network that ran last: compute them again.
+        // The buffers have the activations of the network that ran last: compute these again.
         self.launch_network(device, block, network, &s.backward[0], n, s);
         let layers = self.layout.network(block, network);
         let mut from = of_output;
         for (l, dense) in layers.iter().enumerate().rev() {
             let x = &s.layers[l];
             let edge = self.tiling.edge();
-            // SAFETY: the kernel checks rows and columns; tiles lie within the n events,
-            // ranges within the tiles, partials have room for all parameters.
+            // SAFETY: the kernel checks rows and columns. Tiles lie within the n events, ranges
+            // within the tiles, and the partials have space for all parameters.
             unsafe {
                 layer_gradient::launch_unchecked::<R>(
                     &device.client,
@@ -319,7 +323,7 @@ impl Layered {
             self.launch_layer(device, dense, product, [from, x, to], n);
             from = to;
         }
-        // SAFETY: the kernel checks events; the halves name features.
+        // SAFETY: the kernel checks events; `halves` has feature indices only.
         unsafe {
             add_conditioner::launch_unchecked::<R>(
                 &device.client,
@@ -361,7 +365,7 @@ impl<R: Runtime> Kernels<R> for Layered {
     }
 
     fn cubes(&self) -> usize {
-        // Those of the smallest layers, which need ranges most.
+        // Count those of the smallest layers, which need ranges most.
         1
     }
 
@@ -391,7 +395,7 @@ impl<R: Runtime> Kernels<R> for Layered {
         let (client, line) = (&device.client, CubeDim::new_1d(LINE as u32));
         let features = self.spec.features;
         let s = self.scratch_for(device, n)?;
-        // SAFETY: the kernels check events; the scratch has room for n of them.
+        // SAFETY: the kernels check events; the scratch buffers are large enough for n events.
         unsafe {
             to_columns::launch_unchecked::<R>(
                 client,
@@ -445,7 +449,7 @@ impl<R: Runtime> Kernels<R> for Layered {
         let s = self.scratch_for(device, n)?;
         self.launch_forward(device, &launch.rows, &launch.log_prob, n, &s);
         let of_shift = s.layers[s.layers.len() - 1].clone();
-        // SAFETY: the kernels check events; the scratch has room for n of them.
+        // SAFETY: the kernels check events; the scratch buffers are large enough for n events.
         unsafe {
             density_backward::launch_unchecked::<R>(
                 client,

@@ -1,7 +1,7 @@
-//! Flows on GPUs, on CUDA and on Vulkan, by CubeCL.
+//! Flows on GPUs with CUDA or Vulkan, through CubeCL.
 //!
-//! [`open`] gives a [`DeviceFlow`] on a device that [`devices`] found. All checks of
-//! lengths and limits stand in safe functions; launches are unchecked behind them.
+//! [`open`] returns a [`DeviceFlow`] on a device from [`devices`]. Safe functions check all lengths
+//! and limits; the launches behind them are unchecked.
 
 #[allow(clippy::module_inception)]
 mod device;
@@ -31,24 +31,24 @@ use flow::Flow;
 use fused::FusedKernels;
 use layered::Layered;
 
-/// What the gradients of a step came to.
+/// Result of the gradients of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summed {
-    /// Tiles with a component that cannot be added: if any, no update follows.
+    /// Tiles with a component that cannot be added. If there is one, the step has no update.
     pub unusable: u64,
     /// Σ weight · (−log p) of each shard, over all batches.
     pub loss: Vec<f64>,
 }
 
-/// Events of one step, shard after shard.
+/// Events of one step, ordered by shard.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceBatch<'a> {
     pub events: Events<'a>,
     /// Loss weight per event; 1 for all if absent.
     pub weights: Option<&'a [f32]>,
-    /// Shard i holds events `offsets[i]..offsets[i + 1]`; one more than shards.
+    /// Shard i has the events `offsets[i]..offsets[i + 1]`; one element more than shards.
     pub offsets: &'a [usize],
-    /// All shards there are, those of other devices included.
+    /// Number of all shards, including those on other devices.
     pub shards: usize,
 }
 
@@ -63,49 +63,52 @@ pub struct Gradient {
     pub loss: Vec<f64>,
 }
 
-/// A flow on a device.
+/// A flow on a device. Every method returns an error if the device fails or if lengths differ.
 pub trait DeviceFlow {
-    /// The device, for people.
+    /// Returns the name of the device for messages.
     fn describe(&self) -> &str;
-    /// Takes over new parameters (flat, see `layout`).
+    /// Sets the parameters (flat, see `layout`).
     fn set_params(&mut self, params: &[f32]) -> Result<()>;
-    /// log p of scaled events (events, features) into `log_prob` (events).
+    /// Computes log p of scaled events (events, features) into `log_prob` (events).
     fn log_prob(&self, events: &[f32], log_prob: &mut [f32]) -> Result<()>;
-    /// Scaled events (events, features) that latent points of the same shape come from.
+    /// Computes the scaled events (events, features) of latent points of the same shape.
     fn inverse(&self, latent: &[f32], events: &mut [f32]) -> Result<()>;
-    /// Gradient sums and losses of a batch.
+    /// Returns gradient sums and losses of a batch.
     fn gradient(&self, batch: &DeviceBatch) -> Result<Gradient>;
-    /// Events that can be kept on the device at most.
+    /// Returns the largest number of events that the device can store.
     fn capacity(&self) -> usize;
-    /// Keeps so many scaled events on the device, for batches to name: given in pieces
-    /// (events, features).
+    /// Stores `events` scaled events on the device, for batches to refer to by index. The pieces
+    /// have the shape (events, features).
     fn upload_events(
         &mut self,
         events: usize,
         pieces: &mut dyn Iterator<Item = &[f32]>,
     ) -> Result<()>;
-    /// Computes log p of the events held, `turns` times over, and leaves it there: what
-    /// scoring takes without the copies to and from the device.
+    /// Computes log p of the stored events `turns` times and leaves it on the device: the cost of
+    /// scoring without copies to and from the device.
     fn score_held(&self, turns: usize) -> Result<()>;
-    /// Takes over weights to train.
+    /// Uploads weights to train.
     fn begin(&mut self, weights: &Weights) -> Result<()>;
-    /// Adds the gradient of a batch to the sums of the step, which stay on the device, and
-    /// does not wait for it. The first batch after `collect` begins a new step.
+    /// Adds the gradient of a batch to the sums of the step on the device, without waiting. The
+    /// first batch after `collect` starts a new step.
     fn add_gradient(&mut self, batch: &DeviceBatch) -> Result<()>;
-    /// Waits for the step's gradients.
+    /// Waits for the gradients of the step.
     fn collect(&mut self) -> Result<Summed>;
-    /// The step's sums (parameters), in units of 2⁻³².
+    /// Copies the sums of the step (parameters), in units of 2⁻³².
     fn sums(&self, sums: &mut [i64]) -> Result<()>;
-    /// Update of the weights from the step's sums on the device, or from `sums`, as those
-    /// of several devices together; the bits are the same. Does not wait for it.
+    /// Updates the weights without waiting, from the sums of the step on the device or from `sums`,
+    /// for example those of several devices. The bits are the same.
     fn update(&mut self, sums: Option<&[i64]>, adam: &Adam) -> Result<()>;
-    /// Norm of the mean gradient of the last update since `begin`, before clipping.
+    /// Returns the norm of the mean gradient of the last update since `begin`, before clipping.
     fn gradient_norm(&self) -> Result<Option<f64>>;
-    /// The weights in training, into vectors of their length.
+    /// Copies the weights in training into vectors of their length.
     fn weights(&self, weights: &mut Weights) -> Result<()>;
 }
 
-/// A flow of `spec` on the device `found`, its parameters not yet set.
+/// Opens a flow of `spec` on the device `found`; its parameters are not yet set.
+///
+/// # Errors
+/// [`DeviceError`] if the device fails or has too little memory for the kernels.
 pub fn open(found: &DeviceInfo, spec: &FlowSpec) -> Result<Box<dyn DeviceFlow>> {
     guarded(|| match found.backend {
         Backend::Cuda => {
@@ -126,7 +129,10 @@ fn flow<R: Runtime>(device: Device<R>, spec: &FlowSpec) -> Result<Box<dyn Device
     Ok(Box::new(Flow::new(device, kernels, spec.features)?))
 }
 
-/// The device's peak of f32 multiply-adds, in 10⁹ per second: the best of ten launches.
+/// Measures the peak rate of f32 multiply-adds, in 10⁹ per second: the best of ten launches.
+///
+/// # Errors
+/// [`DeviceError`] if the device fails.
 pub fn fma_peak(found: &DeviceInfo) -> Result<f64> {
     guarded(|| match found.backend {
         Backend::Cuda => {

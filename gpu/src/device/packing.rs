@@ -1,33 +1,33 @@
-//! Where each parameter lies in the kernels' memory: packed hidden units, slots of
-//! features, and partial sums of gradients.
+//! Positions of the parameters in the kernels' memory: packed hidden units, slots of features, and
+//! partial sums of gradients.
 
 use super::kernels::gradient::per_unit;
 use super::kernels::network::KernelShape;
 use crate::layout::Layout;
 use crate::spec::{Coupling, FlowSpec, Permutation};
 
-/// Stands for a zero that is no parameter.
+/// Index of padding: a zero that is not a parameter.
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// Index tables of a flow with one hidden layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Packing {
-    /// Parameter of each number of the packed hidden units (blocks, networks, padded
-    /// hidden units, 4 · quads).
+    /// Parameter index of each number of the packed hidden units (blocks, networks, padded hidden
+    /// units, 4 · quads).
     pub(crate) weights: Vec<u32>,
-    /// Parameter of each output bias (blocks, networks, P).
+    /// Parameter index of each output bias (blocks, networks, P).
     pub(crate) biases: Vec<u32>,
-    /// Place of each parameter's gradient: see `reduce`.
+    /// Position of each parameter's gradient: see `reduce`.
     pub(crate) gradient: Vec<u32>,
-    /// Places of hidden-unit gradients in one partial.
+    /// Numbers of hidden-unit gradients in one partial sum.
     pub(crate) stride: usize,
 }
 
-/// The shape that kernels are compiled for, with at most `tile` hidden units in shared
+/// Returns the shape that the kernels are compiled for, with at most `tile` hidden units in shared
 /// memory at a time.
 pub(crate) fn shape(spec: &FlowSpec, tile: usize) -> KernelShape {
     let hidden = spec.hidden[0];
-    // Tiles of equal length leave the least padding.
+    // Tiles of equal length need the least padding.
     let tiles = hidden.div_ceil(tile);
     KernelShape {
         features: spec.features,
@@ -41,6 +41,7 @@ pub(crate) fn shape(spec: &FlowSpec, tile: usize) -> KernelShape {
 }
 
 impl Packing {
+    /// Computes the index tables of `spec`.
     pub(crate) fn new(spec: &FlowSpec, shape: &KernelShape) -> Packing {
         let layout = Layout::new(spec);
         let networks = shape.blocks * shape.networks();
@@ -80,26 +81,27 @@ impl Packing {
     }
 }
 
-/// The features of an event in slots.
+/// Assignment of an event's features to slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FeatureSlots {
-    /// First the feature of each slot in the first pair of blocks, then for each further
-    /// pair the slot that each of its slots comes from, then the feature of each slot in
-    /// the last pair.
+    /// First the feature of each slot in the first pair of blocks. Then, for each further pair, the
+    /// previous slot of each of its slots. Last the feature of each slot in the last pair.
     pub(crate) order: Vec<u32>,
-    /// Of each pair but the first: the slot that each slot of the pair before comes from,
-    /// on the way back.
+    /// For each pair except the first: the slot that each slot of the previous pair takes its value
+    /// from in the backward pass.
     pub(crate) back: Vec<u32>,
 }
 
 impl FeatureSlots {
+    /// Computes the slots of all pairs of blocks.
     pub(crate) fn new(spec: &FlowSpec) -> FeatureSlots {
         let slots = 2 * spec.features.div_ceil(2);
         let pairs = spec.blocks.div_ceil(2);
         let features = |pair: usize| -> Vec<u32> {
             let split = spec.split(2 * pair);
             let mut features = [split.conditioner, split.transformed].concat();
-            // The slot that is left over: a feature that does not exist.
+            // With an odd number of features one slot is unused: it gets a feature index out of
+            // range.
             features.resize(slots, spec.features);
             features.into_iter().map(|f| f as u32).collect()
         };
@@ -117,7 +119,7 @@ impl FeatureSlots {
     }
 }
 
-/// Where each of `these` stands in `those`, which has the same members.
+/// Returns the position in `those` of each member of `these`; both have the same members.
 fn places<'a>(these: &'a [u32], those: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
     these.iter().map(|f| those.iter().position(|g| g == f).unwrap_or_default() as u32)
 }
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_lead_from_pair_to_pair_and_back() {
+    fn slots_map_from_pair_to_pair_and_back() {
         let spec = FlowSpec {
             blocks: 5,
             permutation: Permutation::Seeded(3),

@@ -1,4 +1,4 @@
-//! Measures the peak of f32 multiply-adds.
+//! Measures the peak rate of f32 multiply-adds.
 
 use super::device::Device;
 use super::error::Result;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 const THREADS: usize = 256;
 
-/// In 10⁹ per second: the best of ten launches.
+/// Returns the best rate of ten launches, in 10⁹ per second.
 pub(crate) fn measure<R: Runtime>(device: &Device<R>) -> Result<f64> {
     let (cubes, turns) = match device.class {
         DeviceClass::Software => (16, 64),
@@ -19,7 +19,7 @@ pub(crate) fn measure<R: Runtime>(device: &Device<R>) -> Result<f64> {
     let mut best = 0.0_f64;
     for _ in 0..=10 {
         let start = Instant::now();
-        // SAFETY: the kernel writes at most to the first number of `out`.
+        // SAFETY: the kernel writes only to the first element of `out`.
         unsafe {
             multiply_add::launch_unchecked::<R>(
                 &device.client,

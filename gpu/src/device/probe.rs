@@ -1,10 +1,12 @@
-//! What there is to run on. The runtimes panic where there is no driver: look first.
+//! Lists the devices of a backend. The runtimes panic without a driver, so list devices before
+//! opening one.
 
 use super::error::{DeviceError, Result};
 use super::tuning::DeviceClass;
 use cubecl::cuda::CudaDevice;
 use cubecl::wgpu::WgpuDevice;
 
+/// Interface to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     Cuda,
@@ -17,15 +19,15 @@ pub struct DeviceInfo {
     pub backend: Backend,
     pub class: DeviceClass,
     pub name: String,
-    /// Bytes of memory, where the driver tells.
+    /// Bytes of memory, if the driver reports them.
     pub memory: Option<u64>,
-    /// Among those of its backend and kind.
+    /// Index among the devices of the same backend and kind.
     pub(super) index: usize,
     kind: DeviceKind,
 }
 
 impl DeviceInfo {
-    /// Whether it is a GPU with a memory of its own.
+    /// Returns whether the device is a GPU with its own memory.
     pub fn is_discrete(&self) -> bool {
         self.kind == DeviceKind::Discrete
     }
@@ -39,7 +41,10 @@ enum DeviceKind {
     Software,
 }
 
-/// The devices of a backend, the fastest kind first; none is an error that says why.
+/// Returns the devices of a backend, the fastest kind first.
+///
+/// # Errors
+/// [`DeviceError::Missing`] with the reason if there is no usable device.
 pub fn devices(backend: Backend) -> Result<Vec<DeviceInfo>> {
     match backend {
         Backend::Cuda => cuda(),
@@ -54,8 +59,8 @@ fn missing(device: &'static str, reason: impl Into<String>) -> DeviceError {
 fn cuda() -> Result<Vec<DeviceInfo>> {
     use cudarc::driver::{result as driver, sys};
     const CUDA: &str = "CUDA device";
-    let failed = |e: driver::DriverError| missing(CUDA, format!("the driver says {e:?}"));
-    // SAFETY: both only try to load a shared library of a fixed name.
+    let failed = |e: driver::DriverError| missing(CUDA, format!("the driver reports {e:?}"));
+    // SAFETY: both calls only try to load a shared library of a fixed name.
     let (has_driver, has_compiler) =
         unsafe { (sys::is_culib_present(), cudarc::nvrtc::sys::is_culib_present()) };
     if !has_driver {
@@ -64,25 +69,25 @@ fn cuda() -> Result<Vec<DeviceInfo>> {
     driver::init().map_err(failed)?;
     let count = driver::device::get_count().map_err(failed)?;
     if count < 1 {
-        return Err(missing(CUDA, "the driver knows of none"));
+        return Err(missing(CUDA, "the driver lists no device"));
     }
     if !has_compiler {
         return Err(missing(
             CUDA,
-            "kernels are compiled by NVRTC (libnvrtc.so of the CUDA toolkit), which is not there",
+            "kernels are compiled by NVRTC: install libnvrtc.so of the CUDA toolkit",
         ));
     }
     let headers = cubecl::cuda::install::cuda_path().map(|path| path.join("include"));
     if !headers.as_ref().is_some_and(|path| path.is_dir()) {
         return Err(missing(
             CUDA,
-            "the headers of the CUDA toolkit are needed: CUDA_PATH or /usr/local/cuda",
+            "the headers of the CUDA toolkit are missing: set CUDA_PATH or use /usr/local/cuda",
         ));
     }
     (0..count)
         .map(|index| {
             let device = driver::device::get(index).map_err(failed)?;
-            // SAFETY: the device is one that the driver has just named.
+            // SAFETY: the driver has just returned this device.
             let memory = unsafe { driver::device::total_mem(device) }.map_err(failed)?;
             Ok(DeviceInfo {
                 backend: Backend::Cuda,
@@ -125,18 +130,18 @@ fn vulkan() -> Result<Vec<DeviceInfo>> {
         });
     }
     if found.is_empty() {
-        return Err(missing("Vulkan device", "no Vulkan driver, or none with a device"));
+        return Err(missing("Vulkan device", "no Vulkan driver, or the driver lists no device"));
     }
     found.sort_by_key(|f| f.kind as usize);
     Ok(found)
 }
 
-/// The same device in the runtime's words.
+/// Returns the device in the type of the CUDA runtime.
 pub(super) fn cuda_device(found: &DeviceInfo) -> CudaDevice {
     CudaDevice::new(found.index)
 }
 
-/// The same device in the runtime's words.
+/// Returns the device in the type of the wgpu runtime.
 pub(super) fn wgpu_device(found: &DeviceInfo) -> WgpuDevice {
     match found.kind {
         DeviceKind::Discrete => WgpuDevice::DiscreteGpu(found.index),

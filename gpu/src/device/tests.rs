@@ -1,4 +1,4 @@
-//! What cannot be seen from outside: exact rounding, and errors of launches.
+//! Tests of internals: exact rounding, and errors of launches.
 
 use super::device::{Buffer, Device};
 use super::error::{DeviceError, Result};
@@ -35,7 +35,7 @@ fn round_all(values: &Array<f32>, words: &mut Array<u32>, back: &mut Array<f32>,
 #[test]
 fn integer_rounding_is_exact_with_ties_to_even() {
     let stream = Stream::new(12, "fixed", &[]);
-    // Random bits below 2³⁰, and values around every exponent and tie.
+    // Random bits below 2³⁰, and values close to every exponent and tie.
     let mut values: Vec<f32> = (0..20_000)
         .map(|i| f32::from_bits(stream.bits(i) as u32))
         .filter(|x| x.abs() < 1_073_741_824.0)
@@ -50,7 +50,7 @@ fn integer_rounding_is_exact_with_ties_to_even() {
     let n = values.len();
     let input = device.upload(&values);
     let (words, back) = (device.upload(&vec![7_u32; 4 * n]), device.upload(&vec![7.0_f32; n]));
-    // SAFETY: one unit per value, with room for its results.
+    // SAFETY: one thread per value; all buffers have space for its results.
     unsafe {
         round_all::launch_unchecked::<WgpuRuntime>(
             &device.client,
@@ -87,7 +87,7 @@ fn functions(values: &Array<f32>, out: &mut Array<f32>) {
 }
 
 #[test]
-fn exp_and_tanh_are_accurate_on_the_device() {
+fn exp_and_tanh_are_accurate_on_device() {
     let device = vulkan();
     let values: Vec<f32> = (-9000..8800)
         .map(|i| i as f32 * 0.01)
@@ -95,7 +95,7 @@ fn exp_and_tanh_are_accurate_on_the_device() {
         .collect();
     let n = values.len();
     let (input, out) = (device.upload(&values), device.upload(&vec![7.0_f32; 2 * n]));
-    // SAFETY: one unit per value, with room for its results.
+    // SAFETY: one thread per value; all buffers have space for its results.
     unsafe {
         functions::launch_unchecked::<WgpuRuntime>(
             &device.client,
@@ -109,8 +109,8 @@ fn exp_and_tanh_are_accurate_on_the_device() {
     device.read(&out, &mut got).unwrap();
     for (x, [e, t]) in values.iter().zip(got.as_chunks::<2>().0) {
         for (got, exact) in [(*e, libm::exp(f64::from(*x))), (*t, libm::tanh(f64::from(*x)))] {
-            // Devices may flush what is subnormal, and some compilers draw the two parts
-            // of n·ln 2 together, which costs |x| half ulps: little within the clamp.
+            // Devices may flush subnormal numbers to zero. Some compilers merge the two parts of
+            // n·ln 2, which costs |x| half ulps: little within the clamp.
             let error = (f64::from(got) - exact).abs();
             let bar = 5e-7 + 6e-8 * f64::from(x.abs());
             assert!(error <= bar * exact.abs() + 1.2e-38, "{x}: {got:e} for {exact:e}");
@@ -127,7 +127,7 @@ fn greedy(out: &mut Array<f32>, #[comptime] room: usize) {
 }
 
 fn ask_for(device: &Device<WgpuRuntime>, room: usize, out: &Buffer) -> Result<[f32; 32]> {
-    // SAFETY: 32 units write 32 numbers.
+    // SAFETY: 32 threads write 32 numbers.
     unsafe {
         greedy::launch_unchecked::<WgpuRuntime>(
             &device.client,
@@ -154,7 +154,7 @@ fn oversized_launch_is_an_error_not_stale_data() {
 }
 
 #[test]
-fn oversized_buffer_is_refused_with_its_needs() {
+fn oversized_buffer_is_refused_with_size() {
     let device = vulkan();
     let most = device.largest_buffer() / 4;
     let refused = device.empty(most as usize + 1).unwrap_err();
@@ -162,7 +162,7 @@ fn oversized_buffer_is_refused_with_its_needs() {
 }
 
 #[test]
-fn oversized_batch_is_refused_with_its_needs() {
+fn oversized_batch_is_refused_with_size() {
     let mut found = devices(Backend::Vulkan).unwrap().remove(0);
     found.memory = Some(1 << 20);
     let spec = FlowSpec { hidden: vec![8], blocks: 2, ..FlowSpec::reference_study(4) };

@@ -1,20 +1,20 @@
-//! A batch in tiles, and tiles in launches.
+//! Divides a batch into tiles, and tiles into launches.
 
 use super::error::{DeviceError, Result, expect_len};
 use super::{DeviceBatch, Events};
 
-/// Events whose gradient is summed in f32 before it is rounded to integers: part of the
-/// definition of the result, on every device.
+/// Events whose gradient is summed in f32 before it is rounded to integers. It is part of the
+/// definition of the result on every device.
 const TILE_EVENTS: usize = 1024;
 
-/// A run of events of one shard.
+/// A range of events of one shard.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tile {
     pub(crate) shard: usize,
     pub(crate) start: usize,
     pub(crate) count: usize,
-    /// Components of its gradient are usable below this magnitude: the sum of all tiles of
-    /// all shards then fits into 64 bits.
+    /// Components of its gradient are usable below this magnitude. The sum of all tiles of all
+    /// shards then fits into 64 bits.
     pub(crate) bound: f32,
 }
 
@@ -24,6 +24,7 @@ impl Tile {
     }
 }
 
+/// Tiles of a batch, grouped into launches.
 pub(crate) struct TilePlan {
     tiles: Vec<Tile>,
     /// First tile of each launch, and the number of tiles.
@@ -32,7 +33,7 @@ pub(crate) struct TilePlan {
 }
 
 impl TilePlan {
-    /// Tiles of a batch, in launches of at most `most` events.
+    /// Divides a batch into tiles, in launches of at most `most` events.
     pub(crate) fn new(batch: &DeviceBatch, features: usize, most: usize) -> Result<TilePlan> {
         let events = batch.offsets.last().copied().unwrap_or(0);
         match batch.events {
@@ -79,23 +80,24 @@ impl TilePlan {
         Ok(TilePlan { tiles, starts, shards: batch.offsets.len().saturating_sub(1) })
     }
 
-    /// Shards of the batch.
+    /// Returns the number of shards of the batch.
     pub(crate) fn shards(&self) -> usize {
         self.shards
     }
 
+    /// Returns the tiles of each launch that has events.
     pub(crate) fn launches(&self) -> impl Iterator<Item = &[Tile]> {
         self.starts.windows(2).map(|s| &self.tiles[s[0]..s[1]]).filter(|tiles| !tiles.is_empty())
     }
 
-    /// Events and tiles of the largest launches; none without events.
+    /// Returns the largest numbers of events and of tiles in a launch; none without events.
     pub(crate) fn largest(&self) -> Option<(usize, usize)> {
         let events = self.launches().map(|l| l[l.len() - 1].end() - l[0].start).max()?;
         Some((events, self.launches().map(<[Tile]>::len).max()?))
     }
 }
 
-/// 2³⁰ over all tiles of all shards, not above it as f32.
+/// Returns 2³⁰ divided by the tiles of all shards, rounded down to f32.
 fn bound(shards: usize, tiles: usize) -> f32 {
     let exact = f64::from(1u32 << 30) / (shards.max(1) * tiles.max(1)) as f64;
     let near = exact as f32;
@@ -107,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_and_launches_hold_every_event_once() {
+    fn tiles_and_launches_have_every_event_once() {
         let offsets = [0, 1, 1, 1025, 5000];
         let events = vec![0.0; 5000 * 2];
         let batch = DeviceBatch {
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_does_not_fit_together_is_refused() {
+    fn batch_with_mismatched_lengths_is_refused() {
         let batch = DeviceBatch {
             events: Events::Rows(&[0.0; 6]),
             weights: None,

@@ -1,40 +1,44 @@
-//! How the work is shared out on each kind of device. Fixed numbers, not measured at run
-//! time: the same run takes the same kernels. None of them changes a bit of the result.
+//! Launch configurations for each class of device.
+//!
+//! They are constants and not measured at run time, so a repeated run launches the same kernels.
+//! None of them changes a bit of the result.
 
 use super::kernels::gradient::GradientTiling;
 use super::kernels::layered::GemmTiling;
 
-/// Kinds of devices that want different shapes of work.
+/// Class of a device, which selects the launch configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceClass {
     Cuda,
     /// A GPU on Vulkan.
     Vulkan,
-    /// Vulkan computed by the processor: for tests.
+    /// Vulkan emulated by the processor, for tests.
     Software,
 }
 
+/// Sizes of cubes and tiles for one class of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LaunchConfig {
-    /// Units per cube, forward and backward.
+    /// Threads per cube, forward and backward.
     pub(crate) threads: usize,
-    /// Events per unit, forward and inverse.
+    /// Events per thread, forward and inverse.
     pub(crate) forward_events: usize,
-    /// Events per unit, backward.
+    /// Events per thread, backward.
     pub(crate) backward_events: usize,
-    /// Hidden units in shared memory at a time, at most.
+    /// Largest number of hidden units in shared memory at a time.
     pub(crate) tile: usize,
     pub(crate) gradient_tiling: GradientTiling,
-    /// Cubes of the weight gradient that a launch should have at least, if the events
-    /// suffice.
+    /// Smallest number of cubes that a launch of the weight gradient should have, if there are
+    /// enough events.
     pub(crate) cubes: usize,
-    /// Products of networks with several hidden layers.
+    /// Tiling of the matrix products of networks with several hidden layers.
     pub(crate) gemm_tiling: GemmTiling,
 }
 
-/// For P features in the larger half, and processors of the device.
+/// Returns the configuration for `half` features in the larger half, on a device with `processors`
+/// multiprocessors.
 pub(crate) fn launch_config(class: DeviceClass, half: usize, processors: usize) -> LaunchConfig {
-    // What an event or a hidden unit takes of a unit's registers grows with P: as many as fit.
+    // The registers that an event or a hidden unit needs grow with `half`: use as many as fit.
     match class {
         DeviceClass::Cuda => LaunchConfig {
             threads: 128,
@@ -78,7 +82,7 @@ pub(crate) fn launch_config(class: DeviceClass, half: usize, processors: usize) 
     }
 }
 
-/// The largest power of two up to n, at least 1.
+/// Returns the largest power of two that is at most n, and at least 1.
 fn floor_power_of_two(n: usize) -> usize {
     1 << n.max(1).ilog2()
 }

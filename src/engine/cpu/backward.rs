@@ -1,9 +1,10 @@
-//! Gradient of one tile of events: forward keeps each block's transformed inputs and
-//! scales (2 P numbers per block and event), backward recomputes the hidden layer
-//! unit by unit and sums the weight gradients in registers.
+//! Gradient of one tile of events, with fused networks of one hidden layer.
 //!
-//! Order of sums: over the vectors of the tile lane by lane, then over lanes by the
-//! fixed tree, in f32; the tile's sum is rounded to units of 2⁻³² and added to integers.
+//! The forward pass keeps the transformed inputs and scales of each block (2 P numbers per block
+//! and event). The backward pass recomputes the hidden layer unit by unit and sums the weight
+//! gradients in registers. The order of sums is fixed: over the vectors of the tile lane by lane,
+//! then over lanes by the fixed tree, in f32. The sum of the tile is rounded to units of 2⁻³² and
+//! added to integers.
 
 use super::dispatch::vectorised;
 use super::forward::{TOGETHER, couple};
@@ -12,10 +13,10 @@ use super::pass::{Pass, add_group};
 use super::vector::{GROUP, Vector};
 use super::weights::{NetworkSums, Packed, PackedBlock, PackedNetwork, groups};
 
-/// Most groups of a unit: that of 32 features.
+/// Largest number of groups of a unit, for 32 features.
 const MOST_GROUPS: usize = groups(16);
 
-/// Per-thread working space, reused from tile to tile.
+/// Working memory of one thread, reused for each tile.
 #[derive(Debug, Clone)]
 pub struct FusedScratch<const P: usize> {
     pub pass: Pass,
@@ -23,7 +24,7 @@ pub struct FusedScratch<const P: usize> {
     local: Local<P>,
 }
 
-/// What one block's backward pass works on, each (vectors).
+/// Buffers of the backward pass of one block, each (vectors).
 #[derive(Debug, Clone, Default)]
 struct Local<const P: usize> {
     x: Vec<[Lanes; P]>,       // conditioning features
@@ -32,6 +33,7 @@ struct Local<const P: usize> {
     g_x: Vec<[Lanes; P]>,     // ∂L/∂x_a through the networks
 }
 
+/// Gradient sums of one block.
 #[derive(Debug, Clone)]
 pub struct BlockSums {
     pub scale: Option<NetworkSums>,
@@ -39,6 +41,7 @@ pub struct BlockSums {
 }
 
 impl<const P: usize> FusedScratch<P> {
+    /// Allocates working memory for a flow.
     pub fn new(flow: &Packed<P>) -> FusedScratch<P> {
         let sums = |n: &PackedNetwork<P>| NetworkSums::new(n.units.len(), P);
         let of_block = |b: &PackedBlock<P>| BlockSums {
@@ -57,6 +60,7 @@ impl<const P: usize> FusedScratch<P> {
         }
     }
 
+    /// Sets all sums to 0.
     pub fn clear(&mut self) {
         for block in &mut self.sums {
             block.scale.iter_mut().for_each(NetworkSums::clear);
@@ -67,7 +71,7 @@ impl<const P: usize> FusedScratch<P> {
 
 vectorised!(pub fn gradient<P>(flow: &Packed<P>, scratch: &mut FusedScratch<P>) = gradient_body);
 
-/// Adds the loaded tile's gradient to `scratch.sums`, and writes its losses.
+/// Adds the gradient of the loaded tile to `scratch.sums`, and writes its losses.
 #[inline(always)]
 fn gradient_body<V: Vector, const P: usize>(flow: &Packed<P>, scratch: &mut FusedScratch<P>) {
     forward::<V, P>(flow, &mut scratch.pass);
@@ -112,7 +116,7 @@ fn forward_vectors<V: Vector, const P: usize, const K: usize>(
     }
 }
 
-/// One block, from ∂L/∂y to ∂L/∂x; leaves the tile as it was before the block.
+/// Computes ∂L/∂x of one block from ∂L/∂y; restores the tile before the block.
 #[inline(always)]
 fn backward<V: Vector, const P: usize>(
     b: usize,
@@ -151,8 +155,8 @@ fn backward<V: Vector, const P: usize>(
     }
 }
 
-/// Adds this tile's gradient of one network to `sums` and to `g_x`; returns whether a
-/// component was too large or not finite.
+/// Adds this tile's gradient of one network to `sums` and to `g_x`; returns whether a component was
+/// too large or not finite.
 #[inline(always)]
 fn network_backward<V: Vector, const P: usize>(
     network: &PackedNetwork<P>,
@@ -171,7 +175,7 @@ fn network_backward<V: Vector, const P: usize>(
             input[c] = V::splat(unit.input[c]);
             output[c] = V::splat(unit.output[c]);
         }
-        // gradients of the input weights, the bias, the output weights
+        // Gradients of the input weights, the bias, the output weights.
         let (mut of_input, mut of_bias, mut of_output) =
             ([V::splat(0.0); P], V::splat(0.0), [V::splat(0.0); P]);
         for v in 0..x.len() {

@@ -1,9 +1,9 @@
-//! Likelihood and inverse of one tile of events: all blocks at once, the hidden layer
-//! never stored.
+//! Likelihood and inverse of one tile of events: all blocks at once, without storing the hidden
+//! layer.
 //!
-//! A tile holds its events in lanes, feature by feature: `x[d * vectors + v]` is
-//! feature d of events 16 v … 16 v + 15. K vectors go through a network together,
-//! which hides the latency of the multiply-adds; lanes do not mix, so K changes no bit.
+//! A tile has its events in lanes, feature by feature: `x[d * vectors + v]` is feature d of events
+//! 16 v … 16 v + 15. K vectors are evaluated together to hide the latency of the multiply-adds.
+//! Lanes do not mix, so K does not change a bit.
 
 use super::dispatch::vectorised;
 use super::lanes::{self, LANES, Lanes, ZERO};
@@ -11,7 +11,7 @@ use super::vector::Vector;
 use super::weights::{Packed, PackedBlock, PackedNetwork};
 use taiga_flow_gpu::reference::LN_SQRT_2PI;
 
-/// Vectors that go through a network together.
+/// Vectors that are evaluated together.
 pub const TOGETHER: usize = 4;
 
 /// Features of a tile in lanes, padded with zero events.
@@ -36,7 +36,7 @@ impl LaneTile {
         }
     }
 
-    /// Writes one vector of a number per event, without padding, into all events' numbers.
+    /// Copies one vector of numbers per event, without padding, into the numbers of all events.
     #[inline(always)]
     pub fn store_vector(&self, vector: usize, values: &Lanes, all: &mut [f32]) {
         let start = vector * LANES;
@@ -44,7 +44,7 @@ impl LaneTile {
         all[start..end].copy_from_slice(&values.0[..end - start]);
     }
 
-    /// Σ x² of each event, in f64, into `squares` (events).
+    /// Computes Σ x² of each event, in f64, into `squares` (events).
     pub fn squares(&self, features: usize, squares: &mut [f32]) {
         for (e, square) in squares.iter_mut().enumerate() {
             let x = |d: usize| f64::from(self.x[d * self.vectors + e / LANES][e % LANES]);
@@ -52,7 +52,7 @@ impl LaneTile {
         }
     }
 
-    /// Writes the events back, row-major.
+    /// Writes the events, row-major.
     pub fn store(&self, features: usize, rows: &mut [f32]) {
         for (e, row) in rows.chunks_exact_mut(features).enumerate() {
             for (d, value) in row.iter_mut().enumerate() {
@@ -112,7 +112,7 @@ fn log_prob_vectors<V: Vector, const P: usize, const K: usize>(
     }
 }
 
-/// x ← x · exp(s) + μ
+/// Computes x ← x · exp(s) + μ.
 #[inline(always)]
 pub fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     let mut factor = *scale;
@@ -120,7 +120,7 @@ pub fn affine<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     V::fma(V::load(x), V::load(&factor), V::load(shift)).store(x);
 }
 
-/// x ← (x − μ) · exp(−s)
+/// Computes x ← (x − μ) · exp(−s).
 #[inline(always)]
 pub fn affine_back<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     let mut factor = ZERO;
@@ -129,7 +129,7 @@ pub fn affine_back<V: Vector>(x: &mut Lanes, scale: &Lanes, shift: &Lanes) {
     V::mul(V::sub(V::load(x), V::load(shift)), V::load(&factor)).store(x);
 }
 
-/// s = a·tanh(σ/a)
+/// Computes s = a·tanh(σ/a).
 #[inline(always)]
 pub fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
     let mut s = ZERO;
@@ -139,7 +139,7 @@ pub fn clamped<V: Vector>(sigma: V, clamp: f32) -> Lanes {
     s
 }
 
-/// log|det| + log N(z; 0, 1) of one vector of events.
+/// Computes log|det| + log N(z; 0, 1) of one vector of events.
 #[inline(always)]
 pub fn standard_normal<V: Vector>(
     features: usize,
@@ -171,7 +171,7 @@ fn inverse_body<V: Vector, const P: usize>(flow: &Packed<P>, tile: &mut LaneTile
     }
 }
 
-/// s = a·tanh(σ(x_a)/a) and μ(x_a) of K vectors.
+/// Computes s = a·tanh(σ(x_a)/a) and μ(x_a) of K vectors.
 #[inline(always)]
 pub fn couple<V: Vector, const P: usize, const K: usize>(
     block: &PackedBlock<P>,
@@ -204,7 +204,7 @@ pub fn couple<V: Vector, const P: usize, const K: usize>(
     CouplingLanes { scale, shift }
 }
 
-/// One hidden layer of rectified units, summed unit by unit.
+/// Evaluates one hidden layer of rectified units; sums are over ascending units.
 #[inline(always)]
 fn evaluate<V: Vector, const P: usize, const K: usize>(
     network: &PackedNetwork<P>,

@@ -1,5 +1,5 @@
-//! The kernel for networks with one hidden layer: fused, so that the layer is never
-//! stored, at a padding P of at least half of the features.
+//! Kernel for networks with one hidden layer, which is never stored; the padding P is at least half
+//! of the features.
 
 use super::backward::{self, FusedScratch};
 use super::dispatch::Isa;
@@ -10,6 +10,7 @@ use super::weights::Packed;
 use taiga_flow_gpu::layout::Layout;
 use taiga_flow_gpu::spec::FlowSpec;
 
+/// A flow with one hidden layer.
 pub struct FusedKernel<const P: usize> {
     spec: FlowSpec,
     layout: Layout,
@@ -17,7 +18,7 @@ pub struct FusedKernel<const P: usize> {
 }
 
 impl<const P: usize> FusedKernel<P> {
-    /// A flow of `spec` with all parameters zero.
+    /// Creates a flow of `spec` with all parameters zero.
     pub fn new(spec: &FlowSpec) -> FusedKernel<P> {
         let layout = Layout::new(spec);
         let flow = Packed::new(spec, &layout, &vec![0.0; layout.len()]);

@@ -1,9 +1,9 @@
-//! The kernel for networks with any number of hidden layers, of any width: matrix
-//! products on a tile of 256 events, whose activations stay in cache.
+//! Kernel for networks with any number of hidden layers of any width.
 //!
-//! A layer's activations stand feature by feature, events in lanes: `h[j * vectors + v]`.
-//! The gradient keeps each block's transformed inputs and scales on the way forward, and
-//! recomputes the hidden layers of one network at a time on the way back.
+//! It computes matrix products on a tile of 256 events, whose activations stay in cache. The
+//! activations of a layer are stored feature by feature with events in lanes: `h[j * vectors + v]`.
+//! The gradient keeps the transformed inputs and scales of each block in the forward pass. The
+//! backward pass recomputes the hidden layers of one network at a time.
 
 use super::dispatch::{Isa, vectorised};
 use super::forward::{LaneTile, affine, affine_back, clamped, standard_normal};
@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use taiga_flow_gpu::layout::{Dense, Layout};
 use taiga_flow_gpu::spec::{FlowSpec, Network, Split};
 
+/// A flow with any number of hidden layers.
 pub struct General {
     clamp: f32,
     features: usize,
@@ -28,7 +29,7 @@ struct CouplingBlock {
     networks: Vec<(Network, Vec<Layer>)>,
 }
 
-/// The weights of one layer, as they are and transposed.
+/// The weights of one layer, plain and transposed.
 struct Layer {
     forward: Matrix,
     backward: Matrix,
@@ -48,7 +49,7 @@ impl Layer {
     }
 }
 
-/// What the networks of a block make of a tile.
+/// Results of the networks of a block for a tile.
 #[derive(Default)]
 pub struct CouplingWork {
     x: Vec<Lanes>,           // (conditioning features, vectors)
@@ -58,7 +59,7 @@ pub struct CouplingWork {
     log_det: Vec<Lanes>,     // (vectors)
 }
 
-/// Per-thread working space and sums of a gradient.
+/// Working memory and sums of one thread for a gradient.
 pub struct GradientScratch {
     pass: Pass,
     work: CouplingWork,
@@ -71,7 +72,7 @@ pub struct GradientScratch {
 }
 
 impl General {
-    /// A flow of `spec` with all parameters zero.
+    /// Creates a flow of `spec` with all parameters zero.
     pub fn new(spec: &FlowSpec) -> General {
         let layout = Layout::new(spec);
         let network = |b: usize, n: usize| layout.network(b, n).iter().map(Layer::zero).collect();
@@ -89,7 +90,7 @@ impl General {
         General { clamp: spec.scale_clamp, features: spec.features, layout, blocks }
     }
 
-    /// s and μ of a block.
+    /// Computes s and μ of a block.
     fn couple(&self, isa: Isa, block: &CouplingBlock, tile: &LaneTile, work: &mut CouplingWork) {
         let vectors = tile.vectors;
         gather(tile, &block.split.conditioner, &mut work.x);
@@ -111,7 +112,7 @@ impl General {
         }
     }
 
-    /// All blocks, keeping what the way back needs.
+    /// Applies all blocks, and keeps the values for the backward pass.
     fn forward(&self, isa: Isa, pass: &mut Pass, work: &mut CouplingWork) {
         work.start(pass.tile.vectors);
         for (b, block) in self.blocks.iter().enumerate() {
@@ -121,7 +122,7 @@ impl General {
         turn(isa, self.features, &work.log_det, pass);
     }
 
-    /// Block b, from ∂L/∂y to ∂L/∂x; leaves the tile as it was before the block.
+    /// Computes ∂L/∂x of block b from ∂L/∂y; restores the tile before the block.
     fn backward(&self, isa: Isa, b: usize, scratch: &mut GradientScratch) {
         let CouplingBlock { split, networks } = &self.blocks[b];
         let vectors = scratch.pass.tile.vectors;
@@ -142,7 +143,7 @@ impl General {
     }
 }
 
-/// The features of a tile that condition a block.
+/// Copies the conditioning features of a tile.
 fn gather(tile: &LaneTile, features: &[usize], x: &mut Vec<Lanes>) {
     x.clear();
     for d in features {
@@ -150,7 +151,7 @@ fn gather(tile: &LaneTile, features: &[usize], x: &mut Vec<Lanes>) {
     }
 }
 
-/// The rectified hidden layers of a network.
+/// Computes the rectified hidden layers of a network.
 fn run_hidden(
     isa: Isa,
     layers: &[Layer],
@@ -168,8 +169,8 @@ fn run_hidden(
     }
 }
 
-/// Adds the gradient of network (block, number) to its sums, layer by layer from the
-/// last; ∂L/∂ output in `upstream` becomes ∂L/∂ input.
+/// Adds the gradient of network (block, number) to its sums, layer by layer from the last; replaces
+/// the gradient of the output in `upstream` by that of the input.
 fn network_backward(
     isa: Isa,
     layers: &[Layer],

@@ -1,10 +1,11 @@
-//! Sixteen events side by side in memory, and `exp` and `tanh` of them.
+//! Sixteen f32 in memory, one per event, with `exp` and `tanh`.
 //!
-//! The two functions are our own, in plain arithmetic, because the platform's differ
-//! between machines; written lane by lane without branches, which vectorises.
+//! The two functions use plain arithmetic because those of platforms differ between machines. They
+//! have no branches, so the compiler vectorises them.
 
 use std::ops::{Index, IndexMut};
 
+/// Number of events in a vector.
 pub const LANES: usize = 16;
 
 /// One f32 for each of 16 events.
@@ -29,9 +30,9 @@ impl IndexMut<usize> for Lanes {
     }
 }
 
-/// eˣ after Cody and Waite: x = n·ln 2 + r, a polynomial in r, and n into the
-/// exponent in two halves so that subnormal results round once. Beyond the range:
-/// +∞ and 0; NaN stays NaN.
+/// Computes eˣ after Cody and Waite: x = n·ln 2 + r, a polynomial in r, and n added to the exponent
+/// in two halves so that subnormal results round once. Outside the range the result is +∞ or 0; NaN
+/// stays NaN.
 #[inline(always)]
 pub fn exp(x: &mut Lanes) {
     for lane in &mut x.0 {
@@ -45,7 +46,7 @@ fn exp_scalar(x: f32) -> f32 {
     const LN2_LOW: f32 = 1.428_606_8e-6;
     // Adding 1.5·2²³ rounds to an integer and leaves it in the low mantissa bits.
     const SHIFT: f32 = 12_582_912.0;
-    // Bounds beyond which the result is 0 or +∞ anyway keep n within ±160.
+    // Outside these bounds the result is 0 or +∞; they keep n within ±160.
     let clamped = if x > 100.0 { 100.0 } else { x };
     let clamped = if clamped < -110.0 { -110.0 } else { clamped };
     let shifted = clamped.mul_add(std::f32::consts::LOG2_E, SHIFT);
@@ -64,8 +65,8 @@ fn exp_scalar(x: f32) -> f32 {
     y * power(first) * power(k - first)
 }
 
-/// tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with
-/// e = exp(−2|x|) above.
+/// Computes tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with e = exp(−2|x|)
+/// above.
 #[inline(always)]
 pub fn tanh(x: &mut Lanes) {
     for lane in &mut x.0 {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn exp_is_within_2_ulp_over_its_whole_range() {
+    fn exp_is_within_2_ulp_in_its_whole_range() {
         let mut worst = 0.0_f64;
         for bits in (0..=u32::MAX).step_by(1009) {
             let x = f32::from_bits(bits);
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn tanh_is_within_2_ulp_over_its_whole_range() {
+    fn tanh_is_within_2_ulp_in_its_whole_range() {
         let mut worst = 0.0_f64;
         for bits in (0..=u32::MAX).step_by(1009) {
             let x = f32::from_bits(bits);

@@ -1,9 +1,9 @@
-//! The CPU engine: kernels over tiles of events in lanes, threads over tiles. Networks
-//! with one hidden layer have a fused kernel, others a general one.
+//! The CPU engine: kernels for tiles of events in vector lanes, threads for tiles.
 //!
-//! The bits depend on neither the instruction set nor the number of threads: an event's
-//! likelihood is a function of the event, and a tile's gradient is summed by one
-//! thread in a fixed order, then added as integers.
+//! Networks with one hidden layer have a fused kernel, others a general one. The bits depend on
+//! neither the instruction set nor the number of threads: the likelihood of an event is a function
+//! of the event. The gradient of a tile is summed by one thread in a fixed order, then added as
+//! integers.
 
 mod backward;
 mod dispatch;
@@ -28,7 +28,7 @@ use general::General;
 use taiga_flow_gpu::spec::FlowSpec;
 use tiles::{TileKernel, Tiled};
 
-/// One flow on the CPU.
+/// A flow on the CPU.
 pub struct CpuEngine {
     kernel: Box<dyn Kernel>,
     isa: Isa,
@@ -37,7 +37,7 @@ pub struct CpuEngine {
 }
 
 impl CpuEngine {
-    /// An engine for flows of `spec` on `threads` threads, with all parameters zero.
+    /// Creates an engine for flows of `spec` on `threads` threads, with all parameters zero.
     pub fn new(spec: &FlowSpec, threads: usize, isa: Isa) -> Result<CpuEngine> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| {
             Fault::new("cannot start the worker threads")
@@ -91,7 +91,7 @@ impl Engine for CpuEngine {
     }
 
     fn upload_events(&mut self, _: usize, _: &mut dyn Iterator<Item = &[f32]>) -> Result<()> {
-        Ok(()) // it has no room, and asks for rows
+        Ok(()) // its capacity is 0, so batches contain rows
     }
 
     fn begin(&mut self, weights: &Weights, shards: usize) -> Result<()> {
@@ -112,7 +112,7 @@ impl Engine for CpuEngine {
 
     fn collect(&mut self, loss: &mut [f64]) -> Result<u64> {
         let training = self.training.as_mut().ok_or_else(not_training)?;
-        training.begin_batch(); // a step without batches has no sums
+        training.begin_batch(); // a step without batches has sums of 0
         training.complete = true;
         loss.fill(0.0);
         loss.iter_mut().zip(&training.loss).for_each(|(loss, of_step)| *loss = *of_step);
@@ -144,25 +144,25 @@ impl Engine for CpuEngine {
     }
 }
 
-/// The rows of a batch: this engine holds no events.
+/// Returns the rows of a batch: this engine stores no events.
 fn rows<'a>(batch: &Batch<'a>) -> Result<RowBatch<'a>> {
     match batch.events {
         Events::Rows(events) => {
             Ok(RowBatch { events, weights: batch.weights, offsets: batch.offsets })
         }
-        Events::Held { .. } => Err(Fault::new("the engine on the processor holds no events")
-            .advice("this is a mistake in the program: report it")
+        Events::Held { .. } => Err(Fault::new("the CPU engine stores no events")
+            .advice("this is a bug in taiga-flow: please report it")
             .internal()),
     }
 }
 
 fn not_training() -> crate::error::Error {
     Fault::new("no weights to train were given")
-        .advice("this is a mistake in the program: report it")
+        .advice("this is a bug in taiga-flow: please report it")
         .internal()
 }
 
-/// A batch whose events are at hand.
+/// A batch with its rows.
 #[derive(Debug, Clone, Copy)]
 struct RowBatch<'a> {
     events: &'a [f32],
@@ -170,7 +170,7 @@ struct RowBatch<'a> {
     offsets: &'a [usize],
 }
 
-/// What the engine is made of: a kernel for some kind of network.
+/// Arithmetic of the engine for some kind of network, on all tiles.
 trait Kernel: Send + Sync {
     fn set_params(&mut self, params: &[f32]);
     fn log_prob(&self, isa: Isa, events: &[f32], out: &mut [f32]);
@@ -186,8 +186,8 @@ trait Kernel: Send + Sync {
     ) -> Result<()>;
 }
 
-/// The fused kernel with the least padding that holds half of the features, for one
-/// hidden layer; else the general one.
+/// Creates the fused kernel with the least padding for half of the features if there is one hidden
+/// layer, else the general kernel.
 fn kernel(spec: &FlowSpec, threads: usize) -> Box<dyn Kernel> {
     if spec.hidden.len() > 1 {
         return tiled(spec, threads, General::new(spec));

@@ -1,13 +1,14 @@
-//! One tile on its way forward and back through the blocks, the same for every kernel:
-//! what is kept of each block (transformed inputs and scales), the losses, and ∂L/∂x
-//! walking backward.
+//! Forward and backward pass of one tile through the blocks, for every kernel.
 //!
-//! Kept values of block b stand at `kept(b, c, v)`: its c-th transformed feature, vector v.
+//! It keeps the transformed inputs and scales of each block, the losses, and ∂L/∂x during the
+//! backward pass. Kept values of block b are at `kept(b, c, v)`: its c-th transformed feature,
+//! vector v.
 
 use super::forward::{LaneTile, affine, standard_normal};
 use super::lanes::{self, LANES, Lanes, ZERO};
 use super::vector::{GROUP, Vector};
 
+/// State of a pass.
 #[derive(Debug, Clone, Default)]
 pub struct Pass {
     pub tile: LaneTile,
@@ -21,11 +22,11 @@ pub struct Pass {
     width: usize,         // transformed features of a block, padded
     input: Vec<Lanes>,    // (blocks, width, vectors) transformed features before the block
     scale: Vec<Lanes>,    // (blocks, width, vectors)
-    upstream: Vec<Lanes>, // (features, vectors) ∂L/∂x, walking backward
+    upstream: Vec<Lanes>, // (features, vectors) ∂L/∂x
 }
 
 impl Pass {
-    /// For blocks that transform at most `width` features.
+    /// Creates a pass for blocks that transform at most `width` features.
     pub fn new(blocks: usize, width: usize) -> Pass {
         Pass { blocks, width, ..Pass::default() }
     }
@@ -52,7 +53,7 @@ impl Pass {
         (b * self.width + c) * self.tile.vectors + v
     }
 
-    /// Block b transforms feature d, its c-th, of one vector of events.
+    /// Applies block b to feature d, its c-th, of one vector of events.
     #[inline(always)]
     pub fn transform<V: Vector>(
         &mut self,
@@ -68,7 +69,8 @@ impl Pass {
         affine::<V>(x, scale, shift);
     }
 
-    /// The losses of one vector of events, and where the way back starts.
+    /// Computes the losses of one vector of events, and the gradient at which the backward pass
+    /// starts.
     #[inline(always)]
     pub fn turn<V: Vector>(&mut self, features: usize, v: usize, log_det: V) {
         let vectors = self.tile.vectors;
@@ -83,7 +85,7 @@ impl Pass {
         }
     }
 
-    /// Takes back what `transform` did, in the tile and to ∂L/∂x; returns ∂L/∂σ and ∂L/∂μ.
+    /// Reverts `transform` in the tile and applies it to ∂L/∂x; returns ∂L/∂σ and ∂L/∂μ.
     #[inline(always)]
     pub fn transform_back<V: Vector>(
         &mut self,
@@ -105,7 +107,7 @@ impl Pass {
         (V::mul(g_s, slope), g)
     }
 
-    /// Adds what came back through the networks to ∂L/∂x of feature d.
+    /// Adds the gradient through the networks to ∂L/∂x of feature d.
     #[inline(always)]
     pub fn add_upstream<V: Vector>(&mut self, d: usize, v: usize, g: &Lanes) {
         let total = &mut self.upstream[d * self.tile.vectors + v];

@@ -1,9 +1,9 @@
-//! Matrix products on a tile, and the gradients of their matrices, for any shape.
+//! Matrix products on a tile, and the gradients of the matrices, for any shape.
 //!
-//! Both are sums of rank-one updates, some rows by some vectors at a time in registers:
-//! of matrix columns and feature rows (products), or of single events (gradients, whose
-//! lanes are inputs). Every number is one chain of multiply-adds over ascending columns
-//! or events, so that how many are in registers together changes no bit.
+//! Both are sums of rank-one updates in registers, for several rows and vectors at a time: of
+//! matrix columns and feature rows (products), or of single events (gradients, whose lanes are
+//! inputs). Every number is one chain of multiply-adds over ascending columns or events, so the
+//! number of rows and vectors in registers does not change a bit.
 
 use super::dispatch::vectorised;
 use super::lanes::{LANES, Lanes, ZERO};
@@ -11,7 +11,7 @@ use super::pass::add_group;
 use super::vector::{GROUP, Vector};
 use taiga_flow_gpu::layout::Dense;
 
-/// Rows in registers together: with 4 vectors of sums each where there are 32 registers.
+/// Rows in registers at a time; with 4 vectors each, their sums fit into 32 registers.
 const ROWS: usize = 6;
 
 /// A matrix with a start value for each row.
@@ -24,6 +24,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Creates a matrix of zeros.
     pub fn zero(rows: usize, columns: usize) -> Matrix {
         let blocks = rows.div_ceil(ROWS);
         let (values, start) = (vec![[0.0; ROWS]; blocks * columns], vec![[0.0; ROWS]; blocks]);
@@ -34,7 +35,7 @@ impl Matrix {
         self.rows
     }
 
-    /// Takes the weights of a layer, and its biases as start values.
+    /// Loads the weights of a layer, and its biases as start values.
     pub fn load(&mut self, layer: &Dense, params: &[f32]) {
         let weight = &params[layer.weight.clone()];
         for (row, from) in weight.chunks_exact(self.columns).enumerate() {
@@ -48,7 +49,7 @@ impl Matrix {
         }
     }
 
-    /// Takes the weights of a layer, inputs as rows; the start values stay zero.
+    /// Loads the weights of a layer, inputs as rows; the start values stay zero.
     pub fn load_transposed(&mut self, layer: &Dense, params: &[f32]) {
         let weight = &params[layer.weight.clone()];
         for (column, from) in weight.chunks_exact(self.rows).enumerate() {
@@ -60,7 +61,7 @@ impl Matrix {
     }
 }
 
-/// What happens to a product before it is stored.
+/// Operation on a product before it is stored.
 #[derive(Debug, Clone, Copy)]
 pub enum Finish<'a> {
     Plain,
@@ -89,7 +90,7 @@ vectorised!(pub fn multiply(
     out: &mut [Lanes], // (rows, vectors)
 ) = multiply_body);
 
-/// out[r] = start[r] + Σ_c matrix[r, c] · x[c]
+/// Computes out[r] = start[r] + Σ_c matrix[r, c] · x[c].
 #[inline(always)]
 fn multiply_body<V: Vector>(
     matrix: &Matrix,
@@ -136,8 +137,8 @@ fn multiply_block<V: Vector, const K: usize>(
     }
 }
 
-/// sums[r] + column[r] · x. By value, and with no way out but a panic: anything that needs
-/// the sums in memory would have them stored at every turn.
+/// Computes sums[r] + column[r] · x. The sums are passed by value, and the only early exit is a
+/// panic. Otherwise the compiler would keep the sums in memory and store them in every iteration.
 #[inline(always)]
 fn add_outer<V: Vector, const K: usize>(
     column: &[f32; ROWS],
@@ -158,8 +159,8 @@ fn add_outer<V: Vector, const K: usize>(
     sums
 }
 
-/// Features by events → events by features: (rows, vectors) to (16 · vectors, vectors of
-/// rows), padded with zeros.
+/// Transposes features by events to events by features: (rows, vectors) to (16 · vectors, vectors
+/// of rows), padded with zeros.
 pub fn transpose(x: &[Lanes], vectors: usize, out: &mut Vec<Lanes>) {
     let rows = x.len() / vectors;
     let width = rows.div_ceil(LANES);
@@ -188,6 +189,7 @@ pub struct LayerSums {
 }
 
 impl LayerSums {
+    /// Creates sums of 0 for a layer.
     pub fn new(layer: &Dense) -> LayerSums {
         let width = layer.inputs.div_ceil(LANES);
         LayerSums {
@@ -197,12 +199,13 @@ impl LayerSums {
         }
     }
 
+    /// Sets all sums to 0.
     pub fn clear(&mut self) {
         self.weight.fill([0; GROUP]);
         self.bias.fill([0; GROUP]);
     }
 
-    /// Adds to flat sums, at the places the layout gives.
+    /// Adds the sums to flat ones, at the positions in the layout.
     pub fn add_to(&self, layer: &Dense, flat: &mut [i64]) {
         let rows = self.weight.as_flattened().chunks_exact(self.width * LANES);
         for (to, row) in flat[layer.weight.clone()].chunks_exact_mut(layer.inputs).zip(rows) {
@@ -293,7 +296,7 @@ fn gradient_block<V: Vector, const K: usize>(
     unusable
 }
 
-/// Adds Σ_events u of at most eight rows: lane by lane over the vectors, then over lanes.
+/// Adds Σ_events u of at most eight rows: first lane by lane over the vectors, then over lanes.
 #[inline(always)]
 fn bias_gradient<V: Vector>(
     u: &[Lanes],

@@ -1,4 +1,4 @@
-//! The CPU engine against the f64 reference, on random networks and events.
+//! Tests of the CPU engine against the f64 reference, on random networks and events.
 
 use super::*;
 use taiga_flow_gpu::layout::Layout;
@@ -43,7 +43,8 @@ fn specs() -> Vec<FlowSpec> {
     specs
 }
 
-/// Several hidden layers, of widths that fill neither registers nor vectors.
+/// Returns specifications with several hidden layers, of widths that fill neither registers nor
+/// vectors.
 fn deep_specs(base: &FlowSpec) -> Vec<FlowSpec> {
     let deep =
         |features, hidden: &[usize]| FlowSpec { features, hidden: hidden.into(), ..base.clone() };
@@ -62,7 +63,7 @@ fn row_f64(row: &[f32]) -> Vec<f64> {
 }
 
 #[test]
-fn log_prob_agrees_with_reference_at_odd_sizes() {
+fn log_prob_matches_reference_at_odd_sizes() {
     for (n, spec) in specs().iter().enumerate() {
         let params = random_params(spec, n as u64);
         let reference: ReferenceFlow = ReferenceFlow::new(spec, &params);
@@ -120,7 +121,7 @@ fn reference_gradient(
 }
 
 #[test]
-fn gradients_agree_with_reference_at_odd_sizes() {
+fn gradients_match_reference_at_odd_sizes() {
     for (n, spec) in specs().iter().enumerate() {
         let params = random_params(spec, 60 + n as u64);
         let engine = engine(spec, &params, 2, Isa::detect());
@@ -208,7 +209,7 @@ fn bits_are_equal_on_any_isa_and_threads() {
 }
 
 #[test]
-fn a_nan_in_one_event_touches_only_that_event() {
+fn nan_in_one_event_affects_only_that_event() {
     for hidden in [vec![512], vec![65, 33]] {
         let spec = FlowSpec { hidden, ..FlowSpec::reference_study(6) };
         let params = random_params(&spec, 4);
@@ -262,7 +263,7 @@ fn both_kernels_agree_on_one_hidden_layer() {
         engine.gradient(&batch, &mut sums, &mut [0.0]).unwrap();
         (log_prob, sums.values)
     });
-    // One chain of multiply-adds per number in either kernel: the same bits.
+    // Each number is one chain of multiply-adds in either kernel: the same bits.
     assert_eq!(outcomes[0].0, outcomes[1].0);
     let norm = outcomes[0].1.iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
     let pairs = outcomes[0].1.iter().zip(&outcomes[1].1);

@@ -1,9 +1,8 @@
-//! Threads over tiles of events, the same for every kernel.
+//! Distributes tiles of events to threads, for every kernel.
 //!
-//! A kernel says what happens to one tile. Here the tiles of a batch are handed to
-//! threads, and what a thread has summed is added as integers: which thread took which
-//! tile changes no bit. The events of a tile belong to one shard, counted from its
-//! start, so that a sum depends neither on the other shards nor on the threads.
+//! A kernel defines the arithmetic on one tile. The sums of a thread are added as integers, so the
+//! assignment of tiles to threads does not change a bit. The events of a tile belong to one shard,
+//! counted from its start, so a sum depends neither on other shards nor on the threads.
 
 use super::dispatch::Isa;
 use super::forward::LaneTile;
@@ -16,27 +15,30 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-/// Events of one shard whose gradient is summed in f32 before it is rounded and added
-/// as integers; part of the definition of a sum, like the order of shards.
+/// Events of one shard whose gradient is summed in f32 before it is rounded and added as integers.
+/// Like the order of shards, it is part of the definition of a sum.
 pub const GRADIENT_TILE: usize = 256;
 
-/// The arithmetic on one tile.
+/// Arithmetic on one tile.
 pub trait TileKernel: Send + Sync {
-    /// Working space of a thread that scores or inverts.
+    /// Working memory of a thread for scores and inverses.
     type Work: Default + Send;
-    /// Working space and sums of a thread during a gradient.
+    /// Working memory and sums of a thread for gradients.
     type Scratch: Send;
-    /// Events a thread scores at a time.
+    /// Events that a thread scores at a time.
     const SCORE_TILE: usize;
 
+    /// Sets the parameters (flat, see `Layout`).
     fn set_params(&mut self, params: &[f32]);
-    /// log p of the tile's events into `out` (events); leaves their latent points in the
-    /// tile.
+    /// Computes log p of the tile's events into `out` (events); the tile then has their latent
+    /// points.
     fn log_prob(&self, isa: Isa, tile: &mut LaneTile, work: &mut Self::Work, out: &mut [f32]);
-    /// Turns latent points into events.
+    /// Replaces latent points by events.
     fn inverse(&self, isa: Isa, tile: &mut LaneTile, work: &mut Self::Work);
 
+    /// Creates working memory with sums of 0.
     fn scratch(&self) -> Self::Scratch;
+    /// Returns the pass of the scratch memory.
     fn pass(scratch: &mut Self::Scratch) -> &mut Pass;
     /// Sets all sums to zero.
     fn clear(scratch: &mut Self::Scratch);
@@ -46,20 +48,20 @@ pub trait TileKernel: Send + Sync {
     fn collect(&self, scratch: &Self::Scratch, flat: &mut [i64]);
 }
 
-/// A kernel on all tiles.
+/// A kernel with the working memory of all threads.
 pub struct Tiled<T: TileKernel> {
     features: usize,
     kernel: T,
     workers: Vec<Mutex<TileWorker<T::Scratch>>>, // (threads)
 }
 
-/// What one thread owns during a gradient.
+/// Memory of one thread for a gradient.
 struct TileWorker<S> {
     scratch: S,
     unusable: u64,
 }
 
-/// Some events of one shard.
+/// Events of one shard that form a tile.
 struct TileOf {
     shard: usize,
     events: Range<usize>,
@@ -67,10 +69,11 @@ struct TileOf {
 }
 
 impl<T: TileKernel> Tiled<T> {
-    /// Tiles that a thread takes at a time, of some milliseconds: where other work holds a
-    /// thread up, the others take what it has not begun.
+    /// Tiles that a thread takes at a time, some milliseconds of work. If other work delays a
+    /// thread, other threads take the tiles that it has not started.
     const TILES_TOGETHER: usize = 4096 / T::SCORE_TILE;
 
+    /// Creates working memory for `threads` threads.
     pub fn new(features: usize, threads: usize, kernel: T) -> Tiled<T> {
         let workers = (0..threads)
             .map(|_| Mutex::new(TileWorker { scratch: kernel.scratch(), unusable: 0 }))
@@ -78,7 +81,7 @@ impl<T: TileKernel> Tiled<T> {
         Tiled { features, kernel, workers }
     }
 
-    /// Adds one tile's gradient to `worker`; returns its loss.
+    /// Adds the gradient of one tile to `worker`; returns its loss.
     fn tile(
         &self,
         isa: Isa,
@@ -96,7 +99,7 @@ impl<T: TileKernel> Tiled<T> {
         pass.loss.iter().map(|l| f64::from(*l)).sum()
     }
 
-    /// One thread's share of the tiles: (tile, loss).
+    /// Processes tiles on one thread until none are left; returns (tile, loss).
     fn work(
         &self,
         isa: Isa,
@@ -116,7 +119,7 @@ impl<T: TileKernel> Tiled<T> {
     }
 }
 
-/// The tiles of all shards. The tiles of a shard share its bound, so that no sum of all
+/// Returns the tiles of all shards. The tiles of a shard share its bound, so that no sum of all
 /// shards can overflow.
 fn tiles(offsets: &[usize], bound: f64) -> Vec<TileOf> {
     let mut tiles = Vec::new();
@@ -181,7 +184,7 @@ impl<T: TileKernel> Kernel for Tiled<T> {
         sums: &mut FixedSum,
         loss: &mut [f64],
     ) -> Result<()> {
-        let died = || Fault::new("a worker thread died").internal();
+        let died = || Fault::new("a worker thread panicked").internal();
         let tiles = tiles(batch.offsets, sums.bound());
         let next = AtomicUsize::new(0);
         let losses: Vec<Vec<(usize, f64)>> =

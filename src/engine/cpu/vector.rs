@@ -1,37 +1,43 @@
-//! Sixteen numbers in the registers of each instruction set, behind one trait.
+//! Vectors of sixteen f32 in the registers of each instruction set, with one trait.
 //!
-//! The kernels are written once, over [`Vector`]; every operation rounds like its plain
-//! counterpart lane by lane, so all implementations give the same bits. Written with
-//! intrinsics because the compiler's own vectorisation of such loops came and went with
-//! unrelated changes, at a cost of up to fifty times.
+//! The kernels are generic over [`Vector`]. Every operation rounds each lane like its scalar
+//! counterpart, so all implementations give the same bits. The code uses intrinsics because
+//! automatic vectorisation of such loops changed with unrelated edits, at a cost of up to a factor
+//! of fifty.
 
 use super::lanes::{LANES, Lanes};
 
 /// Vectors whose lanes are summed together.
 pub const GROUP: usize = 8;
 
-/// Sixteen f32. The methods must be inlined into a function that is compiled for the
-/// instruction set (see `dispatch`), which is why they are `inline(always)`.
+/// Sixteen f32. The methods are `inline(always)`, because they must be inlined into a function that
+/// is compiled for the instruction set (see `vectorised`).
 pub trait Vector: Copy {
-    /// Whether 24 sums and what they need fit into the registers at once, or only 6.
+    /// Whether the registers have space for 24 sums and their inputs, or only for 6.
     const MANY: bool;
+    /// Returns a vector with x in all lanes.
     fn splat(x: f32) -> Self;
+    /// Loads sixteen aligned numbers.
     fn load(from: &Lanes) -> Self;
+    /// Stores sixteen aligned numbers.
     fn store(self, to: &mut Lanes);
-    /// a · b + c, rounded once.
+    /// Computes a · b + c, rounded once.
     fn fma(a: Self, b: Self, c: Self) -> Self;
+    /// Computes a + b.
     fn add(a: Self, b: Self) -> Self;
+    /// Computes a − b.
     fn sub(a: Self, b: Self) -> Self;
+    /// Computes a · b.
     fn mul(a: Self, b: Self) -> Self;
-    /// max(a, 0); a NaN becomes 0.
+    /// Computes max(a, 0); a NaN becomes 0.
     fn relu(a: Self) -> Self;
-    /// g where a > 0, else 0.
+    /// Selects g where a > 0, else 0.
     fn where_positive(a: Self, g: Self) -> Self;
-    /// Sums over the lanes of eight vectors, each by the tree 16 → 8 → 4 → 2 → 1 that
-    /// adds lane i + half to lane i.
+    /// Sums the lanes of each of eight vectors, by the tree 16 → 8 → 4 → 2 → 1 that adds lane i +
+    /// half to lane i.
     fn sum_lanes(group: &[Self; GROUP]) -> [f32; GROUP];
-    /// Adds sums, in units of 2⁻³² and rounded to nearest even, to integers. Sums must
-    /// be below 2³¹ in magnitude; others (and NaN) add something that must not be used.
+    /// Adds sums, rounded to nearest even in units of 2⁻³², to integers. Sums must be below 2³¹ in
+    /// magnitude; the result for others (and NaN) must not be used.
     #[inline(always)]
     fn add_fixed(sums: &[f32; GROUP], fixed: &mut [i64; GROUP]) {
         for (sum, total) in sums.iter().zip(fixed) {
@@ -41,7 +47,7 @@ pub trait Vector: Copy {
     }
 }
 
-/// Plain Rust, for machines without the sets below.
+/// Plain Rust, for processors without the sets below.
 #[derive(Clone, Copy)]
 pub struct Portable([f32; LANES]);
 
@@ -253,11 +259,11 @@ mod x86 {
         }
     }
 
-    /// Sums over the eight lanes of each of eight registers: lane i + 4 to lane i, then
-    /// i + 2, then i + 1, several registers at a time.
+    /// Sums the eight lanes of each of eight registers: lane i + 4 to lane i, then i + 2, then i +
+    /// 1, several registers at a time.
     ///
     /// # Safety
-    /// The machine has AVX2.
+    /// The processor has AVX2.
     #[inline(always)]
     unsafe fn sum_eight(v: &[__m256; GROUP]) -> [f32; GROUP] {
         unsafe {
@@ -269,7 +275,7 @@ mod x86 {
             };
             let (ae, bf) = (fours(v[0], v[4]), fours(v[1], v[5]));
             let (cg, dh) = (fours(v[2], v[6]), fours(v[3], v[7]));
-            // within each half: two lanes of p, two of q
+            // Within each half: two lanes of p, two of q.
             let twos = |p, q| {
                 let low = _mm256_shuffle_ps::<0b01_00_01_00>(p, q);
                 let high = _mm256_shuffle_ps::<0b11_10_11_10>(p, q);

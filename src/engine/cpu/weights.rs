@@ -1,9 +1,9 @@
-//! Parameters as the kernels read them: per hidden unit its input weights, bias and
-//! output weights side by side, padded with zeros to P inputs and P outputs.
+//! Parameters in the order in which the kernels read them.
 //!
-//! A padded input is zero and has weight zero, so fma(0, 0, c) = c leaves sums as
-//! they are: the bits do not depend on the padding. Gradients come in the same order,
-//! as integers, in groups that fill a register.
+//! Each hidden unit has its input weights, bias and output weights in one place, padded with zeros
+//! to P inputs and P outputs. A padded input is zero and has weight zero, and fma(0, 0, c) = c, so
+//! the bits do not depend on the padding. Gradients are in the same order, as integers, in groups
+//! that fill a register.
 
 use super::vector::GROUP;
 use taiga_flow_gpu::layout::{Dense, Layout};
@@ -25,6 +25,7 @@ pub struct PackedNetwork<const P: usize> {
     pub output_bias: [f32; P],
 }
 
+/// One coupling block, packed.
 #[derive(Debug, Clone)]
 pub struct PackedBlock<const P: usize> {
     pub split: Split,
@@ -33,7 +34,7 @@ pub struct PackedBlock<const P: usize> {
     pub shift: PackedNetwork<P>,
 }
 
-/// A whole flow, packed. The padding P is at least the larger half of the features.
+/// A whole flow, packed. The padding P is at least half of the features, rounded up.
 #[derive(Debug, Clone)]
 pub struct Packed<const P: usize> {
     pub features: usize,
@@ -42,6 +43,7 @@ pub struct Packed<const P: usize> {
 }
 
 impl<const P: usize> Packed<P> {
+    /// Packs the flat parameters of `spec`.
     pub fn new(spec: &FlowSpec, layout: &Layout, params: &[f32]) -> Packed<P> {
         let blocks = (0..spec.blocks)
             .map(|block| {
@@ -81,28 +83,30 @@ fn pack_network<const P: usize>(layers: &[Dense], params: &[f32]) -> PackedNetwo
     PackedNetwork { units, output_bias }
 }
 
-/// Groups that hold the 2 P + 1 gradients of a unit (inputs, bias, outputs), or the P of
-/// the output bias.
+/// Returns the number of groups for the 2 P + 1 gradients of a unit (inputs, bias, outputs); they
+/// also fit the P of the output bias.
 pub const fn groups(p: usize) -> usize {
     (2 * p + 1).div_ceil(GROUP)
 }
 
-/// Fixed-point gradient sums of one network, a unit after the other, then the output bias.
+/// Fixed-point gradient sums of one network: all units in order, then the output bias.
 #[derive(Debug, Clone)]
 pub struct NetworkSums {
     pub fixed: Vec<[i64; GROUP]>, // ((hidden + 1) · groups)
 }
 
 impl NetworkSums {
+    /// Creates sums of 0.
     pub fn new(hidden: usize, p: usize) -> NetworkSums {
         NetworkSums { fixed: vec![[0; GROUP]; (hidden + 1) * groups(p)] }
     }
 
+    /// Sets all sums to 0.
     pub fn clear(&mut self) {
         self.fixed.fill([0; GROUP]);
     }
 
-    /// Adds to flat sums, at the places the layout gives.
+    /// Adds the sums to flat ones, at the positions in the layout.
     pub fn add_to(&self, layers: &[Dense], p: usize, flat: &mut [i64]) {
         let (first, last) = (&layers[0], &layers[1]);
         let width = groups(p) * GROUP;

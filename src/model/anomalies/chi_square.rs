@@ -1,9 +1,10 @@
 //! Quantiles of χ² by bisection of the regularised incomplete gamma function.
 //!
-//! P(a, x) is summed as its series (Abramowitz and Stegun 1964, 6.5.29), which converges
-//! for all x; a few hundred terms are enough for the dimensions of flows.
+//! P(a, x) is computed by its series (Abramowitz and Stegun 1964, 6.5.29), which converges for all
+//! x. A few hundred terms are enough for the dimensions of flows.
 
-/// The value that a share `probability` of χ² with so many degrees of freedom stays below.
+/// Returns the value below which χ² with `degrees` degrees of freedom has probability
+/// `probability`.
 pub fn quantile(degrees: usize, probability: f64) -> f64 {
     let (mut low, mut high) = (0.0, degrees as f64 + 4.0);
     while distribution(degrees, high) < probability && high < 1e4 {
@@ -20,7 +21,7 @@ pub fn quantile(degrees: usize, probability: f64) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// Share of χ² with so many degrees of freedom below x: P(k/2, x/2).
+/// Returns the probability of χ² with `degrees` degrees of freedom below x: P(k/2, x/2).
 fn distribution(degrees: usize, x: f64) -> f64 {
     let (a, x) = (0.5 * degrees as f64, 0.5 * x);
     if x <= 0.0 {
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_tables() {
+    fn quantiles_match_published_tables() {
         // 95.45 % within two sigma; NIST/SEMATECH handbook, table 1.3.6.7.4.
         for (degrees, probability, value) in [
             (1, 0.95, 3.841),

@@ -1,10 +1,10 @@
-//! Synthetic anomalies: events that stand for what the normal class is not.
+//! Synthetic anomalies: events that represent everything except the normal class.
 //!
-//! An anomaly is made from a normal event by one generator of a weighted mixture. Every
-//! draw comes from a stream that the caller names by (seed, epoch, event), so that it
-//! does not depend on ranks or on what else was drawn. Events are scaled features, row by
-//! row; what physics asks about (widths, angles) is worked out from them and back. A
-//! draw that no telescope could have recorded is made again: see [`AnomalyMaker::is_valid`].
+//! One generator of a weighted mixture makes an anomaly from a normal event. Every draw comes from
+//! a stream that the caller names by (seed, epoch, event), so it depends neither on ranks nor on
+//! other draws. Events are scaled features, row by row; physical conditions (widths, angles) are
+//! checked on the quantities. A draw that no telescope could have recorded is repeated: see
+//! [`AnomalyMaker::is_valid`].
 
 mod chi_square;
 mod physics;
@@ -20,12 +20,12 @@ use taiga_flow_gpu::random::Stream;
 /// Words of a stream that one attempt may use.
 const WORDS: u64 = 256;
 
-/// What normal events tell the generators.
+/// Statistics of normal events that the generators use.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NormalStatistics {
-    /// Coordinate of con2 from size, width and length; absent if one of them is no feature.
+    /// Regression of con2 on size, width and length; absent if one of them is not a feature.
     pub con2: Option<Regression>,
-    /// Quantile of dist of each physics generator, in the order of the mixture [deg].
+    /// Quantile of dist for each physics generator, in the order of the mixture [deg].
     pub dist: Vec<f64>,
 }
 
@@ -44,18 +44,19 @@ enum AnomalySource<'a> {
     Physics(PhysicsMaker),
 }
 
-/// What became of an event.
+/// Result of one attempt to make an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnomalyOutcome {
-    /// The anomaly is there.
+    /// The output is an anomaly.
     Whole,
-    /// A latent point is there, for the inverse flow.
+    /// The output is a latent point, for the inverse flow.
     Latent { below_quantile: bool },
-    /// No attempt gave a possible event.
+    /// No attempt gave a valid event.
     Nothing,
 }
 
 impl<'a> AnomalyMaker<'a> {
+    /// Creates the mixture of `anomalies` for these features.
     pub fn new(
         anomalies: &'a Anomalies,
         features: &'a [ScaledFeature],
@@ -81,8 +82,8 @@ impl<'a> AnomalyMaker<'a> {
         AnomalyMaker { features, selection, attempts: anomalies.attempts, draws }
     }
 
-    /// Writes an anomaly made from `event` into `out`, both (features). `partner` gives
-    /// another normal event for a number in 0 … 1, `filed` an event of the files of anomalies.
+    /// Writes an anomaly made from `event` into `out`, both (features). `partner` returns a
+    /// different normal event for a number in 0 … 1, `filed` an event of the files of anomalies.
     pub fn make<'e>(
         &self,
         stream: Stream,
@@ -121,7 +122,7 @@ impl<'a> AnomalyMaker<'a> {
         AnomalyOutcome::Nothing
     }
 
-    /// An event as it stands in a file, with signs for what is signed.
+    /// Copies an event of a file, with random signs for signed features.
     fn take(&self, draw: AttemptDraws, row: &[f32], out: &mut [f32]) {
         out.copy_from_slice(row);
         for (d, (x, feature)) in out.iter_mut().zip(self.features).enumerate() {
@@ -132,8 +133,8 @@ impl<'a> AnomalyMaker<'a> {
         }
     }
 
-    /// Whether a telescope could have recorded the event: width ≤ length, 0 ≤ alpha ≤ 90
-    /// deg, 0 < con2 ≤ 1, nothing negative that cannot be, inside the cuts.
+    /// Returns whether a telescope could have recorded the event: width ≤ length, 0 ≤ alpha ≤ 90
+    /// deg, 0 < con2 ≤ 1, no negative lengths, inside the cuts.
     pub fn is_valid(&self, event: &[f32]) -> bool {
         let quantities: Vec<f64> =
             self.features.iter().zip(event).map(|(f, z)| f.quantity(*z)).collect();
@@ -158,7 +159,7 @@ impl<'a> AnomalyMaker<'a> {
             && self.selection.inside(&quantities)
     }
 
-    /// The quantile of normal log p that low-density candidates must stay below.
+    /// Returns the quantile of normal log p below which low-density candidates must be.
     pub fn low_density_quantile(anomalies: &Anomalies) -> Option<f64> {
         anomalies.generators.iter().find_map(|d| match d.generator {
             Generator::LowDensity { quantile, .. } => Some(quantile),
@@ -167,7 +168,7 @@ impl<'a> AnomalyMaker<'a> {
     }
 }
 
-/// The random numbers of one attempt.
+/// Random numbers of one attempt.
 #[derive(Debug, Clone, Copy)]
 struct AttemptDraws {
     stream: Stream,
@@ -179,13 +180,13 @@ impl AttemptDraws {
         self.stream.uniform(self.first + n as u64)
     }
 
-    /// Apart from the uniform ones of the same attempt.
+    /// Draws a normal number, independent of the uniform ones of the same attempt.
     fn normal(self, n: usize) -> f64 {
         self.stream.normal(u64::midpoint(self.first, WORDS / 2) + n as u64)
     }
 }
 
-/// A latent point with a radius beyond the quantile of χ² (D degrees of freedom).
+/// Draws a latent point with a radius beyond the quantile of χ² (D degrees of freedom).
 fn shell(draw: AttemptDraws, quantile: f64, out: &mut [f32]) {
     let direction: Vec<f64> = (0..out.len()).map(|d| draw.normal(d)).collect();
     let norm = libm::sqrt(direction.iter().map(|z| z * z).sum()).max(f64::MIN_POSITIVE);
@@ -196,6 +197,7 @@ fn shell(draw: AttemptDraws, quantile: f64, out: &mut [f32]) {
     }
 }
 
+/// Draws an anomaly by a generator without physics.
 fn plain<'e>(
     generator: &Generator,
     draw: AttemptDraws,

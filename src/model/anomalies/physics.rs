@@ -1,21 +1,19 @@
-//! Hadron-like images at the level of Hillas parameters, from gammas and shower physics
-//! alone.
+//! Hadron-like images as Hillas parameters, from gammas and shower physics alone.
 //!
-//! Hadronic showers come from all directions: alpha is uniform in 0…90 deg, and dist²
-//! up to the trigger's reach, which is read off the gammas. Their images are wider and
-//! longer and fluctuate more at a given size, because transverse momenta and sub-showers
-//! spread the light: ln width and ln length grow by broad normals. How concentrated the
-//! light is follows from size, width and length much as in any image: con2 comes from
-//! a regression on gammas, with noise.
+//! Hadronic showers come from all directions: alpha is uniform in 0…90 deg, and dist² is uniform up
+//! to the limit of the trigger, which is taken from the gammas. Their images are wider and longer
+//! and fluctuate more at a given size, because transverse momenta and sub-showers spread the light:
+//! ln width and ln length grow by broad normals. The concentration of the light depends on size,
+//! width and length much as in any image: con2 comes from a regression on gammas, with noise.
 
 use crate::config::{Physics, Transform};
 use crate::data::schema::features::{self, ScaledFeature};
 
 use super::AttemptDraws;
 
-/// Smallest width and length that enter a logarithm [deg]: images on one line have 0.
+/// Smallest width and length in a logarithm [deg]: images on one line have 0.
 const THINNEST: f64 = 0.003;
-/// 1, ln size, ln width, ln length.
+/// Terms of the regression: 1, ln size, ln width, ln length.
 const TERMS: usize = 4;
 
 /// Least squares of the coordinate of con2 on ln size, ln width and ln length.
@@ -24,14 +22,14 @@ pub struct Regression {
     pub coefficients: [f64; TERMS],
 }
 
-/// The sums that a regression follows from; they add up over shards.
+/// Sums of a regression, which are added over shards.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RegressionSums {
     matrix: [[f64; TERMS]; TERMS],
     target: [f64; TERMS],
 }
 
-/// Which dimension is which quantity.
+/// Index of the feature for each quantity.
 #[derive(Debug, Clone, Copy)]
 struct Places {
     size: Option<usize>,
@@ -65,7 +63,7 @@ impl Regression {
     /// Number of values in the sums of a shard.
     pub const WORDS: usize = TERMS * (TERMS + 1);
 
-    /// The sums over scaled events; `None` if a quantity it needs is no feature.
+    /// Computes the sums over scaled events; `None` if a quantity is not a feature.
     pub fn sums<'e>(
         features: &[ScaledFeature],
         events: impl Iterator<Item = &'e [f32]>,
@@ -120,7 +118,7 @@ impl Regression {
     }
 }
 
-/// The generator, bound to the features.
+/// The generator for given features.
 #[derive(Debug)]
 pub struct PhysicsMaker {
     physics: Physics,
@@ -130,6 +128,7 @@ pub struct PhysicsMaker {
 }
 
 impl PhysicsMaker {
+    /// Creates the generator; `dist` is the limit of the trigger [deg].
     pub fn new(
         physics: Physics,
         features: &[ScaledFeature],
@@ -139,6 +138,7 @@ impl PhysicsMaker {
         PhysicsMaker { physics, places: Places::of(features), con2: con2.cloned(), dist }
     }
 
+    /// Writes an anomaly made from `event` into `out`, both (features).
     pub fn make(
         &self,
         draw: AttemptDraws,
@@ -151,7 +151,7 @@ impl PhysicsMaker {
         let quantity = |d: Option<usize>| d.map(|d| features[d].quantity(event[d]));
         let grown = |d, n: usize, shift: f64, spread: f64| {
             quantity(d).map(|x| match x {
-                // An image on one line is one of few pixels, whatever the shower.
+                // An image on one line has few pixels, for any shower.
                 line if line < THINNEST => line.max(0.0),
                 x => x * libm::exp(shift + spread * draw.normal(n)),
             })

@@ -42,7 +42,7 @@ fn all_pointwise() -> Vec<Generator> {
     ]
 }
 
-/// Normal events: independent standard normals, which are possible images mostly.
+/// Returns normal events: independent standard normals, most of which are valid images.
 fn normals(count: usize, seed: u64) -> Vec<f32> {
     let stream = Stream::new(seed, "normals", &[]);
     (0..count as u64 * 6).map(|i| 0.7 * stream.normal(i) as f32).collect()
@@ -89,7 +89,7 @@ fn every_anomaly_is_possible_and_inside_cuts() {
 }
 
 #[test]
-fn an_anomaly_is_a_function_of_its_name_alone() {
+fn anomaly_is_a_function_of_its_stream_alone() {
     for generator in all_pointwise() {
         let anomalies = mixture(generator);
         assert_eq!(make(&anomalies, 5), make(&anomalies, 5));
@@ -98,7 +98,7 @@ fn an_anomaly_is_a_function_of_its_name_alone() {
 }
 
 #[test]
-fn impossible_images_are_told_from_possible_ones() {
+fn impossible_images_are_invalid() {
     let (features, selection) = (features(), selection());
     let anomalies = mixture(Generator::Noise { spread: 1.0 });
     let maker = AnomalyMaker::new(&anomalies, &features, &selection, &NormalStatistics::default());
@@ -127,7 +127,7 @@ fn physics_anomalies_are_isotropic_and_broader() {
 }
 
 #[test]
-fn the_regression_finds_a_law_that_holds() {
+fn regression_recovers_an_exact_relation() {
     let features = features();
     let mut events = normals(300, 9);
     for event in events.chunks_mut(6) {
@@ -144,7 +144,7 @@ fn the_regression_finds_a_law_that_holds() {
 }
 
 #[test]
-fn a_mixture_draws_its_generators_by_weight() {
+fn mixture_draws_its_generators_by_weight() {
     let draw = |weight, generator| Draw { weight, generator };
     let anomalies = Anomalies {
         generators: vec![
@@ -163,13 +163,13 @@ fn a_mixture_draws_its_generators_by_weight() {
     }
 }
 
-/// Seven events of a file of anomalies, possible images all.
+/// Returns seven events of a file of anomalies; all are valid images.
 fn filed_events() -> Vec<f32> {
     (0..42).map(|i| 0.1 * ((i % 6) as f32 - 2.0) + 0.01 * (i / 6) as f32).collect()
 }
 
 #[test]
-fn file_events_are_unchanged_but_for_signs() {
+fn file_events_are_unchanged_except_signs() {
     let made = make(&mixture(Generator::File {}), 9);
     let filed = filed_events();
     let signed: Vec<bool> =

@@ -1,43 +1,43 @@
-//! What is added to the likelihood when flows are fine-tuned: loss weights per event.
+//! Loss weights per event for the objectives of fine-tuning.
 //!
-//! Every objective here is a function of log p alone, so its gradient is that of −log p
-//! with a weight per event, which may be negative: ∂L/∂θ = Σ w ∂(−log p)/∂θ with
-//! w = −∂L/∂(log p). Engines know nothing of objectives.
+//! Every objective here is a function of log p alone. So its gradient is that of −log p with a
+//! weight per event, which may be negative: ∂L/∂θ = Σ w ∂(−log p)/∂θ with w = −∂L/∂(log p). Engines
+//! do not depend on objectives.
 //!
-//! Push, with ℓ = log p / D (D features): λ·D·T·softplus((ℓ − b)/T) per anomaly; b lies a
-//! margin below a running quantile of normal ℓ and has no gradient. Bounded, because the
-//! slope of the softplus vanishes once an anomaly lies well below b. Hinge: λ·D·(b_n − ℓ)₊
-//! per normal event and λ·D·(ℓ − b_a)₊ per anomaly (after Yao et al., CVPR 2023).
+//! Push, with ℓ = log p / D (D features): λ·D·T·softplus((ℓ − b)/T) per anomaly. b is a margin
+//! below a running quantile of normal ℓ and has no gradient. The push is bounded, because the slope
+//! of the softplus vanishes once an anomaly is well below b. Hinge: λ·D·(b_n − ℓ)₊ per normal event
+//! and λ·D·(ℓ − b_a)₊ per anomaly (after Yao et al., CVPR 2023).
 //!
-//! Cross-entropy of t = log p₁ − log p₂ with classes of equal weight: λ/2 · softplus(−t)
-//! per event of the first class, λ/2 · softplus(t) per event of the second.
+//! Cross-entropy of t = log p₁ − log p₂ with classes of equal weight: λ/2 · softplus(−t) per event
+//! of the first class, λ/2 · softplus(t) per event of the second.
 
 use crate::config::{Push, PushForm};
 
-/// ln(1 + eˣ) without overflow.
+/// Computes ln(1 + eˣ) without overflow.
 pub fn softplus(x: f64) -> f64 {
     x.max(0.0) + libm::log1p(libm::exp(-x.abs()))
 }
 
-/// 1/(1 + e⁻ˣ) without overflow.
+/// Computes 1/(1 + e⁻ˣ) without overflow.
 pub fn sigmoid(x: f64) -> f64 {
     let e = libm::exp(-x.abs());
     if x >= 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
 }
 
-/// The push at one state of the running quantile.
+/// The push at a value of the running quantile.
 #[derive(Debug, Clone, Copy)]
 pub struct PushAt {
     pub push: Push,
     /// λ
     pub weight: f64,
     pub features: usize,
-    /// Running quantile of normal log p (of the engine's, not per dimension).
+    /// Running quantile of normal log p (of the engine, not per dimension).
     pub quantile: f64,
 }
 
 impl PushAt {
-    /// b of anomalies, per dimension.
+    /// Returns b of anomalies, per dimension.
     fn bound(&self) -> f64 {
         self.quantile / self.features as f64 - self.push.margin
     }
@@ -46,7 +46,7 @@ impl PushAt {
         f64::from(log_prob) / self.features as f64
     }
 
-    /// Loss weight of a normal event, its likelihood's 1 included.
+    /// Returns the loss weight of a normal event, including the 1 of its likelihood.
     pub fn of_normal(&self, log_prob: f32) -> f64 {
         let above = self.per_dimension(log_prob) >= self.quantile / self.features as f64;
         match self.push.form {
@@ -55,7 +55,7 @@ impl PushAt {
         }
     }
 
-    /// Loss weight of an anomaly: negative, so that its likelihood falls.
+    /// Returns the loss weight of an anomaly: negative, so that its likelihood decreases.
     pub fn of_anomaly(&self, log_prob: f32) -> f64 {
         let over = self.per_dimension(log_prob) - self.bound();
         match self.push.form {
@@ -64,7 +64,7 @@ impl PushAt {
         }
     }
 
-    /// What an anomaly adds to the loss, in nats.
+    /// Returns the loss of an anomaly, in nats.
     pub fn loss_of_anomaly(&self, log_prob: f32) -> f64 {
         let over = self.per_dimension(log_prob) - self.bound();
         let t = self.push.temperature;
@@ -75,7 +75,7 @@ impl PushAt {
         self.weight * self.features as f64 * excess
     }
 
-    /// What a normal event adds to the loss besides its likelihood, in nats.
+    /// Returns the loss of a normal event in addition to its likelihood, in nats.
     pub fn loss_of_normal(&self, log_prob: f32) -> f64 {
         let below = (self.quantile - f64::from(log_prob)).max(0.0);
         if self.push.form == PushForm::Hinge { self.weight * below } else { 0.0 }
@@ -86,14 +86,14 @@ impl PushAt {
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyAt {
     pub weight: f64,
-    /// Events of the first class for one unit of weight of the second: a flow's gradient is
-    /// divided by the weight of its own class, whatever the mixture.
+    /// Events of the first class per unit of weight of the second. The gradient of a flow is
+    /// divided by the weight of its own class, for any mixture.
     pub ratio: f64,
 }
 
 impl CrossEntropyAt {
-    /// Loss weights of an event in the first and the second flow, the likelihood's 1 of
-    /// its own flow included.
+    /// Returns the loss weights of an event in the first and the second flow, including the 1 of
+    /// the likelihood in its own flow.
     pub fn weights(&self, first_class: bool, log_prob: [f32; 2]) -> [f64; 2] {
         let t = f64::from(log_prob[0]) - f64::from(log_prob[1]);
         let half = 0.5 * self.weight;
@@ -106,17 +106,19 @@ impl CrossEntropyAt {
         }
     }
 
-    /// What an event adds to the loss besides its likelihood, in nats.
+    /// Returns the loss of an event in addition to its likelihood, in nats.
     pub fn loss(&self, first_class: bool, log_prob: [f32; 2]) -> f64 {
         let t = f64::from(log_prob[0]) - f64::from(log_prob[1]);
         0.5 * self.weight * softplus(if first_class { -t } else { t })
     }
 }
 
-/// The running quantile after a step in which `below` of `events` normal events lay below
-/// it: stochastic approximation (Robbins and Monro 1951) with a constant gain, from counts
-/// alone, so that ranks cannot change it. One nat per dimension follows from a step in
-/// which all events lie on one side.
+/// Returns the running quantile after a step in which `below` of `events` normal events were below
+/// it.
+///
+/// This is stochastic approximation (Robbins and Monro 1951) with a constant gain. It uses counts
+/// only, so the number of ranks cannot change it. A step in which all events are on one side moves
+/// it by one nat per dimension.
 pub fn follow(quantile: f64, below: u64, events: u64, fraction: f64, features: usize) -> f64 {
     let share = below as f64 / events.max(1) as f64;
     quantile + features as f64 * (fraction - share)
@@ -132,13 +134,13 @@ mod tests {
         PushAt { push, weight: 0.7, features: 3, quantile: -9.0 }
     }
 
-    /// −∂L/∂(log p) by finite differences.
+    /// Returns −∂L/∂(log p) by finite differences.
     fn slope(loss: impl Fn(f32) -> f64, at: f32) -> f64 {
         -(loss(at + 0.01) - loss(at - 0.01)) / f64::from((at + 0.01) - (at - 0.01))
     }
 
     #[test]
-    fn loss_weights_are_the_slopes_of_the_losses() {
+    fn loss_weights_are_slopes_of_the_losses() {
         for form in [PushForm::Softplus, PushForm::Hinge] {
             let push = push(form);
             for log_prob in [-40.0, -13.3, -11.0, -5.0, 2.0] {
@@ -151,7 +153,7 @@ mod tests {
                 );
             }
         }
-        // Each flow's gradient is divided by its own class's number of events.
+        // The gradient of each flow is divided by the number of events of its class.
         let entropy = CrossEntropyAt { weight: 3.0, ratio: 2.5 };
         for (first, pair) in [(true, [-3.0, -4.0]), (false, [-3.0, -4.0]), (true, [-60.0, 50.0])] {
             let weights = entropy.weights(first, pair);
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn push_is_bounded_and_spares_far_anomalies() {
+    fn push_is_bounded_and_ignores_far_anomalies() {
         let push = push(PushForm::Softplus);
         assert!(push.of_anomaly(-1e30).abs() < 1e-12);
         assert!((push.of_anomaly(1e30) + 0.7).abs() < 1e-12);
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_running_quantile_finds_the_quantile() {
+    fn running_quantile_converges_to_quantile() {
         let stream = Stream::new(4, "running quantile", &[]);
         let mut quantile = 3.0;
         for step in 0..2000u64 {

@@ -1,10 +1,10 @@
-//! Simulated hadrons beside real ones, before anything is trained: where the two differ, a
-//! ratio of simulated gammas to real hadrons may learn the simulation (night-sky noise, dead
-//! pixels) instead of showers.
+//! Compares simulated hadrons with real ones before training.
 //!
-//! Each feature by Kolmogorov–Smirnov distance and stability index; all together by a small
-//! classifier, a logistic regression on the scaled features, their squares and products,
-//! fitted on one half of the events and measured on the other, and the other way round.
+//! If they differ, a ratio of simulated gammas to real hadrons may learn the simulation (night-sky
+//! noise, dead pixels) instead of showers. Each feature is compared by Kolmogorov–Smirnov distance
+//! and stability index. All features together are compared by a small classifier: a logistic
+//! regression on the scaled features, their squares and products. It is fitted on one half of the
+//! events and measured on the other, and vice versa.
 
 use crate::comm::Communicator;
 use crate::dataset::event_store::{EventRows, EventStore};
@@ -12,17 +12,17 @@ use crate::error::Result;
 use crate::model::{ComparedFeature, HadronComparison};
 use crate::statistics::{Auc, Distribution, Sample};
 
-/// Events of each kind that are compared, at most.
+/// Largest number of events of each kind that are compared.
 const MOST: usize = 20_000;
-/// Fewer than this of a kind say nothing.
+/// Fewest events of a kind for a comparison.
 const FEWEST: usize = 100;
-/// Scaled features beyond this are taken as this: a few wild events must not decide.
+/// Limit of scaled features, so that a few outliers do not decide.
 const REACH: f64 = 5.0;
 /// Weight of the penalty on the coefficients, per event.
 const RIDGE: f64 = 1e-3;
 const NEWTON_STEPS: usize = 12;
 
-/// Compares scaled training events of two stores; `None` where there are too few.
+/// Compares scaled training events of two stores; `None` if there are too few.
 pub fn compare(
     comm: &dyn Communicator,
     names: &[String],
@@ -51,7 +51,7 @@ pub fn compare(
     Ok(Some(HadronComparison { real: n as u64, simulated: m as u64, auc, features }))
 }
 
-/// A comparison in one line.
+/// Returns the comparison as one line.
 pub fn describe(comparison: &HadronComparison) -> String {
     let each: Vec<String> = comparison
         .features
@@ -59,7 +59,7 @@ pub fn describe(comparison: &HadronComparison) -> String {
         .map(|f| format!("{} KS {:.3} PSI {:.3}", f.name, f.ks, f.psi))
         .collect();
     format!(
-        "simulated hadrons ({}) beside real ones ({}): a small classifier tells them apart with AUC {:.3}; {}",
+        "simulated hadrons ({}) compared with real ones ({}): a small classifier separates them with AUC {:.3}; {}",
         comparison.simulated,
         comparison.real,
         comparison.auc.unwrap_or(0.5),
@@ -67,8 +67,8 @@ pub fn describe(comparison: &HadronComparison) -> String {
     )
 }
 
-/// Features (events, features) of at most [`MOST`] training events of all ranks: as many of
-/// each shard, in the order of shards.
+/// Returns features (events, features) of at most [`MOST`] training events of all ranks: the same
+/// number of each shard, in the order of shards.
 fn gathered(comm: &dyn Communicator, store: &EventStore, shards: u64) -> Result<Vec<f32>> {
     let most = MOST.div_ceil(shards as usize);
     let mut mine = Vec::new();
@@ -97,7 +97,7 @@ fn gathered(comm: &dyn Communicator, store: &EventStore, shards: u64) -> Result<
     Ok(of_shards.into_iter().flat_map(|(_, values)| values).collect())
 }
 
-/// The area under the curve of the classifier, on events it was not fitted to.
+/// Returns the area under the curve of the classifier, on events that it was not fitted to.
 fn classifier_area(real: &[f32], simulated: &[f32], width: usize) -> Result<Option<f64>> {
     let events = |rows: &[f32], of: bool| -> Vec<(Vec<f64>, bool)> {
         rows.chunks_exact(width).map(|row| (terms(row), of)).collect()
@@ -117,7 +117,7 @@ fn classifier_area(real: &[f32], simulated: &[f32], width: usize) -> Result<Opti
     Ok((!areas.is_empty()).then(|| areas.iter().sum::<f64>() / areas.len() as f64))
 }
 
-/// 1, each feature, and all products of two.
+/// Returns 1, each feature, and all products of two.
 fn terms(row: &[f32]) -> Vec<f64> {
     let x: Vec<f64> = row.iter().map(|x| f64::from(*x).clamp(-REACH, REACH)).collect();
     let products = (0..x.len()).flat_map(|i| (i..x.len()).map(move |j| (i, j)));
@@ -129,7 +129,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Coefficients of the logistic regression, by Newton's method; both kinds count alike.
+/// Fits the logistic regression by Newton's method; both kinds have equal weight.
 fn fitted(events: &[&(Vec<f64>, bool)]) -> Vec<f64> {
     let width = events.first().map_or(0, |(x, _)| x.len());
     let own = events.iter().filter(|(_, of)| *of).count().max(1) as f64;
@@ -160,7 +160,7 @@ fn fitted(events: &[&(Vec<f64>, bool)]) -> Vec<f64> {
     weights
 }
 
-/// Solves A x = b for a positive matrix, given by its lower half (Cholesky).
+/// Solves A x = b for a positive definite matrix, given by its lower half (Cholesky).
 fn solved(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Vec<f64> {
     for i in 0..n {
         for j in 0..=i {
@@ -200,7 +200,7 @@ mod tests {
         let shifted = normals("shifted", 3000, |a, b| [a + 1.0, b]);
         let found = classifier_area(&shifted, &simulated, 2).unwrap().unwrap();
         assert!((found - 0.760).abs() < 0.03, "{found}");
-        // Each feature as it was, but they hang together: no single feature shows it.
+        // Each feature is unchanged, but they are correlated: no single feature shows it.
         let linked = normals("linked", 3000, |a, b| [a, 0.9 * a + 0.436 * b]);
         assert!(classifier_area(&linked, &simulated, 2).unwrap().unwrap() > 0.7);
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linear_system_is_solved() {
+    fn linear_system_is_solved() {
         let x = solved(vec![4.0, 0.0, 2.0, 3.0], vec![2.0, 5.0], 2);
         assert!((4.0 * x[0] + 2.0 * x[1] - 2.0).abs() < 1e-12);
         assert!((2.0 * x[0] + 3.0 * x[1] - 5.0).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! Objectives of a training beyond the likelihood, and the events they are made of.
+//! Objectives in addition to the likelihood, and their events.
 
 pub(crate) mod contrast;
 pub(crate) mod hadron_comparison;

@@ -1,11 +1,10 @@
-//! Hadrons from experimental files: seen from where no source is, without the events near the
+//! Hadrons from experimental files: relative to an off-source position, without the events near the
 //! source, and without the runs of one fold.
 //!
-//! Where events are left out by θ² at the source, the images that point to it are missing.
-//! Seen from the source that would be a hole at small alpha, which a flow would learn as a
-//! property of hadrons; seen from elsewhere it is spread out. So `alpha` and `dist` are always
-//! those of another position, at least 45 deg away, and what is left of the hole is measured
-//! and judged.
+//! If events are excluded by θ² at the source, the images that point to it are missing. Relative to
+//! the source this is a hole at small alpha, which a flow would learn as a property of hadrons.
+//! Relative to a different position it is spread out. So `alpha` and `dist` always refer to a
+//! different position, at least 45 deg away. The rest of the hole is measured and checked.
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::{Class, Config, LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
@@ -20,42 +19,43 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use taiga_flow_gpu::random::Stream;
 
-/// Centroid, axis and source of an event [deg], each under the names that schemas know.
+/// Centroid, axis and source of an event [deg], each with its names in the schemas.
 const GEOMETRY: [&[&str]; 5] =
     [&["xc", "cog_x"], &["yc", "cog_y"], &["axis", "delta"], &["source_x"], &["source_y"]];
 const SHAPE: [&str; 3] = ["size", "width", "length"];
-/// What is computed at the training position.
+/// Quantities that are computed at the training position.
 const COMPUTED: [&str; 3] = ["dist", "alpha", "theta2"];
-/// What a file tells for its own source position, or what turns with the position otherwise.
+/// Quantities that a file has for its own source position, or that change with the position.
 const OF_THE_SOURCE: [&str; 5] = ["miss", "azwidth", "dist_anti", "alpha_anti", "skewness"];
-/// Bins of alpha that survival is told for, of 10 deg.
+/// Bins of alpha for the survival, of 10 deg.
 const BINS: usize = 9;
-/// Survival in a bin may differ from the mean by so much, beyond five standard errors.
+/// Allowed difference of the survival in a bin from the mean, beyond five standard errors.
 const MOST_RESIDUE: f64 = 0.1;
-/// Positions at which events near them are counted: the source, and those that tell what is
-/// there without one.
+/// Positions at which nearby events are counted: the source, and positions without a source for
+/// comparison.
 const COUNTED: usize = 6;
 /// Bits of a note after those of the counted positions.
 const COMPARED_BIT: usize = COUNTED;
 const DIFFERENT_BIT: usize = COUNTED + 1;
-/// Within this of a position [deg²] where nothing is left out.
+/// Limit of θ² [deg²] for the counts if no events are excluded.
 const DEFAULT_THETA2: f64 = 0.1;
-/// Nearer to the camera's centre than this [deg] a source cannot be turned about it.
+/// Smallest offset [deg] from the camera centre at which a source can be rotated about it.
 const LEAST_OFFSET_DEG: f64 = 0.4;
-/// As for scores: the file's own dist and alpha may differ by so much, in so few rows.
+/// Allowed difference from the file's own dist and alpha, and the allowed share of rows with more;
+/// as for scores.
 const WITHIN_DEG: f64 = 0.06;
 const MOST_DIFFERENT: f64 = 0.01;
 const MOST_RUNS: usize = 100_000;
-/// Rows of each file of gammas that their share near the source is taken from.
+/// Rows of each gamma file for the share of gammas near the source.
 const GAMMA_ROWS: u64 = 262_144;
-/// Share of gammas among the hadrons, less three errors, above which a warning says so, and above
-/// which the files are refused.
+/// Share of gammas among the hadrons, minus three errors, above which a warning is logged, and
+/// above which the files are refused.
 const NOTABLE_GAMMAS: f64 = 0.05;
 const MOST_GAMMAS: f64 = 0.5;
-/// Where no gammas tell how many lie outside of what is left out.
+/// Share of gammas near the source that is assumed without gamma files.
 const ASSUMED_INSIDE: f64 = 0.5;
 
-/// How experimental rows are seen; hears what becomes of them.
+/// Computes the quantities of experimental rows at off-source positions, and counts the rows.
 #[derive(Debug)]
 pub struct OffSourceTransform {
     settings: OffSource,
@@ -63,7 +63,7 @@ pub struct OffSourceTransform {
     counts: Mutex<OffSourceCounts>,
 }
 
-/// What rows told, on this rank.
+/// Counts of rows on this rank.
 #[derive(Debug, Clone, Default)]
 struct OffSourceCounts {
     kept: [u64; BINS],
@@ -76,7 +76,7 @@ struct OffSourceCounts {
     runs: BTreeSet<i64>,
 }
 
-/// Where the columns of a request stand.
+/// Indices of the columns of a request.
 struct RequestSlots {
     geometry: [usize; 5],
     shape: [usize; 3],
@@ -85,6 +85,7 @@ struct RequestSlots {
 }
 
 impl OffSourceTransform {
+    /// Creates the transformation; a quantity of the source position is an error.
     pub fn new(
         settings: OffSource,
         config: &Config,
@@ -104,12 +105,13 @@ impl OffSourceTransform {
         Ok(OffSourceTransform { settings, seed: config.train.seed, counts: Mutex::default() })
     }
 
+    /// Returns the limit of θ² [deg²] for the counts.
     fn theta2_limit(&self) -> f64 {
         let limit = self.settings.exclude_theta2;
         if limit > 0.0 { limit } else { DEFAULT_THETA2 }
     }
 
-    /// The turn from the source to where a row is seen from.
+    /// Returns the rotation from the source to the training position of a row.
     fn turn(&self, row: u64) -> Rotation {
         let draw = Stream::new(self.seed, "off-source position", &[]);
         match &self.settings.positions {
@@ -128,11 +130,11 @@ impl OffSourceTransform {
     }
 
     fn with_counts<T>(&self, act: impl FnOnce(&mut OffSourceCounts) -> T) -> T {
-        // A thread that panicked while it held the lock has ended the process.
+        // A thread that panicked with the lock has ended the process.
         act(&mut self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// What all ranks were told; refuses runs, geometry or a hole that cannot be used.
+    /// Concludes from the counts of all ranks; unusable runs, geometry or survival are errors.
     pub fn conclude(&self, comm: &dyn Communicator, gammas: &[&Source]) -> Result<OffSourceCard> {
         let mine = self.with_counts(|counts| counts.clone());
         let all = mine.reduce(comm)?;
@@ -144,6 +146,7 @@ impl OffSourceTransform {
         Ok(card)
     }
 
+    /// Checks the counts of all ranks, and makes the card.
     fn check_counts(
         &self,
         all: &OffSourceCounts,
@@ -151,14 +154,14 @@ impl OffSourceTransform {
     ) -> Result<OffSourceCard> {
         let off = &self.settings;
         if all.different as f64 > MOST_DIFFERENT * all.compared as f64 {
-            return Err(Fault::new("dist and alpha are not those of centroid, axis and source")
+            return Err(Fault::new("dist and alpha do not match centroid, axis and source")
                 .expected(format!("differences over {WITHIN_DEG} deg in at most 1 % of the rows"))
                 .found(format!("{} of {} experimental rows", all.different, all.compared))
                 .advice("units, axis or sign are wrong: look at the files with `taiga-flow check`")
                 .input());
         }
         if all.runs.len() > MOST_RUNS {
-            return Err(Fault::new("more runs than there can be")
+            return Err(Fault::new("too many runs")
                 .column(&off.run)
                 .expected(format!("at most {MOST_RUNS} runs"))
                 .found(all.runs.len())
@@ -175,7 +178,7 @@ impl OffSourceTransform {
                 .advice("give more runs, fewer off_source.folds, or name the key of a run in off_source.run")
                 .input());
         }
-        // Before the survival: gammas cut a hole into alpha wherever they are seen from.
+        // Before the survival: gammas cause a hole in alpha at any position.
         let contamination = self.contamination(all, inside);
         refuse_gammas(contamination.share)?;
         let survival =
@@ -186,7 +189,7 @@ impl OffSourceTransform {
             let error = (mean * (1.0 - mean) / all.all[bin] as f64).sqrt();
             let off_by = (found - mean).abs();
             if off_by > MOST_RESIDUE * mean && off_by > 5.0 * error {
-                return Err(Fault::new("leaving out events near the source cuts a hole into alpha")
+                return Err(Fault::new("excluding events near the source causes a hole in alpha")
                     .expected(format!("survival within {MOST_RESIDUE} of its mean {mean:.3} in every bin of alpha"))
                     .found(format!("{found:.3} at {} to {} deg", 10 * bin, 10 * (bin + 1)))
                     .advice("lower off_source.exclude_theta2, or choose off_source.positions farther from the source")
@@ -206,9 +209,9 @@ impl OffSourceTransform {
         })
     }
 
-    /// Gammas among the events that are not left out, before the cuts: their number follows
-    /// from what is more near the source than near the other positions, and from how much more
-    /// of a source's gammas are; some lie outside.
+    /// Estimates the gammas among the events that are not excluded, before the cuts. Their number
+    /// follows from the excess near the source over other positions, and from the share of gammas
+    /// near the source; the rest is further away.
     fn contamination(&self, all: &OffSourceCounts, inside: Option<[f64; 2]>) -> Contamination {
         let near = all.near.map(|count| count as f64);
         let others = COUNTED as f64 - 1.0;
@@ -216,7 +219,7 @@ impl OffSourceTransform {
         let excess = near[0] - off / others;
         let error = (near[0] + off / (others * others)).sqrt();
         let [at_source, elsewhere] = inside.unwrap_or([ASSUMED_INSIDE, 0.0]);
-        // Where nothing is left out, all of them are among the training events.
+        // If no events are excluded, all gammas are among the training events.
         let excluded = self.settings.exclude_theta2 > 0.0;
         let left = if excluded { 1.0 - at_source } else { 1.0 };
         let scale = left / (at_source - elsewhere) / all.used.max(1) as f64;
@@ -228,8 +231,8 @@ impl OffSourceTransform {
         }
     }
 
-    /// Shares of simulated gammas within the limit of the source, and of another position;
-    /// `None` where their files do not tell.
+    /// Returns the shares of simulated gammas near the source, and near a different position;
+    /// `None` if their files do not have the columns.
     fn share_inside(&self, gammas: &[&Source]) -> Result<Option<[f64; 2]>> {
         let (mut near, mut all) = ([0_u64; COUNTED], 0_u64);
         for source in gammas {
@@ -262,10 +265,11 @@ impl OffSourceTransform {
         Ok((shares[0] > shares[1]).then_some(shares))
     }
 
+    /// Logs the counts and the resulting card.
     fn log_summary(all: &OffSourceCounts, card: &OffSourceCard) {
         let of = &card.contamination;
         log::info!(
-            "off the source: {} runs, those of fold {} of {} are kept for scoring ({} events)",
+            "off the source: {} runs; those of fold {} of {} are kept for scoring ({} events)",
             card.runs.len(),
             card.fold,
             card.folds,
@@ -278,11 +282,10 @@ impl OffSourceTransform {
             .collect();
         log::info!("survival by alpha at the training position, in 10 deg: {}", survival.join(" "));
         let inside = match of.share_inside {
-            Some(share) => format!("{share:.3} of the simulated gammas lie there"),
-            None => format!(
-                "half of the gammas assumed there: {} not told by the gammas' files",
-                "centroid, axis or source"
-            ),
+            Some(share) => format!("{share:.3} of the simulated gammas are within it"),
+            None => "half of the gammas are assumed within it: the gamma files have no centroid, \
+                     axis or source"
+                .to_string(),
         };
         log::info!(
             "share of gammas among the training hadrons, before the cuts: {} (excess within θ² {} deg² of the source {}; {inside})",
@@ -307,7 +310,7 @@ fn surely_above(of: Measured, limit: f64) -> bool {
     of.value - 3.0 * of.error > limit
 }
 
-/// Refuses experimental files that hold more gammas than hadrons.
+/// Returns an error if experimental files have more gammas than hadrons.
 fn refuse_gammas(share: Measured) -> Result<()> {
     if !surely_above(share, MOST_GAMMAS) {
         return Ok(());
@@ -326,7 +329,7 @@ impl RequestSlots {
             read.quantities.iter().rposition(|known| names.contains(&known.as_str()))
         };
         let needed = |names: &[&str]| {
-            find(names).ok_or_else(|| Fault::new("a column is gone").column(names[0]).internal())
+            find(names).ok_or_else(|| Fault::new("missing column").column(names[0]).internal())
         };
         let [a, b, c, d, e] = GEOMETRY.map(needed);
         let [f, g, h] = SHAPE.map(|name| needed(&[name]));
@@ -340,8 +343,8 @@ impl RequestSlots {
 }
 
 impl RowTransform for OffSourceTransform {
-    /// All that is wanted but what is computed, then geometry, shape and what is compared;
-    /// the run is the last key.
+    /// Requests all wanted quantities except computed ones, then geometry, shape and the quantities
+    /// to compare. The run is the last key.
     fn request(&self, table: &Table, mut wanted: Request) -> Result<Request> {
         let known = table.quantities();
         wanted.quantities.retain(|name| !COMPUTED.contains(&name.as_str()));
@@ -382,7 +385,7 @@ impl RowTransform for OffSourceTransform {
             let offset = libm::hypot(geometry[3], geometry[4]);
             if offset < LEAST_OFFSET_DEG {
                 return Err(Fault::new(
-                    "the source is too near to the camera's centre to be turned about it",
+                    "the source is too close to the camera centre to be rotated about it",
                 )
                 .row(first + row as u64)
                 .expected(format!("an offset of at least {LEAST_OFFSET_DEG} deg"))
@@ -445,7 +448,8 @@ impl RowTransform for OffSourceTransform {
                 counts.held_out += u64::from(usable);
                 return;
             }
-            // A key that names events is refused later; it must not fill the memory.
+            // A wrong key, with one value per event, is an error later; it must not fill the
+            // memory.
             if counts.runs.len() <= MOST_RUNS {
                 counts.runs.insert(note.run);
             }
@@ -459,8 +463,8 @@ impl RowTransform for OffSourceTransform {
     }
 }
 
-/// How an image lies to its source, turned about the camera's centre; `geometry` is centroid,
-/// axis and source [deg].
+/// Returns the position of an image relative to its source, rotated about the camera centre;
+/// `geometry` is centroid, axis and source [deg].
 fn from([x, y, axis, source_x, source_y]: [f64; 5], turn: Rotation) -> RelativePosition {
     ImageAxis::from_degrees([x, y], axis).relative_to(turn.of([source_x, source_y]))
 }
@@ -478,7 +482,7 @@ impl OffSourceCounts {
         counts.chain(more).collect()
     }
 
-    /// Those of all ranks.
+    /// Sums the counts of all ranks.
     fn reduce(mut self, comm: &dyn Communicator) -> Result<OffSourceCounts> {
         let mut sums: Vec<i64> = self.words().into_iter().map(|word| *word as i64).collect();
         debug_assert_eq!(sums.len(), OffSourceCounts::WORDS);
@@ -492,7 +496,7 @@ impl OffSourceCounts {
     }
 }
 
-/// The files of a class among those of a plan.
+/// Returns the files of a class.
 pub fn of_class(sources: &[Source], class: Class) -> Vec<&Source> {
     sources.iter().filter(|source| source.class == Some(class)).collect()
 }

@@ -1,8 +1,8 @@
-//! The exact k-th smallest of numbers that lie on all ranks, by integer histograms.
+//! Exact quantiles of numbers that are distributed over ranks, by integer histograms.
 //!
-//! f32 values are mapped to integers of the same order; one histogram of their upper
-//! 16 bits finds the bin, one of the lower 16 bits within it the value. Histograms are
-//! summed over ranks as integers, so the result depends on the values alone.
+//! f32 values are mapped to integers of the same order. A histogram of their upper 16 bits gives
+//! the bin, a histogram of the lower 16 bits within it the value. Histograms are summed over ranks
+//! as integers, so the result depends on the values alone.
 
 use crate::comm::Communicator;
 use crate::error::Result;
@@ -10,16 +10,16 @@ use crate::statistics::thresholds::threshold::quantile_rank;
 
 const BINS: usize = 1 << 16;
 
-/// Weights are counted in units of 2⁻²⁰.
+/// Unit of weights is 2⁻²⁰.
 const UNITS: f64 = (1u64 << 20) as f64;
 
-/// The quantile of all ranks' values (see `statistics::thresholds::threshold::quantile`); NaN are
-/// left out. `None` without values.
+/// Returns the quantile of the values of all ranks (see
+/// `statistics::thresholds::threshold::quantile`); NaN are ignored. `None` without values.
 pub fn quantile(comm: &dyn Communicator, values: &[f32], fraction: f64) -> Result<Option<f32>> {
     weighted(comm, values, None, fraction)
 }
 
-/// The quantiles of several fractions; empty without values.
+/// Returns the quantiles of several fractions; empty without values.
 pub fn quantiles(comm: &dyn Communicator, values: &[f32], fractions: &[f64]) -> Result<Vec<f32>> {
     let mut found = Vec::with_capacity(fractions.len());
     for fraction in fractions {
@@ -28,8 +28,8 @@ pub fn quantiles(comm: &dyn Communicator, values: &[f32], fractions: &[f64]) -> 
     Ok(found)
 }
 
-/// The same where each value counts by its weight (values), if there are any. Weights are
-/// summed as integers; all ranks must have weights, or none.
+/// Returns the quantile of weighted values; `weights` (values) may be absent. Weights are summed as
+/// integers; either all ranks have weights, or none.
 pub fn weighted(
     comm: &dyn Communicator,
     values: &[f32],
@@ -57,7 +57,7 @@ pub fn weighted(
     Ok(Some(value(key)))
 }
 
-/// The bin that holds the value of this rank; leaves the rank within the bin.
+/// Returns the bin with the value of this rank; reduces the rank to that within the bin.
 fn locate(histogram: &[i64], rank: &mut usize) -> usize {
     for (bin, count) in histogram.iter().enumerate() {
         if *rank < *count as usize {
@@ -68,6 +68,7 @@ fn locate(histogram: &[i64], rank: &mut usize) -> usize {
     histogram.len() - 1
 }
 
+/// Maps values to integers of the same order, with their indices; NaN are ignored.
 fn keys(values: &[f32]) -> impl Iterator<Item = (usize, u32)> {
     values.iter().enumerate().filter(|(_, x)| !x.is_nan()).map(|(i, x)| {
         let bits = x.to_bits();
@@ -75,6 +76,7 @@ fn keys(values: &[f32]) -> impl Iterator<Item = (usize, u32)> {
     })
 }
 
+/// Returns the value of an integer of [`keys`].
 fn value(key: u32) -> f32 {
     f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
 }
@@ -86,7 +88,7 @@ mod tests {
     use taiga_flow_gpu::random::Stream;
 
     #[test]
-    fn quantile_over_ranks_is_that_of_sorted_values() {
+    fn quantile_over_ranks_matches_sorted_values() {
         let stream = Stream::new(8, "quantile", &[]);
         let values: Vec<f32> = (0..1001).map(|i| (50.0 * stream.normal(i)) as f32).collect();
         let mut sorted: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();

@@ -1,5 +1,6 @@
-//! The population of synthetic anomalies: one for each normal event of a step, or of the
-//! held-out part, named by (seed, epoch, shard, place), which is a function of the plan.
+//! Synthetic anomalies of a training: one for each normal event of a step or of the held-out part.
+//!
+//! The name of an anomaly is (seed, epoch, shard, place), a function of the plan.
 
 use crate::comm::{Communicator, gather_slots};
 use crate::config::{Anomalies, Generator};
@@ -14,10 +15,10 @@ use taiga_flow_gpu::random::Stream;
 
 use super::quantile;
 
-/// Epoch that held-out anomalies are named by: they are the same in every epoch.
+/// Epoch in the names of held-out anomalies: they are the same in every epoch.
 const HELD_OUT: u64 = u64::MAX;
 
-/// The anomalies' mixture and what the normal events told it.
+/// Mixture of anomalies, with statistics of the normal events.
 #[derive(Debug)]
 pub struct Synthetic {
     pub anomalies: Anomalies,
@@ -27,15 +28,15 @@ pub struct Synthetic {
     filed: Option<EventStore>,
 }
 
-/// What a latent point needs to become an event.
+/// Flow that converts a latent point into an event, with a limit on its density.
 pub struct LatentContext<'a> {
     pub engine: &'a dyn Engine,
-    /// Quantile of normal log p that low-density events stay below.
+    /// Quantile of normal log p; low-density events must be below it.
     pub quantile: f64,
 }
 
 impl Synthetic {
-    /// Learns what the generators need from the scaled training events of all ranks.
+    /// Computes the statistics for the generators from the scaled training events of all ranks.
     pub fn learn(
         comm: &dyn Communicator,
         anomalies: &Anomalies,
@@ -79,8 +80,8 @@ impl Synthetic {
         Ok(Synthetic { anomalies: anomalies.clone(), normals, seed, filed })
     }
 
-    /// An anomaly for each gathered event of a step; impossible ones get weight 0.
-    #[allow(clippy::too_many_arguments)] // what names a draw, and what makes it
+    /// Makes an anomaly for each gathered event of a step; impossible ones get weight 0.
+    #[allow(clippy::too_many_arguments)] // the name of a draw, and the inputs of the generators
     pub fn of_step(
         &self,
         features: &[ScaledFeature],
@@ -113,7 +114,7 @@ impl Synthetic {
         Ok(())
     }
 
-    /// An anomaly for each held-out event of a shard, and the weights.
+    /// Makes an anomaly for each held-out event of a shard; returns events and weights.
     pub fn held_out(
         &self,
         features: &[ScaledFeature],
@@ -130,6 +131,7 @@ impl Synthetic {
         Ok((made, weights))
     }
 
+    /// Makes an anomaly for each named event; returns the weights.
     fn fill(
         &self,
         features: &[ScaledFeature],
@@ -174,7 +176,7 @@ impl Synthetic {
     }
 }
 
-/// Normal events that anomalies are made of, with their names.
+/// Normal events with the names of the anomalies made from them.
 struct Named<'a> {
     shard: &'a Shard,
     epoch: u64,
@@ -182,7 +184,7 @@ struct Named<'a> {
     weights: Option<&'a [f32]>,
 }
 
-/// Turns latent points into events; tells which events can be used.
+/// Converts latent points into events; returns which events are valid.
 fn through_the_flow(
     maker: &AnomalyMaker,
     made: &[AnomalyOutcome],
@@ -193,7 +195,7 @@ fn through_the_flow(
     let mut kept: Vec<bool> = made.iter().map(|m| *m != AnomalyOutcome::Nothing).collect();
     for (row, made) in out.chunks_mut(width).zip(made) {
         if *made == AnomalyOutcome::Nothing {
-            row.fill(0.0); // with weight 0, but a point that every flow knows
+            row.fill(0.0); // has weight 0, but its likelihood must be finite
         }
     }
     let points: Vec<usize> =

@@ -1,10 +1,10 @@
-//! Checkpoints: a folder per step, whole or not there, each file with size and blake3
-//! in a manifest that is written last.
+//! Checkpoints: one folder per step, published atomically, with size and blake3 of each file in a
+//! manifest.
 //!
-//! `step-N.part/` is filled, synced and renamed to `step-N/`. Resuming takes the newest
-//! one whose manifest verifies; a torn or altered one is passed over with a warning. The
-//! manifest carries its own checksum: a flipped bit in the hash of the run must read as
-//! damage, and not as a checkpoint of another run.
+//! `step-N.part/` is filled, the manifest last, then synced and renamed to `step-N/`. Resuming uses
+//! the newest checkpoint whose manifest verifies; a damaged one is skipped with a warning. The
+//! manifest has its own checksum: a flipped bit in the hash of the run must be detected as damage,
+//! not as a checkpoint of a different run.
 
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
@@ -18,21 +18,22 @@ const WEIGHTS: &str = "state.safetensors";
 const PROGRESS: &str = "progress.json";
 const MANIFEST: &str = "manifest.json";
 const FORMAT: &str = "taiga-flow-checkpoint 2";
-/// Largest file of a checkpoint read: five times the largest flow is below.
+/// Largest file of a checkpoint that is read; five times the largest flow is smaller.
 const LARGEST_FILE: u64 = 16 << 30;
 const LARGEST_MANIFEST: u64 = 1 << 16;
 
-/// Bytes of a checkpoint's weights: parameters, running mean, two moments, the best so far.
+/// Returns the bytes of a checkpoint's weights: parameters, running mean, two moments, the best so
+/// far.
 pub fn bytes(parameters: usize) -> u64 {
     parameters as u64 * 5 * 4
 }
 
-/// What a checkpoint belongs to and what its files are.
+/// Identity of a checkpoint, and its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointManifest {
     pub format: String,
     pub step: u64,
-    /// Configuration without `[run]`, and the data's content.
+    /// Hash of the configuration without `[run]` and of the content of the data.
     pub run_hash: String,
     /// Device class: bits are equal within one.
     pub engine: String,
@@ -54,10 +55,9 @@ impl CheckpointManifest {
         Ok(CheckpointManifest { checksum, ..open })
     }
 
-    /// The manifest in the bytes of its file, which must be the very ones written.
+    /// Parses the bytes of a manifest, which must be exactly those that were written.
     fn from_bytes(bytes: &[u8]) -> Result<CheckpointManifest> {
-        let damaged =
-            |e: &dyn std::fmt::Display| Fault::new("not a whole checkpoint").found(e).input();
+        let damaged = |e: &dyn std::fmt::Display| Fault::new("invalid checkpoint").found(e).input();
         let manifest: CheckpointManifest =
             serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
         if manifest.format != FORMAT {
@@ -83,7 +83,7 @@ impl FileEntry {
     }
 }
 
-/// What must be equal for a checkpoint to go on with this run.
+/// Values that a checkpoint must have to be resumed by this run.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckpointIdentity<'a> {
     pub run_hash: &'a str,
@@ -91,8 +91,8 @@ pub struct CheckpointIdentity<'a> {
     pub shards: u64,
 }
 
-/// Writes `folder/step-N`, then removes all but the newest `keep`. The best weights so
-/// far are part of every state.
+/// Writes `folder/step-N`, then removes all but the newest `keep`. Every state includes the best
+/// weights so far.
 pub fn save(
     folder: &Path,
     state: &TrainState,
@@ -107,7 +107,7 @@ pub fn save(
         storage::publish_folder(&part, &target)
     });
     if filled.is_err() {
-        // Already failing: a second error here could only hide the first.
+        // An error is already being reported: a second one could only hide it.
         let _ = storage::remove_folder(&part);
     }
     filled?;
@@ -138,18 +138,18 @@ fn fill(part: &Path, state: &TrainState, identity: CheckpointIdentity) -> Result
     storage::write_file(&part.join(MANIFEST), &manifest.sealed()?.to_bytes()?)
 }
 
-/// Whether there is any checkpoint, whole or not.
+/// Returns whether there is any checkpoint, complete or not.
 pub fn any(folder: &Path) -> bool {
     list(folder).is_ok_and(|steps| !steps.is_empty())
 }
 
-/// Step of the newest checkpoint that has its final name.
+/// Returns the step of the newest checkpoint with its final name.
 pub fn newest_step(folder: &Path) -> Option<u64> {
     list(folder).ok()?.last().copied()
 }
 
-/// The newest checkpoint that verifies; `None` if there is no checkpoint at all.
-/// Refuses one of another configuration, data, shard count or engine.
+/// Returns the newest checkpoint that verifies; `None` if there is no checkpoint at all. A
+/// different configuration, data, number of shards or engine is an error.
 pub fn newest(
     folder: &Path,
     identity: CheckpointIdentity,
@@ -164,7 +164,7 @@ pub fn newest(
                 check(&manifest, &path, identity, allow_engine_change)?;
                 return Ok(Some(state));
             }
-            Err(error) => log::warn!("passing over a damaged checkpoint: {error}"),
+            Err(error) => log::warn!("skipping a damaged checkpoint: {error}"),
         }
     }
     if steps.is_empty() {
@@ -177,6 +177,7 @@ pub fn newest(
         .input())
 }
 
+/// Returns an error if a checkpoint does not belong to this run.
 fn check(
     manifest: &CheckpointManifest,
     path: &Path,
@@ -188,16 +189,16 @@ fn check(
     };
     if manifest.run_hash != identity.run_hash {
         return fault(
-            "the checkpoint is of another configuration or other data",
+            "the checkpoint has a different configuration or different data",
             identity.run_hash,
             &manifest.run_hash,
-            "resume with the configuration and files the run began with, or choose another folder",
+            "resume with the configuration and files of the first start, or choose another folder",
         );
     }
     if manifest.shards != identity.shards {
         let (expected, found) = (identity.shards.to_string(), manifest.shards.to_string());
         return fault(
-            "the checkpoint has another number of shards",
+            "the checkpoint has a different number of shards",
             &expected,
             &found,
             "set train.shards",
@@ -205,19 +206,19 @@ fn check(
     }
     if manifest.engine != identity.engine && !allow_engine_change {
         return fault(
-            "the checkpoint was written on another kind of device",
+            "the checkpoint was written on a different kind of device",
             identity.engine,
             &manifest.engine,
-            "choose that --engine, or give --allow-engine-change (bits will differ)",
+            "choose that --engine, or use --allow-engine-change (bits will differ)",
         );
     }
     Ok(())
 }
 
+/// Reads and verifies a checkpoint.
 fn read(path: &Path, parameters: usize) -> Result<(CheckpointManifest, TrainState)> {
-    let damaged = |e: &dyn std::fmt::Display| {
-        Fault::new("not a whole checkpoint").file(path).found(e).input()
-    };
+    let damaged =
+        |e: &dyn std::fmt::Display| Fault::new("invalid checkpoint").file(path).found(e).input();
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
             .map_err(|e| e.in_file(path))?;
@@ -238,7 +239,7 @@ fn read(path: &Path, parameters: usize) -> Result<(CheckpointManifest, TrainStat
     Ok((manifest, state))
 }
 
-/// A file of at most `largest` bytes.
+/// Reads a file of at most `largest` bytes.
 fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
     let unreadable =
         |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
@@ -249,7 +250,7 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| unreadable(&e))
 }
 
-/// Refuses a checkpoint whose files are not those of its manifest; returns the hash of its run.
+/// Verifies the files of a checkpoint against its manifest; returns the hash of its run.
 pub fn verify(path: &Path) -> Result<String> {
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
@@ -257,15 +258,15 @@ pub fn verify(path: &Path) -> Result<String> {
     for (name, entry) in &manifest.files {
         let bytes = read_file(&path.join(name), entry.bytes.min(LARGEST_FILE))?;
         if *entry != FileEntry::of(&bytes) {
-            let fault = Fault::new("not a whole checkpoint").file(path);
+            let fault = Fault::new("invalid checkpoint").file(path);
             return Err(fault.found(format!("{name} does not match the manifest")).input());
         }
     }
     Ok(manifest.run_hash)
 }
 
-/// Returns the metrics of the finished epochs that the newest whole checkpoint of a folder holds,
-/// of those that `is_own` accepts by the hash of their run; `None` where there is none.
+/// Returns the metrics of the finished epochs in the newest complete checkpoint of a folder whose
+/// run hash `is_own` accepts; `None` if there is none.
 pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Vec<EpochMetrics>>> {
     for step in list(folder)?.iter().rev() {
         let path = folder.join(format!("step-{step}"));
@@ -274,7 +275,7 @@ pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Ve
                 return Ok(None);
             }
             serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
-                .map_err(|e| Fault::new("not a whole checkpoint").file(&path).found(e).input())
+                .map_err(|e| Fault::new("invalid checkpoint").file(&path).found(e).input())
         };
         if let Ok(Some(progress)) = read() {
             return Ok(Some(progress.history));
@@ -283,7 +284,7 @@ pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Ve
     Ok(None)
 }
 
-/// Steps of the checkpoints in a folder, ascending; none if there is no folder.
+/// Returns the steps of the checkpoints in a folder, ascending; none if there is no folder.
 pub fn list(folder: &Path) -> Result<Vec<u64>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
@@ -347,7 +348,7 @@ mod tests {
         }
     }
 
-    /// A flipped byte in the hash of the run is damage, not a checkpoint of another run.
+    /// A flipped byte in the hash of the run is damage, not a checkpoint of a different run.
     #[test]
     fn manifest_with_changed_run_hash_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn another_configuration_or_engine_is_refused() {
+    fn different_configuration_or_engine_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), &state(1), IDENTITY, 3).unwrap();
         let other = CheckpointIdentity { run_hash: "abd", ..IDENTITY };
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn no_checkpoint_is_no_error() {
+    fn missing_checkpoint_is_not_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(newest(&folder.path().join("none"), IDENTITY, 5, false).unwrap().is_none());
     }
@@ -381,7 +382,7 @@ mod tests {
         for kind in KINDS {
             for n in 0.. {
                 let folder = memory_folder();
-                // The oldest one is removed by the third.
+                // The third one removes the oldest.
                 save(folder.path(), &state(1), IDENTITY, 2).unwrap();
                 save(folder.path(), &state(2), IDENTITY, 2).unwrap();
                 let action = || save(folder.path(), &state(3), IDENTITY, 2);
@@ -391,7 +392,7 @@ mod tests {
                 let step = found.progress.step;
                 assert_eq!(found, state(step), "{kind:?} {n}");
                 assert!(step == 3 || (step == 2 && outcome.is_err()), "{kind:?} {n}: {step}");
-                // The same step again, as a resumed run would write it.
+                // The same step again, as written by a resumed run.
                 save(folder.path(), &state(3), IDENTITY, 2).unwrap();
                 let found = newest(folder.path(), IDENTITY, 5, false).unwrap().unwrap();
                 assert_eq!(found, state(3));
@@ -404,7 +405,7 @@ mod tests {
         }
     }
 
-    /// Every file of the newest checkpoint damaged in every way: the older one is found.
+    /// Damages every file of the newest checkpoint in every way; the older one is found.
     #[test]
     fn truncated_or_flipped_checkpoint_never_loads() {
         let folder = memory_folder();

@@ -1,13 +1,13 @@
-//! Writes and reads lines of a run's log: how a start begins, and how it has ended.
+//! Writes and reads the lines of a run's log that mark the start and the end.
 
 use crate::error::Error;
 
-/// How the line of a start begins, and that of a published model.
+/// Prefixes of the lines of a start, and of a published model.
 pub const STARTED: &str = "training on ";
 pub const FINISHED: &str = "finished: ";
 const PREFIX: &str = "ended with exit code ";
 
-/// Why a start has ended.
+/// Exit code and reason of the end of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunEnding {
     /// Exit code of the program.
@@ -21,13 +21,13 @@ pub fn line(error: &Error) -> String {
     format!("{PREFIX}{}: {reason}", error.exit_code())
 }
 
-/// Whether the last start in a log has published its model.
+/// Returns whether the last start in a log has published its model.
 pub fn has_finished(log: &str) -> bool {
     let last = log.lines().rfind(|line| line.starts_with(STARTED) || line.starts_with(FINISHED));
     last.is_some_and(|line| line.starts_with(FINISHED))
 }
 
-/// Reads a line that [`line`] has written; `None` for any other one.
+/// Parses a line of [`line`]; `None` for any other line.
 pub fn read(line: &str) -> Option<RunEnding> {
     let (code, reason) = line.strip_prefix(PREFIX)?.split_once(": ")?;
     Some(RunEnding { code: code.parse().ok()?, reason: reason.to_string() })
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn line_is_read_back() {
+    fn line_is_parsed_back() {
         let error = Error::Diverged(Box::new(Fault::new("training diverged").found("a\nb: c")));
         let ending = read(&line(&error)).unwrap();
         assert_eq!((ending.code, ending.reason.contains("found a b: c")), (6, true), "{ending:?}");

@@ -1,4 +1,4 @@
-//! What rank 0 writes while a run goes on: metrics per epoch, the log, the status.
+//! Files that rank 0 writes during a run: metrics per epoch, log, status.
 
 use super::ending::{self, STARTED};
 use super::run_folder::{LOG, METRICS, RunFolder};
@@ -10,7 +10,7 @@ use crate::train::progress::ProgressLog;
 use crate::train::state::{Progress, TrainState};
 use std::time::Duration;
 
-/// The run folder and the files in it that grow.
+/// The run folder and its growing files.
 #[derive(Debug)]
 pub struct Journal {
     pub folder: RunFolder,
@@ -19,12 +19,13 @@ pub struct Journal {
 }
 
 impl Journal {
+    /// Creates a journal without opening its files.
     pub fn new(folder: RunFolder) -> Journal {
         Journal { folder, metrics: None, status: None }
     }
 
-    /// Opens the files. Lines of `metrics.jsonl` after the checkpoint go: those epochs
-    /// will be done again.
+    /// Opens the files. Lines of `metrics.jsonl` after the checkpoint are removed, because these
+    /// epochs will be repeated.
     pub fn begin(
         &mut self,
         plan: &TrainingPlan,
@@ -53,18 +54,19 @@ impl Journal {
         self.say(&format!("resumed at epoch {}, step {}", p.epoch + 1, p.step_in_epoch))
     }
 
+    /// Logs a line, in the log file too.
     pub fn say(&mut self, line: &str) -> Result<()> {
         self.status.as_mut().map_or(Ok(()), |status| status.say(line))
     }
 
-    /// Adds why this start has ended to the log, as its last line.
+    /// Appends the reason for the end of this start to the log, as its last line.
     pub fn log_end(&mut self, error: &Error) {
         let line = ending::line(error);
-        // Already failing: a second error here could only hide the first.
+        // An error is already being reported: a second one could only hide it.
         let _ = self.status.as_mut().map(|status| status.log(&line));
     }
 
-    /// A step with `events` events is done.
+    /// Counts a finished step with `events` events.
     pub fn step(&mut self, p: &Progress, events: u64, steps: u64, epochs: u64) -> Result<()> {
         let Some(status) = &mut self.status else { return Ok(()) };
         status.step(p.step, events, |rate| {
@@ -77,6 +79,7 @@ impl Journal {
         })
     }
 
+    /// Appends the metrics of an epoch, and logs a line.
     pub fn end_epoch(&mut self, epoch: &EpochMetrics) -> Result<()> {
         if let Some(metrics) = &mut self.metrics {
             metrics.append_line(&json_line(epoch)?)?;
@@ -102,6 +105,7 @@ impl Journal {
     }
 }
 
+/// Returns the line of an epoch in `metrics.jsonl`.
 pub(super) fn json_line(epoch: &EpochMetrics) -> Result<String> {
     serde_json::to_string(epoch).map_err(|e| Fault::new("cannot write metrics").found(e).internal())
 }

@@ -1,4 +1,4 @@
-//! From the best weights to a model file: the threshold, the card, the summary.
+//! Publishes the model: threshold, calibration, card, model file, summary.
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};
 use crate::config::{Anomalies, Class, Config, Mode, NO_BIN};
@@ -24,7 +24,7 @@ use crate::train::{Existing, MODEL, Options, Summary};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What is chosen on held-out events.
+/// Results on held-out events.
 struct HeldOutChoices {
     threshold: Option<Threshold>,
     thresholds: Option<BinnedThresholds>,
@@ -69,8 +69,8 @@ impl Trainer<'_> {
         summary(&model, run, model.card.training.rows, false)
     }
 
-    /// By the rule asked for, else the quantile of what the score is among held-out normal
-    /// events: log p, or the difference of two.
+    /// Chooses the threshold by the configured rule; by default it is a quantile of the score among
+    /// held-out normal events. The score is log p, or the difference of two.
     fn threshold(&self, comm: &dyn Communicator) -> Result<Option<Threshold>> {
         if self.plan.config.calibration.rule.is_some() {
             let rule = mark_shared(self.threshold_rule())?;
@@ -109,8 +109,8 @@ impl Trainer<'_> {
         }))
     }
 
-    /// From scores to probabilities on held-out events of both classes, where both are
-    /// real.
+    /// Fits the conversion of scores to probabilities on held-out events of both classes, if both
+    /// are real.
     fn calibration(&self, comm: &dyn Communicator) -> Result<Option<Calibration>> {
         if self.plan.config.model.mode != Mode::Ratio {
             return Ok(None);
@@ -121,16 +121,16 @@ impl Trainer<'_> {
         let shares = self.cut_efficiency();
         if shares.is_none() && is_root(comm) {
             log::warn!(
-                "the posterior's prior refers to events that pass the pre-cuts: the share of \
-                 triggered events that do is not known"
+                "the prior of the posterior refers to events that pass the pre-cuts: the share \
+                 of triggered events that pass them is unknown"
             );
         }
         let fitted = Calibration::fit(events, prior);
         mark_shared(fitted.map(|calibration| Some(calibration.with_cut_efficiency(shares))))
     }
 
-    /// Shares of the rows of each real class, of all parts and unweighted, that are usable and
-    /// pass the pre-cuts.
+    /// Returns the shares of the rows of each real class that are usable and pass the pre-cuts, of
+    /// all parts and unweighted.
     fn cut_efficiency(&self) -> Option<CutEfficiency> {
         let share = |of: Class| {
             let real =
@@ -142,8 +142,8 @@ impl Trainer<'_> {
         Some(CutEfficiency { gamma, hadron })
     }
 
-    /// What p-values of a single flow are taken from: the events that chose the threshold,
-    /// each counting as one. Weighted events are none to count.
+    /// Returns the distribution for p-values of a single flow: the events that chose the threshold,
+    /// with equal weights. Weighted events cannot be counted.
     fn normals(&self, comm: &dyn Communicator) -> Result<Option<NullDistribution>> {
         if self.plan.flows.len() > 1 || self.plan.selection.has_weight() {
             return Ok(None);
@@ -161,7 +161,7 @@ impl Trainer<'_> {
         Ok(NullDistribution::of(normal, log_prob))
     }
 
-    /// Score, class, weight and bin of the held-out events of all real populations, of all
+    /// Gathers score, class, weight and bin of the held-out events of all real populations on all
     /// ranks: those for calibration, else those for validation.
     pub(crate) fn gathered_scores(&self, comm: &dyn Communicator) -> Result<Vec<HeldOutEvent>> {
         let calibration = self.has_calibration();
@@ -189,6 +189,7 @@ impl Trainer<'_> {
         Ok(events)
     }
 
+    /// Makes the model with its card.
     fn model(&self, state: &TrainState, chosen: HeldOutChoices) -> Result<Model> {
         let HeldOutChoices { threshold, thresholds, calibration, normals, reference, sketches } =
             chosen;
@@ -242,7 +243,7 @@ impl Trainer<'_> {
                 weight: config.data.weight.clone(),
                 off_source: self.off_source.clone(),
             },
-            checksum: String::new(), // the model file's business
+            checksum: String::new(), // set when the file is written
         };
         Ok(Model { card, flows: params, sketches })
     }
@@ -253,7 +254,7 @@ fn without_paths(mut anomalies: Anomalies) -> Anomalies {
     anomalies
 }
 
-/// Hash of what shapes the weights, without the paths of the files.
+/// Computes the hash of the settings that affect the weights, without paths of files.
 pub(crate) fn training_hash(config: &Config) -> Result<String> {
     let mut shape = config.clone();
     shape.data.gamma.clear();
@@ -264,7 +265,7 @@ pub(crate) fn training_hash(config: &Config) -> Result<String> {
     shape.hash()
 }
 
-/// The summary of a run that is finished already, on all ranks.
+/// Returns the summary of an already finished run, on all ranks.
 pub fn finished(
     comm: &dyn Communicator,
     options: &Options,
@@ -287,17 +288,17 @@ pub fn finished(
     }
     let model = Model::from_bytes(&bytes)?;
     if model.card.training.data != plan.data {
-        return mark_shared(Err(Fault::new("the run is finished, on other data")
+        return mark_shared(Err(Fault::new("the run is finished, with different data")
             .file(&path)
-            .advice("choose another folder, or give --overwrite to begin anew")
+            .advice("choose another folder, or use --overwrite to start from scratch")
             .usage()));
     }
     let same_version = model.card.code_version == env!("CARGO_PKG_VERSION");
     if same_version && model.card.training.configuration != training_hash(&plan.config)? {
-        return mark_shared(Err(Fault::new("the run is finished, with another configuration")
+        return mark_shared(Err(Fault::new("the run is finished, with a different configuration")
             .file(&path)
             .expected("the same configuration apart from [run]")
-            .advice("choose another folder, or give --overwrite to begin anew")
+            .advice("choose another folder, or use --overwrite to start from scratch")
             .usage()));
     }
     let rows = model.card.training.rows;

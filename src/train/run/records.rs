@@ -1,10 +1,10 @@
-//! Checks that the records of a run folder belong to each other and to its model.
+//! Checks that the records of a run folder match each other and the model.
 //!
 //! `config.toml` is compared with the hash in `provenance.json`, the model with the configuration
-//! and the files that both name, `metrics.jsonl` with the model and the newest checkpoint. A model
-//! must be there if `train.log` says that the run has finished. Hashes
-//! of a configuration are compared within one version of the program. Not covered are `[run]` in
-//! the configuration, and times and hosts in the provenance: no other record holds them.
+//! and the files in both, `metrics.jsonl` with the model and the newest checkpoint. The model must
+//! exist if `train.log` says that the run has finished. Hashes of a configuration are compared
+//! within one version of the program. `[run]` in the configuration, and times and hosts in the
+//! provenance are not checked: no other record contains them.
 
 use super::journal::json_line;
 use super::publish::training_hash;
@@ -22,11 +22,11 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Largest record read [bytes].
+/// Largest record that is read [bytes].
 const LARGEST_FILE: u64 = 1 << 30;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What is wrong, by name of the file.
+/// Faults by name of the file.
 type Wrong = BTreeMap<String, String>;
 
 #[derive(Deserialize)]
@@ -34,14 +34,14 @@ struct Provenance {
     starts: Vec<RecordedStart>,
 }
 
-/// What a start has recorded of its configuration and data.
+/// Configuration and data that a start recorded.
 #[derive(Deserialize)]
 struct RecordedStart {
     code_version: String,
     /// Hash of the configuration and of the content of the files.
     configuration: String,
     files: Vec<RecordedFile>,
-    /// Most epochs that it trains.
+    /// Largest number of epochs.
     epochs: Option<u64>,
     unix_time: Option<u64>,
 }
@@ -55,25 +55,26 @@ struct RecordedFile {
 /// Hashes of a configuration, to compare run folders with.
 #[derive(Debug, Clone)]
 pub struct Configuration {
-    /// Of all but `[run]`.
+    /// Hash of everything except `[run]`.
     hash: String,
-    /// Of what shapes the weights, as model cards have it.
+    /// Hash of the settings that affect the weights, as in model cards.
     training: String,
 }
 
 impl Configuration {
+    /// Computes both hashes.
     pub fn new(config: &Config) -> Result<Configuration> {
         Ok(Configuration { hash: config.hash()?, training: training_hash(config)? })
     }
 
-    /// Whether the run in a folder, if there is one, has this configuration, and its model too;
-    /// `card` is that of the model.
+    /// Returns whether the run in a folder, if any, and its model have this configuration; `card`
+    /// is that of the model.
     pub fn is_of(&self, run: &Path, card: Option<&Card>) -> bool {
         let card = card.filter(|card| card.code_version == VERSION);
         if card.is_some_and(|card| card.training.configuration != self.training) {
             return false;
         }
-        // A configuration without a run was left by a start that was refused.
+        // A configuration without a run is from a start that ended with an error.
         let path = run.join(CONFIG);
         if !holds_run(run) || card.is_some() && !path.exists() {
             return true;
@@ -83,7 +84,7 @@ impl Configuration {
     }
 }
 
-/// The files that the last start of a run has read.
+/// Files that the last start of a run read.
 #[derive(Debug)]
 pub struct RecordedFiles {
     /// Time of the start [s since 1970].
@@ -93,7 +94,7 @@ pub struct RecordedFiles {
 }
 
 impl RecordedFiles {
-    /// Returns a file of both whose content differs.
+    /// Returns a file in both records whose content differs.
     pub fn other_content(&self, other: &RecordedFiles) -> Option<&Path> {
         let differs = |(path, hash): &(&PathBuf, &String)| {
             other.by_path.get(*path).is_some_and(|known| known != *hash)
@@ -102,14 +103,14 @@ impl RecordedFiles {
     }
 }
 
-/// Returns the files of the last start of a run; `None` where no start is recorded.
+/// Returns the files of the last start of a run; `None` if no start is recorded.
 pub fn files(run: &Path) -> Option<RecordedFiles> {
     let start = last_start(&run.join(PROVENANCE)).ok()?;
     let files = start.files.into_iter().filter_map(|file| Some((file.path?, file.blake3)));
     Some(RecordedFiles { started_unix: start.unix_time.unwrap_or(0), by_path: files.collect() })
 }
 
-/// Returns what is wrong with the records of a run folder; `card` is that of its model.
+/// Returns the faults of the records of a run folder; `card` is that of its model.
 ///
 /// # Errors
 /// `Environment` if the checkpoints cannot be listed.
@@ -122,7 +123,7 @@ pub fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
     let config = known_configuration(&run.join(CONFIG), start.as_ref(), card);
     let config = config.map_err(|why| mark(CONFIG, why)).ok();
     let foreign = card.and_then(|card| foreign(card, config.as_ref(), start.as_ref()));
-    // The metrics are not those of another training's model.
+    // Metrics are not compared with the model of a different training.
     let own = card.filter(|_| foreign.is_none());
     foreign.into_iter().for_each(|why| mark(MODEL, why));
     let hashes = run_hashes(run);
@@ -141,8 +142,8 @@ pub fn check(run: &Path, card: Option<&Card>) -> Result<Wrong> {
     Ok(wrong)
 }
 
-/// Returns the hashes of configuration and data that the starts of a run have recorded; none
-/// where they cannot be read.
+/// Returns the hashes of configuration and data that the starts of a run recorded; none if they
+/// cannot be read.
 pub fn run_hashes(run: &Path) -> Vec<String> {
     let read = read(&run.join(PROVENANCE)).ok();
     let provenance: Option<Provenance> = read.and_then(|text| serde_json::from_str(&text).ok());
@@ -150,13 +151,13 @@ pub fn run_hashes(run: &Path) -> Vec<String> {
     starts.into_iter().map(|start| start.configuration).collect()
 }
 
-/// Whether a checkpoint with this hash is of a run with these; all are where none is known.
+/// Returns whether the hash of a checkpoint is one of `hashes`; true if there are none.
 pub fn is_own(hashes: &[String], hash: &str) -> bool {
     hashes.is_empty() || hashes.iter().any(|own| own == hash)
 }
 
-/// Returns why a missing model is a loss; `None` where the run has not finished. A run without a
-/// log has finished if its metrics are those of all epochs (`is_over`).
+/// Returns the fault if the model is missing after the run finished. A run without a log is
+/// finished if its metrics have all epochs (`is_over`).
 fn lost_model(run: &Path, is_over: bool) -> Option<String> {
     match read(&run.join(LOG)) {
         Ok(log) => ending::has_finished(&log).then(|| format!("missing, and {LOG} says finished")),
@@ -164,7 +165,7 @@ fn lost_model(run: &Path, is_over: bool) -> Option<String> {
     }
 }
 
-/// Returns the text of a record, or why it cannot be read.
+/// Returns the text of a record, or the reason why it cannot be read.
 fn read(path: &Path) -> std::result::Result<String, String> {
     if let Some(fault) = bounded::irregular(path) {
         return Err(fault.what);
@@ -175,14 +176,14 @@ fn read(path: &Path) -> std::result::Result<String, String> {
     })
 }
 
-/// Returns what the last start has recorded.
+/// Returns the record of the last start.
 fn last_start(path: &Path) -> std::result::Result<RecordedStart, String> {
     let provenance: Provenance =
         serde_json::from_str(&read(path)?).map_err(|error| format!("not readable: {error}"))?;
     provenance.starts.into_iter().next_back().ok_or_else(|| "no start is recorded".to_string())
 }
 
-/// Returns the configuration, if it is the one that the last start has recorded.
+/// Returns the configuration if the last start recorded the same one.
 fn known_configuration(
     path: &Path,
     start: Option<&RecordedStart>,
@@ -207,23 +208,25 @@ fn known_configuration(
     Err(format!("not the configuration that {PROVENANCE} records"))
 }
 
-/// Why a model is not of this run, if it is not.
+/// Returns the reason if a model is from a different run.
 fn foreign(card: &Card, config: Option<&Config>, start: Option<&RecordedStart>) -> Option<String> {
     let training = &card.training;
     let hash = config.filter(|_| card.code_version == VERSION).map(training_hash);
     if hash.is_some_and(|hash| hash.is_ok_and(|hash| hash != training.configuration)) {
         return Some(format!(
-            "of another training: its card has not the configuration of {CONFIG}"
+            "from a different training: the configuration in its card differs from {CONFIG}"
         ));
     }
     let recorded = start.map_or(&[][..], |start| &start.files);
     let is_same = training.data.len() >= recorded.len()
         && recorded.iter().zip(&training.data).all(|(own, other)| own.blake3 == other.blake3);
-    (!is_same).then(|| format!("of another training: its card has not the files of {PROVENANCE}"))
+    (!is_same).then(|| {
+        format!("from a different training: the files in its card differ from {PROVENANCE}")
+    })
 }
 
-/// Checks the lines of the metrics: every epoch once, as in the newest checkpoint, and as many as
-/// the model was trained for. A torn last line is allowed where there is no model: a killed
+/// Checks the lines of the metrics: every epoch once, equal to the newest checkpoint, and as many
+/// as the model was trained for. A torn last line is allowed without a model, because a killed
 /// training leaves one. Returns the number of epochs.
 fn check_metrics(
     text: &str,
@@ -241,7 +244,7 @@ fn check_metrics(
             serde_json::from_str(line).map_err(|error| format!("line {row}: {error}"))?;
         let known = history.and_then(|history| history.get(i)).map(json_line);
         if epoch.epoch != row as u64 || known.is_some_and(|known| known.is_ok_and(|k| k != line)) {
-            return Err(format!("line {row} is not as it was written"));
+            return Err(format!("line {row} was changed after it was written"));
         }
         last = Some(epoch);
     }

@@ -1,14 +1,13 @@
-//! The run folder: who may write it, what stands in it, and whether to go on.
+//! The run folder: lock, content, and whether to resume.
 //!
-//! One rank (0) writes. A lock file keeps a second job out; the effective configuration
-//! says what the folder is of; `provenance.json` keeps one entry per start, the only
-//! place where times, hosts and rank counts are written, and its first entry is what
-//! makes the folder a run.
+//! Only rank 0 writes. A lock file keeps other jobs out. The effective configuration identifies the
+//! run. `provenance.json` has one entry per start; it is the only place for times, hosts and rank
+//! counts. A folder with a first entry contains a run.
 //!
-//! A run that is to be replaced is set aside in `replaced/` once the new one has read its
-//! events, and goes when the new one has a checkpoint or a model. Its provenance is moved
-//! first and comes back last, so that after a kill at any point the place of that file
-//! tells which of the two runs the folder holds.
+//! A run that is to be replaced is moved to `replaced/` after the new run has read its events. It
+//! is removed when the new run has a checkpoint or a model. Its provenance is moved first and moved
+//! back last. So after a kill at any point, the place of that file shows which of the two runs the
+//! folder contains.
 
 use super::checkpoint;
 use crate::comm::SIGNS_OF_LIFE;
@@ -28,17 +27,17 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const PROVENANCE: &str = "provenance.json";
 pub const CHECKPOINTS: &str = "checkpoints";
 pub const LOG: &str = "train.log";
-/// What is written to see whether there is room, and at most how much.
+/// File that is written to test the free space, and its largest size.
 const ROOM: &str = ".room";
 const LARGEST_PROBE: usize = 256 << 20;
 const REPORT: &str = "report.html";
-/// Where a run stands that another one is about to replace.
+/// Folder for a run that is being replaced.
 const REPLACED: &str = "replaced";
-/// All that a run consists of; the provenance leads.
+/// All files of a run; the provenance is first.
 const RUN: [&str; 7] = [PROVENANCE, CONFIG, MODEL, METRICS, LOG, REPORT, CHECKPOINTS];
 
-/// An open run folder; the lock goes with it. One that was new and never came to begin a
-/// run goes as well: it would only stand in the way of the next try.
+/// An open, locked run folder. Dropping it releases the lock. It also removes a new folder in which
+/// no run has begun, because it would only block the next start.
 #[derive(Debug)]
 pub struct RunFolder {
     pub path: PathBuf,
@@ -46,16 +45,16 @@ pub struct RunFolder {
     identity: (u64, u64),
     lock: Option<OutputLock>,
     existing: Existing,
-    /// The outermost folder that was made for it, if it was not there before.
+    /// The outermost folder that was created for it.
     made: Option<PathBuf>,
-    /// The run in `replaced/` is to go at the next whole state of this one.
+    /// Whether the run in `replaced/` is removed at the next complete state of this one.
     replaces: bool,
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        // Already failing: a second error here could only hide the first. What is not
-        // ours keeps the folder.
+        // An error is already being reported: a second one could only hide it. Files of others keep
+        // the folder.
         let _ = settle(&self.path);
         if !has_run(&self.path) {
             let _ = storage::remove_file(&self.file(CONFIG));
@@ -71,25 +70,25 @@ impl Drop for RunFolder {
     }
 }
 
-/// What to do with a folder that holds a run.
+/// Treatment of a folder that contains a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Go on with it if it is of the same configuration and data.
+    /// Resume it if configuration and data are the same.
     Resume,
-    /// Refuse it.
+    /// Return an error.
     Refuse,
-    /// Begin anew in it.
+    /// Start from scratch in it.
     Replace,
 }
 
 impl RunFolder {
-    /// Creates or opens the folder, and locks it, waiting for another job at most `timeout`.
-    /// Nothing of a run in it is touched yet.
+    /// Creates or opens the folder and locks it, waiting at most `timeout` for another job. Files
+    /// of a run are not changed yet.
     pub fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
         if occupied && !has_run(path) && !path.join(lock::NAME).is_file() {
-            return Err(Fault::new("the output folder holds something else than a run")
+            return Err(Fault::new("the output folder has other files than a run")
                 .file(path)
                 .advice("choose another folder for -o")
                 .usage());
@@ -101,15 +100,15 @@ impl RunFolder {
         storage::remove_dead_parts(path, true)?;
         let replaces = settle(path)?;
         if has_run(path) && existing == Existing::Refuse {
-            return Err(Fault::new("the run exists already")
+            return Err(Fault::new("the run already exists")
                 .file(path)
-                .advice("resume it with --resume auto, choose another folder, or give --overwrite to begin anew")
+                                .advice("resume it with --resume auto, choose another folder, or use --overwrite to start from scratch")
                 .usage());
         }
         Ok(RunFolder { path: path.to_path_buf(), identity, lock, existing, made, replaces })
     }
 
-    /// Refuses to go on with a run of another configuration.
+    /// Returns an error if the folder contains a run with a different configuration.
     pub fn check(&self, plan: &TrainingPlan) -> Result<()> {
         if self.existing == Existing::Replace || !has_run(&self.path) {
             return Ok(());
@@ -117,8 +116,8 @@ impl RunFolder {
         self.check_same(plan)
     }
 
-    /// Refuses a disk that has no room for a checkpoint: better now than after hours. Only a
-    /// write tells, quotas are seen by nothing else.
+    /// Returns an error if the disk has no space for a checkpoint: better now than after hours.
+    /// Only a write shows it, because quotas are not visible otherwise.
     pub fn check_room(&self, plan: &TrainingPlan) -> Result<()> {
         let probe = self.file(ROOM);
         let bytes = (checkpoint::bytes(plan.parameters) as usize).min(LARGEST_PROBE);
@@ -127,10 +126,9 @@ impl RunFolder {
         written.map_err(|error| storage::needing(error, bytes as u64)).and(removed)
     }
 
-    /// Makes the folder that of this run. To be called when everything that can be
-    /// refused has been: a run that is to be replaced is set aside now. An unfinished one whose
-    /// checkpoints `can_resume` accepts is resumed instead: it is what an earlier start of the
-    /// same command has left, and gives the same model.
+    /// Claims the folder for this run. Called after all checks: a run that is to be replaced is
+    /// moved aside now. An unfinished run whose checkpoints `can_resume` accepts is resumed
+    /// instead. It is from an earlier start of the same command and gives the same model.
     pub fn claim_run_folder(
         &mut self,
         plan: &TrainingPlan,
@@ -141,13 +139,14 @@ impl RunFolder {
             && is_unfinished
             && can_resume(&self.file(CHECKPOINTS))
         {
-            log::info!("the folder holds this run, unfinished: it is resumed, not replaced");
+            log::info!("the folder contains this run, unfinished: resuming instead of replacing");
             self.existing = Existing::Resume;
         }
         if self.existing == Existing::Replace && has_run(&self.path) {
             let aside = self.file(REPLACED);
             if self.replaces {
-                // The run here has no whole state yet; the one aside is worth more.
+                // The run here has no complete state yet; keep the one that was
+                // moved aside.
                 RUN.iter().try_for_each(|name| remove(&self.file(name)))?;
             } else {
                 storage::create_folder(&aside)?;
@@ -155,14 +154,14 @@ impl RunFolder {
                 self.replaces = true;
             }
             log::info!(
-                "the run that was here stands in {} until the new one has its first checkpoint",
+                "the previous run is kept in {} until the new one has its first checkpoint",
                 aside.display()
             );
         }
         storage::write_file(&self.file(CONFIG), plan.config.to_toml()?.as_bytes())
     }
 
-    /// Removes the run that is set aside: this one has a state on disk to go on from.
+    /// Removes the run that was moved aside: this one now has a state on disk to resume from.
     pub fn forget_replaced(&mut self) -> Result<()> {
         if std::mem::take(&mut self.replaces) {
             storage::remove_folder(&self.file(REPLACED))?;
@@ -170,8 +169,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Returns an error if the path no longer leads to the folder that was opened: a folder
-    /// that has been moved or removed must not be replaced by half a run in a new one.
+    /// Returns an error if the path no longer leads to the folder that was opened. If the folder
+    /// was moved or removed, a new folder must not get half a run.
     pub fn check_identity(&self) -> Result<()> {
         if identity(&self.path).ok() == Some(self.identity) {
             return Ok(());
@@ -185,24 +184,26 @@ impl RunFolder {
         .environment())
     }
 
+    /// Returns the path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
+    /// Returns an error if the configuration in the folder differs.
     fn check_same(&self, plan: &TrainingPlan) -> Result<()> {
         let path = self.file(CONFIG);
         let there = crate::config::load(&path, &[])?;
         if there.hash()? == plan.config.hash()? {
             return Ok(());
         }
-        Err(Fault::new("the folder holds a run of another configuration")
+        Err(Fault::new("the folder contains a run with a different configuration")
             .file(&path)
             .expected("the same configuration apart from [run]")
-            .advice("choose another folder, or give --overwrite to begin anew")
+            .advice("choose another folder, or use --overwrite to start from scratch")
             .usage())
     }
 
-    /// Adds an entry to `provenance.json`: with it, a run has begun.
+    /// Adds an entry to `provenance.json`; from then on the folder contains a run.
     pub fn add_provenance(&mut self, entry: &Value) -> Result<()> {
         let path = self.file(PROVENANCE);
         let starts =
@@ -217,19 +218,19 @@ impl RunFolder {
     }
 }
 
-/// Device and inode of a folder.
+/// Returns device and inode of a folder.
 fn identity(path: &Path) -> Result<(u64, u64)> {
     let metadata = std::fs::metadata(path)
         .map_err(|e| storage::disk_fault("look at", path, &e.to_string(), e.kind()))?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Whether a folder holds anything of a run that a job would resume or `verify` checks.
+/// Returns whether a folder has anything of a run that a job would resume or `verify` checks.
 pub fn holds_run(path: &Path) -> bool {
     has_run(path) || path.join(CHECKPOINTS).is_dir() || path.join(MODEL).is_file()
 }
 
-/// Refuses the folder of a run as the output of another command.
+/// Returns an error if a folder contains a run and so cannot be the output of a different command.
 ///
 /// # Errors
 /// `Usage`.
@@ -237,25 +238,24 @@ pub fn refuse_run(path: &Path) -> Result<()> {
     if !holds_run(path) {
         return Ok(());
     }
-    Err(Fault::new("the output folder holds a run")
+    Err(Fault::new("the output folder contains a run")
         .file(path)
-        .expected("a folder of its own for the output")
-        .advice(format!("choose a folder below it, such as {}", path.join("scores").display()))
+        .expected("a separate folder for the output")
+        .advice(format!("choose a subfolder, such as {}", path.join("scores").display()))
         .usage())
 }
 
-/// A run has begun here: it has left a provenance.
+/// Returns whether a run has begun in a folder: it then has a provenance.
 fn has_run(path: &Path) -> bool {
     path.join(PROVENANCE).is_file()
 }
 
-/// Puts in order what a kill may have left: brings back a run that was set aside for one
-/// that never began, and removes one that has been replaced for good. Returns whether a
-/// run is still set aside.
+/// Cleans up after a kill: moves back a run whose replacement never began, and removes one that has
+/// been replaced. Returns whether a run is still set aside.
 fn settle(path: &Path) -> Result<bool> {
     let aside = path.join(REPLACED);
     if !has_run(&aside) {
-        // Empty: its run is in place, not yet moved or moved back.
+        // Empty: its run is in place, because it was not yet moved or is moved back.
         storage::remove_folder(&aside)?;
         return Ok(false);
     }
@@ -271,7 +271,7 @@ fn settle(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Moves what there is of a run, in the order given; what stands in the way goes.
+/// Moves the existing files of a run in the given order; replaces existing targets.
 fn move_run<'a>(
     mut names: impl Iterator<Item = &'a &'a str>,
     from: &Path,
@@ -301,7 +301,7 @@ mod tests {
 
     const SHORT: Duration = Duration::from_millis(100);
 
-    /// A plan on a few toy events in `folder`.
+    /// Returns a plan for a few toy events in `folder`.
     fn plan(folder: &Path) -> TrainingPlan {
         let output = folder.join("gamma.h5");
         let (class, events, seed) = (Class::Gamma, 50, 1);
@@ -313,7 +313,7 @@ mod tests {
         TrainingPlan::new(&SingleRank, &config::parse(&text, &[]).unwrap()).unwrap()
     }
 
-    /// What a run with a checkpoint and a model leaves.
+    /// Creates the files of a run with a checkpoint and a model.
     fn old_run(path: &Path, plan: &TrainingPlan) {
         let mut folder = RunFolder::open(path, Existing::Resume, SHORT).unwrap();
         folder.claim_run_folder(plan, |_| false).unwrap();
@@ -330,7 +330,7 @@ mod tests {
             && [MODEL, METRICS, LOG, "checkpoints/step-5/manifest.json"].iter().all(is_old)
     }
 
-    /// Begins a run in place of the old one, up to its first checkpoint.
+    /// Starts a run in place of the old one, up to its first checkpoint.
     fn replace(path: &Path, plan: &TrainingPlan) -> Result<()> {
         let mut folder = RunFolder::open(path, Existing::Replace, SHORT)?;
         folder.claim_run_folder(plan, |_| false)?;
@@ -356,7 +356,7 @@ mod tests {
                 let aside = is_old(&path.join(REPLACED));
                 assert!(is_old(&path) || aside || new, "{kind:?} {n}: both runs are lost");
                 assert!(outcome.is_err() || (new && !aside), "{kind:?} {n}");
-                // Asked again, it is done, and nothing of the old one is left.
+                // A second attempt succeeds and leaves nothing of the old run.
                 replace(&path, &plan).unwrap();
                 assert!(!path.join(REPLACED).exists() && !path.join(MODEL).exists());
                 if !struck {
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_brings_the_old_run_back_as_it_was() {
+    fn refused_start_restores_the_old_run() {
         let inputs = tempfile::tempdir().unwrap();
         let plan = plan(inputs.path());
         let path = inputs.path().join("run");
@@ -378,7 +378,7 @@ mod tests {
         let mut folder = RunFolder::open(&path, Existing::Replace, SHORT).unwrap();
         folder.claim_run_folder(&plan, |_| false).unwrap();
         assert!(is_old(&path.join(REPLACED)) && !is_old(&path));
-        drop(folder); // refused after all, before the new run began
+        drop(folder); // an error before the new run began
         assert!(is_old(&path) && !path.join(REPLACED).exists());
     }
 
@@ -408,7 +408,7 @@ mod tests {
         assert!(path.join(CONFIG).is_file());
         let mut other = plan.clone();
         other.config.train.seed = 9;
-        // The lock of a process that is gone is no lock; here it is still held.
+        // A lock of a dead process is invalid; here the process is still alive.
         std::fs::remove_file(path.join(lock::NAME)).unwrap();
         storage::write_file(&path.join(lock::NAME), b"").unwrap();
         let mut folder = RunFolder::open(&path, Existing::Refuse, SHORT).unwrap();

@@ -1,5 +1,6 @@
-//! Where a run is, from what lies in its folder: for a login node, beside a job that may be
-//! running, waiting or gone. Nothing is written, and nothing needs to be whole.
+//! Reads the status of a run from its directory, also while the job runs.
+//!
+//! It can be used on a login node. Nothing is written, and files may be incomplete.
 
 use super::run_folder::{CHECKPOINTS, LOG, METRICS, MODEL, PROVENANCE};
 use super::{checkpoint, ending};
@@ -11,48 +12,49 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A log or a sign of life that is older says nothing about now.
+/// Age from which a log or heartbeat no longer shows that a run is active.
 const FRESH: Duration = Duration::from_secs(45);
 
-/// A rank of a start that has ended gives no sign of life so long after the last line of its log.
+/// Time after the last line of a log in which ranks of an ended start may still send heartbeats.
 const RESTARTED: Duration = Duration::from_secs(10);
 
-/// Exit codes of trainings that have diverged, were stopped, or were interrupted.
+/// Exit codes of trainings that diverged, were stopped, or were interrupted.
 const DIVERGED: u8 = 6;
 const STOPPED: u8 = 75;
 const INTERRUPTED: u8 = 130;
 
+/// State of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// The model is published.
     Finished,
-    /// Ranks gave a sign of life, or the log grew, just now.
+    /// Ranks sent a heartbeat, or the log grew, a short time ago.
     Running,
-    /// Neither; the same command goes on.
+    /// Neither; the same command resumes it.
     Stopped,
     /// The weights became unusable: the same command would end in the same way.
     Diverged,
     /// The last start ended with another error.
     Failed,
-    /// The folder is there, and no run in it has begun.
+    /// The folder exists, but no run has begun in it.
     NotBegun,
 }
 
-/// What a run folder tells.
+/// Status of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunStatus {
     pub run: PathBuf,
     pub state: State,
-    /// Starts so far; the fields below are of the last one.
+    /// Number of starts; the fields below are of the last one.
     pub starts: usize,
     pub started_unix: Option<u64>,
     pub host: Option<String>,
     pub ranks: Option<u64>,
     pub engine: Option<String>,
-    /// The scheduler's number of the job of that start.
+    /// Number of the scheduler's job for that start.
     pub job: Option<String>,
-    /// Epochs that are finished, and those there will be at most.
+    /// Finished epochs, and the largest number of epochs.
     pub epoch: u64,
     pub epochs: Option<u64>,
     pub step: u64,
@@ -64,21 +66,21 @@ pub struct RunStatus {
     pub skipped_steps: u64,
     pub checkpoint_step: Option<u64>,
     pub checkpoint_age_s: Option<f64>,
-    /// Of all steps, by the pace since the last start; patience may end it earlier.
+    /// Estimated time for all steps, by the rate since the last start; patience may end it earlier.
     pub seconds_left: Option<f64>,
     pub signs: Vec<RankSign>,
     /// The last line of the log.
     pub last_line: Option<String>,
-    /// Why the last start ended, if it ended with an error or was stopped.
+    /// Reason for the end of the last start, if it ended with an error or was stopped.
     pub ended: Option<String>,
 }
 
-/// Looks at the folder of a run.
+/// Reads the status of a run from its folder.
 pub fn run_status(run: &Path) -> Result<RunStatus> {
     if !run.is_dir() {
         return Err(Fault::new("no such run")
             .file(run)
-            .advice("give the folder that `train -o` was given")
+            .advice("give the folder of `train -o`")
             .usage());
     }
     let start = last_start(run);
@@ -95,7 +97,7 @@ pub fn run_status(run: &Path) -> Result<RunStatus> {
     let running = signs.iter().any(|sign| fresh(sign.age_s)) || fresh(log_age);
     let last_line = last_line(&run.join(LOG));
     let ending = last_line.as_deref().and_then(ending::read);
-    // Ranks that give signs of life long after the log has ended are those of a new start.
+    // Heartbeats long after the end of the log are those of a new start.
     let ended_s = log_age.map(|age| age - RESTARTED.as_secs_f64());
     let restarted = signs.iter().any(|sign| fresh(sign.age_s) && sign.age_s < ended_s);
     let ending = ending.filter(|_| !model && !restarted);
@@ -147,7 +149,7 @@ pub fn run_status(run: &Path) -> Result<RunStatus> {
     })
 }
 
-/// The number of starts, and what the last one left.
+/// Returns the number of starts, and the record of the last one.
 fn last_start(run: &Path) -> Option<(usize, Value)> {
     let text = std::fs::read(run.join(PROVENANCE)).ok()?;
     let entry: Value = serde_json::from_slice(&text).ok()?;
@@ -155,24 +157,26 @@ fn last_start(run: &Path) -> Option<(usize, Value)> {
     Some((starts.len(), starts.last()?.clone()))
 }
 
-/// Every whole line; the last may be torn.
+/// Reads all complete lines; the last one may be torn.
 fn metrics(run: &Path) -> Vec<EpochMetrics> {
     let text = std::fs::read_to_string(run.join(METRICS)).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
+/// Returns the last line of the log that is not empty.
 fn last_line(log: &Path) -> Option<String> {
     let text = std::fs::read(log).ok()?;
     let text = String::from_utf8_lossy(&text);
     text.lines().rfind(|line| !line.trim().is_empty()).map(str::to_string)
 }
 
-/// Seconds since a file changed, by this machine's clock.
+/// Returns the seconds since a file changed, by the clock of this machine.
 fn age(path: &Path) -> Option<f64> {
     let changed = std::fs::metadata(path).ok()?.modified().ok()?;
     Some(SystemTime::now().duration_since(changed).unwrap_or_default().as_secs_f64())
 }
 
+/// Estimates the remaining time from the steps since the start.
 fn seconds_left(step: u64, steps: u64, from: u64, since: u64) -> Option<f64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
     let (done, took) = (step.checked_sub(from).filter(|done| *done > 0)?, now - since as f64);
@@ -208,7 +212,7 @@ mod tests {
             ("checkpoints/step-12.part/manifest.json", "{}"),
         ]);
         let status = run_status(run.path()).unwrap();
-        assert_eq!(status.state, State::Running, "its log is a moment old");
+        assert_eq!(status.state, State::Running, "its log is recent");
         assert_eq!((status.starts, status.ranks, status.job.as_deref()), (2, Some(4), Some("17")));
         assert_eq!(
             (status.epoch, status.epochs, status.step, status.steps),

@@ -1,5 +1,5 @@
 //! Verifies a run folder: every checkpoint against its manifest, the model against its card, and
-//! the records against both. Ranks share the checkpoints.
+//! the records against both. The checkpoints are distributed over the ranks.
 
 use super::checkpoint;
 use super::records;
@@ -11,13 +11,13 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What was found.
+/// Result of the verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunVerification {
     pub checkpoints: u64,
     /// blake3 of the model file, if the run is finished.
     pub model_blake3: Option<String>,
-    /// What is wrong, by place in the folder.
+    /// Faults by file or checkpoint.
     pub wrong: BTreeMap<String, String>,
 }
 
@@ -34,7 +34,7 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
         let why = match checkpoint::verify(&folder.join(format!("step-{step}"))) {
             Ok(hash) if records::is_own(&hashes, &hash) => continue,
             Ok(hash) => {
-                format!("of another run: its hash {hash} is not that of a start in {PROVENANCE}")
+                format!("from a different run: no start in {PROVENANCE} has its hash {hash}")
             }
             Err(error) => error.to_string(),
         };
@@ -48,14 +48,14 @@ pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
             None
         });
         let card = loaded.as_ref().map(|(model, _)| &model.card);
-        // A second fault of the same file adds nothing to the first.
+        // Only the first fault of a file is reported.
         for (name, why) in records::check(run, card)? {
             wrong.entry(name).or_insert(why);
         }
         model = loaded.map(|(_, hash)| hash);
         Ok(())
     };
-    // A fault of rank 0 must not leave the others waiting.
+    // An error on rank 0 must not leave the other ranks waiting.
     sync_result(comm, if is_root(comm) { look_at_records() } else { Ok(()) })?;
     let checkpoints = steps.len() as u64;
     let mut all = RunVerification { checkpoints, model_blake3: None, wrong: BTreeMap::new() };
@@ -71,7 +71,7 @@ impl std::fmt::Display for RunVerification {
         writeln!(f, "verified {} checkpoint(s)", self.checkpoints)?;
         match &self.model_blake3 {
             Some(hash) => writeln!(f, "model: {hash}")?,
-            None => writeln!(f, "no model that can be read")?,
+            None => writeln!(f, "no readable model")?,
         }
         self.wrong.iter().try_for_each(|(place, why)| writeln!(f, "wrong: {place}: {why}"))
     }

@@ -1,13 +1,12 @@
-//! 64-bit integers in two 32-bit words, for devices without wide ones, and the exact
-//! rounding of an f32 to units of 2⁻³².
+//! 64-bit integers as two 32-bit words, and exact rounding of f32 to units of 2⁻³².
 //!
-//! Only integer operations: a compiler may not reorder those, while the usual tricks
-//! with large floating-point constants are at its mercy.
+//! Some devices have no 64-bit integers. The code uses integer operations only: a compiler may not
+//! reorder those, but it may break the usual tricks with large floating-point constants.
 
 use cubecl::prelude::*;
 
-/// The two words (low, high) of `value` · 2³², ties to even, as two's complement. Only
-/// for magnitudes below 2³⁰; anything else gives some number.
+/// Converts `value` · 2³² to two words (low, high) in two's complement, ties to even. The result is
+/// defined for magnitudes below 2³⁰ only.
 #[cube]
 pub(crate) fn to_fixed(value: f32) -> (u32, u32) {
     let bits = u32::reinterpret(value);
@@ -18,14 +17,14 @@ pub(crate) fn to_fixed(value: f32) -> (u32, u32) {
     // value = mantissa · 2^(exponent − 150), so the integer is mantissa · 2^(exponent − 118)
     let up = min(max(exponent, 118u32) - 118u32, 63u32);
     let down = min(118u32 - min(exponent, 118u32), 31u32);
-    // To the left: at most 38 places.
+    // Shift to the left: at most 38 places.
     let within = min(up, 31u32);
     let low_left = select(up < 32u32, mantissa << within, 0u32);
-    // Two shifts, since a shift by 32 is not defined.
+    // Two shifts, because a shift by 32 is not defined.
     let across = (mantissa >> (31u32 - within)) >> 1u32;
     let beyond = mantissa << (max(up, 32u32) - 32u32);
     let high_left = select(up < 32u32, across, beyond);
-    // To the right, to the nearest, ties to even: a mantissa has 24 bits.
+    // Shift to the right, rounded to nearest, ties to even: a mantissa has 24 bits.
     let kept = mantissa >> down;
     let rest = mantissa - (kept << down);
     let half = (1u32 << down) >> 1u32;
@@ -41,7 +40,7 @@ pub(crate) fn to_fixed(value: f32) -> (u32, u32) {
     (select(negative, low_negated, low), select(negative, high_negated, high))
 }
 
-/// Sum of two 64-bit integers, modulo 2⁶⁴.
+/// Adds two 64-bit integers modulo 2⁶⁴.
 #[cube]
 pub(crate) fn add_wide(low: u32, high: u32, more_low: u32, more_high: u32) -> (u32, u32) {
     let sum = low + more_low;
@@ -49,14 +48,14 @@ pub(crate) fn add_wide(low: u32, high: u32, more_low: u32, more_high: u32) -> (u
     (sum, high + more_high + carry)
 }
 
-/// Whether |value| < bound; not so for NaN and infinities.
+/// Returns whether |value| < bound; false for NaN and infinities.
 #[cube]
 pub(crate) fn is_usable(value: f32, bound: f32) -> bool {
-    // By bits: comparisons of NaN are not the same on all devices.
+    // Compare bits: comparisons of NaN differ between devices.
     (u32::reinterpret(value) & 0x7fff_ffffu32) < u32::reinterpret(bound)
 }
 
-/// A 64-bit integer in units of 2⁻³² as f32.
+/// Converts a 64-bit integer in units of 2⁻³² to f32.
 #[cube]
 pub(crate) fn from_fixed(low: u32, high: u32) -> f32 {
     let negative = (high >> 31u32) == 1u32;
@@ -64,7 +63,7 @@ pub(crate) fn from_fixed(low: u32, high: u32) -> f32 {
     let high_negated = (!high) + u32::cast_from(low == 0u32);
     let l = select(negative, low_negated, low);
     let h = select(negative, high_negated, high);
-    // Magnitudes first: with a negative high word the two parts would cancel.
+    // Take the magnitude first: with a negative high word the two parts would cancel.
     let magnitude = fma(f32::cast_from(l), 2.328_306_4e-10f32, f32::cast_from(h));
     select(negative, -magnitude, magnitude)
 }

@@ -1,22 +1,22 @@
-//! All blocks of a flow in one launch, with several events per unit of a cube in
-//! registers: log-likelihood, what the gradient needs of it, and the inverse.
+//! All blocks of a flow in one launch: log-likelihood, inverse, and the backward pass.
 //!
-//! The features of an event lie in 2·P slots: the P of the half that conditions even
-//! blocks, then the P of the other. With seeded halves the slots are permuted between
-//! pairs of blocks. An odd number of features leaves the last slot at zero, and all
-//! weights that touch it are zero.
+//! Each thread has several events in registers. The features of an event are in 2·P slots: first
+//! the P features of the half that conditions even blocks, then the P of the other half. With
+//! seeded halves the slots are permuted between pairs of blocks. With an odd number of features the
+//! last slot is zero, and all weights that use it are zero.
 
 use super::math::{exp, tanh};
 use super::network::{KernelShape, Quad, network, network_backward};
 use cubecl::prelude::*;
 
-/// The position of this unit's event `e`, of the n events of a launch.
+/// Returns the index of this thread's event `e` among the n events of a launch.
 #[cube]
 fn position(#[comptime] e: usize, #[comptime] events: usize) -> usize {
     CUBE_POS * (CUBE_DIM as usize * events) + e * CUBE_DIM as usize + UNIT_POS as usize
 }
 
-/// Reads rows (n, features) into slots by `order` (slots). Beyond the last event: the last.
+/// Reads rows (n, features) into slots by `order` (slots). Threads beyond the last event read the
+/// last event.
 #[cube]
 fn read_events(
     rows: &Array<f32>,
@@ -43,7 +43,7 @@ fn read_events(
     }
 }
 
-/// Slot i takes what was in slot `order[at + i]`.
+/// Sets slot i to the old value of slot `order[at + i]`.
 #[cube]
 fn shuffle(
     x: &mut Array<f32>,
@@ -53,7 +53,7 @@ fn shuffle(
     #[comptime] shape: KernelShape,
 ) {
     let slots = comptime!(2 * shape.half);
-    // An array that is indexed at run time cannot stay in registers: use another one.
+    // An array that is indexed at run time cannot stay in registers: index a copy instead.
     let mut old = Array::<f32>::new(comptime!(slots * events));
     #[unroll]
     for i in 0..comptime!(slots * events) {
@@ -69,15 +69,15 @@ fn shuffle(
     }
 }
 
-/// Log-scale s of a block from the scale network's output.
+/// Computes the log-scale s of a block from the scale network's output.
 #[cube]
 fn clamped(sigma: f32, clamp: f32) -> f32 {
     clamp * tanh(sigma / clamp)
 }
 
-/// What of a forward pass is kept, per launch of n events:
-/// `inputs` (blocks + 1, slots, n), the last one the latent; `scales` (blocks, networks,
-/// P, n), of which the scale networks' rows take s.
+/// Stores the features before block `block` for the gradient: `inputs` (blocks + 1, slots, n), the
+/// last one is the latent. `coupling` stores s in `scales` (blocks, networks, P, n), in the rows of
+/// the scale networks.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn keep_inputs(
@@ -101,6 +101,7 @@ fn keep_inputs(
     }
 }
 
+/// Applies block `block` to `x` and adds its log-determinant; with `keep`, s goes to `scales`.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn coupling(
@@ -150,11 +151,11 @@ fn coupling(
     }
 }
 
-/// log p of rows (n, features) into `log_prob` (n). With `keep`, also what the gradient
-/// needs: see `keep_inputs`.
+/// Computes log p of rows (n, features) into `log_prob` (n). With `keep`, also stores the values
+/// that the gradient needs: see `keep_inputs`.
 ///
-/// `order`: slots of the first pair by feature, then for each further pair where its
-/// slots come from.
+/// `order` has the features of the slots of the first pair, then for each further pair the previous
+/// slot of each slot.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn forward(
@@ -207,8 +208,8 @@ pub(crate) fn forward(
             events,
             shape,
         );
-        // The last pair of an odd number of blocks has one only; the condition is the same
-        // for all units, as barriers ask.
+        // With an odd number of blocks the last pair has one block only. The condition is the same
+        // for all threads, as barriers require.
         if even + 1 < comptime!(shape.blocks) {
             if comptime!(keep) {
                 keep_inputs(&x, inputs, even + 1, n, events, shape);
@@ -249,8 +250,8 @@ pub(crate) fn forward(
     }
 }
 
-/// Rows (n, features) that latent points of the same shape come from. `order` as for
-/// `forward`, then the slots of the last pair by feature.
+/// Computes the rows (n, features) of latent points of the same shape. `order` is as for `forward`,
+/// followed by the features of the slots of the last pair.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn inverse(
@@ -298,6 +299,7 @@ pub(crate) fn inverse(
     }
 }
 
+/// Applies the inverse of block `block` to `x`.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn uncouple(
@@ -336,9 +338,9 @@ fn uncouple(
     }
 }
 
-/// The backward pass of n events from what `forward` kept: leaves in `upstream`
-/// (blocks, networks, P, n) the gradients of weight · (−log p) with respect to the outputs
-/// of every network, where s was in the rows of the scale networks.
+/// Computes the backward pass of n events from the values that `forward` kept. Writes the gradients
+/// of weight · (−log p) with respect to the outputs of every network to `upstream` (blocks,
+/// networks, P, n). The rows of the scale networks contain s before.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn backward(
@@ -411,6 +413,7 @@ pub(crate) fn backward(
     }
 }
 
+/// Applies block `block` backwards: gradients of the networks' outputs, and of the block's inputs.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn coupling_backward(
@@ -450,8 +453,8 @@ fn coupling_backward(
                 let row = (block * 2 * half + k) * n + from;
                 let s = upstream[row];
                 let scale = exp(s);
-                // ∂L/∂s = g_y · x · e^s − weight (the log-determinant's part); through
-                // the clamp ∂s/∂σ = 1 − (s/a)²
+                // ∂L/∂s = g_y · x · e^s − weight (from the log-determinant); through the clamp
+                // ∂s/∂σ = 1 − (s/a)²
                 let of_s = fma(g * input, scale, -weight[e]);
                 let ratio = s / clamp;
                 let of_output = of_s * fma(-ratio, ratio, 1.0f32);

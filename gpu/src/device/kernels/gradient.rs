@@ -1,42 +1,44 @@
-//! Gradients of weights and biases: sums over the events of a tile in f32, rounded once to
-//! 64-bit integers in units of 2⁻³², and integer sums from there on.
+//! Gradients of weights and biases as exact integer sums over tiles of events.
 //!
-//! A tile is a run of events of one shard. Its order of sums is fixed; integer sums have
-//! none, so the bits depend neither on the number of cubes nor on that of devices.
+//! The events of a tile are summed in f32. The sum is rounded once to a 64-bit integer in units of
+//! 2⁻³², and tiles are added as integers. A tile is a range of events of one shard and its order of
+//! summation is fixed. Integer sums do not depend on their order, so the bits depend neither on the
+//! number of cubes nor on the number of devices.
 
 use super::fixed::{add_wide, is_usable, to_fixed};
 use super::network::{KernelShape, Quad, before_activation, through_outputs};
 use cubecl::prelude::*;
 
-/// How the weight gradient is shared out.
+/// Tiling of the weight gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct GradientTiling {
-    /// Units of a cube.
+    /// Threads of a cube.
     pub(crate) threads: usize,
-    /// Hidden units of one network that each of them owns.
+    /// Hidden units of one network per thread.
     pub(crate) owned: usize,
     /// Events in shared memory at a time.
     pub(crate) stage: usize,
 }
 
 impl GradientTiling {
-    /// Cubes per network.
+    /// Returns the number of cubes per network.
     pub(crate) fn groups(&self, shape: &KernelShape) -> usize {
         shape.hidden.div_ceil(self.threads * self.owned)
     }
 }
 
-/// Numbers of a hidden unit that have a gradient: P weights in, the bias, P weights out.
+/// Returns the numbers of a hidden unit that have a gradient: P input weights, the bias, P output
+/// weights.
 pub(crate) fn per_unit(shape: &KernelShape) -> usize {
     2 * shape.half + 1
 }
 
-/// Fours of numbers per event in shared memory: P inputs, P upstream gradients.
+/// Returns the four-vectors per event in shared memory: P inputs, P upstream gradients.
 pub(crate) fn event_quads(shape: &KernelShape) -> usize {
     (2 * shape.half).div_ceil(4)
 }
 
-/// Brings `stage` events from `start` on into shared memory; those from `end` on as zeros,
+/// Copies `stage` events starting at `start` into shared memory. Events from `end` on are zeros,
 /// which add nothing.
 #[cube]
 #[allow(clippy::too_many_arguments)]
@@ -77,12 +79,12 @@ fn stage_events(
     sync_cube();
 }
 
-/// Gradients of all hidden units. Cube (x, y): x names network and group of units, y the
-/// tiles `ranges[y] … ranges[y + 1]`, whose sum goes to
-/// `partials` (y, network, number of the unit, padded hidden units) of two words each.
+/// Computes the gradients of all hidden units. Cube (x, y): x is network and group of units, y the
+/// tiles `ranges[y] … ranges[y + 1]`. The sum over these tiles goes to `partials` (y, network,
+/// number of the unit, padded hidden units), two words each.
 ///
-/// `tiles`: first event and number of events of each tile, `bounds`: the magnitude below
-/// which a component of a tile is usable; `flags` (tiles) is set where one is not.
+/// `tiles` has the first event and the number of events of each tile. `bounds` has the magnitude
+/// below which a component of a tile is usable; `flags` (tiles) is set if one is not.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn weight_gradient(
@@ -189,7 +191,7 @@ pub(crate) fn weight_gradient(
     }
 }
 
-/// Adds one event's part to the sums of the units that this unit of the cube owns.
+/// Adds the contribution of one event to the sums of the hidden units of this thread.
 #[cube]
 fn add_event(
     staged: &SharedMemory<Quad>,
@@ -234,9 +236,9 @@ fn add_event(
     }
 }
 
-/// Sum over the events of each tile of each row of `upstream` (rows, n) into `sums` (rows,
-/// tiles), and, as if it were a last row, of weight · (−log p) into `losses` (tiles).
-/// Cube (x, y): row and tile.
+/// Sums each row of `upstream` (rows, n) over the events of each tile into `sums` (rows, tiles).
+/// The sum of weight · (−log p), treated as one more row, goes to `losses` (tiles). Cube (x, y):
+/// row and tile.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn row_sums(
@@ -254,7 +256,7 @@ pub(crate) fn row_sums(
     let mut parts = SharedMemory::<f32>::new(threads);
     let row = CUBE_POS_X as usize;
     let unit = UNIT_POS as usize;
-    // Grids have a limit per axis: a cube takes several tiles.
+    // Each axis of a grid has a limit, so a cube may process several tiles.
     for tile in range_stepped(CUBE_POS_Y as usize, count as usize, CUBE_COUNT_Y as usize) {
         let start = tiles[2 * tile] as usize;
         let end = start + tiles[2 * tile + 1] as usize;
@@ -287,9 +289,9 @@ pub(crate) fn row_sums(
     }
 }
 
-/// Adds up a launch's gradient in the order of the flat parameters. `map` (parameters)
-/// says where a parameter's sums are: within a partial, or, from `stride` on, the row of
-/// `row_sums`. With `begin` = 1 `sums` (parameters, two words) starts anew.
+/// Adds the gradient of a launch to `sums` in the order of the flat parameters. `map` (parameters)
+/// has the position of a parameter's sums: within a partial, or, from `stride` on, the row of
+/// `row_sums`. With `begin` = 1, `sums` (parameters, two words) is overwritten.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn reduce(
@@ -338,7 +340,7 @@ pub(crate) fn reduce(
     }
 }
 
-/// `packed[i] = params[map[i]]`, or 0 where `map[i]` is beyond the parameters.
+/// Computes `packed[i] = params[map[i]]`, or 0 if `map[i]` is not the index of a parameter.
 #[cube(launch_unchecked)]
 pub(crate) fn pack(
     params: &Array<f32>,

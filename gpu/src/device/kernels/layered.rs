@@ -1,23 +1,24 @@
-//! Networks with several hidden layers: each layer a product in tiles, with activations in
-//! memory (units, events), and the couplings between them.
+//! Networks with several hidden layers: tiled matrix products for the layers, and couplings between
+//! the networks.
 //!
-//! Every sum over k runs in the order of k, so the shape of a tile changes no bit.
+//! Activations are in device memory (units, events). Every sum over k runs in the order of k, so
+//! the shape of a tile does not change a bit.
 
 use super::fixed::{add_wide, is_usable, to_fixed};
 use super::math::{exp, tanh};
 use cubecl::prelude::*;
 
-/// The three products of a layer y = W x + b, W (outputs, inputs), for n events.
+/// Matrix product of a layer y = W x + b, W (outputs, inputs), for n events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Product {
     /// y (outputs, n), rectified or not.
     Forward { rectified: bool },
-    /// Wᵀ g (inputs, n) for g (outputs, n); where the inputs are rectified units, only
-    /// through the active ones.
+    /// Wᵀ g (inputs, n) for g (outputs, n). If the inputs are rectified units, inactive ones get 0.
     Backward { rectified: bool },
 }
 
-/// A cube computes (`side` · `each`)² numbers, each of its `side`² units `each`².
+/// Tiling of a product: a cube computes (`side` · `each`)² numbers, each of its `side`² threads
+/// `each`².
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct GemmTiling {
     pub(crate) side: usize,
@@ -36,7 +37,7 @@ impl GemmTiling {
     }
 }
 
-/// Adds to `sums` (each, each) the products of `depth` terms in shared memory.
+/// Adds the products of `depth` terms in shared memory to `sums` (each, each).
 #[cube]
 fn multiply(
     a: &SharedMemory<f32>,
@@ -67,8 +68,8 @@ fn multiply(
     }
 }
 
-/// `out` (rows, n) of a product with the weights at `weight` of the parameters. Cube
-/// (x, y): events, rows. `x` is the layer's input, of which `Backward` needs the signs.
+/// Computes `out` (rows, n), a product with the weights at offset `weight` of the parameters. Cube
+/// (x, y): events, rows. `x` is the layer's input; `Backward` reads its signs.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn layer(
@@ -162,10 +163,10 @@ pub(crate) fn layer(
     }
 }
 
-/// Gradients of a layer's weights and biases: g xᵀ and the sums of g (outputs, n) over the
-/// events of each tile. Cube (x, y, z): inputs and the bias, outputs, tiles
-/// `ranges[z] … ranges[z + 1]`, whose sum goes to `partials` (z, parameters) of two words.
-/// `tiles`, `bounds` and `flags` as for the fused kernel.
+/// Computes the gradients of a layer's weights and biases: g xᵀ and the sums of g (outputs, n) over
+/// the events of each tile. Cube (x, y, z): inputs and the bias, outputs, tiles `ranges[z] …
+/// ranges[z + 1]`. The sum over these tiles goes to `partials` (z, parameters) as two words each.
+/// `tiles`, `bounds` and `flags` are as for the fused kernel.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn layer_gradient(
@@ -209,7 +210,7 @@ pub(crate) fn layer_gradient(
                 comptime!(tiling.depth * tiling.edge()),
                 comptime!(tiling.threads()),
             ) {
-                // Neighbours in a cube read neighbouring events.
+                // Neighbouring threads of a cube read neighbouring events.
                 let k = i % comptime!(tiling.depth);
                 let line = i / comptime!(tiling.depth);
                 let event = from + k;
@@ -265,7 +266,7 @@ pub(crate) fn layer_gradient(
     }
 }
 
-/// Rows (n, features) into columns (features, n).
+/// Transposes rows (n, features) into columns (features, n).
 #[cube(launch_unchecked)]
 pub(crate) fn to_columns(
     rows: &Array<f32>,
@@ -282,7 +283,7 @@ pub(crate) fn to_columns(
     }
 }
 
-/// Columns (features, n) into rows (n, features).
+/// Transposes columns (features, n) into rows (n, features).
 #[cube(launch_unchecked)]
 pub(crate) fn to_rows(
     columns: &Array<f32>,
@@ -299,8 +300,8 @@ pub(crate) fn to_rows(
     }
 }
 
-/// The conditioning features of block `block` out of the columns from `first` on of
-/// `inputs` (columns, n) into `conditioner` (count, n). `halves` (blocks, features): the
+/// Copies the conditioning features of block `block` into `conditioner` (count, n), from the
+/// columns of `inputs` (columns, n) starting at `first`. `halves` (blocks, features) has the
 /// conditioning features of each block, then the transformed ones.
 #[cube(launch_unchecked)]
 pub(crate) fn take_conditioner(
@@ -322,7 +323,7 @@ pub(crate) fn take_conditioner(
     }
 }
 
-/// One block: the next `inputs` from those of `block` and the networks' outputs
+/// Applies one block: computes the next `inputs` from those of `block` and the networks' outputs
 /// (transformed, n). s goes to `scales` (blocks, features, n), Σ s is added to `log_det`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
@@ -367,7 +368,7 @@ pub(crate) fn couple(
     }
 }
 
-/// One block inverted: `state` (features, n) after it becomes that before it.
+/// Inverts one block: replaces `state` (features, n) after the block by the state before it.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn uncouple(
@@ -395,7 +396,7 @@ pub(crate) fn uncouple(
     }
 }
 
-/// log p from the latent, which is the last of `inputs`, and `log_det` (n).
+/// Computes log p from the latent, which is the last of `inputs`, and `log_det` (n).
 #[cube(launch_unchecked)]
 pub(crate) fn density(
     inputs: &Array<f32>,
@@ -418,7 +419,7 @@ pub(crate) fn density(
     }
 }
 
-/// ∂(weight · −log p)/∂z = weight · z into `gradient` (features, n).
+/// Computes ∂(weight · −log p)/∂z = weight · z into `gradient` (features, n).
 #[cube(launch_unchecked)]
 pub(crate) fn density_backward(
     inputs: &Array<f32>,
@@ -438,8 +439,8 @@ pub(crate) fn density_backward(
     }
 }
 
-/// One block backwards: the gradients of the networks' outputs (transformed, n), and
-/// `gradient` (features, n) of the block's transformed inputs.
+/// Applies one block backwards: computes the gradients of the networks' outputs (transformed, n),
+/// and `gradient` (features, n) of the block's transformed inputs.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn couple_backward(
@@ -467,7 +468,7 @@ pub(crate) fn couple_backward(
                 let s = scales[(block * features + k) * n + at];
                 let scale = exp(s);
                 let x = inputs[(block * features + feature) * n + at];
-                // As in the fused kernel.
+                // The same order of operations as in the fused kernel.
                 let of_s = fma(g * x, scale, -loss_weights[at]);
                 let ratio = s / clamp;
                 of_sigma[k * n + at] = of_s * fma(-ratio, ratio, 1.0f32);
@@ -477,7 +478,7 @@ pub(crate) fn couple_backward(
     }
 }
 
-/// Adds `of_conditioner` (count, n) to the conditioning features' `gradient`.
+/// Adds `of_conditioner` (count, n) to the `gradient` of the conditioning features.
 #[cube(launch_unchecked)]
 pub(crate) fn add_conditioner(
     of_conditioner: &Array<f32>,

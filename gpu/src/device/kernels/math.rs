@@ -1,13 +1,15 @@
-//! exp and tanh in plain arithmetic, so that every runtime agrees to the last few bits
-//! (some compute the built-in ones in lower precision), and the latent density.
+//! exp and tanh in plain arithmetic.
+//!
+//! All runtimes then agree except in the last few bits. The built-in functions of some runtimes
+//! have a lower precision.
 
 use cubecl::prelude::*;
 
-/// eˣ after Cody and Waite: x = n·ln 2 + r, a polynomial in r, and 2ⁿ from the exponent
-/// bits in two halves. Beyond the range: about 0, and +∞.
+/// Computes eˣ after Cody and Waite: x = n·ln 2 + r, a polynomial in r, and 2ⁿ from the exponent
+/// bits in two halves. Outside the range the result is about 0, or +∞.
 #[cube]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Bounds beyond which the result is 0 or +∞ anyway; they keep n within ±160.
+    // Outside these bounds the result is 0 or +∞; they keep n within ±160.
     let clamped = max(min(x, 100.0f32), -110.0f32);
     let n = f32::floor(fma(clamped, 1.442_695f32, 0.5f32));
     let r = fma(n, -1.428_606_8e-6f32, fma(n, -0.693_145_75f32, clamped));
@@ -22,13 +24,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     y * power_of_two(first) * power_of_two(k - first)
 }
 
-/// 2ᵉ for −126 ≤ e ≤ 127.
+/// Returns 2ᵉ for −126 ≤ e ≤ 127.
 #[cube]
 fn power_of_two(e: i32) -> f32 {
     f32::reinterpret(u32::cast_from(e + 127) << 23u32)
 }
 
-/// tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with e = exp(−2|x|)
+/// Computes tanh x: an odd polynomial below 0.625 (Cephes), (1 − e)/(1 + e) with e = exp(−2|x|)
 /// above.
 #[cube]
 pub(crate) fn tanh(x: f32) -> f32 {

@@ -1,7 +1,7 @@
-//! The kernels, generic over the runtime.
+//! Kernels, generic over the runtime.
 
-// What looks like plain code is translated into another language: conditions known when a
-// kernel is made stand apart from those that are not, and shared memory goes by reference.
+// The macro translates this code to another language. Conditions that are known at compile time
+// must stay separate from others, and shared memory is passed by reference.
 #![allow(clippy::collapsible_if, clippy::trivially_copy_pass_by_ref)]
 #![allow(clippy::approx_constant, clippy::float_cmp)]
 

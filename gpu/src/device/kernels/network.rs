@@ -1,38 +1,40 @@
-//! The scale or shift network of a block with one hidden layer, for several events per
-//! unit of a cube. Hidden activations stay in registers; weights come through shared
-//! memory, a tile of hidden units at a time.
+//! Evaluates the scale or shift network of a block with one hidden layer, for several events per
+//! thread.
 //!
-//! A hidden unit is packed as `[w_0 … w_{P−1}, bias, v_0 … v_{P−1}, 0 …]`, in fours: w
-//! its row of the first layer, v its column of the second, P the larger half of the
-//! features. Zeros where a half has one feature less.
+//! Hidden activations stay in registers. Weights are read through shared memory, one tile of hidden
+//! units at a time.
+//!
+//! A hidden unit is packed as `[w_0 … w_{P−1}, bias, v_0 … v_{P−1}, 0 …]` in vectors of four: w is
+//! its row of the first layer, v its column of the second, P the size of the larger half of the
+//! features. Missing features of the smaller half are zeros.
 
 use cubecl::prelude::*;
 
 pub(crate) type Quad = Vector<f32, Const<4>>;
 
-/// What a kernel is compiled for.
+/// Shape that a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KernelShape {
     pub(crate) features: usize,
     pub(crate) blocks: usize,
     /// Hidden units of a network.
     pub(crate) hidden: usize,
-    /// P: features of the larger half.
+    /// P: number of features in the larger half.
     pub(crate) half: usize,
     pub(crate) affine: bool,
-    /// Whether the halves change from pair to pair.
+    /// Whether the halves differ between pairs of blocks.
     pub(crate) seeded: bool,
     /// Hidden units in shared memory at a time.
     pub(crate) tile: usize,
 }
 
 impl KernelShape {
-    /// Networks of a block.
+    /// Returns the number of networks of a block.
     pub(crate) fn networks(&self) -> usize {
         1 + usize::from(self.affine)
     }
 
-    /// Fours of numbers per packed hidden unit.
+    /// Returns the number of four-vectors per packed hidden unit.
     pub(crate) fn quads(&self) -> usize {
         (2 * self.half + 1).div_ceil(4)
     }
@@ -41,13 +43,13 @@ impl KernelShape {
         self.hidden.div_ceil(self.tile)
     }
 
-    /// Hidden units, zeros at the end included.
+    /// Returns the number of hidden units including padding.
     pub(crate) fn padded(&self) -> usize {
         self.tiles() * self.tile
     }
 }
 
-/// Brings the hidden units of tile `tile` of network `index` into shared memory.
+/// Copies the hidden units of tile `tile` of network `index` into shared memory.
 #[cube]
 fn stage(
     weights: &Array<Quad>,
@@ -65,7 +67,7 @@ fn stage(
     sync_cube();
 }
 
-/// One packed hidden unit.
+/// Reads one packed hidden unit into `row`.
 #[cube]
 pub(crate) fn read_unit(
     staged: &SharedMemory<Quad>,
@@ -83,7 +85,7 @@ pub(crate) fn read_unit(
     }
 }
 
-/// Σ_k w_k · x_k + bias of the unit in `row`, for inputs from `at` on.
+/// Returns Σ_k w_k · x_k + bias of the hidden unit in `row`, for inputs starting at `at`.
 #[cube]
 pub(crate) fn before_activation(
     row: &Array<f32>,
@@ -99,8 +101,8 @@ pub(crate) fn before_activation(
     sum
 }
 
-/// Outputs (events, P) of network `index` for inputs `x`, which has 2·P numbers per event
-/// of which the network takes P from `first` on.
+/// Computes the outputs (events, P) of network `index`. `x` has 2·P numbers per event; the network
+/// reads the P numbers starting at `first`.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn network(
@@ -141,9 +143,9 @@ pub(crate) fn network(
     }
 }
 
-/// Adds to `gradient` (2·P per event, the P from `first` on) what comes through network
-/// `index`: Σ_units w · 1[unit active] · (v · upstream), for inputs `x` (events, P) and
-/// upstream gradients of the outputs (events, P).
+/// Adds the gradient of network `index` with respect to its inputs to `gradient` (2·P per event,
+/// the P numbers starting at `first`): Σ_units w · 1[unit active] · (v · upstream), for inputs `x`
+/// (events, P) and upstream gradients of the outputs (events, P).
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn network_backward(
@@ -178,7 +180,7 @@ pub(crate) fn network_backward(
     }
 }
 
-/// Σ_k v_k · upstream_k of the unit in `row`.
+/// Returns Σ_k v_k · upstream_k of the hidden unit in `row`.
 #[cube]
 pub(crate) fn through_outputs(
     row: &Array<f32>,

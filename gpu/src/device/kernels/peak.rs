@@ -1,9 +1,10 @@
-//! The device's peak of f32 multiply-adds: independent accumulators in registers.
+//! Measures the peak rate of f32 multiply-adds with independent accumulators in registers.
 
 use cubecl::prelude::*;
 
 pub(crate) const ACCUMULATORS: usize = 16;
 
+/// Runs `turns` · 8 dependent multiply-adds in each of the accumulators of a thread.
 #[cube(launch_unchecked)]
 pub(crate) fn multiply_add(out: &mut Array<f32>, factor: f32, #[comptime] turns: usize) {
     let mut a = Array::<f32>::new(ACCUMULATORS);
@@ -25,7 +26,7 @@ pub(crate) fn multiply_add(out: &mut Array<f32>, factor: f32, #[comptime] turns:
     for i in 0..ACCUMULATORS {
         sum += a[i];
     }
-    // Never so, but the compiler does not know.
+    // Never true, but the compiler cannot know and keeps the loop.
     if sum == -1.0f32 {
         out[0] = sum;
     }

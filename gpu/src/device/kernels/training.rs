@@ -1,12 +1,13 @@
-//! A training step that stays on the device: events out of the table that is kept there,
-//! and the update of the weights (Adam, Kingma and Ba 2015, with clipping and a running
-//! mean) from the exact sums.
+//! A training step on the device: selects stored events, and updates the weights from the exact
+//! sums.
+//!
+//! The update is Adam (Kingma and Ba 2015) with clipping and a running mean.
 
 use super::fixed::from_fixed;
 use cubecl::prelude::*;
 
-/// Rows (n, features) of `table` by their numbers; feature d of a row changes its sign
-/// where bit d of its `flips` is set.
+/// Copies rows (n, features) of `table` by index. Feature d of a row changes its sign if bit d of
+/// its entry in `flips` is set.
 #[cube(launch_unchecked)]
 pub(crate) fn gather(
     table: &Array<f32>,
@@ -32,7 +33,7 @@ pub(crate) fn gather(
     }
 }
 
-/// Copies a piece of `count` numbers to its place in the table.
+/// Copies `count` numbers into the table, starting at `first`.
 #[cube(launch_unchecked)]
 pub(crate) fn place(piece: &Array<f32>, table: &mut Array<f32>, first: u32, count: u32) {
     let at = ABSOLUTE_POS;
@@ -41,7 +42,7 @@ pub(crate) fn place(piece: &Array<f32>, table: &mut Array<f32>, first: u32, coun
     }
 }
 
-/// Adds the number of set `flags` to `tally`, or begins with it. One cube.
+/// Adds the number of set `flags` to `tally`, or stores it if `begin` is 1. One cube.
 #[cube(launch_unchecked)]
 pub(crate) fn count_flags(
     flags: &Array<u32>,
@@ -70,7 +71,7 @@ pub(crate) fn count_flags(
     }
 }
 
-/// Σ of the squares of the mean gradient, in as many parts as there are cubes.
+/// Sums the squares of the mean gradient, in one part per cube.
 #[cube(launch_unchecked)]
 pub(crate) fn squares(
     sums: &Array<u32>,
@@ -102,8 +103,8 @@ pub(crate) fn squares(
     }
 }
 
-/// One update, unless `tally` says that the gradient is unusable. The norm of the mean
-/// gradient before clipping goes to `norm`.
+/// Applies one update, unless `tally` counts unusable tiles. The norm of the mean gradient before
+/// clipping goes to `norm`.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn adam(
@@ -138,7 +139,7 @@ pub(crate) fn adam(
         if tally[0] == 0u32 {
             let clip = select(length > clip_norm, clip_norm / length, 1.0f32);
             let g = from_fixed(sums[2 * i], sums[2 * i + 1]) * to_mean * clip;
-            // As on the processor: differences first, so that little is lost.
+            // As in the CPU engine: differences first, to lose few bits.
             let m = fma(beta1, first[i] - g, g);
             let v = fma(beta2, second[i] - g * g, g * g);
             let theta = fma(-step, m / (f32::sqrt(v) + epsilon), params[i]);

@@ -1,5 +1,6 @@
-//! Faults from outside: a preloaded library that strikes one operation on the disk,
-//! signals to ranks, and how much of all that a run of the tests does.
+//! Injects faults: disk faults, bad reads and clock skew by preloaded libraries, and signals.
+//!
+//! It also defines how often random tests repeat.
 
 use super::process::{Watched, descendants, program, ranks};
 use std::ffi::OsString;
@@ -8,27 +9,27 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-pub const KINDS: [&str; 4] = ["eio", "enospc", "short", "death"];
+pub const FAULT_KINDS: [&str; 4] = ["eio", "enospc", "short", "death"];
 
-/// Whether the full counts are asked for: `tests/soak.sh` does.
+/// Returns whether the full counts are requested, as `tests/soak.sh` does.
 pub fn is_soak() -> bool {
     std::env::var_os("TAIGA_FLOW_SOAK").is_some()
 }
 
-/// How often something random is tried.
-pub fn count(short: usize, full: usize) -> usize {
+/// Returns how often a random test repeats.
+pub fn repetitions(short: usize, full: usize) -> usize {
     if is_soak() { full } else { short }
 }
 
-/// A line that a soak keeps; it goes past the capture of the tests' output.
-pub fn report(line: &str) {
+/// Prints a line that a soak keeps, also past the output capture of the test harness.
+pub fn print_line(line: &str) {
     println!("{line}");
     if is_soak() {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
     }
 }
 
-/// `tests/NAME.c`, compiled.
+/// Compiles `tests/NAME.c` to a shared library and returns its path.
 fn compiled(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = folder.join(format!("{name}-{}.so", std::process::id()));
@@ -43,14 +44,15 @@ fn compiled(name: &str) -> PathBuf {
     path
 }
 
-/// `tests/faults.c`, compiled once.
+/// Returns the library of `tests/faults.c`, compiled once.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| compiled("faults"))
 }
 
-/// Ranks, of which one gets a signal where MPI begins or ends (see `tests/halt.c`).
-pub fn halted(
+/// Returns a command of ranks of which one gets a signal where MPI begins or ends (see
+/// `tests/halt.c`).
+pub fn ranks_with_signal(
     count: usize,
     arguments: &[OsString],
     victim: usize,
@@ -65,16 +67,23 @@ pub fn halted(
     command
 }
 
-/// A command whose processes end or stop where HDF5 reads certain files (see `tests/bad_reads.c`).
-pub fn bad_reads(mut command: Command, how: &str) -> Command {
+/// Adds bad reads to a command: its processes end or stop where HDF5 reads certain files (see
+/// `tests/bad_reads.c`).
+pub fn with_bad_reads(mut command: Command, how: &str) -> Command {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| compiled("bad_reads"));
     command.env("LD_PRELOAD", library).env("BAD_READS", how);
     command
 }
 
-/// Ranks, of which one has a clock that is wrong by so many seconds (see `tests/clock.c`).
-pub fn skewed(count: usize, arguments: &[OsString], victim: usize, seconds: i64) -> Command {
+/// Returns a command of ranks of which one has a clock that is wrong by some seconds (see
+/// `tests/clock.c`).
+pub fn ranks_with_clock_skew(
+    count: usize,
+    arguments: &[OsString],
+    victim: usize,
+    seconds: i64,
+) -> Command {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     let library = LIBRARY.get_or_init(|| compiled("clock"));
     let mut command = ranks(count, arguments);
@@ -82,8 +91,9 @@ pub fn skewed(count: usize, arguments: &[OsString], victim: usize, seconds: i64)
     command
 }
 
-/// Ranks, of which one is struck: its operation `n` on files below `under`.
-pub fn struck_ranks(
+/// Returns a command of ranks of which one has a disk fault in operation `n` on files below
+/// `under`.
+pub fn ranks_with_disk_fault(
     count: usize,
     arguments: &[OsString],
     victim: usize,
@@ -102,8 +112,15 @@ pub fn struck_ranks(
     command
 }
 
-/// The program, whose operation `n` on files below `under` is struck; `mark` is made then.
-pub fn struck(arguments: &[OsString], under: &Path, n: u64, kind: &str, mark: &Path) -> Command {
+/// Returns the program with a disk fault in operation `n` on files below `under`; the fault
+/// creates `mark`.
+pub fn with_disk_fault(
+    arguments: &[OsString],
+    under: &Path,
+    n: u64,
+    kind: &str,
+    mark: &Path,
+) -> Command {
     let _ = std::fs::remove_file(mark);
     let mut command = program(arguments);
     command
@@ -114,7 +131,7 @@ pub fn struck(arguments: &[OsString], under: &Path, n: u64, kind: &str, mark: &P
     command
 }
 
-/// The ranks themselves, not the launcher, in the order they were started in.
+/// Returns the ranks without the launcher, in the order in which they were started.
 pub fn rank_processes(launched: &Watched) -> Vec<u32> {
     let is_rank = |process: &u32| {
         let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
@@ -125,17 +142,17 @@ pub fn rank_processes(launched: &Watched) -> Vec<u32> {
     ranks
 }
 
-/// The newest checkpoint that has its final name.
+/// Returns the step of the newest checkpoint that has its final name.
 pub fn newest_checkpoint(run: &Path) -> Option<u64> {
     let entries = std::fs::read_dir(run.join("checkpoints")).ok()?.flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max()
 }
 
-/// Waits until a running training has a checkpoint of at least that step.
+/// Waits until a running training has a checkpoint of at least this step.
 pub fn wait_for_step(training: &mut Watched, run: &Path, step: u64) {
     while newest_checkpoint(run).is_none_or(|newest| newest < step) {
-        assert_eq!(training.ended(), None, "it ended before step {step}");
+        assert_eq!(training.exit_status(), None, "it ended before step {step}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
