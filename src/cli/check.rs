@@ -1,4 +1,4 @@
-//! `check`: files one by one and together, and whether a training would take them.
+//! `check`: checks files one by one and together, and whether a training would accept them.
 
 use crate::comm::Communicator;
 use crate::config::{self, Config};
@@ -13,8 +13,11 @@ use crate::train;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Checks the files of `options`, or without any those that the configuration names: then what
-/// its training would refuse is in the report too.
+/// Checks the files of `options`, or without any those of the configuration; then the report also
+/// contains the error of its training, if there is one.
+///
+/// # Errors
+/// A usage error for a wrong configuration; findings about files are in the report.
 pub fn run(
     comm: &dyn Communicator,
     mut options: Options,
@@ -38,7 +41,7 @@ pub fn run(
     }
     let mut report = check::run(&options)?;
     if !options.quick && !config.cuts.is_empty() {
-        // What cannot be read is in the report of its file.
+        // An unreadable file is already in the report.
         let cuts = if own {
             train::cut_flows(comm, &config)
         } else {
@@ -53,7 +56,7 @@ pub fn run(
     Ok(report)
 }
 
-/// Counts what the cuts remove of the files of a report that can be read.
+/// Counts the rows that the cuts remove from the readable files of a report.
 fn cut_flows(
     comm: &dyn Communicator,
     report: &CheckReport,

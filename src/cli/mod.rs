@@ -1,7 +1,7 @@
-//! The command line: arguments as typed, and what each command does with them.
+//! The command line: parses arguments and runs the commands.
 //!
-//! Results go to standard output (text, or one JSON object with `--json`), messages to
-//! standard error. Only rank 0 prints.
+//! Results go to standard output (text, or one JSON object with `--json`), messages to standard
+//! error. Only rank 0 prints.
 
 mod anomalies;
 mod check;
@@ -41,8 +41,8 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Train normalizing flows on Hillas parameters over MPI ranks, and score archives of
-/// gamma-ray telescope seasons with them.
+/// Train normalizing flows on Hillas parameters over MPI ranks, and score archives of gamma-ray
+/// telescope seasons
 #[derive(Debug, Parser)]
 #[command(name = "taiga-flow", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -52,9 +52,9 @@ pub struct Cli {
     pub global: Global,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 internal error, 2 usage or configuration, 3 input rejected, \
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 internal error, 2 usage or configuration, 3 input rejected, \
 4 partial (some files failed), 5 environment (MPI, device, disk), 6 training diverged, 75 stopped early (run again), \
-130 interrupted.\n\nEvery command works alone; train, sweep, extract, evaluate, score, verify, season and compare also as `mpirun -n N taiga-flow …` or \
+130 interrupted.\n\nEvery command runs as a single process; train, sweep, extract, evaluate, score, verify, season and compare also as `mpirun -n N taiga-flow …` or \
 `srun taiga-flow …`.";
 
 #[derive(Debug, Args)]
@@ -65,10 +65,10 @@ pub struct Global {
     /// Replace existing outputs
     #[arg(long, global = true)]
     pub overwrite: bool,
-    /// Say more (repeat for more)
+    /// Print more messages (repeat for even more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Say only what went wrong
+    /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Wait at most this long for another job that writes to the same output
@@ -77,20 +77,20 @@ pub struct Global {
     pub lock_timeout: Duration,
 }
 
-/// Where to compute.
+/// Device and threads of a command.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArguments {
-    /// Device to compute on [default: the configuration's, else auto]
+    /// Device to compute on [default: that of the configuration, else auto]
     #[arg(long, value_enum)]
     engine: Option<EngineChoice>,
-    /// Threads per rank [default: the node's cores shared by its ranks]
+    /// Threads per rank [default: the cores of the node divided by its ranks]
     #[arg(long)]
     threads: Option<usize>,
-    /// End the job within this time if a rank dies, hangs or is stopped; 0: wait for ever
-    /// [default: the configuration's, else 10m]
+    /// End the job within this time if a rank dies, hangs or is stopped; 0: never [default: that of
+    /// the configuration, else 10m]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     watchdog: Option<Duration>,
-    /// Let several ranks of a node use one GPU
+    /// Allow several ranks of a node to use one GPU
     #[arg(long)]
     share_devices: bool,
 }
@@ -106,37 +106,37 @@ pub enum PartName {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Baseline {
-    /// TAIGA's standard cuts of one telescope
+    /// Standard cuts of TAIGA for one telescope
     Cuts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Resume {
-    /// Go on from the newest whole checkpoint, if there is one
+    /// Resume from the newest valid checkpoint, if there is one
     Auto,
-    /// Refuse a folder that holds a run
+    /// Refuse a folder that contains a run
     Never,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write commented configurations and schemas into a folder, to start from
+    /// Write commented configurations, schemas and job scripts into a folder
     Init {
         /// Folder to write into
         folder: PathBuf,
     },
-    /// Write toy Monte Carlo events: for trying things out, not for physics
+    /// Write toy Monte Carlo events: for tests and demonstrations, not for physics
     #[command(long_about = format!(
         "Write toy Monte Carlo events: Hillas parameters, or camera images.\n\n{}; {}",
         simulation::NOTICE,
         simulation::images::NOTICE
     ))]
     Simulate(simulate::Arguments),
-    /// Turn camera images into Hillas parameters: one event file per input file
+    /// Compute Hillas parameters of camera images: one event file per input file
     Extract(extract::Arguments),
-    /// Make images that stand for hadrons out of gammas' images: for `[anomalies] files`
+    /// Make hadron-like images from images of gammas, for `[anomalies] files`
     Anomalies(anomalies::Arguments),
-    /// Turn CSV tables into an event file
+    /// Convert CSV tables to an event file
     Convert {
         /// CSV files, in the order of their rows
         #[arg(required = true)]
@@ -144,14 +144,14 @@ pub enum Command {
         /// Event file to write
         #[arg(short, long)]
         output: PathBuf,
-        /// Dialect of the tables, or path of its schema [default: found out from the content]
+        /// Dialect of the tables, or path of its schema [default: detected from the content]
         #[arg(long)]
         dialect: Option<String>,
-        /// What the particles are, where the tables do not say
+        /// Class of the particles, if the tables do not contain it
         #[arg(long, value_enum)]
         class: Option<Class>,
-        /// Place the source anew, so far from the camera's centre [deg], at seeded random
-        /// azimuths: for simulated hadrons, whose own source positions would tell them apart.
+        /// Move the source to this distance from the camera centre [deg], at seeded random
+        /// azimuths: for simulated hadrons, whose own source positions would distinguish them.
         /// Needs --class hadron, or a class column; at most 4.8, the edge of the camera
         #[arg(long, value_name = "DEG")]
         source_offset: Option<f64>,
@@ -159,7 +159,7 @@ pub enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Tell what is in files, and what is wrong with them
+    /// Show the content of files, and check them
     Check {
         /// Files, folders, patterns in quotes, or @LIST with one path per line
         #[arg(required_unless_present_any = ["gamma", "hadron", "config"])]
@@ -170,13 +170,14 @@ pub enum Command {
         /// Files of hadrons
         #[arg(long, num_args = 1..)]
         hadron: Vec<PathBuf>,
-        /// Configuration whose schema, features and cuts count; without files, its files are checked
+        /// Configuration with schema, features and cuts; without files, those of the configuration
+        /// are checked
         #[arg(short, long)]
         config: Option<PathBuf>,
-        /// Only look at metadata: no rows, keys or contents
+        /// Read metadata only: no rows, keys or contents
         #[arg(long)]
         quick: bool,
-        /// Built-in schema or schema file [default: found out from the file]
+        /// Built-in schema or schema file [default: detected from the file]
         #[arg(long)]
         schema: Option<String>,
     },
@@ -191,16 +192,16 @@ pub enum Command {
         /// Override a key of the configuration: train.epochs=5
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
-        /// What to do with a run folder that exists
+        /// Treatment of an existing run folder
         #[arg(long, value_enum, default_value = "auto")]
         resume: Resume,
         /// Stop after a time, with a checkpoint: 90s, 30m, 12h
         #[arg(long, value_parser = parse_duration, value_name = "TIME")]
         stop_after: Option<Duration>,
-        /// Check everything, say what would be done, and end
+        /// Check everything, print the plan, and end
         #[arg(long)]
         dry_run: bool,
-        /// Resume a checkpoint of another kind of device (bits will differ)
+        /// Resume a checkpoint of a different device class (bits will differ)
         #[arg(long)]
         allow_engine_change: bool,
         /// Train on fewer than 50 events of a class, or choose a threshold on fewer than 20
@@ -209,15 +210,15 @@ pub enum Command {
         #[command(flatten)]
         device: DeviceArguments,
     },
-    /// Train one model per point of a grid of settings, or without each feature in turn, with one
-    /// table of all
+    /// Train one model per point of a grid of settings, or without each feature in turn, and write
+    /// one table of all
     Sweep(sweep::Arguments),
-    /// Tell where a run is, also while it is running, and from a login node
+    /// Show the state of a run, also while it is running, and from a login node
     Status {
         /// Run folder
         run: PathBuf,
     },
-    /// Measure a model on labelled events
+    /// Measure the performance of a model on labelled events
     Evaluate {
         /// Model file
         #[arg(short, long)]
@@ -230,33 +231,33 @@ pub enum Command {
         /// Files of hadrons
         #[arg(long, num_args = 1..)]
         hadron: Vec<PathBuf>,
-        /// Part of the split [default: test for files the model was trained on, else all]
+        /// Part of the split [default: test for files that the model was trained on, else all]
         #[arg(long, value_enum)]
         part: Option<PartName>,
-        /// Built-in schema or schema file [default: found out from the file]
+        /// Built-in schema or schema file [default: detected from the file]
         #[arg(long)]
         schema: Option<String>,
         /// Folder for evaluation.json and report.html
         #[arg(short, long)]
         output: PathBuf,
-        /// Weight of an event, an expression over quantities [default: that of the training; 1
-        /// for none]
+        /// Weight of an event, an expression over quantities [default: that of the training; 1 for
+        /// none]
         #[arg(long, value_name = "EXPRESSION")]
         weight: Option<String>,
-        /// Grow a random forest from the train and validation parts of these files (with a
-        /// class column), and measure it beside the model
+        /// Train a random forest on the train and validation parts of these files (with a class
+        /// column), and compare it with the model
         #[arg(long = "yardstick", num_args = 1.., value_name = "FILE")]
         forest: Vec<PathBuf>,
-        /// Compare with a selection that needs no training: `cuts` are TAIGA's standard cuts,
-        /// applied to the same events
+        /// Compare with a selection without training: `cuts` applies the standard cuts of TAIGA to
+        /// the same events
         #[arg(long, value_enum, value_name = "NAME")]
         baseline: Option<Baseline>,
-        /// Measure the reliance of this model on each feature: what the AUC loses when its values
-        /// are exchanged between events (as many scorings more as there are features). What a
-        /// feature is worth is told by `sweep --leave-one-out`
+        /// Measure how much this model relies on each feature: the loss of AUC when its values are
+        /// permuted between events (one more scoring per feature). For the value of a feature to
+        /// any model, see `sweep --leave-one-out`
         #[arg(long)]
         importance: bool,
-        /// Refuse events unlike those that the model was trained on, instead of a warning
+        /// Refuse events that differ from the training events, instead of a warning
         #[arg(long)]
         strict: bool,
         #[command(flatten)]
@@ -266,13 +267,13 @@ pub enum Command {
     },
     /// Score event files: one output file per input file
     Score(score::Arguments),
-    /// Tell whether scores or a run are complete and unchanged
+    /// Check that scores or a run are complete and unchanged
     Verify(verify::Arguments),
-    /// Make a season of scored archives: ON and OFF counts, significance, drift
+    /// Count a season of scored archives: ON and OFF counts, significance, drift
     Season(season::Arguments),
-    /// Hold two scorings of the same inputs against each other
+    /// Compare two scorings of the same inputs
     Compare(compare::Arguments),
-    /// Read a file through and end: started by `score` where a file has ended its reader
+    /// Read a file to its end: started by `score` for a file that has ended its reader
     #[command(name = crate::dataset::probe::COMMAND, hide = true)]
     ProbeFile(probe::Arguments),
     /// Write a run or evaluations as one HTML page
@@ -287,7 +288,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether the command shares its work over ranks.
+    /// Returns whether the command distributes its work over ranks.
     pub fn is_parallel(&self) -> bool {
         matches!(
             self,
@@ -304,8 +305,8 @@ impl Command {
 }
 
 impl Cli {
-    /// Within this time a rank that is missing when MPI begins or ends ends the job: as
-    /// given, for a configuration is read later.
+    /// Returns the time within which a rank that is missing at the start or end of MPI ends the
+    /// job: the value of the option, because the configuration is read later.
     pub fn deadline(&self) -> Option<Duration> {
         let given = match &self.command {
             Command::Train { device, .. } | Command::Evaluate { device, .. } => device.watchdog,
@@ -318,6 +319,9 @@ impl Cli {
     }
 
     /// Runs the command as one rank of `comm`.
+    ///
+    /// # Errors
+    /// The error of the command, shared by all ranks if it may differ between them.
     pub fn run(&self, comm: &dyn Communicator) -> Result<()> {
         let overwrite = self.global.overwrite;
         sync_result(comm, self.protect_inputs())?;
@@ -439,8 +443,8 @@ impl Cli {
         }
     }
 
-    /// Refuses outputs of fixed names that the command also reads; outputs that are named
-    /// after inputs are checked where the inputs are listed.
+    /// Refuses outputs with fixed names that the command also reads. Outputs that are named after
+    /// inputs are checked where the inputs are listed.
     fn protect_inputs(&self) -> Result<()> {
         let (inputs, outputs): (Vec<&Path>, Vec<PathBuf>) = match &self.command {
             Command::Evaluate { model, files, gamma, hadron, forest, output, .. } => {
@@ -562,7 +566,7 @@ impl Cli {
     }
 }
 
-/// Trains, and writes the page of the run.
+/// Trains a model and writes the page of the run.
 fn trained(
     comm: &dyn Communicator,
     options: &train::Options,
@@ -579,13 +583,13 @@ fn trained(
     })
 }
 
-/// The command line as one text, for the record of a run.
+/// Returns the command line as one text, for the record of a run.
 fn command_line() -> String {
     let arguments = std::env::args_os().map(|argument| path_text(Path::new(&argument)));
     arguments.collect::<Vec<_>>().join(" ")
 }
 
-/// The run folder a model lies in, if it lies in one.
+/// Returns the run folder that contains the model, if it is in one.
 fn run_folder_of(model: &Path) -> Option<PathBuf> {
     let folder = model.parent()?.to_path_buf();
     let is_run = [train::METRICS, train::CONFIG].iter().all(|name| folder.join(name).is_file());
@@ -630,7 +634,7 @@ impl DeviceArguments {
     }
 }
 
-/// The time given, or that of the configuration.
+/// Returns the watchdog time of the option, otherwise that of the configuration.
 fn watchdog(given: Option<Duration>, mut run: Run) -> Option<Duration> {
     run.watchdog_seconds = given.map_or(run.watchdog_seconds, |time| time.as_secs_f64());
     run.watchdog()
@@ -648,7 +652,7 @@ impl From<PartName> for EvaluatedParts {
     }
 }
 
-/// A time as `90s`, `30m`, `12h`, or plain seconds.
+/// Parses a time such as `90s`, `30m`, `12h`, or plain seconds.
 fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
         Some(number) => (number, &text[number.len()..]),

@@ -1,4 +1,4 @@
-//! `status`: where a run is, for people.
+//! `status`: prints the state of a run.
 
 use crate::error::Result;
 use crate::train::run::run_status::{self, RunStatus, State};
@@ -8,27 +8,27 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the scheduler may take to answer.
+/// Time limit for an answer of the scheduler.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
 pub struct JobStatus {
     #[serde(flatten)]
     run_status: RunStatus,
-    /// What the scheduler says of the job of the last start: state and reason.
+    /// State and reason of the job of the last start, as the scheduler reports them.
     scheduler: Option<String>,
 }
 
 pub fn run(folder: &Path) -> Result<JobStatus> {
-    let standing = run_status::run_status(folder)?;
-    let asks = standing.state != State::Finished;
-    let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
-    Ok(JobStatus { run_status: standing, scheduler })
+    let status = run_status::run_status(folder)?;
+    let is_open = status.state != State::Finished;
+    let scheduler = status.job.as_deref().filter(|_| is_open).and_then(ask);
+    Ok(JobStatus { run_status: status, scheduler })
 }
 
-/// Asks Slurm, where there is one, and does not wait for it long.
+/// Asks Slurm, if present, with a time limit.
 fn ask(job: &str) -> Option<String> {
-    let mut asked = Command::new("squeue")
+    let mut query = Command::new("squeue")
         .args(["--noheader", "--format=%T (%r)", "--jobs", job])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -36,15 +36,15 @@ fn ask(job: &str) -> Option<String> {
         .spawn()
         .ok()?;
     let since = Instant::now();
-    while asked.try_wait().ok()?.is_none() {
+    while query.try_wait().ok()?.is_none() {
         if since.elapsed() > PATIENCE {
-            let _ = asked.kill();
-            let _ = asked.wait();
+            let _ = query.kill();
+            let _ = query.wait();
             return None;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let answer = asked.wait_with_output().ok()?;
+    let answer = query.wait_with_output().ok()?;
     let text = String::from_utf8_lossy(&answer.stdout).trim().to_string();
     Some(if text.is_empty() { "not in the queue".to_string() } else { text })
 }
@@ -55,7 +55,7 @@ impl fmt::Display for JobStatus {
         let state = match s.state {
             State::Finished => "finished",
             State::Running => "running",
-            State::Stopped => "stopped; the same command goes on",
+            State::Stopped => "stopped; the same command resumes it",
             State::Diverged => "diverged",
             State::Failed => "failed",
             State::NotBegun => "not begun",
@@ -119,7 +119,7 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// Seconds as people say them.
+/// Formats a duration with a suitable unit.
 pub fn time(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),

@@ -1,9 +1,8 @@
-//! The configuration as typed: TOML sections, defaults, and the checks that need no
-//! file. What a section means for a run (rows, steps, shards) is worked out from it
-//! later, once, in `train::plan`.
+//! The configuration: TOML sections, defaults, and the checks that need no file. `train::plan`
+//! derives rows, steps and shards from it, once.
 //!
-//! Every key has a default or is required; an unknown key is refused, and the nearest
-//! known one is named.
+//! Every key has a default or is required; an unknown key is refused, and the error names the
+//! nearest known one.
 
 mod load;
 mod modes;
@@ -38,7 +37,7 @@ use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
 pub struct Config {
     pub data: Data,
     pub features: Features,
-    /// Bounds by quantity: rows outside are not used.
+    /// Bounds by quantity; rows outside of them are not used.
     #[serde(default)]
     pub cuts: BTreeMap<String, Cut>,
     #[serde(default)]
@@ -50,15 +49,15 @@ pub struct Config {
     /// Synthetic anomalies, in the modes that train on them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomalies: Option<Anomalies>,
-    /// How hadrons are taken from `data.off`.
+    /// Settings of the hadrons in `data.off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_source: Option<OffSource>,
-    /// Lowers (push) or sharpens (cross-entropy) what the likelihoods have learnt.
+    /// A stage after the likelihood training: a push on anomalies, or cross-entropy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTune>,
     #[serde(default)]
     pub calibration: CalibrationConfig,
-    /// The rule of the threshold bin by bin of a quantity, such as size or energy.
+    /// Bins of a quantity, such as size or energy, with one threshold each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<BinnedThresholdConfig>,
     #[serde(default)]
@@ -67,25 +66,25 @@ pub struct Config {
     pub run: Run,
 }
 
-/// Files to train on. Paths are relative to the folder the command runs in; a folder
-/// stands for all HDF5 files below it.
+/// Files to train on. Paths are relative to the working directory of the command; a folder means
+/// all HDF5 files below it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Files wholly of gammas.
+    /// Files that contain only gammas.
     #[serde(default)]
     pub gamma: Vec<PathBuf>,
-    /// Files wholly of hadrons.
+    /// Files that contain only hadrons.
     #[serde(default)]
     pub hadron: Vec<PathBuf>,
     /// Files with a class column.
     #[serde(default)]
     pub mixed: Vec<PathBuf>,
-    /// Experimental files that hadrons are taken from, off the source; those of `hadron` are
-    /// then compared with them only.
+    /// Experimental files whose events off the source serve as hadrons; those of `hadron` are then
+    /// only compared with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub off: Vec<PathBuf>,
-    /// Built-in schema or path of a schema file; found out from the file if absent.
+    /// Built-in schema or path of a schema file; detected from the file if absent.
     #[serde(default)]
     pub schema: Option<String>,
     /// Weight of an event in losses, metrics and calibration: an expression over
@@ -95,7 +94,7 @@ pub struct Data {
     /// Largest fraction of rows with values that cannot be used.
     #[serde(default = "default_bad_rows")]
     pub bad_rows: f64,
-    /// Whether events of one class may have the same key, which else are refused as copies.
+    /// Whether events of one class may have the same key; otherwise they are refused as copies.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_repeated_events: bool,
 }
@@ -139,7 +138,7 @@ pub enum Transform {
     Logit,
     /// xᵏ
     Power,
-    /// ±x, the sign drawn anew per event and epoch in training, + elsewhere: for
+    /// ±x with a random sign, drawn for each event and epoch in training, + elsewhere: for
     /// magnitudes of symmetric quantities, such as alpha folded at 0.
     Signed,
 }
@@ -170,7 +169,7 @@ impl std::fmt::Display for CutBound {
     }
 }
 
-/// Fractions of showers; they add up to 1.
+/// Fractions of showers; their sum is 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
@@ -179,8 +178,8 @@ pub struct SplitConfig {
     pub calibration: f64,
     pub test: f64,
     pub seed: u64,
-    /// Key columns that name a shower; the schema's if absent, the row's content
-    /// where there are none.
+    /// Key columns that identify a shower; those of the schema if absent, or the content of the row
+    /// if the schema has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Vec<String>>,
 }
@@ -210,7 +209,7 @@ impl Class {
         }
     }
 
-    /// As it stands in the column `class` of event files.
+    /// Returns the value in the column `class` of event files.
     pub fn code(self) -> i8 {
         match self {
             Class::Gamma => 1,
@@ -223,7 +222,7 @@ impl Class {
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
     pub mode: Mode,
-    /// The class whose density is learnt.
+    /// The class whose density is learned.
     pub normal: Class,
     pub blocks: usize,
     pub hidden: Vec<usize>,
@@ -239,7 +238,7 @@ pub struct Train {
     pub epochs: u64,
     /// Events per step over all ranks.
     pub batch: u64,
-    /// Logical shards; a power of two near batch/256 if absent.
+    /// Number of logical shards; a power of two near batch/256 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shards: Option<u64>,
     pub learning_rate: f64,
@@ -254,22 +253,22 @@ pub struct Train {
     pub clip_norm: f64,
     /// Decay of the running mean of the weights that is published.
     pub ema: f64,
-    /// Epochs without a better held-out NLL after which training stops; 0: never.
+    /// Epochs without a lower validation NLL after which training stops; 0: never.
     pub patience: u64,
-    /// Steps in a row that may be skipped because a gradient was unusable.
+    /// Number of consecutive steps that may be skipped because of an unusable gradient.
     pub skip_limit: u64,
 }
 
-/// How the threshold is chosen on held-out normal events.
+/// Choice of the threshold on held-out normal events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrationConfig {
-    /// Fraction of normal events that are called anomalous.
+    /// Fraction of normal events that are classified as anomalous.
     pub quantile: f64,
-    /// Share of gammas among triggered events that the posterior is for.
+    /// Share of gammas among triggered events that the posterior assumes.
     #[serde(skip_serializing_if = "is_default_prior")]
     pub prior: f64,
-    /// Another rule for the threshold, in place of the quantile.
+    /// Another rule for the threshold, instead of the quantile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<ThresholdRule>,
     /// For `rule = "significance"`: triggered and cleaned gammas of the source per hour.
@@ -278,32 +277,33 @@ pub struct CalibrationConfig {
     /// Other triggered and cleaned events per hour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub background_rate_per_hour: Option<f64>,
-    /// Time of the observation.
+    /// Observation time [h].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<f64>,
-    /// Positions that the background is counted at.
+    /// Number of positions at which the background is counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub off_positions: Option<u64>,
 }
 
-/// What may differ between a run and its resumption.
+/// Settings that may differ between a run and its resumption.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Run {
     pub engine: EngineChoice,
-    /// Threads per rank; the node's cores divided by its ranks if 0.
+    /// Threads per rank; 0: the cores of the node divided by its ranks.
     pub threads: usize,
     /// Whether several ranks of a node may use one GPU.
     pub share_devices: bool,
     pub checkpoint_seconds: u64,
     pub status_seconds: u64,
-    /// Newest checkpoints kept; each holds the best weights so far too.
+    /// Newest checkpoints that are kept; each also contains the best weights so far.
     pub keep: usize,
-    /// Within this time a rank that dies, hangs or is stopped ends the job; 0: never.
+    /// Time within which a rank that dies, hangs or is stopped ends the job; 0: never.
     pub watchdog_seconds: f64,
     /// Steps between two comparisons of the weights of all ranks; 0: never.
     pub replica_steps: u64,
-    /// The scheduler's end of the job minus this is when to stop with a checkpoint.
+    /// Time before the end of the job, as given by the scheduler, at which the run stops with a
+    /// checkpoint.
     pub end_margin_seconds: u64,
 }
 
@@ -313,7 +313,7 @@ impl Run {
     }
 }
 
-/// What to compute on.
+/// Device and threads to compute with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hardware {
     pub engine: EngineChoice,
@@ -414,7 +414,7 @@ impl Default for Run {
 /// Gammas are at most one in a thousand events.
 const DEFAULT_PRIOR: f64 = 1e-3;
 
-#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)] // the signature serde asks for; a constant
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)] // the signature serde requires; a constant
 fn is_default_prior(x: &f64) -> bool {
     *x == DEFAULT_PRIOR
 }
@@ -423,7 +423,7 @@ fn default_bad_rows() -> f64 {
     0.01
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde requires
 fn is_zero(x: &f64) -> bool {
     *x == 0.0
 }
@@ -440,19 +440,19 @@ impl Config {
         }
     }
 
-    /// The configuration as TOML, defaults filled in.
+    /// Returns the configuration as TOML, with defaults.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Fault::new("cannot write the configuration").found(e).internal())
     }
 
-    /// What must be equal for a run to be resumed: everything but `[run]`.
+    /// Returns the hash of everything that must be equal to resume a run: all except `[run]`.
     pub fn hash(&self) -> Result<String> {
         let same = Config { run: Run::default(), ..self.clone() };
         Ok(blake3::hash(same.to_toml()?.as_bytes()).to_hex().to_string())
     }
 
-    /// The checks that need no file.
+    /// Runs the checks that need no file.
     pub fn validate(&self) -> Result<()> {
         self.flow_spec().validate().map_err(|e| {
             Fault::new("model out of limits")
@@ -489,7 +489,7 @@ impl Config {
         for (i, feature) in self.features.columns.iter().enumerate() {
             let name = &feature.name;
             if self.features.columns[..i].iter().any(|other| other.name == *name) {
-                return Err(Fault::new("a feature stands twice").column(name).usage());
+                return Err(Fault::new("a duplicate feature").column(name).usage());
             }
             let offset = feature.offset;
             let allowed = offset == 0.0 || feature.transform == Transform::Ln;
@@ -522,7 +522,7 @@ impl Config {
         for (name, cut) in &self.cuts {
             for (end, bound) in [("min", &cut.min), ("max", &cut.max)] {
                 if let Some(CutBound::Number(bound)) = bound {
-                    // Every comparison with NaN is false: no row would be left.
+                    // Every comparison with NaN is false: no row would remain.
                     check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
                 }
             }
@@ -542,7 +542,7 @@ impl Config {
             check(&format!("split.{name}"), part, (0.0..=1.0).contains(&part), "between 0 and 1")?;
         }
         let sum: f64 = parts.iter().sum();
-        check("sum of the split's fractions", sum, (sum - 1.0).abs() < 1e-9, "1")?;
+        check("sum of the fractions in [split]", sum, (sum - 1.0).abs() < 1e-9, "1")?;
         check("split.train", s.train, s.train > 0.0, "above 0")
     }
 

@@ -31,7 +31,7 @@ fn small_configuration_gets_reference_network() {
 }
 
 #[test]
-fn what_is_written_is_read_back_equal() {
+fn written_configuration_is_read_back_equal() {
     let config =
         parse(SMALL, &["train.shards=8".into(), "model.permutation={seeded=3}".into()]).unwrap();
     let again = parse(&config.to_toml().unwrap(), &[]).unwrap();
@@ -40,7 +40,7 @@ fn what_is_written_is_read_back_equal() {
 }
 
 #[test]
-fn an_unknown_key_names_the_nearest_and_its_line() {
+fn unknown_key_names_nearest_and_line() {
     let message = refusal(&format!("{SMALL}\n[train]\nepoch = 3\n"), &[]);
     assert!(message.contains("did you mean 'epochs'?"), "{message}");
     assert!(message.contains("line 17"), "{message}");
@@ -52,7 +52,7 @@ fn an_unknown_key_names_the_nearest_and_its_line() {
 fn values_out_of_range_are_refused_by_name() {
     assert!(refusal(SMALL, &["train.batch=0"]).contains("train.batch"));
     assert!(refusal(SMALL, &["train.shards=3"]).contains("power of two"));
-    assert!(refusal(SMALL, &["split.train=0.9"]).contains("sum of the split"));
+    assert!(refusal(SMALL, &["split.train=0.9"]).contains("sum of the fractions"));
     assert!(refusal(SMALL, &["model.blocks=0"]).contains("blocks"));
     assert!(refusal(SMALL, &["cuts.size.min=nan"]).contains("cuts.size.min"));
     assert!(refusal(SMALL, &["cuts.size={min=60,max=60}"]).contains("min below max"));
@@ -62,7 +62,7 @@ fn values_out_of_range_are_refused_by_name() {
 }
 
 #[test]
-fn only_the_run_section_keeps_the_hash() {
+fn hash_ignores_run_section_only() {
     let hash = |set: &[&str]| {
         let set: Vec<String> = set.iter().map(ToString::to_string).collect();
         parse(SMALL, &set).unwrap().hash().unwrap()

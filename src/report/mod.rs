@@ -1,10 +1,9 @@
-//! The report: one HTML document that needs nothing but itself.
+//! The report: a single self-contained HTML document.
 //!
-//! [`page`] turns evaluations and, where there is one, a training run into a page
-//! with inline style and inline SVG: no script, no link, nothing fetched. Text that
-//! comes from files is escaped by the template engine; only our own SVG is not.
-//! Everything is optional: what is missing is left out or said to be missing. The page of
-//! a season ([`write_season`]) is made of the same parts.
+//! [`page`] renders evaluations and, if present, a training run as a page with inline style and
+//! inline SVG: no script, no link, no external resource. The template engine escapes text from
+//! files; only the SVG of this program is not escaped. Every part is optional: a missing one is
+//! omitted or stated to be missing. The page of a season ([`write_season`]) uses the same parts.
 
 mod comparison;
 mod load;
@@ -24,7 +23,7 @@ use crate::season::SeasonComparison;
 use crate::statistics::Evaluation;
 use minijinja::{Environment, UndefinedBehavior};
 
-/// The template's name ends in `.html`, which switches escaping on.
+/// The name of the template ends in `.html`, which enables escaping.
 const TEMPLATE: &str = "page.html";
 
 #[derive(Debug, Clone, Default)]
@@ -35,18 +34,18 @@ pub struct ReportInputs {
     pub comparisons: Vec<SeasonComparison>,
 }
 
-/// What a run folder tells.
+/// Content of a run folder.
 #[derive(Debug, Clone, Default)]
 pub struct RunData {
     /// The effective configuration (TOML).
     pub configuration: String,
     pub provenance: serde_json::Value,
     pub metrics: Vec<EpochMetrics>,
-    /// The model card, or the part of it to show.
+    /// The model card, or its displayed part.
     pub model: serde_json::Value,
 }
 
-/// The whole document.
+/// Returns the whole document.
 pub fn page(inputs: &ReportInputs) -> Result<String> {
     render(&view::Page::of(inputs)?)
 }
@@ -122,7 +121,7 @@ mod tests {
         }
     }
 
-    /// Nothing is fetched, nothing runs, no text of a file becomes markup.
+    /// Checks that nothing is fetched, nothing runs, and no text of a file becomes markup.
     fn assert_harmless(html: &str) {
         assert!(!html.contains("<script") && !html.contains("<link") && !html.contains("<img"));
         assert!(!html.contains("NaN") && !html.contains("undefined"));

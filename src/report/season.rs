@@ -1,4 +1,4 @@
-//! The page of a season, from `season.json`'s figures to sections of texts and tables.
+//! Builds the page of a season: sections of texts and tables from the values of `season.json`.
 
 use super::season_plots as plots;
 use super::view::{
@@ -15,21 +15,21 @@ use crate::statistics::{Measured, SeasonScanPoint};
 use crate::storage;
 use std::path::Path;
 
-/// Name of the page in the report's folder.
+/// Name of the page in the folder of the report.
 pub const SEASON_PAGE: &str = "season.html";
-/// Rows that a page shows; season.json has all.
-const MOST_ROWS: usize = 300;
-const MOST_CANDIDATES: usize = 100;
+/// Largest number of rows shown; season.json contains all.
+const MAX_ROWS: usize = 300;
+const MAX_CANDIDATES: usize = 100;
 const HOUR: f64 = 3600.0;
-/// Why no threshold may be taken from its own scan.
-const SCAN_WARNING: &str = "For planning only: a threshold chosen for the highest significance of these events finds their upward fluctuations, so its significance is too large (a trial factor). Choose it on simulated gammas or on another season.";
+/// Warning that a threshold must not be taken from its own scan.
+const SCAN_WARNING: &str = "For planning only: a threshold chosen for the highest significance of these events selects their upward fluctuations, so its significance is too large (a trial factor). Choose it on simulated gammas or on a different season.";
 
-/// Renders the page and writes it, whole.
+/// Renders the page and writes it as a whole file.
 pub fn write_season(season: &Season, output: &Path) -> Result<()> {
     storage::write_file(output, season_page(season)?.as_bytes())
 }
 
-/// The whole document.
+/// Returns the whole document.
 pub fn season_page(season: &Season) -> Result<String> {
     let mut sections = vec![overview(season)?, nights(season)?];
     sections.extend(thresholds(season));
@@ -71,7 +71,7 @@ fn overview(season: &Season) -> Result<Assessed> {
     })
 }
 
-/// The figures a reader looks for first, each with what it counts.
+/// Returns the most important values, each with a note on the counted events.
 fn headline(group: &Group, simulation: Option<&Simulation>) -> Vec<Fact> {
     let total = &group.tally;
     let sigma = |s: f64| format!("{} σ", fixed(s, 2));
@@ -94,11 +94,11 @@ fn headline(group: &Group, simulation: Option<&Simulation>) -> Vec<Fact> {
             measured(total.excess),
             match simulation {
                 Some(_) => format!(
-                    "events counted once; {} with the leak given back",
+                    "events counted once; {} corrected for leakage",
                     measured(total.corrected)
                 ),
                 None => {
-                    "events counted once; leak into OFF not known (no simulated gammas)".to_string()
+                    "events counted once; leakage into OFF unknown (no simulated gammas)".to_string()
                 }
             },
         ),
@@ -127,7 +127,7 @@ fn headline(group: &Group, simulation: Option<&Simulation>) -> Vec<Fact> {
     facts
 }
 
-/// What stands before a significance that is an upper bound.
+/// Returns the prefix of a significance that is an upper bound.
 fn bound(showers: Showers) -> &'static str {
     match showers {
         Showers::Distinct | Showers::Combined => "",
@@ -138,7 +138,7 @@ fn bound(showers: Showers) -> &'static str {
 fn gaps(tally: &EventTally) -> String {
     let text = match tally.gaps {
         0 => "no pauses".to_string(),
-        n => format!("{} pauses of {} h together", grouped(n), fixed(tally.gap_s / HOUR, 2)),
+        n => format!("{} pauses, {} h in total", grouped(n), fixed(tally.gap_s / HOUR, 2)),
     };
     if tally.bad_s > 0.0 {
         return format!("{text}, {} h of bad quality", fixed(tally.bad_s / HOUR, 2));
@@ -163,7 +163,7 @@ fn facts(season: &Season) -> Vec<Fact> {
         fact(
             "positions",
             angles(&season.positions),
-            "rotation about the camera's centre; 0° is the source",
+            "rotation about the camera centre; 0° is the source",
         ),
     ];
     if season.off_positions.len() + 1 < season.positions.len() {
@@ -176,7 +176,7 @@ fn facts(season: &Season) -> Vec<Fact> {
             .iter()
             .map(|(name, cut)| format!("{name} in {} … {}", bound(cut.min), bound(cut.max)))
             .collect();
-        facts.push(fact("cuts beside the model's", cuts.join("; "), ""));
+        facts.push(fact("cuts in addition to those of the model", cuts.join("; "), ""));
     }
     if let Some(simulation) = &season.simulation {
         let note = format!(
@@ -184,7 +184,7 @@ fn facts(season: &Season) -> Vec<Fact> {
             grouped(simulation.leak.events),
             grouped(simulation.leak.on)
         );
-        facts.push(fact("leak into an OFF position", dash(simulation.share, percent), note));
+        facts.push(fact("leakage into an OFF position", dash(simulation.share, percent), note));
     }
     facts.push(fact(
         "counting",
@@ -193,7 +193,7 @@ fn facts(season: &Season) -> Vec<Fact> {
             Showers::Distinct => String::new(),
             Showers::Independent => INDEPENDENT.to_string(),
             Showers::Combined => format!(
-                "a shower seen by several telescopes counts once, where its image has most size; {} images do not count",
+                "a shower seen by several telescopes counts once, where its image has the largest size; {} images do not count",
                 grouped(season.total.repeated_images)
             ),
         },
@@ -202,7 +202,7 @@ fn facts(season: &Season) -> Vec<Fact> {
         facts.push(fact(
             "without times",
             format!("{} events", grouped(total.without_time)),
-            "their runs are in all counts, and in no live time, rate or σ/√h",
+            "their runs are in all counts, but not in live time, rate and σ/√h",
         ));
     }
     facts
@@ -238,14 +238,14 @@ fn count_figures(season: &Season) -> Result<Vec<ReportFigure>> {
         ],
         caption: homogeneity,
     });
-    let caption = "Events that pass the threshold and all cuts but one on this quantity, counted at every position.";
+    let caption = "Events that pass the threshold and all cuts except one on this quantity, counted at every position.";
     let shown = [
         ("θ²", plots::on_and_off(&season.theta2, THETA2_MAX, alpha, "θ² [deg²]")?, caption),
         ("Alpha", plots::on_and_off(&season.alpha, ALPHA_MAX, alpha, "alpha [deg]")?, caption),
         (
             "Scores",
             season.score.as_ref().map(|s| plots::scores(s, alpha)).transpose()?.flatten(),
-            "Inside all cuts, before the threshold, at every position; the end bins hold outliers too.",
+            "Inside all cuts, before the threshold, at every position; the end bins also contain outliers.",
         ),
     ];
     for (title, svg, caption) in shown {
@@ -267,10 +267,10 @@ fn count_figures(season: &Season) -> Result<Vec<ReportFigure>> {
             ],
             caption: match season.total.showers {
                 Showers::Distinct | Showers::Combined => {
-                    "Telescope-hours, runs with times in the order of their beginnings.".into()
+                    "Telescope-hours, runs with times in the order of their start.".into()
                 }
                 Showers::Independent => format!(
-                    "Telescope-hours, runs with times in the order of their beginnings; {INDEPENDENT}."
+                    "Telescope-hours, runs with times in the order of their start; {INDEPENDENT}."
                 ),
             },
         });
@@ -282,9 +282,9 @@ fn cut_flow(total: &EventTally) -> ReportTable {
     let rows = [
         ("events", total.events),
         ("with a score", total.scored),
-        ("inside the model's cuts", total.inside),
+        ("inside the cuts of the model", total.inside),
         ("of good quality", total.good),
-        ("inside the report's cuts", total.selected),
+        ("inside the cuts of the report", total.selected),
         ("above the threshold", total.passing),
         ("counted at the source", total.on),
     ];
@@ -338,7 +338,7 @@ fn of_positions(season: &Season) -> Option<ReportTable> {
         grouped(naive.overlapping),
     ]);
     rows.push(vec![
-        "of them at the source".to_string(),
+        "of these at the source".to_string(),
         String::new(),
         grouped(naive.overlapping_on),
     ]);
@@ -396,7 +396,7 @@ fn with_figures(head: &[&str]) -> Vec<String> {
     heads(&[head, &FIGURES].concat())
 }
 
-/// What all tables of nights, runs and seasons have in common.
+/// Returns the columns that tables of nights, runs and seasons share.
 fn figures_of(tally: &EventTally) -> Vec<String> {
     vec![
         grouped(tally.on),
@@ -411,7 +411,7 @@ fn figures_of(tally: &EventTally) -> Vec<String> {
     ]
 }
 
-/// αN_off
+/// Returns αN_off.
 fn expected(tally: &EventTally) -> Option<f64> {
     tally.alpha.map(|alpha| alpha * tally.off.iter().sum::<u64>() as f64)
 }
@@ -478,16 +478,16 @@ fn nights(season: &Season) -> Result<Assessed> {
                 with_figures(&["night", "telescope", "runs"]),
                 &season.nights,
                 night,
-                MOST_ROWS,
+                MAX_ROWS,
             ),
-            shortened("Runs", run_head, &season.runs, run, MOST_ROWS),
-            shortened("Portions of the runs", portion_head, &season.portions, portion, MOST_ROWS),
+            shortened("Runs", run_head, &season.runs, run, MAX_ROWS),
+            shortened("Portions of the runs", portion_head, &season.portions, portion, MAX_ROWS),
         ],
         ..Assessed::default()
     })
 }
 
-/// A table whose last row says how many more there are.
+/// Builds a table of at most `most` rows; its last row gives the number of omitted ones.
 fn shortened<T>(
     title: &str,
     head: Vec<String>,
@@ -504,7 +504,7 @@ fn shortened<T>(
     ReportTable { title: title.to_string(), head, rows }
 }
 
-/// Counts at other thresholds, with what they are good for.
+/// Builds the section of counts at other thresholds.
 fn thresholds(season: &Season) -> Option<Assessed> {
     let scan = season.scan.as_ref()?;
     let per_hour = |rate: Option<f64>| dash(rate, |rate| number(rate, 3));
@@ -530,7 +530,7 @@ fn thresholds(season: &Season) -> Option<Assessed> {
         "excess",
         "σ",
         "excess per hour for 5 σ in 50 h",
-        "the same over that found",
+        "ratio to the excess found",
     ]);
     let total = &season.total.tally;
     let own =
@@ -549,7 +549,7 @@ fn thresholds(season: &Season) -> Option<Assessed> {
                     let (sigma, least) = (fixed(best.significance, 2), fixed(best.threshold, 3));
                     format!("{sigma} σ at score ≥ {least}")
                 }),
-                "of thresholds that leave ten OFF events",
+                "of thresholds with at least ten OFF events",
             ),
         ],
         warnings: vec![SCAN_WARNING.to_string()],
@@ -574,14 +574,14 @@ fn energies(season: &Season) -> Result<Option<Assessed>> {
         ]
     };
     let head =
-        ["energy [TeV]", "N on", "N off", "excess", "leak", "leak given back", "σ", "below, 95 %"];
+        ["energy [TeV]", "N on", "N off", "excess", "leakage", "corrected excess", "σ", "below, 95 %"];
     Ok(Some(Assessed {
         heading: "Energy".into(),
         figures: vec![ReportFigure {
             title: "Excess against energy".into(),
             svg,
             keys: vec![LegendEntry::new("gamma dot-of", "N on − α N off")],
-            caption: "An event has the energy at the position at which it counts; the leak given back is that of its bin.".into(),
+            caption: "An event has the energy at the position at which it counts; the correction for leakage is that of its bin.".into(),
         }],
         tables: vec![ReportTable {
             title: "Excess per bin of energy".into(),
@@ -592,7 +592,7 @@ fn energies(season: &Season) -> Result<Option<Assessed>> {
     }))
 }
 
-/// The leak of a bin in percent, or that it is not resolved.
+/// Formats the leakage of a bin in percent, or states that it is not resolved.
 fn leak_of_bin(leak: BinLeak) -> String {
     if leak.resolved {
         return dash(leak.share, percent);
@@ -636,7 +636,7 @@ fn simulation(season: &Season) -> Result<Option<Assessed>> {
     if let Some(thrown) = &simulation.thrown {
         let [low, high] = thrown.energy_tev;
         section.facts.push(fact(
-            "thrown",
+            "simulated showers",
             format!(
                 "{} over a radius of {} m, E^−{} from {} to {} TeV",
                 grouped(thrown.events),
@@ -645,13 +645,13 @@ fn simulation(season: &Season) -> Result<Option<Assessed>> {
                 number(low, 3),
                 number(high, 4)
             ),
-            "assumed: uniform over the area, every triggered one scored",
+            "assumed: uniform over the area, all triggered ones scored",
         ));
         let weighted = match &simulation.unweighted {
-            Some(reason) => format!("as thrown: {reason}"),
+            Some(reason) => format!("as simulated: {reason}"),
             None => format!("weighted to E^−{} of the source", number(thrown.source_index, 3)),
         };
-        section.facts.push(fact("spectrum of the leak", weighted, ""));
+        section.facts.push(fact("spectrum of the leakage", weighted, ""));
     }
     if let Some(svg) = plots::areas(&simulation.area)? {
         section.figures.push(ReportFigure {
@@ -698,7 +698,7 @@ fn drift(season: &Season) -> Result<Option<Assessed>> {
             svg,
             keys: vec![LegendEntry::new("gamma dot-of", "population stability index")],
             caption: format!(
-                "Against {}; above 0.25 a population is usually called another one.",
+                "Compared with {}; above 0.25 a population is usually considered different.",
                 season.drift_reference
             ),
         });
@@ -725,7 +725,7 @@ fn drift(season: &Season) -> Result<Option<Assessed>> {
     if flagged.is_empty() {
         section.facts.push(fact("flagged runs", "none", ""));
     } else {
-        section.tables.push(shortened("Flagged runs", head, &flagged, Clone::clone, MOST_ROWS));
+        section.tables.push(shortened("Flagged runs", head, &flagged, Clone::clone, MAX_ROWS));
     }
     Ok(Some(section))
 }
@@ -801,7 +801,7 @@ fn candidates(season: &Season) -> Option<Assessed> {
             head,
             &season.candidates,
             row,
-            MOST_CANDIDATES,
+            MAX_CANDIDATES,
         )],
         ..Assessed::default()
     })
@@ -830,7 +830,7 @@ fn left_out(season: &Season) -> Option<Assessed> {
         });
     }
     (!tables.is_empty()).then(|| Assessed {
-        heading: "Not in these figures".into(),
+        heading: "Not counted".into(),
         tables,
         ..Assessed::default()
     })
@@ -848,7 +848,7 @@ fn edges(low: f64, high: f64) -> String {
     format!("{} … {}", number(low, 3), number(high, 3))
 }
 
-/// A number with so many decimals and a true minus sign.
+/// Formats a number with `decimals` decimals and a true minus sign.
 fn fixed(value: f64, decimals: usize) -> String {
     format!("{value:.decimals$}").replace('-', "−")
 }

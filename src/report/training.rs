@@ -1,4 +1,4 @@
-//! The training run as the page shows it: loss curves, the best and the last epoch.
+//! Builds the section on a training run: loss curves, the best and the last epoch.
 
 use super::plots;
 use super::view::{LegendEntry, ReportFigure, ReportTable, dash, number};
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::metrics::EpochMetrics;
 use crate::statistics::measured::grouped;
 
-/// The epoch with the lowest held-out loss; the earlier of equals.
+/// Returns the epoch with the lowest validation loss; the earlier one of equals.
 pub fn best(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
     let held_out = |m: &&EpochMetrics| m.validation_nll.is_some_and(f64::is_finite);
     metrics.iter().filter(held_out).min_by(|a, b| {
@@ -20,8 +20,8 @@ pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
     let held_out = metrics.iter().any(|m| m.validation_nll.is_some());
     let mut keys = vec![LegendEntry::new("gamma line", "training")];
     if held_out {
-        keys.push(LegendEntry::new("hadron dashed", "held out"));
-        keys.push(LegendEntry::new("muted line", "held out, median"));
+        keys.push(LegendEntry::new("hadron dashed", "validation"));
+        keys.push(LegendEntry::new("muted line", "validation, median"));
         keys.push(LegendEntry::new("dot", "best epoch"));
     }
     let caption = "Mean negative log-likelihood per event. Losses far above the rest are drawn \
@@ -48,7 +48,7 @@ pub fn table(metrics: &[EpochMetrics]) -> Option<ReportTable> {
             "",
             "epoch",
             "training NLL",
-            "held-out NLL",
+            "validation NLL",
             "median",
             "learning rate",
             "gradient norm",

@@ -1,7 +1,7 @@
-//! What the template sees: texts and tables, nothing left to compute.
+//! Builds the values that the template prints: texts and tables, with no computation left.
 //!
-//! Numbers are set here, to sensible digits and with a true minus sign; a figure
-//! that does not exist is an en dash.
+//! Numbers are formatted here, with suitable digits and a true minus sign; a missing value is an en
+//! dash.
 
 use super::outline::{Node, outline};
 use super::{ReportInputs, RunData, comparison, plots, training};
@@ -20,7 +20,7 @@ use crate::statistics::{
 };
 use serde::Serialize;
 
-const MOST_FILES: usize = 200;
+const MAX_FILES: usize = 200;
 
 #[derive(Serialize)]
 pub struct Page {
@@ -38,7 +38,7 @@ pub struct Assessed {
     pub facts: Vec<Fact>,
     pub headline: Vec<Fact>,
     pub warnings: Vec<String>,
-    /// Of the parameters that the model is made of.
+    /// Distributions of the features.
     pub parameters: Vec<ReportFigure>,
     pub figures: Vec<ReportFigure>,
     pub tables: Vec<ReportTable>,
@@ -69,7 +69,7 @@ pub struct ReportFigure {
     pub caption: String,
 }
 
-/// An entry of a figure's legend; `mark` is a class of the style sheet.
+/// An entry of the legend of a figure; `mark` is a class of the style sheet.
 #[derive(Serialize)]
 pub struct LegendEntry {
     mark: String,
@@ -90,7 +90,7 @@ impl LegendEntry {
 }
 
 impl Page {
-    /// A page of sections that are no evaluations.
+    /// Builds a page of sections that are not evaluations.
     pub fn of_sections(title: String, sections: Vec<Assessed>) -> Page {
         Page { title, program: program(), overview: None, evaluations: sections, run: None }
     }
@@ -179,7 +179,7 @@ fn facts(evaluation: &Evaluation) -> Vec<Fact> {
     facts
 }
 
-/// The figures a reader looks for first.
+/// Returns the most important values.
 fn headline(evaluation: &Evaluation) -> Vec<Fact> {
     let at = &evaluation.at_threshold;
     let (after, threshold) = (&at.after_cuts, &evaluation.threshold);
@@ -223,7 +223,7 @@ fn headline(evaluation: &Evaluation) -> Vec<Fact> {
         fact(
             "purity",
             measured(of.purity),
-            format!("were 1 in {} {which} a gamma", one_in(of.prior)),
+            format!("if 1 in {} {which} is a gamma", one_in(of.prior)),
         ),
     ]
 }
@@ -291,7 +291,7 @@ fn figures(evaluation: &Evaluation) -> Result<Vec<ReportFigure>> {
             svg: plots::reliability(&evaluation.reliability)?,
             keys: vec![
                 LegendEntry::new("dot", "events of a tenth"),
-                LegendEntry::new("muted dashed", "as it says"),
+                LegendEntry::new("muted dashed", "exact calibration"),
             ],
             caption: "Both classes have equal weight.".into(),
         });
@@ -307,7 +307,7 @@ fn class_keys(evaluation: &Evaluation) -> Vec<LegendEntry> {
     ]
 }
 
-/// Each feature in either class.
+/// Plots each feature for both classes.
 fn parameters(evaluation: &Evaluation) -> Result<Vec<ReportFigure>> {
     let figure = |of: &ParameterHistogram| {
         let unit = if of.unit == "1" { String::new() } else { format!(" [{}]", of.unit) };
@@ -330,7 +330,7 @@ fn clipped(below: ClassCounts, above: ClassCounts) -> String {
     let of =
         |c: ClassCounts| format!("{} gammas and {} hadrons", grouped(c.gamma), grouped(c.hadron));
     format!(
-        "Each class is normalised to itself. The end bins hold outliers too: {} below, {} above.",
+        "Each class is normalised separately. The end bins also contain outliers: {} below, {} above.",
         of(below),
         of(above)
     )
@@ -342,7 +342,7 @@ fn confusion(evaluation: &Evaluation) -> ReportTable {
         |name: &str, a: u64, b: u64| vec![name.to_owned(), grouped(a), grouped(b), grouped(a + b)];
     ReportTable {
         title: "Confusion matrix at the threshold".into(),
-        head: heads(&["true class", "called gamma", "called hadron", "all"]),
+        head: heads(&["true class", "classified as gamma", "classified as hadron", "all"]),
         rows: vec![
             row("gamma", c.gamma_as_gamma, c.gamma_as_hadron),
             row("hadron", c.hadron_as_gamma, c.hadron_as_hadron),
@@ -404,11 +404,11 @@ fn survivals(evaluation: &Evaluation) -> ReportTable {
     }
 }
 
-/// Other thresholds, and what is expected of an observation with them.
+/// Lists other thresholds, with the expected counts of an observation.
 fn scan(scan: &Scan) -> ReportTable {
     let best = scan.best();
     let row = |(i, point): (usize, &ScanPoint)| {
-        let notes = [(point.own, "the model’s"), (best == Some(i), "largest σ")];
+        let notes = [(point.own, "model"), (best == Some(i), "largest σ")];
         let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
         let mut row = vec![
             number(point.threshold, 5),
@@ -445,7 +445,7 @@ fn scan(scan: &Scan) -> ReportTable {
     }
 }
 
-/// The thresholds by bins, and what they do.
+/// Lists the thresholds by bins, with their results.
 fn by_bins(at: &AtBins) -> ReportTable {
     let row = |range: String, auc: String, threshold: String, of: &Separation| {
         let counts = format!("{} / {}", grouped(of.of.gamma), grouped(of.of.hadron));
@@ -454,7 +454,7 @@ fn by_bins(at: &AtBins) -> ReportTable {
         vec![range, counts, auc, threshold, gamma, hadron, quality]
     };
     let of_bin = |(i, bin): (usize, &AtBin)| {
-        let note = if bin.global { ", that of all" } else { "" };
+        let note = if bin.global { ", threshold of all" } else { "" };
         let threshold = format!("{}{note}", number(bin.threshold, 5));
         let auc = dash(bin.auc.as_ref(), auc_text);
         row(range_text(&at.edges, i), auc, threshold, &bin.after_cuts)
@@ -496,7 +496,7 @@ fn reliability(evaluation: &Evaluation) -> Option<ReportTable> {
     })
 }
 
-/// The same of the posterior, with the bounds that the calibration ends at.
+/// Lists the reliability of the posterior, with the bounds of the calibration.
 fn reliability_odds(evaluation: &Evaluation) -> Option<ReportTable> {
     let range = evaluation.calibrated.as_ref()?;
     let row = |bin: &ReliabilityBin| {
@@ -515,7 +515,7 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<ReportTable> {
     };
     let bounds = range.posterior_limits.or(range.posterior).map(|[low, high]| {
         format!(
-            "; ≤ {} for {}, ≥ {} for {} beyond the range that the calibration resolves",
+            "; ≤ {} for {}, ≥ {} for {} beyond the resolved range of the calibration",
             probability(low, 2).replace('-', "−"),
             counts(range.below),
             probability(high, 2).replace('-', "−"),
@@ -535,7 +535,7 @@ fn reliability_odds(evaluation: &Evaluation) -> Option<ReportTable> {
     })
 }
 
-/// The model beside a conventional classifier.
+/// Compares the model with a conventional classifier.
 fn baseline_table(evaluation: &Evaluation, other: &Baseline) -> ReportTable {
     let row = |name: &str, auc: Option<&Auc>, at: &[AtSurvival]| {
         let mut row = vec![name.to_owned(), dash(auc, auc_text)];
@@ -550,7 +550,7 @@ fn baseline_table(evaluation: &Evaluation, other: &Baseline) -> ReportTable {
     let trained_on = mixture(other.trained_on);
     ReportTable {
         title: format!(
-            "Beside a {} grown from {trained_on}: AUC {}, paired",
+            "Compared with a {} trained on {trained_on}: AUC {}, paired",
             other.name,
             dash(other.difference, Measured::compared)
         ),
@@ -562,7 +562,7 @@ fn baseline_table(evaluation: &Evaluation, other: &Baseline) -> ReportTable {
     }
 }
 
-/// Standard cuts and the model at the same hadron survival.
+/// Compares standard cuts with the model at the same hadron survival.
 fn baseline_cuts(of: &CutsBaseline) -> ReportTable {
     let row = |name: String, s: &Selected| {
         let [gamma, hadron] = [s.gamma_efficiency, s.hadron_survival].map(|m| measured(Some(m)));
@@ -586,7 +586,7 @@ fn baseline_cuts(of: &CutsBaseline) -> ReportTable {
     }
 }
 
-/// How normal the latent points of a flow's own class are.
+/// Lists the tests of the latent points of a flow.
 fn latent(latent: &LatentPoints) -> ReportTable {
     let departure = |d: &Departure| [number(d.distance, 2), number(d.p_value, 2)];
     let whole = [
@@ -601,7 +601,7 @@ fn latent(latent: &LatentPoints) -> ReportTable {
     let whole = whole.into_iter().chain(departure(&latent.departure)).collect();
     ReportTable {
         title: format!(
-            "Latent normality of flow '{}', {} events: {} within two sigma (95.45 % were it normal)",
+            "Latent normality of flow '{}', {} events: {} within two sigma (95.45 % for a normal distribution)",
             latent.flow,
             grouped(latent.events),
             latent.inside_two_sigma
@@ -611,7 +611,7 @@ fn latent(latent: &LatentPoints) -> ReportTable {
     }
 }
 
-/// Features by the reliance of the model on them, most first.
+/// Lists features by the reliance of the model on them, the largest first.
 fn importance(evaluation: &Evaluation) -> Option<ReportTable> {
     let auc = evaluation.auc?.value;
     let mut features: Vec<_> = evaluation.importance.iter().collect();
@@ -621,12 +621,12 @@ fn importance(evaluation: &Evaluation) -> Option<ReportTable> {
         vec![of.feature.clone(), changed, auc_text(&of.auc_without)]
     };
     (!features.is_empty()).then(|| ReportTable {
-        title: "Reliance of this model on each feature: the AUC with its values exchanged between \
-                events. This is not what a feature is worth: correlated features share \
-                information, and a model trained without one takes it from the others (sweep \
+        title: "Reliance of this model on each feature: the AUC with its values permuted between \
+                events. This is not the value of a feature: correlated features share \
+                information, and a model trained without one uses the others (sweep \
                 --leave-one-out)"
             .into(),
-        head: heads(&["feature", "with values exchanged the AUC is", "AUC then"]),
+        head: heads(&["feature", "change of the AUC with permuted values", "AUC with permuted values"]),
         rows: features.iter().map(row).collect(),
     })
 }
@@ -636,9 +636,9 @@ fn files(files: &[FileCounts]) -> Option<ReportTable> {
         let unusable = file.unusable.values().sum::<u64>();
         vec![file.path.clone(), grouped(file.gamma), grouped(file.hadron), grouped(unusable)]
     };
-    let mut rows: Vec<Vec<String>> = files.iter().take(MOST_FILES).map(row).collect();
-    if files.len() > MOST_FILES {
-        let rest = format!("and {} more files", files.len() - MOST_FILES);
+    let mut rows: Vec<Vec<String>> = files.iter().take(MAX_FILES).map(row).collect();
+    if files.len() > MAX_FILES {
+        let rest = format!("and {} more files", files.len() - MAX_FILES);
         rows.push(vec![rest, String::new(), String::new(), String::new()]);
     }
     (!rows.is_empty()).then(|| ReportTable {
@@ -659,7 +659,7 @@ fn unusable(evaluation: &Evaluation) -> Option<ReportTable> {
         })
         .collect();
     (!rows.is_empty()).then(|| ReportTable {
-        title: "Rows left out of the figures".into(),
+        title: "Rows excluded from the metrics".into(),
         head: heads(&["reason", "rows", "gammas", "hadrons"]),
         rows,
     })
@@ -698,7 +698,7 @@ fn overview(evaluations: &[Evaluation]) -> ReportTable {
     }
 }
 
-/// Gamma efficiency at a hadron survival of the table.
+/// Returns the gamma efficiency at a hadron survival of the table.
 fn at_survival(evaluation: &Evaluation, survival: f64) -> String {
     let at = evaluation.at_survival.iter().find(|at| (at.hadron_survival - survival).abs() < 1e-9);
     measured(at.and_then(|at| at.point).map(|point| point.gamma_efficiency))
@@ -730,12 +730,12 @@ pub fn measured(figure: Option<Measured>) -> String {
     dash(figure, |m| m.to_string().replace('-', "−"))
 }
 
-/// The text of a figure, or an en dash where there is none.
+/// Formats a value, or returns an en dash without one.
 pub fn dash<T>(figure: Option<T>, text: impl FnOnce(T) -> String) -> String {
     figure.map_or_else(|| "–".to_owned(), text)
 }
 
-/// A number to so many significant digits, with a true minus sign.
+/// Formats a number to `digits` significant digits, with a true minus sign.
 pub fn number(value: f64, digits: u8) -> String {
     significant(value, digits).replace('-', "−")
 }

@@ -1,14 +1,16 @@
-//! The only writer to disk, and so the one place where faults are injected.
+//! The only writer to disk, and so the only place where faults are injected.
 //!
-//! Promises: a file or folder stands under its final name only when it is whole and
-//! on stable storage (written to `NAME.part` beside it, synced, renamed, the folder
-//! synced); an append file never keeps a torn line; an error names the operation, the
-//! path and the system's reason, and a full disk is called a full disk. Only regular files
-//! are replaced: a device, pipe, socket or folder under the name of an output is refused. A
-//! symbolic link to a regular file is replaced itself, and the file that it leads to stays;
-//! an append file is written through a link.
-//! Left to others: what is in the files, and whether an output may be replaced at all, which
-//! callers ask of [`refuse_existing`] before any work.
+//! - A file or folder has its final name only when it is complete and on stable storage: it is
+//!   written to `NAME.part` in the same folder, synced and renamed, and the folder is synced.
+//! - An append file never keeps a torn line.
+//! - An error names the operation, the path and the reason of the system; a full disk is reported
+//!   as such.
+//! - Only regular files are replaced: a device, pipe, socket or folder with the name of an output
+//!   is refused. A symbolic link to a regular file is replaced itself, and its target remains; an
+//!   append file is written through a link.
+//!
+//! The content of the files is up to the callers. They call [`refuse_existing`] before any work to
+//! check whether an output may be replaced.
 
 pub mod lock;
 
@@ -23,7 +25,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// What a file or folder that is being written is called, and one that is being removed.
+/// Name suffix of a file or folder that is being written, and of one that is being removed.
 const PART: &str = ".part";
 const REMOVED: &str = ".removed";
 
@@ -40,13 +42,13 @@ pub fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
     if overwrite {
         return Ok(());
     }
-    Err(Fault::new("output exists already")
+    Err(Fault::new("output already exists")
         .file(path)
-        .advice("choose another output, or give --overwrite to replace it")
+        .advice("choose another output, or use --overwrite to replace it")
         .usage())
 }
 
-/// Refuses to replace what is no regular file; a link is judged by what it leads to.
+/// Refuses to replace anything but a regular file; a link is checked by its target.
 fn refuse_irregular(path: &Path) -> Result<()> {
     let Ok(own) = fs::symlink_metadata(path) else { return Ok(()) };
     let found = match fs::metadata(path) {
@@ -64,7 +66,7 @@ fn refuse_irregular(path: &Path) -> Result<()> {
         .usage())
 }
 
-/// Creates a folder with its parents; one that is there already is fine.
+/// Creates a folder with its parents; an existing one is accepted.
 pub fn create_folder(path: &Path) -> Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
@@ -78,8 +80,8 @@ pub fn create_folder(path: &Path) -> Result<()> {
     sync_folder(&parent)
 }
 
-/// Writes a whole file: after a return without error it is on stable storage under
-/// its name, after any failure the name still holds what it held before.
+/// Writes a whole file. After success it is on stable storage under its name; after any failure the
+/// name keeps its earlier content.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = || {
         let staged = Staged::new(path, true)?;
@@ -91,8 +93,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     written().map_err(|error| needing(error, bytes.len() as u64))
 }
 
-/// Writes a whole file as [`write_file`] does, unless it has these bytes already: what is
-/// finished needs no permission to write.
+/// Writes a whole file as [`write_file`] does, unless it already has these bytes: a finished output
+/// needs no permission to write.
 pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     let is_same = fs::metadata(path)
         .is_ok_and(|data| data.is_file() && data.len() == bytes.len() as u64)
@@ -100,7 +102,7 @@ pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if is_same { Ok(()) } else { write_file(path, bytes) }
 }
 
-/// Whether a folder exists and nothing can be written into it by this process.
+/// Returns whether a folder exists and this process cannot write to it.
 pub fn is_read_only(folder: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
@@ -112,7 +114,7 @@ pub fn is_read_only(folder: &Path) -> bool {
         && matches!(reason, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
-/// Says how much room would have been needed, if the disk is full.
+/// Adds the needed space to the error of a full disk.
 pub fn needing(error: Error, bytes: u64) -> Error {
     match error {
         Error::Environment(fault)
@@ -124,13 +126,13 @@ pub fn needing(error: Error, bytes: u64) -> Error {
     }
 }
 
-/// Longest name of a file on the file systems of Linux [bytes].
-const LONGEST_NAME: usize = 255;
+/// Longest file name on the file systems of Linux [bytes].
+const MAX_NAME_BYTES: usize = 255;
 
-/// Names a process, so that the parts of its outputs can be told from those of any other.
+/// Identifier of a process, which distinguishes its unfinished outputs from those of any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessTag {
-    /// Hash of the host's name and its last start.
+    /// Hash of the name of the host and its last start.
     host: String,
     process: u32,
 }
@@ -143,35 +145,36 @@ impl ProcessTag {
         ProcessTag { host: hash[..8].to_string(), process: std::process::id() }
     }
 
-    /// Reads what [`Display`](std::fmt::Display) writes; anything else is of no host.
+    /// Parses the form that [`Display`](std::fmt::Display) writes; any other text belongs to no
+    /// host.
     pub fn parse(text: &str) -> ProcessTag {
         let parts = text.split_once('-').and_then(|(host, id)| Some((host, id.parse().ok()?)));
         let (host, process) = parts.unwrap_or(("", 0));
         ProcessTag { host: host.to_string(), process }
     }
 
-    /// Whether it was a process of this host that has ended.
+    /// Returns whether it was a process of this host that has ended.
     pub fn is_dead(&self) -> bool {
         self.host == ProcessTag::own().host && !is_running(self.process)
     }
 
-    /// The name under which this process writes a file.
+    /// Returns the name under which this process writes a file.
     fn part_of(&self, target: &Path) -> PathBuf {
         with_suffix(target, &format!(".{self}{PART}"))
     }
 
-    /// The process that has written a part, by the part's name.
+    /// Returns the process that has written an unfinished file, from its name.
     fn of_part(part: &Path) -> Option<ProcessTag> {
         let name = part.file_name()?.to_str()?.strip_suffix(PART)?;
         Some(ProcessTag::parse(name.rsplit_once('.')?.1))
     }
 }
 
-/// Whether a process of this host exists and has not ended; one that its parent has not waited
-/// for still exists.
+/// Returns whether a process of this host exists and has not ended; one that its parent has not
+/// waited for still exists.
 fn is_running(process: u32) -> bool {
     let folder = PathBuf::from(format!("/proc/{process}"));
-    // The name of the program, in parentheses, may hold blanks.
+    // The name of the program, in parentheses, may contain blanks.
     let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
     folder.exists() && !matches!(state, Some("Z" | "X"))
@@ -183,8 +186,8 @@ impl std::fmt::Display for ProcessTag {
     }
 }
 
-/// Removes from a folder the parts of files that dead processes have left. Those of other hosts
-/// are removed only if the caller has locked the folder for itself alone.
+/// Removes the unfinished files of dead processes from a folder. Those of other hosts are removed
+/// only if the caller has locked the folder exclusively.
 pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let own = ProcessTag::own();
@@ -197,8 +200,8 @@ pub fn remove_dead_parts(folder: &Path, is_locked: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes from a folder and the folders below it the parts that dead processes have left, as
-/// [`remove_dead_parts`] does; files whose names do not name a process stay.
+/// Removes the unfinished files of dead processes from a folder and the folders below it, as
+/// [`remove_dead_parts`] does; files whose names contain no process are kept.
 pub fn remove_dead_parts_below(folder: &Path, is_locked: bool) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     let own = ProcessTag::own();
@@ -217,8 +220,8 @@ pub fn remove_dead_parts_below(folder: &Path, is_locked: bool) -> Result<()> {
     Ok(())
 }
 
-/// A file that somebody else writes, at [`Staged::part`]; [`Staged::commit`] gives it
-/// its name. Dropped without a commit, it leaves nothing behind.
+/// An output that other code writes at [`Staged::part`]; [`Staged::commit`] gives it its name.
+/// Dropped without a commit, it leaves no file.
 #[derive(Debug)]
 pub struct Staged {
     part: PathBuf,
@@ -227,7 +230,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Creates the folders on the way.
+    /// Returns a stage for `target`, and creates its folders.
     pub fn new(target: &Path, overwrite: bool) -> Result<Staged> {
         refuse_existing(target, overwrite)?;
         create_folder(&parent_of(target))?;
@@ -236,17 +239,17 @@ impl Staged {
         Ok(Staged { part, target: target.to_path_buf(), committed: false })
     }
 
-    /// Where the file is written until it is committed.
+    /// Returns the path at which the file is written before it is committed.
     pub fn part(&self) -> &Path {
         &self.part
     }
 
-    /// Where the file stands once it is committed.
+    /// Returns the final path of the file.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Syncs the part, gives it its name and syncs the folder.
+    /// Syncs the unfinished file, renames it, and syncs the folder.
     pub fn commit(mut self) -> Result<()> {
         sync_file(&self.part)?;
         refuse_irregular(&self.target)?;
@@ -258,15 +261,15 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // Already failing: a second error here could only hide the first.
+        // Another error is already returned: a second one could only hide it.
         if !self.committed {
             let _ = remove_file(&self.part);
         }
     }
 }
 
-/// A file of our own that is written piece by piece, and has its name only when it is
-/// whole. Dropped without [`StagedFile::commit`], it leaves nothing behind.
+/// A file of this program that is written piece by piece, and gets its name only when it is
+/// complete. Dropped without [`StagedFile::commit`], it leaves no file.
 #[derive(Debug)]
 pub struct StagedFile {
     file: File, // closed before the part is removed
@@ -294,14 +297,14 @@ impl StagedFile {
     }
 }
 
-/// Bytes that this process may still write on the file system of a folder; `None` where the
-/// system does not say.
+/// Returns the number of bytes that this process may still write to the file system of a folder;
+/// `None` if the system does not report it.
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
     let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
     let mut stats = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: statvfs(3) reads a text that ends with 0, and writes the struct that it is
-    // given room for; it is looked at only where the call says that it was filled.
+    // SAFETY: statvfs(3) reads a text that ends with 0, and fills the struct it is given; the
+    // struct is read only if the call reports success.
     let stats = unsafe {
         if libc::statvfs(path.as_ptr(), stats.as_mut_ptr()) != 0 {
             return None;
@@ -311,7 +314,7 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
     Some(stats.f_bavail.saturating_mul(stats.f_frsize))
 }
 
-/// A file of lines that only grows: ledgers, metrics, logs. One writer per file.
+/// A file of lines that only grows: ledgers, metrics, logs. It has one writer.
 #[derive(Debug)]
 pub struct AppendFile {
     file: File,
@@ -320,7 +323,7 @@ pub struct AppendFile {
 }
 
 impl AppendFile {
-    /// A new, empty file.
+    /// Creates a new, empty file.
     pub fn create(path: &Path, overwrite: bool) -> Result<AppendFile> {
         refuse_existing(path, overwrite)?;
         create_folder(&parent_of(path))?;
@@ -332,8 +335,8 @@ impl AppendFile {
         Ok(AppendFile { file, path: path.to_path_buf(), length: 0 })
     }
 
-    /// Goes on with a file, or starts it; a torn last line, which a kill in the middle
-    /// of a write leaves, is cut off.
+    /// Continues a file, or creates it; a torn last line, which a kill during a write leaves, is
+    /// cut off.
     pub fn resume(path: &Path) -> Result<AppendFile> {
         if !path.exists() {
             return AppendFile::create(path, false);
@@ -354,10 +357,10 @@ impl AppendFile {
         &self.path
     }
 
-    /// Adds one line and syncs it; after a failure the file ends where it ended before.
+    /// Appends one line and syncs it; after a failure the file keeps its earlier end.
     pub fn append_line(&mut self, line: &str) -> Result<()> {
         if line.contains('\n') {
-            return Err(Fault::new("a line to append holds a line end")
+            return Err(Fault::new("a line to append contains a line end")
                 .file(&self.path)
                 .internal());
         }
@@ -368,7 +371,7 @@ impl AppendFile {
         if outcome.is_ok() {
             self.length += bytes.len() as u64;
         } else {
-            // What cannot be undone now, `resume` cuts off.
+            // If this fails, `resume` cuts the rest off.
             let _ = perform("cut", path, || {
                 file.set_len(self.length)?;
                 file.seek(SeekFrom::Start(self.length))
@@ -387,7 +390,7 @@ pub struct NoteFile {
 }
 
 impl NoteFile {
-    /// Creates the file, and the folders on the way; what it held is lost.
+    /// Creates the file and its folders; earlier content is lost.
     pub fn create(path: &Path) -> Result<NoteFile> {
         create_folder(&parent_of(path))?;
         refuse_irregular(path)?;
@@ -397,7 +400,7 @@ impl NoteFile {
         Ok(NoteFile { file, path: path.to_path_buf() })
     }
 
-    /// Replaces the first line. What follows it has no meaning.
+    /// Replaces the first line; bytes after it have no meaning.
     pub fn write(&mut self, line: &str) -> Result<()> {
         let bytes = format!("{line}\n").into_bytes();
         perform("write", &self.path, || self.file.write_all_at(&bytes, 0))
@@ -409,8 +412,8 @@ impl NoteFile {
     }
 }
 
-/// Bytes up to and with the last line end; reads backwards in blocks, so that a torn
-/// line of any length costs no memory.
+/// Returns the number of bytes up to and including the last line end. Reads backwards in blocks, so
+/// that a torn line of any length costs no memory.
 fn end_of_last_line(file: &mut File) -> io::Result<u64> {
     const BLOCK: u64 = 65_536;
     let mut end = file.metadata()?.len();
@@ -428,11 +431,11 @@ fn end_of_last_line(file: &mut File) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Gives a finished folder its name: syncs every file and folder in it, renames it,
-/// and syncs the parent. A folder that is in the way is to be removed first.
+/// Gives a finished folder its name: syncs every file and folder in it, renames it, and syncs the
+/// parent. An existing folder must be removed first.
 pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
     if fs::symlink_metadata(target).is_ok() {
-        return Err(Fault::new("a folder to publish exists already")
+        return Err(Fault::new("the folder to publish already exists")
             .file(target)
             .advice("remove it, or choose another output")
             .usage());
@@ -442,8 +445,8 @@ pub fn publish_folder(part: &Path, target: &Path) -> Result<()> {
     sync_folder(&parent_of(target))
 }
 
-/// Removes a folder with all that is in it; one that is not there is fine. It loses
-/// its name first, so that a kill never leaves half a folder under a good name.
+/// Removes a folder with its content; an absent one is accepted. It is renamed first, so that a
+/// kill never leaves a partial folder under its name.
 pub fn remove_folder(path: &Path) -> Result<()> {
     let doomed = with_suffix(path, REMOVED);
     remove_tree(&doomed)?;
@@ -455,14 +458,13 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     remove_tree(&doomed)
 }
 
-/// The outermost of the folders that [`create_folder`] would make; `None` if all are there.
+/// Returns the outermost of the folders that [`create_folder`] would create; `None` if all exist.
 pub fn outermost_missing(path: &Path) -> Option<PathBuf> {
     let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     path.ancestors().take_while(missing).last().map(Path::to_path_buf)
 }
 
-/// Removes folders that nothing was put into: this one and those around it, up to the
-/// outermost that was made for it. Any other one stays.
+/// Removes this folder and its parents up to `outermost`, as long as they are empty.
 pub fn remove_if_empty(path: &Path, outermost: &Path) {
     for folder in path.ancestors() {
         let removed = unless_absent(fs::remove_dir(folder));
@@ -472,8 +474,7 @@ pub fn remove_if_empty(path: &Path, outermost: &Path) {
     }
 }
 
-/// Gives a file or folder another name or place on the same file system; it replaces a regular
-/// file.
+/// Renames or moves a file or folder within a file system; it replaces a regular file.
 pub fn move_to(from: &Path, to: &Path) -> Result<()> {
     refuse_irregular(to)?;
     perform("move", from, || fs::rename(from, to))?;
@@ -481,18 +482,18 @@ pub fn move_to(from: &Path, to: &Path) -> Result<()> {
     sync_folder(&parent_of(from))
 }
 
-/// Removes a file; one that is not there is fine.
+/// Removes a file; an absent one is accepted.
 pub fn remove_file(path: &Path) -> Result<()> {
     perform("remove", path, || unless_absent(fs::remove_file(path)))
 }
 
-/// The part name of a file or folder: `NAME.part` beside it.
+/// Returns the name of an unfinished file or folder: `NAME.part` in the same folder.
 pub fn part_path(target: &Path) -> PathBuf {
     with_suffix(target, PART)
 }
 
-/// Removes from a folder what killed processes have left in it: parts that will never be
-/// finished, and what has lost its name. Only for folders with one writer.
+/// Removes the remains of killed processes from a folder: unfinished outputs, and outputs that have
+/// lost their name. Only for folders with one writer.
 pub fn sweep_folder(folder: &Path) -> Result<()> {
     if !folder.is_dir() {
         return Ok(());
@@ -513,7 +514,7 @@ fn remove_tree(path: &Path) -> Result<()> {
     perform("remove the folder", path, || unless_absent(fs::remove_dir_all(path)))
 }
 
-/// What is not there need not be removed.
+/// Accepts an absent file or folder.
 fn unless_absent(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -529,7 +530,7 @@ fn sync_file(path: &Path) -> Result<()> {
     perform("sync", path, || File::open(path)?.sync_all())
 }
 
-/// Makes names in a folder (created, renamed, removed) survive a power cut.
+/// Makes names in a folder (created, renamed, removed) survive a power failure.
 fn sync_folder(path: &Path) -> Result<()> {
     perform("sync the folder", path, || File::open(path)?.sync_all())
 }
@@ -561,7 +562,7 @@ pub(super) fn parent_of(path: &Path) -> PathBuf {
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default();
     let mut longer = name.to_os_string();
-    if name.len() + suffix.len() > LONGEST_NAME {
+    if name.len() + suffix.len() > MAX_NAME_BYTES {
         let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
         longer = OsString::from(&hash[..16]);
     }
@@ -569,7 +570,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(longer)
 }
 
-/// Every operation on the disk passes here, except for the bytes themselves.
+/// Performs an operation on the disk; all of them use this function, except for the bytes
+/// themselves.
 fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<T>) -> Result<T> {
     #[cfg(test)]
     if let faults::FaultOutcome::Failed(error) | faults::FaultOutcome::Torn(error) =
@@ -580,7 +582,7 @@ fn perform<T>(operation: &str, path: &Path, action: impl FnOnce() -> io::Result<
     action().map_err(|error| disk_fault(operation, path, &error.to_string(), error.kind()))
 }
 
-/// All bytes that files of our own get pass here.
+/// Writes bytes; all files of this program use this function.
 fn put(operation: &str, path: &Path, file: &mut File, bytes: &[u8]) -> Result<()> {
     #[cfg(test)]
     let written = match faults::next_outcome(true) {
@@ -595,12 +597,12 @@ fn put(operation: &str, path: &Path, file: &mut File, bytes: &[u8]) -> Result<()
     written.map_err(|error| disk_fault(operation, path, &error.to_string(), error.kind()))
 }
 
-/// How the faults of a full disk begin.
+/// First words of the errors of a full disk.
 const FULL: &str = "disk full";
 const QUOTA: &str = "disk quota exceeded";
 
-/// The error of a disk operation that failed; libraries that write at a part path
-/// tell theirs through it too.
+/// Returns the error of a failed disk operation; libraries that write to an unfinished output
+/// report theirs through it too.
 pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -> Error {
     if kind == ErrorKind::InvalidFilename {
         return Fault::new(format!("the name is too long: cannot {operation} this path"))
@@ -623,7 +625,7 @@ pub fn disk_fault(operation: &str, path: &Path, reason: &str, kind: ErrorKind) -
             ("permission denied", "check the owner and mode of the folder")
         }
         ErrorKind::NotADirectory => {
-            ("a file stands where a folder is needed", "choose another output")
+            ("a file has the name of a needed folder", "choose another output")
         }
         _ => {
             ("disk error", "check that the file system is healthy, then run the same command again")
@@ -664,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_file_is_whole_and_leaves_no_part() {
+    fn written_file_is_complete_without_part() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/er/a.txt");
         write_file(&path, b"one").unwrap();
@@ -728,7 +730,7 @@ mod tests {
             assert_eq!(names(folder.path()), before);
         }
         assert!(fs::symlink_metadata(at("pipe")).unwrap().file_type().is_fifo());
-        // What comes into the way meanwhile.
+        // An irregular file that appears meanwhile.
         let staged = Staged::new(&at("late"), true).unwrap();
         fs::write(staged.part(), "1").unwrap();
         fs::create_dir(at("late")).unwrap();
@@ -763,7 +765,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_cut_off_on_resume() {
+    fn torn_last_line_is_cut_off_on_resume() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.jsonl");
         let mut file = AppendFile::create(&path, false).unwrap();
@@ -783,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn resuming_a_file_that_is_not_there_starts_it() {
+    fn resuming_an_absent_file_creates_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger/1-of-2.jsonl");
         AppendFile::resume(&path).unwrap().append_line("first").unwrap();
@@ -793,7 +795,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_published_whole_and_removed_whole() {
+    fn folder_is_published_and_removed_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("step-10");
         let part = part_path(&target);
@@ -819,7 +821,7 @@ mod tests {
         create_folder(&deep).unwrap();
         remove_if_empty(&deep, &outermost);
         assert!(there.is_dir() && !outermost.exists());
-        // Half of them were made.
+        // Only half of them were created.
         create_folder(&there.join("a/b")).unwrap();
         remove_if_empty(&deep, &outermost);
         assert!(there.is_dir() && !outermost.exists());
@@ -831,7 +833,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_error_names_path_operation_and_reason() {
+    fn disk_error_names_path_operation_and_reason() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), b"").unwrap();
         let error = write_file(&folder.path().join("file/below"), b"").unwrap_err();
@@ -846,8 +848,8 @@ mod tests {
         assert!(text.contains("disk full") && text.contains("/dev/full"), "{text}");
     }
 
-    /// Strikes every operation of `action` in turn, with every kind of fault, until one
-    /// run of it comes through; `check` looks at what each left behind.
+    /// Makes every operation of `action` fail in turn, with every kind of fault, until one run
+    /// succeeds; `check` examines the remains of each.
     fn inject_faults(action: impl Fn(&Path) -> Result<()>, check: impl Fn(&Path, bool)) {
         for kind in faults::KINDS {
             for n in 0.. {

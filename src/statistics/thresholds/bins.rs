@@ -1,20 +1,19 @@
-//! One rule for a threshold, applied bin by bin of a quantity (energy, size), and what the
-//! thresholds of all bins do together.
+//! Thresholds by bins of a quantity (energy, size), and their combined results.
 //!
-//! A bin is a function of the event alone, and within it the rule is the one of
-//! [`super::threshold`]. An event whose quantity has no value is in no bin and never passes.
+//! A bin is a function of the event alone, and the rule within it is that of [`super::threshold`].
+//! An event whose quantity has no value is in no bin and never passes.
 
 use super::threshold::limit_text;
 use crate::config::{BinnedThresholdConfig, Few, NO_BIN};
 use crate::error::{Fault, Result};
 use crate::statistics::confusion::AtThreshold;
-use crate::statistics::roc::{Auc, LEAST_HADRONS};
+use crate::statistics::roc::{Auc, MIN_HADRONS};
 use crate::statistics::{
     Class, ClassCounts, Confusion, Rule, Sample, Separation, Threshold, WeightSum,
 };
 use serde::{Deserialize, Serialize};
 
-/// Thresholds by bins of a quantity, as the model card holds them.
+/// Thresholds by bins of a quantity, as stored in the model card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BinnedThresholds {
     /// The quantity or expression.
@@ -26,11 +25,11 @@ pub struct BinnedThresholds {
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BinThreshold {
-    /// An event is called gamma when its score is at least this.
+    /// Smallest score of an event that is classified as gamma.
     pub threshold: f64,
     /// Held-out events of the bin.
     pub events: ClassCounts,
-    /// Whether the bin had too few of them, and this is the threshold of all bins together.
+    /// Whether the bin had too few of them, and uses the threshold of all bins together.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub global: bool,
     /// As in [`Threshold`].
@@ -47,7 +46,7 @@ pub struct HeldOutEvent {
     pub bin: u16,
 }
 
-/// The range of a bin in words: "below 100", "100 … 200", "from 200".
+/// Formats the range of a bin: "below 100", "100 … 200", "from 200".
 pub fn range_text(edges: &[f64], bin: usize) -> String {
     let low = bin.checked_sub(1).and_then(|i| edges.get(i));
     match (low, edges.get(bin)) {
@@ -59,8 +58,10 @@ pub fn range_text(edges: &[f64], bin: usize) -> String {
 }
 
 impl BinnedThresholds {
-    /// Chooses the threshold of every bin on held-out events; `weighted` says whether their
-    /// weights mean anything.
+    /// Chooses the threshold of every bin on held-out events; `weighted` if they have weights.
+    ///
+    /// # Errors
+    /// `Input` for bins with too few events, if the settings refuse them.
     pub fn choose(
         settings: &BinnedThresholdConfig,
         rule: Rule,
@@ -98,8 +99,11 @@ impl BinnedThresholds {
         Ok(BinnedThresholds { per, edges, bins })
     }
 
-    /// Refuses bins that have too few held-out events for the rule, if such are to be refused;
-    /// `counts` (bins) are known before there is a score.
+    /// Refuses bins with too few held-out events for the rule, if the settings do so; `counts`
+    /// (bins) are known before there is a score.
+    ///
+    /// # Errors
+    /// `Input`, with the bins.
     pub fn refuse_few(
         settings: &BinnedThresholdConfig,
         rule: Rule,
@@ -115,7 +119,7 @@ impl BinnedThresholds {
         };
         let few = |counts: &ClassCounts| {
             rule.classes().iter().any(|class| of(counts, *class) < settings.least)
-                || rule.needs_hadrons() && passing(counts) < LEAST_HADRONS as f64
+                || rule.needs_hadrons() && passing(counts) < MIN_HADRONS as f64
         };
         let few = counts.iter().enumerate().filter(|(_, counts)| few(counts));
         let refused: Vec<String> =
@@ -126,18 +130,18 @@ impl BinnedThresholds {
         Err(few_events(settings, rule, &refused))
     }
 
-    /// The threshold of an event; nothing reaches that of no bin.
+    /// Returns the threshold of an event; infinity for an event in no bin.
     pub fn of(&self, bin: u16) -> f64 {
         self.bins.get(usize::from(bin)).map_or(f64::INFINITY, |bin| bin.threshold)
     }
 
-    /// Bins that have the threshold of all together, in words.
+    /// Returns the ranges of the bins that use the threshold of all events.
     pub fn with_global(&self) -> Vec<String> {
         let global = self.bins.iter().enumerate().filter(|(_, bin)| bin.global);
         global.map(|(i, _)| range_text(&self.edges, i)).collect()
     }
 
-    /// Bins whose choice the number of held-out hadrons limits, in words.
+    /// Returns the ranges of the bins whose choice is limited by the number of held-out hadrons.
     pub fn limited(&self) -> Vec<String> {
         let text = |(i, bin): (usize, &BinThreshold)| {
             let limit = bin.limited_by_hadrons.map(limit_text)?;
@@ -146,10 +150,13 @@ impl BinnedThresholds {
         self.bins.iter().enumerate().filter_map(text).collect()
     }
 
-    /// Refuses what no training wrote.
+    /// Refuses values that no training can have written.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn validate(&self) -> Result<()> {
         let fault = |expected: &str| {
-            Fault::new("thresholds by bins that cannot be used").expected(expected).input()
+            Fault::new("unusable thresholds by bins").expected(expected).input()
         };
         if self.bins.len() != self.edges.len() + 1 || self.bins.len() >= usize::from(NO_BIN) {
             return Err(fault("one bin more than edges"));
@@ -164,7 +171,8 @@ impl BinnedThresholds {
     }
 }
 
-/// The share of the weight of a class that a bin has, in an order that is the same on any ranks.
+/// Returns the share of the weight of a class in a bin, summed in an order that is the same on any
+/// ranks.
 fn share(events: &[HeldOutEvent], class: Class, bin: usize) -> f64 {
     let mut weights: Vec<(bool, f64)> = events
         .iter()
@@ -188,7 +196,7 @@ fn few_events(
 ) -> crate::error::Error {
     let classes: Vec<String> = rule.classes().iter().map(|c| format!("{c}s")).collect();
     let hadrons = if rule.needs_hadrons() {
-        format!(", and {LEAST_HADRONS} hadrons that pass")
+        format!(", and {MIN_HADRONS} hadrons that pass")
     } else {
         String::new()
     };
@@ -200,19 +208,19 @@ fn few_events(
         ))
         .found(refused.join("; "))
         .advice(
-            "move the edges, hold more events out (split.calibration), or set thresholds.few = \
+            "move the edges, hold out more events (split.calibration), or set thresholds.few = \
              \"global\" to give such bins the threshold of all events",
         )
         .input()
 }
 
-/// What the thresholds of all bins do to evaluated events.
+/// Results of the thresholds of all bins for evaluated events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AtBins {
     pub per: String,
     pub edges: Vec<f64>,
     pub bins: Vec<AtBin>, // (bins)
-    /// Each event by the threshold of its bin.
+    /// All events, each with the threshold of its bin.
     pub all: AtThreshold,
     /// Events in no bin, which never pass.
     pub outside: ClassCounts,
@@ -230,8 +238,11 @@ pub struct AtBin {
 }
 
 impl AtBins {
-    /// Of events with a score; `bin`, `gamma` and the weights, if there are any, have one
-    /// entry per event.
+    /// Computes the results for events with a score; `bin`, `gamma` and the weights, if any, have
+    /// one entry per event.
+    ///
+    /// # Errors
+    /// `Internal` if there are fewer events before the cuts than after them.
     pub fn of(
         thresholds: &BinnedThresholds,
         scores: &[f32],
@@ -241,8 +252,8 @@ impl AtBins {
         before_cuts: Option<[WeightSum; 2]>,
         prior: f64,
     ) -> Result<AtBins> {
-        // The difference of two numbers is at least 0 exactly where the one is at least the
-        // other, so that one sample shows what all thresholds do.
+        // The difference of two numbers is at least 0 exactly if the first is at least the second,
+        // so that one sample shows the effect of all thresholds.
         let above = |(score, bin): (&f32, &u16)| f64::from(*score) - thresholds.of(*bin);
         let above: Vec<f64> = scores.iter().zip(bin).map(above).collect();
         let all = Sample::weighted(&above, gamma, weights)?;
@@ -289,7 +300,8 @@ mod tests {
         Stream::new(u64::from(std::process::id()), "bins of thresholds", &[])
     }
 
-    /// Scores that rise with the bin, so that one threshold for all would be wrong for each.
+    /// Returns scores that rise with the bin, so that one threshold for all would be wrong for
+    /// each.
     fn events(count: u64, bins: u16) -> Vec<HeldOutEvent> {
         let stream = stream();
         let event = |i: u64| {
@@ -305,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bin_is_told_by_its_range() {
+    fn bin_is_described_by_its_range() {
         let texts: Vec<String> = (0..4).map(|bin| range_text(&[1.0, 2.5, 7.0], bin)).collect();
         assert_eq!(texts, ["below 1", "1 … 2.5", "2.5 … 7", "from 7"]);
     }
@@ -315,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bin_has_the_threshold_of_its_own_events() {
+    fn each_bin_has_the_threshold_of_its_events() {
         let events = events(4001, 3);
         for (rule, weighted) in [
             (Rule::two_sigma(Class::Gamma), false),
@@ -338,7 +350,7 @@ mod tests {
                 assert_eq!(found.threshold, rule.choose(&sample).unwrap().value, "{rule}");
                 assert_eq!(found.events, sample.counts());
             }
-            // The order of the events, which ranks change, means nothing.
+            // The order of the events, which depends on the ranks, has no effect.
             let mut turned = events.clone();
             turned.rotate_left(1234);
             let again =
@@ -369,7 +381,7 @@ mod tests {
         assert!(!fallen_back.bins[0].global && fallen_back.bins[0].threshold != 4.25);
         events.push(few);
         assert!(choose(Few::Refuse, &events).is_ok(), "twenty are enough");
-        // Hadrons that the rule does not look at are not asked for; others are.
+        // Hadrons are not required if the rule does not use them; other classes are.
         let rule = Rule::HadronSurvival { survival: 0.1 };
         let outcome = BinnedThresholds::choose(
             &settings(&[1.0, 2.0], Few::Refuse),
@@ -382,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn together_the_bins_pass_what_each_passes_alone() {
+    fn all_bins_pass_the_sum_of_single_bins() {
         let events = events(3001, 4);
         let chosen = BinnedThresholds::choose(
             &settings(&[1.0, 2.0, 3.0], Few::Refuse),
@@ -416,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_that_no_training_wrote_are_refused() {
+    fn invalid_bins_are_refused() {
         let bin = BinThreshold {
             threshold: 1.0,
             events: ClassCounts::default(),
