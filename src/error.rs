@@ -106,8 +106,8 @@ impl Error {
         self
     }
 
-    /// Adds to what was found.
-    # Adds a text to the found value.
+    /// Adds a text to the found value.
+    #[must_use]
     pub fn add_finding(mut self, text: &str) -> Error {
         if let Some(fault) = self.fault_mut() {
             let found = fault.found.take();
@@ -247,10 +247,15 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let limit = name.chars().count().div_ceil(3).max(1);
     known
         .into_iter()
-        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .map(|candidate| (distance(name, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// Returns the Levenshtein distance of two names, ignoring case.
+fn distance(a: &str, b: &str) -> usize {
+    strsim::levenshtein(&a.to_lowercase(), &b.to_lowercase())
 }
 
 /// Returns the advice for a misspelt name: the nearest known name, otherwise the list of them.
@@ -259,22 +264,6 @@ pub fn did_you_mean(name: &str, known: &[&str]) -> String {
         Some(near) => format!("did you mean '{near}'?"),
         None => format!("known names: {}", known.join(", ")),
     }
-}
-
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitution = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -50,6 +50,16 @@ pub struct FlowMetrics {
     pub validation_nll_median: Option<f64>,
 }
 
+/// Returns the epoch with the lowest validation loss; the earlier one of equals.
+pub fn best_epoch(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
+    let held_out = |m: &&EpochMetrics| m.validation_nll.is_some_and(f64::is_finite);
+    metrics.iter().filter(held_out).min_by(|a, b| {
+        let loss = |m: &EpochMetrics| m.validation_nll.unwrap_or(f64::INFINITY);
+        loss(a).total_cmp(&loss(b))
+    })
+}
+
+/// Reads a number; `null` is NaN.
 fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

@@ -158,7 +158,7 @@ fn rates_without_use_or_missing_are_refused() {
         arguments!["train", "-c", &configuration, "-o", case.path(name)].to_vec()
     };
     refused(&train("lacking", "rule = \"significance\"\nhours = 3.0\n"), "lacks a rate");
-    refused(&train("unused", "rule = \"largest-q\"\nhours = 3.0\n"), "without a use");
+    refused(&train("unused", "rule = \"largest-q\"\nhours = 3.0\n"), "are not used");
     refused(
         &train("negative", &SIGNIFICANCE.replace("4.0", "-4.0")),
         "calibration.gamma_rate_per_hour",
@@ -388,7 +388,7 @@ fn importance_is_called_reliance_of_the_model() {
     let model = case.train("reliance", "");
     let report = succeed(&mut program(&case.evaluate(&model, "reliance-of", &["--importance"])));
     assert!(report.stdout.contains("reliance of this model on"), "{}", report.stdout);
-    assert!(report.stdout.contains("not what it is worth"), "{}", report.stdout);
+    assert!(report.stdout.contains("not the value of the feature"), "{}", report.stdout);
     let page = std::fs::read_to_string(case.path("reliance-of").join("report.html"));
     let page = page.expect("a page");
     assert!(page.contains("Reliance of this model") && page.contains("--leave-one-out"));

@@ -272,8 +272,8 @@ fn unusable_anomaly_files_are_refused() {
         assert_eq!(outcome.code, Some(code), "{set}: {}", outcome.stderr);
         assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
     };
-    refused("anomalies.files=[]", 2, "files of anomalies without use");
-    refused("anomalies.generators=[{kind=\"noise\"}]", 2, "files of anomalies without use");
+    refused("anomalies.files=[]", 2, "anomalies.files without a generator");
+    refused("anomalies.generators=[{kind=\"noise\"}]", 2, "anomalies.files without a generator");
     refused("anomalies.files=[\"nowhere.h5\"]", 3, "nowhere.h5");
     refused(&format!("anomalies.files=[{:?}]", gamma.display().to_string()), 3, "the same file");
     let few = case.path("few.h5");

@@ -470,15 +470,12 @@ fn swapped_classes_and_bad_features_are_reported() {
         json(&arguments!["evaluate", "-m", &model, "--part", "all", &path, "-o", output])
     };
     let right = evaluated(&events, "right.h5");
-    assert!(!right["warnings"].to_string().contains("wrong way"), "{}", right["warnings"]);
+    assert!(!right["warnings"].to_string().contains("is inverted"), "{}", right["warnings"]);
     events.class.iter_mut().for_each(|class| *class = 1 - *class);
     let wrong = evaluated(&events, mixed.file_name().and_then(|n| n.to_str()).expect("a name"));
     assert!(wrong["auc"]["value"].as_f64().expect("an AUC") < 0.3, "{}", wrong["auc"]);
     let warnings = wrong["warnings"].to_string();
-    assert!(
-        warnings.contains("runs the wrong way") && warnings.contains("Do not select"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("is inverted") && warnings.contains("Do not select"), "{warnings}");
 
     // A feature that is constant in both classes.
     let constant = case.path("constant");

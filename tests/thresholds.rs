@@ -162,7 +162,7 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
     assert!(file("evaluation") == file("ranked"), "different bytes on two ranks");
     let printed = succeed(&mut program(&evaluate("shown"))).stdout;
     assert!(
-        printed.contains("the threshold of all; `pass` of scores follows the bins"),
+        printed.contains("the threshold of all events; `pass` of scores uses the bins"),
         "{printed}"
     );
 }

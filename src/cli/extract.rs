@@ -1,6 +1,6 @@
 //! Arguments of `extract`.
 
-use super::{parse_duration, watchdog};
+use super::device::{parse_duration, watchdog};
 use crate::comm::{Communicator, StopFlag};
 use crate::config::{Class, Run};
 use crate::dataset::failures::{partial, total};

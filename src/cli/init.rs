@@ -59,6 +59,15 @@ fn files() -> Vec<(String, &'static str)> {
 #[derive(Debug, Serialize)]
 pub struct Summary {
     files: Vec<PathBuf>,
+    #[serde(skip)]
+    next: String,
+}
+
+impl Summary {
+    /// Returns the summary of written files; `next` is the last line of the text.
+    pub(super) fn new(files: Vec<PathBuf>, next: String) -> Summary {
+        Summary { files, next }
+    }
 }
 
 /// Writes the files; writes nothing if one of them exists and may not be replaced.
@@ -73,7 +82,8 @@ pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
         }
         storage::write_file(target, text.as_bytes())?;
     }
-    Ok(Summary { files: targets })
+    let next = format!("next: taiga-flow train -c {} -o RUN", targets[0].display());
+    Ok(Summary::new(targets, next))
 }
 
 impl fmt::Display for Summary {
@@ -81,6 +91,6 @@ impl fmt::Display for Summary {
         for file in &self.files {
             writeln!(f, "wrote {}", file.display())?;
         }
-        write!(f, "next: taiga-flow train -c {} -o RUN", self.files[0].display())
+        f.write_str(&self.next)
     }
 }

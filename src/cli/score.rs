@@ -1,6 +1,6 @@
 //! Arguments of `score`.
 
-use super::{DeviceArguments, parse_duration};
+use super::device::{DeviceArguments, parse_duration};
 use crate::comm::{Communicator, StopFlag, sync_result};
 use crate::config::{self, ScoringConfig};
 use crate::dataset::failures::{partial, total};

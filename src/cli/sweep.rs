@@ -5,9 +5,10 @@
 //! it trains only this one, as an element of a job array. Finished points are kept. With
 //! `--leave-one-out` the points are sets of features, and every model is evaluated.
 
+use super::device::DeviceArguments;
 use super::left_out::{self, Planned, Worth};
 use super::sweep_points::{self, Expected, SweepPoint, relative};
-use super::{DeviceArguments, trained};
+use super::train::{command_line, trained};
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
 use crate::config::{self, Run};
 use crate::data::files::output_kind::OutputKind;
@@ -243,7 +244,7 @@ impl Arguments {
             stop_after: None,
             dry_run: false,
             allow_few_events: self.allow_few_events,
-            command: super::command_line(),
+            command: command_line(),
             lock_timeout: writing.lock_timeout,
         };
         trained(comm, &options, stop).map(|_| ())

@@ -106,12 +106,15 @@ impl Verified {
                 partial(&found.failed, total, "process", 0)
             });
         };
-        Err(Fault::new(format!("{} file(s) or record(s) differ from their written state", wrong.len()))
-            .file(folder)
-            .found(format!("{file}: {why}"))
-            .advice("restore these files, or remove them and run the same command again")
-            .input()
-            .shared())
+        Err(Fault::new(format!(
+            "{} file(s) or record(s) differ from their written state",
+            wrong.len()
+        ))
+        .file(folder)
+        .found(format!("{file}: {why}"))
+        .advice("restore these files, or remove them and run the same command again")
+        .input()
+        .shared())
     }
 
     fn parts(&self) -> (&Path, Option<&run::verify::RunVerification>, Option<&OutputVerification>) {

@@ -6,8 +6,8 @@
 //! copies start. Each would do the whole work and overwrite the outputs of the others without an
 //! error.
 
-use super::mpi::{Mpi, abort_on_panic, library_version};
 use super::host::environment_rank;
+use super::mpi::{Mpi, abort_on_panic, library_version};
 use super::{Communicator, SingleRank, is_root, preflight, sync_result};
 use crate::error::{Error, Fault, Result, path_text};
 use std::ffi::OsStr;
@@ -246,7 +246,9 @@ mod tests {
         let error = check_size(LaunchEnvironment::Ranks(4, STEP_TASKS), 1).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
-        assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found 1 in MPI_COMM_WORLD"));
+        assert!(
+            text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found 1 in MPI_COMM_WORLD")
+        );
         assert!(text.contains("srun --mpi=pmix"));
         assert_eq!(
             check_size(LaunchEnvironment::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(),

@@ -18,8 +18,7 @@ mod watchdog;
 pub(crate) mod wire;
 
 pub use environment::{
-    is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, mark_start,
-    start,
+    is_launcher_variable, job_end, job_number, launched_rank, launched_ranks, mark_start, start,
 };
 pub use exchange::{gather_values, value_of_root};
 pub use host::host;

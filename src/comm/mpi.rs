@@ -269,7 +269,9 @@ impl Communicator for Mpi {
             }
             _ => SumMethod::Flat,
         };
-        values.chunks_mut(PIECE_BYTES / size_of::<i64>()).try_for_each(|piece| self.sum(method, piece))
+        values
+            .chunks_mut(PIECE_BYTES / size_of::<i64>())
+            .try_for_each(|piece| self.sum(method, piece))
     }
 
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {

@@ -72,13 +72,15 @@ fn describe_differences(all: &[Vec<u8>]) -> Option<String> {
     }
     let mut groups: Vec<(&[u8], Vec<String>)> = by_value.into_iter().collect();
     groups.sort_by_key(|(_, ranks)| std::cmp::Reverse(ranks.len()));
-    let describe = |(value, ranks): &(&[u8], Vec<String>)| {
-        let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
-        let more =
-            if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
-        format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
-    };
-    Some(groups.iter().map(describe).collect::<Vec<_>>().join("; "))
+    Some(groups.iter().map(group_text).collect::<Vec<_>>().join("; "))
+}
+
+/// Formats a value and the ranks that have it.
+fn group_text((value, ranks): &(&[u8], Vec<String>)) -> String {
+    let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
+    let more =
+        if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
+    format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
 }
 
 /// Refuses ranks whose clocks differ by much, and warns if they differ by little: ends of jobs,
@@ -125,7 +127,9 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
         let seconds = difference.as_secs_f64();
         (
             difference,
-            format!("the clock of rank {rank} on {host} is {seconds:.1} s {direction} that of rank 0"),
+            format!(
+                "the clock of rank {rank} on {host} is {seconds:.1} s {direction} that of rank 0"
+            ),
         )
     })
 }

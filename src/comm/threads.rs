@@ -34,7 +34,8 @@ struct RendezvousState {
     deposits: Vec<Option<Share>>,
     /// Results of the last collective. The next one cannot complete, and so replace them, before
     /// the slowest rank has taken them and returned.
-    results: Arc<Vec<Share>>,    /// The first rank that has left, and the reason.
+    results: Arc<Vec<Share>>,
+    /// The first rank that has left, and the reason.
     left: Option<(usize, String)>,
     /// Messages that are not received yet, by rank: (sender, bytes).
     mail: Vec<VecDeque<(usize, Vec<u8>)>>,
@@ -131,7 +132,8 @@ impl Rendezvous {
     fn of(ranks: usize) -> Rendezvous {
         let deposits = vec![None; ranks];
         let mail = vec![VecDeque::new(); ranks];
-        let state =            RendezvousState { completed: 0, deposits, results: Arc::default(), left: None, mail };
+        let state =
+            RendezvousState { completed: 0, deposits, results: Arc::default(), left: None, mail };
         Rendezvous { state: Mutex::new(state), news: Condvar::new() }
     }
 

@@ -1,8 +1,9 @@
 //! Loads a [`Config`] from a TOML file and `--set key=value`, and checks it.
 
+use super::parse::{parse_table, parse_toml};
 use super::{Config, Run, Score};
 use crate::bounded;
-use crate::error::{Error, Fault, Result, did_you_mean};
+use crate::error::{Fault, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -34,7 +35,7 @@ pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<Sco
 }
 
 fn parse_for_scoring(text: &str, overrides: &[String]) -> Result<ScoringConfig> {
-    let table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    let table: toml::Table = parse_toml(text)?;
     if table.contains_key("features") {
         let Config { score, run, data, .. } = parse(text, overrides)?;
         return Ok(ScoringConfig { score, run, data: ScoringData { schema: data.schema } });
@@ -63,17 +64,18 @@ pub fn parse(text: &str, overrides: &[String]) -> Result<Config> {
     Ok(config)
 }
 
+/// Parses a text and overrides keys of it.
 fn with_overrides<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
-    if overrides.is_empty() {
-        return toml::from_str(text).map_err(|e| explain_toml(&e, text));
-    }
     // The file is parsed without overrides first, so that its errors name their line.
-    let _: T = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
-    let mut table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    let config: T = parse_toml(text)?;
+    if overrides.is_empty() {
+        return Ok(config);
+    }
+    let mut table: toml::Table = parse_toml(text)?;
     for assignment in overrides {
         set(&mut table, assignment)?;
     }
-    table.try_into().map_err(|e| explain_toml(&e, text))
+    parse_table(table)
 }
 
 /// Sets `a.b=value` in the table; a value that is not TOML is taken as text.
@@ -99,23 +101,4 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     }
     place.insert(last.to_string(), parsed);
     Ok(())
-}
-
-/// A TOML fault with its line, and the nearest known key for an unknown one.
-pub fn explain_toml(error: &toml::de::Error, text: &str) -> Error {
-    let message = error.message();
-    let line = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .map(|before| before.matches('\n').count() + 1);
-    let place = line.map_or(String::new(), |line| format!("line {line}: "));
-    let mut fault = Fault::new(format!("{place}{message}"));
-    // serde writes "unknown field `epoch`, expected one of `seed`, `epochs`, …".
-    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    if message.starts_with("unknown")
-        && let Some((unknown, known)) = names.split_first().filter(|(_, known)| !known.is_empty())
-    {
-        fault = fault.advice(did_you_mean(unknown, known));
-    }
-    fault.usage()
 }

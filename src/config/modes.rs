@@ -3,7 +3,8 @@
 //! Synthetic anomalies are a weighted mixture of generators; fine-tuning follows the likelihood
 //! training. Defaults belong to the methods, not to any data set.
 
-use super::{Class, Config, check};
+use super::validate::check;
+use super::{Class, Config};
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -277,10 +278,7 @@ impl Config {
             Some(_) => mode == Mode::Ratio,
         };
         if !is_usable {
-            return Err(wrong(
-                "calibration.rule",
-                "a rule that uses only classes of this mode",
-            ));
+            return Err(wrong("calibration.rule", "a rule that uses only classes of this mode"));
         }
         match (&self.anomalies, mode.is_synthetic()) {
             (None, true) => {

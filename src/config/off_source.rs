@@ -1,7 +1,8 @@
 //! Settings of hadrons from experimental files, off the source: positions for alpha and dist,
 //! excluded events, and the runs that a model never sees.
 
-use super::{Class, Config, Mode, check};
+use super::validate::check;
+use super::{Class, Config, Mode};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
 //! The section `[score]`: the columns of a score file, and the source positions at which events are
 //! scored.
 
-use super::{Config, Cut, check};
+use super::validate::check;
+use super::{Config, Cut};
 use crate::error::{Fault, Result, did_you_mean};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -104,6 +105,25 @@ pub enum SourcePositions {
 }
 
 impl SourcePositions {
+    /// Checks the number of positions and their distances.
+    fn validate(&self) -> Result<()> {
+        let angles = match self {
+            SourcePositions::Equal(count) => vec![0.0; *count],
+            SourcePositions::Angles(angles) => angles.clone(),
+        };
+        let allowed = (1..=MAX_POSITIONS).contains(&angles.len());
+        let expected = format!("1 to {MAX_POSITIONS}");
+        check("number of score.positions", angles.len(), allowed, &expected)?;
+        let found = format!("{angles:?}");
+        let usable = angles.iter().all(|a| a.is_finite() && a.abs() <= 360.0) && angles[0] == 0.0;
+        let expected = "angles within ±360 deg, the first of them 0";
+        check("score.positions", &found, usable, expected)?;
+        let SourcePositions::Angles(angles) = self else { return Ok(()) };
+        let is_apart = |i: usize| angles[..i].iter().all(|b| turn(angles[i], *b) >= MIN_TURN_DEG);
+        let expected = format!("positions at least {MIN_TURN_DEG} deg apart, also from the source");
+        check("score.positions", found, (1..angles.len()).all(is_apart), &expected)
+    }
+
     /// Returns the angles from the source [deg].
     pub fn angles(&self) -> Vec<f64> {
         match self {
@@ -113,6 +133,11 @@ impl SourcePositions {
             SourcePositions::Angles(angles) => angles.clone(),
         }
     }
+}
+
+/// Returns the angle between two rotations [deg].
+fn turn(a: f64, b: f64) -> f64 {
+    libm::fabs(libm::remainder(a - b, 360.0))
 }
 
 /// Choice between the two points on the axis at the distance DISP from the centroid, for θ².
@@ -176,74 +201,58 @@ impl Config {
 
 impl Score {
     /// Runs the checks that need neither file nor model.
+    ///
+    /// # Errors
+    /// `Usage`, with the key and its value.
     pub fn validate(&self) -> Result<()> {
-        let usage = |what: &str, name: &str| Fault::new(what).column(name);
+        self.validate_columns()?;
+        self.positions.iter().try_for_each(SourcePositions::validate)?;
+        let points = self.working_points.len();
+        let allowed = points <= MAX_WORKING_POINTS;
+        check("number of score.working_points", points, allowed, "at most 8")?;
+        self.working_points.iter().try_for_each(WorkingPoint::validate)?;
+        let cuts = self.quality.len();
+        check("number of score.quality", cuts, cuts <= MAX_QUALITY_CUTS, "at most 32")
+    }
+
+    /// Checks the columns one by one.
+    fn validate_columns(&self) -> Result<()> {
         let any = !self.columns.is_empty() || self.status;
         check("number of score.columns", self.columns.len(), any, "1 or more without status")?;
         for (i, column) in self.columns.iter().enumerate() {
+            let fault = |what: &str| Fault::new(what).column(column.name());
             if self.columns[..i].contains(column) {
-                return Err(usage("a duplicate column in score.columns", column.name()).usage());
+                return Err(fault("a duplicate column in score.columns").usage());
             }
             if column.is_of_position() && self.positions.is_none() {
-                return Err(usage("a column that needs source positions", column.name())
+                return Err(fault("a column that needs source positions")
                     .advice("set score.positions = 6 (or 1), or copy the column of the file with score.copy")
                     .usage());
             }
         }
-        if let Some(positions) = &self.positions {
-            let angles = match positions {
-                SourcePositions::Equal(count) => vec![0.0; *count],
-                SourcePositions::Angles(angles) => angles.clone(),
-            };
-            let allowed = (1..=MAX_POSITIONS).contains(&angles.len());
-            let expected = format!("1 to {MAX_POSITIONS}");
-            check("number of score.positions", angles.len(), allowed, &expected)?;
-            check(
-                "score.positions",
-                format!("{angles:?}"),
-                angles.iter().all(|a| a.is_finite() && a.abs() <= 360.0) && angles[0] == 0.0,
-                "angles within ±360 deg, the first of them 0",
-            )?;
-            if let SourcePositions::Angles(angles) = positions {
-                let turned = |a: f64, b: f64| libm::fabs(libm::remainder(a - b, 360.0));
-                let apart =
-                    |i: usize| angles[..i].iter().all(|b| turned(angles[i], *b) >= MIN_TURN_DEG);
-                check(
-                    "score.positions",
-                    format!("{angles:?}"),
-                    (1..angles.len()).all(apart),
-                    &format!("positions at least {MIN_TURN_DEG} deg apart, also from the source"),
-                )?;
-            }
-        }
-        check(
-            "number of score.working_points",
-            self.working_points.len(),
-            self.working_points.len() <= MAX_WORKING_POINTS,
-            "at most 8",
-        )?;
-        for point in &self.working_points {
-            let name = format!("threshold of working point {}", point.name);
-            let threshold = point.threshold.unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl WorkingPoint {
+    /// Checks the threshold and its column.
+    fn validate(&self) -> Result<()> {
+        if let Some(threshold) = self.threshold {
+            let name = format!("threshold of working point {}", self.name);
             check(&name, threshold, threshold.is_finite(), "a finite number")?;
-            let column = point.column;
-            let own = column == ScoreColumn::Score || point.threshold.is_some();
-            let expected = "a threshold: that of the model applies to the score only";
-            check(&format!("working point {}", point.name), column.name(), own, expected)?;
-            let other = matches!(column, ScoreColumn::Pass | ScoreColumn::Chi2);
-            let usable = !other && !column.is_of_position();
-            if !usable {
-                let known = ["score", "log_prob", "gammaness", "posterior", "p_value"];
-                return Err(usage("a working point of a column that is not a score", column.name())
-                    .advice(did_you_mean(column.name(), &known))
-                    .usage());
-            }
         }
-        check(
-            "number of score.quality",
-            self.quality.len(),
-            self.quality.len() <= MAX_QUALITY_CUTS,
-            "at most 32",
-        )
+        let column = self.column;
+        let own = column == ScoreColumn::Score || self.threshold.is_some();
+        let expected = "a threshold: that of the model applies to the score only";
+        check(&format!("working point {}", self.name), column.name(), own, expected)?;
+        let other = matches!(column, ScoreColumn::Pass | ScoreColumn::Chi2);
+        if !other && !column.is_of_position() {
+            return Ok(());
+        }
+        let known = ["score", "log_prob", "gammaness", "posterior", "p_value"];
+        Err(Fault::new("a working point of a column that is not a score")
+            .column(column.name())
+            .advice(did_you_mean(column.name(), &known))
+            .usage())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Every key has a default; an unknown key is refused, and the error names the nearest known one.
 
-use super::explain_toml;
+use super::parse::parse_toml;
 use crate::bounded;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
@@ -257,6 +257,24 @@ impl Interval {
 }
 
 impl Thrown {
+    /// Checks that numbers are positive and finite.
+    fn validate(&self) -> Result<()> {
+        let [low, high] = self.energy_tev;
+        let usable = self.events > 0
+            && self.radius_m > 0.0
+            && self.radius_m.is_finite()
+            && self.index.is_finite()
+            && self.source_index.is_finite()
+            && low > 0.0
+            && high > low
+            && high.is_finite();
+        if usable {
+            return Ok(());
+        }
+        let expected = "events, radius and rising energies above 0, finite indices";
+        refuse("simulation", expected, format!("{self:?}"))
+    }
+
     /// Returns the number of throws between two energies [TeV].
     pub fn between(&self, low: f64, high: f64) -> f64 {
         let [first, last] = self.energy_tev;
@@ -285,6 +303,10 @@ impl Thrown {
 }
 
 impl SeasonSettings {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// `Usage`, with the file.
     pub fn load(path: &Path) -> Result<SeasonSettings> {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the settings").file(path).found(e).usage()
@@ -293,26 +315,34 @@ impl SeasonSettings {
         SeasonSettings::parse(&text).map_err(|e| e.in_file(path))
     }
 
+    /// Parses and checks settings.
+    ///
+    /// # Errors
+    /// `Usage`.
     pub fn parse(text: &str) -> Result<SeasonSettings> {
-        let settings: SeasonSettings = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+        let settings: SeasonSettings = parse_toml(text)?;
         settings.validate()?;
         Ok(settings)
     }
 
+    /// Runs the checks that need no score files.
+    ///
+    /// # Errors
+    /// `Usage`, with the key and its value.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |column: &str, expected: &str, found: String| {
-            Err(Fault::new("a setting is out of range")
-                .column(column)
-                .expected(expected)
-                .found(found)
-                .usage())
-        };
         if self.point.is_some() && self.threshold.is_some() {
-            return refuse("threshold", "a working point or a threshold", "both".to_string());
+            return refuse("threshold", "a working point or a threshold", "both");
         }
         if let Some(threshold) = self.threshold.filter(|t| !t.is_finite()) {
-            return refuse("threshold", "a finite number", threshold.to_string());
+            return refuse("threshold", "a finite number", threshold);
         }
+        self.validate_cuts()?;
+        self.validate_numbers()?;
+        self.validate_energies()?;
+        self.simulation.iter().try_for_each(Thrown::validate)
+    }
+
+    fn validate_cuts(&self) -> Result<()> {
         for (name, cut) in &self.cuts {
             if [cut.min, cut.max].into_iter().flatten().any(f64::is_nan)
                 || cut.min.zip(cut.max).is_some_and(|(min, max)| min >= max)
@@ -331,6 +361,10 @@ impl SeasonSettings {
                 return refuse(&column, &expected, found);
             }
         }
+        Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<()> {
         let positive = [
             ("time.gap", self.time.gap),
             ("positions.offset_change", self.positions.offset_change),
@@ -340,49 +374,37 @@ impl SeasonSettings {
         ];
         for (name, value) in positive {
             if !(value > 0.0 && value.is_finite()) {
-                return refuse(name, "a number above 0", value.to_string());
+                return refuse(name, "a number above 0", value);
             }
         }
-        if !(self.positions.least_offset >= 0.0 && self.positions.least_offset.is_finite()) {
-            return refuse(
-                "positions.least_offset",
-                "0 deg or more",
-                self.positions.least_offset.to_string(),
-            );
+        let offset = self.positions.least_offset;
+        if !(offset >= 0.0 && offset.is_finite()) {
+            return refuse("positions.least_offset", "0 deg or more", offset);
         }
         if self.candidates > MAX_CANDIDATES {
-            let expected = format!("at most {MAX_CANDIDATES}");
-            return refuse("candidates", &expected, self.candidates.to_string());
+            return refuse("candidates", &format!("at most {MAX_CANDIDATES}"), self.candidates);
         }
         if !(-24.0..=24.0).contains(&self.time.utc_offset) {
-            return refuse("time.utc_offset", "hours within ±24", self.time.utc_offset.to_string());
+            return refuse("time.utc_offset", "hours within ±24", self.time.utc_offset);
         }
+        Ok(())
+    }
+
+    fn validate_energies(&self) -> Result<()> {
         let edges = &self.energy.edges;
         let rising = edges.windows(2).all(|pair| pair[0] < pair[1]);
         let usable = edges.iter().all(|edge| *edge > 0.0 && edge.is_finite());
         if edges.len() < 2 || edges.len() > 1000 || !rising || !usable {
             return refuse("energy.edges", "two or more rising energies", format!("{edges:?}"));
         }
-        if let Some(thrown) = &self.simulation {
-            let [low, high] = thrown.energy_tev;
-            let usable = thrown.events > 0
-                && thrown.radius_m > 0.0
-                && thrown.radius_m.is_finite()
-                && thrown.index.is_finite()
-                && thrown.source_index.is_finite()
-                && low > 0.0
-                && high > low
-                && high.is_finite();
-            if !usable {
-                return refuse(
-                    "simulation",
-                    "events, radius and rising energies above 0, finite indices",
-                    format!("{thrown:?}"),
-                );
-            }
-        }
         Ok(())
     }
+}
+
+/// Returns the error of a setting that is out of range.
+fn refuse(column: &str, expected: &str, found: impl std::fmt::Display) -> Result<()> {
+    let fault = Fault::new("a setting is out of range").column(column);
+    Err(fault.expected(expected).found(found).usage())
 }
 
 #[cfg(test)]

@@ -70,3 +70,36 @@ fn hash_ignores_run_section_only() {
     assert_eq!(hash(&[]), hash(&["run.threads=3"]));
     assert_ne!(hash(&[]), hash(&["train.seed=3"]));
 }
+
+#[test]
+fn wrong_values_are_described_with_key_and_line() {
+    let cases = [
+        ("[train]\nepochs = \"five\"", "`train.epochs` must be a whole number, found \"five\""),
+        ("[train]\nepochs = -3", "`train.epochs` must be a whole number, found -3"),
+        ("[train]\nepochs = 2.5", "`train.epochs` must be a whole number, found 2.5"),
+        ("[train]\nema = \"high\"", "`train.ema` must be a number, found \"high\""),
+        ("[model]\nhidden = 64", "`model.hidden` must be a list, found 64"),
+        ("[model]\nhidden = [64, \"x\"]", "`model.hidden[1]` must be a whole number, found \"x\""),
+        ("[run]\nshare_devices = 1", "`run.share_devices` must be true or false, found 1"),
+        ("[run]\nengine = \"gpu\"", "`run.engine` must be"),
+        ("[model]\nmode = \"ratios\"", "did you mean 'ratio'?"),
+        ("[score]\npositions = \"six\"", "`score.positions` must be a whole number, or a list"),
+        ("[train]\nepoch = 3", "unknown key `train.epoch`"),
+        ("[[anomalies.generators]]\nkind = \"box\"\nspan = 2.0", "span"),
+        ("[thresholds]\nedges = [1.0]", "the key `thresholds.per` is missing"),
+        ("[train", "line 18"),
+    ];
+    for (lines, expected) in cases {
+        let message = refusal(&format!("{SMALL}\n{lines}\n"), &[]);
+        assert!(message.contains(expected), "{lines}: {message}");
+        assert!(message.contains("line 1") || message.contains("line 2"), "{lines}: {message}");
+    }
+}
+
+#[test]
+fn wrong_overrides_are_described_without_a_line() {
+    let message = refusal(SMALL, &["train.epochs=five"]);
+    assert!(message.starts_with("`train.epochs` must be a whole number, found"), "{message}");
+    let message = refusal("[data]\ngamma = []\n", &[]);
+    assert!(message.contains("the key `features` is missing"), "{message}");
+}

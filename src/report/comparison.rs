@@ -1,6 +1,7 @@
 //! Builds the section on two scorings of the same inputs.
 
-use super::view::{Assessed, ReportTable, dash, fact, heads, measured, number};
+use super::elements::{Assessed, ReportTable, fact, heads};
+use super::format::{dash, measured, number};
 use crate::season::{Migration, SeasonComparison, Side};
 use crate::statistics::measured::grouped;
 use crate::statistics::{ClassCounts, Measured, Paired};

@@ -156,9 +156,8 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 fn parse_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
     let text = read(path)?;
     let line = |(i, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|e| {
-            Fault::new("cannot parse").file(path).row(i as u64 + 1).found(e).input()
-        })
+        serde_json::from_str(line)
+            .map_err(|e| Fault::new("cannot parse").file(path).row(i as u64 + 1).found(e).input())
     };
     text.lines().enumerate().map(line).collect()
 }

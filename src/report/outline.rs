@@ -3,7 +3,7 @@
 //!
 //! Long lists and deep nesting are shortened and marked: the files contain everything.
 
-use super::view::number;
+use super::format::number;
 use serde::Serialize;
 use serde_json::{Map, Value};
 

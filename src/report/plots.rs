@@ -5,11 +5,11 @@
 //! replaces them in the dark scheme. The two classes differ in colour (Okabe & Ito 2008) and in
 //! line style, so that no plot depends on colour alone.
 
-use super::view::number;
+use super::format::number;
 use crate::error::{Fault, Result};
-use crate::metrics::EpochMetrics;
+use crate::metrics::{EpochMetrics, best_epoch};
 use crate::statistics::band::BandPoint;
-use crate::statistics::thresholds::calibration::ReliabilityBin;
+use crate::statistics::thresholds::reliability::ReliabilityBin;
 use crate::statistics::{Class, Histogram, ParameterHistogram, RocPoint};
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
@@ -233,7 +233,7 @@ pub fn losses(metrics: &[EpochMetrics]) -> Result<Option<String>> {
     let clipped = |curve: &[(f64, f64)]| -> Vec<(f64, f64)> {
         curve.iter().map(|(x, y)| (*x, y.min(high))).collect()
     };
-    let best = super::training::best(metrics).and_then(|m| Some((m.epoch, m.validation_nll?)));
+    let best = best_epoch(metrics).and_then(|m| Some((m.epoch, m.validation_nll?)));
     let drawing = svg("Loss by epoch", |area| {
         let mut chart = axes(area, &x, &y)?;
         line(&mut chart, &clipped(&median), MUTED, 1)?;

@@ -27,10 +27,10 @@ pub fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
     let mut found: Vec<Vec<f64>> = vec![Vec::new(); points.len()];
     for replica in 0..REPLICAS {
         let mut draws = Draws::new(Stream::new(0, "bootstrap", &[replica]));
-        let again = replica(points, gammas, hadrons, &mut draws);
+        let curve = draw_replica(points, gammas, hadrons, &mut draws);
         let mut at = 0;
         for (point, found) in points.iter().zip(&mut found) {
-            found.extend(efficiency_at(&again, point.hadron_survival, &mut at));
+            found.extend(efficiency_at(&curve, point.hadron_survival, &mut at));
         }
     }
     let point = |(point, mut found): (&RocPoint, Vec<f64>)| {
@@ -47,7 +47,12 @@ pub fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
 }
 
 /// Draws a replica; returns hadron survival and gamma efficiency along its curve.
-fn replica(points: &[RocPoint], gammas: f64, hadrons: f64, draws: &mut Draws) -> Vec<[f64; 2]> {
+fn draw_replica(
+    points: &[RocPoint],
+    gammas: f64,
+    hadrons: f64,
+    draws: &mut Draws,
+) -> Vec<[f64; 2]> {
     let mut passed = [0.0; 2];
     let mut before = [0.0; 2];
     let mut curve = Vec::with_capacity(points.len());

@@ -9,16 +9,15 @@ use super::band::{BandPoint, band};
 use super::comparison::baseline::Baseline;
 use super::confusion::DEFAULT_PRIOR;
 use super::latent::LatentPoints;
-use super::measured::{Measured, significant};
-use super::roc::{MIN_HADRONS, enough};
+use super::roc::MIN_HADRONS;
 use super::sample::weighted_rank;
-use super::thresholds::calibration::{
-    CalibratedRange, ReliabilityBin, reliability, reliability_odds,
-};
+use super::survival::AtSurvival;
+use super::thresholds::calibration::CalibratedRange;
+use super::thresholds::reliability::{ReliabilityBin, reliability, reliability_odds};
+use super::warnings::WarningBasis;
 use super::{
     AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, CutsBaseline,
-    Histogram, ParameterHistogram, Roc, RocPoint, RocWorkingPoint, Sample, Scan, Threshold,
-    WeightSum,
+    Histogram, ParameterHistogram, Roc, RocPoint, Sample, Scan, Threshold, WeightSum,
 };
 use crate::config::Observation;
 use crate::error::{Fault, Result};
@@ -29,9 +28,6 @@ use std::collections::BTreeMap;
 pub const FORMAT: &str = "taiga-flow-evaluation 1";
 const CURVE_POINTS: usize = 400;
 const HISTOGRAM_BINS: usize = 50;
-/// A smaller share of effective events causes a warning.
-const FEW_EFFECTIVE: f64 = 0.1;
-pub(super) const SURVIVALS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
 
 /// Description of the evaluated model and events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,13 +123,6 @@ pub struct NormalNll {
     pub events: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct AtSurvival {
-    pub hadron_survival: f64,
-    /// `None` if fewer than 10 hadrons pass.
-    pub point: Option<RocWorkingPoint>,
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub format: String,
@@ -210,14 +199,14 @@ pub struct Importance {
 }
 
 impl Evaluation {
+    /// Computes the metrics of a sample at a threshold.
+    ///
+    /// # Errors
+    /// A usage error if the threshold or the prior is out of range.
     pub fn new(about: About, sample: &Sample, threshold: Threshold) -> Result<Evaluation> {
         check(&about, threshold)?;
         let roc = Roc::of(sample);
         let curve = roc.thinned(CURVE_POINTS);
-        let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
-            hadron_survival,
-            point: roc.at_hadron_survival(hadron_survival),
-        });
         let before_cuts = about.weighed_before_cuts();
         let at_threshold = AtThreshold::of(sample, threshold.value, before_cuts, about.prior)?;
         let observation = about.observation.map(|o| match before_cuts {
@@ -226,17 +215,26 @@ impl Evaluation {
         });
         let scan = Scan::of(sample, threshold, observation);
         let [gammas, hadrons] = [roc.gammas, roc.hadrons].map(|sum| sum.effective());
-        let effective = Effective { gamma: gammas, hadron: hadrons };
-        let mut evaluation = Evaluation {
+        let auc = Auc::of(sample);
+        let is_weighted = about.weights.is_some();
+        let basis = WarningBasis {
+            sample,
+            threshold,
+            auc,
+            effective: is_weighted.then_some([gammas, hadrons]),
+            normal: about.normal,
+            passing: at_threshold.confusion.hadron_as_gamma,
+        };
+        Ok(Evaluation {
             format: FORMAT.to_owned(),
             counts: sample.counts(),
-            effective: about.weights.is_some().then_some(effective),
+            effective: is_weighted.then_some(Effective { gamma: gammas, hadron: hadrons }),
             unusable: unusable(&about.files, sample.excluded()),
             left_out: left_out(&about.files),
-            auc: Auc::of(sample),
+            auc,
             threshold,
             at_threshold,
-            at_survival: at_survival.to_vec(),
+            at_survival: AtSurvival::all(&roc),
             scan,
             at_bins: None,
             normal_nll: None,
@@ -246,7 +244,7 @@ impl Evaluation {
             reliability: Vec::new(),
             reliability_odds: Vec::new(),
             calibrated: None,
-            warnings: Vec::new(),
+            warnings: basis.warnings(),
             roc_band: band(&curve, gammas, hadrons),
             roc: curve,
             importance: Vec::new(),
@@ -254,9 +252,7 @@ impl Evaluation {
             parameters: Vec::new(),
             log_likelihood: None,
             about,
-        };
-        evaluation.warnings = evaluation.own_warnings(sample);
-        Ok(evaluation)
+        })
     }
 
     /// Adds the NLL of the normal class from `log_p` of held-out events and their weights, if any;
@@ -410,44 +406,6 @@ impl Evaluation {
         self
     }
 
-    fn own_warnings(&self, sample: &Sample) -> Vec<String> {
-        let passing = self.at_threshold.confusion.hadron_as_gamma;
-        let hadrons = sample.hadron();
-        let first = hadrons.partition_point(|s| *s < self.threshold.value);
-        let scarce = self.counts.hadron > 0 && !enough(&sample.from(Class::Hadron, first));
-        let excluded = sample.excluded();
-        [
-            self.empty_classes(),
-            self.few_effective(),
-            self.inverted(),
-            self.limited(),
-            scarce.then(|| {
-                format!(
-                    "Hadrons that pass the threshold: {passing} of {}{}. Hadron survival, Q and \
-                     purity are not well measured here.",
-                    self.counts.hadron,
-                    if self.effective.is_some() {
-                        format!(", by weight fewer than {MIN_HADRONS} effective ones")
-                    } else {
-                        String::new()
-                    }
-                )
-            }),
-            (excluded != ClassCounts::default()).then(|| {
-                format!(
-                    "Excluded from all metrics because their score is NaN: {} gammas, {} hadrons.",
-                    excluded.gamma, excluded.hadron
-                )
-            }),
-            (sample.infinite() > 0).then(|| {
-                format!("Infinite scores, set to the ends of the range: {}.", sample.infinite())
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     /// Returns the reason for a missing gamma efficiency at a hadron survival.
     pub fn why_no_survival(&self) -> String {
         match (self.counts.gamma, self.counts.hadron) {
@@ -456,78 +414,6 @@ impl Evaluation {
             (_, 0) => "there are no hadrons".to_owned(),
             _ => format!("fewer than {MIN_HADRONS} hadrons pass"),
         }
-    }
-
-    fn empty_classes(&self) -> Option<String> {
-        let what = match (self.counts.gamma, self.counts.hadron) {
-            (0, 0) => "No event has a score",
-            (0, _) => "There are no gammas",
-            (_, 0) => "There are no hadrons",
-            _ => return None,
-        };
-        Some(format!("{what}: metrics that need both classes are absent."))
-    }
-
-    /// Returns a warning if the weights leave only a few effective events.
-    fn few_effective(&self) -> Option<String> {
-        let effective = self.effective?;
-        let few = |n: f64, of: u64| of > 0 && n < FEW_EFFECTIVE * of as f64;
-        let (gamma, hadron) = (effective.gamma, effective.hadron);
-        (few(gamma, self.counts.gamma) || few(hadron, self.counts.hadron)).then(|| {
-            format!(
-                "The weights leave {} effective gammas of {} and {} effective hadrons of {}: a \
-                 few events dominate, and errors are themselves uncertain.",
-                significant(gamma, 3),
-                self.counts.gamma,
-                significant(hadron, 3),
-                self.counts.hadron
-            )
-        })
-    }
-
-    /// Returns a warning if the choice of the threshold was limited by the number of held-out
-    /// hadrons.
-    fn limited(&self) -> Option<String> {
-        let limit = self.threshold.limit_text()?;
-        Some(format!(
-            "The threshold is {limit}: its rule requires that {MIN_HADRONS} hadrons \
-             pass, and a higher threshold may be better. Hold out more hadrons (split.calibration), or \
-             choose from the scan."
-        ))
-    }
-
-    /// Returns a warning if the score does not separate, or is inverted.
-    fn inverted(&self) -> Option<String> {
-        let auc = self.auc?;
-        let sigmas = auc.sigmas_above_half()?;
-        if sigmas > 3.0 || auc.value >= 1.0 {
-            return None;
-        }
-        let area = auc_text(&auc);
-        let mut text = if sigmas < -3.0 {
-            format!(
-                "AUC {area} is below 0.5: the score is inverted, gammas score lower \
-                 than hadrons."
-            )
-        } else {
-            format!("AUC {area} is compatible with 0.5: the score does not separate.")
-        };
-        if self.about.normal == Some(Class::Hadron) {
-            text.push_str(
-                " This is expected with hadrons as the normal class: gammas are inside the \
-                 dense core of the hadron cloud, so a low likelihood does not mark them.",
-            );
-        }
-        text.push_str(" Do not select gammas with it.");
-        Some(text)
-    }
-}
-
-/// Formats the area with its error, if it has one.
-pub fn auc_text(auc: &Auc) -> String {
-    match auc.error {
-        Some(error) => Measured { value: auc.value, error }.to_string(),
-        None => significant(auc.value, 4),
     }
 }
 
@@ -608,7 +494,7 @@ mod tests {
     fn inverted_score_causes_a_warning() {
         let about = About { normal: Some(Class::Hadron), ..About::default() };
         let evaluation = Evaluation::new(about, &ramp(-1.0), fixed(0.0)).unwrap();
-        assert!(evaluation.warnings[0].contains("wrong way"), "{:?}", evaluation.warnings);
+        assert!(evaluation.warnings[0].contains("is inverted"), "{:?}", evaluation.warnings);
         assert!(evaluation.warnings[0].contains("dense core"));
         let upright = Evaluation::new(About::default(), &ramp(1.0), fixed(100.0)).unwrap();
         assert_eq!(upright.warnings, Vec::<String>::new());

@@ -19,10 +19,12 @@ pub mod parameters;
 pub mod roc;
 pub mod sample;
 pub mod summary;
+pub mod survival;
 pub mod tails;
 #[cfg(test)]
 mod tests;
 pub mod thresholds;
+mod warnings;
 
 pub use comparison::crossed::{Crossed, Selected};
 pub use comparison::cuts::{CutEvent, CutsBaseline};

@@ -2,8 +2,8 @@
 //! warnings come last, where they are visible.
 
 use super::confusion::PositiveClass;
-use super::evaluation::auc_text;
 use super::measured::{Measured, compared, probability, significant};
+use super::roc::auc_text;
 use super::thresholds::bins::range_text;
 use super::{Auc, Class, ClassCounts, Evaluation, Selected, Separation};
 use std::fmt::{self, Display, Formatter};

@@ -14,6 +14,7 @@
 //! ended. Unfinished outputs also carry the name of their process (`storage`), so that two jobs
 //! that a file system does not exclude cannot write to one file.
 
+use super::operations::parent_of;
 use crate::comm::{host, job_number};
 use crate::error::{Error, Fault, Result};
 use crate::storage::{self, ProcessTag};
@@ -109,10 +110,10 @@ impl OutputLock {
     /// # Errors
     /// As [`OutputLock::folder`].
     pub fn file(target: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
-        let name = target.file_name().unwrap_or_default();
+        let Some(name) = target.file_name() else { return Ok(None) };
         let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
         let own = format!(".{}{NAME}", &hash[..16]);
-        OutputLock::take(&storage::parent_of(target), &[(own.into(), LockMode::Exclusive)], timeout)
+        OutputLock::take(&parent_of(target), &[(own.into(), LockMode::Exclusive)], timeout)
     }
 
     fn take(
@@ -255,14 +256,15 @@ fn is_read_only(error: &std::io::Error) -> bool {
 /// must not prevent locking.
 fn write_holder(file: &mut File) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let Ok(tag) = ProcessTag::own() else { return };
     let holder = Holder {
         host: host(),
         process: std::process::id(),
-        tag: ProcessTag::own().to_string(),
+        tag: tag.to_string(),
         job: job_number(),
         since,
     };
-    let text = serde_json::to_string(&holder).unwrap_or_default();
+    let Ok(text) = serde_json::to_string(&holder) else { return };
     let rewound = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)));
     let _ = rewound.and_then(|_| file.write_all(text.as_bytes()));
 }

@@ -7,7 +7,12 @@ use super::state::ReadingOf;
 use crate::error::{Error, Fault};
 
 /// Describes the missing ranks: the collective, their last positions, and the files they read.
-pub(super) fn missing(records: &[Option<&Record>], ranks: &[usize], why: &str, reading: &ReadingOf) -> Error {
+pub(super) fn missing(
+    records: &[Option<&Record>],
+    ranks: &[usize],
+    why: &str,
+    reading: &ReadingOf,
+) -> Error {
     let who = |rank: &usize| {
         let file = reading(*rank).map_or(String::new(), |file| format!(", reading {file}"));
         match records[*rank] {
@@ -42,17 +47,19 @@ pub(super) fn missing(records: &[Option<&Record>], ranks: &[usize], why: &str, r
 
 /// Describes ranks that all wait, with their collectives.
 pub(super) fn jammed(records: &[Option<&Record>], waited: Duration) -> Error {
-    let describe = |(rank, record): (usize, Option<&Record>)| {
-        let Record { activity: Activity::Waiting(call), host, entered, .. } = record? else {
-            return None;
-        };
-        Some(format!("rank {rank} on {host} in {} {entered}", call.name()))
-    };
-    let calls: Vec<String> = records.iter().copied().enumerate().filter_map(describe).collect();
+    let calls: Vec<String> = records.iter().copied().enumerate().filter_map(waiting_text).collect();
     Fault::new("all ranks wait, and no collective completes")
         .found(format!("for {:.1} s: {}", waited.as_secs_f64(), calls.join(", ")))
         .advice("check the network between these nodes, and run the same command again")
         .environment()
+}
+
+/// Describes a rank that waits in a collective; `None` for other ranks.
+fn waiting_text((rank, record): (usize, Option<&Record>)) -> Option<String> {
+    let Record { activity: Activity::Waiting(call), host, entered, .. } = record? else {
+        return None;
+    };
+    Some(format!("rank {rank} on {host} in {} {entered}", call.name()))
 }
 
 /// Returns the advice for a rank without progress.

@@ -219,27 +219,29 @@ pub struct RankStatus {
 
 /// Returns the heartbeats in an output folder, of any job, by rank.
 pub fn read_heartbeats(output: &Path) -> Vec<RankStatus> {
-    let read_status = |entry: fs::DirEntry| {
-        let rank = entry.file_name().to_str()?.strip_prefix("rank-")?.parse().ok()?;
-        let mut text = String::new();
-        let file = File::open(entry.path()).ok()?;
-        let changed = file.metadata().ok()?.modified().ok()?;
-        file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
-        let (_, record) = Record::parse(&text)?;
-        let trains = matches!(record.work, Work::Training | Work::Measuring);
-        Some(RankStatus {
-            rank,
-            place: record.place(),
-            step: trains.then_some(record.at),
-            age_s: Some(changed.elapsed().unwrap_or_default().as_secs_f64()),
-            host: record.host,
-            process: record.process,
-        })
-    };
     let entries = fs::read_dir(output.join(FOLDER)).into_iter().flatten().flatten();
     let mut statuses: Vec<RankStatus> = entries.filter_map(read_status).collect();
     statuses.sort_by_key(|status| status.rank);
     statuses
+}
+
+/// Reads the heartbeat of a file; `None` for other files and torn records.
+fn read_status(entry: fs::DirEntry) -> Option<RankStatus> {
+    let rank = entry.file_name().to_str()?.strip_prefix("rank-")?.parse().ok()?;
+    let mut text = String::new();
+    let file = File::open(entry.path()).ok()?;
+    let changed = file.metadata().ok()?.modified().ok()?;
+    file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
+    let (_, record) = Record::parse(&text)?;
+    let trains = matches!(record.work, Work::Training | Work::Measuring);
+    Some(RankStatus {
+        rank,
+        place: record.place(),
+        step: trains.then_some(record.at),
+        age_s: Some(changed.elapsed().unwrap_or_default().as_secs_f64()),
+        host: record.host,
+        process: record.process,
+    })
 }
 
 #[cfg(test)]
@@ -271,7 +273,8 @@ mod tests {
         Heartbeats::clear(folder.path()).unwrap();
         let heartbeats = Heartbeats::within(folder.path(), 0xfeed);
         assert_eq!(heartbeats.read(2), None);
-        for activity in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)] {
+        for activity in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)]
+        {
             let posted =
                 Record { activity: activity, beat: 1 << 60, host: "x".repeat(64), ..record() };
             heartbeats.post(2, &posted).unwrap();

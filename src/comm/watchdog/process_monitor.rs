@@ -264,7 +264,9 @@ impl Watcher {
         };
         let missing: Vec<String> = seen
             .iter()
-            .filter_map(|(rank, seen)| Some(describe(*rank, known.get(rank)?, self.fault_of(seen, patience)?)))
+            .filter_map(|(rank, seen)| {
+                Some(describe(*rank, known.get(rank)?, self.fault_of(seen, patience)?))
+            })
             .collect();
         if !missing.is_empty() {
             let what = match phase {
@@ -299,7 +301,11 @@ impl Watcher {
 
     /// Returns the fault of a process and its duration: stopped for the limit, or gone for
     /// `patience`.
-    fn fault_of(&self, seen: &ProcessHistory, patience: Duration) -> Option<(&'static str, Duration)> {
+    fn fault_of(
+        &self,
+        seen: &ProcessHistory,
+        patience: Duration,
+    ) -> Option<(&'static str, Duration)> {
         match seen {
             seen if seen.stopped >= self.limit => Some(("has been stopped for", seen.stopped)),
             seen if seen.gone >= patience => Some(("has been gone for", seen.gone)),

@@ -1,8 +1,8 @@
 //! Compares the model with another classifier on the same events.
 
 use crate::error::Result;
-use crate::statistics::evaluation::{AtSurvival, SURVIVALS};
 use crate::statistics::roc::{weighted_mean, weighted_placements};
+use crate::statistics::survival::AtSurvival;
 use crate::statistics::{Auc, Class, ClassCounts, Measured, Roc, RocPoint, Sample};
 use serde::{Deserialize, Serialize};
 
@@ -36,16 +36,12 @@ impl Baseline {
     ) -> Result<Baseline> {
         let sample = Sample::weighted(scores, gamma, weights)?;
         let roc = Roc::of(&sample);
-        let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
-            hadron_survival,
-            point: roc.at_hadron_survival(hadron_survival),
-        });
         Ok(Baseline {
             name,
             trained_on,
             auc: Auc::of(&sample),
             difference: difference([model, scores], gamma, weights)?,
-            at_survival: at_survival.to_vec(),
+            at_survival: AtSurvival::all(&roc),
             roc: roc.thinned(CURVE_POINTS),
         })
     }

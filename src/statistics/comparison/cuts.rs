@@ -191,7 +191,10 @@ mod tests {
         println!("{} against {spread}", difference.error);
         // The error of the bootstrap itself is 3 %, that of the slope about 5 %.
         assert!((difference.error / spread - 1.0).abs() < 0.15, "{} {spread}", difference.error);
-        assert!(difference.value > 3.0 * difference.error, "the score has more information: {difference}");
+        assert!(
+            difference.value > 3.0 * difference.error,
+            "the score has more information: {difference}"
+        );
     }
 
     #[test]

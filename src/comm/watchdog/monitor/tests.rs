@@ -1,5 +1,6 @@
 use super::super::findings::*;
 use super::*;
+use std::path::Path;
 
 fn record(beat: u64, ticks: u64, entered: u64, doing: Activity) -> Record {
     Record {
@@ -44,10 +45,7 @@ fn waiting_rank_is_not_idle() {
     for beat in 0..9 {
         seen.look(Some(record(beat, 5, 7, Activity::Waiting(Collective::Reduce))), TURN);
     }
-    assert_eq!(
-        (seen.silent, seen.idle, seen.waiting),
-        (Duration::ZERO, Duration::ZERO, 8 * TURN)
-    );
+    assert_eq!((seen.silent, seen.idle, seen.waiting), (Duration::ZERO, Duration::ZERO, 8 * TURN));
     seen.look(Some(record(10, 5, 8, Activity::Waiting(Collective::Reduce))), TURN);
     assert_eq!(seen.waiting, Duration::ZERO);
     // Hours of reading, with progress in every turn.
@@ -61,12 +59,8 @@ fn waiting_rank_is_not_idle() {
 fn message_names_rank_host_step_and_collective() {
     let waits = record(9, 9, 1235, Activity::Waiting(Collective::Reduce));
     let gone = record(3, 3, 1234, Activity::Working);
-    let error = missing(
-        &[Some(&waits), None, Some(&gone)],
-        &[2],
-        "no heartbeat for 3.0 s",
-        &unknown(),
-    );
+    let error =
+        missing(&[Some(&waits), None, Some(&gone)], &[2], "no heartbeat for 3.0 s", &unknown());
     let text = error.to_string();
     assert_eq!(error.exit_code(), 5);
     for part in ["rank 2 on node7", "process 4242", "step 57", "all-reduce 1235", "3.0 s"] {

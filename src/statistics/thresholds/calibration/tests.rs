@@ -2,6 +2,7 @@
 
 mod planted;
 
+use super::super::reliability::*;
 use super::*;
 use taiga_flow_gpu::random::Stream;
 

@@ -1,11 +1,11 @@
 //! Draws the plots of a season.
 
-use super::plots::{
+use crate::error::Result;
+use crate::report::format::number;
+use crate::report::plots::{
     Chart, Drawn, FINE, GAMMA, HADRON, INK, MUTED, PlotAxis, axes, axis_number, dashed, line,
     power_of_ten, svg,
 };
-use super::view::number;
-use crate::error::Result;
 use crate::season::{AreaBin, Cumulative, EnergyBin, OnOffHistogram, Picture, ScoreHistogram};
 use crate::statistics::Measured;
 use plotters::prelude::*;
