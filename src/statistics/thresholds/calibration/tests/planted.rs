@@ -3,6 +3,7 @@
 
 use super::super::*;
 use crate::statistics::tails::normal_below;
+use crate::statistics::thresholds::reliability::*;
 use taiga_flow_gpu::random::Stream;
 
 /// Limits of the scores over which the truth is integrated, and the width of a step.
