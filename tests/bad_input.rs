@@ -30,7 +30,7 @@ fn refuse(command: &mut Command, folder: &Path, code: i32, expected: &[&str]) ->
 
 fn refused(arguments: &[OsString], folder: &Path, code: i32, expected: &[&str]) -> Outcome {
     let outcome = refuse(&mut program(arguments), folder, code, expected);
-    assert_eq!(outcome.stdout, "", "a refusal is no result");
+    assert_eq!(outcome.stdout, "", "a refused command prints no result");
     outcome
 }
 
@@ -543,7 +543,7 @@ fn files_given_twice_are_refused() {
     refused(&score, folder.path(), INPUT, &["listed twice", "other.h5"]);
 }
 
-/// A misspelt column in a file of another telescope, which is recognised by its columns.
+/// A misspelt column in a FACT file, whose schema is recognised by the columns.
 #[test]
 fn misspelt_column_of_foreign_file_is_named() {
     let folder = folder();
