@@ -1,5 +1,5 @@
-//! Compiles the one line of C that MPI's header needs: `MPI_IN_PLACE` is a macro,
-//! and only the header of the very MPI we link against knows what it stands for.
+//! Compiles the C function that returns `MPI_IN_PLACE`: it is a macro, defined only in the header
+//! of the MPI library that the program is linked with.
 
 fn main() {
     println!("cargo::rerun-if-env-changed=MPICC");

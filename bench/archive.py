@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Scoring of an uneven archive, end to end, beside its own parts and beside a script.
+"""Measures the scoring of an uneven archive, end to end, its parts, and a script.
 
     python bench/archive.py FOLDER --program BIN [--throughput BIN] [--rows N] [--files N]
         [--part-rows N]
 
 Makes FOLDER/archive (toy hadrons, file sizes log-uniform, scaled to --rows) and a model of
-the reference network where they are missing. Then measures in turn, --rounds times:
+the reference network if they are missing. Then alternates these cases, --rounds times:
 
   ours      `taiga-flow score`, scores-only columns at --positions, one rank of two threads
   ranks-1, ranks-2   the same on 1 and 2 MPI ranks of one thread
-  io        reading the columns that are needed, and writing our outputs anew, by h5py alone
+  io        h5py alone reads the needed columns and writes the same outputs
   engine    the scoring rate of `bench/throughput` in memory (with --throughput)
-  whole     with --part-rows: `ours` once on the whole archive; all else is then measured on
-            files of so many rows together
-  peer      bench/archive_peer.py, eager and compiled, on files of --peer-rows rows in all
+  whole     with --part-rows: `ours` once on the whole archive; all other cases then use
+            files with this total number of rows
+  peer      bench/archive_peer.py, eager and compiled, on files with --peer-rows rows in total
 
-and prints one JSON object per line, ratios last. Files are in the page cache. Peak memory is
-that of the largest rank, as the kernel counts it; `in_engine` is the share of a rank's time
-that its engine computes, which other work on the machine changes less than the rates.
+Prints one JSON object per line, ratios last. Files are in the page cache. Peak memory is
+that of the largest rank, as the kernel counts it. `in_engine` is the share of the time of a
+rank in which its engine computes; other work on the machine changes it less than the rates.
 """
 
 import argparse
@@ -60,12 +60,12 @@ MPI = dict(
 NEEDED = ["size", "width", "length", "con2", "xc", "yc", "axis", "source_x", "source_y"]
 
 
-def tell(**line):
+def emit(**line):
     print(json.dumps(line), flush=True)
 
 
 def run(command, **more):
-    """Seconds of a command, and the peak memory of its largest process [bytes]."""
+    """Returns seconds of a command and the peak memory of its largest process [bytes]."""
     before = time.perf_counter()
     child = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, **more)
     peak = 0
@@ -114,20 +114,20 @@ def score(model, output, ranks, threads):
     command = [program, "-v", "score", "-m", model, "-o", output, archive, "--threads", threads]
     for s in ['score.columns=["score"]', "score.keys=false", "score.status=false", f"score.positions={options.positions}"]:
         command += ["--set", s]
-    told = folder / "told.txt"
-    with open(told, "w") as messages:
+    log = folder / "log.txt"
+    with open(log, "w") as messages:
         if ranks is None:
             seconds, peak = run(command, stderr=messages)
         else:
             seconds, peak = run(["mpirun", "-n", str(ranks)] + command, env=MPI, stderr=messages)
-    # Of each rank: all, scoring, in the engine [s].
-    spent = re.findall(r"rows in ([0-9.]+) s, ([0-9.]+) s of it scoring, of that ([0-9.]+) s in the engine", told.read_text())
+    # For each rank: total, scoring, engine [s].
+    spent = re.findall(r"rows in ([0-9.]+) s, ([0-9.]+) s of it scoring, of that ([0-9.]+) s in the engine", log.read_text())
     share = sum(float(s[2]) for s in spent) / sum(float(s[0]) for s in spent)
     return seconds, peak, share
 
 
 def io(output, copies):
-    """Reads what is needed of every input, and writes every output anew."""
+    """Reads the needed columns of every input, and writes every output again."""
     shutil.rmtree(copies, ignore_errors=True)
     seconds = 0.0
     for path in sorted(output.rglob("*.h5")):
@@ -160,7 +160,7 @@ def engine(threads):
 
 
 def peer(model):
-    """Rows per second of the script and of ours, on a part of the archive."""
+    """Returns rows per second of the script and of the program, on a part of the archive."""
     part, taken = folder / "part", 0
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -176,8 +176,8 @@ def peer(model):
         command = [sys.executable, script, model, part, folder / "peer", "--positions", options.positions]
         try:
             text = subprocess.run([str(c) for c in command + more], check=True, stdout=subprocess.PIPE, text=True).stdout
-            told = json.loads(text)
-            rates[name] = told["rows"] * told["positions"] / told["seconds"]
+            result = json.loads(text)
+            rates[name] = result["rows"] * result["positions"] / result["seconds"]
         except subprocess.CalledProcessError:
             print(f"{name} failed", file=sys.stderr)
     return rates
@@ -189,7 +189,7 @@ def rows_of(path):
 
 
 def take_part():
-    """Every second of the files, by size, the largest first, while they fit: uneven ones too."""
+    """Returns every second file by size, the largest first, while they fit: also uneven."""
     part, taken = folder / "part-archive", 0
     shutil.rmtree(part, ignore_errors=True)
     for path in sorted(archive.rglob("*.h5"), key=lambda p: (-p.stat().st_size, str(p)))[1::2]:
@@ -208,7 +208,7 @@ def measure(number, name, ranks, threads):
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     found.setdefault(name, []).append(events / seconds)
-    tell(round=number, case=name, rows=rows, positions=options.positions, seconds=seconds,
+    emit(round=number, case=name, rows=rows, positions=options.positions, seconds=seconds,
          per_s=events / seconds, in_engine=share, cpu_s=cpu, peak_bytes=peak, load=load)
 
 
@@ -227,23 +227,23 @@ for number in range(options.rounds):
         measure(number, name, ranks, threads)
     seconds = io(folder / "scores", folder / "copies")
     found.setdefault("io", []).append(events / seconds)
-    tell(round=number, case="io", seconds=seconds, per_s=events / seconds)
+    emit(round=number, case="io", seconds=seconds, per_s=events / seconds)
     if options.throughput:
         for threads in (1, 2):
             found.setdefault(f"engine-{threads}", []).append(engine(threads))
-            tell(round=number, case=f"engine-{threads}", per_s=found[f"engine-{threads}"][-1])
+            emit(round=number, case=f"engine-{threads}", per_s=found[f"engine-{threads}"][-1])
     for name, rate in peer(model).items():
         found.setdefault(name, []).append(rate)
-        tell(round=number, case=name, per_s=rate)
-tell(rounds=options.rounds, **{name: statistics.median(rates) for name, rates in found.items()})
+        emit(round=number, case=name, per_s=rate)
+emit(rounds=options.rounds, **{name: statistics.median(rates) for name, rates in found.items()})
 
 
 def ratio(name, top, below):
-    """Medians of the ratios within a round."""
+    """Prints medians of the ratios within a round."""
     lower = [min(values) for values in zip(*(found[b] for b in below if b in found))]
     if lower and top in found:
         ratios = [t / b for t, b in zip(found[top], lower)]
-        tell(ratio=name, median=statistics.median(ratios), lowest=min(ratios), highest=max(ratios))
+        emit(ratio=name, median=statistics.median(ratios), lowest=min(ratios), highest=max(ratios))
 
 
 ratio("whole / the slower of io and engine", "whole", ["io", "engine-2"])

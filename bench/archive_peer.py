@@ -3,10 +3,10 @@
 
     python bench/archive_peer.py MODEL ARCHIVE OUTPUT --positions 6 --threads 2
 
-Per file windows of 65 536 rows: alpha and dist at every position from centroid, axis and
-source (NumPy), the coordinates and scaler of the model's card, log p of a one-class model by
-PyTorch in inference mode, scores written as (rows, positions) with the filters of our own
-files. Prints one JSON object. It checks nothing, keeps no keys, and cannot be resumed.
+Processes windows of 65 536 rows per file: alpha and dist at every position from centroid,
+axis and source (NumPy), coordinates and scaler of the model card, log p of a one-class model
+by PyTorch in inference mode. Scores are written as (rows, positions) with the filters of the
+program. Prints one JSON object. The script checks nothing, keeps no keys and cannot resume.
 """
 
 import argparse
@@ -34,7 +34,7 @@ torch.set_num_threads(options.threads)
 
 
 def load(path):
-    """Card and tensors of a safetensors file."""
+    """Returns card and tensors of a safetensors file."""
     raw = path.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + length])
@@ -90,7 +90,7 @@ def coordinate(feature, x):
     return x
 
 
-if options.compile:  # before the clock starts
+if options.compile:  # before the timing starts
     log_prob(torch.zeros(options.batch, len(card["features"])))
 turns = [2 * math.pi * k / options.positions for k in range(options.positions)]
 names = ["xc", "yc", "axis", "source_x", "source_y"]
@@ -119,7 +119,7 @@ with torch.inference_mode(), np.errstate(all="ignore"):
                     c["alpha"] = np.degrees(np.arcsin(np.minimum(np.abs(x * sin - y * cos) / c["dist"], 1)))
                     z = [(coordinate(f, c[f["name"]]) - f["mean"]) / f["std"] for f in card["features"]]
                     z = torch.from_numpy(np.stack(z, 1).astype("f4"))
-                    # Batches of one length: each other one would be compiled anew.
+                    # Batches have one length, because each new length would be compiled.
                     rest = -len(z) % options.batch
                     z = torch.nn.functional.pad(z, (0, 0, 0, rest)) if options.compile else z
                     parts = [log_prob(part) for part in z.split(options.batch)]

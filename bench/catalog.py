@@ -1,11 +1,11 @@
-"""Many small files: the time until a training and a scoring have begun, on one rank and two.
+"""Measures the time until a training and a scoring of many small files begin, on one and two ranks.
 
     python bench/catalog.py --program target/release/taiga-flow FOLDER [--files 100000] [--ranks 1,2]
 
-Makes event files of 20 rows in FOLDER, each of other numbers, and prints a JSON object per run,
-with seconds and the largest memory of a rank: `dry-run` (files listed, opened and hashed),
-`train` (also looked through for events that are there twice, and read, for one step), `score`
-(of the first 10 000, wholly: each has an output that is synced to disk).
+Makes event files of 20 rows in FOLDER with different numbers, and prints a JSON object per
+run with seconds and the largest memory of a rank: `dry-run` (files listed, opened and
+hashed), `train` (also checked for duplicate events, and read, for one step), `score` (of the
+first 10 000 in full: each has an output that is synced to disk).
 """
 
 import argparse
@@ -28,12 +28,12 @@ parser.add_argument("folder", type=Path)
 parser.add_argument("--program", required=True)
 parser.add_argument("--files", type=int, default=100_000)
 parser.add_argument("--ranks", default="1,2")
-parser.add_argument("--what", default="dry-run,train,score", help="of these; make: the files alone")
+parser.add_argument("--what", default="dry-run,train,score", help="cases to run; make: only make the files")
 options = parser.parse_args()
 
 
 def template(path):
-    """A file, and where in it the numbers of each column stand."""
+    """Returns a file, and the offsets of the numbers of each column."""
     with h5py.File(path, "w") as file:
         file.attrs["format"] = np.bytes_("taiga-flow-events")
         file.attrs["version"] = 1
@@ -47,7 +47,7 @@ def template(path):
 
 
 def make(folder):
-    """Files that are there stay."""
+    """Makes the missing files."""
     content, places = template(folder / "template")
     random = np.random.default_rng(1)
     for number in range(options.files):
@@ -62,10 +62,10 @@ def make(folder):
         path.write_bytes(content)
 
 
-def measured(ranks, command, told):
-    """Seconds, and the largest resident memory of a rank [bytes]."""
+def measured(ranks, command, folder):
+    """Returns seconds and the largest resident memory of a rank [bytes]."""
     environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    note = Path(told) / "memory"
+    note = Path(folder) / "memory"
     note.unlink(missing_ok=True)
     each = [sys.executable, "-c", "import os, resource, subprocess, sys\n"
             "code = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL).returncode\n"

@@ -1,17 +1,17 @@
-"""Held-out NLL beside zuko's and nflows' RealNVP: same coordinates, scaler, data, network
-sizes and schedule.
+"""Compares the held-out NLL with RealNVP of zuko and nflows: same coordinates, scaler, data,
+network sizes and schedule.
 
     python3 bench/compare_nll.py FOLDER [FOLD…]
 
-PROGRAMS names a choice of them. FOLDER is that of bench/magic_folds.sh. Ours is trained afresh (program: TAIGA_FLOW) with
-configs/magic/one-class.toml: separate networks of 128 rectified units for scale and
-shift.
-The peers have one network for both, which gets 179 units: as many parameters (14 368 beside
-14 384). Eight affine couplings with alternating masks, Adam, the same warm-up and cosine, batch,
-epochs, gradient clipping, running mean of the weights, signs of alpha drawn anew in every
-epoch, and the best epoch of a held-out 12 % of the training gammas. Each draws its own
-12 %. The figure is the mean NLL of the test fold's gammas per event, in nats, in the same
-measure (scaler's Jacobian included). One JSON line per fold and program.
+PROGRAMS selects some of them. FOLDER is that of bench/magic_folds.sh. The program (TAIGA_FLOW)
+is trained again with configs/magic/one-class.toml: separate networks of 128 rectified units
+for scale and shift. The peers have one network for both, with 179 units: about as many
+parameters (14 368 and 14 384). All have eight affine couplings with alternating masks, Adam,
+the same warm-up and cosine, batch, epochs, gradient clipping and running mean of the weights.
+Signs of alpha are drawn in every epoch, and the best epoch is chosen on a held-out 12 % of the
+training gammas; each program draws its own 12 %. The result is the mean NLL of the gammas of
+the test fold per event, in nats, in the same measure (with the Jacobian of the scaler). One
+JSON line per fold and program.
 """
 
 import json
@@ -68,8 +68,8 @@ def nflows_flow():
             return super().forward(inputs)
 
     class Coupling(AffineCouplingTransform):
-        # Its own scale is sigmoid(x + 2) + 0.001, which cannot widen anything: 5.713 nats on
-        # fold 0. This is the other form that its source offers.
+        # The default scale is sigmoid(x + 2) + 0.001, which cannot widen a distribution: 5.713 nats on
+        # fold 0. This is the alternative form in its source.
         def _scale_and_shift(self, parameters):
             shift, scale = parameters.split(self.num_transform_features, dim=1)
             return (torch.nn.functional.softplus(scale) + 1e-3).clamp(0, 3), shift
@@ -138,17 +138,17 @@ def ours(train, test):
     with tempfile.TemporaryDirectory() as folder:
         config, run = ROOT / "configs/magic/one-class.toml", f"{folder}/run"
         command = [program, "-q", "train", "-c", str(config), "-o", run]
-        # Alternating halves, as the peers have them.
+        # Alternating halves, as in the peers.
         command += ["--set", f'data.mixed=["{train}"]', "--set", 'model.permutation="alternate"']
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        told = subprocess.run(
+        outcome = subprocess.run(
             [program, "-q", "--json", "evaluate", "-m", f"{run}/model.safetensors", test]
             + ["-o", f"{folder}/evaluation"],
             check=True,
             stdout=subprocess.PIPE,
         )
     parameters = BLOCKS * 2 * (3 * HIDDEN + HIDDEN + HIDDEN * 3 + 3)
-    return json.loads(told.stdout)["normal_nll"]["mean"], parameters
+    return json.loads(outcome.stdout)["normal_nll"]["mean"], parameters
 
 
 def main(folder, *folds):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Events per second of our engine beside PyTorch, JAX, zuko, nflows and normflows.
+"""Compares events per second of the engine with PyTorch, JAX, zuko, nflows and normflows.
 
-All engines are measured in turn, round by round, on the same cores; a ratio is
-ours / peer within one round, and medians over rounds are printed. Each peer runs in
-a process of its own, which waits idle while another is measured. See bench/README.md.
+All engines are measured in turn, round by round, on the same cores. A ratio is ours / peer
+within one round; medians over rounds are printed. Each peer runs in its own process, which is
+idle while another one is measured. See bench/README.md.
 """
 
 import argparse
@@ -26,8 +26,8 @@ RATE, BETA1, BETA2, EPSILON = 1e-4, 0.9, 0.999, 1e-8
 
 EXACT = ["torch-eager", "torch-compile", "jax"]
 LIBRARIES = ["zuko", "nflows", "normflows"]
-# A library's network gives scale and shift from one hidden layer: 3·512 + 512·6 products
-# per block instead of 2·(3·512 + 512·3), three quarters of the reference network's.
+# The network of a library gives scale and shift from one hidden layer: 3·512 + 512·6 products
+# per block instead of 2·(3·512 + 512·3), three quarters of those of the reference network.
 SHARED = "one network of 512 hidden units gives both scale and shift (3/4 of the products); "
 DIFFERS = {
     "zuko": SHARED + "scale clamped softly at 1e-3; features split by alternate columns",
@@ -36,11 +36,11 @@ DIFFERS = {
 }
 
 
-# --- The network in f64, and what is checked against it -----------------------------
+# --- The network in f64, and checks of the peers ------------------------------------
 
 
 def random_params(np):
-    """A flat vector of parameters: block by block, scale then shift network, layer by
+    """Returns a flat vector of parameters: block by block, scale then shift network, layer by
     layer, the weights (outputs, inputs) and then the bias."""
     draw = np.random.default_rng(1)
     parts = []
@@ -51,7 +51,7 @@ def random_params(np):
 
 
 def unflatten(params):
-    """Per block, per network, per layer: (weight (outputs, inputs), bias)."""
+    """Returns per block, per network, per layer: (weight (outputs, inputs), bias)."""
     blocks, start = [], 0
     for _ in range(BLOCKS):
         networks = []
@@ -68,7 +68,7 @@ def unflatten(params):
 
 
 def reference_log_prob(np, params, events):
-    """log p of each event in f64: the definition the peers are checked against."""
+    """Returns log p of each event in f64: the definition with which the peers are checked."""
     a, b = (np.array(half, dtype=np.float64) for half in np.split(events, 2, axis=1))
     log_prob = np.zeros(len(events))
     for networks in unflatten(np.asarray(params, dtype=np.float64)):
@@ -83,14 +83,14 @@ def reference_log_prob(np, params, events):
 
 
 def check_exact(np, peer):
-    """Number of parameters, log p, gradient and update of a hand-written peer; returns
+    """Checks number of parameters, log p, gradient and update of a hand-written peer; returns
     the largest errors of log p. Call before any other step."""
     before = peer.params()
     events = np.random.default_rng(2).standard_normal((1000, FEATURES)).astype(np.float32)
     if before.size != PARAMETERS:
         raise AssertionError(f"{before.size} parameters, expected {PARAMETERS}")
     # A few events have log p near −1000 with these weights, where one step of f32 is
-    # 1.2e-4: the bar is relative for |log p| above 1.
+    # 1.2e-4: the limit is relative for |log p| above 1.
     exact = reference_log_prob(np, before, events)
     error = np.abs(peer.log_prob(events) - exact)
     relative = error / np.maximum(1.0, np.abs(exact))
@@ -107,18 +107,18 @@ def check_exact(np, peer):
     slope = np.linalg.norm(gradient)
     if not abs(difference / slope - 1.0) < 1e-3:
         raise AssertionError(f"gradient {slope}, by differences {difference}")
-    # Adam's first update is −rate · g/(|g| + ε); the weights' own rounding is 6e-8.
+    # The first update of Adam is −rate · g/(|g| + ε); the rounding of the weights is 6e-8.
     wrong = np.abs(peer.params() - (before - RATE * gradient / (np.abs(gradient) + EPSILON)))
     if not wrong.max() < 1e-6:
         raise AssertionError(f"first update of Adam wrong by {wrong.max()}")
     return {"log_prob_error": float(error.max()), "relative": float(relative.max())}
 
 
-# --- Peers: run(case, batch) prepares, returns a function that does one batch --------
+# --- Peers: run(case, batch) prepares, and returns a function that does one batch ----
 
 
 class Torch:
-    """RealNVP in PyTorch: the reference network by hand, or a library's."""
+    """RealNVP in PyTorch: the reference network by hand, or that of a library."""
 
     def __init__(self, engine, threads, device):
         import numpy as np
@@ -134,7 +134,7 @@ class Torch:
         self.compiled = engine == "torch-compile"
         mode = "reduce-overhead" if device == "cuda" else None
         if self.compiled:
-            # Every batch size its own code, as many as we ask for.
+            # Every batch size has its own code.
             torch._dynamo.config.cache_size_limit = 64
             log_prob = torch.compile(log_prob, dynamic=False, mode=mode)
         self.forward = log_prob
@@ -334,7 +334,7 @@ class Jax:
 
 
 def serve(engine, threads, device):
-    """A peer's process: requests on stdin, one JSON answer per line on the old stdout."""
+    """Runs a peer: requests on stdin, one JSON answer per line on the old stdout."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints
 
@@ -347,7 +347,7 @@ def serve(engine, threads, device):
         return answer(skip=f"not importable: {error}")
     except AssertionError as error:
         return answer(fail=f"{engine}: {error}")
-    except Exception as error:  # a peer that cannot run here is no reason to stop
+    except Exception as error:  # a peer that cannot run here must not stop the others
         return answer(skip=f"{type(error).__name__}: {error}")
     answer(parameters=peer.parameters, version=peer.version, check=peer.check)
     ready = {}
@@ -424,7 +424,7 @@ class Process:
 
 
 def build_ours():
-    """The path of our benchmark, built."""
+    """Builds our benchmark and returns its path."""
     command = ["cargo", "bench", "--bench", "throughput", "--no-run", "--message-format=json"]
     done = subprocess.run(
         command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=True
@@ -438,7 +438,7 @@ def build_ours():
 
 def measure_ours(binary, case, options):
     if options.device == "cuda":
-        # The benchmark of the crate `gpu`; a training step has the peers' batch.
+        # The benchmark of the crate `gpu`; a training step has the batch of the peers.
         command = [binary, "cuda", "--case", case, "--rounds", "1"]
         batch = options.train_batches[0] if case == "train" else max(options.score_batches)
         command += ["--batch", str(batch)]
@@ -450,7 +450,7 @@ def measure_ours(binary, case, options):
         shape = (line["features"], line["blocks"], line["hidden"])
         threads = line.get("threads", options.threads)
         if shape != (FEATURES, BLOCKS, [HIDDEN]) or threads != options.threads:
-            sys.exit(f"our benchmark measured another case than asked for: {line}")
+            sys.exit(f"our benchmark measured a different case than requested: {line}")
     return max(lines, key=lambda line: line["events_per_s"])
 
 
@@ -463,7 +463,7 @@ def show(line):
 
 
 def start_peers(options):
-    """The peers that can be measured, started and checked one after the other."""
+    """Returns the peers that can be measured, started and checked one after the other."""
     peers = []
     for engine in options.peers:
         if options.device == "cuda" and engine == "jax":
@@ -507,7 +507,7 @@ def compare(options):
         shape = {"features": FEATURES, "blocks": BLOCKS, "hidden": [HIDDEN], "batch": batch}
         return {"engine": engine, "case": case} | shape | {"threads": options.threads}
 
-    # Compilation, allocation and caches before anything is counted.
+    # Compilation, allocation and caches come before any measurement.
     for peer in list(peers):
         for case in options.cases:
             for batch in batches[case]:
@@ -541,7 +541,7 @@ def compare(options):
 
 
 def ratios(case, rates, engines):
-    """Ours / peer within each round, the peer at the batch that is best for it."""
+    """Returns ours / peer within each round, with the best batch of the peer."""
     mine = next(r for (c, engine, _), r in rates.items() if c == case and engine == "ours")
     best = {}
     for engine in engines:
@@ -572,14 +572,14 @@ def main():
         "--peers",
         type=lambda text: text.split(","),
         default=EXACT + LIBRARIES,
-        help=f"of {','.join(EXACT + LIBRARIES)} (default all)",
+        help=f"some of {','.join(EXACT + LIBRARIES)} (default all)",
     )
     parser.add_argument("--cases", type=lambda text: text.split(","), default=["score", "train"])
-    parser.add_argument("--taiga", metavar="BIN", help="our benchmark, built (default: cargo)")
+    parser.add_argument("--taiga", metavar="BIN", help="our built benchmark (default: cargo builds it)")
     numbers = {"type": lambda text: [int(n) for n in text.split(",")], "metavar": "N,N"}
     parser.add_argument("--score-batches", default=[512, 2048, 8192, 65_536], **numbers)
     parser.add_argument("--train-batches", default=[8192], **numbers)
-    parser.add_argument("--seconds", type=float, default=0.5, help="least time of a measurement")
+    parser.add_argument("--seconds", type=float, default=0.5, help="shortest time of a measurement")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not 1 <= options.threads <= len(cores):
@@ -592,7 +592,7 @@ def main():
     for case in options.cases:
         if case not in ["score", "train"]:
             parser.error(f"--cases: expected score, train, found {case}")
-    # Everything that is compared stays on the same cores.
+    # All compared programs stay on the same cores.
     os.sched_setaffinity(0, cores[: options.threads])
     if options.serve:
         serve(options.serve, options.threads, options.device)

@@ -1,13 +1,13 @@
-"""Reading tables and converting text, beside h5py and h5dump in the same run.
+"""Compares reading tables and converting text with h5py and h5dump in the same run.
 
     python -m venv /tmp/reading && /tmp/reading/bin/pip install h5py tables
     /tmp/reading/bin/python bench/compare_reading.py [--rows N] [--rounds N] FOLDER
 
-Makes the files in FOLDER where they are missing, reads six columns of each in turn with
-`cargo bench --bench reading`, with h5py (the same columns, windows of 65 536 rows) and,
-for the first layout, with h5dump in binary; prints one JSON object per line, medians last.
-A ratio is theirs / ours in seconds of the same round: 1 is as fast, more is faster. Ours
-includes the work of the schema and the look at the storage.
+Makes missing files in FOLDER, reads six columns of each in turn with `cargo bench --bench
+reading`, with h5py (the same columns, windows of 65 536 rows) and, for the first layout, with
+h5dump in binary. Prints one JSON object per line, medians last. A ratio is theirs / ours in
+seconds of the same round: 1 is equally fast, more is faster. Our time includes the work of
+the schema and the check of the storage.
 """
 
 import argparse
@@ -27,7 +27,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)
 parser.add_argument("--rows", type=int, default=4_000_000)
 parser.add_argument("--rounds", type=int, default=5)
-parser.add_argument("--ours", help="built benchmark `reading`; else cargo builds it")
+parser.add_argument("--ours", help="built benchmark `reading` (default: cargo builds it)")
 options = parser.parse_args()
 root = Path(__file__).resolve().parent.parent
 SIX = ["size", "length", "width", "dist", "alpha", "con2"]
@@ -85,7 +85,7 @@ LAYOUTS = {
 
 
 def text_table(path):
-    """TAIGA's Monte Carlo table, the small one of the tests many times over."""
+    """Repeats the small Monte Carlo table of TAIGA of the tests."""
     lines = (root / "tests/data/taiga-mc.csv").read_bytes().splitlines(keepends=True)
     body = b"".join(lines[1:])
     with open(path.with_suffix(".part"), "wb") as file:

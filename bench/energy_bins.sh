@@ -64,6 +64,6 @@ for path in sys.argv[1:]:
 mean = sum(pooled) / len(pooled)
 width = math.sqrt(sum((s - mean) ** 2 for s in pooled) / (len(pooled) - 1))
 far = max(abs(s) for s in pooled)
-print(f"{len(pooled)} bins, {events} counts: mean {mean:.3f}, width {width:.3f}, furthest {far:.2f} sigma")
+print(f"{len(pooled)} bins, {events} counts: mean {mean:.3f}, width {width:.3f}, largest {far:.2f} sigma")
 sys.exit(not (abs(mean) <= 0.2 and 0.85 <= width <= 1.15 and far < 4.0))
 P

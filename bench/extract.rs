@@ -1,9 +1,9 @@
-//! Images per second from charges to Hillas parameters: in memory, and from file to file
-//! against reading the same file alone.
+//! Measures images per second from charges to Hillas parameters: in memory, and from file to file,
+//! compared with reading the same file.
 //!
-//! `cargo bench --bench extract` prints one JSON object per line. Reading and extracting
-//! are measured in turn, several times over, with the file in the page cache; medians are
-//! printed with the lowest and highest ratio.
+//! `cargo bench --bench extract` prints one JSON object per line. Reading and extracting alternate,
+//! for several rounds, with the file in the page cache; medians are printed with the lowest and
+//! highest ratio.
 
 use clap::Parser;
 use serde_json::json;
@@ -18,16 +18,16 @@ use taiga_flow::hillas::{Camera, Cleaning};
 use taiga_flow::simulate;
 use taiga_flow_gpu::random::Stream;
 
-/// What to measure.
+/// Options of the benchmark.
 #[derive(Parser)]
 struct Arguments {
-    /// Images of the files
+    /// Number of images of the files
     #[arg(long, default_value_t = 60_000)]
     images: u64,
-    /// Turns; medians over them are printed
+    /// Number of rounds; medians over them are printed
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// What `cargo bench` adds; means nothing
+    /// Added by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -36,7 +36,7 @@ const PIXELS: usize = 595;
 /// Shortest measurement in a round.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// Noise of 3 p.e. and a spot of 20 pixels that survive.
+/// Returns noise of 3 p.e. and a spot of 20 pixels that pass the cleaning.
 fn block(camera: &Camera, images: usize) -> ImageBlock {
     let stream = Stream::new(1, "benchmark images", &[]);
     let mut charge = vec![0.0f32; images * PIXELS];
@@ -101,7 +101,7 @@ fn in_memory(threads: usize, rounds: u16) -> Result<()> {
     Ok(())
 }
 
-/// Reads all images and does nothing with them: images and seconds.
+/// Reads all images and ignores them; returns their number and the seconds.
 fn read_alone(path: &Path) -> Result<(u64, f64)> {
     let start = Instant::now();
     let mut reader = ImageFile::open(path, None)?.reader(0)?;
@@ -146,7 +146,7 @@ fn end_to_end(name: &str, path: &Path, folder: &Path, rounds: u16) -> Result<()>
     Ok(())
 }
 
-/// The images of a file as f32, contiguous or compressed by gzip.
+/// Writes the images of a file as f32, contiguous or compressed by gzip.
 fn write_as(path: &Path, from: &Path, gzip: bool) -> hdf5::Result<()> {
     let input = hdf5::File::open(from)?;
     let charge = input.dataset("images/charge")?.read_2d::<f32>()?.mapv(|v| v * 0.1 - 200.0);
@@ -205,7 +205,7 @@ fn main() -> Result<()> {
         [("f32, gzip", "gzip.h5", true), ("f32, contiguous", "plain.h5", false)]
     {
         if let Err(error) = write_as(&at(file), &at("own.h5"), gzip) {
-            eprintln!("{name} is left out: {error}");
+            eprintln!("{name} is skipped: {error}");
             continue;
         }
         end_to_end(name, &at(file), folder.path(), arguments.rounds)?;

@@ -1,11 +1,11 @@
 #!/bin/bash
-# FACT gammas and protons by the configurations of configs/magic/, nothing retuned: lengths
-# come in degrees by the schema's plate scale, the generator is frozen.
+# Trains on FACT gammas with the configurations of configs/magic/ without retuning: lengths are
+# converted to degrees by the plate scale of the schema, the generator is unchanged.
 #
 #   bench/fact.sh GAMMA PROTON [FOLDER]
 #
-# Trains on 70 % of the gammas (no proton), evaluates on the rest and all protons' test
-# part. One JSON line per mode and seed of the split.
+# Trains on 70 % of the gammas (no protons), and evaluates on the other gammas and the test part of
+# all protons. One JSON line per mode and seed of the split.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=${TAIGA_FLOW:-$root/target/release/taiga-flow}

@@ -1,8 +1,8 @@
-"""Five folds of a table of the MAGIC set: equal rows share a fold, classes are stratified.
+"""Splits a table of the MAGIC set into five folds: equal rows share a fold, classes are stratified.
 
     python3 bench/folds.py magic04-dev.data FOLDER
 
-writes FOLDER/train-K.data and FOLDER/test-K.data for K in 0…4. A row's fold follows from
+Writes FOLDER/train-K.data and FOLDER/test-K.data for K in 0…4. The fold of a row follows from
 the rank of its SHA-256 among the distinct rows of its class, so from the content alone.
 """
 

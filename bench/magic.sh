@@ -3,9 +3,9 @@
 #
 #   bench/magic.sh FILE_TRAIN FILE_TEST [FOLDER]
 #
-# Configurations and seeds are those of configs/magic/. One JSON line per run on standard
-# output; score files, models and reports stay in FOLDER (default magic-runs). The program
-# is TAIGA_FLOW, else target/release/taiga-flow. MODES names a choice of configurations.
+# Configurations and seeds are those of configs/magic/. One JSON line per run on standard output;
+# score files, models and reports remain in FOLDER (default magic-runs). The program is TAIGA_FLOW
+# (default target/release/taiga-flow). MODES selects some configurations.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=${TAIGA_FLOW:-$root/target/release/taiga-flow}

@@ -1,10 +1,10 @@
 #!/bin/bash
-# The five folds of bench/folds.py through bench/magic.sh and boosted trees:
+# Runs bench/magic.sh and boosted trees on the five folds of bench/folds.py:
 #
 #   bench/magic_folds.sh FILE [FOLDER]
 #
-# One JSON line per run and fold in FOLDER/runs.jsonl, then the summary. Needs Python with
-# h5py, numpy and scikit-learn for trees and paired errors.
+# One JSON line per run and fold in FOLDER/runs.jsonl, then the summary. Needs Python with h5py,
+# numpy and scikit-learn for trees and paired errors.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=${2:-magic-folds}

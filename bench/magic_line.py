@@ -1,4 +1,4 @@
-"""One JSON line of bench/magic.sh from an evaluated run: magic_line.py RUN CONFIGURATION."""
+"""Prints one JSON line of bench/magic.sh for an evaluated run: magic_line.py RUN CONFIGURATION."""
 
 import json
 import math

@@ -1,10 +1,10 @@
-"""Summary of bench/magic_folds.sh: means over folds, and paired comparisons with errors.
+"""Summarises bench/magic_folds.sh: means over folds, and paired comparisons with errors.
 
     python3 bench/magic_summary.py FOLDER [BOOTSTRAPS]
 
-Trees (gradient boosting, random forest of scikit-learn, settings fixed here before any
-run) are trained on the same folds. Errors of means are those of the five folds; a paired
-difference has besides the standard error of a bootstrap over test events, the same events
+Trees (gradient boosting, random forest of scikit-learn, with settings fixed here before any
+run) are trained on the same folds. Errors of means are those of the five folds. A paired
+difference also has the standard error of a bootstrap over test events, with the same events
 drawn for both scores, fold by fold.
 """
 
@@ -24,14 +24,14 @@ NAMES = ["one-class", "synthetic-push", "synthetic-ratio", "ratio", "ratio-10", 
 
 
 def area(score, gamma):
-    """Mann and Whitney (1947), ties one half."""
+    """Returns the area by Mann and Whitney (1947), ties one half."""
     ranks = rankdata(score)
     m = gamma.sum()
     return (ranks[gamma].sum() - m * (m + 1) / 2) / (m * (len(score) - m))
 
 
 def quality(score, gamma, survival=0.01):
-    """Q at the lowest threshold that at most this share of hadrons passes."""
+    """Returns Q at the lowest threshold that at most this share of hadrons passes."""
     hadrons = np.sort(score[~gamma])[::-1]
     passing = int(survival * len(hadrons))
     if passing < 10:
@@ -65,7 +65,7 @@ def trees(folder, fold, columns, kind):
 
 
 def paired(scores, labels, first, second, figure, count, generator):
-    """Mean difference over folds, error over folds, bootstrap error over events."""
+    """Returns mean difference over folds, error over folds, bootstrap error over events."""
     seen = [
         figure(scores[first][f], labels[f]) - figure(scores[second][f], labels[f]) for f in FOLDS
     ]

@@ -1,5 +1,5 @@
-//! The machine's peak of fused multiply-adds, measured: independent accumulators in
-//! registers, the widest instruction set, all threads at once.
+//! Measures the peak of fused multiply-adds of the machine: independent accumulators in registers,
+//! the widest instruction set, all threads at once.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ const ACCUMULATORS: usize = 12;
 const TURNS: usize = 4096;
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Giga multiply-adds per second on `threads` threads: the best of `slices` runs of 50 ms.
+/// Returns giga multiply-adds per second on `threads` threads: the best of `slices` runs of 50 ms.
 pub fn gfma_per_s(threads: usize, slices: usize) -> f64 {
     (0..slices).map(|_| one_slice(threads)).fold(0.0, f64::max)
 }
@@ -34,11 +34,11 @@ fn turn() -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was just asked for.
+            // SAFETY: the feature was just detected.
             return unsafe { turn_avx512() };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: the features were just asked for.
+            // SAFETY: the features were just detected.
             return unsafe { turn_avx2() };
         }
     }

@@ -1,8 +1,7 @@
-//! Seconds to read columns of a table through its schema, or to convert a text table.
+//! Measures the time to read columns of a table through its schema, or to convert a text table.
 //!
-//! `cargo bench --bench reading -- FILE size width …` prints one JSON object; with
-//! `--convert` the file is a text table. `bench/compare_reading.py` measures in turn with
-//! h5py and h5dump.
+//! `cargo bench --bench reading -- FILE size width …` prints one JSON object; with `--convert` the
+//! file is a text table. `bench/compare_reading.py` alternates it with h5py and h5dump.
 
 use clap::Parser;
 use std::path::PathBuf;
@@ -19,10 +18,10 @@ struct Options {
     file: PathBuf,
     /// Quantities to read
     quantities: Vec<String>,
-    /// Convert a text table in place of reading
+    /// Convert a text table instead of reading
     #[arg(long)]
     convert: bool,
-    /// What `cargo bench` adds; means nothing
+    /// Added by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,11 +1,11 @@
-//! The exact sum over ranks beside a plain one: gradients of the reference network (57 392
-//! parameters, or as many as asked for) as 64-bit integers of the size they have in training,
-//! in place, and as f32.
+//! Compares the exact sum over ranks with a plain one: gradients of the reference network (57 392
+//! parameters, or a given number) as 64-bit integers of the size they have in training, in place,
+//! and as f32.
 //!
-//! `cargo build --release --bench reduce`, then `mpirun -n 2` of the program it names:
-//! `reduce [WORDS [ROUNDS [SUMS]]]`. Rank 0 prints one JSON object: seconds of one sum
-//! (median of interleaved rounds, and the fastest) and their ratio. The exact one has twice the bytes.
-//! `TAIGA_FLOW_REDUCTION` (flat, lanes, packed) insists on a way between nodes.
+//! Run `cargo build --release --bench reduce`, then the program with `mpirun -n 2`: `reduce [WORDS
+//! [ROUNDS [SUMS]]]`. Rank 0 prints one JSON object: seconds of one sum (median of interleaved
+//! rounds, and the fastest) and their ratio. The exact sum has twice the bytes.
+//! `TAIGA_FLOW_REDUCTION` (flat, lanes, packed) fixes the method between nodes.
 
 use mpi::collective::SystemOperation;
 use mpi::traits::CommunicatorCollectives;
@@ -18,7 +18,7 @@ const PARAMETERS: usize = 57_392;
 const ROUNDS: usize = 41;
 const SUMS: usize = 50;
 /// Significant bits of a gradient sum of 8192 events in units of 2⁻³² (see `magnitudes` in
-/// `bench/scaling`): most lie below.
+/// `bench/scaling`); most sums have fewer.
 const BITS: u32 = 38;
 
 fn main() -> Result<()> {
@@ -42,9 +42,9 @@ fn main() -> Result<()> {
     let mut exact = gradient.clone();
     let (mine, mut sum) = (vec![1.0_f32; words], vec![0.0_f32; words]);
     let mut seconds = [Vec::new(), Vec::new()];
-    // The first one chooses the way.
+    // The first sum chooses the method.
     comm.all_reduce_sum(&mut exact)?;
-    // One sum after the other, as in training: links never rest.
+    // One sum after the other, as in training: links are always busy.
     for _ in 0..rounds {
         comm.barrier()?;
         let since = Instant::now();

@@ -1,12 +1,12 @@
 #!/bin/bash
-# The reference study's arrangement (configs/reference-study.toml, either class as normal) on
-# the folds that bench/magic_folds.sh made in FOLDER:
+# Reproduces the reference study (configs/reference-study.toml, either class as normal) on the folds
+# that bench/magic_folds.sh made in FOLDER:
 #
 #   bench/reference_study.sh FOLDER
 #
 # One JSON line per fold and normal class: AUC of the score, and precision and recall with the
-# anomaly as positive class at equal numbers of both, as the study is taken to have them. The
-# program is TAIGA_FLOW, else target/release/taiga-flow.
+# anomaly as positive class at equal numbers of both, as the study is assumed to define them. The
+# program is TAIGA_FLOW (default target/release/taiga-flow).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=${TAIGA_FLOW:-$root/target/release/taiga-flow}
@@ -28,7 +28,7 @@ path, fold, normal = sys.argv[1:]
 evaluation = json.load(open(path))
 after = evaluation["at_threshold"]["after_cuts"]
 gamma, hadron = after["gamma_efficiency"]["value"], after["hadron_survival"]["value"]
-# Share of the anomalies and of the normal events that are called anomalies.
+# Shares of the anomalies and of the normal events that are classified as anomalies.
 found, false = (1 - hadron, 1 - gamma) if normal == "gamma" else (gamma, hadron)
 print(json.dumps({
     "fold": int(fold), "normal": normal, "auc": evaluation["auc"]["value"],

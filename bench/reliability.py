@@ -1,14 +1,15 @@
-"""What reliability costs: checkpoints in a training, checks of the input in a scoring.
+"""Measures the cost of reliability: checkpoints in a training, checks of the input in a scoring.
 
     python3 bench/reliability.py FOLDER --program target/release/taiga-flow [--rounds 5]
 
-Checkpoints: a training of the reference network with one every ten seconds, which says itself
-what part of its time they took; at the default of one in 300 s it is a thirtieth of that.
+Checkpoints: a training of the reference network with one every ten seconds, whose log gives
+their share of its time; at the default of one in 300 s it is a thirtieth of that.
 
-Checks of the input: a scoring that finds its outputs finished does them all (schema, headers,
-columns, blake3 of the content, manifest, ledger) and reads no row, so that its time is an upper
-bound; to it comes `check --quick`, which looks at every column's storage. Both without the start
-of the program (`--version`), against the time of the scoring. One JSON object per line on stdout.
+Checks of the input: a scoring with finished outputs does them all (schema, headers, columns,
+blake3 of the content, manifest, ledger) and reads no row, so its time is an upper bound; in
+addition `check --quick`, which reads the storage of every column. Both without the start of
+the program (`--version`), relative to the time of the scoring. One JSON object per line on
+stdout.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=1_500_000)
     parser.add_argument("--seconds", type=float, default=45)
-    parser.add_argument("--prepare", action="store_true", help="only make what is measured on")
+    parser.add_argument("--prepare", action="store_true", help="only make the inputs")
     parser.add_argument("--only", choices=["checkpoints", "checks"])
     options = parser.parse_args()
     folder, program = options.folder, options.program
@@ -76,8 +77,8 @@ def main():
         one, _ = run(*train, "-o", folder / "one", "--set", "train.epochs=1")
         epochs = max(2, round(options.seconds / max(two - one, 0.05)))
         every = ["--set", "run.checkpoint_seconds=10", "--set", f"train.epochs={epochs}"]
-        _, told = run(*train, "-v", "-o", folder / "run", *every)
-        count, share, seconds = re.search(r"(\d+) checkpoint\(s\) took ([\d.]+) % of ([\d.]+) s", told).groups()
+        _, log = run(*train, "-v", "-o", folder / "run", *every)
+        count, share, seconds = re.search(r"(\d+) checkpoint\(s\) took ([\d.]+) % of ([\d.]+) s", log).groups()
         each = float(share) / 100 * float(seconds) / max(int(count), 1)
         print(json.dumps({
             "case": "checkpoints", "parameters": 57392, "epochs": epochs, "checkpoints": int(count), "every_s": 10,

@@ -1,10 +1,10 @@
-"""Time and memory to catalogue many files: metadata alone, no rows.
+"""Measures time and memory to catalogue many files: metadata alone, no rows.
 
     /tmp/reading/bin/python bench/scale.py --program target/release/taiga-flow FOLDER
 
-Makes 1000 event files of 10⁵ rows each in FOLDER (their values compress to little), runs
-`taiga-flow check --quick` on the folder, and prints one JSON object: rows, seconds, and
-the peak of resident memory.
+Makes 1000 event files of 10⁵ rows each in FOLDER (their values compress well), runs
+`taiga-flow check --quick` on the folder, and prints one JSON object: rows, seconds, and the
+peak of resident memory.
 """
 
 import argparse
@@ -43,10 +43,10 @@ for number in range(options.files):
 
 started = time.perf_counter()
 command = [options.program, "check", "--quick", "--json", str(options.folder)]
-told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 print(json.dumps({
-    "files": len(told["files"]), "rows": told["rows"], "bytes": told["bytes"],
+    "files": len(report["files"]), "rows": report["rows"], "bytes": report["bytes"],
     "seconds": seconds, "peak_bytes": peak, "load": os.getloadavg()[0],
 }))

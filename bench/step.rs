@@ -1,9 +1,8 @@
-//! Where the time of a training step goes: order and gathering of events, gradient,
-//! reduction over ranks, update, packing of the new weights.
+//! Measures the parts of a training step: order and gathering of events, gradient, reduction over
+//! ranks, update, packing of the new weights.
 //!
-//! `cargo bench --bench step` trains on simulated events in memory with one rank and
-//! prints one JSON object: seconds per step of each part, and the share of all that is
-//! not the gradient.
+//! `cargo bench --bench step` trains on simulated events in memory with one rank and prints one
+//! JSON object: seconds per step of each part, and the share of all parts except the gradient.
 
 use serde_json::json;
 use std::time::{Duration, Instant};

@@ -1,12 +1,12 @@
-//! Events per second of the CPU engine, and the share of the machine's peak it reaches.
+//! Measures events per second of the CPU engine, and their share of the peak of the machine.
 //!
-//! `cargo bench --bench throughput` prints one JSON object per line. All cases and the
-//! peak are measured in turn, several times over, and medians are printed: machines are
-//! noisy, and what is compared must be measured together. A training step is gradient,
-//! exact sum, update and the packing of the new weights.
+//! `cargo bench --bench throughput` prints one JSON object per line. All cases and the peak
+//! alternate, for several rounds, and medians are printed: machines are noisy, so compared values
+//! must be measured together. A training step is gradient, exact sum, update and the packing of the
+//! new weights.
 //!
-//! Options after `--` choose cases, so that another program can measure in turn with
-//! this one: `cargo bench --bench throughput -- --case train --threads 2 --rounds 1`.
+//! Options after `--` choose cases, so that another program can alternate with this one: `cargo
+//! bench --bench throughput -- --case train --threads 2 --rounds 1`.
 
 mod peak;
 
@@ -26,19 +26,19 @@ use taiga_flow_gpu::spec::FlowSpec;
 /// Shortest measurement of a case in a round.
 const SLICE: Duration = Duration::from_millis(400);
 
-/// Which cases to measure; without options all of them.
+/// Selection of cases; without options all of them.
 #[derive(Parser)]
 struct Options {
     /// Only this case
     #[arg(long, value_parser = ["score", "train"])]
     case: Option<String>,
-    /// Only on so many threads, with the widest instruction set
+    /// Only on this number of threads, with the widest instruction set
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Turns of all cases; medians over them are printed
+    /// Number of rounds of all cases; medians over them are printed
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// What `cargo bench` adds; means nothing
+    /// Added by `cargo bench`; ignored
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -152,7 +152,7 @@ fn main() -> Result<()> {
         for (name, batch) in [("score", 65_536), ("train", 8192)] {
             for spec in [&reference, &deep] {
                 let wanted = options.case.as_deref().is_none_or(|only| only == name);
-                // Comparisons are of the reference network; the deep one has no AVX2 figure.
+                // Comparisons use the reference network; the deep one has no AVX2 value.
                 let deep_too = options.case.is_none() && isa == best;
                 if wanted && (spec == &reference || deep_too) {
                     cases.push(Case::new(name, spec.clone(), batch, threads, isa)?);

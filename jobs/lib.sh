@@ -1,5 +1,5 @@
-# What the job scripts share: starting ranks, waiting for them, and going on by themselves
-# after a stop. To be sourced; settings stand in env.sh beside it.
+# Functions of the job scripts: start ranks, wait for them, and requeue the job after a stop. Source
+# this file; settings are in env.sh in the same folder.
 
 say() { printf '%s %s: %s\n' "$(date +%Y-%m-%dT%H:%M:%S)" "${SLURM_JOB_NAME:-job}" "$*"; }
 fail() { say "$*" >&2; exit 2; }
@@ -8,11 +8,11 @@ source "$TAIGA_FLOW_JOBS/env.sh"
 command -v "$TAIGA_FLOW_PROGRAM" >/dev/null ||
     fail "no program '$TAIGA_FLOW_PROGRAM' on $(uname -n): set TAIGA_FLOW_PROGRAM in $TAIGA_FLOW_JOBS/env.sh to a path that all nodes see"
 
-# What env.sh sets is for the ranks too, also after `sbatch --export=NONE`.
+# Settings of env.sh also apply to the ranks, also after `sbatch --export=NONE`.
 export SLURM_EXPORT_ENV=ALL TAIGA_FLOW_JOBS
 
-# Arguments for a device and threads, after what Slurm has given. Where GPUs were asked for,
-# the job insists on them: a silent fall back to the processor would waste them.
+# Prints the options for device and threads, from the allocation of Slurm. If GPUs were allocated,
+# the job requires them: a fallback to the processor would waste them.
 hardware() {
     local engine=${TAIGA_FLOW_ENGINE:-}
     [ -n "$engine" ] || [ -z "${SLURM_GPUS_ON_NODE:-}${SLURM_JOB_GPUS:-}" ] || engine=cuda
@@ -20,17 +20,17 @@ hardware() {
     [ -z "$engine" ] || printf '%s\n' --engine "$engine"
 }
 
-# Runs the program over the ranks of the job (on_ranks) or as one process (alone), with its
-# outputs in the folder OUTPUT, and decides what follows. PRODUCT is what stands in OUTPUT
-# when all is done. Does not return.
+# Runs the program over the ranks of the job (on_ranks) or as one process (alone), with its outputs
+# in the folder OUTPUT, and decides how to continue. PRODUCT is the file in OUTPUT that exists when
+# all work is done. Does not return.
 #
 #   on_ranks OUTPUT PRODUCT COMMAND…
 on_ranks() {
     local launch
     begun=$3
     read -ra launch <<<"$TAIGA_FLOW_LAUNCH"
-    # srun no longer takes the number of cores per task from the job (since Slurm 22.05), and
-    # would wait for the others where one rank has failed.
+    # Since Slurm 22.05 srun does not take the number of cores per task from the job. Without
+    # --kill-on-bad-exit it would wait for the other ranks after one has failed.
     [ "${launch[0]}" != srun ] ||
         launch+=(--kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}")
     supervise "$1" "$2" "${launch[@]}" "$TAIGA_FLOW_PROGRAM" "${@:3}"
@@ -41,14 +41,15 @@ alone() {
     supervise "$1" "$2" "$TAIGA_FLOW_PROGRAM" "${@:3}"
 }
 
-# Whether the command keeps what an earlier start has finished; the others begin again.
+# Succeeds if the command keeps finished work of an earlier start; other commands start from
+# scratch.
 keeps() { [[ $begun == train || $begun == score || $begun == sweep || $begun == extract ]]; }
 
 supervise() {
     local output=$1 product=$2 status child marker since tries=3
     ending= requeued=
     shift 2
-    # A later start resumes what it keeps, and replaces the rest only if this job has written it.
+    # A later start resumes kept work, and replaces other outputs only if this job has written them.
     if [ "${TAIGA_FLOW_RESTARTED:-${SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then
         local word words=()
         for word in "$@"; do
@@ -65,12 +66,12 @@ supervise() {
     export TAIGA_FLOW_NOTE
     # Next to the outputs: the file system that rank 0 writes to, wherever it runs.
     marker=$(mktemp -p "$(existing "$output")" .taiga-flow-job.XXXXXX 2>/dev/null || mktemp) ||
-        fail "no temporary file can be made for the state of the job"
-    # The program makes this file when its ranks are connected.
+        fail "cannot create a temporary file for the state of the job"
+    # The program creates this file when its ranks are connected.
     export TAIGA_FLOW_STARTED=$marker.started
     trap 'rm -f "$marker" "$TAIGA_FLOW_STARTED"; drop_note "$output"' EXIT
-    # Slurm signals ranks by itself; a signal to this shell alone is handed on. SIGTERM is a
-    # cancellation or a preemption, after which Slurm knows better than we whether to go on.
+    # Slurm signals the ranks itself; a signal to this shell alone is forwarded. SIGTERM is a
+    # cancellation or a preemption, after which Slurm decides whether to restart the job.
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
     trap 'kill -USR2 "$child" 2>/dev/null' USR2
     trap 'ending=1; [ -n "${SLURM_JOB_ID:-}" ] || kill -TERM "$child" 2>/dev/null' TERM
@@ -78,7 +79,7 @@ supervise() {
         say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-$(uname -n)}: $*"
         since=$SECONDS
         rm -f "$TAIGA_FLOW_STARTED"
-        # In the background: only a shell that waits hears signals at once.
+        # In the background: only a waiting shell handles signals at once.
         "$@" &
         child=$!
         while :; do
@@ -93,7 +94,7 @@ supervise() {
         wait "$!"
     done
     if [ "$status" -eq 0 ] && ! started "$output/$product"; then
-        say "the program was not started; $output/$product, if there, is of an earlier job"
+        say "the program was not started; $output/$product, if present, belongs to an earlier job"
         status=1
     fi
     [ "$status" -ne 0 ] || [ -e "$output/$product" ] || status=1
@@ -103,19 +104,20 @@ supervise() {
     fi
     say "ended with exit code $status"
     if ! keeps && [ "$status" -eq $((128 + $(kill -l USR1))) ]; then
-        say "the time limit is near, and '$begun' keeps nothing of what it has done: submit it with a longer --time"
+        say "the time limit is near, and '$begun' cannot resume: submit it with a longer --time"
         exit "$status"
     fi
-    # Codes of the program: 75 stopped with a checkpoint, 5 a rank or the disk is gone; 1 is
-    # srun's when a node fails, above 128 something was killed.
+    # Exit codes of the program: 75 stopped with a checkpoint, 5 a rank or the disk is lost. 1 is
+    # the code of srun when a node fails; above 128 a process was killed.
     if [ -z "$ending" ] && [[ $status -eq 75 || $status -eq 5 || $status -eq 1 || $status -gt 128 ]]; then
-        go_on "$output" "$marker" "$status"
+        requeue_or_submit "$output" "$marker" "$status"
     fi
     exit "$status"
 }
 
-# Name of the note that there were no outputs at the first start of this job: what a later start
-# finds then is of this job. The note is next to the output, and goes with the job.
+# Prints the name of a note that there were no outputs at the first start of this job: outputs that
+# a later start finds belong to this job. The note is next to the output and is removed with the
+# job.
 note_name() {
     printf '.taiga-flow-job-%s\n' "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 }
@@ -137,47 +139,46 @@ find_note() { # OUTPUT
     done
 }
 
-# Removes the note, but where Slurm may start a job again whose outputs are there.
+# Removes the note, unless Slurm may restart a job that has outputs.
 drop_note() { # OUTPUT
     [ -n "${TAIGA_FLOW_NOTE:-}" ] || return 0
     [ -n "${ending:-}${requeued:-}" ] && holds_outputs "$1" || rm -f "$TAIGA_FLOW_NOTE"
 }
 
-# Whether there is a file below a folder that a command may have written.
+# Succeeds if there is a file below a folder that a command may have written.
 holds_outputs() { # OUTPUT
     [ -n "$(find "$1" -type f \( -name '*.json' -o -name '*.html' -o -name '*.h5' -o -name '*.csv' \) -print -quit 2>/dev/null)" ]
 }
 
-# Whether ranks have run at all. srun reports success where it could launch no task, and
-# kills the others where it could launch some: both pass (a node still busy with the last
-# step of this job).
+# Succeeds if ranks have run. srun reports success if it could launch no task, and kills the others
+# if it could launch only some. Both happen on a node still busy with the last step of this job.
 launched() { # STATUS PRODUCT SECONDS
     [ "$1" -eq 0 ] && ! started "$2" && return 1
     [ "$1" -gt 128 ] && [ "$3" -lt 10 ] && return 1
     return 0
 }
 
-# Whether the program was started in this attempt. A product of an earlier job does not tell,
-# nor does its age: a command that finds all done writes nothing. A new product does.
+# Succeeds if the program was started in this attempt. A product of an earlier job proves nothing,
+# nor does its age: a command that finds all work done writes nothing. A new product does.
 started() { # PRODUCT
     [ -e "$TAIGA_FLOW_STARTED" ] || [ "$1" -nt "$marker" ]
 }
 
-# The folder next to an output, or the nearest one above it that is there.
+# Prints the folder that contains an output, or its nearest existing parent.
 existing() { # OUTPUT
     local folder=$1
     while folder=$(dirname "$folder") && [ ! -d "$folder" ]; do :; done
     cd "$folder" && pwd
 }
 
-# Puts this job back into the queue, as often as TAIGA_FLOW_RESTARTS says, if something was
-# gained since it started: a job that fails at once must not do so for ever.
-go_on() {
+# Requeues this job, at most TAIGA_FLOW_RESTARTS times, if it has made progress since its start: a
+# job that fails at once must not be repeated indefinitely.
+requeue_or_submit() {
     local output=$1 marker=$2 status=$3 done_before=${TAIGA_FLOW_RESTARTED:-${SLURM_RESTART_COUNT:-0}}
     [ -n "${SLURM_JOB_ID:-}" ] || return 0
     local gained
     gained=$(find "$output" \( -name manifest.json -path '*/step-*' -o -name '*.h5' \) -newer "$marker" -print -quit 2>/dev/null)
-    # A file that ended its reader is known now: the next start leaves it out.
+    # A file that ended its reader is recorded: the next start skips it.
     [ -n "$gained" ] || gained=$(find "$output/ledger" -name '*.reading' -newer "$marker" \
         -exec sh -c 'read -r line <"$1"; case $line in *\"probed\":true*) false ;; *\"output\"*) ;; *) false ;; esac' sh {} ';' \
         -print -quit 2>/dev/null)
@@ -192,21 +193,21 @@ go_on() {
     local job=$SLURM_JOB_ID
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     if [ -z "${TAIGA_FLOW_RESTARTED:-}" ] && scontrol requeue "$job" 2>/dev/null; then
-        say "put back into the queue, to go on"
+        say "put back into the queue, to resume"
         requeued=1
         rm -f "$marker" "$TAIGA_FLOW_STARTED"
-        # Slurm ends this script, after its KillWait. An exit of its own, also by SIGTERM, can count
-        # as the end of the job.
+        # Slurm ends this script, after its KillWait. If the script exits itself, also by SIGTERM,
+        # this can count as the end of the job.
         trap '' TERM
         sleep 60
         return 0
     fi
-    follow_up "$done_before" "$job"
+    submit_successor "$done_before" "$job"
 }
 
-# Where jobs may not be requeued: another job like this one, when this one is over. Jobs that
-# wait for this one wait for that one then.
-follow_up() {
+# For jobs that may not be requeued: submits a successor that starts when this job is over. Jobs
+# that wait for this job then wait for the successor.
+submit_successor() {
     local job=$2 facts limit next waiting options=()
     facts=$(scontrol show job "$job" --oneliner | head -1)
     fact() { sed -n "s/.* $1=\([^ ]*\).*/\1/p" <<<"$facts"; }
@@ -218,7 +219,7 @@ follow_up() {
     [ -z "${SLURM_MEM_PER_CPU:-}" ] || options+=(--mem-per-cpu="$SLURM_MEM_PER_CPU")
     [ -z "${SLURM_MEM_PER_NODE:-}" ] || options+=(--mem="$SLURM_MEM_PER_NODE")
     [ -z "${SLURM_GPUS_ON_NODE:-}" ] || options+=(--gpus-per-node="$SLURM_GPUS_ON_NODE")
-    # Arrays have no follow-up job of one element that knows its number.
+    # The successor of an array element must keep its number.
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
         options+=(--array="$SLURM_ARRAY_TASK_ID")
         export SHARDS=${SHARDS:-$SLURM_ARRAY_TASK_COUNT}
@@ -226,14 +227,14 @@ follow_up() {
     export TAIGA_FLOW_RESTARTED=$(($1 + 1))
     requeued=1
     if ! next=$(sbatch --parsable "${options[@]}" "$0" "${arguments[@]}"); then
-        say "this job cannot be requeued, and no job could be submitted to go on: submit it again"
+        say "this job cannot be requeued, and no successor could be submitted: submit it again"
         return 0
     fi
-    say "this job cannot be requeued: job $next goes on"
+    say "this job cannot be requeued: job $next resumes it"
     squeue --noheader --user="$(id -un)" --format='%i %E' 2>/dev/null |
         while read -r waiting dependency; do
             [[ "$dependency" =~ (afterok|afterany):${SLURM_JOB_ID}([^0-9]|$) && $waiting != "$next" ]] || continue
             scontrol update jobid="$waiting" dependency="${BASH_REMATCH[1]}:$next" &&
-                say "job $waiting waits for job $next now"
+                say "job $waiting now waits for job $next"
         done
 }

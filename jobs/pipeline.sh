@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way as dependent jobs: extract → train → evaluate → score → season.
+# All steps as dependent jobs: extract → train → evaluate → score → season.
 #
 #   CONFIG=study.toml WORK=/project/study ARCHIVE=/data/season bash jobs/pipeline.sh
 #
@@ -8,21 +8,21 @@
 # | CONFIG    | configuration of the training                                              |
 # | WORK      | folder of all outputs: hillas/, run/, run/evaluation/, scores/, season/     |
 # | ARCHIVE   | event files to score, or a folder of them                                  |
-# | IMAGES    | camera images in place of ARCHIVE: extracted into WORK/hillas first        |
+# | IMAGES    | camera images instead of ARCHIVE: extracted into WORK/hillas first         |
 # | EXTRACT   | options of `taiga-flow extract`                                            |
 # | GAMMA, HADRON | labelled files to evaluate on, by class; without them the test part     |
 # |           | of LABELLED (files with a class column); without any no evaluation         |
 # | RANKS     | ranks of training and scoring (4)                                          |
-# | SHARDS    | above 1: scoring as an array of so many jobs, without MPI                  |
+# | SHARDS    | above 1: scoring as an array of this many jobs, without MPI                |
 # | SCORE     | options of `taiga-flow score`, such as -c configs/score/archive.toml       |
-# | SEASON    | options of `taiga-flow season`, at least a blank; without it no season. It |
+# | SEASON    | options of `taiga-flow season`, or a blank; if unset, no season. A season  |
 # |           | needs scores at several positions: SCORE                                   |
-# | ALLOW_FAILED | files that may fail (0): up to so many bad files are named and left out, |
-# |           | by extraction, scoring and season alike, and do not stop what follows      |
+# | ALLOW_FAILED | files that may fail (0): up to this many are listed and excluded by     |
+# |           | extraction, scoring and season, and do not stop the following jobs         |
 # | GPUS, NODES | of training and scoring: GPUs per node, and nodes (see submit.sh)        |
 #
-# Each job waits for the success of the one before. Jobs that stop early go on by
-# themselves, and the following ones wait for that. Prints the jobs' names and numbers.
+# Each job waits for the success of the previous one. Jobs that stop early are resumed
+# automatically, and the following ones wait for them. Prints the names and numbers of the jobs.
 set -euo pipefail
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${CONFIG:?the configuration of the training}" "${WORK:?the folder of all outputs}"
@@ -32,14 +32,14 @@ allow=()
 [ "$ALLOW_FAILED" -eq 0 ] || allow=(--allow-failed "$ALLOW_FAILED")
 mkdir -p "$WORK"
 after=
-# With GPUs submit.sh counts the ranks.
+# With GPUs submit.sh sets the number of ranks.
 tasks=(--ntasks="$RANKS")
 [ -z "${GPUS:-}" ] || tasks=(--nodes="${NODES:-1}")
 
 submit() { # NAME [sbatch options] SCRIPT ARGUMENTS…
     local name=$1 job
     shift
-    # A job whose predecessor has failed would wait for ever.
+    # A job whose predecessor has failed would wait indefinitely.
     job=$(bash "$folder/submit.sh" --job-name="$name" --kill-on-invalid-dep=yes --output="$WORK/%x-%j.log" \
         ${after:+--dependency=afterok:$after} "$@")
     after=${job%%;*}

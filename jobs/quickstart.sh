@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# From nothing to a trained model, scores and a report, on a Debian or Ubuntu machine with
-# a Rust toolchain:
+# Builds the program, trains a model, and writes scores and a report, on a Debian or Ubuntu machine
+# with a Rust toolchain:
 #
-#   bash jobs/quickstart.sh [FOLDER]         FOLDER: where to work, ./quickstart if not given
+#   bash jobs/quickstart.sh [FOLDER]         FOLDER: working folder, default ./quickstart
 #
-# The events are toy Monte Carlo, for trying the program out and not for physics. To run it
-# again is fine: it begins anew and replaces its own outputs in FOLDER (train, test,
-# archive, run, scores), nothing else. CARGO_TARGET_DIR is honoured.
+# The events are toy Monte Carlo, for trying the program and not for physics. Running the script
+# again starts from scratch and replaces only its own outputs in FOLDER (train, test, archive, run,
+# scores). It respects CARGO_TARGET_DIR.
 set -euo pipefail
 
 readonly TRAINING_EVENTS=150000 TEST_EVENTS=50000 ARCHIVE_EVENTS=40000 RANKS=2
@@ -14,7 +14,7 @@ readonly TRAINING_EVENTS=150000 TEST_EVENTS=50000 ARCHIVE_EVENTS=40000 RANKS=2
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'quickstart: %s\n' "$*" >&2; exit 5; }
 
-# Prints the packages that are missing. An MPI or a compiler of your own is taken as it is.
+# Prints the missing packages. An installed MPI or compiler is used unchanged.
 missing_packages() {
     local wanted=(libclang-dev libhdf5-dev) package
     command -v mpicc >/dev/null && command -v mpirun >/dev/null ||
@@ -29,13 +29,13 @@ missing_packages() {
 
 install_packages() {
     if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-        say "no apt here: MPI, libclang and HDF5 with their headers must be there already"
+        say "no apt here: MPI, libclang and HDF5 must be installed with their headers"
         return
     fi
     local packages as_root=()
     mapfile -t packages < <(missing_packages)
     if [ ${#packages[@]} -eq 0 ]; then
-        say "system packages: all there"
+        say "system packages: all installed"
         return
     fi
     say "system packages: installing ${packages[*]}"
@@ -49,8 +49,8 @@ install_packages() {
         apt-get install -y -qq --no-install-recommends "${packages[@]}"
 }
 
-# Open MPI refuses root, more ranks than cores, and to leave a rank's threads free to move,
-# unless told; as variables, because mpirun of version 4, version 5 and MPICH then all start.
+# By default Open MPI refuses root and more ranks than cores, and binds the threads of a rank.
+# Variables change this, because mpirun of versions 4 and 5 and of MPICH then all start.
 prepare_mpi() {
     if [ "$(id -u)" -eq 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -58,7 +58,7 @@ prepare_mpi() {
     export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
     export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
     export PRTE_MCA_hwloc_default_binding_policy=none
-    # Ranks that share a core and wait without yielding hold each other up.
+    # Ranks that share a core and wait without yielding delay each other.
     export OMPI_MCA_mpi_yield_when_idle=1
 }
 

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# The job scripts at work, without a cluster: brings a real Slurm of two virtual nodes up on
-# this machine (Debian or Ubuntu, as root), submits train.sbatch and score.sbatch as they are
-# but for env.sh, stops the training on the way as a time limit would, and shows what is
-# there at the end.
+# Demonstrates the job scripts without a cluster: starts a real Slurm of two virtual nodes on this
+# machine (Debian or Ubuntu, as root), submits train.sbatch and score.sbatch unchanged except for
+# env.sh, stops the training as a time limit would, and shows the outputs at the end.
 #
-#   bash jobs/slurm-demo.sh [FOLDER]         FOLDER: where to work, ./slurm-demo if not given
+#   bash jobs/slurm-demo.sh [FOLDER]         FOLDER: working folder, default ./slurm-demo
 #
-# FOLDER must be empty, new, or one that this script has worked in before (.slurm-demo marks it).
-# Everything it starts is stopped at its end. TAIGA_FLOW_PROGRAM takes a program that is built
-# already; CARGO_TARGET_DIR is honoured.
+# FOLDER must be empty, new, or one that this script has used before (.slurm-demo marks it). The
+# script stops everything it has started. TAIGA_FLOW_PROGRAM selects a program that is already
+# built; the script respects CARGO_TARGET_DIR.
 set -euo pipefail
 
 readonly TRAINING_EVENTS=100000 ARCHIVE_EVENTS=40000 EPOCHS=60 LIMIT_S=280
@@ -57,7 +56,7 @@ SECONDS=0
 
 say "a Slurm of 2 nodes with 2 cores each"
 coproc cluster { exec "$repository/tests/slurm/cluster.sh" "$folder/slurm" 2 2; }
-# Its standard input is this script's: when that ends, everything is stopped.
+# Its standard input is that of this script: when it ends, everything is stopped.
 cluster_process=$cluster_PID
 trap 'exec {cluster[1]}>&- || true; wait "$cluster_process" 2>/dev/null || true' EXIT
 read -r up <&"${cluster[0]}" || fail "it did not come up; see $folder/slurm/log"
@@ -81,8 +80,8 @@ done
 
 state() { squeue --noheader --states=all --jobs="$1" --format=%T 2>/dev/null | head -1; }
 
-# Waits for a job; one that waits after a requeue starts when its last step is out of the way
-# (Slurm itself would wait two minutes).
+# Waits for a job; one that waits after a requeue starts when its last step has ended (Slurm itself
+# would wait two minutes).
 finish() { # JOB
     local now
     while :; do

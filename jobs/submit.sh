@@ -4,7 +4,7 @@
 #   jobs/submit.sh [sbatch options] train.sbatch CONFIG RUN
 #   GPUS=4 jobs/submit.sh --nodes=2 train.sbatch CONFIG RUN      4 GPUs and 4 ranks per node
 #
-# Prints the job's number.
+# Prints the number of the job.
 set -euo pipefail
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$folder/env.sh"
@@ -19,7 +19,7 @@ if [ $# -eq 0 ] || [ ! -f "$folder/$1" ]; then
 fi
 if [ -n "${GPUS:-}" ]; then
     case " ${options[*]:-} " in *" --nodes"* | *" -N"*) ;; *) options=(--nodes=1 ${options[@]+"${options[@]}"}) ;; esac
-    # --ntasks stands in the scripts; with --ntasks-per-node it would be an upper limit.
+    # The scripts set --ntasks; together with --ntasks-per-node it would be an upper limit.
     nodes=$(printf '%s\n' "${options[@]}" | sed -n 's/^--nodes=//p' | tail -1)
     options+=(--gpus-per-node="$GPUS" --ntasks-per-node="$GPUS" --ntasks=$((GPUS * ${nodes:-1})))
     export TAIGA_FLOW_ENGINE=${TAIGA_FLOW_ENGINE:-cuda}

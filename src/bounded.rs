@@ -1,8 +1,8 @@
 //! Reads small files whole, but never more than a limit.
 //!
-//! Devices and pipes have no length: they are read up to a limit too, so that a wrong path
-//! neither fills the memory nor takes for ever. Inputs that are opened more than once must be
-//! regular files ([`refuse_irregular`]).
+//! Devices and pipes have no length: they are also read up to a limit, so that a wrong path neither
+//! fills the memory nor takes indefinitely. Inputs that are opened more than once must be regular
+//! files ([`refuse_irregular`]).
 
 use crate::error::{Fault, Result as Checked};
 use std::fs::{File, FileType};
@@ -54,7 +54,7 @@ pub fn kind_name(kind: FileType) -> &'static str {
 /// Returns the content of a file of at most `limit` bytes.
 ///
 /// # Errors
-/// What the system says; `FileTooLarge` for a longer file.
+/// The error of the system; `FileTooLarge` for a longer file.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -77,7 +77,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Returns at most the first `limit` bytes of a file.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub fn read_head(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;

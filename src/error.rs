@@ -1,8 +1,8 @@
-//! What went wrong, as data: where (file, dataset, row, column), what was
-//! expected, what was found, one line of advice, and the exit code.
+//! Errors as data: location (file, dataset, row, column), expected and found value, one line of
+//! advice, and the exit code.
 //!
-//! Every fallible function of the crate returns [`Result`]. Nothing below `main`
-//! prints an error or ends the process.
+//! Every fallible function of the crate returns [`Result`]. No code below `main` prints an error or
+//! ends the process.
 
 use std::fmt;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The kind decides the exit code; the [`Fault`] tells the user what to do.
+/// An error: its kind decides the exit code, its [`Fault`] tells the user what to do.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Wrong flags, wrong configuration, an output that already exists.
@@ -25,7 +25,7 @@ pub enum Error {
     /// MPI, device, memory or disk.
     #[error("{0}")]
     Environment(Box<Fault>),
-    /// The training cannot go on.
+    /// The training cannot continue.
     #[error("{0}")]
     Diverged(Box<Fault>),
     /// Stopped on request after a checkpoint: run the same command again.
@@ -34,13 +34,13 @@ pub enum Error {
     /// Interrupted from the keyboard.
     #[error("interrupted")]
     Interrupted,
-    /// A broken promise of our own code.
+    /// A violated invariant of this program.
     #[error("internal error: {0}")]
     Internal(Box<Fault>),
 }
 
 impl Error {
-    /// Exit code of the process, as listed in the README.
+    /// Returns the exit code of the process, as listed in `docs/src/reference/exit-codes.md`.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Internal(_) => 1,
@@ -54,8 +54,7 @@ impl Error {
         }
     }
 
-    /// The error of the kind that `code` stands for: how a failure of another
-    /// rank is told here.
+    /// Returns an error of the kind with this exit code, for the failure of another rank.
     pub fn from_code(code: u8, fault: Fault) -> Error {
         match code {
             2 => fault.usage(),
@@ -82,7 +81,7 @@ impl Error {
         }
     }
 
-    /// Whether every rank has this error: then all end in order, and one tells it.
+    /// Returns whether every rank has this error; then all ranks end in order, and one prints it.
     pub fn is_shared(&self) -> bool {
         self.fault().is_none_or(|fault| fault.shared)
     }
@@ -96,7 +95,7 @@ impl Error {
         self
     }
 
-    /// Adds the file to an error raised where its name was not known.
+    /// Adds the file to an error from code that does not know its name.
     #[must_use]
     pub fn in_file(mut self, path: &Path) -> Error {
         if let Some(fault) = self.fault_mut()
@@ -107,7 +106,7 @@ impl Error {
         self
     }
 
-    /// Adds to what was found.
+    /// Adds a text to the found value.
     #[must_use]
     pub fn add_finding(mut self, text: &str) -> Error {
         if let Some(fault) = self.fault_mut() {
@@ -131,8 +130,8 @@ impl Error {
     }
 }
 
-/// One fault, told in full. Build it with [`Fault::new`], add what is known, and
-/// turn it into an [`Error`] with [`Fault::usage`], [`Fault::input`], …
+/// Description of one fault. Build it with [`Fault::new`], add the known details, and convert it to
+/// an [`Error`] with [`Fault::usage`], [`Fault::input`], …
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fault {
     pub what: String,
@@ -143,7 +142,7 @@ pub struct Fault {
     pub expected: Option<String>,
     pub found: Option<String>,
     pub advice: Option<String>,
-    /// Every rank has this fault.
+    /// Whether every rank has this fault.
     pub shared: bool,
 }
 
@@ -235,26 +234,31 @@ pub fn path_text(path: &Path) -> String {
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
-            // Writing to a text cannot fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text
 }
 
-/// The known name nearest to a misspelt one, for messages: at most a third of its
-/// letters may differ (Levenshtein distance).
+/// Returns the known name nearest to a misspelt one, for messages: at most a third of its letters
+/// may differ (Levenshtein distance).
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = name.chars().count().div_ceil(3).max(1);
     known
         .into_iter()
-        .map(|candidate| (edit_distance(name, candidate), candidate))
+        .map(|candidate| (distance(name, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, candidate)| candidate)
 }
 
-/// Advice for a misspelt name: the nearest known one, else the list of them.
+/// Returns the Levenshtein distance of two names, ignoring case.
+fn distance(a: &str, b: &str) -> usize {
+    strsim::levenshtein(&a.to_lowercase(), &b.to_lowercase())
+}
+
+/// Returns the advice for a misspelt name: the nearest known name, otherwise the list of them.
 pub fn did_you_mean(name: &str, known: &[&str]) -> String {
     match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean '{near}'?"),
@@ -262,28 +266,12 @@ pub fn did_you_mean(name: &str, known: &[&str]) -> String {
     }
 }
 
-fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitution = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_tells_place_expectation_and_advice() {
+    fn fault_shows_place_expectation_and_advice() {
         let error = Fault::new("wrong type")
             .file("runs/a b.h5")
             .dataset("events/width")

@@ -1,5 +1,5 @@
-//! Training of normalizing flows on Hillas parameters over MPI ranks, and scoring
-//! of archives with them. `ARCHITECTURE.md` tells the layers and the promises.
+//! Training of normalizing flows on Hillas parameters over MPI ranks, and scoring of archives with
+//! them. `ARCHITECTURE.md` describes the layers and the invariants.
 
 #![cfg_attr(test, allow(clippy::float_cmp))]
 

@@ -1,4 +1,4 @@
-//! Parses, starts the world, runs, and turns the outcome into an exit code.
+//! Parses the command line, opens the communicator, runs the command, and exits with its code.
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Box::new(SingleRank)
     };
     comm::mark_start(comm.as_ref());
-    // A panic is a bug; under MPI the hook has ended all ranks before it comes here.
+    // A panic is a bug; under MPI the hook has already ended all ranks.
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli.run(comm.as_ref())));
     match outcome {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -54,7 +54,8 @@ fn lack_of_threads(text: &str) -> Error {
     Fault::new("a thread could not be started").found(text).advice(advice).environment()
 }
 
-/// An error that all ranks know ends them in order; any other one ends them at once.
+/// Prints an error and returns its exit code. An error that all ranks have ends them in order; any
+/// other one ends them at once.
 fn leave(comm: &dyn Communicator, error: &Error) -> ExitCode {
     if is_root(comm) || !error.is_shared() {
         print_error(error);
@@ -65,7 +66,7 @@ fn leave(comm: &dyn Communicator, error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// Prints an error raised before the ranks are connected; of a shared one, rank 0 does.
+/// Prints an error raised before the ranks are connected; a shared one is printed by rank 0.
 fn report(error: &Error) -> ExitCode {
     if !error.is_shared() || comm::launched_rank() == 0 {
         print_error(error);
@@ -73,12 +74,12 @@ fn report(error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// A panic is told, but for those that the GPU engine turns into errors.
+/// Prints panics, except those that the GPU engine turns into errors.
 fn report_panics() {
-    let tell = std::panic::take_hook();
+    let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panics::note(panic) {
-            tell(panic);
+            print(panic);
         }
     }));
 }
@@ -90,7 +91,7 @@ fn start_logging(cli: &Cli) {
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    // Of other crates only what went wrong.
+    // Of other crates, only errors are logged.
     let filter = format!("error,taiga_flow={level},taiga_flow_gpu={level}");
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TAIGA_FLOW_LOG", filter))
         .format(|out, record| {

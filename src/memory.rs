@@ -1,39 +1,40 @@
 //! Recognises a lack of memory: limits such as `ulimit -v` make allocations fail.
 //!
-//! Libraries report a failed allocation as anything. [`is_near_limit`] and [`is_scarce`] tell
-//! whether memory is the reason, or a damaged file. An allocation of this program that fails
-//! aborts it, as Rust's standard library does.
+//! Libraries report a failed allocation in many ways. [`is_near_limit`] and [`is_scarce`] tell a
+//! lack of memory from a damaged file. A failed allocation of this program aborts it, as in Rust's
+//! standard library.
 
-/// An allocation that fails below this many bytes is a lack of memory; no sound file needs more
-/// at a time.
+/// An allocation of this size that fails means a lack of memory; no intact file needs more at a
+/// time.
 const PROBE_BYTES: usize = 1 << 30;
-/// A process that came so near to its limit may have met it.
+/// A process this near to its limit may have reached it.
 const NEAR_BYTES: u64 = 128 << 20;
 pub const ADVICE: &str =
     "raise the limit (ulimit -v, or --mem of the job), or use fewer ranks or --threads";
 
-/// Whether an allocation fails that any sound file leaves room for.
+/// Returns whether an allocation fails that is possible after reading any intact file.
 pub fn is_scarce() -> bool {
     Vec::<u8>::new().try_reserve_exact(PROBE_BYTES).is_err()
 }
 
-/// Whether the process has come near to its limit of address space (`ulimit -v`), if it has one.
+/// Returns whether the process has come near to its limit of address space (`ulimit -v`), if it has
+/// one.
 pub fn is_near_limit() -> bool {
     let text = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}"));
-    let limits = text("limits").unwrap_or_default();
-    let limit = number_after(&limits, "Max address space");
+    let limit = text("limits").ok().and_then(|limits| number_after(&limits, "Max address space"));
     let peak = text("status").ok().and_then(|status| number_after(&status, "VmPeak:"));
     let near = |(limit, peak): (u64, u64)| limit.saturating_sub(1024 * peak) < NEAR_BYTES;
     limit.zip(peak).is_some_and(near)
 }
 
-/// The number that follows a name at the start of a line; none for "unlimited".
+/// Returns the number that follows a name at the start of a line; `None` for "unlimited".
 fn number_after(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether a panic says that no thread could be started: a lack of memory or of processes.
+/// Returns whether a panic reports that no thread could be started: a lack of memory or of
+/// processes.
 pub fn is_lack_of_threads(panic: &str) -> bool {
     panic.contains("failed to spawn thread")
 }

@@ -1,12 +1,12 @@
-//! One line of `metrics.jsonl`: what the training measured in one epoch.
+//! One line of `metrics.jsonl`: the measurements of one training epoch.
 //!
-//! Written by the training loop, read by the report. Holds no wall time, host or
-//! rank count, so that equal training writes equal bytes. A number that is not
-//! finite is written as `null` (JSON has no NaN) and comes back as NaN.
+//! The training loop writes it, the report reads it. It contains no wall time, host or number of
+//! ranks, so that equal training writes equal bytes. A number that is not finite is written as
+//! `null` (JSON has no NaN) and read as NaN.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Losses are mean negative log-likelihoods per event, in nats.
+/// Measurements of an epoch. Losses are mean negative log-likelihoods per event, in nats.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
     /// Counted from 1.
@@ -27,20 +27,20 @@ pub struct EpochMetrics {
     pub skipped_steps: u64,
     /// Training events seen in this epoch.
     pub events: u64,
-    /// The lowest held-out loss so far, of a flow.
+    /// Whether this is the lowest validation loss of a flow so far.
     pub best: bool,
-    /// The stage, where it is not the first: NLLs are then beside what it minimises.
+    /// The stage, unless it is the first one; NLLs are then additional to the minimised loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
-    /// Held-out loss of a fine-tuning.
+    /// Validation loss of a fine-tuning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,
-    /// Each flow by itself, where there are several; the NLLs above are their sums.
+    /// Each flow on its own, if there are several; the NLLs above are their sums.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flows: Vec<FlowMetrics>,
 }
 
-/// The same of one flow, on its own population.
+/// Measurements of one flow, on its own population.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowMetrics {
     pub flow: String,
@@ -50,6 +50,16 @@ pub struct FlowMetrics {
     pub validation_nll_median: Option<f64>,
 }
 
+/// Returns the epoch with the lowest validation loss; the earlier one of equals.
+pub fn best_epoch(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
+    let held_out = |m: &&EpochMetrics| m.validation_nll.is_some_and(f64::is_finite);
+    metrics.iter().filter(held_out).min_by(|a, b| {
+        let loss = |m: &EpochMetrics| m.validation_nll.unwrap_or(f64::INFINITY);
+        loss(a).total_cmp(&loss(b))
+    })
+}
+
+/// Reads a number; `null` is NaN.
 fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

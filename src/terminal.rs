@@ -1,8 +1,8 @@
 //! Writes to standard output and standard error.
 //!
-//! A closed pipe on standard output ends the output quietly; any other failed write there is
-//! an error. A failed write to standard error is ignored: the exit code still says what
-//! happened. Control characters are escaped, so that a name in a file cannot steer a terminal.
+//! A closed pipe on standard output ends the output quietly; any other failed write there is an
+//! error. A failed write to standard error is ignored, because the exit code still shows the
+//! outcome. Control characters are escaped, so that a name in a file cannot control a terminal.
 
 use crate::error::{Fault, Result};
 use std::borrow::Cow;

@@ -726,7 +726,7 @@ fn killed_overwrite_is_resumed_without_the_flag() {
 #[test]
 fn leftover_parts_are_removed_by_the_next_run() {
     let mut sequence = scripted(&[ALL]);
-    // Temporary files of another host: no process holds the lock.
+    // Temporary files of a different host: no process holds the lock.
     let names = ["manifest.json", "night-0/run-0.h5", "ledger/1-of-2.json"];
     let parts = names.map(|name| sequence.output().join(format!("{name}.0123abcd-4194305.part")));
     let own = sequence.output().join("ledger/notes.part");

@@ -30,7 +30,7 @@ fn refuse(command: &mut Command, folder: &Path, code: i32, expected: &[&str]) ->
 
 fn refused(arguments: &[OsString], folder: &Path, code: i32, expected: &[&str]) -> Outcome {
     let outcome = refuse(&mut program(arguments), folder, code, expected);
-    assert_eq!(outcome.stdout, "", "a refusal is no result");
+    assert_eq!(outcome.stdout, "", "a refused command prints no result");
     outcome
 }
 
@@ -220,9 +220,15 @@ fn invalid_configurations_are_refused() {
     let gamma = &trained().gamma;
     let output = folder.path().join("run");
     let cases: [(&str, &[&str]); 6] = [
-        ("[train]\nepoch = 3\n", &["line 24", "unknown field `epoch`", "did you mean 'epochs'?"]),
-        ("[trian]\nepochs = 3\n", &["unknown field `trian`", "did you mean 'train'?"]),
-        ("[train]\nepochs = \"three\"\n", &["line 24", "invalid type"]),
+        (
+            "[train]\nepoch = 3\n",
+            &["line 24", "unknown key `train.epoch`", "did you mean 'epochs'?"],
+        ),
+        ("[trian]\nepochs = 3\n", &["unknown key `trian`", "did you mean 'train'?"]),
+        (
+            "[train]\nepochs = \"three\"\n",
+            &["line 24", "`train.epochs` must be a whole number, found \"three\""],
+        ),
         ("[train]\nepochs = 0\n", &["train.epochs", "expected 1 or more", "found 0"]),
         ("[split]\ntrain = 0.9\n", &["split", "expected 1"]),
         ("[train\n", &["line 23"]),
@@ -235,9 +241,9 @@ fn invalid_configurations_are_refused() {
     }
     let configuration = configuration(folder.path(), gamma, "");
     let settings: [(&str, &[&str]); 4] = [
-        ("train.epoch=3", &["unknown field `epoch`", "did you mean 'epochs'?"]),
+        ("train.epoch=3", &["unknown key `train.epoch`", "did you mean 'epochs'?"]),
         ("train.epochs", &["--set", "section.key=value"]),
-        ("train.epochs=-1", &["invalid value"]),
+        ("train.epochs=-1", &["`train.epochs` must be a whole number, found -1"]),
         ("model.blocks=1000", &["blocks", "256"]),
     ];
     for (setting, expected) in settings {
@@ -256,7 +262,7 @@ fn existing_outputs_are_refused_and_unchanged() {
     let (file, table) = (at("events.h5"), at("table.csv"));
     std::fs::write(&file, "precious").expect("a file");
     std::fs::write(&table, "1,2\n").expect("a file");
-    let exists = ["events.h5", "exists already", "--overwrite"];
+    let exists = ["events.h5", "already exists", "--overwrite"];
     let simulate = arguments!["simulate", "-o", &file, "--class", "gamma", "--events", "10"];
     refused(&simulate, folder.path(), USAGE, &exists);
     refused(&arguments!["convert", &table, "-o", &file], folder.path(), USAGE, &exists);
@@ -277,7 +283,7 @@ fn existing_outputs_are_refused_and_unchanged() {
         "-o",
         &at("evaluation")
     ];
-    refused(&evaluate, folder.path(), USAGE, &["evaluation.json", "exists already"]);
+    refused(&evaluate, folder.path(), USAGE, &["evaluation.json", "already exists"]);
     let train = arguments!["train", "-c", &trained.configuration, "-o", &at("other")];
     refused(&train, folder.path(), USAGE, &["something else than a run"]);
     let run_folder = trained.run.parent().expect("a folder");
@@ -411,7 +417,7 @@ fn processes_without_mpi_world_are_refused() {
         let mut command = program(arguments);
         command.env("OMPI_COMM_WORLD_SIZE", "4").env("OMPI_ALLOW_RUN_AS_ROOT", "1");
         command.env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        let expected = ["expected 4 ranks", "found a world of 1", "advice: "];
+        let expected = ["expected 4 ranks", "found 1 in MPI_COMM_WORLD", "advice: "];
         refuse(&mut command, folder.path(), ENVIRONMENT, &expected);
     }
 }
@@ -537,7 +543,7 @@ fn files_given_twice_are_refused() {
     refused(&score, folder.path(), INPUT, &["listed twice", "other.h5"]);
 }
 
-/// A misspelt column in a file of another telescope, which is recognised by its columns.
+/// A misspelt column in a FACT file, whose schema is recognised by the columns.
 #[test]
 fn misspelt_column_of_foreign_file_is_named() {
     let folder = folder();

@@ -2,10 +2,10 @@
 //! baseline, two models on the same events, and features left out.
 
 use crate::support::{
-    Events, arguments, folder, json, program, ranks, run, seed, simulated, succeed,
-    train_on_threads, training,
+    Events, TwoClasses, arguments, json, program, ranks, run, seed, simulated, succeed,
 };
 use serde_json::Value;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::model::Model;
@@ -14,35 +14,10 @@ use taiga_flow::statistics::counts::on_off::li_ma;
 
 const SIGNIFICANCE: &str = "rule = \"significance\"\ngamma_rate_per_hour = 4.0\nbackground_rate_per_hour = 3000.0\nhours = 20.0\n";
 
-/// Toy events of both classes, and ratio models trained on them.
-struct Case {
-    folder: tempfile::TempDir,
-    events: [PathBuf; 2],
-}
-
-impl Case {
-    fn new(events: u64) -> Case {
-        let folder = folder();
-        let make =
-            |name: &str, class, seed| simulated(folder.path().join(name), class, events, seed);
-        let events =
-            [make("gamma.h5", Class::Gamma, seed()), make("hadron.h5", Class::Hadron, seed() + 1)];
-        Case { folder, events }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn configuration(&self, name: &str, calibration: &str) -> PathBuf {
-        let path = self.path(&format!("{name}.toml"));
-        let [gamma, hadron] = self.events.each_ref().map(|p| p.display().to_string());
-        let text = format!(
-            r#"
-[data]
-gamma = [{gamma:?}]
-hadron = [{hadron:?}]
-
+/// Writes the configuration of a ratio with the given `[calibration]`.
+fn configuration(case: &TwoClasses, name: &str, calibration: &str) -> PathBuf {
+    let more = format!(
+        r#"
 [features]
 columns = [
   {{ name = "width", transform = "ln", offset = 0.01 }},
@@ -71,38 +46,28 @@ learning_rate = 1e-2
 [calibration]
 {calibration}
 "#
-        );
-        std::fs::write(&path, text).expect("a configuration");
-        path
-    }
+    );
+    case.write_configuration(name, "", &more)
+}
 
-    /// Trains with the given `[calibration]`.
-    fn train(&self, name: &str, calibration: &str) -> PathBuf {
-        self.train_with(name, calibration, &[])
-    }
+/// Trains a ratio with the given `[calibration]`.
+fn train(case: &TwoClasses, name: &str, calibration: &str) -> PathBuf {
+    case.train(&configuration(case, name, calibration), &[], name, 1)
+}
 
-    fn train_with(&self, name: &str, calibration: &str, set: &[&str]) -> PathBuf {
-        let configuration = self.configuration(name, calibration);
-        let output = self.path(name);
-        let set: Vec<String> = set.iter().map(|s| (*s).to_string()).collect();
-        train_on_threads(&training(&configuration, &set, &output), 1);
-        output.join("model.safetensors")
-    }
-
-    fn evaluate(&self, model: &Path, name: &str, more: &[&str]) -> Vec<std::ffi::OsString> {
-        let [gamma, hadron] = &self.events;
-        let output = self.path(name);
-        let mut all = Vec::from(arguments!["evaluate", "-m", model, gamma, hadron, "-o", &output]);
-        all.extend(more.iter().map(std::ffi::OsString::from));
-        all
-    }
+fn evaluate(case: &TwoClasses, model: &Path, name: &str, more: &[&str]) -> Vec<OsString> {
+    let [gamma, hadron] = &case.events;
+    let output = case.at(name);
+    let mut all = Vec::from(arguments!["evaluate", "-m", model, gamma, hadron, "-o", &output]);
+    all.extend(more.iter().map(OsString::from));
+    all
 }
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("a number in place of {value}"))
 }
 
-fn refused(command: &[std::ffi::OsString], part: &str) {
+fn refused(command: &[OsString], part: &str) {
     let outcome = run(&mut program(command));
     assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
     assert!(outcome.stderr.contains(part), "'{part}' is not in: {}", outcome.stderr);
@@ -110,15 +75,15 @@ fn refused(command: &[std::ffi::OsString], part: &str) {
 
 #[test]
 fn significance_rule_is_in_card_scan_and_page() {
-    let case = Case::new(8000);
-    let model = case.train("significance", SIGNIFICANCE);
+    let case = TwoClasses::new(8000);
+    let model = train(&case, "significance", SIGNIFICANCE);
     let threshold = Model::load(&model).expect("a model").0.card.threshold.expect("a threshold");
     let Rule::Significance(o) = threshold.rule else { panic!("{threshold:?}") };
     assert_eq!(o.off_positions, 5);
     assert!(o.gammas_inside > 0.1 && o.gammas_inside < 1.0, "{o:?}");
     assert!(o.hadrons_inside > 0.1 && o.hadrons_inside < 1.0, "{o:?}");
 
-    let evaluation = json(&case.evaluate(&model, "own", &[]));
+    let evaluation = json(&evaluate(&case, &model, "own", &[]));
     let points = evaluation["scan"]["points"].as_array().expect("points").clone();
     assert!((8..=20).contains(&points.len()), "{}", points.len());
     let own: Vec<&Value> = points.iter().filter(|p| p["own"] == true).collect();
@@ -138,11 +103,11 @@ fn significance_rule_is_in_card_scan_and_page() {
     let best = points.iter().map(|p| number(&p["expected"]["significance"])).fold(0.0, f64::max);
     assert!(sigma > 0.8 * best, "{sigma} of {best}");
 
-    let page = std::fs::read_to_string(case.path("own").join("report.html")).expect("a page");
+    let page = std::fs::read_to_string(case.at("own").join("report.html")).expect("a page");
     assert!(page.contains("Scan over thresholds") && page.contains("N_off"), "no scan");
     let more = ["--gamma-rate", "2", "--background-rate", "100", "--hours", "5"];
     let more = [&more[..], &["--off-positions", "3", "--overwrite"]].concat();
-    let report = succeed(&mut ranks(2, &case.evaluate(&model, "own", &more))).stdout;
+    let report = succeed(&mut ranks(2, &evaluate(&case, &model, "own", &more))).stdout;
     assert!(
         report.contains("2 gammas and 100 background events per hour in 5 h, 3 OFF"),
         "{report}"
@@ -152,13 +117,13 @@ fn significance_rule_is_in_card_scan_and_page() {
 
 #[test]
 fn rates_without_use_or_missing_are_refused() {
-    let case = Case::new(200);
+    let case = TwoClasses::new(200);
     let train = |name: &str, calibration: &str| {
-        let configuration = case.configuration(name, calibration);
-        arguments!["train", "-c", &configuration, "-o", case.path(name)].to_vec()
+        let configuration = configuration(&case, name, calibration);
+        arguments!["train", "-c", &configuration, "-o", case.at(name)].to_vec()
     };
     refused(&train("lacking", "rule = \"significance\"\nhours = 3.0\n"), "lacks a rate");
-    refused(&train("unused", "rule = \"largest-q\"\nhours = 3.0\n"), "without a use");
+    refused(&train("unused", "rule = \"largest-q\"\nhours = 3.0\n"), "are not used");
     refused(
         &train("negative", &SIGNIFICANCE.replace("4.0", "-4.0")),
         "calibration.gamma_rate_per_hour",
@@ -167,23 +132,23 @@ fn rates_without_use_or_missing_are_refused() {
         &train("many", &format!("{SIGNIFICANCE}off_positions = 0\n")),
         "calibration.off_positions is out of range",
     );
-    let model = case.path("none");
-    refused(&case.evaluate(&model, "a", &["--hours", "3"]), "--gamma-rate, --background-rate");
+    let model = case.at("none");
+    refused(&evaluate(&case, &model, "a", &["--hours", "3"]), "--gamma-rate, --background-rate");
     let wrong = ["--gamma-rate", "1", "--background-rate", "0", "--hours", "3"];
-    refused(&case.evaluate(&model, "b", &wrong), "--background-rate is out of range");
+    refused(&evaluate(&case, &model, "b", &wrong), "--background-rate is out of range");
 }
 
 #[test]
 fn largest_q_limited_by_hadrons_is_reported() {
     // Gammas point at the source and hadrons do not, so Q rises with the threshold until some
     // forty held-out hadrons limit it. The rule is written with '_'.
-    let case = Case::new(1500);
+    let case = TwoClasses::new(1500);
     let mut gammas = Events::read(&case.events[0]);
     gammas.feature("alpha").iter_mut().for_each(|alpha| *alpha *= 0.02);
     std::fs::remove_file(&case.events[0]).expect("removed");
     gammas.write(&case.events[0]);
-    let configuration = case.configuration("limited", "rule = \"largest_q\"");
-    let output = case.path("limited");
+    let configuration = configuration(&case, "limited", "rule = \"largest_q\"");
+    let output = case.at("limited");
     let mut command = arguments!["train", "-c", &configuration, "-o", &output].to_vec();
     let more = ["train.epochs=10", "split.train=0.82", "split.validation=0.03", "split.test=0.15"];
     for assignment in more {
@@ -196,23 +161,23 @@ fn largest_q_limited_by_hadrons_is_reported() {
     assert!((10..20).contains(&hadrons), "{hadrons}");
     let limit = format!("limited by {hadrons} held-out hadrons");
     assert!(printed.stdout.contains(&limit) && printed.stderr.contains(&limit), "{printed:?}");
-    let report = succeed(&mut program(&case.evaluate(&model, "evaluation", &[]))).stdout;
+    let report = succeed(&mut program(&evaluate(&case, &model, "evaluation", &[]))).stdout;
     assert!(report.contains(&limit), "{report}");
-    let page = std::fs::read_to_string(case.path("evaluation").join("report.html"));
+    let page = std::fs::read_to_string(case.at("evaluation").join("report.html"));
     assert!(page.expect("a page").contains(&limit));
 }
 
 #[test]
 fn standard_cuts_are_compared_event_by_event() {
-    let case = Case::new(8000);
-    let model = case.train("cuts", "rule = { gamma-efficiency = 0.8 }");
-    let command = case.evaluate(&model, "one", &["--baseline", "cuts", "--part", "all"]);
+    let case = TwoClasses::new(8000);
+    let model = train(&case, "cuts", "rule = { gamma-efficiency = 0.8 }");
+    let command = evaluate(&case, &model, "one", &["--baseline", "cuts", "--part", "all"]);
     let printed = succeed(&mut program(&command)).stdout;
     assert!(
         printed.contains("TAIGA's standard cuts") && printed.contains("by DISP from alpha"),
         "{printed}"
     );
-    let text = std::fs::read_to_string(case.path("one").join("evaluation.json"));
+    let text = std::fs::read_to_string(case.at("one").join("evaluation.json"));
     let evaluation: Value = serde_json::from_str(&text.expect("an evaluation")).expect("JSON");
     let cuts = &evaluation["baseline_cuts"];
     // The cuts computed by hand, with θ² of the nearer of the two points on the axis.
@@ -257,10 +222,10 @@ fn standard_cuts_are_compared_event_by_event() {
         number(&cuts["model"]["quality"]["value"]) - number(&cuts["selected"]["quality"]["value"]);
     assert!((number(&cuts["difference"]["value"]) - difference).abs() < 1e-9, "{cuts}");
     assert!(number(&cuts["difference"]["error"]) > 0.0, "{cuts}");
-    let page = std::fs::read_to_string(case.path("one").join("report.html")).expect("a page");
+    let page = std::fs::read_to_string(case.at("one").join("report.html")).expect("a page");
     assert!(page.contains("Q of the model is"), "no baseline");
-    let command = case.evaluate(&model, "two", &["--baseline", "cuts", "--part", "all"]);
-    let over_ranks = json_of(&mut ranks(3, &command), &case.path("two"));
+    let command = evaluate(&case, &model, "two", &["--baseline", "cuts", "--part", "all"]);
+    let over_ranks = json_of(&mut ranks(3, &command), &case.at("two"));
     assert_eq!(&over_ranks["baseline_cuts"], cuts);
 }
 
@@ -273,28 +238,33 @@ fn json_of(command: &mut std::process::Command, output: &Path) -> Value {
 
 #[test]
 fn two_models_have_paired_differences() {
-    let case = Case::new(6000);
+    let case = TwoClasses::new(6000);
     let models = [
-        case.train("a", "rule = { gamma-efficiency = 0.8 }"),
-        case.train_with("b", "rule = { hadron-survival = 0.1 }", &["train.seed=2"]),
+        train(&case, "a", "rule = { gamma-efficiency = 0.8 }"),
+        case.train(
+            &configuration(&case, "b", "rule = { hadron-survival = 0.1 }"),
+            &["train.seed=2"],
+            "b",
+            1,
+        ),
     ];
     // Events that neither model was trained on.
-    let fresh = |name: &str, class, seed| simulated(case.path(name), class, 5000, seed);
+    let fresh = |name: &str, class, seed| simulated(case.at(name), class, 5000, seed);
     let events = [
         fresh("new-gamma.h5", Class::Gamma, seed() + 7),
         fresh("new-hadron.h5", Class::Hadron, seed() + 8),
     ];
     let [gamma, hadron] = &events;
-    let score = case.path("score.toml");
+    let score = case.at("score.toml");
     std::fs::write(&score, "[score]\ncolumns = [\"score\", \"pass\"]\n").expect("written");
     let mut evaluations = Vec::new();
     for (model, name) in models.iter().zip(["a", "b"]) {
-        let scores = case.path(&format!("scores-{name}"));
+        let scores = case.at(&format!("scores-{name}"));
         json(&arguments!["score", "-m", model, "-o", &scores, "-c", &score, gamma, hadron]);
-        let output = case.path(&format!("evaluation-{name}"));
+        let output = case.at(&format!("evaluation-{name}"));
         evaluations.push(json(&arguments!["evaluate", "-m", model, gamma, hadron, "-o", &output]));
     }
-    let (a, b, output) = (case.path("scores-a"), case.path("scores-b"), case.path("compared"));
+    let (a, b, output) = (case.at("scores-a"), case.at("scores-b"), case.at("compared"));
     let command = arguments!["compare", &a, &b, "-o", &output];
     let comparison = json(&command);
     let labelled = &comparison["labelled"];
@@ -318,7 +288,7 @@ fn two_models_have_paired_differences() {
     let text = std::fs::read_to_string(output.join("comparison.json")).expect("a comparison");
     let again: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(&again["labelled"], labelled, "the same on any ranks");
-    let page = case.path("page.html");
+    let page = case.at("page.html");
     succeed(&mut program(&arguments!["report", &output, "-o", &page]));
     let page = std::fs::read_to_string(&page).expect("a page");
     assert!(page.contains("ΔAUC") && page.contains("ΔQ"), "no differences");
@@ -326,9 +296,9 @@ fn two_models_have_paired_differences() {
 
 #[test]
 fn features_are_left_out_one_by_one_with_seeds() {
-    let case = Case::new(3000);
-    let configuration = case.configuration("left-out", "");
-    let output = case.path("sweep");
+    let case = TwoClasses::new(3000);
+    let configuration = configuration(&case, "left-out", "");
+    let output = case.at("sweep");
     let command = arguments![
         "sweep",
         "-q",
@@ -374,22 +344,22 @@ fn features_are_left_out_one_by_one_with_seeds() {
     let again = succeed(&mut program(&command)).stdout;
     assert!(again.contains("cannot be compared"), "{again}");
     assert!(again.contains("AUC lost by training without a feature"), "{again}");
-    let alone = arguments!["sweep", "-c", &configuration, "-o", case.path("x")];
+    let alone = arguments!["sweep", "-c", &configuration, "-o", case.at("x")];
     refused(&alone, "--grid");
     let test = ["--leave-one-out", "--set", "split.test=0.0", "--set", "split.train=0.7"];
     let mut unlabelled = alone.to_vec();
-    unlabelled.extend(test.map(std::ffi::OsString::from));
+    unlabelled.extend(test.map(OsString::from));
     refused(&unlabelled, "split.test above 0");
 }
 
 #[test]
 fn importance_is_called_reliance_of_the_model() {
-    let case = Case::new(2000);
-    let model = case.train("reliance", "");
-    let report = succeed(&mut program(&case.evaluate(&model, "reliance-of", &["--importance"])));
+    let case = TwoClasses::new(2000);
+    let model = train(&case, "reliance", "");
+    let report = succeed(&mut program(&evaluate(&case, &model, "reliance-of", &["--importance"])));
     assert!(report.stdout.contains("reliance of this model on"), "{}", report.stdout);
-    assert!(report.stdout.contains("not what it is worth"), "{}", report.stdout);
-    let page = std::fs::read_to_string(case.path("reliance-of").join("report.html"));
+    assert!(report.stdout.contains("not the value of the feature"), "{}", report.stdout);
+    let page = std::fs::read_to_string(case.at("reliance-of").join("report.html"));
     let page = page.expect("a page");
     assert!(page.contains("Reliance of this model") && page.contains("--leave-one-out"));
     let printed = succeed(&mut program(&arguments!["help", "evaluate"])).stdout;

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use taiga_flow::config::{self, Class};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "init",
+    "completions",
     "simulate",
     "extract",
     "anomalies",

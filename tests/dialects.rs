@@ -250,7 +250,7 @@ fn telescopes_and_portions_share_the_run_key() {
         std::fs::write(&path, table).expect("a table");
         path
     };
-    // The table of another telescope has other rows.
+    // The second telescope has a table with different rows.
     let lines: Vec<&str> = table.lines().collect();
     let other = lines[..lines.len() - 1].join("\n") + "\n";
     let first = place("IACT01/121223.05_out_hillas_14_7.0fix.csv", &table);

@@ -17,7 +17,7 @@ fn empty_events(path: &Path, like: &Path) {
     events.write(path);
 }
 
-/// Writes an image file with the first images of another one.
+/// Writes an image file with the first images of `from`.
 fn first_images(path: &Path, from: &Path, images: usize) {
     std::fs::copy(from, path).expect("a copy");
     let file = hdf5::File::open_rw(path).expect("images");

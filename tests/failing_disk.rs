@@ -301,7 +301,7 @@ fn run_with_rank_fault(
     } else {
         assert!([Some(ENVIRONMENT), Some(0)].contains(&code), "{context}");
         if code == Some(ENVIRONMENT) {
-            let named = ["disk ", "cannot write ", "no sign of life"];
+            let named = ["disk ", "cannot write ", "no heartbeat"];
             assert!(named.iter().any(|part| context.contains(part)), "{context}");
         }
     }

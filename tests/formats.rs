@@ -3,7 +3,7 @@
 //! `tests/data/version-0.1.0` has a model, a stopped run, scores and an extraction. Their inputs
 //! are simulated again here: the same seed gives the same bytes.
 
-use crate::support::{arguments, folder, hash, json, program, run, succeed};
+use crate::support::{arguments, folder, hash, json, program, succeed};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -64,47 +64,48 @@ fn stored_model_gives_the_stored_scores() {
 }
 
 #[test]
-fn stored_scores_are_verified_and_kept() {
+fn stored_scores_are_kept_and_verified() {
     let (folder, events) = scored_input();
     let output = copied("scores", folder.path());
     let before = hash(&output.join("hadron.h5"));
-    let verified = run(&mut program(&arguments!["verify", &output, &events]));
-    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
     let model = stored("model.safetensors");
     let scored = json(&arguments!["--json", "score", "-m", &model, &events, "-o", &output]);
     assert_eq!(scored["skipped"], 1, "{scored}");
     assert_eq!(hash(&output.join("hadron.h5")), before);
+    succeed(&mut program(&arguments!["verify", &output]));
 }
 
 #[test]
 fn stored_checkpoint_resumes_to_the_same_model() {
     let folder = folder();
-    let gamma = folder.path().join("gamma.h5");
-    simulate(&gamma, &["--class", "gamma", "--events", "1200", "--seed", "5"]);
-    let train = |run: &Path| {
-        let (files, config) = (format!("data.gamma=[{gamma:?}]"), stored("config.toml"));
+    let options = ["--class", "gamma", "--events", "1200", "--seed", "5"];
+    simulate(&folder.path().join("gamma.h5"), &options);
+    let config = stored("config.toml");
+    let train = |run: &str| {
         let options = ["--set", "train.epochs=4", "--set", "train.patience=0"].map(OsString::from);
-        let command = arguments!["train", "-c", config, "-o", run, "--set", files];
-        succeed(&mut program(&[&command[..], &options[..]].concat())).stderr
+        let command = arguments!["train", "-c", &config, "-o", run];
+        let mut program = program(&[&command[..], &options[..]].concat());
+        // The stored configuration has the input's name without a folder.
+        let log = succeed(program.current_dir(folder.path())).stderr;
+        (log, hash(&folder.path().join(run).join("model.safetensors")))
     };
-    let resumed = copied("stopped", folder.path());
-    let log = train(&resumed);
+    copied("stopped", folder.path());
+    let (log, resumed) = train("stopped");
     assert!(log.contains("step 1"), "{log}");
-    let whole = folder.path().join("whole");
-    train(&whole);
-    assert_eq!(hash(&resumed.join("model.safetensors")), hash(&whole.join("model.safetensors")));
+    assert_eq!(resumed, train("whole").1);
 }
 
 #[test]
-fn stored_extraction_is_verified_and_scored() {
+fn stored_extraction_is_kept_and_scored() {
     let folder = folder();
-    let images = folder.path().join("images/gamma.h5");
+    let images = folder.path().join("images");
     let options = ["--level", "images", "--class", "gamma", "--events", "6", "--seed", "3"];
-    simulate(&images, &options);
+    simulate(&images.join("gamma.h5"), &options);
     let extracted = copied("extracted", folder.path());
-    let verified =
-        run(&mut program(&arguments!["verify", &extracted, images.parent().expect("one")]));
-    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    let before = hash(&extracted.join("gamma.h5"));
+    succeed(&mut program(&arguments!["extract", "-o", &extracted, &images]));
+    assert_eq!(hash(&extracted.join("gamma.h5")), before);
+    succeed(&mut program(&arguments!["verify", &extracted]));
     let (model, scores) = (stored("model.safetensors"), folder.path().join("scores"));
     let scored = json(&arguments!["--json", "score", "-m", &model, &extracted, "-o", &scores]);
     assert_eq!(scored["rows"], 6, "{scored}");

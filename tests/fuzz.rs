@@ -6,7 +6,8 @@
 //! every run. A soak damages 2000, or as many as `TAIGA_FLOW_FUZZ` states.
 
 use crate::support::{
-    arguments, folder, print_line, program, repetitions, seed, simulated, succeed, trained,
+    arguments, folder, keep_failure, print_line, program, repetitions, seed, simulated, succeed,
+    trained,
 };
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -84,17 +85,25 @@ fn fuzz(original: &Path) -> Result<(), String> {
     let log = lines();
     let case = log.lines().rfind(|line| line.starts_with("case")).unwrap_or("at its start");
     let errors = std::fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
-    match status {
-        Some(status) if status.success() => {}
-        Some(status) => return Err(format!("{name}, {case}, seed {seed}: {status}\n{errors}")),
-        None => return Err(format!("{name}, {case}, seed {seed}: it hangs")),
+    let reason = match status {
+        Some(status) if status.success() => None,
+        Some(status) => Some(format!("{status}\n{errors}")),
+        None => Some(format!("no progress for {} s\n{errors}", LIMIT.as_secs())),
+    };
+    if let Some(reason) = reason {
+        let reason = format!("{name}, {case}, seed {seed}: {reason}");
+        let number = case.split([' ', ',']).nth(1).unwrap_or("start");
+        let input = std::fs::read(folder.path().join(name)).unwrap_or_default();
+        let kept = keep_failure(&format!("{seed}-{number}-{name}"), &input, &reason);
+        print_line(&kept);
+        return Err(format!("{kept}\n{reason}"));
     }
     print_line(&format!("fuzz: {name}, seed {seed}: {}", log.lines().last().unwrap_or_default()));
     Ok(())
 }
 
 #[test]
-#[ignore = "started by the tests beside it"]
+#[ignore = "a child process of the other tests of this file"]
 fn reader_process() {
     let Ok(job) = std::env::var(JOB) else { return };
     let words: Vec<&str> = job.lines().collect();

@@ -7,7 +7,8 @@ use crate::support::{
 use std::path::{Path, PathBuf};
 use taiga_flow::model::Model;
 
-struct Case {
+/// A file of gamma images.
+struct GammaImages {
     folder: tempfile::TempDir,
     gamma: PathBuf,
 }
@@ -20,12 +21,12 @@ fn simulate(path: &Path, class: &str, images: u64, seed: u64) {
     ]));
 }
 
-impl Case {
-    fn new(images: u64) -> Case {
+impl GammaImages {
+    fn new(images: u64) -> GammaImages {
         let folder = folder();
         let gamma = folder.path().join("gamma.h5");
         simulate(&gamma, "gamma", images, seed());
-        Case { folder, gamma }
+        GammaImages { folder, gamma }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -109,7 +110,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 #[test]
 fn each_kind_changes_images_as_expected() {
-    let case = Case::new(3000);
+    let case = GammaImages::new(3000);
     let own = case.extract(&case.gamma, "own");
     let of = |path: &Path, name: &str| column(path, name);
     let made = |way: &str| {
@@ -164,7 +165,7 @@ fn each_kind_changes_images_as_expected() {
 
 #[test]
 fn image_bytes_depend_only_on_the_seed() {
-    let case = Case::new(2500);
+    let case = GammaImages::new(2500);
     let one = case.make("one", &["--threads", "1"]);
     assert_eq!(hash(&case.make("two", &["--threads", "2"])), hash(&one));
     assert_ne!(hash(&case.make("other", &["--seed", "2"])), hash(&one));
@@ -184,7 +185,7 @@ fn image_bytes_depend_only_on_the_seed() {
 
 #[test]
 fn unsuitable_images_and_mixes_are_refused() {
-    let case = Case::new(60);
+    let case = GammaImages::new(60);
     let refused = |more: &[&str], code: i32, expected: &str| {
         let output = case.path("refused");
         let mut command = program(&arguments!["anomalies", &case.gamma, "-o", &output]);
@@ -210,7 +211,7 @@ fn unsuitable_images_and_mixes_are_refused() {
 
 #[test]
 fn image_anomaly_training_is_equal_on_any_ranks() {
-    let case = Case::new(6000);
+    let case = GammaImages::new(6000);
     let gamma = case.extract(&case.gamma, "gammas");
     let anomaly = case.extract(&case.make("made", &[]), "anomalies");
     let hadrons = case.path("hadron.h5");
@@ -254,7 +255,7 @@ fn image_anomaly_training_is_equal_on_any_ranks() {
 
 #[test]
 fn unusable_anomaly_files_are_refused() {
-    let case = Case::new(2000);
+    let case = GammaImages::new(2000);
     let gamma = case.extract(&case.gamma, "gammas");
     let anomaly = case.extract(&case.make("made", &[]), "anomalies");
     let configuration = case.configuration("synthetic-ratio", &gamma, &anomaly, "");
@@ -272,8 +273,8 @@ fn unusable_anomaly_files_are_refused() {
         assert_eq!(outcome.code, Some(code), "{set}: {}", outcome.stderr);
         assert!(outcome.stderr.contains(expected), "{set}: {}", outcome.stderr);
     };
-    refused("anomalies.files=[]", 2, "files of anomalies without use");
-    refused("anomalies.generators=[{kind=\"noise\"}]", 2, "files of anomalies without use");
+    refused("anomalies.files=[]", 2, "anomalies.files without a generator");
+    refused("anomalies.generators=[{kind=\"noise\"}]", 2, "anomalies.files without a generator");
     refused("anomalies.files=[\"nowhere.h5\"]", 3, "nowhere.h5");
     refused(&format!("anomalies.files=[{:?}]", gamma.display().to_string()), 3, "the same file");
     let few = case.path("few.h5");

@@ -197,7 +197,7 @@ fn positions_with_hole_and_bad_runs_are_refused() {
     season.refused(&configuration, &["off_source.positions=\"anywhere\""], 2, "positions");
     season.refused(&configuration, &["off_source.fold=3"], 2, "below off_source.folds");
     season.refused(&configuration, &["model.mode=one-class"], 2, "data.off does not fit");
-    season.refused(&configuration, &["data.mixed=[\"more.h5\"]"], 2, "two origins");
+    season.refused(&configuration, &["data.mixed=[\"more.h5\"]"], 2, "both in data.off");
     season.refused(&configuration, &["data.off=[]"], 2, "without data.off");
     season.refused(&configuration, &["off_source.run=\"event\""], 3, "event");
     let far = ["off_source.exclude_theta2=1.0", "off_source.positions=[45.0]"];

@@ -101,7 +101,7 @@ fn run_folder_not_shared_is_refused() {
     std::fs::create_dir(&place).expect("a folder");
     let command = case.train(&place.join("run"), &[]);
     let outcome = run_two_commands(&command, &with_own_disk(&place, "size=9m", &command));
-    refused(&outcome, &["is not shared by all ranks", "nothing of it on"]);
+    refused(&outcome, &["is not shared by all ranks", "no such file on"]);
     assert!(tree(&place).is_empty(), "{:?}", tree(&place));
     // The same for scores, because every rank writes some.
     let score =

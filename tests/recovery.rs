@@ -75,7 +75,7 @@ fn stopped_training_with_overwrite_is_resumed() {
     succeed(&mut program(&overwrite));
     succeed(&mut program(&case.train(&whole, &[])));
     assert_eq!(hash(&run_folder.join("model.safetensors")), hash(&whole.join("model.safetensors")));
-    // `--overwrite` replaces an unfinished run of another seed.
+    // `--overwrite` replaces an unfinished run with a different seed.
     let outcome = run(&mut program(&case.train(&whole, &["--overwrite", "--stop-after", "0s"])));
     assert_eq!(outcome.code, Some(STOPPED), "{}", outcome.stderr);
     let other = case.train(&whole, &["--overwrite", "--set", "train.seed=9"]);

@@ -31,7 +31,7 @@ fn model_of_another_training_is_found() {
     let whole = case.at("run");
     succeed(&mut program(&case.train(&whole, &[])));
     assert_eq!(wrong(&whole).0, [""; 0]);
-    // Models of another seed and of other data.
+    // Models with a different seed and with different data.
     succeed(&mut program(&case.train(&case.at("seed"), &["--set", "train.seed=7"])));
     succeed(&mut program(&other.train(&other.at("run"), &[])));
     for (i, foreign) in [case.at("seed"), other.at("run")].iter().enumerate() {
@@ -92,7 +92,7 @@ fn missing_or_altered_record_is_named() {
     assert_eq!(wrong(&stopped).0, [""; 0]);
 }
 
-/// Replaces the checkpoints of a run by those of another run.
+/// Replaces the checkpoints of a run by those of `other`.
 fn exchange_checkpoints(run_folder: &Path, other: &Path) {
     let own = run_folder.join("checkpoints");
     std::fs::remove_dir_all(&own).expect("checkpoints");

@@ -10,7 +10,7 @@ use std::path::Path;
 use taiga_flow::config::Class;
 use taiga_flow::simulate::toy::ToyEvent;
 use taiga_flow::statistics::counts::disjoint::counted_at;
-use taiga_flow::statistics::distribution::distance_from_normal;
+use taiga_flow::statistics::tails::{distance_p_value, normal_below};
 use taiga_flow::statistics::{Leak, OnOff};
 use taiga_flow_gpu::random::Stream;
 
@@ -83,6 +83,20 @@ fn hadrons_per_night(cuts: Cuts, pool: &Pool) -> f64 {
     }
     let per_position = counts.counted.iter().sum::<u64>() as f64 / POSITIONS as f64;
     MEAN_ON / per_position * draws as f64 * pool.thrown as f64 / pool.hadrons.len() as f64
+}
+
+/// Returns the Kolmogorov–Smirnov distance of values from a standard normal distribution, with its
+/// p-value; `None` without values.
+fn distance_from_normal(values: &[f64]) -> Option<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let n = sorted.len() as f64;
+    let distance = |(i, x): (usize, &f64)| {
+        let below = normal_below(*x);
+        (below - i as f64 / n).abs().max((below - (i + 1) as f64 / n).abs())
+    };
+    let largest = sorted.iter().enumerate().map(distance).reduce(f64::max)?;
+    Some((largest, distance_p_value(largest, n)))
 }
 
 fn mean_and_width(values: &[f64]) -> (f64, f64) {

@@ -1,10 +1,7 @@
 //! Models with several flows: equal bits on any number of ranks, the meaning of their scores, and
 //! refused inputs.
 
-use crate::support::{
-    Events, arguments, folder, hash, json, program, ranks, run, seed, simulated, succeed,
-    train_on_threads, training,
-};
+use crate::support::{Events, TwoClasses, arguments, hash, json, program, ranks, run, succeed};
 use std::path::{Path, PathBuf};
 use taiga_flow::config::Class;
 use taiga_flow::model::Model;
@@ -25,35 +22,9 @@ generators = [
 const RATIO: &str = "[fine_tune]\nepochs = 2\nweight = 5.0\n";
 const PUSH: &str = "[fine_tune]\nepochs = 2\nweight = 0.5\nnll_bound = 50.0\n";
 
-struct Case {
-    folder: tempfile::TempDir,
-    events: [PathBuf; 2],
-}
-
-impl Case {
-    fn new(events: u64) -> Case {
-        let folder = folder();
-        let make =
-            |name: &str, class, seed| simulated(folder.path().join(name), class, events, seed);
-        let events =
-            [make("gamma.h5", Class::Gamma, seed()), make("hadron.h5", Class::Hadron, seed() + 1)];
-        Case { folder, events }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn configuration(&self, mode: &str, data: &str, more: &str) -> PathBuf {
-        let path = self.path(&format!("{mode}.toml"));
-        let [gamma, hadron] = self.events.each_ref().map(|p| p.display().to_string());
-        let text = format!(
-            r#"
-[data]
-gamma = [{gamma:?}]
-hadron = [{hadron:?}]
-{data}
-
+fn configuration(case: &TwoClasses, mode: &str, data: &str, more: &str) -> PathBuf {
+    let more = format!(
+        r#"
 [features]
 columns = [
   {{ name = "size", transform = "log10" }},
@@ -79,35 +50,34 @@ batch = 1024
 learning_rate = 1e-2
 {more}
 "#
-        );
-        std::fs::write(&path, text).expect("a configuration");
-        path
-    }
+    );
+    case.write_configuration(mode, data, &more)
+}
 
-    fn train(&self, configuration: &Path, ranks: usize) -> PathBuf {
-        let output =
-            self.path(&format!("{}-{ranks}", configuration.file_stem().expect("a name").display()));
-        let options = training(configuration, &[], &output);
-        train_on_threads(&options, ranks);
-        output.join("model.safetensors")
-    }
+fn train(case: &TwoClasses, configuration: &Path, ranks: usize) -> PathBuf {
+    let name = configuration.file_stem().expect("a name").display();
+    case.train(configuration, &[], &format!("{name}-{ranks}"), ranks)
 }
 
 #[test]
 fn every_mode_has_the_same_bytes_on_any_ranks() {
-    let case = Case::new(4000);
+    let case = TwoClasses::new(4000);
     let hinge = format!("{PUSH}push = {{ form = \"hinge\" }}\n{ANOMALIES}");
     for (mode, data, more) in [
         ("ratio", "weight = \"size^-0.3\"", RATIO.to_string()),
         ("synthetic-push", "", format!("{PUSH}{ANOMALIES}")),
         ("synthetic-ratio", "weight = \"1 + dist\"", format!("{RATIO}{ANOMALIES}")),
     ] {
-        let configuration = case.configuration(mode, data, &more);
-        let expected = hash(&case.train(&configuration, 1));
+        let configuration = configuration(&case, mode, data, &more);
+        let expected = hash(&train(&case, &configuration, 1));
         for ranks in [2, 3] {
-            assert_eq!(hash(&case.train(&configuration, ranks)), expected, "{mode}, {ranks} ranks");
+            assert_eq!(
+                hash(&train(&case, &configuration, ranks)),
+                expected,
+                "{mode}, {ranks} ranks"
+            );
         }
-        let other = case.path("other");
+        let other = case.at("other");
         let seeded = arguments![
             "train",
             "-q",
@@ -127,21 +97,21 @@ fn every_mode_has_the_same_bytes_on_any_ranks() {
         );
         std::fs::remove_dir_all(&other).expect("removed");
     }
-    let configuration = case.configuration("synthetic-push", "", &hinge);
-    let hinged = case.path("hinge");
+    let configuration = configuration(&case, "synthetic-push", "", &hinge);
+    let hinged = case.at("hinge");
     succeed(&mut program(&arguments!["train", "-q", "-c", &configuration, "-o", &hinged]));
     assert_ne!(
         hash(&hinged.join("model.safetensors")),
-        hash(&case.path("synthetic-push-1").join("model.safetensors"))
+        hash(&case.at("synthetic-push-1").join("model.safetensors"))
     );
 }
 
 #[test]
 fn ratio_stopped_in_any_stage_ends_equal() {
-    let case = Case::new(4000);
-    let configuration = case.configuration("ratio", "", RATIO);
-    let expected = hash(&case.train(&configuration, 1));
-    let output = case.path("stopped");
+    let case = TwoClasses::new(4000);
+    let configuration = configuration(&case, "ratio", "", RATIO);
+    let expected = hash(&train(&case, &configuration, 1));
+    let output = case.at("stopped");
     // Stop after one step, then alternate with up to a hundredth of a second.
     for turn in 0.. {
         assert!(turn < 500, "the training does not end");
@@ -159,16 +129,16 @@ fn ratio_stopped_in_any_stage_ends_equal() {
 
 #[test]
 fn ratio_score_is_the_difference_of_its_flows() {
-    let case = Case::new(12_000);
-    let model = case.train(&case.configuration("ratio", "", RATIO), 1);
+    let case = TwoClasses::new(12_000);
+    let model = train(&case, &configuration(&case, "ratio", "", RATIO), 1);
     let (card, _) = Model::load(&model).map(|(m, h)| (m.card, h)).expect("a model");
     assert_eq!(card.version, 6);
     assert_eq!(card.flows.keys().collect::<Vec<_>>(), ["gamma", "hadron"]);
-    let configuration = case.path("score.toml");
-    let text = std::fs::read_to_string(case.path("ratio.toml")).expect("the configuration");
+    let configuration = case.at("score.toml");
+    let text = std::fs::read_to_string(case.at("ratio.toml")).expect("the configuration");
     let columns = "[score]\ncolumns = [\"score\", \"log_prob\", \"gammaness\", \"posterior\"]\n";
     std::fs::write(&configuration, format!("{text}{columns}")).expect("written");
-    let scores = case.path("scores");
+    let scores = case.at("scores");
     let [gamma, hadron] = &case.events;
     json(&arguments!["score", "-m", &model, "-o", &scores, "-c", &configuration, gamma, hadron]);
     let mut means = [0.0; 2];
@@ -195,7 +165,7 @@ fn ratio_score_is_the_difference_of_its_flows() {
     }
     assert!(means[0] > means[1] + 0.2, "{means:?}");
     let evaluation =
-        json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("evaluation")]);
+        json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.at("evaluation")]);
     assert_eq!(evaluation["about"]["score"], "log p(gamma) − log p(hadron)");
     assert_eq!(evaluation["about"]["part"], "test");
     assert!(evaluation["auc"]["value"].as_f64().expect("an AUC") > 0.8, "{}", evaluation["auc"]);
@@ -220,15 +190,15 @@ fn area(events: &[(f64, bool, f64)]) -> f64 {
 
 #[test]
 fn evaluation_weights_equal_training_weights() {
-    let case = Case::new(8000);
+    let case = TwoClasses::new(8000);
     let expression = "(size/100)^1.5";
     let data = format!("weight = {expression:?}");
-    let model = case.train(&case.configuration("ratio", &data, ""), 1);
+    let model = train(&case, &configuration(&case, "ratio", &data, ""), 1);
     let card = Model::load(&model).expect("a model").0.card;
     assert_eq!((card.version, card.training.weight.as_deref()), (6, Some(expression)));
     let [gamma, hadron] = &case.events;
     let evaluated = |name: &str, more: &[&str]| {
-        let output = case.path(name);
+        let output = case.at(name);
         let mut all = arguments!["evaluate", "-m", &model, gamma, hadron, "-o", &output].to_vec();
         all.extend(arguments!["--part", "all"]);
         all.extend(more.iter().map(Into::into));
@@ -236,7 +206,7 @@ fn evaluation_weights_equal_training_weights() {
     };
     let weighted = evaluated("weighted", &[]);
     assert_eq!(weighted["about"]["weights"]["expression"], expression);
-    let scores = case.path("scores");
+    let scores = case.at("scores");
     json(&arguments!["score", "-m", &model, "-o", &scores, gamma, hadron]);
     let mut events = Vec::new();
     let (mut sums, mut squares) = ([0.0; 2], [0.0; 2]);
@@ -268,12 +238,11 @@ fn evaluation_weights_equal_training_weights() {
     assert!((unweighted - area(&events)).abs() < 1e-6);
     assert!((unweighted - found).abs() > 1e-4, "the weights have no effect");
     // On two ranks the same file.
-    let ranked = case.path("ranked");
+    let ranked = case.at("ranked");
     let all =
         arguments!["evaluate", "-q", "-m", &model, gamma, hadron, "--part", "all", "-o", &ranked];
     succeed(&mut ranks(2, &all));
-    let read =
-        |folder: &str| std::fs::read(case.path(folder).join("evaluation.json")).expect("one");
+    let read = |folder: &str| std::fs::read(case.at(folder).join("evaluation.json")).expect("one");
     assert!(read("weighted") == read("ranked"), "different bytes on two ranks");
     let refused = run(&mut program(&arguments![
         "evaluate",
@@ -284,7 +253,7 @@ fn evaluation_weights_equal_training_weights() {
         "--weight",
         "1 - size",
         "-o",
-        case.path("no")
+        case.at("no")
     ]));
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("weight that cannot be used"), "{}", refused.stderr);
@@ -297,7 +266,7 @@ fn evaluation_weights_equal_training_weights() {
         "--weight",
         "hight^2",
         "-o",
-        case.path("no")
+        case.at("no")
     ]));
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("hight"), "{}", refused.stderr);
@@ -306,11 +275,11 @@ fn evaluation_weights_equal_training_weights() {
 
 #[test]
 fn latent_points_are_reported_per_axis() {
-    let case = Case::new(6000);
-    let model = case.train(&case.configuration("ratio", "", ""), 1);
+    let case = TwoClasses::new(6000);
+    let model = train(&case, &configuration(&case, "ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
     let report =
-        json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("evaluation")]);
+        json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.at("evaluation")]);
     let latent = report["latent"].as_array().expect("flows");
     let flows: Vec<&str> = latent.iter().filter_map(|l| l["flow"].as_str()).collect();
     assert_eq!(flows, ["gamma", "hadron"]);
@@ -330,11 +299,11 @@ fn latent_points_are_reported_per_axis() {
 
 #[test]
 fn forest_of_the_same_split_is_the_baseline() {
-    let case = Case::new(4000);
-    let model = case.train(&case.configuration("ratio", "weight = \"size^0.2\"", ""), 1);
+    let case = TwoClasses::new(4000);
+    let model = train(&case, &configuration(&case, "ratio", "weight = \"size^0.2\"", ""), 1);
     let card = Model::load(&model).expect("a model").0.card;
     let [gamma, hadron] = &case.events;
-    let output = case.path("beside");
+    let output = case.at("evaluation");
     let evaluate = |output: &Path, more: &[&str]| {
         let mut all = arguments!["evaluate", "-m", &model, gamma, hadron, "-o", output].to_vec();
         all.extend(more.iter().map(Into::into));
@@ -354,11 +323,11 @@ fn forest_of_the_same_split_is_the_baseline() {
     assert!((number(&yardstick["difference"]["value"]) - difference).abs() < 1e-9);
     let page = std::fs::read_to_string(output.join("report.html")).expect("a page");
     assert!(page.contains("random forest of 100 trees"));
-    let ranked = case.path("ranked");
+    let ranked = case.at("ranked");
     succeed(&mut ranks(2, &evaluate(&ranked, &["-q"])));
     let read = |folder: &Path| std::fs::read(folder.join("evaluation.json")).expect("one");
     assert!(read(&output) == read(&ranked), "different bytes on two ranks");
-    let refused = run(&mut program(&evaluate(&case.path("no"), &["--part", "all"])));
+    let refused = run(&mut program(&evaluate(&case.at("no"), &["--part", "all"])));
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
     assert!(refused.stderr.contains("events it was grown from"), "{}", refused.stderr);
     let alone = arguments![
@@ -368,7 +337,7 @@ fn forest_of_the_same_split_is_the_baseline() {
         gamma,
         hadron,
         "-o",
-        case.path("no"),
+        case.at("no"),
         "--yardstick",
         gamma
     ];
@@ -379,9 +348,9 @@ fn forest_of_the_same_split_is_the_baseline() {
 
 #[test]
 fn options_unfit_for_a_mode_are_refused() {
-    let case = Case::new(3000);
+    let case = TwoClasses::new(3000);
     let refused = |configuration: &Path, sets: &[&str], code: i32, text: &str| {
-        let output = case.path("refused");
+        let output = case.at("refused");
         let mut command =
             program(&arguments!["train", "-c", configuration, "-o", &output, "--overwrite"]);
         sets.iter().for_each(|set| {
@@ -392,7 +361,7 @@ fn options_unfit_for_a_mode_are_refused() {
         assert!(outcome.stderr.contains(text), "{sets:?}: {}", outcome.stderr);
         assert!(!output.join("model.safetensors").exists());
     };
-    let ratio = case.configuration("ratio", "", RATIO);
+    let ratio = configuration(&case, "ratio", "", RATIO);
     refused(&ratio, &["data.weight=\"dist - 1\""], 3, "weight that cannot be used");
     refused(&ratio, &["data.weight=\"log(0*dist)\""], 3, "weight that cannot be used");
     refused(&ratio, &["data.weight=\"0*dist\""], 3, "all weights are 0");
@@ -403,7 +372,7 @@ fn options_unfit_for_a_mode_are_refused() {
     refused(&ratio, &["fine_tune.weight=-1"], 2, "fine_tune.weight");
     refused(&ratio, &["model.mode=one-class"], 2, "does not fit the mode");
     refused(&ratio, &["cuts.size.min=100000"], 3, "gamma events to train on");
-    let push = case.configuration("synthetic-push", "", &format!("{PUSH}{ANOMALIES}"));
+    let push = configuration(&case, "synthetic-push", "", &format!("{PUSH}{ANOMALIES}"));
     refused(
         &push,
         &["fine_tune.weight=1000", "fine_tune.learning_rate=0.03", "fine_tune.nll_bound=0.001"],
@@ -422,10 +391,10 @@ fn options_unfit_for_a_mode_are_refused() {
 
 #[test]
 fn swapped_classes_in_evaluation_are_refused() {
-    let case = Case::new(8000);
-    let model = case.train(&case.configuration("ratio", "", ""), 1);
+    let case = TwoClasses::new(8000);
+    let model = train(&case, &configuration(&case, "ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
-    let output = case.path("evaluation");
+    let output = case.at("evaluation");
     let printed = run(&mut program(&arguments![
         "evaluate", "-m", &model, "--gamma", hadron, "--hadron", gamma, "-o", &output
     ]));
@@ -449,11 +418,11 @@ fn model_of_version_1_keeps_its_bytes() {
 
 #[test]
 fn swapped_classes_and_bad_features_are_reported() {
-    let case = Case::new(4000);
-    let configuration = case.configuration("ratio", "", "");
-    let model = case.train(&configuration, 1);
+    let case = TwoClasses::new(4000);
+    let configuration = configuration(&case, "ratio", "", "");
+    let model = train(&case, &configuration, 1);
     // Swapped labels in a mixed file, which has no declared class that could disagree.
-    let mixed = case.path("swapped.h5");
+    let mixed = case.at("swapped.h5");
     let [mut events, hadrons] = case.events.each_ref().map(|path| Events::read(path));
     for ((_, all), (_, more)) in events.keys.iter_mut().zip(&hadrons.keys) {
         all.extend(more);
@@ -463,25 +432,22 @@ fn swapped_classes_and_bad_features_are_reported() {
     }
     events.class.extend(&hadrons.class);
     let evaluated = |events: &Events, name: &str| {
-        let path = case.path(name);
+        let path = case.at(name);
         events.write(&path);
         // Training events with another class are refused, except with `--part all`.
-        let output = case.path(&format!("{name}-e"));
+        let output = case.at(&format!("{name}-e"));
         json(&arguments!["evaluate", "-m", &model, "--part", "all", &path, "-o", output])
     };
     let right = evaluated(&events, "right.h5");
-    assert!(!right["warnings"].to_string().contains("wrong way"), "{}", right["warnings"]);
+    assert!(!right["warnings"].to_string().contains("is inverted"), "{}", right["warnings"]);
     events.class.iter_mut().for_each(|class| *class = 1 - *class);
     let wrong = evaluated(&events, mixed.file_name().and_then(|n| n.to_str()).expect("a name"));
     assert!(wrong["auc"]["value"].as_f64().expect("an AUC") < 0.3, "{}", wrong["auc"]);
     let warnings = wrong["warnings"].to_string();
-    assert!(
-        warnings.contains("runs the wrong way") && warnings.contains("Do not select"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("is inverted") && warnings.contains("Do not select"), "{warnings}");
 
     // A feature that is constant in both classes.
-    let constant = case.path("constant");
+    let constant = case.at("constant");
     std::fs::create_dir(&constant).expect("a folder");
     for path in &case.events {
         let mut events = Events::read(path);
@@ -490,9 +456,9 @@ fn swapped_classes_and_bad_features_are_reported() {
     }
     let text = std::fs::read_to_string(&configuration).expect("a configuration");
     let [own, other] = [case.folder.path(), constant.as_path()].map(|p| p.display().to_string());
-    let of_constant = case.path("constant.toml");
+    let of_constant = case.at("constant.toml");
     std::fs::write(&of_constant, text.replace(&own, &other)).expect("written");
-    let output = case.path("no-run");
+    let output = case.at("no-run");
     let refused = run(&mut program(&arguments!["train", "-c", &of_constant, "-o", &output]));
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
     assert!(refused.stderr.contains("width"), "{}", refused.stderr);
@@ -516,10 +482,10 @@ fn swapped_classes_and_bad_features_are_reported() {
 
 #[test]
 fn parameters_and_likelihoods_are_reported() {
-    let case = Case::new(4000);
-    let model = case.train(&case.configuration("ratio", "", ""), 1);
+    let case = TwoClasses::new(4000);
+    let model = train(&case, &configuration(&case, "ratio", "", ""), 1);
     let [gamma, hadron] = &case.events;
-    let output = case.path("evaluation");
+    let output = case.at("evaluation");
     let all = arguments!["evaluate", "-m", &model, gamma, hadron, "--part", "all", "-o", &output];
     let report = json(&all);
     let parameters = report["parameters"].as_array().expect("parameters");

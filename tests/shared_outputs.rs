@@ -270,12 +270,13 @@ fn pieces_of_another_content_are_not_used() {
             .expect("a time");
     }
     let score = Archive::score(&output, &input, &["--split-rows", "10000"]);
-    let scoring = Watched::start(&mut ranks(2, &score));
+    let mut scoring = Watched::start(&mut ranks(2, &score));
     let pieces = || {
         let files = std::fs::read_dir(output.join(".pieces/a.h5")).into_iter().flatten().flatten();
         files.filter(|entry| entry.path().extension().is_some_and(|e| e == "h5")).count()
     };
     while pieces() == 0 {
+        assert_eq!(scoring.exit_status(), None, "it ended without a piece");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     kill(scoring.id());

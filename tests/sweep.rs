@@ -146,7 +146,7 @@ fn run_with_other_settings_has_no_metrics() {
     let table = rows(&output);
     assert_eq!(table[2][1..6], ["1e-2", "other-settings", "0", "-", "-"], "{table:?}");
     assert!(table[1][5].ends_with('*'), "{table:?}");
-    assert!(other.stdout.contains("point 1: its folder holds a run of other settings"));
+    assert!(other.stdout.contains("point 1: its folder contains a run with other settings"));
     // All other runs have other settings, and calls that would train them fail.
     for more in [&["--point", "1"][..], &[]] {
         let refused = sweep("train.learning_rate=1e-3,1e-2", more);

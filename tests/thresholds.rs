@@ -3,41 +3,16 @@
 //! step.
 
 use crate::support::{
-    Events, arguments, folder, hash, json, program, ranks, run, seed, simulated, succeed, text,
-    train_on_threads, training,
+    Events, TwoClasses, arguments, hash, json, program, ranks, run, succeed, text,
 };
 use std::path::{Path, PathBuf};
-use taiga_flow::config::{Class, NO_BIN, bin_of};
+use taiga_flow::config::{NO_BIN, bin_of};
 use taiga_flow::model::Model;
 use taiga_flow::statistics::BinnedThresholds;
 
-struct Case {
-    folder: tempfile::TempDir,
-    events: [PathBuf; 2],
-}
-
-impl Case {
-    fn new() -> Case {
-        let folder = folder();
-        let make = |name: &str, class, seed| simulated(folder.path().join(name), class, 8000, seed);
-        let events =
-            [make("gamma.h5", Class::Gamma, seed()), make("hadron.h5", Class::Hadron, seed() + 1)];
-        Case { folder, events }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn configuration(&self, name: &str, more: &str) -> PathBuf {
-        let path = self.path(name);
-        let [gamma, hadron] = self.events.each_ref().map(|p| p.display().to_string());
-        let text = format!(
-            r#"
-[data]
-gamma = [{gamma:?}]
-hadron = [{hadron:?}]
-
+fn configuration(case: &TwoClasses, name: &str, more: &str) -> PathBuf {
+    let more = format!(
+        r#"
 [features]
 columns = [
   {{ name = "width", transform = "ln", offset = 0.01 }},
@@ -59,16 +34,8 @@ batch = 2048
 learning_rate = 1e-2
 {more}
 "#
-        );
-        std::fs::write(&path, text).expect("a configuration");
-        path
-    }
-
-    fn train(&self, configuration: &Path, name: &str, ranks: usize) -> PathBuf {
-        let output = self.path(name);
-        train_on_threads(&training(configuration, &[], &output), ranks);
-        output.join("model.safetensors")
-    }
+    );
+    case.write_configuration(name, "", &more)
 }
 
 fn thresholds(model: &Path) -> BinnedThresholds {
@@ -84,11 +51,11 @@ fn read<T: hdf5::H5Type>(path: &Path, column: &str) -> Vec<T> {
 
 #[test]
 fn bin_thresholds_apply_in_score_and_evaluate() {
-    let case = Case::new();
+    let case = TwoClasses::new(8000);
     let bins = "[calibration]\nrule = { gamma-efficiency = 0.8 }\n\n[thresholds]\nper = \"size\"\nedges = [90.0, 180.0]\nleast = 40\n";
-    let configuration = case.configuration("bins.toml", bins);
-    let model = case.train(&configuration, "one", 1);
-    assert_eq!(hash(&case.train(&configuration, "three", 3)), hash(&model));
+    let configuration = configuration(&case, "bins", bins);
+    let model = case.train(&configuration, &[], "one", 1);
+    assert_eq!(hash(&case.train(&configuration, &[], "three", 3)), hash(&model));
     let own = thresholds(&model);
     assert_eq!(
         (own.per.as_str(), own.edges.as_slice(), own.bins.len()),
@@ -101,13 +68,13 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
     let global = Model::load(&model).expect("a model").0.card.threshold.expect("one for all");
 
     // Scores: bit 0 by the bin of the event, bit 1 by the given global threshold.
-    let score = case.path("score.toml");
+    let score = case.at("score.toml");
     let points = format!(
         "[score]\ncolumns = [\"score\", \"pass\"]\nworking_points = [{{ name = \"own\" }}, {{ name = \"all\", threshold = {:?} }}]\n",
         global.value
     );
     std::fs::write(&score, points).expect("written");
-    let scores = case.path("scores");
+    let scores = case.at("scores");
     let [gamma, hadron] = &case.events;
     json(&arguments!["score", "-m", &model, "-o", &scores, "-c", &score, gamma, hadron]);
     let (mut passed, mut differ) = ([[0u64; 3]; 2], 0);
@@ -137,7 +104,7 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
 
     // Evaluations have the same counts as scores, on any number of ranks.
     let evaluate = |name: &str| {
-        let output = case.path(name);
+        let output = case.at(name);
         arguments!["evaluate", "-m", &model, "--part", "all", gamma, hadron, "-o", &output].to_vec()
     };
     let at = json(&evaluate("evaluation"))["at_bins"].clone();
@@ -153,30 +120,30 @@ fn bin_thresholds_apply_in_score_and_evaluate() {
     let sum = |class: usize| passed[class].iter().sum::<u64>();
     assert_eq!(all["gamma_as_gamma"].as_u64(), Some(sum(0)));
     assert_eq!(all["hadron_as_gamma"].as_u64(), Some(sum(1)));
-    let page = text(&case.path("evaluation").join("report.html"));
+    let page = text(&case.at("evaluation").join("report.html"));
     assert!(page.contains("Thresholds per bin of size") && page.contains("90 … 180"));
     let mut again = evaluate("ranked");
     again.push("-q".into());
     succeed(&mut ranks(2, &again));
-    let file = |name: &str| std::fs::read(case.path(name).join("evaluation.json")).expect("one");
+    let file = |name: &str| std::fs::read(case.at(name).join("evaluation.json")).expect("one");
     assert!(file("evaluation") == file("ranked"), "different bytes on two ranks");
     let printed = succeed(&mut program(&evaluate("shown"))).stdout;
     assert!(
-        printed.contains("the threshold of all; `pass` of scores follows the bins"),
+        printed.contains("the threshold of all events; `pass` of scores uses the bins"),
         "{printed}"
     );
 }
 
 #[test]
 fn position_dependent_bins_apply_per_position() {
-    let case = Case::new();
+    let case = TwoClasses::new(8000);
     let bins = "[thresholds]\nper = \"log10(size) + dist\"\nedges = [3.4, 4.4]\nleast = 20\nfew = \"global\"\n";
-    let model = case.train(&case.configuration("bins.toml", bins), "run", 1);
+    let model = case.train(&configuration(&case, "bins", bins), &[], "run", 1);
     let own = thresholds(&model);
-    let score = case.path("score.toml");
+    let score = case.at("score.toml");
     let settings = "[score]\npositions = [0.0, 70.0]\ncolumns = [\"score\", \"pass\", \"dist\"]\ncopy = [\"size\"]\n";
     std::fs::write(&score, settings).expect("written");
-    let scores = case.path("scores");
+    let scores = case.at("scores");
     json(&arguments!["score", "-m", &model, "-o", &scores, "-c", &score, &case.events[1]]);
     let file = scores.join("hadron.h5");
     let (score, status) = (read::<f32>(&file, "score"), read::<u32>(&file, "status"));
@@ -199,20 +166,20 @@ fn position_dependent_bins_apply_per_position() {
 
 #[test]
 fn sparse_bins_are_refused_before_training() {
-    let case = Case::new();
+    let case = TwoClasses::new(8000);
     let bins = |few: &str| {
         format!("[thresholds]\nper = \"size\"\nedges = [90.0, 1e7]\nleast = 40\nfew = \"{few}\"\n")
     };
-    let configuration = case.configuration("refuse.toml", &bins("refuse"));
-    let output = case.path("refused");
-    let outcome = run(&mut program(&arguments!["train", "-c", &configuration, "-o", &output]));
+    let sparse = configuration(&case, "refuse", &bins("refuse"));
+    let output = case.at("refused");
+    let outcome = run(&mut program(&arguments!["train", "-c", &sparse, "-o", &output]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("from 10000000: 0 gammas, 0 hadrons"), "{}", outcome.stderr);
     assert!(!output.join("metrics.jsonl").exists(), "nothing was trained");
-    let checked = run(&mut program(&arguments!["check", "-c", &configuration]));
+    let checked = run(&mut program(&arguments!["check", "-c", &sparse]));
     assert_eq!(checked.code, Some(3), "{}", checked.stderr);
     assert!(checked.stderr.contains("too few held-out events"), "{}", checked.stderr);
-    let model = case.train(&case.configuration("global.toml", &bins("global")), "global", 2);
+    let model = case.train(&configuration(&case, "global", &bins("global")), &[], "global", 2);
     let own = thresholds(&model);
     let global = Model::load(&model).expect("a model").0.card.threshold.expect("one for all");
     assert!(
@@ -220,10 +187,10 @@ fn sparse_bins_are_refused_before_training() {
         "{own:?}"
     );
     let [gamma, hadron] = &case.events;
-    let report = json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.path("e")]);
+    let report = json(&arguments!["evaluate", "-m", &model, gamma, hadron, "-o", case.at("e")]);
     assert!(report["warnings"].to_string().contains("too few held-out events"), "{report}");
     // A quantity that the files do not have.
-    let unknown = case.configuration("unknown.toml", &bins("global").replace("size", "hight"));
+    let unknown = configuration(&case, "unknown", &bins("global").replace("size", "hight"));
     let outcome = run(&mut program(&arguments!["train", "-c", &unknown, "-o", &output]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("hight"), "{}", outcome.stderr);
@@ -231,15 +198,15 @@ fn sparse_bins_are_refused_before_training() {
 
 #[test]
 fn file_without_bin_quantity_is_scored_unbinned() {
-    let case = Case::new();
+    let case = TwoClasses::new(8000);
     let bins = "[thresholds]\nper = \"con2\"\nedges = [0.6]\nfew = \"global\"\n";
-    let model = case.train(&case.configuration("bins.toml", bins), "run", 1);
-    let without = case.path("without.h5");
+    let model = case.train(&configuration(&case, "bins", bins), &[], "run", 1);
+    let without = case.at("without.h5");
     let mut events = Events::read(&case.events[0]);
     events.features.retain(|(name, _)| name != "con2");
     events.write(&without);
-    json(&arguments!["score", "-m", &model, "-o", case.path("scores"), &without]);
-    let score = case.path("pass.toml");
+    json(&arguments!["score", "-m", &model, "-o", case.at("scores"), &without]);
+    let score = case.at("pass.toml");
     std::fs::write(&score, "[score]\ncolumns = [\"score\", \"pass\"]\n").expect("written");
     let outcome = run(&mut program(&arguments![
         "score",
@@ -248,14 +215,13 @@ fn file_without_bin_quantity_is_scored_unbinned() {
         "-c",
         &score,
         "-o",
-        case.path("pass"),
+        case.at("pass"),
         &without
     ]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("con2"), "{}", outcome.stderr);
     let hadron = &case.events[1];
-    let report =
-        json(&arguments!["evaluate", "-m", &model, &without, hadron, "-o", case.path("e")]);
+    let report = json(&arguments!["evaluate", "-m", &model, &without, hadron, "-o", case.at("e")]);
     assert!(report["at_bins"].is_null());
     assert!(report["warnings"].to_string().contains("without.h5 has no con2"), "{report}");
 }

@@ -1,15 +1,15 @@
-"""A model of what a training step costs on any number of ranks: fitted, checked, used.
+"""Models the cost of a training step on any number of ranks: fit, check, predictions.
 
     python3 bench/scaling/model.py MEASUREMENTS.jsonl [--cores N] >tables.md
 
-Fits latencies, link efficiency and the cost of packing to sums measured at several
-bandwidths (bench/scaling/measure.sh), leaving one bandwidth out at a time and telling how
-far the prediction for it is off; then predicts 8 to 1024 ranks on several networks, the
-batch that keeps an efficiency of 0.9, and what costs the most at each point. Writes
-prediction.svg beside this file. Standard library only.
+Fits latencies, link efficiency and the cost of packing to sums measured at several bandwidths
+(bench/scaling/measure.sh). It omits one bandwidth at a time and prints the error of the
+prediction for it. Then it predicts 8 to 1024 ranks on several networks, the batch with an
+efficiency of 0.9, and the largest cost at each point. Writes prediction.svg to the same
+folder. Standard library only.
 
 The model, in seconds. A job has R ranks, k on each of L = R/k nodes; P words of 8 bytes are
-summed; w bytes are left of a word when packed.
+summed; a packed word has w bytes.
 
     run         = start + rows/R · t_row + steps · step + checkpoints · t_checkpoint
     step        = events/rank · t_event · (1 + slowest) + t_step + sum
@@ -18,10 +18,10 @@ summed; w bytes are left of a word when packed.
     sum(packed) = node + 2·log2(L)·a + 2·(L-1)/L · w·P/B + 4·c·P/k
     node        = 2·log2(k)·s + 2·(k-1)/k · 8·P/M + m·8·P
 
-t_row: a row read at the start, with everything that is done to it before the first step;
-t_checkpoint: a checkpoint, which rank 0 writes and all wait for; every 300 s in predictions.
-a: one exchange between nodes; B: bytes per second of a node's link; c: packing or unpacking
-a word; s: one exchange within a node; M: bytes per second between the ranks of a node; m:
+t_row: a row read at the start, with all its processing before the first step; t_checkpoint: a
+checkpoint, which rank 0 writes and all ranks wait for; every 300 s in predictions. a: one
+exchange between nodes; B: bytes per second of the link of a node; c: packing or unpacking a
+word; s: one exchange within a node; M: bytes per second between the ranks of a node; m:
 copying the vector in and out.
 """
 
@@ -37,10 +37,10 @@ BITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 MEASURED_BYTES = 5.02  # of a packed word of the bench `reduce`
 PACKED_BYTES = 5.5  # of a gradient sum: 5.3 in the fourth epoch at batch 8192, logged by training
 
-# What was measured on one core where no runs are given to fit it to, and what is assumed for a
+# Measured on one core, if no runs are given for a fit, and assumed for a
 # GPU.
 ENGINES = {
-    # events/s of gradient; seconds of a step beside it (update, packing of weights)
+    # events/s of gradient; further seconds of a step (update, packing of weights)
     "CPU rank, 1 core": (243_300.0, 0.25e-3, 16),
     "GPU rank": (30e6, 0.10e-3, 4),
 }
@@ -58,7 +58,7 @@ LARGEST_BATCH = 1 << 20
 
 
 def bandwidth(rate):
-    """Bytes per second of tc's rate; None where there was no limit."""
+    """Returns bytes per second of a rate of tc; None without a limit."""
     for unit, factor in BITS.items():
         if rate.endswith(unit):
             return float(rate[: -len(unit)]) * factor / 8
@@ -66,14 +66,14 @@ def bandwidth(rate):
 
 
 def terms(line):
-    """Coefficients of the unknowns (a, 1/efficiency of the link, node + copies, c), and the time."""
+    """Returns coefficients of the unknowns (a, 1/efficiency of the link, node + copies, c), and the time."""
     ranks, k, words = line["ranks"], line["local_ranks"], line["parameters"]
     nodes = ranks // k
     link = bandwidth(line["rate"])
     share = 2 * (nodes - 1) / nodes
     packed = line["way"] == "packed"
     exchanges = 2 * math.ceil(math.log2(nodes))
-    if nodes & (nodes - 1) and packed:  # the surplus node hands its vector over, and back
+    if nodes & (nodes - 1) and packed:  # the surplus node sends its vector and receives the sum
         whole = 1 << (nodes.bit_length() - 1)
         share, exchanges = 2 + 2 * (whole - 1) / whole, exchanges + 0
     bytes_per_word = MEASURED_BYTES if packed else WORD
@@ -84,7 +84,7 @@ def terms(line):
 
 
 def fastest(lines):
-    """Of several runs of a case the one that other work disturbed the least."""
+    """Returns the run of each case that other work disturbed the least."""
     best = {}
     for line in lines:
         key = tuple(line[name] for name in ("ranks", "local_ranks", "way", "parameters", "rate"))
@@ -94,7 +94,7 @@ def fastest(lines):
 
 
 def solve(rows):
-    """Non-negative weighted least squares (relative errors), by leaving out what is negative."""
+    """Solves non-negative weighted least squares (relative errors), by dropping negative unknowns."""
     active = list(range(len(rows[0][0])))
     while active:
         n = len(active)
@@ -132,7 +132,7 @@ def predicted(fit, coefficients):
 
 
 def check(lines):
-    """Fits without each bandwidth in turn; rows of (rate, shape, way, measured, predicted)."""
+    """Fits without each bandwidth in turn; returns rows of (rate, shape, method, measured, predicted)."""
     limited = [line for line in lines if bandwidth(line["rate"]) and line["way"] in ("lanes", "packed")]
     rows = []
     for rate in sorted({line["rate"] for line in limited}, key=bandwidth):
@@ -145,11 +145,11 @@ def check(lines):
 
 
 RUN = ("start of one rank [s]", "start of two hosts [s]", "row read and prepared, on one rank [µs]", "event, gradient [µs]",
-       "step beside its events [ms]", "sum between two hosts beside its bytes [ms]", "link: bytes sent per byte counted", "checkpoint [ms]")
+       "step without its events [ms]", "sum between two hosts without its bytes [ms]", "link: bytes sent per byte counted", "checkpoint [ms]")
 
 
 def run_terms(line):
-    """Coefficients of the unknowns of a whole run, in the order of RUN, and its time."""
+    """Returns coefficients of the unknowns of a whole run, in the order of RUN, and its time."""
     ranks, steps, link = line["ranks"], line["steps"], bandwidth(line["rate"])
     alone = ranks == 1
     volume = 0.0 if alone or not link else 2 * (ranks - 1) / ranks * PACKED_BYTES * line["parameters"] / link
@@ -161,7 +161,7 @@ def run_terms(line):
 
 
 def medians(lines):
-    """Of several rounds of a run the one of median time."""
+    """Returns the round of median time of each run."""
     rounds = {}
     for line in lines:
         rounds.setdefault(tuple(line[name] for name in ("ranks", "rate", "rows", "batch", "steps", "checkpoints")), []).append(line)
@@ -169,7 +169,7 @@ def medians(lines):
 
 
 def check_runs(lines):
-    """The fit of whole runs, and each bandwidth predicted without its runs."""
+    """Returns the fit of whole runs, and each bandwidth predicted without its runs."""
     rows = []
     for rate in sorted({line["rate"] for line in lines if bandwidth(line["rate"])}, key=bandwidth):
         fit = solve([run_terms(line) for line in lines if line["rate"] != rate])
@@ -191,13 +191,13 @@ def table_runs(fit, rows):
 
 
 def table(rows):
-    print("| link | hosts x ranks | way | measured [ms] | predicted [ms] | off |\n|---|---|---|---|---|---|")
+    print("| link | hosts x ranks | method | measured [ms] | predicted [ms] | off |\n|---|---|---|---|---|---|")
     for rate, ranks, k, way, measured, guess in rows:
         print(f"| {rate} | {ranks // k} x {k} | {way} | {measured * 1e3:.2f} | {guess * 1e3:.2f} | {100 * (guess / measured - 1):+.0f} % |")
 
 
 def sum_time(ranks, per_node, words, network, constants):
-    """Seconds of a sum by lanes over nodes, whichever of the two ways is faster, and its parts."""
+    """Returns seconds of a sum by lanes over nodes, with the faster of the two methods, and its parts."""
     speed, latency = network
     k, nodes = min(per_node, ranks), max(1, ranks // per_node)
     node = 2 * math.log2(k) * constants["s"] + 2 * (k - 1) / k * WORD * words / constants["M"] + constants["m"] * WORD * words
@@ -211,7 +211,7 @@ def sum_time(ranks, per_node, words, network, constants):
 
 
 def efficiency(ranks, batch, engine, network, words, constants):
-    """Throughput over ranks times that of one rank at the same events per rank."""
+    """Returns throughput divided by ranks times that of one rank at the same events per rank."""
     rate, fixed, per_node = engine
     compute = batch / ranks / rate
     parts = sum_time(ranks, per_node, words, network, constants)
@@ -222,7 +222,7 @@ def efficiency(ranks, batch, engine, network, words, constants):
 
 
 def batch_for(wanted, ranks, engine, network, words, constants):
-    """Smallest power of two of events per step with that efficiency; None above 2^30."""
+    """Returns the smallest power of two of events per step with that efficiency; None above 2^30."""
     for bits in range(8, 31):
         if efficiency(ranks, 1 << bits, engine, network, words, constants)[0] >= wanted:
             return 1 << bits
@@ -234,7 +234,7 @@ def spaced(number):
 
 
 def svg(curves, path):
-    """Efficiency over ranks: one line per network and engine."""
+    """Draws efficiency over ranks: one line per network and engine."""
     width, height, left, bottom = 760, 420, 60, 50
     x = lambda r: left + (math.log2(r) - 3) / 7 * (width - left - 230)
     y = lambda e: height - bottom - e * (height - bottom - 30)
@@ -260,7 +260,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("measurements", type=Path)
     parser.add_argument("--plot", type=Path, default=Path(__file__).with_name("prediction.svg"))
-    parser.add_argument("--cores", type=int, default=2, help="of the machine measured: more ranks than cores are not fitted")
+    parser.add_argument("--cores", type=int, default=2, help="cores of the measured machine: more ranks than cores are not fitted")
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.measurements.read_text().splitlines() if line.strip()]
     sums = fastest(line for line in lines if line["case"] == "reduce" and "exact_fastest_s" in line)
@@ -272,16 +272,16 @@ def main():
     print(f"| link: bytes sent per byte counted | {link:.3f} |")
     print(f"| within a host, per byte of the vector (node) | {copy * 1e9:.3f} ns |")
     print(f"| packing and unpacking, per word of the vector | {packing * 1e9:.2f} ns |\n")
-    print("## Left out\n\nEach bandwidth predicted from the others (fastest of the sums measured).\n")
+    print("## Omitted bandwidths\n\nEach bandwidth predicted from the others (fastest of the sums measured).\n")
     table(rows)
     off = [abs(guess / measured - 1) for *_, measured, guess in rows]
     if off:
         inner = [abs(g / m - 1) for rate, *_, m, g in rows if rate not in (rows[0][0], rows[-1][0])]
-        told = f"; {100 * max(inner):.0f} % where the one left out lies between others" if inner else ""
-        print(f"\nLargest {100 * max(off):.0f} %, median {100 * statistics.median(off):.0f} %{told}.\n")
+        between = f"; {100 * max(inner):.0f} % if the omitted one is between others" if inner else ""
+        print(f"\nLargest {100 * max(off):.0f} %, median {100 * statistics.median(off):.0f} %{between}.\n")
     crowded = [line for line in sums if line["ranks"] > options.cores and bandwidth(line["rate"])]
     if crowded:
-        print("## Flat beside lanes\n\nTwo hosts of two ranks, more ranks than cores: not fitted, only compared.\n")
+        print("## Flat and lanes\n\nTwo hosts of two ranks, more ranks than cores: not fitted, only compared.\n")
         print("| link | flat [ms] | lanes [ms] | packed [ms] | flat / best of lanes | 459 kB / bandwidth [ms] |\n|---|---|---|---|---|---|")
         for rate in sorted({line["rate"] for line in crowded}, key=bandwidth):
             of = {line["way"]: line["exact_fastest_s"] * 1e3 for line in crowded if line["rate"] == rate}
@@ -297,12 +297,12 @@ def main():
         table_runs(fitted, rows)
         engines["CPU rank, 1 core"] = (1e6 / fitted[3], fitted[4] * 1e-3, 16)
         reading, checkpoint = fitted[2] * 1e-6, fitted[7] * 1e-3
-    # Within a node: measured per byte here with two ranks; exchanges of ranks that share
+    # Within a node: measured per byte with two ranks; exchanges of ranks that share
     # memory take about a microsecond.
     constants = {"s": 1.5e-6, "M": 5e9, "m": 0.05e-9, "c": packing / 4 if packing else 0.5e-9, "checkpoint": checkpoint}
     words = 57_392
-    print("## Predictions\n\nReference network (57 392 parameters). Efficiency against one rank with the same events per step (weak), and\nthe share of a step that is gradient; what costs the most beside the gradient; and the batch that keeps 0.9.\n")
-    print("| | ranks | batch | efficiency | gradient's share | largest cost | batch for 0.9 |\n|---|---|---|---|---|---|---|")
+    print("## Predictions\n\nReference network (57 392 parameters). Efficiency against one rank with the same events per step (weak), and\nthe share of a step that is gradient; the largest cost other than the gradient; and the batch with an efficiency of 0.9.\n")
+    print("| | ranks | batch | efficiency | share of gradient | largest cost | batch for 0.9 |\n|---|---|---|---|---|---|---|")
     curves = []
     for engine_name, engine in engines.items():
         each = 1024 if "CPU" in engine_name else 65_536
@@ -314,12 +314,12 @@ def main():
                 points.append((ranks, value))
                 worst = max(cost, key=cost.get)
                 needed = batch_for(0.9, ranks, engine, network, words, constants)
-                told = spaced(needed) if needed else "-"
-                print(f"| {engine_name}, {network_name} | {ranks} | {spaced(batch)} | {value:.3f} | {share:.3f} | {worst}, {cost[worst] * 1e3:.2f} ms | {told} |")
+                batch_text = spaced(needed) if needed else "-"
+                print(f"| {engine_name}, {network_name} | {ranks} | {spaced(batch)} | {value:.3f} | {share:.3f} | {worst}, {cost[worst] * 1e3:.2f} ms | {batch_text} |")
             curves.append((f"{engine_name.split(',')[0]}, {network_name}", points))
     svg(curves, options.plot)
     cost = efficiency(1024, LARGEST_BATCH, engines["CPU rank, 1 core"], NETWORKS["Ethernet 25 Gbit"], words, constants)
-    print(f"\n1024 CPU ranks, 25 Gbit, batch 1 048 576: efficiency {cost[0]:.3f}; beside {1024 / engines['CPU rank, 1 core'][0] * 1e3:.2f} ms of gradient "
+    print(f"\n1024 CPU ranks, 25 Gbit, batch 1 048 576: efficiency {cost[0]:.3f}; in addition to {1024 / engines['CPU rank, 1 core'][0] * 1e3:.2f} ms of gradient "
           + ", ".join(f"{name} {value * 1e3:.3f} ms" for name, value in cost[2].items()) + ".")
     rows = 1_000_000_000
     print("\nReading of 10⁹ rows at the start, the file system allowing: " + ", ".join(

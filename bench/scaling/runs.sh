@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Whole training runs, alone and on two hosts of one rank with links of limited bandwidth
-# (tests/slurm/hosts.sh; as root): what model.py fits a run to, from its start to its end.
+# Measures whole training runs, on one host and on two hosts of one rank with links of limited
+# bandwidth (tests/slurm/hosts.sh; as root). model.py fits a run from its start to its end to them.
 #
 #   bash bench/scaling/runs.sh PROGRAM >>measurements.jsonl
 #
-# One JSON object per run: wall time; ranks; events trained on, over all epochs; steps; rows
-# read; checkpoints; the packed size of a word, of the sums of training. About two minutes a
-# round, on a machine with nothing else to do; ROUNDS (1), RATES and CASES choose.
+# One JSON object per run: wall time; ranks; events trained on, over all epochs; steps; rows read;
+# checkpoints; the packed size of a word in the sums of training. About two minutes a round, on an
+# otherwise idle machine; ROUNDS (1), RATES and CASES choose.
 set -euo pipefail
 program=$(realpath "$1")
 sources=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,7 +19,7 @@ for events in 60000 1200000; do
     "$program" -q simulate -o "$work/$events.h5" --class gamma --events "$events" >/dev/null
 done
 
-# All usable events are trained on and none held out, so that a run is reading and steps.
+# All usable events are trained on and none held out, so that a run is only reading and steps.
 run() { # RANKS RATE ROWS BATCH EPOCHS [options of train]
     local ranks=$1 rate=$2 rows=$3 batch=$4 epochs=$5 launch=() since seconds log steps checkpoints bytes
     shift 5
@@ -28,13 +28,13 @@ run() { # RANKS RATE ROWS BATCH EPOCHS [options of train]
         "$sources/configs/quickstart.toml" >"$work/study.toml"
     rm -rf "$work/run"
     since=$(date +%s.%N)
-    "${launch[@]}" "$program" train -c "$work/study.toml" -o "$work/run" --threads 1 "$@" >/dev/null 2>"$work/told"
+    "${launch[@]}" "$program" train -c "$work/study.toml" -o "$work/run" --threads 1 "$@" >/dev/null 2>"$work/log"
     seconds=$(echo "$(date +%s.%N) - $since" | bc)
     log=$(cat "$work/run/train.log")
     steps=$(tail -1 "$work/run/metrics.jsonl" | sed 's/.*"step":\([0-9]*\).*/\1/')
     trained=$(sed -n 's/.*training on \([0-9]*\) events.*/\1/p' <<<"$log")
     checkpoints=$(sed -n 's/^\([0-9]*\) checkpoint(s) took.*/\1/p' <<<"$log")
-    bytes=$(sed -n 's/.*; \([0-9.]*\) bytes per word when packed.*/\1/p' "$work/told" | tail -1)
+    bytes=$(sed -n 's/.*; \([0-9.]*\) bytes per word when packed.*/\1/p' "$work/log" | tail -1)
     printf '{"case":"run","ranks":%s,"rate":"%s","rows":%s,"batch":%s,"events":%s,"steps":%s,"checkpoints":%s,"bytes_per_word":%s,"seconds":%.4f,"parameters":57392,"load":%s}\n' \
         "$ranks" "$rate" "$rows" "$batch" $((trained * epochs)) "$steps" "${checkpoints:-0}" "${bytes:-0}" "$seconds" "$(cut -d' ' -f1 /proc/loadavg)"
 }

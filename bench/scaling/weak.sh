@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Weak scaling on one machine: two ranks on two cores with twice the work, against one rank on
-# one core, training and scoring; and beside them what the machine allows: two processes that
-# know nothing of each other, each bound to a core of its own and with the work of one rank.
+# Measures weak scaling on one machine, in training and scoring: two ranks on two cores with twice
+# the work, compared with one rank on one core. Two independent processes, each bound to its own
+# core and with the work of one rank, show the limit of the machine.
 #
 #   bash bench/scaling/weak.sh prepare PROGRAM FOLDER       inputs, once
 #   bash bench/scaling/weak.sh train|positions|score PROGRAM FOLDER
 #                                                           one round, about 110 s, one JSON object
 #
-# ALLOWED=no leaves the lone processes out, and half the time.
+# ALLOWED=no skips the independent processes, and half the time.
 #
-# `train`: the reference network, a batch in proportion, EPOCHS (28) of 300 000 events a rank.
-# `positions`: scores at six positions, ROWS (4 000 000) a rank in four files; `score`: without
-# positions, four times as many rows in sixteen files, copies of these. All is wall time from
-# start to end, MPI's start included
-# (`mpi_s`: what two ranks that do nothing take longer than one). Cores are bound, page cache is
-# warm. To be run on a machine with nothing else to do; compare medians of several rounds.
+# `train`: the reference network, a batch in proportion, EPOCHS (28) of 300 000 events per rank.
+# `positions`: scores at six positions, ROWS (4 000 000) per rank in four files; `score`: without
+# positions, four times as many rows in sixteen files, copies of these. All values are wall time
+# from start to end, including the start of MPI (`mpi_s`: the additional time of two idle ranks
+# compared with one). Cores are bound, the page cache is warm. Run it on an otherwise idle machine;
+# compare medians of several rounds.
 set -euo pipefail
 what=$1 program=$(realpath "$2") folder=$(realpath -m "$3")
 : "${EPOCHS:=28}" "${ROWS:=4000000}" "${ALLOWED:=yes}"
@@ -54,7 +54,7 @@ timed() { # COMMAND…: seconds
     "$@" >/dev/null
     echo "$(now) - $since" | bc
 }
-# A rank knows its cores by `mpirun`, a lone process by `taskset`.
+# Cores of a rank are set by `mpirun`, those of a single process by `taskset`.
 ranks() { mpirun -n "$1" --bind-to core "$program" -q "${@:2}"; }
 lone() { taskset -c "$1" "$program" -q "${@:2}"; }
 inputs=archive options=()
@@ -89,7 +89,7 @@ at_once() {
         lone=$(timed lone 0 $(command one-1))
         both=$(timed at_once)
     fi
-    # What MPI takes to begin and to end.
+    # Time that MPI takes to start and to end.
     nothing=(train -c "$folder/two.toml" -o "$folder/dry" --dry-run)
     start=$(echo "$(timed ranks 2 "${nothing[@]}") - $(timed ranks 1 "${nothing[@]}")" | bc)
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# One part of an archive, as score.sub starts it: MODEL OUTPUT INPUT PART PARTS.
+# Scores one part of an archive, started by score.sub: MODEL OUTPUT INPUT PART PARTS.
 set -euo pipefail
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$folder/env.sh"

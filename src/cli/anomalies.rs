@@ -1,4 +1,4 @@
-//! `anomalies`: the arguments as typed, and what they ask for.
+//! Arguments of `anomalies`.
 
 use super::extract::CleaningArguments;
 use crate::engine;
@@ -15,14 +15,14 @@ pub struct Arguments {
     /// Folder for the outputs
     #[arg(short, long)]
     pub(super) output: PathBuf,
-    /// How often each way is taken, as WAY=WEIGHT: turned, merged, islands, muon [default: 1
+    /// Relative frequency of each kind, as KIND=WEIGHT: turned, merged, islands, muon [default: 1
     /// each]
-    #[arg(long, num_args = 1.., value_name = "WAY=WEIGHT")]
+    #[arg(long, num_args = 1.., value_name = "KIND=WEIGHT")]
     mix: Vec<String>,
     /// Seed: the same seed gives the same bytes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// taiga-560 or taiga-595 [default: the file's own]
+    /// taiga-560 or taiga-595 [default: that of the file]
     #[arg(long)]
     camera: Option<String>,
     #[command(flatten)]
@@ -56,16 +56,16 @@ fn weights(mix: &[String]) -> Result<[f64; 4]> {
     let mut weights = [0.0; 4];
     for text in mix {
         let parsed = text.split_once('=').and_then(|(name, weight)| {
-            let way = Making::ALL.iter().position(|making| making.name() == name.trim())?;
-            Some((way, weight.trim().parse().ok()?))
+            let kind = Making::ALL.iter().position(|making| making.name() == name.trim())?;
+            Some((kind, weight.trim().parse().ok()?))
         });
-        let Some((way, weight)) = parsed else {
-            return Err(Fault::new("cannot understand --mix")
+        let Some((kind, weight)) = parsed else {
+            return Err(Fault::new("cannot parse --mix")
                 .expected("turned, merged, islands or muon, with a weight: merged=2")
                 .found(format!("'{text}'"))
                 .usage());
         };
-        weights[way] = weight;
+        weights[kind] = weight;
     }
     Ok(weights)
 }

@@ -1,4 +1,4 @@
-//! `check`: files one by one and together, and whether a training would take them.
+//! `check`: checks files one by one and together, and whether a training would accept them.
 
 use crate::comm::Communicator;
 use crate::config::{self, Config};
@@ -10,12 +10,53 @@ use crate::dataset::cut_flow;
 use crate::dataset::source::Source;
 use crate::error::Result;
 use crate::train;
-use std::path::Path;
+use clap::Args;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Checks the files of `options`, or without any those that the configuration names: then what
-/// its training would refuse is in the report too.
-pub fn run(
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Files, folders, patterns in quotes, or @LIST with one path per line
+    #[arg(required_unless_present_any = ["gamma", "hadron", "config"])]
+    files: Vec<PathBuf>,
+    /// Files of gammas
+    #[arg(long, num_args = 1..)]
+    gamma: Vec<PathBuf>,
+    /// Files of hadrons
+    #[arg(long, num_args = 1..)]
+    hadron: Vec<PathBuf>,
+    /// Configuration with schema, features and cuts; without files, those of the configuration
+    /// are checked
+    #[arg(short, long)]
+    config: Option<PathBuf>,
+    /// Read metadata only: no rows, keys or contents
+    #[arg(long)]
+    quick: bool,
+    /// Built-in schema or schema file [default: detected from the file]
+    #[arg(long)]
+    schema: Option<String>,
+}
+
+impl Arguments {
+    pub fn run(&self, comm: &dyn Communicator) -> Result<CheckReport> {
+        let options = Options {
+            files: self.files.clone(),
+            gamma: self.gamma.clone(),
+            hadron: self.hadron.clone(),
+            schema: self.schema.clone(),
+            quick: self.quick,
+            ..Options::default()
+        };
+        run(comm, options, self.config.as_deref())
+    }
+}
+
+/// Checks the files of `options`, or without any those of the configuration; then the report also
+/// contains the error of its training, if there is one.
+///
+/// # Errors
+/// A usage error for a wrong configuration; findings about files are in the report.
+fn run(
     comm: &dyn Communicator,
     mut options: Options,
     config: Option<&Path>,
@@ -38,13 +79,16 @@ pub fn run(
     }
     let mut report = check::run(&options)?;
     if !options.quick && !config.cuts.is_empty() {
-        // What cannot be read is in the report of its file.
         let cuts = if own {
             train::cut_flows(comm, &config)
         } else {
             cut_flows(comm, &report, options.schema.as_deref(), &selection)
         };
-        report.cuts = cuts.unwrap_or_default();
+        // The report already has an unreadable file, and a refusal of the training.
+        report.cuts = match cuts {
+            Err(error) if !own && report.outcome().is_ok() => return Err(error),
+            cuts => cuts.unwrap_or_else(|_| Vec::new()),
+        };
     }
     if own && report.outcome().is_ok() {
         report.training =
@@ -53,7 +97,7 @@ pub fn run(
     Ok(report)
 }
 
-/// Counts what the cuts remove of the files of a report that can be read.
+/// Counts the rows that the cuts remove from the readable files of a report.
 fn cut_flows(
     comm: &dyn Communicator,
     report: &CheckReport,

@@ -1,4 +1,4 @@
-//! `compare`: the arguments as typed, and what they ask for.
+//! Arguments of `compare`.
 
 use super::season::SelectionArguments;
 use crate::comm::{Communicator, sync_result};
@@ -19,7 +19,7 @@ pub struct Arguments {
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Compare although at most so many files of either could not be scored; they are named
+    /// Compare even if up to this many files of either could not be scored; they are listed
     #[arg(long, value_name = "N", default_value_t = 0)]
     allow_failed: usize,
 }

@@ -1,6 +1,6 @@
-//! `extract`: the arguments as typed, and what they ask for.
+//! Arguments of `extract`.
 
-use super::{parse_duration, watchdog};
+use super::device::{parse_duration, watchdog};
 use crate::comm::{Communicator, StopFlag};
 use crate::config::{Class, Run};
 use crate::dataset::failures::{partial, total};
@@ -19,10 +19,10 @@ pub struct Arguments {
     /// Folder for the outputs
     #[arg(short, long)]
     pub(super) output: PathBuf,
-    /// Place outputs relative to this folder [default: the folders given]
+    /// Place outputs relative to this folder [default: the given folders]
     #[arg(long)]
     root: Option<PathBuf>,
-    /// taiga-560, taiga-595, or a file with the pixels [default: the file's own]
+    /// taiga-560, taiga-595, or a file with the pixels [default: that of the file]
     #[arg(long)]
     camera: Option<String>,
     #[command(flatten)]
@@ -30,37 +30,36 @@ pub struct Arguments {
     /// Source position of files that have none, as X,Y [deg]
     #[arg(long, value_parser = parse_position, allow_hyphen_values = true, value_name = "X,Y")]
     source: Option<[f64; 2]>,
-    /// Put the source at this distance from the camera's centre [deg] instead of where the
-    /// file has it, at random azimuths: for simulated hadrons. Needs --class hadron, or a class
-    /// column; at most 4.8, the edge of the camera
+    /// Move the source to this distance from the camera centre [deg], at random azimuths, instead
+    /// of the position in the file: for simulated hadrons. Needs --class hadron, or a class column;
+    /// at most 4.8, the edge of the camera
     #[arg(long, value_name = "DEG", conflicts_with = "source")]
     random_source: Option<f64>,
-    /// Source positions, turned about the camera's centre: 1 ON, the others OFF
+    /// Number of source positions, rotated about the camera centre: 1 ON, the others OFF
     #[arg(long, default_value_t = 1, value_name = "N")]
     positions: usize,
     /// Class of files that have none
     #[arg(long, value_enum)]
     class: Option<Class>,
-    /// Succeed where at most so many files fail; they are named all the same
+    /// Succeed if up to this many files fail; they are listed in any case
     #[arg(long, value_name = "N", default_value_t = 0)]
     allow_failed: usize,
-    /// Let outputs and failed inputs of earlier runs that are gone leave the manifest, instead
-    /// of exit code 4
+    /// Remove lost outputs and failed inputs of earlier runs from the manifest, instead of exit
+    /// code 4
     #[arg(long)]
     forget_missing: bool,
-    /// Threads per rank [default: the node's cores shared by its ranks]
+    /// Threads per rank [default: the cores of the node divided by its ranks]
     #[arg(long)]
     threads: Option<usize>,
-    /// End the job within this time if a rank dies, hangs or is stopped; 0: wait for ever
-    /// [default: 10m]
+    /// End the job within this time if a rank dies, hangs or is stopped; 0: never [default: 10m]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub(super) watchdog: Option<Duration>,
 }
 
-/// How images are cleaned.
+/// Options of the image cleaning.
 #[derive(Debug, Args)]
 pub struct CleaningArguments {
-    /// What the thresholds are, or whether the input's choice of pixels is taken
+    /// Unit of the thresholds, or the selection of pixels in the input
     #[arg(long, value_enum, default_value = "fixed")]
     cleaning: CleaningName,
     /// High threshold [default: 14 p.e., or 6 σ]
@@ -69,10 +68,10 @@ pub struct CleaningArguments {
     /// Low threshold [default: 7 p.e., or 3 σ]
     #[arg(long)]
     low: Option<f64>,
-    /// What a charge must do to pass a threshold
+    /// Comparison of a charge with a threshold
     #[arg(long, value_enum, default_value = "above")]
     compare: ComparisonName,
-    /// Connected parts of an image that are kept
+    /// Islands of an image that are kept
     #[arg(long, value_enum, default_value = "all")]
     islands: IslandsName,
 }
@@ -81,29 +80,29 @@ pub struct CleaningArguments {
 enum CleaningName {
     /// Thresholds in p.e.
     Fixed,
-    /// Thresholds in units of the pixel's pedestal σ
+    /// Thresholds in units of the pedestal σ of the pixel
     Sigma,
-    /// The pixels that the input says belong to the image
+    /// The pixels selected in the input
     Given,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ComparisonName {
-    /// Be greater, as in TAIGA's program
+    /// Greater, as in the program of TAIGA
     Above,
-    /// Be as great or greater, as in ctapipe
+    /// Greater or equal, as in ctapipe
     AtLeast,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum IslandsName {
     All,
-    /// The one with the largest charge
+    /// The island with the largest charge
     Largest,
 }
 
 impl CleaningArguments {
-    /// The cleaning that is asked for.
+    /// Returns the requested cleaning.
     pub fn cleaning(&self) -> Cleaning {
         let level = |given: Option<f64>, default: f64| given.unwrap_or(default);
         let thresholds = match self.cleaning {
@@ -148,14 +147,14 @@ impl Arguments {
         extract::run(comm, &options, &StopFlag::on_signals()?)
     }
 
-    /// The outcome of the command: partial if more files failed than are allowed to.
+    /// Returns the outcome of the command: partial if more files failed than allowed.
     pub fn outcome(&self, summary: &Summary) -> Result<()> {
         let total = total(&summary.files, &summary.failed);
         partial(&summary.failed, total, "extract", self.allow_failed)
     }
 }
 
-/// A position as `1.2,-0.4`.
+/// Parses a position such as `1.2,-0.4`.
 fn parse_position(text: &str) -> std::result::Result<[f64; 2], String> {
     let numbers: Option<Vec<f64>> = text.split(',').map(|x| x.trim().parse().ok()).collect();
     match numbers.as_deref() {

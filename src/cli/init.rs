@@ -1,5 +1,4 @@
-//! `init`: the commented configurations, schemas and job scripts of this version, to start
-//! from.
+//! `init`: writes the commented configurations, schemas and job scripts of this version.
 
 use crate::data::schema::BUILT_IN;
 use crate::error::Result;
@@ -27,7 +26,7 @@ const CONFIGS: [(&str, &str); 13] = [
     ("configs/season/season.toml", include_str!("../../configs/season/season.toml")),
 ];
 
-/// Scripts that submit jobs; `env.sh` is where a site's settings go.
+/// Scripts that submit jobs; `env.sh` contains the settings of a site.
 const JOBS: [(&str, &str); 13] = [
     ("jobs/README.md", include_str!("../../jobs/README.md")),
     ("jobs/env.sh", include_str!("../../jobs/env.sh")),
@@ -44,7 +43,7 @@ const JOBS: [(&str, &str); 13] = [
     ("jobs/condor/score.sh", include_str!("../../jobs/condor/score.sh")),
 ];
 
-/// Path and text of every file; the schemas are those that the program itself reads by.
+/// Returns path and text of every file; the schemas are those that the program itself uses.
 fn files() -> Vec<(String, &'static str)> {
     let named = |(name, text): &(&str, &'static str)| ((*name).to_string(), *text);
     let schema =
@@ -60,9 +59,18 @@ fn files() -> Vec<(String, &'static str)> {
 #[derive(Debug, Serialize)]
 pub struct Summary {
     files: Vec<PathBuf>,
+    #[serde(skip)]
+    next: String,
 }
 
-/// Writes the files; nothing is written if one of them exists and may not be replaced.
+impl Summary {
+    /// Returns the summary of written files; `next` is the last line of the text.
+    pub(super) fn new(files: Vec<PathBuf>, next: String) -> Summary {
+        Summary { files, next }
+    }
+}
+
+/// Writes the files; writes nothing if one of them exists and may not be replaced.
 pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
     let targets: Vec<PathBuf> = files().iter().map(|(name, _)| folder.join(name)).collect();
     for target in &targets {
@@ -74,7 +82,8 @@ pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
         }
         storage::write_file(target, text.as_bytes())?;
     }
-    Ok(Summary { files: targets })
+    let next = format!("next: taiga-flow train -c {} -o RUN", targets[0].display());
+    Ok(Summary::new(targets, next))
 }
 
 impl fmt::Display for Summary {
@@ -82,6 +91,6 @@ impl fmt::Display for Summary {
         for file in &self.files {
             writeln!(f, "wrote {}", file.display())?;
         }
-        write!(f, "next: taiga-flow train -c {} -o RUN", self.files[0].display())
+        f.write_str(&self.next)
     }
 }

@@ -1,8 +1,8 @@
-//! What a feature is worth to a model: trainings with all features and with each one left out,
-//! for several seeds, evaluated on the same events.
+//! Value of each feature to a model: trainings with all features and with each one left out, for
+//! several seeds, evaluated on the same events.
 //!
-//! This is not the reliance of one model on a feature (`evaluate --importance`): a model that
-//! is trained without a feature takes what it can from those that are correlated with it.
+//! This differs from the reliance of one model on a feature (`evaluate --importance`): a model
+//! trained without a feature uses the features that are correlated with it.
 
 use super::sweep_points::SweepPoint;
 use crate::config::{Config, Feature};
@@ -17,24 +17,24 @@ pub const TABLE_START: &str = "feature\tseeds\t";
 /// Name of the set of all features.
 pub const NOTHING: &str = "-";
 
-/// A training of a sweep: what it is shown as, and what is overridden.
+/// A training of a sweep: the displayed settings and the overridden keys.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
     pub shown: Vec<String>,
     pub set: Vec<String>,
 }
 
-/// The AUC of models with all features less that of models without one.
+/// The difference of AUC between models with all features and models without one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Worth {
     pub feature: String,
-    /// Seeds that both sets were trained and evaluated with.
+    /// Number of seeds with which both sets were trained and evaluated.
     pub seeds: u64,
-    /// Mean over these of the AUC without the feature.
+    /// Mean AUC without the feature, over the seeds.
     pub auc_without: f64,
-    /// Mean over these of what the AUC loses.
+    /// Mean loss of AUC, over the seeds.
     pub lost: f64,
-    /// Standard deviation of that over the seeds; absent with one.
+    /// Standard deviation of the loss over the seeds; absent with one.
     pub spread: Option<f64>,
     /// Standard error of the mean, `spread`/√seeds.
     pub error: Option<f64>,
@@ -67,15 +67,15 @@ pub fn plan(config: &Config, seeds: u64) -> Result<Vec<Planned>> {
     Ok(planned)
 }
 
-/// Features as the value of a TOML key, on one line.
+/// Formats features as the value of a TOML key, on one line.
 fn inline<'a>(features: impl Iterator<Item = &'a Feature>) -> Result<String> {
     let broken = |e: toml::ser::Error| Fault::new("cannot write the features").found(e).internal();
     let tables = features.map(toml::Value::try_from).collect::<Result<Vec<_>, _>>();
     Ok(toml::Value::Array(tables.map_err(broken)?).to_string())
 }
 
-/// Returns what each feature is worth, most first, from the points of a sweep; features without
-/// an AUC of the same seed in both sets are left out.
+/// Returns the value of each feature, the largest first, from the points of a sweep; features
+/// without an AUC of the same seed in both sets are omitted.
 pub fn worth(points: &[SweepPoint]) -> Vec<Worth> {
     let of = |point: &SweepPoint, key: &str| {
         let value = point.settings.iter().find_map(|s| s.strip_prefix(key)?.strip_prefix('='));
@@ -113,7 +113,7 @@ pub fn worth(points: &[SweepPoint]) -> Vec<Worth> {
     all
 }
 
-/// Writes the table of all features; one line each, fields between tabs.
+/// Writes the table of all features: one line each, fields separated by tabs.
 pub fn write_table(worth: &[Worth], folder: &Path) -> Result<()> {
     let own = folder.join(format!(".{TABLE}-{}", std::process::id()));
     storage::write_file(&own, table(worth).as_bytes())?;
@@ -138,7 +138,7 @@ fn table(worth: &[Worth]) -> String {
     text
 }
 
-/// The features in words, most worth first.
+/// Formats the values of the features as text, the largest first.
 pub fn text(worth: &[Worth]) -> String {
     let mut text =
         "AUC lost by training without a feature, mean over seeds ± its error (of the seeds, not of the test sample):\n".to_string();
@@ -194,7 +194,7 @@ mod tests {
         let set = config::parse(TOML, &planned[4].set).unwrap();
         let mut expected = config.clone();
         expected.features.columns.remove(1);
-        assert_eq!(set, expected, "nothing else changes");
+        assert_eq!(set, expected, "all other settings are equal");
         let full = config::parse(TOML, &planned[0].set).unwrap();
         assert_eq!(full, config);
         let mut one = config;

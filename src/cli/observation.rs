@@ -1,4 +1,4 @@
-//! Rates and time of an observation, as typed.
+//! Options with the rates and the time of an observation.
 
 use crate::config::{OFF_POSITIONS, Observation};
 use crate::error::{Fault, Result};
@@ -7,25 +7,25 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Gammas of the source per hour, triggered and cleaned, before the cuts: with a background
-    /// rate and hours, the scan over thresholds shows expected counts and significances
+    /// rate and a time, the scan over thresholds shows expected counts and significances
     #[arg(long, value_name = "PER_HOUR")]
     gamma_rate: Option<f64>,
     /// Other events per hour, triggered and cleaned, before the cuts
     #[arg(long, value_name = "PER_HOUR")]
     background_rate: Option<f64>,
-    /// Hours of observation
+    /// Observation time in hours
     #[arg(long, value_name = "HOURS")]
     hours: Option<f64>,
-    /// OFF positions that the background is counted at [default: 5]
+    /// Number of OFF positions at which the background is counted [default: 5]
     #[arg(long, value_name = "N")]
     off_positions: Option<u64>,
 }
 
 impl Arguments {
-    /// Returns the observation that was asked for.
+    /// Returns the observation, if its options are given.
     ///
     /// # Errors
-    /// A usage error where one of the rates or the time is missing, or out of range.
+    /// A usage error if one of the rates or the time is missing, or out of range.
     pub fn observation(&self) -> Result<Option<Observation>> {
         let given = [self.gamma_rate, self.background_rate, self.hours];
         let [Some(gammas), Some(background), Some(hours)] = given else {

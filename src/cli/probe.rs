@@ -1,4 +1,4 @@
-//! Reads a file in a process of its own, which the HDF5 library may end.
+//! Reads a file in a separate process, which the HDF5 library may end.
 
 use crate::comm::StopFlag;
 use crate::dataset::probe;
@@ -12,17 +12,17 @@ use std::time::Duration;
 pub struct Arguments {
     /// File to read
     file: PathBuf,
-    /// Built-in schema or schema file [default: found out from the file]
+    /// Built-in schema or schema file [default: detected from the file]
     #[arg(long)]
     schema: Option<String>,
-    /// End after so many seconds
+    /// End after this many seconds
     #[arg(long, value_name = "SECONDS")]
     limit: u64,
 }
 
 impl Arguments {
     pub fn run(&self) -> Result<()> {
-        // Signals to the job are for the parent, which ends this process.
+        // Signals to the job are handled by the parent, which ends this process.
         let _stop = StopFlag::on_signals()?;
         let limit = Duration::from_secs(self.limit);
         let outcome = probe::read_through(&self.file, self.schema.as_deref(), limit);

@@ -1,6 +1,6 @@
-//! `score`: the arguments as typed, and what they ask for.
+//! Arguments of `score`.
 
-use super::{DeviceArguments, parse_duration};
+use super::device::{DeviceArguments, parse_duration};
 use crate::comm::{Communicator, StopFlag, sync_result};
 use crate::config::{self, ScoringConfig};
 use crate::dataset::failures::{partial, total};
@@ -21,7 +21,7 @@ pub struct Arguments {
     /// Event files, folders, patterns in quotes, or @LIST with one path per line
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
-    /// Place outputs relative to this folder [default: the folders given]
+    /// Place outputs relative to this folder [default: the given folders]
     #[arg(long)]
     root: Option<PathBuf>,
     /// Configuration with a section [score]
@@ -30,40 +30,39 @@ pub struct Arguments {
     /// Override a key of the configuration: score.positions=6
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Built-in schema or schema file [default: found out from the file]
+    /// Built-in schema or schema file [default: detected from the file]
     #[arg(long)]
     schema: Option<String>,
-    /// What the outputs are
+    /// Format of the outputs
     #[arg(long, value_enum, default_value = "hdf5")]
     format: Format,
-    /// Score part I of N of the files, with one job per part; together they are the whole
+    /// Score part I of N of the files, with one job per part; together they form the whole
     #[arg(long, value_parser = parse_shard, value_name = "I/N", default_value = "1/1")]
     pub(super) shard: (usize, usize),
-    /// Rows read, scored and written at a time: fewer need less memory
+    /// Rows read, scored and written at a time: fewer rows need less memory
     #[arg(long, value_name = "ROWS", default_value_t = BLOCK_ROWS,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch: u64,
-    /// Leave out files with runs that the model was trained on, instead of refusing them: they
-    /// are scored with the model of another fold
+    /// Skip files with runs that the model was trained on, instead of refusing them; score them
+    /// with the model of another fold
     #[arg(long)]
     own_runs: bool,
-    /// Fail files whose events are unlike those that the model was trained on, instead of a
-    /// warning
+    /// Fail files whose events differ from the training events, instead of a warning
     #[arg(long)]
     strict: bool,
-    /// Share files of more rows between ranks
+    /// Split files with more rows than this between ranks
     #[arg(long, value_name = "ROWS", default_value_t = SPLIT_ROWS,
           value_parser = clap::value_parser!(u64).range(1..))]
     split_rows: u64,
-    /// Succeed where at most so many files fail; they are named all the same
+    /// Succeed if up to this many files fail; they are listed in any case
     #[arg(long, value_name = "N", default_value_t = 0)]
     allow_failed: usize,
-    /// Let outputs and failed inputs of earlier runs that are gone leave the manifest, instead
-    /// of exit code 4
+    /// Remove lost outputs and failed inputs of earlier runs from the manifest, instead of exit
+    /// code 4
     #[arg(long)]
     forget_missing: bool,
-    /// Time for a child process to read a file during which an earlier start ended, besides a
-    /// second per megabyte; then the file fails
+    /// Time limit of a child process that reads a file during which an earlier start ended, plus
+    /// one second per megabyte; then the file fails
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     probe_timeout: Duration,
     #[command(flatten)]
@@ -96,14 +95,14 @@ impl Arguments {
         score::run(comm, &options, &StopFlag::on_signals()?)
     }
 
-    /// The outcome of the command: partial if more files failed than are allowed to.
+    /// Returns the outcome of the command: partial if more files failed than allowed.
     pub fn outcome(&self, summary: &Summary) -> Result<()> {
         let total = total(&summary.files, &summary.failed);
         partial(&summary.failed, total, "score", self.allow_failed)
     }
 }
 
-/// A part as `3/10`: the third of ten.
+/// Parses a part such as `3/10`: the third of ten.
 fn parse_shard(text: &str) -> std::result::Result<(usize, usize), String> {
     let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     match numbers {

@@ -1,4 +1,4 @@
-//! `season`: the arguments as typed, and what they ask for.
+//! Arguments of `season`.
 
 use crate::comm::{Communicator, is_root, sync_result};
 use crate::config::SeasonSettings;
@@ -19,32 +19,32 @@ pub struct Arguments {
     pub(super) output: PathBuf,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Folder of scores of simulated gammas, made as the others: for the leak and for areas
+    /// Folder of scores of simulated gammas, made with the same settings: for leakage and areas
     #[arg(long, value_name = "DIR")]
     gamma_mc: Option<PathBuf>,
     /// Folder of scores that each run is compared with for drift [default: the other runs]
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// Folder of the images that the scored events were extracted from: for pictures of the
-    /// best candidates
+    /// Folder of the images from which the scored events were extracted: for pictures of the best
+    /// candidates
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Count the season although at most so many files could not be scored or read; the page names
+    /// Count the season even if up to this many files could not be scored or read; the page lists
     /// them
     #[arg(long, value_name = "N", default_value_t = 0)]
     allow_failed: usize,
 }
 
-/// What is counted, for season and compare.
+/// Selection of events for `season` and `compare`.
 #[derive(Debug, Args)]
 pub struct SelectionArguments {
     /// Settings (TOML, see configs/season/season.toml)
     #[arg(short, long)]
     config: Option<PathBuf>,
-    /// Working point of the score files [default: the settings', else their first]
+    /// Working point of the score files [default: that of the settings, else their first]
     #[arg(long, conflicts_with = "threshold")]
     point: Option<String>,
-    /// Instead of a working point: a least score
+    /// Smallest score of a passing event, instead of a working point
     #[arg(long, allow_hyphen_values = true)]
     threshold: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! `simulate`: the arguments as typed, and what they ask for.
+//! Arguments of `simulate`.
 
 use crate::config::Class;
 use crate::error::{Fault, Result};
@@ -15,7 +15,7 @@ pub struct Arguments {
     /// Event file to write
     #[arg(short, long)]
     pub(super) output: PathBuf,
-    /// What the showers are
+    /// Class of the showers
     #[arg(long, value_enum)]
     class: Class,
     /// Number of events
@@ -24,7 +24,7 @@ pub struct Arguments {
     /// Seed: the same seed gives the same bytes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// What an event is
+    /// Content of an event
     #[arg(long, value_enum, default_value = "hillas")]
     level: Level,
     /// Camera of images: taiga-560 or taiga-595 [default: taiga-595]
@@ -33,8 +33,8 @@ pub struct Arguments {
     /// Night-sky noise of images, mean σ of a pixel in p.e. [default: 4]
     #[arg(long, value_name = "PE")]
     noise: Option<f64>,
-    /// Distance of the source from the camera's centre in images, in deg; 0: ON [default:
-    /// that of the toy]
+    /// Distance of the source from the camera centre in images, in deg; 0: ON [default: that of the
+    /// toy]
     #[arg(long, value_name = "DEG")]
     offset: Option<f64>,
 }
@@ -47,14 +47,15 @@ enum Level {
     Images,
 }
 
-/// What was asked for.
+/// Options by the content of an event.
 pub enum SimulationOptions {
     Hillas(simulate::Options),
     Images(images::Options),
 }
 
 impl Arguments {
-    /// Refuses options of images where none are made: what does nothing must not be given.
+    /// Returns the options; refuses options of images at another level, because they would have no
+    /// effect.
     pub fn options(&self, overwrite: bool) -> Result<SimulationOptions> {
         let (output, class) = (self.output.clone(), self.class);
         let (events, seed) = (self.events, self.seed);
@@ -76,9 +77,9 @@ impl Arguments {
             ("--offset", self.offset.is_some()),
         ];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-            return Err(Fault::new("an option of images, and none are made")
-                .found(option)
-                .advice("leave it out, or add --level images")
+            return Err(Fault::new(format!("`{option}` requires `--level images`"))
+                .found("`--level hillas`")
+                .advice("remove the option, or add --level images")
                 .usage());
         }
         Ok(SimulationOptions::Hillas(simulate::Options { output, class, events, seed, overwrite }))

@@ -1,4 +1,4 @@
-//! `status`: where a run is, for people.
+//! `status`: prints the state of a run.
 
 use crate::error::Result;
 use crate::train::run::run_status::{self, RunStatus, State};
@@ -8,27 +8,27 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long the scheduler may take to answer.
+/// Time limit for an answer of the scheduler.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize)]
 pub struct JobStatus {
     #[serde(flatten)]
     run_status: RunStatus,
-    /// What the scheduler says of the job of the last start: state and reason.
+    /// State and reason of the job of the last start, as the scheduler reports them.
     scheduler: Option<String>,
 }
 
 pub fn run(folder: &Path) -> Result<JobStatus> {
-    let standing = run_status::run_status(folder)?;
-    let asks = standing.state != State::Finished;
-    let scheduler = standing.job.as_deref().filter(|_| asks).and_then(ask);
-    Ok(JobStatus { run_status: standing, scheduler })
+    let status = run_status::run_status(folder)?;
+    let is_open = status.state != State::Finished;
+    let scheduler = status.job.as_deref().filter(|_| is_open).and_then(ask);
+    Ok(JobStatus { run_status: status, scheduler })
 }
 
-/// Asks Slurm, where there is one, and does not wait for it long.
+/// Asks Slurm, if present, with a time limit.
 fn ask(job: &str) -> Option<String> {
-    let mut asked = Command::new("squeue")
+    let mut query = Command::new("squeue")
         .args(["--noheader", "--format=%T (%r)", "--jobs", job])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -36,56 +36,54 @@ fn ask(job: &str) -> Option<String> {
         .spawn()
         .ok()?;
     let since = Instant::now();
-    while asked.try_wait().ok()?.is_none() {
+    while query.try_wait().ok()?.is_none() {
         if since.elapsed() > PATIENCE {
-            let _ = asked.kill();
-            let _ = asked.wait();
+            let _ = query.kill();
+            let _ = query.wait();
             return None;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let answer = asked.wait_with_output().ok()?;
+    let answer = query.wait_with_output().ok()?;
     let text = String::from_utf8_lossy(&answer.stdout).trim().to_string();
     Some(if text.is_empty() { "not in the queue".to_string() } else { text })
 }
 
 impl fmt::Display for JobStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_start(f)?;
+        self.write_training(f)?;
+        self.write_ranks(f)
+    }
+}
+
+impl JobStatus {
+    /// Writes the state of the run, its job and its last start.
+    fn write_start(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.run_status;
-        let state = match s.state {
-            State::Finished => "finished",
-            State::Running => "running",
-            State::Stopped => "stopped; the same command goes on",
-            State::Diverged => "diverged",
-            State::Failed => "failed",
-            State::NotBegun => "not begun",
-        };
-        writeln!(f, "{}: {state}", s.run.display())?;
+        writeln!(f, "{}: {}", s.run.display(), state_text(s.state))?;
         if let Some(reason) = &s.ended {
             writeln!(f, "  ended         {reason}")?;
         }
         if let Some(job) = &s.job {
-            let state_of_job = self
-                .scheduler
-                .as_ref()
-                .map_or(String::new(), |state_of_job| format!(", {state_of_job}"));
-            writeln!(f, "  job           {job}{state_of_job}")?;
+            let state = self.scheduler.as_ref().map_or(String::new(), |state| format!(", {state}"));
+            writeln!(f, "  job           {job}{state}")?;
         }
         if let (Some(ranks), Some(host)) = (s.ranks, &s.host) {
             let engine = s.engine.as_deref().unwrap_or("unknown engine");
             let starts = if s.starts > 1 { format!(", start {}", s.starts) } else { String::new() };
             writeln!(f, "  last start    {ranks} rank(s), first on {host}, {engine}{starts}")?;
         }
+        Ok(())
+    }
+
+    /// Writes progress and losses.
+    fn write_training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.run_status;
         let of = |all: Option<u64>| all.map_or(String::new(), |all| format!(" of {all}"));
         if s.step > 0 {
-            writeln!(
-                f,
-                "  progress      epoch {}{}, step {}{}",
-                s.epoch,
-                of(s.epochs),
-                s.step,
-                of(s.steps)
-            )?;
+            let (epochs, steps) = (of(s.epochs), of(s.steps));
+            writeln!(f, "  progress      epoch {}{epochs}, step {}{steps}", s.epoch, s.step)?;
         }
         if let Some(nll) = s.train_nll {
             writeln!(f, "  training NLL  {nll:.4}")?;
@@ -98,28 +96,46 @@ impl fmt::Display for JobStatus {
         if s.skipped_steps > 0 {
             writeln!(f, "  skipped       {} step(s), for gradients out of range", s.skipped_steps)?;
         }
-        if let (Some(step), Some(age), true) =
-            (s.checkpoint_step, s.checkpoint_age_s, s.state != State::Finished)
-        {
+        Ok(())
+    }
+
+    /// Writes the last checkpoint, the remaining time, and the heartbeats.
+    fn write_ranks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.run_status;
+        let is_open = s.state != State::Finished;
+        if let (Some(step), Some(age), true) = (s.checkpoint_step, s.checkpoint_age_s, is_open) {
             writeln!(f, "  checkpoint    step {step}, {} ago", time(age))?;
         }
         if let Some(left) = s.seconds_left {
             writeln!(f, "  time left     {} at most, at the pace so far", time(left))?;
         }
-        if s.state != State::Finished {
-            for sign in &s.signs {
-                let age = sign.age_s.map_or("unknown".to_string(), time);
-                writeln!(f, "  rank {:<8} {} on {}, {age} ago", sign.rank, sign.place, sign.host)?;
-            }
-            if let (Some(line), None) = (&s.last_line, &s.ended) {
-                writeln!(f, "  log           {line}")?;
-            }
+        if !is_open {
+            return Ok(());
+        }
+        for sign in &s.signs {
+            let age = sign.age_s.map_or("unknown".to_string(), time);
+            writeln!(f, "  rank {:<8} {} on {}, {age} ago", sign.rank, sign.place, sign.host)?;
+        }
+        if let (Some(line), None) = (&s.last_line, &s.ended) {
+            writeln!(f, "  log           {line}")?;
         }
         Ok(())
     }
 }
 
-/// Seconds as people say them.
+/// Returns the description of a state.
+fn state_text(state: State) -> &'static str {
+    match state {
+        State::Finished => "finished",
+        State::Running => "running",
+        State::Stopped => "stopped; the same command resumes it",
+        State::Diverged => "diverged",
+        State::Failed => "failed",
+        State::NotBegun => "not begun",
+    }
+}
+
+/// Formats a duration with a suitable unit.
 pub fn time(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),

@@ -1,13 +1,14 @@
-//! `sweep`: one training per point of a grid of settings, and one table of all.
+//! `sweep`: one training per point of a grid of settings, and one table of all points.
 //!
-//! Points are numbered from 0, the last grid changing fastest; point I has the run folder
-//! `point-I`. Alone, the command trains all of them one after the other, over all ranks; with
-//! `--point I` that one, as an element of a job array does. Points that are finished stay.
-//! With `--leave-one-out` the points are sets of features, and every model is evaluated.
+//! Points are numbered from 0, and the last grid changes fastest; point I has the run folder
+//! `point-I`. The command trains all points one after the other, over all ranks; with `--point I`
+//! it trains only this one, as an element of a job array. Finished points are kept. With
+//! `--leave-one-out` the points are sets of features, and every model is evaluated.
 
+use super::device::DeviceArguments;
 use super::left_out::{self, Planned, Worth};
 use super::sweep_points::{self, Expected, SweepPoint, relative};
-use super::{DeviceArguments, trained};
+use super::train::{command_line, trained};
 use crate::comm::{Communicator, StopFlag, is_root, mark_shared, sync_result};
 use crate::config::{self, Run};
 use crate::data::files::output_kind::OutputKind;
@@ -25,10 +26,10 @@ use std::time::Duration;
 
 pub const TABLE: &str = "sweep.tsv";
 const TABLE_START: &str = "point\t";
-/// Folder of a point's evaluation, below its own.
+/// Folder of the evaluation of a point, below its run folder.
 const EVALUATION_FOLDER: &str = "evaluation";
-/// More are a slip of the keyboard.
-const MOST_POINTS: usize = 10_000;
+/// A larger grid is a typing error.
+const MAX_POINTS: usize = 10_000;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -41,16 +42,16 @@ pub struct Arguments {
     /// Values of a key: train.learning_rate=1e-3,3e-3 (repeat for a grid)
     #[arg(long, required_unless_present = "leave_one_out", value_name = "KEY=A,B,…")]
     grid: Vec<String>,
-    /// Train with all features and with each one left out, and evaluate every model: the AUC
-    /// lost without a feature is what it is worth beside the others
+    /// Train with all features and with each one left out, and evaluate every model: the loss of
+    /// AUC without a feature is its value in addition to the others
     #[arg(long, conflicts_with = "grid")]
     leave_one_out: bool,
-    /// Trainings of each set of features: train.seed is that of the configuration and the next
+    /// Trainings of each set of features: train.seed is that of the configuration and the following
     /// ones
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
-    /// Files with a class column to evaluate on [default: the test part of the configuration's
-    /// own files]
+    /// Files with a class column for the evaluation [default: the test part of the files of the
+    /// configuration]
     #[arg(long, num_args = 1.., value_name = "FILE", requires = "leave_one_out")]
     evaluate: Vec<PathBuf>,
     /// Override a key of the configuration in all points: train.epochs=5
@@ -73,11 +74,11 @@ pub struct Arguments {
 pub struct Sweep {
     pub output: PathBuf,
     pub points: Vec<SweepPoint>,
-    /// The lowest held-out NLL, where those of the points can be compared.
+    /// The lowest validation NLL, if those of the points are comparable.
     pub best: Option<usize>,
-    /// Points of this call that failed, and why.
+    /// Points of this call that failed, with the reason.
     pub failed: Vec<(usize, String)>,
-    /// What each feature is worth, where features were left out.
+    /// Value of each feature, if features were left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<Worth>,
     #[serde(skip)]
@@ -92,14 +93,14 @@ struct Grid {
     expected: Vec<Expected>,
 }
 
-/// What became of the points of this call.
+/// Outcomes of the points of this call.
 #[derive(Default)]
 struct Outcomes {
     trained: Vec<usize>,
     failed: Vec<(usize, Error)>,
 }
 
-/// How runs are written.
+/// Options for writing the runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Writing {
     pub overwrite: bool,
@@ -110,7 +111,7 @@ impl Arguments {
     pub fn run(&self, comm: &dyn Communicator, writing: Writing) -> Result<Sweep> {
         let planned = sync_result(comm, self.planned())?;
         let chosen = mark_shared(self.chosen(planned.len()))?;
-        // All points must be possible before the first is trained.
+        // All points must be valid before the first one is trained.
         let expected = |planned: &Planned| Expected::new(&self.configuration(&planned.set)?);
         let expected = planned.iter().map(expected).collect::<Result<Vec<_>>>();
         let grid = Grid { expected: sync_result(comm, expected)?, planned };
@@ -130,7 +131,7 @@ impl Arguments {
                 .and_then(|()| self.evaluated(comm, point, set));
             match outcome {
                 Ok(()) => outcomes.trained.push(point),
-                // What a point is made of may be wrong, the others may still be right.
+                // The settings of one point may be wrong while the others are right.
                 Err(error @ (Error::Diverged(_) | Error::Input(_) | Error::Usage(_)))
                     if error.is_shared() || comm.size() == 1 =>
                 {
@@ -158,7 +159,7 @@ impl Arguments {
         OutputKind::Text(left_out::TABLE_START).refuse_existing(&table, true)
     }
 
-    /// The trainings, in the order of their numbers.
+    /// Returns the trainings, in the order of their numbers.
     fn planned(&self) -> Result<Vec<Planned>> {
         if !self.leave_one_out {
             let points = points(&self.grid)?;
@@ -171,7 +172,7 @@ impl Arguments {
         left_out::plan(&config, self.seeds)
     }
 
-    /// Evaluates the model of a point, unless features stay or its evaluation is there.
+    /// Evaluates the model of a point, unless no feature is left out or it is already evaluated.
     fn evaluated(&self, comm: &dyn Communicator, point: usize, settings: &[String]) -> Result<()> {
         let model = self.folder(point).join(MODEL);
         if !self.leave_one_out {
@@ -243,7 +244,7 @@ impl Arguments {
             stop_after: None,
             dry_run: false,
             allow_few_events: self.allow_few_events,
-            command: super::command_line(),
+            command: command_line(),
             lock_timeout: writing.lock_timeout,
         };
         trained(comm, &options, stop).map(|_| ())
@@ -270,7 +271,7 @@ impl Arguments {
         let with_nll = points.iter().filter_map(|p| Some((p.validation_nll?, p.number)));
         let best = with_nll.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, point)| point);
         let failed = outcomes.failed.iter().map(|(point, error)| (*point, error.to_string()));
-        // What was trained in this call and does not count any more: its data have changed since.
+        // A point trained in this call that no longer counts: its data have changed since.
         let lost = points.iter().filter(|p| p.is_foreign() && outcomes.trained.contains(&p.number));
         let lost = lost.map(|point| (point.number, point.ended.clone().unwrap_or_default()));
         Sweep {
@@ -284,8 +285,8 @@ impl Arguments {
         }
     }
 
-    /// Elements of an array write the table at the same time: each under a name of its own,
-    /// and once more should a point have ended meanwhile.
+    /// Writes the table. Elements of an array write it at the same time: each under a name of its
+    /// own, and again if a point has ended meanwhile.
     fn write_table(&self, grid: &Grid, outcomes: &Outcomes) -> Result<()> {
         let mut sweep = self.summary(grid, outcomes);
         loop {
@@ -308,7 +309,8 @@ impl Arguments {
     }
 }
 
-/// The AUC of the evaluation of the model in a folder; `None` where there is none of this model.
+/// Returns the AUC of the evaluation of the model in a folder; `None` without an evaluation of this
+/// model.
 fn auc_of(folder: &Path) -> Option<f64> {
     let (_, hash) = Model::load(&folder.join(MODEL)).ok()?;
     let text = std::fs::read(folder.join(EVALUATION_FOLDER).join(EVALUATION)).ok()?;
@@ -316,27 +318,27 @@ fn auc_of(folder: &Path) -> Option<f64> {
     evaluation.auc.filter(|_| evaluation.about.model == hash).map(|auc| auc.value)
 }
 
-/// Refuses a configuration whose own files cannot tell gammas from hadrons in a test part.
+/// Refuses a configuration whose files have no test part with both classes.
 fn refuse_unlabelled(config: &config::Config) -> Result<()> {
     let data = &config.data;
     let both = !data.mixed.is_empty() || !data.gamma.is_empty() && !data.hadron.is_empty();
     if both && data.off.is_empty() && config.split.test > 0.0 {
         return Ok(());
     }
-    Err(Fault::new("no events of both classes to evaluate models without a feature on")
+    Err(Fault::new("no events of both classes for the evaluation of models without a feature")
         .expected("files of both classes in [data], and split.test above 0")
         .advice("give files with a class column: --evaluate FILE…")
         .usage())
 }
 
-/// The settings of every point: the product of the grids, the last changing fastest.
+/// Returns the settings of every point: the product of the grids, the last one changing fastest.
 fn points(grids: &[String]) -> Result<Vec<Vec<String>>> {
     let mut points = vec![Vec::new()];
     let mut keys = Vec::new();
     for grid in grids {
         let usage = |why: &str| {
-            Fault::new("cannot understand --grid")
-                .expected("section.key=value,value, for instance train.learning_rate=1e-3,3e-3")
+            Fault::new("cannot parse --grid")
+                .expected("section.key=value,value, such as train.learning_rate=1e-3,3e-3")
                 .found(format!("'{grid}': {why}"))
                 .usage()
         };
@@ -346,21 +348,21 @@ fn points(grids: &[String]) -> Result<Vec<Vec<String>>> {
             return Err(usage("an empty key or value"));
         }
         if keys.contains(&key) {
-            return Err(usage("the key stands in two grids"));
+            return Err(usage("the key is in two grids"));
         }
         keys.push(key);
         let with = |point: &Vec<String>, value: &String| {
             point.iter().cloned().chain([format!("{key}={value}")]).collect()
         };
         points = points.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
-        if points.len() > MOST_POINTS {
-            return Err(usage(&format!("more than {MOST_POINTS} points")));
+        if points.len() > MAX_POINTS {
+            return Err(usage(&format!("more than {MAX_POINTS} points")));
         }
     }
     Ok(points)
 }
 
-/// Values between commas that are not inside brackets, braces or quotes: `[32],[64, 64]`.
+/// Splits values at commas outside of brackets, braces and quotes: `[32],[64, 64]`.
 fn values_of(text: &str) -> Vec<String> {
     let (mut values, mut depth, mut quote) = (vec![String::new()], 0_i32, None);
     for c in text.chars() {
@@ -382,7 +384,7 @@ fn values_of(text: &str) -> Vec<String> {
     values.iter().map(|value| value.trim().to_string()).collect()
 }
 
-/// The outcome of the command: partial if points failed.
+/// Returns the outcome of the command: partial if points failed.
 pub fn outcome(sweep: &Sweep) -> Result<()> {
     if sweep.failed.is_empty() {
         return Ok(());
@@ -396,7 +398,7 @@ pub fn outcome(sweep: &Sweep) -> Result<()> {
 }
 
 impl Sweep {
-    /// One line per point, fields between tabs, the first line naming them.
+    /// Formats one line per point, fields separated by tabs, with a header line.
     fn table(&self) -> String {
         let key = |setting: &String| setting.split('=').next().unwrap_or_default().to_string();
         let value = |setting: &String| {
@@ -463,7 +465,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grid_is_the_product_of_its_values_the_last_changing_fastest() {
+    fn grid_is_the_product_of_its_values() {
         let grids = ["a.b=1,2", "c=[3, 4],[5],{ seeded = 1 },\"x,y\""].map(str::to_string);
         let points = points(&grids).unwrap();
         assert_eq!(points.len(), 8);
@@ -473,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn grids_that_mean_nothing_are_refused() {
+    fn invalid_grids_are_refused() {
         for wrong in [vec!["a"], vec!["=1"], vec!["a="], vec!["a=1,,2"], vec!["a=1", "a=2"]] {
             let wrong: Vec<String> = wrong.into_iter().map(str::to_string).collect();
             assert_eq!(points(&wrong).unwrap_err().exit_code(), 2, "{wrong:?}");

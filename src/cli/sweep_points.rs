@@ -1,8 +1,8 @@
 //! Reads the points of a sweep from their run folders.
 //!
 //! A run folder counts for a point only if its configuration is that of the point, and its files
-//! had the same content as those of the other points: the grid, the other settings or the data may
-//! have changed since it was trained.
+//! had the same content as those of the other points. The grid, the other settings or the data may
+//! have changed since the training.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -13,25 +13,25 @@ use crate::train::{CONFIG, MODEL};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// One point of the grid and what became of it.
+/// One point of the grid and its result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SweepPoint {
     #[serde(rename = "point")]
     pub number: usize,
-    /// As for `--set`.
+    /// Overridden keys, in the syntax of `--set`.
     pub settings: Vec<String>,
     pub run: PathBuf,
     pub state: PointState,
-    /// Why its training ended without a model, or why the run in its folder does not count.
+    /// Reason why the training ended without a model, or why the run in the folder does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
     pub epochs: u64,
     pub best_epoch: Option<u64>,
-    /// Of the published weights: lower is better.
+    /// Validation NLL of the published weights: lower is better.
     pub validation_nll: Option<f64>,
     pub threshold: Option<f64>,
     pub model_blake3: Option<String>,
-    /// Of the evaluation of a model whose features were chosen.
+    /// AUC of the evaluation, in a sweep over sets of features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auc: Option<f64>,
 }
@@ -44,7 +44,7 @@ pub enum PointState {
     Foreign(Foreign),
 }
 
-/// Why the run in the folder of a point is not that of the point.
+/// Reason why the run in the folder of a point is not that of the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Foreign {
@@ -56,8 +56,8 @@ pub enum Foreign {
 #[derive(Debug, Clone)]
 pub struct Expected {
     configuration: records::Configuration,
-    /// Of what the validation NLL depends on besides the weights: NLLs are comparable where it is
-    /// equal.
+    /// Everything except the weights on which the validation NLL depends: NLLs are comparable if it
+    /// is equal.
     measure: String,
 }
 
@@ -71,7 +71,7 @@ impl Expected {
     }
 }
 
-/// Whether the validation NLLs of all points are of the same events and the same features.
+/// Returns whether the validation NLLs of all points use the same events and the same features.
 pub fn are_comparable(all: &[Expected]) -> bool {
     all.windows(2).all(|pair| pair[0].measure == pair[1].measure)
 }
@@ -89,7 +89,7 @@ impl SweepPoint {
         let card = model.as_ref().map(|(model, _)| &model.card);
         if !expected.configuration.is_of(&run, card) {
             let reason = format!(
-                "its folder holds a run of other settings ({}): choose another folder for the sweep, or give --overwrite",
+                "its folder contains a run with other settings ({}): choose another folder for the sweep, or use --overwrite",
                 run.join(CONFIG).display()
             );
             return SweepPoint::foreign(number, settings, run, Foreign::OtherSettings, reason);
@@ -136,7 +136,7 @@ impl SweepPoint {
         matches!(self.state, PointState::Foreign(_))
     }
 
-    /// Whether its training has ended, with a model or without.
+    /// Returns whether its training has ended, with a model or without.
     pub fn is_over(&self) -> bool {
         const OVER: [State; 3] = [State::Finished, State::Diverged, State::Failed];
         matches!(self.state, PointState::Run(state) if OVER.contains(&state))
@@ -152,8 +152,8 @@ impl SweepPoint {
     }
 }
 
-/// Marks the points that were trained on another content of a file than those of this call
-/// (`own`), or, where there is none of them, than the one that was started last.
+/// Marks points whose files had a different content. The reference is a point of this call (`own`)
+/// or, without one, the point that was started last.
 pub fn mark_other_data(points: &mut [SweepPoint], own: &[usize]) {
     let files: Vec<Option<RecordedFiles>> = points
         .iter()
@@ -167,7 +167,7 @@ pub fn mark_other_data(points: &mut [SweepPoint], own: &[usize]) {
             continue;
         };
         let reason = format!(
-            "it was trained on another content of {}: choose another folder for the sweep, or give --overwrite",
+            "it was trained on a different content of {}: choose another folder for the sweep, or use --overwrite",
             path.display()
         );
         let (number, run) = (point.number, point.run.clone());
@@ -175,7 +175,7 @@ pub fn mark_other_data(points: &mut [SweepPoint], own: &[usize]) {
     }
 }
 
-/// Returns a path as it is below a folder.
+/// Returns a path relative to a folder.
 pub fn relative(path: &Path, folder: &Path) -> String {
     path.strip_prefix(folder).unwrap_or(path).display().to_string()
 }

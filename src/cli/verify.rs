@@ -1,4 +1,4 @@
-//! `verify`: tells whether what was written is complete and unchanged.
+//! `verify`: checks that outputs are complete and unchanged.
 
 use crate::comm::{Communicator, sync_result};
 use crate::dataset::failures::partial;
@@ -82,7 +82,7 @@ fn refuse_other_folders(folder: &Path) -> Result<()> {
         return Err(Fault::new("the folder is not complete")
             .file(folder)
             .expected(format!("a {}", score::MANIFEST))
-            .found("a ledger, and no manifest: the command that fills the folder has not ended")
+            .found("a ledger without a manifest: the command that writes the folder has not ended")
             .advice("run the same command again to finish it")
             .input());
     }
@@ -95,7 +95,7 @@ fn refuse_other_folders(folder: &Path) -> Result<()> {
 }
 
 impl Verified {
-    /// Refused if anything is wrong; partial if files could not be scored.
+    /// Returns an error: a refusal if anything is wrong, partial if files could not be scored.
     pub fn outcome(&self) -> Result<()> {
         let (folder, run, outputs) = self.parts();
         let of_run = run.iter().flat_map(|found| &found.wrong);
@@ -106,12 +106,15 @@ impl Verified {
                 partial(&found.failed, total, "process", 0)
             });
         };
-        Err(Fault::new(format!("{} thing(s) are not as they were written", wrong.len()))
-            .file(folder)
-            .found(format!("{file}: {why}"))
-            .advice("restore these files, or remove them and run the same command again")
-            .input()
-            .shared())
+        Err(Fault::new(format!(
+            "{} file(s) or record(s) differ from their written state",
+            wrong.len()
+        ))
+        .file(folder)
+        .found(format!("{file}: {why}"))
+        .advice("restore these files, or remove them and run the same command again")
+        .input()
+        .shared())
     }
 
     fn parts(&self) -> (&Path, Option<&run::verify::RunVerification>, Option<&OutputVerification>) {

@@ -1,11 +1,12 @@
-//! How this process was launched, and the world that follows from it.
+//! Detects how this process was launched, and opens the matching communicator.
 //!
-//! Launchers tell their processes through the environment how many they are. One
-//! process, or nothing told, means [`SingleRank`](super::SingleRank) without touching MPI. Several
-//! means MPI, whose world must then have the promised size: where launcher and MPI
-//! library speak different PMI, N lone copies would each do the whole work and write
-//! over each other, without a word.
+//! Launchers pass the number of processes in the environment. One process, or no number, means
+//! [`SingleRank`](super::SingleRank), without MPI. Several processes mean MPI, and `MPI_COMM_WORLD`
+//! must then have that size. If launcher and MPI library use different PMI versions, N separate
+//! copies start. Each would do the whole work and overwrite the outputs of the others without an
+//! error.
 
+use super::host::environment_rank;
 use super::mpi::{Mpi, abort_on_panic, library_version};
 use super::{Communicator, SingleRank, is_root, preflight, sync_result};
 use crate::error::{Error, Fault, Result, path_text};
@@ -15,34 +16,35 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What tells the number of processes, the innermost launcher first: `mpirun` starts
-/// its daemons by `srun`, whose count is then one of daemons.
+/// Variables with the number of processes, the innermost launcher first: `mpirun` starts its
+/// daemons with `srun`, and the count of `srun` is then the number of daemons.
 const COUNTS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"];
 
-/// What tells the number of tasks of a step of `srun`; a job submitted from within a
-/// step inherits it, and then [`start`] refuses it rather than trust it.
+/// Number of tasks of an `srun` step. A job that is submitted within a step inherits the variable;
+/// [`start`] then refuses it.
 const STEP_TASKS: &str = "SLURM_STEP_NUM_TASKS";
 
-/// What tells that there is a launcher, but not how many processes it started.
+/// Variables that prove a launcher without giving the number of processes.
 const RANKS: [&str; 2] = ["PMI_RANK", "PMIX_RANK"];
 
 const JOB_END: &str = "SLURM_JOB_END_TIME";
 
-/// Slurm's numbers for what is not a step of `srun` (batch script, interactive shell,
-/// outside processes) begin here.
+/// Step numbers from here on are not steps of `srun`, but batch scripts, interactive shells or
+/// external processes.
 const FIRST_SPECIAL_STEP: usize = 0xffff_fff0;
 
-/// What the environment tells, and which variable tells it.
+/// The launch described by the environment, with the variable that gave the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LaunchEnvironment {
     Alone,
-    /// One of so many processes.
+    /// One of this many processes.
     Ranks(usize, &'static str),
-    /// The process of this rank, among nobody says how many.
+    /// The process with this rank; the number of processes is unknown.
     Rank(usize, &'static str),
 }
 
-/// How many processes the launcher says it started; `None` where no launcher tells.
+/// Returns the number of processes that the launcher started; `None` without a launcher or a
+/// number.
 pub fn launched_ranks() -> Option<usize> {
     match launch(|name| std::env::var(name).ok()) {
         LaunchEnvironment::Ranks(ranks, _) => Some(ranks),
@@ -50,20 +52,13 @@ pub fn launched_ranks() -> Option<usize> {
     }
 }
 
-/// Which of its processes the launcher says this one is; 0 where it does not.
+/// Returns the rank that the launcher gave this process; 0 without one.
 pub fn launched_rank() -> usize {
     environment_rank(|name| std::env::var(name).ok()).unwrap_or(0)
 }
 
-/// The same of a process with this environment; `None` where its launcher does not say.
-pub(super) fn environment_rank(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
-    const NAMES: [&str; 5] =
-        ["OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
-    NAMES.iter().find_map(|name| lookup(name)?.trim().parse().ok())
-}
-
-/// Whether a variable of the environment is one by which launchers and schedulers speak to the
-/// processes that they started: a child process of a rank must not take it for its own.
+/// Returns whether launchers and schedulers use this variable of the environment for their own
+/// processes. A child process of a rank must not inherit it.
 pub fn is_launcher_variable(name: &OsStr) -> bool {
     const PREFIXES: [&str; 11] = [
         "OMPI_", "PMIX_", "PMI_", "MV2_", "SLURM_", "PRTE_", "ORTE_", "OPAL_", "HYDRA_", "I_MPI_",
@@ -72,7 +67,7 @@ pub fn is_launcher_variable(name: &OsStr) -> bool {
     PREFIXES.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
 }
 
-/// The scheduler's number of this job, as its commands take it.
+/// Returns the job number as the commands of the scheduler take it.
 pub fn job_number() -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
@@ -81,8 +76,8 @@ pub fn job_number() -> Option<String> {
     }
 }
 
-/// When the scheduler will end this job, where it tells: Slurm's `SLURM_JOB_END_TIME`, in
-/// seconds since 1970. A moment that has passed is of an earlier job.
+/// Returns the time at which the scheduler will end this job, if it is known: `SLURM_JOB_END_TIME`,
+/// in seconds since 1970. A time in the past belongs to an earlier job.
 pub fn job_end() -> Option<SystemTime> {
     parse_job_end(std::env::var(JOB_END).ok().as_deref(), SystemTime::now())
 }
@@ -92,28 +87,31 @@ fn parse_job_end(text: Option<&str>, now: SystemTime) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|end| *end > now)
 }
 
-/// The world this process belongs to. To be called once, on the main thread, after
-/// everything that needs no other rank (flags, help, the text of the configuration).
+/// Opens the communicator of this process. Call it once, on the main thread, after all checks that
+/// need no other rank (flags, help, the text of the configuration).
 ///
-/// With MPI running, a panic on any thread ends all ranks with exit code 1, and a process of
-/// this node that is stopped or gone ends them within the deadline, if there is one.
+/// With MPI, a panic on any thread ends all ranks with exit code 1. With a deadline, a stopped or
+/// lost process of this node ends them as well.
+///
+/// # Errors
+/// `Environment` if launcher and MPI library do not match, or the program differs between ranks.
 pub fn start(deadline: Option<Duration>) -> Result<Box<dyn Communicator>> {
     let launch = launch(|name| std::env::var(name).ok());
     if matches!(launch, LaunchEnvironment::Alone | LaunchEnvironment::Ranks(..=1, _)) {
         return Ok(Box::new(SingleRank));
     }
-    meet_launcher(&library_version(), |name| std::env::var(name).ok())?;
+    check_launcher(&library_version(), |name| std::env::var(name).ok())?;
     let comm = Mpi::initialise(deadline)?;
     abort_on_panic();
-    sync_result(&comm, promise_kept(launch, comm.size()))?;
+    sync_result(&comm, check_size(launch, comm.size()))?;
     preflight::same_program(&comm)?;
     comm.started();
     Ok(Box::new(comm))
 }
 
-/// Whether an MPI library can find the other tasks of a step of `srun`: where it cannot, its
-/// own message comes late, is long, and does not say what to type.
-fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<()> {
+/// Checks that the MPI library can connect the tasks of an `srun` step. Its own message would come
+/// late, be long, and not name a remedy.
+fn check_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<()> {
     let number = |name: &str| lookup(name)?.trim().parse::<usize>().ok();
     let is_set = |names: &[&str]| names.iter().any(|name| lookup(name).is_some());
     let open_mpi = library.contains("Open MPI");
@@ -125,7 +123,7 @@ fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Resu
     }
     let tasks = number(STEP_TASKS).unwrap_or(1);
     if !is_set(&["PMI_FD", "PMI_RANK"]) {
-        // Every task of the step finds this by itself.
+        // Every task of the step finds this on its own.
         return Err(launcher_mismatch(
             &format!("{tasks} ranks ({STEP_TASKS})"),
             "`srun` without PMI",
@@ -134,23 +132,23 @@ fn meet_launcher(library: &str, lookup: impl Fn(&str) -> Option<String>) -> Resu
     }
     if number("SLURM_PROCID") == Some(0) {
         log::warn!(
-            "`srun` speaks PMI-2 here, Open MPI mostly PMIx: if it fails now, start with `srun --mpi=pmix`"
+            "`srun` uses PMI-2 here, Open MPI usually PMIx: if the start fails, use `srun --mpi=pmix`"
         );
     }
     Ok(())
 }
 
-fn promise_kept(launch: LaunchEnvironment, found: usize) -> Result<()> {
+fn check_size(launch: LaunchEnvironment, found: usize) -> Result<()> {
     let expected = match launch {
-        LaunchEnvironment::Ranks(ranks, told_by) if ranks != found => {
-            format!("{ranks} ranks ({told_by})")
+        LaunchEnvironment::Ranks(ranks, variable) if ranks != found => {
+            format!("{ranks} ranks ({variable})")
         }
-        LaunchEnvironment::Rank(rank, told_by) if rank >= found => {
-            format!("a rank {rank} ({told_by})")
+        LaunchEnvironment::Rank(rank, variable) if rank >= found => {
+            format!("a rank {rank} ({variable})")
         }
         _ => return Ok(()),
     };
-    Err(launcher_mismatch(&expected, &format!("a world of {found}")))
+    Err(launcher_mismatch(&expected, &format!("{found} in MPI_COMM_WORLD")))
 }
 
 fn launcher_mismatch(expected: &str, found: &str) -> Error {
@@ -159,7 +157,7 @@ fn launcher_mismatch(expected: &str, found: &str) -> Error {
         .found(found)
         .advice(
             "start with `srun --mpi=pmix` (Open MPI) or `srun --mpi=pmi2` (MPICH; `srun --mpi=list` \
-             names what there is), or with the mpirun of the MPI library that this program was \
+             lists the available ones), or with the mpirun of the MPI library that this program was \
              built with",
         )
         .environment()
@@ -176,17 +174,17 @@ fn launch(lookup: impl Fn(&str) -> Option<String>) -> LaunchEnvironment {
         .unwrap_or(LaunchEnvironment::Alone)
 }
 
-/// Whether `srun` started this process. A batch script is one process whatever the
-/// number of tasks of its job, and has no step number or a special one.
+/// Returns whether `srun` started this process. A batch script is one process, whatever the number
+/// of tasks of its job, and has no step number or a special one.
 fn in_step(number: impl Fn(&str) -> Option<usize>) -> bool {
     number("SLURM_STEP_ID").is_some_and(|step| step < FIRST_SPECIAL_STEP)
 }
 
-/// Names a file that rank 0 creates when all ranks are connected.
+/// Variable with the path of a file that rank 0 creates when all ranks are connected.
 const STARTED: &str = "TAIGA_FLOW_STARTED";
 
-/// Creates the file that a job script has named, so that the script can tell a launcher that
-/// started nothing from a command that had nothing left to do. An existing file stays as it is.
+/// Creates the file that a job script has named. The script can then distinguish a launcher that
+/// started nothing from a command that had nothing left to do. An existing file is not changed.
 pub fn mark_start(comm: &dyn Communicator) {
     let named = std::env::var_os(STARTED).filter(|path| !path.is_empty() && is_root(comm));
     let Some(path) = named else { return };
@@ -196,12 +194,6 @@ pub fn mark_start(comm: &dyn Communicator) {
     {
         log::warn!("{}: cannot create the file of {STARTED}: {error}", path_text(Path::new(&path)));
     }
-}
-
-/// Name of this node, in one word.
-pub fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.split_whitespace().next().unwrap_or("unknown").to_string()
 }
 
 #[cfg(test)]
@@ -216,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_process_is_alone() {
+    fn process_without_launcher_is_single() {
         assert_eq!(launched_with(&[]), LaunchEnvironment::Alone);
         assert_eq!(launched_with(&[("OMPI_COMM_WORLD_SIZE", "many")]), LaunchEnvironment::Alone);
     }
 
     #[test]
-    fn every_launcher_is_heard() {
+    fn ranks_are_read_from_every_launcher() {
         for name in COUNTS {
             assert_eq!(launched_with(&[(name, "4")]), LaunchEnvironment::Ranks(4, name));
         }
@@ -236,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_script_is_alone_whatever_its_job_has() {
+    fn batch_script_is_single_in_any_job() {
         let batch = [("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "64"), ("SLURM_PROCID", "0")];
         assert_eq!(launched_with(&batch), LaunchEnvironment::Alone);
         let interactive = [("SLURM_STEP_ID", "4294967290"), (STEP_TASKS, "64")];
@@ -244,20 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn the_daemons_of_mpirun_are_not_counted() {
+    fn mpirun_daemons_are_not_counted() {
         let nested = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "2"), ("OMPI_COMM_WORLD_SIZE", "16")];
         assert_eq!(launched_with(&nested), LaunchEnvironment::Ranks(16, "OMPI_COMM_WORLD_SIZE"));
     }
 
     #[test]
-    fn lone_copies_are_refused_with_promised_number() {
-        let error = promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 1).unwrap_err();
+    fn separate_copies_are_refused_with_number() {
+        let error = check_size(LaunchEnvironment::Ranks(4, STEP_TASKS), 1).unwrap_err();
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
-        assert!(text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found a world of 1"));
+        assert!(
+            text.contains("expected 4 ranks (SLURM_STEP_NUM_TASKS), found 1 in MPI_COMM_WORLD")
+        );
         assert!(text.contains("srun --mpi=pmix"));
         assert_eq!(
-            promise_kept(LaunchEnvironment::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(),
+            check_size(LaunchEnvironment::Rank(1, "PMIX_RANK"), 1).unwrap_err().exit_code(),
             5
         );
     }
@@ -266,7 +260,7 @@ mod tests {
     fn open_mpi_without_pmi_is_refused_before_start() {
         let met = |library: &str, more: &[(&str, &str)]| {
             let step = [("SLURM_STEP_ID", "0"), (STEP_TASKS, "4"), ("SLURM_PROCID", "0")];
-            meet_launcher(library, |name| {
+            check_launcher(library, |name| {
                 let (_, value) = step.iter().chain(more).find(|(known, _)| *known == name)?;
                 Some((*value).to_owned())
             })
@@ -291,8 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn kept_promises_pass() {
-        assert!(promise_kept(LaunchEnvironment::Ranks(4, STEP_TASKS), 4).is_ok());
-        assert!(promise_kept(LaunchEnvironment::Rank(1, "PMIX_RANK"), 2).is_ok());
+    fn matching_sizes_are_accepted() {
+        assert!(check_size(LaunchEnvironment::Ranks(4, STEP_TASKS), 4).is_ok());
+        assert!(check_size(LaunchEnvironment::Rank(1, "PMIX_RANK"), 2).is_ok());
     }
 }

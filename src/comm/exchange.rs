@@ -1,4 +1,4 @@
-//! Sends values between ranks as JSON: findings and reports, not event data.
+//! Exchanges values between ranks as JSON: findings and reports, not event data.
 
 use super::{Communicator, is_root, sync_result};
 use crate::error::{Error, Fault, Result};
@@ -15,11 +15,11 @@ pub fn gather_values<T: Serialize + DeserializeOwned>(
     all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(broken)).collect()
 }
 
-/// Returns the value that rank 0 finds, on all ranks; other ranks do not call `find`. A
+/// Returns the value that rank 0 computes on all ranks; other ranks do not call `find`. A
 /// collective.
 ///
 /// # Errors
-/// That of `find`, on all ranks.
+/// The error of `find`, on all ranks.
 pub fn value_of_root<T: Serialize + DeserializeOwned>(
     comm: &dyn Communicator,
     find: impl FnOnce() -> Result<T>,
@@ -40,7 +40,7 @@ mod tests {
     use crate::comm::Threads;
 
     #[test]
-    fn every_rank_gets_all_values_and_that_of_root() {
+    fn every_rank_gets_all_values_and_root_value() {
         let found = Threads::run(3, |comm| {
             let all = gather_values(comm, &(comm.rank(), "a".to_string()))?;
             let root = value_of_root(comm, || Ok(format!("of {}", comm.rank())))?;

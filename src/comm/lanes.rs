@@ -1,10 +1,11 @@
-//! Sums over the nodes of a job: how ranks that stand in for their nodes add up a vector.
+//! Sums of a vector over the nodes of a job, with one rank per node.
 //!
-//! Recursive halving and doubling (Rabenseifner 2004): in log₂ P exchanges with ranks at
-//! distance P/2, P/4, …, each ends with the sum of one P-th of the vector, and in as many
-//! backwards all have all of it. Every rank sends and receives 2·(P − 1)/P vectors, as few
-//! as can be. Ranks beyond the largest power of two hand their vector to a partner first.
-//! Every message is packed (`packing`). Sums of integers: the order changes no bit.
+//! Recursive halving and doubling (Rabenseifner 2004). In log₂ P exchanges with ranks at distance
+//! P/2, P/4, …, each rank obtains the sum of one P-th of the vector; the same number of exchanges
+//! in reverse order gives all ranks the whole sum. Every rank sends and receives 2·(P − 1)/P
+//! vectors, which is the minimum. Ranks beyond the largest power of two first send their vector to
+//! a partner. Every message is packed (`packing`). The sums are of integers, so their order changes
+//! no bit.
 
 use super::packing::{largest, pack, unpack};
 use crate::error::{Fault, Result};
@@ -13,12 +14,12 @@ use crate::error::{Fault, Result};
 pub trait PairExchange {
     fn rank(&self) -> usize;
     fn size(&self) -> usize;
-    /// Sends bytes to a rank and receives those it sends into the first of `received`;
-    /// returns how many. Both must call it.
+    /// Sends bytes to a rank and receives its bytes into the start of `received`; returns their
+    /// number. Both ranks must call it.
     fn exchange(&self, with: usize, bytes: &[u8], received: &mut [u8]) -> usize;
 }
 
-/// Buffers that are kept from one sum to the next.
+/// Buffers that are reused from one sum to the next.
 #[derive(Debug, Default)]
 pub struct Buffers {
     sent: Vec<u8>,
@@ -65,8 +66,8 @@ pub fn all_reduce(
     }
 }
 
-/// Sends one part of the vector and receives another, which replaces what is there or is
-/// added to it.
+/// Sends one part of the vector and receives another one, which replaces the present values or is
+/// added to them.
 fn trade(
     pairs: &impl PairExchange,
     with: usize,
@@ -93,7 +94,7 @@ fn trade(
     }
     Err(Fault::new("a part of a sum arrived damaged")
         .found(format!("{count} bytes from rank {with} of the lane"))
-        .advice("look at the network between the nodes, and run the same command again")
+        .advice("check the network between the nodes, and run the same command again")
         .environment())
 }
 
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    fn summed(size: usize, words: usize) -> Vec<Vec<i64>> {
+    fn sums_of_all_ranks(size: usize, words: usize) -> Vec<Vec<i64>> {
         let (mut to, mut from): (Vec<Vec<_>>, Vec<Vec<_>>) =
             ((0..size).map(|_| Vec::new()).collect(), (0..size).map(|_| Vec::new()).collect());
         for sender in 0..size {
@@ -151,7 +152,7 @@ mod tests {
         })
     }
 
-    /// Words of very different lengths, also such that overflow.
+    /// Returns words of very different lengths, including ones that overflow.
     fn of_rank(rank: usize, words: usize) -> Vec<i64> {
         let stream = Stream::new(9, "lanes", &[rank as u64]);
         (0..words as u64)
@@ -170,7 +171,7 @@ mod tests {
                     }
                 }
                 assert_eq!(
-                    summed(size, words),
+                    sums_of_all_ranks(size, words),
                     vec![expected; size],
                     "{size} ranks, {words} words"
                 );

@@ -1,17 +1,16 @@
-//! Ranks as MPI processes: the only file that says `mpi::`.
+//! Ranks as MPI processes; the only file that uses the crate `mpi`.
 //!
-//! MPI's own error handling stays at `MPI_ERRORS_ARE_FATAL`: the Rust binding drops
-//! return codes, and with a dead peer a wrong sum has come back as success. A rank
-//! that unwinds or leaves by itself would wait in `MPI_Finalize` for ever, so
-//! [`abort_on_panic`] and [`Communicator::abort`] end all ranks. MPI counts in i32, so long
-//! buffers travel in pieces. Only the main thread may call collectives; `abort`
-//! works from any thread.
+//! MPI's error handler remains `MPI_ERRORS_ARE_FATAL`. The Rust binding drops return codes, and
+//! with a dead peer a wrong sum has been returned as success. A rank that unwinds or returns early
+//! would wait in `MPI_Finalize` indefinitely, so [`abort_on_panic`] and [`Communicator::abort`] end
+//! all ranks. MPI counts in i32, so long buffers are sent in pieces. Only the main thread may call
+//! collectives; `abort` works from any thread.
 //!
-//! Long sums over several nodes go through lanes: the ranks of a node first add up a share
-//! of the vector each, the ranks with the same place on their nodes add these shares over
-//! nodes, and the ranks of a node put them together. The network then carries each sum once
-//! per node and not once per rank. Which way is the fastest depends on the network, so the
-//! first long sum tries them; all give the same bits.
+//! Long sums over several nodes use lanes. The ranks of a node first add up one share of the vector
+//! each. Then the ranks with the same local rank add these shares over the nodes, and the ranks of
+//! a node gather them. The network carries each sum once per node instead of once per rank. The
+//! fastest method depends on the network, so the first long sum tries all of them; all give the
+//! same bits.
 
 use std::cell::{Cell, RefCell};
 use std::os::raw::{c_int, c_void};
@@ -34,52 +33,53 @@ use crate::error::{Fault, Result};
 use crate::memory;
 use taiga_flow_gpu::panics;
 
-/// Bytes in one message: far below i32, and a bound on what the library buffers.
+/// Bytes of one message: far below the limit of i32, and a bound on the buffers of the library.
 const PIECE_BYTES: usize = 64 << 20;
 
 unsafe extern "C" {
-    /// The value of the macro `MPI_IN_PLACE`.
-    // Safe: `in_place.c` returns a constant of MPI's header and touches nothing.
+    /// Returns the value of the macro `MPI_IN_PLACE`.
+    // Safe: `in_place.c` returns a constant of MPI's header and has no side effect.
     safe fn taiga_flow_in_place() -> *mut c_void;
 }
 
-/// Sums of at least so many words go through lanes; shorter ones are over at once.
+/// Number of words from which sums use lanes; shorter sums take too little time to matter.
 const LONG: usize = 2048;
 
-/// Timed trials of each way, after one that is not.
+/// Timed trials of each method, after one that is not timed.
 const TRIALS: usize = 4;
 
-/// Long sums after which the ways are tried once more: the gradients of a new flow are
-/// mostly zeros, and pack better than all that follow.
+/// Number of long sums after which the methods are tried again: the gradients of a new flow are
+/// mostly zeros, and pack better than all later ones.
 const AGAIN: u64 = 200;
 
-/// What overrides the choice of a way: `flat`, `lanes` or `packed`.
+/// Variable that fixes the method: `flat`, `lanes` or `packed`.
 const CHOICE: &str = "TAIGA_FLOW_REDUCTION";
 
-/// How long sums are made over several nodes.
+/// Methods of long sums over several nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum SumMethod {
     /// One all-reduce of MPI over all ranks.
     Flat,
-    /// Node by node, then an all-reduce of MPI per lane.
+    /// A sum within each node, then an all-reduce of MPI per lane.
     Lanes,
-    /// Node by node, then our own all-reduce of packed words per lane.
+    /// A sum within each node, then an all-reduce of packed words (`lanes`) per lane.
     Packed,
 }
 
-impl Way {
-    const ALL: [(Way, &str); 3] =
-        [(Way::Flat, "flat"), (Way::Lanes, "lanes"), (Way::Packed, "packed")];
+impl SumMethod {
+    const ALL: [(SumMethod, &str); 3] =
+        [(SumMethod::Flat, "flat"), (SumMethod::Lanes, "lanes"), (SumMethod::Packed, "packed")];
 }
 
-/// The ranks of this node and, for a rank that has a lane, those with its place on the
-/// others. Where nodes differ in their ranks there is one lane, of the first on each.
+/// The ranks of this node and, on a rank with a lane, the ranks with the same local rank on the
+/// other nodes. If nodes have different numbers of ranks, there is one lane, of the first rank of
+/// each.
 struct Nodes {
     node: SimpleCommunicator,
     lane: Option<SimpleCommunicator>,
     lanes: usize,
-    way: Cell<Option<Way>>,
-    /// Whether the way was asked for and is not to be chosen.
+    method: Cell<Option<SumMethod>>,
+    /// Whether the user fixed the method.
     fixed: bool,
     long_sums: Cell<u64>,
     scratch: RefCell<SumScratch>,
@@ -100,16 +100,16 @@ pub(super) struct Mpi {
     size: usize,
     local_rank: usize,
     local_size: usize,
-    /// Where there are several nodes.
+    /// `None` on a single node.
     nodes: Option<Nodes>,
     /// Its drop waits for all ranks in `MPI_Finalize`.
     _universe: Universe,
-    /// After the universe: it watches the end as well.
+    /// Dropped after the universe, because it also monitors `MPI_Finalize`.
     monitor: ProcessMonitor,
 }
 
 impl Mpi {
-    /// Initialises MPI. Where that fails, MPI itself tells why and ends the process.
+    /// Initialises MPI. If that fails, MPI prints the reason and ends the process.
     pub(super) fn initialise(deadline: Option<Duration>) -> Result<Mpi> {
         let monitor = ProcessMonitor::watch(deadline, abort)?;
         let (universe, threading) = mpi::initialize_with_threading(Threading::Funneled)
@@ -138,11 +138,11 @@ impl Mpi {
             let colour = mpi.local_rank.min(lanes) as c_int;
             let lane =
                 mpi.world.split_by_color_with_key(Color::with_value(colour), mpi.world.rank());
-            let way = mpi.requested_way();
+            let method = mpi.requested_method();
             mpi.nodes = Some(Nodes {
                 lane: lane.filter(|_| mpi.local_rank < lanes),
-                fixed: way.is_some(),
-                way: Cell::new(way),
+                fixed: method.is_some(),
+                method: Cell::new(method),
                 long_sums: Cell::new(0),
                 node,
                 lanes,
@@ -152,23 +152,23 @@ impl Mpi {
         Ok(mpi)
     }
 
-    /// All ranks have met: what follows can take as long as it takes.
+    /// Marks the end of the start: all ranks are connected, and later work has no time limit here.
     pub(super) fn started(&self) {
         self.monitor.enter(Phase::Work);
     }
 
-    /// Rank 0's answer, so that all have the same.
-    fn requested_way(&self) -> Option<Way> {
+    /// Returns the method that rank 0 reads from the environment, the same on all ranks.
+    fn requested_method(&self) -> Option<SumMethod> {
         let asked = std::env::var(CHOICE).unwrap_or_default();
-        let known = Way::ALL.iter().position(|(_, name)| *name == asked);
+        let known = SumMethod::ALL.iter().position(|(_, name)| *name == asked);
         let mut choice = known.map_or(0, |known| known as u64 + 1);
         self.world.process_at_rank(0).broadcast_into(&mut choice);
-        Way::ALL.get((choice as usize).wrapping_sub(1)).map(|(way, _)| *way)
+        SumMethod::ALL.get((choice as usize).wrapping_sub(1)).map(|(method, _)| *method)
     }
 
-    fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
+    fn sum(&self, method: SumMethod, values: &mut [i64]) -> Result<()> {
         match &self.nodes {
-            Some(nodes) if way != Way::Flat => nodes.sum(way, values),
+            Some(nodes) if method != SumMethod::Flat => nodes.sum(method, values),
             _ => {
                 let mine = InPlace { count: values.len() as c_int };
                 self.world.all_reduce_into(&mine, values, SystemOperation::sum());
@@ -177,27 +177,27 @@ impl Mpi {
         }
     }
 
-    /// Tries all ways on copies of these values; the one whose slowest rank is the fastest
-    /// counts from now on.
-    fn choose(&self, nodes: &Nodes, values: &[i64]) -> Result<Way> {
-        let mut best = [u64::MAX; Way::ALL.len()];
+    /// Tries all methods on copies of these values, and keeps the one whose slowest rank is the
+    /// fastest.
+    fn choose(&self, nodes: &Nodes, values: &[i64]) -> Result<SumMethod> {
+        let mut best = [u64::MAX; SumMethod::ALL.len()];
         for trial in 0..=TRIALS {
-            for ((way, _), best) in Way::ALL.iter().zip(&mut best) {
+            for ((method, _), best) in SumMethod::ALL.iter().zip(&mut best) {
                 let mut copy = values.to_vec();
                 self.world.barrier();
                 let since = Instant::now();
-                self.sum(*way, &mut copy)?;
+                self.sum(*method, &mut copy)?;
                 let time = since.elapsed().as_nanos() as u64;
-                // The first one opens connections.
+                // The first trial opens connections.
                 *best = if trial == 0 { u64::MAX } else { time.min(*best) };
             }
         }
         let mut slowest = best;
         self.world.all_reduce_into(&best[..], &mut slowest[..], SystemOperation::max());
         let fastest = (0..best.len()).min_by_key(|i| slowest[*i]).unwrap_or(0);
-        let (way, name) = Way::ALL[fastest];
+        let (method, name) = SumMethod::ALL[fastest];
         if self.rank == 0 {
-            let times: Vec<String> = Way::ALL
+            let times: Vec<String> = SumMethod::ALL
                 .iter()
                 .zip(slowest)
                 .map(|((_, name), time)| format!("{name} {:.2} ms", time as f64 / 1e6))
@@ -209,18 +209,18 @@ impl Mpi {
                 times.join(", ")
             );
         }
-        nodes.way.set(Some(way));
-        Ok(way)
+        nodes.method.set(Some(method));
+        Ok(method)
     }
 
-    /// Everyone's number, in rank order.
+    /// Returns the numbers of all ranks, in rank order.
     fn gather_number(&self, mine: usize) -> Vec<usize> {
         let mut all = vec![0_u64; self.size];
         self.world.all_gather_into(&(mine as u64), &mut all[..]);
         all.into_iter().map(|number| number as usize).collect()
     }
 
-    /// Appends to `all` everyone's next bytes; `counts[rank]` of them from each rank.
+    /// Appends the next bytes of every rank to `all`, `counts[rank]` from each.
     fn gather_piece(&self, mine: &[u8], counts: &[c_int], all: &mut [Vec<u8>]) {
         let starts: Vec<c_int> = counts
             .iter()
@@ -259,24 +259,26 @@ impl Communicator for Mpi {
     }
 
     fn all_reduce_sum(&self, values: &mut [i64]) -> Result<()> {
-        let way = match &self.nodes {
+        let method = match &self.nodes {
             Some(nodes) if values.len() >= LONG => {
                 let sums = nodes.long_sums.replace(nodes.long_sums.get() + 1);
-                match nodes.way.get() {
-                    Some(way) if nodes.fixed || sums != AGAIN => way,
+                match nodes.method.get() {
+                    Some(method) if nodes.fixed || sums != AGAIN => method,
                     _ => self.choose(nodes, values)?,
                 }
             }
-            _ => Way::Flat,
+            _ => SumMethod::Flat,
         };
-        values.chunks_mut(PIECE_BYTES / size_of::<i64>()).try_for_each(|piece| self.sum(way, piece))
+        values
+            .chunks_mut(PIECE_BYTES / size_of::<i64>())
+            .try_for_each(|piece| self.sum(method, piece))
     }
 
     fn all_gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>> {
         let lengths = self.gather_number(mine.len());
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let mut all: Vec<Vec<u8>> = lengths.iter().map(|n| Vec::with_capacity(*n)).collect();
-        // All ranks' pieces together fill one message.
+        // The pieces of all ranks together fill one message.
         let piece = (PIECE_BYTES / self.size).max(1);
         for start in (0..longest).step_by(piece) {
             let end = |length: usize| length.clamp(start, start + piece);
@@ -320,7 +322,7 @@ impl Communicator for Mpi {
         abort(exit_code)
     }
 
-    fn signs_watched(&self, watched: bool) {
+    fn heartbeats_watched(&self, watched: bool) {
         self.monitor.enter(if watched { Phase::Watched } else { Phase::Work });
     }
 
@@ -330,12 +332,12 @@ impl Communicator for Mpi {
 }
 
 impl Nodes {
-    /// Adds over the node, over the lane, and hands the sums out within the node.
-    fn sum(&self, way: Way, values: &mut [i64]) -> Result<()> {
+    /// Adds over the node, then over the lane, and distributes the sums within the node.
+    fn sum(&self, method: SumMethod, values: &mut [i64]) -> Result<()> {
         let SumScratch { whole, share, signed, buffers } = &mut *self.scratch.borrow_mut();
         let words = values.len().div_ceil(self.lanes);
         let split = self.lanes == self.node.size() as usize;
-        // Summed as unsigned words, see `InPlace`.
+        // The sum uses unsigned words, see `InPlace`.
         whole.clear();
         whole.extend(values.iter().map(|value| *value as u64));
         whole.resize(words * self.lanes, 0);
@@ -349,7 +351,7 @@ impl Nodes {
             leader.reduce_into(&whole[..], SystemOperation::sum());
         }
         match &self.lane {
-            Some(lane) if way == Way::Packed => {
+            Some(lane) if method == SumMethod::Packed => {
                 signed.clear();
                 signed.extend(share.iter().map(|word| *word as i64));
                 lanes::all_reduce(&Lane(lane), signed, buffers)?;
@@ -372,7 +374,7 @@ impl Nodes {
     }
 }
 
-/// The ranks with one place on their nodes.
+/// The ranks with the same local rank on all nodes.
 struct Lane<'a>(&'a SimpleCommunicator);
 
 impl PairExchange for Lane<'_> {
@@ -393,17 +395,17 @@ fn abort(exit_code: u8) -> ! {
     SimpleCommunicator::world().abort(c_int::from(exit_code))
 }
 
-/// What the library calls itself; it may be asked before it is initialised.
+/// Returns the name and version of the MPI library; works before MPI is initialised.
 pub(super) fn library_version() -> String {
     mpi::environment::library_version().unwrap_or_default()
 }
 
-/// From now on a panic on any thread is told and then ends all ranks with exit code
-/// 1, also where somebody would have caught it; but for those that become errors.
+/// Makes a panic on any thread print its message and end all ranks with exit code 1, even if the
+/// panic would be caught. Panics that become errors are excepted.
 pub(super) fn abort_on_panic() {
-    let tell = std::panic::take_hook();
+    let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
+        print(panic);
         let alive = mpi::environment::is_initialized() && !mpi::environment::is_finalized();
         if alive && !panics::is_guarded() {
             let text = panic.payload().downcast_ref::<String>();
@@ -412,14 +414,14 @@ pub(super) fn abort_on_panic() {
     }));
 }
 
-/// `MPI_IN_PLACE` as a send buffer: the summands stand in the receive buffer, which
-/// must have `count` words of 64 bits.
+/// `MPI_IN_PLACE` as a send buffer: the summands are in the receive buffer, which must have `count`
+/// words of 64 bits.
 struct InPlace {
     count: c_int,
 }
 
-// SAFETY: the words are summed as unsigned, which wraps where a signed overflow would
-// be undefined in C; two's complement makes it the same sum.
+// SAFETY: the words are summed as unsigned, which wraps where a signed overflow would be undefined
+// in C; in two's complement the sum is the same.
 unsafe impl AsDatatype for InPlace {
     type Out = <u64 as Equivalence>::Out;
     fn as_datatype(&self) -> Self::Out {
@@ -427,7 +429,7 @@ unsafe impl AsDatatype for InPlace {
     }
 }
 
-// SAFETY: the only caller gives the length of the receive buffer.
+// SAFETY: the only caller passes the length of the receive buffer.
 unsafe impl Collection for InPlace {
     fn count(&self) -> c_int {
         self.count
@@ -441,5 +443,5 @@ unsafe impl Pointer for InPlace {
     }
 }
 
-// SAFETY: pointer, count and datatype describe what an in-place reduction wants.
+// SAFETY: pointer, count and datatype describe what an in-place reduction requires.
 unsafe impl Buffer for InPlace {}

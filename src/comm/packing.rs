@@ -1,17 +1,16 @@
-//! Integers in as few bytes as they need, for slow networks.
+//! Packs 64-bit integers into as few bytes as they need, for slow networks.
 //!
-//! Gradient sums are 64-bit integers of which most have 30 to 45 significant bits. Words
-//! are packed in blocks of 64: one byte says how many bytes a word of the block takes (0 to
-//! 8), then the words follow in that many, little-endian, with the sign in the lowest bit
-//! (zigzag). Every block carries its own width, so any words are packed exactly and no rank
-//! has to agree with another on anything.
+//! Most gradient sums have 30 to 45 significant bits. Words are packed in blocks of 64: one byte
+//! gives the number of bytes per word of the block (0 to 8), then the words follow with that width,
+//! little-endian, with the sign in the lowest bit (zigzag). Every block carries its own width. So
+//! any words are packed exactly, and ranks need no agreement about widths.
 
-/// Words with one width.
+/// Number of words with one width.
 const BLOCK: usize = 64;
-/// A word is written as 8 bytes wherever it begins: the last may reach so far over its end.
+/// Every word is written as 8 bytes, so the last one may extend this far beyond its end.
 const SLACK: usize = 8;
 
-/// Most bytes that so many words take.
+/// Returns the largest number of bytes that `words` words take.
 pub fn largest(words: usize) -> usize {
     words * 8 + words.div_ceil(BLOCK) + SLACK
 }
@@ -24,7 +23,7 @@ fn unzigzag(word: u64) -> i64 {
     (word >> 1) as i64 ^ -((word & 1) as i64)
 }
 
-/// Packs `values` into the first of `bytes`, which grow as needed; returns how many.
+/// Packs `values` into the start of `bytes`, which grows as needed; returns the number of bytes.
 pub fn pack(values: &[i64], bytes: &mut Vec<u8>) -> usize {
     if bytes.len() < largest(values.len()) {
         bytes.resize(largest(values.len()), 0);
@@ -43,8 +42,8 @@ pub fn pack(values: &[i64], bytes: &mut Vec<u8>) -> usize {
     end
 }
 
-/// Hands the words of `bytes` to `take`, one after the other with their place; `false` where
-/// the bytes are not those of so many words.
+/// Passes the words of `bytes` to `take`, in order, with their index. Returns `false` if the bytes
+/// do not encode this many words.
 #[must_use]
 pub fn unpack(bytes: &[u8], words: usize, mut take: impl FnMut(usize, i64)) -> bool {
     let mut at = 0;
@@ -68,7 +67,7 @@ pub fn unpack(bytes: &[u8], words: usize, mut take: impl FnMut(usize, i64)) -> b
     at == bytes.len()
 }
 
-/// A word too near the end of the buffer to be read as eight bytes.
+/// Reads a word that is too near the end of the buffer to be read as eight bytes.
 fn tail(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }

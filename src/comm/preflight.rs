@@ -1,32 +1,34 @@
-//! What must be the same on all ranks, asked before any work.
+//! Checks of everything that must be the same on all ranks, before any work.
 //!
-//! Ranks that differ do not fail, they lie: another binary or configuration on one node
-//! gives other sums, and a folder that is not shared scatters outputs over local disks. All
-//! of it is told before the first step, with the hosts that differ.
+//! Ranks that differ cause no failure but wrong results: another binary or configuration on one
+//! node gives different sums, and a folder that is not shared scatters outputs over local disks.
+//! The checks report all of it before the first step, with the hosts that differ.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Communicator, host, is_root, mark_shared, sync_result};
-use crate::error::{Fault, Result};
+use crate::error::{Fault, Result, path_text};
 
-/// What rank 0 makes in the output folder for the others to see.
+/// Name of the file that rank 0 creates in the output folder for the other ranks to read.
 pub const MARK: &str = ".seen";
-/// Difference of clocks that is told, and that is refused: signs of life and ends of jobs are
-/// judged by less than a minute.
+/// Clock differences from which a warning is logged, and from which the job is refused: heartbeats
+/// and ends of jobs are checked with limits below a minute.
 const SKEW: Duration = Duration::from_secs(2);
-const MOST_SKEW: Duration = Duration::from_secs(30);
-/// How long a file made by one rank may take to be seen by another (NFS caches folders).
-const SEEN_WITHIN: Duration = Duration::from_secs(60);
+const MAX_SKEW: Duration = Duration::from_secs(30);
+/// Time within which a file of one rank must be visible to the others (NFS caches folders).
+const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Refuses ranks of which `what` differs: `mine` is text or a hash of it.
+/// Refuses ranks whose value of `what` differs; `mine` is the text or a hash of it.
 pub fn same_on_all(comm: &dyn Communicator, what: &str, mine: &str, advice: &str) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
     let all = comm.all_gather(format!("{}\n{mine}", host()).as_bytes())?;
-    let Some(found) = differing(&all) else { return Ok(()) };
+    let Some(found) = describe_differences(&all) else { return Ok(()) };
     mark_shared(Err(Fault::new(format!("{what} is not the same on all ranks"))
         .found(found)
         .advice(advice)
@@ -38,8 +40,8 @@ pub fn same_program(comm: &dyn Communicator) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
-    let path = std::env::current_exe().unwrap_or_default();
-    // Where it cannot be read (deleted, no /proc), its version must do.
+    let path = std::env::current_exe().map_or_else(|_| "it".into(), |path| path_text(&path));
+    // If the file cannot be read (deleted, no /proc), only the version is compared.
     let hash =
         std::fs::read("/proc/self/exe").map(|bytes| blake3::hash(&bytes).to_hex().to_string());
     let mine = format!(
@@ -48,14 +50,14 @@ pub fn same_program(comm: &dyn Communicator) -> Result<()> {
         hash.map_or_else(|_| "unread".to_string(), |hash| hash[..16].to_string())
     );
     let advice = format!(
-        "start the same file on every node: {} is what this rank runs; a path on a file system that all nodes share",
-        path.display()
+        "start the same file on every node, from a file system that all nodes share; this rank runs {}",
+        path
     );
     same_on_all(comm, "the program", &mine, &advice)
 }
 
-/// Those that are not of the majority, by value and with their hosts.
-fn differing(all: &[Vec<u8>]) -> Option<String> {
+/// Describes the values if they differ, the most frequent one first, with ranks and hosts.
+fn describe_differences(all: &[Vec<u8>]) -> Option<String> {
     let mut by_value: BTreeMap<&[u8], Vec<String>> = BTreeMap::new();
     for (rank, message) in all.iter().enumerate() {
         let line = message.iter().position(|byte| *byte == b'\n').unwrap_or(0);
@@ -70,17 +72,19 @@ fn differing(all: &[Vec<u8>]) -> Option<String> {
     }
     let mut groups: Vec<(&[u8], Vec<String>)> = by_value.into_iter().collect();
     groups.sort_by_key(|(_, ranks)| std::cmp::Reverse(ranks.len()));
-    let describe = |(value, ranks): &(&[u8], Vec<String>)| {
-        let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
-        let more =
-            if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
-        format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
-    };
-    Some(groups.iter().map(describe).collect::<Vec<_>>().join("; "))
+    Some(groups.iter().map(group_text).collect::<Vec<_>>().join("; "))
 }
 
-/// Refuses ranks whose clocks differ by much, and warns where they differ by little: ends of
-/// jobs, times of files and signs of life are then not what they seem.
+/// Formats a value and the ranks that have it.
+fn group_text((value, ranks): &(&[u8], Vec<String>)) -> String {
+    let value: String = String::from_utf8_lossy(value).chars().take(80).collect();
+    let more =
+        if ranks.len() > 4 { format!(" and {} more", ranks.len() - 4) } else { String::new() };
+    format!("'{value}' of {}{more}", ranks[..ranks.len().min(4)].join(", "))
+}
+
+/// Refuses ranks whose clocks differ by much, and warns if they differ by little: ends of jobs,
+/// times of files and heartbeats are then wrong.
 pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
@@ -90,22 +94,23 @@ pub fn compare_clocks(comm: &dyn Communicator) -> Result<()> {
     let all = comm.all_gather(format!("{} {}", now.as_millis(), host()).as_bytes())?;
     let texts: Vec<String> = all.iter().map(|t| String::from_utf8_lossy(t).to_string()).collect();
     let Some((difference, difference_text)) = skew(&texts) else { return Ok(()) };
-    if difference > MOST_SKEW {
+    if difference > MAX_SKEW {
         return mark_shared(Err(Fault::new("the clocks of the ranks differ")
-            .expected(format!("at most {} s", MOST_SKEW.as_secs()))
+            .expected(format!("at most {} s", MAX_SKEW.as_secs()))
             .found(difference_text)
-            .advice("set the clocks of the nodes (NTP, chrony), or leave that node out: the end of the job and signs of life are judged by the clock")
+            .advice("set the clocks of the nodes (NTP, chrony), or exclude that node: the end of the job and heartbeats depend on the clock")
             .environment()));
     }
     if is_root(comm) {
         log::warn!(
-            "{difference_text}: times in logs and of files, and the end of the job, are not what they seem"
+            "{difference_text}: times of log lines and files, and the end of the job, are inaccurate"
         );
     }
     Ok(())
 }
 
-/// The largest difference of `milliseconds host` from rank 0's, in words, if it is worth telling.
+/// Returns the largest difference of `milliseconds host` from rank 0, with its description, if it
+/// exceeds `SKEW`.
 fn skew(all: &[String]) -> Option<(Duration, String)> {
     let read = |text: &String| {
         let (time, host) = text.split_once(' ')?;
@@ -118,58 +123,66 @@ fn skew(all: &[String]) -> Option<(Duration, String)> {
     let ahead = time - first;
     let difference = Duration::from_millis(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
     (difference > SKEW).then(|| {
-        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        let direction = if ahead > 0 { "ahead of" } else { "behind" };
         let seconds = difference.as_secs_f64();
         (
             difference,
-            format!("the clock of rank {rank} on {host} is {seconds:.1} s {way} that of rank 0"),
+            format!(
+                "the clock of rank {rank} on {host} is {seconds:.1} s {direction} that of rank 0"
+            ),
         )
     })
 }
 
-/// Refuses an output folder that one of the ranks does not see: rank 0 names it, it exists.
+/// Refuses an output folder that a rank does not see. Rank 0 passes the folder, which exists.
 pub fn shared_folder(comm: &dyn Communicator, folder: Option<&Path>) -> Result<()> {
     let mark = folder.map(|folder| {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
         absolute.join(MARK)
     });
     if comm.size() == 1 {
-        // A job that was killed may have left it.
+        // A killed job may have left the file.
         let _ = mark.map(std::fs::remove_file);
         return Ok(());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let word = format!("{} {} {}", host(), std::process::id(), now.as_nanos());
-    let made = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, &word));
-    if let (Err(_), Some(mark)) = (&made, &mark) {
-        // It may have been made and not filled.
+    let created = mark.as_ref().map_or(Ok(()), |mark| std::fs::write(mark, &word));
+    if let (Err(_), Some(mark)) = (&created, &mark) {
+        // The file may exist without content.
         let _ = std::fs::remove_file(mark);
     }
     let cannot = |error: std::io::Error| {
         let fault = Fault::new("cannot write in the output folder").found(error);
         mark.as_ref().map_or(fault.clone(), |mark| fault.file(mark)).environment()
     };
-    sync_result(comm, made.map_err(cannot))?;
+    sync_result(comm, created.map_err(cannot))?;
     let mut message = mark.as_ref().map_or_else(Vec::new, |mark| {
         [word.as_bytes(), b"\n", mark.as_os_str().as_encoded_bytes()].concat()
     });
     comm.broadcast(&mut message)?;
-    let message = String::from_utf8_lossy(&message).to_string();
-    let (word, path) = message.split_once('\n').unwrap_or_default();
-    let seen = path.is_empty() || is_visible(Path::new(path), word, SEEN_WITHIN);
-    let outcome = if seen { Ok(()) } else { Err(unseen(Path::new(path))) };
+    let outcome = match decode_mark(&message) {
+        Some((word, path)) if !is_visible(path, word, VISIBLE_WITHIN) => Err(unseen(path)),
+        _ => Ok(()),
+    };
     let outcome = sync_result(comm, outcome);
-    // The mark is no output.
+    // The file is not an output.
     let _ = mark.map(std::fs::remove_file);
     outcome
 }
 
-/// Whether the mark comes into sight, with the word of this job and not of an earlier one.
-fn is_visible(mark: &Path, word: &str, within: Duration) -> bool {
+/// Returns the word and the path of the file of rank 0; `None` without a folder.
+fn decode_mark(message: &[u8]) -> Option<(&[u8], &Path)> {
+    let end = message.iter().position(|byte| *byte == b'\n')?;
+    Some((&message[..end], Path::new(OsStr::from_bytes(&message[end + 1..]))))
+}
+
+/// Waits until the file is visible with the content of this job, not of an earlier one.
+fn is_visible(mark: &Path, word: &[u8], within: Duration) -> bool {
     let since = Instant::now();
-    // Reading the folder is what makes network file systems look again. A parent that is not
-    // there will not come either.
-    while !std::fs::read(mark).is_ok_and(|found| found == word.as_bytes()) {
+    // Reading the folder makes network file systems refresh it. A missing parent folder will not
+    // appear either.
+    while !std::fs::read(mark).is_ok_and(|found| found == word) {
         let folder = mark.parent().unwrap_or(Path::new("/"));
         let there = std::fs::read_dir(folder).is_ok_and(|entries| entries.count() > 0);
         if since.elapsed() >= if there { within } else { within / 6 } {
@@ -183,8 +196,8 @@ fn is_visible(mark: &Path, word: &str, within: Duration) -> bool {
 fn unseen(mark: &Path) -> crate::error::Error {
     Fault::new("the output folder is not shared by all ranks")
         .file(mark.parent().unwrap_or(mark))
-        .expected("the file that rank 0 has just made in it")
-        .found(format!("nothing of it on {}", host()))
+        .expected("the file that rank 0 has just created in it")
+        .found(format!("no such file on {}", host()))
         .advice("choose a folder on a file system that all nodes of the job share, not one on a local disk")
         .environment()
 }
@@ -240,10 +253,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let mark = folder.path().join(MARK);
         let short = Duration::from_millis(600);
-        assert!(!is_visible(&folder.path().join("nowhere/mark"), "word", short));
-        // What an earlier job has left says nothing of this one.
+        assert!(!is_visible(&folder.path().join("nowhere/mark"), b"word", short));
+        // The file of an earlier job proves nothing about this one.
         std::fs::write(&mark, "another").unwrap();
-        assert!(!is_visible(&mark, "word", short) && is_visible(&mark, "another", short));
+        assert!(!is_visible(&mark, b"word", short) && is_visible(&mark, b"another", short));
         shared_folder(&SingleRank, Some(folder.path())).unwrap();
         assert!(!mark.exists());
     }

@@ -1,10 +1,10 @@
-//! The world of one rank: no MPI, no threads. A sum over one rank is the value
-//! itself, what is gathered is one's own, and nobody has to be waited for.
+//! The communicator of one rank, without MPI or threads: sums and gathered values are the rank's
+//! own, and nothing waits.
 
 use super::Communicator;
 use crate::error::Result;
 
-/// The only rank there is.
+/// The only rank of its communicator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SingleRank;
 

@@ -1,12 +1,14 @@
-//! Requests to stop: from Slurm (SIGUSR1 or SIGUSR2 some minutes before the time
-//! limit, SIGTERM at it or at preemption), from the keyboard (SIGINT) and from a terminal
-//! that is closed (SIGHUP, unless it was ignored at the start, as by `nohup`).
+//! Requests to stop, by signals.
 //!
-//! A request is only noted here; the loops ask for it and end where their state is
-//! whole. A second SIGINT ends the process at once with exit code 130; a second SIGTERM or
-//! SIGHUP takes the system's action, also while the process waits for a disk. Ranks may get
-//! a signal at different moments, so a loop over ranks must decide by
-//! [`StopFlag::agreed`], or by adding [`StopFlag::counts`] to a sum it makes anyway.
+//! Slurm sends SIGUSR1 or SIGUSR2 some minutes before the time limit, and SIGTERM at the limit or
+//! at preemption. The keyboard sends SIGINT, a closed terminal SIGHUP (unless it was ignored at the
+//! start, as by `nohup`).
+//!
+//! This module only records a request. The loops check for it and stop when their state is
+//! complete. A second SIGINT ends the process at once with exit code 130; a second SIGTERM or
+//! SIGHUP takes the default action, also while the process waits for a disk. Ranks may get a signal
+//! at different moments. So a loop over ranks must use [`StopFlag::agreed`], or add
+//! [`StopFlag::counts`] to a sum that it makes anyway.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,11 +22,11 @@ use signal_hook::{flag, low_level};
 use super::Communicator;
 use crate::error::{Error, Fault, Result};
 
-/// A launcher and a scheduler may both send the first signal: only one that comes later than
-/// this is a second one.
+/// A launcher and a scheduler may both send the first signal: only one that comes later than this
+/// is a second one.
 const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Why to stop. Where there are several reasons at once, the first listed counts.
+/// Reasons to stop. If there are several at once, the first listed one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     Interrupt,
@@ -43,7 +45,7 @@ impl StopReason {
         StopReason::User2,
     ];
 
-    /// The reason that any rank has, from the sum of [`StopFlag::counts`] over ranks.
+    /// Returns the reason of any rank, from the sum of [`StopFlag::counts`] over ranks.
     pub fn from_counts(summed: &[i64]) -> Option<StopReason> {
         Self::ALL.into_iter().zip(summed).find(|(_, count)| **count != 0).map(|(reason, _)| reason)
     }
@@ -71,42 +73,42 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Which stop requests this process has got. Clones share what they know.
+/// Stop requests that this process has received. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct StopFlag {
     raised: [Arc<AtomicBool>; StopReason::ALL.len()],
 }
 
 impl StopFlag {
-    /// Notes the signals from now on, in place of ending the process by them:
-    /// for commands that ask again and again.
+    /// Records the signals from now on, instead of ending the process: for commands that check for
+    /// them regularly.
     pub fn on_signals() -> Result<StopFlag> {
         let stop = StopFlag::default();
         let ignored = is_ignored(SIGHUP);
-        let heard = |reason: &StopReason| !(ignored && *reason == StopReason::Hangup);
-        for reason in StopReason::ALL.into_iter().filter(heard) {
+        let is_handled = |reason: &StopReason| !(ignored && *reason == StopReason::Hangup);
+        for reason in StopReason::ALL.into_iter().filter(is_handled) {
             let raised = &stop.raised[reason as usize];
             watch(reason, raised).map_err(|error| cannot_watch(reason, &error))?;
         }
         let ending = [StopReason::Interrupt, StopReason::Terminate, StopReason::Hangup];
-        for reason in ending.into_iter().filter(heard) {
+        for reason in ending.into_iter().filter(is_handled) {
             end_at_second(reason).map_err(|error| cannot_watch(reason, &error))?;
         }
         Ok(stop)
     }
 
-    /// Asks for a stop as a signal would: for time limits of our own, and tests.
+    /// Requests a stop as a signal would: for time limits of this program, and tests.
     pub fn raise(&self, reason: StopReason) {
         self.raised[reason as usize].store(true, Ordering::SeqCst);
     }
 
-    /// What this rank has been asked; other ranks may not know it yet.
+    /// Returns the reason requested of this rank; other ranks may not know it yet.
     pub fn requested(&self) -> Option<StopReason> {
         StopReason::from_counts(&self.counts())
     }
 
-    /// Returns an error if this rank was asked to stop: for loops whose finished outputs stay, and
-    /// whose other ranks end with this one.
+    /// Returns an error if this rank was requested to stop: for loops whose finished outputs
+    /// remain, and whose other ranks end with this one.
     ///
     /// # Errors
     /// `Interrupted` after SIGINT, `Stopped` after any other signal.
@@ -116,17 +118,17 @@ impl StopFlag {
             Some(StopReason::Interrupt) => Err(Error::Interrupted),
             Some(reason) => Err(Error::Stopped(Box::new(
                 Fault::new(format!("stopped by {reason}"))
-                    .advice("run the same command again to go on: finished outputs are kept"),
+                    .advice("run the same command again to resume: finished outputs are kept"),
             ))),
         }
     }
 
-    /// One word per [`StopReason`], 1 where it was raised on this rank.
+    /// Returns one word per [`StopReason`], 1 if it was raised on this rank.
     pub fn counts(&self) -> [i64; StopReason::ALL.len()] {
         self.raised.each_ref().map(|raised| i64::from(raised.load(Ordering::SeqCst)))
     }
 
-    /// What any rank has been asked, the same answer on every rank. A collective.
+    /// Returns the reason requested of any rank, the same on every rank. A collective.
     pub fn agreed(&self, comm: &dyn Communicator) -> Result<Option<StopReason>> {
         let mut counts = self.counts();
         comm.all_reduce_sum(&mut counts)?;
@@ -134,24 +136,24 @@ impl StopFlag {
     }
 }
 
-/// Makes a write beyond the limit of file sizes (`ulimit -f`) an error like any other, instead of
-/// a signal that ends the process.
+/// Makes a write beyond the limit of file sizes (`ulimit -f`) an ordinary error, instead of a
+/// signal that ends the process.
 pub fn survive_file_size_limit() {
-    // Without the handler such a write ends the process, which is what happens now anyway.
+    // If this fails, such a write ends the process, as without the call.
     let _ = flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)));
 }
 
 fn watch(reason: StopReason, raised: &Arc<AtomicBool>) -> std::io::Result<()> {
     if reason == StopReason::Interrupt {
-        // Actions run in the order of their registration: the first SIGINT finds the
-        // flag down here and raises it below, the second one ends the process.
+        // Actions run in the order of their registration: the first SIGINT finds the flag down here
+        // and raises it below, the second one ends the process.
         flag::register_conditional_shutdown(reason.signal(), 130, Arc::clone(raised))?;
     }
     flag::register(reason.signal(), Arc::clone(raised)).map(|_| ())
 }
 
-/// Starts a thread that logs the first signal and ends the process at a second one: the main
-/// thread may be waiting for a disk.
+/// Starts a thread that logs the first signal and ends the process at a second one: the main thread
+/// may be waiting for a disk.
 fn end_at_second(reason: StopReason) -> std::io::Result<()> {
     let mut signals = Signals::new([reason.signal()])?;
     let listen = move || {
@@ -159,7 +161,7 @@ fn end_at_second(reason: StopReason) -> std::io::Result<()> {
         for signal in signals.forever() {
             match first {
                 None => log::warn!(
-                    "{reason} received: stopping as soon as the state is whole; a second one ends the process at once"
+                    "{reason} received: stopping as soon as the state is complete; a second one ends the process at once"
                 ),
                 Some(first) if first.elapsed() < ONE_SIGNAL => {}
                 Some(_) => {
@@ -173,9 +175,10 @@ fn end_at_second(reason: StopReason) -> std::io::Result<()> {
     std::thread::Builder::new().name("signals".to_string()).spawn(listen).map(|_| ())
 }
 
-/// Whether the process ignores a signal, as one started by `nohup` does SIGHUP.
+/// Returns whether the process ignores a signal, as one started by `nohup` ignores SIGHUP; `false`
+/// if the system does not show it.
 fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return false };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
@@ -191,7 +194,7 @@ mod tests {
     use crate::comm::Threads;
 
     #[test]
-    fn a_request_to_one_rank_is_agreed_by_all() {
+    fn request_to_one_rank_stops_all() {
         let answers = Threads::run(4, |comm| {
             let stop = StopFlag::default();
             if comm.rank() == 2 {
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_stops_unasked() {
+    fn no_request_stops_no_rank() {
         for answer in Threads::run(3, |comm| StopFlag::default().agreed(comm)) {
             assert_eq!(answer.unwrap(), None);
         }
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_stand_in_the_order_of_their_words() {
+    fn reasons_have_the_order_of_their_counts() {
         for (index, reason) in StopReason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
         }

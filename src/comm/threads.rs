@@ -1,11 +1,11 @@
 //! Ranks as threads of one process, for tests.
 //!
-//! Every collective is one meeting of all ranks: each lays down its bytes, the last
-//! one to come hands all of them out. A rank that leaves (by `Ok`, by an error, by a
-//! panic, by `abort`) can come to no more meetings, so whoever waits for it gets
-//! [`Error::Environment`](crate::error::Error::Environment) naming it, never a hang.
-//! Ranks that meet for different collectives, or with sums of different lengths, get
-//! an internal error: the mistake that would hang or corrupt a run under MPI.
+//! A collective is a rendezvous of all ranks: each deposits its bytes, and the last one releases
+//! all of them to every rank. A rank that leaves (by `Ok`, an error, a panic or `abort`) cannot
+//! take part any more. A rank that waits for it gets
+//! [`Error::Environment`](crate::error::Error::Environment) with its number, and never hangs. Ranks
+//! that meet in different collectives, or with sums of different lengths, get an internal error;
+//! under MPI this bug would hang or corrupt a run.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -19,25 +19,25 @@ use crate::error::{Error, Fault, Result};
 pub struct Threads {
     rank: usize,
     size: usize,
-    meeting: Arc<Rendezvous>,
+    rendezvous: Arc<Rendezvous>,
 }
 
 struct Rendezvous {
-    table: Mutex<RendezvousState>,
+    state: Mutex<RendezvousState>,
     news: Condvar,
 }
 
 struct RendezvousState {
-    /// Meetings held so far.
-    held: u64,
-    /// What has been laid down for the next meeting, by rank.
-    laid: Vec<Option<Share>>,
-    /// What was handed out at the last one. The next cannot be held, and so replace
-    /// it, before the slowest rank has taken it and come back.
-    handed_out: Arc<Vec<Share>>,
-    /// The first rank that will come no more, and why.
-    gone: Option<(usize, String)>,
-    /// Messages not taken yet, by rank: (sender, bytes).
+    /// Number of completed collectives.
+    completed: u64,
+    /// Deposits for the next collective, by rank.
+    deposits: Vec<Option<Share>>,
+    /// Results of the last collective. The next one cannot complete, and so replace them, before
+    /// the slowest rank has taken them and returned.
+    results: Arc<Vec<Share>>,
+    /// The first rank that has left, and the reason.
+    left: Option<(usize, String)>,
+    /// Messages that are not received yet, by rank: (sender, bytes).
     mail: Vec<VecDeque<(usize, Vec<u8>)>>,
 }
 
@@ -55,25 +55,25 @@ enum CollectiveCall {
     Barrier,
 }
 
-/// What `abort` unwinds with: no panic message, and an exit code to tell.
+/// Payload of the unwinding of `abort`: no panic message, only an exit code.
 struct Aborted(u8);
 
 impl Threads {
-    /// Runs `body` once per rank, each on its own thread, and returns what the ranks
-    /// returned, in rank order. A rank that panicked has an internal error; one that
-    /// aborted, the error of its exit code.
+    /// Runs `body` once per rank, each on its own thread, and returns the results in rank order.
+    /// The result of a rank that panicked is an internal error; that of a rank that aborted has its
+    /// exit code.
     #[must_use = "a failed assertion inside a rank is an Err in here"]
     pub fn run<T: Send>(
         ranks: usize,
         body: impl Fn(&Threads) -> Result<T> + Sync,
     ) -> Vec<Result<T>> {
-        let meeting = Arc::new(Rendezvous::of(ranks));
-        let (meeting, body) = (&meeting, &body);
+        let rendezvous = Arc::new(Rendezvous::of(ranks));
+        let (rendezvous, body) = (&rendezvous, &body);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..ranks)
                 .map(|rank| {
-                    let comm = Threads { rank, size: ranks, meeting: Arc::clone(meeting) };
-                    scope.spawn(move || comm.live(body))
+                    let comm = Threads { rank, size: ranks, rendezvous: Arc::clone(rendezvous) };
+                    scope.spawn(move || comm.run_body(body))
                 })
                 .collect();
             threads
@@ -83,9 +83,9 @@ impl Threads {
         })
     }
 
-    fn live<T>(&self, body: &impl Fn(&Threads) -> Result<T>) -> Result<T> {
-        // Nothing of a rank that unwound is looked at again except its place among
-        // the others, which `leave` makes good.
+    fn run_body<T>(&self, body: &impl Fn(&Threads) -> Result<T>) -> Result<T> {
+        // After an unwinding, nothing of the rank is used again except its place among the others,
+        // which `leave` releases.
         let (how, outcome) = match catch_unwind(AssertUnwindSafe(|| body(self))) {
             Ok(Ok(value)) => ("is done".to_owned(), Ok(value)),
             Ok(Err(error)) => (format!("failed: {error}"), Err(error)),
@@ -99,53 +99,54 @@ impl Threads {
     }
 
     fn leave(&self, how: String) {
-        let mut table = self.meeting.table();
-        table.gone.get_or_insert((self.rank, how));
-        self.meeting.news.notify_all();
+        let mut state = self.rendezvous.lock();
+        state.left.get_or_insert((self.rank, how));
+        self.rendezvous.news.notify_all();
     }
 
-    /// Lays down `bytes`, waits for all ranks to do so, and returns all in rank order.
+    /// Deposits `bytes`, waits for all ranks to do so, and returns all in rank order.
     fn meet(&self, call: CollectiveCall, bytes: Vec<u8>) -> Result<Arc<Vec<Share>>> {
-        let mut table = self.meeting.table();
-        let before = table.held;
-        table.laid[self.rank] = Some(Share { call, bytes });
-        if table.laid.iter().all(Option::is_some) {
-            table.hand_out();
-            self.meeting.news.notify_all();
+        let mut state = self.rendezvous.lock();
+        let before = state.completed;
+        state.deposits[self.rank] = Some(Share { call, bytes });
+        if state.deposits.iter().all(Option::is_some) {
+            state.complete();
+            self.rendezvous.news.notify_all();
         }
-        let table = self
-            .meeting
+        let state = self
+            .rendezvous
             .news
-            .wait_while(table, |table| table.held == before && table.gone.is_none())
+            .wait_while(state, |state| state.completed == before && state.left.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        match &table.gone {
-            Some((rank, how)) if table.held == before => {
+        match &state.left {
+            Some((rank, how)) if state.completed == before => {
                 let what = format!("rank {} waits for rank {rank}, which {how}", self.rank);
                 Err(Fault::new(what).environment())
             }
-            _ => same_call(Arc::clone(&table.handed_out)),
+            _ => same_call(Arc::clone(&state.results)),
         }
     }
 }
 
 impl Rendezvous {
     fn of(ranks: usize) -> Rendezvous {
-        let laid = vec![None; ranks];
+        let deposits = vec![None; ranks];
         let mail = vec![VecDeque::new(); ranks];
-        let table = RendezvousState { held: 0, laid, handed_out: Arc::default(), gone: None, mail };
-        Rendezvous { table: Mutex::new(table), news: Condvar::new() }
+        let state =
+            RendezvousState { completed: 0, deposits, results: Arc::default(), left: None, mail };
+        Rendezvous { state: Mutex::new(state), news: Condvar::new() }
     }
 
-    /// No code panics while it holds the table, so a poisoned lock tells nothing.
-    fn table(&self) -> MutexGuard<'_, RendezvousState> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the locked state. No code panics while it holds the lock, so poisoning is ignored.
+    fn lock(&self) -> MutexGuard<'_, RendezvousState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl RendezvousState {
-    fn hand_out(&mut self) {
-        self.handed_out = Arc::new(self.laid.iter_mut().filter_map(Option::take).collect());
-        self.held += 1;
+    fn complete(&mut self) {
+        self.results = Arc::new(self.deposits.iter_mut().filter_map(Option::take).collect());
+        self.completed += 1;
     }
 }
 
@@ -160,7 +161,7 @@ fn same_call(shares: Arc<Vec<Share>>) -> Result<Arc<Vec<Share>>> {
     }
 }
 
-/// How a rank that unwound left the others, and the error it stands for.
+/// Describes how a rank that unwound left, and returns the matching error.
 fn ending(panic: &(dyn Any + Send)) -> (String, Error) {
     if let Some(Aborted(code)) = panic.downcast_ref() {
         let how = format!("aborted with exit code {code}");
@@ -218,14 +219,14 @@ impl Communicator for Threads {
     }
 
     fn send(&self, to: usize, bytes: &[u8]) -> Result<()> {
-        self.meeting.table().mail[to].push_back((self.rank, bytes.to_vec()));
+        self.rendezvous.lock().mail[to].push_back((self.rank, bytes.to_vec()));
         Ok(())
     }
 
     fn receive(&self) -> Result<Option<(usize, Vec<u8>)>> {
-        let mut table = self.meeting.table();
-        let mail = table.mail[self.rank].pop_front();
-        match &table.gone {
+        let mut state = self.rendezvous.lock();
+        let mail = state.mail[self.rank].pop_front();
+        match &state.left {
             Some((rank, how)) if mail.is_none() => {
                 let what = format!("rank {} waits for rank {rank}, which {how}", self.rank);
                 Err(Fault::new(what).environment())
@@ -234,7 +235,7 @@ impl Communicator for Threads {
         }
     }
 
-    /// Unwinds this rank's thread: ending the process would end the test run.
+    /// Unwinds the thread of this rank: ending the process would end the test run.
     fn abort(&self, exit_code: u8) -> ! {
         self.leave(format!("aborted with exit code {exit_code}"));
         resume_unwind(Box::new(Aborted(exit_code)))
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_rank_does_not_leave_others_waiting() {
+    fn failing_rank_releases_the_others() {
         let outcomes = Threads::run(4, |comm| match comm.rank() {
             2 => Err(failure()),
             _ => comm.barrier(),
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn abort_ends_every_rank_and_tells_its_code() {
+    fn abort_ends_every_rank_with_its_code() {
         let outcomes: Vec<Result<()>> = Threads::run(3, |comm| {
             if comm.rank() == 0 {
                 comm.abort(6);
@@ -330,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_meet_for_different_things_are_told() {
+    fn different_collectives_are_an_internal_error() {
         let different = Threads::run(2, |comm| {
             if comm.rank() == 0 { comm.barrier() } else { comm.all_gather(&[]).map(|_| ()) }
         });

@@ -1,14 +1,14 @@
-//! Paths, texts and numbers as bytes, for what one rank finds out and tells the others.
+//! Encodes paths, texts and numbers as bytes, for values that one rank sends to others.
 //!
-//! Promises: what was put comes out in the order it was put, paths with any bytes; bytes that
-//! end too early are an error and never a panic. Left to others: what the fields mean.
+//! Fields are decoded in the order in which they were encoded; paths may contain any bytes. Input
+//! that ends too early is an error, never a panic. The meaning of the fields is up to the caller.
 
 use crate::error::{Error, Fault, Result};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Fields on their way to other ranks.
+/// Encoder of fields that are sent to other ranks.
 #[derive(Debug, Default)]
 pub struct Encoder {
     bytes: Vec<u8>,
@@ -34,7 +34,7 @@ impl Encoder {
     }
 }
 
-/// The same fields where they arrive.
+/// Decoder of received fields.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     rest: &'a [u8],
@@ -72,7 +72,7 @@ impl<'a> Decoder<'a> {
 }
 
 fn cut_short() -> Error {
-    Fault::new("what another rank told ends too early").internal()
+    Fault::new("a message from another rank ends too early").internal()
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_comes_out_and_nothing_else_does() {
+    fn fields_round_trip_and_short_input_fails() {
         let odd = PathBuf::from(OsStr::from_bytes(b"\xff\xfe/\n\0 a"));
         let mut encoder = Encoder::default();
         encoder.number(u64::MAX).path(&odd).text(b"").text("γ".as_bytes());
@@ -92,7 +92,7 @@ mod tests {
             (String::new(), "γ".into())
         );
         assert!(decoder.is_over() && decoder.number().is_err());
-        // A length beyond the end, or beyond all ends.
+        // A length beyond the end, or beyond any end.
         for end in [9, bytes.len() - 1] {
             let mut decoder = Decoder::new(&bytes[..end]);
             let fields = (decoder.number(), decoder.path(), decoder.text(), decoder.text());

@@ -1,32 +1,33 @@
-//! From a TOML file and `--set key=value` to a checked [`Config`].
+//! Loads a [`Config`] from a TOML file and `--set key=value`, and checks it.
 
+use super::parse::{parse_table, parse_toml};
 use super::{Config, Run, Score};
 use crate::bounded;
-use crate::error::{Error, Fault, Result, did_you_mean};
+use crate::error::{Fault, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
 /// Largest configuration file read.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// What scoring takes from a configuration: of a training, or with these sections alone.
+/// The sections that scoring uses: of a training configuration, or a file with only these.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoringConfig {
     pub score: Score,
     pub run: Run,
-    pub data: DataOfScoring,
+    pub data: ScoringData,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct DataOfScoring {
+pub struct ScoringData {
     /// As in [`super::Data`].
     pub schema: Option<String>,
 }
 
-/// Reads what scoring takes from a configuration file, if there is one, and overrides keys.
+/// Reads the sections for scoring from a configuration file, if there is one, and overrides keys.
 pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<ScoringConfig> {
     let text = path.map(read).transpose()?.unwrap_or_default();
     let parsed = parse_for_scoring(&text, overrides);
@@ -34,10 +35,10 @@ pub fn load_for_scoring(path: Option<&Path>, overrides: &[String]) -> Result<Sco
 }
 
 fn parse_for_scoring(text: &str, overrides: &[String]) -> Result<ScoringConfig> {
-    let table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    let table: toml::Table = parse_toml(text)?;
     if table.contains_key("features") {
         let Config { score, run, data, .. } = parse(text, overrides)?;
-        return Ok(ScoringConfig { score, run, data: DataOfScoring { schema: data.schema } });
+        return Ok(ScoringConfig { score, run, data: ScoringData { schema: data.schema } });
     }
     let scoring: ScoringConfig = with_overrides(text, overrides)?;
     scoring.score.validate()?;
@@ -53,34 +54,35 @@ fn read(path: &Path) -> Result<String> {
     let unreadable = |e: &dyn std::fmt::Display| {
         Fault::new("cannot read the configuration").file(path).found(e).usage()
     };
-    bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))
+    bounded::read_text(path, MAX_FILE_BYTES).map_err(|e| unreadable(&e))
 }
 
-/// The same from text.
+/// Parses a configuration and overrides keys of it.
 pub fn parse(text: &str, overrides: &[String]) -> Result<Config> {
     let config: Config = with_overrides(text, overrides)?;
     config.validate()?;
     Ok(config)
 }
 
+/// Parses a text and overrides keys of it.
 fn with_overrides<T: DeserializeOwned>(text: &str, overrides: &[String]) -> Result<T> {
+    // The file is parsed without overrides first, so that its errors name their line.
+    let config: T = parse_toml(text)?;
     if overrides.is_empty() {
-        return toml::from_str(text).map_err(|e| explain_toml(&e, text));
+        return Ok(config);
     }
-    // The file is parsed as it stands first, so that its faults are told with their line.
-    let _: T = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
-    let mut table: toml::Table = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+    let mut table: toml::Table = parse_toml(text)?;
     for assignment in overrides {
         set(&mut table, assignment)?;
     }
-    table.try_into().map_err(|e| explain_toml(&e, text))
+    parse_table(table)
 }
 
-/// `a.b=value` into the table; a value that is no TOML is taken as text.
+/// Sets `a.b=value` in the table; a value that is not TOML is taken as text.
 fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     let usage = || {
-        Fault::new("cannot understand --set")
-            .expected("section.key=value, for instance train.epochs=5")
+        Fault::new("cannot parse --set")
+            .expected("section.key=value, such as train.epochs=5")
             .found(format!("'{assignment}'"))
             .usage()
     };
@@ -99,23 +101,4 @@ fn set(table: &mut toml::Table, assignment: &str) -> Result<()> {
     }
     place.insert(last.to_string(), parsed);
     Ok(())
-}
-
-/// A TOML fault with its line, and the nearest known key for an unknown one.
-pub fn explain_toml(error: &toml::de::Error, text: &str) -> Error {
-    let message = error.message();
-    let line = error
-        .span()
-        .and_then(|span| text.get(..span.start))
-        .map(|before| before.matches('\n').count() + 1);
-    let place = line.map_or(String::new(), |line| format!("line {line}: "));
-    let mut fault = Fault::new(format!("{place}{message}"));
-    // serde writes "unknown field `epoch`, expected one of `seed`, `epochs`, …".
-    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    if message.starts_with("unknown")
-        && let Some((unknown, known)) = names.split_first().filter(|(_, known)| !known.is_empty())
-    {
-        fault = fault.advice(did_you_mean(unknown, known));
-    }
-    fault.usage()
 }

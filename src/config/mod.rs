@@ -1,44 +1,49 @@
-//! The configuration as typed: TOML sections, defaults, and the checks that need no
-//! file. What a section means for a run (rows, steps, shards) is worked out from it
-//! later, once, in `train::plan`.
+//! The configuration: TOML sections, defaults, and the checks that need no file. `train::plan`
+//! derives rows, steps and shards from it, once.
 //!
-//! Every key has a default or is required; an unknown key is refused, and the nearest
-//! known one is named.
+//! Every key has a default or is required; an unknown key is refused, and the error names the
+//! nearest known one.
 
 mod load;
 mod modes;
 mod observation;
 mod off_source;
+mod parse;
 mod score;
 mod season;
+mod sections;
 mod thresholds;
+mod validate;
 
-pub use load::{ScoringConfig, explain_toml, load, load_for_scoring, parse};
+pub use load::{ScoringConfig, load, load_for_scoring, parse};
 pub use modes::{
     Anomalies, Draw, FineTune, Generator, Mode, Physics, Push, PushForm, ThresholdRule,
 };
 pub use observation::{OFF_POSITIONS, Observation};
-pub use off_source::{LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
+pub use off_source::{MIN_ANGLE, NamedPositions, OffPositions, OffSource};
 pub use season::{
     DriftLimits, Interval, ModelOf, OffPositionSettings, OtherModel, SeasonSettings, Thrown,
 };
 
+pub use parse::parse_toml;
 pub use score::{Disp, Score, ScoreColumn, SourcePositions, WorkingPoint};
+pub use sections::{
+    CalibrationConfig, Class, Cut, CutBound, Data, EngineChoice, Feature, Features, Hardware,
+    ModelConfig, Run, SplitConfig, Train, Transform,
+};
 pub use thresholds::{BinnedThresholdConfig, Few, NO_BIN, bin_of};
 
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
-use taiga_flow_gpu::spec::{Coupling, FlowSpec, Permutation};
+use taiga_flow_gpu::spec::FlowSpec;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub data: Data,
     pub features: Features,
-    /// Bounds by quantity: rows outside are not used.
+    /// Bounds by quantity; rows outside of them are not used.
     #[serde(default)]
     pub cuts: BTreeMap<String, Cut>,
     #[serde(default)]
@@ -50,15 +55,15 @@ pub struct Config {
     /// Synthetic anomalies, in the modes that train on them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anomalies: Option<Anomalies>,
-    /// How hadrons are taken from `data.off`.
+    /// Settings of the hadrons in `data.off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_source: Option<OffSource>,
-    /// Lowers (push) or sharpens (cross-entropy) what the likelihoods have learnt.
+    /// A stage after the likelihood training: a push on anomalies, or cross-entropy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fine_tune: Option<FineTune>,
     #[serde(default)]
     pub calibration: CalibrationConfig,
-    /// The rule of the threshold bin by bin of a quantity, such as size or energy.
+    /// Bins of a quantity, such as size or energy, with one threshold each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<BinnedThresholdConfig>,
     #[serde(default)]
@@ -67,368 +72,8 @@ pub struct Config {
     pub run: Run,
 }
 
-/// Files to train on. Paths are relative to the folder the command runs in; a folder
-/// stands for all HDF5 files below it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// Files wholly of gammas.
-    #[serde(default)]
-    pub gamma: Vec<PathBuf>,
-    /// Files wholly of hadrons.
-    #[serde(default)]
-    pub hadron: Vec<PathBuf>,
-    /// Files with a class column.
-    #[serde(default)]
-    pub mixed: Vec<PathBuf>,
-    /// Experimental files that hadrons are taken from, off the source; those of `hadron` are
-    /// then compared with them only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub off: Vec<PathBuf>,
-    /// Built-in schema or path of a schema file; found out from the file if absent.
-    #[serde(default)]
-    pub schema: Option<String>,
-    /// Weight of an event in losses, metrics and calibration: an expression over
-    /// quantities, such as "energy^-0.7"; 1 for all if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight: Option<String>,
-    /// Largest fraction of rows with values that cannot be used.
-    #[serde(default = "default_bad_rows")]
-    pub bad_rows: f64,
-    /// Whether events of one class may have the same key, which else are refused as copies.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub allow_repeated_events: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Features {
-    /// In the order of the flow's dimensions.
-    pub columns: Vec<Feature>,
-}
-
-/// One dimension of the flow: a quantity and the coordinate it is modelled in.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Feature {
-    pub name: String,
-    #[serde(default)]
-    pub transform: Transform,
-    /// x₀ in ln(x + x₀).
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub offset: f64,
-    /// k in xᵏ.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub exponent: f64,
-    /// Step of the values in the file: training adds seeded noise of ± half a step.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub quantum: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Transform {
-    /// x
-    #[default]
-    None,
-    /// log₁₀ x
-    Log10,
-    /// ln(x + x₀)
-    Ln,
-    /// ln(x/(1 − x))
-    Logit,
-    /// xᵏ
-    Power,
-    /// ±x, the sign drawn anew per event and epoch in training, + elsewhere: for
-    /// magnitudes of symmetric quantities, such as alpha folded at 0.
-    Signed,
-}
-
-/// Open interval; a bound is a number or an expression over quantities.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Cut {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub min: Option<CutBound>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<CutBound>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum CutBound {
-    Number(f64),
-    Expression(String),
-}
-
-impl std::fmt::Display for CutBound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            CutBound::Number(number) => write!(f, "{number}"),
-            CutBound::Expression(text) => f.write_str(text),
-        }
-    }
-}
-
-/// Fractions of showers; they add up to 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SplitConfig {
-    pub train: f64,
-    pub validation: f64,
-    pub calibration: f64,
-    pub test: f64,
-    pub seed: u64,
-    /// Key columns that name a shower; the schema's if absent, the row's content
-    /// where there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<Vec<String>>,
-}
-
-/// True class of an event, or the class taken as normal or as positive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Class {
-    Gamma,
-    Hadron,
-}
-
-impl std::fmt::Display for Class {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Class::Gamma => "gamma",
-            Class::Hadron => "hadron",
-        })
-    }
-}
-
-impl Class {
-    pub fn other(self) -> Class {
-        match self {
-            Class::Gamma => Class::Hadron,
-            Class::Hadron => Class::Gamma,
-        }
-    }
-
-    /// As it stands in the column `class` of event files.
-    pub fn code(self) -> i8 {
-        match self {
-            Class::Gamma => 1,
-            Class::Hadron => 0,
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    pub mode: Mode,
-    /// The class whose density is learnt.
-    pub normal: Class,
-    pub blocks: usize,
-    pub hidden: Vec<usize>,
-    pub coupling: Coupling,
-    pub scale_clamp: f32,
-    pub permutation: Permutation,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Train {
-    pub seed: u64,
-    pub epochs: u64,
-    /// Events per step over all ranks.
-    pub batch: u64,
-    /// Logical shards; a power of two near batch/256 if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub shards: Option<u64>,
-    pub learning_rate: f64,
-    /// Fraction of all steps over which the rate rises from 0.
-    pub warm_up: f64,
-    /// Rate at the end of the cosine, as a fraction of `learning_rate`.
-    pub final_rate: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    /// Largest norm of the mean gradient.
-    pub clip_norm: f64,
-    /// Decay of the running mean of the weights that is published.
-    pub ema: f64,
-    /// Epochs without a better held-out NLL after which training stops; 0: never.
-    pub patience: u64,
-    /// Steps in a row that may be skipped because a gradient was unusable.
-    pub skip_limit: u64,
-}
-
-/// How the threshold is chosen on held-out normal events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CalibrationConfig {
-    /// Fraction of normal events that are called anomalous.
-    pub quantile: f64,
-    /// Share of gammas among triggered events that the posterior is for.
-    #[serde(skip_serializing_if = "is_default_prior")]
-    pub prior: f64,
-    /// Another rule for the threshold, in place of the quantile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<ThresholdRule>,
-    /// For `rule = "significance"`: triggered and cleaned gammas of the source per hour.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gamma_rate_per_hour: Option<f64>,
-    /// Other triggered and cleaned events per hour.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub background_rate_per_hour: Option<f64>,
-    /// Time of the observation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hours: Option<f64>,
-    /// Positions that the background is counted at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub off_positions: Option<u64>,
-}
-
-/// What may differ between a run and its resumption.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Run {
-    pub engine: EngineChoice,
-    /// Threads per rank; the node's cores divided by its ranks if 0.
-    pub threads: usize,
-    /// Whether several ranks of a node may use one GPU.
-    pub share_devices: bool,
-    pub checkpoint_seconds: u64,
-    pub status_seconds: u64,
-    /// Newest checkpoints kept; each holds the best weights so far too.
-    pub keep: usize,
-    /// Within this time a rank that dies, hangs or is stopped ends the job; 0: never.
-    pub watchdog_seconds: f64,
-    /// Steps between two comparisons of the weights of all ranks; 0: never.
-    pub replica_steps: u64,
-    /// The scheduler's end of the job minus this is when to stop with a checkpoint.
-    pub end_margin_seconds: u64,
-}
-
-impl Run {
-    pub fn watchdog(&self) -> Option<Duration> {
-        (self.watchdog_seconds > 0.0).then(|| Duration::from_secs_f64(self.watchdog_seconds))
-    }
-}
-
-/// What to compute on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Hardware {
-    pub engine: EngineChoice,
-    /// As in [`Run`].
-    pub threads: usize,
-    pub share_devices: bool,
-}
-
-impl Run {
-    pub fn hardware(&self) -> Hardware {
-        Hardware { engine: self.engine, threads: self.threads, share_devices: self.share_devices }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineChoice {
-    #[default]
-    Auto,
-    Cpu,
-    Cuda,
-    Vulkan,
-}
-
-impl Default for SplitConfig {
-    fn default() -> SplitConfig {
-        SplitConfig { train: 0.7, validation: 0.1, calibration: 0.0, test: 0.2, seed: 1, key: None }
-    }
-}
-
-impl Default for ModelConfig {
-    fn default() -> ModelConfig {
-        let reference = FlowSpec::reference_study(6);
-        ModelConfig {
-            mode: Mode::OneClass,
-            normal: Class::Gamma,
-            blocks: reference.blocks,
-            hidden: reference.hidden,
-            coupling: reference.coupling,
-            scale_clamp: reference.scale_clamp,
-            permutation: reference.permutation,
-        }
-    }
-}
-
-impl Default for Train {
-    fn default() -> Train {
-        Train {
-            seed: 1,
-            epochs: 60,
-            batch: 8192,
-            shards: None,
-            learning_rate: 1e-3,
-            warm_up: 0.05,
-            final_rate: 0.01,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            clip_norm: 5.0,
-            ema: 0.999,
-            patience: 20,
-            skip_limit: 10,
-        }
-    }
-}
-
-impl Default for CalibrationConfig {
-    fn default() -> CalibrationConfig {
-        // The fraction outside two sigma of a normal distribution.
-        CalibrationConfig {
-            quantile: 0.0455,
-            rule: None,
-            prior: DEFAULT_PRIOR,
-            gamma_rate_per_hour: None,
-            background_rate_per_hour: None,
-            hours: None,
-            off_positions: None,
-        }
-    }
-}
-
-impl Default for Run {
-    fn default() -> Run {
-        Run {
-            engine: EngineChoice::Auto,
-            threads: 0,
-            share_devices: false,
-            checkpoint_seconds: 300,
-            status_seconds: 10,
-            keep: 3,
-            watchdog_seconds: 600.0,
-            replica_steps: 100,
-            end_margin_seconds: 120,
-        }
-    }
-}
-
-/// Gammas are at most one in a thousand events.
-const DEFAULT_PRIOR: f64 = 1e-3;
-
-#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)] // the signature serde asks for; a constant
-fn is_default_prior(x: &f64) -> bool {
-    *x == DEFAULT_PRIOR
-}
-
-fn default_bad_rows() -> f64 {
-    0.01
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
-fn is_zero(x: &f64) -> bool {
-    *x == 0.0
-}
-
 impl Config {
+    /// Returns the specification of the flow.
     pub fn flow_spec(&self) -> FlowSpec {
         FlowSpec {
             features: self.features.columns.len(),
@@ -440,150 +85,17 @@ impl Config {
         }
     }
 
-    /// The configuration as TOML, defaults filled in.
+    /// Returns the configuration as TOML, with defaults.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self)
             .map_err(|e| Fault::new("cannot write the configuration").found(e).internal())
     }
 
-    /// What must be equal for a run to be resumed: everything but `[run]`.
+    /// Returns the hash of everything that must be equal to resume a run: all except `[run]`.
     pub fn hash(&self) -> Result<String> {
         let same = Config { run: Run::default(), ..self.clone() };
         Ok(blake3::hash(same.to_toml()?.as_bytes()).to_hex().to_string())
     }
-
-    /// The checks that need no file.
-    pub fn validate(&self) -> Result<()> {
-        self.flow_spec().validate().map_err(|e| {
-            Fault::new("model out of limits")
-                .column(e.field)
-                .expected(e.expected)
-                .found(e.found)
-                .usage()
-        })?;
-        self.validate_features()?;
-        self.validate_cuts()?;
-        self.validate_split()?;
-        self.validate_train()?;
-        let watchdog = self.run.watchdog_seconds;
-        let allowed = watchdog == 0.0 || (1.0..=1e6).contains(&watchdog);
-        check("run.watchdog_seconds", watchdog, allowed, "0, or 1 to a million")?;
-        self.validate_modes()?;
-        self.validate_off_source()?;
-        self.validate_score()?;
-        self.thresholds.iter().try_for_each(BinnedThresholdConfig::validate)?;
-        let quantile = self.calibration.quantile;
-        check(
-            "calibration.quantile",
-            quantile,
-            quantile > 0.0 && quantile < 1.0,
-            "between 0 and 1",
-        )?;
-        let prior = self.calibration.prior;
-        check("calibration.prior", prior, prior > 0.0 && prior < 1.0, "between 0 and 1")?;
-        let bad = self.data.bad_rows;
-        check("data.bad_rows", bad, (0.0..=1.0).contains(&bad), "between 0 and 1")
-    }
-
-    fn validate_features(&self) -> Result<()> {
-        for (i, feature) in self.features.columns.iter().enumerate() {
-            let name = &feature.name;
-            if self.features.columns[..i].iter().any(|other| other.name == *name) {
-                return Err(Fault::new("a feature stands twice").column(name).usage());
-            }
-            let offset = feature.offset;
-            let allowed = offset == 0.0 || feature.transform == Transform::Ln;
-            check(
-                &format!("offset of {name}"),
-                offset,
-                allowed && offset >= 0.0,
-                "0, or above 0 with transform = \"ln\"",
-            )?;
-            let exponent = feature.exponent;
-            let allowed = (exponent != 0.0) == (feature.transform == Transform::Power);
-            check(
-                &format!("exponent of {name}"),
-                exponent,
-                allowed && exponent.is_finite(),
-                "other than 0 with transform = \"power\", and only there",
-            )?;
-            let quantum = feature.quantum;
-            check(
-                &format!("quantum of {name}"),
-                quantum,
-                quantum.is_finite() && quantum >= 0.0,
-                "0 or more",
-            )?;
-        }
-        Ok(())
-    }
-
-    fn validate_cuts(&self) -> Result<()> {
-        for (name, cut) in &self.cuts {
-            for (end, bound) in [("min", &cut.min), ("max", &cut.max)] {
-                if let Some(CutBound::Number(bound)) = bound {
-                    // Every comparison with NaN is false: no row would be left.
-                    check(&format!("cuts.{name}.{end}"), bound, !bound.is_nan(), "a number")?;
-                }
-            }
-            if let (Some(CutBound::Number(min)), Some(CutBound::Number(max))) = (&cut.min, &cut.max)
-            {
-                let found = format!("min {min}, max {max}");
-                check(&format!("cuts.{name}"), found, min < max, "min below max")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn validate_split(&self) -> Result<()> {
-        let s = &self.split;
-        let parts = [s.train, s.validation, s.calibration, s.test];
-        for (name, part) in ["train", "validation", "calibration", "test"].iter().zip(parts) {
-            check(&format!("split.{name}"), part, (0.0..=1.0).contains(&part), "between 0 and 1")?;
-        }
-        let sum: f64 = parts.iter().sum();
-        check("sum of the split's fractions", sum, (sum - 1.0).abs() < 1e-9, "1")?;
-        check("split.train", s.train, s.train > 0.0, "above 0")
-    }
-
-    fn validate_train(&self) -> Result<()> {
-        let t = &self.train;
-        check("train.epochs", t.epochs, t.epochs > 0, "1 or more")?;
-        check("train.batch", t.batch, (1..=1 << 30).contains(&t.batch), "1 to 2³⁰")?;
-        if let Some(shards) = t.shards {
-            let allowed = shards.is_power_of_two() && shards <= 65_536 && shards <= t.batch;
-            check("train.shards", shards, allowed, "a power of two, at most the batch and 65 536")?;
-        }
-        let rates = [
-            ("train.learning_rate", t.learning_rate, t.learning_rate > 0.0, "above 0"),
-            ("train.warm_up", t.warm_up, (0.0..1.0).contains(&t.warm_up), "at least 0, below 1"),
-            ("train.final_rate", t.final_rate, (0.0..=1.0).contains(&t.final_rate), "0 to 1"),
-            ("train.beta1", t.beta1, (0.0..1.0).contains(&t.beta1), "at least 0, below 1"),
-            ("train.beta2", t.beta2, (0.0..1.0).contains(&t.beta2), "at least 0, below 1"),
-            ("train.epsilon", t.epsilon, t.epsilon > 0.0, "above 0"),
-            ("train.clip_norm", t.clip_norm, t.clip_norm > 0.0, "above 0"),
-            ("train.ema", t.ema, (0.0..1.0).contains(&t.ema), "at least 0, below 1"),
-        ];
-        for (name, value, allowed, expected) in rates {
-            check(name, value, allowed && value.is_finite(), expected)?;
-        }
-        Ok(())
-    }
-}
-
-fn check(
-    name: &str,
-    value: impl std::fmt::Display,
-    allowed: bool,
-    expected: &str,
-) -> Result<(), Error> {
-    if allowed {
-        return Ok(());
-    }
-    Err(Fault::new(format!("configuration: {name} is out of range"))
-        .expected(expected)
-        .found(value)
-        .usage())
 }
 
 #[cfg(test)]

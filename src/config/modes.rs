@@ -1,22 +1,23 @@
-//! The training modes as typed: what is contrasted with the normal class, and how.
+//! Training modes: the events that the normal class is contrasted with, and the objective.
 //!
-//! Synthetic anomalies are a weighted mixture of generators; fine-tuning is what follows
-//! the likelihoods. Defaults are those of the methods, not of any data set.
+//! Synthetic anomalies are a weighted mixture of generators; fine-tuning follows the likelihood
+//! training. Defaults belong to the methods, not to any data set.
 
-use super::{Class, Config, check};
+use super::validate::check;
+use super::{Class, Config};
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What a model is made of, and what its score is.
+/// The flows of a model, and its score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// One flow on the normal class; the score is ±log p.
     OneClass,
-    /// One flow on the normal class that is pushed down on synthetic anomalies.
+    /// One flow on the normal class, with its density lowered at synthetic anomalies.
     SyntheticPush,
-    /// A flow on the normal class and one on synthetic anomalies: a ratio.
+    /// A flow on the normal class and one on synthetic anomalies; the score is a ratio.
     SyntheticRatio,
     /// A flow on gammas and one on hadrons: log p(gamma) − log p(hadron).
     Ratio,
@@ -32,17 +33,17 @@ impl Mode {
         }
     }
 
-    /// What every report of a model of this mode has to say.
+    /// Returns the warning that every report on a model of this mode must show.
     pub fn caveat(self) -> Option<&'static str> {
         match self {
             Mode::OneClass | Mode::Ratio => None,
             Mode::SyntheticPush => Some(
-                "The likelihood was pushed down on synthetic anomalies: log p is no density any more, χ² rules do not \
-                 hold for it, and NLLs cannot be compared with other modes'. Read this beside one-class and ratio.",
+                "The likelihood was lowered at synthetic anomalies: log p is not a density any more, χ² rules do not \
+                 hold for it, and NLLs cannot be compared with other modes. Compare with one-class and ratio.",
             ),
             Mode::SyntheticRatio => Some(
-                "The anomalies are made from the normal class by assumptions about showers, not from hadrons: where \
-                 those fail, so does the score. Read this beside one-class and ratio.",
+                "The anomalies are generated from the normal class by assumptions about showers, not from hadrons: if \
+                 these fail, so does the score. Compare with one-class and ratio.",
             ),
         }
     }
@@ -51,19 +52,19 @@ impl Mode {
         matches!(self, Mode::SyntheticPush | Mode::SyntheticRatio)
     }
 
-    /// Whether the score is a difference of two log-likelihoods.
+    /// Returns whether the score is a difference of two log-likelihoods.
     pub fn is_ratio(self) -> bool {
         matches!(self, Mode::SyntheticRatio | Mode::Ratio)
     }
 }
 
-/// Synthetic anomalies, made from normal events anew in every epoch.
+/// Synthetic anomalies, generated from normal events in every epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anomalies {
     /// A mixture: each anomaly comes from one of these, by weight.
     pub generators: Vec<Draw>,
-    /// Files of events that generators of kind `file` draw from.
+    /// Files of events for generators of kind `file`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
     /// Draws per event before it is given up (it then counts with weight 0).
@@ -80,17 +81,17 @@ pub struct Draw {
     pub generator: Generator,
 }
 
-/// How one anomaly is made from a normal event. Spreads and reaches are in standard
-/// deviations of the scaled features where nothing else is said.
+/// Generator of one anomaly from a normal event. Spreads and reaches are in standard deviations of
+/// the scaled features unless stated otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Generator {
-    /// Latent points beyond the quantile of χ² with D degrees, through the inverse flow.
+    /// Latent points beyond the quantile of χ² with D degrees of freedom, through the inverse flow.
     LatentShell {
         #[serde(default = "default_shell")]
         quantile: f64,
     },
-    /// Latent points of a widened normal, kept where the flow's log p lies below the
+    /// Latent points of a widened normal distribution, kept if log p of the flow is below the
     /// quantile of normal events.
     LowDensity {
         #[serde(default = "default_low_density_spread")]
@@ -103,8 +104,8 @@ pub enum Generator {
         #[serde(default = "default_reach")]
         reach: f64,
     },
-    /// Features taken from other events: each with probability `fraction` (at least one),
-    /// all of them where it is 1.
+    /// Features of other events: each is replaced with probability `fraction` (at least one), all
+    /// of them if it is 1.
     Permutation {
         #[serde(default = "one")]
         fraction: f64,
@@ -119,25 +120,24 @@ pub enum Generator {
         #[serde(default = "one")]
         reach: f64,
     },
-    /// Images of hadrons as shower physics makes them, at the level of Hillas parameters.
+    /// Images of hadrons as shower physics suggests, at the level of Hillas parameters.
     Physics(Physics),
-    /// Events of `anomalies.files`, such as those of images that were made by `anomalies` and
-    /// extracted.
+    /// Events of `anomalies.files`, such as images made by `anomalies` and then extracted.
     File {},
 }
 
-/// Parameters of the physics-made generator. A quantity that is no feature is left out.
+/// Parameters of the generator `physics`. A quantity that is not a feature is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Physics {
-    /// ln width grows by a normal of this mean and spread.
+    /// Mean and spread of the normal distribution by which ln width grows.
     pub width_shift: f64,
     pub width_spread: f64,
     pub length_shift: f64,
     pub length_spread: f64,
-    /// Spread of ln size; the size of the normal event is kept where 0.
+    /// Spread of ln size; 0 keeps the size of the normal event.
     pub size_spread: f64,
-    /// dist² is uniform up to the square of this quantile of the normal events' dist.
+    /// dist² is uniform up to the square of this quantile of dist of the normal events.
     pub dist_quantile: f64,
     /// Noise of the coordinate of con2 around its regression on size, width and length.
     pub con2_spread: f64,
@@ -157,19 +157,19 @@ impl Default for Physics {
     }
 }
 
-/// What follows the likelihoods: starts from the best weights of each flow.
+/// The stage after the likelihood training: it starts from the best weights of each flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FineTune {
     pub epochs: u64,
     pub learning_rate: f64,
-    /// Weight of the cross-entropy (ratios) or of the push (λ) beside the likelihood.
+    /// Weight of the cross-entropy (ratios) or of the push (λ) relative to the likelihood.
     pub weight: f64,
     /// Fraction of the steps over which the weight rises from 0.
     pub ramp: f64,
-    /// Epochs without a better held-out loss after which it ends; 0: never.
+    /// Epochs without a lower validation loss after which it ends; 0: never.
     pub patience: u64,
-    /// How much the held-out NLL of normal events may rise, in nats.
+    /// Largest rise of the validation NLL of normal events [nats].
     pub nll_bound: f64,
     /// The push on synthetic anomalies, in `synthetic-push`.
     pub push: Push,
@@ -181,7 +181,7 @@ pub struct Push {
     pub form: PushForm,
     /// The running quantile of normal log p per dimension that the bound follows.
     pub quantile: f64,
-    /// The bound lies this far below it, in nats per dimension.
+    /// Distance of the bound below the quantile [nats per dimension].
     pub margin: f64,
     /// Width of the softplus, in nats per dimension.
     pub temperature: f64,
@@ -216,7 +216,7 @@ impl Default for Push {
     }
 }
 
-/// Rules for the threshold that look at more than a quantile of normal events.
+/// Rules for the threshold that use more than a quantile of normal events.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThresholdRule {
@@ -253,7 +253,7 @@ fn default_reach() -> f64 {
 }
 
 impl Config {
-    /// Whether mode, anomalies and fine-tuning fit together, and their numbers.
+    /// Checks that mode, anomalies and fine-tuning match, and their numbers.
     pub(super) fn validate_modes(&self) -> Result<()> {
         let mode = self.model.mode;
         if mode == Mode::Ratio && self.model.normal == Class::Hadron {
@@ -270,18 +270,15 @@ impl Config {
             check("calibration.rule", share, allowed, "a share between 0 and 1")?;
         }
         self.calibration.observation()?;
-        let asks_for = match self.calibration.rule {
+        let is_usable = match self.calibration.rule {
             None => true,
             Some(ThresholdRule::GammaEfficiency(_)) => {
                 mode == Mode::Ratio || self.model.normal == Class::Gamma
             }
             Some(_) => mode == Mode::Ratio,
         };
-        if !asks_for {
-            return Err(wrong(
-                "calibration.rule",
-                "a rule on classes that the mode holds events of",
-            ));
+        if !is_usable {
+            return Err(wrong("calibration.rule", "a rule that uses only classes of this mode"));
         }
         match (&self.anomalies, mode.is_synthetic()) {
             (None, true) => {
@@ -323,9 +320,9 @@ impl Anomalies {
             self.generators.iter().any(|draw| matches!(draw.generator, Generator::File {}));
         if draws_from_files == self.files.is_empty() {
             return Err(Fault::new(
-                "configuration: files of anomalies without use, or none to use",
+                "configuration: anomalies.files without a generator of kind \"file\", or the generator without files",
             )
-            .expected("anomalies.files, and a generator { kind = \"file\" }, or neither")
+            .expected("both anomalies.files and a generator { kind = \"file\" }, or neither")
             .usage());
         }
         let total: f64 = self.generators.iter().map(|d| d.weight).sum();
@@ -338,7 +335,7 @@ impl Anomalies {
         Ok(())
     }
 
-    /// Whether a generator needs the flow itself.
+    /// Returns whether a generator requires the flow itself.
     pub fn needs_flow(&self) -> bool {
         let latent = |d: &Draw| {
             matches!(d.generator, Generator::LatentShell { .. } | Generator::LowDensity { .. })

@@ -1,17 +1,17 @@
-//! The rates and the time of an observation that a threshold is chosen for.
+//! Rates and time of an observation for which a threshold is optimised.
 
 use super::{CalibrationConfig, ThresholdRule};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
-/// OFF positions of TAIGA's wobble mode: six positions, one of them the source.
+/// OFF positions of TAIGA's wobble mode: six positions, one of which is the source.
 pub const OFF_POSITIONS: u64 = 5;
-/// Most OFF positions, and the largest rate and time that are no slip of the keyboard.
-const MOST_OFF: u64 = 1000;
+/// Largest number of OFF positions, and largest rate and time, that are not a typing error.
+const MAX_OFF: u64 = 1000;
 const LARGEST: f64 = 1e12;
 
-/// What is expected of an observation. Rates are those of triggered and cleaned events,
-/// before the cuts of a model.
+/// Assumed properties of an observation. Rates are those of triggered and cleaned events, before
+/// the cuts of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Gammas of the source.
@@ -19,7 +19,7 @@ pub struct Observation {
     /// Background events: all others.
     pub background_rate_per_hour: f64,
     pub hours: f64,
-    /// OFF positions, each of the exposure of the source: α = 1/n.
+    /// OFF positions, each with the exposure of the source: α = 1/n.
     pub off_positions: u64,
     /// Share of the gammas inside the cuts.
     #[serde(default = "all", skip_serializing_if = "is_all")]
@@ -33,7 +33,7 @@ fn all() -> f64 {
     1.0
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde requires
 fn is_all(share: &f64) -> bool {
     share.to_bits() == 1.0_f64.to_bits()
 }
@@ -42,7 +42,7 @@ impl Observation {
     /// Returns the observation of events that are all inside the cuts.
     ///
     /// # Errors
-    /// A usage error where a number is out of range; `name` says where it was given.
+    /// A usage error if a number is out of range; `name` returns the name of its option or key.
     pub fn new(
         name: impl Fn(&str) -> String,
         [gammas, background, hours]: [f64; 3],
@@ -63,8 +63,8 @@ impl Observation {
                 return Err(refused(key, "a number above 0".to_string(), &value));
             }
         }
-        if !(1..=MOST_OFF).contains(&off_positions) {
-            return Err(refused("off_positions", format!("1 to {MOST_OFF}"), &off_positions));
+        if !(1..=MAX_OFF).contains(&off_positions) {
+            return Err(refused("off_positions", format!("1 to {MAX_OFF}"), &off_positions));
         }
         Ok(Observation {
             gamma_rate_per_hour: gammas,
@@ -97,12 +97,12 @@ impl CalibrationConfig {
     /// Returns the observation of `rule = "significance"`; `None` with another rule.
     ///
     /// # Errors
-    /// A usage error where the rule lacks a rate or the time, or these have no use.
+    /// A usage error if the rule lacks a rate or the time, or if these are not used.
     pub fn observation(&self) -> Result<Option<Observation>> {
         let rates = [self.gamma_rate_per_hour, self.background_rate_per_hour, self.hours];
         if self.rule != Some(ThresholdRule::Significance) {
             if rates.iter().any(Option::is_some) || self.off_positions.is_some() {
-                return Err(Fault::new("configuration: rates of [calibration] without a use")
+                return Err(Fault::new("configuration: the rates of [calibration] are not used")
                     .expected("calibration.rule = \"significance\"")
                     .advice("set the rule, or remove gamma_rate_per_hour, background_rate_per_hour, hours and off_positions")
                     .usage());

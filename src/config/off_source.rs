@@ -1,38 +1,40 @@
-//! Hadrons from experimental files, taken off the source: where alpha and dist are computed,
-//! what is left out, and which runs a model never sees.
+//! Settings of hadrons from experimental files, off the source: positions for alpha and dist,
+//! excluded events, and the runs that a model never sees.
 
-use super::{Class, Config, Mode, check};
+use super::validate::check;
+use super::{Class, Config, Mode};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
-/// A position nearer to the source than this angle about the camera's centre [deg] shares
-/// events with it: leaving events of the source out would cut a hole at small alpha.
-pub const LEAST_ANGLE: f64 = 45.0;
+/// A position nearer to the source than this angle about the camera centre [deg] shares events with
+/// it: excluding events of the source would cut a hole at small alpha.
+pub const MIN_ANGLE: f64 = 45.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OffSource {
-    /// Positions that alpha and dist of training events are computed at.
+    /// Positions at which alpha and dist of training events are computed.
     pub positions: OffPositions,
-    /// Events whose θ² at the source is below this are left out [deg²]; 0: none is.
+    /// Events whose θ² at the source is below this value are excluded [deg²]; 0: none.
     pub exclude_theta2: f64,
-    /// The key that names a run; if empty `run` where all files have such a key, else `run_id`.
+    /// The key that identifies a run; if empty, `run` if all files have this key, otherwise
+    /// `run_id`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub run: String,
-    /// Runs are dealt to so many folds; those of `fold` are not trained on, and are all that
-    /// the model may score of the training files.
+    /// Number of folds of runs. Those of `fold` are not trained on, and are the only training files
+    /// that the model may score.
     pub folds: u64,
     pub fold: u64,
 }
 
-/// Where the source is assumed, at its own distance from the camera's centre; one of them is
+/// Assumed source positions, at the distance of the source from the camera centre; one of them is
 /// drawn per event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OffPositions {
-    /// A whole turn in so many equal steps, without the source itself.
+    /// A full turn in this many equal steps, without the source itself.
     Equal(usize),
-    /// These angles against the source [deg].
+    /// Angles from the source [deg].
     Angles(Vec<f64>),
     Named(NamedPositions),
 }
@@ -57,7 +59,7 @@ impl Default for OffSource {
 }
 
 impl Config {
-    /// Settings of hadrons from experimental files, where there are any.
+    /// Returns the settings of hadrons from experimental files, if there are any.
     pub fn off_source(&self) -> Option<OffSource> {
         (!self.data.off.is_empty()).then(|| self.off_source.clone().unwrap_or_default())
     }
@@ -78,8 +80,8 @@ impl Config {
                 .usage());
         }
         if !self.data.mixed.is_empty() {
-            return Err(Fault::new("configuration: hadrons of two origins")
-                .expected("gammas in data.gamma, and no data.mixed beside data.off")
+            return Err(Fault::new("configuration: hadrons both in data.off and in data.mixed")
+                .expected("gammas in data.gamma, and no data.mixed together with data.off")
                 .usage());
         }
         off.validate()
@@ -90,18 +92,18 @@ impl OffSource {
     fn validate(&self) -> Result<()> {
         match &self.positions {
             OffPositions::Equal(count) => {
-                let most = (360.0 / LEAST_ANGLE) as usize;
+                let most = (360.0 / MIN_ANGLE) as usize;
                 let allowed = (2..=most).contains(count);
                 check("off_source.positions", count, allowed, &format!("2 to {most}"))?;
             }
             OffPositions::Angles(angles) => {
                 let known = !angles.is_empty() && angles.iter().all(|a| a.is_finite());
                 check("off_source.positions", angles.len(), known, "one angle or more")?;
-                if let Some(near) = angles.iter().find(|a| from_source(**a) < LEAST_ANGLE) {
-                    return Err(Fault::new("configuration: a training position too near to the source")
-                        .expected(format!("off_source.positions at least {LEAST_ANGLE} deg from it"))
+                if let Some(near) = angles.iter().find(|a| from_source(**a) < MIN_ANGLE) {
+                    return Err(Fault::new("configuration: a training position is too near to the source")
+                        .expected(format!("off_source.positions at least {MIN_ANGLE} deg from it"))
                         .found(format!("{near} deg"))
-                        .advice("where events are left out by the source, hadrons of small alpha are missing: alpha and dist must come from elsewhere")
+                        .advice("events near the source are excluded, so hadrons of small alpha are missing: compute alpha and dist at other positions")
                         .usage());
                 }
             }
@@ -114,7 +116,7 @@ impl OffSource {
     }
 }
 
-/// Angle to the source on the circle [deg].
+/// Returns the angle to the source on the circle [deg].
 fn from_source(angle: f64) -> f64 {
     let turn = angle.rem_euclid(360.0);
     turn.min(360.0 - turn) + 1e-9

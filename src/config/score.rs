@@ -1,25 +1,26 @@
-//! The section `[score]` as typed: what a score file holds, and at which positions of the
-//! source events are scored.
+//! The section `[score]`: the columns of a score file, and the source positions at which events are
+//! scored.
 
-use super::{Config, Cut, check};
+use super::validate::check;
+use super::{Config, Cut};
 use crate::error::{Fault, Result, did_you_mean};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Positions of the source at once: memory grows with them.
-pub const MOST_POSITIONS: usize = 32;
-/// Positions nearer to each other see the same events [deg].
-const LEAST_TURN_DEG: f64 = 15.0;
+/// Largest number of source positions; memory is proportional to it.
+pub const MAX_POSITIONS: usize = 32;
+/// Positions nearer to each other than this contain the same events [deg].
+const MIN_TURN_DEG: f64 = 15.0;
 /// Bits of the column `pass`.
-pub const MOST_WORKING_POINTS: usize = 8;
+pub const MAX_WORKING_POINTS: usize = 8;
 /// Bits of the column `quality`.
-pub const MOST_QUALITY_CUTS: usize = 32;
+pub const MAX_QUALITY_CUTS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Score {
-    /// Columns besides keys and `status`.
+    /// Columns in addition to keys and `status`.
     pub columns: Vec<ScoreColumn>,
     /// Whether keys and `class` are copied.
     #[serde(skip_serializing_if = "is_true")]
@@ -27,11 +28,10 @@ pub struct Score {
     /// Whether the column `status` is written.
     #[serde(skip_serializing_if = "is_true")]
     pub status: bool,
-    /// Quantities copied as they were read.
+    /// Quantities that are copied as they were read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub copy: Vec<String>,
-    /// Positions at which each event is scored; as the file's own `alpha` and `dist` say if
-    /// absent.
+    /// Positions at which each event is scored; if absent, the `alpha` and `dist` of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub positions: Option<SourcePositions>,
     #[serde(skip_serializing_if = "is_default")]
@@ -39,10 +39,10 @@ pub struct Score {
     /// Bounds by quantity; a row outside of one gets its bit of `quality`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub quality: BTreeMap<String, Cut>,
-    /// What `pass` tells; the model's own threshold if there is none.
+    /// Thresholds of the column `pass`; if empty, the threshold of the model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub working_points: Vec<WorkingPoint>,
-    /// Table that `energy` is looked up in.
+    /// Table from which `energy` is looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub energy_table: Option<PathBuf>,
 }
@@ -50,22 +50,22 @@ pub struct Score {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreColumn {
-    /// Higher is more gamma-like.
+    /// Higher values are more gamma-like.
     Score,
     LogProb,
-    /// log p with the Jacobian of the coordinates: density per raw units.
+    /// log p with the Jacobian of the coordinates: the density per raw unit.
     LogProbRaw,
-    /// Probability of a gamma at equal numbers of both classes, of calibrated models.
+    /// Probability of a gamma for equal numbers of both classes, of calibrated models.
     Gammaness,
-    /// The same at the model's prior share of gammas among triggered events.
+    /// The same for the share of gammas among triggered events in the model.
     Posterior,
-    /// Share of held-out normal events that are no more normal than this one.
+    /// Share of held-out normal events that are at most as normal as this one.
     PValue,
     /// |z|² of the latent point.
     Chi2,
-    /// Bit i: working point i is passed.
+    /// Bit i is set if working point i is passed.
     Pass,
-    /// At a position, computed from centroid and axis.
+    /// Computed from centroid and axis, at a source position.
     Dist,
     Alpha,
     Theta2,
@@ -88,24 +88,43 @@ impl ScoreColumn {
         }
     }
 
-    /// Whether the column needs assumed source positions.
+    /// Returns whether the column needs assumed source positions.
     pub fn is_of_position(self) -> bool {
         matches!(self, ScoreColumn::Dist | ScoreColumn::Alpha | ScoreColumn::Theta2)
     }
 }
 
-/// The source turned about the camera's centre.
+/// Rotations of the source about the camera centre.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SourcePositions {
-    /// So many equal steps of a whole turn, the source itself first.
+    /// A full turn in this many equal steps, starting at the source.
     Equal(usize),
-    /// These angles [deg].
+    /// Angles from the source [deg].
     Angles(Vec<f64>),
 }
 
 impl SourcePositions {
-    /// Angles against the source [deg].
+    /// Checks the number of positions and their distances.
+    fn validate(&self) -> Result<()> {
+        let angles = match self {
+            SourcePositions::Equal(count) => vec![0.0; *count],
+            SourcePositions::Angles(angles) => angles.clone(),
+        };
+        let allowed = (1..=MAX_POSITIONS).contains(&angles.len());
+        let expected = format!("1 to {MAX_POSITIONS}");
+        check("number of score.positions", angles.len(), allowed, &expected)?;
+        let found = format!("{angles:?}");
+        let usable = angles.iter().all(|a| a.is_finite() && a.abs() <= 360.0) && angles[0] == 0.0;
+        let expected = "angles within ±360 deg, the first of them 0";
+        check("score.positions", &found, usable, expected)?;
+        let SourcePositions::Angles(angles) = self else { return Ok(()) };
+        let is_apart = |i: usize| angles[..i].iter().all(|b| turn(angles[i], *b) >= MIN_TURN_DEG);
+        let expected = format!("positions at least {MIN_TURN_DEG} deg apart, also from the source");
+        check("score.positions", found, (1..angles.len()).all(is_apart), &expected)
+    }
+
+    /// Returns the angles from the source [deg].
     pub fn angles(&self) -> Vec<f64> {
         match self {
             SourcePositions::Equal(count) => {
@@ -116,14 +135,19 @@ impl SourcePositions {
     }
 }
 
-/// Which of the two points of the axis that lie DISP from the centroid θ² is taken to.
+/// Returns the angle between two rotations [deg].
+fn turn(a: f64, b: f64) -> f64 {
+    libm::fabs(libm::remainder(a - b, 360.0))
+}
+
+/// Choice between the two points on the axis at the distance DISP from the centroid, for θ².
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disp {
     /// The nearer one.
     #[default]
     Near,
-    /// The one on the side of the image's head, as its skewness says.
+    /// The one on the side of the head of the image, as given by its skewness.
     Head,
 }
 
@@ -132,8 +156,7 @@ pub enum Disp {
 #[serde(deny_unknown_fields)]
 pub struct WorkingPoint {
     pub name: String,
-    /// Passed by what is at least this; the model's own threshold of the score if absent, by
-    /// bins where it has such.
+    /// Smallest value that passes; if absent, the threshold of the model, by bins if it has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     #[serde(default = "score_column")]
@@ -160,12 +183,12 @@ impl Default for Score {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde requires
 fn is_true(x: &bool) -> bool {
     *x
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
+#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde requires
 fn is_default(disp: &Disp) -> bool {
     *disp == Disp::default()
 }
@@ -177,75 +200,59 @@ impl Config {
 }
 
 impl Score {
-    /// The checks that need neither file nor model.
+    /// Runs the checks that need neither file nor model.
+    ///
+    /// # Errors
+    /// `Usage`, with the key and its value.
     pub fn validate(&self) -> Result<()> {
-        let usage = |what: &str, name: &str| Fault::new(what).column(name);
+        self.validate_columns()?;
+        self.positions.iter().try_for_each(SourcePositions::validate)?;
+        let points = self.working_points.len();
+        let allowed = points <= MAX_WORKING_POINTS;
+        check("number of score.working_points", points, allowed, "at most 8")?;
+        self.working_points.iter().try_for_each(WorkingPoint::validate)?;
+        let cuts = self.quality.len();
+        check("number of score.quality", cuts, cuts <= MAX_QUALITY_CUTS, "at most 32")
+    }
+
+    /// Checks the columns one by one.
+    fn validate_columns(&self) -> Result<()> {
         let any = !self.columns.is_empty() || self.status;
         check("number of score.columns", self.columns.len(), any, "1 or more without status")?;
         for (i, column) in self.columns.iter().enumerate() {
+            let fault = |what: &str| Fault::new(what).column(column.name());
             if self.columns[..i].contains(column) {
-                return Err(usage("a column stands twice in score.columns", column.name()).usage());
+                return Err(fault("a duplicate column in score.columns").usage());
             }
             if column.is_of_position() && self.positions.is_none() {
-                return Err(usage("a column of source positions without any", column.name())
-                    .advice("set score.positions = 6 (or 1), or copy the file's own by score.copy")
+                return Err(fault("a column that needs source positions")
+                    .advice("set score.positions = 6 (or 1), or copy the column of the file with score.copy")
                     .usage());
             }
         }
-        if let Some(positions) = &self.positions {
-            let angles = match positions {
-                SourcePositions::Equal(count) => vec![0.0; *count],
-                SourcePositions::Angles(angles) => angles.clone(),
-            };
-            let allowed = (1..=MOST_POSITIONS).contains(&angles.len());
-            let expected = format!("1 to {MOST_POSITIONS}");
-            check("number of score.positions", angles.len(), allowed, &expected)?;
-            check(
-                "score.positions",
-                format!("{angles:?}"),
-                angles.iter().all(|a| a.is_finite() && a.abs() <= 360.0) && angles[0] == 0.0,
-                "angles within ±360 deg, the first of them 0",
-            )?;
-            if let SourcePositions::Angles(angles) = positions {
-                let turned = |a: f64, b: f64| libm::fabs(libm::remainder(a - b, 360.0));
-                let apart =
-                    |i: usize| angles[..i].iter().all(|b| turned(angles[i], *b) >= LEAST_TURN_DEG);
-                check(
-                    "score.positions",
-                    format!("{angles:?}"),
-                    (1..angles.len()).all(apart),
-                    &format!("positions at least {LEAST_TURN_DEG} deg apart, also from the source"),
-                )?;
-            }
-        }
-        check(
-            "number of score.working_points",
-            self.working_points.len(),
-            self.working_points.len() <= MOST_WORKING_POINTS,
-            "at most 8",
-        )?;
-        for point in &self.working_points {
-            let name = format!("threshold of working point {}", point.name);
-            let threshold = point.threshold.unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl WorkingPoint {
+    /// Checks the threshold and its column.
+    fn validate(&self) -> Result<()> {
+        if let Some(threshold) = self.threshold {
+            let name = format!("threshold of working point {}", self.name);
             check(&name, threshold, threshold.is_finite(), "a finite number")?;
-            let column = point.column;
-            let own = column == ScoreColumn::Score || point.threshold.is_some();
-            let expected = "a threshold: the model's own is one of the score";
-            check(&format!("working point {}", point.name), column.name(), own, expected)?;
-            let other = matches!(column, ScoreColumn::Pass | ScoreColumn::Chi2);
-            let usable = !other && !column.is_of_position();
-            if !usable {
-                let known = ["score", "log_prob", "gammaness", "posterior", "p_value"];
-                return Err(usage("a working point of a column that is no score", column.name())
-                    .advice(did_you_mean(column.name(), &known))
-                    .usage());
-            }
         }
-        check(
-            "number of score.quality",
-            self.quality.len(),
-            self.quality.len() <= MOST_QUALITY_CUTS,
-            "at most 32",
-        )
+        let column = self.column;
+        let own = column == ScoreColumn::Score || self.threshold.is_some();
+        let expected = "a threshold: that of the model applies to the score only";
+        check(&format!("working point {}", self.name), column.name(), own, expected)?;
+        let other = matches!(column, ScoreColumn::Pass | ScoreColumn::Chi2);
+        if !other && !column.is_of_position() {
+            return Ok(());
+        }
+        let known = ["score", "log_prob", "gammaness", "posterior", "p_value"];
+        Err(Fault::new("a working point of a column that is not a score")
+            .column(column.name())
+            .advice(did_you_mean(column.name(), &known))
+            .usage())
     }
 }

@@ -1,49 +1,49 @@
-//! What a season report is asked for: the TOML file of `season` and `compare`.
+//! Settings of `season` and `compare`, from a TOML file.
 //!
-//! Every key has a default; an unknown one is refused, and the nearest known one named.
+//! Every key has a default; an unknown key is refused, and the error names the nearest known one.
 
-use super::explain_toml;
+use super::parse::parse_toml;
 use crate::bounded;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Largest file of settings read.
-const LARGEST_FILE: u64 = 1 << 20;
-/// All of them are held in memory, and stand on the page.
-const MOST_CANDIDATES: usize = 1_000_000;
+/// Size limit of a settings file.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// Largest number of candidates: all of them are kept in memory and shown on the page.
+const MAX_CANDIDATES: usize = 1_000_000;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SeasonSettings {
     /// Working point of the score files; their first one if absent.
     pub point: Option<String>,
-    /// Instead of a working point: events of at least this score, inside the cuts.
+    /// Instead of a working point: smallest score of a passing event, inside the cuts.
     pub threshold: Option<f64>,
     /// Further cuts per event and position, by column of the score files.
     pub cuts: BTreeMap<String, Interval>,
-    /// Keys of the score files that name a shower for all telescopes: its image with most size
+    /// Keys of the score files that identify a shower for all telescopes: its image with most size
     /// counts in sums over telescopes. Empty: every image counts.
     pub shower_key: Vec<String>,
-    /// Counts events of equal keys as different ones.
+    /// Counts events with equal keys as different ones.
     pub allow_repeated_events: bool,
     pub quality: QualitySettings,
     pub positions: OffPositionSettings,
     pub time: Time,
     pub energy: Energy,
     pub drift: DriftLimits,
-    /// Candidates that are kept, those of the highest score.
+    /// Number of kept candidates, those with the highest scores.
     pub candidates: usize,
-    /// How the simulated gammas were thrown.
+    /// Simulated showers of the gammas.
     pub simulation: Option<Thrown>,
-    /// Which model belongs to a telescope and season.
+    /// The model that belongs to a telescope and season.
     pub models: Vec<ModelOf>,
-    /// What becomes of runs of another model.
+    /// Treatment of runs scored with a different model.
     pub other_model: OtherModel,
 }
 
-/// An open interval; `None` is no bound.
+/// An open interval; `None` means no bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Interval {
@@ -56,8 +56,8 @@ pub struct Interval {
 pub struct QualitySettings {
     /// Quality cuts that are not applied.
     pub ignore: Vec<String>,
-    /// Quality cuts that speak of a time and not of an image: the time before an event that
-    /// fails one of them is not live.
+    /// Quality cuts that describe a time and not an image: the time before an event that fails one
+    /// of them does not count as live time.
     pub of_time: Vec<String>,
 }
 
@@ -66,18 +66,18 @@ pub struct QualitySettings {
 pub struct OffPositionSettings {
     /// OFF positions that are not counted, such as one with a bright star [deg].
     pub drop: Vec<f64>,
-    /// A source nearer to the camera's centre is not rotated [deg].
+    /// A source nearer to the camera centre than this is not rotated [deg].
     pub least_offset: f64,
-    /// Nor is one whose offset changes by more within a run [deg].
+    /// A source whose offset changes by more than this within a run is not rotated [deg].
     pub offset_change: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Time {
-    /// A longer pause between two events of a run is no live time [s].
+    /// A longer pause between two events of a run is not live time [s].
     pub gap: f64,
-    /// Local time of the nights, hours before UTC.
+    /// Local time of the nights, in hours ahead of UTC.
     pub utc_offset: f64,
 }
 
@@ -88,8 +88,8 @@ pub struct Energy {
     pub edges: Vec<f64>,
 }
 
-/// A run is flagged where a column differs by more than chance and by more than an effect
-/// size: p × (number of comparisons) below `p_value`, and `psi` or `ks` exceeded.
+/// Limits of the drift test. A run is flagged if a column differs by more than chance and by more
+/// than an effect size: p × (number of comparisons) below `p_value`, and `psi` or `ks` exceeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DriftLimits {
@@ -99,14 +99,14 @@ pub struct DriftLimits {
     pub psi: f64,
     /// Kolmogorov–Smirnov distance.
     pub ks: f64,
-    /// Runs of fewer events are not judged.
+    /// Runs with fewer events are not compared.
     pub least_events: u64,
-    /// Columns that change by design from run to run, or whose values belong to a time and
-    /// not to an event, so that they are not compared; upper and lower case are alike.
+    /// Columns that are not compared, because they change by design from run to run or describe a
+    /// time and not an event; upper and lower case are equivalent.
     pub leave_out: Vec<String>,
 }
 
-/// Quantities that are never below 0, and their greatest values.
+/// Quantities that are never below 0, and their largest values.
 const GREATEST: [(&str, f64); 6] = [
     ("theta2", f64::INFINITY),
     ("alpha", 90.0),
@@ -123,7 +123,7 @@ const SOURCE_INDEX: f64 = 2.6;
 fn source_index() -> f64 {
     SOURCE_INDEX
 }
-/// What moves with the telescope and its source, and what is one value per portion.
+/// Columns that move with the telescope and its source, and columns with one value per portion.
 const MOVING: [&str; 20] = [
     "tel_az",
     "tel_el",
@@ -147,36 +147,36 @@ const MOVING: [&str; 20] = [
     "weather_mark",
 ];
 
-/// Showers thrown at the telescope, of the spectrum dN/dE ∝ E^−index.
+/// Simulated showers on the area of the telescope, with the spectrum dN/dE ∝ E^−index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thrown {
-    /// Throws: showers times the places each was thrown at.
+    /// Number of throws: showers times the positions at which each was used.
     pub events: u64,
-    /// Radius of the area they were thrown on, perpendicular to the shower [m].
+    /// Radius of the area, perpendicular to the shower [m].
     pub radius_m: f64,
     pub index: f64,
     pub energy_tev: [f64; 2],
-    /// Spectral index of the source, dN/dE ∝ E^−`source_index`: the leak is weighted to it.
+    /// Spectral index of the source, dN/dE ∝ E^−`source_index`: the leakage is weighted to it.
     #[serde(default = "source_index")]
     pub source_index: f64,
 }
 
-/// A pair of telescope and season, and its model; what is absent is any.
+/// The model of a pair of telescope and season; an absent key matches any value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelOf {
     pub telescope: Option<i64>,
-    /// As `2022-2023`.
+    /// Season such as `2022-2023`.
     pub season: Option<String>,
-    /// Path of a model file, or the beginning of its blake3.
+    /// Path of a model file, or the first digits of its blake3 hash.
     pub model: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OtherModel {
-    /// Not counted, and told.
+    /// Not counted, and reported.
     #[default]
     Refuse,
     /// Counted, with a warning.
@@ -218,14 +218,14 @@ impl Default for OffPositionSettings {
 }
 
 impl Default for Time {
-    /// Tunka valley: UTC + 8 h.
+    /// Returns the local time of the Tunka valley, UTC + 8 h.
     fn default() -> Time {
         Time { gap: 10.0, utc_offset: 8.0 }
     }
 }
 
 impl Default for Energy {
-    /// Five bins per decade, 2 to 200 TeV.
+    /// Returns five bins per decade, from 2 to 200 TeV.
     fn default() -> Energy {
         let edges = vec![2.0, 3.2, 5.0, 7.9, 12.6, 20.0, 31.7, 50.2, 79.6, 126.2, 200.0];
         Energy { edges }
@@ -247,7 +247,7 @@ impl DriftLimits {
 }
 
 impl Interval {
-    /// A value that is not a number is outside.
+    /// Returns whether the value is inside; NaN is outside.
     pub fn contains(&self, value: f32) -> bool {
         let value = f64::from(value);
         !value.is_nan()
@@ -257,7 +257,25 @@ impl Interval {
 }
 
 impl Thrown {
-    /// Throws between two energies.
+    /// Checks that numbers are positive and finite.
+    fn validate(&self) -> Result<()> {
+        let [low, high] = self.energy_tev;
+        let usable = self.events > 0
+            && self.radius_m > 0.0
+            && self.radius_m.is_finite()
+            && self.index.is_finite()
+            && self.source_index.is_finite()
+            && low > 0.0
+            && high > low
+            && high.is_finite();
+        if usable {
+            return Ok(());
+        }
+        let expected = "events, radius and rising energies above 0, finite indices";
+        refuse("simulation", expected, format!("{self:?}"))
+    }
+
+    /// Returns the number of throws between two energies [TeV].
     pub fn between(&self, low: f64, high: f64) -> f64 {
         let [first, last] = self.energy_tev;
         let (low, high) = (low.clamp(first, last), high.clamp(first, last));
@@ -272,46 +290,59 @@ impl Thrown {
         (libm::pow(high, k) - libm::pow(low, k)) / k
     }
 
-    /// Weight of a throw of this energy [TeV] in the spectrum of the source, up to a constant.
+    /// Returns the weight of a throw of this energy [TeV] in the spectrum of the source, up to a
+    /// constant factor.
     pub fn weight(&self, energy: f64) -> f64 {
         libm::pow(energy, self.index - self.source_index)
     }
 
-    /// The area thrown on [m²].
+    /// Returns the area of the throws [m²].
     pub fn area_m2(&self) -> f64 {
         std::f64::consts::PI * self.radius_m * self.radius_m
     }
 }
 
 impl SeasonSettings {
+    /// Reads a settings file.
+    ///
+    /// # Errors
+    /// `Usage`, with the file.
     pub fn load(path: &Path) -> Result<SeasonSettings> {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the settings").file(path).found(e).usage()
         };
-        let text = bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))?;
+        let text = bounded::read_text(path, MAX_FILE_BYTES).map_err(|e| unreadable(&e))?;
         SeasonSettings::parse(&text).map_err(|e| e.in_file(path))
     }
 
+    /// Parses and checks settings.
+    ///
+    /// # Errors
+    /// `Usage`.
     pub fn parse(text: &str) -> Result<SeasonSettings> {
-        let settings: SeasonSettings = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+        let settings: SeasonSettings = parse_toml(text)?;
         settings.validate()?;
         Ok(settings)
     }
 
+    /// Runs the checks that need no score files.
+    ///
+    /// # Errors
+    /// `Usage`, with the key and its value.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |column: &str, expected: &str, found: String| {
-            Err(Fault::new("a setting out of its range")
-                .column(column)
-                .expected(expected)
-                .found(found)
-                .usage())
-        };
         if self.point.is_some() && self.threshold.is_some() {
-            return refuse("threshold", "a working point or a threshold", "both".to_string());
+            return refuse("threshold", "a working point or a threshold", "both");
         }
         if let Some(threshold) = self.threshold.filter(|t| !t.is_finite()) {
-            return refuse("threshold", "a finite number", threshold.to_string());
+            return refuse("threshold", "a finite number", threshold);
         }
+        self.validate_cuts()?;
+        self.validate_numbers()?;
+        self.validate_energies()?;
+        self.simulation.iter().try_for_each(Thrown::validate)
+    }
+
+    fn validate_cuts(&self) -> Result<()> {
         for (name, cut) in &self.cuts {
             if [cut.min, cut.max].into_iter().flatten().any(f64::is_nan)
                 || cut.min.zip(cut.max).is_some_and(|(min, max)| min >= max)
@@ -330,6 +361,10 @@ impl SeasonSettings {
                 return refuse(&column, &expected, found);
             }
         }
+        Ok(())
+    }
+
+    fn validate_numbers(&self) -> Result<()> {
         let positive = [
             ("time.gap", self.time.gap),
             ("positions.offset_change", self.positions.offset_change),
@@ -339,49 +374,37 @@ impl SeasonSettings {
         ];
         for (name, value) in positive {
             if !(value > 0.0 && value.is_finite()) {
-                return refuse(name, "a number above 0", value.to_string());
+                return refuse(name, "a number above 0", value);
             }
         }
-        if !(self.positions.least_offset >= 0.0 && self.positions.least_offset.is_finite()) {
-            return refuse(
-                "positions.least_offset",
-                "0 deg or more",
-                self.positions.least_offset.to_string(),
-            );
+        let offset = self.positions.least_offset;
+        if !(offset >= 0.0 && offset.is_finite()) {
+            return refuse("positions.least_offset", "0 deg or more", offset);
         }
-        if self.candidates > MOST_CANDIDATES {
-            let expected = format!("at most {MOST_CANDIDATES}");
-            return refuse("candidates", &expected, self.candidates.to_string());
+        if self.candidates > MAX_CANDIDATES {
+            return refuse("candidates", &format!("at most {MAX_CANDIDATES}"), self.candidates);
         }
         if !(-24.0..=24.0).contains(&self.time.utc_offset) {
-            return refuse("time.utc_offset", "hours", self.time.utc_offset.to_string());
+            return refuse("time.utc_offset", "hours within ±24", self.time.utc_offset);
         }
+        Ok(())
+    }
+
+    fn validate_energies(&self) -> Result<()> {
         let edges = &self.energy.edges;
         let rising = edges.windows(2).all(|pair| pair[0] < pair[1]);
         let usable = edges.iter().all(|edge| *edge > 0.0 && edge.is_finite());
         if edges.len() < 2 || edges.len() > 1000 || !rising || !usable {
             return refuse("energy.edges", "two or more rising energies", format!("{edges:?}"));
         }
-        if let Some(thrown) = &self.simulation {
-            let [low, high] = thrown.energy_tev;
-            let usable = thrown.events > 0
-                && thrown.radius_m > 0.0
-                && thrown.radius_m.is_finite()
-                && thrown.index.is_finite()
-                && thrown.source_index.is_finite()
-                && low > 0.0
-                && high > low
-                && high.is_finite();
-            if !usable {
-                return refuse(
-                    "simulation",
-                    "events, radius and rising energies above 0, finite indices",
-                    format!("{thrown:?}"),
-                );
-            }
-        }
         Ok(())
     }
+}
+
+/// Returns the error of a setting that is out of range.
+fn refuse(column: &str, expected: &str, found: impl std::fmt::Display) -> Result<()> {
+    let fault = Fault::new("a setting is out of range").column(column);
+    Err(fault.expected(expected).found(found).usage())
 }
 
 #[cfg(test)]
@@ -389,10 +412,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commented_settings_are_the_defaults() {
+    fn commented_settings_are_the_defaults() {
         let text = include_str!("../../configs/season/season.toml");
         assert_eq!(SeasonSettings::parse(text).unwrap(), SeasonSettings::default());
-        // Without the comment signs every key is known, and the values are the same.
+        // Without the comment signs every key is known, and the values are equal.
         let key = |line: &str| {
             let line = line.strip_prefix("# ").unwrap_or(line).to_string();
             let is_key = line.starts_with('[')

@@ -1,44 +1,44 @@
-//! The section `[thresholds]` as typed: where the bins lie that the rule of `[calibration]` is
-//! applied to one by one.
+//! The section `[thresholds]`: bins of a quantity with one threshold each, by the rule of
+//! `[calibration]`.
 
-use super::check;
+use super::validate::check;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
-/// Most edges: a model card lists the bins, and a page shows them.
-pub const MOST_EDGES: usize = 63;
+/// Largest number of edges: a model card lists the bins, and a page shows them.
+pub const MAX_EDGES: usize = 63;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BinnedThresholdConfig {
     /// A quantity, or an expression over quantities, such as "log10(size) + 0.2*dist".
     pub per: String,
-    /// Where one bin ends and the next one begins, ascending: n edges make n + 1 bins, the
-    /// outer ones without an end. A value on an edge is of the upper bin.
+    /// Edges between the bins, ascending: n edges make n + 1 bins, and the
+    /// outer bins are unbounded. A value on an edge belongs to the upper bin.
     pub edges: Vec<f64>,
-    /// A bin needs so many held-out events of each class that the rule looks at.
+    /// Smallest number of held-out events of each class that the rule uses, per bin.
     #[serde(default = "default_least")]
     pub least: u64,
-    /// What becomes of a bin that has fewer.
+    /// Treatment of a bin with fewer events.
     #[serde(default)]
     pub few: Few,
 }
 
-/// What becomes of a bin with too few events for the rule.
+/// Treatment of a bin with too few events for the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Few {
     /// The run ends and names the bins.
     #[default]
     Refuse,
-    /// It gets the threshold of all events together, and says so.
+    /// The bin gets the threshold of all events, and is marked.
     Global,
 }
 
 /// The bin of an event whose quantity has no value.
 pub const NO_BIN: u16 = u16::MAX;
 
-/// The bin of a value; [`NO_BIN`] of NaN.
+/// Returns the bin of a value; [`NO_BIN`] for NaN.
 pub fn bin_of(edges: &[f64], value: f64) -> u16 {
     if value.is_nan() { NO_BIN } else { edges.partition_point(|edge| *edge <= value) as u16 }
 }
@@ -50,8 +50,8 @@ fn default_least() -> u64 {
 impl BinnedThresholdConfig {
     pub(super) fn validate(&self) -> Result<()> {
         let count = self.edges.len();
-        let allowed = (1..=MOST_EDGES).contains(&count);
-        check("number of thresholds.edges", count, allowed, &format!("1 to {MOST_EDGES}"))?;
+        let allowed = (1..=MAX_EDGES).contains(&count);
+        check("number of thresholds.edges", count, allowed, &format!("1 to {MAX_EDGES}"))?;
         let ascending = self.edges.is_sorted_by(|a, b| a < b);
         let usable = ascending && self.edges.iter().all(|edge| edge.is_finite());
         let found = format!("{:?}", self.edges);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn bins_that_are_none_are_refused() {
+    fn invalid_bins_are_refused() {
         let good = BinnedThresholdConfig {
             per: "size".into(),
             edges: vec![1.0, 2.0],

@@ -15,7 +15,7 @@ use crate::dataset::source::Source;
 use crate::engine::{Scored, Scorer};
 use crate::error::{Error, Fault, Result};
 use crate::statistics::ClassCounts;
-use crate::statistics::roc::LEAST_HADRONS;
+use crate::statistics::roc::MIN_HADRONS;
 use smartcore::ensemble::random_forest_regressor::{
     RandomForestRegressor, RandomForestRegressorParameters,
 };
@@ -54,10 +54,10 @@ impl Forest {
                 .map_err(|e| e.in_file(&source.path))?;
         }
         let [gamma, hadron] = classes.each_ref().map(|events| events.len() as u64);
-        if gamma.min(hadron) < LEAST_HADRONS {
+        if gamma.min(hadron) < MIN_HADRONS {
             return Err(Fault::new("too few events to grow a forest from")
                 .expected(format!(
-                    "at least {LEAST_HADRONS} of each class in the train and validation parts"
+                    "at least {MIN_HADRONS} of each class in the train and validation parts"
                 ))
                 .found(format!("{gamma} gammas, {hadron} hadrons"))
                 .advice("give --yardstick the files that the model was trained on")

@@ -149,7 +149,7 @@ impl Reference {
         Bounds {
             // A reference with other features cannot be compared.
             features: features.iter().map(of_feature).collect::<Option<_>>().unwrap_or_default(),
-            least_log_prob: flows.iter().map(least).collect(),
+            min_log_prob: flows.iter().map(least).collect(),
         }
     }
 

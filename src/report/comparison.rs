@@ -1,6 +1,7 @@
-//! Two scorings of the same inputs, as a section of a page.
+//! Builds the section on two scorings of the same inputs.
 
-use super::view::{Assessed, ReportTable, dash, fact, heads, measured, number};
+use super::elements::{Assessed, ReportTable, fact, heads};
+use super::format::{dash, measured, number};
 use crate::season::{Migration, SeasonComparison, Side};
 use crate::statistics::measured::grouped;
 use crate::statistics::{ClassCounts, Measured, Paired};
@@ -18,7 +19,7 @@ pub fn section(of: &SeasonComparison) -> Assessed {
         let paired = |d: Option<Measured>| measured(d);
         let note = |c: ClassCounts| {
             format!(
-                "first less second, on {} gammas, {} hadrons",
+                "first minus second, on {} gammas, {} hadrons",
                 grouped(c.gamma),
                 grouped(c.hadron)
             )
@@ -34,7 +35,7 @@ pub fn section(of: &SeasonComparison) -> Assessed {
     for (name, side) in [("first", &of.first), ("second", &of.second)] {
         let failed = side.failed.iter();
         warnings
-            .extend(failed.map(|(file, why)| format!("In no figure of the {name}: {file}: {why}")));
+            .extend(failed.map(|(file, why)| format!("Not counted in the {name}: {file}: {why}")));
     }
     let facts = [("first", &of.first), ("second", &of.second)]
         .map(|(name, side)| fact(name, &side.scores, side.models.join(", ")));
@@ -68,7 +69,7 @@ fn sides(sides: [&Side; 2]) -> ReportTable {
     }
 }
 
-/// The two as classifiers of labelled events, with paired differences.
+/// Compares the two as classifiers of labelled events, with paired differences.
 fn classifiers(of: &Paired) -> ReportTable {
     let auc = |which: usize| dash(of.auc, |auc| number(auc[which], 4));
     let mut rows = vec![vec!["AUC".to_owned(), auc(0), auc(1), measured(of.auc_difference)]];
@@ -93,7 +94,7 @@ fn classifiers(of: &Paired) -> ReportTable {
     }
     ReportTable {
         title: "As classifiers of labelled events, differences paired event by event".to_owned(),
-        head: heads(&["", "first", "second", "first less second"]),
+        head: heads(&["", "first", "second", "first minus second"]),
         rows,
     }
 }
@@ -104,7 +105,7 @@ fn migrations(of: &SeasonComparison) -> ReportTable {
         [name.to_owned()].into_iter().chain(counts).collect()
     };
     ReportTable {
-        title: "Events by what either does with them".to_owned(),
+        title: "Events by the decisions of both".to_owned(),
         head: heads(&["events", "both", "first alone", "second alone", "neither"]),
         rows: vec![
             row("pass at the source", &of.at_source),

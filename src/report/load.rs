@@ -1,4 +1,4 @@
-//! What a page is made of, read from run folders and evaluation folders.
+//! Reads the contents of a page from run folders and evaluation folders.
 
 use super::{ReportInputs, RunData};
 use crate::bounded;
@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 /// Name of the page in run folders and evaluation folders.
 pub const PAGE: &str = "report.html";
-/// Largest text file read.
-const LARGEST_FILE: u64 = 256 << 20;
+/// Size limit of a text file.
+const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// Reads the first run among the folders, all evaluations in them or one below, each once (an
-/// evaluation may lie in the run's own folder), and comparisons of two scorings.
+/// Reads the first run among the folders, all evaluations in them or one level below, and
+/// comparisons of two scorings. Each is read once, since an evaluation may be in the run folder.
 ///
 /// # Errors
 /// `Usage` for a folder that adds nothing to the page.
@@ -35,7 +35,8 @@ pub fn load(folders: &[PathBuf]) -> Result<ReportInputs> {
     Ok(inputs)
 }
 
-/// Adds what a folder holds; `seen` are the folders of runs, evaluations and comparisons so far.
+/// Adds the content of a folder; `seen` are the folders of runs, evaluations and comparisons read
+/// so far.
 fn add(folder: &Path, inputs: &mut ReportInputs, seen: &mut BTreeSet<PathBuf>) -> Result<()> {
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let run = folder.join(CONFIG);
@@ -74,18 +75,18 @@ fn evaluations(folder: &Path) -> Vec<PathBuf> {
     }
     for path in found.iter().skip(1).filter(|path| !path.is_file()) {
         if path.with_file_name(PAGE).is_file() && !path.with_file_name(CONFIG).is_file() {
-            log::warn!("{} is missing: the page leaves this evaluation out", path.display());
+            log::warn!("{} is missing: the page omits this evaluation", path.display());
         }
     }
     found.retain(|path| path.is_file());
     found
 }
 
-/// Refuses a second run, or warns of it where its folder adds an evaluation.
+/// Refuses a second run, or warns of it if its folder adds an evaluation.
 fn refuse_second_run(folder: &Path, adds: bool) -> Result<()> {
     if adds {
         log::warn!(
-            "{}: the page shows its evaluations; its run is not the first",
+            "{}: the page shows its evaluations, but not its run, which is not the first",
             folder.display()
         );
         return Ok(());
@@ -106,7 +107,7 @@ fn nothing_to_report(folder: &Path) -> Error {
     };
     let advice = match found {
         "a season" => "open season.html, which `season` wrote next to it",
-        _ => "leave the argument out, or write its run or evaluation again",
+        _ => "remove the argument, or write its run or evaluation again",
     };
     Fault::new("nothing to report on")
         .file(folder)
@@ -118,7 +119,7 @@ fn nothing_to_report(folder: &Path) -> Error {
         .usage()
 }
 
-/// Renders the page and writes it, whole.
+/// Renders the page and writes it as a whole file.
 pub fn write(inputs: &ReportInputs, output: &Path, overwrite: bool) -> Result<()> {
     OutputKind::Page.refuse_existing(output, overwrite)?;
     storage::write_file(output, super::page(inputs)?.as_bytes())
@@ -149,15 +150,14 @@ fn load_run(folder: &Path) -> Result<RunData> {
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read(path)?)
-        .map_err(|e| Fault::new("cannot understand").file(path).found(e).input())
+        .map_err(|e| Fault::new("cannot parse").file(path).found(e).input())
 }
 
 fn parse_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
     let text = read(path)?;
     let line = |(i, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|e| {
-            Fault::new("cannot understand").file(path).row(i as u64 + 1).found(e).input()
-        })
+        serde_json::from_str(line)
+            .map_err(|e| Fault::new("cannot parse").file(path).row(i as u64 + 1).found(e).input())
     };
     text.lines().enumerate().map(line).collect()
 }
@@ -165,7 +165,7 @@ fn parse_lines(path: &Path) -> Result<Vec<EpochMetrics>> {
 fn read(path: &Path) -> Result<String> {
     let unreadable =
         |e: &dyn std::fmt::Display| Fault::new("cannot read").file(path).found(e).input();
-    bounded::read_text(path, LARGEST_FILE).map_err(|e| unreadable(&e))
+    bounded::read_text(path, MAX_FILE_BYTES).map_err(|e| unreadable(&e))
 }
 
 fn title(folder: &Path) -> String {
@@ -180,7 +180,7 @@ mod tests {
     use crate::statistics::{About, Evaluation, Rule, Sample};
 
     #[test]
-    fn an_evaluation_in_its_runs_folder_is_read_once() {
+    fn evaluation_in_run_folder_is_read_once() {
         let run = tempfile::tempdir().unwrap();
         let below = run.path().join("evaluation");
         std::fs::create_dir(&below).unwrap();

@@ -1,15 +1,14 @@
-//! Any JSON value as an outline of names and texts, for the model card and the
-//! provenance: their content may grow without this file knowing.
+//! Formats any JSON value as an outline of names and texts, for the model card and the provenance,
+//! whose content may grow without changes here.
 //!
-//! Long lists and deep nesting are cut and say so: the files hold everything, the
-//! page what a reader looks up.
+//! Long lists and deep nesting are shortened and marked: the files contain everything.
 
-use super::view::number;
+use super::format::number;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-const LONGEST_LIST: usize = 40;
-const DEEPEST: usize = 6;
+const MAX_ITEMS: usize = 40;
+const MAX_DEPTH: usize = 6;
 
 /// A name with a text, or with further nodes below it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -19,7 +18,7 @@ pub struct Node {
     pub below: Vec<Node>,
 }
 
-/// The members of an object (or list) as nodes; nothing for `null`.
+/// Returns the members of an object (or list) as nodes; none for `null`.
 pub fn outline(value: &Value) -> Vec<Node> {
     match value {
         Value::Null => Vec::new(),
@@ -35,7 +34,7 @@ fn node(name: &str, value: &Value, depth: usize) -> Node {
         Value::Object(map) if depth > 0 && map.values().all(is_flat) => {
             Node { name, text: on_one_line(map), ..Node::default() }
         }
-        Value::Object(_) | Value::Array(_) if depth < DEEPEST => {
+        Value::Object(_) | Value::Array(_) if depth < MAX_DEPTH => {
             Node { name, below: members(value, depth + 1), ..Node::default() }
         }
         other => Node { name, text: text_of(other), ..Node::default() },
@@ -49,39 +48,40 @@ fn members(value: &Value, depth: usize) -> Vec<Node> {
         _ => Vec::new(),
     };
     let mut nodes: Vec<Node> =
-        all.iter().take(LONGEST_LIST).map(|(name, v)| node(name, v, depth)).collect();
-    if all.len() > LONGEST_LIST {
-        let text = format!("and {} more", all.len() - LONGEST_LIST);
+        all.iter().take(MAX_ITEMS).map(|(name, v)| node(name, v, depth)).collect();
+    if all.len() > MAX_ITEMS {
+        let text = format!("and {} more", all.len() - MAX_ITEMS);
         nodes.push(Node { name: "…".to_owned(), text, ..Node::default() });
     }
     nodes
 }
 
-/// An item of a list goes by its own name where it has one, else by its number.
+/// Returns the title of a list item: its name if it has one, otherwise its number.
 fn title(index: usize, item: &Value) -> String {
     let own = item.get("name").and_then(Value::as_str);
     own.map_or_else(|| (index + 1).to_string(), str::to_owned)
 }
 
-/// A scalar or a list of scalars.
+/// Returns whether a value is a scalar or a list of scalars.
 fn is_flat(value: &Value) -> bool {
     let is_scalar = |v: &Value| !v.is_object() && !v.is_array();
     is_scalar(value) || value.as_array().is_some_and(|items| items.iter().all(is_scalar))
 }
 
-/// A small object, as a feature's: "unit deg · scale 0.3". Its name stands before it.
+/// Formats a small object on one line, such as "unit deg · scale 0.3" for a feature; its name is
+/// printed before.
 fn on_one_line(map: &Map<String, Value>) -> String {
     let shown = map.iter().filter(|(name, value)| *name != "name" && **value != "");
     let parts: Vec<String> = shown
-        .take(LONGEST_LIST)
+        .take(MAX_ITEMS)
         .map(|(name, value)| format!("{} {}", name.replace('_', " "), text_of(value)))
         .collect();
     parts.join(" · ")
 }
 
 fn joined(items: &[Value]) -> String {
-    let mut text: Vec<String> = items.iter().take(LONGEST_LIST).map(text_of).collect();
-    if items.len() > LONGEST_LIST {
+    let mut text: Vec<String> = items.iter().take(MAX_ITEMS).map(text_of).collect();
+    if items.len() > MAX_ITEMS {
         text.push(format!("… ({} values)", items.len()));
     }
     if text.is_empty() { "none".to_owned() } else { text.join(", ") }
@@ -100,7 +100,7 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-/// Six digits, without the zeros at their end.
+/// Formats a number with six digits, without trailing zeros.
 fn trimmed(value: f64) -> String {
     let text = number(value, 6);
     if text.contains('.') && !text.contains('e') {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_and_deep_nests_are_cut_and_say_so() {
+    fn long_lists_and_deep_nests_are_shortened() {
         let long = outline(&json!({"values": (0..100).collect::<Vec<u32>>()}));
         assert!(long[0].text.ends_with("39, … (100 values)"), "{}", long[0].text);
         let mut deep = json!(1);

@@ -1,15 +1,15 @@
-//! The plots, as SVG to be set inline.
+//! Draws plots as inline SVG.
 //!
-//! A plot is drawn on a canvas of quarter units (plotters rounds to integers) and
-//! scales with the page. Colours are written once here; the page's style sheet finds
-//! them by their value and replaces them in the dark scheme. The two classes differ
-//! in colour (Okabe & Ito 2008) and in line, so that no plot depends on colour alone.
+//! A plot is drawn on a canvas of quarter units (plotters rounds to integers) and scales with the
+//! page. Colours are defined only here; the style sheet of the page finds them by value and
+//! replaces them in the dark scheme. The two classes differ in colour (Okabe & Ito 2008) and in
+//! line style, so that no plot depends on colour alone.
 
-use super::view::number;
+use super::format::number;
 use crate::error::{Fault, Result};
-use crate::metrics::EpochMetrics;
+use crate::metrics::{EpochMetrics, best_epoch};
 use crate::statistics::band::BandPoint;
-use crate::statistics::thresholds::calibration::ReliabilityBin;
+use crate::statistics::thresholds::reliability::ReliabilityBin;
 use crate::statistics::{Class, Histogram, ParameterHistogram, RocPoint};
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
@@ -21,11 +21,11 @@ use std::io;
 pub(super) const FINE: u32 = 4;
 const WIDTH: u32 = 460 * FINE;
 const HEIGHT: u32 = 330 * FINE;
-/// plotters divides the size it is given by 1.24 when it writes SVG.
+/// plotters divides the font size by 1.24 when it writes SVG.
 const TEXT: u32 = 19 * FINE;
 
-/// A loss beyond this (or NaN) has no place on an axis.
-const WILD: f64 = 1e30;
+/// Limit of the losses that fit on an axis.
+const MAX_LOSS: f64 = 1e30;
 
 pub(super) const INK: RGBColor = RGBColor(0x1F, 0x23, 0x28);
 pub(super) const GRID: RGBColor = RGBColor(0xD9, 0xDD, 0xE2);
@@ -38,7 +38,7 @@ pub(super) type Chart<'a, 'b> =
     ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 pub(super) type Drawn<T = ()> = std::result::Result<T, DrawingAreaErrorKind<io::Error>>;
 
-/// Share of gammas and of hadrons that pass the threshold.
+/// Shares of gammas and of hadrons that pass the threshold.
 pub type PlotPoint = Option<(f64, f64)>;
 
 pub(super) struct PlotAxis<'t> {
@@ -48,7 +48,7 @@ pub(super) struct PlotAxis<'t> {
     pub label: &'t dyn Fn(&f64) -> String,
 }
 
-/// The ROC curve on linear axes with its band, the diagonal and the threshold's point.
+/// Draws the ROC curve on linear axes with its band, the diagonal and the point of the threshold.
 pub fn roc(
     points: &[RocPoint],
     band: &[BandPoint],
@@ -72,7 +72,7 @@ pub fn roc(
     })
 }
 
-/// The same curve against the logarithm of hadron survival, where the work is done.
+/// Draws the same curve against the logarithm of hadron survival, the range of analyses.
 pub fn roc_logarithmic(
     points: &[RocPoint],
     band: &[BandPoint],
@@ -112,8 +112,7 @@ pub fn roc_logarithmic(
     })
 }
 
-/// What gammaness says against what is found, with errors; on the diagonal it keeps its
-/// word.
+/// Draws stated against true probabilities, with errors; a calibrated score is on the diagonal.
 pub fn reliability(bins: &[ReliabilityBin]) -> Result<String> {
     let share = |x: &f64| axis_number(*x, 1.0);
     let x = PlotAxis { low: 0.0, high: 1.0, title: "gammaness", label: &share };
@@ -132,7 +131,7 @@ pub fn reliability(bins: &[ReliabilityBin]) -> Result<String> {
     })
 }
 
-/// The area of a band; `place` gives the abscissa of a hadron survival.
+/// Draws the area of a band; `place` returns the abscissa of a hadron survival.
 fn between(chart: &mut Chart, band: &[BandPoint], place: impl Fn(f64) -> f64) -> Drawn {
     let upper = band.iter().map(|b| (place(b.hadron_survival), b.high));
     let lower = band.iter().rev().map(|b| (place(b.hadron_survival), b.low));
@@ -144,13 +143,14 @@ fn between(chart: &mut Chart, band: &[BandPoint], place: impl Fn(f64) -> f64) ->
     Ok(())
 }
 
-/// Both classes, each normalised to itself, with the threshold.
+/// Draws the scores of both classes, each normalised separately, with the threshold.
 pub fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Result<String> {
     let gamma = steps(histogram, &histogram.shares(Class::Gamma));
     let hadron = steps(histogram, &histogram.shares(Class::Hadron));
     let top = gamma.iter().chain(&hadron).map(|p| p.1).fold(0.0, f64::max).max(1e-9);
     let span = histogram.high - histogram.low;
-    // Ours always has a width; one from an edited file may not, and has no ticks.
+    // A histogram of this program always has a width; one from an edited file may not, and has no
+    // ticks.
     if span <= 1e-9 * histogram.low.abs() {
         let fault = Fault::new("a histogram of scores without width").found(span);
         return Err(fault.advice("evaluate again").input());
@@ -172,8 +172,8 @@ pub fn scores(histogram: &Histogram, title: &str, threshold: Option<f64>) -> Res
     })
 }
 
-/// How a parameter is distributed in either class, each normalised to itself. The axis is that
-/// of the coordinate, its ticks are values of the parameter.
+/// Draws the distribution of a parameter in both classes, each normalised separately. The axis is
+/// that of the coordinate; its ticks are values of the parameter.
 pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
     let bins = of.gamma.len().min(of.hadron.len());
     let any = |bin: &usize| of.gamma[*bin] + of.hadron[*bin] > 0;
@@ -211,12 +211,12 @@ pub fn parameter(of: &ParameterHistogram, title: &str) -> Result<String> {
     })
 }
 
-/// Training and held-out loss by epoch, the best epoch marked. `None` without a
-/// finite loss.
+/// Draws training and validation loss by epoch, with the best epoch marked. `None` without a finite
+/// loss.
 pub fn losses(metrics: &[EpochMetrics]) -> Result<Option<String>> {
     let curve = |loss: &dyn Fn(&EpochMetrics) -> Option<f64>| -> Vec<(f64, f64)> {
         let point = |m: &EpochMetrics| loss(m).map(|l| (m.epoch as f64, l));
-        metrics.iter().filter_map(point).filter(|p| p.1.abs() < WILD).collect()
+        metrics.iter().filter_map(point).filter(|p| p.1.abs() < MAX_LOSS).collect()
     };
     let train = curve(&|m| Some(m.train_nll));
     let held_out = curve(&|m| m.validation_nll);
@@ -233,13 +233,13 @@ pub fn losses(metrics: &[EpochMetrics]) -> Result<Option<String>> {
     let clipped = |curve: &[(f64, f64)]| -> Vec<(f64, f64)> {
         curve.iter().map(|(x, y)| (*x, y.min(high))).collect()
     };
-    let best = super::training::best(metrics).and_then(|m| Some((m.epoch, m.validation_nll?)));
+    let best = best_epoch(metrics).and_then(|m| Some((m.epoch, m.validation_nll?)));
     let drawing = svg("Loss by epoch", |area| {
         let mut chart = axes(area, &x, &y)?;
         line(&mut chart, &clipped(&median), MUTED, 1)?;
         line(&mut chart, &clipped(&train), GAMMA, 2)?;
         dashed(&mut chart, &clipped(&held_out), HADRON, 2)?;
-        best.filter(|b| b.1.abs() < WILD)
+        best.filter(|b| b.1.abs() < MAX_LOSS)
             .map_or(Ok(()), |(epoch, loss)| dot(&mut chart, (epoch as f64, loss.min(high)), INK))
     })?;
     Ok(Some(drawing))
@@ -251,7 +251,7 @@ fn epoch_range(metrics: &[EpochMetrics]) -> (f64, f64) {
     if last - first < 1.0 { (first - 0.5, last + 0.5) } else { (first, last) }
 }
 
-/// Where the first epochs are far above the rest, the axis follows the rest.
+/// Returns the range of the axis; if the first epochs are far above the rest, it follows the rest.
 fn loss_range(mut losses: Vec<f64>) -> Option<(f64, f64)> {
     losses.sort_unstable_by(f64::total_cmp);
     let (low, high) = (*losses.first()?, *losses.last()?);
@@ -274,7 +274,8 @@ fn steps(histogram: &Histogram, shares: &[f64]) -> Vec<(f64, f64)> {
     outline
 }
 
-/// Decimals by the span of the axis, so that neighbouring ticks differ.
+/// Formats a tick with decimals that depend on the span of the axis, so that neighbouring ticks
+/// differ.
 pub(super) fn axis_number(value: f64, span: f64) -> String {
     let decimals = (1.0 - libm::floor(libm::log10(span))).clamp(0.0, 9.0) as usize;
     if value.abs() >= 1e7 {
@@ -305,7 +306,7 @@ pub(super) fn svg(name: &str, draw: impl FnOnce(&Area) -> Drawn) -> Result<Strin
     Ok(inline(&text, name))
 }
 
-/// Inside HTML the name space is implied, and without a size the drawing takes the
+/// Adapts SVG to HTML: there the name space is implied, and without a size the drawing takes the
 /// width of its column.
 fn inline(text: &str, name: &str) -> String {
     let size = format!(r#"width="{WIDTH}" height="{HEIGHT}" "#);
@@ -388,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_without_width_is_refused() {
+    fn histogram_without_width_is_refused() {
         let sample = Sample::new(&[1.0, 2.0], &[true, false]).unwrap();
         let mut histogram = Histogram::of(&sample, 5).unwrap();
         histogram.high = histogram.low;
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wild_first_epoch_does_not_flatten_the_rest() {
+    fn large_first_loss_does_not_flatten_the_rest() {
         let mut losses = vec![500.0];
         losses.extend((0..99).map(|i| 8.0 - 0.01 * f64::from(i)));
         let (low, high) = loss_range(losses).unwrap();

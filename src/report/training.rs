@@ -1,27 +1,20 @@
-//! The training run as the page shows it: loss curves, the best and the last epoch.
+//! Builds the section on a training run: loss curves, the best and the last epoch.
 
+use super::elements::{LegendEntry, ReportFigure, ReportTable};
+use super::format::{dash, number};
 use super::plots;
-use super::view::{LegendEntry, ReportFigure, ReportTable, dash, number};
 use crate::error::Result;
-use crate::metrics::EpochMetrics;
+use crate::metrics::{EpochMetrics, best_epoch};
 use crate::statistics::measured::grouped;
 
-/// The epoch with the lowest held-out loss; the earlier of equals.
-pub fn best(metrics: &[EpochMetrics]) -> Option<&EpochMetrics> {
-    let held_out = |m: &&EpochMetrics| m.validation_nll.is_some_and(f64::is_finite);
-    metrics.iter().filter(held_out).min_by(|a, b| {
-        let loss = |m: &EpochMetrics| m.validation_nll.unwrap_or(f64::INFINITY);
-        loss(a).total_cmp(&loss(b))
-    })
-}
-
+/// Plots the losses by epoch; `None` without a finite loss.
 pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
     let Some(svg) = plots::losses(metrics)? else { return Ok(None) };
     let held_out = metrics.iter().any(|m| m.validation_nll.is_some());
     let mut keys = vec![LegendEntry::new("gamma line", "training")];
     if held_out {
-        keys.push(LegendEntry::new("hadron dashed", "held out"));
-        keys.push(LegendEntry::new("muted line", "held out, median"));
+        keys.push(LegendEntry::new("hadron dashed", "validation"));
+        keys.push(LegendEntry::new("muted line", "validation, median"));
         keys.push(LegendEntry::new("dot", "best epoch"));
     }
     let caption = "Mean negative log-likelihood per event. Losses far above the rest are drawn \
@@ -29,10 +22,11 @@ pub fn figure(metrics: &[EpochMetrics]) -> Result<Option<ReportFigure>> {
     Ok(Some(ReportFigure { title: "Loss".into(), svg, keys, caption: caption.into() }))
 }
 
+/// Lists the best and the last epoch; `None` without an epoch.
 pub fn table(metrics: &[EpochMetrics]) -> Option<ReportTable> {
     let last = metrics.last()?;
     let mut rows = Vec::new();
-    if let Some(best) = best(metrics) {
+    if let Some(best) = best_epoch(metrics) {
         rows.push(row("best", best));
     }
     rows.push(row("last", last));
@@ -48,7 +42,7 @@ pub fn table(metrics: &[EpochMetrics]) -> Option<ReportTable> {
             "",
             "epoch",
             "training NLL",
-            "held-out NLL",
+            "validation NLL",
             "median",
             "learning rate",
             "gradient norm",

@@ -5,7 +5,7 @@
 //! where a corner is NaN, there is no energy.
 
 use crate::bounded;
-use crate::config::explain_toml;
+use crate::config::parse_toml;
 use crate::error::{Fault, Result};
 use serde::Deserialize;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl EnergyTable {
     }
 
     fn parse(text: &str) -> Result<EnergyTable> {
-        let mut table: EnergyTable = toml::from_str(text).map_err(|e| explain_toml(&e, text))?;
+        let mut table: EnergyTable = parse_toml(text)?;
         for (name, axis) in [("log10_size", &table.log10_size), ("dist", &table.dist)] {
             let ascending = axis.windows(2).all(|pair| pair[0] < pair[1]);
             if axis.len() < 2 || !ascending || axis.iter().any(|x| !x.is_finite()) {

@@ -3,7 +3,7 @@
 use crate::config::{Interval, OffPositionSettings, SeasonSettings};
 use crate::data::table::scores::Head;
 use crate::error::{Fault, Result};
-use crate::statistics::counts::disjoint::MOST_POSITIONS;
+use crate::statistics::counts::disjoint::MAX_POSITIONS;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,9 +57,9 @@ impl SeasonPlan {
             }
         };
         let many = head.positions.len();
-        if many > MOST_POSITIONS {
+        if many > MAX_POSITIONS {
             return Err(Fault::new("too many positions")
-                .expected(format!("at most {MOST_POSITIONS}"))
+                .expected(format!("at most {MAX_POSITIONS}"))
                 .found(many)
                 .input());
         }

@@ -694,8 +694,8 @@ fn warn_of_simulation(
         warnings.push(format!(
             "the simulated gammas do not resolve the leak at {} TeV (under {} counted at the source, or 1 − leak known to worse than {:.0} %): no corrected excess there; simulate more gammas",
             bins.join(", "),
-            Leak::LEAST_GAMMAS,
-            100.0 * Leak::LARGEST_ERROR
+            Leak::MIN_GAMMAS,
+            100.0 * Leak::MAX_ERROR
         ));
     }
     for bin in simulation.area.iter().filter(|bin| bin.exceeds_thrown) {

@@ -1,19 +1,19 @@
-//! How far a ROC curve is known: a band by the bootstrap (Efron 1979).
+//! Confidence band of a ROC curve by the bootstrap (Efron 1979).
 //!
-//! Both classes are drawn again, each event a Poisson number of times (the Poisson
-//! bootstrap, Hanley and MacGibbon 2006); the events between two points of the thinned
-//! curve are drawn together, since a sum of Poisson numbers is one.
+//! Both classes are resampled with a Poisson number of copies of each event (the Poisson bootstrap,
+//! Hanley and MacGibbon 2006). The events between two points of the thinned curve are drawn
+//! together, since a sum of Poisson numbers is a Poisson number.
 
 use super::RocPoint;
 use serde::{Deserialize, Serialize};
 use taiga_flow_gpu::random::{Draws, Stream};
 
 const REPLICAS: u64 = 400;
-/// One σ on either side.
+/// Tail of one σ on either side.
 const TAIL: f64 = 0.158_655_25;
 
-/// Gamma efficiencies between which 68.3 % of the replicas lie, at the hadron survival of
-/// a point of the curve.
+/// Gamma efficiencies that contain 68.3 % of the replicas, at the hadron survival of a point of the
+/// curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BandPoint {
     pub hadron_survival: f64,
@@ -21,16 +21,16 @@ pub struct BandPoint {
     pub high: f64,
 }
 
-/// The band of a thinned curve of so many gammas and hadrons (of weighted events the
-/// effective numbers); empty for an empty curve.
+/// Computes the band of a thinned curve of this many gammas and hadrons (effective numbers of
+/// weighted events); empty for an empty curve.
 pub fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
     let mut found: Vec<Vec<f64>> = vec![Vec::new(); points.len()];
     for replica in 0..REPLICAS {
         let mut draws = Draws::new(Stream::new(0, "bootstrap", &[replica]));
-        let again = drawn_again(points, gammas, hadrons, &mut draws);
+        let curve = draw_replica(points, gammas, hadrons, &mut draws);
         let mut at = 0;
         for (point, found) in points.iter().zip(&mut found) {
-            found.extend(efficiency_at(&again, point.hadron_survival, &mut at));
+            found.extend(efficiency_at(&curve, point.hadron_survival, &mut at));
         }
     }
     let point = |(point, mut found): (&RocPoint, Vec<f64>)| {
@@ -46,8 +46,13 @@ pub fn band(points: &[RocPoint], gammas: f64, hadrons: f64) -> Vec<BandPoint> {
     points.iter().zip(found).filter_map(point).collect()
 }
 
-/// Hadron survival and gamma efficiency along the curve of a replica.
-fn drawn_again(points: &[RocPoint], gammas: f64, hadrons: f64, draws: &mut Draws) -> Vec<[f64; 2]> {
+/// Draws a replica; returns hadron survival and gamma efficiency along its curve.
+fn draw_replica(
+    points: &[RocPoint],
+    gammas: f64,
+    hadrons: f64,
+    draws: &mut Draws,
+) -> Vec<[f64; 2]> {
     let mut passed = [0.0; 2];
     let mut before = [0.0; 2];
     let mut curve = Vec::with_capacity(points.len());
@@ -59,11 +64,11 @@ fn drawn_again(points: &[RocPoint], gammas: f64, hadrons: f64, draws: &mut Draws
         before = now;
         curve.push(passed);
     }
-    // A replica without events of a class has no curve, and no point of it is finite.
+    // A replica without events of a class has no curve: none of its points is finite.
     curve.iter().map(|p| [p[0] / passed[0], p[1] / passed[1]]).collect()
 }
 
-/// The curve at a hadron survival, along straight lines; `at` goes up with it.
+/// Returns the curve at a hadron survival, by linear interpolation; `at` grows with it.
 fn efficiency_at(curve: &[[f64; 2]], survival: f64, at: &mut usize) -> Option<f64> {
     while curve.get(*at + 1).is_some_and(|next| next[0] < survival) {
         *at += 1;
@@ -89,8 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn two_thirds_of_new_samples_lie_in_the_band() {
-        // The true curve of two normals: gammas at 1.5, cut at the hadrons' 0.9 quantile.
+    fn two_thirds_of_new_samples_are_in_the_band() {
+        // The true curve of two normal distributions: gammas at 1.5, cut at the 0.9 quantile of the
+        // hadrons.
         let truth = 0.5 * libm::erfc((1.281_551_565_5 - 1.5) / std::f64::consts::SQRT_2);
         let mut inside = 0;
         for seed in 0..120 {
@@ -109,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_of_nothing_has_no_band() {
+    fn empty_curve_has_no_band() {
         assert!(band(&[], 0.0, 0.0).is_empty());
         let points = Roc::of(&normals(1, 1, 3)).thinned(10);
         assert!(band(&points, 1.0, 1.0).iter().all(|b| b.low.is_finite() && b.high.is_finite()));

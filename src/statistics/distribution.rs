@@ -1,9 +1,9 @@
-//! The distribution of a quantity as exact counts in fine bins, and how far two are apart.
+//! Distributions of a quantity as exact counts in fine bins, and distances between them.
 //!
-//! Bins are equal steps of the bits of an f32: 256 per factor of two, in the order of the
-//! numbers. So no range is agreed on beforehand, counts of any pieces add up to those of the
-//! whole whatever the order, and a bin is at most 0.4 % of its value wide. A distance is
-//! that of the binned distributions, short of the true one by less than the share of a bin.
+//! Bins are equal steps of the bits of an f32: 256 per factor of two, in the order of the numbers.
+//! So no range is needed beforehand, the counts of any pieces add up to those of the whole in any
+//! order, and a bin is at most 0.4 % of its value wide. A distance is that of the binned
+//! distributions; it is below the true one by less than the share of a bin.
 
 use super::WeightSum;
 use super::tails::distance_p_value;
@@ -11,19 +11,19 @@ use crate::config::DriftLimits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Bits of an f32 that a bin does not tell apart.
+/// Bits of an f32 that are dropped within a bin.
 const DROPPED_BITS: u32 = 15;
 /// Bins of the index, each with the same share of the reference.
 const INDEX_BINS: u64 = 10;
 
-/// Finite values by bin.
+/// Counts of finite values by bin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Distribution {
     bins: BTreeMap<u32, u64>,
 }
 
-/// How a distribution differs from its reference.
+/// Difference of a distribution from its reference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
     pub events: u64,
@@ -32,19 +32,19 @@ pub struct Drift {
     pub ks: f64,
     /// Its p-value by Stephens (1970).
     pub p_value: f64,
-    /// Population stability index Σ (p − q) ln(p/q) over ten bins of equal share of the
-    /// reference; above 0.25 a population is usually called another one.
+    /// Population stability index Σ (p − q) ln(p/q) over ten bins of equal share of the reference;
+    /// above 0.25 a population is usually considered different.
     pub psi: f64,
 }
 
 impl Drift {
-    /// Returns whether there are events enough on both sides.
+    /// Returns whether both sides have enough events.
     pub fn is_enough(&self, limits: &DriftLimits) -> bool {
         self.events.min(self.reference_events) >= limits.least_events
     }
 
-    /// Returns whether this, one of so many comparisons, is more than chance and more than
-    /// the least effect.
+    /// Returns whether the difference, one of `comparisons`, exceeds both chance and the smallest
+    /// relevant effect.
     pub fn is_flagged(&self, limits: &DriftLimits, comparisons: usize) -> bool {
         let by_chance = self.p_value * comparisons as f64;
         let effect = self.ks > limits.ks || self.psi > limits.psi;
@@ -53,7 +53,7 @@ impl Drift {
 }
 
 impl Distribution {
-    /// Takes a value; one that is not finite is left out.
+    /// Adds a value; a value that is not finite is ignored.
     pub fn add(&mut self, value: f32) {
         if value.is_finite() {
             *self.bins.entry(bin_of(value)).or_default() += 1;
@@ -66,7 +66,7 @@ impl Distribution {
         }
     }
 
-    /// Without the events of a part of it.
+    /// Returns the distribution without the events of a part of it.
     pub fn without(&self, part: &Distribution) -> Distribution {
         let mut rest = self.clone();
         for (bin, count) in &part.bins {
@@ -82,7 +82,7 @@ impl Distribution {
         self.bins.values().sum()
     }
 
-    /// Sum of a weight of the values, each taken as the middle of its bin.
+    /// Returns the sum of a weight over the values, each replaced by the middle of its bin.
     pub fn weighted(&self, weight: impl Fn(f64) -> f64) -> WeightSum {
         let of_bin = |(bin, count): (&u32, &u64)| {
             let weight = weight(middle(*bin));
@@ -91,12 +91,12 @@ impl Distribution {
         self.bins.iter().map(of_bin).fold(WeightSum::default(), WeightSum::plus)
     }
 
-    /// Counts by the least value that a bin holds, rising.
+    /// Returns the counts with the smallest value of their bin, ascending.
     pub fn by_least_value(&self) -> impl DoubleEndedIterator<Item = (f64, u64)> {
         self.bins.iter().map(|(bin, count)| (from_ordered(bin << DROPPED_BITS), *count))
     }
 
-    /// Middle of the bin that holds the quantile; `None` without events.
+    /// Returns the middle of the bin that contains the quantile; `None` without events.
     pub fn quantile(&self, fraction: f64) -> Option<f64> {
         let wanted = (fraction * self.events() as f64).max(1.0);
         let mut below = 0;
@@ -107,7 +107,7 @@ impl Distribution {
         bin.or(self.bins.iter().next_back()).map(|(bin, _)| middle(*bin))
     }
 
-    /// Counts in equal bins between `low` and `high`; what lies outside is in the end bins.
+    /// Returns counts in equal bins between `low` and `high`; values outside are in the end bins.
     pub fn histogram(&self, low: f64, high: f64, bins: usize) -> Vec<u64> {
         let mut counts = vec![0; bins];
         for (bin, count) in &self.bins {
@@ -117,7 +117,7 @@ impl Distribution {
         counts
     }
 
-    /// How this differs from `reference`; `None` where either has no events.
+    /// Returns the difference from `reference`; `None` if either has no events.
     pub fn drift_from(&self, reference: &Distribution) -> Option<Drift> {
         let (events, others) = (self.events(), reference.events());
         if events == 0 || others == 0 {
@@ -144,7 +144,8 @@ impl Distribution {
         largest
     }
 
-    /// An empty bin counts as half an event, so that the index stays finite.
+    /// Returns the stability index. An empty bin counts as half an event, so that the index is
+    /// finite.
     fn stability(&self, reference: &Distribution) -> f64 {
         let (n, m) = (self.events() as f64, reference.events() as f64);
         let mut psi = 0.0;
@@ -159,14 +160,14 @@ impl Distribution {
             its += count;
             if its * INDEX_BINS >= reference.events() * (edges.len() as u64 + 1) {
                 edges.push(*bin);
-                // A bin of a large share may hold several edges: it is one.
+                // A bin with a large share may contain several edges: they count as one.
                 while its * INDEX_BINS >= reference.events() * (edges.len() as u64 + 1) {
                     edges.push(*bin);
                 }
             }
         }
         edges.dedup();
-        // Above the last edge lies nothing of the reference.
+        // The reference has no values above the last edge.
         let last = edges.last().copied();
         let mut first = 0;
         for edge in edges {
@@ -183,7 +184,7 @@ fn bin_of(value: f32) -> u32 {
     ordered_bits(value) >> DROPPED_BITS
 }
 
-/// The bits of a finite value, mapped to integers of the same order.
+/// Returns the bits of a finite value, mapped to integers of the same order.
 pub fn ordered_bits(value: f32) -> u32 {
     let bits = (value + 0.0).to_bits(); // −0 becomes 0
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
@@ -193,143 +194,11 @@ fn middle(bin: u32) -> f64 {
     from_ordered((bin << DROPPED_BITS) | 1 << (DROPPED_BITS - 1))
 }
 
-/// The value of [`ordered_bits`].
+/// Returns the value of [`ordered_bits`].
 fn from_ordered(ordered: u32) -> f64 {
     let bits = if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered };
     f64::from(f32::from_bits(bits))
 }
 
-/// Distance of values from a standard normal distribution, with its p-value; `None`
-/// without values.
-pub fn distance_from_normal(values: &[f64]) -> Option<(f64, f64)> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    let n = sorted.len() as f64;
-    let distance = |(i, x): (usize, &f64)| {
-        let below = super::tails::normal_below(*x);
-        (below - i as f64 / n).abs().max((below - (i + 1) as f64 / n).abs())
-    };
-    let largest = sorted.iter().enumerate().map(distance).reduce(f64::max)?;
-    Some((largest, distance_p_value(largest, n)))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use taiga_flow_gpu::random::Stream;
-
-    fn normals(seed: u64, count: u64, mean: f64, width: f64) -> Distribution {
-        let stream = Stream::new(seed, "normals", &[]);
-        let mut of = Distribution::default();
-        (0..count).for_each(|i| of.add((mean + width * stream.normal(i)) as f32));
-        of
-    }
-
-    #[test]
-    fn bins_keep_order_and_stay_close_to_numbers() {
-        let values =
-            [-3e38_f32, -7.03, -7.0, -1e-3, -1e-30, 0.0, 1e-30, 0.5, 0.51, 8.0, 8.05, 3e38];
-        for pair in values.windows(2) {
-            assert!(bin_of(pair[0]) < bin_of(pair[1]), "{pair:?}");
-        }
-        assert_eq!(bin_of(-0.0), bin_of(0.0));
-        for value in values.into_iter().filter(|v| *v != 0.0) {
-            let relative = (middle(bin_of(value)) / f64::from(value) - 1.0).abs();
-            assert!(relative < 0.004, "{value}: {relative}");
-        }
-    }
-
-    #[test]
-    fn weights_and_minima_equal_those_of_values() {
-        let of = normals(3, 4000, 8.0, 2.0);
-        let stream = Stream::new(3, "normals", &[]);
-        let values: Vec<f64> = (0..4000).map(|i| 8.0 + 2.0 * stream.normal(i)).collect();
-        let expected: f64 = values.iter().map(|x| x.abs().powf(-0.6)).sum();
-        let found = of.weighted(|x| libm::pow(x.abs(), -0.6));
-        assert!((found.weight / expected - 1.0).abs() < 1e-3 && found.events == 4000);
-        assert_eq!(of.weighted(|_| 1.0), WeightSum::of(4000));
-        let mut below = 0;
-        for (least, count) in of.by_least_value() {
-            let expected = values.iter().filter(|x| (**x as f32) < least as f32).count() as u64;
-            assert_eq!(below, expected, "{least}");
-            below += count;
-        }
-    }
-
-    #[test]
-    fn pieces_add_up_to_the_whole_and_come_off_again() {
-        let (a, b) = (normals(1, 3000, 0.0, 1.0), normals(2, 1777, 0.5, 1.0));
-        let mut both = a.clone();
-        both.merge(&b);
-        assert_eq!(both.events(), 4777);
-        assert_eq!(both.without(&b), a);
-        assert_eq!(both.histogram(-3.0, 3.0, 7).iter().sum::<u64>(), 4777);
-        let median = a.quantile(0.5).unwrap();
-        assert!(median.abs() < 0.08, "{median}");
-        let mut odd = Distribution::default();
-        [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().for_each(|x| odd.add(x));
-        assert_eq!((odd.events(), odd.quantile(0.5)), (0, None));
-        assert_eq!(odd.drift_from(&a), None);
-    }
-
-    #[test]
-    fn binned_distance_is_near_the_exact_one() {
-        let (mean, n) = (0.3, 40_000);
-        let drift = normals(5, n, mean, 1.0).drift_from(&normals(6, n, 0.0, 1.0)).unwrap();
-        // Two normals of width 1, d apart, are Φ(d/2) − Φ(−d/2) apart.
-        let expected = 2.0 * crate::statistics::tails::normal_below(mean / 2.0) - 1.0;
-        assert!((drift.ks - expected).abs() < 0.01, "{drift:?}, expected {expected}");
-        assert!(drift.p_value < 1e-6);
-        // Their index is near d².
-        assert!((drift.psi - mean * mean).abs() < 0.02, "{drift:?}");
-    }
-
-    #[test]
-    fn equal_populations_do_not_drift_and_others_do() {
-        let reference = normals(7, 50_000, -8.0, 2.0);
-        let mut least = 1.0_f64;
-        for seed in 0..20 {
-            let drift = normals(100 + seed, 2000, -8.0, 2.0).drift_from(&reference).unwrap();
-            assert!(drift.psi < 0.03, "{drift:?}");
-            least = least.min(drift.p_value);
-        }
-        assert!(least > 1e-4, "{least}");
-        let shifted = normals(9, 2000, -7.0, 2.0).drift_from(&reference).unwrap();
-        assert!(shifted.psi > 0.15 && shifted.p_value < 1e-9, "{shifted:?}");
-        let elsewhere = normals(9, 2000, 90.0, 2.0).drift_from(&reference).unwrap();
-        assert!(elsewhere.ks > 0.99 && elsewhere.psi.is_finite() && elsewhere.psi > 1.0);
-    }
-
-    #[test]
-    fn drift_needs_an_effect_beyond_chance() {
-        let limits = DriftLimits::default();
-        let drift = |ks: f64, p_value: f64, psi: f64| Drift {
-            events: 20_000,
-            reference_events: 200_000,
-            ks,
-            p_value,
-            psi,
-        };
-        // A size of 25 % more.
-        assert!(drift(0.070, 3e-38, 0.03).is_flagged(&limits, 1000));
-        assert!(drift(0.04, 3e-38, 0.11).is_flagged(&limits, 1000));
-        // Sure and small; large and by chance; by chance among so many.
-        assert!(!drift(0.04, 3e-38, 0.03).is_flagged(&limits, 1000));
-        assert!(!drift(0.070, 0.02, 0.03).is_flagged(&limits, 1));
-        assert!(drift(0.070, 1e-4, 0.03).is_flagged(&limits, 99));
-        assert!(!drift(0.070, 1e-4, 0.03).is_flagged(&limits, 101));
-        let few = Drift { events: 99, ..drift(0.5, 1e-30, 1.0) };
-        assert!(!few.is_flagged(&limits, 1));
-    }
-
-    #[test]
-    fn values_drawn_from_a_normal_are_near_it() {
-        let stream = Stream::new(4, "one sample", &[]);
-        let values: Vec<f64> = (0..5000).map(|i| stream.normal(i)).collect();
-        let (distance, p) = distance_from_normal(&values).unwrap();
-        assert!(distance < 0.025 && p > 1e-3, "{distance} {p}");
-        let wide: Vec<f64> = values.iter().map(|x| 1.2 * x).collect();
-        assert!(distance_from_normal(&wide).unwrap().1 < 1e-4);
-        assert_eq!(distance_from_normal(&[]), None);
-    }
-}
+mod tests;

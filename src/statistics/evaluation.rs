@@ -1,40 +1,35 @@
-//! The figures of merit of one model on one set of events, as written to
-//! `evaluation.json` and read by the report.
+//! Metrics of one model on one set of events, as written to `evaluation.json` and read by the
+//! report.
 //!
-//! [`Evaluation::new`] computes everything that follows from scores and labels;
-//! what it cannot know (files, rows without a score, likelihoods of the normal
-//! class) the caller adds. Every number in it is finite or absent. It says honestly
-//! where the sample is too small or the score runs the wrong way.
+//! [`Evaluation::new`] computes everything that follows from scores and labels. The caller adds the
+//! rest: files, rows without a score, likelihoods of the normal class. Every number is finite or
+//! absent. Warnings state that the sample is too small, or that the score is inverted.
 
 use super::band::{BandPoint, band};
 use super::comparison::baseline::Baseline;
 use super::confusion::DEFAULT_PRIOR;
 use super::latent::LatentPoints;
-use super::measured::{Measured, significant};
-use super::roc::{LEAST_HADRONS, enough};
+use super::roc::MIN_HADRONS;
 use super::sample::weighted_rank;
-use super::thresholds::calibration::{
-    CalibratedRange, ReliabilityBin, reliability, reliability_odds,
-};
+use super::survival::AtSurvival;
+use super::thresholds::calibration::CalibratedRange;
+use super::thresholds::reliability::{ReliabilityBin, reliability, reliability_odds};
+use super::warnings::WarningBasis;
 use super::{
     AtBins, AtThreshold, Auc, BinnedThresholds, Calibration, Class, ClassCounts, CutsBaseline,
-    Histogram, ParameterHistogram, Roc, RocPoint, RocWorkingPoint, Sample, Scan, Threshold,
-    WeightSum,
+    Histogram, ParameterHistogram, Roc, RocPoint, Sample, Scan, Threshold, WeightSum,
 };
 use crate::config::Observation;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Format written into every file.
+/// Format version written into every file.
 pub const FORMAT: &str = "taiga-flow-evaluation 1";
 const CURVE_POINTS: usize = 400;
 const HISTOGRAM_BINS: usize = 50;
-/// A smaller share of effective events is warned of.
-const FEW_EFFECTIVE: f64 = 0.1;
-pub(super) const SURVIVALS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
 
-/// What was evaluated, as far as scores do not tell.
+/// Description of the evaluated model and events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// blake3 of the model file.
@@ -43,30 +38,29 @@ pub struct About {
     pub mode: String,
     /// The class modelled, in one-class modes.
     pub normal: Option<Class>,
-    /// What the score is, for axis labels, e.g. "log p" or "log p(gamma) − log p(hadron)".
+    /// Definition of the score, for axis labels, e.g. "log p" or "log p(gamma) − log p(hadron)".
     pub score: String,
     /// The part of the split: "test", "all", …
     pub part: String,
     pub files: Vec<FileCounts>,
     /// Triggered and cleaned events of the same showers, before the pre-cuts.
     pub before_cuts: Option<ClassCounts>,
-    /// Share of gammas among triggered events that the purity is quoted at.
+    /// Share of gammas among triggered events that the purity assumes.
     pub prior: f64,
-    /// Rates and time that significances are expected for, where they are given; rates are
-    /// those before the pre-cuts.
+    /// Rates and time for expected significances, if given; rates are those before the pre-cuts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observation: Option<Observation>,
-    /// What events weigh, where they have weights.
+    /// Weights of events, if they have any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<EventWeights>,
 }
 
-/// Weights of events. Within a class they are relative; the mixture of the classes stays that
-/// of their numbers.
+/// Weights of events. They are relative within a class; the mixture of the classes remains that of
+/// their numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventWeights {
     pub expression: String,
-    /// Triggered and cleaned events of [`About::before_cuts`], with weights as given.
+    /// Triggered and cleaned events of [`About::before_cuts`], with their given weights.
     pub gamma_before_cuts: WeightSum,
     pub hadron_before_cuts: WeightSum,
 }
@@ -89,7 +83,7 @@ impl Default for About {
 }
 
 impl About {
-    /// Gammas and hadrons before the cuts, as they weigh.
+    /// Returns gammas and hadrons before the cuts, with weights.
     fn weighed_before_cuts(&self) -> Option<[WeightSum; 2]> {
         let counts = self.before_cuts?;
         Some(match &self.weights {
@@ -99,8 +93,8 @@ impl About {
     }
 }
 
-/// Effective numbers of weighted events, (Σw)²/Σw² (Kish 1965): how many of equal weight
-/// would be as good.
+/// Effective numbers of weighted events, (Σw)²/Σw² (Kish 1965): the number of events of equal
+/// weight with the same precision.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Effective {
     pub gamma: f64,
@@ -113,27 +107,20 @@ pub struct FileCounts {
     pub path: String,
     pub gamma: u64,
     pub hadron: u64,
-    /// Rows left out of the figures, by reason.
+    /// Rows excluded from the metrics, by reason.
     pub unusable: BTreeMap<String, u64>,
-    /// Those of known class among them that are left out for their values.
+    /// Those of known class among them that are excluded because of their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, ClassCounts>,
 }
 
-/// Held-out negative log-likelihood of the normal class, in nats.
+/// Negative log-likelihood of held-out events of the normal class [nats].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NormalNll {
-    /// `None` where it is not finite; rare events can blow it up.
+    /// `None` if it is not finite; rare events can make it infinite.
     pub mean: Option<f64>,
     pub median: f64,
     pub events: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct AtSurvival {
-    pub hadron_survival: f64,
-    /// `None` where fewer than 10 hadrons pass.
-    pub point: Option<RocWorkingPoint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,55 +129,55 @@ pub struct Evaluation {
     pub about: About,
     /// Events with a score.
     pub counts: ClassCounts,
-    /// What these come to, where events have weights.
+    /// Effective number of events, if they have weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
     /// Rows without a usable score, by reason: of all files, and NaN scores.
     pub unusable: BTreeMap<String, u64>,
-    /// Gammas and hadrons among them, where they are left out for their values.
+    /// Gammas and hadrons among them that are excluded because of their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, ClassCounts>,
     pub auc: Option<Auc>,
     pub threshold: Threshold,
     pub at_threshold: AtThreshold,
     pub at_survival: Vec<AtSurvival>,
-    /// What other thresholds would do.
+    /// Results at other thresholds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scan: Option<Scan>,
-    /// The thresholds by bins, where the model has them.
+    /// Results of the thresholds by bins, if the model has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_bins: Option<AtBins>,
     pub normal_nll: Option<NormalNll>,
-    /// How normal the latent points of the flows' own classes are.
+    /// Tests of the latent points of each flow, for its own class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub latent: Vec<LatentPoints>,
-    /// A conventional classifier on the same events, where it was asked for.
+    /// A conventional classifier on the same events, if requested.
     #[serde(rename = "yardstick", default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
-    /// Standard cuts on the same events, where they were asked for.
+    /// Standard cuts on the same events, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_cuts: Option<CutsBaseline>,
-    /// How far gammaness is what it says, where the model has one.
+    /// Reliability of gammaness, if the model has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability: Vec<ReliabilityBin>,
-    /// The same of the posterior, in bins of its log-odds.
+    /// Reliability of the posterior, in bins of its log-odds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reliability_odds: Vec<ReliabilityBin>,
-    /// Where gammaness and posterior are values and where they are bounds.
+    /// Ranges in which gammaness and posterior are values and in which they are bounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibrated: Option<CalibratedRange>,
     pub warnings: Vec<String>,
     pub roc: Vec<RocPoint>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roc_band: Vec<BandPoint>,
-    /// Reliance of this model on each feature, where it was asked for.
+    /// Reliance of this model on each feature, if requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub importance: Vec<Importance>,
     pub histogram: Option<Histogram>,
-    /// How the features are distributed in either class.
+    /// Distributions of the features in either class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<ParameterHistogram>,
-    /// Log-likelihood in the first flow, where the score is something else.
+    /// Log-likelihood in the first flow, if the score is something else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_likelihood: Option<LogLikelihood>,
 }
@@ -202,9 +189,9 @@ pub struct LogLikelihood {
     pub histogram: Histogram,
 }
 
-/// The area under the curve when a feature's values are exchanged between events (permutation
-/// importance, Breiman 2001): the reliance of this model on the feature. It is not what the
-/// feature is worth: a model trained without it takes shared information from correlated ones.
+/// The area under the curve when the values of a feature are permuted between events (permutation
+/// importance, Breiman 2001): the reliance of this model on the feature. It is not the value of the
+/// feature: a model trained without it takes shared information from correlated features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Importance {
     pub feature: String,
@@ -212,14 +199,14 @@ pub struct Importance {
 }
 
 impl Evaluation {
+    /// Computes the metrics of a sample at a threshold.
+    ///
+    /// # Errors
+    /// A usage error if the threshold or the prior is out of range.
     pub fn new(about: About, sample: &Sample, threshold: Threshold) -> Result<Evaluation> {
         check(&about, threshold)?;
         let roc = Roc::of(sample);
         let curve = roc.thinned(CURVE_POINTS);
-        let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
-            hadron_survival,
-            point: roc.at_hadron_survival(hadron_survival),
-        });
         let before_cuts = about.weighed_before_cuts();
         let at_threshold = AtThreshold::of(sample, threshold.value, before_cuts, about.prior)?;
         let observation = about.observation.map(|o| match before_cuts {
@@ -228,17 +215,26 @@ impl Evaluation {
         });
         let scan = Scan::of(sample, threshold, observation);
         let [gammas, hadrons] = [roc.gammas, roc.hadrons].map(|sum| sum.effective());
-        let effective = Effective { gamma: gammas, hadron: hadrons };
-        let mut evaluation = Evaluation {
+        let auc = Auc::of(sample);
+        let is_weighted = about.weights.is_some();
+        let basis = WarningBasis {
+            sample,
+            threshold,
+            auc,
+            effective: is_weighted.then_some([gammas, hadrons]),
+            normal: about.normal,
+            passing: at_threshold.confusion.hadron_as_gamma,
+        };
+        Ok(Evaluation {
             format: FORMAT.to_owned(),
             counts: sample.counts(),
-            effective: about.weights.is_some().then_some(effective),
+            effective: is_weighted.then_some(Effective { gamma: gammas, hadron: hadrons }),
             unusable: unusable(&about.files, sample.excluded()),
             left_out: left_out(&about.files),
-            auc: Auc::of(sample),
+            auc,
             threshold,
             at_threshold,
-            at_survival: at_survival.to_vec(),
+            at_survival: AtSurvival::all(&roc),
             scan,
             at_bins: None,
             normal_nll: None,
@@ -248,7 +244,7 @@ impl Evaluation {
             reliability: Vec::new(),
             reliability_odds: Vec::new(),
             calibrated: None,
-            warnings: Vec::new(),
+            warnings: basis.warnings(),
             roc_band: band(&curve, gammas, hadrons),
             roc: curve,
             importance: Vec::new(),
@@ -256,13 +252,11 @@ impl Evaluation {
             parameters: Vec::new(),
             log_likelihood: None,
             about,
-        };
-        evaluation.warnings = evaluation.own_warnings(sample);
-        Ok(evaluation)
+        })
     }
 
-    /// `log_p` of held-out events of the normal class, and their weights where they have any;
-    /// NaN are left out.
+    /// Adds the NLL of the normal class from `log_p` of held-out events and their weights, if any;
+    /// NaN are excluded.
     #[must_use]
     pub fn with_normal_log_p<S: Copy + Into<f64>>(
         mut self,
@@ -274,7 +268,7 @@ impl Evaluation {
         let mut nll: Vec<(f64, f64)> = nll.filter(|(l, _): &(f64, f64)| !l.is_nan()).collect();
         nll.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let all: f64 = nll.iter().map(|(_, w)| w).sum();
-        // An event that weighs nothing says nothing, whatever its log p.
+        // An event of weight 0 is ignored, whatever its log p.
         let terms = nll.iter().filter(|(_, w)| *w > 0.0).map(|(l, w)| l * w);
         let mean = Some(terms.sum::<f64>() / all).filter(|m| m.is_finite());
         let ranked: Vec<f64> = nll.iter().map(|(_, w)| *w).collect();
@@ -288,8 +282,8 @@ impl Evaluation {
         self
     }
 
-    /// `gammaness` and true class (true = gamma) of the events evaluated, and their weights
-    /// where they have any.
+    /// Adds the reliability of `gammaness`, from the true classes (true = gamma) and weights, if
+    /// any.
     #[must_use]
     pub fn with_gammaness(
         mut self,
@@ -301,8 +295,8 @@ impl Evaluation {
         self
     }
 
-    /// What a calibration says of the events evaluated: their scores, true classes (true =
-    /// gamma), and weights where they have any.
+    /// Adds the reliability of a calibration for the evaluated events: their scores, true classes
+    /// (true = gamma), and weights, if any.
     #[must_use]
     pub fn with_posterior(
         mut self,
@@ -326,8 +320,11 @@ impl Evaluation {
         self
     }
 
-    /// What the thresholds by bins do to the events evaluated: their scores, true classes (true
-    /// = gamma), bins, and weights where they have any.
+    /// Adds the results of the thresholds by bins for the evaluated events: their scores, true
+    /// classes (true = gamma), bins, and weights, if any.
+    ///
+    /// # Errors
+    /// `Internal` if there are fewer events before the cuts than after them.
     pub fn with_bins(
         mut self,
         thresholds: &BinnedThresholds,
@@ -350,7 +347,7 @@ impl Evaluation {
         let outside = at.outside;
         if outside != ClassCounts::default() {
             self.warnings.push(format!(
-                "In no bin of {}, and so never called gammas there: {} gammas, {} hadrons.",
+                "Outside of all bins of {}, and so always classified as hadrons: {} gammas, {} hadrons.",
                 at.per, outside.gamma, outside.hadron
             ));
         }
@@ -364,7 +361,7 @@ impl Evaluation {
         self
     }
 
-    /// With log p of the events in a flow of this name.
+    /// Adds a histogram of log p of the events in a flow with this name.
     #[must_use]
     pub fn with_log_likelihood(mut self, flow: &str, log_p: &Sample) -> Evaluation {
         let histogram = Histogram::of(log_p, HISTOGRAM_BINS);
@@ -387,7 +384,7 @@ impl Evaluation {
 
     #[must_use]
     pub fn with_baseline_cuts(mut self, cuts: Option<CutsBaseline>) -> Evaluation {
-        if let Some(of) = cuts.as_ref().filter(|of| of.selected.hadrons < LEAST_HADRONS) {
+        if let Some(of) = cuts.as_ref().filter(|of| of.selected.hadrons < MIN_HADRONS) {
             self.warnings.push(format!(
                 "Hadrons that pass {}: {}. Their Q is not well measured here.",
                 of.name, of.selected.hadrons
@@ -409,127 +406,18 @@ impl Evaluation {
         self
     }
 
-    fn own_warnings(&self, sample: &Sample) -> Vec<String> {
-        let passing = self.at_threshold.confusion.hadron_as_gamma;
-        let hadrons = sample.hadron();
-        let first = hadrons.partition_point(|s| *s < self.threshold.value);
-        let scarce = self.counts.hadron > 0 && !enough(&sample.from(Class::Hadron, first));
-        let excluded = sample.excluded();
-        [
-            self.empty_classes(),
-            self.few_effective(),
-            self.inverted(),
-            self.limited(),
-            scarce.then(|| {
-                format!(
-                    "Hadrons that pass the threshold: {passing} of {}{}. Hadron survival, Q and \
-                     purity are not well measured here.",
-                    self.counts.hadron,
-                    if self.effective.is_some() {
-                        format!(", by weight fewer than {LEAST_HADRONS} effective ones")
-                    } else {
-                        String::new()
-                    }
-                )
-            }),
-            (excluded != ClassCounts::default()).then(|| {
-                format!(
-                    "Left out of every figure, as their score is NaN: {} gammas, {} hadrons.",
-                    excluded.gamma, excluded.hadron
-                )
-            }),
-            (sample.infinite() > 0).then(|| {
-                format!("Infinite scores, kept at the ends of the range: {}.", sample.infinite())
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    /// Why there is no gamma efficiency at a hadron survival.
+    /// Returns the reason for a missing gamma efficiency at a hadron survival.
     pub fn why_no_survival(&self) -> String {
         match (self.counts.gamma, self.counts.hadron) {
             (0, 0) => "no event has a score".to_owned(),
             (0, _) => "there are no gammas".to_owned(),
             (_, 0) => "there are no hadrons".to_owned(),
-            _ => format!("fewer than {LEAST_HADRONS} hadrons pass"),
+            _ => format!("fewer than {MIN_HADRONS} hadrons pass"),
         }
-    }
-
-    fn empty_classes(&self) -> Option<String> {
-        let what = match (self.counts.gamma, self.counts.hadron) {
-            (0, 0) => "No event has a score",
-            (0, _) => "There are no gammas",
-            (_, 0) => "There are no hadrons",
-            _ => return None,
-        };
-        Some(format!("{what}: figures that need both classes are absent."))
-    }
-
-    /// Weights that leave a few events to decide.
-    fn few_effective(&self) -> Option<String> {
-        let effective = self.effective?;
-        let few = |n: f64, of: u64| of > 0 && n < FEW_EFFECTIVE * of as f64;
-        let (gamma, hadron) = (effective.gamma, effective.hadron);
-        (few(gamma, self.counts.gamma) || few(hadron, self.counts.hadron)).then(|| {
-            format!(
-                "The weights leave {} effective gammas of {} and {} effective hadrons of {}: a \
-                 few events decide, and errors are themselves uncertain.",
-                significant(gamma, 3),
-                self.counts.gamma,
-                significant(hadron, 3),
-                self.counts.hadron
-            )
-        })
-    }
-
-    /// A threshold whose choice ended where the held-out hadrons did.
-    fn limited(&self) -> Option<String> {
-        let limit = self.threshold.limit_text()?;
-        Some(format!(
-            "The threshold is {limit}: its rule looks no higher than where {LEAST_HADRONS} \
-             pass, and a higher one may be better. Hold more hadrons out (split.calibration), or \
-             choose from the scan."
-        ))
-    }
-
-    /// A score that does not separate, or separates backwards, is said to.
-    fn inverted(&self) -> Option<String> {
-        let auc = self.auc?;
-        let sigmas = auc.sigmas_above_half()?;
-        if sigmas > 3.0 || auc.value >= 1.0 {
-            return None;
-        }
-        let area = auc_text(&auc);
-        let mut text = if sigmas < -3.0 {
-            format!(
-                "AUC {area} lies below 0.5: the score runs the wrong way, gammas score lower \
-                 than hadrons."
-            )
-        } else {
-            format!("AUC {area} is compatible with 0.5: the score does not separate.")
-        };
-        if self.about.normal == Some(Class::Hadron) {
-            text.push_str(
-                " This is expected with hadrons as the normal class: gammas lie inside the \
-                 dense core of the hadron cloud, so a low likelihood does not mark them.",
-            );
-        }
-        text.push_str(" Do not select gammas with it.");
-        Some(text)
     }
 }
 
-/// The area with its error, or without where there is none.
-pub fn auc_text(auc: &Auc) -> String {
-    match auc.error {
-        Some(error) => Measured { value: auc.value, error }.to_string(),
-        None => significant(auc.value, 4),
-    }
-}
-
-/// Shares of the weight of gammas and hadrons before the cuts that the sample has.
+/// Returns the shares of the weight of gammas and hadrons before the cuts that the sample contains.
 fn inside(sample: &Sample, before_cuts: [WeightSum; 2]) -> [f64; 2] {
     let [gammas, hadrons] = before_cuts;
     [(Class::Gamma, gammas), (Class::Hadron, hadrons)].map(|(class, before)| {
@@ -603,10 +491,10 @@ mod tests {
     }
 
     #[test]
-    fn an_inverted_score_is_said_to_be_inverted() {
+    fn inverted_score_causes_a_warning() {
         let about = About { normal: Some(Class::Hadron), ..About::default() };
         let evaluation = Evaluation::new(about, &ramp(-1.0), fixed(0.0)).unwrap();
-        assert!(evaluation.warnings[0].contains("wrong way"), "{:?}", evaluation.warnings);
+        assert!(evaluation.warnings[0].contains("is inverted"), "{:?}", evaluation.warnings);
         assert!(evaluation.warnings[0].contains("dense core"));
         let upright = Evaluation::new(About::default(), &ramp(1.0), fixed(100.0)).unwrap();
         assert_eq!(upright.warnings, Vec::<String>::new());
@@ -663,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prior_out_of_range_is_refused() {
+    fn prior_out_of_range_is_refused() {
         for prior in [0.0, 1.0, f64::NAN] {
             let about = About { prior, ..About::default() };
             let error = Evaluation::new(about, &ramp(1.0), fixed(0.0)).unwrap_err();

@@ -1,17 +1,17 @@
-//! Scores of both classes in common bins over a robust range.
+//! Histograms of scores of both classes, in common bins over a robust range.
 //!
-//! The range spans the 0.5 % to 99.5 % quantiles of either class, but no more than four times
-//! the distance of its quartiles beyond them: ratios have tails of hundreds of nats. What lies
-//! outside is counted in the end bins, so that the bins always sum to all events, and its
-//! number is kept beside them.
+//! The range spans the 0.5 % to 99.5 % quantiles of either class, but extends no more than four
+//! times the distance of its quartiles beyond them: ratios have tails of hundreds of nats. Values
+//! outside are counted in the end bins, so that the bins always sum to all events; their number is
+//! also stored.
 
 use super::thresholds::threshold::quantile;
 use super::{Class, ClassCounts, Sample};
 use serde::{Deserialize, Serialize};
 
-/// Share of each class that may lie outside the range on either side.
+/// Share of each class that may be outside of the range on either side.
 const TAIL: f64 = 0.005;
-/// Distances of the quartiles that the range reaches beyond them.
+/// Extent of the range beyond the quartiles, in distances of the quartiles.
 const REACH: f64 = 4.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct Histogram {
     pub below: ClassCounts,
     /// Events above `high`, counted in the last bin.
     pub above: ClassCounts,
-    /// Weight per bin, where events have weights.
+    /// Weight per bin, if events have weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gamma_weight: Vec<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -33,7 +33,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// `None` without events or bins.
+    /// Fills a histogram; `None` without events or bins.
     pub fn of(sample: &Sample, bins: usize) -> Option<Histogram> {
         let (low, high) = robust_range(sample)?;
         if bins == 0 {
@@ -55,7 +55,7 @@ impl Histogram {
         })
     }
 
-    /// Share of a class per bin, by weight where there are weights; empty without any.
+    /// Returns the share of a class per bin, by weight if events have weights; empty without any.
     pub fn shares(&self, class: Class) -> Vec<f64> {
         let (counts, weights) = match class {
             Class::Gamma => (&self.gamma, &self.gamma_weight),
@@ -70,7 +70,7 @@ impl Histogram {
         if all > 0.0 { in_bins.iter().map(|x| x / all).collect() } else { Vec::new() }
     }
 
-    /// Lower edge of a bin, upper edge of the one before.
+    /// Returns the lower edge of a bin, which is the upper edge of the one before.
     pub fn edge(&self, bin: usize) -> f64 {
         let share = bin as f64 / self.gamma.len().max(1) as f64;
         self.low + (self.high - self.low) * share
@@ -85,7 +85,7 @@ fn robust_range(sample: &Sample) -> Option<(f64, f64)> {
         Some((low.max(first - reach), high.min(third + reach)))
     });
     let (low, high) = ends.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
-    // Equal or nearly equal scores still need bins of some width.
+    // Equal or nearly equal scores also need bins of some width.
     let least = 1e-6 * low.abs().max(high.abs()).max(1e-6);
     if high - low < least { Some((low - least, high + least)) } else { Some((low, high)) }
 }
@@ -98,7 +98,7 @@ fn fill(scores: &[f64], low: f64, high: f64, bins: usize) -> Vec<u64> {
     counts
 }
 
-/// Empty where events have no weights.
+/// Sums the weights per bin; empty if events have no weights.
 fn fill_weights(sample: &Sample, class: Class, low: f64, high: f64, bins: usize) -> Vec<f64> {
     let Some(weights) = sample.weights(class) else { return Vec::new() };
     let mut sums = vec![0.0; bins];
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_of_weight_where_there_are_weights() {
+    fn shares_use_weights_if_present() {
         let scores = [0.0, 0.0, 1.0, 5.0];
         let weights = [3.0, 1.0, 4.0, 7.0];
         let gamma = [true, true, true, false];

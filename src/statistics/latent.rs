@@ -1,32 +1,34 @@
-//! How normal latent points are: a flow that fits its class turns it into a standard normal,
-//! so |z|² follows χ² with as many degrees of freedom as there are features, and each axis a
-//! normal. What departs says where the density is wrong, and how far a χ² rule can be used.
+//! Tests of latent points against a normal distribution.
+//!
+//! A flow that fits its class maps it to a standard normal distribution. Then |z|² follows χ² with
+//! as many degrees of freedom as there are features, and each axis a normal distribution.
+//! Deviations show where the density is wrong, and how far a χ² rule is valid.
 
 use super::tails::{chi2_above, distance_p_value, normal_below};
 use super::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
-/// Share of χ² outside of the ball of two sigma.
+/// Share of χ² outside of the two-sigma ball.
 const OUTSIDE: f64 = super::thresholds::threshold::TWO_SIGMA_TAIL;
 
-/// Latent points of held-out events of the class that a flow has learnt.
+/// Latent points of held-out events of the class that a flow models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatentPoints {
     pub flow: String,
-    /// Events looked at: a seeded choice where there are many.
+    /// Number of events; a seeded selection of large samples.
     pub events: u64,
-    /// Degrees of freedom of χ²: the features.
+    /// Degrees of freedom of χ²: the number of features.
     pub degrees: u64,
-    /// Mean of |z|², which should be `degrees`.
+    /// Mean of |z|², ideally `degrees`.
     pub mean_chi2: f64,
-    /// Share of events within the ball that holds 95.45 % of a normal.
+    /// Share of events within the ball that contains 95.45 % of a normal distribution.
     pub inside_two_sigma: Measured,
-    /// Of |z|² from χ².
+    /// Deviation of |z|² from χ².
     pub departure: Departure,
     pub axes: Vec<LatentAxis>,
 }
 
-/// One axis of the latent space, which goes by the feature in its place.
+/// One axis of the latent space, named after the feature with the same index.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatentAxis {
     pub feature: String,
@@ -35,8 +37,8 @@ pub struct LatentAxis {
     pub departure: Departure,
 }
 
-/// Kolmogorov–Smirnov distance from what is expected, with its p-value (of weighted events at
-/// their effective number).
+/// Kolmogorov–Smirnov distance from the expected distribution, with its p-value (of weighted events
+/// at their effective number).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Departure {
     pub distance: f64,
@@ -44,8 +46,8 @@ pub struct Departure {
 }
 
 impl LatentPoints {
-    /// Of points z (events, features) with their weights; `None` without finite points that
-    /// weigh anything.
+    /// Computes the tests of points z (events, features) with their weights; `None` without finite
+    /// points of positive weight.
     pub fn of(flow: &str, features: &[String], points: &[(Vec<f64>, f64)]) -> Option<LatentPoints> {
         let usable = |p: &&(Vec<f64>, f64)| p.0.iter().all(|z| z.is_finite()) && p.1 > 0.0;
         let points: Vec<_> = points.iter().filter(usable).collect();
@@ -81,14 +83,14 @@ impl LatentPoints {
     }
 }
 
-/// Of (value, weight).
+/// Returns the mean of (value, weight) pairs.
 fn mean(values: &[(f64, f64)]) -> f64 {
     let all: f64 = values.iter().map(|(_, w)| w).sum();
     values.iter().map(|(x, w)| x * w).sum::<f64>() / all
 }
 
 impl Departure {
-    /// Of (value, weight) from the distribution whose share below a value is `below`.
+    /// Compares (value, weight) pairs with the distribution whose share below a value is `below`.
     fn of(mut values: Vec<(f64, f64)>, below: impl Fn(f64) -> f64) -> Departure {
         values.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let all = values.iter().fold(WeightSum::default(), |sum, (_, w)| sum.with(*w));
@@ -133,12 +135,12 @@ mod tests {
             let all = latent.axes.iter().map(|a| a.departure).chain([latent.departure]);
             low += all.filter(|d| d.p_value < 0.05).count();
         }
-        // 240 p-values, 12 ± 3.4 below 0.05 (the four of a sample are not independent).
+        // Of 240 p-values, 12 ± 3.4 are below 0.05 (the four of a sample are not independent).
         assert!((2..=30).contains(&low), "{low}");
     }
 
     #[test]
-    fn an_axis_that_departs_is_named() {
+    fn deviating_axis_is_named() {
         let wrong = points(7, 4000, |d, z| if d == 1 { 0.3 + 1.2 * z } else { z });
         let latent = LatentPoints::of("gamma", &names(), &wrong).unwrap();
         let [size, width, alpha] = &latent.axes[..] else { panic!("{latent:?}") };

@@ -1,17 +1,17 @@
 //! Compares events with those that a model was trained on.
 //!
-//! Counts of events outside generous bounds, so that the result depends on the events alone:
-//! - a feature is unlike where more than half of the events lie outside the usual range of
-//!   training, widened on both sides by a number of its widths;
-//! - log p is unlike where more than half of the events lie below that of the least likely
-//!   1 % of the held-out events, less some nats.
+//! It counts events outside of generous bounds, so that the result depends on the events alone:
+//! - a feature differs if more than half of the events are outside its usual range in training,
+//!   widened on both sides by a number of its widths;
+//! - log p differs if more than half of the events are below the log p of the least likely 1 % of
+//!   the held-out events, minus some nats.
 
 use super::measured::significant;
 
-/// Fewer events show nothing.
-const LEAST_EVENTS: u64 = 20;
-/// A larger share of unlike events is reported.
-const MOST_UNLIKE: f64 = 0.5;
+/// With fewer events nothing is reported.
+const MIN_EVENTS: u64 = 20;
+/// A larger share of differing events is reported.
+const MAX_UNLIKE: f64 = 0.5;
 
 /// The usual values of one feature.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,19 +20,19 @@ pub struct FeatureBounds {
     pub unit: String,
     /// The 1 % and 99 % quantiles of the training events, in the unit.
     pub usual: [f64; 2],
-    /// The same as scaled coordinates, widened.
+    /// The bounds of the scaled coordinate, widened.
     pub low: f32,
     pub high: f32,
-    /// Whether only the magnitude counts.
+    /// Whether only the magnitude is compared.
     pub signed: bool,
 }
 
-/// What events are compared with.
+/// Bounds that events are compared with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bounds {
     pub features: Vec<FeatureBounds>,
-    /// The least log p of each flow that speaks for the events; `None` for other flows.
-    pub least_log_prob: Vec<Option<f64>>, // (flows)
+    /// The smallest log p of each flow that describes the events; `None` for other flows.
+    pub min_log_prob: Vec<Option<f64>>, // (flows)
 }
 
 /// Counts of events, and of those outside the bounds.
@@ -40,7 +40,7 @@ pub struct Bounds {
 pub struct LikenessTally {
     pub events: u64,
     pub outside: Vec<u64>, // (features)
-    /// With a log p below the bound in every flow that has one.
+    /// Events with a log p below the bound in every flow that has one.
     pub unlikely: u64,
 }
 
@@ -53,12 +53,12 @@ impl LikenessTally {
             let z = if bound.signed { z.abs() } else { *z };
             *count += u64::from(!(bound.low..=bound.high).contains(&z));
         }
-        let mut compared = bounds.least_log_prob.iter().zip(log_prob);
+        let mut compared = bounds.min_log_prob.iter().zip(log_prob);
         let likely = |(least, l): (&Option<f64>, f32)| least.is_some_and(|m| f64::from(l) >= m);
         self.unlikely += u64::from(!compared.any(likely));
     }
 
-    /// Returns the counts in a fixed order, to be summed over ranks.
+    /// Returns the counts in a fixed order, for a sum over ranks.
     pub fn words(&self, features: usize) -> Vec<i64> {
         let mut words = vec![self.events as i64, self.unlikely as i64];
         words.extend(self.outside.iter().map(|n| *n as i64));
@@ -72,26 +72,26 @@ impl LikenessTally {
         LikenessTally { events: word(0), unlikely: word(1), outside }
     }
 
-    /// Describes how the events differ from those of training; `None` where they do not, or
-    /// are too few to tell.
+    /// Describes the differences from the training events; `None` without any, or with too few
+    /// events.
     pub fn describe(&self, bounds: &Bounds) -> Option<String> {
         let share = |count: u64| count as f64 / self.events as f64;
-        if self.events < LEAST_EVENTS {
+        if self.events < MIN_EVENTS {
             return None;
         }
         let number = |x: f64| significant(x, 3);
         let percent = |count: u64| significant(100.0 * share(count), 2);
         let mut found = Vec::new();
         for (bound, count) in bounds.features.iter().zip(&self.outside) {
-            if share(*count) > MOST_UNLIKE {
+            if share(*count) > MAX_UNLIKE {
                 let FeatureBounds { name, unit, usual: [low, high], .. } = bound;
                 let (low, high, percent) = (number(*low), number(*high), percent(*count));
                 found.push(format!("{name} far outside {low} to {high} {unit} in {percent} %"));
             }
         }
-        let least = bounds.least_log_prob.iter().flatten();
+        let least = bounds.min_log_prob.iter().flatten();
         let least = least.copied().reduce(f64::min);
-        if let (Some(least), true) = (least, share(self.unlikely) > MOST_UNLIKE) {
+        if let (Some(least), true) = (least, share(self.unlikely) > MAX_UNLIKE) {
             let percent = percent(self.unlikely);
             found.push(format!("log p below {} in {percent} %", number(least)));
         }
@@ -121,7 +121,7 @@ mod tests {
         };
         Bounds {
             features: ["width", "skewness"].map(feature).to_vec(),
-            least_log_prob: vec![Some(-60.0), None],
+            min_log_prob: vec![Some(-60.0), None],
         }
     }
 

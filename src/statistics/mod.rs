@@ -1,9 +1,8 @@
-//! Figures of merit of a gamma/hadron separation, and of counts on and off a source.
+//! Metrics of a gamma/hadron separation, and of counts on and off a source.
 //!
-//! Everything here follows one sign convention: **a higher score is more
-//! gamma-like**, and an event counts as gamma when `score >= threshold`. The files
-//! of this folder are pure functions of scores, labels and counts; a class without
-//! events gives `None`, never NaN.
+//! One sign convention holds everywhere: **a higher score is more gamma-like**, and an event counts
+//! as gamma when `score >= threshold`. The files of this folder are pure functions of scores,
+//! labels and counts. A class without events gives `None`, never NaN.
 
 pub mod band;
 pub mod comparison;
@@ -20,10 +19,12 @@ pub mod parameters;
 pub mod roc;
 pub mod sample;
 pub mod summary;
+pub mod survival;
 pub mod tails;
 #[cfg(test)]
 mod tests;
 pub mod thresholds;
+mod warnings;
 
 pub use comparison::crossed::{Crossed, Selected};
 pub use comparison::cuts::{CutEvent, CutsBaseline};
@@ -49,7 +50,7 @@ pub use thresholds::threshold::{Rule, Threshold};
 pub use crate::config::Class;
 use serde::{Deserialize, Serialize};
 
-/// Events of each class.
+/// Numbers of events of each class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassCounts {
     pub gamma: u64,
@@ -57,7 +58,7 @@ pub struct ClassCounts {
 }
 
 impl ClassCounts {
-    /// Share of gammas; `None` without events.
+    /// Returns the share of gammas; `None` without events.
     pub fn gamma_fraction(&self) -> Option<f64> {
         let all = self.gamma + self.hadron;
         (all > 0).then(|| self.gamma as f64 / all as f64)

@@ -1,40 +1,40 @@
-//! How unlike the normal class an event is: its p-value among held-out normal events.
+//! p-values of events among held-out normal events.
 
 use super::Class;
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
-/// Ranks that are all kept: the tail is where a p-value matters.
-const ALL_UP_TO: usize = 64;
-/// Points kept of the rest.
-const MOST_POINTS: usize = 192;
+/// Number of smallest ranks that are all kept: p-values matter in the tail.
+const KEPT_RANKS: usize = 64;
+/// Number of points kept of the other ranks.
+const MAX_POINTS: usize = 192;
 
 /// Order statistics of log p of held-out events of the normal class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NullDistribution {
     pub normal: Class,
     pub events: u64,
-    /// Ascending log p, and how many events have at most that.
+    /// Ascending log p, and the number of events with at most this value.
     pub points: Vec<[f64; 2]>,
 }
 
 impl NullDistribution {
-    /// Of log p of held-out events; `None` without any that is finite.
+    /// Computes the distribution from log p of held-out events; `None` without any finite value.
     pub fn of(normal: Class, mut log_prob: Vec<f64>) -> Option<NullDistribution> {
         log_prob.retain(|l| l.is_finite());
         log_prob.sort_unstable_by(f64::total_cmp);
         let events = log_prob.len();
-        let mut ranks: Vec<usize> = (1..=events.min(ALL_UP_TO)).collect();
-        if events > ALL_UP_TO {
-            let growth = libm::pow(events as f64 / ALL_UP_TO as f64, 1.0 / MOST_POINTS as f64);
-            let rank = |i: usize| ALL_UP_TO as f64 * libm::pow(growth, i as f64);
-            ranks.extend((1..MOST_POINTS).map(|i| (rank(i) as usize).min(events)));
+        let mut ranks: Vec<usize> = (1..=events.min(KEPT_RANKS)).collect();
+        if events > KEPT_RANKS {
+            let growth = libm::pow(events as f64 / KEPT_RANKS as f64, 1.0 / MAX_POINTS as f64);
+            let rank = |i: usize| KEPT_RANKS as f64 * libm::pow(growth, i as f64);
+            ranks.extend((1..MAX_POINTS).map(|i| (rank(i) as usize).min(events)));
             ranks.push(events);
         }
         let mut points: Vec<[f64; 2]> = Vec::new();
         for rank in ranks {
             let value = log_prob[rank - 1];
-            // Equal values: all of them are at most that.
+            // All events of equal value are at most this value.
             let rank = log_prob.partition_point(|l| *l <= value) as f64;
             if points.last().is_none_or(|[last, _]| *last < value) {
                 points.push([value, rank]);
@@ -43,8 +43,8 @@ impl NullDistribution {
         (events > 0).then_some(NullDistribution { normal, events: events as u64, points })
     }
 
-    /// (k + 1)/(n + 1), k of n held-out normal events having at most this one's log p; from
-    /// the score, which is ± log p. Between the points that were kept k is interpolated.
+    /// Returns (k + 1)/(n + 1), where k of n held-out normal events have at most the log p of this
+    /// event; the score is ± log p. Between the kept points k is interpolated.
     pub fn p_value(&self, score: f64) -> f64 {
         let log_prob = if self.normal == Class::Gamma { score } else { -score };
         let after = self.points.partition_point(|[value, _]| *value <= log_prob);
@@ -62,7 +62,10 @@ impl NullDistribution {
         (k + 1.0) / (self.events as f64 + 1.0)
     }
 
-    /// Refuses what was not made by [`NullDistribution::of`].
+    /// Refuses values that [`NullDistribution::of`] cannot have made.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn validate(&self) -> Result<()> {
         let finite = self.points.iter().flatten().all(|x| x.is_finite());
         let rising = self.points.windows(2).all(|p| p[0][0] < p[1][0] && p[0][1] < p[1][1]);
@@ -70,7 +73,7 @@ impl NullDistribution {
         if finite && rising && ends {
             return Ok(());
         }
-        Err(Fault::new("order statistics of normal events that cannot be used")
+        Err(Fault::new("the order statistics of normal events are unusable")
             .expected("ascending values and counts")
             .input())
     }

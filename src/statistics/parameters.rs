@@ -1,11 +1,11 @@
-//! How a parameter is distributed in either class, in bins that the model's scaler fixes: counts
-//! then add up over ranks.
+//! Distributions of a parameter in either class, in bins fixed by the scaler of the model, so that
+//! counts add up over ranks.
 
 use super::Class;
 use serde::{Deserialize, Serialize};
 
-/// Bins within four standard deviations of the training events' mean; the outer ones hold what
-/// lies beyond.
+/// Number of bins within four standard deviations of the mean of the training events; the outer
+/// bins also contain all values beyond.
 pub const BINS: usize = 40;
 const REACH: f64 = 4.0;
 
@@ -13,28 +13,28 @@ const REACH: f64 = 4.0;
 pub struct ParameterHistogram {
     pub name: String,
     pub unit: String,
-    /// (bins + 1) values of the parameter, equally far apart in its coordinate.
+    /// (bins + 1) values of the parameter, equidistant in its coordinate.
     pub edges: Vec<f64>,
     /// Events per bin.
     pub gamma: Vec<u64>,
     pub hadron: Vec<u64>,
 }
 
-/// The bin of a scaled coordinate; the magnitude alone counts of signed ones.
+/// Returns the bin of a scaled coordinate; of signed coordinates only the magnitude counts.
 pub fn bin_of(scaled: f32, signed: bool) -> usize {
     let z = f64::from(scaled);
     let share = if signed { z.abs() / REACH } else { (z + REACH) / (2.0 * REACH) };
     ((share * BINS as f64).max(0.0) as usize).min(BINS - 1)
 }
 
-/// The scaled coordinate of an edge.
+/// Returns the scaled coordinate of an edge.
 pub fn edge(number: usize, signed: bool) -> f64 {
     let share = number as f64 / BINS as f64;
     if signed { REACH * share } else { REACH * (2.0 * share - 1.0) }
 }
 
 impl ParameterHistogram {
-    /// Share of a class per bin; empty without events.
+    /// Returns the share of a class per bin; empty without events.
     pub fn shares(&self, class: Class) -> Vec<f64> {
         let counts = if class == Class::Gamma { &self.gamma } else { &self.hadron };
         let all: u64 = counts.iter().sum();
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_lies_between_the_edges_of_its_bin() {
+    fn value_is_between_the_edges_of_its_bin() {
         for signed in [false, true] {
             for i in -50..50 {
                 let z = 0.0777 * i as f32;

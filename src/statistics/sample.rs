@@ -1,15 +1,15 @@
-//! Scores with true classes, in the one form the figures of merit read: sorted
-//! ascending per class, free of NaN, with the weights of the events where they have any.
+//! Scores with true classes, in the form that the metrics use: sorted ascending per class, without
+//! NaN, and with the weights of the events, if any.
 //!
-//! NaN marks an unusable row in a score file: such rows are **excluded and
-//! counted**. Infinite scores have a place in the order and are kept, at the ends
-//! of the `f32` range that scores are stored in (JSON has no infinity either).
+//! NaN marks an unusable row in a score file: such rows are **excluded and counted**. Infinite
+//! scores have a place in the order and are kept, at the ends of the `f32` range in which scores
+//! are stored (JSON has no infinity either).
 
 use super::{Class, ClassCounts};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
-const LARGEST_SCORE: f64 = f32::MAX as f64;
+const MAX_SCORE: f64 = f32::MAX as f64;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
@@ -28,7 +28,7 @@ struct ClassScores {
     scale: f64,            // from weights as given to those of mean 1
 }
 
-/// Some events, and what they weigh together.
+/// Number and total weight of some events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct WeightSum {
     pub events: u64,
@@ -39,12 +39,12 @@ pub struct WeightSum {
 }
 
 impl WeightSum {
-    /// So many events of weight 1.
+    /// Returns the sum of `events` events of weight 1.
     pub fn of(events: u64) -> WeightSum {
         WeightSum { events, weight: events as f64, squares: events as f64 }
     }
 
-    /// With one more event.
+    /// Returns the sum with one more event.
     #[must_use]
     pub fn with(self, weight: f64) -> WeightSum {
         WeightSum {
@@ -63,27 +63,34 @@ impl WeightSum {
         }
     }
 
-    /// Were each weight so many times what it is.
+    /// Returns the sum with each weight multiplied by `scale`.
     #[must_use]
     pub fn scaled(self, scale: f64) -> WeightSum {
         WeightSum { weight: self.weight * scale, squares: self.squares * scale * scale, ..self }
     }
 
-    /// How many events of equal weight would be as good: (Σw)²/Σw² (Kish 1965).
+    /// Returns the effective number of events, (Σw)²/Σw² (Kish 1965): the number of events of equal
+    /// weight with the same precision.
     pub fn effective(&self) -> f64 {
         if self.squares > 0.0 { self.weight * self.weight / self.squares } else { 0.0 }
     }
 }
 
 impl Sample {
-    /// `scores` and `gamma` (true = gamma) have one entry per event.
+    /// Sorts scores by class; `scores` and `gamma` (true = gamma) have one entry per event.
+    ///
+    /// # Errors
+    /// As [`Sample::weighted`].
     pub fn new<S: Copy + Into<f64>>(scores: &[S], gamma: &[bool]) -> Result<Sample> {
         Sample::weighted(scores, gamma, None)
     }
 
-    /// With a weight per event (finite, 0 or more), if events have any. Weights are divided
-    /// by their mean over the usable events of the class: the mixture of the classes stays
-    /// that of their numbers.
+    /// Sorts scores with a weight per event (finite, 0 or more), if events have any. Weights are
+    /// divided by their mean over the usable events of the class: the mixture of the classes
+    /// remains that of their numbers.
+    ///
+    /// # Errors
+    /// `Internal` if the lengths differ, `Input` if a weight is unusable.
     pub fn weighted<S: Copy + Into<f64>>(
         scores: &[S],
         gamma: &[bool],
@@ -108,7 +115,7 @@ impl Sample {
         Ok(sample)
     }
 
-    /// The score as it is kept; `None` where it is NaN, which is counted.
+    /// Returns the score as stored; `None` if it is NaN, which is counted.
     fn usable(&mut self, score: f64, gamma: bool) -> Option<f64> {
         if score.is_nan() {
             let excluded = &mut self.excluded;
@@ -116,16 +123,16 @@ impl Sample {
             return None;
         }
         self.infinite += u64::from(score.is_infinite());
-        // Adding 0 turns -0 into +0, which the total order would set apart.
-        Some(score.clamp(-LARGEST_SCORE, LARGEST_SCORE) + 0.0)
+        // Adding 0 turns -0 into +0, which the total order would separate.
+        Some(score.clamp(-MAX_SCORE, MAX_SCORE) + 0.0)
     }
 
-    /// Scores of the gammas, ascending.
+    /// Returns the scores of the gammas, ascending.
     pub fn gamma(&self) -> &[f64] {
         &self.gamma.score
     }
 
-    /// Scores of the hadrons, ascending.
+    /// Returns the scores of the hadrons, ascending.
     pub fn hadron(&self) -> &[f64] {
         &self.hadron.score
     }
@@ -141,18 +148,18 @@ impl Sample {
         }
     }
 
-    /// Weights in the order of the scores, of mean 1; `None` where all are 1.
+    /// Returns the weights in the order of the scores, with mean 1; `None` if all are 1.
     pub fn weights(&self, class: Class) -> Option<&[f64]> {
         let weight = &self.class(class).weight;
         (!weight.is_empty()).then_some(weight)
     }
 
-    /// What weights as given are multiplied by to have the mean 1.
+    /// Returns the factor from given weights to those of mean 1.
     pub fn scale(&self, class: Class) -> f64 {
         if self.weights(class).is_some() { self.class(class).scale } else { 1.0 }
     }
 
-    /// The events of a class from the `from`-th score on.
+    /// Returns the sum over the events of a class from index `from` on.
     pub fn from(&self, class: Class, from: usize) -> WeightSum {
         let scores = self.class(class);
         if scores.weight.is_empty() {
@@ -161,8 +168,8 @@ impl Sample {
         scores.above.get(from).copied().unwrap_or_default()
     }
 
-    /// Empirical quantile of a class, as [`super::thresholds::threshold::quantile`]: the smallest
-    /// score with at least a share `fraction` of the weight at or below it.
+    /// Returns the empirical quantile of a class, as [`super::thresholds::threshold::quantile`]:
+    /// the smallest score with at least a share `fraction` of the weight at or below it.
     pub fn quantile(&self, class: Class, fraction: f64) -> Option<f64> {
         let ClassScores { score, weight, .. } = self.class(class);
         if weight.is_empty() {
@@ -171,7 +178,7 @@ impl Sample {
         weighted_rank(weight.iter(), fraction).and_then(|rank| score.get(rank)).copied()
     }
 
-    /// The negative of the quantile of the negated scores.
+    /// Returns the negative of the quantile of the negated scores.
     pub fn mirrored_quantile(&self, class: Class, fraction: f64) -> Option<f64> {
         let ClassScores { score, weight, .. } = self.class(class);
         let rank = if weight.is_empty() {
@@ -182,34 +189,34 @@ impl Sample {
         score.len().checked_sub(rank? + 1).and_then(|i| score.get(i)).copied()
     }
 
-    /// Events with a usable score.
+    /// Returns the numbers of events with a usable score.
     pub fn counts(&self) -> ClassCounts {
         let count = |scores: &ClassScores| scores.score.len() as u64;
         ClassCounts { gamma: count(&self.gamma), hadron: count(&self.hadron) }
     }
 
-    /// Events whose score is NaN.
+    /// Returns the numbers of events whose score is NaN.
     pub fn excluded(&self) -> ClassCounts {
         self.excluded
     }
 
-    /// Events whose score is infinite (kept, at the end of the range).
+    /// Returns the number of events whose score is infinite (kept, at the end of the range).
     pub fn infinite(&self) -> u64 {
         self.infinite
     }
 }
 
 impl ClassScores {
-    /// Of (score, weight) in any order.
+    /// Sorts (score, weight) pairs.
     fn of(mut events: Vec<(f64, f64)>, weighted: bool) -> Result<ClassScores> {
-        // Weights of equal scores in one order too: sums must not depend on the ranks.
+        // Weights of equal scores are ordered too: sums must not depend on the ranks.
         events.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let score = events.iter().map(|event| event.0).collect();
         if !weighted {
             return Ok(ClassScores { score, ..ClassScores::default() });
         }
         if let Some((_, weight)) = events.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
-            return Err(Fault::new("a weight that cannot be used")
+            return Err(Fault::new("a weight is unusable")
                 .expected("finite numbers of 0 or more")
                 .found(weight)
                 .input());
@@ -227,8 +234,8 @@ impl ClassScores {
     }
 }
 
-/// Index of the first weight at which a share `fraction` of the sum is reached; the product
-/// is eased as in [`super::thresholds::threshold::quantile_rank`].
+/// Returns the index of the first weight at which a share `fraction` of the sum is reached; the
+/// product is relaxed as in [`super::thresholds::threshold::quantile_rank`].
 pub(super) fn weighted_rank<'a>(
     weights: impl Iterator<Item = &'a f64> + Clone,
     fraction: f64,
@@ -254,15 +261,15 @@ mod tests {
     fn nan_is_excluded_and_infinity_is_ordered() {
         let scores = [f32::NAN, 2.0, f32::NEG_INFINITY, f32::NAN, -0.0, f32::INFINITY];
         let sample = Sample::new(&scores, &[true, true, false, false, false, true]).unwrap();
-        assert_eq!(sample.gamma(), [2.0, LARGEST_SCORE]);
-        assert_eq!(sample.hadron(), [-LARGEST_SCORE, 0.0]);
+        assert_eq!(sample.gamma(), [2.0, MAX_SCORE]);
+        assert_eq!(sample.hadron(), [-MAX_SCORE, 0.0]);
         assert!(sample.hadron()[1].is_sign_positive());
         assert_eq!(sample.excluded(), ClassCounts { gamma: 1, hadron: 1 });
         assert_eq!(sample.infinite(), 2);
     }
 
     #[test]
-    fn a_weight_of_n_is_as_n_equal_events() {
+    fn weight_n_equals_n_events() {
         let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
         let count = 137;
         let draw = |i: u64, k: u64, below: f64| (stream.uniform(4 * i + k) * below) as u64;

@@ -1,9 +1,9 @@
-//! An evaluation in some twenty aligned lines for the terminal. Figures that do not
-//! exist are a dash; warnings come last, where they are seen.
+//! Formats an evaluation as about twenty aligned lines for the terminal. Missing values are a dash;
+//! warnings come last, where they are visible.
 
 use super::confusion::PositiveClass;
-use super::evaluation::auc_text;
 use super::measured::{Measured, compared, probability, significant};
+use super::roc::auc_text;
 use super::thresholds::bins::range_text;
 use super::{Auc, Class, ClassCounts, Evaluation, Selected, Separation};
 use std::fmt::{self, Display, Formatter};
@@ -21,7 +21,7 @@ impl Display for Evaluation {
         if let Some(other) = &self.baseline {
             let auc = or_dash(other.auc.as_ref().map(auc_text));
             let less = or_dash(other.difference.map(Measured::compared));
-            line(f, &format!("  {}", other.name), format!("{auc}; the model's is {less}"))?;
+            line(f, &format!("  {}", other.name), format!("{auc}; that of the model is {less}"))?;
         }
         self.cuts(f)?;
         let (value, rule) =
@@ -70,7 +70,7 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Where the posterior is a value, and where a bound.
+    /// Writes where the posterior is a value and where it is a bound.
     fn posterior(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(range) = &self.calibrated else { return Ok(()) };
         let Some(([low, high], [from, to])) = range.posterior.zip(range.scores) else {
@@ -92,7 +92,7 @@ impl Evaluation {
         Ok(())
     }
 
-    /// Standard cuts and the model at the same hadron survival.
+    /// Writes the standard cuts, and the model at the same hadron survival.
     fn cuts(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(cuts) = &self.baseline_cuts else { return Ok(()) };
         line(f, &cuts.name, &cuts.cuts)?;
@@ -103,7 +103,7 @@ impl Evaluation {
         };
         of("  gammas, hadrons of triggered; Q", &cuts.selected)?;
         if let Some(model) = &cuts.model {
-            of("  the model's at those hadrons", &model.selected)?;
+            of("  model at the same hadrons", &model.selected)?;
         }
         let difference = or_dash(cuts.difference.map(Measured::compared));
         line(f, "  Q of the model, paired", difference)
@@ -117,7 +117,7 @@ impl Evaluation {
             format!("{gamma}, {hadron}; {}", figure(of.quality))
         };
         for (i, bin) in at.bins.iter().enumerate() {
-            let note = if bin.global { " (that of all)" } else { "" };
+            let note = if bin.global { " (threshold of all)" } else { "" };
             let value = significant(bin.threshold, 5);
             let name = format!("  {}", range_text(&at.edges, i));
             line(f, &name, format!("{} at {value}{note}", describe(&bin.after_cuts)))?;
@@ -125,10 +125,10 @@ impl Evaluation {
         line(f, "  all bins together", describe(&at.all.after_cuts))
     }
 
-    /// What the area loses with the values of a feature exchanged, most first.
+    /// Writes the loss of area with the values of a feature permuted, the largest first.
     fn reliance(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(auc) = self.auc.filter(|_| !self.importance.is_empty()) else { return Ok(()) };
-        let note = "AUC with its values exchanged between events; not what it is worth";
+        let note = "AUC with its values permuted between events; not the value of the feature";
         line(f, "reliance of this model on", note)?;
         let mut features: Vec<_> = self.importance.iter().collect();
         features.sort_by(|a, b| a.auc_without.value.total_cmp(&b.auc_without.value));
@@ -143,7 +143,7 @@ impl Evaluation {
         Ok(())
     }
 
-    /// One line per threshold of the scan.
+    /// Writes one line per threshold of the scan.
     fn scanned(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Some(scan) = &self.scan else { return Ok(()) };
         let title = match &scan.observation {
@@ -167,7 +167,7 @@ impl Evaluation {
                 write!(f, "{on:>12}{off:>12}{sigma:>8}{reach:>10}")?;
             }
             let best = scan.best() == Some(i);
-            let notes = [(point.own, "the model's"), (best, "largest σ")];
+            let notes = [(point.own, "model"), (best, "largest σ")];
             let notes: Vec<&str> = notes.iter().filter(|(is, _)| *is).map(|(_, n)| *n).collect();
             writeln!(f, "{}{}", if notes.is_empty() { "" } else { "  " }, notes.join(", "))?;
         }
@@ -177,8 +177,8 @@ impl Evaluation {
     fn classes(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let c = &self.at_threshold.confusion;
         if self.at_bins.is_some() {
-            let note = "the threshold of all; `pass` of scores follows the bins";
-            line(f, "counts of classes below are by", note)?;
+            let note = "the threshold of all events; `pass` of scores uses the bins";
+            line(f, "class counts below use", note)?;
         }
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "true class", "→ gamma", "→ hadron")?;
         writeln!(f, "  {:NAME$}{:>10}{:>10}", "gamma", c.gamma_as_gamma, c.gamma_as_hadron)?;
@@ -208,7 +208,7 @@ fn positive(f: &mut Formatter<'_>, of: &PositiveClass) -> fmt::Result {
     writeln!(f, "  {name:NAME$}{:FIGURE$}{:FIGURE$}{f1}", figure(of.precision), figure(of.recall))
 }
 
-/// The area with its error, and what the error is of.
+/// Formats the area with its error, and the origin of the error.
 fn auc_with_basis(auc: &Auc) -> String {
     let basis = if auc.error.is_some() { AUC_ERROR } else { "" };
     format!("{}{basis}", auc_text(auc))
@@ -227,7 +227,7 @@ fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
-/// The first 12 characters of a hash.
+/// Returns the first 12 characters of a hash.
 fn short(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_left_out_are_told_by_class() {
+    fn excluded_rows_are_listed_by_class() {
         let file = |gamma, hadron| FileCounts {
             unusable: [("outside the cuts".to_owned(), gamma + hadron)].into(),
             left_out: [("outside the cuts".to_owned(), ClassCounts { gamma, hadron })].into(),

@@ -1,20 +1,20 @@
-//! Tails of the distributions that tests of significance need: normal, χ², Kolmogorov.
+//! Tails of distributions for tests of significance: normal, χ², Kolmogorov.
 
 use std::f64::consts::{PI, SQRT_2};
 
 /// A term that adds less than this to a sum ends it.
 const NEGLIGIBLE: f64 = 1e-17;
-/// Terms after which a series or fraction has long converged.
-const MOST_TERMS: u32 = 100_000;
+/// Number of terms after which every series or fraction has converged.
+const MAX_TERMS: u32 = 100_000;
 
-/// Share of the standard normal distribution below x.
+/// Returns the share of the standard normal distribution below x.
 pub fn normal_below(x: f64) -> f64 {
     0.5 * libm::erfc(-x / SQRT_2)
 }
 
-/// Share of χ² with so many degrees of freedom above x: Q(k/2, x/2), as a series below its
+/// Returns the share of χ² with `degrees` degrees of freedom above x: Q(k/2, x/2), as a series below its
 /// middle and as a continued fraction above (Abramowitz and Stegun 1964, 6.5.29 and 6.5.31).
-/// 1 without degrees of freedom.
+/// It is 1 without degrees of freedom.
 pub fn chi2_above(x: f64, degrees: u64) -> f64 {
     let (a, x) = (0.5 * degrees as f64, 0.5 * x);
     if degrees == 0 || x <= 0.0 {
@@ -26,7 +26,7 @@ pub fn chi2_above(x: f64, degrees: u64) -> f64 {
 
 fn lower_series(a: f64, x: f64) -> f64 {
     let (mut term, mut sum) = (1.0 / a, 1.0 / a);
-    for n in 1..MOST_TERMS {
+    for n in 1..MAX_TERMS {
         term *= x / (a + f64::from(n));
         sum += term;
         if term < NEGLIGIBLE * sum {
@@ -36,14 +36,14 @@ fn lower_series(a: f64, x: f64) -> f64 {
     sum
 }
 
-/// The fraction by the method of Lentz (1976).
+/// Evaluates the continued fraction by the method of Lentz (1976).
 fn upper_fraction(a: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let mut b = x + 1.0 - a;
     let mut c = 1.0 / TINY;
     let mut d = 1.0 / b;
     let mut value = d;
-    for n in 1..MOST_TERMS {
+    for n in 1..MAX_TERMS {
         let n = f64::from(n);
         let numerator = -n * (n - a);
         b += 2.0;
@@ -57,8 +57,8 @@ fn upper_fraction(a: f64, x: f64) -> f64 {
     value
 }
 
-/// The regularised incomplete beta function `I_x(a, b)`, a and b above 0: for whole numbers the
-/// probability that at least a of a + b − 1 events pass that pass with probability x each. By
+/// Returns the regularised incomplete beta function `I_x(a, b)`, a and b above 0. For whole numbers
+/// it is the probability that at least a of a + b − 1 events pass, each with probability x. Uses
 /// its continued fraction (Abramowitz and Stegun 1964, 26.5.8) on the side where it converges.
 pub fn beta_below(x: f64, a: f64, b: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
@@ -73,13 +73,13 @@ pub fn beta_below(x: f64, a: f64, b: f64) -> f64 {
     }
 }
 
-/// The fraction by the method of Lentz (1976).
+/// Evaluates the continued fraction by the method of Lentz (1976).
 fn beta_fraction(x: f64, a: f64, b: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let mut c = 1.0;
     let mut d = 1.0 / nonzero(1.0 - (a + b) * x / (a + 1.0), TINY);
     let mut value = d;
-    for m in 1..MOST_TERMS {
+    for m in 1..MAX_TERMS {
         let m = f64::from(m);
         let even = m * (b - m) * x / ((a + 2.0 * m - 1.0) * (a + 2.0 * m));
         let odd = -(a + m) * (a + b + m) * x / ((a + 2.0 * m) * (a + 2.0 * m + 1.0));
@@ -100,7 +100,7 @@ fn nonzero(x: f64, tiny: f64) -> f64 {
     if x.abs() < tiny { tiny } else { x }
 }
 
-/// Share of Kolmogorov's distribution above x (Kolmogorov 1933; for small x the form of
+/// Returns the share of Kolmogorov's distribution above x (Kolmogorov 1933; for small x the form of
 /// Feller 1948, which converges there).
 pub fn kolmogorov_above(x: f64) -> f64 {
     if x <= 0.0 {
@@ -121,8 +121,8 @@ pub fn kolmogorov_above(x: f64) -> f64 {
     (1..=20).map(term).sum::<f64>().clamp(0.0, 1.0)
 }
 
-/// p-value of a Kolmogorov–Smirnov distance with so many effective events, n for one sample
-/// and nm/(n + m) for two, in the approximation of Stephens (1970).
+/// Returns the p-value of a Kolmogorov–Smirnov distance with this many effective events, n for one
+/// sample and nm/(n + m) for two, in the approximation of Stephens (1970).
 pub fn distance_p_value(distance: f64, events: f64) -> f64 {
     let root = libm::sqrt(events.max(0.0));
     kolmogorov_above((root + 0.12 + 0.11 / root.max(1e-9)) * distance)
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn p_values_of_distances_are_near_the_exact_ones() {
+    fn distance_p_values_are_near_the_exact_ones() {
         for line in lines("ks") {
             let [distance, events, exact] = line[..] else { panic!("{line:?}") };
             let p = distance_p_value(distance, events);

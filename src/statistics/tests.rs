@@ -1,8 +1,8 @@
-//! Figures of other programs to compare with; the script beside the table makes it.
+//! Reads reference values of other programs; the script next to the table writes them.
 
 const TABLE: &str = include_str!("../../tests/independent/counts_reference.txt");
 
-/// The numbers of all lines that begin with `name`.
+/// Returns the numbers of all lines that begin with `name`.
 pub fn lines(name: &str) -> Vec<Vec<f64>> {
     let rest = |line: &'static str| line.strip_prefix(name)?.strip_prefix(' ');
     let numbers = |rest: &str| rest.split(' ').map(|x| x.parse().unwrap()).collect();

@@ -1,7 +1,7 @@
-//! Faults for tests: the Nth operation of this thread on the disk fails, or is its last.
+//! Injects faults for tests: the Nth disk operation of this thread fails, or is its last.
 //!
-//! Compiled for the tests of this crate only. The same faults in the HDF5 library's own
-//! writes, and in whole processes, are the business of `tests/faults.c`.
+//! Compiled only for the tests of this crate. `tests/faults.c` injects the same faults into the
+//! writes of the HDF5 library, and into whole processes.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -10,11 +10,11 @@ use std::io::{self, ErrorKind};
 pub enum FaultKind {
     /// One operation fails with an I/O error.
     InputOutput,
-    /// From the Nth on nothing can grow any more.
+    /// From the Nth operation on, nothing can grow.
     Full,
-    /// The same, and the Nth writes half of its bytes.
+    /// The same, and the Nth operation writes half of its bytes.
     Short,
-    /// The Nth and all later operations are never done, and a write is torn.
+    /// The Nth and all later operations do not happen, and a write is torn.
     Death,
 }
 
@@ -23,7 +23,7 @@ pub const KINDS: [FaultKind; 4] =
 
 #[derive(Debug, Clone, Copy)]
 struct FaultPlan {
-    /// Operations that still succeed.
+    /// Number of operations that still succeed.
     left: u64,
     kind: FaultKind,
     struck: bool,
@@ -33,15 +33,15 @@ thread_local! {
     static PLAN: Cell<Option<FaultPlan>> = const { Cell::new(None) };
 }
 
-/// What becomes of an operation.
+/// Outcome of an operation.
 pub enum FaultOutcome {
     Done,
     Failed(io::Error),
-    /// Half of the bytes are written, then it fails.
+    /// Half of the bytes are written before the failure.
     Torn(io::Error),
 }
 
-/// Runs `action` with its operation `n` (from 0) struck; whether it came to that.
+/// Runs `action` with a fault at its operation `n` (from 0); returns also whether it was reached.
 pub fn with_fault<T>(n: u64, kind: FaultKind, action: impl FnOnce() -> T) -> (T, bool) {
     PLAN.set(Some(FaultPlan { left: n, kind, struck: false }));
     let outcome = action();
@@ -49,14 +49,14 @@ pub fn with_fault<T>(n: u64, kind: FaultKind, action: impl FnOnce() -> T) -> (T,
     (outcome, struck)
 }
 
-/// A folder in memory where there is such a file system: thousands of syncs take time.
+/// Returns a folder in memory, if there is such a file system: thousands of syncs take time.
 pub fn memory_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap_or_else(|e| panic!("no temporary folder: {e}"))
 }
 
-/// To be asked before every operation; `grows` if it needs space.
+/// Returns the outcome of the next operation; `grows` if it needs space.
 pub fn next_outcome(grows: bool) -> FaultOutcome {
     let Some(mut plan) = PLAN.get() else { return FaultOutcome::Done };
     let first = plan.left == 0 && !plan.struck;

@@ -1,7 +1,7 @@
 //! Locks an output for one job at a time.
 //!
-//! The lock is an advisory one (`flock`) on a hidden file next to the outputs. The kernel
-//! releases it when its holder ends, also by SIGKILL. What file systems guarantee:
+//! The lock is an advisory one (`flock`) on a hidden file next to the outputs. The kernel releases
+//! it when its holder ends, also by SIGKILL. Guarantees of file systems:
 //!
 //! - local disks: exclusion on one host;
 //! - NFS: exclusion between hosts, by a lock of the server, which forgets a dead host after its
@@ -9,11 +9,12 @@
 //! - Lustre: exclusion between hosts if mounted with `flock`, on one host with `localflock`;
 //!   without either there are no locks.
 //!
-//! Where there are no locks the file itself excludes: it is created by the holder alone, and a
-//! job that finds it refuses to run unless its owner was a process of this host that has ended.
-//! Parts of outputs also have names of their process (`storage`), so that two jobs that a file
-//! system does not keep apart cannot write into one file.
+//! On a file system without locks the existence of the file excludes others: the holder creates it,
+//! and a job that finds it refuses to run unless its owner was a process of this host that has
+//! ended. Unfinished outputs also carry the name of their process (`storage`), so that two jobs
+//! that a file system does not exclude cannot write to one file.
 
+use super::operations::parent_of;
 use crate::comm::{host, job_number};
 use crate::error::{Error, Fault, Result};
 use crate::storage::{self, ProcessTag};
@@ -25,18 +26,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The lock file of a folder.
+/// Name of the lock file of a folder.
 pub const NAME: &str = ".lock";
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often a folder that vanishes is created again.
-const MOST_RESTORED: usize = 100;
-/// Longest record read [bytes].
-const LONGEST_RECORD: u64 = 4096;
+/// Limit of attempts to create a folder again that disappears.
+const MAX_RESTORED: usize = 100;
+/// Size limit of a record [bytes].
+const MAX_RECORD_BYTES: u64 = 4096;
 
-/// A locked output; unlocked when dropped.
+/// A locked output; it is unlocked when dropped.
 #[derive(Debug)]
 pub struct OutputLock {
-    held: Vec<Held>,
+    held: Vec<HeldFile>,
     folder: PathBuf,
     /// The outermost folder that was created for the lock file.
     created: Option<PathBuf>,
@@ -44,7 +45,7 @@ pub struct OutputLock {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldFile {
     file: File,
     path: PathBuf,
     mode: LockMode,
@@ -59,7 +60,7 @@ enum LockMode {
     ByExistence,
 }
 
-/// Who holds a lock, as its file says.
+/// Holder of a lock, as recorded in its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Holder {
     host: String,
@@ -71,7 +72,7 @@ struct Holder {
     since: u64,
 }
 
-/// Why a lock could not be taken at once.
+/// Reasons why a lock could not be taken at once.
 enum Busy {
     Held(Option<Holder>),
     /// The holder has just removed its file.
@@ -82,8 +83,8 @@ impl OutputLock {
     /// Locks a folder, which is created if needed.
     ///
     /// Returns `None` if the folder cannot be written to: then nothing else can write to it
-    /// either, and the command reports the reason where it writes.
-    ///
+    /// Returns `None` if the folder cannot be written to: then nothing else can write to it either,
+    /// and the command reports the reason when it writes.
     /// # Errors
     /// `Stopped` (exit code 75) if another job still holds the lock after `timeout`.
     pub fn folder(folder: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
@@ -109,10 +110,10 @@ impl OutputLock {
     /// # Errors
     /// As [`OutputLock::folder`].
     pub fn file(target: &Path, timeout: Duration) -> Result<Option<OutputLock>> {
-        let name = target.file_name().unwrap_or_default();
+        let Some(name) = target.file_name() else { return Ok(None) };
         let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
         let own = format!(".{}{NAME}", &hash[..16]);
-        OutputLock::take(&storage::parent_of(target), &[(own.into(), LockMode::Exclusive)], timeout)
+        OutputLock::take(&parent_of(target), &[(own.into(), LockMode::Exclusive)], timeout)
     }
 
     fn take(
@@ -143,7 +144,7 @@ impl OutputLock {
                     Ok(Err(Busy::Held(_))) => std::thread::sleep(PAUSE.min(timeout)),
                     Ok(Err(Busy::Gone)) => {}
                     Err(error)
-                        if error.kind() == ErrorKind::NotFound && restored < MOST_RESTORED =>
+                        if error.kind() == ErrorKind::NotFound && restored < MAX_RESTORED =>
                     {
                         restored += 1;
                         lock.restore_folder()?;
@@ -159,8 +160,8 @@ impl OutputLock {
         Ok(Some(lock))
     }
 
-    /// Creates the folder again: a job that has failed removes the folder that it had created,
-    /// also while another one waits there.
+    /// Creates the folder again: a job that has failed removes the folder that it had created, even
+    /// while another one waits there.
     fn restore_folder(&mut self) -> Result<()> {
         if let Some(missing) = storage::outermost_missing(&self.folder) {
             self.created = Some(missing);
@@ -168,7 +169,7 @@ impl OutputLock {
         storage::create_folder(&self.folder)
     }
 
-    /// Leaves the lock files behind, unlocked: they then mark what the folder is for.
+    /// Keeps the lock files, unlocked: they then mark the purpose of the folder.
     #[must_use]
     pub fn leaving_files(mut self) -> OutputLock {
         self.leaves_files = true;
@@ -193,7 +194,7 @@ impl Drop for OutputLock {
     }
 }
 
-fn try_lock(path: &Path, mode: LockMode) -> std::io::Result<std::result::Result<Held, Busy>> {
+fn try_lock(path: &Path, mode: LockMode) -> std::io::Result<std::result::Result<HeldFile, Busy>> {
     let mut file =
         OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
     let outcome = match mode {
@@ -213,11 +214,11 @@ fn try_lock(path: &Path, mode: LockMode) -> std::io::Result<std::result::Result<
     if mode == LockMode::Exclusive {
         write_holder(&mut file);
     }
-    Ok(Ok(Held { file, path: path.to_path_buf(), mode }))
+    Ok(Ok(HeldFile { file, path: path.to_path_buf(), mode }))
 }
 
-/// Takes the lock where the file system has none.
-fn lock_by_existence(path: &Path) -> std::io::Result<std::result::Result<Held, Busy>> {
+/// Takes the lock on a file system without locks.
+fn lock_by_existence(path: &Path) -> std::io::Result<std::result::Result<HeldFile, Busy>> {
     let mut found = OpenOptions::new().read(true).open(path)?;
     let holder = read_holder(&mut found);
     // An empty file is the one that `try_lock` has just created.
@@ -231,11 +232,11 @@ fn lock_by_existence(path: &Path) -> std::io::Result<std::result::Result<Held, B
         Ok(mut file) => {
             write_holder(&mut file);
             log::warn!(
-                "{}: this file system has no locks; two jobs on different hosts are kept apart \
-                 by this file alone",
+                "{}: this file system has no locks; only this file excludes two jobs on different \
+                 hosts",
                 path.display()
             );
-            Ok(Ok(Held { file, path: path.to_path_buf(), mode: LockMode::ByExistence }))
+            Ok(Ok(HeldFile { file, path: path.to_path_buf(), mode: LockMode::ByExistence }))
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Err(Busy::Held(None))),
         Err(error) => Err(error),
@@ -251,25 +252,26 @@ fn is_read_only(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
-/// Writes who holds the lock. The record only serves messages: a disk that fails or is full must
-/// not keep a lock from being taken.
+/// Records the holder of the lock. The record only serves messages: a disk that fails or is full
+/// must not prevent locking.
 fn write_holder(file: &mut File) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let Ok(tag) = ProcessTag::own() else { return };
     let holder = Holder {
         host: host(),
         process: std::process::id(),
-        tag: ProcessTag::own().to_string(),
+        tag: tag.to_string(),
         job: job_number(),
         since,
     };
-    let text = serde_json::to_string(&holder).unwrap_or_default();
+    let Ok(text) = serde_json::to_string(&holder) else { return };
     let rewound = file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0)));
     let _ = rewound.and_then(|_| file.write_all(text.as_bytes()));
 }
 
 fn read_holder(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
-    file.take(LONGEST_RECORD).read_to_string(&mut text).ok()?;
+    file.take(MAX_RECORD_BYTES).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
 }
 
@@ -328,7 +330,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
         drop(first);
-        assert!(!folder.path().join("deep").exists(), "nothing is left behind");
+        assert!(!folder.path().join("deep").exists(), "no file remains");
         OutputLock::folder(&out, SHORT).unwrap().unwrap();
     }
 
@@ -358,12 +360,12 @@ mod tests {
             drop(lock);
         });
         std::thread::sleep(SHORT);
-        // What a job that fails does, in the order that leaves no folder to the other one.
+        // The same as a failing job, in the order that leaves no folder to the other job.
         std::fs::remove_dir_all(parent.path().join("deep")).unwrap();
         drop(first);
         received.recv_timeout(Duration::from_secs(20)).unwrap();
         waiting.join().unwrap();
-        assert!(!parent.path().join("deep").exists(), "nothing is left behind");
+        assert!(!parent.path().join("deep").exists(), "no file remains");
     }
 
     #[test]
@@ -393,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn lock_file_of_a_dead_process_excludes_nobody() {
+    fn lock_file_of_a_dead_process_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(NAME), "{\"host\": \"gone\"").unwrap();
         OutputLock::folder(folder.path(), SHORT).unwrap().unwrap();

@@ -1,9 +1,9 @@
-"""Writes small tables with the real tools of each dialect, and what stands in them.
+"""Writes small tables with the tools of each dialect, and their expected contents.
 
     python -m venv /tmp/tables && /tmp/tables/bin/pip install h5py tables pandas ctapipe
     /tmp/tables/bin/python tests/data/make_tables.py tests/data
 
-The showers are made up. expected.json holds the quantities in canonical units, computed
+The showers are generated. expected.json contains the quantities in canonical units, computed
 here with NumPy from the same showers.
 """
 
@@ -38,7 +38,7 @@ expected = {"versions": versions, "files": {}}
 
 
 def showers():
-    """Made-up images: centroid, axis and source in degrees."""
+    """Returns generated images: centroid, axis and source in degrees."""
     s = {}
     s["size"] = np.exp(random.normal(6.0, 1.0, ROWS))
     s["length"] = random.uniform(0.15, 0.6, ROWS)
@@ -165,7 +165,7 @@ def others(s, i):
 
 parts = [with_source(showers(), 0.0, 0.0) for _ in range(2)]
 with HDF5TableWriter(folder / "ctapipe.h5", mode="w", add_prefix=True) as writer:
-    # Coarse on purpose: what is read must be what ctapipe itself reads back.
+    # Coarse on purpose: the values read must be those that ctapipe itself reads back.
     transform = FixedPointColumnTransform(scale=1000, offset=0, source_dtype="f4", target_dtype="i2")
     for telescope, s in zip([1, 2], parts):
         place = f"dl1/event/telescope/parameters/tel_{telescope:03d}"
@@ -335,7 +335,7 @@ expected["files"]["taiga-mc-newer.csv"]["keys"] = keys
 
 (folder / "expected.json").write_text(json.dumps(expected) + "\n")
 
-# --- what is refused --------------------------------------------------------------------
+# --- refused files ----------------------------------------------------------------------
 with tables.open_file(folder / "blosc2.h5", "w") as file:
     filters = tables.Filters(complevel=5, complib="blosc2")
     table = file.create_table("/", "hillas", stored.dtype, filters=filters)

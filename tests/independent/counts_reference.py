@@ -1,5 +1,5 @@
-"""Makes counts_reference.txt: significance and upper limits of ON and OFF counts by
-gammapy, and tails of distributions by scipy. The tests of src/statistics compare with it.
+"""Writes counts_reference.txt: significance and upper limits of ON and OFF counts by gammapy, and
+tails of distributions by scipy. The tests of src/statistics compare with these values.
 
     pip install gammapy==2.1 "regions<0.11" scipy
     python counts_reference.py > counts_reference.txt

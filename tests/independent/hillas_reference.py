@@ -1,13 +1,13 @@
-"""Makes tests/independent/hillas_reference.txt: what ctapipe finds in simulated images.
+"""Writes tests/independent/hillas_reference.txt: results of ctapipe for simulated images.
 
     taiga-flow simulate --level images -o gamma.h5 --class gamma --events 60 --seed 7
     taiga-flow simulate --level images -o hadron.h5 --class hadron --events 60 --seed 7
     python hillas_reference.py gamma.h5 hadron.h5 > hillas_reference.txt
 
-Per image a line: the sum of all charges (to notice other images), then of the image
-cleaned by `tailcuts_clean` at 14 and 7 p.e. the pixels, and `hillas_parameters` of these:
-size, x, y, length, width [deg], psi [deg], skewness, kurtosis. Needs ctapipe and h5py
-(made with ctapipe 0.28.0). Positions are angles: cm / 475 cm in rad, as deg.
+Each image has one line: the sum of all charges (to detect other images), the pixels kept by
+`tailcuts_clean` at 14 and 7 p.e., and their `hillas_parameters`: size, x, y, length, width [deg],
+psi [deg], skewness, kurtosis. Needs ctapipe and h5py (made with ctapipe 0.28.0). Positions are
+angles: cm / 475 cm in rad, as deg.
 """
 
 import sys

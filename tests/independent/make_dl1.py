@@ -1,4 +1,4 @@
-"""Writes a small DL1 file with ctapipe's own writer, for tests of reading such files.
+"""Writes a small DL1 file with ctapipe's own writer, for tests of the DL1 reader.
 
     python make_dl1.py FILE [--fixed-point]
 
@@ -31,7 +31,7 @@ from ctapipe.io.toymodel import ToyEventSource
 
 
 class Source(ToyEventSource):
-    """ctapipe's toy source, with an observation block as its writer wants one."""
+    """Toy source of ctapipe, with the observation block that its writer requires."""
 
     is_simulation = False
 
@@ -41,7 +41,7 @@ class Source(ToyEventSource):
 
 
 def camera(name, rings, pitch_m):
-    """A hexagonal camera of so many rings around its middle."""
+    """Returns a hexagonal camera with so many rings around its centre."""
     places = [
         (a + b / 2, b * np.sqrt(3) / 2)
         for a in range(-rings, rings + 1)

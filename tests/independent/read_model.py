@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Recomputes log p of a taiga-flow model with numpy and safetensors alone.
+"""Recomputes log p of a taiga-flow model with only numpy and safetensors.
 
     read_model.py MODEL.safetensors EVENTS.h5 SCORES.h5
 
-Everything comes from the model file and the raw columns; nothing of taiga-flow is
-used, so this is also the shortest description of the format. It is computed in f64 and
-compared with the scores: |difference| <= max(1e-5 * max(1, |log p|), 3 * error), where
-error is that of the same computation in f32 (strongly curved networks amplify any
-rounding). Exit code 0 if all rows agree, 1 if not.
+The script uses only the model file and the raw columns, and no code of taiga-flow. It is therefore
+also the shortest description of the format. log p is computed in f64 and compared with the scores:
+|difference| <= max(1e-5 * max(1, |log p|), 3 * error), where error is that of the same computation
+in f32 (strongly curved networks amplify any rounding). Exit code 0 if all rows agree, 1 if not.
 """
 
 import json
@@ -30,7 +29,7 @@ def coordinate(feature, x):
     offset = feature.get("offset", 0.0)
     return {
         "none": lambda: x,
-        "signed": lambda: x,  # both signs are drawn in training; as it stands elsewhere
+        "signed": lambda: x,  # training draws both signs; otherwise unchanged
         "log10": lambda: np.log10(x),
         "ln": lambda: np.log(x + offset),
         "logit": lambda: np.log(x / (1 - x)),
@@ -38,7 +37,7 @@ def coordinate(feature, x):
 
 
 def scaled(card, events):
-    """(rows, features), not finite where a row has no likelihood."""
+    """Returns (rows, features); values are not finite in rows without a likelihood."""
     columns = []
     for feature in card["features"]:
         x = events[feature["name"]][:].astype(np.float64)
@@ -57,7 +56,7 @@ def network(weights, name, x):
 
 
 def log_density(card, weights, x):
-    """log p of scaled events, in the precision of x, as a density of the coordinates."""
+    """Returns log p of scaled events in the precision of x, as a density of the coordinates."""
     (name, flow), = card["flows"].items()
     clamp = x.dtype.type(flow["spec"]["scale_clamp"])
     log_det = np.zeros(len(x), x.dtype)
@@ -96,9 +95,9 @@ def main(model, events, scores):
     }
     print(f"{usable.sum()} of {len(x)} rows, largest difference {difference.max():.2e}, "
           f"largest relative to its bar {(difference / bar).max():.2f}")
-    for what, equal in agree.items():
+    for name, equal in agree.items():
         if not equal:
-            print(f"disagree: {what}")
+            print(f"disagree: {name}")
     return 0 if all(agree.values()) else 1
 
 

@@ -36,9 +36,51 @@ impl Case {
     pub fn train(&self, output: &Path, more: &[&str]) -> Vec<OsString> {
         let mut all =
             Vec::from(super::arguments!["train", "-c", &self.configuration, "-o", output]);
-        all.extend(super::arguments!["--threads", "1"]);
+        if !more.contains(&"--threads") {
+            all.extend(super::arguments!["--threads", "1"]);
+        }
         all.extend(more.iter().map(OsString::from));
         all
+    }
+}
+
+/// Toy events of both classes.
+pub struct TwoClasses {
+    pub folder: tempfile::TempDir,
+    /// Files of gammas and of hadrons.
+    pub events: [PathBuf; 2],
+}
+
+impl TwoClasses {
+    /// Simulates so many events of each class.
+    pub fn new(events: u64) -> TwoClasses {
+        let folder = folder();
+        let make =
+            |name: &str, class, seed| simulated(folder.path().join(name), class, events, seed);
+        let events =
+            [make("gamma.h5", Class::Gamma, seed()), make("hadron.h5", Class::Hadron, seed() + 1)];
+        TwoClasses { folder, events }
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes the configuration `NAME.toml`: section `[data]`, then `more`.
+    pub fn write_configuration(&self, name: &str, data: &str, more: &str) -> PathBuf {
+        let path = self.at(&format!("{name}.toml"));
+        let [gamma, hadron] = self.events.each_ref().map(|p| p.display().to_string());
+        let text = format!("[data]\ngamma = [{gamma:?}]\nhadron = [{hadron:?}]\n{data}\n{more}");
+        std::fs::write(&path, text).expect("a configuration");
+        path
+    }
+
+    /// Trains to the run folder `name` on ranks that are threads, and returns the model file.
+    pub fn train(&self, configuration: &Path, set: &[&str], name: &str, ranks: usize) -> PathBuf {
+        let output = self.at(name);
+        let set: Vec<String> = set.iter().map(|s| (*s).to_string()).collect();
+        train_on_threads(&training(configuration, &set, &output), ranks);
+        output.join("model.safetensors")
     }
 }
 

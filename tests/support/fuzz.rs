@@ -3,8 +3,10 @@
 //!
 //! It has no coverage feedback and needs no tool to be installed.
 
+use super::failures::keep_failure;
 use super::inject::{is_soak, print_line};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -58,14 +60,15 @@ pub fn fuzz(target: &str, seed: u64, corpus: &[Vec<u8>], mut feed: impl FnMut(&[
         LARGEST.set(0);
         let started = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| feed(&input)));
-        let place = || {
-            format!("{target}, seed {seed}, input {inputs}: {:?}", String::from_utf8_lossy(&input))
-        };
-        assert!(outcome.is_ok(), "panicked: {}", place());
-        longest = longest.max(started.elapsed());
-        largest = largest.max(LARGEST.get());
-        assert!(longest < LONGEST, "{longest:?}: {}", place());
-        assert!(largest < LARGEST_ALLOCATION, "{largest} bytes at once: {}", place());
+        let (took, allocated) = (started.elapsed(), LARGEST.get());
+        if let Some(reason) = reason_of_failure(outcome.err().as_deref(), took, allocated) {
+            let context = format!("{target}, seed {seed}, input {inputs}: {reason}");
+            let name = format!("{}-{seed}-{inputs}", target.replace(' ', "-"));
+            let kept = keep_failure(&name, &input, &context);
+            print_line(&kept);
+            panic!("{kept}: {:?}", String::from_utf8_lossy(&input));
+        }
+        (longest, largest) = (longest.max(took), largest.max(allocated));
         inputs += 1;
     }
     print_line(&format!(
@@ -73,6 +76,24 @@ pub fn fuzz(target: &str, seed: u64, corpus: &[Vec<u8>], mut feed: impl FnMut(&[
         longest.as_millis(),
         largest / 1000
     ));
+}
+
+/// Returns the reason if an input has failed: a panic, a long time, or a large allocation.
+fn reason_of_failure(
+    panic: Option<&(dyn Any + Send)>,
+    took: Duration,
+    allocated: usize,
+) -> Option<String> {
+    if let Some(panic) = panic {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        return Some(format!("panic: {}", text.unwrap_or("without a text")));
+    }
+    if took >= LONGEST {
+        return Some(format!("took {took:?}, at most {LONGEST:?} allowed"));
+    }
+    (allocated >= LARGEST_ALLOCATION)
+        .then(|| format!("{allocated} bytes at once, at most {LARGEST_ALLOCATION} allowed"))
 }
 
 /// Returns a valid input with one to six changes.

@@ -3,6 +3,7 @@
 
 mod case;
 mod events;
+mod failures;
 mod fuzz;
 mod inject;
 pub mod nights;
@@ -12,9 +13,11 @@ mod slurm;
 pub mod writers;
 
 pub use case::{
-    Case, EVERY_STEP, LONG, has_extension, ledger, result, text, train_on_threads, training,
+    Case, EVERY_STEP, LONG, TwoClasses, has_extension, ledger, result, text, train_on_threads,
+    training,
 };
 pub use events::{Defect, Events, write_with_defect};
+pub use failures::keep_failure;
 pub use fuzz::fuzz;
 pub use inject::{
     FAULT_KINDS, is_soak, newest_checkpoint, print_line, rank_processes, ranks_with_clock_skew,

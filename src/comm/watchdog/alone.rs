@@ -1,7 +1,7 @@
-//! Ends a process without other ranks that makes no progress: nobody else watches it.
+//! Ends a process without other ranks when it makes no progress, since no other rank monitors it.
 
-use super::{SILENT_SHARE, WatchState, pause_of};
-use crate::comm::ReadingOf;
+use super::findings::advice;
+use super::state::{ReadingOf, SILENT_SHARE, WatchState, pause_of};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Starts a thread that ends this process with exit code 5 after half of the deadline without
-/// progress. The time that the process itself was stopped does not count.
+/// progress. Time during which the process itself was stopped does not count.
 pub(super) fn start(
     shared: Arc<WatchState>,
     deadline: Duration,
@@ -46,7 +46,7 @@ fn stuck(idle: Duration, file: Option<&str>) -> Error {
         Some(file) => format!("{found} while reading {file}"),
         None => found,
     });
-    fault.advice(super::advice(file.is_some())).environment()
+    fault.advice(advice(file.is_some())).environment()
 }
 
 #[cfg(test)]

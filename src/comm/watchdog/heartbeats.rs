@@ -1,10 +1,10 @@
-//! Signs of life: one small file per rank in a folder that all ranks see.
+//! Heartbeats: one small file per rank in a folder that all ranks see.
 //!
-//! A rank's monitor writes its file some times within a deadline; the others read it. That
-//! needs no message from a rank that cannot speak any more, no port and no extra memory of
-//! MPI, works wherever the output folder is shared, and costs nothing per step. These
-//! files are no outputs: they are not synced, mean nothing after the job, and are
-//! overwritten or removed by the next one.
+//! The monitor of a rank writes its file several times within a deadline; the other ranks read it.
+//! This needs no message from a rank that has failed, no port and no extra memory of MPI. It works
+//! wherever the output folder is shared, and costs nothing per step. The files are not outputs:
+//! they are not synced, have no meaning after the job, and are overwritten or removed by the next
+//! one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,14 +15,14 @@ pub const FOLDER: &str = ".ranks";
 /// Every file has this length, so that a reader never finds it cut short.
 const RECORD_BYTES: usize = 256;
 
-/// What a rank's main thread does.
+/// State of the main thread of a rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
     /// Work between collectives.
     Working,
-    /// It waits in a collective: [`Collective`].
+    /// Waiting in a collective.
     Waiting(Collective),
-    /// It has left in order and will come to no more collectives.
+    /// Finished in order; the rank will call no more collectives.
     Left,
 }
 
@@ -79,15 +79,15 @@ impl Work {
     }
 }
 
-/// A rank's state, as its file tells it.
+/// State of a rank, as written in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Records written so far.
+    /// Number of records written.
     pub beat: u64,
-    /// Collectives entered so far.
+    /// Number of collectives entered.
     pub entered: u64,
     pub activity: Activity,
-    /// Signs of progress so far.
+    /// Number of progress reports.
     pub ticks: u64,
     pub work: Work,
     /// Step, row or file of the work.
@@ -97,9 +97,9 @@ pub struct Record {
 }
 
 impl Record {
-    /// `job`: files of an earlier job mean nothing.
+    /// Formats the record; `job` distinguishes files of earlier jobs.
     fn to_line(&self, job: u64) -> String {
-        let doing = match self.activity {
+        let activity = match self.activity {
             Activity::Working => "working",
             Activity::Waiting(call) => call.name(),
             Activity::Left => "left",
@@ -107,22 +107,22 @@ impl Record {
         let Record { beat, entered, ticks, at, process, host, .. } = self;
         let work = WORKS[self.work as usize].1;
         let host: String = host.chars().take(64).collect();
-        format!("{job:016x} {beat} {entered} {doing} {ticks} {work} {at} {process} {host} .\n")
+        format!("{job:016x} {beat} {entered} {activity} {ticks} {work} {at} {process} {host} .\n")
     }
 
-    /// `None` for what is torn, of another job, or no record at all.
+    /// Returns `None` for a line that is torn, belongs to a different job, or is not a record.
     fn from_line(line: &str, job: u64) -> Option<Record> {
         let (of, record) = Record::parse(line)?;
         (of == job).then_some(record)
     }
 
-    /// A record and its job.
+    /// Returns a record and its job.
     fn parse(line: &str) -> Option<(u64, Record)> {
         let mut words = line.split_ascii_whitespace();
         let mut next = || words.next();
         let job = u64::from_str_radix(next()?, 16).ok()?;
         let (beat, entered) = (next()?.parse().ok()?, next()?.parse().ok()?);
-        let doing = match next()? {
+        let activity = match next()? {
             "working" => Activity::Working,
             "left" => Activity::Left,
             call => Activity::Waiting(CALLS.iter().find(|(_, name)| *name == call)?.0),
@@ -132,11 +132,11 @@ impl Record {
         let work = WORKS.iter().find(|(_, name)| *name == work)?.0;
         let (at, process) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let host = next()?.to_string();
-        let record = Record { beat, entered, activity: doing, ticks, work, at, process, host };
+        let record = Record { beat, entered, activity: activity, ticks, work, at, process, host };
         (next()? == ".").then_some((job, record))
     }
 
-    /// Where it was last: "in step 17 of training".
+    /// Returns the last position, such as "in step 17" of training.
     pub fn place(&self) -> String {
         match self.work {
             Work::Start => "at the start".to_string(),
@@ -150,7 +150,7 @@ impl Record {
     }
 }
 
-/// The folder of the ranks' files.
+/// The folder with the files of the ranks.
 #[derive(Debug, Clone)]
 pub struct Heartbeats {
     folder: PathBuf,
@@ -162,7 +162,7 @@ impl Heartbeats {
         Heartbeats { folder: output.join(FOLDER), job }
     }
 
-    /// Makes the folder, without what an earlier job left in it.
+    /// Creates the folder, or empties that of an earlier job.
     pub fn clear(output: &Path) -> io::Result<()> {
         let folder = output.join(FOLDER);
         match fs::remove_dir_all(&folder) {
@@ -172,17 +172,17 @@ impl Heartbeats {
         fs::create_dir(&folder)
     }
 
-    /// Whether somebody has taken the folder away.
+    /// Returns whether the folder has been removed.
     pub fn are_gone(&self) -> bool {
         !self.folder.exists()
     }
 
-    /// Removes the folder with all in it.
+    /// Removes the folder with its content.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.folder)
     }
 
-    /// Opened and closed each time: on NFS that is what brings a change to other nodes.
+    /// Opens and closes the file each time: on NFS this makes a change visible to other nodes.
     pub fn post(&self, rank: usize, record: &Record) -> io::Result<()> {
         let mut line = record.to_line(self.job).into_bytes();
         line.resize(RECORD_BYTES, b' ');
@@ -190,7 +190,7 @@ impl Heartbeats {
         OpenOptions::new().create(true).write(true).truncate(false).open(path)?.write_all(&line)
     }
 
-    /// The last whole record of a rank in this job.
+    /// Returns the last complete record of a rank in this job.
     pub fn read(&self, rank: usize) -> Option<Record> {
         let mut text = String::new();
         let file = File::open(self.path(rank)).ok()?;
@@ -203,43 +203,45 @@ impl Heartbeats {
     }
 }
 
-/// What a rank of a running job last said of itself, for somebody outside of it.
+/// The last heartbeat of a rank, as seen from outside of the job.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct RankSign {
+pub struct RankStatus {
     pub rank: usize,
     pub host: String,
     pub process: u32,
-    /// Where it was: "in step 17".
+    /// Last position: "in step 17".
     pub place: String,
-    /// Optimiser steps taken, where it is training.
+    /// Optimiser steps taken, during training.
     pub step: Option<u64>,
-    /// Seconds since, by this machine's clock.
+    /// Age of the heartbeat by the clock of this machine [s].
     pub age_s: Option<f64>,
 }
 
-/// The signs of life in an output folder, of whatever job, by rank.
-pub fn signs_of_life(output: &Path) -> Vec<RankSign> {
-    let sign = |entry: fs::DirEntry| {
-        let rank = entry.file_name().to_str()?.strip_prefix("rank-")?.parse().ok()?;
-        let mut text = String::new();
-        let file = File::open(entry.path()).ok()?;
-        let changed = file.metadata().ok()?.modified().ok()?;
-        file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
-        let (_, record) = Record::parse(&text)?;
-        let trains = matches!(record.work, Work::Training | Work::Measuring);
-        Some(RankSign {
-            rank,
-            place: record.place(),
-            step: trains.then_some(record.at),
-            age_s: Some(changed.elapsed().unwrap_or_default().as_secs_f64()),
-            host: record.host,
-            process: record.process,
-        })
-    };
+/// Returns the heartbeats in an output folder, of any job, by rank.
+pub fn read_heartbeats(output: &Path) -> Vec<RankStatus> {
     let entries = fs::read_dir(output.join(FOLDER)).into_iter().flatten().flatten();
-    let mut signs: Vec<RankSign> = entries.filter_map(sign).collect();
-    signs.sort_by_key(|sign| sign.rank);
-    signs
+    let mut statuses: Vec<RankStatus> = entries.filter_map(read_status).collect();
+    statuses.sort_by_key(|status| status.rank);
+    statuses
+}
+
+/// Reads the heartbeat of a file; `None` for other files and torn records.
+fn read_status(entry: fs::DirEntry) -> Option<RankStatus> {
+    let rank = entry.file_name().to_str()?.strip_prefix("rank-")?.parse().ok()?;
+    let mut text = String::new();
+    let file = File::open(entry.path()).ok()?;
+    let changed = file.metadata().ok()?.modified().ok()?;
+    file.take(RECORD_BYTES as u64).read_to_string(&mut text).ok()?;
+    let (_, record) = Record::parse(&text)?;
+    let trains = matches!(record.work, Work::Training | Work::Measuring);
+    Some(RankStatus {
+        rank,
+        place: record.place(),
+        step: trains.then_some(record.at),
+        age_s: Some(changed.elapsed().unwrap_or_default().as_secs_f64()),
+        host: record.host,
+        process: record.process,
+    })
 }
 
 #[cfg(test)]
@@ -260,20 +262,21 @@ mod tests {
     }
 
     #[test]
-    fn tables_stand_in_the_order_of_their_codes() {
+    fn tables_have_the_order_of_their_codes() {
         assert!(CALLS.iter().enumerate().all(|(i, (call, _))| *call as usize == i));
         assert!(WORKS.iter().enumerate().all(|(i, (work, _))| *work as usize == i));
     }
 
     #[test]
-    fn what_is_posted_is_read_by_the_same_job_only() {
+    fn records_are_read_by_the_same_job_only() {
         let folder = tempfile::tempdir().unwrap();
         Heartbeats::clear(folder.path()).unwrap();
         let heartbeats = Heartbeats::within(folder.path(), 0xfeed);
         assert_eq!(heartbeats.read(2), None);
-        for doing in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)] {
+        for activity in [Activity::Working, Activity::Left, Activity::Waiting(Collective::Barrier)]
+        {
             let posted =
-                Record { activity: doing, beat: 1 << 60, host: "x".repeat(64), ..record() };
+                Record { activity: activity, beat: 1 << 60, host: "x".repeat(64), ..record() };
             heartbeats.post(2, &posted).unwrap();
             assert_eq!(heartbeats.read(2), Some(posted));
         }
@@ -283,23 +286,23 @@ mod tests {
     }
 
     #[test]
-    fn signs_are_seen_from_outside_whatever_the_job() {
+    fn heartbeats_of_any_job_are_read_from_outside() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(signs_of_life(folder.path()), []);
+        assert_eq!(read_heartbeats(folder.path()), []);
         Heartbeats::clear(folder.path()).unwrap();
         let heartbeats = Heartbeats::within(folder.path(), 77);
         for rank in [10, 2] {
             heartbeats.post(rank, &record()).unwrap();
         }
         std::fs::write(folder.path().join(FOLDER).join("rank-3"), "torn").unwrap();
-        let signs = signs_of_life(folder.path());
+        let signs = read_heartbeats(folder.path());
         assert_eq!(signs.iter().map(|s| s.rank).collect::<Vec<_>>(), [2, 10]);
         assert_eq!((signs[0].host.as_str(), signs[0].step), ("node-7", Some(57)));
         assert_eq!(signs[0].place, "in step 57");
     }
 
     #[test]
-    fn a_torn_record_is_none() {
+    fn torn_record_is_none() {
         let line = record().to_line(3);
         assert_eq!(Record::from_line(&line, 3), Some(record()));
         for cut in 0..line.len() - 2 {

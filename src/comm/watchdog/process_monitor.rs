@@ -1,17 +1,16 @@
-//! The job's processes on this node, looked at from outside of MPI.
+//! Monitors the processes of the job on this node, without MPI.
 //!
-//! Before `MPI_Init` there are no ranks, and before an output folder is open or after the
-//! last collective there are no signs of life (`watchdog`): a process that is stopped or lost
-//! then leaves the others waiting within the library. So a thread of each rank looks into
-//! `/proc` at the processes that the same launcher has started on its node. One that is
-//! stopped, or gone, for half of the deadline ends the job with exit code 5, named by its
-//! number, host and process. A start of MPI that takes longer than the deadline, or
-//! [`SHORTEST`], or an end that takes longer than that, or [`LEAVING`], ends it too: somebody
-//! on another node is missing, whom nobody here can name. While signs of life are looked at,
-//! which say more, this thread rests.
+//! There are no ranks before `MPI_Init`, and no heartbeats (`watchdog`) before an output folder is
+//! open or after the last collective. A process that is stopped or lost then leaves the others
+//! waiting inside the library. So a thread of each rank reads in `/proc` the processes that the
+//! same launcher has started on its node. A process that is stopped or gone for half of the
+//! deadline ends the job with exit code 5; the message names rank, host and process. A start of MPI
+//! that takes longer than the deadline or [`SHORTEST`], and an end that takes longer than the
+//! deadline or [`LEAVING`], end the job too. Then a rank on another node is missing, which this
+//! node cannot name. While heartbeats are read, which are more specific, this thread pauses.
 //!
 //! As in `watchdog`, time is counted in turns of the watching thread, so that a job that is
-//! suspended as a whole finds nobody stopped when it goes on.
+//! suspended as a whole finds no stopped process when it resumes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,36 +18,36 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{GRACE, SILENT_SHARE, pause_of};
-use crate::comm::environment::{environment_rank, host};
+use super::state::{GRACE, SILENT_SHARE, pause_of};
+use crate::comm::host::{environment_rank, host};
 use crate::error::{Error, Fault, Result};
 use crate::terminal::print_error;
 
-/// Before this time nobody is missed whom nobody has seen: large jobs start slowly.
+/// Shortest time after which an unknown rank is missed: large jobs start slowly.
 const SHORTEST: Duration = Duration::from_secs(60);
-/// The same at the end, where rank 0 may still be writing a page for the others' work.
+/// Shortest time at the end, where rank 0 may still be writing a page on the work of all ranks.
 const LEAVING: Duration = Duration::from_secs(600);
-/// How long the first of the waiting processes may take to tell all, before the others do.
-const TELLING: Duration = Duration::from_secs(2);
+/// Head start of the first waiting process for its message, before the others print theirs.
+const HEAD_START: Duration = Duration::from_secs(2);
 /// Largest environment of a process that is read [bytes].
 const LARGEST_ENVIRONMENT: usize = 4 << 20;
 
-/// Where in its life this process is.
+/// Phase of this process with respect to MPI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// In `MPI_Init`, or before all ranks have met.
+    /// In `MPI_Init`, or before all ranks are connected.
     Start,
-    /// Between the start and the end of MPI, without signs of life.
+    /// Between the start and the end of MPI, without heartbeats.
     Work,
-    /// Signs of life are looked at.
+    /// Heartbeats are read.
     Watched,
     /// In `MPI_Finalize`.
     End,
-    /// Nothing is waited for any more.
+    /// Nothing is monitored any more.
     Over,
 }
 
-/// The watch over this node's processes; it ends when this is dropped.
+/// Monitor of the processes of this node; dropping it ends it.
 pub(crate) struct ProcessMonitor {
     shared: Arc<MonitorState>,
 }
@@ -59,8 +58,8 @@ struct MonitorState {
 }
 
 impl ProcessMonitor {
-    /// Begins to watch; without a deadline nothing is watched. `abort` ends all ranks where
-    /// MPI is running.
+    /// Starts the monitor; without a deadline it does nothing. `abort` ends all ranks while MPI is
+    /// running.
     pub fn watch(deadline: Option<Duration>, abort: fn(u8) -> !) -> Result<ProcessMonitor> {
         let shared =
             Arc::new(MonitorState { phase: Mutex::new(Phase::Start), news: Condvar::new() });
@@ -77,12 +76,13 @@ impl ProcessMonitor {
             abort,
         };
         std::thread::Builder::new()
-            .name("neighbours".to_string())
+            .name("processes".to_string())
             .spawn(move || watcher.run())
             .map_err(|error| Fault::new("cannot start a thread").found(error).environment())?;
         Ok(monitor)
     }
 
+    /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
         self.shared.news.notify_all();
@@ -95,10 +95,10 @@ impl Drop for ProcessMonitor {
     }
 }
 
-/// What the processes of one job on one node have in common.
+/// Properties shared by the processes of one job on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct JobProcesses {
-    /// The launcher's name of the job; without one they have the same parent.
+    /// The job name of the launcher; without one, the processes have the same parent.
     name: Option<String>,
     parent: u32,
     /// Device and inode of the program.
@@ -109,11 +109,11 @@ struct JobProcesses {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {
     id: u32,
-    /// Time of its start, for numbers are used again.
+    /// Time of its start, because process numbers are reused.
     started: u64,
 }
 
-/// What `/proc/PID/stat` says.
+/// Fields of `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     state: char,
@@ -126,7 +126,7 @@ impl Stat {
         Stat::parse(&fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
     }
 
-    /// The name of the program, in parentheses, may hold blanks and parentheses.
+    /// Parses a line; the program name, in parentheses, may contain blanks and parentheses.
     fn parse(text: &str) -> Option<Stat> {
         let mut words = text.rsplit_once(')')?.1.split_ascii_whitespace();
         let state = words.next()?.chars().next()?;
@@ -141,11 +141,12 @@ impl Stat {
 }
 
 impl JobProcesses {
+    /// Returns the job of this process.
     fn own() -> Option<JobProcesses> {
         JobProcesses::of(std::process::id()).map(|(job, _)| job)
     }
 
-    /// The job of a process, and its number there.
+    /// Returns the job of a process, and its rank there.
     fn of(process: u32) -> Option<(JobProcesses, usize)> {
         let program = fs::metadata(format!("/proc/{process}/exe")).ok()?;
         let bytes = fs::read(format!("/proc/{process}/environ")).ok()?;
@@ -163,6 +164,7 @@ impl JobProcesses {
         Some((JobProcesses { name, parent, program: (program.dev(), program.ino()) }, rank))
     }
 
+    /// Returns whether a process with these properties belongs to the job.
     fn has(&self, other: &JobProcesses) -> bool {
         let together = match (&self.name, &other.name) {
             (Some(own), Some(other)) => own == other,
@@ -172,8 +174,8 @@ impl JobProcesses {
         together && self.program == other.program
     }
 
-    /// The processes of this job on this node, by rank. Those of other users cannot be
-    /// looked into, and are none of this job.
+    /// Returns the processes of this job on this node, by rank. Processes of other users are not
+    /// readable, and do not belong to this job.
     fn processes(&self) -> BTreeMap<usize, Process> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -185,18 +187,18 @@ impl JobProcesses {
     }
 }
 
-/// What is known of a process.
+/// History of a process.
 #[derive(Debug, Default)]
 struct ProcessHistory {
     stopped: Duration,
     gone: Duration,
-    /// How long it has run, by the scheduler's account.
+    /// Run time in the account of the scheduler.
     ran: Option<String>,
 }
 
 impl ProcessHistory {
-    /// Takes what is found after another `elapsed` of watching. What was continued for a
-    /// moment in between has run.
+    /// Adds a state that was read after `elapsed` more time of watching. A process that was
+    /// continued briefly in between has run.
     fn look(&mut self, stat: Option<Stat>, ran: Option<String>, elapsed: Duration) {
         let grown = |is: bool, time: Duration| if is { time + elapsed } else { Duration::ZERO };
         let stopped = stat.is_some_and(|stat| stat.state == 'T') && ran == self.ran;
@@ -216,6 +218,7 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// Monitors the processes until the phase is over; ends the job when one is missing.
     fn run(self) {
         let (mut known, mut seen) = (BTreeMap::new(), BTreeMap::new());
         let (mut last, mut spent) = (Phase::Start, Duration::ZERO);
@@ -230,7 +233,7 @@ impl Watcher {
             if phase == Phase::Over {
                 return;
             }
-            // When the start is over all have come, and nobody comes any more.
+            // At the end of the start all processes are present, and no further ones come.
             if before == Phase::Start {
                 known.extend(self.job.processes());
             }
@@ -238,14 +241,14 @@ impl Watcher {
                 seen.clear();
                 continue;
             }
-            look_at_all(&known, &mut seen, elapsed);
+            read_all(&known, &mut seen, elapsed);
             if let Some(complaint) = self.complaint(phase, spent, &known, &seen) {
                 self.end(phase, &known, &seen, &complaint);
             }
         }
     }
 
-    /// What is wrong, if anything is.
+    /// Returns the error to report, if there is one.
     fn complaint(
         &self,
         phase: Phase,
@@ -253,55 +256,64 @@ impl Watcher {
         known: &BTreeMap<usize, Process>,
         seen: &BTreeMap<usize, ProcessHistory>,
     ) -> Option<Error> {
-        // A rank that has nothing to do any more may leave before the others.
+        // A rank that has nothing left to do may leave before the others.
         let patience = match phase {
             Phase::Start => self.limit,
             Phase::Work => self.limit.max(SHORTEST),
             _ => Duration::MAX,
         };
-        let missing = |(rank, seen): (&usize, &ProcessHistory)| {
-            let (how, time) = match seen {
-                seen if seen.stopped >= self.limit => ("has been stopped for", seen.stopped),
-                seen if seen.gone >= patience => ("has been gone for", seen.gone),
-                _ => return None,
-            };
-            let process = known.get(rank)?.id;
-            let time = time.as_secs_f64();
-            Some(format!("rank {rank} on {} (process {process}) {how} {time:.1} s", host()))
-        };
-        let missing: Vec<String> = seen.iter().filter_map(missing).collect();
+        let missing: Vec<String> = seen
+            .iter()
+            .filter_map(|(rank, seen)| {
+                Some(describe(*rank, known.get(rank)?, self.fault_of(seen, patience)?))
+            })
+            .collect();
         if !missing.is_empty() {
             let what = match phase {
                 Phase::Start => "a rank is missing from the start of MPI",
-                Phase::End => "a rank is missing from the end of MPI, when all work was done",
+                Phase::End => "a rank is missing from the end of MPI, after all work was done",
                 _ => "a rank is missing from the work",
             };
             return Some(
                 Fault::new(what)
                     .found(missing.join("; "))
-                    .advice("look at that node, leave it out if it is broken, and run the same command again")
+                    .advice("check that node, exclude it if it is broken, and run the same command again")
                     .environment(),
             );
         }
         let (what, longest) = match phase {
             Phase::Start => ("MPI does not start", self.longest),
-            Phase::End => ("MPI does not end, when all work was done", self.longest.max(LEAVING)),
+            Phase::End => ("MPI does not end, after all work was done", self.longest.max(LEAVING)),
             _ => return None,
         };
         (spent >= longest).then(|| {
             let ranks: Vec<String> = known.keys().map(ToString::to_string).collect();
             Fault::new(what)
                 .expected(format!("less than {} s", longest.as_secs()))
-                .found(format!("ranks {} there on {}", ranks.join(", "), host()))
+                .found(format!("ranks {} present on {}", ranks.join(", "), host()))
                 .advice(
-                    "a rank on another node is missing, or the nodes do not reach each other: look at the \
-                     launcher's messages and at the network",
+                    "a rank on another node is missing, or the nodes cannot reach each other: check the messages \
+                     of the launcher and the network",
                 )
                 .environment()
         })
     }
 
-    /// Ends the job; the first of the processes that still run tells why.
+    /// Returns the fault of a process and its duration: stopped for the limit, or gone for
+    /// `patience`.
+    fn fault_of(
+        &self,
+        seen: &ProcessHistory,
+        patience: Duration,
+    ) -> Option<(&'static str, Duration)> {
+        match seen {
+            seen if seen.stopped >= self.limit => Some(("has been stopped for", seen.stopped)),
+            seen if seen.gone >= patience => Some(("has been gone for", seen.gone)),
+            _ => None,
+        }
+    }
+
+    /// Ends the job; the first process that still runs prints the reason.
     fn end(
         &self,
         phase: Phase,
@@ -314,7 +326,7 @@ impl Watcher {
         };
         let first = known.keys().find(runs).and_then(|rank| known.get(rank));
         if first.is_some_and(|first| first.id != std::process::id()) {
-            std::thread::sleep(TELLING);
+            std::thread::sleep(HEAD_START);
         }
         print_error(complaint);
         let code = complaint.exit_code();
@@ -325,13 +337,19 @@ impl Watcher {
             });
             (self.abort)(code)
         }
-        // MPI must not be called while it begins or ends; the launcher ends the others.
+        // MPI must not be called while it starts or ends; the launcher ends the other ranks.
         signal_hook::low_level::exit(i32::from(code))
     }
 }
 
+/// Describes a process with a fault, for messages.
+fn describe(rank: usize, process: &Process, (fault, time): (&str, Duration)) -> String {
+    let (host, time) = (host(), time.as_secs_f64());
+    format!("rank {rank} on {host} (process {}) {fault} {time:.1} s", process.id)
+}
+
 impl MonitorState {
-    /// The phase after a pause, or sooner where it is another one than `last`.
+    /// Returns the phase after a pause, or sooner if it differs from `last`.
     fn next(&self, pause: Duration, last: Phase) -> Phase {
         let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.news.wait_timeout_while(phase, pause, |phase| *phase == last);
@@ -339,7 +357,8 @@ impl MonitorState {
     }
 }
 
-fn look_at_all(
+/// Adds the present state of all known processes to their histories.
+fn read_all(
     known: &BTreeMap<usize, Process>,
     seen: &mut BTreeMap<usize, ProcessHistory>,
     elapsed: Duration,
@@ -440,11 +459,11 @@ mod tests {
         assert_eq!(complaint(Phase::Work, 30, &with(0, 30)), None);
         assert!(complaint(Phase::Work, 70, &with(0, 61)).is_some());
         assert_eq!(complaint(Phase::End, 30, &with(0, 30)), None);
-        // Of other nodes nothing is known but that they do not come.
+        // Of other nodes it is only known that their ranks do not arrive.
         for (phase, limit) in [(Phase::Start, 60), (Phase::End, 600)] {
             assert_eq!(complaint(phase, limit - 1, &with(0, 0)), None);
             let (_, text) = complaint(phase, limit, &with(0, 0)).expect("a complaint");
-            assert!(text.contains("ranks 0, 1, 2 there on"), "{text}");
+            assert!(text.contains("ranks 0, 1, 2 present on"), "{text}");
         }
         assert_eq!(complaint(Phase::Work, 6000, &with(0, 0)), None);
     }

@@ -14,7 +14,7 @@ pub mod unix_time;
 
 use super::hdf5;
 use crate::bounded;
-use crate::config::explain_toml;
+use crate::config::parse_toml;
 use crate::error::{Error, Fault, Result, did_you_mean, nearest};
 use expression::Expression;
 use layout::LayoutKind;
@@ -320,8 +320,7 @@ impl Schema {
 
     /// Reads the text of a schema; `origin` is its name or path, for messages.
     pub fn parse(text: &str, origin: &str) -> Result<Schema> {
-        let entry: SchemaEntry =
-            toml::from_str(text).map_err(|e| explain_toml(&e, text).in_file(Path::new(origin)))?;
+        let entry: SchemaEntry = parse_toml(text).map_err(|e| e.in_file(Path::new(origin)))?;
         entry.resolve().map_err(|error| error.in_file(Path::new(origin)))
     }
 

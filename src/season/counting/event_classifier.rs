@@ -3,7 +3,7 @@
 use crate::data::schema::unix_time;
 use crate::data::table::scores::{ColumnRequest, Head, ScoreBlock};
 use crate::season::plan::{PassCriterion, SeasonPlan};
-use crate::statistics::counts::disjoint::{MOST_POSITIONS, counted_at};
+use crate::statistics::counts::disjoint::{MAX_POSITIONS, counted_at};
 use taiga_flow_gpu::random::mix;
 
 /// What a file's rows are judged by: the plan, and where each column stands in a block.
@@ -81,7 +81,7 @@ impl<'a> EventClassifier<'a> {
         file_row: u64,
     ) -> Option<usize> {
         let scores = &block.at_all[self.columns.score];
-        let mut of_event = [0.0; MOST_POSITIONS];
+        let mut of_event = [0.0; MAX_POSITIONS];
         for (own, of_position) in of_event.iter_mut().zip(scores) {
             *own = of_position[row];
         }

@@ -1,8 +1,8 @@
-//! Another classifier on the same events, and by how much the model is better.
+//! Compares the model with another classifier on the same events.
 
 use crate::error::Result;
-use crate::statistics::evaluation::{AtSurvival, SURVIVALS};
 use crate::statistics::roc::{weighted_mean, weighted_placements};
+use crate::statistics::survival::AtSurvival;
 use crate::statistics::{Auc, Class, ClassCounts, Measured, Roc, RocPoint, Sample};
 use serde::{Deserialize, Serialize};
 
@@ -15,15 +15,18 @@ pub struct Baseline {
     /// Events it was trained on.
     pub trained_on: ClassCounts,
     pub auc: Option<Auc>,
-    /// AUC of the model less this one's, paired event by event.
+    /// AUC of the model minus that of the baseline, paired event by event.
     pub difference: Option<Measured>,
     pub at_survival: Vec<AtSurvival>,
     pub roc: Vec<RocPoint>,
 }
 
 impl Baseline {
-    /// `scores` of the yardstick and of the model, true class (true = gamma) and weight of the
-    /// same events.
+    /// Compares `scores` of the baseline with those of the model, given the true class (true =
+    /// gamma) and weight of the same events.
+    ///
+    /// # Errors
+    /// `Input` if a weight is unusable.
     pub fn of(
         name: String,
         trained_on: ClassCounts,
@@ -33,32 +36,28 @@ impl Baseline {
     ) -> Result<Baseline> {
         let sample = Sample::weighted(scores, gamma, weights)?;
         let roc = Roc::of(&sample);
-        let at_survival = SURVIVALS.map(|hadron_survival| AtSurvival {
-            hadron_survival,
-            point: roc.at_hadron_survival(hadron_survival),
-        });
         Ok(Baseline {
             name,
             trained_on,
             auc: Auc::of(&sample),
             difference: difference([model, scores], gamma, weights)?,
-            at_survival: at_survival.to_vec(),
+            at_survival: AtSurvival::all(&roc),
             roc: roc.thinned(CURVE_POINTS),
         })
     }
 }
 
-/// The area of the first scores less that of the second, with the error of the difference of
-/// their structural components event by event (`DeLong` et al. 1988). Events that lack a score
-/// are left out; `None` with fewer than two of a class.
+/// Returns the area of the first scores minus that of the second. Its error is that of the
+/// difference of their structural components, event by event (`DeLong` et al. 1988). Events that
+/// lack a score are excluded; `None` with fewer than two of a class.
 fn difference(
     scores: [&[f32]; 2],
     gamma: &[bool],
     weights: Option<&[f64]>,
 ) -> Result<Option<Measured>> {
-    let there = |i: &usize| scores.iter().all(|of| !of[*i].is_nan());
-    let mut kept: Vec<usize> = (0..gamma.len()).filter(there).collect();
-    // Sums in an order that does not depend on that of the events.
+    let has_scores = |i: &usize| scores.iter().all(|of| !of[*i].is_nan());
+    let mut kept: Vec<usize> = (0..gamma.len()).filter(has_scores).collect();
+    // Sums use an order that does not depend on that of the events.
     let weight = |i: usize| weights.map_or(1.0, |w| w[i]);
     kept.sort_by(|a, b| {
         let by = |of: &[f32]| of[*a].total_cmp(&of[*b]);
@@ -74,7 +73,7 @@ fn difference(
     let [first, second] = &samples[..] else { return Ok(None) };
     let mut means = Vec::new();
     for class in [Class::Gamma, Class::Hadron] {
-        // Events of the class in the order of `kept`, in both.
+        // Events of the class in the order of `kept`, in both samples.
         let own: Vec<usize> = (0..of.len()).filter(|i| of[*i] == (class == Class::Gamma)).collect();
         let of_score = |sample: &Sample, which: usize| {
             let values: Vec<f64> =
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
     use taiga_flow_gpu::random::Stream;
 
-    /// Two scores that share most of what they know, and the class.
+    /// Returns two correlated scores, and the class.
     fn events(seed: u64) -> (Vec<f32>, Vec<f32>, Vec<bool>) {
         let stream = Stream::new(seed, "yardstick", &[]);
         let gamma: Vec<bool> = (0..500).map(|i| i % 5 < 2).collect();
@@ -121,7 +120,7 @@ mod tests {
             let difference = yardstick.difference.unwrap();
             let areas = both(&model).value - both(&other).value;
             assert!((difference.value - areas).abs() < 1e-12);
-            // Scores that share so much differ by 0.67 ± 0.04 of one's own error.
+            // Scores with this correlation differ by 0.67 ± 0.04 of the error of one of them.
             assert!(difference.error < 0.85 * both(&model).error.unwrap());
             found.push(difference);
         }

@@ -1,11 +1,11 @@
-//! Two selections of the same events against each other: the difference of their Q with its
-//! error, which the events that both pass or both fail have no part in.
+//! Compares two selections of the same events: the difference of their Q, with its error. Events
+//! that both pass or both fail do not contribute to the difference.
 
 use crate::statistics::confusion::quality;
 use crate::statistics::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
-/// Events of a class by whether the first and the second selection pass them.
+/// Events of a class by the decisions of the first and the second selection.
 pub type CrossTable = [[WeightSum; 2]; 2];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -19,14 +19,14 @@ pub struct Crossed {
 pub struct Selected {
     pub gamma_efficiency: Measured,
     pub hadron_survival: Measured,
-    /// Hadrons that pass.
+    /// Number of passing hadrons.
     pub hadrons: u64,
-    /// `None` where no hadron passes.
+    /// `None` if no hadron passes.
     pub quality: Option<Measured>,
 }
 
 impl Crossed {
-    /// Adds an event by whether the first and the second selection pass it.
+    /// Adds an event with the decisions of the first and the second selection.
     pub fn add(&mut self, gamma: bool, [first, second]: [bool; 2], weight: f64) {
         let table = if gamma { &mut self.gamma } else { &mut self.hadron };
         let cell = &mut table[usize::from(first)][usize::from(second)];
@@ -42,8 +42,7 @@ impl Crossed {
         }
     }
 
-    /// Returns the figures of the first (0) or second (1) selection; `None` where a class is
-    /// empty.
+    /// Returns the results of the first (0) or second (1) selection; `None` if a class is empty.
     pub fn selected(&self, which: usize) -> Option<Selected> {
         let gamma_efficiency = Measured::share(passing(&self.gamma, which), all(&self.gamma))?;
         let passed = passing(&self.hadron, which);
@@ -56,12 +55,12 @@ impl Crossed {
         })
     }
 
-    /// Returns Q of the first selection less that of the second, both at fixed thresholds;
-    /// `None` where a class is empty or no hadron passes one of them.
+    /// Returns Q of the first selection minus that of the second, both at fixed thresholds; `None`
+    /// if a class is empty or no hadron passes one of them.
     pub fn quality_difference(&self) -> Option<Measured> {
         let [first, second] = self.both()?;
         let slopes = [first, second].map(|[_, h]| 1.0 / h.sqrt());
-        // What one more event that passes adds to Q, of gammas and of hadrons.
+        // Change of Q due to one more passing event, of gammas and of hadrons.
         let of_gammas =
             move |[a, b]: [f64; 2]| slopes[0] * (a - first[0]) - slopes[1] * (b - second[0]);
         let of_hadrons = move |[a, b]: [f64; 2]| {
@@ -71,15 +70,15 @@ impl Crossed {
         self.difference([first, second], of_gammas, of_hadrons)
     }
 
-    /// The same where the threshold of the first is the one of the hadron survival of the
-    /// second, in the events themselves; `slope` is dε_γ/dε_h of the first there.
+    /// Returns the same if the threshold of the first selection is chosen on the same events for
+    /// the hadron survival of the second; `slope` is dε_γ/dε_h of the first there.
     pub fn quality_difference_at_survival(&self, slope: f64) -> Option<Measured> {
         let [first, second] = self.both()?;
         let survival = second[1];
         let root = survival.sqrt();
         let better = first[0] - second[0];
         let of_gammas = move |[a, b]: [f64; 2]| (a - first[0] - b + second[0]) / root;
-        // A hadron that only the second passes lets the threshold of the first go down.
+        // A hadron that only the second selection passes lowers the threshold of the first.
         let of_hadrons = move |[a, b]: [f64; 2]| {
             (slope * (b - a - survival + first[1]) - 0.5 * better * (b - survival) / survival)
                 / root
@@ -87,7 +86,7 @@ impl Crossed {
         self.difference([first, second], of_gammas, of_hadrons)
     }
 
-    /// Gamma efficiency and hadron survival of either.
+    /// Returns gamma efficiency and hadron survival of both selections.
     fn both(&self) -> Option<[[f64; 2]; 2]> {
         let share = |table: &CrossTable, which| passing(table, which).weight / all(table).weight;
         let of = |which| [share(&self.gamma, which), share(&self.hadron, which)];
@@ -109,7 +108,8 @@ impl Crossed {
     }
 }
 
-/// Variance of a weighted mean of what each event contributes, by how it passes (0 or 1).
+/// Returns the variance of a weighted mean of the contributions of events, by their decisions (0 or
+/// 1).
 fn variance(table: &CrossTable, influence: impl Fn([f64; 2]) -> f64) -> f64 {
     let mut sum = 0.0;
     for (a, row) in table.iter().enumerate() {
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
     use taiga_flow_gpu::random::Stream;
 
-    /// Passes of two selections that share most of what they know, class and weight.
+    /// Returns decisions of two correlated selections, class and weight.
     fn events(seed: u64, weighted: bool) -> Vec<(bool, [bool; 2], f64)> {
         let stream = Stream::new(seed, "crossed", &[]);
         let event = |i: u64| {
@@ -178,7 +178,7 @@ mod tests {
             let squares: f64 = found.iter().map(|x| (x - mean) * (x - mean)).sum();
             let spread = (squares / (many - 1) as f64).sqrt();
             println!("weighted {weighted}: {} against {spread}", said.error);
-            // 10 %, and the bootstrap's own error is 2 %.
+            // 10 %; the error of the bootstrap itself is 2 %.
             assert!((said.error / spread - 1.0).abs() < 0.1, "{} {spread}", said.error);
             let one = table(&events).selected(0).unwrap().quality.unwrap();
             let other = table(&events).selected(1).unwrap().quality.unwrap();

@@ -1,8 +1,8 @@
-//! Cuts as a baseline: a fixed selection of the same events next to a score at the same
-//! hadron survival.
+//! Compares fixed cuts, as a baseline, with a score on the same events and at the same hadron
+//! survival.
 //!
-//! Both are relative to all events before the cuts of the model: an event without a score is
-//! one that the model does not pass.
+//! Both are relative to all events before the cuts of the model: the model does not pass an event
+//! without a score.
 
 use super::crossed::{Crossed, Selected};
 use crate::error::Result;
@@ -14,26 +14,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CutEvent {
     pub gamma: bool,
-    /// Whether the cuts pass it.
+    /// Whether it passes the cuts.
     pub passes: bool,
-    /// NaN outside the cuts of the model.
+    /// NaN outside of the cuts of the model.
     pub score: f32,
-    /// NaN where it cannot be known: then it is the mean of the class.
+    /// NaN if unknown: the mean of the class is used.
     pub weight: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CutsBaseline {
     pub name: String,
-    /// The cuts in words.
+    /// Description of the cuts.
     pub cuts: String,
-    /// Events that efficiencies are relative to.
+    /// Events to which the efficiencies are relative.
     pub of: ClassCounts,
     pub selected: Selected,
-    /// The model at the lowest threshold that no more hadrons pass than the cuts.
+    /// The model at the lowest threshold with at most as many hadrons as the cuts pass.
     pub model: Option<ModelAt>,
-    /// Q of the model less that of the cuts, paired event by event, with the error of the
-    /// threshold in it.
+    /// Q of the model minus that of the cuts, paired event by event; the error includes that of the
+    /// threshold.
     pub difference: Option<Measured>,
 }
 
@@ -45,10 +45,10 @@ pub struct ModelAt {
 }
 
 impl CutsBaseline {
-    /// Returns the comparison on events in any order; `None` where a class is empty.
+    /// Returns the comparison on events in any order; `None` if a class is empty.
     ///
     /// # Errors
-    /// An input error where a weight is negative or infinite.
+    /// An input error if a weight is negative or infinite.
     pub fn of(name: &str, cuts: &str, mut events: Vec<CutEvent>) -> Result<Option<CutsBaseline>> {
         fill_weights(&mut events);
         let scores: Vec<f32> = events.iter().map(|e| e.score).collect();
@@ -67,7 +67,7 @@ impl CutsBaseline {
         let Some((selected, model)) = crossed.selected(1).zip(crossed.selected(0)) else {
             return Ok(None);
         };
-        // The slope is of shares of the events with a score; here shares are of all.
+        // The slope uses shares of the events with a score; here shares are of all events.
         let total = |class: Class| {
             let own = events.iter().filter(|e| e.gamma == (class == Class::Gamma));
             own.map(|e| e.weight).sum::<f64>() * sample.scale(class)
@@ -90,8 +90,8 @@ impl CutsBaseline {
     }
 }
 
-/// Adds the error of a threshold that is chosen by the hadrons themselves; `slope` is dε_γ/dε_h.
-/// At a fixed number of hadrons Q has the error of the gamma efficiency alone.
+/// Adds the error of a threshold that is chosen on the same hadrons; `slope` is dε_γ/dε_h. At a
+/// fixed number of hadrons Q has the error of the gamma efficiency alone.
 fn with_threshold(mut model: Selected, slope: Option<f64>) -> Selected {
     if let Some(slope) = slope {
         let of_threshold = slope * model.hadron_survival.error;
@@ -104,8 +104,8 @@ fn with_threshold(mut model: Selected, slope: Option<f64>) -> Selected {
     model
 }
 
-/// Sorts events, so that sums do not depend on their order, and gives those of unknown weight
-/// the mean of their class.
+/// Sorts events, so that sums do not depend on their order, and replaces unknown weights by the
+/// mean of the class.
 fn fill_weights(events: &mut [CutEvent]) {
     events.sort_unstable_by(|a, b| {
         let of = |e: &CutEvent| (e.gamma, e.passes);
@@ -119,9 +119,9 @@ fn fill_weights(events: &mut [CutEvent]) {
     }
 }
 
-/// The lowest point that this weight of hadrons or less passes, and dε_γ/dε_h there in weights,
-/// over as many hadrons on either side as the number of them is uncertain by; no slope where
-/// all events with a score pass.
+/// Returns the lowest point passed by at most this weight of hadrons, and dε_γ/dε_h there in
+/// weights. The slope spans the uncertainty of the number of hadrons on either side; it is `None`
+/// if all events with a score pass.
 fn at_weight(roc: &Roc, allowed: f64) -> Option<(PassingCounts, Option<f64>)> {
     let allowed = allowed * (1.0 + 1e-12);
     let after = roc.points.partition_point(|p| p.hadrons.weight <= allowed);
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use taiga_flow_gpu::random::Stream;
 
-    /// A score, cuts that know part of what it knows, and the cuts of the model.
+    /// Returns events with a score, cuts with part of its information, and the cuts of the model.
     fn events(seed: u64) -> Vec<CutEvent> {
         let stream = Stream::new(seed, "cuts", &[]);
         let event = |i: u64| {
@@ -189,13 +189,16 @@ mod tests {
         let spread = (squares / (many - 1) as f64).sqrt();
         let difference = said.difference.unwrap();
         println!("{} against {spread}", difference.error);
-        // The bootstrap's own error is 3 %, that of the slope about 5 %.
+        // The error of the bootstrap itself is 3 %, that of the slope about 5 %.
         assert!((difference.error / spread - 1.0).abs() < 0.15, "{} {spread}", difference.error);
-        assert!(difference.value > 3.0 * difference.error, "the score knows more: {difference}");
+        assert!(
+            difference.value > 3.0 * difference.error,
+            "the score has more information: {difference}"
+        );
     }
 
     #[test]
-    fn order_and_unknown_weights_change_no_figure() {
+    fn order_and_unknown_weights_change_no_value() {
         let mut events = events(7);
         let mean = |e: &mut CutEvent| e.weight = 1.0 + f64::from(e.score.to_bits() % 5);
         events.iter_mut().for_each(mean);

@@ -1,14 +1,15 @@
-//! Two scores of the same labelled events: the areas under their ROC curves, and the error of
-//! their difference, from counts per bin of the scores.
+//! Compares two scores of the same labelled events: areas under their ROC curves, and the error of
+//! the difference, from counts per bin of the scores.
 //!
-//! The structural components of an area (DeLong et al. 1988) are whole numbers when doubled:
-//! twice the events of the other class below, plus the equal ones. Their sums are exact in any
-//! order, so that files and ranks may be added as they come.
+//! The structural components of an area (DeLong et al. 1988) are whole numbers when doubled: twice
+//! the number of events of the other class below, plus the equal ones. Their sums are exact in any
+//! order, so that files and ranks can be added as they arrive.
 
 use crate::statistics::{ClassCounts, Crossed, Measured, Selected};
 use serde::{Deserialize, Serialize};
 
-/// Doubled numbers of events of a class below each bin, its own events half.
+/// Returns the doubled number of events of a class below each bin, with the events of the bin
+/// itself counted half.
 pub fn doubled_placements(bins: &[i64]) -> Vec<i64> {
     let mut below = 0;
     let placement = |count: &i64| {
@@ -19,8 +20,8 @@ pub fn doubled_placements(bins: &[i64]) -> Vec<i64> {
     bins.iter().map(placement).collect()
 }
 
-/// Sums over the events of a class: of the doubled placements of both scores, and of the
-/// squared difference of these.
+/// Sums over the events of a class: the doubled placements of both scores, and the squares of their
+/// differences.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PlacementSums {
     pub events: u64,
@@ -47,14 +48,14 @@ impl PlacementSums {
         self.squares += other.squares;
     }
 
-    /// Variance of the mean difference; `None` with fewer than two events.
+    /// Returns the variance of the mean difference; `None` with fewer than two events.
     fn variance(&self) -> Option<f64> {
         if self.events < 2 {
             return None;
         }
         let n = i128::from(self.events);
         let difference = self.first - self.second;
-        // Both are below n·(2n)², far from the end of 128 bits; only the difference is rounded.
+        // Both are below n·(2n)², far below the limit of 128 bits; only the difference is rounded.
         let squares = self.squares as f64 - (difference as f64) * (difference as f64) / n as f64;
         Some(squares.max(0.0) / (n - 1) as f64 / n as f64)
     }
@@ -65,20 +66,20 @@ impl PlacementSums {
 pub struct Paired {
     /// Events with both scores, inside the cuts of both.
     pub events: ClassCounts,
-    /// Areas on these.
+    /// Areas for these events.
     pub auc: Option<[f64; 2]>,
-    /// Area of the first less that of the second, paired event by event.
+    /// Area of the first score minus that of the second, paired event by event.
     pub auc_difference: Option<Measured>,
-    /// All labelled events, that the selections are relative to.
+    /// All labelled events, to which the selections are relative.
     pub all: ClassCounts,
     /// Events that pass each working point.
     pub selected: Option<[Selected; 2]>,
-    /// Q of the first less that of the second at these, paired event by event.
+    /// Q of the first score minus that of the second at these points, paired event by event.
     pub quality_difference: Option<Measured>,
 }
 
 impl Paired {
-    /// Returns the comparison from sums over gammas and hadrons, and from the events that pass.
+    /// Computes the comparison from sums over gammas and hadrons, and from the passing events.
     pub fn of([gammas, hadrons]: [PlacementSums; 2], crossed: &Crossed) -> Paired {
         let (m, n) = (gammas.events as f64, hadrons.events as f64);
         let auc = (gammas.events > 0 && hadrons.events > 0)
@@ -108,7 +109,7 @@ mod tests {
     use crate::statistics::{Auc, Sample};
     use taiga_flow_gpu::random::Stream;
 
-    /// Scores of two models in whole numbers, and the class.
+    /// Scores of two models as whole numbers, and the class.
     type PairedEvents = Vec<([usize; 2], bool)>;
     const BINS: usize = 400;
 
@@ -177,7 +178,7 @@ mod tests {
             let squares: f64 = found.iter().map(|x| (x[which] - mean).powi(2)).sum();
             let spread = (squares / (many - 1) as f64).sqrt();
             println!("figure {which}: {said} against {spread}");
-            // 10 %, and the bootstrap's own error is 2 %.
+            // 10 %; the error of the bootstrap itself is 2 %.
             assert!((said / spread - 1.0).abs() < 0.1, "figure {which}: {said} {spread}");
         }
     }

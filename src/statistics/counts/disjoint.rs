@@ -1,33 +1,33 @@
-//! Where an event counts that passes at several source positions: once, at the position of
-//! its highest score.
+//! Selects the source position at which an event counts: once, at the position of its highest
+//! score.
 //!
-//! ON and OFF regions overlap unless they are small, so one hadron may pass at several
-//! positions. Counted at each, N_on and N_off hold the same events and their difference
-//! fluctuates less than independent counts would: the significance without a source is then
-//! too narrow. Counted once, the counts are independent Poisson numbers, and positions that
-//! are alike under rotation stay alike. Equal scores are decided by a hash of the event's
-//! key: the (hash mod number of equals)-th of the tied positions in their order, so that no
-//! position is favoured and any order of reading gives the same.
+//! ON and OFF regions overlap unless they are small, so one hadron may pass at several positions.
+//! Counted at each of them, N_on and N_off contain the same events, and their difference fluctuates
+//! less than independent counts do: the significance without a source is then too narrow. Counted
+//! once, the counts are independent Poisson numbers, and positions that are equivalent under
+//! rotation remain so. A hash of the event key decides between equal scores: the (hash mod number
+//! of equals)-th of the tied positions in their order. So no position is favoured, and the order of
+//! reading has no effect.
 
 use taiga_flow_gpu::random::mix;
 
-/// Most positions that a bit mask holds.
-pub const MOST_POSITIONS: usize = 64;
+/// Largest number of positions in a bit mask.
+pub const MAX_POSITIONS: usize = 64;
 
-/// Index of the position at which the event counts, `None` where it passes nowhere. Bit k
-/// of `passes` says whether it passes at position k, `scores` are those of all positions.
+/// Returns the index of the position at which the event counts, `None` if it passes nowhere. Bit k
+/// of `passes` is set if it passes at position k; `scores` are those of all positions.
 pub fn counted_at(passes: u64, scores: &[f32], key: &[i64]) -> Option<usize> {
     if passes & passes.wrapping_sub(1) == 0 {
         return (passes != 0).then(|| passes.trailing_zeros() as usize);
     }
-    let passing = || (0..scores.len().min(MOST_POSITIONS)).filter(|k| passes >> k & 1 == 1);
+    let passing = || (0..scores.len().min(MAX_POSITIONS)).filter(|k| passes >> k & 1 == 1);
     let highest = passing().map(|k| scores[k]).reduce(f32::max)?;
     let tied = || passing().filter(|k| scores[*k] >= highest);
     let count = tied().count() as u64;
     if count < 2 { tied().next() } else { tied().nth((hash(key) % count) as usize) }
 }
 
-/// A number that is a function of the event's key and nothing else.
+/// Returns a number that depends only on the event key.
 fn hash(key: &[i64]) -> u64 {
     key.iter().fold(0x7A1E_D00D, |state, word| mix(state ^ mix(*word as u64)))
 }

@@ -1,22 +1,22 @@
-//! Counts on and off the source: excess, significance, homogeneity, leak.
+//! Counts on and off the source: excess, significance, homogeneity, leakage.
 //!
-//! N_on events were counted at the source and N_off at n positions of the same exposure,
-//! so that α = 1/n. All counts are of different events (see [`super::disjoint`]): then
-//! they are independent Poisson numbers, which everything here assumes.
+//! N_on events were counted at the source and N_off at n positions of the same exposure, so that α
+//! = 1/n. All counts are of different events (see [`super::disjoint`]). So they are independent
+//! Poisson numbers, which everything here assumes.
 
 use crate::statistics::tails::chi2_above;
 use crate::statistics::{Measured, WeightSum};
 use serde::{Deserialize, Serialize};
 
-/// Significance of counts, or of expected numbers of counts, by eq. 17 of Li and Ma (1983),
-/// negative where `on` is less than `alpha` × `off`; where a count is 0 its term has the limit 0.
+/// Returns the significance of counts, or of expected counts, by eq. 17 of Li and Ma (1983). It is
+/// negative if `on` is less than `alpha` × `off`; the term of a count of 0 has the limit 0.
 pub fn li_ma(on: f64, off: f64, alpha: f64) -> f64 {
     let all = on + off;
     let term = |count: f64, expected: f64| {
         if count > 0.0 { count * libm::log(count / expected) } else { 0.0 }
     };
     let sum = term(on, alpha / (1.0 + alpha) * all) + term(off, all / (1.0 + alpha));
-    // Rounding may leave a little below 0 where the counts agree.
+    // Rounding may give slightly less than 0 if the counts agree.
     let size = (2.0 * sum.max(0.0)).sqrt();
     if on < alpha * off { -size } else { size }
 }
@@ -25,18 +25,18 @@ pub fn li_ma(on: f64, off: f64, alpha: f64) -> f64 {
 pub struct OnOff {
     pub on: u64,
     pub off: u64,
-    /// Exposure of the source over that of all OFF positions.
+    /// Exposure of the source divided by that of all OFF positions.
     pub alpha: f64,
 }
 
 impl OnOff {
-    /// `None` without OFF positions.
+    /// Sums OFF counts of positions with equal exposure; `None` without positions.
     pub fn new(on: u64, off: &[u64]) -> Option<OnOff> {
         let positions = off.len() as f64;
         (!off.is_empty()).then(|| OnOff { on, off: off.iter().sum(), alpha: 1.0 / positions })
     }
 
-    /// N_on − αN_off ± √(N_on + α²N_off)
+    /// Returns N_on − αN_off ± √(N_on + α²N_off).
     pub fn excess(&self) -> Measured {
         let (on, off) = (self.on as f64, self.off as f64);
         Measured {
@@ -45,18 +45,18 @@ impl OnOff {
         }
     }
 
-    /// Significance of the excess, see [`li_ma`]; 0 without counts.
+    /// Returns the significance of the excess, see [`li_ma`]; 0 without counts.
     pub fn significance(&self) -> f64 {
         li_ma(self.on as f64, self.off as f64, self.alpha)
     }
 
-    /// Significance of the excess; `None` without counts.
+    /// Returns the significance of the excess; `None` without counts.
     pub fn counted_significance(&self) -> Option<f64> {
         (self.on + self.off > 0).then(|| self.significance())
     }
 }
 
-/// χ² of counts against their mean, and the probability of a greater one.
+/// χ² of counts against their mean, and the probability of a larger one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Homogeneity {
     pub chi2: f64,
@@ -65,7 +65,7 @@ pub struct Homogeneity {
 }
 
 impl Homogeneity {
-    /// Of N per OFF position; `None` with fewer than two positions or without events.
+    /// Tests the numbers per OFF position; `None` with fewer than two positions or without events.
     pub fn of(counts: &[u64]) -> Option<Homogeneity> {
         let mean = counts.iter().sum::<u64>() as f64 / counts.len().max(1) as f64;
         if counts.len() < 2 || mean <= 0.0 {
@@ -77,29 +77,29 @@ impl Homogeneity {
     }
 }
 
-/// Simulated gammas from the source, counted at the positions: the share that is lost to the
-/// OFF counts must be given back to the excess.
+/// Leakage of simulated gammas of the source into the OFF counts, by which the excess must be
+/// corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Leak {
     /// Gammas counted at the source, and at all OFF positions.
     pub on: u64,
     pub off: u64,
     pub positions: u64, // OFF
-    /// Gammas at all.
+    /// All gammas.
     pub events: u64,
-    /// Weights of those counted at the source and at all OFF positions, from the spectrum
-    /// thrown to that of the source; absent where all gammas weigh the same.
+    /// Weights of those counted at the source and at all OFF positions, from the simulated spectrum
+    /// to that of the source; absent if all gammas have equal weight.
     #[serde(default)]
     pub weights: Option<[WeightSum; 2]>,
 }
 
 impl Leak {
-    /// Fewer gammas counted at the source do not resolve a leak.
-    pub const LEAST_GAMMAS: u64 = 10;
-    /// Nor does a larger relative error of 1 − leak.
-    pub const LARGEST_ERROR: f64 = 0.1;
+    /// Fewer gammas counted at the source do not determine the leakage.
+    pub const MIN_GAMMAS: u64 = 10;
+    /// A larger relative error of 1 − leakage does not determine it either.
+    pub const MAX_ERROR: f64 = 0.1;
 
-    /// Mean count of an OFF position over that of ON; `None` where none is counted at ON.
+    /// Returns the mean count of an OFF position divided by that of ON; `None` if ON has no counts.
     pub fn share(&self) -> Option<Measured> {
         if self.on == 0 || self.positions == 0 {
             return None;
@@ -112,17 +112,17 @@ impl Leak {
         Some(Measured { value: off.weight / on.weight / positions, error: error / positions })
     }
 
-    /// Whether gammas are enough to correct an excess.
+    /// Returns whether there are enough gammas to correct an excess.
     pub fn is_resolved(&self) -> bool {
-        self.on >= Leak::LEAST_GAMMAS
+        self.on >= Leak::MIN_GAMMAS
             && self.share().is_some_and(|leak| {
                 let left = 1.0 - leak.value;
-                left > 0.0 && leak.error <= Leak::LARGEST_ERROR * left
+                left > 0.0 && leak.error <= Leak::MAX_ERROR * left
             })
     }
 
-    /// Gammas counted at the source, of which the excess is what OFF leaves of them:
-    /// excess/(1 − leak). `None` where the leak leaves nothing.
+    /// Returns the number of gammas counted at the source, excess/(1 − leakage). `None` if the
+    /// leakage leaves no excess.
     pub fn corrected(&self, excess: Measured) -> Option<Measured> {
         let leak = self.share().filter(|leak| leak.value < 1.0)?;
         let left = 1.0 - leak.value;
@@ -131,14 +131,14 @@ impl Leak {
         Some(Measured { value, error })
     }
 
-    /// Excess per gamma of the sample: ε(ON) − mean ε(OFF). `None` without gammas.
+    /// Returns the excess per gamma of the sample: ε(ON) − mean ε(OFF). `None` without gammas.
     pub fn net_efficiency(&self) -> Option<f64> {
         let off = self.off as f64 / self.positions.max(1) as f64;
         (self.events > 0).then(|| (self.on as f64 - off) / self.events as f64)
     }
 }
 
-/// Standard error of the share of the weight of `all` events that `part` of them have.
+/// Returns the standard error of the share of the weight of `all` events that belongs to `part`.
 fn share_error(part: WeightSum, all: WeightSum) -> f64 {
     let share = part.weight / all.weight;
     let rest = (all.squares - part.squares).max(0.0);
@@ -146,8 +146,8 @@ fn share_error(part: WeightSum, all: WeightSum) -> f64 {
     wilson_error(share, variance / (all.weight * all.weight), all.effective())
 }
 
-/// Standard error of a share of so many events: its distance from the further end of the
-/// interval of Wilson (1927). √variance for many events, and above 0 where none or all pass.
+/// Returns the standard error of a share of this many events: its distance from the further end of
+/// the interval of Wilson (1927). It is √variance for many events, and above 0 if none or all pass.
 fn wilson_error(share: f64, variance: f64, events: f64) -> f64 {
     let narrower = 1.0 + 1.0 / events;
     let middle = (share + 0.5 / events) / narrower;
@@ -156,108 +156,4 @@ fn wilson_error(share: f64, variance: f64, events: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::statistics::tests::lines;
-    use taiga_flow_gpu::random::Stream;
-
-    #[test]
-    fn significances_are_gammapys_to_a_millionth() {
-        let line = lines("li_ma");
-        assert!(line.len() >= 100);
-        let mut largest = 0.0_f64;
-        for line in line {
-            let (counts, expected) = OnOff::of_line(&line);
-            // gammapy's sign at N_on = αN_off is that of rounding; the size is 0 there.
-            let difference = (counts.significance() - expected).abs();
-            assert!(difference < 1e-6, "{counts:?}: {}, {expected}", counts.significance());
-            largest = largest.max(difference);
-        }
-        println!("largest difference from gammapy: {largest:.1e}");
-    }
-
-    #[test]
-    fn limits_where_a_count_is_zero_are_taken() {
-        let counts = |on, off| OnOff { on, off, alpha: 0.2 };
-        assert!(counts(0, 0).significance().abs() < 1e-12);
-        let none_on = -(2.0 * 10.0 * libm::log(1.2)).sqrt();
-        assert!((counts(0, 10).significance() - none_on).abs() < 1e-12);
-        let none_off = (2.0 * 10.0 * libm::log(6.0)).sqrt();
-        assert!((counts(10, 0).significance() - none_off).abs() < 1e-12);
-        assert!(OnOff::new(3, &[]).is_none());
-    }
-
-    #[test]
-    fn uneven_positions_have_an_unlikely_chi_square() {
-        let even = Homogeneity::of(&[100, 103, 98, 101, 99]).unwrap();
-        assert!(even.degrees == 4 && even.p_value > 0.9, "{even:?}");
-        let uneven = Homogeneity::of(&[100, 103, 180, 101, 99]).unwrap();
-        assert!(uneven.p_value < 1e-6, "{uneven:?}");
-        assert_eq!((Homogeneity::of(&[5]), Homogeneity::of(&[0, 0])), (None, None));
-    }
-
-    #[test]
-    fn the_leak_is_given_back_to_the_excess() {
-        let leak = Leak { on: 8000, off: 5600, positions: 5, events: 10_000, weights: None };
-        assert!((leak.share().unwrap().value - 0.14).abs() < 1e-12);
-        let corrected = leak.corrected(Measured { value: 86.0, error: 10.0 }).unwrap();
-        assert!((corrected.value - 100.0).abs() < 1e-9, "{corrected:?}");
-        assert!((11.6..11.9).contains(&corrected.error), "{corrected:?}");
-        assert!((leak.net_efficiency().unwrap() - 0.688).abs() < 1e-12);
-        assert_eq!(Leak { on: 0, ..leak }.corrected(corrected), None);
-    }
-
-    fn leak(on: u64, off: u64) -> Leak {
-        Leak { on, off, positions: 5, events: 2 * (on + off), weights: None }
-    }
-
-    #[test]
-    fn leak_error_at_zero_and_all_is_not_zero() {
-        // Wilson's interval of 0 of n reaches to 1/(n + 1).
-        for n in [1_u64, 12, 400] {
-            let none = leak(n, 0).share().unwrap();
-            let expected = n as f64 / (n + 1) as f64;
-            let back = 1.0 - none.error * 5.0;
-            assert!(none.value.abs() < 1e-15 && (back - expected).abs() < 1e-12, "{none:?}");
-        }
-        assert!((wilson_error(1.0, 0.0, 12.0) - 1.0 / 13.0).abs() < 1e-12);
-        // Many counts: the error of a ratio of Poisson numbers.
-        let many = leak(10_000, 2500).share().unwrap();
-        let expected = many.value * (1.0_f64 / 10_000.0 + 1.0 / 2500.0).sqrt();
-        assert!((many.error / expected - 1.0).abs() < 0.01, "{many:?}, {expected}");
-    }
-
-    #[test]
-    fn leak_few_gammas_is_not_resolved() {
-        assert!(leak(400, 300).is_resolved());
-        assert!(!leak(9, 0).is_resolved(), "fewer than ten");
-        assert!(!leak(12, 40).is_resolved(), "a large error of 1 − leak");
-        assert!(!leak(100, 500).is_resolved(), "nothing is left");
-        assert!(!leak(0, 500).is_resolved());
-    }
-
-    #[test]
-    fn leak_weighted_equals_sum_of_weights() {
-        let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
-        let one = |replica: u64| {
-            let mut sums = [WeightSum::default(); 2];
-            for i in 0..600 {
-                let at = 2 * (600 * replica + i);
-                let which = usize::from(stream.uniform(at) < 0.4);
-                // A gamma of a weight is lost to OFF as often as any other.
-                sums[which] = sums[which].with(0.2 + 2.0 * stream.uniform(at + 1));
-            }
-            let [on, off] = sums.map(|sum| sum.events);
-            Leak { weights: Some(sums), ..leak(on, off) }.share().unwrap()
-        };
-        let found: Vec<Measured> = (0..400).map(one).collect();
-        let n = found.len() as f64;
-        let mean = found.iter().map(|m| m.value).sum::<f64>() / n;
-        let spread = found.iter().map(|m| (m.value - mean) * (m.value - mean)).sum::<f64>() / n;
-        let said = found.iter().map(|m| m.error * m.error).sum::<f64>() / n;
-        assert!((mean - 0.4 / 0.6 / 5.0).abs() < 5.0 * (spread / n).sqrt() + 1e-3, "{mean}");
-        assert!((said / spread).ln().abs() < 0.35, "{said} {spread}");
-        let same = Leak { weights: Some([WeightSum::of(80), WeightSum::of(30)]), ..leak(80, 30) };
-        assert_eq!(same.share(), leak(80, 30).share());
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
 //! Counts and significance at every threshold, from the scores of events counted once.
 //!
-//! The position at which an event counts is that of its highest score, whatever the threshold,
-//! so counts at a threshold are those of the scores from it on. Thresholds are the edges of the
-//! bins of [`Distribution`], where counts are exact.
+//! An event counts at the position of its highest score, whatever the threshold. So the counts at a
+//! threshold are those of the scores from there on. Thresholds are the edges of the bins of
+//! [`Distribution`], where counts are exact.
 //!
-//! - A threshold chosen on the same counts finds upward fluctuations: its significance is
-//!   too large. The scan is for planning.
+//! - A threshold chosen on the same counts selects upward fluctuations, so its significance is too
+//!   large. The scan is for planning.
 
 use super::on_off::li_ma;
 use crate::statistics::{Distribution, Measured, OnOff};
@@ -14,26 +14,26 @@ use serde::{Deserialize, Serialize};
 /// Significance and time of the sensitivity [h].
 pub const SIGMA: f64 = 5.0;
 pub const HOURS: f64 = 50.0;
-/// Events that an excess has at least, however small the background.
-const LEAST_EXCESS: f64 = 10.0;
-/// A best threshold leaves so many OFF events at least.
-const LEAST_OFF: u64 = 10;
-/// Thresholds that are listed.
+/// Smallest number of excess events, for any background.
+const MIN_EXCESS: f64 = 10.0;
+/// Smallest number of OFF events at the best threshold.
+const MIN_OFF: u64 = 10;
+/// Number of listed thresholds.
 const LISTED: usize = 25;
 
 /// Counts by threshold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ThresholdScan {
-    /// Rising; all counts of one are about a fixed factor below those of the one before.
+    /// Points of ascending threshold; their numbers of counts decrease by about a constant factor.
     pub points: Vec<SeasonScanPoint>,
-    /// The highest significance of all thresholds that leave ten OFF events.
+    /// The highest significance of all thresholds with at least ten OFF events.
     pub best: Option<SeasonScanPoint>,
-    /// Of `needed_per_hour`.
+    /// Significance and time to which `needed_per_hour` refers.
     pub needed_sigma: f64,
     pub needed_hours: f64,
 }
 
-/// Events of at least a score.
+/// Events with at least a given score.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SeasonScanPoint {
     pub threshold: f64,
@@ -43,13 +43,13 @@ pub struct SeasonScanPoint {
     pub significance: f64,
     /// Excess per hour that reaches 5 σ (Li and Ma) and ten events in 50 h.
     pub needed_per_hour: Option<f64>,
-    /// The same over the excess per hour found here.
+    /// The same, divided by the excess per hour found here.
     pub needed_of_found: Option<f64>,
 }
 
 impl ThresholdScan {
-    /// Of the scores of events counted at the source and at all OFF positions together, `alpha`
-    /// being the exposure of the source over that of OFF; `None` without events.
+    /// Scans the scores of events counted at the source and at all OFF positions together; `alpha`
+    /// is the exposure of the source divided by that of OFF. `None` without events.
     pub fn new(
         on: &Distribution,
         off: &Distribution,
@@ -60,7 +60,7 @@ impl ThresholdScan {
         let all = |counts: &OnOff| counts.on + counts.off;
         let most = counts.first().map(|(_, counts)| all(counts))?;
         let mut best: Option<(f64, OnOff)> = None;
-        for point in counts.iter().filter(|(_, counts)| counts.off >= LEAST_OFF) {
+        for point in counts.iter().filter(|(_, counts)| counts.off >= MIN_OFF) {
             if best.is_none_or(|(_, known)| point.1.significance() > known.significance()) {
                 best = Some(*point);
             }
@@ -81,7 +81,7 @@ impl ThresholdScan {
     }
 }
 
-/// Counts from each least value of a bin on, rising.
+/// Returns the counts from the smallest value of each bin on, in ascending order.
 fn counts_from(on: &Distribution, off: &Distribution, alpha: f64) -> Vec<(f64, OnOff)> {
     let of = |scores: &Distribution, is_on: bool| -> Vec<(f64, u64, bool)> {
         scores.by_least_value().map(|(least, count)| (least, count, is_on)).collect()
@@ -120,11 +120,11 @@ impl SeasonScanPoint {
     }
 }
 
-/// Excess that is significant in [`HOURS`] on the OFF rate of these counts.
+/// Returns the excess that is significant in [`HOURS`] on the OFF rate of these counts.
 fn needed_excess(counts: &OnOff, hours: f64) -> f64 {
     let off = counts.off as f64 * HOURS / hours;
     let significance = |excess: f64| li_ma(counts.alpha * off + excess, off, counts.alpha);
-    let (mut low, mut high) = (LEAST_EXCESS, LEAST_EXCESS);
+    let (mut low, mut high) = (MIN_EXCESS, MIN_EXCESS);
     if significance(low) >= SIGMA {
         return low;
     }
@@ -174,16 +174,16 @@ mod tests {
         let first = &scan.points[0];
         assert_eq!([first.on, first.off], [4300, 20_000]);
         assert!(scan.points.is_sorted_by(|a, b| a.threshold < b.threshold));
-        // As significant as the best of a fine scan.
+        // The best of a fine scan is equally significant.
         let fine = (-300..400).map(|i| {
             let least = 0.01 * f64::from(i);
             (li_ma(from(&on, least) as f64, from(&off, least) as f64, 0.2), from(&off, least))
         });
-        let highest = fine.filter(|(_, off)| *off >= LEAST_OFF).map(|(s, _)| s);
+        let highest = fine.filter(|(_, off)| *off >= MIN_OFF).map(|(s, _)| s);
         let highest = highest.fold(0.0, f64::max);
         let best = scan.best.unwrap().significance;
         assert!(best >= 0.99 * highest && best <= 1.02 * highest, "{best} {highest}");
-        assert!(scan.points.iter().all(|p| p.off < LEAST_OFF || p.significance <= best));
+        assert!(scan.points.iter().all(|p| p.off < MIN_OFF || p.significance <= best));
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         }
         let none = OnOff { on: 0, off: 0, alpha: 0.2 };
         let point = SeasonScanPoint::new(1.0, &none, Some(4.0));
-        assert!((point.needed_per_hour.unwrap() - LEAST_EXCESS / HOURS).abs() < 1e-12);
+        assert!((point.needed_per_hour.unwrap() - MIN_EXCESS / HOURS).abs() < 1e-12);
         assert_eq!(point.needed_of_found, None);
         assert_eq!(SeasonScanPoint::new(1.0, &none, None).needed_per_hour, None);
     }

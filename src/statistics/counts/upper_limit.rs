@@ -1,31 +1,31 @@
 //! Upper limits at 95 % confidence of an excess whose background is itself a count.
 //!
-//! With many counts the limit is that of the profile likelihood, the background profiled out
-//! (Rolke, López and Conrad 2005, bounded likelihood). Below [`FEW`] counts this covers too
-//! rarely, and the limit is Buehler's (1957): the smallest one that covers whatever the
-//! background, among all limits that order the counts as the profile likelihood does (Kabaila
-//! and Lloyd 2002). It is the excess s at which
+//! With many counts the limit is that of the profile likelihood, in which the background is
+//! profiled out (Rolke, López and Conrad 2005, bounded likelihood). Below [`FEW`] counts its
+//! coverage is too low, and the limit is that of Buehler (1957). It is the smallest limit with
+//! coverage for any background, among all limits that order the counts as the profile likelihood
+//! does (Kabaila and Lloyd 2002). It is the excess s at which
 //!
 //! sup over b of P(the profile-likelihood limit is at most the observed one | s, b) = 5 %.
 //!
-//! - The supremum is taken over the backgrounds b that N_off allows with confidence
-//!   1 − [`OUTSIDE`]; the rest is subtracted from the 5 % (Berger and Boos 1994).
-//! - More ON counts have no smaller limit, also across the border at [`FEW`].
-//! - No limit is below −ln 0.05: no events without background allow so much.
+//! - The supremum is taken over the backgrounds b that N_off allows with confidence 1 −
+//!   [`OUTSIDE`]; the rest is subtracted from the 5 % (Berger and Boos 1994).
+//! - More ON counts never give a smaller limit, also across the border at [`FEW`].
+//! - No limit is below −ln 0.05, which is the limit for no events without background.
 
 use crate::statistics::OnOff;
 
 /// Below this many counts, ON or OFF, the limit is exact.
 pub const FEW: u64 = 10;
-/// No exact limit of fewer ON counts is larger.
-const LARGEST_OF_FEW: f64 = 16.0;
+/// Upper bound of the exact limits for fewer ON counts.
+const MAX_OF_FEW: f64 = 16.0;
 /// Quantile of the normal distribution at 95 %.
 const Z_95: f64 = 1.644_853_626_951_472_7;
-/// Probability with which a limit may fail.
+/// Allowed probability that the limit is too small.
 const MISSED: f64 = 0.05;
-/// Probability that the background is larger than all that are tried.
+/// Probability that the background exceeds all tried ones.
 const OUTSIDE: f64 = 1e-4;
-/// Backgrounds that are tried, in equal steps of their square roots.
+/// Number of tried backgrounds, in equal steps of their square roots.
 const BACKGROUNDS: usize = 64;
 /// Rounding of a difference of deviances.
 const ROUNDING: f64 = 1e-8;
@@ -33,13 +33,13 @@ const ROUNDING: f64 = 1e-8;
 const WIDTHS: f64 = 7.0;
 
 impl OnOff {
-    /// Upper limit of the excess at 95 % confidence.
+    /// Returns the upper limit of the excess at 95 % confidence.
     pub fn upper_limit(&self) -> f64 {
         let of_profile = self.profile_limit();
         let limit = if self.on < FEW || self.off < FEW {
             self.buehler_limit(of_profile)
-        } else if of_profile < LARGEST_OF_FEW {
-            // Not below the exact limit of fewer ON counts.
+        } else if of_profile < MAX_OF_FEW {
+            // The limit is at least the exact one for fewer ON counts.
             let fewer = OnOff { on: FEW - 1, ..*self };
             of_profile.max(fewer.buehler_limit(fewer.profile_limit()))
         } else {
@@ -48,8 +48,8 @@ impl OnOff {
         limit.max(-libm::log(MISSED))
     }
 
-    /// The excess above its best value ≥ 0 at which the profile likelihood has fallen by as
-    /// much as a one-sided interval of a normal distribution allows, 2.706/2.
+    /// Returns the excess above its best value ≥ 0 at which the profile likelihood has fallen by
+    /// 2.706/2, as for a one-sided interval of a normal distribution.
     fn profile_limit(&self) -> f64 {
         let best = self.excess().value.max(0.0);
         let allowed = self.deviance(best) + Z_95 * Z_95;
@@ -57,10 +57,10 @@ impl OnOff {
         while self.deviance(best + step) < allowed {
             step *= 2.0;
         }
-        halved(best, best + step, |s| self.deviance(s) < allowed)
+        bisect(best, best + step, |s| self.deviance(s) < allowed)
     }
 
-    /// −2 ln L of an excess s, for the background that fits it best, up to a constant.
+    /// Returns −2 ln L of an excess s for the best-fitting background, up to a constant.
     fn deviance(&self, s: f64) -> f64 {
         let (on, off, alpha) = (self.on as f64, self.off as f64, self.alpha);
         // μ, the expectation of N_off, solves N_on·α/(s + αμ) + N_off/μ = 1 + α.
@@ -78,14 +78,14 @@ impl OnOff {
         2.0 * (term(on, s + alpha * mu) + term(off, mu))
     }
 
-    /// Whether the profile-likelihood limit of these counts is at most `limit`.
+    /// Returns whether the profile-likelihood limit of these counts is at most `limit`.
     fn is_limited_by(&self, limit: f64) -> bool {
         let best = self.excess().value.max(0.0);
         best < limit && self.deviance(limit) - self.deviance(best) >= Z_95 * Z_95 - ROUNDING
     }
 
-    /// Buehler's limit in the order of profile-likelihood limits, of which `of_profile` is
-    /// that of the observed counts.
+    /// Returns Buehler's limit in the order of profile-likelihood limits; `of_profile` is that of
+    /// the observed counts.
     fn buehler_limit(&self, of_profile: f64) -> f64 {
         let order = Order::new(self, of_profile);
         let allowed = MISSED - OUTSIDE;
@@ -93,12 +93,12 @@ impl OnOff {
         while order.worst_probability(high) > allowed {
             high *= 2.0;
         }
-        halved(0.0, high, |s| order.worst_probability(s) > allowed)
+        bisect(0.0, high, |s| order.worst_probability(s) > allowed)
     }
 }
 
-/// The pairs of counts whose profile-likelihood limit is at most the observed one: those with
-/// N_on up to a largest one, which rises with N_off.
+/// The pairs of counts whose profile-likelihood limit is at most the observed one: for each N_off,
+/// those with N_on up to a maximum, which rises with N_off.
 struct Order {
     most_on: Vec<Option<u64>>, // rising, each once; None: not even N_on = 0
     backgrounds: Vec<Background>,
@@ -140,8 +140,8 @@ impl Order {
         Order { most_on, backgrounds: (0..BACKGROUNDS).map(background).collect() }
     }
 
-    /// Largest probability of a limit at most the observed one, for an excess s and any of the
-    /// backgrounds.
+    /// Returns the largest probability of a limit at most the observed one, for an excess s and any
+    /// of the backgrounds.
     fn worst_probability(&self, s: f64) -> f64 {
         let of = |background: &Background| {
             let mut below = Below::new(s + background.expected);
@@ -152,7 +152,7 @@ impl Order {
     }
 }
 
-/// Cumulative probabilities of a Poisson number, asked for in rising order.
+/// Cumulative probabilities of a Poisson number, requested in ascending order.
 struct Below {
     mean: f64,
     next: u64,
@@ -162,7 +162,7 @@ struct Below {
 
 impl Below {
     fn new(mean: f64) -> Below {
-        // Below this nothing is left.
+        // Smaller counts have a negligible probability.
         let first = (mean - WIDTHS * mean.sqrt() - 20.0).max(0.0) as u64;
         Below { mean, next: first, term: poisson(first, mean), sum: 0.0 }
     }
@@ -177,7 +177,7 @@ impl Below {
     }
 }
 
-/// Probability of a count from `first` to below `end`.
+/// Returns the probability of a count from `first` to below `end`.
 fn probability(first: u64, end: u64, mean: f64) -> f64 {
     let width = WIDTHS * mean.sqrt() + 20.0;
     let first = first.max((mean - width).max(0.0) as u64);
@@ -202,15 +202,15 @@ fn poisson(count: u64, mean: f64) -> f64 {
     libm::exp(n * libm::log(mean) - mean - libm::lgamma(n + 1.0))
 }
 
-/// The mean of which a count is this small with probability [`OUTSIDE`] only.
+/// Returns the mean for which a count this small has the probability [`OUTSIDE`].
 fn largest_mean(count: u64) -> f64 {
     let n = count as f64;
     let high = n + 10.0 + 8.0 * (n + 1.0).sqrt();
-    halved(n, high, |mean| Below::new(mean).up_to(count) > OUTSIDE)
+    bisect(n, high, |mean| Below::new(mean).up_to(count) > OUTSIDE)
 }
 
-/// Where `is_below` changes from true to false, by halving an interval.
-fn halved(mut low: f64, mut high: f64, is_below: impl Fn(f64) -> bool) -> f64 {
+/// Returns the point at which `is_below` changes from true to false, by bisection.
+fn bisect(mut low: f64, mut high: f64, is_below: impl Fn(f64) -> bool) -> f64 {
     while high - low > 1e-12 * high {
         let middle = f64::midpoint(low, high);
         if middle <= low || middle >= high {
@@ -222,123 +222,4 @@ fn halved(mut low: f64, mut high: f64, is_below: impl Fn(f64) -> bool) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::statistics::tests::lines;
-    use std::collections::HashMap;
-
-    impl OnOff {
-        /// N_on, N_off, α of a line of the reference, and its figure.
-        ///
-        /// # Panics
-        /// If the line does not have four numbers.
-        pub fn of_line(line: &[f64]) -> (OnOff, f64) {
-            let [on, off, alpha, expected] = line[..] else { panic!("{line:?}") };
-            (OnOff { on: on as u64, off: off as u64, alpha }, expected)
-        }
-    }
-
-    #[test]
-    fn limit_many_counts_equals_gammapy() {
-        let mut compared = 0;
-        for line in lines("limit") {
-            let (counts, expected) = OnOff::of_line(&line);
-            let limit = counts.upper_limit();
-            // Below an excess of 0 gammapy starts from the unphysical best value, which
-            // gives lower limits.
-            if counts.excess().value < 0.0 {
-                assert!(limit > expected, "{counts:?}: {limit}, {expected}");
-                continue;
-            }
-            let tolerance = 1e-5 * expected.max(1.0);
-            assert!((counts.profile_limit() - expected).abs() < tolerance, "{counts:?}");
-            if counts.on.min(counts.off) >= FEW {
-                assert!((limit - expected).abs() < tolerance, "{counts:?}: {limit}, {expected}");
-                compared += 1;
-            } else {
-                assert!(limit > expected, "{counts:?}: {limit}, {expected}");
-            }
-        }
-        assert!(compared >= 15, "{compared}");
-    }
-
-    #[test]
-    fn profile_limit_deviance_risen_by_quantile() {
-        for (on, off) in [(0, 0), (0, 3), (3, 0), (7, 40), (100, 300)] {
-            let counts = OnOff { on, off, alpha: 0.2 };
-            let (best, limit) = (counts.excess().value.max(0.0), counts.profile_limit());
-            let risen = counts.deviance(limit) - counts.deviance(best);
-            assert!(limit > best && (risen - Z_95 * Z_95).abs() < 1e-8, "{on} {off}: {risen}");
-        }
-    }
-
-    #[test]
-    fn limit_no_background_equals_poisson() {
-        // 95 % limits of a Poisson mean, χ²(0.95; 2n + 2)/2 (Particle Data Group, Statistics,
-        // table of Poisson limits: 3.00, 4.74, 6.30, 7.75, 9.15, 10.51).
-        let known = [2.996, 4.744, 6.296, 7.754, 9.154, 10.513];
-        for (on, expected) in known.into_iter().enumerate() {
-            let limit = OnOff { on: on as u64, off: 0, alpha: 0.2 }.upper_limit();
-            assert!((-0.001..0.01).contains(&(limit - expected)), "{on}: {limit}, {expected}");
-        }
-        let least = -libm::log(0.05);
-        for (on, off) in [(0, 0), (0, 7), (0, 200), (1, 90), (10, 60)] {
-            let limit = OnOff { on, off, alpha: 1.0 }.upper_limit();
-            assert!(limit >= least, "{on} {off}: {limit}");
-        }
-    }
-
-    #[test]
-    fn limit_across_border_rises_with_on_counts() {
-        for (alpha, most_off) in [(0.2, 60), (1.0 / 7.0, 80), (1.0, 20)] {
-            for off in 0..most_off {
-                let limit = |on| OnOff { on, off, alpha }.upper_limit();
-                for on in 0..14 {
-                    // Backgrounds are tried in steps.
-                    let (fewer, more) = (limit(on), limit(on + 1));
-                    assert!(more > fewer - 0.02, "{on} {off} {alpha}: {fewer} {more}");
-                }
-                assert!(limit(FEW - 1) < LARGEST_OF_FEW);
-            }
-        }
-        for (on, off, alpha) in [(9, 20, 0.2), (9, 45, 0.2), (9, 9, 1.0), (30, 9, 0.2)] {
-            let counts = OnOff { on, off, alpha };
-            let step = counts.upper_limit() - counts.profile_limit();
-            assert!((0.0..1.0).contains(&step), "{counts:?}: {step}");
-        }
-    }
-
-    /// Probabilities of the counts of a Poisson number.
-    fn probabilities(mean: f64) -> Vec<f64> {
-        let most = (mean + 8.0 * mean.sqrt() + 20.0) as u64;
-        (0..most).map(|count| poisson(count, mean)).collect()
-    }
-
-    #[test]
-    fn limit_few_counts_covers_94_percent() {
-        let signals = [0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0];
-        println!("coverage of 95 % limits; signals {signals:?}");
-        for alpha in [0.2, 1.0 / 7.0, 1.0] {
-            let mut limits = HashMap::new();
-            for b in [0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] {
-                let of_off = probabilities(b / alpha);
-                let mut coverage = |s: f64| {
-                    let mut covered = 0.0;
-                    for (on, p) in probabilities(s + b).iter().enumerate() {
-                        for (off, q) in of_off.iter().enumerate().filter(|(_, q)| p * *q > 1e-9) {
-                            let counts = OnOff { on: on as u64, off: off as u64, alpha };
-                            let limit =
-                                *limits.entry((on, off)).or_insert_with(|| counts.upper_limit());
-                            covered += if limit >= s { p * q } else { 0.0 };
-                        }
-                    }
-                    covered
-                };
-                let of_signals = signals.map(&mut coverage);
-                let text = of_signals.map(|c| format!("{c:.4}")).join("  ");
-                println!("  alpha {alpha:.3}, b {b:4}: {text}");
-                assert!(of_signals.iter().all(|c| (0.94..=1.0 + 1e-9).contains(c)));
-            }
-        }
-    }
-}
+mod tests;

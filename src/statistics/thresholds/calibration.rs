@@ -1,24 +1,25 @@
-//! From scores to probabilities: isotonic regression on held-out events of both classes.
+//! Calibration of scores to probabilities by isotonic regression on held-out events of both
+//! classes.
 //!
-//! Both classes have the same total weight (gammaness is for equal numbers, π = 0.5);
-//! nothing is subsampled. Pools of adjacent violators (Ayer et al. 1955) give a rising
-//! step function of the score. The events at either end are one pool from the start, as many
-//! as hold ten (effective) events of each class: a pool of one class alone would say nothing
-//! of the other's share. Log-odds are those of the pool inside the end pools, whose events
-//! they describe together, and interpolated between the means of the pools between. An end
-//! pool has one event more of the class that is rare there: it stops at such an event, where
-//! the share of the other is highest, and would overstate its odds by a tenth.
-//! Beyond the mean score of an end pool they are a bound. Since ten events are few, the bound
-//! that is stated is a confidence limit of the pool's log-odds, not its estimate.
+//! Both classes have the same total weight (gammaness assumes equal numbers, π = 0.5); no events
+//! are subsampled. Pooling of adjacent violators (Ayer et al. 1955) gives a rising step function of
+//! the score. The events at either end form one pool from the start, with at least ten (effective)
+//! events of each class: a pool of one class alone would not determine the share of the other.
+//! Inside the end pools the log-odds are those of the pool, which describe its events together;
+//! between the means of the other pools they are interpolated. An end pool has one additional event
+//! of the class that is rare there. It stops at such an event, where the share of the other class
+//! is highest, and would overstate its odds by a tenth. Beyond the mean score of an end pool the
+//! log-odds are a bound. Since ten events are few, the stated bound is a confidence limit of the
+//! log-odds of the pool, not its estimate.
 
 use crate::error::{Fault, Result};
-use crate::statistics::roc::{LEAST_HADRONS, enough};
-use crate::statistics::{Class, ClassCounts, Measured, WeightSum};
+use crate::statistics::roc::{MIN_HADRONS, enough};
+use crate::statistics::{Class, ClassCounts, WeightSum};
 use serde::{Deserialize, Serialize};
 
-/// Points kept at most: a card is read by people too.
-const MOST_POINTS: usize = 200;
-/// Points at either end that are never left out: the steps there.
+/// Largest number of points: model cards are also read by people.
+const MAX_POINTS: usize = 200;
+/// Points at either end that are always kept: the steps there.
 const END_POINTS: usize = 3;
 /// Standard deviations of a one-sided limit at 95 % confidence.
 const LIMIT_SIGMAS: f64 = 1.645;
@@ -27,23 +28,23 @@ const SIGMAS: f64 = 3.0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Ascending scores and the log-odds of a gamma at equal numbers, ascending too.
+    /// Ascending scores and the log-odds of a gamma at equal numbers, also ascending.
     pub points: Vec<[f64; 2]>,
-    /// Share of gammas that the posterior is for: among triggered events where
-    /// `cut_efficiency` is known, else among events that pass the pre-cuts.
+    /// Share of gammas that the posterior assumes: among triggered events if `cut_efficiency` is
+    /// known, otherwise among events that pass the pre-cuts.
     pub prior: f64,
-    /// Events it was fitted on.
+    /// Numbers of events of the fit.
     pub gammas: u64,
     pub hadrons: u64,
-    /// Scores between which log-odds are resolved; below and above they are bounds. Absent of
-    /// models of older versions, and where all events have one probability.
+    /// Scores between which log-odds are resolved; below and above they are bounds. Absent in
+    /// models of older versions, and if all events have one probability.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<[f64; 2]>,
-    /// Upper limit of the log-odds below `resolved` and lower limit above it, at equal numbers
-    /// and 95 % confidence.
+    /// Upper limit of the log-odds below `resolved` and lower limit above it, at equal numbers and
+    /// 95 % confidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<[f64; 2]>,
-    /// What the pre-cuts let pass, where it is known.
+    /// Efficiencies of the pre-cuts, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_efficiency: Option<CutEfficiency>,
 }
@@ -55,7 +56,7 @@ pub struct CutEfficiency {
     pub hadron: f64,
 }
 
-/// On which side of the figure the truth lies, where a figure is a bound.
+/// Direction of a bound: the side on which the true value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BoundSide {
@@ -64,7 +65,8 @@ pub enum BoundSide {
 }
 
 impl BoundSide {
-    /// Of the probability at a score, with the scores between which it is resolved.
+    /// Returns the direction of the probability at a score, with the scores between which it is
+    /// resolved; `None` inside.
     pub fn of(score: f64, resolved: Option<[f64; 2]>) -> Option<BoundSide> {
         match resolved {
             Some([low, _]) if score < low => Some(BoundSide::AtMost),
@@ -73,7 +75,7 @@ impl BoundSide {
         }
     }
 
-    /// The limit on its side, of an upper limit below and a lower limit above.
+    /// Returns the limit of this direction, of an upper limit below and a lower limit above.
     pub fn limit(self, [upper, lower]: [f64; 2]) -> f64 {
         match self {
             BoundSide::AtMost => upper,
@@ -89,7 +91,7 @@ impl BoundSide {
     }
 }
 
-/// Adjacent events of one probability.
+/// Adjacent events with one probability.
 #[derive(Debug, Clone, Copy)]
 struct IsotonicBlock {
     low: f64,
@@ -102,7 +104,7 @@ struct IsotonicBlock {
 }
 
 impl IsotonicBlock {
-    /// Of events with the weights of their classes scaled; `None` of none.
+    /// Sums events with the weights of their classes scaled; `None` without events.
     fn of(events: &[(f64, Class, f64)], scale: [f64; 2]) -> Option<IsotonicBlock> {
         let one = |&(score, class, weight): &(f64, Class, f64)| {
             let of_class = usize::from(class != Class::Gamma);
@@ -126,7 +128,7 @@ impl IsotonicBlock {
         }
     }
 
-    /// With more weight of gammas, and of hadrons.
+    /// Adds weight of gammas and of hadrons.
     fn with(self, [gamma, hadron]: [f64; 2]) -> IsotonicBlock {
         IsotonicBlock { gamma: self.gamma + gamma, all: self.all + gamma + hadron, ..self }
     }
@@ -139,7 +141,7 @@ impl IsotonicBlock {
         libm::log(self.gamma / (self.all - self.gamma))
     }
 
-    /// Error of the log-odds, from the effective events of each class.
+    /// Returns the error of the log-odds, from the effective events of each class.
     fn error(&self) -> f64 {
         let weights = [self.gamma, self.all - self.gamma];
         let relative = [0, 1].map(|class| self.squares[class] / (weights[class] * weights[class]));
@@ -152,7 +154,10 @@ impl IsotonicBlock {
 }
 
 impl Calibration {
-    /// Fits (score, class, weight). Refused with fewer than ten effective events of a class.
+    /// Fits (score, class, weight).
+    ///
+    /// # Errors
+    /// `Input` with fewer than ten effective events of a class.
     pub fn fit(mut events: Vec<(f64, Class, f64)>, prior: f64) -> Result<Calibration> {
         events.retain(|(score, _, weight)| score.is_finite() && *weight > 0.0);
         events.sort_by(|a, b| {
@@ -173,7 +178,7 @@ impl Calibration {
     /// hadrons.
     ///
     /// # Errors
-    /// Input.
+    /// `Input`.
     pub fn refuse_few(sums: [WeightSum; 2]) -> Result<()> {
         if sums.iter().all(enough) {
             return Ok(());
@@ -181,45 +186,46 @@ impl Calibration {
         let text = |sum: WeightSum| format!("{:.1} of {}", sum.effective(), sum.events);
         let [gammas, hadrons] = sums.map(text);
         Err(Fault::new("too few held-out events to calibrate")
-            .expected(format!("at least {LEAST_HADRONS} effective events of each class, (Σw)²/Σw²"))
+            .expected(format!("at least {MIN_HADRONS} effective events of each class, (Σw)²/Σw²"))
             .found(format!("{gammas} gammas, {hadrons} hadrons"))
             .advice("raise split.calibration or split.validation, or give data.weight that is less uneven")
             .input())
     }
 
-    /// With what the pre-cuts let pass, so that the prior is that of triggered events. Shares
-    /// of 0 say nothing and are left out.
+    /// Sets the efficiencies of the pre-cuts, so that the prior is that of triggered events. Shares
+    /// of 0 are ignored.
     #[must_use]
     pub fn with_cut_efficiency(self, shares: Option<CutEfficiency>) -> Calibration {
         let cut_efficiency = shares.filter(CutEfficiency::is_known);
         Calibration { cut_efficiency, ..self }
     }
 
-    /// Probability of a gamma at equal numbers; NaN for a score that is NaN.
+    /// Returns the probability of a gamma at equal numbers; NaN for a NaN score.
     pub fn gammaness(&self, score: f64) -> f64 {
         probability(self.log_odds(score))
     }
 
-    /// The same at the prior share of gammas.
+    /// Returns the probability of a gamma at the prior share of gammas.
     pub fn posterior(&self, score: f64) -> f64 {
         probability(self.posterior_log_odds(score))
     }
 
-    fn posterior_log_odds(&self, score: f64) -> f64 {
+    pub(super) fn posterior_log_odds(&self, score: f64) -> f64 {
         self.log_odds(score) + self.prior_log_odds()
     }
 
-    /// Upper limit of the gammaness below `resolved`, lower limit above it.
+    /// Returns the upper limit of the gammaness below `resolved`, and the lower limit above it.
     pub fn gammaness_limits(&self) -> Option<[f64; 2]> {
         self.limits.map(|limits| limits.map(probability))
     }
 
-    /// The same of the posterior.
+    /// Returns the same limits of the posterior.
     pub fn posterior_limits(&self) -> Option<[f64; 2]> {
         self.limits.map(|limits| limits.map(|limit| probability(limit + self.prior_log_odds())))
     }
 
-    /// Of the events that pass the pre-cuts: ln(π/(1 − π)), and `ln(ε_γ/ε_h)` of the cuts.
+    /// Returns the prior log-odds of the events that pass the pre-cuts: ln(π/(1 − π)), plus
+    /// `ln(ε_γ/ε_h)` of the cuts.
     pub fn prior_log_odds(&self) -> f64 {
         let of_cuts = self.cut_efficiency.map_or(0.0, |of| libm::log(of.gamma / of.hadron));
         libm::log(self.prior / (1.0 - self.prior)) + of_cuts
@@ -235,7 +241,10 @@ impl Calibration {
         }
     }
 
-    /// Refuses points that are no rising function.
+    /// Refuses points that are not a rising function.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn validate(&self) -> Result<()> {
         let ends = self.resolved.iter().chain(&self.limits);
         let finite = self.points.iter().chain(ends).flatten().all(|x| x.is_finite());
@@ -246,7 +255,7 @@ impl Calibration {
         if finite && rising && ordered && known && prior && !self.points.is_empty() {
             return Ok(());
         }
-        Err(Fault::new("a calibration that cannot be used")
+        Err(Fault::new("an unusable calibration")
             .expected(
                 "ascending scores with ascending log-odds, a prior between 0 and 1, and shares \
                  above 0 that pass the cuts",
@@ -254,7 +263,7 @@ impl Calibration {
             .input())
     }
 
-    /// What it resolves, and how many of the events evaluated lie beyond (true = gamma).
+    /// Returns the resolved range, and the numbers of evaluated events beyond it (true = gamma).
     pub fn range(&self, scores: &[f32], gamma: &[bool]) -> CalibratedRange {
         let mut beyond = [ClassCounts::default(); 2];
         let mut all = ClassCounts::default();
@@ -281,13 +290,13 @@ impl Calibration {
         }
     }
 
-    /// Whether events beyond the range contradict the upper limit below it, and the lower limit
-    /// above it, by more than their own counts allow at three standard deviations.
+    /// Returns whether events beyond the range contradict the upper limit below it, and the lower
+    /// limit above it, by more than three standard deviations of their own counts.
     fn contradicted(&self, [below, above]: [ClassCounts; 2], all: ClassCounts) -> [bool; 2] {
         let Some([upper, lower]) = self.limits else { return [false; 2] };
         let most = |n: u64| n as f64 + SIGMAS * libm::sqrt(n as f64 + 1.0) + 1.0;
         let least = |n: u64| n as f64 - SIGMAS * libm::sqrt(n as f64);
-        // Log-odds at equal numbers, NaN where a class has too few events to say anything.
+        // Log-odds at equal numbers, NaN if a class has too few events.
         let log_odds = |gammas: f64, hadrons: f64| {
             libm::log(gammas / hadrons * (all.hadron as f64 / all.gamma as f64))
         };
@@ -309,9 +318,9 @@ impl CutEfficiency {
 pub struct CalibratedRange {
     pub prior: f64,
     pub cut_efficiency: Option<CutEfficiency>,
-    /// Absent where it is not known.
+    /// Absent if unknown.
     pub scores: Option<[f64; 2]>,
-    /// At these scores, as the posterior.
+    /// At these scores, like the posterior.
     pub gammaness: Option<[f64; 2]>,
     pub posterior: Option<[f64; 2]>,
     /// Upper limit of the posterior below these scores and lower limit above, at 95 % confidence.
@@ -324,13 +333,13 @@ pub struct CalibratedRange {
 }
 
 impl CalibratedRange {
-    /// What the prior is the share of gammas in, after "posterior at …".
+    /// Returns the population to which the prior refers, as a suffix of "posterior at …".
     pub fn basis(&self) -> &'static str {
         if self.cut_efficiency.is_some() { " of all triggered" } else { " after the cuts" }
     }
 }
 
-/// Points of the calibration, and its ends where they differ.
+/// Points of the calibration, and its ends if they differ.
 struct Fitted {
     points: Vec<[f64; 2]>,
     ends: Option<Ends>,
@@ -343,8 +352,8 @@ struct Ends {
 }
 
 impl Ends {
-    /// `None` where the log-odds of the end pools do not rise. Log-odds, since shares that
-    /// differ in their last bit can have log-odds in either order.
+    /// Returns the ends; `None` if the log-odds of the end pools do not rise. The test uses
+    /// log-odds, since those of shares that differ in their last bit can have either order.
     fn of([below, above]: &[IsotonicBlock; 2], resolved: [f64; 2]) -> Option<Ends> {
         let limits = [
             below.log_odds() + LIMIT_SIGMAS * below.error(),
@@ -371,7 +380,7 @@ fn fitted(events: &[(f64, Class, f64)], scale: [f64; 2], one: [f64; 2]) -> Fitte
     fitted.map_or_else(unresolved, |fit| Fitted { points: thinned(fit.points), ..fit })
 }
 
-/// `None` where the ends do not differ.
+/// Fits pools whose ends do not overlap; `None` if the ends do not differ.
 fn apart(pools: &[IsotonicBlock], one: [f64; 2]) -> Option<Fitted> {
     let [first, inner @ .., last] = pools else { return None };
     let ends = [first.with([one[0], 0.0]), last.with([0.0, one[1]])];
@@ -379,8 +388,8 @@ fn apart(pools: &[IsotonicBlock], one: [f64; 2]) -> Option<Fitted> {
     Some(Fitted { points: points(ends, inner), ends: Some(found) })
 }
 
-/// Events from an end inwards that hold at least ten effective ones of each class, equal
-/// scores together.
+/// Returns the number of events from an end inwards with at least ten effective ones of each class;
+/// equal scores stay together.
 fn resolving<'e>(events: impl ExactSizeIterator<Item = &'e (f64, Class, f64)>) -> usize {
     let count = events.len();
     let mut sums = [WeightSum::default(); 2];
@@ -396,9 +405,9 @@ fn resolving<'e>(events: impl ExactSizeIterator<Item = &'e (f64, Class, f64)>) -
     count
 }
 
-/// Of classes so far apart that ten events of the rarer one at one end reach into those at the
-/// other: the odds of either end, and a straight line over the events that are in both. `None`
-/// where the ends do not differ.
+/// Fits classes so far apart that the end pools overlap: ten events of the class that is rare at
+/// one end extend into the other end pool. The result has the odds of either end, and a straight
+/// line over the events that are in both. `None` if the ends do not differ.
 fn overlapping(
     below: &[(f64, Class, f64)],
     above: &[(f64, Class, f64)],
@@ -416,13 +425,14 @@ fn overlapping(
     Some(Fitted { points, ends: Some(ends) })
 }
 
-/// Score and log-odds. Those of the end pools begin at their edges, so that all of their
-/// events have the odds of the pool; so the outer half of the pools next to them keeps its own.
+/// Returns points of score and log-odds. Those of the end pools begin at their edges, so that all
+/// of their events have the odds of the pool; the outer half of the adjacent pools keeps its own.
 fn points([first, last]: [IsotonicBlock; 2], inner: &[IsotonicBlock]) -> Vec<[f64; 2]> {
     let (mut least, most) = (first.log_odds(), last.log_odds());
     let mut points = vec![[first.high, least]];
     for (i, pool) in inner.iter().enumerate() {
-        // Not below the pool before: shares rise, and their log-odds can fall by a rounding.
+        // At least the value of the pool before: shares rise, but their log-odds can fall by a
+        // rounding.
         let log_odds = pool.log_odds().clamp(least, most);
         least = log_odds;
         points.extend((i == 0).then_some([pool.low, log_odds]));
@@ -433,125 +443,13 @@ fn points([first, last]: [IsotonicBlock; 2], inner: &[IsotonicBlock]) -> Vec<[f6
     points
 }
 
-/// Events of a range of gammaness, or of the log-odds of the posterior: what the probability
-/// says, and what is true.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ReliabilityBin {
-    pub low: f64,
-    pub high: f64,
-    pub gammas: u64,
-    pub hadrons: u64,
-    /// Mean probability, the classes weighing as the prior has them (gammaness: equally).
-    pub said: f64,
-    /// Share of gammas at that prior, with the error that the (effective) counts give it.
-    pub found: Measured,
-}
-
-const RELIABILITY_BINS: usize = 10;
-/// Log-odds of posteriors are shown between ± this, in bins of width 1; those beyond lie in the
-/// outer bins.
-const ODDS_RANGE: usize = 20;
-
-/// A labelled event, and the bin that what is said of it lies in.
-#[derive(Debug, Clone, Copy)]
-struct Labelled {
-    bin: usize,
-    said: f64,
-    gamma: bool,
-    weight: f64,
-}
-
-/// Reliability of gammaness on labelled events (true = gamma), by their weights where they
-/// have any; empty ranges are left out.
-pub fn reliability(
-    gammaness: &[f32],
-    gamma: &[bool],
-    weights: Option<&[f64]>,
-) -> Vec<ReliabilityBin> {
-    let event = |i: usize| {
-        let said = f64::from(gammaness[i]);
-        let bin = ((said * RELIABILITY_BINS as f64) as usize).min(RELIABILITY_BINS - 1);
-        Labelled { bin, said, gamma: gamma[i], weight: weights.map_or(1.0, |w| w[i]) }
-    };
-    let edges: Vec<f64> =
-        (0..=RELIABILITY_BINS).map(|i| i as f64 / RELIABILITY_BINS as f64).collect();
-    binned((0..gamma.len()).map(event).collect(), &edges, 1.0)
-}
-
-/// Reliability of the posterior in bins of its log-odds: where few of many events are gammas,
-/// tenths say nothing.
-pub fn reliability_odds(
-    calibration: &Calibration,
-    scores: &[f32],
-    gamma: &[bool],
-    weights: Option<&[f64]>,
-) -> Vec<ReliabilityBin> {
-    let range = ODDS_RANGE as f64;
-    let event = |i: usize| {
-        let log_odds = calibration.posterior_log_odds(f64::from(scores[i]));
-        let bin = (log_odds.clamp(-range, range) + range) as usize;
-        Labelled {
-            bin: bin.min(2 * ODDS_RANGE - 1),
-            said: probability(log_odds),
-            gamma: gamma[i],
-            weight: weights.map_or(1.0, |w| w[i]),
-        }
-    };
-    let edges: Vec<f64> = (0..=2 * ODDS_RANGE).map(|i| i as f64 - range).collect();
-    let events = (0..gamma.len()).map(event).collect();
-    binned(events, &edges, libm::exp(calibration.prior_log_odds()))
-}
-
-/// At prior odds of gammas; bins without events are left out.
-fn binned(mut events: Vec<Labelled>, edges: &[f64], odds: f64) -> Vec<ReliabilityBin> {
-    events.retain(|event| event.said.is_finite() && event.weight > 0.0);
-    // Sums must not depend on the order in which events come.
-    events.sort_unstable_by(|a, b| a.said.total_cmp(&b.said).then(a.weight.total_cmp(&b.weight)));
-    let mut counts = vec![[WeightSum::default(); 2]; edges.len() - 1]; // gammas, hadrons
-    let mut sums = vec![[0.0; 2]; edges.len() - 1];
-    for Labelled { bin, said, gamma, weight } in events {
-        let class = usize::from(!gamma);
-        counts[bin][class] = counts[bin][class].with(weight);
-        sums[bin][class] += weight * said;
-    }
-    let all = [0, 1]
-        .map(|class| counts.iter().map(|c| c[class]).fold(WeightSum::default(), WeightSum::plus));
-    if all.iter().any(|sum| sum.weight <= 0.0) {
-        return Vec::new();
-    }
-    let per_weight = [odds / all[0].weight, 1.0 / all[1].weight];
-    let bin = |i: usize| {
-        let [g, h] = [0, 1].map(|class| counts[i][class].weight * per_weight[class]);
-        let [n_g, n_h] = [0, 1].map(|class| counts[i][class].effective().max(1.0));
-        // An empty class is one of less than about one event.
-        let [least_g, least_h] = [0, 1].map(|class| {
-            let one = all[class].weight / all[class].effective();
-            counts[i][class].weight.max(one) * per_weight[class]
-        });
-        let spread = least_g * least_h / ((least_g + least_h) * (least_g + least_h));
-        let said = sums[i][0] * per_weight[0] + sums[i][1] * per_weight[1];
-        ReliabilityBin {
-            low: edges[i],
-            high: edges[i + 1],
-            gammas: counts[i][0].events,
-            hadrons: counts[i][1].events,
-            said: said / (g + h),
-            found: Measured {
-                value: g / (g + h),
-                error: spread * libm::sqrt(1.0 / n_g + 1.0 / n_h),
-            },
-        }
-    };
-    let filled = |i: &usize| counts[*i].iter().any(|sum| sum.events > 0);
-    (0..counts.len()).filter(filled).map(bin).collect()
-}
-
-fn probability(log_odds: f64) -> f64 {
+/// Converts log-odds to a probability.
+pub(super) fn probability(log_odds: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-log_odds))
 }
 
-/// Pools of events in the order of scores, with rising shares of gammas; those outside of
-/// `inner` are one pool from the start at either end.
+/// Pools events in the order of scores, with rising shares of gammas; those outside of `inner` form
+/// one pool at either end from the start.
 fn pools(
     events: &[(f64, Class, f64)],
     inner: std::ops::Range<usize>,
@@ -576,15 +474,15 @@ fn pools(
     pools
 }
 
-/// At most [`MOST_POINTS`], the steps at both ends among them, no two at one score.
+/// Returns at most [`MAX_POINTS`] points, including the steps at both ends, with different scores.
 fn thinned(mut points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
     points.dedup_by(|b, a| b[0] <= a[0]);
-    if points.len() <= MOST_POINTS {
+    if points.len() <= MAX_POINTS {
         return points;
     }
     let (first, rest) = points.split_at(END_POINTS);
     let (inner, last) = rest.split_at(rest.len() - END_POINTS);
-    let kept = MOST_POINTS - 2 * END_POINTS;
+    let kept = MAX_POINTS - 2 * END_POINTS;
     let inner = (0..kept).map(|i| inner[i * (inner.len() - 1) / (kept - 1)]);
     first.iter().copied().chain(inner).chain(last.iter().copied()).collect()
 }

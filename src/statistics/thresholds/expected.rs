@@ -1,10 +1,10 @@
-//! Counts and significance expected of an observation, and the threshold where it is largest.
+//! Counts and significance expected of an observation, and the threshold of the largest one.
 //!
-//! Hadron survival at a high threshold is measured by few events. Gamma efficiency as a
-//! function of it is therefore smoothed before the largest significance is looked for: by
-//! local straight lines between the normal quantiles of both, in which the ROC curve of two
-//! normal distributions is a straight line (Hanley 1988). Without smoothing the search
-//! prefers thresholds where hadrons happen to be missing, and loses about 2 % more.
+//! The hadron survival at a high threshold is determined by few events. So the gamma efficiency as
+//! a function of it is smoothed before the search for the largest significance. Smoothing uses
+//! local straight lines between the normal quantiles of both, in which the ROC curve of two normal
+//! distributions is a straight line (Hanley 1988). Without smoothing the search prefers thresholds
+//! where hadrons are missing by chance, and loses about 2 % more.
 
 use crate::config::Observation;
 use crate::statistics::counts::on_off::li_ma;
@@ -13,29 +13,29 @@ use crate::statistics::tails::normal_below;
 use crate::statistics::{Roc, Sample};
 use serde::{Deserialize, Serialize};
 
-/// Significance and least number of gammas that a detection needs.
+/// Significance and smallest number of gammas of a detection.
 const DETECTED: f64 = 5.0;
-const LEAST_GAMMAS: f64 = 10.0;
-/// Points of the curve that are compared, evenly spread in the logarithm of the hadrons.
+const MIN_GAMMAS: f64 = 10.0;
+/// Number of compared points of the curve, evenly spaced in the logarithm of the hadrons.
 const POINTS: usize = 256;
-/// Width of the window of a local line, as a logarithm of the number of hadrons.
+/// Width of the window of a local line, in the logarithm of the number of hadrons.
 const WINDOW: f64 = 0.7;
 
 /// Expected counts at a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Expected {
     pub on: f64,
-    /// Of all OFF positions together.
+    /// Sum over all OFF positions.
     pub off: f64,
-    /// By Li and Ma.
+    /// Significance by Li and Ma.
     pub significance: f64,
-    /// Rate of gammas that gives 5 σ and at least ten gammas in the same time, as a multiple
-    /// of the rate assumed; `None` where no gamma passes.
+    /// Rate of gammas that gives 5 σ and at least ten gammas in the same time, as a multiple of the
+    /// assumed rate; `None` if no gamma passes.
     pub sensitivity: Option<f64>,
 }
 
 impl Expected {
-    /// Returns what is expected where these shares of the events inside the cuts pass.
+    /// Returns the expectation for these passing shares of the events inside the cuts.
     pub fn of(observation: &Observation, gamma: f64, hadron: f64) -> Expected {
         let (gammas, background) = passing(observation, gamma, hadron);
         let off = background * observation.off_positions as f64;
@@ -52,7 +52,7 @@ fn alpha(observation: &Observation) -> f64 {
     1.0 / observation.off_positions as f64
 }
 
-/// Expected gammas and background events that pass at one position.
+/// Returns the expected numbers of passing gammas and background events at one position.
 fn passing(o: &Observation, gamma: f64, hadron: f64) -> (f64, f64) {
     let gammas = o.gamma_rate_per_hour * o.hours * o.gammas_inside * gamma;
     (gammas, o.background_rate_per_hour * o.hours * o.hadrons_inside * hadron)
@@ -69,7 +69,7 @@ fn sensitivity(gammas: f64, background: f64, off: f64, alpha: f64) -> Option<f64
         return None;
     }
     let detected = |n: f64| li_ma(n + background, off, alpha) >= DETECTED;
-    let (mut low, mut high) = (0.0, LEAST_GAMMAS);
+    let (mut low, mut high) = (0.0, MIN_GAMMAS);
     while !detected(high) {
         (low, high) = (high, 2.0 * high);
     }
@@ -77,11 +77,11 @@ fn sensitivity(gammas: f64, background: f64, off: f64, alpha: f64) -> Option<f64
         let middle = f64::midpoint(low, high);
         if detected(middle) { high = middle } else { low = middle }
     }
-    Some(high.max(LEAST_GAMMAS) / gammas)
+    Some(high.max(MIN_GAMMAS) / gammas)
 }
 
-/// Returns the point of the curve with the largest expected significance among those that
-/// at least ten hadrons pass.
+/// Returns the point of the curve with the largest expected significance, among those with at least
+/// ten passing hadrons.
 pub(super) fn most_significant(
     sample: &Sample,
     observation: &Observation,
@@ -93,7 +93,7 @@ pub(super) fn most_significant(
     (0..points.len()).max_by(|a, b| value(a).total_cmp(&value(b))).map(|best| points[best])
 }
 
-/// Points with enough hadrons, about evenly spread in the logarithm of their weight.
+/// Returns points with enough hadrons, evenly spaced in the logarithm of their weight.
 fn thinned(roc: &Roc) -> Vec<PassingCounts> {
     let usable = |p: &&PassingCounts| enough(&p.hadrons) && p.gammas.weight > 0.0;
     let points: Vec<&PassingCounts> = roc.points.iter().filter(usable).collect();
@@ -104,7 +104,7 @@ fn thinned(roc: &Roc) -> Vec<PassingCounts> {
     let mut thinned = Vec::new();
     for point in points {
         let bin = ((libm::log(point.hadrons.weight) - low) / step) as usize;
-        // The first point of each step: the highest threshold.
+        // The first point of each step has the highest threshold.
         if taken != Some(bin) {
             taken = Some(bin);
             thinned.push(*point);
@@ -113,11 +113,11 @@ fn thinned(roc: &Roc) -> Vec<PassingCounts> {
     thinned
 }
 
-/// Smoothed gamma efficiencies at points of the curve.
+/// Returns smoothed gamma efficiencies at points of the curve.
 fn smoothed(roc: &Roc, points: &[PassingCounts]) -> Vec<f64> {
     let shares = |p: &PassingCounts| [p.gammas.weight / roc.gammas.weight, survival(roc, p)];
-    // (quantile of hadrons, quantile of gammas, logarithm of hadrons, weight) of each point
-    // that has both.
+    // (quantile of hadrons, quantile of gammas, logarithm of hadrons, weight) of each point that
+    // has both.
     let coordinates = |p: &PassingCounts| {
         let [gamma, hadron] = shares(p);
         let inside = |share: f64| share > 0.0 && share < 1.0 - 1e-9;
@@ -143,8 +143,8 @@ fn survival(roc: &Roc, point: &PassingCounts) -> f64 {
     point.hadrons.weight / roc.hadrons.weight
 }
 
-/// The line through the points near `log` that fits best, at `x`; `None` with fewer than two
-/// different points.
+/// Returns the value at `x` of the best line through the points near `log`; `None` with fewer than
+/// two different points.
 fn local_line(points: &[[f64; 4]], x: f64, log: f64) -> Option<f64> {
     let [mut w, mut wx, mut wy, mut wxx, mut wxy] = [0.0; 5];
     for [px, py, plog, weight] in points {
@@ -161,7 +161,7 @@ fn local_line(points: &[[f64; 4]], x: f64, log: f64) -> Option<f64> {
     (determinant > 1e-12 * w * w).then(|| (wxx * wy - wx * wxy) / determinant)
 }
 
-/// The value that a share of a standard normal distribution lies below, by bisection.
+/// Returns the quantile of a share of the standard normal distribution, by bisection.
 fn normal_quantile(share: f64) -> f64 {
     let (mut low, mut high) = (-40.0, 40.0);
     for _ in 0..80 {
@@ -181,7 +181,7 @@ mod tests {
         Observation::new(str::to_string, [gammas, background, 10.0], 5).unwrap()
     }
 
-    /// Gammas at 2 and hadrons at 0, one in fifty of which look like gammas.
+    /// Returns gammas at 2 and hadrons at 0; one in fifty hadrons is gamma-like.
     fn planted(stream: Stream, gammas: u64, hadrons: u64, mixed: bool) -> Sample {
         let gamma: Vec<bool> = (0..gammas + hadrons).map(|i| i < gammas).collect();
         let score = |(i, gamma): (usize, &bool)| {
@@ -192,7 +192,7 @@ mod tests {
         Sample::new(&scores, &gamma).unwrap()
     }
 
-    /// The significance at a threshold with the true efficiencies.
+    /// Returns the significance at a threshold with the true efficiencies.
     fn true_significance(o: &Observation, threshold: f64, mixed: bool) -> f64 {
         let above = |mean: f64| normal_below(mean - threshold);
         let like = if mixed { 0.02 } else { 0.0 };
@@ -225,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn significance_rule_with_few_hadrons_says_so() {
+    fn significance_rule_reports_few_hadrons() {
         let stream = Stream::new(u64::from(std::process::id()), "few", &[]);
-        // Of 1000 hadrons ten pass near 2.3; the best threshold lies above 3.
+        // Of 1000 hadrons ten pass near 2.3; the best threshold is above 3.
         let o = observation(1.0, 1e5);
         let threshold = chosen(&planted(stream, 1000, 1000, false), o);
         let limit = threshold.limited_by_hadrons.expect("limited");
@@ -245,7 +245,7 @@ mod tests {
         let needed = expected.sensitivity.unwrap() * 16.0;
         assert!((li_ma(needed + 2.0, 10.0, 0.2) - 5.0).abs() < 1e-6 || needed <= 10.0 + 1e-9);
         assert_eq!(Expected::of(&o, 0.0, 0.01).sensitivity, None);
-        // Without background ten gammas are asked for.
+        // Without background ten gammas are required.
         let none = Expected::of(&o, 0.5, 0.0);
         assert!((none.sensitivity.unwrap() - 1.0).abs() < 1e-9, "{none:?}");
     }

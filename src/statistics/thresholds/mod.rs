@@ -3,5 +3,6 @@
 pub mod bins;
 pub mod calibration;
 pub mod expected;
+pub mod reliability;
 pub mod scan;
 pub mod threshold;

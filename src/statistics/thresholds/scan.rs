@@ -1,4 +1,4 @@
-//! A scan over thresholds: efficiencies, Q, and the counts and significance expected of an
+//! Scans over thresholds: efficiencies, Q, and the expected counts and significance of an
 //! observation.
 
 use crate::config::Observation;
@@ -6,21 +6,21 @@ use crate::statistics::confusion::quality;
 use crate::statistics::{Class, Expected, Measured, Roc, Sample, Threshold};
 use serde::{Deserialize, Serialize};
 
-/// Hadron survivals of the rows; those that fewer than ten hadrons resolve are left out.
+/// Hadron survivals of the rows; those with fewer than ten hadrons are omitted.
 const SURVIVALS: [f64; 17] = [
     1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 5e-3, 3e-3, 2e-3, 1e-3, 5e-4, 3e-4, 2e-4, 1e-4,
 ];
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scan {
-    /// Whose rates and time the expected counts are of.
+    /// Rates and time of the expected counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observation: Option<Observation>,
-    /// By ascending threshold.
+    /// Rows of ascending threshold.
     pub points: Vec<ScanPoint>,
 }
 
-/// Efficiencies are relative to the events inside the cuts.
+/// One row; efficiencies are relative to the events inside the cuts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ScanPoint {
     pub threshold: f64,
@@ -29,7 +29,7 @@ pub struct ScanPoint {
     pub own: bool,
     pub gamma_efficiency: Measured,
     pub hadron_survival: Measured,
-    /// Hadrons that pass.
+    /// Number of passing hadrons.
     pub hadrons: u64,
     pub quality: Measured,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,8 +37,8 @@ pub struct ScanPoint {
 }
 
 impl Scan {
-    /// Returns the scan of a sample with the threshold of the model among its rows; `None`
-    /// where a class is empty or fewer than ten hadrons are there.
+    /// Scans a sample, including the threshold of the model; `None` if a class is empty or there
+    /// are fewer than ten hadrons.
     pub fn of(
         sample: &Sample,
         threshold: Threshold,
@@ -86,7 +86,7 @@ impl Scan {
         Some(Scan { observation, points })
     }
 
-    /// Index of the row with the largest expected significance.
+    /// Returns the index of the row with the largest expected significance.
     pub fn best(&self) -> Option<usize> {
         let values = self.points.iter().enumerate();
         let values = values.filter_map(|(i, p)| Some((i, p.expected?.significance)));

@@ -7,7 +7,7 @@
 //! different position, at least 45 deg away. The rest of the hole is measured and checked.
 
 use crate::comm::{Communicator, is_root, mark_shared, sync_result};
-use crate::config::{Class, Config, LEAST_ANGLE, NamedPositions, OffPositions, OffSource};
+use crate::config::{Class, Config, MIN_ANGLE, NamedPositions, OffPositions, OffSource};
 use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
 use crate::dataset::source::{RowNote, RowTransform, RowUse, Source};
@@ -123,8 +123,8 @@ impl OffSourceTransform {
                 Rotation::degrees(angles[(draw.bits(row) % angles.len() as u64) as usize])
             }
             OffPositions::Named(NamedPositions::Random) => {
-                let free = 360.0 - 2.0 * LEAST_ANGLE;
-                Rotation::degrees(LEAST_ANGLE + free * draw.uniform(row))
+                let free = 360.0 - 2.0 * MIN_ANGLE;
+                Rotation::degrees(MIN_ANGLE + free * draw.uniform(row))
             }
         }
     }

@@ -10,7 +10,7 @@
 //! folder contains.
 
 use super::checkpoint;
-use crate::comm::SIGNS_OF_LIFE;
+use crate::comm::HEARTBEAT_FOLDER;
 use crate::comm::preflight::MARK;
 use crate::error::{Fault, Result};
 use crate::storage;
@@ -60,7 +60,7 @@ impl Drop for RunFolder {
             let _ = storage::remove_file(&self.file(CONFIG));
             let _ = storage::remove_file(&self.file(ROOM));
             let _ = storage::remove_file(&self.file(MARK));
-            let _ = storage::remove_folder(&self.file(SIGNS_OF_LIFE));
+            let _ = storage::remove_folder(&self.file(HEARTBEAT_FOLDER));
             let _ = storage::remove_file(&self.file(lock::NAME));
             self.lock = None;
             if let Some(outermost) = &self.made {

@@ -4,7 +4,7 @@
 
 use super::run_folder::{CHECKPOINTS, LOG, METRICS, MODEL, PROVENANCE};
 use super::{checkpoint, ending};
-use crate::comm::{RankSign, signs_of_life};
+use crate::comm::{RankStatus, read_heartbeats};
 use crate::error::{Fault, Result};
 use crate::metrics::EpochMetrics;
 use serde::Serialize;
@@ -68,7 +68,7 @@ pub struct RunStatus {
     pub checkpoint_age_s: Option<f64>,
     /// Estimated time for all steps, by the rate since the last start; patience may end it earlier.
     pub seconds_left: Option<f64>,
-    pub signs: Vec<RankSign>,
+    pub signs: Vec<RankStatus>,
     /// The last line of the log.
     pub last_line: Option<String>,
     /// Reason for the end of the last start, if it ended with an error or was stopped.
@@ -89,7 +89,7 @@ pub fn run_status(run: &Path) -> Result<RunStatus> {
     let text = |key: &str| started.get(key).and_then(Value::as_str).map(str::to_string);
     let metrics = metrics(run);
     let last = metrics.last();
-    let signs = signs_of_life(run);
+    let signs = read_heartbeats(run);
     let newest = checkpoint::newest_step(&run.join(CHECKPOINTS));
     let model = run.join(MODEL).is_file();
     let log_age = age(&run.join(LOG));

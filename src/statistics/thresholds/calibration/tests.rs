@@ -1,11 +1,12 @@
-//! Calibrations of small samples, and whether gammaness means what it says.
+//! Tests calibrations of small samples, and the probabilities they give.
 
 mod planted;
 
+use super::super::reliability::*;
 use super::*;
 use taiga_flow_gpu::random::Stream;
 
-/// Gammas N(1, 1), hadrons N(−1, 1): the log-odds of a score s are 2·s.
+/// Returns gammas N(1, 1) and hadrons N(−1, 1): the log-odds of a score s are 2·s.
 fn events(count: u64, seed: u64) -> Vec<(f64, Class, f64)> {
     let stream = Stream::new(seed, "calibration", &[]);
     let one = |i: u64| match i % 4 {
@@ -37,23 +38,23 @@ fn gammaness_holds_on_fresh_events_other_mixture() {
     let bins = reliability(&said, &gamma, None);
     assert_eq!(bins.iter().map(|b| b.gammas + b.hadrons).sum::<u64>(), other.len() as u64);
     for bin in &bins {
-        // The calibration's own error is as large as the other sample's.
+        // The error of the calibration itself is as large as that of the other sample.
         let allowed = 5.0 * bin.found.error + 0.02;
         assert!((bin.said - bin.found.value).abs() < allowed, "{bin:?}");
     }
-    // Weights that take from each class in turn change what is true of it.
+    // Weights that reduce each class in turn change the true probability.
     let weights: Vec<f64> = other.iter().map(|e| if e.0 > 0.0 { 3.0 } else { 1.0 }).collect();
     let weighted = reliability(&said, &gamma, Some(&weights));
     let moved = |(a, b): (&ReliabilityBin, &ReliabilityBin)| a.found.value - b.found.value;
     assert!(weighted.iter().zip(&bins).map(moved).any(|m| m.abs() > 0.05));
-    // One that says the opposite is found out.
+    // A reversed calibration is detected.
     let wrong: Vec<f32> = said.iter().map(|g| 1.0 - g).collect();
     assert!(reliability(&wrong, &gamma, None).iter().any(|b| (b.said - b.found.value).abs() > 0.5));
     assert!(reliability(&said, &vec![true; said.len()], None).is_empty());
 }
 
 #[test]
-fn no_event_is_ever_certain_and_nan_stays_nan() {
+fn no_event_is_certain_and_nan_stays_nan() {
     let apart: Vec<(f64, Class, f64)> = (0..200)
         .map(|i| (f64::from(i), if i < 100 { Class::Hadron } else { Class::Gamma }, 1.0))
         .collect();
@@ -63,7 +64,7 @@ fn no_event_is_ever_certain_and_nan_stays_nan() {
     assert!((low - 11.0 / 111.0).abs() < 1e-9 && (high - 100.0 / 111.0).abs() < 1e-9);
     assert!(calibration.gammaness(f64::NAN).is_nan());
     let scores: Vec<f64> = (-20..220).map(|i| calibration.gammaness(f64::from(i))).collect();
-    assert!(scores.windows(2).all(|w| w[0] <= w[1]), "a higher score is no less gamma-like");
+    assert!(scores.windows(2).all(|w| w[0] <= w[1]), "a higher score is at least as gamma-like");
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The posterior against the truth where the truth is known: gammas N(1, 1) and hadrons
-//! N(−1, 1), whose log-odds at a score s are 2·s.
+//! Tests the posterior against a known truth: gammas N(1, 1) and hadrons N(−1, 1), whose log-odds
+//! at a score s are 2·s.
 
 use super::super::*;
 use crate::statistics::tails::normal_below;
+use crate::statistics::thresholds::reliability::*;
 use taiga_flow_gpu::random::Stream;
 
-/// Scores between which the truth is integrated, and the width of a step.
+/// Limits of the scores over which the truth is integrated, and the width of a step.
 const FAR: f64 = 9.0;
 const STEP: f64 = 2e-3;
 
@@ -39,8 +40,8 @@ impl Row {
         self.fitted.iter().all(|count| *count >= 10.0)
     }
 
-    /// ln of the odds that are said over the true ones, and its error from the events that the
-    /// calibration was fitted on.
+    /// Returns ln of the stated odds divided by the true ones, and its error from the events on
+    /// which the calibration was fitted.
     fn deviation(&self) -> (f64, f64) {
         let [said, gammas, all] = self.truth;
         let log_odds = |share: f64| (share / (1.0 - share)).ln();
@@ -49,7 +50,7 @@ impl Row {
     }
 }
 
-/// What is said and what is true of infinitely many events, in bins of log-odds of width 1.
+/// Returns stated and true probabilities of infinitely many events, in bins of log-odds of width 1.
 fn rows(calibration: &Calibration, fitted: &[(f64, Class, f64)]) -> Vec<Row> {
     let bin = |score: f64| (calibration.posterior_log_odds(score).floor() + 40.0) as usize;
     let mut bins = [Row::default(); 80];
@@ -116,7 +117,7 @@ fn posterior_at_the_ends_agrees_with_the_truth() {
         // Binomial, five sigma.
         let most = 0.05 * f64::from(all) + 5.0 * (0.05 * 0.95 * f64::from(all)).sqrt();
         assert!(f64::from(outside) < most, "seed {seed}: {outside} of {all}");
-        // On average over samples less than half of an end pool's own error of 1/√10, to four
+        // On average over samples less than half of the error 1/√10 of an end pool, up to four
         // errors of the average.
         for (mean, error) in [low, high].into_iter().zip(scatter) {
             assert!(mean.abs() < 0.158 + 4.0 * error, "seed {seed}: {mean} ± {error}");
@@ -133,7 +134,7 @@ fn end_pools_hold_ten_of_each_class() {
     let calibration = Calibration::fit(fitted.clone(), 1e-3).unwrap();
     let [first, .., last] = calibration.points[..] else { panic!("seed {seed}") };
     let [low, high] = calibration.resolved.unwrap();
-    assert!(low < first[0] && high > last[0], "the ends lie inside the end pools");
+    assert!(low < first[0] && high > last[0], "the ends are inside the end pools");
     for below in [true, false] {
         let inside = |e: &&(f64, Class, f64)| if below { e.0 <= first[0] } else { e.0 >= last[0] };
         let of = |class: Class| {
@@ -142,7 +143,7 @@ fn end_pools_hold_ten_of_each_class() {
         };
         let sums = [Class::Gamma, Class::Hadron].map(of);
         assert!(sums.iter().all(enough), "seed {seed}: {sums:?}");
-        // The log-odds are those of all its events, and one more of the class that is rare there.
+        // The log-odds are those of all its events, plus one of the class that is rare there.
         let total = [Class::Gamma, Class::Hadron].map(|class| {
             let own = fitted.iter().filter(|e| e.1 == class);
             own.fold(WeightSum::default(), |sum, event| sum.with(event.2))
@@ -185,7 +186,7 @@ fn prior_of_triggered_events_counts_the_cuts() {
     let expected = likelihood_ratio * gammas / hadrons;
     assert!((odds(triggered.posterior(0.7)) / expected - 1.0).abs() < 1e-9);
     assert!((triggered.gammaness(0.7) - calibration.gammaness(0.7)).abs() < 1e-15);
-    // What says nothing is left out.
+    // Unusable shares are ignored.
     for shares in [None, Some(CutEfficiency { gamma: 0.0, hadron: 0.1 })] {
         assert_eq!(calibration.clone().with_cut_efficiency(shares), calibration);
     }
@@ -219,13 +220,13 @@ fn reliability_in_log_odds_is_that_at_the_prior() {
     assert_eq!(bins.iter().map(|b| b.gammas + b.hadrons).sum::<u64>(), 260_000);
     let odds = calibration.prior_log_odds().exp();
     for bin in &bins {
-        // The log-odds of the mean lie in the bin, but for the curvature inside it.
+        // The log-odds of the mean are in the bin, except for the curvature inside it.
         let mean = (bin.said / (1.0 - bin.said)).ln();
         assert!(bin.low - 1e-9 <= mean && mean <= bin.high + 1e-9, "{bin:?}");
         let (g, h) = (odds * bin.gammas as f64 / 6e4, bin.hadrons as f64 / 2e5);
         assert!((bin.found.value - g / (g + h)).abs() < 1e-12, "{bin:?}");
     }
-    // The same events as given many times more gammas: the prior counts, not the mixture.
+    // The same events with gammas of many times the weight: the prior counts, not the mixture.
     let within = |bin: &&ReliabilityBin| bin.gammas > 2000 && bin.hadrons > 2000;
     assert!(bins.iter().filter(within).count() >= 3);
     for bin in bins.iter().filter(within) {
@@ -254,7 +255,7 @@ fn limits_beyond_resolved_range_hold() {
         let is_coarse = replica % 4 == 0;
         for (score, _, weight) in &mut fitted {
             *weight = 0.1 * (1 + draw("weight") % 3) as f64;
-            // Equal scores and shares that differ by roundings alone.
+            // Equal scores, and shares that differ by rounding only.
             *score = if is_coarse { (10.0 * *score).round() / 10.0 } else { *score };
         }
         let calibration = Calibration::fit(fitted, 1e-3).unwrap();

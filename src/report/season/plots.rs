@@ -1,20 +1,20 @@
-//! The plots of a season.
+//! Draws the plots of a season.
 
-use super::plots::{
+use crate::error::Result;
+use crate::report::format::number;
+use crate::report::plots::{
     Chart, Drawn, FINE, GAMMA, HADRON, INK, MUTED, PlotAxis, axes, axis_number, dashed, line,
     power_of_ten, svg,
 };
-use super::view::number;
-use crate::error::Result;
 use crate::season::{AreaBin, Cumulative, EnergyBin, OnOffHistogram, Picture, ScoreHistogram};
 use crate::statistics::Measured;
 use plotters::prelude::*;
 use std::fmt::Write;
 
-/// A value with its error somewhere along an axis.
+/// A value with its error at a position on an axis.
 type PlottedValue = (f64, Measured);
 
-/// N per position against its rotation, the mean of the OFF positions as a line.
+/// Draws N per position against its rotation, with the mean of the OFF positions as a line.
 pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
     let poisson = |n: u64| Measured { value: n as f64, error: (n as f64).sqrt() };
     let of_off: Vec<PlottedValue> = off.iter().map(|(angle, n)| (*angle, poisson(*n))).collect();
@@ -33,7 +33,7 @@ pub fn positions(on: u64, off: &[(f64, u64)]) -> Result<String> {
     })
 }
 
-/// Events at the source as points over the mean of the OFF positions as an area; `None`
+/// Draws events at the source as points over the mean of the OFF positions as an area; `None`
 /// without events.
 pub fn on_and_off(
     pair: &OnOffHistogram,
@@ -44,7 +44,7 @@ pub fn on_and_off(
     over_off(&pair.on, &pair.off, (0.0, high), alpha, title)
 }
 
-/// The same for the scores.
+/// Draws the scores in the same way.
 pub fn scores(scores: &ScoreHistogram, alpha: f64) -> Result<Option<String>> {
     over_off(&scores.on, &scores.off, (scores.low, scores.high), alpha, "score")
 }
@@ -59,7 +59,7 @@ fn over_off(
     let used = on.iter().zip(off).rposition(|(a, b)| a + b > 0);
     let Some(used) = used else { return Ok(None) };
     let width = (last - first) / on.len() as f64;
-    // Empty bins at the end would only squeeze the others.
+    // Empty bins at the end would only compress the others.
     let bins = (used + 1).max(on.len() / 4);
     let last = first + width * bins as f64;
     let at = |bin: usize| first + (bin as f64 + 0.5) * width;
@@ -88,7 +88,7 @@ fn over_off(
     .map(Some)
 }
 
-/// Significance against live time, with the growth of a steady source; `None` without time.
+/// Draws significance against live time, with the growth of a steady source; `None` without time.
 pub fn cumulative(steps: &[Cumulative]) -> Result<Option<String>> {
     let Some(last) = steps.last().filter(|last| last.hours > 0.0) else { return Ok(None) };
     let mut curve = vec![(0.0, 0.0)];
@@ -111,7 +111,7 @@ pub fn cumulative(steps: &[Cumulative]) -> Result<Option<String>> {
     .map(Some)
 }
 
-/// Values with errors in their order, such as excess per hour night by night.
+/// Draws values with errors in their order, such as excess per hour by night.
 pub fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<String>> {
     if values.is_empty() {
         return Ok(None);
@@ -133,7 +133,7 @@ pub fn in_order(values: &[Measured], title: &str, unit: &str) -> Result<Option<S
     .map(Some)
 }
 
-/// Excess per bin of energy.
+/// Draws the excess per bin of energy.
 pub fn energies(bins: &[EnergyBin]) -> Result<Option<String>> {
     let of: Vec<PlottedValue> =
         bins.iter().map(|bin| (middle(bin.low_tev, bin.high_tev), bin.excess)).collect();
@@ -150,7 +150,7 @@ pub fn energies(bins: &[EnergyBin]) -> Result<Option<String>> {
     .map(Some)
 }
 
-/// Effective areas before and after the selection; `None` where none is known.
+/// Draws effective areas before and after the selection; `None` if none is known.
 pub fn areas(bins: &[AreaBin]) -> Result<Option<String>> {
     let curve = |area: &dyn Fn(&AreaBin) -> Option<Measured>| -> Vec<(f64, f64)> {
         let point = |bin: &AreaBin| {
@@ -180,10 +180,10 @@ pub fn areas(bins: &[AreaBin]) -> Result<Option<String>> {
     .map(Some)
 }
 
-/// Pixels of less than this share of the brightest one are not drawn.
+/// Smallest charge of a drawn pixel, as a share of the brightest one.
 const FAINTEST: f32 = 0.04;
 
-/// A camera image: pixels as circles whose darkness is the root of their charge.
+/// Draws a camera image: pixels as circles whose opacity is the root of their charge.
 pub fn image(picture: &Picture) -> String {
     let brightest = picture.charge.iter().copied().filter(|q| q.is_finite()).fold(0.0, f32::max);
     let reach = picture.x_deg.iter().zip(&picture.y_deg).map(|(x, y)| libm::hypot(*x, *y));
@@ -201,7 +201,7 @@ pub fn image(picture: &Picture) -> String {
     let pixels = picture.x_deg.iter().zip(&picture.y_deg).zip(&picture.charge);
     for ((x, y), charge) in pixels.filter(|(_, q)| **q > FAINTEST * brightest) {
         let dark = (charge / brightest).sqrt();
-        // The picture's y points down.
+        // The y axis of the picture points down.
         let _ = write!(
             text,
             "<circle cx=\"{x:.2}\" cy=\"{:.2}\" r=\"{radius:.3}\" fill=\"#0072B2\" fill-opacity=\"{dark:.2}\"/>",
@@ -211,7 +211,7 @@ pub fn image(picture: &Picture) -> String {
     text + "</svg>"
 }
 
-/// Logarithm of the middle of a bin.
+/// Returns the logarithm of the middle of a bin.
 fn middle(low: f64, high: f64) -> f64 {
     0.5 * (libm::log10(low) + libm::log10(high))
 }
@@ -221,7 +221,7 @@ fn energy_axis<'t>(low: f64, high: f64) -> PlotAxis<'t> {
     PlotAxis { low: libm::log10(low), high: libm::log10(high), title: "energy [TeV]", label }
 }
 
-/// What holds all points with their errors, and `also`.
+/// Returns the range of all points with their errors, including `also`.
 fn range<'p>(points: impl Iterator<Item = &'p PlottedValue>, also: Option<f64>) -> (f64, f64) {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for (_, value) in points {
@@ -239,7 +239,7 @@ fn padded(low: f64, high: f64) -> (f64, f64) {
     (low - pad, high + pad)
 }
 
-/// Points with error bars.
+/// Draws points with error bars.
 fn points(chart: &mut Chart, of: &[PlottedValue], colour: RGBColor) -> Drawn {
     for (x, value) in of {
         let (low, high) = (value.value - value.error, value.value + value.error);
