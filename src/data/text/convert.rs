@@ -241,7 +241,7 @@ impl<'a> Conversion<'a> {
             self.known.insert(before, input);
         }
         if *rows.source_hash().as_bytes() != before {
-            return Err(Fault::new("the file changed during reading")
+            return Err(Fault::new("the file changed while it was read")
                 .file(input)
                 .advice("wait until its writer has finished")
                 .input());
