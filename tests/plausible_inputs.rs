@@ -153,7 +153,7 @@ fn source_offsets_of_gammas_are_refused() {
     refused(&command(&["--source-offset", "1.2"]), 2, &texts);
     for offset in ["100", "4.81", "nan", "-0.5"] {
         let option = format!("--source-offset={offset}");
-        let texts = ["a source offset outside the camera", "0 to 4.8 deg"];
+        let texts = ["source offset outside the camera", "0 to 4.8 deg"];
         refused(&command(&["--class", "hadron", &option]), 2, &texts);
     }
     assert!(!output.exists());

@@ -9,17 +9,12 @@ use crate::data::schema::plausible;
 use crate::data::table::{Block, Request, Table, TableReader};
 use crate::engine::check_units;
 use crate::error::{Fault, Result};
+use crate::hillas::{self, LEAST_OFFSET_DEG, MOST_DIFFERENT};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// A recomputed angle or distance may differ from the file's by so much [deg]: more means
-/// wrong units, axis or sign.
-const WITHIN_DEG: f32 = 0.06;
-/// In at most this share of the rows.
-const MOST_DIFFERENT: f64 = 0.01;
-/// A source nearer to the camera's centre than this [deg] cannot be turned: ON and OFF
-/// would be the same events.
-const LEAST_OFFSET_DEG: f64 = 0.4;
+/// [`hillas::WITHIN_DEG`] in the precision of scored quantities [deg].
+const WITHIN_DEG: f32 = hillas::WITHIN_DEG as f32;
 
 /// An input with its columns open.
 pub struct ScoringInput {
