@@ -22,7 +22,7 @@ use plausible::Plausible;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Root attribute `format` of the project's own event files.
 pub const EVENT_FORMAT: &str = "taiga-flow-events";
@@ -260,12 +260,16 @@ impl Schema {
     /// The schema that fits a file: by its root attribute `format`, else the first
     /// built-in one whose needed columns are all there.
     pub fn detect(path: &Path) -> Result<Schema> {
-        let file = hdf5::open(path)?;
+        Schema::detect_in(path, &hdf5::open(path)?)
+    }
+
+    /// Returns the schema that fits an open file, as [`Schema::detect`] does.
+    pub(super) fn detect_in(path: &Path, file: &::hdf5::File) -> Result<Schema> {
         let schemas = built_in()?;
-        if let Some(format) = hdf5::text_attribute(&file, "format") {
+        if let Some(format) = hdf5::text_attribute(file, "format") {
             let own = schemas.iter().find(|schema| schema.is_format(&format));
             let own = own.ok_or_else(|| other_format(path, EVENT_FORMAT, &format))?;
-            own.check_format(path, &file)?;
+            own.check_format(path, file)?;
             return Ok(own.clone());
         }
         let mut misfits = Vec::new();
@@ -274,7 +278,7 @@ impl Schema {
             .filter(|schema| schema.place.is_some() && schema.format.is_none())
             .partition(|schema| schema.open);
         for schema in closed {
-            let found = schema.columns_in(path, &file)?;
+            let found = schema.columns_in(path, file)?;
             let missing = schema.missing(&found);
             if missing.is_empty() {
                 return Ok(schema.clone());
@@ -282,11 +286,11 @@ impl Schema {
             misfits.push((missing.len(), &schema.name, missing, found));
         }
         for schema in open {
-            if schema.fits_names(path, &file)? {
+            if schema.fits_names(path, file)? {
                 return Ok(schema.clone());
             }
         }
-        let groups = hdf5::describe_root(&file);
+        let groups = hdf5::describe_root(file);
         // The two that lack least.
         misfits.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
         misfits.truncate(2);
@@ -313,9 +317,10 @@ impl Schema {
             .input())
     }
 
-    /// The schema asked for, else the one that fits the file.
-    pub fn for_file(path: &Path, asked: Option<&str>) -> Result<Schema> {
-        asked.map_or_else(|| Schema::detect(path), Schema::by_name_or_path)
+    /// Reads the schema of an option, as [`Schema::by_name_or_path`] does; `None` without one:
+    /// then each file has the schema that fits it.
+    pub fn of_option(given: Option<&str>) -> Result<Option<Arc<Schema>>> {
+        Ok(given.map(Schema::by_name_or_path).transpose()?.map(Arc::new))
     }
 
     /// Reads the text of a schema; `origin` is its name or path, for messages.

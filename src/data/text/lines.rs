@@ -27,9 +27,14 @@ impl TextLines {
         // A conversion opens it more than once.
         bounded::refuse_irregular(path)?;
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        Ok(TextLines::new(path, file))
+    }
+
+    /// Reads the lines of a file that is open at its beginning.
+    pub fn new(path: &Path, file: File) -> TextLines {
         let path = path.to_path_buf();
         let hasher = blake3::Hasher::new();
-        Ok(TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 })
+        TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 }
     }
 
     /// The next line with something in it.
