@@ -423,7 +423,7 @@ fn cut_flows_are_equal_on_any_ranks() {
     let source = |name: &str, class: Option<Class>| {
         let path = folder.path().join(name);
         let schema = Arc::new(Schema::detect(&path).expect("a schema"));
-        Source::open(&path, schema, class).expect("a file").0
+        Source::open(&path, Some(&schema), class).expect("a file").0
     };
     simulated(folder.path().join("other.h5"), Class::Hadron, 70_000, seed());
     let sources = [source("wide.h5", Some(Class::Gamma)), source("other.h5", None)];

@@ -28,12 +28,13 @@ const AT_HOME: [(&str, &[&str]); 3] =
     [("mpi", &["src/comm/mpi.rs"]), ("hdf5", &["src/data/"]), ("cubecl", &["gpu/"])];
 
 /// Files with a reason for `unsafe`: MPI's in-place argument, kernels per instruction
-/// set, HDF5's boolean, rows, records and headers, the free room of a disk, devices.
-const UNSAFE: [&str; 10] = [
+/// set, HDF5's boolean, rows, records, headers and descriptors, the free room of a disk, devices.
+const UNSAFE: [&str; 11] = [
     "src/comm/mpi.rs",
     "src/engine/cpu/dispatch.rs",
     "src/engine/cpu/vector.rs",
     "src/storage/mod.rs",
+    "src/data/hdf5/descriptor.rs",
     "src/data/hdf5/header.rs",
     "src/data/hdf5/compound.rs",
     "src/data/hdf5/rows.rs",

@@ -52,13 +52,12 @@ struct Misfit<'a> {
 ///
 /// # Errors
 /// `Input` if no schema fits, with the two schemas that lack the fewest columns.
-pub(super) fn detect(path: &Path) -> Result<Schema> {
-    let file = hdf5::open(path)?;
+pub(super) fn detect(path: &Path, file: &::hdf5::File) -> Result<Schema> {
     let schemas = built_in()?;
-    if let Some(format) = hdf5::text_attribute(&file, "format") {
+    if let Some(format) = hdf5::text_attribute(file, "format") {
         let own = schemas.iter().find(|schema| schema.is_format(&format));
         let own = own.ok_or_else(|| other_format(path, EVENT_FORMAT, &format))?;
-        own.check_format(path, &file)?;
+        own.check_format(path, file)?;
         return Ok(own.clone());
     }
     let (open, closed): (Vec<&Schema>, Vec<&Schema>) = schemas
@@ -67,7 +66,7 @@ pub(super) fn detect(path: &Path) -> Result<Schema> {
         .partition(|schema| schema.open);
     let mut misfits = Vec::new();
     for schema in closed {
-        let columns = schema.columns_in(path, &file)?;
+        let columns = schema.columns_in(path, file)?;
         let missing = schema.missing(&columns);
         if missing.is_empty() {
             return Ok(schema.clone());
@@ -75,11 +74,11 @@ pub(super) fn detect(path: &Path) -> Result<Schema> {
         misfits.push(Misfit { schema, missing, columns });
     }
     for schema in open {
-        if schema.fits_names(path, &file)? {
+        if schema.fits_names(path, file)? {
             return Ok(schema.clone());
         }
     }
-    Err(no_schema(path, &file, misfits))
+    Err(no_schema(path, file, misfits))
 }
 
 /// Returns the error of a file that no schema fits.

@@ -31,6 +31,7 @@ use plausible::Plausible;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Root attribute `format` of the project's own event files.
 pub const EVENT_FORMAT: &str = "taiga-flow-events";
@@ -226,15 +227,21 @@ impl Schema {
     /// # Errors
     /// `Input` if no schema fits; `Environment` if the system fails to read the file.
     pub fn detect(path: &Path) -> Result<Schema> {
-        built_in::detect(path)
+        built_in::detect(path, &hdf5::open(path)?)
     }
 
-    /// Returns the schema named by the user, else the one that fits the file.
+    /// Returns the schema that fits an open file, as [`Schema::detect`] does.
+    pub(super) fn detect_in(path: &Path, file: &::hdf5::File) -> Result<Schema> {
+        built_in::detect(path, file)
+    }
+
+    /// Reads the schema of an option, as [`Schema::by_name_or_path`] does. Returns `None` without
+    /// one: then each file has the schema that fits it.
     ///
     /// # Errors
-    /// As [`Schema::by_name_or_path`] and [`Schema::detect`].
-    pub fn for_file(path: &Path, asked: Option<&str>) -> Result<Schema> {
-        asked.map_or_else(|| Schema::detect(path), Schema::by_name_or_path)
+    /// As [`Schema::by_name_or_path`].
+    pub fn of_option(given: Option<&str>) -> Result<Option<Arc<Schema>>> {
+        Ok(given.map(Schema::by_name_or_path).transpose()?.map(Arc::new))
     }
 
     /// Parses the text of a schema; `origin` is its name or path, for messages.

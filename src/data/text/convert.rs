@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::config::Class;
 use crate::data::files::output_kind::OutputKind;
 use crate::data::files::protected::ProtectedInputs;
-use crate::data::files::stamp::{hash_file, same_content};
+use crate::data::files::stamp::{hash_and_rewind, same_content};
 use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::schema::plausible::ValueTally;
 use crate::data::schema::unix_time;
@@ -209,11 +209,12 @@ impl<'a> Conversion<'a> {
     /// # Errors
     /// `Input` for an invalid row, implausible values, or a copy of an earlier table.
     fn copy_rows(&mut self, input: &'a Path) -> Result<[u8; 32]> {
-        let before = hash_file(input)?;
+        let (before, file) = hash_and_rewind(input)?;
         if let Some(other) = self.known.get(&before) {
             return Err(same_content(input, other));
         }
-        let mut rows = TextRows::open(input, self.schema, before, self.options.placement)?;
+        let placement = self.options.placement;
+        let mut rows = TextRows::of_file(input, self.schema, (before, file), placement)?;
         if self.has_run {
             let run = run_of_name(input).ok_or_else(|| {
                 Fault::new("no run in the name, unlike the name of the first table")

@@ -32,9 +32,14 @@ impl TextLines {
         // A conversion opens the file more than once, which a pipe does not allow.
         bounded::refuse_irregular(path)?;
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        Ok(TextLines::new(path, file))
+    }
+
+    /// Reads the lines of a file that is open at its beginning.
+    pub fn new(path: &Path, file: File) -> TextLines {
         let path = path.to_path_buf();
         let hasher = blake3::Hasher::new();
-        Ok(TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 })
+        TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 }
     }
 
     /// Returns the next line that is not blank; `None` at the end of the file.

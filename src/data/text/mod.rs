@@ -191,7 +191,7 @@ pub struct TextRows {
 }
 
 impl TextRows {
-    /// Opens a table; `file` is the hash of its content, from which keys are computed.
+    /// Opens a table; `hash` is the hash of its content, from which keys are computed.
     ///
     /// # Errors
     /// `Input` if the columns do not match the schema; `Usage` for a schema without [text] or
@@ -199,16 +199,36 @@ impl TextRows {
     pub fn open(
         path: &Path,
         schema: &Schema,
-        file: [u8; 32],
+        hash: [u8; 32],
         placement: Option<Placement>,
+    ) -> Result<TextRows> {
+        TextRows::new(path, schema, hash, placement, || TextLines::open(path))
+    }
+
+    /// Reads the rows of an open file, as [`TextRows::open`] does.
+    pub fn of_file(
+        path: &Path,
+        schema: &Schema,
+        (hash, file): ([u8; 32], std::fs::File),
+        placement: Option<Placement>,
+    ) -> Result<TextRows> {
+        TextRows::new(path, schema, hash, placement, || Ok(TextLines::new(path, file)))
+    }
+
+    fn new(
+        path: &Path,
+        schema: &Schema,
+        hash: [u8; 32],
+        placement: Option<Placement>,
+        lines: impl FnOnce() -> Result<TextLines>,
     ) -> Result<TextRows> {
         let Some(text) = &schema.text else {
             return Err(Fault::new("not a schema of text tables").found(&schema.name).usage());
         };
-        let mut lines = TextLines::open(path)?;
+        let mut lines = lines()?;
         let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
         let first = first.to_vec();
-        let mut plan = TextPlan::bind(schema, text, &first, Some(file))
+        let mut plan = TextPlan::bind(schema, text, &first, Some(hash))
             .map_err(|fault| lines.place(*fault))?;
         if let Some(placement) = placement {
             plan.place_source(schema, placement).map_err(|fault| fault.usage())?;
