@@ -2,8 +2,9 @@
  *
  *   BAD_READS=NAME:KIND[+N],…
  *
- * The fault occurs at the Nth positioned read (from 0, default 0) of a file whose path ends with
- * NAME. The HDF5 library uses positioned reads; the program itself does not. KIND is
+ * The fault occurs at the Nth positioned read (from 0, default 0) since a file whose path ends with
+ * NAME was opened. The HDF5 library uses positioned reads, and so does the program for the bytes of
+ * an HDF5 file that is open. KIND is
  *   abort, segv, bus   the process gets the signal
  *   hang               the read never returns
  *   spin               the read never returns and keeps a core busy

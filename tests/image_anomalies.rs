@@ -196,11 +196,11 @@ fn unsuitable_images_and_mixes_are_refused() {
     refused(&["--mix", "merge=1"], 2, "turned, merged, islands or muon");
     refused(&["--mix", "muon=-1"], 2, "weights of anomalies");
     refused(&["--mix", "muon=0"], 2, "weights of anomalies");
-    refused(&["--camera", "taiga-560"], 3, "not that of the images");
+    refused(&["--camera", "taiga-560"], 3, "does not match the images");
     let made = case.make("made", &[]);
     let outcome = run(&mut program(&arguments!["anomalies", &made, "-o", case.path("twice")]));
     assert_eq!(outcome.code, Some(3), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("made already"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("already anomalies"), "{}", outcome.stderr);
     // Hadron images are not changed.
     let hadron = case.path("hadron.h5");
     simulate(&hadron, "hadron", 40, 3);

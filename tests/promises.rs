@@ -39,6 +39,7 @@ mod memory;
 mod odd_inputs;
 mod odd_outputs;
 mod off_source;
+mod opens;
 mod plausible_inputs;
 mod preflight;
 mod ranks;

@@ -3,7 +3,7 @@
 use super::extract::CleaningArguments;
 use crate::engine;
 use crate::error::{Fault, Result};
-use crate::simulate::images::anomalies::{self, Making, Options, Summary};
+use crate::simulate::images::anomalies::{self, AnomalyKind, Options, Summary};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -56,7 +56,7 @@ fn weights(mix: &[String]) -> Result<[f64; 4]> {
     let mut weights = [0.0; 4];
     for text in mix {
         let parsed = text.split_once('=').and_then(|(name, weight)| {
-            let kind = Making::ALL.iter().position(|making| making.name() == name.trim())?;
+            let kind = AnomalyKind::ALL.iter().position(|kind| kind.name() == name.trim())?;
             Some((kind, weight.trim().parse().ok()?))
         });
         let Some((kind, weight)) = parsed else {

@@ -4,7 +4,7 @@ use crate::comm::Communicator;
 use crate::config::{self, Config};
 use crate::data::selection::Selection;
 use crate::data::selection::cut_flow::CutFlow;
-use crate::data::{Schema, Table};
+use crate::data::{InputFile, Schema};
 use crate::dataset::check::{self, CheckReport, Options};
 use crate::dataset::cut_flow;
 use crate::dataset::source::Source;
@@ -104,14 +104,14 @@ fn cut_flows(
     schema: Option<&str>,
     selection: &Selection,
 ) -> Result<Vec<CutFlow>> {
+    let schema = Schema::of_option(schema)?;
     let mut sources = Vec::new();
     for file in report.files.iter().filter(|file| file.contents.is_some()) {
-        let schema = Arc::new(Schema::for_file(&file.path, schema)?);
-        let rows = Table::open(&file.path, &schema)?.rows();
+        let input = InputFile::open(&file.path, schema.as_ref())?;
         sources.push(Source {
             path: file.path.clone(),
-            schema,
-            rows,
+            schema: Arc::clone(input.schema()),
+            rows: input.rows(),
             class: file.role,
             view: None,
         });

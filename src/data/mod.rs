@@ -15,4 +15,4 @@ pub mod text;
 pub use schema::Schema;
 pub use schema::columns::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 pub use schema::expression::Expression;
-pub use table::{Block, Request, Table, TableReader};
+pub use table::{Block, InputFile, Request, Table, TableReader};

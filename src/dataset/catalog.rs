@@ -17,7 +17,7 @@ use crate::config::Class;
 use crate::data::files::list::{list_all, refuse_twice};
 use crate::data::files::stamp::{copied, hash_file_with_progress, hash_text, same_content};
 use crate::data::schema::{BUILT_IN, Schema, built_in};
-use crate::data::table::Table;
+use crate::data::table::InputFile;
 use crate::error::{Error, Fault, Result, path_text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ use std::sync::Arc;
 /// Paths that have one role: a class, or none where the files tell it themselves.
 pub type Role<'a> = (&'a [PathBuf], Option<Class>);
 
-/// What is asked of every file when it is opened; what it says is compared between files.
-pub type Look<'a> = &'a dyn Fn(&Source, &Table) -> Result<String>;
+/// An examination of every file while it is open; its results are compared between files.
+pub type Look<'a> = &'a dyn Fn(&Source, &mut InputFile) -> Result<String>;
 
 /// The files of a job, known to every rank.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +55,7 @@ pub fn catalogue(
     schema: Option<&str>,
     look: Look,
 ) -> Result<Catalog> {
-    let asked = sync_result(comm, schema.map(Schema::by_name_or_path).transpose())?.map(Arc::new);
+    let asked = sync_result(comm, Schema::of_option(schema))?;
     let listed = from_root(comm, || list_roles(roles))?;
     see_listed(comm, &listed.iter().map(|file| (&*file.path, file.bytes)).collect::<Vec<_>>())?;
     let mut mine = Vec::new();
@@ -86,14 +86,10 @@ struct CatalogFile {
 
 impl CatalogFile {
     fn open(&self, asked: Option<&Arc<Schema>>, roles: &[Role], look: Look) -> Result<FileSummary> {
-        let schema = match asked {
-            Some(schema) => Arc::clone(schema),
-            None => Arc::new(Schema::detect(&self.path)?),
-        };
-        // A built-in schema is told by its number, any other one is the one that was asked for.
-        let number = BUILT_IN.iter().position(|(name, _)| *name == schema.name);
-        let (source, table) = Source::open(&self.path, schema, roles[self.role].1)?;
-        let said = look(&source, &table).map_err(|error| error.in_file(&self.path))?;
+        let (source, mut file) = Source::open(&self.path, asked, roles[self.role].1)?;
+        // Ranks exchange the number of a built-in schema; any other schema is that of the option.
+        let number = BUILT_IN.iter().position(|(name, _)| *name == source.schema.name);
+        let said = look(&source, &mut file).map_err(|error| error.in_file(&self.path))?;
         Ok(FileSummary { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
     }
 }
@@ -446,7 +442,7 @@ mod tests {
         std::fs::copy(&a, &c).unwrap();
         let opened = |path: &Path, class| {
             let schema = Arc::new(Schema::by_name_or_path("taiga-events").unwrap());
-            Source::open(path, schema, class).unwrap().0
+            Source::open(path, Some(&schema), class).unwrap().0
         };
         let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
         let different = [opened(&a, gamma), opened(&b, gamma)];
@@ -497,9 +493,9 @@ mod tests {
         let made = |ranks: usize, schema: Option<&'static str>| {
             Threads::run(ranks, |comm| {
                 let opened = std::cell::Cell::new(0);
-                let look = |source: &Source, table: &Table| {
+                let look = |source: &Source, file: &mut InputFile| {
                     opened.set(opened.get() + 1);
-                    assert_eq!(table.rows(), source.rows);
+                    assert_eq!(file.rows(), source.rows);
                     Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
                 };
                 let found = catalogue(comm, &roles, schema, &look)?;

@@ -12,7 +12,7 @@ use crate::config::{Class, Transform};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::features::Moments;
 use crate::data::selection::{Selection, SelectionOutcome, Which};
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 
 /// Larger shares of the smaller class are refused.
@@ -193,8 +193,8 @@ fn for_each_event(
     selection: &Selection,
     mut take: impl FnMut(usize, Name, &[f64]),
 ) -> Result<()> {
-    let table = Table::open(&source.path, &source.schema)?;
-    let mut reader = table.reader(&Request {
+    let mut file = InputFile::open(&source.path, Some(&source.schema))?;
+    let mut reader = file.reader(&Request {
         quantities: selection.quantities().to_vec(),
         class: source.class.is_none(),
         ..Request::default()

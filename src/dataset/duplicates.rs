@@ -10,7 +10,7 @@ use super::event_store::class_of;
 use super::source::Source;
 use crate::comm::{Communicator, Work, mark_shared, sync_result};
 use crate::data::schema::columns::CHUNK_ROWS;
-use crate::data::table::{Block, Request, Table, TableReader};
+use crate::data::table::{Block, InputFile, Request, TableReader};
 use crate::error::{Fault, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -101,13 +101,14 @@ fn pieces(rows: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
 
 /// A reader of the keys of a table's rows; none if it has none.
 fn open(source: &Source) -> Result<Option<TableReader>> {
-    let table = Table::open(&source.path, &source.schema)?;
-    let columns = table.event_columns();
+    let mut file = InputFile::open(&source.path, Some(&source.schema))?;
+    let columns = file.table().event_columns();
     if columns.is_empty() {
         return Ok(None);
     }
     let request = Request { shower: true, class: source.class.is_none(), ..Request::default() };
-    table.with_shower(columns).reader(&request).map(Some)
+    let keyed = file.table().with_shower(columns);
+    file.reader_of(&keyed, &request).map(Some)
 }
 
 /// 64 bits of class and key. Keys of
@@ -189,7 +190,8 @@ fn gather(comm: &dyn Communicator, mine: &[EventRow]) -> Result<Vec<EventRow>> {
 fn compare(sources: &[Source], rows: Vec<EventRow>, all: bool) -> Result<Option<Fault>> {
     let mut columns = Vec::with_capacity(sources.len());
     for source in sources {
-        columns.push(Table::open(&source.path, &source.schema)?.event_columns());
+        let file = InputFile::open(&source.path, Some(&source.schema))?;
+        columns.push(file.table().event_columns());
     }
     let mut known = BTreeMap::new();
     let (mut count, mut example) = (0u64, None);
@@ -224,7 +226,6 @@ mod tests {
     use super::*;
     use crate::comm::{SingleRank, Threads};
     use crate::config::Class;
-    use crate::data::schema::Schema;
     use crate::data::table::events;
     use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
     use std::path::Path;
@@ -247,8 +248,7 @@ mod tests {
             ])
             .unwrap();
         writer.finish(&events::attributes(&[])).unwrap();
-        let schema = std::sync::Arc::new(Schema::detect(path).unwrap());
-        Source::open(path, schema, class).unwrap().0
+        Source::open(path, None, class).unwrap().0
     }
 
     /// The verdicts on one, two and three ranks, which must be the same.

@@ -12,7 +12,7 @@ use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
 use crate::data::selection::split::{Part, Splitter};
 use crate::data::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection, SelectionOutcome, Which};
-use crate::data::table::{Block, Request, Table, TableReader};
+use crate::data::table::{Block, InputFile, Request, TableReader};
 use crate::error::{Fault, Result};
 use crate::statistics::WeightSum;
 use rayon::prelude::*;
@@ -650,34 +650,37 @@ impl Gathered {
     }
 }
 
-/// Opens a source's columns for a request, and what its view needs for it. The file may have
-/// been listed by another rank.
+/// Opens the columns of a source for a request, and those that its view needs for it. Another
+/// rank may have listed the file.
+///
+/// # Errors
+/// `Input` if the file cannot be read, or its rows differ from those at the start of the job.
 pub fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)> {
-    let table = Table::open(&source.path, &source.schema)?;
-    if table.rows() != source.rows {
+    let mut file = InputFile::open(&source.path, Some(&source.schema))?;
+    if file.rows() != source.rows {
         return Err(Fault::new("the file is not what it was when the job began")
             .file(&source.path)
             .expected(format!("{} rows", source.rows))
-            .found(format!("{} rows, on {}", table.rows(), host()))
+            .found(format!("{} rows, on {}", file.rows(), host()))
             .advice(
                 "give files that no one writes, on a file system that all nodes of the job share",
             )
             .input());
     }
-    open_columns(&table, source, wanted)
+    open_columns(&mut file, source, wanted)
 }
 
-/// The columns of a table that is open already.
+/// Opens the columns of a source whose file is open already, as [`open`] does.
 pub fn open_columns(
-    table: &Table,
+    file: &mut InputFile,
     source: &Source,
     wanted: &Request,
 ) -> Result<(TableReader, Request)> {
     let read = match &source.view {
-        Some(view) => view.request(table, wanted.clone())?,
+        Some(view) => view.request(file.table(), wanted.clone())?,
         None => wanted.clone(),
     };
-    Ok((table.reader(&read)?, read))
+    Ok((file.reader(&read)?, read))
 }
 
 /// A source with its columns open.

@@ -5,7 +5,7 @@
 
 use crate::comm::is_launcher_variable;
 use crate::data::schema::Schema;
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 use std::io::Read;
 use std::os::unix::process::{ExitStatusExt, parent_id};
@@ -146,7 +146,8 @@ pub fn read_through(path: &Path, schema: Option<&str>, limit: Duration) -> Resul
 }
 
 fn read_all(path: &Path, schema: Option<&str>) -> Result<()> {
-    let table = Table::open(path, &Schema::for_file(path, schema)?)?;
+    let mut file = InputFile::open(path, Schema::of_option(schema)?.as_ref())?;
+    let table = file.table();
     let quantities: Vec<String> = table.quantities().into_iter().map(str::to_string).collect();
     let request = Request {
         quantities: quantities.clone(),
@@ -154,7 +155,7 @@ fn read_all(path: &Path, schema: Option<&str>) -> Result<()> {
         shower: true,
         class: table.has_class(),
     };
-    let whole = read_rows(&table, &request);
+    let whole = read_rows(&mut file, &request);
     if let Ok(()) | Err(Error::Environment(_)) = whole {
         return whole;
     }
@@ -162,17 +163,17 @@ fn read_all(path: &Path, schema: Option<&str>) -> Result<()> {
     let keys = Request { quantities: Vec::new(), ..request };
     let one = |name| Request { quantities: vec![name], ..Request::default() };
     for request in quantities.into_iter().map(one).chain([keys]) {
-        if let Err(error @ Error::Environment(_)) = read_rows(&table, &request) {
+        if let Err(error @ Error::Environment(_)) = read_rows(&mut file, &request) {
             return Err(error);
         }
     }
     Ok(())
 }
 
-fn read_rows(table: &Table, request: &Request) -> Result<()> {
-    let mut reader = table.reader(request)?;
+fn read_rows(file: &mut InputFile, request: &Request) -> Result<()> {
+    let mut reader = file.reader(request)?;
     let mut block = Block::default();
-    let rows = table.rows();
+    let rows = file.rows();
     for first in (0..rows.div_ceil(ROWS)).map(|block| block * ROWS) {
         reader.read(first..rows.min(first + ROWS), &mut block)?;
     }

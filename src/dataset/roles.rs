@@ -4,7 +4,7 @@ use super::source::Source;
 use crate::comm::{Communicator, Work, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::schema::columns::CHUNK_ROWS;
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 
 /// Refuses files given as of one class whose rows are all of the other, on all ranks alike;
@@ -66,11 +66,11 @@ pub fn unlabelled(unknown: u64, rows: u64, class: Class) -> String {
 /// whose class is not known.
 fn others_of(comm: &dyn Communicator, source: &Source) -> Result<[u64; 2]> {
     let (Some(class), None) = (source.class, &source.view) else { return Ok([0; 2]) };
-    let table = Table::open(&source.path, &source.schema)?;
-    if !table.has_class() {
+    let mut file = InputFile::open(&source.path, Some(&source.schema))?;
+    if !file.table().has_class() {
         return Ok([0; 2]);
     }
-    let mut reader = table.reader(&Request { class: true, ..Request::default() })?;
+    let mut reader = file.reader(&Request { class: true, ..Request::default() })?;
     let (mut block, mut others, mut unknown) = (Block::default(), 0, 0);
     for start in (0..source.rows).step_by(CHUNK_ROWS) {
         comm.progress(Work::Reading, start);

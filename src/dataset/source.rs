@@ -3,7 +3,7 @@
 use crate::config::Class;
 use crate::data::schema::Schema;
 use crate::data::selection::Selection;
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request, Table};
 use crate::error::{Fault, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,19 +56,33 @@ pub enum RowUse {
 }
 
 impl Source {
-    /// Opens a file for its rows; without a class of its own it needs a class column.
-    pub fn open(path: &Path, schema: Arc<Schema>, class: Option<Class>) -> Result<(Source, Table)> {
-        let table = Table::open(path, &schema)?;
-        table.refuse_empty()?;
-        if class.is_none() && !table.has_class() {
+    /// Opens a file of events through `schema`, or through the one that fits it.
+    ///
+    /// # Errors
+    /// Those of [`InputFile::open`]; `Input` if it has no rows, or neither a class column nor
+    /// `class`.
+    pub fn open(
+        path: &Path,
+        schema: Option<&Arc<Schema>>,
+        class: Option<Class>,
+    ) -> Result<(Source, InputFile)> {
+        let file = InputFile::open(path, schema)?;
+        file.table().refuse_empty()?;
+        if class.is_none() && !file.table().has_class() {
             return Err(Fault::new("no class column")
                 .file(path)
                 .expected("a column that tells gammas from hadrons")
                 .advice("name the file as one of gammas or of hadrons instead")
                 .input());
         }
-        let (path, rows) = (path.to_path_buf(), table.rows());
-        Ok((Source { path, rows, schema, class, view: None }, table))
+        let source = Source {
+            path: path.to_path_buf(),
+            schema: Arc::clone(file.schema()),
+            rows: file.rows(),
+            class,
+            view: None,
+        };
+        Ok((source, file))
     }
 }
 

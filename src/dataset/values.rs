@@ -9,7 +9,7 @@ use super::source::Source;
 use crate::comm::{Communicator, Work, gather_values, is_root, mark_shared, sync_result};
 use crate::data::schema::plausible;
 use crate::data::selection::Selection;
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -99,15 +99,15 @@ impl FileFinding {
 }
 
 fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<FileFinding>> {
-    let table = Table::open(&source.path, &source.schema)?;
-    let there = |name: &&String| table.unit(name).is_some();
-    let quantities = selection.quantities().iter().filter(there).cloned().collect();
+    let mut input = InputFile::open(&source.path, Some(&source.schema))?;
+    let is_present = |name: &&String| input.table().unit(name).is_some();
+    let quantities = selection.quantities().iter().filter(is_present).cloned().collect();
     let wanted = Request { quantities, ..Request::default() };
     // A view computes some quantities from others, which it reads instead.
-    let (mut reader, read) = event_store::open_columns(&table, source, &wanted)?;
+    let (mut reader, read) = event_store::open_columns(&mut input, source, &wanted)?;
     let mut block = Block::default();
-    reader.read(0..table.rows().min(ROWS), &mut block)?;
-    let of_values = plausible::findings(&table, &read.quantities, &block.quantities);
+    reader.read(0..input.rows().min(ROWS), &mut block)?;
+    let of_values = plausible::findings(input.table(), &read.quantities, &block.quantities);
     let of_values = of_values.map(|(name, found)| FileFinding {
         file,
         quantity: name.clone(),

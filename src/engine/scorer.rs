@@ -11,7 +11,7 @@ use crate::config::Class;
 use crate::data::schema::canonical_unit;
 use crate::data::schema::features::scaler_log_det;
 use crate::data::selection::{CUT, Selection, UNUSABLE};
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request, Table};
 use crate::error::{Fault, Result};
 use crate::model::{Card, Model, OffSourceCard};
 use crate::statistics::Bounds;
@@ -243,18 +243,23 @@ pub fn check_units(card: &Card, table: &Table) -> Result<()> {
 /// Returns the first row, and its run, of a run that the model was trained on. Scores of the
 /// model's own training hadrons are biased. Simulated gammas have no such run. `progress` is called
 /// with the number of rows read so far.
-pub fn used_run(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<Option<(u64, i64)>> {
+pub fn used_run(
+    card: &Card,
+    file: &mut InputFile,
+    progress: impl Fn(u64),
+) -> Result<Option<(u64, i64)>> {
     let Some(off) = &card.training.off_source else { return Ok(None) };
+    let table = file.table();
     if !table.key_names().contains(&off.run.as_str()) {
         return Ok(None);
     }
     let class = table.has_class();
     let request = Request { keys: vec![off.run.clone()], class, ..Request::default() };
-    let mut reader = table.reader(&request)?;
+    let mut reader = file.reader(&request)?;
     let mut block = Block::default();
-    for start in (0..table.rows()).step_by(ROWS_READ) {
+    for start in (0..reader.rows()).step_by(ROWS_READ) {
         progress(start);
-        reader.read(start..(start + ROWS_READ as u64).min(table.rows()), &mut block)?;
+        reader.read(start..(start + ROWS_READ as u64).min(reader.rows()), &mut block)?;
         let gamma =
             |row: usize| block.class.as_ref().is_some_and(|c| c[row] == Class::Gamma.code());
         let used = |row: &usize| !gamma(*row) && off.has_used(block.keys[0][*row]);
@@ -265,15 +270,15 @@ pub fn used_run(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<Op
     Ok(None)
 }
 
-/// Returns an error if the table has events of a run that the model was trained on.
-pub fn refuse_used_runs(card: &Card, table: &Table, progress: impl Fn(u64)) -> Result<()> {
-    let used = used_run(card, table, progress)?;
+/// Returns an error if the file has events of a run that the model was trained on.
+pub fn refuse_used_runs(card: &Card, file: &mut InputFile, progress: impl Fn(u64)) -> Result<()> {
+    let used = used_run(card, file, progress)?;
     let Some(((row, run), off)) = used.zip(card.training.off_source.as_ref()) else {
         return Ok(());
     };
     let fold = OffSourceCard::fold_of(off.seed, run, off.folds);
     Err(Fault::new("the model was trained on events of this run")
-        .file(table.path())
+        .file(file.path())
         .row(row)
         .column(&off.run)
         .expected(format!("runs of fold {} of {}, or of no training file", off.fold, off.folds))

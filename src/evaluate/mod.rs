@@ -15,7 +15,7 @@ use crate::data::files::{list, stamp};
 use crate::data::schema::features::ScaledFeature;
 use crate::data::selection::split::{Part, Splitter};
 use crate::data::selection::{NOT_FINITE, STATUS_BITS, Selection};
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request, Table};
 use crate::dataset::catalog::{self, Catalog};
 use crate::dataset::duplicates;
 use crate::dataset::event_store::{class_of, part};
@@ -546,8 +546,8 @@ fn sources(
     if card.thresholds.is_some() {
         bins = bins.with_bins(per, &[])?;
     }
-    let look = |_: &Source, table: &Table| {
-        let known = table.quantities();
+    let look = |_: &Source, file: &mut InputFile| {
+        let known = file.table().quantities();
         let mut needed = bins.quantities().iter();
         let lacking = needed.find(|name| !known.contains(&name.as_str()));
         Ok(lacking.cloned().unwrap_or_default())

@@ -1,11 +1,10 @@
-//! Camera geometries: where the pixels are, who is whose neighbour, and which lie at the
-//! edge.
+//! Camera geometries: positions, neighbours and edge of the pixels.
 //!
-//! The cameras of TAIGA-IACT are made from their plan: hexagonal pixels of 3 cm come in
-//! groups of seven (one and the six around it), the centres of the groups form a hexagonal
-//! lattice of their own, and up to four groups make a cluster of one electronics board. The
-//! order of the pixels is that of the boards, as in TAIGA's coordinate files. Positions of
-//! other cameras are given. Left to others: reading files.
+//! The cameras of TAIGA-IACT are computed from their plan. Hexagonal pixels of 3 cm form groups
+//! of seven (a centre and the six pixels around it). The centres of the groups form a second
+//! hexagonal lattice, and up to four groups form a cluster with one electronics board. The order
+//! of the pixels is that of the boards, as in the coordinate files of TAIGA. Other cameras are
+//! given by the positions of their pixels.
 
 use crate::error::{Fault, Result, did_you_mean};
 use std::collections::HashMap;
@@ -14,31 +13,31 @@ use std::collections::HashMap;
 pub const PITCH_CM: f64 = 3.0;
 /// Focal length of TAIGA-IACT [cm]: 0.1206 deg/cm.
 pub const FOCAL_LENGTH_CM: f64 = 475.0;
-/// Neighbours lie one pitch apart, give or take this share of it: 3.0 ± 0.5 cm.
+/// Relative tolerance of the distance of neighbours: 3.0 ± 0.5 cm.
 const TOLERANCE: f64 = 0.5 / 3.0;
-/// Pixels of the largest camera; more are a damaged file.
+/// Largest number of pixels; a file with more is damaged.
 pub const MOST_PIXELS: usize = 1 << 14;
 /// Neighbours of a pixel: six in a hexagonal lattice, four in a square one.
 const MOST_NEIGHBOURS: usize = 6;
-/// A wider field of view is a wrong unit [deg].
+/// Largest field of view [deg]; a larger one is due to a wrong unit.
 const WIDEST_FIELD_DEG: f64 = 30.0;
 
 /// Direction of the nearest neighbours in the camera plane [deg].
 const TURN_DEG: f64 = 22.5;
-/// The groups of seven of a cluster, relative to its origin, in the order of its pixels.
+/// Groups of seven of a cluster, relative to its origin, in the order of its pixels.
 const GROUPS: [[i32; 2]; 4] = [[-1, 0], [-1, 1], [0, 1], [0, 0]];
 
-/// Names of the cameras that can be made from their plan.
+/// Names of the cameras that are computed from their plan.
 pub const BUILT_IN_CAMERAS: [&str; 2] = ["taiga-560", "taiga-595"];
 
-/// A cluster: its origin in the lattice of groups, a bit for each of [`GROUPS`] that is
-/// there, and by how many steps of 60 deg it is turned clockwise.
+/// A cluster: its origin in the lattice of groups, a bit for each of [`GROUPS`] that exists, and
+/// its clockwise rotation in steps of 60 deg.
 type Cluster = ([i32; 2], u8, i32);
 
-/// IACT01. The lists follow TAIGA's coordinate and neighbour files as published with its
-/// Hillas program (<https://github.com/pvolch/hillas_utility>); of the two groups that
-/// these give for cluster 22 only the first is taken, so that there are 560 pixels as
-/// everywhere else in TAIGA's papers.
+/// Clusters of IACT01. The lists follow the coordinate and neighbour files published with the
+/// Hillas program of TAIGA (<https://github.com/pvolch/hillas_utility>). These files give two
+/// groups for cluster 22; only the first is used, so that there are 560 pixels, as in the papers
+/// of TAIGA.
 const IACT01: [Cluster; 22] = [
     ([0, 0], 15, 0),
     ([1, -2], 15, 0),
@@ -64,7 +63,7 @@ const IACT01: [Cluster; 22] = [
     ([3, -6], 2, 0),
 ];
 
-/// IACT02 and later.
+/// Clusters of IACT02 and later telescopes.
 const IACT02: [Cluster; 22] = [
     ([0, 0], 15, 0),
     ([2, 0], 15, 0),
@@ -97,19 +96,22 @@ pub struct Camera {
     y_cm: Vec<f64>, // (pixels)
     deg_per_cm: f64,
     pitch_cm: f64,
-    neighbours: Vec<[u16; MOST_NEIGHBOURS]>, // (pixels), filled up with the pixel itself
-    edge: Vec<bool>,                         // (pixels): fewer neighbours than the others
+    neighbours: Vec<[u16; MOST_NEIGHBOURS]>, // (pixels), padded with the pixel itself
+    edge: Vec<bool>,                         // (pixels): fewer neighbours than inner pixels
 }
 
 impl Camera {
-    /// A camera of TAIGA-IACT by name.
+    /// Returns a camera of TAIGA-IACT by name.
+    ///
+    /// # Errors
+    /// `Usage` for an unknown name.
     pub fn by_name(name: &str) -> Result<Camera> {
         let clusters = match name {
             "taiga-560" => &IACT01,
             "taiga-595" => &IACT02,
             _ => {
                 return Err(Fault::new(format!("unknown camera '{name}'"))
-                    .expected("the name of a camera, or a file with its pixels")
+                    .expected("the name of a camera, or the path of a file with its pixels")
                     .advice(did_you_mean(name, &BUILT_IN_CAMERAS))
                     .usage());
             }
@@ -118,23 +120,26 @@ impl Camera {
         Camera::new(x_cm, y_cm, FOCAL_LENGTH_CM)
     }
 
-    /// The camera with these pixels; refused if they form no lattice. Lengths in cm.
+    /// Returns the camera with pixels at these positions. Lengths in cm.
+    ///
+    /// # Errors
+    /// `Input` if the pixels do not form a lattice, or the field of view is not plausible.
     pub fn new(x_cm: Vec<f64>, y_cm: Vec<f64>, focal_length_cm: f64) -> Result<Camera> {
         let pixels = x_cm.len();
         if pixels != y_cm.len() || !(7..=MOST_PIXELS).contains(&pixels) {
-            return Err(Fault::new("not the pixels of a camera")
+            return Err(Fault::new("wrong number of pixels for a camera")
                 .expected(format!("7 to {MOST_PIXELS} pixels with x and y"))
                 .found(format!("{pixels} x and {} y", y_cm.len()))
                 .input());
         }
         if let Some(row) = (0..pixels).find(|i| !(x_cm[*i].is_finite() && y_cm[*i].is_finite())) {
-            return Err(Fault::new("a pixel without a position")
+            return Err(Fault::new("pixel without a position")
                 .row(row as u64)
                 .found(format!("x = {}, y = {}", x_cm[row], y_cm[row]))
                 .input());
         }
         if !(focal_length_cm.is_finite() && focal_length_cm > 0.0) {
-            return Err(Fault::new("impossible focal length")
+            return Err(Fault::new("invalid focal length")
                 .expected("a positive number of cm")
                 .found(focal_length_cm)
                 .input());
@@ -148,53 +153,57 @@ impl Camera {
         Ok(Camera { x_cm, y_cm, deg_per_cm, pitch_cm, neighbours, edge })
     }
 
+    /// Returns the number of pixels.
     pub fn pixels(&self) -> usize {
         self.x_cm.len()
     }
 
-    /// Position of a pixel [deg].
+    /// Returns the position of a pixel [deg].
     pub fn position_deg(&self, pixel: usize) -> [f64; 2] {
         [self.x_cm[pixel] * self.deg_per_cm, self.y_cm[pixel] * self.deg_per_cm]
     }
 
+    /// Returns the x coordinates (pixels) [cm].
     pub fn x_cm(&self) -> &[f64] {
         &self.x_cm
     }
 
+    /// Returns the y coordinates (pixels) [cm].
     pub fn y_cm(&self) -> &[f64] {
         &self.y_cm
     }
 
+    /// Returns the plate scale [deg/cm].
     pub fn deg_per_cm(&self) -> f64 {
         self.deg_per_cm
     }
 
-    /// Distance of the farthest pixel from the camera's centre [deg].
+    /// Returns the distance of the farthest pixel from the camera centre [deg].
     pub fn radius_deg(&self) -> f64 {
         let of = |(x, y): (&f64, &f64)| libm::hypot(*x, *y);
         self.x_cm.iter().zip(&self.y_cm).map(of).fold(0.0, f64::max) * self.deg_per_cm
     }
 
-    /// Distance of neighbouring pixels [deg].
+    /// Returns the distance of neighbouring pixels [deg].
     pub fn pitch_deg(&self) -> f64 {
         self.pitch_cm * self.deg_per_cm
     }
 
-    /// The neighbours of a pixel; a pixel at the edge stands among its own.
+    /// Returns the neighbours of a pixel. Missing neighbours are the pixel itself.
     pub fn neighbours(&self, pixel: usize) -> &[u16; MOST_NEIGHBOURS] {
         &self.neighbours[pixel]
     }
 
-    /// Whether a pixel has fewer neighbours than those inside the camera.
+    /// Returns whether a pixel has fewer neighbours than inner pixels.
     pub fn is_edge(&self, pixel: usize) -> bool {
         self.edge[pixel]
     }
 }
 
-/// Pixel positions of a plan [cm].
+/// Returns the pixel positions of a plan [cm].
 fn plan(clusters: &[Cluster]) -> (Vec<f64>, Vec<f64>) {
-    // Groups lie √7 pitches apart, in a lattice turned against that of the pixels:
-    // one group on is two pixels along the first axis and one along the next.
+    // Neighbouring groups are √7 pitches apart, in a lattice that is rotated relative to that of
+    // the pixels: a step between groups is two pixels along the first axis and one along the next.
     let axis = |steps: f64| {
         let angle = (TURN_DEG + 60.0 * steps).to_radians();
         [PITCH_CM * libm::cos(angle), PITCH_CM * libm::sin(angle)]
@@ -208,14 +217,14 @@ fn plan(clusters: &[Cluster]) -> (Vec<f64>, Vec<f64>) {
             if groups & (1 << bit) == 0 {
                 continue;
             }
-            // By 60 deg clockwise the first axis becomes the first less the second, and
-            // the second the first.
+            // A clockwise rotation by 60 deg maps the first axis to the first minus the second,
+            // and the second axis to the first.
             let [a, b] = (0..*turns).fold(*group, |[a, b], _| [a + b, -a]);
             let (a, b) = (f64::from(origin[0] + a), f64::from(origin[1] + b));
             let centre = [along(a, b, 0), along(a, b, 1)];
             x.push(centre[0]);
             y.push(centre[1]);
-            // Around the centre: at 262.5 deg first, then clockwise.
+            // The six outer pixels, from 262.5 deg clockwise.
             for step in 0..6 {
                 let [dx, dy] = axis(f64::from(4 - step - turns));
                 x.push(centre[0] + dx);
@@ -226,23 +235,25 @@ fn plan(clusters: &[Cluster]) -> (Vec<f64>, Vec<f64>) {
     (x, y)
 }
 
+/// Checks that the field of view is plausible.
 fn check_field(x_cm: &[f64], y_cm: &[f64], deg_per_cm: f64) -> Result<()> {
     let radius = x_cm.iter().zip(y_cm).map(|(x, y)| libm::hypot(*x, *y)).fold(0.0, f64::max);
     let field = 2.0 * radius * deg_per_cm;
     if field <= WIDEST_FIELD_DEG {
         return Ok(());
     }
-    Err(Fault::new("the camera is too wide for its focal length")
+    Err(Fault::new("camera is too wide for its focal length")
         .expected(format!("a field of view of at most {WIDEST_FIELD_DEG} deg"))
         .found(format!("{field:.1} deg"))
         .advice("check the units of the pixel positions and of the focal length")
         .input())
 }
 
-/// Least distance of neighbours, as a share of the largest coordinate: places are counted in it.
+/// Smallest distance of neighbours as a fraction of the largest coordinate, because positions are
+/// converted to integers in units of this distance.
 const LEAST_PITCH: f64 = 1e-9;
 
-/// Distance of neighbouring pixels: the median distance to the nearest one.
+/// Returns the distance of neighbouring pixels: the median distance to the nearest pixel.
 fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
     let nearest = |i: usize| {
         (0..x_cm.len())
@@ -250,7 +261,7 @@ fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
             .map(|j| libm::hypot(x_cm[i] - x_cm[j], y_cm[i] - y_cm[j]))
             .fold(f64::INFINITY, f64::min)
     };
-    // Of a very large camera some pixels are enough.
+    // A sample of pixels is enough for a very large camera.
     let step = x_cm.len().div_ceil(2048);
     let mut distances: Vec<f64> = (0..x_cm.len()).step_by(step).map(nearest).collect();
     distances.sort_by(f64::total_cmp);
@@ -265,7 +276,9 @@ fn pitch(x_cm: &[f64], y_cm: &[f64]) -> Result<f64> {
         .input())
 }
 
-/// Neighbours of every pixel, and how many there are; found by sorting pixels into boxes.
+/// Returns the neighbours of every pixel and their number.
+///
+/// Pixels are sorted into square boxes, so that only adjacent boxes are searched.
 fn neighbours(
     x_cm: &[f64],
     y_cm: &[f64],
@@ -299,7 +312,7 @@ fn neighbours(
         }
         near.sort_unstable();
         if near.len() > MOST_NEIGHBOURS {
-            return Err(Fault::new("the pixels of the camera form no lattice")
+            return Err(Fault::new("pixels of the camera do not form a lattice")
                 .row(i as u64)
                 .expected(format!("at most {MOST_NEIGHBOURS} neighbours"))
                 .found(near.len())
@@ -314,104 +327,4 @@ fn neighbours(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn find(camera: &Camera, x: f64, y: f64) -> usize {
-        let at = |i: &usize| libm::hypot(camera.x_cm[*i] - x, camera.y_cm[*i] - y) < 0.001;
-        (0..camera.pixels()).find(at).unwrap_or_else(|| panic!("no pixel at {x}, {y}"))
-    }
-
-    #[test]
-    fn cameras_have_pixels_where_taiga_has_them() {
-        let first = Camera::by_name("taiga-560").unwrap();
-        let second = Camera::by_name("taiga-595").unwrap();
-        assert_eq!((first.pixels(), second.pixels()), (560, 595));
-        // TAIGA's coordinate file of IACT01: place in the file, x and y [cm].
-        for (place, x, y) in [
-            (0, -5.935, -5.270),
-            (1, -6.326, -8.245),
-            (6, -3.555, -7.097),
-            (7, -7.532, 2.505),
-            (21, 0.0, 0.0),
-            (27, 2.380, -1.826),
-            (28, 3.194, -15.550),
-            (9 * 28, 18.257, -20.559),
-            (15 * 28 + 27, 11.056, 24.264),
-            (448, -22.143, -28.857),
-            (448 + 21 + 20, 2.833, -38.197),
-            (448 + 42 + 20, -4.008, 29.274),
-            (448 + 63 + 20, -27.747, 8.192),
-            (448 + 84 + 20, -21.359, -22.908),
-            (553, 19.854, -28.334),
-        ] {
-            assert_eq!(find(&first, x, y), place);
-        }
-        // And of IACT02, with the number of neighbours.
-        for (place, x, y, neighbours) in [
-            (0, -5.935, -5.270, 6),
-            (8 * 28 + 10, -1.236, 30.422, 5),
-            (8 * 28 + 17, 4.699, 35.692, 3),
-            (17 * 28, 17.805, 15.811, 6),
-            (17 * 28 + 1, 15.033, 14.663, 6),
-            (17 * 28 + 27, 24.945, 10.332, 6),
-            (19 * 28 + 20, 24.523, 27.030, 4),
-            (594, -12.231, -33.187, 5),
-        ] {
-            assert_eq!(find(&second, x, y), place);
-            let others = second.neighbours(place).iter().filter(|j| **j as usize != place);
-            assert_eq!(others.count(), neighbours);
-            assert_eq!(second.is_edge(place), neighbours < 6);
-        }
-    }
-
-    #[test]
-    fn neighbours_are_mutual_and_lie_one_pitch_apart() {
-        for name in BUILT_IN_CAMERAS {
-            let camera = Camera::by_name(name).unwrap();
-            assert!((camera.pitch_deg() - 0.3618).abs() < 1e-3);
-            for i in 0..camera.pixels() {
-                for j in camera.neighbours(i).iter().map(|j| *j as usize).filter(|j| *j != i) {
-                    assert!(camera.neighbours(j).contains(&(i as u16)));
-                    let [a, b] = [camera.position_deg(i), camera.position_deg(j)];
-                    let distance = libm::hypot(a[0] - b[0], a[1] - b[1]);
-                    assert!((distance - camera.pitch_deg()).abs() < 1e-9);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_camera_is_refused() {
-        let line = |n: usize, step: f64| (0..n).map(|i| i as f64 * step).collect::<Vec<_>>();
-        let message = |x: Vec<f64>, y: Vec<f64>, focal: f64| {
-            let error = Camera::new(x, y, focal).unwrap_err();
-            assert_eq!(error.exit_code(), 3);
-            error.to_string()
-        };
-        assert!(message(line(3, 1.0), line(3, 1.0), 475.0).contains("7 to"));
-        assert!(message(line(9, 1.0), line(8, 1.0), 475.0).contains("9 x and 8 y"));
-        assert!(message(vec![f64::NAN; 9], line(9, 1.0), 475.0).contains("row 0"));
-        assert!(message(line(9, 30.0), vec![0.0; 9], 475.0).contains("too wide"));
-        assert!(message(vec![1.0; 9], vec![2.0; 9], 475.0).contains("share"));
-        let mut far = line(9, 1e-25);
-        far[8] = 1.0;
-        assert!(message(far, vec![0.0; 9], 475.0).contains("share"), "places beyond counting");
-        assert!(message(line(9, 1.0), vec![0.0; 9], f64::NAN).contains("focal"));
-        let mut close = line(20, 3.0);
-        close[7] = close[6] + 1.0;
-        assert!(message(close, vec![0.0; 20], 475.0).contains("too close"));
-        let error = Camera::by_name("taiga-559").unwrap_err();
-        assert!(error.to_string().contains("did you mean 'taiga-5"), "{error}");
-    }
-
-    #[test]
-    fn camera_with_one_pixel_missing_is_accepted() {
-        let mut camera = Camera::by_name("taiga-560").unwrap();
-        camera.x_cm.remove(21);
-        camera.y_cm.remove(21);
-        let camera = Camera::new(camera.x_cm, camera.y_cm, FOCAL_LENGTH_CM).unwrap();
-        assert_eq!(camera.pixels(), 559);
-        assert!(camera.is_edge(find(&camera, -0.392, -2.974)));
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
-//! Which pixels belong to the image: two-level tail cuts, and islands.
+//! Cleans images by two-level tail cuts, and counts islands.
 //!
-//! A pixel above the high threshold stays if a neighbour is above the low one, a pixel
-//! between the two if a neighbour is above the high one. TAIGA asks for more than the
-//! threshold, ctapipe for as much; both are here. What is no finite number is never part of
-//! an image. Almost all pixels of an image are noise: one pass over the charges, in vectors
-//! of the compiler's, leaves bit masks, and only the few bits that are set are looked at.
+//! A pixel above the high threshold is kept if a neighbour is above the low one; a pixel between
+//! the two thresholds is kept if a neighbour is above the high one. Both comparisons are
+//! supported: greater than the threshold (TAIGA), and at least the threshold (ctapipe). A charge
+//! that is not finite is never part of an image. Almost all pixels of an image are noise.
+//! Therefore one vectorised pass over the charges makes bit masks, and only set bits are visited.
 
 use super::Camera;
 use crate::error::{Fault, Result};
@@ -12,7 +12,7 @@ use crate::error::{Fault, Result};
 /// Pixels of a word of a mask.
 const WORD: usize = 64;
 
-/// How images are cleaned.
+/// Settings of the cleaning.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cleaning {
     pub thresholds: CleaningThresholds,
@@ -20,36 +20,36 @@ pub struct Cleaning {
     pub islands: Islands,
 }
 
-/// Two levels, or the choice that came with the image.
+/// Two thresholds, or the pixels selected in the input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CleaningThresholds {
-    /// In p.e.
+    /// Thresholds in p.e.
     Fixed { high: f64, low: f64 },
-    /// In units of the pixel's pedestal σ.
+    /// Thresholds in units of the pedestal σ of each pixel.
     Sigma { high: f64, low: f64 },
-    /// The pixels that the input names.
+    /// The pixels that the input selects.
     Given,
 }
 
-/// What a charge must do to pass a threshold.
+/// Comparison of a charge with a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ThresholdComparison {
-    /// Be greater, as in TAIGA's program.
+    /// Greater than, as in the program of TAIGA.
     Above,
-    /// Be as great or greater, as in ctapipe's `tailcuts_clean`.
+    /// Greater than or equal, as in `tailcuts_clean` of ctapipe.
     AtLeast,
 }
 
-/// Which connected parts of the image are kept.
+/// Selection of connected parts of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Islands {
     All,
-    /// The one with the largest charge.
+    /// Only the island with the largest charge.
     Largest,
 }
 
 impl Default for Cleaning {
-    /// TAIGA's: more than 14 and 7 p.e., all islands.
+    /// Returns the cleaning of TAIGA: above 14 and 7 p.e., all islands.
     fn default() -> Cleaning {
         Cleaning {
             thresholds: CleaningThresholds::Fixed { high: 14.0, low: 7.0 },
@@ -60,7 +60,10 @@ impl Default for Cleaning {
 }
 
 impl Cleaning {
-    /// Refuses thresholds that are none.
+    /// Checks that 0 < low ≤ high.
+    ///
+    /// # Errors
+    /// `Usage` with the invalid thresholds.
     pub fn check(&self) -> Result<()> {
         let (CleaningThresholds::Fixed { high, low } | CleaningThresholds::Sigma { high, low }) =
             self.thresholds
@@ -70,46 +73,47 @@ impl Cleaning {
         if low > 0.0 && high >= low && high.is_finite() {
             return Ok(());
         }
-        Err(Fault::new("impossible thresholds")
+        Err(Fault::new("invalid cleaning thresholds")
             .expected("0 < low ≤ high")
             .found(format!("low {low}, high {high}"))
             .usage())
     }
 
+    /// Returns whether the thresholds need the pedestal σ.
     pub fn needs_sigma(&self) -> bool {
         matches!(self.thresholds, CleaningThresholds::Sigma { .. })
     }
 }
 
-/// What belongs to one image, in the order of the pixels.
+/// Pixels of one cleaned image, in the order of the camera.
 #[derive(Debug, Clone, Default)]
 pub struct ImagePixels {
     pub kept: Vec<u16>,
-    /// Connected parts before any was left out.
+    /// Connected parts before the selection of islands.
     pub islands: u32,
-    /// Charge of the largest island over that of all; NaN where there is none.
+    /// Charge of the largest island divided by that of all; NaN without islands.
     pub largest_share: f64,
-    /// A charge is no finite number.
+    /// At least one charge is not finite.
     pub broken: bool,
 }
 
-/// Cleans the images of one camera; holds the working space of one thread.
+/// Cleaner of the images of one camera, with the buffers of one thread.
 #[derive(Debug, Clone)]
 pub struct Cleaner {
     cleaning: Cleaning,
-    /// Pedestal σ of each pixel as thresholds (pixels): low, high; empty without.
+    /// Thresholds of each pixel (pixels) from its pedestal σ; empty for fixed thresholds.
     sigma_low: Vec<f32>,
     sigma_high: Vec<f32>,
     low: Vec<u64>,  // bit per pixel: above the low threshold
-    high: Vec<u64>, // above the high one
-    open: Vec<u64>, // kept, and not yet given to an island
+    high: Vec<u64>, // above the high threshold
+    open: Vec<u64>, // kept, and not yet assigned to an island
     stack: Vec<u16>,
     island: Vec<u16>,
     largest: Vec<u16>,
 }
 
 impl Cleaner {
-    /// A cleaner for images of `pixels` pixels.
+    /// Returns a cleaner for images of `pixels` pixels.
     pub fn new(cleaning: Cleaning, pixels: usize) -> Cleaner {
         let words = pixels.div_ceil(WORD);
         Cleaner {
@@ -125,8 +129,8 @@ impl Cleaner {
         }
     }
 
-    /// Takes the pedestal σ (pixels) of the images that follow [p.e.]. A pixel whose σ is
-    /// no positive number is dead: it is part of no image.
+    /// Sets the pedestal σ (pixels) of the next images [p.e.]. A pixel whose σ is not a positive
+    /// finite number is dead and never part of an image.
     pub fn set_sigma(&mut self, sigma: &[f32]) {
         let CleaningThresholds::Sigma { high, low } = self.cleaning.thresholds else { return };
         let comparison = self.cleaning.comparison;
@@ -142,9 +146,8 @@ impl Cleaner {
         self.sigma_high.extend(level(high));
     }
 
-    /// Chooses the pixels of an image. `charge` (pixels) in p.e.; `given` (pixels) is not 0
-    /// where the input says that a pixel belongs to the image, and needed for
-    /// [`CleaningThresholds::Given`] alone.
+    /// Selects the pixels of an image. `charge` (pixels) is in p.e. `given` (pixels) is not 0 for
+    /// pixels that the input selects; only [`CleaningThresholds::Given`] uses it.
     pub fn clean(
         &mut self,
         camera: &Camera,
@@ -181,7 +184,7 @@ impl Cleaner {
         self.islands(camera, charge, image);
     }
 
-    /// The pixels that survive, from the mask of those above the low threshold.
+    /// Adds the pixels that survive, from the mask of those above the low threshold.
     fn choose(
         &mut self,
         camera: &Camera,
@@ -196,17 +199,17 @@ impl Cleaner {
         for word in 0..low.len() {
             each(low[word], |bit| {
                 let i = word * WORD + bit;
-                let wanted = if is_set(high, i) { low } else { high };
+                let required = if is_set(high, i) { low } else { high };
                 let others = camera.neighbours(i).iter().map(|j| *j as usize);
-                if others.filter(|j| *j != i).any(|j| is_set(wanted, j)) {
+                if others.filter(|j| *j != i).any(|j| is_set(required, j)) {
                     image.kept.push(i as u16);
                 }
             });
         }
     }
 
-    /// Counts the islands; keeps the one with the largest charge if the others are to go.
-    /// Of equal ones it is that with the lowest pixel.
+    /// Counts the islands, and keeps only the one with the largest charge if the settings require
+    /// it. Among equal ones, the island with the lowest pixel number is kept.
     fn islands(&mut self, camera: &Camera, charge: &[f32], image: &mut ImagePixels) {
         self.open.fill(0);
         for i in &image.kept {
@@ -229,7 +232,7 @@ impl Cleaner {
                     }
                 }
             }
-            // The sum depends on the order: that of the pixels.
+            // The bits of the sum depend on the order, so it is that of the pixels.
             self.island.sort_unstable();
             let sum: f64 = self.island.iter().map(|i| f64::from(charge[*i as usize])).sum();
             total += sum;
@@ -245,6 +248,7 @@ impl Cleaner {
         }
     }
 
+    /// Moves a pixel from the mask to the stack.
     fn take(&mut self, pixel: u16) {
         self.open[pixel as usize / WORD] &= !(1 << (pixel as usize % WORD));
         self.stack.push(pixel);
@@ -252,7 +256,7 @@ impl Cleaner {
 }
 
 impl ThresholdComparison {
-    /// The f32 that a charge must exceed to pass `level` by this comparison, exactly.
+    /// Returns the f32 that a charge must exceed to pass `level` by this comparison, exactly.
     fn exclusive(self, level: f64) -> f32 {
         let nearest = level as f32;
         match self {
@@ -265,11 +269,12 @@ impl ThresholdComparison {
     }
 }
 
+/// Returns whether bit `i` is set.
 fn is_set(mask: &[u64], i: usize) -> bool {
     mask[i / WORD] >> (i % WORD) & 1 == 1
 }
 
-/// Calls `visit` with every bit that is set, from the lowest.
+/// Calls `visit` with the number of every set bit, from the lowest.
 #[inline(always)]
 fn each(mut word: u64, mut visit: impl FnMut(usize)) {
     while word != 0 {
@@ -278,13 +283,13 @@ fn each(mut word: u64, mut visit: impl FnMut(usize)) {
     }
 }
 
-/// Sets the bits of charges that are finite and above their threshold; whether one is not
-/// finite. A threshold that is not finite is never passed.
+/// Sets the bits of charges that are finite and above their threshold. Returns whether any charge
+/// is not finite. No charge passes a threshold that is not finite.
 #[inline(always)]
 fn above(charge: &[f32], threshold: impl Fn(usize) -> f32, mask: &mut [u64]) -> bool {
     let mut broken = 0u8;
     for (word, (bits, charge)) in mask.iter_mut().zip(charge.chunks(WORD)).enumerate() {
-        // One byte per pixel first: the compiler makes vectors of these comparisons.
+        // The compiler vectorises comparisons whose results are bytes.
         let mut flags = [0u8; WORD];
         for (i, (flag, q)) in flags.iter_mut().zip(charge).enumerate() {
             let finite = q.abs() < f32::INFINITY;
@@ -296,10 +301,10 @@ fn above(charge: &[f32], threshold: impl Fn(usize) -> f32, mask: &mut [u64]) -> 
     broken != 0
 }
 
-/// Bytes of 0 and 1 as bits, the first one lowest.
+/// Returns bytes of 0 and 1 as bits, the first byte as the lowest bit.
 #[inline(always)]
 fn packed(flags: &[u8; WORD]) -> u64 {
-    // The product brings bit 0 of byte i to bit 56 + i; no two terms meet.
+    // The product moves bit 0 of byte i to bit 56 + i, without overlaps of terms.
     const GATHER: u64 = 0x0102_0408_1020_4080;
     let mut word = 0;
     for (i, bytes) in flags.chunks_exact(8).enumerate() {

@@ -1,10 +1,9 @@
-//! From the charges of camera pixels to Hillas parameters.
+//! Computes Hillas parameters from the charges of camera pixels.
 //!
-//! Pure functions of one image: [`Camera`] knows where the pixels are and who is whose
-//! neighbour, [`Cleaner`] chooses those that belong to the image, [`Parameters`] are their
-//! moments, and [`ImageAxis::relative_to`] gives what depends on a reference point. Sums are f64 in
-//! the order of the pixels, so that the bits depend on nothing but the image; files and
-//! threads are left to others.
+//! All functions are pure functions of one image. [`Camera`] has positions and neighbours of the
+//! pixels, [`Cleaner`] selects the pixels of the image, [`Parameters`] are their moments, and
+//! [`ImageAxis::relative_to`] gives the values relative to a reference point. Sums are f64 in
+//! the order of the pixels, so that the bits depend on the image alone.
 
 mod camera;
 mod cleaning;
@@ -16,4 +15,7 @@ pub use cleaning::{
     Cleaner, Cleaning, CleaningThresholds, ImagePixels, Islands, ThresholdComparison,
 };
 pub use parameters::{AtPosition, Parameters, STATUS_BITS, status};
-pub use positions::{ImageAxis, RelativePosition, Rotation, disp, rotated, theta2};
+pub use positions::{
+    GEOMETRY, ImageAxis, LEAST_OFFSET_DEG, MOST_DIFFERENT, RelativePosition, Rotation, WITHIN_DEG,
+    disp, rotated, theta2,
+};

@@ -1,14 +1,14 @@
-//! Hillas parameters: the charge-weighted moments of a cleaned image (Hillas 1985), and
-//! what depends on a reference point.
+//! Hillas parameters: charge-weighted moments of a cleaned image (Hillas 1985), and parameters
+//! relative to a reference point.
 //!
 //! With S = Σq, first moments x, y, central second moments sxx, syy, sxy, d = syy − sxx and
 //! z = √(d² + 4 sxy²): length² = (sxx + syy + z)/2, width² = (sxx + syy − z)/2. The axis has
-//! cos 2ψ = −d/z, sin 2ψ = 2 sxy/z. Degenerate images are normal, and each has its bit.
+//! cos 2ψ = −d/z, sin 2ψ = 2 sxy/z. Degenerate images are common, and each kind has a status bit.
 
 use super::Camera;
 use super::positions::ImageAxis;
 
-/// Bits of the status of an image, and their meaning.
+/// Status bits of an image and their descriptions.
 pub const STATUS_BITS: [(u32, &str); 6] = [
     (status::EMPTY, "no pixel survived"),
     (status::SMALL, "three pixels or fewer"),
@@ -18,33 +18,33 @@ pub const STATUS_BITS: [(u32, &str); 6] = [
     (status::BROKEN, "a charge that cannot be used"),
 ];
 
-/// Bits of the status of an image; 0 is an image with all its parameters.
+/// Status bits of an image; 0 is an image with all its parameters.
 pub mod status {
-    /// No pixel survived the cleaning (or their charges add up to nothing): size 0,
-    /// everything else NaN.
+    /// No pixel survived the cleaning, or the sum of charges is not positive: size is 0 and all
+    /// other parameters are NaN.
     pub const EMPTY: u32 = 1;
-    /// At most three pixels: too few for a shape, which is given all the same.
+    /// At most three pixels: too few for a meaningful shape, but its parameters are computed.
     pub const SMALL: u32 = 2;
-    /// All pixels on one line: the width is 0, moments across the axis are NaN.
+    /// All pixels are on one line: the width is 0, moments across the axis are NaN.
     pub const LINE: u32 = 4;
-    /// No major axis (one pixel, or a round image): `axis`, `alpha` and what else needs it
-    /// are NaN.
+    /// No major axis (one pixel, or a round image): `axis`, `alpha` and all parameters that
+    /// depend on the axis are NaN.
     pub const ROUND: u32 = 8;
-    /// The centroid lies on a reference point: its `alpha` is NaN, its `dist` is 0.
+    /// The centroid is on a reference point: its `alpha` is NaN, its `dist` is 0.
     pub const AT_REFERENCE: u32 = 16;
-    /// A charge is no finite number, or one of an image cleaned elsewhere is negative.
+    /// A charge is not finite, or a charge of an image cleaned elsewhere is negative.
     pub const BROKEN: u32 = 32;
 }
 
-/// Images of so many pixels have no shape.
+/// Largest number of pixels without a meaningful shape.
 const SMALL_IMAGE: usize = 3;
-/// A width below this share of the pixels' distance is rounding: the pixels are on a line.
-/// One pixel beside the line with 7 of 10⁶ p.e. already gives twice as much.
+/// Fraction of the pixel pitch below which a width is attributed to rounding, so that all pixels
+/// are on a line. One pixel next to the line with 7 of 10⁶ p.e. already gives twice as much.
 const LINE_WIDTH: f64 = 1e-3;
-/// An image is round if its axes differ by less than this share of their sum.
+/// Relative difference of the axes below which an image is round.
 const ROUND_SHARE: f64 = 1e-9;
 
-/// The moments of one image. Lengths in deg; NaN where a value does not exist.
+/// Moments of one image. Lengths in deg; NaN if a value does not exist.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Parameters {
     pub size: f64, // [p.e.]
@@ -54,38 +54,38 @@ pub struct Parameters {
     pub width: f64,
     /// Direction (cos ψ, sin ψ) of the major axis, −90 < ψ ≤ 90 deg.
     pub axis: [f64; 2],
-    /// Share of the brightest one, two and three pixels.
+    /// Charge fractions of the brightest one, two and three pixels.
     pub con: [f64; 3],
     /// Third and fourth standardised moments along the axis, in its direction.
     pub skewness: f64,
     pub kurtosis: f64,
-    /// The same across the axis.
+    /// Third and fourth standardised moments across the axis.
     pub skewness_across: f64,
     pub kurtosis_across: f64,
-    /// Charge share of pixels at the edge of the camera.
+    /// Charge fraction of pixels at the edge of the camera.
     pub leakage: f64,
     pub pixels: u32,
     pub status: u32,
     moments: [f64; 3], // sxx, syy, sxy [deg²]
 }
 
-/// What depends on a reference point. Lengths and angles in deg.
+/// Parameters relative to a reference point. Lengths and angles in deg.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AtPosition {
-    /// From the reference point to the centroid.
+    /// Distance of the centroid from the reference point.
     pub dist: f64,
-    /// Between the axis and the line to the reference point, 0…90.
+    /// Angle between the axis and the line to the reference point, 0…90.
     pub alpha: f64,
-    /// From the reference point to the axis.
+    /// Distance of the axis from the reference point.
     pub miss: f64,
     /// Width across the line from the reference point to the centroid.
     pub azwidth: f64,
-    /// Skewness along the axis, positive where the tail points away from the reference.
+    /// Skewness along the axis, positive if the tail points away from the reference point.
     pub skewness: f64,
 }
 
 impl Parameters {
-    /// The moments of the pixels `kept` of an image with these charges (pixels) [p.e.].
+    /// Computes the moments of the pixels `kept` of an image with these charges (pixels) [p.e.].
     pub fn of(camera: &Camera, charge: &[f32], kept: &[u16]) -> Parameters {
         let mut image = Parameters::EMPTY;
         image.pixels = kept.len() as u32;
@@ -138,7 +138,7 @@ impl Parameters {
         moments: [f64::NAN; 3],
     };
 
-    /// Second and higher moments about the centroid.
+    /// Computes second and higher moments about the centroid.
     fn shape(&mut self, camera: &Camera, charge: &[f32], kept: &[u16]) {
         let (mut sxx, mut syy, mut sxy) = (0.0, 0.0, 0.0);
         for i in kept.iter().map(|i| *i as usize) {
@@ -168,6 +168,7 @@ impl Parameters {
         self.along_and_across(camera, charge, kept);
     }
 
+    /// Computes the third and fourth moments along and across the axis.
     fn along_and_across(&mut self, camera: &Camera, charge: &[f32], kept: &[u16]) {
         let [cos, sin] = self.axis;
         let (mut l3, mut l4, mut t3, mut t4) = (0.0, 0.0, 0.0, 0.0);
@@ -192,17 +193,17 @@ impl Parameters {
         }
     }
 
-    /// Direction of the major axis [deg], −90 < ψ ≤ 90.
+    /// Returns the direction of the major axis [deg], −90 < ψ ≤ 90.
     pub fn axis_deg(&self) -> f64 {
         libm::atan2(self.axis[1], self.axis[0]).to_degrees()
     }
 
-    /// Whether a pixel of the image lies at the edge of the camera.
+    /// Returns whether a pixel of the image is at the edge of the camera.
     pub fn is_at_edge(&self) -> bool {
         self.leakage > 0.0
     }
 
-    /// What depends on the reference point [deg].
+    /// Returns the parameters relative to a reference point [deg].
     pub fn at(&self, reference: [f64; 2]) -> AtPosition {
         let axis = ImageAxis { centroid: [self.x, self.y], direction: self.axis };
         let seen = axis.relative_to(reference);
@@ -219,7 +220,7 @@ impl Parameters {
     }
 }
 
-/// (cos ψ, sin ψ) from (cos 2ψ, sin 2ψ), with −90 < ψ ≤ 90 deg.
+/// Returns (cos ψ, sin ψ) from (cos 2ψ, sin 2ψ), with −90 < ψ ≤ 90 deg.
 fn half_angle(cos2: f64, sin2: f64) -> [f64; 2] {
     if cos2 >= 0.0 {
         let cos = (0.5 * (1.0 + cos2.min(1.0))).sqrt();
@@ -231,7 +232,7 @@ fn half_angle(cos2: f64, sin2: f64) -> [f64; 2] {
     }
 }
 
-/// Keeps the three largest, largest first.
+/// Inserts a charge into the three largest ones, in descending order.
 #[inline(always)]
 fn insert(top: &mut [f64; 3], q: f64) {
     if q > top[2] {

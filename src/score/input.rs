@@ -3,28 +3,20 @@
 //! source, and how far from the camera's centre the source was.
 
 use super::scoring_plan::{AtPositions, ScoredRows, ScoringPlan};
-use crate::data::files::stamp::{self, Stamp};
-use crate::data::schema::Schema;
 use crate::data::schema::plausible;
-use crate::data::table::{Block, Request, Table, TableReader};
+use crate::data::table::{Block, InputFile, Request, Table, TableReader};
 use crate::engine::check_units;
 use crate::error::{Fault, Result};
+use crate::hillas::{self, LEAST_OFFSET_DEG, MOST_DIFFERENT};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A recomputed angle or distance may differ from the file's by so much [deg]: more means
-/// wrong units, axis or sign.
-const WITHIN_DEG: f32 = 0.06;
-/// In at most this share of the rows.
-const MOST_DIFFERENT: f64 = 0.01;
-/// A source nearer to the camera's centre than this [deg] cannot be turned: ON and OFF
-/// would be the same events.
-const LEAST_OFFSET_DEG: f64 = 0.4;
+/// [`hillas::WITHIN_DEG`] in the precision of scored quantities [deg].
+const WITHIN_DEG: f32 = hillas::WITHIN_DEG as f32;
 
 /// An input with its columns open.
 pub struct ScoringInput {
-    path: PathBuf,
-    pub table: Table,
+    pub file: InputFile,
     reader: TableReader,
     quantities: Vec<String>, // that are read
     /// Whether the slot of a block is read.
@@ -43,11 +35,11 @@ pub struct Facts {
 }
 
 impl ScoringInput {
-    /// Opens and checks everything that can be checked without rows.
-    pub fn open(path: &Path, schema: &Schema, plan: &ScoringPlan) -> Result<ScoringInput> {
-        let table = Table::open(path, schema)?;
-        check_units(&plan.card, &table)?;
-        check_geometry(plan, &table)?;
+    /// Opens the columns of a file, and checks everything that can be checked without rows.
+    pub fn new(mut file: InputFile, plan: &ScoringPlan) -> Result<ScoringInput> {
+        let table = file.table();
+        check_units(&plan.card, table)?;
+        check_geometry(plan, table)?;
         let keys = table.key_names().into_iter().filter(|_| plan.keys).map(str::to_string);
         let keys: Vec<String> = keys.collect();
         let known = table.quantities();
@@ -63,23 +55,19 @@ impl ScoringInput {
         }
         let class = plan.keys && table.has_class();
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
-        let reader = table.reader(&request)?;
+        let reader = file.reader(&request)?;
         let quantities = request.quantities;
-        Ok(ScoringInput { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
+        Ok(ScoringInput { file, reader, quantities, slots, keys, class })
     }
 
     pub fn rows(&self) -> u64 {
-        self.table.rows()
-    }
-
-    /// blake3 of the file; `progress` is called on the way.
-    pub fn hash(&self, progress: impl Fn()) -> Result<String> {
-        Ok(stamp::hash_text(&stamp::hash_file_with_progress(&self.path, progress)?))
+        self.file.rows()
     }
 
     /// Returns the portable and the exact stamp of the file.
     pub fn stamps(&self) -> [String; 2] {
-        Stamp::of(&self.path).map_or_else(Default::default, |s| [s.portable(), s.exact()])
+        let stamp = self.file.stamp();
+        [stamp.portable(), stamp.exact()]
     }
 
     /// Reads rows into the slots of a block; those that are not read stay empty.
@@ -102,8 +90,8 @@ impl ScoringInput {
 impl ScoringInput {
     /// Warns of quantities whose first values no telescope has, such as angles in another unit.
     fn warn_of_values(&self, values: &[Vec<f32>]) {
-        for (name, finding) in plausible::findings(&self.table, &self.quantities, values) {
-            log::warn!("{}: {}", self.path.display(), finding.line(name));
+        for (name, finding) in plausible::findings(self.file.table(), &self.quantities, values) {
+            log::warn!("{}: {}", self.file.path().display(), finding.line(name));
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::comm::{
 };
 use crate::config::{Hardware, Score};
 use crate::data::schema::Schema;
-use crate::data::table::Table;
+use crate::data::table::InputFile;
 use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::{self, FailedFile, Failure};
 use crate::dataset::output::given::Given;
@@ -45,6 +45,7 @@ use scoring_plan::ScoringPlan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use survey::{ScoringSurveyor, SurveyedFile};
@@ -182,6 +183,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let shared = "name it by a path on a file system that all nodes of the job share";
     preflight::same_on_all(comm, "the model", &hash, shared)?;
     preflight::compare_clocks(comm)?;
+    let schema = sync_result(comm, Schema::of_option(options.schema.as_deref()))?;
     let (inputs, root) = (&options.inputs, options.root.as_deref());
     let mut listed =
         Assignment::new(comm, inputs, &options.output, root)?.with_extension(options.extension());
@@ -189,7 +191,8 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let mut left_out = Vec::new();
     if options.own_runs {
         let note = suspects.note(comm, options);
-        left_out = keep_own_runs(comm, &mut listed, &model.card, options, (&suspects, note))?;
+        let schema = schema.as_ref();
+        left_out = keep_own_runs(comm, &mut listed, &model.card, schema, (&suspects, note))?;
     }
     let assignment = listed.part(options.shard);
     let place = RankResources::new(comm, options.hardware)?;
@@ -229,6 +232,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let known = sync_result(comm, ledger::read(&options.output))?.entries;
     let see = ScoringSurveyor {
         options,
+        schema: schema.as_ref(),
         plan: &plan,
         model_blake3: &hash,
         is_read_only,
@@ -260,6 +264,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let shared = PipelineContext {
         assignment: &assignment,
         options,
+        schema: schema.as_ref(),
         plan: &plan,
         model_blake3: &hash,
         extracted: &extracted,
@@ -359,12 +364,12 @@ fn keep_own_runs(
     comm: &dyn Communicator,
     listed: &mut Assignment,
     card: &Card,
-    options: &Options,
+    schema: Option<&Arc<Schema>>,
     (suspects, mut note): (&Suspects, ReadingNote),
 ) -> Result<Vec<String>> {
     let used = |input: &Path| -> Result<bool> {
-        let table = Table::open(input, &Schema::for_file(input, options.schema.as_deref())?)?;
-        Ok(engine::used_run(card, &table, |row| comm.progress(Work::Hashing, row))?.is_some())
+        let mut file = InputFile::open(input, schema)?;
+        Ok(engine::used_run(card, &mut file, |row| comm.progress(Work::Hashing, row))?.is_some())
     };
     let mine = listed.jobs.iter().enumerate().map(|(i, job)| {
         if i % comm.size() != comm.rank() || suspects.failure(&job.name).is_some() {

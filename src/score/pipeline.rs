@@ -18,7 +18,7 @@ use crate::comm::{Communicator, StopFlag, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::schema::columns::ColumnSpec;
-use crate::data::table::Block;
+use crate::data::table::{Block, InputFile};
 use crate::dataset::assignment::Assignment;
 use crate::dataset::failures::or_lack_of_memory;
 use crate::dataset::output::ledger::{Ledger, LedgerEntry};
@@ -29,6 +29,7 @@ use crate::statistics::LikenessTally;
 use crate::storage;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError, channel,
@@ -49,6 +50,8 @@ const TICK: Duration = Duration::from_millis(2);
 pub struct PipelineContext<'a> {
     pub assignment: &'a Assignment,
     pub options: &'a Options,
+    /// The schema of the option; each file has its own without one.
+    pub schema: Option<&'a Arc<Schema>>,
     pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
     pub extracted: &'a Extracted,
@@ -375,9 +378,9 @@ impl TaskReader<'_, '_> {
         let PipelineContext { assignment, options, plan, model_blake3, extracted, signs, .. } =
             self.shared;
         let job = &assignment.jobs[task.job()];
-        let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
-        let mut input = ScoringInput::open(&job.input, &schema, plan)?;
-        let settings = resume::settings_hash(model_blake3, &schema, options, plan);
+        let file = InputFile::open(&job.input, self.shared.schema)?;
+        let mut input = ScoringInput::new(file, plan)?;
+        let settings = resume::settings_hash(model_blake3, input.file.schema(), options, plan);
         let stamps = input.stamps();
         let rows = task.rows(input.rows());
         if rows.end > input.rows() {
@@ -396,7 +399,7 @@ impl TaskReader<'_, '_> {
             signs.fetch_add(1, Ordering::Relaxed);
         };
         // That of a piece is taken once all pieces are there.
-        let hash = if is_piece { String::new() } else { input.hash(hashed)? };
+        let hash = if is_piece { String::new() } else { input.file.hash(hashed)? };
         if !is_piece {
             extracted.refuse_altered(&job.name, &job.input, &hash)?;
         }

@@ -11,15 +11,13 @@ use crate::engine::{
     Prepared, Scored, Scorer,
 };
 use crate::error::{Fault, Result};
+use crate::hillas::GEOMETRY;
 use crate::model::Card;
 use crate::statistics::{BinnedThresholds, Bounds, Calibration, LikenessTally};
 use rayon::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-/// Centroid, axis and source of an event [deg], each under the names that schemas know.
-pub const GEOMETRY: [&[&str]; 5] =
-    [&["xc", "cog_x"], &["yc", "cog_y"], &["axis", "delta"], &["source_x"], &["source_y"]];
 /// Quantities of the source position of the file, which at another one would be wrong.
 const OF_THE_SOURCE: [&str; 4] = ["miss", "azwidth", "dist_anti", "alpha_anti"];
 

@@ -7,9 +7,8 @@ use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
 use crate::comm::{Communicator, Work};
-use crate::data::files::stamp;
 use crate::data::schema::Schema;
-use crate::data::table::Table;
+use crate::data::table::InputFile;
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
 use crate::dataset::output::ledger::{Entries, Ledger, LedgerEntry};
@@ -20,6 +19,7 @@ use crate::storage;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 /// Time of a row at one position [ns], about; only proportions matter.
 const SCORING_NS: u64 = 500;
@@ -68,6 +68,8 @@ pub fn survey(
 /// What a file is looked at with.
 pub struct ScoringSurveyor<'a> {
     pub options: &'a Options,
+    /// The schema of the option; each file has its own without one.
+    pub schema: Option<&'a Arc<Schema>>,
     pub plan: &'a ScoringPlan,
     pub model_blake3: &'a str,
     /// Whether nothing can be written into the output folder.
@@ -87,16 +89,16 @@ impl ScoringSurveyor<'_> {
         known: &[LedgerEntry<ScoredFile>],
         ledger: &mut Ledger,
     ) -> Result<SurveyedFile> {
-        let schema = Schema::for_file(&job.input, self.options.schema.as_deref())?;
+        let mut input = InputFile::open(&job.input, self.schema)?;
         let exists = std::fs::symlink_metadata(&job.output).is_ok();
         let overwrite = self.options.overwrite;
         if exists && (!overwrite || self.resumes_overwriting) {
             let hashed = || comm.progress(Work::Hashing, 0);
-            let input = stamp::hash_text(&stamp::hash_file_with_progress(&job.input, hashed)?);
-            self.extracted.refuse_altered(&job.name, &job.input, &input)?;
+            let hash = input.hash(hashed)?;
+            self.extracted.refuse_altered(&job.name, &job.input, &hash)?;
             let (model, format) = (self.model_blake3, self.options.format);
-            let settings = resume::settings_hash(model, &schema, self.options, self.plan);
-            let kept = match resume::finished(job, format, &settings, &input, known, &hashed) {
+            let settings = resume::settings_hash(model, input.schema(), self.options, self.plan);
+            let kept = match resume::finished(job, format, &settings, &hash, known, &hashed) {
                 Ok(kept) if overwrite => kept.filter(|kept| kept.in_ledger),
                 Err(Error::Usage(_)) if overwrite => None,
                 other => other?,
@@ -116,10 +118,9 @@ impl ScoringSurveyor<'_> {
                 return Ok(SurveyedFile::Finished(kept.file));
             }
         }
-        let table = Table::open(&job.input, &schema)?;
         let looking = |row| comm.progress(Work::Hashing, row);
-        engine::refuse_used_runs(&self.plan.card, &table, looking)?;
-        Ok(SurveyedFile::Rows(table.rows()))
+        engine::refuse_used_runs(&self.plan.card, &mut input, looking)?;
+        Ok(SurveyedFile::Rows(input.rows()))
     }
 }
 

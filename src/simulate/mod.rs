@@ -1,9 +1,9 @@
-//! Toy simulation of Hillas parameters: event files to try the program out with.
+//! Toy simulation of Hillas parameters, which makes event files for tests and demonstrations.
 //!
-//! This is a **toy**, not a detector simulation; [`NOTICE`] says so in every file and
-//! in the help text. An event is a function of (seed, class, index) alone: the same
-//! options give the same bytes on any number of threads. Memory is bounded by one
-//! block of rows. What an event looks like is [`toy`]'s business.
+//! This is a **toy**, not a detector simulation; every file and the help text contain
+//! [`NOTICE`]. An event is a function of (seed, class, index) alone, so equal options give equal
+//! bytes on any number of threads. Memory is bounded by one block of rows. [`toy`] generates the
+//! events.
 
 pub mod images;
 pub mod toy;
@@ -23,22 +23,22 @@ use crate::data::table::events;
 use crate::error::{Error, Fault, Result};
 pub use toy::ToyEvent;
 
-/// Stands in the help text and, as the attribute `simulation`, in every file written.
+/// Notice in the help text and in the attribute `simulation` of every file.
 pub const NOTICE: &str = "toy Hillas-level Monte Carlo, not a detector simulation";
 
-/// Changes with every change of the generated numbers (attribute `generator`).
+/// Version of the generated numbers (attribute `generator`); it changes whenever they do.
 const GENERATOR: &str = "toy-hillas 1";
 
-/// Most events of one file: its keys stay unique and its size stays below 100 TB.
+/// Largest number of events of one file, so that its keys are unique and its size is below 100 TB.
 const MAX_EVENTS: u64 = 1 << 40;
-/// Events of one simulated run, as many as a TAIGA telescope takes in about half an hour.
+/// Events of one simulated run, as many as a TAIGA telescope records in about half an hour.
 const EVENTS_PER_RUN: u64 = 10_000;
 /// Run numbers of one seed and class.
 const RUNS_PER_CLASS: i64 = 500_000_000;
-/// Seeds below this never share a run number.
+/// Limit below which different seeds have different run numbers.
 const SEEDS_APART: u64 = 1_000_000_000;
 
-/// What to simulate.
+/// Options of a simulation.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub output: PathBuf,
@@ -48,7 +48,7 @@ pub struct Options {
     pub overwrite: bool,
 }
 
-/// What was simulated.
+/// Result of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     pub output: PathBuf,
@@ -65,7 +65,10 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// Writes `options.events` triggered events to the output, whole or not at all.
+/// Writes `options.events` triggered events to the output, which gets its name when complete.
+///
+/// # Errors
+/// `Usage` for a wrong number of events or an existing output; `Environment` if writing fails.
 pub fn run(options: &Options) -> Result<Summary> {
     if options.events == 0 || options.events > MAX_EVENTS {
         return Err(Fault::new("wrong number of events to simulate")
@@ -94,7 +97,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     Ok(Summary { output, class, events: rows, seed, simulation: NOTICE })
 }
 
-/// The events of a range of indices, in order.
+/// Returns the events of a range of indices, in order.
 fn simulate(class: Class, stream: Stream, indices: std::ops::Range<u64>) -> Result<Vec<ToyEvent>> {
     indices
         .into_par_iter()
@@ -102,6 +105,7 @@ fn simulate(class: Class, stream: Stream, indices: std::ops::Range<u64>) -> Resu
         .collect()
 }
 
+/// Returns the error of an event without a triggered shower.
 fn no_trigger(index: u64) -> Error {
     Fault::new("no simulated shower triggered the camera")
         .row(index)
@@ -109,7 +113,7 @@ fn no_trigger(index: u64) -> Error {
         .internal()
 }
 
-/// A stored feature: name, unit, and where the event holds it.
+/// A stored feature: name, unit, and its value in an event.
 type StoredFeature = (&'static str, &'static str, fn(&ToyEvent) -> f32);
 
 const FEATURES: [StoredFeature; 13] = [
@@ -128,6 +132,7 @@ const FEATURES: [StoredFeature; 13] = [
     ("energy", "TeV", |event| event.energy_tev),
 ];
 
+/// Returns the columns of an event file: keys, features, class.
 fn columns() -> Vec<ColumnSpec> {
     let keys = ["run_id", "event_id"].map(|name| ColumnSpec::new(name, ColumnType::I64, None));
     let features =
@@ -136,6 +141,7 @@ fn columns() -> Vec<ColumnSpec> {
     keys.into_iter().chain(features).chain([class]).collect()
 }
 
+/// Appends the events `first..` to the output.
 fn append(
     writer: &mut ColumnWriter,
     block: &[ToyEvent],
@@ -154,8 +160,8 @@ fn append(
     writer.append(&values)
 }
 
-/// (`run_id`, `event_id`): no two events of a file share both, nor do events of
-/// different classes or of different seeds below 10⁹.
+/// Returns (`run_id`, `event_id`). The pair is unique in a file, and across classes and seeds
+/// below 10⁹.
 fn keys(seed: u64, class: Class, index: u64) -> (i64, i64) {
     let series = 2 * (seed % SEEDS_APART) as i64 + i64::from(class == Class::Hadron);
     let run = series * RUNS_PER_CLASS + (index / EVENTS_PER_RUN) as i64 + 1;

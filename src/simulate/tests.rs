@@ -1,5 +1,5 @@
-//! The toy's promises: same options same bytes, physical ranges, and the differences
-//! between gammas and hadrons that a classifier is meant to find.
+//! Checks reproducibility, physical ranges, and the differences between gammas and hadrons that a
+//! classifier should find.
 
 use super::*;
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ fn quantile(events: &[ToyEvent], feature: fn(&ToyEvent) -> f32, q: f64) -> f32 {
     values[(q * (values.len() - 1) as f64) as usize]
 }
 
-/// Probability that a gamma has the smaller value.
+/// Returns the probability that a gamma has the smaller value.
 fn auc(gammas: &[ToyEvent], hadrons: &[ToyEvent], feature: fn(&ToyEvent) -> f32) -> f64 {
     let mut all: Vec<(f32, bool)> = gammas.iter().map(|e| (feature(e), true)).collect();
     all.extend(hadrons.iter().map(|e| (feature(e), false)));
@@ -36,7 +36,7 @@ fn auc(gammas: &[ToyEvent], hadrons: &[ToyEvent], feature: fn(&ToyEvent) -> f32)
 }
 
 #[test]
-fn same_bytes_from_same_options_only() {
+fn bytes_depend_on_options_alone() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
     let events = CHUNK_ROWS as u64 + 77;
@@ -50,7 +50,7 @@ fn same_bytes_from_same_options_only() {
 }
 
 #[test]
-fn the_number_of_threads_does_not_matter() {
+fn bytes_do_not_depend_on_number_of_threads() {
     let draw = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| sample(Class::Hadron, 5_000))
@@ -62,7 +62,7 @@ fn the_number_of_threads_does_not_matter() {
 }
 
 #[test]
-fn every_feature_stays_in_its_physical_range() {
+fn every_feature_is_in_its_physical_range() {
     for class in [Class::Gamma, Class::Hadron] {
         for event in sample(class, 50_000) {
             assert!(FEATURES.iter().all(|(_, _, feature)| feature(&event).is_finite()));
@@ -81,7 +81,7 @@ fn every_feature_stays_in_its_physical_range() {
 fn alpha_and_dist_follow_from_image_geometry() {
     for event in sample(Class::Gamma, 2_000).into_iter().chain(sample(Class::Hadron, 2_000)) {
         let [x, y, sx, sy] = [event.xc, event.yc, event.source_x, event.source_y].map(f64::from);
-        // alpha by way of miss, the distance of the source from the axis.
+        // alpha from miss, the distance of the source from the axis.
         let (sin, cos) = f64::from(event.axis).to_radians().sin_cos();
         let miss = ((x - sx) * sin - (y - sy) * cos).abs();
         let dist = (x - sx).hypot(y - sy);
@@ -92,7 +92,7 @@ fn alpha_and_dist_follow_from_image_geometry() {
 }
 
 #[test]
-fn hadrons_are_isotropic_after_a_cut_on_dist() {
+fn hadrons_are_isotropic_after_cut_on_dist() {
     let hadrons = sample(Class::Hadron, 100_000);
     let chosen: Vec<&ToyEvent> =
         hadrons.iter().filter(|e| (0.36..1.44).contains(&e.dist)).collect();
@@ -132,7 +132,7 @@ fn no_single_feature_separates_the_classes() {
 }
 
 #[test]
-fn about_one_image_in_a_hundred_lies_on_a_line() {
+fn about_one_percent_of_images_have_zero_width() {
     for class in [Class::Gamma, Class::Hadron] {
         let lines = sample(class, 100_000).iter().filter(|e| e.width == 0.0).count();
         assert!((500..2_000).contains(&lines), "{class:?}: {lines}");

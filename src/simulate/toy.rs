@@ -1,19 +1,18 @@
-//! A toy shower: Hillas parameters of one simulated image, drawn from formulae.
+//! Draws the Hillas parameters of one toy image from formulae.
 //!
-//! This is **not a detector simulation**: no shower, mirror, camera or cleaning is
-//! followed. The formulae imitate the shape of the published distributions well
-//! enough to try the program out; no physics result may rest on them.
+//! This is **not a detector simulation**: shower, mirror, camera and cleaning are not simulated.
+//! The formulae resemble the shapes of published distributions, which is enough for tests of the
+//! program. Physics results must not rely on them.
 //!
-//! An event is a pure function of (seed, class, index). All transcendental
-//! functions are `libm`'s, so that its bits do not depend on the platform.
+//! An event is a pure function of (seed, class, index). All transcendental functions are those of
+//! `libm`, so that its bits do not depend on the platform.
 
 use crate::config::Class;
 use std::f64::consts::TAU;
 
 use taiga_flow_gpu::random::{Draws, Stream};
 
-/// One image. `dist` and `alpha` belong to the source position that stands beside
-/// them: they are computed from the stored centroid, axis and source.
+/// One image. `dist` and `alpha` are computed from the stored centroid, axis and source position.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ToyEvent {
     pub size: f32,       // [p.e.]
@@ -31,44 +30,44 @@ pub struct ToyEvent {
     pub energy_tev: f32, // [TeV]
 }
 
-/// Radius of the camera that images may have their centroid in [deg]. A TAIGA-IACT
-/// camera is 9.6 deg across; images nearer to its edge are cut off.
+/// Largest distance of a centroid from the camera centre [deg]. A TAIGA-IACT camera is 9.6 deg
+/// across, and images closer to its edge are truncated.
 pub const FIELD_DEG: f64 = 4.3;
-/// Distance of the source from the camera's centre, as in TAIGA's wobble mode [deg].
+/// Distance of the source from the camera centre, as in the wobble mode of TAIGA [deg].
 pub const SOURCE_OFFSET_DEG: f64 = 1.2;
-/// Showers thrown until one triggers. About one in five does, so that 1024
-/// failures in a row have a probability below 10⁻⁸⁰.
+/// Showers drawn until one triggers. About one in five does, so 1024 failures in a row have a
+/// probability below 10⁻⁸⁰.
 pub const MAX_ATTEMPTS: u64 = 1024;
-/// Words of the stream that one attempt owns, in pairs.
+/// Pairs of words of the stream that are reserved for one attempt.
 const PAIRS_PER_ATTEMPT: u64 = 32;
 
-/// What the two kinds of shower differ in before the image is drawn.
+/// Parameters of a class of showers.
 pub(super) struct Primary {
     energy_tev: [f64; 2],
-    /// dN/dE ∝ E^−index
+    /// Spectral index, dN/dE ∝ E^−index.
     index: f64,
     /// Light inside the Cherenkov disc [p.e. per TeV^1.1].
     pub(super) light: f64,
-    /// Standard deviation of ln(light) from shower to shower.
+    /// Standard deviation of ln(light) between showers.
     pub(super) fluctuation: f64,
 }
 
-/// The Crab's spectrum has the index 2.62 (HEGRA, Aharonian et al. 2004,
+/// Gammas. The spectrum of the Crab nebula has the index 2.62 (HEGRA, Aharonian et al. 2004,
 /// Astrophysical Journal 614, 897).
 pub(super) const GAMMA: Primary =
     Primary { energy_tev: [2.0, 200.0], index: 2.6, light: 50.0, fluctuation: 0.25 };
 
-/// Cosmic rays below the knee have the index 2.7; a hadronic shower of the same
-/// energy gives two to three times less Cherenkov light and fluctuates more.
+/// Hadrons. Cosmic rays below the knee have the index 2.7. A hadronic shower of the same energy
+/// gives two to three times less Cherenkov light and fluctuates more.
 pub(super) const HADRON: Primary =
     Primary { energy_tev: [4.0, 400.0], index: 2.7, light: 20.0, fluctuation: 0.5 };
 
-/// The stream that all events of one class and seed are drawn from.
+/// Returns the random stream of all events of one class and seed.
 pub fn stream(seed: u64, class: Class) -> Stream {
     Stream::new(seed, "toy simulation", &[class.code() as u64])
 }
 
-/// Event `index` of a class, `None` if no shower of [`MAX_ATTEMPTS`] triggered.
+/// Returns event `index` of a class; `None` if none of [`MAX_ATTEMPTS`] showers triggered.
 pub fn event(class: Class, stream: Stream, index: u64) -> Option<ToyEvent> {
     (0..MAX_ATTEMPTS).find_map(|attempt| {
         let first = (index * MAX_ATTEMPTS + attempt) * PAIRS_PER_ATTEMPT;
@@ -82,7 +81,7 @@ pub fn event(class: Class, stream: Stream, index: u64) -> Option<ToyEvent> {
     })
 }
 
-/// One gamma shower from the source, if it triggers inside the field.
+/// Returns one gamma shower from the source, if it triggers inside the field.
 fn gamma(draws: &mut Draws) -> Option<ToyEvent> {
     let shower = TriggeredShower::thrown(&GAMMA, draws)?;
     let source = source_position(draws);
@@ -93,9 +92,9 @@ fn gamma(draws: &mut Draws) -> Option<ToyEvent> {
     if libm::hypot(centroid[0], centroid[1]) > FIELD_DEG {
         return None;
     }
-    // Medians chosen so that TAIGA's mono shape cuts, width < 0.068 log10(size) − 0.047
-    // and length < 0.145 log10(size), keep about a third of these images; images
-    // far from the source come from far showers and are stretched.
+    // With these medians, the mono shape cuts of TAIGA, width < 0.068 log10(size) − 0.047 and
+    // length < 0.145 log10(size), keep about a third of these images. Images far from the source
+    // come from distant showers and are longer.
     let far = dist - 1.5;
     let length = (0.125 * shower.log_size + 0.04 * far) * lognormal(0.22, draws);
     let width = (0.052 * shower.log_size - 0.010 + 0.008 * far) * lognormal(0.30, draws);
@@ -107,18 +106,18 @@ fn gamma(draws: &mut Draws) -> Option<ToyEvent> {
     Some(assemble(&shower, source, centroid, axis, [length, width, con2, skewness]))
 }
 
-/// One hadron shower from anywhere in the field, if it triggers.
+/// Returns one hadron shower from any direction in the field, if it triggers.
 ///
-/// The source it is compared with lies where the gammas' does, so that the
-/// generator's choice of source position cannot be learnt.
+/// Its source position has the same distribution as that of gammas, so that a model cannot learn
+/// the classes from it.
 fn hadron(draws: &mut Draws) -> Option<ToyEvent> {
     let shower = TriggeredShower::thrown(&HADRON, draws)?;
     let source = source_position(draws);
-    // Uniform directions, thinned toward the edge: density ∝ 1 − (r / field)².
+    // Density of directions, decreasing toward the edge: ∝ 1 − (r / field)².
     let radius = FIELD_DEG * libm::sqrt(1.0 - libm::sqrt(1.0 - draws.uniform()));
     let azimuth = TAU * draws.uniform();
     let centroid = [radius * libm::cos(azimuth), radius * libm::sin(azimuth)];
-    // Transverse momentum and sub-showers: wider, longer, with a ragged tail.
+    // Transverse momentum and sub-showers make images wider and longer, with irregular tails.
     let length = (0.140 * shower.log_size + 0.01) * lognormal(0.33, draws) * ragged(0.12, draws);
     let width = (0.062 * shower.log_size - 0.012) * lognormal(0.42, draws) * ragged(0.20, draws);
     let (length, width) = image_shape(length, width, shower.size, draws);
@@ -137,6 +136,7 @@ struct TriggeredShower {
 }
 
 impl TriggeredShower {
+    /// Draws a shower; `None` if it does not trigger.
     fn thrown(primary: &Primary, draws: &mut Draws) -> Option<TriggeredShower> {
         let energy_tev = power_law(primary, draws.uniform());
         let impact_km = 0.7 * libm::sqrt(draws.uniform());
@@ -151,48 +151,49 @@ impl TriggeredShower {
     }
 }
 
-/// Inverse of the cumulative spectrum between the primary's energies.
+/// Returns the energy [TeV] at which the cumulative spectrum is `u`.
 pub(super) fn power_law(primary: &Primary, u: f64) -> f64 {
     let k = 1.0 - primary.index;
     let [low, high] = primary.energy_tev.map(|energy| libm::pow(energy, k));
     libm::pow(low + u * (high - low), 1.0 / k)
 }
 
-/// Cherenkov light is flat inside a disc of about 120 m and falls exponentially outside.
+/// Returns the relative density of Cherenkov light at an impact distance: constant inside a disc
+/// of about 120 m, with an exponential decrease outside.
 pub(super) fn lateral(impact_km: f64) -> f64 {
     libm::exp(-(impact_km - 0.12).max(0.0) / 0.17)
 }
 
-/// A soft threshold at 80 p.e.
+/// Returns the trigger probability, a soft threshold at 80 p.e.
 fn trigger(size: f64) -> f64 {
     let ratio = 80.0 / size;
     let cube = ratio * ratio * ratio;
     1.0 / (1.0 + cube * cube)
 }
 
-/// From the telescope to the shower's maximum [km]: 8.5 km at 10 `TeV`, and 0.74 km
-/// less per e-fold of energy (the maximum sinks by a radiation length of 37 g/cm²,
-/// in air with a scale height of 8 km at about 400 g/cm²).
+/// Returns the distance from the telescope to the shower maximum [km]: 8.5 km at 10 `TeV`, and
+/// 0.74 km less per e-fold of energy. Per e-fold, the maximum moves down by a radiation length of
+/// 37 g/cm², in air with a scale height of 8 km at about 400 g/cm².
 pub(super) fn distance_of_maximum(energy_tev: f64, draws: &mut Draws) -> f64 {
     (8.5 - 0.74 * libm::log(energy_tev / 10.0) + 0.8 * draws.normal()).max(4.0)
 }
 
-/// The source turns about the camera's centre in the course of a night.
+/// Draws the source position. During a night the source rotates about the camera centre.
 fn source_position(draws: &mut Draws) -> [f64; 2] {
     let azimuth = TAU * draws.uniform();
     [SOURCE_OFFSET_DEG * libm::cos(azimuth), SOURCE_OFFSET_DEG * libm::sin(azimuth)]
 }
 
-/// Length and width with width ≤ length; about 1 % of the images, the faint ones,
-/// have all their pixels on one line and so the width 0.
+/// Returns length and width, with width ≤ length. About 1 % of the images, mostly faint ones, have
+/// all pixels on one line and width 0.
 fn image_shape(length: f64, width: f64, size: f64, draws: &mut Draws) -> (f64, f64) {
     let on_a_line = draws.uniform() < 0.035 * libm::exp(-size / 150.0);
     let (long, short) = (length.max(width), length.min(width));
     (long.max(0.02), if on_a_line { 0.0 } else { short.max(0.002) })
 }
 
-/// Share of the two brightest pixels: falls with size and with the image's area,
-/// because more pixels survive the cleaning.
+/// Returns the charge fraction of the two brightest pixels. It decreases with size and with the
+/// area of the image, because more pixels survive the cleaning.
 fn concentration(shower: &TriggeredShower, length: f64, width: f64, scatter: f64) -> f64 {
     let log_odds = 0.45
         - 1.6 * (shower.log_size - 2.0)
@@ -202,8 +203,8 @@ fn concentration(shower: &TriggeredShower, length: f64, width: f64, scatter: f64
     1.0 / (1.0 + libm::exp(-log_odds))
 }
 
-/// Error of a gamma image's axis [deg]: small for bright and elongated images,
-/// large where the image is round or lies on top of the source.
+/// Returns the error of the axis of a gamma image [deg]: small for bright and elongated images,
+/// large for round images and for images at the source position.
 fn axis_error(shower: &TriggeredShower, dist: f64, roundness: f64) -> f64 {
     let near = 0.5 / dist.max(0.05);
     let noise =
@@ -211,7 +212,7 @@ fn axis_error(shower: &TriggeredShower, dist: f64, roundness: f64) -> f64 {
     libm::hypot(2.5, noise)
 }
 
-/// Rounds to what the file stores and derives `dist` and `alpha` from exactly that.
+/// Rounds to the stored precision and computes `dist` and `alpha` from the rounded values.
 fn assemble(
     shower: &TriggeredShower,
     source: [f64; 2],
@@ -241,8 +242,8 @@ fn assemble(
     }
 }
 
-/// `dist` = |centroid − source|; `alpha` = angle between the axis and the line to
-/// the source, folded to 0…90 deg.
+/// Returns `dist` = |centroid − source| and `alpha`, the angle between the axis and the line to
+/// the source, 0…90 deg.
 fn dist_and_alpha(centroid: [f32; 2], axis_deg: f32, source: [f32; 2]) -> (f64, f64) {
     let x = f64::from(centroid[0]) - f64::from(source[0]);
     let y = f64::from(centroid[1]) - f64::from(source[1]);
@@ -250,16 +251,18 @@ fn dist_and_alpha(centroid: [f32; 2], axis_deg: f32, source: [f32; 2]) -> (f64, 
     (libm::hypot(x, y), degrees(libm::asin(libm::fabs(libm::sin(between)).min(1.0))).min(90.0))
 }
 
+/// Draws a log-normal factor with median 1.
 fn lognormal(sigma: f64, draws: &mut Draws) -> f64 {
     libm::exp(sigma * draws.normal())
 }
 
-/// A factor with median near 1 and a power-law tail: exp(s · max(0, exponential − 1)).
+/// Draws a factor with median near 1 and a power-law tail: exp(s · max(0, exponential − 1)).
 fn ragged(strength: f64, draws: &mut Draws) -> f64 {
     let exponential = -libm::log(1.0 - draws.uniform());
     libm::exp(strength * (exponential - 1.0).max(0.0))
 }
 
+/// Converts an angle from rad to deg.
 pub(super) fn degrees(radians: f64) -> f64 {
     radians * (360.0 / TAU)
 }

@@ -12,7 +12,7 @@ use crate::data::selection::Selection;
 use crate::data::selection::shards::{Dealing, default_shards};
 use crate::data::selection::shower_key;
 use crate::data::selection::split::Splitter;
-use crate::data::table::Table;
+use crate::data::table::{InputFile, Table};
 use crate::dataset::catalog::{self, Catalog};
 use crate::dataset::event_store::{self, RowSelection};
 use crate::dataset::output::extraction::Extractions;
@@ -209,12 +209,12 @@ fn find(
     };
     let schema = config.data.schema.as_deref();
     let look = |viewed: bool| {
-        move |source: &Source, table: &Table| {
+        move |source: &Source, file: &mut InputFile| {
             let mut source = source.clone();
             if viewed {
                 view(&mut source);
             }
-            check_columns(&source, table, selection, config.split.key.as_deref())
+            check_columns(&source, file, selection, config.split.key.as_deref())
         }
     };
     refuse_shared(comm, config, off.is_some())?;
@@ -251,8 +251,8 @@ fn with_run(comm: &dyn Communicator, off: OffSource, config: &Config) -> Result<
         return Ok(off);
     }
     let roles = [(&*config.data.off, Some(Class::Hadron))];
-    let look = |_: &Source, table: &Table| {
-        Ok(if table.key_names().contains(&RUN) { RUN } else { RUN_ID }.to_string())
+    let look = |_: &Source, file: &mut InputFile| {
+        Ok(if file.table().key_names().contains(&RUN) { RUN } else { RUN_ID }.to_string())
     };
     let found = catalog::catalogue(comm, &roles, config.data.schema.as_deref(), &look)?;
     let all = found.said.iter().all(|(_, key)| key == RUN);
@@ -280,11 +280,12 @@ fn refuse_shared(comm: &dyn Communicator, config: &Config, is_off: bool) -> Resu
 /// Opens every needed column of a file; returns the units of the features.
 fn check_columns(
     source: &Source,
-    table: &Table,
+    file: &mut InputFile,
     selection: &Selection,
     key: Option<&[String]>,
 ) -> Result<String> {
-    event_store::open_columns(table, source, &source::request(source, selection, key))?;
+    event_store::open_columns(file, source, &source::request(source, selection, key))?;
+    let table = file.table();
     if key.is_none() {
         shower_key::refuse_scattered(table)?;
     }

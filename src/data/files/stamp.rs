@@ -2,8 +2,8 @@
 
 use crate::bounded;
 use crate::error::{Error, Fault, Result, path_text};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, Metadata};
+use std::io::{Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -32,15 +32,24 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// None if the file cannot be looked at.
+    /// Returns the stamp of a file as it is now; `None` if the system gives no metadata.
     pub fn of(path: &Path) -> Option<Stamp> {
-        let data = std::fs::metadata(path).ok()?;
-        Some(Stamp {
-            length: data.len(),
-            changed: (data.mtime(), data.mtime_nsec()),
-            inode_changed: (data.ctime(), data.ctime_nsec()),
-            file: (data.dev(), data.ino()),
-        })
+        std::fs::metadata(path).ok().map(|metadata| Stamp::new(&metadata))
+    }
+
+    /// Returns the stamp that metadata of a file contain.
+    pub fn new(metadata: &Metadata) -> Stamp {
+        Stamp {
+            length: metadata.len(),
+            changed: (metadata.mtime(), metadata.mtime_nsec()),
+            inode_changed: (metadata.ctime(), metadata.ctime_nsec()),
+            file: (metadata.dev(), metadata.ino()),
+        }
+    }
+
+    /// Returns the length of the file [bytes].
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// Length and time of change as text. Device, inode and its time are left out: network file
@@ -62,36 +71,55 @@ impl Stamp {
     }
 }
 
-/// blake3 of a file's content, streamed.
+/// Returns the blake3 hash of a file's content, which is streamed.
 pub fn hash_file(path: &Path) -> Result<[u8; 32]> {
     hash_file_with_progress(path, || ())
 }
 
-/// The same, with a call whenever some of the file has been read.
+/// Returns the same hash, and calls `progress` for each part that is read.
 pub fn hash_file_with_progress(path: &Path, progress: impl Fn()) -> Result<[u8; 32]> {
-    let unreadable = |error: std::io::Error| {
-        Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
-    };
+    hash_bytes(path, open_regular(path)?, progress)
+}
+
+/// Returns the blake3 hash of a file's content, and the file, open at its beginning.
+pub(crate) fn hash_and_rewind(path: &Path) -> Result<([u8; 32], File)> {
+    let mut file = open_regular(path)?;
+    let hash = hash_bytes(path, &file, || ())?;
+    file.rewind().map_err(|error| unreadable(path, &error))?;
+    Ok((hash, file))
+}
+
+fn open_regular(path: &Path) -> Result<File> {
     bounded::refuse_irregular(path)?;
-    let file = ProgressReader { file: File::open(path).map_err(unreadable)?, progress };
+    File::open(path).map_err(|error| unreadable(path, &error))
+}
+
+/// Returns the blake3 hash of the bytes of the file `path`, and calls `progress` for each part
+/// that is read.
+pub(crate) fn hash_bytes(path: &Path, bytes: impl Read, progress: impl Fn()) -> Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file).map_err(unreadable)?;
+    let bytes = ProgressReader { bytes, progress };
+    hasher.update_reader(bytes).map_err(|error| unreadable(path, &error))?;
     Ok(*hasher.finalize().as_bytes())
 }
 
-struct ProgressReader<F> {
-    file: File,
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Fault::new("cannot read the file").file(path).found(error).advice("check the path").input()
+}
+
+struct ProgressReader<R, F> {
+    bytes: R,
     progress: F,
 }
 
-impl<F: Fn()> Read for ProgressReader<F> {
+impl<R: Read, F: Fn()> Read for ProgressReader<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         (self.progress)();
-        self.file.read(buffer)
+        self.bytes.read(buffer)
     }
 }
 
-/// A hash as text.
+/// Returns a hash as hexadecimal text.
 pub fn hash_text(hash: &[u8; 32]) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }

@@ -8,6 +8,7 @@
 //! Files with newer superblocks have checksums and are passed over; whatever else is odd is
 //! left for the library to refuse.
 
+use super::descriptor::{BytesFrom, unreadable};
 use crate::error::{Fault, Result};
 use hdf5::{File, sync::sync};
 use hdf5_sys::h5::{H5_index_t, H5_iter_order_t, herr_t};
@@ -15,7 +16,7 @@ use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5l::{H5L_type_t, H5Lunregister};
 use hdf5_sys::h5o::{H5O_INFO_BASIC, H5O_info1_t, H5O_type_t, H5Ovisit2};
 use std::ffi::{CStr, c_char, c_void};
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Once;
 
@@ -44,15 +45,12 @@ pub(super) fn is_unknown_link(reason: &str) -> bool {
     reason.contains("link class") || reason.contains("user-defined link")
 }
 
-/// Refuses a file with a dataset whose chunks have length 0.
-pub(super) fn check(path: &Path, file: &File) -> Result<()> {
-    let unreadable =
-        |error: std::io::Error| Fault::new("cannot read the file").file(path).found(error).input();
-    let mut bytes = std::fs::File::open(path).map_err(unreadable)?;
+/// Refuses a file with a dataset whose chunks have length 0; `bytes` is its descriptor.
+pub(super) fn check(path: &Path, file: &File, bytes: &std::fs::File) -> Result<()> {
     let mut superblock = [0; 36];
-    match bytes.read_exact(&mut superblock) {
+    match BytesFrom::new(bytes, 0).read_exact(&mut superblock) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-        outcome => outcome.map_err(unreadable)?,
+        outcome => outcome.map_err(|error| unreadable(path, &error))?,
     }
     // Offsets and lengths of 8 bytes each, counted from the base address.
     let base = match superblock[8] {
@@ -64,7 +62,8 @@ pub(super) fn check(path: &Path, file: &File) -> Result<()> {
         return Ok(());
     }
     for (name, address) in datasets(file) {
-        if has_empty_chunks(&mut bytes, base, address).map_err(unreadable)? {
+        let is_damaged = has_empty_chunks(bytes, base, address);
+        if is_damaged.map_err(|error| unreadable(path, &error))? {
             return Err(Fault::new("a dataset whose chunks have length 0")
                 .file(path)
                 .dataset(name)
@@ -115,7 +114,7 @@ extern "C" fn take(
 }
 
 /// Whether the object header at an address says that its chunks have length 0.
-fn has_empty_chunks(file: &mut std::fs::File, base: u64, address: u64) -> std::io::Result<bool> {
+fn has_empty_chunks(file: &std::fs::File, base: u64, address: u64) -> std::io::Result<bool> {
     let prefix = block(file, base, address, 16)?;
     // Newer headers begin with a signature, and have a checksum.
     if prefix.len() < 16 || prefix[0] != 1 {
@@ -162,13 +161,12 @@ fn is_empty(message: &[u8]) -> bool {
 }
 
 /// Bytes of the file from an address on; fewer at its end.
-fn block(file: &mut std::fs::File, base: u64, at: u64, length: u64) -> std::io::Result<Vec<u8>> {
+fn block(file: &std::fs::File, base: u64, at: u64, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let Some(start) = base.checked_add(at).filter(|start| *start < 1 << 62) else {
         return Ok(bytes);
     };
-    file.seek(SeekFrom::Start(start))?;
-    file.take(length.min(LARGEST_BLOCK)).read_to_end(&mut bytes)?;
+    BytesFrom::new(file, start).take(length.min(LARGEST_BLOCK)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -199,10 +197,11 @@ mod tests {
     fn only_chunks_of_length_zero_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = old_file(folder.path());
-        let file = File::open(&path).unwrap();
-        check(&path, &file).unwrap();
-        assert_eq!(datasets(&file).len(), 2);
-        drop(file);
+        let opened = |path: &Path| {
+            let file = File::open(path).unwrap();
+            check(path, &file, &std::fs::File::open(path).unwrap()).map(|()| datasets(&file).len())
+        };
+        assert_eq!(opened(&path).unwrap(), 2);
         let mut bytes = std::fs::read(&path).unwrap();
         let length = 167_u32.to_le_bytes();
         let places: Vec<usize> =
@@ -211,7 +210,7 @@ mod tests {
         for at in places {
             bytes[at] = 0;
             std::fs::write(&path, &bytes).unwrap();
-            if let Err(error) = check(&path, &File::open(&path).unwrap()) {
+            if let Err(error) = opened(&path) {
                 assert_eq!(error.exit_code(), 3);
                 let text = error.to_string();
                 assert!(text.contains("deep/er/width") && text.contains("length 0"), "{text}");

@@ -7,10 +7,12 @@
 //! which datasets are wanted (`table`), and how one is checked and read (`numbers`).
 
 pub(crate) mod compound;
+pub(in crate::data) mod descriptor;
 mod header;
 pub(crate) mod numbers;
 pub(crate) mod rows;
 
+use super::files::stamp::Stamp;
 use super::files::walk::broken_link;
 use crate::bounded;
 use crate::error::{Error, Fault, Result, did_you_mean};
@@ -19,21 +21,41 @@ use crate::storage::disk_fault;
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, File, Group, Location};
 use numbers::{is_unusual, numbers_of_type};
+use std::fs::Metadata;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+/// The library's own cache of chunks per dataset [bytes]; enough where chunks are small.
+pub(super) const DEFAULT_CACHE: usize = 1 << 20;
 const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
 
-/// Opens an input; says what is wrong with it if it cannot be opened.
-pub(super) fn open(path: &Path) -> Result<File> {
-    open_with_cache(path, 1 << 20)
+/// An input that is open.
+pub(super) struct OpenInput {
+    pub file: File,
+    /// Stamp of the file before it was opened: any later change differs from it.
+    pub stamp: Stamp,
+    /// The descriptor of the file, for its bytes.
+    pub bytes: std::fs::File,
 }
 
-/// Opens an input with a chunk cache of `cache` bytes per dataset.
+/// Opens an input for reading.
+///
+/// # Errors
+/// `Input`, with the reason that it cannot be opened; `Environment` if memory is short.
+pub(super) fn open(path: &Path) -> Result<File> {
+    open_with_cache(path, DEFAULT_CACHE)
+}
+
+/// Opens an input with a chunk cache of `cache` bytes per dataset, as [`open`] does.
 pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
+    open_input(path, cache).map(|input| input.file)
+}
+
+/// Opens an input once, for the library and for its bytes, as [`open_with_cache`] does.
+pub(super) fn open_input(path: &Path, cache: usize) -> Result<OpenInput> {
     header::refuse_external_links();
-    let bytes = file_length(path)?;
-    if bytes == 0 {
+    let metadata = regular_file(path)?;
+    if metadata.len() == 0 {
         return Err(Fault::new("the file is empty")
             .file(path)
             .found("0 bytes")
@@ -41,11 +63,12 @@ pub(super) fn open_with_cache(path: &Path, cache: usize) -> Result<File> {
             .input());
     }
     let file = File::with_options()
-        .with_fapl(|access| access.file_locking(false).chunk_cache(521, cache, 0.75))
+        .with_fapl(|access| access.sec2().file_locking(false).chunk_cache(521, cache, 0.75))
         .open(path)
-        .map_err(|error| open_fault(path, bytes, &error))?;
-    header::check(path, &file)?;
-    Ok(file)
+        .map_err(|error| open_fault(path, metadata.len(), &error))?;
+    let bytes = descriptor::duplicate(path, &file)?;
+    header::check(path, &file, &bytes)?;
+    Ok(OpenInput { file, stamp: Stamp::new(&metadata), bytes })
 }
 
 /// Whether a file begins as an HDF5 file does.
@@ -55,8 +78,16 @@ pub(super) fn is_hdf5(path: &Path) -> bool {
     read.is_ok() && head == *SIGNATURE
 }
 
-/// Bytes of a file that is there and is a file.
+/// Returns the length of a regular file [bytes].
 pub(super) fn file_length(path: &Path) -> Result<u64> {
+    regular_file(path).map(|metadata| metadata.len())
+}
+
+/// Returns the metadata of a regular file.
+///
+/// # Errors
+/// `Input` if there is none, or another kind of file.
+fn regular_file(path: &Path) -> Result<Metadata> {
     let metadata = std::fs::metadata(path).map_err(|error| {
         let fault = broken_link(path, &error).unwrap_or_else(|| match error.kind() {
             ErrorKind::NotFound => Fault::new("file not found").file(path).advice("check the path"),
@@ -70,7 +101,7 @@ pub(super) fn file_length(path: &Path) -> Result<u64> {
     if let Some(fault) = bounded::irregular_kind(path, metadata.file_type()) {
         return Err(fault.expected("an HDF5 file").input());
     }
-    Ok(metadata.len())
+    Ok(metadata)
 }
 
 /// The group of a file, or the nearest name.

@@ -1,10 +1,10 @@
-//! Writes a group of equally long datasets, one-dimensional or (rows, positions): the
-//! layout that event files and score files share.
+//! Writes a group of equally long datasets, (rows) or (rows, positions), of event and score files.
 //!
-//! Promises: chunks of 65 536 rows (of one position) with shuffle, lzf and fletcher32; equal data gives
-//! byte-identical files (no times are stored, and the sizes of the appended pieces do
-//! not show); memory is bounded by one chunk per column; the file has its name only
-//! when it is whole. Left to others: which columns, and what they mean.
+//! - Chunks have 65 536 rows of one position, with shuffle, lzf and fletcher32.
+//! - Equal data give identical bytes: no times are stored, and the sizes of the appended pieces
+//!   have no effect.
+//! - Memory is bounded by one chunk per column.
+//! - The file gets its final name only when it is complete.
 
 use crate::data::hdf5::write_fault;
 use crate::error::{Error, Fault, Result};
@@ -20,10 +20,10 @@ use std::str::FromStr;
 /// Rows of a chunk, the same in every file of the project.
 pub const CHUNK_ROWS: usize = 65_536;
 
-/// About the bytes of a file without rows.
+/// Approximate size of a file without rows [bytes].
 const SMALLEST_FILE: u64 = 4096;
 
-/// Bytes of the longest text attribute.
+/// Largest text attribute [bytes].
 const LONGEST_TEXT: usize = 4096;
 
 /// The type of a column.
@@ -38,6 +38,7 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
+    /// Returns the size of a value [bytes].
     pub fn bytes(self) -> u64 {
         match self {
             ColumnType::I8 | ColumnType::U8 => 1,
@@ -53,29 +54,30 @@ pub struct ColumnSpec {
     pub name: String,
     pub kind: ColumnType,
     pub unit: Option<String>,
-    /// Values per row, of a two-dimensional dataset.
+    /// Values per row of a two-dimensional dataset; `None` for a one-dimensional one.
     pub positions: Option<usize>,
 }
 
 impl ColumnSpec {
+    /// Returns a one-dimensional column.
     pub fn new(name: impl Into<String>, kind: ColumnType, unit: Option<&str>) -> ColumnSpec {
         ColumnSpec { name: name.into(), kind, unit: unit.map(str::to_string), positions: None }
     }
 
-    /// The same as a dataset of (rows, positions).
+    /// Returns the same column as a dataset of (rows, positions).
     #[must_use]
     pub fn at_positions(self, positions: Option<usize>) -> ColumnSpec {
         ColumnSpec { positions, ..self }
     }
 
-    /// Values per row.
+    /// Returns the number of values per row.
     pub fn width(&self) -> usize {
         self.positions.unwrap_or(1)
     }
 }
 
-/// Rows of one column to append; of several positions (positions, rows): all rows of the
-/// first position, then those of the next.
+/// Rows of one column to append. A two-dimensional column is given as (positions, rows): all
+/// rows of the first position, then those of the next one.
 #[derive(Debug, Clone, Copy)]
 pub enum ColumnValues<'a> {
     F32(&'a [f32]),
@@ -87,6 +89,7 @@ pub enum ColumnValues<'a> {
 }
 
 impl ColumnValues<'_> {
+    /// Returns the type of the values.
     pub fn kind(&self) -> ColumnType {
         match self {
             ColumnValues::F32(_) => ColumnType::F32,
@@ -98,6 +101,7 @@ impl ColumnValues<'_> {
         }
     }
 
+    /// Returns the number of values of all positions.
     pub fn len(&self) -> usize {
         match self {
             ColumnValues::F32(values) => values.len(),
@@ -109,6 +113,7 @@ impl ColumnValues<'_> {
         }
     }
 
+    /// Returns whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -123,16 +128,17 @@ pub enum Attribute {
     Numbers(Vec<f64>),
 }
 
-/// One open output. Dropped without [`ColumnWriter::finish`], it leaves nothing behind.
+/// Writer of one output file. If it is dropped before [`ColumnWriter::finish`], it removes the
+/// incomplete file.
 pub struct ColumnWriter {
-    // The datasets close before the file, and the file before the part is removed:
-    // fields are dropped in this order.
+    // Fields are dropped in this order: the datasets close before the file, and the file closes
+    // before the incomplete file is removed.
     columns: Vec<OutputColumn>,
     group: Group,
     file: File,
     staged: Staged,
     rows: u64,       // written to the datasets
-    buffered: usize, // waiting for their chunk to fill
+    buffered: usize, // not written yet, because their chunk is not full
 }
 
 struct OutputColumn {
@@ -141,7 +147,7 @@ struct OutputColumn {
     buffer: ColumnBuffer,
 }
 
-/// Rows of one column that wait for their chunk to fill: (positions)(rows).
+/// Rows of one column that are not written yet: (positions)(rows).
 enum ColumnBuffer {
     F32(Vec<Vec<f32>>),
     F64(Vec<Vec<f64>>),
@@ -152,8 +158,10 @@ enum ColumnBuffer {
 }
 
 impl ColumnWriter {
-    /// Starts the file `path` with the columns in `group` (one level, such as
-    /// `events`); an existing file is refused unless `overwrite`.
+    /// Creates the file `path` with the columns in `group` (one level, such as `events`).
+    ///
+    /// # Errors
+    /// `Usage` if the file exists and `overwrite` is false; `Environment` if writing fails.
     pub fn create(
         path: &Path,
         group: &str,
@@ -162,8 +170,8 @@ impl ColumnWriter {
     ) -> Result<ColumnWriter> {
         let staged = Staged::new(path, overwrite)?;
         let failed = |error| needing(write_fault("create", staged.part(), &error), SMALLEST_FILE);
-        // The format of HDF5 1.10: its headers and indices carry checksums, the older
-        // formats' do not. Times would make equal data differ.
+        // In the format of HDF5 1.10 headers and indices have checksums, in older formats they do
+        // not. Stored times would make files with equal data differ.
         let format = LibraryVersion::V110;
         let file = File::with_options()
             .with_fapl(|access| access.libver_bounds(format, format).file_locking(false))
@@ -180,28 +188,34 @@ impl ColumnWriter {
         Ok(ColumnWriter { columns, group, file, staged, rows: 0, buffered: 0 })
     }
 
-    /// An attribute of the group of the columns.
+    /// Writes an attribute of the group of the columns.
+    ///
+    /// # Errors
+    /// `Environment` if writing fails.
     pub fn group_attribute(&self, name: &str, value: &Attribute) -> Result<()> {
         write_attribute(&self.group, name, value)
             .map_err(|error| write_fault("write", self.staged.part(), &error))
     }
 
-    /// The open file, for groups beside that of the columns.
+    /// Returns the open file, for additional groups.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Where the file is written until it is finished.
+    /// Returns the path of the incomplete file.
     pub(crate) fn part(&self) -> &Path {
         self.staged.part()
     }
 
-    /// Rows appended so far.
+    /// Returns the number of rows appended so far.
     pub fn rows(&self) -> u64 {
         self.rows + self.buffered as u64
     }
 
-    /// Appends equally many rows to every column, in the order of the specs.
+    /// Appends the same number of rows to every column, in the order of the specs.
+    ///
+    /// # Errors
+    /// `Internal` if the values do not match the specs; `Environment` if writing fails.
     pub fn append(&mut self, values: &[ColumnValues]) -> Result<()> {
         let rows = self.check(values)?;
         let mut done = 0;
@@ -219,8 +233,11 @@ impl ColumnWriter {
         Ok(())
     }
 
-    /// Writes what is left and the attributes of the root (and `rows`), closes the
-    /// file and gives it its name. Returns the rows written.
+    /// Writes the buffered rows, the attributes of the root and `rows`, closes the file and
+    /// renames it to its final name. Returns the number of rows.
+    ///
+    /// # Errors
+    /// `Environment` if writing fails.
     pub fn finish(mut self, attributes: &[(String, Attribute)]) -> Result<u64> {
         self.flush()?;
         let need = self.need();
@@ -242,14 +259,14 @@ impl ColumnWriter {
         Ok(rows)
     }
 
-    /// Bytes that the rows so far need, before compression.
+    /// Returns the size of the rows appended so far, before compression [bytes].
     fn need(&self) -> u64 {
         let row: u64 =
             self.columns.iter().map(|c| c.spec.kind.bytes() * c.spec.width() as u64).sum();
         self.rows() * row
     }
 
-    /// Rows of a piece to append, if its shape is that of the columns.
+    /// Returns the number of rows of a piece to append, after a check of its types and shapes.
     fn check(&self, values: &[ColumnValues]) -> Result<usize> {
         if values.len() != self.columns.len() {
             return Err(self.mismatch(
@@ -275,15 +292,17 @@ impl ColumnWriter {
         Ok(rows)
     }
 
-    fn mismatch(&self, what: &str, expected: String, found: String) -> Error {
-        Fault::new("values do not fit the columns of an output")
+    /// Returns the error of values that do not match the specs.
+    fn mismatch(&self, column: &str, expected: String, found: String) -> Error {
+        Fault::new("values do not match the columns of an output")
             .file(self.staged.target())
-            .column(what)
+            .column(column)
             .expected(expected)
             .found(found)
             .internal()
     }
 
+    /// Writes the buffered rows.
     fn flush(&mut self) -> Result<()> {
         let (first, next) = (self.rows as usize, self.rows as usize + self.buffered);
         let need = self.need();
@@ -299,6 +318,7 @@ impl ColumnWriter {
 }
 
 impl OutputColumn {
+    /// Creates the dataset of a column.
     fn create(group: &Group, spec: &ColumnSpec) -> hdf5::Result<OutputColumn> {
         fn start<T: H5Type>(
             group: &Group,
@@ -323,6 +343,7 @@ impl OutputColumn {
         })
     }
 
+    /// Extends the dataset to `next` rows and writes the buffer to rows `first..next`.
     fn flush(&mut self, first: usize, next: usize) -> hdf5::Result<()> {
         if next == first {
             return Ok(());
@@ -344,7 +365,7 @@ impl OutputColumn {
 }
 
 impl ColumnBuffer {
-    /// Takes a range of the rows of a piece of `all` rows.
+    /// Appends the rows `rows` of a piece with `all` rows.
     fn extend(&mut self, values: &ColumnValues, all: usize, rows: Range<usize>) {
         fn take<T: Copy>(buffer: &mut [Vec<T>], values: &[T], all: usize, rows: &Range<usize>) {
             for (position, buffer) in buffer.iter_mut().enumerate() {
@@ -371,23 +392,24 @@ impl ColumnBuffer {
             (ColumnBuffer::U32(buffer), ColumnValues::U32(values)) => {
                 take(buffer, values, all, &rows);
             }
-            _ => {} // `append` has checked the kinds
+            _ => {} // `append` has checked the types
         }
     }
 }
 
+/// Creates an empty dataset of unlimited rows.
 fn new_dataset<T: H5Type>(group: &Group, spec: &ColumnSpec) -> hdf5::Result<Dataset> {
     let builder = group.new_dataset::<T>();
     let builder = match spec.positions {
         None => builder.shape((0..,)).chunk((CHUNK_ROWS,)),
-        // One position is read as easily as all.
+        // A chunk has one position, so that a single position can be read alone.
         Some(positions) => builder.shape((0.., positions)).chunk((CHUNK_ROWS, 1)),
     };
     builder.shuffle().lzf().fletcher32().obj_track_times(false).create(spec.name.as_str())
 }
 
-/// Writes the buffered rows of each position: contiguous in memory, and a chunk of their
-/// own.
+/// Writes and clears the buffered rows of each position, which are contiguous in memory and
+/// have their own chunks.
 fn write_rows<T: H5Type>(
     dataset: &Dataset,
     buffer: &mut [Vec<T>],
@@ -408,6 +430,7 @@ fn write_rows<T: H5Type>(
     Ok(())
 }
 
+/// Writes one attribute of a file, group or dataset.
 fn write_attribute(place: &Location, name: &str, value: &Attribute) -> hdf5::Result<()> {
     match value {
         Attribute::Text(text) => write_text(place, name, text),
@@ -419,8 +442,9 @@ fn write_attribute(place: &Location, name: &str, value: &Attribute) -> hdf5::Res
     }
 }
 
-/// Texts have a fixed length, and so lie in the header, under its checksum: those of
-/// variable length lie in a heap without one, which crashes the library when damaged.
+/// Writes a text attribute of fixed length. It is stored in the header, which has a checksum.
+/// Texts of variable length are stored in a heap without checksum, and damage to the heap
+/// crashes the library.
 pub(crate) fn write_text(place: &Location, name: &str, text: &str) -> hdf5::Result<()> {
     let value = FixedUnicode::<LONGEST_TEXT>::from_str(text)
         .map_err(|_| format!("attribute '{name}' is longer than {LONGEST_TEXT} bytes"))?;
@@ -429,162 +453,4 @@ pub(crate) fn write_text(place: &Location, name: &str, text: &str) -> hdf5::Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn specs() -> Vec<ColumnSpec> {
-        vec![
-            ColumnSpec::new("width", ColumnType::F32, Some("deg")),
-            ColumnSpec::new("energy", ColumnType::F64, Some("TeV")),
-            ColumnSpec::new("event_id", ColumnType::I64, None),
-            ColumnSpec::new("class", ColumnType::I8, None),
-            ColumnSpec::new("status", ColumnType::U32, None),
-        ]
-    }
-
-    /// Writes `rows` rows in pieces of `piece` rows.
-    fn write(path: &Path, rows: usize, piece: usize, overwrite: bool) -> Result<u64> {
-        let width: Vec<f32> = (0..rows).map(|i| i as f32 * 0.5).collect();
-        let energy: Vec<f64> = (0..rows).map(|i| i as f64 * 0.1).collect();
-        let event_id: Vec<i64> = (0..rows).map(|i| i as i64 - 7).collect();
-        let class: Vec<i8> = (0..rows).map(|i| (i % 3) as i8 - 1).collect();
-        let status: Vec<u32> = (0..rows).map(|i| i as u32).collect();
-        let mut writer = ColumnWriter::create(path, "events", &specs(), overwrite)?;
-        for first in (0..rows).step_by(piece) {
-            let range = first..(first + piece).min(rows);
-            writer.append(&[
-                ColumnValues::F32(&width[range.clone()]),
-                ColumnValues::F64(&energy[range.clone()]),
-                ColumnValues::I64(&event_id[range.clone()]),
-                ColumnValues::I8(&class[range.clone()]),
-                ColumnValues::U32(&status[range]),
-            ])?;
-        }
-        writer.finish(&[
-            ("format".to_string(), Attribute::Text("taiga-flow-events".to_string())),
-            ("version".to_string(), Attribute::Integer(1)),
-            ("fraction".to_string(), Attribute::Number(0.25)),
-        ])
-    }
-
-    #[test]
-    fn equal_data_gives_equal_bytes_however_appended() {
-        let folder = tempfile::tempdir().unwrap();
-        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
-        let rows = CHUNK_ROWS + 1234;
-        assert_eq!(write(&a, rows, 1000, false).unwrap(), rows as u64);
-        std::thread::sleep(Duration::from_millis(1100)); // a stored time would differ
-        write(&b, rows, rows, false).unwrap();
-        write(&c, rows, 70_001, false).unwrap();
-        let bytes = std::fs::read(&a).unwrap();
-        assert!(bytes == std::fs::read(&b).unwrap());
-        assert!(bytes == std::fs::read(&c).unwrap());
-    }
-
-    #[test]
-    fn values_units_and_attributes_round_trip() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        let rows = 2 * CHUNK_ROWS;
-        write(&path, rows, 50_000, false).unwrap();
-        let file = File::open(&path).unwrap();
-        let width = file.dataset("events/width").unwrap();
-        assert_eq!(width.shape(), [rows]);
-        assert_eq!(width.chunk(), Some(vec![CHUNK_ROWS]));
-        assert_eq!(width.filters().len(), 3);
-        let last = width.read_raw::<f32>().unwrap()[rows - 1];
-        assert!((last - (rows - 1) as f32 * 0.5).abs() < 1e-6);
-        let text = |place: &Location, name: &str| {
-            place.attr(name).unwrap().read_scalar::<FixedUnicode<64>>().unwrap().to_string()
-        };
-        assert_eq!(text(&width, "units"), "deg");
-        assert_eq!(text(&file, "format"), "taiga-flow-events");
-        let status = file.dataset("events/status").unwrap().read_raw::<u32>().unwrap();
-        assert_eq!(status[CHUNK_ROWS + 1], CHUNK_ROWS as u32 + 1);
-        assert_eq!(file.attr("rows").unwrap().read_scalar::<i64>().unwrap(), rows as i64);
-        let fraction = file.attr("fraction").unwrap().read_scalar::<f64>().unwrap();
-        assert!((fraction - 0.25).abs() < 1e-15);
-    }
-
-    #[test]
-    fn columns_of_several_positions_round_trip() {
-        let folder = tempfile::tempdir().unwrap();
-        let (rows, positions) = (CHUNK_ROWS + 77, 3);
-        let mut files = Vec::new();
-        for (name, piece) in [("a.h5", 40_000), ("b.h5", rows)] {
-            let path = folder.path().join(name);
-            let specs = [
-                ColumnSpec::new("score", ColumnType::F32, Some("nat"))
-                    .at_positions(Some(positions)),
-                ColumnSpec::new("pass", ColumnType::U8, None).at_positions(Some(positions)),
-                ColumnSpec::new("event_id", ColumnType::I64, None),
-            ];
-            let mut writer = ColumnWriter::create(&path, "scores", &specs, false).unwrap();
-            for first in (0..rows).step_by(piece) {
-                let next = (first + piece).min(rows);
-                let all = |k: usize| (first..next).map(move |row| 10 * row + k);
-                let score: Vec<f32> = (0..positions).flat_map(all).map(|v| v as f32).collect();
-                let pass: Vec<u8> = (0..positions).flat_map(all).map(|v| v as u8).collect();
-                let event_id: Vec<i64> = (first..next).map(|row| row as i64).collect();
-                let values = [
-                    ColumnValues::F32(&score),
-                    ColumnValues::U8(&pass),
-                    ColumnValues::I64(&event_id),
-                ];
-                writer.append(&values).unwrap();
-            }
-            let angles = Attribute::Numbers(vec![0.0, 120.0, 240.0]);
-            writer.group_attribute("positions", &angles).unwrap();
-            assert_eq!(writer.finish(&[]).unwrap(), rows as u64);
-            files.push(std::fs::read(&path).unwrap());
-            let file = File::open(&path).unwrap();
-            let score = file.dataset("scores/score").unwrap();
-            assert_eq!((score.shape(), score.chunk()), (vec![rows, 3], Some(vec![CHUNK_ROWS, 1])));
-            let values = score.read_2d::<f32>().unwrap();
-            let pass = file.dataset("scores/pass").unwrap().read_2d::<u8>().unwrap();
-            for row in 0..rows {
-                for k in 0..positions {
-                    assert_eq!(values[[row, k]].to_bits(), ((10 * row + k) as f32).to_bits());
-                    assert_eq!(pass[[row, k]], (10 * row + k) as u8);
-                }
-            }
-            let angles = file.group("scores").unwrap().attr("positions").unwrap();
-            assert_eq!(angles.read_raw::<f64>().unwrap(), [0.0, 120.0, 240.0]);
-        }
-        assert!(files[0] == files[1]);
-    }
-
-    #[test]
-    fn a_dropped_writer_leaves_nothing_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        let mut writer = ColumnWriter::create(&path, "events", &specs()[..1], false).unwrap();
-        writer.append(&[ColumnValues::F32(&vec![1.0; CHUNK_ROWS + 5])]).unwrap();
-        assert_eq!(writer.rows(), CHUNK_ROWS as u64 + 5);
-        drop(writer);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn values_unlike_their_columns_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        let mut writer = ColumnWriter::create(&path, "events", &specs()[..2], false).unwrap();
-        assert!(writer.append(&[ColumnValues::F32(&[1.0])]).is_err());
-        assert!(writer.append(&[ColumnValues::F32(&[1.0]), ColumnValues::F32(&[1.0])]).is_err());
-        let error =
-            writer.append(&[ColumnValues::F32(&[1.0]), ColumnValues::F64(&[])]).unwrap_err();
-        assert!(error.to_string().contains("energy"), "{error}");
-        assert_eq!(writer.finish(&[]).unwrap(), 0);
-    }
-
-    #[test]
-    fn existing_output_is_replaced_only_on_request() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        write(&path, 10, 10, false).unwrap();
-        assert_eq!(write(&path, 20, 10, false).unwrap_err().exit_code(), 2);
-        assert_eq!(write(&path, 20, 10, true).unwrap(), 20);
-    }
-}
+mod tests;

@@ -1,21 +1,22 @@
-//! Arithmetic over named numbers: derived columns of a schema, bounds of a cut.
+//! Parses and evaluates arithmetic expressions: derived columns of a schema, bounds of a cut.
 //!
-//! Promises: usual precedence (`-x^2` is −(x²), `2^3^2` is 2⁹); the same bits on every
-//! machine (functions are those of `libm`, never the platform's); NaN in, NaN out, also
-//! through `min` and `max`; a text that cannot be read is refused with the place.
-//! Bounded: 4 096 letters, 64 levels of parentheses. Left to others: what the names
-//! stand for.
+//! - Precedence is the usual one: `-x^2` is −(x²), `2^3^2` is 2⁹.
+//! - Results have the same bits on every machine: functions are those of the crate `libm`, not
+//!   of the platform.
+//! - NaN as input gives NaN, also through `min` and `max`.
+//! - Invalid text is an error with its position.
+//! - Limits are 4 096 bytes of text and 64 levels of parentheses.
 
 use crate::error::{Error, Fault, Result, did_you_mean};
 use std::collections::BTreeMap;
 
 const LONGEST_TEXT: usize = 4096;
 const DEEPEST_NESTING: usize = 64;
-/// Operands that wait at once while an expression is evaluated.
+/// Largest stack of operands during evaluation.
 const STACK: usize = 64;
-/// Enough for what people write.
+/// Stack for usual expressions, so that a single evaluation initialises less memory.
 const SHALLOW: usize = 8;
-/// Rows that are evaluated at once.
+/// Rows that are evaluated together.
 const LANES: usize = 64;
 
 type Unary = fn(f64) -> f64;
@@ -41,16 +42,16 @@ const UNARY: [(&str, Unary); 15] = [
 const BINARY: [(&str, Binary); 3] = [("atan2", libm::atan2), ("min", minimum), ("max", maximum)];
 const PI: &str = "pi";
 
-/// A parsed expression, ready to be evaluated.
+/// A parsed expression.
 #[derive(Clone)]
 pub struct Expression {
     text: String,
     variables: Vec<String>,  // in order of first appearance
     steps: Vec<Instruction>, // operands before operators
-    depth: usize,            // operands that wait at once
+    depth: usize,            // stack of operands
 }
 
-/// Its text: the same in every process, unlike the addresses of functions.
+/// Shows the text, which is the same in every process, unlike the addresses of functions.
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Expression").field(&self.text).finish()
@@ -71,11 +72,14 @@ enum Instruction {
 }
 
 impl Expression {
-    /// Reads text such as `0.068*log10(size) - 0.047`.
+    /// Parses text such as `0.068*log10(size) - 0.047`.
+    ///
+    /// # Errors
+    /// `Usage` with the position of the fault.
     pub fn parse(text: &str) -> Result<Expression> {
         let mut parser = Parser { text, at: 0, depth: 0, variables: Vec::new(), steps: Vec::new() };
         if text.len() > LONGEST_TEXT {
-            return Err(parser.fault(&format!("at most {LONGEST_TEXT} letters"), "more"));
+            return Err(parser.fault(&format!("at most {LONGEST_TEXT} bytes"), "more"));
         }
         parser.sum()?;
         if parser.peek().is_some() {
@@ -87,16 +91,17 @@ impl Expression {
         Ok(expression)
     }
 
+    /// Returns the text that was parsed.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The names to give values for, in the order of [`Expression::evaluate`].
+    /// Returns the names of the variables, in the order of the values of [`Expression::evaluate`].
     pub fn variables(&self) -> &[String] {
         &self.variables
     }
 
-    /// Replaces names by numbers; they are variables no longer.
+    /// Replaces variables by numbers.
     #[must_use]
     pub fn with_constants(mut self, constants: &BTreeMap<String, f64>) -> Expression {
         let old = std::mem::take(&mut self.variables);
@@ -121,7 +126,10 @@ impl Expression {
         self
     }
 
-    /// Refuses a name that is not among the known ones.
+    /// Checks that all variables are among the known names.
+    ///
+    /// # Errors
+    /// `Usage` with the unknown name and the most similar known one.
     pub fn check_variables(&self, known: &[&str]) -> Result<()> {
         for name in &self.variables {
             if !known.contains(&name.as_str()) {
@@ -136,7 +144,7 @@ impl Expression {
         Ok(())
     }
 
-    /// The value for one value per variable; NaN if a value is missing.
+    /// Returns the value for one value per variable; NaN if a value is missing.
     pub fn evaluate(&self, values: &[f64]) -> f64 {
         let load = |index: usize| [values.get(index).copied().unwrap_or(f64::NAN)];
         if self.depth <= SHALLOW {
@@ -145,16 +153,15 @@ impl Expression {
         self.run(load, &mut [[f64::NAN]; STACK])[0]
     }
 
-    /// Gives the values of rows one after the other, for one column per variable; NaN where
-    /// a column is missing or too short. The same bits as [`Expression::evaluate`], in less
-    /// time.
+    /// Passes the value of each row to `take`, for one column per variable; NaN where a column
+    /// is missing or too short. The bits are those of [`Expression::evaluate`], but it is faster.
     pub fn evaluate_rows(&self, columns: &[&[f64]], rows: usize, mut take: impl FnMut(f64)) {
         let mut stack = vec![[f64::NAN; LANES]; self.depth];
         for first in (0..rows).step_by(LANES) {
             let load = |index: usize| {
                 let mut lanes = [f64::NAN; LANES];
-                let there = columns.get(index).and_then(|column| column.get(first..));
-                for (lane, value) in lanes.iter_mut().zip(there.unwrap_or_default()) {
+                let rest = columns.get(index).and_then(|column| column.get(first..));
+                for (lane, value) in lanes.iter_mut().zip(rest.unwrap_or_default()) {
                     *lane = *value;
                 }
                 lanes
@@ -164,7 +171,7 @@ impl Expression {
         }
     }
 
-    /// Values of N rows at once, with those of a variable given by `load`.
+    /// Returns the values of N rows; `load` returns those of a variable.
     fn run<const N: usize>(
         &self,
         load: impl Fn(usize) -> [f64; N],
@@ -181,7 +188,7 @@ impl Expression {
             }
             *top -= 1;
         }
-        let mut top = 0; // `checked_depth` has shown that it stays within the stack
+        let mut top = 0; // `checked_depth` ensures that it stays within the stack
         for step in &self.steps {
             match *step {
                 Instruction::Number(value) => {
@@ -206,7 +213,7 @@ impl Expression {
         stack[0]
     }
 
-    /// Operands that wait at once.
+    /// Returns the stack of operands that the steps need.
     fn checked_depth(&self) -> Result<usize> {
         let (mut top, mut highest) = (0, 0);
         for step in &self.steps {
@@ -226,15 +233,17 @@ impl Expression {
     }
 }
 
+/// Returns the smaller number; NaN if one is NaN.
 fn minimum(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }
 
+/// Returns the larger number; NaN if one is NaN.
 fn maximum(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-/// Recursive descent; emits steps in the order of evaluation.
+/// Recursive descent parser. It emits steps in the order of evaluation.
 struct Parser<'a> {
     text: &'a str,
     at: usize, // byte
@@ -244,7 +253,7 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// sum = term { ('+' | '-') term }
+    /// Parses sum = term { ('+' | '-') term }.
     fn sum(&mut self) -> Result<()> {
         self.depth += 1;
         if self.depth > DEEPEST_NESTING {
@@ -259,7 +268,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// term = signed { ('*' | '/') signed }
+    /// Parses term = signed { ('*' | '/') signed }.
     fn term(&mut self) -> Result<()> {
         self.signed()?;
         while let Some(operator) = self.accept(&['*', '/']) {
@@ -273,7 +282,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// signed = { '-' | '+' } power
+    /// Parses signed = { '-' | '+' } power.
     fn signed(&mut self) -> Result<()> {
         let mut negative = false;
         while let Some(sign) = self.accept(&['-', '+']) {
@@ -286,7 +295,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// power = atom [ '^' signed ], so that `2^3^2` groups to the right
+    /// Parses power = atom [ '^' signed ], so that `2^3^2` groups to the right.
     fn power(&mut self) -> Result<()> {
         self.atom()?;
         if self.accept(&['^']).is_some() {
@@ -301,7 +310,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// atom = number | name | name '(' sum [ ',' sum ] ')' | '(' sum ')'
+    /// Parses atom = number | name | name '(' sum [ ',' sum ] ')' | '(' sum ')'.
     fn atom(&mut self) -> Result<()> {
         match self.peek() {
             Some('(') => {
@@ -315,6 +324,7 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Parses a decimal number.
     fn number(&mut self) -> Result<()> {
         let rest = &self.text.as_bytes()[self.at..];
         let digits = |from: usize| {
@@ -338,6 +348,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    /// Parses a variable, `pi` or a function call.
     fn name(&mut self) -> Result<()> {
         let start = self.at;
         let name = self.take_name();
@@ -359,6 +370,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
+    /// Parses the arguments of the function `name`, which begins at byte `start`.
     fn call(&mut self, name: &str, start: usize) -> Result<()> {
         self.expect('(')?;
         self.sum()?;
@@ -379,7 +391,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// A name may end in an index, as in the tables' own `dist[1]`.
+    /// Takes a name. It may end in an index, as `dist[1]` in TAIGA tables.
     fn take_name(&mut self) -> &'a str {
         let rest = &self.text[self.at..];
         let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -394,184 +406,61 @@ impl<'a> Parser<'a> {
         &rest[..length]
     }
 
-    /// The next letter that is not a space; moves to it.
+    /// Skips spaces and returns the next character.
     fn peek(&mut self) -> Option<char> {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start().len();
         self.text[self.at..].chars().next()
     }
 
-    fn accept(&mut self, wanted: &[char]) -> Option<char> {
-        let letter = self.peek().filter(|letter| wanted.contains(letter))?;
+    /// Takes the next character if it is one of `allowed`.
+    fn accept(&mut self, allowed: &[char]) -> Option<char> {
+        let letter = self.peek().filter(|letter| allowed.contains(letter))?;
         self.at += letter.len_utf8();
         Some(letter)
     }
 
-    fn expect(&mut self, wanted: char) -> Result<()> {
-        match self.accept(&[wanted]) {
+    /// Takes the character `required`.
+    fn expect(&mut self, required: char) -> Result<()> {
+        match self.accept(&[required]) {
             Some(_) => Ok(()),
-            None => Err(self.unexpected(&format!("'{wanted}'"))),
+            None => Err(self.unexpected(&format!("'{required}'"))),
         }
     }
 
+    /// Returns the error of an unexpected character.
     fn unexpected(&mut self, expected: &str) -> Error {
         let found = self.peek().map_or("the end".to_string(), |letter| format!("'{letter}'"));
         self.fault(expected, &found)
     }
 
+    /// Returns an error at the current position.
     fn fault(&self, expected: &str, found: &str) -> Error {
         Fault::new(self.place()).expected(expected).found(found).usage()
     }
 
+    /// Returns the expression and the current position, for messages.
     fn place(&self) -> String {
-        let letter = self.text[..self.at].chars().count() + 1;
+        let position = self.text[..self.at].chars().count() + 1;
         let shown: String = self.text.chars().take(200).collect();
-        format!("cannot read the expression '{shown}' at letter {letter}")
+        format!("cannot read the expression '{shown}' at character {position}")
     }
 }
 
+/// Returns whether a name may start with a character.
 fn is_name_start(letter: char) -> bool {
     letter.is_ascii_alphabetic() || letter == '_'
 }
 
+/// Returns the names of all functions.
 fn function_names() -> impl Iterator<Item = &'static str> {
     UNARY.iter().map(|(name, _)| *name).chain(BINARY.iter().map(|(name, _)| *name))
 }
 
+/// Returns whether a name is that of a function.
 fn is_function(name: &str) -> bool {
     function_names().any(|known| known == name)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::f64::consts::PI;
-
-    fn value(text: &str) -> f64 {
-        Expression::parse(text).unwrap().evaluate(&[])
-    }
-
-    fn assert_value(text: &str, expected: f64) {
-        let found = value(text);
-        assert!((found - expected).abs() < 1e-14, "{text} = {found}, expected {expected}");
-    }
-
-    #[test]
-    fn rows_at_once_have_the_bits_of_rows_one_by_one() {
-        let text = "max(a, -b)^2*sin(a - 1) + min(b/(a - a), 3*(1 - (2 - (3 - (4 - (5 - (6 - (7 - \
-                    (8 - b)))))))))";
-        for text in [text, "a", "-b/7", "a^b - log10(a)*atan2(a, b)"] {
-            let expression = Expression::parse(text).unwrap();
-            let rows = 2 * LANES + 5;
-            let all: Vec<Vec<f64>> = (0..2)
-                .map(|k| (0..rows).map(|i| f64::from(i as u32 * (k + 3)).sin()).collect())
-                .collect();
-            let named = |name: &String| all[usize::from(name == "b")].as_slice();
-            let columns: Vec<&[f64]> = expression.variables().iter().map(named).collect();
-            let mut found = Vec::new();
-            expression.evaluate_rows(&columns, rows, |value| found.push(value));
-            assert_eq!(found.len(), rows);
-            for (row, found) in found.iter().enumerate() {
-                let values: Vec<f64> = columns.iter().map(|column| column[row]).collect();
-                let expected = expression.evaluate(&values);
-                assert!(
-                    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan()
-                );
-            }
-        }
-        let mut found = Vec::new();
-        Expression::parse("a + b").unwrap().evaluate_rows(&[&[1.0]], 2, |v| found.push(v));
-        assert!(found.len() == 2 && found.iter().all(|value| value.is_nan()));
-    }
-
-    #[test]
-    fn precedence_is_that_of_a_physicist() {
-        assert_value("-2^2", -4.0);
-        assert_value("2^3^2", 512.0);
-        assert_value("2^-1", 0.5);
-        assert_value("1 - 2 + 3", 2.0);
-        assert_value("8/4*2", 4.0);
-        assert_value("2*-3 + +1", -5.0);
-        assert_value("(1 + 2)*3 - -1", 10.0);
-        assert_value("1e-3 + 2.5E2 + .5", 250.501);
-    }
-
-    #[test]
-    fn every_function_is_bound_to_its_meaning() {
-        for (text, expected) in [
-            ("sqrt(9)", 3.0),
-            ("abs(-2)", 2.0),
-            ("exp(0)", 1.0),
-            ("ln(exp(2))", 2.0),
-            ("log(exp(3))", 3.0),
-            ("log10(1000)", 3.0),
-            ("sin(pi/2)", 1.0),
-            ("cos(pi)", -1.0),
-            ("tan(pi/4)", 1.0),
-            ("asin(1)", PI / 2.0),
-            ("acos(-1)", PI),
-            ("atan(1)", PI / 4.0),
-            ("atan2(1, -1)", 0.75 * PI),
-            ("min(3, 2)", 2.0),
-            ("max(3, 2)", 3.0),
-            ("floor(-1.5)", -2.0),
-            ("tanh(0)", 0.0),
-        ] {
-            assert_value(text, expected);
-        }
-    }
-
-    #[test]
-    fn variables_are_named_once_and_in_order() {
-        let bound = Expression::parse("0.068*log10(size) - dist[1]*size + x").unwrap();
-        assert_eq!(bound.variables(), ["size", "dist[1]", "x"]);
-        let found = bound.evaluate(&[100.0, 2.0, 1.0]);
-        assert!((found - (0.136 - 200.0 + 1.0)).abs() < 1e-12, "{found}");
-        assert!(bound.evaluate(&[100.0]).is_nan());
-        assert!(Expression::parse("min(x, 1)").unwrap().evaluate(&[f64::NAN]).is_nan());
-    }
-
-    #[test]
-    fn constants_are_variables_no_longer() {
-        let constants = BTreeMap::from([("scale".to_string(), 3.0)]);
-        let expression = Expression::parse("x*scale + y").unwrap().with_constants(&constants);
-        assert_eq!(expression.variables(), ["x", "y"]);
-        assert!((expression.evaluate(&[2.0, 1.0]) - 7.0).abs() < 1e-14);
-    }
-
-    #[test]
-    fn unreadable_expression_is_refused_with_place() {
-        for (text, part) in [
-            ("", "a number, a name or '('"),
-            ("1 +", "found the end"),
-            ("(1", "expected ')'"),
-            ("1 2", "at letter 3"),
-            ("log10 size", "'(' after the function 'log10'"),
-            ("lgo10(size)", "did you mean 'log10'?"),
-            ("atan2(1)", "expected ','"),
-            ("a § b", "found '§'"),
-            ("1.2.3", "at letter 4"),
-            (".", "expected a number"),
-        ] {
-            let error = Expression::parse(text).unwrap_err();
-            assert_eq!(error.exit_code(), 2);
-            assert!(error.to_string().contains(part), "{text}: {error}");
-        }
-        let unknown = Expression::parse("widht + 1").unwrap();
-        let text = unknown.check_variables(&["width", "size"]).unwrap_err().to_string();
-        assert!(text.contains("did you mean 'width'?"), "{text}");
-    }
-
-    #[test]
-    fn absurd_nesting_is_refused_and_never_overflows() {
-        for text in ["(".repeat(4000), "2^".repeat(2000), "1+(".repeat(1000), "x".repeat(5000)] {
-            assert!(Expression::parse(&text).is_err());
-        }
-        assert_value(
-            &"-".repeat(4000).replace("--", "-+").chars().chain("1".chars()).collect::<String>(),
-            1.0,
-        );
-        let wide = (0..60).fold("1".to_string(), |inner, _| format!("1+({inner})"));
-        assert_value(&wide, 61.0);
-    }
-}
+mod tests;

@@ -1,15 +1,15 @@
-//! From quantities to what the flow sees: coordinates (transforms), then the scaler.
+//! Computes the inputs of the flow from quantities: coordinates (transforms), then scaling.
 //!
-//! log p is the density in the *coordinates*: the scaler's constant Jacobian is part of
-//! it, that of the coordinates is not (see ARCHITECTURE, "The measure"). Everything is
-//! computed in f64 from the f32 quantity and rounded to f32 once.
+//! log p is the density in the *coordinates*: it contains the constant Jacobian of the scaler,
+//! but not that of the transforms. All is computed in f64 from the f32 quantity and rounded to
+//! f32 once.
 
 use crate::config::{Feature, Transform};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_10;
 
-/// The name of the measure in model cards: models are comparable only where it is equal.
+/// Name of the measure in model cards. Only models with the same measure are comparable.
 pub const MEASURE: &str = "density of the transformed, unscaled features";
 
 /// One feature with its coordinate and scaler.
@@ -19,13 +19,13 @@ pub struct ScaledFeature {
     pub feature: Feature,
     /// Canonical unit of the quantity.
     pub unit: String,
-    /// Mean and standard deviation of the coordinate over training events; the mean of a
-    /// signed coordinate is 0, so that a change of sign is one of the scaled value.
+    /// Mean and standard deviation of the coordinate over training events. The mean of a signed
+    /// coordinate is 0, so that the scaled value changes sign with the quantity.
     pub mean: f64,
     pub std: f64,
 }
 
-/// The coordinate of a quantity; not finite outside the transform's domain.
+/// Returns the coordinate of a quantity; not finite outside the domain of the transform.
 pub fn transform(feature: &Feature, x: f64) -> f64 {
     match feature.transform {
         Transform::None | Transform::Signed => x,
@@ -37,7 +37,7 @@ pub fn transform(feature: &Feature, x: f64) -> f64 {
     }
 }
 
-/// The quantity at a coordinate; a signed one is a magnitude.
+/// Returns the quantity of a coordinate; for a signed one, the magnitude.
 pub fn inverse(feature: &Feature, coordinate: f64) -> f64 {
     match feature.transform {
         Transform::None => coordinate,
@@ -49,7 +49,7 @@ pub fn inverse(feature: &Feature, coordinate: f64) -> f64 {
     }
 }
 
-/// ln |d transform / dx|: what turns log p into a density per raw units.
+/// Returns ln |d transform / dx|. Its sum with log p is the log density of the raw quantities.
 pub fn log_jacobian(feature: &Feature, x: f64) -> f64 {
     match feature.transform {
         Transform::None | Transform::Signed => 0.0,
@@ -64,28 +64,28 @@ pub fn log_jacobian(feature: &Feature, x: f64) -> f64 {
 }
 
 impl ScaledFeature {
-    /// Scaled coordinate of a quantity.
+    /// Returns the scaled coordinate of a quantity.
     pub fn scaled(&self, x: f32) -> f32 {
         self.scale(transform(&self.feature, f64::from(x)))
     }
 
-    /// The quantity that a scaled coordinate stands for.
+    /// Returns the quantity of a scaled coordinate.
     pub fn quantity(&self, scaled: f32) -> f64 {
         inverse(&self.feature, f64::from(scaled) * self.std + self.mean)
     }
 
-    /// The same from the coordinate.
+    /// Returns the scaled value of a coordinate.
     pub fn scale(&self, coordinate: f64) -> f32 {
         ((coordinate - self.mean) / self.std) as f32
     }
 }
 
-/// ln |det| of the scaler: Σ −ln σ, part of log p.
+/// Returns ln |det| of the scaler, Σ −ln σ, which is a part of log p.
 pub fn scaler_log_det(features: &[ScaledFeature]) -> f64 {
     features.iter().map(|f| -libm::log(f.std)).sum()
 }
 
-/// Count, mean and sum of squared deviations of the coordinates of some events.
+/// Count, mean and sum of squared deviations of the coordinates of a set of events.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
     pub count: f64,
@@ -94,11 +94,12 @@ pub struct Moments {
 }
 
 impl Moments {
+    /// Returns the moments of an empty set.
     pub fn new(features: usize) -> Moments {
         Moments { count: 0.0, mean: vec![0.0; features], deviation: vec![0.0; features] }
     }
 
-    /// Adds one event's coordinates (Welford 1962).
+    /// Adds the coordinates of one event (Welford 1962).
     pub fn add(&mut self, coordinates: &[f64]) {
         self.count += 1.0;
         for (d, x) in coordinates.iter().enumerate() {
@@ -108,7 +109,7 @@ impl Moments {
         }
     }
 
-    /// Adds another set's moments (Chan, Golub and LeVeque 1979).
+    /// Adds the moments of a second set (Chan, Golub and LeVeque 1979).
     pub fn merge(&mut self, other: &Moments) {
         if other.count == 0.0 {
             return;
@@ -123,105 +124,37 @@ impl Moments {
         self.count = count;
     }
 
-    /// The scaler. A feature that does not vary is refused.
+    /// Returns the features with their scales.
+    ///
+    /// # Errors
+    /// `Input` for a feature that does not vary.
     pub fn scaler(&self, features: &[Feature], units: &[String]) -> Result<Vec<ScaledFeature>> {
-        let scaled = |(d, feature): (usize, &Feature)| {
-            let signed = feature.transform == Transform::Signed;
-            let square = if signed { self.mean[d] * self.mean[d] } else { 0.0 };
-            let std = libm::sqrt(self.deviation[d] / self.count + square);
-            if !(std.is_finite() && std > 1e-9 * self.mean[d].abs() && std > 0.0) {
-                return Err(Fault::new("a feature that does not vary")
-                    .column(&feature.name)
-                    .expected("different values over the training events")
-                    .found(format!("mean {}, standard deviation {std}", self.mean[d]))
-                    .advice("leave it out of features.columns, or look at the file with `taiga-flow check`")
-                    .input());
-            }
-            let mean = if signed { 0.0 } else { self.mean[d] };
-            Ok(ScaledFeature { feature: feature.clone(), unit: units[d].clone(), mean, std })
-        };
-        features.iter().enumerate().map(scaled).collect()
+        features
+            .iter()
+            .enumerate()
+            .map(|(d, feature)| self.scaled_feature(d, feature, &units[d]))
+            .collect()
+    }
+
+    /// Returns feature `d` with its scale.
+    fn scaled_feature(&self, d: usize, feature: &Feature, unit: &str) -> Result<ScaledFeature> {
+        let signed = feature.transform == Transform::Signed;
+        let square = if signed { self.mean[d] * self.mean[d] } else { 0.0 };
+        let std = libm::sqrt(self.deviation[d] / self.count + square);
+        if !(std.is_finite() && std > 1e-9 * self.mean[d].abs() && std > 0.0) {
+            return Err(Fault::new("feature does not vary")
+                .column(&feature.name)
+                .expected("different values over the training events")
+                .found(format!("mean {}, standard deviation {std}", self.mean[d]))
+                .advice(
+                    "remove it from features.columns, or inspect the file with `taiga-flow check`",
+                )
+                .input());
+        }
+        let mean = if signed { 0.0 } else { self.mean[d] };
+        Ok(ScaledFeature { feature: feature.clone(), unit: unit.to_string(), mean, std })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use taiga_flow_gpu::random::Stream;
-
-    fn feature(transform: Transform, offset: f64) -> Feature {
-        let exponent = if transform == Transform::Power { -0.7 } else { 0.0 };
-        Feature { name: "x".into(), transform, offset, exponent, quantum: 0.0 }
-    }
-
-    fn every_transform() -> [Feature; 6] {
-        [
-            feature(Transform::None, 0.0),
-            feature(Transform::Log10, 0.0),
-            feature(Transform::Ln, 0.3),
-            feature(Transform::Logit, 0.0),
-            feature(Transform::Power, 0.0),
-            feature(Transform::Signed, 0.0),
-        ]
-    }
-
-    #[test]
-    fn the_inverse_of_a_coordinate_is_the_quantity() {
-        for f in every_transform() {
-            for x in [0.1, 0.5, 0.93] {
-                assert!((inverse(&f, transform(&f, x)) - x).abs() < 1e-12, "{f:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn log_jacobians_are_those_of_finite_differences() {
-        for f in every_transform() {
-            for x in [0.1, 0.5, 0.93] {
-                let slope = (transform(&f, x + 1e-6) - transform(&f, x - 1e-6)) / 2e-6;
-                assert!((log_jacobian(&f, x) - slope.abs().ln()).abs() < 1e-7, "{f:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn merged_moments_are_those_of_all_events() {
-        let stream = Stream::new(1, "moments", &[]);
-        let events: Vec<[f64; 2]> =
-            (0..500).map(|i| [1e3 + stream.normal(2 * i), stream.normal(2 * i + 1)]).collect();
-        let mut all = Moments::new(2);
-        events.iter().for_each(|e| all.add(e));
-        let mut merged = Moments::new(2);
-        for part in events.chunks(77) {
-            let mut moments = Moments::new(2);
-            part.iter().for_each(|e| moments.add(e));
-            merged.merge(&moments);
-        }
-        for d in 0..2 {
-            assert!((all.mean[d] - merged.mean[d]).abs() < 1e-10);
-            assert!((all.deviation[d] / merged.deviation[d] - 1.0).abs() < 1e-10);
-        }
-    }
-
-    #[test]
-    fn a_constant_feature_is_refused_by_name() {
-        let mut moments = Moments::new(1);
-        (0..10).for_each(|_| moments.add(&[3.0]));
-        let error = moments.scaler(&[feature(Transform::None, 0.0)], &["deg".into()]).unwrap_err();
-        assert_eq!(error.exit_code(), 3);
-        assert!(error.to_string().contains("'x'"));
-    }
-
-    #[test]
-    fn signed_feature_has_zero_mean_symmetric_scale() {
-        let mut moments = Moments::new(1);
-        for x in [1.0, 2.0, 3.0] {
-            moments.add(&[x]);
-        }
-        let scaled =
-            &moments.scaler(&[feature(Transform::Signed, 0.0)], &["deg".into()]).unwrap()[0];
-        assert_eq!(scaled.mean, 0.0);
-        assert!((scaled.std - (14.0_f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert_eq!(scaled.scaled(2.0), -scaled.scaled(-2.0));
-    }
-}
+mod tests;

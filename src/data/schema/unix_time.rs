@@ -1,14 +1,14 @@
 //! Plausible times of events, in nanoseconds since 1970 (`unix_time_ns`).
 //!
-//! The range is wide enough for any telescope of this kind, and narrow enough that seconds,
-//! milliseconds and microseconds since 1970 all lie outside of it.
+//! The range includes all years with such telescopes. Seconds, milliseconds and microseconds
+//! since 1970 are outside of it.
 
 use crate::error::Fault;
 use std::ops::Range;
 
-/// The key that holds the time of an event.
+/// Name of the key with the time of an event.
 pub const COLUMN: &str = "unix_time_ns";
-/// From 2000-01-01 up to 2100-01-01 UTC [ns since 1970].
+/// Range from 2000-01-01 to 2100-01-01 UTC [ns since 1970].
 pub const PLAUSIBLE: Range<i64> = 946_684_800_000_000_000..4_102_444_800_000_000_000;
 
 /// Returns whether a time lies in [`PLAUSIBLE`].
@@ -31,15 +31,15 @@ pub fn describe(time: i64) -> String {
     }
 }
 
-/// Returns the fault of a row whose time is not plausible; file and row are for the caller.
+/// Returns the fault of a row whose time is not plausible; the caller adds file and row.
 pub fn fault(time: i64) -> Fault {
     let advice = match likely_unit(time) {
         Some(unit) => format!(
-            "the column holds {unit}? TAIGA writes ns: multiply the column, or leave the key out of the schema"
+            "the column may be in {unit}; TAIGA writes ns: multiply the column, or remove the key from the schema"
         ),
-        None => "correct the row, or leave the key out of the schema".to_string(),
+        None => "correct the row, or remove the key from the schema".to_string(),
     };
-    Fault::new("a time outside of 2000 to 2100")
+    Fault::new("time outside of 2000 to 2100")
         .column(COLUMN)
         .expected("nanoseconds since 1970, from 2000-01-01 to 2100-01-01")
         .found(time)

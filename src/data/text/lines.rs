@@ -1,4 +1,4 @@
-//! The lines of a text file, one after the other, in bounded memory.
+//! Reads the lines of a text file in bounded memory.
 
 use crate::bounded;
 use crate::error::{Error, Fault, Result};
@@ -6,33 +6,46 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// A longer line is no row of numbers: a binary file, or one without line ends.
+/// Longest line. A file with longer lines is binary or has no line ends.
 pub const MAX_LINE_BYTES: usize = 65_536;
+/// Bytes per read.
 pub(super) const BUFFER: usize = 1 << 20;
 
-/// The lines of a file that are not blank, without their ends.
+/// Reader of the lines of a file that are not blank, without line ends.
 #[derive(Debug)]
 pub(super) struct TextLines {
     path: PathBuf,
     file: File,
     hasher: blake3::Hasher,
     buffer: Vec<u8>,
-    begin: usize, // of what is not yet given out
+    begin: usize, // of the bytes not returned yet
     ended: bool,
-    pub number: u64, // of the line given out last, from 1, as editors count
+    pub number: u64, // of the line returned last, from 1, as in editors
 }
 
 impl TextLines {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `Input` if there is no such regular file; `Environment` if the system fails.
     pub fn open(path: &Path) -> Result<TextLines> {
-        // A conversion opens it more than once.
+        // A conversion opens the file more than once, which a pipe does not allow.
         bounded::refuse_irregular(path)?;
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-        let path = path.to_path_buf();
-        let hasher = blake3::Hasher::new();
-        Ok(TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 })
+        Ok(TextLines::new(path, file))
     }
 
-    /// The next line with something in it.
+    /// Reads the lines of a file that is open at its beginning.
+    pub fn new(path: &Path, file: File) -> TextLines {
+        let path = path.to_path_buf();
+        let hasher = blake3::Hasher::new();
+        TextLines { path, file, hasher, buffer: Vec::new(), begin: 0, ended: false, number: 0 }
+    }
+
+    /// Returns the next line that is not blank; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// `Input` for a line longer than [`MAX_LINE_BYTES`]; `Environment` for a failed read.
     pub fn advance(&mut self) -> Result<Option<&[u8]>> {
         loop {
             let Some((begin, end)) = self.next_line()? else { return Ok(None) };
@@ -43,11 +56,12 @@ impl TextLines {
         }
     }
 
-    /// blake3 of the bytes read; of the whole file once there is no more line.
+    /// Returns the blake3 hash of the bytes read; of the whole file after the last line.
     pub fn hash(&self) -> blake3::Hash {
         self.hasher.finalize()
     }
 
+    /// Returns the range of the next line in the buffer.
     fn next_line(&mut self) -> Result<Option<(usize, usize)>> {
         let mut searched = self.begin;
         loop {
@@ -72,7 +86,7 @@ impl TextLines {
         }
     }
 
-    /// Moves what is pending to the front and reads more behind it.
+    /// Moves the pending bytes to the front of the buffer and reads more.
     fn fill(&mut self) -> Result<()> {
         self.buffer.drain(..self.begin);
         self.begin = 0;
@@ -90,12 +104,13 @@ impl TextLines {
         Ok(())
     }
 
-    /// Adds file and line to a fault of the last row.
+    /// Returns a fault of the last row with file and line.
     pub fn place(&self, fault: Fault) -> Error {
         fault.file(&self.path).row(self.number).input()
     }
 }
 
+/// Returns the error of a failed read.
 fn unreadable(path: &Path, error: &io::Error) -> Error {
     let fault = Fault::new("cannot read this table").file(path).found(error);
     match error.kind() {

@@ -1,11 +1,11 @@
-//! Text tables: strict reading of their lines through a schema with a `[text]` part.
+//! Reads text tables through a schema with a `[text]` section.
 //!
-//! Promises: a line that does not fit is an error with its number and column; nothing is
-//! skipped, nothing guessed. Memory is bounded by one line, and a line by
-//! [`MAX_LINE_BYTES`]. The bytes are hashed on the way, so that a file that changes while
-//! it is read is noticed. Lines are split and decimal numbers read here rather than by a
-//! general crate, because these two are most of the time of a conversion. Left to
-//! `convert`: files and outputs.
+//! - A line that does not match the schema is an error with its number and column. No line is
+//!   skipped, and no value is guessed.
+//! - Memory is bounded by one block of rows and one line, and a line by [`MAX_LINE_BYTES`].
+//! - All bytes are hashed during reading, so that a change of the file is detected.
+//!
+//! `convert` handles files and outputs.
 
 pub mod convert;
 mod lines;
@@ -24,13 +24,16 @@ use std::path::Path;
 pub use lines::MAX_LINE_BYTES;
 pub use plan::hash as key_of_bytes;
 
-/// The outcome of reading one line or field; the fault lacks its file and line.
+/// Result of parsing one line or field; the caller adds file and line to the fault.
 type Parsed<T> = Result<T, Box<Fault>>;
 
-/// Rows that are made into columns at a time: their numbers stay in a core's own cache.
+/// Rows per block, few enough that their numbers stay in the private cache of a core.
 const BLOCK_ROWS: usize = 512;
 
-/// The schema of that name or path, if it is one of text tables.
+/// Returns the schema of a text table by name or path.
+///
+/// # Errors
+/// `Usage` for an unknown name, or a schema without [text].
 pub fn dialect(name: &str) -> Result<Schema> {
     let texts = text_schemas()?;
     let names: Vec<&str> = texts.iter().map(|schema| schema.name.as_str()).collect();
@@ -44,69 +47,78 @@ pub fn dialect(name: &str) -> Result<Schema> {
     }
     let schema = Schema::by_name_or_path(name)?;
     if schema.text.is_none() {
-        return Err(Fault::new("a schema without a [text] part").file(name).usage());
+        return Err(Fault::new("schema without a [text] section").file(name).usage());
     }
     Ok(schema)
 }
 
+/// Returns the built-in schemas of text tables.
 fn text_schemas() -> Result<Vec<&'static Schema>> {
     Ok(schema::built_in()?.iter().filter(|schema| schema.text.is_some()).collect())
 }
 
-/// The dialect that the first lines of a file fit; a row of the right number of columns
-/// with a wrong value is told as such.
+/// Returns the dialect of a file, from its first line.
+///
+/// # Errors
+/// `Input` if no dialect fits. A line with the right number of columns and an invalid value is
+/// reported with that value.
 pub fn detect(path: &Path) -> Result<Schema> {
     let mut lines = TextLines::open(path)?;
     let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
     let first = first.to_vec();
-    let mut complaint = None;
-    for schema in text_schemas()? {
+    let schemas = text_schemas()?;
+    let mut invalid_value = None;
+    for schema in &schemas {
         let Some(text) = &schema.text else { continue };
         match TextPlan::bind(schema, text, &first, None) {
-            Ok(_) if text.header => return Ok(schema.clone()),
+            Ok(_) if text.header => return Ok((*schema).clone()),
             Ok(mut plan) => match plan.accepts(&first) {
-                Ok(()) => return Ok(schema.clone()),
-                Err(fault) => complaint = Some(fault.file(path).row(lines.number).input()),
+                Ok(()) => return Ok((*schema).clone()),
+                Err(fault) => invalid_value = Some(fault.file(path).row(lines.number).input()),
             },
             Err(_) => {}
         }
     }
-    Err(complaint.unwrap_or_else(|| unknown_table(path, &first)))
+    Err(invalid_value.unwrap_or_else(|| unknown_table(path, &first, &schemas)))
 }
 
+/// Returns the error of an empty table.
 pub fn no_rows(path: &Path) -> Error {
     Fault::new("the table has no rows").file(path).input()
 }
 
-fn unknown_table(path: &Path, first: &[u8]) -> Error {
+/// Returns the error of a table that no dialect fits, with its first line.
+fn unknown_table(path: &Path, first: &[u8], schemas: &[&Schema]) -> Error {
     let text = String::from_utf8_lossy(first);
     let shown: String = text.chars().take(80).collect();
     let more = if shown.len() < text.len() { "…" } else { "" };
     let columns = text.split(',').count();
-    let fault = Fault::new("this table is of no known dialect")
+    let fault = Fault::new("unknown dialect of a text table")
         .file(path)
         .row(1)
         .found(format!("{columns} columns: '{shown}{more}'"));
     if is_image_header(first) {
-        let advice = "cleaned images of TAIGA are turned into tables with `taiga-flow extract`";
+        let advice = "convert cleaned TAIGA images to tables with `taiga-flow extract`";
         return fault.advice(advice).input();
     }
     let (mut known, mut near) = (Vec::new(), None);
     let header: Vec<&str> = text.split(',').map(str::trim).collect();
-    for schema in text_schemas().unwrap_or_default() {
+    for schema in schemas {
         known.push(format!("{} ({})", schema.name, schema.description));
         let missing: Vec<&str> =
             schema.text_columns().into_iter().filter(|name| !header.contains(name)).collect();
         if !missing.is_empty() && missing.len() <= 3 {
-            let lacking = format!("for '{}' it lacks {}", schema.name, missing.join(", "));
-            near = Some(format!("{lacking}: {}", did_you_mean(missing[0], &header)));
+            let names = missing.join(", ");
+            let question = did_you_mean(missing[0], &header);
+            near = Some(format!("dialect '{}' needs also {names}: {question}", schema.name));
         }
     }
     let known = format!("known dialects: {}", known.join("; "));
     fault.advice(near.unwrap_or(known)).input()
 }
 
-/// Whether a line is the first of a cleaned image: numbers, with blanks between them.
+/// Returns whether a line is the header of a cleaned image: at least five numbers, separated by
+/// blanks.
 fn is_image_header(line: &[u8]) -> bool {
     let text = String::from_utf8_lossy(line);
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -115,7 +127,8 @@ fn is_image_header(line: &[u8]) -> bool {
         && words.iter().all(|word| word.parse::<f64>().is_ok())
 }
 
-/// What lines say: quantities in the order of the outputs, keys in that of their names.
+/// Columns of a block of rows: quantities in the order of the outputs, keys in that of their
+/// names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ParsedColumns {
     pub rows: usize,
@@ -124,13 +137,13 @@ pub struct ParsedColumns {
     pub class: Vec<i8>,        // (rows)
 }
 
-/// Half the field of view of TAIGA-IACT, 9.6 deg: no observed source lies farther from the
-/// camera's centre [deg].
+/// Half the field of view of TAIGA-IACT, 9.6 deg: the largest distance of an observed source
+/// from the camera centre [deg].
 pub const FIELD_RADIUS_DEG: f64 = 4.8;
 
-/// Places the source anew, as for simulated hadrons, whose own source position would tell
-/// them from gammas: at this distance from the camera's centre, at an azimuth drawn from
-/// the seed and the shower's key. Rows that a class column says are gammas keep their source.
+/// New source positions for simulated hadrons, whose own source position would distinguish them
+/// from gammas. The distance from the camera centre is given, and the azimuth is drawn from the
+/// seed and the keys of the row. Rows with class gamma keep their source.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
     pub offset_deg: f64,
@@ -138,24 +151,22 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Refuses a source outside the camera, and one for particles that are not hadrons.
+    /// Checks that the source is in the camera and that the particles are hadrons.
     ///
     /// # Errors
-    /// A usage error where the offset is not within the camera, or where neither the table nor
-    /// the user says that there are hadrons.
-    pub fn check(&self, class: Option<Class>, table_tells_class: bool) -> Result<()> {
+    /// `Usage` if the offset is outside the camera, or if neither `class` nor a class column
+    /// of the table identifies hadrons.
+    pub fn check(&self, class: Option<Class>, has_class_column: bool) -> Result<()> {
         if !(0.0..=FIELD_RADIUS_DEG).contains(&self.offset_deg) {
-            return Err(Fault::new("a source offset outside the camera")
+            return Err(Fault::new("source offset outside the camera")
                 .expected(format!("0 to {FIELD_RADIUS_DEG} deg, half the field of view"))
                 .found(format!("--source-offset {}", self.offset_deg))
-                .advice(
-                    "give the distance of the gammas' source from the camera's centre, such as 1.2",
-                )
+                .advice("give the distance of the gamma source from the camera centre, such as 1.2")
                 .usage());
         }
         let found = match class {
             Some(Class::Hadron) => return Ok(()),
-            None if table_tells_class => return Ok(()),
+            None if has_class_column => return Ok(()),
             Some(Class::Gamma) => "--class gamma",
             None => "no --class, and no class column in the table",
         };
@@ -163,37 +174,61 @@ impl Placement {
             .expected("--class hadron, or a table with a class column")
             .found(found)
             .advice(
-                "it replaces the source position, which is true for gammas: leave it out for them",
+                "it replaces the source position, which is the true one for gammas: omit it for them",
             )
             .usage())
     }
 }
 
-/// The rows of one file, one after the other.
+/// Reader of the rows of one file.
 #[derive(Debug)]
 pub struct TextRows {
     lines: TextLines,
     plan: TextPlan,
-    /// The first line, where it is a row.
+    /// The first line, if it is a row and not a header.
     first: Option<Vec<u8>>,
     count: u64,
 }
 
 impl TextRows {
-    /// `file` is the hash of the content, of which keys are made.
+    /// Opens a table; `hash` is the hash of its content, from which keys are computed.
+    ///
+    /// # Errors
+    /// `Input` if the columns do not match the schema; `Usage` for a schema without [text] or
+    /// without the source position that `placement` replaces.
     pub fn open(
         path: &Path,
         schema: &Schema,
-        file: [u8; 32],
+        hash: [u8; 32],
         placement: Option<Placement>,
+    ) -> Result<TextRows> {
+        TextRows::new(path, schema, hash, placement, || TextLines::open(path))
+    }
+
+    /// Reads the rows of an open file, as [`TextRows::open`] does.
+    pub fn of_file(
+        path: &Path,
+        schema: &Schema,
+        (hash, file): ([u8; 32], std::fs::File),
+        placement: Option<Placement>,
+    ) -> Result<TextRows> {
+        TextRows::new(path, schema, hash, placement, || Ok(TextLines::new(path, file)))
+    }
+
+    fn new(
+        path: &Path,
+        schema: &Schema,
+        hash: [u8; 32],
+        placement: Option<Placement>,
+        lines: impl FnOnce() -> Result<TextLines>,
     ) -> Result<TextRows> {
         let Some(text) = &schema.text else {
             return Err(Fault::new("not a schema of text tables").found(&schema.name).usage());
         };
-        let mut lines = TextLines::open(path)?;
+        let mut lines = lines()?;
         let Some(first) = lines.advance()? else { return Err(no_rows(path)) };
         let first = first.to_vec();
-        let mut plan = TextPlan::bind(schema, text, &first, Some(file))
+        let mut plan = TextPlan::bind(schema, text, &first, Some(hash))
             .map_err(|fault| lines.place(*fault))?;
         if let Some(placement) = placement {
             plan.place_source(schema, placement).map_err(|fault| fault.usage())?;
@@ -201,14 +236,14 @@ impl TextRows {
         Ok(TextRows { lines, plan, first: (!text.header).then_some(first), count: 0 })
     }
 
-    /// With a key `run` that is the same for all rows.
+    /// Adds a key `run` with the same value in all rows.
     #[must_use]
     pub fn with_run(mut self, run: i64) -> TextRows {
         self.plan.set_run(run);
         self
     }
 
-    /// Names and units of the values of a row.
+    /// Returns names and units of the quantities.
     pub fn outputs(&self) -> Vec<(String, String)> {
         let name_and_unit = |output: &plan::OutputQuantity| {
             (output.name.clone(), output.quantity.canonical.clone())
@@ -216,8 +251,11 @@ impl TextRows {
         self.plan.outputs.iter().map(name_and_unit).collect()
     }
 
-    /// Reads the next rows, at most [`BLOCK_ROWS`], in place of what `columns` holds; false
+    /// Replaces the content of `columns` by the next rows, at most [`BLOCK_ROWS`]. Returns false
     /// at the end of the file.
+    ///
+    /// # Errors
+    /// `Input` with line and column of an invalid value.
     pub fn read(&mut self, columns: &mut ParsedColumns) -> Result<bool> {
         self.plan.begin(columns);
         while columns.rows < BLOCK_ROWS {
@@ -238,15 +276,15 @@ impl TextRows {
         Ok(columns.rows > 0)
     }
 
-    /// Adds file and line to a fault of the last row, and in how many rows its column is out of
-    /// range, if that is the fault; so many rows of the block were good.
-    fn counted(&mut self, fault: Fault, good: u64) -> Error {
+    /// Adds file and line to a fault of the last row. For a value out of range, it adds the
+    /// number of rows with such a value; `valid` rows of the block precede the fault.
+    fn counted(&mut self, fault: Fault, valid: u64) -> Error {
         if fault.what != plan::OUT_OF_RANGE {
             return self.lines.place(fault);
         }
         let first = self.lines.number;
-        let (mut all, mut bad) = (self.count + good + 1, 1_u64);
-        // What cannot be read further on is left to the next attempt.
+        let (mut all, mut bad) = (self.count + valid + 1, 1_u64);
+        // A failed read ends the count: the first fault is the one to report.
         while let Ok(Some(line)) = self.lines.advance() {
             all += 1;
             let same = |of: &Fault| of.what == fault.what && of.column == fault.column;
@@ -257,13 +295,14 @@ impl TextRows {
         self.lines.place(fault.found(format!("{found}, and such values in {bad} of {all} rows")))
     }
 
-    /// Rows in which a quantity differs from what the file itself says, and the rows read.
+    /// Returns, by quantity, the number of rows in which it differs from the value in the file
+    /// and the allowed difference, and the number of rows read.
     pub fn differences(&self) -> (BTreeMap<&str, (u64, f64)>, u64) {
         let comparisons = self.plan.comparisons.iter();
         (comparisons.map(|c| (c.first.name.as_str(), (c.rows, c.within))).collect(), self.count)
     }
 
-    /// blake3 of the bytes read; of the whole file once `read` has said false.
+    /// Returns the blake3 hash of the bytes read; of the whole file after `read` returned false.
     pub fn source_hash(&self) -> blake3::Hash {
         self.lines.hash()
     }

@@ -1,4 +1,4 @@
-//! A schema bound to the columns of one text table: from lines to columns of rows.
+//! Binds a schema to the columns of one text table and parses its lines.
 
 use super::number::{number, split, whole};
 use super::{Parsed, ParsedColumns, Placement};
@@ -8,7 +8,7 @@ use crate::data::table::events::{GAMMA, HADRON, UNKNOWN};
 use crate::error::{Fault, did_you_mean};
 use taiga_flow_gpu::random::Stream;
 
-/// A schema bound to the columns of a file.
+/// Schema bound to the columns of a file.
 #[derive(Debug)]
 pub(super) struct TextPlan {
     columns: usize,
@@ -22,10 +22,10 @@ pub(super) struct TextPlan {
     source: Option<([(usize, f64); 2], Placement)>, // inputs x and y with their scales
     text: Text,
     scratch: Vec<u8>,
-    values: [Vec<f64>; 2], // (rows), before they are rounded
+    values: [Vec<f64>; 2], // (rows), before rounding to f32
 }
 
-/// A column that is read as a number.
+/// Column that is parsed as a number.
 #[derive(Debug)]
 struct NumberColumn {
     name: String,
@@ -33,65 +33,57 @@ struct NumberColumn {
     limits: Option<[f64; 2]>,
 }
 
+/// Quantity of the output with the columns that it is computed from.
 #[derive(Debug)]
 pub(super) struct OutputQuantity {
     pub name: String,
     pub quantity: Quantity,
-    arguments: Vec<usize>, // inputs
+    arguments: Vec<usize>, // indices of inputs
 }
 
+/// Two definitions of one quantity and the number of rows in which they differ.
 #[derive(Debug)]
 pub(super) struct ColumnComparison {
     pub first: OutputQuantity,
     second: OutputQuantity,
     pub within: f64,
-    pub rows: u64, // that differ by more
+    pub rows: u64, // that differ by more than `within`
 }
 
+/// Source of an integer key.
 #[derive(Debug)]
 enum KeyColumn {
     Column {
         name: String,
         column: usize,
-        /// Whether it must be a plausible `unix_time_ns`.
+        /// The values must be plausible as `unix_time_ns`.
         is_time: bool,
     },
+    /// Hash of the fields of the row.
     RowHash,
-    /// Of the file and of these columns.
-    Run {
-        file: [u8; 32],
-        columns: Vec<(String, usize)>,
-        last: Option<(Vec<u8>, i64)>,
-    },
-    /// The same for all rows.
+    /// Hash of the file and these columns.
+    Run { file: [u8; 32], columns: Vec<(String, usize)>, last: Option<(Vec<u8>, i64)> },
+    /// The same value in all rows.
     Fixed(i64),
 }
 
 impl TextPlan {
-    /// Finds the columns in the header, or takes them as the schema lists them.
+    /// Binds a schema to the columns of the header, or to those that the schema lists.
+    ///
+    /// `first` is the first line and `file` the hash of the content.
+    ///
+    /// # Errors
+    /// A fault for a wrong number of columns, and for a missing or duplicate column.
     pub fn bind(
         schema: &Schema,
         text: &Text,
         first: &[u8],
         file: Option<[u8; 32]>,
     ) -> Parsed<TextPlan> {
-        let own = |name: &str| String::from(name.trim());
-        let names: Vec<String> = if text.header {
-            String::from_utf8_lossy(first).split(',').map(own).collect()
-        } else {
-            text.columns.clone()
-        };
-        let columns = first.split(|byte| *byte == b',').count();
-        if columns != names.len() {
-            let fault = Fault::new("wrong number of columns");
-            return Err(Box::new(fault.expected(names.len()).found(columns)));
-        }
-        if let Some(twice) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-            return Err(Box::new(Fault::new("a column is there twice").column(twice.1)));
-        }
+        let names = column_names(text, first)?;
         let mut plan = TextPlan {
-            columns,
-            fields: Vec::with_capacity(columns),
+            columns: names.len(),
+            fields: Vec::with_capacity(names.len()),
             inputs: Vec::new(),
             numbers: Vec::new(),
             outputs: Vec::new(),
@@ -120,7 +112,7 @@ impl TextPlan {
                 rows: 0,
             });
         }
-        // All numbers are looked at, also those that nothing is made of.
+        // Columns with limits are checked even if no quantity uses them.
         for name in text.limits.keys() {
             plan.input(&names, name)?;
         }
@@ -131,6 +123,7 @@ impl TextPlan {
         Ok(plan)
     }
 
+    /// Adds the keys of the schema.
     fn bind_keys(
         &mut self,
         schema: &Schema,
@@ -153,13 +146,14 @@ impl TextPlan {
         Ok(())
     }
 
-    /// Adds the key `run`, after those that are made of rows and file.
+    /// Adds the key `run` after the computed keys, before those copied from columns.
     pub fn set_run(&mut self, run: i64) {
-        let made = |key: &KeyColumn| !matches!(key, KeyColumn::Column { .. });
-        let place = self.keys.iter().filter(|key| made(key)).count();
+        let is_computed = |key: &&KeyColumn| !matches!(key, KeyColumn::Column { .. });
+        let place = self.keys.iter().filter(is_computed).count();
         self.keys.insert(place, KeyColumn::Fixed(run));
     }
 
+    /// Returns the index of the input that parses a column, and adds it if necessary.
     fn input(&mut self, names: &[String], name: &str) -> Parsed<usize> {
         if let Some(known) = self.inputs.iter().position(|input| input.name == name) {
             return Ok(known);
@@ -173,6 +167,7 @@ impl TextPlan {
         Ok(self.inputs.len() - 1)
     }
 
+    /// Returns a quantity bound to its inputs.
     fn output(
         &mut self,
         names: &[String],
@@ -185,7 +180,10 @@ impl TextPlan {
         Ok(OutputQuantity { name: name.to_string(), quantity: quantity.clone(), arguments })
     }
 
-    /// Replaces the source; quantities of the file's own source position are left out.
+    /// Replaces the source position, and removes quantities relative to that of the file.
+    ///
+    /// # Errors
+    /// A fault if the schema has no source position in columns.
     pub fn place_source(&mut self, schema: &Schema, placement: Placement) -> Parsed<()> {
         let of = |name: &str| {
             let output = self.outputs.iter().find(|output| output.name == name)?;
@@ -193,7 +191,7 @@ impl TextPlan {
             column.then(|| (output.arguments[0], output.quantity.scale))
         };
         let (Some(x), Some(y)) = (of("source_x"), of("source_y")) else {
-            let fault = Fault::new("this dialect has no source position to replace");
+            let fault = Fault::new("dialect without a source position that could be replaced");
             return Err(Box::new(fault.found(&schema.name)));
         };
         self.source = Some(([x, y], placement));
@@ -202,7 +200,7 @@ impl TextPlan {
         Ok(())
     }
 
-    /// Begins a new block of rows.
+    /// Starts a new block of rows.
     pub fn begin(&mut self, columns: &mut ParsedColumns) {
         self.numbers.iter_mut().for_each(Vec::clear);
         columns.rows = 0;
@@ -211,14 +209,17 @@ impl TextPlan {
         columns.class.clear();
     }
 
-    /// Whether a line is a row.
+    /// Checks that a line is a valid row.
     pub fn accepts(&mut self, line: &[u8]) -> Parsed<()> {
         let mut columns = ParsedColumns::default();
         self.begin(&mut columns);
         self.parse(line, &mut columns)
     }
 
-    /// Adds the row of one line.
+    /// Parses a line and adds it as a row.
+    ///
+    /// # Errors
+    /// A fault with the column of an invalid value.
     pub fn parse(&mut self, line: &[u8], columns: &mut ParsedColumns) -> Parsed<()> {
         split(line, &mut self.fields);
         if self.fields.len() != self.columns {
@@ -237,7 +238,7 @@ impl TextPlan {
         Ok(())
     }
 
-    /// Makes the quantities of all rows of the block.
+    /// Computes the quantities of all rows of the block.
     pub fn finish(&mut self, columns: &mut ParsedColumns) {
         let [values, other] = &mut self.values;
         for comparison in &mut self.comparisons {
@@ -256,6 +257,7 @@ impl TextPlan {
         }
     }
 
+    /// Returns the fault of a line with a wrong number of columns.
     fn wrong_columns(&self, line: &[u8]) -> Box<Fault> {
         if let Err(error) = std::str::from_utf8(line) {
             let fault = Fault::new("not a text table").expected("text in UTF-8");
@@ -265,6 +267,7 @@ impl TextPlan {
         Box::new(fault.expected(self.columns).found(self.fields.len()))
     }
 
+    /// Appends the keys of a row.
     fn read_keys(&mut self, line: &[u8], columns: &mut [Vec<i64>]) -> Parsed<()> {
         for (key, column) in self.keys.iter_mut().zip(columns) {
             column.push(match key {
@@ -285,7 +288,7 @@ impl TextPlan {
                     hash(&self.scratch)
                 }
                 KeyColumn::Run { file, columns, last } => {
-                    // Of many rows, one after the other, the key is the same.
+                    // Consecutive rows mostly have the same key, so its hash is kept.
                     self.scratch.clear();
                     self.scratch.extend_from_slice(file);
                     for (name, column) in columns {
@@ -307,7 +310,7 @@ impl TextPlan {
     }
 }
 
-/// Replaces the source positions by drawn ones; where rows tell their class, those of hadrons.
+/// Replaces source positions by drawn ones; with a class column, only those of hadrons.
 fn place(
     numbers: &mut [Vec<f64>],
     [x, y]: [(usize, f64); 2],
@@ -328,7 +331,7 @@ fn place(
 }
 
 impl OutputQuantity {
-    /// Fills `values` with those of all rows, in the canonical unit.
+    /// Sets `values` to those of all rows, in the canonical unit.
     fn evaluate(&self, numbers: &[Vec<f64>], values: &mut Vec<f64>) {
         values.clear();
         match &self.quantity.source {
@@ -345,37 +348,60 @@ impl OutputQuantity {
 }
 
 impl ColumnComparison {
-    /// Rows where one of the two is not finite are judged by neither.
+    /// Counts the rows that differ. Rows with a value that is not finite are not counted.
     fn add(&mut self, first: &[f64], second: &[f64]) {
         let differ = |(a, b): &(&f64, &f64)| (*a - *b).abs() > self.within;
         self.rows += first.iter().zip(second).filter(differ).count() as u64;
     }
 }
 
-/// What is wrong with a number that its column cannot have.
+/// Message about a number outside the limits of its column.
 pub(super) const OUT_OF_RANGE: &str = "value out of range";
 
+/// Returns the names of the columns: those of the header, or those that the schema lists.
+fn column_names(text: &Text, first: &[u8]) -> Parsed<Vec<String>> {
+    let names: Vec<String> = if text.header {
+        let header = String::from_utf8_lossy(first);
+        header.split(',').map(|name| name.trim().to_string()).collect()
+    } else {
+        text.columns.clone()
+    };
+    let columns = first.split(|byte| *byte == b',').count();
+    if columns != names.len() {
+        let fault = Fault::new("wrong number of columns");
+        return Err(Box::new(fault.expected(names.len()).found(columns)));
+    }
+    match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        Some((_, name)) => Err(Box::new(Fault::new("duplicate column").column(name))),
+        None => Ok(names),
+    }
+}
+
+/// Returns the quantities in the order of `outputs`, then the others by name.
 fn output_names(schema: &Schema, text: &Text) -> Vec<String> {
     let listed = text.outputs.iter().filter(|name| schema.quantities.contains_key(*name));
     let rest = schema.quantities.keys().filter(|name| !text.outputs.contains(name));
     listed.chain(rest).cloned().collect()
 }
 
+/// Returns the index of a column.
 fn position(names: &[String], name: &str) -> Parsed<usize> {
     names.iter().position(|known| known == name).ok_or_else(|| {
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let fault = Fault::new("a column is missing").column(name);
+        let fault = Fault::new("missing column").column(name);
         Box::new(fault.advice(did_you_mean(name, &known)))
     })
 }
 
+/// Returns the bytes of a field.
 fn field(line: &[u8], (begin, end): (usize, usize)) -> &[u8] {
     &line[begin..end]
 }
 
-const OTHER_UNIT: &str = "check in which unit the table holds this column; if the unit, the factor or [text] limits of the dialect differ, correct a copy of its schema and give it as --dialect";
+const OTHER_UNIT: &str = "check the unit of this column in the table; if the unit, the factor or the [text] limits of the dialect differ, correct a copy of its schema and give it as --dialect";
 
 impl NumberColumn {
+    /// Parses a number and checks its limits.
     fn parse(&self, text: &[u8], not_finite: bool) -> Parsed<f64> {
         let number = number(text);
         let possible = |number: f64| match self.limits {
@@ -399,13 +425,15 @@ impl NumberColumn {
     }
 }
 
+/// Parses an integer key.
 fn integer(name: &str, text: &[u8]) -> Parsed<i64> {
     whole(text).ok_or_else(|| {
         let fault = Fault::new("not a whole number").column(name);
-        Box::new(fault.expected("an integer, as keys are").found(quoted(text)))
+        Box::new(fault.expected("an integer key").found(quoted(text)))
     })
 }
 
+/// Returns the class of a text.
 fn class_of(class: &schema::TextClass, text: &[u8]) -> Parsed<i8> {
     if text == class.gamma.as_bytes() {
         return Ok(GAMMA);
@@ -418,13 +446,14 @@ fn class_of(class: &schema::TextClass, text: &[u8]) -> Parsed<i8> {
     Err(Box::new(fault.expected(expected).found(quoted(text))))
 }
 
-/// 63 bits of a hash: a key that is never negative.
+/// Returns 63 bits of the blake3 hash of `bytes`, as a key that is not negative.
 pub fn hash(bytes: &[u8]) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
     (u64::from_le_bytes(first) >> 1) as i64
 }
 
+/// Returns at most 40 characters in quotes, for messages.
 fn quoted(text: &[u8]) -> String {
     format!("'{}'", String::from_utf8_lossy(text).chars().take(40).collect::<String>())
 }

@@ -1,4 +1,4 @@
-//! Lines become rows exactly, or are refused with their place.
+//! Tests of parsing: a line becomes a row exactly, or is refused with its position.
 
 use super::lines::BUFFER;
 use super::*;
@@ -22,7 +22,7 @@ fn open(path: &Path) -> Result<TextRows> {
     TextRows::open(path, &magic(), [0; 32], None)
 }
 
-/// The error that a file with these bytes gives.
+/// Returns the error of a file with these bytes.
 fn refusal(text: &[u8]) -> Error {
     let (_folder, path) = file(text);
     let mut rows = match open(&path) {
@@ -51,7 +51,7 @@ fn only_text_schemas_are_available_by_name() {
 }
 
 #[test]
-fn a_row_becomes_quantities_in_canonical_units() {
+fn row_becomes_quantities_in_canonical_units() {
     let (_folder, path) =
         file(format!("{ROW}\r\n\r\n {ROW}\n{}", ROW.replace('g', "h")).as_bytes());
     assert_eq!(detect(&path).unwrap().name, "magic");
@@ -86,7 +86,7 @@ fn bad_row_is_reported_with_line_and_column() {
         (ROW.replace("16.0021", ""), "not a number (column 'fWidth', row 3)"),
         (
             ROW.replace("40.092", "90.5"),
-            "value out of range (column 'fAlpha', row 3): expected a number from 0 to 90, found '90.5', and such values in 1 of 4 rows\n  advice: check in which unit",
+            "value out of range (column 'fAlpha', row 3): expected a number from 0 to 90, found '90.5', and such values in 1 of 4 rows\n  advice: check the unit",
         ),
         (
             format!("{}\n{ROW}\n{}", ROW.replace("40.092", "90.5"), ROW.replace("40.092", "170")),
@@ -107,7 +107,7 @@ fn bad_row_is_reported_with_line_and_column() {
 }
 
 #[test]
-fn non_text_and_endless_lines_are_refused() {
+fn binary_files_and_endless_lines_are_refused() {
     let error = refusal(&[ROW.as_bytes(), b"\n\xff\xfe,1\n"].concat());
     assert!(error.to_string().contains("text in UTF-8"), "{error}");
     let error = refusal(&vec![b'1'; 3 * MAX_LINE_BYTES + BUFFER]);
@@ -115,7 +115,7 @@ fn non_text_and_endless_lines_are_refused() {
 }
 
 #[test]
-fn lines_are_whole_wherever_the_buffer_ends() {
+fn lines_across_buffer_ends_are_complete() {
     let lines = 3 * BUFFER / ROW.len();
     let text =
         (0..lines).map(|i| ROW.replace("28.7967", &format!("{}.5", i % 999))).collect::<Vec<_>>();

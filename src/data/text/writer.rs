@@ -1,8 +1,9 @@
-//! Writes columns as a table of text: a header, a line per row, comma-separated.
+//! Writes columns as comma-separated text with a header.
 //!
-//! Promises: numbers are the shortest decimals that read back to the same bits; columns of
-//! several positions are `name[0]`, `name[1]`, …; equal data gives equal bytes; the file has
-//! its name only when it is whole.
+//! - Numbers are the shortest decimals that parse to the same bits.
+//! - Two-dimensional columns are `name[0]`, `name[1]`, …
+//! - Equal data give equal bytes.
+//! - The file gets its final name only when it is complete.
 
 use crate::data::schema::columns::{ColumnSpec, ColumnValues};
 use crate::error::Result;
@@ -10,10 +11,11 @@ use crate::storage::StagedFile;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Rows turned into text at a time.
+/// Rows per write.
 const BLOCK_ROWS: usize = 4096;
 
-/// One open table. Dropped without [`TextWriter::finish`], it leaves nothing behind.
+/// Writer of one table. If it is dropped before [`TextWriter::finish`], it removes the
+/// incomplete file.
 pub struct TextWriter {
     file: StagedFile,
     widths: Vec<usize>, // values per row
@@ -22,6 +24,10 @@ pub struct TextWriter {
 }
 
 impl TextWriter {
+    /// Creates the file and writes the header.
+    ///
+    /// # Errors
+    /// `Usage` if the file exists and `overwrite` is false; `Environment` if writing fails.
     pub fn create(path: &Path, specs: &[ColumnSpec], overwrite: bool) -> Result<TextWriter> {
         let mut writer = TextWriter {
             file: StagedFile::create(path, overwrite)?,
@@ -33,13 +39,16 @@ impl TextWriter {
         Ok(writer)
     }
 
-    /// Rows appended so far.
+    /// Returns the number of rows appended so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Appends equally many rows to every column, in the order of the specs; values of
-    /// several positions are (positions, rows).
+    /// Appends the same number of rows to every column, in the order of the specs. Values of
+    /// two-dimensional columns are (positions, rows).
+    ///
+    /// # Errors
+    /// `Environment` if writing fails.
     pub fn append(&mut self, values: &[ColumnValues]) -> Result<()> {
         let rows = values.first().zip(self.widths.first()).map_or(0, |(v, w)| v.len() / w);
         for first in (0..rows).step_by(BLOCK_ROWS) {
@@ -60,13 +69,16 @@ impl TextWriter {
         Ok(())
     }
 
-    /// Gives the file its name.
+    /// Renames the file to its final name.
+    ///
+    /// # Errors
+    /// `Environment` if writing fails.
     pub fn finish(self) -> Result<()> {
         self.file.commit()
     }
 }
 
-/// The first line of a table with these columns.
+/// Returns the first line of a table with these columns.
 pub fn header(specs: &[ColumnSpec]) -> String {
     let names = specs.iter().flat_map(|spec| match spec.positions {
         None => vec![spec.name.clone()],
@@ -75,8 +87,9 @@ pub fn header(specs: &[ColumnSpec]) -> String {
     names.collect::<Vec<_>>().join(",") + "\n"
 }
 
+/// Appends the value at an index to the text.
 fn push(text: &mut String, values: &ColumnValues, at: usize) {
-    // Writing to a text cannot fail.
+    // Writing to a `String` cannot fail.
     let _ = match values {
         ColumnValues::F32(values) => write!(text, "{}", values[at]),
         ColumnValues::F64(values) => write!(text, "{}", values[at]),
@@ -93,7 +106,7 @@ mod tests {
     use crate::data::ColumnType;
 
     #[test]
-    fn numbers_are_read_back_to_the_same_bits() {
+    fn numbers_parse_to_the_same_bits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv");
         let rows = BLOCK_ROWS + 3;

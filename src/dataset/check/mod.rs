@@ -11,6 +11,7 @@ mod set;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ use crate::data::schema::plausible;
 use crate::data::schema::unix_time;
 use crate::data::selection::Selection;
 use crate::data::selection::cut_flow::CutFlow;
-use crate::data::table::{Block, Request, Table};
+use crate::data::table::{Block, InputFile, Request, Table};
 use crate::error::{Error, Fault, Result, path_text};
 pub use set::SetFinding;
 use set::SetMember;
@@ -219,7 +220,7 @@ pub fn run(options: &Options) -> Result<CheckReport> {
     if files.is_empty() {
         return Err(Fault::new("no file to check").expected("one or more files").usage());
     }
-    let schema = options.schema.as_deref().map(Schema::by_name_or_path).transpose()?;
+    let schema = Schema::of_option(options.schema.as_deref())?;
     let mut checked = Vec::with_capacity(files.len());
     for (path, role, number) in &files {
         checked.push(check_file(path, *role, *number == OFF, schema.as_ref(), options));
@@ -284,12 +285,12 @@ fn check_file(
     path: &Path,
     role: Option<Class>,
     off: bool,
-    schema: Option<&Schema>,
+    schema: Option<&Arc<Schema>>,
     options: &Options,
 ) -> Checked {
     let path = path.to_path_buf();
     match examine(&path, schema, options.quick) {
-        Ok((contents, table, counts)) => {
+        Ok((contents, mut file, counts)) => {
             let mut report = FileReport {
                 refused: Vec::new(),
                 warnings: missing(&contents, role),
@@ -301,7 +302,7 @@ fn check_file(
             let needed = options.selection.iter().flat_map(Selection::quantities);
             for name in needed.filter(computed) {
                 let request = Request { quantities: vec![name.clone()], ..Request::default() };
-                report.refused.extend(table.reader(&request).err().map(|e| without_file(&e)));
+                report.refused.extend(file.reader(&request).err().map(|e| without_file(&e)));
             }
             if contents.rows == 0 || counts.has_no_image() {
                 report.add(role.is_some(), empty(contents.rows));
@@ -322,7 +323,7 @@ fn check_file(
                 report.check_role(&contents);
             }
             report.contents = Some(contents);
-            Checked { report, table: Some(table), sources: counts.sources }
+            Checked { report, table: Some(file.into_table()), sources: counts.sources }
         }
         Err(error) => {
             let refused = vec![without_file(&error)];
@@ -342,38 +343,36 @@ fn without_file(error: &Error) -> String {
 /// One pass over a file, or only its metadata.
 fn examine(
     path: &Path,
-    schema: Option<&Schema>,
+    schema: Option<&Arc<Schema>>,
     quick: bool,
-) -> Result<(FileContents, Table, FileCheck)> {
-    let schema = match schema {
-        Some(schema) => schema.clone(),
-        None => Schema::detect(path)?,
-    };
-    let table = Table::open(path, &schema)?;
+) -> Result<(FileContents, InputFile, FileCheck)> {
+    let mut file = InputFile::open(path, schema)?;
+    let table = file.table();
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_string).collect::<Vec<_>>();
     let quantities = owned(table.quantities());
     let keys = owned(table.key_names());
     let request = Request { quantities, keys, shower: true, class: true };
-    let mut counts = FileCheck::new(&table, &request);
+    let mut counts = FileCheck::new(table, &request);
     if quick {
-        table.reader(&request)?;
+        file.reader(&request)?;
     } else {
-        counts.read(&table, &request)?;
+        counts.read(&mut file, &request)?;
     }
+    let table = file.table();
     let columns = request.quantities.iter().zip(&counts.tallies).map(|(name, tally)| {
         let unit = table.unit(name).unwrap_or_default();
         tally.column(name, unit.to_string())
     });
     let contents = FileContents {
-        schema: schema.name.clone(),
+        schema: table.schema().name.clone(),
         rows: table.rows(),
-        bytes: std::fs::metadata(path).map_or(0, |data| data.len()),
+        bytes: file.stamp().length(),
         columns: columns.collect(),
         keys: request.keys.clone(),
         shower: table.shower_columns(),
         classes: (table.has_class() && !quick).then_some(counts.classes),
     };
-    Ok((contents, table, counts))
+    Ok((contents, file, counts))
 }
 
 /// Distances of the assumed source from the camera's centre [deg].
@@ -459,18 +458,19 @@ impl FileCheck {
         }
     }
 
-    fn read(&mut self, table: &Table, request: &Request) -> Result<()> {
-        let mut reader = table.reader(request)?;
-        let second = table.second_ways();
+    fn read(&mut self, file: &mut InputFile, request: &Request) -> Result<()> {
+        let mut reader = file.reader(request)?;
+        let rows_of_file = file.rows();
+        let second = file.table().second_ways();
         let second = second.as_ref().map(|(table, within)| {
             let quantities: Vec<String> = within.keys().cloned().collect();
             self.differences = Difference::all(within, request);
-            table.reader(&Request { quantities, ..Request::default() })
+            file.reader_of(table, &Request { quantities, ..Request::default() })
         });
         let mut second = second.transpose()?;
         let (mut block, mut other) = (Block::default(), Block::default());
-        for first in (0..table.rows()).step_by(CHUNK_ROWS) {
-            let rows = first..table.rows().min(first + CHUNK_ROWS as u64);
+        for first in (0..rows_of_file).step_by(CHUNK_ROWS) {
+            let rows = first..rows_of_file.min(first + CHUNK_ROWS as u64);
             reader.read(rows.clone(), &mut block)?;
             self.add(&block);
             if let Some(second) = &mut second {

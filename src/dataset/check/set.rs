@@ -343,7 +343,7 @@ fn comparable(member: &SetMember, selection: &Selection) -> Option<Source> {
     let has_all = selection.quantities().iter().all(|name| known.contains(&name.as_str()));
     (has_all && (member.role.is_some() || table.has_class()) && table.rows() > 0).then(|| Source {
         path: member.report.path.clone(),
-        schema: Arc::new(table.schema().clone()),
+        schema: Arc::clone(table.schema()),
         rows: table.rows(),
         class: member.role,
         view: None,

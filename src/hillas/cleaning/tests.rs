@@ -1,11 +1,11 @@
-//! Cleaning against a plain reading of the rule, on random images of odd sizes with
-//! values that are none.
+//! Compares the cleaning with a direct implementation of the rule, on random images of odd sizes
+//! with invalid charges.
 
 use super::*;
 use taiga_flow_gpu::random::Stream;
 
-/// The rule as it is written, pixel by pixel.
-fn plainly(
+/// Applies the rule pixel by pixel.
+fn clean_directly(
     camera: &Camera,
     charge: &[f32],
     high: f64,
@@ -32,13 +32,13 @@ fn plainly(
     (0..charge.len()).filter(survives).map(|i| i as u16).collect()
 }
 
-/// A camera of the first pixels of TAIGA's.
+/// Returns a camera of the first pixels of IACT02.
 fn camera(pixels: usize) -> Camera {
     let whole = Camera::by_name("taiga-595").unwrap();
     Camera::new(whole.x_cm()[..pixels].to_vec(), whole.y_cm()[..pixels].to_vec(), 475.0).unwrap()
 }
 
-/// Noise with some bright pixels, charges just on a threshold, and values that are none.
+/// Returns noise with some bright pixels, charges equal to a threshold, and invalid charges.
 fn image(pixels: usize, number: u64) -> Vec<f32> {
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
     println!("seed {seed}");
@@ -60,7 +60,7 @@ fn image(pixels: usize, number: u64) -> Vec<f32> {
 }
 
 #[test]
-fn every_pixel_survives_or_goes_as_the_rule_says() {
+fn cleaning_agrees_with_the_direct_rule() {
     for (number, pixels) in [7, 63, 64, 65, 129, 559, 595].into_iter().enumerate() {
         let camera = camera(pixels);
         for comparison in [ThresholdComparison::Above, ThresholdComparison::AtLeast] {
@@ -72,7 +72,7 @@ fn every_pixel_survives_or_goes_as_the_rule_says() {
             for repeat in 0..20 {
                 let charge = image(pixels, (number * 100 + repeat) as u64);
                 cleaner.clean(&camera, &charge, &[], &mut found);
-                assert_eq!(found.kept, plainly(&camera, &charge, 14.0, 7.0, comparison));
+                assert_eq!(found.kept, clean_directly(&camera, &charge, 14.0, 7.0, comparison));
                 assert_eq!(found.broken, charge.iter().any(|q| !q.is_finite()));
             }
         }
@@ -102,7 +102,7 @@ fn sigma_thresholds_are_per_pixel_without_dead() {
         if !(0..595).any(|i| on_the_edge(&i)) {
             assert_eq!(
                 found.kept,
-                plainly(&camera, &relative, 6.0, 3.0, ThresholdComparison::Above)
+                clean_directly(&camera, &relative, 6.0, 3.0, ThresholdComparison::Above)
             );
         }
         assert!(!found.kept.iter().any(|i| [5, 70, 200].contains(i)));
@@ -110,7 +110,7 @@ fn sigma_thresholds_are_per_pixel_without_dead() {
 }
 
 #[test]
-fn a_threshold_is_exact_whatever_it_is() {
+fn every_threshold_is_exact() {
     for level in [7.0, 7.3, 14.0, 0.1, 1e-3, 6.0 * f64::from(3.7f32)] {
         let nearest = level as f32;
         for q in [nearest.next_down(), nearest, nearest.next_up()] {
@@ -121,10 +121,10 @@ fn a_threshold_is_exact_whatever_it_is() {
 }
 
 #[test]
-fn islands_are_counted_and_the_brightest_is_kept() {
+fn islands_are_counted_and_brightest_is_kept() {
     let camera = camera(595);
     let mut charge = vec![0.0f32; 595];
-    // Two groups of seven, far from each other, and a pair that is on its own.
+    // Two groups of seven, far from each other, and an isolated pair.
     for i in 0..7 {
         charge[i] = 20.0;
         charge[300 + i / 7 * 7 + i] = 0.0;
@@ -162,7 +162,7 @@ fn only_given_pixels_are_kept() {
 }
 
 #[test]
-fn impossible_thresholds_are_refused() {
+fn invalid_thresholds_are_refused() {
     for (high, low) in [(7.0, 14.0), (7.0, 0.0), (7.0, -1.0), (f64::NAN, 7.0), (f64::INFINITY, 7.0)]
     {
         for thresholds in

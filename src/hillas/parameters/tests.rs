@@ -1,4 +1,4 @@
-//! The moments against the formulae as they are written, and the degenerate images.
+//! Compares the moments with the formulae, and checks degenerate images.
 
 use super::*;
 use crate::hillas::rotated;
@@ -8,7 +8,7 @@ fn camera() -> Camera {
     Camera::by_name("taiga-595").unwrap()
 }
 
-/// Some random pixels around a random place, with random charges.
+/// Returns random pixels around a random position, with random charges.
 fn image(camera: &Camera, number: u64) -> (Vec<f32>, Vec<u16>) {
     let seed = u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());
     println!("seed {seed}");
@@ -27,13 +27,13 @@ fn image(camera: &Camera, number: u64) -> (Vec<f32>, Vec<u16>) {
     (charge, kept)
 }
 
-fn close(found: f64, expected: f64, what: &str) {
+fn close(found: f64, expected: f64, name: &str) {
     let scale = expected.abs().max(1e-3);
-    assert!((found - expected).abs() <= 1e-8 * scale, "{what}: {found}, expected {expected}");
+    assert!((found - expected).abs() <= 1e-8 * scale, "{name}: {found}, expected {expected}");
 }
 
 #[test]
-fn the_moments_are_those_of_the_formulae() {
+fn moments_agree_with_the_formulae() {
     let camera = camera();
     for number in 0..200 {
         let (charge, kept) = image(&camera, number);
@@ -46,14 +46,14 @@ fn the_moments_are_those_of_the_formulae() {
         let sum = |f: &dyn Fn(&u16) -> f64| kept.iter().map(|i| q(i) * f(i)).sum::<f64>();
         let size = sum(&|_| 1.0);
         let (x, y) = (sum(&|i| at(i)[0]) / size, sum(&|i| at(i)[1]) / size);
-        // Raw moments, as in TAIGA's program: another way to the same numbers.
+        // Raw moments, as in the program of TAIGA, give the same values.
         let sxx = sum(&|i| at(i)[0].powi(2)) / size - x * x;
         let syy = sum(&|i| at(i)[1].powi(2)) / size - y * y;
         let sxy = sum(&|i| at(i)[0] * at(i)[1]) / size - x * y;
         let d = syy - sxx;
         let z = (d * d + 4.0 * sxy * sxy).sqrt();
         if z < 0.05 * (sxx + syy) {
-            continue; // of a nearly round image the axis amplifies any rounding
+            continue; // the axis of a nearly round image amplifies rounding
         }
         close(found.size, size, "size");
         close(found.x, x, "x");
@@ -81,7 +81,7 @@ fn the_moments_are_those_of_the_formulae() {
             let miss = 0.5 * (u * rx * rx + (2.0 - u) * ry * ry) - 2.0 * sxy * rx * ry / z;
             let position = found.at(source);
             close(position.dist, dist, "dist");
-            // The formula cancels where the axis meets the reference point.
+            // The formula has cancellation if the axis meets the reference point.
             assert!(
                 (position.miss.powi(2) - miss).abs() < 1e-10 * (1.0 + miss),
                 "miss {}",
@@ -152,7 +152,7 @@ fn degenerate_images_have_bits_not_wrong_values() {
     assert!(round.axis_deg().is_nan());
     let on_it = round.at([round.x, round.y]);
     assert!(on_it.dist == 0.0 && on_it.alpha.is_nan() && on_it.azwidth.is_nan());
-    // Charges of another's cleaning.
+    // Charges that were cleaned elsewhere.
     charge[22] = -5.0;
     assert_eq!(of(&charge, &flower).status & status::BROKEN, status::BROKEN);
     charge[22] = -500.0;

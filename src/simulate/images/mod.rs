@@ -1,10 +1,10 @@
-//! Toy simulation of camera images: files of charges to try the whole road with.
+//! Toy simulation of camera images, which makes image files for tests of the whole pipeline.
 //!
-//! This is a **toy**, not a detector simulation; [`NOTICE`] says so in every file. A shower
-//! is thrown at up to ten places around the telescope, as TAIGA throws its CORSIKA showers
-//! (`axis_scatter`), and gives one to four images, which share `run_id` and `event_id`. An
-//! image is a function of (seed, class, index) alone: the same options give the same bytes
-//! on any number of threads. What a shower looks like is [`shower`]'s business.
+//! This is a **toy**, not a detector simulation; every file contains [`NOTICE`]. A shower is
+//! placed at up to ten core positions around the telescope, as in the CORSIKA simulations of
+//! TAIGA (`axis_scatter`). It gives one to four images, which share `run_id` and `event_id`. An
+//! image is a function of (seed, class, index) alone, so equal options give equal bytes on any
+//! number of threads. [`shower`] generates the images.
 
 pub mod anomalies;
 mod shower;
@@ -21,35 +21,36 @@ use shower::{Thrower, TriggeredImage};
 use std::path::PathBuf;
 use taiga_flow_gpu::random::Stream;
 
-/// Stands in the help text and, as the attribute `simulation`, in every file written.
+/// Notice in the help text and in the attribute `simulation` of every file.
 pub const NOTICE: &str = "toy camera Monte Carlo, not a detector simulation";
 
-/// Changes with every change of the generated numbers (attribute `generator`).
+/// Version of the generated numbers (attribute `generator`); it changes whenever they do.
 const GENERATOR: &str = "toy-camera 1";
 
-/// Images of ten showers' worth: how many images each of four showers in turn has.
+/// Images of each shower of a group of four showers.
 const MEMBERS: [usize; 4] = [4, 3, 2, 1];
+/// Images of a group.
 const GROUP_IMAGES: usize = 10;
-/// Groups of images made at a time: bounds the memory.
+/// Groups per block, which bounds the memory.
 const BLOCK_GROUPS: u64 = 256;
 
-/// What to simulate.
+/// Options of a simulation.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub output: PathBuf,
     pub class: Class,
     pub events: u64,
     pub seed: u64,
-    /// A camera of TAIGA by name.
+    /// Name of a TAIGA camera.
     pub camera: String,
     /// Night-sky noise, mean σ of a pixel [p.e.].
     pub noise_pe: f64,
-    /// Distance of the source from the camera's centre [deg]: 0 is ON, else wobble.
+    /// Distance of the source from the camera centre [deg]; 0 is ON mode, otherwise wobble mode.
     pub offset_deg: f64,
     pub overwrite: bool,
 }
 
-/// What was simulated.
+/// Result of a simulation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     pub output: PathBuf,
@@ -68,7 +69,10 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// Writes `options.events` triggered images to the output, whole or not at all.
+/// Writes `options.events` triggered images to the output, which gets its name when complete.
+///
+/// # Errors
+/// `Usage` for invalid options or an existing output; `Environment` if writing fails.
 pub fn run(options: &Options) -> Result<Summary> {
     check(options)?;
     OutputKind::Simulation.refuse_existing(&options.output, options.overwrite)?;
@@ -86,8 +90,8 @@ pub fn run(options: &Options) -> Result<Summary> {
     for first in (0..groups).step_by(BLOCK_GROUPS as usize) {
         let block = simulate(&thrower, first..groups.min(first + BLOCK_GROUPS))?;
         let left = options.events - first * GROUP_IMAGES as u64;
-        let wanted = block.len().min(left as usize);
-        append(&mut writer, &block[..wanted], options)?;
+        let count = block.len().min(left as usize);
+        append(&mut writer, &block[..count], options)?;
     }
     let (seed, noise) = (options.seed.to_string(), options.noise_pe.to_string());
     let events = writer.finish(&[
@@ -101,34 +105,38 @@ pub fn run(options: &Options) -> Result<Summary> {
     Ok(Summary { output, class, events, seed, camera, simulation: NOTICE })
 }
 
+/// Checks the ranges of the options.
 fn check(options: &Options) -> Result<()> {
-    let number = |what: &str, expected: String, found: String| {
-        Err(Fault::new(what).expected(expected).found(found).usage())
-    };
     if options.events == 0 || options.events > MAX_EVENTS {
-        let found = options.events.to_string();
-        return number("wrong number of events to simulate", format!("1 to {MAX_EVENTS}"), found);
+        return Err(Fault::new("wrong number of events to simulate")
+            .expected(format!("1 to {MAX_EVENTS}"))
+            .found(options.events)
+            .usage());
     }
     if !(0.0..=10.0).contains(&options.noise_pe) {
-        let found = options.noise_pe.to_string();
-        return number("impossible night-sky noise", "0 to 10 p.e.".to_string(), found);
+        return Err(Fault::new("night-sky noise out of range")
+            .expected("0 to 10 p.e.")
+            .found(options.noise_pe)
+            .usage());
     }
     if !(0.0..=3.0).contains(&options.offset_deg) {
-        let found = options.offset_deg.to_string();
-        return number("impossible offset of the source", "0 to 3 deg".to_string(), found);
+        return Err(Fault::new("source offset out of range")
+            .expected("0 to 3 deg")
+            .found(options.offset_deg)
+            .usage());
     }
     Ok(())
 }
 
-/// Noise of each pixel [p.e.]: a tenth more or less than the mean, the same in all files
-/// of a seed.
+/// Returns the noise of each pixel [p.e.], within 10 % of the mean. It is the same in all files of
+/// a seed.
 fn pedestal_sigma(options: &Options, pixels: usize) -> Vec<f32> {
     let stream = Stream::new(options.seed, "toy camera noise", &[]);
     let factor = |pixel: u64| 1.0 + 0.2 * (stream.uniform(pixel) - 0.5);
     (0..pixels as u64).map(|pixel| (options.noise_pe * factor(pixel)) as f32).collect()
 }
 
-/// The images of a range of groups, in order.
+/// Returns the images of a range of groups, in order.
 fn simulate(thrower: &Thrower, groups: std::ops::Range<u64>) -> Result<Vec<ShowerImage>> {
     let showers = groups.start * MEMBERS.len() as u64..groups.end * MEMBERS.len() as u64;
     let images: Vec<Vec<TriggeredImage>> = showers
@@ -146,12 +154,13 @@ fn simulate(thrower: &Thrower, groups: std::ops::Range<u64>) -> Result<Vec<Showe
     Ok(numbered.flat_map(events).collect())
 }
 
-/// An image of a shower.
+/// Image with the number of its shower.
 struct ShowerImage {
     shower: u64,
     thrown: TriggeredImage,
 }
 
+/// Returns the error of a shower without enough triggered images.
 fn no_trigger(shower: u64) -> Error {
     Fault::new("no simulated shower triggered the camera")
         .row(shower)
@@ -159,7 +168,7 @@ fn no_trigger(shower: u64) -> Error {
         .internal()
 }
 
-/// A stored quantity: name, unit, and where an image holds it.
+/// A stored quantity: name, unit, and its value in an image.
 type StoredQuantity = (&'static str, &'static str, fn(&TriggeredImage) -> f64);
 
 const QUANTITIES: [StoredQuantity; 4] = [
@@ -169,6 +178,7 @@ const QUANTITIES: [StoredQuantity; 4] = [
     ("source_y", "deg", |t| t.source[1]),
 ];
 
+/// Returns the columns of an image file: keys, quantities, class.
 fn columns() -> Vec<ColumnSpec> {
     let keys = ["run_id", "event_id", "axis_scatter"];
     let keys = keys.map(|name| ColumnSpec::new(name, ColumnType::I64, None)).into_iter();
@@ -178,6 +188,7 @@ fn columns() -> Vec<ColumnSpec> {
     keys.chain(quantities).chain([ColumnSpec::new("class", ColumnType::I8, None)]).collect()
 }
 
+/// Appends images to the output.
 fn append(writer: &mut ImageWriter, block: &[ShowerImage], options: &Options) -> Result<()> {
     let (runs, numbers): (Vec<i64>, Vec<i64>) =
         block.iter().map(|event| keys(options.seed, options.class, event.shower)).unzip();

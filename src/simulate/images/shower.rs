@@ -1,13 +1,14 @@
-//! A toy shower and the photoelectrons it leaves in the camera.
+//! Draws toy showers and their photoelectrons in the camera.
 //!
-//! This is **not a detector simulation**: no particle, mirror or digitiser is followed. A
-//! shower is a line in the air that shines around its maximum; every photoelectron is drawn
-//! on its own: how high it comes from, which says where along the line to the source it is
-//! seen, and how far off the line. Gammas come from the source; hadrons from anywhere, in
-//! sub-showers with directions and depths of their own, some with the arc of a muon. The
-//! numbers are chosen so that Hillas parameters resemble published ones (README).
+//! This is **not a detector simulation**: particles, mirror and digitiser are not simulated. A
+//! shower is a line in the air that emits light around its maximum. Each photoelectron is drawn
+//! separately: its height of emission, which gives its position along the line to the source, and
+//! its distance from the line. Gammas come from the source. Hadrons come from any direction, in
+//! sub-showers with their own directions and depths, some with a muon arc. The numbers are chosen
+//! so that Hillas parameters resemble published ones.
 //!
-//! All transcendental functions are `libm`'s, so that the bits do not depend on the platform.
+//! All transcendental functions are those of `libm`, so that the bits do not depend on the
+//! platform.
 
 use super::super::toy::{self, GAMMA, HADRON, Primary};
 use crate::config::Class;
@@ -15,23 +16,23 @@ use crate::hillas::Camera;
 use std::f64::consts::TAU;
 use taiga_flow_gpu::random::{Draws, Stream};
 
-/// Showers thrown until one has enough images. About one in ten does.
+/// Showers drawn until one has enough images. About one in ten does.
 pub const MAX_ATTEMPTS: u64 = 4096;
-/// Places that a shower is thrown at, as in TAIGA's simulation.
+/// Core positions of a shower, as in the simulations of TAIGA.
 const SCATTERS: u64 = 10;
-/// Radius of the disc around the telescope that they lie in [km].
+/// Radius of the disc of core positions around the telescope [km].
 const SCATTER_KM: f64 = 0.4;
-/// Fainter images never trigger [p.e.].
+/// Expected light below which an image is not simulated, because it would not trigger [p.e.].
 const FAINTEST: f64 = 60.0;
-/// Two neighbouring pixels must be above this [p.e.] …
+/// Trigger threshold of two neighbouring pixels [p.e.].
 const TRIGGER_PE: f32 = 15.0;
-/// … and lie within this radius of the camera [deg].
+/// Radius of the trigger area in the camera [deg].
 const TRIGGER_RADIUS_DEG: f64 = 3.7;
-/// Photoelectrons that are drawn one by one; of more, each stands for several.
+/// Largest number of photoelectrons drawn; above it, each drawn one has a weight.
 const MOST_DRAWN: f64 = 20_000.0;
-/// Resolution of a single photoelectron's charge.
+/// Relative resolution of the charge of a single photoelectron.
 pub const SINGLE_PE: f64 = 0.4;
-/// Radius of the disc on the sky that hadrons come from [deg].
+/// Radius of the disc of directions of hadrons [deg].
 const HADRON_RADIUS_DEG: f64 = 5.0;
 
 /// A triggered image.
@@ -43,7 +44,7 @@ pub struct TriggeredImage {
     pub scatter: u64,
 }
 
-/// Throws showers of one class at one camera.
+/// Generator of showers of one class for one camera.
 pub struct Thrower<'a> {
     class: Class,
     seed: u64,
@@ -54,7 +55,7 @@ pub struct Thrower<'a> {
     trigger: Vec<bool>,
 }
 
-/// A shower before it meets the telescope.
+/// A shower, independent of its core position.
 struct Shower {
     light: f64,       // inside the Cherenkov disc [p.e.]
     source: [f64; 2], // [deg]
@@ -66,13 +67,13 @@ struct Shower {
 struct SubShower {
     share: f64,          // of the light
     direction: [f64; 2], // [deg]
-    core_km: [f64; 2],   // relative to the shower's
+    core_km: [f64; 2],   // relative to the core of the shower
     maximum_km: f64,     // from the telescope
     depth_km: f64,       // σ of the height of emission
     spread_deg: f64,     // σ across the line
 }
 
-/// Light of a muon that passes by: part of a ring.
+/// Light of a muon that passes next to the mirror: part of a ring.
 pub struct Muon {
     centre: [f64; 2], // [deg]
     radius: f64,      // [deg]
@@ -82,6 +83,7 @@ pub struct Muon {
 }
 
 impl<'a> Thrower<'a> {
+    /// Returns a generator. `sigma` (pixels) is the noise [p.e.].
     pub fn new(
         class: Class,
         seed: u64,
@@ -97,12 +99,13 @@ impl<'a> Thrower<'a> {
         Thrower { class, seed, offset_deg, camera, lookup: Lookup::new(camera), sigma, trigger }
     }
 
-    /// The first `members` triggered images of shower `number`; none if no attempt of
-    /// [`MAX_ATTEMPTS`] had as many.
+    /// Returns the first `members` triggered images of shower `number`; `None` if none of
+    /// [`MAX_ATTEMPTS`] attempts has as many.
     pub fn shower(&self, number: u64, members: usize) -> Option<Vec<TriggeredImage>> {
         (0..MAX_ATTEMPTS).find_map(|attempt| self.attempt(number, attempt, members))
     }
 
+    /// Draws a shower and returns its images, if there are enough.
     fn attempt(&self, number: u64, attempt: u64, members: usize) -> Option<Vec<TriggeredImage>> {
         let class = self.class.code() as u64;
         let stream = |words: &[u64]| {
@@ -139,6 +142,7 @@ impl<'a> Thrower<'a> {
         (images.len() == members).then_some(images)
     }
 
+    /// Draws the parts of a shower.
     fn develop(&self, energy_tev: f64, light: f64, draws: &mut Draws) -> Shower {
         let azimuth = TAU * draws.uniform();
         let source = [self.offset_deg * libm::cos(azimuth), self.offset_deg * libm::sin(azimuth)];
@@ -168,7 +172,7 @@ impl<'a> Thrower<'a> {
         }
     }
 
-    /// The charges of a shower whose core lies at `place` [km], if they trigger.
+    /// Returns the charges of a shower with its core at `place` [km], if they trigger.
     fn image(&self, shower: &Shower, place: [f64; 2], draws: &mut Draws) -> Option<Vec<f32>> {
         let mut counts = vec![0.0f64; self.camera.pixels()];
         for part in &shower.parts {
@@ -191,7 +195,7 @@ impl<'a> Thrower<'a> {
         self.triggers(&charge).then_some(charge)
     }
 
-    /// Adds about `mean` photoelectrons at the places that `one` draws.
+    /// Adds a Poisson number of photoelectrons with this mean, at positions drawn by `one`.
     fn shine(
         &self,
         mean: f64,
@@ -207,6 +211,7 @@ impl<'a> Thrower<'a> {
         }
     }
 
+    /// Returns whether two neighbouring pixels of the trigger area are above the threshold.
     fn triggers(&self, charge: &[f32]) -> bool {
         let over = |pixel: usize| self.trigger[pixel] && charge[pixel] > TRIGGER_PE;
         (0..charge.len()).filter(|pixel| over(*pixel)).any(|pixel| {
@@ -216,27 +221,27 @@ impl<'a> Thrower<'a> {
     }
 }
 
-/// Light of a shower inside its Cherenkov disc [p.e.].
+/// Draws the light of a shower inside its Cherenkov disc [p.e.].
 fn light(primary: &Primary, energy_tev: f64, draws: &mut Draws) -> f64 {
     primary.light * libm::pow(energy_tev, 1.1) * libm::exp(primary.fluctuation * draws.normal())
 }
 
-/// Where a shower meets the ground [km], uniform in a disc around the telescope.
+/// Draws a core position [km], uniform in a disc around the telescope.
 fn place(draws: &mut Draws) -> [f64; 2] {
     let radius = SCATTER_KM * libm::sqrt(draws.uniform());
     let azimuth = TAU * draws.uniform();
     [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
 }
 
-/// The parts of a hadronic shower: shares of the light from a broken stick, directions off
-/// by transverse momentum, depths of their own.
+/// Draws the sub-showers of a hadronic shower: fractions of the light from a broken stick,
+/// directions changed by transverse momentum, and independent depths.
 fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<SubShower> {
     let count = 1 + draws.poisson(2.0);
     let weights: Vec<f64> = (0..count).map(|_| -libm::log(1.0 - draws.uniform())).collect();
     let total: f64 = weights.iter().sum();
     let part = |weight: &f64| {
         let share = weight / total;
-        // Weak parts come from slow particles: they are off by more.
+        // Weak parts come from slow particles, whose directions differ more.
         let off = 0.08 + 0.25 * (1.0 - share);
         SubShower {
             share,
@@ -251,15 +256,15 @@ fn sub_showers(direction: [f64; 2], maximum_km: f64, draws: &mut Draws) -> Vec<S
 }
 
 impl SubShower {
-    /// Where a photoelectron is seen [deg].
+    /// Draws the position of a photoelectron in the camera [deg].
     fn photoelectron(&self, core_km: [f64; 2], draws: &mut Draws) -> [f64; 2] {
         let impact = libm::hypot(core_km[0], core_km[1]);
         let [depth, skew] = pair(draws);
-        // The tail of a shower reaches further down than its head reaches up.
+        // The tail of a shower is longer than its head.
         let height = self.maximum_km + self.depth_km * depth - 0.3 * self.depth_km * skew.abs();
         let along = toy::degrees(libm::atan(impact / height.max(1.0)));
         let [x, y] = pair(draws);
-        // A tenth of the light makes a halo.
+        // A tenth of the light is a halo.
         let spread = if draws.uniform() < 0.1 { 3.0 * self.spread_deg } else { self.spread_deg };
         let (cos, sin) =
             if impact > 0.0 { (core_km[0] / impact, core_km[1] / impact) } else { (1.0, 0.0) };
@@ -268,8 +273,8 @@ impl SubShower {
 }
 
 impl Muon {
-    /// A muon of a shower from `direction`: rings have radii up to the Cherenkov angle of
-    /// about 1.2 deg; those that pass beside the mirror show an arc.
+    /// Draws a muon of a shower from `direction`. Rings have radii up to the Cherenkov angle of
+    /// about 1.2 deg; muons that pass next to the mirror give an arc.
     pub fn passing(direction: [f64; 2], draws: &mut Draws) -> Muon {
         Muon {
             centre: [direction[0] + 0.6 * draws.normal(), direction[1] + 0.6 * draws.normal()],
@@ -280,6 +285,7 @@ impl Muon {
         }
     }
 
+    /// Draws the position of a photoelectron in the camera [deg].
     pub fn photoelectron(&self, draws: &mut Draws) -> [f64; 2] {
         let azimuth = self.from + self.arc * draws.uniform();
         let [spread, _] = pair(draws);
@@ -288,15 +294,15 @@ impl Muon {
     }
 }
 
-/// Two independent normals (Box and Muller 1958).
+/// Draws two independent standard normal numbers (Box and Muller 1958).
 pub fn pair(draws: &mut Draws) -> [f64; 2] {
     let radius = libm::sqrt(-2.0 * libm::log(1.0 - draws.uniform()));
     let azimuth = TAU * draws.uniform();
     [radius * libm::cos(azimuth), radius * libm::sin(azimuth)]
 }
 
-/// Finds the pixel at a place: the camera cut into small squares, each with the pixel
-/// nearest to its centre.
+/// Lookup table from positions to pixels: small squares, each with the pixel nearest to its
+/// centre.
 pub struct Lookup {
     pixels: Vec<u16>, // (cells, cells); no pixel: u16::MAX
     side: usize,
@@ -304,9 +310,10 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Squares per deg: 0.02 deg, a fifth of a mirror's image of a star.
+    /// Squares per deg. A square is 0.02 deg, a fifth of the image of a star.
     const CELLS_PER_DEG: f64 = 50.0;
 
+    /// Returns the table of a camera.
     pub fn new(camera: &Camera) -> Lookup {
         let positions: Vec<[f64; 2]> =
             (0..camera.pixels()).map(|i| camera.position_deg(i)).collect();
@@ -315,7 +322,7 @@ impl Lookup {
         let half_deg = reach + pitch;
         let side = libm::ceil(2.0 * half_deg * Lookup::CELLS_PER_DEG) as usize;
         let mut nearest = vec![(f64::INFINITY, u16::MAX); side * side];
-        // A pixel reaches 1/√3 of the pitch to its corners.
+        // The corners of a pixel are 1/√3 of the pitch from its centre.
         let corner = pitch / 3f64.sqrt();
         let cell = |x: f64| ((x + half_deg) * Lookup::CELLS_PER_DEG).max(0.0) as usize;
         for (pixel, [x, y]) in positions.iter().enumerate() {
@@ -333,6 +340,7 @@ impl Lookup {
         Lookup { pixels: nearest.into_iter().map(|(_, pixel)| pixel).collect(), side, half_deg }
     }
 
+    /// Returns the pixel at a position [deg].
     pub fn pixel(&self, [x, y]: [f64; 2]) -> Option<usize> {
         let cell = |x: f64| {
             let place = (x + self.half_deg) * Lookup::CELLS_PER_DEG;

@@ -1,5 +1,4 @@
-//! The toy camera's promises: same options same bytes, showers that share their key, and
-//! images of which a gamma can be told from a hadron.
+//! Checks reproducibility, shared keys of showers, and differences between gammas and hadrons.
 
 use super::*;
 use crate::comm::StopFlag;
@@ -41,7 +40,7 @@ fn same_options_give_same_bytes_on_any_threads() {
 }
 
 #[test]
-fn file_holds_format_camera_noise_and_keys() {
+fn file_contains_format_camera_noise_and_keys() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("images.h5");
     let summary = run(&options(&path, Class::Gamma, 23, 3)).unwrap();
@@ -61,7 +60,7 @@ fn file_holds_format_camera_noise_and_keys() {
     let mut reader = file.reader(0).unwrap();
     assert!(reader.next(1000, &mut block).unwrap());
     assert_eq!((block.rows, block.class.as_deref()), (23, Some(&[1i8; 23][..])));
-    // Four, three, two and one images of a shower share its key, and differ in their place.
+    // Four, three, two and one images of a shower share its key and differ in core position.
     let showers: Vec<(i64, i64)> =
         block.keys[2].iter().copied().zip(block.keys[1].iter().copied()).collect();
     let sizes: Vec<usize> = showers.chunk_by(|a, b| a == b).map(<[_]>::len).collect();
@@ -94,7 +93,7 @@ fn charges_round_trip_within_one_step() {
 }
 
 #[test]
-fn every_image_triggers_and_stays_in_its_ranges() {
+fn every_image_triggers_and_is_in_range() {
     for class in [Class::Gamma, Class::Hadron] {
         for image in thrown(class, 0..60).into_iter().flatten() {
             assert!(image.charge.iter().all(|q| q.is_finite()));
@@ -106,7 +105,7 @@ fn every_image_triggers_and_stays_in_its_ranges() {
     }
 }
 
-/// The whole road: images, their parameters, and what is known of these.
+/// Checks the whole pipeline: images, their parameters, and known properties of these.
 #[test]
 fn gammas_point_to_the_source_and_hadrons_do_not() {
     let folder = tempfile::tempdir().unwrap();

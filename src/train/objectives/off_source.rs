@@ -12,16 +12,16 @@ use crate::data::selection::Selection;
 use crate::data::table::{Block, Request, Table};
 use crate::dataset::source::{RowNote, RowTransform, RowUse, Source};
 use crate::error::{Fault, Result};
-use crate::hillas::{ImageAxis, RelativePosition, Rotation, disp, theta2};
+use crate::hillas::{
+    GEOMETRY, ImageAxis, LEAST_OFFSET_DEG, MOST_DIFFERENT, RelativePosition, Rotation, WITHIN_DEG,
+    disp, theta2,
+};
 use crate::model::{Contamination, OffSourceCard};
 use crate::statistics::Measured;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use taiga_flow_gpu::random::Stream;
 
-/// Centroid, axis and source of an event [deg], each with its names in the schemas.
-const GEOMETRY: [&[&str]; 5] =
-    [&["xc", "cog_x"], &["yc", "cog_y"], &["axis", "delta"], &["source_x"], &["source_y"]];
 const SHAPE: [&str; 3] = ["size", "width", "length"];
 /// Quantities that are computed at the training position.
 const COMPUTED: [&str; 3] = ["dist", "alpha", "theta2"];
@@ -39,12 +39,6 @@ const COMPARED_BIT: usize = COUNTED;
 const DIFFERENT_BIT: usize = COUNTED + 1;
 /// Limit of θ² [deg²] for the counts if no events are excluded.
 const DEFAULT_THETA2: f64 = 0.1;
-/// Smallest offset [deg] from the camera centre at which a source can be rotated about it.
-const LEAST_OFFSET_DEG: f64 = 0.4;
-/// Allowed difference from the file's own dist and alpha, and the allowed share of rows with more;
-/// as for scores.
-const WITHIN_DEG: f64 = 0.06;
-const MOST_DIFFERENT: f64 = 0.01;
 const MOST_RUNS: usize = 100_000;
 /// Rows of each gamma file for the share of gammas near the source.
 const GAMMA_ROWS: u64 = 262_144;
