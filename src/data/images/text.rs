@@ -18,6 +18,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+/// Mark of UTF-8 that some programs write at the start of a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// A longer line is none of numbers.
 const LONGEST_LINE: u64 = 4096; // bytes
 /// Positions are written with three or four digits: equal within this [cm].
@@ -252,8 +254,21 @@ impl HashedLines {
             if bytes == 0 {
                 return Ok(false);
             }
-            if bytes as u64 == LONGEST_LINE && !self.line.ends_with('\n') {
-                return Err(self.fault("a line that is too long"));
+            if !self.line.ends_with('\n') {
+                if bytes as u64 == LONGEST_LINE {
+                    return Err(self.fault("a line that is too long"));
+                }
+                if self.hash.is_some() {
+                    log::warn!(
+                        "{}: the last line (row {}) has no line end: if the file is an incomplete \
+                         copy, its last value is wrong",
+                        self.path.display(),
+                        self.number
+                    );
+                }
+            }
+            if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+                self.line.drain(..BYTE_ORDER_MARK.len_utf8());
             }
             if !self.line.trim().is_empty() {
                 return Ok(true);
