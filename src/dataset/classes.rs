@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn classes_sharing_events_refused_on_any_ranks() {
-        let first = std::process::id() % 1000;
+        let first = (crate::test_seed() % 1000) as u32;
         let verdict = |gammas: Range<u32>, hadrons: Range<u32>| {
             let one =
                 refuse_shared(&SingleRank, &of(gammas.clone(), 0, 1), &of(hadrons.clone(), 0, 1));

@@ -205,8 +205,7 @@ mod tests {
     /// Compares with plain f64 code for one event at a time, by angles and the published formulae.
     #[test]
     fn position_columns_match_plain_computation() {
-        let stream = Stream::new(u64::from(std::process::id()), "images", &[]);
-        println!("images of process {}", std::process::id());
+        let stream = Stream::new(crate::test_seed(), "images", &[]);
         let rows = 2 * ROWS_TOGETHER + 17;
         let column = |c: u64, low: f64, high: f64| -> Vec<f32> {
             let value = |row: usize| low + (high - low) * stream.uniform(8 * row as u64 + c);

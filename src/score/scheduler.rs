@@ -289,8 +289,7 @@ mod tests {
 
     #[test]
     fn every_task_has_one_rank_and_merges_come_last() {
-        let stream = Stream::new(u64::from(std::process::id()), "tasks", &[]);
-        println!("tasks of process {}", std::process::id());
+        let stream = Stream::new(crate::test_seed(), "tasks", &[]);
         let (all, merges) = tasks(stream);
         let fails = |task: &Task| matches!(task, Task::Piece { rows: (2, _), .. });
         let pieces = |job: usize| {

@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn weight_n_equals_n_events() {
-        let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
+        let stream = Stream::new(crate::test_seed(), "weights", &[]);
         let count = 137;
         let draw = |i: u64, k: u64, below: f64| (stream.uniform(4 * i + k) * below) as u64;
         let (mut once, mut often) = ((vec![], vec![], vec![]), (vec![], vec![]));

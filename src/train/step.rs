@@ -315,8 +315,7 @@ mod tests {
 
     #[test]
     fn push_is_equal_for_any_share_of_drafts() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let stream = Stream::new(seed, "drafts", &[]);
         let events = 1000;
         let kept: Vec<usize> = (0..events).filter(|i| stream.uniform(*i as u64) < 0.5).collect();

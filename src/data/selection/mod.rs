@@ -533,8 +533,7 @@ mod tests {
     /// One row at a time, as it is written in ARCHITECTURE.
     #[test]
     fn many_rows_are_judged_as_one_by_one() {
-        let stream = Stream::new(u64::from(std::process::id()), "judged", &[]);
-        println!("rows of process {}", std::process::id());
+        let stream = Stream::new(crate::test_seed(), "judged", &[]);
         let rows = 1000;
         let value = |i: u64, scale: f64| match stream.bits(2 * i) % 20 {
             0 => f32::NAN,

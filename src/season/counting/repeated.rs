@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_sample_finds_copies_of_many_events() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let many = 3 * MOST as u64;
         let mut all = of(0, 0..many, 0, seed);
         all.merge(of(1, many..many + 5, 0, seed));
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn equal_values_of_other_keys_are_warned_of() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let mut events = of(0, 0..50, 0, seed);
         let other_keys = of(1, 0..50, 0, seed)
             .events
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn equal_keys_refused_where_telescope_is_known() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let mut events = of(0, 0..50, 0, seed);
         events.merge(of(1, 20..22, 1, seed));
         let warning = events.clone().refuse_repeated(&files(), false).unwrap().unwrap();

@@ -149,8 +149,7 @@ mod tests {
 
     #[test]
     fn paired_area_agrees_with_delong_and_bootstrap() {
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
+        let seed = crate::test_seed();
         let events = events(seed);
         let said = paired(&events);
         let gamma: Vec<bool> = events.iter().map(|e| e.1).collect();

@@ -420,8 +420,7 @@ mod tests {
             let found = newest(folder.path(), IDENTITY, 1500, false).unwrap().unwrap();
             assert_eq!(found, big(1), "{what}");
         };
-        let stream = Stream::new(u64::from(std::process::id()), "flips", &[]);
-        println!("flips of process {}", std::process::id());
+        let stream = Stream::new(crate::test_seed(), "flips", &[]);
         for name in [WEIGHTS, PROGRESS, MANIFEST] {
             let path = folder.path().join("step-2").join(name);
             let whole = std::fs::read(&path).unwrap();

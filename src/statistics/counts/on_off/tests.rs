@@ -79,7 +79,7 @@ fn leak_few_gammas_is_not_resolved() {
 
 #[test]
 fn leak_weighted_equals_sum_of_weights() {
-    let stream = Stream::new(u64::from(std::process::id()), "weights", &[]);
+    let stream = Stream::new(crate::test_seed(), "weights", &[]);
     let one = |replica: u64| {
         let mut sums = [WeightSum::default(); 2];
         for i in 0..600 {
