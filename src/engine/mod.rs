@@ -13,6 +13,8 @@ mod positions;
 mod preparation;
 mod scorer;
 mod simd;
+#[cfg(test)]
+pub(crate) mod test_seed;
 
 pub use fixed::{FIXED_ONE, FixedSum};
 pub use optimiser::update;
