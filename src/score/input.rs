@@ -31,11 +31,15 @@ pub struct ScoringInput {
     slots: Vec<bool>,
     pub keys: Vec<String>,
     pub class: bool,
+    /// Quantities whose first values are not plausible.
+    pub warnings: Vec<String>,
 }
 
-/// What is found in rows.
+/// Findings in the rows of a file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
+    /// Quantities whose first values are not plausible.
+    pub warnings: Vec<String>,
     /// Least and largest distance of the source from the camera's centre [deg].
     pub offset: Option<[f64; 2]>,
     compared: u64,
@@ -64,8 +68,8 @@ impl ScoringInput {
         let class = plan.keys && table.has_class();
         let request = Request { quantities, keys: keys.clone(), shower: false, class };
         let reader = table.reader(&request)?;
-        let quantities = request.quantities;
-        Ok(ScoringInput { path: path.to_path_buf(), table, reader, quantities, slots, keys, class })
+        let (quantities, path, warnings) = (request.quantities, path.to_path_buf(), Vec::new());
+        Ok(ScoringInput { path, table, reader, quantities, slots, keys, class, warnings })
     }
 
     pub fn rows(&self) -> u64 {
@@ -90,7 +94,7 @@ impl ScoringInput {
         let is_first = rows.start == 0;
         self.reader.read(rows, block)?;
         if is_first {
-            self.warn_of_values(&block.quantities);
+            self.find_implausible(&block.quantities);
         }
         let mut read = std::mem::take(&mut block.quantities).into_iter();
         let mut next = |is_read: &bool| is_read.then(|| read.next()).flatten().unwrap_or_default();
@@ -100,10 +104,12 @@ impl ScoringInput {
 }
 
 impl ScoringInput {
-    /// Warns of quantities whose first values no telescope has, such as angles in another unit.
-    fn warn_of_values(&self, values: &[Vec<f32>]) {
+    /// Warns of quantities whose first values no telescope has, such as angles in a wrong unit.
+    fn find_implausible(&mut self, values: &[Vec<f32>]) {
         for (name, finding) in plausible::findings(&self.table, &self.quantities, values) {
-            log::warn!("{}: {}", self.path.display(), finding.line(name));
+            let line = finding.line(name);
+            log::warn!("{}: {line}", self.path.display());
+            self.warnings.push(line);
         }
     }
 }
@@ -154,6 +160,7 @@ impl Facts {
 
     /// Takes up those of other rows of the same file.
     pub fn merge(&mut self, other: &Facts) {
+        self.warnings.extend(other.warnings.iter().cloned());
         self.compared += other.compared;
         self.different += other.different;
         self.offset = match (self.offset, other.offset) {
@@ -168,10 +175,11 @@ impl Facts {
         counts.into_iter().chain(self.offset.into_iter().flatten()).collect()
     }
 
-    pub fn from_numbers(numbers: &[f64]) -> Facts {
+    /// Returns the facts of a piece from its numbers and its warnings.
+    pub fn from_numbers(numbers: &[f64], warnings: Vec<String>) -> Facts {
         let offset = numbers.get(2).zip(numbers.get(3)).map(|(a, b)| [*a, *b]);
         let count = |i: usize| numbers.get(i).copied().unwrap_or(0.0) as u64;
-        Facts { offset, compared: count(0), different: count(1) }
+        Facts { warnings, offset, compared: count(0), different: count(1) }
     }
 
     /// Refuses a whole file whose own figures are not those of its geometry.

@@ -110,6 +110,9 @@ pub struct ScoredFile {
     /// Rows with a time outside of 2000 to 2100, such as seconds instead of nanoseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub implausible_times: u64,
+    /// Quantities of the input whose first values are not plausible.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Rows by status bit, or, with source positions, pairs of event and position; one can
     /// have several bits.
     pub status: BTreeMap<String, u64>,

@@ -214,9 +214,12 @@ impl ScoreOutput {
             return Err(Fault::new("a piece of a file is no text").internal());
         };
         let text = |name: &str, value: &str| (name.to_string(), Attribute::Text(value.to_string()));
+        let warnings = serde_json::to_string(&facts.warnings)
+            .map_err(|e| Fault::new("cannot write the warnings").found(e).internal())?;
         writer
             .finish(&[
                 text("format", PIECE_FORMAT),
+                text("warnings", &warnings),
                 text("settings_blake3", settings),
                 text("input_stamp", stamps[0]),
                 text("input_exact_stamp", stamps[1]),

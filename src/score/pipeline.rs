@@ -73,7 +73,8 @@ struct OpenedTask {
 enum Read<Rows> {
     Begin(Box<OpenedTask>),
     Rows(Rows, u64), // and the first of them in the file
-    End,
+    /// The end of a task, with the warnings of its first rows.
+    End(Vec<String>),
     /// A piece that was there already.
     Kept(Task),
     Failed(Task, Error),
@@ -244,8 +245,9 @@ impl RankScoring<'_, '_> {
                     };
                     self.write(write, pool)?;
                 }
-                Read::End => {
-                    if let Some((task, facts)) = current.take() {
+                Read::End(warnings) => {
+                    if let Some((task, mut facts)) = current.take() {
+                        facts.warnings = warnings;
                         let input = &self.shared.assignment.jobs[task.job()].input;
                         let write = match self.shared.check_likeness(input, likeness.take()) {
                             Ok(()) => Write::End(facts),
@@ -342,8 +344,8 @@ fn read_all(
         note.begin(&shared.assignment.jobs[task.job()]);
         let outcome = note.finish(reading.task(&task));
         let end = match outcome {
-            Ok(true) => Read::Kept(task),
-            Ok(false) => Read::End,
+            Ok(None) => Read::Kept(task),
+            Ok(Some(warnings)) => Read::End(warnings),
             Err(error) => Read::Failed(task, error),
         };
         // What is left of the cost goes with the end.
@@ -370,8 +372,9 @@ impl TaskReader<'_, '_> {
         self.wanted &= self.read.send((read, cost)).is_ok();
     }
 
-    /// Reads all rows of a task; whether it was done before.
-    fn task(&mut self, task: &Task) -> Result<bool> {
+    /// Reads all rows of a task and returns the warnings of the first ones; `None` if an earlier
+    /// start has finished it.
+    fn task(&mut self, task: &Task) -> Result<Option<Vec<String>>> {
         let PipelineContext { assignment, options, plan, model_blake3, extracted, signs, .. } =
             self.shared;
         let job = &assignment.jobs[task.job()];
@@ -389,12 +392,13 @@ impl TaskReader<'_, '_> {
         }
         let piece = pieces::path_of(&options.output, &job.name, &rows);
         let is_piece = matches!(task, Task::Piece { .. });
-        if is_piece && pieces::is_finished(&piece, &settings, &stamps[0], &rows) {
-            return Ok(true);
-        }
         let hashed = || {
             signs.fetch_add(1, Ordering::Relaxed);
         };
+        let made_of_piece = (settings.as_str(), stamps[0].as_str());
+        if is_piece && pieces::is_finished(&piece, made_of_piece, &rows, hashed) {
+            return Ok(None);
+        }
         // That of a piece is taken once all pieces are there.
         let hash = if is_piece { String::new() } else { input.hash(hashed)? };
         if !is_piece {
@@ -432,7 +436,7 @@ impl TaskReader<'_, '_> {
             self.hand_over(Read::Rows(block, first), cost);
             first = next;
         }
-        Ok(false)
+        Ok(Some(input.warnings))
     }
 }
 
@@ -454,7 +458,7 @@ fn prepare_all(
                 Read::Rows(rows, first)
             }
             Read::Begin(opened) => Read::Begin(opened),
-            Read::End => Read::End,
+            Read::End(warnings) => Read::End(warnings),
             Read::Kept(task) => Read::Kept(task),
             Read::Failed(task, error) => Read::Failed(task, error),
         };
@@ -564,6 +568,8 @@ impl PipelineContext<'_> {
             Task::Piece { .. } => {
                 let stamps = opened.stamps.each_ref().map(String::as_str);
                 output.finish_piece(rows, &made_of.settings, stamps, &facts)?;
+                let path = pieces::path_of(&options.output, &job.name, &opened.rows);
+                pieces::record_hash(&path, report_progress)?;
                 return Ok(None);
             }
             Task::File { .. } => facts,
@@ -589,6 +595,7 @@ impl PipelineContext<'_> {
             unusable: counts.unusable,
             outside: counts.outside,
             implausible_times: counts.implausible_times,
+            warnings: facts.warnings.clone(),
             status: counts.by_name(),
         };
         let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());

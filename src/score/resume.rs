@@ -183,6 +183,7 @@ pub fn finished(
         unusable: counts.unusable,
         outside: counts.outside,
         implausible_times: counts.implausible_times,
+        warnings: Vec::new(), // the input has them
         status: counts.by_name(),
     };
     Ok(Some(KeptOutput { file, in_ledger: false }))

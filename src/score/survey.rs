@@ -2,6 +2,7 @@
 //! long all will take, and whether there is room for it. Each rank looks at its share.
 
 use super::extracted::Extracted;
+use super::input::ScoringInput;
 use super::scheduler::{Costed, Task};
 use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
@@ -9,7 +10,7 @@ use super::{Failure, Format, Options, ScoredFile, pieces, resume};
 use crate::comm::{Communicator, Work};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
-use crate::data::table::Table;
+use crate::data::table::{Block, Table};
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
 use crate::dataset::output::ledger::{Entries, Ledger, LedgerEntry};
@@ -101,8 +102,11 @@ impl ScoringSurveyor<'_> {
                 Err(Error::Usage(_)) if overwrite => None,
                 other => other?,
             };
-            if let Some(kept) = kept {
+            if let Some(mut kept) = kept {
                 log::info!("{} is finished already", job.output.display());
+                if !kept.in_ledger {
+                    kept.file.warnings = self.value_warnings(job, &schema)?;
+                }
                 if !kept.in_ledger && !self.is_read_only {
                     let bytes = std::fs::metadata(&job.output).map_or(0, |m| m.len());
                     ledger.add(&LedgerEntry {
@@ -116,7 +120,27 @@ impl ScoringSurveyor<'_> {
                 return Ok(SurveyedFile::Finished(kept.file));
             }
         }
-        let table = Table::open(&job.input, &schema)?;
+        self.count_rows(comm, job, &schema)
+    }
+
+    /// Returns the warnings that scoring gives for the first rows of an input.
+    fn value_warnings(&self, job: &Job, schema: &Schema) -> Result<Vec<String>> {
+        let mut input = ScoringInput::open(&job.input, schema, self.plan)?;
+        let rows = self.options.block_rows.min(input.rows());
+        if rows > 0 {
+            input.read(0..rows, &mut Block::default())?;
+        }
+        Ok(input.warnings)
+    }
+
+    /// Returns the rows of an input, which must not be of a run that the model was trained on.
+    fn count_rows(
+        &self,
+        comm: &dyn Communicator,
+        job: &Job,
+        schema: &Schema,
+    ) -> Result<SurveyedFile> {
+        let table = Table::open(&job.input, schema)?;
         let looking = |row| comm.progress(Work::Hashing, row);
         engine::refuse_used_runs(&self.plan.card, &table, looking)?;
         Ok(SurveyedFile::Rows(table.rows()))
