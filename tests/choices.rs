@@ -364,7 +364,7 @@ fn features_are_left_out_one_by_one_with_seeds() {
     assert!(again.contains("cannot be compared"), "{again}");
     // Other files to evaluate: the AUC is computed again, also that of a file that has changed.
     let own = [auc(0), auc(6)];
-    let file = case.path("labelled.h5");
+    let file = case.at("labelled.h5");
     let mut of_others = Vec::new();
     for seed in [1, 2] {
         std::fs::remove_file(&file).ok();

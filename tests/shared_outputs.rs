@@ -305,7 +305,7 @@ fn piece_that_was_edited_is_scored_again() {
     while pieces().is_empty() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    end(scoring.id());
+    kill(scoring.id());
     drop(scoring);
     let piece = pieces().swap_remove(0);
     let file = hdf5::File::open_rw(&piece).expect("a piece");
