@@ -1,6 +1,7 @@
-//! One input file: opened and checked, then read block by block, with what is only known
-//! when its rows are: whether its own `dist` and `alpha` are those of its centroid, axis and
-//! source, and how far from the camera's centre the source was.
+//! Opens, checks and reads an input file.
+//!
+//! Some checks need the rows: `dist` and `alpha` of the file must agree with centroid, axis and
+//! source, and the source must be far enough from the camera centre.
 
 use super::scoring_plan::{AtPositions, ScoredRows, ScoringPlan};
 use crate::data::files::stamp::{self, Stamp};
@@ -12,22 +13,22 @@ use crate::error::{Fault, Result};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// A recomputed angle or distance may differ from the file's by so much [deg]: more means
-/// wrong units, axis or sign.
+/// Largest allowed difference between a recomputed angle or distance and that of the file [deg]. A
+/// larger one means a wrong unit, axis or sign.
 const WITHIN_DEG: f32 = 0.06;
-/// In at most this share of the rows.
+/// Largest allowed share of rows with larger differences.
 const MOST_DIFFERENT: f64 = 0.01;
-/// A source nearer to the camera's centre than this [deg] cannot be turned: ON and OFF
-/// would be the same events.
+/// Least distance of the source from the camera centre [deg]. Nearer sources cannot be rotated: ON
+/// and OFF would be the same events.
 const LEAST_OFFSET_DEG: f64 = 0.4;
 
-/// An input with its columns open.
+/// Input file with open columns.
 pub struct ScoringInput {
     path: PathBuf,
     pub table: Table,
     reader: TableReader,
-    quantities: Vec<String>, // that are read
-    /// Whether the slot of a block is read.
+    quantities: Vec<String>, // names of those that are read
+    /// Whether each slot of a block is read.
     slots: Vec<bool>,
     pub keys: Vec<String>,
     pub class: bool,
@@ -40,14 +41,17 @@ pub struct ScoringInput {
 pub struct Facts {
     /// Quantities whose first values are not plausible.
     pub warnings: Vec<String>,
-    /// Least and largest distance of the source from the camera's centre [deg].
+    /// Least and largest distance of the source from the camera centre [deg].
     pub offset: Option<[f64; 2]>,
     compared: u64,
     different: u64,
 }
 
 impl ScoringInput {
-    /// Opens and checks everything that can be checked without rows.
+    /// Opens a file and makes all checks that need no rows.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn open(path: &Path, schema: &Schema, plan: &ScoringPlan) -> Result<ScoringInput> {
         let table = Table::open(path, schema)?;
         check_units(&plan.card, &table)?;
@@ -59,7 +63,7 @@ impl ScoringInput {
         for wanted in &plan.wanted {
             let there = wanted.as_ref().and_then(|w| {
                 let named = w.names.iter().find(|name| known.contains(&name.as_str()));
-                // What is needed and not there is told by the table itself.
+                // The table reports a required quantity that is missing.
                 named.or(w.names.first().filter(|_| w.needed))
             });
             slots.push(there.is_some());
@@ -76,7 +80,7 @@ impl ScoringInput {
         self.table.rows()
     }
 
-    /// blake3 of the file; `progress` is called on the way.
+    /// Returns the blake3 of the file; `progress` is called during the reading.
     pub fn hash(&self, progress: impl Fn()) -> Result<String> {
         Ok(stamp::hash_text(&stamp::hash_file_with_progress(&self.path, progress)?))
     }
@@ -86,7 +90,7 @@ impl ScoringInput {
         Stamp::of(&self.path).map_or_else(Default::default, |s| [s.portable(), s.exact()])
     }
 
-    /// Reads rows into the slots of a block; those that are not read stay empty.
+    /// Reads rows into the slots of a block; slots that are not read stay empty.
     pub fn read(&mut self, rows: Range<u64>, block: &mut Block) -> Result<()> {
         // The slots keep their memory from block to block.
         let mut is_read = self.slots.iter();
@@ -115,8 +119,11 @@ impl ScoringInput {
 }
 
 impl Facts {
-    /// Looks at rows that were seen from all positions, the first of which is the source;
-    /// `first` is the first of them in the file.
+    /// Adds rows whose positions are computed, the first of which is the source; `first` is the number
+    /// of the first row in the file.
+    ///
+    /// # Errors
+    /// `Input` if the source is too near to the camera centre to be rotated.
     pub fn look(
         &mut self,
         rows: &ScoredRows,
@@ -133,7 +140,7 @@ impl Facts {
                 continue; // a row without a score
             }
             if at.angles.len() > 1 && offset < LEAST_OFFSET_DEG {
-                let what = "the source is too near to the camera's centre to be turned about it";
+                let what = "the source is too near to the camera centre to be rotated about it";
                 return Err(Fault::new(what)
                     .file(path)
                     .row(first + row as u64)
@@ -148,7 +155,7 @@ impl Facts {
         let [dist, alpha] = at.own.map(column);
         self.compared += dist.len().max(alpha.len()) as u64;
         let [seen_dist, seen_alpha] = rows.at_source();
-        // What is NaN in one of the two cannot be compared.
+        // NaN in one of the two cannot be compared.
         let differs =
             |own: Option<&f32>, seen: f32| own.is_some_and(|own| (own - seen).abs() > WITHIN_DEG);
         let pairs = seen_dist.iter().zip(seen_alpha).enumerate();
@@ -158,7 +165,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes up those of other rows of the same file.
+    /// Adds the facts of other rows of the same file.
     pub fn merge(&mut self, other: &Facts) {
         self.warnings.extend(other.warnings.iter().cloned());
         self.compared += other.compared;
@@ -169,7 +176,7 @@ impl Facts {
         };
     }
 
-    /// As numbers, to be kept with a piece of a file.
+    /// Returns the facts as numbers, for the attributes of a piece.
     pub fn to_numbers(&self) -> Vec<f64> {
         let counts = [self.compared as f64, self.different as f64];
         counts.into_iter().chain(self.offset.into_iter().flatten()).collect()
@@ -182,13 +189,16 @@ impl Facts {
         Facts { warnings, offset, compared: count(0), different: count(1) }
     }
 
-    /// Refuses a whole file whose own figures are not those of its geometry.
+    /// Refuses a file whose `dist` and `alpha` do not agree with its geometry.
+    ///
+    /// # Errors
+    /// `Input`.
     pub fn refuse_wrong_geometry(&self, path: &Path) -> Result<()> {
         let allowed = MOST_DIFFERENT * self.compared as f64;
         if self.different as f64 <= allowed {
             return Ok(());
         }
-        Err(Fault::new("dist and alpha are not those of centroid, axis and source")
+        Err(Fault::new("dist and alpha do not agree with centroid, axis and source")
             .file(path)
             .expected(format!("differences over {WITHIN_DEG} deg in at most 1 % of the rows"))
             .found(format!("{} of {} rows", self.different, self.compared))
@@ -197,7 +207,7 @@ impl Facts {
     }
 }
 
-/// Refuses a table whose centroid, axis or source is in another unit than deg.
+/// Refuses a table whose centroid, axis or source is not in deg.
 fn check_geometry(plan: &ScoringPlan, table: &Table) -> Result<()> {
     let geometry = plan.positions.iter().flat_map(|at| at.geometry);
     for wanted in geometry.filter_map(|slot| plan.wanted[slot].as_ref()) {
