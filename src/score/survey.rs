@@ -7,13 +7,13 @@ use super::scheduler::{Costed, Task};
 use super::scoring_plan::ScoringPlan;
 use super::suspects::Suspects;
 use super::{Failure, Format, Options, ScoredFile, pieces, resume};
-use crate::comm::{Communicator, Work};
+use crate::comm::{Communicator, Work, sync_result};
 use crate::data::files::stamp;
 use crate::data::schema::Schema;
 use crate::data::table::{Block, Table};
 use crate::dataset::assignment::{Assignment, Job};
 use crate::dataset::failures::or_lack_of_memory;
-use crate::dataset::output::ledger::{Entries, Ledger, LedgerEntry};
+use crate::dataset::output::ledger::{self, Entries, Ledger, LedgerEntry};
 use crate::dataset::output::reading::ReadingNote;
 use crate::engine;
 use crate::error::{Error, Fault, Result};
@@ -42,11 +42,12 @@ pub enum SurveyedFile {
 pub fn survey(
     comm: &dyn Communicator,
     assignment: &Assignment,
-    known: &Entries<ScoredFile>,
     surveyor: &ScoringSurveyor,
     ledger: &mut Ledger,
     note: &mut ReadingNote,
 ) -> Result<Vec<SurveyedFile>> {
+    let known: Entries<ScoredFile> =
+        sync_result(comm, ledger::read(&surveyor.options.output))?.entries;
     assignment.survey(comm, |job| {
         let failure =
             surveyor.suspects.failure(&job.name).or(surveyor.extracted.failure(&job.name));

@@ -19,7 +19,7 @@ pub struct PipelineContext<'a> {
     /// Row ranges of the pieces of each file.
     pub pieces: &'a [Vec<(u64, u64)>],
     /// Progress counter of the threads, for the watchdog.
-    pub signs: AtomicU64,
+    pub progress: AtomicU64,
 }
 
 impl PipelineContext<'_> {

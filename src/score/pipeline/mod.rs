@@ -285,7 +285,7 @@ impl RankScoring<'_, '_> {
 
     /// Reports blocks that were read or written to the watchdog; waiting is not progress.
     fn report_progress(&mut self) {
-        let signs = self.shared.signs.load(Ordering::Relaxed);
+        let signs = self.shared.progress.load(Ordering::Relaxed);
         // A rank without tasks waits for other ranks: for an answer, or for their end.
         if signs != self.signs || self.in_work == 0 {
             self.comm.progress(Work::Scoring, signs);

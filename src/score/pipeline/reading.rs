@@ -59,8 +59,9 @@ impl TaskReader<'_, '_> {
     /// Reads all rows of a task and returns the warnings of the first ones; `None` if an earlier
     /// start has finished it.
     fn task(&mut self, task: &Task) -> Result<Option<Vec<String>>> {
-        let PipelineContext { assignment, options, plan, model_blake3, extracted, signs, .. } =
-            self.shared;
+        let PipelineContext {
+            assignment, options, plan, model_blake3, extracted, progress, ..
+        } = self.shared;
         let job = &assignment.jobs[task.job()];
         let schema = Schema::for_file(&job.input, options.schema.as_deref())?;
         let mut input = ScoringInput::open(&job.input, &schema, plan)?;
@@ -77,7 +78,7 @@ impl TaskReader<'_, '_> {
         let piece = pieces::path_of(&options.output, &job.name, &rows);
         let is_piece = matches!(task, Task::Piece { .. });
         let hashed = || {
-            signs.fetch_add(1, Ordering::Relaxed);
+            progress.fetch_add(1, Ordering::Relaxed);
         };
         let made_of_piece = (settings.as_str(), stamps[0].as_str());
         if is_piece && pieces::is_finished(&piece, made_of_piece, &rows, hashed) {
@@ -116,7 +117,7 @@ impl TaskReader<'_, '_> {
             let next = (first + options.block_rows).min(rows.end);
             let mut block = self.spare.try_recv().unwrap_or_default();
             input.read(first..next, &mut block)?;
-            signs.fetch_add(1, Ordering::Relaxed);
+            progress.fetch_add(1, Ordering::Relaxed);
             self.hand_over(Read::Rows(block, first), cost);
             first = next;
         }

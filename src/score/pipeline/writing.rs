@@ -27,7 +27,7 @@ pub(super) fn write_all(
     // The current output; an error if it has failed.
     let mut current: Option<(Box<OpenedTask>, Result<ScoreOutput>)> = None;
     for write in writes {
-        shared.signs.fetch_add(1, Ordering::Relaxed);
+        shared.progress.fetch_add(1, Ordering::Relaxed);
         let (task, outcome) = match write {
             Write::Begin(opened) => {
                 let output = shared.create(&opened);
@@ -93,7 +93,7 @@ impl PipelineContext<'_> {
         let job = &assignment.jobs[opened.task.job()];
         let (rows, made_of) = (opened.rows.end - opened.rows.start, &opened.made_of);
         let report_progress = || {
-            self.signs.fetch_add(1, Ordering::Relaxed);
+            self.progress.fetch_add(1, Ordering::Relaxed);
         };
         let facts = match &opened.task {
             Task::Piece { .. } => {
