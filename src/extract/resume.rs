@@ -200,7 +200,7 @@ impl ExtractionSurveyor<'_> {
 }
 
 fn differs(job: &Job, what: &str) -> Error {
-    Fault::new(format!("output exists already, {what}"))
+    Fault::new(format!("output already exists, {what}"))
         .file(&job.output)
         .advice("give --overwrite to extract everything again, or choose another output")
         .usage()

@@ -2,6 +2,7 @@
 
 use super::elements::{Assessed, ReportTable, fact, heads};
 use super::format::{dash, measured, number};
+use crate::season::compare::IDENTICAL;
 use crate::season::{Migration, SeasonComparison, Side};
 use crate::statistics::measured::grouped;
 use crate::statistics::{ClassCounts, Measured, Paired};
@@ -15,6 +16,9 @@ pub fn section(of: &SeasonComparison) -> Assessed {
         format!("of {} events at the source", grouped(of.scored)),
     )];
     let mut warnings = Vec::new();
+    if of.identical {
+        warnings.push(IDENTICAL.to_owned());
+    }
     if let Some(labelled) = &of.labelled {
         let paired = |d: Option<Measured>| measured(d);
         let note = |c: ClassCounts| {

@@ -12,6 +12,7 @@ use crate::data::schema::features::{Moments, ScaledFeature};
 use crate::data::selection::shards::Dealing;
 use crate::dataset::classes;
 use crate::dataset::cut_flow;
+use crate::dataset::duplicates;
 use crate::dataset::event_store::{EventStore, RowCounts, RowSelection, check_budget};
 use crate::dataset::sketch::Sketches;
 use crate::dataset::source::Source;
@@ -150,7 +151,14 @@ impl LoadedClasses {
             sync_result(comm, EventStore::load(comm, &plan.sources, &row_selection))?;
         let counts = counts.reduce(comm)?;
         if let Some(of_class) = store.sketches.take() {
-            warn(comm, classes::refuse_shared(comm, &self.sketches, &of_class)?);
+            let repeated = classes::refuse_shared(comm, &self.sketches, &of_class)?;
+            let is_allowed = plan.config.data.allow_repeated_events;
+            if let (Some(repeated), false) = (&repeated, is_allowed)
+                && sync_result(comm, duplicates::lack_event_keys(&plan.sources))?
+            {
+                mark_shared(classes::refuse_repeated(repeated))?;
+            }
+            warn(comm, repeated);
             self.sketches.join(&of_class);
         }
         if let Some(off) = plan.off.as_ref().filter(|_| class == Class::Hadron) {
