@@ -67,8 +67,12 @@ fn irregular_output_is_refused_by_each_command() {
             for more in [&[][..], &["--overwrite"]] {
                 let outcome = run(program(&command).args(more));
                 assert_eq!(outcome.code, Some(USAGE), "{i} {kind} {command:?}: {}", outcome.stderr);
-                let printed =
-                    ["not a regular file", "the output is a folder", "output exists already, and"];
+                let printed = [
+                    "not a regular file",
+                    "the output is a folder",
+                    "output exists already, and",
+                    "output already exists, and",
+                ];
                 assert!(printed.iter().any(|t| outcome.stderr.contains(t)), "{}", outcome.stderr);
                 let left = std::fs::symlink_metadata(&path).expect("the output").file_type();
                 assert_eq!(

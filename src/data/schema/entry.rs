@@ -266,6 +266,6 @@ fn check_plausible(name: &str, plausible: &Plausible) -> Result<()> {
 }
 
 /// Returns a fault about the quantity `name`.
-fn quantity_fault(name: &str, what: &str) -> Fault {
-    Fault::new(format!("quantity '{name}' {what}"))
+fn quantity_fault(name: &str, fault: &str) -> Fault {
+    Fault::new(format!("quantity '{name}' {fault}"))
 }
