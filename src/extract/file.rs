@@ -27,6 +27,9 @@ const BLOCK_IMAGES: usize = 4096;
 const BLOCKS_AHEAD: usize = 2;
 
 /// Returns the camera of the option `--camera`, if it is given.
+///
+/// # Errors
+/// `Usage` for an unknown name; `Input` for an invalid camera file.
 pub fn requested_camera(options: &Options) -> Result<Option<Camera>> {
     let Some(text) = &options.camera else { return Ok(None) };
     let path = Path::new(text);
@@ -52,6 +55,10 @@ pub struct FileExtractor<'a> {
 impl FileExtractor<'_> {
     /// Extracts one file into `output`, which may be overwritten: the caller has checked an existing
     /// file. Also returns size and time of change of the input.
+    ///
+    /// # Errors
+    /// `Input` if the images or the settings for them are not valid; `Environment` if the system
+    /// fails; `Stopped` after a stop request.
     pub fn extract(&self, input: &Path, output: &Path) -> Result<(ExtractedFile, Option<String>)> {
         let FileExtractor { comm, options, camera, settings, .. } = *self;
         let pixels = camera.map(|camera| (camera.x_cm(), camera.y_cm()));

@@ -6,7 +6,7 @@
 //! charge = `offset` + `scale` · value, with attributes of these names. Every integer column of
 //! 64 bits is a key, as in event files.
 
-use super::read::{ImageDataset, Stored, number_attribute};
+use super::read::{ImageDataset, Stored, has_link, number_attribute};
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
 use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
@@ -37,6 +37,9 @@ pub(super) struct OwnFile {
 
 impl OwnFile {
     /// Opens a file and checks all datasets.
+    ///
+    /// # Errors
+    /// `Input` if the file is damaged or has no images; `Environment` if the system fails.
     pub fn open(path: &Path) -> Result<OwnFile> {
         let file = hdf5::open(path)?;
         check_format(path, &file)?;
@@ -75,6 +78,9 @@ impl OwnFile {
     }
 
     /// Returns a reader, with a chunk cache for the chunks of one image.
+    ///
+    /// # Errors
+    /// As [`OwnFile::open`].
     pub fn reader(&self) -> Result<OwnReader> {
         let opened = ImageDatasets::new(&self.path, &hdf5::open(&self.path)?)?;
         let bytes = opened.charge.cache_bytes(1);
@@ -113,7 +119,7 @@ impl ImageDatasets {
         let sigma = per_image_sigma(path, &images, &charge, bytes)?;
         let mut opened =
             ImageDatasets { charge, sigma, keys: Vec::new(), columns: Vec::new(), class: None };
-        if file.link_exists("events") {
+        if has_link(path, file, "events")? {
             opened.take_columns(path, &hdf5::group(path, file, "events")?, bytes)?;
         }
         if let Some(declared) = hdf5::integer_attribute(file, "rows")
@@ -159,7 +165,7 @@ impl ImageDatasets {
             return Ok(Sigma::PerImage);
         }
         let images = hdf5::group(path, file, "images")?;
-        if !images.link_exists(SIGMA) {
+        if !has_link(path, &images, SIGMA)? {
             return Ok(Sigma::None);
         }
         let column = StoredColumn::open(path, &images, SIGMA)?;
@@ -240,7 +246,7 @@ fn geometry(path: &Path, file: &File, pixels: usize) -> Result<Option<Geometry>>
 
 /// Reads `camera/x` and `camera/y`, in any unit of length; `None` without the group.
 pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> {
-    if !file.link_exists("camera") {
+    if !has_link(path, file, "camera")? {
         return Ok(None);
     }
     let group = hdf5::group(path, file, "camera")?;

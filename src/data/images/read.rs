@@ -39,6 +39,9 @@ pub(super) struct ImageDataset {
 
 impl ImageDataset {
     /// Opens the dataset `name` of a group and checks shape, type and storage.
+    ///
+    /// # Errors
+    /// `Input` if it does not exist or a check fails; `Environment` if the system fails.
     pub fn open(path: &Path, group: &Group, name: &str, file_bytes: u64) -> Result<ImageDataset> {
         let full = format!("{}/{name}", group.name()).trim_start_matches('/').to_string();
         let fault = |message: &str| Fault::new(message).file(path).dataset(&full);
@@ -189,6 +192,15 @@ impl ImageDataset {
         }
         Ok(())
     }
+}
+
+/// Returns whether a group has a link of this name.
+///
+/// # Errors
+/// `Environment` if the system fails to read it.
+pub(super) fn has_link(path: &Path, group: &Group, name: &str) -> Result<bool> {
+    // `link_exists` returns false for a failed read too, so `present` checks again.
+    Ok(group.link_exists(name) || present(path, name, group.loc_type_by_name(name))?.is_some())
 }
 
 /// Returns a numeric attribute; `None` if there is none of this name. `place_name` is the name of

@@ -111,6 +111,9 @@ impl TextFile {
     }
 
     /// Returns a reader of the images.
+    ///
+    /// # Errors
+    /// `Input` if the file cannot be opened.
     pub fn reader(&self) -> Result<TextReader> {
         Ok(TextReader {
             lines: HashedLines::open(&self.path)?,

@@ -70,7 +70,7 @@ struct QuantityEntry {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "`factor` must be a number or the name of a constant")]
+#[serde(untagged, expecting = "wrong type, expected a number or the name of a constant")]
 enum Factor {
     Number(f64),
     Constant(String),
@@ -177,6 +177,7 @@ fn resolve_place(
 }
 
 impl CompareEntry {
+    /// Returns the second definition of the quantity `name`.
     fn resolve(self, name: &str, constants: &BTreeMap<String, f64>) -> Result<Compare> {
         let CompareEntry { column, expression, unit, within } = self;
         let entry =

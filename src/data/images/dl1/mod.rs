@@ -40,6 +40,9 @@ pub(super) fn is_dl1(file: &File) -> bool {
 impl Dl1File {
     /// Opens a file and checks its tables of images. Telescopes without images are skipped,
     /// unless all of them have none.
+    ///
+    /// # Errors
+    /// `Input` if the file is damaged or has no images; `Environment` if the system fails.
     pub fn open(path: &Path) -> Result<Dl1File> {
         let file = hdf5::open(path)?;
         let group = hdf5::group(path, &file, IMAGES)?;
@@ -83,6 +86,9 @@ impl Dl1File {
     }
 
     /// Returns a reader of the images of one telescope.
+    ///
+    /// # Errors
+    /// As [`Dl1File::open`].
     pub fn reader(&self, index: usize) -> Result<Dl1Reader> {
         let file = hdf5::open_with_cache(&self.path, LARGEST_READ)?;
         let table = Dl1Table::open(&self.path, &file, &self.tables[index])?;
