@@ -256,7 +256,7 @@ fn evaluation_weights_equal_training_weights() {
         case.at("no")
     ]));
     assert_eq!(refused.code, Some(3), "{}", refused.stderr);
-    assert!(refused.stderr.contains("weight that cannot be used"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("invalid weight of an event"), "{}", refused.stderr);
     let refused = run(&mut program(&arguments![
         "evaluate",
         "-m",
@@ -362,8 +362,8 @@ fn options_unfit_for_a_mode_are_refused() {
         assert!(!output.join("model.safetensors").exists());
     };
     let ratio = configuration(&case, "ratio", "", RATIO);
-    refused(&ratio, &["data.weight=\"dist - 1\""], 3, "weight that cannot be used");
-    refused(&ratio, &["data.weight=\"log(0*dist)\""], 3, "weight that cannot be used");
+    refused(&ratio, &["data.weight=\"dist - 1\""], 3, "invalid weight of an event");
+    refused(&ratio, &["data.weight=\"log(0*dist)\""], 3, "invalid weight of an event");
     refused(&ratio, &["data.weight=\"0*dist\""], 3, "all weights are 0");
     refused(&ratio, &["data.hadron=[]"], 3, "hadron events to train on");
     refused(&ratio, &["model.normal=hadron"], 2, "does not fit the mode");

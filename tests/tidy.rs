@@ -39,7 +39,7 @@ const UNSAFE: [&str; 11] = [
     "src/data/hdf5/compound.rs",
     "src/data/hdf5/rows.rs",
     "src/data/hdf5/numbers.rs",
-    "src/data/images/dl1.rs",
+    "src/data/images/dl1/fields.rs",
     "gpu/src/device/",
 ];
 
