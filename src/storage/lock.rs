@@ -284,7 +284,7 @@ fn is_same_file(file: &File, path: &Path) -> bool {
 fn busy(folder: &Path, path: &Path, holder: Option<Holder>, timeout: Duration) -> Error {
     let found = match holder {
         Some(holder) => holder.to_string(),
-        None => format!("the lock {} held", path.display()),
+        None => format!("the lock {} is held", path.display()),
     };
     let fault = Fault::new("another job is writing to this output")
         .file(folder)
