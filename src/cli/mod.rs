@@ -137,8 +137,8 @@ impl Command {
 }
 
 impl Cli {
-    /// Returns the time within which a rank that is missing at the start or end of MPI ends the
-    /// job: the value of the option, because the configuration is read later.
+    /// Returns the time within which a missing rank ends the job at the start and end of MPI. It is
+    /// the value of the option, because the configuration is read later.
     pub fn deadline(&self) -> Option<Duration> {
         let given = match &self.command {
             Command::Train(arguments) => arguments.device.watchdog,
