@@ -125,7 +125,8 @@ fn study(cuts: Cuts) {
         events: calibration().len() as u64,
         weights: None,
     };
-    let (share, net) = (leak.share().expect("a leak"), leak.net_efficiency().expect("gammas"));
+    let share = leak.share().expect("a leakage");
+    let net = (leak.on as f64 - leak.off as f64 / leak.positions as f64) / leak.events as f64;
     println!(
         "  gammas: counted at the source {:.4}, net {net:.4}, leak into an OFF position {:.4} ± {:.4}",
         leak.on as f64 / leak.events as f64,

@@ -1,5 +1,6 @@
-//! Scores with true classes, in the form that the metrics use: sorted ascending per class, without
-//! NaN, and with the weights of the events, if any.
+//! Scores with true classes and weights, in the form that the metrics use.
+//!
+//! Scores are sorted ascending per class, without NaN.
 //!
 //! NaN marks an unusable row in a score file: such rows are **excluded and counted**. Infinite
 //! scores have a place in the order and are kept, at the ends of the `f32` range in which scores

@@ -1,5 +1,6 @@
-//! Tests the posterior against a known truth: gammas N(1, 1) and hadrons N(−1, 1), whose log-odds
-//! at a score s are 2·s.
+//! Tests the posterior against a known truth.
+//!
+//! Gammas are N(1, 1) and hadrons N(−1, 1), so the log-odds at a score s are 2·s.
 
 use super::super::*;
 use crate::statistics::tails::normal_below;
