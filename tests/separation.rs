@@ -287,12 +287,14 @@ fn latent_points_are_reported_per_axis() {
         let axes = flow["axes"].as_array().expect("axes");
         let names: Vec<&str> = axes.iter().filter_map(|a| a["feature"].as_str()).collect();
         assert_eq!(names, ["size", "width", "length", "con2", "dist", "alpha"]);
-        // Trained for three epochs: near a normal, not at one.
+        // After three epochs the latent points are near a normal distribution. Five seeds gave a
+        // mean |z|² of 5.44 to 5.95 and distances of 0.02 to 0.12 (6 and 0 for a normal one).
         let mean = flow["mean_chi2"].as_f64().expect("a mean");
-        assert!((mean - 6.0).abs() < 2.0, "{flow}");
+        println!("mean |z|² {mean}");
+        assert!((5.0..6.5).contains(&mean), "{flow}");
         for axis in axes {
             let distance = axis["departure"]["distance"].as_f64().expect("a distance");
-            assert!(distance > 0.0 && distance < 0.25, "{axis}");
+            assert!(distance > 0.0 && distance < 0.16, "{axis}");
         }
     }
 }
