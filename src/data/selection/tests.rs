@@ -75,8 +75,7 @@ fn fixed_and_varying_parts_equal_the_whole() {
 /// Compares with a direct evaluation of each row.
 #[test]
 fn block_has_the_status_of_single_rows() {
-    let stream = Stream::new(u64::from(std::process::id()), "selection", &[]);
-    println!("rows of process {}", std::process::id());
+    let stream = Stream::new(crate::test_seed(), "selection", &[]);
     let rows = 1000;
     let value = |i: u64, scale: f64| match stream.bits(2 * i) % 20 {
         0 => f32::NAN,

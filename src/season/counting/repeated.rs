@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn few_equal_rows_without_keys_are_warned_of() {
-        let seed = u64::from(std::process::id());
+        let seed = crate::test_seed();
         let without_keys = |rows, repeated| {
             let mut events = of(0, 0..rows, 0, seed);
             events.merge(of(1, 0..repeated, 0, seed));
