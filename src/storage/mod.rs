@@ -14,12 +14,14 @@
 
 #[cfg(test)]
 pub(crate) mod faults;
+mod identity;
 mod lines;
 pub mod lock;
 mod operations;
 mod process_tag;
 mod staged;
 
+pub use identity::FolderIdentity;
 pub use lines::{AppendFile, NoteFile};
 pub use operations::{create_folder, disk_fault, needing, refuse_existing, remove_file};
 pub use process_tag::{ProcessTag, remove_dead_parts, remove_dead_parts_below};

@@ -2,6 +2,7 @@
 
 use super::context::PipelineContext;
 use super::messages::{OpenedTask, Read};
+use crate::data::schema::columns::refuse_equal_names;
 use crate::data::table::{Block, InputFile};
 use crate::dataset::output::reading::ReadingNote;
 use crate::engine::Preparation;
@@ -88,6 +89,8 @@ impl TaskReader<'_, '_> {
         if !is_piece {
             extracted.refuse_altered(&job.name, &job.input, &hash)?;
         }
+        let specs = plan.specs(&input.keys, input.class);
+        refuse_equal_names(&specs, &job.input)?;
         let made_of = Provenance {
             name: job.relative.clone(),
             input: hash,
@@ -102,7 +105,7 @@ impl TaskReader<'_, '_> {
                 } else {
                     rows.clone()
                 },
-                specs: plan.specs(&input.keys, input.class),
+                specs,
                 class: input.class,
                 made_of,
                 stamps,

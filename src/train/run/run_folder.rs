@@ -13,11 +13,10 @@ use super::checkpoint;
 use crate::comm::HEARTBEAT_FOLDER;
 use crate::comm::preflight::MARK;
 use crate::error::{Fault, Result};
-use crate::storage;
 use crate::storage::lock::{self, OutputLock};
+use crate::storage::{self, FolderIdentity};
 use crate::train::plan::TrainingPlan;
 use serde_json::{Value, json};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,8 +40,7 @@ const RUN: [&str; 7] = [PROVENANCE, CONFIG, MODEL, METRICS, LOG, REPORT, CHECKPO
 #[derive(Debug)]
 pub struct RunFolder {
     pub path: PathBuf,
-    /// Device and inode of the folder when it was opened.
-    identity: (u64, u64),
+    pub identity: FolderIdentity,
     lock: Option<OutputLock>,
     existing: Existing,
     /// The outermost folder that was created for it.
@@ -96,7 +94,7 @@ impl RunFolder {
         let made = storage::outermost_missing(path);
         storage::create_folder(path)?;
         let lock = OutputLock::folder(path, timeout)?.map(OutputLock::leaving_files);
-        let identity = identity(path)?;
+        let identity = FolderIdentity::of(path)?;
         storage::remove_dead_parts(path, true)?;
         let replaces = settle(path)?;
         if has_run(path) && existing == Existing::Refuse {
@@ -169,21 +167,6 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Returns an error if the path no longer leads to the folder that was opened. If the folder
-    /// was moved or removed, a new folder must not get half a run.
-    pub fn check_identity(&self) -> Result<()> {
-        if identity(&self.path).ok() == Some(self.identity) {
-            return Ok(());
-        }
-        Err(Fault::new(
-            "the run folder was moved, removed or replaced while the run was writing it",
-        )
-        .file(&self.path)
-        .expected("the folder that this run has opened")
-        .advice("move it back and run the same command again to resume, or choose another folder")
-        .environment())
-    }
-
     /// Returns the path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -216,13 +199,6 @@ impl RunFolder {
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
         storage::write_file(&path, &text)
     }
-}
-
-/// Returns device and inode of a folder.
-fn identity(path: &Path) -> Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)
-        .map_err(|e| storage::disk_fault("look at", path, &e.to_string(), e.kind()))?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Returns whether a folder has anything of a run that a job would resume or `verify` checks.
