@@ -28,10 +28,9 @@ use crate::config::{Hardware, Score};
 use crate::data::schema::Schema;
 use crate::data::table::InputFile;
 use crate::dataset::assignment::Assignment;
-use crate::dataset::failures::{self, FailedFile, Failure};
+use crate::dataset::failures::{FailedFile, Failure};
 use crate::dataset::output::given::Given;
 use crate::dataset::output::ledger::{self, FailedEntry, Ledger, ListedFile};
-use crate::dataset::output::reading::ReadingNote;
 use crate::dataset::output::started::{self, Start, Started};
 use crate::engine::{self, RankResources, Scorer};
 use crate::error::{Fault, Result};
@@ -188,12 +187,9 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let mut listed =
         Assignment::new(comm, inputs, &options.output, root)?.with_extension(options.extension());
     let suspects = Suspects::check(comm, &listed, options, stop)?;
-    let mut left_out = Vec::new();
-    if options.own_runs {
-        let note = suspects.note(comm, options);
-        let schema = schema.as_ref();
-        left_out = keep_own_runs(comm, &mut listed, &model.card, schema, (&suspects, note))?;
-    }
+    let file_schema = schema.as_ref();
+    let left_out =
+        keep_own_runs(comm, &mut listed, &model.card, options, (file_schema, &suspects))?;
     let assignment = listed.part(options.shard);
     let place = RankResources::new(comm, options.hardware)?;
     engine::use_threads(place.threads);
@@ -232,7 +228,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let known = sync_result(comm, ledger::read(&options.output))?.entries;
     let see = ScoringSurveyor {
         options,
-        schema: schema.as_ref(),
+        schema: file_schema,
         plan: &plan,
         model_blake3: &hash,
         is_read_only,
@@ -264,7 +260,7 @@ fn scored(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result
     let shared = PipelineContext {
         assignment: &assignment,
         options,
-        schema: schema.as_ref(),
+        schema: file_schema,
         plan: &plan,
         model_blake3: &hash,
         extracted: &extracted,
@@ -364,9 +360,13 @@ fn keep_own_runs(
     comm: &dyn Communicator,
     listed: &mut Assignment,
     card: &Card,
-    schema: Option<&Arc<Schema>>,
-    (suspects, mut note): (&Suspects, ReadingNote),
+    options: &Options,
+    (schema, suspects): (Option<&Arc<Schema>>, &Suspects),
 ) -> Result<Vec<String>> {
+    if !options.own_runs {
+        return Ok(Vec::new());
+    }
+    let mut note = suspects.note(comm, options);
     let used = |input: &Path| -> Result<bool> {
         let mut file = InputFile::open(input, schema)?;
         Ok(engine::used_run(card, &mut file, |row| comm.progress(Work::Hashing, row))?.is_some())
@@ -401,7 +401,7 @@ impl Options {
     }
 }
 
-type ScoringReport = failures::RankReport<ScoredFile>;
+type ScoringReport = crate::dataset::rank_report::RankReport<ScoredFile>;
 
 /// Takes up what was found before the work.
 fn take_up(report: &mut ScoringReport, found: Vec<SurveyedFile>) {

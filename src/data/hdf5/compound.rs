@@ -8,17 +8,17 @@
 //! a read are bounded. Numbers come as they are stored, and are converted here: the library
 //! takes longer for that than for unpacking them.
 
-use super::numbers::{NumberClass, describe_type, is_unusual, numbers_of_type};
 use super::rows;
+use super::types::{NumberClass, class_of, describe_type, is_unusual, numbers_of_type};
 use hdf5::sync::sync;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
 use hdf5::{Dataset, Datatype, Error, Result};
 use hdf5_sys::h5::H5free_memory;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5t::{
-    H5T_class_t, H5Tcreate, H5Tget_array_dims2, H5Tget_array_ndims, H5Tget_class,
-    H5Tget_member_name, H5Tget_member_offset, H5Tget_member_type, H5Tget_nmembers, H5Tget_super,
-    H5Tinsert, H5Tis_variable_str,
+    H5T_class_t, H5Tcreate, H5Tget_array_dims2, H5Tget_array_ndims, H5Tget_member_name,
+    H5Tget_member_offset, H5Tget_member_type, H5Tget_nmembers, H5Tget_super, H5Tinsert,
+    H5Tis_variable_str,
 };
 use std::ffi::{CStr, CString};
 use std::ops::Range;
@@ -73,11 +73,6 @@ pub(crate) struct Slot {
 /// Whether a dataset is a table of records.
 pub(crate) fn is_record(dataset: &Dataset) -> bool {
     dataset.dtype().is_ok_and(|dtype| class_of(&dtype) == H5T_class_t::H5T_COMPOUND)
-}
-
-/// Floating point of two bytes, which the bindings do not describe.
-pub(crate) fn is_half(dtype: &Datatype) -> bool {
-    dtype.size() == 2 && class_of(dtype) == H5T_class_t::H5T_FLOAT
 }
 
 /// All members of a compound dataset, in their order.
@@ -248,11 +243,6 @@ fn is_plain(record: &Datatype, count: u32) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn class_of(dtype: &Datatype) -> H5T_class_t {
-    // SAFETY: the id is that of a living type.
-    sync(|| unsafe { H5Tget_class(dtype.id()) })
 }
 
 /// # Safety

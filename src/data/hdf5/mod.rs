@@ -11,6 +11,7 @@ pub(in crate::data) mod descriptor;
 mod header;
 pub(crate) mod numbers;
 pub(crate) mod rows;
+pub(crate) mod types;
 
 use super::files::stamp::Stamp;
 use super::files::walk::broken_link;
@@ -20,10 +21,10 @@ use crate::memory;
 use crate::storage::disk_fault;
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, File, Group, Location};
-use numbers::{is_unusual, numbers_of_type};
 use std::fs::Metadata;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use types::{is_unusual, numbers_of_type};
 
 /// The library's own cache of chunks per dataset [bytes]; enough where chunks are small.
 pub(super) const DEFAULT_CACHE: usize = 1 << 20;

@@ -7,11 +7,11 @@
 //! damaged file may hold a byte that is no Rust `bool`. Left to others: reading several
 //! columns at once (`batch`).
 
-use super::compound::{Field, is_half};
+use super::compound::Field;
+use super::types::{NumberClass, describe_type, is_unusual, numbers_of_type};
 use super::{check_filters, is_failure_of_system, read_fault, rows, text_attribute};
 use crate::error::{Fault, Result, did_you_mean};
 use hdf5::dataset::Layout;
-use hdf5::datatype::{ByteOrder, Datatype};
 use hdf5::types::{IntSize, TypeDescriptor};
 use hdf5::{Dataset, Group, H5Type};
 use std::ops::Range;
@@ -33,15 +33,6 @@ pub(crate) const EXACT_F64: f64 = 9_007_199_254_740_992.0; // 2⁵³
 /// Returns a number of floating point as an integer if it is one and has lost no digit.
 pub(crate) fn whole(value: f64, exact: f64) -> Option<i64> {
     (value.abs() < exact && value.fract() == 0.0).then_some(value as i64)
-}
-
-/// The class of numbers that a dataset holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NumberClass {
-    Real,
-    Integer(IntSize),
-    Unsigned(IntSize),
-    Boolean,
 }
 
 /// Where in its dataset a column lies.
@@ -525,32 +516,6 @@ fn first_item(index: u64, counts: &[u64], chunk: &[usize]) -> Vec<u64> {
     first
 }
 
-/// The class of numbers of a type; none if it is something else.
-pub(crate) fn numbers_of_type(dtype: &Datatype) -> Option<NumberClass> {
-    match dtype.to_descriptor() {
-        Ok(TypeDescriptor::Float(_)) => Some(NumberClass::Real),
-        Ok(TypeDescriptor::Integer(size)) => Some(NumberClass::Integer(size)),
-        Ok(TypeDescriptor::Unsigned(size)) => Some(NumberClass::Unsigned(size)),
-        Ok(TypeDescriptor::Boolean) => Some(NumberClass::Boolean),
-        Err(_) if is_half(dtype) => Some(NumberClass::Real),
-        _ => None,
-    }
-}
-
-/// What a type is that is no number, for messages.
-pub(crate) fn describe_type(dtype: &Datatype) -> String {
-    match dtype.to_descriptor() {
-        Ok(
-            TypeDescriptor::FixedAscii(_)
-            | TypeDescriptor::FixedUnicode(_)
-            | TypeDescriptor::VarLenAscii
-            | TypeDescriptor::VarLenUnicode,
-        ) => "text".to_string(),
-        Ok(other) => other.to_string(),
-        Err(error) => format!("a type that cannot be read ({error})"),
-    }
-}
-
 /// The class of numbers of a dataset, or a refusal of what is none.
 fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<NumberClass> {
     let dtype = dataset.dtype();
@@ -576,20 +541,6 @@ fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<NumberClass>
         .found(found)
         .advice("choose another column in the schema")
         .input())
-}
-
-/// A number format that differs from the machine's in more than the byte order: nobody
-/// writes one, but a damaged header holds one, and would be converted without complaint.
-pub(crate) fn is_unusual(dtype: &Datatype) -> bool {
-    let Ok(descriptor) = dtype.to_descriptor() else { return false };
-    let number = matches!(
-        descriptor,
-        TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_)
-    );
-    let native = Datatype::from_descriptor(&descriptor);
-    number
-        && dtype.byte_order() != ByteOrder::BigEndian
-        && native.is_ok_and(|native| native != *dtype)
 }
 
 /// Tells the first row of the range that could not be read.

@@ -9,7 +9,8 @@
 use super::read::{Stored, Table2};
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
-use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
+use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::types::NumberClass;
 use crate::data::schema::normal_unit;
 use crate::data::table::events;
 use crate::error::{Fault, Result};

@@ -5,7 +5,8 @@
 //! range and a few megabytes. Left to others: what the columns mean (`table`).
 
 use crate::data::hdf5::compound::{Field, RecordReader, Slot};
-use crate::data::hdf5::numbers::{ColumnPlace, NumberClass, StoredColumn};
+use crate::data::hdf5::numbers::{ColumnPlace, StoredColumn};
+use crate::data::hdf5::types::NumberClass;
 use crate::error::Result;
 use hdf5::types::IntSize;
 use std::ops::Range;

@@ -18,7 +18,7 @@ mod reader;
 pub mod scores;
 
 use super::files::stamp::Stamp;
-use super::hdf5::numbers::NumberClass;
+use super::hdf5::types::NumberClass;
 use super::hdf5::{self, OpenInput};
 use super::schema::layout::{self, TableLayout};
 use super::schema::unix_time;

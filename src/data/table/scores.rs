@@ -6,7 +6,8 @@
 //! are refused. Columns of `scores` are one value per event, or one per event and position.
 //! Left to others: what the values mean for a season.
 
-use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
+use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::types::NumberClass;
 use crate::data::hdf5::{
     self, integer_attribute, number_list_attribute, pair_attribute, text_attribute,
 };

@@ -4,8 +4,10 @@
 
 use super::super::classes;
 use super::super::source::Source;
+use super::FEATURES;
 use super::keys::{Duplicates, Keyed, duplicates};
-use super::{FEATURES, FileReport, SourceOffsets};
+use super::report::{ColumnReport, FileReport};
+use super::tally::SourceOffsets;
 use crate::config::{Class, Feature, Transform};
 use crate::data::files::stamp::{Stamp, hash_file};
 use crate::data::selection::Selection;
@@ -219,7 +221,7 @@ fn differences(members: &[SetMember]) -> Vec<SetFinding> {
     let readable = members.iter().filter_map(|m| Some((m, m.report.contents.as_ref()?)));
     let readable: Vec<_> = readable.collect();
     let Some(((first, contents), others)) = readable.split_first() else { return Vec::new() };
-    let names = |columns: &[super::ColumnReport]| -> Vec<String> {
+    let names = |columns: &[ColumnReport]| -> Vec<String> {
         columns.iter().map(|column| column.name.clone()).collect()
     };
     let reference = names(&contents.columns);
@@ -250,7 +252,7 @@ fn differences(members: &[SetMember]) -> Vec<SetFinding> {
             let known = contents.columns.iter().find(|known| known.name == column.name);
             if let Some(known) = known.filter(|known| known.unit != column.unit) {
                 let text = format!("'{}' is in {}, not {}", column.name, column.unit, known.unit);
-                tell("units-differ", text, super::FEATURES.contains(&column.name.as_str()));
+                tell("units-differ", text, FEATURES.contains(&column.name.as_str()));
             }
         }
     }

@@ -1,6 +1,7 @@
-//! The checker finds what is wrong, and goes on to the next file.
+//! Tests of the checks of files.
 
 use super::*;
+use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::table::events;
 
