@@ -9,8 +9,8 @@ pub struct EventRows {
     features: usize,
     len: usize,
     chunks: Vec<Vec<f32>>,
-    pub(super) weights: Vec<f32>, // (events); empty where all are 1
-    pub(super) bins: Vec<u16>,    // (events); of events held out, where thresholds have bins
+    pub(super) weights: Vec<f32>, // (events); empty if all are 1
+    pub(super) bins: Vec<u16>,    // (events); of held-out events, if thresholds have bins
 }
 
 impl EventRows {

@@ -4,6 +4,7 @@
 //! part, and counts every other row with its reason.
 
 pub use super::event_rows::EventRows;
+pub use super::gathered::Gathered;
 pub(crate) use super::opened_source::OpenedSource;
 use super::opened_source::Viewed;
 pub use super::opened_source::{class_of, names_of, open, open_columns, part};
@@ -11,11 +12,11 @@ pub use super::row_counts::{RowCounts, check_budget};
 use super::sketch::{self, Sketches};
 use super::source::{RowUse, Source, request};
 use crate::comm::{Communicator, Work, gather_slots};
-use crate::config::{Class, Transform};
+use crate::config::{Class, Feature, Transform};
 use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
 use crate::data::selection::split::{Part, Splitter};
-use crate::data::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection, SelectionOutcome, Which};
+use crate::data::selection::{Selection, SelectionOutcome, Which};
 use crate::data::table::{Block, Request};
 use crate::error::{Fault, Result};
 use crate::statistics::WeightSum;
@@ -25,22 +26,22 @@ use std::ops::Range;
 use std::path::PathBuf;
 use taiga_flow_gpu::random::Stream;
 
-/// Rows read at a time at most.
+/// Most rows read at a time.
 const WINDOW: u64 = 65_536;
 
-/// What is asked of every row.
+/// Conditions on every row, and the seed of its noise.
 #[derive(Debug, Clone)]
 pub struct RowSelection<'a> {
     pub selection: &'a Selection,
     pub splitter: &'a Splitter,
-    /// Key columns of a shower; the schema's if absent.
+    /// Key columns of a shower; `None` for those of the schema.
     pub key: Option<&'a [String]>,
-    /// The class taken; rows of another one are counted and left out.
+    /// The class that is kept; rows of the other class are counted and left out.
     pub class: Class,
     pub dealing: Dealing,
     /// Seed of the dequantisation.
     pub seed: u64,
-    /// The size of the sketches that remember the events, where they are to be remembered.
+    /// Size of the sketches of the events; `None` without sketches.
     pub sketched: Option<sketch::SketchShape>,
 }
 
@@ -65,13 +66,16 @@ pub struct Shard {
 pub struct EventStore {
     pub shards: Vec<Shard>, // ascending id
     pub features: usize,
-    /// Names of the events of this rank, but for those of files that are seen in another way.
+    /// Sketches of the events of this rank, except for files with a view.
     pub sketches: Option<Sketches>,
     signed: Vec<usize>,
 }
 
 impl EventStore {
-    /// Reads this rank's shards; features are still quantities, not yet scaled.
+    /// Reads the shards of this rank; features are quantities, not yet scaled.
+    ///
+    /// # Errors
+    /// Those of opening and reading the files.
     pub fn load(
         comm: &dyn Communicator,
         sources: &[Source],
@@ -153,7 +157,7 @@ impl EventStore {
         Ok(())
     }
 
-    /// Sorts rows of a block into the parts of one shard.
+    /// Adds rows of a block to the parts of one shard.
     #[allow(clippy::too_many_arguments)] // one call, one loop
     fn take(
         &mut self,
@@ -178,35 +182,20 @@ impl EventStore {
             }
             let row_use = seen.row_use(block, row, status == 0);
             if status != 0 {
-                if status & NOT_FINITE != 0 {
-                    counts.not_finite += 1;
-                    counts.excused[0] += u64::from(row_selection.selection.fails_cut(block, row));
-                } else if status & OUT_OF_DOMAIN != 0 {
-                    counts.out_of_domain += 1;
-                    counts.excused[1] += u64::from(status & CUT != 0);
-                } else {
-                    counts.cut += u64::from(status & CUT != 0);
-                }
+                let fails_cut = || row_selection.selection.fails_cut(block, row);
+                counts.add_unusable(status, fails_cut);
                 continue;
             }
             if row_use == RowUse::OnSource {
                 counts.on_source += 1;
                 continue;
             }
+            let number = (first + row as u64) * self.features as u64;
             let event =
                 row_selection.selection.features().iter().enumerate().map(|(d, feature)| {
-                    let x = block.quantities[d][row];
-                    if feature.quantum == 0.0 {
-                        return x;
-                    }
-                    let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
-                    let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
-                    // Noise must not carry a value out of the transform's domain.
-                    if features::transform(feature, f64::from(noisy)).is_finite() {
-                        noisy
-                    } else {
-                        x
-                    }
+                    dequantised(feature, block.quantities[d][row], || {
+                        noise.uniform(number + d as u64)
+                    })
                 });
             let part = match row_use {
                 RowUse::HeldOut => Part::Test,
@@ -239,9 +228,9 @@ impl EventStore {
         Ok(())
     }
 
-    /// Divides all weights by their mean over the training events of all shards, so that
-    /// they do not change the length of a step. Tells the effective number of training
-    /// events, (Σw)²/Σw² (Kish 1965); `None` where all weights are 1.
+    /// Divides all weights by their mean over the training events of all shards, so that they do
+    /// not change the length of a step. Returns the effective number of training events,
+    /// (Σw)²/Σw² (Kish 1965); `None` if all weights are 1. A collective.
     pub fn normalise_weights(
         &mut self,
         comm: &dyn Communicator,
@@ -279,7 +268,8 @@ impl EventStore {
         Ok(Some(sum * sum / squares))
     }
 
-    /// Sums of the weights of the events for validation and for calibration, of all ranks.
+    /// Returns the sums of the weights for validation and for calibration, over all ranks. A
+    /// collective.
     pub fn held_out(&self, comm: &dyn Communicator, shards: u64) -> Result<[WeightSum; 2]> {
         const WORDS: usize = 6;
         let mut slots = vec![None; WORDS * shards as usize];
@@ -302,8 +292,8 @@ impl EventStore {
         Ok(sums)
     }
 
-    /// Moments of the training events' coordinates over all shards, merged in the order
-    /// of shards, so that they do not depend on the ranks.
+    /// Returns the moments of the coordinates of all training events, merged in the order of the
+    /// shards, so that they do not depend on the ranks. A collective.
     pub fn moments(
         &self,
         comm: &dyn Communicator,
@@ -341,7 +331,7 @@ impl EventStore {
         });
     }
 
-    /// Writes the events of a step, shard after shard.
+    /// Copies the events of a step, shard after shard.
     pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         self.order(seed, epoch, step, steps, events);
         events.rows.resize(events.len() * self.features, 0.0);
@@ -369,8 +359,8 @@ impl EventStore {
         });
     }
 
-    /// Names the events of a step, shard after shard, for an engine that holds
-    /// `train_rows`.
+    /// Writes the numbers of the events of a step, shard after shard, for an engine that has
+    /// `train_rows` in its memory.
     pub fn name(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         self.order(seed, epoch, step, steps, events);
         events.rows.clear();
@@ -393,17 +383,17 @@ impl EventStore {
         }
     }
 
-    /// All training events of this rank, shard after shard, in pieces (events, features).
+    /// Returns all training events of this rank, shard after shard, in chunks (events, features).
     pub fn train_rows(&self) -> impl Iterator<Item = &[f32]> {
         self.shards.iter().flat_map(|s| s.train.chunks())
     }
 
-    /// Training events of this rank.
+    /// Returns the number of training events of this rank.
     pub fn train_len(&self) -> usize {
         self.shards.iter().map(|s| s.train.len()).sum()
     }
 
-    /// Places and weights of the events of a step.
+    /// Computes places and weights of the events of a step.
     fn order(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         let ranges: Vec<Range<u64>> =
             self.shards.iter().map(|s| step_range(s.train.len() as u64, step, steps)).collect();
@@ -421,7 +411,7 @@ impl EventStore {
             parts.push((shard, range, place));
             places = more;
         }
-        // All places first: then the reads of rows do not wait for each other.
+        // All places come first, so that the reads of rows do not wait for each other.
         parts.into_par_iter().for_each(|(shard, positions, places)| {
             let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
             places.iter_mut().zip(positions).for_each(|(place, at)| *place = order.at(at));
@@ -429,8 +419,8 @@ impl EventStore {
         self.gather_weights(events);
     }
 
-    /// File and row of some training events, given as (shard of this rank, index in it):
-    /// reads and sorts the rows of those shards once more.
+    /// Returns files and rows of some training events, given as (shard of this rank, index in it).
+    /// Reads the rows of these shards again.
     pub fn locate(
         comm: &dyn Communicator,
         sources: &[Source],
@@ -494,31 +484,14 @@ impl EventStore {
     }
 }
 
-/// Events of one step, all shards of this rank one after the other.
-#[derive(Debug, Clone, Default)]
-pub struct Gathered {
-    pub rows: Vec<f32>,    // (events, features), scaled; empty where events are named
-    pub numbers: Vec<u32>, // (events), and the features whose sign changes, where named
-    pub flips: Vec<u32>,   // (events); empty where no feature is signed
-    pub weights: Vec<f32>, // (events); empty where all are 1
-    pub offsets: Vec<usize>, // (shards + 1)
-    /// Position of each event among the training events of its shard: with the shard a
-    /// function of the plan, so that draws named by it are the same on any ranks.
-    pub places: Vec<u64>, // (events)
-}
-
-impl Gathered {
-    pub fn len(&self) -> usize {
-        self.places.len()
+/// Returns a value with uniform noise of the quantum of its feature; `uniform` draws from 0 to 1.
+fn dequantised(feature: &Feature, x: f32, uniform: impl FnOnce() -> f64) -> f32 {
+    if feature.quantum == 0.0 {
+        return x;
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    pub fn weights(&self) -> Option<&[f32]> {
-        (!self.weights.is_empty()).then_some(&self.weights)
-    }
+    let noisy = (f64::from(x) + feature.quantum * (uniform() - 0.5)) as f32;
+    // Noise must not move a value out of the domain of the transform.
+    if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
 }
 
 fn part_of(row_selection: &RowSelection, block: &Block, row: usize) -> Part {

@@ -10,6 +10,7 @@ pub mod duplicates;
 mod event_rows;
 pub mod event_store;
 pub mod failures;
+mod gathered;
 mod host_copies;
 mod opened_source;
 pub mod output;

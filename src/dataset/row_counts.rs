@@ -1,6 +1,7 @@
 //! Counts of the rows that a training reads, by their use.
 
 use crate::comm::Communicator;
+use crate::data::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN};
 use crate::error::{Fault, Result};
 
 /// Numbers of rows by their use, of one rank or of all.
@@ -48,6 +49,20 @@ impl RowCounts {
             &mut self.test,
             &mut self.on_source,
         ]
+    }
+
+    /// Counts a row with a status by the first condition that holds; `fails_cut` is whether a row
+    /// that is not finite fails a cut.
+    pub(super) fn add_unusable(&mut self, status: u32, fails_cut: impl FnOnce() -> bool) {
+        if status & NOT_FINITE != 0 {
+            self.not_finite += 1;
+            self.excused[0] += u64::from(fails_cut());
+        } else if status & OUT_OF_DOMAIN != 0 {
+            self.out_of_domain += 1;
+            self.excused[1] += u64::from(status & CUT != 0);
+        } else {
+            self.cut += u64::from(status & CUT != 0);
+        }
     }
 
     /// Returns the share of the rows of the class that are usable and pass the cuts; `None` if the

@@ -79,8 +79,8 @@ pub fn merge(
                 .advice("the input changed while it was scored: run the same command again")
                 .input());
         };
-        facts.merge(&Facts::from_numbers(&file.numbers("facts")));
-        output.counts.merge(&StatusCounts::from_numbers(&file.numbers("counts")));
+        facts.merge(&Facts::from_numbers(&file.numbers("facts")?));
+        output.counts.merge(&StatusCounts::from_numbers(&file.numbers("counts")?));
         for first in (0..length).step_by(CHUNK_ROWS) {
             let block = first..length.min(first + CHUNK_ROWS);
             let columns: Vec<FinishedColumn> = specs

@@ -10,6 +10,7 @@ use super::read::{Stored, Table2};
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
 use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::storage;
 use crate::data::hdf5::types::NumberClass;
 use crate::data::schema::normal_unit;
 use crate::data::table::events;
@@ -128,7 +129,7 @@ impl ImageDatasets {
         for name in names {
             let column = StoredColumn::open(path, group, &name)?;
             column.check_rows(self.charge.images)?;
-            column.check_storage(bytes)?;
+            storage::check(&column, bytes)?;
             if name == "class" {
                 column.check_integer("classes")?;
                 self.class = Some(column);
@@ -161,7 +162,7 @@ impl ImageDatasets {
                 .found(format!("{} values", column.rows))
                 .input()
         })?;
-        column.check_storage(hdf5::file_length(path)?)?;
+        storage::check(&column, hdf5::file_length(path)?)?;
         Ok(Sigma::Camera(column.read_f32(0..column.rows)?))
     }
 }
@@ -243,7 +244,7 @@ pub(super) fn geometry_of(path: &Path, file: &File) -> Result<Option<Geometry>> 
                 .found(column.rows)
                 .input());
         }
-        column.check_storage(hdf5::file_length(path)?)?;
+        storage::check(&column, hdf5::file_length(path)?)?;
         let unit = column.unit().map_or("cm".to_string(), normal_unit);
         let Some(scale) = cm(&unit) else {
             return Err(column

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// A camera is about 10 deg across: a larger value is in another unit, such as mm.
+/// A camera is about 10 deg across: a larger value has a wrong unit, such as mm.
 const CAMERA_DEG: f64 = 20.0;
 
 /// Possible values of a quantity: above `low`, or equal to it if `from`; at most `high`.
