@@ -1,8 +1,8 @@
-//! Which rank takes which file of an archive, and where each output goes.
+//! Assigns the files of an archive to ranks, and gives each output its path.
 //!
-//! The list is the same on every rank, since rank 0 makes it: files are dealt longest first to
-//! the rank with the least rows so far. Output paths never leave the output folder, and two inputs
-//! never share one.
+//! - Rank 0 makes the list, so it is the same on every rank. Files are assigned longest first to the
+//!   rank with the least bytes so far.
+//! - Output paths stay in the output folder, and two inputs have different outputs.
 
 use super::catalog::{self, Encode};
 use super::failures::Failure;
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+/// One input and its output.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub input: PathBuf,
@@ -25,21 +26,25 @@ pub struct Job {
     pub name: String,
     /// Input path relative to the folder given, or to `--root`.
     pub relative: String,
-    /// Size of the input, the measure of its cost.
+    /// Length of the input [bytes], which measures its cost.
     pub bytes: u64,
 }
 
+/// The files of a job, in the same order on every rank.
 #[derive(Debug, Clone, Default)]
 pub struct Assignment {
     pub jobs: Vec<Job>,
-    /// Inputs that no output can be named after, or that are not there: links that lead nowhere.
+    /// Inputs whose names cannot be those of outputs, and broken links.
     pub unusable: Vec<Failure>,
 }
 
 impl Assignment {
-    /// The files of `inputs` (see [`crate::data::files::list::list_files`]), each with its place
-    /// below the folder `output`: listed by rank 0, and refused where another rank does not see
-    /// them.
+    /// Lists the files of `inputs` (see [`crate::data::files::list::list_files`]) on rank 0, with
+    /// their outputs below the folder `output`. A collective.
+    ///
+    /// # Errors
+    /// Those of listing; `Environment` if a rank does not see a file as rank 0 does; `Usage` if two
+    /// inputs have the same output.
     pub fn new(
         comm: &dyn Communicator,
         inputs: &[PathBuf],
@@ -59,7 +64,7 @@ impl Assignment {
         Ok(Assignment { jobs, unusable })
     }
 
-    /// The same with another extension of the outputs.
+    /// Returns the same assignment with a different extension of the outputs.
     #[must_use]
     pub fn with_extension(mut self, extension: &str) -> Assignment {
         for job in &mut self.jobs {
@@ -70,7 +75,7 @@ impl Assignment {
         self
     }
 
-    /// Part `index` (from 0) of `count`; all parts together are the whole.
+    /// Returns part `index` (from 0) of `count`; all parts together are the whole assignment.
     #[must_use]
     pub fn part(&self, (index, count): (usize, usize)) -> Assignment {
         let unusable = if index == 0 { self.unusable.clone() } else { Vec::new() };
@@ -82,14 +87,17 @@ impl Assignment {
         ProtectedInputs::new(self.jobs.iter().map(|job| job.input.as_path()).chain(others))
     }
 
-    /// Removes what killed jobs have left next to the outputs; the output folder must be locked.
+    /// Removes the partial files of killed jobs next to the outputs; the output folder must be locked.
     pub fn remove_dead_parts(&self) -> Result<()> {
         let folders: BTreeSet<&Path> = self.jobs.iter().filter_map(|j| j.output.parent()).collect();
         folders.into_iter().try_for_each(|folder| storage::remove_dead_parts(folder, true))
     }
 
-    /// Looks at the files, shared between ranks in turn, and returns what all have found, in the
-    /// order of the files. An error ends the survey.
+    /// Calls `look` for the files of this rank, which ranks share in turn, and returns the results
+    /// of all ranks, in the order of the files. A collective.
+    ///
+    /// # Errors
+    /// The first error of `look`, which ends the survey.
     pub fn survey<T: Serialize + DeserializeOwned>(
         &self,
         comm: &dyn Communicator,
@@ -104,7 +112,7 @@ impl Assignment {
         Ok(all.into_values().collect())
     }
 
-    /// This rank's files, longest first.
+    /// Returns the files of a rank, longest first.
     pub fn of_rank(&self, rank: usize, ranks: usize) -> Vec<&Job> {
         let mut order: Vec<&Job> = self.jobs.iter().collect();
         order.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.name.cmp(&b.name)));
@@ -121,7 +129,7 @@ impl Assignment {
     }
 }
 
-/// An input as it is listed.
+/// An input on the list of rank 0.
 enum ListedInput {
     Job(Job),
     Unusable(Failure),
@@ -154,8 +162,8 @@ impl Encode for ListedInput {
     }
 }
 
-/// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] would, but
-/// without refusing a file that is listed twice; a link that leads nowhere is among them.
+/// Lists the files of `inputs` with the names of their outputs, as [`Assignment::new`] does. Files
+/// that are listed twice and broken links are included.
 pub fn output_names(
     inputs: &[PathBuf],
     output: &Path,
@@ -165,8 +173,8 @@ pub fn output_names(
     Ok(jobs.into_iter().map(|job| (job.input, job.name)).collect())
 }
 
-/// Leaves out outputs of earlier runs, where the output folder lies below an input folder: files
-/// below `output` that have the name of the output of another input.
+/// Leaves out outputs of earlier runs if the output folder is below an input folder: files below
+/// `output` with the name of the output of a different input.
 fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
     let Ok(output) = output.canonicalize() else { return };
     let place = |job: &Job| {
@@ -191,7 +199,7 @@ fn leave_out_outputs(jobs: &mut Vec<Job>, output: &Path) {
     }
 }
 
-/// The files and the names of their outputs; no file twice.
+/// Lists the files with the names of their outputs; refuses a file that is listed twice.
 fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<ListedInput>> {
     let (placed, mut unusable) = places(inputs, output, root)?;
     let inputs: Vec<PathBuf> = placed.iter().map(|job| job.input.clone()).collect();
@@ -210,7 +218,7 @@ fn list(inputs: &[PathBuf], output: &Path, root: Option<&Path>) -> Result<Vec<Li
     Ok(jobs.into_iter().map(ListedInput::Job).chain(unusable).collect())
 }
 
-/// The files and the names of their outputs, and the files that no output can be named after.
+/// Lists the files with the names of their outputs, and the files whose names are not UTF-8.
 fn places(
     inputs: &[PathBuf],
     output: &Path,
@@ -240,8 +248,11 @@ fn not_utf8(input: &Path) -> Error {
         .input()
 }
 
-/// Path of the output below the output folder: that of the input below the folder given
-/// (or `--root`), the name alone for a file given by itself; `None` if it is not UTF-8.
+/// Returns the path of an output below the output folder, and of its input below the folder given
+/// (or `--root`); the file name for a file given directly; `None` if it is not UTF-8.
+///
+/// # Errors
+/// `Usage` if the input is not below the folder.
 pub fn output_name(
     input: &Path,
     given: &Path,
@@ -265,7 +276,7 @@ pub fn output_name(
     }
     let name = relative.with_extension("h5");
     let names = name.to_str().zip(relative.to_str());
-    // The library that reads the files takes no other paths.
+    // The HDF5 library accepts no other paths.
     let names = names.filter(|_| input.to_str().is_some());
     Ok(names.map(|(name, relative)| (name.to_string(), relative.to_string())))
 }
@@ -284,12 +295,12 @@ fn refuse_collisions(jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
-/// Outputs never leave the output folder, also not through a link in it.
+/// Refuses an output whose path leaves the output folder through a link.
 pub fn refuse_links(folder: &Path, output: &Path) -> Result<()> {
     let between = output.ancestors().skip(1).take_while(|place| *place != folder);
     for place in between {
         if std::fs::symlink_metadata(place).is_ok_and(|m| m.is_symlink()) {
-            return Err(Fault::new("a link stands where a folder of the outputs is needed")
+            return Err(Fault::new("a link in the place of a folder of the outputs")
                 .file(place)
                 .expected(format!("a folder below {}", folder.display()))
                 .advice("remove the link, or choose another output")
@@ -352,7 +363,7 @@ mod tests {
         assert!(error.to_string().contains("night-1"), "{error}");
         refuse_links(&inside, &inside.join("real/run.h5")).unwrap();
         refuse_links(&inside, &inside.join("new/run.h5")).unwrap();
-        // The output folder itself may be a link: the user has named it.
+        // The output folder itself may be a link, because the user named it.
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&inside, &link).unwrap();
         refuse_links(&link, &link.join("real/run.h5")).unwrap();

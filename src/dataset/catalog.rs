@@ -1,29 +1,30 @@
-//! The files of a job: which they are, what each is, and what their bytes hash to.
+//! Catalogs the files of a job: paths, schemas, rows, and hashes of their content.
 //!
-//! A path is a file, a folder, a pattern (`runs/*/gamma-??.h5`), or `@` and a list of
-//! paths, one per line. Promises: folders and patterns are gone through in a fixed order
-//! (by name), so that global row numbers are the same everywhere; the same file listed
-//! twice is refused, also under another name; rank 0 alone lists, every rank opens (for
-//! metadata alone) and hashes its share, in bounded memory, and what is found, also which
-//! fault is told, is the same on any number of ranks. Left to others: the columns (`table`),
-//! and what is wrong with the rows (`check`).
+//! A path is a file, a folder, a pattern (`runs/*/gamma-??.h5`), or `@` and a list of paths, one per
+//! line. Only rank 0 lists; each rank opens (for metadata) and hashes its share, in bounded memory.
+//!
+//! - Folders and patterns are listed in a fixed order, by name, so that global row numbers are the
+//!   same everywhere.
+//! - A file that is listed twice is refused, also under a different name.
+//! - The result, and the error that is reported, do not depend on the number of ranks.
 
 use super::host_copies;
 use super::output::extraction::Extractions;
 use super::source::Source;
 use crate::comm::wire::{Decoder, Encoder};
-use crate::comm::{Communicator, Work, host, is_root, mark_shared, sync_result};
+use crate::comm::{Communicator, Work, gather_values, host, is_root, mark_shared, sync_result};
 use crate::config::Class;
 use crate::data::files::list::{list_all, refuse_twice};
 use crate::data::files::stamp::{copied, hash_file_with_progress, hash_text, same_content};
 use crate::data::schema::{BUILT_IN, Schema, built_in};
 use crate::data::table::InputFile;
 use crate::error::{Error, Fault, Result, path_text};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Paths that have one role: a class, or none where the files tell it themselves.
+/// Paths with one role: a class, or `None` for files with a class column.
 pub type Role<'a> = (&'a [PathBuf], Option<Class>);
 
 /// An examination of every file while it is open; its results are compared between files.
@@ -33,13 +34,16 @@ pub type Look<'a> = &'a dyn Fn(&Source, &mut InputFile) -> Result<String>;
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
     pub sources: Vec<Source>,
-    /// What was said of the files, each time with the first file it was said of; more than
-    /// one where files differ.
+    /// Different results of the examination, each with its first file; more than one if files
+    /// differ.
     pub said: Vec<(usize, String)>,
 }
 
-/// The files of all roles, in their order, with schema and rows; a file that stands twice,
-/// also in two roles, is refused. To be called by all ranks, each of which opens its share.
+/// Returns the files of all roles, in their order, with schema and rows. Each rank opens its share.
+/// A collective.
+///
+/// # Errors
+/// `Input` if a file is listed twice, also in two roles; those of opening the first bad file.
 pub fn sources(
     comm: &dyn Communicator,
     roles: &[Role],
@@ -48,7 +52,10 @@ pub fn sources(
     Ok(catalogue(comm, roles, schema, &|_, _| Ok(String::new()))?.sources)
 }
 
-/// The same, and what `look` says of them.
+/// Returns the same files, with the results of `look`. A collective.
+///
+/// # Errors
+/// Those of [`sources`] and of `look`.
 pub fn catalogue(
     comm: &dyn Communicator,
     roles: &[Role],
@@ -71,9 +78,8 @@ pub fn catalogue(
         }
     }
     sync_first_failure(comm, failure)?;
-    let messages = comm.all_gather(&FileSummary::encode_all(&mine))?;
-    drop(mine);
-    mark_shared(assemble(&listed, roles, asked.as_ref(), &messages))
+    let shares = gather_values(comm, &CatalogShare::new(mine))?;
+    mark_shared(assemble(&listed, roles, asked.as_ref(), shares))
 }
 
 /// A file as rank 0 has listed it.
@@ -89,8 +95,8 @@ impl CatalogFile {
         let (source, mut file) = Source::open(&self.path, asked, roles[self.role].1)?;
         // Ranks exchange the number of a built-in schema; any other schema is that of the option.
         let number = BUILT_IN.iter().position(|(name, _)| *name == source.schema.name);
-        let said = look(&source, &mut file).map_err(|error| error.in_file(&self.path))?;
-        Ok(FileSummary { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), said })
+        let finding = look(&source, &mut file).map_err(|error| error.in_file(&self.path))?;
+        Ok(FileSummary { rows: source.rows, schema: number.unwrap_or(BUILT_IN.len()), finding })
     }
 }
 
@@ -105,52 +111,47 @@ impl Encode for CatalogFile {
     }
 }
 
-/// What a file was found to be.
-#[derive(Debug)]
+/// A file as a rank has opened it.
 struct FileSummary {
     rows: u64,
-    /// Number of its built-in schema; that of all of them if it is another one.
+    /// Number of its built-in schema; the number of built-in schemas for any other schema.
     schema: usize,
-    said: String,
+    finding: String,
 }
 
-impl FileSummary {
-    /// Of the files of a share, two numbers each; what was said of them once for all that
-    /// it was said of.
-    fn encode_all(share: &[(usize, FileSummary)]) -> Vec<u8> {
-        let mut encoder = Encoder::default();
-        encoder.number(share.len() as u64);
-        let mut said: BTreeMap<&str, usize> = BTreeMap::new();
-        for (i, found) in share {
-            encoder.number(found.rows).number(found.schema as u64);
-            said.entry(&found.said).or_insert(*i);
+/// The files of one rank, as ranks exchange them.
+#[derive(Serialize, Deserialize)]
+struct CatalogShare {
+    /// Rows and number of the schema of each file.
+    files: Vec<(u64, usize)>,
+    /// Different findings, each with its first file.
+    findings: BTreeMap<String, usize>,
+}
+
+impl CatalogShare {
+    fn new(files: Vec<(usize, FileSummary)>) -> CatalogShare {
+        let mut share = CatalogShare { files: Vec::new(), findings: BTreeMap::new() };
+        for (i, FileSummary { rows, schema, finding }) in files {
+            share.files.push((rows, schema));
+            share.findings.entry(finding).or_insert(i);
         }
-        for (text, first) in said {
-            encoder.number(first as u64).text(text.as_bytes());
-        }
-        encoder.into_bytes()
+        share
     }
 }
 
-/// The files in their order, from what every rank tells of its share.
+/// Returns the catalog of the files in their order, from the shares of all ranks.
 fn assemble(
     listed: &[CatalogFile],
     roles: &[Role],
     asked: Option<&Arc<Schema>>,
-    messages: &[Vec<u8>],
+    shares: Vec<CatalogShare>,
 ) -> Result<Catalog> {
     let own: Vec<Arc<Schema>> = built_in()?.iter().cloned().map(Arc::new).collect();
-    let broken = || Fault::new("ranks told of other files than were listed").internal();
-    let mut shares: Vec<Decoder> = messages.iter().map(|bytes| Decoder::new(bytes)).collect();
-    let files = shares.iter_mut().map(Decoder::number).sum::<Result<u64>>()?;
-    if files != listed.len() as u64 {
-        return Err(broken());
-    }
+    let broken = || Fault::new("ranks have opened other files than were listed").internal();
     let ranks = shares.len();
     let mut sources = Vec::with_capacity(listed.len());
     for (i, file) in listed.iter().enumerate() {
-        let share = &mut shares[i % ranks];
-        let (rows, schema) = (share.number()?, share.number()? as usize);
+        let (rows, schema) = *shares[i % ranks].files.get(i / ranks).ok_or_else(broken)?;
         sources.push(Source {
             path: file.path.clone(),
             schema: asked.or(own.get(schema)).cloned().ok_or_else(broken)?,
@@ -160,19 +161,16 @@ fn assemble(
         });
     }
     let mut first: BTreeMap<String, usize> = BTreeMap::new();
-    for share in &mut shares {
-        while !share.is_over() {
-            let (i, text) = (share.number()? as usize, share.string()?);
-            let known = first.entry(text).or_insert(i);
-            *known = i.min(*known);
-        }
+    for (text, i) in shares.into_iter().flat_map(|share| share.findings) {
+        let known = first.entry(text).or_insert(i);
+        *known = i.min(*known);
     }
     let mut said: Vec<(usize, String)> = first.into_iter().map(|(text, i)| (i, text)).collect();
     said.sort_unstable();
     Ok(Catalog { sources, said })
 }
 
-/// Fails on all ranks if one did, with the fault of the first file, whichever rank has it.
+/// Returns the error of the first failed file on all ranks. A collective.
 fn sync_first_failure(comm: &dyn Communicator, failure: Option<(usize, Error)>) -> Result<()> {
     let mine = failure.as_ref().map_or(u64::MAX, |(i, _)| *i as u64);
     let all = comm.all_gather(&mine.to_le_bytes())?;
@@ -181,7 +179,7 @@ fn sync_first_failure(comm: &dyn Communicator, failure: Option<(usize, Error)>) 
     sync_result(comm, failure.filter(|_| is_first).map_or(Ok(()), |(_, error)| Err(error)))
 }
 
-/// What rank 0 tells all others.
+/// A value that rank 0 broadcasts. Paths may contain any bytes, which JSON could not represent.
 pub(super) trait Encode: Sized {
     fn encode(&self, encoder: &mut Encoder);
     fn decode(decoder: &mut Decoder) -> Result<Self>;
@@ -197,7 +195,8 @@ impl Encode for u64 {
     }
 }
 
-/// What rank 0 alone finds out, on all ranks: a file system is asked once for all.
+/// Returns the values that rank 0 finds, on all ranks, so that the file system is read once. A
+/// collective.
 pub(super) fn from_root<T: Encode>(
     comm: &dyn Communicator,
     find: impl FnOnce() -> Result<Vec<T>>,
@@ -220,20 +219,20 @@ pub(super) fn from_root<T: Encode>(
     Ok(items)
 }
 
-/// Fewest files that a rank looks for, whatever its share of all.
-const LOOKED_FOR: usize = 16;
+/// Least number of files that a rank checks, whatever its share.
+const LEAST_CHECKED: usize = 16;
 
-/// Refuses ranks that do not see the files as rank 0 has listed them: path and length, and
-/// between hosts a sample of the content. Each
-/// looks for its share, and for some more where there are few; the ranks together look for all.
+/// Refuses files that a rank sees with a different path or length than rank 0, and files whose
+/// sampled content differs between hosts. Each rank checks its share, and more if there are few
+/// files; together the ranks check all files. A collective.
 pub(super) fn see_listed(comm: &dyn Communicator, files: &[(&Path, u64)]) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
     let share = files.len().div_ceil(comm.size());
     let first = share * comm.rank();
-    let looked_for = share.max(LOOKED_FOR).min(files.len());
-    let unseen = (first..first + looked_for).map(|i| files[i % files.len()]).find_map(|file| {
+    let checked = share.max(LEAST_CHECKED).min(files.len());
+    let unseen = (first..first + checked).map(|i| files[i % files.len()]).find_map(|file| {
         let (path, bytes) = file;
         let found = match std::fs::metadata(path) {
             Ok(data) if data.len() == bytes => return None,
@@ -254,7 +253,7 @@ pub(super) fn see_listed(comm: &dyn Communicator, files: &[(&Path, u64)]) -> Res
     host_copies::refuse_different(comm, &host(), &paths)
 }
 
-/// The files of all roles in their order.
+/// Lists the files of all roles in their order.
 fn list_roles(roles: &[Role]) -> Result<Vec<CatalogFile>> {
     let (mut files, mut of_role) = (Vec::new(), Vec::new());
     for (role, (paths, _)) in roles.iter().enumerate().filter(|(_, role)| !role.0.is_empty()) {
@@ -271,8 +270,10 @@ fn list_roles(roles: &[Role]) -> Result<Vec<CatalogFile>> {
     Ok(all.map(|((path, role), bytes)| CatalogFile { path, role, bytes }).collect())
 }
 
-/// blake3 of each file, which every rank gets. Two files of equal content are refused: their
-/// events would count twice.
+/// Returns the blake3 hash of each file, on every rank. A collective.
+///
+/// # Errors
+/// `Input` for two files of equal content, whose events would count twice.
 pub fn hash_files(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
     let hashes = hashes(comm, paths)?;
     let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
@@ -284,37 +285,25 @@ pub fn hash_files(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String
     Ok(hashes)
 }
 
-/// blake3 of each file, which every rank gets; every rank hashes its share.
+/// Returns the blake3 hash of each file, on every rank; each rank hashes its share.
 fn hashes(comm: &dyn Communicator, paths: &[&Path]) -> Result<Vec<String>> {
-    let mut mine = Vec::new();
-    let mut failure = None;
-    for (i, path) in paths.iter().enumerate().filter(|(i, _)| i % comm.size() == comm.rank()) {
-        match hash_file_with_progress(path, || comm.progress(Work::Hashing, i as u64)) {
-            Ok(hash) => {
-                mine.extend((i as u64).to_le_bytes());
-                mine.extend(hash);
-            }
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    sync_result(comm, failure.map_or(Ok(()), Err))?;
+    let mine = paths.iter().enumerate().skip(comm.rank()).step_by(comm.size()).map(|(i, path)| {
+        let hash = hash_file_with_progress(path, || comm.progress(Work::Hashing, i as u64))?;
+        Ok((i, hash_text(&hash)))
+    });
+    let mine: Vec<(usize, String)> = sync_result(comm, mine.collect())?;
     let mut hashes = vec![String::new(); paths.len()];
-    for messages in comm.all_gather(&mine)? {
-        for entry in messages.as_chunks::<40>().0 {
-            let (mut index, mut hash) = ([0; 8], [0; 32]);
-            index.copy_from_slice(&entry[..8]);
-            hash.copy_from_slice(&entry[8..]);
-            hashes[u64::from_le_bytes(index) as usize] = hash_text(&hash);
-        }
+    for (i, hash) in gather_values(comm, &mine)?.into_iter().flatten() {
+        hashes[i] = hash;
     }
     Ok(hashes)
 }
 
-/// Refuses files of equal content, on all ranks alike: their events would count twice, or as
-/// gammas and as hadrons. Files without rows may be equal.
+/// Refuses files of equal content: their events would count twice, or as gammas and as hadrons.
+/// Files without rows may be equal. A collective.
 ///
 /// # Errors
-/// Input, with the first copy and its original; what reading a file gives.
+/// `Input`, with the first copy and its original; those of reading a file.
 pub fn refuse_copies(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     let equal: Vec<&Source> =
         of_equal_length(comm, sources)?.into_iter().map(|i| &sources[i]).collect();
@@ -336,8 +325,8 @@ pub fn refuse_copies(comm: &dyn Communicator, sources: &[Source]) -> Result<()> 
     Ok(())
 }
 
-/// Returns the files that have rows and the length of another one, in their order: all others
-/// differ in content. Rank 0 alone asks for lengths.
+/// Returns the files with rows that share their length with a different file, in their order. All
+/// other files differ in content. Only rank 0 reads lengths.
 fn of_equal_length(comm: &dyn Communicator, sources: &[Source]) -> Result<Vec<usize>> {
     let mut by_rows: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (i, source) in sources.iter().enumerate().filter(|(_, source)| source.rows > 0) {
@@ -357,221 +346,4 @@ fn of_equal_length(comm: &dyn Communicator, sources: &[Source]) -> Result<Vec<us
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::comm::{SingleRank, Threads};
-    use crate::data::files::list::list_files;
-    use crate::data::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
-
-    fn write(path: &Path, rows: usize, value: f32) {
-        let specs = [ColumnSpec::new("size", ColumnType::F32, Some("p.e."))];
-        let mut writer = ColumnWriter::create(path, "events", &specs, false).unwrap();
-        writer.append(&[ColumnValues::F32(&vec![value; rows])]).unwrap();
-        writer.finish(&[]).unwrap();
-    }
-
-    #[test]
-    fn inputs_are_listed_in_a_fixed_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_path_buf();
-        write(&root.join("b/2.h5"), 5, 1.0);
-        write(&root.join("b/1.hdf5"), 3, 2.0);
-        write(&root.join("a.HDF"), 7, 3.0);
-        std::fs::write(root.join("notes.txt"), "x").unwrap();
-        std::fs::write(root.join("c.h5.part"), "x").unwrap();
-        let names = |path: PathBuf| -> Vec<String> {
-            let files = list_files(&[path]).unwrap();
-            let relative =
-                files.iter().map(|f| f.strip_prefix(&root).unwrap().display().to_string());
-            relative.collect()
-        };
-        assert_eq!(names(root.clone()), ["a.HDF", "b/1.hdf5", "b/2.h5"]);
-        assert_eq!(names(root.join("b/?.h*")), ["b/1.hdf5", "b/2.h5"]);
-        assert_eq!(names(root.join("*")).len(), 5);
-        std::fs::write(root.join("list"), "# two\n\nb/2.h5\n a.HDF \n").unwrap();
-        let list = PathBuf::from(format!("@{}", root.join("list").display()));
-        assert_eq!(names(list), ["b/2.h5", "a.HDF"]);
-        let refused = |path: PathBuf| list_files(&[path]).unwrap_err().to_string();
-        assert!(refused(root.join("z*.h5")).contains("no file fits"));
-        assert!(refused(PathBuf::from("@nowhere")).contains("file not found"));
-        std::fs::write(root.join("loop"), "@loop\n").unwrap();
-        let list = PathBuf::from(format!("@{}", root.join("loop").display()));
-        assert!(refused(list).contains("a list within a list"));
-    }
-
-    #[test]
-    fn existing_name_like_a_pattern_is_a_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("γ [1] *.h5");
-        write(&path, 3, 1.0);
-        assert_eq!(list_files(std::slice::from_ref(&path)).unwrap(), [path]);
-    }
-
-    #[test]
-    fn same_file_twice_is_refused_under_any_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let (a, b) = (folder.path().join("a.h5"), folder.path().join("b.h5"));
-        write(&a, 3, 1.0);
-        std::os::unix::fs::symlink(&a, &b).unwrap();
-        for paths in [[a.clone(), a.clone()], [a.clone(), b.clone()]] {
-            let error = list_files(&paths).unwrap_err();
-            assert_eq!(error.exit_code(), 3);
-            assert!(error.to_string().contains("listed twice"), "{error}");
-        }
-    }
-
-    #[test]
-    fn files_of_equal_content_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
-        write(&a, 3, 1.0);
-        write(&b, 3, 2.0);
-        let hashes = hash_files(&SingleRank, &[&a, &b]).unwrap();
-        assert_eq!(hashes[0], blake3::hash(&std::fs::read(&a).unwrap()).to_hex().to_string());
-        std::fs::copy(&a, &c).unwrap();
-        let error = hash_files(&SingleRank, &[&a, &b, &c]).unwrap_err();
-        assert!(error.to_string().contains("same content"), "{error}");
-    }
-
-    #[test]
-    fn copies_are_refused_on_any_ranks_in_any_class() {
-        let folder = tempfile::tempdir().unwrap();
-        let [a, b, c] = ["a.h5", "b.h5", "c.h5"].map(|name| folder.path().join(name));
-        write(&a, 3, 1.0);
-        write(&b, 3, 2.0);
-        std::fs::copy(&a, &c).unwrap();
-        let opened = |path: &Path, class| {
-            let schema = Arc::new(Schema::by_name_or_path("taiga-events").unwrap());
-            Source::open(path, Some(&schema), class).unwrap().0
-        };
-        let (gamma, hadron) = (Some(Class::Gamma), Some(Class::Hadron));
-        let different = [opened(&a, gamma), opened(&b, gamma)];
-        refuse_copies(&SingleRank, &different).unwrap();
-        for (class, expected) in
-            [(gamma, "a copy of"), (hadron, "given as gammas and here as hadrons")]
-        {
-            let [one, other] = different.clone();
-            let sources = [one, other, opened(&c, class)];
-            let error = refuse_copies(&SingleRank, &sources).unwrap_err();
-            assert!(error.exit_code() == 3 && error.to_string().contains(expected), "{error}");
-            for outcome in Threads::run(3, |comm| refuse_copies(comm, &sources)) {
-                assert_eq!(outcome.unwrap_err().to_string(), error.to_string());
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_in_two_roles_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        write(&path, 3, 1.0);
-        let paths = [path];
-        let roles: [Role; 2] = [(&paths, Some(Class::Gamma)), (&paths, Some(Class::Hadron))];
-        let error = sources(&SingleRank, &roles, Some("taiga-events")).unwrap_err();
-        assert!(error.to_string().contains("listed twice"), "{error}");
-        let found = sources(&SingleRank, &roles[..1], Some("taiga-events")).unwrap();
-        assert_eq!((found[0].rows, found[0].class), (3, Some(Class::Gamma)));
-    }
-
-    /// Files of two roles in an order that is not that of their names.
-    fn many(root: &Path) -> [Vec<PathBuf>; 2] {
-        let mut files = [Vec::new(), Vec::new()];
-        for i in 0..23 {
-            let path = root.join(format!("{:02}.h5", i * 7 % 23));
-            write(&path, 1 + i, i as f32);
-            files[i % 2].push(path);
-        }
-        files
-    }
-
-    #[test]
-    fn catalog_is_equal_on_any_ranks_reads_shared() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = many(folder.path());
-        let roles: [Role; 3] =
-            [(&files[0], Some(Class::Gamma)), (&[], None), (&files[1], Some(Class::Hadron))];
-        let made = |ranks: usize, schema: Option<&'static str>| {
-            Threads::run(ranks, |comm| {
-                let opened = std::cell::Cell::new(0);
-                let look = |source: &Source, file: &mut InputFile| {
-                    opened.set(opened.get() + 1);
-                    assert_eq!(file.rows(), source.rows);
-                    Ok(if source.rows < 9 { "short" } else { "long" }.to_string())
-                };
-                let found = catalogue(comm, &roles, schema, &look)?;
-                let sources: Vec<_> = found
-                    .sources
-                    .into_iter()
-                    .map(|s| (s.path, s.rows, s.class, s.schema.name.clone()))
-                    .collect();
-                Ok((sources, found.said, opened.get()))
-            })
-        };
-        let alone = made(1, Some("taiga-events")).pop().unwrap().unwrap();
-        assert_eq!((alone.0.len(), alone.2), (23, 23));
-        assert_eq!(alone.0[1], (files[0][1].clone(), 3, Some(Class::Gamma), "taiga-events".into()));
-        // Rows of the first role are 1, 3, … 23: the fifth file is the first long one.
-        assert_eq!(alone.1, [(0, "short".to_string()), (4, "long".to_string())]);
-        for ranks in [2, 3, 5, 24] {
-            let mut opened = 0;
-            for outcome in made(ranks, Some("taiga-events")) {
-                let (sources, said, count) = outcome.unwrap();
-                assert_eq!((&sources, &said), (&alone.0, &alone.1), "{ranks} ranks");
-                assert!(count <= 23_usize.div_ceil(ranks));
-                opened += count;
-            }
-            assert_eq!(opened, 23);
-        }
-    }
-
-    #[test]
-    fn first_bad_file_is_reported_on_any_ranks() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = many(folder.path()).concat();
-        for bad in [22, 9, 10, 17] {
-            std::fs::write(&files[bad], "not HDF5").unwrap();
-        }
-        let roles: [Role; 1] = [(&files, Some(Class::Gamma))];
-        for ranks in [1, 2, 3, 4] {
-            let outcomes = Threads::run(ranks, |comm| sources(comm, &roles, Some("taiga-events")));
-            for outcome in outcomes {
-                let error = outcome.unwrap_err();
-                assert_eq!(error.exit_code(), 3);
-                let name = files[9].display().to_string();
-                assert!(format!("{error}").contains(&name), "{ranks} ranks: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn file_seen_differently_by_a_rank_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.h5");
-        write(&path, 3, 1.0);
-        let bytes = std::fs::metadata(&path).unwrap().len();
-        let nowhere = folder.path().join("b.h5");
-        let seen = |files: &[(&Path, u64)]| Threads::run(3, |comm| see_listed(comm, files));
-        assert!(seen(&[(&path, bytes)]).iter().all(Result::is_ok));
-        assert!(seen(&[]).iter().all(Result::is_ok));
-        for files in [[(&*path, bytes), (&*path, bytes - 1)], [(&*path, bytes), (&*nowhere, 0)]] {
-            for outcome in seen(&files) {
-                let error = outcome.unwrap_err();
-                assert_eq!(error.exit_code(), 5);
-                assert!(error.to_string().contains("not the same on all ranks"), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_not_there_is_named_with_the_nearest() {
-        let folder = tempfile::tempdir().unwrap();
-        write(&folder.path().join("gamma.h5"), 3, 1.0);
-        let error = list_files(&[folder.path().join("gamam.h5")]).unwrap_err();
-        assert_eq!(error.exit_code(), 3);
-        assert!(error.to_string().contains("did you mean 'gamma.h5'?"), "{error}");
-        assert_eq!(list_files(&[]).unwrap_err().exit_code(), 3);
-        let empty = tempfile::tempdir().unwrap();
-        let error = list_files(&[empty.path().to_path_buf()]).unwrap_err();
-        assert!(error.to_string().contains("no HDF5 file"), "{error}");
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
-//! Compares gammas with hadrons: the same events in both, and classes that look exchanged.
+//! Compares gammas with hadrons: events that are in both classes, and exchanged classes.
 //!
-//! Keys cannot tell events of both: simulations number them alike. The bits of all features
-//! can, whatever the file and the row. `train` compares the events that it has read anyway;
-//! `check` reads the files for it.
+//! Keys cannot identify an event that is in both classes, because simulations number both alike.
+//! The bits of all features identify it in any file and row. `train` compares the events that it
+//! has read; `check` reads the files for the comparison.
 
 use super::event_store::{class_of, names_of};
 use super::sketch::{Name, SketchShape, Sketches};
@@ -15,20 +15,20 @@ use crate::data::selection::{Selection, SelectionOutcome, Which};
 use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 
-/// Larger shares of the smaller class are refused.
+/// Largest share of the smaller class that may be in both classes.
 const MOST_SHARED: f64 = 0.01;
-/// Errors of the estimate that are allowed for: its standard deviation is below the root of the
-/// number of names.
+/// Standard deviations of the estimate that are allowed; one is below the root of the number of
+/// names.
 const SIGMAS: f64 = 5.0;
 
-/// Features that are smaller for gammas: images of showers from the source point to it, and
-/// are narrower.
+/// Features that are smaller for gammas: images of showers from the source are narrower and point
+/// to the source.
 const SMALLER: [&str; 2] = ["alpha", "width"];
-/// Differences of means that count, in standard deviations.
+/// Least difference of means that counts [standard deviations].
 const DIFFERENCE: f64 = 0.2;
 
-/// Returns a warning where gammas are wider than hadrons and point to the source less often;
-/// `inputs` names the options that give the files.
+/// Returns a warning if gammas are wider than hadrons and point to the source less often; `inputs`
+/// names the options of the files.
 pub fn swapped(
     gammas: &Moments,
     hadrons: &Moments,
@@ -56,11 +56,11 @@ fn look_swapped(gammas: &Moments, hadrons: &Moments, selection: &Selection) -> b
     differences.iter().any(|x| *x > DIFFERENCE) && differences.iter().all(|x| *x > 0.0)
 }
 
-/// Refuses a feature that has one value in all events of a class: a model would tell the classes
-/// by it.
+/// Refuses a feature with one value in all events of a class: a model would separate the classes by
+/// it.
 ///
 /// # Errors
-/// Input, with the class and the feature.
+/// `Input`, with the class and the feature.
 pub fn refuse_constant(
     moments: &Moments,
     selection: &Selection,
@@ -81,11 +81,11 @@ pub fn refuse_constant(
 /// values can be equal (0.6 % of MAGIC's public table).
 pub const MOST_REPEATED: f64 = 0.02;
 
-/// Compares the rows of a class with each other and with those of the classes before, on all
-/// ranks alike. Returns a warning where rows of the class repeat.
+/// Compares the rows of a class with each other and with those of the classes before. Returns a
+/// warning if rows of the class repeat. A collective.
 ///
 /// # Errors
-/// Input, where too many are equal.
+/// `Input` if too many are equal.
 pub fn refuse_shared(
     comm: &dyn Communicator,
     before: &Sketches,
@@ -142,14 +142,14 @@ pub fn refuse_repeated(repeated: &str) -> Result<()> {
 /// Findings on the classes of files, worded as `train` words them.
 #[derive(Debug, Default)]
 pub struct ClassComparison {
-    /// Why training refuses the files, and the files that hold events of both classes.
+    /// Reason that training refuses the files for, and the files with events of both classes.
     pub shared: Option<(Fault, Vec<usize>)>,
-    /// Rows that repeat the features of others.
+    /// Warning of rows with the features of other rows.
     pub repeated: Option<String>,
     pub swapped: Option<String>,
 }
 
-/// Compares the classes of files in this process; `inputs` names the options that give them.
+/// Compares the classes of files in this process; `inputs` names the options of the files.
 ///
 /// # Errors
 /// Those of opening and reading the files.
@@ -182,7 +182,7 @@ pub fn compare(sources: &[Source], selection: &Selection, inputs: &str) -> Resul
     Ok(found)
 }
 
-/// Returns the files of which more than [`MOST_SHARED`] of the events are in the other class too.
+/// Returns the files with a share of events above [`MOST_SHARED`] in the other class.
 fn holding_both(
     sources: &[Source],
     selection: &Selection,
@@ -205,7 +205,7 @@ fn holding_both(
     Ok(found)
 }
 
-/// Calls `take` with each usable event of a file: 0 for a gamma and 1 for a hadron, the name of
+/// Calls `take` for each usable event of a file with 0 for a gamma or 1 for a hadron, the name of
 /// its features, and its coordinates.
 fn for_each_event(
     source: &Source,
@@ -218,16 +218,16 @@ fn for_each_event(
         class: source.class.is_none(),
         ..Request::default()
     })?;
-    let (mut block, mut judged) = (Block::default(), SelectionOutcome::default());
+    let (mut block, mut outcome) = (Block::default(), SelectionOutcome::default());
     let mut coordinates = vec![0.0; selection.features().len()];
     for start in (0..source.rows).step_by(CHUNK_ROWS) {
         reader.read(start..source.rows.min(start + CHUNK_ROWS as u64), &mut block)?;
         let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-        selection.evaluate(Which::All, &columns, 0..block.rows, &mut judged);
-        for row in (0..block.rows).filter(|row| judged.status[*row] == 0) {
+        selection.evaluate(Which::All, &columns, 0..block.rows, &mut outcome);
+        for row in (0..block.rows).filter(|row| outcome.status[*row] == 0) {
             let Some(class @ (0 | 1)) = class_of(source, &block, row) else { continue };
             for (d, x) in coordinates.iter_mut().enumerate() {
-                *x = judged.coordinates(d)[row];
+                *x = outcome.coordinates(d)[row];
             }
             let names = names_of(selection, &block, row, class, false);
             take(usize::from(class == Class::Hadron.code()), names.content, &coordinates);

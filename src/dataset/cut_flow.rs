@@ -1,8 +1,7 @@
-//! Cut flow: how many rows each cut removes, alone and after the cuts before it.
+//! Cut flows: the numbers of rows that each cut removes, alone and after the cuts before it.
 //!
-//! Rows are read in windows that ranks share; counts are integers, so that a flow is the same on
-//! any number of ranks. Reading costs a pass over the files, so a flow is made only where it is
-//! shown. Left to others: what a cut is (`selection`), and how rows are seen (`event_store`).
+//! Ranks share windows of rows. Counts are integers, so a flow is the same on any number of ranks.
+//! A flow needs a pass over the files, so it is made only where it is shown.
 
 use super::event_store::{OpenedSource, class_of};
 use super::source::{RowUse, Source};
@@ -34,7 +33,7 @@ impl ClassCutCounts {
         ClassCutCounts { rows: 0, fails: vec![0; cuts], alone: vec![0; cuts], first: vec![0; cuts] }
     }
 
-    /// Adds a row; bit c of `failed` is set where it fails cut c.
+    /// Adds a row; bit c of `failed` is set if it fails cut c.
     fn add(&mut self, failed: u128) {
         self.rows += 1;
         if failed == 0 {
@@ -54,8 +53,8 @@ impl ClassCutCounts {
     }
 }
 
-/// Counts what the cuts remove, class by class; `rows_per_file` bounds what is read of each
-/// file. To be called by all ranks.
+/// Counts the rows that the cuts remove, class by class, in at most `rows_per_file` rows of each
+/// file. A collective.
 ///
 /// # Errors
 /// Those of opening and reading the files, on every rank.
@@ -100,7 +99,7 @@ fn flow(
     CutFlow { class, rows: counts.rows, rows_per_file, cuts: cuts.collect() }
 }
 
-/// This rank's windows of all files.
+/// Reads the windows of this rank in all files.
 fn read(
     comm: &dyn Communicator,
     sources: &[Source],
@@ -150,12 +149,12 @@ fn add(
     counts: &mut [ClassCutCounts],
 ) {
     let columns: Vec<&[f32]> = block.quantities.iter().map(Vec::as_slice).collect();
-    let mut judged = SelectionOutcome::default();
-    selection.evaluate(Which::All, &columns, 0..block.rows, &mut judged);
+    let mut outcome = SelectionOutcome::default();
+    selection.evaluate(Which::All, &columns, 0..block.rows, &mut outcome);
     let mut failed = Vec::new();
     let bounds = selection.failed_bounds(&columns, block.rows, &mut failed);
     for (row, mut failed) in failed.into_iter().enumerate() {
-        let status = judged.status[row];
+        let status = outcome.status[row];
         failed |= u128::from(status & NOT_FINITE != 0) << bounds;
         failed |= u128::from(status & OUT_OF_DOMAIN != 0) << (bounds + 1);
         failed |= u128::from(verdict(row) == RowUse::OnSource) << (bounds + 2);
@@ -168,8 +167,8 @@ fn add(
     }
 }
 
-/// Adds to an error about too few events of a class which cuts removed them. To be called by
-/// all ranks with the same error.
+/// Adds the cuts that removed events to an error about too few events of a class. A collective; all
+/// ranks pass the same error.
 pub fn explain(
     comm: &dyn Communicator,
     sources: &[Source],
@@ -178,11 +177,15 @@ pub fn explain(
     error: Error,
 ) -> Error {
     let of_class = usize::from(class == Class::Hadron);
-    // Where the files cannot be read again, the first error says more.
-    let flows = count(comm, sources, selection, None).unwrap_or_default();
-    match flows.iter().find(|flow| flow.class == CLASSES[of_class]) {
-        Some(flow) => error.add_finding(&flow.summary()),
-        None => error,
+    match count(comm, sources, selection, None) {
+        Ok(flows) => match flows.iter().find(|flow| flow.class == CLASSES[of_class]) {
+            Some(flow) => error.add_finding(&flow.summary()),
+            None => error,
+        },
+        Err(unreadable) => {
+            log::debug!("no cut flow: {unreadable}");
+            error
+        }
     }
 }
 

@@ -11,20 +11,21 @@
 
 use super::event_store::class_of;
 use super::source::Source;
-use crate::comm::{Communicator, Work, mark_shared, sync_result};
+use crate::comm::{Communicator, Work, gather_values, mark_shared, sync_result};
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::table::{Block, InputFile, Request, TableReader};
 use crate::error::{Fault, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Names that are looked at more closely, and rows with such a name: where there are more,
-/// the least are enough. So many rows of so few names hold a name twice.
+/// Most repeated names, and most rows with such a name, that are compared. If there are more, the
+/// least ones are enough: so many rows of so few names contain a name twice.
 const MOST_NAMES: usize = 1 << 14;
 const MOST_ROWS: usize = 1 << 16;
 
-/// A row whose name another one has: its file, its place there, its class and key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A row: its file, its place in the file, its class and key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct EventRow {
     source: usize,
     place: u64,
@@ -32,7 +33,10 @@ struct EventRow {
     key: Vec<i64>,
 }
 
-/// Refuses duplicate events, on all ranks alike.
+/// Refuses duplicate events. A collective.
+///
+/// # Errors
+/// `Input`, with an example; those of reading the files.
 pub fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     const ADVICE: &str = "`taiga-flow check` lists all; remove the copies, or set data.allow_repeated_events = true where other events have the same numbers";
     match find(comm, sources)? {
@@ -41,7 +45,7 @@ pub fn refuse(comm: &dyn Communicator, sources: &[Source]) -> Result<()> {
     }
 }
 
-/// Finds duplicate events, on all ranks alike.
+/// Returns the fault of duplicate events; `None` if there are none. A collective.
 pub fn find(comm: &dyn Communicator, sources: &[Source]) -> Result<Option<Fault>> {
     let mut names = Vec::new();
     let read = for_each_row(comm, sources, |row| names.push(name(sources, row)));
@@ -88,7 +92,7 @@ fn for_each_row(
     let cut = |rank: usize| (total * rank as u128 / comm.size() as u128) as u64;
     let mine = cut(comm.rank())..cut(comm.rank() + 1);
     let (mut first, mut block) = (0, Block::default());
-    let mut it = EventRow { source: 0, place: 0, class: 0, key: Vec::new() };
+    let mut current = EventRow { source: 0, place: 0, class: 0, key: Vec::new() };
     for (index, source) in sources.iter().enumerate() {
         let file = first..first + source.rows;
         let rows = mine.start.clamp(file.start, file.end)..mine.end.clamp(file.start, file.end);
@@ -101,11 +105,11 @@ fn for_each_row(
             comm.progress(Work::Reading, start);
             reader.read(rows, &mut block)?;
             for row in 0..block.rows {
-                (it.source, it.place) = (index, start + row as u64);
-                it.class = class_of(source, &block, row).unwrap_or(0);
-                it.key.clear();
-                it.key.extend(block.shower.iter().map(|column| column[row]));
-                take(&it);
+                (current.source, current.place) = (index, start + row as u64);
+                current.class = class_of(source, &block, row).unwrap_or(0);
+                current.key.clear();
+                current.key.extend(block.shower.iter().map(|column| column[row]));
+                take(&current);
             }
         }
     }
@@ -117,7 +121,7 @@ fn pieces(rows: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
     rows.step_by(CHUNK_ROWS).map(move |start| (start, start..end.min(start + CHUNK_ROWS as u64)))
 }
 
-/// A reader of the keys of a table's rows; none if it has none.
+/// Opens a reader of the keys of a file; returns `None` if the file has no key of a row.
 fn open(source: &Source) -> Result<Option<TableReader>> {
     let mut file = InputFile::open(&source.path, Some(&source.schema))?;
     let columns = file.table().event_columns();
@@ -129,15 +133,16 @@ fn open(source: &Source) -> Result<Option<TableReader>> {
     file.reader_of(&keyed, &request).map(Some)
 }
 
-/// 64 bits of class and key. Keys of
-/// other columns have other names in all likelihood, and are told apart when compared.
+/// Returns a hash of class and key, of 64 bits. Keys of different columns most likely have
+/// different names; the comparison of keys separates the others.
 fn name(sources: &[Source], row: &EventRow) -> u64 {
     let words = row.key.iter().map(|word| *word as u64);
     let schema = sources[row.source].schema.name.len() as u64;
     words.fold(row.class as u64 ^ schema << 32, mixed)
 }
 
-/// The next state of a hash of words: the finaliser of splitmix64 (Steele, Lea and Flood 2014).
+/// Returns the next state of a hash of words: the finaliser of splitmix64 (Steele, Lea and Flood
+/// 2014).
 pub fn mixed(state: u64, word: u64) -> u64 {
     let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -145,8 +150,8 @@ pub fn mixed(state: u64, word: u64) -> u64 {
     z ^ z >> 31
 }
 
-/// The least names that stand more than once over all ranks. Every rank looks after its share of
-/// the names, which it is told by all others.
+/// Returns the least names that occur more than once over all ranks. Each rank compares its share
+/// of the names, which it receives from all others. A collective.
 fn shared_names(comm: &dyn Communicator, names: &mut [u64]) -> Result<BTreeSet<u64>> {
     let ranks = comm.size();
     let mut doubled = Vec::new();
@@ -180,31 +185,17 @@ fn repeated(names: &mut [u64]) -> Vec<u64> {
     runs.map(|run| run[0]).take(MOST_NAMES).collect()
 }
 
-/// The first rows of all ranks, on every rank.
+/// Returns the first rows of all ranks, on every rank. A collective.
 fn gather(comm: &dyn Communicator, mine: &[EventRow]) -> Result<Vec<EventRow>> {
-    let mut bytes = Vec::new();
-    for EventRow { source, place, class, key } in mine {
-        let head = [*source as u64, *place, *class as u64, key.len() as u64];
-        let words = head.into_iter().chain(key.iter().map(|word| *word as u64));
-        bytes.extend(words.flat_map(u64::to_le_bytes));
-    }
-    let mut rows = Vec::new();
-    for messages in comm.all_gather(&bytes)? {
-        let mut words = words(&messages);
-        while let (Some(source), Some(place), Some(class), Some(length)) =
-            (words.next(), words.next(), words.next(), words.next())
-        {
-            let key = words.by_ref().take(length as usize).map(|word| word as i64).collect();
-            rows.push(EventRow { source: source as usize, place, class: class as i8, key });
-        }
-    }
+    let mut rows: Vec<EventRow> =
+        gather_values(comm, &mine.to_vec())?.into_iter().flatten().collect();
     rows.sort();
     rows.truncate(MOST_ROWS);
     Ok(rows)
 }
 
-/// Compares whole keys, under the names of their columns; `all` says whether these are all
-/// rows there are to compare.
+/// Compares whole keys with the names of their columns; `all` is whether `rows` contains all rows
+/// with repeated names.
 fn compare(sources: &[Source], rows: Vec<EventRow>, all: bool) -> Result<Option<Fault>> {
     let mut columns = Vec::with_capacity(sources.len());
     for source in sources {
@@ -269,7 +260,7 @@ mod tests {
         Source::open(path, None, class).unwrap().0
     }
 
-    /// The verdicts on one, two and three ranks, which must be the same.
+    /// Returns the error on one, two and three ranks, which must be the same.
     fn refusal(sources: &[Source]) -> Option<String> {
         let one = refuse(&SingleRank, sources).err().map(|error| error.to_string());
         for ranks in [2, 3] {
@@ -292,7 +283,7 @@ mod tests {
         let more = file(&at("c.h5"), "event_id", 1, &c, GAMMA);
         let once = [first, other_run, more];
         assert_eq!(refusal(&once), None);
-        // Two of another file, and one of its own.
+        // Two copies of events in a.h5, and one within d.h5.
         (c[17], c[33], c[400]) = (n - 5, 3, n);
         let sources = [once.as_slice(), &[file(&at("d.h5"), "event_id", 1, &c, GAMMA)]].concat();
         let [a, b, _, d] = [0, 1, 2, 3].map(|i| sources[i].clone());

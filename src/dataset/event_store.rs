@@ -1,18 +1,23 @@
-//! The training events of one rank: its logical shards, in memory, scaled.
+//! Holds the training events of one rank in memory: its logical shards, scaled.
 //!
-//! Reads only the rows of its shards, keeps those of the normal class that can be used,
-//! by part, and counts every other one with its reason. Events lie in chunks, so that
-//! growing never doubles the memory.
+//! A rank reads only the rows of its shards. It keeps the usable events of the normal class by
+//! part, and counts every other row with its reason.
 
-use super::sketch::{self, Names, Sketches};
-use super::source::{RowNote, RowUse, Source, request};
-use crate::comm::{Communicator, Work, gather_slots, host};
-use crate::config::{Class, Transform};
+pub use super::event_rows::EventRows;
+pub use super::gathered::Gathered;
+pub(crate) use super::opened_source::OpenedSource;
+use super::opened_source::Viewed;
+pub use super::opened_source::{class_of, names_of, open, open_columns, part};
+pub use super::row_counts::{RowCounts, check_budget};
+use super::sketch::{self, Sketches};
+use super::source::{RowUse, Source, request};
+use crate::comm::{Communicator, Work, gather_slots};
+use crate::config::{Class, Feature, Transform};
 use crate::data::schema::features::{self, Moments, ScaledFeature};
 use crate::data::selection::shards::{Dealing, epoch_order, step_range};
 use crate::data::selection::split::{Part, Splitter};
-use crate::data::selection::{CUT, NOT_FINITE, OUT_OF_DOMAIN, Selection, SelectionOutcome, Which};
-use crate::data::table::{Block, InputFile, Request, TableReader};
+use crate::data::selection::{Selection, SelectionOutcome, Which};
+use crate::data::table::{Block, Request};
 use crate::error::{Fault, Result};
 use crate::statistics::WeightSum;
 use rayon::prelude::*;
@@ -21,96 +26,29 @@ use std::ops::Range;
 use std::path::PathBuf;
 use taiga_flow_gpu::random::Stream;
 
-const CHUNK_EVENTS: usize = 4096;
-/// Rows read at a time at most.
+/// Most rows read at a time.
 const WINDOW: u64 = 65_536;
 
-/// What is asked of every row.
+/// Conditions on every row, and the seed of its noise.
 #[derive(Debug, Clone)]
 pub struct RowSelection<'a> {
     pub selection: &'a Selection,
     pub splitter: &'a Splitter,
-    /// Key columns of a shower; the schema's if absent.
+    /// Key columns of a shower; `None` for those of the schema.
     pub key: Option<&'a [String]>,
-    /// The class taken; rows of another one are counted and left out.
+    /// The class that is kept; rows of the other class are counted and left out.
     pub class: Class,
     pub dealing: Dealing,
     /// Seed of the dequantisation.
     pub seed: u64,
-    /// The size of the sketches that remember the events, where they are to be remembered.
+    /// Size of the sketches of the events; `None` without sketches.
     pub sketched: Option<sketch::SketchShape>,
 }
 
-/// Events (events, features), row-major in chunks.
-#[derive(Debug, Clone)]
-pub struct EventRows {
-    features: usize,
-    len: usize,
-    chunks: Vec<Vec<f32>>,
-    weights: Vec<f32>, // (events); empty where all are 1
-    bins: Vec<u16>,    // (events); of events held out, where thresholds have bins
-}
-
-impl EventRows {
-    fn new(features: usize) -> EventRows {
-        EventRows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
-    }
-
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub fn get(&self, i: usize) -> &[f32] {
-        &self.chunks[i / CHUNK_EVENTS][(i % CHUNK_EVENTS) * self.features..][..self.features]
-    }
-
-    /// The events in order, some at a time: (events, features).
-    pub fn chunks(&self) -> impl Iterator<Item = &[f32]> {
-        self.chunks.iter().map(Vec::as_slice)
-    }
-
-    fn push(&mut self, row: impl Iterator<Item = f32>) {
-        if self.len.is_multiple_of(CHUNK_EVENTS) {
-            self.chunks.push(Vec::with_capacity(CHUNK_EVENTS * self.features));
-        }
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.extend(row);
-            self.len += 1;
-        }
-    }
-
-    /// Loss weights (events), if events have any.
-    pub fn weights(&self) -> Option<&[f32]> {
-        (!self.weights.is_empty()).then_some(&self.weights)
-    }
-
-    /// Bins of the threshold (events); empty where there are none.
-    pub fn bins(&self) -> &[u16] {
-        &self.bins
-    }
-
-    /// Σ weight and Σ weight² in the order of events.
-    fn weight_sums(&self) -> (f64, f64) {
-        match self.weights() {
-            None => (self.len as f64, self.len as f64),
-            Some(weights) => weights.iter().fold((0.0, 0.0), |(sum, squares), w| {
-                let w = f64::from(*w);
-                (sum + w, squares + w * w)
-            }),
-        }
-    }
-
-    fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        let features = self.features;
-        self.chunks.iter_mut().flat_map(move |c| c.chunks_exact_mut(features))
-    }
-
-    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
+impl RowSelection<'_> {
+    /// Returns the columns to read of a source.
+    fn request(&self, source: &Source) -> Request {
+        request(source, self.selection, self.key)
     }
 }
 
@@ -128,79 +66,16 @@ pub struct Shard {
 pub struct EventStore {
     pub shards: Vec<Shard>, // ascending id
     pub features: usize,
-    /// Names of the events of this rank, but for those of files that are seen in another way.
+    /// Sketches of the events of this rank, except for files with a view.
     pub sketches: Option<Sketches>,
     signed: Vec<usize>,
 }
 
-/// What became of the rows read, over all ranks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct RowCounts {
-    pub read: u64,
-    pub other_class: u64,
-    /// By the first that holds, as in the status of scores: not finite, outside a
-    /// transform's domain, outside the cuts.
-    pub not_finite: u64,
-    pub out_of_domain: u64,
-    pub cut: u64,
-    pub train: u64,
-    pub validation: u64,
-    pub calibration: u64,
-    pub test: u64,
-    /// Left out of experimental files, as they may come from the source.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub on_source: u64,
-    /// Of `not_finite` and `out_of_domain`, those that the cuts would leave out anyway: no
-    /// part of the budget for bad rows.
-    #[serde(skip)]
-    pub excused: [u64; 2],
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // the signature serde asks for
-fn is_zero(x: &u64) -> bool {
-    *x == 0
-}
-
-impl RowCounts {
-    fn words(&mut self) -> [&mut u64; 12] {
-        let [not_finite, out_of_domain] = &mut self.excused;
-        [
-            not_finite,
-            out_of_domain,
-            &mut self.read,
-            &mut self.other_class,
-            &mut self.not_finite,
-            &mut self.out_of_domain,
-            &mut self.cut,
-            &mut self.train,
-            &mut self.validation,
-            &mut self.calibration,
-            &mut self.test,
-            &mut self.on_source,
-        ]
-    }
-
-    /// The share of the rows of the class that are usable and pass the cuts; `None` without
-    /// any. Rows that may come from the source pass them too.
-    pub fn share_inside_cuts(&self) -> Option<f64> {
-        let all = self.read.checked_sub(self.other_class).filter(|all| *all > 0)?;
-        let parts = [self.train, self.validation, self.calibration, self.test, self.on_source];
-        Some(parts.iter().sum::<u64>() as f64 / all as f64)
-    }
-
-    /// The counts of all ranks together, on every rank.
-    pub fn reduce(mut self, comm: &dyn Communicator) -> Result<RowCounts> {
-        let mut sums: Vec<i64> = self.words().iter().map(|w| **w as i64).collect();
-        comm.all_reduce_sum(&mut sums)?;
-        for (word, sum) in self.words().into_iter().zip(sums) {
-            *word = sum as u64;
-        }
-        Ok(self)
-    }
-}
-
 impl EventStore {
-    /// Reads this rank's shards; features are still quantities, not yet scaled.
+    /// Reads the shards of this rank; features are quantities, not yet scaled.
+    ///
+    /// # Errors
+    /// Those of opening and reading the files.
     pub fn load(
         comm: &dyn Communicator,
         sources: &[Source],
@@ -257,7 +132,7 @@ impl EventStore {
             counts.other_class += rows;
             return Ok(());
         }
-        let mut opened = OpenedSource::new(source, row_selection)?;
+        let mut opened = OpenedSource::open(source, row_selection.request(source))?;
         let mut block = Block::default();
         let mut next = 0;
         while next < pieces.len() {
@@ -282,7 +157,7 @@ impl EventStore {
         Ok(())
     }
 
-    /// Sorts rows of a block into the parts of one shard.
+    /// Adds rows of a block to the parts of one shard.
     #[allow(clippy::too_many_arguments)] // one call, one loop
     fn take(
         &mut self,
@@ -307,35 +182,20 @@ impl EventStore {
             }
             let row_use = seen.row_use(block, row, status == 0);
             if status != 0 {
-                if status & NOT_FINITE != 0 {
-                    counts.not_finite += 1;
-                    counts.excused[0] += u64::from(row_selection.selection.fails_cut(block, row));
-                } else if status & OUT_OF_DOMAIN != 0 {
-                    counts.out_of_domain += 1;
-                    counts.excused[1] += u64::from(status & CUT != 0);
-                } else {
-                    counts.cut += u64::from(status & CUT != 0);
-                }
+                let fails_cut = || row_selection.selection.fails_cut(block, row);
+                counts.add_unusable(status, fails_cut);
                 continue;
             }
             if row_use == RowUse::OnSource {
                 counts.on_source += 1;
                 continue;
             }
+            let number = (first + row as u64) * self.features as u64;
             let event =
                 row_selection.selection.features().iter().enumerate().map(|(d, feature)| {
-                    let x = block.quantities[d][row];
-                    if feature.quantum == 0.0 {
-                        return x;
-                    }
-                    let u = noise.uniform((first + row as u64) * self.features as u64 + d as u64);
-                    let noisy = (f64::from(x) + feature.quantum * (u - 0.5)) as f32;
-                    // Noise must not carry a value out of the transform's domain.
-                    if features::transform(feature, f64::from(noisy)).is_finite() {
-                        noisy
-                    } else {
-                        x
-                    }
+                    dequantised(feature, block.quantities[d][row], || {
+                        noise.uniform(number + d as u64)
+                    })
                 });
             let part = match row_use {
                 RowUse::HeldOut => Part::Test,
@@ -368,9 +228,9 @@ impl EventStore {
         Ok(())
     }
 
-    /// Divides all weights by their mean over the training events of all shards, so that
-    /// they do not change the length of a step. Tells the effective number of training
-    /// events, (Σw)²/Σw² (Kish 1965); `None` where all weights are 1.
+    /// Divides all weights by their mean over the training events of all shards, so that they do
+    /// not change the length of a step. Returns the effective number of training events,
+    /// (Σw)²/Σw² (Kish 1965); `None` if all weights are 1. A collective.
     pub fn normalise_weights(
         &mut self,
         comm: &dyn Communicator,
@@ -408,7 +268,8 @@ impl EventStore {
         Ok(Some(sum * sum / squares))
     }
 
-    /// Sums of the weights of the events for validation and for calibration, of all ranks.
+    /// Returns the sums of the weights for validation and for calibration, over all ranks. A
+    /// collective.
     pub fn held_out(&self, comm: &dyn Communicator, shards: u64) -> Result<[WeightSum; 2]> {
         const WORDS: usize = 6;
         let mut slots = vec![None; WORDS * shards as usize];
@@ -431,8 +292,8 @@ impl EventStore {
         Ok(sums)
     }
 
-    /// Moments of the training events' coordinates over all shards, merged in the order
-    /// of shards, so that they do not depend on the ranks.
+    /// Returns the moments of the coordinates of all training events, merged in the order of the
+    /// shards, so that they do not depend on the ranks. A collective.
     pub fn moments(
         &self,
         comm: &dyn Communicator,
@@ -470,7 +331,7 @@ impl EventStore {
         });
     }
 
-    /// Writes the events of a step, shard after shard.
+    /// Copies the events of a step, shard after shard.
     pub fn gather(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         self.order(seed, epoch, step, steps, events);
         events.rows.resize(events.len() * self.features, 0.0);
@@ -498,8 +359,8 @@ impl EventStore {
         });
     }
 
-    /// Names the events of a step, shard after shard, for an engine that holds
-    /// `train_rows`.
+    /// Writes the numbers of the events of a step, shard after shard, for an engine that has
+    /// `train_rows` in its memory.
     pub fn name(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         self.order(seed, epoch, step, steps, events);
         events.rows.clear();
@@ -522,17 +383,17 @@ impl EventStore {
         }
     }
 
-    /// All training events of this rank, shard after shard, in pieces (events, features).
+    /// Returns all training events of this rank, shard after shard, in chunks (events, features).
     pub fn train_rows(&self) -> impl Iterator<Item = &[f32]> {
         self.shards.iter().flat_map(|s| s.train.chunks())
     }
 
-    /// Training events of this rank.
+    /// Returns the number of training events of this rank.
     pub fn train_len(&self) -> usize {
         self.shards.iter().map(|s| s.train.len()).sum()
     }
 
-    /// Places and weights of the events of a step.
+    /// Computes places and weights of the events of a step.
     fn order(&self, seed: u64, epoch: u64, step: u64, steps: u64, events: &mut Gathered) {
         let ranges: Vec<Range<u64>> =
             self.shards.iter().map(|s| step_range(s.train.len() as u64, step, steps)).collect();
@@ -550,7 +411,7 @@ impl EventStore {
             parts.push((shard, range, place));
             places = more;
         }
-        // All places first: then the reads of rows do not wait for each other.
+        // All places come first, so that the reads of rows do not wait for each other.
         parts.into_par_iter().for_each(|(shard, positions, places)| {
             let order = epoch_order(shard.train.len() as u64, seed, epoch, shard.id);
             places.iter_mut().zip(positions).for_each(|(place, at)| *place = order.at(at));
@@ -558,8 +419,8 @@ impl EventStore {
         self.gather_weights(events);
     }
 
-    /// File and row of some training events, given as (shard of this rank, index in it):
-    /// reads and sorts the rows of those shards once more.
+    /// Returns files and rows of some training events, given as (shard of this rank, index in it).
+    /// Reads the rows of these shards again.
     pub fn locate(
         comm: &dyn Communicator,
         sources: &[Source],
@@ -576,7 +437,7 @@ impl EventStore {
                 first = file.end;
                 continue;
             }
-            let mut opened = OpenedSource::new(source, row_selection)?;
+            let mut opened = OpenedSource::open(source, row_selection.request(source))?;
             let mut block = Block::default();
             for (shard, rows) in row_selection.dealing.pieces(comm.rank() as u64, ranks) {
                 let rows = rows.start.max(file.start)..rows.end.min(file.end);
@@ -623,122 +484,14 @@ impl EventStore {
     }
 }
 
-/// Events of one step, all shards of this rank one after the other.
-#[derive(Debug, Clone, Default)]
-pub struct Gathered {
-    pub rows: Vec<f32>,    // (events, features), scaled; empty where events are named
-    pub numbers: Vec<u32>, // (events), and the features whose sign changes, where named
-    pub flips: Vec<u32>,   // (events); empty where no feature is signed
-    pub weights: Vec<f32>, // (events); empty where all are 1
-    pub offsets: Vec<usize>, // (shards + 1)
-    /// Position of each event among the training events of its shard: with the shard a
-    /// function of the plan, so that draws named by it are the same on any ranks.
-    pub places: Vec<u64>, // (events)
-}
-
-impl Gathered {
-    pub fn len(&self) -> usize {
-        self.places.len()
+/// Returns a value with uniform noise of the quantum of its feature; `uniform` draws from 0 to 1.
+fn dequantised(feature: &Feature, x: f32, uniform: impl FnOnce() -> f64) -> f32 {
+    if feature.quantum == 0.0 {
+        return x;
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    pub fn weights(&self) -> Option<&[f32]> {
-        (!self.weights.is_empty()).then_some(&self.weights)
-    }
-}
-
-/// Opens the columns of a source for a request, and those that its view needs for it. Another
-/// rank may have listed the file.
-///
-/// # Errors
-/// `Input` if the file cannot be read, or its rows differ from those at the start of the job.
-pub fn open(source: &Source, wanted: &Request) -> Result<(TableReader, Request)> {
-    let mut file = InputFile::open(&source.path, Some(&source.schema))?;
-    if file.rows() != source.rows {
-        return Err(Fault::new("the file is not what it was when the job began")
-            .file(&source.path)
-            .expected(format!("{} rows", source.rows))
-            .found(format!("{} rows, on {}", file.rows(), host()))
-            .advice(
-                "give files that no one writes, on a file system that all nodes of the job share",
-            )
-            .input());
-    }
-    open_columns(&mut file, source, wanted)
-}
-
-/// Opens the columns of a source whose file is open already, as [`open`] does.
-pub fn open_columns(
-    file: &mut InputFile,
-    source: &Source,
-    wanted: &Request,
-) -> Result<(TableReader, Request)> {
-    let read = match &source.view {
-        Some(view) => view.request(file.table(), wanted.clone())?,
-        None => wanted.clone(),
-    };
-    Ok((file.reader(&read)?, read))
-}
-
-/// A source with its columns open.
-pub(crate) struct OpenedSource<'a> {
-    source: &'a Source,
-    reader: TableReader,
-    read: Request,
-    wanted: Request,
-}
-
-impl<'a> OpenedSource<'a> {
-    fn new(source: &'a Source, row_selection: &RowSelection) -> Result<OpenedSource<'a>> {
-        OpenedSource::open(source, request(source, row_selection.selection, row_selection.key))
-    }
-
-    pub(crate) fn open(source: &'a Source, wanted: Request) -> Result<OpenedSource<'a>> {
-        let (reader, read) = open(source, &wanted)?;
-        Ok(OpenedSource { source, reader, read, wanted })
-    }
-
-    /// Reads rows as they are seen; `first` is the global number of the first. Without a view
-    /// there are no notes.
-    pub(crate) fn read(
-        &mut self,
-        rows: Range<u64>,
-        first: u64,
-        block: &mut Block,
-    ) -> Result<Vec<RowNote>> {
-        self.reader.read(rows, block)?;
-        let Some(view) = &self.source.view else { return Ok(Vec::new()) };
-        let seen = view.apply(&self.read, &self.wanted, first, block);
-        seen.map_err(|e| e.in_file(&self.source.path))
-    }
-}
-
-/// What stands beside a block.
-struct Viewed<'a> {
-    opened: &'a OpenedSource<'a>,
-    notes: &'a [RowNote],
-}
-
-impl Viewed<'_> {
-    /// On a row of this rank; the view hears of it.
-    fn row_use(&self, block: &Block, row: usize, usable: bool) -> RowUse {
-        let Some((view, note)) = self.opened.source.view.as_ref().zip(self.notes.get(row)) else {
-            return RowUse::Use;
-        };
-        view.observe(&self.opened.wanted, block, row, note, usable);
-        note.row_use
-    }
-}
-
-/// Class of a row: the file's, else the column's.
-pub fn class_of(source: &Source, block: &Block, row: usize) -> Option<i8> {
-    match source.class {
-        Some(class) => Some(class.code()),
-        None => block.class.as_ref().map(|class| class[row]),
-    }
+    let noisy = (f64::from(x) + feature.quantum * (uniform() - 0.5)) as f32;
+    // Noise must not move a value out of the domain of the transform.
+    if features::transform(feature, f64::from(noisy)).is_finite() { noisy } else { x }
 }
 
 fn part_of(row_selection: &RowSelection, block: &Block, row: usize) -> Part {
@@ -752,32 +505,6 @@ fn part_of(row_selection: &RowSelection, block: &Block, row: usize) -> Part {
     )
 }
 
-/// The part of a row: by the key columns given, by the schema's, or by content.
-pub fn part(
-    splitter: &Splitter,
-    selection: &Selection,
-    block: &Block,
-    row: usize,
-    class: i8,
-    keyed: bool,
-) -> Part {
-    let keys = if keyed { &block.keys } else { &block.shower };
-    if keys.is_empty() {
-        let features = selection.features().len();
-        return splitter.by_content(class, block.quantities[..features].iter().map(|q| q[row]));
-    }
-    splitter.by_key(class, keys.iter().map(|k| k[row]))
-}
-
-/// Returns what a row is remembered by: what its part depends on, and the bits of its features.
-pub fn names_of(selection: &Selection, block: &Block, row: usize, class: i8, keyed: bool) -> Names {
-    let keys = if keyed { &block.keys } else { &block.shower };
-    let key = || sketch::name_of_key(class, keys.iter().map(|k| k[row]));
-    let features = selection.features().len();
-    let content = block.quantities[..features].iter().map(|q| q[row]);
-    Names { key: (!keys.is_empty()).then(key), content: sketch::name_of_content(content) }
-}
-
 fn shard_moments(rows: &EventRows, row_selection: &RowSelection) -> Moments {
     let features = row_selection.selection.features();
     let mut moments = Moments::new(features.len());
@@ -789,20 +516,4 @@ fn shard_moments(rows: &EventRows, row_selection: &RowSelection) -> Moments {
         moments.add(&coordinates);
     }
     moments
-}
-
-/// Refuses more unusable rows than the budget allows; those outside the cuts do not count.
-pub fn check_budget(counts: &RowCounts, budget: f64) -> Result<()> {
-    let not_finite = counts.not_finite - counts.excused[0];
-    let out_of_domain = counts.out_of_domain - counts.excused[1];
-    let bad = not_finite + out_of_domain;
-    let seen = counts.read - counts.other_class;
-    if bad as f64 <= budget * seen as f64 {
-        return Ok(());
-    }
-    Err(Fault::new("too many rows with values that cannot be used")
-        .expected(format!("at most {budget} of {seen} rows (data.bad_rows)"))
-        .found(format!("{not_finite} not finite, {out_of_domain} outside a transform's domain"))
-        .advice("look at the columns with `taiga-flow check`; raise data.bad_rows if this is as it should be")
-        .input())
 }

@@ -1,11 +1,8 @@
-//! What became of the files of an archive: each rank's report, put together on all.
+//! Inputs that could not be used, with their reasons and exit codes.
 
-use super::assignment::Assignment;
-use super::output::ledger::ListedFile;
-use crate::comm::{Communicator, gather_values, mark_shared};
+use super::output::listed::ListedFile;
 use crate::error::{Error, Fault, Result, path_text};
 use crate::memory;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -32,7 +29,7 @@ impl Failure {
     }
 }
 
-/// Returns the error, or one of the environment where a file may have failed for lack of memory.
+/// Returns the error, or an environment error if the file may have failed for lack of memory.
 pub fn or_lack_of_memory(error: Error) -> Error {
     match error {
         Error::Input(fault) if memory::is_near_limit() => {
@@ -44,7 +41,7 @@ pub fn or_lack_of_memory(error: Error) -> Error {
     }
 }
 
-/// The error's text, without the file's name in front.
+/// Returns the text of an error without the name of the file at its beginning.
 fn without_file_name(error: &Error, file: &Path) -> String {
     let text = error.to_string();
     text.strip_prefix(&format!("{}: ", path_text(file))).map_or(text.clone(), str::to_string)
@@ -58,14 +55,14 @@ pub struct FailedFile {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub output: String,
     pub reason: String,
-    /// Exit code that stands for the kind of the reason; 0 if unknown.
+    /// Exit code of the reason; 0 if unknown.
     pub exit_code: u8,
-    /// Of a file that is missing from an extraction: the folder of the extraction.
+    /// Folder of the extraction that a file is missing from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extraction: Option<String>,
 }
 
-/// What manifests hold: those of older programs have the reason alone.
+/// A failure as manifests contain it; those of older programs have the reason alone.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum StoredFailure {
@@ -95,7 +92,7 @@ impl From<StoredFailure> for FailedFile {
 }
 
 impl FailedFile {
-    /// A file without the output `output`.
+    /// Describes a failure that leaves `output` missing.
     pub fn new(output: &str, failure: &Failure) -> FailedFile {
         FailedFile {
             output: output.to_string(),
@@ -112,69 +109,19 @@ impl std::fmt::Display for FailedFile {
     }
 }
 
-/// Finished files, and those that failed.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RankReport<F> {
-    pub files: Vec<F>,
-    pub failures: Vec<Failure>,
-}
-
-impl<F> Default for RankReport<F> {
-    fn default() -> RankReport<F> {
-        RankReport { files: Vec::new(), failures: Vec::new() }
-    }
-}
-
-impl<F: Serialize + DeserializeOwned> RankReport<F> {
-    /// All ranks' reports, files in the order of their outputs.
-    pub fn gather(
-        &self,
-        comm: &dyn Communicator,
-        output: impl Fn(&F) -> &str,
-    ) -> Result<RankReport<F>> {
-        let mut all = RankReport::default();
-        for report in gather_values(comm, self)? {
-            all.files.extend(report.files);
-            all.failures.extend(report.failures);
-        }
-        all.files.sort_by(|a, b| output(a).cmp(output(b)));
-        all.failures.sort_by(|a, b| a.file.cmp(&b.file));
-        // Pieces of one file may fail on several ranks.
-        all.failures.dedup_by(|a, b| a.file == b.file);
-        Ok(all)
-    }
-
-    /// Returns the first file's error if all files of all ranks failed.
-    pub fn refuse_all_failed(&self) -> Result<()> {
-        let (true, Some(first)) = (self.files.is_empty(), self.failures.first()) else {
-            return Ok(());
-        };
-        mark_shared(Err(first.to_error()))
-    }
-
-    /// Input path → what was wrong with it; the outputs' names are those of the assignment.
-    pub fn failed(&self, assignment: &Assignment) -> BTreeMap<String, FailedFile> {
-        let jobs = assignment.jobs.iter();
-        let outputs: BTreeMap<String, &str> =
-            jobs.map(|job| (path_text(&job.input), job.name.as_str())).collect();
-        let failed = self.failures.iter().map(|failure| {
-            let output = outputs.get(&failure.file).copied().unwrap_or_default();
-            (failure.file.clone(), FailedFile::new(output, failure))
-        });
-        failed.collect()
-    }
-}
-
-/// Returns how many files there are: those with outputs, and those that failed without one. Outputs
-/// that are lost, or copies, are in both lists.
+/// Returns the number of files: those with outputs, and those that failed without one. Outputs that
+/// are lost, and copies, are in both lists.
 pub fn total<F: ListedFile>(files: &[F], failed: &BTreeMap<String, FailedFile>) -> usize {
     let listed: BTreeSet<&str> = files.iter().map(ListedFile::output).collect();
     let others = failed.values().filter(|file| !listed.contains(file.output.as_str()));
     files.len() + others.count()
 }
 
-/// Partial if more than `allowed` of `total` files failed; `again` is what to do with them once
-/// mended.
+/// Returns an error if more than `allowed` of `total` files failed; `again` is the verb for
+/// processing the mended files.
+///
+/// # Errors
+/// `Partial`, with the names of the files.
 pub fn partial<R>(
     failed: &BTreeMap<String, R>,
     total: usize,

@@ -1,7 +1,7 @@
-//! Reads a file in a child process, which the HDF5 library may end or stop.
+//! Reads a file in a child process, because the HDF5 library may end or stop its process.
 //!
-//! The child is the program itself with a hidden command. It neither starts MPI nor knows of the
-//! launcher, and ends with its parent.
+//! The child is the program itself with a hidden command. It does not start MPI, has no variables of
+//! the launcher, and ends with its parent.
 
 use crate::comm::is_launcher_variable;
 use crate::data::schema::Schema;
@@ -15,22 +15,22 @@ use std::time::{Duration, Instant};
 
 /// The hidden command of the program.
 pub const COMMAND: &str = "probe-file";
-/// A child that reads slower than this has stopped [bytes/s].
+/// Least speed of a child [bytes/s]; a slower one counts as stopped.
 const SLOWEST: f64 = 1e6;
 const ROWS: u64 = 65_536;
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long a killed child may take to end; one that waits for a disk never does.
+/// Time for a killed child to end; a child that waits for a disk never ends.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How much later than its parent a child ends by itself.
+/// Time after the limit of its parent when a child ends itself.
 const MARGIN: Duration = Duration::from_secs(30);
 /// Longest message of a child [bytes].
 const LONGEST_MESSAGE: u64 = 4096;
 
 /// Reads a file in a child process within `base` and a time proportional to its length. `poll` is
-/// called again and again meanwhile, and its error ends the child.
+/// called regularly, and its error ends the child.
 ///
-/// Returns why the file must not be read by this process, or `None` if it can be: then this
-/// process meets what else is wrong with it.
+/// Returns the reason that this process must not read the file for; `None` if it can read the file:
+/// then it reports any other damage itself.
 ///
 /// # Errors
 /// Those of `poll`.
@@ -51,7 +51,7 @@ pub fn run(
     let mut child = ProbeProcess(child);
     let since = Instant::now();
     let status = loop {
-        // What is not known to have ended has not.
+        // An unknown status counts as running.
         if let Some(status) = child.0.try_wait().ok().flatten() {
             break status;
         }
@@ -62,13 +62,13 @@ pub fn run(
         }
         std::thread::sleep(PAUSE);
     };
-    // A request to stop may have reached the child too.
+    // A request to stop may have ended the child too.
     poll()?;
     Ok(probe_error(path, status, &child.message()))
 }
 
 fn command(path: &Path, schema: Option<&str>, limit: Duration) -> Command {
-    // The program that runs, also where its file was replaced.
+    // This program, even if its file was replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg(COMMAND).arg("--limit").arg((limit + MARGIN).as_secs().to_string());
     if let Some(schema) = schema {
@@ -110,7 +110,7 @@ fn unreadable(path: &Path, found: &str) -> Fault {
         .advice("copy or write it again; the same command then scores it")
 }
 
-/// A child that is ended when nobody waits for it any more.
+/// A child process that is killed when the value is dropped.
 struct ProbeProcess(Child);
 
 impl ProbeProcess {
@@ -133,10 +133,10 @@ impl Drop for ProbeProcess {
     }
 }
 
-/// Reads all that a table holds: the work of the child.
+/// Reads all columns of a table; the child process calls it.
 ///
 /// # Errors
-/// `Environment` if the system cannot read the file. What else is wrong with it is no error here.
+/// `Environment` if the system cannot read the file. Other damage is not an error here.
 pub fn read_through(path: &Path, schema: Option<&str>, limit: Duration) -> Result<()> {
     std::thread::spawn(move || end_with_parent(limit));
     match read_all(path, schema) {
@@ -159,7 +159,7 @@ fn read_all(path: &Path, schema: Option<&str>) -> Result<()> {
     if let Ok(()) | Err(Error::Environment(_)) = whole {
         return whole;
     }
-    // One column that cannot be read must not hide the others.
+    // A column that cannot be read must not hide the others.
     let keys = Request { quantities: Vec::new(), ..request };
     let one = |name| Request { quantities: vec![name], ..Request::default() };
     for request in quantities.into_iter().map(one).chain([keys]) {

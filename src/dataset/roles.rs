@@ -7,14 +7,14 @@ use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 
-/// Refuses files given as of one class whose rows are all of the other, on all ranks alike;
-/// warns of files with some such rows. Files that are seen in another way are left alone:
-/// hadrons off a source are taken whatever their class.
+/// Refuses files given as one class whose rows are all of the other class, and warns of files with
+/// some such rows. Files with a view are not checked: hadrons off a source are used whatever their
+/// class. A collective.
 ///
 /// # Errors
-/// Input, with the first such file; what reading a file gives.
+/// `Input`, with the first such file; those of reading a file.
 pub fn refuse_swapped(comm: &dyn Communicator, sources: &[Source], advice: &str) -> Result<()> {
-    // Per file: rows of the other class, and of none.
+    // Per file: rows of the other class, and rows without a class.
     let mut others = vec![0_i64; 2 * sources.len()];
     let mine = (0..sources.len()).filter(|i| i % comm.size() == comm.rank());
     let counted = mine.map(|i| others_of(comm, &sources[i]).map(|count| (i, count)));
@@ -44,26 +44,26 @@ pub fn refuse_swapped(comm: &dyn Communicator, sources: &[Source], advice: &str)
     Ok(())
 }
 
-/// Returns the fault of a file whose rows are all of the other class than it was given as.
+/// Returns the error of a file whose rows all have the other class than the file.
 pub fn swapped(source: &Source, others: u64, advice: &str) -> Error {
     let class = source.class.map_or_else(String::new, |class| format!("{class}s"));
     Fault::new("the file is wholly of the other class")
         .file(&source.path)
         .expected(class)
-        .found(format!("{others} events of another class"))
+        .found(format!("{others} events of the other class"))
         .advice(advice)
         .input()
 }
 
-/// Returns a warning of rows that count as of a class because their file is given as such.
+/// Returns a warning of rows that count as a class because their file is given as this class.
 pub fn unlabelled(unknown: u64, rows: u64, class: Class) -> String {
     format!(
         "{unknown} of {rows} rows have no class in the class column, and count as {class}s, as the file is given"
     )
 }
 
-/// Counts the rows whose class is known and is not the one that the file was given as, and those
-/// whose class is not known.
+/// Counts the rows whose class differs from the class of the file, and the rows without a known
+/// class.
 fn others_of(comm: &dyn Communicator, source: &Source) -> Result<[u64; 2]> {
     let (Some(class), None) = (source.class, &source.view) else { return Ok([0; 2]) };
     let mut file = InputFile::open(&source.path, Some(&source.schema))?;

@@ -1,8 +1,8 @@
-//! Remembers which events were seen: a Bloom filter of their names (Bloom 1970).
+//! Sketches of sets of events: Bloom filters of their names (Bloom 1970).
 //!
-//! A name that was inserted is always found; of others, about 1 in 1400 is. Of more names
-//! than have room, one in a power of two is kept, chosen by the name alone, so that shares
-//! can still be measured. The bits depend on the set of names only, not on ranks or order.
+//! A name that was inserted is always found; of other names about 1 in 1400 is. If there are more
+//! names than space, one in a power of two is kept, chosen by the name alone, so that shares can
+//! still be measured. The bits depend only on the set of names, not on ranks or order.
 
 use crate::comm::Communicator;
 use crate::error::Result;
@@ -12,26 +12,26 @@ const HASHES: u64 = 10;
 const BITS_PER_NAME: u64 = 15;
 /// The largest sketch [bytes].
 pub const LARGEST: usize = 1 << 19;
-/// Counts of ranks that have set a bit travel together in one integer: so many, of so many
-/// bits each.
+/// Numbers of ranks that have set a bit are packed into one integer: numbers per integer, and bits
+/// per number.
 const PER_WORD: usize = 3;
 const COUNT_BITS: usize = 20;
-/// Integers that are summed at a time.
+/// Integers of one reduction.
 const WORDS: usize = 1 << 16;
 
-/// 128 bits that name an event.
+/// Hash of an event, of 128 bits.
 pub type Name = [u64; 2];
 
 /// The size of a sketch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SketchShape {
     pub bytes: usize,
-    /// One of so many names is kept: a power of 2.
+    /// One name in this number is kept: a power of 2.
     pub one_in: u64,
 }
 
 impl SketchShape {
-    /// Returns the shape for at most so many names.
+    /// Returns the shape for at most `names` names.
     pub fn new(names: u64) -> SketchShape {
         let most = 8 * LARGEST as u64 / BITS_PER_NAME;
         let one_in = names.div_ceil(most).max(1).next_power_of_two();
@@ -39,7 +39,7 @@ impl SketchShape {
         SketchShape { bytes: (bytes as usize).min(LARGEST), one_in }
     }
 
-    /// Whether a name is among those that are kept.
+    /// Returns whether a name is among those that are kept.
     pub fn keeps(self, name: Name) -> bool {
         (name[0] >> 32) & (self.one_in - 1) == 0
     }
@@ -50,7 +50,7 @@ impl SketchShape {
 pub struct Sketch {
     pub shape: SketchShape,
     pub bits: Vec<u8>,
-    /// Names that were inserted and kept; the same one may have been several times.
+    /// Number of insertions of names that are kept, with repetitions.
     pub names: u64,
 }
 
@@ -68,7 +68,7 @@ impl Sketch {
         }
     }
 
-    /// Whether a name that [`SketchShape::keeps`] was inserted.
+    /// Returns whether a name that [`SketchShape::keeps`] was inserted.
     pub fn contains(&self, name: Name) -> bool {
         places(name, self.bits.len()).all(|place| self.bits[place / 8] >> (place % 8) & 1 == 1)
     }
@@ -81,15 +81,15 @@ impl Sketch {
         -all / HASHES as f64 * libm::log(free)
     }
 
-    /// Returns the estimated number of different names that another sketch of the same shape
-    /// has too, of those that are kept.
+    /// Returns the estimated number of different kept names that are also in `other`, a sketch of
+    /// the same shape.
     pub fn shared(&self, other: &Sketch) -> f64 {
         let mut both = self.clone();
         both.bits.iter_mut().zip(&other.bits).for_each(|(both, other)| *both |= other);
         self.distinct() + other.distinct() - both.distinct()
     }
 
-    /// Takes up the names of all ranks, by sums of integers.
+    /// Adds the names of all ranks, by sums of integers. A collective.
     ///
     /// # Errors
     /// Those of the reduction.
@@ -122,12 +122,12 @@ impl Sketch {
 /// The names of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Names {
-    /// Its shower's, where it has a key.
+    /// Name of its shower; `None` without a key.
     pub key: Option<Name>,
     pub content: Name,
 }
 
-/// The showers and the rows that were seen.
+/// Sketches of showers and of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sketches {
     pub keys: Sketch,
@@ -146,7 +146,7 @@ impl Sketches {
         self.contents.insert(names.content);
     }
 
-    /// Takes up the names of another pair of the same shape.
+    /// Adds the names of a pair of sketches of the same shape.
     pub fn join(&mut self, other: &Sketches) {
         for (all, more) in [(&mut self.keys, &other.keys), (&mut self.contents, &other.contents)] {
             all.names += more.names;
@@ -154,7 +154,7 @@ impl Sketches {
         }
     }
 
-    /// Takes up the names of all ranks.
+    /// Adds the names of all ranks. A collective.
     ///
     /// # Errors
     /// Those of the reduction.
@@ -164,19 +164,19 @@ impl Sketches {
     }
 }
 
-/// Bits of a name, by double hashing (Kirsch and Mitzenmacher 2008).
+/// Returns the bits of a name, by double hashing (Kirsch and Mitzenmacher 2008).
 fn places(name: Name, bytes: usize) -> impl Iterator<Item = usize> {
     let bits = 8 * bytes as u64;
     let [first, step] = [name[0] % bits, 1 + name[1] % (bits - 1)];
     (0..HASHES).map(move |i| ((first + i * step) % bits) as usize)
 }
 
-/// Names a shower by its class and the values of its key.
+/// Returns the name of a shower: a hash of its class and the values of its key.
 pub fn name_of_key(class: i8, key: impl Iterator<Item = i64>) -> Name {
     name(&[b'k', class as u8], key.map(i64::to_le_bytes))
 }
 
-/// Names a row by the bits of its features.
+/// Returns the name of a row: a hash of the bits of its features.
 pub fn name_of_content(features: impl Iterator<Item = f32>) -> Name {
     name(b"c", features.map(|x| x.to_bits().to_le_bytes()))
 }

@@ -1,4 +1,4 @@
-//! An input file with its schema, rows and class, and how its rows are seen.
+//! Files to train on, with schema, rows, class and view of their rows.
 
 use crate::config::Class;
 use crate::data::schema::Schema;
@@ -8,23 +8,23 @@ use crate::error::{Fault, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file to train on, and its class where the file does not say.
+/// A file to train on, and its class if it has no class column.
 #[derive(Debug, Clone)]
 pub struct Source {
     pub path: PathBuf,
     pub schema: Arc<Schema>,
     pub rows: u64,
     pub class: Option<Class>,
-    /// Where its rows are not seen as they stand in the file.
+    /// The view of its rows; `None` if they are used as stored.
     pub view: Option<Arc<dyn RowTransform>>,
 }
 
-/// Rows seen in another way than they stand in a file, such as from another source position.
+/// A view of rows that changes them, such as one from a different source position.
 pub trait RowTransform: std::fmt::Debug + Send + Sync {
-    /// What is to be read of a table for the quantities of a request to be known.
+    /// Returns the columns to read of a table to compute the quantities of a request.
     fn request(&self, table: &Table, wanted: Request) -> Result<Request>;
-    /// From a block that was read by `read` to one of `wanted`, with a note on every row;
-    /// `first` is the global number of the first. A block holds rows of other ranks too.
+    /// Converts a block of the columns `read` to one of `wanted`, and returns a note on every row;
+    /// `first` is the global number of the first row. A block contains rows of other ranks too.
     fn apply(
         &self,
         read: &Request,
@@ -32,26 +32,27 @@ pub trait RowTransform: std::fmt::Debug + Send + Sync {
         first: u64,
         block: &mut Block,
     ) -> Result<Vec<RowNote>>;
-    /// Hears of each row of this rank, once, and whether it can be used but for its verdict.
+    /// Records each row of this rank once; `usable` is whether it may be used apart from its note.
     fn observe(&self, wanted: &Request, block: &Block, row: usize, note: &RowNote, usable: bool);
 }
 
-/// What a view says of a row.
+/// Note of a view on a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowNote {
     pub row_use: RowUse,
     /// The run, by its key.
     pub run: i64,
-    /// What the view wants to be reminded of.
+    /// Bits that the view stores for itself.
     pub bits: u32,
 }
 
+/// Use of a row in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowUse {
     Use,
-    /// Left out, as it may come from the source.
+    /// Left out, because it may come from the source.
     OnSource,
-    /// Of a run that is kept for scoring: to the test part.
+    /// In the test part, because its run is kept for scoring.
     HeldOut,
 }
 
@@ -71,7 +72,7 @@ impl Source {
         if class.is_none() && !file.table().has_class() {
             return Err(Fault::new("no class column")
                 .file(path)
-                .expected("a column that tells gammas from hadrons")
+                .expected("a column with the class of each row")
                 .advice("name the file as one of gammas or of hadrons instead")
                 .input());
         }
@@ -86,7 +87,7 @@ impl Source {
     }
 }
 
-/// What training asks of every row of a source.
+/// Returns the columns that training reads of a source.
 pub fn request(source: &Source, selection: &Selection, key: Option<&[String]>) -> Request {
     Request {
         quantities: selection.quantities().to_vec(),

@@ -1,7 +1,7 @@
-//! Looks at the values of files before they are trained on or evaluated: quantities that are
-//! wrong as a whole, such as widths in another unit, refuse a training.
+//! Checks values of files before a training or evaluation: a quantity that is wrong as a whole, such
+//! as widths in a wrong unit, refuses a training.
 //!
-//! A sample is enough for that: the first rows of a file, and of very many files some.
+//! A sample is enough for that: the first rows of a file, and every n-th of very many files.
 
 use super::check::ordered_pairs;
 use super::event_store;
@@ -13,11 +13,11 @@ use crate::data::table::{Block, InputFile, Request};
 use crate::error::{Error, Fault, Result};
 use serde::{Deserialize, Serialize};
 
-/// Rows of a file that are looked at.
+/// Rows of a file that are checked.
 const ROWS: u64 = 16_384;
-/// Files that are looked at; of more, so many at equal steps.
+/// Most files that are checked; of more files, a selection at equal steps.
 const MOST_FILES: usize = 1024;
-/// Warnings that are told one by one.
+/// Most warnings that are logged one by one.
 const MOST_WARNINGS: usize = 10;
 /// Share of the rows in which a width may exceed the length.
 const MOST_WIDER: f64 = 0.5;
@@ -34,11 +34,10 @@ pub struct FileFinding {
     advice: String,
 }
 
-/// Refuses files with a quantity that no telescope can have, on all ranks alike; warns of what
-/// may be wrong.
+/// Refuses files with an impossible quantity, and warns of implausible ones. A collective.
 ///
 /// # Errors
-/// Input, with the first such file; what reading a file gives.
+/// `Input`, with the first such file; those of reading a file.
 pub fn refuse_implausible(
     comm: &dyn Communicator,
     sources: &[Source],
@@ -59,7 +58,7 @@ pub fn refuse_implausible(
     Ok(())
 }
 
-/// Finds quantities that are not plausible, on all ranks alike, in the order of the files.
+/// Returns the implausible quantities in the order of the files. A collective.
 pub fn find(
     comm: &dyn Communicator,
     sources: &[Source],
@@ -80,7 +79,7 @@ pub fn find(
 }
 
 impl FileFinding {
-    /// The finding as one line.
+    /// Returns the finding as one line.
     pub fn line(&self, sources: &[Source]) -> String {
         let FileFinding { quantity, expected, found, advice, .. } = self;
         let path = sources[self.file].path.display();
@@ -103,7 +102,7 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
     let is_present = |name: &&String| input.table().unit(name).is_some();
     let quantities = selection.quantities().iter().filter(is_present).cloned().collect();
     let wanted = Request { quantities, ..Request::default() };
-    // A view computes some quantities from others, which it reads instead.
+    // A view reads other quantities instead of those that it computes.
     let (mut reader, read) = event_store::open_columns(&mut input, source, &wanted)?;
     let mut block = Block::default();
     reader.read(0..input.rows().min(ROWS), &mut block)?;
@@ -119,7 +118,7 @@ fn findings(file: usize, source: &Source, selection: &Selection) -> Result<Vec<F
     Ok(of_values.chain(exchanged_axes(file, &read.quantities, &block)).collect())
 }
 
-/// Widths that exceed the lengths: the columns are exchanged.
+/// Returns a finding if widths exceed lengths: the columns are exchanged.
 fn exchanged_axes(file: usize, names: &[String], block: &Block) -> Option<FileFinding> {
     let mut pairs = ordered_pairs(names).into_iter();
     let mut pair = pairs.find(|pair| pair.names == ("width", "length"))?;

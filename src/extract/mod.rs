@@ -26,7 +26,7 @@ use crate::config::Hardware;
 use crate::data::table::events::GAMMA;
 use crate::data::text::FIELD_RADIUS_DEG;
 use crate::dataset::assignment::{Assignment, Job};
-use crate::dataset::failures::{self, FailedFile, Failure, or_lack_of_memory};
+use crate::dataset::failures::{FailedFile, Failure, or_lack_of_memory};
 use crate::dataset::output::given::Given;
 use crate::dataset::output::ledger::{self, Ledger, LedgerEntry};
 use crate::dataset::output::started::{self, Start, Started};
@@ -94,7 +94,7 @@ const WHOLE: (usize, usize) = (0, 1);
 /// Largest number of source positions.
 const MOST_POSITIONS: usize = 64;
 
-type ExtractionReport = failures::RankReport<ExtractedFile>;
+type ExtractionReport = crate::dataset::rank_report::RankReport<ExtractedFile>;
 
 /// Extracts all inputs. Failed files are listed in the summary.
 ///

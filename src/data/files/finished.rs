@@ -1,5 +1,4 @@
-//! What an output file of the project says of itself: whether it is complete, which
-//! columns it has, of what it was made. Left to others: how it was written (`columns`).
+//! Reads finished output files of the project: attributes, and columns that the program wrote.
 
 use crate::data::hdf5;
 use crate::data::schema::EVENT_FORMAT;
@@ -12,14 +11,14 @@ use std::path::{Path, PathBuf};
 /// Rows read at a time.
 const BLOCK_ROWS: usize = 65_536;
 
-/// An output file that is open and complete.
+/// A complete output file that is open.
 pub struct FinishedFile {
     file: File,
     path: PathBuf,
 }
 
 impl FinishedFile {
-    /// `None` for what is not a complete file of `format`.
+    /// Opens a complete file of `format`; returns `None` for any other file.
     pub fn open(path: &Path, format: &str) -> Option<FinishedFile> {
         let file = hdf5::open(path).ok()?;
         let complete = hdf5::integer_attribute(&file, "complete") == Some(1);
@@ -27,7 +26,7 @@ impl FinishedFile {
         (complete && known).then(|| FinishedFile { file, path: path.to_path_buf() })
     }
 
-    /// Opens an event file of the project; `None` for anything else.
+    /// Opens an event file of the project; returns `None` for any other file.
     pub fn open_events(path: &Path) -> Option<FinishedFile> {
         let file = hdf5::open(path).ok()?;
         let format = hdf5::text_attribute(&file, "format");
@@ -43,17 +42,25 @@ impl FinishedFile {
         hdf5::integer_attribute(&self.file, "rows").and_then(|rows| u64::try_from(rows).ok())
     }
 
-    /// A root attribute of several numbers; empty where it is absent.
-    pub fn numbers(&self, attribute: &str) -> Vec<f64> {
-        hdf5::number_list_attribute(&self.file, attribute).unwrap_or_default()
+    /// Returns the numbers of a root attribute.
+    ///
+    /// # Errors
+    /// `Input` if the attribute is absent, or cannot be read.
+    pub fn numbers(&self, attribute: &str) -> Result<Vec<f64>> {
+        hdf5::number_list_attribute(&self.file, attribute).ok_or_else(|| {
+            Fault::new(format!("cannot read the attribute '{attribute}'"))
+                .file(&self.path)
+                .advice("the file is damaged: remove it, and run the same command again")
+                .input()
+        })
     }
 
     pub fn has(&self, column: &str) -> bool {
         self.file.link_exists(column)
     }
 
-    /// Hands out the numbers of a column, block by block, as (positions, rows) with the
-    /// number of positions; its checksums are verified on the way. Returns the rows.
+    /// Calls `each` with the numbers of a column, block by block: (positions, rows), and the number
+    /// of positions. Reading verifies the checksums. Returns the rows.
     pub fn for_each_block_u32(
         &self,
         column: &str,
@@ -73,7 +80,7 @@ impl FinishedFile {
         Ok(rows as u64)
     }
 
-    /// Rows of a column that was written by this specification.
+    /// Reads rows of a column that was written by this specification.
     pub fn read(
         &self,
         group: &str,
@@ -109,7 +116,7 @@ impl FinishedFile {
     }
 }
 
-/// All positions of some rows, one after the other.
+/// Reads all positions of some rows, one position after the other.
 fn all<T: H5Type + Clone>(
     dataset: &::hdf5::Dataset,
     spec: &ColumnSpec,
@@ -127,7 +134,7 @@ fn all<T: H5Type + Clone>(
     Ok(values)
 }
 
-/// Values of a column that was read: (rows), or (positions, rows).
+/// Values of a column: (rows), or (positions, rows).
 #[derive(Debug, Clone, PartialEq)]
 pub enum FinishedColumn {
     F32(Vec<f32>),

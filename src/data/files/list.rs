@@ -1,4 +1,4 @@
-//! Lists the files that paths, folders, patterns and lists of paths stand for.
+//! Lists the files of paths, folders, patterns and lists of paths.
 
 use super::pattern;
 use super::walk;
@@ -9,12 +9,15 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A longer list of files is something else.
+/// A longer file is not a list of files.
 const LONGEST_LIST: u64 = 64 << 20; // bytes
 
-/// The files that a list of paths stands for: files as given, folders by all `*.h5`,
-/// `*.hdf5` and `*.hdf` in them and below, sorted by name (hidden entries are left out),
-/// patterns by what fits them, `@list` by the paths in it.
+/// Lists the files of paths. A folder gives all `*.h5`, `*.hdf5` and `*.hdf` in it and below,
+/// sorted by name, without hidden entries; a pattern gives the paths that match it; `@list` gives
+/// the paths in it.
+///
+/// # Errors
+/// `Input` if there is no file, a path cannot be read, or a file is listed twice.
 pub fn list_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     list_all(paths, &mut files)?;
@@ -63,7 +66,7 @@ pub fn list_in(given: &Path) -> Option<&Path> {
     std::fs::symlink_metadata(given).is_err().then_some(Path::new(list))
 }
 
-/// Whether an argument is a pattern, and not the name of something that is there.
+/// Returns whether an argument is a pattern, and not the name of an existing file.
 pub fn is_pattern(given: &Path) -> bool {
     std::fs::symlink_metadata(given).is_err()
         && list_in(given).is_none()
@@ -81,7 +84,7 @@ pub fn list_path(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn collect(path: &Path, files: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>) -> Result<()> {
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
-        // The link to a file is an input of its own, also where the file is not there now.
+        // A link to a file is an input, even if the file is absent now.
         Err(_) if path.is_symlink() && walk::is_hdf5_name(path) => {
             files.push(path.to_path_buf());
             return Ok(());
@@ -158,11 +161,11 @@ fn list_pattern(path: &Path, files: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>
     Ok(())
 }
 
-/// Refuses a file that two lists have, each of which is given with its name.
+/// Refuses a file that is in two lists; each list is given with its name.
 ///
 /// # Errors
-/// Input, with the file and both names; those of [`list_files`], but for files that one list has
-/// twice.
+/// `Input`, with the file and both names; those of [`list_files`], except for files that one list
+/// has twice.
 pub fn refuse_shared(lists: &[(&str, &[PathBuf])]) -> Result<()> {
     let mut known: BTreeMap<(u64, u64), (&str, PathBuf)> = BTreeMap::new();
     for (name, paths) in lists.iter().filter(|(_, paths)| !paths.is_empty()) {
@@ -185,15 +188,15 @@ pub fn refuse_shared(lists: &[(&str, &[PathBuf])]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a file that is there twice, or not at all; the lengths of all [bytes].
+/// Returns the lengths of all files [bytes]; refuses a file that is absent or listed twice.
 pub(crate) fn refuse_twice(files: &[PathBuf]) -> Result<Vec<u64>> {
     lengths(files)?.into_iter().collect()
 }
 
-/// Returns the length of each file [bytes], or the error of one that cannot be looked at.
+/// Returns the length of each file [bytes], or the error of a file without metadata.
 ///
 /// # Errors
-/// `Input` if a file is there twice.
+/// `Input` if a file is listed twice.
 pub(crate) fn lengths(files: &[PathBuf]) -> Result<Vec<Result<u64>>> {
     let mut known: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
     let mut lengths = Vec::with_capacity(files.len());
@@ -217,7 +220,7 @@ pub(crate) fn lengths(files: &[PathBuf]) -> Result<Vec<Result<u64>>> {
     Ok(lengths)
 }
 
-/// Returns the error of a path that cannot be looked at.
+/// Returns the error of a path without metadata.
 pub(crate) fn unreachable(path: &Path, error: &std::io::Error) -> Error {
     match walk::broken_link(path, error) {
         Some(fault) => fault.input(),
@@ -230,7 +233,7 @@ pub(crate) fn unreachable(path: &Path, error: &std::io::Error) -> Error {
     }
 }
 
-/// The fault of a path that is not there, with the nearest name beside it.
+/// Returns the error of an absent path, with the nearest name in its folder.
 fn missing_path(path: &Path) -> Error {
     let fault = Fault::new("file not found").file(path);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Files as such: listing, stamps and hashes, finished outputs.
+//! Files without their rows: listing, stamps, hashes, and finished outputs.
 
 pub mod finished;
 pub mod list;

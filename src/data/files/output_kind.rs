@@ -1,8 +1,8 @@
-//! Recognises what a command writes, so that `--overwrite` replaces nothing else.
+//! Recognises the outputs of a command, so that `--overwrite` replaces no other file.
 //!
-//! A file is of a command if it says so itself: HDF5 files by their root attributes, JSON files
-//! by their field `format`, pages and tables by their first bytes. An empty file holds nothing,
-//! and may be replaced by any command.
+//! The contents of a file name its command: HDF5 files by their root attributes, JSON files by
+//! their field `format`, pages and tables by their first bytes. Any command may replace an empty
+//! file.
 
 use crate::bounded;
 use crate::data::hdf5;
@@ -14,7 +14,7 @@ use crate::storage;
 use std::path::Path;
 
 const PAGE_START: &str = "<!doctype html";
-/// Of a page, a JSON file or a table, before what it is recognised by [bytes].
+/// Bytes of a page, a JSON file or a table in which its mark is searched.
 const LONGEST_HEAD: u64 = 4096;
 
 /// Kind of an output.
@@ -36,15 +36,15 @@ pub enum OutputKind {
     Page,
     /// A text that begins with these words.
     Text(&'static str),
-    /// What a function recognises, and its name.
+    /// Files that a function recognises, with their name.
     Other(&'static str, fn(&Path) -> bool),
 }
 
-/// What is at a path.
+/// Content of a path.
 enum Content {
     Own,
     Other,
-    /// Bytes that no reader understands.
+    /// Bytes of an unknown format.
     Unreadable,
 }
 
@@ -59,8 +59,8 @@ impl OutputKind {
         self.refuse_other(path, false)
     }
 
-    /// Refuses to replace what is not a regular file of this kind. A damaged file may be replaced where
-    /// the records of the folder list it (`is_recorded`).
+    /// Refuses to replace anything but a regular file of this kind. A damaged file may be replaced
+    /// if the records of the folder list it (`is_recorded`).
     ///
     /// # Errors
     /// `Usage`.
@@ -83,7 +83,7 @@ impl OutputKind {
     fn content(self, path: &Path) -> Content {
         match std::fs::metadata(path) {
             Ok(data) if data.len() > 0 => {}
-            // Nothing would be lost.
+            // An empty file has nothing to lose.
             _ => return Content::Own,
         }
         let known = |is_own: bool| if is_own { Content::Own } else { Content::Other };
@@ -134,7 +134,7 @@ impl OutputKind {
     }
 }
 
-/// Root attributes that tell which command wrote an HDF5 file.
+/// Root attributes that name the command of an HDF5 file.
 struct Attributes {
     format: String,
     generator: String,
@@ -143,7 +143,7 @@ struct Attributes {
 }
 
 impl Attributes {
-    /// Returns `None` for a file that is not HDF5, or damaged.
+    /// Reads the attributes; returns `None` for a file that is damaged or not HDF5.
     fn read(path: &Path) -> Option<Attributes> {
         let file = hdf5::open(path).ok()?;
         let text = |name: &str| hdf5::text_attribute(&file, name);
@@ -156,7 +156,7 @@ impl Attributes {
     }
 }
 
-/// Returns what a file says of its own format, for messages.
+/// Returns the format that a file declares, for messages.
 fn format_of(path: &Path) -> Option<String> {
     let of_hdf5 = || Attributes::read(path).map(|of| of.format).filter(|format| !format.is_empty());
     json_format(path).or_else(of_hdf5).map(|format| format!("a file of the format {format}"))
@@ -175,7 +175,7 @@ fn without_version(format: &str) -> &str {
     format.split(' ').next().unwrap_or_default()
 }
 
-/// Whether a text begins with words, in any case, after blanks.
+/// Returns whether a text begins with words, in any case, after blanks.
 fn begins_with(path: &Path, start: &str) -> bool {
     let head = head(path);
     head.is_some_and(|head| head.get(..start.len()).is_some_and(|t| t.eq_ignore_ascii_case(start)))

@@ -1,8 +1,10 @@
-//! Lists the paths that fit a pattern such as `runs/*/gamma-??.h5`, in the order of their names.
+//! Lists the paths that match a pattern such as `runs/*/gamma-??.h5`, in the order of their names.
 //!
-//! A component may hold `*`, `?` and `[…]`; `**` stands for any number of folders. Invariants:
-//! a folder that cannot be listed is an error, and so is a link that leads nowhere where a folder
-//! may have been; a link that leads nowhere and fits the whole pattern is listed.
+//! A component may contain `*`, `?` and `[…]`; `**` matches any number of folders.
+//!
+//! - A folder that cannot be listed is an error.
+//! - A broken link is listed if it matches the whole pattern. In the place of a folder it is an
+//!   error.
 
 use super::walk::{self, broken_link, is_hdf5_name};
 use crate::error::{Fault, Result};
@@ -13,14 +15,13 @@ use std::fs::FileType;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-/// Most levels of folders that `**` stands for.
+/// Most levels of folders that `**` matches.
 const DEEPEST_FOLDER: usize = 32;
 
-/// Returns the paths that fit a pattern.
+/// Returns the paths that match a pattern.
 ///
 /// # Errors
-/// `Input` if the pattern is malformed, a folder cannot be listed, or a link on the way leads
-/// nowhere.
+/// `Input` if the pattern is malformed, a folder cannot be listed, or a link to a folder is broken.
 pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
     let parts = pattern.components().filter(|component| *component != Component::CurDir);
     let parts = parts.map(|component| PatternPart::new(component.as_os_str()));
@@ -34,8 +35,7 @@ pub fn fitting(pattern: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(search.found)
 }
 
-/// A component of a pattern.
-/// Whether a text has a letter that stands for others.
+/// Returns whether a text contains a wildcard.
 pub fn has_wildcards(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
@@ -63,7 +63,7 @@ struct PatternSearch {
 }
 
 impl PatternSearch {
-    /// Adds what fits `parts` in a folder.
+    /// Adds the paths in a folder that match `parts`.
     fn folder(&mut self, folder: &Path, parts: &[PatternPart], depth: usize) -> Result<()> {
         let Some((part, rest)) = parts.split_first() else { return Ok(()) };
         match part {
@@ -87,7 +87,7 @@ impl PatternSearch {
         }
     }
 
-    /// Adds what fits `parts`, of which the first is `**`, in the folders below a folder.
+    /// Adds the paths below a folder that match `parts`, of which the first is `**`.
     fn folders_below(&mut self, folder: &Path, parts: &[PatternPart], depth: usize) -> Result<()> {
         if depth > DEEPEST_FOLDER {
             return Err(walk::too_deep(folder, DEEPEST_FOLDER));
@@ -107,7 +107,7 @@ impl PatternSearch {
         Ok(())
     }
 
-    /// Adds a path that fits the pattern so far, or what fits the rest of it below the path.
+    /// Adds a path that matches the pattern so far, or the paths below it that match the rest.
     fn path(&mut self, path: PathBuf, kind: Option<FileType>, rest: &[PatternPart]) -> Result<()> {
         let is_last = rest.is_empty();
         if is_last && kind.is_some() && !self.only_folders {
@@ -140,7 +140,7 @@ impl PatternSearch {
     }
 }
 
-/// Whether a link leads to a folder.
+/// Returns whether a link leads to a folder.
 fn is_folder(link: &Path, name: &OsStr) -> Result<bool> {
     match std::fs::metadata(link) {
         Ok(data) => Ok(data.is_dir()),
@@ -149,7 +149,7 @@ fn is_folder(link: &Path, name: &OsStr) -> Result<bool> {
     }
 }
 
-/// The names and kinds in a folder; that of a pattern without one is the current one.
+/// Returns the names and kinds in a folder; the empty path is the current folder.
 fn listed(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     walk::listed(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }

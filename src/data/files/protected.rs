@@ -1,7 +1,7 @@
 //! Refuses outputs that are inputs of the same command.
 //!
-//! Files are compared by device and inode, so that another name, a link or a hard link of an
-//! input is recognised. The check does not depend on `--overwrite`: replacing an input while it
+//! Files are compared by device and inode, which recognises other names, links and hard links of
+//! an input. The check does not depend on `--overwrite`: replacing an input while it
 //! is being read would destroy it.
 
 use crate::error::{Fault, Result};
@@ -16,7 +16,7 @@ pub struct ProtectedInputs {
 }
 
 impl ProtectedInputs {
-    /// Collects the files that exist; a path that cannot be read is left to its reader.
+    /// Collects the files that exist. The reader of a path reports that it cannot be read.
     pub fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> ProtectedInputs {
         let files =
             paths.into_iter().filter_map(|path| Some((identity(path)?, path.to_path_buf())));

@@ -1,4 +1,4 @@
-//! Stamps and hashes of files: whether a file has changed, and what its bytes hash to.
+//! Stamps of files, which show a change, and hashes of their content.
 
 use crate::bounded;
 use crate::error::{Error, Fault, Result, path_text};
@@ -7,11 +7,12 @@ use std::io::{Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Returns the error of a file that has the content of another one.
+/// Returns the error of a file with the content of `other`.
 pub(crate) fn same_content(path: &Path, other: &Path) -> Error {
     copied(path, format!("a copy of {}", path_text(other)))
 }
 
+/// Returns the error of a copied file; `found` names the original.
 pub(crate) fn copied(path: &Path, found: String) -> Error {
     Fault::new("two files have the same content")
         .file(path)
@@ -21,8 +22,8 @@ pub(crate) fn copied(path: &Path, found: String) -> Error {
         .input()
 }
 
-/// What tells whether a file was changed: length, time of the last change, time of the last
-/// change of its inode, which no program can set back, and which file it is.
+/// State of a file, which differs after a change: length, time of the last change, time of the last
+/// change of the inode, which no program can set back, device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     length: u64,
@@ -52,20 +53,20 @@ impl Stamp {
         self.length
     }
 
-    /// Length and time of change as text. Device, inode and its time are left out: network file
-    /// systems number their mounts on each host, and copies have inodes of their own.
+    /// Returns length and time of change as text. Device, inode and its time are left out: network
+    /// file systems number their mounts on each host, and copies have their own inodes.
     pub fn portable(&self) -> String {
         format!("{} {}.{:09}", self.length, self.changed.0, self.changed.1)
     }
 
-    /// Length, times of change and inode as text. A change that sets back the time of change is
-    /// seen, and so is another file of the same name; copies on other hosts differ.
+    /// Returns length, times of change and inode as text. It differs after a change that sets back
+    /// the time of change, for another file of the same name, and for copies on other hosts.
     pub fn exact(&self) -> String {
         let (seconds, nanoseconds) = self.inode_changed;
         format!("{} {seconds}.{nanoseconds:09} {}", self.portable(), self.file.1)
     }
 
-    /// The file itself, under whatever name.
+    /// Returns device and inode, which identify the file under any name.
     pub fn file(&self) -> (u64, u64) {
         self.file
     }

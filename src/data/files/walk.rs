@@ -1,9 +1,9 @@
 //! Lists the HDF5 files of a folder and below, by name and each once.
 //!
-//! Symbolic links to folders are followed. A link that leads back up, or to a folder or file
-//! that is listed without it, is left out and logged. So the walk ends and no file comes twice.
-//! A link that leads nowhere is never left out: with the name of an HDF5 file it is listed, with
-//! any other name, which may have been that of a folder, it is an error.
+//! Symbolic links to folders are followed. A link is left out and logged if it leads back up, or
+//! to a folder or file that is listed without it. So the walk ends, and lists no file twice.
+//! A broken link with the name of an HDF5 file is listed. A broken link with any other name is an
+//! error, because it may have led to a folder.
 
 use crate::error::{Error, Fault, Result, path_text};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const EXTENSIONS: [&str; 3] = ["h5", "hdf5", "hdf"];
 /// Most levels of folders.
 const DEEPEST_FOLDER: usize = 32;
-/// Links of which each is logged.
+/// Most links that are logged one by one.
 const MOST_LOGGED: usize = 5;
 
 /// Device and inode.
@@ -28,8 +28,8 @@ const RECORDS: [&str; 4] = ["manifest.json", "ledger", ".lock", ".pieces"];
 /// Returns the HDF5 files in a folder and below; hidden entries are left out.
 ///
 /// # Errors
-/// `Input` if a folder cannot be listed, a link that may have led to a folder leads nowhere, or
-/// folders are nested more than 32 levels deep.
+/// `Input` if a folder cannot be listed, a link that may have led to a folder is broken, or folders
+/// are nested more than 32 levels deep.
 pub fn hdf5_files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(hdf5_files_and_others(root)?.0)
 }
@@ -57,7 +57,7 @@ pub fn hdf5_files_and_others(root: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)
 struct Walk {
     root: PathBuf,
     files: Vec<WalkedFile>,
-    /// Folders that links have led to.
+    /// Folders that were reached through links.
     linked: BTreeSet<FileIdentity>,
     /// Folders that are reached without links; collected at the first link.
     unlinked: Option<BTreeSet<FileIdentity>>,
@@ -117,7 +117,7 @@ impl Walk {
         }
     }
 
-    /// Whether a link leads to a folder that is not reached otherwise.
+    /// Returns whether a link leads to a folder that is not reached otherwise.
     fn leads_elsewhere(&mut self, folder: &Path, link: &Path, target: &Metadata) -> bool {
         if leads_up(folder, link) {
             return false;
@@ -127,8 +127,8 @@ impl Walk {
         !unlinked.contains(&identity(target)) && self.linked.insert(identity(target))
     }
 
-    /// Of a file that links lead to more than once, keeps the path without a link, else the
-    /// first one.
+    /// Keeps one path of each file that was reached more than once: the path without a link, else
+    /// the first.
     fn drop_repeated_files(&mut self) {
         if !self.files.iter().any(|file| file.is_linked) {
             return;
@@ -174,7 +174,7 @@ pub(crate) fn broken_link(path: &Path, error: &std::io::Error) -> Option<Fault> 
     )
 }
 
-/// Whether a link in a folder leads to that folder or to one above it.
+/// Returns whether a link in a folder leads to that folder or to one above it.
 pub(crate) fn leads_up(folder: &Path, link: &Path) -> bool {
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -194,15 +194,15 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Names and kinds in a folder, sorted by name; hidden ones are left out.
+/// Returns the names and kinds in a folder, sorted by name, without hidden entries.
 fn entries(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     let mut entries = listed(folder)?;
     entries.retain(|(name, _)| !is_hidden(name));
     Ok(entries)
 }
 
-/// Returns all names and kinds in a folder, sorted by name. The folder itself has most kinds:
-/// asking for each entry would cost a file system more than all else here.
+/// Returns all names and kinds in a folder, sorted by name. Most folders contain the kinds of their
+/// entries: a request for each entry would be the most expensive step of the walk.
 pub(crate) fn listed(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     let unreadable = |error: std::io::Error| {
         Fault::new("cannot list the folder").file(folder).found(error).input()
@@ -214,8 +214,8 @@ pub(crate) fn listed(folder: &Path) -> Result<Vec<(OsString, FileType)>> {
     Ok(entries)
 }
 
-/// The folder and all below that are reached without links; what cannot be listed is left to
-/// the walk itself.
+/// Returns the folder and all folders below it that are reached without links. The walk itself
+/// reports a folder that cannot be listed.
 fn unlinked_folders(root: &Path) -> BTreeSet<FileIdentity> {
     let mut found = BTreeSet::new();
     let mut waiting = vec![root.to_path_buf()];
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A folder with the files `a.h5`, `n1/b.h5` and `n2/c.h5`.
+    /// Creates a folder with the files `a.h5`, `n1/b.h5` and `n2/c.h5`.
     fn archive() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("archive");

@@ -1,24 +1,26 @@
-//! Compound tables: which numeric fields a record has, and reading some of them at once.
+//! Reads compound tables: their numeric fields, and some of the fields at once.
 //!
-//! Owns the calls of the C library that the bindings lack: members of a type one by one
-//! (a member of an unknown type must not hide the others), and reading a subset of them.
-//! Promises: fields are read by name after their type was seen, since the library fills
-//! what it does not find with zeros and says that all is well; fields lie within their
-//! record and apart, which it does not look at; a record, an array in it and the memory of
-//! a read are bounded. Numbers come as they are stored, and are converted here: the library
-//! takes longer for that than for unpacking them.
+//! The bindings lack some calls of the C library that are made here. Members of a type are read one
+//! by one, so that a member of an unknown type does not hide the others.
+//!
+//! - The type of a field is checked before it is read by name: the library fills a field that it
+//!   does not find with zeros, without an error.
+//! - Fields lie within their record and do not overlap, which the library does not check.
+//! - A record, an array in it and the memory of a read are bounded.
+//! - Numbers are read as they are stored and converted here: the conversion of the library takes
+//!   longer than unpacking them.
 
-use super::numbers::{NumberClass, describe_type, is_unusual, numbers_of_type};
 use super::rows;
+use super::types::{NumberClass, class_of, describe_type, is_unusual, numbers_of_type};
 use hdf5::sync::sync;
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
 use hdf5::{Dataset, Datatype, Error, Result};
 use hdf5_sys::h5::H5free_memory;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5t::{
-    H5T_class_t, H5Tcreate, H5Tget_array_dims2, H5Tget_array_ndims, H5Tget_class,
-    H5Tget_member_name, H5Tget_member_offset, H5Tget_member_type, H5Tget_nmembers, H5Tget_super,
-    H5Tinsert, H5Tis_variable_str,
+    H5T_class_t, H5Tcreate, H5Tget_array_dims2, H5Tget_array_ndims, H5Tget_member_name,
+    H5Tget_member_offset, H5Tget_member_type, H5Tget_nmembers, H5Tget_super, H5Tinsert,
+    H5Tis_variable_str,
 };
 use std::ffi::{CStr, CString};
 use std::ops::Range;
@@ -26,31 +28,31 @@ use std::ops::Range;
 /// A longer record is a damaged header.
 const LONGEST_RECORD: usize = 1 << 20; // bytes
 const MOST_FIELDS: usize = 4096;
-/// Of one array within a record.
+/// Most items of one array within a record.
 const MOST_ITEMS: usize = 4096;
-/// Memory of one call of the library: what stays in a core's own cache.
+/// Memory of one call of the library: it stays in the cache of a core.
 const LARGEST_READ: usize = 1 << 20; // bytes
 
 /// A member of a record.
 #[derive(Debug, Clone)]
 pub(crate) struct Field {
     pub name: String,
-    /// Of one item; a text that says what it is if it is no number.
+    /// Class of one item; a description if it is not a number.
     pub numbers: Result<NumberClass, String>,
     /// Length of an array; 1 for a scalar.
     pub items: usize,
     pub is_array: bool,
-    /// Where it lies in the record of the file [bytes].
+    /// Offset in the record of the file [bytes].
     offset: usize,
     memory: Option<MemoryField>,
 }
 
-/// A field in memory: the machine's own number of the stored width.
+/// A field in memory: the native number type of the stored width.
 #[derive(Debug, Clone)]
 struct MemoryField {
     dtype: Datatype,
     item: Item,
-    /// Whether the bytes of the file are those in memory.
+    /// Whether the bytes in the file and in memory are equal.
     is_stored: bool,
 }
 
@@ -70,28 +72,23 @@ pub(crate) struct Slot {
     item: Item,
 }
 
-/// Whether a dataset is a table of records.
+/// Returns whether a dataset is a table of records.
 pub(crate) fn is_record(dataset: &Dataset) -> bool {
     dataset.dtype().is_ok_and(|dtype| class_of(&dtype) == H5T_class_t::H5T_COMPOUND)
 }
 
-/// Floating point of two bytes, which the bindings do not describe.
-pub(crate) fn is_half(dtype: &Datatype) -> bool {
-    dtype.size() == 2 && class_of(dtype) == H5T_class_t::H5T_FLOAT
-}
-
-/// All members of a compound dataset, in their order.
+/// Returns all members of a compound dataset, in their order.
 pub(crate) fn fields(dataset: &Dataset) -> Result<Vec<Field>> {
     let (dtype, count) = checked_type(dataset)?;
     (0..count).map(|index| field(&dtype, index)).collect()
 }
 
-/// Refuses a compound type that the library would read astray by.
+/// Refuses a compound type with fields that the library would read outside of their record.
 pub(crate) fn check_record(dataset: &Dataset) -> Result<()> {
     checked_type(dataset).map(|_| ())
 }
 
-/// The type of a compound dataset and the number of its members.
+/// Returns the type of a compound dataset and the number of its members.
 fn checked_type(dataset: &Dataset) -> Result<(Datatype, u32)> {
     let dtype = dataset.dtype()?;
     if dtype.size() > LONGEST_RECORD {
@@ -107,8 +104,8 @@ fn checked_type(dataset: &Dataset) -> Result<(Datatype, u32)> {
     Ok((dtype, count))
 }
 
-/// Refuses fields that overlap or end outside of their record: the library would read
-/// whatever lies there, or crash.
+/// Refuses fields that overlap or end outside of their record: the library would read foreign
+/// bytes, or crash.
 fn check_extents(record: &Datatype, count: u32) -> Result<()> {
     let mut extents = Vec::with_capacity(count as usize);
     for index in 0..count {
@@ -126,8 +123,8 @@ fn check_extents(record: &Datatype, count: u32) -> Result<()> {
 }
 
 fn member_type(record: &Datatype, index: u32) -> Result<Datatype> {
-    // SAFETY: the index is below the number of members; the id that comes back is new
-    // and owned by nobody else.
+    // SAFETY: the index is below the number of members; the returned id is new and has no other
+    // owner.
     sync(|| unsafe { own(H5Tget_member_type(record.id(), index)) })
 }
 
@@ -148,8 +145,8 @@ fn field(record: &Datatype, index: u32) -> Result<Field> {
 
 fn member_name(record: &Datatype, index: u32) -> Result<String> {
     sync(|| {
-        // SAFETY: the library gives a text of its own that ends in zero, or null, and
-        // takes it back once.
+        // SAFETY: the library returns its own text that ends in zero, or null, and frees it
+        // once.
         unsafe {
             let text = H5Tget_member_name(record.id(), index);
             if text.is_null() {
@@ -162,14 +159,15 @@ fn member_name(record: &Datatype, index: u32) -> Result<String> {
     })
 }
 
-/// Type and number of the items of an array; several dimensions are no column.
+/// Returns type and number of the items of an array; `None` for other types. The number is 0 for
+/// several dimensions, which are not a column.
 fn array_of(dtype: &Datatype) -> Result<Option<(Datatype, usize)>> {
     if class_of(dtype) != H5T_class_t::H5T_ARRAY {
         return Ok(None);
     }
     sync(|| {
-        // SAFETY: the type is an array; dimensions are asked for only where there is
-        // exactly one, which is what the buffer holds.
+        // SAFETY: the type is an array; dimensions are read only if there is exactly one, which
+        // the buffer can hold.
         unsafe {
             let mut items = 0;
             if H5Tget_array_ndims(dtype.id()) != 1
@@ -186,7 +184,7 @@ fn numbers_of(item: &Datatype, items: usize) -> Result<NumberClass, String> {
     if items == 0 || items > MOST_ITEMS {
         return Err("an array of several dimensions or of absurd length".to_string());
     }
-    // PyTables stores truth values as bit fields of one byte.
+    // PyTables stores booleans as bit fields of one byte.
     let bits = class_of(item) == H5T_class_t::H5T_BITFIELD && item.size() == 1;
     let numbers = if bits { Some(NumberClass::Boolean) } else { numbers_of_type(item) };
     match numbers {
@@ -208,11 +206,11 @@ fn memory_of(
         NumberClass::Real if stored_item.size() == 4 => {
             (Item::F32, TypeDescriptor::Float(FloatSize::U4))
         }
-        // Among them those of two bytes.
+        // Includes numbers of two bytes.
         NumberClass::Real => (Item::F64, TypeDescriptor::Float(FloatSize::U8)),
         NumberClass::Integer(size) => (Item::Integer(size), TypeDescriptor::Integer(size)),
         NumberClass::Unsigned(size) => (Item::Unsigned(size), TypeDescriptor::Unsigned(size)),
-        // A truth value stays the byte that it is.
+        // A boolean stays a byte.
         NumberClass::Boolean => {
             let item = Item::Unsigned(IntSize::U1);
             return Ok(MemoryField { dtype: stored.clone(), item, is_stored: true });
@@ -224,8 +222,8 @@ fn memory_of(
     Ok(MemoryField { dtype, item, is_stored })
 }
 
-/// Whether the library writes the bytes of a record as they are in the file: no member is a
-/// pointer in memory, as a text of variable length is.
+/// Returns whether the library writes the bytes of a record as they are in the file: no member is a
+/// pointer in memory, such as a text of variable length.
 fn is_plain(record: &Datatype, count: u32) -> Result<bool> {
     for index in 0..count {
         let dtype = member_type(record, index)?;
@@ -250,20 +248,17 @@ fn is_plain(record: &Datatype, count: u32) -> Result<bool> {
     Ok(true)
 }
 
-fn class_of(dtype: &Datatype) -> H5T_class_t {
-    // SAFETY: the id is that of a living type.
-    sync(|| unsafe { H5Tget_class(dtype.id()) })
-}
-
+/// Takes ownership of the id of a type.
+///
 /// # Safety
-/// The id must be new: closed by nobody else.
+/// The id must be new: no other owner may close it.
 unsafe fn own(id: hid_t) -> Result<Datatype> {
-    // SAFETY: as demanded above; an invalid id is refused.
+    // SAFETY: the caller guarantees a new id; an invalid id is refused.
     unsafe { hdf5::from_id(id) }
 }
 
-/// Some fields of a table, ready to be read together: one field costs as much time as
-/// all of them, because whole records are fetched.
+/// Reader of some fields of a table. One field costs as much time as all of them, because whole
+/// records are read.
 #[derive(Debug)]
 pub(crate) struct RecordReader {
     dataset: Dataset,
@@ -271,18 +266,18 @@ pub(crate) struct RecordReader {
 }
 
 impl RecordReader {
-    /// Gives the reader, and where the first item of each field lies in its records.
+    /// Returns the reader, and the slot of the first item of each field in its records.
     pub fn new(dataset: &Dataset, fields: &[&Field]) -> Result<(RecordReader, Vec<Slot>)> {
         let mut wanted = Vec::with_capacity(fields.len());
         for field in fields {
             let Some(memory) = &field.memory else {
-                return Err(format!("'{}' is no number", field.name).into());
+                return Err(format!("'{}' is not a number", field.name).into());
             };
             wanted.push((*field, memory));
         }
         let (record, count) = checked_type(dataset)?;
         let dataset = dataset.clone();
-        // Records as they are need no conversion at all.
+        // Records that are read as stored need no conversion.
         if wanted.iter().all(|(_, memory)| memory.is_stored) && is_plain(&record, count)? {
             let slots = wanted.iter().map(|(field, m)| Slot { offset: field.offset, item: m.item });
             return Ok((RecordReader { dataset, memory: record }, slots.collect()));
@@ -296,8 +291,8 @@ impl RecordReader {
         let (mut slots, mut offset) = (Vec::with_capacity(wanted.len()), 0);
         for (field, MemoryField { dtype, item, .. }) in wanted {
             let name = CString::new(field.name.as_str()).map_err(|e| e.to_string())?;
-            // SAFETY: both types live; the field ends within the record, which is as long
-            // as all of them together.
+            // SAFETY: both types live; the field ends within the record, which is as long as all
+            // fields together.
             let outcome =
                 sync(|| unsafe { H5Tinsert(memory.id(), name.as_ptr(), offset, dtype.id()) });
             if outcome < 0 {
@@ -309,7 +304,7 @@ impl RecordReader {
         Ok((RecordReader { dataset, memory }, slots))
     }
 
-    /// Bytes of a record in memory.
+    /// Returns the bytes of a record in memory.
     pub fn record_bytes(&self) -> usize {
         self.memory.size()
     }
@@ -335,12 +330,12 @@ impl RecordReader {
 }
 
 impl Slot {
-    /// The slot of another item of the same array.
+    /// Returns the slot of an item of the same array.
     pub fn item(self, item: usize) -> Slot {
         Slot { offset: self.offset + item * self.item.bytes(), ..self }
     }
 
-    /// Appends the stored numbers of 4 bytes as they are; false if these are others.
+    /// Appends the stored numbers if they have 4 bytes; returns whether they have.
     pub fn append_f32(self, records: &[u8], record_bytes: usize, values: &mut Vec<f32>) -> bool {
         if self.item != Item::F32 {
             return false;
@@ -378,7 +373,7 @@ impl Slot {
 }
 
 impl Field {
-    /// Bytes of one number as it is stored, or of the next wider type of the machine.
+    /// Returns the bytes of one number in its stored type, or in the next wider native type.
     pub fn item_bytes(&self) -> usize {
         self.memory.as_ref().map_or(8, |memory| memory.item.bytes())
     }
@@ -394,7 +389,7 @@ impl Item {
     }
 }
 
-/// Bytes of a record; zeros where it is shorter, which no slot of its own table reaches.
+/// Returns bytes of a record; zeros beyond its end, which no slot of its table reaches.
 fn at<const N: usize>(record: &[u8], offset: usize) -> [u8; N] {
     record.get(offset..offset + N).and_then(|bytes| bytes.try_into().ok()).unwrap_or([0; N])
 }

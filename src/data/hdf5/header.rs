@@ -1,12 +1,10 @@
-//! Headers of datasets that the HDF5 library must not see.
+//! Checks headers of datasets that would end the process inside the HDF5 library.
 //!
-//! The object headers of older files have no checksum. One flipped bit that makes the length
-//! of a dataset's chunks zero lets HDF5 1.10.8 divide by it when the dataset is opened, which
-//! ends the process by a signal that nobody can catch. So the layout message of each dataset
-//! is looked at before any is opened: where the library says that its header stands, byte by
-//! byte as the HDF5 file format specification (version 3.0, IV.A.1 and IV.A.2.i) has it.
-//! Files with newer superblocks have checksums and are passed over; whatever else is odd is
-//! left for the library to refuse.
+//! The object headers of older files have no checksum. If one flipped bit sets the length of a
+//! dataset's chunks to zero, HDF5 1.10.8 divides by it when the dataset is opened, and a signal
+//! ends the process. So the layout message of each dataset is checked before any dataset is opened,
+//! as in the HDF5 file format specification (version 3.0, IV.A.1 and IV.A.2.i). Files with newer
+//! superblocks have checksums and are not checked; the library refuses other damage itself.
 
 use super::descriptor::{BytesFrom, unreadable};
 use crate::error::{Fault, Result};
@@ -20,16 +18,16 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Once;
 
-/// Objects of one file that are looked at: a table has hundreds of columns at most.
+/// Most objects of one file that are checked: a table has hundreds of columns at most.
 const MOST_OBJECTS: usize = 100_000;
-/// Of a block of a header [bytes], and blocks of one header.
+/// Largest block of a header [bytes], and most blocks of one header.
 const LARGEST_BLOCK: u64 = 1 << 20;
 const MOST_BLOCKS: usize = 64;
 const LAYOUT: u16 = 0x0008;
 const CONTINUATION: u16 = 0x0010;
 
-/// Makes links into other files unusable: no hash of an input covers what they lead to. An
-/// external link then fails to open as any other link of an unknown class.
+/// Disables links into other files, because no hash of an input covers their targets. An external
+/// link then fails to open like any link of an unknown class.
 pub(super) fn refuse_external_links() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -40,7 +38,7 @@ pub(super) fn refuse_external_links() {
     });
 }
 
-/// Whether the library has met such a link, by the reason that it gives.
+/// Returns whether a reason of the library names such a link.
 pub(super) fn is_unknown_link(reason: &str) -> bool {
     reason.contains("link class") || reason.contains("user-defined link")
 }
@@ -74,12 +72,12 @@ pub(super) fn check(path: &Path, file: &File, bytes: &std::fs::File) -> Result<(
     Ok(())
 }
 
-/// Names and addresses of all datasets, as far as the library finds them.
+/// Returns names and addresses of all datasets that the library finds.
 fn datasets(file: &File) -> Vec<(String, u64)> {
     let mut found: Vec<(String, u64)> = Vec::new();
     sync(|| {
-        // SAFETY: the file is open; `take` gets back the address of `found`, which lives
-        // until the end of the call and is not touched by anybody else.
+        // SAFETY: the file is open; `take` gets the address of `found`, which lives until the
+        // end of the call and is not used elsewhere.
         unsafe {
             H5Ovisit2(
                 file.id(),
@@ -91,29 +89,29 @@ fn datasets(file: &File) -> Vec<(String, u64)> {
             )
         }
     });
-    // What it could not find, it will refuse to open.
+    // The library refuses to open a dataset that it did not find.
     found
 }
 
-/// Notes one object; called by the library.
+/// Adds one object; called by the library.
 extern "C" fn take(
     _: hid_t,
     name: *const c_char,
     info: *const H5O_info1_t,
     found: *mut c_void,
 ) -> herr_t {
-    // SAFETY: the library gives a name that ends with 0 and a whole record, which live
-    // during the call; `found` is what `datasets` handed over.
+    // SAFETY: the library passes a name that ends with 0 and a whole record, which live during
+    // the call; `found` is the address that `datasets` passed.
     let (name, info, found) =
         unsafe { (CStr::from_ptr(name), &*info, &mut *found.cast::<Vec<(String, u64)>>()) };
     if info.type_ == H5O_type_t::H5O_TYPE_DATASET {
         found.push((name.to_string_lossy().to_string(), info.addr));
     }
-    // Not 0 ends the visit.
+    // Any other value than 0 ends the visit.
     herr_t::from(found.len() >= MOST_OBJECTS)
 }
 
-/// Whether the object header at an address says that its chunks have length 0.
+/// Returns whether the object header at an address declares chunks of length 0.
 fn has_empty_chunks(file: &std::fs::File, base: u64, address: u64) -> std::io::Result<bool> {
     let prefix = block(file, base, address, 16)?;
     // Newer headers begin with a signature, and have a checksum.
@@ -143,7 +141,7 @@ fn has_empty_chunks(file: &std::fs::File, base: u64, address: u64) -> std::io::R
     Ok(false)
 }
 
-/// Whether a layout message is one of chunks with a length of 0.
+/// Returns whether a layout message declares chunks of length 0.
 fn is_empty(message: &[u8]) -> bool {
     let lengths = |from: usize, count: u8, bytes: usize| {
         let all = message.get(from..).unwrap_or_default().chunks_exact(bytes);
@@ -160,7 +158,7 @@ fn is_empty(message: &[u8]) -> bool {
     }
 }
 
-/// Bytes of the file from an address on; fewer at its end.
+/// Reads bytes of the file from an address on; fewer at its end.
 fn block(file: &std::fs::File, base: u64, at: u64, length: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let Some(start) = base.checked_add(at).filter(|start| *start < 1 << 62) else {
@@ -170,7 +168,7 @@ fn block(file: &std::fs::File, base: u64, at: u64, length: u64) -> std::io::Resu
     Ok(bytes)
 }
 
-/// Little-endian, of up to 8 bytes.
+/// Returns the little-endian number of up to 8 bytes.
 fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
@@ -232,7 +230,7 @@ mod tests {
             let mut empty = message.clone();
             empty[at] = 0;
             assert!(is_empty(&empty), "{empty:?}");
-            // Cut anywhere it is no reason to stumble.
+            // A message cut anywhere is accepted.
             (0..message.len()).for_each(|end| assert!(!is_empty(&message[..end])));
         }
         // Contiguous and compact ones have no chunks.

@@ -1,16 +1,16 @@
-//! What the HDF5 library says, told so that a physicist can act on it, and the few
-//! calls that readers and writers share: opening, attributes, names.
+//! Opens HDF5 inputs, reads attributes and names, and explains errors of the library.
 //!
-//! Owns: the text of library errors (the inner frames name the cause, the outer ones
-//! only the way to it) and their sorting into input and environment faults. Inputs are
-//! opened without file locks, which network file systems often refuse. Left to others:
-//! which datasets are wanted (`table`), and how one is checked and read (`numbers`).
+//! The inner frames of a library error name the cause, the outer ones only the way to it. Errors
+//! are sorted into input and environment errors. Inputs are opened without file locks, which
+//! network file systems often refuse.
 
 pub(crate) mod compound;
 pub(in crate::data) mod descriptor;
 mod header;
 pub(crate) mod numbers;
 pub(crate) mod rows;
+pub(crate) mod storage;
+pub(crate) mod types;
 
 use super::files::stamp::Stamp;
 use super::files::walk::broken_link;
@@ -20,10 +20,10 @@ use crate::memory;
 use crate::storage::disk_fault;
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, File, Group, Location};
-use numbers::{is_unusual, numbers_of_type};
 use std::fs::Metadata;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use types::{is_unusual, numbers_of_type};
 
 /// The library's own cache of chunks per dataset [bytes]; enough where chunks are small.
 pub(super) const DEFAULT_CACHE: usize = 1 << 20;
@@ -71,7 +71,7 @@ pub(super) fn open_input(path: &Path, cache: usize) -> Result<OpenInput> {
     Ok(OpenInput { file, stamp: Stamp::new(&metadata), bytes })
 }
 
-/// Whether a file begins as an HDF5 file does.
+/// Returns whether a file begins with the signature of HDF5.
 pub(super) fn is_hdf5(path: &Path) -> bool {
     let mut head = [0u8; SIGNATURE.len()];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
@@ -104,7 +104,10 @@ fn regular_file(path: &Path) -> Result<Metadata> {
     Ok(metadata)
 }
 
-/// The group of a file, or the nearest name.
+/// Opens a group of a file.
+///
+/// # Errors
+/// `Input`, with the nearest name, if there is no such group; `Environment` if the system fails.
 pub(super) fn group(path: &Path, file: &File, name: &str) -> Result<Group> {
     if name.is_empty() {
         return file.as_group().map_err(|error| read_fault(path, "/", &error));
@@ -125,7 +128,7 @@ pub(super) fn group(path: &Path, file: &File, name: &str) -> Result<Group> {
     })
 }
 
-/// Names of all that is in a group; none if there is no such group.
+/// Returns the names of the members of a group; empty if there is no such group.
 ///
 /// # Errors
 /// `Environment` if the system fails to read it; `Input` if the group is damaged.
@@ -134,7 +137,7 @@ pub(super) fn member_names(path: &Path, file: &File, group: &str) -> Result<Vec<
     found.member_names().map_err(|error| read_fault(path, group, &error))
 }
 
-/// A dataset that a file need not have.
+/// Opens a dataset; returns `None` if the file does not have it.
 ///
 /// # Errors
 /// `Environment` if the system fails to read it.
@@ -142,7 +145,7 @@ pub(super) fn optional_dataset(path: &Path, file: &File, name: &str) -> Result<O
     present(path, name, file.dataset(name))
 }
 
-/// A text attribute, as [`text_attribute`] returns it.
+/// Reads a text attribute, as [`text_attribute`] does.
 ///
 /// # Errors
 /// `Environment` if the system fails to read it.
@@ -170,18 +173,18 @@ fn unreadable_attribute(path: &Path, place: &str, name: &str) -> Error {
         .input()
 }
 
-/// What a library call has found; `None` where it says that there is no such thing.
+/// Returns the result of a library call; `None` if the object does not exist.
 ///
 /// # Errors
-/// `Environment` where the system failed: then nothing is known of what is there.
+/// `Environment` if the system failed, so that it is unknown whether the object exists.
 pub(super) fn present<T>(path: &Path, name: &str, found: hdf5::Result<T>) -> Result<Option<T>> {
     unless_system(found.map_err(|error| read_fault(path, name, &error)))
 }
 
-/// What was found; `None` where the file is at fault.
+/// Returns a result; `None` for an error of the file.
 ///
 /// # Errors
-/// `Environment` where the system failed.
+/// `Environment` if the system failed.
 pub(super) fn unless_system<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -190,12 +193,13 @@ pub(super) fn unless_system<T>(found: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Whether a fault of [`read_fault`] is one of the file system or the memory, and not of the file.
+/// Returns whether an error of [`read_fault`] is one of the file system or the memory, and not of
+/// the file.
 pub(super) fn is_failure_of_system(fault: &Error) -> bool {
     matches!(fault, Error::Environment(_))
 }
 
-/// What is at the root of a file, for messages.
+/// Describes the root of a file, for messages.
 pub(super) fn describe_root(file: &File) -> String {
     let names = file.member_names().unwrap_or_default();
     let described: Vec<String> = names
@@ -213,7 +217,7 @@ pub(super) fn describe_root(file: &File) -> String {
     }
 }
 
-/// A text attribute in any of HDF5's string types; none if absent or not a text.
+/// Reads a text attribute of any string type; returns `None` if it is absent or not a text.
 pub(super) fn text_attribute(place: &Location, name: &str) -> Option<String> {
     let attribute = place.attr(name).ok()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_string();
@@ -229,37 +233,38 @@ pub(super) fn text_attribute(place: &Location, name: &str) -> Option<String> {
     attribute.read_scalar::<FixedUnicode<4096>>().ok().map(|value| text(value.as_bytes()))
 }
 
-/// A number attribute of any type; none if absent or no number.
+/// Reads a number attribute of any type; returns `None` if it is absent or not a number.
 pub(super) fn number_attribute(place: &Location, name: &str) -> Option<f64> {
     usual_number(place, name)?.read_scalar::<f64>().ok()
 }
 
-/// A number attribute in a usual format: converting a damaged one crashes the library.
+/// Returns a number attribute in a usual format: converting a damaged one crashes the library.
 fn usual_number(place: &Location, name: &str) -> Option<hdf5::Attribute> {
     let attribute = place.attr(name).ok()?;
     let dtype = attribute.dtype().ok()?;
     (numbers_of_type(&dtype).is_some() && !is_unusual(&dtype)).then_some(attribute)
 }
 
+/// Reads an integer attribute; returns `None` if it is absent or not a number.
 pub(super) fn integer_attribute(place: &Location, name: &str) -> Option<i64> {
     usual_number(place, name)?.read_scalar::<i64>().ok()
 }
 
-/// An attribute that is a short list of numbers, or one number; none if it is neither.
+/// Reads an attribute of one number or a short list; returns `None` for any other attribute.
 pub(super) fn number_list_attribute(place: &Location, name: &str) -> Option<Vec<f64>> {
     const LONGEST: usize = 1024;
     let attribute = usual_number(place, name)?;
     (attribute.size() <= LONGEST).then(|| attribute.read_raw::<f64>().ok())?
 }
 
-/// An attribute of two finite numbers.
+/// Reads an attribute of two finite numbers; returns `None` for any other attribute.
 pub(super) fn pair_attribute(place: &Location, name: &str) -> Option<[f64; 2]> {
     let pair = number_list_attribute(place, name)?;
     <[f64; 2]>::try_from(pair).ok().filter(|pair| pair.iter().all(|x| x.is_finite()))
 }
 
-/// What the system said where it refused, else all frames of a library error, outermost
-/// first, without repetitions.
+/// Returns the message of the system in a library error; without one, the texts of all frames,
+/// outermost first, without repetitions.
 pub(super) fn reason(error: &hdf5::Error) -> String {
     let Some(stack) = error.stack() else { return error.to_string() };
     if let Some(system) = stack.iter().find_map(|frame| system_message(frame.desc())) {
@@ -275,13 +280,13 @@ pub(super) fn reason(error: &hdf5::Error) -> String {
     if lines.is_empty() { error.to_string() } else { lines.join("; ") }
 }
 
-/// The quoted text of `error message = '…'`, as the library's file driver gives it.
+/// Returns the quoted text of `error message = '…'`, which the file driver of the library writes.
 fn system_message(frame: &str) -> Option<&str> {
     let rest = &frame[frame.find("error message = '")? + 17..];
     rest.split('\'').next().filter(|text| *text != "Success")
 }
 
-/// The fault of a library call that wrote to `path`.
+/// Returns the error of a library call that wrote to `path`.
 pub(super) fn write_fault(operation: &str, path: &Path, error: &hdf5::Error) -> Error {
     let reason = reason(error);
     let kind = if reason.contains("No space left") {
@@ -296,13 +301,13 @@ pub(super) fn write_fault(operation: &str, path: &Path, error: &hdf5::Error) -> 
     disk_fault(operation, path, &reason, kind)
 }
 
-/// Refuses parameters of filters that the library would not look at: that of blosc takes a
-/// compressor it does not know for an address.
+/// Refuses invalid parameters of filters, which the library does not check: the filter of blosc
+/// uses an unknown compressor as an address.
 pub(super) fn check_filters(dataset: &hdf5::Dataset) -> hdf5::Result<()> {
     dataset.dcpl()?.get_filters().map(|_| ())
 }
 
-/// The fault of a library call that read the dataset or group `name`.
+/// Returns the error of a library call that read the dataset or group `name`.
 pub(super) fn read_fault(path: &Path, name: &str, error: &hdf5::Error) -> Error {
     let reason = reason(error);
     let fault = Fault::new("cannot read the data").file(path).dataset(name);
@@ -363,12 +368,12 @@ fn open_fault(path: &Path, bytes: u64, error: &hdf5::Error) -> Error {
     fault("cannot open the HDF5 file").found(reason).advice("check it with h5ls or h5dump").input()
 }
 
-/// Whether an allocation failed because there is no memory, and not because a damaged file asks
-/// for more than any file needs.
+/// Returns whether an allocation failed for lack of memory, and not because a damaged file requests
+/// more than any file needs.
 fn is_lack_of_memory(reason: &str) -> bool {
     let reason = reason.to_lowercase();
     let failed = reason.contains("alloc") || reason.contains("out of memory");
-    // Where memory is short, the library may also fail without a reason.
+    // If memory is short, the library may also fail without a reason.
     reason.contains("cannot allocate memory")
         || failed && memory::is_scarce()
         || memory::is_near_limit()
@@ -385,7 +390,7 @@ fn newer(path: &Path) -> Fault {
         .advice("write it again with libver='v110' or older, or run h5repack on it; if no newer HDF5 wrote it, it is damaged")
 }
 
-/// The part of the library's text that holds the expected length.
+/// Returns the part of the text of the library with the expected length.
 fn numbers_of_truncation(reason: &str) -> &str {
     let start = reason.find("eof").unwrap_or(0);
     reason[start..].split(';').next().unwrap_or(reason)

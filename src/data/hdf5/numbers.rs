@@ -1,50 +1,32 @@
-//! One column as it is stored: a dataset of its own, a field of a compound table or a
-//! column of a matrix; found, and checked before anything is allocated.
+//! Opens and checks one stored column: a dataset, a field of a compound table, or a column of a
+//! matrix.
 //!
-//! Promises: a column that is missing, not one-dimensional, not numeric, never written
-//! or of a shape that its storage cannot hold is refused by name; nothing is read as
-//! fill values. The library converts numbers; booleans are bytes here, because a
-//! damaged file may hold a byte that is no Rust `bool`. Left to others: reading several
-//! columns at once (`batch`).
+//! - A column is refused by name if it is absent, not one-dimensional, not numeric, never written,
+//!   or of a shape that its storage cannot hold. This is checked before memory is allocated.
+//! - Rows that were never written are not read as fill values.
+//! - The library converts numbers. Booleans are read as bytes, because a damaged file may contain a
+//!   byte that is not a valid `bool`.
 
-use super::compound::{Field, is_half};
-use super::{check_filters, is_failure_of_system, read_fault, rows, text_attribute};
+use super::compound::Field;
+use super::types::{NumberClass, describe_type, is_unusual, numbers_of_type};
+use super::{is_failure_of_system, read_fault, rows, text_attribute};
 use crate::error::{Fault, Result, did_you_mean};
-use hdf5::dataset::Layout;
-use hdf5::datatype::{ByteOrder, Datatype};
 use hdf5::types::{IntSize, TypeDescriptor};
 use hdf5::{Dataset, Group, H5Type};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-/// More rows than this in one file is a damaged header.
-const MOST_ROWS: u64 = 1 << 40;
-/// A chunk is read as a whole; a larger one is a damaged header, or unusable.
-const LARGEST_CHUNK: u64 = 1 << 30; // bytes
-
-/// Up to this many chunks of a column are looked up in the index before it is read.
-const MOST_CHUNKS_CHECKED: u64 = 4096;
 
 /// Below these numbers f16, f32 and f64 hold every integer.
 const EXACT_F16: f64 = 2_048.0; // 2¹¹
 const EXACT_F32: f64 = 16_777_216.0; // 2²⁴
 pub(crate) const EXACT_F64: f64 = 9_007_199_254_740_992.0; // 2⁵³
 
-/// Returns a number of floating point as an integer if it is one and has lost no digit.
+/// Returns a floating-point number as an integer if it is whole and below `exact`.
 pub(crate) fn whole(value: f64, exact: f64) -> Option<i64> {
     (value.abs() < exact && value.fract() == 0.0).then_some(value as i64)
 }
 
-/// The class of numbers that a dataset holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NumberClass {
-    Real,
-    Integer(IntSize),
-    Unsigned(IntSize),
-    Boolean,
-}
-
-/// Where in its dataset a column lies.
+/// Place of a column in its dataset.
 #[derive(Debug, Clone)]
 pub(crate) enum ColumnPlace {
     Whole,
@@ -60,8 +42,8 @@ pub(crate) enum ColumnPlace {
     },
 }
 
-/// Numbers stored as scaled integers, as ctapipe does: (stored − offset)/scale, with
-/// three integers set apart.
+/// Numbers stored as scaled integers, as in files of ctapipe: (stored − offset)/scale, with
+/// three reserved integers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FixedPoint {
     pub scale: f64,
@@ -89,7 +71,7 @@ pub(crate) struct StoredColumn {
     path: PathBuf,
     /// The dataset with its group, as in `events/width`.
     pub name: String,
-    /// Its name within the dataset, if it is only a part of it.
+    /// Name within the dataset; `None` if the column is the whole dataset.
     column: Option<String>,
     pub place: ColumnPlace,
     pub numbers: NumberClass,
@@ -152,8 +134,7 @@ impl StoredColumn {
         })
     }
 
-    /// One item of a field of a compound dataset; what the file says about it stands in
-    /// `meta`.
+    /// Opens one item of a field of a compound dataset, with the metadata of the field.
     pub fn field(
         path: &Path,
         dataset: &Dataset,
@@ -182,7 +163,7 @@ impl StoredColumn {
         })
     }
 
-    /// A column of a two-dimensional dataset.
+    /// Opens a column of a two-dimensional dataset.
     pub fn matrix(
         path: &Path,
         dataset: &Dataset,
@@ -206,7 +187,7 @@ impl StoredColumn {
         })
     }
 
-    /// The unit that the file itself declares.
+    /// Returns the unit that the file declares.
     pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
     }
@@ -215,7 +196,7 @@ impl StoredColumn {
         &self.path
     }
 
-    /// Whether the schema's name of a column means this one.
+    /// Returns whether a name in a schema refers to this column.
     pub fn is_named(&self, name: &str) -> bool {
         match &self.column {
             Some(column) => column == name,
@@ -223,7 +204,7 @@ impl StoredColumn {
         }
     }
 
-    /// Bytes of one chunk; 0 if the dataset has none.
+    /// Returns the bytes of one chunk; 0 if the dataset has no chunks.
     pub fn chunk_bytes(&self) -> usize {
         let items = self.dataset.chunk().map_or(0, |chunk| {
             chunk.iter().fold(1usize, |product, length| product.saturating_mul(*length))
@@ -231,60 +212,21 @@ impl StoredColumn {
         items.saturating_mul(self.item_bytes() as usize)
     }
 
-    /// Refuses a shape that the storage cannot hold, before anything is allocated.
-    pub fn check_storage(&self, file_bytes: u64) -> Result<()> {
-        let columns = match self.place {
-            ColumnPlace::Matrix { columns, .. } => columns as u64,
-            _ => 1,
-        };
-        let items = self.rows.checked_mul(columns).filter(|_| self.rows <= MOST_ROWS);
-        let needed = items.and_then(|items| items.checked_mul(self.item_bytes()));
-        let Some(needed) = needed else {
-            return Err(self.absurd(&format!("{} rows", self.rows), "a file that can hold them"));
-        };
-        let is_virtual = self.dataset.layout() == Layout::Virtual;
-        if self.rows == 0 && !is_virtual {
-            return Ok(()); // nothing is stored of it
-        }
-        match self.dataset.layout() {
-            Layout::Chunked => {
-                check_filters(&self.dataset).map_err(|e| self.read_fault(&(0..self.rows), &e))?;
-                self.check_chunks(file_bytes)
-            }
-            Layout::Compact => self.check_size(needed),
-            Layout::Contiguous => {
-                if self.dataset.dcpl().is_ok_and(|list| !list.external().is_empty()) {
-                    return Err(self.elsewhere("external files"));
-                }
-                let end = self.dataset.offset().map(|offset| offset.saturating_add(needed));
-                match end {
-                    None => Err(self.unwritten("no data at all")),
-                    Some(end) if end > file_bytes => Err(self.absurd(
-                        &format!("{} rows that end at byte {end}", self.rows),
-                        &format!("at most the {file_bytes} bytes of the file"),
-                    )),
-                    Some(_) => self.check_size(needed),
-                }
-            }
-            Layout::Virtual => Err(self.elsewhere("other files (a virtual dataset)")),
-        }
-    }
-
-    /// Rows as f32: (rows).
+    /// Reads rows as f32: (rows).
     pub fn read_f32(&self, rows: Range<u64>) -> Result<Vec<f32>> {
         let mut values = Vec::new();
         self.append_f32(&rows, &mut values)?;
         Ok(values)
     }
 
-    /// Rows as f64: (rows).
+    /// Reads rows as f64: (rows).
     pub fn read_f64(&self, rows: Range<u64>) -> Result<Vec<f64>> {
         let mut values = Vec::new();
         self.append_f64(&rows, &mut values)?;
         Ok(values)
     }
 
-    /// Rows as i64: (rows); the column must hold integers that fit.
+    /// Reads rows as i64: (rows); the column must contain integers in range.
     pub fn read_i64(&self, rows: Range<u64>) -> Result<Vec<i64>> {
         let mut values = Vec::new();
         self.append_i64(&rows, &mut values)?;
@@ -307,11 +249,11 @@ impl StoredColumn {
         }
     }
 
-    /// Appends rows as i64; the column must hold integers that fit.
+    /// Appends rows as i64; the column must contain integers in range.
     pub fn append_i64(&self, rows: &Range<u64>, values: &mut Vec<i64>) -> Result<()> {
         match self.numbers {
             NumberClass::Boolean => self.append_flags(rows, values),
-            // The library would clip what does not fit, and two keys would become one.
+            // The library would clip larger numbers, and two keys would become equal.
             NumberClass::Unsigned(IntSize::U8) => {
                 let mut stored: Vec<u64> = Vec::new();
                 self.append(rows, &mut stored)?;
@@ -326,7 +268,7 @@ impl StoredColumn {
                 }
                 Ok(())
             }
-            // The library would cut fractions off.
+            // The library would truncate fractions.
             NumberClass::Real => {
                 let mut stored: Vec<f64> = Vec::new();
                 self.append(rows, &mut stored)?;
@@ -355,8 +297,8 @@ impl StoredColumn {
     /// Returns a number of floating point as the integer that it is.
     ///
     /// # Errors
-    /// `Input`, with column, row and value, if it is no integer, or so large that the type cannot
-    /// tell it from its neighbours.
+    /// `Input`, with column, row and value, if it is not an integer, or so large that the type cannot
+    /// distinguish it from its neighbours.
     pub fn whole(&self, row: u64, value: f64) -> Result<i64> {
         let bytes = match &self.place {
             ColumnPlace::Field { field, .. } => field.item_bytes(),
@@ -379,7 +321,7 @@ impl StoredColumn {
         })
     }
 
-    /// Refuses a column that is not as long as the others.
+    /// Refuses a column whose length differs from `rows`.
     pub fn check_rows(&self, rows: u64) -> Result<()> {
         if self.rows == rows {
             return Ok(());
@@ -400,7 +342,7 @@ impl StoredColumn {
         }
     }
 
-    /// The fault of a library call that read rows of this dataset.
+    /// Returns the error of a library call that read rows of this dataset.
     pub fn read_fault(&self, rows: &Range<u64>, error: &hdf5::Error) -> crate::error::Error {
         with_rows(read_fault(&self.path, &self.name, error), rows)
     }
@@ -416,91 +358,25 @@ impl StoredColumn {
         Ok(())
     }
 
-    fn item_bytes(&self) -> u64 {
+    /// Returns the bytes of one number as it is stored.
+    pub fn item_bytes(&self) -> u64 {
         self.dataset.dtype().map_or(8, |dtype| dtype.size() as u64)
-    }
-
-    fn check_size(&self, needed: u64) -> Result<()> {
-        match self.dataset.storage_size() {
-            stored if stored == needed => Ok(()),
-            stored => Err(self.absurd(
-                &format!("{} rows, which need {needed} bytes", self.rows),
-                &format!("as many as the {stored} bytes stored"),
-            )),
-        }
-    }
-
-    fn check_chunks(&self, file_bytes: u64) -> Result<()> {
-        let bytes = self.chunk_bytes() as u64;
-        let chunk = self.dataset.chunk().unwrap_or_default();
-        let shape = self.dataset.shape();
-        if chunk.len() != shape.len() || chunk.contains(&0) || bytes > LARGEST_CHUNK {
-            return Err(self.absurd(
-                &format!("chunks of {chunk:?}"),
-                &format!("chunks of at most {LARGEST_CHUNK} bytes"),
-            ));
-        }
-        let counts = shape.iter().zip(&chunk).map(|(n, c)| n.div_ceil(*c) as u64);
-        let counts: Vec<u64> = counts.collect();
-        let expected = counts.iter().fold(1u64, |product, n| product.saturating_mul(*n));
-        let stored = rows::stored_chunks(&self.dataset)
-            .map_err(|error| self.read_fault(&(0..self.rows), &error))?;
-        if stored < expected {
-            return Err(self.unwritten(&format!("{stored} of {expected} chunks")));
-        }
-        // The index is walked once per chunk: with very many chunks that would take long.
-        let few = (0..expected).filter(|_| expected <= MOST_CHUNKS_CHECKED);
-        for index in few {
-            let Some(info) = self.dataset.chunk_info(index as usize) else { continue };
-            let first = first_item(index, &counts, &chunk);
-            if info.offset != first || info.addr.saturating_add(info.size) > file_bytes {
-                return Err(self
-                    .fault("the index of the chunks is damaged")
-                    .row(first[0])
-                    .advice("its rows would read as zeros: copy or write the file again")
-                    .input());
-            }
-        }
-        Ok(())
-    }
-
-    fn absurd(&self, found: &str, expected: &str) -> crate::error::Error {
-        self.fault("shape and storage do not agree")
-            .expected(expected)
-            .found(found)
-            .advice("the file is damaged: copy or write it again")
-            .input()
-    }
-
-    fn unwritten(&self, found: &str) -> crate::error::Error {
-        self.fault("part of the dataset was never written")
-            .expected(format!("{} rows", self.rows))
-            .found(found)
-            .advice("its missing rows would read as zeros: write the file again")
-            .input()
-    }
-
-    fn elsewhere(&self, place: &str) -> crate::error::Error {
-        self.fault("the data lie outside the file")
-            .found(place)
-            .advice("copy them into one file, for example with h5repack")
-            .input()
     }
 }
 
-/// What a file says about a field of a record.
+/// Metadata of a field of a record.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FieldMeta {
     pub unit: Option<String>,
     pub fixed_point: Option<FixedPoint>,
 }
 
-/// Name of a dataset with its group, without the leading slash.
+/// Returns the name of a dataset with its group, without the leading slash.
 fn full_name(group: &str, name: &str) -> String {
     format!("{group}/{name}").trim_start_matches('/').to_string()
 }
 
-/// Rows of a dataset of so many dimensions.
+/// Returns the rows of a dataset of `dimensions` dimensions.
 fn rows_of(path: &Path, name: &str, dataset: &Dataset, dimensions: usize) -> Result<u64> {
     let shape = dataset.get_shape().map_err(|error| read_fault(path, name, &error))?;
     match shape.first() {
@@ -514,44 +390,10 @@ fn rows_of(path: &Path, name: &str, dataset: &Dataset, dimensions: usize) -> Res
     }
 }
 
-/// Where chunk `index` begins, chunks being counted row by row.
-fn first_item(index: u64, counts: &[u64], chunk: &[usize]) -> Vec<u64> {
-    let mut rest = index;
-    let mut first = vec![0; counts.len()];
-    for dimension in (0..counts.len()).rev() {
-        first[dimension] = rest % counts[dimension] * chunk[dimension] as u64;
-        rest /= counts[dimension];
-    }
-    first
-}
-
-/// The class of numbers of a type; none if it is something else.
-pub(crate) fn numbers_of_type(dtype: &Datatype) -> Option<NumberClass> {
-    match dtype.to_descriptor() {
-        Ok(TypeDescriptor::Float(_)) => Some(NumberClass::Real),
-        Ok(TypeDescriptor::Integer(size)) => Some(NumberClass::Integer(size)),
-        Ok(TypeDescriptor::Unsigned(size)) => Some(NumberClass::Unsigned(size)),
-        Ok(TypeDescriptor::Boolean) => Some(NumberClass::Boolean),
-        Err(_) if is_half(dtype) => Some(NumberClass::Real),
-        _ => None,
-    }
-}
-
-/// What a type is that is no number, for messages.
-pub(crate) fn describe_type(dtype: &Datatype) -> String {
-    match dtype.to_descriptor() {
-        Ok(
-            TypeDescriptor::FixedAscii(_)
-            | TypeDescriptor::FixedUnicode(_)
-            | TypeDescriptor::VarLenAscii
-            | TypeDescriptor::VarLenUnicode,
-        ) => "text".to_string(),
-        Ok(other) => other.to_string(),
-        Err(error) => format!("a type that cannot be read ({error})"),
-    }
-}
-
-/// The class of numbers of a dataset, or a refusal of what is none.
+/// Returns the class of numbers of a dataset.
+///
+/// # Errors
+/// `Input` if the dataset is not numeric, or in an unusual format.
 fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<NumberClass> {
     let dtype = dataset.dtype();
     if dtype.as_ref().is_ok_and(is_unusual) {
@@ -578,21 +420,7 @@ fn numbers_of(path: &Path, name: &str, dataset: &Dataset) -> Result<NumberClass>
         .input())
 }
 
-/// A number format that differs from the machine's in more than the byte order: nobody
-/// writes one, but a damaged header holds one, and would be converted without complaint.
-pub(crate) fn is_unusual(dtype: &Datatype) -> bool {
-    let Ok(descriptor) = dtype.to_descriptor() else { return false };
-    let number = matches!(
-        descriptor,
-        TypeDescriptor::Float(_) | TypeDescriptor::Integer(_) | TypeDescriptor::Unsigned(_)
-    );
-    let native = Datatype::from_descriptor(&descriptor);
-    number
-        && dtype.byte_order() != ByteOrder::BigEndian
-        && native.is_ok_and(|native| native != *dtype)
-}
-
-/// Tells the first row of the range that could not be read.
+/// Adds the first row of a range that could not be read.
 fn with_rows(error: crate::error::Error, rows: &Range<u64>) -> crate::error::Error {
     let code = error.exit_code();
     match error.fault() {

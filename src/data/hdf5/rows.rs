@@ -1,9 +1,8 @@
-//! Rows of a dataset, read behind what a buffer holds already.
+//! Appends rows of a dataset to a buffer.
 //!
-//! The bindings allocate an array per read. At the size of a block the system takes its
-//! pages back each time and clears them again, which costs more than copying the numbers:
-//! here a buffer keeps its memory from block to block. Owns the call of the C library for
-//! all columns and records; what is selected and in which type was checked before.
+//! The bindings allocate an array per read. At the size of a block the system takes its pages back
+//! each time and clears them again, which costs more than copying the numbers. Here a buffer keeps
+//! its memory from block to block. Callers check selection and type before.
 
 use hdf5::sync::sync;
 use hdf5::{Dataset, Dataspace, Datatype, Error, H5Type, Result, Selection};
@@ -43,7 +42,7 @@ fn append_selected<T: H5Type + Copy>(
     let count = (rows.end.saturating_sub(rows.start) as usize).saturating_mul(width);
     let memory = Datatype::from_type::<T>()?;
     if memory.size() != size_of::<T>() {
-        return Err("a type of another size in memory".into());
+        return Err("the type has a different size in memory".into());
     }
     values.reserve(count);
     // SAFETY: room for `count` items of the memory type was reserved; any bytes that the
@@ -57,7 +56,7 @@ fn append_selected<T: H5Type + Copy>(
     Ok(())
 }
 
-/// Appends the rows of a compound dataset as records of `memory`, byte by byte.
+/// Appends the rows of a compound dataset as bytes of records of the type `memory`.
 pub(crate) fn append_records(
     dataset: &Dataset,
     rows: &Range<u64>,
@@ -66,7 +65,7 @@ pub(crate) fn append_records(
 ) -> Result<()> {
     let count = rows.end.saturating_sub(rows.start) as usize;
     let first = bytes.len();
-    // Zeroed: nothing is written between the fields.
+    // Zeroed, because the library does not write between the fields.
     bytes.resize(first.saturating_add(count.saturating_mul(memory.size())), 0);
     let selection = (rows.start as usize..rows.end as usize).into();
     // SAFETY: the buffer has `count` records of the memory type behind `first`; its caller
@@ -75,14 +74,14 @@ pub(crate) fn append_records(
     unsafe { read(dataset, memory, selection, count, bytes.as_mut_ptr().add(first).cast()) }
 }
 
-/// Most chunks that are read to find a fault of their index again.
+/// Most chunks that are read to reproduce an error of their index.
 const MOST_CHUNKS_READ: usize = 65_536;
 
 /// Returns the number of chunks that are stored of a dataset with chunks.
 ///
 /// # Errors
-/// The library's, where the index of the chunks cannot be read. The bindings keep its reason to
-/// themselves: a row of each chunk is read to meet it again.
+/// That of the library if the index of the chunks cannot be read. The bindings do not return its
+/// reason, so a row of each chunk is read to reproduce it.
 pub(crate) fn stored_chunks(dataset: &Dataset) -> Result<u64> {
     if let Some(count) = dataset.num_chunks() {
         return Ok(count as u64);
@@ -105,6 +104,8 @@ pub(crate) fn stored_chunks(dataset: &Dataset) -> Result<u64> {
     Err("Input/output error, now gone, in the index of the chunks".into())
 }
 
+/// Reads the selected items into `buffer`.
+///
 /// # Safety
 /// `buffer` must have room for `count` items of the type `memory`.
 unsafe fn read(
@@ -116,7 +117,7 @@ unsafe fn read(
 ) -> Result<()> {
     let stored = dataset.space()?.select(selection)?;
     if stored.selection_size() != count {
-        return Err("a selection of another size".into());
+        return Err("the selection has a different size".into());
     }
     let space = Dataspace::try_new((count,))?;
     let (dataset, memory, space, stored) = (dataset.id(), memory.id(), space.id(), stored.id());

@@ -9,7 +9,9 @@
 use super::read::{ImageDataset, Stored, has_link, number_attribute};
 use super::{Charge, Geometry, ImageBlock, ImageReader, ImageSet, MOST_PIXELS, Sigma};
 use crate::data::hdf5;
-use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
+use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::storage;
+use crate::data::hdf5::types::NumberClass;
 use crate::data::schema::normal_unit;
 use crate::data::table::events;
 use crate::error::{Fault, Result};
@@ -143,7 +145,7 @@ impl ImageDatasets {
         for name in names {
             let column = StoredColumn::open(path, group, &name)?;
             column.check_rows(self.charge.images)?;
-            column.check_storage(bytes)?;
+            storage::check(&column, bytes)?;
             if name == "class" {
                 column.check_integer("classes")?;
                 self.class = Some(column);
@@ -179,7 +181,7 @@ impl ImageDatasets {
                 .found(format!("{} values", column.rows))
                 .input()
         })?;
-        column.check_storage(hdf5::file_length(path)?)?;
+        storage::check(&column, hdf5::file_length(path)?)?;
         Ok(Sigma::Camera(column.read_f32(0..column.rows)?))
     }
 }

@@ -1,16 +1,16 @@
-//! Several columns of one table, read together by ranges of rows.
+//! Reads several columns of one table together, by ranges of rows.
 //!
-//! Promises: every dataset is read once per range, however many of its columns are
-//! wanted; the values are those of the columns in their order. Memory is bounded by the
-//! range and a few megabytes. Left to others: what the columns mean (`table`).
+//! Each dataset is read once per range, for all of its columns. Memory is bounded by the range and a
+//! few megabytes.
 
 use crate::data::hdf5::compound::{Field, RecordReader, Slot};
-use crate::data::hdf5::numbers::{ColumnPlace, NumberClass, StoredColumn};
+use crate::data::hdf5::numbers::{ColumnPlace, StoredColumn};
+use crate::data::hdf5::types::NumberClass;
 use crate::error::Result;
 use hdf5::types::IntSize;
 use std::ops::Range;
 
-/// As what a column is wanted.
+/// Type that a column is read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
     F32,
@@ -26,7 +26,7 @@ pub(super) enum ColumnData {
     I64(Vec<i64>),
 }
 
-/// Rows of a matrix are read so many bytes at a time.
+/// Bytes of a matrix that are read at a time.
 const LARGEST_READ: usize = 32 << 20;
 
 impl ColumnData {
@@ -38,7 +38,7 @@ impl ColumnData {
         }
     }
 
-    /// Forgets the values and keeps their memory.
+    /// Removes the values and keeps their memory.
     pub fn clear(&mut self) {
         match self {
             ColumnData::F32(values) => values.clear(),
@@ -47,14 +47,14 @@ impl ColumnData {
         }
     }
 
-    /// Exchanges the values with those of a block.
+    /// Swaps the values with those of a block.
     pub fn swap_f32(&mut self, other: &mut Vec<f32>) {
         if let ColumnData::F32(values) = self {
             std::mem::swap(values, other);
         }
     }
 
-    /// As [`ColumnData::swap_f32`].
+    /// Swaps the values with those of a block, as [`ColumnData::swap_f32`] does.
     pub fn swap_i64(&mut self, other: &mut Vec<i64>) {
         if let ColumnData::I64(values) = self {
             std::mem::swap(values, other);
@@ -84,14 +84,14 @@ pub(super) struct ColumnBatch {
     matrices: Vec<Vec<usize>>, // columns of one dataset
 }
 
-/// Columns of one compound dataset, and where each lies in a record.
+/// Columns of one compound dataset, with their slots in a record.
 #[derive(Debug)]
 struct Records {
     reader: RecordReader,
     columns: Vec<(usize, Slot)>,
 }
 
-/// Memory that is used from read to read.
+/// Memory that successive reads use.
 #[derive(Debug, Default)]
 pub(super) struct ReadScratch {
     records: Vec<u8>,
@@ -241,7 +241,7 @@ impl Records {
     }
 }
 
-/// Appends words of 8 bytes, as they were read, to values.
+/// Converts words of 8 bytes, as they were read, and appends them to the values.
 fn convert(
     column: &StoredColumn,
     first: u64,
@@ -254,7 +254,7 @@ fn convert(
         None => number(numbers, word),
     };
     match values {
-        // Once from the stored number, as the library does it.
+        // Rounded once from the stored number, as by the library.
         ColumnData::F32(values) => values.extend(words.map(|word| match numbers {
             NumberClass::Integer(_) if column.fixed_point.is_none() => word as i64 as f32,
             NumberClass::Unsigned(_) if column.fixed_point.is_none() => word as f32,

@@ -1,4 +1,4 @@
-//! What makes a file an event file of the project: its group and its root attributes.
+//! Group, keys and root attributes of the event files of the project.
 //!
 //! Features are f32 with the attribute `units`, keys are i64, `class` is i8 (1 gamma,
 //! 0 hadron, −1 unknown). Attributes are a function of the inputs alone (no times,
@@ -10,8 +10,7 @@ use crate::data::schema::{EVENT_FORMAT, EVENT_VERSION};
 /// The group that holds one dataset per column.
 pub const GROUP: &str = "events";
 
-/// Names of columns that are keys wherever they are, also stored as floating point or as short
-/// integers.
+/// Names of columns that are always keys, also when stored as floating point or as short integers.
 pub const KEYS: [&str; 10] = [
     "run",
     "run_id",
@@ -30,7 +29,7 @@ pub const GAMMA: i8 = 1;
 pub const HADRON: i8 = 0;
 pub const UNKNOWN: i8 = -1;
 
-/// Root attributes of an event file: the format's own, then `origin`.
+/// Returns the root attributes of an event file: those of the format, then `origin`.
 pub fn attributes(origin: &[(&str, &str)]) -> Vec<(String, Attribute)> {
     let own = [
         ("format".to_string(), Attribute::Text(EVENT_FORMAT.to_string())),

@@ -82,7 +82,10 @@ impl InputFile {
         self.reader_of(&table, request)
     }
 
-    /// Opens the columns of another table of the same file, as [`InputFile::reader`] does.
+    /// Opens the columns of a table that was derived from this one, as [`InputFile::reader`] does.
+    ///
+    /// # Errors
+    /// Those of [`InputFile::reader`].
     pub fn reader_of(&mut self, table: &Table, request: &Request) -> Result<TableReader> {
         let reader = TableReader::new(table, self.handle()?, request)?;
         let wanted = reader.cache_bytes();

@@ -18,7 +18,8 @@ mod reader;
 pub mod scores;
 
 use super::files::stamp::Stamp;
-use super::hdf5::numbers::NumberClass;
+use super::hdf5::storage;
+use super::hdf5::types::NumberClass;
 use super::hdf5::{self, OpenInput};
 use super::schema::layout::{self, TableLayout};
 use super::schema::unix_time;
@@ -85,7 +86,7 @@ impl Table {
     /// Describes an open file through a schema.
     ///
     /// # Errors
-    /// `Input` if the table is absent, of another format or version, or damaged; `Usage` if the
+    /// `Input` if the table is absent, damaged, or of a different format or version; `Usage` if the
     /// schema is one of text tables.
     fn of(path: &Path, input: &OpenInput, schema: Arc<Schema>) -> Result<Table> {
         let file = &input.file;
@@ -256,7 +257,7 @@ impl Table {
         let column = layout.column(&self.path, &quantity.source.columns()[0])?;
         if column.rows > 0 {
             // Callers size their work by this number.
-            column.check_storage(self.stamp.length())?;
+            storage::check(&column, self.stamp.length())?;
         }
         Ok(column.rows)
     }

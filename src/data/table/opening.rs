@@ -4,6 +4,7 @@ use super::batch::Want;
 use super::reader::{BlockPlan, QuantityPlan};
 use super::{Request, Table};
 use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::storage;
 use crate::data::schema::layout::TableLayout;
 use crate::data::schema::{Quantity, QuantitySource, normal_unit};
 use crate::error::{Error, Fault, Result, did_you_mean};
@@ -53,7 +54,7 @@ impl<'a> PartOpener<'a> {
         }
         column.check_rows(self.rows)?;
         if self.checked.insert(column.name.clone()) {
-            column.check_storage(self.bytes)?;
+            storage::check(&column, self.bytes)?;
         }
         self.columns.push((column, want));
         Ok(self.columns.len() - 1)
@@ -150,7 +151,7 @@ fn scale_of(name: &str, quantity: &Quantity, column: &StoredColumn) -> Result<f6
         Some(found) if found == quantity.unit => Ok(quantity.scale),
         Some(found) if found == quantity.canonical => Ok(1.0),
         Some(found) => Err(column
-            .fault(&format!("quantity '{name}' is in another unit than the schema says"))
+            .fault(&format!("the unit of quantity '{name}' differs from the schema"))
             .expected(&quantity.unit)
             .found(found)
             .advice("correct the unit in the schema (with a factor where needed) or in the file")
@@ -163,7 +164,7 @@ fn scale_of(name: &str, quantity: &Quantity, column: &StoredColumn) -> Result<f6
 fn check_column_unit(column: &StoredColumn, expected: &str) -> Result<()> {
     match column.unit().map(normal_unit) {
         Some(found) if found != expected => Err(column
-            .fault("the column is in another unit than the schema says")
+            .fault("the unit of the column differs from the schema")
             .expected(expected)
             .found(found)
             .advice("correct the unit and the expressions in the schema, or the file")

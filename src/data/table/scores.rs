@@ -1,12 +1,13 @@
-//! Score files as they are read again: what they say of themselves, and their columns
-//! block by block, one vector per source position.
+//! Reads score files: their attributes, and their columns block by block.
 //!
-//! Promises: a file that is not complete, of a newer version, or whose columns do not fit
-//! together is refused by name before anything is read; units other than deg, deg² and TeV
-//! are refused. Columns of `scores` are one value per event, or one per event and position.
-//! Left to others: what the values mean for a season.
+//! - A file is refused by name, before any row is read, if it is incomplete, of a newer version, or
+//!   if its columns do not belong together.
+//! - Units other than deg, deg² and TeV are refused.
+//! - Columns of `scores` have one value per event, or one per event and source position.
 
-use crate::data::hdf5::numbers::{NumberClass, StoredColumn};
+use crate::data::hdf5::numbers::StoredColumn;
+use crate::data::hdf5::storage;
+use crate::data::hdf5::types::NumberClass;
 use crate::data::hdf5::{
     self, integer_attribute, number_list_attribute, pair_attribute, text_attribute,
 };
@@ -23,7 +24,7 @@ const GROUP: &str = "scores";
 /// 1: one value per event; 2: one per event and source position; 3: as 2, and `energy` has
 /// positions too.
 const NEWEST: i64 = 3;
-/// Columns that belong to a source position, also where there is only one.
+/// Columns that have a value per source position, even if there is only one position.
 const OF_POSITION: [&str; 13] = [
     "dist",
     "alpha",
@@ -39,7 +40,7 @@ const OF_POSITION: [&str; 13] = [
     "status",
     "pass",
 ];
-/// Units that a column must have if it declares one.
+/// Units that a column may declare.
 const UNITS: [(&str, &[&str]); 5] = [
     ("dist", &["deg"]),
     ("alpha", &["deg"]),
@@ -48,31 +49,31 @@ const UNITS: [(&str, &[&str]); 5] = [
     ("energy_true", &["TeV"]),
 ];
 
-/// A threshold that the scoring applied: bit i of `pass` is that of the i-th.
+/// A threshold that the scoring applied; the i-th one sets bit i of `pass`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct AppliedThreshold {
     pub name: String,
-    /// Absent where it differs between bins of a quantity.
+    /// Absent if it differs between bins of a quantity.
     #[serde(default)]
     pub threshold: Option<f64>,
     #[serde(default)]
     pub column: String,
 }
 
-/// What a score file says of itself.
+/// Attributes and columns of a score file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {
     pub rows: u64,
-    /// Rotation of each source position against the real source [deg]; the first is 0.
+    /// Rotation of each source position relative to the real source [deg]; the first is 0.
     pub positions: Vec<f64>,
     pub working_points: Vec<AppliedThreshold>,
     /// Names of the quality cuts, by bit.
     pub quality_bits: Vec<String>,
-    /// Least and greatest distance of the source from the camera's centre [deg].
+    /// Least and greatest distance of the source from the centre of the camera [deg].
     pub source_offset: Option<[f64; 2]>,
     /// Scores beyond which `gammaness` and `posterior` are bounds.
     pub resolved_scores: Option<[f64; 2]>,
-    /// Upper limit below these scores and lower limit above, where the file states them.
+    /// Upper limit below these scores and lower limit above; `None` if the file has none.
     pub gammaness_limits: Option<[f64; 2]>,
     pub posterior_limits: Option<[f64; 2]>,
     pub input: Option<String>,
@@ -80,7 +81,7 @@ pub struct Head {
     pub model_blake3: String,
     /// Names of the 64-bit integer columns.
     pub keys: Vec<String>,
-    /// Columns of one f32 per event that are no keys.
+    /// Columns of one f32 per event, without the keys.
     pub copied: Vec<String>,
     /// Columns of one f32 per event and position.
     pub of_position: Vec<String>,
@@ -90,14 +91,14 @@ pub struct Head {
 }
 
 impl Head {
-    /// Whether `energy` is one value per event of a file with positions: that at the source,
-    /// which is wrong for events that count elsewhere.
+    /// Returns whether `energy` has one value per event although the file has positions: the value
+    /// at the source, which is wrong for events that count at other positions.
     pub fn has_energy_of_source(&self) -> bool {
         self.copied.iter().any(|name| name == "energy")
     }
 
-    /// The column of log p, that of the first flow where there are several; the score where
-    /// there is none.
+    /// Returns the column of log p, of the first flow if there are several; the score if the file
+    /// has none.
     pub fn log_prob(&self) -> &str {
         let is_log_prob =
             |name: &&String| name.starts_with("log_prob") && !name.starts_with("log_prob_raw");
@@ -106,8 +107,8 @@ impl Head {
     }
 }
 
-/// Columns to read: names of keys, of f32 per event, and of f32 per event and position,
-/// these at all positions or at the first alone.
+/// Columns to read: keys, f32 per event, and f32 per event and position, at all positions or at the
+/// first.
 #[derive(Debug, Clone, Default)]
 pub struct ColumnRequest {
     pub keys: Vec<String>,
@@ -117,7 +118,7 @@ pub struct ColumnRequest {
     pub pass: bool,
 }
 
-/// Rows as they were wanted; every innermost vector (rows).
+/// Rows of the requested columns; every innermost vector: (rows).
 #[derive(Debug, Clone, Default)]
 pub struct ScoreBlock {
     pub rows: usize,
@@ -126,7 +127,7 @@ pub struct ScoreBlock {
     pub at_all: Vec<Vec<Vec<f32>>>, // (columns, positions, rows)
     pub at_source: Vec<Vec<f32>>,
     pub status: Vec<Vec<u32>>, // (positions, rows)
-    pub pass: Vec<Vec<u8>>,    // (positions, rows); empty if not wanted
+    pub pass: Vec<Vec<u8>>,    // (positions, rows); empty if not requested
     pub quality: Vec<u32>,     // zeros if the file has none
     pub class: Vec<i8>,        // empty if the file has none
 }
@@ -145,6 +146,10 @@ struct ScoreDataset {
 }
 
 impl ScoreFile {
+    /// Opens a score file and checks its attributes and columns.
+    ///
+    /// # Errors
+    /// `Input`, with the attribute or column.
     pub fn open(path: &Path) -> Result<ScoreFile> {
         let bytes = hdf5::file_length(path)?;
         let file = hdf5::open_with_cache(path, 4 << 20)?;
@@ -157,7 +162,7 @@ impl ScoreFile {
         }
         let version = integer_attribute(&file, "version").unwrap_or(0);
         if !(1..=NEWEST).contains(&version) {
-            return Err(fault("a score file of another version")
+            return Err(fault("a score file of a different version")
                 .expected(format!("at most {NEWEST}"))
                 .found(version)
                 .advice("use the taiga-flow version that wrote it, or score again")
@@ -202,7 +207,7 @@ impl ScoreFile {
         Ok(file)
     }
 
-    /// Takes note of a column, if it is one of ours.
+    /// Adds a column if the program knows its kind.
     fn take(&mut self, group: &::hdf5::Group, name: &str, many: usize, bytes: u64) -> Result<()> {
         let full = format!("{GROUP}/{name}");
         let dataset = group.dataset(name).map_err(|e| hdf5::read_fault(&self.path, &full, &e))?;
@@ -210,7 +215,7 @@ impl ScoreFile {
         let column = if dimensions == 2 {
             let found = dataset.shape();
             if found[1] != many {
-                return Err(Fault::new("a column of other positions than the file has")
+                return Err(Fault::new("a column whose positions differ from those of the file")
                     .file(&self.path)
                     .dataset(full)
                     .expected(format!("{many} positions"))
@@ -222,7 +227,7 @@ impl ScoreFile {
             StoredColumn::open(&self.path, group, name)?
         };
         column.check_rows(self.head.rows)?;
-        column.check_storage(bytes)?;
+        storage::check(&column, bytes)?;
         self.check_unit(name, &dataset)?;
         let head = &mut self.head;
         match (column.numbers, name) {
@@ -247,7 +252,7 @@ impl ScoreFile {
         let found = text_attribute(dataset, "units");
         match (known, found) {
             (Some(units), Some(found)) if !units.contains(&found.as_str()) => {
-                Err(Fault::new("a column in another unit")
+                Err(Fault::new("a column in a different unit")
                     .file(&self.path)
                     .dataset(format!("{GROUP}/{name}"))
                     .expected(units[0])
@@ -285,7 +290,7 @@ impl ScoreFile {
         Ok(())
     }
 
-    /// Reads rows; what was in the block before is replaced.
+    /// Reads rows into a block and replaces its contents.
     pub fn read(
         &self,
         rows: Range<u64>,
@@ -354,7 +359,7 @@ fn is_of_position(name: &str) -> bool {
     OF_POSITION.contains(&name) || name.starts_with("log_prob")
 }
 
-/// A list in an attribute of JSON text; empty if it is absent.
+/// Reads a list from an attribute of JSON text; empty if it is absent.
 fn list<T: for<'a> Deserialize<'a>>(
     path: &Path,
     group: &::hdf5::Group,

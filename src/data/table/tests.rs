@@ -1,4 +1,4 @@
-//! Promises of reading, on files made here and on the public FACT files.
+//! Tests of reading, on written files and on the public FACT files.
 
 use super::*;
 use crate::data::{Attribute, ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
@@ -16,7 +16,7 @@ fn request(quantities: &[&str]) -> Request {
     }
 }
 
-/// An event file of the project's own format with `rows` rows.
+/// Writes an event file of the project with `rows` rows.
 fn write_events(path: &Path, rows: usize, version: i64) {
     let specs = [
         ColumnSpec::new("size", ColumnType::F32, Some("p.e.")),
@@ -45,7 +45,7 @@ fn write_events(path: &Path, rows: usize, version: i64) {
     writer.finish(&[format, ("version".to_string(), Attribute::Integer(version))]).unwrap();
 }
 
-/// A plain file with group `events`, filled by the caller.
+/// Writes a plain file with the group `events`, which `fill` fills.
 fn plain(path: &Path, fill: impl FnOnce(&Group)) {
     let file = File::create(path).unwrap();
     fill(&file.create_group("events").unwrap());
@@ -56,7 +56,7 @@ fn add(group: &Group, name: &str, values: &[f32]) {
     group.new_dataset_builder().with_data(values).create(name).unwrap();
 }
 
-/// Message of the refusal, which must be one of the input.
+/// Returns the message of an input error.
 fn refusal<T>(outcome: Result<T>) -> String {
     let error = outcome.err().expect("a refusal");
     assert_eq!(error.exit_code(), 3, "{error}");
@@ -184,7 +184,7 @@ fn integers_become_numbers_and_keys_stay_exact() {
 }
 
 #[test]
-fn a_unit_that_contradicts_the_schema_is_refused() {
+fn unit_contradicting_the_schema_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     let specs = [ColumnSpec::new("width", ColumnType::F32, Some("mm"))];
@@ -197,7 +197,7 @@ fn a_unit_that_contradicts_the_schema_is_refused() {
 }
 
 #[test]
-fn another_version_or_format_is_refused_by_name() {
+fn different_version_or_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
     write_events(&path, 3, 2);
@@ -226,7 +226,7 @@ fn file_without_schema_is_refused_with_findings() {
 }
 
 #[test]
-fn unreadable_files_are_told_apart() {
+fn unreadable_files_have_distinct_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     write_events(&path("good.h5"), 70_000, 1);
@@ -360,7 +360,7 @@ fn invalid_class_or_key_is_refused_with_its_row() {
     assert!(text.contains("events/run_id") && text.contains("row 1"), "{text}");
 }
 
-/// A public test file; none where the folder is absent and nobody asked for it.
+/// Returns a public test file; `None` if the folder is absent and not named by the environment.
 fn public(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("TAIGA_FLOW_TEST_DATA").map(PathBuf::from);
     let asked = folder.is_some();

@@ -1,8 +1,7 @@
-//! Finds duplicate rows by their key: within a file, and between files.
+//! Finds rows with the same key, within a file and between files.
 //!
-//! Promises: exact for keys of one or two columns (of more, 128 bits of a hash are
-//! compared); memory is bounded whatever the number of rows: keys are read in as many
-//! passes as needed, each looking at its share of all keys.
+//! Keys of one or two columns are compared exactly; of more columns, 128 bits of a hash. Memory is
+//! bounded: keys are read in as many passes as necessary, and each pass compares its share.
 
 use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::table::{Block, Request, Table};
@@ -10,10 +9,10 @@ use crate::error::Result;
 use std::collections::BTreeMap;
 use taiga_flow_gpu::random::Stream;
 
-/// Keys held at once: 32 bytes each.
+/// Most keys in memory, of 32 bytes each.
 const KEYS_PER_PASS: u64 = 1 << 23;
 
-/// Rows of one file whose keys are in another, or the same, before.
+/// Rows of one file whose keys are in an earlier file, or earlier in the same file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Duplicates {
     /// Indices of the tables; equal within a file.
@@ -27,7 +26,10 @@ pub struct Duplicates {
 /// A table with its number and the columns of its key.
 pub type Keyed = (usize, Table, Vec<String>);
 
-/// Finds them; tables whose keys have other names cannot share any.
+/// Finds duplicate rows. Only tables whose keys have the same columns are compared.
+///
+/// # Errors
+/// Those of reading the keys.
 pub fn duplicates(tables: &[Keyed]) -> Result<Vec<Duplicates>> {
     duplicates_in_passes(tables, KEYS_PER_PASS)
 }
@@ -42,16 +44,17 @@ fn duplicates_in_passes(tables: &[Keyed], keys_per_pass: u64) -> Result<Vec<Dupl
         let rows: u64 = group.iter().map(|(_, table, _)| table.rows()).sum();
         let passes = rows.div_ceil(keys_per_pass).max(1);
         for pass in 0..passes {
-            look(group, pass, passes, &mut found)?;
+            compare_pass(group, pass, passes, &mut found)?;
         }
     }
     Ok(found.into_values().collect())
 }
 
-/// One key: its words or a hash of them, where it stands.
+/// A key, or its hash, with its table and row.
 type KeyEntry = (u128, u32, u64);
 
-fn look(
+/// Compares the keys of one pass in tables with the same key columns.
+fn compare_pass(
     group: &[&Keyed],
     pass: u64,
     passes: u64,
@@ -96,6 +99,7 @@ fn look(
     Ok(())
 }
 
+/// Returns the key of a row, or its hash.
 fn key_of(block: &Block, row: usize) -> u128 {
     match &block.shower[..] {
         [one] => u128::from(one[row] as u64),
@@ -112,11 +116,12 @@ fn key_of(block: &Block, row: usize) -> u128 {
     }
 }
 
-/// Which pass a key belongs to: even for keys that count through.
+/// Returns the pass of a key. Consecutive keys are distributed evenly.
 fn share_of(key: u128, passes: u64) -> u64 {
     Stream::new(key as u64, "pass", &[(key >> 64) as u64]).bits(0) % passes
 }
 
+/// Reads the key of one row.
 fn read_key(table: &Table, columns: &[String], row: u64) -> Result<Vec<i64>> {
     let mut block = Block::default();
     let table = table.with_shower(columns.to_vec());

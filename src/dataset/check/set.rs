@@ -1,12 +1,13 @@
-//! What is wrong with a set of files that each are good: the same events twice, classes
-//! swapped or overlapping, columns that differ, hadrons that tell themselves apart by where
-//! their source was put.
+//! Findings on a set of valid files: duplicate events, exchanged or overlapping classes, different
+//! columns, and hadrons whose source positions differ from those of the gammas.
 
 use super::super::classes::{self, MOST_REPEATED};
 use super::super::duplicates;
 use super::super::source::Source;
+use super::FEATURES;
 use super::keys::{Duplicates, Keyed, duplicates};
-use super::{FEATURES, FileReport, SourceOffsets};
+use super::report::{ColumnReport, FileReport};
+use super::tally::SourceOffsets;
 use crate::config::{Class, Feature, Transform};
 use crate::data::files::stamp::{Stamp, hash_file};
 use crate::data::selection::Selection;
@@ -17,17 +18,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Distributions of the source's distance from the camera's centre that differ by more in
-/// mean or spread [deg] are those of different generators.
+/// Largest difference in mean or spread [deg] of the distance of the source from the centre of the
+/// camera. A larger one shows different generators.
 const SOURCES_DIFFER: f64 = 0.1;
 
-/// Files that a finding on classes names.
+/// Most files that a finding on classes names.
 const NAMED: usize = 4;
 
 /// Events that are given as gammas and as hadrons.
 const OVERLAP: &str = "overlap";
 
-/// Something that shows only when files are looked at together.
+/// A finding on several files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SetFinding {
     /// `same-file`, `same-content`, `same-events`, `same-numbers`, `overlap`,
@@ -36,21 +37,21 @@ pub struct SetFinding {
     pub kind: &'static str,
     pub text: String,
     pub files: Vec<PathBuf>,
-    /// How many rows are concerned; 0 where it is the files as such.
+    /// Number of rows; 0 for a finding on whole files.
     pub rows: u64,
     pub refused: bool,
 }
 
-/// A file as the set sees it.
+/// A file of the set.
 pub struct SetMember<'a> {
     pub report: &'a FileReport,
     pub role: Option<Class>,
-    /// None if it cannot be read.
+    /// `None` if the file cannot be read.
     pub table: Option<Table>,
     pub sources: SourceOffsets,
 }
 
-/// Looks at all files together; contents and keys only if `deep`.
+/// Returns the findings on all files; compares contents and keys only if `deep`.
 pub fn findings(members: &[SetMember], deep: bool) -> Vec<SetFinding> {
     let mut found = same_files(members);
     let twice: Vec<PathBuf> = found.iter().flat_map(|f| f.files.iter().skip(1).cloned()).collect();
@@ -95,7 +96,7 @@ fn same_files(members: &[SetMember]) -> Vec<SetFinding> {
     found
 }
 
-/// Two files, refused together; those of gammas and of hadrons overlap.
+/// Returns a finding that refuses two files; files of gammas and of hadrons overlap.
 fn refusal(members: &[&SetMember], kind: &'static str, mut text: String, rows: u64) -> SetFinding {
     let roles: Vec<Class> = members.iter().filter_map(|member| class_of(member)).collect();
     let overlap = roles.len() == 2 && roles[0] != roles[1];
@@ -106,7 +107,7 @@ fn refusal(members: &[&SetMember], kind: &'static str, mut text: String, rows: u
     SetFinding { kind: if overlap { OVERLAP } else { kind }, text, files, rows, refused: true }
 }
 
-/// The class of all events of a file, as given, or as its column says.
+/// Returns the class of all events of a file, as given or by its class column.
 fn class_of(member: &SetMember) -> Option<Class> {
     let classes = member.report.contents.as_ref().and_then(|contents| contents.classes);
     member.role.or(match classes {
@@ -116,7 +117,8 @@ fn class_of(member: &SetMember) -> Option<Class> {
     })
 }
 
-/// Files of equal length are hashed; others cannot be equal. Files without rows may be.
+/// Finds files of equal content. Only files of equal length are hashed; files without rows may be
+/// equal.
 fn same_contents(members: &[&SetMember]) -> Vec<SetFinding> {
     let mut by_length: BTreeMap<u64, Vec<&SetMember>> = BTreeMap::new();
     for member in members {
@@ -155,7 +157,7 @@ fn same_events(members: &[&SetMember]) -> Vec<SetFinding> {
         Ok(all) => {
             all.iter().map(|duplicates| duplicate_finding(members, &tables, duplicates)).collect()
         }
-        // A column that cannot be read is told in the report of its file.
+        // The report of a file names a column that cannot be read.
         Err(_) => Vec::new(),
     }
 }
@@ -198,8 +200,7 @@ fn duplicate_finding(
     SetFinding { refused: sure, ..finding }
 }
 
-/// Whether two rows agree in all quantities that both tables have; where they cannot be
-/// read, they may.
+/// Returns whether two rows agree in all quantities that both tables have, or cannot be read.
 fn same_values(members: [&SetMember; 2], rows: [u64; 2]) -> bool {
     let [Some(one), Some(two)] = members.map(|member| member.table.as_ref()) else { return true };
     let theirs = two.quantities();
@@ -217,12 +218,12 @@ fn same_values(members: [&SetMember; 2], rows: [u64; 2]) -> bool {
     }
 }
 
-/// Columns and units against those of the first file.
+/// Compares columns and units with those of the first file.
 fn differences(members: &[SetMember]) -> Vec<SetFinding> {
     let readable = members.iter().filter_map(|m| Some((m, m.report.contents.as_ref()?)));
     let readable: Vec<_> = readable.collect();
     let Some(((first, contents), others)) = readable.split_first() else { return Vec::new() };
-    let names = |columns: &[super::ColumnReport]| -> Vec<String> {
+    let names = |columns: &[ColumnReport]| -> Vec<String> {
         columns.iter().map(|column| column.name.clone()).collect()
     };
     let reference = names(&contents.columns);
@@ -240,27 +241,27 @@ fn differences(members: &[SetMember]) -> Vec<SetFinding> {
         if !more.is_empty() {
             text.push(format!("has {} besides", more.join(", ")));
         }
-        let mut tell = |kind: &'static str, text: String, refused: bool| {
+        let mut add = |kind: &'static str, text: String, refused: bool| {
             let (one, two) = (&first.report.path, &member.report.path);
             let text = format!("{}: {text}, unlike {}", two.display(), one.display());
             let files = vec![one.clone(), two.clone()];
             found.push(SetFinding { kind, text, files, rows: 0, refused });
         };
         if !text.is_empty() {
-            tell("columns-differ", text.join(" and "), false);
+            add("columns-differ", text.join(" and "), false);
         }
         for column in &other.columns {
             let known = contents.columns.iter().find(|known| known.name == column.name);
             if let Some(known) = known.filter(|known| known.unit != column.unit) {
                 let text = format!("'{}' is in {}, not {}", column.name, column.unit, known.unit);
-                tell("units-differ", text, super::FEATURES.contains(&column.name.as_str()));
+                add("units-differ", text, FEATURES.contains(&column.name.as_str()));
             }
         }
     }
     found
 }
 
-/// Gammas and hadrons whose sources lie differently in the camera.
+/// Compares the source positions of gammas and hadrons in the camera.
 fn source_positions(members: &[SetMember]) -> Vec<SetFinding> {
     let mut by_class = [SourceOffsets::default(); 2];
     let mut files: [Vec<PathBuf>; 2] = [Vec::new(), Vec::new()];
@@ -288,8 +289,8 @@ fn source_positions(members: &[SetMember]) -> Vec<SetFinding> {
     vec![SetFinding { kind: "source-positions", text, files: files.concat(), rows, refused: false }]
 }
 
-/// Compares gammas with hadrons, as a training of both does: by the features of `selection`, or
-/// of the default model. Files that lack one of them, or a class, are not compared.
+/// Compares gammas with hadrons as a training does, by the features of `selection` or of the default
+/// model. Files that lack one of them, or a class, are not compared.
 ///
 /// # Errors
 /// Those of reading the files.
@@ -298,7 +299,7 @@ pub fn of_classes(
     selection: Option<&Selection>,
 ) -> Result<Vec<SetFinding>> {
     let selection = &selection.map_or_else(default_selection, |given| Ok(given.clone()))?;
-    // A copy is a finding of its own.
+    // A copy is a separate finding.
     let copies = same_contents(members);
     let is_copy = |member: &SetMember| {
         copies.iter().any(|found| found.files.iter().skip(1).any(|f| *f == member.report.path))
@@ -328,7 +329,7 @@ pub fn of_classes(
     Ok(findings)
 }
 
-/// The features of the default model, as they are in the files.
+/// Returns a selection of the features of the default model, without transforms.
 fn default_selection() -> Result<Selection> {
     let features = FEATURES.map(|name| Feature {
         name: name.to_string(),
@@ -340,7 +341,7 @@ fn default_selection() -> Result<Selection> {
     Selection::new(&features, &BTreeMap::new())
 }
 
-/// Returns a file whose classes can be compared.
+/// Returns a file as a source if its classes can be compared.
 fn comparable(member: &SetMember, selection: &Selection) -> Option<Source> {
     let table = member.table.as_ref()?;
     let known = table.quantities();
@@ -354,7 +355,7 @@ fn comparable(member: &SetMember, selection: &Selection) -> Option<Source> {
     })
 }
 
-/// Whether a file stands in a finding that refuses it.
+/// Returns whether a finding refuses a file.
 pub fn refuses(findings: &[SetFinding], path: &Path) -> bool {
     findings.iter().any(|f| f.refused && f.files.iter().any(|file| file == path))
 }

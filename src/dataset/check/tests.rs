@@ -1,12 +1,13 @@
-//! The checker finds what is wrong, and goes on to the next file.
+//! Tests of the checks of files.
 
 use super::*;
+use crate::data::schema::columns::CHUNK_ROWS;
 use crate::data::schema::columns::{ColumnSpec, ColumnType, ColumnValues, ColumnWriter};
 use crate::data::table::events;
 
 const ROWS: usize = CHUNK_ROWS + 1000;
 
-/// The six features (features, rows), in the order of [`FEATURES`].
+/// Returns the six features (features, rows), in the order of [`FEATURES`].
 fn features() -> Vec<Vec<f32>> {
     let ramp = |low: f32, high: f32| -> Vec<f32> {
         // A prime step, so that no row repeats another.
@@ -18,7 +19,7 @@ fn features() -> Vec<Vec<f32>> {
         .to_vec()
 }
 
-/// An event file with these features, keys and classes by turns.
+/// Writes an event file with these features, keys and alternating classes.
 fn write(path: &Path, features: &[Vec<f32>]) {
     let mut specs = vec![
         ColumnSpec::new("run_id", ColumnType::I64, None),
@@ -37,13 +38,13 @@ fn write(path: &Path, features: &[Vec<f32>]) {
     writer.finish(&events::attributes(&[])).unwrap();
 }
 
-/// What is found in files without roles.
+/// Returns the report on files without roles.
 fn run(files: &[PathBuf], schema: Option<&str>) -> Result<CheckReport> {
     let schema = schema.map(str::to_string);
     super::run(&Options { files: files.to_vec(), schema, ..Options::default() })
 }
 
-/// The report on one file whose features `spoil` has changed.
+/// Returns the report on one file whose features `spoil` has changed.
 fn report(spoil: impl Fn(&mut [Vec<f32>])) -> FileReport {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.h5");
@@ -134,7 +135,7 @@ fn the_table_is_aligned() {
     assert!(rows[1..].iter().all(|row| row.len() == end), "{text}");
 }
 
-/// The published files, where the folder `TAIGA_FLOW_TEST_DATA` holds them.
+/// Checks the published files if the folder `TAIGA_FLOW_TEST_DATA` contains them.
 #[test]
 fn the_fact_files_are_readable_and_usable() {
     let Some(data) = std::env::var_os("TAIGA_FLOW_TEST_DATA") else {

@@ -1,4 +1,4 @@
-//! A report as text for people: one aligned table per file, then what is wrong with it.
+//! Writes a report as text: one aligned table per file, then its findings.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -21,8 +21,8 @@ impl Display for CheckReport {
             write!(f, "\n{} files, {refused} refused; {rows} rows, {bytes}\n", self.files.len())?;
         }
         for finding in &self.set {
-            let what = if finding.refused { "refused" } else { "warning" };
-            writeln!(f, "  {what}: {}", finding.text)?;
+            let kind = if finding.refused { "refused" } else { "warning" };
+            writeln!(f, "  {kind}: {}", finding.text)?;
         }
         for flow in &self.cuts {
             writeln!(f, "{flow}")?;
@@ -104,7 +104,7 @@ fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_string() } else { names.join(", ") }
 }
 
-/// Bytes in the unit in which they are below 1000.
+/// Returns a number of bytes in the unit that keeps it below 1000.
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "kB", "MB", "GB"] {

@@ -4,6 +4,7 @@
 //! A line is enough to recognise an output without reading it. Files that failed have lines too.
 //! Outputs and manifests do not depend on the ledgers.
 
+pub use super::listed::ListedFile;
 use crate::bounded;
 use crate::dataset::failures::Failure;
 use crate::error::{Error, Fault, Result};
@@ -18,15 +19,6 @@ pub const FOLDER: &str = "ledger";
 const LARGEST_FILE: u64 = 1 << 30;
 /// More rows in one file are a damaged number.
 const MOST_ROWS: u64 = 1 << 40;
-
-/// A finished file as manifests and ledgers list it.
-pub trait ListedFile: Clone + PartialEq + Serialize + DeserializeOwned {
-    /// Path of the output, relative to the output folder.
-    fn output(&self) -> &str;
-    fn rows(&self) -> u64;
-    fn input_blake3(&self) -> &str;
-    fn output_blake3(&self) -> &str;
-}
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

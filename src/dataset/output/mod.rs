@@ -4,6 +4,7 @@ pub mod earlier;
 pub mod extraction;
 pub mod given;
 pub mod ledger;
+pub mod listed;
 pub mod reading;
 pub mod started;
 pub mod verification;

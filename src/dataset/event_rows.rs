@@ -1,0 +1,77 @@
+//! Events in memory, in chunks: growing never copies or doubles the memory.
+
+/// Events of a chunk.
+const CHUNK_EVENTS: usize = 4096;
+
+/// Events (events, features), row-major in chunks of the same length.
+#[derive(Debug, Clone)]
+pub struct EventRows {
+    features: usize,
+    len: usize,
+    chunks: Vec<Vec<f32>>,
+    pub(super) weights: Vec<f32>, // (events); empty if all are 1
+    pub(super) bins: Vec<u16>,    // (events); of held-out events, if thresholds have bins
+}
+
+impl EventRows {
+    pub(super) fn new(features: usize) -> EventRows {
+        EventRows { features, len: 0, chunks: Vec::new(), weights: Vec::new(), bins: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn get(&self, i: usize) -> &[f32] {
+        &self.chunks[i / CHUNK_EVENTS][(i % CHUNK_EVENTS) * self.features..][..self.features]
+    }
+
+    /// Returns the events in their order, one chunk after the other: (events, features).
+    pub fn chunks(&self) -> impl Iterator<Item = &[f32]> {
+        self.chunks.iter().map(Vec::as_slice)
+    }
+
+    pub(super) fn push(&mut self, row: impl Iterator<Item = f32>) {
+        if self.len.is_multiple_of(CHUNK_EVENTS) {
+            self.chunks.push(Vec::with_capacity(CHUNK_EVENTS * self.features));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.extend(row);
+            self.len += 1;
+        }
+    }
+
+    /// Returns the loss weights (events); `None` if all are 1.
+    pub fn weights(&self) -> Option<&[f32]> {
+        (!self.weights.is_empty()).then_some(&self.weights)
+    }
+
+    /// Returns the threshold bins (events); empty without bins.
+    pub fn bins(&self) -> &[u16] {
+        &self.bins
+    }
+
+    /// Returns Σ weight and Σ weight², summed in the order of the events.
+    pub(super) fn weight_sums(&self) -> (f64, f64) {
+        match self.weights() {
+            None => (self.len as f64, self.len as f64),
+            Some(weights) => weights.iter().fold((0.0, 0.0), |(sum, squares), w| {
+                let w = f64::from(*w);
+                (sum + w, squares + w * w)
+            }),
+        }
+    }
+
+    pub(super) fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let features = self.features;
+        self.chunks.iter_mut().flat_map(move |c| c.chunks_exact_mut(features))
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.chunks.iter().flat_map(|c| c.chunks_exact(self.features))
+    }
+}
