@@ -30,7 +30,7 @@ use crate::comm::{
     Communicator, StopFlag, any_rank, is_root, preflight, sync_result, watch_reading,
 };
 use crate::config::{Hardware, Score};
-use crate::dataset::failures::{self, Failure};
+use crate::dataset::failures::Failure;
 use crate::dataset::output::ledger::{self, Ledger};
 use crate::dataset::output::started::{Start, Started};
 use crate::engine::{self, RankResources, Scorer};
@@ -215,4 +215,4 @@ impl Options {
     }
 }
 
-type ScoringReport = failures::RankReport<ScoredFile>;
+type ScoringReport = crate::dataset::rank_report::RankReport<ScoredFile>;

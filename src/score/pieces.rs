@@ -124,8 +124,8 @@ pub fn merge(
             serde_json::from_str(&text)
                 .map_err(|e| Fault::new("a piece is damaged").file(path).found(e).input())
         })?;
-        facts.merge(&Facts::from_numbers(&file.numbers("facts"), warnings));
-        output.counts.merge(&StatusCounts::from_numbers(&file.numbers("counts")));
+        facts.merge(&Facts::from_numbers(&file.numbers("facts")?, warnings));
+        output.counts.merge(&StatusCounts::from_numbers(&file.numbers("counts")?));
         for first in (0..length).step_by(CHUNK_ROWS) {
             let block = first..length.min(first + CHUNK_ROWS);
             let columns: Vec<FinishedColumn> = specs

@@ -270,7 +270,7 @@ fn positions_cm(path: &Path, group: &Group, name: &str) -> Result<Vec<f64>> {
             .found(column.rows)
             .input());
     }
-    column.check_storage(hdf5::file_length(path)?)?;
+    storage::check(&column, hdf5::file_length(path)?)?;
     let unit = column.unit().map_or("cm".to_string(), normal_unit);
     let Some(scale) = cm(&unit) else {
         return Err(column
