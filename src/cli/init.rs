@@ -80,7 +80,7 @@ impl Summary {
 /// # Errors
 /// `Usage`, before anything is written, if a file exists and `overwrite` is not set, or if
 /// NAME.old exists too.
-pub fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
+pub(super) fn run(folder: &Path, overwrite: bool) -> Result<Summary> {
     let targets: Vec<PathBuf> = files().iter().map(|(name, _)| folder.join(name)).collect();
     let mut changed = Vec::new();
     for (target, (_, text)) in targets.iter().zip(files()) {
