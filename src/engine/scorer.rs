@@ -4,9 +4,11 @@
 //! training. Rows without a likelihood get NaN and status bits. Rows outside the cuts get both a
 //! likelihood and the status bit.
 
+use super::interface::Engine;
 use super::positions::OF_POSITION;
 use super::preparation::{Preparation, Prepared, ROWS_TOGETHER};
-use super::{Engine, RankResources};
+use super::resources::RankResources;
+use super::start::start;
 use crate::config::Class;
 use crate::data::schema::canonical_unit;
 use crate::data::schema::features::scaler_log_det;
@@ -70,8 +72,11 @@ impl Scorer {
         let normal = card.score_class();
         let mut flows = Vec::new();
         for (number, (name, flow)) in card.flows_in_order().enumerate() {
-            let mut engine = super::start(&place.for_flow(number), &flow.spec)?;
-            engine.set_params(&params.remove(name).unwrap_or_default())?;
+            let mut engine = start(&place.for_flow(number), &flow.spec)?;
+            let params = params.remove(name).ok_or_else(|| {
+                Fault::new("the model has no parameters of a flow").dataset(name).internal()
+            })?;
+            engine.set_params(&params)?;
             flows.push((name.clone(), engine));
         }
         let features: Vec<_> = card.features.iter().map(|f| f.feature.clone()).collect();

@@ -217,26 +217,29 @@ fn check(
 
 /// Reads and verifies a checkpoint.
 fn read(path: &Path, parameters: usize) -> Result<(CheckpointManifest, TrainState)> {
-    let damaged =
-        |e: &dyn std::fmt::Display| Fault::new("invalid checkpoint").file(path).found(e).input();
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
             .map_err(|e| e.in_file(path))?;
-    let file = |name: &str| -> Result<Vec<u8>> {
-        let length = manifest.files.get(name).map_or(0, |entry| entry.bytes);
-        let bytes = read_file(&path.join(name), length.min(LARGEST_FILE))?;
-        if manifest.files.get(name) != Some(&FileEntry::of(&bytes)) {
-            return Err(damaged(&format!("{name} does not match the manifest")));
-        }
-        Ok(bytes)
-    };
+    let file = |name: &str| read_listed(path, &manifest, name);
     let state = TrainState::from_bytes(&file(WEIGHTS)?, &file(PROGRESS)?, parameters)
         .map_err(|e| e.in_file(path))?;
     let flows = state.progress.best.len() as u64;
     if flows == 0 || state.progress.loss.len() as u64 != flows * manifest.shards {
-        return Err(damaged(&format!("losses of {} shards", state.progress.loss.len())));
+        let found = format!("losses of {} shards", state.progress.loss.len());
+        return Err(Fault::new("invalid checkpoint").file(path).found(found).input());
     }
     Ok((manifest, state))
+}
+
+/// Reads a file of a checkpoint that must match its entry in the manifest.
+fn read_listed(path: &Path, manifest: &CheckpointManifest, name: &str) -> Result<Vec<u8>> {
+    let length = manifest.files.get(name).map_or(0, |entry| entry.bytes);
+    let bytes = read_file(&path.join(name), length.min(LARGEST_FILE))?;
+    if manifest.files.get(name) != Some(&FileEntry::of(&bytes)) {
+        let found = format!("{name} does not match the manifest");
+        return Err(Fault::new("invalid checkpoint").file(path).found(found).input());
+    }
+    Ok(bytes)
 }
 
 /// Reads a file of at most `largest` bytes.
@@ -269,19 +272,21 @@ pub fn verify(path: &Path) -> Result<String> {
 /// run hash `is_own` accepts; `None` if there is none.
 pub fn history(folder: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Vec<EpochMetrics>>> {
     for step in list(folder)?.iter().rev() {
-        let path = folder.join(format!("step-{step}"));
-        let read = || -> Result<Option<Progress>> {
-            if !is_own(&verify(&path)?) {
-                return Ok(None);
-            }
-            serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
-                .map_err(|e| Fault::new("invalid checkpoint").file(&path).found(e).input())
-        };
-        if let Ok(Some(progress)) = read() {
+        if let Ok(Some(progress)) = progress(&folder.join(format!("step-{step}")), &is_own) {
             return Ok(Some(progress.history));
         }
     }
     Ok(None)
+}
+
+/// Reads the progress of a verified checkpoint; `None` if `is_own` does not accept its run hash.
+fn progress(path: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Progress>> {
+    if !is_own(&verify(path)?) {
+        return Ok(None);
+    }
+    serde_json::from_slice(&read_file(&path.join(PROGRESS), LARGEST_FILE)?)
+        .map(Some)
+        .map_err(|e| Fault::new("invalid checkpoint").file(path).found(e).input())
 }
 
 /// Returns the steps of the checkpoints in a folder, ascending; none if there is no folder.

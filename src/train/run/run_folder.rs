@@ -12,11 +12,12 @@
 use super::checkpoint;
 use crate::comm::HEARTBEAT_FOLDER;
 use crate::comm::preflight::MARK;
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::storage;
 use crate::storage::lock::{self, OutputLock};
 use crate::train::plan::TrainingPlan;
 use serde_json::{Value, json};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -206,16 +207,33 @@ impl RunFolder {
     /// Adds an entry to `provenance.json`; from then on the folder contains a run.
     pub fn add_provenance(&mut self, entry: &Value) -> Result<()> {
         let path = self.file(PROVENANCE);
-        let starts =
-            std::fs::read(&path).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
-        let mut starts = starts
-            .and_then(|v| v.get("starts").and_then(Value::as_array).cloned())
-            .unwrap_or_default();
+        let mut starts = recorded_starts(&path)?;
         starts.push(entry.clone());
         let text = serde_json::to_vec_pretty(&json!({ "starts": starts }))
             .map_err(|e| Fault::new("cannot write the provenance").found(e).internal())?;
         storage::write_file(&path, &text)
     }
+}
+
+/// Returns the starts in `provenance.json`; none if there is no such file.
+fn recorded_starts(path: &Path) -> Result<Vec<Value>> {
+    let fault = |found: &dyn std::fmt::Display| unreadable_starts(path, found);
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(fault(&error)),
+    };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| fault(&error))?;
+    let starts = value.get("starts").and_then(Value::as_array).cloned();
+    starts.ok_or_else(|| fault(&"no list of starts"))
+}
+
+fn unreadable_starts(path: &Path, found: &dyn std::fmt::Display) -> Error {
+    Fault::new("cannot read the earlier starts of the run")
+        .file(path)
+        .found(found)
+        .advice("move the file away to resume without its record of earlier starts")
+        .input()
 }
 
 /// Returns device and inode of a folder.
