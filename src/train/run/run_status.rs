@@ -136,7 +136,7 @@ fn activity(
     run: &Path,
     has_start: bool,
     last_line: Option<&str>,
-    signs: &[RankSign],
+    signs: &[RankStatus],
 ) -> (State, Option<String>) {
     if run.join(MODEL).is_file() {
         return (State::Finished, None);
