@@ -173,7 +173,6 @@ pub(crate) fn forward(
     #[comptime] shape: KernelShape,
 ) {
     let n = n as usize;
-    let half = comptime!(shape.half);
     let slots = comptime!(2 * shape.half);
     let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
     let mut x = Array::<f32>::new(comptime!(slots * events));
@@ -189,51 +188,89 @@ pub(crate) fn forward(
                 shuffle(&mut x, order, pair * slots, events, shape);
             }
         }
-        let even = pair * 2;
-        if comptime!(keep) {
-            keep_inputs(&x, inputs, even, n, events, shape);
-        }
-        coupling(
+        couple_pair(
             weights,
             biases,
             &mut staged,
             &mut x,
             &mut log_det,
+            inputs,
             scales,
-            even,
+            pair,
             n,
             clamp,
-            0usize,
             keep,
             events,
             shape,
         );
-        // With an odd number of blocks the last pair has one block only. The condition is the same
-        // for all threads, as barriers require.
-        if even + 1 < comptime!(shape.blocks) {
-            if comptime!(keep) {
-                keep_inputs(&x, inputs, even + 1, n, events, shape);
-            }
-            coupling(
-                weights,
-                biases,
-                &mut staged,
-                &mut x,
-                &mut log_det,
-                scales,
-                even + 1,
-                n,
-                clamp,
-                half,
-                keep,
-                events,
-                shape,
-            );
-        }
     }
     if comptime!(keep) {
         keep_inputs(&x, inputs, comptime!(shape.blocks), n, events, shape);
     }
+    densities(&x, &log_det, log_prob, n, events, shape);
+}
+
+/// Applies the two blocks of a pair; with `keep`, the features before each block are stored.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn couple_pair(
+    weights: &Array<Quad>,
+    biases: &Array<f32>,
+    staged: &mut SharedMemory<Quad>,
+    x: &mut Array<f32>,
+    log_det: &mut Array<f32>,
+    inputs: &mut Array<f32>,
+    scales: &mut Array<f32>,
+    pair: usize,
+    n: usize,
+    clamp: f32,
+    #[comptime] keep: bool,
+    #[comptime] events: usize,
+    #[comptime] shape: KernelShape,
+) {
+    let half = comptime!(shape.half);
+    let even = pair * 2;
+    if comptime!(keep) {
+        keep_inputs(x, inputs, even, n, events, shape);
+    }
+    coupling(
+        weights, biases, staged, x, log_det, scales, even, n, clamp, 0usize, keep, events, shape,
+    );
+    // With an odd number of blocks the last pair has one block only. The condition is the same
+    // for all threads, as barriers require.
+    if even + 1 < comptime!(shape.blocks) {
+        if comptime!(keep) {
+            keep_inputs(x, inputs, even + 1, n, events, shape);
+        }
+        coupling(
+            weights,
+            biases,
+            staged,
+            x,
+            log_det,
+            scales,
+            even + 1,
+            n,
+            clamp,
+            half,
+            keep,
+            events,
+            shape,
+        );
+    }
+}
+
+/// Computes log p of the events of this thread from their latent points.
+#[cube]
+fn densities(
+    x: &Array<f32>,
+    log_det: &Array<f32>,
+    log_prob: &mut Array<f32>,
+    n: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: KernelShape,
+) {
+    let slots = comptime!(2 * shape.half);
     #[unroll]
     for e in 0..events {
         let mut square = 0.0f32;
@@ -361,17 +398,7 @@ pub(crate) fn backward(
     let mut staged = SharedMemory::<Quad>::new(comptime!(shape.tile * shape.quads()));
     let mut gradient = Array::<f32>::new(comptime!(slots * events));
     let mut weight = Array::<f32>::new(events);
-    #[unroll]
-    for e in 0..events {
-        let at = min(position(e, events), n - 1);
-        weight[e] = loss_weights[at];
-        // ∂(−log p)/∂z = z
-        #[unroll]
-        for slot in 0..slots {
-            let z = inputs[comptime!(shape.blocks * slots + slot) * n + at];
-            gradient[e * slots + slot] = weight[e] * z;
-        }
-    }
+    density_backward(loss_weights, inputs, &mut weight, &mut gradient, n, events, shape);
     for i in 0..pairs {
         let pair = comptime!(pairs - 1) - i;
         let even = pair * 2;
@@ -409,6 +436,32 @@ pub(crate) fn backward(
             if pair > 0 {
                 shuffle(&mut gradient, back, pair * slots, events, shape);
             }
+        }
+    }
+}
+
+/// Reads the loss weights of this thread's events, and computes their gradients at the latent
+/// points.
+#[cube]
+fn density_backward(
+    loss_weights: &Array<f32>,
+    inputs: &Array<f32>,
+    weight: &mut Array<f32>,
+    gradient: &mut Array<f32>,
+    n: usize,
+    #[comptime] events: usize,
+    #[comptime] shape: KernelShape,
+) {
+    let slots = comptime!(2 * shape.half);
+    #[unroll]
+    for e in 0..events {
+        let at = min(position(e, events), n - 1);
+        weight[e] = loss_weights[at];
+        // ∂(−log p)/∂z = z
+        #[unroll]
+        for slot in 0..slots {
+            let z = inputs[comptime!(shape.blocks * slots + slot) * n + at];
+            gradient[e * slots + slot] = weight[e] * z;
         }
     }
 }

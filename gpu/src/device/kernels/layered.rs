@@ -113,34 +113,82 @@ pub(crate) fn layer(
     }
     for k in range_stepped(0usize, terms, comptime!(tiling.depth)) {
         sync_cube();
-        for i in range_stepped(
-            UNIT_POS as usize,
-            comptime!(tiling.depth * tiling.edge()),
-            comptime!(tiling.threads()),
-        ) {
-            let term = k + i / edge;
-            let row = top + i % edge;
-            let event = first + i % edge;
-            let mut w = 0.0f32;
-            let mut v = 0.0f32;
-            if term < terms {
-                if row < rows {
-                    if comptime!(forward) {
-                        w = params[weight + row * inputs + term];
-                    } else {
-                        w = params[weight + term * inputs + row];
-                    }
-                }
-                if event < n {
-                    v = from[term * n + event];
-                }
-            }
-            a[i] = w;
-            b[i] = v;
-        }
+        stage_terms(
+            params, from, &mut a, &mut b, weight, inputs, outputs, n, k, top, first, forward,
+            tiling,
+        );
         sync_cube();
         multiply(&a, &b, &mut sums, tiling);
     }
+    store_product(&sums, x, out, top, first, down, across, rows, n, product, tiling);
+}
+
+/// Copies `depth` terms of a product, starting at term `k`, into shared memory: weights of the rows
+/// from `top`, and values of the events from `first`. Terms outside the matrix are zeros.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn stage_terms(
+    params: &Array<f32>,
+    from: &Array<f32>,
+    a: &mut SharedMemory<f32>,
+    b: &mut SharedMemory<f32>,
+    weight: usize,
+    inputs: usize,
+    outputs: usize,
+    n: usize,
+    k: usize,
+    top: usize,
+    first: usize,
+    #[comptime] forward: bool,
+    #[comptime] tiling: GemmTiling,
+) {
+    let edge = comptime!(tiling.edge());
+    let rows = if comptime!(forward) { outputs } else { inputs };
+    let terms = if comptime!(forward) { inputs } else { outputs };
+    for i in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tiling.depth * tiling.edge()),
+        comptime!(tiling.threads()),
+    ) {
+        let term = k + i / edge;
+        let row = top + i % edge;
+        let event = first + i % edge;
+        let mut w = 0.0f32;
+        let mut v = 0.0f32;
+        if term < terms {
+            if row < rows {
+                if comptime!(forward) {
+                    w = params[weight + row * inputs + term];
+                } else {
+                    w = params[weight + term * inputs + row];
+                }
+            }
+            if event < n {
+                v = from[term * n + event];
+            }
+        }
+        a[i] = w;
+        b[i] = v;
+    }
+}
+
+/// Applies the rectification of a product, and stores it.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn store_product(
+    sums: &Array<f32>,
+    x: &Array<f32>,
+    out: &mut Array<f32>,
+    top: usize,
+    first: usize,
+    down: usize,
+    across: usize,
+    rows: usize,
+    n: usize,
+    #[comptime] product: Product,
+    #[comptime] tiling: GemmTiling,
+) {
+    let (side, each) = comptime!((tiling.side, tiling.each));
     #[unroll]
     for i in 0..each {
         let row = top + down + comptime!(i * side);
@@ -184,7 +232,7 @@ pub(crate) fn layer_gradient(
     n: u32,
     #[comptime] tiling: GemmTiling,
 ) {
-    let (side, each) = comptime!((tiling.side, tiling.each));
+    let side = comptime!(tiling.side);
     let edge = comptime!(tiling.edge());
     let (inputs, outputs, n) = (inputs as usize, outputs as usize, n as usize);
     let mut a = SharedMemory::<f32>::new(comptime!(tiling.depth * tiling.edge()));
@@ -205,60 +253,123 @@ pub(crate) fn layer_gradient(
         }
         for from in range_stepped(start, stop, comptime!(tiling.depth)) {
             sync_cube();
-            for i in range_stepped(
-                UNIT_POS as usize,
-                comptime!(tiling.depth * tiling.edge()),
-                comptime!(tiling.threads()),
-            ) {
-                // Neighbouring threads of a cube read neighbouring events.
-                let k = i % comptime!(tiling.depth);
-                let line = i / comptime!(tiling.depth);
-                let event = from + k;
-                let (row, column) = (top + line, first + line);
-                let mut up = 0.0f32;
-                let mut value = 0.0f32;
-                if event < stop {
-                    if row < outputs {
-                        up = g[row * n + event];
-                    }
-                    if column < inputs {
-                        value = x[column * n + event];
-                    } else if column == inputs {
-                        value = 1.0f32;
-                    }
-                }
-                a[k * edge + line] = up;
-                b[k * edge + line] = value;
-            }
+            stage_events(g, x, &mut a, &mut b, inputs, outputs, n, from, stop, top, first, tiling);
             sync_cube();
             multiply(&a, &b, &mut sums, tiling);
         }
+        add_to_partials(
+            &sums,
+            bounds,
+            partials,
+            flags,
+            tile,
+            begin,
+            weight as usize,
+            inputs,
+            outputs,
+            parameters as usize,
+            top,
+            first,
+            down,
+            across,
+            tiling,
+        );
+    }
+}
+
+/// Copies `depth` events of a tile, starting at `from`, into shared memory: gradients of the
+/// outputs from `top`, and inputs from `first` with a 1 for the bias. Events from `stop` on are
+/// zeros.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn stage_events(
+    g: &Array<f32>,
+    x: &Array<f32>,
+    a: &mut SharedMemory<f32>,
+    b: &mut SharedMemory<f32>,
+    inputs: usize,
+    outputs: usize,
+    n: usize,
+    from: usize,
+    stop: usize,
+    top: usize,
+    first: usize,
+    #[comptime] tiling: GemmTiling,
+) {
+    let edge = comptime!(tiling.edge());
+    for i in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tiling.depth * tiling.edge()),
+        comptime!(tiling.threads()),
+    ) {
+        // Neighbouring threads of a cube read neighbouring events.
+        let k = i % comptime!(tiling.depth);
+        let line = i / comptime!(tiling.depth);
+        let event = from + k;
+        let (row, column) = (top + line, first + line);
+        let mut up = 0.0f32;
+        let mut value = 0.0f32;
+        if event < stop {
+            if row < outputs {
+                up = g[row * n + event];
+            }
+            if column < inputs {
+                value = x[column * n + event];
+            } else if column == inputs {
+                value = 1.0f32;
+            }
+        }
+        a[k * edge + line] = up;
+        b[k * edge + line] = value;
+    }
+}
+
+/// Rounds the sums of a tile and adds them to the partials of its range; the first tile of a range
+/// overwrites them.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn add_to_partials(
+    sums: &Array<f32>,
+    bounds: &Array<f32>,
+    partials: &mut Array<u32>,
+    flags: &mut Array<u32>,
+    tile: usize,
+    begin: usize,
+    weight: usize,
+    inputs: usize,
+    outputs: usize,
+    parameters: usize,
+    top: usize,
+    first: usize,
+    down: usize,
+    across: usize,
+    #[comptime] tiling: GemmTiling,
+) {
+    let (side, each) = comptime!((tiling.side, tiling.each));
+    #[unroll]
+    for i in 0..each {
+        let row = top + down + comptime!(i * side);
         #[unroll]
-        for i in 0..each {
-            let row = top + down + comptime!(i * side);
-            #[unroll]
-            for j in 0..each {
-                let column = first + across + comptime!(j * side);
-                if row < outputs {
-                    if column <= inputs {
-                        let value = sums[comptime!(i * each + j)];
-                        if !is_usable(value, bounds[tile]) {
-                            flags[tile] = 1u32;
-                        }
-                        let (low, high) = to_fixed(value);
-                        let of_weight = weight as usize + row * inputs + column;
-                        let of_bias = weight as usize + inputs * outputs + row;
-                        let parameter = select(column < inputs, of_weight, of_bias);
-                        let place = 2 * (CUBE_POS_Z as usize * parameters as usize + parameter);
-                        if tile == begin {
-                            partials[place] = low;
-                            partials[place + 1] = high;
-                        } else {
-                            let (low, high) =
-                                add_wide(low, high, partials[place], partials[place + 1]);
-                            partials[place] = low;
-                            partials[place + 1] = high;
-                        }
+        for j in 0..each {
+            let column = first + across + comptime!(j * side);
+            if row < outputs {
+                if column <= inputs {
+                    let value = sums[comptime!(i * each + j)];
+                    if !is_usable(value, bounds[tile]) {
+                        flags[tile] = 1u32;
+                    }
+                    let (low, high) = to_fixed(value);
+                    let of_weight = weight + row * inputs + column;
+                    let of_bias = weight + inputs * outputs + row;
+                    let parameter = select(column < inputs, of_weight, of_bias);
+                    let place = 2 * (CUBE_POS_Z as usize * parameters + parameter);
+                    if tile == begin {
+                        partials[place] = low;
+                        partials[place + 1] = high;
+                    } else {
+                        let (low, high) = add_wide(low, high, partials[place], partials[place + 1]);
+                        partials[place] = low;
+                        partials[place + 1] = high;
                     }
                 }
             }
