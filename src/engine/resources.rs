@@ -20,6 +20,9 @@ impl RankResources {
     /// Determines the threads of this rank: the configured number, or else its cores divided by the
     /// ranks on its node with the same allowed cores. A launcher that binds each rank to its own
     /// cores has already divided them.
+    ///
+    /// # Errors
+    /// Environment error if the allowed cores cannot be read.
     pub fn new(comm: &dyn Communicator, hardware: Hardware) -> Result<RankResources> {
         // Configured threads need no count of cores.
         let cores = if hardware.threads > 0 { Ok(String::new()) } else { allowed_cores() };

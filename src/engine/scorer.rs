@@ -67,6 +67,9 @@ pub struct Scored {
 
 impl Scorer {
     /// Starts one engine per flow of the model and sets its parameters.
+    ///
+    /// # Errors
+    /// Errors of the engine, or of the cuts of the card.
     pub fn new(model: Model, place: &RankResources) -> Result<Scorer> {
         let Model { card, flows: mut params, .. } = model;
         let normal = card.score_class();
@@ -98,12 +101,18 @@ impl Scorer {
     }
 
     /// Adds the expression for the weight of an event (`selection.weight`) and its quantities.
+    ///
+    /// # Errors
+    /// Usage error if the expression is invalid.
     pub fn weighted(mut self, weight: Option<&str>) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_weight(weight)?;
         Ok(self)
     }
 
     /// Adds bins of a quantity or an expression (`selection.bin`) and its quantities.
+    ///
+    /// # Errors
+    /// Usage error if the expression is invalid.
     pub fn binned(mut self, per: &str, edges: &[f64]) -> Result<Scorer> {
         self.preparation.selection = self.preparation.selection.with_bins(per, edges)?;
         Ok(self)
@@ -150,6 +159,9 @@ impl Scorer {
     }
 
     /// Scores a block that was read with `selection().quantities()`.
+    ///
+    /// # Errors
+    /// Errors of the engine.
     pub fn score(&self, block: &Block, scored: &mut Scored) -> Result<()> {
         let mut prepared = std::mem::take(&mut scored.prepared);
         self.preparation.prepare(block, &mut prepared);
@@ -165,6 +177,9 @@ impl Scorer {
     }
 
     /// Computes all scores from prepared features; moves the status to `scored`.
+    ///
+    /// # Errors
+    /// Errors of the engine.
     pub fn score_prepared(&self, prepared: &mut Prepared, scored: &mut Scored) -> Result<()> {
         std::mem::swap(&mut prepared.status, &mut scored.status);
         let (all, flows) = (scored.status.len(), self.flows.len());

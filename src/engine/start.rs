@@ -13,6 +13,9 @@ use crate::error::Result;
 use taiga_flow_gpu::spec::FlowSpec;
 
 /// Starts the configured engine for a flow of `spec`.
+///
+/// # Errors
+/// Environment error if the engine or its device is not available.
 pub fn start(place: &RankResources, spec: &FlowSpec) -> Result<Box<dyn Engine>> {
     let cpu = || CpuEngine::new(spec, place.threads, Isa::detect()).map(Box::new);
     match place.hardware.engine {

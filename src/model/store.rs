@@ -72,6 +72,9 @@ impl Model {
     }
 
     /// Writes the file atomically; returns its blake3.
+    ///
+    /// # Errors
+    /// Environment error if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<String> {
         let bytes = self.to_bytes()?;
         storage::write_file(path, &bytes)?;
@@ -79,6 +82,9 @@ impl Model {
     }
 
     /// Reads and checks a model file; returns it with its blake3.
+    ///
+    /// # Errors
+    /// Input error if the file cannot be read, or does not match its card.
     pub fn load(path: &Path) -> Result<(Model, String)> {
         let unreadable = |e: &dyn std::fmt::Display| {
             Fault::new("cannot read the model").file(path).found(e).input()
@@ -89,6 +95,9 @@ impl Model {
     }
 
     /// Parses and checks the bytes of a model file.
+    ///
+    /// # Errors
+    /// Input error if the bytes are not a model, or do not match the card.
     pub fn from_bytes(bytes: &[u8]) -> Result<Model> {
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| not_a_model(&e))?;
         let card = metadata.metadata().as_ref().and_then(|m| m.get(CARD_KEY));

@@ -90,6 +90,9 @@ impl TrainingWork {
 }
 
 /// Runs all checks of a training that do not read events, and estimates its resources.
+///
+/// # Errors
+/// Those of a training before it reads events.
 pub fn dry_run(comm: &dyn Communicator, options: &Options) -> Result<Estimate> {
     preflight::same_on_all(
         comm,

@@ -47,12 +47,18 @@ use trainer::Trainer;
 const SAME_CONFIGURATION: &str = "give a configuration on a file system that all nodes share; a copy on each node may be an old one";
 
 /// Trains or resumes training until the end or a request to stop.
+///
+/// # Errors
+/// Stopped, interrupted or diverged, or an error of input, usage or environment.
 pub fn run(comm: &dyn Communicator, options: &Options, stop: &StopFlag) -> Result<Option<Summary>> {
     run_and_conclude(comm, options, stop, &|_| Ok(()))
 }
 
 /// Trains as [`run`] does; rank 0 then calls `conclude`, which may write into the run folder,
 /// because the folder is still locked.
+///
+/// # Errors
+/// Those of [`run`] and of `conclude`.
 pub fn run_and_conclude(
     comm: &dyn Communicator,
     options: &Options,

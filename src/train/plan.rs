@@ -60,6 +60,9 @@ pub struct TrainingPlan {
 
 impl TrainingPlan {
     /// Resolves and checks a configuration, and hashes its files.
+    ///
+    /// # Errors
+    /// Usage or input error with the first setting or file that cannot be used.
     pub fn new(comm: &dyn Communicator, config: &Config) -> Result<TrainingPlan> {
         let mut plan = TrainingPlan::without_hashes(comm, config)?;
         let given: Vec<Source> = plan.sources.iter().chain(&plan.compared).cloned().collect();

@@ -14,6 +14,9 @@ use std::path::PathBuf;
 
 /// Finds, reads and checks the files of a configuration as a training would; with `quick`, their
 /// metadata only.
+///
+/// # Errors
+/// Those of a training before its first step.
 pub fn validate_inputs(comm: &dyn Communicator, config: &Config, quick: bool) -> Result<()> {
     let plan = TrainingPlan::new(comm, config)?;
     if quick {

@@ -37,6 +37,9 @@ pub struct CpuEngine {
 
 impl CpuEngine {
     /// Creates an engine for flows of `spec` on `threads` threads, with all parameters zero.
+    ///
+    /// # Errors
+    /// Environment error if the threads cannot be started.
     pub fn new(spec: &FlowSpec, threads: usize, isa: Isa) -> Result<CpuEngine> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| {
             Fault::new("cannot start the worker threads")

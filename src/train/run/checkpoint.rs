@@ -93,6 +93,9 @@ pub struct CheckpointIdentity<'a> {
 
 /// Writes `folder/step-N`, then removes all but the newest `keep`. Every state includes the best
 /// weights so far.
+///
+/// # Errors
+/// Environment error if the files cannot be written.
 pub fn save(
     folder: &Path,
     state: &TrainState,
@@ -150,6 +153,9 @@ pub fn newest_step(folder: &Path) -> Option<u64> {
 
 /// Returns the newest checkpoint that verifies; `None` if there is no checkpoint at all. A
 /// different configuration, data, number of shards or engine is an error.
+///
+/// # Errors
+/// Usage error if the newest checkpoint belongs to a different run; input error if none can be read.
 pub fn newest(
     folder: &Path,
     identity: CheckpointIdentity,
@@ -254,6 +260,9 @@ fn read_file(path: &Path, largest: u64) -> Result<Vec<u8>> {
 }
 
 /// Verifies the files of a checkpoint against its manifest; returns the hash of its run.
+///
+/// # Errors
+/// Input error if a file is missing or damaged.
 pub fn verify(path: &Path) -> Result<String> {
     let manifest =
         CheckpointManifest::from_bytes(&read_file(&path.join(MANIFEST), LARGEST_MANIFEST)?)
@@ -290,6 +299,9 @@ fn progress(path: &Path, is_own: impl Fn(&str) -> bool) -> Result<Option<Progres
 }
 
 /// Returns the steps of the checkpoints in a folder, ascending; none if there is no folder.
+///
+/// # Errors
+/// Environment error if the folder cannot be listed.
 pub fn list(folder: &Path) -> Result<Vec<u64>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

@@ -85,6 +85,9 @@ pub enum Existing {
 impl RunFolder {
     /// Creates or opens the folder and locks it, waiting at most `timeout` for another job. Files
     /// of a run are not changed yet.
+    ///
+    /// # Errors
+    /// Usage error if the folder has other files or an unwanted run; environment error of the lock or disk.
     pub fn open(path: &Path, existing: Existing, timeout: Duration) -> Result<RunFolder> {
         let occupied =
             path.is_dir() && std::fs::read_dir(path).is_ok_and(|mut d| d.next().is_some());
@@ -110,6 +113,9 @@ impl RunFolder {
     }
 
     /// Returns an error if the folder contains a run with a different configuration.
+    ///
+    /// # Errors
+    /// Usage error.
     pub fn check(&self, plan: &TrainingPlan) -> Result<()> {
         if self.existing == Existing::Replace || !has_run(&self.path) {
             return Ok(());

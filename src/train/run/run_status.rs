@@ -77,6 +77,9 @@ pub struct RunStatus {
 }
 
 /// Reads the status of a run from its folder.
+///
+/// # Errors
+/// Usage error if there is no such folder; environment error if the metrics cannot be read.
 pub fn run_status(run: &Path) -> Result<RunStatus> {
     if !run.is_dir() {
         return Err(Fault::new("no such run")

@@ -22,6 +22,9 @@ pub struct RunVerification {
 }
 
 /// Verifies a run folder.
+///
+/// # Errors
+/// Environment error if the folder cannot be listed; faults of files are part of the result.
 pub fn verify(comm: &dyn Communicator, run: &Path) -> Result<RunVerification> {
     let folder = run.join(CHECKPOINTS);
     let steps = checkpoint::list(&folder)?;
