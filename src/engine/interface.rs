@@ -61,8 +61,8 @@ pub trait Engine {
     /// Adds the gradient of a batch to the sums of the step, possibly without waiting. The first
     /// batch after `collect` starts a new step.
     fn add_gradient(&mut self, batch: &Batch) -> Result<()>;
-    /// Waits for the gradients of the step, writes Σ weight · (−log p) per shard to `loss`
-    /// (shards), and returns the number of parts of shards that cannot be added.
+    /// Waits for the gradients of the step, and writes Σ weight · (−log p) per shard to `loss`
+    /// (shards). Returns the number of parts of shards that cannot be added.
     fn collect(&mut self, loss: &mut [f64]) -> Result<u64>;
     /// Copies the sums of the step (parameters), in units of 2⁻³².
     fn sums(&self, sums: &mut [i64]) -> Result<()>;

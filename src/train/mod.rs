@@ -1,8 +1,8 @@
 //! Training: the loop, and its preparation.
 //!
-//! Every decision (skip, checkpoint, stop, best) is made from reduced values, so all ranks decide
-//! the same. Every sum that affects a weight is a sum of integers or is computed in the order of
-//! shards, so the result does not depend on the ranks.
+//! Every decision (skip, checkpoint, stop, best) is made from reduced values, so all ranks decide the
+//! same. Every sum that affects a weight is a sum of integers, or is computed in the order of shards.
+//! So the result does not depend on the ranks.
 
 mod bins;
 mod checkpoints;

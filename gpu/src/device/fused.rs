@@ -2,7 +2,8 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::kernels::flow::{backward, forward, inverse};
+use super::kernels::flow::{forward, inverse};
+use super::kernels::flow_backward::backward;
 use super::kernels::gradient::{event_quads, pack, weight_gradient};
 use super::kernels::network::KernelShape;
 use super::network_kernels::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};

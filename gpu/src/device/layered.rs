@@ -2,10 +2,11 @@
 
 use super::device::{Buffer, Device, cubes};
 use super::error::{DeviceError, Result};
-use super::kernels::layered::{
-    GemmTiling, Product, add_conditioner, couple, couple_backward, density, density_backward,
-    layer, layer_gradient, take_conditioner, to_columns, to_rows, uncouple,
+use super::kernels::columns::{
+    add_conditioner, couple, couple_backward, density, density_backward, take_conditioner,
+    to_columns, to_rows, uncouple,
 };
+use super::kernels::layered::{GemmTiling, Product, layer, layer_gradient};
 use super::network_kernels::{EventLaunch, GradientSums, Kernels, LAUNCH_EVENTS, LINE};
 use super::tuning::{LaunchConfig, launch_config};
 use crate::layout::{Dense, Layout};

@@ -1,9 +1,9 @@
 //! Hadron-like images as Hillas parameters, from gammas and shower physics alone.
 //!
-//! Hadronic showers come from all directions: alpha is uniform in 0…90 deg, and dist² is uniform up
-//! to the limit of the trigger, which is taken from the gammas. Their images are wider and longer
-//! and fluctuate more at a given size, because transverse momenta and sub-showers spread the light:
-//! ln width and ln length grow by broad normals. The concentration of the light depends on size,
+//! Hadronic showers come from all directions, so alpha is uniform in 0…90 deg. dist² is uniform up to
+//! the limit of the trigger, which is taken from the gammas. Images of hadrons are wider and longer
+//! and fluctuate more at a given size, because transverse momenta and sub-showers spread the light.
+//! So ln width and ln length grow by broad normals. The concentration of the light depends on size,
 //! width and length much as in any image: con2 comes from a regression on gammas, with noise.
 
 use crate::config::{Physics, Transform};

@@ -126,29 +126,63 @@ pub(crate) fn weight_gradient(
         for i in 0..comptime!(numbers * owned) {
             sums[i] = 0.0f32;
         }
-        let stages = (count + comptime!(tiling.stage - 1)) / comptime!(tiling.stage);
-        for s in 0..stages {
-            let from = start + s * comptime!(tiling.stage);
-            stage_events(
-                &mut staged,
-                inputs,
-                upstream,
-                first_input,
-                network * half,
-                from,
-                start + count,
-                n,
-                tiling,
-                shape,
-            );
-            let here = min(start + count - from, comptime!(tiling.stage));
-            for i in 0..here {
-                add_event(&staged, &row, &mut sums, i, tiling, shape);
-            }
-        }
+        sum_tile(
+            &mut staged,
+            &row,
+            &mut sums,
+            inputs,
+            upstream,
+            first_input,
+            network,
+            start,
+            count,
+            n,
+            tiling,
+            shape,
+        );
         add_to_partials(
             &sums, bounds, partials, flags, tile, begin, network, first_unit, tiling, shape,
         );
+    }
+}
+
+/// Adds the gradients of the `count` events of a tile, starting at `start`, to `sums`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn sum_tile(
+    staged: &mut SharedMemory<Quad>,
+    row: &Array<f32>,
+    sums: &mut Array<f32>,
+    inputs: &Array<f32>,
+    upstream: &Array<f32>,
+    first_input: usize,
+    network: usize,
+    start: usize,
+    count: usize,
+    n: usize,
+    #[comptime] tiling: GradientTiling,
+    #[comptime] shape: KernelShape,
+) {
+    let half = comptime!(shape.half);
+    let stages = (count + comptime!(tiling.stage - 1)) / comptime!(tiling.stage);
+    for s in 0..stages {
+        let from = start + s * comptime!(tiling.stage);
+        stage_events(
+            staged,
+            inputs,
+            upstream,
+            first_input,
+            network * half,
+            from,
+            start + count,
+            n,
+            tiling,
+            shape,
+        );
+        let here = min(start + count - from, comptime!(tiling.stage));
+        for i in 0..here {
+            add_event(staged, row, sums, i, tiling, shape);
+        }
     }
 }
 
