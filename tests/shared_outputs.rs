@@ -356,7 +356,7 @@ fn files_of_other_kinds_are_named() {
 }
 
 #[test]
-fn damaged_record_of_inputs_is_named_and_replaced() {
+fn damaged_record_of_inputs_is_replaced() {
     let archive = Archive::new(2);
     let (input, output) = (archive.at("archive"), archive.at("scores"));
     let score = Archive::score(&output, &input, &[]);
